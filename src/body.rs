@@ -1,0 +1,267 @@
+//! The response body of every layer here.
+//!
+//! One generic enum serves all layers, so that a hit needs no box and a bypassed
+//! response keeps its own body untouched. Whatever is large or rare sits behind a
+//! box, which keeps a stack of layers, and with it a nest of bodies, a few bytes deep.
+
+use std::{
+    error::Error as StdError,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+/// Any error that can cross a thread.
+pub type BoxError = Box<dyn StdError + Send + Sync>;
+
+type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>;
+
+pin_project! {
+    /// The body of a response that went through one of the layers.
+    ///
+    /// It is one of: bytes out of a store, a reader of a fetch that several callers share,
+    /// or the body of the wrapped service as it came. Which one cannot be told from outside
+    /// and does not matter to its reader.
+    pub struct Body<B> {
+        #[pin]
+        kind: Kind<B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<B> {
+        Full { bytes: Bytes, trailers: Option<Arc<HeaderMap>> },
+        Shared { reader: BoxBody },
+        Inner { #[pin] inner: B },
+        Observed { #[pin] inner: B, observer: Option<Box<dyn Observer>> },
+    }
+}
+
+/// Sees the frames of a body on their way to whoever reads it.
+///
+/// Dropped when the body has ended, failed, or been dropped itself.
+pub(crate) trait Observer: Send + Sync + 'static {
+    fn data(&mut self, _chunk: &Bytes) {}
+    fn trailers(&mut self, _trailers: &HeaderMap) {}
+    /// The body ended as it should. Not called after an error.
+    fn complete(self: Box<Self>) {}
+}
+
+impl<B> Body<B> {
+    /// The body of the wrapped service, passed on as it is.
+    pub fn inner(inner: B) -> Self {
+        Self { kind: Kind::Inner { inner } }
+    }
+
+    /// Stored bytes, and the trailers that came with them.
+    pub(crate) fn stored(bytes: Bytes, trailers: Option<Arc<HeaderMap>>) -> Self {
+        Self { kind: Kind::Full { bytes, trailers } }
+    }
+
+    pub(crate) fn shared(reader: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
+        Self { kind: Kind::Shared { reader: Box::pin(reader) } }
+    }
+
+    pub(crate) fn observed(inner: B, observer: Box<dyn Observer>) -> Self {
+        Self { kind: Kind::Observed { inner, observer: Some(observer) } }
+    }
+}
+
+impl<B> Default for Body<B> {
+    fn default() -> Self {
+        Self::from(Bytes::new())
+    }
+}
+
+impl<B> From<Bytes> for Body<B> {
+    fn from(bytes: Bytes) -> Self {
+        Self::stored(bytes, None)
+    }
+}
+
+impl<B> fmt::Debug for Body<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match &self.kind {
+            Kind::Full { bytes, .. } => return f.debug_tuple("Body::Full").field(&bytes.len()).finish(),
+            Kind::Shared { .. } => "Body::Shared",
+            Kind::Inner { .. } => "Body::Inner",
+            Kind::Observed { .. } => "Body::Observed",
+        };
+        f.write_str(kind)
+    }
+}
+
+impl<B> HttpBody for Body<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        match self.project().kind.project() {
+            KindProj::Full { bytes, trailers } => Poll::Ready(if bytes.is_empty() {
+                trailers.take().map(|t| Ok(Frame::trailers(Arc::unwrap_or_clone(t))))
+            } else {
+                Some(Ok(Frame::data(std::mem::take(bytes))))
+            }),
+            KindProj::Shared { reader } => reader.as_mut().poll_frame(cx),
+            KindProj::Inner { inner } => inner.poll_frame(cx).map_err(BodyError::new),
+            KindProj::Observed { inner, observer } => poll_observed(inner, observer, cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.kind {
+            Kind::Full { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
+            Kind::Shared { reader } => reader.is_end_stream(),
+            Kind::Inner { inner } | Kind::Observed { inner, .. } => inner.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match &self.kind {
+            Kind::Full { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
+            Kind::Shared { reader } => reader.size_hint(),
+            Kind::Inner { inner } | Kind::Observed { inner, .. } => inner.size_hint(),
+        }
+    }
+}
+
+/// The observer learns of the end as soon as the body says so: hyper does not poll a body
+/// any more that has said `is_end_stream`.
+fn poll_observed<B>(
+    mut inner: Pin<&mut B>,
+    observer: &mut Option<Box<dyn Observer>>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let frame = ready!(inner.as_mut().poll_frame(cx));
+    match &frame {
+        Some(Ok(frame)) => {
+            if let Some(observer) = observer {
+                if let Some(chunk) = frame.data_ref() {
+                    observer.data(chunk);
+                } else if let Some(trailers) = frame.trailers_ref() {
+                    observer.trailers(trailers);
+                }
+            }
+            if inner.is_end_stream() {
+                complete(observer);
+            }
+        }
+        Some(Err(_)) => drop(observer.take()),
+        None => complete(observer),
+    }
+    Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
+}
+
+fn complete(observer: &mut Option<Box<dyn Observer>>) {
+    if let Some(observer) = observer.take() {
+        observer.complete();
+    }
+}
+
+/// Why a response body ended early.
+///
+/// Cheap to clone, since one failed fetch may end the bodies of many callers.
+#[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BodyError {
+    /// The body of the wrapped service failed; the source says how.
+    #[error("the origin's response body failed")]
+    Origin(#[source] Arc<dyn StdError + Send + Sync>),
+    /// This reader fell too far behind the fastest one of a shared body that is larger
+    /// than the fetch may hold. See [`CoalesceLayer::max_held_bytes`](crate::CoalesceLayer::max_held_bytes).
+    #[error("this reader fell behind a shared response body that is too large to hold")]
+    Lagged,
+    /// The origin sent nothing for longer than
+    /// [`CoalesceLayer::max_flight_age`](crate::CoalesceLayer::max_flight_age).
+    #[error("the origin stopped sending its response body")]
+    Stalled,
+    /// The task that fetched the body was dropped before the end, for example because its
+    /// runtime shut down.
+    #[error("the fetch of the response body was cancelled")]
+    Cancelled,
+}
+
+impl BodyError {
+    /// Wraps any error, once: an error that is a `BodyError` already stays what it is.
+    pub(crate) fn new(error: impl Into<BoxError>) -> Self {
+        match error.into().downcast::<Self>() {
+            Ok(own) => *own,
+            Err(other) => Self::Origin(Arc::from(other)),
+        }
+    }
+}
+
+pin_project! {
+    /// A request body that can be empty whatever `B` is.
+    ///
+    /// [`RetryPolicy`](crate::RetryPolicy) repeats requests without a body, for which it needs
+    /// to make a fresh, empty one. `axum::body::Body` can be that by itself, `hyper::body::Incoming`
+    /// cannot: wrap it, once, where the request enters the stack.
+    ///
+    /// ```
+    /// use http_body::Body as _;
+    /// use tower_readthrough::RequestBody;
+    ///
+    /// let body: RequestBody<hyper::body::Incoming> = RequestBody::default();
+    /// assert!(body.is_end_stream());
+    /// ```
+    #[derive(Debug)]
+    pub struct RequestBody<B> {
+        #[pin]
+        inner: Option<B>,
+    }
+}
+
+impl<B> RequestBody<B> {
+    /// Wraps the body of a request.
+    pub fn new(inner: B) -> Self {
+        Self { inner: Some(inner) }
+    }
+}
+
+impl<B> Default for RequestBody<B> {
+    fn default() -> Self {
+        Self { inner: None }
+    }
+}
+
+impl<B: HttpBody> HttpBody for RequestBody<B> {
+    type Data = B::Data;
+    type Error = B::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+        match self.project().inner.as_pin_mut() {
+            Some(inner) => inner.poll_frame(cx),
+            None => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.as_ref().is_none_or(HttpBody::is_end_stream)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), HttpBody::size_hint)
+    }
+}

@@ -1,0 +1,187 @@
+//! The task that drives a fetch.
+
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::{
+    FutureExt,
+    future::{Either, select},
+};
+use http::{Extensions, Response, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    flight::{Flight, Head, Outcome, Pace},
+    layer::Settings,
+    slots::Seat,
+};
+use crate::{
+    body::{BodyError, BoxError},
+    exchange::{Refused, Verdict, selection},
+    http::{
+        fields::remove_hop_by_hop,
+        freshness::{after, initial_age},
+        storing::{Credentials, Sharing, decide},
+    },
+    status::{CacheStatus, Forward},
+};
+
+/// What the caller who started the fetch gets that nobody else does.
+pub(super) enum Delivery<B, E> {
+    /// The answer is for him alone.
+    Own(Response<B>),
+    /// He reads the log like all others; these are the extensions of the answer.
+    Shared(Box<Extensions>),
+    Error(E),
+    Panic(Box<dyn Any + Send>),
+}
+
+/// A fetch that is about to begin.
+pub(super) struct Drive<B, E> {
+    pub(super) seat: Seat,
+    pub(super) leader: oneshot::Sender<Delivery<B, E>>,
+    pub(super) settings: Arc<Settings>,
+    /// The head of the request, for judging an answer that comes without a verdict.
+    pub(super) request: Parts,
+}
+
+impl<B, E> Drive<B, E>
+where
+    B: HttpBody<Data = Bytes> + Send,
+    B::Error: Into<BoxError>,
+    E: Clone + Send + Sync + 'static,
+{
+    pub(super) async fn run(self, fetch: impl Future<Output = Result<Response<B>, E>> + Send) {
+        let flight = Arc::clone(self.seat.flight());
+        let deadline = after(flight.started_at, self.settings.max_flight_age);
+        // A panic is passed on to the caller who would have seen it; nothing is used after it.
+        let fetch = tokio::time::timeout_at(deadline, AssertUnwindSafe(fetch).catch_unwind());
+        let Some(fetched) = self.settings.unless_abandoned(&flight, fetch).await else { return };
+        match fetched {
+            Ok(Ok(Ok(response))) => self.answer(&flight, response).await,
+            Ok(Ok(Err(error))) => {
+                self.seat.close();
+                flight.settle(Outcome::Error(Arc::new(error.clone())));
+                _ = self.leader.send(Delivery::Error(error));
+            }
+            Ok(Err(panic)) => _ = self.leader.send(Delivery::Panic(panic)),
+            Err(_) => {
+                self.seat.close();
+                flight.settle(Outcome::Refused(Refused::FetchTimeout));
+            }
+        }
+    }
+
+    async fn answer(self, flight: &Flight, response: Response<B>) {
+        let verdict = self.verdict(&response);
+        let head = shared_head(&response, verdict.clone());
+        if !matches!(verdict, Verdict::Shareable { .. }) {
+            self.seat.close();
+        }
+        if matches!(verdict, Verdict::Unshareable(_)) {
+            flight.settle(Outcome::Head(head));
+            _ = self.leader.send(Delivery::Own(response));
+            return;
+        }
+        let (parts, body) = response.into_parts();
+        if body.is_end_stream() {
+            flight.end(Ok(()));
+        }
+        flight.settle(Outcome::Head(head));
+        _ = self.leader.send(Delivery::Shared(Box::new(parts.extensions)));
+        let pumped = AssertUnwindSafe(pump(flight, &self.seat, &self.settings, body)).catch_unwind().await;
+        flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
+    }
+
+    fn verdict(&self, response: &Response<B>) -> Verdict {
+        if let Some(verdict) = response.extensions().get::<Verdict>() {
+            return verdict.clone();
+        }
+        let now = std::time::SystemTime::now();
+        let (headers, rules) = (response.headers(), &self.settings.rules);
+        let decision = decide(&self.request, response.status(), headers, rules, now);
+        let selection = selection(headers, &self.request.headers);
+        match decision.sharing {
+            Sharing::Unshareable(why) => Verdict::Unshareable(why),
+            Sharing::Failed { for_all } => Verdict::Failed { selection, for_all },
+            Sharing::Shareable => {
+                let age = initial_age(headers, self.seat.flight().started_at.elapsed(), now);
+                let fresh_for = decision.store.map_or(Duration::ZERO, |terms| terms.fresh_for);
+                Verdict::Shareable {
+                    selection,
+                    audience: decision.store.map_or_else(Credentials::default, |terms| terms.audience),
+                    fresh_until: after(Instant::now(), fresh_for.saturating_sub(age)),
+                    begun: 0,
+                }
+            }
+        }
+    }
+}
+
+impl Settings {
+    /// `None` if the last caller left first, and that is to end the fetch.
+    async fn unless_abandoned<T>(&self, flight: &Flight, future: impl Future<Output = T>) -> Option<T> {
+        if !self.cancel_when_abandoned {
+            return Some(future.await);
+        }
+        match select(pin!(future), pin!(flight.abandoned())).await {
+            Either::Left((output, _)) => Some(output),
+            Either::Right(_) => None,
+        }
+    }
+}
+
+/// What all callers get of the head: the message, and nothing of the connection or of the one
+/// who asked for it.
+fn shared_head<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Head {
+    let mut headers = response.headers().clone();
+    remove_hop_by_hop(&mut headers);
+    Head {
+        status: response.status(),
+        version: response.version(),
+        headers,
+        verdict,
+        came_about: response
+            .extensions()
+            .get::<CacheStatus>()
+            .copied()
+            .unwrap_or(CacheStatus::forwarded(Forward::Miss)),
+        received_at: Instant::now(),
+        size: response.body().size_hint().exact(),
+    }
+}
+
+/// Moves the body into the log, and says how it ended.
+async fn pump<B>(flight: &Flight, seat: &Seat, settings: &Settings, body: B) -> Result<(), BodyError>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    let mut body = pin!(body);
+    loop {
+        match flight.pace().await {
+            Pace::GoOn => {}
+            Pace::Close => {
+                seat.close();
+                continue;
+            }
+            Pace::Stop => return Err(BodyError::Cancelled),
+        }
+        let frame = tokio::time::timeout(settings.max_flight_age, body.frame());
+        let frame = match settings.unless_abandoned(flight, frame).await {
+            None => return Err(BodyError::Cancelled),
+            Some(Err(_)) => return Err(BodyError::Stalled),
+            Some(Ok(None)) => return Ok(()),
+            Some(Ok(Some(Err(error)))) => return Err(BodyError::new(error)),
+            Some(Ok(Some(Ok(frame)))) => frame,
+        };
+        match frame.into_data() {
+            Ok(data) => flight.push_data(data, body.is_end_stream()),
+            Err(frame) => frame.into_trailers().map_or((), |trailers| flight.push_trailers(trailers)),
+        }
+        // A body that is always ready must not starve its readers.
+        tokio::task::coop::consume_budget().await;
+    }
+}

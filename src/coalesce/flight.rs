@@ -1,0 +1,328 @@
+//! One fetch, many readers. Knows no Tower.
+//!
+//! A task of its own drives the fetch and appends what comes in to a log; callers wait for the
+//! head and then read the log, each at its own pace. As long as the body is within the limit
+//! the log is kept from its first chunk on, so that a caller can join at any time. A body that
+//! turns out larger closes the flight to newcomers, and the log becomes a window: chunks that
+//! the fastest reader has taken are dropped, and the fetch waits for him. Who falls out of the
+//! window gets an error.
+
+use std::{
+    any::Any,
+    collections::VecDeque,
+    sync::{Arc, OnceLock},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode, Version};
+use parking_lot::Mutex;
+use tokio::{
+    sync::{Notify, futures::OwnedNotified},
+    time::Instant,
+};
+
+use crate::{
+    body::BodyError,
+    exchange::{Refused, Verdict},
+    status::CacheStatus,
+};
+
+/// Charged for a chunk beside its bytes.
+const CHUNK_OVERHEAD: usize = 64;
+
+/// What is held of a body that is larger than the limit.
+const MAX_WINDOW: usize = 1 << 20;
+
+/// What became of the fetch, apart from the body.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    Head(Head),
+    /// The service's own error, of whatever type it is.
+    Error(Arc<dyn Any + Send + Sync>),
+    /// There is no answer, and nobody is to try again because of it.
+    Refused(Refused),
+    /// The fetch panicked or was dropped: somebody else may try.
+    Aborted,
+}
+
+/// The head of an answer, as all callers get it.
+#[derive(Debug)]
+pub(super) struct Head {
+    pub(super) status: StatusCode,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+    pub(super) verdict: Verdict,
+    pub(super) came_about: CacheStatus,
+    pub(super) received_at: Instant,
+    /// The size of the body, if the head told it.
+    pub(super) size: Option<u64>,
+}
+
+#[derive(Clone, Debug)]
+enum Chunk {
+    Data(Bytes),
+    Trailers(Arc<HeaderMap>),
+}
+
+#[derive(Debug)]
+pub(super) struct Flight {
+    pub(super) started_at: Instant,
+    outcome: OnceLock<Outcome>,
+    log: Mutex<Log>,
+    /// The head is known, or the log has grown or ended.
+    changed: Arc<Notify>,
+    /// A reader has moved on, or the last caller has left.
+    moved: Notify,
+    max_held: usize,
+}
+
+#[derive(Debug, Default)]
+struct Log {
+    chunks: VecDeque<Entry>,
+    /// The index of the first chunk that is still there.
+    first: usize,
+    /// Everything so far, in charged bytes.
+    total: u64,
+    /// How far the fastest reader has come, in charged bytes.
+    fastest: u64,
+    end: Option<Result<(), BodyError>>,
+    callers: usize,
+    is_window: bool,
+}
+
+#[derive(Debug)]
+struct Entry {
+    chunk: Chunk,
+    /// Everything up to and with this chunk, in charged bytes.
+    end: u64,
+}
+
+/// What a reader finds at its place in the log.
+pub(super) enum Found {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    /// Nothing yet.
+    Pending,
+    End,
+    Failed(BodyError),
+}
+
+/// The pump's order after each chunk.
+pub(super) enum Pace {
+    GoOn,
+    /// The body is larger than the limit: close the flight to newcomers, then go on.
+    Close,
+    /// Nobody reads what cannot be stored anyway.
+    Stop,
+}
+
+impl Flight {
+    pub(super) fn new(max_held: usize) -> Self {
+        Self {
+            started_at: Instant::now(),
+            outcome: OnceLock::new(),
+            log: Mutex::default(),
+            changed: Arc::default(),
+            moved: Notify::new(),
+            max_held,
+        }
+    }
+
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.get()
+    }
+
+    /// Waits until the head is known, or that there will be none.
+    pub(super) async fn settled(&self) -> &Outcome {
+        loop {
+            // Registered before looking, so that no change in between is missed.
+            let changed = self.changed.notified();
+            if let Some(outcome) = self.outcome.get() {
+                return outcome;
+            }
+            changed.await;
+        }
+    }
+
+    /// The first outcome stands.
+    pub(super) fn settle(&self, outcome: Outcome) {
+        if self.outcome.set(outcome).is_ok() {
+            self.changed.notify_waiters();
+        }
+    }
+
+    pub(super) fn push_data(&self, data: Bytes, is_last: bool) {
+        let bytes = data.len() + CHUNK_OVERHEAD;
+        self.push(Chunk::Data(data), bytes, is_last);
+    }
+
+    pub(super) fn push_trailers(&self, trailers: HeaderMap) {
+        self.push(Chunk::Trailers(Arc::new(trailers)), CHUNK_OVERHEAD, false);
+    }
+
+    fn push(&self, chunk: Chunk, bytes: usize, is_last: bool) {
+        let mut log = self.log.lock();
+        log.total += bytes as u64;
+        let end = log.total;
+        log.chunks.push_back(Entry { chunk, end });
+        if is_last {
+            log.end.get_or_insert(Ok(()));
+        }
+        drop(log);
+        self.changed.notify_waiters();
+    }
+
+    /// The body has ended. The first end stands.
+    pub(super) fn end(&self, end: Result<(), BodyError>) {
+        let is_news = {
+            let mut log = self.log.lock();
+            let is_news = log.end.is_none();
+            log.end.get_or_insert(end);
+            is_news
+        };
+        if is_news {
+            self.changed.notify_waiters();
+        }
+    }
+
+    /// Lets the pump go on when there is room. At the first call beyond the limit it is told
+    /// to close the flight.
+    pub(super) async fn pace(&self) -> Pace {
+        loop {
+            let moved = self.moved.notified();
+            let pace = self.log.lock().pace(self.max_held);
+            match pace {
+                Some(pace) => return pace,
+                None => moved.await,
+            }
+        }
+    }
+
+    /// Waits until there is no caller left.
+    pub(super) async fn abandoned(&self) {
+        loop {
+            let moved = self.moved.notified();
+            if self.log.lock().callers == 0 {
+                return;
+            }
+            moved.await;
+        }
+    }
+
+    /// One more caller, unless there are `limit` already.
+    pub(super) fn board(self: &Arc<Self>, limit: usize) -> Option<Caller> {
+        let mut log = self.log.lock();
+        if log.callers >= limit {
+            return None;
+        }
+        log.callers += 1;
+        Some(Caller(Arc::clone(self)))
+    }
+
+    /// Resolves at the next change after this call.
+    pub(super) fn next_change(&self) -> OwnedNotified {
+        Arc::clone(&self.changed).notified_owned()
+    }
+
+    /// What stands at this place of the log.
+    pub(super) fn read(&self, place: usize) -> Found {
+        let mut log = self.log.lock();
+        let Some(at) = place.checked_sub(log.first) else { return Found::Failed(BodyError::Lagged) };
+        let Some(entry) = log.chunks.get(at) else {
+            return match &log.end {
+                None => Found::Pending,
+                Some(Ok(())) => Found::End,
+                Some(Err(error)) => Found::Failed(error.clone()),
+            };
+        };
+        let (chunk, end) = (entry.chunk.clone(), entry.end);
+        log.fastest = log.fastest.max(end);
+        let dropped = if log.is_window { log.trim(self.max_held) } else { Vec::new() };
+        let is_window = log.is_window;
+        drop(log);
+        drop(dropped);
+        if is_window {
+            self.moved.notify_one();
+        }
+        match chunk {
+            Chunk::Data(data) => Found::Data(data),
+            Chunk::Trailers(trailers) => Found::Trailers(Arc::unwrap_or_clone(trailers)),
+        }
+    }
+
+    /// Whether a reader at this place has had everything.
+    pub(super) fn is_end(&self, place: usize) -> bool {
+        let log = self.log.lock();
+        matches!(log.end, Some(Ok(()))) && place == log.first + log.chunks.len()
+    }
+}
+
+impl Log {
+    fn held(&self) -> u64 {
+        let dropped = self.chunks.front().map_or(self.total, |first| first.end - first.chunk.charged());
+        self.total - dropped
+    }
+
+    fn pace(&mut self, max_held: usize) -> Option<Pace> {
+        if !self.is_window {
+            if self.total <= max_held as u64 {
+                return Some(Pace::GoOn);
+            }
+            self.is_window = true;
+            return Some(Pace::Close);
+        }
+        if self.callers == 0 {
+            return Some(Pace::Stop);
+        }
+        let ahead = self.total - self.fastest;
+        (ahead < window(max_held) / 2).then_some(Pace::GoOn)
+    }
+
+    /// Drops what the fastest reader has taken, as far as the window is too large.
+    fn trim(&mut self, max_held: usize) -> Vec<Entry> {
+        let mut dropped = Vec::new();
+        while self.held() > window(max_held)
+            && self.chunks.front().is_some_and(|first| first.end <= self.fastest)
+        {
+            dropped.extend(self.chunks.pop_front());
+            self.first += 1;
+        }
+        dropped
+    }
+}
+
+impl Chunk {
+    fn charged(&self) -> u64 {
+        match self {
+            Self::Data(data) => (data.len() + CHUNK_OVERHEAD) as u64,
+            Self::Trailers(_) => CHUNK_OVERHEAD as u64,
+        }
+    }
+}
+
+fn window(max_held: usize) -> u64 {
+    max_held.clamp(2, MAX_WINDOW) as u64
+}
+
+/// A caller's seat on a flight; given up when dropped.
+#[derive(Debug)]
+pub(super) struct Caller(Arc<Flight>);
+
+impl Caller {
+    pub(super) fn flight(&self) -> &Arc<Flight> {
+        &self.0
+    }
+}
+
+impl Drop for Caller {
+    fn drop(&mut self) {
+        let left = {
+            let mut log = self.0.log.lock();
+            log.callers -= 1;
+            log.callers
+        };
+        if left == 0 {
+            self.0.moved.notify_one();
+        }
+    }
+}

@@ -1,0 +1,218 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{caller::Call, slots::Slots};
+use crate::{
+    body::{Body, BoxError},
+    build_error::BuildError,
+    exchange::Asked,
+    executor::{Executor, Task},
+    future::ResponseFuture,
+    http::{conditions::is_conditional, rules::Rules},
+};
+
+/// Lets callers share fetches; see the [module](crate::coalesce).
+///
+/// The fetches under way belong to the layer value and its clones: services made by one of them
+/// share fetches, also with each other.
+#[derive(Clone, Debug, Default)]
+pub struct CoalesceLayer {
+    slots: Arc<Slots>,
+    settings: Arc<Settings>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) max_waiters: usize,
+    pub(super) max_wait: Duration,
+    pub(super) max_flight_age: Duration,
+    pub(super) max_held_bytes: usize,
+    pub(super) cancel_when_abandoned: bool,
+    pub(super) rules: Rules,
+    pub(super) executor: Executor,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_waiters: 1 << 17,
+            max_wait: Duration::from_secs(30),
+            max_flight_age: Duration::from_secs(60),
+            max_held_bytes: 4 << 20,
+            cancel_when_abandoned: false,
+            rules: Rules::new(),
+            executor: Executor::default(),
+        }
+    }
+}
+
+impl CoalesceLayer {
+    /// With the default limits; see the [module](crate::coalesce).
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many callers besides the first may wait for or read one fetch. Default: 131,072.
+    ///
+    /// The next one gets 503 with `Retry-After: 1`.
+    #[must_use]
+    pub fn max_waiters(self, limit: usize) -> Self {
+        self.set(|settings| settings.max_waiters = limit)
+    }
+
+    /// How long a caller waits for the head of an answer that another one asked for. Default:
+    /// 30 seconds. Then it gets 504, and the fetch goes on for the others.
+    ///
+    /// The caller who started the fetch waits as long as the fetch may take.
+    #[must_use]
+    pub fn max_wait(self, limit: Duration) -> Self {
+        self.set(|settings| settings.max_wait = limit)
+    }
+
+    /// How long a fetch may take until its head is there, and how long its body may then stand
+    /// still. Default: 60 seconds.
+    ///
+    /// A fetch without a head is dropped then, and everybody gets 504. A body that stands still
+    /// ends in an error.
+    #[must_use]
+    pub fn max_flight_age(self, limit: Duration) -> Self {
+        self.set(|settings| settings.max_flight_age = limit)
+    }
+
+    /// How much of a shared body may be held, 64 bytes a chunk included, for callers to join at
+    /// any time. Default: 4 MiB; [`ReadThrough`](crate::ReadThrough) takes what its store
+    /// takes. Beyond it see the [module](crate::coalesce#limits).
+    #[must_use]
+    pub fn max_held_bytes(self, limit: usize) -> Self {
+        self.set(|settings| settings.max_held_bytes = limit)
+    }
+
+    /// Ends a fetch when its last caller has left, instead of completing it for the store.
+    /// Default: it is completed.
+    #[must_use]
+    pub fn cancel_when_abandoned(self, cancel: bool) -> Self {
+        self.set(|settings| settings.cancel_when_abandoned = cancel)
+    }
+
+    /// Who may share an answer, if there is no [`Fill`](crate::Fill) below that says so.
+    /// Default: [`Rules::new`], by which only what gives its own freshness is shared.
+    #[must_use]
+    pub fn rules(self, rules: Rules) -> Self {
+        self.set(|settings| settings.rules = rules)
+    }
+
+    /// Runs fetches with this function instead of `tokio::spawn`.
+    ///
+    /// It is called where the request is handled, so it can see task-locals and the current
+    /// tracing span and put them round the task. It must run the task on a tokio runtime. A task
+    /// that it drops counts as a fetch that was cancelled.
+    ///
+    /// ```
+    /// use tower_readthrough::CoalesceLayer;
+    ///
+    /// tokio::task_local!(static REQUEST_ID: u64);
+    ///
+    /// let layer = CoalesceLayer::new().executor(|task| {
+    ///     match REQUEST_ID.try_with(|id| *id) {
+    ///         Ok(id) => drop(tokio::spawn(REQUEST_ID.scope(id, task))),
+    ///         Err(_) => drop(tokio::spawn(task)),
+    ///     }
+    /// });
+    /// # drop(layer);
+    /// ```
+    #[must_use]
+    pub fn executor(self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        self.set(|settings| settings.executor = Executor::new(spawn))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    /// Whether rules were given, which count only where there is no `Fill` below.
+    pub(crate) fn has_rules(&self) -> bool {
+        self.settings.rules != Rules::new()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let settings = &*self.settings;
+        for (setting, value, consequence) in [
+            ("max_wait", settings.max_wait, "whoever shares a fetch gets 504 at once"),
+            ("max_flight_age", settings.max_flight_age, "every fetch is dropped at once"),
+        ] {
+            if value.is_zero() {
+                return Err(BuildError::ZeroDuration { setting, consequence });
+            }
+        }
+        for (setting, value, consequence) in [
+            ("max_waiters", settings.max_waiters, "nobody can share a fetch"),
+            ("max_held_bytes", settings.max_held_bytes, "no body can be shared"),
+        ] {
+            if value == 0 {
+                return Err(BuildError::ZeroLimit { setting, consequence });
+            }
+        }
+        Ok(())
+    }
+}
+
+impl<S> Layer<S> for CoalesceLayer {
+    type Service = Coalesce<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Coalesce { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`CoalesceLayer`].
+///
+/// The error of the service below is cloned for everybody who shared the fetch;
+/// [`SharedError`](crate::SharedError) makes any error cloneable.
+#[derive(Clone, Debug)]
+pub struct Coalesce<S> {
+    pub(crate) inner: S,
+    layer: CoalesceLayer,
+}
+
+impl<S, ReqB, B> Service<Request<ReqB>> for Coalesce<S>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Clone + Send + Sync + 'static,
+    ReqB: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Request<ReqB>, B>;
+
+    /// Always ready: a fetch that can be shared is under way already.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let inner = self.inner.clone();
+        let (head, body) = request.into_parts();
+        let asked = Asked::of(&head)
+            .filter(|asked| !asked.is_marked && !is_conditional(&head.headers) && Executor::is_available());
+        match asked {
+            None => ResponseFuture::pass(inner, Request::from_parts(head, body)),
+            Some(asked) => {
+                let CoalesceLayer { slots, settings } = self.layer.clone();
+                ResponseFuture::boxed(Call { inner, head, body, asked, slots, settings }.run())
+            }
+        }
+    }
+}

@@ -1,0 +1,75 @@
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tokio::sync::futures::OwnedNotified;
+
+use super::flight::{Caller, Found};
+use crate::body::BodyError;
+
+pin_project! {
+    /// The body of a shared answer, as one caller reads it.
+    pub(super) struct Reader {
+        caller: Caller,
+        place: usize,
+        // Bytes yet to come, if the head told the size.
+        remaining: Option<u64>,
+        #[pin]
+        change: Option<OwnedNotified>,
+    }
+}
+
+impl Reader {
+    pub(super) fn new(caller: Caller, size: Option<u64>) -> Self {
+        Self { caller, place: 0, remaining: size, change: None }
+    }
+}
+
+impl HttpBody for Reader {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut this = self.project();
+        let flight = this.caller.flight();
+        loop {
+            let frame = match flight.read(*this.place) {
+                Found::Data(data) => {
+                    *this.remaining = this.remaining.map(|bytes| bytes.saturating_sub(data.len() as u64));
+                    Frame::data(data)
+                }
+                Found::Trailers(trailers) => Frame::trailers(trailers),
+                Found::End => return Poll::Ready(None),
+                Found::Failed(error) => return Poll::Ready(Some(Err(error))),
+                Found::Pending => {
+                    // Registered first and looked again, so that no change in between is missed.
+                    match this.change.as_mut().as_pin_mut() {
+                        None => this.change.set(Some(flight.next_change())),
+                        Some(change) => {
+                            ready!(change.poll(cx));
+                            this.change.set(None);
+                        }
+                    }
+                    continue;
+                }
+            };
+            *this.place += 1;
+            return Poll::Ready(Some(Ok(frame)));
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.caller.flight().is_end(self.place)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}

@@ -1,0 +1,122 @@
+//! The fetches under way.
+
+use std::sync::Arc;
+
+use dashmap::{DashMap, Entry};
+use tokio::time::Instant;
+
+use super::{
+    flight::{Caller, Flight, Outcome},
+    layer::Settings,
+};
+use crate::{
+    exchange::Verdict,
+    http::{storing::Credentials, vary::Selection},
+    key::CacheKey,
+};
+
+/// Callers of one slot want the same answer, as far as can be told before it is there.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Slot {
+    pub(super) key: CacheKey,
+    pub(super) is_head: bool,
+    pub(super) is_forced: bool,
+    pub(super) party: Party,
+    /// Set once the selecting fields are known.
+    pub(super) selection: Option<Selection>,
+    /// 0, or 1 after a fetch that panicked or was dropped.
+    pub(super) round: u8,
+}
+
+/// Whose fetches may be shared at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Party {
+    /// Cookies matter only where an answer says so, or rather does not say that they do not.
+    WithOrWithoutCookie { authorization: bool },
+    /// After an answer that turned out to be for others.
+    Only(Credentials),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Slots {
+    flights: DashMap<Slot, Arc<Flight>>,
+}
+
+pub(super) enum Joined {
+    Follow(Caller),
+    Lead(Caller, Seat),
+    Full,
+}
+
+impl Slots {
+    pub(super) fn join(self: &Arc<Self>, slot: Slot, settings: &Settings) -> Joined {
+        match self.flights.entry(slot) {
+            Entry::Occupied(mut entry) if !takes_newcomers(entry.get(), settings) => {
+                // The old flight stays with its callers; its seat finds it gone.
+                let flight = Arc::new(Flight::new(settings.max_held_bytes));
+                let slot = entry.key().clone();
+                let replaced = entry.insert(Arc::clone(&flight));
+                drop(entry);
+                drop(replaced);
+                self.lead(slot, &flight)
+            }
+            Entry::Occupied(entry) => match entry.get().board(settings.max_waiters.saturating_add(1)) {
+                Some(caller) => Joined::Follow(caller),
+                None => Joined::Full,
+            },
+            Entry::Vacant(entry) => {
+                let flight = Arc::new(Flight::new(settings.max_held_bytes));
+                let slot = entry.key().clone();
+                drop(entry.insert(Arc::clone(&flight)));
+                self.lead(slot, &flight)
+            }
+        }
+    }
+
+    fn lead(self: &Arc<Self>, slot: Slot, flight: &Arc<Flight>) -> Joined {
+        let seat = Seat { slots: Arc::clone(self), slot, flight: Arc::clone(flight) };
+        match flight.board(usize::MAX) {
+            Some(caller) => Joined::Lead(caller, seat),
+            None => Joined::Full,
+        }
+    }
+}
+
+/// A newcomer may wait for a head that is not overdue, and share one that is still fresh.
+fn takes_newcomers(flight: &Flight, settings: &Settings) -> bool {
+    match flight.outcome() {
+        None => flight.started_at.elapsed() < settings.max_flight_age,
+        Some(Outcome::Head(head)) => {
+            matches!(head.verdict, Verdict::Shareable { fresh_until, .. } if Instant::now() < fresh_until)
+        }
+        Some(_) => false,
+    }
+}
+
+/// The fetch's hold on its slot. Dropped with the task that drives the fetch, however it ends.
+#[derive(Debug)]
+pub(super) struct Seat {
+    slots: Arc<Slots>,
+    slot: Slot,
+    flight: Arc<Flight>,
+}
+
+impl Seat {
+    pub(super) fn flight(&self) -> &Arc<Flight> {
+        &self.flight
+    }
+
+    /// Takes nobody on any more. A newer flight in the same slot is left alone.
+    pub(super) fn close(&self) {
+        let removed = self.slots.flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
+        drop(removed);
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.close();
+        self.flight.settle(Outcome::Aborted);
+        self.flight.end(Err(crate::body::BodyError::Cancelled));
+    }
+}

@@ -1,0 +1,134 @@
+//! What the layers tell each other, in the extensions of requests and responses.
+//!
+//! No layer knows another one. Each reads what is there and does without what is not.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use tokio::time::Instant;
+
+use crate::{
+    body::Body,
+    http::{
+        storing::{Credentials, Unshareable},
+        vary::Selection,
+    },
+    key::{CacheKey, may_have_key},
+    status::Forward,
+    store::StoredResponse,
+};
+
+/// What a request asks of the cache: in the request's extensions, put there by
+/// [`Lookup`](crate::Lookup) on a miss.
+///
+/// A service below may read it, for example to log the key of what it was asked for.
+#[derive(Clone, Debug)]
+pub struct Asked {
+    pub(crate) key: CacheKey,
+    /// The number of the store's sequence when the request arrived.
+    pub(crate) arrival: u64,
+    /// Only an answer that was fetched after the arrival will do.
+    pub(crate) is_forced: bool,
+    /// The latest stored response that the request selects. `None` inside: there is none.
+    /// `None` outside: nobody has looked.
+    pub(crate) stored: Option<Option<Arc<StoredResponse>>>,
+    /// The answer was not shareable a moment ago: do not wait for others.
+    pub(crate) is_marked: bool,
+    /// The selecting fields that answers under this key are known to have.
+    pub(crate) selection: Option<Selection>,
+    pub(crate) why: Forward,
+}
+
+impl Asked {
+    /// What `head` asks: as `Lookup` put it, else by its key alone, else nothing.
+    pub(crate) fn of(head: &Parts) -> Option<Self> {
+        if !may_have_key(head) {
+            return None;
+        }
+        if let Some(asked) = head.extensions.get::<Self>() {
+            return Some(asked.clone());
+        }
+        let key = head.extensions.get::<CacheKey>()?;
+        Some(Self {
+            key: key.clone(),
+            arrival: 0,
+            is_forced: false,
+            stored: None,
+            is_marked: false,
+            selection: None,
+            why: Forward::Miss,
+        })
+    }
+
+    /// The key under which the answer would be stored.
+    pub fn key(&self) -> &CacheKey {
+        &self.key
+    }
+
+    /// Whether this is a refresh in the background, for which no client waits.
+    pub fn is_refresh(&self) -> bool {
+        self.is_forced
+    }
+}
+
+/// Who may share an answer: in the response's extensions, put there by `Fill`.
+#[derive(Clone, Debug)]
+pub(crate) enum Verdict {
+    Shareable { selection: Option<Selection>, audience: Credentials, fresh_until: Instant, begun: u64 },
+    Unshareable(Unshareable),
+    Failed { selection: Option<Selection>, for_all: bool },
+}
+
+/// When the attempt began that led to this response: in its extensions, put there by whoever
+/// let the request wait before. The time before is not part of the response's age.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AttemptBegan(pub(crate) Instant);
+
+/// In the extensions of a response that did not come from the origin but from a layer here
+/// which did not let the request through, for the origin's sake.
+///
+/// [`RetryPolicy`](crate::RetryPolicy) does not try again what was answered so, and
+/// [`StaleIfError`](crate::StaleIfError) gives a stale answer instead where there is one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Refused {
+    /// [`OriginLimit`](crate::OriginLimit): the queue to the origin was full.
+    QueueFull,
+    /// [`OriginLimit`](crate::OriginLimit): the request waited in the queue for too long.
+    QueueTimeout,
+    /// [`Coalesce`](crate::Coalesce): too many callers of this fetch already.
+    TooManyWaiters,
+    /// [`Coalesce`](crate::Coalesce): the fetch did not answer within the time that a caller waits.
+    WaitTimeout,
+    /// [`Coalesce`](crate::Coalesce): the fetch did not answer within the time that it is given.
+    FetchTimeout,
+    /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, and so was its successor.
+    FetchAborted,
+}
+
+impl Refused {
+    /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`.
+    pub(crate) fn to_response<B>(self, retry_after: Duration) -> Response<Body<B>> {
+        let status = match self {
+            Self::WaitTimeout | Self::FetchTimeout => StatusCode::GATEWAY_TIMEOUT,
+            _ => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = status;
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            // Whole seconds (RFC 9110 §10.2.3), rounded up.
+            let seconds = retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
+            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        response.extensions_mut().insert(self);
+        response
+    }
+}
+
+/// The selecting values that a request has for the fields in a response's `Vary`.
+pub(crate) fn selection(response: &HeaderMap, request: &HeaderMap) -> Option<Selection> {
+    match crate::http::vary::Vary::parse(response) {
+        crate::http::vary::Vary::Fields(fields) => Some(Selection::new(&fields, request)),
+        _ => None,
+    }
+}

@@ -1,0 +1,233 @@
+//! One fetch: from the second look into the store to the head of the answer.
+
+use std::{sync::Arc, time::SystemTime};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request, response};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tower::ServiceExt;
+use tower_service::Service;
+
+use super::{
+    Policy,
+    recorder::{Pending, Recorder},
+};
+use crate::{
+    body::{Body, BoxError},
+    exchange::{Asked, AttemptBegan, Verdict, selection},
+    http::{
+        conditions::{freshen, has_validator, is_conditional, make_conditional},
+        rules::Rules,
+        storing::{Credentials, Decision, Sharing, Terms, Unshareable, decide, is_failure},
+        vary::Selection,
+    },
+    status::CacheStatus,
+    store::{Marker, Origin, Store, StoredResponse},
+};
+
+pub(super) struct Fetch<St, P> {
+    pub(super) store: St,
+    pub(super) policy: Arc<P>,
+    pub(super) rules: Rules,
+    pub(super) asked: Asked,
+}
+
+impl<St: Store, P: Policy> Fetch<St, P> {
+    pub(super) async fn run<S, ReqB, B>(
+        self,
+        inner: S,
+        mut head: request::Parts,
+        body: ReqB,
+    ) -> Result<Response<Body<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        if let Some(stored) = self.stored_meanwhile(&head) {
+            return Ok(self.answer_from(&stored, &head));
+        }
+        let client = head.clone();
+        let stale = self.revalidates(&client);
+        if let Some(stale) = &stale {
+            make_conditional(&mut head.headers, stale.headers());
+        }
+        let begun = self.store.sequence().begin();
+        let sent_at = Instant::now();
+
+        let response = inner.oneshot(Request::from_parts(head, body)).await?;
+
+        let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
+        let origin = Origin::new(response.headers(), sent_at.elapsed(), begun);
+        Ok(match stale {
+            Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
+                self.revalidated(&client, &stale, response, origin)
+            }
+            _ => self.fetched(&client, response, origin),
+        })
+    }
+
+    /// What another fetch put into the store since the request arrived.
+    fn stored_meanwhile(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
+        let resource = self.store.get(&self.asked.key)?;
+        let stored = resource.select(&head.headers, Credentials::of(&head.headers))?;
+        let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
+        (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers))
+            .then(|| Arc::clone(stored))
+    }
+
+    fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
+        let mut response = stored.to_response(head.method == Method::HEAD, Instant::now());
+        response.extensions_mut().insert(Verdict::Shareable {
+            selection: stored.selection().cloned(),
+            audience: stored.terms().audience,
+            fresh_until: stored.fresh_until(),
+            begun: stored.begun(),
+        });
+        response.extensions_mut().insert(CacheStatus::hit());
+        response
+    }
+
+    /// The stored response that the origin is asked to confirm, if any.
+    fn revalidates(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
+        if is_conditional(&head.headers) || head.method != Method::GET {
+            return None;
+        }
+        let stored = match &self.asked.stored {
+            Some(known) => known.clone(),
+            None => {
+                let resource = self.store.get(&self.asked.key)?;
+                resource.select(&head.headers, Credentials::of(&head.headers)).cloned()
+            }
+        };
+        stored.filter(|stored| has_validator(stored.headers()))
+    }
+
+    /// 304: the stored response is the current one, with the fields of the 304 (RFC 9111 §4.3.4).
+    fn revalidated<B>(
+        &self,
+        client: &request::Parts,
+        stale: &StoredResponse,
+        not_modified: Response<B>,
+        origin: Origin,
+    ) -> Response<Body<B>> {
+        let (mut head, _) = not_modified.into_parts();
+        let mut headers = stale.headers().clone();
+        freshen(&mut headers, &head.headers);
+        head.headers = headers;
+        head.status = stale.status();
+
+        let (decision, rules) = self.decide(client, &head);
+        let selection = selection(&head.headers, &client.headers);
+        let (body, trailers) = (stale.body().clone(), stale.trailers().cloned());
+        let terms = decision.store.unwrap_or(Terms::NONE);
+        let fresh =
+            StoredResponse::new(head.status, head.headers, body, trailers, selection.clone(), terms, origin);
+        let fresh = Arc::new(fresh);
+        if decision.store.is_some() {
+            self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
+        }
+        self.note(client, &decision, &rules, origin.begun);
+        let mut response = fresh.to_response(false, Instant::now());
+        self.sign(&mut response, &decision, selection, origin);
+        response
+    }
+
+    fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
+    where
+        B: HttpBody<Data = Bytes>,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = response.into_parts();
+        let (mut decision, rules) = self.decide(client, &head);
+        if decision.store.is_some() && self.is_too_large(&head.headers, &body) {
+            self.store.refused();
+            decision = Decision { sharing: Sharing::Unshareable(Unshareable::TooLarge), store: None };
+        }
+        self.note(client, &decision, &rules, origin.begun);
+        let selection = selection(&head.headers, &client.headers);
+        let body = match decision.store {
+            None => Body::inner(body),
+            Some(terms) => {
+                let pending = Pending {
+                    status: head.status,
+                    headers: head.headers.clone(),
+                    selection: selection.clone(),
+                    terms,
+                    origin,
+                };
+                let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
+                Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
+            }
+        };
+        let mut response = Response::from_parts(head, body);
+        self.sign(&mut response, &decision, selection, origin);
+        response
+    }
+
+    fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
+        let rules = self.policy.rules(client, head, self.rules);
+        let mut decision = decide(client, head.status, &head.headers, &rules, SystemTime::now());
+        // A stored error would take the place of what StaleIfError may serve instead of it.
+        let stored = self.asked.stored.as_ref().and_then(Option::as_ref);
+        let displaces = stored.is_some_and(|stored| stored.is_usable_on_error(Instant::now()));
+        if is_failure(head.status) && decision.store.is_some() && displaces {
+            decision = Decision { sharing: Sharing::Failed { for_all: true }, store: None };
+        }
+        (decision, rules)
+    }
+
+    fn is_too_large(&self, headers: &HeaderMap, body: &impl HttpBody) -> bool {
+        let limit = self.store.max_response_bytes() as u64;
+        let declared =
+            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+        declared.or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
+    }
+
+    /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
+    fn note(&self, client: &request::Parts, decision: &Decision, rules: &Rules, begun: u64) {
+        let Sharing::Unshareable(why) = decision.sharing else { return };
+        let credentials = Credentials::of(&client.headers);
+        // Who may not share an answer because of himself says nothing about the stored one.
+        let supersedes =
+            !matches!(why, Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete)
+                && client.method == Method::GET
+                && decision.store.is_none();
+        let marker = Marker::new(credentials, rules.hit_for_miss_for);
+        self.store.update(&self.asked.key, &mut |resource| {
+            if supersedes {
+                resource.remove(&client.headers, credentials, begun);
+            }
+            if !rules.hit_for_miss_for.is_zero() {
+                resource.mark(marker);
+            }
+        });
+    }
+
+    fn sign<B>(
+        &self,
+        response: &mut Response<Body<B>>,
+        decision: &Decision,
+        selection: Option<Selection>,
+        origin: Origin,
+    ) {
+        let terms = decision.store.as_ref();
+        let verdict = match decision.sharing {
+            Sharing::Unshareable(why) => Verdict::Unshareable(why),
+            Sharing::Failed { for_all } => Verdict::Failed { selection, for_all },
+            Sharing::Shareable => Verdict::Shareable {
+                selection,
+                audience: terms.map_or_else(Credentials::default, |terms| terms.audience),
+                fresh_until: terms.map_or(origin.received_at, |terms| origin.fresh_until(terms)),
+                begun: origin.begun,
+            },
+        };
+        let mut status = CacheStatus::forwarded(self.asked.why).stored(terms.is_some());
+        if let Verdict::Unshareable(why) = verdict {
+            status = status.unshared(why);
+        }
+        response.extensions_mut().insert(verdict);
+        response.extensions_mut().insert(status);
+    }
+}

@@ -1,0 +1,117 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{Policy, fetch::Fetch};
+use crate::{
+    body::{Body, BoxError},
+    exchange::Asked,
+    future::ResponseFuture,
+    http::rules::Rules,
+    store::Store,
+};
+
+/// Stores what the wrapped service answers; see the [module](crate::fill).
+#[derive(Clone)]
+pub struct FillLayer<St, P = ()> {
+    store: St,
+    rules: Rules,
+    policy: Arc<P>,
+}
+
+impl<St: Store> FillLayer<St> {
+    /// Fills this store by the default [`Rules`].
+    pub fn new(store: St) -> Self {
+        Self { store, rules: Rules::new(), policy: Arc::new(()) }
+    }
+}
+
+impl<St: Store, P: Policy> FillLayer<St, P> {
+    /// The rules where neither the request's extensions nor a policy says otherwise.
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self
+    }
+
+    /// Decides for each answer. Default: the rules as they are.
+    #[must_use]
+    pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
+        FillLayer { store: self.store, rules: self.rules, policy: Arc::new(policy) }
+    }
+}
+
+impl<St, P> fmt::Debug for FillLayer<St, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("FillLayer").field("rules", &self.rules).finish_non_exhaustive()
+    }
+}
+
+impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
+    type Service = Fill<S, St, P>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let layer = Self { store: self.store.clone(), rules: self.rules, policy: Arc::clone(&self.policy) };
+        Fill { inner, layer: Arc::new(layer) }
+    }
+}
+
+/// The service of [`FillLayer`].
+pub struct Fill<S, St, P = ()> {
+    pub(crate) inner: S,
+    layer: Arc<FillLayer<St, P>>,
+}
+
+impl<S: Clone, St, P> Clone for Fill<S, St, P> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), layer: Arc::clone(&self.layer) }
+    }
+}
+
+impl<S: fmt::Debug, St, P> fmt::Debug for Fill<S, St, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fill").field("inner", &self.inner).field("layer", &self.layer).finish()
+    }
+}
+
+impl<S, St, P, ReqB, B> Service<Request<ReqB>> for Fill<S, St, P>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    St: Store,
+    P: Policy,
+    ReqB: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Request<ReqB>, B>;
+
+    /// Always ready: it may answer from the store.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let inner = self.inner.clone();
+        let (head, body) = request.into_parts();
+        match Asked::of(&head) {
+            None => ResponseFuture::pass(inner, Request::from_parts(head, body)),
+            Some(asked) => {
+                let rules = head.extensions.get::<Rules>().copied().unwrap_or(self.layer.rules);
+                let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
+                ResponseFuture::boxed(Fetch { store, policy, rules, asked }.run(inner, head, body))
+            }
+        }
+    }
+}

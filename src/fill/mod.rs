@@ -1,0 +1,48 @@
+//! The write path: puts into the store what the origin says.
+//!
+//! [`Fill`] looks into the store once more before it asks the origin, because another fetch may
+//! have ended meanwhile. It makes the request conditional if there is something to revalidate
+//! (RFC 9111 §4.3.1), decides by [`Rules`] and [`Policy`] whether the answer may be stored and
+//! shared, and records the body while the client reads it. Only a complete body is stored, in
+//! the moment in which it is complete. A body that turns out too large is passed on to its end
+//! without being held any longer.
+//!
+//! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
+//! and removes what it supersedes. An answer that says that the origin failed does neither.
+//!
+//! ```
+//! use std::{convert::Infallible, time::Duration};
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{Layer, Service, ServiceExt, service_fn};
+//! use tower_readthrough::{FillLayer, KeyLayer, MemoryStore, Rules};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let store = MemoryStore::with_capacity_bytes(1 << 20);
+//! let origin = service_fn(async |_: Request<Full<Bytes>>| {
+//!     Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+//! });
+//! let fill = FillLayer::new(store.clone()).rules(Rules::new().default_ttl(Duration::from_secs(5)));
+//! let service = KeyLayer::default().layer(fill.layer(origin));
+//!
+//! let request = Request::get("http://example.com/").body(Full::default()).unwrap();
+//! let response = service.oneshot(request).await.unwrap();
+//! assert_eq!(store.stats().entries, 0); // not yet complete
+//! assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+//! assert_eq!(store.stats().entries, 1);
+//! # }
+//! ```
+//!
+//! [`Rules`]: crate::Rules
+//! [`Rules::hit_for_miss_for`]: crate::Rules::hit_for_miss_for
+
+mod fetch;
+mod layer;
+mod policy;
+mod recorder;
+
+pub use self::{
+    layer::{Fill, FillLayer},
+    policy::Policy,
+};

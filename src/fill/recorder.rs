@@ -1,0 +1,111 @@
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, StatusCode, header};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+
+use crate::{
+    body::{Body, Observer},
+    http::{storing::Terms, vary::Selection},
+    key::CacheKey,
+    store::{Marker, Origin, Store, StoredResponse},
+};
+
+/// What is known of a response when its head is there.
+pub(super) struct Pending {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) selection: Option<Selection>,
+    pub(super) terms: Terms,
+    pub(super) origin: Origin,
+}
+
+/// Keeps the chunks of a body as they pass and stores the response when it is complete.
+pub(super) struct Recorder<St> {
+    store: St,
+    key: CacheKey,
+    /// `None` once the body turned out too large.
+    pending: Option<Pending>,
+    chunks: Vec<Bytes>,
+    length: usize,
+    trailers: Option<Arc<HeaderMap>>,
+    /// Left if the body is too large.
+    marker: Marker,
+}
+
+impl<St: Store> Recorder<St> {
+    pub(super) fn new(store: St, key: CacheKey, pending: Pending, marker: Marker) -> Self {
+        Self { store, key, pending: Some(pending), chunks: Vec::new(), length: 0, trailers: None, marker }
+    }
+
+    /// Watches a body. One that is empty from the start is complete now: nobody may poll it.
+    pub(super) fn record<B>(self, body: B) -> Body<B>
+    where
+        B: HttpBody,
+    {
+        if body.is_end_stream() {
+            Box::new(self).complete();
+            return Body::inner(body);
+        }
+        Body::observed(body, Box::new(self))
+    }
+
+    fn give_up(&mut self) {
+        self.pending = None;
+        self.chunks = Vec::new();
+        self.store.refused();
+        let marker = self.marker;
+        if marker.until > Instant::now() {
+            self.store.update(&self.key, &mut |resource| resource.mark(marker));
+        }
+    }
+
+    /// One block of exactly this size. A chunk may be a small part of a large read buffer, and
+    /// would keep all of it alive.
+    fn joined(&self) -> Bytes {
+        let mut joined = BytesMut::with_capacity(self.length);
+        for chunk in &self.chunks {
+            joined.extend_from_slice(chunk);
+        }
+        joined.freeze()
+    }
+}
+
+impl<St: Store> Observer for Recorder<St> {
+    fn data(&mut self, chunk: &Bytes) {
+        if self.pending.is_none() {
+            return;
+        }
+        self.length = self.length.saturating_add(chunk.len());
+        self.chunks.push(chunk.clone());
+        if self.length > self.store.max_response_bytes() {
+            self.give_up();
+        }
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        self.trailers = Some(Arc::new(trailers.clone()));
+    }
+
+    fn complete(mut self: Box<Self>) {
+        let Some(pending) = self.pending.take() else { return };
+        if !has_declared_length(&pending.headers, self.length) {
+            return;
+        }
+        let Pending { status, headers, selection, terms, origin } = pending;
+        let (body, trailers) = (self.joined(), self.trailers.take());
+        let response =
+            Arc::new(StoredResponse::new(status, headers, body, trailers, selection, terms, origin));
+        if response.bytes() > self.store.max_response_bytes() {
+            return self.give_up();
+        }
+        self.store.update(&self.key, &mut |resource| _ = resource.put(&response, Instant::now()));
+    }
+}
+
+/// Whether the body is as long as the head said, if it said anything (RFC 9111 §3.3).
+fn has_declared_length(headers: &HeaderMap, length: usize) -> bool {
+    let mut declared = headers.get_all(header::CONTENT_LENGTH).iter();
+    declared.all(|value| value.to_str().ok().and_then(|value| value.parse().ok()) == Some(length))
+}

@@ -1,0 +1,87 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::Response;
+use pin_project_lite::pin_project;
+use tower::util::Oneshot;
+use tower_service::Service;
+
+use crate::body::Body;
+
+pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+pin_project! {
+    /// The response future of every layer here.
+    ///
+    /// An answer from the store is ready at once, and a request that does not concern the layer
+    /// is passed on without a box; only what takes its time at the origin is boxed.
+    pub struct ResponseFuture<S, R, B>
+    where
+        S: Service<R>,
+    {
+        #[pin]
+        kind: Kind<S, R, B>,
+    }
+}
+
+pin_project! {
+    #[project = KindProj]
+    enum Kind<S, R, B>
+    where
+        S: Service<R>,
+    {
+        Ready { response: Option<Response<Body<B>>> },
+        Pass { #[pin] inner: Oneshot<S, R> },
+        Boxed { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
+    }
+}
+
+impl<S, R, B> ResponseFuture<S, R, B>
+where
+    S: Service<R, Response = Response<B>>,
+{
+    pub(crate) fn ready(response: Response<Body<B>>) -> Self {
+        Self { kind: Kind::Ready { response: Some(response) } }
+    }
+
+    /// The inner service is made ready first: what is above was always ready.
+    pub(crate) fn pass(inner: S, request: R) -> Self {
+        Self { kind: Kind::Pass { inner: Oneshot::new(inner, request) } }
+    }
+
+    pub(crate) fn boxed(
+        future: impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send + 'static,
+    ) -> Self {
+        Self { kind: Kind::Boxed { future: Box::pin(future) } }
+    }
+}
+
+impl<S, R, B> Future for ResponseFuture<S, R, B>
+where
+    S: Service<R, Response = Response<B>>,
+{
+    type Output = Result<Response<Body<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            #[allow(clippy::expect_used)]
+            KindProj::Ready { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+            KindProj::Pass { inner } => {
+                Poll::Ready(ready!(inner.poll(cx)).map(|response| response.map(Body::inner)))
+            }
+            KindProj::Boxed { future } => future.as_mut().poll(cx),
+        }
+    }
+}
+
+impl<S: Service<R>, R, B> fmt::Debug for ResponseFuture<S, R, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseFuture").finish_non_exhaustive()
+    }
+}

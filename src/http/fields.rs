@@ -1,0 +1,51 @@
+//! Header fields that belong to one connection and not to the message (RFC 9110 §7.6.1).
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::cache_control::split_list;
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Removes what must not be stored or sent on (RFC 9111 §3.1), also the fields that
+/// `Connection` names. All others keep their order, which `HeaderMap::remove` would not.
+pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .flat_map(|line| split_list(line.as_bytes()))
+        .filter_map(|name| HeaderName::from_bytes(name).ok())
+        .collect();
+    let goes = |name: &HeaderName| HOP_BY_HOP.contains(name) || named.contains(name);
+    if headers.keys().any(goes) {
+        let kept = headers.iter().filter(|(name, _)| !goes(name));
+        *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fields_of_the_connection_go_and_all_else_stays() {
+        let mut headers = HeaderMap::new();
+        headers.append(header::CONNECTION, "close, X-Hop".parse().unwrap());
+        headers.append(header::CONNECTION, "x-other".parse().unwrap());
+        for name in ["x-hop", "x-other", "keep-alive", "te", "proxy-authenticate", "x-kept", "etag"] {
+            headers.append(name, "1".parse().unwrap());
+        }
+        remove_hop_by_hop(&mut headers);
+        let left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        assert_eq!(left, ["x-kept", "etag"]);
+    }
+}

@@ -1,0 +1,136 @@
+//! How long a response is fresh and how old it is (RFC 9111 §4.2).
+
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, header};
+use tokio::time::Instant;
+
+use super::cache_control::{CacheControl, MAX_DELTA, seconds};
+
+/// The lifetime that the origin gave explicitly (§4.2.1), or `None` if it gave none.
+///
+/// For a shared cache: `s-maxage`, else `max-age`, else `Expires` less `Date`. What is there
+/// but cannot be read means stale (§5.3).
+pub(crate) fn explicit_lifetime(
+    cache_control: &CacheControl,
+    headers: &HeaderMap,
+    now: SystemTime,
+) -> Option<Duration> {
+    if let Some(delta) = cache_control.s_maxage.or(cache_control.max_age) {
+        return Some(delta);
+    }
+    let expires = headers.get(header::EXPIRES)?;
+    let expires = expires.to_str().ok().and_then(|value| httpdate::parse_http_date(value).ok());
+    let date = date(headers).unwrap_or(now);
+    Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
+}
+
+/// The `Date` of a response, if it has a valid one.
+pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    headers.get(header::DATE)?.to_str().ok().and_then(|value| httpdate::parse_http_date(value).ok())
+}
+
+/// `corrected_initial_age` of §4.2.3: how old the response was when it came in.
+///
+/// `delay` is the time from the request to the response: the answer may have been made right
+/// after the request arrived, so all of it counts. That is the correction for the round trip.
+pub(crate) fn initial_age(headers: &HeaderMap, delay: Duration, now: SystemTime) -> Duration {
+    let apparent = date(headers).and_then(|date| now.duration_since(date).ok()).unwrap_or_default();
+    // `Date` counts in whole seconds, so a response of this very second may look almost one old.
+    let apparent = Duration::from_secs(apparent.as_secs());
+    let corrected = age_value(headers).saturating_add(delay);
+    apparent.max(corrected).min(MAX_DELTA)
+}
+
+/// The `Age` field; of several values the first, of an unreadable one none (§5.1).
+fn age_value(headers: &HeaderMap) -> Duration {
+    let Some(value) = headers.get(header::AGE) else { return Duration::ZERO };
+    let first = value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    seconds(first.trim_ascii()).unwrap_or_default()
+}
+
+/// A point in time that far away; times too far for the clock are a lifetime away at most.
+pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
+    let duration = duration.min(MAX_DELTA);
+    start.checked_add(duration).unwrap_or(start)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::{HeaderName, HeaderValue};
+    use proptest::prelude::*;
+
+    const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
+
+    fn noon() -> SystemTime {
+        httpdate::parse_http_date(NOON).unwrap()
+    }
+
+    fn headers(fields: &[(&str, &str)]) -> HeaderMap {
+        fields
+            .iter()
+            .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), HeaderValue::from_str(value).unwrap()))
+            .collect()
+    }
+
+    fn lifetime(fields: &[(&str, &str)]) -> Option<u64> {
+        let headers = headers(fields);
+        explicit_lifetime(&CacheControl::parse(&headers), &headers, noon()).map(|lifetime| lifetime.as_secs())
+    }
+
+    #[test]
+    fn s_maxage_goes_before_max_age_goes_before_expires() {
+        let expires = ("expires", "Sun, 06 Nov 1994 12:00:09 GMT");
+        assert_eq!(lifetime(&[("cache-control", "max-age=5, s-maxage=3"), expires]), Some(3));
+        assert_eq!(lifetime(&[("cache-control", "max-age=5"), expires]), Some(5));
+        assert_eq!(lifetime(&[expires]), Some(9));
+        assert_eq!(lifetime(&[("date", "Sun, 06 Nov 1994 12:00:04 GMT"), expires]), Some(5));
+        assert_eq!(lifetime(&[]), None);
+    }
+
+    #[test]
+    fn an_unreadable_or_past_expires_is_stale() {
+        for value in ["0", "-1", "", "tomorrow", "Sun, 06 Nov 1994 11:59:59 GMT"] {
+            assert_eq!(lifetime(&[("expires", value)]), Some(0), "{value}");
+        }
+    }
+
+    #[test]
+    fn the_age_is_the_larger_of_what_date_and_age_say() {
+        let age = |fields: &[(&str, &str)], delay| {
+            initial_age(&headers(fields), Duration::from_millis(delay), noon()).as_millis()
+        };
+        assert_eq!(age(&[], 60), 60);
+        assert_eq!(age(&[("age", "2")], 60), 2_060);
+        assert_eq!(age(&[("age", "2, 9")], 0), 2_000);
+        assert_eq!(age(&[("date", "Sun, 06 Nov 1994 11:59:00 GMT"), ("age", "2")], 60), 60_000);
+        assert_eq!(age(&[("date", "Sun, 06 Nov 1994 12:01:00 GMT")], 60), 60, "a clock that is ahead");
+        for junk in ["-1", "1.5", "x", ""] {
+            assert_eq!(age(&[("age", junk)], 5), 5, "{junk}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn age_grows_with_the_delay(age in any::<u64>(), a in any::<u64>(), b in any::<u64>()) {
+            let headers = headers(&[("age", &age.to_string())]);
+            let (short, long) = (Duration::from_nanos(a.min(b)), Duration::from_nanos(a.max(b)));
+            prop_assert!(initial_age(&headers, short, noon()) <= initial_age(&headers, long, noon()));
+        }
+
+        #[test]
+        fn dates_never_panic(date in "[ -~]{0,40}", expires in "[ -~]{0,40}", age in "[ -~]{0,30}") {
+            let headers = headers(&[("date", &date), ("expires", &expires), ("age", &age)]);
+            let _ = explicit_lifetime(&CacheControl::parse(&headers), &headers, noon());
+            let _ = initial_age(&headers, Duration::MAX, noon());
+        }
+    }
+
+    #[test]
+    fn far_times_saturate() {
+        let now = Instant::now();
+        assert!(after(now, Duration::MAX) > now);
+        assert_eq!(after(now, Duration::ZERO), now);
+    }
+}

@@ -1,0 +1,11 @@
+//! The rules of HTTP caching as pure functions over header fields and times.
+//!
+//! Nothing here does I/O, takes a lock or knows of Tower: what goes in decides what comes out.
+
+pub(crate) mod cache_control;
+pub(crate) mod conditions;
+pub(crate) mod fields;
+pub(crate) mod freshness;
+pub(crate) mod rules;
+pub(crate) mod storing;
+pub(crate) mod vary;

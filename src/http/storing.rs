@@ -1,0 +1,280 @@
+//! Whether an answer may be stored, and with whom it may be shared (RFC 9111 §3).
+
+use std::{
+    fmt,
+    time::{Duration, SystemTime},
+};
+
+use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+
+use super::{
+    cache_control::{CacheControl, MAX_DELTA},
+    conditions::has_validator,
+    freshness::explicit_lifetime,
+    rules::{Rules, Ttl},
+    vary::Vary,
+};
+
+/// What of a request decides who may share its answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Credentials {
+    pub(crate) authorization: bool,
+    pub(crate) cookie: bool,
+}
+
+impl Credentials {
+    pub(crate) fn of(request: &HeaderMap) -> Self {
+        Self {
+            authorization: request.contains_key(header::AUTHORIZATION),
+            cookie: request.contains_key(header::COOKIE),
+        }
+    }
+
+    /// Whether a request with these may have an answer that is meant for `audience`.
+    pub(crate) fn admitted_to(self, audience: Self) -> bool {
+        (!self.authorization || audience.authorization) && (!self.cookie || audience.cookie)
+    }
+}
+
+/// Why an answer may not be shared: it goes to the client that asked and to nobody else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Unshareable {
+    /// `Cache-Control: no-store` (RFC 9111 §5.2.2.5).
+    NoStore,
+    /// `Cache-Control: private` (RFC 9111 §5.2.2.7).
+    Private,
+    /// It sets a cookie.
+    SetCookie,
+    /// The request had `Authorization`, and the answer does not say that it is for all (RFC 9111 §3.5).
+    Authorization,
+    /// The request had a `Cookie`, and the answer does not give its own freshness.
+    Cookie,
+    /// `Vary: *`, or one that cannot be read (RFC 9111 §4.1).
+    Vary,
+    /// It has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
+    NotFresh,
+    /// An error without freshness of its own.
+    Error,
+    /// A part of a representation, a 304 that nobody asked for, or a switch of protocols.
+    Incomplete,
+    /// An endless stream by its type, without freshness of its own.
+    Stream,
+    /// It is larger than the store takes.
+    TooLarge,
+    /// The [`Rules`] say so ([`Rules::never_store`]).
+    Rules,
+}
+
+impl fmt::Display for Unshareable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoStore => "no-store",
+            Self::Private => "private",
+            Self::SetCookie => "set-cookie",
+            Self::Authorization => "authorization",
+            Self::Cookie => "cookie",
+            Self::Vary => "vary",
+            Self::NotFresh => "not-fresh",
+            Self::Error => "error",
+            Self::Incomplete => "incomplete",
+            Self::Stream => "stream",
+            Self::TooLarge => "too-large",
+            Self::Rules => "rules",
+        })
+    }
+}
+
+/// With whom an answer may be shared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    Shareable,
+    Unshareable(Unshareable),
+    /// The origin failed: all who wait learn it, and nobody tries again because of it.
+    Failed {
+        /// Whether the answer holds nothing meant for one client alone.
+        for_all: bool,
+    },
+}
+
+/// For how long an answer may be used, counted from when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    pub(crate) fresh_for: Duration,
+    pub(crate) stale_while_revalidate_for: Duration,
+    pub(crate) stale_if_error_for: Duration,
+    /// Kept for revalidation alone.
+    pub(crate) revalidate_for: Duration,
+    /// Which credentials a request may have to get it.
+    pub(crate) audience: Credentials,
+}
+
+impl Terms {
+    /// Not to be used again.
+    pub(crate) const NONE: Self = Self {
+        fresh_for: Duration::ZERO,
+        stale_while_revalidate_for: Duration::ZERO,
+        stale_if_error_for: Duration::ZERO,
+        revalidate_for: Duration::ZERO,
+        audience: Credentials { authorization: false, cookie: false },
+    };
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Decision {
+    pub(crate) sharing: Sharing,
+    /// `Some` if the answer may be stored; also for revalidation only.
+    pub(crate) store: Option<Terms>,
+}
+
+/// An origin that answers so has failed (RFC 5861 §4).
+pub(crate) fn is_failure(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Decides about an answer to a GET or HEAD request.
+pub(crate) fn decide(
+    request: &Parts,
+    status: StatusCode,
+    headers: &HeaderMap,
+    rules: &Rules,
+    now: SystemTime,
+) -> Decision {
+    let answer = Answer {
+        status,
+        headers,
+        cache_control: CacheControl::parse(headers),
+        credentials: Credentials::of(&request.headers),
+        rules,
+    };
+    let explicit = explicit_lifetime(&answer.cache_control, headers, now);
+    let barrier = answer.barrier();
+    let (lifetime, own) = answer.lifetime(explicit);
+    let fresh = lifetime > Duration::ZERO;
+
+    if is_failure(status) && !(fresh && barrier.is_none()) {
+        let for_all = barrier.is_none() && !answer.credentials.cookie;
+        return Decision { sharing: Sharing::Failed { for_all }, store: None };
+    }
+    let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
+    let storable = request.method == Method::GET && barrier.is_none();
+    let sharing = match barrier {
+        Some(why) => Sharing::Unshareable(why),
+        None if fresh => Sharing::Shareable,
+        None if status.is_client_error() || status.is_server_error() => {
+            Sharing::Unshareable(Unshareable::Error)
+        }
+        None => Sharing::Unshareable(Unshareable::NotFresh),
+    };
+    let worth_keeping =
+        fresh || (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
+    let store = (storable && worth_keeping).then(|| answer.terms(lifetime, own));
+    Decision { sharing, store }
+}
+
+struct Answer<'a> {
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    cache_control: CacheControl,
+    credentials: Credentials,
+    rules: &'a Rules,
+}
+
+impl Answer<'_> {
+    /// What keeps the answer from being shared, however fresh it is.
+    fn barrier(&self) -> Option<Unshareable> {
+        let (answer, rules) = (&self.cache_control, self.rules);
+        let for_all = answer.public || answer.must_revalidate || answer.s_maxage.is_some();
+        let incomplete = self.status.is_informational()
+            || matches!(self.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+            || self.headers.contains_key(header::CONTENT_RANGE);
+        [
+            (rules.never, Unshareable::Rules),
+            (incomplete, Unshareable::Incomplete),
+            (answer.no_store && !rules.store_no_store, Unshareable::NoStore),
+            (answer.private && !rules.store_private, Unshareable::Private),
+            (
+                self.headers.contains_key(header::SET_COOKIE) && !rules.store_set_cookie,
+                Unshareable::SetCookie,
+            ),
+            (
+                self.credentials.authorization && !for_all && !rules.store_authorized,
+                Unshareable::Authorization,
+            ),
+            (Vary::parse(self.headers) == Vary::Anything, Unshareable::Vary),
+        ]
+        .into_iter()
+        .find_map(|(stands, why)| stands.then_some(why))
+    }
+
+    /// The lifetime, and whether it is the answer's own.
+    fn lifetime(&self, explicit: Option<Duration>) -> (Duration, bool) {
+        let silent = explicit.is_none() && !self.cache_control.no_cache;
+        match (self.rules.ttl, explicit) {
+            (Ttl::Fixed(ttl), _) if gets_default(self.status) => (ttl.min(MAX_DELTA), false),
+            (Ttl::OriginOr(ttl), _) if silent && gets_default(self.status) => (ttl.min(MAX_DELTA), false),
+            _ if silent && is_lasting_error(self.status) => {
+                (self.rules.negative_ttl.unwrap_or_default().min(MAX_DELTA), false)
+            }
+            _ if self.cache_control.no_cache => (Duration::ZERO, true),
+            (_, explicit) => (explicit.unwrap_or_default(), true),
+        }
+    }
+
+    /// A lifetime that only our rules gave says nothing about who may see the answer.
+    fn barrier_without_own_freshness(&self, ours: bool) -> Option<Unshareable> {
+        if !ours {
+            return None;
+        }
+        if self.credentials.cookie && !self.rules.store_cookie_requests {
+            return Some(Unshareable::Cookie);
+        }
+        is_stream(self.headers).then_some(Unshareable::Stream)
+    }
+
+    fn terms(&self, fresh_for: Duration, own: bool) -> Terms {
+        let (answer, rules) = (&self.cache_control, self.rules);
+        let window = |own: Option<Duration>, default: Duration| match answer.forbids_stale() {
+            true => Duration::ZERO,
+            false => own.unwrap_or(default).min(MAX_DELTA),
+        };
+        Terms {
+            fresh_for,
+            stale_while_revalidate_for: window(
+                answer.stale_while_revalidate,
+                rules.stale_while_revalidate_for,
+            ),
+            stale_if_error_for: window(answer.stale_if_error, rules.stale_if_error_for),
+            revalidate_for: if has_validator(self.headers) {
+                rules.revalidate_for.min(MAX_DELTA)
+            } else {
+                Duration::ZERO
+            },
+            audience: Credentials {
+                authorization: own || rules.store_authorized,
+                cookie: own || rules.store_cookie_requests,
+            },
+        }
+    }
+}
+
+/// Statuses for which a default or fixed TTL makes sense: whole answers and lasting redirects.
+fn gets_default(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200 | 203 | 300 | 301 | 308)
+}
+
+/// Errors that are heuristically cacheable (RFC 9110 §15.1).
+fn is_lasting_error(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 404 | 405 | 410 | 414 | 501)
+}
+
+fn is_stream(headers: &HeaderMap) -> bool {
+    let essence = headers.get(header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
+    let starts =
+        |prefix: &[u8]| essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
+    starts(b"text/event-stream") || starts(b"multipart/x-mixed-replace")
+}
+
+#[cfg(test)]
+#[path = "storing_tests.rs"]
+mod tests;

@@ -1,0 +1,214 @@
+use http::{
+    HeaderMap, header,
+    request::Parts,
+    uri::{Authority, Scheme, Uri},
+};
+
+use super::{CacheKey, KeyExtractor, push_part};
+
+/// Scheme, authority, path and query: the target URI of RFC 9110 §7.1, as the client wrote it.
+///
+/// * The authority is the one of the URI (HTTP/2, or HTTP/1 in absolute form), else the
+///   `Host` field, in lower case. A request with none, with several or with an unusable one
+///   has no key; neither has one in which both are there and disagree, since only the
+///   service knows which of them it will believe.
+/// * The scheme is the one of the URI, else `http`: HTTP/1 servers cannot see it. A server
+///   that speaks TLS says so with [`scheme`](Self::scheme), and both versions share keys.
+/// * Path and query are taken byte for byte: `/a`, `/a/`, `/%61` and `/a?` are four keys.
+/// * Inside `axum::Router::nest`, which cuts the prefix off the URI, the key holds the URI
+///   that the client asked for as well (feature `axum`, on by default). So nested routers
+///   can share a store.
+///
+/// ```
+/// use http::Request;
+/// use tower_readthrough::{DefaultKey, KeyExtractor};
+///
+/// let key = |request: http::request::Builder| {
+///     DefaultKey::new().key(&request.body(()).unwrap().into_parts().0)
+/// };
+/// let http1 = key(Request::get("/a?b=c").header("host", "Example.com"));
+/// let http2 = key(Request::get("http://example.com/a?b=c"));
+/// assert!(http1.is_some());
+/// assert_eq!(http1, http2);
+/// assert_eq!(key(Request::get("/a?b=c")), None);
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct DefaultKey {
+    namespace: Box<str>,
+    scheme: Option<Scheme>,
+}
+
+impl DefaultKey {
+    /// The default key, in no namespace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts every key into a namespace of its own.
+    ///
+    /// Layers in front of different services that share one store need different namespaces,
+    /// unless the host or the path keeps their requests apart. Default: the empty one.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// Takes every request as one of this scheme, whatever its URI says.
+    #[must_use]
+    pub fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+}
+
+impl KeyExtractor for DefaultKey {
+    fn key(&self, head: &Parts) -> Option<CacheKey> {
+        let target = original_uri(head);
+        let authority = authority(target, &head.headers)?;
+        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
+
+        let mut key = Vec::with_capacity(256);
+        push_part(&mut key, self.namespace.as_bytes());
+        push_part(&mut key, scheme.map_or("http", Scheme::as_str).as_bytes());
+        push_lower_case(&mut key, authority);
+        push_path_and_query(&mut key, target);
+        if head.uri.path_and_query() != target.path_and_query() {
+            push_path_and_query(&mut key, &head.uri);
+        }
+        Some(CacheKey::new(key))
+    }
+}
+
+/// The URI before axum's routers cut anything off it.
+fn original_uri(head: &Parts) -> &Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    &head.uri
+}
+
+fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = hosts.next().map(|host| host.as_bytes());
+    if hosts.next().is_some() {
+        return None;
+    }
+    match (uri.authority().map(Authority::as_str), host) {
+        (Some(uri), Some(host)) if !host.eq_ignore_ascii_case(uri.as_bytes()) => None,
+        (Some(uri), _) => usable(uri.as_bytes()),
+        (None, Some(host)) => usable(host),
+        (None, None) => None,
+    }
+}
+
+/// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
+fn usable(authority: &[u8]) -> Option<&[u8]> {
+    let is_host = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
+    (authority.iter().all(is_host) && !matches!(authority.first(), None | Some(b':'))).then_some(authority)
+}
+
+fn push_lower_case(key: &mut Vec<u8>, part: &[u8]) {
+    push_part(key, part);
+    let start = key.len() - part.len();
+    key[start..].make_ascii_lowercase();
+}
+
+/// The query counts as absent only if there is no `?`.
+fn push_path_and_query(key: &mut Vec<u8>, uri: &Uri) {
+    push_part(key, uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use proptest::prelude::*;
+
+    fn key(request: http::request::Builder) -> Option<CacheKey> {
+        DefaultKey::new().key(&request.body(()).unwrap().into_parts().0)
+    }
+
+    fn at(uri: &str) -> http::request::Builder {
+        Request::get(uri)
+    }
+
+    #[test]
+    fn http1_and_http2_share_a_key() {
+        let expected = key(at("http://host:8080/p?q"));
+        assert!(expected.is_some());
+        assert_eq!(key(at("/p?q").header("host", "HOST:8080")), expected);
+        assert_eq!(key(at("http://host:8080/p?q").header("host", "host:8080")), expected);
+    }
+
+    #[test]
+    fn requests_that_could_be_answered_differently_are_kept_apart() {
+        let targets = [
+            "http://a/",
+            "https://a/",
+            "http://b/",
+            "http://a:80/",
+            "http://a/x",
+            "http://a/x/",
+            "http://a/x?",
+            "http://a/x?y",
+            "http://a//x",
+            "http://a/%78",
+            "http://a/./x",
+            "http://a/x?y&",
+        ];
+        let keys: std::collections::HashSet<_> = targets.iter().map(|uri| key(at(uri)).unwrap()).collect();
+        assert_eq!(keys.len(), targets.len());
+    }
+
+    #[test]
+    fn unusable_authorities_give_no_key() {
+        assert_eq!(key(at("/")), None);
+        for host in ["", ":80", "a b", "user@host", "a/b", "a?b", "h\u{e9}", "a\"b"] {
+            let value = http::HeaderValue::from_bytes(host.as_bytes()).unwrap();
+            assert_eq!(key(at("/").header("host", value)), None, "{host:?}");
+        }
+        assert_eq!(key(at("/").header("host", "a").header("host", "a")), None);
+        assert_eq!(key(at("http://a/").header("host", "b")), None);
+        assert!(key(at("/").header("host", "[::1]:3000")).is_some());
+    }
+
+    #[test]
+    fn a_namespace_and_a_scheme_change_the_key() {
+        let (head, ()) = at("http://a/").body(()).unwrap().into_parts();
+        let plain = DefaultKey::new().key(&head);
+        assert_ne!(DefaultKey::new().namespace("n").key(&head), plain);
+        assert_ne!(DefaultKey::new().scheme(Scheme::HTTPS).key(&head), plain);
+        assert_eq!(DefaultKey::new().scheme(Scheme::HTTP).key(&head), plain);
+    }
+
+    #[cfg(feature = "axum")]
+    #[test]
+    fn a_nested_router_is_keyed_by_what_the_client_asked_for() {
+        let nested = |original: &'static str| {
+            let (mut head, ()) = at("/x").header("host", "h").body(()).unwrap().into_parts();
+            head.extensions.insert(axum::extract::OriginalUri(Uri::from_static(original)));
+            DefaultKey::new().key(&head)
+        };
+        assert!(nested("/a/x").is_some());
+        assert_ne!(nested("/a/x"), nested("/b/x"));
+        assert_ne!(nested("/a/x"), key(at("/x").header("host", "h")));
+    }
+
+    proptest! {
+        #[test]
+        fn any_host_and_path_are_taken_without_panic(host in proptest::collection::vec(any::<u8>(), 0..64), path in "/[!-~]{0,40}") {
+            let mut request = Request::get("/");
+            if let Ok(uri) = path.parse::<Uri>() {
+                request = request.uri(uri);
+            }
+            if let Ok(value) = http::HeaderValue::from_bytes(&host) {
+                request = request.header("host", value);
+            }
+            if let Ok(request) = request.body(()) {
+                let _ = DefaultKey::new().key(&request.into_parts().0);
+            }
+        }
+    }
+}

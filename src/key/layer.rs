@@ -1,0 +1,91 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::Request;
+use http_body::Body as HttpBody;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{CacheKey, DefaultKey, KeyExtractor, find};
+
+/// Puts the key of a request into its extensions, for the layers below.
+///
+/// Only needed where there is no [`LookupLayer`](crate::LookupLayer), which does the same:
+/// for example in front of a [`CoalesceLayer`](crate::CoalesceLayer) of its own.
+///
+/// ```
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_readthrough::{CacheKey, KeyLayer};
+///
+/// # futures_util::future::FutureExt::now_or_never(async {
+/// let service = KeyLayer::default().layer(service_fn(async |request: http::Request<String>| {
+///     Ok::<_, std::convert::Infallible>(request.extensions().get::<CacheKey>().is_some())
+/// }));
+/// let request = http::Request::get("http://example.com/").body(String::new()).unwrap();
+/// assert!(service.oneshot(request).await.unwrap());
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct KeyLayer<K = DefaultKey> {
+    extractor: Arc<K>,
+}
+
+impl<K: KeyExtractor> KeyLayer<K> {
+    /// Derives keys with this extractor.
+    pub fn new(extractor: K) -> Self {
+        Self { extractor: Arc::new(extractor) }
+    }
+}
+
+impl Default for KeyLayer {
+    fn default() -> Self {
+        Self::new(DefaultKey::new())
+    }
+}
+
+impl<S, K> Layer<S> for KeyLayer<K> {
+    type Service = Key<S, K>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Key { inner, extractor: Arc::clone(&self.extractor) }
+    }
+}
+
+/// The service of [`KeyLayer`].
+#[derive(Debug)]
+pub struct Key<S, K = DefaultKey> {
+    inner: S,
+    extractor: Arc<K>,
+}
+
+impl<S: Clone, K> Clone for Key<S, K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), extractor: Arc::clone(&self.extractor) }
+    }
+}
+
+impl<S, K, B> Service<Request<B>> for Key<S, K>
+where
+    S: Service<Request<B>>,
+    K: KeyExtractor,
+    B: HttpBody,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        let (mut head, body) = request.into_parts();
+        match find(&*self.extractor, &head, &body) {
+            Some(key) => drop(head.extensions.insert(key)),
+            None => drop(head.extensions.remove::<CacheKey>()),
+        }
+        self.inner.call(Request::from_parts(head, body))
+    }
+}

@@ -1,0 +1,164 @@
+//! Which stored response may answer a request: the cache key (RFC 9111 §2).
+//!
+//! A key is a string of bytes. Two requests with the same key share a stored response, so
+//! everything that changes the answer must be in it, or be named by the answer's `Vary`.
+//! [`DefaultKey`] takes the scheme, the authority, the path and the query as they stand.
+//! Another rule is a closure over the request head:
+//!
+//! ```
+//! use http::request::Parts;
+//! use tower_readthrough::{CacheKey, KeyExtractor};
+//!
+//! // One entry per product, whoever asks for it.
+//! let by_product = |head: &Parts| {
+//!     let id = head.uri.path().strip_prefix("/product/")?;
+//!     Some(CacheKey::from_parts(["product", id]))
+//! };
+//! let (head, ()) = http::Request::get("/product/7?session=1").body(()).unwrap().into_parts();
+//! assert_eq!(by_product.key(&head), Some(CacheKey::from_parts(["product", "7"])));
+//! ```
+//!
+//! A request that has no key is none of the cache's business: every layer passes it on
+//! untouched. So are requests of other methods than GET and HEAD, requests with a body and
+//! requests to switch the protocol, whatever the extractor says.
+//!
+//! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
+//! your own, wins over every extractor.
+
+mod default;
+mod layer;
+
+use std::{fmt, sync::Arc};
+
+use http::{Method, header, request::Parts};
+use http_body::Body as HttpBody;
+
+pub use self::{
+    default::DefaultKey,
+    layer::{Key, KeyLayer},
+};
+
+/// Identifies what a store holds; see the [module](self).
+///
+/// A clone costs one reference count. Two keys are equal when their bytes are.
+#[derive(Clone, PartialEq, Eq, Hash)]
+pub struct CacheKey(Arc<[u8]>);
+
+impl CacheKey {
+    /// A key of exactly these bytes.
+    ///
+    /// To put several values into one key use [`from_parts`](Self::from_parts), which keeps
+    /// `("ab", "c")` and `("a", "bc")` apart.
+    pub fn new(bytes: impl AsRef<[u8]>) -> Self {
+        Self(Arc::from(bytes.as_ref()))
+    }
+
+    /// A key of several values, each preceded by its length, so that different values can
+    /// never run together into the same key.
+    pub fn from_parts<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
+        let mut bytes = Vec::with_capacity(128);
+        for part in parts {
+            push_part(&mut bytes, part.as_ref());
+        }
+        Self::new(bytes)
+    }
+
+    /// The bytes of the key.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl fmt::Debug for CacheKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "CacheKey(\"{}\")", self.0.escape_ascii())
+    }
+}
+
+/// Appends a value and, before it, its length.
+fn push_part(bytes: &mut Vec<u8>, part: &[u8]) {
+    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(part);
+}
+
+/// Derives the key of a request, or none if the request is not to be cached.
+///
+/// Implemented for closures over the request head; see the [module](self).
+pub trait KeyExtractor: Send + Sync + 'static {
+    /// The key of this request.
+    ///
+    /// Only GET and HEAD requests without a body are ever asked about. The method is not
+    /// part of the key: a HEAD request is answered from what a GET left in the store.
+    fn key(&self, head: &Parts) -> Option<CacheKey>;
+}
+
+impl<F> KeyExtractor for F
+where
+    F: Fn(&Parts) -> Option<CacheKey> + Send + Sync + 'static,
+{
+    fn key(&self, head: &Parts) -> Option<CacheKey> {
+        self(head)
+    }
+}
+
+/// The key of a request that may have one: its own if it carries one, else the extractor's.
+pub(crate) fn find<B: HttpBody>(extractor: &impl KeyExtractor, head: &Parts, body: &B) -> Option<CacheKey> {
+    if !body.is_end_stream() || !may_have_key(head) {
+        return None;
+    }
+    match head.extensions.get::<CacheKey>() {
+        Some(own) => Some(own.clone()),
+        None => extractor.key(head),
+    }
+}
+
+/// Only GET and HEAD are answered from a store, and never a request to switch protocols
+/// (RFC 9110 §7.8), whose answer is a connection and no message.
+pub(crate) fn may_have_key(head: &Parts) -> bool {
+    matches!(head.method, Method::GET | Method::HEAD) && !head.headers.contains_key(header::UPGRADE)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::Request;
+    use proptest::prelude::*;
+
+    fn head(builder: http::request::Builder) -> Parts {
+        builder.body(()).unwrap().into_parts().0
+    }
+
+    #[test]
+    fn a_key_in_the_request_wins() {
+        let own = CacheKey::new("mine");
+        let (mut head, ()) = Request::get("http://h/").body(()).unwrap().into_parts();
+        head.extensions.insert(own.clone());
+        let body = http_body_util::Empty::<bytes::Bytes>::new();
+        assert_eq!(find(&DefaultKey::new(), &head, &body), Some(own));
+    }
+
+    #[test]
+    fn bodies_other_methods_and_upgrades_have_no_key() {
+        let empty = http_body_util::Empty::<bytes::Bytes>::new();
+        let full = http_body_util::Full::<bytes::Bytes>::from("x");
+        let key = DefaultKey::new();
+        assert!(find(&key, &head(Request::get("http://h/")), &empty).is_some());
+        assert!(find(&key, &head(Request::head("http://h/")), &empty).is_some());
+        assert!(find(&key, &head(Request::get("http://h/")), &full).is_none());
+        assert!(find(&key, &head(Request::post("http://h/")), &empty).is_none());
+        assert!(find(&key, &head(Request::get("http://h/").method("QUERY")), &empty).is_none());
+        assert!(
+            find(&key, &head(Request::get("http://h/").header("upgrade", "websocket")), &empty).is_none()
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn keys_of_parts_are_equal_only_for_equal_parts(
+            a in proptest::collection::vec(".{0,6}", 0..5),
+            b in proptest::collection::vec(".{0,6}", 0..5),
+        ) {
+            prop_assert_eq!(CacheKey::from_parts(&a) == CacheKey::from_parts(&b), a == b);
+        }
+    }
+}

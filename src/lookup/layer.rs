@@ -1,0 +1,266 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::{sync::Semaphore, time::Instant};
+use tower::ServiceExt;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::{
+    refresh::{Refresher, Refreshing},
+    request::{Found, Reader, answer_conditions},
+};
+use crate::{
+    body::{Body, BoxError},
+    build_error::BuildError,
+    exchange::Asked,
+    executor::{Executor, Task},
+    future::ResponseFuture,
+    http::conditions::take_validating,
+    key::{CacheKey, DefaultKey, KeyExtractor},
+    status::{CacheStatus, Stale},
+    store::{Store, StoredResponse},
+};
+
+/// Answers from a store; see the [module](crate::lookup).
+#[derive(Clone)]
+pub struct LookupLayer<St, K = DefaultKey> {
+    store: St,
+    extractor: Arc<K>,
+    settings: Arc<Settings>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) refresh_deadline: Duration,
+    pub(super) refresh_pause: Duration,
+    pub(super) refreshes: Arc<Semaphore>,
+    pub(super) executor: Executor,
+}
+
+/// Refreshes under way at a time.
+const MAX_REFRESHES: usize = 1024;
+
+impl<St: Store> LookupLayer<St> {
+    /// Answers from this store under the [`DefaultKey`].
+    pub fn new(store: St) -> Self {
+        let settings = Settings {
+            refresh_deadline: Duration::from_secs(30),
+            refresh_pause: Duration::from_secs(1),
+            refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
+            executor: Executor::default(),
+        };
+        Self { store, extractor: Arc::new(DefaultKey::new()), settings: Arc::new(settings) }
+    }
+}
+
+impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
+    /// Derives keys in another way. Default: [`DefaultKey`].
+    #[must_use]
+    pub fn key<L: KeyExtractor>(self, extractor: L) -> LookupLayer<St, L> {
+        LookupLayer { store: self.store, extractor: Arc::new(extractor), settings: self.settings }
+    }
+
+    /// How long a refresh in the background may take, body included, before it is given up and
+    /// another one may begin. Default: 30 seconds.
+    #[must_use]
+    pub fn refresh_deadline(self, deadline: Duration) -> Self {
+        self.set(|settings| settings.refresh_deadline = deadline)
+    }
+
+    /// How long after a refresh that brought nothing the next one may begin. Default: one second.
+    #[must_use]
+    pub fn refresh_pause(self, pause: Duration) -> Self {
+        self.set(|settings| settings.refresh_pause = pause)
+    }
+
+    /// How many refreshes may be under way at a time, in all services of this layer together.
+    /// At the limit stale answers are served without a refresh. Default: 1024.
+    #[must_use]
+    pub fn max_refreshes(self, limit: usize) -> Self {
+        self.set(|settings| settings.refreshes = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Runs refreshes with this function instead of `tokio::spawn`; as
+    /// [`CoalesceLayer::executor`](crate::CoalesceLayer::executor).
+    #[must_use]
+    pub fn executor(self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        self.set(|settings| settings.executor = Executor::new(spawn))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        if self.store.max_response_bytes() == 0 {
+            return Err(BuildError::EmptyStore);
+        }
+        if self.settings.refresh_deadline.is_zero() {
+            let consequence = "no refresh can ever succeed";
+            return Err(BuildError::ZeroDuration { setting: "refresh_deadline", consequence });
+        }
+        if self.settings.refreshes.available_permits() == 0 {
+            let consequence = "what is stale is never refreshed in the background";
+            return Err(BuildError::ZeroLimit { setting: "max_refreshes", consequence });
+        }
+        Ok(())
+    }
+}
+
+impl<St, K> fmt::Debug for LookupLayer<St, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LookupLayer").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl<S, St: Clone, K> Layer<S> for LookupLayer<St, K> {
+    type Service = Lookup<S, St, K>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let reader = Reader { store: self.store.clone(), extractor: Arc::clone(&self.extractor) };
+        Lookup { inner, reader, settings: Arc::clone(&self.settings) }
+    }
+}
+
+/// The service of [`LookupLayer`].
+pub struct Lookup<S, St, K = DefaultKey> {
+    pub(crate) inner: S,
+    reader: Reader<St, K>,
+    settings: Arc<Settings>,
+}
+
+impl<S: Clone, St: Clone, K> Clone for Lookup<S, St, K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), reader: self.reader.clone(), settings: Arc::clone(&self.settings) }
+    }
+}
+
+impl<S: fmt::Debug, St, K> fmt::Debug for Lookup<S, St, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookup").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, St, K> Lookup<S, St, K>
+where
+    St: Store,
+    K: KeyExtractor,
+{
+    /// The key of a request that this layer has anything to do with.
+    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB) -> Option<CacheKey> {
+        self.reader.key(head, body)
+    }
+
+    /// As `call`, for a request that has a key.
+    pub(crate) fn call_with_key<ReqB, B>(
+        &self,
+        key: CacheKey,
+        head: Parts,
+        body: ReqB,
+    ) -> ResponseFuture<S, Request<ReqB>, B>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let now = Instant::now();
+        let asked = match self.reader.find(key, &head, now) {
+            Found::Fresh(stored) => {
+                return ResponseFuture::ready(respond(&stored, &head, CacheStatus::hit(), now));
+            }
+            Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, &stored, now) {
+                Refreshing::Impossible => asked,
+                refreshing => {
+                    let status = CacheStatus::stale(Stale::WhileRevalidating);
+                    let response = respond(&stored, &head, status, now);
+                    if let Refreshing::Begin(refresher) = refreshing {
+                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
+                    }
+                    return ResponseFuture::ready(response);
+                }
+            },
+            Found::Nothing(asked) => asked,
+        };
+        forward(self.inner.clone(), head, body, asked)
+    }
+}
+
+impl<S, St, K, ReqB, B> Service<Request<ReqB>> for Lookup<S, St, K>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    St: Store,
+    K: KeyExtractor,
+    ReqB: HttpBody + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Request<ReqB>, B>;
+
+    /// Always ready: a hit does not wait for the service below.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        match self.key_of(&head, &body) {
+            Some(key) => self.call_with_key(key, head, body),
+            None => {
+                // The layers below are to see none either.
+                head.extensions.remove::<CacheKey>();
+                head.extensions.remove::<Asked>();
+                ResponseFuture::pass(self.inner.clone(), Request::from_parts(head, body))
+            }
+        }
+    }
+}
+
+/// Asks the layers below, on behalf of everybody unless the answer is known to be for one alone.
+fn forward<S, ReqB, B>(
+    inner: S,
+    mut head: Parts,
+    body: ReqB,
+    asked: Asked,
+) -> ResponseFuture<S, Request<ReqB>, B>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqB: Send + 'static,
+    B: Send + 'static,
+{
+    let conditions = if asked.is_marked { HeaderMap::new() } else { take_validating(&mut head.headers) };
+    head.extensions.insert(asked);
+    let request = Request::from_parts(head, body);
+    if conditions.is_empty() {
+        return ResponseFuture::pass(inner, request);
+    }
+    ResponseFuture::boxed(async move {
+        let mut response = inner.oneshot(request).await?.map(Body::inner);
+        answer_conditions(&conditions, &mut response);
+        Ok(response)
+    })
+}
+
+fn respond<B>(stored: &StoredResponse, head: &Parts, status: CacheStatus, now: Instant) -> Response<Body<B>> {
+    let mut response = stored.to_response(head.method == Method::HEAD, now);
+    response.extensions_mut().insert(status);
+    answer_conditions(&head.headers, &mut response);
+    response
+}

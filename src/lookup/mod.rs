@@ -1,0 +1,50 @@
+//! The read path: answers from the store what the store may answer.
+//!
+//! [`Lookup`] derives the key of a request, looks it up, and serves what it finds if that is
+//! fresh and selected by the request (RFC 9111 §4). It is always ready, whatever state the
+//! service below is in: a hit never waits for the origin.
+//!
+//! * **Stale while revalidating** (RFC 5861 §3): inside the window the stale answer goes out at
+//!   once, and the client's own request goes on in the background, whole with its extensions,
+//!   as a GET without conditions. One refresh per stored response at a time, each with a
+//!   deadline; after one that failed there is a pause before the next.
+//! * **The client's own conditions**: `If-None-Match` and `If-Modified-Since` are answered here
+//!   with 304, from the store or from what the origin sends, so that the origin answers for
+//!   everybody and not for what one client has. Where answers are known not to be shareable
+//!   they go on to the origin instead.
+//! * Requests with `Range`, `If-Range`, `If-Match` or `If-Unmodified-Since` pass untouched.
+//! * Cache directives in requests are not followed: a public service does not want strangers to
+//!   force its origin.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}, time::Duration};
+//! use bytes::Bytes;
+//! use http::{Request, Response};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_readthrough::{MemoryStore, Rules, StoreLayer};
+//!
+//! static CALLS: AtomicU32 = AtomicU32::new(0);
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let store = MemoryStore::with_capacity_bytes(1 << 20);
+//! let service = ServiceBuilder::new()
+//!     .layer(StoreLayer::new(store).rules(Rules::new().default_ttl(Duration::from_secs(5))))
+//!     .service(service_fn(async |_: Request<Full<Bytes>>| {
+//!         CALLS.fetch_add(1, Ordering::Relaxed);
+//!         Ok::<_, Infallible>(Response::new(Full::<Bytes>::from("hello")))
+//!     }));
+//!
+//! for _ in 0..3 {
+//!     let request = Request::get("http://example.com/").body(Full::default()).unwrap();
+//!     let response = service.clone().oneshot(request).await.unwrap();
+//!     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello");
+//! }
+//! assert_eq!(CALLS.load(Ordering::Relaxed), 1);
+//! # }
+//! ```
+
+mod layer;
+mod refresh;
+mod request;
+
+pub use self::layer::{Lookup, LookupLayer};

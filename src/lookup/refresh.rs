@@ -1,0 +1,83 @@
+use std::{pin::pin, sync::Arc};
+
+use http::{Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use tower::ServiceExt;
+use tower_service::Service;
+
+use super::layer::Settings;
+use crate::{
+    exchange::Asked,
+    executor::Executor,
+    http::conditions::take_validating,
+    store::{Refresh, StoredResponse},
+};
+
+/// Whether a refresh of a stale response can begin now.
+pub(super) enum Refreshing {
+    Begin(Refresher),
+    /// Somebody else is at it, it failed a moment ago, or too many others are under way.
+    UnderWay,
+    /// Nothing can run in the background here.
+    Impossible,
+}
+
+/// One refresh in the background: the right to do it, and its place among all others.
+pub(super) struct Refresher {
+    _right: Refresh,
+    _place: OwnedSemaphorePermit,
+    deadline: Instant,
+}
+
+impl Refresher {
+    pub(super) fn claim(settings: &Settings, stored: &Arc<StoredResponse>, now: Instant) -> Refreshing {
+        if !Executor::is_available() {
+            return Refreshing::Impossible;
+        }
+        let deadline = settings.refresh_deadline;
+        let Ok(place) = Arc::clone(&settings.refreshes).try_acquire_owned() else {
+            return Refreshing::UnderWay;
+        };
+        match Refresh::claim(stored, now, deadline, settings.refresh_pause) {
+            Some(right) => {
+                let deadline = crate::http::freshness::after(now, deadline);
+                Refreshing::Begin(Self { _right: right, _place: place, deadline })
+            }
+            None => Refreshing::UnderWay,
+        }
+    }
+
+    /// Lets the client's request go on as the refresh, with all its extensions. The body of the
+    /// answer is read to its end, so that it can be stored.
+    pub(super) fn spawn<S, ReqB, B>(
+        self,
+        executor: &Executor,
+        inner: S,
+        mut head: Parts,
+        body: ReqB,
+        asked: Asked,
+    ) where
+        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody + Send + 'static,
+        B::Data: Send,
+    {
+        head.method = Method::GET;
+        take_validating(&mut head.headers);
+        head.extensions.insert(Asked { is_forced: true, ..asked });
+        executor.spawn(async move {
+            let fetch = async {
+                if let Ok(response) = inner.oneshot(Request::from_parts(head, body)).await {
+                    let mut body = pin!(response.into_body());
+                    while let Some(Ok(_)) = body.frame().await {}
+                }
+            };
+            _ = tokio::time::timeout_at(self.deadline, fetch).await;
+            drop(self);
+        });
+    }
+}

@@ -1,0 +1,218 @@
+//! A bound on what the origin has to do at a time.
+//!
+//! [`OriginLimit`] lets at most so many attempts through, each with a permit that it keeps until
+//! the body of its answer is in. Further ones wait in a queue that is bounded in length and
+//! time. Who finds it full, or waits in it too long, gets 503 with `Retry-After`, marked with
+//! [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) leaves it alone, and
+//! [`StaleIfError`](crate::StaleIfError) may turn it into a stale answer.
+//!
+//! It stands below `Retry`, so that a request which waits to be tried again holds no permit.
+//!
+//! ```
+//! use std::{convert::Infallible, time::Duration};
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Empty;
+//! use bytes::Bytes;
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_readthrough::{OriginLimitLayer, Refused};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let service = OriginLimitLayer::new(1).max_queue_wait(Duration::from_millis(100)).layer(
+//!     service_fn(async |_: Request<()>| {
+//!         tokio::time::sleep(Duration::from_secs(1)).await;
+//!         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+//!     }),
+//! );
+//! let (first, second) = tokio::join!(
+//!     service.clone().oneshot(Request::new(())),
+//!     service.clone().oneshot(Request::new(())),
+//! );
+//! assert_eq!(first.unwrap().status(), StatusCode::OK);
+//! let second = second.unwrap();
+//! assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! assert_eq!(second.extensions().get(), Some(&Refused::QueueTimeout));
+//! # }
+//! ```
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tower::ServiceExt;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    body::{Body, BoxError, Observer},
+    build_error::BuildError,
+    exchange::{AttemptBegan, Refused},
+    executor::Executor,
+    future::ResponseFuture,
+};
+
+/// Bounds the attempts under way; see the [module](self).
+///
+/// The bound belongs to the layer value and its clones: all services made by them share it.
+#[derive(Clone, Debug)]
+pub struct OriginLimitLayer {
+    /// `None`: no limit.
+    limit: Option<Limit>,
+}
+
+#[derive(Clone, Debug)]
+struct Limit {
+    attempts: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+    max_queue_wait: Duration,
+    retry_after: Duration,
+}
+
+impl OriginLimitLayer {
+    /// At most `max_attempts` at a time, and the default queue.
+    pub fn new(max_attempts: usize) -> Self {
+        let limit = Limit {
+            attempts: semaphore(max_attempts),
+            queue: semaphore(1024),
+            max_queue_wait: Duration::from_secs(1),
+            retry_after: Duration::from_secs(1),
+        };
+        Self { limit: Some(limit) }
+    }
+
+    /// Lets everything through.
+    pub(crate) fn unlimited() -> Self {
+        Self { limit: None }
+    }
+
+    /// How many may wait for their turn. Default: 1024; 0: nobody waits.
+    #[must_use]
+    pub fn max_queue(self, places: usize) -> Self {
+        self.set(|limit| limit.queue = semaphore(places))
+    }
+
+    /// How long one may wait for its turn. Default: one second.
+    #[must_use]
+    pub fn max_queue_wait(self, wait: Duration) -> Self {
+        self.set(|limit| limit.max_queue_wait = wait)
+    }
+
+    /// What `Retry-After` tells those who did not get through, rounded up to whole seconds.
+    /// Default: one second.
+    #[must_use]
+    pub fn retry_after(self, retry_after: Duration) -> Self {
+        self.set(|limit| limit.retry_after = retry_after)
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Limit)) -> Self {
+        self.limit.as_mut().map(change);
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        match &self.limit {
+            Some(limit) if limit.attempts.available_permits() == 0 => {
+                let consequence = "nothing ever reaches the origin";
+                Err(BuildError::ZeroLimit { setting: "max_attempts", consequence })
+            }
+            Some(limit) if limit.max_queue_wait.is_zero() && limit.queue.available_permits() > 0 => {
+                let consequence = "nobody ever waits; for that use `max_queue(0)`";
+                Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
+
+impl<S> Layer<S> for OriginLimitLayer {
+    type Service = OriginLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        OriginLimit { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`OriginLimitLayer`].
+#[derive(Clone, Debug)]
+pub struct OriginLimit<S> {
+    inner: S,
+    layer: OriginLimitLayer,
+}
+
+impl<S, ReqB, B> Service<Request<ReqB>> for OriginLimit<S>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqB: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Request<ReqB>, B>;
+
+    /// Always ready: the queue is inside.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let inner = self.inner.clone();
+        let Some(limit) = self.layer.limit.clone() else { return ResponseFuture::pass(inner, request) };
+        ResponseFuture::boxed(async move {
+            let permit = match limit.admit().await {
+                Ok(permit) => permit,
+                Err(refused) => return Ok(refused.to_response(limit.retry_after)),
+            };
+            let began = AttemptBegan(Instant::now());
+            let mut response = inner.oneshot(request).await?;
+            response.extensions_mut().insert(began);
+            Ok(response.map(|body| hold(permit, body)))
+        })
+    }
+}
+
+impl Limit {
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        if let Ok(permit) = Arc::clone(&self.attempts).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let Ok(_place) = self.queue.try_acquire() else { return Err(Refused::QueueFull) };
+        let turn = Arc::clone(&self.attempts).acquire_owned();
+        if !Executor::is_available() {
+            // No runtime, no clock: the wait is bounded by the queue alone.
+            return turn.await.map_err(|_| Refused::QueueFull);
+        }
+        match tokio::time::timeout(self.max_queue_wait, turn).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Refused::QueueTimeout),
+        }
+    }
+}
+
+/// Keeps the permit until the body is in, or nobody reads it any more.
+fn hold<B: HttpBody>(permit: OwnedSemaphorePermit, body: B) -> Body<B> {
+    if body.is_end_stream() {
+        return Body::inner(body);
+    }
+    Body::observed(body, Box::new(Held { _permit: permit }))
+}
+
+struct Held {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Observer for Held {}

@@ -1,0 +1,356 @@
+//! The recommended stack, assembled.
+//!
+//! [`ReadThrough`] puts the layers of this crate round a service in the order that makes their
+//! promises hold together, with defaults for all of them. It behaves as the layers stacked by
+//! hand do; only a request without a key takes the short way round all of them.
+//!
+//! ```
+//! use std::time::Duration;
+//! use axum::{Router, routing::get};
+//! use tower_readthrough::{MemoryStore, OriginLimitLayer, ReadThrough, Rules};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20))
+//!     .rules(Rules::new().default_ttl(Duration::from_secs(10)))
+//!     .origin_limit(OriginLimitLayer::new(64))
+//!     .build()?;
+//! let app: Router = Router::new().route("/", get(async || "hello")).layer(cache);
+//!
+//! // What cannot work is refused.
+//! assert!(ReadThrough::new(MemoryStore::with_capacity_bytes(0)).build().is_err());
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tower::retry::{Retry, RetryLayer};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    body::{Body, BoxError},
+    build_error::BuildError,
+    coalesce::{Coalesce, CoalesceLayer},
+    executor::Task,
+    fill::{Fill, FillLayer, Policy},
+    future::ResponseFuture,
+    http::rules::{Rules, Ttl},
+    key::{CacheKey, DefaultKey, KeyExtractor},
+    lookup::{Lookup, LookupLayer},
+    origin_limit::{OriginLimit, OriginLimitLayer},
+    retry::RetryPolicy,
+    stale_if_error::{StaleIfError, StaleIfErrorLayer},
+    store::Store,
+};
+
+/// Builds the recommended stack; see the [module](self).
+#[derive(Clone)]
+#[must_use]
+pub struct ReadThrough<St, K = DefaultKey, P = ()> {
+    store: St,
+    lookup: LookupLayer<St, K>,
+    coalesce: CoalesceLayer,
+    fill: FillLayer<St, P>,
+    rules: Rules,
+    retry: RetryPolicy,
+    origin_limit: OriginLimitLayer,
+}
+
+impl<St: Store> ReadThrough<St> {
+    /// With the default key, [`Rules`], limits and retries, and no limit to the origin.
+    pub fn new(store: St) -> Self {
+        Self {
+            lookup: LookupLayer::new(store.clone()),
+            coalesce: CoalesceLayer::new().max_held_bytes(store.max_response_bytes()),
+            fill: FillLayer::new(store.clone()),
+            rules: Rules::new(),
+            retry: RetryPolicy::new(),
+            origin_limit: OriginLimitLayer::unlimited(),
+            store,
+        }
+    }
+}
+
+impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
+    /// Derives keys in another way. Default: [`DefaultKey`].
+    pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThrough<St, L, P> {
+        let Self { store, lookup, coalesce, fill, rules, retry, origin_limit } = self;
+        ReadThrough { lookup: lookup.key(extractor), store, coalesce, fill, rules, retry, origin_limit }
+    }
+
+    /// How answers are stored. Default: [`Rules::new`], the origin decides.
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules;
+        self.fill = self.fill.rules(rules);
+        self
+    }
+
+    /// Decides for each answer. Default: the rules as they are.
+    pub fn policy<Q: Policy>(self, policy: Q) -> ReadThrough<St, K, Q> {
+        let Self { store, lookup, coalesce, fill, rules, retry, origin_limit } = self;
+        ReadThrough { fill: fill.policy(policy), store, lookup, coalesce, rules, retry, origin_limit }
+    }
+
+    /// Changes the settings of background refreshes.
+    pub fn lookup(mut self, change: impl FnOnce(LookupLayer<St, K>) -> LookupLayer<St, K>) -> Self {
+        self.lookup = change(self.lookup);
+        self
+    }
+
+    /// Changes the limits of coalescing. What a shared body may hold is, if not set here, what
+    /// the store takes.
+    pub fn coalesce(mut self, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Self {
+        self.coalesce = change(self.coalesce);
+        self
+    }
+
+    /// When to try again. Default: [`RetryPolicy::new`]; [`RetryPolicy::never`] switches it off.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Bounds the attempts under way at the origin, those included that the cache has nothing
+    /// to do with. Default: no bound.
+    pub fn origin_limit(mut self, limit: OriginLimitLayer) -> Self {
+        self.origin_limit = limit;
+        self
+    }
+
+    /// Runs fetches and refreshes with this function; see [`CoalesceLayer::executor`].
+    pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        let spawn = Arc::new(spawn);
+        let shared = Arc::clone(&spawn);
+        self.lookup = self.lookup.executor(move |task| shared(task));
+        self.coalesce = self.coalesce.executor(move |task| spawn(task));
+        self
+    }
+
+    /// The layer, if the settings make sense.
+    ///
+    /// # Errors
+    ///
+    /// Says which setting cannot work, and what to change.
+    pub fn build(self) -> Result<ReadThroughLayer<St, K, P>, BuildError> {
+        self.lookup.check()?;
+        self.coalesce.check()?;
+        self.retry.check()?;
+        self.origin_limit.check()?;
+        check_rules(&self.rules)?;
+        if self.coalesce.has_rules() {
+            let reason = "the rules of `ReadThrough` decide; give them to `ReadThrough::rules`";
+            return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
+        }
+        let Self { store, lookup, coalesce, fill, retry, origin_limit, .. } = self;
+        Ok(ReadThroughLayer {
+            stale_if_error: StaleIfErrorLayer::new(store),
+            lookup,
+            coalesce,
+            fill,
+            retry,
+            origin_limit,
+        })
+    }
+}
+
+fn check_rules(rules: &Rules) -> Result<(), BuildError> {
+    let consequence = "nothing is ever fresh by it";
+    let zero = |setting| BuildError::ZeroDuration { setting, consequence };
+    match rules.ttl {
+        Ttl::Fixed(ttl) if ttl.is_zero() => return Err(zero("fixed_ttl")),
+        Ttl::OriginOr(ttl) if ttl.is_zero() => return Err(zero("default_ttl")),
+        _ => {}
+    }
+    match rules.negative_ttl {
+        Some(ttl) if ttl.is_zero() => Err(zero("negative_ttl")),
+        _ => Ok(()),
+    }
+}
+
+impl<St, K, P> fmt::Debug for ReadThrough<St, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadThrough")
+            .field("rules", &self.rules)
+            .field("lookup", &self.lookup)
+            .field("coalesce", &self.coalesce)
+            .field("retry", &self.retry)
+            .field("origin_limit", &self.origin_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The recommended stack as a layer, made by [`ReadThrough::build`].
+///
+/// What its services share (store, fetches under way, limits, budget) belongs to the layer value
+/// and its clones.
+#[derive(Clone)]
+pub struct ReadThroughLayer<St, K = DefaultKey, P = ()> {
+    lookup: LookupLayer<St, K>,
+    stale_if_error: StaleIfErrorLayer<St>,
+    coalesce: CoalesceLayer,
+    fill: FillLayer<St, P>,
+    retry: RetryPolicy,
+    origin_limit: OriginLimitLayer,
+}
+
+impl<St, K, P> fmt::Debug for ReadThroughLayer<St, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadThroughLayer").finish_non_exhaustive()
+    }
+}
+
+type Origin<S> = OriginLimit<S>;
+type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
+type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
+type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
+
+/// The body of what the stack makes of a response with body `B`.
+pub type ReadThroughBody<B> = Body<Body<Body<Body<Body<B>>>>>;
+
+impl<S, St: Store, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
+    type Service = ReadThroughService<S, St, K, P>;
+
+    /// From the origin outwards.
+    fn layer(&self, origin: S) -> Self::Service {
+        // Next to the origin: each attempt takes a permit, and a backoff holds none.
+        let origin = self.origin_limit.layer(origin);
+        // Inside the fetch: callers who share it share its retries too.
+        let retried = RetryLayer::new(self.retry.clone()).layer(origin);
+        // Sees the answer once per fetch, and stores it before the fetch ends.
+        let filled = self.fill.layer(retried);
+        // From here on outwards things happen once per client.
+        let coalesced = self.coalesce.layer(filled);
+        // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
+        let with_stale = self.stale_if_error.layer(coalesced);
+        // Outermost: a hit concerns nobody else.
+        ReadThroughService { stack: self.lookup.layer(with_stale) }
+    }
+}
+
+/// The service of [`ReadThroughLayer`].
+pub struct ReadThroughService<S, St, K = DefaultKey, P = ()> {
+    stack: Stack<S, St, K, P>,
+}
+
+impl<S, St, K, P> ReadThroughService<S, St, K, P> {
+    /// The way round the cache.
+    fn origin(&self) -> &Origin<S> {
+        let retry = &self.stack.inner.inner.inner.inner;
+        retry.get_ref()
+    }
+}
+
+impl<S: Clone, St: Clone, K, P> Clone for ReadThroughService<S, St, K, P> {
+    fn clone(&self) -> Self {
+        Self { stack: self.stack.clone() }
+    }
+}
+
+impl<S: fmt::Debug, St, K, P> fmt::Debug for ReadThroughService<S, St, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadThroughService").finish_non_exhaustive()
+    }
+}
+
+impl<S, St, K, P, ReqB, B> Service<Request<ReqB>> for ReadThroughService<S, St, K, P>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Clone + Send + Sync + 'static,
+    St: Store,
+    K: KeyExtractor,
+    P: Policy,
+    ReqB: HttpBody + Default + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ReadThroughBody<B>>;
+    type Error = S::Error;
+    type Future = ReadThroughFuture<S, St, P, ReqB, B>;
+
+    /// Always ready: a hit does not wait for the origin.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let way = match self.stack.key_of(&head, &body) {
+            Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
+            None => {
+                head.extensions.remove::<CacheKey>();
+                Way::Round { future: self.origin().clone().call(Request::from_parts(head, body)) }
+            }
+        };
+        ReadThroughFuture { way }
+    }
+}
+
+pin_project! {
+    /// The response future of [`ReadThroughService`].
+    pub struct ReadThroughFuture<S, St, P, ReqB, B>
+    where
+        Shared<S, St, P>: Service<Request<ReqB>>,
+        Origin<S>: Service<Request<ReqB>>,
+        S: Service<Request<ReqB>>,
+    {
+        #[pin]
+        way: Way<S, St, P, ReqB, B>,
+    }
+}
+
+pin_project! {
+    #[project = WayProj]
+    enum Way<S, St, P, ReqB, B>
+    where
+        Shared<S, St, P>: Service<Request<ReqB>>,
+        Origin<S>: Service<Request<ReqB>>,
+        S: Service<Request<ReqB>>,
+    {
+        Through { #[pin] future: ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>> },
+        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B> },
+    }
+}
+
+impl<S, St, P, ReqB, B> Future for ReadThroughFuture<S, St, P, ReqB, B>
+where
+    S: Service<Request<ReqB>, Response = Response<B>>,
+    Shared<S, St, P>:
+        Service<Request<ReqB>, Response = Response<Body<Body<Body<Body<B>>>>>, Error = S::Error>,
+    Origin<S>: Service<Request<ReqB>>,
+{
+    type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().way.project() {
+            WayProj::Through { future } => future.poll(cx),
+            WayProj::Round { future } => {
+                let wrap = |body| Body::inner(Body::inner(Body::inner(Body::inner(body))));
+                Poll::Ready(ready!(future.poll(cx)).map(|response| response.map(wrap)))
+            }
+        }
+    }
+}
+
+impl<S, St, P, ReqB, B> fmt::Debug for ReadThroughFuture<S, St, P, ReqB, B>
+where
+    S: Service<Request<ReqB>>,
+    Shared<S, St, P>: Service<Request<ReqB>>,
+    Origin<S>: Service<Request<ReqB>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadThroughFuture").finish_non_exhaustive()
+    }
+}

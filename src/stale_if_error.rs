@@ -1,0 +1,163 @@
+//! When the origin fails, a stale answer may be better than none (RFC 5861 §4).
+//!
+//! [`StaleIfError`] serves a stored response past its lifetime if the service below returns an
+//! error, or a 500, 502, 503 or 504, and only then: any other status is an answer and passes,
+//! 404 and 429 included. A timeout below is one or the other, and so is an answer of
+//! [`OriginLimit`](crate::OriginLimit) or [`Coalesce`](crate::Coalesce) that the origin is busy.
+//!
+//! The window is the `stale-if-error` of the stored response, else
+//! [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for), counted from the end of its
+//! lifetime. `must-revalidate`, `proxy-revalidate`, `s-maxage` and `no-cache` in the stored
+//! response close it (RFC 9111 §4.2.4).
+//!
+//! A body that fails after its head went out cannot be taken back.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::atomic::{AtomicBool, Ordering}, time::Duration};
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_readthrough::{FillLayer, LookupLayer, MemoryStore, StaleIfErrorLayer, Rules};
+//!
+//! static DOWN: AtomicBool = AtomicBool::new(false);
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let store = MemoryStore::with_capacity_bytes(1 << 20);
+//! let service = ServiceBuilder::new()
+//!     .layer(LookupLayer::new(store.clone()))
+//!     .layer(StaleIfErrorLayer::new(store.clone()))
+//!     .layer(FillLayer::new(store).rules(Rules::new().default_ttl(Duration::from_secs(5))))
+//!     .service(service_fn(async |_: Request<Full<Bytes>>| {
+//!         let mut response = Response::new(Full::<Bytes>::from("hello"));
+//!         if DOWN.load(Ordering::Relaxed) {
+//!             *response.status_mut() = StatusCode::BAD_GATEWAY;
+//!         }
+//!         Ok::<_, Infallible>(response)
+//!     }));
+//! let get = async || {
+//!     let request = Request::get("http://example.com/").body(Full::default()).unwrap();
+//!     let response = service.clone().oneshot(request).await.unwrap();
+//!     (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+//! };
+//! assert_eq!(get().await, (StatusCode::OK, "hello".into()));
+//! DOWN.store(true, Ordering::Relaxed);
+//! tokio::time::advance(Duration::from_secs(60)).await;
+//! assert_eq!(get().await, (StatusCode::OK, "hello".into()));
+//! # }
+//! ```
+
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tower::ServiceExt;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    body::{Body, BoxError},
+    exchange::Asked,
+    future::ResponseFuture,
+    http::storing::{Credentials, is_failure},
+    status::{CacheStatus, Stale},
+    store::{Store, StoredResponse},
+};
+
+/// Serves stale answers while the origin fails; see the [module](self).
+#[derive(Clone, Debug)]
+pub struct StaleIfErrorLayer<St> {
+    store: St,
+}
+
+impl<St: Store> StaleIfErrorLayer<St> {
+    /// Takes stale answers from this store, if [`Lookup`](crate::Lookup) has not found one already.
+    pub fn new(store: St) -> Self {
+        Self { store }
+    }
+}
+
+impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
+    type Service = StaleIfError<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        StaleIfError { inner, store: self.store.clone() }
+    }
+}
+
+/// The service of [`StaleIfErrorLayer`].
+#[derive(Clone)]
+pub struct StaleIfError<S, St> {
+    pub(crate) inner: S,
+    store: St,
+}
+
+impl<S, St: Store> StaleIfError<S, St> {
+    /// What may be served instead of a failure.
+    fn fallback(&self, head: &Parts) -> Option<Arc<StoredResponse>> {
+        let asked = Asked::of(head)?;
+        // A refresh is there to learn what the origin says.
+        if asked.is_forced {
+            return None;
+        }
+        let stored = match asked.stored {
+            Some(known) => known,
+            None => {
+                let resource = self.store.get(&asked.key)?;
+                resource.select(&head.headers, Credentials::of(&head.headers)).cloned()
+            }
+        };
+        stored.filter(|stored| stored.is_usable_on_error(Instant::now()))
+    }
+}
+
+impl<S: fmt::Debug, St> fmt::Debug for StaleIfError<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaleIfError").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, St, ReqB, B> Service<Request<ReqB>> for StaleIfError<S, St>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    St: Store,
+    ReqB: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S, Request<ReqB>, B>;
+
+    /// Always ready: it may have to answer just because the service below is not.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let inner = self.inner.clone();
+        let (head, body) = request.into_parts();
+        let fallback = self.fallback(&head);
+        let head_only = head.method == Method::HEAD;
+        let request = Request::from_parts(head, body);
+        let Some(stored) = fallback else { return ResponseFuture::pass(inner, request) };
+        ResponseFuture::boxed(async move {
+            let answer = inner.oneshot(request).await;
+            let has_failed = answer.as_ref().map_or(true, |response| is_failure(response.status()));
+            let now = Instant::now();
+            if !has_failed || !stored.is_usable_on_error(now) {
+                return answer.map(|response| response.map(Body::inner));
+            }
+            let mut response = stored.to_response(head_only, now);
+            response.extensions_mut().insert(CacheStatus::stale(Stale::IfError));
+            Ok(response)
+        })
+    }
+}

@@ -1,0 +1,389 @@
+//! The store in memory.
+//!
+//! The engine is quick_cache, a sharded CLOCK-Pro with ghost entries in the manner of S3-FIFO.
+//! Measured against moka, mini-moka, lru, schnellru and sieve-cache it had the best hit ratio of
+//! all on a Zipf load (62 % with room for 5 % of the keys, LRU 53 %, an optimal cache 71 %),
+//! lost least to scans (50 %, LRU 39 %), and was the fastest of the concurrent ones on hits and
+//! misses, with a hit path that is one plain call. It knows neither time nor bytes; both are
+//! added here.
+
+use std::{
+    fmt,
+    hash::BuildHasher,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
+
+use super::{
+    Resource, Sequence, Store,
+    expiry::{Expiry, Version},
+};
+use crate::{build_error::BuildError, key::CacheKey};
+
+/// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
+/// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
+const ENTRY_OVERHEAD: usize = 448;
+
+const STRIPES: usize = 64;
+const SWEEP_BATCH: usize = 256;
+/// A sweep is not worth waking up for more often than this.
+const SWEEP_PAUSE: Duration = Duration::from_millis(100);
+
+/// A [`Store`] in memory, bounded in bytes.
+///
+/// * **Bound.** Keys, header fields, bodies and a fixed overhead for each entry are charged;
+///   the sum never exceeds the capacity. What does not fit pushes out what was least useful,
+///   by recency and frequency, so that a crawler does not empty the store.
+/// * **Large responses.** One that is larger than its share of the capacity (1/16, see
+///   [`MemoryStoreBuilder::max_response_share`]) is refused and counted, not stored.
+/// * **Expiry.** What can never be used again, not even stale or for revalidation, is given
+///   back in time by a small background task. It is started by the first response that is
+///   stored inside a tokio runtime and ends with the store or the runtime. Outside a runtime
+///   the same is done bit by bit whenever something is stored.
+/// * **Time** is tokio's clock, in nanoseconds.
+///
+/// ```
+/// use tower_readthrough::MemoryStore;
+///
+/// let store = MemoryStore::with_capacity_bytes(64 << 20);
+/// assert_eq!(store.stats().entries, 0);
+/// assert_eq!(store.stats().capacity_bytes, 64 << 20);
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+/// What a [`MemoryStore`] holds and what happened to the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Bytes charged at the moment, never more than the capacity.
+    pub bytes: u64,
+    /// The configured bound in bytes.
+    pub capacity_bytes: u64,
+    /// Keys stored at the moment, those included that hold only a hit-for-miss marker.
+    pub entries: u64,
+    /// Keys pushed out for lack of room since the store was made.
+    pub evictions: u64,
+    /// Keys given back because nothing of them could be used any more.
+    pub expirations: u64,
+    /// Responses refused because they were larger than their share of the store.
+    pub refused: u64,
+}
+
+/// Makes a [`MemoryStore`] with other than the default settings.
+#[derive(Clone, Copy, Debug)]
+#[must_use]
+pub struct MemoryStoreBuilder {
+    capacity_bytes: u64,
+    max_response_share: f64,
+}
+
+impl MemoryStoreBuilder {
+    /// The largest part of the capacity that one response may take: more than 0, at most 1.
+    /// Default: 1/16.
+    ///
+    /// The store is divided into independent parts for the sake of speed, and a response has
+    /// to fit into one: a share over 1/2 leaves a single part.
+    pub fn max_response_share(mut self, share: f64) -> Self {
+        self.max_response_share = share;
+        self
+    }
+
+    /// Makes the store.
+    ///
+    /// # Errors
+    ///
+    /// If the capacity is zero, or the share is not more than 0 and at most 1.
+    pub fn build(self) -> Result<MemoryStore, BuildError> {
+        if self.capacity_bytes == 0 {
+            return Err(BuildError::EmptyStore);
+        }
+        if !(self.max_response_share > 0.0 && self.max_response_share <= 1.0) {
+            return Err(BuildError::ResponseShare(self.max_response_share));
+        }
+        Ok(self.make())
+    }
+
+    fn make(self) -> MemoryStore {
+        let parts = (1.0 / self.max_response_share / 2.0).clamp(1.0, 64.0);
+        // Rounded down to a power of two: the engine rounds up.
+        let parts = 1_usize << (parts as usize).ilog2();
+        let options = OptionsBuilder::new()
+            .weight_capacity(self.capacity_bytes)
+            .estimated_items_capacity(
+                usize::try_from(self.capacity_bytes / 2048).unwrap_or(usize::MAX).clamp(1, 1 << 24),
+            )
+            .shards(parts)
+            .build();
+        // The builder fails only where a required option was not given.
+        #[allow(clippy::expect_used)]
+        let options = options.expect("all required options are given");
+        let (weigher, hasher) = (ChargedBytes, DefaultHashBuilder::default());
+        let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
+        let share = (self.capacity_bytes as f64 * self.max_response_share) as usize;
+        let max_response_bytes = share.min(usize::try_from(table.shard_capacity()).unwrap_or(usize::MAX));
+        MemoryStore {
+            inner: Arc::new(Inner {
+                table,
+                hasher,
+                stripes: std::array::from_fn(|_| Mutex::new(())),
+                sequence: Sequence::default(),
+                expiry: Expiry::default(),
+                sweeper: Arc::default(),
+                versions: AtomicU64::new(0),
+                evictions: AtomicU64::new(0),
+                expirations: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
+                capacity_bytes: self.capacity_bytes,
+                max_response_bytes,
+            }),
+        }
+    }
+}
+
+impl MemoryStore {
+    /// A store that holds at most so many bytes, with the default settings.
+    ///
+    /// A capacity of 0 makes a store that holds nothing, which
+    /// [`ReadThrough::build`](crate::ReadThrough::build) refuses.
+    pub fn with_capacity_bytes(capacity_bytes: u64) -> Self {
+        Self::builder(capacity_bytes).make()
+    }
+
+    /// Starts with the default settings for a store of so many bytes.
+    pub fn builder(capacity_bytes: u64) -> MemoryStoreBuilder {
+        MemoryStoreBuilder { capacity_bytes, max_response_share: 1.0 / 16.0 }
+    }
+
+    /// Gauges and counters as they stand.
+    pub fn stats(&self) -> StoreStats {
+        let inner = &*self.inner;
+        StoreStats {
+            bytes: inner.table.weight(),
+            capacity_bytes: inner.capacity_bytes,
+            entries: inner.table.len() as u64,
+            evictions: inner.evictions.load(Ordering::Relaxed),
+            expirations: inner.expirations.load(Ordering::Relaxed),
+            refused: inner.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn get(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+        self.inner.table.get(key).map(|entry| Arc::clone(&entry.resource))
+    }
+
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
+        self.inner.update(key, change);
+        match Handle::try_current() {
+            Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
+            Err(_) => _ = self.inner.sweep(Instant::now(), 4),
+        }
+    }
+
+    fn sequence(&self) -> &Sequence {
+        &self.inner.sequence
+    }
+
+    fn max_response_bytes(&self) -> usize {
+        self.inner.max_response_bytes.saturating_sub(ENTRY_OVERHEAD)
+    }
+
+    fn refused(&self) {
+        self.inner.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryStore").field(&self.stats()).finish()
+    }
+}
+
+struct Inner {
+    table: Cache<CacheKey, Arc<Entry>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
+    hasher: DefaultHashBuilder,
+    /// Held while a key is updated. Readers never take one.
+    stripes: [Mutex<()>; STRIPES],
+    sequence: Sequence,
+    expiry: Expiry,
+    sweeper: Arc<Sweeper>,
+    versions: AtomicU64,
+    evictions: AtomicU64,
+    expirations: AtomicU64,
+    refused: AtomicU64,
+    capacity_bytes: u64,
+    max_response_bytes: usize,
+}
+
+/// One version of what is stored under a key.
+#[derive(Debug)]
+struct Entry {
+    resource: Arc<Resource>,
+    bytes: u64,
+    version: Version,
+    expires_at: Option<Instant>,
+}
+
+impl Inner {
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
+        let mut evicted = Evicted::default();
+        let stripe = &self.stripes[self.hasher.hash_one(key) as usize % STRIPES];
+        let updating = stripe.lock();
+        let old = self.table.peek(key);
+        let mut resource = old.as_ref().map(|entry| (*entry.resource).clone()).unwrap_or_default();
+        change(&mut resource);
+        resource.shrink_to(self.max_response_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
+        let removed = if resource.is_empty() {
+            self.table.remove(key)
+        } else {
+            self.insert(key, resource, &mut evicted);
+            None
+        };
+        if let Some(old) = &old {
+            self.forget(old);
+        }
+        drop(updating);
+        // Values are dropped where no lock is held.
+        drop((old, removed));
+        self.evictions.fetch_add(evicted.0.len() as u64, Ordering::Relaxed);
+        evicted.0.iter().for_each(|entry| self.forget(entry));
+    }
+
+    fn insert(&self, key: &CacheKey, resource: Resource, evicted: &mut Evicted) {
+        let version = self.versions.fetch_add(1, Ordering::Relaxed);
+        let expires_at = resource.next_expiry();
+        if let Some(at) = expires_at {
+            self.expiry.insert(at, version, key.clone());
+            self.sweeper.wake_before(at);
+        }
+        let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
+        let entry = Arc::new(Entry { resource: Arc::new(resource), bytes, version, expires_at });
+        self.table.insert_with_lifecycle(key.clone(), entry, evicted);
+    }
+
+    fn forget(&self, entry: &Entry) {
+        if let Some(at) = entry.expires_at {
+            self.expiry.remove(at, entry.version);
+        }
+    }
+
+    /// Gives back at most `most` entries that are due. Returns whether there may be more.
+    fn sweep(&self, now: Instant, most: usize) -> bool {
+        let due = self.expiry.take_due(now, most);
+        for (version, key) in &due {
+            if self.table.peek(key).is_some_and(|entry| entry.version == *version) {
+                let mut gone = false;
+                self.update(key, &mut |resource| {
+                    resource.prune(now);
+                    gone = resource.is_empty();
+                });
+                self.expirations.fetch_add(u64::from(gone), Ordering::Relaxed);
+            }
+        }
+        due.len() == most
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ChargedBytes;
+
+impl Weighter<CacheKey, Arc<Entry>> for ChargedBytes {
+    fn weight(&self, _: &CacheKey, entry: &Arc<Entry>) -> u64 {
+        entry.bytes
+    }
+}
+
+/// Collects what an insertion pushed out, to be dropped after the engine let go of its lock.
+#[derive(Clone, Debug)]
+struct NoteEvicted;
+
+#[derive(Default)]
+struct Evicted(Vec<Arc<Entry>>);
+
+impl Lifecycle<CacheKey, Arc<Entry>> for NoteEvicted {
+    type RequestState = Evicted;
+
+    fn on_evict(&self, state: &mut Evicted, _: CacheKey, entry: Arc<Entry>) {
+        state.0.push(entry);
+    }
+}
+
+/// The background task that gives back what has expired.
+#[derive(Debug)]
+struct Sweeper {
+    is_running: AtomicBool,
+    /// When the task will wake up by itself.
+    wakes_at: Mutex<Option<Instant>>,
+    wake: Notify,
+}
+
+impl Default for Sweeper {
+    fn default() -> Self {
+        Self { is_running: AtomicBool::new(false), wakes_at: Mutex::new(None), wake: Notify::new() }
+    }
+}
+
+impl Sweeper {
+    fn ensure(store: &Arc<Inner>, runtime: &Handle) {
+        if store.sweeper.is_running.load(Ordering::Relaxed)
+            || store.sweeper.is_running.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let running = Running(Arc::clone(&store.sweeper));
+        runtime.spawn(Self::run(Arc::downgrade(store), running));
+    }
+
+    /// Holds the store only while it sweeps, and sleeps until the next entry is due.
+    async fn run(store: Weak<Inner>, running: Running) {
+        let sweeper = &*running.0;
+        loop {
+            // From here on whoever inserts wakes us, so that nothing slips in between.
+            *sweeper.wakes_at.lock() = None;
+            let next = match store.upgrade() {
+                None => return,
+                Some(store) if store.sweep(Instant::now(), SWEEP_BATCH) => Some(Instant::now()),
+                Some(store) => store.expiry.next().map(|at| at.max(Instant::now() + SWEEP_PAUSE)),
+            };
+            *sweeper.wakes_at.lock() = next;
+            match next {
+                Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
+                Some(at) => _ = tokio::time::timeout_at(at, sweeper.wake.notified()).await,
+                None => sweeper.wake.notified().await,
+            }
+        }
+    }
+
+    /// Wakes the task if it would sleep past this time.
+    fn wake_before(&self, at: Instant) {
+        if self.wakes_at.lock().is_none_or(|planned| at + SWEEP_PAUSE < planned) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Lets another task take over when this one ends, be it with its runtime.
+struct Running(Arc<Sweeper>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.is_running.store(false, Ordering::Release);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.sweeper.wake.notify_one();
+    }
+}

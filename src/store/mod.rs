@@ -1,0 +1,59 @@
+//! Where responses are kept.
+//!
+//! A [`Store`] maps a [`CacheKey`] to a [`Resource`]: all that is known about one key, which is
+//! the stored variants of its response (RFC 9111 §4.1) and whether its answers turned out not
+//! to be shareable. Keeping the variants together makes it one lookup to find the one that a
+//! request selects, and one step to drop them all.
+//!
+//! A store answers at once and never fails: [`MemoryStore`] is the one to use, and the layers
+//! work with any other that keeps the contract of the trait.
+//!
+//! Fetches are numbered by the store's [`Sequence`]. A response never replaces one whose fetch
+//! began later, so a slow answer cannot undo a newer one.
+
+mod expiry;
+mod memory;
+mod refresh;
+mod resource;
+mod response;
+mod sequence;
+
+use std::sync::Arc;
+
+pub use self::{
+    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
+    resource::Resource,
+    response::StoredResponse,
+    sequence::Sequence,
+};
+pub(crate) use self::{refresh::Refresh, resource::Marker, response::Origin};
+
+use crate::key::CacheKey;
+
+/// Keeps responses under their keys.
+///
+/// A clone is a handle to the same store. All methods return at once: they are called while a
+/// request is polled. A store that cannot keep something drops it; to the layers that is a miss.
+///
+/// Changes go through [`update`](Self::update), so that everything that decides what may be
+/// stored is in [`Resource`] and holds for every store.
+pub trait Store: Clone + Send + Sync + 'static {
+    /// What is stored under the key.
+    fn get(&self, key: &CacheKey) -> Option<Arc<Resource>>;
+
+    /// Replaces what is stored under the key by what `change` makes of it; nothing is stored
+    /// any more if that [is empty](Resource::is_empty).
+    ///
+    /// Two updates of one key never overlap. `change` is short and does not call the store.
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource));
+
+    /// Numbers the beginnings of fetches, store-wide.
+    fn sequence(&self) -> &Sequence;
+
+    /// The largest response that the store takes, in bytes as [`StoredResponse::bytes`] counts
+    /// them. Larger ones are passed on without being held in memory. 0: it takes none.
+    fn max_response_bytes(&self) -> usize;
+
+    /// Told when a response was not stored because of its size, for the store's gauges.
+    fn refused(&self) {}
+}

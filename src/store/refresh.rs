@@ -1,0 +1,62 @@
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::StoredResponse;
+
+/// When the next background refresh of a stored response may begin, in nanoseconds after the
+/// response came in.
+#[derive(Debug, Default)]
+pub(super) struct RefreshMark(AtomicU64);
+
+/// One background refresh of a stored response, and the right to do it.
+///
+/// While it lives nobody else refreshes the response. When it is dropped, for whatever reason,
+/// the next refresh may begin after a pause; a refresh that succeeded has put another response
+/// in this one's place anyway.
+#[derive(Debug)]
+pub(crate) struct Refresh {
+    response: Arc<StoredResponse>,
+    pause: Duration,
+}
+
+impl Refresh {
+    /// Takes the right to refresh for at most `deadline`, unless somebody has it already.
+    pub(crate) fn claim(
+        response: &Arc<StoredResponse>,
+        now: Instant,
+        deadline: Duration,
+        pause: Duration,
+    ) -> Option<Self> {
+        let mark = &response.refresh.0;
+        let due = mark.load(Ordering::Acquire);
+        if nanos(response, now) < due {
+            return None;
+        }
+        let until = nanos(response, now).saturating_add(nanos_of(deadline));
+        // A deadline of zero would give the right to everybody.
+        let claimed = mark.compare_exchange(due, until.max(due + 1), Ordering::AcqRel, Ordering::Acquire);
+        claimed.is_ok().then(|| Self { response: Arc::clone(response), pause })
+    }
+}
+
+impl Drop for Refresh {
+    fn drop(&mut self) {
+        let next = nanos(&self.response, Instant::now()).saturating_add(nanos_of(self.pause));
+        self.response.refresh.0.store(next, Ordering::Release);
+    }
+}
+
+fn nanos(response: &StoredResponse, now: Instant) -> u64 {
+    nanos_of(now.saturating_duration_since(response.received_at()))
+}
+
+fn nanos_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,117 @@
+use std::{sync::Arc, time::Duration};
+
+use http::HeaderMap;
+use tokio::time::Instant;
+
+use super::StoredResponse;
+use crate::http::{freshness::after, storing::Credentials};
+
+/// Variants that one key may have. The next one takes the place of the oldest.
+pub(crate) const MAX_VARIANTS: usize = 32;
+
+/// All that a store knows about one key: the variants of its response, and markers.
+///
+/// A marker ("hit-for-miss") says that answers to requests with such credentials were not
+/// shareable a moment ago, so that the next burst does not wait for its first answer in vain.
+/// Requests with `Authorization` have markers of their own: what one client may not share says
+/// nothing about the answers for everybody.
+#[derive(Clone, Debug, Default)]
+pub struct Resource {
+    /// The latest first.
+    variants: Vec<Arc<StoredResponse>>,
+    markers: Vec<Marker>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Marker {
+    pub(crate) credentials: Credentials,
+    pub(crate) until: Instant,
+}
+
+impl Marker {
+    pub(crate) fn new(credentials: Credentials, window: Duration) -> Self {
+        Self { credentials, until: after(Instant::now(), window) }
+    }
+}
+
+impl Resource {
+    /// The stored variants, the latest first.
+    pub fn variants(&self) -> &[Arc<StoredResponse>] {
+        &self.variants
+    }
+
+    /// Whether there is nothing worth keeping.
+    pub fn is_empty(&self) -> bool {
+        self.variants.is_empty() && self.markers.is_empty()
+    }
+
+    /// What it costs to keep, without its key.
+    pub fn bytes(&self) -> usize {
+        let variants: usize = self.variants.iter().map(|variant| variant.bytes()).sum();
+        variants
+            + self.variants.capacity() * size_of::<usize>()
+            + self.markers.capacity() * size_of::<Marker>()
+    }
+
+    /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let variants = self.variants.iter().map(|variant| variant.expires_at());
+        variants.chain(self.markers.iter().map(|marker| marker.until)).min()
+    }
+
+    /// Drops all that is of no use any more.
+    pub fn prune(&mut self, now: Instant) {
+        self.variants.retain(|variant| now < variant.expires_at());
+        self.markers.retain(|marker| now < marker.until);
+    }
+
+    /// The latest variant that answers a request with these fields.
+    pub(crate) fn select(
+        &self,
+        request: &HeaderMap,
+        credentials: Credentials,
+    ) -> Option<&Arc<StoredResponse>> {
+        self.variants.iter().find(|variant| variant.matches(request, credentials))
+    }
+
+    pub(crate) fn is_marked(&self, credentials: Credentials, now: Instant) -> bool {
+        self.markers.iter().any(|marker| marker.credentials == credentials && now < marker.until)
+    }
+
+    /// Stores a response in place of its variant, and removes the markers it disproves.
+    ///
+    /// False if it is not stored: it is of no use any more, or the one in its place came from a
+    /// later fetch.
+    pub(crate) fn put(&mut self, response: &Arc<StoredResponse>, now: Instant) -> bool {
+        self.prune(now);
+        let same = |variant: &Arc<StoredResponse>| variant.selection() == response.selection();
+        let is_late = self.variants.iter().any(|variant| same(variant) && variant.begun() > response.begun());
+        if is_late || response.expires_at() <= now {
+            return false;
+        }
+        self.variants.retain(|variant| !same(variant));
+        self.variants.truncate(MAX_VARIANTS - 1);
+        self.variants.insert(0, Arc::clone(response));
+        if response.is_fresh(now) {
+            self.markers.retain(|marker| !marker.credentials.admitted_to(response.terms().audience));
+        }
+        true
+    }
+
+    /// Drops what answered such a request until now, if it came from an earlier fetch.
+    pub(crate) fn remove(&mut self, request: &HeaderMap, credentials: Credentials, begun: u64) {
+        self.variants.retain(|variant| !(variant.begun() < begun && variant.matches(request, credentials)));
+    }
+
+    pub(crate) fn mark(&mut self, marker: Marker) {
+        self.markers.retain(|other| other.credentials != marker.credentials);
+        self.markers.push(marker);
+    }
+
+    /// Makes room: drops the oldest variants until the rest is small enough.
+    pub(crate) fn shrink_to(&mut self, max_bytes: usize) {
+        while self.bytes() > max_bytes && self.variants.len() > 1 {
+            self.variants.pop();
+        }
+    }
+}

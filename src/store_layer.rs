@@ -1,0 +1,62 @@
+use std::fmt;
+
+use tower_layer::Layer;
+
+use crate::{
+    fill::{Fill, FillLayer, Policy},
+    http::rules::Rules,
+    key::{DefaultKey, KeyExtractor},
+    lookup::{Lookup, LookupLayer},
+    store::Store,
+};
+
+/// [`Lookup`] directly round [`Fill`]: a cache, without coalescing or stale answers on error.
+///
+/// A body is stored when the client has read it to its end.
+#[derive(Clone)]
+pub struct StoreLayer<St, K = DefaultKey, P = ()> {
+    lookup: LookupLayer<St, K>,
+    fill: FillLayer<St, P>,
+}
+
+impl<St: Store> StoreLayer<St> {
+    /// Keeps answers in this store, with the default key and [`Rules`].
+    pub fn new(store: St) -> Self {
+        Self { lookup: LookupLayer::new(store.clone()), fill: FillLayer::new(store) }
+    }
+}
+
+impl<St: Store, K: KeyExtractor, P: Policy> StoreLayer<St, K, P> {
+    /// See [`LookupLayer::key`].
+    #[must_use]
+    pub fn key<L: KeyExtractor>(self, extractor: L) -> StoreLayer<St, L, P> {
+        StoreLayer { lookup: self.lookup.key(extractor), fill: self.fill }
+    }
+
+    /// See [`FillLayer::rules`].
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.fill = self.fill.rules(rules);
+        self
+    }
+
+    /// See [`FillLayer::policy`].
+    #[must_use]
+    pub fn policy<Q: Policy>(self, policy: Q) -> StoreLayer<St, K, Q> {
+        StoreLayer { lookup: self.lookup, fill: self.fill.policy(policy) }
+    }
+}
+
+impl<St, K, P> fmt::Debug for StoreLayer<St, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StoreLayer").field("lookup", &self.lookup).field("fill", &self.fill).finish()
+    }
+}
+
+impl<S, St: Clone, K, P> Layer<S> for StoreLayer<St, K, P> {
+    type Service = Lookup<Fill<S, St, P>, St, K>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        self.lookup.layer(self.fill.layer(inner))
+    }
+}
