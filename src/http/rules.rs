@@ -22,9 +22,9 @@ use std::time::Duration;
 /// | to a request with `Cookie`, without freshness of its own | no | [`store_cookie_requests`](Self::store_cookie_requests) |
 /// | `Vary: *`, 206, unasked 304, event streams without freshness of their own | no | never |
 ///
-/// An answer that is stored thanks to a default or fixed TTL alone is for anonymous clients:
-/// a request with `Authorization` or `Cookie` does not get it unless the rule for storing
-/// such answers is on as well.
+/// Whose own answer could not be stored does not get a stored one either: a request with
+/// `Authorization` gets only what says that it is for all (or with the rule), and a request
+/// with `Cookie` nothing that is stored thanks to a default or fixed TTL alone (without the rule).
 ///
 /// ```
 /// use std::time::Duration;

@@ -184,7 +184,6 @@ impl Answer<'_> {
     /// What keeps the answer from being shared, however fresh it is.
     fn barrier(&self) -> Option<Unshareable> {
         let (answer, rules) = (&self.cache_control, self.rules);
-        let for_all = answer.public || answer.must_revalidate || answer.s_maxage.is_some();
         let incomplete = self.status.is_informational()
             || matches!(self.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
             || self.headers.contains_key(header::CONTENT_RANGE);
@@ -198,13 +197,19 @@ impl Answer<'_> {
                 Unshareable::SetCookie,
             ),
             (
-                self.credentials.authorization && !for_all && !rules.store_authorized,
+                self.credentials.authorization && !self.is_for_all() && !rules.store_authorized,
                 Unshareable::Authorization,
             ),
             (Vary::parse(self.headers) == Vary::Anything, Unshareable::Vary),
         ]
         .into_iter()
         .find_map(|(stands, why)| stands.then_some(why))
+    }
+
+    /// Whether the answer says that requests with `Authorization` may share it (RFC 9111 §3.5).
+    fn is_for_all(&self) -> bool {
+        let said = &self.cache_control;
+        said.public || said.must_revalidate || said.s_maxage.is_some()
     }
 
     /// The lifetime, and whether it is the answer's own.
@@ -251,7 +256,8 @@ impl Answer<'_> {
                 Duration::ZERO
             },
             audience: Credentials {
-                authorization: own || rules.store_authorized,
+                // Who may not have his own answer stored does not get another's either.
+                authorization: self.is_for_all() || rules.store_authorized,
                 cookie: own || rules.store_cookie_requests,
             },
         }

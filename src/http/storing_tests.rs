@@ -114,18 +114,22 @@ fn authorization_needs_a_word_from_the_origin() {
 }
 
 #[test]
-fn what_our_rules_alone_keep_fresh_is_for_anonymous_clients() {
-    let audience = |response: &[(&'static str, &str)], rules| {
-        decision(200, response, &[], rules).store.unwrap().audience
-    };
-    let nobody = Credentials::default();
-    assert_eq!(audience(&[], Rules::new().default_ttl(TTL)), nobody);
-    assert_eq!(audience(&[MAX_AGE], Rules::new().fixed_ttl(TTL)), nobody);
-    let all = Credentials { authorization: true, cookie: true };
-    assert_eq!(audience(&[MAX_AGE], Rules::new().default_ttl(TTL)), all);
-    let named = Rules::new().fixed_ttl(TTL).store_authorized(true).store_cookie_requests(true);
-    assert_eq!(audience(&[], named), all);
-    assert!(nobody.admitted_to(nobody) && nobody.admitted_to(all) && !all.admitted_to(nobody));
+fn who_could_not_have_his_own_answer_stored_does_not_get_a_stored_one() {
+    let audience =
+        |said, rules| decision(200, &[("cache-control", said)], &[], rules).store.unwrap().audience;
+    let who = |authorization, cookie| Credentials { authorization, cookie };
+    let ttl = Rules::new().default_ttl(TTL);
+    assert_eq!(audience("x", ttl), who(false, false));
+    assert_eq!(audience("max-age=60", Rules::new().fixed_ttl(TTL)), who(false, false));
+    assert_eq!(audience("public", ttl), who(true, false));
+    assert_eq!(audience("max-age=60", ttl), who(false, true));
+    assert_eq!(audience("max-age=60, public", ttl), who(true, true));
+    assert_eq!(audience("x", ttl.store_authorized(true)), who(true, false));
+    assert_eq!(audience("x", ttl.store_cookie_requests(true)), who(false, true));
+    assert!(who(false, false).admitted_to(who(false, false)));
+    assert!(who(true, false).admitted_to(who(true, true)));
+    assert!(!who(true, false).admitted_to(who(false, true)));
+    assert!(!who(true, true).admitted_to(who(true, false)));
 }
 
 #[test]
