@@ -3,9 +3,8 @@
 //! A task of its own drives the fetch and appends what comes in to a log; callers wait for the
 //! head and then read the log, each at its own pace. As long as the body is within the limit
 //! the log is kept from its first chunk on, so that a caller can join at any time. A body that
-//! turns out larger closes the flight to newcomers, and the log becomes a window: chunks that
-//! the fastest reader has taken are dropped, and the fetch waits for him. Who falls out of the
-//! window gets an error.
+//! turns out larger closes the flight to newcomers, and the log becomes a window round the
+//! fastest reader: the fetch waits for him, and who falls too far behind him gets an error.
 
 use std::{
     any::Any,
@@ -258,11 +257,6 @@ impl Flight {
 }
 
 impl Log {
-    fn held(&self) -> u64 {
-        let dropped = self.chunks.front().map_or(self.total, |first| first.end - first.chunk.charged());
-        self.total - dropped
-    }
-
     fn pace(&mut self, max_held: usize) -> Option<Pace> {
         if !self.is_window {
             if self.total <= max_held as u64 {
@@ -275,15 +269,14 @@ impl Log {
             return Some(Pace::Stop);
         }
         let ahead = self.total - self.fastest;
-        (ahead < window(max_held) / 2).then_some(Pace::GoOn)
+        (ahead < half_window(max_held)).then_some(Pace::GoOn)
     }
 
-    /// Drops what the fastest reader has taken, as far as the window is too large.
+    /// Drops what lies too far behind the fastest reader.
     fn trim(&mut self, max_held: usize) -> Vec<Entry> {
         let mut dropped = Vec::new();
-        while self.held() > window(max_held)
-            && self.chunks.front().is_some_and(|first| first.end <= self.fastest)
-        {
+        let keep_from = self.fastest.saturating_sub(half_window(max_held));
+        while self.chunks.front().is_some_and(|first| first.end <= keep_from) {
             dropped.extend(self.chunks.pop_front());
             self.first += 1;
         }
@@ -291,17 +284,9 @@ impl Log {
     }
 }
 
-impl Chunk {
-    fn charged(&self) -> u64 {
-        match self {
-            Self::Data(data) => (data.len() + CHUNK_OVERHEAD) as u64,
-            Self::Trailers(_) => CHUNK_OVERHEAD as u64,
-        }
-    }
-}
-
-fn window(max_held: usize) -> u64 {
-    max_held.clamp(2, MAX_WINDOW) as u64
+/// So far the fetch may be ahead of the fastest reader, and the others behind him.
+fn half_window(max_held: usize) -> u64 {
+    (max_held.clamp(2, MAX_WINDOW) / 2) as u64
 }
 
 /// A caller's seat on a flight; given up when dropped.

@@ -1,0 +1,499 @@
+//! The limits of coalescing, and what a flight does with its body.
+
+mod kit;
+
+use std::{
+    convert::Infallible,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt, future::join_all};
+use http::{Request, Response, StatusCode};
+use http_body::{Body as _, Frame};
+use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
+use kit::{Origin, bytes, call, fixed, get, ms, response};
+use tokio::{
+    sync::{Notify, mpsc},
+    time::{Instant, sleep},
+};
+use tower::{Layer, ServiceExt};
+use tower_readthrough::{Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, Key, KeyLayer, Refused};
+
+const URI: &str = "http://h/";
+
+/// Coalescing alone, without a store.
+fn coalesced(layer: &CoalesceLayer, origin: &Origin) -> Key<Coalesce<Origin>> {
+    KeyLayer::default().layer(layer.clone().rules(fixed(60_000)).layer(origin.clone()))
+}
+
+fn slow(delay: u64) -> Origin {
+    Origin::new(move |_, _| async move {
+        sleep(ms(delay)).await;
+        response(&[], "hello")
+    })
+}
+
+type Fed = Result<&'static [u8], &'static str>;
+
+/// An origin whose body the test feeds chunk by chunk.
+fn fed() -> (Origin, mpsc::UnboundedSender<Fed>) {
+    let (feed, chunks) = mpsc::unbounded_channel::<Fed>();
+    let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
+    let origin = Origin::new(move |_, _| {
+        let chunks = chunks.lock().unwrap().take();
+        async move {
+            let mut chunks = chunks.unwrap();
+            let stream = futures_util::stream::poll_fn(move |cx| chunks.poll_recv(cx));
+            let frames = stream.map(|chunk| chunk.map(|data| Frame::data(Bytes::from_static(data))));
+            response(
+                &[],
+                Body::new(StreamBody::new(frames.map(|frame| frame.map_err(std::io::Error::other)))),
+            )
+        }
+    });
+    (origin, feed)
+}
+
+fn refusal<B>(response: &Response<B>) -> Option<Refused> {
+    response.extensions().get().copied()
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_waiter_too_many_gets_503_at_once() {
+    let origin = slow(50);
+    let service = coalesced(&CoalesceLayer::new().max_waiters(2), &origin);
+    let started = Instant::now();
+    let answers = join_all((0..4).map(|_| service.clone().oneshot(get(URI)))).await;
+    assert_eq!(started.elapsed(), ms(50));
+    let statuses: Vec<_> = answers.iter().map(|answer| answer.as_ref().unwrap().status().as_u16()).collect();
+    assert_eq!(statuses, [200, 200, 200, 503]);
+    let refused = answers[3].as_ref().unwrap();
+    assert_eq!(refusal(refused), Some(Refused::TooManyWaiters));
+    assert_eq!(refused.headers()["retry-after"], "1");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiter_who_leaves_gives_up_his_place() {
+    let origin = slow(1_000_000);
+    let service = coalesced(&CoalesceLayer::new().max_waiters(1).max_flight_age(Duration::MAX), &origin);
+    let first = tokio::spawn(service.clone().oneshot(get(URI)));
+    sleep(ms(1)).await;
+    for _ in 0..1000 {
+        let waiting = tokio::time::timeout(ms(1), service.clone().oneshot(get(URI)));
+        assert!(waiting.await.is_err(), "waits, and is not refused");
+    }
+    first.abort();
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_caller_waits_so_long_and_no_longer_while_the_fetch_goes_on() {
+    let origin = slow(100);
+    let service = coalesced(&CoalesceLayer::new().max_wait(ms(30)), &origin);
+    let first = tokio::spawn(service.clone().oneshot(get(URI)));
+    sleep(ms(10)).await;
+    let started = Instant::now();
+    let second = service.clone().oneshot(get(URI)).await.unwrap();
+    assert_eq!(started.elapsed(), ms(30));
+    assert_eq!(
+        (second.status(), refusal(&second)),
+        (StatusCode::GATEWAY_TIMEOUT, Some(Refused::WaitTimeout))
+    );
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_without_an_answer_ends_for_all_and_the_next_starts_afresh() {
+    let origin = Origin::new(|n, _| async move {
+        if n == 1 {
+            std::future::pending::<()>().await;
+        }
+        response(&[], "hello")
+    });
+    let layer = CoalesceLayer::new().max_flight_age(ms(100)).max_wait(Duration::from_secs(10));
+    let service = coalesced(&layer, &origin);
+    let answers = join_all((0..100).map(|_| service.clone().oneshot(get(URI)))).await;
+    for answer in answers {
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status(), refusal(&answer)),
+            (StatusCode::GATEWAY_TIMEOUT, Some(Refused::FetchTimeout))
+        );
+    }
+    assert_eq!(call(&service, get(URI)).await.0, StatusCode::OK);
+    assert_eq!(origin.calls(), 2);
+}
+
+/// Drops tasks, or keeps them for ever without running them.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_dropped_has_one_successor_and_one_that_never_runs_holds_nobody_for_ever() {
+    let origin = slow(10);
+    let dropped = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&dropped);
+    let layer = CoalesceLayer::new().executor(move |task| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        drop(task);
+    });
+    let service = coalesced(&layer, &origin);
+    let answers = join_all((0..100).map(|_| service.clone().oneshot(get(URI)))).await;
+    for answer in answers {
+        let answer = answer.unwrap();
+        assert_eq!(
+            (answer.status(), refusal(&answer)),
+            (StatusCode::SERVICE_UNAVAILABLE, Some(Refused::FetchAborted))
+        );
+    }
+    assert_eq!(origin.calls(), 0);
+
+    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let keeper = Arc::clone(&kept);
+    let layer = CoalesceLayer::new().max_flight_age(ms(50)).max_wait(ms(20)).executor(move |task| {
+        let mut kept = keeper.lock().unwrap();
+        kept.push(task);
+        if kept.len() > 1 {
+            tokio::spawn(kept.pop().unwrap());
+        }
+    });
+    let service = coalesced(&layer, &origin);
+    let stuck = tokio::spawn(service.clone().oneshot(get(URI)));
+    sleep(ms(10)).await;
+    assert_eq!(call(&service, get(URI)).await.0, StatusCode::GATEWAY_TIMEOUT);
+    sleep(ms(50)).await;
+    assert_eq!(call(&service, get(URI)).await.0, StatusCode::OK, "an overdue fetch keeps nobody");
+    stuck.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_may_end_with_its_last_caller() {
+    struct Ended(Arc<AtomicUsize>);
+    impl Drop for Ended {
+        fn drop(&mut self) {
+            self.0.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    let ended = Arc::new(AtomicUsize::new(0));
+    for (cancel, expected) in [(false, 0), (true, 1)] {
+        ended.store(0, Ordering::SeqCst);
+        let counter = Arc::clone(&ended);
+        let origin = Origin::new(move |_, _| {
+            let ended = Ended(Arc::clone(&counter));
+            async move {
+                sleep(Duration::from_secs(5)).await;
+                drop(ended);
+                response(&[], "hello")
+            }
+        });
+        let service = coalesced(&CoalesceLayer::new().cancel_when_abandoned(cancel), &origin);
+        let first = tokio::spawn(service.clone().oneshot(get(URI)));
+        let second = tokio::spawn(service.clone().oneshot(get(URI)));
+        sleep(ms(10)).await;
+        first.abort();
+        sleep(ms(10)).await;
+        assert_eq!(ended.load(Ordering::SeqCst), 0, "somebody still waits");
+        second.abort();
+        sleep(ms(10)).await;
+        assert_eq!(ended.load(Ordering::SeqCst), expected);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_breaks_off_breaks_off_for_all() {
+    let (origin, feed) = fed();
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    let readers = join_all((0..10).map(|_| service.clone().oneshot(get(URI)))).await;
+    feed.send(Ok(b"half")).unwrap();
+    feed.send(Err("reset")).unwrap();
+    for reader in readers {
+        let mut body = reader.unwrap().into_body();
+        assert_eq!(body.frame().await.unwrap().unwrap().into_data().unwrap(), "half");
+        let error = body.frame().await.unwrap().unwrap_err();
+        assert!(matches!(&error, BodyError::Origin(source) if source.to_string() == "reset"), "{error:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stands_still_ends_in_an_error() {
+    let (origin, feed) = fed();
+    let service = coalesced(&CoalesceLayer::new().max_flight_age(ms(100)), &origin);
+    let mut body = service.clone().oneshot(get(URI)).await.unwrap().into_body();
+    feed.send(Ok(b"half")).unwrap();
+    assert!(body.frame().await.unwrap().is_ok());
+    let started = Instant::now();
+    assert!(matches!(body.frame().await.unwrap().unwrap_err(), BodyError::Stalled));
+    assert_eq!(started.elapsed(), ms(100));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_joins_a_slow_body_late_gets_all_of_it_and_its_age() {
+    let (origin, feed) = fed();
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    let first = service.clone().oneshot(get(URI)).await.unwrap();
+    feed.send(Ok(b"a")).unwrap();
+    sleep(Duration::from_secs(3)).await;
+    let late = service.clone().oneshot(get(URI)).await.unwrap();
+    assert!(!first.headers().contains_key("age"));
+    assert_eq!(late.headers()["age"], "3");
+    assert!(late.extensions().get::<CacheStatus>().unwrap().is_collapsed());
+    feed.send(Ok(b"b")).unwrap();
+    drop(feed);
+    assert_eq!((bytes(first).await, bytes(late).await), ("ab".into(), "ab".into()));
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_joins_a_body_that_is_no_longer_fresh() {
+    let origin = Origin::new(|n, _| async move {
+        let rest = futures_util::stream::once(async {
+            sleep(Duration::from_secs(1)).await;
+            Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"!")))
+        });
+        let first = Ok(Frame::data(Bytes::from(n.to_string())));
+        response(&[], Body::new(StreamBody::new(futures_util::stream::iter([first]).chain(rest))))
+    });
+    let layer = CoalesceLayer::new().rules(fixed(100));
+    let service = KeyLayer::default().layer(layer.layer(origin.clone()));
+    let first = service.clone().oneshot(get(URI)).await.unwrap();
+    sleep(ms(99)).await;
+    let second = service.clone().oneshot(get(URI)).await.unwrap();
+    sleep(ms(1)).await;
+    let third = service.clone().oneshot(get(URI)).await.unwrap();
+    assert_eq!(
+        (bytes(first).await, bytes(second).await, bytes(third).await),
+        ("1!".into(), "1!".into(), "2!".into())
+    );
+}
+
+/// A body larger than may be held: paced by the fastest reader, in a bounded window.
+#[tokio::test(start_paused = true)]
+async fn a_body_too_large_to_hold_goes_at_the_pace_of_its_fastest_reader() {
+    const CHUNK: usize = 1000;
+    let sent = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&sent);
+    let origin = Origin::new(move |n, _| {
+        let sent = Arc::clone(&counter);
+        async move {
+            let chunks = futures_util::stream::iter(0..1000).map(move |_| {
+                if n == 1 {
+                    sent.fetch_add(CHUNK, Ordering::SeqCst);
+                }
+                Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; CHUNK])))
+            });
+            response(&[], Body::new(StreamBody::new(chunks)))
+        }
+    });
+    let service = coalesced(&CoalesceLayer::new().max_held_bytes(20 * CHUNK), &origin);
+    // Together, since the flight closes as soon as the body turns out too large.
+    let (fast, slow) = tokio::join!(service.clone().oneshot(get(URI)), service.clone().oneshot(get(URI)));
+    let (mut fast, mut slow) = (fast.unwrap().into_body(), slow.unwrap().into_body());
+    sleep(ms(1)).await;
+    let ahead = sent.load(Ordering::SeqCst);
+    assert!(ahead <= 21 * CHUNK, "nobody has read yet: {ahead}");
+
+    let mut read = 0;
+    while let Some(frame) = fast.frame().await {
+        read += frame.unwrap().into_data().unwrap().len();
+        let ahead = sent.load(Ordering::SeqCst) - read;
+        assert!(ahead <= 21 * CHUNK, "{ahead}");
+    }
+    assert_eq!(read, 1000 * CHUNK);
+    assert!(matches!(slow.frame().await.unwrap().unwrap_err(), BodyError::Lagged));
+
+    // A newcomer did not join the closed flight but started one of his own.
+    assert_eq!(call(&service, get(URI)).await.1.len(), 1000 * CHUNK);
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_too_large_to_hold_survives_its_fastest_reader_and_ends_with_the_last() {
+    let held = Arc::new(());
+    let witness = Arc::clone(&held);
+    let origin = Origin::new(move |_, _| {
+        let witness = Arc::clone(&witness);
+        async move {
+            let chunks = futures_util::stream::repeat(()).map(move |()| {
+                let _ = &witness;
+                Ok::<_, Infallible>(Frame::data(Bytes::from_static(&[b'x'; 1000])))
+            });
+            response(&[], Body::new(StreamBody::new(chunks)))
+        }
+    });
+    let before = Arc::strong_count(&held);
+    let service = coalesced(&CoalesceLayer::new().max_held_bytes(10_000), &origin);
+    // Together, since the flight closes as soon as the body turns out too large.
+    let (fast, slow) = tokio::join!(service.clone().oneshot(get(URI)), service.clone().oneshot(get(URI)));
+    let (mut fast, mut slow) = (fast.unwrap().into_body(), slow.unwrap().into_body());
+    for _ in 0..5 {
+        fast.frame().await.unwrap().unwrap();
+    }
+    drop(fast);
+    for _ in 0..100 {
+        slow.frame().await.unwrap().unwrap();
+    }
+    drop(slow);
+    sleep(ms(1)).await;
+    assert_eq!(Arc::strong_count(&held), before, "the fetch has ended");
+}
+
+/// A client that does not read must not stall the others.
+#[tokio::test(start_paused = true)]
+async fn a_reader_who_does_not_read_stalls_nobody() {
+    let (origin, feed) = fed();
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    let idle = service.clone().oneshot(get(URI)).await.unwrap();
+    let reader = service.clone().oneshot(get(URI)).await.unwrap();
+    for _ in 0..100 {
+        feed.send(Ok(b"x")).unwrap();
+    }
+    drop(feed);
+    assert_eq!(bytes(reader).await.len(), 100);
+    assert_eq!(bytes(idle).await.len(), 100, "it is all still there");
+}
+
+#[tokio::test(start_paused = true)]
+async fn trailers_and_sizes_reach_every_reader() {
+    let origin = Origin::new(|_, _| async {
+        sleep(ms(10)).await;
+        let mut trailers = http::HeaderMap::new();
+        trailers.insert("x-sum", "5".parse().unwrap());
+        let frames =
+            [Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"hello"))), Ok(Frame::trailers(trailers))];
+        let body: UnsyncBoxBody<_, _> = StreamBody::new(futures_util::stream::iter(frames)).boxed_unsync();
+        response(&[], Body::new(body))
+    });
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    for answer in join_all((0..3).map(|_| service.clone().oneshot(get(URI)))).await {
+        let collected = answer.unwrap().into_body().collect().await.unwrap();
+        assert_eq!(collected.trailers().unwrap()["x-sum"], "5");
+        assert_eq!(collected.to_bytes(), "hello");
+    }
+    let origin = slow(10);
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    for answer in join_all((0..3).map(|_| service.clone().oneshot(get(URI)))).await {
+        assert_eq!(answer.unwrap().body().size_hint().exact(), Some(5));
+    }
+}
+
+/// What one client's answer carries in its extensions is not for the others.
+#[tokio::test(start_paused = true)]
+async fn extensions_reach_the_first_caller_alone() {
+    #[derive(Clone)]
+    struct Session;
+    let origin = Origin::new(|_, _| async {
+        sleep(ms(10)).await;
+        let mut answer = response(&[("connection", "x-hop"), ("x-hop", "1")], "hello");
+        answer.extensions_mut().insert(Session);
+        answer
+    });
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    let answers = join_all((0..3).map(|_| service.clone().oneshot(get(URI)))).await;
+    let carries = |answer: &Response<_>| answer.extensions().get::<Session>().is_some();
+    assert_eq!(answers.iter().filter(|answer| carries(answer.as_ref().unwrap())).count(), 1);
+    assert!(answers.iter().all(|answer| !answer.as_ref().unwrap().headers().contains_key("x-hop")));
+    assert!(answers.iter().all(|answer| answer.as_ref().unwrap().extensions().get::<Attempts>().is_none()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_and_get_and_conditional_requests_do_not_share() {
+    let origin = slow(10);
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    let mut head = get(URI);
+    *head.method_mut() = http::Method::HEAD;
+    let mut conditional = get(URI);
+    conditional.headers_mut().insert("if-none-match", "\"1\"".parse().unwrap());
+    let mut range = get(URI);
+    range.headers_mut().insert("range", "bytes=0-1".parse().unwrap());
+    let (plain, ..) = tokio::join!(
+        call(&service, get(URI)),
+        call(&service, head),
+        call(&service, conditional),
+        call(&service, range)
+    );
+    assert_eq!(plain.1, "hello");
+    assert_eq!(origin.calls(), 4);
+}
+
+/// A request without a key is passed on as it is, whatever the layer is busy with.
+#[tokio::test(start_paused = true)]
+async fn without_a_key_the_layer_is_transparent() {
+    let origin = slow(10);
+    let service = CoalesceLayer::new().rules(fixed(1000)).layer(origin.clone());
+    let started = Instant::now();
+    let answers = join_all((0..10).map(|_| service.clone().oneshot(get(URI)))).await;
+    assert!(answers.iter().all(Result::is_ok));
+    assert_eq!((origin.calls(), started.elapsed()), (10, ms(10)));
+}
+
+#[test]
+fn outside_a_runtime_requests_go_through_one_by_one() {
+    let origin = Origin::new(|_, _| async { response(&[], "hello") });
+    let stack = kit::stack(fixed(60_000)).layer(origin.clone());
+    let alone = coalesced(&CoalesceLayer::new(), &origin);
+    let answer = futures_util::FutureExt::now_or_never(async {
+        for _ in 0..2 {
+            assert_eq!(call(&stack, get(URI)).await.1, "hello");
+        }
+        call(&alone, get(URI)).await.1
+    });
+    assert_eq!(answer.unwrap(), "hello");
+    assert_eq!(origin.calls(), 2, "the stack has stored its answer");
+}
+
+#[test]
+fn a_runtime_may_shut_down_while_fetches_are_under_way() {
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    let origin = Origin::new(|_, _| std::future::pending());
+    let service = coalesced(&CoalesceLayer::new(), &origin);
+    let entered = Arc::new(Notify::new());
+    for n in 0..100 {
+        let service = service.clone();
+        runtime.spawn(async move { service.oneshot(get(&format!("http://h/{n}"))).await });
+    }
+    runtime.block_on(async {
+        while origin.calls() < 100 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(entered);
+    runtime.shutdown_timeout(Duration::from_secs(5));
+    // The next runtime finds every slot free.
+    let runtime = tokio::runtime::Runtime::new().unwrap();
+    runtime.block_on(async {
+        let waiting = service.clone().oneshot(get("http://h/1"));
+        tokio::spawn(waiting);
+        while origin.calls() < 101 {
+            tokio::task::yield_now().await;
+        }
+    });
+}
+
+#[tokio::test(start_paused = true)]
+async fn services_made_from_one_layer_share_fetches() {
+    let origin = slow(10);
+    let layer = CoalesceLayer::new();
+    let (one, other) = (coalesced(&layer, &origin), coalesced(&layer, &origin));
+    let (a, b) = tokio::join!(call(&one, get(URI)), call(&other, get(URI)));
+    assert_eq!((a.1, b.1), ("hello".into(), "hello".into()));
+    // `rules` and the like make another setting, not another table of fetches.
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_of_another_method_is_never_coalesced_even_with_a_key() {
+    let origin = slow(10);
+    let service = CoalesceLayer::new().rules(fixed(1000)).layer(origin.clone());
+    let post = || {
+        let mut request = Request::post(URI).body(Body::empty()).unwrap();
+        request.extensions_mut().insert(tower_readthrough::CacheKey::new("k"));
+        request
+    };
+    _ = tokio::join!(service.clone().oneshot(post()), service.clone().oneshot(post()));
+    assert_eq!(origin.calls(), 2);
+}
