@@ -19,7 +19,7 @@ use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
 use kit::{Origin, bytes, call, fixed, get, ms, response};
 use tokio::{
-    sync::{Notify, mpsc},
+    sync::mpsc,
     time::{Instant, sleep},
 };
 use tower::{Layer, ServiceExt};
@@ -132,7 +132,6 @@ async fn a_fetch_without_an_answer_ends_for_all_and_the_next_starts_afresh() {
     assert_eq!(origin.calls(), 2);
 }
 
-/// Drops tasks, or keeps them for ever without running them.
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_is_dropped_has_one_successor_and_one_that_never_runs_holds_nobody_for_ever() {
     let origin = slow(10);
@@ -451,7 +450,6 @@ fn a_runtime_may_shut_down_while_fetches_are_under_way() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     let origin = Origin::new(|_, _| std::future::pending());
     let service = coalesced(&CoalesceLayer::new(), &origin);
-    let entered = Arc::new(Notify::new());
     for n in 0..100 {
         let service = service.clone();
         runtime.spawn(async move { service.oneshot(get(&format!("http://h/{n}"))).await });
@@ -461,7 +459,6 @@ fn a_runtime_may_shut_down_while_fetches_are_under_way() {
             tokio::task::yield_now().await;
         }
     });
-    drop(entered);
     runtime.shutdown_timeout(Duration::from_secs(5));
     // The next runtime finds every slot free.
     let runtime = tokio::runtime::Runtime::new().unwrap();

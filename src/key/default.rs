@@ -4,7 +4,7 @@ use http::{
     uri::{Authority, Scheme, Uri},
 };
 
-use super::{CacheKey, KeyExtractor, push_part};
+use super::{CacheKey, KeyBuffer, KeyExtractor, push_part};
 
 /// Scheme, authority, path and query: the target URI of RFC 9110 §7.1, as the client wrote it.
 ///
@@ -68,7 +68,7 @@ impl KeyExtractor for DefaultKey {
         let authority = authority(target, &head.headers)?;
         let scheme = self.scheme.as_ref().or_else(|| target.scheme());
 
-        let mut key = Vec::with_capacity(256);
+        let mut key = KeyBuffer::new();
         push_part(&mut key, self.namespace.as_bytes());
         push_part(&mut key, scheme.map_or("http", Scheme::as_str).as_bytes());
         push_lower_case(&mut key, authority);
@@ -109,14 +109,14 @@ fn usable(authority: &[u8]) -> Option<&[u8]> {
     (authority.iter().all(is_host) && !matches!(authority.first(), None | Some(b':'))).then_some(authority)
 }
 
-fn push_lower_case(key: &mut Vec<u8>, part: &[u8]) {
+fn push_lower_case(key: &mut KeyBuffer, part: &[u8]) {
     push_part(key, part);
     let start = key.len() - part.len();
     key[start..].make_ascii_lowercase();
 }
 
 /// The query counts as absent only if there is no `?`.
-fn push_path_and_query(key: &mut Vec<u8>, uri: &Uri) {
+fn push_path_and_query(key: &mut KeyBuffer, uri: &Uri) {
     push_part(key, uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
 }
 

@@ -32,6 +32,7 @@ use std::{fmt, sync::Arc};
 
 use http::{Method, header, request::Parts};
 use http_body::Body as HttpBody;
+use smallvec::SmallVec;
 
 pub use self::{
     default::DefaultKey,
@@ -56,7 +57,7 @@ impl CacheKey {
     /// A key of several values, each preceded by its length, so that different values can
     /// never run together into the same key.
     pub fn from_parts<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
-        let mut bytes = Vec::with_capacity(128);
+        let mut bytes = KeyBuffer::new();
         for part in parts {
             push_part(&mut bytes, part.as_ref());
         }
@@ -75,8 +76,11 @@ impl fmt::Debug for CacheKey {
     }
 }
 
+/// On the stack, for all but very long keys.
+type KeyBuffer = SmallVec<[u8; 256]>;
+
 /// Appends a value and, before it, its length.
-fn push_part(bytes: &mut Vec<u8>, part: &[u8]) {
+fn push_part(bytes: &mut KeyBuffer, part: &[u8]) {
     bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
     bytes.extend_from_slice(part);
 }

@@ -190,7 +190,7 @@ impl StoredResponse {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
-        response.headers_mut().insert(header::AGE, HeaderValue::from(self.age(now).as_secs()));
+        response.headers_mut().insert(header::AGE, age_field(self.age(now).as_secs()));
         response
     }
 }
@@ -210,6 +210,15 @@ fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) 
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     headers.insert(header::AGE, HeaderValue::from_static("0"));
+}
+
+/// Young answers are the most of all, and theirs costs no allocation.
+fn age_field(seconds: u64) -> HeaderValue {
+    const YOUNG: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
+    match usize::try_from(seconds).ok().and_then(|seconds| YOUNG.get(seconds)) {
+        Some(digit) => HeaderValue::from_static(digit),
+        None => HeaderValue::from(seconds),
+    }
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {

@@ -1,0 +1,148 @@
+//! Tower's readiness contract, for every layer and for the stack.
+
+mod kit;
+
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
+
+use axum::body::Body;
+use http::{Request, Response, StatusCode};
+use kit::{Origin, call, fixed, get, ms, response, store};
+use tower::{
+    Layer, Service, ServiceExt,
+    limit::{ConcurrencyLimit, ConcurrencyLimitLayer},
+};
+use tower_readthrough::{
+    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThrough, RetryPolicy,
+    StaleIfErrorLayer, StoreLayer,
+};
+
+const URI: &str = "http://h/";
+
+/// Panics if it is called without having been made ready, as `tower::limit` does, and has room for one.
+fn strict() -> ConcurrencyLimit<Origin> {
+    ConcurrencyLimitLayer::new(1).layer(Origin::new(|_, _| async { response(&[], "hello") }))
+}
+
+/// The ordinary way to use a service, three times over a service with room for one.
+async fn keeps_the_contract<S, B>(mut service: S)
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+    B: http_body::Body<Error: std::fmt::Debug>,
+{
+    for _ in 0..3 {
+        let answer = async { service.ready().await.unwrap().call(get(URI)).await.unwrap() };
+        let answer = tokio::time::timeout(ms(1000), answer).await.expect("does not hang");
+        assert_eq!(kit::bytes(answer).await, "hello");
+    }
+    // A clone that is called without the original ever being used again.
+    let answer = tokio::time::timeout(ms(1000), call(&service, get(URI))).await.expect("does not hang");
+    assert_eq!(answer.1, "hello");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_layer_and_the_stack_keep_the_contract() {
+    keeps_the_contract(KeyLayer::default().layer(strict())).await;
+    keeps_the_contract(LookupLayer::new(store()).layer(strict())).await;
+    keeps_the_contract(StaleIfErrorLayer::new(store()).layer(strict())).await;
+    keeps_the_contract(CoalesceLayer::new().layer(strict())).await;
+    keeps_the_contract(KeyLayer::default().layer(CoalesceLayer::new().layer(strict()))).await;
+    keeps_the_contract(KeyLayer::default().layer(FillLayer::new(store()).layer(strict()))).await;
+    keeps_the_contract(OriginLimitLayer::new(1).layer(strict())).await;
+    keeps_the_contract(tower::retry::RetryLayer::new(RetryPolicy::new()).layer(strict())).await;
+    keeps_the_contract(StoreLayer::new(store()).rules(fixed(60_000)).layer(strict())).await;
+    keeps_the_contract(StoreLayer::new(store()).layer(strict())).await;
+    keeps_the_contract(kit::stack(fixed(60_000)).layer(strict())).await;
+    keeps_the_contract(kit::stack(tower_readthrough::Rules::new()).layer(strict())).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hits_are_answered_while_the_origin_hangs_with_its_only_permit() {
+    let origin = Origin::new(|_, request: Request<Body>| async move {
+        if request.uri().path() == "/hang" {
+            std::future::pending::<()>().await;
+        }
+        response(&[], "hello")
+    });
+    let limited = ConcurrencyLimitLayer::new(1).layer(origin.clone());
+    let stack = kit::stack(fixed(1000).stale_while_revalidate_for(ms(60_000))).layer(limited.clone());
+    let plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(limited);
+    call(&stack, get(URI)).await;
+    call(&plain, get(URI)).await;
+    let hung = tokio::spawn(stack.clone().oneshot(get("http://h/hang")));
+    while origin.calls() < 3 {
+        tokio::task::yield_now().await;
+    }
+    // The ordinary way: ready first, then call.
+    for _ in 0..3 {
+        assert_eq!(
+            kit::bytes(stack.clone().ready_oneshot().await.unwrap().call(get(URI)).await.unwrap()).await,
+            "hello"
+        );
+        assert_eq!(
+            kit::bytes(plain.clone().ready_oneshot().await.unwrap().call(get(URI)).await.unwrap()).await,
+            "hello"
+        );
+    }
+    // Stale, with a refresh that cannot get through.
+    tokio::time::sleep(ms(2000)).await;
+    assert_eq!(call(&stack, get(URI)).await, (StatusCode::OK, "hello".into()));
+    hung.abort();
+}
+
+/// Never ready.
+#[derive(Clone)]
+struct Never;
+
+impl Service<Request<Body>> for Never {
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = std::future::Pending<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<Body>) -> Self::Future {
+        std::future::pending()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_may_answer_by_itself_is_ready_whatever_is_below() {
+    async fn is_ready<S: Service<Request<Body>, Error = Infallible>>(mut service: S) {
+        assert!(tokio::time::timeout(ms(1), service.ready()).await.is_ok());
+    }
+    is_ready(LookupLayer::new(store()).layer(Never)).await;
+    is_ready(StaleIfErrorLayer::new(store()).layer(Never)).await;
+    is_ready(CoalesceLayer::new().layer(Never)).await;
+    is_ready(FillLayer::new(store()).layer(Never)).await;
+    is_ready(OriginLimitLayer::new(1).layer(Never)).await;
+    is_ready(kit::stack(fixed(1)).layer(Never)).await;
+}
+
+/// A wait inside is bounded: by the age of the flight, not by the origin's readiness.
+#[tokio::test(start_paused = true)]
+async fn a_miss_over_a_service_that_is_never_ready_ends_in_504() {
+    let layer = ReadThrough::new(store()).coalesce(|layer| layer.max_flight_age(ms(100))).build().unwrap();
+    let service = layer.layer(Never);
+    assert_eq!(call(&service, get(URI)).await.0, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[test]
+fn services_and_layers_are_send_sync_clone_and_debug() {
+    fn check<T: Send + Sync + Clone + std::fmt::Debug + 'static>(_: &T) {}
+    let stack = kit::stack(fixed(1));
+    check(&stack);
+    check(&stack.layer(()));
+    check(&StoreLayer::new(store()));
+    check(&StoreLayer::new(store()).layer(()));
+    check(&StaleIfErrorLayer::new(store()).layer(()));
+    check(&CoalesceLayer::new().layer(()));
+    check(&OriginLimitLayer::new(1).layer(()));
+    check(&KeyLayer::default().layer(()));
+    check(&RetryPolicy::new());
+    check(&store());
+}
