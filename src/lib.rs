@@ -1,5 +1,84 @@
 //! Read-through HTTP caching inside your own process, as composable Tower layers.
-#![cfg_attr(docsrs, feature(doc_cfg))]
+//!
+//! Wrap a service – an axum router, a hyper client in a proxy, anything that takes an
+//! `http::Request` and returns an `http::Response` – and its answers are kept and served by the
+//! rules of HTTP caching (RFC 9111), an expired key costs the origin one request however many
+//! ask for it, and a failing origin is covered by what was stored before.
+//!
+//! ```
+//! use std::time::Duration;
+//! use axum::{Router, body::Body, routing::get};
+//! use http::Request;
+//! use tower::ServiceExt;
+//! use tower_readthrough::{CacheStatus, MemoryStore, ReadThrough, Rules};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20))
+//!     .rules(Rules::new().default_ttl(Duration::from_secs(10)))
+//!     .build()?;
+//! let app = Router::new().route("/", get(async || "hello")).layer(cache);
+//!
+//! let mut seen = Vec::new();
+//! for _ in 0..2 {
+//!     let request = Request::get("/").header("host", "example.com").body(Body::empty())?;
+//!     let response = app.clone().oneshot(request).await?;
+//!     seen.push(response.extensions().get::<CacheStatus>().unwrap().to_string());
+//!     axum::body::to_bytes(response.into_body(), 1024).await?;
+//! }
+//! assert_eq!(seen, ["fwd=uri-miss; stored", "hit"]);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # The picture
+//!
+//! A request enters at the left; each arrow is one layer calling the next.
+//!
+//! ```text
+//!            per client                       │            once per fetch
+//!  ┌─────┐   ┌─────────┐   ┌──────────────┐   │  ┌──────────┐   ┌───────┐   ┌───────┐   ┌─────────────┐
+//!→ │ Key │ → │ Lookup  │ → │ StaleIfError │ → │  │ Coalesce │ → │ Fill  │ → │ Retry │ → │ OriginLimit │ → origin
+//!  └─────┘   │ (read)  │   └──────────────┘   │  │ (flight) │   │(write)│   └───────┘   └─────────────┘
+//!            └────┬────┘          │           │  └──────────┘   └───┬───┘
+//!                 └──────────── Store ────────┴─────────────────────┘
+//! ```
+//!
+//! | layer | its one duty |
+//! |---|---|
+//! | [`key`] | derive the cache key of a request, or none; `Lookup` can do it itself |
+//! | [`lookup`] | answer from the store what the store may answer |
+//! | [`stale_if_error`] | when all to the right failed, serve what is stale |
+//! | [`coalesce`] | at most one fetch of the same thing at a time, read by all who ask for it |
+//! | [`fill`] | store what the origin says |
+//! | [`retry`] | try again, within a budget, what may be tried again |
+//! | [`origin_limit`] | bound what the origin has to do at a time |
+//!
+//! [`ReadThrough`] assembles them all, [`StoreLayer`] is Lookup directly round Fill. Each is
+//! public and of use alone and in any subset of this order. They talk through extensions of the
+//! request and the response: a layer that finds none there is transparent.
+//!
+//! # What all layers keep to
+//!
+//! * The service's error type stays what it is, so that the stack goes straight into
+//!   `axum::Router::layer`. [`Coalesce`] asks that it be `Clone`; [`SharedError`] helps.
+//! * A layer that may answer by itself is always ready: hits are served over a service that is
+//!   saturated or hangs.
+//! * State that services share is made with the layer value and belongs to it and its clones.
+//! * Everything is bounded, and each bound says what happens at it.
+//! * Lifetimes run on tokio's clock, to the nanosecond, so tests can pause it.
+//!
+//! # Features
+//!
+//! * `axum` (on by default): [`DefaultKey`] keys requests inside `axum::Router::nest` by the
+//!   URI that the client asked for. Switch it off where there is no axum.
+//!
+//! # What it does not do yet
+//!
+//! Purges and tags, ranges out of stored responses, directives of requests, heuristic freshness,
+//! the targeted fields of RFC 9213 and invalidation after unsafe methods (RFC 9111 §4.4) are not
+//! there yet. Requests with `Range` or preconditions that may fail pass untouched.
+#![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;
 mod build_error;
@@ -32,7 +111,7 @@ pub use self::{
     key::{CacheKey, DefaultKey, Key, KeyExtractor, KeyLayer},
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
-    read_through::{ReadThrough, ReadThroughBody, ReadThroughLayer, ReadThroughService},
+    read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},
     retry::{Attempts, RetryPolicy},
     shared_error::SharedError,
     stale_if_error::{StaleIfError, StaleIfErrorLayer},
