@@ -43,6 +43,7 @@ use crate::{
     body::{Body, BoxError},
     build_error::BuildError,
     coalesce::{Coalesce, CoalesceLayer},
+    exchange::Asked,
     executor::Task,
     fill::{Fill, FillLayer, Policy},
     future::ResponseFuture,
@@ -290,7 +291,9 @@ where
         let way = match self.stack.key_of(&head, &body) {
             Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
             None => {
+                // Nobody below is to see any, be it of a stack above this one.
                 head.extensions.remove::<CacheKey>();
+                head.extensions.remove::<Asked>();
                 Way::Round { future: self.origin().clone().call(Request::from_parts(head, body)) }
             }
         };

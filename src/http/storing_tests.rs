@@ -2,6 +2,7 @@ use super::*;
 use http::Request;
 
 type Fields<'a> = &'a [(&'static str, &'a str)];
+type Allow = fn(Rules) -> Rules;
 type Case<'a, T> = (Fields<'a>, Fields<'a>, T);
 
 const TTL: Duration = Duration::from_secs(10);
@@ -91,7 +92,7 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
 #[test]
 fn each_protection_falls_only_to_the_rule_of_its_name() {
     let rules = Rules::new().fixed_ttl(TTL);
-    let table: [Case<'_, fn(Rules) -> Rules>; 5] = [
+    let table: [Case<'_, Allow>; 5] = [
         (&[("cache-control", "no-store")], &[], |rules| rules.store_no_store(true)),
         (&[("cache-control", "private")], &[], |rules| rules.store_private(true)),
         (&[("set-cookie", "a=b")], &[], |rules| rules.store_set_cookie(true)),
