@@ -15,7 +15,9 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt, stream::FuturesUnordered};
 use http::{Request, Response, StatusCode};
 use http_body_util::Full;
-use support::{Answer, Body, Origin, collect, error, get, ms, ok, request, secs, send, status, try_send};
+use support::{
+    Answer, Body, Origin, collect, error, get, ms, ok, request, secs, send, serve, status, try_send,
+};
 use tokio::time::{Duration, Instant};
 use tower::{
     Layer, ServiceBuilder, ServiceExt,
@@ -276,9 +278,10 @@ async fn a_wait_that_would_end_after_the_deadline_is_not_begun() {
 #[tokio::test(start_paused = true)]
 async fn a_deadline_counts_for_each_request_anew() {
     let origin = Origin::always(|| status(503).after(ms(300)));
-    let service = retried(eager().deadline(ms(500)), &origin);
+    // The very same service each time, not a clone of it.
+    let mut service = retried(eager().deadline(ms(500)), &origin);
     for requests in 1..4 {
-        get(&service, "/").await;
+        serve(&mut service, request("GET", "/", &[])).await;
         assert_eq!(origin.calls(), 2 * requests);
         tokio::time::advance(secs(60)).await;
     }

@@ -332,6 +332,15 @@ where
     try_send(service, request).await.unwrap()
 }
 
+/// As a server does: makes the service ready, and calls that very one.
+pub(crate) async fn serve<S, B>(service: &mut S, request: Request<Body>) -> Reply
+where
+    S: Service<Request<Body>, Response = Response<B>, Error: fmt::Debug>,
+    B: HttpBody<Data = Bytes>,
+{
+    collect(service.ready().await.unwrap().call(request).await.unwrap()).await
+}
+
 pub(crate) async fn get<S, B>(service: &S, path: &str) -> Reply
 where
     S: Service<Request<Body>, Response = Response<B>, Error: fmt::Debug> + Clone,
