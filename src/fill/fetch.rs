@@ -193,6 +193,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
     fn note(&self, client: &request::Parts, decision: &Decision, rules: &Rules, begun: u64) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
+        // What answers one client's condition or range says nothing about the answer for others.
+        if why == Unshareable::Incomplete && is_conditional(&client.headers) {
+            return;
+        }
         let credentials = Credentials::of(&client.headers);
         // Who may not share an answer because of himself says nothing about the stored one.
         let supersedes =
