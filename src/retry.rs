@@ -204,17 +204,18 @@ where
     type Future = Sleep;
 
     fn retry(&mut self, _: &mut Request<ReqB>, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
-        let asked_for = match result {
-            Ok(response) if !may_recover(response) => None,
-            Ok(response) => Some(retry_after(response.headers(), SystemTime::now())),
-            Err(_) => Some(None),
-        };
-        let wait = match asked_for {
-            None => {
-                self.budget.deposit();
+        let wait = match result {
+            Ok(response) if may_recover(response) => {
+                self.next_wait(retry_after(response.headers(), SystemTime::now()))
+            }
+            Ok(response) => {
+                // What failed pays for no retry, and neither does what never reached the origin.
+                if !response.status().is_server_error() {
+                    self.budget.deposit();
+                }
                 None
             }
-            Some(asked_for) => self.next_wait(asked_for),
+            Err(_) => self.next_wait(None),
         };
         self.attempts += 1;
         let Some(wait) = wait else {

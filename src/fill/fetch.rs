@@ -169,13 +169,18 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
         let mut decision = decide(client, head.status, &head.headers, &rules, SystemTime::now());
-        // A stored error would take the place of what StaleIfError may serve instead of it.
-        let stored = self.asked.stored.as_ref().and_then(Option::as_ref);
-        let displaces = stored.is_some_and(|stored| stored.is_usable_on_error(Instant::now()));
-        if is_failure(head.status) && decision.store.is_some() && displaces {
+        if is_failure(head.status) && decision.store.is_some() && self.would_displace(client) {
             decision = Decision { sharing: Sharing::Failed { for_all: true }, store: None };
         }
         (decision, rules)
+    }
+
+    /// Whether a stored error would take the place of what StaleIfError may serve instead of it.
+    /// The store knows, also where nobody above has looked.
+    fn would_displace(&self, client: &request::Parts) -> bool {
+        let Some(resource) = self.store.get(&self.asked.key) else { return false };
+        let stored = resource.select(&client.headers, Credentials::of(&client.headers));
+        stored.is_some_and(|stored| stored.is_usable_on_error(Instant::now()))
     }
 
     fn is_too_large(&self, headers: &HeaderMap, body: &impl HttpBody) -> bool {
@@ -188,6 +193,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
     fn note(&self, client: &request::Parts, decision: &Decision, rules: &Rules, begun: u64) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
+        // What answers one client's condition or range says nothing about the answer for others.
+        if why == Unshareable::Incomplete && is_conditional(&client.headers) {
+            return;
+        }
         let credentials = Credentials::of(&client.headers);
         // Who may not share an answer because of himself says nothing about the stored one.
         let supersedes =

@@ -93,11 +93,13 @@ pub(crate) fn make_conditional(request: &mut HeaderMap, stored: &HeaderMap) {
 
 /// Updates a stored head from a 304 (RFC 9111 §3.2): every field that the 304 has replaces the
 /// stored one, but for the length, encoding, type and range of the content, which are those of
-/// the stored body.
+/// the stored body. A 304 without a `Date` was made now (RFC 9110 §6.6.1): counted from the old
+/// one, an `Expires` that has passed would be another lifetime.
 pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
     let kept =
         [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_TYPE, header::CONTENT_RANGE];
     stored.remove(header::AGE);
+    stored.remove(header::DATE);
     for name in update.keys().filter(|name| !kept.contains(name)) {
         stored.remove(name);
         for value in update.get_all(name) {
@@ -147,8 +149,14 @@ mod tests {
 
     #[test]
     fn a_304_replaces_fields_but_not_those_of_the_body() {
-        let mut stored =
-            map(&[("etag", "\"1\""), ("content-length", "5"), ("x", "old"), ("x", "older"), ("age", "9")]);
+        let mut stored = map(&[
+            ("etag", "\"1\""),
+            ("content-length", "5"),
+            ("x", "old"),
+            ("x", "older"),
+            ("age", "9"),
+            ("date", "old"),
+        ]);
         freshen(
             &mut stored,
             &map(&[("x", "new"), ("content-length", "0"), ("content-type", "no"), ("y", "1")]),

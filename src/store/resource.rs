@@ -91,7 +91,9 @@ impl Resource {
         }
         self.variants.retain(|variant| !same(variant));
         self.variants.truncate(MAX_VARIANTS - 1);
-        self.variants.insert(0, Arc::clone(response));
+        // A late answer with another `Vary` must not stand before a newer one that fits as well.
+        let newer = self.variants.partition_point(|variant| variant.begun() > response.begun());
+        self.variants.insert(newer, Arc::clone(response));
         if response.is_fresh(now) {
             self.markers.retain(|marker| !marker.credentials.admitted_to(response.terms().audience));
         }
