@@ -23,9 +23,9 @@
 //! The load is an open loop: requests have a schedule, and their latency counts from the moment
 //! they were due, so that waiting for a free connection counts. A request that failed counts with
 //! the time after which its client gave up. Shop, cache and clients have a thread each and talk
-//! HTTP/1.1 over loopback; what the machine cannot carry shows as a share below 100 % in the run
-//! with the layers, and `--rate` scales it down. With `--ttl 50ms` the shop is
-//! still 90 % idle.
+//! HTTP/1.1 over loopback. What the machine cannot carry shows as a share below 100 % in the run
+//! with the layers; `--rate` scales the load. With `--ttl 50ms` the shop is still 90 % idle, and
+//! with fewer `--seconds` the queue does not grow long enough for anybody to give up.
 
 mod cache;
 mod load;
