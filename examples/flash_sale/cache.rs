@@ -1,0 +1,78 @@
+//! The layers of this crate between the clients and the shop: a server, the stack, a client.
+
+use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
+
+use http::{Request, Response, StatusCode, Uri, request::Parts};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::{self, Client},
+    rt::{TokioExecutor, TokioIo},
+};
+use tokio::net::TcpListener;
+use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
+use tower_readthrough::{
+    BuildError, CacheKey, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughBody, RequestBody, Rules,
+    SharedError,
+};
+
+type Page = Response<ReadThroughBody<Incoming>>;
+pub(crate) type Stack = BoxCloneSyncService<Request<RequestBody<Incoming>>, Page, SharedError>;
+
+/// What the shop can do at a time, and no more.
+const ORIGIN_LIMIT: usize = 40;
+
+pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildError> {
+    let layers = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
+        .key(by_product)
+        .rules(Rules::new().fixed_ttl(ttl))
+        .origin_limit(OriginLimitLayer::new(ORIGIN_LIMIT))
+        .build()?;
+    let client: Client<_, RequestBody<Incoming>> = Client::builder(TokioExecutor::new()).build_http();
+    let client = client
+        .map_request(move |request| to_origin(request, origin))
+        // All who wait for the same page learn of the same error.
+        .map_err(|error: legacy::Error| SharedError::new(error));
+    Ok(BoxCloneSyncService::new(layers.layer(client)))
+}
+
+/// User and session change nothing on the page of a product.
+fn by_product(head: &Parts) -> Option<CacheKey> {
+    if head.uri.path() != "/get_fprod.php" {
+        return None;
+    }
+    let product = head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
+    Some(CacheKey::from_parts(["product", product]))
+}
+
+fn to_origin(
+    mut request: Request<RequestBody<Incoming>>,
+    origin: SocketAddr,
+) -> Request<RequestBody<Incoming>> {
+    let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+    let uri = Uri::builder().scheme("http").authority(origin.to_string()).path_and_query(path);
+    if let Ok(uri) = uri.build() {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+pub(crate) async fn serve(listener: std::net::TcpListener, stack: Stack) -> io::Result<()> {
+    let listener = TcpListener::from_std(listener)?;
+    loop {
+        let (stream, _) = listener.accept().await?;
+        stream.set_nodelay(true)?;
+        let stack = stack.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            // Always ready, as all layers here are.
+            let answer = stack.clone().call(request.map(RequestBody::new));
+            async { Ok::<_, Infallible>(answer.await.unwrap_or_else(|_| bad_gateway())) }
+        });
+        tokio::spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+    }
+}
+
+fn bad_gateway() -> Page {
+    let mut page = Response::new(ReadThroughBody::default());
+    *page.status_mut() = StatusCode::BAD_GATEWAY;
+    page
+}

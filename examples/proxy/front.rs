@@ -1,0 +1,165 @@
+//! The side that clients see: connections, and the answers that are nobody else's.
+
+use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+
+use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo, TokioTimer},
+    server::{conn::auto::Builder, graceful::GracefulShutdown},
+};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::Notify,
+    time::{sleep, timeout},
+};
+use tower::ServiceExt;
+use tower_readthrough::{CacheStatus, ReadThroughBody, RequestBody, SharedError};
+
+use crate::{headers, origin, stack::Stack};
+
+type Answer = Response<ReadThroughBody<Incoming>>;
+
+/// How long a client may take to send the head of a request, or to stay idle between two.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+const MAX_HEAD_BYTES: u32 = 64 << 10;
+const MAX_STREAMS: u32 = 200;
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
+const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// Answers until `shutdown` is ready, and then what is under way.
+pub(crate) async fn serve(listener: TcpListener, stack: Stack, shutdown: impl Future<Output = ()>) {
+    let server = server();
+    let graceful = GracefulShutdown::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, peer)) => connect(&server, &graceful, &stack, stream, peer),
+                Err(error) => recover(&error).await,
+            },
+            () = &mut shutdown => break,
+        }
+    }
+    drop(listener);
+    _ = timeout(SHUTDOWN_GRACE, graceful.shutdown()).await;
+}
+
+fn server() -> Builder<TokioExecutor> {
+    let mut server = Builder::new(TokioExecutor::new());
+    server
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES as usize);
+    server
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD_BYTES)
+        .keep_alive_interval(PING_INTERVAL);
+    server
+}
+
+fn connect(
+    server: &Builder<TokioExecutor>,
+    graceful: &GracefulShutdown,
+    stack: &Stack,
+    stream: TcpStream,
+    peer: SocketAddr,
+) {
+    // Answers are written in one go: waiting for more to send would only delay them.
+    _ = stream.set_nodelay(true);
+    let asked = Arc::new(Notify::new());
+    let service = service_fn({
+        let (asked, stack) = (Arc::clone(&asked), stack.clone());
+        move |request| {
+            asked.notify_one();
+            answer(stack.clone(), peer, request)
+        }
+    });
+    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        let mut connection = pin!(connection);
+        // Until it is known which version the client speaks, no other timeout runs.
+        tokio::select! {
+            _ = &mut connection => return,
+            asked = timeout(HEAD_TIMEOUT, asked.notified()) => if asked.is_err() { return },
+        }
+        // How it ended concerns the client alone.
+        _ = connection.await;
+    });
+}
+
+/// When the process runs out of file descriptors, trying again at once would only burn time.
+async fn recover(error: &io::Error) {
+    if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
+        sleep(Duration::from_millis(50)).await;
+    }
+}
+
+async fn answer(
+    stack: Stack,
+    peer: SocketAddr,
+    mut request: Request<Incoming>,
+) -> Result<Answer, Infallible> {
+    if let Some(status) = refusal(&request) {
+        return Ok(plain(status));
+    }
+    headers::from_client(&mut request, peer);
+    let mut answer = match stack.oneshot(request.map(RequestBody::new)).await {
+        Ok(answer) => answer,
+        Err(error) => plain(status_of(&error)),
+    };
+    let status = answer.extensions().get::<CacheStatus>();
+    if let Some(Ok(status)) =
+        status.map(|status| HeaderValue::try_from(format!("tower-readthrough; {status}")))
+    {
+        answer.headers_mut().append(CACHE_STATUS, status);
+    }
+    Ok(answer)
+}
+
+/// What no origin needs to be asked about.
+fn refusal<B>(request: &Request<B>) -> Option<StatusCode> {
+    if request.method() == Method::CONNECT {
+        return Some(StatusCode::NOT_IMPLEMENTED);
+    }
+    // RFC 9112 §3.2. Two hosts could be two different ones for the cache and the origin.
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    (hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11).then_some(StatusCode::BAD_REQUEST)
+}
+
+fn status_of(error: &SharedError) -> StatusCode {
+    let error = error.get_ref().downcast_ref::<origin::Error>();
+    error.map_or(StatusCode::BAD_GATEWAY, origin::Error::status)
+}
+
+fn plain(status: StatusCode) -> Answer {
+    let mut answer = Response::new(format!("{status}\n").into_bytes())
+        .map(|text| ReadThroughBody::from(bytes::Bytes::from(text)));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+    answer
+}
+
+/// Ready on Ctrl-C or SIGTERM.
+#[cfg(unix)]
+pub(crate) fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+/// Ready on Ctrl-C.
+#[cfg(not(unix))]
+pub(crate) fn shutdown_signal() -> io::Result<impl Future<Output = ()>> {
+    Ok(async { _ = tokio::signal::ctrl_c().await })
+}

@@ -1,0 +1,134 @@
+//! What happens to header fields on their way through.
+//!
+//! Requests are changed in front of the cache, except for their target: what the cache sees is
+//! then what the origin sees, and an answer that varies by a field is stored for the value that
+//! the origin went by. A client could otherwise name a selecting field in `Connection`, and have
+//! the answer to a request without it stored for those who send it.
+
+use std::net::SocketAddr;
+
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header,
+    uri::{Authority, Scheme},
+};
+
+const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    HeaderName::from_static("proxy-authentication-info"),
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Makes the fields of a client's request those of the request to the origin.
+pub(crate) fn from_client<B>(request: &mut Request<B>, peer: SocketAddr) {
+    let upgrade = wanted_upgrade(request);
+    let host = host(request);
+    let proto = if request.uri().scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" };
+    let via = match request.version() {
+        Version::HTTP_10 => "1.0 tower-readthrough",
+        Version::HTTP_2 => "2 tower-readthrough",
+        _ => "1.1 tower-readthrough",
+    };
+    let headers = request.headers_mut();
+    remove_hop_by_hop(headers);
+    if let Some(upgrade) = upgrade {
+        headers.insert(header::UPGRADE, upgrade);
+    }
+    join_cookies(headers);
+    append_peer(headers, peer);
+    headers.remove(FORWARDED);
+    headers.remove(X_FORWARDED_HOST);
+    if let Some(host) = host {
+        headers.insert(X_FORWARDED_HOST, host);
+    }
+    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
+    headers.append(header::VIA, HeaderValue::from_static(via));
+}
+
+/// An `Upgrade` that is left is wanted: asks the origin for it, and says so.
+pub(crate) fn ask_for_upgrade(headers: &mut HeaderMap) -> bool {
+    let wanted = headers.contains_key(header::UPGRADE);
+    if wanted {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    wanted
+}
+
+/// Makes the origin's answer ours, and says whether it switches protocols.
+pub(crate) fn from_origin<B>(response: &mut Response<B>) -> bool {
+    *response.version_mut() = Version::HTTP_11;
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    let headers = response.headers_mut();
+    let upgrade = headers.get(header::UPGRADE).cloned();
+    remove_hop_by_hop(headers);
+    if let (true, Some(upgrade)) = (upgraded, upgrade) {
+        headers.insert(header::UPGRADE, upgrade);
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+    }
+    upgraded
+}
+
+/// HTTP/1.1 alone can switch to something else, if both fields say so (RFC 9110 §7.8). To HTTP/2
+/// it is not worth it: `curl --http2` asks for that on every request, and would get no hits.
+fn wanted_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
+    let is_named = list(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
+    let to_http2 = list(headers, &header::UPGRADE).any(|name| name.eq_ignore_ascii_case(b"h2c"));
+    if request.version() != Version::HTTP_11 || !is_named || to_http2 {
+        return None;
+    }
+    headers.get(header::UPGRADE).cloned()
+}
+
+/// The authority that the client asked for: the URI's wins (RFC 9112 §3.2.2).
+fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
+    match request.uri().authority().map(Authority::as_str) {
+        Some(authority) => HeaderValue::from_str(authority).ok(),
+        None => request.headers().get(header::HOST).cloned(),
+    }
+}
+
+fn remove_hop_by_hop(headers: &mut HeaderMap) {
+    let named: Vec<HeaderName> =
+        list(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
+    for name in HOP_BY_HOP.iter().chain(&named) {
+        headers.remove(name);
+    }
+}
+
+/// HTTP/2 may send cookies in several fields, HTTP/1 may not (RFC 9113 §8.2.3).
+fn join_cookies(headers: &mut HeaderMap) {
+    if headers.get_all(header::COOKIE).iter().nth(1).is_some() {
+        set_joined(headers, header::COOKIE, b"; ", None);
+    }
+}
+
+fn append_peer(headers: &mut HeaderMap, peer: SocketAddr) {
+    let peer = peer.ip().to_canonical().to_string();
+    set_joined(headers, X_FORWARDED_FOR, b", ", Some(peer.as_bytes()));
+}
+
+/// Makes all values of a field, and perhaps a further one, a single value.
+fn set_joined(headers: &mut HeaderMap, name: HeaderName, separator: &[u8], further: Option<&[u8]>) {
+    let values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
+    let joined = values.chain(further).collect::<Vec<_>>().join(separator);
+    if let Ok(joined) = HeaderValue::from_bytes(&joined) {
+        headers.insert(name, joined);
+    }
+}
+
+/// The members of a field that is a list.
+fn list<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    let lines = headers.get_all(name).iter();
+    lines.flat_map(|line| line.as_bytes().split(|byte| *byte == b',')).map(<[u8]>::trim_ascii)
+}

@@ -1,0 +1,96 @@
+//! A caching reverse proxy.
+//!
+//! ```text
+//! cargo run --release --example proxy -- --origin http://127.0.0.1:9000 --default-ttl 10s
+//! ```
+//!
+//! In front it speaks HTTP/1.1 and HTTP/2 (h2c), behind it HTTP/1.1 over a pool of connections.
+//! It speaks no TLS: put a terminator in front of it, and the origin into the same network.
+//!
+//! * **What is stored.** What the origin's `Cache-Control` or `Expires` allows. `--default-ttl`
+//!   adds answers that say nothing about it; `--force-ttl` overrules what they say. The two
+//!   exclude each other. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
+//!   (the last one unless `--store-set-cookie`). Every answer says how it came about in a
+//!   `Cache-Status` field (RFC 9211).
+//! * **When the origin fails**, an answer past its time is served for as long as
+//!   `--stale-if-error` says (default: one hour). If there is none: 502 when the origin cannot be
+//!   reached or breaks off, 504 when it takes longer than `--origin-timeout` to send the head of
+//!   its answer. An upload that moves is not late. A body that breaks off later cuts the
+//!   connection to the client.
+//! * **Host policy.** The origin sees its own authority in `Host`, and the one that the client
+//!   asked for in `X-Forwarded-Host`. `X-Forwarded-For` is appended to. `X-Forwarded-Host` and
+//!   `X-Forwarded-Proto` of the client are replaced and `Forwarded` is removed, so that nobody can
+//!   have the links of a page that is stored for all point to himself.
+//! * **Fields of the connection** (RFC 9110 §7.6.1), those named in `Connection` included, end
+//!   here in both directions; `TE` too.
+//! * **Upgrades** (WebSocket) pass through, over HTTP/1.1. They do not count for
+//!   `--origin-limit` once they are established, and end with the program.
+//!
+//! SIGTERM and Ctrl-C end it: no new connections, and ten seconds for what is under way.
+
+mod front;
+mod headers;
+mod origin;
+mod stack;
+
+use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+
+use clap::Parser;
+use http::uri::Authority;
+use tokio::net::TcpListener;
+
+/// A caching reverse proxy. DUR is a duration such as 50ms, 10s or 1h.
+#[derive(Parser)]
+struct Args {
+    /// Where to listen; port 0 lets the system choose.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
+    listen: SocketAddr,
+    /// Whom to ask: http://HOST[:PORT].
+    #[arg(long, value_name = "URL", value_parser = origin::parse_url)]
+    origin: Authority,
+    /// How long the origin may take to connect and answer.
+    #[arg(long, value_name = "DUR", default_value = "30s", value_parser = humantime::parse_duration)]
+    origin_timeout: Duration,
+    /// How long answers stay fresh that do not say it themselves.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, conflicts_with = "force_ttl")]
+    default_ttl: Option<Duration>,
+    /// How long all answers stay fresh, whatever they say.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    force_ttl: Option<Duration>,
+    /// How much memory stored answers may take.
+    #[arg(long, value_name = "N", default_value_t = 256 << 20)]
+    max_bytes: u64,
+    /// How long past its time an answer may be served while the origin fails.
+    #[arg(long, value_name = "DUR", default_value = "1h", value_parser = humantime::parse_duration)]
+    stale_if_error: Duration,
+    /// How often a request is tried again if that can do no harm; 0: never.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    retries: u32,
+    /// How many requests may be under way at the origin.
+    #[arg(long, value_name = "N")]
+    origin_limit: Option<usize>,
+    /// Store answers with Set-Cookie: every client gets the same cookie.
+    #[arg(long)]
+    store_set_cookie: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(Args::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(args: Args) -> Result<(), Box<dyn Error>> {
+    let stack = stack::build(&args)?;
+    let listener = TcpListener::bind(args.listen)
+        .await
+        .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
+    println!("listening on http://{}", listener.local_addr()?);
+    front::serve(listener, stack, front::shutdown_signal()?).await;
+    Ok(())
+}

@@ -1,0 +1,59 @@
+//! The cache between front and origin.
+
+use std::time::Duration;
+
+use hyper::body::Incoming;
+use tower::{Layer, ServiceExt, util::MapErr};
+use tower_readthrough::{
+    BuildError, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughService, RequestBody, RetryPolicy,
+    Rules, SharedError,
+};
+
+use crate::{
+    Args,
+    origin::{self, Origin},
+};
+
+/// The body of every request here.
+pub(crate) type ReqBody = RequestBody<Incoming>;
+
+/// A cheap handle to the one cache.
+pub(crate) type Stack = ReadThroughService<SharedOrigin, MemoryStore>;
+
+/// The client's error cannot be cloned, but all who wait for one fetch have to learn of it.
+type SharedOrigin = MapErr<Origin, fn(origin::Error) -> SharedError>;
+
+/// No attempt begins later than this after the first one.
+const RETRY_DEADLINE: Duration = Duration::from_secs(10);
+
+pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
+    // All attempts together, waiting for `--origin-limit` included: the origin's timeout is to
+    // decide, not the cache's.
+    let patience = args.origin_timeout.saturating_add(RETRY_DEADLINE + Duration::from_secs(5));
+    let mut cache = ReadThrough::new(MemoryStore::with_capacity_bytes(args.max_bytes))
+        .rules(rules(args))
+        .retry(retry(args.retries))
+        .lookup(|lookup| lookup.refresh_deadline(patience))
+        .coalesce(|coalesce| coalesce.max_wait(patience).max_flight_age(patience));
+    if let Some(limit) = args.origin_limit {
+        cache = cache.origin_limit(OriginLimitLayer::new(limit));
+    }
+    let origin = Origin::new(args.origin.clone(), args.origin_timeout);
+    Ok(cache.build()?.layer(origin.map_err(SharedError::new as fn(_) -> _)))
+}
+
+fn rules(args: &Args) -> Rules {
+    let rules = Rules::new().stale_if_error_for(args.stale_if_error).store_set_cookie(args.store_set_cookie);
+    match (args.default_ttl, args.force_ttl) {
+        (_, Some(ttl)) => rules.fixed_ttl(ttl),
+        (Some(ttl), None) => rules.default_ttl(ttl),
+        (None, None) => rules,
+    }
+}
+
+fn retry(retries: u32) -> RetryPolicy {
+    match retries {
+        0 => RetryPolicy::never(),
+        _ => RetryPolicy::new().max_retries(retries).deadline(RETRY_DEADLINE),
+    }
+}

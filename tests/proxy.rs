@@ -1,0 +1,375 @@
+//! The `proxy` example as a program, over real sockets.
+//!
+//! `cargo test` builds the examples before it runs this. With `--test proxy` alone, build it
+//! first: `cargo build --example proxy`.
+
+#![allow(clippy::unwrap_used)]
+
+use std::{
+    convert::Infallible,
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    process::{Output, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderName, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::{TcpListener, TcpStream},
+    process::{Child, Command},
+    task::{JoinHandle, JoinSet},
+};
+
+/// Says what it was asked, and counts.
+struct Origin {
+    addr: SocketAddr,
+    calls: Arc<AtomicU32>,
+    task: JoinHandle<()>,
+}
+
+impl Origin {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let addr = listener.local_addr().unwrap();
+        let calls = Arc::new(AtomicU32::new(0));
+        let counter = Arc::clone(&calls);
+        let task = tokio::spawn(async move {
+            // Dropped with the task, so that connections end with it.
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let counter = Arc::clone(&counter);
+                let service = service_fn(move |request| {
+                    counter.fetch_add(1, Ordering::SeqCst);
+                    answer(request)
+                });
+                let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
+                connections.spawn(connection.with_upgrades());
+            }
+        });
+        Self { addr, calls, task }
+    }
+
+    fn calls(&self) -> u32 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    async fn kill(self) {
+        self.task.abort();
+        _ = self.task.await;
+    }
+}
+
+async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>, Infallible> {
+    if request.uri().path() == "/never" {
+        std::future::pending::<()>().await;
+    }
+    if request.uri().path() == "/upgrade" {
+        return Ok(upgrade(&mut request));
+    }
+    let body = request.body_mut().collect().await.unwrap().to_bytes();
+    let fields =
+        request.headers().iter().map(|(name, value)| json!([name.as_str(), value.to_str().unwrap()]));
+    let echo = json!({
+        "method": request.method().as_str(),
+        "target": request.uri().to_string(),
+        "fields": fields.collect::<Vec<_>>(),
+        "body": std::str::from_utf8(&body).unwrap(),
+    });
+    let response = Response::builder()
+        .header("connection", "x-hop")
+        .header("x-hop", "1")
+        .header("keep-alive", "timeout=5")
+        .header("proxy-authenticate", "Basic")
+        .header("x-end", "1")
+        .header("vary", "x-lang")
+        .body(Full::from(echo.to_string()));
+    Ok(response.unwrap())
+}
+
+/// Sends everything back, from then on.
+fn upgrade(request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
+    let protocol = request.headers()["upgrade"].clone();
+    let upgraded = hyper::upgrade::on(request);
+    tokio::spawn(async move {
+        let (mut read, mut write) = tokio::io::split(TokioIo::new(upgraded.await.unwrap()));
+        _ = tokio::io::copy(&mut read, &mut write).await;
+    });
+    let response = Response::builder()
+        .status(StatusCode::SWITCHING_PROTOCOLS)
+        .header("connection", "upgrade")
+        .header("upgrade", protocol);
+    response.body(Full::default()).unwrap()
+}
+
+/// The program under test; killed when dropped.
+struct Proxy {
+    addr: SocketAddr,
+    child: Child,
+}
+
+fn command(origin: SocketAddr, args: &[&str]) -> Command {
+    let test = std::env::current_exe().unwrap();
+    let target: PathBuf = test.ancestors().nth(2).unwrap().into();
+    let program = target.join("examples").join(format!("proxy{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "run `cargo build --example proxy` first");
+    let mut command = Command::new(program);
+    command.args(["--listen", "127.0.0.1:0", "--origin", &format!("http://{origin}")]).args(args);
+    command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+impl Proxy {
+    async fn start(origin: SocketAddr, args: &[&str]) -> Self {
+        let mut child = command(origin, args).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
+        let addr = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
+        Self { addr, child }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.addr)
+    }
+
+    async fn get(&self, path: &str) -> reqwest::Response {
+        reqwest::get(self.url(path)).await.unwrap()
+    }
+}
+
+async fn echo(response: reqwest::Response) -> Value {
+    serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
+}
+
+fn field<'a>(echo: &'a Value, name: &str) -> Vec<&'a str> {
+    let fields = echo["fields"].as_array().unwrap().iter();
+    fields.filter(|field| field[0] == name).map(|field| field[1].as_str().unwrap()).collect()
+}
+
+fn cache_status(response: &reqwest::Response) -> &str {
+    response.headers().get("cache-status").map_or("", |status| status.to_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_miss_is_followed_by_hits_in_both_versions() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+
+    let miss = proxy.get("/a?b=c").await;
+    assert_eq!(cache_status(&miss), "tower-readthrough; fwd=uri-miss; stored");
+    let miss = echo(miss).await;
+    assert_eq!(miss["target"], "/a?b=c");
+
+    let hit = proxy.get("/a?b=c").await;
+    assert_eq!(cache_status(&hit), "tower-readthrough; hit");
+    assert_eq!(echo(hit).await, miss);
+
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let hit = http2.get(proxy.url("/a?b=c")).send().await.unwrap();
+    assert_eq!(hit.version(), http::Version::HTTP_2);
+    assert_eq!(cache_status(&hit), "tower-readthrough; hit");
+    assert_eq!(echo(hit).await, miss);
+
+    let head = http2.head(proxy.url("/a?b=c")).send().await.unwrap();
+    assert_eq!(cache_status(&head), "tower-readthrough; hit");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test]
+async fn fields_of_a_connection_end_with_it() {
+    let origin = Origin::start().await;
+    // Stored or not: the cache strips what it stores, too.
+    for args in [&[][..], &["--default-ttl", "1h"]] {
+        let proxy = Proxy::start(origin.addr, args).await;
+        let names = ["x-secret", "te", "keep-alive", "proxy-connection", "proxy-authorization", "upgrade"];
+        let mut request = reqwest::Client::new().get(proxy.url("/")).header("connection", "X-Secret");
+        for name in names {
+            request = request.header(name, "h2c");
+        }
+        let response = request.header("x-kept", "1").send().await.unwrap();
+        for name in ["connection", "x-hop", "keep-alive", "proxy-authenticate"] {
+            assert!(!response.headers().contains_key(name), "{name}");
+        }
+        assert_eq!(response.headers()["x-end"], "1");
+        let echo = echo(response).await;
+        for name in names.iter().chain(&["connection", "transfer-encoding"]) {
+            assert_eq!(field(&echo, name), Vec::<&str>::new(), "{name}");
+        }
+        assert_eq!(field(&echo, "x-kept"), ["1"]);
+    }
+}
+
+#[tokio::test]
+async fn a_variant_is_stored_for_what_the_origin_saw() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    let get = || reqwest::Client::new().get(proxy.url("/")).header("x-lang", "de");
+    let hidden = get().header("connection", "x-lang").send().await.unwrap();
+    assert_eq!(field(&echo(hidden).await, "x-lang"), Vec::<&str>::new());
+    let german = get().send().await.unwrap();
+    assert_eq!(field(&echo(german).await, "x-lang"), ["de"]);
+}
+
+#[tokio::test]
+async fn the_origin_learns_who_asked_for_what() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &[]).await;
+    let echo = echo(proxy.get("/").await).await;
+    assert_eq!(field(&echo, "host"), [origin.addr.to_string()]);
+    assert_eq!(field(&echo, "x-forwarded-for"), ["127.0.0.1"]);
+    assert_eq!(field(&echo, "x-forwarded-host"), [proxy.addr.to_string()]);
+    assert_eq!(field(&echo, "x-forwarded-proto"), ["http"]);
+    assert_eq!(field(&echo, "via"), ["1.1 tower-readthrough"]);
+}
+
+#[tokio::test]
+async fn what_a_client_claims_about_itself_is_appended_to_or_replaced() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &[]).await;
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let mut request = http2.get(proxy.url("/"));
+    for (name, value) in [
+        ("x-forwarded-for", "192.0.2.1"),
+        ("x-forwarded-for", "192.0.2.2"),
+        ("x-forwarded-host", "evil.example"),
+        ("x-forwarded-proto", "gopher"),
+        ("forwarded", "host=evil.example"),
+        ("via", "1.0 fred"),
+        ("cookie", "a=1"),
+        ("cookie", "b=2"),
+    ] {
+        request = request.header(HeaderName::from_static(name), value);
+    }
+    let echo = echo(request.send().await.unwrap()).await;
+    assert_eq!(field(&echo, "x-forwarded-for"), ["192.0.2.1, 192.0.2.2, 127.0.0.1"]);
+    assert_eq!(field(&echo, "x-forwarded-host"), [proxy.addr.to_string()]);
+    assert_eq!(field(&echo, "x-forwarded-proto"), ["http"]);
+    assert_eq!(field(&echo, "forwarded"), Vec::<&str>::new());
+    assert_eq!(field(&echo, "via"), ["1.0 fred", "2 tower-readthrough"]);
+    assert_eq!(field(&echo, "cookie"), ["a=1; b=2"]);
+}
+
+#[tokio::test]
+async fn a_post_passes_with_its_body() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--force-ttl", "1h"]).await;
+    for calls in 1..=2 {
+        let request = reqwest::Client::new().post(proxy.url("/form")).body("hello");
+        let echo = echo(request.send().await.unwrap()).await;
+        assert_eq!((&echo["method"], &echo["body"]), (&json!("POST"), &json!("hello")));
+        assert_eq!(field(&echo, "content-length"), ["5"]);
+        assert_eq!(origin.calls(), calls);
+    }
+}
+
+#[tokio::test]
+async fn a_dead_origin_means_502_or_what_is_stale() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1ms", "--retries", "0"]).await;
+    let first = echo(proxy.get("/").await).await;
+    origin.kill().await;
+
+    // The first ones may still find it fresh.
+    let stale = loop {
+        let response = proxy.get("/").await;
+        assert_eq!(response.status(), StatusCode::OK);
+        if cache_status(&response) == "tower-readthrough; hit; detail=stale-if-error" {
+            break response;
+        }
+    };
+    assert_eq!(echo(stale).await, first);
+
+    assert_eq!(proxy.get("/unknown").await.status(), StatusCode::BAD_GATEWAY);
+    let post = reqwest::Client::new().post(proxy.url("/")).body("hello").send().await.unwrap();
+    assert_eq!(post.status(), StatusCode::BAD_GATEWAY);
+}
+
+#[tokio::test]
+async fn a_silent_origin_means_504() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--origin-timeout", "50ms", "--retries", "0"]).await;
+    assert_eq!(proxy.get("/never").await.status(), StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test]
+async fn an_upgrade_passes_through() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--force-ttl", "1h"]).await;
+    let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+    let request = "GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: chat\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101 "), "{head}");
+    assert!(head.contains("\r\nupgrade: chat\r\n"), "{head}");
+
+    stream.write_all(b"hello").await.unwrap();
+    let mut echo = [0; 5];
+    stream.read_exact(&mut echo).await.unwrap();
+    assert_eq!(&echo, b"hello");
+}
+
+#[tokio::test]
+async fn a_request_without_or_with_two_hosts_is_refused() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &[]).await;
+    for hosts in ["", "host: a\r\nhost: b\r\n"] {
+        let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+        stream.write_all(format!("GET / HTTP/1.1\r\n{hosts}\r\n").as_bytes()).await.unwrap();
+        let head = read_head(&mut stream).await;
+        assert!(head.starts_with("HTTP/1.1 400 "), "{head}");
+    }
+    assert_eq!(origin.calls(), 0);
+}
+
+async fn read_head(stream: &mut TcpStream) -> String {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(stream.read_u8().await.unwrap());
+    }
+    String::from_utf8(head).unwrap()
+}
+
+#[tokio::test]
+async fn what_cannot_work_is_refused_with_a_reason() {
+    let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
+    for (args, reason) in [
+        (&["--default-ttl", "0s"][..], "`default_ttl` is zero"),
+        (&["--max-bytes", "0"], "the store holds nothing"),
+        (&["--origin-limit", "0"], "nothing ever reaches the origin"),
+        (&["--default-ttl", "1s", "--force-ttl", "1s"], "cannot be used with"),
+    ] {
+        let output: io::Result<Output> = command(nowhere, args).output().await;
+        let Output { status, stderr, .. } = output.unwrap();
+        let stderr = String::from_utf8(stderr).unwrap();
+        assert!(!status.success() && stderr.contains(reason), "{args:?}: {stderr}");
+    }
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_request_under_way_survives_the_shutdown() {
+    let origin = Origin::start().await;
+    let args = ["--origin-timeout", "500ms", "--retries", "0"];
+    let mut proxy = Proxy::start(origin.addr, &args).await;
+    let calls = Arc::clone(&origin.calls);
+    let url = proxy.url("/never");
+    let request = tokio::spawn(reqwest::get(url));
+    while calls.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    let id = proxy.child.id().unwrap().to_string();
+    assert!(Command::new("kill").args(["-TERM", &id]).status().await.unwrap().success());
+    let response = tokio::time::timeout(Duration::from_secs(5), request).await.unwrap().unwrap().unwrap();
+    assert_eq!(response.status(), StatusCode::GATEWAY_TIMEOUT);
+    assert!(proxy.child.wait().await.unwrap().success());
+}
