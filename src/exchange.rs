@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
@@ -74,9 +74,19 @@ impl Asked {
 /// Who may share an answer: in the response's extensions, put there by `Fill`.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
-    Shareable { selection: Option<Selection>, audience: Credentials, fresh_until: Instant, begun: u64 },
+    Shareable {
+        selection: Option<Selection>,
+        audience: Credentials,
+        fresh_until: Instant,
+        begun: u64,
+        /// Fields that are for the one alone who asked.
+        withheld: Vec<HeaderName>,
+    },
     Unshareable(Unshareable),
-    Failed { selection: Option<Selection>, for_all: bool },
+    Failed {
+        selection: Option<Selection>,
+        for_all: bool,
+    },
 }
 
 /// When the attempt began that led to this response: in its extensions, put there by whoever

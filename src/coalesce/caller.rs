@@ -3,7 +3,7 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Extensions, HeaderValue, Method, Request, Response, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 use tower::ServiceExt;
@@ -20,6 +20,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, Refused, Verdict},
     http::{
+        fields::remove_hop_by_hop,
         freshness::after,
         storing::{Credentials, Unshareable},
         vary::Selection,
@@ -105,7 +106,7 @@ where
         self.settings.executor.spawn(drive.run(fetch));
         match delivery.await {
             Ok(Delivery::Own(response)) => Ok(response.map(Body::inner)),
-            Ok(Delivery::Shared(extensions)) => Ok(share_with_leader(caller, *extensions)),
+            Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, *head)),
             Ok(Delivery::Error(error)) => Err(error),
             Ok(Delivery::Panic(payload)) => resume_unwind(payload),
             Err(_) => {
@@ -169,17 +170,14 @@ fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     response
 }
 
-fn share_with_leader<B>(caller: Caller, extensions: Extensions) -> Response<Body<B>> {
-    let flight = Arc::clone(caller.flight());
-    match flight.outcome() {
-        Some(Outcome::Head(head)) => {
-            let mut response = answer(head, caller);
-            *response.extensions_mut() = extensions;
-            response
-        }
-        // The head is there before it is delivered.
-        _ => Refused::FetchAborted.to_response(RETRY_AFTER),
-    }
+/// The head as it came, but for what belongs to the connection.
+fn share_with_leader<B>(caller: Caller, mut head: response::Parts) -> Response<Body<B>> {
+    remove_hop_by_hop(&mut head.headers);
+    let size = match caller.flight().outcome() {
+        Some(Outcome::Head(shared)) => shared.size,
+        _ => None,
+    };
+    Response::from_parts(head, Body::shared(Reader::new(caller, size)))
 }
 
 fn answer<B>(head: &Head, caller: Caller) -> Response<Body<B>> {

@@ -7,7 +7,7 @@ use futures_util::{
     FutureExt,
     future::{Either, select},
 };
-use http::{Extensions, Response, request::Parts};
+use http::{Response, request::Parts, response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
@@ -21,9 +21,9 @@ use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict, selection},
     http::{
-        fields::remove_hop_by_hop,
+        fields::{remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
-        storing::{Credentials, Sharing, decide},
+        storing::{CDN_CACHE_CONTROL, Credentials, Sharing, decide},
     },
     status::{CacheStatus, Forward},
 };
@@ -32,8 +32,8 @@ use crate::{
 pub(super) enum Delivery<B, E> {
     /// The answer is for him alone.
     Own(Response<B>),
-    /// He reads the log like all others; these are the extensions of the answer.
-    Shared(Box<Extensions>),
+    /// He reads the log like all others, under the head as it came.
+    Shared(Box<response::Parts>),
     Error(E),
     Panic(Box<dyn Any + Send>),
 }
@@ -90,7 +90,7 @@ where
             flight.end(Ok(()));
         }
         flight.settle(Outcome::Head(head));
-        _ = self.leader.send(Delivery::Shared(Box::new(parts.extensions)));
+        _ = self.leader.send(Delivery::Shared(Box::new(parts)));
         let pumped = AssertUnwindSafe(pump(flight, &self.seat, &self.settings, body)).catch_unwind().await;
         flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
     }
@@ -101,7 +101,7 @@ where
         }
         let now = std::time::SystemTime::now();
         let (headers, rules) = (response.headers(), &self.settings.rules);
-        let decision = decide(&self.request, response.status(), headers, rules, now);
+        let decision = decide(&self.request, response.status(), headers, rules, &[CDN_CACHE_CONTROL], now);
         let selection = selection(headers, &self.request.headers);
         match decision.sharing {
             Sharing::Unshareable(why) => Verdict::Unshareable(why),
@@ -114,6 +114,7 @@ where
                     audience: decision.store.map_or_else(Credentials::default, |terms| terms.audience),
                     fresh_until: after(Instant::now(), fresh_for.saturating_sub(age)),
                     begun: 0,
+                    withheld: decision.withheld,
                 }
             }
         }
@@ -138,6 +139,9 @@ impl Settings {
 fn shared_head<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Head {
     let mut headers = response.headers().clone();
     remove_hop_by_hop(&mut headers);
+    if let Verdict::Shareable { withheld, .. } = &verdict {
+        remove_all(&mut headers, |name| withheld.contains(name));
+    }
     Head {
         status: response.status(),
         version: response.version(),

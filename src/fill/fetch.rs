@@ -11,6 +11,7 @@ use tower_service::Service;
 
 use super::{
     Policy,
+    layer::Targets,
     recorder::{Pending, Recorder},
 };
 use crate::{
@@ -18,6 +19,7 @@ use crate::{
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
         conditions::{freshen, has_validator, is_conditional, make_conditional},
+        fields::remove_all,
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Terms, Unshareable, decide, is_failure},
         vary::Selection,
@@ -30,6 +32,7 @@ pub(super) struct Fetch<St, P> {
     pub(super) store: St,
     pub(super) policy: Arc<P>,
     pub(super) rules: Rules,
+    pub(super) targets: Targets,
     pub(super) asked: Asked,
 }
 
@@ -84,6 +87,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             audience: stored.terms().audience,
             fresh_until: stored.fresh_until(),
             begun: stored.begun(),
+            withheld: Vec::new(),
         });
         response.extensions_mut().insert(CacheStatus::hit());
         response
@@ -119,6 +123,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.status = stale.status();
 
         let (decision, rules) = self.decide(client, &head);
+        self.targets.strip(&mut head.headers);
+        remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         let selection = selection(&head.headers, &client.headers);
         let (body, trailers) = (stale.body().clone(), stale.trailers().cloned());
         let terms = decision.store.unwrap_or(Terms::NONE);
@@ -139,24 +145,22 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        let (head, body) = response.into_parts();
+        let (mut head, body) = response.into_parts();
         let (mut decision, rules) = self.decide(client, &head);
         if decision.store.is_some() && self.is_too_large(&head.headers, &body) {
             self.store.refused();
-            decision = Decision { sharing: Sharing::Unshareable(Unshareable::TooLarge), store: None };
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         self.note(client, &decision, &rules, origin.begun);
         let selection = selection(&head.headers, &client.headers);
+        self.targets.strip(&mut head.headers);
         let body = match decision.store {
             None => Body::inner(body),
             Some(terms) => {
-                let pending = Pending {
-                    status: head.status,
-                    headers: head.headers.clone(),
-                    selection: selection.clone(),
-                    terms,
-                    origin,
-                };
+                let mut headers = head.headers.clone();
+                remove_all(&mut headers, |name| decision.withheld.contains(name));
+                let pending =
+                    Pending { status: head.status, headers, selection: selection.clone(), terms, origin };
                 let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
                 Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
             }
@@ -168,9 +172,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
-        let mut decision = decide(client, head.status, &head.headers, &rules, SystemTime::now());
+        let mut decision =
+            decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
         if is_failure(head.status) && decision.store.is_some() && self.would_displace(client) {
-            decision = Decision { sharing: Sharing::Failed { for_all: true }, store: None };
+            decision = Decision::not_stored(Sharing::Failed { for_all: true });
         }
         (decision, rules)
     }
@@ -230,6 +235,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 audience: terms.map_or_else(Credentials::default, |terms| terms.audience),
                 fresh_until: terms.map_or(origin.received_at, |terms| origin.fresh_until(terms)),
                 begun: origin.begun,
+                withheld: decision.withheld.clone(),
             },
         };
         let mut status = CacheStatus::forwarded(self.asked.why).stored(terms.is_some());

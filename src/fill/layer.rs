@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -15,7 +15,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::Asked,
     future::ResponseFuture,
-    http::rules::Rules,
+    http::{fields::remove_all, rules::Rules, storing::CDN_CACHE_CONTROL},
     store::Store,
 };
 
@@ -25,12 +25,29 @@ pub struct FillLayer<St, P = ()> {
     store: St,
     rules: Rules,
     policy: Arc<P>,
+    targets: Targets,
+}
+
+/// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
+#[derive(Clone, Debug)]
+pub(super) struct Targets {
+    pub(super) names: Arc<[HeaderName]>,
+    are_stripped: bool,
+}
+
+impl Targets {
+    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+        if self.are_stripped {
+            remove_all(headers, |name| self.names.contains(name));
+        }
+    }
 }
 
 impl<St: Store> FillLayer<St> {
     /// Fills this store by the default [`Rules`].
     pub fn new(store: St) -> Self {
-        Self { store, rules: Rules::new(), policy: Arc::new(()) }
+        let targets = Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false };
+        Self { store, rules: Rules::new(), policy: Arc::new(()), targets }
     }
 }
 
@@ -45,7 +62,24 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// Decides for each answer. Default: the rules as they are.
     #[must_use]
     pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
-        FillLayer { store: self.store, rules: self.rules, policy: Arc::new(policy) }
+        FillLayer { store: self.store, rules: self.rules, policy: Arc::new(policy), targets: self.targets }
+    }
+
+    /// The targeted fields that speak to this cache, the most specific first: the first valid one
+    /// takes the place of `Cache-Control` and `Expires` (RFC 9213 §2.2). Default:
+    /// `CDN-Cache-Control` alone; none switches them off.
+    #[must_use]
+    pub fn targets(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
+        self.targets.names = fields.into_iter().collect();
+        self
+    }
+
+    /// Removes the targeted fields from answers, so that caches farther on do not see what was
+    /// meant for this one. Default: they are forwarded, for caches they are meant for as well.
+    #[must_use]
+    pub fn strip_targets(mut self, strip: bool) -> Self {
+        self.targets.are_stripped = strip;
+        self
     }
 }
 
@@ -59,7 +93,8 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
     type Service = Fill<S, St, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let layer = Self { store: self.store.clone(), rules: self.rules, policy: Arc::clone(&self.policy) };
+        let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
+        let layer = Self { store, rules: self.rules, policy, targets: self.targets.clone() };
         Fill { inner, layer: Arc::new(layer) }
     }
 }
@@ -110,7 +145,8 @@ where
             Some(asked) => {
                 let rules = head.extensions.get::<Rules>().copied().unwrap_or(self.layer.rules);
                 let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
-                ResponseFuture::boxed(Fetch { store, policy, rules, asked }.run(inner, head, body))
+                let targets = self.layer.targets.clone();
+                ResponseFuture::boxed(Fetch { store, policy, rules, targets, asked }.run(inner, head, body))
             }
         }
     }

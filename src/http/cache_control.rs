@@ -1,17 +1,16 @@
-//! `Cache-Control` of a response (RFC 9111 §5.2.2, RFC 5861).
+//! `Cache-Control` of responses (RFC 9111 §5.2.2, RFC 5861, RFC 8246) and of requests (§5.2.1),
+//! and the targeted fields that may take its place (RFC 9213).
 
 use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, header};
+use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
 /// The longest lifetime that is told apart: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
 pub(crate) const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
 
-/// The directives that mean something to a shared cache.
-///
-/// `private` and `no-cache` with field names count as if they had none, which RFC 9111
-/// §5.2.2.4 and §5.2.2.7 allow: it is the stricter reading.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// The directives of a response that mean something to a shared cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CacheControl {
     pub(crate) no_store: bool,
     pub(crate) no_cache: bool,
@@ -19,21 +18,66 @@ pub(crate) struct CacheControl {
     pub(crate) public: bool,
     pub(crate) must_revalidate: bool,
     pub(crate) proxy_revalidate: bool,
+    pub(crate) must_understand: bool,
     pub(crate) max_age: Option<Duration>,
     pub(crate) s_maxage: Option<Duration>,
     pub(crate) stale_while_revalidate: Option<Duration>,
     pub(crate) stale_if_error: Option<Duration>,
+    /// The fields that `no-cache` and `private` name, which no other client may get
+    /// (§5.2.2.4, §5.2.2.7). Without names these directives are about the whole response.
+    pub(crate) withheld: Vec<HeaderName>,
+    /// Whether a targeted field said all this: then `Cache-Control` and `Expires` count for nothing.
+    pub(crate) is_targeted: bool,
 }
 
 impl CacheControl {
-    pub(crate) fn parse(headers: &HeaderMap) -> Self {
+    /// What the first valid field of `targets` says, else `Cache-Control` (RFC 9213 §2.2).
+    pub(crate) fn of(headers: &HeaderMap, targets: &[HeaderName]) -> Self {
+        targets.iter().find_map(|name| Self::targeted(headers, name)).unwrap_or_else(|| Self::parse(headers))
+    }
+
+    fn parse(headers: &HeaderMap) -> Self {
         let mut parsed = Self::default();
         for line in headers.get_all(header::CACHE_CONTROL) {
             for directive in split_list(line.as_bytes()) {
-                parsed.take(directive);
+                let (name, argument) = name_and_argument(directive);
+                parsed.take(&name, argument);
             }
         }
         parsed
+    }
+
+    /// A structured field (RFC 9213 §2.1). One that is empty or cannot be parsed is ignored as a
+    /// whole, and so is a member of the wrong type.
+    fn targeted(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let mut lines = headers.get_all(name).iter().map(|line| line.as_bytes()).peekable();
+        lines.peek()?;
+        let joined = lines.collect::<Vec<_>>().join(&b", "[..]);
+        let members: Dictionary = Parser::new(&joined).parse().ok()?;
+        if members.is_empty() {
+            return None;
+        }
+        let mut parsed = Self { is_targeted: true, ..Self::default() };
+        for (name, member) in &members {
+            if let ListEntry::Item(item) = member {
+                parsed.take_member(name.as_str(), item);
+            }
+        }
+        Some(parsed)
+    }
+
+    fn take_member(&mut self, name: &str, item: &Item) {
+        match (&item.bare_item, is_lifetime(name.as_bytes())) {
+            (BareItem::Integer(seconds), true) => {
+                let seconds = i64::from(*seconds).max(0).to_string();
+                self.take(name.as_bytes(), Some(seconds.as_bytes()));
+            }
+            (BareItem::Boolean(true), false) => self.take(name.as_bytes(), None),
+            (BareItem::String(fields), false) => {
+                self.take(name.as_bytes(), Some(format!("\"{}\"", fields.as_str()).as_bytes()));
+            }
+            _ => {}
+        }
     }
 
     /// Whether a stale answer is forbidden in so many words (RFC 9111 §4.2.4).
@@ -43,19 +87,16 @@ impl CacheControl {
 
     /// Of a directive that is there twice the first counts (RFC 9111 §4.2.1). A lifetime that
     /// cannot be read is none; a window that cannot be read was not given.
-    fn take(&mut self, directive: &[u8]) {
-        let (name, argument) = match directive.iter().position(|b| *b == b'=') {
-            Some(at) => (&directive[..at], Some(&directive[at + 1..])),
-            None => (directive, None),
-        };
+    fn take(&mut self, name: &[u8], argument: Option<&[u8]>) {
         let lifetime = || delta_seconds(argument).unwrap_or_default();
-        match name.to_ascii_lowercase().as_slice() {
+        match name {
             b"no-store" => self.no_store = true,
-            b"no-cache" => self.no_cache = true,
-            b"private" => self.private = true,
+            b"no-cache" => self.no_cache |= !self.withhold(argument),
+            b"private" => self.private |= !self.withhold(argument),
             b"public" => self.public = true,
             b"must-revalidate" => self.must_revalidate = true,
             b"proxy-revalidate" => self.proxy_revalidate = true,
+            b"must-understand" => self.must_understand = true,
             b"max-age" => _ = self.max_age.get_or_insert_with(lifetime),
             b"s-maxage" => _ = self.s_maxage.get_or_insert_with(lifetime),
             b"stale-while-revalidate" => {
@@ -65,13 +106,90 @@ impl CacheControl {
             _ => {}
         }
     }
+
+    /// Withholds the fields that are named. False if there are none, or not all are names: then
+    /// the directive is about the whole response, which is the stricter reading.
+    fn withhold(&mut self, argument: Option<&[u8]>) -> bool {
+        let names = argument.map(unquoted).into_iter().flat_map(split_list);
+        let names: Option<Vec<_>> = names.map(|name| HeaderName::from_bytes(name).ok()).collect();
+        match names {
+            Some(names) if !names.is_empty() => {
+                self.withheld.extend(names);
+                true
+            }
+            _ => false,
+        }
+    }
+}
+
+/// The directives of a request (RFC 9111 §5.2.1).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestDirectives {
+    pub(crate) no_cache: bool,
+    pub(crate) no_store: bool,
+    pub(crate) only_if_cached: bool,
+    pub(crate) max_age: Option<Duration>,
+    pub(crate) min_fresh: Option<Duration>,
+    /// How stale an answer may be; without an argument, however stale.
+    pub(crate) max_stale: Option<Duration>,
+}
+
+impl RequestDirectives {
+    /// Without `Cache-Control`, `Pragma: no-cache` means `no-cache` (§5.4).
+    pub(crate) fn parse(headers: &HeaderMap) -> Self {
+        let mut parsed = Self::default();
+        if !headers.contains_key(header::CACHE_CONTROL) {
+            let mut pragmas =
+                headers.get_all(header::PRAGMA).iter().flat_map(|line| split_list(line.as_bytes()));
+            parsed.no_cache = pragmas.any(|pragma| pragma.eq_ignore_ascii_case(b"no-cache"));
+            return parsed;
+        }
+        for line in headers.get_all(header::CACHE_CONTROL) {
+            for directive in split_list(line.as_bytes()) {
+                let (name, argument) = name_and_argument(directive);
+                parsed.take(&name, argument);
+            }
+        }
+        parsed
+    }
+
+    fn take(&mut self, name: &[u8], argument: Option<&[u8]>) {
+        match name {
+            b"no-cache" => self.no_cache = true,
+            b"no-store" => self.no_store = true,
+            b"only-if-cached" => self.only_if_cached = true,
+            b"max-age" => self.max_age = self.max_age.or(Some(delta_seconds(argument).unwrap_or_default())),
+            b"min-fresh" => self.min_fresh = self.min_fresh.or(delta_seconds(argument)),
+            b"max-stale" => {
+                self.max_stale = self.max_stale.or(match argument {
+                    None => Some(MAX_DELTA),
+                    Some(_) => delta_seconds(argument),
+                });
+            }
+            _ => {}
+        }
+    }
+}
+
+fn name_and_argument(directive: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
+    match directive.iter().position(|b| *b == b'=') {
+        Some(at) => (directive[..at].to_ascii_lowercase(), Some(&directive[at + 1..])),
+        None => (directive.to_ascii_lowercase(), None),
+    }
+}
+
+/// Directives whose argument is a number of seconds.
+fn is_lifetime(name: &[u8]) -> bool {
+    matches!(name, b"max-age" | b"s-maxage" | b"stale-while-revalidate" | b"stale-if-error")
 }
 
 /// Whole seconds, as a token or quoted. Too large a number means the largest (§1.2.2).
 fn delta_seconds(argument: Option<&[u8]>) -> Option<Duration> {
-    let argument = argument?;
-    let digits = argument.strip_prefix(b"\"").and_then(|a| a.strip_suffix(b"\"")).unwrap_or(argument);
-    seconds(digits)
+    seconds(unquoted(argument?))
+}
+
+fn unquoted(argument: &[u8]) -> &[u8] {
+    argument.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(argument)
 }
 
 /// A non-empty run of digits, saturating at [`MAX_DELTA`].
@@ -102,86 +220,5 @@ pub(crate) fn split_list(line: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    fn parse(lines: &[&str]) -> CacheControl {
-        let mut headers = HeaderMap::new();
-        for line in lines {
-            headers.append(header::CACHE_CONTROL, http::HeaderValue::from_bytes(line.as_bytes()).unwrap());
-        }
-        CacheControl::parse(&headers)
-    }
-
-    fn max_age(value: &str) -> Option<u64> {
-        parse(&[&format!("max-age={value}")]).max_age.map(|age| age.as_secs())
-    }
-
-    #[test]
-    fn directives_come_in_any_case_order_and_number_of_lines() {
-        let parsed =
-            parse(&["No-Store ,, PUBLIC", "max-age=60", "x-unknown=\"a,no-cache\", must-revalidate"]);
-        assert!(parsed.no_store && parsed.public && parsed.must_revalidate);
-        assert!(!parsed.no_cache && !parsed.private);
-        assert_eq!(parsed.max_age, Some(Duration::from_secs(60)));
-    }
-
-    #[test]
-    fn a_lifetime_is_whole_seconds_or_nothing() {
-        assert_eq!(max_age("0"), Some(0));
-        assert_eq!(max_age("007"), Some(7));
-        assert_eq!(max_age("\"7\""), Some(7));
-        for invalid in ["-1", "1.5", "", "\"\"", "'7'", "7s", "+7", "0x7", "\"7"] {
-            assert_eq!(max_age(invalid), Some(0), "{invalid}");
-        }
-        for huge in ["2147483648", "9223372036854775808", "18446744073709551616", &"9".repeat(4096)] {
-            assert_eq!(max_age(huge), Some(1 << 31), "{huge}");
-        }
-    }
-
-    #[test]
-    fn the_first_of_two_counts() {
-        assert_eq!(parse(&["max-age=1, max-age=2"]).max_age, Some(Duration::from_secs(1)));
-        assert_eq!(parse(&["max-age=x", "max-age=2"]).max_age, Some(Duration::ZERO));
-    }
-
-    #[test]
-    fn an_unreadable_window_was_not_given() {
-        assert_eq!(parse(&["stale-if-error=soon"]).stale_if_error, None);
-        assert_eq!(parse(&["stale-if-error=5"]).stale_if_error, Some(Duration::from_secs(5)));
-    }
-
-    #[test]
-    fn qualified_private_and_no_cache_count_in_full() {
-        let parsed = parse(&["private=\"set-cookie\", no-cache=\"x, y\", max-age=1"]);
-        assert!(parsed.private && parsed.no_cache);
-        assert_eq!(parsed.max_age, Some(Duration::from_secs(1)));
-    }
-
-    #[test]
-    fn what_forbids_a_stale_answer() {
-        for directive in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"] {
-            assert!(parse(&[directive]).forbids_stale(), "{directive}");
-        }
-        assert!(!parse(&["public, max-age=1, stale-if-error=1"]).forbids_stale());
-    }
-
-    proptest! {
-        #[test]
-        fn anything_parses_without_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
-            if let Ok(value) = http::HeaderValue::from_bytes(&line) {
-                let mut headers = HeaderMap::new();
-                headers.insert(header::CACHE_CONTROL, value);
-                let _ = CacheControl::parse(&headers);
-            }
-        }
-
-        #[test]
-        fn case_and_white_space_change_nothing(seconds in 0_u64..1 << 31, left in "[ \t]{0,3}", right in "[ \t]{0,3}") {
-            let plain = parse(&[&format!("max-age={seconds},private")]);
-            let odd = parse(&[&format!("{left}MAX-Age={seconds}{right},{left}Private{right},")]);
-            prop_assert_eq!(plain, odd);
-        }
-    }
-}
+#[path = "cache_control_tests.rs"]
+mod tests;

@@ -51,7 +51,8 @@ pub(crate) fn client_has(conditions: &HeaderMap, response: &HeaderMap) -> bool {
     else {
         return false;
     };
-    let date = |value: &http::HeaderValue| httpdate::parse_http_date(value.to_str().ok()?).ok();
+    let now = std::time::SystemTime::now();
+    let date = |value| super::date::parse(value, now);
     matches!((date(since), date(modified)), (Some(since), Some(modified)) if modified <= since)
 }
 

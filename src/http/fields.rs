@@ -17,7 +17,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 ];
 
 /// Removes what must not be stored or sent on (RFC 9111 §3.1), also the fields that
-/// `Connection` names. All others keep their order, which `HeaderMap::remove` would not.
+/// `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
     let named: Vec<HeaderName> = headers
         .get_all(header::CONNECTION)
@@ -25,8 +25,12 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|line| split_list(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    let goes = |name: &HeaderName| HOP_BY_HOP.contains(name) || named.contains(name);
-    if headers.keys().any(goes) {
+    remove_all(headers, |name| HOP_BY_HOP.contains(name) || named.contains(name));
+}
+
+/// Removes fields and keeps the others in order, which `HeaderMap::remove` would not.
+pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&goes) {
         let kept = headers.iter().filter(|(name, _)| !goes(name));
         *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
     }

@@ -5,12 +5,16 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, header};
 use tokio::time::Instant;
 
-use super::cache_control::{CacheControl, MAX_DELTA, seconds};
+use super::{
+    cache_control::{CacheControl, MAX_DELTA, seconds},
+    date::parse,
+};
 
 /// The lifetime that the origin gave explicitly (§4.2.1), or `None` if it gave none.
 ///
 /// For a shared cache: `s-maxage`, else `max-age`, else `Expires` less `Date`. What is there
-/// but cannot be read means stale (§5.3).
+/// but cannot be read means stale (§5.3). Next to a targeted field `Expires` counts for nothing
+/// (RFC 9213 §2.2).
 pub(crate) fn explicit_lifetime(
     cache_control: &CacheControl,
     headers: &HeaderMap,
@@ -19,15 +23,25 @@ pub(crate) fn explicit_lifetime(
     if let Some(delta) = cache_control.s_maxage.or(cache_control.max_age) {
         return Some(delta);
     }
-    let expires = headers.get(header::EXPIRES)?;
-    let expires = expires.to_str().ok().and_then(|value| httpdate::parse_http_date(value).ok());
-    let date = date(headers).unwrap_or(now);
+    if cache_control.is_targeted {
+        return None;
+    }
+    let expires = parse(headers.get(header::EXPIRES)?, now);
+    let date = date(headers, now).unwrap_or(now);
     Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
 }
 
+/// A tenth of the time for which the representation had not changed when it was sent (§4.2.2),
+/// or `None` if that is not known.
+pub(crate) fn heuristic_lifetime(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let modified = parse(headers.get(header::LAST_MODIFIED)?, now)?;
+    let date = date(headers, now).unwrap_or(now);
+    date.duration_since(modified).ok().map(|unchanged| unchanged / 10)
+}
+
 /// The `Date` of a response, if it has a valid one.
-pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
-    headers.get(header::DATE)?.to_str().ok().and_then(|value| httpdate::parse_http_date(value).ok())
+pub(crate) fn date(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
+    parse(headers.get(header::DATE)?, now)
 }
 
 /// `corrected_initial_age` of §4.2.3: how old the response was when it came in.
@@ -35,7 +49,7 @@ pub(crate) fn date(headers: &HeaderMap) -> Option<SystemTime> {
 /// `delay` is the time from the request to the response: the answer may have been made right
 /// after the request arrived, so all of it counts. That is the correction for the round trip.
 pub(crate) fn initial_age(headers: &HeaderMap, delay: Duration, now: SystemTime) -> Duration {
-    let apparent = date(headers).and_then(|date| now.duration_since(date).ok()).unwrap_or_default();
+    let apparent = date(headers, now).and_then(|date| now.duration_since(date).ok()).unwrap_or_default();
     // `Date` counts in whole seconds, so a response of this very second may look almost one old.
     let apparent = Duration::from_secs(apparent.as_secs());
     let corrected = age_value(headers).saturating_add(delay);
@@ -76,7 +90,8 @@ mod tests {
 
     fn lifetime(fields: &[(&str, &str)]) -> Option<u64> {
         let headers = headers(fields);
-        explicit_lifetime(&CacheControl::parse(&headers), &headers, noon()).map(|lifetime| lifetime.as_secs())
+        explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, noon())
+            .map(|lifetime| lifetime.as_secs())
     }
 
     #[test]
@@ -87,6 +102,27 @@ mod tests {
         assert_eq!(lifetime(&[expires]), Some(9));
         assert_eq!(lifetime(&[("date", "Sun, 06 Nov 1994 12:00:04 GMT"), expires]), Some(5));
         assert_eq!(lifetime(&[]), None);
+    }
+
+    #[test]
+    fn a_targeted_field_leaves_nothing_to_expires() {
+        let expires = ("expires", "Sun, 06 Nov 1994 12:00:09 GMT");
+        let headers = headers(&[("cdn-cache-control", "public"), ("cache-control", "max-age=5"), expires]);
+        let targeted = CacheControl::of(&headers, &[HeaderName::from_static("cdn-cache-control")]);
+        assert_eq!(explicit_lifetime(&targeted, &headers, noon()), None);
+    }
+
+    #[test]
+    fn a_tenth_of_the_time_without_change_is_a_guess_at_the_lifetime() {
+        let guess = |fields: &[(&str, &str)]| {
+            heuristic_lifetime(&headers(fields), noon()).map(|lifetime| lifetime.as_secs())
+        };
+        let modified = ("last-modified", "Sun, 06 Nov 1994 11:00:00 GMT");
+        assert_eq!(guess(&[modified]), Some(360));
+        assert_eq!(guess(&[modified, ("date", "Sun, 06 Nov 1994 11:10:00 GMT")]), Some(60));
+        assert_eq!(guess(&[modified, ("date", "Sun, 06 Nov 1994 10:59:59 GMT")]), None);
+        assert_eq!(guess(&[]), None);
+        assert_eq!(guess(&[("last-modified", "yesterday")]), None);
     }
 
     #[test]
@@ -122,7 +158,7 @@ mod tests {
         #[test]
         fn dates_never_panic(date in "[ -~]{0,40}", expires in "[ -~]{0,40}", age in "[ -~]{0,30}") {
             let headers = headers(&[("date", &date), ("expires", &expires), ("age", &age)]);
-            let _ = explicit_lifetime(&CacheControl::parse(&headers), &headers, noon());
+            let _ = explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, noon());
             let _ = initial_age(&headers, Duration::MAX, noon());
         }
     }

@@ -4,6 +4,7 @@
 
 pub(crate) mod cache_control;
 pub(crate) mod conditions;
+pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod freshness;
 pub(crate) mod rules;

@@ -15,8 +15,9 @@ use std::time::Duration;
 /// | fresh by its own `Cache-Control` or `Expires` | yes | |
 /// | without a word about freshness, 200 203 300 301 308 | no | [`default_ttl`](Self::default_ttl) or [`fixed_ttl`](Self::fixed_ttl) |
 /// | the same, 404 405 410 414 501 | no | [`negative_ttl`](Self::negative_ttl) |
+/// | the same, any of these or 204, with `Last-Modified` | for a tenth of its age | [`max_heuristic_ttl`](Self::max_heuristic_ttl) |
 /// | `no-store` | no | [`store_no_store`](Self::store_no_store) |
-/// | `private` | no | [`store_private`](Self::store_private) |
+/// | `private` without field names | no | [`store_private`](Self::store_private) |
 /// | with `Set-Cookie` | no | [`store_set_cookie`](Self::store_set_cookie) |
 /// | to a request with `Authorization` | if `public`, `must-revalidate` or `s-maxage` | [`store_authorized`](Self::store_authorized) |
 /// | to a request with `Cookie`, without freshness of its own | no | [`store_cookie_requests`](Self::store_cookie_requests) |
@@ -24,7 +25,7 @@ use std::time::Duration;
 ///
 /// Whose own answer could not be stored does not get a stored one either: a request with
 /// `Authorization` gets only what says that it is for all (or with the rule), and a request
-/// with `Cookie` nothing that is stored thanks to a default or fixed TTL alone (without the rule).
+/// with `Cookie` nothing whose lifetime its origin did not give (without the rule).
 ///
 /// ```
 /// use std::time::Duration;
@@ -39,6 +40,7 @@ use std::time::Duration;
 pub struct Rules {
     pub(crate) ttl: Ttl,
     pub(crate) negative_ttl: Option<Duration>,
+    pub(crate) max_heuristic_ttl: Duration,
     pub(crate) stale_while_revalidate_for: Duration,
     pub(crate) stale_if_error_for: Duration,
     pub(crate) revalidate_for: Duration,
@@ -71,6 +73,7 @@ impl Rules {
         Self {
             ttl: Ttl::Origin,
             negative_ttl: None,
+            max_heuristic_ttl: Duration::from_secs(86_400),
             stale_while_revalidate_for: Duration::ZERO,
             stale_if_error_for: Duration::from_secs(3600),
             revalidate_for: Duration::from_secs(600),
@@ -112,6 +115,16 @@ impl Rules {
     #[must_use]
     pub const fn negative_ttl(mut self, fresh_for: Duration) -> Self {
         self.negative_ttl = Some(fresh_for);
+        self
+    }
+
+    /// An answer that says nothing about its freshness but when it last changed stays fresh for
+    /// a tenth of the time since then, and at most for so long (RFC 9111 §4.2.2). Only for
+    /// statuses for which that makes sense, and for what is `public`. Default: one day; 0
+    /// switches it off. A default TTL goes first.
+    #[must_use]
+    pub const fn max_heuristic_ttl(mut self, fresh_for: Duration) -> Self {
+        self.max_heuristic_ttl = fresh_for;
         self
     }
 
@@ -181,7 +194,7 @@ impl Rules {
         self
     }
 
-    /// With a default or fixed TTL: treats requests with `Cookie` like those without. Only
+    /// Where the origin gives no lifetime: treats requests with `Cookie` like those without. Only
     /// right if the service ignores cookies, or says in `Vary` that it does not.
     #[must_use]
     pub const fn store_cookie_requests(mut self, store: bool) -> Self {

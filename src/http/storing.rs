@@ -5,12 +5,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
     conditions::has_validator,
-    freshness::explicit_lifetime,
+    freshness::{explicit_lifetime, heuristic_lifetime},
     rules::{Rules, Ttl},
     vary::Vary,
 };
@@ -105,6 +105,8 @@ pub(crate) struct Terms {
     pub(crate) stale_if_error_for: Duration,
     /// Kept for revalidation alone.
     pub(crate) revalidate_for: Duration,
+    /// Not even a client that takes stale answers gets one (§4.2.4).
+    pub(crate) forbids_stale: bool,
     /// Which credentials a request may have to get it.
     pub(crate) audience: Credentials,
 }
@@ -116,16 +118,29 @@ impl Terms {
         stale_while_revalidate_for: Duration::ZERO,
         stale_if_error_for: Duration::ZERO,
         revalidate_for: Duration::ZERO,
+        forbids_stale: true,
         audience: Credentials { authorization: false, cookie: false },
     };
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) sharing: Sharing,
     /// `Some` if the answer may be stored; also for revalidation only.
     pub(crate) store: Option<Terms>,
+    /// Fields that are for the client alone whose request it answers.
+    pub(crate) withheld: Vec<HeaderName>,
 }
+
+impl Decision {
+    /// Neither to be stored nor to be shared as it is.
+    pub(crate) fn not_stored(sharing: Sharing) -> Self {
+        Self { sharing, store: None, withheld: Vec::new() }
+    }
+}
+
+/// The field that speaks to caches like this one before `Cache-Control` does (RFC 9213 §3).
+pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// An origin that answers so has failed (RFC 5861 §4).
 pub(crate) fn is_failure(status: StatusCode) -> bool {
@@ -138,23 +153,24 @@ pub(crate) fn decide(
     status: StatusCode,
     headers: &HeaderMap,
     rules: &Rules,
+    targets: &[HeaderName],
     now: SystemTime,
 ) -> Decision {
     let answer = Answer {
         status,
         headers,
-        cache_control: CacheControl::parse(headers),
+        cache_control: CacheControl::of(headers, targets),
         credentials: Credentials::of(&request.headers),
         rules,
     };
     let explicit = explicit_lifetime(&answer.cache_control, headers, now);
     let barrier = answer.barrier();
-    let (lifetime, own) = answer.lifetime(explicit);
+    let (lifetime, own) = answer.lifetime(explicit, now);
     let fresh = lifetime > Duration::ZERO;
 
     if is_failure(status) && !(fresh && barrier.is_none()) {
         let for_all = barrier.is_none() && !answer.credentials.cookie;
-        return Decision { sharing: Sharing::Failed { for_all }, store: None };
+        return Decision::not_stored(Sharing::Failed { for_all });
     }
     let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
     let storable = request.method == Method::GET && barrier.is_none();
@@ -169,7 +185,7 @@ pub(crate) fn decide(
     let worth_keeping =
         fresh || (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
     let store = (storable && worth_keeping).then(|| answer.terms(lifetime, own));
-    Decision { sharing, store }
+    Decision { sharing, store, withheld: answer.cache_control.withheld }
 }
 
 struct Answer<'a> {
@@ -190,12 +206,9 @@ impl Answer<'_> {
         [
             (rules.never, Unshareable::Rules),
             (incomplete, Unshareable::Incomplete),
-            (answer.no_store && !rules.store_no_store, Unshareable::NoStore),
+            (self.must_not_be_stored() && !rules.store_no_store, Unshareable::NoStore),
             (answer.private && !rules.store_private, Unshareable::Private),
-            (
-                self.headers.contains_key(header::SET_COOKIE) && !rules.store_set_cookie,
-                Unshareable::SetCookie,
-            ),
+            (self.sets_cookie() && !rules.store_set_cookie, Unshareable::SetCookie),
             (
                 self.credentials.authorization && !self.is_for_all() && !rules.store_authorized,
                 Unshareable::Authorization,
@@ -206,6 +219,19 @@ impl Answer<'_> {
         .find_map(|(stands, why)| stands.then_some(why))
     }
 
+    /// `must-understand` makes `no-store` count only for statuses that mean nothing to us (§5.2.2.3).
+    fn must_not_be_stored(&self) -> bool {
+        match self.cache_control.must_understand {
+            true => !is_understood(self.status),
+            false => self.cache_control.no_store,
+        }
+    }
+
+    fn sets_cookie(&self) -> bool {
+        self.headers.contains_key(header::SET_COOKIE)
+            && !self.cache_control.withheld.contains(&header::SET_COOKIE)
+    }
+
     /// Whether the answer says that requests with `Authorization` may share it (RFC 9111 §3.5).
     fn is_for_all(&self) -> bool {
         let said = &self.cache_control;
@@ -213,16 +239,33 @@ impl Answer<'_> {
     }
 
     /// The lifetime, and whether it is the answer's own.
-    fn lifetime(&self, explicit: Option<Duration>) -> (Duration, bool) {
-        let silent = explicit.is_none() && !self.cache_control.no_cache;
-        match (self.rules.ttl, explicit) {
-            (Ttl::Fixed(ttl), _) if gets_default(self.status) => (ttl.min(MAX_DELTA), false),
-            (Ttl::OriginOr(ttl), _) if silent && gets_default(self.status) => (ttl.min(MAX_DELTA), false),
-            _ if silent && is_lasting_error(self.status) => {
-                (self.rules.negative_ttl.unwrap_or_default().min(MAX_DELTA), false)
-            }
-            _ if self.cache_control.no_cache => (Duration::ZERO, true),
-            (_, explicit) => (explicit.unwrap_or_default(), true),
+    fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, bool) {
+        let ours = |ttl: Duration| (ttl.min(MAX_DELTA), false);
+        if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, gets_default(self.status)) {
+            return ours(ttl);
+        }
+        if self.cache_control.no_cache {
+            return (Duration::ZERO, true);
+        }
+        if let Some(explicit) = explicit {
+            return (explicit, true);
+        }
+        match (self.rules.ttl, self.rules.negative_ttl) {
+            (Ttl::OriginOr(ttl), _) if gets_default(self.status) => ours(ttl),
+            (_, Some(ttl)) if is_lasting_error(self.status) => ours(ttl),
+            _ => ours(self.heuristic(now)),
+        }
+    }
+
+    /// §4.2.2: for statuses that are cacheable by default, and what is marked as cacheable.
+    fn heuristic(&self, now: SystemTime) -> Duration {
+        let is_cacheable = gets_default(self.status)
+            || is_lasting_error(self.status)
+            || self.status == StatusCode::NO_CONTENT
+            || self.cache_control.public;
+        match heuristic_lifetime(self.headers, now) {
+            Some(guess) if is_cacheable => guess.min(self.rules.max_heuristic_ttl),
+            _ => Duration::ZERO,
         }
     }
 
@@ -255,6 +298,7 @@ impl Answer<'_> {
             } else {
                 Duration::ZERO
             },
+            forbids_stale: answer.forbids_stale(),
             audience: Credentials {
                 // Who may not have his own answer stored does not get another's either.
                 authorization: self.is_for_all() || rules.store_authorized,
@@ -272,6 +316,11 @@ fn gets_default(status: StatusCode) -> bool {
 /// Errors that are heuristically cacheable (RFC 9110 §15.1).
 fn is_lasting_error(status: StatusCode) -> bool {
     matches!(status.as_u16(), 404 | 405 | 410 | 414 | 501)
+}
+
+/// Final statuses whose caching requirements RFC 9110 §15 and RFC 9111 state.
+fn is_understood(status: StatusCode) -> bool {
+    matches!(status.as_u16(), 200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
 fn is_stream(headers: &HeaderMap) -> bool {

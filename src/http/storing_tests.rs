@@ -22,7 +22,8 @@ fn decision(
         builder = builder.header(*name, *value);
     }
     let head = builder.body(()).unwrap().into_parts().0;
-    decide(&head, StatusCode::from_u16(status).unwrap(), &headers, &rules, SystemTime::UNIX_EPOCH)
+    let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
+    decide(&head, StatusCode::from_u16(status).unwrap(), &headers, &rules, &[CDN_CACHE_CONTROL], now)
 }
 
 fn fresh_for(decision: &Decision) -> Option<u64> {
@@ -146,11 +147,7 @@ fn errors_need_explicit_freshness_or_a_negative_lifetime() {
     }
     for status in [500, 502, 503, 504] {
         let decision = decision(status, &[], &[], rules);
-        assert_eq!(
-            decision,
-            Decision { sharing: Sharing::Failed { for_all: true }, store: None },
-            "{status}"
-        );
+        assert_eq!(decision, Decision::not_stored(Sharing::Failed { for_all: true }), "{status}");
     }
 }
 
@@ -200,6 +197,75 @@ fn parts_and_unasked_304s_are_for_nobody_else() {
 fn an_answer_to_head_is_shared_but_not_stored() {
     let head = Request::head("http://h/").body(()).unwrap().into_parts().0;
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
-    let decision = decide(&head, StatusCode::OK, &headers, &Rules::new(), SystemTime::UNIX_EPOCH);
-    assert_eq!(decision, Decision { sharing: Sharing::Shareable, store: None });
+    let decision = decide(&head, StatusCode::OK, &headers, &Rules::new(), &[], SystemTime::UNIX_EPOCH);
+    assert_eq!(decision, Decision::not_stored(Sharing::Shareable));
+}
+
+/// The clock of these tests stands at 1,000,000 seconds: 12 January 1970, 13:46:40.
+const TEN_THOUSAND_SECONDS_AGO: (&str, &str) = ("last-modified", "Mon, 12 Jan 1970 11:00:00 GMT");
+
+#[test]
+fn what_says_only_when_it_changed_is_fresh_for_a_tenth_of_the_time_since() {
+    let rules = Rules::new();
+    for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+        assert_eq!(
+            fresh_for(&decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], rules)),
+            Some(1000),
+            "{status}"
+        );
+    }
+    for status in [201, 202, 302, 307, 403, 429, 599] {
+        let silent = decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
+        assert!(matches!(silent.sharing, Sharing::Unshareable(_)), "{status}");
+        let public = decision(status, &[TEN_THOUSAND_SECONDS_AGO, ("cache-control", "public")], &[], rules);
+        assert_eq!(fresh_for(&public), Some(1000), "{status}");
+    }
+}
+
+#[test]
+fn a_guess_is_bounded_can_be_switched_off_and_is_for_clients_without_cookies() {
+    let with = |rules| decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
+    assert_eq!(fresh_for(&with(Rules::new().max_heuristic_ttl(TTL))), Some(10));
+    assert_eq!(refusal(&with(Rules::new().max_heuristic_ttl(Duration::ZERO))), Unshareable::NotFresh);
+    assert_eq!(fresh_for(&with(Rules::new().default_ttl(TTL))), Some(10), "a default goes first");
+    assert!(!with(Rules::new()).store.unwrap().audience.cookie);
+    let cookie = decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[("cookie", "a=b")], Rules::new());
+    assert_eq!(refusal(&cookie), Unshareable::Cookie);
+    for said in [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("expires", "0")] {
+        let told = decision(200, &[TEN_THOUSAND_SECONDS_AGO, said], &[], Rules::new());
+        assert_eq!(refusal(&told), Unshareable::NotFresh, "{said:?}");
+    }
+}
+
+#[test]
+fn must_understand_overrules_no_store_for_what_is_understood() {
+    let with = |status, said| decision(status, &[("cache-control", said)], &[], Rules::new());
+    assert_eq!(fresh_for(&with(200, "max-age=60, no-store, must-understand")), Some(60));
+    assert_eq!(refusal(&with(299, "max-age=60, no-store, must-understand")), Unshareable::NoStore);
+    assert_eq!(refusal(&with(299, "max-age=60, must-understand")), Unshareable::NoStore);
+    assert_eq!(refusal(&with(200, "max-age=60, no-store")), Unshareable::NoStore);
+}
+
+#[test]
+fn fields_that_are_named_private_are_withheld_and_the_rest_is_stored() {
+    let named = [("cache-control", "max-age=60, private=\"set-cookie, x-user\""), ("set-cookie", "a=b")];
+    let decision = decision(200, &named, &[], Rules::new());
+    assert_eq!(fresh_for(&decision), Some(60));
+    assert_eq!(decision.withheld, ["set-cookie", "x-user"]);
+}
+
+#[test]
+fn a_targeted_field_decides_alone() {
+    let with = |targeted, said| {
+        decision(
+            200,
+            &[("cdn-cache-control", targeted), ("cache-control", said), ("expires", "0")],
+            &[],
+            Rules::new(),
+        )
+    };
+    assert_eq!(fresh_for(&with("max-age=60", "no-store, private")), Some(60));
+    assert_eq!(refusal(&with("no-store", "max-age=60")), Unshareable::NoStore);
+    assert_eq!(refusal(&with("no-cache", "max-age=60")), Unshareable::NotFresh);
+    assert_eq!(fresh_for(&with("max-age=60,", "max-age=30")), Some(30));
 }

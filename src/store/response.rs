@@ -199,7 +199,7 @@ impl StoredResponse {
 /// and room for the `Age`.
 fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) {
     remove_hop_by_hop(headers);
-    if date(headers).is_none()
+    if date(headers, SystemTime::now()).is_none()
         && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
     {
         headers.insert(header::DATE, now);

@@ -1,0 +1,177 @@
+use super::*;
+use http::HeaderValue;
+use proptest::prelude::*;
+
+const CDN: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+fn headers(name: HeaderName, lines: &[&str]) -> HeaderMap {
+    lines.iter().map(|line| (name.clone(), HeaderValue::from_bytes(line.as_bytes()).unwrap())).collect()
+}
+
+fn parse(lines: &[&str]) -> CacheControl {
+    CacheControl::of(&headers(header::CACHE_CONTROL, lines), &[])
+}
+
+fn secs(seconds: u64) -> Option<Duration> {
+    Some(Duration::from_secs(seconds))
+}
+
+fn max_age(value: &str) -> Option<u64> {
+    parse(&[&format!("max-age={value}")]).max_age.map(|age| age.as_secs())
+}
+
+#[test]
+fn directives_come_in_any_case_order_and_number_of_lines() {
+    let parsed = parse(&["No-Store ,, PUBLIC", "max-age=60", "x-unknown=\"a,no-cache\", must-revalidate"]);
+    assert!(parsed.no_store && parsed.public && parsed.must_revalidate);
+    assert!(!parsed.no_cache && !parsed.private);
+    assert_eq!(parsed.max_age, secs(60));
+}
+
+#[test]
+fn a_lifetime_is_whole_seconds_or_nothing() {
+    assert_eq!(max_age("0"), Some(0));
+    assert_eq!(max_age("007"), Some(7));
+    assert_eq!(max_age("\"7\""), Some(7));
+    for invalid in ["-1", "1.5", "", "\"\"", "'7'", "7s", "+7", "0x7", "\"7", " 7", "7 8"] {
+        assert_eq!(max_age(invalid), Some(0), "{invalid}");
+    }
+    for huge in ["2147483648", "9223372036854775808", "18446744073709551616", &"9".repeat(4096)] {
+        assert_eq!(max_age(huge), Some(1 << 31), "{huge}");
+    }
+    assert_eq!(parse(&["max-age =7"]).max_age, None, "no white space before the sign");
+    assert_eq!(parse(&["'max-age=7'"]).max_age, None, "single quotes are no quotes");
+}
+
+#[test]
+fn the_first_of_two_counts() {
+    assert_eq!(parse(&["max-age=1, max-age=2"]).max_age, secs(1));
+    assert_eq!(parse(&["max-age=x", "max-age=2"]).max_age, secs(0));
+}
+
+#[test]
+fn an_unreadable_window_was_not_given() {
+    assert_eq!(parse(&["stale-if-error=soon"]).stale_if_error, None);
+    assert_eq!(parse(&["stale-if-error=5"]).stale_if_error, secs(5));
+}
+
+#[test]
+fn qualified_private_and_no_cache_are_about_the_fields_they_name() {
+    let parsed = parse(&["private=\"X-A\", no-cache=\"x-b, x-c\"", "no-cache=x-d"]);
+    assert!(!parsed.private && !parsed.no_cache);
+    assert_eq!(parsed.withheld, ["x-a", "x-b", "x-c", "x-d"]);
+    for whole in ["private, private=\"x-a\"", "private=\"\"", "private=", "private=\"a b\"", "private=\"x-a"]
+    {
+        assert!(parse(&[whole]).private, "{whole}");
+    }
+}
+
+#[test]
+fn what_forbids_a_stale_answer() {
+    for directive in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"] {
+        assert!(parse(&[directive]).forbids_stale(), "{directive}");
+    }
+    assert!(!parse(&["public, max-age=1, stale-if-error=1, no-cache=\"x\""]).forbids_stale());
+}
+
+fn targeted(lines: &[&str], cache_control: &str) -> CacheControl {
+    let mut headers = headers(CDN, lines);
+    headers.insert(header::CACHE_CONTROL, cache_control.parse().unwrap());
+    CacheControl::of(&headers, &[CDN])
+}
+
+#[test]
+fn a_valid_targeted_field_replaces_cache_control_in_either_direction() {
+    let parsed = targeted(&["max-age=10"], "no-store, s-maxage=1");
+    assert!(parsed.is_targeted && !parsed.no_store);
+    assert_eq!((parsed.max_age, parsed.s_maxage), (secs(10), None));
+    let parsed = targeted(&["no-store"], "max-age=60");
+    assert!(parsed.no_store && parsed.max_age.is_none());
+    let parsed = targeted(&["private;x=1, unknown=(a b)", "max-age=5;y"], "max-age=60");
+    assert!(parsed.private);
+    assert_eq!(parsed.max_age, secs(5));
+    assert!(
+        targeted(&["no-cache=?0"], "no-cache").max_age.is_none()
+            && !targeted(&["no-cache=?0"], "no-cache").no_cache
+    );
+}
+
+#[test]
+fn an_invalid_or_empty_targeted_field_is_ignored_as_a_whole() {
+    for invalid in [
+        "",
+        " ",
+        "max-age=10,",
+        "max-age",
+        "Max-Age=10",
+        "max-age=10 5",
+        "&",
+        "no-store, ,",
+        "max-age=\u{fc}",
+    ] {
+        let parsed = targeted(&[invalid], "max-age=60");
+        match invalid {
+            // Valid as a structured field: a lifetime of the wrong type is ignored by itself.
+            "max-age" => assert_eq!((parsed.is_targeted, parsed.max_age), (true, None)),
+            _ => assert_eq!((parsed.is_targeted, parsed.max_age), (false, secs(60)), "{invalid:?}"),
+        }
+    }
+    for wrong in ["max-age=\"10\"", "max-age=1.5", "max-age=ten", "max-age=(1)", "no-store=1"] {
+        let parsed = targeted(&[wrong], "max-age=60, no-store");
+        assert_eq!((parsed.is_targeted, parsed.max_age, parsed.no_store), (true, None, false), "{wrong}");
+    }
+    assert_eq!(targeted(&["max-age=-1"], "max-age=60").max_age, secs(0));
+    assert_eq!(targeted(&["max-age=999999999999999"], "no-store").max_age, Some(MAX_DELTA));
+}
+
+#[test]
+fn the_first_valid_target_counts() {
+    let mut headers = headers(CDN, &["max-age=1"]);
+    headers.insert("our-cache-control", "max-age=2".parse().unwrap());
+    let ours = HeaderName::from_static("our-cache-control");
+    assert_eq!(CacheControl::of(&headers, &[ours.clone(), CDN]).max_age, secs(2));
+    headers.insert("our-cache-control", "&".parse().unwrap());
+    assert_eq!(CacheControl::of(&headers, &[ours, CDN]).max_age, secs(1));
+}
+
+#[test]
+fn request_directives() {
+    let parse = |line: &str| RequestDirectives::parse(&headers(header::CACHE_CONTROL, &[line]));
+    assert!(
+        parse("NO-CACHE").no_cache && parse("no-store").no_store && parse("only-if-cached").only_if_cached
+    );
+    assert_eq!(parse("max-age=5, min-fresh=6, max-stale=7").max_age, secs(5));
+    assert_eq!(parse("max-age=5, min-fresh=6, max-stale=7").min_fresh, secs(6));
+    assert_eq!(parse("max-age=5, min-fresh=6, max-stale=7").max_stale, secs(7));
+    assert_eq!(parse("max-stale").max_stale, Some(MAX_DELTA));
+    assert_eq!(parse("max-stale=x").max_stale, None);
+    assert_eq!(parse("max-age=x").max_age, secs(0));
+}
+
+#[test]
+fn pragma_counts_only_without_cache_control() {
+    let mut request = headers(header::PRAGMA, &["x, No-Cache"]);
+    assert!(RequestDirectives::parse(&request).no_cache);
+    request.insert(header::CACHE_CONTROL, "max-age=1".parse().unwrap());
+    assert!(!RequestDirectives::parse(&request).no_cache);
+}
+
+proptest! {
+    #[test]
+    fn anything_parses_without_panic(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        if let Ok(value) = HeaderValue::from_bytes(&line) {
+            let mut fields = HeaderMap::new();
+            fields.insert(header::CACHE_CONTROL, value.clone());
+            fields.insert(CDN, value);
+            let _ = CacheControl::of(&fields, &[CDN]);
+            let _ = RequestDirectives::parse(&fields);
+        }
+    }
+
+    #[test]
+    fn case_and_white_space_change_nothing(seconds in 0_u64..1 << 31, left in "[ \t]{0,3}", right in "[ \t]{0,3}") {
+        let plain = parse(&[&format!("max-age={seconds},private")]);
+        let odd = parse(&[&format!("{left}MAX-Age={seconds}{right},{left}Private{right},")]);
+        prop_assert_eq!(plain, odd);
+    }
+}

@@ -1,0 +1,112 @@
+//! `HTTP-date` in its three formats and nothing else (RFC 9110 §5.6.7).
+
+use std::time::{Duration, SystemTime};
+
+use http::HeaderValue;
+
+/// Half a century, for years of two digits.
+const FIFTY_YEARS: Duration = Duration::from_secs(50 * 365 * 86_400 + 12 * 86_400);
+
+/// The date that a field says, if it says one.
+pub(crate) fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
+    let text = value.to_str().ok()?;
+    match rfc850_fields(text) {
+        Some(fields) => fields.date(now),
+        None => httpdate::parse_http_date(text).ok(),
+    }
+}
+
+/// The parts of `Sunday, 06-Nov-94 08:49:37 GMT`.
+struct Rfc850<'a> {
+    weekday: &'a str,
+    day: &'a str,
+    month: &'a str,
+    year: u32,
+    time: &'a str,
+}
+
+fn rfc850_fields(text: &str) -> Option<Rfc850<'_>> {
+    const WEEKDAYS: [&str; 7] =
+        ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
+    let (weekday, rest) = text.split_once(", ")?;
+    let (date, time) = rest.split_once(' ')?;
+    let (day, date) = date.split_once('-')?;
+    let (month, year) = date.split_once('-')?;
+    let is_year = year.len() == 2 && year.bytes().all(|digit| digit.is_ascii_digit());
+    (WEEKDAYS.contains(&weekday) && is_year).then_some(())?;
+    Some(Rfc850 { weekday: &weekday[..3], day, month, year: year.parse().ok()?, time })
+}
+
+impl Rfc850<'_> {
+    /// More than fifty years ahead means the past.
+    fn date(&self, now: SystemTime) -> Option<SystemTime> {
+        let in_century = |century: u32| {
+            let Self { weekday, day, month, year, time } = self;
+            let text = format!("{weekday}, {day} {month} {} {time}", century + year);
+            httpdate::parse_http_date(&text).ok()
+        };
+        let is_near = |date: &SystemTime| date.duration_since(now).map_or(true, |ahead| ahead <= FIFTY_YEARS);
+        // The weekday fits one century alone, so that there is no other choice to make.
+        [2100, 2000, 1900].into_iter().filter_map(in_century).find(is_near)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn at(text: &str) -> Option<u64> {
+        let now = httpdate::parse_http_date("Fri, 20 Nov 2026 12:00:00 GMT").unwrap();
+        let date = parse(&HeaderValue::from_str(text).unwrap(), now)?;
+        Some(date.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs())
+    }
+
+    #[test]
+    fn the_three_formats_are_read() {
+        for text in
+            ["Sun, 06 Nov 1994 08:49:37 GMT", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun Nov  6 08:49:37 1994"]
+        {
+            assert_eq!(at(text), Some(784_111_777), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_year_of_two_digits_is_at_most_fifty_years_ahead() {
+        assert_eq!(at("Monday, 01-Jan-76 00:00:00 GMT"), None, "a Thursday in 1976, a Wednesday in 2076");
+        assert_eq!(at("Wednesday, 01-Jan-76 00:00:00 GMT"), at("Wed, 01 Jan 2076 00:00:00 GMT"));
+        assert_eq!(at("Tuesday, 01-Jan-80 00:00:00 GMT"), at("Tue, 01 Jan 1980 00:00:00 GMT"));
+    }
+
+    #[test]
+    fn everything_else_is_no_date() {
+        for text in [
+            "Sun, 06 Nov 1994 08:49:37 UTC",
+            "Sun, 06 Nov 1994 08:49:37 +0000",
+            "Sun, 06 Nov 1994 08:49:37",
+            "Sun, 06 Nov 94 08:49:37 GMT",
+            "Sun 06 Nov 1994 08:49:37 GMT",
+            "Sun, 06-Nov-1994 08:49:37 GMT",
+            "Sun, 6 Nov 1994 08:49:37 GMT",
+            "Sun, 06 Nov 1994 8:49:37 GMT",
+            "Sun, 06 Nov 1994 08.49.37 GMT",
+            "sun, 06 nov 1994 08:49:37 gmt",
+            "Mon, 06 Nov 1994 08:49:37 GMT",
+            "Sunday, 06-Nov-1994 08:49:37 GMT",
+            "06 Nov 1994 08:49:37 GMT",
+            "784111777",
+            "0",
+            "",
+        ] {
+            assert_eq!(at(text), None, "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn anything_is_taken_without_panic(text in "[ -~]{0,60}", day in "[ -~]{0,4}", year in "[ -~]{0,4}") {
+            let _ = at(&text);
+            let _ = at(&format!("Sunday, {day}-Nov-{year} 08:49:37 GMT"));
+        }
+    }
+}
