@@ -186,6 +186,22 @@ async fn a_miss_is_followed_by_hits_in_both_versions() {
 }
 
 #[tokio::test]
+async fn a_burst_over_one_connection_is_one_call_for_each_page() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    let mut burst = JoinSet::new();
+    for number in 0..500 {
+        let request = http2.get(proxy.url(&format!("/{}", number % 5)));
+        burst.spawn(async move { request.send().await.unwrap().status() });
+    }
+    while let Some(status) = burst.join_next().await {
+        assert_eq!(status.unwrap(), StatusCode::OK);
+    }
+    assert_eq!(origin.calls(), 5);
+}
+
+#[tokio::test]
 async fn fields_of_a_connection_end_with_it() {
     let origin = Origin::start().await;
     // Stored or not: the cache strips what it stores, too.
