@@ -5,7 +5,7 @@ mod support;
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -133,6 +133,18 @@ async fn what_counts_is_when_the_failure_is_there_not_when_it_was_asked_for() {
         if usable {
             assert_eq!(reply.age(), Some(69), "the age is that of the moment in which it goes out");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_window_counts_from_the_end_of_the_lifetime_also_of_what_came_stale() {
+    for (after, usable) in [(ms(4_999), true), (ms(5_000), false)] {
+        let first =
+            || ok("good").header("cache-control", "max-age=10, stale-if-error=10").header("age", "15");
+        let origin = failing(first, || status(503));
+        let service = filled(rules(), &origin).await;
+        tokio::time::advance(after).await;
+        assert_eq!(is_stale(&get(&service, "/").await), usable, "{after:?}");
     }
 }
 
@@ -411,7 +423,18 @@ async fn a_refresh_in_the_background_learns_what_the_origin_says() {
     let switch = Arc::clone(&down);
     let origin =
         Origin::new(move |_, _| if switch.load(Ordering::SeqCst) { status(503) } else { ok("good") });
-    let service = stack(rules().stale_while_revalidate_for(secs(30)), &origin);
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let learned = Arc::new(Mutex::new(Vec::new()));
+    let spy = Arc::clone(&learned);
+    let service = ServiceBuilder::new()
+        .layer(LookupLayer::new(store.clone()))
+        .map_response(move |response: Response<_>| {
+            spy.lock().unwrap().push(response.status().as_u16());
+            response
+        })
+        .layer(StaleIfErrorLayer::new(store.clone()))
+        .layer(FillLayer::new(store).rules(rules().stale_while_revalidate_for(secs(30))))
+        .service(origin.clone());
     get(&service, "/").await;
     down.store(true, Ordering::SeqCst);
     tokio::time::advance(secs(11)).await;
@@ -420,6 +443,7 @@ async fn a_refresh_in_the_background_learns_what_the_origin_says() {
     assert_eq!(reason, Some(Stale::WhileRevalidating));
     settle().await;
     assert_eq!(origin.calls(), 2);
+    assert_eq!(*learned.lock().unwrap(), [200, 503]);
     assert_eq!(get(&service, "/").await.age(), Some(11), "the failure changed nothing");
     // Past that window the same answer serves while the origin fails.
     tokio::time::advance(secs(30)).await;

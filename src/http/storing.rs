@@ -56,7 +56,8 @@ pub enum Unshareable {
     NotFresh,
     /// An error without freshness of its own.
     Error,
-    /// A part of a representation, a 304 that nobody asked for, or a switch of protocols.
+    /// A part of a representation, an answer to the condition or range of one client (304, 412,
+    /// 416), or a switch of protocols.
     Incomplete,
     /// An endless stream by its type, without freshness of its own.
     Stream,
@@ -201,7 +202,7 @@ impl Answer<'_> {
     fn barrier(&self) -> Option<Unshareable> {
         let (answer, rules) = (&self.cache_control, self.rules);
         let incomplete = self.status.is_informational()
-            || matches!(self.status, StatusCode::PARTIAL_CONTENT | StatusCode::NOT_MODIFIED)
+            || matches!(self.status.as_u16(), 206 | 304 | 412 | 416)
             || self.headers.contains_key(header::CONTENT_RANGE);
         [
             (rules.never, Unshareable::Rules),

@@ -185,8 +185,8 @@ fn what_must_be_revalidated_is_kept_if_it_can_be() {
 }
 
 #[test]
-fn parts_and_unasked_304s_are_for_nobody_else() {
-    for status in [101, 206, 304] {
+fn parts_and_answers_to_conditions_are_for_nobody_else() {
+    for status in [101, 206, 304, 412, 416] {
         let decision = decision(status, &[MAX_AGE], &[], Rules::new().fixed_ttl(TTL));
         assert_eq!(refusal(&decision), Unshareable::Incomplete);
         assert_eq!(decision.store, None);
