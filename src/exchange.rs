@@ -27,6 +27,8 @@ pub struct Asked {
     pub(crate) key: CacheKey,
     /// The number of the store's sequence when the request arrived.
     pub(crate) arrival: u64,
+    /// What began below was invalidated before.
+    pub(crate) floor: u64,
     /// Only an answer that was fetched after the arrival will do.
     pub(crate) is_forced: bool,
     /// The latest stored response that the request selects. `None` inside: there is none.
@@ -52,6 +54,7 @@ impl Asked {
         Some(Self {
             key: key.clone(),
             arrival: 0,
+            floor: 0,
             is_forced: false,
             stored: None,
             is_marked: false,

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower_service::Service;
 
-use crate::body::Body;
+use crate::{body::Body, store::Invalidation};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -25,6 +25,7 @@ pin_project! {
     {
         #[pin]
         kind: Kind<S, R, B>,
+        invalidation: Option<Invalidation>,
     }
 }
 
@@ -44,19 +45,28 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<R, Response = Response<B>>,
 {
+    fn new(kind: Kind<S, R, B>) -> Self {
+        Self { kind, invalidation: None }
+    }
+
+    /// Invalidates something once the response is there.
+    pub(crate) fn then(self, invalidation: Option<Invalidation>) -> Self {
+        Self { invalidation, ..self }
+    }
+
     pub(crate) fn ready(response: Response<Body<B>>) -> Self {
-        Self { kind: Kind::Ready { response: Some(response) } }
+        Self::new(Kind::Ready { response: Some(response) })
     }
 
     /// The inner service is made ready first: what is above was always ready.
     pub(crate) fn pass(inner: S, request: R) -> Self {
-        Self { kind: Kind::Pass { inner: Oneshot::new(inner, request) } }
+        Self::new(Kind::Pass { inner: Oneshot::new(inner, request) })
     }
 
     pub(crate) fn boxed(
         future: impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send + 'static,
     ) -> Self {
-        Self { kind: Kind::Boxed { future: Box::pin(future) } }
+        Self::new(Kind::Boxed { future: Box::pin(future) })
     }
 }
 
@@ -67,16 +77,17 @@ where
     type Output = Result<Response<Body<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
+        let this = self.project();
+        let answer = match this.kind.project() {
             #[allow(clippy::expect_used)]
-            KindProj::Ready { response } => {
-                Poll::Ready(Ok(response.take().expect("polled after completion")))
-            }
-            KindProj::Pass { inner } => {
-                Poll::Ready(ready!(inner.poll(cx)).map(|response| response.map(Body::inner)))
-            }
-            KindProj::Boxed { future } => future.as_mut().poll(cx),
+            KindProj::Ready { response } => Ok(response.take().expect("polled after completion")),
+            KindProj::Pass { inner } => ready!(inner.poll(cx)).map(|response| response.map(Body::inner)),
+            KindProj::Boxed { future } => ready!(future.as_mut().poll(cx)),
+        };
+        if let (Some(invalidation), Ok(response)) = (this.invalidation.take(), &answer) {
+            invalidation.apply(response.status(), response.headers());
         }
+        Poll::Ready(answer)
     }
 }
 

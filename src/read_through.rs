@@ -294,7 +294,9 @@ where
                 // Nobody below is to see any, be it of a stack above this one.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
-                Way::Round { future: self.origin().clone().call(Request::from_parts(head, body)) }
+                let invalidation = self.stack.invalidation(&head);
+                let future = self.origin().clone().call(Request::from_parts(head, body));
+                Way::Round { future: future.then(invalidation) }
             }
         };
         ReadThroughFuture { way }

@@ -109,7 +109,7 @@ impl<S, St: Store> StaleIfError<S, St> {
             Some(known) => known,
             None => {
                 let resource = self.store.get(&asked.key)?;
-                resource.select(&head.headers, Credentials::of(&head.headers)).cloned()
+                resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence()).cloned()
             }
         };
         stored.filter(|stored| stored.is_usable_on_error(Instant::now()))
@@ -148,11 +148,13 @@ where
         let head_only = head.method == Method::HEAD;
         let request = Request::from_parts(head, body);
         let Some(stored) = fallback else { return ResponseFuture::pass(inner, request) };
+        let sequence = Arc::clone(self.store.sequence());
         ResponseFuture::boxed(async move {
             let answer = inner.oneshot(request).await;
             let has_failed = answer.as_ref().map_or(true, |response| is_failure(response.status()));
             let now = Instant::now();
-            if !has_failed || !stored.is_usable_on_error(now) {
+            let is_usable = stored.is_usable_on_error(now) && sequence.admits(&stored);
+            if !has_failed || !is_usable {
                 return answer.map(|response| response.map(Body::inner));
             }
             let mut response = stored.to_response(head_only, now);

@@ -94,6 +94,7 @@ where
                 authorization: Credentials::of(&self.head.headers).authorization,
             },
             selection: self.asked.selection.clone(),
+            floor: self.asked.floor,
             round: 0,
         }
     }

@@ -24,6 +24,8 @@ pub(super) struct Slot {
     pub(super) party: Party,
     /// Set once the selecting fields are known.
     pub(super) selection: Option<Selection>,
+    /// What began below was invalidated before the callers came.
+    pub(super) floor: u64,
     /// 0, or 1 after a fetch that panicked or was dropped.
     pub(super) round: u8,
 }

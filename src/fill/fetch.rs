@@ -56,13 +56,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if let Some(stale) = &stale {
             make_conditional(&mut head.headers, stale.headers());
         }
+        let place = self.store.sequence().place_of(&client);
         let begun = self.store.sequence().begin();
         let sent_at = Instant::now();
 
         let response = inner.oneshot(Request::from_parts(head, body)).await?;
 
         let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
-        let origin = Origin::new(response.headers(), sent_at.elapsed(), begun);
+        let origin = Origin::new(response.headers(), sent_at.elapsed(), begun, place);
         Ok(match stale {
             Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
                 self.revalidated(&client, &stale, response, origin)
@@ -74,7 +75,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// What another fetch put into the store since the request arrived.
     fn stored_meanwhile(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
         let resource = self.store.get(&self.asked.key)?;
-        let stored = resource.select(&head.headers, Credentials::of(&head.headers))?;
+        let stored = resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence())?;
         let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
         (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers))
             .then(|| Arc::clone(stored))
@@ -102,7 +103,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(known) => known.clone(),
             None => {
                 let resource = self.store.get(&self.asked.key)?;
-                resource.select(&head.headers, Credentials::of(&head.headers)).cloned()
+                resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence()).cloned()
             }
         };
         stored.filter(|stored| has_validator(stored.headers()))
@@ -131,7 +132,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let fresh =
             StoredResponse::new(head.status, head.headers, body, trailers, selection.clone(), terms, origin);
         let fresh = Arc::new(fresh);
-        if decision.store.is_some() {
+        if decision.store.is_some() && self.store.sequence().admits(&fresh) {
             self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
         }
         self.note(client, &decision, &rules, origin.begun);
@@ -184,7 +185,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// The store knows, also where nobody above has looked.
     fn would_displace(&self, client: &request::Parts) -> bool {
         let Some(resource) = self.store.get(&self.asked.key) else { return false };
-        let stored = resource.select(&client.headers, Credentials::of(&client.headers));
+        let stored =
+            resource.select(&client.headers, Credentials::of(&client.headers), self.store.sequence());
         stored.is_some_and(|stored| stored.is_usable_on_error(Instant::now()))
     }
 

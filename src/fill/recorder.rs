@@ -100,7 +100,10 @@ impl<St: Store> Observer for Recorder<St> {
         if response.bytes() > self.store.max_response_bytes() {
             return self.give_up();
         }
-        self.store.update(&self.key, &mut |resource| _ = resource.put(&response, Instant::now()));
+        // Whoever reads it asks again: this only spares the room.
+        if self.store.sequence().admits(&response) {
+            self.store.update(&self.key, &mut |resource| _ = resource.put(&response, Instant::now()));
+        }
     }
 }
 

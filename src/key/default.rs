@@ -1,10 +1,12 @@
 use http::{
-    HeaderMap, header,
     request::Parts,
-    uri::{Authority, Scheme, Uri},
+    uri::{Scheme, Uri},
 };
 
-use super::{CacheKey, KeyBuffer, KeyExtractor, push_part};
+use super::{
+    CacheKey, KeyBuffer, KeyExtractor, push_part,
+    target::{authority, original_uri, path_and_query},
+};
 
 /// Scheme, authority, path and query: the target URI of RFC 9110 §7.1, as the client wrote it.
 ///
@@ -80,44 +82,14 @@ impl KeyExtractor for DefaultKey {
     }
 }
 
-/// The URI before axum's routers cut anything off it.
-fn original_uri(head: &Parts) -> &Uri {
-    #[cfg(feature = "axum")]
-    if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
-        return &original.0;
-    }
-    &head.uri
-}
-
-fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.as_bytes());
-    if hosts.next().is_some() {
-        return None;
-    }
-    match (uri.authority().map(Authority::as_str), host) {
-        (Some(uri), Some(host)) if !host.eq_ignore_ascii_case(uri.as_bytes()) => None,
-        (Some(uri), _) => usable(uri.as_bytes()),
-        (None, Some(host)) => usable(host),
-        (None, None) => None,
-    }
-}
-
-/// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
-fn usable(authority: &[u8]) -> Option<&[u8]> {
-    let is_host = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
-    (authority.iter().all(is_host) && !matches!(authority.first(), None | Some(b':'))).then_some(authority)
-}
-
 fn push_lower_case(key: &mut KeyBuffer, part: &[u8]) {
     push_part(key, part);
     let start = key.len() - part.len();
     key[start..].make_ascii_lowercase();
 }
 
-/// The query counts as absent only if there is no `?`.
 fn push_path_and_query(key: &mut KeyBuffer, uri: &Uri) {
-    push_part(key, uri.path_and_query().map_or("/", |target| target.as_str()).as_bytes());
+    push_part(key, path_and_query(uri).as_bytes());
 }
 
 #[cfg(test)]

@@ -27,6 +27,7 @@
 
 mod default;
 mod layer;
+mod target;
 
 use std::{fmt, sync::Arc};
 
@@ -34,6 +35,7 @@ use http::{Method, header, request::Parts};
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
+pub(crate) use self::target::Target;
 pub use self::{
     default::DefaultKey,
     layer::{Key, KeyLayer},

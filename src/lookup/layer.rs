@@ -26,7 +26,7 @@ use crate::{
     http::conditions::take_validating,
     key::{CacheKey, DefaultKey, KeyExtractor},
     status::{CacheStatus, Stale},
-    store::{Store, StoredResponse},
+    store::{Invalidation, Store, StoredResponse},
 };
 
 /// Answers from a store; see the [module](crate::lookup).
@@ -160,6 +160,11 @@ where
         self.reader.key(head, body)
     }
 
+    /// What a request invalidates that has none.
+    pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
+        Invalidation::of(self.reader.store.sequence(), head)
+    }
+
     /// As `call`, for a request that has a key.
     pub(crate) fn call_with_key<ReqB, B>(
         &self,
@@ -225,7 +230,8 @@ where
                 // The layers below are to see none either.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
-                ResponseFuture::pass(self.inner.clone(), Request::from_parts(head, body))
+                let invalidation = self.invalidation(&head);
+                ResponseFuture::pass(self.inner.clone(), Request::from_parts(head, body)).then(invalidation)
             }
         }
     }

@@ -43,10 +43,12 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
 
     pub(super) fn find(&self, key: CacheKey, head: &Parts, now: Instant) -> Found {
         // Noted before the store is read: what begins later is newer than what is found.
-        let arrival = self.store.sequence().current();
+        let sequence = self.store.sequence();
+        let arrival = sequence.current();
         let credentials = Credentials::of(&head.headers);
         let resource = self.store.get(&key);
-        let stored = resource.as_ref().and_then(|resource| resource.select(&head.headers, credentials));
+        let stored =
+            resource.as_ref().and_then(|resource| resource.select(&head.headers, credentials, sequence));
         if let Some(stored) = stored.filter(|stored| stored.is_fresh(now)) {
             return Found::Fresh(Arc::clone(stored));
         }
@@ -59,6 +61,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let asked = Asked {
             key,
             arrival,
+            floor: sequence.floor(sequence.place_of(head)),
             is_forced: false,
             stored: Some(stored.cloned()),
             is_marked: resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, now)),

@@ -136,7 +136,7 @@ impl MemoryStoreBuilder {
                 table,
                 hasher,
                 stripes: std::array::from_fn(|_| Mutex::new(())),
-                sequence: Sequence::default(),
+                sequence: Arc::default(),
                 expiry: Expiry::default(),
                 sweeper: Arc::default(),
                 versions: AtomicU64::new(0),
@@ -191,7 +191,7 @@ impl Store for MemoryStore {
         }
     }
 
-    fn sequence(&self) -> &Sequence {
+    fn sequence(&self) -> &Arc<Sequence> {
         &self.inner.sequence
     }
 
@@ -215,7 +215,7 @@ struct Inner {
     hasher: DefaultHashBuilder,
     /// Held while a key is updated. Readers never take one.
     stripes: [Mutex<()>; STRIPES],
-    sequence: Sequence,
+    sequence: Arc<Sequence>,
     expiry: Expiry,
     sweeper: Arc<Sweeper>,
     versions: AtomicU64,

@@ -26,7 +26,7 @@ pub use self::{
     response::StoredResponse,
     sequence::Sequence,
 };
-pub(crate) use self::{refresh::Refresh, resource::Marker, response::Origin};
+pub(crate) use self::{refresh::Refresh, resource::Marker, response::Origin, sequence::Invalidation};
 
 use crate::key::CacheKey;
 
@@ -48,7 +48,7 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource));
 
     /// Numbers the beginnings of fetches, store-wide.
-    fn sequence(&self) -> &Sequence;
+    fn sequence(&self) -> &Arc<Sequence>;
 
     /// The largest response that the store takes, in bytes as [`StoredResponse::bytes`] counts
     /// them. Larger ones are passed on without being held in memory. 0: it takes none.

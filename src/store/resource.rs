@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::StoredResponse;
+use super::{Sequence, StoredResponse};
 use crate::http::{freshness::after, storing::Credentials};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
@@ -65,13 +65,17 @@ impl Resource {
         self.markers.retain(|marker| now < marker.until);
     }
 
-    /// The latest variant that answers a request with these fields.
+    /// The latest variant that answers a request with these fields, and is not invalidated.
     pub(crate) fn select(
         &self,
         request: &HeaderMap,
         credentials: Credentials,
+        sequence: &Sequence,
     ) -> Option<&Arc<StoredResponse>> {
-        self.variants.iter().find(|variant| variant.matches(request, credentials))
+        let answers = |variant: &&Arc<StoredResponse>| {
+            sequence.admits(variant) && variant.matches(request, credentials)
+        };
+        self.variants.iter().find(answers)
     }
 
     pub(crate) fn is_marked(&self, credentials: Credentials, now: Instant) -> bool {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::refresh::RefreshMark;
+use super::{refresh::RefreshMark, sequence::Place};
 use crate::{
     body::Body,
     http::{
@@ -44,15 +44,17 @@ pub(crate) struct Origin {
     pub(crate) initial_age: Duration,
     /// The number of the fetch in the store's sequence.
     pub(crate) begun: u64,
+    pub(crate) place: Place,
 }
 
 impl Origin {
     /// For a response whose head came in now, to a request that was sent `delay` ago.
-    pub(crate) fn new(headers: &HeaderMap, delay: Duration, begun: u64) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, delay: Duration, begun: u64, place: Place) -> Self {
         Self {
             received_at: Instant::now(),
             initial_age: initial_age(headers, delay, SystemTime::now()),
             begun,
+            place,
         }
     }
 
@@ -157,6 +159,10 @@ impl StoredResponse {
         let Terms { stale_while_revalidate_for, stale_if_error_for, revalidate_for, .. } = self.terms;
         let window = stale_while_revalidate_for.max(stale_if_error_for).max(revalidate_for);
         self.origin.until(self.terms.fresh_for.saturating_add(window))
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.origin.place
     }
 
     pub(crate) fn selection(&self) -> Option<&Selection> {
