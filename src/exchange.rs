@@ -68,8 +68,9 @@ impl Asked {
         &self.key
     }
 
-    /// Whether this is a refresh in the background, for which no client waits.
-    pub fn is_refresh(&self) -> bool {
+    /// Whether only an answer will do that is fetched after this: for a refresh in the background,
+    /// or for a client that asks for more than what is stored.
+    pub fn is_forced(&self) -> bool {
         self.is_forced
     }
 }
@@ -117,13 +118,16 @@ pub enum Refused {
     FetchTimeout,
     /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, and so was its successor.
     FetchAborted,
+    /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
+    /// (`only-if-cached`, RFC 9111 §5.2.1.7).
+    NotStored,
 }
 
 impl Refused {
     /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`.
     pub(crate) fn to_response<B>(self, retry_after: Duration) -> Response<Body<B>> {
         let status = match self {
-            Self::WaitTimeout | Self::FetchTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::WaitTimeout | Self::FetchTimeout | Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = Response::new(Body::default());

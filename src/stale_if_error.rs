@@ -157,9 +157,7 @@ where
             if !has_failed || !is_usable {
                 return answer.map(|response| response.map(Body::inner));
             }
-            let mut response = stored.to_response(head_only, now);
-            response.extensions_mut().insert(CacheStatus::stale(Stale::IfError));
-            Ok(response)
+            Ok(stored.to_response(head_only, now, CacheStatus::stale(Stale::IfError)))
         })
     }
 }

@@ -1,11 +1,22 @@
 use std::fmt;
 
+use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use sfv::{ItemSerializer, KeyRef, RefBareItem, TokenRef};
+
 use crate::http::storing::Unshareable;
+
+/// The response field of RFC 9211.
+pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+
+/// How this cache is called in it.
+const NAME: &str = "tower-readthrough";
 
 /// How an answer came about, in the terms of RFC 9211.
 ///
 /// It is in the extensions of every response that a layer here had to do with, for logs and
-/// metrics. Of several layers the outermost one that decided has the last word.
+/// metrics, and in its `Cache-Status` field for everybody else. Of several layers the outermost
+/// one that decided has the last word.
+/// [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) leaves the field out.
 ///
 /// ```
 /// use tower_readthrough::CacheStatus;
@@ -41,6 +52,8 @@ pub enum Stale {
     WhileRevalidating,
     /// The origin failed (RFC 5861 §4).
     IfError,
+    /// The client takes stale answers (`max-stale`, RFC 9111 §5.2.1.2).
+    AsRequested,
 }
 
 /// Why a request went to the origin (the `fwd` parameter, RFC 9211 §2.2).
@@ -57,9 +70,81 @@ pub enum Forward {
     Stale,
     /// The answer was not shareable a moment ago (hit-for-miss).
     Bypass,
+    /// What is stored is fresh, but the request asks for something newer.
+    Request,
 }
 
 impl CacheStatus {
+    /// Says so in the extensions of the response and in its `Cache-Status`.
+    pub(crate) fn mark<B>(self, response: &mut Response<B>) {
+        response.extensions_mut().insert(self);
+        let headers = response.headers_mut();
+        let is_ours_alone = others(headers).next().is_none();
+        match headers.get_mut(CACHE_STATUS) {
+            // `insert` would let a full map grow before it looks for the name.
+            Some(member) if is_ours_alone => *member = self.to_value(),
+            _ => {
+                Self::unmark(headers);
+                headers.append(CACHE_STATUS, self.to_value());
+            }
+        }
+    }
+
+    /// Leaves only what other caches said.
+    pub(crate) fn unmark(headers: &mut HeaderMap) {
+        let others: Vec<_> = others(headers).cloned().collect();
+        headers.remove(CACHE_STATUS);
+        others.into_iter().for_each(|other| _ = headers.append(CACHE_STATUS, other));
+    }
+
+    /// A list member (RFC 9211 §2). Those of hits are written out, and cost a hit nothing.
+    pub(crate) fn to_value(self) -> HeaderValue {
+        match self.outcome {
+            Outcome::Hit => HeaderValue::from_static("tower-readthrough;hit"),
+            Outcome::Stale(Stale::WhileRevalidating) => {
+                HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate")
+            }
+            Outcome::Stale(Stale::IfError) => {
+                HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")
+            }
+            Outcome::Stale(Stale::AsRequested) => {
+                HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")
+            }
+            Outcome::Forwarded(_) => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
+        }
+    }
+
+    fn serialize(self) -> Option<HeaderValue> {
+        let parameters = self.parameters().filter_map(|(name, token)| {
+            let value = match token {
+                Some(token) => RefBareItem::from(TokenRef::from_str(token).ok()?),
+                None => RefBareItem::from(true),
+            };
+            Some((KeyRef::from_str(name).ok()?, value))
+        });
+        let member = ItemSerializer::new().bare_item(TokenRef::from_str(NAME).ok()?).parameters(parameters);
+        HeaderValue::try_from(member.finish()).ok()
+    }
+
+    /// The parameters of RFC 9211 §2, each with its token or `true`.
+    fn parameters(self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+        let (first, detail) = match self.outcome {
+            Outcome::Hit => (("hit", None), None),
+            Outcome::Stale(why) => (("hit", None), Some(why.as_str())),
+            Outcome::Forwarded(why) => {
+                (("fwd", Some(why.as_str())), self.unshareable.map(Unshareable::as_str))
+            }
+        };
+        [
+            Some(first),
+            self.is_stored.then_some(("stored", None)),
+            self.is_collapsed.then_some(("collapsed", None)),
+            detail.map(|why| ("detail", Some(why))),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
     pub(crate) const fn hit() -> Self {
         Self::new(Outcome::Hit)
     }
@@ -125,29 +210,78 @@ impl CacheStatus {
     }
 }
 
+impl Stale {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::WhileRevalidating => "stale-while-revalidate",
+            Self::IfError => "stale-if-error",
+            Self::AsRequested => "max-stale",
+        }
+    }
+}
+
+impl Forward {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Bypass => "bypass",
+            Self::Request => "request",
+        }
+    }
+}
+
+/// What caches other than this one said.
+fn others(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
+    let is_ours = |value: &&HeaderValue| {
+        value.as_bytes().strip_prefix(NAME.as_bytes()).is_some_and(|rest| rest.starts_with(b";"))
+    };
+    headers.get_all(CACHE_STATUS).iter().filter(move |value| !is_ours(value))
+}
+
 impl fmt::Display for CacheStatus {
     /// The parameters of RFC 9211 §2, such as `fwd=stale; stored; collapsed` or
     /// `fwd=uri-miss; detail=no-store`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self.outcome {
-            Outcome::Hit => "hit",
-            Outcome::Stale(Stale::WhileRevalidating) => "hit; detail=stale-while-revalidate",
-            Outcome::Stale(Stale::IfError) => "hit; detail=stale-if-error",
-            Outcome::Forwarded(Forward::UriMiss) => "fwd=uri-miss",
-            Outcome::Forwarded(Forward::VaryMiss) => "fwd=vary-miss",
-            Outcome::Forwarded(Forward::Miss) => "fwd=miss",
-            Outcome::Forwarded(Forward::Stale) => "fwd=stale",
-            Outcome::Forwarded(Forward::Bypass) => "fwd=bypass",
-        })?;
-        if self.is_stored {
-            f.write_str("; stored")?;
+        for (n, (name, token)) in self.parameters().enumerate() {
+            f.write_str(if n > 0 { "; " } else { "" })?;
+            f.write_str(name)?;
+            token.map_or(Ok(()), |token| write!(f, "={token}"))?;
         }
-        if self.is_collapsed {
-            f.write_str("; collapsed")?;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_written_out_for_hits_is_what_the_library_writes() {
+        let stale = [Stale::WhileRevalidating, Stale::IfError, Stale::AsRequested].map(CacheStatus::stale);
+        for status in stale.into_iter().chain([CacheStatus::hit()]) {
+            assert_eq!(Some(status.to_value()), status.serialize());
         }
-        match self.unshareable {
-            Some(why) => write!(f, "; detail={why}"),
-            None => Ok(()),
+        let miss = CacheStatus::forwarded(Forward::UriMiss).stored(true).collapsed();
+        assert_eq!(miss.to_value(), "tower-readthrough;fwd=uri-miss;stored;collapsed");
+        let alone = CacheStatus::forwarded(Forward::Bypass).unshared(Unshareable::NoStore);
+        assert_eq!(alone.to_value(), "tower-readthrough;fwd=bypass;detail=no-store");
+        assert_eq!(alone.to_string(), "fwd=bypass; detail=no-store");
+    }
+
+    #[test]
+    fn members_of_other_caches_stay_in_front_of_ours() {
+        let mut response = Response::new(());
+        for other in ["Origin;hit", "tower-readthrough;hit", "tower-readthrough-2;hit"] {
+            response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static(other));
         }
+        CacheStatus::stale(Stale::IfError).mark(&mut response);
+        let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().collect();
+        let ours = "tower-readthrough;hit;detail=stale-if-error";
+        assert_eq!(values, ["Origin;hit", "tower-readthrough-2;hit", ours]);
+        CacheStatus::unmark(response.headers_mut());
+        assert_eq!(response.headers().get_all(CACHE_STATUS).iter().count(), 2);
     }
 }

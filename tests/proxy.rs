@@ -166,22 +166,22 @@ async fn a_miss_is_followed_by_hits_in_both_versions() {
     let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
 
     let miss = proxy.get("/a?b=c").await;
-    assert_eq!(cache_status(&miss), "tower-readthrough; fwd=uri-miss; stored");
+    assert_eq!(cache_status(&miss), "tower-readthrough;fwd=uri-miss;stored");
     let miss = echo(miss).await;
     assert_eq!(miss["target"], "/a?b=c");
 
     let hit = proxy.get("/a?b=c").await;
-    assert_eq!(cache_status(&hit), "tower-readthrough; hit");
+    assert_eq!(cache_status(&hit), "tower-readthrough;hit");
     assert_eq!(echo(hit).await, miss);
 
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
     let hit = http2.get(proxy.url("/a?b=c")).send().await.unwrap();
     assert_eq!(hit.version(), http::Version::HTTP_2);
-    assert_eq!(cache_status(&hit), "tower-readthrough; hit");
+    assert_eq!(cache_status(&hit), "tower-readthrough;hit");
     assert_eq!(echo(hit).await, miss);
 
     let head = http2.head(proxy.url("/a?b=c")).send().await.unwrap();
-    assert_eq!(cache_status(&head), "tower-readthrough; hit");
+    assert_eq!(cache_status(&head), "tower-readthrough;hit");
     assert_eq!(origin.calls(), 1);
 }
 
@@ -299,7 +299,7 @@ async fn a_dead_origin_means_502_or_what_is_stale() {
     let stale = loop {
         let response = proxy.get("/").await;
         assert_eq!(response.status(), StatusCode::OK);
-        if cache_status(&response) == "tower-readthrough; hit; detail=stale-if-error" {
+        if cache_status(&response) == "tower-readthrough;hit;detail=stale-if-error" {
             break response;
         }
     };

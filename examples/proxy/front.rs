@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo, TokioTimer},
@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::ServiceExt;
-use tower_readthrough::{CacheStatus, ReadThroughBody, RequestBody, SharedError};
+use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
 
 use crate::{headers, origin, stack::Stack};
 
@@ -26,7 +26,6 @@ const MAX_HEAD_BYTES: u32 = 64 << 10;
 const MAX_STREAMS: u32 = 200;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
-const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
 
 /// Answers until `shutdown` is ready, and then what is under way.
 pub(crate) async fn serve(listener: TcpListener, stack: Stack, shutdown: impl Future<Output = ()>) {
@@ -109,17 +108,8 @@ async fn answer(
         return Ok(plain(status));
     }
     headers::from_client(&mut request, peer);
-    let mut answer = match stack.oneshot(request.map(RequestBody::new)).await {
-        Ok(answer) => answer,
-        Err(error) => plain(status_of(&error)),
-    };
-    let status = answer.extensions().get::<CacheStatus>();
-    if let Some(Ok(status)) =
-        status.map(|status| HeaderValue::try_from(format!("tower-readthrough; {status}")))
-    {
-        answer.headers_mut().append(CACHE_STATUS, status);
-    }
-    Ok(answer)
+    let answer = stack.oneshot(request.map(RequestBody::new)).await;
+    Ok(answer.unwrap_or_else(|error| plain(status_of(&error))))
 }
 
 /// What no origin needs to be asked about.

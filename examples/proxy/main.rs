@@ -10,7 +10,8 @@
 //! * **What is stored.** What the origin's `Cache-Control` or `Expires` allows. `--default-ttl`
 //!   adds answers that say nothing about it; `--force-ttl` overrules what they say. The two
 //!   exclude each other. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
-//!   (the last one unless `--store-set-cookie`). Every answer says how it came about in a
+//!   (the last one unless `--store-set-cookie`). Cache directives of clients are followed, as
+//!   RFC 9111 has it, unless `--ignore-request-directives` protects the origin from them. Every answer says how it came about in a
 //!   `Cache-Status` field (RFC 9211).
 //! * **When the origin fails**, an answer past its time is served for as long as
 //!   `--stale-if-error` says (default: one hour). If there is none: 502 when the origin cannot be
@@ -72,6 +73,9 @@ struct Args {
     /// Store answers with Set-Cookie: every client gets the same cookie.
     #[arg(long)]
     store_set_cookie: bool,
+    /// Do not let clients ask for something newer than what is stored.
+    #[arg(long)]
+    ignore_request_directives: bool,
 }
 
 #[tokio::main]

@@ -33,7 +33,9 @@ pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
     let mut cache = ReadThrough::new(MemoryStore::with_capacity_bytes(args.max_bytes))
         .rules(rules(args))
         .retry(retry(args.retries))
-        .lookup(|lookup| lookup.refresh_deadline(patience))
+        .lookup(|lookup| {
+            lookup.refresh_deadline(patience).request_directives(!args.ignore_request_directives)
+        })
         .coalesce(|coalesce| coalesce.max_wait(patience).max_flight_age(patience));
     if let Some(limit) = args.origin_limit {
         cache = cache.origin_limit(OriginLimitLayer::new(limit));

@@ -148,8 +148,9 @@ where
                 let whole = *for_all && selects(selection);
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
+            // Begun before this caller came: those in the same position share the next one.
             Verdict::Shareable { begun, .. } if self.asked.is_forced && *begun <= self.asked.arrival => {
-                Judgement::Alone
+                Judgement::Rejoin(slot)
             }
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
                 Judgement::Rejoin(Slot { party: Party::Only(mine), ..slot })
@@ -167,7 +168,7 @@ where
 /// The answer as every caller but the first gets it.
 fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     let mut response = answer(head, caller);
-    response.extensions_mut().insert(head.came_about.collapsed());
+    head.came_about.collapsed().mark(&mut response);
     response
 }
 
@@ -203,6 +204,6 @@ fn bare<B>(head: &Head) -> Response<Body<B>> {
     if let Some(retry_after) = head.headers.get(header::RETRY_AFTER) {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after.clone());
     }
-    response.extensions_mut().insert(head.came_about.collapsed());
+    head.came_about.collapsed().mark(&mut response);
     response
 }

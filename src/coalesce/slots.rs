@@ -53,7 +53,7 @@ pub(super) enum Joined {
 impl Slots {
     pub(super) fn join(self: &Arc<Self>, slot: Slot, settings: &Settings) -> Joined {
         match self.flights.entry(slot) {
-            Entry::Occupied(mut entry) if !takes_newcomers(entry.get(), settings) => {
+            Entry::Occupied(mut entry) if !takes_newcomers(entry.key(), entry.get(), settings) => {
                 // The old flight stays with its callers; its seat finds it gone.
                 let flight = Arc::new(Flight::new(settings.max_held_bytes));
                 let slot = entry.key().clone();
@@ -85,10 +85,11 @@ impl Slots {
 }
 
 /// A newcomer may wait for a head that is not overdue, and share one that is still fresh.
-fn takes_newcomers(flight: &Flight, settings: &Settings) -> bool {
+fn takes_newcomers(slot: &Slot, flight: &Flight, settings: &Settings) -> bool {
     match flight.outcome() {
         None => flight.started_at.elapsed() < settings.max_flight_age,
-        Some(Outcome::Head(head)) => {
+        // Who wants something newer than what there is cannot be given what came in before.
+        Some(Outcome::Head(head)) if !slot.is_forced => {
             matches!(head.verdict, Verdict::Shareable { fresh_until, .. } if Instant::now() < fresh_until)
         }
         Some(_) => false,

@@ -82,7 +82,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
-        let mut response = stored.to_response(head.method == Method::HEAD, Instant::now());
+        let head_only = head.method == Method::HEAD;
+        let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
         response.extensions_mut().insert(Verdict::Shareable {
             selection: stored.selection().cloned(),
             audience: stored.terms().audience,
@@ -90,7 +91,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             begun: stored.begun(),
             withheld: Vec::new(),
         });
-        response.extensions_mut().insert(CacheStatus::hit());
         response
     }
 
@@ -136,7 +136,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
         }
         self.note(client, &decision, &rules, origin.begun);
-        let mut response = fresh.to_response(false, Instant::now());
+        let status = CacheStatus::forwarded(self.asked.why);
+        let mut response = fresh.to_response(false, Instant::now(), status);
         self.sign(&mut response, &decision, selection, origin);
         response
     }
@@ -245,6 +246,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             status = status.unshared(why);
         }
         response.extensions_mut().insert(verdict);
-        response.extensions_mut().insert(status);
+        status.mark(response);
     }
 }

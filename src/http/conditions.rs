@@ -1,27 +1,28 @@
 //! Conditional requests (RFC 9110 §13): the client's own, and the cache's to the origin.
 
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::cache_control::split_list;
+use super::{cache_control::split_list, date::parse};
 
-/// Fields that ask for something else than the whole current representation, which only the
-/// origin can answer for now.
-const ORIGIN_ONLY: [HeaderName; 4] =
-    [header::RANGE, header::IF_RANGE, header::IF_MATCH, header::IF_UNMODIFIED_SINCE];
+/// Preconditions, by which a client says what it has or expects (§13.1).
+const PRECONDITIONS: [HeaderName; 4] =
+    [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
 
-/// Fields by which a client says what it has already (§13.1.2, §13.1.3).
-const VALIDATING: [HeaderName; 2] = [header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
-
-/// Whether the answer depends on a range or on a precondition that may fail.
-pub(crate) fn only_origin_can_answer(request: &HeaderMap) -> bool {
-    ORIGIN_ONLY.iter().any(|name| request.contains_key(name))
+/// What the preconditions of a GET or HEAD request make of a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Precondition {
+    Holds,
+    /// 304: the client has it.
+    NotModified,
+    /// 412.
+    Failed,
 }
 
-/// Takes the fields out of the request by which the client says what it has, and returns
-/// them: the origin is to answer everybody, not just this client.
-pub(crate) fn take_validating(request: &mut HeaderMap) -> HeaderMap {
+/// Takes the preconditions out of a request, and returns them: the origin is to answer
+/// everybody, not just this client.
+pub(crate) fn take_preconditions(request: &mut HeaderMap) -> HeaderMap {
     let mut taken = HeaderMap::new();
-    for name in VALIDATING {
+    for name in PRECONDITIONS {
         if let http::header::Entry::Occupied(entry) = request.entry(&name) {
             let (_, values) = entry.remove_entry_mult();
             for value in values {
@@ -32,28 +33,73 @@ pub(crate) fn take_validating(request: &mut HeaderMap) -> HeaderMap {
     taken
 }
 
-/// Whether any condition or range is in the request.
+/// Whether any precondition or range is in the request.
 pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
-    VALIDATING.iter().chain(&ORIGIN_ONLY).any(|name| request.contains_key(name))
+    PRECONDITIONS.iter().chain([&header::RANGE, &header::IF_RANGE]).any(|name| request.contains_key(name))
 }
 
-/// Whether the client has this response already (§13.2.2, for GET and HEAD): `If-None-Match`
-/// by weak comparison, and only without it `If-Modified-Since`.
-pub(crate) fn client_has(conditions: &HeaderMap, response: &HeaderMap) -> bool {
-    if conditions.contains_key(header::IF_NONE_MATCH) {
-        let etag = response.get(header::ETAG).map(|etag| opaque_tag(etag.as_bytes()));
-        let mut candidates =
-            conditions.get_all(header::IF_NONE_MATCH).iter().flat_map(|line| split_list(line.as_bytes()));
-        return candidates.any(|tag| tag == b"*" || Some(opaque_tag(tag)) == etag);
+/// Evaluates the preconditions in the order of §13.2.2.
+pub(crate) fn evaluate(request: &HeaderMap, response: &HeaderMap) -> Precondition {
+    let has = |name| request.contains_key(name);
+    if has(header::IF_MATCH) {
+        if !names_etag(request, header::IF_MATCH, response, is_strong_match) {
+            return Precondition::Failed;
+        }
+    } else if let Some(false) = unmodified_since(request.get(header::IF_UNMODIFIED_SINCE), response) {
+        return Precondition::Failed;
     }
-    let (Some(since), Some(modified)) =
-        (conditions.get(header::IF_MODIFIED_SINCE), response.get(header::LAST_MODIFIED))
-    else {
-        return false;
+    let client_has_it = if has(header::IF_NONE_MATCH) {
+        names_etag(request, header::IF_NONE_MATCH, response, is_weak_match)
+    } else {
+        unmodified_since(request.get(header::IF_MODIFIED_SINCE), response) == Some(true)
     };
+    if client_has_it { Precondition::NotModified } else { Precondition::Holds }
+}
+
+/// Whether a `Range` is to be applied to this response (§13.1.5): there is no `If-Range`, or its
+/// validator is this response's by strong comparison.
+pub(crate) fn if_range_holds(request: &HeaderMap, response: &HeaderMap) -> bool {
+    let Some(validator) = request.get(header::IF_RANGE) else { return true };
+    let is_tag = validator.as_bytes().starts_with(b"\"") || validator.as_bytes().starts_with(b"W/");
+    if is_tag {
+        let etag = response.get(header::ETAG).map(HeaderValue::as_bytes);
+        return etag.is_some_and(|etag| is_strong_match(validator.as_bytes(), etag));
+    }
     let now = std::time::SystemTime::now();
-    let date = |value| super::date::parse(value, now);
-    matches!((date(since), date(modified)), (Some(since), Some(modified)) if modified <= since)
+    let date_of = |name| response.get(name).and_then(|value| parse(value, now));
+    // A date is a strong validator only if the representation could not change twice in it (§8.8.2.2).
+    match (parse(validator, now), date_of(header::LAST_MODIFIED), date_of(header::DATE)) {
+        (Some(validator), Some(modified), Some(date)) => validator == modified && modified < date,
+        _ => false,
+    }
+}
+
+/// Whether the field names the response's entity tag, or any at all.
+fn names_etag(
+    request: &HeaderMap,
+    field: HeaderName,
+    response: &HeaderMap,
+    matches: fn(&[u8], &[u8]) -> bool,
+) -> bool {
+    let etag = response.get(header::ETAG).map(HeaderValue::as_bytes);
+    let mut tags = request.get_all(field).iter().flat_map(|line| split_list(line.as_bytes()));
+    tags.any(|tag| tag == b"*" || etag.is_some_and(|etag| matches(tag, etag)))
+}
+
+/// `None` if either date is missing or unreadable: then the field is ignored.
+fn unmodified_since(date: Option<&HeaderValue>, response: &HeaderMap) -> Option<bool> {
+    let now = std::time::SystemTime::now();
+    let date = parse(date?, now)?;
+    Some(parse(response.get(header::LAST_MODIFIED)?, now)? <= date)
+}
+
+/// §8.8.3.2.
+fn is_weak_match(a: &[u8], b: &[u8]) -> bool {
+    opaque_tag(a) == opaque_tag(b)
+}
+
+fn is_strong_match(a: &[u8], b: &[u8]) -> bool {
+    a == b && !a.starts_with(b"W/")
 }
 
 /// An entity tag without its weakness (§8.8.3.2).
@@ -112,7 +158,6 @@ pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderValue;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -122,30 +167,72 @@ mod tests {
         headers
     }
 
-    #[test]
-    fn if_none_match_compares_weakly_and_goes_first() {
-        let response = map(&[("etag", "\"a,b\""), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]);
-        let has = |fields: &[(&'static str, &'static str)]| client_has(&map(fields), &response);
-        assert!(has(&[("if-none-match", "\"a,b\"")]));
-        assert!(has(&[("if-none-match", "\"x\", W/\"a,b\"")]));
-        assert!(has(&[("if-none-match", "\"x\""), ("if-none-match", "*")]));
-        assert!(!has(&[("if-none-match", "\"a\"")]));
-        let date = ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT");
-        assert!(has(&[date]));
-        assert!(!has(&[("if-none-match", "\"x\""), date]));
-        assert!(!has(&[("if-modified-since", "Sun, 06 Nov 1994 08:49:36 GMT")]));
-        assert!(!has(&[("if-modified-since", "yesterday")]));
-        assert!(!has(&[]));
-        assert!(!client_has(&map(&[("if-none-match", "\"\"")]), &map(&[])));
+    const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+
+    fn outcome(fields: &[(&'static str, &'static str)]) -> Precondition {
+        evaluate(&map(fields), &map(&[("etag", "\"a,b\""), ("last-modified", MODIFIED)]))
     }
 
     #[test]
-    fn conditions_are_taken_out_whole() {
+    fn if_none_match_compares_weakly_and_goes_before_if_modified_since() {
+        use Precondition::{Holds, NotModified};
+        assert_eq!(outcome(&[("if-none-match", "\"a,b\"")]), NotModified);
+        assert_eq!(outcome(&[("if-none-match", "\"x\", W/\"a,b\"")]), NotModified);
+        assert_eq!(outcome(&[("if-none-match", "\"x\""), ("if-none-match", "*")]), NotModified);
+        assert_eq!(outcome(&[("if-none-match", "\"a\"")]), Holds);
+        assert_eq!(outcome(&[("if-modified-since", MODIFIED)]), NotModified);
+        assert_eq!(outcome(&[("if-none-match", "\"x\""), ("if-modified-since", MODIFIED)]), Holds);
+        assert_eq!(outcome(&[("if-modified-since", BEFORE)]), Holds);
+        assert_eq!(outcome(&[("if-modified-since", "yesterday")]), Holds);
+        assert_eq!(outcome(&[]), Holds);
+        assert_eq!(evaluate(&map(&[("if-none-match", "\"\"")]), &map(&[])), Holds);
+    }
+
+    #[test]
+    fn if_match_compares_strongly_and_goes_before_all_others() {
+        use Precondition::{Failed, Holds, NotModified};
+        assert_eq!(outcome(&[("if-match", "\"a,b\"")]), Holds);
+        assert_eq!(outcome(&[("if-match", "*")]), Holds);
+        assert_eq!(outcome(&[("if-match", "W/\"a,b\"")]), Failed);
+        assert_eq!(outcome(&[("if-match", "\"x\""), ("if-none-match", "*")]), Failed);
+        assert_eq!(outcome(&[("if-match", "*"), ("if-unmodified-since", BEFORE)]), Holds);
+        assert_eq!(outcome(&[("if-match", "*"), ("if-none-match", "*")]), NotModified);
+        assert_eq!(evaluate(&map(&[("if-match", "W/\"a\"")]), &map(&[("etag", "W/\"a\"")])), Failed);
+    }
+
+    #[test]
+    fn if_unmodified_since_fails_only_on_what_is_known_to_have_changed() {
+        use Precondition::{Failed, Holds};
+        assert_eq!(outcome(&[("if-unmodified-since", MODIFIED)]), Holds);
+        assert_eq!(outcome(&[("if-unmodified-since", BEFORE)]), Failed);
+        assert_eq!(outcome(&[("if-unmodified-since", "yesterday")]), Holds);
+        assert_eq!(evaluate(&map(&[("if-unmodified-since", BEFORE)]), &map(&[])), Holds);
+    }
+
+    #[test]
+    fn if_range_needs_a_strong_validator() {
+        let response =
+            [("etag", "\"a\""), ("last-modified", MODIFIED), ("date", "Sun, 06 Nov 1994 08:49:38 GMT")];
+        let holds = |value| if_range_holds(&map(&[("if-range", value)]), &map(&response));
+        assert!(if_range_holds(&map(&[]), &map(&[])));
+        assert!(holds("\"a\"") && holds(MODIFIED));
+        for other in ["\"b\"", "W/\"a\"", BEFORE, "yesterday", "", "*"] {
+            assert!(!holds(other), "{other}");
+        }
+        assert!(!if_range_holds(&map(&[("if-range", "W/\"a\"")]), &map(&[("etag", "W/\"a\"")])));
+        let same_second = [("last-modified", MODIFIED), ("date", MODIFIED)];
+        assert!(!if_range_holds(&map(&[("if-range", MODIFIED)]), &map(&same_second)));
+    }
+
+    #[test]
+    fn preconditions_are_taken_out_whole() {
         let mut request = map(&[("if-none-match", "\"a\""), ("if-none-match", "\"b\""), ("accept", "x")]);
-        let taken = take_validating(&mut request);
+        let taken = take_preconditions(&mut request);
         assert_eq!(taken.get_all("if-none-match").iter().count(), 2);
         assert_eq!(request, map(&[("accept", "x")]));
         assert!(is_conditional(&taken) && !is_conditional(&request));
+        assert!(is_conditional(&map(&[("range", "bytes=0-")])));
     }
 
     #[test]

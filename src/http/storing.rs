@@ -67,9 +67,9 @@ pub enum Unshareable {
     Rules,
 }
 
-impl fmt::Display for Unshareable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
+impl Unshareable {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
             Self::NoStore => "no-store",
             Self::Private => "private",
             Self::SetCookie => "set-cookie",
@@ -82,7 +82,13 @@ impl fmt::Display for Unshareable {
             Self::Stream => "stream",
             Self::TooLarge => "too-large",
             Self::Rules => "rules",
-        })
+        }
+    }
+}
+
+impl fmt::Display for Unshareable {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
     }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http::{HeaderMap, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::{sync::Semaphore, time::Instant};
 use tower::ServiceExt;
@@ -14,17 +14,18 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    answer::{apply_preconditions, from_store},
     refresh::{Refresher, Refreshing},
-    request::{Found, Reader, answer_conditions},
+    request::{Found, Reader},
 };
 use crate::{
     body::{Body, BoxError},
     build_error::BuildError,
-    exchange::Asked,
+    exchange::{Asked, Refused},
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::conditions::take_validating,
-    key::{CacheKey, DefaultKey, KeyExtractor},
+    http::{cache_control::RequestDirectives, conditions::take_preconditions},
+    key::{self, CacheKey, DefaultKey, KeyExtractor},
     status::{CacheStatus, Stale},
     store::{Invalidation, Store, StoredResponse},
 };
@@ -43,6 +44,8 @@ pub(super) struct Settings {
     pub(super) refresh_pause: Duration,
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) executor: Executor,
+    pub(super) shows_status: bool,
+    pub(super) follows_requests: bool,
 }
 
 /// Refreshes under way at a time.
@@ -56,6 +59,8 @@ impl<St: Store> LookupLayer<St> {
             refresh_pause: Duration::from_secs(1),
             refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
             executor: Executor::default(),
+            shows_status: true,
+            follows_requests: false,
         };
         Self { store, extractor: Arc::new(DefaultKey::new()), settings: Arc::new(settings) }
     }
@@ -86,6 +91,23 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     #[must_use]
     pub fn max_refreshes(self, limit: usize) -> Self {
         self.set(|settings| settings.refreshes = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// Whether answers say in a `Cache-Status` field how they came about (RFC 9211). Default: yes.
+    #[must_use]
+    pub fn cache_status(self, show: bool) -> Self {
+        self.set(|settings| settings.shows_status = show)
+    }
+
+    /// Whether cache directives in requests are followed (RFC 9111 §5.2.1, and `Pragma: no-cache`):
+    /// `no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached`.
+    ///
+    /// Default: no. They let any client ask the origin for something newer than what is stored,
+    /// which is what browsers do when somebody reloads a page. Even then those who ask at the
+    /// same time share a fetch, so that a key costs the origin one request at a time.
+    #[must_use]
+    pub fn request_directives(self, follow: bool) -> Self {
+        self.set(|settings| settings.follows_requests = follow)
     }
 
     /// Runs refreshes with this function instead of `tokio::spawn`; as
@@ -157,7 +179,7 @@ where
 {
     /// The key of a request that this layer has anything to do with.
     pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB) -> Option<CacheKey> {
-        self.reader.key(head, body)
+        key::find(&*self.reader.extractor, head, body)
     }
 
     /// What a request invalidates that has none.
@@ -181,24 +203,84 @@ where
         B::Error: Into<BoxError>,
     {
         let now = Instant::now();
-        let asked = match self.reader.find(key, &head, now) {
-            Found::Fresh(stored) => {
-                return ResponseFuture::ready(respond(&stored, &head, CacheStatus::hit(), now));
-            }
+        let wishes = match self.settings.follows_requests {
+            true => RequestDirectives::parse(&head.headers),
+            false => RequestDirectives::default(),
+        };
+        let asked = match self.reader.find(key, &head, &wishes, now) {
+            Found::Usable(stored, status) => return self.serve(&stored, &head, status, now),
             Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, &stored, now) {
                 Refreshing::Impossible => asked,
                 refreshing => {
-                    let status = CacheStatus::stale(Stale::WhileRevalidating);
-                    let response = respond(&stored, &head, status, now);
+                    let served =
+                        self.serve(&stored, &head, CacheStatus::stale(Stale::WhileRevalidating), now);
                     if let Refreshing::Begin(refresher) = refreshing {
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
                     }
-                    return ResponseFuture::ready(response);
+                    return served;
                 }
             },
             Found::Nothing(asked) => asked,
         };
-        forward(self.inner.clone(), head, body, asked)
+        if wishes.only_if_cached {
+            return ResponseFuture::ready(Refused::NotStored.to_response(Duration::ZERO));
+        }
+        let is_for_all = !wishes.no_store && !head.headers.contains_key(header::RANGE);
+        self.forward(head, body, is_for_all.then_some(asked))
+    }
+
+    fn serve<ReqB, B>(
+        &self,
+        stored: &StoredResponse,
+        head: &Parts,
+        status: CacheStatus,
+        now: Instant,
+    ) -> ResponseFuture<S, Request<ReqB>, B>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+    {
+        let mut response = from_store(stored, head, status, now);
+        if !self.settings.shows_status {
+            CacheStatus::unmark(response.headers_mut());
+        }
+        ResponseFuture::ready(response)
+    }
+
+    /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
+    /// answer is not known to be for one alone; else the request passes untouched.
+    fn forward<ReqB, B>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        asked: Option<Asked>,
+    ) -> ResponseFuture<S, Request<ReqB>, B>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: Send + 'static,
+    {
+        head.extensions.remove::<CacheKey>();
+        head.extensions.remove::<Asked>();
+        let conditions = match &asked {
+            Some(asked) if !asked.is_marked => take_preconditions(&mut head.headers),
+            _ => HeaderMap::new(),
+        };
+        asked.map(|asked| head.extensions.insert(asked));
+        let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
+        let shows_status = self.settings.shows_status;
+        if conditions.is_empty() && shows_status {
+            return ResponseFuture::pass(inner, request);
+        }
+        ResponseFuture::boxed(async move {
+            let mut response = inner.oneshot(request).await?.map(Body::inner);
+            apply_preconditions(&conditions, &mut response);
+            if !shows_status {
+                CacheStatus::unmark(response.headers_mut());
+            }
+            Ok(response)
+        })
     }
 }
 
@@ -235,38 +317,4 @@ where
             }
         }
     }
-}
-
-/// Asks the layers below, on behalf of everybody unless the answer is known to be for one alone.
-fn forward<S, ReqB, B>(
-    inner: S,
-    mut head: Parts,
-    body: ReqB,
-    asked: Asked,
-) -> ResponseFuture<S, Request<ReqB>, B>
-where
-    S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-    ReqB: Send + 'static,
-    B: Send + 'static,
-{
-    let conditions = if asked.is_marked { HeaderMap::new() } else { take_validating(&mut head.headers) };
-    head.extensions.insert(asked);
-    let request = Request::from_parts(head, body);
-    if conditions.is_empty() {
-        return ResponseFuture::pass(inner, request);
-    }
-    ResponseFuture::boxed(async move {
-        let mut response = inner.oneshot(request).await?.map(Body::inner);
-        answer_conditions(&conditions, &mut response);
-        Ok(response)
-    })
-}
-
-fn respond<B>(stored: &StoredResponse, head: &Parts, status: CacheStatus, now: Instant) -> Response<Body<B>> {
-    let mut response = stored.to_response(head.method == Method::HEAD, now);
-    response.extensions_mut().insert(status);
-    answer_conditions(&head.headers, &mut response);
-    response
 }

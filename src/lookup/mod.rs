@@ -43,6 +43,7 @@
 //! # }
 //! ```
 
+mod answer;
 mod layer;
 mod refresh;
 mod request;

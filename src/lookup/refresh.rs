@@ -1,6 +1,6 @@
 use std::{pin::pin, sync::Arc};
 
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
@@ -11,7 +11,7 @@ use super::layer::Settings;
 use crate::{
     exchange::Asked,
     executor::Executor,
-    http::conditions::take_validating,
+    http::conditions::take_preconditions,
     store::{Refresh, StoredResponse},
 };
 
@@ -67,7 +67,9 @@ impl Refresher {
         B::Data: Send,
     {
         head.method = Method::GET;
-        take_validating(&mut head.headers);
+        take_preconditions(&mut head.headers);
+        head.headers.remove(header::RANGE);
+        head.headers.remove(header::IF_RANGE);
         head.extensions.insert(Asked { is_forced: true, ..asked });
         executor.spawn(async move {
             let fetch = async {

@@ -1,19 +1,13 @@
 use std::sync::Arc;
 
-use http::{HeaderMap, Response, StatusCode, request::Parts};
-use http_body::Body as HttpBody;
+use http::request::Parts;
 use tokio::time::Instant;
 
 use crate::{
-    body::Body,
     exchange::Asked,
-    http::{
-        conditions::{client_has, make_not_modified, only_origin_can_answer},
-        storing::Credentials,
-        vary::Selection,
-    },
-    key::{self, CacheKey, KeyExtractor},
-    status::Forward,
+    http::{cache_control::RequestDirectives, freshness::after, storing::Credentials, vary::Selection},
+    key::{CacheKey, KeyExtractor},
+    status::{CacheStatus, Forward, Stale},
     store::{Resource, Store, StoredResponse},
 };
 
@@ -30,18 +24,21 @@ impl<St: Clone, K> Clone for Reader<St, K> {
 }
 
 pub(super) enum Found {
-    Fresh(Arc<StoredResponse>),
+    /// To be served, and how it came about.
+    Usable(Arc<StoredResponse>, CacheStatus),
     /// Stale, but usable while a fresh one is fetched.
     Refreshable(Arc<StoredResponse>, Asked),
     Nothing(Asked),
 }
 
 impl<St: Store, K: KeyExtractor> Reader<St, K> {
-    pub(super) fn key<B: HttpBody>(&self, head: &Parts, body: &B) -> Option<CacheKey> {
-        key::find(&*self.extractor, head, body).filter(|_| !only_origin_can_answer(&head.headers))
-    }
-
-    pub(super) fn find(&self, key: CacheKey, head: &Parts, now: Instant) -> Found {
+    pub(super) fn find(
+        &self,
+        key: CacheKey,
+        head: &Parts,
+        wishes: &RequestDirectives,
+        now: Instant,
+    ) -> Found {
         // Noted before the store is read: what begins later is newer than what is found.
         let sequence = self.store.sequence();
         let arrival = sequence.current();
@@ -49,27 +46,31 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let resource = self.store.get(&key);
         let stored =
             resource.as_ref().and_then(|resource| resource.select(&head.headers, credentials, sequence));
-        if let Some(stored) = stored.filter(|stored| stored.is_fresh(now)) {
-            return Found::Fresh(Arc::clone(stored));
+        if let Some((stored, status)) = stored.and_then(|stored| usable(stored, wishes, now)) {
+            return Found::Usable(Arc::clone(stored), status);
         }
-        let why = match &resource {
-            _ if stored.is_some() => Forward::Stale,
-            Some(resource) if resource.is_marked(credentials, now) => Forward::Bypass,
-            Some(resource) if !resource.variants().is_empty() => Forward::VaryMiss,
-            _ => Forward::UriMiss,
+        let is_marked = resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, now));
+        let has_variants = resource.as_ref().is_some_and(|resource| !resource.variants().is_empty());
+        let is_refused = wishes.no_cache || stored.is_some_and(|stored| stored.is_fresh(now));
+        let why = match stored {
+            _ if is_refused => Forward::Request,
+            Some(_) => Forward::Stale,
+            None if is_marked => Forward::Bypass,
+            None if has_variants => Forward::VaryMiss,
+            None => Forward::UriMiss,
         };
         let asked = Asked {
             key,
             arrival,
             floor: sequence.floor(sequence.place_of(head)),
-            is_forced: false,
+            is_forced: is_refused,
             stored: Some(stored.cloned()),
-            is_marked: resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, now)),
+            is_marked,
             selection: resource.as_ref().and_then(|resource| known_selection(resource, head)),
             why,
         };
         match stored {
-            Some(stored) if stored.is_usable_while_revalidating(now) => {
+            Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
                 Found::Refreshable(Arc::clone(stored), asked)
             }
             _ => Found::Nothing(asked),
@@ -77,18 +78,31 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     }
 }
 
+/// Fresh, or as stale as the client says that it may be (RFC 9111 §5.2.1.2).
+fn usable<'a>(
+    stored: &'a Arc<StoredResponse>,
+    wishes: &RequestDirectives,
+    now: Instant,
+) -> Option<(&'a Arc<StoredResponse>, CacheStatus)> {
+    if !accepts(stored, wishes, now) {
+        return None;
+    }
+    if stored.is_fresh(now) {
+        return Some((stored, CacheStatus::hit()));
+    }
+    let may_be_stale = wishes.max_stale.is_some_and(|max_stale| stored.is_usable_if_stale_by(max_stale, now));
+    may_be_stale.then_some((stored, CacheStatus::stale(Stale::AsRequested)))
+}
+
+/// Whether the client takes a stored answer of this age (RFC 9111 §5.2.1).
+fn accepts(stored: &StoredResponse, wishes: &RequestDirectives, now: Instant) -> bool {
+    !wishes.no_cache
+        && wishes.max_age.is_none_or(|max_age| stored.age(now) <= max_age)
+        && wishes.min_fresh.is_none_or(|min_fresh| stored.is_fresh(after(now, min_fresh)))
+}
+
 /// The latest answer is the best guess at what selects the next one.
 fn known_selection(resource: &Resource, head: &Parts) -> Option<Selection> {
     let fields = resource.variants().first()?.selection()?.fields();
     Some(Selection::new(fields, &head.headers))
-}
-
-/// Tells a client that has the response already just that (RFC 9110 §13.1).
-pub(super) fn answer_conditions<B>(conditions: &HeaderMap, response: &mut Response<Body<B>>) {
-    if response.status() == StatusCode::OK && client_has(conditions, response.headers()) {
-        let mut status = response.status();
-        make_not_modified(&mut status, response.headers_mut());
-        *response.status_mut() = status;
-        *response.body_mut() = Body::default();
-    }
 }

@@ -16,6 +16,7 @@ use crate::{
         storing::{Credentials, Terms},
         vary::Selection,
     },
+    status::{CACHE_STATUS, CacheStatus},
 };
 
 /// What a header map needs on the heap for one field, apart from its value.
@@ -149,6 +150,12 @@ impl StoredResponse {
         self.is_usable_for(self.terms.stale_if_error_for, now)
     }
 
+    /// Whether it may be served to a client that takes answers which are stale for so long
+    /// (RFC 9111 §5.2.1.2), which the answer may forbid (§4.2.4).
+    pub(crate) fn is_usable_if_stale_by(&self, window: Duration, now: Instant) -> bool {
+        !self.terms.forbids_stale && now <= self.origin.until(self.terms.fresh_for.saturating_add(window))
+    }
+
     fn is_usable_for(&self, window: Duration, now: Instant) -> bool {
         // A window of zero closes when the lifetime ends, to the nanosecond.
         now < self.origin.until(self.terms.fresh_for.saturating_add(window))
@@ -187,22 +194,31 @@ impl StoredResponse {
             && self.selection.as_ref().is_none_or(|selection| selection.matches(request))
     }
 
-    /// The response as a client gets it, with its `Age` (RFC 9111 §5.1).
+    /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.
     ///
     /// An answer to HEAD says how long the body would be, and has none.
-    pub(crate) fn to_response<B>(&self, head_only: bool, now: Instant) -> Response<Body<B>> {
+    pub(crate) fn to_response<B>(
+        &self,
+        head_only: bool,
+        now: Instant,
+        status: CacheStatus,
+    ) -> Response<Body<B>> {
         let body =
             if head_only { Body::default() } else { Body::stored(self.body.clone(), self.trailers.clone()) };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
-        response.headers_mut().insert(header::AGE, age_field(self.age(now).as_secs()));
+        // `insert` would let a full map grow before it looks for the name.
+        if let Some(age) = response.headers_mut().get_mut(header::AGE) {
+            *age = age_field(self.age(now).as_secs());
+        }
+        status.mark(&mut response);
         response
     }
 }
 
 /// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1), a true `Content-Length`,
-/// and room for the `Age`.
+/// and room for `Age` and `Cache-Status`, so that a hit need not make it.
 fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) {
     remove_hop_by_hop(headers);
     if date(headers, SystemTime::now()).is_none()
@@ -216,6 +232,7 @@ fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) 
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     headers.insert(header::AGE, HeaderValue::from_static("0"));
+    headers.entry(CACHE_STATUS).or_insert(CacheStatus::hit().to_value());
 }
 
 /// Young answers are the most of all, and theirs costs no allocation.
