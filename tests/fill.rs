@@ -3,7 +3,13 @@
 
 mod support;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderValue, StatusCode};
 use proptest::prelude::*;
@@ -527,7 +533,8 @@ fn confirming(update: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Origi
 #[tokio::test(start_paused = true)]
 async fn what_the_origin_confirms_is_fresh_again_with_the_new_fields() {
     let origin = confirming(|_| {
-        status(304).max_age(20).header("x", "new").header("y", "1").header("content-length", "0")
+        let update = status(304).max_age(20).header("x", "new").header("y", "1");
+        update.header("content-length", "0").header("content-type", "no/no").header("content-encoding", "no")
     });
     let service = cached(Rules::new(), &origin);
     get(&service, "/").await;
@@ -536,7 +543,7 @@ async fn what_the_origin_confirms_is_fresh_again_with_the_new_fields() {
     assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"hello"[..]));
     assert_eq!((reply.header("x"), reply.header("y"), reply.age()), (Some("new"), Some("1"), Some(0)));
     assert_eq!(reply.header("content-length"), Some("5"), "the length is that of the stored body");
-    assert_eq!(reply.header("content-type"), Some("a/b"));
+    assert_eq!((reply.header("content-type"), reply.header("content-encoding")), (Some("a/b"), None));
     assert_eq!(reply.cache(), "fwd=stale; stored");
     for (at, is_hit) in [(19_999, true), (1, false)] {
         tokio::time::advance(ms(at)).await;
@@ -880,6 +887,25 @@ async fn answers_to_authorised_requests_say_nothing_about_anonymous_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_one_client_may_not_share_does_not_take_the_stored_answer_away() {
+    for (field, answer) in
+        [("authorization", (|| ok("mine").max_age(10)) as fn() -> Answer), ("cookie", || ok("mine"))]
+    {
+        let origin = Origin::new(move |_, head| match head.headers.contains_key(field) {
+            true => answer(),
+            false => ok("for all").max_age(10).header("etag", "\"1\""),
+        });
+        let service = cached(ttl(), &origin);
+        get(&service, "/").await;
+        tokio::time::advance(secs(10)).await;
+        let mine = get_with(&service, "/", &[(field, "me")]).await;
+        assert!(unshareable(&mine).is_some());
+        get(&service, "/").await;
+        assert!(origin.last_request().headers.contains_key("if-none-match"), "{field}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_leave_no_marker() {
     for answer in [(|| status(500)) as fn() -> Answer, || status(502), || status(503), || status(504), error]
     {
@@ -996,6 +1022,40 @@ async fn what_is_too_large_streams_through_and_is_counted() {
         get(&service, "/").await;
         assert_eq!(get(&service, "/").await.cache(), "hit");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_is_not_held_while_it_streams() {
+    use http_body_util::BodyExt;
+    struct Alive(Arc<AtomicUsize>);
+    impl AsRef<[u8]> for Alive {
+        fn as_ref(&self) -> &[u8] {
+            &[b'x'; 1_000]
+        }
+    }
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    const CHUNKS: usize = 200;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&alive);
+    let origin = Origin::always(move || {
+        counter.fetch_add(CHUNKS, Ordering::SeqCst);
+        let chunk = || bytes::Bytes::from_owner(Alive(Arc::clone(&counter)));
+        (0..CHUNKS).fold(ok("").max_age(60), |answer, _| answer.chunk(chunk()))
+    });
+    let store = MemoryStore::with_capacity_bytes(1 << 20); // 64 KiB for one
+    let service = cached_in(&store, Rules::new(), &origin);
+    let mut body = service.clone().oneshot(request("GET", "/", &[])).await.unwrap().into_body();
+    let mut held = Vec::new();
+    for read in 1..=CHUNKS {
+        drop(body.frame().await.unwrap().unwrap());
+        held.push(alive.load(Ordering::SeqCst) + read - CHUNKS);
+    }
+    assert_eq!(held[..60], (1..=60).collect::<Vec<_>>(), "kept as long as it may fit");
+    assert_eq!(held[70..], [0; CHUNKS - 70], "and let go as soon as it does not");
 }
 
 // A layer of its own.
