@@ -18,7 +18,7 @@ use support::{
     status, try_send,
 };
 use tokio::time::Instant;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
     CacheStatus, Fill, FillLayer, KeyLayer, Lookup, LookupLayer, MemoryStore, Rules, Store, StoreLayer,
     Unshareable,
@@ -1072,6 +1072,25 @@ async fn fill_alone_looks_into_the_store_before_it_asks() {
     let other = LookupLayer::new(store).layer(Origin::always(error));
     assert_eq!(get(&other, "/").await.body, "x");
     assert_eq!(send(&fill, request("HEAD", "/", &[])).await.header("content-length"), Some("1"));
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_while_a_request_waited_is_served_to_it() {
+    let origin = Origin::always(|| ok("").max_age(60).after(ms(10)));
+    let store = store();
+    let service = ServiceBuilder::new()
+        .layer(LookupLayer::new(store.clone()))
+        .concurrency_limit(1)
+        .layer(FillLayer::new(store))
+        .service(origin.clone());
+    let ask = || tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
+    let first = ask();
+    settle().await;
+    let second = ask();
+    for answer in [first, second] {
+        assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
     assert_eq!(origin.calls(), 1);
 }
 

@@ -271,6 +271,17 @@ async fn a_key_that_the_lookup_refuses_is_hidden_from_the_layers_below() {
     assert!(origin.last_request().extensions.get::<CacheKey>().is_none());
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_one_cache_asked_is_not_taken_for_what_another_one_asks() {
+    let (outer, inner, origin) = (store(), store(), numbered());
+    let service = ServiceBuilder::new()
+        .layer(StoreLayer::new(outer.clone()).rules(ttl()))
+        .layer(StoreLayer::new(inner.clone()).rules(ttl()).key(|_: &Parts| None))
+        .service(origin);
+    get(&service, "/").await;
+    assert_eq!((outer.stats().entries, inner.stats().entries), (1, 0));
+}
+
 // HEAD.
 
 #[tokio::test(start_paused = true)]
@@ -290,19 +301,22 @@ async fn head_is_answered_from_get_with_its_length() {
 
 #[tokio::test(start_paused = true)]
 async fn get_is_never_answered_from_head() {
-    let origin = Origin::new(|_, head| match head.method == "HEAD" {
-        true => ok("").max_age(60).header("content-length", "5"),
-        false => ok("hello").max_age(60),
-    });
-    let service = cached(Rules::new(), &origin);
-    for calls in 1..3 {
-        let head = send(&service, request("HEAD", "/", &[])).await;
-        assert_eq!((head.header("content-length"), head.body.len(), origin.calls()), (Some("5"), 0, calls));
-        assert_eq!(origin.last_request().method, "HEAD");
+    for length in [Some("5"), None] {
+        let origin = Origin::new(move |_, head| match (head.method.as_str(), length) {
+            ("HEAD", Some(length)) => ok("").max_age(60).header("content-length", length),
+            ("HEAD", None) => ok("").max_age(60),
+            _ => ok("hello").max_age(60),
+        });
+        let service = cached(Rules::new(), &origin);
+        for calls in 1..3 {
+            let head = send(&service, request("HEAD", "/", &[])).await;
+            assert_eq!((head.header("content-length"), head.body.len()), (length, 0));
+            assert_eq!((origin.last_request().method.as_str(), origin.calls()), ("HEAD", calls));
+        }
+        assert_eq!(get(&service, "/").await.body, "hello");
+        assert_eq!(get(&service, "/").await.body, "hello");
+        assert_eq!(origin.calls(), 3);
     }
-    assert_eq!(get(&service, "/").await.body, "hello");
-    assert_eq!(get(&service, "/").await.body, "hello");
-    assert_eq!(origin.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
