@@ -3,7 +3,13 @@
 
 mod support;
 
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderValue, StatusCode};
 use proptest::prelude::*;
@@ -12,7 +18,7 @@ use support::{
     status, try_send,
 };
 use tokio::time::Instant;
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
     CacheStatus, Fill, FillLayer, KeyLayer, Lookup, LookupLayer, MemoryStore, Rules, Store, StoreLayer,
     Unshareable,
@@ -527,7 +533,8 @@ fn confirming(update: impl Fn(usize) -> Answer + Send + Sync + 'static) -> Origi
 #[tokio::test(start_paused = true)]
 async fn what_the_origin_confirms_is_fresh_again_with_the_new_fields() {
     let origin = confirming(|_| {
-        status(304).max_age(20).header("x", "new").header("y", "1").header("content-length", "0")
+        let update = status(304).max_age(20).header("x", "new").header("y", "1");
+        update.header("content-length", "0").header("content-type", "no/no").header("content-encoding", "no")
     });
     let service = cached(Rules::new(), &origin);
     get(&service, "/").await;
@@ -536,7 +543,7 @@ async fn what_the_origin_confirms_is_fresh_again_with_the_new_fields() {
     assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"hello"[..]));
     assert_eq!((reply.header("x"), reply.header("y"), reply.age()), (Some("new"), Some("1"), Some(0)));
     assert_eq!(reply.header("content-length"), Some("5"), "the length is that of the stored body");
-    assert_eq!(reply.header("content-type"), Some("a/b"));
+    assert_eq!((reply.header("content-type"), reply.header("content-encoding")), (Some("a/b"), None));
     assert_eq!(reply.cache(), "fwd=stale; stored");
     for (at, is_hit) in [(19_999, true), (1, false)] {
         tokio::time::advance(ms(at)).await;
@@ -880,6 +887,25 @@ async fn answers_to_authorised_requests_say_nothing_about_anonymous_ones() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_one_client_may_not_share_does_not_take_the_stored_answer_away() {
+    for (field, answer) in
+        [("authorization", (|| ok("mine").max_age(10)) as fn() -> Answer), ("cookie", || ok("mine"))]
+    {
+        let origin = Origin::new(move |_, head| match head.headers.contains_key(field) {
+            true => answer(),
+            false => ok("for all").max_age(10).header("etag", "\"1\""),
+        });
+        let service = cached(ttl(), &origin);
+        get(&service, "/").await;
+        tokio::time::advance(secs(10)).await;
+        let mine = get_with(&service, "/", &[(field, "me")]).await;
+        assert!(unshareable(&mine).is_some());
+        get(&service, "/").await;
+        assert!(origin.last_request().headers.contains_key("if-none-match"), "{field}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn failures_leave_no_marker() {
     for answer in [(|| status(500)) as fn() -> Answer, || status(502), || status(503), || status(504), error]
     {
@@ -998,6 +1024,40 @@ async fn what_is_too_large_streams_through_and_is_counted() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_is_not_held_while_it_streams() {
+    use http_body_util::BodyExt;
+    struct Alive(Arc<AtomicUsize>);
+    impl AsRef<[u8]> for Alive {
+        fn as_ref(&self) -> &[u8] {
+            &[b'x'; 1_000]
+        }
+    }
+    impl Drop for Alive {
+        fn drop(&mut self) {
+            self.0.fetch_sub(1, Ordering::SeqCst);
+        }
+    }
+    const CHUNKS: usize = 200;
+    let alive = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&alive);
+    let origin = Origin::always(move || {
+        counter.fetch_add(CHUNKS, Ordering::SeqCst);
+        let chunk = || bytes::Bytes::from_owner(Alive(Arc::clone(&counter)));
+        (0..CHUNKS).fold(ok("").max_age(60), |answer, _| answer.chunk(chunk()))
+    });
+    let store = MemoryStore::with_capacity_bytes(1 << 20); // 64 KiB for one
+    let service = cached_in(&store, Rules::new(), &origin);
+    let mut body = service.clone().oneshot(request("GET", "/", &[])).await.unwrap().into_body();
+    let mut held = Vec::new();
+    for read in 1..=CHUNKS {
+        drop(body.frame().await.unwrap().unwrap());
+        held.push(alive.load(Ordering::SeqCst) + read - CHUNKS);
+    }
+    assert_eq!(held[..60], (1..=60).collect::<Vec<_>>(), "kept as long as it may fit");
+    assert_eq!(held[70..], [0; CHUNKS - 70], "and let go as soon as it does not");
+}
+
 // A layer of its own.
 
 #[tokio::test(start_paused = true)]
@@ -1012,6 +1072,25 @@ async fn fill_alone_looks_into_the_store_before_it_asks() {
     let other = LookupLayer::new(store).layer(Origin::always(error));
     assert_eq!(get(&other, "/").await.body, "x");
     assert_eq!(send(&fill, request("HEAD", "/", &[])).await.header("content-length"), Some("1"));
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_while_a_request_waited_is_served_to_it() {
+    let origin = Origin::always(|| ok("").max_age(60).after(ms(10)));
+    let store = store();
+    let service = ServiceBuilder::new()
+        .layer(LookupLayer::new(store.clone()))
+        .concurrency_limit(1)
+        .layer(FillLayer::new(store))
+        .service(origin.clone());
+    let ask = || tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
+    let first = ask();
+    settle().await;
+    let second = ask();
+    for answer in [first, second] {
+        assert_eq!(answer.await.unwrap().unwrap().status(), StatusCode::OK);
+    }
     assert_eq!(origin.calls(), 1);
 }
 

@@ -139,8 +139,10 @@ async fn what_counts_is_when_the_failure_is_there_not_when_it_was_asked_for() {
 #[tokio::test(start_paused = true)]
 async fn the_window_counts_from_the_end_of_the_lifetime_also_of_what_came_stale() {
     for (after, usable) in [(ms(4_999), true), (ms(5_000), false)] {
+        // Kept for confirmation for longer, so that it is the window that ends here.
+        let said = "max-age=10, stale-if-error=10";
         let first =
-            || ok("good").header("cache-control", "max-age=10, stale-if-error=10").header("age", "15");
+            move || ok("good").header("cache-control", said).header("age", "15").header("etag", "\"1\"");
         let origin = failing(first, || status(503));
         let service = filled(rules(), &origin).await;
         tokio::time::advance(after).await;

@@ -19,11 +19,13 @@ pub(super) struct RefreshMark(AtomicU64);
 ///
 /// While it lives nobody else refreshes the response. When it is dropped, for whatever reason,
 /// the next refresh may begin after a pause; a refresh that succeeded has put another response
-/// in this one's place anyway.
+/// in this one's place anyway. One that outlives its deadline has lost the right.
 #[derive(Debug)]
 pub(crate) struct Refresh {
     response: Arc<StoredResponse>,
     pause: Duration,
+    /// What the mark says for as long as the right is ours.
+    until: u64,
 }
 
 impl Refresh {
@@ -41,15 +43,17 @@ impl Refresh {
         }
         let until = nanos(response, now).saturating_add(nanos_of(deadline));
         // A deadline of zero would give the right to everybody.
-        let claimed = mark.compare_exchange(due, until.max(due + 1), Ordering::AcqRel, Ordering::Acquire);
-        claimed.is_ok().then(|| Self { response: Arc::clone(response), pause })
+        let until = until.max(due.saturating_add(1));
+        let claimed = mark.compare_exchange(due, until, Ordering::AcqRel, Ordering::Acquire);
+        claimed.is_ok().then(|| Self { response: Arc::clone(response), pause, until })
     }
 }
 
 impl Drop for Refresh {
     fn drop(&mut self) {
         let next = nanos(&self.response, Instant::now()).saturating_add(nanos_of(self.pause));
-        self.response.refresh.0.store(next, Ordering::Release);
+        let mark = &self.response.refresh.0;
+        _ = mark.compare_exchange(self.until, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 
