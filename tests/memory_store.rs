@@ -477,7 +477,7 @@ impl Store for Simple {
         }
     }
 
-    fn sequence(&self) -> &Sequence {
+    fn sequence(&self) -> &Arc<Sequence> {
         &self.sequence
     }
 
@@ -569,7 +569,7 @@ impl Store for Forgetful {
         change(&mut Resource::default());
     }
 
-    fn sequence(&self) -> &Sequence {
+    fn sequence(&self) -> &Arc<Sequence> {
         &self.0
     }
 
