@@ -75,9 +75,9 @@
 //!
 //! # What it does not do yet
 //!
-//! Purges and tags, ranges out of stored responses, directives of requests, heuristic freshness,
-//! the targeted fields of RFC 9213 and invalidation after unsafe methods (RFC 9111 §4.4) are not
-//! there yet. Requests with `Range` or preconditions that may fail pass untouched.
+//! Purges by code and by tag, key rules as data, a second tier. Of RFC 9111: 206 responses are
+//! not stored or combined (§3.4), one stored response at a time is revalidated (§4.3.1), and
+//! answers to HEAD freshen nothing (§4.3.5).
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;

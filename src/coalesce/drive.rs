@@ -81,7 +81,7 @@ where
             self.seat.close();
         }
         if matches!(verdict, Verdict::Unshareable(_)) {
-            flight.settle(Outcome::Head(head));
+            flight.settle(Outcome::Head(Box::new(head)));
             _ = self.leader.send(Delivery::Own(response));
             return;
         }
@@ -89,7 +89,7 @@ where
         if body.is_end_stream() {
             flight.end(Ok(()));
         }
-        flight.settle(Outcome::Head(head));
+        flight.settle(Outcome::Head(Box::new(head)));
         _ = self.leader.send(Delivery::Shared(Box::new(parts)));
         let pumped = AssertUnwindSafe(pump(flight, &self.seat, &self.settings, body)).catch_unwind().await;
         flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));

@@ -35,7 +35,7 @@ const MAX_WINDOW: usize = 1 << 20;
 /// What became of the fetch, apart from the body.
 #[derive(Debug)]
 pub(super) enum Outcome {
-    Head(Head),
+    Head(Box<Head>),
     /// The service's own error, of whatever type it is.
     Error(Arc<dyn Any + Send + Sync>),
     /// There is no answer, and nobody is to try again because of it.

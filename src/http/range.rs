@@ -164,16 +164,17 @@ mod tests {
     #[test]
     fn ranges_of_ten_bytes() {
         for (range, parts) in [
-            ("bytes=0-3", vec![0..4]),
-            ("BYTES=3-3", vec![3..4]),
-            ("bytes=4-", vec![4..10]),
-            ("bytes=8-99", vec![8..10]),
-            ("bytes=-3", vec![7..10]),
-            ("bytes=-99", vec![0..10]),
-            ("bytes=0-0, -1", vec![0..1, 9..10]),
-            ("bytes=0-0 ,, 20-30", vec![0..1]),
-            ("bytes=5-18446744073709551616", vec![5..10]),
+            ("bytes=0-3", &[(0, 4)][..]),
+            ("BYTES=3-3", &[(3, 4)]),
+            ("bytes=4-", &[(4, 10)]),
+            ("bytes=8-99", &[(8, 10)]),
+            ("bytes=-3", &[(7, 10)]),
+            ("bytes=-99", &[(0, 10)]),
+            ("bytes=0-0, -1", &[(0, 1), (9, 10)]),
+            ("bytes=0-0 ,, 20-30", &[(0, 1)]),
+            ("bytes=5-18446744073709551616", &[(5, 10)]),
         ] {
+            let parts = parts.iter().map(|(start, end)| *start..*end).collect();
             assert_eq!(wanted(range.as_bytes(), 10), Wanted::Parts(parts), "{range}");
         }
         for range in ["bytes=10-", "bytes=10-11", "bytes=-0", "bytes=99999999999999999999-"] {

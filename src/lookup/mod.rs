@@ -8,13 +8,22 @@
 //!   once, and the client's own request goes on in the background, whole with its extensions,
 //!   as a GET without conditions. One refresh per stored response at a time, each with a
 //!   deadline; after one that failed there is a pause before the next.
-//! * **The client's own conditions**: `If-None-Match` and `If-Modified-Since` are answered here
-//!   with 304, from the store or from what the origin sends, so that the origin answers for
-//!   everybody and not for what one client has. Where answers are known not to be shareable
-//!   they go on to the origin instead.
-//! * Requests with `Range`, `If-Range`, `If-Match` or `If-Unmodified-Since` pass untouched.
-//! * Cache directives in requests are not followed: a public service does not want strangers to
-//!   force its origin.
+//! * **The client's own preconditions** (RFC 9110 §13) are answered here with 304 or 412, from
+//!   the store or from what the origin sends, so that the origin answers for everybody and not
+//!   for what one client has. Where answers are known not to be shareable they go on to the
+//!   origin instead.
+//! * **Ranges** (RFC 9110 §14) are served out of a stored answer: one as 206, several as
+//!   `multipart/byteranges`. Where nothing usable is stored the request passes untouched, and
+//!   nothing of its answer is stored: a client that wants a minute of a film should not have to
+//!   wait for all of it, nor the store take it.
+//! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
+//!   invalidates its URI, and what `Location` and `Content-Location` name on the same origin, in
+//!   all variants. What is being fetched at that moment is neither stored nor given to anybody
+//!   who comes later.
+//! * **Cache directives in requests** are followed only with
+//!   [`LookupLayer::request_directives`]: a public service does not want strangers to force its
+//!   origin.
+//! * Every answer says in `Cache-Status` how it came about (RFC 9211).
 //!
 //! ```
 //! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}, time::Duration};

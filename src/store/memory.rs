@@ -11,19 +11,19 @@ use std::{
     fmt,
     hash::BuildHasher,
     sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        Arc,
+        atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use parking_lot::Mutex;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     Resource, Sequence, Store,
     expiry::{Expiry, Version},
+    sweeper::Sweeper,
 };
 use crate::{build_error::BuildError, key::CacheKey};
 
@@ -32,9 +32,6 @@ use crate::{build_error::BuildError, key::CacheKey};
 const ENTRY_OVERHEAD: usize = 448;
 
 const STRIPES: usize = 64;
-const SWEEP_BATCH: usize = 256;
-/// A sweep is not worth waking up for more often than this.
-const SWEEP_PAUSE: Duration = Duration::from_millis(100);
 
 /// A [`Store`] in memory, bounded in bytes.
 ///
@@ -210,14 +207,14 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
-struct Inner {
+pub(super) struct Inner {
     table: Cache<CacheKey, Arc<Entry>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
     hasher: DefaultHashBuilder,
     /// Held while a key is updated. Readers never take one.
     stripes: [Mutex<()>; STRIPES],
     sequence: Arc<Sequence>,
-    expiry: Expiry,
-    sweeper: Arc<Sweeper>,
+    pub(super) expiry: Expiry,
+    pub(super) sweeper: Arc<Sweeper>,
     versions: AtomicU64,
     evictions: AtomicU64,
     expirations: AtomicU64,
@@ -279,7 +276,7 @@ impl Inner {
     }
 
     /// Gives back at most `most` entries that are due. Returns whether there may be more.
-    fn sweep(&self, now: Instant, most: usize) -> bool {
+    pub(super) fn sweep(&self, now: Instant, most: usize) -> bool {
         let due = self.expiry.take_due(now, most);
         for (version, key) in &due {
             if self.table.peek(key).is_some_and(|entry| entry.version == *version) {
@@ -319,71 +316,8 @@ impl Lifecycle<CacheKey, Arc<Entry>> for NoteEvicted {
     }
 }
 
-/// The background task that gives back what has expired.
-#[derive(Debug)]
-struct Sweeper {
-    is_running: AtomicBool,
-    /// When the task will wake up by itself.
-    wakes_at: Mutex<Option<Instant>>,
-    wake: Notify,
-}
-
-impl Default for Sweeper {
-    fn default() -> Self {
-        Self { is_running: AtomicBool::new(false), wakes_at: Mutex::new(None), wake: Notify::new() }
-    }
-}
-
-impl Sweeper {
-    fn ensure(store: &Arc<Inner>, runtime: &Handle) {
-        if store.sweeper.is_running.load(Ordering::Relaxed)
-            || store.sweeper.is_running.swap(true, Ordering::AcqRel)
-        {
-            return;
-        }
-        let running = Running(Arc::clone(&store.sweeper));
-        runtime.spawn(Self::run(Arc::downgrade(store), running));
-    }
-
-    /// Holds the store only while it sweeps, and sleeps until the next entry is due.
-    async fn run(store: Weak<Inner>, running: Running) {
-        let sweeper = &*running.0;
-        loop {
-            // From here on whoever inserts wakes us, so that nothing slips in between.
-            *sweeper.wakes_at.lock() = None;
-            let next = match store.upgrade() {
-                None => return,
-                Some(store) if store.sweep(Instant::now(), SWEEP_BATCH) => Some(Instant::now()),
-                Some(store) => store.expiry.next().map(|at| at.max(Instant::now() + SWEEP_PAUSE)),
-            };
-            *sweeper.wakes_at.lock() = next;
-            match next {
-                Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
-                Some(at) => _ = tokio::time::timeout_at(at, sweeper.wake.notified()).await,
-                None => sweeper.wake.notified().await,
-            }
-        }
-    }
-
-    /// Wakes the task if it would sleep past this time.
-    fn wake_before(&self, at: Instant) {
-        if self.wakes_at.lock().is_none_or(|planned| at + SWEEP_PAUSE < planned) {
-            self.wake.notify_one();
-        }
-    }
-}
-
-/// Lets another task take over when this one ends, be it with its runtime.
-struct Running(Arc<Sweeper>);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.is_running.store(false, Ordering::Release);
-    }
-}
-
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.sweeper.wake.notify_one();
+        self.sweeper.wake();
     }
 }

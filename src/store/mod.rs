@@ -17,6 +17,7 @@ mod refresh;
 mod resource;
 mod response;
 mod sequence;
+mod sweeper;
 
 use std::sync::Arc;
 

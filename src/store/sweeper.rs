@@ -1,0 +1,89 @@
+//! The background task that gives back what has expired.
+
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
+
+use super::memory::Inner;
+
+/// Entries that are given back before other tasks get a turn.
+const BATCH: usize = 256;
+
+/// Waking up more often than this is not worth it.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// The task, or that there is none yet.
+#[derive(Debug)]
+pub(super) struct Sweeper {
+    is_running: AtomicBool,
+    /// When the task will wake up by itself.
+    wakes_at: Mutex<Option<Instant>>,
+    wake: Notify,
+}
+
+impl Default for Sweeper {
+    fn default() -> Self {
+        Self { is_running: AtomicBool::new(false), wakes_at: Mutex::new(None), wake: Notify::new() }
+    }
+}
+
+impl Sweeper {
+    /// Starts the task unless it runs.
+    pub(super) fn ensure(store: &Arc<Inner>, runtime: &Handle) {
+        if store.sweeper.is_running.load(Ordering::Relaxed)
+            || store.sweeper.is_running.swap(true, Ordering::AcqRel)
+        {
+            return;
+        }
+        let running = Running(Arc::clone(&store.sweeper));
+        runtime.spawn(Self::run(Arc::downgrade(store), running));
+    }
+
+    /// Holds the store only while it sweeps, and sleeps until the next entry is due.
+    async fn run(store: Weak<Inner>, running: Running) {
+        let sweeper = &*running.0;
+        loop {
+            // From here on whoever inserts wakes us, so that nothing slips in between.
+            *sweeper.wakes_at.lock() = None;
+            let next = match store.upgrade() {
+                None => return,
+                Some(store) if store.sweep(Instant::now(), BATCH) => Some(Instant::now()),
+                Some(store) => store.expiry.next().map(|at| at.max(Instant::now() + PAUSE)),
+            };
+            *sweeper.wakes_at.lock() = next;
+            match next {
+                Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
+                Some(at) => _ = tokio::time::timeout_at(at, sweeper.wake.notified()).await,
+                None => sweeper.wake.notified().await,
+            }
+        }
+    }
+
+    /// Lets the task see that its store is gone.
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+
+    /// Wakes the task if it would sleep past this time.
+    pub(super) fn wake_before(&self, at: Instant) {
+        if self.wakes_at.lock().is_none_or(|planned| at + PAUSE < planned) {
+            self.wake.notify_one();
+        }
+    }
+}
+
+/// Lets another task take over when this one ends, be it with its runtime.
+struct Running(Arc<Sweeper>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.is_running.store(false, Ordering::Release);
+    }
+}
