@@ -8,7 +8,7 @@ mod support;
 
 use support::{Origin, get, ok, secs};
 use tower::Layer;
-use tower_readthrough::{MemoryStore, Rules, StoreLayer, StoreStats};
+use tower_readthrough::{CacheKey, MemoryStore, Resource, Rules, Store, StoreLayer, StoreStats};
 
 const MIB: u64 = 1 << 20;
 const CAPACITY: u64 = 64 * MIB;
@@ -70,4 +70,18 @@ async fn a_full_store_takes_little_more_than_its_capacity() {
         // Were it far less, the books would charge for what is not there.
         assert!(!is_full || took > CAPACITY / 2, "{name}: {} MiB", took / MIB);
     }
+    // What is removed again and again keeps nothing either.
+    let store = MemoryStore::with_capacity_bytes(CAPACITY);
+    let by_one_key = |_: &http::request::Parts| Some(CacheKey::new("one"));
+    let layer = StoreLayer::new(store.clone()).rules(Rules::new().fixed_ttl(secs(3_600))).key(by_one_key);
+    get(&layer.layer(Origin::always(|| ok("x"))), "/").await;
+    let sample = store.get(&CacheKey::new("one")).unwrap();
+    for _ in 0..3_000 {
+        let key = CacheKey::new([0; 50_000]);
+        store.update(&key, &mut |resource| *resource = (*sample).clone());
+        store.update(&key, &mut |resource| *resource = Resource::default());
+    }
+    let took = resident().saturating_sub(before);
+    assert_eq!(store.stats().entries, 1);
+    assert!(took * 10 < (CAPACITY + 4 * MIB) * 13, "{} MiB", took / MIB);
 }
