@@ -3,6 +3,8 @@ use http::Request;
 
 const TTL: Duration = Duration::from_secs(10);
 
+type Fields<'a> = &'a [(&'static str, &'a str)];
+
 fn decision(
     status: u16,
     response: &[(&'static str, &str)],
@@ -69,7 +71,8 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
     for said in ["no-cache", "max-age=0", "max-age=60", "must-revalidate"] {
         assert_eq!(fresh_for(&decision(200, &[("cache-control", said)], &[], rules)), Some(10), "{said}");
     }
-    let table: [(&[(&'static str, &str)], &[(&'static str, &str)], Unshareable); 7] = [
+    type Row<'a> = (Fields<'a>, Fields<'a>, Unshareable);
+    let table: [Row<'_>; 7] = [
         (&[("cache-control", "no-store")], &[], Unshareable::NoStore),
         (&[("cache-control", "private")], &[], Unshareable::Private),
         (&[("set-cookie", "a=b")], &[], Unshareable::SetCookie),
@@ -88,8 +91,8 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
 #[test]
 fn each_protection_falls_only_to_the_rule_of_its_name() {
     let rules = Rules::new().fixed_ttl(TTL);
-    type Fields<'a> = &'a [(&'static str, &'a str)];
-    let table: [(Fields<'_>, Fields<'_>, fn(Rules) -> Rules); 5] = [
+    type Row<'a> = (Fields<'a>, Fields<'a>, fn(Rules) -> Rules);
+    let table: [Row<'_>; 5] = [
         (&[("cache-control", "no-store")], &[], |rules| rules.store_no_store(true)),
         (&[("cache-control", "private")], &[], |rules| rules.store_private(true)),
         (&[("set-cookie", "a=b")], &[], |rules| rules.store_set_cookie(true)),
