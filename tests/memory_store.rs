@@ -231,6 +231,26 @@ async fn what_is_asked_for_often_survives_a_scan() {
     assert!(kept >= 190, "{kept} of 200 are left");
 }
 
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_takes_the_place_of_another_is_no_eviction() {
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let service = cached(&store, &sized());
+    for round in 1..=5 {
+        for number in 0..10 {
+            get(&service, &format!("/100/{number}")).await;
+        }
+        // Replaced before it is given back: it has just expired.
+        tokio::time::advance(ms(10_001)).await;
+        let stats = store.stats();
+        assert_eq!(stats.evictions, 0, "round {round}: {stats:?}");
+    }
+    let sample = sample(100).await;
+    for _ in 0..100 {
+        put(&store, &key(1), &sample);
+    }
+    assert_eq!(store.stats().evictions, 0);
+}
+
 // Expiry.
 
 #[tokio::test(start_paused = true)]

@@ -251,10 +251,13 @@ impl Inner {
             self.forget(old);
         }
         drop(updating);
+        // The engine reports what was replaced as well, which was not pushed out.
+        let is_replaced = |entry: &&Arc<Entry>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
+        let pushed_out = evicted.0.iter().filter(|entry| !is_replaced(entry)).count();
+        self.evictions.fetch_add(pushed_out as u64, Ordering::Relaxed);
+        evicted.0.iter().for_each(|entry| self.forget(entry));
         // Values are dropped where no lock is held.
         drop((old, removed));
-        self.evictions.fetch_add(evicted.0.len() as u64, Ordering::Relaxed);
-        evicted.0.iter().for_each(|entry| self.forget(entry));
     }
 
     fn insert(&self, key: &CacheKey, resource: Resource, evicted: &mut Evicted) {
