@@ -14,7 +14,7 @@ impl Executor {
         Self(Some(Arc::new(spawn)))
     }
 
-    /// Timers need a tokio runtime, whoever runs the tasks.
+    /// Timers need a tokio runtime, whoever runs the tasks. That its time is enabled cannot be asked.
     pub(crate) fn is_available() -> bool {
         Handle::try_current().is_ok()
     }

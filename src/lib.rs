@@ -66,7 +66,9 @@
 //!   saturated or hangs.
 //! * State that services share is made with the layer value and belongs to it and its clones.
 //! * Everything is bounded, and each bound says what happens at it.
-//! * Lifetimes run on tokio's clock, to the nanosecond, so tests can pause it.
+//! * Lifetimes run on tokio's clock, to the nanosecond, so tests can pause it. The runtime has its
+//!   time enabled, as `#[tokio::main]` and `enable_all` do. Outside a runtime there are no tasks
+//!   and no waits: nothing is coalesced, refreshed or tried again, and all else works.
 //!
 //! # Features
 //!

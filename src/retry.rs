@@ -79,7 +79,8 @@ struct Settings {
     deadline: Duration,
 }
 
-/// How many attempts it took to get a response: in its extensions.
+/// How many attempts it took to get a response: in its extensions, unless the request is one that
+/// may not be tried again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Attempts(u32);
 

@@ -1299,3 +1299,19 @@ async fn enormous_fields_change_nothing() {
     }
     assert_eq!(begun.elapsed(), Duration::ZERO);
 }
+
+/// RFC 9111 §4.3.4: it must not freshen what it is not about.
+#[tokio::test(start_paused = true)]
+async fn a_304_with_another_validator_is_a_failure_and_the_next_answer_is_whole() {
+    let origin = Origin::new(|n, _| match n {
+        1 => ok("old").max_age(1).header("etag", "\"1\""),
+        2 => status(304).max_age(60).header("etag", "\"2\""),
+        _ => ok("new").max_age(60).header("etag", "\"2\""),
+    });
+    let service = cached(Rules::new(), &origin);
+    get(&service, "/").await;
+    tokio::time::advance(secs(2)).await;
+    assert_eq!(get(&service, "/").await.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(get(&service, "/").await.body, "new");
+    assert!(!origin.last_request().headers.contains_key("if-none-match"));
+}

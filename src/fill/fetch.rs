@@ -18,7 +18,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
-        conditions::{freshen, has_validator, is_conditional, make_conditional},
+        conditions::{confirms, freshen, has_validator, is_conditional, make_conditional},
         fields::remove_all,
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Terms, Unshareable, decide, is_failure},
@@ -66,7 +66,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let origin = Origin::new(response.headers(), sent_at.elapsed(), begun, place);
         Ok(match stale {
             Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
-                self.revalidated(&client, &stale, response, origin)
+                match confirms(response.headers(), stale.headers()) {
+                    true => self.revalidated(&client, &stale, response, origin),
+                    false => self.misfit(&client, origin),
+                }
             }
             _ => self.fetched(&client, response, origin),
         })
@@ -139,6 +142,20 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         self.sign(&mut response, &decision, selection, origin);
+        response
+    }
+
+    /// A 304 about something that is not stored, although it was asked about what is: the origin
+    /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
+    fn misfit<B>(&self, client: &request::Parts, origin: Origin) -> Response<Body<B>> {
+        let credentials = Credentials::of(&client.headers);
+        self.store.update(&self.asked.key, &mut |resource| {
+            resource.remove(&client.headers, credentials, origin.begun);
+        });
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        let decision = Decision::not_stored(Sharing::Failed { for_all: true });
+        self.sign(&mut response, &decision, None, origin);
         response
     }
 

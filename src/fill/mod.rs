@@ -7,6 +7,9 @@
 //! the moment in which it is complete. A body that turns out too large is passed on to its end
 //! without being held any longer.
 //!
+//! A 304 freshens what is stored (RFC 9111 §4.3.4). One that has another validator than what it
+//! was asked about counts as a failure of the origin, 502, and what is stored goes.
+//!
 //! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
 //! and removes what it supersedes. An answer that says that the origin failed does neither.
 //!

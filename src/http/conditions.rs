@@ -138,6 +138,16 @@ pub(crate) fn make_conditional(request: &mut HeaderMap, stored: &HeaderMap) {
     }
 }
 
+/// Whether a 304 is about this stored response (RFC 9111 §4.3.4): a validator that it has must be
+/// the stored one's.
+pub(crate) fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
+    let same = |name: HeaderName, matches: fn(&[u8], &[u8]) -> bool| {
+        let theirs = not_modified.get(&name)?;
+        Some(stored.get(&name).is_some_and(|ours| matches(theirs.as_bytes(), ours.as_bytes())))
+    };
+    same(header::ETAG, is_weak_match).or_else(|| same(header::LAST_MODIFIED, <[u8]>::eq)).unwrap_or(true)
+}
+
 /// Updates a stored head from a 304 (RFC 9111 §3.2): every field that the 304 has replaces the
 /// stored one, but for the length, encoding, type and range of the content, which are those of
 /// the stored body. A 304 without a `Date` was made now (RFC 9110 §6.6.1): counted from the old
@@ -233,6 +243,23 @@ mod tests {
         assert_eq!(request, map(&[("accept", "x")]));
         assert!(is_conditional(&taken) && !is_conditional(&request));
         assert!(is_conditional(&map(&[("range", "bytes=0-")])));
+    }
+
+    #[test]
+    fn a_304_confirms_what_has_its_validator() {
+        let stored = map(&[("etag", "\"1\""), ("last-modified", MODIFIED)]);
+        for update in [
+            &[][..],
+            &[("etag", "\"1\"")],
+            &[("etag", "W/\"1\"")],
+            &[("last-modified", MODIFIED)],
+            &[("etag", "\"1\""), ("last-modified", BEFORE)],
+        ] {
+            assert!(confirms(&map(update), &stored), "{update:?}");
+        }
+        assert!(!confirms(&map(&[("etag", "\"2\"")]), &stored));
+        assert!(!confirms(&map(&[("last-modified", BEFORE)]), &stored));
+        assert!(!confirms(&map(&[("etag", "\"1\"")]), &map(&[("last-modified", MODIFIED)])));
     }
 
     #[test]

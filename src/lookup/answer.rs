@@ -26,14 +26,18 @@ pub(super) fn from_store<B>(
     response
 }
 
-/// They count only for what would be a success without them (§13.2.1).
-pub(super) fn apply_preconditions<B>(conditions: &HeaderMap, response: &mut Response<Body<B>>) {
+/// They count only for what would be a success without them (§13.2.1). Returns the body that the
+/// client does not get because of them.
+pub(super) fn apply_preconditions<B>(
+    conditions: &HeaderMap,
+    response: &mut Response<Body<B>>,
+) -> Option<Body<B>> {
     if !response.status().is_success() {
-        return;
+        return None;
     }
     let mut status = response.status();
     match evaluate(conditions, response.headers()) {
-        Precondition::Holds => return,
+        Precondition::Holds => return None,
         Precondition::NotModified => make_not_modified(&mut status, response.headers_mut()),
         Precondition::Failed => {
             make_not_modified(&mut status, response.headers_mut());
@@ -42,5 +46,5 @@ pub(super) fn apply_preconditions<B>(conditions: &HeaderMap, response: &mut Resp
         }
     }
     *response.status_mut() = status;
-    *response.body_mut() = Body::default();
+    Some(std::mem::take(response.body_mut()))
 }

@@ -259,7 +259,8 @@ where
         S::Future: Send,
         S::Error: Send,
         ReqB: Send + 'static,
-        B: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
         head.extensions.remove::<CacheKey>();
         head.extensions.remove::<Asked>();
@@ -269,14 +270,16 @@ where
         };
         asked.map(|asked| head.extensions.insert(asked));
         let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
-        let shows_status = self.settings.shows_status;
-        if conditions.is_empty() && shows_status {
+        let settings = Arc::clone(&self.settings);
+        if conditions.is_empty() && settings.shows_status {
             return ResponseFuture::pass(inner, request);
         }
         ResponseFuture::boxed(async move {
             let mut response = inner.oneshot(request).await?.map(Body::inner);
-            apply_preconditions(&conditions, &mut response);
-            if !shows_status {
+            if let Some(unread) = apply_preconditions(&conditions, &mut response) {
+                settings.complete(unread, &response);
+            }
+            if !settings.shows_status {
                 CacheStatus::unmark(response.headers_mut());
             }
             Ok(response)

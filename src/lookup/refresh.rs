@@ -12,6 +12,7 @@ use crate::{
     exchange::Asked,
     executor::Executor,
     http::conditions::take_preconditions,
+    status::CacheStatus,
     store::{Refresh, StoredResponse},
 };
 
@@ -74,12 +75,32 @@ impl Refresher {
         executor.spawn(async move {
             let fetch = async {
                 if let Ok(response) = inner.oneshot(Request::from_parts(head, body)).await {
-                    let mut body = pin!(response.into_body());
-                    while let Some(Ok(_)) = body.frame().await {}
+                    read_to_end(response.into_body()).await;
                 }
             };
             _ = tokio::time::timeout_at(self.deadline, fetch).await;
             drop(self);
         });
+    }
+}
+
+async fn read_to_end(body: impl HttpBody) {
+    let mut body = pin!(body);
+    while let Some(Ok(_)) = body.frame().await {}
+}
+
+impl Settings {
+    /// Reads a body that no client wants, if it is to be stored when it is complete. Otherwise
+    /// clients that all have it already would keep it out of the store.
+    pub(super) fn complete<B, C>(&self, unread: B, response: &Response<C>)
+    where
+        B: HttpBody + Send + 'static,
+        B::Data: Send,
+    {
+        let is_stored = response.extensions().get::<CacheStatus>().is_some_and(CacheStatus::is_stored);
+        if is_stored && Executor::is_available() {
+            let reading = tokio::time::timeout(self.refresh_deadline, read_to_end(unread));
+            self.executor.spawn(async move { _ = reading.await });
+        }
     }
 }
