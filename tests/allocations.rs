@@ -1,12 +1,12 @@
 //! What a hit costs in allocations, each with its reason.
 
-mod kit;
+mod support;
 
 use axum::body::Body;
 use futures_util::FutureExt;
 use http::{Request, Response};
 use http_body_util::BodyExt;
-use kit::{Origin, fixed, get, response, store};
+use support::open::{Origin, fixed, get, response, store};
 use tower::{Layer, Service};
 use tower_readthrough::StoreLayer;
 
@@ -41,11 +41,11 @@ const HIT: u64 = 6;
 
 #[tokio::test]
 async fn a_hit_allocates_what_it_hands_out_and_no_more() {
-    let mut stack = kit::stack(fixed(60_000)).layer(origin());
+    let mut stack = support::open::stack(fixed(60_000)).layer(origin());
     let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     for _ in 0..2 {
-        kit::call(&stack, get("http://h/")).await;
-        kit::call(&plain, get("http://h/")).await;
+        support::open::call(&stack, get("http://h/")).await;
+        support::open::call(&plain, get("http://h/")).await;
     }
     assert_eq!(allocations(&mut plain, get("http://h/")), HIT);
     assert_eq!(allocations(&mut stack, get("http://h/")), HIT, "the other layers cost a hit nothing");
@@ -55,6 +55,6 @@ async fn a_hit_allocates_what_it_hands_out_and_no_more() {
 async fn a_request_without_a_key_costs_nothing() {
     let post = || Request::post("http://h/").body(Body::empty()).unwrap();
     let bare = allocations(&mut origin(), post());
-    let mut stack = kit::stack(fixed(60_000)).layer(origin());
+    let mut stack = support::open::stack(fixed(60_000)).layer(origin());
     assert_eq!(allocations(&mut stack, post()), bare);
 }

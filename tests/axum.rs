@@ -1,6 +1,6 @@
 //! The stack in an axum application, over real sockets where sockets matter.
 
-mod kit;
+mod support;
 
 use std::{
     convert::Infallible,
@@ -22,7 +22,7 @@ use axum::{
 use futures_util::StreamExt;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
-use kit::{bytes, fixed, ms, store};
+use support::open::{bytes, fixed, ms, store};
 use tokio::{net::TcpListener, time::sleep};
 use tower::ServiceExt;
 use tower_readthrough::{
@@ -135,7 +135,7 @@ async fn routes_under_one_layer_share_its_store_and_its_fetches() {
             "hello"
         })
     };
-    let layer: ReadThroughLayer<MemoryStore> = kit::stack(fixed(60_000));
+    let layer: ReadThroughLayer<MemoryStore> = support::open::stack(fixed(60_000));
     let app = Router::new().route("/a", count(&calls)).route("/b", count(&calls)).layer(layer);
     let asks = (0..100).map(|n| {
         let app = app.clone();
@@ -153,7 +153,7 @@ async fn the_layers_fit_a_router_a_method_router_and_a_handler() {
         .route("/method", get(async || "m").layer(one.clone()))
         .route_service("/handler", (async || "h").layer(one).with_state(()))
         .route_layer(LookupLayer::new(store()))
-        .layer(kit::stack(Rules::new()));
+        .layer(support::open::stack(Rules::new()));
     assert_eq!(text(&app, request("/method")).await, "m");
     assert_eq!(text(&app, request("/handler")).await, "h");
 }
@@ -164,7 +164,7 @@ async fn http1_and_http2_share_entries() {
     let handler = Arc::clone(&calls);
     let app = Router::new()
         .route("/x", get(async move || handler.fetch_add(1, Ordering::SeqCst).to_string()))
-        .layer(kit::stack(fixed(60_000)));
+        .layer(support::open::stack(fixed(60_000)));
     let url = format!("http://{}/x", serve(app).await);
     let http1 = reqwest::Client::new();
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -178,7 +178,7 @@ async fn http1_and_http2_share_entries() {
 
 #[tokio::test]
 async fn hits_and_misses_carry_their_length_and_head_is_answered_from_get() {
-    let app = Router::new().route("/x", get(async || "hello")).layer(kit::stack(fixed(60_000)));
+    let app = Router::new().route("/x", get(async || "hello")).layer(support::open::stack(fixed(60_000)));
     let url = format!("http://{}/x", serve(app).await);
     let client = reqwest::Client::new();
     for _ in 0..2 {
@@ -200,7 +200,7 @@ async fn an_endless_event_stream_arrives_at_once_and_is_never_held_back() {
         Sse::new(events.map(|text| Ok::<_, Infallible>(Event::default().data(text))))
     };
     for rules in [Rules::new(), fixed(60_000), Rules::new().default_ttl(ms(60_000))] {
-        let app = Router::new().route("/events", get(events)).layer(kit::stack(rules));
+        let app = Router::new().route("/events", get(events)).layer(support::open::stack(rules));
         let url = format!("http://{}/events", serve(app).await);
         for _ in 0..2 {
             let mut answer = reqwest::get(&url).await.unwrap();
@@ -226,7 +226,8 @@ async fn posts_pass_with_their_body_and_are_never_stored() {
 /// A GET may have a body, which a handler may read: then it is none of the cache's business.
 #[tokio::test]
 async fn a_get_with_a_body_is_not_cached_over_either_version_of_http() {
-    let app = Router::new().route("/x", get(async |body: String| body)).layer(kit::stack(fixed(60_000)));
+    let app =
+        Router::new().route("/x", get(async |body: String| body)).layer(support::open::stack(fixed(60_000)));
     let url = format!("http://{}/x", serve(app).await);
     let http1 = reqwest::Client::new();
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -252,12 +253,12 @@ async fn a_protocol_switch_passes_untouched() {
             io.read_exact(&mut line).await.unwrap();
             io.write_all(&line).await.unwrap();
         });
-        let mut switching = kit::status(101);
+        let mut switching = support::open::status(101);
         switching.headers_mut().insert("connection", "upgrade".parse().unwrap());
         switching.headers_mut().insert("upgrade", "echo".parse().unwrap());
         switching
     };
-    let app = Router::new().route("/ws", get(echo)).layer(kit::stack(fixed(60_000)));
+    let app = Router::new().route("/ws", get(echo)).layer(support::open::stack(fixed(60_000)));
     let address = serve(app).await;
     for _ in 0..2 {
         let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -275,7 +276,7 @@ async fn a_protocol_switch_passes_untouched() {
 async fn a_panicking_handler_closes_the_connection_as_it_would_without_the_layers() {
     let handler = async || -> &'static str { panic!("handler") };
     let plain = Router::new().route("/x", get(handler));
-    let cached = plain.clone().layer(kit::stack(fixed(60_000)));
+    let cached = plain.clone().layer(support::open::stack(fixed(60_000)));
     for app in [plain, cached] {
         let error = reqwest::get(format!("http://{}/x", serve(app).await)).await.unwrap_err();
         assert!(error.is_request(), "{error:?}");
@@ -284,7 +285,7 @@ async fn a_panicking_handler_closes_the_connection_as_it_would_without_the_layer
 
 #[tokio::test(start_paused = true)]
 async fn every_answer_says_how_it_came_about() {
-    let app = Router::new().route("/x", get(async || "hello")).layer(kit::stack(fixed(1000)));
+    let app = Router::new().route("/x", get(async || "hello")).layer(support::open::stack(fixed(1000)));
     let status = async || {
         let response = app.clone().oneshot(request("/x")).await.unwrap();
         let status = *response.extensions().get::<CacheStatus>().unwrap();
@@ -321,7 +322,7 @@ async fn a_body_over_the_limit_reaches_every_client_whole() {
 #[tokio::test]
 async fn bodies_of_the_stack_report_their_exact_size() {
     use http_body::Body as _;
-    let app = Router::new().route("/x", get(async || "hello")).layer(kit::stack(fixed(60_000)));
+    let app = Router::new().route("/x", get(async || "hello")).layer(support::open::stack(fixed(60_000)));
     for _ in 0..2 {
         let body = app.clone().oneshot(request("/x")).await.unwrap().into_body();
         assert_eq!(body.size_hint().exact(), Some(5));

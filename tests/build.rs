@@ -1,10 +1,10 @@
 //! Configuration that cannot work is refused, and the error says what to change.
 
-mod kit;
+mod support;
 
 use std::time::Duration;
 
-use kit::{Origin, call, get, response, status};
+use support::open::{Origin, call, get, response, status};
 use tower::Layer;
 use tower_readthrough::{BuildError, MemoryStore, OriginLimitLayer, ReadThrough, RetryPolicy, Rules};
 

@@ -1,6 +1,6 @@
 //! The limits of coalescing, and what a flight does with its body.
 
-mod kit;
+mod support;
 
 use std::{
     convert::Infallible,
@@ -17,7 +17,7 @@ use futures_util::{StreamExt, future::join_all};
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use kit::{Origin, bytes, call, fixed, get, ms, response};
+use support::open::{Origin, bytes, call, fixed, get, ms, response};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
@@ -433,7 +433,7 @@ async fn without_a_key_the_layer_is_transparent() {
 #[test]
 fn outside_a_runtime_requests_go_through_one_by_one() {
     let origin = Origin::new(|_, _| async { response(&[], "hello") });
-    let stack = kit::stack(fixed(60_000)).layer(origin.clone());
+    let stack = support::open::stack(fixed(60_000)).layer(origin.clone());
     let alone = coalesced(&CoalesceLayer::new(), &origin);
     let answer = futures_util::FutureExt::now_or_never(async {
         for _ in 0..2 {

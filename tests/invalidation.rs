@@ -1,12 +1,12 @@
 //! What a successful unsafe request makes of what is stored (RFC 9111 §4.4).
 
-mod kit;
+mod support;
 
 use std::time::Duration;
 
 use axum::body::Body;
 use http::{Method, Request, StatusCode};
-use kit::{Origin, call, fixed, get, ms, response, status, store};
+use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{ReadThroughLayer, ReadThroughService, Rules, StoreLayer};
@@ -31,7 +31,7 @@ fn origin() -> Origin {
 }
 
 fn stack() -> (ReadThroughService<Origin, tower_readthrough::MemoryStore>, Origin) {
-    let layer: ReadThroughLayer<_> = kit::stack(fixed(60_000));
+    let layer: ReadThroughLayer<_> = support::open::stack(fixed(60_000));
     let origin = origin();
     (layer.layer(origin.clone()), origin)
 }
@@ -127,7 +127,7 @@ async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
         }
         response(&[], n.to_string())
     });
-    let service = kit::stack(fixed(60_000)).layer(origin.clone());
+    let service = support::open::stack(fixed(60_000)).layer(origin.clone());
     let before: Vec<_> = (0..10)
         .map(|_| {
             let service = service.clone();
@@ -168,7 +168,7 @@ async fn a_confirmation_under_way_does_not_bring_back_what_is_invalidated() {
             _ => response(&[("cache-control", "max-age=60")], "new"),
         }
     });
-    let service = kit::stack(Rules::new()).layer(origin.clone());
+    let service = support::open::stack(Rules::new()).layer(origin.clone());
     call(&service, get(URI)).await;
     sleep(Duration::from_secs(2)).await;
     let confirming = service.clone();
@@ -189,7 +189,7 @@ async fn what_is_invalidated_is_not_served_stale_either() {
         }
     });
     let rules = fixed(1000).stale_while_revalidate_for(ms(60_000)).stale_if_error_for(ms(60_000));
-    let service = kit::stack(rules).layer(origin.clone());
+    let service = support::open::stack(rules).layer(origin.clone());
     call(&service, get(URI)).await;
     sleep(Duration::from_secs(2)).await;
     call(&service, unsafe_request("POST", URI, &[])).await;
@@ -208,7 +208,7 @@ async fn what_is_invalidated_while_the_origin_fails_is_not_served_stale() {
             }
         }
     });
-    let service = kit::stack(fixed(1000)).layer(origin.clone());
+    let service = support::open::stack(fixed(1000)).layer(origin.clone());
     call(&service, get(URI)).await;
     sleep(Duration::from_secs(2)).await;
     let failing = service.clone();

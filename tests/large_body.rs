@@ -1,7 +1,7 @@
 //! What a body costs in memory that is larger than the store takes. Alone in its binary, since
 //! it looks at the memory of the whole process.
 
-mod kit;
+mod support;
 
 use std::convert::Infallible;
 
@@ -10,7 +10,7 @@ use bytes::Bytes;
 use futures_util::StreamExt;
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use kit::{Origin, fixed, get, response};
+use support::open::{Origin, fixed, get, response};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{MemoryStore, ReadThrough};
 

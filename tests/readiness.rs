@@ -1,6 +1,6 @@
 //! Tower's readiness contract, for every layer and for the stack.
 
-mod kit;
+mod support;
 
 use std::{
     convert::Infallible,
@@ -9,7 +9,7 @@ use std::{
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
-use kit::{Origin, call, fixed, get, ms, response, store};
+use support::open::{Origin, call, fixed, get, ms, response, store};
 use tower::{
     Layer, Service, ServiceExt,
     limit::{ConcurrencyLimit, ConcurrencyLimitLayer},
@@ -35,7 +35,7 @@ where
     for _ in 0..3 {
         let answer = async { service.ready().await.unwrap().call(get(URI)).await.unwrap() };
         let answer = tokio::time::timeout(ms(1000), answer).await.expect("does not hang");
-        assert_eq!(kit::bytes(answer).await, "hello");
+        assert_eq!(support::open::bytes(answer).await, "hello");
     }
     // A clone that is called without the original ever being used again.
     let answer = tokio::time::timeout(ms(1000), call(&service, get(URI))).await.expect("does not hang");
@@ -54,8 +54,8 @@ async fn every_layer_and_the_stack_keep_the_contract() {
     keeps_the_contract(tower::retry::RetryLayer::new(RetryPolicy::new()).layer(strict())).await;
     keeps_the_contract(StoreLayer::new(store()).rules(fixed(60_000)).layer(strict())).await;
     keeps_the_contract(StoreLayer::new(store()).layer(strict())).await;
-    keeps_the_contract(kit::stack(fixed(60_000)).layer(strict())).await;
-    keeps_the_contract(kit::stack(tower_readthrough::Rules::new()).layer(strict())).await;
+    keeps_the_contract(support::open::stack(fixed(60_000)).layer(strict())).await;
+    keeps_the_contract(support::open::stack(tower_readthrough::Rules::new()).layer(strict())).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -67,7 +67,8 @@ async fn hits_are_answered_while_the_origin_hangs_with_its_only_permit() {
         response(&[], "hello")
     });
     let limited = ConcurrencyLimitLayer::new(1).layer(origin.clone());
-    let stack = kit::stack(fixed(1000).stale_while_revalidate_for(ms(60_000))).layer(limited.clone());
+    let stack =
+        support::open::stack(fixed(1000).stale_while_revalidate_for(ms(60_000))).layer(limited.clone());
     let plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(limited);
     call(&stack, get(URI)).await;
     call(&plain, get(URI)).await;
@@ -78,11 +79,13 @@ async fn hits_are_answered_while_the_origin_hangs_with_its_only_permit() {
     // The ordinary way: ready first, then call.
     for _ in 0..3 {
         assert_eq!(
-            kit::bytes(stack.clone().ready_oneshot().await.unwrap().call(get(URI)).await.unwrap()).await,
+            support::open::bytes(stack.clone().ready_oneshot().await.unwrap().call(get(URI)).await.unwrap())
+                .await,
             "hello"
         );
         assert_eq!(
-            kit::bytes(plain.clone().ready_oneshot().await.unwrap().call(get(URI)).await.unwrap()).await,
+            support::open::bytes(plain.clone().ready_oneshot().await.unwrap().call(get(URI)).await.unwrap())
+                .await,
             "hello"
         );
     }
@@ -120,7 +123,7 @@ async fn what_may_answer_by_itself_is_ready_whatever_is_below() {
     is_ready(CoalesceLayer::new().layer(Never)).await;
     is_ready(FillLayer::new(store()).layer(Never)).await;
     is_ready(OriginLimitLayer::new(1).layer(Never)).await;
-    is_ready(kit::stack(fixed(1)).layer(Never)).await;
+    is_ready(support::open::stack(fixed(1)).layer(Never)).await;
 }
 
 /// A wait inside is bounded: by the age of the flight, not by the origin's readiness.
@@ -134,7 +137,7 @@ async fn a_miss_over_a_service_that_is_never_ready_ends_in_504() {
 #[test]
 fn services_and_layers_are_send_sync_clone_and_debug() {
     fn check<T: Send + Sync + Clone + std::fmt::Debug + 'static>(_: &T) {}
-    let stack = kit::stack(fixed(1));
+    let stack = support::open::stack(fixed(1));
     check(&stack);
     check(&stack.layer(()));
     check(&StoreLayer::new(store()));

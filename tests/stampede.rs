@@ -1,6 +1,6 @@
 //! Many callers, one key: what the origin gets to see of it.
 
-mod kit;
+mod support;
 
 use std::{convert::Infallible, time::Duration};
 
@@ -10,7 +10,7 @@ use futures_util::StreamExt;
 use http::{Request, Response, StatusCode};
 use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
-use kit::{Origin, bytes, call, fixed, get, ms, response, stack, status};
+use support::open::{Origin, bytes, call, fixed, get, ms, response, stack, status};
 use tokio::{
     task::JoinSet,
     time::{Instant, sleep},
@@ -216,7 +216,8 @@ async fn a_503_goes_to_all_who_waited_after_one_sequence_of_retries() {
         status(503)
     });
     let retry = RetryPolicy::new();
-    let layer = tower_readthrough::ReadThrough::new(kit::store()).retry(retry.clone()).build().unwrap();
+    let layer =
+        tower_readthrough::ReadThrough::new(support::open::store()).retry(retry.clone()).build().unwrap();
     let service = layer.layer(origin.clone());
     assert_eq!(crowd(&service, 10_000, b"").await, [(StatusCode::SERVICE_UNAVAILABLE, 10_000)]);
     assert_eq!(origin.calls() as u64, 1 + retry.retries());
@@ -229,8 +230,10 @@ async fn a_failure_leaves_no_marker() {
         sleep(ms(10)).await;
         if n == 1 { status(503) } else { response(&[("cache-control", "max-age=60")], "hello") }
     });
-    let layer =
-        tower_readthrough::ReadThrough::new(kit::store()).retry(RetryPolicy::never()).build().unwrap();
+    let layer = tower_readthrough::ReadThrough::new(support::open::store())
+        .retry(RetryPolicy::never())
+        .build()
+        .unwrap();
     let service = layer.layer(origin.clone());
     assert_eq!(crowd(&service, 100, b"").await, [(StatusCode::SERVICE_UNAVAILABLE, 100)]);
     assert_eq!(crowd(&service, 100, b"hello").await, [(StatusCode::OK, 100)]);
@@ -246,8 +249,10 @@ async fn an_error_of_the_service_goes_to_all_who_waited() {
         sleep(ms(10)).await;
         Err::<Response<Body>, _>(tower_readthrough::SharedError::new("no route"))
     });
-    let layer =
-        tower_readthrough::ReadThrough::new(kit::store()).retry(RetryPolicy::never()).build().unwrap();
+    let layer = tower_readthrough::ReadThrough::new(support::open::store())
+        .retry(RetryPolicy::never())
+        .build()
+        .unwrap();
     let service = layer.layer(failing);
     let mut callers = JoinSet::new();
     for _ in 0..10_000 {

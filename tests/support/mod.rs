@@ -1,6 +1,8 @@
 //! What the tests of the layers share: an origin that plays a script, and a client that collects
 //! what it gets.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+pub(crate) mod open;
 
 use std::{
     collections::VecDeque,

@@ -1,5 +1,5 @@
-//! What several tests need: an origin that counts, and callers.
-#![allow(dead_code, reason = "each test binary uses its own part")]
+//! An origin whose answers are futures with bodies of any kind, where a script is not enough:
+//! for crowds, slow bodies and whole applications. Never fails as a service.
 
 use std::{
     convert::Infallible,
