@@ -170,6 +170,31 @@ async fn a_fetch_that_is_dropped_has_one_successor_and_one_that_never_runs_holds
     stuck.abort();
 }
 
+/// Slots go away by identity: a fetch that ends late must not take a newer one's place away.
+#[tokio::test(start_paused = true)]
+async fn a_late_fetch_leaves_the_slot_of_its_successor_alone() {
+    let origin = slow(100);
+    let kept = Arc::new(std::sync::Mutex::new(None));
+    let keeper = Arc::clone(&kept);
+    let layer = CoalesceLayer::new().max_flight_age(ms(200)).executor(move |task| {
+        let mut kept = keeper.lock().unwrap();
+        match *kept {
+            None => *kept = Some(task),
+            Some(_) => drop(tokio::spawn(task)),
+        }
+    });
+    let service = coalesced(&layer, &origin);
+    let overdue = tokio::spawn(service.clone().oneshot(get(URI)));
+    sleep(ms(201)).await;
+    let second = tokio::spawn(service.clone().oneshot(get(URI)));
+    sleep(ms(1)).await;
+    drop(kept.lock().unwrap().take());
+    assert_eq!(overdue.await.unwrap().unwrap().status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(call(&service, get(URI)).await.1, "hello");
+    assert_eq!(bytes(second.await.unwrap().unwrap()).await, "hello");
+    assert_eq!(origin.calls(), 1, "the third caller joined the second");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fetch_may_end_with_its_last_caller() {
     struct Ended(Arc<AtomicUsize>);

@@ -1315,3 +1315,41 @@ async fn a_304_with_another_validator_is_a_failure_and_the_next_answer_is_whole(
     assert_eq!(get(&service, "/").await.body, "new");
     assert!(!origin.last_request().headers.contains_key("if-none-match"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_to_head_freshens_the_stored_get_or_removes_it() {
+    for (etag, length, survives) in [
+        (Some("\"1\""), None, true),
+        (Some("\"1\""), Some("5"), true),
+        (None, None, true),
+        (Some("\"2\""), None, false),
+        (Some("\"1\""), Some("6"), false),
+    ] {
+        let origin = Origin::new(move |n, head| {
+            let answer =
+                ok(if head.method == "GET" { "hello" } else { "" }).max_age(10).header("x", n.to_string());
+            match (n, etag) {
+                (2, Some(etag)) => answer.header("etag", etag),
+                (2, None) => answer,
+                _ => answer.header("etag", "\"1\""),
+            }
+        });
+        let origin = match length {
+            None => origin,
+            Some(length) => Origin::new(move |n, head| {
+                let body = if head.method == "GET" { "hello" } else { "" };
+                let answer = ok(body).max_age(10).header("x", n.to_string()).header("etag", "\"1\"");
+                if n == 2 { answer.header("content-length", length) } else { answer }
+            }),
+        };
+        let service = cached(Rules::new(), &origin);
+        get(&service, "/").await;
+        tokio::time::advance(secs(11)).await;
+        send(&service, request("HEAD", "/", &[])).await;
+        let reply = get(&service, "/").await;
+        assert_eq!(reply.body, "hello");
+        assert_eq!((reply.is_hit(), reply.header("x")), (survives, Some(if survives { "2" } else { "3" })));
+        let asked = origin.last_request().headers;
+        assert!(!asked.contains_key("if-none-match"), "what is outdated is not asked about again");
+    }
+}

@@ -18,10 +18,10 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
-        conditions::{confirms, freshen, has_validator, is_conditional, make_conditional},
+        conditions::{confirms, has_validator, is_conditional, make_conditional},
         fields::remove_all,
         rules::Rules,
-        storing::{Credentials, Decision, Sharing, Terms, Unshareable, decide, is_failure},
+        storing::{Credentials, Decision, Sharing, Unshareable, decide, is_failure},
         vary::Selection,
     },
     status::CacheStatus,
@@ -112,59 +112,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         stored.filter(|stored| has_validator(stored.headers()))
     }
 
-    /// 304: the stored response is the current one, with the fields of the 304 (RFC 9111 §4.3.4).
-    fn revalidated<B>(
-        &self,
-        client: &request::Parts,
-        stale: &StoredResponse,
-        not_modified: Response<B>,
-        origin: Origin,
-    ) -> Response<Body<B>> {
-        let (mut head, _) = not_modified.into_parts();
-        let mut headers = stale.headers().clone();
-        freshen(&mut headers, &head.headers);
-        head.headers = headers;
-        head.status = stale.status();
-
-        let (decision, rules) = self.decide(client, &head);
-        self.targets.strip(&mut head.headers);
-        remove_all(&mut head.headers, |name| decision.withheld.contains(name));
-        let selection = selection(&head.headers, &client.headers);
-        let (body, trailers) = (stale.body().clone(), stale.trailers().cloned());
-        let terms = decision.store.unwrap_or(Terms::NONE);
-        let fresh =
-            StoredResponse::new(head.status, head.headers, body, trailers, selection.clone(), terms, origin);
-        let fresh = Arc::new(fresh);
-        if decision.store.is_some() && self.store.sequence().admits(&fresh) {
-            self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
-        }
-        self.note(client, &decision, &rules, origin.begun);
-        let status = CacheStatus::forwarded(self.asked.why);
-        let mut response = fresh.to_response(false, Instant::now(), status);
-        self.sign(&mut response, &decision, selection, origin);
-        response
-    }
-
-    /// A 304 about something that is not stored, although it was asked about what is: the origin
-    /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
-    fn misfit<B>(&self, client: &request::Parts, origin: Origin) -> Response<Body<B>> {
-        let credentials = Credentials::of(&client.headers);
-        self.store.update(&self.asked.key, &mut |resource| {
-            resource.remove(&client.headers, credentials, origin.begun);
-        });
-        let mut response = Response::new(Body::default());
-        *response.status_mut() = StatusCode::BAD_GATEWAY;
-        let decision = Decision::not_stored(Sharing::Failed { for_all: true });
-        self.sign(&mut response, &decision, None, origin);
-        response
-    }
-
     fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = response.into_parts();
+        if client.method == Method::HEAD {
+            self.learn_from_head(client, &head, origin);
+        }
         let (mut decision, rules) = self.decide(client, &head);
         if decision.store.is_some() && self.is_too_large(&head.headers, &body) {
             self.store.refused();
@@ -189,7 +145,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
+    pub(super) fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
         let mut decision =
             decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
@@ -216,7 +172,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
-    fn note(&self, client: &request::Parts, decision: &Decision, rules: &Rules, begun: u64) {
+    pub(super) fn note(&self, client: &request::Parts, decision: &Decision, rules: &Rules, begun: u64) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
         // What answers one client's condition or range says nothing about the answer for others.
         if why == Unshareable::Incomplete && is_conditional(&client.headers) {
@@ -239,7 +195,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         });
     }
 
-    fn sign<B>(
+    pub(super) fn sign<B>(
         &self,
         response: &mut Response<Body<B>>,
         decision: &Decision,

@@ -8,7 +8,8 @@
 //! without being held any longer.
 //!
 //! A 304 freshens what is stored (RFC 9111 §4.3.4). One that has another validator than what it
-//! was asked about counts as a failure of the origin, 502, and what is stored goes.
+//! was asked about counts as a failure of the origin, 502, and what is stored goes. An answer to
+//! HEAD freshens what it describes too, or removes what it shows to be outdated (§4.3.5).
 //!
 //! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
 //! and removes what it supersedes. An answer that says that the origin failed does neither.
@@ -41,6 +42,7 @@
 //! [`Rules::hit_for_miss_for`]: crate::Rules::hit_for_miss_for
 
 mod fetch;
+mod freshen;
 mod layer;
 mod policy;
 mod recorder;

@@ -1,0 +1,108 @@
+//! What an answer without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use tokio::time::Instant;
+
+use super::{Policy, fetch::Fetch};
+use crate::{
+    body::Body,
+    exchange::selection,
+    http::{
+        conditions::{confirms, freshen},
+        fields::remove_all,
+        rules::Rules,
+        storing::{Credentials, Decision, Sharing, Terms},
+    },
+    status::CacheStatus,
+    store::{Origin, Store, StoredResponse},
+};
+
+impl<St: Store, P: Policy> Fetch<St, P> {
+    /// 304: the stored response is the current one, with the fields of the 304.
+    pub(super) fn revalidated<B>(
+        &self,
+        client: &request::Parts,
+        stale: &StoredResponse,
+        not_modified: Response<B>,
+        origin: Origin,
+    ) -> Response<Body<B>> {
+        let (head, _) = not_modified.into_parts();
+        let (fresh, decision, rules) = self.freshened(client, stale, head, origin);
+        self.note(client, &decision, &rules, origin.begun);
+        let status = CacheStatus::forwarded(self.asked.why);
+        let mut response = fresh.to_response(false, Instant::now(), status);
+        self.sign(&mut response, &decision, fresh.selection().cloned(), origin);
+        response
+    }
+
+    /// The stored response under the fields of a newer head. In the store, if it may be there.
+    fn freshened(
+        &self,
+        client: &request::Parts,
+        stored: &StoredResponse,
+        mut head: response::Parts,
+        origin: Origin,
+    ) -> (Arc<StoredResponse>, Decision, Rules) {
+        let mut headers = stored.headers().clone();
+        freshen(&mut headers, &head.headers);
+        head.headers = headers;
+        head.status = stored.status();
+
+        let (decision, rules) = self.decide(client, &head);
+        self.targets.strip(&mut head.headers);
+        remove_all(&mut head.headers, |name| decision.withheld.contains(name));
+        let selection = selection(&head.headers, &client.headers);
+        let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
+        let terms = decision.store.unwrap_or(Terms::NONE);
+        let fresh = StoredResponse::new(head.status, head.headers, body, trailers, selection, terms, origin);
+        let fresh = Arc::new(fresh);
+        if decision.store.is_some() && self.store.sequence().admits(&fresh) {
+            self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
+        }
+        (fresh, decision, rules)
+    }
+
+    /// A 304 about something that is not stored, although it was asked about what is: the origin
+    /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
+    pub(super) fn misfit<B>(&self, client: &request::Parts, origin: Origin) -> Response<Body<B>> {
+        let credentials = Credentials::of(&client.headers);
+        self.store.update(&self.asked.key, &mut |resource| {
+            resource.remove(&client.headers, credentials, origin.begun);
+        });
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        let decision = Decision::not_stored(Sharing::Failed { for_all: true });
+        self.sign(&mut response, &decision, None, origin);
+        response
+    }
+
+    /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
+    /// response of the same validators and length, and shows that another one is outdated.
+    pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: Origin) {
+        let credentials = Credentials::of(&client.headers);
+        let Some(resource) = self.store.get(&self.asked.key) else { return };
+        let stored = resource.select(&client.headers, credentials, self.store.sequence());
+        let Some(stored) =
+            stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
+        else {
+            return;
+        };
+        if confirms(&head.headers, stored.headers()) && has_length(&head.headers, stored.body()) {
+            let mut as_get = client.clone();
+            as_get.method = Method::GET;
+            self.freshened(&as_get, stored, head.clone(), origin);
+        } else {
+            self.store.update(&self.asked.key, &mut |resource| {
+                resource.remove(&client.headers, credentials, origin.begun);
+            });
+        }
+    }
+}
+
+fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
+    let declared = head.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    declared.is_none_or(|length: usize| length == body.len())
+}
