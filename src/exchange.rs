@@ -10,12 +10,12 @@ use tokio::time::Instant;
 use crate::{
     body::Body,
     http::{
-        storing::{Credentials, Unshareable},
+        storing::{Credentials, Decision, Sharing, Unshareable},
         vary::Selection,
     },
     key::{CacheKey, may_have_key},
     status::Forward,
-    store::StoredResponse,
+    store::{Place, StoredResponse},
 };
 
 /// What a request asks of the cache: in the request's extensions, put there by
@@ -29,6 +29,8 @@ pub struct Asked {
     pub(crate) arrival: u64,
     /// What began below was invalidated before.
     pub(crate) floor: u64,
+    /// Where its floor stands. `None`: nobody has looked.
+    pub(crate) place: Option<Place>,
     /// Only an answer that was fetched after the arrival will do.
     pub(crate) is_forced: bool,
     /// The latest stored response that the request selects. `None` inside: there is none.
@@ -55,6 +57,7 @@ impl Asked {
             key: key.clone(),
             arrival: 0,
             floor: 0,
+            place: None,
             is_forced: false,
             stored: None,
             is_marked: false,
@@ -92,6 +95,31 @@ pub(crate) enum Verdict {
         for_all: bool,
     },
 }
+
+impl Verdict {
+    pub(crate) fn new(
+        decision: Decision,
+        selection: Option<Selection>,
+        fresh_until: Instant,
+        begun: u64,
+    ) -> Self {
+        match decision.sharing {
+            Sharing::Unshareable(why) => Self::Unshareable(why),
+            Sharing::Failed { for_all } => Self::Failed { selection, for_all },
+            Sharing::Shareable => Self::Shareable {
+                selection,
+                audience: decision.terms.audience,
+                fresh_until,
+                begun,
+                withheld: decision.withheld,
+            },
+        }
+    }
+}
+
+/// The body of this answer is read to its end whoever reads it: in its extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompletesItself;
 
 /// When the attempt began that led to this response: in its extensions, put there by whoever
 /// let the request wait before. The time before is not part of the response's age.

@@ -64,9 +64,9 @@ use crate::{
     body::{Body, BoxError},
     exchange::Asked,
     future::ResponseFuture,
-    http::storing::{Credentials, is_failure},
+    http::storing::is_failure,
     status::{CacheStatus, Stale},
-    store::{Store, StoredResponse},
+    store::{Store, StoredResponse, select},
 };
 
 /// Serves stale answers while the origin fails; see the [module](self).
@@ -107,10 +107,7 @@ impl<S, St: Store> StaleIfError<S, St> {
         }
         let stored = match asked.stored {
             Some(known) => known,
-            None => {
-                let resource = self.store.get(&asked.key)?;
-                resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence()).cloned()
-            }
+            None => select(&self.store, &asked.key, &head.headers),
         };
         stored.filter(|stored| stored.is_usable_on_error(Instant::now()))
     }

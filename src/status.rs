@@ -77,12 +77,24 @@ pub enum Forward {
 impl CacheStatus {
     /// Says so in the extensions of the response and in its `Cache-Status`.
     pub(crate) fn mark<B>(self, response: &mut Response<B>) {
+        let was_marked = response.extensions_mut().insert(self).is_some();
+        match was_marked {
+            true => self.replace_last(response.headers_mut()),
+            false => _ = response.headers_mut().append(CACHE_STATUS, self.to_value()),
+        }
+    }
+
+    /// As [`mark`](Self::mark), for the head of a stored response, whose last member is ours.
+    pub(crate) fn mark_stored<B>(self, response: &mut Response<B>) {
         response.extensions_mut().insert(self);
-        let headers = response.headers_mut();
-        let is_ours_alone = others(headers).next().is_none();
+        self.replace_last(response.headers_mut());
+    }
+
+    fn replace_last(self, headers: &mut HeaderMap) {
+        let is_only_one = headers.get_all(CACHE_STATUS).iter().nth(1).is_none();
         match headers.get_mut(CACHE_STATUS) {
-            // `insert` would let a full map grow before it looks for the name.
-            Some(member) if is_ours_alone => *member = self.to_value(),
+            // `insert` and `entry` would let a full map grow before they look for the name.
+            Some(ours) if is_only_one => *ours = self.to_value(),
             _ => {
                 Self::unmark(headers);
                 headers.append(CACHE_STATUS, self.to_value());
@@ -90,11 +102,12 @@ impl CacheStatus {
         }
     }
 
-    /// Leaves only what other caches said.
+    /// Removes our member, the last one, and leaves what other caches said.
     pub(crate) fn unmark(headers: &mut HeaderMap) {
-        let others: Vec<_> = others(headers).cloned().collect();
+        let mut members: Vec<_> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
+        members.pop();
         headers.remove(CACHE_STATUS);
-        others.into_iter().for_each(|other| _ = headers.append(CACHE_STATUS, other));
+        members.into_iter().for_each(|other| _ = headers.append(CACHE_STATUS, other));
     }
 
     /// A list member (RFC 9211 §2). Those of hits are written out, and cost a hit nothing.
@@ -233,14 +246,6 @@ impl Forward {
     }
 }
 
-/// What caches other than this one said.
-fn others(headers: &HeaderMap) -> impl Iterator<Item = &HeaderValue> {
-    let is_ours = |value: &&HeaderValue| {
-        value.as_bytes().strip_prefix(NAME.as_bytes()).is_some_and(|rest| rest.starts_with(b";"))
-    };
-    headers.get_all(CACHE_STATUS).iter().filter(move |value| !is_ours(value))
-}
-
 impl fmt::Display for CacheStatus {
     /// The parameters of RFC 9211 §2, such as `fwd=stale; stored; collapsed` or
     /// `fwd=uri-miss; detail=no-store`.
@@ -274,14 +279,18 @@ mod tests {
     #[test]
     fn members_of_other_caches_stay_in_front_of_ours() {
         let mut response = Response::new(());
-        for other in ["Origin;hit", "tower-readthrough;hit", "tower-readthrough-2;hit"] {
+        for other in ["Origin;hit", "tower-readthrough;hit, Other;hit"] {
             response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static(other));
         }
-        CacheStatus::stale(Stale::IfError).mark(&mut response);
-        let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().collect();
-        let ours = "tower-readthrough;hit;detail=stale-if-error";
-        assert_eq!(values, ["Origin;hit", "tower-readthrough-2;hit", ours]);
+        let others = ["Origin;hit", "tower-readthrough;hit, Other;hit"];
+        for status in [CacheStatus::hit(), CacheStatus::stale(Stale::IfError)] {
+            status.mark(&mut response);
+            let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().cloned().collect();
+            assert_eq!(values[..2], others);
+            assert_eq!(values[2..], [status.to_value()], "one of ours, the last that was said");
+        }
         CacheStatus::unmark(response.headers_mut());
-        assert_eq!(response.headers().get_all(CACHE_STATUS).iter().count(), 2);
+        let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().collect();
+        assert_eq!(values, others);
     }
 }

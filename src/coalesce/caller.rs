@@ -3,7 +3,7 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, header, request::Parts, response};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 use tower::ServiceExt;
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, Refused, Verdict},
+    exchange::{Asked, CompletesItself, Refused, Verdict},
     http::{
         fields::remove_hop_by_hop,
         freshness::after,
@@ -61,10 +61,16 @@ where
     pub(super) async fn run(self) -> Result<Response<Body<B>>, S::Error> {
         let deadline = after(Instant::now(), self.settings.max_wait);
         let mut slot = self.first_slot();
+        // What a refresh brings will do for everybody else.
+        let forced = Slot { is_forced: true, ..slot.clone() };
+        if !slot.is_forced && self.slots.has(&forced) {
+            slot = forced;
+        }
         for _ in 0..MAX_HOPS {
             let caller = match self.slots.join(slot.clone(), &self.settings) {
                 Joined::Lead(caller, seat) => return self.lead(caller, seat).await,
                 Joined::Full => return Ok(Refused::TooManyWaiters.to_response(RETRY_AFTER)),
+                Joined::Alone => break,
                 Joined::Follow(caller) => caller,
             };
             let flight = Arc::clone(caller.flight());
@@ -143,6 +149,14 @@ where
             Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {
                 Judgement::Rejoin(Slot { party: Party::Only(mine), ..slot })
             }
+            // It may be the fault of the one who asked: somebody else tries. If the origin turns
+            // him away as well, it is not asked again for all the others.
+            Verdict::Unshareable(Unshareable::Error) if slot.round == 0 => {
+                Judgement::Rejoin(Slot { round: 1, ..slot })
+            }
+            Verdict::Unshareable(Unshareable::Error) if head.status == StatusCode::TOO_MANY_REQUESTS => {
+                Judgement::Answer(Ok(bare(head)))
+            }
             Verdict::Unshareable(_) => Judgement::Alone,
             Verdict::Failed { selection, for_all } => {
                 let whole = *for_all && selects(selection);
@@ -175,6 +189,7 @@ fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
 /// The head as it came, but for what belongs to the connection.
 fn share_with_leader<B>(caller: Caller, mut head: response::Parts) -> Response<Body<B>> {
     remove_hop_by_hop(&mut head.headers);
+    head.extensions.insert(CompletesItself);
     let size = match caller.flight().outcome() {
         Some(Outcome::Head(shared)) => shared.size,
         _ => None,
@@ -187,6 +202,7 @@ fn answer<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
     *response.headers_mut() = head.headers.clone();
+    response.extensions_mut().insert(CompletesItself);
     // Who joined a slow body later gets an older answer than the first one did.
     let waited = head.received_at.elapsed().as_secs();
     if waited > 0 {

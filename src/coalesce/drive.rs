@@ -1,13 +1,13 @@
 //! The task that drives a fetch.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::Duration};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::{
     FutureExt,
     future::{Either, select},
 };
-use http::{Response, request::Parts, response};
+use http::{HeaderMap, Response, request::Parts, response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
@@ -21,9 +21,9 @@ use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict, selection},
     http::{
-        fields::{remove_all, remove_hop_by_hop},
+        fields::{clean_trailers, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
-        storing::{CDN_CACHE_CONTROL, Credentials, Sharing, decide},
+        storing::{CDN_CACHE_CONTROL, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
 };
@@ -99,25 +99,18 @@ where
         if let Some(verdict) = response.extensions().get::<Verdict>() {
             return verdict.clone();
         }
+        if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 {
+            return Verdict::Unshareable(Unshareable::TooLarge);
+        }
         let now = std::time::SystemTime::now();
         let (headers, rules) = (response.headers(), &self.settings.rules);
-        let decision = decide(&self.request, response.status(), headers, rules, &[CDN_CACHE_CONTROL], now);
+        let targets = [CDN_CACHE_CONTROL];
+        let decision = decide(&self.request, response.status(), headers, rules, &targets, now);
         let selection = selection(headers, &self.request.headers);
-        match decision.sharing {
-            Sharing::Unshareable(why) => Verdict::Unshareable(why),
-            Sharing::Failed { for_all } => Verdict::Failed { selection, for_all },
-            Sharing::Shareable => {
-                let age = initial_age(headers, self.seat.flight().started_at.elapsed(), now);
-                let fresh_for = decision.store.map_or(Duration::ZERO, |terms| terms.fresh_for);
-                Verdict::Shareable {
-                    selection,
-                    audience: decision.store.map_or_else(Credentials::default, |terms| terms.audience),
-                    fresh_until: after(Instant::now(), fresh_for.saturating_sub(age)),
-                    begun: 0,
-                    withheld: decision.withheld,
-                }
-            }
-        }
+        let delay = self.seat.flight().started_at.elapsed();
+        let age = if decision.terms.is_ours { delay } else { initial_age(headers, delay, now) };
+        let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
+        Verdict::new(decision, selection, fresh_until, 0)
     }
 }
 
@@ -157,6 +150,19 @@ fn shared_head<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Head {
     }
 }
 
+/// Trailers are fields like others, for those who may have them.
+fn shared_trailers(mut trailers: HeaderMap, flight: &Flight) -> HeaderMap {
+    let withheld = match flight.outcome() {
+        Some(Outcome::Head(head)) => match &head.verdict {
+            Verdict::Shareable { withheld, .. } => withheld.as_slice(),
+            _ => &[],
+        },
+        _ => &[],
+    };
+    clean_trailers(&mut trailers, withheld);
+    trailers
+}
+
 /// Moves the body into the log, and says how it ended.
 async fn pump<B>(flight: &Flight, seat: &Seat, settings: &Settings, body: B) -> Result<(), BodyError>
 where
@@ -183,7 +189,9 @@ where
         };
         match frame.into_data() {
             Ok(data) => flight.push_data(data, body.is_end_stream()),
-            Err(frame) => frame.into_trailers().map_or((), |trailers| flight.push_trailers(trailers)),
+            Err(frame) => frame
+                .into_trailers()
+                .map_or((), |trailers| flight.push_trailers(shared_trailers(trailers, flight))),
         }
         // A body that is always ready must not starve its readers.
         tokio::task::coop::consume_budget().await;

@@ -30,7 +30,7 @@ use crate::{
 const CHUNK_OVERHEAD: usize = 64;
 
 /// What is held of a body that is larger than the limit.
-const MAX_WINDOW: usize = 1 << 20;
+const MAX_WINDOW: usize = 4 << 20;
 
 /// What became of the fetch, apart from the body.
 #[derive(Debug)]
@@ -86,7 +86,11 @@ struct Log {
     fastest: u64,
     end: Option<Result<(), BodyError>>,
     callers: usize,
+    /// What of it is body.
+    body_bytes: u64,
     is_window: bool,
+    /// Nobody may board any more. Set under the lock, with what makes it so.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -104,6 +108,13 @@ pub(super) enum Found {
     Pending,
     End,
     Failed(BodyError),
+}
+
+/// Whether a newcomer got on.
+pub(super) enum Boarding {
+    Aboard(Caller),
+    Full,
+    Closed,
 }
 
 /// The pump's order after each chunk.
@@ -162,6 +173,9 @@ impl Flight {
     fn push(&self, chunk: Chunk, bytes: usize, is_last: bool) {
         let mut log = self.log.lock();
         log.total += bytes as u64;
+        if let Chunk::Data(data) = &chunk {
+            log.body_bytes += data.len() as u64;
+        }
         let end = log.total;
         log.chunks.push_back(Entry { chunk, end });
         if is_last {
@@ -197,11 +211,11 @@ impl Flight {
         }
     }
 
-    /// Waits until there is no caller left.
+    /// Waits until there is no caller left. From then on nobody can board.
     pub(super) async fn abandoned(&self) {
         loop {
             let moved = self.moved.notified();
-            if self.log.lock().callers == 0 {
+            if self.log.lock().close_if_empty() {
                 return;
             }
             moved.await;
@@ -209,13 +223,16 @@ impl Flight {
     }
 
     /// One more caller, unless there are `limit` already.
-    pub(super) fn board(self: &Arc<Self>, limit: usize) -> Option<Caller> {
+    pub(super) fn board(self: &Arc<Self>, limit: usize) -> Boarding {
         let mut log = self.log.lock();
+        if log.is_closed {
+            return Boarding::Closed;
+        }
         if log.callers >= limit {
-            return None;
+            return Boarding::Full;
         }
         log.callers += 1;
-        Some(Caller(Arc::clone(self)))
+        Boarding::Aboard(Caller(Arc::clone(self)))
     }
 
     /// Resolves at the next change after this call.
@@ -257,16 +274,24 @@ impl Flight {
 }
 
 impl Log {
+    fn close_if_empty(&mut self) -> bool {
+        self.is_closed |= self.callers == 0;
+        self.is_closed && self.callers == 0
+    }
+
     fn pace(&mut self, max_held: usize) -> Option<Pace> {
         if !self.is_window {
             if self.total <= max_held as u64 {
                 return Some(Pace::GoOn);
             }
             self.is_window = true;
+            self.is_closed = true;
             return Some(Pace::Close);
         }
         if self.callers == 0 {
-            return Some(Pace::Stop);
+            // Small chunks may have filled the log although the body is not too large for a store.
+            self.fastest = self.total;
+            return Some(if self.body_bytes <= max_held as u64 { Pace::GoOn } else { Pace::Stop });
         }
         let ahead = self.total - self.fastest;
         (ahead < half_window(max_held)).then_some(Pace::GoOn)

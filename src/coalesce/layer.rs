@@ -32,6 +32,7 @@ pub struct CoalesceLayer {
 
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
+    pub(super) max_flights: usize,
     pub(super) max_waiters: usize,
     pub(super) max_wait: Duration,
     pub(super) max_flight_age: Duration,
@@ -44,6 +45,7 @@ pub(super) struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         Self {
+            max_flights: 1 << 14,
             max_waiters: 1 << 17,
             max_wait: Duration::from_secs(30),
             max_flight_age: Duration::from_secs(60),
@@ -59,6 +61,13 @@ impl CoalesceLayer {
     /// With the default limits; see the [module](crate::coalesce).
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// How many fetches may be under way, those included that all callers have left. Default:
+    /// 16,384. Further requests go through on their own, at the risk of their clients.
+    #[must_use]
+    pub fn max_flights(self, limit: usize) -> Self {
+        self.set(|settings| settings.max_flights = limit)
     }
 
     /// How many callers besides the first may wait for or read one fetch. Default: 131,072.
@@ -155,6 +164,7 @@ impl CoalesceLayer {
             }
         }
         for (setting, value, consequence) in [
+            ("max_flights", settings.max_flights, "no fetch can be shared"),
             ("max_waiters", settings.max_waiters, "nobody can share a fetch"),
             ("max_held_bytes", settings.max_held_bytes, "no body can be shared"),
         ] {

@@ -22,9 +22,10 @@
 //! | limit | default | at the limit |
 //! |---|---|---|
 //! | [`max_waiters`](CoalesceLayer::max_waiters) | 131,072 | 503 with `Retry-After: 1` for who comes next |
+//! | [`max_flights`](CoalesceLayer::max_flights) | 16,384 | further requests go through on their own |
 //! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | 504 for the one who waited; the fetch goes on |
 //! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch is dropped: 504 for all, the first caller included; the next request starts afresh |
-//! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the flight takes nobody on any more, holds at most a window of 1 MiB and goes at the pace of the fastest reader; who falls out of the window gets a body error |
+//! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the flight takes nobody on any more, holds at most a window of 4 MiB and goes at the pace of the fastest reader; who falls out of the window gets a body error |
 //!
 //! If the fetch panics, the first caller sees the panic as he would without this layer. Of the
 //! others one starts a second fetch; if that fails in the same way, they get 503.

@@ -1,15 +1,19 @@
 //! The fetches under way.
 
-use std::sync::Arc;
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
 
 use dashmap::{DashMap, Entry};
 use tokio::time::Instant;
 
 use super::{
-    flight::{Caller, Flight, Outcome},
+    flight::{Boarding, Caller, Flight, Outcome},
     layer::Settings,
 };
 use crate::{
+    body::BodyError,
     exchange::Verdict,
     http::{storing::Credentials, vary::Selection},
     key::CacheKey,
@@ -42,45 +46,61 @@ pub(super) enum Party {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     flights: DashMap<Slot, Arc<Flight>>,
+    /// Fetches under way, those included whose slot has been taken by another.
+    under_way: AtomicUsize,
 }
 
 pub(super) enum Joined {
     Follow(Caller),
     Lead(Caller, Seat),
+    /// Too many callers of this fetch.
     Full,
+    /// Too many fetches under way.
+    Alone,
 }
 
 impl Slots {
     pub(super) fn join(self: &Arc<Self>, slot: Slot, settings: &Settings) -> Joined {
-        match self.flights.entry(slot) {
-            Entry::Occupied(mut entry) if !takes_newcomers(entry.key(), entry.get(), settings) => {
-                // The old flight stays with its callers; its seat finds it gone.
-                let flight = Arc::new(Flight::new(settings.max_held_bytes));
-                let slot = entry.key().clone();
-                let replaced = entry.insert(Arc::clone(&flight));
-                drop(entry);
-                drop(replaced);
-                self.lead(slot, &flight)
+        let entry = self.flights.entry(slot);
+        if let Entry::Occupied(entry) = &entry
+            && takes_newcomers(entry.key(), entry.get(), settings)
+        {
+            match entry.get().board(settings.max_waiters.saturating_add(1)) {
+                Boarding::Aboard(caller) => return Joined::Follow(caller),
+                Boarding::Full => return Joined::Full,
+                Boarding::Closed => {}
             }
-            Entry::Occupied(entry) => match entry.get().board(settings.max_waiters.saturating_add(1)) {
-                Some(caller) => Joined::Follow(caller),
-                None => Joined::Full,
-            },
+        }
+        if self.under_way.load(Ordering::Relaxed) >= settings.max_flights {
+            return Joined::Alone;
+        }
+        let flight = Arc::new(Flight::new(settings.max_held_bytes));
+        let slot = entry.key().clone();
+        // A flight that was there stays with its callers; its seat will find it gone.
+        let replaced = match entry {
+            Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&flight))),
             Entry::Vacant(entry) => {
-                let flight = Arc::new(Flight::new(settings.max_held_bytes));
-                let slot = entry.key().clone();
-                drop(entry.insert(Arc::clone(&flight)));
-                self.lead(slot, &flight)
+                entry.insert(Arc::clone(&flight));
+                None
             }
+        };
+        drop(replaced);
+        self.lead(slot, flight)
+    }
+
+    fn lead(self: &Arc<Self>, slot: Slot, flight: Arc<Flight>) -> Joined {
+        self.under_way.fetch_add(1, Ordering::Relaxed);
+        let boarding = flight.board(usize::MAX);
+        let seat = Seat { slots: Arc::clone(self), slot, flight };
+        match boarding {
+            Boarding::Aboard(caller) => Joined::Lead(caller, seat),
+            Boarding::Full | Boarding::Closed => Joined::Alone,
         }
     }
 
-    fn lead(self: &Arc<Self>, slot: Slot, flight: &Arc<Flight>) -> Joined {
-        let seat = Seat { slots: Arc::clone(self), slot, flight: Arc::clone(flight) };
-        match flight.board(usize::MAX) {
-            Some(caller) => Joined::Lead(caller, seat),
-            None => Joined::Full,
-        }
+    /// Whether a fetch is under way in this slot.
+    pub(super) fn has(&self, slot: &Slot) -> bool {
+        self.flights.contains_key(slot)
     }
 }
 
@@ -120,6 +140,7 @@ impl Drop for Seat {
     fn drop(&mut self) {
         self.close();
         self.flight.settle(Outcome::Aborted);
-        self.flight.end(Err(crate::body::BodyError::Cancelled));
+        self.flight.end(Err(BodyError::Cancelled));
+        self.slots.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -21,11 +21,11 @@ use crate::{
         conditions::{confirms, has_validator, is_conditional, make_conditional},
         fields::remove_all,
         rules::Rules,
-        storing::{Credentials, Decision, Sharing, Unshareable, decide, is_failure},
+        storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
     status::CacheStatus,
-    store::{Marker, Origin, Store, StoredResponse},
+    store::{Marker, Origin, Store, StoredResponse, select},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -56,7 +56,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if let Some(stale) = &stale {
             make_conditional(&mut head.headers, stale.headers());
         }
-        let place = self.store.sequence().place_of(&client);
+        let place = self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&client));
         let begun = self.store.sequence().begin();
         let sent_at = Instant::now();
 
@@ -77,11 +77,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// What another fetch put into the store since the request arrived.
     fn stored_meanwhile(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
-        let resource = self.store.get(&self.asked.key)?;
-        let stored = resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence())?;
+        let stored = select(&self.store, &self.asked.key, &head.headers)?;
         let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
-        (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers))
-            .then(|| Arc::clone(stored))
+        (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)).then_some(stored)
     }
 
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
@@ -104,10 +102,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
         let stored = match &self.asked.stored {
             Some(known) => known.clone(),
-            None => {
-                let resource = self.store.get(&self.asked.key)?;
-                resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence()).cloned()
-            }
+            None => select(&self.store, &self.asked.key, &head.headers),
         };
         stored.filter(|stored| has_validator(stored.headers()))
     }
@@ -122,26 +117,32 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             self.learn_from_head(client, &head, origin);
         }
         let (mut decision, rules) = self.decide(client, &head);
-        if decision.store.is_some() && self.is_too_large(&head.headers, &body) {
+        if decision.is_storable && self.is_too_large(&head.headers, &body) {
             self.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
-        self.note(client, &decision, &rules, origin.begun);
+        self.note(client, head.status, &decision, &rules, origin.begun);
         let selection = selection(&head.headers, &client.headers);
         self.targets.strip(&mut head.headers);
-        let body = match decision.store {
-            None => Body::inner(body),
-            Some(terms) => {
+        let body = match decision.is_storable {
+            false => Body::inner(body),
+            true => {
                 let mut headers = head.headers.clone();
                 remove_all(&mut headers, |name| decision.withheld.contains(name));
-                let pending =
-                    Pending { status: head.status, headers, selection: selection.clone(), terms, origin };
+                let pending = Pending {
+                    status: head.status,
+                    headers,
+                    withheld: decision.withheld.clone(),
+                    selection: selection.clone(),
+                    terms: decision.terms,
+                    origin,
+                };
                 let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
                 Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
             }
         };
         let mut response = Response::from_parts(head, body);
-        self.sign(&mut response, &decision, selection, origin);
+        self.sign(&mut response, decision, selection, origin);
         response
     }
 
@@ -149,7 +150,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let rules = self.policy.rules(client, head, self.rules);
         let mut decision =
             decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
-        if is_failure(head.status) && decision.store.is_some() && self.would_displace(client) {
+        if is_breakdown(head.status) && decision.is_storable && self.would_displace(client) {
             decision = Decision::not_stored(Sharing::Failed { for_all: true });
         }
         (decision, rules)
@@ -158,9 +159,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Whether a stored error would take the place of what StaleIfError may serve instead of it.
     /// The store knows, also where nobody above has looked.
     fn would_displace(&self, client: &request::Parts) -> bool {
-        let Some(resource) = self.store.get(&self.asked.key) else { return false };
-        let stored =
-            resource.select(&client.headers, Credentials::of(&client.headers), self.store.sequence());
+        let stored = select(&self.store, &self.asked.key, &client.headers);
         stored.is_some_and(|stored| stored.is_usable_on_error(Instant::now()))
     }
 
@@ -172,24 +171,36 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
-    pub(super) fn note(&self, client: &request::Parts, decision: &Decision, rules: &Rules, begun: u64) {
+    pub(super) fn note(
+        &self,
+        client: &request::Parts,
+        status: StatusCode,
+        decision: &Decision,
+        rules: &Rules,
+        begun: u64,
+    ) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
         // What answers one client's condition or range says nothing about the answer for others.
         if why == Unshareable::Incomplete && is_conditional(&client.headers) {
             return;
         }
         let credentials = Credentials::of(&client.headers);
-        // Who may not share an answer because of himself says nothing about the stored one.
-        let supersedes =
-            !matches!(why, Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete)
-                && client.method == Method::GET
-                && decision.store.is_none();
+        // Nor does what may be the fault of this client.
+        let supersedes = match why {
+            Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
+            Unshareable::Error => is_gone(status),
+            _ => true,
+        } && client.method == Method::GET
+            && !decision.is_storable;
         let marker = Marker::new(credentials, rules.hit_for_miss_for);
+        let sequence = self.store.sequence();
         self.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
                 resource.remove(&client.headers, credentials, begun);
             }
-            if !rules.hit_for_miss_for.is_zero() {
+            let is_doubtful = why == Unshareable::Error
+                && resource.select(&client.headers, credentials, sequence).is_some();
+            if !is_doubtful && !rules.hit_for_miss_for.is_zero() {
                 resource.mark(marker);
             }
         });
@@ -198,23 +209,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn sign<B>(
         &self,
         response: &mut Response<Body<B>>,
-        decision: &Decision,
+        decision: Decision,
         selection: Option<Selection>,
         origin: Origin,
     ) {
-        let terms = decision.store.as_ref();
-        let verdict = match decision.sharing {
-            Sharing::Unshareable(why) => Verdict::Unshareable(why),
-            Sharing::Failed { for_all } => Verdict::Failed { selection, for_all },
-            Sharing::Shareable => Verdict::Shareable {
-                selection,
-                audience: terms.map_or_else(Credentials::default, |terms| terms.audience),
-                fresh_until: terms.map_or(origin.received_at, |terms| origin.fresh_until(terms)),
-                begun: origin.begun,
-                withheld: decision.withheld.clone(),
-            },
-        };
-        let mut status = CacheStatus::forwarded(self.asked.why).stored(terms.is_some());
+        let mut status = CacheStatus::forwarded(self.asked.why).stored(decision.is_storable);
+        let fresh_until = origin.fresh_until(&decision.terms);
+        let verdict = Verdict::new(decision, selection, fresh_until, origin.begun);
         if let Verdict::Unshareable(why) = verdict {
             status = status.unshared(why);
         }

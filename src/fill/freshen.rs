@@ -17,7 +17,7 @@ use crate::{
         storing::{Credentials, Decision, Sharing, Terms},
     },
     status::CacheStatus,
-    store::{Origin, Store, StoredResponse},
+    store::{Origin, Store, StoredResponse, select},
 };
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -30,11 +30,19 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: Origin,
     ) -> Response<Body<B>> {
         let (head, _) = not_modified.into_parts();
+        let update = head.headers.clone();
         let (fresh, decision, rules) = self.freshened(client, stale, head, origin);
-        self.note(client, &decision, &rules, origin.begun);
+        self.note(client, fresh.status(), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
-        self.sign(&mut response, &decision, fresh.selection().cloned(), origin);
+        // What is withheld from all others is for the one who asked.
+        for name in &decision.withheld {
+            update
+                .get_all(name)
+                .iter()
+                .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
+        }
+        self.sign(&mut response, decision, fresh.selection().cloned(), origin);
         response
     }
 
@@ -47,6 +55,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: Origin,
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let mut headers = stored.headers().clone();
+        CacheStatus::unmark(&mut headers);
         freshen(&mut headers, &head.headers);
         head.headers = headers;
         head.status = stored.status();
@@ -56,10 +65,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         let selection = selection(&head.headers, &client.headers);
         let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
-        let terms = decision.store.unwrap_or(Terms::NONE);
+        let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
         let fresh = StoredResponse::new(head.status, head.headers, body, trailers, selection, terms, origin);
         let fresh = Arc::new(fresh);
-        if decision.store.is_some() && self.store.sequence().admits(&fresh) {
+        if decision.is_storable && self.store.sequence().admits(&fresh) {
             self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
         }
         (fresh, decision, rules)
@@ -75,7 +84,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         let decision = Decision::not_stored(Sharing::Failed { for_all: true });
-        self.sign(&mut response, &decision, None, origin);
+        self.sign(&mut response, decision, None, origin);
         response
     }
 
@@ -83,8 +92,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// response of the same validators and length, and shows that another one is outdated.
     pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: Origin) {
         let credentials = Credentials::of(&client.headers);
-        let Some(resource) = self.store.get(&self.asked.key) else { return };
-        let stored = resource.select(&client.headers, credentials, self.store.sequence());
+        let stored = select(&self.store, &self.asked.key, &client.headers);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {
@@ -93,7 +101,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if confirms(&head.headers, stored.headers()) && has_length(&head.headers, stored.body()) {
             let mut as_get = client.clone();
             as_get.method = Method::GET;
-            self.freshened(&as_get, stored, head.clone(), origin);
+            self.freshened(&as_get, &stored, head.clone(), origin);
         } else {
             self.store.update(&self.asked.key, &mut |resource| {
                 resource.remove(&client.headers, credentials, origin.begun);

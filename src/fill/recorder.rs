@@ -1,13 +1,13 @@
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, StatusCode, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::{
     body::{Body, Observer},
-    http::{storing::Terms, vary::Selection},
+    http::{fields::clean_trailers, storing::Terms, vary::Selection},
     key::CacheKey,
     store::{Marker, Origin, Store, StoredResponse},
 };
@@ -16,6 +16,7 @@ use crate::{
 pub(super) struct Pending {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
+    pub(super) withheld: Vec<HeaderName>,
     pub(super) selection: Option<Selection>,
     pub(super) terms: Terms,
     pub(super) origin: Origin,
@@ -27,8 +28,8 @@ pub(super) struct Recorder<St> {
     key: CacheKey,
     /// `None` once the body turned out too large.
     pending: Option<Pending>,
-    chunks: Vec<Bytes>,
-    length: usize,
+    /// Copied: a chunk may be a small part of a large read buffer, and keep all of it alive.
+    body: Vec<u8>,
     trailers: Option<Arc<HeaderMap>>,
     /// Left if the body is too large.
     marker: Marker,
@@ -36,11 +37,11 @@ pub(super) struct Recorder<St> {
 
 impl<St: Store> Recorder<St> {
     pub(super) fn new(store: St, key: CacheKey, pending: Pending, marker: Marker) -> Self {
-        Self { store, key, pending: Some(pending), chunks: Vec::new(), length: 0, trailers: None, marker }
+        Self { store, key, pending: Some(pending), body: Vec::new(), trailers: None, marker }
     }
 
     /// Watches a body. One that is empty from the start is complete now: nobody may poll it.
-    pub(super) fn record<B>(self, body: B) -> Body<B>
+    pub(super) fn record<B>(mut self, body: B) -> Body<B>
     where
         B: HttpBody,
     {
@@ -48,27 +49,20 @@ impl<St: Store> Recorder<St> {
             Box::new(self).complete();
             return Body::inner(body);
         }
+        // As much at once as is sure to come, within the limit.
+        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+        self.body.reserve_exact(expected.min(self.store.max_response_bytes()));
         Body::observed(body, Box::new(self))
     }
 
     fn give_up(&mut self) {
         self.pending = None;
-        self.chunks = Vec::new();
+        self.body = Vec::new();
         self.store.refused();
         let marker = self.marker;
         if marker.until > Instant::now() {
             self.store.update(&self.key, &mut |resource| resource.mark(marker));
         }
-    }
-
-    /// One block of exactly this size. A chunk may be a small part of a large read buffer, and
-    /// would keep all of it alive.
-    fn joined(&self) -> Bytes {
-        let mut joined = BytesMut::with_capacity(self.length);
-        for chunk in &self.chunks {
-            joined.extend_from_slice(chunk);
-        }
-        joined.freeze()
     }
 }
 
@@ -77,24 +71,26 @@ impl<St: Store> Observer for Recorder<St> {
         if self.pending.is_none() {
             return;
         }
-        self.length = self.length.saturating_add(chunk.len());
-        self.chunks.push(chunk.clone());
-        if self.length > self.store.max_response_bytes() {
-            self.give_up();
+        if self.body.len().saturating_add(chunk.len()) > self.store.max_response_bytes() {
+            return self.give_up();
         }
+        self.body.extend_from_slice(chunk);
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
-        self.trailers = Some(Arc::new(trailers.clone()));
+        let mut trailers = trailers.clone();
+        clean_trailers(&mut trailers, self.pending.as_ref().map_or(&[], |pending| &pending.withheld));
+        self.trailers = Some(Arc::new(trailers));
     }
 
     fn complete(mut self: Box<Self>) {
         let Some(pending) = self.pending.take() else { return };
-        if !has_declared_length(&pending.headers, self.length) {
+        if !has_declared_length(&pending.headers, self.body.len()) {
             return;
         }
-        let Pending { status, headers, selection, terms, origin } = pending;
-        let (body, trailers) = (self.joined(), self.trailers.take());
+        let Pending { status, headers, selection, terms, origin, .. } = pending;
+        let body = Bytes::from(std::mem::take(&mut self.body).into_boxed_slice());
+        let trailers = self.trailers.take();
         let response =
             Arc::new(StoredResponse::new(status, headers, body, trailers, selection, terms, origin));
         if response.bytes() > self.store.max_response_bytes() {

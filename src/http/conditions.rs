@@ -138,12 +138,12 @@ pub(crate) fn make_conditional(request: &mut HeaderMap, stored: &HeaderMap) {
     }
 }
 
-/// Whether a 304 is about this stored response (RFC 9111 §4.3.4): a validator that it has must be
-/// the stored one's.
+/// Whether a 304 is about this stored response (RFC 9111 §4.3.4): a validator that both have must
+/// be the same, the entity tag before the date.
 pub(crate) fn confirms(not_modified: &HeaderMap, stored: &HeaderMap) -> bool {
     let same = |name: HeaderName, matches: fn(&[u8], &[u8]) -> bool| {
-        let theirs = not_modified.get(&name)?;
-        Some(stored.get(&name).is_some_and(|ours| matches(theirs.as_bytes(), ours.as_bytes())))
+        let (theirs, ours) = (not_modified.get(&name)?, stored.get(&name)?);
+        Some(matches(theirs.as_bytes(), ours.as_bytes()))
     };
     same(header::ETAG, is_weak_match).or_else(|| same(header::LAST_MODIFIED, <[u8]>::eq)).unwrap_or(true)
 }
@@ -259,7 +259,10 @@ mod tests {
         }
         assert!(!confirms(&map(&[("etag", "\"2\"")]), &stored));
         assert!(!confirms(&map(&[("last-modified", BEFORE)]), &stored));
-        assert!(!confirms(&map(&[("etag", "\"1\"")]), &map(&[("last-modified", MODIFIED)])));
+        assert!(!confirms(&map(&[("etag", "\"2\""), ("last-modified", MODIFIED)]), &stored));
+        let undated = map(&[("last-modified", MODIFIED)]);
+        assert!(confirms(&map(&[("etag", "\"1\""), ("last-modified", MODIFIED)]), &undated));
+        assert!(!confirms(&map(&[("etag", "\"1\""), ("last-modified", BEFORE)]), &undated));
     }
 
     #[test]

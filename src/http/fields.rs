@@ -36,6 +36,12 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
     }
 }
 
+/// Removes from trailers what must not be there (RFC 9110 §6.5.1), and what others may not have.
+pub(crate) fn clean_trailers(trailers: &mut HeaderMap, withheld: &[HeaderName]) {
+    remove_hop_by_hop(trailers);
+    remove_all(trailers, |name| *name == header::SET_COOKIE || withheld.contains(name));
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -112,6 +112,9 @@ pub(crate) struct Terms {
     pub(crate) stale_if_error_for: Duration,
     /// Kept for revalidation alone.
     pub(crate) revalidate_for: Duration,
+    /// The lifetime is not the origin's but ours: it counts from when the answer was asked for,
+    /// however old it was then.
+    pub(crate) is_ours: bool,
     /// Not even a client that takes stale answers gets one (§4.2.4).
     pub(crate) forbids_stale: bool,
     /// Which credentials a request may have to get it.
@@ -125,6 +128,7 @@ impl Terms {
         stale_while_revalidate_for: Duration::ZERO,
         stale_if_error_for: Duration::ZERO,
         revalidate_for: Duration::ZERO,
+        is_ours: false,
         forbids_stale: true,
         audience: Credentials { authorization: false, cookie: false },
     };
@@ -133,8 +137,9 @@ impl Terms {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Decision {
     pub(crate) sharing: Sharing,
-    /// `Some` if the answer may be stored; also for revalidation only.
-    pub(crate) store: Option<Terms>,
+    /// Whether it may be stored; also if only to be revalidated.
+    pub(crate) is_storable: bool,
+    pub(crate) terms: Terms,
     /// Fields that are for the client alone whose request it answers.
     pub(crate) withheld: Vec<HeaderName>,
 }
@@ -142,16 +147,26 @@ pub(crate) struct Decision {
 impl Decision {
     /// Neither to be stored nor to be shared as it is.
     pub(crate) fn not_stored(sharing: Sharing) -> Self {
-        Self { sharing, store: None, withheld: Vec::new() }
+        Self { sharing, is_storable: false, terms: Terms::NONE, withheld: Vec::new() }
     }
 }
 
 /// The field that speaks to caches like this one before `Cache-Control` does (RFC 9213 §3).
 pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// An origin that answers so has failed (RFC 5861 §4).
+/// An origin that answers so has failed, and a stale answer may be served instead (RFC 5861 §4).
 pub(crate) fn is_failure(status: StatusCode) -> bool {
     matches!(status.as_u16(), 500 | 502 | 503 | 504)
+}
+
+/// Says nothing about what was asked for, only that the origin could not answer.
+pub(crate) fn is_breakdown(status: StatusCode) -> bool {
+    status.is_server_error() && !is_lasting_error(status)
+}
+
+/// Says that there is nothing any more where something was.
+pub(crate) fn is_gone(status: StatusCode) -> bool {
+    matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
 /// Decides about an answer to a GET or HEAD request.
@@ -175,8 +190,9 @@ pub(crate) fn decide(
     let (lifetime, own) = answer.lifetime(explicit, now);
     let fresh = lifetime > Duration::ZERO;
 
-    if is_failure(status) && !(fresh && barrier.is_none()) {
-        let for_all = barrier.is_none() && !answer.credentials.cookie;
+    if is_breakdown(status) && !(fresh && barrier.is_none()) {
+        let for_all =
+            barrier.is_none() && !answer.credentials.cookie && answer.cache_control.withheld.is_empty();
         return Decision::not_stored(Sharing::Failed { for_all });
     }
     let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
@@ -191,8 +207,9 @@ pub(crate) fn decide(
     };
     let worth_keeping =
         fresh || (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
-    let store = (storable && worth_keeping).then(|| answer.terms(lifetime, own));
-    Decision { sharing, store, withheld: answer.cache_control.withheld }
+    let terms = answer.terms(lifetime, own);
+    let withheld = answer.cache_control.withheld;
+    Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
 }
 
 struct Answer<'a> {
@@ -305,6 +322,7 @@ impl Answer<'_> {
             } else {
                 Duration::ZERO
             },
+            is_ours: !own,
             forbids_stale: answer.forbids_stale(),
             audience: Credentials {
                 // Who may not have his own answer stored does not get another's either.

@@ -26,9 +26,14 @@ fn decision(
     decide(&head, StatusCode::from_u16(status).unwrap(), &headers, &rules, &[CDN_CACHE_CONTROL], now)
 }
 
+/// The terms of what may be stored.
+fn stored(decision: &Decision) -> Option<Terms> {
+    decision.is_storable.then_some(decision.terms)
+}
+
 fn fresh_for(decision: &Decision) -> Option<u64> {
     assert_eq!(decision.sharing, Sharing::Shareable, "what is fresh can be shared");
-    decision.store.map(|terms| terms.fresh_for.as_secs())
+    stored(decision).map(|terms| terms.fresh_for.as_secs())
 }
 
 fn refusal(decision: &Decision) -> Unshareable {
@@ -45,7 +50,7 @@ fn the_origin_decides() {
     let rules = Rules::new();
     assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], rules)), Some(60));
     assert_eq!(refusal(&decision(200, &[], &[], rules)), Unshareable::NotFresh);
-    assert_eq!(decision(200, &[], &[], rules).store, None);
+    assert_eq!(stored(&decision(200, &[], &[], rules)), None);
     for status in [204, 299, 302, 404, 429, 499, 503, 599] {
         assert_eq!(fresh_for(&decision(status, &[MAX_AGE], &[], rules)), Some(60), "{status}");
     }
@@ -86,7 +91,7 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
     for (response, request, why) in table {
         let decision = decision(200, response, request, rules);
         assert_eq!(refusal(&decision), why);
-        assert_eq!(decision.store, None);
+        assert_eq!(stored(&decision), None);
     }
 }
 
@@ -102,7 +107,7 @@ fn each_protection_falls_only_to_the_rule_of_its_name() {
     ];
     for (row, (response, request, _)) in table.iter().enumerate() {
         for (other, (.., allow)) in table.iter().enumerate() {
-            let stored = decision(200, response, request, allow(rules)).store.is_some();
+            let stored = decision(200, response, request, allow(rules)).is_storable;
             assert_eq!(stored, row == other, "row {row}, rule {other}");
         }
     }
@@ -120,7 +125,7 @@ fn authorization_needs_a_word_from_the_origin() {
 #[test]
 fn who_could_not_have_his_own_answer_stored_does_not_get_a_stored_one() {
     let audience =
-        |said, rules| decision(200, &[("cache-control", said)], &[], rules).store.unwrap().audience;
+        |said, rules| stored(&decision(200, &[("cache-control", said)], &[], rules)).unwrap().audience;
     let who = |authorization, cookie| Credentials { authorization, cookie };
     let ttl = Rules::new().default_ttl(TTL);
     assert_eq!(audience("x", ttl), who(false, false));
@@ -165,7 +170,7 @@ fn a_failure_with_something_personal_is_not_for_all() {
 fn directives_forbid_stale_answers_whatever_the_rules_say() {
     let rules = Rules::new().stale_if_error_for(TTL).stale_while_revalidate_for(TTL);
     let windows = |said| {
-        let terms = decision(200, &[("cache-control", said)], &[], rules).store.unwrap();
+        let terms = stored(&decision(200, &[("cache-control", said)], &[], rules)).unwrap();
         (terms.stale_if_error_for.as_secs(), terms.stale_while_revalidate_for.as_secs())
     };
     assert_eq!(windows("max-age=1"), (10, 10));
@@ -177,7 +182,7 @@ fn directives_forbid_stale_answers_whatever_the_rules_say() {
 
 #[test]
 fn what_must_be_revalidated_is_kept_if_it_can_be() {
-    let kept = |fields: &[(&'static str, &str)]| decision(200, fields, &[], Rules::new()).store.is_some();
+    let kept = |fields: &[(&'static str, &str)]| decision(200, fields, &[], Rules::new()).is_storable;
     assert!(kept(&[("cache-control", "no-cache"), ("etag", "\"1\"")]));
     assert!(kept(&[("cache-control", "max-age=0"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]));
     assert!(!kept(&[("cache-control", "no-cache")]));
@@ -189,7 +194,7 @@ fn parts_and_answers_to_conditions_are_for_nobody_else() {
     for status in [101, 206, 304, 412, 416] {
         let decision = decision(status, &[MAX_AGE], &[], Rules::new().fixed_ttl(TTL));
         assert_eq!(refusal(&decision), Unshareable::Incomplete);
-        assert_eq!(decision.store, None);
+        assert_eq!(stored(&decision), None);
     }
 }
 
@@ -198,7 +203,8 @@ fn an_answer_to_head_is_shared_but_not_stored() {
     let head = Request::head("http://h/").body(()).unwrap().into_parts().0;
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
     let decision = decide(&head, StatusCode::OK, &headers, &Rules::new(), &[], SystemTime::UNIX_EPOCH);
-    assert_eq!(decision, Decision::not_stored(Sharing::Shareable));
+    assert_eq!((decision.sharing, decision.is_storable), (Sharing::Shareable, false));
+    assert!(decision.terms.audience.cookie, "who may share it does not depend on the method");
 }
 
 /// The clock of these tests stands at 1,000,000 seconds: 12 January 1970, 13:46:40.
@@ -216,7 +222,7 @@ fn what_says_only_when_it_changed_is_fresh_for_a_tenth_of_the_time_since() {
     }
     for status in [201, 202, 302, 307, 403, 429, 599] {
         let silent = decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
-        assert!(matches!(silent.sharing, Sharing::Unshareable(_)), "{status}");
+        assert_ne!(silent.sharing, Sharing::Shareable, "{status}");
         let public = decision(status, &[TEN_THOUSAND_SECONDS_AGO, ("cache-control", "public")], &[], rules);
         assert_eq!(fresh_for(&public), Some(1000), "{status}");
     }
@@ -228,7 +234,7 @@ fn a_guess_is_bounded_can_be_switched_off_and_is_for_clients_without_cookies() {
     assert_eq!(fresh_for(&with(Rules::new().max_heuristic_ttl(TTL))), Some(10));
     assert_eq!(refusal(&with(Rules::new().max_heuristic_ttl(Duration::ZERO))), Unshareable::NotFresh);
     assert_eq!(fresh_for(&with(Rules::new().default_ttl(TTL))), Some(10), "a default goes first");
-    assert!(!with(Rules::new()).store.unwrap().audience.cookie);
+    assert!(!stored(&with(Rules::new())).unwrap().audience.cookie);
     let cookie = decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[("cookie", "a=b")], Rules::new());
     assert_eq!(refusal(&cookie), Unshareable::Cookie);
     for said in [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("expires", "0")] {

@@ -9,6 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{CacheKey, DefaultKey, KeyExtractor, find};
+use crate::exchange::Asked;
 
 /// Puts the key of a request into its extensions, for the layers below.
 ///
@@ -82,6 +83,8 @@ where
 
     fn call(&mut self, request: Request<B>) -> S::Future {
         let (mut head, body) = request.into_parts();
+        // What a cache above this one has asked is not what is asked here.
+        head.extensions.remove::<Asked>();
         match find(&*self.extractor, &head, &body) {
             Some(key) => drop(head.extensions.insert(key)),
             None => drop(head.extensions.remove::<CacheKey>()),

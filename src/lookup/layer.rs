@@ -103,8 +103,9 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     /// `no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached`.
     ///
     /// Default: no. They let any client ask the origin for something newer than what is stored,
-    /// which is what browsers do when somebody reloads a page. Even then those who ask at the
-    /// same time share a fetch, so that a key costs the origin one request at a time.
+    /// which is what browsers do when somebody reloads a page. Those who do so at the same time
+    /// share a fetch, so that a key costs the origin one request at a time; only requests with
+    /// `no-store` go there on their own.
     #[must_use]
     pub fn request_directives(self, follow: bool) -> Self {
         self.set(|settings| settings.follows_requests = follow)
@@ -268,8 +269,13 @@ where
             Some(asked) if !asked.is_marked => take_preconditions(&mut head.headers),
             _ => HeaderMap::new(),
         };
+        if asked.is_some() {
+            // Without `Range`, which always passes untouched, it means nothing (RFC 9110 §13.1.5).
+            head.headers.remove(header::IF_RANGE);
+        }
         asked.map(|asked| head.extensions.insert(asked));
         let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
+        let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.settings);
         if conditions.is_empty() && settings.shows_status {
             return ResponseFuture::pass(inner, request);
@@ -277,7 +283,7 @@ where
         ResponseFuture::boxed(async move {
             let mut response = inner.oneshot(request).await?.map(Body::inner);
             if let Some(unread) = apply_preconditions(&conditions, &mut response) {
-                settings.complete(unread, &response);
+                settings.complete(unread, &response, limit);
             }
             if !settings.shows_status {
                 CacheStatus::unmark(response.headers_mut());

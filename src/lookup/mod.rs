@@ -17,8 +17,8 @@
 //!   nothing of its answer is stored: a client that wants a minute of a film should not have to
 //!   wait for all of it, nor the store take it.
 //! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
-//!   invalidates its URI, and what `Location` and `Content-Location` name on the same origin, in
-//!   all variants. What is being fetched at that moment is neither stored nor given to anybody
+//!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx answer name on the
+//!   same origin, in all variants. What is being fetched at that moment is neither stored nor given to anybody
 //!   who comes later.
 //! * **Cache directives in requests** are followed only with
 //!   [`LookupLayer::request_directives`]: a public service does not want strangers to force its

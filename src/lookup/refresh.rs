@@ -1,5 +1,6 @@
 use std::{pin::pin, sync::Arc};
 
+use bytes::Bytes;
 use http::{Method, Request, Response, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
@@ -9,7 +10,7 @@ use tower_service::Service;
 
 use super::layer::Settings;
 use crate::{
-    exchange::Asked,
+    exchange::{Asked, CompletesItself},
     executor::Executor,
     http::conditions::take_preconditions,
     status::CacheStatus,
@@ -89,17 +90,30 @@ async fn read_to_end(body: impl HttpBody) {
     while let Some(Ok(_)) = body.frame().await {}
 }
 
+/// What is longer is not stored anyway.
+async fn read_at_most(limit: usize, body: impl HttpBody<Data = Bytes>) {
+    let mut body = pin!(body);
+    let mut length = 0_usize;
+    while length <= limit
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        length = length.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+    }
+}
+
 impl Settings {
     /// Reads a body that no client wants, if it is to be stored when it is complete. Otherwise
     /// clients that all have it already would keep it out of the store.
-    pub(super) fn complete<B, C>(&self, unread: B, response: &Response<C>)
+    pub(super) fn complete<B, C>(&self, unread: B, response: &Response<C>, limit: usize)
     where
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
     {
-        let is_stored = response.extensions().get::<CacheStatus>().is_some_and(CacheStatus::is_stored);
-        if is_stored && Executor::is_available() {
-            let reading = tokio::time::timeout(self.refresh_deadline, read_to_end(unread));
+        let extensions = response.extensions();
+        let is_stored = extensions.get::<CacheStatus>().is_some_and(CacheStatus::is_stored);
+        // A shared body completes itself, at the pace of those who want it.
+        let needs_a_reader = is_stored && extensions.get::<CompletesItself>().is_none();
+        if needs_a_reader && Executor::is_available() {
+            let reading = tokio::time::timeout(self.refresh_deadline, read_at_most(limit, unread));
             self.executor.spawn(async move { _ = reading.await });
         }
     }

@@ -59,10 +59,12 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if has_variants => Forward::VaryMiss,
             None => Forward::UriMiss,
         };
+        let place = sequence.place_of(head);
         let asked = Asked {
             key,
             arrival,
-            floor: sequence.floor(sequence.place_of(head)),
+            floor: sequence.floor(place),
+            place: Some(place),
             is_forced: is_refused,
             stored: Some(stored.cloned()),
             is_marked,

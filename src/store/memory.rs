@@ -127,13 +127,16 @@ impl MemoryStoreBuilder {
         let (weigher, hasher) = (ChargedBytes, DefaultHashBuilder::default());
         let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
         let share = (self.capacity_bytes as f64 * self.max_response_share) as usize;
-        let max_response_bytes = share.min(usize::try_from(table.shard_capacity()).unwrap_or(usize::MAX));
+        let max_resource_bytes = usize::try_from(table.shard_capacity()).unwrap_or(usize::MAX);
+        let max_response_bytes = share.min(max_resource_bytes);
+        let floors =
+            usize::try_from(self.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
         MemoryStore {
             inner: Arc::new(Inner {
                 table,
                 hasher,
                 stripes: std::array::from_fn(|_| Mutex::new(())),
-                sequence: Arc::default(),
+                sequence: Arc::new(Sequence::with_floors(floors)),
                 expiry: Expiry::default(),
                 sweeper: Arc::default(),
                 versions: AtomicU64::new(0),
@@ -142,6 +145,7 @@ impl MemoryStoreBuilder {
                 refused: AtomicU64::new(0),
                 capacity_bytes: self.capacity_bytes,
                 max_response_bytes,
+                max_resource_bytes,
             }),
         }
     }
@@ -221,6 +225,8 @@ pub(super) struct Inner {
     refused: AtomicU64,
     capacity_bytes: u64,
     max_response_bytes: usize,
+    /// All variants of a key have to fit into one part of the table.
+    max_resource_bytes: usize,
 }
 
 /// One version of what is stored under a key.
@@ -240,7 +246,7 @@ impl Inner {
         let old = self.table.peek(key);
         let mut resource = old.as_ref().map(|entry| (*entry.resource).clone()).unwrap_or_default();
         change(&mut resource);
-        resource.shrink_to(self.max_response_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
+        resource.shrink_to(self.max_resource_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
         let removed = if resource.is_empty() {
             self.table.remove(key)
         } else {

@@ -27,9 +27,16 @@ pub use self::{
     response::StoredResponse,
     sequence::Sequence,
 };
-pub(crate) use self::{refresh::Refresh, resource::Marker, response::Origin, sequence::Invalidation};
+pub(crate) use self::{
+    refresh::Refresh,
+    resource::Marker,
+    response::Origin,
+    sequence::{Invalidation, Place},
+};
 
-use crate::key::CacheKey;
+use http::HeaderMap;
+
+use crate::{http::storing::Credentials, key::CacheKey};
 
 /// Keeps responses under their keys.
 ///
@@ -57,4 +64,10 @@ pub trait Store: Clone + Send + Sync + 'static {
 
     /// Told when a response was not stored because of its size, for the store's gauges.
     fn refused(&self) {}
+}
+
+/// The latest response that answers a request with these fields and is not invalidated.
+pub(crate) fn select(store: &impl Store, key: &CacheKey, request: &HeaderMap) -> Option<Arc<StoredResponse>> {
+    let resource = store.get(key)?;
+    resource.select(request, Credentials::of(request), store.sequence()).cloned()
 }

@@ -43,6 +43,8 @@ pub struct StoredResponse {
 pub(crate) struct Origin {
     pub(crate) received_at: Instant,
     pub(crate) initial_age: Duration,
+    /// From the request to the response.
+    pub(crate) delay: Duration,
     /// The number of the fetch in the store's sequence.
     pub(crate) begun: u64,
     pub(crate) place: Place,
@@ -54,6 +56,7 @@ impl Origin {
         Self {
             received_at: Instant::now(),
             initial_age: initial_age(headers, delay, SystemTime::now()),
+            delay,
             begun,
             place,
         }
@@ -61,11 +64,13 @@ impl Origin {
 
     /// When a response ceases to be fresh.
     pub(crate) fn fresh_until(&self, terms: &Terms) -> Instant {
-        self.until(terms.fresh_for)
+        self.until(terms, Duration::ZERO)
     }
 
-    fn until(&self, lifetime: Duration) -> Instant {
-        after(self.received_at, lifetime.saturating_sub(self.initial_age))
+    /// When a window after the lifetime closes.
+    fn until(&self, terms: &Terms, window: Duration) -> Instant {
+        let age = if terms.is_ours { self.delay } else { self.initial_age };
+        after(self.received_at, terms.fresh_for.saturating_add(window).saturating_sub(age))
     }
 }
 
@@ -153,19 +158,19 @@ impl StoredResponse {
     /// Whether it may be served to a client that takes answers which are stale for so long
     /// (RFC 9111 §5.2.1.2), which the answer may forbid (§4.2.4).
     pub(crate) fn is_usable_if_stale_by(&self, window: Duration, now: Instant) -> bool {
-        !self.terms.forbids_stale && now <= self.origin.until(self.terms.fresh_for.saturating_add(window))
+        !self.terms.forbids_stale && now <= self.origin.until(&self.terms, window)
     }
 
     fn is_usable_for(&self, window: Duration, now: Instant) -> bool {
         // A window of zero closes when the lifetime ends, to the nanosecond.
-        now < self.origin.until(self.terms.fresh_for.saturating_add(window))
+        now < self.origin.until(&self.terms, window)
     }
 
     /// From when on it is of no use at all.
     pub fn expires_at(&self) -> Instant {
         let Terms { stale_while_revalidate_for, stale_if_error_for, revalidate_for, .. } = self.terms;
         let window = stale_while_revalidate_for.max(stale_if_error_for).max(revalidate_for);
-        self.origin.until(self.terms.fresh_for.saturating_add(window))
+        self.origin.until(&self.terms, window)
     }
 
     pub(crate) fn place(&self) -> Place {
@@ -212,7 +217,7 @@ impl StoredResponse {
         if let Some(age) = response.headers_mut().get_mut(header::AGE) {
             *age = age_field(self.age(now).as_secs());
         }
-        status.mark(&mut response);
+        status.mark_stored(&mut response);
         response
     }
 }
@@ -232,7 +237,7 @@ fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) 
         headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
     headers.insert(header::AGE, HeaderValue::from_static("0"));
-    headers.entry(CACHE_STATUS).or_insert(CacheStatus::hit().to_value());
+    headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
 }
 
 /// Young answers are the most of all, and theirs costs no allocation.
