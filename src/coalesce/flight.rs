@@ -167,6 +167,9 @@ impl Flight {
     }
 
     pub(super) fn push_trailers(&self, trailers: HeaderMap) {
+        if trailers.is_empty() {
+            return;
+        }
         self.push(Chunk::Trailers(Arc::new(trailers)), CHUNK_OVERHEAD, false);
     }
 

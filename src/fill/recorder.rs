@@ -80,7 +80,7 @@ impl<St: Store> Observer for Recorder<St> {
     fn trailers(&mut self, trailers: &HeaderMap) {
         let mut trailers = trailers.clone();
         clean_trailers(&mut trailers, self.pending.as_ref().map_or(&[], |pending| &pending.withheld));
-        self.trailers = Some(Arc::new(trailers));
+        self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
     }
 
     fn complete(mut self: Box<Self>) {

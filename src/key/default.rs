@@ -158,11 +158,13 @@ mod tests {
     #[cfg(feature = "axum")]
     #[test]
     fn a_nested_router_is_keyed_by_what_the_client_asked_for() {
-        let nested = |original: &'static str| {
-            let (mut head, ()) = at("/x").header("host", "h").body(()).unwrap().into_parts();
+        let nested_at = |original: &'static str, inner: &str| {
+            let (mut head, ()) = at(inner).header("host", "h").body(()).unwrap().into_parts();
             head.extensions.insert(axum::extract::OriginalUri(Uri::from_static(original)));
             DefaultKey::new().key(&head)
         };
+        let nested = |original| nested_at(original, "/x");
+        assert_ne!(nested_at("/a/x", "/x"), nested_at("/a/x", "/y"), "rewritten on the way");
         assert!(nested("/a/x").is_some());
         assert_ne!(nested("/a/x"), nested("/b/x"));
         assert_ne!(nested("/a/x"), key(at("/x").header("host", "h")));

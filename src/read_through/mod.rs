@@ -23,36 +23,26 @@
 //! # }
 //! ```
 
-use std::{
-    fmt,
-    future::Future,
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+mod service;
 
-use bytes::Bytes;
-use http::{Request, Response};
-use http_body::Body as HttpBody;
-use pin_project_lite::pin_project;
-use tower::retry::{Retry, RetryLayer};
+use std::{fmt, sync::Arc};
+
+use tower::retry::RetryLayer;
 use tower_layer::Layer;
-use tower_service::Service;
+
+pub use self::service::{ReadThroughBody, ReadThroughFuture, ReadThroughService};
 
 use crate::{
-    body::{Body, BoxError},
     build_error::BuildError,
-    coalesce::{Coalesce, CoalesceLayer},
-    exchange::Asked,
+    coalesce::CoalesceLayer,
     executor::Task,
-    fill::{Fill, FillLayer, Policy},
-    future::ResponseFuture,
+    fill::{FillLayer, Policy},
     http::rules::{Rules, Ttl},
-    key::{CacheKey, DefaultKey, KeyExtractor},
-    lookup::{Lookup, LookupLayer},
-    origin_limit::{OriginLimit, OriginLimitLayer},
+    key::{DefaultKey, KeyExtractor},
+    lookup::LookupLayer,
+    origin_limit::OriginLimitLayer,
     retry::RetryPolicy,
-    stale_if_error::{StaleIfError, StaleIfErrorLayer},
+    stale_if_error::StaleIfErrorLayer,
     store::Store,
 };
 
@@ -212,14 +202,6 @@ impl<St, K, P> fmt::Debug for ReadThroughLayer<St, K, P> {
     }
 }
 
-type Origin<S> = OriginLimit<S>;
-type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
-type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
-type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
-
-/// The body of what the stack makes of a response with body `B`.
-pub type ReadThroughBody<B> = Body<Body<Body<Body<Body<B>>>>>;
-
 impl<S, St: Store, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
     type Service = ReadThroughService<S, St, K, P>;
 
@@ -236,126 +218,6 @@ impl<S, St: Store, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
         // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
         let with_stale = self.stale_if_error.layer(coalesced);
         // Outermost: a hit concerns nobody else.
-        ReadThroughService { stack: self.lookup.layer(with_stale) }
-    }
-}
-
-/// The service of [`ReadThroughLayer`].
-pub struct ReadThroughService<S, St, K = DefaultKey, P = ()> {
-    stack: Stack<S, St, K, P>,
-}
-
-impl<S, St, K, P> ReadThroughService<S, St, K, P> {
-    /// The way round the cache.
-    fn origin(&self) -> &Origin<S> {
-        let retry = &self.stack.inner.inner.inner.inner;
-        retry.get_ref()
-    }
-}
-
-impl<S: Clone, St: Clone, K, P> Clone for ReadThroughService<S, St, K, P> {
-    fn clone(&self) -> Self {
-        Self { stack: self.stack.clone() }
-    }
-}
-
-impl<S: fmt::Debug, St, K, P> fmt::Debug for ReadThroughService<S, St, K, P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadThroughService").finish_non_exhaustive()
-    }
-}
-
-impl<S, St, K, P, ReqB, B> Service<Request<ReqB>> for ReadThroughService<S, St, K, P>
-where
-    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Clone + Send + Sync + 'static,
-    St: Store,
-    K: KeyExtractor,
-    P: Policy,
-    ReqB: HttpBody + Default + Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<ReadThroughBody<B>>;
-    type Error = S::Error;
-    type Future = ReadThroughFuture<S, St, P, ReqB, B>;
-
-    /// Always ready: a hit does not wait for the origin.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (mut head, body) = request.into_parts();
-        let way = match self.stack.key_of(&head, &body) {
-            Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
-            None => {
-                // Nobody below is to see any, be it of a stack above this one.
-                head.extensions.remove::<CacheKey>();
-                head.extensions.remove::<Asked>();
-                let invalidation = self.stack.invalidation(&head);
-                let future = self.origin().clone().call(Request::from_parts(head, body));
-                Way::Round { future: future.then(invalidation) }
-            }
-        };
-        ReadThroughFuture { way }
-    }
-}
-
-pin_project! {
-    /// The response future of [`ReadThroughService`].
-    pub struct ReadThroughFuture<S, St, P, ReqB, B>
-    where
-        Shared<S, St, P>: Service<Request<ReqB>>,
-        Origin<S>: Service<Request<ReqB>>,
-        S: Service<Request<ReqB>>,
-    {
-        #[pin]
-        way: Way<S, St, P, ReqB, B>,
-    }
-}
-
-pin_project! {
-    #[project = WayProj]
-    enum Way<S, St, P, ReqB, B>
-    where
-        Shared<S, St, P>: Service<Request<ReqB>>,
-        Origin<S>: Service<Request<ReqB>>,
-        S: Service<Request<ReqB>>,
-    {
-        Through { #[pin] future: ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>> },
-        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B> },
-    }
-}
-
-impl<S, St, P, ReqB, B> Future for ReadThroughFuture<S, St, P, ReqB, B>
-where
-    S: Service<Request<ReqB>, Response = Response<B>>,
-    Shared<S, St, P>:
-        Service<Request<ReqB>, Response = Response<Body<Body<Body<Body<B>>>>>, Error = S::Error>,
-    Origin<S>: Service<Request<ReqB>>,
-{
-    type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().way.project() {
-            WayProj::Through { future } => future.poll(cx),
-            WayProj::Round { future } => {
-                let wrap = |body| Body::inner(Body::inner(Body::inner(Body::inner(body))));
-                Poll::Ready(ready!(future.poll(cx)).map(|response| response.map(wrap)))
-            }
-        }
-    }
-}
-
-impl<S, St, P, ReqB, B> fmt::Debug for ReadThroughFuture<S, St, P, ReqB, B>
-where
-    S: Service<Request<ReqB>>,
-    Shared<S, St, P>: Service<Request<ReqB>>,
-    Origin<S>: Service<Request<ReqB>>,
-{
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ReadThroughFuture").finish_non_exhaustive()
+        ReadThroughService::new(self.lookup.layer(with_stale))
     }
 }
