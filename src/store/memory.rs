@@ -1,11 +1,4 @@
-//! The store in memory.
-//!
-//! The engine is quick_cache, a sharded CLOCK-Pro with ghost entries in the manner of S3-FIFO.
-//! Measured against moka, mini-moka, lru, schnellru and sieve-cache it had the best hit ratio of
-//! all on a Zipf load (62 % with room for 5 % of the keys, LRU 53 %, an optimal cache 71 %),
-//! lost least to scans (50 %, LRU 39 %), and was the fastest of the concurrent ones on hits and
-//! misses, with a hit path that is one plain call. It knows neither time nor bytes; both are
-//! added here.
+//! The store in memory: quick_cache, with bytes and time added.
 
 use std::{
     fmt,
