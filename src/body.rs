@@ -7,12 +7,13 @@
 use std::{
     error::Error as StdError,
     fmt,
+    ops::Range,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
@@ -41,6 +42,7 @@ pin_project! {
         Shared { reader: BoxBody },
         Inner { #[pin] inner: B },
         Observed { #[pin] inner: B, observer: Option<Box<dyn Observer>> },
+        Part { #[pin] inner: B, skip: usize, take: usize },
     }
 }
 
@@ -69,6 +71,11 @@ impl<B> Body<B> {
         Self { kind: Kind::Shared { reader: Box::pin(reader) } }
     }
 
+    /// What lies between these bytes of a body that is at least so long, without trailers.
+    pub(crate) fn part(inner: B, part: &Range<usize>) -> Self {
+        Self { kind: Kind::Part { inner, skip: part.start, take: part.len() } }
+    }
+
     pub(crate) fn observed(inner: B, observer: Box<dyn Observer>) -> Self {
         Self { kind: Kind::Observed { inner, observer: Some(observer) } }
     }
@@ -93,6 +100,7 @@ impl<B> fmt::Debug for Body<B> {
             Kind::Shared { .. } => "Body::Shared",
             Kind::Inner { .. } => "Body::Inner",
             Kind::Observed { .. } => "Body::Observed",
+            Kind::Part { .. } => "Body::Part",
         };
         f.write_str(kind)
     }
@@ -119,6 +127,7 @@ where
             KindProj::Shared { reader } => reader.as_mut().poll_frame(cx),
             KindProj::Inner { inner } => inner.poll_frame(cx).map_err(BodyError::new),
             KindProj::Observed { inner, observer } => poll_observed(inner, observer, cx),
+            KindProj::Part { inner, skip, take } => poll_part(inner, skip, take, cx),
         }
     }
 
@@ -127,6 +136,7 @@ where
             Kind::Full { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
             Kind::Shared { reader } => reader.is_end_stream(),
             Kind::Inner { inner } | Kind::Observed { inner, .. } => inner.is_end_stream(),
+            Kind::Part { take, .. } => *take == 0,
         }
     }
 
@@ -135,6 +145,7 @@ where
             Kind::Full { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
             Kind::Shared { reader } => reader.size_hint(),
             Kind::Inner { inner } | Kind::Observed { inner, .. } => inner.size_hint(),
+            Kind::Part { take, .. } => SizeHint::with_exact(*take as u64),
         }
     }
 }
@@ -168,6 +179,31 @@ where
         None => complete(observer),
     }
     Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
+}
+
+fn poll_part<B>(
+    mut inner: Pin<&mut B>,
+    skip: &mut usize,
+    take: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    while *take > 0 {
+        let Some(frame) = ready!(inner.as_mut().poll_frame(cx)) else { break };
+        let Ok(mut data) = frame.map_err(BodyError::new)?.into_data() else { continue };
+        let skipped = data.len().min(*skip);
+        *skip -= skipped;
+        data.advance(skipped);
+        data.truncate(*take);
+        if !data.is_empty() {
+            *take -= data.len();
+            return Poll::Ready(Some(Ok(Frame::data(data))));
+        }
+    }
+    Poll::Ready(None)
 }
 
 fn complete(observer: &mut Option<Box<dyn Observer>>) {

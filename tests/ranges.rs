@@ -171,3 +171,60 @@ async fn preconditions_are_answered_on_a_miss_and_on_a_hit_and_the_whole_is_stor
         assert_eq!(origin.calls(), 1, "{fields:?}");
     }
 }
+
+/// Stale, and so asked for as a whole, for everybody.
+#[tokio::test(start_paused = true)]
+async fn a_range_of_what_is_stale_revalidates_it_and_survives_the_origin() {
+    let origin = Origin::new(|n, head| match n {
+        1 => alphabet(),
+        2 => {
+            assert!(head.headers.contains_key("if-none-match") && !head.headers.contains_key("range"));
+            status(304).max_age(60).header("etag", "\"1\"")
+        }
+        _ => status(503),
+    });
+    let layer = tower_readthrough::ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20));
+    let layer = layer.rules(Rules::new().fixed_ttl(secs(1))).retry(tower_readthrough::RetryPolicy::never());
+    let service = layer.build().unwrap().layer(origin.clone());
+    get(&service, "/").await;
+    for _ in 2..=3 {
+        tokio::time::advance(secs(2)).await;
+        let reply = get_with(&service, "/", &[("range", "bytes=2-4")]).await;
+        assert_eq!((reply.status.as_u16(), &reply.body[..]), (206, &b"cde"[..]));
+        assert_eq!(reply.header("content-range"), Some("bytes 2-4/10"));
+    }
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_crowd_of_ranges_is_one_fetch_of_the_whole_if_that_is_wanted() {
+    for chunk in [1, 3, 10] {
+        let origin = Origin::always(move || {
+            let whole = ok("").declares(10).max_age(60).after(support::ms(50));
+            b"abcdefghij".chunks(chunk).fold(whole, |answer, data| answer.chunk(data.to_vec()))
+        });
+        let store = MemoryStore::with_capacity_bytes(1 << 20);
+        let layer = tower_readthrough::ReadThrough::new(store);
+        let layer = layer.lookup(|lookup| lookup.fetch_whole_for_ranges(true)).build().unwrap();
+        let service = layer.layer(origin.clone());
+        let part = |range: &'static str| {
+            let service = service.clone();
+            async move { get_with(&service, "/", &[("range", range)]).await }
+        };
+        let (a, b, c, d, e) = tokio::join!(
+            part("bytes=0-2"),
+            part("bytes=4-7"),
+            part("bytes=-1"),
+            part("bytes=20-"),
+            part("bytes=0-0,2-2")
+        );
+        let bodies = [&a.body[..], &b.body, &c.body, &d.body, &e.body];
+        assert_eq!(bodies, [&b"abc"[..], b"efgh", b"j", b"", b"abcdefghij"]);
+        let statuses = [&a, &b, &c, &d, &e].map(|reply| reply.status.as_u16());
+        assert_eq!(statuses, [206, 206, 206, 416, 200]);
+        assert_eq!(d.header("content-range"), Some("bytes */10"));
+        assert_eq!(b.header("content-length"), Some("4"));
+        assert_eq!(get(&service, "/").await.body, "abcdefghij");
+        assert_eq!(origin.calls(), 1);
+    }
+}

@@ -18,11 +18,11 @@ pub(crate) enum Precondition {
     Failed,
 }
 
-/// Takes the preconditions out of a request, and returns them: the origin is to answer
+/// Takes preconditions and ranges out of a request, and returns them: the origin is to answer
 /// everybody, not just this client.
-pub(crate) fn take_preconditions(request: &mut HeaderMap) -> HeaderMap {
+pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
     let mut taken = HeaderMap::new();
-    for name in PRECONDITIONS {
+    for name in PRECONDITIONS.into_iter().chain([header::RANGE, header::IF_RANGE]) {
         if let http::header::Entry::Occupied(entry) = request.entry(&name) {
             let (_, values) = entry.remove_entry_mult();
             for value in values {
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn preconditions_are_taken_out_whole() {
         let mut request = map(&[("if-none-match", "\"a\""), ("if-none-match", "\"b\""), ("accept", "x")]);
-        let taken = take_preconditions(&mut request);
+        let taken = take_conditions(&mut request);
         assert_eq!(taken.get_all("if-none-match").iter().count(), 2);
         assert_eq!(request, map(&[("accept", "x")]));
         assert!(is_conditional(&taken) && !is_conditional(&request));

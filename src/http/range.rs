@@ -23,41 +23,61 @@ enum Wanted {
 /// Turns a 200 into the part of it that the request asks for: 206, or 416 (§15.3.7, §15.5.17).
 ///
 /// `response` is what the client would get without `Range`, and `body` its body.
-pub(crate) fn apply<B: From<Bytes> + Default>(
+pub(crate) fn apply<B: From<Bytes>>(
     method: &Method,
     request: &HeaderMap,
     response: &mut Response<B>,
     body: &Bytes,
 ) {
-    let Some(range) = request.get(header::RANGE) else { return };
-    let whole = response.status() == StatusCode::OK && method == Method::GET;
-    if !whole || !if_range_holds(request, response.headers()) {
-        return;
-    }
-    match wanted(range.as_bytes(), body.len()) {
-        Wanted::Whole => {}
-        Wanted::Unsatisfiable => {
-            let total = format!("bytes */{}", body.len());
-            set(response, StatusCode::RANGE_NOT_SATISFIABLE, header::CONTENT_RANGE, &total, Bytes::new());
-        }
-        Wanted::Parts(parts) => match parts.as_slice() {
-            [part] => {
-                let content_range = content_range(part, body.len());
-                set(
-                    response,
-                    StatusCode::PARTIAL_CONTENT,
-                    header::CONTENT_RANGE,
-                    &content_range,
-                    body.slice(part.clone()),
-                );
-            }
-            parts => several(response, parts, body),
-        },
+    let part = match wanted_of(method, request, response, body.len()) {
+        Wanted::Parts(parts) if parts.len() > 1 => return several(response, &parts, body),
+        wanted => mark(wanted, response, body.len()),
+    };
+    if let Some(part) = part {
+        *response.body_mut() = B::from(body.slice(part));
     }
 }
 
+/// As [`apply`], for a body of this length that is yet to come: returns what of it is to be sent.
+/// Where several parts are wanted the whole is served.
+pub(crate) fn cut<B>(
+    method: &Method,
+    request: &HeaderMap,
+    response: &mut Response<B>,
+    length: usize,
+) -> Option<Range<usize>> {
+    match wanted_of(method, request, response, length) {
+        Wanted::Parts(parts) if parts.len() > 1 => None,
+        wanted => mark(wanted, response, length),
+    }
+}
+
+fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, length: usize) -> Wanted {
+    let whole = response.status() == StatusCode::OK && method == Method::GET;
+    match request.get(header::RANGE) {
+        Some(range) if whole && if_range_holds(request, response.headers()) => {
+            wanted(range.as_bytes(), length)
+        }
+        _ => Wanted::Whole,
+    }
+}
+
+/// Says in the head that only a part of the body follows, or nothing.
+fn mark<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<Range<usize>> {
+    let (status, part, content_range) = match wanted {
+        Wanted::Whole => return None,
+        Wanted::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, format!("bytes */{length}")),
+        Wanted::Parts(parts) => {
+            let part = parts.into_iter().next()?;
+            (StatusCode::PARTIAL_CONTENT, part.clone(), content_range(&part, length))
+        }
+    };
+    set(response, status, header::CONTENT_RANGE, &content_range, part.len());
+    Some(part)
+}
+
 /// §14.6: every part with its own head.
-fn several<B: From<Bytes> + Default>(response: &mut Response<B>, parts: &[Range<usize>], body: &Bytes) {
+fn several<B: From<Bytes>>(response: &mut Response<B>, parts: &[Range<usize>], body: &Bytes) {
     let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
     let mut joined = BytesMut::new();
@@ -74,22 +94,22 @@ fn several<B: From<Bytes> + Default>(response: &mut Response<B>, parts: &[Range<
     }
     joined.put_slice(format!("--{boundary}--\r\n").as_bytes());
     let content_type = format!("multipart/byteranges; boundary={boundary}");
-    set(response, StatusCode::PARTIAL_CONTENT, header::CONTENT_TYPE, &content_type, joined.freeze());
+    set(response, StatusCode::PARTIAL_CONTENT, header::CONTENT_TYPE, &content_type, joined.len());
+    *response.body_mut() = B::from(joined.freeze());
 }
 
-fn set<B: From<Bytes>>(
+fn set<B>(
     response: &mut Response<B>,
     status: StatusCode,
     name: header::HeaderName,
     value: &str,
-    body: Bytes,
+    length: usize,
 ) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     *response.status_mut() = status;
-    *response.body_mut() = B::from(body);
 }
 
 fn content_range(part: &Range<usize>, length: usize) -> String {

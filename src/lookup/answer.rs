@@ -1,6 +1,7 @@
 //! What the client's own preconditions and ranges make of an answer (RFC 9110 §13, §14).
 
 use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
+use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::{
@@ -26,12 +27,31 @@ pub(super) fn from_store<B>(
     response
 }
 
+/// An answer of the layers below to a request on behalf of everybody, and the body that this
+/// client does not get because of its preconditions.
+pub(super) fn from_below<B: HttpBody>(
+    method: &Method,
+    conditions: &HeaderMap,
+    mut response: Response<B>,
+) -> (Response<Body<B>>, Option<Body<B>>) {
+    let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let part = match length {
+        Some(length) if evaluate(conditions, response.headers()) == Precondition::Holds => {
+            range::cut(method, conditions, &mut response, length)
+        }
+        _ => None,
+    };
+    if let Some(part) = part {
+        return (response.map(|body| Body::part(body, &part)), None);
+    }
+    let mut response = response.map(Body::inner);
+    let unread = apply_preconditions(conditions, &mut response);
+    (response, unread)
+}
+
 /// They count only for what would be a success without them (§13.2.1). Returns the body that the
 /// client does not get because of them.
-pub(super) fn apply_preconditions<B>(
-    conditions: &HeaderMap,
-    response: &mut Response<Body<B>>,
-) -> Option<Body<B>> {
+fn apply_preconditions<B>(conditions: &HeaderMap, response: &mut Response<Body<B>>) -> Option<Body<B>> {
     if !response.status().is_success() {
         return None;
     }

@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    answer::{apply_preconditions, from_store},
+    answer::{from_below, from_store},
     refresh::{Refresher, Refreshing},
     request::{Found, Reader},
 };
@@ -24,7 +24,7 @@ use crate::{
     exchange::{Asked, Refused},
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::{cache_control::RequestDirectives, conditions::take_preconditions},
+    http::{cache_control::RequestDirectives, conditions::take_conditions},
     key::{self, CacheKey, DefaultKey, KeyExtractor},
     status::{CacheStatus, Stale},
     store::{Invalidation, Store, StoredResponse},
@@ -46,6 +46,7 @@ pub(super) struct Settings {
     pub(super) executor: Executor,
     pub(super) shows_status: bool,
     pub(super) follows_requests: bool,
+    pub(super) fetches_whole: bool,
 }
 
 /// Refreshes under way at a time.
@@ -61,6 +62,7 @@ impl<St: Store> LookupLayer<St> {
             executor: Executor::default(),
             shows_status: true,
             follows_requests: false,
+            fetches_whole: false,
         };
         Self { store, extractor: Arc::new(DefaultKey::new()), settings: Arc::new(settings) }
     }
@@ -97,6 +99,18 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     #[must_use]
     pub fn cache_status(self, show: bool) -> Self {
         self.set(|settings| settings.shows_status = show)
+    }
+
+    /// What is done with a range of something that is not stored: fetch the whole, so that it is
+    /// stored and others can share the fetch, and serve the range out of it (RFC 9110 §14.2
+    /// allows to serve the whole, which is done where its length is not known, and for several
+    /// ranges). Default: no, the request passes untouched: a client that wants a minute of a film
+    /// should not have to wait for all of it, nor the store take it.
+    ///
+    /// Of what is stored but stale the whole is asked for in any case.
+    #[must_use]
+    pub fn fetch_whole_for_ranges(self, whole: bool) -> Self {
+        self.set(|settings| settings.fetches_whole = whole)
     }
 
     /// Whether cache directives in requests are followed (RFC 9111 §5.2.1, and `Pragma: no-cache`):
@@ -226,7 +240,10 @@ where
         if wishes.only_if_cached {
             return ResponseFuture::ready(Refused::NotStored.to_response(Duration::ZERO));
         }
-        let is_for_all = !wishes.no_store && !head.headers.contains_key(header::RANGE);
+        let wants_whole = !head.headers.contains_key(header::RANGE)
+            || self.settings.fetches_whole
+            || matches!(asked.stored, Some(Some(_)));
+        let is_for_all = wants_whole && !wishes.no_store;
         self.forward(head, body, is_for_all.then_some(asked))
     }
 
@@ -266,14 +283,11 @@ where
         head.extensions.remove::<CacheKey>();
         head.extensions.remove::<Asked>();
         let conditions = match &asked {
-            Some(asked) if !asked.is_marked => take_preconditions(&mut head.headers),
+            Some(asked) if !asked.is_marked => take_conditions(&mut head.headers),
             _ => HeaderMap::new(),
         };
-        if asked.is_some() {
-            // Without `Range`, which always passes untouched, it means nothing (RFC 9110 §13.1.5).
-            head.headers.remove(header::IF_RANGE);
-        }
         asked.map(|asked| head.extensions.insert(asked));
+        let method = head.method.clone();
         let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.settings);
@@ -281,8 +295,8 @@ where
             return ResponseFuture::pass(inner, request);
         }
         ResponseFuture::boxed(async move {
-            let mut response = inner.oneshot(request).await?.map(Body::inner);
-            if let Some(unread) = apply_preconditions(&conditions, &mut response) {
+            let (mut response, unread) = from_below(&method, &conditions, inner.oneshot(request).await?);
+            if let Some(unread) = unread {
                 settings.complete(unread, &response, limit);
             }
             if !settings.shows_status {

@@ -13,9 +13,9 @@
 //!   for what one client has. Where answers are known not to be shareable they go on to the
 //!   origin instead.
 //! * **Ranges** (RFC 9110 §14) are served out of a stored answer: one as 206, several as
-//!   `multipart/byteranges`. Where nothing usable is stored the request passes untouched, and
-//!   nothing of its answer is stored: a client that wants a minute of a film should not have to
-//!   wait for all of it, nor the store take it.
+//!   `multipart/byteranges`. What is stale is revalidated as a whole. Where nothing is stored the
+//!   request passes untouched and nothing of its answer is stored, unless
+//!   [`LookupLayer::fetch_whole_for_ranges`] says otherwise.
 //! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
 //!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx answer name on the
 //!   same origin, in all variants. What is being fetched at that moment is neither stored nor given to anybody

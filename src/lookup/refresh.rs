@@ -1,7 +1,7 @@
 use std::{pin::pin, sync::Arc};
 
 use bytes::Bytes;
-use http::{Method, Request, Response, header, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
@@ -12,7 +12,7 @@ use super::layer::Settings;
 use crate::{
     exchange::{Asked, CompletesItself},
     executor::Executor,
-    http::conditions::take_preconditions,
+    http::conditions::take_conditions,
     status::CacheStatus,
     store::{Refresh, StoredResponse},
 };
@@ -69,9 +69,7 @@ impl Refresher {
         B::Data: Send,
     {
         head.method = Method::GET;
-        take_preconditions(&mut head.headers);
-        head.headers.remove(header::RANGE);
-        head.headers.remove(header::IF_RANGE);
+        take_conditions(&mut head.headers);
         head.extensions.insert(Asked { is_forced: true, ..asked });
         executor.spawn(async move {
             let fetch = async {
