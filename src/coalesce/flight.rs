@@ -184,7 +184,10 @@ impl Flight {
         if is_last {
             log.end.get_or_insert(Ok(()));
         }
+        // Nobody reads, and nobody can board any more.
+        let unread = if log.is_closed && log.callers == 0 { log.forget() } else { VecDeque::new() };
         drop(log);
+        drop(unread);
         self.changed.notify_waiters();
     }
 
@@ -293,11 +296,17 @@ impl Log {
         }
         if self.callers == 0 {
             // Small chunks may have filled the log although the body is not too large for a store.
-            self.fastest = self.total;
             return Some(if self.body_bytes <= max_held as u64 { Pace::GoOn } else { Pace::Stop });
         }
         let ahead = self.total - self.fastest;
         (ahead < half_window(max_held)).then_some(Pace::GoOn)
+    }
+
+    /// Takes all chunks out.
+    fn forget(&mut self) -> VecDeque<Entry> {
+        self.first += self.chunks.len();
+        self.fastest = self.total;
+        std::mem::take(&mut self.chunks)
     }
 
     /// Drops what lies too far behind the fastest reader.
