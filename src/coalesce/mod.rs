@@ -11,8 +11,11 @@
 //! `Set-Cookie`, …) goes to the client whose request it answers, untouched and at its own pace,
 //! and everybody else asks the origin himself, at once and side by side. A caller for whom the
 //! wrong variant came in (RFC 9111 §4.1) joins those who want his own: one fetch per variant.
-//! An error of the service, a 500, 502, 503 or 504 is everybody's answer, once; of one that
-//! holds something personal the others get the bare status.
+//!
+//! An error of the service, and a 5xx that says that the origin could not answer, is everybody's
+//! answer, once; of one that holds something personal the others get the bare status. A 4xx may be
+//! the fault of the one who asked: one other caller tries, and if that brings another one, each of
+//! the rest asks for himself, but for 429, which is then everybody's answer.
 //!
 //! [`Fill`](crate::Fill) below says which it is. Without it the [`Rules`](crate::Rules) given to
 //! [`CoalesceLayer::rules`] decide.

@@ -12,7 +12,8 @@
 //! HEAD freshens what it describes too, or removes what it shows to be outdated (§4.3.5).
 //!
 //! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
-//! and removes what it supersedes. An answer that says that the origin failed does neither.
+//! and removes what it supersedes. An answer that says that the origin failed does neither, and a
+//! 4xx other than 404 and 410 leaves what is stored alone: it may be the fault of one client.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
