@@ -316,7 +316,11 @@ impl Answer<'_> {
                 answer.stale_while_revalidate,
                 rules.stale_while_revalidate_for,
             ),
-            stale_if_error_for: window(answer.stale_if_error, rules.stale_if_error_for),
+            stale_if_error_for: match is_breakdown(self.status) {
+                // An old failure is no better than a new one.
+                true => Duration::ZERO,
+                false => window(answer.stale_if_error, rules.stale_if_error_for),
+            },
             revalidate_for: if has_validator(self.headers) {
                 rules.revalidate_for.min(MAX_DELTA)
             } else {

@@ -181,6 +181,20 @@ fn directives_forbid_stale_answers_whatever_the_rules_say() {
 }
 
 #[test]
+fn a_stored_failure_is_not_served_in_place_of_another() {
+    let window = |status| {
+        let said = ("cache-control", "max-age=1, stale-if-error=60");
+        stored(&decision(status, &[said], &[], Rules::new())).unwrap().stale_if_error_for.as_secs()
+    };
+    for status in [500, 502, 503, 504, 599] {
+        assert_eq!(window(status), 0, "{status}");
+    }
+    for status in [200, 299, 404, 501] {
+        assert_eq!(window(status), 60, "{status}");
+    }
+}
+
+#[test]
 fn what_must_be_revalidated_is_kept_if_it_can_be() {
     let kept = |fields: &[(&'static str, &str)]| decision(200, fields, &[], Rules::new()).is_storable;
     assert!(kept(&[("cache-control", "no-cache"), ("etag", "\"1\"")]));
