@@ -243,6 +243,15 @@ fn what_says_only_when_it_changed_is_fresh_for_a_tenth_of_the_time_since() {
 }
 
 #[test]
+fn the_age_on_arrival_counts_unless_the_lifetime_is_of_the_rules() {
+    let is_ours = |fields: Fields<'_>, rules| stored(&decision(200, fields, &[], rules)).unwrap().is_ours;
+    assert!(!is_ours(&[MAX_AGE], Rules::new()));
+    assert!(!is_ours(&[TEN_THOUSAND_SECONDS_AGO], Rules::new()));
+    assert!(is_ours(&[TEN_THOUSAND_SECONDS_AGO], Rules::new().default_ttl(TTL)));
+    assert!(is_ours(&[MAX_AGE], Rules::new().fixed_ttl(TTL)));
+}
+
+#[test]
 fn a_guess_is_bounded_can_be_switched_off_and_is_for_clients_without_cookies() {
     let with = |rules| decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
     assert_eq!(fresh_for(&with(Rules::new().max_heuristic_ttl(TTL))), Some(10));
