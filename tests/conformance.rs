@@ -1051,17 +1051,20 @@ async fn what_changes_something_invalidates_it() {
 #[tokio::test]
 async fn an_answer_out_of_the_store_says_how_old_it_is() {
     let bench = Bench::start().await;
+    let mut aging = Vec::new();
     // Aged by its field, by its date, and not at all.
     for (fields, age) in [("age: 30", 30), ("date: {-30}", 29), ("", 0)] {
         let page = bench.page(&[ok(&format!("cache-control: max-age=60\n{fields}"))]);
         let (first, second) = (page.get("").await, page.get("").await);
         assert!(second.is_hit());
         assert!((age..age + 3).contains(&second.age()), "5.1: {fields:?}: {}", second.age());
-        let date = second.field("date").expect("9110 6.6.1").to_owned();
+        let date = second.field("date").expect("9110 6.6.1");
         assert!(first.field("date").is_none_or(|first| first == date), "kept (4.2.3)");
-        let before = second.age();
-        eventually(async || page.get("").await.age() > before).await;
-        assert_eq!(page.get("").await.field("date"), Some(&*date), "4.2.3");
+        aging.push((page, second));
+    }
+    for (page, before) in aging {
+        eventually(async || page.get("").await.age() > before.age()).await;
+        assert_eq!(page.get("").await.field("date"), before.field("date"), "4.2.3");
         assert_eq!(page.calls(), 1);
     }
 }
