@@ -8,7 +8,7 @@
 //! The window is the `stale-if-error` of the stored response, else
 //! [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for), counted from the end of its
 //! lifetime. `must-revalidate`, `proxy-revalidate`, `s-maxage` and `no-cache` in the stored
-//! response close it (RFC 9111 §4.2.4).
+//! response close it (RFC 9111 §4.2.4). A stored failure has none.
 //!
 //! A body that fails after its head went out cannot be taken back.
 //!

@@ -5,12 +5,14 @@
 
 #![allow(clippy::unwrap_used)]
 
+#[path = "support/program.rs"]
+mod program;
+
 use std::{
     convert::Infallible,
     io,
     net::SocketAddr,
-    path::PathBuf,
-    process::{Output, Stdio},
+    process::Output,
     sync::{
         Arc,
         atomic::{AtomicU32, Ordering},
@@ -23,11 +25,12 @@ use http::{HeaderName, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+use program::{Proxy, cache_status, command};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    process::{Child, Command},
+    process::Command,
     task::{JoinHandle, JoinSet},
 };
 
@@ -112,41 +115,6 @@ fn upgrade(request: &mut Request<Incoming>) -> Response<Full<Bytes>> {
     response.body(Full::default()).unwrap()
 }
 
-/// The program under test; killed when dropped.
-struct Proxy {
-    addr: SocketAddr,
-    child: Child,
-}
-
-fn command(origin: SocketAddr, args: &[&str]) -> Command {
-    let test = std::env::current_exe().unwrap();
-    let target: PathBuf = test.ancestors().nth(2).unwrap().into();
-    let program = target.join("examples").join(format!("proxy{}", std::env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "run `cargo build --example proxy` first");
-    let mut command = Command::new(program);
-    command.args(["--listen", "127.0.0.1:0", "--origin", &format!("http://{origin}")]).args(args);
-    command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
-    command
-}
-
-impl Proxy {
-    async fn start(origin: SocketAddr, args: &[&str]) -> Self {
-        let mut child = command(origin, args).spawn().unwrap();
-        let mut line = String::new();
-        BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).await.unwrap();
-        let addr = line.trim().strip_prefix("listening on http://").unwrap().parse().unwrap();
-        Self { addr, child }
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.addr)
-    }
-
-    async fn get(&self, path: &str) -> reqwest::Response {
-        reqwest::get(self.url(path)).await.unwrap()
-    }
-}
-
 async fn echo(response: reqwest::Response) -> Value {
     serde_json::from_slice(&response.bytes().await.unwrap()).unwrap()
 }
@@ -154,10 +122,6 @@ async fn echo(response: reqwest::Response) -> Value {
 fn field<'a>(echo: &'a Value, name: &str) -> Vec<&'a str> {
     let fields = echo["fields"].as_array().unwrap().iter();
     fields.filter(|field| field[0] == name).map(|field| field[1].as_str().unwrap()).collect()
-}
-
-fn cache_status(response: &reqwest::Response) -> &str {
-    response.headers().get("cache-status").map_or("", |status| status.to_str().unwrap())
 }
 
 #[tokio::test]

@@ -171,11 +171,15 @@ impl RequestDirectives {
     }
 }
 
+/// White space round the equals sign is not allowed (§5.2). The directive counts all the same,
+/// with an argument that cannot be read: to ignore it would be the less strict reading.
 fn name_and_argument(directive: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
-    match directive.iter().position(|b| *b == b'=') {
-        Some(at) => (directive[..at].to_ascii_lowercase(), Some(&directive[at + 1..])),
-        None => (directive.to_ascii_lowercase(), None),
-    }
+    let Some(at) = directive.iter().position(|b| *b == b'=') else {
+        return (directive.to_ascii_lowercase(), None);
+    };
+    let name = directive[..at].trim_ascii_end();
+    let argument = if name.len() == at { &directive[at + 1..] } else { b" " };
+    (name.to_ascii_lowercase(), Some(argument))
 }
 
 /// Directives whose argument is a number of seconds.

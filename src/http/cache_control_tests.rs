@@ -39,8 +39,19 @@ fn a_lifetime_is_whole_seconds_or_nothing() {
     for huge in ["2147483648", "9223372036854775808", "18446744073709551616", &"9".repeat(4096)] {
         assert_eq!(max_age(huge), Some(1 << 31), "{huge}");
     }
-    assert_eq!(parse(&["max-age =7"]).max_age, None, "no white space before the sign");
     assert_eq!(parse(&["'max-age=7'"]).max_age, None, "single quotes are no quotes");
+}
+
+#[test]
+fn white_space_round_the_sign_spoils_the_argument_but_not_the_directive() {
+    for spaced in ["max-age =7", "max-age= 7", "max-age = 7", "max-age\t=\"7\""] {
+        assert_eq!(parse(&[spaced]).max_age, secs(0), "{spaced}");
+    }
+    assert!(parse(&["no-store =1"]).no_store);
+    for whole in ["private =x-a", "private =\"x-a\"", "private= \"x-a\""] {
+        assert!(parse(&[whole]).private, "{whole}");
+    }
+    assert_eq!(parse(&["stale-if-error =5"]).stale_if_error, None);
 }
 
 #[test]

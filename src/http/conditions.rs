@@ -45,13 +45,17 @@ pub(crate) fn evaluate(request: &HeaderMap, response: &HeaderMap) -> Preconditio
         if !names_etag(request, header::IF_MATCH, response, is_strong_match) {
             return Precondition::Failed;
         }
-    } else if let Some(false) = unmodified_since(request.get(header::IF_UNMODIFIED_SINCE), response) {
+    } else if let Some(false) =
+        unmodified_since(request.get(header::IF_UNMODIFIED_SINCE), response.get(header::LAST_MODIFIED))
+    {
         return Precondition::Failed;
     }
     let client_has_it = if has(header::IF_NONE_MATCH) {
         names_etag(request, header::IF_NONE_MATCH, response, is_weak_match)
     } else {
-        unmodified_since(request.get(header::IF_MODIFIED_SINCE), response) == Some(true)
+        // What does not say when it was modified was so at its `Date` at the latest (RFC 9111 §4.3.2).
+        let modified = response.get(header::LAST_MODIFIED).or_else(|| response.get(header::DATE));
+        unmodified_since(request.get(header::IF_MODIFIED_SINCE), modified) == Some(true)
     };
     if client_has_it { Precondition::NotModified } else { Precondition::Holds }
 }
@@ -87,10 +91,10 @@ fn names_etag(
 }
 
 /// `None` if either date is missing or unreadable: then the field is ignored.
-fn unmodified_since(date: Option<&HeaderValue>, response: &HeaderMap) -> Option<bool> {
+fn unmodified_since(date: Option<&HeaderValue>, modified: Option<&HeaderValue>) -> Option<bool> {
     let now = std::time::SystemTime::now();
     let date = parse(date?, now)?;
-    Some(parse(response.get(header::LAST_MODIFIED)?, now)? <= date)
+    Some(parse(modified?, now)? <= date)
 }
 
 /// §8.8.3.2.
@@ -197,6 +201,17 @@ mod tests {
         assert_eq!(outcome(&[("if-modified-since", "yesterday")]), Holds);
         assert_eq!(outcome(&[]), Holds);
         assert_eq!(evaluate(&map(&[("if-none-match", "\"\"")]), &map(&[])), Holds);
+    }
+
+    #[test]
+    fn without_last_modified_the_date_is_compared_with_if_modified_since_alone() {
+        use Precondition::{Holds, NotModified};
+        let at = |condition, date| evaluate(&map(&[(condition, date)]), &map(&[("date", MODIFIED)]));
+        assert_eq!(at("if-modified-since", MODIFIED), NotModified);
+        assert_eq!(at("if-modified-since", BEFORE), Holds);
+        assert_eq!(at("if-unmodified-since", BEFORE), Holds);
+        let unreadable = map(&[("date", MODIFIED), ("last-modified", "yesterday")]);
+        assert_eq!(evaluate(&map(&[("if-modified-since", MODIFIED)]), &unreadable), Holds);
     }
 
     #[test]

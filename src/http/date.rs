@@ -1,4 +1,5 @@
-//! `HTTP-date` in its three formats and nothing else (RFC 9110 §5.6.7).
+//! `HTTP-date` in its three formats and nothing else (RFC 9110 §5.6.7), but in any case: caches
+//! are to be lenient there (RFC 9111 §4.2).
 
 use std::time::{Duration, SystemTime};
 
@@ -10,10 +11,37 @@ const FIFTY_YEARS: Duration = Duration::from_secs(50 * 365 * 86_400 + 12 * 86_40
 /// The date that a field says, if it says one.
 pub(crate) fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
     let text = value.to_str().ok()?;
+    read(text, now).or_else(|| read(&in_usual_case(text)?, now))
+}
+
+fn read(text: &str, now: SystemTime) -> Option<SystemTime> {
     match rfc850_fields(text) {
         Some(fields) => fields.date(now),
         None => httpdate::parse_http_date(text).ok(),
     }
+}
+
+/// The longest date is `Wednesday, 06-Nov-94 08:49:37 GMT`.
+const MAX_LENGTH: usize = 33;
+
+/// Names as `Sun` and `Nov`, and the zone as `GMT`. None for what is no date however it is written.
+fn in_usual_case(text: &str) -> Option<String> {
+    if text.len() > MAX_LENGTH || !text.is_ascii() {
+        return None;
+    }
+    let mut usual = text.to_ascii_lowercase();
+    let mut starts_word = true;
+    for at in 0..usual.len() {
+        if starts_word {
+            usual[at..=at].make_ascii_uppercase();
+        }
+        starts_word = !usual.as_bytes()[at].is_ascii_alphabetic();
+    }
+    if usual.ends_with(" Gmt") {
+        let zone = usual.len() - 3;
+        usual[zone..].make_ascii_uppercase();
+    }
+    Some(usual)
 }
 
 /// The parts of `Sunday, 06-Nov-94 08:49:37 GMT`.
@@ -72,6 +100,20 @@ mod tests {
     }
 
     #[test]
+    fn the_case_does_not_matter() {
+        for text in [
+            "sun, 06 nov 1994 08:49:37 gmt",
+            "SUN, 06 NOV 1994 08:49:37 GMT",
+            "Sun, 06 nOV 1994 08:49:37 Gmt",
+            "sunday, 06-nov-94 08:49:37 gmt",
+            "SUNDAY, 06-NOV-94 08:49:37 GMT",
+            "sun nov  6 08:49:37 1994",
+        ] {
+            assert_eq!(at(text), Some(784_111_777), "{text}");
+        }
+    }
+
+    #[test]
     fn a_year_of_two_digits_is_at_most_fifty_years_ahead() {
         assert_eq!(at("Monday, 01-Jan-76 00:00:00 GMT"), None, "a Thursday in 1976, a Wednesday in 2076");
         assert_eq!(at("Wednesday, 01-Jan-76 00:00:00 GMT"), at("Wed, 01 Jan 2076 00:00:00 GMT"));
@@ -90,7 +132,6 @@ mod tests {
             "Sun, 6 Nov 1994 08:49:37 GMT",
             "Sun, 06 Nov 1994 8:49:37 GMT",
             "Sun, 06 Nov 1994 08.49.37 GMT",
-            "sun, 06 nov 1994 08:49:37 gmt",
             "Mon, 06 Nov 1994 08:49:37 GMT",
             "Sunday, 06-Nov-1994 08:49:37 GMT",
             "06 Nov 1994 08:49:37 GMT",

@@ -112,8 +112,8 @@ pub(crate) struct Terms {
     pub(crate) stale_if_error_for: Duration,
     /// Kept for revalidation alone.
     pub(crate) revalidate_for: Duration,
-    /// The lifetime is not the origin's but ours: it counts from when the answer was asked for,
-    /// however old it was then.
+    /// The lifetime is that of our rules: it counts from when the answer was asked for, however
+    /// old it was then. What the answer's own dates gave, be it a guess, does not (§4.2).
     pub(crate) is_ours: bool,
     /// Not even a client that takes stale answers gets one (§4.2.4).
     pub(crate) forbids_stale: bool,
@@ -187,8 +187,8 @@ pub(crate) fn decide(
     };
     let explicit = explicit_lifetime(&answer.cache_control, headers, now);
     let barrier = answer.barrier();
-    let (lifetime, own) = answer.lifetime(explicit, now);
-    let fresh = lifetime > Duration::ZERO;
+    let (lifetime, source) = answer.lifetime(explicit, now);
+    let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
 
     if is_breakdown(status) && !(fresh && barrier.is_none()) {
         let for_all =
@@ -207,9 +207,18 @@ pub(crate) fn decide(
     };
     let worth_keeping =
         fresh || (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
-    let terms = answer.terms(lifetime, own);
+    let terms = answer.terms(lifetime, source);
     let withheld = answer.cache_control.withheld;
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
+}
+
+/// What a lifetime comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Origin,
+    /// When the representation last changed (§4.2.2).
+    Guess,
+    Rules,
 }
 
 struct Answer<'a> {
@@ -262,22 +271,21 @@ impl Answer<'_> {
         said.public || said.must_revalidate || said.s_maxage.is_some()
     }
 
-    /// The lifetime, and whether it is the answer's own.
-    fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, bool) {
-        let ours = |ttl: Duration| (ttl.min(MAX_DELTA), false);
+    fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, Source) {
+        let ours = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
         if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, gets_default(self.status)) {
             return ours(ttl);
         }
         if self.cache_control.no_cache {
-            return (Duration::ZERO, true);
+            return (Duration::ZERO, Source::Origin);
         }
         if let Some(explicit) = explicit {
-            return (explicit, true);
+            return (explicit, Source::Origin);
         }
         match (self.rules.ttl, self.rules.negative_ttl) {
             (Ttl::OriginOr(ttl), _) if gets_default(self.status) => ours(ttl),
             (_, Some(ttl)) if is_lasting_error(self.status) => ours(ttl),
-            _ => ours(self.heuristic(now)),
+            _ => (self.heuristic(now).min(MAX_DELTA), Source::Guess),
         }
     }
 
@@ -304,7 +312,7 @@ impl Answer<'_> {
         is_stream(self.headers).then_some(Unshareable::Stream)
     }
 
-    fn terms(&self, fresh_for: Duration, own: bool) -> Terms {
+    fn terms(&self, fresh_for: Duration, source: Source) -> Terms {
         let (answer, rules) = (&self.cache_control, self.rules);
         let window = |own: Option<Duration>, default: Duration| match answer.forbids_stale() {
             true => Duration::ZERO,
@@ -316,18 +324,22 @@ impl Answer<'_> {
                 answer.stale_while_revalidate,
                 rules.stale_while_revalidate_for,
             ),
-            stale_if_error_for: window(answer.stale_if_error, rules.stale_if_error_for),
+            stale_if_error_for: match is_breakdown(self.status) {
+                // An old failure is no better than a new one.
+                true => Duration::ZERO,
+                false => window(answer.stale_if_error, rules.stale_if_error_for),
+            },
             revalidate_for: if has_validator(self.headers) {
                 rules.revalidate_for.min(MAX_DELTA)
             } else {
                 Duration::ZERO
             },
-            is_ours: !own,
+            is_ours: source == Source::Rules,
             forbids_stale: answer.forbids_stale(),
             audience: Credentials {
                 // Who may not have his own answer stored does not get another's either.
                 authorization: self.is_for_all() || rules.store_authorized,
-                cookie: own || rules.store_cookie_requests,
+                cookie: source == Source::Origin || rules.store_cookie_requests,
             },
         }
     }

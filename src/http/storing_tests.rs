@@ -181,6 +181,20 @@ fn directives_forbid_stale_answers_whatever_the_rules_say() {
 }
 
 #[test]
+fn a_stored_failure_is_not_served_in_place_of_another() {
+    let window = |status| {
+        let said = ("cache-control", "max-age=1, stale-if-error=60");
+        stored(&decision(status, &[said], &[], Rules::new())).unwrap().stale_if_error_for.as_secs()
+    };
+    for status in [500, 502, 503, 504, 599] {
+        assert_eq!(window(status), 0, "{status}");
+    }
+    for status in [200, 299, 404, 501] {
+        assert_eq!(window(status), 60, "{status}");
+    }
+}
+
+#[test]
 fn what_must_be_revalidated_is_kept_if_it_can_be() {
     let kept = |fields: &[(&'static str, &str)]| decision(200, fields, &[], Rules::new()).is_storable;
     assert!(kept(&[("cache-control", "no-cache"), ("etag", "\"1\"")]));
@@ -226,6 +240,15 @@ fn what_says_only_when_it_changed_is_fresh_for_a_tenth_of_the_time_since() {
         let public = decision(status, &[TEN_THOUSAND_SECONDS_AGO, ("cache-control", "public")], &[], rules);
         assert_eq!(fresh_for(&public), Some(1000), "{status}");
     }
+}
+
+#[test]
+fn the_age_on_arrival_counts_unless_the_lifetime_is_of_the_rules() {
+    let is_ours = |fields: Fields<'_>, rules| stored(&decision(200, fields, &[], rules)).unwrap().is_ours;
+    assert!(!is_ours(&[MAX_AGE], Rules::new()));
+    assert!(!is_ours(&[TEN_THOUSAND_SECONDS_AGO], Rules::new()));
+    assert!(is_ours(&[TEN_THOUSAND_SECONDS_AGO], Rules::new().default_ttl(TTL)));
+    assert!(is_ours(&[MAX_AGE], Rules::new().fixed_ttl(TTL)));
 }
 
 #[test]
