@@ -205,9 +205,9 @@ pub(crate) fn decide(
         }
         None => Sharing::Unshareable(Unshareable::NotFresh),
     };
-    let worth_keeping =
-        fresh || (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
     let terms = answer.terms(lifetime, source);
+    let can_be_confirmed = (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
+    let worth_keeping = fresh || can_be_confirmed || explicit.is_some() && answer.has_window();
     let withheld = answer.cache_control.withheld;
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
 }
@@ -233,9 +233,8 @@ impl Answer<'_> {
     /// What keeps the answer from being shared, however fresh it is.
     fn barrier(&self) -> Option<Unshareable> {
         let (answer, rules) = (&self.cache_control, self.rules);
-        let incomplete = self.status.is_informational()
-            || matches!(self.status.as_u16(), 206 | 304 | 412 | 416)
-            || self.headers.contains_key(header::CONTENT_RANGE);
+        let incomplete =
+            self.status.is_informational() || matches!(self.status.as_u16(), 206 | 304 | 412 | 416);
         [
             (rules.never, Unshareable::Rules),
             (incomplete, Unshareable::Incomplete),
@@ -263,6 +262,13 @@ impl Answer<'_> {
     fn sets_cookie(&self) -> bool {
         self.headers.contains_key(header::SET_COOKIE)
             && !self.cache_control.withheld.contains(&header::SET_COOKIE)
+    }
+
+    /// Whether the answer itself says that it may be used when it is stale.
+    fn has_window(&self) -> bool {
+        let said = &self.cache_control;
+        let windows = [said.stale_while_revalidate, said.stale_if_error];
+        !said.forbids_stale() && windows.into_iter().flatten().any(|window| !window.is_zero())
     }
 
     /// Whether the answer says that requests with `Authorization` may share it (RFC 9111 §3.5).

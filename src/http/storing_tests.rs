@@ -200,6 +200,10 @@ fn what_must_be_revalidated_is_kept_if_it_can_be() {
     assert!(kept(&[("cache-control", "no-cache"), ("etag", "\"1\"")]));
     assert!(kept(&[("cache-control", "max-age=0"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]));
     assert!(!kept(&[("cache-control", "no-cache")]));
+    assert!(kept(&[("cache-control", "max-age=0, stale-while-revalidate=60")]));
+    assert!(kept(&[("cache-control", "max-age=0, stale-if-error=60")]));
+    assert!(!kept(&[("cache-control", "max-age=0, stale-if-error=0")]));
+    assert!(!kept(&[("cache-control", "max-age=0, must-revalidate, stale-if-error=60")]));
     assert!(!kept(&[("etag", "\"1\"")]));
 }
 
