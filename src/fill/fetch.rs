@@ -95,7 +95,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    /// The stored response that the origin is asked to confirm, if any.
+    /// The stored response that the origin is asked to confirm, if any. A 304 says that there would
+    /// be a 200 (RFC 9110 §15.4.5): it confirms no stored error or redirection.
     fn revalidates(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
         if is_conditional(&head.headers) || head.method != Method::GET {
             return None;
