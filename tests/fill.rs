@@ -1302,6 +1302,22 @@ async fn enormous_fields_change_nothing() {
 
 /// RFC 9111 §4.3.4: it must not freshen what it is not about.
 #[tokio::test(start_paused = true)]
+async fn only_a_success_is_revalidated_since_a_304_stands_for_a_200() {
+    for code in [200, 301, 404, 410, 503] {
+        let origin = Origin::new(move |n, head| match head.headers.contains_key("if-none-match") {
+            true => status(304).max_age(10).header("etag", "\"1\""),
+            false if n == 1 => status(code).max_age(10).header("etag", "\"1\""),
+            false => ok("well").max_age(10),
+        });
+        let service = cached(Rules::new(), &origin);
+        assert_eq!(get(&service, "/").await.status, code);
+        tokio::time::advance(secs(10)).await;
+        assert_eq!(get(&service, "/").await.status, StatusCode::OK, "{code}");
+        assert_eq!(origin.last_request().headers.contains_key("if-none-match"), code == 200);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_304_with_another_validator_is_a_failure_and_the_next_answer_is_whole() {
     let origin = Origin::new(|n, _| match n {
         1 => ok("old").max_age(1).header("etag", "\"1\""),

@@ -347,6 +347,36 @@ async fn a_failure_with_a_lifetime_of_its_own_does_not_displace_a_stale_answer()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_failure_for_one_client_does_not_displace_what_is_stored_for_others() {
+    let german = ("accept-language", "de");
+    for (client, vary) in [(("authorization", "Basic eA=="), None), (german, Some("accept-language"))] {
+        let origin = failing(
+            move || {
+                let answer = ok("good").max_age(60);
+                if let Some(vary) = vary { answer.header("vary", vary) } else { answer }
+            },
+            || status(503).header("cache-control", "public, max-age=60"),
+        );
+        let service = filled(rules(), &origin).await;
+        assert_eq!(get_with(&service, "/", &[client]).await.status, 503);
+        let reply = get(&service, "/").await;
+        assert_eq!((reply.body, origin.calls()), ("good".into(), 2), "{client:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stored_failure_does_not_keep_the_next_one_out() {
+    let origin = Origin::always(|| status(503).max_age(10));
+    let service = stack(rules(), &origin);
+    for round in 1..=3 {
+        get(&service, "/").await;
+        assert!(get(&service, "/").await.is_hit());
+        assert_eq!(origin.calls(), round);
+        tokio::time::advance(secs(10)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_lookup_it_finds_the_stale_answer_itself() {
     let origin = failing(|| ok("good"), || status(503));
     let store = MemoryStore::with_capacity_bytes(1 << 20);

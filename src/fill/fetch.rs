@@ -95,7 +95,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    /// The stored response that the origin is asked to confirm, if any.
+    /// The stored response that the origin is asked to confirm, if any. A 304 says that there would
+    /// be a 200 (RFC 9110 §15.4.5): it confirms no stored error or redirection.
     fn revalidates(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
         if is_conditional(&head.headers) || head.method != Method::GET {
             return None;
@@ -104,7 +105,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(known) => known.clone(),
             None => select(&self.store, &self.asked.key, &head.headers),
         };
-        stored.filter(|stored| has_validator(stored.headers()))
+        stored.filter(|stored| stored.status().is_success() && has_validator(stored.headers()))
     }
 
     fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
@@ -150,17 +151,26 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let rules = self.policy.rules(client, head, self.rules);
         let mut decision =
             decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
-        if is_breakdown(head.status) && decision.is_storable && self.would_displace(client) {
+        if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
             decision = Decision::not_stored(Sharing::Failed { for_all: true });
         }
         (decision, rules)
     }
 
-    /// Whether a stored error would take the place of what StaleIfError may serve instead of it.
-    /// The store knows, also where nobody above has looked.
-    fn would_displace(&self, client: &request::Parts) -> bool {
-        let stored = select(&self.store, &self.asked.key, &client.headers);
-        stored.is_some_and(|stored| stored.is_usable_on_error(Instant::now()))
+    /// Whether a stored error would take the place of what may be served instead of it, to this
+    /// client or to another. The store knows, also where nobody above has looked.
+    fn would_displace(&self, client: &request::Parts, error: &response::Parts) -> bool {
+        let Some(resource) = self.store.get(&self.asked.key) else { return false };
+        let selection = selection(&error.headers, &client.headers);
+        let is_kept_apart = |stored: &StoredResponse| match (stored.selection(), &selection) {
+            (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
+            _ => false,
+        };
+        let (now, sequence) = (Instant::now(), self.store.sequence());
+        resource.variants().iter().any(|stored| {
+            let is_better = !is_breakdown(stored.status()) && stored.is_usable_on_error(now);
+            is_better && sequence.admits(stored) && !is_kept_apart(stored)
+        })
     }
 
     fn is_too_large(&self, headers: &HeaderMap, body: &impl HttpBody) -> bool {
