@@ -5,8 +5,6 @@
 //! Ages are said by `Age`, `Date` and `Expires` instead of waited for. `cargo test` builds the
 //! examples before it runs this; alone, it needs `cargo build --example proxy` first.
 
-#![allow(clippy::unwrap_used)]
-
 #[path = "support/bench.rs"]
 mod bench;
 #[path = "support/program.rs"]

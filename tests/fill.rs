@@ -1,5 +1,4 @@
 //! What is stored, for how long, for whom, and what is not.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! What is answered from the store, and how it is kept fresh.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

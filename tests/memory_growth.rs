@@ -2,7 +2,6 @@
 //!
 //! The books are tested in `memory_store.rs`; this is whether they tell the truth.
 #![cfg(target_os = "linux")]
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

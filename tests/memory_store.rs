@@ -1,5 +1,4 @@
 //! What the store in memory holds, and that its books are right.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

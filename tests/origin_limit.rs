@@ -1,5 +1,4 @@
 //! How many attempts are at the origin at a time, and what happens to the others.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

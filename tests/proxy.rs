@@ -3,8 +3,6 @@
 //! `cargo test` builds the examples before it runs this. With `--test proxy` alone, build it
 //! first: `cargo build --example proxy`.
 
-#![allow(clippy::unwrap_used)]
-
 #[path = "support/program.rs"]
 mod program;
 

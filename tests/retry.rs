@@ -1,5 +1,4 @@
 //! What is tried again, when, and how often.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 

@@ -1,5 +1,4 @@
 //! When a stale answer is served instead of a failure, and when not.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod support;
 
