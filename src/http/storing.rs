@@ -112,8 +112,8 @@ pub(crate) struct Terms {
     pub(crate) stale_if_error_for: Duration,
     /// Kept for revalidation alone.
     pub(crate) revalidate_for: Duration,
-    /// The lifetime is not the origin's but ours: it counts from when the answer was asked for,
-    /// however old it was then.
+    /// The lifetime comes from our rules: it counts from when the answer was asked for, however
+    /// old it was then.
     pub(crate) is_ours: bool,
     /// Not even a client that takes stale answers gets one (§4.2.4).
     pub(crate) forbids_stale: bool,
@@ -132,6 +132,15 @@ impl Terms {
         forbids_stale: true,
         audience: Credentials { authorization: false, cookie: false },
     };
+}
+
+/// Who says how long an answer is fresh.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Source {
+    Origin,
+    Rules,
+    /// Nobody: guessed from what the origin says about its last change (§4.2.2).
+    Guess,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -187,7 +196,7 @@ pub(crate) fn decide(
     };
     let explicit = explicit_lifetime(&answer.cache_control, headers, now);
     let barrier = answer.barrier();
-    let (lifetime, own) = answer.lifetime(explicit, now);
+    let (lifetime, source) = answer.lifetime(explicit, now);
     let fresh = lifetime > Duration::ZERO;
 
     if is_breakdown(status) && !(fresh && barrier.is_none()) {
@@ -195,7 +204,7 @@ pub(crate) fn decide(
             barrier.is_none() && !answer.credentials.cookie && answer.cache_control.withheld.is_empty();
         return Decision::not_stored(Sharing::Failed { for_all });
     }
-    let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
+    let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && source != Source::Origin));
     let storable = request.method == Method::GET && barrier.is_none();
     let sharing = match barrier {
         Some(why) => Sharing::Unshareable(why),
@@ -207,7 +216,7 @@ pub(crate) fn decide(
     };
     let worth_keeping =
         fresh || (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
-    let terms = answer.terms(lifetime, own);
+    let terms = answer.terms(lifetime, source);
     let withheld = answer.cache_control.withheld;
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
 }
@@ -262,22 +271,22 @@ impl Answer<'_> {
         said.public || said.must_revalidate || said.s_maxage.is_some()
     }
 
-    /// The lifetime, and whether it is the answer's own.
-    fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, bool) {
-        let ours = |ttl: Duration| (ttl.min(MAX_DELTA), false);
+    /// The lifetime, and who says so.
+    fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, Source) {
+        let ours = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
         if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, gets_default(self.status)) {
             return ours(ttl);
         }
         if self.cache_control.no_cache {
-            return (Duration::ZERO, true);
+            return (Duration::ZERO, Source::Origin);
         }
         if let Some(explicit) = explicit {
-            return (explicit, true);
+            return (explicit, Source::Origin);
         }
         match (self.rules.ttl, self.rules.negative_ttl) {
             (Ttl::OriginOr(ttl), _) if gets_default(self.status) => ours(ttl),
             (_, Some(ttl)) if is_lasting_error(self.status) => ours(ttl),
-            _ => ours(self.heuristic(now)),
+            _ => (self.heuristic(now), Source::Guess),
         }
     }
 
@@ -288,14 +297,14 @@ impl Answer<'_> {
             || self.status == StatusCode::NO_CONTENT
             || self.cache_control.public;
         match heuristic_lifetime(self.headers, now) {
-            Some(guess) if is_cacheable => guess.min(self.rules.max_heuristic_ttl),
+            Some(guess) if is_cacheable => guess.min(self.rules.max_heuristic_ttl).min(MAX_DELTA),
             _ => Duration::ZERO,
         }
     }
 
-    /// A lifetime that only our rules gave says nothing about who may see the answer.
-    fn barrier_without_own_freshness(&self, ours: bool) -> Option<Unshareable> {
-        if !ours {
+    /// A lifetime that the origin did not give says nothing about who may see the answer.
+    fn barrier_without_own_freshness(&self, applies: bool) -> Option<Unshareable> {
+        if !applies {
             return None;
         }
         if self.credentials.cookie && !self.rules.store_cookie_requests {
@@ -304,7 +313,7 @@ impl Answer<'_> {
         is_stream(self.headers).then_some(Unshareable::Stream)
     }
 
-    fn terms(&self, fresh_for: Duration, own: bool) -> Terms {
+    fn terms(&self, fresh_for: Duration, source: Source) -> Terms {
         let (answer, rules) = (&self.cache_control, self.rules);
         let window = |own: Option<Duration>, default: Duration| match answer.forbids_stale() {
             true => Duration::ZERO,
@@ -322,12 +331,12 @@ impl Answer<'_> {
             } else {
                 Duration::ZERO
             },
-            is_ours: !own,
+            is_ours: source == Source::Rules,
             forbids_stale: answer.forbids_stale(),
             audience: Credentials {
                 // Who may not have his own answer stored does not get another's either.
                 authorization: self.is_for_all() || rules.store_authorized,
-                cookie: own || rules.store_cookie_requests,
+                cookie: source == Source::Origin || rules.store_cookie_requests,
             },
         }
     }
