@@ -105,6 +105,20 @@ async fn a_default_lifetime_is_for_answers_that_say_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_guessed_lifetime_counts_from_when_the_answer_was_made() {
+    let modified = httpdate::fmt_http_date(SystemTime::now() - secs(1000));
+    let origin = Origin::always(move || ok("x").header("last-modified", &modified).header("age", "60"));
+    let service = cached(Rules::new(), &origin);
+    get(&service, "/").await;
+    // A tenth of the time without change, less the age that it came with. The clock on the wall
+    // is not paused.
+    tokio::time::advance(secs(38)).await;
+    assert!(get(&service, "/").await.is_hit());
+    tokio::time::advance(secs(5)).await;
+    assert!(!get(&service, "/").await.is_hit());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_fixed_lifetime_overrules_the_origins() {
     let rules = Rules::new().fixed_ttl(secs(4));
     assert_fresh_until(rules, secs(4), || ok("x").max_age(100)).await;

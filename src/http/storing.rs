@@ -277,6 +277,7 @@ impl Answer<'_> {
         said.public || said.must_revalidate || said.s_maxage.is_some()
     }
 
+    /// The lifetime, and who says so.
     fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, Source) {
         let ours = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
         if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, gets_default(self.status)) {
