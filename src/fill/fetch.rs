@@ -67,8 +67,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         Ok(match stale {
             Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
                 match confirms(response.headers(), stale.headers()) {
-                    true => self.revalidated(&client, &stale, response, origin),
-                    false => self.misfit(&client, origin),
+                    Some(false) => self.misfit(&client, origin),
+                    _ => self.revalidated(&client, &stale, response, origin),
                 }
             }
             _ => self.fetched(&client, response, origin),

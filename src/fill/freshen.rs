@@ -89,7 +89,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
-    /// response of the same validators and length, and shows that another one is outdated.
+    /// response of the same validator and length, and shows that another one is outdated.
     pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: Origin) {
         let credentials = Credentials::of(&client.headers);
         let stored = select(&self.store, &self.asked.key, &client.headers);
@@ -98,14 +98,17 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         else {
             return;
         };
-        if confirms(&head.headers, stored.headers()) && has_length(&head.headers, stored.body()) {
-            let mut as_get = client.clone();
-            as_get.method = Method::GET;
-            self.freshened(&as_get, &stored, head.clone(), origin);
-        } else {
-            self.store.update(&self.asked.key, &mut |resource| {
+        match confirms(&head.headers, stored.headers()) {
+            Some(true) if has_length(&head.headers, stored.body()) => {
+                let mut as_get = client.clone();
+                as_get.method = Method::GET;
+                self.freshened(&as_get, &stored, head.clone(), origin);
+            }
+            // Nothing shows that it is about the same content.
+            None if has_length(&head.headers, stored.body()) => {}
+            _ => self.store.update(&self.asked.key, &mut |resource| {
                 resource.remove(&client.headers, credentials, origin.begun);
-            });
+            }),
         }
     }
 }
