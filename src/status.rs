@@ -102,6 +102,14 @@ impl CacheStatus {
         }
     }
 
+    /// Removes our member from a response that has one.
+    pub(crate) fn hide<B>(response: &mut Response<B>) {
+        // What passed untouched has none, and another cache's is not ours to remove.
+        if response.extensions().get::<Self>().is_some() {
+            Self::unmark(response.headers_mut());
+        }
+    }
+
     /// Removes our member, the last one, and leaves what other caches said.
     pub(crate) fn unmark(headers: &mut HeaderMap) {
         let mut members: Vec<_> = headers.get_all(CACHE_STATUS).iter().cloned().collect();

@@ -451,3 +451,37 @@ async fn a_client_that_has_it_already_neither_paces_another_one_nor_reads_for_no
         assert!(sent.load(Ordering::SeqCst) < 100, "{} chunks", sent.load(Ordering::SeqCst));
     }
 }
+
+/// A failure that may not take the place of what is stored is shared, but not all of it.
+#[tokio::test(start_paused = true)]
+async fn a_failure_that_displaces_nothing_keeps_what_is_named_private_to_the_one_who_asked() {
+    let origin = Origin::new(|n, _| match n {
+        1 => ok("x").max_age(1),
+        _ => {
+            let failure = status(503).header("cache-control", "max-age=60, private=\"x-user\"");
+            failure.header("x-user", "alice").after(ms(50))
+        }
+    });
+    let store = store();
+    let layers = ServiceBuilder::new().layer(LookupLayer::new(store.clone())).layer(CoalesceLayer::new());
+    let service = layers.layer(FillLayer::new(store)).service(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(2)).await;
+    let replies = join_all((0..10).map(|_| get(&service, "/"))).await;
+    assert!(replies.iter().all(|reply| reply.status == 503));
+    assert_eq!(replies.iter().filter(|reply| reply.headers.contains_key("x-user")).count(), 1);
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_status_of_ours_that_of_other_caches_stays_whole() {
+    let origin = Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit"));
+    let layer = ReadThrough::new(store()).lookup(|lookup| lookup.cache_status(false)).build().unwrap();
+    let service = layer.layer(origin.clone());
+    for fields in [&[("range", "bytes=0-0")][..], &[], &[], &[("range", "bytes=0-0")]] {
+        let reply = get_with(&service, "/", fields).await;
+        let members: Vec<_> = reply.headers.get_all("cache-status").iter().collect();
+        assert_eq!(members, ["Origin;hit"], "{fields:?}");
+    }
+    assert_eq!(origin.calls(), 2);
+}

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, request, response};
+use http::{HeaderMap, Method, Request, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -19,7 +19,7 @@ use crate::{
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
         conditions::{confirms, has_validator, is_conditional, make_conditional},
-        fields::remove_all,
+        fields::{content_length, remove_all},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
@@ -152,7 +152,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let mut decision =
             decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
-            decision = Decision::not_stored(Sharing::Failed { for_all: true });
+            let for_all = decision.withheld.is_empty();
+            decision = Decision::not_stored(Sharing::Failed { for_all });
         }
         (decision, rules)
     }
@@ -175,9 +176,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn is_too_large(&self, headers: &HeaderMap, body: &impl HttpBody) -> bool {
         let limit = self.store.max_response_bytes() as u64;
-        let declared =
-            headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-        declared.or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
+        content_length(headers).or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
     }
 
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.

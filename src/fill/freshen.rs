@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use tokio::time::Instant;
 
 use super::{Policy, fetch::Fetch};
@@ -12,7 +12,7 @@ use crate::{
     exchange::selection,
     http::{
         conditions::{confirms, freshen},
-        fields::remove_all,
+        fields::{content_length, remove_all},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Terms},
     },
@@ -114,6 +114,5 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
-    let declared = head.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    declared.is_none_or(|length: usize| length == body.len())
+    content_length(head).is_none_or(|length| length == body.len() as u64)
 }

@@ -36,6 +36,11 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
     }
 }
 
+/// How long a message says that its content is; `None` if it does not, or not in a number.
+pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+}
+
 /// Removes from trailers what must not be there (RFC 9110 §6.5.1), and what others may not have.
 pub(crate) fn clean_trailers(trailers: &mut HeaderMap, withheld: &[HeaderName]) {
     remove_hop_by_hop(trailers);

@@ -95,7 +95,8 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.refreshes = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Whether answers say in a `Cache-Status` field how they came about (RFC 9211). Default: yes.
+    /// Whether answers that a cache here had to do with say in a `Cache-Status` field how they came
+    /// about (RFC 9211). Default: yes.
     #[must_use]
     pub fn cache_status(self, show: bool) -> Self {
         self.set(|settings| settings.shows_status = show)
@@ -259,7 +260,7 @@ where
     {
         let mut response = from_store(stored, head, status, now);
         if !self.settings.shows_status {
-            CacheStatus::unmark(response.headers_mut());
+            CacheStatus::hide(&mut response);
         }
         ResponseFuture::ready(response)
     }
@@ -300,7 +301,7 @@ where
                 settings.complete(unread, &response, limit);
             }
             if !settings.shows_status {
-                CacheStatus::unmark(response.headers_mut());
+                CacheStatus::hide(&mut response);
             }
             Ok(response)
         })

@@ -23,7 +23,7 @@
 //! * **Cache directives in requests** are followed only with
 //!   [`LookupLayer::request_directives`]: a public service does not want strangers to force its
 //!   origin.
-//! * Every answer says in `Cache-Status` how it came about (RFC 9211).
+//! * Every answer to a request with a key says in `Cache-Status` how it came about (RFC 9211).
 //!
 //! ```
 //! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}, time::Duration};
