@@ -251,13 +251,14 @@ async fn what_is_not_one_whole_part_is_not_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn a_part_is_for_those_who_might_have_the_whole() {
-    let fields: [(&[(&str, &str)], fn(Answer) -> Answer); 4] = [
+    type Row = (&'static [(&'static str, &'static str)], fn(Answer) -> Answer);
+    let rows: [Row; 4] = [
         (&[], |answer| answer.header("cache-control", "private")),
         (&[], |answer| answer.header("set-cookie", "a=b")),
         (&[("authorization", "me")], |answer| answer),
         (&[], |answer| answer.header("vary", "*")),
     ];
-    for (at, (mine, personal)) in fields.into_iter().enumerate() {
+    for (at, (mine, personal)) in rows.into_iter().enumerate() {
         let origin = Origin::new(move |_, head| personal(serve(ALPHABET, head)));
         let service = cached(&origin);
         let all: Vec<_> = mine.iter().copied().chain([("range", "bytes=0-4")]).collect();
