@@ -99,6 +99,7 @@ pub mod stale_if_error;
 mod status;
 pub mod store;
 mod store_layer;
+pub mod tags;
 
 pub use self::{
     body::{Body, BodyError, BoxError, RequestBody},
@@ -119,4 +120,5 @@ pub use self::{
     status::{CacheStatus, Forward, Stale},
     store::{MemoryStore, MemoryStoreBuilder, Resource, Sequence, Store, StoreStats, StoredResponse},
     store_layer::StoreLayer,
+    tags::Tags,
 };
