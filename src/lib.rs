@@ -74,6 +74,8 @@
 //!
 //! * `axum` (on by default): [`DefaultKey`] keys requests inside `axum::Router::nest` by the
 //!   URI that the client asked for. Switch it off where there is no axum.
+//! * `serde`: [`KeyRules`] and [`KeyRulesBuilder`] can be deserialised, from JSON or TOML for
+//!   example; see [`key::rules`](key::rules#documents).
 //!
 //! # What it does not do yet
 //!
@@ -110,7 +112,10 @@ pub use self::{
     fill::{Fill, FillLayer, Policy},
     future::ResponseFuture,
     http::{rules::Rules, storing::Unshareable},
-    key::{CacheKey, DefaultKey, Key, KeyExtractor, KeyLayer},
+    key::{
+        CacheKey, DefaultKey, Guard, Key, KeyExtractor, KeyLayer, KeyRule, KeyRules, KeyRulesBuilder,
+        RuleError,
+    },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
     read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},

@@ -24,7 +24,7 @@ use crate::{
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
-    key::DefaultKey,
+    key::{DefaultKey, SearchKey},
     status::CacheStatus,
     store::{Marker, Origin, Store, StoredResponse, select},
 };
@@ -35,6 +35,7 @@ pub(super) struct Fetch<St, P> {
     pub(super) rules: Rules,
     pub(super) targets: Targets,
     pub(super) asked: Asked,
+    pub(super) search: Option<SearchKey>,
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -156,6 +157,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
+        }
+        let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
+        if is_kept && let Some(search) = &self.search {
+            // The key leaves out what the answer does not say that it may.
+            if !search.agrees(client, &head.headers, &self.asked.key) {
+                decision = Decision::not_stored(Sharing::Unshareable(Unshareable::NoVarySearch));
+            }
         }
         (decision, rules)
     }

@@ -15,7 +15,13 @@ use crate::{
     body::{Body, BoxError},
     exchange::Asked,
     future::ResponseFuture,
-    http::{fields::remove_all, rules::Rules, storing::CDN_CACHE_CONTROL},
+    http::{
+        changes::{Changes, rules_for},
+        fields::remove_all,
+        rules::Rules,
+        storing::CDN_CACHE_CONTROL,
+    },
+    key::SearchKey,
     store::Store,
 };
 
@@ -139,14 +145,19 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let rules = rules_for(&head.extensions, self.layer.rules);
+        // Meant for here, not for a cache below.
+        head.extensions.remove::<Changes>();
+        let search = head.extensions.remove::<SearchKey>();
         match Asked::of(&head) {
             None => ResponseFuture::pass(inner, Request::from_parts(head, body)),
             Some(asked) => {
-                let rules = head.extensions.get::<Rules>().copied().unwrap_or(self.layer.rules);
                 let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
                 let targets = self.layer.targets.clone();
-                ResponseFuture::boxed(Fetch { store, policy, rules, targets, asked }.run(inner, head, body))
+                ResponseFuture::boxed(
+                    Fetch { store, policy, rules, targets, asked, search }.run(inner, head, body),
+                )
             }
         }
     }
