@@ -190,7 +190,7 @@ async fn an_api_gateway() {
 /// A flash sale: one entry for each product, whoever asks for its page.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flash_sale() {
-    const REQUESTS: usize = 10_000;
+    const REQUESTS: usize = 2_000;
     let calls = Calls::default();
     let handler = Arc::clone(&calls);
     let page = get(async move |RawQuery(query): RawQuery| {
@@ -198,8 +198,7 @@ async fn a_flash_sale() {
         let query = query.unwrap_or_default();
         query.split('&').find_map(|pair| pair.strip_prefix("pid=").map(str::to_owned)).unwrap_or_default()
     });
-    // Half a second is the longest of such a sale, and none of it runs out while 10,000 ask: they
-    // are let in by the clock of a test that is slower than a machine in production.
+    // So that none of it runs out, however slow the machine of the test is.
     let rule = KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").fixed_ttl(Duration::from_secs(500));
     let cache = cache(keys(KeyRules::builder().rule(rule)), Rules::new());
     let client = Arc::new(Client::of(Router::new().route("/get_fprod.php", page).layer(cache)).await);
@@ -223,15 +222,15 @@ async fn a_flash_sale() {
 #[tokio::test(start_paused = true)]
 async fn a_flash_sale_by_the_millisecond() {
     use support::open::{Origin, call, get, ms, response};
-    for ttl in [50, 200, 500] {
+    for ttl in [50, 500] {
         let origin = Origin::new(|_, _| async move {
             tokio::time::sleep(ms(10)).await;
             response(&[], "page")
         });
         let rule = KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").fixed_ttl(ms(ttl));
         let service = cache(keys(KeyRules::builder().rule(rule)), Rules::new()).layer(origin.clone());
-        let round = async || {
-            let asks = (0..10_000).map(|n| {
+        let round = async |requests: usize| {
+            let asks = (0..requests).map(|n| {
                 let (uid, sid) = (fastrand::u64(..), fastrand::u64(..));
                 let uri = format!("http://shop/get_fprod.php?uid={uid}&pid={}&sid={sid:x}", n % 20);
                 let service = service.clone();
@@ -241,13 +240,13 @@ async fn a_flash_sale_by_the_millisecond() {
                 futures_util::future::join_all(asks).await.iter().all(|status| *status == StatusCode::OK)
             );
         };
-        round().await;
+        round(10_000).await;
         assert_eq!(origin.calls(), 20);
         tokio::time::advance(ms(ttl - 11)).await;
-        round().await;
+        round(1_000).await;
         assert_eq!(origin.calls(), 20, "{ttl} ms are not over");
         tokio::time::advance(ms(11)).await;
-        round().await;
+        round(1_000).await;
         assert_eq!(origin.calls(), 40, "{ttl} ms are over");
     }
 }

@@ -1,6 +1,7 @@
 //! `Accept-Encoding` and `Accept-Language`, reduced to what the application tells apart.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 
 use super::error::Problem;
 use crate::http::cache_control::split_list;
@@ -15,6 +16,8 @@ pub(super) struct Negotiation {
 
 /// A range of a request with its weight in thousandths.
 type Weighted<'a> = (&'a [u8], u16);
+/// Without an allocation for what browsers send: hits pay for this.
+type Accepted<'a> = SmallVec<[Weighted<'a>; 8]>;
 
 impl Negotiation {
     /// Puts the fields of a request into their normal form.
@@ -22,7 +25,7 @@ impl Negotiation {
         for name in [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE] {
             match self.normal_form(&name, headers) {
                 None => {}
-                Some(Some(value)) => drop(headers.insert(name, value)),
+                Some(Some(value)) => set(headers, name, value),
                 Some(None) => drop(headers.remove(name)),
             }
         }
@@ -37,6 +40,15 @@ impl Negotiation {
         } else {
             None
         }
+    }
+}
+
+/// `insert` would let a full map grow before it looks for the name.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let is_one_line = headers.get_all(&name).iter().nth(1).is_none();
+    match headers.get_mut(&name) {
+        Some(line) if is_one_line => *line = value,
+        _ => drop(headers.insert(name, value)),
     }
 }
 
@@ -64,7 +76,7 @@ fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderVa
 
 /// The language that a lookup finds (RFC 4647 §3.4), or one that the range stands for; else the
 /// field goes, and the application takes its default. None where the client refuses that.
-fn language(known: &[HeaderValue], mut accepted: Vec<Weighted<'_>>) -> Option<Option<HeaderValue>> {
+fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<HeaderValue>> {
     accepted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     let is_refused =
         |tag: &[u8]| accepted.iter().any(|(range, weight)| *weight == 0 && range.eq_ignore_ascii_case(tag));
@@ -98,7 +110,7 @@ fn look_up<'a>(known: &'a [HeaderValue], range: &[u8]) -> Option<&'a HeaderValue
 
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
 /// None if there is anything that cannot be read.
-fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Vec<Weighted<'a>>> {
+fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
     headers.get_all(name).iter().flat_map(|line| split_list(line.as_bytes())).map(weight).collect()
 }
 
