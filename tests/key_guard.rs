@@ -313,7 +313,34 @@ async fn callers_are_let_go_if_the_answer_is_not_for_all_of_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn errors_and_head_teach_nothing() {
+async fn a_failure_shows_nobody_the_query_of_another() {
+    let origin = Origin::new(|n, request: Request<Body>| async move {
+        tokio::time::sleep(ms(10)).await;
+        if n == 1 {
+            return response(&[("cache-control", "max-age=60"), ("no-vary-search", "params")], "");
+        }
+        let mut failed = response(&[("cache-control", "no-cache")], request.uri().to_string());
+        *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
+        failed
+    });
+    let keys = search().build().unwrap();
+    let cache = ReadThrough::new(store()).key(keys).retry(tower_readthrough::RetryPolicy::never()).build();
+    let service = cache.unwrap().layer(origin.clone());
+    call(&service, get("http://h/a?id=0")).await;
+    let asks = (1..20).map(|id| {
+        let (service, uri) = (service.clone(), format!("http://h/a?id={id}"));
+        async move {
+            let (status, body) = call(&service, get(&uri)).await;
+            (status.as_u16(), body.is_empty() || body == uri)
+        }
+    });
+    let answers = futures_util::future::join_all(asks).await;
+    assert!(answers.iter().all(|answer| *answer == (503, true)), "{answers:?}");
+    assert_eq!(origin.calls(), 2, "and costs the origin one call");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_kept_teaches_nothing() {
     let origin = Origin::new(|n, request: Request<Body>| async move {
         match (n, request.method().as_str()) {
             (2, _) => status(404),

@@ -194,7 +194,7 @@ proptest! {
         head.headers.append("accept-language", "b;q=0.5, a-x;q=0.1".parse().unwrap());
         let key = rules.key(&head);
         rules.normalise(&mut head);
-        prop_assert_eq!(rules.key(&head), key.clone());
+        prop_assert_eq!(&rules.key(&head), &key);
         rules.prepare(&mut head);
         prop_assert_eq!(rules.key(&head), key);
         let seen = head.clone();

@@ -229,20 +229,26 @@ impl KeyRules {
     }
 
     /// Whether an answer may be kept under this key of its request, by what it says about its
-    /// query; and remembers that.
-    pub(crate) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
+    /// query.
+    fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
         let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
-        let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape else {
+        let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
             return true;
         };
-        let policy = policy_of(answer);
-        let mut path = self.inner.default_key.begin(found.target, authority);
-        shape.push_path(&found, &mut path);
-        learned.note(&path, policy.as_ref());
-        // Under its whole query every answer is right.
-        [None, policy.as_ref()].into_iter().any(|policy| {
+        let is_under = |policy: Option<&_>| {
             self.encode(head, authority, &found, shape, Search::By(policy)).as_ref() == Some(key)
-        })
+        };
+        // Under its whole query every answer is right.
+        is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
+    }
+
+    fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
+        let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
+        if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
+            let mut path = self.inner.default_key.begin(found.target, authority);
+            shape.push_path(&found, &mut path);
+            learned.note(&path, policy_of(answer).as_ref());
+        }
     }
 }
 

@@ -65,6 +65,11 @@ impl SearchKey {
     pub(crate) fn agrees(&self, request: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
         self.0.agrees_on_search(request, answer, key)
     }
+
+    /// Remembers what an answer says, for the keys of those who ask for the same path.
+    pub(crate) fn learn(&self, request: &Parts, answer: &HeaderMap) {
+        self.0.learn_search(request, answer);
+    }
 }
 
 /// What an answer says about its query. None if it says nothing, or nothing that is understood:
