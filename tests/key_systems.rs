@@ -14,7 +14,6 @@ use std::{
 use axum::{
     Router,
     extract::{Extension, Path, RawQuery},
-    response::IntoResponse,
     routing::get,
 };
 use http::{HeaderMap, StatusCode};
@@ -158,7 +157,7 @@ async fn an_api_gateway() {
     let any = async move |Path(path): Path<String>, RawQuery(query): RawQuery, headers: HeaderMap| {
         let who = headers.get("authorization").map_or("-", |who| who.to_str().unwrap()).to_owned();
         let status = if path.ends_with("missing") { StatusCode::NOT_FOUND } else { StatusCode::OK };
-        (status, format!("{} {path} {} {who}", count(&handler), query.unwrap_or_default())).into_response()
+        (status, format!("{} {path} {} {who}", count(&handler), query.unwrap_or_default()))
     };
     let client = Client::of(Router::new().route("/{*path}", get(any)).layer(cache(keys, Rules::new()))).await;
 

@@ -3,9 +3,10 @@ use std::borrow::Cow;
 use http::uri::Scheme;
 
 use super::{
-    Inner, KeyRule, KeyRules,
+    KeyRule, KeyRules,
     compile::compile,
     error::{Problem, RuleError},
+    extractor::Inner,
     guard::Guard,
     negotiation::{Negotiation, parse_values},
     parts::Extension,
