@@ -79,8 +79,7 @@
 //!
 //! # What it does not do yet
 //!
-//! Purges by code and by tag, keys from request bodies, a second tier. Of RFC 9111: 206 responses are
-//! not stored or combined (§3.4), and one stored response at a time is revalidated (§4.3.1).
+//! Purges by code and by tag, keys from request bodies, a second tier.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;
