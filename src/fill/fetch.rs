@@ -24,6 +24,7 @@ use crate::{
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
+    key::DefaultKey,
     status::CacheStatus,
     store::{Marker, Origin, Store, StoredResponse, select},
 };
@@ -56,7 +57,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if let Some(stale) = &stale {
             make_conditional(&mut head.headers, stale.headers());
         }
-        let place = self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&client));
+        let place =
+            self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&DefaultKey::new(), &client));
         let begun = self.store.sequence().begin();
         let sent_at = Instant::now();
 

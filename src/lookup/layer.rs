@@ -193,21 +193,22 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// The key of a request that this layer has anything to do with.
-    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB) -> Option<CacheKey> {
+    /// The key of a request that this layer has anything to do with, which is in its normal form
+    /// from then on.
+    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &mut Parts, body: &ReqB) -> Option<CacheKey> {
         key::find(&*self.reader.extractor, head, body)
     }
 
     /// What a request invalidates that has none.
     pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(self.reader.store.sequence(), head)
+        Invalidation::of(self.reader.store.sequence(), &self.reader.extractor, head)
     }
 
     /// As `call`, for a request that has a key.
     pub(crate) fn call_with_key<ReqB, B>(
         &self,
         key: CacheKey,
-        head: Parts,
+        mut head: Parts,
         body: ReqB,
     ) -> ResponseFuture<S, Request<ReqB>, B>
     where
@@ -231,6 +232,7 @@ where
                     let served =
                         self.serve(&stored, &head, CacheStatus::stale(Stale::WhileRevalidating), now);
                     if let Refreshing::Begin(refresher) = refreshing {
+                        self.reader.extractor.prepare(&mut head);
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
                     }
                     return served;
@@ -245,6 +247,7 @@ where
             || self.settings.fetches_whole
             || matches!(asked.stored, Some(Some(_)));
         let is_for_all = wants_whole && !wishes.no_store;
+        self.reader.extractor.prepare(&mut head);
         self.forward(head, body, is_for_all.then_some(asked))
     }
 
@@ -330,7 +333,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.key_of(&head, &body) {
+        match self.key_of(&mut head, &body) {
             Some(key) => self.call_with_key(key, head, body),
             None => {
                 // The layers below are to see none either.

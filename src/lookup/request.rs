@@ -59,7 +59,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if has_variants => Forward::VaryMiss,
             None => Forward::UriMiss,
         };
-        let place = sequence.place_of(head);
+        let place = sequence.place_of(&*self.extractor, head);
         let asked = Asked {
             key,
             arrival,

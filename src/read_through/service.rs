@@ -83,7 +83,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let way = match self.stack.key_of(&head, &body) {
+        let way = match self.stack.key_of(&mut head, &body) {
             Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
             None => {
                 // Nobody below is to see any, be it of a stack above this one.

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use quick_cache::DefaultHashBuilder;
 
 use super::StoredResponse;
-use crate::key::Target;
+use crate::key::{KeyExtractor, Target};
 
 /// URIs share a floor by their hash.
 const DEFAULT_FLOORS: usize = 1 << 16;
@@ -75,8 +75,10 @@ impl Sequence {
         response.begun() > self.floor(response.place())
     }
 
-    pub(crate) fn place_of(&self, head: &Parts) -> Place {
-        self.place(Target::of(head).hash(&self.hasher))
+    /// Where the floor of what the URI names stands, by an extractor's
+    /// [identity](KeyExtractor::identity).
+    pub(crate) fn place_of(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Place {
+        self.place(Target::of(extractor, head).hash(&self.hasher))
     }
 
     pub(crate) fn floor(&self, place: Place) -> u64 {
@@ -96,20 +98,28 @@ impl Sequence {
 }
 
 /// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4).
-#[derive(Debug)]
 pub(crate) struct Invalidation {
     sequence: Arc<Sequence>,
+    extractor: Arc<dyn KeyExtractor>,
     target: Target,
 }
 
 impl Invalidation {
     /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY).
-    pub(crate) fn of(sequence: &Arc<Sequence>, head: &Parts) -> Option<Self> {
+    pub(crate) fn of(
+        sequence: &Arc<Sequence>,
+        extractor: &Arc<impl KeyExtractor>,
+        head: &Parts,
+    ) -> Option<Self> {
         let is_safe = matches!(
             head.method,
             Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT
         ) || head.method.as_str() == "QUERY";
-        (!is_safe).then(|| Self { sequence: Arc::clone(sequence), target: Target::of(head) })
+        (!is_safe).then(|| {
+            let (sequence, target) = (Arc::clone(sequence), Target::of(&**extractor, head));
+            let extractor = Arc::clone(extractor);
+            Self { sequence, extractor, target }
+        })
     }
 
     /// The target URI, unless the request failed; if it succeeded, also what `Location` and
@@ -126,9 +136,8 @@ impl Invalidation {
         }
         for field in [header::LOCATION, header::CONTENT_LOCATION] {
             let reference = headers.get(field).and_then(|value| value.to_str().ok());
-            if let Some(hash) =
-                reference.and_then(|reference| self.target.hash_of_reference(reference, hasher))
-            {
+            let hash_of = |reference| self.target.hash_of_reference(reference, &*self.extractor, hasher);
+            if let Some(hash) = reference.and_then(hash_of) {
                 self.sequence.invalidate(hash);
             }
         }
