@@ -92,6 +92,7 @@ mod http;
 pub mod key;
 pub mod lookup;
 pub mod origin_limit;
+pub mod purge;
 pub mod read_through;
 pub mod retry;
 mod shared_error;
@@ -113,6 +114,7 @@ pub use self::{
     key::{CacheKey, DefaultKey, Key, KeyExtractor, KeyLayer},
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
+    purge::{Purge, PurgeError, Purged},
     read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},
     retry::{Attempts, RetryPolicy},
     shared_error::SharedError,

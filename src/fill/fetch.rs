@@ -26,7 +26,8 @@ use crate::{
     },
     key::DefaultKey,
     status::CacheStatus,
-    store::{Marker, Origin, Store, StoredResponse, select},
+    store::{Fetching, Lineage, Marker, Origin, Store, StoredResponse, Subject, select},
+    tags::Tags,
 };
 
 pub(super) struct Fetch<St, P> {
@@ -53,34 +54,44 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             return Ok(self.answer_from(&stored, &head));
         }
         let client = head.clone();
-        let stale = self.revalidates(&client);
+        let fetching = self.store.sequence().begin();
+        // After the number was taken: what is purged from now on is not confirmed either.
+        let stale = self.revalidates(&client).filter(|stale| self.store.sequence().admits(stale));
         if let Some(stale) = &stale {
             make_conditional(&mut head.headers, stale.headers());
         }
-        let place =
-            self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&DefaultKey::new(), &client));
-        let begun = self.store.sequence().begin();
+        let subject = self.subject(&client);
         let sent_at = Instant::now();
 
         let response = inner.oneshot(Request::from_parts(head, body)).await?;
 
         let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
-        let origin = Origin::new(response.headers(), sent_at.elapsed(), begun, place);
+        let own = response.extensions().get::<Tags>();
+        let subject = self.store.sequence().tagged(&subject, &client, response.headers(), own);
+        let origin = Origin::new(response.headers(), sent_at.elapsed(), fetching.number, subject);
         Ok(match stale {
             Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
                 match confirms(response.headers(), stale.headers()) {
-                    Some(false) => self.misfit(&client, origin),
-                    _ => self.revalidated(&client, &stale, response, origin),
+                    Some(false) => self.misfit(&client, &origin),
+                    _ => self.revalidated(&client, &stale, response, &origin),
                 }
             }
-            _ => self.fetched(&client, response, origin),
+            _ => self.fetched(&client, response, &origin, fetching),
         })
+    }
+
+    /// What purges can match of the answer before it is there.
+    fn subject(&self, client: &request::Parts) -> Arc<Subject> {
+        match &self.asked.arrival {
+            Some(arrival) => Arc::clone(&arrival.subject),
+            None => self.store.sequence().subject(&DefaultKey::new(), client, &self.asked.key),
+        }
     }
 
     /// What another fetch put into the store since the request arrived.
     fn stored_meanwhile(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
         let stored = select(&self.store, &self.asked.key, &head.headers)?;
-        let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
+        let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrived_at();
         (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)).then_some(stored)
     }
 
@@ -91,7 +102,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             selection: stored.selection().cloned(),
             audience: stored.terms().audience,
             fresh_until: stored.fresh_until(),
-            begun: stored.begun(),
+            lineage: Some(Lineage::of_stored(self.store.sequence(), stored)),
             withheld: Vec::new(),
         });
         response
@@ -110,7 +121,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         stored.filter(|stored| stored.status().is_success() && has_validator(stored.headers()))
     }
 
-    fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
+    fn fetched<B>(
+        &self,
+        client: &request::Parts,
+        response: Response<B>,
+        origin: &Origin,
+        fetching: Fetching,
+    ) -> Response<Body<B>>
     where
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
@@ -119,7 +136,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if client.method == Method::HEAD {
             self.learn_from_head(client, &head, origin);
         }
-        let (mut decision, rules) = self.decide(client, &head);
+        let (mut decision, rules) = self.decide(client, &head, origin);
         if decision.is_storable && self.is_too_large(&head.headers, &body) {
             self.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
@@ -138,7 +155,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                     withheld: decision.withheld.clone(),
                     selection: selection.clone(),
                     terms: decision.terms,
-                    origin,
+                    origin: origin.clone(),
+                    fetching,
                 };
                 let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
                 Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
@@ -149,13 +167,21 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    pub(super) fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
+    pub(super) fn decide(
+        &self,
+        client: &request::Parts,
+        head: &response::Parts,
+        origin: &Origin,
+    ) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
         let mut decision =
             decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
+        }
+        if origin.subject.is_excessive() && decision.sharing == Sharing::Shareable {
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         (decision, rules)
     }
@@ -222,11 +248,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response: &mut Response<Body<B>>,
         decision: Decision,
         selection: Option<Selection>,
-        origin: Origin,
+        origin: &Origin,
     ) {
         let mut status = CacheStatus::forwarded(self.asked.why).stored(decision.is_storable);
         let fresh_until = origin.fresh_until(&decision.terms);
-        let verdict = Verdict::new(decision, selection, fresh_until, origin.begun);
+        let lineage = Lineage::of_fetch(self.store.sequence(), &origin.subject, origin.begun);
+        let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
         if let Verdict::Unshareable(why) = verdict {
             status = status.unshared(why);
         }

@@ -27,11 +27,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         client: &request::Parts,
         stale: &StoredResponse,
         not_modified: Response<B>,
-        origin: Origin,
+        origin: &Origin,
     ) -> Response<Body<B>> {
         let (head, _) = not_modified.into_parts();
         let update = head.headers.clone();
-        let (fresh, decision, rules) = self.freshened(client, stale, head, origin);
+        let (fresh, decision, rules) = self.freshened(client, stale, head, origin.clone());
         self.note(client, fresh.status(), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
@@ -42,7 +42,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .iter()
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
         }
-        self.sign(&mut response, decision, fresh.selection().cloned(), origin);
+        self.sign(&mut response, decision, fresh.selection().cloned(), fresh.origin());
         response
     }
 
@@ -52,15 +52,17 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         client: &request::Parts,
         stored: &StoredResponse,
         mut head: response::Parts,
-        origin: Origin,
+        mut origin: Origin,
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let mut headers = stored.headers().clone();
         CacheStatus::unmark(&mut headers);
         freshen(&mut headers, &head.headers);
         head.headers = headers;
         head.status = stored.status();
+        // It has all tags that it ever had: what they purge may still be in it.
+        origin.subject = origin.subject.and(stored.subject());
 
-        let (decision, rules) = self.decide(client, &head);
+        let (decision, rules) = self.decide(client, &head, &origin);
         self.targets.strip(&mut head.headers);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         let selection = selection(&head.headers, &client.headers);
@@ -76,7 +78,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// A 304 about something that is not stored, although it was asked about what is: the origin
     /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
-    pub(super) fn misfit<B>(&self, client: &request::Parts, origin: Origin) -> Response<Body<B>> {
+    pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
         let credentials = Credentials::of(&client.headers);
         self.store.update(&self.asked.key, &mut |resource| {
             resource.remove(&client.headers, credentials, origin.begun);
@@ -90,7 +92,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
     /// response of the same validator and length, and shows that another one is outdated.
-    pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: Origin) {
+    pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
         let credentials = Credentials::of(&client.headers);
         let stored = select(&self.store, &self.asked.key, &client.headers);
         let Some(stored) =
@@ -102,7 +104,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(true) if has_length(&head.headers, stored.body()) => {
                 let mut as_get = client.clone();
                 as_get.method = Method::GET;
-                self.freshened(&as_get, &stored, head.clone(), origin);
+                self.freshened(&as_get, &stored, head.clone(), origin.clone());
             }
             // Nothing shows that it is about the same content.
             None if has_length(&head.headers, stored.body()) => {}

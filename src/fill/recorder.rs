@@ -9,7 +9,7 @@ use crate::{
     body::{Body, Observer},
     http::{fields::clean_trailers, storing::Terms, vary::Selection},
     key::CacheKey,
-    store::{Marker, Origin, Store, StoredResponse},
+    store::{Fetching, Marker, Origin, Store, StoredResponse},
 };
 
 /// What is known of a response when its head is there.
@@ -20,6 +20,8 @@ pub(super) struct Pending {
     pub(super) selection: Option<Selection>,
     pub(super) terms: Terms,
     pub(super) origin: Origin,
+    /// What is purged while the body comes in has to be remembered.
+    pub(super) fetching: Fetching,
 }
 
 /// Keeps the chunks of a body as they pass and stores the response when it is complete.
@@ -88,7 +90,7 @@ impl<St: Store> Observer for Recorder<St> {
         if !has_declared_length(&pending.headers, self.body.len()) {
             return;
         }
-        let Pending { status, headers, selection, terms, origin, .. } = pending;
+        let Pending { status, headers, selection, terms, origin, fetching: _fetching, .. } = pending;
         let body = Bytes::from(std::mem::take(&mut self.body).into_boxed_slice());
         let trailers = self.trailers.take();
         let response =

@@ -23,26 +23,33 @@
 //! began later, so a slow answer cannot undo a newer one.
 
 mod expiry;
+mod invalidation;
+mod lineage;
 mod memory;
+mod purge_sweep;
+mod purges;
 mod refresh;
 mod resource;
 mod response;
 mod sequence;
 mod sweeper;
+mod sync;
 
 use std::sync::Arc;
 
+pub(crate) use self::{
+    invalidation::Invalidation,
+    lineage::{Arrival, Lineage, Subject},
+    refresh::Refresh,
+    resource::Marker,
+    response::Origin,
+    sequence::Fetching,
+};
 pub use self::{
     memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
     resource::Resource,
     response::StoredResponse,
     sequence::Sequence,
-};
-pub(crate) use self::{
-    refresh::Refresh,
-    resource::Marker,
-    response::Origin,
-    sequence::{Invalidation, Place},
 };
 
 use http::HeaderMap;

@@ -1,0 +1,156 @@
+//! What purges can match, and what they mean for those who wait for a fetch.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{
+    Sequence, StoredResponse,
+    purges::{Label, Matter, Place},
+};
+use crate::key::CacheKey;
+
+/// Groups count three times, and the path counts too.
+const MAX_LABELS: usize = 1024;
+
+/// What purges can match of an answer: its key, what its URI names, its tags and the prefixes of
+/// its path.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    key: CacheKey,
+    places: [Place; 2],
+    /// In order, each once.
+    labels: Box<[Label]>,
+}
+
+impl Subject {
+    pub(super) fn new(key: CacheKey, places: [Place; 2], labels: impl Iterator<Item = Label>) -> Self {
+        Self { key, places, labels: labels.collect() }
+    }
+
+    /// The same with more labels.
+    pub(super) fn with(&self, labels: &[Label]) -> Self {
+        let mut labels: Vec<_> = self.labels.iter().chain(labels).copied().collect();
+        labels.sort_unstable();
+        labels.dedup();
+        Self { key: self.key.clone(), places: self.places, labels: labels.into_boxed_slice() }
+    }
+
+    /// The same with the labels of another one.
+    pub(crate) fn and(&self, other: &Self) -> Arc<Self> {
+        Arc::new(self.with(&other.labels))
+    }
+
+    /// Whether there are so many labels that to keep them all would be no good idea, and to keep
+    /// some of them would let purges miss it.
+    pub(crate) fn is_excessive(&self) -> bool {
+        self.labels.len() > MAX_LABELS
+    }
+
+    pub(super) fn matter(&self) -> Matter<'_> {
+        Matter { key: self.key.as_bytes(), places: self.places, labels: &self.labels }
+    }
+
+    /// What it costs to keep, for the store's books. The key is in them already.
+    pub(super) fn bytes(&self) -> usize {
+        // Two reference counts.
+        2 * size_of::<usize>() + size_of::<Self>() + size_of_val(&*self.labels)
+    }
+}
+
+/// What a request knows of purges when it arrives.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// The number of the store's sequence.
+    pub(crate) number: u64,
+    /// The number of the last purge that matches the request.
+    pub(crate) floor: u64,
+    pub(crate) subject: Arc<Subject>,
+}
+
+/// Where an answer comes from, for those who did not fetch it themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct Lineage {
+    sequence: Arc<Sequence>,
+    subject: Arc<Subject>,
+    begun: u64,
+    /// Nothing up to this number has purged it.
+    checked: u64,
+}
+
+impl Lineage {
+    /// Of a fetch.
+    pub(crate) fn of_fetch(sequence: &Arc<Sequence>, subject: &Arc<Subject>, begun: u64) -> Self {
+        Self { sequence: Arc::clone(sequence), subject: Arc::clone(subject), begun, checked: begun }
+    }
+
+    /// Of what is stored.
+    pub(crate) fn of_stored(sequence: &Arc<Sequence>, stored: &StoredResponse) -> Self {
+        let checked = stored.mark().checked();
+        Self { checked, ..Self::of_fetch(sequence, stored.subject(), stored.begun()) }
+    }
+
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether no purge lies between its beginning and the arrival of a request that waited for
+    /// it, as far as that is known.
+    ///
+    /// The request has seen what purged its own subject, and waits with those who saw the same.
+    /// What is left are the tags, and the URI of another request with the same key. Where nobody
+    /// looked when the request arrived, anything that purged the answer counts.
+    pub(crate) fn is_for(&self, arrival: Option<&Arrival>) -> bool {
+        let (purges, matter) = (self.sequence.purges(), self.subject.matter());
+        match arrival {
+            _ if self.checked >= purges.latest() => true,
+            None => self.floor() <= self.checked,
+            Some(arrival) => {
+                let known = arrival.subject.matter();
+                arrival.number <= self.checked
+                    || !purges.may_lie_between(&matter, &known, self.checked, arrival.number)
+            }
+        }
+    }
+
+    /// Those whom it does not serve wait for a fetch that began after this.
+    pub(crate) fn floor(&self) -> u64 {
+        let purges = self.sequence.purges();
+        let floor = purges.floor(&self.subject.matter());
+        let dropped = purges.dropped();
+        if dropped > self.checked { floor.max(dropped) } else { floor }
+    }
+}
+
+/// What was found out about a stored response since it is stored.
+#[derive(Debug)]
+pub(crate) struct Mark {
+    checked: AtomicU64,
+    /// In nanoseconds after the response came in.
+    stale_after: AtomicU64,
+}
+
+impl Mark {
+    pub(super) fn new(begun: u64) -> Self {
+        Self { checked: AtomicU64::new(begun), stale_after: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Nothing up to this number has purged it.
+    pub(super) fn checked(&self) -> u64 {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    pub(super) fn check(&self, number: u64) {
+        self.checked.fetch_max(number, Ordering::AcqRel);
+    }
+
+    pub(super) fn stale_after(&self) -> Option<u64> {
+        Some(self.stale_after.load(Ordering::Relaxed)).filter(|after| *after != u64::MAX)
+    }
+
+    /// The first moment counts.
+    pub(super) fn is_stale_after(&self, nanos: u64) {
+        self.stale_after.fetch_min(nanos, Ordering::Relaxed);
+    }
+}
