@@ -54,8 +54,8 @@ impl Subject {
 
     /// What it costs to keep, for the store's books. The key is in them already.
     pub(super) fn bytes(&self) -> usize {
-        // Two reference counts.
-        2 * size_of::<usize>() + size_of::<Self>() + size_of_val(&*self.labels)
+        // Two reference counts, and the steps in which allocators give memory.
+        2 * size_of::<usize>() + size_of::<Self>() + size_of_val(&*self.labels).next_multiple_of(16)
     }
 }
 

@@ -30,6 +30,9 @@ use crate::{
 /// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
 const ENTRY_OVERHEAD: usize = 448;
 
+/// The engine's default: the part of its capacity for what was asked for more than once.
+const HOT_SHARE: f64 = 0.97;
+
 const STRIPES: usize = 64;
 
 /// A [`Store`] in memory, bounded in bytes.
@@ -150,6 +153,7 @@ impl MemoryStoreBuilder {
                 usize::try_from(self.capacity_bytes / 2048).unwrap_or(usize::MAX).clamp(1, 1 << 24),
             )
             .shards(parts)
+            .hot_allocation(HOT_SHARE)
             .build();
         // The builder fails only where a required option was not given.
         #[allow(clippy::expect_used)]
@@ -157,7 +161,8 @@ impl MemoryStoreBuilder {
         let (weigher, hasher) = (ChargedBytes, DefaultHashBuilder::default());
         let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
         let share = (self.capacity_bytes as f64 * self.max_response_share) as usize;
-        let max_resource_bytes = usize::try_from(table.shard_capacity()).unwrap_or(usize::MAX);
+        // The engine refuses what is larger than that.
+        let max_resource_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
         let max_response_bytes = share.min(max_resource_bytes);
         let floors =
             usize::try_from(self.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
