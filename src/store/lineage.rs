@@ -1,9 +1,6 @@
 //! What purges can match, and what they mean for those who wait for a fetch.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
 use super::{
     Sequence, StoredResponse,
@@ -102,16 +99,8 @@ impl Lineage {
     /// What is left are the tags, and the URI of another request with the same key. Where nobody
     /// looked when the request arrived, anything that purged the answer counts.
     pub(crate) fn is_for(&self, arrival: Option<&Arrival>) -> bool {
-        let (purges, matter) = (self.sequence.purges(), self.subject.matter());
-        match arrival {
-            _ if self.checked >= purges.latest() => true,
-            None => self.floor() <= self.checked,
-            Some(arrival) => {
-                let known = arrival.subject.matter();
-                arrival.number <= self.checked
-                    || !purges.may_lie_between(&matter, &known, self.checked, arrival.number)
-            }
-        }
+        let arrival = arrival.map(|arrival| (arrival.number, arrival.subject.matter()));
+        self.sequence.purges().serves(&self.subject.matter(), self.checked, arrival)
     }
 
     /// Those whom it does not serve wait for a fetch that began after this.
@@ -120,37 +109,5 @@ impl Lineage {
         let floor = purges.floor(&self.subject.matter());
         let dropped = purges.dropped();
         if dropped > self.checked { floor.max(dropped) } else { floor }
-    }
-}
-
-/// What was found out about a stored response since it is stored.
-#[derive(Debug)]
-pub(crate) struct Mark {
-    checked: AtomicU64,
-    /// In nanoseconds after the response came in.
-    stale_after: AtomicU64,
-}
-
-impl Mark {
-    pub(super) fn new(begun: u64) -> Self {
-        Self { checked: AtomicU64::new(begun), stale_after: AtomicU64::new(u64::MAX) }
-    }
-
-    /// Nothing up to this number has purged it.
-    pub(super) fn checked(&self) -> u64 {
-        self.checked.load(Ordering::Acquire)
-    }
-
-    pub(super) fn check(&self, number: u64) {
-        self.checked.fetch_max(number, Ordering::AcqRel);
-    }
-
-    pub(super) fn stale_after(&self) -> Option<u64> {
-        Some(self.stale_after.load(Ordering::Relaxed)).filter(|after| *after != u64::MAX)
-    }
-
-    /// The first moment counts.
-    pub(super) fn is_stale_after(&self, nanos: u64) {
-        self.stale_after.fetch_min(nanos, Ordering::Relaxed);
     }
 }

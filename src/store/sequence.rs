@@ -12,7 +12,7 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     StoredResponse,
     lineage::{Arrival, Subject},
-    purges::{Judgement, Label, Place, Purges, What},
+    purges::{Label, Place, Purges, What},
 };
 use crate::{
     http::tag_fields,
@@ -109,21 +109,9 @@ impl Sequence {
     ///
     /// One atomic load where nothing was purged since the response was last looked at.
     pub(crate) fn admits(&self, response: &StoredResponse) -> bool {
-        let latest = self.purges.latest();
-        response.mark().checked() >= latest || self.judge(response, latest)
-    }
-
-    #[cold]
-    fn judge(&self, response: &StoredResponse, latest: u64) -> bool {
-        let mark = response.mark();
-        match self.purges.judge(&response.subject().matter(), response.begun(), mark.checked()) {
-            Judgement::Purged => return false,
-            Judgement::StaleSince(at) => response.is_stale_since(self.instant(at)),
-            Judgement::Untouched => {}
-        }
-        // Only what was published before the records were read.
-        mark.check(latest);
-        true
+        let matter = || response.subject().matter();
+        let is_stale_since = |at| response.is_stale_since(self.instant(at));
+        self.purges.admits(response.mark(), response.begun(), matter, is_stale_since)
     }
 
     /// What is known about purges when a request arrives.

@@ -13,7 +13,9 @@
 //! 1. A purge takes its number, makes its floor or record visible and only then
 //!    [publishes](Purges::latest) the number, all under one lock. So who has read a published
 //!    number finds all records up to it, and an answer that was checked up to it needs no second
-//!    check until another one is published.
+//!    check until another one is published. Fetches take their numbers under the lock as well: one
+//!    that then finds a stored answer to be confirmed not purged confirms nothing that a purge with
+//!    a smaller number is just about to reach.
 //! 2. Records are bounded. Before one is dropped, [`dropped`](Purges::dropped) rises to its
 //!    number; it is read after the records. So who missed the record sees that he may have, and
 //!    an answer that was checked last before that number counts as purged.
@@ -23,6 +25,8 @@
 //! Knows neither HTTP nor time: the moments of soft purges are numbers that somebody else made.
 
 mod index;
+mod mark;
+mod matter;
 mod record;
 
 use std::collections::BTreeSet;
@@ -31,41 +35,11 @@ use self::{
     index::{Labels, Order, Prefixes},
     record::Record,
 };
+pub(super) use self::{
+    mark::Mark,
+    matter::{Label, Matter, Place, What},
+};
 use super::sync::{AtomicU64, Mutex, Ordering};
-
-/// Where the floor of a URI or a key stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(pub(super) u32);
-
-/// The hash of something that answers share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Label(pub(super) u64);
-
-impl Label {
-    /// All answers have it.
-    pub(super) const EVERYTHING: Self = Self(0);
-
-    /// A soft purge of a place leaves a record: it has a moment, for which a floor has no room.
-    fn of_place(place: Place) -> Self {
-        Self(u64::from(place.0).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }
-}
-
-/// What is purged.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum What<'a> {
-    Place(Place),
-    Label(Label),
-    KeyPrefix(&'a [u8]),
-}
-
-/// What purges can match of an answer, or of the request for one.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Matter<'a> {
-    pub(super) key: &'a [u8],
-    pub(super) places: [Place; 2],
-    pub(super) labels: &'a [Label],
-}
 
 /// What purges say about an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,6 +48,13 @@ pub(super) enum Judgement {
     /// Stale from this moment on.
     StaleSince(u64),
     Purged,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    order: Order,
+    /// The numbers of the fetches that may still bring an answer.
+    under_way: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -87,10 +68,8 @@ pub(super) struct Purges {
     floors: Box<[AtomicU64]>,
     labels: Labels,
     prefixes: Prefixes,
-    /// Held while something is purged or a record dropped.
-    order: Mutex<Order>,
-    /// The numbers of the fetches that may still bring an answer.
-    under_way: Mutex<BTreeSet<u64>>,
+    /// Held by whoever takes a number or drops a record.
+    book: Mutex<Book>,
     max_labels: usize,
     max_prefixes: usize,
 }
@@ -104,8 +83,7 @@ impl Purges {
             floors: (0..floors).map(|_| AtomicU64::new(0)).collect(),
             labels: Labels::new(),
             prefixes: Prefixes::new(),
-            order: Mutex::new(Order::default()),
-            under_way: Mutex::new(BTreeSet::new()),
+            book: Mutex::new(Book::default()),
             max_labels,
             max_prefixes,
         }
@@ -124,24 +102,23 @@ impl Purges {
         self.dropped.load(Ordering::Acquire)
     }
 
-    /// Numbers a fetch that begins now.
+    /// Numbers a fetch that begins now. Purges with smaller numbers are visible.
     pub(super) fn begin(&self) -> u64 {
-        // Numbered under the lock: nobody takes it for one that has ended before it is listed.
-        let mut under_way = self.under_way.lock();
+        let mut book = self.book.lock();
         let number = self.next();
-        under_way.insert(number);
+        book.under_way.insert(number);
         number
     }
 
     /// The fetch will not bring an answer to be stored any more.
     pub(super) fn end(&self, number: u64) {
-        self.under_way.lock().remove(&number);
+        self.book.lock().under_way.remove(&number);
     }
 
     /// Everything that matches and began before now is purged for who comes after this returned.
     /// With a moment it is stale from then on, else gone.
     pub(super) fn purge(&self, what: What<'_>, soft_at: Option<u64>) -> u64 {
-        let mut order = self.order.lock();
+        let order = &mut self.book.lock().order;
         let number = self.next();
         match (what, soft_at) {
             (What::Place(place), None) => {
@@ -149,8 +126,8 @@ impl Purges {
                     floor.store(number, Ordering::Release);
                 }
             }
-            (What::Place(place), soft_at) => self.note(&mut order, Label::of_place(place), number, soft_at),
-            (What::Label(label), soft_at) => self.note(&mut order, label, number, soft_at),
+            (What::Place(place), soft_at) => self.note(order, Label::of_place(place), number, soft_at),
+            (What::Label(label), soft_at) => self.note(order, label, number, soft_at),
             (What::KeyPrefix(prefix), soft_at) => {
                 self.prefixes.note(prefix, number, soft_at);
                 if self.prefixes.len() > self.max_prefixes {
@@ -164,8 +141,34 @@ impl Purges {
         number
     }
 
+    /// Whether nothing has purged an answer since its fetch began. Tells since when it is stale if it
+    /// was purged softly.
+    ///
+    /// One atomic load where nothing was purged since the answer was last looked at.
+    pub(super) fn admits<'a>(
+        &self,
+        mark: &Mark,
+        begun: u64,
+        matter: impl FnOnce() -> Matter<'a>,
+        is_stale_since: impl FnOnce(u64),
+    ) -> bool {
+        let latest = self.latest();
+        if mark.checked() >= latest {
+            return true;
+        }
+        match self.judge(&matter(), begun, mark.checked()) {
+            Judgement::Purged => return false,
+            Judgement::StaleSince(at) => is_stale_since(at),
+            Judgement::Untouched => {}
+        }
+        // Only what was published before the records were read.
+        mark.check(latest);
+        true
+    }
+
     /// What purges say about an answer that began with this number and was checked up to that one.
-    pub(super) fn judge(&self, matter: &Matter<'_>, begun: u64, checked: u64) -> Judgement {
+    #[cold]
+    fn judge(&self, matter: &Matter<'_>, begun: u64, checked: u64) -> Judgement {
         if matter.places.iter().any(|place| self.floor_at(*place) > begun) {
             return Judgement::Purged;
         }
@@ -190,15 +193,30 @@ impl Purges {
         floor
     }
 
-    /// Whether something may have purged what was checked up to `after`, not later than `until`.
-    /// What `known` matches is left out.
-    pub(super) fn may_lie_between(
+    /// Whether no purge lies between the beginning of a fetch and the arrival of a request that
+    /// waited for it, as far as that is known; up to `checked` there is none.
+    ///
+    /// The request has seen what purged its own matter, and waits with those who saw the same. What
+    /// is left are the tags, and the URI of another request with the same key. Where nobody looked
+    /// when the request arrived, anything that purged the answer counts.
+    pub(super) fn serves(
         &self,
         matter: &Matter<'_>,
-        known: &Matter<'_>,
-        after: u64,
-        until: u64,
+        checked: u64,
+        arrival: Option<(u64, Matter<'_>)>,
     ) -> bool {
+        match arrival {
+            _ if checked >= self.latest() => true,
+            None => self.floor(matter) <= checked && self.dropped() <= checked,
+            Some((number, known)) => {
+                number <= checked || !self.may_lie_between(matter, &known, checked, number)
+            }
+        }
+    }
+
+    /// Whether something may have purged what was checked up to `after`, not later than `until`.
+    /// What `known` matches is left out.
+    fn may_lie_between(&self, matter: &Matter<'_>, known: &Matter<'_>, after: u64, until: u64) -> bool {
         let places = || matter.places.into_iter().filter(|place| !known.places.contains(place));
         let labels = matter.labels.iter().copied().filter(|label| !known.labels.contains(label));
         let mut records =
@@ -212,9 +230,8 @@ impl Purges {
     /// Everything that is stored was checked up to this number: drops at most `most` of the records
     /// that nothing can match any more. Returns whether there are more.
     pub(super) fn forget(&self, checked: u64, most: usize) -> bool {
-        let oldest_fetch = self.under_way.lock().first().copied();
-        let until = oldest_fetch.map_or(checked, |oldest| checked.min(oldest - 1));
-        let mut order = self.order.lock();
+        let Book { order, under_way } = &mut *self.book.lock();
+        let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
         let is_due = |number: Option<u64>| number.is_some_and(|number| number <= until);
         if !is_due(order.oldest()) && !is_due(self.prefixes.oldest()) {
             return false;
@@ -222,7 +239,7 @@ impl Purges {
         self.drop_until(Some(until));
         for _ in 0..most {
             match (is_due(order.oldest()), is_due(self.prefixes.oldest())) {
-                (true, _) => self.labels.forget_oldest(&mut order),
+                (true, _) => self.labels.forget_oldest(order),
                 (false, true) => self.prefixes.forget_oldest(),
                 (false, false) => return false,
             }
@@ -232,7 +249,7 @@ impl Purges {
 
     /// The records of labels and of key prefixes.
     pub(super) fn records(&self) -> (usize, usize) {
-        let labels = self.order.lock().len();
+        let labels = self.book.lock().order.len();
         (labels, self.prefixes.len())
     }
 
