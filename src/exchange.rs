@@ -15,7 +15,7 @@ use crate::{
     },
     key::{CacheKey, may_have_key},
     status::Forward,
-    store::{Arrival, Lineage, StoredResponse},
+    store::{Arrival, Lineage, Sequence, StoredResponse},
 };
 
 /// What a request asks of the cache: in the request's extensions, put there by
@@ -97,6 +97,17 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Of what is stored.
+    pub(crate) fn of(stored: &StoredResponse, sequence: &Arc<Sequence>) -> Self {
+        Self::Shareable {
+            selection: stored.selection().cloned(),
+            audience: stored.terms().audience,
+            fresh_until: stored.fresh_until(),
+            lineage: Some(Lineage::of_stored(sequence, stored)),
+            withheld: Vec::new(),
+        }
+    }
+
     pub(crate) fn new(
         decision: Decision,
         selection: Option<Selection>,

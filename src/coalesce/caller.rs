@@ -101,6 +101,7 @@ where
                 authorization: Credentials::of(&self.head.headers).authorization,
             },
             selection: self.asked.selection.clone(),
+            range: self.head.headers.get(header::RANGE).cloned(),
             floor: self.asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
         }

@@ -35,7 +35,12 @@ pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
 
 /// Whether any precondition or range is in the request.
 pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
-    PRECONDITIONS.iter().chain([&header::RANGE, &header::IF_RANGE]).any(|name| request.contains_key(name))
+    has_precondition(request)
+        || [header::RANGE, header::IF_RANGE].iter().any(|name| request.contains_key(name))
+}
+
+pub(crate) fn has_precondition(request: &HeaderMap) -> bool {
+    PRECONDITIONS.iter().any(|name| request.contains_key(name))
 }
 
 /// Evaluates the preconditions in the order of §13.2.2.
@@ -131,15 +136,25 @@ pub(crate) fn has_validator(response: &HeaderMap) -> bool {
     response.contains_key(header::ETAG) || response.contains_key(header::LAST_MODIFIED)
 }
 
-/// Asks the origin whether the stored response is still the current one (RFC 9111 §4.3.1).
-pub(crate) fn make_conditional(request: &mut HeaderMap, stored: &HeaderMap) {
-    for (validator, condition) in
-        [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
-    {
-        if let Some(value) = stored.get(validator) {
-            request.insert(condition, value.clone());
-        }
+/// Asks the origin whether one of the stored responses with these validators is still the current
+/// one (RFC 9111 §4.3.1).
+pub(crate) fn make_conditional(
+    request: &mut HeaderMap,
+    tags: &[&HeaderValue],
+    modified: Option<&HeaderValue>,
+) {
+    let joined = tags.iter().map(|tag| tag.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+    if let (false, Ok(tags)) = (tags.is_empty(), HeaderValue::from_bytes(&joined)) {
+        request.insert(header::IF_NONE_MATCH, tags);
     }
+    if let Some(modified) = modified {
+        request.insert(header::IF_MODIFIED_SINCE, modified.clone());
+    }
+}
+
+/// The entity tag, if it says that not a byte differs (RFC 9110 §8.8.1).
+pub(crate) fn strong_tag(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
 }
 
 /// Whether the validator that both have is the same (RFC 9111 §4.3.4, §4.3.5), the entity tag

@@ -14,7 +14,7 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync:
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    Resource, Sequence, Store, StoredResponse,
+    Part, Resource, Sequence, Store, StoredResponse,
     expiry::{Expiry, Version},
     purge_sweep::PurgeSweep,
     sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS},
@@ -343,10 +343,11 @@ impl Inner {
     pub(super) fn sweep_purged(&self, now: Instant, most: usize) -> Option<Instant> {
         self.purge_sweep.step(&self.sequence, &self.expiry, now, most, |key| {
             let Some(entry) = self.table.peek(key) else { return };
-            let variants = entry.resource.variants();
+            let resource = &entry.resource;
             let is_useless =
-                |variant: &Arc<StoredResponse>| !self.sequence.admits(variant) || variant.expires_at() <= now;
-            if variants.iter().any(is_useless) {
+                |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
+            let mut parts = resource.parts().map(Part::response);
+            if resource.variants().iter().any(is_useless) || parts.any(is_useless) {
                 self.update(key, &mut |resource| resource.prune(now));
             }
         })

@@ -26,6 +26,7 @@ mod expiry;
 mod invalidation;
 mod lineage;
 mod memory;
+mod parts;
 mod purge_sweep;
 mod purges;
 mod refresh;
@@ -40,6 +41,7 @@ use std::sync::Arc;
 pub(crate) use self::{
     invalidation::Invalidation,
     lineage::{Arrival, Lineage, Subject},
+    parts::{Arrived, Part, Stored},
     refresh::Refresh,
     resource::Marker,
     response::Origin,
