@@ -36,6 +36,8 @@ use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
 pub(crate) use self::target::Target;
+#[cfg(feature = "purge-service")]
+pub(crate) use self::target::original_uri;
 pub use self::{
     default::DefaultKey,
     layer::{Key, KeyLayer},

@@ -182,7 +182,7 @@ impl Target {
 }
 
 /// The URI before axum's routers cut anything off it.
-pub(super) fn original_uri(head: &Parts) -> &Uri {
+pub(crate) fn original_uri(head: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
         return &original.0;

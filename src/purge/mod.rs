@@ -67,10 +67,15 @@
 //! # }
 //! ```
 
+#[cfg(feature = "purge-service")]
+pub mod service;
+
 use std::{fmt, sync::Arc};
 
 use http::{Request, Uri, request::Parts};
 
+#[cfg(feature = "purge-service")]
+pub use self::service::{Access, Authorize, Bearer, PurgeService};
 use crate::{
     key::{CacheKey, KeyExtractor, Target},
     store::{Sequence, Store},
@@ -152,9 +157,11 @@ impl Purge {
     ///
     /// If it is not an absolute URL without a user.
     pub fn url(&self, url: &str) -> Result<Purged, PurgeError> {
-        let head = head(url)?;
-        let number = self.shared.purge_url(&head, self.is_soft);
-        Ok(self.purged(number))
+        Ok(self.url_of(&head(url)?))
+    }
+
+    fn url_of(&self, head: &Parts) -> Purged {
+        self.purged(self.shared.purge_url(head, self.is_soft))
     }
 
     /// What is stored under a key.
@@ -178,11 +185,11 @@ impl Purge {
     ///
     /// If it is not an absolute URL without user and query.
     pub fn path_prefix(&self, url: &str) -> Result<Purged, PurgeError> {
-        let head = head(url)?;
-        if head.uri.query().is_some() {
-            return Err(PurgeError::HasQuery(url.to_owned()));
-        }
-        Ok(self.purged(self.sequence().purge_path(&Target::of_uri(&head), self.is_soft)))
+        Ok(self.path_prefix_of(&prefix(url)?))
+    }
+
+    fn path_prefix_of(&self, prefix: &Target) -> Purged {
+        self.purged(self.sequence().purge_path(prefix, self.is_soft))
     }
 
     /// All that is stored under keys that begin with these bytes. Of a prefix longer than 1,024
@@ -223,6 +230,15 @@ fn head(url: &str) -> Result<Parts, PurgeError> {
     let (mut head, ()) = Request::new(()).into_parts();
     head.uri = uri;
     Ok(head)
+}
+
+/// What lies at this URL and below.
+fn prefix(url: &str) -> Result<Target, PurgeError> {
+    let head = head(url)?;
+    match head.uri.query() {
+        None => Ok(Target::of_uri(&head)),
+        Some(_) => Err(PurgeError::HasQuery(url.to_owned())),
+    }
 }
 
 /// A store and what names its keys, whatever their types.
