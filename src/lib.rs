@@ -93,6 +93,7 @@ mod http;
 pub mod key;
 pub mod lookup;
 pub mod origin_limit;
+pub mod purge;
 pub mod read_through;
 pub mod retry;
 mod shared_error;
@@ -117,6 +118,7 @@ pub use self::{
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
+    purge::{Purge, PurgeError, Purged},
     read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},
     retry::{Attempts, RetryPolicy},
     shared_error::SharedError,

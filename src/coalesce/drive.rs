@@ -116,7 +116,7 @@ where
         let delay = self.seat.flight().started_at.elapsed();
         let age = if decision.terms.is_ours { delay } else { initial_age(headers, delay, now) };
         let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
-        Verdict::new(decision, selection, fresh_until, 0)
+        Verdict::new(decision, selection, fresh_until, None)
     }
 }
 

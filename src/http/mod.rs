@@ -11,4 +11,5 @@ pub(crate) mod freshness;
 pub(crate) mod range;
 pub(crate) mod rules;
 pub(crate) mod storing;
+pub(crate) mod tag_fields;
 pub(crate) mod vary;

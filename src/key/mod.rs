@@ -37,6 +37,8 @@ use http::{Method, header, request::Parts};
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
+#[cfg(feature = "purge-service")]
+pub(crate) use self::target::original_uri;
 pub use self::{
     default::DefaultKey,
     layer::{Key, KeyLayer},

@@ -9,6 +9,9 @@ use http::{HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Au
 
 use super::{CacheKey, Identity, KeyExtractor};
 
+/// The host and 32 segments.
+const MAX_PREFIXES: usize = 33;
+
 /// What a request is about, whatever its key: what unsafe requests invalidate (RFC 9111 §4.4).
 ///
 /// Made and cloned without an allocation, unless the extractor has an identity for it.
@@ -28,6 +31,59 @@ impl Target {
             None => extractor.identity(head),
         };
         Self { uri: original_uri(head).clone(), host: head.headers.get(header::HOST).cloned(), identity }
+    }
+
+    /// The URI alone.
+    pub(crate) fn of_uri(head: &Parts) -> Self {
+        Self {
+            uri: original_uri(head).clone(),
+            host: head.headers.get(header::HOST).cloned(),
+            identity: None,
+        }
+    }
+
+    /// Numbers for the host, and for each prefix of the path that ends with a segment, the
+    /// shortest first and not more than 32 segments long. A slash at the end counts for nothing.
+    pub(crate) fn path_hashes(&self, hasher: &impl BuildHasher) -> Vec<u64> {
+        let path = self.uri.path();
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let ends = path.match_indices('/').map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
+        let prefix = |end: usize| {
+            let mut state = hasher.build_hasher();
+            state.write(b"path");
+            self.write_authority(&mut state);
+            state.write(&path.as_bytes()[..end]);
+            state.finish()
+        };
+        match path.is_empty() {
+            true => vec![prefix(0)],
+            false => ends.take(MAX_PREFIXES).map(prefix).collect(),
+        }
+    }
+
+    /// Numbers for a group of this origin (RFC 9875 §2.1): one for whoever knows the scheme, and
+    /// one for those who do not. HTTP/1 does not tell it.
+    pub(crate) fn group_hashes(&self, group: &str, hasher: &impl BuildHasher) -> [u64; 2] {
+        ["*", self.uri.scheme_str().unwrap_or("?")].map(|scheme| self.group_hash(scheme, group, hasher))
+    }
+
+    /// The numbers of all who may be of this origin and in this group.
+    pub(crate) fn groups_to_purge(&self, group: &str, hasher: &impl BuildHasher) -> Vec<u64> {
+        let schemes = match self.uri.scheme_str() {
+            Some(scheme) => vec![scheme, "?"],
+            None => vec!["*"],
+        };
+        schemes.into_iter().map(|scheme| self.group_hash(scheme, group, hasher)).collect()
+    }
+
+    fn group_hash(&self, scheme: &str, group: &str, hasher: &impl BuildHasher) -> u64 {
+        let mut state = hasher.build_hasher();
+        state.write(b"group");
+        state.write(scheme.as_bytes());
+        state.write_u8(0);
+        self.write_authority(&mut state);
+        state.write(group.as_bytes());
+        state.finish()
     }
 
     /// A number for what is named; the same for HTTP/1 and HTTP/2.
@@ -112,17 +168,21 @@ impl Target {
 
     fn hash_with(&self, path_and_query: &str, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
+        self.write_authority(&mut state);
+        state.write(path_and_query.as_bytes());
+        state.finish()
+    }
+
+    fn write_authority(&self, state: &mut impl Hasher) {
         for byte in self.authority() {
             state.write_u8(byte.to_ascii_lowercase());
         }
         state.write_u8(0);
-        state.write(path_and_query.as_bytes());
-        state.finish()
     }
 }
 
 /// The URI before axum's routers cut anything off it.
-pub(super) fn original_uri(head: &Parts) -> &Uri {
+pub(crate) fn original_uri(head: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
         return &original.0;

@@ -26,6 +26,7 @@ use crate::{
     future::ResponseFuture,
     http::{cache_control::RequestDirectives, conditions::take_conditions, range::asks_for_one_part},
     key::{self, CacheKey, DefaultKey, KeyExtractor},
+    purge::Purge,
     status::{CacheStatus, Stale},
     store::{Invalidation, Store},
 };
@@ -84,6 +85,12 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     #[must_use]
     pub fn key<L: KeyExtractor>(self, extractor: L) -> LookupLayer<St, L> {
         LookupLayer { store: self.store, extractor: Arc::new(extractor), settings: self.settings }
+    }
+
+    /// A handle to purge what is stored, which names URLs as this layer does, with the
+    /// [`key`](Self::key) that it has by now.
+    pub fn purge(&self) -> Purge {
+        Purge::new(self.store.clone(), Arc::clone(&self.extractor))
     }
 
     /// How long a refresh in the background may take, body included, before it is given up and
