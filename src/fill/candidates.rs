@@ -29,6 +29,8 @@ impl Candidates {
         request: &HeaderMap,
         sequence: &Sequence,
     ) -> Self {
+        // What was purged is gone, even if the origin would say that it is still the same.
+        let own = own.filter(|own| sequence.admits(own));
         let own = own.filter(|own| is_confirmable(own) && has_validator(own.headers()));
         let is_dated_only = own.as_ref().is_some_and(|own| !own.headers().contains_key(header::ETAG));
         let others = match resource {

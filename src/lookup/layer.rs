@@ -26,6 +26,7 @@ use crate::{
     future::ResponseFuture,
     http::{cache_control::RequestDirectives, conditions::take_conditions, range::asks_for_one_part},
     key::{self, CacheKey, DefaultKey, KeyExtractor},
+    purge::Purge,
     status::{CacheStatus, Stale},
     store::{Invalidation, Store},
 };
@@ -84,6 +85,12 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     #[must_use]
     pub fn key<L: KeyExtractor>(self, extractor: L) -> LookupLayer<St, L> {
         LookupLayer { store: self.store, extractor: Arc::new(extractor), settings: self.settings }
+    }
+
+    /// A handle to purge what is stored, which names URLs as this layer does, with the
+    /// [`key`](Self::key) that it has by now.
+    pub fn purge(&self) -> Purge {
+        Purge::new(self.store.clone(), Arc::clone(&self.extractor))
     }
 
     /// How long a refresh in the background may take, body included, before it is given up and
@@ -204,21 +211,22 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// The key of a request that this layer has anything to do with.
-    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB) -> Option<CacheKey> {
+    /// The key of a request that this layer has anything to do with, which is in its normal form
+    /// from then on.
+    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &mut Parts, body: &ReqB) -> Option<CacheKey> {
         key::find(&*self.reader.extractor, head, body)
     }
 
     /// What a request invalidates that has none.
     pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(self.reader.store.sequence(), head)
+        Invalidation::of(self.reader.store.sequence(), &self.reader.extractor, head)
     }
 
     /// As `call`, for a request that has a key.
     pub(crate) fn call_with_key<ReqB, B>(
         &self,
         key: CacheKey,
-        head: Parts,
+        mut head: Parts,
         body: ReqB,
     ) -> ResponseFuture<S, Request<ReqB>, B>
     where
@@ -243,6 +251,7 @@ where
                     let status = CacheStatus::stale(Stale::WhileRevalidating);
                     let served = self.serve(from_store(&stored, &head, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
+                        self.reader.extractor.prepare(&mut head);
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
                     }
                     return served;
@@ -255,6 +264,7 @@ where
         }
         let scope = self.scope(&head, &asked);
         let is_for_all = scope != Scope::Client && !wishes.no_store;
+        self.reader.extractor.prepare(&mut head);
         self.forward(head, body, is_for_all.then_some(asked), scope)
     }
 
@@ -345,7 +355,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.key_of(&head, &body) {
+        match self.key_of(&mut head, &body) {
             Some(key) => self.call_with_key(key, head, body),
             None => {
                 // The layers below are to see none either.
