@@ -27,7 +27,7 @@ use crate::{
     http::{
         conditions::is_conditional,
         fields::{content_length, remove_all},
-        range::{Extent, asks_for_one_part},
+        range::{self, Extent, asks_for_one_part},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
@@ -97,7 +97,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// Whether another fetch put it into the store since the request arrived.
     fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
-        self.is_recent(stored) && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)
+        let is_for_all = !is_conditional(&head.headers) || asks_for_one_part(&head.method, &head.headers);
+        self.is_recent(stored) && stored.is_fresh(Instant::now()) && is_for_all
     }
 
     fn is_recent(&self, stored: &StoredResponse) -> bool {
@@ -133,6 +134,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
+        range::apply(&head.method, &head.headers, &mut response, stored.body());
         response.extensions_mut().insert(Verdict::of(stored));
         response
     }

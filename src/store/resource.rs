@@ -104,10 +104,19 @@ impl Resource {
         self.parts.as_ref()?.select(request, credentials, sequence, now)
     }
 
-    /// Stores a part; false if it is of no use any more.
+    /// Stores a part; false if it is of no use any more, or something came from a later fetch.
     pub(crate) fn put_part(&mut self, part: Part, now: Instant) -> bool {
         self.prune(now);
-        part.response().is_fresh(now) && self.parts.get_or_insert_default().put(part)
+        let response = part.response();
+        let is_newer = |variant: &Arc<StoredResponse>| {
+            variant.selection() == response.selection() && variant.begun() > response.begun()
+        };
+        if self.variants.iter().any(is_newer) {
+            return false;
+        }
+        let is_stored = self.parts.get_or_insert_default().put(part, now);
+        self.retain_parts(|_| true);
+        is_stored
     }
 
     fn retain_parts(&mut self, keeps: impl Fn(&Arc<StoredResponse>) -> bool) {

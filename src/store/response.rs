@@ -173,6 +173,10 @@ impl StoredResponse {
         self.origin.until(&self.terms, window)
     }
 
+    pub(crate) fn origin(&self) -> Origin {
+        self.origin
+    }
+
     pub(crate) fn place(&self) -> Place {
         self.origin.place
     }
