@@ -593,6 +593,39 @@ async fn fill_alone_cuts_parts_out_of_a_whole() {
     assert_eq!(origin.calls(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_the_whole_says_nothing_about_its_parts() {
+    let film = Arc::new("x".repeat(100_000));
+    let origin = Origin::new(move |_, head| match head.headers.contains_key("range") {
+        true => serve(&film, head).after(ms(20)),
+        false => serve(&film, head).declares(100_000),
+    });
+    let store = MemoryStore::with_capacity_bytes(1 << 19);
+    let service = ReadThrough::new(store).build().unwrap().layer(origin.clone());
+    get(&service, "/").await;
+    assert_eq!(get(&service, "/").await.cache(), "fwd=bypass; detail=too-large");
+    let parts = (0..50).map(|_| get_with(&service, "/", &[("range", "bytes=0-9")]));
+    assert!(join_all(parts).await.iter().all(|reply| reply.body == "xxxxxxxxxx"));
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_parts_says_nothing_about_the_whole() {
+    for unshared in [|| status(400), || part(0, 4, 10, "abcde").header("cache-control", "private")] {
+        let origin = Origin::new(move |_, head| match head.headers.contains_key("range") {
+            true => unshared(),
+            false => ok(ALPHABET).max_age(10).after(ms(20)),
+        });
+        let service = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
+        let service = service.layer(origin.clone());
+        get_with(&service, "/", &[("range", "bytes=0-4")]).await;
+        let again = get_with(&service, "/", &[("range", "bytes=0-4")]).await;
+        assert!(again.cache().starts_with("fwd=bypass"), "{}", again.cache());
+        join_all((0..50).map(|_| get(&service, "/"))).await;
+        assert_eq!(origin.calls(), 3);
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Range(usize, usize),

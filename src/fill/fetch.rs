@@ -177,7 +177,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                     terms: decision.terms,
                     origin,
                 };
-                let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
+                let marker = Marker::new(client, rules.hit_for_miss_for);
                 Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
             }
         };
@@ -243,7 +243,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             _ => true,
         } && client.method == Method::GET
             && !decision.is_storable;
-        let marker = Marker::new(credentials, rules.hit_for_miss_for);
+        let marker = Marker::new(client, rules.hit_for_miss_for);
         let sequence = self.store.sequence();
         self.store.update(&self.asked.key, &mut |resource| {
             if supersedes {

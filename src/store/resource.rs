@@ -1,13 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, request};
 use tokio::time::Instant;
 
 use super::{
     Sequence, StoredResponse,
     parts::{Part, Parts},
 };
-use crate::http::{freshness::after, storing::Credentials};
+use crate::http::{freshness::after, range::asks_for_one_part, storing::Credentials};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -19,7 +19,8 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 /// A marker ("hit-for-miss") says that answers to requests with such credentials were not
 /// shareable a moment ago, so that the next burst does not wait for its first answer in vain.
 /// Requests with `Authorization` have markers of their own: what one client may not share says
-/// nothing about the answers for everybody.
+/// nothing about the answers for everybody. So have requests for a part: what is too large as a
+/// whole is not as a part, and an origin that knows no ranges may know the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Resource {
     /// The latest first.
@@ -32,12 +33,19 @@ pub struct Resource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     pub(crate) credentials: Credentials,
+    /// Whether a part was asked for.
+    pub(crate) is_for_part: bool,
     pub(crate) until: Instant,
 }
 
 impl Marker {
-    pub(crate) fn new(credentials: Credentials, window: Duration) -> Self {
-        Self { credentials, until: after(Instant::now(), window) }
+    /// For requests like this one.
+    pub(crate) fn new(request: &request::Parts, window: Duration) -> Self {
+        Self {
+            credentials: Credentials::of(&request.headers),
+            is_for_part: asks_for_one_part(&request.method, &request.headers),
+            until: after(Instant::now(), window),
+        }
     }
 }
 
@@ -104,7 +112,10 @@ impl Resource {
         self.parts.as_ref()?.select(request, credentials, sequence, now)
     }
 
-    /// Stores a part; false if it is of no use any more, or something came from a later fetch.
+    /// Stores a part, and removes the markers it disproves.
+    ///
+    /// False if it is not stored: it is of no use any more, or something else came from a later
+    /// fetch.
     pub(crate) fn put_part(&mut self, part: Part, now: Instant) -> bool {
         self.prune(now);
         let response = part.response();
@@ -114,8 +125,12 @@ impl Resource {
         if self.variants.iter().any(is_newer) {
             return false;
         }
+        let audience = response.terms().audience;
         let is_stored = self.parts.get_or_insert_default().put(part, now);
         self.retain_parts(|_| true);
+        if is_stored {
+            self.markers.retain(|marker| !marker.is_for_part || !marker.credentials.admitted_to(audience));
+        }
         is_stored
     }
 
@@ -128,8 +143,11 @@ impl Resource {
         }
     }
 
-    pub(crate) fn is_marked(&self, credentials: Credentials, now: Instant) -> bool {
-        self.markers.iter().any(|marker| marker.credentials == credentials && now < marker.until)
+    /// Whether answers to such requests were not shareable a moment ago.
+    pub(crate) fn is_marked(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
+        let is_theirs =
+            |marker: &&Marker| (marker.credentials, marker.is_for_part) == (credentials, is_for_part);
+        self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
     }
 
     /// Stores a response in place of its variant, and removes the markers it disproves.
@@ -151,7 +169,8 @@ impl Resource {
         self.variants.insert(newer, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
-            self.markers.retain(|marker| !marker.credentials.admitted_to(response.terms().audience));
+            let audience = response.terms().audience;
+            self.markers.retain(|marker| !marker.credentials.admitted_to(audience));
         }
         true
     }
@@ -165,7 +184,8 @@ impl Resource {
     }
 
     pub(crate) fn mark(&mut self, marker: Marker) {
-        self.markers.retain(|other| other.credentials != marker.credentials);
+        let theirs = (marker.credentials, marker.is_for_part);
+        self.markers.retain(|other| (other.credentials, other.is_for_part) != theirs);
         self.markers.push(marker);
     }
 
