@@ -626,6 +626,24 @@ async fn what_is_known_of_parts_says_nothing_about_the_whole() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_leaves_parts_of_the_same_alone() {
+    let film = Arc::new("x".repeat(100_000));
+    let origin = Origin::new(move |call, head| {
+        let tag = if call < 4 { "\"1\"" } else { "\"2\"" };
+        let answer = serve(&film, head).header("etag", tag);
+        if call % 4 == 1 { answer } else { answer.declares(100_000) }
+    });
+    let service = cached_in(&MemoryStore::with_capacity_bytes(1 << 19), &origin);
+    range(&service, "bytes=0-9").await;
+    range(&service, "bytes=0-").await;
+    get(&service, "/").await;
+    assert!(range(&service, "bytes=0-9").await.is_hit());
+    range(&service, "bytes=0-").await;
+    assert_eq!(origin.calls(), 4);
+    assert_eq!(range(&service, "bytes=0-9").await.header("etag"), Some("\"2\""), "not of another");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Range(usize, usize),

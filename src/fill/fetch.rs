@@ -25,7 +25,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
-        conditions::is_conditional,
+        conditions::{is_conditional, strong_tag},
         fields::{content_length, remove_all},
         range::{self, Extent, asks_for_one_part},
         rules::Rules,
@@ -160,7 +160,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             self.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
-        self.note(client, head.status, &decision, &rules, origin.begun);
+        self.note(client, (head.status, &head.headers), &decision, &rules, origin.begun);
         let selection = selection(&head.headers, &client.headers);
         self.targets.strip(&mut head.headers);
         let body = match decision.is_storable {
@@ -225,7 +225,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn note(
         &self,
         client: &request::Parts,
-        status: StatusCode,
+        (status, headers): (StatusCode, &HeaderMap),
         decision: &Decision,
         rules: &Rules,
         begun: u64,
@@ -243,11 +243,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             _ => true,
         } && client.method == Method::GET
             && !decision.is_storable;
+        // What is too large leaves the parts that are not.
+        let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
         let marker = Marker::new(client, rules.hit_for_miss_for);
         let sequence = self.store.sequence();
         self.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
-                resource.remove(&client.headers, credentials, begun);
+                resource.remove(&client.headers, credentials, begun, spared);
             }
             let is_doubtful = why == Unshareable::Error
                 && resource.select(&client.headers, credentials, sequence).is_some();

@@ -35,7 +35,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        self.note(client, fresh.status(), &decision, &rules, origin.begun);
+        self.note(client, (fresh.status(), fresh.headers()), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         // What is withheld from all others is for the one who asked.
@@ -128,7 +128,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn misfit<B>(&self, client: &request::Parts, origin: Origin) -> Response<Body<B>> {
         let credentials = Credentials::of(&client.headers);
         self.store.update(&self.asked.key, &mut |resource| {
-            resource.remove(&client.headers, credentials, origin.begun);
+            resource.remove(&client.headers, credentials, origin.begun, None);
         });
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
@@ -156,7 +156,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             // Nothing shows that it is about the same content.
             None if has_length(&head.headers, stored.body()) => {}
             _ => self.store.update(&self.asked.key, &mut |resource| {
-                resource.remove(&client.headers, credentials, origin.begun);
+                resource.remove(&client.headers, credentials, origin.begun, None);
             }),
         }
     }

@@ -1,13 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, request};
+use http::{HeaderMap, HeaderValue, request};
 use tokio::time::Instant;
 
 use super::{
     Sequence, StoredResponse,
     parts::{Part, Parts},
 };
-use crate::http::{freshness::after, range::asks_for_one_part, storing::Credentials};
+use crate::http::{conditions::strong_tag, freshness::after, range::asks_for_one_part, storing::Credentials};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -175,12 +175,20 @@ impl Resource {
         true
     }
 
-    /// Drops what answered such a request until now, if it came from an earlier fetch.
-    pub(crate) fn remove(&mut self, request: &HeaderMap, credentials: Credentials, begun: u64) {
+    /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
+    /// of what has this strong tag.
+    pub(crate) fn remove(
+        &mut self,
+        request: &HeaderMap,
+        credentials: Credentials,
+        begun: u64,
+        spared: Option<&HeaderValue>,
+    ) {
         let stays =
             |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
         self.variants.retain(stays);
-        self.retain_parts(stays);
+        let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(part.headers()) == spared;
+        self.retain_parts(|part| stays(part) || is_spared(part));
     }
 
     pub(crate) fn mark(&mut self, marker: Marker) {
