@@ -32,7 +32,7 @@ use crate::{
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
-    key::DefaultKey,
+    key::{DefaultKey, SearchKey},
     status::CacheStatus,
     store::{Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
     tags::Tags,
@@ -44,6 +44,7 @@ pub(super) struct Fetch<St, P> {
     pub(super) rules: Rules,
     pub(super) targets: Targets,
     pub(super) asked: Asked,
+    pub(super) search: Option<SearchKey>,
     /// Whether a 304 from here says which of several stored responses it means.
     pub(super) names_tags: Arc<AtomicBool>,
 }
@@ -220,10 +221,30 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
         }
+        self.check_search(client, &head.headers, &mut decision);
         if origin.subject.is_excessive() && decision.sharing == Sharing::Shareable {
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         (decision, rules)
+    }
+
+    /// A key may leave out parts of a query only as far as the answer itself says so.
+    fn check_search(&self, client: &request::Parts, answer: &HeaderMap, decision: &mut Decision) {
+        let Some(search) = &self.search else { return };
+        let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
+        if is_kept {
+            search.learn(client, answer);
+        }
+        if search.agrees(client, answer, &self.asked.key) {
+            return;
+        }
+        match &mut decision.sharing {
+            Sharing::Failed { for_all } => *for_all = false,
+            _ if is_kept => {
+                *decision = Decision::not_stored(Sharing::Unshareable(Unshareable::NoVarySearch));
+            }
+            _ => {}
+        }
     }
 
     /// Whether a stored error would take the place of what may be served instead of it, to this

@@ -33,7 +33,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Response<Body<B>> {
         let (head, _) = not_modified.into_parts();
         let update = head.headers.clone();
-        self.freshen_siblings(client, confirmed, candidates, &head, origin);
+        self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         self.note(client, fresh.status(), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
@@ -69,12 +69,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn freshen_siblings(
         &self,
         client: &request::Parts,
-        confirmed: &Arc<StoredResponse>,
         candidates: &Candidates,
         not_modified: &response::Parts,
         origin: &Origin,
     ) {
-        for sibling in candidates.siblings(confirmed, &not_modified.headers) {
+        for sibling in candidates.siblings(&not_modified.headers) {
             let origin = with_tags_of(sibling, origin);
             let (head, decision, _) = self.updated(client, sibling, not_modified.clone(), &origin);
             // Under another `Vary` nobody knows what selects it.

@@ -15,7 +15,14 @@ use crate::{
     body::{Body, BoxError},
     exchange::Asked,
     future::ResponseFuture,
-    http::{fields::remove_all, rules::Rules, storing::CDN_CACHE_CONTROL, tag_fields},
+    http::{
+        changes::{Changes, rules_for},
+        fields::remove_all,
+        rules::Rules,
+        storing::CDN_CACHE_CONTROL,
+        tag_fields,
+    },
+    key::SearchKey,
     store::Store,
 };
 
@@ -162,17 +169,20 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let rules = rules_for(&head.extensions, self.layer.rules);
+        // Meant for here, not for a cache below.
+        head.extensions.remove::<Changes>();
+        let search = head.extensions.remove::<SearchKey>();
         match Asked::of(&head) {
             None => {
                 ResponseFuture::pass(inner, Request::from_parts(head, body)).strip_tags(self.strips_tags())
             }
             Some(asked) => {
-                let rules = head.extensions.get::<Rules>().copied().unwrap_or(self.layer.rules);
                 let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
                 let targets = self.layer.targets.clone();
                 let names_tags = Arc::clone(&self.layer.names_tags);
-                let fetch = Fetch { store, policy, rules, targets, asked, names_tags };
+                let fetch = Fetch { store, policy, rules, targets, asked, search, names_tags };
                 ResponseFuture::boxed(fetch.run(inner, head, body))
             }
         }

@@ -3,7 +3,8 @@
 //! A key is a string of bytes. Two requests with the same key share a stored response, so
 //! everything that changes the answer must be in it, or be named by the answer's `Vary`.
 //! [`DefaultKey`] takes the scheme, the authority, the path and the query as they stand.
-//! Another rule is a closure over the request head:
+//! [`KeyRules`] say for each endpoint what counts, as data; see [`rules`]. Anything else is a
+//! closure over the request head:
 //!
 //! ```
 //! use http::request::Parts;
@@ -27,6 +28,7 @@
 
 mod default;
 mod layer;
+pub mod rules;
 mod target;
 
 use std::{fmt, sync::Arc};
@@ -35,13 +37,14 @@ use http::{Method, header, request::Parts};
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
-pub(crate) use self::target::Target;
 #[cfg(feature = "purge-service")]
 pub(crate) use self::target::original_uri;
 pub use self::{
     default::DefaultKey,
     layer::{Key, KeyLayer},
+    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
 };
+pub(crate) use self::{rules::SearchKey, target::Target};
 
 /// Identifies what a store holds; see the [module](self).
 ///

@@ -120,11 +120,11 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.shows_status = show)
     }
 
-    /// What is done with a range of something that is not stored: fetch the whole, so that it is
-    /// stored and others can share the fetch, and serve the range out of it (RFC 9110 §14.2
-    /// allows to serve the whole, which is done where its length is not known, and for several
-    /// ranges). Default: no, the request passes untouched: a client that wants a minute of a film
-    /// should not have to wait for all of it, nor the store take it.
+    /// What is done with a range of something that is not stored: fetch the whole, so that others
+    /// can share the fetch, and serve the range out of it (RFC 9110 §14.2 allows to serve the
+    /// whole, which is done where its length is not known, and for several ranges). Default: no,
+    /// the origin is asked for the range, and the part is kept: a client that wants a minute of a
+    /// film should not have to wait for all of it, nor the store take it.
     ///
     /// Of what is stored but stale the whole is asked for in any case.
     #[must_use]
