@@ -16,8 +16,8 @@ use support::open::{Origin, bytes, call, fixed, get, ms, response, status, store
 use tokio::{task::JoinSet, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, MemoryStore, Purge, PurgeError,
-    ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
+    BuildError, CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, MemoryStore, Purge,
+    PurgeError, ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
 };
 
 const URI: &str = "http://h/a/b?c=1";
@@ -689,6 +689,14 @@ async fn a_storm_of_purges_leaves_hits_right_and_memory_flat() {
     assert!(hits > 10_000, "{hits} of 60,000");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(store.sequence().records(), (0, 0));
+}
+
+#[test]
+fn records_have_to_have_room() {
+    let builder = || MemoryStore::builder(1 << 20);
+    for builder in [builder().max_tag_records(0), builder().max_prefix_records(0)] {
+        assert!(matches!(builder.build(), Err(BuildError::ZeroLimit { .. })));
+    }
 }
 
 #[tokio::test(start_paused = true)]
