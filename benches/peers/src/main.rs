@@ -1,0 +1,98 @@
+//! Measures this crate beside what else a user could take. See the README for the commands.
+
+mod alloc;
+mod args;
+mod candidates;
+mod clock;
+mod measure;
+mod origin;
+mod ratio;
+mod runner;
+mod serve;
+mod table;
+mod zipf;
+
+use std::{
+    env,
+    process::{Command, ExitCode},
+};
+
+use self::{args::Args, table::Table};
+
+#[global_allocator]
+static ALLOCATOR: alloc::Counting = alloc::Counting;
+
+const USAGE: &str = "\
+usage: peers COMMAND [--only a,b] [--json] [...]
+
+  check      what comes back on a hit
+  list       the candidates
+  hit        cost of a hit, one thread     [--workload hot1k|zipf|hot600k] [--rounds N] [--ms N]
+  mt         the same, several threads     [--threads N] and the same
+  miss       cost of a miss, with eviction [--rounds N] [--ops N]
+  post       a request without a key, beside the bare service
+  stampede   many ask for one cold key     [--callers N] [--body N] [--delay-ms N] [--rounds N]
+  ttl        10,000 req/s against a TTL of 50 ms   [--delay-ms N] [--rounds N]
+  mem        what an entry takes           [--n N] [--body N]
+  ratio      hit ratio on traces           [--n N]
+  e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
+  serve      one of those servers          --cand NAME [--port N] [--body N]
+  one        hits of one candidate, for callgrind  --cand NAME [--ops N]";
+
+fn main() -> ExitCode {
+    let words: Vec<String> = env::args().skip(1).collect();
+    let done = match words.split_first() {
+        Some((command, options)) if command == "e2e" => e2e(options),
+        _ => Args::parse(words).and_then(|args| run(&args)),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: &Args) -> Result<(), String> {
+    match table_of(args) {
+        Some(table) => table.print(args.json()),
+        None => match args.command.as_str() {
+            "serve" => serve::serve(args),
+            "one" => measure::one(args),
+            "stampede-one" => measure::stampede_one(args),
+            "ttl-one" => measure::ttl_one(args),
+            "mem-one" => measure::mem_one(args),
+            _ => return Err(USAGE.into()),
+        },
+    }
+    Ok(())
+}
+
+/// Hands over to the script that starts the servers.
+fn e2e(options: &[String]) -> Result<(), String> {
+    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/run.py");
+    let this = env::current_exe().map_err(|error| error.to_string())?;
+    let status = Command::new("python3").arg(script).args(options).env("PEERS", this).status();
+    match status {
+        Ok(status) if status.success() => Ok(()),
+        Ok(status) => Err(format!("{script}: {status}")),
+        Err(error) => Err(format!("python3: {error}")),
+    }
+}
+
+fn table_of(args: &Args) -> Option<Table> {
+    Some(match args.command.as_str() {
+        "check" => measure::check(args),
+        "list" => measure::list(),
+        "hit" => measure::hit(args),
+        "mt" => measure::mt(args),
+        "miss" => measure::miss(args),
+        "post" | "pass" => measure::pass(args),
+        "stampede" => measure::stampede(args),
+        "ttl" => measure::ttl(args),
+        "mem" => measure::mem(args),
+        "ratio" => ratio::ratio(args),
+        _ => return None,
+    })
+}
