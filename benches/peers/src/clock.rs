@@ -15,6 +15,12 @@ pub(crate) fn thread_cpu_ns() -> u64 {
     seconds * 1_000_000_000 + ns
 }
 
+/// CPU time of all threads of this process, in ns.
+pub(crate) fn process_cpu_ns() -> u64 {
+    let (seconds, ns) = read(libc::CLOCK_PROCESS_CPUTIME_ID);
+    seconds * 1_000_000_000 + ns
+}
+
 /// Monotonic ms from the kernel's tick (a few ms of resolution): cheaper than `Instant::now()`.
 #[inline]
 pub(crate) fn coarse_ms() -> u64 {

@@ -4,6 +4,8 @@ mod alloc;
 mod args;
 mod candidates;
 mod clock;
+mod curves;
+mod itself;
 mod measure;
 mod origin;
 mod ratio;
@@ -35,6 +37,8 @@ usage: peers COMMAND [--only a,b] [--json] [...]
   ttl        10,000 req/s against a TTL of 50 ms   [--delay-ms N] [--rounds N]
   mem        what an entry takes           [--n N] [--body N]
   ratio      hit ratio on traces           [--n N]
+  curves     figures against sizes, to benches/curves   [--curve a,b] [--out DIR]
+  plot       draws them again              [--curve a,b] [--out DIR]
   e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
   serve      one of those servers          --cand NAME [--port N] [--body N]
   one        hits of one candidate, for callgrind  --cand NAME [--ops N]";
@@ -58,6 +62,8 @@ fn run(args: &Args) -> Result<(), String> {
     match table_of(args) {
         Some(table) => table.print(args.json()),
         None => match args.command.as_str() {
+            "curves" => return curves::curves(args),
+            "plot" => return curves::plot(args),
             "serve" => serve::serve(args),
             "one" => measure::one(args),
             "stampede-one" => measure::stampede_one(args),

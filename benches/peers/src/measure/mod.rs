@@ -9,6 +9,7 @@ mod pass;
 mod rounds;
 mod stampede;
 mod ttl;
+mod workload;
 
 pub(crate) use self::{
     check::{check, list},

@@ -40,7 +40,8 @@ trait Sim {
 }
 
 /// Makes a cache with room for so many entries; some look at the trace first.
-type Make = Box<dyn Fn(&[u64], usize) -> Box<dyn Sim>>;
+type Make = Box<MakeFn>;
+type MakeFn = dyn Fn(&[u64], usize) -> Box<dyn Sim>;
 
 fn all() -> Vec<(&'static str, Make)> {
     let mut all = references::all();
@@ -75,7 +76,7 @@ pub(crate) fn ratio(args: &Args) -> Table {
 }
 
 /// The ratio in %, and ns per request.
-fn run(name: &str, make: &dyn Fn(&[u64], usize) -> Box<dyn Sim>, trace: &[u64], room: usize) -> (f64, f64) {
+fn run(name: &str, make: &MakeFn, trace: &[u64], room: usize) -> (f64, f64) {
     let mut cache = make(trace, room);
     let (warm_up, measured) = trace.split_at(trace.len() / 5);
     let started = Instant::now();

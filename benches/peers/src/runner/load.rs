@@ -30,33 +30,32 @@ pub(crate) fn request(uri: Uri) -> Request<Body> {
     request
 }
 
+/// What is asked for at each position, with a URI made for the occasion: so many variants of one
+/// key, then of the next. The origin varies by `Accept-Encoding`.
+pub(crate) fn each(variants: u64, absolute: bool) -> Source {
+    Arc::new(move |position| {
+        let mut request = request(uri(position / variants, absolute));
+        if variants > 1 {
+            let value = HeaderValue::try_from(format!("x{}", position % variants)).expect("a value");
+            request.headers_mut().insert(header::ACCEPT_ENCODING, value);
+        }
+        request
+    })
+}
+
 /// A key of its own at each position.
 pub(crate) fn unique(absolute: bool) -> Source {
-    Arc::new(move |position| request(uri(position, absolute)))
+    each(1, absolute)
 }
 
-/// Requests for a fixed set of keys.
-#[derive(Clone)]
-pub(crate) struct Load {
-    uris: Arc<[Uri]>,
-    order: Arc<[u32]>,
+/// The same in this order, again and again.
+pub(crate) fn ordered(source: Source, order: &Arc<[u32]>) -> Source {
+    let order = Arc::clone(order);
+    Arc::new(move |position| source(u64::from(order[position as usize % order.len()])))
 }
 
-impl Load {
-    /// With URIs of its own, as on a connection of its own.
-    pub(crate) fn new(keys: usize, order: &Arc<[u32]>, absolute: bool) -> Self {
-        Self { uris: (0..keys as u64).map(|n| uri(n, absolute)).collect(), order: Arc::clone(order) }
-    }
-
-    /// Each key once.
-    pub(crate) fn each(&self) -> Source {
-        let uris = Arc::clone(&self.uris);
-        Arc::new(move |position| request(uris[position as usize].clone()))
-    }
-
-    /// In the given order, again and again.
-    pub(crate) fn ordered(&self) -> Source {
-        let Self { uris, order } = self.clone();
-        Arc::new(move |position| request(uris[order[position as usize % order.len()] as usize].clone()))
-    }
+/// For one of few keys at each position, with URIs that are kept, as by a client.
+pub(crate) fn kept(keys: usize, absolute: bool) -> Source {
+    let uris: Vec<Uri> = (0..keys as u64).map(|n| uri(n, absolute)).collect();
+    Arc::new(move |position| request(uris[position as usize].clone()))
 }

@@ -14,7 +14,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::Service;
 
 use self::live::Svc;
-pub(crate) use self::load::{Load, Source, request, unique, uri};
+pub(crate) use self::load::{Source, each, kept, ordered, request, unique, uri};
 use crate::{
     candidates::{self, Config, Meta, Visitor},
     origin::OriginHandle,

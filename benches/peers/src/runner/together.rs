@@ -101,8 +101,9 @@ where
 }
 
 /// Only batches count during which the threads really ran at the same time. None if those are
-/// less than a fifth.
+/// less than a fifth. More threads than there are cores cannot, and all batches count.
 fn overlapping(threads: &[Vec<Batch>]) -> Option<f64> {
+    let crowded = threads.len() > std::thread::available_parallelism().map_or(1, usize::from);
     let total = threads[0].len();
     let (mut cpu, mut count, mut kept) = (0, 0, 0);
     for at in 0..total {
@@ -110,7 +111,7 @@ fn overlapping(threads: &[Vec<Batch>]) -> Option<f64> {
         let start = batch.iter().map(|each| each.start).max()?;
         let end = batch.iter().map(|each| each.end).min()?;
         let longest = batch.iter().map(|each| each.end - each.start).max()?;
-        if end.saturating_sub(start) * 10 >= longest * 8 {
+        if crowded || end.saturating_sub(start) * 10 >= longest * 8 {
             kept += 1;
             cpu += batch.iter().map(|each| each.cpu).sum::<u64>();
             count += batch.iter().map(|each| each.count).sum::<usize>();
