@@ -1,8 +1,7 @@
 #!/bin/sh
 # Instructions per hit, by callgrind: (instructions of 2,500 hits - instructions of 500 hits) / 2,000.
-# usage: sh benches/peers/instr.sh [candidate ...]; needs valgrind and a release build
-cd "$(dirname "$0")" || exit 1
-peers=target/release/peers
+# Started by `peers instr [candidate ...]`, which says in PEERS where it is itself. Needs valgrind.
+peers=${PEERS:?}
 scratch=$(mktemp -d)
 count() {
   valgrind --tool=callgrind --callgrind-out-file="$scratch/out" "$peers" one --cand "$1" --ops "$2" 2>&1 |

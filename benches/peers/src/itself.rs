@@ -14,7 +14,8 @@ pub(crate) fn output(words: &[String]) -> Result<String, String> {
     let this = env::current_exe().map_err(|error| failed(error.to_string()))?;
     let output = Command::new(this).args(words).stderr(Stdio::inherit()).output();
     let output = output.map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
+    // `bounds` fails once it has printed which are missed.
+    if output.stdout.is_empty() {
         return Err(failed(output.status.to_string()));
     }
     String::from_utf8(output.stdout).map_err(|error| failed(error.to_string()))

@@ -2,13 +2,16 @@
 
 mod alloc;
 mod args;
+mod bounds;
 mod candidates;
 mod clock;
 mod curves;
 mod itself;
+mod machine;
 mod measure;
 mod origin;
 mod ratio;
+mod report;
 mod runner;
 mod serve;
 mod table;
@@ -37,16 +40,21 @@ usage: peers COMMAND [--only a,b] [--json] [...]
   ttl        10,000 req/s against a TTL of 50 ms   [--delay-ms N] [--rounds N]
   mem        what an entry takes           [--n N] [--body N]
   ratio      hit ratio on traces           [--n N]
+  bounds     what the crate holds itself to; fails if something is missed
+  report     renews the figures in BENCHMARKS.md   [--match TEXT] [--file PATH]
+  machine    where the figures come from
   curves     figures against sizes, to benches/curves   [--curve a,b] [--out DIR]
   plot       draws them again              [--curve a,b] [--out DIR]
   e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
   serve      one of those servers          --cand NAME [--port N] [--body N]
+  instr      instructions per hit, by callgrind    [candidate ...]
   one        hits of one candidate, for callgrind  --cand NAME [--ops N]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();
     let done = match words.split_first() {
-        Some((command, options)) if command == "e2e" => e2e(options),
+        Some((command, options)) if command == "e2e" => script("python3", "e2e/run.py", options),
+        Some((command, options)) if command == "instr" => script("sh", "instr.sh", options),
         _ => Args::parse(words).and_then(|args| run(&args)),
     };
     match done {
@@ -62,6 +70,9 @@ fn run(args: &Args) -> Result<(), String> {
     match table_of(args) {
         Some(table) => table.print(args.json()),
         None => match args.command.as_str() {
+            "bounds" => return bounds::bounds(args),
+            "report" => return report::report(args),
+            "machine" => machine::machine(),
             "curves" => return curves::curves(args),
             "plot" => return curves::plot(args),
             "serve" => serve::serve(args),
@@ -75,15 +86,15 @@ fn run(args: &Args) -> Result<(), String> {
     Ok(())
 }
 
-/// Hands over to the script that starts the servers.
-fn e2e(options: &[String]) -> Result<(), String> {
-    let script = concat!(env!("CARGO_MANIFEST_DIR"), "/e2e/run.py");
+/// Hands over to a script that starts this program again.
+fn script(interpreter: &str, name: &str, options: &[String]) -> Result<(), String> {
+    let path = format!("{}/{name}", env!("CARGO_MANIFEST_DIR"));
     let this = env::current_exe().map_err(|error| error.to_string())?;
-    let status = Command::new("python3").arg(script).args(options).env("PEERS", this).status();
+    let status = Command::new(interpreter).arg(&path).args(options).env("PEERS", this).status();
     match status {
         Ok(status) if status.success() => Ok(()),
-        Ok(status) => Err(format!("{script}: {status}")),
-        Err(error) => Err(format!("python3: {error}")),
+        Ok(status) => Err(format!("{path}: {status}")),
+        Err(error) => Err(format!("{interpreter}: {error}")),
     }
 }
 
