@@ -31,8 +31,9 @@ const PACKAGES: [&str; 24] = [
     "mimalloc",
 ];
 
+/// The latest, where others still take an older one.
 fn version(package: &str) -> Option<String> {
-    let (_, rest) = LOCK.split_once(&format!("name = \"{package}\"\nversion = \""))?;
+    let (_, rest) = LOCK.rsplit_once(&format!("name = \"{package}\"\nversion = \""))?;
     Some(format!("{package} {}", rest.split('"').next()?))
 }
 
@@ -55,19 +56,23 @@ pub(crate) fn machine() {
     let system = [
         Some(format!("{cores} x {}", after(&cpus, "model name").unwrap_or("?"))),
         after(&memory, "MemTotal").map(|total| format!("{total} of memory")),
-        says("uname", &["-sr"]),
-        says("ldd", &["--version"]),
+        says("uname", &["-sr"]).map(|kernel| kernel.split('-').next().unwrap_or_default().to_owned()),
+        says("getconf", &["GNU_LIBC_VERSION"]),
         says("rustc", &["--version"]),
         says("date", &["-u", "+%Y-%m-%d"]),
         says("git", &["rev-parse", "--short", "HEAD"]).map(|revision| format!("revision {revision}")),
     ];
     println!("* Machine: {}", join(system.into_iter()));
     println!("* Crates: {}", join(PACKAGES.into_iter().map(version)));
+    // What follows the version in the words of some of them is of no use.
+    let first = |program, arguments: &[&str], words| {
+        says(program, arguments).map(|line| line.split_whitespace().take(words).collect::<Vec<_>>().join(" "))
+    };
     let programs = [
-        says("nginx", &["-v"]),
-        says("varnishd", &["-V"]),
-        says("wrk", &["-v"]),
-        says("valgrind", &["--version"]),
+        first("nginx", &["-v"], 3),
+        first("varnishd", &["-V"], 2),
+        first("wrk", &["-v"], 2),
+        first("valgrind", &["--version"], 1),
     ];
     println!("* Programs: {}", join(programs.into_iter()));
 }
