@@ -109,6 +109,6 @@ pub(crate) fn bounds(args: &Args) -> Result<(), String> {
             }
         }
     }
-    table.print(args.json());
+    table.print(args);
     if missed.is_empty() { Ok(()) } else { Err(format!("missed: {}", missed.join("; "))) }
 }

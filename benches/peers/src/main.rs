@@ -28,7 +28,7 @@ use self::{args::Args, table::Table};
 static ALLOCATOR: alloc::Counting = alloc::Counting;
 
 const USAGE: &str = "\
-usage: peers COMMAND [--only a,b] [--json] [...]
+usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
 
   check      what comes back on a hit
   list       the candidates
@@ -38,10 +38,10 @@ usage: peers COMMAND [--only a,b] [--json] [...]
   post       a request without a key, beside the bare service
   stampede   many ask for one cold key     [--callers N] [--body N] [--delay-ms N] [--rounds N]
   ttl        10,000 req/s against a TTL of 50 ms   [--delay-ms N] [--rounds N]
-  mem        what an entry takes           [--n N] [--body N]
+  mem        what an entry takes           [--n N] [--body N] [--fields N]
   ratio      hit ratio on traces           [--n N]
   bounds     what the crate holds itself to; fails if something is missed
-  report     renews the figures in BENCHMARKS.md   [--match TEXT] [--file PATH]
+  report     renews the tables in BENCHMARKS.md and README.md   [--match TEXT]
   machine    where the figures come from
   curves     figures against sizes, to benches/curves   [--curve a,b] [--out DIR]
   plot       draws them again              [--curve a,b] [--out DIR]
@@ -68,7 +68,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), String> {
     match table_of(args) {
-        Some(table) => table.print(args.json()),
+        Some(table) => table.print(args),
         None => match args.command.as_str() {
             "bounds" => return bounds::bounds(args),
             "report" => return report::report(args),

@@ -151,6 +151,11 @@ impl OriginHandle {
         Self(Arc::new(Shared { template, answer, calls: AtomicU64::new(0) }))
     }
 
+    /// One that answers the same at once, with a counter of its own.
+    pub(crate) fn another(&self) -> Self {
+        Self::new(self.0.answer.after(Duration::ZERO))
+    }
+
     pub(crate) fn calls(&self) -> u64 {
         self.0.calls.load(Ordering::Relaxed)
     }

@@ -1,16 +1,17 @@
-//! Renews the figures in a document.
+//! Renews the figures in the documents.
 //!
 //! A line `<!-- run: hit --rounds 41 -->` says which command the text up to the next
 //! `<!-- end -->` comes from.
 
-use std::fs;
+use std::{fs, io};
 
 use crate::{
     args::Args,
     itself::{output, words},
 };
 
-const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../BENCHMARKS.md");
+const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+const FILES: [&str; 2] = ["BENCHMARKS.md", "README.md"];
 const END: &str = "<!-- end -->";
 
 fn command(line: &str) -> Option<&str> {
@@ -19,17 +20,22 @@ fn command(line: &str) -> Option<&str> {
 
 /// With `--match TEXT`, only commands that contain it.
 pub(crate) fn report(args: &Args) -> Result<(), String> {
-    let file = args.text("file").unwrap_or(FILE);
-    let text = fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
     let wanted = args.text("match").unwrap_or_default();
-    let mut renewed = text.clone();
-    for command in text.lines().filter_map(command).filter(|command| command.contains(wanted)) {
+    FILES.iter().try_for_each(|file| {
+        renew(&format!("{ROOT}/{file}"), wanted).map_err(|error| format!("{file}: {error}"))
+    })
+}
+
+fn renew(file: &str, wanted: &str) -> io::Result<()> {
+    let mut text = fs::read_to_string(file)?;
+    let commands: Vec<String> = text.lines().filter_map(command).map(str::to_owned).collect();
+    for command in commands.iter().filter(|command| command.contains(wanted)) {
         match output(&words(command)) {
-            Ok(figures) => renewed = replace(&renewed, command, figures.trim()),
+            Ok(figures) => text = replace(&text, command, figures.trim()),
             Err(error) => eprintln!("kept as it was: {error}"),
         }
         // Some of them take minutes: what is there is not to be lost.
-        fs::write(file, &renewed).map_err(|error| format!("{file}: {error}"))?;
+        fs::write(file, &text)?;
     }
     Ok(())
 }

@@ -21,7 +21,6 @@ const PATH: &str = "/api/v1/items/{id}";
 
 struct Pick<'a> {
     name: &'a str,
-    body: usize,
     origin: OriginHandle,
     picked: Option<Router>,
 }
@@ -39,7 +38,7 @@ impl Visitor for Pick<'_> {
         if meta.name != self.name {
             return;
         }
-        let service = make(&Config::new(1000, self.body), &self.origin)
+        let service = make(&Config::new(1000), &self.origin)
             .map_request(move |request| if meta.absolute_uri { with_absolute_uri(request) } else { request })
             // What axum does with the answer of any layer: it boxes, unless it is a `Body`.
             .map_response(|response: Response<B>| response.map(Body::new))
@@ -74,7 +73,7 @@ pub(crate) fn serve(args: &Args) {
         "raw" => raw(&origin),
         "raw-dyn" => raw_dyn(origin),
         _ => {
-            let mut pick = Pick { name, body, origin, picked: None };
+            let mut pick = Pick { name, origin, picked: None };
             candidates::visit_all(&mut pick);
             pick.picked.unwrap_or_else(|| panic!("no candidate {name}, see `list`"))
         }

@@ -2,6 +2,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::args::Args;
+
 /// A column: what it is called in Markdown and in JSON, and how many digits follow the point.
 #[derive(Clone, Copy)]
 pub(crate) struct Column {
@@ -77,11 +79,12 @@ impl Table {
         self.rows.push((name.into(), cells));
     }
 
-    pub(crate) fn print(&self, json: bool) {
-        if json {
+    /// As a JSON object, or in Markdown with all columns or those that are asked for by key.
+    pub(crate) fn print(&self, args: &Args) {
+        if args.json() {
             println!("{}", self.json());
         } else {
-            println!("{}", self.markdown());
+            println!("{}", self.markdown(args.text("columns")));
         }
     }
 
@@ -94,14 +97,16 @@ impl Table {
         Value::Object(rows.collect())
     }
 
-    fn markdown(&self) -> String {
-        let titles: Vec<&str> = self.columns.iter().map(|column| column.title).collect();
+    fn markdown(&self, only: Option<&str>) -> String {
+        let keep = |column: &Column| only.is_none_or(|only| only.split(',').any(|key| key == column.key));
+        let titles: Vec<&str> =
+            self.columns.iter().filter(|each| keep(each)).map(|each| each.title).collect();
         let mut lines = vec![format!("{}\n", self.title)];
         lines.push(format!("| {} | {} |", self.first, titles.join(" | ")));
         lines.push(format!("|---|{}", "--:|".repeat(titles.len())));
         for (name, cells) in &self.rows {
-            let cells: Vec<_> =
-                self.columns.iter().zip(cells).map(|(column, cell)| cell.markdown(column.digits)).collect();
+            let cells = self.columns.iter().zip(cells).filter(|(column, _)| keep(column));
+            let cells: Vec<_> = cells.map(|(column, cell)| cell.markdown(column.digits)).collect();
             lines.push(format!("| {name} | {} |", cells.join(" | ")));
         }
         lines.join("\n")

@@ -3,7 +3,7 @@
 
 mod by_hand;
 mod floor;
-mod ours;
+pub(crate) mod ours;
 #[cfg(feature = "rivals")]
 mod rivals;
 mod sketch;
@@ -26,15 +26,13 @@ use crate::origin::OriginHandle;
 pub(crate) struct Config {
     /// How many entries it should hold.
     pub(crate) capacity: usize,
-    /// How large a body is, for caches whose room is counted in bytes.
-    pub(crate) body: usize,
     /// None: as long as the origin says (a day), or an hour where a cache has to be told.
     pub(crate) ttl: Option<Duration>,
 }
 
 impl Config {
-    pub(crate) const fn new(capacity: usize, body: usize) -> Self {
-        Self { capacity, body, ttl: None }
+    pub(crate) const fn new(capacity: usize) -> Self {
+        Self { capacity, ttl: None }
     }
 
     fn explicit_ttl(&self) -> Duration {

@@ -1,19 +1,35 @@
 //! The crate itself, put together as its documentation says and with its defaults.
 
+use axum::body::Body;
 use bytes::Bytes;
-use http_body_util::Full;
-use tower::Layer;
+use http::Request;
+use http_body_util::{BodyExt, Full};
+use tower::{Layer, ServiceExt};
 use tower_readthrough::{MemoryStore, ReadThrough, Rules, StoreLayer};
 
 use super::{Config, Kind, Meta, Visitor, meta};
-use crate::origin::OriginHandle;
+use crate::{
+    origin::OriginHandle,
+    runner::{current_thread, request, uri},
+};
 
-/// The store is bounded in bytes. What an entry is charged besides its body, for eight fields and
-/// a short key; `miss` and `mem` say how many entries it then holds.
-const CHARGED_BESIDES_BODY: usize = 1280;
+/// What the store charges for the answer to this request. It is bounded in bytes; others are given
+/// a number of entries.
+pub(crate) fn bytes_per_entry(origin: &OriginHandle, request: Request<Body>) -> u64 {
+    let body = origin.template().body.len() as u64;
+    let store = MemoryStore::with_capacity_bytes(64 * (body + (64 << 10)));
+    let service = StoreLayer::new(store.clone()).layer(origin.another().service::<Full<Bytes>>());
+    current_thread().block_on(async {
+        let Ok(response) = service.oneshot(request).await;
+        assert!(response.into_body().collect().await.is_ok());
+    });
+    assert_eq!(store.stats().entries, 1);
+    store.stats().bytes
+}
 
-fn store(config: &Config) -> MemoryStore {
-    MemoryStore::with_capacity_bytes((config.capacity * (config.body + CHARGED_BESIDES_BODY)) as u64)
+fn store(config: &Config, origin: &OriginHandle) -> MemoryStore {
+    let bytes = bytes_per_entry(origin, request(uri(0, false)));
+    MemoryStore::with_capacity_bytes(config.capacity as u64 * bytes)
 }
 
 /// The default is that the origin decides.
@@ -23,17 +39,18 @@ fn rules(config: &Config) -> Rules {
 
 pub(super) fn visit<V: Visitor>(visitor: &mut V) {
     visitor.visit(meta("tower-readthrough", Kind::Layer), |config: &Config, origin: &OriginHandle| {
-        let stack = ReadThrough::new(store(config)).rules(rules(config)).build().expect("sound settings");
+        let stack =
+            ReadThrough::new(store(config, origin)).rules(rules(config)).build().expect("sound settings");
         stack.layer(origin.service::<Full<Bytes>>())
     });
     visitor.visit(meta("tower-readthrough-store", Kind::Layer), |config: &Config, origin: &OriginHandle| {
-        StoreLayer::new(store(config)).rules(rules(config)).layer(origin.service::<Full<Bytes>>())
+        StoreLayer::new(store(config, origin)).rules(rules(config)).layer(origin.service::<Full<Bytes>>())
     });
     let swr = Meta { only_ttl: true, ..meta("tower-readthrough-swr", Kind::Layer) };
     visitor.visit(swr, |config: &Config, origin: &OriginHandle| {
         // What is stale is served while one refresh is under way.
         let rules = rules(config).stale_while_revalidate_for(config.explicit_ttl());
-        let stack = ReadThrough::new(store(config)).rules(rules).build().expect("sound settings");
+        let stack = ReadThrough::new(store(config, origin)).rules(rules).build().expect("sound settings");
         stack.layer(origin.service::<Full<Bytes>>())
     });
 }

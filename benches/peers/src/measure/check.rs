@@ -28,7 +28,7 @@ pub(crate) fn check(args: &Args) -> Table {
 fn second_answer(candidate: &dyn Candidate) -> Vec<Cell> {
     let runtime = current_thread();
     let origin = OriginHandle::new(Answer::new(1024, Mode::Fresh));
-    let live = candidate.make(&Config::new(1000, 1024), &origin);
+    let live = candidate.make(&Config::new(1000), &origin);
     let request = || request(uri(0, candidate.meta().absolute_uri));
     runtime.block_on(live.get(request()));
     let (head, body) = match runtime.block_on(live.head(request())) {

@@ -23,10 +23,10 @@ const COLUMNS: [Column; 4] = [
 ];
 
 pub(crate) fn mem(args: &Args) -> Table {
-    let (n, body, rounds) =
-        (args.number("n", 1_000_000), args.number("body", BODY), args.number("rounds", 1));
-    let title = format!("Memory: {n} entries of {body} bytes and 8 fields");
-    let options = vec![("n", n), ("body", body)];
+    let (n, rounds) = (args.number("n", 1_000_000), args.number("rounds", 1));
+    let (body, fields) = (args.number("body", BODY), args.number("fields", 8));
+    let title = format!("Memory: {n} entries of {body} bytes and {fields} fields");
+    let options = vec![("n", n), ("body", body), ("fields", fields)];
     let children = Children { sub: "mem-one", options, rounds, columns: &COLUMNS };
     children.table(title, args, |meta| !meta.only_ttl)
 }
@@ -37,8 +37,8 @@ pub(crate) fn mem_one(args: &Args) {
     let candidate = one(args.text("cand").expect("--cand"));
     let absolute = candidate.meta().absolute_uri;
     let runtime = current_thread();
-    let origin = OriginHandle::new(Answer::new(body, Mode::Fresh));
-    let mut live = candidate.make(&Config::new(n + n / 10, body), &origin);
+    let origin = OriginHandle::new(Answer::new(body, Mode::Fresh).fields(args.number("fields", 8)));
+    let mut live = candidate.make(&Config::new(n + n / 10), &origin);
     let source = unique(absolute);
     live.ask(&runtime, &source, n as u64, 300);
     let rss = status_mib("VmRSS");

@@ -24,7 +24,7 @@ pub(crate) fn miss(args: &Args) -> Table {
     let warm_up = 2 * capacity;
     let mut contenders = Vec::new();
     for candidate in chosen(args.only(), |meta| !meta.only_ttl && meta.name != "noop") {
-        let mut contender = Contender::new(&*candidate, &Config::new(capacity, body), answer);
+        let mut contender = Contender::new(&*candidate, &Config::new(capacity), answer);
         let source = each(variants as u64, contender.meta.absolute_uri);
         contender.live.ask(&alone, &source, 0, warm_up);
         contenders.push((contender, source));

@@ -36,9 +36,7 @@ pub(crate) fn pass(args: &Args) -> Table {
     };
     let mut contenders: Vec<_> = chosen(args.only(), keep)
         .iter()
-        .map(|candidate| {
-            Contender::new(&**candidate, &Config::new(1000, BODY), Answer::new(BODY, Mode::Shared))
-        })
+        .map(|candidate| Contender::new(&**candidate, &Config::new(1000), Answer::new(BODY, Mode::Shared)))
         .collect();
     for _ in 0..=rounds {
         for contender in &mut contenders {

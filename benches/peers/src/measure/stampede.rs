@@ -56,7 +56,7 @@ pub(crate) fn stampede_one(args: &Args) {
     let runtime = threads(workers);
     let delay = Duration::from_millis(delay_ms as u64);
     let origin = OriginHandle::new(Answer::new(body, Mode::Fresh).after(delay));
-    let live = candidate.make(&Config::new(1000, body), &origin);
+    let live = candidate.make(&Config::new(1000), &origin);
     let uri = uri(0, candidate.meta().absolute_uri);
     let requests: Vec<_> = (0..callers).map(|_| request(uri.clone())).collect();
     let rss = status_mib("VmRSS");

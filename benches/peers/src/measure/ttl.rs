@@ -39,7 +39,7 @@ pub(crate) fn ttl_one(args: &Args) {
     let candidate = one(args.text("cand").expect("--cand"));
     let runtime = threads(2);
     let origin = OriginHandle::new(Answer::new(1024, Mode::Fresh).after(delay));
-    let config = Config { ttl: Some(TTL), ..Config::new(10_000, 1024) };
+    let config = Config { ttl: Some(TTL), ..Config::new(10_000) };
     let live = candidate.make(&config, &origin);
     let absolute = candidate.meta().absolute_uri;
     let (wall, tasks) = runtime.block_on(open_loop(&*live, absolute));

@@ -79,7 +79,7 @@ impl Workload {
         runtime: &tokio::runtime::Runtime,
     ) -> Contender {
         let entries = self.keys * self.variants;
-        let config = Config::new((entries * 2).max(1000), self.answer.body);
+        let config = Config::new((entries * 2).max(1000));
         let mut contender = Contender::new(candidate, &config, self.answer);
         contender.live.ask(runtime, &self.each(contender.meta.absolute_uri), 0, entries);
         contender

@@ -11,6 +11,7 @@ use tower_readthrough::{MemoryStore, ReadThrough, StoreLayer};
 
 use super::{Make, Sim};
 use crate::{
+    candidates::ours::bytes_per_entry,
     origin::{Answer, Mode, Origin, OriginHandle},
     runner::current_thread,
 };
@@ -21,15 +22,6 @@ fn get(key: u64) -> Request<Body> {
     // All keys are equally long, so that all entries are equally large.
     let uri = format!("http://bench.local/{key:013}");
     Request::get(uri).body(Body::empty()).expect("a request")
-}
-
-/// What one entry is charged.
-fn bytes_per_entry() -> u64 {
-    let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let mut service = Asked::new(StoreLayer::new(store.clone()), &store);
-    service.access(0);
-    assert_eq!(store.stats().entries, 1);
-    store.stats().bytes
 }
 
 struct Asked<S> {
@@ -69,7 +61,8 @@ where
 }
 
 fn store(room: usize) -> MemoryStore {
-    MemoryStore::with_capacity_bytes(room as u64 * bytes_per_entry())
+    let origin = OriginHandle::new(Answer::new(BODY, Mode::Shared));
+    MemoryStore::with_capacity_bytes(room as u64 * bytes_per_entry(&origin, get(0)))
 }
 
 pub(super) fn all() -> Vec<(&'static str, Make)> {
