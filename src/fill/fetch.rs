@@ -1,6 +1,12 @@
 //! One fetch: from the second look into the store to the head of the answer.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, request, response};
@@ -11,6 +17,7 @@ use tower_service::Service;
 
 use super::{
     Policy,
+    candidates::Candidates,
     layer::Targets,
     recorder::{Pending, Recorder},
 };
@@ -18,14 +25,15 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
-        conditions::{confirms, has_validator, is_conditional, make_conditional},
+        conditions::is_conditional,
         fields::{content_length, remove_all},
+        range::{Extent, asks_for_one_part},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
     status::CacheStatus,
-    store::{Marker, Origin, Store, StoredResponse, select},
+    store::{Marker, Origin, Part, Resource, Store, StoredResponse},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -34,6 +42,8 @@ pub(super) struct Fetch<St, P> {
     pub(super) rules: Rules,
     pub(super) targets: Targets,
     pub(super) asked: Asked,
+    /// Whether a 304 from here says which of several stored responses it means.
+    pub(super) names_tags: Arc<AtomicBool>,
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -48,14 +58,19 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         B: HttpBody<Data = Bytes>,
         B::Error: Into<BoxError>,
     {
-        if let Some(stored) = self.stored_meanwhile(&head) {
-            return Ok(self.answer_from(&stored, &head));
+        let resource = self.store.get(&self.asked.key);
+        let selected = resource.as_deref().and_then(|resource| self.selected(resource, &head));
+        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, &head)) {
+            return Ok(self.answer_from(stored, &head));
+        }
+        if let Some(part) =
+            resource.as_deref().and_then(|resource| self.part_stored_meanwhile(resource, &head))
+        {
+            return Ok(self.answer_from_part(part, &head));
         }
         let client = head.clone();
-        let stale = self.revalidates(&client);
-        if let Some(stale) = &stale {
-            make_conditional(&mut head.headers, stale.headers());
-        }
+        let candidates = self.candidates(resource.as_deref(), selected, &client);
+        candidates.ask(&mut head.headers);
         let place = self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&client));
         let begun = self.store.sequence().begin();
         let sent_at = Instant::now();
@@ -64,48 +79,68 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
         let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
         let origin = Origin::new(response.headers(), sent_at.elapsed(), begun, place);
-        Ok(match stale {
-            Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
-                match confirms(response.headers(), stale.headers()) {
-                    Some(false) => self.misfit(&client, origin),
-                    _ => self.revalidated(&client, &stale, response, origin),
-                }
-            }
-            _ => self.fetched(&client, response, origin),
+        if response.status() != StatusCode::NOT_MODIFIED || candidates.is_empty() {
+            return Ok(self.fetched(&client, response, origin));
+        }
+        if candidates.are_too_many_for(response.headers()) {
+            self.names_tags.store(false, Ordering::Relaxed);
+        }
+        Ok(match candidates.confirmed_by(response.headers()) {
+            Some(stored) => self.revalidated(&client, stored, &candidates, response, origin),
+            None => self.misfit(&client, origin),
         })
     }
 
-    /// What another fetch put into the store since the request arrived.
-    fn stored_meanwhile(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
-        let stored = select(&self.store, &self.asked.key, &head.headers)?;
-        let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
-        (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)).then_some(stored)
+    fn selected<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
+        resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence())
+    }
+
+    /// Whether another fetch put it into the store since the request arrived.
+    fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
+        self.is_recent(stored) && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)
+    }
+
+    fn is_recent(&self, stored: &StoredResponse) -> bool {
+        !self.asked.is_forced || stored.begun() > self.asked.arrival
+    }
+
+    fn candidates(
+        &self,
+        resource: Option<&Resource>,
+        selected: Option<&Arc<StoredResponse>>,
+        head: &request::Parts,
+    ) -> Candidates {
+        if is_conditional(&head.headers) || head.method != Method::GET {
+            return Candidates::default();
+        }
+        let own = match &self.asked.stored {
+            Some(known) => known.clone(),
+            None => selected.cloned(),
+        };
+        let others = resource.filter(|_| self.names_tags.load(Ordering::Relaxed));
+        Candidates::new(own, others, &head.headers, self.store.sequence())
+    }
+
+    fn part_stored_meanwhile<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Part> {
+        if !asks_for_one_part(&head.method, &head.headers) {
+            return None;
+        }
+        let (credentials, sequence) = (Credentials::of(&head.headers), self.store.sequence());
+        let part = resource.select_part(&head.headers, credentials, sequence, Instant::now())?;
+        self.is_recent(part.response()).then_some(part)
     }
 
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
-        response.extensions_mut().insert(Verdict::Shareable {
-            selection: stored.selection().cloned(),
-            audience: stored.terms().audience,
-            fresh_until: stored.fresh_until(),
-            begun: stored.begun(),
-            withheld: Vec::new(),
-        });
+        response.extensions_mut().insert(Verdict::of(stored));
         response
     }
 
-    /// The stored response that the origin is asked to confirm, if any. A 304 says that there would
-    /// be a 200 (RFC 9110 §15.4.5): it confirms no stored error or redirection.
-    fn revalidates(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
-        if is_conditional(&head.headers) || head.method != Method::GET {
-            return None;
-        }
-        let stored = match &self.asked.stored {
-            Some(known) => known.clone(),
-            None => select(&self.store, &self.asked.key, &head.headers),
-        };
-        stored.filter(|stored| stored.status().is_success() && has_validator(stored.headers()))
+    fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
+        let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
+        response.extensions_mut().insert(Verdict::of(part.response()));
+        response
     }
 
     fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
@@ -117,6 +152,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if client.method == Method::HEAD {
             self.learn_from_head(client, &head, origin);
         }
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = self.decide(client, &head);
         if decision.is_storable && self.is_too_large(&head.headers, &body) {
             self.store.refused();
@@ -132,6 +168,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 remove_all(&mut headers, |name| decision.withheld.contains(name));
                 let pending = Pending {
                     status: head.status,
+                    extent,
                     headers,
                     withheld: decision.withheld.clone(),
                     selection: selection.clone(),
@@ -149,8 +186,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     pub(super) fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
+        // A part may be stored where the whole might be (RFC 9111 §3.3).
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let status = extent.map_or(head.status, |_| StatusCode::OK);
         let mut decision =
-            decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
+            decide(client, status, &head.headers, &rules, &self.targets.names, SystemTime::now());
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });

@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    answer::{from_below, from_store},
+    answer::{from_below, from_part, from_store},
     refresh::{Refresher, Refreshing},
     request::{Found, Reader},
 };
@@ -24,10 +24,10 @@ use crate::{
     exchange::{Asked, Refused},
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::{cache_control::RequestDirectives, conditions::take_conditions},
+    http::{cache_control::RequestDirectives, conditions::take_conditions, range::asks_for_one_part},
     key::{self, CacheKey, DefaultKey, KeyExtractor},
     status::{CacheStatus, Stale},
-    store::{Invalidation, Store, StoredResponse},
+    store::{Invalidation, Store},
 };
 
 /// Answers from a store; see the [module](crate::lookup).
@@ -47,6 +47,17 @@ pub(super) struct Settings {
     pub(super) shows_status: bool,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
+}
+
+/// What of an answer the layers below are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All of it, for everybody.
+    Whole,
+    /// What anybody gets who asks for the same part.
+    Part,
+    /// What this client says, for it alone.
+    Client,
 }
 
 /// Refreshes under way at a time.
@@ -224,12 +235,13 @@ where
             false => RequestDirectives::default(),
         };
         let asked = match self.reader.find(key, &head, &wishes, now) {
-            Found::Usable(stored, status) => return self.serve(&stored, &head, status, now),
+            Found::Usable(stored, status) => return self.serve(from_store(&stored, &head, status, now)),
+            Found::Part(part) => return self.serve(from_part(&part, &head, CacheStatus::hit(), now)),
             Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, &stored, now) {
                 Refreshing::Impossible => asked,
                 refreshing => {
-                    let served =
-                        self.serve(&stored, &head, CacheStatus::stale(Stale::WhileRevalidating), now);
+                    let status = CacheStatus::stale(Stale::WhileRevalidating);
+                    let served = self.serve(from_store(&stored, &head, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
                     }
@@ -241,24 +253,26 @@ where
         if wishes.only_if_cached {
             return ResponseFuture::ready(Refused::NotStored.to_response(Duration::ZERO));
         }
-        let wants_whole = !head.headers.contains_key(header::RANGE)
-            || self.settings.fetches_whole
-            || matches!(asked.stored, Some(Some(_)));
-        let is_for_all = wants_whole && !wishes.no_store;
-        self.forward(head, body, is_for_all.then_some(asked))
+        let scope = self.scope(&head, &asked);
+        let is_for_all = scope != Scope::Client && !wishes.no_store;
+        self.forward(head, body, is_for_all.then_some(asked), scope)
     }
 
-    fn serve<ReqB, B>(
-        &self,
-        stored: &StoredResponse,
-        head: &Parts,
-        status: CacheStatus,
-        now: Instant,
-    ) -> ResponseFuture<S, Request<ReqB>, B>
+    fn scope(&self, head: &Parts, asked: &Asked) -> Scope {
+        let asks_for_part = head.headers.contains_key(header::RANGE)
+            && !self.settings.fetches_whole
+            && !matches!(asked.stored, Some(Some(_)));
+        match asks_for_part {
+            false => Scope::Whole,
+            true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
+            true => Scope::Client,
+        }
+    }
+
+    fn serve<ReqB, B>(&self, mut response: Response<Body<B>>) -> ResponseFuture<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
     {
-        let mut response = from_store(stored, head, status, now);
         if !self.settings.shows_status {
             CacheStatus::hide(&mut response);
         }
@@ -272,6 +286,7 @@ where
         mut head: Parts,
         body: ReqB,
         asked: Option<Asked>,
+        scope: Scope,
     ) -> ResponseFuture<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
@@ -284,7 +299,7 @@ where
         head.extensions.remove::<CacheKey>();
         head.extensions.remove::<Asked>();
         let conditions = match &asked {
-            Some(asked) if !asked.is_marked => take_conditions(&mut head.headers),
+            Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
             _ => HeaderMap::new(),
         };
         asked.map(|asked| head.extensions.insert(asked));

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::{Method, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
@@ -8,7 +8,7 @@ use crate::{
     http::{cache_control::RequestDirectives, freshness::after, storing::Credentials, vary::Selection},
     key::{CacheKey, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
-    store::{Resource, Store, StoredResponse},
+    store::{Part, Resource, Store, StoredResponse},
 };
 
 /// Finds what a request may be answered with.
@@ -26,6 +26,8 @@ impl<St: Clone, K> Clone for Reader<St, K> {
 pub(super) enum Found {
     /// To be served, and how it came about.
     Usable(Arc<StoredResponse>, CacheStatus),
+    /// A part that has what is asked for.
+    Part(Part),
     /// Stale, but usable while a fresh one is fetched.
     Refreshable(Arc<StoredResponse>, Asked),
     Nothing(Asked),
@@ -49,9 +51,14 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         if let Some((stored, status)) = stored.and_then(|stored| usable(stored, wishes, now)) {
             return Found::Usable(Arc::clone(stored), status);
         }
+        let part = resource.as_ref().and_then(|resource| self.find_part(resource, head, now));
+        if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
+            return Found::Part(part.clone());
+        }
         let is_marked = resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, now));
         let has_variants = resource.as_ref().is_some_and(|resource| !resource.variants().is_empty());
-        let is_refused = wishes.no_cache || stored.is_some_and(|stored| stored.is_fresh(now));
+        let is_refused =
+            wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
         let why = match stored {
             _ if is_refused => Forward::Request,
             Some(_) => Forward::Stale,
@@ -77,6 +84,17 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             }
             _ => Found::Nothing(asked),
         }
+    }
+}
+
+impl<St: Store, K> Reader<St, K> {
+    /// A fresh part that has all of what a request asks for.
+    fn find_part<'a>(&self, resource: &'a Resource, head: &Parts, now: Instant) -> Option<&'a Part> {
+        if head.method != Method::GET {
+            return None;
+        }
+        let credentials = Credentials::of(&head.headers);
+        resource.select_part(&head.headers, credentials, self.store.sequence(), now)
     }
 }
 

@@ -24,6 +24,7 @@
 
 mod expiry;
 mod memory;
+mod parts;
 mod refresh;
 mod resource;
 mod response;
@@ -39,6 +40,7 @@ pub use self::{
     sequence::Sequence,
 };
 pub(crate) use self::{
+    parts::{Arrived, Part, Stored},
     refresh::Refresh,
     resource::Marker,
     response::Origin,
