@@ -43,7 +43,7 @@ usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
   bounds     what the crate holds itself to; fails if something is missed
   report     renews the tables in BENCHMARKS.md and README.md   [--match TEXT]
   machine    where the figures come from
-  curves     figures against sizes, to benches/curves   [--curve a,b] [--out DIR]
+  curves     figures against sizes, to benches/curves   [--curve a,b] [--most N] [--out DIR]
   plot       draws them again              [--curve a,b] [--out DIR]
   e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
   serve      one of those servers          --cand NAME [--port N] [--body N]

@@ -32,8 +32,6 @@ struct Curve {
     candidates: &'static [&'static str],
     /// Each candidate in a process of its own, because all of them together take too much memory.
     apart: bool,
-    /// Larger values are left out for candidates that need too much memory or time for them.
-    limits: &'static [(&'static str, u64)],
     log_y: bool,
 }
 
@@ -44,21 +42,13 @@ struct Point {
 }
 
 impl Curve {
-    fn candidates_at(&self, value: u64) -> Vec<&'static str> {
-        let fits = |name: &&str| !self.limits.iter().any(|(limited, most)| limited == name && value > *most);
-        self.candidates.iter().copied().filter(fits).collect()
-    }
-
-    fn measure(&self) -> Result<Vec<Point>, String> {
+    /// Up to this value.
+    fn measure(&self, most: u64) -> Result<Vec<Point>, String> {
         let mut points = Vec::new();
-        for value in self.values {
-            let names = self.candidates_at(*value);
-            let groups: Vec<String> = if self.apart {
-                names.iter().map(|name| (*name).into()).collect()
-            } else {
-                vec![names.join(",")]
-            };
-            for only in groups.iter().filter(|only| !only.is_empty()) {
+        let all = self.candidates.join(",");
+        let groups = if self.apart { self.candidates.to_vec() } else { vec![&*all] };
+        for value in self.values.iter().filter(|value| **value <= most) {
+            for only in &groups {
                 self.point(*value, only, &mut points)?;
             }
         }
@@ -111,8 +101,9 @@ fn directory(args: &Args) -> PathBuf {
 pub(crate) fn curves(args: &Args) -> Result<(), String> {
     let directory = directory(args);
     fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
+    let most = args.number("most", usize::MAX) as u64;
     for curve in chosen(args) {
-        let csv = curve.csv(&curve.measure()?);
+        let csv = curve.csv(&curve.measure(most)?);
         if args.json() {
             println!("{}", json(curve, &csv));
         }
