@@ -28,14 +28,22 @@ fn bounds(values: impl Iterator<Item = f64>) -> (f64, f64) {
     values.fold((f64::INFINITY, 0.0), |(least, most), value| (value.min(least), value.max(most)))
 }
 
+/// What part of the height the legend leaves to the lines.
+fn below_legend(lines: usize) -> f64 {
+    let plot = f64::from(SIZE.1) - 100.0;
+    (plot - 28.0 - 18.0 * lines as f64) / plot
+}
+
 pub(super) fn draw(curve: &Curve, points: &[Point], path: &Path) -> Result<(), Box<dyn Error>> {
     let (left, right) = bounds(points.iter().map(|point| point.x));
     let (low, high) = bounds(points.iter().map(|point| point.y));
     let x = (left..right * 1.05).log_scale();
+    let room = below_legend(curve.candidates.len());
     if curve.log_y {
-        draw_on(curve, points, path, x, (low / 1.3..high * 1.3).log_scale())
+        let (low, high) = (low / 1.3, high * 1.1);
+        draw_on(curve, points, path, x, (low..low * (high / low).powf(1.0 / room)).log_scale())
     } else {
-        draw_on(curve, points, path, x, 0.0..high * 1.1)
+        draw_on(curve, points, path, x, 0.0..high / room)
     }
 }
 
@@ -51,6 +59,7 @@ where
     let mut chart = ChartBuilder::on(&root)
         .caption(curve.title, ("sans-serif", 20))
         .margin(12)
+        .margin_right(28)
         .x_label_area_size(48)
         .y_label_area_size(72)
         .build_cartesian_2d(x, y)?;
