@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower_service::Service;
 
-use crate::{body::Body, store::Invalidation};
+use crate::{body::Body, http::tag_fields, store::Invalidation};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -26,6 +26,7 @@ pin_project! {
         #[pin]
         kind: Kind<S, R, B>,
         invalidation: Option<Invalidation>,
+        strips_tags: bool,
     }
 }
 
@@ -46,12 +47,17 @@ where
     S: Service<R, Response = Response<B>>,
 {
     fn new(kind: Kind<S, R, B>) -> Self {
-        Self { kind, invalidation: None }
+        Self { kind, invalidation: None, strips_tags: false }
     }
 
     /// Invalidates something once the response is there.
     pub(crate) fn then(self, invalidation: Option<Invalidation>) -> Self {
         Self { invalidation, ..self }
+    }
+
+    /// Removes the fields that are for caches alone, which no other layer will do.
+    pub(crate) fn strip_tags(self, strip: bool) -> Self {
+        Self { strips_tags: strip, ..self }
     }
 
     pub(crate) fn ready(response: Response<Body<B>>) -> Self {
@@ -78,7 +84,7 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let answer = match this.kind.project() {
+        let mut answer = match this.kind.project() {
             #[allow(clippy::expect_used)]
             KindProj::Ready { response } => Ok(response.take().expect("polled after completion")),
             KindProj::Pass { inner } => ready!(inner.poll(cx)).map(|response| response.map(Body::inner)),
@@ -86,6 +92,9 @@ where
         };
         if let (Some(invalidation), Ok(response)) = (this.invalidation.take(), &answer) {
             invalidation.apply(response.status(), response.headers());
+        }
+        if let (true, Ok(response)) = (*this.strips_tags, &mut answer) {
+            tag_fields::strip(response.headers_mut());
         }
         Poll::Ready(answer)
     }

@@ -62,18 +62,22 @@ impl DefaultKey {
         self.scheme = Some(scheme);
         self
     }
+
+    /// What every key begins with: namespace, scheme and authority.
+    pub(super) fn begin(&self, target: &Uri, authority: &[u8]) -> KeyBuffer {
+        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
+        let mut key = KeyBuffer::new();
+        push_part(&mut key, self.namespace.as_bytes());
+        push_part(&mut key, scheme.map_or("http", Scheme::as_str).as_bytes());
+        push_lower_case(&mut key, authority);
+        key
+    }
 }
 
 impl KeyExtractor for DefaultKey {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
         let target = original_uri(head);
-        let authority = authority(target, &head.headers)?;
-        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
-
-        let mut key = KeyBuffer::new();
-        push_part(&mut key, self.namespace.as_bytes());
-        push_part(&mut key, scheme.map_or("http", Scheme::as_str).as_bytes());
-        push_lower_case(&mut key, authority);
+        let mut key = self.begin(target, authority(target, &head.headers)?);
         push_path_and_query(&mut key, target);
         if head.uri.path_and_query() != target.path_and_query() {
             push_path_and_query(&mut key, &head.uri);
@@ -82,13 +86,13 @@ impl KeyExtractor for DefaultKey {
     }
 }
 
-fn push_lower_case(key: &mut KeyBuffer, part: &[u8]) {
+pub(super) fn push_lower_case(key: &mut KeyBuffer, part: &[u8]) {
     push_part(key, part);
     let start = key.len() - part.len();
     key[start..].make_ascii_lowercase();
 }
 
-fn push_path_and_query(key: &mut KeyBuffer, uri: &Uri) {
+pub(super) fn push_path_and_query(key: &mut KeyBuffer, uri: &Uri) {
     push_part(key, path_and_query(uri).as_bytes());
 }
 

@@ -3,7 +3,8 @@
 //! A key is a string of bytes. Two requests with the same key share a stored response, so
 //! everything that changes the answer must be in it, or be named by the answer's `Vary`.
 //! [`DefaultKey`] takes the scheme, the authority, the path and the query as they stand.
-//! Another rule is a closure over the request head:
+//! [`KeyRules`] say for each endpoint what counts, as data; see [`rules`]. Anything else is a
+//! closure over the request head:
 //!
 //! ```
 //! use http::request::Parts;
@@ -27,6 +28,7 @@
 
 mod default;
 mod layer;
+pub mod rules;
 mod target;
 
 use std::{fmt, sync::Arc};
@@ -35,11 +37,14 @@ use http::{Method, header, request::Parts};
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
-pub(crate) use self::target::Target;
+#[cfg(feature = "purge-service")]
+pub(crate) use self::target::original_uri;
 pub use self::{
     default::DefaultKey,
     layer::{Key, KeyLayer},
+    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
 };
+pub(crate) use self::{rules::SearchKey, target::Target};
 
 /// Identifies what a store holds; see the [module](self).
 ///
@@ -96,7 +101,36 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// Only GET and HEAD requests without a body are ever asked about. The method is not
     /// part of the key: a HEAD request is answered from what a GET left in the store.
     fn key(&self, head: &Parts) -> Option<CacheKey>;
+
+    /// What the URI of this request names, whoever asks and however: what is invalidated
+    /// together. Default: none, each target URI names a thing of its own.
+    ///
+    /// An extractor whose keys leave out parts of the URI says so here, so that an unsafe request
+    /// to one spelling, or a purge of it, reaches what was stored for another (RFC 9111 §4.4).
+    /// Asked about requests of every method, with and without a body. Only the host and the URI
+    /// count: requests with the same key must have the same identity, header fields or not.
+    fn identity(&self, _head: &Parts) -> Option<CacheKey> {
+        None
+    }
+
+    /// Brings the fields of a request that has a key into the form in which they are compared
+    /// with what a stored answer was selected by (`Vary`, RFC 9111 §4.1), and in which the origin
+    /// sees them. Default: they stay as they are.
+    ///
+    /// Called once the key is known, on hits too, so it had better be cheap. What it changes must
+    /// not change the key.
+    fn normalise(&self, _head: &mut Parts) {}
+
+    /// Makes a request that has a key ready for the origin. Default: nothing to do.
+    ///
+    /// Called when nothing that is stored answers it, or when that is to be refreshed: a hit does
+    /// not pay for it. [`Rules`](crate::Rules) for the answer go into the extensions here.
+    fn prepare(&self, _head: &mut Parts) {}
 }
+
+/// What the URI names by an extractor above: in the request's extensions, put there by [`Key`].
+#[derive(Clone, Debug)]
+pub(crate) struct Identity(pub(crate) CacheKey);
 
 impl<F> KeyExtractor for F
 where
@@ -107,15 +141,22 @@ where
     }
 }
 
-/// The key of a request that may have one: its own if it carries one, else the extractor's.
-pub(crate) fn find<B: HttpBody>(extractor: &impl KeyExtractor, head: &Parts, body: &B) -> Option<CacheKey> {
+/// The key of a request that may have one: its own if it carries one, else the extractor's. A
+/// request that has one is in its normal form from then on.
+pub(crate) fn find<B: HttpBody>(
+    extractor: &impl KeyExtractor,
+    head: &mut Parts,
+    body: &B,
+) -> Option<CacheKey> {
     if !body.is_end_stream() || !may_have_key(head) {
         return None;
     }
-    match head.extensions.get::<CacheKey>() {
-        Some(own) => Some(own.clone()),
-        None => extractor.key(head),
-    }
+    let key = match head.extensions.get::<CacheKey>() {
+        Some(own) => own.clone(),
+        None => extractor.key(head)?,
+    };
+    extractor.normalise(head);
+    Some(key)
 }
 
 /// Only GET and HEAD are answered from a store, and never a request to switch protocols
@@ -140,7 +181,7 @@ mod tests {
         let (mut head, ()) = Request::get("http://h/").body(()).unwrap().into_parts();
         head.extensions.insert(own.clone());
         let body = http_body_util::Empty::<bytes::Bytes>::new();
-        assert_eq!(find(&DefaultKey::new(), &head, &body), Some(own));
+        assert_eq!(find(&DefaultKey::new(), &mut head, &body), Some(own));
     }
 
     #[test]
@@ -148,13 +189,13 @@ mod tests {
         let empty = http_body_util::Empty::<bytes::Bytes>::new();
         let full = http_body_util::Full::<bytes::Bytes>::from("x");
         let key = DefaultKey::new();
-        assert!(find(&key, &head(Request::get("http://h/")), &empty).is_some());
-        assert!(find(&key, &head(Request::head("http://h/")), &empty).is_some());
-        assert!(find(&key, &head(Request::get("http://h/")), &full).is_none());
-        assert!(find(&key, &head(Request::post("http://h/")), &empty).is_none());
-        assert!(find(&key, &head(Request::get("http://h/").method("QUERY")), &empty).is_none());
+        assert!(find(&key, &mut head(Request::get("http://h/")), &empty).is_some());
+        assert!(find(&key, &mut head(Request::head("http://h/")), &empty).is_some());
+        assert!(find(&key, &mut head(Request::get("http://h/")), &full).is_none());
+        assert!(find(&key, &mut head(Request::post("http://h/")), &empty).is_none());
+        assert!(find(&key, &mut head(Request::get("http://h/").method("QUERY")), &empty).is_none());
         assert!(
-            find(&key, &head(Request::get("http://h/").header("upgrade", "websocket")), &empty).is_none()
+            find(&key, &mut head(Request::get("http://h/").header("upgrade", "websocket")), &empty).is_none()
         );
     }
 

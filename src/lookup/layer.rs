@@ -26,6 +26,7 @@ use crate::{
     future::ResponseFuture,
     http::{cache_control::RequestDirectives, conditions::take_conditions, range::asks_for_one_part},
     key::{self, CacheKey, DefaultKey, KeyExtractor},
+    purge::Purge,
     status::{CacheStatus, Stale},
     store::{Invalidation, Store},
 };
@@ -86,6 +87,12 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         LookupLayer { store: self.store, extractor: Arc::new(extractor), settings: self.settings }
     }
 
+    /// A handle to purge what is stored, which names URLs as this layer does, with the
+    /// [`key`](Self::key) that it has by now.
+    pub fn purge(&self) -> Purge {
+        Purge::new(self.store.clone(), Arc::clone(&self.extractor))
+    }
+
     /// How long a refresh in the background may take, body included, before it is given up and
     /// another one may begin. Default: 30 seconds.
     #[must_use]
@@ -113,11 +120,11 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.shows_status = show)
     }
 
-    /// What is done with a range of something that is not stored: fetch the whole, so that it is
-    /// stored and others can share the fetch, and serve the range out of it (RFC 9110 §14.2
-    /// allows to serve the whole, which is done where its length is not known, and for several
-    /// ranges). Default: no, the request passes untouched: a client that wants a minute of a film
-    /// should not have to wait for all of it, nor the store take it.
+    /// What is done with a range of something that is not stored: fetch the whole, so that others
+    /// can share the fetch, and serve the range out of it (RFC 9110 §14.2 allows to serve the
+    /// whole, which is done where its length is not known, and for several ranges). Default: no,
+    /// the origin is asked for the range, and the part is kept: a client that wants a minute of a
+    /// film should not have to wait for all of it, nor the store take it.
     ///
     /// Of what is stored but stale the whole is asked for in any case.
     #[must_use]
@@ -204,21 +211,22 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// The key of a request that this layer has anything to do with.
-    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB) -> Option<CacheKey> {
+    /// The key of a request that this layer has anything to do with, which is in its normal form
+    /// from then on.
+    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &mut Parts, body: &ReqB) -> Option<CacheKey> {
         key::find(&*self.reader.extractor, head, body)
     }
 
     /// What a request invalidates that has none.
     pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(self.reader.store.sequence(), head)
+        Invalidation::of(self.reader.store.sequence(), &self.reader.extractor, head)
     }
 
     /// As `call`, for a request that has a key.
     pub(crate) fn call_with_key<ReqB, B>(
         &self,
         key: CacheKey,
-        head: Parts,
+        mut head: Parts,
         body: ReqB,
     ) -> ResponseFuture<S, Request<ReqB>, B>
     where
@@ -243,6 +251,7 @@ where
                     let status = CacheStatus::stale(Stale::WhileRevalidating);
                     let served = self.serve(from_store(&stored, &head, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
+                        self.reader.extractor.prepare(&mut head);
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
                     }
                     return served;
@@ -255,6 +264,7 @@ where
         }
         let scope = self.scope(&head, &asked);
         let is_for_all = scope != Scope::Client && !wishes.no_store;
+        self.reader.extractor.prepare(&mut head);
         self.forward(head, body, is_for_all.then_some(asked), scope)
     }
 
@@ -345,7 +355,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.key_of(&head, &body) {
+        match self.key_of(&mut head, &body) {
             Some(key) => self.call_with_key(key, head, body),
             None => {
                 // The layers below are to see none either.

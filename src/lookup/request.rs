@@ -66,12 +66,10 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if has_variants => Forward::VaryMiss,
             None => Forward::UriMiss,
         };
-        let place = sequence.place_of(head);
+        let subject = sequence.subject(&*self.extractor, head, &key);
         let asked = Asked {
             key,
-            arrival,
-            floor: sequence.floor(place),
-            place: Some(place),
+            arrival: Some(sequence.arrival(arrival, subject)),
             is_forced: is_refused,
             stored: Some(stored.cloned()),
             is_marked,

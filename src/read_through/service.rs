@@ -41,10 +41,13 @@ impl<S, St, K, P> ReadThroughService<S, St, K, P> {
         Self { stack }
     }
 
+    fn fill(&self) -> &Fetch<S, St, P> {
+        &self.stack.inner.inner.inner
+    }
+
     /// The way round the cache.
     fn origin(&self) -> &Origin<S> {
-        let retry = &self.stack.inner.inner.inner.inner;
-        retry.get_ref()
+        self.fill().inner.get_ref()
     }
 }
 
@@ -83,7 +86,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let way = match self.stack.key_of(&head, &body) {
+        let way = match self.stack.key_of(&mut head, &body) {
             Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
             None => {
                 // Nobody below is to see any, be it of a stack above this one.
@@ -91,7 +94,8 @@ where
                 head.extensions.remove::<Asked>();
                 let invalidation = self.stack.invalidation(&head);
                 let future = self.origin().clone().call(Request::from_parts(head, body));
-                Way::Round { future: future.then(invalidation) }
+                let future = future.then(invalidation).strip_tags(self.fill().strips_tags());
+                Way::Round { future }
             }
         };
         ReadThroughFuture { way }

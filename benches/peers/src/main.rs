@@ -32,7 +32,7 @@ usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
 
   check      what comes back on a hit
   list       the candidates
-  hit        cost of a hit, one thread     [--workload hot1k|zipf|hot600k] [--rounds N] [--ms N]
+  hit        cost of a hit, one thread     [--workload hot1k|zipf|hot600k] [--rounds N] [--ms N] ...
   mt         the same, several threads     [--threads N] and the same
   miss       cost of a miss, with eviction [--rounds N] [--ops N]
   post       a request without a key, beside the bare service

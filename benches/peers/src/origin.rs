@@ -4,9 +4,10 @@ use std::{
     convert::Infallible,
     future::Future,
     marker::PhantomData,
+    ops::Range,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
@@ -140,6 +141,7 @@ struct Shared {
     template: Template,
     answer: Answer,
     calls: AtomicU64,
+    purge: OnceLock<Box<dyn Fn(u64) + Send + Sync>>,
 }
 
 #[derive(Clone)]
@@ -148,12 +150,24 @@ pub(crate) struct OriginHandle(Arc<Shared>);
 impl OriginHandle {
     pub(crate) fn new(answer: Answer) -> Self {
         let template = Template::new(answer.body, answer.fields);
-        Self(Arc::new(Shared { template, answer, calls: AtomicU64::new(0) }))
+        Self(Arc::new(Shared { template, answer, calls: AtomicU64::new(0), purge: OnceLock::new() }))
     }
 
     /// One that answers the same at once, with a counter of its own.
     pub(crate) fn another(&self) -> Self {
         Self::new(self.0.answer.after(Duration::ZERO))
+    }
+
+    /// How the cache in front of this origin is told that something changed; the first one counts.
+    pub(crate) fn purge_with(&self, purge: impl Fn(u64) + Send + Sync + 'static) {
+        _ = self.0.purge.set(Box::new(purge));
+    }
+
+    /// Says that these things changed.
+    pub(crate) fn purge(&self, things: Range<u64>) {
+        if let Some(purge) = self.0.purge.get() {
+            things.for_each(purge);
+        }
     }
 
     pub(crate) fn calls(&self) -> u64 {

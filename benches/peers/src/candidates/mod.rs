@@ -28,11 +28,13 @@ pub(crate) struct Config {
     pub(crate) capacity: usize,
     /// None: as long as the origin says (a day), or an hour where a cache has to be told.
     pub(crate) ttl: Option<Duration>,
+    /// How many key rules are tried, for the candidate that has some.
+    pub(crate) key_rules: usize,
 }
 
 impl Config {
     pub(crate) const fn new(capacity: usize) -> Self {
-        Self { capacity, ttl: None }
+        Self { capacity, ttl: None, key_rules: 1 }
     }
 
     fn explicit_ttl(&self) -> Duration {
@@ -60,12 +62,13 @@ pub(crate) struct Meta {
     pub(crate) bounded: bool,
     /// Takes a TTL of less than a second from `Config::ttl`.
     pub(crate) short_ttl: bool,
-    /// Differs from another candidate only once something expires: takes part in `ttl` alone.
-    pub(crate) only_ttl: bool,
+    /// Differs from another candidate in special cases: takes part only where those are measured,
+    /// or if it is named.
+    pub(crate) special: bool,
 }
 
 const fn meta(name: &'static str, kind: Kind) -> Meta {
-    Meta { name, kind, absolute_uri: false, bounded: true, short_ttl: true, only_ttl: false }
+    Meta { name, kind, absolute_uri: false, bounded: true, short_ttl: true, special: false }
 }
 
 pub(crate) trait Visitor {

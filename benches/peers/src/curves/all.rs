@@ -77,6 +77,25 @@ pub(super) const CURVES: &[Curve] = &[
         ..HIT
     },
     Curve {
+        name: "hit-purges",
+        title: "A hit right after purges",
+        x: "purges of other tags just before, 100,000 keys asked for equally often",
+        command: "hit --rounds 5 --keys 100000",
+        option: "purges",
+        values: &[1, 10, 100, 1000, 10_000],
+        candidates: &[STORE, STACK],
+        ..HIT
+    },
+    Curve {
+        name: "hit-rules",
+        title: "A hit against the key rules",
+        x: "rules whose paths begin alike, the last one is for the request",
+        option: "key-rules",
+        values: &[1, 3, 10, 30, 100, 300, 1000],
+        candidates: &[STACK, "tower-readthrough-rules"],
+        ..HIT
+    },
+    Curve {
         name: "hit-threads",
         title: "A hit of one hot key against threads",
         x: "threads",
@@ -123,6 +142,25 @@ pub(super) const CURVES: &[Curve] = &[
         option: "variants",
         values: POWERS_OF_2,
         candidates: &[STORE, STACK],
+        ..MISS
+    },
+    Curve {
+        name: "miss-purges",
+        title: "A miss right after purges",
+        x: "purges of other tags just before",
+        command: "miss --rounds 5 --ops 2000",
+        option: "purges",
+        values: &[1, 10, 100, 1000, 10_000],
+        candidates: &[STORE, STACK],
+        ..MISS
+    },
+    Curve {
+        name: "miss-rules",
+        title: "A miss against the key rules",
+        x: "rules whose paths begin alike, the last one is for the request",
+        option: "key-rules",
+        values: &[1, 3, 10, 30, 100, 300, 1000],
+        candidates: &[STACK, "tower-readthrough-rules"],
         ..MISS
     },
     Curve {

@@ -28,7 +28,7 @@ fn measure(args: &Args, thread_count: usize) -> Table {
     let alone = current_thread();
     let several = (thread_count > 1).then(|| threads(thread_count));
     let mut contenders = Vec::new();
-    for candidate in chosen(args.only(), |meta| !meta.only_ttl && meta.name != "bare-origin") {
+    for candidate in chosen(args.only(), |meta| !meta.special && meta.name != "bare-origin") {
         let mut contender = workload.contender(&*candidate, &alone);
         let sources = workload.sources(thread_count, contender.meta.absolute_uri);
         size_rounds(&mut contender, &alone, &sources[0], target_ms);
@@ -36,6 +36,7 @@ fn measure(args: &Args, thread_count: usize) -> Table {
     }
     for round in 0..count {
         for (contender, sources) in &mut contenders {
+            contender.purge(args.number("purges", 0));
             round_of(contender, &alone, several.as_ref(), sources, round as u64 * 100_003);
         }
     }

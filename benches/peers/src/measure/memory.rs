@@ -28,7 +28,7 @@ pub(crate) fn mem(args: &Args) -> Table {
     let title = format!("Memory: {n} entries of {body} bytes and {fields} fields");
     let options = vec![("n", n), ("body", body), ("fields", fields)];
     let children = Children { sub: "mem-one", options, rounds, columns: &COLUMNS };
-    children.table(title, args, |meta| !meta.only_ttl)
+    children.table(title, args, |meta| !meta.special)
 }
 
 /// One candidate, in a process of its own.

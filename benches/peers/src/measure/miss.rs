@@ -19,12 +19,13 @@ pub(crate) fn miss(args: &Args) -> Table {
     let (capacity, body) = (args.number("capacity", 10_000), args.number("body", 1024));
     let (variants, thread_count) = (args.number("variants", 1), args.number("threads", 1));
     let answer = Answer::new(body, Mode::Shared).fields(args.number("fields", 8));
+    let config = Config { key_rules: args.number("key-rules", 1), ..Config::new(capacity) };
     let alone = current_thread();
     let several = (thread_count > 1).then(|| threads(thread_count));
     let warm_up = 2 * capacity;
     let mut contenders = Vec::new();
-    for candidate in chosen(args.only(), |meta| !meta.only_ttl && meta.name != "noop") {
-        let mut contender = Contender::new(&*candidate, &Config::new(capacity), answer);
+    for candidate in chosen(args.only(), |meta| !meta.special && meta.name != "noop") {
+        let mut contender = Contender::new(&*candidate, &config, answer);
         let source = each(variants as u64, contender.meta.absolute_uri);
         contender.live.ask(&alone, &source, 0, warm_up);
         contenders.push((contender, source));
@@ -32,6 +33,7 @@ pub(crate) fn miss(args: &Args) -> Table {
     for round in 0..rounds {
         let from = (warm_up + round * count) as u64;
         for (contender, source) in &mut contenders {
+            contender.purge(args.number("purges", 0));
             let sample = match &several {
                 None => contender.live.ask(&alone, source, from, count),
                 Some(runtime) => on_threads(contender, runtime, thread_count, source, from, count),

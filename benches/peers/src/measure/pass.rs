@@ -32,7 +32,7 @@ pub(crate) fn pass(args: &Args) -> Table {
     // tower-cache caches POST like anything else.
     let keep = |meta: &crate::candidates::Meta| {
         ["bare-origin", "tower-http-cache", "axum-response-cache", "http-cache-tower"].contains(&meta.name)
-            || meta.name.starts_with("tower-readthrough") && !meta.only_ttl
+            || meta.name.starts_with("tower-readthrough") && !meta.special
     };
     let mut contenders: Vec<_> = chosen(args.only(), keep)
         .iter()

@@ -26,6 +26,12 @@ impl Contender {
         Self { meta: candidate.meta(), live, origin, count: 0, samples: Vec::new() }
     }
 
+    /// Before each round, so many purges of what is not there.
+    pub(super) fn purge(&self, count: usize) {
+        let round = self.samples.len();
+        self.origin.purge((round * count) as u64..((round + 1) * count) as u64);
+    }
+
     fn each(&self, value: impl Fn(&Sample) -> f64) -> Vec<f64> {
         self.samples.iter().map(|sample| sample.as_ref().map_or(f64::NAN, &value)).collect()
     }

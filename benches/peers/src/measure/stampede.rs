@@ -46,7 +46,7 @@ pub(crate) fn stampede(args: &Args) -> Table {
     let options = vec![("callers", callers), ("body", body), ("delay-ms", delay_ms), ("threads", workers)];
     let rounds = args.number("rounds", 5);
     let children = Children { sub: "stampede-one", options, rounds, columns: &COLUMNS };
-    children.table(title, args, |meta| !meta.only_ttl)
+    children.table(title, args, |meta| !meta.special)
 }
 
 /// One candidate, in a process of its own.

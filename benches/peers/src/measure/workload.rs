@@ -19,6 +19,7 @@ pub(super) struct Workload {
     /// Of each key.
     variants: usize,
     answer: Answer,
+    key_rules: usize,
     order: Arc<[u32]>,
     /// The client keeps its URIs, and does not make a new one for each request.
     keeps_uris: bool,
@@ -30,6 +31,10 @@ impl Workload {
     pub(super) fn new(args: &Args) -> Self {
         let own = ["keys", "body", "fields", "variants"].iter().any(|option| args.text(option).is_some());
         let name = args.text("workload").unwrap_or(if own { "uniform" } else { "hot1k" });
+        Self { key_rules: args.number("key-rules", 1), ..Self::named(name, args) }
+    }
+
+    fn named(name: &str, args: &Args) -> Self {
         match name {
             "hot1k" => Self::hot(name, 1024),
             "hot600k" => Self::hot(name, 600 * 1024),
@@ -38,6 +43,7 @@ impl Workload {
                 keys: 100_000,
                 variants: 1,
                 answer: Answer::new(1024, Mode::Fresh),
+                key_rules: 1,
                 order: Zipf::new(100_000, 0.99, 42).take(PICKS).into(),
                 keeps_uris: true,
             },
@@ -48,7 +54,15 @@ impl Workload {
 
     fn hot(name: &str, body: usize) -> Self {
         let answer = Answer::new(body, Mode::Shared);
-        Self { name: name.into(), keys: 1, variants: 1, answer, order: [0].into(), keeps_uris: true }
+        Self {
+            name: name.into(),
+            keys: 1,
+            variants: 1,
+            answer,
+            key_rules: 1,
+            order: [0].into(),
+            keeps_uris: true,
+        }
     }
 
     fn uniform(args: &Args) -> Self {
@@ -59,7 +73,7 @@ impl Workload {
         let order = (0..PICKS).map(|_| rng.below(entries) as u32).collect();
         let name = format!("{keys} keys, {variants} variants, {body} bytes, {fields} fields");
         let answer = Answer::new(body, mode).fields(fields);
-        Self { name, keys, variants, answer, order, keeps_uris: false }
+        Self { name, keys, variants, answer, key_rules: 1, order, keeps_uris: false }
     }
 
     /// All that there is, once.
@@ -79,7 +93,7 @@ impl Workload {
         runtime: &tokio::runtime::Runtime,
     ) -> Contender {
         let entries = self.keys * self.variants;
-        let config = Config::new((entries * 2).max(1000));
+        let config = Config { key_rules: self.key_rules, ..Config::new((entries * 2).max(1000)) };
         let mut contender = Contender::new(candidate, &config, self.answer);
         contender.live.ask(runtime, &self.each(contender.meta.absolute_uri), 0, entries);
         contender
