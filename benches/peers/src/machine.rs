@@ -64,9 +64,11 @@ pub(crate) fn machine() {
     ];
     println!("* Machine: {}", join(system.into_iter()));
     println!("* Crates: {}", join(PACKAGES.into_iter().map(version)));
-    // What follows the version in the words of some of them is of no use.
+    // What follows the version is of no use.
     let first = |program, arguments: &[&str], words| {
-        says(program, arguments).map(|line| line.split_whitespace().take(words).collect::<Vec<_>>().join(" "))
+        says(program, arguments).map(|line| {
+            line.replace(['(', ')'], "").split_whitespace().take(words).collect::<Vec<_>>().join(" ")
+        })
     };
     let programs = [
         first("nginx", &["-v"], 3),
