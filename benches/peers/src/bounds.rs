@@ -31,7 +31,7 @@ const ALL: &[Measured] = &[
         bounds: &[
             bound("hit, 1 KiB, x floor-service", "x_floor_service", 1.45),
             bound("hit, 1 KiB, the stack x Lookup + Fill", "x_store", 1.05),
-            bound("allocations per hit", "allocs", 8.0),
+            bound("allocations per hit", "allocs", 6.0),
         ],
     },
     Measured {

@@ -98,7 +98,7 @@ pub(super) const CURVES: &[Curve] = &[
     Curve {
         name: "hit-threads",
         title: "A hit of one hot key against threads",
-        x: "threads",
+        x: "threads; those beyond the number of cores take turns",
         y: "CPU ns per hit and thread",
         command: "mt --rounds 15",
         option: "threads",

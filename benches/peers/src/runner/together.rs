@@ -33,8 +33,16 @@ struct Gate {
     arrived: AtomicUsize,
 }
 
+/// More threads than there are cores cannot run at the same time.
+fn is_crowded(threads: usize) -> bool {
+    threads > std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 impl Gate {
     fn pass(&self, batch: usize) {
+        if is_crowded(self.threads) {
+            return;
+        }
         self.arrived.fetch_add(1, Ordering::AcqRel);
         let mut spins = 0_u32;
         while self.arrived.load(Ordering::Acquire) < batch * self.threads {
@@ -101,9 +109,9 @@ where
 }
 
 /// Only batches count during which the threads really ran at the same time. None if those are
-/// less than a fifth. More threads than there are cores cannot, and all batches count.
+/// less than a fifth. Where they cannot, all batches count.
 fn overlapping(threads: &[Vec<Batch>]) -> Option<f64> {
-    let crowded = threads.len() > std::thread::available_parallelism().map_or(1, usize::from);
+    let crowded = is_crowded(threads.len());
     let total = threads[0].len();
     let (mut cpu, mut count, mut kept) = (0, 0, 0);
     for at in 0..total {
