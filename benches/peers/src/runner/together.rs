@@ -31,16 +31,13 @@ struct Batch {
 struct Gate {
     threads: usize,
     arrived: AtomicUsize,
-}
-
-/// More threads than there are cores cannot run at the same time.
-fn is_crowded(threads: usize) -> bool {
-    threads > std::thread::available_parallelism().map_or(1, usize::from)
+    /// There are more threads than cores, so that they cannot run at the same time.
+    crowded: bool,
 }
 
 impl Gate {
     fn pass(&self, batch: usize) {
-        if is_crowded(self.threads) {
+        if self.crowded {
             return;
         }
         self.arrived.fetch_add(1, Ordering::AcqRel);
@@ -96,7 +93,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: Debug,
 {
-    let gate = Arc::new(Gate { threads: sources.len(), arrived: AtomicUsize::new(0) });
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let (threads, crowded) = (sources.len(), sources.len() > cores);
+    let gate = Arc::new(Gate { threads, arrived: AtomicUsize::new(0), crowded });
     let spawn = |(thread, source): (usize, &Source)| {
         // The threads are not to ask for the same key in the same moment all the time.
         let from = from + thread as u64 * 7919;
@@ -105,13 +104,12 @@ where
     let tasks: Vec<_> = sources.iter().enumerate().map(spawn).collect();
     let threads: Vec<Vec<Batch>> =
         tasks.into_iter().map(|task| runtime.block_on(task).expect("no panic")).collect();
-    overlapping(&threads)
+    overlapping(&threads, crowded)
 }
 
 /// Only batches count during which the threads really ran at the same time. None if those are
 /// less than a fifth. Where they cannot, all batches count.
-fn overlapping(threads: &[Vec<Batch>]) -> Option<f64> {
-    let crowded = is_crowded(threads.len());
+fn overlapping(threads: &[Vec<Batch>], crowded: bool) -> Option<f64> {
     let total = threads[0].len();
     let (mut cpu, mut count, mut kept) = (0, 0, 0);
     for at in 0..total {
