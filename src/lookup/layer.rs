@@ -242,7 +242,7 @@ where
             true => RequestDirectives::parse(&head.headers),
             false => RequestDirectives::default(),
         };
-        let asked = match self.reader.find(key, &head, &wishes, now) {
+        let asked = match self.reader.find(key, &head, &wishes, self.settings.fetches_whole, now) {
             Found::Usable(stored, status) => return self.serve(from_store(&stored, &head, status, now)),
             Found::Part(part) => return self.serve(from_part(&part, &head, CacheStatus::hit(), now)),
             Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, &stored, now) {

@@ -5,7 +5,10 @@ use tokio::time::Instant;
 
 use crate::{
     exchange::Asked,
-    http::{cache_control::RequestDirectives, freshness::after, storing::Credentials, vary::Selection},
+    http::{
+        cache_control::RequestDirectives, freshness::after, range::asks_for_one_part, storing::Credentials,
+        vary::Selection,
+    },
     key::{CacheKey, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
     store::{Part, Resource, Store, StoredResponse},
@@ -39,6 +42,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         key: CacheKey,
         head: &Parts,
         wishes: &RequestDirectives,
+        fetches_whole: bool,
         now: Instant,
     ) -> Found {
         // Noted before the store is read: what begins later is newer than what is found.
@@ -55,7 +59,10 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
             return Found::Part(part.clone());
         }
-        let is_marked = resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, now));
+        let asks_for_part =
+            !fetches_whole && stored.is_none() && asks_for_one_part(&head.method, &head.headers);
+        let is_marked =
+            resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, asks_for_part, now));
         let has_variants = resource.as_ref().is_some_and(|resource| !resource.variants().is_empty());
         let is_refused =
             wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
