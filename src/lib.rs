@@ -23,7 +23,7 @@
 //! for _ in 0..2 {
 //!     let request = Request::get("/").header("host", "example.com").body(Body::empty())?;
 //!     let response = app.clone().oneshot(request).await?;
-//!     seen.push(response.extensions().get::<CacheStatus>().unwrap().to_string());
+//!     seen.push(CacheStatus::of(&response).unwrap().to_string());
 //!     axum::body::to_bytes(response.into_body(), 1024).await?;
 //! }
 //! assert_eq!(seen, ["fwd=uri-miss; stored", "hit"]);

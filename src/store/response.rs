@@ -77,16 +77,14 @@ impl Origin {
 impl StoredResponse {
     pub(crate) fn new(
         status: StatusCode,
-        mut headers: HeaderMap,
+        headers: HeaderMap,
         body: Bytes,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        complete_headers(status, &mut headers, body.len());
-        // A clone is exact, while a map that grew keeps room for fields that never come.
-        let headers = headers.clone();
+        let headers = complete_headers(status, headers, body.len());
         let bytes = body.len()
             + header_bytes(&headers)
             + trailers.as_deref().map_or(0, header_bytes)
@@ -213,42 +211,80 @@ impl StoredResponse {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
-        // `insert` would let a full map grow before it looks for the name.
-        if let Some(age) = response.headers_mut().get_mut(header::AGE) {
-            *age = age_field(self.age(now).as_secs());
+        // The first field: to look for it by its name would cost more than to set it.
+        let age = self.age(now).as_secs();
+        if age > 0
+            && let Some(field) = response.headers_mut().values_mut().next()
+        {
+            *field = age_field(age);
         }
         status.mark_stored(&mut response);
         response
     }
 }
 
-/// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1), a true `Content-Length`,
-/// and room for `Age` and `Cache-Status`, so that a hit need not make it.
-fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) {
-    remove_hop_by_hop(headers);
-    if date(headers, SystemTime::now()).is_none()
+/// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1) and a true `Content-Length`,
+/// behind an `Age` and a `Cache-Status` as the youngest of hits has them.
+fn complete_headers(status: StatusCode, mut fields: HeaderMap, length: usize) -> HeaderMap {
+    remove_hop_by_hop(&mut fields);
+    if date(&fields, SystemTime::now()).is_none()
         && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
     {
-        headers.insert(header::DATE, now);
+        fields.insert(header::DATE, now);
     }
     if status == StatusCode::NO_CONTENT {
-        headers.remove(header::CONTENT_LENGTH);
+        fields.remove(header::CONTENT_LENGTH);
     } else {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     }
+    let mut headers = HeaderMap::with_capacity(fields.keys_len() + 2);
     headers.insert(header::AGE, HeaderValue::from_static("0"));
+    for (name, value) in fields.iter().filter(|(name, _)| **name != header::AGE) {
+        headers.append(name.clone(), value.clone());
+    }
     headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
+    // A clone is exact, while a map that was given a capacity keeps room for fields that never come.
+    headers.clone()
 }
 
-/// Young answers are the most of all, and theirs costs no allocation.
-fn age_field(seconds: u64) -> HeaderValue {
-    const YOUNG: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    match usize::try_from(seconds).ok().and_then(|seconds| YOUNG.get(seconds)) {
-        Some(digit) => HeaderValue::from_static(digit),
-        None => HeaderValue::from(seconds),
+/// The numbers of four digits, one after the other.
+static DIGITS: [u8; 40_000] = {
+    let mut digits = [0; 40_000];
+    let mut at = 0;
+    while at < digits.len() {
+        let (number, place) = (at / 4, at % 4);
+        digits[at] = b'0' + (number / [1000, 100, 10, 1][place] % 10) as u8;
+        at += 1;
     }
+    digits
+};
+
+/// Without an allocation for the first hours.
+fn age_field(seconds: u64) -> HeaderValue {
+    let width = match seconds {
+        0..=9 => 1,
+        10..=99 => 2,
+        100..=999 => 3,
+        1000..=9999 => 4,
+        _ => return HeaderValue::from(seconds),
+    };
+    let end = (seconds as usize + 1) * 4;
+    let digits = DIGITS.get(end - width..end).and_then(|digits| std::str::from_utf8(digits).ok());
+    digits.map_or_else(|| HeaderValue::from(seconds), HeaderValue::from_static)
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {
     headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_is_the_number_whether_it_is_written_out_or_not() {
+        for seconds in (0..10_100).chain([u64::MAX]) {
+            assert_eq!(age_field(seconds).as_bytes(), seconds.to_string().as_bytes());
+        }
+    }
 }
