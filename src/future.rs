@@ -25,7 +25,6 @@ pin_project! {
     {
         #[pin]
         kind: Kind<S, R, B>,
-        invalidation: Option<Invalidation>,
     }
 }
 
@@ -36,7 +35,7 @@ pin_project! {
         S: Service<R>,
     {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] inner: Oneshot<S, R> },
+        Pass { #[pin] inner: Oneshot<S, R>, invalidation: Option<Box<Invalidation>> },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
     }
 }
@@ -45,28 +44,26 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<R, Response = Response<B>>,
 {
-    fn new(kind: Kind<S, R, B>) -> Self {
-        Self { kind, invalidation: None }
-    }
-
-    /// Invalidates something once the response is there.
-    pub(crate) fn then(self, invalidation: Option<Invalidation>) -> Self {
-        Self { invalidation, ..self }
-    }
-
     pub(crate) fn ready(response: Response<Body<B>>) -> Self {
-        Self::new(Kind::Ready { response: Some(response) })
+        Self { kind: Kind::Ready { response: Some(response) } }
     }
 
     /// The inner service is made ready first: what is above was always ready.
     pub(crate) fn pass(inner: S, request: R) -> Self {
-        Self::new(Kind::Pass { inner: Oneshot::new(inner, request) })
+        Self::pass_and_invalidate(inner, request, None)
+    }
+
+    /// As [`pass`](Self::pass); invalidates something once the response is there. Rare and large,
+    /// so that it is boxed: futures of a stack contain each other.
+    pub(crate) fn pass_and_invalidate(inner: S, request: R, invalidation: Option<Invalidation>) -> Self {
+        let invalidation = invalidation.map(Box::new);
+        Self { kind: Kind::Pass { inner: Oneshot::new(inner, request), invalidation } }
     }
 
     pub(crate) fn boxed(
         future: impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send + 'static,
     ) -> Self {
-        Self::new(Kind::Boxed { future: Box::pin(future) })
+        Self { kind: Kind::Boxed { future: Box::pin(future) } }
     }
 }
 
@@ -77,17 +74,20 @@ where
     type Output = Result<Response<Body<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = match this.kind.project() {
+        match self.project().kind.project() {
             #[allow(clippy::expect_used)]
-            KindProj::Ready { response } => Ok(response.take().expect("polled after completion")),
-            KindProj::Pass { inner } => ready!(inner.poll(cx)).map(|response| response.map(Body::inner)),
-            KindProj::Boxed { future } => ready!(future.as_mut().poll(cx)),
-        };
-        if let (Some(invalidation), Ok(response)) = (this.invalidation.take(), &answer) {
-            invalidation.apply(response.status(), response.headers());
+            KindProj::Ready { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+            KindProj::Boxed { future } => future.as_mut().poll(cx),
+            KindProj::Pass { inner, invalidation } => {
+                let answer = ready!(inner.poll(cx));
+                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
+                    invalidation.apply(response.status(), response.headers());
+                }
+                Poll::Ready(answer.map(|response| response.map(Body::inner)))
+            }
         }
-        Poll::Ready(answer)
     }
 }
 

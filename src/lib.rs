@@ -109,7 +109,7 @@ pub use self::{
     fill::{Fill, FillLayer, Policy},
     future::ResponseFuture,
     http::{rules::Rules, storing::Unshareable},
-    key::{CacheKey, DefaultKey, Key, KeyExtractor, KeyLayer},
+    key::{CacheKey, DefaultKey, Key, KeyBuffer, KeyExtractor, KeyLayer},
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
     read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},

@@ -34,9 +34,8 @@ fn origin() -> Origin {
     })
 }
 
-/// * 1: the key
 /// * 2: the entries and the index of the header map
-const HIT: u64 = 3;
+const HIT: u64 = 2;
 
 #[tokio::test]
 async fn a_hit_allocates_what_it_hands_out_and_no_more() {

@@ -45,7 +45,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Result<Response<Body<B>>, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         if let Some(stored) = self.stored_meanwhile(&head) {
@@ -110,7 +110,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = response.into_parts();

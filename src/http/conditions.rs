@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use super::{cache_control::split_list, date::parse, fields::remove_all};
 
 /// Preconditions, by which a client says what it has or expects (§13.1).
-const PRECONDITIONS: [HeaderName; 4] =
+pub(super) const PRECONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
 
 /// What the preconditions of a GET or HEAD request make of a response.

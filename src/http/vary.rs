@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::cache_control::split_list;
+use super::{cache_control::split_list, fields::lines};
 
 /// What a response's `Vary` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ impl Selection {
 }
 
 fn same(stored: Option<&[u8]>, request: &HeaderMap, name: &HeaderName) -> bool {
-    let mut lines = request.get_all(name).iter();
+    let mut lines = lines(request, name);
     match (stored, lines.next(), lines.next()) {
         (None, first, _) => first.is_none(),
         (Some(_), None, _) => false,

@@ -1,10 +1,7 @@
-use http::{
-    request::Parts,
-    uri::{Scheme, Uri},
-};
+use http::{request::Parts, uri::Scheme};
 
 use super::{
-    CacheKey, KeyBuffer, KeyExtractor, push_part,
+    CacheKey, KeyBuffer, KeyExtractor,
     target::{authority, original_uri, path_and_query},
 };
 
@@ -66,36 +63,29 @@ impl DefaultKey {
 
 impl KeyExtractor for DefaultKey {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
-        let target = original_uri(head);
-        let authority = authority(target, &head.headers)?;
-        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
-
         let mut key = KeyBuffer::new();
-        push_part(&mut key, self.namespace.as_bytes());
-        push_part(&mut key, scheme.map_or("http", Scheme::as_str).as_bytes());
-        push_lower_case(&mut key, authority);
-        push_path_and_query(&mut key, target);
-        if head.uri.path_and_query() != target.path_and_query() {
-            push_path_and_query(&mut key, &head.uri);
-        }
-        Some(CacheKey::new(key))
+        self.write_key(head, &mut key).then(|| key.to_key())
     }
-}
 
-fn push_lower_case(key: &mut KeyBuffer, part: &[u8]) {
-    push_part(key, part);
-    let start = key.len() - part.len();
-    key[start..].make_ascii_lowercase();
-}
-
-fn push_path_and_query(key: &mut KeyBuffer, uri: &Uri) {
-    push_part(key, path_and_query(uri).as_bytes());
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
+        let target = original_uri(head);
+        let Some(authority) = authority(target, &head.headers) else { return false };
+        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
+        key.push(self.namespace.as_bytes());
+        key.push(scheme.map_or("http", Scheme::as_str));
+        key.push_lower_case(authority);
+        key.push(path_and_query(target));
+        if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
+            key.push(path_and_query(&head.uri));
+        }
+        true
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use http::{Request, Uri};
     use proptest::prelude::*;
 
     fn key(request: http::request::Builder) -> Option<CacheKey> {

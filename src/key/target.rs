@@ -4,6 +4,8 @@ use std::hash::{BuildHasher, Hasher};
 
 use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Authority};
 
+use crate::http::fields::lines;
+
 /// What a request is about, whatever its key: what unsafe requests invalidate (RFC 9111 §4.4).
 ///
 /// Made and cloned without an allocation.
@@ -15,7 +17,7 @@ pub(crate) struct Target {
 
 impl Target {
     pub(crate) fn of(head: &Parts) -> Self {
-        Self { uri: original_uri(head).clone(), host: head.headers.get(header::HOST).cloned() }
+        Self { uri: original_uri(head).clone(), host: lines(&head.headers, &header::HOST).next().cloned() }
     }
 
     /// A number for the URI; the same for HTTP/1 and HTTP/2.
@@ -72,8 +74,11 @@ impl Target {
 
     fn hash_with(&self, path_and_query: &str, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
-        for byte in self.authority() {
-            state.write_u8(byte.to_ascii_lowercase());
+        for part in self.authority().chunks(64) {
+            let mut lower = [0; 64];
+            lower[..part.len()].copy_from_slice(part);
+            lower.make_ascii_lowercase();
+            state.write(&lower[..part.len()]);
         }
         state.write_u8(0);
         state.write(path_and_query.as_bytes());
@@ -97,8 +102,8 @@ pub(super) fn path_and_query(uri: &Uri) -> &str {
 
 /// The authority of a request, if it has one alone and that can be used.
 pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.as_bytes());
+    let mut hosts = lines(headers, &header::HOST);
+    let host = hosts.next().map(HeaderValue::as_bytes);
     if hosts.next().is_some() {
         return None;
     }
@@ -110,10 +115,42 @@ pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a 
     }
 }
 
+static IS_HOST: [bool; 256] = {
+    let mut is_host = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        is_host[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
+            );
+        byte += 1;
+    }
+    is_host
+};
+
 /// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
 fn usable(authority: &[u8]) -> Option<&[u8]> {
-    let is_host = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
-    (authority.iter().all(is_host) && !matches!(authority.first(), None | Some(b':'))).then_some(authority)
+    (authority.iter().all(|byte| IS_HOST[usize::from(*byte)])
+        && !matches!(authority.first(), None | Some(b':')))
+    .then_some(authority)
 }
 
 /// A relative path resolved against the path of the base (RFC 3986 §5.2.3, §5.2.4).

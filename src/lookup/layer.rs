@@ -24,8 +24,8 @@ use crate::{
     exchange::{Asked, Refused},
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::{cache_control::RequestDirectives, conditions::take_conditions},
-    key::{self, CacheKey, DefaultKey, KeyExtractor},
+    http::{cache_control::RequestDirectives, conditions::take_conditions, glance::Glance},
+    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     status::{CacheStatus, Stale},
     store::{Invalidation, Store, StoredResponse},
 };
@@ -193,9 +193,9 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// The key of a request that this layer has anything to do with.
-    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB) -> Option<CacheKey> {
-        key::find(&*self.reader.extractor, head, body)
+    /// Writes the key of a request that this layer has anything to do with; false: it has none.
+    pub(crate) fn find_key<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB, key: &mut KeyBuffer) -> bool {
+        key::find(&*self.reader.extractor, head, body, key)
     }
 
     /// What a request invalidates that has none.
@@ -203,13 +203,13 @@ where
         Invalidation::of(self.reader.store.sequence(), head)
     }
 
-    /// As `call`, for a request that has a key.
-    pub(crate) fn call_with_key<ReqB, B>(
+    /// As `call`, for a request that has a key: the answer if it is there at once, else its future.
+    pub(crate) fn answer<ReqB, B>(
         &self,
-        key: CacheKey,
+        key: &KeyBuffer,
         head: Parts,
         body: ReqB,
-    ) -> ResponseFuture<S, Request<ReqB>, B>
+    ) -> Result<Response<Body<B>>, ResponseFuture<S, Request<ReqB>, B>>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -218,51 +218,50 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let now = Instant::now();
+        let (now, glance) = (Instant::now(), Glance::of(&head.headers));
         let wishes = match self.settings.follows_requests {
             true => RequestDirectives::parse(&head.headers),
             false => RequestDirectives::default(),
         };
-        let asked = match self.reader.find(key, &head, &wishes, now) {
-            Found::Usable(stored, status) => return self.serve(&stored, &head, status, now),
-            Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, &stored, now) {
+        let reading = self.reader.read(key);
+        let asked = match self.reader.find(&reading, key, &head, glance.credentials, &wishes, now) {
+            Found::Usable(stored, status) => return Ok(self.serve(stored, &head, glance, status, now)),
+            Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, stored, now) {
                 Refreshing::Impossible => asked,
                 refreshing => {
-                    let served =
-                        self.serve(&stored, &head, CacheStatus::stale(Stale::WhileRevalidating), now);
+                    let status = CacheStatus::stale(Stale::WhileRevalidating);
+                    let served = self.serve(stored, &head, glance, status, now);
                     if let Refreshing::Begin(refresher) = refreshing {
-                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
+                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, *asked);
                     }
-                    return served;
+                    return Ok(served);
                 }
             },
             Found::Nothing(asked) => asked,
         };
         if wishes.only_if_cached {
-            return ResponseFuture::ready(Refused::NotStored.to_response(Duration::ZERO));
+            return Ok(Refused::NotStored.to_response(Duration::ZERO));
         }
         let wants_whole = !head.headers.contains_key(header::RANGE)
             || self.settings.fetches_whole
             || matches!(asked.stored, Some(Some(_)));
         let is_for_all = wants_whole && !wishes.no_store;
-        self.forward(head, body, is_for_all.then_some(asked))
+        Err(self.forward(head, body, is_for_all.then_some(*asked)))
     }
 
-    fn serve<ReqB, B>(
+    fn serve<B>(
         &self,
         stored: &StoredResponse,
         head: &Parts,
+        glance: Glance,
         status: CacheStatus,
         now: Instant,
-    ) -> ResponseFuture<S, Request<ReqB>, B>
-    where
-        S: Service<Request<ReqB>, Response = Response<B>>,
-    {
-        let mut response = from_store(stored, head, status, now);
+    ) -> Response<Body<B>> {
+        let mut response = from_store(stored, head, glance, status, now);
         if !self.settings.shows_status {
             CacheStatus::hide(&mut response);
         }
-        ResponseFuture::ready(response)
+        response
     }
 
     /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
@@ -330,14 +329,16 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.key_of(&head, &body) {
-            Some(key) => self.call_with_key(key, head, body),
-            None => {
+        let mut key = KeyBuffer::new();
+        match self.find_key(&head, &body, &mut key) {
+            true => self.answer(&key, head, body).map_or_else(|future| future, ResponseFuture::ready),
+            false => {
                 // The layers below are to see none either.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.invalidation(&head);
-                ResponseFuture::pass(self.inner.clone(), Request::from_parts(head, body)).then(invalidation)
+                let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
+                ResponseFuture::pass_and_invalidate(inner, request, invalidation)
             }
         }
     }

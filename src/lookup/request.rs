@@ -6,7 +6,7 @@ use tokio::time::Instant;
 use crate::{
     exchange::Asked,
     http::{cache_control::RequestDirectives, freshness::after, storing::Credentials, vary::Selection},
-    key::{CacheKey, KeyExtractor},
+    key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
     store::{Resource, Store, StoredResponse},
 };
@@ -23,34 +23,67 @@ impl<St: Clone, K> Clone for Reader<St, K> {
     }
 }
 
-pub(super) enum Found {
+/// What the store had when a request arrived.
+pub(super) struct Reading {
+    /// Noted before the store was read: what begins later is newer than what was found.
+    arrival: u64,
+    resource: Option<Arc<Resource>>,
+}
+
+pub(super) enum Found<'a> {
     /// To be served, and how it came about.
-    Usable(Arc<StoredResponse>, CacheStatus),
+    Usable(&'a StoredResponse, CacheStatus),
     /// Stale, but usable while a fresh one is fetched.
-    Refreshable(Arc<StoredResponse>, Asked),
-    Nothing(Asked),
+    Refreshable(&'a Arc<StoredResponse>, Box<Asked>),
+    Nothing(Box<Asked>),
 }
 
 impl<St: Store, K: KeyExtractor> Reader<St, K> {
-    pub(super) fn find(
+    pub(super) fn read(&self, key: &KeyBuffer) -> Reading {
+        let arrival = self.store.sequence().current();
+        Reading { arrival, resource: self.store.get(key.as_bytes()) }
+    }
+
+    pub(super) fn find<'a>(
         &self,
-        key: CacheKey,
+        reading: &'a Reading,
+        key: &KeyBuffer,
         head: &Parts,
+        credentials: Credentials,
         wishes: &RequestDirectives,
         now: Instant,
-    ) -> Found {
-        // Noted before the store is read: what begins later is newer than what is found.
-        let sequence = self.store.sequence();
-        let arrival = sequence.current();
-        let credentials = Credentials::of(&head.headers);
-        let resource = self.store.get(&key);
-        let stored =
-            resource.as_ref().and_then(|resource| resource.select(&head.headers, credentials, sequence));
-        if let Some((stored, status)) = stored.and_then(|stored| usable(stored, wishes, now)) {
-            return Found::Usable(Arc::clone(stored), status);
+    ) -> Found<'a> {
+        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
+        let stored = resource.and_then(|resource| resource.select(&head.headers, credentials, sequence));
+        if let Some(stored) = stored
+            && let Some(status) = usable(stored, wishes, now)
+        {
+            return Found::Usable(stored, status);
         }
-        let is_marked = resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, now));
-        let has_variants = resource.as_ref().is_some_and(|resource| !resource.variants().is_empty());
+        let asked = Box::new(self.asked(reading, stored, key, head, credentials, wishes, now));
+        match stored {
+            Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
+                Found::Refreshable(stored, asked)
+            }
+            _ => Found::Nothing(asked),
+        }
+    }
+
+    /// What is asked of the layers below.
+    #[allow(clippy::too_many_arguments, reason = "all that is known of the request")]
+    fn asked(
+        &self,
+        reading: &Reading,
+        stored: Option<&Arc<StoredResponse>>,
+        key: &KeyBuffer,
+        head: &Parts,
+        credentials: Credentials,
+        wishes: &RequestDirectives,
+        now: Instant,
+    ) -> Asked {
+        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
+        let is_marked = resource.is_some_and(|resource| resource.is_marked(credentials, now));
+        let has_variants = resource.is_some_and(|resource| !resource.variants().is_empty());
         let is_refused = wishes.no_cache || stored.is_some_and(|stored| stored.is_fresh(now));
         let why = match stored {
             _ if is_refused => Forward::Request,
@@ -60,40 +93,30 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None => Forward::UriMiss,
         };
         let place = sequence.place_of(head);
-        let asked = Asked {
-            key,
-            arrival,
+        Asked {
+            key: key.to_key(),
+            arrival: reading.arrival,
             floor: sequence.floor(place),
             place: Some(place),
             is_forced: is_refused,
             stored: Some(stored.cloned()),
             is_marked,
-            selection: resource.as_ref().and_then(|resource| known_selection(resource, head)),
+            selection: resource.and_then(|resource| known_selection(resource, head)),
             why,
-        };
-        match stored {
-            Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
-                Found::Refreshable(Arc::clone(stored), asked)
-            }
-            _ => Found::Nothing(asked),
         }
     }
 }
 
 /// Fresh, or as stale as the client says that it may be (RFC 9111 §5.2.1.2).
-fn usable<'a>(
-    stored: &'a Arc<StoredResponse>,
-    wishes: &RequestDirectives,
-    now: Instant,
-) -> Option<(&'a Arc<StoredResponse>, CacheStatus)> {
+fn usable(stored: &StoredResponse, wishes: &RequestDirectives, now: Instant) -> Option<CacheStatus> {
     if !accepts(stored, wishes, now) {
         return None;
     }
     if stored.is_fresh(now) {
-        return Some((stored, CacheStatus::hit()));
+        return Some(CacheStatus::hit());
     }
     let may_be_stale = wishes.max_stale.is_some_and(|max_stale| stored.is_usable_if_stale_by(max_stale, now));
-    may_be_stale.then_some((stored, CacheStatus::stale(Stale::AsRequested)))
+    may_be_stale.then_some(CacheStatus::stale(Stale::AsRequested))
 }
 
 /// Whether the client takes a stored answer of this age (RFC 9111 §5.2.1).

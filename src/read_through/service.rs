@@ -18,17 +18,18 @@ use crate::{
     exchange::Asked,
     fill::{Fill, Policy},
     future::ResponseFuture,
-    key::{CacheKey, DefaultKey, KeyExtractor},
+    key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::OriginLimit,
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
-    store::Store,
+    store::{Invalidation, Store},
 };
 
 type Origin<S> = OriginLimit<S>;
 type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
 type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
+type Missed<S, St, P, ReqB, B> = ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>>;
 pub(super) type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
 
 /// The service of [`ReadThroughLayer`](super::ReadThroughLayer).
@@ -83,15 +84,20 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let way = match self.stack.key_of(&head, &body) {
-            Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
-            None => {
+        let mut key = KeyBuffer::new();
+        let way = match self.stack.find_key(&head, &body, &mut key) {
+            true => match self.stack.answer(&key, head, body) {
+                Ok(response) => Way::Stored { response: Some(response) },
+                // Boxed, so that a hit does not have to move what only a miss needs.
+                Err(future) => Way::Through { future: Box::pin(future) },
+            },
+            false => {
                 // Nobody below is to see any, be it of a stack above this one.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.stack.invalidation(&head);
-                let future = self.origin().clone().call(Request::from_parts(head, body));
-                Way::Round { future: future.then(invalidation) }
+                let future = self.origin().attempt(Request::from_parts(head, body));
+                Way::Round { future, invalidation }
             }
         };
         ReadThroughFuture { way }
@@ -119,8 +125,9 @@ pin_project! {
         Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
-        Through { #[pin] future: ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>> },
-        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B> },
+        Stored { response: Option<Response<Nested<B>>> },
+        Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
+        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation> },
     }
 }
 
@@ -135,10 +142,16 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match self.project().way.project() {
-            WayProj::Through { future } => ready!(future.poll(cx)),
-            WayProj::Round { future } => {
+            #[allow(clippy::expect_used)]
+            WayProj::Stored { response } => Ok(response.take().expect("polled after completion")),
+            WayProj::Through { future } => ready!(future.as_mut().poll(cx)),
+            WayProj::Round { future, invalidation } => {
+                let answer = ready!(future.poll(cx));
+                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
+                    invalidation.apply(response.status(), response.headers());
+                }
                 let wrap = |body| Body::inner(Body::inner(Body::inner(Body::inner(body))));
-                ready!(future.poll(cx)).map(|response| response.map(wrap))
+                answer.map(|response| response.map(wrap))
             }
         };
         Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))

@@ -173,7 +173,7 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn get(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+    fn get(&self, key: &[u8]) -> Option<Arc<Resource>> {
         self.inner.table.get(key).map(|entry| Arc::clone(&entry.resource))
     }
 

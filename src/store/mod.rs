@@ -57,8 +57,8 @@ use crate::{http::storing::Credentials, key::CacheKey};
 /// Changes go through [`update`](Self::update), so that everything that decides what may be
 /// stored is in [`Resource`] and holds for every store.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// What is stored under the key.
-    fn get(&self, key: &CacheKey) -> Option<Arc<Resource>>;
+    /// What is stored under the key of these bytes.
+    fn get(&self, key: &[u8]) -> Option<Arc<Resource>>;
 
     /// Replaces what is stored under the key by what `change` makes of it; nothing is stored
     /// any more if that [is empty](Resource::is_empty).

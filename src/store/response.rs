@@ -34,6 +34,7 @@ pub struct StoredResponse {
     selection: Option<Selection>,
     terms: Terms,
     origin: Origin,
+    fresh_until: Instant,
     bytes: usize,
     pub(super) refresh: RefreshMark,
 }
@@ -97,6 +98,7 @@ impl StoredResponse {
             trailers,
             selection,
             terms,
+            fresh_until: origin.fresh_until(&terms),
             origin,
             bytes,
             refresh: RefreshMark::default(),
@@ -140,7 +142,7 @@ impl StoredResponse {
 
     /// Whether it may be served without asking the origin.
     pub fn is_fresh(&self, now: Instant) -> bool {
-        now < self.origin.fresh_until(&self.terms)
+        now < self.fresh_until
     }
 
     /// Whether it may be served while a fresh one is being fetched (RFC 5861 §3).
@@ -188,7 +190,7 @@ impl StoredResponse {
     }
 
     pub(crate) fn fresh_until(&self) -> Instant {
-        self.origin.fresh_until(&self.terms)
+        self.fresh_until
     }
 
     /// Whether it answers a request with these fields.
@@ -248,15 +250,21 @@ fn complete_headers(status: StatusCode, mut fields: HeaderMap, length: usize) ->
 }
 
 /// The numbers of four digits, one after the other.
-static DIGITS: [u8; 40_000] = {
-    let mut digits = [0; 40_000];
-    let mut at = 0;
-    while at < digits.len() {
-        let (number, place) = (at / 4, at % 4);
-        digits[at] = b'0' + (number / [1000, 100, 10, 1][place] % 10) as u8;
-        at += 1;
+static DIGITS: &str = {
+    const BYTES: [u8; 40_000] = {
+        let mut digits = [0; 40_000];
+        let mut at = 0;
+        while at < digits.len() {
+            let (number, place) = (at / 4, at % 4);
+            digits[at] = b'0' + (number / [1000, 100, 10, 1][place] % 10) as u8;
+            at += 1;
+        }
+        digits
+    };
+    match std::str::from_utf8(&BYTES) {
+        Ok(digits) => digits,
+        Err(_) => "",
     }
-    digits
 };
 
 /// Without an allocation for the first hours.
@@ -269,8 +277,7 @@ fn age_field(seconds: u64) -> HeaderValue {
         _ => return HeaderValue::from(seconds),
     };
     let end = (seconds as usize + 1) * 4;
-    let digits = DIGITS.get(end - width..end).and_then(|digits| std::str::from_utf8(digits).ok());
-    digits.map_or_else(|| HeaderValue::from(seconds), HeaderValue::from_static)
+    HeaderValue::from_static(&DIGITS[end - width..end])
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {

@@ -10,7 +10,7 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use quick_cache::DefaultHashBuilder;
 
 use super::StoredResponse;
-use crate::key::Target;
+use crate::{http::fields::lines, key::Target};
 
 /// URIs share a floor by their hash.
 const DEFAULT_FLOORS: usize = 1 << 16;
@@ -124,8 +124,8 @@ impl Invalidation {
         if !status.is_success() {
             return;
         }
-        for field in [header::LOCATION, header::CONTENT_LOCATION] {
-            let reference = headers.get(field).and_then(|value| value.to_str().ok());
+        for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
+            let reference = lines(headers, field).next().and_then(|value| value.to_str().ok());
             if let Some(hash) =
                 reference.and_then(|reference| self.target.hash_of_reference(reference, hasher))
             {
