@@ -64,8 +64,8 @@ struct Args {
     /// How long past its time an answer may be served while the origin fails.
     #[arg(long, value_name = "DUR", default_value = "1h", value_parser = humantime::parse_duration)]
     stale_if_error: Duration,
-    /// How often a request is tried again if that can do no harm; 0: never.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    /// How often a request is tried again if that can do no harm; 0: what the origin says is final.
+    #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
     /// How many requests may be under way at the origin.
     #[arg(long, value_name = "N")]

@@ -1,6 +1,12 @@
 //! One fetch: from the second look into the store to the head of the answer.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, StatusCode, request, response};
@@ -11,6 +17,7 @@ use tower_service::Service;
 
 use super::{
     Policy,
+    candidates::Candidates,
     layer::Targets,
     recorder::{Pending, Recorder},
 };
@@ -18,14 +25,14 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
-        conditions::{confirms, has_validator, is_conditional, make_conditional},
+        conditions::is_conditional,
         fields::{content_length, remove_all},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
     status::CacheStatus,
-    store::{Marker, Origin, Store, StoredResponse, select},
+    store::{Marker, Origin, Resource, Store, StoredResponse},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -34,6 +41,8 @@ pub(super) struct Fetch<St, P> {
     pub(super) rules: Rules,
     pub(super) targets: Targets,
     pub(super) asked: Asked,
+    /// Whether a 304 from here says which of several stored responses it means.
+    pub(super) names_tags: Arc<AtomicBool>,
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -48,14 +57,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        if let Some(stored) = self.stored_meanwhile(&head) {
-            return Ok(self.answer_from(&stored, &head));
+        let resource = self.store.get(&self.asked.key);
+        let selected = resource.as_deref().and_then(|resource| self.selected(resource, &head));
+        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, &head)) {
+            return Ok(self.answer_from(stored, &head));
         }
         let client = head.clone();
-        let stale = self.revalidates(&client);
-        if let Some(stale) = &stale {
-            make_conditional(&mut head.headers, stale.headers());
-        }
+        let candidates = self.candidates(resource.as_deref(), selected, &client);
+        candidates.ask(&mut head.headers);
         let place = self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&client));
         let begun = self.store.sequence().begin();
         let sent_at = Instant::now();
@@ -64,22 +73,43 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
         let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
         let origin = Origin::new(response.headers(), sent_at.elapsed(), begun, place);
-        Ok(match stale {
-            Some(stale) if response.status() == StatusCode::NOT_MODIFIED => {
-                match confirms(response.headers(), stale.headers()) {
-                    Some(false) => self.misfit(&client, origin),
-                    _ => self.revalidated(&client, &stale, response, origin),
-                }
-            }
-            _ => self.fetched(&client, response, origin),
+        if response.status() != StatusCode::NOT_MODIFIED || candidates.is_empty() {
+            return Ok(self.fetched(&client, response, origin));
+        }
+        if candidates.are_too_many_for(response.headers()) {
+            self.names_tags.store(false, Ordering::Relaxed);
+        }
+        Ok(match candidates.confirmed_by(response.headers()) {
+            Some(stored) => self.revalidated(&client, stored, &candidates, response, origin),
+            None => self.misfit(&client, origin),
         })
     }
 
-    /// What another fetch put into the store since the request arrived.
-    fn stored_meanwhile(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
-        let stored = select(&self.store, &self.asked.key, &head.headers)?;
+    fn selected<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
+        resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence())
+    }
+
+    /// Whether another fetch put it into the store since the request arrived.
+    fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
         let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
-        (is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)).then_some(stored)
+        is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)
+    }
+
+    fn candidates(
+        &self,
+        resource: Option<&Resource>,
+        selected: Option<&Arc<StoredResponse>>,
+        head: &request::Parts,
+    ) -> Candidates {
+        if is_conditional(&head.headers) || head.method != Method::GET {
+            return Candidates::default();
+        }
+        let own = match &self.asked.stored {
+            Some(known) => known.clone(),
+            None => selected.cloned(),
+        };
+        let others = resource.filter(|_| self.names_tags.load(Ordering::Relaxed));
+        Candidates::new(own, others, &head.headers, self.store.sequence())
     }
 
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
@@ -93,19 +123,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             withheld: Vec::new(),
         });
         response
-    }
-
-    /// The stored response that the origin is asked to confirm, if any. A 304 says that there would
-    /// be a 200 (RFC 9110 §15.4.5): it confirms no stored error or redirection.
-    fn revalidates(&self, head: &request::Parts) -> Option<Arc<StoredResponse>> {
-        if is_conditional(&head.headers) || head.method != Method::GET {
-            return None;
-        }
-        let stored = match &self.asked.stored {
-            Some(known) => known.clone(),
-            None => select(&self.store, &self.asked.key, &head.headers),
-        };
-        stored.filter(|stored| stored.status().is_success() && has_validator(stored.headers()))
     }
 
     fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>

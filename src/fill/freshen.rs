@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use tokio::time::Instant;
 
-use super::{Policy, fetch::Fetch};
+use super::{Policy, candidates::Candidates, fetch::Fetch};
 use crate::{
     body::Body,
     exchange::selection,
@@ -15,6 +15,7 @@ use crate::{
         fields::{content_length, remove_all},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Terms},
+        vary::{Selection, Vary},
     },
     status::CacheStatus,
     store::{Origin, Store, StoredResponse, select},
@@ -25,13 +26,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn revalidated<B>(
         &self,
         client: &request::Parts,
-        stale: &StoredResponse,
+        confirmed: &Arc<StoredResponse>,
+        candidates: &Candidates,
         not_modified: Response<B>,
         origin: Origin,
     ) -> Response<Body<B>> {
         let (head, _) = not_modified.into_parts();
         let update = head.headers.clone();
-        let (fresh, decision, rules) = self.freshened(client, stale, head, origin);
+        self.freshen_siblings(client, confirmed, candidates, &head, origin);
+        let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         self.note(client, fresh.status(), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
@@ -46,14 +49,51 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    /// The stored response under the fields of a newer head. In the store, if it may be there.
+    /// The stored response under the fields of a newer head, as this client selects it. In the
+    /// store, if it may be there.
     fn freshened(
         &self,
         client: &request::Parts,
         stored: &StoredResponse,
-        mut head: response::Parts,
+        head: response::Parts,
         origin: Origin,
     ) -> (Arc<StoredResponse>, Decision, Rules) {
+        let (head, decision, rules) = self.updated(client, stored, head);
+        let selection = selection(&head.headers, &client.headers);
+        let fresh = self.put(head.headers, stored, selection, &decision, origin);
+        (fresh, decision, rules)
+    }
+
+    /// What other requests select goes on to be theirs (§4.3.4).
+    fn freshen_siblings(
+        &self,
+        client: &request::Parts,
+        confirmed: &Arc<StoredResponse>,
+        candidates: &Candidates,
+        not_modified: &response::Parts,
+        origin: Origin,
+    ) {
+        for sibling in candidates.siblings(confirmed, &not_modified.headers) {
+            let (head, decision, _) = self.updated(client, sibling, not_modified.clone());
+            // Under another `Vary` nobody knows what selects it.
+            let is_selected_as_before = match (Vary::parse(&head.headers), sibling.selection()) {
+                (Vary::Fields(fields), Some(selection)) => fields == *selection.fields(),
+                (Vary::Nothing, None) => true,
+                _ => false,
+            };
+            if is_selected_as_before {
+                self.put(head.headers, sibling, sibling.selection().cloned(), &decision, origin);
+            }
+        }
+    }
+
+    /// The stored head with the fields of a newer one, and what is to be done with it.
+    fn updated(
+        &self,
+        client: &request::Parts,
+        stored: &StoredResponse,
+        mut head: response::Parts,
+    ) -> (response::Parts, Decision, Rules) {
         let mut headers = stored.headers().clone();
         CacheStatus::unmark(&mut headers);
         freshen(&mut headers, &head.headers);
@@ -63,15 +103,25 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let (decision, rules) = self.decide(client, &head);
         self.targets.strip(&mut head.headers);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
-        let selection = selection(&head.headers, &client.headers);
+        (head, decision, rules)
+    }
+
+    fn put(
+        &self,
+        headers: HeaderMap,
+        stored: &StoredResponse,
+        selection: Option<Selection>,
+        decision: &Decision,
+        origin: Origin,
+    ) -> Arc<StoredResponse> {
         let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
         let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
-        let fresh = StoredResponse::new(head.status, head.headers, body, trailers, selection, terms, origin);
+        let fresh = StoredResponse::new(stored.status(), headers, body, trailers, selection, terms, origin);
         let fresh = Arc::new(fresh);
         if decision.is_storable && self.store.sequence().admits(&fresh) {
             self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
         }
-        (fresh, decision, rules)
+        fresh
     }
 
     /// A 304 about something that is not stored, although it was asked about what is: the origin

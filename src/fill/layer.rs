@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, atomic::AtomicBool},
     task::{Context, Poll},
 };
 
@@ -26,6 +26,7 @@ pub struct FillLayer<St, P = ()> {
     rules: Rules,
     policy: Arc<P>,
     targets: Targets,
+    names_tags: Arc<AtomicBool>,
 }
 
 /// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
@@ -47,7 +48,7 @@ impl<St: Store> FillLayer<St> {
     /// Fills this store by the default [`Rules`].
     pub fn new(store: St) -> Self {
         let targets = Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false };
-        Self { store, rules: Rules::new(), policy: Arc::new(()), targets }
+        Self { store, rules: Rules::new(), policy: Arc::new(()), targets, names_tags: Arc::new(true.into()) }
     }
 }
 
@@ -62,7 +63,8 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// Decides for each answer. Default: the rules as they are.
     #[must_use]
     pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
-        FillLayer { store: self.store, rules: self.rules, policy: Arc::new(policy), targets: self.targets }
+        let Self { store, rules, targets, names_tags, .. } = self;
+        FillLayer { store, rules, policy: Arc::new(policy), targets, names_tags }
     }
 
     /// The targeted fields that speak to this cache, the most specific first: the first valid one
@@ -94,7 +96,8 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
 
     fn layer(&self, inner: S) -> Self::Service {
         let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
-        let layer = Self { store, rules: self.rules, policy, targets: self.targets.clone() };
+        let (targets, names_tags) = (self.targets.clone(), Arc::clone(&self.names_tags));
+        let layer = Self { store, rules: self.rules, policy, targets, names_tags };
         Fill { inner, layer: Arc::new(layer) }
     }
 }
@@ -146,7 +149,9 @@ where
                 let rules = head.extensions.get::<Rules>().copied().unwrap_or(self.layer.rules);
                 let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
                 let targets = self.layer.targets.clone();
-                ResponseFuture::boxed(Fetch { store, policy, rules, targets, asked }.run(inner, head, body))
+                let names_tags = Arc::clone(&self.layer.names_tags);
+                let fetch = Fetch { store, policy, rules, targets, asked, names_tags };
+                ResponseFuture::boxed(fetch.run(inner, head, body))
             }
         }
     }

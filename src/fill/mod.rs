@@ -7,8 +7,13 @@
 //! the moment in which it is complete. A body that turns out too large is passed on to its end
 //! without being held any longer.
 //!
+//! A request that selects nothing that is stored asks about the other variants of its key, as far as
+//! they have strong validators: if the origin would send one of them, it need not.
+//!
 //! A 304 freshens what is stored (RFC 9111 §4.3.4). One that has another validator than what it
-//! was asked about counts as a failure of the origin, 502, and what is stored goes. An answer to
+//! was asked about counts as a failure of the origin, 502, and what is stored goes. An origin whose
+//! 304s do not name their validator, against RFC 9110 §15.4.5, is asked about one stored response at
+//! a time from the first such 304 on. An answer to
 //! HEAD freshens what it describes too, or removes what it shows to be outdated (§4.3.5).
 //!
 //! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
@@ -42,6 +47,7 @@
 //! [`Rules`]: crate::Rules
 //! [`Rules::hit_for_miss_for`]: crate::Rules::hit_for_miss_for
 
+mod candidates;
 mod fetch;
 mod freshen;
 mod layer;

@@ -131,15 +131,25 @@ pub(crate) fn has_validator(response: &HeaderMap) -> bool {
     response.contains_key(header::ETAG) || response.contains_key(header::LAST_MODIFIED)
 }
 
-/// Asks the origin whether the stored response is still the current one (RFC 9111 §4.3.1).
-pub(crate) fn make_conditional(request: &mut HeaderMap, stored: &HeaderMap) {
-    for (validator, condition) in
-        [(header::ETAG, header::IF_NONE_MATCH), (header::LAST_MODIFIED, header::IF_MODIFIED_SINCE)]
-    {
-        if let Some(value) = stored.get(validator) {
-            request.insert(condition, value.clone());
-        }
+/// Asks the origin whether one of the stored responses with these validators is still the current
+/// one (RFC 9111 §4.3.1).
+pub(crate) fn make_conditional(
+    request: &mut HeaderMap,
+    tags: &[&HeaderValue],
+    modified: Option<&HeaderValue>,
+) {
+    let joined = tags.iter().map(|tag| tag.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
+    if let (false, Ok(tags)) = (tags.is_empty(), HeaderValue::from_bytes(&joined)) {
+        request.insert(header::IF_NONE_MATCH, tags);
     }
+    if let Some(modified) = modified {
+        request.insert(header::IF_MODIFIED_SINCE, modified.clone());
+    }
+}
+
+/// The entity tag, if it says that not a byte differs (RFC 9110 §8.8.1).
+pub(crate) fn strong_tag(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
 }
 
 /// Whether the validator that both have is the same (RFC 9111 §4.3.4, §4.3.5), the entity tag
@@ -153,15 +163,22 @@ pub(crate) fn confirms(update: &HeaderMap, stored: &HeaderMap) -> Option<bool> {
 }
 
 /// Updates a stored head from a 304 (RFC 9111 §3.2): every field that the 304 has replaces the
-/// stored one, but for the length, which is that of the stored body. A 304 without a `Date` was
-/// made now (RFC 9110 §6.6.1): counted from the old one, an `Expires` that has passed would be
-/// another lifetime.
+/// stored one, but for those that describe the bytes of the body that is stored. A 304 without a
+/// `Date` was made now (RFC 9110 §6.6.1): counted from the old one, an `Expires` that has passed
+/// would be another lifetime.
 pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
-    let is_update = |name: &HeaderName| *name != header::CONTENT_LENGTH && update.contains_key(name);
+    let is_update = |name: &HeaderName| !describes_bytes(name) && update.contains_key(name);
     remove_all(stored, |name| *name == header::AGE || *name == header::DATE || is_update(name));
-    for (name, value) in update.iter().filter(|(name, _)| **name != header::CONTENT_LENGTH) {
+    for (name, value) in update.iter().filter(|(name, _)| !describes_bytes(name)) {
         stored.append(name.clone(), value.clone());
     }
+}
+
+/// Fields without which, or with another value, the stored bytes could not be read. The digests of
+/// a 304 are those of its own content, of which there is none (RFC 9530 §2).
+fn describes_bytes(name: &HeaderName) -> bool {
+    [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name)
+        || ["content-md5", "content-digest"].contains(&name.as_str())
 }
 
 #[cfg(test)]
@@ -273,10 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn a_304_replaces_every_field_but_the_length() {
+    fn a_304_replaces_every_field_but_those_that_describe_the_stored_bytes() {
         let mut stored = map(&[
             ("etag", "\"1\""),
             ("content-length", "5"),
+            ("content-encoding", "gzip"),
             ("x", "old"),
             ("x", "older"),
             ("age", "9"),
@@ -284,10 +302,25 @@ mod tests {
         ]);
         freshen(
             &mut stored,
-            &map(&[("x", "new"), ("content-length", "0"), ("content-type", "yes"), ("y", "1")]),
+            &map(&[
+                ("x", "new"),
+                ("content-length", "0"),
+                ("content-encoding", "br"),
+                ("content-range", "bytes 0-1/2"),
+                ("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg=="),
+                ("content-digest", "md5=:1B2M2Y8AsgTpgAmY7PhCfg==:"),
+                ("content-type", "yes"),
+                ("y", "1"),
+            ]),
         );
-        let expected =
-            [("etag", "\"1\""), ("content-length", "5"), ("x", "new"), ("content-type", "yes"), ("y", "1")];
+        let expected = [
+            ("etag", "\"1\""),
+            ("content-length", "5"),
+            ("content-encoding", "gzip"),
+            ("x", "new"),
+            ("content-type", "yes"),
+            ("y", "1"),
+        ];
         assert_eq!(stored, map(&expected));
     }
 }

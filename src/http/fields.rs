@@ -40,10 +40,10 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
 ///
 /// Requests have few fields, and to compare the names of all of them is faster than to hash one,
 /// which is how `HeaderMap::get` begins.
-pub(crate) fn lines<'a>(
+pub(crate) fn lines<'a, 'n>(
     headers: &'a HeaderMap,
-    name: &'a HeaderName,
-) -> impl Iterator<Item = &'a HeaderValue> {
+    name: &'n HeaderName,
+) -> impl Iterator<Item = &'a HeaderValue> + use<'a, 'n> {
     headers.iter().filter_map(move |(other, value)| (other == name).then_some(value))
 }
 

@@ -1,10 +1,16 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
-use std::sync::Arc;
+use std::{
+    hash::{Hash, Hasher},
+    sync::Arc,
+};
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::{cache_control::split_list, fields::lines};
+use super::{
+    cache_control::split_list,
+    fields::{has, lines},
+};
 
 /// What a response's `Vary` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -34,23 +40,66 @@ impl Vary {
 
 /// The values that a request has for the selecting fields of a response.
 ///
-/// Values are compared after joining field lines and dropping white space round commas, as
-/// §4.1 allows; an absent field is not an empty one.
+/// Values are compared in a [normal form](normalised), as §4.1 allows; an absent field is not an
+/// empty one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Selection {
     fields: Arc<[HeaderName]>,
-    values: Box<[Option<Box<[u8]>>]>,
+    values: Box<[Option<Value>]>,
+}
+
+#[derive(Clone, Debug)]
+struct Value {
+    normal: Box<[u8]>,
+    /// As it came, if it came in one line: most who want the same say it in the same way, and
+    /// comparing that costs no allocation. Empty if it is the normal form already.
+    raw: Box<[u8]>,
+}
+
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.normal == other.normal
+    }
+}
+
+impl Eq for Value {}
+
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.normal.hash(state);
+    }
+}
+
+impl Value {
+    fn of(request: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let normal = normalised(request, name)?;
+        let raw = match one_line(request, name) {
+            Some(line) if *line != *normal => line.into(),
+            _ => Box::default(),
+        };
+        Some(Self { normal, raw })
+    }
+
+    fn is_in(&self, request: &HeaderMap, name: &HeaderName) -> bool {
+        match one_line(request, name) {
+            Some(line) if *line == *self.normal || !line.is_empty() && *line == *self.raw => true,
+            _ => normalised(request, name).is_some_and(|value| value == self.normal),
+        }
+    }
 }
 
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
-        let values = fields.iter().map(|name| normalised(request, name)).collect();
+        let values = fields.iter().map(|name| Value::of(request, name)).collect();
         Self { fields: Arc::clone(fields), values }
     }
 
     /// Whether a request with these fields would be selected too.
     pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().zip(&self.values).all(|(name, value)| same(value.as_deref(), request, name))
+        self.fields.iter().zip(&self.values).all(|(name, value)| match value {
+            Some(value) => value.is_in(request, name),
+            None => !has(request, name),
+        })
     }
 
     pub(crate) fn fields(&self) -> &Arc<[HeaderName]> {
@@ -59,34 +108,78 @@ impl Selection {
 
     /// Bytes on the heap, for the store's books.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let values: usize = self.values.iter().flatten().map(|value| value.len()).sum();
-        values + self.fields.len() * (size_of::<HeaderName>() + size_of::<Option<Box<[u8]>>>())
+        let values: usize =
+            self.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
+        values + self.fields.len() * (size_of::<HeaderName>() + size_of::<Option<Value>>())
     }
 }
 
-fn same(stored: Option<&[u8]>, request: &HeaderMap, name: &HeaderName) -> bool {
+fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
     let mut lines = lines(request, name);
-    match (stored, lines.next(), lines.next()) {
-        (None, first, _) => first.is_none(),
-        (Some(_), None, _) => false,
-        // The common case costs no allocation: one line, already in normal form.
-        (Some(stored), Some(line), None) if stored == line.as_bytes() => true,
-        (Some(stored), ..) => normalised(request, name).as_deref() == Some(stored),
+    let line = lines.next()?;
+    lines.next().is_none().then(|| line.as_bytes())
+}
+
+/// Lines joined, without white space round commas. Lists of preferences are compared by what
+/// they mean: their elements have no case, and they are ranked by weight, not by place. That is
+/// so even where weights are equal (RFC 9110 §12.5.4: the order "cannot be relied upon").
+fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
+    let lines = request.get_all(name);
+    lines.iter().next()?;
+    let elements = lines.iter().flat_map(|line| split_list(line.as_bytes()));
+    Some(match PREFERENCES.contains(name) {
+        true => ranked(elements).join(&b","[..]).into(),
+        false => elements.collect::<Vec<_>>().join(&b","[..]).into(),
+    })
+}
+
+/// Fields whose elements are ranges of names without case, with a weight (RFC 9110 §12.5.2 to
+/// §12.5.4). `Accept` is none of them: its elements may have parameters with quoted values.
+const PREFERENCES: [HeaderName; 3] =
+    [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
+
+fn ranked<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
+    let mut ranked: Vec<_> = elements.map(preference).collect();
+    ranked.sort_unstable_by(|(weight, name), (other_weight, other)| {
+        other_weight.cmp(weight).then_with(|| name.cmp(other))
+    });
+    let said = |(weight, name): (u16, Vec<u8>)| match weight {
+        MAX_WEIGHT => name,
+        _ => [name, format!(";q={weight}").into()].concat(),
+    };
+    ranked.into_iter().map(said).collect()
+}
+
+/// In thousandths (RFC 9110 §12.4.2).
+const MAX_WEIGHT: u16 = 1000;
+
+/// The name and its weight. What has something else for a weight stays as it is.
+fn preference(element: &[u8]) -> (u16, Vec<u8>) {
+    let lower = element.to_ascii_lowercase();
+    let mut halves = lower.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let (name, weight) = (halves.next(), halves.next());
+    match (name, weight.map(|weight| weight.strip_prefix(b"q=").and_then(parse_weight))) {
+        (Some(name), Some(Some(weight))) => (weight, name.to_vec()),
+        _ => (MAX_WEIGHT, lower),
     }
 }
 
-fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
-    let mut value: Option<Vec<u8>> = None;
-    for line in request.get_all(name) {
-        let value = value.get_or_insert_default();
-        for element in split_list(line.as_bytes()) {
-            if !value.is_empty() {
-                value.push(b',');
-            }
-            value.extend_from_slice(element);
-        }
+fn parse_weight(weight: &[u8]) -> Option<u16> {
+    let (whole, decimals) = match weight {
+        [whole] => (whole, &[][..]),
+        [whole, b'.', decimals @ ..] if decimals.len() <= 3 => (whole, decimals),
+        _ => return None,
+    };
+    let mut digits = decimals.iter().copied().chain(std::iter::repeat(b'0'));
+    let thousandths = (0..3).try_fold(0, |sum, _| {
+        let digit = digits.next().filter(u8::is_ascii_digit)?;
+        Some(sum * 10 + u16::from(digit - b'0'))
+    })?;
+    match (whole, thousandths) {
+        (b'0', thousandths) => Some(thousandths),
+        (b'1', 0) => Some(MAX_WEIGHT),
+        _ => None,
     }
-    value.map(Vec::into_boxed_slice)
 }
 
 #[cfg(test)]
@@ -130,7 +223,8 @@ mod tests {
     }
 
     fn matches(first: &[(&'static str, &str)], second: &[(&'static str, &str)]) -> bool {
-        let Vary::Fields(fields) = Vary::parse(&map(&[("vary", "accept, x")])) else { unreachable!() };
+        let vary = map(&[("vary", "accept, x, accept-language, accept-encoding, accept-charset")]);
+        let Vary::Fields(fields) = Vary::parse(&vary) else { unreachable!() };
         Selection::new(&fields, &map(first)).matches(&map(second))
     }
 
@@ -146,6 +240,50 @@ mod tests {
         assert!(!matches(&[], &[("accept", "")]), "absent is not empty");
         assert!(!matches(&[("accept", "\"a, b\"")], &[("accept", "\"a,b\"")]), "quoted white space counts");
         assert!(!matches(&[("accept", "a"), ("x", "1")], &[("accept", "a"), ("x", "2")]));
+    }
+
+    #[test]
+    fn preferences_are_compared_by_what_they_mean() {
+        let same = |name, a, b| matches(&[(name, a)], &[(name, b)]);
+        for name in ["accept-language", "accept-encoding", "accept-charset"] {
+            assert!(same(name, "en, de", "eN,De"), "case (RFC 9110 §12.5)");
+            assert!(same(name, "en, de;q=0.5", "de; q=0.50 ,en;Q=1.0"), "weights rank, not places");
+            assert!(same(name, "en, de", "de, en"), "§12.5.4: the order cannot be relied upon");
+            assert!(same(name, "en, de", "en;q=1.000, de;q=1"));
+            assert!(!same(name, "en, de;q=0.5", "en, de;q=0.4"));
+            assert!(!same(name, "en;q=0", "en"));
+            assert!(!same(name, "en, de;q=0.5", "de, en;q=0.5"));
+            assert!(!same(name, "en, de", "en"));
+            assert!(!same(name, "en", "en, en"));
+        }
+        assert!(!same("accept", "a/b, c/d", "c/d, a/b"));
+    }
+
+    #[test]
+    fn what_is_no_weight_is_a_part_of_the_name() {
+        for junk in ["en;q=1.1", "en;q=0.1234", "en;q=.5", "en;q=", "en;q=0.x", "en;level=1", "en;q=0.5;x"] {
+            let others = ["en", "en;q=0.5", "en;q=0.1"];
+            assert!(
+                others
+                    .iter()
+                    .all(|other| { !matches(&[("accept-language", junk)], &[("accept-language", other)]) }),
+                "{junk}"
+            );
+            assert!(matches(&[("accept-language", junk)], &[("accept-language", junk)]), "{junk}");
+        }
+    }
+
+    #[test]
+    fn selections_that_match_are_one_slot() {
+        let fields: Arc<[HeaderName]> = Arc::from([header::ACCEPT_LANGUAGE]);
+        let of = |value| Selection::new(&fields, &map(&[("accept-language", value)]));
+        let hash = |selection: &Selection| {
+            use std::hash::BuildHasher;
+            std::hash::BuildHasherDefault::<std::collections::hash_map::DefaultHasher>::default()
+                .hash_one(selection)
+        };
+        assert_eq!(of("en, de"), of("DE,en"));
+        assert_eq!(hash(&of("en, de")), hash(&of("DE,en")));
     }
 
     proptest! {
@@ -164,10 +302,12 @@ mod tests {
         fn matching_agrees_with_equality_of_selections(
             a in proptest::collection::vec("[ab, \"]{0,6}", 0..3),
             b in proptest::collection::vec("[ab, \"]{0,6}", 0..3),
+            is_preference: bool,
         ) {
-            let fields: Arc<[HeaderName]> = Arc::from([header::ACCEPT]);
-            let a: Vec<_> = a.iter().map(|value| ("accept", value.as_str())).collect();
-            let b: Vec<_> = b.iter().map(|value| ("accept", value.as_str())).collect();
+            let name = if is_preference { "accept-language" } else { "accept" };
+            let fields: Arc<[HeaderName]> = Arc::from([HeaderName::from_static(name)]);
+            let a: Vec<_> = a.iter().map(|value| (name, value.as_str())).collect();
+            let b: Vec<_> = b.iter().map(|value| (name, value.as_str())).collect();
             let (first, second) = (Selection::new(&fields, &map(&a)), Selection::new(&fields, &map(&b)));
             prop_assert_eq!(first.matches(&map(&b)), first == second);
         }

@@ -1,0 +1,110 @@
+//! What the origin is asked to confirm, and what a 304 confirms of it (RFC 9111 §4.3.1, §4.3.4).
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderValue, header};
+
+use crate::{
+    http::{
+        conditions::{confirms, has_validator, make_conditional, strong_tag},
+        storing::Credentials,
+    },
+    store::{Resource, Sequence, StoredResponse},
+};
+
+/// The stored responses whose validators go into a request.
+#[derive(Default)]
+pub(super) struct Candidates {
+    /// What the request selects.
+    own: Option<Arc<StoredResponse>>,
+    /// What other requests select, but this one may have as well if the origin says so. Only by
+    /// strong tags: by a weak one an answer in another coding may be the same (RFC 9110 §8.8.1).
+    others: Vec<Arc<StoredResponse>>,
+}
+
+impl Candidates {
+    pub(super) fn new(
+        own: Option<Arc<StoredResponse>>,
+        resource: Option<&Resource>,
+        request: &HeaderMap,
+        sequence: &Sequence,
+    ) -> Self {
+        let own = own.filter(|own| is_confirmable(own) && has_validator(own.headers()));
+        let is_dated_only = own.as_ref().is_some_and(|own| !own.headers().contains_key(header::ETAG));
+        let others = match resource {
+            // With any tag the origin would not look at the date (RFC 9110 §13.1.3).
+            Some(resource) if !is_dated_only => {
+                let credentials = Credentials::of(request);
+                let may_match = |other: &&Arc<StoredResponse>| {
+                    sequence.admits(other)
+                        && credentials.admitted_to(other.terms().audience)
+                        && is_confirmable(other)
+                        && strong_tag(other.headers()).is_some()
+                        && own.as_ref().is_none_or(|own| !Arc::ptr_eq(own, other))
+                };
+                resource.variants().iter().filter(may_match).cloned().collect()
+            }
+            _ => Vec::new(),
+        };
+        Self { own, others }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.own.is_none() && self.others.is_empty()
+    }
+
+    /// Makes a request conditional on their validators, of each one once.
+    pub(super) fn ask(&self, request: &mut HeaderMap) {
+        let mut tags: Vec<&HeaderValue> = Vec::new();
+        for tag in self.all().filter_map(|stored| stored.headers().get(header::ETAG)) {
+            if !tags.contains(&tag) {
+                tags.push(tag);
+            }
+        }
+        let modified = self.own.as_ref().and_then(|own| own.headers().get(header::LAST_MODIFIED));
+        make_conditional(request, &tags, modified);
+    }
+
+    /// What a 304 is about. `None` if its validator is none of those that it was asked about, or
+    /// if it has none and so may mean any of several.
+    pub(super) fn confirmed_by(&self, not_modified: &HeaderMap) -> Option<&Arc<StoredResponse>> {
+        if self.others.is_empty() {
+            return self.own.as_ref().filter(|own| confirms(not_modified, own.headers()) != Some(false));
+        }
+        let same = self.all().find(|stored| is_same(not_modified, stored));
+        let names_tag = not_modified.contains_key(header::ETAG);
+        let is_own = |own: &&Arc<StoredResponse>| confirms(not_modified, own.headers()) == Some(true);
+        let weakly = || self.own.as_ref().filter(is_own).filter(|_| names_tag);
+        same.or_else(weakly)
+    }
+
+    /// Whether a 304 shows that this origin is better asked about one stored response at a time.
+    pub(super) fn are_too_many_for(&self, not_modified: &HeaderMap) -> bool {
+        let asked_by_tag = self.all().any(|stored| stored.headers().contains_key(header::ETAG));
+        let is_unnamed = asked_by_tag && !not_modified.contains_key(header::ETAG);
+        is_unnamed || !self.others.is_empty() && self.confirmed_by(not_modified).is_none()
+    }
+
+    /// All others of the same strong validator: they are as fresh as the confirmed one.
+    pub(super) fn siblings<'a>(
+        &'a self,
+        confirmed: &'a Arc<StoredResponse>,
+        not_modified: &'a HeaderMap,
+    ) -> impl Iterator<Item = &'a Arc<StoredResponse>> {
+        self.all().filter(move |stored| !Arc::ptr_eq(stored, confirmed) && is_same(not_modified, stored))
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {
+        self.own.iter().chain(&self.others)
+    }
+}
+
+/// A 304 says that there would be a 200 (RFC 9110 §15.4.5): it confirms no stored error or
+/// redirection.
+fn is_confirmable(stored: &StoredResponse) -> bool {
+    stored.status().is_success()
+}
+
+fn is_same(head: &HeaderMap, stored: &StoredResponse) -> bool {
+    strong_tag(head).is_some_and(|tag| strong_tag(stored.headers()) == Some(tag))
+}
