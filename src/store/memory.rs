@@ -5,7 +5,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -16,6 +16,7 @@ use tokio::{runtime::Handle, time::Instant};
 use super::{
     Resource, Sequence, Store,
     expiry::{Expiry, Version},
+    front,
     sweeper::Sweeper,
 };
 use crate::{build_error::BuildError, key::CacheKey};
@@ -126,6 +127,7 @@ impl MemoryStoreBuilder {
             usize::try_from(self.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
         MemoryStore {
             inner: Arc::new(Inner {
+                id: STORES.fetch_add(1, Ordering::Relaxed),
                 table,
                 hasher,
                 stripes: std::array::from_fn(|_| Mutex::new(())),
@@ -174,7 +176,7 @@ impl MemoryStore {
 
 impl Store for MemoryStore {
     fn get(&self, key: &[u8]) -> Option<Arc<Resource>> {
-        self.inner.table.get(key).map(|entry| Arc::clone(&entry.resource))
+        front::get(self.inner.id, key, || self.inner.table.get(key))
     }
 
     fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
@@ -204,7 +206,11 @@ impl fmt::Debug for MemoryStore {
     }
 }
 
+static STORES: AtomicU64 = AtomicU64::new(0);
+
 pub(super) struct Inner {
+    /// Tells stores apart in what each thread keeps.
+    id: u64,
     table: Cache<CacheKey, Arc<Entry>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
     hasher: DefaultHashBuilder,
     /// Held while a key is updated. Readers never take one.
@@ -224,11 +230,28 @@ pub(super) struct Inner {
 
 /// One version of what is stored under a key.
 #[derive(Debug)]
-struct Entry {
+pub(super) struct Entry {
     resource: Arc<Resource>,
     bytes: u64,
     version: Version,
     expires_at: Option<Instant>,
+    is_retired: AtomicBool,
+}
+
+impl Entry {
+    pub(super) fn resource(&self) -> &Arc<Resource> {
+        &self.resource
+    }
+
+    /// Whether it is what the table holds. False for good once it is not.
+    pub(super) fn is_current(&self) -> bool {
+        !self.is_retired.load(Ordering::Acquire)
+    }
+
+    /// Ends the use of copies: no request that begins after this gets one.
+    fn retire(&self) {
+        self.is_retired.store(true, Ordering::Release);
+    }
 }
 
 impl Inner {
@@ -249,6 +272,7 @@ impl Inner {
         if let Some(old) = &old {
             self.forget(old);
         }
+        evicted.0.iter().chain(&old).for_each(|entry| entry.retire());
         drop(updating);
         // The engine reports what was replaced as well, which was not pushed out.
         let is_replaced = |entry: &&Arc<Entry>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
@@ -267,7 +291,13 @@ impl Inner {
             self.sweeper.wake_before(at);
         }
         let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
-        let entry = Arc::new(Entry { resource: Arc::new(resource), bytes, version, expires_at });
+        let entry = Arc::new(Entry {
+            resource: Arc::new(resource),
+            bytes,
+            version,
+            expires_at,
+            is_retired: AtomicBool::new(false),
+        });
         self.table.insert_with_lifecycle(key.clone(), entry, evicted);
     }
 

@@ -23,6 +23,7 @@
 //! began later, so a slow answer cannot undo a newer one.
 
 mod expiry;
+mod front;
 mod memory;
 mod refresh;
 mod resource;

@@ -36,7 +36,9 @@ pub struct StoredResponse {
     origin: Origin,
     fresh_until: Instant,
     bytes: usize,
-    pub(super) refresh: RefreshMark,
+    refresh: RefreshMark,
+    /// What this is a copy of, if it is one.
+    original: Option<Arc<Self>>,
 }
 
 /// When and how old a response came from the origin.
@@ -102,7 +104,30 @@ impl StoredResponse {
             origin,
             bytes,
             refresh: RefreshMark::default(),
+            original: None,
         }
+    }
+
+    /// The same in memory of its own, so that its clones share no counter with those of the original.
+    pub(super) fn copied(self: &Arc<Self>) -> Self {
+        Self {
+            status: self.status,
+            headers: copied_headers(&self.headers),
+            body: copied_bytes(&self.body),
+            trailers: self.trailers.as_deref().map(|trailers| Arc::new(copied_headers(trailers))),
+            selection: self.selection.clone(),
+            terms: self.terms,
+            origin: self.origin,
+            fresh_until: self.fresh_until,
+            bytes: self.bytes,
+            refresh: RefreshMark::default(),
+            original: Some(Arc::clone(self)),
+        }
+    }
+
+    /// What is to happen once for a response and all its copies is noted at the original.
+    pub(super) fn refresh(&self) -> &RefreshMark {
+        self.original.as_ref().map_or(&self.refresh, |original| &original.refresh)
     }
 
     /// The status of the response.
@@ -278,6 +303,26 @@ fn age_field(seconds: u64) -> HeaderValue {
     };
     let end = (seconds as usize + 1) * 4;
     HeaderValue::from_static(&DIGITS[end - width..end])
+}
+
+fn copied_headers(headers: &HeaderMap) -> HeaderMap {
+    let mut copy = headers.clone();
+    // How it came about is told by a string that is in no memory of anybody's.
+    for (_, value) in copy.iter_mut().filter(|(name, _)| **name != CACHE_STATUS) {
+        let is_sensitive = value.is_sensitive();
+        if let Ok(own) = HeaderValue::from_maybe_shared(copied_bytes(value.as_bytes())) {
+            *value = own;
+            value.set_sensitive(is_sensitive);
+        }
+    }
+    copy
+}
+
+/// The first clone of bytes allocates their counter: it is made here.
+fn copied_bytes(bytes: &[u8]) -> Bytes {
+    let copy = Bytes::copy_from_slice(bytes);
+    drop(copy.clone());
+    copy
 }
 
 fn header_bytes(headers: &HeaderMap) -> usize {
