@@ -97,6 +97,17 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Of what is stored.
+    pub(crate) fn of(stored: &StoredResponse) -> Self {
+        Self::Shareable {
+            selection: stored.selection().cloned(),
+            audience: stored.terms().audience,
+            fresh_until: stored.fresh_until(),
+            begun: stored.begun(),
+            withheld: Vec::new(),
+        }
+    }
+
     pub(crate) fn new(
         decision: Decision,
         selection: Option<Selection>,

@@ -100,6 +100,7 @@ where
                 authorization: Credentials::of(&self.head.headers).authorization,
             },
             selection: self.asked.selection.clone(),
+            range: self.head.headers.get(header::RANGE).cloned(),
             floor: self.asked.floor,
             round: 0,
         }

@@ -7,7 +7,7 @@ use futures_util::{
     FutureExt,
     future::{Either, select},
 };
-use http::{HeaderMap, Response, request::Parts, response};
+use http::{HeaderMap, Response, StatusCode, request::Parts, response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
@@ -23,6 +23,7 @@ use crate::{
     http::{
         fields::{clean_trailers, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
+        range::Extent,
         storing::{CDN_CACHE_CONTROL, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
@@ -105,7 +106,10 @@ where
         let now = std::time::SystemTime::now();
         let (headers, rules) = (response.headers(), &self.settings.rules);
         let targets = [CDN_CACHE_CONTROL];
-        let decision = decide(&self.request, response.status(), headers, rules, &targets, now);
+        let Parts { method, headers: request, .. } = &self.request;
+        let extent = Extent::for_all(method, request, response.status(), headers);
+        let status = extent.map_or(response.status(), |_| StatusCode::OK);
+        let decision = decide(&self.request, status, headers, rules, &targets, now);
         let selection = selection(headers, &self.request.headers);
         let delay = self.seat.flight().started_at.elapsed();
         let age = if decision.terms.is_ours { delay } else { initial_age(headers, delay, now) };

@@ -17,7 +17,7 @@ use crate::{
     exchange::Asked,
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::{conditions::is_conditional, rules::Rules},
+    http::{conditions::is_conditional, range::asks_for_one_part, rules::Rules},
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -215,8 +215,10 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
         let (head, body) = request.into_parts();
-        let asked = Asked::of(&head)
-            .filter(|asked| !asked.is_marked && !is_conditional(&head.headers) && Executor::is_available());
+        // Conditions make the answer one client's own; a range alone is the same for all who ask so.
+        let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
+        let asked =
+            Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one && Executor::is_available());
         match asked {
             None => ResponseFuture::pass(inner, Request::from_parts(head, body)),
             Some(asked) => {

@@ -6,6 +6,7 @@ use std::sync::{
 };
 
 use dashmap::{DashMap, Entry};
+use http::HeaderValue;
 use tokio::time::Instant;
 
 use super::{
@@ -28,6 +29,8 @@ pub(super) struct Slot {
     pub(super) party: Party,
     /// Set once the selecting fields are known.
     pub(super) selection: Option<Selection>,
+    /// Where only a part of the answer is asked for.
+    pub(super) range: Option<HeaderValue>,
     /// What began below was invalidated before the callers came.
     pub(super) floor: u64,
     /// 0, or 1 after a fetch that panicked or was dropped.

@@ -40,7 +40,7 @@ impl Candidates {
                         && credentials.admitted_to(other.terms().audience)
                         && is_confirmable(other)
                         && strong_tag(other.headers()).is_some()
-                        && own.as_ref().is_none_or(|own| !Arc::ptr_eq(own, other))
+                        && own.as_ref().is_none_or(|own| !own.is(other))
                 };
                 resource.variants().iter().filter(may_match).cloned().collect()
             }
@@ -91,7 +91,7 @@ impl Candidates {
         confirmed: &'a Arc<StoredResponse>,
         not_modified: &'a HeaderMap,
     ) -> impl Iterator<Item = &'a Arc<StoredResponse>> {
-        self.all().filter(move |stored| !Arc::ptr_eq(stored, confirmed) && is_same(not_modified, stored))
+        self.all().filter(move |stored| !stored.is(confirmed) && is_same(not_modified, stored))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {

@@ -27,12 +27,13 @@ use crate::{
     http::{
         conditions::is_conditional,
         fields::{content_length, remove_all},
+        range::{Extent, asks_for_one_part},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
     status::CacheStatus,
-    store::{Marker, Origin, Resource, Store, StoredResponse},
+    store::{Marker, Origin, Part, Resource, Store, StoredResponse},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -61,6 +62,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let selected = resource.as_deref().and_then(|resource| self.selected(resource, &head));
         if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, &head)) {
             return Ok(self.answer_from(stored, &head));
+        }
+        if let Some(part) =
+            resource.as_deref().and_then(|resource| self.part_stored_meanwhile(resource, &head))
+        {
+            return Ok(self.answer_from_part(part, &head));
         }
         let client = head.clone();
         let candidates = self.candidates(resource.as_deref(), selected, &client);
@@ -91,8 +97,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// Whether another fetch put it into the store since the request arrived.
     fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
-        let is_recent = !self.asked.is_forced || stored.begun() > self.asked.arrival;
-        is_recent && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)
+        self.is_recent(stored) && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)
+    }
+
+    fn is_recent(&self, stored: &StoredResponse) -> bool {
+        !self.asked.is_forced || stored.begun() > self.asked.arrival
     }
 
     fn candidates(
@@ -112,16 +121,25 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         Candidates::new(own, others, &head.headers, self.store.sequence())
     }
 
+    fn part_stored_meanwhile<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Part> {
+        if !asks_for_one_part(&head.method, &head.headers) {
+            return None;
+        }
+        let (credentials, sequence) = (Credentials::of(&head.headers), self.store.sequence());
+        let part = resource.select_part(&head.headers, credentials, sequence, Instant::now())?;
+        self.is_recent(part.response()).then_some(part)
+    }
+
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
-        response.extensions_mut().insert(Verdict::Shareable {
-            selection: stored.selection().cloned(),
-            audience: stored.terms().audience,
-            fresh_until: stored.fresh_until(),
-            begun: stored.begun(),
-            withheld: Vec::new(),
-        });
+        response.extensions_mut().insert(Verdict::of(stored));
+        response
+    }
+
+    fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
+        let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
+        response.extensions_mut().insert(Verdict::of(part.response()));
         response
     }
 
@@ -134,6 +152,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if client.method == Method::HEAD {
             self.learn_from_head(client, &head, origin);
         }
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = self.decide(client, &head);
         if decision.is_storable && self.is_too_large(&head.headers, &body) {
             self.store.refused();
@@ -149,6 +168,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 remove_all(&mut headers, |name| decision.withheld.contains(name));
                 let pending = Pending {
                     status: head.status,
+                    extent,
                     headers,
                     withheld: decision.withheld.clone(),
                     selection: selection.clone(),
@@ -166,8 +186,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     pub(super) fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
+        // A part may be stored where the whole might be (RFC 9111 §3.3).
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let status = extent.map_or(head.status, |_| StatusCode::OK);
         let mut decision =
-            decide(client, head.status, &head.headers, &rules, &self.targets.names, SystemTime::now());
+            decide(client, status, &head.headers, &rules, &self.targets.names, SystemTime::now());
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });

@@ -7,14 +7,16 @@ use tokio::time::Instant;
 
 use crate::{
     body::{Body, BoxError, Observer},
-    http::{fields::clean_trailers, storing::Terms, vary::Selection},
+    http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
     key::CacheKey,
-    store::{Marker, Origin, Store, StoredResponse},
+    store::{Arrived, Marker, Origin, Store, Stored, StoredResponse},
 };
 
 /// What is known of a response when its head is there.
 pub(super) struct Pending {
     pub(super) status: StatusCode,
+    /// Of a 206.
+    pub(super) extent: Option<Extent>,
     pub(super) headers: HeaderMap,
     pub(super) withheld: Vec<HeaderName>,
     pub(super) selection: Option<Selection>,
@@ -89,18 +91,52 @@ impl<St: Store> Observer for Recorder<St> {
         if !has_declared_length(&pending.headers, self.body.len()) {
             return;
         }
-        let Pending { status, headers, selection, terms, origin, .. } = pending;
         let body = Bytes::from(std::mem::take(&mut self.body).into_boxed_slice());
+        match pending.extent {
+            Some(extent) => self.store_part(pending, extent, body),
+            None => self.store_whole(pending, body),
+        }
+    }
+}
+
+impl<St: Store> Recorder<St> {
+    fn store_whole(&mut self, pending: Pending, body: Bytes) {
+        let Pending { status, headers, selection, terms, origin, .. } = pending;
         let trailers = self.trailers.take();
         let response =
             Arc::new(StoredResponse::new(status, headers, body, trailers, selection, terms, origin));
+        self.put(&Stored::Whole(response));
+    }
+
+    /// With what else is stored of the same representation (RFC 9111 §3.4).
+    fn store_part(&mut self, pending: Pending, extent: Extent, body: Bytes) {
+        if body.len() != extent.len() {
+            return;
+        }
+        let Pending { headers, selection, terms, origin, .. } = pending;
+        let mut arrived = Arrived { extent, headers, body, selection };
+        if let Some(resource) = self.store.get(&self.key) {
+            arrived = arrived.combine(&resource, self.store.sequence(), self.store.max_response_bytes());
+        }
+        self.put(&arrived.into_stored(terms, origin));
+    }
+
+    fn put(&mut self, stored: &Stored) {
+        let response = stored.response();
         if response.bytes() > self.store.max_response_bytes() {
             return self.give_up();
         }
         // Whoever reads it asks again: this only spares the room.
-        if self.store.sequence().admits(&response) {
-            self.store.update(&self.key, &mut |resource| _ = resource.put(&response, Instant::now()));
+        if !self.store.sequence().admits(response) {
+            return;
         }
+        let now = Instant::now();
+        self.store.update(&self.key, &mut |resource| {
+            _ = match stored {
+                Stored::Whole(response) => resource.put(response, now),
+                Stored::Part(part) => resource.put_part(part.clone(), now),
+            };
+        });
     }
 }
 

@@ -35,7 +35,12 @@ pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
 
 /// Whether any precondition or range is in the request.
 pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
-    PRECONDITIONS.iter().chain([&header::RANGE, &header::IF_RANGE]).any(|name| request.contains_key(name))
+    has_precondition(request)
+        || [header::RANGE, header::IF_RANGE].iter().any(|name| request.contains_key(name))
+}
+
+pub(crate) fn has_precondition(request: &HeaderMap) -> bool {
+    PRECONDITIONS.iter().any(|name| request.contains_key(name))
 }
 
 /// Evaluates the preconditions in the order of §13.2.2.

@@ -5,7 +5,10 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{cache_control::split_list, conditions::if_range_holds};
+use super::{
+    cache_control::split_list,
+    conditions::{has_precondition, if_range_holds},
+};
 
 /// More parts than this are not worth their framing: the whole is served (§14.2 allows it).
 const MAX_PARTS: usize = 16;
@@ -18,6 +21,101 @@ enum Wanted {
     /// Nothing that there is.
     Unsatisfiable,
     Parts(Vec<Range<usize>>),
+}
+
+/// Which part of a representation a 206 has (§14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) first: usize,
+    /// The byte after the last one.
+    pub(crate) end: usize,
+    /// The length of the whole.
+    pub(crate) total: usize,
+}
+
+impl Extent {
+    /// `None` if the field is missing or invalid, or the length of the whole is not known.
+    pub(crate) fn of(response: &HeaderMap) -> Option<Self> {
+        let mut lines = response.get_all(header::CONTENT_RANGE).iter();
+        let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
+        let (unit, range) = line.trim().split_once(' ')?;
+        let (part, total) = range.split_once('/')?;
+        let (first, last) = part.split_once('-')?;
+        let [first, last, total] = [first, last, total].map(|digits| number(digits.as_bytes()));
+        // A number that is too large for us is no place where anything could be put together.
+        let (first, end, total) = (first?, last?.checked_add(1)?, total?);
+        (unit.eq_ignore_ascii_case("bytes") && first < end && end <= total).then_some(Self {
+            first,
+            end,
+            total,
+        })
+    }
+
+    /// Of a 206 that is what anybody gets who asks so.
+    pub(crate) fn for_all(
+        method: &Method,
+        request: &HeaderMap,
+        status: StatusCode,
+        response: &HeaderMap,
+    ) -> Option<Self> {
+        let is_part = status == StatusCode::PARTIAL_CONTENT && asks_for_one_part(method, request);
+        is_part.then(|| Self::of(response))?
+    }
+
+    pub(crate) fn len(self) -> usize {
+        self.end - self.first
+    }
+
+    pub(crate) fn is_whole(self) -> bool {
+        self.len() == self.total
+    }
+
+    /// Whether the two overlap or adjoin, as parts of what may be one representation.
+    pub(crate) fn touches(self, other: Self) -> bool {
+        self.total == other.total && self.first <= other.end && other.first <= self.end
+    }
+
+    /// Both, where they touch.
+    pub(crate) fn join(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), end: self.end.max(other.end), total: self.total }
+    }
+
+    /// What a `Range` field asks for, if that is one range and all of it is in this part.
+    fn resolve(self, range: &HeaderValue) -> Option<Range<usize>> {
+        let wanted = one_spec(range)?.resolve(self.total)?;
+        (self.first <= wanted.start && wanted.end <= self.end).then_some(wanted)
+    }
+
+    /// Makes an answer with this part the answer to a request: `false` if it asks for anything
+    /// that is not in the part.
+    pub(crate) fn apply<B: From<Bytes>>(
+        self,
+        request: &HeaderMap,
+        response: &mut Response<B>,
+        body: &Bytes,
+    ) -> bool {
+        let Some(wanted) = request.get(header::RANGE).and_then(|range| self.resolve(range)) else {
+            return false;
+        };
+        let text = content_range(&wanted, self.total);
+        set(response, StatusCode::PARTIAL_CONTENT, header::CONTENT_RANGE, &text, wanted.len());
+        *response.body_mut() = B::from(body.slice(wanted.start - self.first..wanted.end - self.first));
+        true
+    }
+
+    /// Whether [`apply`](Self::apply) would do it.
+    pub(crate) fn answers(self, request: &HeaderMap, response: &HeaderMap) -> bool {
+        let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range));
+        wanted.is_some() && if_range_holds(request, response)
+    }
+}
+
+/// Whether a request asks for one part, and for nothing else that a cache would have to judge
+/// (a precondition, `If-Range`): all who ask so may share the answer.
+pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
+    let mut ranges = request.get_all(header::RANGE).iter();
+    let is_one = ranges.next().and_then(one_spec).is_some() && ranges.next().is_none();
+    is_one && method == Method::GET && !has_precondition(request) && !request.contains_key(header::IF_RANGE)
 }
 
 /// Turns a 200 into the part of it that the request asks for: 206, or 416 (§15.3.7, §15.5.17).
@@ -148,6 +246,13 @@ impl Spec {
     }
 }
 
+fn one_spec(range: &HeaderValue) -> Option<Spec> {
+    match <[Spec; 1]>::try_from(specs(range.as_bytes())?) {
+        Ok([spec]) => Some(spec),
+        Err(_) => None,
+    }
+}
+
 /// §14.1.2. A range that ends before it begins makes the whole field invalid.
 fn specs(range: &[u8]) -> Option<Vec<Spec>> {
     let unit = range.get(..6)?;
@@ -179,6 +284,7 @@ fn number(digits: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderName;
     use proptest::prelude::*;
 
     #[test]
@@ -217,6 +323,76 @@ mod tests {
         assert_eq!(wanted(b"bytes=0-", 0), Wanted::Unsatisfiable);
         let many = format!("bytes={}", (0..17).map(|n| format!("{n}-{n},")).collect::<String>());
         assert_eq!(wanted(many.as_bytes(), 100), Wanted::Whole);
+    }
+
+    fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
+        fields.iter().map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap())).collect()
+    }
+
+    #[test]
+    fn an_extent_is_one_valid_range_of_a_known_length() {
+        let of = |value| Extent::of(&map(&[("content-range", value)]));
+        assert_eq!(of("bytes 0-4/10"), Some(Extent { first: 0, end: 5, total: 10 }));
+        assert_eq!(of("BYTES 9-9/10"), Some(Extent { first: 9, end: 10, total: 10 }));
+        for invalid in [
+            "bytes 4-3/10",
+            "bytes 0-10/10",
+            "bytes 0-4/*",
+            "bytes */10",
+            "lines 0-4/10",
+            "bytes=0-4/10",
+            "bytes 0-4",
+            "bytes -4/10",
+            "bytes 0-99999999999999999999/99999999999999999999",
+            "",
+        ] {
+            assert_eq!(of(invalid), None, "{invalid}");
+        }
+        assert_eq!(Extent::of(&map(&[])), None);
+        assert_eq!(Extent::of(&map(&[("content-range", "bytes 0-4/10"); 2])), None);
+    }
+
+    #[test]
+    fn a_part_answers_what_lies_within_it() {
+        let part = Extent { first: 4, end: 8, total: 10 };
+        for (range, wanted) in [
+            ("bytes=4-7", Some(4..8)),
+            ("bytes=5-5", Some(5..6)),
+            ("bytes=3-7", None),
+            ("bytes=4-8", None),
+            ("bytes=4-", None),
+            ("bytes=-2", None),
+            ("bytes=4-5,6-7", None),
+            ("bytes=x", None),
+            ("bytes=20-", None),
+        ] {
+            assert_eq!(part.resolve(&range.parse().unwrap()), wanted, "{range}");
+        }
+        let end = Extent { first: 4, end: 10, total: 10 };
+        for (range, wanted) in [("bytes=-6", 4..10), ("bytes=5-", 5..10), ("bytes=9-99", 9..10)] {
+            assert_eq!(end.resolve(&range.parse().unwrap()), Some(wanted), "{range}");
+        }
+    }
+
+    #[test]
+    fn parts_touch_where_no_byte_is_between_them() {
+        let of = |first, end| Extent { first, end, total: 10 };
+        assert!(of(0, 4).touches(of(4, 6)) && of(4, 6).touches(of(0, 4)));
+        assert!(of(0, 4).touches(of(2, 3)) && of(0, 9).touches(of(8, 10)));
+        assert!(!of(0, 4).touches(of(5, 6)) && !of(5, 6).touches(of(0, 4)));
+        assert!(!of(0, 4).touches(Extent { total: 11, ..of(4, 6) }));
+        assert_eq!(of(0, 4).join(of(3, 6)), of(0, 6));
+        assert!(of(0, 10).is_whole() && !of(1, 10).is_whole());
+    }
+
+    #[test]
+    fn only_a_get_for_one_range_without_conditions_is_for_all() {
+        let asks = |fields: &[_]| asks_for_one_part(&Method::GET, &map(fields));
+        assert!(asks(&[("range", "bytes=0-4")]));
+        assert!(!asks_for_one_part(&Method::HEAD, &map(&[("range", "bytes=0-4")])));
+        assert!(!asks(&[]) && !asks(&[("range", "bytes=0-4,6-7")]) && !asks(&[("range", "lines=0-4")]));
+        assert!(!asks(&[("range", "bytes=0-4"), ("if-range", "\"1\"")]));
+        assert!(!asks(&[("range", "bytes=0-4"), ("if-none-match", "\"1\"")]));
     }
 
     proptest! {

@@ -13,7 +13,7 @@ use crate::{
         range,
     },
     status::CacheStatus,
-    store::StoredResponse,
+    store::{Part, StoredResponse},
 };
 
 /// An answer out of the store.
@@ -31,6 +31,18 @@ pub(super) fn from_store<B>(
     if glance.has_range {
         range::apply(&head.method, &head.headers, &mut response, stored.body());
     }
+    response
+}
+
+/// An answer out of the store, of which only a part is there.
+pub(super) fn from_part<B>(
+    part: &Part,
+    head: &Parts,
+    status: CacheStatus,
+    now: Instant,
+) -> Response<Body<B>> {
+    let mut response = part.to_response(&head.headers, now, status);
+    apply_preconditions(&head.headers, &mut response);
     response
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, request::Parts};
+use http::{HeaderMap, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::{sync::Semaphore, time::Instant};
 use tower::ServiceExt;
@@ -14,9 +14,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    answer::{from_below, from_store},
+    answer::{from_below, from_part, from_store},
     refresh::{Refresher, Refreshing},
-    request::{Found, Reader},
+    request::{Found, Question, Reader},
 };
 use crate::{
     body::{Body, BoxError},
@@ -24,10 +24,13 @@ use crate::{
     exchange::{Asked, Refused},
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::{cache_control::RequestDirectives, conditions::take_conditions, glance::Glance},
+    http::{
+        cache_control::RequestDirectives, conditions::take_conditions, glance::Glance,
+        range::asks_for_one_part,
+    },
     key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     status::{CacheStatus, Stale},
-    store::{Invalidation, Store, StoredResponse},
+    store::{Invalidation, Store},
 };
 
 /// Answers from a store; see the [module](crate::lookup).
@@ -47,6 +50,17 @@ pub(super) struct Settings {
     pub(super) shows_status: bool,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
+}
+
+/// What of an answer the layers below are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All of it, for everybody.
+    Whole,
+    /// What anybody gets who asks for the same part.
+    Part,
+    /// What this client says, for it alone.
+    Client,
 }
 
 /// Refreshes under way at a time.
@@ -224,13 +238,16 @@ where
             false => RequestDirectives::default(),
         };
         let reading = self.reader.read(key);
-        let asked = match self.reader.find(&reading, key, &head, glance.credentials, &wishes, now) {
-            Found::Usable(stored, status) => return Ok(self.serve(stored, &head, glance, status, now)),
+        let asked = match self.reader.find(&reading, &Question { key, head: &head, glance, now }, &wishes) {
+            Found::Usable(stored, status) => {
+                return Ok(self.serve(from_store(stored, &head, glance, status, now)));
+            }
+            Found::Part(part) => return Ok(self.serve(from_part(part, &head, CacheStatus::hit(), now))),
             Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, stored, now) {
                 Refreshing::Impossible => asked,
                 refreshing => {
                     let status = CacheStatus::stale(Stale::WhileRevalidating);
-                    let served = self.serve(stored, &head, glance, status, now);
+                    let served = self.serve(from_store(stored, &head, glance, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, *asked);
                     }
@@ -242,22 +259,22 @@ where
         if wishes.only_if_cached {
             return Ok(Refused::NotStored.to_response(Duration::ZERO));
         }
-        let wants_whole = !head.headers.contains_key(header::RANGE)
-            || self.settings.fetches_whole
-            || matches!(asked.stored, Some(Some(_)));
-        let is_for_all = wants_whole && !wishes.no_store;
-        Err(self.forward(head, body, is_for_all.then_some(*asked)))
+        let scope = self.scope(&head, glance, &asked);
+        let is_for_all = scope != Scope::Client && !wishes.no_store;
+        Err(self.forward(head, body, is_for_all.then_some(*asked), scope))
     }
 
-    fn serve<B>(
-        &self,
-        stored: &StoredResponse,
-        head: &Parts,
-        glance: Glance,
-        status: CacheStatus,
-        now: Instant,
-    ) -> Response<Body<B>> {
-        let mut response = from_store(stored, head, glance, status, now);
+    fn scope(&self, head: &Parts, glance: Glance, asked: &Asked) -> Scope {
+        let asks_for_part =
+            glance.has_range && !self.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
+        match asks_for_part {
+            false => Scope::Whole,
+            true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
+            true => Scope::Client,
+        }
+    }
+
+    fn serve<B>(&self, mut response: Response<Body<B>>) -> Response<Body<B>> {
         if !self.settings.shows_status {
             CacheStatus::hide(&mut response);
         }
@@ -271,6 +288,7 @@ where
         mut head: Parts,
         body: ReqB,
         asked: Option<Asked>,
+        scope: Scope,
     ) -> ResponseFuture<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
@@ -283,7 +301,7 @@ where
         head.extensions.remove::<CacheKey>();
         head.extensions.remove::<Asked>();
         let conditions = match &asked {
-            Some(asked) if !asked.is_marked => take_conditions(&mut head.headers),
+            Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
             _ => HeaderMap::new(),
         };
         asked.map(|asked| head.extensions.insert(asked));

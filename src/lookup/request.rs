@@ -1,14 +1,14 @@
 use std::sync::Arc;
 
-use http::request::Parts;
+use http::{Method, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
     exchange::Asked,
-    http::{cache_control::RequestDirectives, freshness::after, storing::Credentials, vary::Selection},
+    http::{cache_control::RequestDirectives, freshness::after, glance::Glance, vary::Selection},
     key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
-    store::{Resource, Store, StoredResponse},
+    store::{Part, Resource, Store, StoredResponse},
 };
 
 /// Finds what a request may be answered with.
@@ -23,6 +23,15 @@ impl<St: Clone, K> Clone for Reader<St, K> {
     }
 }
 
+/// What is asked, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) key: &'a KeyBuffer,
+    pub(super) head: &'a Parts,
+    pub(super) glance: Glance,
+    pub(super) now: Instant,
+}
+
 /// What the store had when a request arrived.
 pub(super) struct Reading {
     /// Noted before the store was read: what begins later is newer than what was found.
@@ -33,6 +42,8 @@ pub(super) struct Reading {
 pub(super) enum Found<'a> {
     /// To be served, and how it came about.
     Usable(&'a StoredResponse, CacheStatus),
+    /// A part that has what is asked for.
+    Part(&'a Part),
     /// Stale, but usable while a fresh one is fetched.
     Refreshable(&'a Arc<StoredResponse>, Box<Asked>),
     Nothing(Box<Asked>),
@@ -47,20 +58,25 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     pub(super) fn find<'a>(
         &self,
         reading: &'a Reading,
-        key: &KeyBuffer,
-        head: &Parts,
-        credentials: Credentials,
+        question: &Question<'_>,
         wishes: &RequestDirectives,
-        now: Instant,
     ) -> Found<'a> {
+        let Question { head, glance, now, .. } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let stored = resource.and_then(|resource| resource.select(&head.headers, credentials, sequence));
+        let stored =
+            resource.and_then(|resource| resource.select(&head.headers, glance.credentials, sequence));
         if let Some(stored) = stored
             && let Some(status) = usable(stored, wishes, now)
         {
             return Found::Usable(stored, status);
         }
-        let asked = Box::new(self.asked(reading, stored, key, head, credentials, wishes, now));
+        let part = resource.and_then(|resource| self.find_part(resource, question));
+        if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
+            return Found::Part(part);
+        }
+        let is_refused =
+            wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+        let asked = Box::new(self.asked(reading, stored, question, is_refused));
         match stored {
             Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
                 Found::Refreshable(stored, asked)
@@ -70,21 +86,17 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     }
 
     /// What is asked of the layers below.
-    #[allow(clippy::too_many_arguments, reason = "all that is known of the request")]
     fn asked(
         &self,
         reading: &Reading,
         stored: Option<&Arc<StoredResponse>>,
-        key: &KeyBuffer,
-        head: &Parts,
-        credentials: Credentials,
-        wishes: &RequestDirectives,
-        now: Instant,
+        question: &Question<'_>,
+        is_refused: bool,
     ) -> Asked {
+        let Question { key, head, glance, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let is_marked = resource.is_some_and(|resource| resource.is_marked(credentials, now));
+        let is_marked = resource.is_some_and(|resource| resource.is_marked(glance.credentials, now));
         let has_variants = resource.is_some_and(|resource| !resource.variants().is_empty());
-        let is_refused = wishes.no_cache || stored.is_some_and(|stored| stored.is_fresh(now));
         let why = match stored {
             _ if is_refused => Forward::Request,
             Some(_) => Forward::Stale,
@@ -104,6 +116,17 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             selection: resource.and_then(|resource| known_selection(resource, head)),
             why,
         }
+    }
+}
+
+impl<St: Store, K> Reader<St, K> {
+    /// A fresh part that has all of what a request asks for.
+    fn find_part<'a>(&self, resource: &'a Resource, question: &Question<'_>) -> Option<&'a Part> {
+        let Question { head, glance, now, .. } = *question;
+        if head.method != Method::GET {
+            return None;
+        }
+        resource.select_part(&head.headers, glance.credentials, self.store.sequence(), now)
     }
 }
 

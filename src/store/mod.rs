@@ -25,6 +25,7 @@
 mod expiry;
 mod front;
 mod memory;
+mod parts;
 mod refresh;
 mod resource;
 mod response;
@@ -40,6 +41,7 @@ pub use self::{
     sequence::Sequence,
 };
 pub(crate) use self::{
+    parts::{Arrived, Part, Stored},
     refresh::Refresh,
     resource::Marker,
     response::Origin,

@@ -3,13 +3,18 @@ use std::{sync::Arc, time::Duration};
 use http::HeaderMap;
 use tokio::time::Instant;
 
-use super::{Sequence, StoredResponse};
+use super::{
+    Sequence, StoredResponse,
+    parts::{Part, Parts},
+};
 use crate::http::{freshness::after, storing::Credentials};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
 
 /// All that a store knows about one key: the variants of its response, and markers.
+///
+/// Also parts of responses (206), of which only requests for a range within them are served.
 ///
 /// A marker ("hit-for-miss") says that answers to requests with such credentials were not
 /// shareable a moment ago, so that the next burst does not wait for its first answer in vain.
@@ -19,6 +24,8 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 pub struct Resource {
     /// The latest first.
     variants: Vec<Arc<StoredResponse>>,
+    /// Apart from the variants, so that nobody takes a part for a whole.
+    parts: Option<Box<Parts>>,
     markers: Vec<Marker>,
 }
 
@@ -42,13 +49,15 @@ impl Resource {
 
     /// Whether there is nothing worth keeping.
     pub fn is_empty(&self) -> bool {
-        self.variants.is_empty() && self.markers.is_empty()
+        self.variants.is_empty() && self.parts.is_none() && self.markers.is_empty()
     }
 
     /// What it costs to keep, without its key.
     pub fn bytes(&self) -> usize {
         let variants: usize = self.variants.iter().map(|variant| variant.bytes()).sum();
+        let parts = self.parts.as_ref().map_or(0, |parts| parts.bytes() + size_of::<Parts>());
         variants
+            + parts
             + self.variants.capacity() * size_of::<usize>()
             + self.markers.capacity() * size_of::<Marker>()
     }
@@ -56,18 +65,20 @@ impl Resource {
     /// The same in memory of its own; see [`StoredResponse::copied`].
     pub(super) fn copied(&self) -> Self {
         let variants = self.variants.iter().map(|variant| Arc::new(variant.copied())).collect();
-        Self { variants, markers: self.markers.clone() }
+        Self { variants, parts: self.parts.clone(), markers: self.markers.clone() }
     }
 
     /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
     pub fn next_expiry(&self) -> Option<Instant> {
         let variants = self.variants.iter().map(|variant| variant.expires_at());
-        variants.chain(self.markers.iter().map(|marker| marker.until)).min()
+        let parts = self.parts().map(|part| part.response().fresh_until());
+        variants.chain(parts).chain(self.markers.iter().map(|marker| marker.until)).min()
     }
 
     /// Drops all that is of no use any more.
     pub fn prune(&mut self, now: Instant) {
         self.variants.retain(|variant| now < variant.expires_at());
+        self.retain_parts(|part| part.is_fresh(now));
         self.markers.retain(|marker| now < marker.until);
     }
 
@@ -84,6 +95,36 @@ impl Resource {
         self.variants.iter().find(answers)
     }
 
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().flat_map(|parts| parts.iter())
+    }
+
+    /// A fresh part that has all of the range that a request asks for.
+    pub(crate) fn select_part(
+        &self,
+        request: &HeaderMap,
+        credentials: Credentials,
+        sequence: &Sequence,
+        now: Instant,
+    ) -> Option<&Part> {
+        self.parts.as_ref()?.select(request, credentials, sequence, now)
+    }
+
+    /// Stores a part; false if it is of no use any more.
+    pub(crate) fn put_part(&mut self, part: Part, now: Instant) -> bool {
+        self.prune(now);
+        part.response().is_fresh(now) && self.parts.get_or_insert_default().put(part)
+    }
+
+    fn retain_parts(&mut self, keeps: impl Fn(&Arc<StoredResponse>) -> bool) {
+        if let Some(parts) = &mut self.parts {
+            parts.retain(keeps);
+            if parts.is_empty() {
+                self.parts = None;
+            }
+        }
+    }
+
     pub(crate) fn is_marked(&self, credentials: Credentials, now: Instant) -> bool {
         self.markers.iter().any(|marker| marker.credentials == credentials && now < marker.until)
     }
@@ -96,7 +137,8 @@ impl Resource {
         self.prune(now);
         let same = |variant: &Arc<StoredResponse>| variant.selection() == response.selection();
         let is_late = self.variants.iter().any(|variant| same(variant) && variant.begun() > response.begun());
-        if is_late || response.expires_at() <= now {
+        let is_outdated = self.parts.as_ref().is_some_and(|parts| parts.outdate(response));
+        if is_late || is_outdated || response.expires_at() <= now {
             return false;
         }
         self.variants.retain(|variant| !same(variant));
@@ -104,6 +146,7 @@ impl Resource {
         // A late answer with another `Vary` must not stand before a newer one that fits as well.
         let newer = self.variants.partition_point(|variant| variant.begun() > response.begun());
         self.variants.insert(newer, Arc::clone(response));
+        self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
             self.markers.retain(|marker| !marker.credentials.admitted_to(response.terms().audience));
         }
@@ -112,7 +155,10 @@ impl Resource {
 
     /// Drops what answered such a request until now, if it came from an earlier fetch.
     pub(crate) fn remove(&mut self, request: &HeaderMap, credentials: Credentials, begun: u64) {
-        self.variants.retain(|variant| !(variant.begun() < begun && variant.matches(request, credentials)));
+        let stays =
+            |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
+        self.variants.retain(stays);
+        self.retain_parts(stays);
     }
 
     pub(crate) fn mark(&mut self, marker: Marker) {
@@ -120,10 +166,17 @@ impl Resource {
         self.markers.push(marker);
     }
 
-    /// Makes room: drops the oldest variants until the rest is small enough.
+    /// Makes room: drops parts, then the oldest variants, until the rest is small enough.
     pub(crate) fn shrink_to(&mut self, max_bytes: usize) {
-        while self.bytes() > max_bytes && self.variants.len() > 1 {
-            self.variants.pop();
+        while self.bytes() > max_bytes {
+            match &mut self.parts {
+                Some(parts) if parts.len() > 1 || !self.variants.is_empty() => {
+                    parts.drop_oldest();
+                    self.retain_parts(|_| true);
+                }
+                _ if self.variants.len() > 1 => drop(self.variants.pop()),
+                _ => return,
+            }
         }
     }
 }

@@ -121,8 +121,13 @@ impl StoredResponse {
             fresh_until: self.fresh_until,
             bytes: self.bytes,
             refresh: RefreshMark::default(),
-            original: Some(Arc::clone(self)),
+            original: Some(Arc::clone(self.original.as_ref().unwrap_or(self))),
         }
+    }
+
+    /// Whether both are the same stored response, or copies of it.
+    pub(crate) fn is(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self.original.as_ref().unwrap_or(self), other.original.as_ref().unwrap_or(other))
     }
 
     /// What is to happen once for a response and all its copies is noted at the original.

@@ -1,0 +1,194 @@
+//! Parts of representations that are not there as a whole (RFC 9111 §3.3, §3.4).
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use http::{HeaderMap, Response, StatusCode, header};
+use tokio::time::Instant;
+
+use super::{Origin, Resource, Sequence, StoredResponse};
+use crate::{
+    body::Body,
+    http::{
+        conditions::{freshen, strong_tag},
+        fields::remove_all,
+        range::Extent,
+        storing::{Credentials, Terms},
+        vary::Selection,
+    },
+    status::CacheStatus,
+};
+
+/// Parts that one key may have, of all its variants. The next one takes the place of the oldest.
+const MAX_PARTS: usize = 8;
+
+/// A 206 in the store. No plain GET ever sees it: whoever looks for parts asks for a range.
+#[derive(Clone, Debug)]
+pub(crate) struct Part {
+    extent: Extent,
+    response: Arc<StoredResponse>,
+}
+
+impl Part {
+    pub(crate) fn response(&self) -> &Arc<StoredResponse> {
+        &self.response
+    }
+
+    /// As a client gets it who asks for a range that lies within.
+    pub(crate) fn to_response<B>(
+        &self,
+        request: &HeaderMap,
+        now: Instant,
+        status: CacheStatus,
+    ) -> Response<Body<B>> {
+        let mut response = self.response.to_response(false, now, status);
+        self.extent.apply(request, &mut response, self.response.body());
+        response
+    }
+}
+
+/// The parts of one key, the latest first.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Parts(Vec<Part>);
+
+impl Parts {
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Part> {
+        self.0.iter()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn retain(&mut self, keeps: impl Fn(&Arc<StoredResponse>) -> bool) {
+        self.0.retain(|part| keeps(&part.response));
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        let responses: usize = self.iter().map(|part| part.response.bytes()).sum();
+        responses + self.0.capacity() * size_of::<Part>()
+    }
+
+    pub(super) fn drop_oldest(&mut self) {
+        self.0.pop();
+    }
+
+    /// A fresh part that has all that a request asks for.
+    pub(super) fn select(
+        &self,
+        request: &HeaderMap,
+        credentials: Credentials,
+        sequence: &Sequence,
+        now: Instant,
+    ) -> Option<&Part> {
+        self.0.iter().find(|Part { extent, response }| {
+            response.is_fresh(now)
+                && sequence.admits(response)
+                && response.matches(request, credentials)
+                && extent.answers(request, response.headers())
+        })
+    }
+
+    /// Whether a part came later that shows a whole response to be of another representation.
+    pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
+        self.0.iter().map(|part| &part.response).any(|part| {
+            part.begun() > whole.begun() && part.selection() == whole.selection() && !is_same(part, whole)
+        })
+    }
+
+    /// False if a part came later that shows it to be of another representation.
+    pub(super) fn put(&mut self, part: Part) -> bool {
+        let Part { extent, response } = &part;
+        let is_rival = |other: &Part| {
+            let is_same = is_same(&other.response, response) && other.extent.total == extent.total;
+            other.response.selection() == response.selection() && !is_same
+        };
+        if self.0.iter().any(|other| is_rival(other) && other.response.begun() > response.begun()) {
+            return false;
+        }
+        let is_within = |other: &Part| {
+            other.response.selection() == response.selection()
+                && extent.first <= other.extent.first
+                && other.extent.end <= extent.end
+        };
+        self.0.retain(|other| !is_rival(other) && !is_within(other));
+        self.0.truncate(MAX_PARTS - 1);
+        self.0.insert(0, part);
+        true
+    }
+}
+
+/// Whether two responses are of one representation, byte for byte (RFC 9110 §8.8.1).
+fn is_same(a: &StoredResponse, b: &StoredResponse) -> bool {
+    strong_tag(a.headers()).is_some_and(|tag| strong_tag(b.headers()) == Some(tag))
+}
+
+/// A 206 that came in whole, before it is put into the store.
+pub(crate) struct Arrived {
+    pub(crate) extent: Extent,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+    pub(crate) selection: Option<Selection>,
+}
+
+impl Arrived {
+    /// Takes up all stored parts of the same representation that it touches, as far as the result
+    /// is not longer than `max_bytes`. Only a strong validator shows that they are of the same.
+    pub(crate) fn combine(mut self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Self {
+        let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
+        let mut parts: Vec<_> = stored.parts().collect();
+        while let Some(at) = parts.iter().position(|part| {
+            strong_tag(part.response.headers()) == Some(&tag)
+                && part.response.selection() == self.selection.as_ref()
+                && sequence.admits(&part.response)
+                && part.extent.touches(self.extent)
+                && part.extent.join(self.extent).len() <= max_bytes
+        }) {
+            self.take_up(parts.swap_remove(at));
+        }
+        self
+    }
+
+    fn take_up(&mut self, part: &Part) {
+        let extent = part.extent.join(self.extent);
+        let mut body = BytesMut::zeroed(extent.len());
+        for (extent_of, bytes) in [(part.extent, part.response.body()), (self.extent, &self.body)] {
+            let start = extent_of.first - extent.first;
+            body[start..start + bytes.len()].copy_from_slice(bytes);
+        }
+        let mut headers = part.response.headers().clone();
+        CacheStatus::unmark(&mut headers);
+        freshen(&mut headers, &self.headers);
+        *self = Self { extent, headers, body: body.freeze(), selection: self.selection.take() };
+    }
+
+    /// What is to be stored of it: the whole, if nothing is missing any more, or a part.
+    pub(crate) fn into_stored(mut self, terms: Terms, origin: Origin) -> Stored {
+        remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
+        let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+        let Self { extent, headers, body, selection } = self;
+        let response = Arc::new(StoredResponse::new(status, headers, body, None, selection, terms, origin));
+        match extent.is_whole() {
+            true => Stored::Whole(response),
+            false => Stored::Part(Part { extent, response }),
+        }
+    }
+}
+
+pub(crate) enum Stored {
+    Whole(Arc<StoredResponse>),
+    Part(Part),
+}
+
+impl Stored {
+    pub(crate) fn response(&self) -> &Arc<StoredResponse> {
+        match self {
+            Self::Whole(response) => response,
+            Self::Part(part) => &part.response,
+        }
+    }
+}
