@@ -1,3 +1,5 @@
+use crate::key::RuleError;
+
 /// A configuration that cannot work, and what to change.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
@@ -32,4 +34,7 @@ pub enum BuildError {
         /// Why, and what to change.
         reason: &'static str,
     },
+    /// A key rule cannot work.
+    #[error(transparent)]
+    KeyRule(#[from] RuleError),
 }

@@ -15,7 +15,7 @@ use crate::{
     },
     key::{CacheKey, may_have_key},
     status::Forward,
-    store::{Place, StoredResponse},
+    store::{Arrival, Lineage, Sequence, StoredResponse},
 };
 
 /// What a request asks of the cache: in the request's extensions, put there by
@@ -25,12 +25,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub(crate) key: CacheKey,
-    /// The number of the store's sequence when the request arrived.
-    pub(crate) arrival: u64,
-    /// What began below was invalidated before.
-    pub(crate) floor: u64,
-    /// Where its floor stands. `None`: nobody has looked.
-    pub(crate) place: Option<Place>,
+    /// What was known of purges when the request arrived. `None`: nobody has looked.
+    pub(crate) arrival: Option<Arrival>,
     /// Only an answer that was fetched after the arrival will do.
     pub(crate) is_forced: bool,
     /// The latest stored response that the request selects. `None` inside: there is none.
@@ -55,15 +51,18 @@ impl Asked {
         let key = head.extensions.get::<CacheKey>()?;
         Some(Self {
             key: key.clone(),
-            arrival: 0,
-            floor: 0,
-            place: None,
+            arrival: None,
             is_forced: false,
             stored: None,
             is_marked: false,
             selection: None,
             why: Forward::Miss,
         })
+    }
+
+    /// The number of the store's sequence when the request arrived, if that is known.
+    pub(crate) fn arrived_at(&self) -> u64 {
+        self.arrival.as_ref().map_or(0, |arrival| arrival.number)
     }
 
     /// The key under which the answer would be stored.
@@ -85,7 +84,8 @@ pub(crate) enum Verdict {
         selection: Option<Selection>,
         audience: Credentials,
         fresh_until: Instant,
-        begun: u64,
+        /// `None`: it did not come from a layer that numbers its fetches.
+        lineage: Option<Lineage>,
         /// Fields that are for the one alone who asked.
         withheld: Vec<HeaderName>,
     },
@@ -98,12 +98,12 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// Of what is stored.
-    pub(crate) fn of(stored: &StoredResponse) -> Self {
+    pub(crate) fn of(stored: &StoredResponse, sequence: &Arc<Sequence>) -> Self {
         Self::Shareable {
             selection: stored.selection().cloned(),
             audience: stored.terms().audience,
             fresh_until: stored.fresh_until(),
-            begun: stored.begun(),
+            lineage: Some(Lineage::of_stored(sequence, stored)),
             withheld: Vec::new(),
         }
     }
@@ -112,7 +112,7 @@ impl Verdict {
         decision: Decision,
         selection: Option<Selection>,
         fresh_until: Instant,
-        begun: u64,
+        lineage: Option<Lineage>,
     ) -> Self {
         match decision.sharing {
             Sharing::Unshareable(why) => Self::Unshareable(why),
@@ -121,7 +121,7 @@ impl Verdict {
                 selection,
                 audience: decision.terms.audience,
                 fresh_until,
-                begun,
+                lineage,
                 withheld: decision.withheld,
             },
         }

@@ -10,7 +10,7 @@ use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower_service::Service;
 
-use crate::{body::Body, store::Invalidation};
+use crate::{body::Body, http::tag_fields, store::Invalidation};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -35,7 +35,7 @@ pin_project! {
         S: Service<R>,
     {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] inner: Oneshot<S, R>, invalidation: Option<Box<Invalidation>> },
+        Pass { #[pin] inner: Oneshot<S, R>, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
     }
 }
@@ -44,20 +44,33 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<R, Response = Response<B>>,
 {
+    /// Invalidates something once the response to a request is there that was passed on. Rare and
+    /// large, so that it is boxed: futures of a stack contain each other.
+    pub(crate) fn then(mut self, then: Option<Invalidation>) -> Self {
+        if let Kind::Pass { invalidation, .. } = &mut self.kind {
+            *invalidation = then.map(Box::new);
+        }
+        self
+    }
+
+    /// Removes the fields that are for caches alone from what is passed on, which no other layer
+    /// will do.
+    pub(crate) fn strip_tags(mut self, strip: bool) -> Self {
+        if let Kind::Pass { strips_tags, .. } = &mut self.kind {
+            *strips_tags = strip;
+        }
+        self
+    }
+
     pub(crate) fn ready(response: Response<Body<B>>) -> Self {
         Self { kind: Kind::Ready { response: Some(response) } }
     }
 
     /// The inner service is made ready first: what is above was always ready.
     pub(crate) fn pass(inner: S, request: R) -> Self {
-        Self::pass_and_invalidate(inner, request, None)
-    }
-
-    /// As [`pass`](Self::pass); invalidates something once the response is there. Rare and large,
-    /// so that it is boxed: futures of a stack contain each other.
-    pub(crate) fn pass_and_invalidate(inner: S, request: R, invalidation: Option<Invalidation>) -> Self {
-        let invalidation = invalidation.map(Box::new);
-        Self { kind: Kind::Pass { inner: Oneshot::new(inner, request), invalidation } }
+        Self {
+            kind: Kind::Pass { inner: Oneshot::new(inner, request), invalidation: None, strips_tags: false },
+        }
     }
 
     pub(crate) fn boxed(
@@ -80,10 +93,13 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx),
-            KindProj::Pass { inner, invalidation } => {
-                let answer = ready!(inner.poll(cx));
+            KindProj::Pass { inner, invalidation, strips_tags } => {
+                let mut answer = ready!(inner.poll(cx));
                 if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
                     invalidation.apply(response.status(), response.headers());
+                }
+                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
+                    tag_fields::strip(response.headers_mut());
                 }
                 Poll::Ready(answer.map(|response| response.map(Body::inner)))
             }

@@ -74,11 +74,12 @@
 //!
 //! * `axum` (on by default): [`DefaultKey`] keys requests inside `axum::Router::nest` by the
 //!   URI that the client asked for. Switch it off where there is no axum.
+//! * `serde`: [`KeyRules`] and [`KeyRulesBuilder`] can be deserialised, from JSON or TOML for
+//!   example; see [`key::rules`](key::rules#documents).
 //!
 //! # What it does not do yet
 //!
-//! Purges by code and by tag, key rules as data, a second tier. Of RFC 9111: 206 responses are
-//! not stored or combined (§3.4), and one stored response at a time is revalidated (§4.3.1).
+//! Purges by code and by tag, keys from request bodies, a second tier.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;
@@ -92,6 +93,7 @@ mod http;
 pub mod key;
 pub mod lookup;
 pub mod origin_limit;
+pub mod purge;
 pub mod read_through;
 pub mod retry;
 mod shared_error;
@@ -99,6 +101,7 @@ pub mod stale_if_error;
 mod status;
 pub mod store;
 mod store_layer;
+pub mod tags;
 
 pub use self::{
     body::{Body, BodyError, BoxError, RequestBody},
@@ -109,9 +112,13 @@ pub use self::{
     fill::{Fill, FillLayer, Policy},
     future::ResponseFuture,
     http::{rules::Rules, storing::Unshareable},
-    key::{CacheKey, DefaultKey, Key, KeyBuffer, KeyExtractor, KeyLayer},
+    key::{
+        CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
+        KeyRulesBuilder, RuleError,
+    },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
+    purge::{Purge, PurgeError, Purged},
     read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},
     retry::{Attempts, RetryPolicy},
     shared_error::SharedError,
@@ -119,4 +126,5 @@ pub use self::{
     status::{CacheStatus, Forward, Stale},
     store::{MemoryStore, MemoryStoreBuilder, Resource, Sequence, Store, StoreStats, StoredResponse},
     store_layer::StoreLayer,
+    tags::Tags,
 };

@@ -7,6 +7,7 @@ use crate::{
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
     lookup::{Lookup, LookupLayer},
+    purge::Purge,
     store::Store,
 };
 
@@ -33,10 +34,22 @@ impl<St: Store, K: KeyExtractor, P: Policy> StoreLayer<St, K, P> {
         StoreLayer { lookup: self.lookup.key(extractor), fill: self.fill }
     }
 
+    /// See [`LookupLayer::purge`].
+    pub fn purge(&self) -> Purge {
+        self.lookup.purge()
+    }
+
     /// See [`FillLayer::rules`].
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.fill = self.fill.rules(rules);
+        self
+    }
+
+    /// See [`FillLayer::strip_tags`].
+    #[must_use]
+    pub fn strip_tags(mut self, strip: bool) -> Self {
+        self.fill = self.fill.strip_tags(strip);
         self
     }
 

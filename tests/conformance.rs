@@ -497,6 +497,15 @@ async fn an_answer_is_reused_for_requests_that_its_vary_selects() {
         ("x", "x:", "x:", REUSED),
         ("x", "x:", "", ASKED),
         ("x", "", "x:", ASKED),
+        // Lists of preferences, which have no case and are ranked by weight (9110 §12.4.2, §12.5).
+        ("accept-language", "accept-language: en, de", "accept-language: eN,De", REUSED),
+        ("accept-language", "accept-language: en, de", "accept-language: de, en", REUSED),
+        ("accept-language", "accept-language: en, de;q=0.5", "accept-language: de; q=0.50, en", REUSED),
+        ("accept-language", "accept-language: en, de;q=0.5", "accept-language: de, en;q=0.5", ASKED),
+        ("accept-language", "accept-language: en", "accept-language: en, de", ASKED),
+        ("accept-encoding", "accept-encoding: gzip, br", "accept-encoding: BR, gzip", REUSED),
+        ("accept-encoding", "accept-encoding: gzip", "accept-encoding: gzip;q=0", ASKED),
+        ("accept", "accept: a/b, c/d", "accept: c/d, a/b", ASKED),
         // What nothing matches.
         ("*", "", "", ASKED),
         ("*, *", "", "", ASKED),
@@ -618,6 +627,61 @@ async fn a_304_renews_what_is_stored() {
     page.get("").await;
     wrong.check("4.3.4", page.get("").await.text(), (200, "three"));
     wrong.check("4.3.4", page.seen()[2].field("if-none-match"), None);
+    wrong.report();
+}
+
+#[tokio::test]
+async fn variants_that_may_be_the_answer_are_asked_about_together() {
+    let bench = Bench::start().await;
+    let mut wrong = Wrong::default();
+    let variant =
+        |tag: &str, body: &str| ok(&format!("cache-control: max-age=60\nvary: x\netag: {tag}")).body(body);
+    let confirmed = status(304, "cache-control: max-age=60\netag: \"a\"\nvary: x\nx-new: 1");
+    let page = bench.page(&[variant("\"a\"", "one"), variant("W/\"b\"", "two"), confirmed]);
+    page.get("x: 1").await;
+    page.get("x: 2").await;
+    let third = page.get("x: 3").await;
+    wrong.check("4.1, 4.3.1", page.seen()[2].field("if-none-match"), Some("\"a\""));
+    wrong.check("4.3.4", (third.text(), third.field("x-new")), ((200, "one"), Some("1")));
+    wrong.check("4.3.4", page.get("x: 3").await.text(), (200, "one"));
+    let sibling = page.get("x: 1").await;
+    wrong.check("4.3.4", (sibling.text(), sibling.field("x-new")), ((200, "one"), Some("1")));
+    wrong.check("4.3.4", page.get("x: 2").await.text(), (200, "two"));
+    wrong.check("4", page.calls(), 3);
+    wrong.report();
+}
+
+#[tokio::test]
+async fn parts_are_kept_and_put_together() {
+    let bench = Bench::start().await;
+    let mut wrong = Wrong::default();
+    let part = |extent: &str, tag: &str, body: &str| {
+        let fields = format!("cache-control: max-age=60\netag: {tag}\ncontent-range: bytes {extent}/10");
+        status(206, &fields).body(body)
+    };
+    let (first, second) = (part("0-4", "\"a\"", "01234"), part("5-9", "\"a\"", "56789"));
+    let page = bench.page(&[first.clone(), second]);
+    page.get("range: bytes=0-4").await;
+    let within = page.get("range: bytes=1-2").await;
+    wrong.check("3.3", (within.text(), within.field("content-range")), ((206, "12"), Some("bytes 1-2/10")));
+    wrong.check("3.3", page.calls(), 1);
+    page.get("range: bytes=5-").await;
+    wrong.check("3.4", page.get("").await.text(), (200, "0123456789"));
+    wrong.check("3.4", page.get("range: bytes=3-6").await.text(), (206, "3456"));
+    wrong.check("3.4", page.calls(), 2);
+
+    for (section, other) in [
+        ("3.4", part("5-9", "\"b\"", "56789")),
+        ("3.4", part("5-9", "W/\"a\"", "56789")),
+        ("3.4", part("6-9", "\"a\"", "6789")),
+        ("9110 14.4", part("5-9", "\"a\"", "5678")),
+        ("9110 14.4", part("5-10", "\"a\"", "56789")),
+    ] {
+        let page = bench.page(&[first.clone(), other, ok("").body("whole")]);
+        page.get("range: bytes=0-4").await;
+        page.get("range: bytes=5-9").await;
+        wrong.check((section, page.calls()), page.get("").await.text(), (200, "whole"));
+    }
     wrong.report();
 }
 

@@ -5,11 +5,13 @@ mod support;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, StatusCode, request::Parts};
 use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{ReadThroughLayer, ReadThroughService, Rules, StoreLayer};
+use tower_readthrough::{
+    CacheKey, KeyExtractor, KeyLayer, ReadThrough, ReadThroughLayer, ReadThroughService, Rules, StoreLayer,
+};
 
 const URI: &str = "http://h/a";
 
@@ -116,6 +118,58 @@ async fn lookup_round_fill_invalidates_too() {
     call(&service, unsafe_request("PUT", URI, &[])).await;
     call(&service, get(URI)).await;
     assert_eq!(origin.calls(), 3);
+}
+
+/// One entry per product, whoever asks for it.
+struct ByProduct;
+
+impl KeyExtractor for ByProduct {
+    fn key(&self, head: &Parts) -> Option<CacheKey> {
+        self.identity(head)
+    }
+
+    fn identity(&self, head: &Parts) -> Option<CacheKey> {
+        let product = head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
+        Some(CacheKey::from_parts(["product", product]))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_stored_for_another_spelling_of_the_same_thing_goes_too() {
+    for (method, uri, fields, goes) in [
+        ("POST", "http://h/p?pid=1&uid=9", [].as_slice(), true),
+        ("DELETE", "http://other/?uid=9&pid=1", &[], true),
+        ("POST", "http://h/p?pid=2&uid=5", &[], false),
+        ("POST", "http://h/p?uid=5", &[], false),
+        ("POST", "http://h/order", &[("location", "/q?uid=3&pid=1")], true),
+        ("POST", "http://h/order", &[("content-location", "p?pid=1")], true),
+        ("POST", "http://h/order", &[("location", "http://other/p?pid=1")], false),
+        ("POST", "http://h/order", &[("location", "/p?pid=2")], false),
+    ] {
+        let full = ReadThrough::new(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
+        let (plain, origin) = (StoreLayer::new(store()).key(ByProduct).rules(fixed(60_000)), origin());
+        let in_two =
+            KeyLayer::new(ByProduct).layer(support::open::stack(fixed(60_000)).layer(origin.clone()));
+        survey(full.layer(origin.clone()), method, uri, fields, goes).await;
+        survey(plain.layer(origin), method, uri, fields, goes).await;
+        // A reference is for the layer below to resolve, which knows nothing of products.
+        if fields.is_empty() {
+            survey(in_two, method, uri, fields, goes).await;
+        }
+    }
+}
+
+async fn survey<S, B>(service: S, method: &str, uri: &str, fields: &[(&'static str, &str)], goes: bool)
+where
+    S: tower::Service<Request<Body>, Response = http::Response<B>, Error = std::convert::Infallible> + Clone,
+    B: http_body::Body,
+    B::Error: std::fmt::Debug,
+{
+    let before = call(&service, get("http://h/p?pid=1&uid=5")).await.1;
+    assert_eq!(call(&service, get("http://h/p?pid=1&uid=6")).await.1, before);
+    call(&service, unsafe_request(method, uri, fields)).await;
+    let after = call(&service, get("http://h/p?pid=1&uid=7")).await.1;
+    assert_eq!(after != before, goes, "{method} {uri} {fields:?}");
 }
 
 /// The answer of a fetch that began before may be of the time before.

@@ -176,23 +176,53 @@ async fn a_part_of_another_length_is_of_another_representation() {
     range(&service, "bytes=0-4").await;
     range(&service, "bytes=5-9").await;
     assert!(range(&service, "bytes=6-9").await.is_hit());
-    assert!(!range(&service, "bytes=0-9").await.is_hit());
+    assert!(!range(&service, "bytes=0-4").await.is_hit());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_late_part_does_not_displace_a_newer_representation() {
+async fn what_comes_late_does_not_displace_a_newer_representation() {
+    for late in ["bytes=0-4", "bytes=0-9"] {
+        let origin = Origin::new(|call, head| match call {
+            1 => serve(ALPHABET, head).header("etag", "\"1\"").after(ms(50)),
+            _ => serve("ABCDEFGHIJ", head).header("etag", "\"2\""),
+        });
+        let service = cached(&origin);
+        let newer = async {
+            tokio::time::sleep(ms(10)).await;
+            range(&service, "bytes=4-9").await
+        };
+        tokio::join!(range(&service, late), newer);
+        assert_eq!(range(&service, "bytes=4-9").await.body, "EFGHIJ");
+        assert_eq!(origin.calls(), 2);
+        assert_eq!(range(&service, "bytes=0-3").await.body, "ABCD", "after {late}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_whole_takes_the_place_of_all_parts() {
     let origin = Origin::new(|call, head| match call {
-        1 => serve(ALPHABET, head).header("etag", "\"1\"").after(ms(50)),
+        1 => serve(ALPHABET, head).header("etag", "\"1\""),
         _ => serve("ABCDEFGHIJ", head).header("etag", "\"2\""),
     });
     let service = cached(&origin);
-    let newer = async {
-        tokio::time::sleep(ms(10)).await;
-        range(&service, "bytes=4-9").await
-    };
-    tokio::join!(range(&service, "bytes=0-9"), newer);
-    assert_eq!(range(&service, "bytes=4-9").await.body, "EFGHIJ");
+    range(&service, "bytes=0-4").await;
+    get(&service, "/").await;
+    assert_eq!(range(&service, "bytes=0-4").await.body, "ABCDE");
+    assert!(get(&service, "/").await.is_hit());
     assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_part_took_up_takes_no_room() {
+    let content = "x".repeat(1000);
+    let origin = Origin::new(move |_, head| serve(&content, head).header("etag", "\"1\""));
+    let service = cached(&origin);
+    range(&service, "bytes=900-999").await;
+    for at in 0..20 {
+        range(&service, &format!("bytes={}-{}", at * 10, at * 10 + 9)).await;
+    }
+    assert!(range(&service, "bytes=0-199").await.is_hit());
+    assert!(range(&service, "bytes=900-999").await.is_hit(), "there are two parts, not twenty-one");
 }
 
 #[tokio::test(start_paused = true)]
@@ -221,13 +251,14 @@ async fn what_is_not_one_whole_part_is_not_stored() {
 
 #[tokio::test(start_paused = true)]
 async fn a_part_is_for_those_who_might_have_the_whole() {
-    let fields: [(&[(&str, &str)], fn(Answer) -> Answer); 4] = [
+    type Row = (&'static [(&'static str, &'static str)], fn(Answer) -> Answer);
+    let rows: [Row; 4] = [
         (&[], |answer| answer.header("cache-control", "private")),
         (&[], |answer| answer.header("set-cookie", "a=b")),
         (&[("authorization", "me")], |answer| answer),
         (&[], |answer| answer.header("vary", "*")),
     ];
-    for (at, (mine, personal)) in fields.into_iter().enumerate() {
+    for (at, (mine, personal)) in rows.into_iter().enumerate() {
         let origin = Origin::new(move |_, head| personal(serve(ALPHABET, head)));
         let service = cached(&origin);
         let all: Vec<_> = mine.iter().copied().chain([("range", "bytes=0-4")]).collect();
@@ -241,6 +272,17 @@ async fn a_part_is_for_those_who_might_have_the_whole() {
     get_with(&service, "/", &german).await;
     assert!(get_with(&service, "/", &german).await.is_hit());
     assert!(!range(&service, "bytes=0-4").await.is_hit(), "another variant");
+
+    let origin = Origin::new(|call, head| {
+        let content = if call == 1 { ALPHABET } else { "ABCDEFGHIJ" };
+        serve(content, head).header("vary", "accept-language").header("etag", "\"both\"")
+    });
+    let service = cached(&origin);
+    get_with(&service, "/", &german).await;
+    for wanted in ["bytes=5-9", "bytes=3-9"] {
+        let english = [("range", wanted), ("accept-language", "en")];
+        assert!(!get_with(&service, "/", &english).await.is_hit(), "{wanted}");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -259,6 +301,29 @@ async fn a_part_is_served_while_it_is_fresh_and_not_invalidated() {
     send(&service, request("POST", "/", &[])).await;
     assert!(!range(&service, "bytes=5-9").await.is_hit());
     assert!(!range(&service, "bytes=0-4").await.is_hit(), "invalidated, and not put together either");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_is_stale_from_the_start_is_not_kept() {
+    let origin = Origin::new(|_, head| {
+        let answer = serve(ALPHABET, head).header("etag", "\"1\"").header("age", "10");
+        answer.header("cache-control", "stale-while-revalidate=60")
+    });
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    range(&cached_in(&store, &origin), "bytes=0-4").await;
+    assert_eq!(store.stats().entries, 0, "nobody could ever get it");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_may_not_be_stored_takes_the_parts_away() {
+    let origin = Origin::new(|call, head| match call {
+        1 => serve(ALPHABET, head),
+        _ => ok("mine").header("cache-control", "private"),
+    });
+    let service = cached(&origin);
+    range(&service, "bytes=0-4").await;
+    get(&service, "/").await;
+    assert_eq!(range(&service, "bytes=0-4").await.body, "mine");
 }
 
 #[tokio::test(start_paused = true)]

@@ -59,6 +59,7 @@ async fn a_request_that_selects_nothing_asks_about_all_variants() {
     assert_eq!(french.header("x-confirmed"), Some("fr"));
     assert_eq!(french.cache(), "fwd=vary-miss; stored");
     assert!(ask(&service, "fr").await.is_hit());
+    assert_eq!(ask(&service, "en").await.header("x-confirmed"), Some("fr"), "its own is renewed too");
     assert_eq!(origin.calls(), 3);
 }
 

@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, io, net::SocketAddr, time::Duration};
 
-use http::{Request, Response, StatusCode, Uri, request::Parts};
+use http::{Request, Response, StatusCode, Uri};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
     client::legacy::{self, Client},
@@ -11,8 +11,8 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_readthrough::{
-    BuildError, CacheKey, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughBody, RequestBody, Rules,
-    SharedError,
+    BuildError, KeyRule, KeyRules, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughBody, RequestBody,
+    RuleError, Rules, SharedError,
 };
 
 type Page = Response<ReadThroughBody<Incoming>>;
@@ -23,7 +23,7 @@ const ORIGIN_LIMIT: usize = 40;
 
 pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildError> {
     let layers = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
-        .key(by_product)
+        .key(by_product()?)
         .rules(Rules::new().fixed_ttl(ttl))
         .origin_limit(OriginLimitLayer::new(ORIGIN_LIMIT))
         .build()?;
@@ -36,12 +36,8 @@ pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildErr
 }
 
 /// User and session change nothing on the page of a product.
-fn by_product(head: &Parts) -> Option<CacheKey> {
-    if head.uri.path() != "/get_fprod.php" {
-        return None;
-    }
-    let product = head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
-    Some(CacheKey::from_parts(["product", product]))
+fn by_product() -> Result<KeyRules, RuleError> {
+    KeyRules::builder().rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}")).build()
 }
 
 fn to_origin(

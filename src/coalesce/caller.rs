@@ -25,6 +25,7 @@ use crate::{
         storing::{Credentials, Unshareable},
         vary::Selection,
     },
+    store::Lineage,
 };
 
 /// A caller changes slots at most so often before he goes alone.
@@ -101,7 +102,7 @@ where
             },
             selection: self.asked.selection.clone(),
             range: self.head.headers.get(header::RANGE).cloned(),
-            floor: self.asked.floor,
+            floor: self.asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
         }
     }
@@ -141,6 +142,11 @@ where
         }
     }
 
+    /// Whether a fetch began after this caller came.
+    fn is_newer(&self, lineage: &Option<Lineage>) -> bool {
+        lineage.as_ref().is_some_and(|lineage| lineage.begun() > self.asked.arrived_at())
+    }
+
     fn judge_head(&self, head: &Head, caller: Caller, slot: Slot) -> Judgement<B, S::Error> {
         let mine = Credentials::of(&self.head.headers);
         let selects = |selection: &Option<Selection>| {
@@ -164,8 +170,14 @@ where
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
             // Begun before this caller came: those in the same position share the next one.
-            Verdict::Shareable { begun, .. } if self.asked.is_forced && *begun <= self.asked.arrival => {
+            Verdict::Shareable { lineage, .. } if self.asked.is_forced && !self.is_newer(lineage) => {
                 Judgement::Rejoin(slot)
+            }
+            // Its tags, which nobody knew before, were purged while this caller was on his way.
+            Verdict::Shareable { lineage: Some(lineage), .. }
+                if !lineage.is_for(self.asked.arrival.as_ref()) =>
+            {
+                Judgement::Rejoin(Slot { floor: slot.floor.max(lineage.floor()), ..slot })
             }
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
                 Judgement::Rejoin(Slot { party: Party::Only(mine), ..slot })

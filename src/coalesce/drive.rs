@@ -21,6 +21,7 @@ use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict, selection},
     http::{
+        changes::rules_for,
         fields::{clean_trailers, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
         range::Extent,
@@ -104,17 +105,18 @@ where
             return Verdict::Unshareable(Unshareable::TooLarge);
         }
         let now = std::time::SystemTime::now();
-        let (headers, rules) = (response.headers(), &self.settings.rules);
+        let rules = rules_for(&self.request.extensions, self.settings.rules);
+        let headers = response.headers();
         let targets = [CDN_CACHE_CONTROL];
         let Parts { method, headers: request, .. } = &self.request;
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let decision = decide(&self.request, status, headers, rules, &targets, now);
+        let decision = decide(&self.request, status, headers, &rules, &targets, now);
         let selection = selection(headers, &self.request.headers);
         let delay = self.seat.flight().started_at.elapsed();
         let age = if decision.terms.is_ours { delay } else { initial_age(headers, delay, now) };
         let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
-        Verdict::new(decision, selection, fresh_until, 0)
+        Verdict::new(decision, selection, fresh_until, None)
     }
 }
 

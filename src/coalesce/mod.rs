@@ -39,7 +39,8 @@
 //! what you need with [`CoalesceLayer::executor`]. Outside a tokio runtime there are no tasks:
 //! every request goes through on its own.
 //!
-//! Requests with conditions or ranges of their own are not coalesced.
+//! Requests with conditions of their own are not coalesced, and those for a range only with others
+//! for the same one.
 //!
 //! ```
 //! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}, time::Duration};

@@ -29,6 +29,8 @@ impl Candidates {
         request: &HeaderMap,
         sequence: &Sequence,
     ) -> Self {
+        // What was purged is gone, even if the origin would say that it is still the same.
+        let own = own.filter(|own| sequence.admits(own));
         let own = own.filter(|own| is_confirmable(own) && has_validator(own.headers()));
         let is_dated_only = own.as_ref().is_some_and(|own| !own.headers().contains_key(header::ETAG));
         let others = match resource {
@@ -85,13 +87,9 @@ impl Candidates {
         is_unnamed || !self.others.is_empty() && self.confirmed_by(not_modified).is_none()
     }
 
-    /// All others of the same strong validator: they are as fresh as the confirmed one.
-    pub(super) fn siblings<'a>(
-        &'a self,
-        confirmed: &'a Arc<StoredResponse>,
-        not_modified: &'a HeaderMap,
-    ) -> impl Iterator<Item = &'a Arc<StoredResponse>> {
-        self.all().filter(move |stored| !stored.is(confirmed) && is_same(not_modified, stored))
+    /// What others select of the confirmed validator: it is as fresh as what goes to this request.
+    pub(super) fn siblings(&self, not_modified: &HeaderMap) -> impl Iterator<Item = &StoredResponse> {
+        self.others.iter().map(|other| &**other).filter(|other| is_same(not_modified, other))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {

@@ -32,8 +32,10 @@ use crate::{
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
+    key::{DefaultKey, SearchKey},
     status::CacheStatus,
-    store::{Marker, Origin, Part, Resource, Store, StoredResponse},
+    store::{Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
+    tags::Tags,
 };
 
 pub(super) struct Fetch<St, P> {
@@ -42,6 +44,7 @@ pub(super) struct Fetch<St, P> {
     pub(super) rules: Rules,
     pub(super) targets: Targets,
     pub(super) asked: Asked,
+    pub(super) search: Option<SearchKey>,
     /// Whether a 304 from here says which of several stored responses it means.
     pub(super) names_tags: Arc<AtomicBool>,
 }
@@ -69,26 +72,37 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             return Ok(self.answer_from_part(part, &head));
         }
         let client = head.clone();
+        let fetching = self.store.sequence().begin();
+        // After the number was taken: what is purged from now on is not confirmed either.
         let candidates = self.candidates(resource.as_deref(), selected, &client);
         candidates.ask(&mut head.headers);
-        let place = self.asked.place.unwrap_or_else(|| self.store.sequence().place_of(&client));
-        let begun = self.store.sequence().begin();
+        let subject = self.subject(&client);
         let sent_at = Instant::now();
 
         let response = inner.oneshot(Request::from_parts(head, body)).await?;
 
         let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
-        let origin = Origin::new(response.headers(), sent_at.elapsed(), begun, place);
+        let own = response.extensions().get::<Tags>();
+        let subject = self.store.sequence().tagged(&subject, &client, response.headers(), own);
+        let origin = Origin::new(response.headers(), sent_at.elapsed(), fetching.number, subject);
         if response.status() != StatusCode::NOT_MODIFIED || candidates.is_empty() {
-            return Ok(self.fetched(&client, response, origin));
+            return Ok(self.fetched(&client, response, &origin, fetching));
         }
         if candidates.are_too_many_for(response.headers()) {
             self.names_tags.store(false, Ordering::Relaxed);
         }
         Ok(match candidates.confirmed_by(response.headers()) {
-            Some(stored) => self.revalidated(&client, stored, &candidates, response, origin),
-            None => self.misfit(&client, origin),
+            Some(stored) => self.revalidated(&client, stored, &candidates, response, &origin),
+            None => self.misfit(&client, &origin),
         })
+    }
+
+    /// What purges can match of the answer before it is there.
+    fn subject(&self, client: &request::Parts) -> Arc<Subject> {
+        match &self.asked.arrival {
+            Some(arrival) => Arc::clone(&arrival.subject),
+            None => self.store.sequence().subject(&DefaultKey::new(), client, &self.asked.key),
+        }
     }
 
     fn selected<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
@@ -101,7 +115,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn is_recent(&self, stored: &StoredResponse) -> bool {
-        !self.asked.is_forced || stored.begun() > self.asked.arrival
+        !self.asked.is_forced || stored.begun() > self.asked.arrived_at()
     }
 
     fn candidates(
@@ -133,17 +147,23 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
-        response.extensions_mut().insert(Verdict::of(stored));
+        response.extensions_mut().insert(Verdict::of(stored, self.store.sequence()));
         response
     }
 
     fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
         let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
-        response.extensions_mut().insert(Verdict::of(part.response()));
+        response.extensions_mut().insert(Verdict::of(part.response(), self.store.sequence()));
         response
     }
 
-    fn fetched<B>(&self, client: &request::Parts, response: Response<B>, origin: Origin) -> Response<Body<B>>
+    fn fetched<B>(
+        &self,
+        client: &request::Parts,
+        response: Response<B>,
+        origin: &Origin,
+        fetching: Fetching,
+    ) -> Response<Body<B>>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
@@ -153,7 +173,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             self.learn_from_head(client, &head, origin);
         }
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = self.decide(client, &head);
+        let (mut decision, rules) = self.decide(client, &head, origin);
         if decision.is_storable && self.is_too_large(&head.headers, &body) {
             self.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
@@ -173,7 +193,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                     withheld: decision.withheld.clone(),
                     selection: selection.clone(),
                     terms: decision.terms,
-                    origin,
+                    origin: origin.clone(),
+                    fetching,
                 };
                 let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
                 Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
@@ -184,7 +205,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    pub(super) fn decide(&self, client: &request::Parts, head: &response::Parts) -> (Decision, Rules) {
+    pub(super) fn decide(
+        &self,
+        client: &request::Parts,
+        head: &response::Parts,
+        origin: &Origin,
+    ) -> (Decision, Rules) {
         let rules = self.policy.rules(client, head, self.rules);
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
@@ -195,7 +221,30 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
         }
+        self.check_search(client, &head.headers, &mut decision);
+        if origin.subject.is_excessive() && decision.sharing == Sharing::Shareable {
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
+        }
         (decision, rules)
+    }
+
+    /// A key may leave out parts of a query only as far as the answer itself says so.
+    fn check_search(&self, client: &request::Parts, answer: &HeaderMap, decision: &mut Decision) {
+        let Some(search) = &self.search else { return };
+        let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
+        if is_kept {
+            search.learn(client, answer);
+        }
+        if search.agrees(client, answer, &self.asked.key) {
+            return;
+        }
+        match &mut decision.sharing {
+            Sharing::Failed { for_all } => *for_all = false,
+            _ if is_kept => {
+                *decision = Decision::not_stored(Sharing::Unshareable(Unshareable::NoVarySearch));
+            }
+            _ => {}
+        }
     }
 
     /// Whether a stored error would take the place of what may be served instead of it, to this
@@ -260,11 +309,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response: &mut Response<Body<B>>,
         decision: Decision,
         selection: Option<Selection>,
-        origin: Origin,
+        origin: &Origin,
     ) {
         let mut status = CacheStatus::forwarded(self.asked.why).stored(decision.is_storable);
         let fresh_until = origin.fresh_until(&decision.terms);
-        let verdict = Verdict::new(decision, selection, fresh_until, origin.begun);
+        let lineage = Lineage::of_fetch(self.store.sequence(), &origin.subject, origin.begun);
+        let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
         if let Verdict::Unshareable(why) = verdict {
             status = status.unshared(why);
         }

@@ -29,11 +29,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         confirmed: &Arc<StoredResponse>,
         candidates: &Candidates,
         not_modified: Response<B>,
-        origin: Origin,
+        origin: &Origin,
     ) -> Response<Body<B>> {
         let (head, _) = not_modified.into_parts();
         let update = head.headers.clone();
-        self.freshen_siblings(client, confirmed, candidates, &head, origin);
+        self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         self.note(client, fresh.status(), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
@@ -45,7 +45,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .iter()
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
         }
-        self.sign(&mut response, decision, fresh.selection().cloned(), origin);
+        self.sign(&mut response, decision, fresh.selection().cloned(), fresh.origin());
         response
     }
 
@@ -56,9 +56,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         client: &request::Parts,
         stored: &StoredResponse,
         head: response::Parts,
-        origin: Origin,
+        origin: &Origin,
     ) -> (Arc<StoredResponse>, Decision, Rules) {
-        let (head, decision, rules) = self.updated(client, stored, head);
+        let origin = with_tags_of(stored, origin);
+        let (head, decision, rules) = self.updated(client, stored, head, &origin);
         let selection = selection(&head.headers, &client.headers);
         let fresh = self.put(head.headers, stored, selection, &decision, origin);
         (fresh, decision, rules)
@@ -68,13 +69,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn freshen_siblings(
         &self,
         client: &request::Parts,
-        confirmed: &Arc<StoredResponse>,
         candidates: &Candidates,
         not_modified: &response::Parts,
-        origin: Origin,
+        origin: &Origin,
     ) {
-        for sibling in candidates.siblings(confirmed, &not_modified.headers) {
-            let (head, decision, _) = self.updated(client, sibling, not_modified.clone());
+        for sibling in candidates.siblings(&not_modified.headers) {
+            let origin = with_tags_of(sibling, origin);
+            let (head, decision, _) = self.updated(client, sibling, not_modified.clone(), &origin);
             // Under another `Vary` nobody knows what selects it.
             let is_selected_as_before = match (Vary::parse(&head.headers), sibling.selection()) {
                 (Vary::Fields(fields), Some(selection)) => fields == *selection.fields(),
@@ -93,6 +94,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         client: &request::Parts,
         stored: &StoredResponse,
         mut head: response::Parts,
+        origin: &Origin,
     ) -> (response::Parts, Decision, Rules) {
         let mut headers = stored.headers().clone();
         CacheStatus::unmark(&mut headers);
@@ -100,7 +102,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.headers = headers;
         head.status = stored.status();
 
-        let (decision, rules) = self.decide(client, &head);
+        let (decision, rules) = self.decide(client, &head, origin);
         self.targets.strip(&mut head.headers);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         (head, decision, rules)
@@ -126,7 +128,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// A 304 about something that is not stored, although it was asked about what is: the origin
     /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
-    pub(super) fn misfit<B>(&self, client: &request::Parts, origin: Origin) -> Response<Body<B>> {
+    pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
         let credentials = Credentials::of(&client.headers);
         self.store.update(&self.asked.key, &mut |resource| {
             resource.remove(&client.headers, credentials, origin.begun);
@@ -140,7 +142,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
     /// response of the same validator and length, and shows that another one is outdated.
-    pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: Origin) {
+    pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
         let credentials = Credentials::of(&client.headers);
         let stored = select(&self.store, &self.asked.key, &client.headers);
         let Some(stored) =
@@ -161,6 +163,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             }),
         }
     }
+}
+
+/// It has all tags that it ever had: what they purge may still be in it.
+fn with_tags_of(stored: &StoredResponse, origin: &Origin) -> Origin {
+    Origin { subject: origin.subject.and(stored.subject()), ..origin.clone() }
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {

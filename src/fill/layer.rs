@@ -15,7 +15,14 @@ use crate::{
     body::{Body, BoxError},
     exchange::Asked,
     future::ResponseFuture,
-    http::{fields::remove_all, rules::Rules, storing::CDN_CACHE_CONTROL},
+    http::{
+        changes::{Changes, rules_for},
+        fields::remove_all,
+        rules::Rules,
+        storing::CDN_CACHE_CONTROL,
+        tag_fields,
+    },
+    key::SearchKey,
     store::Store,
 };
 
@@ -34,6 +41,7 @@ pub struct FillLayer<St, P = ()> {
 pub(super) struct Targets {
     pub(super) names: Arc<[HeaderName]>,
     are_stripped: bool,
+    tags_are_stripped: bool,
 }
 
 impl Targets {
@@ -41,13 +49,17 @@ impl Targets {
         if self.are_stripped {
             remove_all(headers, |name| self.names.contains(name));
         }
+        if self.tags_are_stripped {
+            tag_fields::strip(headers);
+        }
     }
 }
 
 impl<St: Store> FillLayer<St> {
     /// Fills this store by the default [`Rules`].
     pub fn new(store: St) -> Self {
-        let targets = Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false };
+        let targets =
+            Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false, tags_are_stripped: true };
         Self { store, rules: Rules::new(), policy: Arc::new(()), targets, names_tags: Arc::new(true.into()) }
     }
 }
@@ -73,6 +85,15 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     #[must_use]
     pub fn targets(mut self, fields: impl IntoIterator<Item = HeaderName>) -> Self {
         self.targets.names = fields.into_iter().collect();
+        self
+    }
+
+    /// Removes `Surrogate-Key` and `Cache-Tag` from all answers: they are for this cache, and say
+    /// more about the origin than clients need to know. Default: yes. Switch it off where another
+    /// cache in front of this one needs them. `Cache-Groups` is for all caches and stays.
+    #[must_use]
+    pub fn strip_tags(mut self, strip: bool) -> Self {
+        self.targets.tags_are_stripped = strip;
         self
     }
 
@@ -106,6 +127,12 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
 pub struct Fill<S, St, P = ()> {
     pub(crate) inner: S,
     layer: Arc<FillLayer<St, P>>,
+}
+
+impl<S, St, P> Fill<S, St, P> {
+    pub(crate) fn strips_tags(&self) -> bool {
+        self.layer.targets.tags_are_stripped
+    }
 }
 
 impl<S: Clone, St, P> Clone for Fill<S, St, P> {
@@ -142,15 +169,20 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
-        let (head, body) = request.into_parts();
+        let (mut head, body) = request.into_parts();
+        let rules = rules_for(&head.extensions, self.layer.rules);
+        // Meant for here, not for a cache below.
+        head.extensions.remove::<Changes>();
+        let search = head.extensions.remove::<SearchKey>();
         match Asked::of(&head) {
-            None => ResponseFuture::pass(inner, Request::from_parts(head, body)),
+            None => {
+                ResponseFuture::pass(inner, Request::from_parts(head, body)).strip_tags(self.strips_tags())
+            }
             Some(asked) => {
-                let rules = head.extensions.get::<Rules>().copied().unwrap_or(self.layer.rules);
                 let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
                 let targets = self.layer.targets.clone();
                 let names_tags = Arc::clone(&self.layer.names_tags);
-                let fetch = Fetch { store, policy, rules, targets, asked, names_tags };
+                let fetch = Fetch { store, policy, rules, targets, asked, search, names_tags };
                 ResponseFuture::boxed(fetch.run(inner, head, body))
             }
         }

@@ -7,6 +7,10 @@
 //! the moment in which it is complete. A body that turns out too large is passed on to its end
 //! without being held any longer.
 //!
+//! A part (206) is stored too, apart from whole responses, if it answers a request for one range
+//! and says which part of how long a whole it is. Parts of one strong validator are put together
+//! (RFC 9111 §3.4); up to eight that do not touch are kept for a key.
+//!
 //! A request that selects nothing that is stored asks about the other variants of its key, as far as
 //! they have strong validators: if the origin would send one of them, it need not.
 //!

@@ -9,7 +9,7 @@ use crate::{
     body::{Body, BoxError, Observer},
     http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
     key::CacheKey,
-    store::{Arrived, Marker, Origin, Store, Stored, StoredResponse},
+    store::{Arrived, Fetching, Marker, Origin, Store, Stored, StoredResponse},
 };
 
 /// What is known of a response when its head is there.
@@ -22,6 +22,8 @@ pub(super) struct Pending {
     pub(super) selection: Option<Selection>,
     pub(super) terms: Terms,
     pub(super) origin: Origin,
+    /// What is purged while the body comes in has to be remembered.
+    pub(super) fetching: Fetching,
 }
 
 /// Keeps the chunks of a body as they pass and stores the response when it is complete.
@@ -101,7 +103,7 @@ impl<St: Store> Observer for Recorder<St> {
 
 impl<St: Store> Recorder<St> {
     fn store_whole(&mut self, pending: Pending, body: Bytes) {
-        let Pending { status, headers, selection, terms, origin, .. } = pending;
+        let Pending { status, headers, selection, terms, origin, fetching: _fetching, .. } = pending;
         let trailers = self.trailers.take();
         let response =
             Arc::new(StoredResponse::new(status, headers, body, trailers, selection, terms, origin));
@@ -113,12 +115,13 @@ impl<St: Store> Recorder<St> {
         if body.len() != extent.len() {
             return;
         }
-        let Pending { headers, selection, terms, origin, .. } = pending;
-        let mut arrived = Arrived { extent, headers, body, selection };
+        let Pending { headers, selection, terms, origin, fetching: _fetching, .. } = pending;
+        let subject = Arc::clone(&origin.subject);
+        let mut arrived = Arrived { extent, headers, body, selection, subject };
         if let Some(resource) = self.store.get(&self.key) {
             arrived = arrived.combine(&resource, self.store.sequence(), self.store.max_response_bytes());
         }
-        self.put(&arrived.into_stored(terms, origin));
+        self.put(&arrived.into_stored(terms, &origin));
     }
 
     fn put(&mut self, stored: &Stored) {

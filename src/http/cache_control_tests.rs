@@ -180,9 +180,46 @@ proptest! {
     }
 
     #[test]
-    fn case_and_white_space_change_nothing(seconds in 0_u64..1 << 31, left in "[ \t]{0,3}", right in "[ \t]{0,3}") {
-        let plain = parse(&[&format!("max-age={seconds},private")]);
-        let odd = parse(&[&format!("{left}MAX-Age={seconds}{right},{left}Private{right},")]);
-        prop_assert_eq!(plain, odd);
+    fn no_legal_rewriting_changes_anything(
+        directives in proptest::collection::vec(directive(), 0..6),
+        styles in proptest::collection::vec((any::<u64>(), any::<bool>(), any::<bool>(), "[ \t]{0,2}"), 6),
+    ) {
+        let plain: Vec<_> = directives.iter().map(|(name, argument)| match argument {
+            Some(argument) => format!("{name}={argument}"),
+            None => (*name).to_owned(),
+        }).collect();
+        // §5.2: names have no case, arguments may be tokens or quoted, lists may have empty elements
+        // and several lines (9110 §5.3, §5.6.1).
+        let mut lines = vec![String::new()];
+        for ((name, argument), (case, is_quoted, is_split, space)) in directives.iter().zip(&styles) {
+            let letters = name.char_indices().map(|(at, letter)| match case >> at & 1 {
+                1 => letter.to_ascii_uppercase(),
+                _ => letter,
+            });
+            let argument = argument.map_or(String::new(), |argument| match is_quoted {
+                true => format!("=\"{argument}\""),
+                false => format!("={argument}"),
+            });
+            if *is_split {
+                lines.push(String::new());
+            }
+            let line = lines.last_mut().unwrap();
+            line.push_str(&format!("{space}{}{argument}{space},{space}", letters.collect::<String>()));
+        }
+        let lines: Vec<_> = lines.iter().map(String::as_str).collect();
+        prop_assert_eq!(parse(&[&plain.join(",")]), parse(&lines));
+        let request = |lines: &[&str]| RequestDirectives::parse(&headers(&header::CACHE_CONTROL, lines));
+        prop_assert_eq!(request(&[&plain.join(",")]), request(&lines));
     }
+}
+
+fn directive() -> impl Strategy<Value = (&'static str, Option<u32>)> {
+    let names =
+        ["no-store", "no-cache", "private", "public", "must-revalidate", "x-unknown", "only-if-cached"];
+    let timed = ["max-age", "s-maxage", "stale-while-revalidate", "stale-if-error", "min-fresh", "max-stale"];
+    prop_oneof![
+        proptest::sample::select(names.to_vec()).prop_map(|name| (name, None)),
+        (proptest::sample::select(timed.to_vec()), any::<u32>())
+            .prop_map(|(name, seconds)| (name, Some(seconds))),
+    ]
 }

@@ -149,10 +149,34 @@ mod tests {
 
     proptest! {
         #[test]
-        fn age_grows_with_the_delay(age in any::<u64>(), a in any::<u64>(), b in any::<u64>()) {
-            let headers = headers(&[("age", &age.to_string())]);
-            let (short, long) = (Duration::from_nanos(a.min(b)), Duration::from_nanos(a.max(b)));
-            prop_assert!(initial_age(&headers, short, noon()) <= initial_age(&headers, long, noon()));
+        fn age_grows_with_all_that_it_is_made_of(
+            ages in any::<[u64; 2]>(),
+            delays in any::<[u64; 2]>(),
+            since in proptest::array::uniform2(0_u64..1 << 29),
+        ) {
+            let of = |pick: fn([u64; 2]) -> u64| {
+                let date = httpdate::fmt_http_date(noon() - Duration::from_secs(pick(since)));
+                let headers = headers(&[("age", &pick(ages).to_string()), ("date", &date)]);
+                initial_age(&headers, Duration::from_nanos(pick(delays)), noon())
+            };
+            prop_assert!(of(|[a, b]| a.min(b)) <= of(|[a, b]| a.max(b)));
+        }
+
+        #[test]
+        fn the_lifetime_grows_with_what_the_origin_says(
+            seconds in any::<[u64; 2]>(),
+            expires in proptest::array::uniform2(0_u64..1 << 32),
+            name in proptest::sample::select(&["max-age", "s-maxage"][..]),
+        ) {
+            let said = |pick: fn([u64; 2]) -> u64| lifetime(&[
+                ("cache-control", &format!("{name}={}", pick(seconds))),
+            ]);
+            prop_assert!(said(|[a, b]| a.min(b)) <= said(|[a, b]| a.max(b)));
+            let until = |pick: fn([u64; 2]) -> u64| {
+                let end = noon() - Duration::from_secs(1 << 29) + Duration::from_secs(pick(expires) / 4);
+                lifetime(&[("date", NOON), ("expires", &httpdate::fmt_http_date(end))])
+            };
+            prop_assert!(until(|[a, b]| a.min(b)) <= until(|[a, b]| a.max(b)));
         }
 
         #[test]

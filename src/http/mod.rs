@@ -3,6 +3,7 @@
 //! Nothing here does I/O, takes a lock or knows of Tower: what goes in decides what comes out.
 
 pub(crate) mod cache_control;
+pub(crate) mod changes;
 pub(crate) mod conditions;
 pub(crate) mod date;
 pub(crate) mod fields;
@@ -11,4 +12,5 @@ pub(crate) mod glance;
 pub(crate) mod range;
 pub(crate) mod rules;
 pub(crate) mod storing;
+pub(crate) mod tag_fields;
 pub(crate) mod vary;

@@ -61,6 +61,8 @@ pub enum Unshareable {
     Incomplete,
     /// An endless stream by its type, without freshness of its own.
     Stream,
+    /// What it says in `No-Vary-Search` is not what the answers to such requests said before.
+    NoVarySearch,
     /// It is larger than the store takes.
     TooLarge,
     /// The [`Rules`] say so ([`Rules::never_store`]).
@@ -80,6 +82,7 @@ impl Unshareable {
             Self::Error => "error",
             Self::Incomplete => "incomplete",
             Self::Stream => "stream",
+            Self::NoVarySearch => "no-vary-search",
             Self::TooLarge => "too-large",
             Self::Rules => "rules",
         }

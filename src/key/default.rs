@@ -1,4 +1,7 @@
-use http::{request::Parts, uri::Scheme};
+use http::{
+    request::Parts,
+    uri::{Scheme, Uri},
+};
 
 use super::{
     CacheKey, KeyBuffer, KeyExtractor,
@@ -59,6 +62,14 @@ impl DefaultKey {
         self.scheme = Some(scheme);
         self
     }
+
+    /// What every key begins with: namespace, scheme and authority.
+    pub(super) fn begin(&self, target: &Uri, authority: &[u8], key: &mut KeyBuffer) {
+        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
+        key.push(self.namespace.as_bytes());
+        key.push(scheme.map_or("http", Scheme::as_str));
+        key.push_lower_case(authority);
+    }
 }
 
 impl KeyExtractor for DefaultKey {
@@ -70,10 +81,7 @@ impl KeyExtractor for DefaultKey {
     fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
         let target = original_uri(head);
         let Some(authority) = authority(target, &head.headers) else { return false };
-        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
-        key.push(self.namespace.as_bytes());
-        key.push(scheme.map_or("http", Scheme::as_str));
-        key.push_lower_case(authority);
+        self.begin(target, authority, key);
         key.push(path_and_query(target));
         if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
             key.push(path_and_query(&head.uri));
@@ -85,7 +93,7 @@ impl KeyExtractor for DefaultKey {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{Request, Uri};
+    use http::Request;
     use proptest::prelude::*;
 
     fn key(request: http::request::Builder) -> Option<CacheKey> {

@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor, find};
+use super::{CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, find};
 use crate::exchange::Asked;
 
 /// Puts the key of a request into its extensions, for the layers below.
@@ -85,9 +85,17 @@ where
         let (mut head, body) = request.into_parts();
         // What a cache above this one has asked is not what is asked here.
         head.extensions.remove::<Asked>();
+        // Before what follows changes the URI.
+        match self.extractor.identity(&head) {
+            Some(identity) => drop(head.extensions.insert(Identity(identity))),
+            None => drop(head.extensions.remove::<Identity>()),
+        }
         let mut key = KeyBuffer::new();
-        match find(&*self.extractor, &head, &body, &mut key) {
-            true => drop(head.extensions.insert(key.to_key())),
+        match find(&*self.extractor, &mut head, &body, &mut key) {
+            true => {
+                self.extractor.prepare(&mut head);
+                head.extensions.insert(key.to_key());
+            }
             false => drop(head.extensions.remove::<CacheKey>()),
         }
         self.inner.call(Request::from_parts(head, body))

@@ -3,7 +3,8 @@
 //! A key is a string of bytes. Two requests with the same key share a stored response, so
 //! everything that changes the answer must be in it, or be named by the answer's `Vary`.
 //! [`DefaultKey`] takes the scheme, the authority, the path and the query as they stand.
-//! Another rule is a closure over the request head:
+//! [`KeyRules`] say for each endpoint what counts, as data; see [`rules`]. Anything else is a
+//! closure over the request head:
 //!
 //! ```
 //! use http::request::Parts;
@@ -28,6 +29,7 @@
 mod buffer;
 mod default;
 mod layer;
+pub mod rules;
 mod target;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
@@ -37,12 +39,15 @@ use http_body::Body as HttpBody;
 
 use crate::http::fields::has;
 
-pub(crate) use self::target::Target;
+#[cfg(feature = "purge-service")]
+pub(crate) use self::target::original_uri;
 pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
     layer::{Key, KeyLayer},
+    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
 };
+pub(crate) use self::{rules::SearchKey, target::Target};
 
 /// Identifies what a store holds; see the [module](self).
 ///
@@ -117,7 +122,35 @@ pub trait KeyExtractor: Send + Sync + 'static {
             None => false,
         }
     }
+    /// What the URI of this request names, whoever asks and however: what is invalidated
+    /// together. Default: none, each target URI names a thing of its own.
+    ///
+    /// An extractor whose keys leave out parts of the URI says so here, so that an unsafe request
+    /// to one spelling, or a purge of it, reaches what was stored for another (RFC 9111 §4.4).
+    /// Asked about requests of every method, with and without a body. Only the host and the URI
+    /// count: requests with the same key must have the same identity, header fields or not.
+    fn identity(&self, _head: &Parts) -> Option<CacheKey> {
+        None
+    }
+
+    /// Brings the fields of a request that has a key into the form in which they are compared
+    /// with what a stored answer was selected by (`Vary`, RFC 9111 §4.1), and in which the origin
+    /// sees them. Default: they stay as they are.
+    ///
+    /// Called once the key is known, on hits too, so it had better be cheap. What it changes must
+    /// not change the key.
+    fn normalise(&self, _head: &mut Parts) {}
+
+    /// Makes a request that has a key ready for the origin. Default: nothing to do.
+    ///
+    /// Called when nothing that is stored answers it, or when that is to be refreshed: a hit does
+    /// not pay for it. [`Rules`](crate::Rules) for the answer go into the extensions here.
+    fn prepare(&self, _head: &mut Parts) {}
 }
+
+/// What the URI names by an extractor above: in the request's extensions, put there by [`Key`].
+#[derive(Clone, Debug)]
+pub(crate) struct Identity(pub(crate) CacheKey);
 
 impl<F> KeyExtractor for F
 where
@@ -129,23 +162,27 @@ where
 }
 
 /// Writes the key of a request that may have one: its own if it carries one, else the extractor's.
-/// False: it has none.
+/// A request that has one is in its normal form from then on. False: it has none.
 pub(crate) fn find<B: HttpBody>(
     extractor: &impl KeyExtractor,
-    head: &Parts,
+    head: &mut Parts,
     body: &B,
     buffer: &mut KeyBuffer,
 ) -> bool {
     if !may_have_key(head) || !body.is_end_stream() {
         return false;
     }
-    match head.extensions.get::<CacheKey>() {
+    let has_key = match head.extensions.get::<CacheKey>() {
         Some(own) => {
             buffer.set(own);
             true
         }
         None => extractor.write_key(head, buffer),
+    };
+    if has_key {
+        extractor.normalise(head);
     }
+    has_key
 }
 
 /// Only GET and HEAD are answered from a store, and never a request to switch protocols
@@ -164,7 +201,7 @@ mod tests {
         builder.body(()).unwrap().into_parts().0
     }
 
-    fn key_of(extractor: &impl KeyExtractor, head: &Parts, body: &impl HttpBody) -> Option<CacheKey> {
+    fn key_of(extractor: &impl KeyExtractor, head: &mut Parts, body: &impl HttpBody) -> Option<CacheKey> {
         let mut buffer = KeyBuffer::new();
         find(extractor, head, body, &mut buffer).then(|| buffer.to_key())
     }
@@ -174,10 +211,8 @@ mod tests {
         let own = CacheKey::new("mine");
         let (mut head, ()) = Request::get("http://h/").body(()).unwrap().into_parts();
         head.extensions.insert(own.clone());
-        assert_eq!(
-            key_of(&DefaultKey::new(), &head, &http_body_util::Empty::<bytes::Bytes>::new()),
-            Some(own)
-        );
+        let body = http_body_util::Empty::<bytes::Bytes>::new();
+        assert_eq!(key_of(&DefaultKey::new(), &mut head, &body), Some(own));
     }
 
     #[test]
@@ -185,13 +220,14 @@ mod tests {
         let empty = http_body_util::Empty::<bytes::Bytes>::new();
         let full = http_body_util::Full::<bytes::Bytes>::from("x");
         let key = DefaultKey::new();
-        assert!(key_of(&key, &head(Request::get("http://h/")), &empty).is_some());
-        assert!(key_of(&key, &head(Request::head("http://h/")), &empty).is_some());
-        assert!(key_of(&key, &head(Request::get("http://h/")), &full).is_none());
-        assert!(key_of(&key, &head(Request::post("http://h/")), &empty).is_none());
-        assert!(key_of(&key, &head(Request::get("http://h/").method("QUERY")), &empty).is_none());
+        assert!(key_of(&key, &mut head(Request::get("http://h/")), &empty).is_some());
+        assert!(key_of(&key, &mut head(Request::head("http://h/")), &empty).is_some());
+        assert!(key_of(&key, &mut head(Request::get("http://h/")), &full).is_none());
+        assert!(key_of(&key, &mut head(Request::post("http://h/")), &empty).is_none());
+        assert!(key_of(&key, &mut head(Request::get("http://h/").method("QUERY")), &empty).is_none());
         assert!(
-            key_of(&key, &head(Request::get("http://h/").header("upgrade", "websocket")), &empty).is_none()
+            key_of(&key, &mut head(Request::get("http://h/").header("upgrade", "websocket")), &empty)
+                .is_none()
         );
     }
 

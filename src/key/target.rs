@@ -1,55 +1,142 @@
 //! The target URI of a request (RFC 9110 §7.1), and which others have the same origin.
 
-use std::hash::{BuildHasher, Hasher};
+use std::{
+    borrow::Cow,
+    hash::{BuildHasher, Hasher},
+};
 
-use http::{HeaderMap, HeaderValue, Uri, header, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
 
+use super::{CacheKey, Identity, KeyExtractor};
 use crate::http::fields::lines;
+
+/// The host and 32 segments.
+const MAX_PREFIXES: usize = 33;
 
 /// What a request is about, whatever its key: what unsafe requests invalidate (RFC 9111 §4.4).
 ///
-/// Made and cloned without an allocation.
+/// Made and cloned without an allocation, unless the extractor has an identity for it.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
     uri: Uri,
     host: Option<HeaderValue>,
+    identity: Option<CacheKey>,
 }
 
 impl Target {
-    pub(crate) fn of(head: &Parts) -> Self {
-        Self { uri: original_uri(head).clone(), host: lines(&head.headers, &header::HOST).next().cloned() }
+    /// What the extractor says that the URI names, or one above that gave the request its key;
+    /// else the URI itself.
+    pub(crate) fn of(extractor: &dyn KeyExtractor, head: &Parts) -> Self {
+        let identity = match head.extensions.get::<Identity>() {
+            Some(Identity(above)) => Some(above.clone()),
+            None => extractor.identity(head),
+        };
+        Self {
+            uri: original_uri(head).clone(),
+            host: lines(&head.headers, &header::HOST).next().cloned(),
+            identity,
+        }
     }
 
-    /// A number for the URI; the same for HTTP/1 and HTTP/2.
+    /// The URI alone.
+    pub(crate) fn of_uri(head: &Parts) -> Self {
+        Self {
+            uri: original_uri(head).clone(),
+            host: head.headers.get(header::HOST).cloned(),
+            identity: None,
+        }
+    }
+
+    /// Numbers for the host, and for each prefix of the path that ends with a segment, the
+    /// shortest first and not more than 32 segments long. A slash at the end counts for nothing.
+    pub(crate) fn path_hashes(&self, hasher: &impl BuildHasher) -> Vec<u64> {
+        let path = self.uri.path();
+        let path = path.strip_suffix('/').unwrap_or(path);
+        let ends = path.match_indices('/').map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
+        let prefix = |end: usize| {
+            let mut state = hasher.build_hasher();
+            state.write(b"path");
+            self.write_authority(&mut state);
+            state.write(&path.as_bytes()[..end]);
+            state.finish()
+        };
+        match path.is_empty() {
+            true => vec![prefix(0)],
+            false => ends.take(MAX_PREFIXES).map(prefix).collect(),
+        }
+    }
+
+    /// Numbers for a group of this origin (RFC 9875 §2.1): one for whoever knows the scheme, and
+    /// one for those who do not. HTTP/1 does not tell it.
+    pub(crate) fn group_hashes(&self, group: &str, hasher: &impl BuildHasher) -> [u64; 2] {
+        ["*", self.uri.scheme_str().unwrap_or("?")].map(|scheme| self.group_hash(scheme, group, hasher))
+    }
+
+    /// The numbers of all who may be of this origin and in this group.
+    pub(crate) fn groups_to_purge(&self, group: &str, hasher: &impl BuildHasher) -> Vec<u64> {
+        let schemes = match self.uri.scheme_str() {
+            Some(scheme) => vec![scheme, "?"],
+            None => vec!["*"],
+        };
+        schemes.into_iter().map(|scheme| self.group_hash(scheme, group, hasher)).collect()
+    }
+
+    fn group_hash(&self, scheme: &str, group: &str, hasher: &impl BuildHasher) -> u64 {
+        let mut state = hasher.build_hasher();
+        state.write(b"group");
+        state.write(scheme.as_bytes());
+        state.write_u8(0);
+        self.write_authority(&mut state);
+        state.write(group.as_bytes());
+        state.finish()
+    }
+
+    /// A number for what is named; the same for HTTP/1 and HTTP/2.
     pub(crate) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
-        self.hash_with(path_and_query(&self.uri), hasher)
+        match &self.identity {
+            Some(identity) => hasher.hash_one(identity),
+            None => self.hash_with(path_and_query(&self.uri), hasher),
+        }
     }
 
     /// The number of what a `Location` or `Content-Location` refers to, if that is of the same
     /// origin: others cannot be spoken for.
-    pub(crate) fn hash_of_reference(&self, reference: &str, hasher: &impl BuildHasher) -> Option<u64> {
+    pub(crate) fn hash_of_reference(
+        &self,
+        reference: &str,
+        extractor: &dyn KeyExtractor,
+        hasher: &impl BuildHasher,
+    ) -> Option<u64> {
+        let target = self.resolve(reference)?;
+        // What is no URI cannot have been asked for; a number for it does no harm.
+        let named = self.at(&target).and_then(|head| extractor.identity(&head));
+        Some(match named {
+            Some(identity) => hasher.hash_one(identity),
+            None => self.hash_with(&target, hasher),
+        })
+    }
+
+    /// Path and query of a reference to the same origin.
+    fn resolve<'a>(&self, reference: &'a str) -> Option<Cow<'a, str>> {
         let reference = reference.split('#').next()?;
         if let Some((scheme, rest)) = reference.split_once("://")
             && !scheme.contains(['/', '?'])
         {
-            return self.hash_of_absolute(Some(scheme), rest, hasher);
+            return self.resolve_absolute(Some(scheme), rest);
         }
         if let Some(rest) = reference.strip_prefix("//") {
-            return self.hash_of_absolute(None, rest, hasher);
-        }
-        if reference.starts_with('/') {
-            return Some(self.hash_with(reference, hasher));
+            return self.resolve_absolute(None, rest);
         }
         let base = self.uri.path();
-        let joined = match reference {
-            query if query.starts_with('?') => format!("{base}{query}"),
-            "" => path_and_query(&self.uri).to_owned(),
-            relative => resolve(base, relative),
-        };
-        Some(self.hash_with(&joined, hasher))
+        Some(match reference {
+            absolute if absolute.starts_with('/') => Cow::Borrowed(absolute),
+            query if query.starts_with('?') => Cow::Owned(format!("{base}{query}")),
+            "" => Cow::Owned(path_and_query(&self.uri).to_owned()),
+            relative => Cow::Owned(resolve(base, relative)),
+        })
     }
 
-    fn hash_of_absolute(&self, scheme: Option<&str>, rest: &str, hasher: &impl BuildHasher) -> Option<u64> {
+    fn resolve_absolute<'a>(&self, scheme: Option<&str>, rest: &'a str) -> Option<Cow<'a, str>> {
         let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
         let is_same_scheme = match (scheme, self.uri.scheme_str()) {
             (Some(theirs), Some(ours)) => theirs.eq_ignore_ascii_case(ours),
@@ -59,9 +146,21 @@ impl Target {
         let is_same = is_same_scheme && self.authority().eq_ignore_ascii_case(authority.as_bytes());
         let target = &rest[authority.len()..];
         is_same.then(|| match target.starts_with('/') {
-            true => self.hash_with(target, hasher),
-            false => self.hash_with(&format!("/{target}"), hasher),
+            true => Cow::Borrowed(target),
+            false => Cow::Owned(format!("/{target}")),
         })
+    }
+
+    /// The head of a request for something else of the same origin.
+    fn at(&self, path_and_query: &str) -> Option<Parts> {
+        let mut uri = self.uri.clone().into_parts();
+        uri.path_and_query = Some(path_and_query.parse().ok()?);
+        let (mut head, ()) = Request::new(()).into_parts();
+        head.uri = Uri::from_parts(uri).ok()?;
+        if let Some(host) = &self.host {
+            head.headers.insert(header::HOST, host.clone());
+        }
+        Some(head)
     }
 
     fn authority(&self) -> &[u8] {
@@ -74,6 +173,12 @@ impl Target {
 
     fn hash_with(&self, path_and_query: &str, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
+        self.write_authority(&mut state);
+        state.write(path_and_query.as_bytes());
+        state.finish()
+    }
+
+    fn write_authority(&self, state: &mut impl Hasher) {
         for part in self.authority().chunks(64) {
             let mut lower = [0; 64];
             lower[..part.len()].copy_from_slice(part);
@@ -81,13 +186,11 @@ impl Target {
             state.write(&lower[..part.len()]);
         }
         state.write_u8(0);
-        state.write(path_and_query.as_bytes());
-        state.finish()
     }
 }
 
 /// The URI before axum's routers cut anything off it.
-pub(super) fn original_uri(head: &Parts) -> &Uri {
+pub(crate) fn original_uri(head: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
         return &original.0;
@@ -176,14 +279,14 @@ fn resolve(base: &str, relative: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::Request;
+    use crate::key::DefaultKey;
 
     fn target(uri: &str, host: Option<&str>) -> Target {
         let mut request = Request::get(uri);
         if let Some(host) = host {
             request = request.header("host", host);
         }
-        Target::of(&request.body(()).unwrap().into_parts().0)
+        Target::of(&DefaultKey::new(), &request.body(()).unwrap().into_parts().0)
     }
 
     #[test]
@@ -210,12 +313,16 @@ mod tests {
             ("x?to=http://other/", "/a/b/x?to=http://other/"),
         ] {
             let expected = target(&format!("http://h.example{path}"), None).hash(&hasher);
-            assert_eq!(base.hash_of_reference(reference, &hasher), Some(expected), "{reference}");
+            assert_eq!(
+                base.hash_of_reference(reference, &DefaultKey::new(), &hasher),
+                Some(expected),
+                "{reference}"
+            );
         }
         for other in
             ["http://other/x", "//other/x", "https://h.example/x", "http://h.example:81/x", "http:///x"]
         {
-            assert_eq!(base.hash_of_reference(other, &hasher), None, "{other}");
+            assert_eq!(base.hash_of_reference(other, &DefaultKey::new(), &hasher), None, "{other}");
         }
     }
 
@@ -227,14 +334,18 @@ mod tests {
         assert_ne!(http2.hash(&hasher), target("/x", Some("h.example")).hash(&hasher));
         assert_ne!(http2.hash(&hasher), target("/x?y", Some("other")).hash(&hasher));
         let http1 = target("/a", Some("h.example"));
-        assert_eq!(http1.hash_of_reference("https://h.example/a", &hasher), Some(http1.hash(&hasher)));
+        assert_eq!(
+            http1.hash_of_reference("https://h.example/a", &DefaultKey::new(), &hasher),
+            Some(http1.hash(&hasher))
+        );
     }
 
     proptest::proptest! {
         #[test]
         fn any_reference_is_taken_without_panic(reference in ".{0,40}", path in "/[a-z./?]{0,20}") {
             if path.parse::<Uri>().is_ok() {
-                let _ = target(&path, Some("h")).hash_of_reference(&reference, &std::hash::RandomState::new());
+                let hasher = std::hash::RandomState::new();
+                let _ = target(&path, Some("h")).hash_of_reference(&reference, &DefaultKey::new(), &hasher);
             }
         }
     }

@@ -29,6 +29,7 @@ use crate::{
         range::asks_for_one_part,
     },
     key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
+    purge::Purge,
     status::{CacheStatus, Stale},
     store::{Invalidation, Store},
 };
@@ -89,6 +90,12 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         LookupLayer { store: self.store, extractor: Arc::new(extractor), settings: self.settings }
     }
 
+    /// A handle to purge what is stored, which names URLs as this layer does, with the
+    /// [`key`](Self::key) that it has by now.
+    pub fn purge(&self) -> Purge {
+        Purge::new(self.store.clone(), Arc::clone(&self.extractor))
+    }
+
     /// How long a refresh in the background may take, body included, before it is given up and
     /// another one may begin. Default: 30 seconds.
     #[must_use]
@@ -116,11 +123,11 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.shows_status = show)
     }
 
-    /// What is done with a range of something that is not stored: fetch the whole, so that it is
-    /// stored and others can share the fetch, and serve the range out of it (RFC 9110 §14.2
-    /// allows to serve the whole, which is done where its length is not known, and for several
-    /// ranges). Default: no, the request passes untouched: a client that wants a minute of a film
-    /// should not have to wait for all of it, nor the store take it.
+    /// What is done with a range of something that is not stored: fetch the whole, so that others
+    /// can share the fetch, and serve the range out of it (RFC 9110 §14.2 allows to serve the
+    /// whole, which is done where its length is not known, and for several ranges). Default: no,
+    /// the origin is asked for the range, and the part is kept: a client that wants a minute of a
+    /// film should not have to wait for all of it, nor the store take it.
     ///
     /// Of what is stored but stale the whole is asked for in any case.
     #[must_use]
@@ -207,21 +214,25 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// Writes the key of a request that this layer has anything to do with; false: it has none.
-    pub(crate) fn find_key<ReqB: HttpBody>(&self, head: &Parts, body: &ReqB, key: &mut KeyBuffer) -> bool {
+    /// Writes the key of a request that this layer has anything to do with, which is in its normal
+    /// form from then on; false: it has none.
+    pub(crate) fn find_key<ReqB>(&self, head: &mut Parts, body: &ReqB, key: &mut KeyBuffer) -> bool
+    where
+        ReqB: HttpBody,
+    {
         key::find(&*self.reader.extractor, head, body, key)
     }
 
     /// What a request invalidates that has none.
     pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(self.reader.store.sequence(), head)
+        Invalidation::of(self.reader.store.sequence(), &self.reader.extractor, head)
     }
 
     /// As `call`, for a request that has a key: the answer if it is there at once, else its future.
     pub(crate) fn answer<ReqB, B>(
         &self,
         key: &KeyBuffer,
-        head: Parts,
+        mut head: Parts,
         body: ReqB,
     ) -> Result<Response<Body<B>>, ResponseFuture<S, Request<ReqB>, B>>
     where
@@ -249,6 +260,7 @@ where
                     let status = CacheStatus::stale(Stale::WhileRevalidating);
                     let served = self.serve(from_store(stored, &head, glance, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
+                        self.reader.extractor.prepare(&mut head);
                         refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, *asked);
                     }
                     return Ok(served);
@@ -261,6 +273,7 @@ where
         }
         let scope = self.scope(&head, glance, &asked);
         let is_for_all = scope != Scope::Client && !wishes.no_store;
+        self.reader.extractor.prepare(&mut head);
         Err(self.forward(head, body, is_for_all.then_some(*asked), scope))
     }
 
@@ -348,7 +361,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        match self.find_key(&head, &body, &mut key) {
+        match self.find_key(&mut head, &body, &mut key) {
             true => self.answer(&key, head, body).map_or_else(|future| future, ResponseFuture::ready),
             false => {
                 // The layers below are to see none either.
@@ -356,7 +369,7 @@ where
                 head.extensions.remove::<Asked>();
                 let invalidation = self.invalidation(&head);
                 let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
-                ResponseFuture::pass_and_invalidate(inner, request, invalidation)
+                ResponseFuture::pass(inner, request).then(invalidation)
             }
         }
     }

@@ -14,8 +14,10 @@
 //!   origin instead.
 //! * **Ranges** (RFC 9110 §14) are served out of a stored answer: one as 206, several as
 //!   `multipart/byteranges`. What is stale is revalidated as a whole. Where nothing is stored the
-//!   request passes untouched and nothing of its answer is stored, unless
-//!   [`LookupLayer::fetch_whole_for_ranges`] says otherwise.
+//!   origin is asked for the range alone, unless [`LookupLayer::fetch_whole_for_ranges`] says
+//!   otherwise. The part is kept: it serves ranges within it, and grows together with others that
+//!   have the same strong validator, until it is the whole (RFC 9111 §3.4). Requests for several
+//!   ranges, and for a range under a condition, then pass untouched.
 //! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
 //!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx answer name on the
 //!   same origin, in all variants. What is being fetched at that moment is neither stored nor given to anybody

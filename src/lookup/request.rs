@@ -104,12 +104,11 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if has_variants => Forward::VaryMiss,
             None => Forward::UriMiss,
         };
-        let place = sequence.place_of(head);
+        let key = key.to_key();
+        let subject = sequence.subject(&*self.extractor, head, &key);
         Asked {
-            key: key.to_key(),
-            arrival: reading.arrival,
-            floor: sequence.floor(place),
-            place: Some(place),
+            key,
+            arrival: Some(sequence.arrival(reading.arrival, subject)),
             is_forced: is_refused,
             stored: Some(stored.cloned()),
             is_marked,

@@ -41,6 +41,7 @@ use crate::{
     key::{DefaultKey, KeyExtractor},
     lookup::LookupLayer,
     origin_limit::OriginLimitLayer,
+    purge::Purge,
     retry::RetryPolicy,
     stale_if_error::StaleIfErrorLayer,
     store::Store,
@@ -79,6 +80,19 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThrough<St, L, P> {
         let Self { store, lookup, coalesce, fill, rules, retry, origin_limit } = self;
         ReadThrough { lookup: lookup.key(extractor), store, coalesce, fill, rules, retry, origin_limit }
+    }
+
+    /// A handle to purge what is stored, which names URLs with the [`key`](Self::key) that the
+    /// builder has by now.
+    pub fn purge(&self) -> Purge {
+        self.lookup.purge()
+    }
+
+    /// Whether `Surrogate-Key` and `Cache-Tag` are removed from answers, those included that the
+    /// cache has nothing else to do with; see [`FillLayer::strip_tags`]. Default: yes.
+    pub fn strip_tags(mut self, strip: bool) -> Self {
+        self.fill = self.fill.strip_tags(strip);
+        self
     }
 
     /// How answers are stored. Default: [`Rules::new`], the origin decides.
@@ -194,6 +208,13 @@ pub struct ReadThroughLayer<St, K = DefaultKey, P = ()> {
     fill: FillLayer<St, P>,
     retry: RetryPolicy,
     origin_limit: OriginLimitLayer,
+}
+
+impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
+    /// A handle to purge what is stored, which names URLs as this layer does.
+    pub fn purge(&self) -> Purge {
+        self.lookup.purge()
+    }
 }
 
 impl<St, K, P> fmt::Debug for ReadThroughLayer<St, K, P> {

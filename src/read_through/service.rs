@@ -18,6 +18,7 @@ use crate::{
     exchange::Asked,
     fill::{Fill, Policy},
     future::ResponseFuture,
+    http::tag_fields,
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::OriginLimit,
@@ -42,10 +43,13 @@ impl<S, St, K, P> ReadThroughService<S, St, K, P> {
         Self { stack }
     }
 
+    fn fill(&self) -> &Fetch<S, St, P> {
+        &self.stack.inner.inner.inner
+    }
+
     /// The way round the cache.
     fn origin(&self) -> &Origin<S> {
-        let retry = &self.stack.inner.inner.inner.inner;
-        retry.get_ref()
+        self.fill().inner.get_ref()
     }
 }
 
@@ -85,7 +89,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        let way = match self.stack.find_key(&head, &body, &mut key) {
+        let way = match self.stack.find_key(&mut head, &body, &mut key) {
             true => match self.stack.answer(&key, head, body) {
                 Ok(response) => Way::Stored { response: Some(response) },
                 // Boxed, so that a hit does not have to move what only a miss needs.
@@ -97,7 +101,7 @@ where
                 head.extensions.remove::<Asked>();
                 let invalidation = self.stack.invalidation(&head);
                 let future = self.origin().attempt(Request::from_parts(head, body));
-                Way::Round { future, invalidation }
+                Way::Round { future, invalidation, strips_tags: self.fill().strips_tags() }
             }
         };
         ReadThroughFuture { way }
@@ -127,7 +131,7 @@ pin_project! {
     {
         Stored { response: Option<Response<Nested<B>>> },
         Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
-        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation> },
+        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
     }
 }
 
@@ -145,10 +149,14 @@ where
             #[allow(clippy::expect_used)]
             WayProj::Stored { response } => Ok(response.take().expect("polled after completion")),
             WayProj::Through { future } => ready!(future.as_mut().poll(cx)),
-            WayProj::Round { future, invalidation } => {
-                let answer = ready!(future.poll(cx));
+            WayProj::Round { future, invalidation, strips_tags } => {
+                let mut answer = ready!(future.poll(cx));
                 if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
                     invalidation.apply(response.status(), response.headers());
+                }
+                // No other layer removes the fields that are for caches alone.
+                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
+                    tag_fields::strip(response.headers_mut());
                 }
                 let wrap = |body| Body::inner(Body::inner(Body::inner(Body::inner(body))));
                 answer.map(|response| response.map(wrap))

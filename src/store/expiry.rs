@@ -1,6 +1,6 @@
 //! Which keys to look at when, so that what is of no use any more is given back in time.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, ops::Bound};
 
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -11,6 +11,13 @@ const SHARDS: usize = 16;
 
 /// Names one version of what is stored under a key.
 pub(super) type Version = u64;
+
+/// How far a [walk](Expiry::walk) has come.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Place {
+    shard: usize,
+    after: Option<(Instant, Version)>,
+}
 
 /// The keys of a store in the order of their expiry.
 ///
@@ -45,6 +52,27 @@ impl Expiry {
             }
         }
         due
+    }
+
+    /// The next keys after `place`, at most `most` of them and of one shard. Moves `place` on, to
+    /// `None` after the last.
+    pub(super) fn walk(&self, place: &mut Option<Place>, most: usize) -> Vec<CacheKey> {
+        let Some(Place { shard, after }) = place.take() else { return Vec::new() };
+        let Some(entries) = self.shards.get(shard) else { return Vec::new() };
+        let entries = entries.lock();
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut keys = Vec::new();
+        let mut last = after;
+        for (at, key) in entries.range((from, Bound::Unbounded)).take(most) {
+            last = Some(*at);
+            keys.push(key.clone());
+        }
+        *place = match keys.len() == most {
+            true => Some(Place { shard, after: last }),
+            false if shard + 1 < SHARDS => Some(Place { shard: shard + 1, after: None }),
+            false => None,
+        };
+        keys
     }
 
     /// When the first key is due.

@@ -14,16 +14,25 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync:
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    Resource, Sequence, Store,
+    Part, Resource, Sequence, Store, StoredResponse,
     expiry::{Expiry, Version},
     front,
+    purge_sweep::PurgeSweep,
+    sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS},
     sweeper::Sweeper,
 };
-use crate::{build_error::BuildError, key::CacheKey};
+use crate::{
+    build_error::BuildError,
+    key::{CacheKey, DefaultKey},
+    purge::Purge,
+};
 
 /// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
 /// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
 const ENTRY_OVERHEAD: usize = 448;
+
+/// The engine's default: the part of its capacity for what was asked for more than once.
+const HOT_SHARE: f64 = 0.97;
 
 const STRIPES: usize = 64;
 
@@ -76,6 +85,8 @@ pub struct StoreStats {
 pub struct MemoryStoreBuilder {
     capacity_bytes: u64,
     max_response_share: f64,
+    max_tag_records: usize,
+    max_prefix_records: usize,
 }
 
 impl MemoryStoreBuilder {
@@ -89,17 +100,46 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// How many purges of tags, groups, prefixes of paths and of everything, and soft purges of
+    /// URLs and keys, are remembered at a time, each in about 100 bytes. Purging the same again
+    /// takes no more room. At the limit the oldest is forgotten, and all counts as purged that
+    /// began before it and was not looked at since. Default: 65,536.
+    ///
+    /// They are forgotten anyway once all that is stored was looked at, which takes a background
+    /// task some seconds, and all fetches are over that began before. At the default the limit
+    /// matters to those who purge more than 10,000 different tags a second.
+    pub fn max_tag_records(mut self, records: usize) -> Self {
+        self.max_tag_records = records;
+        self
+    }
+
+    /// As [`max_tag_records`](Self::max_tag_records), for purges of prefixes of keys. Default:
+    /// 1,024. A miss compares its key with all of them.
+    pub fn max_prefix_records(mut self, records: usize) -> Self {
+        self.max_prefix_records = records;
+        self
+    }
+
     /// Makes the store.
     ///
     /// # Errors
     ///
-    /// If the capacity is zero, or the share is not more than 0 and at most 1.
+    /// If the capacity or a number of records is zero, or the share is not more than 0 and at
+    /// most 1.
     pub fn build(self) -> Result<MemoryStore, BuildError> {
         if self.capacity_bytes == 0 {
             return Err(BuildError::EmptyStore);
         }
         if !(self.max_response_share > 0.0 && self.max_response_share <= 1.0) {
             return Err(BuildError::ResponseShare(self.max_response_share));
+        }
+        for (setting, records) in
+            [("max_tag_records", self.max_tag_records), ("max_prefix_records", self.max_prefix_records)]
+        {
+            if records == 0 {
+                let consequence = "each purge would purge everything";
+                return Err(BuildError::ZeroLimit { setting, consequence });
+            }
         }
         Ok(self.make())
     }
@@ -114,6 +154,7 @@ impl MemoryStoreBuilder {
                 usize::try_from(self.capacity_bytes / 2048).unwrap_or(usize::MAX).clamp(1, 1 << 24),
             )
             .shards(parts)
+            .hot_allocation(HOT_SHARE)
             .build();
         // The builder fails only where a required option was not given.
         #[allow(clippy::expect_used)]
@@ -121,18 +162,21 @@ impl MemoryStoreBuilder {
         let (weigher, hasher) = (ChargedBytes, DefaultHashBuilder::default());
         let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
         let share = (self.capacity_bytes as f64 * self.max_response_share) as usize;
-        let max_resource_bytes = usize::try_from(table.shard_capacity()).unwrap_or(usize::MAX);
+        // The engine refuses what is larger than that.
+        let max_resource_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
         let max_response_bytes = share.min(max_resource_bytes);
         let floors =
             usize::try_from(self.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
+        let sequence = Sequence::with_records(floors, self.max_tag_records, self.max_prefix_records);
         MemoryStore {
             inner: Arc::new(Inner {
                 id: STORES.fetch_add(1, Ordering::Relaxed),
                 table,
                 hasher,
                 stripes: std::array::from_fn(|_| Mutex::new(())),
-                sequence: Arc::new(Sequence::with_floors(floors)),
+                sequence: Arc::new(sequence),
                 expiry: Expiry::default(),
+                purge_sweep: PurgeSweep::default(),
                 sweeper: Arc::default(),
                 versions: AtomicU64::new(0),
                 evictions: AtomicU64::new(0),
@@ -157,7 +201,18 @@ impl MemoryStore {
 
     /// Starts with the default settings for a store of so many bytes.
     pub fn builder(capacity_bytes: u64) -> MemoryStoreBuilder {
-        MemoryStoreBuilder { capacity_bytes, max_response_share: 1.0 / 16.0 }
+        MemoryStoreBuilder {
+            capacity_bytes,
+            max_response_share: 1.0 / 16.0,
+            max_tag_records: DEFAULT_TAG_RECORDS,
+            max_prefix_records: DEFAULT_PREFIX_RECORDS,
+        }
+    }
+
+    /// A handle to purge what is stored. It takes URLs as they stand: where a layer has key rules
+    /// of its own, take the handle from [there](crate::ReadThrough::purge).
+    pub fn purge(&self) -> Purge {
+        Purge::of(self.clone(), DefaultKey::new())
     }
 
     /// Gauges and counters as they stand.
@@ -183,7 +238,10 @@ impl Store for MemoryStore {
         self.inner.update(key, change);
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
-            Err(_) => _ = self.inner.sweep(Instant::now(), 4),
+            Err(_) => {
+                self.inner.sweep(Instant::now(), 4);
+                self.inner.sweep_purged(Instant::now(), 4);
+            }
         }
     }
 
@@ -215,8 +273,9 @@ pub(super) struct Inner {
     hasher: DefaultHashBuilder,
     /// Held while a key is updated. Readers never take one.
     stripes: [Mutex<()>; STRIPES],
-    sequence: Arc<Sequence>,
+    pub(super) sequence: Arc<Sequence>,
     pub(super) expiry: Expiry,
+    purge_sweep: PurgeSweep,
     pub(super) sweeper: Arc<Sweeper>,
     versions: AtomicU64,
     evictions: AtomicU64,
@@ -262,6 +321,8 @@ impl Inner {
         let old = self.table.peek(key);
         let mut resource = old.as_ref().map(|entry| (*entry.resource).clone()).unwrap_or_default();
         change(&mut resource);
+        // Nothing goes in that purges have caught up with, and what stays need not be looked at soon.
+        resource.sift(&self.sequence);
         resource.shrink_to(self.max_resource_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
         let removed = if resource.is_empty() {
             self.table.remove(key)
@@ -305,6 +366,21 @@ impl Inner {
         if let Some(at) = entry.expires_at {
             self.expiry.remove(at, entry.version);
         }
+    }
+
+    /// Looks at what is stored under at most `most` keys, whether it is purged. Returns when there
+    /// is more to do, if there is.
+    pub(super) fn sweep_purged(&self, now: Instant, most: usize) -> Option<Instant> {
+        self.purge_sweep.step(&self.sequence, &self.expiry, now, most, |key| {
+            let Some(entry) = self.table.peek(key) else { return };
+            let resource = &entry.resource;
+            let is_useless =
+                |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
+            let mut parts = resource.parts().map(Part::response);
+            if resource.variants().iter().any(is_useless) || parts.any(is_useless) {
+                self.update(key, &mut |resource| resource.prune(now));
+            }
+        })
     }
 
     /// Gives back at most `most` entries that are due. Returns whether there may be more.

@@ -24,28 +24,35 @@
 
 mod expiry;
 mod front;
+mod invalidation;
+mod lineage;
 mod memory;
 mod parts;
+mod purge_sweep;
+mod purges;
 mod refresh;
 mod resource;
 mod response;
 mod sequence;
 mod sweeper;
+mod sync;
 
 use std::sync::Arc;
 
+pub(crate) use self::{
+    invalidation::Invalidation,
+    lineage::{Arrival, Lineage, Subject},
+    parts::{Arrived, Part, Stored},
+    refresh::Refresh,
+    resource::Marker,
+    response::Origin,
+    sequence::Fetching,
+};
 pub use self::{
     memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
     resource::Resource,
     response::StoredResponse,
     sequence::Sequence,
-};
-pub(crate) use self::{
-    parts::{Arrived, Part, Stored},
-    refresh::Refresh,
-    resource::Marker,
-    response::Origin,
-    sequence::{Invalidation, Place},
 };
 
 use http::HeaderMap;

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{Origin, Resource, Sequence, StoredResponse};
+use super::{Origin, Resource, Sequence, StoredResponse, Subject};
 use crate::{
     body::Body,
     http::{
@@ -86,8 +86,9 @@ impl Parts {
         now: Instant,
     ) -> Option<&Part> {
         self.0.iter().find(|Part { extent, response }| {
-            response.is_fresh(now)
-                && sequence.admits(response)
+            // First, for it notes what is stale by a soft purge.
+            sequence.admits(response)
+                && response.is_fresh(now)
                 && response.matches(request, credentials)
                 && extent.answers(request, response.headers())
         })
@@ -133,6 +134,7 @@ pub(crate) struct Arrived {
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
     pub(crate) selection: Option<Selection>,
+    pub(crate) subject: Arc<Subject>,
 }
 
 impl Arrived {
@@ -163,14 +165,17 @@ impl Arrived {
         let mut headers = part.response.headers().clone();
         CacheStatus::unmark(&mut headers);
         freshen(&mut headers, &self.headers);
-        *self = Self { extent, headers, body: body.freeze(), selection: self.selection.take() };
+        // What purges a part of it purges the whole.
+        let subject = self.subject.and(part.response.subject());
+        *self = Self { extent, headers, body: body.freeze(), selection: self.selection.take(), subject };
     }
 
     /// What is to be stored of it: the whole, if nothing is missing any more, or a part.
-    pub(crate) fn into_stored(mut self, terms: Terms, origin: Origin) -> Stored {
+    pub(crate) fn into_stored(mut self, terms: Terms, origin: &Origin) -> Stored {
         remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
         let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
-        let Self { extent, headers, body, selection } = self;
+        let Self { extent, headers, body, selection, subject } = self;
+        let origin = Origin { subject, ..origin.clone() };
         let response = Arc::new(StoredResponse::new(status, headers, body, None, selection, terms, origin));
         match extent.is_whole() {
             true => Stored::Whole(response),

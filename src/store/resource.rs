@@ -161,6 +161,19 @@ impl Resource {
         self.retain_parts(stays);
     }
 
+    /// Drops what fetches below this number brought, and what it taught.
+    pub(crate) fn purge(&mut self, number: u64) {
+        self.variants.retain(|variant| variant.begun() > number);
+        self.retain_parts(|part| part.begun() > number);
+        self.markers.clear();
+    }
+
+    /// Drops what is purged.
+    pub(super) fn sift(&mut self, sequence: &Sequence) {
+        self.variants.retain(|variant| sequence.admits(variant));
+        self.retain_parts(|part| sequence.admits(part));
+    }
+
     pub(crate) fn mark(&mut self, marker: Marker) {
         self.markers.retain(|other| other.credentials != marker.credentials);
         self.markers.push(marker);

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{refresh::RefreshMark, sequence::Place};
+use super::{lineage::Subject, purges::Mark, refresh::RefreshMark};
 use crate::{
     body::Body,
     http::{
@@ -37,12 +37,13 @@ pub struct StoredResponse {
     fresh_until: Instant,
     bytes: usize,
     refresh: RefreshMark,
+    mark: Mark,
     /// What this is a copy of, if it is one.
     original: Option<Arc<Self>>,
 }
 
 /// When and how old a response came from the origin.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Origin {
     pub(crate) received_at: Instant,
     pub(crate) initial_age: Duration,
@@ -50,18 +51,18 @@ pub(crate) struct Origin {
     pub(crate) delay: Duration,
     /// The number of the fetch in the store's sequence.
     pub(crate) begun: u64,
-    pub(crate) place: Place,
+    pub(crate) subject: Arc<Subject>,
 }
 
 impl Origin {
     /// For a response whose head came in now, to a request that was sent `delay` ago.
-    pub(crate) fn new(headers: &HeaderMap, delay: Duration, begun: u64, place: Place) -> Self {
+    pub(crate) fn new(headers: &HeaderMap, delay: Duration, begun: u64, subject: Arc<Subject>) -> Self {
         Self {
             received_at: Instant::now(),
             initial_age: initial_age(headers, delay, SystemTime::now()),
             delay,
             begun,
-            place,
+            subject,
         }
     }
 
@@ -92,6 +93,7 @@ impl StoredResponse {
             + header_bytes(&headers)
             + trailers.as_deref().map_or(0, header_bytes)
             + selection.as_ref().map_or(0, Selection::heap_bytes)
+            + origin.subject.bytes()
             + size_of::<Self>();
         Self {
             status,
@@ -100,6 +102,7 @@ impl StoredResponse {
             trailers,
             selection,
             terms,
+            mark: Mark::new(origin.begun),
             fresh_until: origin.fresh_until(&terms),
             origin,
             bytes,
@@ -117,10 +120,11 @@ impl StoredResponse {
             trailers: self.trailers.as_deref().map(|trailers| Arc::new(copied_headers(trailers))),
             selection: self.selection.clone(),
             terms: self.terms,
-            origin: self.origin,
+            origin: self.origin.clone(),
             fresh_until: self.fresh_until,
             bytes: self.bytes,
             refresh: RefreshMark::default(),
+            mark: Mark::new(self.origin.begun),
             original: Some(Arc::clone(self.original.as_ref().unwrap_or(self))),
         }
     }
@@ -172,7 +176,7 @@ impl StoredResponse {
 
     /// Whether it may be served without asking the origin.
     pub fn is_fresh(&self, now: Instant) -> bool {
-        now < self.fresh_until
+        now < self.fresh_until()
     }
 
     /// Whether it may be served while a fresh one is being fetched (RFC 5861 §3).
@@ -188,23 +192,38 @@ impl StoredResponse {
     /// Whether it may be served to a client that takes answers which are stale for so long
     /// (RFC 9111 §5.2.1.2), which the answer may forbid (§4.2.4).
     pub(crate) fn is_usable_if_stale_by(&self, window: Duration, now: Instant) -> bool {
-        !self.terms.forbids_stale && now <= self.origin.until(&self.terms, window)
+        !self.terms.forbids_stale && now <= self.until(window)
     }
 
     fn is_usable_for(&self, window: Duration, now: Instant) -> bool {
         // A window of zero closes when the lifetime ends, to the nanosecond.
-        now < self.origin.until(&self.terms, window)
+        now < self.until(window)
     }
 
     /// From when on it is of no use at all.
     pub fn expires_at(&self) -> Instant {
         let Terms { stale_while_revalidate_for, stale_if_error_for, revalidate_for, .. } = self.terms;
         let window = stale_while_revalidate_for.max(stale_if_error_for).max(revalidate_for);
-        self.origin.until(&self.terms, window)
+        self.until(window)
     }
 
-    pub(crate) fn place(&self) -> Place {
-        self.origin.place
+    pub(crate) fn subject(&self) -> &Arc<Subject> {
+        &self.origin.subject
+    }
+
+    pub(crate) fn origin(&self) -> &Origin {
+        &self.origin
+    }
+
+    /// As [`refresh`](Self::refresh): what purged the original purged its copies.
+    pub(super) fn mark(&self) -> &Mark {
+        self.original.as_ref().map_or(&self.mark, |original| &original.mark)
+    }
+
+    /// Softly purged: not fresh from this moment on.
+    pub(super) fn is_stale_since(&self, at: Instant) {
+        let after = at.saturating_duration_since(self.origin.received_at);
+        self.mark().is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn selection(&self) -> Option<&Selection> {
@@ -220,7 +239,23 @@ impl StoredResponse {
     }
 
     pub(crate) fn fresh_until(&self) -> Instant {
-        self.fresh_until
+        match self.mark().stale_after() {
+            None => self.fresh_until,
+            Some(_) => self.until(Duration::ZERO),
+        }
+    }
+
+    /// When a window closes that opens when the response ceases to be fresh: when its lifetime
+    /// ends, or when it was purged softly before that.
+    fn until(&self, window: Duration) -> Instant {
+        let until = self.origin.until(&self.terms, window);
+        match self.mark().stale_after() {
+            None => until,
+            Some(nanos) => {
+                let purged_at = after(self.origin.received_at, Duration::from_nanos(nanos));
+                until.min(after(purged_at, window))
+            }
+        }
     }
 
     /// Whether it answers a request with these fields.

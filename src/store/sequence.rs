@@ -1,40 +1,61 @@
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{AtomicU64, Ordering},
-    },
+    hash::{BuildHasher, Hasher},
+    sync::Arc,
+    time::Duration,
 };
 
-use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, request::Parts};
 use quick_cache::DefaultHashBuilder;
+use tokio::{sync::Notify, time::Instant};
 
-use super::StoredResponse;
-use crate::{http::fields::lines, key::Target};
+use super::{
+    StoredResponse,
+    lineage::{Arrival, Subject},
+    purges::{Label, Place, Purges, What},
+};
+use crate::{
+    http::tag_fields,
+    key::{CacheKey, KeyExtractor, Target},
+    tags::Tags,
+};
 
 /// URIs share a floor by their hash.
 const DEFAULT_FLOORS: usize = 1 << 16;
+pub(super) const DEFAULT_TAG_RECORDS: usize = 1 << 16;
+pub(super) const DEFAULT_PREFIX_RECORDS: usize = 1 << 10;
 
-/// Numbers the beginnings of fetches in a store, from 1 on, and what invalidates their answers.
+/// Longer prefixes of keys are cut off here, and purge more.
+const MAX_PREFIX_BYTES: usize = 1024;
+
+/// Numbers the beginnings of fetches in a store, from 1 on, and what purges their answers.
 ///
 /// A request notes [`current`](Self::current) when it arrives, before it looks into the store;
-/// whatever has a larger number began after it. Invalidating a URI takes a number as well, which
-/// becomes the floor of that URI: no answer whose fetch began below it is stored or served any
-/// more, nor is a fetch shared that is still under way. That costs the same however much is
-/// stored, and a hit one atomic load.
+/// whatever has a larger number began after it. A purge takes a number as well: no answer that
+/// it matches and whose fetch began below it is stored or served any more, nor is a fetch shared
+/// that is still under way. That costs the same however much is stored, and a hit one atomic load
+/// for as long as nothing is purged.
 ///
-/// URIs whose hashes fall together are invalidated together. With the default of 65,536 floors,
-/// what is stored loses one in 65,536 to each invalidation of something else: under 100 unsafe
-/// requests a second, half of it within eight minutes.
+/// # What is kept of purges
+///
+/// * Of URIs and keys, those included that unsafe requests invalidate: one number for all that have
+///   the same hash. They are purged together. With the default of 65,536 such floors, what is stored
+///   loses one in 65,536 to each purge of something else: under 100 unsafe requests a second, half
+///   of it within eight minutes.
+/// * Of tags, groups and prefixes of paths, of everything, and of what was purged softly: a record.
+///   By default there are at most 65,536. Of prefixes of keys at most 1,024.
+/// * A record is dropped as soon as nothing can match it any more. If there are too many before
+///   that, the oldest one is dropped, and whatever began before it and was not looked at since
+///   counts as purged.
 pub struct Sequence {
-    current: AtomicU64,
-    floors: Box<[AtomicU64]>,
+    purges: Purges,
+    floors: usize,
     hasher: DefaultHashBuilder,
+    /// The moments of soft purges count from here.
+    made_at: Instant,
+    /// Told of purges that leave something to give back.
+    purged: Notify,
 }
-
-/// Where the floor of a URI stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place(u32);
 
 impl Default for Sequence {
     fn default() -> Self {
@@ -52,85 +73,177 @@ impl Sequence {
     /// A sequence with so many floors, of eight bytes each: more keep URIs better apart. At least
     /// one, at most 2^24.
     pub fn with_floors(floors: usize) -> Self {
+        Self::with_records(floors, DEFAULT_TAG_RECORDS, DEFAULT_PREFIX_RECORDS)
+    }
+
+    /// With so many floors, and at most so many records of what was purged: of tags and the like,
+    /// of about 100 bytes each, and of prefixes of keys. At least one of each.
+    pub fn with_records(floors: usize, tags: usize, prefixes: usize) -> Self {
         let floors = floors.clamp(1, 1 << 24);
         Self {
-            current: AtomicU64::new(0),
-            floors: (0..floors).map(|_| AtomicU64::new(0)).collect(),
+            purges: Purges::new(floors, tags.max(1), prefixes.max(1)),
+            floors,
             hasher: DefaultHashBuilder::default(),
+            made_at: Instant::now(),
+            purged: Notify::new(),
         }
     }
 
-    /// The number of the fetch or invalidation that began last; 0 if none has.
+    /// The number of the fetch or purge that began last; 0 if none has.
     pub fn current(&self) -> u64 {
-        self.current.load(Ordering::Acquire)
+        self.purges.current()
     }
 
-    /// Numbers a fetch that begins now.
-    pub fn begin(&self) -> u64 {
-        self.current.fetch_add(1, Ordering::AcqRel) + 1
+    /// The records of purges at the moment: of tags and the like, and of prefixes of keys.
+    pub fn records(&self) -> (usize, usize) {
+        self.purges.records()
     }
 
-    /// Whether nothing has invalidated the response since its fetch began.
+    /// Numbers a fetch that begins now, and may bring an answer for as long as this is kept.
+    pub(crate) fn begin(self: &Arc<Self>) -> Fetching {
+        Fetching { sequence: Arc::clone(self), number: self.purges.begin() }
+    }
+
+    /// Whether nothing has purged the response since its fetch began. Notes since when it is stale
+    /// if it was purged softly.
+    ///
+    /// One atomic load where nothing was purged since the response was last looked at.
     pub(crate) fn admits(&self, response: &StoredResponse) -> bool {
-        response.begun() > self.floor(response.place())
+        let matter = || response.subject().matter();
+        let is_stale_since = |at| response.is_stale_since(self.instant(at));
+        self.purges.admits(response.mark(), response.begun(), matter, is_stale_since)
     }
 
-    pub(crate) fn place_of(&self, head: &Parts) -> Place {
-        self.place(Target::of(head).hash(&self.hasher))
+    /// What is known about purges when a request arrives.
+    pub(crate) fn arrival(&self, number: u64, subject: Arc<Subject>) -> Arrival {
+        Arrival { number, floor: self.purges.floor(&subject.matter()), subject }
     }
 
-    pub(crate) fn floor(&self, place: Place) -> u64 {
-        self.floors.get(place.0 as usize).map_or(0, |floor| floor.load(Ordering::Acquire))
+    /// What purges can match of a request: its key, what its URI names by the extractor's
+    /// [identity](KeyExtractor::identity), and the prefixes of its path.
+    pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
+        let target = Target::of(extractor, head);
+        let places = [self.place(target.hash(&self.hasher)), self.place_of_key(key)];
+        let labels = target.path_hashes(&self.hasher).into_iter().map(Label);
+        Arc::new(Subject::new(key.clone(), places, labels))
+    }
+
+    /// The subject of an answer, with the tags that its request and the answer itself give it.
+    pub(crate) fn tagged(
+        &self,
+        subject: &Arc<Subject>,
+        request: &Parts,
+        headers: &HeaderMap,
+        own: Option<&Tags>,
+    ) -> Arc<Subject> {
+        let mut labels = Vec::new();
+        tag_fields::for_each_tag(headers, |tag| labels.push(self.tag(tag)));
+        let tags = [request.extensions.get::<Tags>(), own].into_iter().flatten();
+        labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
+        let groups = tag_fields::groups(headers, &tag_fields::CACHE_GROUPS);
+        if !groups.is_empty() {
+            let target = Target::of_uri(request);
+            for group in groups {
+                labels.push(self.tag(group.as_bytes()));
+                labels.extend(target.group_hashes(&group, &self.hasher).map(Label));
+            }
+        }
+        match labels.is_empty() {
+            true => Arc::clone(subject),
+            false => Arc::new(subject.with(&labels)),
+        }
+    }
+
+    pub(crate) fn purge_target(&self, target: &Target, is_soft: bool) -> u64 {
+        self.purge_place(target.hash(&self.hasher), is_soft)
+    }
+
+    pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
+        self.purge(What::Place(self.place_of_key(key)), is_soft)
+    }
+
+    pub(crate) fn purge_tag(&self, tag: &str, is_soft: bool) -> u64 {
+        self.purge(What::Label(self.tag(tag.as_bytes())), is_soft)
+    }
+
+    /// Everything at the target's path and below.
+    pub(crate) fn purge_path(&self, target: &Target, is_soft: bool) -> u64 {
+        let hash = target.path_hashes(&self.hasher).pop();
+        self.purge(What::Label(hash.map_or(Label::EVERYTHING, Label)), is_soft)
+    }
+
+    pub(crate) fn purge_key_prefix(&self, prefix: &[u8], is_soft: bool) -> u64 {
+        let prefix = &prefix[..prefix.len().min(MAX_PREFIX_BYTES)];
+        self.purge(What::KeyPrefix(prefix), is_soft)
+    }
+
+    pub(crate) fn purge_everything(&self, is_soft: bool) -> u64 {
+        self.purge(What::Label(Label::EVERYTHING), is_soft)
+    }
+
+    pub(super) fn purge_place(&self, hash: u64, is_soft: bool) -> u64 {
+        self.purge(What::Place(self.place(hash)), is_soft)
+    }
+
+    pub(super) fn purge_label(&self, hash: u64) -> u64 {
+        self.purge(What::Label(Label(hash)), false)
+    }
+
+    fn purge(&self, what: What<'_>, is_soft: bool) -> u64 {
+        let soft_at = is_soft.then(|| self.moment());
+        let number = self.purges.purge(what, soft_at);
+        if !matches!((what, is_soft), (What::Place(_), false)) {
+            self.purged.notify_one();
+        }
+        number
+    }
+
+    pub(super) fn purges(&self) -> &Purges {
+        &self.purges
+    }
+
+    pub(super) fn hasher(&self) -> &DefaultHashBuilder {
+        &self.hasher
+    }
+
+    /// Resolves after a purge that leaves something to give back.
+    pub(super) async fn next_purge(&self) {
+        self.purged.notified().await;
+    }
+
+    fn tag(&self, tag: &[u8]) -> Label {
+        let mut state = self.hasher.build_hasher();
+        state.write(b"tag");
+        state.write(tag);
+        Label(state.finish())
+    }
+
+    fn place_of_key(&self, key: &CacheKey) -> Place {
+        self.place(self.hasher.hash_one(key))
     }
 
     fn place(&self, hash: u64) -> Place {
-        Place((hash % self.floors.len() as u64) as u32)
+        Place((hash % self.floors as u64) as u32)
     }
 
-    fn invalidate(&self, hash: u64) {
-        let number = self.begin();
-        if let Some(floor) = self.floors.get(self.place(hash).0 as usize) {
-            floor.fetch_max(number, Ordering::AcqRel);
-        }
+    fn moment(&self) -> u64 {
+        u64::try_from(self.made_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    fn instant(&self, moment: u64) -> Instant {
+        crate::http::freshness::after(self.made_at, Duration::from_nanos(moment))
     }
 }
 
-/// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4).
+/// A fetch that may bring an answer to be stored. Dropped when it cannot any more.
 #[derive(Debug)]
-pub(crate) struct Invalidation {
+pub(crate) struct Fetching {
     sequence: Arc<Sequence>,
-    target: Target,
+    pub(crate) number: u64,
 }
 
-impl Invalidation {
-    /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY).
-    pub(crate) fn of(sequence: &Arc<Sequence>, head: &Parts) -> Option<Self> {
-        let is_safe = matches!(
-            head.method,
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT
-        ) || head.method.as_str() == "QUERY";
-        (!is_safe).then(|| Self { sequence: Arc::clone(sequence), target: Target::of(head) })
-    }
-
-    /// The target URI, unless the request failed; if it succeeded, also what `Location` and
-    /// `Content-Location` refer to on the same origin. The target of a redirection is only where
-    /// the client goes next, for example after a login.
-    pub(crate) fn apply(&self, status: StatusCode, headers: &HeaderMap) {
-        if !(status.is_success() || status.is_redirection()) {
-            return;
-        }
-        let hasher = &self.sequence.hasher;
-        self.sequence.invalidate(self.target.hash(hasher));
-        if !status.is_success() {
-            return;
-        }
-        for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
-            let reference = lines(headers, field).next().and_then(|value| value.to_str().ok());
-            if let Some(hash) =
-                reference.and_then(|reference| self.target.hash_of_reference(reference, hasher))
-            {
-                self.sequence.invalidate(hash);
-            }
-        }
+impl Drop for Fetching {
+    fn drop(&mut self) {
+        self.sequence.purges.end(self.number);
     }
 }

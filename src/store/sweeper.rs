@@ -1,6 +1,7 @@
 //! The background task that gives back what has expired.
 
 use std::{
+    pin::pin,
     sync::{
         Arc, Weak,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +16,11 @@ use super::memory::Inner;
 
 /// Entries that are given back before other tasks get a turn.
 const BATCH: usize = 256;
+
+/// Keys that are looked at, whether what is stored there is purged, in each millisecond: a task of
+/// a fifth of a millisecond.
+const PURGE_BATCH: usize = 256;
+const PURGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waking up more often than this is not worth it.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -46,24 +52,39 @@ impl Sweeper {
         runtime.spawn(Self::run(Arc::downgrade(store), running));
     }
 
-    /// Holds the store only while it sweeps, and sleeps until the next entry is due.
+    /// Holds the store only while it sweeps, and sleeps until the next entry is due or something
+    /// is purged.
     async fn run(store: Weak<Inner>, running: Running) {
         let sweeper = &*running.0;
         loop {
             // From here on whoever inserts wakes us, so that nothing slips in between.
             *sweeper.wakes_at.lock() = None;
-            let next = match store.upgrade() {
-                None => return,
-                Some(store) if store.sweep(Instant::now(), BATCH) => Some(Instant::now()),
-                Some(store) => store.expiry.next().map(|at| at.max(Instant::now() + PAUSE)),
-            };
+            let Some(inner) = store.upgrade() else { return };
+            let next = Self::step(&inner);
+            let sequence = Arc::clone(&inner.sequence);
+            drop(inner);
             *sweeper.wakes_at.lock() = next;
+            let woken = async {
+                futures_util::future::select(pin!(sweeper.wake.notified()), pin!(sequence.next_purge()))
+                    .await;
+            };
             match next {
                 Some(at) if at <= Instant::now() => tokio::task::yield_now().await,
-                Some(at) => _ = tokio::time::timeout_at(at, sweeper.wake.notified()).await,
-                None => sweeper.wake.notified().await,
+                Some(at) => _ = tokio::time::timeout_at(at, woken).await,
+                None => woken.await,
             }
         }
+    }
+
+    /// Returns when the next one is due.
+    fn step(store: &Inner) -> Option<Instant> {
+        let now = Instant::now();
+        if store.sweep(now, BATCH) {
+            return Some(now);
+        }
+        let expiry = store.expiry.next().map(|at| at.max(now + PAUSE));
+        let purge = store.sweep_purged(now, PURGE_BATCH).map(|at| at.max(now + PURGE_PAUSE));
+        expiry.into_iter().chain(purge).min()
     }
 
     /// Lets the task see that its store is gone.

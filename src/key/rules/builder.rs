@@ -1,0 +1,143 @@
+use std::borrow::Cow;
+
+use http::uri::Scheme;
+
+use super::{
+    KeyRule, KeyRules,
+    compile::compile,
+    error::{Problem, RuleError},
+    extractor::Inner,
+    guard::Guard,
+    negotiation::{Negotiation, parse_values},
+    parts::Extension,
+};
+use crate::key::DefaultKey;
+
+/// Key rules as they are written, before they are checked; see the [module](super).
+///
+/// With the feature `serde` it can be deserialised, from JSON for example.
+#[derive(Clone, Debug, Default)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "super::document::RulesDocument"))]
+#[must_use]
+pub struct KeyRulesBuilder {
+    pub(super) namespace: String,
+    pub(super) scheme: Option<Scheme>,
+    pub(super) accept_encoding: Option<Vec<String>>,
+    pub(super) accept_language: Option<Vec<String>>,
+    pub(super) guard: Option<Guard>,
+    pub(super) rules: Vec<KeyRule>,
+    pub(super) extensions: Vec<Extension>,
+}
+
+impl KeyRulesBuilder {
+    /// Adds a rule, for the requests that none before it is for.
+    pub fn rule(mut self, rule: KeyRule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// See [`DefaultKey::namespace`].
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// See [`DefaultKey::scheme`].
+    pub fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self
+    }
+
+    /// The content codings that the application has, in its order of preference. Of each
+    /// `Accept-Encoding` the one that the client likes best is left, or `identity`, so that there
+    /// are as many variants as codings. One that cannot be read, or refuses all of them, stays.
+    /// Default: the field stays as it is.
+    pub fn accept_encoding<V: Into<String>>(mut self, codings: impl IntoIterator<Item = V>) -> Self {
+        self.accept_encoding = Some(codings.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// The languages that the application speaks. Of each `Accept-Language` the one is left that
+    /// the client understands best (RFC 4647 §3.4); where there is none the field is removed, and
+    /// the application takes its default. One that cannot be read stays. Default: the field stays
+    /// as it is.
+    pub fn accept_language<V: Into<String>>(mut self, languages: impl IntoIterator<Item = V>) -> Self {
+        self.accept_language = Some(languages.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Removes from requests what their keys do not show. Default: it reaches the origin.
+    pub fn guard(mut self, guard: Guard) -> Self {
+        self.guard = Some(guard);
+        self
+    }
+
+    /// Says how to read what [`KeyRule::extensions`] calls by this name from the extensions of a
+    /// request. Where it gives nothing, or there is no `T`, the request has no key.
+    ///
+    /// ```
+    /// use tower_readthrough::{KeyRule, KeyRules};
+    ///
+    /// #[derive(Clone)]
+    /// struct Tenant(String);
+    ///
+    /// let rules = KeyRules::builder()
+    ///     .rule(KeyRule::path("/reports/{id}").extensions(["tenant"]))
+    ///     .extension("tenant", |tenant: &Tenant| Some(tenant.0.as_bytes().into()))
+    ///     .build()?;
+    /// # drop(rules);
+    /// # Ok::<(), tower_readthrough::RuleError>(())
+    /// ```
+    pub fn extension<T, F>(mut self, name: impl Into<String>, part: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Fn(&T) -> Option<Cow<'_, [u8]>> + Send + Sync + 'static,
+    {
+        self.extensions.push(Extension::new(name.into().into(), part));
+        self
+    }
+
+    /// Checks and compiles the rules.
+    ///
+    /// # Errors
+    ///
+    /// Names the rule that cannot work, or that has a setting without effect.
+    pub fn build(self) -> Result<KeyRules, RuleError> {
+        let negotiation = self.negotiation().map_err(RuleError::of_all)?;
+        let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
+        let guard = guard.unwrap_or_default();
+        let compile = |(index, rule): (usize, &KeyRule)| {
+            let compiled =
+                self.check_reachable(index).and_then(|()| compile(index, rule, &guard, &self.extensions));
+            compiled.map_err(|problem| RuleError::of_rule(index, rule.label(), problem))
+        };
+        let rules = self.rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
+        if let Some(scheme) = self.scheme {
+            default_key = default_key.scheme(scheme);
+        }
+        let has_paths = self.rules.iter().any(|rule| rule.path.is_some());
+        Ok(KeyRules::new(Inner { default_key, rules, has_paths, negotiation, guard }))
+    }
+
+    fn negotiation(&self) -> Result<Negotiation, Problem> {
+        let parse = |values: &Option<Vec<String>>, problem| {
+            values.as_deref().map(|values| parse_values(values, problem)).transpose()
+        };
+        Ok(Negotiation {
+            encodings: parse(&self.accept_encoding, Problem::Coding)?,
+            languages: parse(&self.accept_language, Problem::Language)?,
+        })
+    }
+
+    /// The first rule that matches wins: one for the same requests is never reached.
+    fn check_reachable(&self, index: usize) -> Result<(), Problem> {
+        let rule = &self.rules[index];
+        let is_same = |other: &KeyRule| {
+            (other.path.is_none() || other.path == rule.path)
+                && (other.hosts.is_empty() || other.hosts == rule.hosts)
+                && (other.methods.is_empty() || other.methods == rule.methods)
+        };
+        self.rules[..index].iter().position(is_same).map_or(Ok(()), |first| Err(Problem::Unreachable(first)))
+    }
+}

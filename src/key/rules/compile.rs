@@ -1,0 +1,238 @@
+//! Checks one rule, and makes of it what is applied.
+
+use std::hash::{DefaultHasher, Hash, Hasher};
+
+use http::{HeaderName, Method, header};
+
+use super::{
+    KeyRule,
+    compiled::{Compiled, TagTemplates},
+    error::Problem,
+    guard::CompiledGuard,
+    no_vary_search::Learned,
+    parts::{Extension, KeyParts, parse_cookie, parse_header},
+    pattern::{GAP, HostPattern, PathPattern},
+    query::{Name, QueryRules},
+    rule::Storing,
+    shape::{QueryShape, Shape},
+    template::QueryTemplate,
+};
+use crate::http::{changes::Changes, rules::Ttl};
+
+pub(super) fn compile(
+    index: usize,
+    rule: &KeyRule,
+    guard: &CompiledGuard,
+    extensions: &[Extension],
+) -> Result<Compiled, Problem> {
+    rule.check_bypass()?;
+    rule.check_query()?;
+    let (path, template) = rule.target()?;
+    let is_capture = |name: &str| {
+        let in_path = path.as_ref().is_some_and(|path| path.names().any(|own| own == name));
+        let in_query = template.as_ref().is_some_and(|query| query.names().any(|own| own == name));
+        name != GAP && (in_path || in_query)
+    };
+    let tags = TagTemplates::parse(&rule.tags, is_capture).map_err(|tag| Problem::Tag(tag.into()))?;
+    let parts = rule.parts(extensions)?;
+    check_guarded(guard, &parts)?;
+    let query = rule.query(template.as_ref())?;
+    let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
+    rule.check_forwarding(guard, has_gaps, &query, template.as_ref())?;
+    let is_default = !has_gaps && matches!(query, QueryShape::Verbatim) && parts.is_empty();
+    Ok(Compiled {
+        hosts: rule.hosts.iter().map(|host| HostPattern::parse(host)).collect::<Result<_, _>>()?,
+        methods: rule.methods.iter().map(|method| parse_method(method)).collect::<Result<_, _>>()?,
+        path,
+        template,
+        shape: (!is_default).then(|| Shape { id: rule.id(index), query, parts }),
+        is_bypass: rule.bypass,
+        forwards_unkeyed: rule.forward_unkeyed,
+        changes: rule.storing.compile()?,
+        tags,
+    })
+}
+
+impl KeyRule {
+    /// How errors call it.
+    pub(super) fn label(&self) -> &str {
+        self.name.as_deref().or(self.path.as_deref()).unwrap_or("any path")
+    }
+
+    fn target(&self) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
+        let Some(text) = self.path.as_deref() else { return Ok((None, None)) };
+        let (path, query) = match text.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (text, None),
+        };
+        let (path, query) = (PathPattern::parse(path)?, query.map(QueryTemplate::parse).transpose()?);
+        let mut names = query.iter().flat_map(QueryTemplate::names);
+        let is_repeated = |name: &&str| *name != GAP && path.names().any(|own| own == *name);
+        if let Some(name) = names.find(is_repeated) {
+            return Err(Problem::RepeatedCapture(name.into()));
+        }
+        drop(names);
+        Ok((Some(path), query))
+    }
+
+    fn query(&self, template: Option<&QueryTemplate>) -> Result<QueryShape, Problem> {
+        let parse = |names: &[String]| -> Result<Box<[Name]>, Problem> {
+            let parse =
+                |text: &String| Name::parse(text).ok_or_else(|| Problem::Parameter(text.as_str().into()));
+            names.iter().map(parse).collect()
+        };
+        let rules = QueryRules {
+            keep: self.keep_query.as_deref().map(parse).transpose()?,
+            ignore: parse(&self.ignore_query)?,
+            sort: self.sort_query,
+            drop_empty: self.drop_empty_query,
+        };
+        Ok(match template {
+            Some(_) => QueryShape::Template,
+            None if self.no_vary_search => QueryShape::Learned(Learned::new()),
+            None if rules == QueryRules::default() => QueryShape::Verbatim,
+            None => QueryShape::Rules(rules),
+        })
+    }
+
+    fn parts(&self, extensions: &[Extension]) -> Result<KeyParts, Problem> {
+        let find = |name: &String| {
+            let known = extensions.iter().rfind(|extension| *extension.name == **name);
+            known.cloned().ok_or_else(|| Problem::Extension(name.as_str().into()))
+        };
+        Ok(KeyParts {
+            headers: self.headers.iter().map(|name| parse_header(name)).collect::<Result<_, _>>()?,
+            cookies: self.cookies.iter().map(|name| parse_cookie(name)).collect::<Result<_, _>>()?,
+            extensions: self.extensions.iter().map(find).collect::<Result<_, _>>()?,
+        })
+    }
+
+    /// Two rules of one set never have the same id, nor have two that make keys differently.
+    fn id(&self, index: usize) -> Box<[u8]> {
+        let mut hasher = DefaultHasher::new();
+        (&self.path, &self.keep_query, &self.ignore_query).hash(&mut hasher);
+        (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
+        (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
+        let index = u32::try_from(index).unwrap_or(u32::MAX);
+        [&[0], &index.to_le_bytes()[..], &hasher.finish().to_le_bytes()].concat().into()
+    }
+
+    fn changes_query(&self) -> bool {
+        self.keep_query.is_some() || !self.ignore_query.is_empty() || self.sort_query || self.drop_empty_query
+    }
+
+    fn check_query(&self) -> Result<(), Problem> {
+        let has_template = self.path.as_ref().is_some_and(|path| path.contains('?'));
+        let [template, keep] =
+            ["the query of the path says what is in the key", "only what `keep_query` names is in the key"];
+        let said = "what is in the key of its queries is said by the rule, or by the answers";
+        let mistakes = [
+            (
+                has_template && self.changes_query(),
+                "keep_query, ignore_query, sort_query or drop_empty_query",
+                template,
+            ),
+            (self.keep_query.is_some() && !self.ignore_query.is_empty(), "ignore_query", keep),
+            (self.no_vary_search && (has_template || self.changes_query()), "no_vary_search", said),
+        ];
+        match mistakes.into_iter().find(|(is_made, ..)| *is_made) {
+            Some((_, setting, reason)) => Err(Problem::NoEffect { setting, reason }),
+            None => Ok(()),
+        }
+    }
+
+    /// A rule that bypasses has conditions, and nothing else.
+    fn check_bypass(&self) -> Result<(), Problem> {
+        if !self.bypass {
+            return Ok(());
+        }
+        let Self { name, hosts, methods, path, bypass, .. } = self.clone();
+        let conditions = Self { name, hosts, methods, path, bypass, ..Self::default() };
+        match *self == conditions {
+            true => Ok(()),
+            false => {
+                let reason = "there is no key and nothing is stored, so that nothing else counts";
+                Err(Problem::NoEffect { setting: "bypass", reason })
+            }
+        }
+    }
+
+    fn check_forwarding(
+        &self,
+        guard: &CompiledGuard,
+        has_path_gaps: bool,
+        query: &QueryShape,
+        template: Option<&QueryTemplate>,
+    ) -> Result<(), Problem> {
+        let leaves_out = has_path_gaps
+            || matches!(query, QueryShape::Rules(_))
+            || template.is_some_and(QueryTemplate::has_gaps);
+        let reason = match (guard.query, leaves_out) {
+            (false, _) => "no guard removes query parameters",
+            (true, false) => "all of the URI is in the key",
+            (true, true) => {
+                return match has_path_gaps && !self.forward_unkeyed {
+                    true => Err(Problem::UnguardedPath),
+                    false => Ok(()),
+                };
+            }
+        };
+        match self.forward_unkeyed {
+            true => Err(Problem::NoEffect { setting: "forward_unkeyed", reason }),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What is in the key is not removed.
+fn check_guarded(guard: &CompiledGuard, parts: &KeyParts) -> Result<(), Problem> {
+    let cookie = (!parts.cookies.is_empty()).then_some(header::COOKIE);
+    let mut keyed = parts.headers.iter().cloned().chain(cookie);
+    match keyed.find(|name: &HeaderName| guard.headers.contains(name)) {
+        Some(name) => Err(Problem::GuardedHeader(name.as_str().into())),
+        None => Ok(()),
+    }
+}
+
+fn parse_method(text: &str) -> Result<Method, Problem> {
+    match text {
+        "GET" => Ok(Method::GET),
+        "HEAD" => Ok(Method::HEAD),
+        other => Err(Problem::Method(other.into())),
+    }
+}
+
+impl Storing {
+    fn compile(&self) -> Result<Option<Changes>, Problem> {
+        let ttls = [
+            ("fixed_ttl", self.fixed_ttl),
+            ("default_ttl", self.default_ttl),
+            ("negative_ttl", self.negative_ttl),
+        ];
+        if let Some((setting, _)) = ttls.iter().find(|(_, ttl)| ttl.is_some_and(|ttl| ttl.is_zero())) {
+            return Err(Problem::Zero { setting, consequence: "nothing is ever fresh by it" });
+        }
+        let ttl = match (self.fixed_ttl, self.default_ttl) {
+            (Some(_), Some(_)) => {
+                let reason = "every answer has the `fixed_ttl`";
+                return Err(Problem::NoEffect { setting: "default_ttl", reason });
+            }
+            (fixed, default) => fixed.map(Ttl::Fixed).or(default.map(Ttl::OriginOr)),
+        };
+        let changes = Changes {
+            ttl,
+            negative_ttl: self.negative_ttl,
+            max_heuristic_ttl: self.max_heuristic_ttl,
+            stale_while_revalidate_for: self.stale_while_revalidate_for,
+            stale_if_error_for: self.stale_if_error_for,
+            revalidate_for: self.revalidate_for,
+            hit_for_miss_for: self.hit_for_miss_for,
+            store_set_cookie: self.store_set_cookie,
+            store_private: self.store_private,
+            store_no_store: self.store_no_store,
+            store_authorized: self.store_authorized,
+            store_cookie_requests: self.store_cookie_requests,
+        };
+        Ok((changes != Changes::default()).then_some(changes))
+    }
+}

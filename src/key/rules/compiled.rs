@@ -1,0 +1,144 @@
+//! A rule that has been checked and can be applied.
+
+use http::{Method, Uri};
+
+use super::{
+    pattern::{HostPattern, PathPattern},
+    shape::{Match, Shape},
+    template::QueryTemplate,
+};
+use crate::{http::changes::Changes, tags::Tags};
+
+#[derive(Debug, Default)]
+pub(super) struct Compiled {
+    /// None: every host.
+    pub(super) hosts: Box<[HostPattern]>,
+    /// None: every method.
+    pub(super) methods: Box<[Method]>,
+    pub(super) path: Option<PathPattern>,
+    pub(super) template: Option<QueryTemplate>,
+    /// None: the default key.
+    pub(super) shape: Option<Shape>,
+    pub(super) is_bypass: bool,
+    pub(super) forwards_unkeyed: bool,
+    pub(super) changes: Option<Changes>,
+    pub(super) tags: TagTemplates,
+}
+
+impl Compiled {
+    pub(super) fn find<'r, 'h>(
+        &'r self,
+        authority: &[u8],
+        method: &Method,
+        path: &'h str,
+        target: &'h Uri,
+    ) -> Option<Match<'r, 'h>> {
+        let is_method = self.methods.is_empty() || self.methods.contains(method);
+        if !is_method || !(self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))) {
+            return None;
+        }
+        let captures = match &self.path {
+            Some(pattern) => Some(pattern.at(path)?),
+            None => None,
+        };
+        let slots = match &self.template {
+            Some(template) => Some(template.at(target.query()?)?),
+            None => None,
+        };
+        Some(Match { rule: self, target, captures, slots })
+    }
+
+    pub(super) fn has_path_gaps(&self) -> bool {
+        self.path.as_ref().is_some_and(PathPattern::has_gaps)
+    }
+}
+
+/// The tags that a rule gives.
+#[derive(Debug, Default)]
+pub(super) enum TagTemplates {
+    #[default]
+    None,
+    /// Without captures, made once.
+    Fixed(Tags),
+    Templates(Box<[Box<[Piece]>]>),
+}
+
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Piece {
+    Text(Box<str>),
+    Capture(Box<str>),
+}
+
+impl TagTemplates {
+    /// None if a tag names a capture that is not there.
+    pub(super) fn parse(tags: &[String], is_capture: impl Fn(&str) -> bool) -> Result<Self, &str> {
+        let templates: Vec<Box<[Piece]>> = tags
+            .iter()
+            .map(|tag| pieces(tag).filter(|pieces| are_known(pieces, &is_capture)).ok_or(tag.as_str()))
+            .collect::<Result<_, _>>()?;
+        Ok(match templates.iter().flatten().any(|piece| matches!(piece, Piece::Capture(_))) {
+            _ if templates.is_empty() => Self::None,
+            true => Self::Templates(templates.into()),
+            false => Self::Fixed(tags.iter().map(String::as_str).collect()),
+        })
+    }
+
+    /// These tags for a match, after those that the request has already.
+    pub(super) fn add_to(&self, tags: Option<&Tags>, found: &Match<'_, '_>) -> Option<Tags> {
+        let own = match self {
+            Self::None => return None,
+            Self::Fixed(own) => own.clone(),
+            Self::Templates(templates) => templates.iter().map(|pieces| render(pieces, found)).collect(),
+        };
+        Some(match tags {
+            None => own,
+            Some(tags) => tags.iter().chain(own.iter()).collect(),
+        })
+    }
+}
+
+fn are_known(pieces: &[Piece], is_capture: &impl Fn(&str) -> bool) -> bool {
+    pieces.iter().all(|piece| !matches!(piece, Piece::Capture(name) if !is_capture(name)))
+}
+
+fn render(pieces: &[Piece], found: &Match<'_, '_>) -> String {
+    let mut tag = String::new();
+    for piece in pieces {
+        match piece {
+            Piece::Text(text) => tag.push_str(text),
+            Piece::Capture(name) => tag.push_str(&found.capture(name).unwrap_or_default()),
+        }
+    }
+    tag
+}
+
+/// None if a brace is not closed or not opened.
+fn pieces(tag: &str) -> Option<Box<[Piece]>> {
+    let mut pieces = Vec::new();
+    let mut rest = tag;
+    while let Some((text, after)) = rest.split_once('{') {
+        let (name, after) = after.split_once('}')?;
+        pieces.push(Piece::Text(text.into()));
+        pieces.push(Piece::Capture(name.into()));
+        rest = after;
+    }
+    pieces.push(Piece::Text(rest.into()));
+    let is_closed = |piece: &Piece| !matches!(piece, Piece::Text(text) if text.contains('}'));
+    (!tag.is_empty() && pieces.iter().all(is_closed)).then(|| pieces.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tags_are_text_and_captures() {
+        let (text, capture) =
+            (|text: &str| Piece::Text(text.into()), |name: &str| Piece::Capture(name.into()));
+        let parsed = pieces("a-{b}-{c}").unwrap();
+        assert_eq!(*parsed, [text("a-"), capture("b"), text("-"), capture("c"), text("")]);
+        for tag in ["", "{", "a}", "{a", "a{b}c}"] {
+            assert_eq!(pieces(tag), None, "{tag}");
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Key rules as a document. The names are those of the builders' methods.
+
+use std::time::Duration;
+
+use http::uri::Scheme;
+use serde::{Deserialize, Deserializer, de::Error};
+
+use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, rule::Storing};
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+#[derive(Default)]
+pub(super) struct RulesDocument {
+    namespace: String,
+    scheme: Option<String>,
+    accept_encoding: Option<Vec<String>>,
+    accept_language: Option<Vec<String>>,
+    guard: Option<Guard>,
+    rules: Vec<KeyRule>,
+}
+
+impl TryFrom<RulesDocument> for KeyRulesBuilder {
+    type Error = http::uri::InvalidUri;
+
+    fn try_from(document: RulesDocument) -> Result<Self, Self::Error> {
+        let RulesDocument { namespace, scheme, accept_encoding, accept_language, guard, rules } = document;
+        let scheme = scheme.map(|scheme| scheme.parse::<Scheme>()).transpose()?;
+        let extensions = Vec::new();
+        Ok(Self { namespace, scheme, accept_encoding, accept_language, guard, rules, extensions })
+    }
+}
+
+impl TryFrom<KeyRulesBuilder> for KeyRules {
+    type Error = RuleError;
+
+    fn try_from(builder: KeyRulesBuilder) -> Result<Self, RuleError> {
+        builder.build()
+    }
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub(super) struct RuleDocument {
+    name: Option<String>,
+    #[serde(alias = "hosts", deserialize_with = "one_or_more")]
+    host: Vec<String>,
+    #[serde(alias = "methods", deserialize_with = "one_or_more")]
+    method: Vec<String>,
+    path: Option<String>,
+    keep_query: Option<Vec<String>>,
+    ignore_query: Vec<String>,
+    sort_query: bool,
+    drop_empty_query: bool,
+    no_vary_search: bool,
+    headers: Vec<String>,
+    cookies: Vec<String>,
+    extensions: Vec<String>,
+    forward_unkeyed: bool,
+    bypass: bool,
+    tags: Vec<String>,
+    fixed_ttl: Option<Span>,
+    default_ttl: Option<Span>,
+    negative_ttl: Option<Span>,
+    max_heuristic_ttl: Option<Span>,
+    stale_while_revalidate_for: Option<Span>,
+    stale_if_error_for: Option<Span>,
+    revalidate_for: Option<Span>,
+    hit_for_miss_for: Option<Span>,
+    store_set_cookie: Option<bool>,
+    store_private: Option<bool>,
+    store_no_store: Option<bool>,
+    store_authorized: Option<bool>,
+    store_cookie_requests: Option<bool>,
+}
+
+impl From<RuleDocument> for KeyRule {
+    fn from(document: RuleDocument) -> Self {
+        let storing = document.storing();
+        Self {
+            name: document.name,
+            hosts: document.host,
+            methods: document.method,
+            path: document.path,
+            keep_query: document.keep_query,
+            ignore_query: document.ignore_query,
+            sort_query: document.sort_query,
+            drop_empty_query: document.drop_empty_query,
+            no_vary_search: document.no_vary_search,
+            headers: document.headers,
+            cookies: document.cookies,
+            extensions: document.extensions,
+            forward_unkeyed: document.forward_unkeyed,
+            bypass: document.bypass,
+            tags: document.tags,
+            storing,
+        }
+    }
+}
+
+impl RuleDocument {
+    fn storing(&self) -> Storing {
+        let span = |span: &Option<Span>| span.as_ref().map(|span| span.0);
+        Storing {
+            fixed_ttl: span(&self.fixed_ttl),
+            default_ttl: span(&self.default_ttl),
+            negative_ttl: span(&self.negative_ttl),
+            max_heuristic_ttl: span(&self.max_heuristic_ttl),
+            stale_while_revalidate_for: span(&self.stale_while_revalidate_for),
+            stale_if_error_for: span(&self.stale_if_error_for),
+            revalidate_for: span(&self.revalidate_for),
+            hit_for_miss_for: span(&self.hit_for_miss_for),
+            store_set_cookie: self.store_set_cookie,
+            store_private: self.store_private,
+            store_no_store: self.store_no_store,
+            store_authorized: self.store_authorized,
+            store_cookie_requests: self.store_cookie_requests,
+        }
+    }
+}
+
+/// A time with its unit: `200ms`, `10s`, `1h 30m`. A number alone does not say what it counts.
+struct Span(Duration);
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        humantime::parse_duration(&text)
+            .map(Self)
+            .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+    }
+}
+
+/// A string, or a list of them.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum OneOrMore {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match OneOrMore::deserialize(deserializer)? {
+        OneOrMore::One(text) => vec![text],
+        OneOrMore::More(texts) => texts,
+    })
+}

@@ -1,0 +1,93 @@
+use std::fmt;
+
+/// A set of key rules that cannot work: which rule it is, and what is wrong with it.
+///
+/// ```
+/// use tower_readthrough::{KeyRule, KeyRules};
+///
+/// let rules = KeyRules::builder().rule(KeyRule::path("/user/{id}").tags(["user-{name}"])).build();
+/// assert_eq!(
+///     rules.unwrap_err().to_string(),
+///     "key rule 0 (`/user/{id}`): the tag `user-{name}` names a capture that the path does not have",
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleError {
+    rule: Option<(usize, Box<str>)>,
+    problem: Problem,
+}
+
+impl RuleError {
+    pub(super) fn of_rule(index: usize, name: &str, problem: Problem) -> Self {
+        Self { rule: Some((index, name.into())), problem }
+    }
+
+    pub(super) const fn of_all(problem: Problem) -> Self {
+        Self { rule: None, problem }
+    }
+
+    /// The position of the rule, from 0 on. None if it is about all of them.
+    pub fn index(&self) -> Option<usize> {
+        self.rule.as_ref().map(|(index, _)| *index)
+    }
+
+    /// The name of the rule, or its path if it has none.
+    pub fn rule(&self) -> Option<&str> {
+        self.rule.as_ref().map(|(_, name)| &**name)
+    }
+}
+
+impl fmt::Display for RuleError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.rule {
+            Some((index, name)) => write!(f, "key rule {index} (`{name}`): {}", self.problem),
+            None => write!(f, "key rules: {}", self.problem),
+        }
+    }
+}
+
+impl std::error::Error for RuleError {}
+
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Problem {
+    #[error("the path is none: {0}")]
+    Path(Box<str>),
+    #[error("two captures are named `{0}`; one that is not to be in the key is `{{_}}`")]
+    RepeatedCapture(Box<str>),
+    #[error("`{0}` in the query of the path is neither `name={{capture}}`, `name={{_}}` nor `name=value`")]
+    Template(Box<str>),
+    #[error("the query of the path names the parameter `{0}` twice")]
+    RepeatedParameter(Box<str>),
+    #[error("`{0}` is no host: it is a name like `example.com`, `example.com:8080` or `*.example.com`")]
+    Host(Box<str>),
+    #[error("it can never match a request of method `{0}`: only GET and HEAD have keys")]
+    Method(Box<str>),
+    #[error("`{0}` is no name of a query parameter, which may end in `*`")]
+    Parameter(Box<str>),
+    #[error("`{0}` is no header field on which answers can be kept apart")]
+    Header(Box<str>),
+    #[error("`{0}` is no cookie name")]
+    Cookie(Box<str>),
+    #[error("nothing says where the extension `{0}` comes from: name it with `KeyRulesBuilder::extension`")]
+    Extension(Box<str>),
+    #[error("the tag `{0}` names a capture that the path does not have")]
+    Tag(Box<str>),
+    #[error("`{setting}` has no effect: {reason}")]
+    NoEffect { setting: &'static str, reason: &'static str },
+    #[error("`{setting}` is zero, so that {consequence}")]
+    Zero { setting: &'static str, consequence: &'static str },
+    #[error("it is never reached: rule {0} matches all that it does")]
+    Unreachable(usize),
+    #[error(
+        "the guard cannot remove a part of the path: capture it, or let it through with `forward_unkeyed`"
+    )]
+    UnguardedPath,
+    #[error("`{0}` is in the key, and the guard removes it")]
+    GuardedHeader(Box<str>),
+    #[error("`{0}` is not for the guard to remove")]
+    Guard(Box<str>),
+    #[error("`{0}` is no content coding")]
+    Coding(Box<str>),
+    #[error("`{0}` is no language tag")]
+    Language(Box<str>),
+}

@@ -1,0 +1,201 @@
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, header, request::Parts, uri::Authority};
+
+use super::{
+    KeyRulesBuilder, SearchKey,
+    compiled::Compiled,
+    guard::{CompiledGuard, replace_query},
+    negotiation::Negotiation,
+    no_vary_search::policy_of,
+    pattern::other_reading,
+    query,
+    shape::{Match, QueryShape, Search, Shape},
+};
+use crate::{
+    http::changes::Changes,
+    key::{
+        CacheKey, DefaultKey, KeyBuffer, KeyExtractor,
+        target::{authority, original_uri, path_and_query},
+    },
+    tags::Tags,
+};
+
+/// Derives keys by rules; see the [module](super).
+///
+/// A clone costs one reference count, and shares what was learned from `No-Vary-Search`. With the
+/// feature `serde` it can be deserialised, unless a rule needs an
+/// [extension](KeyRulesBuilder::extension), which a document cannot say how to read.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "KeyRulesBuilder"))]
+pub struct KeyRules {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+pub(super) struct Inner {
+    pub(super) default_key: DefaultKey,
+    pub(super) rules: Box<[Compiled]>,
+    pub(super) has_paths: bool,
+    pub(super) negotiation: Negotiation,
+    pub(super) guard: CompiledGuard,
+}
+
+/// One rule or another is for a request, depending on how its path is read.
+struct Doubtful;
+
+/// The rule that is for a request, if one is.
+type Selected<'r, 'h> = Result<Option<Match<'r, 'h>>, Doubtful>;
+
+impl KeyRules {
+    /// No rules yet.
+    pub fn builder() -> KeyRulesBuilder {
+        KeyRulesBuilder::default()
+    }
+
+    pub(super) fn new(inner: Inner) -> Self {
+        Self { inner: Arc::new(inner) }
+    }
+
+    fn select<'h>(&self, head: &'h Parts, authority: &[u8], method: &Method) -> Selected<'_, 'h> {
+        let rules = &*self.inner.rules;
+        let target = original_uri(head);
+        let found = rules
+            .iter()
+            .enumerate()
+            .find_map(|(index, rule)| Some((index, rule.find(authority, method, target.path(), target)?)));
+        if self.inner.has_paths
+            && let Some(read) = other_reading(target.path())
+        {
+            let other = rules.iter().position(|rule| rule.find(authority, method, &read, target).is_some());
+            let has_gaps = found.as_ref().is_some_and(|(_, found)| found.rule.has_path_gaps());
+            if has_gaps || other != found.as_ref().map(|(index, _)| *index) {
+                return Err(Doubtful);
+            }
+        }
+        Ok(found.map(|(_, found)| found))
+    }
+
+    /// The rule of a request that may have a key, and its authority.
+    fn rule_of<'h>(&self, head: &'h Parts) -> Option<(Selected<'_, 'h>, &'h [u8])> {
+        let authority = authority(original_uri(head), &head.headers)?;
+        Some((self.select(head, authority, &head.method), authority))
+    }
+
+    fn encode(
+        &self,
+        head: &Parts,
+        authority: &[u8],
+        found: &Match<'_, '_>,
+        shape: &Shape,
+        search: Search<'_>,
+        key: &mut KeyBuffer,
+    ) -> Option<()> {
+        self.inner.default_key.begin(found.target, authority, key);
+        shape.push_path(found, key);
+        shape.push_query(found, search, key);
+        push_rewritten(head, key);
+        shape.parts.push(head, &self.inner.negotiation, key)
+    }
+
+    /// Whether an answer may be kept under this key of its request, by what it says about its
+    /// query.
+    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
+        let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
+        let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
+            return true;
+        };
+        let is_under = |policy: Option<&_>| {
+            let mut own = KeyBuffer::new();
+            self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_some()
+                && own.as_bytes() == key.as_bytes()
+        };
+        // Under its whole query every answer is right.
+        is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
+    }
+
+    pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
+        let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
+        if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
+            let mut path = KeyBuffer::new();
+            self.inner.default_key.begin(found.target, authority, &mut path);
+            shape.push_path(&found, &mut path);
+            learned.note(path.as_bytes(), policy_of(answer).as_ref());
+        }
+    }
+}
+
+/// What was rewritten on the way here. What a router of axum cut off counts as that alone, for the
+/// rest is in the key already, but for what the rule leaves out.
+fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
+    let target = original_uri(head);
+    if head.uri.path_and_query() == target.path_and_query() {
+        return;
+    }
+    let is_same_query = head.uri.query() == target.query();
+    match target.path().strip_suffix(head.uri.path()).filter(|_| is_same_query) {
+        Some(cut) => key.push(cut.as_bytes()),
+        None => {
+            key.push(b"?");
+            key.push(path_and_query(&head.uri));
+        }
+    }
+}
+
+impl KeyExtractor for KeyRules {
+    fn key(&self, head: &Parts) -> Option<CacheKey> {
+        let mut key = KeyBuffer::new();
+        self.write_key(head, &mut key).then(|| key.to_key())
+    }
+
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
+        let Some((Ok(selected), authority)) = self.rule_of(head) else { return false };
+        match selected {
+            Some(found) if found.rule.is_bypass => false,
+            Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
+                self.encode(head, authority, found, shape, Search::AsLearned, key).is_some()
+            }
+            _ => self.inner.default_key.write_key(head, key),
+        }
+    }
+
+    fn identity(&self, head: &Parts) -> Option<CacheKey> {
+        let target = original_uri(head);
+        let host = head.headers.get(header::HOST).map(|host| host.as_bytes());
+        let authority = target.authority().map(Authority::as_str).map(str::as_bytes).or(host)?;
+        // As GET, the method by which all that is stored was asked for.
+        let Ok(Some(found)) = self.select(head, authority, &Method::GET) else { return None };
+        let shape = found.rule.shape.as_ref()?;
+        let mut identity = KeyBuffer::new();
+        identity.push_lower_case(authority);
+        shape.push_path(&found, &mut identity);
+        shape.push_query(&found, Search::Omitted, &mut identity);
+        Some(identity.to_key())
+    }
+
+    fn normalise(&self, head: &mut Parts) {
+        self.inner.negotiation.apply(&mut head.headers);
+        self.inner.guard.strip(&mut head.headers);
+    }
+
+    fn prepare(&self, head: &mut Parts) {
+        // What is in a key of somebody else's making is not known here.
+        let is_own = head.extensions.get::<CacheKey>().is_none();
+        let (changes, tags, learns, query) = {
+            let Some((Ok(Some(found)), _)) = self.rule_of(head) else { return };
+            let rule = found.rule;
+            let shape = rule.shape.as_ref().filter(|_| is_own);
+            let learns = shape.is_some_and(|shape| matches!(shape.query, QueryShape::Learned(_)));
+            let is_guarded = self.inner.guard.query && !rule.forwards_unkeyed;
+            let pairs = shape.filter(|_| is_guarded).and_then(|shape| shape.guarded(&found));
+            let tags = rule.tags.add_to(head.extensions.get::<Tags>(), &found);
+            (rule.changes, tags, learns, pairs.map(|pairs| query::write(&pairs)))
+        };
+        changes.map(|changes: Changes| head.extensions.insert(changes));
+        tags.map(|tags| head.extensions.insert(tags));
+        learns.then(|| head.extensions.insert(SearchKey(self.clone())));
+        if let Some(query) = query {
+            replace_query(head, &query);
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! Keys by rules that are data: built in code, or read from a document (feature `serde`).
+//!
+//! [`KeyRules`] is a [`KeyExtractor`](super::KeyExtractor). For each request the first [`KeyRule`]
+//! that matches its host, method and path says what is in the key, and how the answers are stored.
+//! A request that no rule is for, or whose rule says nothing about keys, has the
+//! [`DefaultKey`](super::DefaultKey).
+//!
+//! ```
+//! use std::time::Duration;
+//! use axum::{Router, body::Body, extract::RawQuery, routing::get};
+//! use http::Request;
+//! use tower::ServiceExt;
+//! use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThrough};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // User and session change nothing on the page of a product.
+//! let product = KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}")
+//!     .fixed_ttl(Duration::from_millis(200))
+//!     .tags(["product-{pid}"]);
+//! let rules = KeyRules::builder()
+//!     .rule(product)
+//!     .rule(KeyRule::path("/account/{*rest}").bypass())
+//!     .build()?;
+//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20)).key(rules).build()?;
+//! let page = get(async |RawQuery(query): RawQuery| query.unwrap_or_default());
+//! let app = Router::new().route("/get_fprod.php", page).layer(cache);
+//!
+//! for uid in [1, 2, 3] {
+//!     let uri = format!("http://shop.example/get_fprod.php?uid={uid}&pid=7&sid=x{uid}");
+//!     let response = app.clone().oneshot(Request::get(uri).body(Body::empty())?).await?;
+//!     let page = axum::body::to_bytes(response.into_body(), 1024).await?;
+//!     assert_eq!(page, "uid=1&pid=7&sid=x1", "one page for all");
+//! }
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How a request is read
+//!
+//! What two requests share, the service must answer alike. Wherever services differ in how they
+//! read a request, it is kept apart from the others:
+//!
+//! * **Paths** are matched and keyed as the client wrote them, before axum's routers cut anything
+//!   off. A path that routers read in different ways (with `//`, dot segments, `;`, `\` or encoded
+//!   characters such as `%2e`, `%2F` and `%61`) has a key only if the same rule is for both
+//!   readings, or none is; a rule that leaves a part of the path out is for no such path. So a
+//!   path like `/assets/..%2faccount` gets nothing by the rule for `/assets/{*rest}`. Case counts.
+//! * **Queries** are split at `&`, and names are decoded (`+` and `%`) to find out which rule is
+//!   for them. Values are in the key as written: `id=7` and `id=%37` are two entries. A query that
+//!   can be read in several ways (with a `;`, or a name that is not encoded UTF-8 without control
+//!   characters) is in the key whole, and matches no template.
+//! * **Hosts** are compared without their case, and are in the key with their port. A request
+//!   whose URI and `Host` disagree has no key.
+//! * **Cookies** are in the key with all their values. If there is a quoted one, the whole field
+//!   is, since parsers differ about where it ends.
+//!
+//! The same reading makes the key, the [identity](super::KeyExtractor::identity) by which an unsafe
+//! request or a purge finds what is stored, and what the [`Guard`] lets through.
+//!
+//! # Storing
+//!
+//! What a rule says about storing changes the [`Rules`](crate::Rules) that are configured, and
+//! leaves the rest of them alone. `Rules` that a middleware put into the extensions of the request
+//! go first. So does a [`CacheKey`](super::CacheKey) that is there already: then the rule only says how to store.
+//!
+//! # Documents
+//!
+//! With the feature `serde`, rules are read from any format that serde knows. The names are those
+//! of the methods of [`KeyRulesBuilder`] and [`KeyRule`], `host` and `method` may be one or a list,
+//! and times have units. What is misspelt is refused.
+//!
+//! ```
+//! # #[cfg(feature = "serde")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tower_readthrough::{KeyRules, KeyRulesBuilder};
+//!
+//! let text = r#"{
+//!     "accept_encoding": ["br", "gzip"],
+//!     "guard": { "headers": ["x-forwarded-host"] },
+//!     "rules": [
+//!         { "path": "/account/{*rest}", "bypass": true },
+//!         { "host": "api.example.com", "path": "/user/{id}", "default_ttl": "30s",
+//!           "store_authorized": true, "headers": ["authorization"], "tags": ["user-{id}"] },
+//!         { "path": "/search", "keep_query": ["q", "page"], "sort_query": true, "fixed_ttl": "500ms" },
+//!         { "ignore_query": ["utm_*", "gclid"] }
+//!     ]
+//! }"#;
+//! let rules: KeyRules = serde_json::from_str(text)?;
+//!
+//! // Where a rule needs what only code can say, read the builder.
+//! let rules = serde_json::from_str::<KeyRulesBuilder>(text)?.namespace("eu").build()?;
+//!
+//! let broken = r#"{ "rules": [{ "path": "/user/{id}", "fixed_ttl": "0s" }] }"#;
+//! let error = serde_json::from_str::<KeyRules>(broken).unwrap_err();
+//! assert_eq!(
+//!     error.to_string(),
+//!     "key rule 0 (`/user/{id}`): `fixed_ttl` is zero, so that nothing is ever fresh by it",
+//! );
+//! # drop(rules);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "serde"))]
+//! # fn main() {}
+//! ```
+//!
+//! # Limits
+//!
+//! * Only GET and HEAD requests without a body have keys. A rule for GET alone leaves HEAD to the
+//!   rules after it.
+//! * Rules are tried one after the other, at a few nanoseconds each as long as paths begin
+//!   differently.
+//! * A purge does not see header fields, cookies and extensions: it reaches what is stored for all
+//!   of their values.
+
+mod builder;
+mod compile;
+mod compiled;
+#[cfg(feature = "serde")]
+mod document;
+mod error;
+mod extractor;
+mod guard;
+mod negotiation;
+mod no_vary_search;
+mod parts;
+mod pattern;
+mod query;
+mod rule;
+mod shape;
+mod template;
+
+pub(crate) use self::no_vary_search::SearchKey;
+pub use self::{
+    builder::KeyRulesBuilder, error::RuleError, extractor::KeyRules, guard::Guard, rule::KeyRule,
+};

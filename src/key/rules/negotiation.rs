@@ -1,0 +1,239 @@
+//! `Accept-Encoding` and `Accept-Language`, reduced to what the application tells apart.
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
+
+use super::error::Problem;
+use crate::http::cache_control::split_list;
+
+/// The values that the application distinguishes, in its order of preference. None: the field
+/// stays as it is.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Negotiation {
+    pub(super) encodings: Option<Box<[HeaderValue]>>,
+    pub(super) languages: Option<Box<[HeaderValue]>>,
+}
+
+/// A range of a request with its weight in thousandths.
+type Weighted<'a> = (&'a [u8], u16);
+/// Without an allocation for what browsers send: hits pay for this.
+type Accepted<'a> = SmallVec<[Weighted<'a>; 8]>;
+
+impl Negotiation {
+    /// Puts the fields of a request into their normal form.
+    pub(super) fn apply(&self, headers: &mut HeaderMap) {
+        for name in [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE] {
+            match self.normal_form(&name, headers) {
+                None => {}
+                Some(Some(value)) => set(headers, name, value),
+                Some(None) => drop(headers.remove(name)),
+            }
+        }
+    }
+
+    /// `None`: the field stays as it is. `None` inside: the normal form is that it is not there.
+    pub(super) fn normal_form(&self, name: &HeaderName, headers: &HeaderMap) -> Option<Option<HeaderValue>> {
+        if *name == header::ACCEPT_ENCODING {
+            encoding(self.encodings.as_deref()?, &weights(headers, name)?).map(Some)
+        } else if *name == header::ACCEPT_LANGUAGE {
+            language(self.languages.as_deref()?, weights(headers, name)?)
+        } else {
+            None
+        }
+    }
+}
+
+/// `insert` would let a full map grow before it looks for the name.
+fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
+    let is_one_line = headers.get_all(&name).iter().nth(1).is_none();
+    match headers.get_mut(&name) {
+        Some(line) if is_one_line => *line = value,
+        _ => drop(headers.insert(name, value)),
+    }
+}
+
+/// The coding that the client likes best of those there are, else `identity` (RFC 9110 §12.5.3).
+/// A client that says nothing takes that too. None for one that refuses even that.
+fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderValue> {
+    let named = |coding: &[u8]| accepted.iter().find(|(range, _)| range.eq_ignore_ascii_case(coding));
+    let weight = |coding: &[u8]| named(coding).or_else(|| named(b"*")).map_or(0, |(_, weight)| *weight);
+    let rest = named(b"identity").map(|(_, weight)| *weight);
+    let mut best: Option<(&HeaderValue, u16)> = None;
+    for coding in known {
+        let weight = weight(coding.as_bytes());
+        if weight > best.map_or(0, |(_, most)| most) {
+            best = Some((coding, weight));
+        }
+    }
+    match best {
+        Some((coding, most)) if most >= rest.unwrap_or(0) => Some(coding.clone()),
+        _ if rest == Some(0) || (rest.is_none() && named(b"*").is_some_and(|(_, weight)| *weight == 0)) => {
+            None
+        }
+        _ => Some(HeaderValue::from_static("identity")),
+    }
+}
+
+/// The language that a lookup finds (RFC 4647 §3.4), or one that the range stands for; else the
+/// field goes, and the application takes its default. None where the client refuses that.
+fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<HeaderValue>> {
+    accepted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
+    let is_refused =
+        |tag: &[u8]| accepted.iter().any(|(range, weight)| *weight == 0 && range.eq_ignore_ascii_case(tag));
+    for (range, _) in accepted.iter().filter(|(_, weight)| *weight > 0) {
+        if *range == b"*" {
+            return Some(None);
+        }
+        if let Some(tag) = look_up(known, range).filter(|tag| !is_refused(tag.as_bytes())) {
+            return Some(Some(tag.clone()));
+        }
+    }
+    (!is_refused(b"*")).then_some(None)
+}
+
+fn look_up<'a>(known: &'a [HeaderValue], range: &[u8]) -> Option<&'a HeaderValue> {
+    let mut shortened = range;
+    loop {
+        if let Some(tag) = known.iter().find(|tag| tag.as_bytes().eq_ignore_ascii_case(shortened)) {
+            return Some(tag);
+        }
+        match shortened.iter().rposition(|byte| *byte == b'-') {
+            Some(end) => shortened = &shortened[..end],
+            None => break,
+        }
+    }
+    known.iter().find(|tag| {
+        let (start, rest) = tag.as_bytes().split_at(range.len().min(tag.len()));
+        start.eq_ignore_ascii_case(range) && rest.starts_with(b"-")
+    })
+}
+
+/// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
+/// None if there is anything that cannot be read.
+fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
+    headers.get_all(name).iter().flat_map(|line| split_list(line.as_bytes())).map(weight).collect()
+}
+
+fn weight(element: &[u8]) -> Option<Weighted<'_>> {
+    let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+    let range = parts.next().filter(|range| is_range(range))?;
+    let weight = match parts.next() {
+        None => 1000,
+        Some([b'q' | b'Q', b'=', value @ ..]) => thousandths(value)?,
+        Some(_) => return None,
+    };
+    parts.next().is_none().then_some((range, weight))
+}
+
+fn is_range(text: &[u8]) -> bool {
+    !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*+".contains(byte))
+}
+
+fn thousandths(text: &[u8]) -> Option<u16> {
+    let (whole, digits) = match text {
+        [whole @ (b'0' | b'1')] => (whole, &b""[..]),
+        [whole @ (b'0' | b'1'), b'.', digits @ ..] if digits.len() <= 3 => (whole, digits),
+        _ => return None,
+    };
+    let mut value = u16::from(whole - b'0');
+    for at in 0..3 {
+        let digit = digits.get(at).copied().unwrap_or(b'0');
+        value = value * 10 + digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?;
+    }
+    (value <= 1000).then_some(value)
+}
+
+/// What the application distinguishes, as the origin is to see it.
+pub(super) fn parse_values(
+    values: &[String],
+    problem: fn(Box<str>) -> Problem,
+) -> Result<Box<[HeaderValue]>, Problem> {
+    let parse = |text: &String| {
+        let is_name = is_range(text.as_bytes()) && text != "*" && !text.eq_ignore_ascii_case("identity");
+        let value = HeaderValue::from_str(text).ok().filter(|_| is_name);
+        value.ok_or_else(|| problem(text.as_str().into()))
+    };
+    values.iter().map(parse).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn normal(known: &[&str], name: HeaderName, lines: &[&str]) -> Option<String> {
+        let known = Some(known.iter().map(|value| HeaderValue::from_str(value).unwrap()).collect());
+        let negotiation = match name == header::ACCEPT_ENCODING {
+            true => Negotiation { encodings: known, languages: None },
+            false => Negotiation { encodings: None, languages: known },
+        };
+        let mut headers = HeaderMap::new();
+        lines.iter().for_each(|line| _ = headers.append(&name, HeaderValue::from_str(line).unwrap()));
+        negotiation.apply(&mut headers);
+        let first = headers.clone();
+        negotiation.apply(&mut headers);
+        assert_eq!(first, headers, "the normal form is in normal form");
+        headers.get(name).map(|value| value.to_str().unwrap().to_owned())
+    }
+
+    #[test]
+    fn encodings_become_the_best_of_those_there_are() {
+        for (lines, expected) in [
+            (&["gzip, deflate, br, zstd"][..], "br"),
+            (&["gzip", "br;q=0.5"], "gzip"),
+            (&["deflate, GZIP;q=0.1"], "gzip"),
+            (&["deflate"], "identity"),
+            (&[], "identity"),
+            (&[""], "identity"),
+            (&["*"], "br"),
+            (&["br;q=0, *;q=0.5"], "gzip"),
+            (&["identity, gzip;q=0.5"], "identity"),
+            (&["br;q=0,gzip;q=0.000"], "identity"),
+            (&["identity;q=0, deflate"], "identity;q=0, deflate"),
+            (&["*;q=0"], "*;q=0"),
+            (&["gzip;q=2"], "gzip;q=2"),
+            (&["gzip;level=1"], "gzip;level=1"),
+            (&["gzip;q=0.5;x"], "gzip;q=0.5;x"),
+            (&["gzip;q=0.0001"], "gzip;q=0.0001"),
+            (&["g zip"], "g zip"),
+        ] {
+            assert_eq!(
+                normal(&["br", "gzip"], header::ACCEPT_ENCODING, lines).as_deref(),
+                Some(expected),
+                "{lines:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn languages_become_the_one_that_the_application_speaks() {
+        for (lines, expected) in [
+            (&["de-CH, en;q=0.5"][..], Some("de")),
+            (&["fr, en-us;q=0.5, de;q=0.9"], Some("de")),
+            (&["pt"], Some("pt-BR")),
+            (&["pt-PT"], None),
+            (&["PT-br-x-y"], Some("pt-BR")),
+            (&["fr"], None),
+            (&["*"], None),
+            (&["fr, *;q=0.5"], None),
+            (&["en;q=0, en-GB"], None),
+            (&["fr, *;q=0"], Some("fr, *;q=0")),
+            (&["en", "de"], Some("en")),
+            (&["e n"], Some("e n")),
+            (&[], None),
+        ] {
+            assert_eq!(
+                normal(&["en", "de", "pt-BR"], header::ACCEPT_LANGUAGE, lines).as_deref(),
+                expected,
+                "{lines:?}"
+            );
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_value_has_a_normal_form(value in "[a-z*;q=01., -]{0,30}") {
+            normal(&["br", "gzip"], header::ACCEPT_ENCODING, &[&value]);
+            normal(&["en", "de-CH"], header::ACCEPT_LANGUAGE, &[&value]);
+        }
+    }
+}

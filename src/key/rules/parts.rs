@@ -1,0 +1,175 @@
+//! What else than the URI is in a key: header fields, cookies, and what other layers know.
+
+use std::{borrow::Cow, fmt, sync::Arc};
+
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use smallvec::SmallVec;
+
+use super::{super::KeyBuffer, error::Problem, negotiation::Negotiation};
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct KeyParts {
+    pub(super) headers: Box<[HeaderName]>,
+    pub(super) cookies: Box<[Box<str>]>,
+    pub(super) extensions: Box<[Extension]>,
+}
+
+impl KeyParts {
+    pub(super) fn is_empty(&self) -> bool {
+        self.headers.is_empty() && self.cookies.is_empty() && self.extensions.is_empty()
+    }
+
+    /// Appends the values that a request has. None if it has no key because an extension is not
+    /// there: what is for one tenant must never be for all.
+    pub(super) fn push(&self, head: &Parts, negotiation: &Negotiation, key: &mut KeyBuffer) -> Option<()> {
+        for name in &self.headers {
+            push_header(name, &head.headers, negotiation, key);
+        }
+        for name in &self.cookies {
+            push_cookie(name.as_bytes(), &head.headers, key);
+        }
+        self.extensions.iter().try_for_each(|extension| {
+            (extension.read)(&head.extensions, &mut |value| key.push(value)).then_some(())
+        })
+    }
+}
+
+/// As the origin will see it. A field that is not there differs from an empty one, and one line
+/// from two.
+fn push_header(name: &HeaderName, headers: &HeaderMap, negotiation: &Negotiation, key: &mut KeyBuffer) {
+    match negotiation.normal_form(name, headers) {
+        Some(value) => push_values(value.as_ref().map(HeaderValue::as_bytes).into_iter(), key),
+        None => push_values(headers.get_all(name).iter().map(HeaderValue::as_bytes), key),
+    }
+}
+
+/// Every value of the cookie, in order (RFC 6265 §5.4). Where something is quoted, parsers differ
+/// about where a cookie ends, and all of them are in the key.
+fn push_cookie(name: &[u8], headers: &HeaderMap, key: &mut KeyBuffer) {
+    let lines = || headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
+    if lines().any(|line| line.contains(&b'"')) {
+        key.push(b"all");
+        return push_values(lines(), key);
+    }
+    let cookies = lines().flat_map(|line| line.split(|byte| *byte == b';'));
+    let named = cookies.filter(|cookie| {
+        let own = cookie.split(|byte| *byte == b'=').next().unwrap_or_default();
+        own.trim_ascii().eq_ignore_ascii_case(name)
+    });
+    push_values(named.map(<[u8]>::trim_ascii), key);
+}
+
+fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {
+    let values: SmallVec<[&[u8]; 4]> = values.collect();
+    key.push(&(values.len() as u64).to_le_bytes());
+    values.iter().for_each(|value| key.push(value));
+}
+
+type Read = dyn Fn(&Extensions, &mut dyn FnMut(&[u8])) -> bool + Send + Sync;
+
+/// A value out of a request's extensions.
+#[derive(Clone)]
+pub(super) struct Extension {
+    pub(super) name: Box<str>,
+    read: Arc<Read>,
+}
+
+impl Extension {
+    pub(super) fn new<T, F>(name: Box<str>, part: F) -> Self
+    where
+        T: Send + Sync + 'static,
+        F: Fn(&T) -> Option<Cow<'_, [u8]>> + Send + Sync + 'static,
+    {
+        let read = move |extensions: &Extensions, push: &mut dyn FnMut(&[u8])| {
+            let value = extensions.get::<T>().and_then(&part);
+            value.map(|value| push(&value)).is_some()
+        };
+        Self { name, read: Arc::new(read) }
+    }
+}
+
+impl fmt::Debug for Extension {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Extension").field(&self.name).finish()
+    }
+}
+
+/// A field that the layers leave as it is on the way to the origin, and that says something about
+/// the answer. The host is in every key.
+pub(super) fn parse_header(text: &str) -> Result<HeaderName, Problem> {
+    const NOT_KEYED: [HeaderName; 12] = [
+        header::HOST,
+        header::RANGE,
+        header::IF_RANGE,
+        header::IF_MATCH,
+        header::IF_NONE_MATCH,
+        header::IF_MODIFIED_SINCE,
+        header::IF_UNMODIFIED_SINCE,
+        header::CONNECTION,
+        header::TRANSFER_ENCODING,
+        header::TE,
+        header::TRAILER,
+        header::UPGRADE,
+    ];
+    let name = HeaderName::from_bytes(text.as_bytes()).ok();
+    name.filter(|name| !NOT_KEYED.contains(name)).ok_or_else(|| Problem::Header(text.into()))
+}
+
+pub(super) fn parse_cookie(text: &str) -> Result<Box<str>, Problem> {
+    let is_token = HeaderName::from_bytes(text.as_bytes()).is_ok();
+    is_token.then(|| text.into()).ok_or_else(|| Problem::Cookie(text.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn key(parts: &KeyParts, fields: &[(&'static str, &str)]) -> Vec<u8> {
+        let mut request = http::Request::get("/");
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let mut key = KeyBuffer::new();
+        parts.push(&request.body(()).unwrap().into_parts().0, &Negotiation::default(), &mut key).unwrap();
+        key.as_bytes().to_vec()
+    }
+
+    #[test]
+    fn a_field_counts_with_all_its_lines() {
+        let parts = KeyParts { headers: [HeaderName::from_static("x-a")].into(), ..KeyParts::default() };
+        let of = |fields: &[_]| key(&parts, fields);
+        let all = [
+            of(&[]),
+            of(&[("x-a", "")]),
+            of(&[("x-a", "1,2")]),
+            of(&[("x-a", "1"), ("x-a", "2")]),
+            of(&[("x-a", "12")]),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
+        assert_eq!(of(&[("x-b", "1")]), of(&[]));
+    }
+
+    #[test]
+    fn one_cookie_counts_and_others_do_not() {
+        let parts = KeyParts { cookies: ["a".into()].into(), ..KeyParts::default() };
+        let of = |cookies: &[&str]| {
+            key(&parts, &cookies.iter().map(|cookie| ("cookie", *cookie)).collect::<Vec<_>>())
+        };
+        assert_eq!(of(&["sid=1; a=2"]), of(&["a=2;sid=3"]));
+        assert_eq!(of(&["sid=1", "a=2"]), of(&["a=2"]));
+        let different: &[&[&str]] = &[
+            &[],
+            &["a="],
+            &["a"],
+            &["a=1"],
+            &["A=1"],
+            &["a=1; a=2"],
+            &["a=2; a=1"],
+            &["a=\"1; a=2\""],
+            &["b=\"; a=1\""],
+        ];
+        let keys: std::collections::HashSet<_> = different.iter().map(|cookies| of(cookies)).collect();
+        assert_eq!(keys.len(), different.len());
+        assert_eq!(of(&["aa=1"]), of(&[]));
+    }
+}

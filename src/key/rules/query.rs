@@ -1,0 +1,246 @@
+//! What of a query is in the key.
+//!
+//! One function reads queries, for the key, for the identity of what a URL names, and for what
+//! the guard lets through to the origin.
+
+use std::{borrow::Cow, iter};
+
+use percent_encoding::percent_decode_str;
+use smallvec::SmallVec;
+
+/// Parameters as written, `name=value`.
+pub(super) type Pairs<'q> = SmallVec<[&'q str; 8]>;
+
+/// Which parameters count, and in which order.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct QueryRules {
+    pub(crate) keep: Option<Box<[Name]>>,
+    pub(crate) ignore: Box<[Name]>,
+    pub(crate) sort: bool,
+    pub(crate) drop_empty: bool,
+}
+
+/// The name of a parameter, or with a `*` at the end how it begins.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Name {
+    Exact(Box<str>),
+    Prefix(Box<str>),
+}
+
+impl Name {
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let (name, is_prefix) = match text.strip_suffix('*') {
+            Some(start) => (start, true),
+            None => (text, false),
+        };
+        let is_name = !name.contains(['*', '&', '=', ';']) && !name.contains(char::is_control);
+        (is_name && !(name.is_empty() && is_prefix)).then(|| match is_prefix {
+            true => Self::Prefix(name.into()),
+            false => Self::Exact(name.into()),
+        })
+    }
+
+    fn is(&self, name: &str) -> bool {
+        match self {
+            Self::Exact(own) => **own == *name,
+            Self::Prefix(start) => name.starts_with(&**start),
+        }
+    }
+
+    /// Whether some framework may take `name` for this one: in another case, with `.` for `_` as
+    /// PHP has it, or as an element `name[..]`.
+    fn resembles(&self, name: &str) -> bool {
+        let matches = |name: &str| match self {
+            Self::Exact(own) => folded(name).eq(folded(own)),
+            Self::Prefix(start) => {
+                let mut rest = folded(name);
+                folded(start).all(|byte| rest.next() == Some(byte))
+            }
+        };
+        matches(name) || matches(name.split('[').next().unwrap_or_default())
+    }
+}
+
+/// A name with all that frameworks are known to treat alike made alike.
+fn folded(name: &str) -> impl Iterator<Item = u8> {
+    name.trim_start_matches(' ').bytes().map(|byte| match byte {
+        b'.' | b' ' | b'[' => b'_',
+        other => other.to_ascii_lowercase(),
+    })
+}
+
+impl QueryRules {
+    /// The parameters that count. `None` if the query can be read in more than one way: then all
+    /// of it counts, as it stands.
+    pub(super) fn select<'q>(&self, query: Option<&'q str>) -> Option<Pairs<'q>> {
+        let Some(query) = query else { return Some(Pairs::new()) };
+        let mut chosen: SmallVec<[(Cow<'q, str>, &'q str); 8]> = SmallVec::new();
+        for (name, pair) in read(query) {
+            let name = name?;
+            if self.counts(&name, pair) {
+                chosen.push((name, pair));
+            }
+        }
+        if self.sort {
+            // Stable, and by what a framework could take for the same name: the order of several
+            // values of one parameter means something.
+            let base = |name: &str| name.find('[').unwrap_or(name.len());
+            chosen.sort_by(|(a, _), (b, _)| folded(&a[..base(a)]).cmp(folded(&b[..base(b)])));
+        }
+        Some(chosen.into_iter().map(|(_, pair)| pair).collect())
+    }
+
+    fn counts(&self, name: &str, pair: &str) -> bool {
+        let is_empty = || pair.split_once('=').is_none_or(|(_, value)| value.is_empty());
+        let is_kept = match &self.keep {
+            // Too much in the key costs an entry. Too little lets one answer for the other.
+            Some(keep) => keep.iter().any(|kept| kept.resembles(name)),
+            None => !self.ignore.iter().any(|ignored| ignored.is(name)),
+        };
+        is_kept && !(self.drop_empty && is_empty())
+    }
+}
+
+/// The parameters of a query (the `application/x-www-form-urlencoded` parser of the WHATWG URL
+/// standard, §5.1), each with its decoded name, or with none if it can be read in several ways.
+pub(super) fn read(query: &str) -> impl Iterator<Item = (Option<Cow<'_, str>>, &str)> {
+    // Some frameworks separate at `;` as well: `a=1;b=2` has one parameter or two.
+    let is_clear = !query.contains(';');
+    query.split('&').map(move |pair| (is_clear.then(|| name_of(pair)).flatten(), pair))
+}
+
+/// The decoded name of a parameter, if there is no doubt about it.
+fn name_of(pair: &str) -> Option<Cow<'_, str>> {
+    decode(pair.split('=').next()?)
+}
+
+/// `+` is a space, and `%` an octet of UTF-8. `None` for what some decoders refuse or cut.
+pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
+    if !text.contains(['%', '+']) {
+        return is_plain(text).then_some(Cow::Borrowed(text));
+    }
+    let digits_follow = |at: usize| {
+        let digits = text.as_bytes().get(at + 1..at + 3);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let spaced = text.replace('+', " ");
+    let decoded = percent_decode_str(&spaced).decode_utf8().ok()?;
+    let is_valid = text.match_indices('%').all(|(at, _)| digits_follow(at));
+    (is_valid && is_plain(&decoded)).then(|| Cow::Owned(decoded.into_owned()))
+}
+
+fn is_plain(text: &str) -> bool {
+    !text.bytes().any(|byte| byte.is_ascii_control())
+}
+
+/// A query of these parameters alone.
+pub(super) fn write(pairs: &[&str]) -> String {
+    let separators = iter::once("").chain(iter::repeat("&"));
+    separators.zip(pairs).flat_map(|(separator, pair)| [separator, pair]).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(names: &[&str]) -> Box<[Name]> {
+        names.iter().map(|name| Name::parse(name).unwrap()).collect()
+    }
+
+    fn select(rules: &QueryRules, query: &str) -> Option<String> {
+        rules.select(Some(query)).map(|pairs| write(&pairs))
+    }
+
+    fn keep(kept: &[&str]) -> QueryRules {
+        QueryRules { keep: Some(names(kept)), ..QueryRules::default() }
+    }
+
+    fn ignore(ignored: &[&str]) -> QueryRules {
+        QueryRules { ignore: names(ignored), ..QueryRules::default() }
+    }
+
+    #[test]
+    fn what_is_kept_stays_as_written() {
+        for (query, expected) in [
+            ("a=1&b=2", "a=1"),
+            ("b=2&a=%31", "a=%31"),
+            ("a=1&a=2", "a=1&a=2"),
+            ("%61=1", "%61=1"),
+            ("a", "a"),
+            ("a=", "a="),
+            ("", ""),
+            ("b", ""),
+            ("a=100%", "a=100%"),
+            ("aa=1", ""),
+        ] {
+            assert_eq!(select(&keep(&["a"]), query).as_deref(), Some(expected), "{query}");
+        }
+        assert_eq!(keep(&["a"]).select(None), Some(Pairs::new()));
+    }
+
+    /// Otherwise the answer to `A=2` would be stored for all who leave `a` out.
+    #[test]
+    fn what_a_framework_could_take_for_a_kept_name_is_kept_too() {
+        for query in ["A=1", "a[]=1", "a[b][c]=1", "%41=1", "+a=1", "%20a=1", "a%5B0%5D=1"] {
+            assert_eq!(select(&keep(&["a"]), query).as_deref(), Some(query));
+        }
+        for query in ["a.b=1", "a+b=1", "a_b=1", "A[b=1", "a%2eb=1", "a%5bb=1"] {
+            assert_eq!(select(&keep(&["a_b"]), query).as_deref(), Some(query));
+        }
+        assert_eq!(select(&keep(&["filter_*"]), "Filter.x=1&filte=2").as_deref(), Some("Filter.x=1"));
+    }
+
+    #[test]
+    fn names_and_prefixes_are_ignored_decoded_and_exactly() {
+        let rules = ignore(&["utm_*", "gclid"]);
+        for (query, expected) in [
+            ("utm_source=x&a=1&gclid=2", "a=1"),
+            ("%75tm_source=x&a=1", "a=1"),
+            ("utm=x&gclid2=1", "utm=x&gclid2=1"),
+            ("UTM_source=x&utm.a=1", "UTM_source=x&utm.a=1"),
+            ("a=1&&b", "a=1&&b"),
+            ("", ""),
+        ] {
+            assert_eq!(select(&rules, query).as_deref(), Some(expected), "{query}");
+        }
+    }
+
+    /// Parameter cloaking: one reads an ignored parameter where another reads one that counts.
+    #[test]
+    fn what_can_be_read_in_two_ways_counts_as_a_whole() {
+        for query in ["utm_source=x;a=2", "utm_a=1&b;c", "utm_%zz=1", "utm_%", "utm_%ff=1", "utm_%00=1"] {
+            assert_eq!(select(&ignore(&["utm_*"]), query), None, "{query}");
+            assert_eq!(select(&keep(&["a"]), query), None, "{query}");
+        }
+    }
+
+    #[test]
+    fn sorting_keeps_the_order_within_a_name() {
+        let sort = QueryRules { sort: true, ..QueryRules::default() };
+        for (query, expected) in [
+            ("b=1&a=2", "a=2&b=1"),
+            ("a=2&b=0&a=1", "a=2&a=1&b=0"),
+            ("a[1]=x&b&a[0]=y", "a[1]=x&a[0]=y&b"),
+            ("%61=2&a=1", "%61=2&a=1"),
+            ("A=2&a=1", "A=2&a=1"),
+        ] {
+            assert_eq!(select(&sort, query).as_deref(), Some(expected), "{query}");
+        }
+    }
+
+    #[test]
+    fn empty_parameters_are_dropped_on_request() {
+        let drop = QueryRules { drop_empty: true, ..QueryRules::default() };
+        assert_eq!(select(&drop, "a=&b&&c=1&=2").as_deref(), Some("c=1&=2"));
+        assert_eq!(select(&QueryRules::default(), "a=&b&&c=1").as_deref(), Some("a=&b&&c=1"));
+    }
+
+    #[test]
+    fn names_of_parameters_are_told_from_what_is_none() {
+        for name in ["*", "a*b", "a&b", "a=", "a;", "a\n"] {
+            assert_eq!(Name::parse(name), None, "{name:?}");
+        }
+        assert_eq!(Name::parse("a*"), Some(Name::Prefix("a".into())));
+        assert!(Name::parse("").is_some(), "the parameter without a name");
+    }
+}

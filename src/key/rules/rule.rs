@@ -1,0 +1,240 @@
+use std::time::Duration;
+
+/// One rule: which requests it is for, what of them is in the key, and how their answers are
+/// stored. See the [module](super).
+///
+/// Everything that it does not mention is as it would be without the rule. A rule is checked when
+/// [`KeyRulesBuilder::build`](super::KeyRulesBuilder::build) compiles it.
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(from = "super::document::RuleDocument"))]
+#[must_use]
+pub struct KeyRule {
+    pub(super) name: Option<String>,
+    pub(super) hosts: Vec<String>,
+    pub(super) methods: Vec<String>,
+    pub(super) path: Option<String>,
+    pub(super) keep_query: Option<Vec<String>>,
+    pub(super) ignore_query: Vec<String>,
+    pub(super) sort_query: bool,
+    pub(super) drop_empty_query: bool,
+    pub(super) no_vary_search: bool,
+    pub(super) headers: Vec<String>,
+    pub(super) cookies: Vec<String>,
+    pub(super) extensions: Vec<String>,
+    pub(super) forward_unkeyed: bool,
+    pub(super) bypass: bool,
+    pub(super) tags: Vec<String>,
+    pub(super) storing: Storing,
+}
+
+/// What the answers are stored by; see [`Rules`](crate::Rules).
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Storing {
+    pub(super) fixed_ttl: Option<Duration>,
+    pub(super) default_ttl: Option<Duration>,
+    pub(super) negative_ttl: Option<Duration>,
+    pub(super) max_heuristic_ttl: Option<Duration>,
+    pub(super) stale_while_revalidate_for: Option<Duration>,
+    pub(super) stale_if_error_for: Option<Duration>,
+    pub(super) revalidate_for: Option<Duration>,
+    pub(super) hit_for_miss_for: Option<Duration>,
+    pub(super) store_set_cookie: Option<bool>,
+    pub(super) store_private: Option<bool>,
+    pub(super) store_no_store: Option<bool>,
+    pub(super) store_authorized: Option<bool>,
+    pub(super) store_cookie_requests: Option<bool>,
+}
+
+impl KeyRule {
+    /// A rule for every path.
+    pub fn any() -> Self {
+        Self::default()
+    }
+
+    /// A rule for the paths of a pattern in the syntax of axum: `/user/{id}`, `/assets/{*rest}`.
+    ///
+    /// The path is in the key as the client wrote it, unless the pattern has a `{_}` or `{*_}`:
+    /// that part is not in the key, and of the rest the named captures are.
+    ///
+    /// A pattern may go on with a query, `/get_fprod.php?uid={_}&pid={pid}&sid={_}`. It matches
+    /// requests with exactly these parameters, each once and in any order; `{_}` leaves one out of
+    /// the key, and one without braces must have that value. Any other query does not match.
+    pub fn path(pattern: impl Into<String>) -> Self {
+        Self { path: Some(pattern.into()), ..Self::default() }
+    }
+
+    /// How errors call the rule. Default: its path.
+    pub fn name(mut self, name: impl Into<String>) -> Self {
+        self.name = Some(name.into());
+        self
+    }
+
+    /// Only for this host: `example.com` with any port, `example.com:8080`, or all below
+    /// `*.example.com`. More than one may be given. Default: every host.
+    pub fn host(mut self, host: impl Into<String>) -> Self {
+        self.hosts.push(host.into());
+        self
+    }
+
+    /// Only for this method, GET or HEAD: others have no key. Default: both.
+    pub fn method(mut self, method: impl Into<String>) -> Self {
+        self.methods.push(method.into());
+        self
+    }
+
+    /// Only these query parameters are in the key; `filter_*` stands for all that begin so. Names
+    /// that some framework could take for one of them (another case, `a.b` for `a_b`, `a[]` for
+    /// `a`) are in the key as well. None at all: the query is not in the key.
+    pub fn keep_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.keep_query = Some(strings(names));
+        self
+    }
+
+    /// All query parameters but these are in the key; `utm_*` stands for all that begin so.
+    pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.ignore_query.extend(strings(names));
+        self
+    }
+
+    /// The order of query parameters does not matter, but for several of the same name.
+    pub fn sort_query(mut self) -> Self {
+        self.sort_query = true;
+        self
+    }
+
+    /// Query parameters without a value are not in the key.
+    pub fn drop_empty_query(mut self) -> Self {
+        self.drop_empty_query = true;
+        self
+    }
+
+    /// Answers say themselves in `No-Vary-Search` which parameters they do not depend on.
+    /// Whoever purges one URI of such a path purges all its queries.
+    pub fn no_vary_search(mut self) -> Self {
+        self.no_vary_search = true;
+        self
+    }
+
+    /// These header fields are in the key, with all their values, where `Vary` does not say so.
+    pub fn headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.headers.extend(strings(names));
+        self
+    }
+
+    /// These cookies are in the key, and not the others.
+    ///
+    /// By itself that stores no more: see [`store_cookie_requests`](Self::store_cookie_requests).
+    pub fn cookies<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.cookies.extend(strings(names));
+        self
+    }
+
+    /// These values of the request's extensions are in the key, such as the tenant that an
+    /// authentication in front found; [`extension`](super::KeyRulesBuilder::extension) says how
+    /// to read them. A request that lacks one has no key.
+    pub fn extensions<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.extensions.extend(strings(names));
+        self
+    }
+
+    /// The [guard](super::Guard) lets query parameters and parts of the path through although they
+    /// are not in the key, because the service needs them. Its answers must not show them.
+    pub fn forward_unkeyed(mut self) -> Self {
+        self.forward_unkeyed = true;
+        self
+    }
+
+    /// The requests have no key: they go to the origin, and nothing is stored.
+    pub fn bypass(mut self) -> Self {
+        self.bypass = true;
+        self
+    }
+
+    /// Gives the answers [tags](crate::tags). `{id}` in a tag stands for that capture, decoded.
+    pub fn tags<N: Into<String>>(mut self, tags: impl IntoIterator<Item = N>) -> Self {
+        self.tags.extend(strings(tags));
+        self
+    }
+
+    /// See [`Rules::fixed_ttl`](crate::Rules::fixed_ttl).
+    pub fn fixed_ttl(mut self, fresh_for: Duration) -> Self {
+        self.storing.fixed_ttl = Some(fresh_for);
+        self
+    }
+
+    /// See [`Rules::default_ttl`](crate::Rules::default_ttl).
+    pub fn default_ttl(mut self, fresh_for: Duration) -> Self {
+        self.storing.default_ttl = Some(fresh_for);
+        self
+    }
+
+    /// See [`Rules::negative_ttl`](crate::Rules::negative_ttl).
+    pub fn negative_ttl(mut self, fresh_for: Duration) -> Self {
+        self.storing.negative_ttl = Some(fresh_for);
+        self
+    }
+
+    /// See [`Rules::max_heuristic_ttl`](crate::Rules::max_heuristic_ttl).
+    pub fn max_heuristic_ttl(mut self, fresh_for: Duration) -> Self {
+        self.storing.max_heuristic_ttl = Some(fresh_for);
+        self
+    }
+
+    /// See [`Rules::stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for).
+    pub fn stale_while_revalidate_for(mut self, window: Duration) -> Self {
+        self.storing.stale_while_revalidate_for = Some(window);
+        self
+    }
+
+    /// See [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for).
+    pub fn stale_if_error_for(mut self, window: Duration) -> Self {
+        self.storing.stale_if_error_for = Some(window);
+        self
+    }
+
+    /// See [`Rules::revalidate_for`](crate::Rules::revalidate_for).
+    pub fn revalidate_for(mut self, window: Duration) -> Self {
+        self.storing.revalidate_for = Some(window);
+        self
+    }
+
+    /// See [`Rules::hit_for_miss_for`](crate::Rules::hit_for_miss_for).
+    pub fn hit_for_miss_for(mut self, window: Duration) -> Self {
+        self.storing.hit_for_miss_for = Some(window);
+        self
+    }
+
+    /// See [`Rules::store_set_cookie`](crate::Rules::store_set_cookie).
+    pub fn store_set_cookie(mut self, store: bool) -> Self {
+        self.storing.store_set_cookie = Some(store);
+        self
+    }
+
+    /// See [`Rules::store_private`](crate::Rules::store_private).
+    pub fn store_private(mut self, store: bool) -> Self {
+        self.storing.store_private = Some(store);
+        self
+    }
+
+    /// See [`Rules::store_no_store`](crate::Rules::store_no_store).
+    pub fn store_no_store(mut self, store: bool) -> Self {
+        self.storing.store_no_store = Some(store);
+        self
+    }
+
+    /// See [`Rules::store_authorized`](crate::Rules::store_authorized).
+    pub fn store_authorized(mut self, store: bool) -> Self {
+        self.storing.store_authorized = Some(store);
+        self
+    }
+
+    /// See [`Rules::store_cookie_requests`](crate::Rules::store_cookie_requests).
+    pub fn store_cookie_requests(mut self, store: bool) -> Self {
+        self.storing.store_cookie_requests = Some(store);
+        self
+    }
+}
+
+fn strings<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Vec<String> {
+    names.into_iter().map(Into::into).collect()
+}

@@ -1,0 +1,350 @@
+//! Purges over HTTP, for deploy hooks and content management systems (feature `purge-service`).
+//!
+//! [`PurgeService`] is a Tower service to be mounted wherever it is to be reached. It takes
+//!
+//! * `PURGE <url>`: an absolute URL as the request target, or a path and a `Host`;
+//! * `POST /purge`, or to any path that ends so, with a JSON object: any of `urls`, `tags` and
+//!   `prefixes` (lists of strings; prefixes are those of [`Purge::path_prefix`]), `all` (true purges
+//!   everything) and `soft` (true makes all of it [soft](Purge::soft)).
+//!
+//! The answer to what was done is 200 with a JSON object: how many `urls`, `tags` and `prefixes`
+//! were purged, whether `all` was, whether it was `soft`, and the `number` of the last purge. How
+//! many answers that reached is not known.
+//!
+//! | answer | when, with the reason in `error`; nothing is purged |
+//! |---|---|
+//! | 400 | it is not such an object, names nothing, has a field that is unknown, something that is no URL, or too many items |
+//! | 401, 403 | the check says so |
+//! | 404, 405 | another path, another method |
+//! | 408 | the body did not come in within ten seconds |
+//! | 413 | the body is too large |
+//!
+//! Nobody can purge before a check of yours has let him: there is no way to make the service
+//! without one. [`Bearer`] is one that compares a token. It sees the head of the request alone, and
+//! before the body is read. If it goes by cookies, see to it that other sites cannot forge requests.
+//!
+//! ```
+//! use bytes::Bytes;
+//! use http::{Request, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::ServiceExt;
+//! use tower_readthrough::{MemoryStore, purge::{Bearer, PurgeService}};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() {
+//! let store = MemoryStore::with_capacity_bytes(1 << 20);
+//! let service = PurgeService::new(store.purge(), Bearer::new("a long secret"));
+//! let ask = async |token: &str| {
+//!     let request = Request::post("/purge").header("authorization", token);
+//!     let request = request.body(Full::<Bytes>::from(r#"{"tags": ["product-7"]}"#)).unwrap();
+//!     let response = service.clone().oneshot(request).await.unwrap();
+//!     (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+//! };
+//! assert_eq!(ask("Bearer guess").await.0, StatusCode::UNAUTHORIZED);
+//! let (status, said) = ask("Bearer a long secret").await;
+//! assert_eq!(status, StatusCode::OK);
+//! assert_eq!(said, r#"{"urls":0,"tags":1,"prefixes":0,"all":false,"soft":false,"number":1}"#);
+//! # }
+//! ```
+
+use std::{
+    convert::Infallible,
+    fmt,
+    future::Future,
+    hint::black_box,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use serde::{Deserialize, Serialize};
+use tower_service::Service;
+
+use super::{Purge, PurgeError};
+use crate::{body::BoxError, key::original_uri};
+
+/// For the body to come in.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Whether somebody may purge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// He may.
+    Granted,
+    /// Nobody knows who he is: 401.
+    Unauthenticated,
+    /// He may not, whoever he is: 403.
+    Forbidden,
+}
+
+/// Decides who may purge. Implemented for closures over the head of the request, and for
+/// [`Bearer`].
+pub trait Authorize: Send + Sync + 'static {
+    /// Whether this request may purge. Called before its body is read.
+    fn authorize(&self, head: &Parts) -> Access;
+}
+
+impl<F> Authorize for F
+where
+    F: Fn(&Parts) -> Access + Send + Sync + 'static,
+{
+    fn authorize(&self, head: &Parts) -> Access {
+        self(head)
+    }
+}
+
+/// Lets those purge who have the token (`Authorization: Bearer <token>`, RFC 6750). How long the
+/// comparison takes does not depend on how much of it is right.
+#[derive(Clone)]
+pub struct Bearer(Box<str>);
+
+impl Bearer {
+    /// The token: at least 16 random bytes, spelled in printable ASCII. An empty one lets nobody in.
+    pub fn new(token: impl Into<Box<str>>) -> Self {
+        Self(token.into())
+    }
+}
+
+impl fmt::Debug for Bearer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Bearer(..)")
+    }
+}
+
+impl Authorize for Bearer {
+    fn authorize(&self, head: &Parts) -> Access {
+        let mut given = head.headers.get_all(header::AUTHORIZATION).iter();
+        let (Some(value), None) = (given.next(), given.next()) else { return Access::Unauthenticated };
+        let token = match value.as_bytes().split_at_checked(7) {
+            Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => token,
+            _ => return Access::Unauthenticated,
+        };
+        match !self.0.is_empty() && are_equal(token, self.0.as_bytes()) {
+            true => Access::Granted,
+            false => Access::Unauthenticated,
+        }
+    }
+}
+
+/// Looks at all bytes, whichever of them differ.
+fn are_equal(given: &[u8], expected: &[u8]) -> bool {
+    let differences = given.iter().zip(expected).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
+    black_box(differences) == 0 && given.len() == expected.len()
+}
+
+/// Takes purges over HTTP; see the [module](self).
+#[derive(Clone)]
+pub struct PurgeService {
+    purge: Purge,
+    check: Arc<dyn Authorize>,
+    max_body_bytes: usize,
+    max_items: usize,
+}
+
+impl PurgeService {
+    /// Purges by this handle what those ask for whom the check lets in.
+    pub fn new(purge: Purge, check: impl Authorize) -> Self {
+        Self { purge, check: Arc::new(check), max_body_bytes: 64 << 10, max_items: 1024 }
+    }
+
+    /// The largest body that is read, in bytes, at least 2. Default: 64 KiB.
+    #[must_use]
+    pub fn max_body_bytes(mut self, bytes: usize) -> Self {
+        self.max_body_bytes = bytes.max(2);
+        self
+    }
+
+    /// How many URLs, tags and prefixes one request may name, all together, at least 1. Default:
+    /// 1,024.
+    #[must_use]
+    pub fn max_items(mut self, items: usize) -> Self {
+        self.max_items = items.max(1);
+        self
+    }
+
+    async fn answer<B>(self, request: Request<B>) -> Result<Done, Refusal>
+    where
+        B: HttpBody,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        match self.check.authorize(&head) {
+            Access::Granted => {}
+            Access::Unauthenticated => return Err(Refusal::new(StatusCode::UNAUTHORIZED, "who are you?")),
+            Access::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "you may not purge")),
+        }
+        let order = match head.method.as_str() {
+            "PURGE" => Order { urls: vec![url_of(&head)?], ..Order::default() },
+            _ if !original_uri(&head).path().ends_with("/purge") => {
+                let reason = "there is PURGE of a URL, and POST to /purge";
+                return Err(Refusal::new(StatusCode::NOT_FOUND, reason));
+            }
+            "POST" => self.read(body).await?,
+            _ => return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "POST a JSON object")),
+        };
+        self.apply(&order)
+    }
+
+    async fn read<B>(&self, body: B) -> Result<Order, Refusal>
+    where
+        B: HttpBody,
+        B::Error: Into<BoxError>,
+    {
+        let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, self.max_body_bytes).collect());
+        let whole = match whole.await {
+            Err(_) => return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in")),
+            Ok(Err(error)) if error.is::<LengthLimitError>() => {
+                let reason = format!("the body has more than {} bytes", self.max_body_bytes);
+                return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
+            }
+            Ok(Err(error)) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
+            Ok(Ok(whole)) => whole.to_bytes(),
+        };
+        let order: Order = serde_json::from_slice(&whole).map_err(|error| Refusal::bad(error.to_string()))?;
+        let items = order.urls.len() + order.tags.len() + order.prefixes.len();
+        if items > self.max_items {
+            return Err(Refusal::bad(format!("{items} items are more than {}", self.max_items)));
+        }
+        if items == 0 && !order.all {
+            return Err(Refusal::bad("it names nothing: give `urls`, `tags`, `prefixes` or `all`"));
+        }
+        if order.tags.iter().any(String::is_empty) {
+            return Err(Refusal::bad("a tag is empty"));
+        }
+        Ok(order)
+    }
+
+    /// All of it or nothing.
+    fn apply(&self, order: &Order) -> Result<Done, Refusal> {
+        let purge = if order.soft { self.purge.soft() } else { self.purge.clone() };
+        let urls = order.urls.iter().map(|url| super::head(url)).collect::<Result<Vec<_>, _>>()?;
+        let prefixes = order.prefixes.iter().map(|url| super::prefix(url)).collect::<Result<Vec<_>, _>>()?;
+        let mut number = 0;
+        if order.all {
+            number = purge.everything().number();
+        }
+        for head in &urls {
+            number = purge.url_of(head).number();
+        }
+        for tag in &order.tags {
+            number = purge.tag(tag).number();
+        }
+        for prefix in &prefixes {
+            number = purge.path_prefix_of(prefix).number();
+        }
+        let (urls, tags, prefixes) = (urls.len(), order.tags.len(), prefixes.len());
+        Ok(Done { urls, tags, prefixes, all: order.all, soft: order.soft, number })
+    }
+}
+
+/// The URL that PURGE is about: its target (RFC 9110 §7.1).
+fn url_of(head: &Parts) -> Result<String, Refusal> {
+    let target = original_uri(head);
+    if target.authority().is_some() {
+        return Ok(target.to_string());
+    }
+    let mut hosts = head.headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
+    match (hosts.next(), hosts.next()) {
+        (Some(Ok(host)), None) => Ok(format!("http://{host}{target}")),
+        _ => Err(Refusal::bad("of which host? Give an absolute URL, or one `Host`")),
+    }
+}
+
+/// What somebody wants purged.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Order {
+    urls: Vec<String>,
+    tags: Vec<String>,
+    prefixes: Vec<String>,
+    all: bool,
+    soft: bool,
+}
+
+/// What was done.
+#[derive(Debug, Serialize)]
+struct Done {
+    urls: usize,
+    tags: usize,
+    prefixes: usize,
+    all: bool,
+    soft: bool,
+    number: u64,
+}
+
+/// Why nothing was done.
+#[derive(Debug)]
+struct Refusal {
+    status: StatusCode,
+    reason: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+        Self { status, reason: reason.into() }
+    }
+
+    fn bad(reason: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, reason)
+    }
+}
+
+impl From<PurgeError> for Refusal {
+    fn from(error: PurgeError) -> Self {
+        Self::bad(error.to_string())
+    }
+}
+
+fn respond(done: Result<Done, Refusal>) -> Response<Full<Bytes>> {
+    let (status, said) = match done {
+        Ok(done) => (StatusCode::OK, serde_json::to_vec(&done).unwrap_or_default()),
+        Err(Refusal { status, reason }) => {
+            (status, serde_json::json!({ "error": reason }).to_string().into_bytes())
+        }
+    };
+    let mut response = Response::new(Full::from(said));
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"purge\""));
+    }
+    if status == StatusCode::METHOD_NOT_ALLOWED {
+        headers.insert(header::ALLOW, HeaderValue::from_static(Method::POST.as_str()));
+    }
+    response
+}
+
+impl<B> Service<Request<B>> for PurgeService
+where
+    B: HttpBody + Send + 'static,
+    B::Data: Send,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Full<Bytes>>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let service = self.clone();
+        Box::pin(async move { Ok(respond(service.answer(request).await)) })
+    }
+}
+
+impl fmt::Debug for PurgeService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PurgeService")
+            .field("max_body_bytes", &self.max_body_bytes)
+            .field("max_items", &self.max_items)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,113 @@
+//! What purges can match, and what they mean for those who wait for a fetch.
+
+use std::sync::Arc;
+
+use super::{
+    Sequence, StoredResponse,
+    purges::{Label, Matter, Place},
+};
+use crate::key::CacheKey;
+
+/// Groups count three times, and the path counts too.
+const MAX_LABELS: usize = 1024;
+
+/// What purges can match of an answer: its key, what its URI names, its tags and the prefixes of
+/// its path.
+#[derive(Debug)]
+pub(crate) struct Subject {
+    key: CacheKey,
+    places: [Place; 2],
+    /// In order, each once.
+    labels: Box<[Label]>,
+}
+
+impl Subject {
+    pub(super) fn new(key: CacheKey, places: [Place; 2], labels: impl Iterator<Item = Label>) -> Self {
+        Self { key, places, labels: labels.collect() }
+    }
+
+    /// The same with more labels.
+    pub(super) fn with(&self, labels: &[Label]) -> Self {
+        let mut labels: Vec<_> = self.labels.iter().chain(labels).copied().collect();
+        labels.sort_unstable();
+        labels.dedup();
+        Self { key: self.key.clone(), places: self.places, labels: labels.into_boxed_slice() }
+    }
+
+    /// The same with the labels of another one.
+    pub(crate) fn and(&self, other: &Self) -> Arc<Self> {
+        Arc::new(self.with(&other.labels))
+    }
+
+    /// Whether there are so many labels that to keep them all would be no good idea, and to keep
+    /// some of them would let purges miss it.
+    pub(crate) fn is_excessive(&self) -> bool {
+        self.labels.len() > MAX_LABELS
+    }
+
+    pub(super) fn matter(&self) -> Matter<'_> {
+        Matter { key: self.key.as_bytes(), places: self.places, labels: &self.labels }
+    }
+
+    /// What it costs to keep, for the store's books. The key is in them already.
+    pub(super) fn bytes(&self) -> usize {
+        // Two reference counts, and the steps in which allocators give memory.
+        2 * size_of::<usize>() + size_of::<Self>() + size_of_val(&*self.labels).next_multiple_of(16)
+    }
+}
+
+/// What a request knows of purges when it arrives.
+#[derive(Clone, Debug)]
+pub(crate) struct Arrival {
+    /// The number of the store's sequence.
+    pub(crate) number: u64,
+    /// The number of the last purge that matches the request.
+    pub(crate) floor: u64,
+    pub(crate) subject: Arc<Subject>,
+}
+
+/// Where an answer comes from, for those who did not fetch it themselves.
+#[derive(Clone, Debug)]
+pub(crate) struct Lineage {
+    sequence: Arc<Sequence>,
+    subject: Arc<Subject>,
+    begun: u64,
+    /// Nothing up to this number has purged it.
+    checked: u64,
+}
+
+impl Lineage {
+    /// Of a fetch.
+    pub(crate) fn of_fetch(sequence: &Arc<Sequence>, subject: &Arc<Subject>, begun: u64) -> Self {
+        Self { sequence: Arc::clone(sequence), subject: Arc::clone(subject), begun, checked: begun }
+    }
+
+    /// Of what is stored.
+    pub(crate) fn of_stored(sequence: &Arc<Sequence>, stored: &StoredResponse) -> Self {
+        let checked = stored.mark().checked();
+        Self { checked, ..Self::of_fetch(sequence, stored.subject(), stored.begun()) }
+    }
+
+    pub(crate) fn begun(&self) -> u64 {
+        self.begun
+    }
+
+    /// Whether no purge lies between its beginning and the arrival of a request that waited for
+    /// it, as far as that is known.
+    ///
+    /// The request has seen what purged its own subject, and waits with those who saw the same.
+    /// What is left are the tags, and the URI of another request with the same key. Where nobody
+    /// looked when the request arrived, anything that purged the answer counts.
+    pub(crate) fn is_for(&self, arrival: Option<&Arrival>) -> bool {
+        let arrival = arrival.map(|arrival| (arrival.number, arrival.subject.matter()));
+        self.sequence.purges().serves(&self.subject.matter(), self.checked, arrival)
+    }
+
+    /// Those whom it does not serve wait for a fetch that began after this.
+    pub(crate) fn floor(&self) -> u64 {
+        let purges = self.sequence.purges();
+        let floor = purges.floor(&self.subject.matter());
+        let dropped = purges.dropped();
+        if dropped > self.checked { floor.max(dropped) } else { floor }
+    }
+}

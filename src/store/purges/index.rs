@@ -1,0 +1,124 @@
+//! The records of what was purged: a bounded number of each kind, found by what they are about.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use super::{
+    super::sync::{AtomicU64, Ordering, RwLock},
+    Label,
+    record::Record,
+};
+
+const SHARDS: usize = 16;
+
+/// The records of labels. A label that was purged again keeps one record.
+#[derive(Debug)]
+pub(super) struct Labels {
+    shards: [RwLock<HashMap<u64, Record>>; SHARDS],
+    /// The number of the newest record.
+    newest: AtomicU64,
+}
+
+/// The labels in the order in which they were last purged; belongs to who writes.
+#[derive(Debug, Default)]
+pub(super) struct Order(BTreeMap<u64, Label>);
+
+impl Labels {
+    pub(super) fn new() -> Self {
+        Self { shards: std::array::from_fn(|_| RwLock::new(HashMap::new())), newest: AtomicU64::new(0) }
+    }
+
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    pub(super) fn get(&self, label: Label) -> Option<Record> {
+        self.shard(label).read().get(&label.0).copied()
+    }
+
+    pub(super) fn note(&self, order: &mut Order, label: Label, number: u64, soft_at: Option<u64>) {
+        let mut shard = self.shard(label).write();
+        let record = shard.entry(label.0).or_default();
+        order.0.remove(&record.last());
+        record.note(number, soft_at);
+        drop(shard);
+        order.0.insert(number, label);
+        self.newest.store(number, Ordering::Release);
+    }
+
+    /// Forgets the record that is the next to go.
+    pub(super) fn forget_oldest(&self, order: &mut Order) {
+        if let Some((_, label)) = order.0.pop_first() {
+            let mut shard = self.shard(label).write();
+            shard.remove(&label.0);
+            // After a storm the room goes back too, in few steps.
+            if shard.capacity() > 64 && shard.len() < shard.capacity() / 8 {
+                shard.shrink_to_fit();
+            }
+        }
+    }
+
+    fn shard(&self, label: Label) -> &RwLock<HashMap<u64, Record>> {
+        &self.shards[label.0 as usize % SHARDS]
+    }
+}
+
+impl Order {
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.0.first_key_value().map(|(number, _)| *number)
+    }
+}
+
+/// The records of key prefixes, in the order in which they were last purged.
+#[derive(Debug)]
+pub(super) struct Prefixes {
+    records: RwLock<VecDeque<(Box<[u8]>, Record)>>,
+    newest: AtomicU64,
+}
+
+impl Prefixes {
+    pub(super) fn new() -> Self {
+        Self { records: RwLock::new(VecDeque::new()), newest: AtomicU64::new(0) }
+    }
+
+    pub(super) fn newest(&self) -> u64 {
+        self.newest.load(Ordering::Acquire)
+    }
+
+    /// The records above `after` that match the key.
+    pub(super) fn for_each(&self, key: &[u8], after: u64, mut f: impl FnMut(Record)) {
+        if self.newest() <= after {
+            return;
+        }
+        let records = self.records.read();
+        let newer = records.iter().rev().take_while(|(_, record)| record.last() > after);
+        newer.filter(|(prefix, _)| key.starts_with(prefix)).for_each(|(_, record)| f(*record));
+    }
+
+    pub(super) fn note(&self, prefix: &[u8], number: u64, soft_at: Option<u64>) {
+        let mut records = self.records.write();
+        let known = records.iter().position(|(known, _)| **known == *prefix);
+        let (prefix, mut record) =
+            known.and_then(|at| records.remove(at)).unwrap_or_else(|| (Box::from(prefix), Record::default()));
+        record.note(number, soft_at);
+        records.push_back((prefix, record));
+        drop(records);
+        self.newest.store(number, Ordering::Release);
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.records.read().len()
+    }
+
+    pub(super) fn oldest(&self) -> Option<u64> {
+        self.records.read().front().map(|(_, record)| record.last())
+    }
+
+    pub(super) fn forget_oldest(&self) {
+        let oldest = self.records.write().pop_front();
+        drop(oldest);
+    }
+}

@@ -1,0 +1,294 @@
+//! Which purges there were, in one sequence with the fetches.
+//!
+//! Fetches and purges take their numbers from one counter. An answer is purged if a purge that
+//! matches it has a larger number than its fetch. What there is to match:
+//!
+//! * **Places**: floors for the hashes of target URIs and keys. A purge raises the floor.
+//! * **Labels**: hashes of what an answer shares with others, such as its tags and the prefixes of
+//!   its path, and one that all answers have. A purge leaves a record, found by the hash.
+//! * **Key prefixes**: a list of records.
+//!
+//! # What makes it right
+//!
+//! 1. A purge takes its number, makes its floor or record visible and only then
+//!    [publishes](Purges::latest) the number, all under one lock. So who has read a published
+//!    number finds all records up to it, and an answer that was checked up to it needs no second
+//!    check until another one is published. Fetches take their numbers under the lock as well: one
+//!    that then finds a stored answer to be confirmed not purged confirms nothing that a purge with
+//!    a smaller number is just about to reach.
+//! 2. Records are bounded. Before one is dropped, [`dropped`](Purges::dropped) rises to its
+//!    number; it is read after the records. So who missed the record sees that he may have, and
+//!    an answer that was checked last before that number counts as purged.
+//! 3. Records that nothing can match are dropped without harm: when all that is stored was checked
+//!    and all fetches that began before are over. Hence the list of fetches under way.
+//!
+//! Knows neither HTTP nor time: the moments of soft purges are numbers that somebody else made.
+
+mod index;
+mod mark;
+mod matter;
+mod record;
+
+use std::collections::BTreeSet;
+
+use self::{
+    index::{Labels, Order, Prefixes},
+    record::Record,
+};
+pub(super) use self::{
+    mark::Mark,
+    matter::{Label, Matter, Place, What},
+};
+use super::sync::{AtomicU64, Mutex, Ordering};
+
+/// What purges say about an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Judgement {
+    Untouched,
+    /// Stale from this moment on.
+    StaleSince(u64),
+    Purged,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    order: Order,
+    /// The numbers of the fetches that may still bring an answer.
+    under_way: BTreeSet<u64>,
+}
+
+#[derive(Debug)]
+pub(super) struct Purges {
+    /// The number of the fetch or purge that began last.
+    current: AtomicU64,
+    /// The number of the last purge whose record is visible, as are all before it.
+    latest: AtomicU64,
+    /// Records up to this number may have been dropped.
+    dropped: AtomicU64,
+    floors: Box<[AtomicU64]>,
+    labels: Labels,
+    prefixes: Prefixes,
+    /// Held by whoever takes a number or drops a record.
+    book: Mutex<Book>,
+    max_labels: usize,
+    max_prefixes: usize,
+}
+
+impl Purges {
+    pub(super) fn new(floors: usize, max_labels: usize, max_prefixes: usize) -> Self {
+        Self {
+            current: AtomicU64::new(0),
+            latest: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+            floors: (0..floors).map(|_| AtomicU64::new(0)).collect(),
+            labels: Labels::new(),
+            prefixes: Prefixes::new(),
+            book: Mutex::new(Book::default()),
+            max_labels,
+            max_prefixes,
+        }
+    }
+
+    pub(super) fn current(&self) -> u64 {
+        self.current.load(Ordering::Acquire)
+    }
+
+    /// What was checked up to this number need not be checked again.
+    pub(super) fn latest(&self) -> u64 {
+        self.latest.load(Ordering::Acquire)
+    }
+
+    pub(super) fn dropped(&self) -> u64 {
+        self.dropped.load(Ordering::Acquire)
+    }
+
+    /// Numbers a fetch that begins now. Purges with smaller numbers are visible.
+    pub(super) fn begin(&self) -> u64 {
+        let mut book = self.book.lock();
+        let number = self.next();
+        book.under_way.insert(number);
+        number
+    }
+
+    /// The fetch will not bring an answer to be stored any more.
+    pub(super) fn end(&self, number: u64) {
+        self.book.lock().under_way.remove(&number);
+    }
+
+    /// Everything that matches and began before now is purged for who comes after this returned.
+    /// With a moment it is stale from then on, else gone.
+    pub(super) fn purge(&self, what: What<'_>, soft_at: Option<u64>) -> u64 {
+        let order = &mut self.book.lock().order;
+        let number = self.next();
+        match (what, soft_at) {
+            (What::Place(place), None) => {
+                if let Some(floor) = self.floors.get(place.0 as usize) {
+                    floor.store(number, Ordering::Release);
+                }
+            }
+            (What::Place(place), soft_at) => self.note(order, Label::of_place(place), number, soft_at),
+            (What::Label(label), soft_at) => self.note(order, label, number, soft_at),
+            (What::KeyPrefix(prefix), soft_at) => {
+                self.prefixes.note(prefix, number, soft_at);
+                if self.prefixes.len() > self.max_prefixes {
+                    self.drop_until(self.prefixes.oldest());
+                    self.prefixes.forget_oldest();
+                }
+            }
+        }
+        // Whatever it purges is visible by now, and so is all that was purged before.
+        self.latest.store(number, Ordering::Release);
+        number
+    }
+
+    /// Whether nothing has purged an answer since its fetch began. Tells since when it is stale if it
+    /// was purged softly.
+    ///
+    /// One atomic load where nothing was purged since the answer was last looked at.
+    pub(super) fn admits<'a>(
+        &self,
+        mark: &Mark,
+        begun: u64,
+        matter: impl FnOnce() -> Matter<'a>,
+        is_stale_since: impl FnOnce(u64),
+    ) -> bool {
+        let latest = self.latest();
+        if mark.checked() >= latest {
+            return true;
+        }
+        match self.judge(&matter(), begun, mark.checked()) {
+            Judgement::Purged => return false,
+            Judgement::StaleSince(at) => is_stale_since(at),
+            Judgement::Untouched => {}
+        }
+        // Only what was published before the records were read.
+        mark.check(latest);
+        true
+    }
+
+    /// What purges say about an answer that began with this number and was checked up to that one.
+    #[cold]
+    fn judge(&self, matter: &Matter<'_>, begun: u64, checked: u64) -> Judgement {
+        if matter.places.iter().any(|place| self.floor_at(*place) > begun) {
+            return Judgement::Purged;
+        }
+        let (mut is_purged, mut stale_since) = (false, None::<u64>);
+        self.for_each_record(matter, checked, |record| {
+            is_purged |= record.hard.last > begun;
+            if record.soft.last > begun {
+                stale_since = Some(stale_since.map_or(record.soft_at, |at| at.min(record.soft_at)));
+            }
+        });
+        // Read after the records: of one that was gone by then this tells.
+        if is_purged || checked < self.dropped() {
+            return Judgement::Purged;
+        }
+        stale_since.map_or(Judgement::Untouched, Judgement::StaleSince)
+    }
+
+    /// The number of the last purge that matches, hard or soft.
+    pub(super) fn floor(&self, matter: &Matter<'_>) -> u64 {
+        let mut floor = matter.places.iter().map(|place| self.floor_at(*place)).max().unwrap_or(0);
+        self.for_each_record(matter, 0, |record| floor = floor.max(record.last()));
+        floor
+    }
+
+    /// Whether no purge lies between the beginning of a fetch and the arrival of a request that
+    /// waited for it, as far as that is known; up to `checked` there is none.
+    ///
+    /// The request has seen what purged its own matter, and waits with those who saw the same. What
+    /// is left are the tags, and the URI of another request with the same key. Where nobody looked
+    /// when the request arrived, anything that purged the answer counts.
+    pub(super) fn serves(
+        &self,
+        matter: &Matter<'_>,
+        checked: u64,
+        arrival: Option<(u64, Matter<'_>)>,
+    ) -> bool {
+        match arrival {
+            _ if checked >= self.latest() => true,
+            None => self.floor(matter) <= checked && self.dropped() <= checked,
+            Some((number, known)) => {
+                number <= checked || !self.may_lie_between(matter, &known, checked, number)
+            }
+        }
+    }
+
+    /// Whether something may have purged what was checked up to `after`, not later than `until`.
+    /// What `known` matches is left out.
+    fn may_lie_between(&self, matter: &Matter<'_>, known: &Matter<'_>, after: u64, until: u64) -> bool {
+        let places = || matter.places.into_iter().filter(|place| !known.places.contains(place));
+        let labels = matter.labels.iter().copied().filter(|label| !known.labels.contains(label));
+        let mut records =
+            labels.chain(places().map(Label::of_place)).filter_map(|label| self.labels.get(label));
+        records.any(|record| record.may_lie_between(after, until))
+            || places().any(|place| self.floor_at(place) > after)
+            // Read after the records, as above.
+            || after < self.dropped()
+    }
+
+    /// Everything that is stored was checked up to this number: drops at most `most` of the records
+    /// that nothing can match any more. Returns whether there are more.
+    pub(super) fn forget(&self, checked: u64, most: usize) -> bool {
+        let Book { order, under_way } = &mut *self.book.lock();
+        let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
+        let is_due = |number: Option<u64>| number.is_some_and(|number| number <= until);
+        if !is_due(order.oldest()) && !is_due(self.prefixes.oldest()) {
+            return false;
+        }
+        self.drop_until(Some(until));
+        for _ in 0..most {
+            match (is_due(order.oldest()), is_due(self.prefixes.oldest())) {
+                (true, _) => self.labels.forget_oldest(order),
+                (false, true) => self.prefixes.forget_oldest(),
+                (false, false) => return false,
+            }
+        }
+        true
+    }
+
+    /// The records of labels and of key prefixes.
+    pub(super) fn records(&self) -> (usize, usize) {
+        let labels = self.book.lock().order.len();
+        (labels, self.prefixes.len())
+    }
+
+    /// The number of the last purge that left a record.
+    pub(super) fn newest_record(&self) -> u64 {
+        self.labels.newest().max(self.prefixes.newest())
+    }
+
+    fn next(&self) -> u64 {
+        self.current.fetch_add(1, Ordering::AcqRel) + 1
+    }
+
+    fn floor_at(&self, place: Place) -> u64 {
+        self.floors.get(place.0 as usize).map_or(0, |floor| floor.load(Ordering::Acquire))
+    }
+
+    fn note(&self, order: &mut Order, label: Label, number: u64, soft_at: Option<u64>) {
+        self.labels.note(order, label, number, soft_at);
+        if order.len() > self.max_labels {
+            self.drop_until(order.oldest());
+            self.labels.forget_oldest(order);
+        }
+    }
+
+    /// Under the lock, before the records go.
+    fn drop_until(&self, number: Option<u64>) {
+        if let Some(number) = number {
+            self.dropped.fetch_max(number, Ordering::AcqRel);
+        }
+    }
+
+    /// The records above `after` that match.
+    fn for_each_record(&self, matter: &Matter<'_>, after: u64, mut f: impl FnMut(Record)) {
+        if self.labels.newest() > after {
+            let places = matter.places.map(Label::of_place);
+            let labels = matter.labels.iter().copied();
+            let all = labels.chain(places).chain([Label::EVERYTHING]);
+            all.filter_map(|label| self.labels.get(label)).for_each(&mut f);
+        }
+        self.prefixes.for_each(matter.key, after, f);
+    }
+}

@@ -1,0 +1,282 @@
+//! Key rules under any request: keys tell apart what counts, and nothing else.
+
+mod support;
+
+use std::collections::{HashMap, HashSet};
+
+use http::{Method, Request, request::Parts};
+use proptest::prelude::*;
+use support::open::{Origin, call, fixed, response, store};
+use tower::Layer;
+use tower_readthrough::{
+    CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, ReadThrough,
+};
+
+/// What a request consists of, as far as keys are concerned.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Asked {
+    method: Method,
+    scheme: &'static str,
+    authority: String,
+    path: String,
+    query: Option<String>,
+    headers: Vec<(&'static str, String)>,
+    tenant: Option<String>,
+}
+
+#[derive(Clone)]
+struct Tenant(String);
+
+impl Asked {
+    fn head(&self) -> Parts {
+        let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
+        let uri = format!("{}://{}{}{query}", self.scheme, self.authority, self.path);
+        let mut request = Request::builder().method(self.method.clone()).uri(uri);
+        for (name, value) in &self.headers {
+            request = request.header(*name, value);
+        }
+        let mut head = request.body(()).unwrap().into_parts().0;
+        self.tenant.clone().map(|tenant| head.extensions.insert(Tenant(tenant)));
+        head
+    }
+
+    /// The values of a field, in order.
+    fn field(&self, name: &str) -> Vec<&str> {
+        self.headers.iter().filter(|(own, _)| *own == name).map(|(_, value)| value.as_str()).collect()
+    }
+}
+
+fn asked() -> impl Strategy<Value = Asked> {
+    let method = prop_oneof![Just(Method::GET), Just(Method::HEAD)];
+    let scheme = prop_oneof![Just("http"), Just("https")];
+    let authority = prop_oneof![Just("h"), Just("h:8"), Just("hh")].prop_map(str::to_owned);
+    let segment = prop_oneof![
+        3 => "[ab]{1,2}",
+        1 => prop_oneof![Just(".."), Just("."), Just(""), Just("%2e"), Just("%2F"), Just("%61"), Just("a;b"), Just("%20")].prop_map(str::to_owned),
+    ];
+    let path =
+        proptest::collection::vec(segment, 0..4).prop_map(|segments| format!("/{}", segments.join("/")));
+    let pair = prop_oneof![
+        4 => ("[abu]", "[12]{0,2}").prop_map(|(name, value)| format!("{name}={value}")),
+        1 => prop_oneof![Just("a"), Just(""), Just("%61=1"), Just("A=1"), Just("a[]=1"), Just("u;a=1"), Just("%=1"), Just("u_x=1")].prop_map(str::to_owned),
+    ];
+    let query = proptest::option::of(proptest::collection::vec(pair, 0..4).prop_map(|pairs| pairs.join("&")));
+    let header = prop_oneof![
+        "[ab,]{0,2}".prop_map(|value| ("x-a", value)),
+        "[ab,]{0,2}".prop_map(|value| ("x-b", value)),
+    ];
+    let headers = proptest::collection::vec(header, 0..3);
+    let tenant = proptest::option::of("[ab]{0,2}");
+    (method, scheme, authority, path, query, headers, tenant).prop_map(
+        |(method, scheme, authority, path, query, headers, tenant)| Asked {
+            method,
+            scheme,
+            authority,
+            path,
+            query,
+            headers,
+            tenant,
+        },
+    )
+}
+
+/// Two requests that have much in common, and perhaps all.
+fn two() -> impl Strategy<Value = (Asked, Asked)> {
+    (asked(), asked(), proptest::bits::u8::ANY).prop_map(|(a, b, differs)| {
+        let pick = |bit: u8| differs & (1 << bit) != 0 && differs & 1 != 0;
+        let second = Asked {
+            method: if pick(1) { b.method } else { a.method.clone() },
+            scheme: if pick(2) { b.scheme } else { a.scheme },
+            authority: if pick(3) { b.authority } else { a.authority.clone() },
+            path: if pick(4) { b.path } else { a.path.clone() },
+            query: if pick(5) { b.query } else { a.query.clone() },
+            headers: if pick(6) { b.headers } else { a.headers.clone() },
+            tenant: if pick(7) { b.tenant } else { a.tenant.clone() },
+        };
+        (a, second)
+    })
+}
+
+fn builder(rules: impl IntoIterator<Item = KeyRule>) -> KeyRulesBuilder {
+    let builder =
+        KeyRules::builder().extension("tenant", |tenant: &Tenant| Some(tenant.0.as_bytes().to_vec().into()));
+    rules.into_iter().fold(builder, KeyRulesBuilder::rule)
+}
+
+/// A set of rules in which everything occurs.
+fn all_kinds() -> KeyRulesBuilder {
+    builder([
+        KeyRule::path("/a/{x}").host("hh").bypass(),
+        KeyRule::path("/a/{_}/{x}").keep_query(["a", "u*"]),
+        KeyRule::path("/b?a={a}&u={_}"),
+        KeyRule::path("/b?a={a}"),
+        KeyRule::path("/a/{x}").method("GET").ignore_query(["u*"]).sort_query(),
+        KeyRule::path("/b/{*_}").drop_empty_query().extensions(["tenant"]),
+        KeyRule::path("/ab").no_vary_search(),
+        KeyRule::path("/a").host("h").headers(["x-a", "x-b"]),
+    ])
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Where everything counts, two requests have the same key only if all of it is the same.
+    #[test]
+    fn keys_are_injective_over_all_that_counts((a, b) in two()) {
+        let rules = builder([KeyRule::any().headers(["x-a", "x-b"]).extensions(["tenant"])]).build().unwrap();
+        let (Some(first), Some(second)) = (rules.key(&a.head()), rules.key(&b.head())) else {
+            prop_assert!(a.tenant.is_none() || b.tenant.is_none());
+            return Ok(());
+        };
+        let all = |asked: &Asked| {
+            let Asked { scheme, authority, path, query, tenant, .. } = asked.clone();
+            let fields = ["x-a", "x-b"].map(|name| asked.field(name).join("\n"));
+            let lines = ["x-a", "x-b"].map(|name| asked.field(name).len());
+            (scheme, authority, path, query, fields, lines, tenant)
+        };
+        prop_assert_eq!(first == second, all(&a) == all(&b), "GET and HEAD share what all else shares");
+    }
+
+    /// One rule for many captures: each combination of them has a key of its own.
+    #[test]
+    fn keys_are_injective_over_captures(
+        a in ("[ab%41/]{1,4}", "[ab/]{1,4}", "[ab&=]{0,4}"),
+        b in ("[ab%41/]{1,4}", "[ab/]{1,4}", "[ab&=]{0,4}"),
+        gap in "[xy]{1,3}",
+    ) {
+        let rules = builder([KeyRule::path("/{_}/{one}/{two}?q={q}&gap={_}")]).build().unwrap();
+        let key = |(one, two, q): &(String, String, String), gap: &str| {
+            let uri = format!("http://h/{gap}/{}/{}?gap={gap}&q={q}", one.replace('%', "%25"), two);
+            Some(rules.key(&Request::get(uri).body(()).ok()?.into_parts().0)).flatten()
+        };
+        if let (Some(first), Some(second)) = (key(&a, "z"), key(&b, &gap)) {
+            let is_simple = |(one, two, q): &(String, String, String)| !format!("{one}{two}{q}").contains(['/', '&', '%']);
+            if is_simple(&a) && is_simple(&b) {
+                prop_assert_eq!(first == second, a == b);
+            } else if a != b {
+                prop_assert_ne!(first, second);
+            }
+        }
+    }
+
+    /// A purge of one finds what was stored for the other.
+    #[test]
+    fn what_shares_a_key_shares_its_identity((a, b) in two()) {
+        let rules = all_kinds().build().unwrap();
+        let name = |asked: &Asked| {
+            let head = asked.head();
+            // Without an identity the URI is what is named.
+            let uri = || CacheKey::from_parts([asked.authority.as_str(), &head.uri.path_and_query().unwrap().to_string()]);
+            rules.identity(&head).unwrap_or_else(uri)
+        };
+        let keys = (rules.key(&a.head()), rules.key(&b.head()));
+        if keys.0.is_some() && keys.0 == keys.1 {
+            prop_assert_eq!(name(&a), name(&b));
+        }
+        // Neither who asks nor how changes what is named.
+        let bare = Asked { method: Method::POST, headers: Vec::new(), tenant: None, scheme: "http", ..a.clone() };
+        prop_assert_eq!(name(&a), name(&bare));
+        let mut http1 = Request::delete(a.head().uri.path_and_query().unwrap().as_str());
+        http1 = http1.header("host", a.authority.to_uppercase());
+        prop_assert_eq!(rules.identity(&http1.body(()).unwrap().into_parts().0), rules.identity(&a.head()));
+    }
+
+    /// What the origin sees of a guarded request has the key that the request has.
+    #[test]
+    fn what_reaches_the_origin_has_the_same_key(a in asked()) {
+        let rules = builder([
+            KeyRule::path("/a/{x}").keep_query(["a"]).sort_query(),
+            KeyRule::path("/b?a={a}&b=1&u={u}"),
+            KeyRule::any().ignore_query(["u*"]).drop_empty_query().headers(["accept-language"]),
+        ]);
+        let rules = rules.guard(Guard::new()).accept_language(["a", "b"]).accept_encoding(["a"]).build().unwrap();
+        let mut head = a.head();
+        head.headers.append("accept-language", "b;q=0.5, a-x;q=0.1".parse().unwrap());
+        let key = rules.key(&head);
+        rules.normalise(&mut head);
+        prop_assert_eq!(&rules.key(&head), &key);
+        rules.prepare(&mut head);
+        prop_assert_eq!(rules.key(&head), key);
+        let seen = head.clone();
+        rules.normalise(&mut head);
+        rules.prepare(&mut head);
+        prop_assert_eq!((head.uri, head.headers), (seen.uri, seen.headers), "nothing is left to do");
+    }
+
+    /// Whatever is no word about keys leaves the default key.
+    #[test]
+    fn rules_that_only_store_leave_the_key_alone(a in asked()) {
+        let rules = builder([KeyRule::any().store_authorized(true).tags(["t"])]).build().unwrap();
+        prop_assert_eq!(rules.key(&a.head()), DefaultKey::new().key(&a.head()));
+        prop_assert_eq!(rules.identity(&a.head()), None);
+    }
+
+    /// No two rules ever make the same key, nor two editions of one.
+    #[test]
+    fn keys_of_different_rules_differ(a in asked(), b in asked()) {
+        let rule = || KeyRule::any().keep_query(["a"]);
+        let rules = [rule(), rule().sort_query(), KeyRule::any().keep_query(["a", "b"])];
+        let keys = rules.map(|rule| builder([rule]).build().unwrap().key(&a.head()));
+        let other = DefaultKey::new().key(&b.head());
+        let known: Vec<_> = keys.iter().flatten().chain(&other).collect();
+        prop_assert_eq!(known.iter().collect::<HashSet<_>>().len(), known.len());
+    }
+
+    #[test]
+    fn any_request_is_taken_without_panic(path in "/[!-~]{0,30}", host in "[ -~]{0,10}", cookie in "[ -~]{0,20}") {
+        let rules = all_kinds().guard(Guard::new().query(false)).rule(KeyRule::any().cookies(["a"])).build().unwrap();
+        let request = Request::get(path).header("host", host).header("cookie", cookie).body(());
+        if let Ok(request) = request {
+            let mut head = request.into_parts().0;
+            let _ = (rules.key(&head), rules.identity(&head));
+            rules.normalise(&mut head);
+            rules.prepare(&mut head);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// The stack agrees with a table of keys: a hit for whatever has a key that was asked for, and
+    /// after an unsafe request to one spelling, a miss for all others of the same identity.
+    #[test]
+    fn a_stack_serves_by_key_and_invalidates_by_identity(all in proptest::collection::vec((asked(), any::<bool>()), 1..24)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+        runtime.block_on(async {
+            let rules = all_kinds().build().unwrap();
+            let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+            let service = ReadThrough::new(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
+            let mut stored: HashMap<CacheKey, (Option<CacheKey>, String, String)> = HashMap::new();
+            for (asked, is_unsafe) in all {
+                let asked = Asked { method: Method::GET, ..asked };
+                let (head, uri) = (asked.head(), asked.head().uri.to_string());
+                let (key, identity) = (rules.key(&head), rules.identity(&head));
+                if is_unsafe {
+                    call(&service, Request::post(uri).body(axum::body::Body::empty()).unwrap()).await;
+                    let target = format!("{}{}", asked.authority, head.uri.path_and_query().unwrap());
+                    stored.retain(|_, (other, uri, _)| match (&identity, &other) {
+                        (None, None) => *uri != target,
+                        (ours, theirs) => ours != *theirs,
+                    });
+                    continue;
+                }
+                let target = format!("{}{}", asked.authority, head.uri.path_and_query().unwrap());
+                let request = Request::from_parts(head, axum::body::Body::empty());
+                let answer = String::from_utf8(call(&service, request).await.1.to_vec()).unwrap();
+                let calls = origin.calls().to_string();
+                match key {
+                    None => prop_assert_eq!(answer, calls),
+                    Some(key) => match stored.get(&key) {
+                        Some((.., known)) => prop_assert_eq!(&answer, known),
+                        None => {
+                            prop_assert_eq!(&answer, &calls);
+                            stored.insert(key, (identity, target, answer));
+                        }
+                    },
+                }
+            }
+            Ok(())
+        })?;
+    }
+}

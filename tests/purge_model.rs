@@ -1,0 +1,285 @@
+//! The sequence of purges under every interleaving that a scheduler comes up with.
+//!
+//! This is the code of the crate, compiled once more with the primitives of shuttle, which runs
+//! threads one step at a time in an order of its own. Round it stands a store for one key, with
+//! the steps that the layers take: look, fetch and store, confirm, wait for another's fetch, sweep.
+//!
+//! The origin's content has a number. Each purge comes after a new content, and is told to the
+//! readers after it has returned. From then on nobody may get anything older.
+
+#[allow(dead_code, unreachable_pub)]
+#[path = "../src/store/purges/mod.rs"]
+mod purges;
+
+/// As the crate's own, but for the primitives.
+mod sync {
+    pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
+    use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
+
+    #[derive(Debug, Default)]
+    pub(super) struct Mutex<T>(shuttle::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(shuttle::sync::Mutex::new(value))
+        }
+
+        pub(super) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap()
+        }
+    }
+
+    #[derive(Debug)]
+    pub(super) struct RwLock<T>(shuttle::sync::RwLock<T>);
+
+    impl<T> RwLock<T> {
+        pub(super) fn new(value: T) -> Self {
+            Self(shuttle::sync::RwLock::new(value))
+        }
+
+        pub(super) fn read(&self) -> RwLockReadGuard<'_, T> {
+            self.0.read().unwrap()
+        }
+
+        pub(super) fn write(&self) -> RwLockWriteGuard<'_, T> {
+            self.0.write().unwrap()
+        }
+    }
+}
+
+use std::sync::Arc;
+
+use self::{
+    purges::{Label, Mark, Matter, Place, Purges, What},
+    sync::{AtomicU64, Mutex, Ordering},
+};
+
+const KEY: &[u8] = b"key";
+const PLACE: Place = Place(0);
+const PLACES: [Place; 2] = [PLACE, PLACE];
+const TAG: Label = Label(7);
+/// Nothing has it.
+const OTHER: Label = Label(9);
+
+/// What a request is known to be about when it arrives: not the tag.
+fn asked() -> Matter<'static> {
+    Matter { key: KEY, places: PLACES, labels: &[] }
+}
+
+fn answered() -> Matter<'static> {
+    Matter { key: KEY, places: PLACES, labels: &[TAG] }
+}
+
+struct Entry {
+    content: u64,
+    begun: u64,
+    mark: Mark,
+}
+
+impl Entry {
+    fn new(content: u64, begun: u64) -> Arc<Self> {
+        Arc::new(Self { content, begun, mark: Mark::new(begun) })
+    }
+}
+
+struct World {
+    purges: Purges,
+    stored: Mutex<Option<Arc<Entry>>>,
+    /// A fetch that others may wait for: what it brought, its number, and the floor of those who
+    /// may join.
+    flight: Mutex<Option<(u64, u64, u64)>>,
+    /// What the origin has.
+    content: AtomicU64,
+    /// Purges up to this content have returned.
+    returned: AtomicU64,
+}
+
+impl World {
+    /// With room for one record, so that others push it out.
+    fn new(max_records: usize) -> Self {
+        Self {
+            purges: Purges::new(1, max_records, max_records),
+            stored: Mutex::new(None),
+            flight: Mutex::new(None),
+            content: AtomicU64::new(1),
+            returned: AtomicU64::new(1),
+        }
+    }
+
+    fn edit(&self, what: What<'_>) {
+        let content = self.content.fetch_add(1, Ordering::SeqCst) + 1;
+        self.purges.purge(what, None);
+        self.returned.fetch_max(content, Ordering::SeqCst);
+    }
+
+    fn admits(&self, entry: &Entry) -> bool {
+        self.purges.admits(&entry.mark, entry.begun, answered, |_| ())
+    }
+
+    fn select(&self) -> Option<Arc<Entry>> {
+        let stored = self.stored.lock().clone();
+        stored.filter(|entry| self.admits(entry))
+    }
+
+    fn put(&self, new: Arc<Entry>) {
+        if self.admits(&new) {
+            let mut stored = self.stored.lock();
+            if stored.as_ref().is_none_or(|old| old.begun < new.begun) {
+                *stored = Some(new);
+            }
+        }
+    }
+
+    fn fetch(&self) {
+        let floor = self.purges.floor(&asked());
+        let begun = self.purges.begin();
+        let content = self.content.load(Ordering::SeqCst);
+        // Whether the content is what it was is not asked: a purge has its reasons.
+        *self.flight.lock() = Some((content, begun, floor));
+        self.put(Entry::new(content, begun));
+        self.purges.end(begun);
+    }
+
+    /// 304: what was stored, under a new number.
+    fn confirm(&self) {
+        let Some(known) = self.select() else { return };
+        let begun = self.purges.begin();
+        if self.admits(&known) {
+            self.put(Entry::new(known.content, begun));
+        }
+        self.purges.end(begun);
+    }
+
+    fn look(&self) {
+        let at_least = self.returned.load(Ordering::SeqCst);
+        if let Some(entry) = self.select() {
+            assert!(entry.content >= at_least, "{} from the store, {at_least} purged", entry.content);
+        }
+    }
+
+    fn wait(&self) {
+        let at_least = self.returned.load(Ordering::SeqCst);
+        let number = self.purges.current();
+        let own_floor = self.purges.floor(&asked());
+        let flight = *self.flight.lock();
+        let Some((content, begun, floor)) = flight else { return };
+        if own_floor == floor && self.purges.serves(&answered(), begun, Some((number, asked()))) {
+            assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
+        }
+        // Who does not know when he came.
+        let at_least = self.returned.load(Ordering::SeqCst);
+        if self.purges.serves(&answered(), begun, None) {
+            assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
+        }
+    }
+
+    fn sweep(&self) {
+        let until = self.purges.latest();
+        let entry = self.stored.lock().clone();
+        if let Some(entry) = entry
+            && !self.admits(&entry)
+        {
+            let mut stored = self.stored.lock();
+            if stored.as_ref().is_some_and(|stored| Arc::ptr_eq(stored, &entry)) {
+                *stored = None;
+            }
+        }
+        while self.purges.forget(until, 1) {}
+    }
+}
+
+/// Lets these run at the same time, in many orders.
+fn explore(max_records: usize, threads: Vec<fn(&World)>) {
+    const ORDERS: usize = 1_000;
+    let run = move || {
+        let world = Arc::new(World::new(max_records));
+        world.fetch();
+        let threads: Vec<_> = threads
+            .iter()
+            .map(|thread| {
+                let (world, thread) = (Arc::clone(&world), *thread);
+                shuttle::thread::spawn(move || thread(&world))
+            })
+            .collect();
+        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        world.look();
+        world.wait();
+    };
+    shuttle::check_random(run.clone(), ORDERS);
+    shuttle::check_pct(run, ORDERS, 3);
+}
+
+fn looks(world: &World) {
+    for _ in 0..3 {
+        world.look();
+    }
+}
+
+fn waits(world: &World) {
+    for _ in 0..3 {
+        world.wait();
+    }
+}
+
+fn fetches(world: &World) {
+    world.fetch();
+    world.fetch();
+}
+
+fn sweeps(world: &World) {
+    world.sweep();
+    world.sweep();
+}
+
+const KINDS: [fn(&World); 4] = [
+    |world| world.edit(What::Label(TAG)),
+    |world| world.edit(What::Place(PLACE)),
+    |world| world.edit(What::KeyPrefix(b"ke")),
+    |world| world.edit(What::Label(Label::EVERYTHING)),
+];
+
+#[test]
+fn a_purge_beats_a_fetch() {
+    for kind in KINDS {
+        explore(8, vec![kind, fetches, looks]);
+    }
+}
+
+#[test]
+fn a_purge_beats_a_confirmation() {
+    for kind in KINDS {
+        explore(8, vec![kind, World::confirm, looks]);
+    }
+}
+
+#[test]
+fn who_comes_after_a_purge_does_not_share_an_older_fetch() {
+    for kind in KINDS {
+        explore(8, vec![kind, fetches, waits]);
+    }
+}
+
+#[test]
+fn purges_at_the_same_time_are_all_seen() {
+    let both: [fn(&World); 2] = [KINDS[0], KINDS[2]];
+    explore(8, vec![both[0], both[1], looks]);
+    explore(8, vec![both[0], |world| _ = world.purges.purge(What::Label(OTHER), None), looks]);
+    explore(8, vec![both[0], both[0], fetches, waits]);
+}
+
+#[test]
+fn what_is_forgotten_still_counts() {
+    let others: fn(&World) = |world| {
+        world.purges.purge(What::Label(OTHER), None);
+        world.purges.purge(What::Label(Label(10)), None);
+    };
+    explore(1, vec![KINDS[0], others, fetches, looks]);
+    explore(1, vec![KINDS[0], others, World::confirm, waits]);
+}
+
+#[test]
+fn a_sweep_forgets_nothing_that_matters() {
+    explore(8, vec![KINDS[0], sweeps, fetches, looks]);
+    explore(8, vec![KINDS[0], sweeps, World::confirm, waits]);
+    explore(8, vec![KINDS[2], sweeps, fetches, looks]);
+}
