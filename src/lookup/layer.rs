@@ -229,6 +229,7 @@ where
     }
 
     /// As `call`, for a request that has a key: the answer if it is there at once, else its future.
+    #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
     pub(crate) fn answer<ReqB, B>(
         &self,
         key: &KeyBuffer,

@@ -24,6 +24,7 @@
 
 mod expiry;
 mod front;
+mod head;
 mod invalidation;
 mod lineage;
 mod memory;

@@ -4,23 +4,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{lineage::Subject, purges::Mark, refresh::RefreshMark};
+use super::{head, lineage::Subject, purges::Mark, refresh::RefreshMark};
 use crate::{
     body::Body,
     http::{
-        fields::remove_hop_by_hop,
-        freshness::{after, date, initial_age},
+        freshness::{after, initial_age},
         storing::{Credentials, Terms},
         vary::Selection,
     },
-    status::{CACHE_STATUS, CacheStatus},
+    status::CacheStatus,
 };
-
-/// What a header map needs on the heap for one field, apart from its value.
-const FIELD_OVERHEAD: usize = 112;
 
 /// A complete response as the store keeps it.
 ///
@@ -82,16 +78,17 @@ impl StoredResponse {
     pub(crate) fn new(
         status: StatusCode,
         headers: HeaderMap,
-        body: Bytes,
+        mut body: Bytes,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        let headers = complete_headers(status, headers, body.len());
+        let mut headers = head::complete(status, headers, body.len());
+        head::pack(&mut headers, &mut body);
         let bytes = body.len()
-            + header_bytes(&headers)
-            + trailers.as_deref().map_or(0, header_bytes)
+            + head::bytes(&headers)
+            + trailers.as_deref().map_or(0, head::bytes)
             + selection.as_ref().map_or(0, Selection::heap_bytes)
             + origin.subject.bytes()
             + size_of::<Self>();
@@ -113,11 +110,13 @@ impl StoredResponse {
 
     /// The same in memory of its own, so that its clones share no counter with those of the original.
     pub(super) fn copied(self: &Arc<Self>) -> Self {
+        let (mut headers, mut body) = (self.headers.clone(), Bytes::copy_from_slice(&self.body));
+        head::pack(&mut headers, &mut body);
         Self {
             status: self.status,
-            headers: copied_headers(&self.headers),
-            body: copied_bytes(&self.body),
-            trailers: self.trailers.as_deref().map(|trailers| Arc::new(copied_headers(trailers))),
+            headers,
+            body,
+            trailers: self.trailers.clone(),
             selection: self.selection.clone(),
             terms: self.terms,
             origin: self.origin.clone(),
@@ -283,100 +282,9 @@ impl StoredResponse {
         if age > 0
             && let Some(field) = response.headers_mut().values_mut().next()
         {
-            *field = age_field(age);
+            *field = head::age_field(age);
         }
         status.mark_stored(&mut response);
         response
-    }
-}
-
-/// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1) and a true `Content-Length`,
-/// behind an `Age` and a `Cache-Status` as the youngest of hits has them.
-fn complete_headers(status: StatusCode, mut fields: HeaderMap, length: usize) -> HeaderMap {
-    remove_hop_by_hop(&mut fields);
-    if date(&fields, SystemTime::now()).is_none()
-        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-    {
-        fields.insert(header::DATE, now);
-    }
-    if status == StatusCode::NO_CONTENT {
-        fields.remove(header::CONTENT_LENGTH);
-    } else {
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    let mut headers = HeaderMap::with_capacity(fields.keys_len() + 2);
-    headers.insert(header::AGE, HeaderValue::from_static("0"));
-    for (name, value) in fields.iter().filter(|(name, _)| **name != header::AGE) {
-        headers.append(name.clone(), value.clone());
-    }
-    headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
-    // A clone is exact, while a map that was given a capacity keeps room for fields that never come.
-    headers.clone()
-}
-
-/// The numbers of four digits, one after the other.
-static DIGITS: &str = {
-    const BYTES: [u8; 40_000] = {
-        let mut digits = [0; 40_000];
-        let mut at = 0;
-        while at < digits.len() {
-            let (number, place) = (at / 4, at % 4);
-            digits[at] = b'0' + (number / [1000, 100, 10, 1][place] % 10) as u8;
-            at += 1;
-        }
-        digits
-    };
-    match std::str::from_utf8(&BYTES) {
-        Ok(digits) => digits,
-        Err(_) => "",
-    }
-};
-
-/// Without an allocation for the first hours.
-fn age_field(seconds: u64) -> HeaderValue {
-    let width = match seconds {
-        0..=9 => 1,
-        10..=99 => 2,
-        100..=999 => 3,
-        1000..=9999 => 4,
-        _ => return HeaderValue::from(seconds),
-    };
-    let end = (seconds as usize + 1) * 4;
-    HeaderValue::from_static(&DIGITS[end - width..end])
-}
-
-fn copied_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut copy = headers.clone();
-    // How it came about is told by a string that is in no memory of anybody's.
-    for (_, value) in copy.iter_mut().filter(|(name, _)| **name != CACHE_STATUS) {
-        let is_sensitive = value.is_sensitive();
-        if let Ok(own) = HeaderValue::from_maybe_shared(copied_bytes(value.as_bytes())) {
-            *value = own;
-            value.set_sensitive(is_sensitive);
-        }
-    }
-    copy
-}
-
-/// The first clone of bytes allocates their counter: it is made here.
-fn copied_bytes(bytes: &[u8]) -> Bytes {
-    let copy = Bytes::copy_from_slice(bytes);
-    drop(copy.clone());
-    copy
-}
-
-fn header_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_age_is_the_number_whether_it_is_written_out_or_not() {
-        for seconds in (0..10_100).chain([u64::MAX]) {
-            assert_eq!(age_field(seconds).as_bytes(), seconds.to_string().as_bytes());
-        }
     }
 }

@@ -61,7 +61,7 @@ fn push_cookie(name: &[u8], headers: &HeaderMap, key: &mut KeyBuffer) {
 
 fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {
     let values: SmallVec<[&[u8]; 4]> = values.collect();
-    key.push(&(values.len() as u64).to_le_bytes());
+    key.push((values.len() as u64).to_le_bytes());
     values.iter().for_each(|value| key.push(value));
 }
 

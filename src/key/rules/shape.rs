@@ -104,7 +104,7 @@ impl Shape {
 fn push_pairs(pairs: Option<Pairs<'_>>, query: Option<&str>, key: &mut KeyBuffer) {
     match (pairs, query) {
         (Some(pairs), _) => {
-            key.push(&(pairs.len() as u64).to_le_bytes());
+            key.push((pairs.len() as u64).to_le_bytes());
             pairs.iter().for_each(|pair| key.push(pair.as_bytes()));
         }
         (None, Some(query)) => {
