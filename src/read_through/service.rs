@@ -158,8 +158,7 @@ where
                 if let (true, Ok(response)) = (*strips_tags, &mut answer) {
                     tag_fields::strip(response.headers_mut());
                 }
-                let wrap = |body| Body::inner(Body::inner(Body::inner(Body::inner(body))));
-                answer.map(|response| response.map(wrap))
+                return Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)));
             }
         };
         Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
@@ -185,13 +184,27 @@ pin_project! {
     #[derive(Debug)]
     pub struct ReadThroughBody<B> {
         #[pin]
-        nested: Nested<B>,
+        kind: BodyKind<B>,
+    }
+}
+
+pin_project! {
+    #[project = BodyKindProj]
+    #[derive(Debug)]
+    enum BodyKind<B> {
+        Through { #[pin] nested: Nested<B> },
+        Round { #[pin] inner: Body<B> },
     }
 }
 
 impl<B> ReadThroughBody<B> {
     fn new(nested: Nested<B>) -> Self {
-        Self { nested }
+        Self { kind: BodyKind::Through { nested } }
+    }
+
+    /// Of an answer that the cache had nothing to do with.
+    fn round(inner: Body<B>) -> Self {
+        Self { kind: BodyKind::Round { inner } }
     }
 }
 
@@ -219,14 +232,23 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.project().nested.poll_frame(cx)
+        match self.project().kind.project() {
+            BodyKindProj::Through { nested } => nested.poll_frame(cx),
+            BodyKindProj::Round { inner } => inner.poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.nested.is_end_stream()
+        match &self.kind {
+            BodyKind::Through { nested } => nested.is_end_stream(),
+            BodyKind::Round { inner } => inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.nested.size_hint()
+        match &self.kind {
+            BodyKind::Through { nested } => nested.size_hint(),
+            BodyKind::Round { inner } => inner.size_hint(),
+        }
     }
 }

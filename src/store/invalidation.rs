@@ -40,13 +40,21 @@ impl Invalidation {
     /// `Content-Location` refer to on the same origin. The target of a redirection is only where
     /// the client goes next, for example after a login.
     pub(crate) fn apply(&self, status: StatusCode, headers: &HeaderMap) {
-        self.purge_groups(headers);
+        // Most answers name nothing else, and one look at their fields tells.
+        let (mut refers, mut names_groups) = (false, false);
+        for name in headers.keys() {
+            refers |= *name == header::LOCATION || *name == header::CONTENT_LOCATION;
+            names_groups |= *name == tag_fields::CACHE_GROUP_INVALIDATION;
+        }
+        if names_groups {
+            self.purge_groups(headers);
+        }
         if !(status.is_success() || status.is_redirection()) {
             return;
         }
         let hasher = self.sequence.hasher();
         self.sequence.purge_target(&self.target, false);
-        if !status.is_success() {
+        if !status.is_success() || !refers {
             return;
         }
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
