@@ -58,6 +58,8 @@
 //! public and of use alone and in any subset of this order. They talk through extensions of the
 //! request and the response: a layer that finds none there is transparent.
 //!
+//! What is stored is purged by a handle: [`purge`] by URL, key, [tag](tags), prefix, or everything.
+//!
 //! # What all layers keep to
 //!
 //! * The service's error type stays what it is, so that the stack goes straight into
@@ -76,10 +78,11 @@
 //!   URI that the client asked for. Switch it off where there is no axum.
 //! * `serde`: [`KeyRules`] and [`KeyRulesBuilder`] can be deserialised, from JSON or TOML for
 //!   example; see [`key::rules`](key::rules#documents).
+//! * `purge-service`: [`PurgeService`](purge::service::PurgeService) takes purges over HTTP.
 //!
 //! # What it does not do yet
 //!
-//! Purges by code and by tag, keys from request bodies, a second tier.
+//! Keys from request bodies, a second tier.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;

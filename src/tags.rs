@@ -8,8 +8,8 @@
 //! * [`Tags`] in the extensions of the response, put there by a handler;
 //! * [`Tags`] in the extensions of the request, put there by a key rule or a middleware.
 //!
-//! A tag is compared byte for byte, so case counts. An answer may have 1,024 of them; one with
-//! more is neither stored nor shared, since a purge of those left out would not find it. A 304 adds
+//! A tag is compared byte for byte, so case counts. An answer may have some 1,000 of them, of
+//! which a group counts for three; one with more is neither stored nor shared, since a purge of those left out would not find it. A 304 adds
 //! its tags to those of what it confirms.
 //!
 //! ```

@@ -159,6 +159,27 @@ proptest! {
         }
     }
 
+    /// Where one value ends and the next begins counts.
+    #[test]
+    fn values_never_run_together(text in "[ab]{2,6}", one in 0..7_usize, other in 0..7_usize) {
+        let (one, other) = (one.min(text.len()), other.min(text.len()));
+        let fields = builder([KeyRule::any().headers(["x-a"]).extensions(["tenant"])]).build().unwrap();
+        let by_fields = |at: usize| {
+            let mut head = Request::get("http://h/").header("x-a", &text[..at]).body(()).unwrap().into_parts().0;
+            head.extensions.insert(Tenant(text[at..].to_owned()));
+            fields.key(&head)
+        };
+        prop_assert_eq!(by_fields(one) == by_fields(other), one == other);
+
+        let captures = builder([KeyRule::path("/{_}/{one}/{two}?q={q}")]).build().unwrap();
+        let by_captures = |at: usize| {
+            let uri = format!("http://h/x/a{}/a{}?q=1", &text[..at], &text[at..]);
+            captures.key(&Request::get(uri).body(()).unwrap().into_parts().0)
+        };
+        prop_assert!(by_captures(one).is_some());
+        prop_assert_eq!(by_captures(one) == by_captures(other), one == other);
+    }
+
     /// A purge of one finds what was stored for the other.
     #[test]
     fn what_shares_a_key_shares_its_identity((a, b) in two()) {

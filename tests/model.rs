@@ -23,7 +23,7 @@ use proptest::{
 use support::{Answer, Body, Failure, Origin, Reply, error, ms, request, secs, settle, status, try_send};
 use tokio::time::Instant;
 use tower::Layer;
-use tower_readthrough::{MemoryStore, ReadThrough, RetryPolicy, Rules};
+use tower_readthrough::{DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThrough, RetryPolicy, Rules};
 
 const URIS: usize = 2;
 /// For answers that say nothing about their freshness.
@@ -81,6 +81,38 @@ struct Ask {
     authorization: bool,
 }
 
+/// By what a purge names what it reaches.
+#[derive(Clone, Copy, Debug)]
+enum Means {
+    Url,
+    Key,
+    Tag,
+    Path,
+}
+
+impl Means {
+    fn apply(self, uri: Option<usize>, purge: &Purge) {
+        let Some(uri) = uri else {
+            return match self {
+                Self::Tag => drop(purge.tag("all")),
+                Self::Path => _ = purge.path_prefix("http://example.com/").unwrap(),
+                Self::Key => drop(purge.key_prefix([])),
+                Self::Url => drop(purge.everything()),
+            };
+        };
+        let url = format!("http://example.com/{uri}");
+        match self {
+            Self::Url => _ = purge.url(&url).unwrap(),
+            Self::Tag => _ = purge.tag(&format!("of-{uri}")),
+            Self::Path => _ = purge.path_prefix(&url).unwrap(),
+            Self::Key => {
+                let (head, ()) = Request::get(url).body(()).unwrap().into_parts();
+                purge.key(&DefaultKey::new().key(&head).unwrap());
+            }
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Event {
     /// All at the same time.
@@ -88,6 +120,8 @@ enum Event {
     NewContent(usize),
     NewCaching(usize, Caching),
     Outage(usize, Option<Outage>),
+    /// Of all URIs, or of one.
+    Purge(Option<usize>, Means, bool),
     /// How long the origin takes for its head.
     Delay(usize, Duration),
     Step(Duration),
@@ -175,6 +209,11 @@ fn event() -> impl Strategy<Value = Event> {
             0.4, select(&[Outage::Error, Outage::Bare, Outage::Directed][..])
         )).prop_map(|(uri, outage)| Event::Outage(uri, outage)),
         1 => (0..URIS, select(&[0, 0, 300, 1500][..])).prop_map(|(uri, delay)| Event::Delay(uri, ms(delay))),
+        1 => (
+            prop::option::weighted(0.7, 0..URIS),
+            select(&[Means::Url, Means::Key, Means::Tag, Means::Path][..]),
+            any::<bool>(),
+        ).prop_map(|(uri, means, is_soft)| Event::Purge(uri, means, is_soft)),
         6 => step().prop_map(Event::Step),
     ]
 }
@@ -299,6 +338,7 @@ impl World {
         let mut answer = status(code)
             .header("x-made", (self.made.len() - 1).to_string())
             .header("cache-control", caching.cache_control())
+            .header("surrogate-key", format!("all of-{uri}"))
             .after(resource.delay);
         let fields = [
             ("etag", etag),
@@ -474,6 +514,8 @@ struct Seen {
     bound_to_refresh: usize,
     bound_to_cover: usize,
     invalidations: usize,
+    purges: usize,
+    stale_by_purge: usize,
 }
 
 /// A successful unsafe request: who comes later gets nothing that was made before it.
@@ -488,6 +530,8 @@ struct Invalidated {
 struct Model {
     world: Arc<Mutex<World>>,
     invalidated: Vec<Invalidated>,
+    /// Purged softly: not fresh any more from then on.
+    softened: Vec<(Invalidated, Instant)>,
     /// Responses by number that are certainly stored, per URI.
     kept: [Vec<usize>; URIS],
     clients: usize,
@@ -557,6 +601,15 @@ impl Model {
             assert!(made.suits(ask) || is_shared_failure, "not for this client: {made:?}");
             let is_gone = |gone: &Invalidated| gone.uri == ask.uri && number < gone.before;
             assert!(!self.invalidated.iter().any(is_gone), "invalidated: {made:?}");
+            let softened = self.softened.iter().filter(|(gone, _)| is_gone(gone)).map(|(_, at)| *at).min();
+            if let Some(at) = softened {
+                let window = |own: Option<u64>, default| now < at + own.map_or(default, secs);
+                let stale = window(made.caching.stale_while_revalidate, Duration::ZERO);
+                let on_error = window(made.caching.stale_if_error, DEFAULT_STALE_IF_ERROR);
+                let is_open = !made.caching.forbids_stale() && (stale || on_error && has_failed);
+                assert!(is_news || is_open, "purged softly, and not in a window: {made:?}");
+                seen.stale_by_purge += 1;
+            }
             if made.is_fresh(now) {
                 seen.fresh += 1;
             } else if is_news {
@@ -667,7 +720,9 @@ impl Model {
         let world = Arc::clone(&self.world);
         let origin = Origin::new(move |_, head| world.lock().unwrap().answer(head));
         let rules = Rules::new().default_ttl(DEFAULT_TTL).stale_if_error_for(DEFAULT_STALE_IF_ERROR);
-        let service = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20))
+        let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20));
+        let purge = cache.purge();
+        let service = cache
             .rules(rules)
             .retry(RetryPolicy::never())
             .lookup(|lookup| lookup.request_directives(false))
@@ -683,8 +738,26 @@ impl Model {
                 Event::NewCaching(uri, new) => change(uri, &|resource| resource.caching = new.clone()),
                 Event::Outage(uri, new) => change(uri, &|resource| resource.outage = *new),
                 Event::Delay(uri, new) => change(uri, &|resource| resource.delay = *new),
+                Event::Purge(uri, means, is_soft) => {
+                    means.apply(*uri, &if *is_soft { purge.soft() } else { purge.clone() });
+                    self.note_purge(*uri, *is_soft);
+                    seen.purges += 1;
+                }
                 Event::Step(step) => tokio::time::advance(*step).await,
                 Event::Ask(asks) => self.ask(&service, asks, seen).await,
+            }
+        }
+    }
+
+    fn note_purge(&mut self, uri: Option<usize>, is_soft: bool) {
+        let before = self.world.lock().unwrap().made.len();
+        // What is hashed to the same place goes too.
+        self.kept = Default::default();
+        for uri in (0..URIS).filter(|other| uri.is_none_or(|uri| uri == *other)) {
+            let gone = Invalidated { uri, before };
+            match is_soft {
+                true => self.softened.push((gone, Instant::now())),
+                false => self.invalidated.push(gone),
             }
         }
     }
@@ -791,6 +864,8 @@ fn every_answer_is_one_that_the_model_allows() {
             seen.bound_to_refresh,
             seen.bound_to_cover,
             seen.invalidations,
+            seen.purges,
+            seen.stale_by_purge,
         ];
         assert!(counts.iter().all(|count| *count >= 20), "the stories miss something: {seen:?}");
     }

@@ -427,6 +427,223 @@ async fn parts_are_bounded_in_number_and_size() {
     assert!(store.stats().bytes < 4096, "what has expired gives its room back");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_late_part_does_not_outlive_a_newer_whole() {
+    let origin = Origin::new(|call, head| match call {
+        1 => serve(ALPHABET, head).header("etag", "\"1\"").after(ms(50)),
+        2 => ok("ABCDEFGHIJ").max_age(1).header("etag", "\"2\""),
+        _ => serve("ABCDEFGHIJ", head).header("etag", "\"2\""),
+    });
+    let service = cached(&origin);
+    let newer = async {
+        tokio::time::sleep(ms(10)).await;
+        get(&service, "/").await
+    };
+    tokio::join!(range(&service, "bytes=0-4"), newer);
+    tokio::time::advance(secs(2)).await;
+    // Of what is stale the whole is asked for.
+    assert_eq!(range(&service, "bytes=0-4").await.body, "ABCDEFGHIJ");
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_part_that_came_later_keeps_out_only_a_whole_that_it_shows_to_be_another() {
+    let modified = [Some("Sun, 06 Nov 1994 08:49:37 GMT"), Some("Sun, 06 Nov 1994 08:49:38 GMT")];
+    type Row = (Option<&'static str>, Option<&'static str>, &'static str, bool);
+    let rows: [Row; 5] = [
+        (None, None, ALPHABET, true),
+        (modified[0], modified[0], ALPHABET, true),
+        (modified[0], modified[1], ALPHABET, false),
+        (None, None, "abcdefghijkl", false),
+        (modified[0], modified[0], "abcdefghijkl", false),
+    ];
+    for (at, (first, second, content, is_stored)) in rows.into_iter().enumerate() {
+        let origin = Origin::new(move |call, head| {
+            let (date, answer) = match call {
+                1 => (first, serve(ALPHABET, head).after(ms(50))),
+                _ => (second, serve(content, head)),
+            };
+            date.into_iter().fold(answer, |answer, date| answer.header("last-modified", date))
+        });
+        let service = cached(&origin);
+        let part = async {
+            tokio::time::sleep(ms(10)).await;
+            range(&service, "bytes=0-4").await
+        };
+        tokio::join!(get(&service, "/"), part);
+        assert_eq!(get(&service, "/").await.is_hit(), is_stored, "{at}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_part_takes_nothing_from_a_newer_one_that_it_is_put_together_with() {
+    let origin = Origin::new(|call, head| {
+        let answer = serve(ALPHABET, head).header("etag", "\"1\"").header("x", call.to_string());
+        if call == 1 {
+            answer.header("only-in-the-first", "1").header("age", "8").after(ms(50))
+        } else {
+            answer
+        }
+    });
+    let service = cached(&origin);
+    let newer = async {
+        tokio::time::sleep(ms(10)).await;
+        range(&service, "bytes=4-8").await
+    };
+    tokio::join!(range(&service, "bytes=0-4"), newer);
+    tokio::time::advance(secs(5)).await;
+    let both = range(&service, "bytes=0-8").await;
+    assert!(both.is_hit(), "as fresh as the newest");
+    assert_eq!((both.header("x"), both.header("only-in-the-first")), (Some("2"), None));
+    assert_eq!((&both.body[..], both.age()), (&b"abcdefghi"[..], Some(5)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_part_does_not_stand_before_a_newer_one() {
+    let origin = Origin::new(|call, head| match call {
+        1 => serve(ALPHABET, head).header("vary", "x").after(ms(50)),
+        _ => serve("ABCDEFGHIJ", head),
+    });
+    let service = cached(&origin);
+    let newer = async {
+        tokio::time::sleep(ms(10)).await;
+        range(&service, "bytes=0-4").await
+    };
+    tokio::join!(range(&service, "bytes=0-4"), newer);
+    assert_eq!(range(&service, "bytes=0-4").await.body, "ABCDE");
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_together_is_kept_apart() {
+    let store = MemoryStore::with_capacity_bytes(1 << 19);
+    // Together their bytes fit, but not with the fields.
+    let limit = (1 << 15) - 600;
+    let content = "x".repeat(2 * limit);
+    let origin = Origin::new(move |_, head| serve(&content, head).header("etag", "\"1\""));
+    let service = cached_in(&store, &origin);
+    range(&service, &format!("bytes=0-{}", limit / 2)).await;
+    let second = format!("bytes={}-{}", limit / 2 + 1, limit);
+    range(&service, &second).await;
+    assert!(range(&service, &second).await.is_hit());
+    assert_eq!(store.stats().refused, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_newer_representation_takes_the_place_of_all_parts_even_if_it_is_stale() {
+    let origin = Origin::new(|call, head| match call {
+        1 => serve(ALPHABET, head).header("etag", "\"1\""),
+        2 => part(5, 9, 10, "FGHIJ").header("etag", "\"2\"").header("age", "10"),
+        _ => serve("ABCDEFGHIJ", head).header("etag", "\"2\""),
+    });
+    let service = cached(&origin);
+    range(&service, "bytes=0-4").await;
+    range(&service, "bytes=5-9").await;
+    assert_eq!(range(&service, "bytes=0-4").await.body, "ABCDE");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_newest_part_keeps_for_one_client_is_not_taken_from_an_older_one() {
+    let origin = Origin::new(|call, head| {
+        let answer = serve(ALPHABET, head).header("etag", "\"1\"").header("x-user", call.to_string());
+        if call == 2 { answer.header("cache-control", "private=\"x-user\"") } else { answer }
+    });
+    let service = cached(&origin);
+    range(&service, "bytes=0-4").await;
+    assert_eq!(range(&service, "bytes=5-9").await.header("x-user"), Some("2"));
+    let whole = get(&service, "/").await;
+    assert!(whole.is_hit());
+    assert_eq!(whole.header("x-user"), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_digest_of_other_bytes_is_not_sent_along() {
+    let origin = Origin::new(|_, head| {
+        let answer = serve(ALPHABET, head).header("etag", "\"1\"").header("repr-digest", "whole");
+        answer.header("content-digest", "these").header("content-md5", "these")
+    });
+    let digests =
+        |reply: &Reply| ["content-digest", "content-md5"].map(|name| reply.header(name).map(str::to_owned));
+    let these = [Some("these".to_owned()), Some("these".to_owned())];
+    let service = cached(&origin);
+    range(&service, "bytes=0-4").await;
+    assert_eq!(digests(&range(&service, "bytes=0-4").await), these);
+    let within = range(&service, "bytes=0-3").await;
+    assert_eq!((digests(&within), within.header("repr-digest")), ([None, None], Some("whole")));
+    range(&service, "bytes=5-9").await;
+    let together = get(&service, "/").await;
+    assert_eq!((digests(&together), together.is_hit()), ([None, None], true));
+
+    let service = cached(&origin);
+    get(&service, "/").await;
+    assert_eq!(digests(&get(&service, "/").await), these);
+    for wanted in ["bytes=0-4", "bytes=0-1,3-4", "bytes=20-"] {
+        assert_eq!(digests(&range(&service, wanted).await), [None, None], "{wanted}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fill_alone_cuts_parts_out_of_a_whole() {
+    let origin = tagged("\"1\"");
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let service = KeyLayer::default().layer(FillLayer::new(store).layer(origin.clone()));
+    get(&service, "/").await;
+    let reply = get_with(&service, "/", &[("range", "bytes=1-2")]).await;
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (206, &b"bc"[..]));
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_the_whole_says_nothing_about_its_parts() {
+    let film = Arc::new("x".repeat(100_000));
+    let origin = Origin::new(move |_, head| match head.headers.contains_key("range") {
+        true => serve(&film, head).after(ms(20)),
+        false => serve(&film, head).declares(100_000),
+    });
+    let store = MemoryStore::with_capacity_bytes(1 << 19);
+    let service = ReadThrough::new(store).build().unwrap().layer(origin.clone());
+    get(&service, "/").await;
+    assert_eq!(get(&service, "/").await.cache(), "fwd=bypass; detail=too-large");
+    let parts = (0..50).map(|_| get_with(&service, "/", &[("range", "bytes=0-9")]));
+    assert!(join_all(parts).await.iter().all(|reply| reply.body == "xxxxxxxxxx"));
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_known_of_parts_says_nothing_about_the_whole() {
+    for unshared in [|| status(400), || part(0, 4, 10, "abcde").header("cache-control", "private")] {
+        let origin = Origin::new(move |_, head| match head.headers.contains_key("range") {
+            true => unshared(),
+            false => ok(ALPHABET).max_age(10).after(ms(20)),
+        });
+        let service = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
+        let service = service.layer(origin.clone());
+        get_with(&service, "/", &[("range", "bytes=0-4")]).await;
+        let again = get_with(&service, "/", &[("range", "bytes=0-4")]).await;
+        assert!(again.cache().starts_with("fwd=bypass"), "{}", again.cache());
+        join_all((0..50).map(|_| get(&service, "/"))).await;
+        assert_eq!(origin.calls(), 3);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_leaves_parts_of_the_same_alone() {
+    let film = Arc::new("x".repeat(100_000));
+    let origin = Origin::new(move |call, head| {
+        let tag = if call < 4 { "\"1\"" } else { "\"2\"" };
+        let answer = serve(&film, head).header("etag", tag);
+        if call % 4 == 1 { answer } else { answer.declares(100_000) }
+    });
+    let service = cached_in(&MemoryStore::with_capacity_bytes(1 << 19), &origin);
+    range(&service, "bytes=0-9").await;
+    range(&service, "bytes=0-").await;
+    get(&service, "/").await;
+    assert!(range(&service, "bytes=0-9").await.is_hit());
+    range(&service, "bytes=0-").await;
+    assert_eq!(origin.calls(), 4);
+    assert_eq!(range(&service, "bytes=0-9").await.header("etag"), Some("\"2\""), "not of another");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Range(usize, usize),

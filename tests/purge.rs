@@ -16,8 +16,8 @@ use support::open::{Origin, bytes, call, fixed, get, ms, response, status, store
 use tokio::{task::JoinSet, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, MemoryStore, Purge, PurgeError,
-    ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
+    BuildError, CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, MemoryStore, Purge,
+    PurgeError, ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
 };
 
 const URI: &str = "http://h/a/b?c=1";
@@ -453,6 +453,34 @@ async fn a_confirmation_under_way_does_not_bring_back_what_is_purged() {
     }
 }
 
+/// Who waited for a fetch that broke down asks himself, and knows of an answer that is gone by then.
+#[tokio::test(start_paused = true)]
+async fn what_is_purged_before_the_fetch_begins_is_not_confirmed() {
+    for (kind, apply) in KINDS {
+        let origin = Origin::new(|n, request: Request<Body>| async move {
+            let fields = [("cache-control", "max-age=1"), ("etag", "\"1\""), ("surrogate-key", "red")];
+            match n {
+                1 => response(&fields, "old"),
+                2 => {
+                    sleep(ms(100)).await;
+                    panic!("the origin broke down");
+                }
+                _ if request.headers().contains_key("if-none-match") => status(304),
+                _ => response(&[("cache-control", "max-age=60")], "new"),
+            }
+        });
+        let (service, purge, _) = stack_of(&origin, Rules::new());
+        seen(&service, URI).await;
+        sleep(ms(2_000)).await;
+        let mut callers = crowd(&service, 2);
+        sleep(ms(50)).await;
+        apply(&purge);
+        while callers.join_next().await.is_some() {}
+        assert_eq!(origin.calls(), 3, "{kind}");
+        assert_eq!(seen(&service, URI).await.1, "new", "{kind}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refresh_under_way_does_not_bring_back_what_is_purged() {
     for (kind, apply) in KINDS {
@@ -661,6 +689,14 @@ async fn a_storm_of_purges_leaves_hits_right_and_memory_flat() {
     assert!(hits > 10_000, "{hits} of 60,000");
     sleep(Duration::from_secs(5)).await;
     assert_eq!(store.sequence().records(), (0, 0));
+}
+
+#[test]
+fn records_have_to_have_room() {
+    let builder = || MemoryStore::builder(1 << 20);
+    for builder in [builder().max_tag_records(0), builder().max_prefix_records(0)] {
+        assert!(matches!(builder.build(), Err(BuildError::ZeroLimit { .. })));
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -4,7 +4,7 @@
 mod support;
 
 use http::request::Parts;
-use support::{Answer, Origin, get_with, ok, request, secs, send, status};
+use support::{Answer, Origin, get_with, ms, ok, request, secs, send, status};
 use tower::Layer;
 use tower_readthrough::{Fill, Lookup, MemoryStore, Rules, StoreLayer};
 
@@ -219,4 +219,93 @@ async fn what_was_invalidated_is_not_asked_about() {
     assert_eq!(asked_about(&origin.last_request()), None);
     ask(&service, "fr").await;
     assert_eq!(asked_about(&origin.last_request()), Some("\"en\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_came_under_a_weak_tag_never_get_a_strong_one() {
+    // As servers do that compress on the way out: their 304 has the tag of what they compress.
+    let coded = |head: &Parts| head.headers.get("accept-encoding").is_some_and(|value| value == "gzip");
+    let origin = Origin::new(move |_, head| {
+        let named =
+            |answer: Answer, tag| answer.max_age(10).header("vary", "accept-encoding").header("etag", tag);
+        match asked_about(head) {
+            Some(tags) if tags.contains("\"1\"") => named(status(304), "\"1\""),
+            _ if coded(head) => named(ok("coded").header("content-encoding", "gzip"), "W/\"1\""),
+            _ => named(ok("plain"), "\"1\""),
+        }
+    });
+    let service = cached(&origin);
+    let ask = async |coding| get_with(&service, "/", &[("accept-encoding", coding)]).await;
+    ask("gzip").await;
+    ask("identity").await;
+    tokio::time::advance(secs(11)).await;
+    // What goes out compressed goes on to be.
+    let coded = ask("gzip").await;
+    assert_eq!((&coded.body[..], coded.header("etag")), (&b"coded"[..], Some("W/\"1\"")));
+    assert_eq!(ask("br").await.body, "plain");
+
+    let service = cached(&origin);
+    let ask = async |coding| get_with(&service, "/", &[("accept-encoding", coding)]).await;
+    ask("gzip").await;
+    tokio::time::advance(secs(11)).await;
+    ask("gzip").await;
+    assert_eq!(ask("br").await.body, "plain", "it did not say that it takes gzip");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_date_does_not_give_stored_bytes_a_strong_tag() {
+    let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+    let origin = Origin::new(move |call, _| match call {
+        1 => ok("coded").max_age(10).header("last-modified", date),
+        _ => status(304).max_age(10).header("last-modified", date).header("etag", "\"1\""),
+    });
+    let service = cached(&origin);
+    ask(&service, "en").await;
+    tokio::time::advance(secs(11)).await;
+    let reply = ask(&service, "en").await;
+    assert_eq!((&reply.body[..], reply.header("etag")), (&b"coded"[..], None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_variant_that_was_replaced_meanwhile_stays_replaced() {
+    let origin = Origin::new(|call, _| match call {
+        1 | 2 => variant("old", "\"1\""),
+        // The page changes in German alone.
+        3 => variant("new", "\"2\"").after(ms(20)),
+        4 => status(304).max_age(10).header("etag", "\"1\"").after(ms(50)),
+        _ => status(599),
+    });
+    let service = cached(&origin);
+    ask(&service, "de").await;
+    ask(&service, "en").await;
+    tokio::time::advance(secs(11)).await;
+    let (german, english) = tokio::join!(ask(&service, "de"), ask(&service, "en"));
+    assert_eq!((&german.body[..], &english.body[..]), (&b"new"[..], &b"old"[..]));
+    assert_eq!(ask(&service, "de").await.body, "new");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_is_not_asked_about_more_than_fits_into_a_request() {
+    let origin = Origin::new(|call, head| {
+        variant(language(head), &format!("\"{call:0>400}\""))
+            .header("x-asked", asked_about(head).unwrap_or(""))
+    });
+    let service = cached(&origin);
+    for at in 0..20 {
+        let asked = ask(&service, &format!("x{at}")).await.header("x-asked").unwrap().to_owned();
+        assert!(asked.len() <= 2048, "{}", asked.len());
+        assert!(at == 0 || asked.starts_with(&format!("\"{at:0>400}\"")), "the latest first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_entity_tag_is_not_put_into_a_list() {
+    for junk in ["\"", "\"a", "\"a\", \"b\"", "\"a\" "] {
+        let origin = Origin::new(move |_, head| variant(language(head), junk));
+        let service = cached(&origin);
+        ask(&service, "de").await;
+        ask(&service, "en").await;
+        let asked = asked_about(&origin.last_request()).map(str::to_owned);
+        assert!(asked.is_none_or(|tags| tags == "\"a\""), "{junk}");
+    }
 }

@@ -21,7 +21,7 @@ use crate::{
     site::{ARTICLES, SECTIONS, Site, name_of, tag},
 };
 
-const CONNECTIONS: usize = 32;
+const CONNECTIONS: usize = 16;
 
 /// So many requests, and an edit after so many of them.
 pub(crate) struct Load {

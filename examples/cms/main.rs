@@ -5,8 +5,8 @@
 //! cargo run --release --example cms
 //! ```
 //!
-//! 800 articles in 20 sections, which list what is in them, and a home page. Visitors come by
-//! Zipf's law. After every 150 requests an editor changes an article, a popular one more often, or,
+//! 500 articles in 20 sections, which list what is in them, and a home page. Visitors come by
+//! Zipf's law. After every 250 requests an editor changes an article, a popular one more often, or,
 //! one time in twenty, the name of a section, which stands on all its pages. Each page says by tags
 //! what is on it, and an edit purges by tag; a request that goes out after that must not get the
 //! old text. The program counts the answers that are older than an edit, of which there are none,
@@ -34,7 +34,7 @@ struct Args {
     #[arg(long, value_name = "N", default_value_t = 40_000, value_parser = clap::value_parser!(u64).range(1..=100_000_000))]
     requests: u64,
     /// Requests from one edit to the next.
-    #[arg(long, value_name = "N", default_value_t = 150, value_parser = clap::value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", default_value_t = 250, value_parser = clap::value_parser!(u64).range(1..))]
     edit_every: u64,
     /// Print one JSON object instead of a table.
     #[arg(long)]

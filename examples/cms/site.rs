@@ -16,7 +16,7 @@ use axum::{
 };
 use tower_readthrough::Tags;
 
-pub(crate) const ARTICLES: usize = 800;
+pub(crate) const ARTICLES: usize = 500;
 pub(crate) const SECTIONS: usize = 20;
 /// On the home page, the most popular ones.
 const HEADLINES: usize = 20;

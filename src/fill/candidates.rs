@@ -12,6 +12,10 @@ use crate::{
     store::{Resource, Sequence, StoredResponse},
 };
 
+/// Bytes of all tags together that go into a request: common servers take 8 KiB of a field. Without
+/// the rest the origin sends a whole answer.
+const MAX_TAG_BYTES: usize = 2048;
+
 /// The stored responses whose validators go into a request.
 #[derive(Default)]
 pub(super) struct Candidates {
@@ -42,9 +46,14 @@ impl Candidates {
                         && credentials.admitted_to(other.terms().audience)
                         && is_confirmable(other)
                         && strong_tag(other.headers()).is_some()
-                        && own.as_ref().is_none_or(|own| !own.is(other))
+                        && own.as_ref().is_none_or(|own| !own.is(other) && !is_only_alike(own, other))
                 };
-                resource.variants().iter().filter(may_match).cloned().collect()
+                let mut left = MAX_TAG_BYTES.saturating_sub(own.as_deref().map_or(0, tag_bytes));
+                let fits = |other: &&Arc<StoredResponse>| {
+                    let rest = left.checked_sub(tag_bytes(other));
+                    rest.inspect(|rest| left = *rest).is_some()
+                };
+                resource.variants().iter().filter(may_match).take_while(fits).cloned().collect()
             }
             _ => Vec::new(),
         };
@@ -88,8 +97,8 @@ impl Candidates {
     }
 
     /// What others select of the confirmed validator: it is as fresh as what goes to this request.
-    pub(super) fn siblings(&self, not_modified: &HeaderMap) -> impl Iterator<Item = &StoredResponse> {
-        self.others.iter().map(|other| &**other).filter(|other| is_same(not_modified, other))
+    pub(super) fn siblings(&self, not_modified: &HeaderMap) -> impl Iterator<Item = &Arc<StoredResponse>> {
+        self.others.iter().filter(|other| is_same(not_modified, other))
     }
 
     fn all(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {
@@ -101,6 +110,20 @@ impl Candidates {
 /// redirection.
 fn is_confirmable(stored: &StoredResponse) -> bool {
     stored.status().is_success()
+}
+
+/// With what separates it from the next one.
+fn tag_bytes(stored: &StoredResponse) -> usize {
+    stored.headers().get(header::ETAG).map_or(0, |tag| tag.len() + 2)
+}
+
+/// Whether a 304 could mean the one and name the other: what compresses on the way out weakens the
+/// tag of a 200, but not of a 304.
+fn is_only_alike(own: &StoredResponse, other: &StoredResponse) -> bool {
+    let (Some(tag), Some(others)) = (own.headers().get(header::ETAG), strong_tag(other.headers())) else {
+        return false;
+    };
+    tag.as_bytes().strip_prefix(b"W/") == Some(others.as_bytes())
 }
 
 fn is_same(head: &HeaderMap, stored: &StoredResponse) -> bool {

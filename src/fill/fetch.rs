@@ -25,9 +25,9 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, selection},
     http::{
-        conditions::is_conditional,
+        conditions::{is_conditional, strong_tag},
         fields::{content_length, remove_all},
-        range::{Extent, asks_for_one_part},
+        range::{self, Extent, asks_for_one_part},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
@@ -111,7 +111,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// Whether another fetch put it into the store since the request arrived.
     fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
-        self.is_recent(stored) && stored.is_fresh(Instant::now()) && !is_conditional(&head.headers)
+        let is_for_all = !is_conditional(&head.headers) || asks_for_one_part(&head.method, &head.headers);
+        self.is_recent(stored) && stored.is_fresh(Instant::now()) && is_for_all
     }
 
     fn is_recent(&self, stored: &StoredResponse) -> bool {
@@ -147,6 +148,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
+        range::apply(&head.method, &head.headers, &mut response, stored.body());
         response.extensions_mut().insert(Verdict::of(stored, self.store.sequence()));
         response
     }
@@ -178,7 +180,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             self.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
-        self.note(client, head.status, &decision, &rules, origin.begun);
+        self.note(client, (head.status, &head.headers), &decision, &rules, origin.begun);
         let selection = selection(&head.headers, &client.headers);
         self.targets.strip(&mut head.headers);
         let body = match decision.is_storable {
@@ -196,7 +198,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                     origin: origin.clone(),
                     fetching,
                 };
-                let marker = Marker::new(Credentials::of(&client.headers), rules.hit_for_miss_for);
+                let marker = Marker::new(client, rules.hit_for_miss_for);
                 Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
             }
         };
@@ -272,7 +274,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn note(
         &self,
         client: &request::Parts,
-        status: StatusCode,
+        (status, headers): (StatusCode, &HeaderMap),
         decision: &Decision,
         rules: &Rules,
         begun: u64,
@@ -290,11 +292,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             _ => true,
         } && client.method == Method::GET
             && !decision.is_storable;
-        let marker = Marker::new(credentials, rules.hit_for_miss_for);
+        // What is too large leaves the parts that are not.
+        let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
+        let marker = Marker::new(client, rules.hit_for_miss_for);
         let sequence = self.store.sequence();
         self.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
-                resource.remove(&client.headers, credentials, begun);
+                resource.remove(&client.headers, credentials, begun, spared);
             }
             let is_doubtful = why == Unshareable::Error
                 && resource.select(&client.headers, credentials, sequence).is_some();

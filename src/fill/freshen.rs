@@ -18,7 +18,7 @@ use crate::{
         vary::{Selection, Vary},
     },
     status::CacheStatus,
-    store::{Origin, Store, StoredResponse, select},
+    store::{Origin, Resource, Store, StoredResponse, select},
 };
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -35,7 +35,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        self.note(client, fresh.status(), &decision, &rules, origin.begun);
+        self.note(client, (fresh.status(), fresh.headers()), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         // What is withheld from all others is for the one who asked.
@@ -61,11 +61,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let origin = with_tags_of(stored, origin);
         let (head, decision, rules) = self.updated(client, stored, head, &origin);
         let selection = selection(&head.headers, &client.headers);
-        let fresh = self.put(head.headers, stored, selection, &decision, origin);
+        let fresh = renewed(head.headers, stored, selection, &decision, origin);
+        if decision.is_storable {
+            self.put(&fresh, |_| true);
+        }
         (fresh, decision, rules)
     }
 
-    /// What other requests select goes on to be theirs (§4.3.4).
+    /// What other requests select goes on to be theirs (§4.3.4), unless another fetch has put
+    /// something else in its place: that the origin was not asked about.
     fn freshen_siblings(
         &self,
         client: &request::Parts,
@@ -82,8 +86,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 (Vary::Nothing, None) => true,
                 _ => false,
             };
-            if is_selected_as_before {
-                self.put(head.headers, sibling, sibling.selection().cloned(), &decision, origin);
+            if is_selected_as_before && decision.is_storable {
+                let selection = sibling.selection().cloned();
+                let fresh = renewed(head.headers, sibling, selection, &decision, origin);
+                self.put(&fresh, |resource| resource.variants().iter().any(|variant| variant.is(sibling)));
             }
         }
     }
@@ -108,22 +114,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         (head, decision, rules)
     }
 
-    fn put(
-        &self,
-        headers: HeaderMap,
-        stored: &StoredResponse,
-        selection: Option<Selection>,
-        decision: &Decision,
-        origin: Origin,
-    ) -> Arc<StoredResponse> {
-        let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
-        let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
-        let fresh = StoredResponse::new(stored.status(), headers, body, trailers, selection, terms, origin);
-        let fresh = Arc::new(fresh);
-        if decision.is_storable && self.store.sequence().admits(&fresh) {
-            self.store.update(&self.asked.key, &mut |resource| _ = resource.put(&fresh, Instant::now()));
+    fn put(&self, fresh: &Arc<StoredResponse>, is_wanted: impl Fn(&Resource) -> bool) {
+        if self.store.sequence().admits(fresh) {
+            self.store.update(&self.asked.key, &mut |resource| {
+                if is_wanted(resource) {
+                    resource.put(fresh, Instant::now());
+                }
+            });
         }
-        fresh
     }
 
     /// A 304 about something that is not stored, although it was asked about what is: the origin
@@ -131,7 +129,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
         let credentials = Credentials::of(&client.headers);
         self.store.update(&self.asked.key, &mut |resource| {
-            resource.remove(&client.headers, credentials, origin.begun);
+            resource.remove(&client.headers, credentials, origin.begun, None);
         });
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
@@ -159,7 +157,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             // Nothing shows that it is about the same content.
             None if has_length(&head.headers, stored.body()) => {}
             _ => self.store.update(&self.asked.key, &mut |resource| {
-                resource.remove(&client.headers, credentials, origin.begun);
+                resource.remove(&client.headers, credentials, origin.begun, None);
             }),
         }
     }
@@ -168,6 +166,19 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 /// It has all tags that it ever had: what they purge may still be in it.
 fn with_tags_of(stored: &StoredResponse, origin: &Origin) -> Origin {
     Origin { subject: origin.subject.and(stored.subject()), ..origin.clone() }
+}
+
+/// The stored body under newer fields.
+fn renewed(
+    headers: HeaderMap,
+    stored: &StoredResponse,
+    selection: Option<Selection>,
+    decision: &Decision,
+    origin: Origin,
+) -> Arc<StoredResponse> {
+    let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
+    let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
+    Arc::new(StoredResponse::new(stored.status(), headers, body, trailers, selection, terms, origin))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {

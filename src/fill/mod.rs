@@ -12,7 +12,8 @@
 //! (RFC 9111 §3.4); up to eight that do not touch are kept for a key.
 //!
 //! A request that selects nothing that is stored asks about the other variants of its key, as far as
-//! they have strong validators: if the origin would send one of them, it need not.
+//! they have strong validators, of at most 2 KiB together: if the origin would send one of them, it
+//! need not.
 //!
 //! A 304 freshens what is stored (RFC 9111 §4.3.4). One that has another validator than what it
 //! was asked about counts as a failure of the origin, 502, and what is stored goes. An origin whose

@@ -115,13 +115,13 @@ impl<St: Store> Recorder<St> {
         if body.len() != extent.len() {
             return;
         }
-        let Pending { headers, selection, terms, origin, fetching: _fetching, .. } = pending;
-        let subject = Arc::clone(&origin.subject);
-        let mut arrived = Arrived { extent, headers, body, selection, subject };
-        if let Some(resource) = self.store.get(&self.key) {
-            arrived = arrived.combine(&resource, self.store.sequence(), self.store.max_response_bytes());
-        }
-        self.put(&arrived.into_stored(terms, &origin));
+        let Pending { headers, withheld, selection, terms, origin, fetching: _fetching, .. } = pending;
+        let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
+        let limit = self.store.max_response_bytes();
+        self.put(&match self.store.get(&self.key) {
+            Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),
+            None => arrived.into_stored(),
+        });
     }
 
     fn put(&mut self, stored: &Stored) {

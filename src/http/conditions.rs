@@ -2,7 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::{cache_control::split_list, date::parse, fields::remove_all};
+use super::{
+    cache_control::split_list,
+    date::parse,
+    fields::{is_digest, remove_all},
+};
 
 /// Preconditions, by which a client says what it has or expects (§13.1).
 pub(super) const PRECONDITIONS: [HeaderName; 4] =
@@ -152,9 +156,13 @@ pub(crate) fn make_conditional(
     }
 }
 
-/// The entity tag, if it says that not a byte differs (RFC 9110 §8.8.1).
+/// The entity tag, if it says that not a byte differs (RFC 9110 §8.8.1), and is nothing but one.
 pub(crate) fn strong_tag(headers: &HeaderMap) -> Option<&HeaderValue> {
-    headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""))
+    let is_tag = |tag: &[u8]| match tag {
+        [b'"', opaque @ .., b'"'] => !opaque.contains(&b'"'),
+        _ => false,
+    };
+    headers.get(header::ETAG).filter(|tag| is_tag(tag.as_bytes()))
 }
 
 /// Whether the validator that both have is the same (RFC 9111 §4.3.4, §4.3.5), the entity tag
@@ -171,10 +179,15 @@ pub(crate) fn confirms(update: &HeaderMap, stored: &HeaderMap) -> Option<bool> {
 /// stored one, but for those that describe the bytes of the body that is stored. A 304 without a
 /// `Date` was made now (RFC 9110 §6.6.1): counted from the old one, an `Expires` that has passed
 /// would be another lifetime.
+///
+/// Nor does a strong tag replace another one: it names bytes, and these did not come under it. What
+/// compresses on the way out weakens the tag of a 200, but not of a 304.
 pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
-    let is_update = |name: &HeaderName| !describes_bytes(name) && update.contains_key(name);
+    let renames = strong_tag(update).is_some_and(|tag| strong_tag(stored) != Some(tag));
+    let stays = |name: &HeaderName| describes_bytes(name) || renames && *name == header::ETAG;
+    let is_update = |name: &HeaderName| !stays(name) && update.contains_key(name);
     remove_all(stored, |name| *name == header::AGE || *name == header::DATE || is_update(name));
-    for (name, value) in update.iter().filter(|(name, _)| !describes_bytes(name)) {
+    for (name, value) in update.iter().filter(|(name, _)| !stays(name)) {
         stored.append(name.clone(), value.clone());
     }
 }
@@ -183,7 +196,7 @@ pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
 /// a 304 are those of its own content, of which there is none (RFC 9530 §2).
 fn describes_bytes(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name)
-        || ["content-md5", "content-digest"].contains(&name.as_str())
+        || is_digest(name)
 }
 
 #[cfg(test)]

@@ -52,6 +52,12 @@ pub(crate) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|other| other == name)
 }
 
+/// Fields that are about the content of one message, and not about a representation: another part
+/// of it has another one (RFC 9530 §2).
+pub(crate) fn is_digest(name: &HeaderName) -> bool {
+    ["content-md5", "content-digest"].contains(&name.as_str())
+}
+
 /// How long a message says that its content is; `None` if it does not, or not in a number.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()

@@ -21,7 +21,7 @@ use std::time::Duration;
 /// | with `Set-Cookie` | no | [`store_set_cookie`](Self::store_set_cookie) |
 /// | to a request with `Authorization` | if `public`, `must-revalidate` or `s-maxage` | [`store_authorized`](Self::store_authorized) |
 /// | to a request with `Cookie`, without freshness of its own | no | [`store_cookie_requests`](Self::store_cookie_requests) |
-/// | `Vary: *`, 206, unasked 304, event streams without freshness of their own | no | never |
+/// | `Vary: *`, 206 to anything but a request for one range, unasked 304, event streams without freshness of their own | no | never |
 ///
 /// Whose own answer could not be stored does not get a stored one either: a request with
 /// `Authorization` gets only what says that it is for all (or with the rule), and a request

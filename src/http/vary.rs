@@ -145,7 +145,8 @@ fn ranked<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
     });
     let said = |(weight, name): (u16, Vec<u8>)| match weight {
         MAX_WEIGHT => name,
-        _ => [name, format!(";q={weight}").into()].concat(),
+        // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
+        _ => [name, format!("\n{weight}").into()].concat(),
     };
     ranked.into_iter().map(said).collect()
 }
@@ -261,7 +262,8 @@ mod tests {
 
     #[test]
     fn what_is_no_weight_is_a_part_of_the_name() {
-        for junk in ["en;q=1.1", "en;q=0.1234", "en;q=.5", "en;q=", "en;q=0.x", "en;level=1", "en;q=0.5;x"] {
+        let junk = ["en;q=1.1", "en;q=0.1234", "en;q=.5", "en;q=", "en;q=0.x", "en;level=1", "en;q=0.5;x"];
+        for junk in junk.into_iter().chain(["en;q=500", "en;q=100"]) {
             let others = ["en", "en;q=0.5", "en;q=0.1"];
             assert!(
                 others

@@ -250,7 +250,9 @@ where
             false => RequestDirectives::default(),
         };
         let reading = self.reader.read(key);
-        let asked = match self.reader.find(&reading, &Question { key, head: &head, glance, now }, &wishes) {
+        let fetches_whole = self.settings.fetches_whole;
+        let question = Question { key, head: &head, glance, fetches_whole, now };
+        let asked = match self.reader.find(&reading, &question, &wishes) {
             Found::Usable(stored, status) => {
                 return Ok(self.serve(from_store(stored, &head, glance, status, now)));
             }

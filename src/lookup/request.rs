@@ -5,7 +5,10 @@ use tokio::time::Instant;
 
 use crate::{
     exchange::Asked,
-    http::{cache_control::RequestDirectives, freshness::after, glance::Glance, vary::Selection},
+    http::{
+        cache_control::RequestDirectives, freshness::after, glance::Glance, range::asks_for_one_part,
+        vary::Selection,
+    },
     key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
     store::{Part, Resource, Store, StoredResponse},
@@ -29,6 +32,7 @@ pub(super) struct Question<'a> {
     pub(super) key: &'a KeyBuffer,
     pub(super) head: &'a Parts,
     pub(super) glance: Glance,
+    pub(super) fetches_whole: bool,
     pub(super) now: Instant,
 }
 
@@ -93,9 +97,12 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         question: &Question<'_>,
         is_refused: bool,
     ) -> Asked {
-        let Question { key, head, glance, now } = *question;
+        let Question { key, head, glance, fetches_whole, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let is_marked = resource.is_some_and(|resource| resource.is_marked(glance.credentials, now));
+        let asks_for_part =
+            !fetches_whole && stored.is_none() && asks_for_one_part(&head.method, &head.headers);
+        let is_marked =
+            resource.is_some_and(|resource| resource.is_marked(glance.credentials, asks_for_part, now));
         let has_variants = resource.is_some_and(|resource| !resource.variants().is_empty());
         let why = match stored {
             _ if is_refused => Forward::Request,

@@ -23,9 +23,9 @@
 //!   what is left of a window.
 //! * **Cost.** A purge takes about a microsecond, however much is stored and however many answers it
 //!   reaches. What it reaches is found out as it is asked for, and by a background task that gives
-//!   the memory back, some 200,000 entries a second. A hit costs one atomic load for as long as
+//!   the memory back, up to 250,000 entries a second. A hit costs one atomic load for as long as
 //!   nothing is purged, and some hundred nanoseconds when it is the first after a purge.
-//! * **Bounds.** See [`Sequence`](crate::Sequence) for what is remembered of purges, and for what
+//! * **Bounds.** See [`Sequence`] for what is remembered of purges, and for what
 //!   happens if that is too much.
 //! * **Elsewhere.** A purge is about one store in this process; it is for the caller to tell others.
 //!

@@ -244,6 +244,9 @@ impl PurgeService {
 /// The URL that PURGE is about: its target (RFC 9110 §7.1).
 fn url_of(head: &Parts) -> Result<String, Refusal> {
     let target = original_uri(head);
+    if !target.path().starts_with('/') {
+        return Err(Refusal::bad("of which URL?"));
+    }
     if target.authority().is_some() {
         return Ok(target.to_string());
     }

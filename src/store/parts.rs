@@ -3,15 +3,15 @@
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{Origin, Resource, Sequence, StoredResponse, Subject};
+use super::{Origin, Resource, Sequence, StoredResponse};
 use crate::{
     body::Body,
     http::{
-        conditions::{freshen, strong_tag},
-        fields::remove_all,
+        conditions::{confirms, freshen, strong_tag},
+        fields::{is_digest, remove_all},
         range::Extent,
         storing::{Credentials, Terms},
         vary::Selection,
@@ -96,13 +96,16 @@ impl Parts {
 
     /// Whether a part came later that shows a whole response to be of another representation.
     pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
-        self.0.iter().map(|part| &part.response).any(|part| {
-            part.begun() > whole.begun() && part.selection() == whole.selection() && !is_same(part, whole)
+        self.0.iter().any(|Part { extent, response }| {
+            let is_another = extent.total != whole.body().len()
+                || confirms(response.headers(), whole.headers()) == Some(false);
+            response.begun() > whole.begun() && response.selection() == whole.selection() && is_another
         })
     }
 
-    /// False if a part came later that shows it to be of another representation.
-    pub(super) fn put(&mut self, part: Part) -> bool {
+    /// False if it is stale, or if a part came later that is not known to be of the same
+    /// representation. Parts of another one that came before go in any case.
+    pub(super) fn put(&mut self, part: Part, now: Instant) -> bool {
         let Part { extent, response } = &part;
         let is_rival = |other: &Part| {
             let is_same = is_same(&other.response, response) && other.extent.total == extent.total;
@@ -116,10 +119,15 @@ impl Parts {
                 && extent.first <= other.extent.first
                 && other.extent.end <= extent.end
         };
-        self.0.retain(|other| !is_rival(other) && !is_within(other));
-        self.0.truncate(MAX_PARTS - 1);
-        self.0.insert(0, part);
-        true
+        let is_fresh = response.is_fresh(now);
+        self.0.retain(|other| !(is_rival(other) || is_fresh && is_within(other)));
+        if is_fresh {
+            self.0.truncate(MAX_PARTS - 1);
+            // A late part with another `Vary` must not stand before a newer one that fits as well.
+            let newer = self.0.partition_point(|other| other.response.begun() > response.begun());
+            self.0.insert(newer, part);
+        }
+        is_fresh
     }
 }
 
@@ -129,18 +137,28 @@ fn is_same(a: &StoredResponse, b: &StoredResponse) -> bool {
 }
 
 /// A 206 that came in whole, before it is put into the store.
+#[derive(Clone)]
 pub(crate) struct Arrived {
     pub(crate) extent: Extent,
     pub(crate) headers: HeaderMap,
+    /// Fields that are for the client alone whose request it answers.
+    pub(crate) withheld: Vec<HeaderName>,
     pub(crate) body: Bytes,
     pub(crate) selection: Option<Selection>,
-    pub(crate) subject: Arc<Subject>,
+    pub(crate) terms: Terms,
+    pub(crate) origin: Origin,
 }
 
 impl Arrived {
-    /// Takes up all stored parts of the same representation that it touches, as far as the result
-    /// is not longer than `max_bytes`. Only a strong validator shows that they are of the same.
-    pub(crate) fn combine(mut self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Self {
+    /// With all stored parts of the same representation that it touches, as far as the result is not
+    /// larger than `max_bytes`. Only a strong validator shows that they are of the same.
+    pub(crate) fn combine(self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Stored {
+        let together = self.clone().take_up_all(stored, sequence, max_bytes).into_stored();
+        // The bytes may fit, but not the fields beside them.
+        if together.response().bytes() <= max_bytes { together } else { self.into_stored() }
+    }
+
+    fn take_up_all(mut self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Self {
         let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
         let mut parts: Vec<_> = stored.parts().collect();
         while let Some(at) = parts.iter().position(|part| {
@@ -162,20 +180,27 @@ impl Arrived {
             let start = extent_of.first - extent.first;
             body[start..start + bytes.len()].copy_from_slice(bytes);
         }
+        (self.extent, self.body) = (extent, body.freeze());
         let mut headers = part.response.headers().clone();
         CacheStatus::unmark(&mut headers);
-        freshen(&mut headers, &self.headers);
         // What purges a part of it purges the whole.
-        let subject = self.subject.and(part.response.subject());
-        *self = Self { extent, headers, body: body.freeze(), selection: self.selection.take(), subject };
+        let subject = self.origin.subject.and(part.response.subject());
+        // What comes late gives its bytes alone.
+        if part.response.begun() > self.origin.begun {
+            (self.terms, self.origin) = (*part.response.terms(), part.response.origin().clone());
+        } else {
+            freshen(&mut headers, &self.headers);
+        }
+        self.origin.subject = subject;
+        remove_all(&mut headers, |name| is_digest(name) || self.withheld.contains(name));
+        self.headers = headers;
     }
 
     /// What is to be stored of it: the whole, if nothing is missing any more, or a part.
-    pub(crate) fn into_stored(mut self, terms: Terms, origin: &Origin) -> Stored {
+    pub(crate) fn into_stored(mut self) -> Stored {
         remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
         let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
-        let Self { extent, headers, body, selection, subject } = self;
-        let origin = Origin { subject, ..origin.clone() };
+        let Self { extent, headers, body, selection, terms, origin, .. } = self;
         let response = Arc::new(StoredResponse::new(status, headers, body, None, selection, terms, origin));
         match extent.is_whole() {
             true => Stored::Whole(response),

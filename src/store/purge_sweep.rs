@@ -44,7 +44,8 @@ impl PurgeSweep {
         most: usize,
         check: impl Fn(&CacheKey),
     ) -> Option<Instant> {
-        let mut state = self.0.try_lock()?;
+        // Somebody else is at it.
+        let Some(mut state) = self.0.try_lock() else { return Some(now + REST) };
         let purges = sequence.purges();
         if state.place.is_none() && state.is_due(purges.newest_record(), now) {
             state.place = Some(Place::default());

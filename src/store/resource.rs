@@ -1,13 +1,13 @@
 use std::{sync::Arc, time::Duration};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue, request};
 use tokio::time::Instant;
 
 use super::{
     Sequence, StoredResponse,
     parts::{Part, Parts},
 };
-use crate::http::{freshness::after, storing::Credentials};
+use crate::http::{conditions::strong_tag, freshness::after, range::asks_for_one_part, storing::Credentials};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -19,7 +19,8 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 /// A marker ("hit-for-miss") says that answers to requests with such credentials were not
 /// shareable a moment ago, so that the next burst does not wait for its first answer in vain.
 /// Requests with `Authorization` have markers of their own: what one client may not share says
-/// nothing about the answers for everybody.
+/// nothing about the answers for everybody. So have requests for a part: what is too large as a
+/// whole is not as a part, and an origin that knows no ranges may know the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Resource {
     /// The latest first.
@@ -32,12 +33,19 @@ pub struct Resource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Marker {
     pub(crate) credentials: Credentials,
+    /// Whether a part was asked for.
+    pub(crate) is_for_part: bool,
     pub(crate) until: Instant,
 }
 
 impl Marker {
-    pub(crate) fn new(credentials: Credentials, window: Duration) -> Self {
-        Self { credentials, until: after(Instant::now(), window) }
+    /// For requests like this one.
+    pub(crate) fn new(request: &request::Parts, window: Duration) -> Self {
+        Self {
+            credentials: Credentials::of(&request.headers),
+            is_for_part: asks_for_one_part(&request.method, &request.headers),
+            until: after(Instant::now(), window),
+        }
     }
 }
 
@@ -110,10 +118,26 @@ impl Resource {
         self.parts.as_ref()?.select(request, credentials, sequence, now)
     }
 
-    /// Stores a part; false if it is of no use any more.
+    /// Stores a part, and removes the markers it disproves.
+    ///
+    /// False if it is not stored: it is of no use any more, or something else came from a later
+    /// fetch.
     pub(crate) fn put_part(&mut self, part: Part, now: Instant) -> bool {
         self.prune(now);
-        part.response().is_fresh(now) && self.parts.get_or_insert_default().put(part)
+        let response = part.response();
+        let is_newer = |variant: &Arc<StoredResponse>| {
+            variant.selection() == response.selection() && variant.begun() > response.begun()
+        };
+        if self.variants.iter().any(is_newer) {
+            return false;
+        }
+        let audience = response.terms().audience;
+        let is_stored = self.parts.get_or_insert_default().put(part, now);
+        self.retain_parts(|_| true);
+        if is_stored {
+            self.markers.retain(|marker| !marker.is_for_part || !marker.credentials.admitted_to(audience));
+        }
+        is_stored
     }
 
     fn retain_parts(&mut self, keeps: impl Fn(&Arc<StoredResponse>) -> bool) {
@@ -125,8 +149,11 @@ impl Resource {
         }
     }
 
-    pub(crate) fn is_marked(&self, credentials: Credentials, now: Instant) -> bool {
-        self.markers.iter().any(|marker| marker.credentials == credentials && now < marker.until)
+    /// Whether answers to such requests were not shareable a moment ago.
+    pub(crate) fn is_marked(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
+        let is_theirs =
+            |marker: &&Marker| (marker.credentials, marker.is_for_part) == (credentials, is_for_part);
+        self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
     }
 
     /// Stores a response in place of its variant, and removes the markers it disproves.
@@ -148,17 +175,26 @@ impl Resource {
         self.variants.insert(newer, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
-            self.markers.retain(|marker| !marker.credentials.admitted_to(response.terms().audience));
+            let audience = response.terms().audience;
+            self.markers.retain(|marker| !marker.credentials.admitted_to(audience));
         }
         true
     }
 
-    /// Drops what answered such a request until now, if it came from an earlier fetch.
-    pub(crate) fn remove(&mut self, request: &HeaderMap, credentials: Credentials, begun: u64) {
+    /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
+    /// of what has this strong tag.
+    pub(crate) fn remove(
+        &mut self,
+        request: &HeaderMap,
+        credentials: Credentials,
+        begun: u64,
+        spared: Option<&HeaderValue>,
+    ) {
         let stays =
             |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
         self.variants.retain(stays);
-        self.retain_parts(stays);
+        let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(part.headers()) == spared;
+        self.retain_parts(|part| stays(part) || is_spared(part));
     }
 
     /// Drops what fetches below this number brought, and what it taught.
@@ -175,7 +211,8 @@ impl Resource {
     }
 
     pub(crate) fn mark(&mut self, marker: Marker) {
-        self.markers.retain(|other| other.credentials != marker.credentials);
+        let theirs = (marker.credentials, marker.is_for_part);
+        self.markers.retain(|other| (other.credentials, other.is_for_part) != theirs);
         self.markers.push(marker);
     }
 

@@ -70,8 +70,8 @@ impl fmt::Debug for Sequence {
 }
 
 impl Sequence {
-    /// A sequence with so many floors, of eight bytes each: more keep URIs better apart. At least
-    /// one, at most 2^24.
+    /// A sequence with so many floors for URIs, of eight bytes each, and a quarter as many for keys:
+    /// more keep them better apart. At least one, at most 2^24.
     pub fn with_floors(floors: usize) -> Self {
         Self::with_records(floors, DEFAULT_TAG_RECORDS, DEFAULT_PREFIX_RECORDS)
     }
@@ -81,7 +81,7 @@ impl Sequence {
     pub fn with_records(floors: usize, tags: usize, prefixes: usize) -> Self {
         let floors = floors.clamp(1, 1 << 24);
         Self {
-            purges: Purges::new(floors, tags.max(1), prefixes.max(1)),
+            purges: Purges::new(floors + key_floors(floors), tags.max(1), prefixes.max(1)),
             floors,
             hasher: DefaultHashBuilder::default(),
             made_at: Instant::now(),
@@ -219,7 +219,9 @@ impl Sequence {
     }
 
     fn place_of_key(&self, key: &CacheKey) -> Place {
-        self.place(self.hasher.hash_one(key))
+        // Apart from the URIs, so that unsafe requests reach no keys by chance.
+        let place = self.hasher.hash_one(key) % key_floors(self.floors) as u64;
+        Place((self.floors as u64 + place) as u32)
     }
 
     fn place(&self, hash: u64) -> Place {
@@ -233,6 +235,11 @@ impl Sequence {
     fn instant(&self, moment: u64) -> Instant {
         crate::http::freshness::after(self.made_at, Duration::from_nanos(moment))
     }
+}
+
+/// Keys are purged by code alone, and not by every unsafe request.
+fn key_floors(floors: usize) -> usize {
+    (floors / 4).max(1)
 }
 
 /// A fetch that may bring an answer to be stored. Dropped when it cannot any more.

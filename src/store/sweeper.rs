@@ -17,9 +17,9 @@ use super::memory::Inner;
 /// Entries that are given back before other tasks get a turn.
 const BATCH: usize = 256;
 
-/// Keys that are looked at, whether what is stored there is purged, in each millisecond: a task of
-/// a fifth of a millisecond.
-const PURGE_BATCH: usize = 256;
+/// Keys that are looked at, whether what is stored there is purged, before others get a turn and a
+/// pause. Some hundred microseconds.
+const PURGE_BATCH: usize = 512;
 const PURGE_PAUSE: Duration = Duration::from_millis(1);
 
 /// Waking up more often than this is not worth it.

@@ -7,9 +7,8 @@ use serde::{Deserialize, Deserializer, de::Error};
 
 use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, rule::Storing};
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-#[derive(Default)]
 pub(super) struct RulesDocument {
     namespace: String,
     scheme: Option<String>,
@@ -20,11 +19,13 @@ pub(super) struct RulesDocument {
 }
 
 impl TryFrom<RulesDocument> for KeyRulesBuilder {
-    type Error = http::uri::InvalidUri;
+    type Error = String;
 
-    fn try_from(document: RulesDocument) -> Result<Self, Self::Error> {
+    fn try_from(document: RulesDocument) -> Result<Self, String> {
         let RulesDocument { namespace, scheme, accept_encoding, accept_language, guard, rules } = document;
-        let scheme = scheme.map(|scheme| scheme.parse::<Scheme>()).transpose()?;
+        let parse =
+            |text: String| text.parse::<Scheme>().map_err(|error| format!("scheme `{text}`: {error}"));
+        let scheme = scheme.map(parse).transpose()?;
         let extensions = Vec::new();
         Ok(Self { namespace, scheme, accept_encoding, accept_language, guard, rules, extensions })
     }

@@ -167,6 +167,8 @@ mod tests {
             &["a=2; a=1"],
             &["a=\"1; a=2\""],
             &["b=\"; a=1\""],
+            // To whom quotes mean something, there is no `a` here.
+            &["b=\"; a=1; \""],
         ];
         let keys: std::collections::HashSet<_> = different.iter().map(|cookies| of(cookies)).collect();
         assert_eq!(keys.len(), different.len());

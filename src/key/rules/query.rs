@@ -116,8 +116,9 @@ fn name_of(pair: &str) -> Option<Cow<'_, str>> {
 
 /// `+` is a space, and `%` an octet of UTF-8. `None` for what some decoders refuse or cut.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
-    if !text.contains(['%', '+']) {
-        return is_plain(text).then_some(Cow::Borrowed(text));
+    let is_verbatim = |byte: u8| !byte.is_ascii_control() && byte != b'%' && byte != b'+';
+    if text.bytes().all(is_verbatim) {
+        return Some(Cow::Borrowed(text));
     }
     let digits_follow = |at: usize| {
         let digits = text.as_bytes().get(at + 1..at + 3);

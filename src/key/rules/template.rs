@@ -62,19 +62,19 @@ impl QueryTemplate {
     /// What of a match is in the key: the captures with a name.
     pub(super) fn keyed<'q>(&self, slots: &Slots<'q>) -> Pairs<'q> {
         let is_keyed = |value: &Value| matches!(value, Value::Capture(name) if **name != *GAP);
-        self.zip(slots).filter(|(_, value, _)| is_keyed(value)).map(|(.., pair)| pair).collect()
+        self.zip(slots).filter(|(value, _)| is_keyed(value)).map(|(_, pair)| pair).collect()
     }
 
     /// What the origin may see if what is not in the key is removed.
     pub(super) fn guarded<'q>(&self, slots: &Slots<'q>) -> Pairs<'q> {
         let is_gap = |value: &Value| matches!(value, Value::Capture(name) if **name == *GAP);
-        self.zip(slots).filter(|(_, value, _)| !is_gap(value)).map(|(.., pair)| pair).collect()
+        self.zip(slots).filter(|(value, _)| !is_gap(value)).map(|(_, pair)| pair).collect()
     }
 
     /// The value that a capture has in a match, as written.
     pub(super) fn capture<'q>(&self, slots: &Slots<'q>, name: &str) -> Option<&'q str> {
         let is_named = |value: &Value| matches!(value, Value::Capture(own) if **own == *name);
-        let (.., pair) = self.zip(slots).find(|(_, value, _)| is_named(value))?;
+        let (_, pair) = self.zip(slots).find(|(value, _)| is_named(value))?;
         Some(pair.split_once('=').map_or("", |(_, value)| value))
     }
 
@@ -89,9 +89,8 @@ impl QueryTemplate {
         self.names().any(|name| name == GAP)
     }
 
-    fn zip<'s, 'q>(&'s self, slots: &Slots<'q>) -> impl Iterator<Item = (&'s str, &'s Value, &'q str)> {
-        let pairs = slots.clone();
-        self.parameters.iter().zip(pairs).map(|((name, value), pair)| (&**name, value, pair))
+    fn zip<'s, 'q>(&'s self, slots: &'s Slots<'q>) -> impl Iterator<Item = (&'s Value, &'q str)> {
+        self.parameters.iter().zip(slots).map(|((_, value), pair)| (value, *pair))
     }
 }
 

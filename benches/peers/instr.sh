@@ -1,0 +1,18 @@
+#!/bin/sh
+# Instructions per hit, by callgrind: (instructions of 2,500 hits - instructions of 500 hits) / 2,000.
+# Started by `peers instr [candidate ...]`, which says in PEERS where it is itself. Needs valgrind.
+peers=${PEERS:?}
+scratch=$(mktemp -d)
+count() {
+  valgrind --tool=callgrind --callgrind-out-file="$scratch/out" "$peers" one --cand "$1" --ops "$2" 2>&1 |
+    sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
+}
+echo "| candidate | instructions per hit |"
+echo "|---|--:|"
+[ $# -gt 0 ] || set -- noop floor-service floor-arc-str quick_cache+ttl+coalesce tower-readthrough tower-readthrough-store
+for candidate; do
+  few=$(count "$candidate" 500)
+  many=$(count "$candidate" 2500)
+  echo "| $candidate | $(((many - few) / 2000)) |"
+done
+rm -r "$scratch"

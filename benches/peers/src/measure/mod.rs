@@ -1,0 +1,22 @@
+//! The measurements: each takes the arguments and makes a table.
+
+mod check;
+mod children;
+mod hit;
+mod memory;
+mod miss;
+mod pass;
+mod rounds;
+mod stampede;
+mod ttl;
+mod workload;
+
+pub(crate) use self::{
+    check::{check, list},
+    hit::{hit, mt, one},
+    memory::{mem, mem_one},
+    miss::miss,
+    pass::pass,
+    stampede::{stampede, stampede_one},
+    ttl::{ttl, ttl_one},
+};
