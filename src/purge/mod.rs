@@ -68,6 +68,8 @@
 //! ```
 
 #[cfg(feature = "purge-service")]
+mod access;
+#[cfg(feature = "purge-service")]
 pub mod service;
 
 use std::{fmt, sync::Arc};
@@ -75,7 +77,10 @@ use std::{fmt, sync::Arc};
 use http::{Request, Uri, request::Parts};
 
 #[cfg(feature = "purge-service")]
-pub use self::service::{Access, Authorize, Bearer, PurgeService};
+pub use self::{
+    access::{Access, Authorize, Bearer},
+    service::PurgeService,
+};
 use crate::{
     key::{CacheKey, KeyExtractor, Target},
     store::{Sequence, Store},

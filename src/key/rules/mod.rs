@@ -108,7 +108,7 @@
 //!
 //! * Only GET and HEAD requests without a body have keys. A rule for GET alone leaves HEAD to the
 //!   rules after it.
-//! * Rules are tried one after the other, at a few nanoseconds each as long as paths begin
+//! * Rules are tried one after the other, at some ten nanoseconds each as long as paths begin
 //!   differently.
 //! * A purge does not see header fields, cookies and extensions: it reaches what is stored for all
 //!   of their values.
