@@ -226,7 +226,7 @@ fn confirming() -> Origin {
 
 async fn seen(service: &Service, uri: &str) -> (String, String) {
     let response = service.clone().oneshot(get(uri)).await.unwrap();
-    let status = response.extensions().get::<CacheStatus>().map_or_else(String::new, ToString::to_string);
+    let status = CacheStatus::of(&response).map_or_else(String::new, |status| status.to_string());
     (status, String::from_utf8(bytes(response).await.to_vec()).unwrap())
 }
 

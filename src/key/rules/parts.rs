@@ -6,7 +6,6 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Part
 use smallvec::SmallVec;
 
 use super::{super::KeyBuffer, error::Problem, negotiation::Negotiation};
-use crate::key::push_part;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyParts {
@@ -30,7 +29,7 @@ impl KeyParts {
             push_cookie(name.as_bytes(), &head.headers, key);
         }
         self.extensions.iter().try_for_each(|extension| {
-            (extension.read)(&head.extensions, &mut |value| push_part(key, value)).then_some(())
+            (extension.read)(&head.extensions, &mut |value| key.push(value)).then_some(())
         })
     }
 }
@@ -49,7 +48,7 @@ fn push_header(name: &HeaderName, headers: &HeaderMap, negotiation: &Negotiation
 fn push_cookie(name: &[u8], headers: &HeaderMap, key: &mut KeyBuffer) {
     let lines = || headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     if lines().any(|line| line.contains(&b'"')) {
-        push_part(key, b"all");
+        key.push(b"all");
         return push_values(lines(), key);
     }
     let cookies = lines().flat_map(|line| line.split(|byte| *byte == b';'));
@@ -62,8 +61,8 @@ fn push_cookie(name: &[u8], headers: &HeaderMap, key: &mut KeyBuffer) {
 
 fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {
     let values: SmallVec<[&[u8]; 4]> = values.collect();
-    push_part(key, &(values.len() as u64).to_le_bytes());
-    values.iter().for_each(|value| push_part(key, value));
+    key.push((values.len() as u64).to_le_bytes());
+    values.iter().for_each(|value| key.push(value));
 }
 
 type Read = dyn Fn(&Extensions, &mut dyn FnMut(&[u8])) -> bool + Send + Sync;
@@ -132,7 +131,7 @@ mod tests {
         }
         let mut key = KeyBuffer::new();
         parts.push(&request.body(()).unwrap().into_parts().0, &Negotiation::default(), &mut key).unwrap();
-        key.to_vec()
+        key.as_bytes().to_vec()
     }
 
     #[test]
