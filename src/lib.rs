@@ -78,11 +78,13 @@
 //!   URI that the client asked for. Switch it off where there is no axum.
 //! * `serde`: [`KeyRules`] and [`KeyRulesBuilder`] can be deserialised, from JSON or TOML for
 //!   example; see [`key::rules`](key::rules#documents).
+//! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
+//!   the request body.
 //! * `purge-service`: [`PurgeService`](purge::service::PurgeService) takes purges over HTTP.
 //!
 //! # What it does not do yet
 //!
-//! Keys from request bodies, a second tier.
+//! A second tier.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;
@@ -98,6 +100,7 @@ pub mod lookup;
 pub mod origin_limit;
 pub mod purge;
 pub mod read_through;
+mod request_body;
 pub mod retry;
 mod shared_error;
 pub mod stale_if_error;
@@ -106,8 +109,10 @@ pub mod store;
 mod store_layer;
 pub mod tags;
 
+#[cfg(feature = "body-key")]
+pub use self::key::{BodyKey, BodyKeyLayer};
 pub use self::{
-    body::{Body, BodyError, BoxError, RequestBody},
+    body::{Body, BodyError, BoxError},
     build_error::BuildError,
     coalesce::{Coalesce, CoalesceLayer},
     exchange::{Asked, Refused},
@@ -123,6 +128,7 @@ pub use self::{
     origin_limit::{OriginLimit, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},
+    request_body::RequestBody,
     retry::{Attempts, RetryPolicy},
     shared_error::SharedError,
     stale_if_error::{StaleIfError, StaleIfErrorLayer},

@@ -1,7 +1,8 @@
 //! Trying again what may be tried again: a policy for [`tower::retry`].
 //!
 //! [`RetryPolicy`] repeats a request whose answer was an error of the service, a 502, 503 or
-//! 504, if that can do no harm: its method is idempotent (RFC 9110 §9.2.2) and it has no body.
+//! 504, if that can do no harm: its method is idempotent (RFC 9110 §9.2.2) and it has no body, or
+//! it is a [read by its body](crate::key#keys-from-bodies), which is sent again.
 //! It waits with exponential backoff and full jitter, or for as long as `Retry-After` asks for
 //! within a bound, and begins no attempt after an overall deadline. A budget keeps retries to a
 //! share of the requests that succeeded, so that an origin in trouble is not asked twice as
@@ -56,6 +57,7 @@ use crate::{
     exchange::{AttemptBegan, Refused},
     executor::Executor,
     http::freshness::after,
+    key::body_again,
 };
 
 /// When to try again; see the [module](self). Clones share the budget and the count.
@@ -200,7 +202,7 @@ impl RetryPolicy {
 
 impl<ReqB, B, E> Policy<Request<ReqB>, Response<B>, E> for RetryPolicy
 where
-    ReqB: HttpBody + Default,
+    ReqB: HttpBody + Default + 'static,
 {
     type Future = Sleep;
 
@@ -233,10 +235,11 @@ where
             self.began_at = Some(now);
         }
         self.attempt_began_at = Some(now);
-        if !request.method().is_idempotent() || !request.body().is_end_stream() {
-            return None;
-        }
-        let mut copy = Request::new(ReqB::default());
+        let body = match request.method().is_idempotent() && request.body().is_end_stream() {
+            true => ReqB::default(),
+            false => body_again(request.extensions())?,
+        };
+        let mut copy = Request::new(body);
         request.method().clone_into(copy.method_mut());
         request.uri().clone_into(copy.uri_mut());
         *copy.version_mut() = request.version();

@@ -32,7 +32,7 @@ use crate::{
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
-    key::{DefaultKey, SearchKey},
+    key::{DefaultKey, SearchKey, brings_whole},
     status::CacheStatus,
     store::{Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
     tags::Tags,
@@ -290,7 +290,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
             Unshareable::Error => is_gone(status),
             _ => true,
-        } && client.method == Method::GET
+        } && brings_whole(client)
             && !decision.is_storable;
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };

@@ -14,6 +14,7 @@ use super::{
     rules::{Rules, Ttl},
     vary::Vary,
 };
+use crate::key::brings_whole;
 
 /// What of a request decides who may share its answer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -172,7 +173,7 @@ pub(crate) fn is_gone(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
-/// Decides about an answer to a GET or HEAD request.
+/// Decides about an answer to a GET or HEAD request, or to a read by its body.
 pub(crate) fn decide(
     request: &Parts,
     status: StatusCode,
@@ -199,7 +200,7 @@ pub(crate) fn decide(
         return Decision::not_stored(Sharing::Failed { for_all });
     }
     let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
-    let storable = request.method == Method::GET && barrier.is_none();
+    let storable = brings_whole(request) && barrier.is_none();
     let sharing = match barrier {
         Some(why) => Sharing::Unshareable(why),
         None if fresh => Sharing::Shareable,
@@ -209,7 +210,10 @@ pub(crate) fn decide(
         None => Sharing::Unshareable(Unshareable::NotFresh),
     };
     let terms = answer.terms(lifetime, source);
-    let can_be_confirmed = (explicit.is_some() || answer.cache_control.no_cache) && has_validator(headers);
+    // Reads by a body are never made conditional.
+    let can_be_confirmed = request.method == Method::GET
+        && (explicit.is_some() || answer.cache_control.no_cache)
+        && has_validator(headers);
     let worth_keeping = fresh || can_be_confirmed || explicit.is_some() && answer.has_window();
     let withheld = answer.cache_control.withheld;
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }

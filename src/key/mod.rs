@@ -21,14 +21,80 @@
 //!
 //! A request that has no key is none of the cache's business: every layer passes it on
 //! untouched. So are requests of other methods than GET and HEAD, requests with a body and
-//! requests to switch the protocol, whatever the extractor says.
+//! requests to switch the protocol, whatever the extractor says; but see [below](#keys-from-bodies).
 //!
 //! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
 //! your own, wins over every extractor.
+//!
+//! # Keys from bodies
+//!
+//! Some services are read by POST, or by QUERY (RFC 10008): a search, GraphQL queries, a batch of
+//! ids. With the feature `body-key`, a rule can say that such requests are reads whose answer
+//! depends on their body. A layer in front of the cache reads the body, up to the bound of the rule,
+//! and the key then holds the method, the whole URI, `Content-Type`, `Content-Encoding`,
+//! `Content-Language`, what else the rule names, and a SHA-256 digest of the body:
+//!
+//! ```
+//! # #[cfg(feature = "body-key")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use axum::{Router, body::Body, routing::post};
+//! use http::Request;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_readthrough::{CacheStatus, KeyRule, KeyRules, MemoryStore, ReadThrough};
+//!
+//! let search = KeyRule::path("/search").method("POST").body(64 << 10).fixed_ttl(Duration::from_secs(5));
+//! let bodies = KeyRules::builder().rule(search).build_with_bodies()?;
+//! let store = MemoryStore::with_capacity_bytes(64 << 20);
+//! let cache = ReadThrough::new(store).key(bodies.rules()).build()?;
+//! let app = Router::new()
+//!     .route("/search", post(async |query: String| format!("found {query}")))
+//!     .layer(ServiceBuilder::new().layer(bodies).layer(cache));
+//!
+//! let mut seen = Vec::new();
+//! for query in ["shoes", "hats", "shoes"] {
+//!     let request = Request::post("http://shop.example/search").body(Body::from(query))?;
+//!     let response = app.clone().oneshot(request).await?;
+//!     seen.push(response.extensions().get::<CacheStatus>().unwrap().to_string());
+//!     let answer = axum::body::to_bytes(response.into_body(), 1024).await?;
+//!     assert_eq!(answer, format!("found {query}"));
+//! }
+//! assert_eq!(seen, ["fwd=uri-miss; stored", "fwd=uri-miss; stored", "hit"]);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "body-key"))]
+//! # fn main() {}
+//! ```
+//!
+//! **Such a rule must be about reads only.** One for a POST that writes breaks the application: the
+//! second of two equal orders gets the answer to the first and never arrives, and a failed one is
+//! sent again. Hence each rule names its methods, and a request with `X-HTTP-Method-Override`,
+//! `X-Method-Override` or `X-HTTP-Method` is for none.
+//!
+//! * Without a key pass, as they come and as their bodies arrive: what is longer than the bound, has
+//!   trailers, fails on the way or is shorter than its `Content-Length`; what has preconditions, a
+//!   `Range` or a key already; what lacks an extension that the rule names. They are reads all the
+//!   same, and invalidate nothing. A POST that no such rule is for does, also at the same URI.
+//! * What is stored is not revalidated, but fetched whole. Misses, background refreshes and
+//!   [retries](crate::retry) send the whole body. A layer in between that makes another type of the
+//!   [`RequestBody`](crate::RequestBody) does away with retries: the layer of the bodies belongs
+//!   directly in front of the cache.
+//! * RFC 9110 §9.3.3 lets an answer to POST be stored only if it says how long it is fresh, and then
+//!   answer GET. Here the rules say whether it is stored, as of GET, and it answers equal POSTs alone.
+//! * Purges and unsafe requests do not see bodies: they reach what is stored for all bodies at a URI,
+//!   and for GET.
+//! * Each request under way holds its body once, with room to grow: twice the bound at most.
+//!   How many there are is for a concurrency limit in front to say, and how long a client may take to
+//!   send a body for a timeout there. Bodies are not normalised: another order of JSON members is
+//!   another key.
 
+#[cfg(feature = "body-key")]
+mod body;
 mod buffer;
 mod default;
 mod layer;
+mod read;
 pub mod rules;
 mod target;
 
@@ -39,6 +105,8 @@ use http_body::Body as HttpBody;
 
 use crate::http::fields::has;
 
+#[cfg(feature = "body-key")]
+pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
 #[cfg(feature = "purge-service")]
 pub(crate) use self::target::original_uri;
 pub use self::{
@@ -47,7 +115,11 @@ pub use self::{
     layer::{Key, KeyLayer},
     rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
 };
-pub(crate) use self::{rules::SearchKey, target::Target};
+pub(crate) use self::{
+    read::{body_again, brings_whole, has_content, is_read_by_rule},
+    rules::SearchKey,
+    target::Target,
+};
 
 /// Identifies what a store holds; see the [module](self).
 ///
@@ -169,7 +241,8 @@ pub(crate) fn find<B: HttpBody>(
     body: &B,
     buffer: &mut KeyBuffer,
 ) -> bool {
-    if !may_have_key(head) || !body.is_end_stream() {
+    let is_get_or_head = is_get_or_head(&head.method);
+    if !may_have_key(head) || is_get_or_head && !body.is_end_stream() {
         return false;
     }
     let has_key = match head.extensions.get::<CacheKey>() {
@@ -177,7 +250,8 @@ pub(crate) fn find<B: HttpBody>(
             buffer.set(own);
             true
         }
-        None => extractor.write_key(head, buffer),
+        // No extractor knows the body of a read by its body.
+        None => is_get_or_head && extractor.write_key(head, buffer),
     };
     if has_key {
         extractor.normalise(head);
@@ -185,59 +259,15 @@ pub(crate) fn find<B: HttpBody>(
     has_key
 }
 
-/// Only GET and HEAD are answered from a store, and never a request to switch protocols
-/// (RFC 9110 §7.8), whose answer is a connection and no message.
+fn is_get_or_head(method: &Method) -> bool {
+    matches!(*method, Method::GET | Method::HEAD)
+}
+
+/// Only GET, HEAD and reads by a body are answered from a store, and never a request to switch
+/// protocols (RFC 9110 §7.8), whose answer is a connection and no message.
 pub(crate) fn may_have_key(head: &Parts) -> bool {
-    matches!(head.method, Method::GET | Method::HEAD) && !has(&head.headers, &header::UPGRADE)
+    (is_get_or_head(&head.method) || has_content(&head.extensions)) && !has(&head.headers, &header::UPGRADE)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use http::Request;
-    use proptest::prelude::*;
-
-    fn head(builder: http::request::Builder) -> Parts {
-        builder.body(()).unwrap().into_parts().0
-    }
-
-    fn key_of(extractor: &impl KeyExtractor, head: &mut Parts, body: &impl HttpBody) -> Option<CacheKey> {
-        let mut buffer = KeyBuffer::new();
-        find(extractor, head, body, &mut buffer).then(|| buffer.to_key())
-    }
-
-    #[test]
-    fn a_key_in_the_request_wins() {
-        let own = CacheKey::new("mine");
-        let (mut head, ()) = Request::get("http://h/").body(()).unwrap().into_parts();
-        head.extensions.insert(own.clone());
-        let body = http_body_util::Empty::<bytes::Bytes>::new();
-        assert_eq!(key_of(&DefaultKey::new(), &mut head, &body), Some(own));
-    }
-
-    #[test]
-    fn bodies_other_methods_and_upgrades_have_no_key() {
-        let empty = http_body_util::Empty::<bytes::Bytes>::new();
-        let full = http_body_util::Full::<bytes::Bytes>::from("x");
-        let key = DefaultKey::new();
-        assert!(key_of(&key, &mut head(Request::get("http://h/")), &empty).is_some());
-        assert!(key_of(&key, &mut head(Request::head("http://h/")), &empty).is_some());
-        assert!(key_of(&key, &mut head(Request::get("http://h/")), &full).is_none());
-        assert!(key_of(&key, &mut head(Request::post("http://h/")), &empty).is_none());
-        assert!(key_of(&key, &mut head(Request::get("http://h/").method("QUERY")), &empty).is_none());
-        assert!(
-            key_of(&key, &mut head(Request::get("http://h/").header("upgrade", "websocket")), &empty)
-                .is_none()
-        );
-    }
-
-    proptest! {
-        #[test]
-        fn keys_of_parts_are_equal_only_for_equal_parts(
-            a in proptest::collection::vec(".{0,6}", 0..5),
-            b in proptest::collection::vec(".{0,6}", 0..5),
-        ) {
-            prop_assert_eq!(CacheKey::from_parts(&a) == CacheKey::from_parts(&b), a == b);
-        }
-    }
-}
+mod tests;

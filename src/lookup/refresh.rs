@@ -68,7 +68,10 @@ impl Refresher {
         B: HttpBody + Send + 'static,
         B::Data: Send,
     {
-        head.method = Method::GET;
+        // What is stored answers the method that it was asked for by, but for HEAD.
+        if head.method == Method::HEAD {
+            head.method = Method::GET;
+        }
         take_conditions(&mut head.headers);
         head.extensions.insert(Asked { is_forced: true, ..asked });
         executor.spawn(async move {

@@ -7,7 +7,7 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 use super::Sequence;
 use crate::{
     http::{fields::lines, tag_fields},
-    key::{KeyExtractor, Target},
+    key::{KeyExtractor, Target, is_read_by_rule},
 };
 
 /// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its answer
@@ -19,7 +19,8 @@ pub(crate) struct Invalidation {
 }
 
 impl Invalidation {
-    /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY).
+    /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY), and for what a rule
+    /// says to be a read.
     pub(crate) fn of(
         sequence: &Arc<Sequence>,
         extractor: &Arc<impl KeyExtractor>,
@@ -28,7 +29,8 @@ impl Invalidation {
         let is_safe = matches!(
             head.method,
             Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT
-        ) || head.method.as_str() == "QUERY";
+        ) || head.method.as_str() == "QUERY"
+            || is_read_by_rule(&head.extensions);
         (!is_safe).then(|| {
             let (sequence, target) = (Arc::clone(sequence), Target::of(&**extractor, head));
             let extractor = Arc::clone(extractor);

@@ -101,8 +101,16 @@ impl KeyRulesBuilder {
     ///
     /// # Errors
     ///
-    /// Names the rule that cannot work, or that has a setting without effect.
+    /// Names the rule that cannot work, or that has a setting without effect. One with a `body`
+    /// needs a [layer of its own](crate::key#keys-from-bodies), and is refused here.
     pub fn build(self) -> Result<KeyRules, RuleError> {
+        if let Some((index, rule)) = self.rules.iter().enumerate().find(|(_, rule)| rule.body.is_some()) {
+            return Err(RuleError::of_rule(index, rule.label(), Problem::BodyLayer));
+        }
+        self.compile()
+    }
+
+    pub(super) fn compile(self) -> Result<KeyRules, RuleError> {
         let negotiation = self.negotiation().map_err(RuleError::of_all)?;
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
         let guard = guard.unwrap_or_default();
@@ -117,7 +125,8 @@ impl KeyRulesBuilder {
             default_key = default_key.scheme(scheme);
         }
         let has_paths = self.rules.iter().any(|rule| rule.path.is_some());
-        Ok(KeyRules::new(Inner { default_key, rules, has_paths, negotiation, guard }))
+        let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
+        Ok(KeyRules::new(Inner { default_key, rules, has_paths, has_bodies, negotiation, guard }))
     }
 
     fn negotiation(&self) -> Result<Negotiation, Problem> {
@@ -136,8 +145,16 @@ impl KeyRulesBuilder {
         let is_same = |other: &KeyRule| {
             (other.path.is_none() || other.path == rule.path)
                 && (other.hosts.is_empty() || other.hosts == rule.hosts)
-                && (other.methods.is_empty() || other.methods == rule.methods)
+                && (other.is_for_all_methods_of(rule) || other.methods == rule.methods)
         };
         self.rules[..index].iter().position(is_same).map_or(Ok(()), |first| Err(Problem::Unreachable(first)))
+    }
+}
+
+impl KeyRule {
+    /// Without a word about methods, a rule is for those of requests without a body, and one that
+    /// bypasses for all.
+    fn is_for_all_methods_of(&self, other: &Self) -> bool {
+        self.methods.is_empty() && (self.bypass || other.body.is_none())
     }
 }

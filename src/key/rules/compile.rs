@@ -6,6 +6,7 @@ use http::{HeaderName, Method, header};
 
 use super::{
     KeyRule,
+    body::{CONTENT_FIELDS, parse_read},
     compiled::{Compiled, TagTemplates},
     error::Problem,
     guard::CompiledGuard,
@@ -35,11 +36,14 @@ pub(super) fn compile(
     };
     let tags = TagTemplates::parse(&rule.tags, is_capture).map_err(|tag| Problem::Tag(tag.into()))?;
     let parts = rule.parts(extensions)?;
-    check_guarded(guard, &parts)?;
+    check_guarded(guard, &parts, rule.body.is_some())?;
     let query = rule.query(template.as_ref())?;
     let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
+    rule.check_body(has_gaps)?;
     rule.check_forwarding(guard, has_gaps, &query, template.as_ref())?;
-    let is_default = !has_gaps && matches!(query, QueryShape::Verbatim) && parts.is_empty();
+    let is_whole_uri = !has_gaps && matches!(query, QueryShape::Verbatim);
+    let is_default = is_whole_uri && parts.is_empty() && rule.body.is_none();
+    let parse_method = if rule.body.is_some() { parse_read } else { parse_method };
     Ok(Compiled {
         hosts: rule.hosts.iter().map(|host| HostPattern::parse(host)).collect::<Result<_, _>>()?,
         methods: rule.methods.iter().map(|method| parse_method(method)).collect::<Result<_, _>>()?,
@@ -47,6 +51,7 @@ pub(super) fn compile(
         template,
         shape: (!is_default).then(|| Shape { id: rule.id(index), query, parts }),
         is_bypass: rule.bypass,
+        max_body: rule.body,
         forwards_unkeyed: rule.forward_unkeyed,
         changes: rule.storing.compile()?,
         tags,
@@ -113,11 +118,12 @@ impl KeyRule {
         (&self.path, &self.keep_query, &self.ignore_query).hash(&mut hasher);
         (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
         (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
+        self.body.is_some().hash(&mut hasher);
         let index = u32::try_from(index).unwrap_or(u32::MAX);
         [&[0], &index.to_le_bytes()[..], &hasher.finish().to_le_bytes()].concat().into()
     }
 
-    fn changes_query(&self) -> bool {
+    pub(super) fn changes_query(&self) -> bool {
         self.keep_query.is_some() || !self.ignore_query.is_empty() || self.sort_query || self.drop_empty_query
     }
 
@@ -185,9 +191,10 @@ impl KeyRule {
 }
 
 /// What is in the key is not removed.
-fn check_guarded(guard: &CompiledGuard, parts: &KeyParts) -> Result<(), Problem> {
+fn check_guarded(guard: &CompiledGuard, parts: &KeyParts, has_body: bool) -> Result<(), Problem> {
     let cookie = (!parts.cookies.is_empty()).then_some(header::COOKIE);
-    let mut keyed = parts.headers.iter().cloned().chain(cookie);
+    let content = CONTENT_FIELDS.into_iter().filter(|_| has_body);
+    let mut keyed = parts.headers.iter().cloned().chain(cookie).chain(content);
     match keyed.find(|name: &HeaderName| guard.headers.contains(name)) {
         Some(name) => Err(Problem::GuardedHeader(name.as_str().into())),
         None => Ok(()),

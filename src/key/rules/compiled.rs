@@ -13,13 +13,15 @@ use crate::{http::changes::Changes, tags::Tags};
 pub(super) struct Compiled {
     /// None: every host.
     pub(super) hosts: Box<[HostPattern]>,
-    /// None: every method.
+    /// None: GET and HEAD, or every method to bypass.
     pub(super) methods: Box<[Method]>,
     pub(super) path: Option<PathPattern>,
     pub(super) template: Option<QueryTemplate>,
     /// None: the default key.
     pub(super) shape: Option<Shape>,
     pub(super) is_bypass: bool,
+    /// How much of a body is read for the key, if it is in the key.
+    pub(super) max_body: Option<usize>,
     pub(super) forwards_unkeyed: bool,
     pub(super) changes: Option<Changes>,
     pub(super) tags: TagTemplates,
@@ -33,8 +35,9 @@ impl Compiled {
         path: &'h str,
         target: &'h Uri,
     ) -> Option<Match<'r, 'h>> {
-        let is_method = self.methods.is_empty() || self.methods.contains(method);
-        if !is_method || !(self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))) {
+        if !self.is_for(method)
+            || !(self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority)))
+        {
             return None;
         }
         let captures = match &self.path {
@@ -46,6 +49,13 @@ impl Compiled {
             None => None,
         };
         Some(Match { rule: self, target, captures, slots })
+    }
+
+    fn is_for(&self, method: &Method) -> bool {
+        match self.methods.is_empty() {
+            true => self.is_bypass || matches!(*method, Method::GET | Method::HEAD),
+            false => self.methods.contains(method),
+        }
     }
 
     pub(super) fn has_path_gaps(&self) -> bool {

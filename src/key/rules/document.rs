@@ -57,6 +57,8 @@ pub(super) struct RuleDocument {
     cookies: Vec<String>,
     extensions: Vec<String>,
     forward_unkeyed: bool,
+    #[cfg(feature = "body-key")]
+    body: Option<usize>,
     bypass: bool,
     tags: Vec<String>,
     fixed_ttl: Option<Span>,
@@ -91,6 +93,10 @@ impl From<RuleDocument> for KeyRule {
             cookies: document.cookies,
             extensions: document.extensions,
             forward_unkeyed: document.forward_unkeyed,
+            #[cfg(feature = "body-key")]
+            body: document.body,
+            #[cfg(not(feature = "body-key"))]
+            body: None,
             bypass: document.bypass,
             tags: document.tags,
             storing,

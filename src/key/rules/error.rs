@@ -62,6 +62,16 @@ pub(super) enum Problem {
     Host(Box<str>),
     #[error("it can never match a request of method `{0}`: only GET and HEAD have keys")]
     Method(Box<str>),
+    #[error("it cannot have a `body` and the method `{0}`: only POST and QUERY can be reads with one")]
+    BodyMethod(Box<str>),
+    #[error("it has a `body`, but no `method` that says which of POST and QUERY are reads")]
+    BodyMethods,
+    #[error("a `body` of {max_bytes} bytes is too large to hold for a key: {limit} is the most")]
+    BodyBound { max_bytes: usize, limit: usize },
+    #[error("it has a `body`, so that all of the URI is in the key: nothing else can be said about that")]
+    BodyUri,
+    #[error("its key holds the `body`, which a layer has to read: use `KeyRulesBuilder::build_with_bodies`")]
+    BodyLayer,
     #[error("`{0}` is no name of a query parameter, which may end in `*`")]
     Parameter(Box<str>),
     #[error("`{0}` is no header field on which answers can be kept apart")]

@@ -37,15 +37,17 @@ pub(super) struct Inner {
     pub(super) default_key: DefaultKey,
     pub(super) rules: Box<[Compiled]>,
     pub(super) has_paths: bool,
+    #[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "there are none"))]
+    pub(super) has_bodies: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
 }
 
 /// One rule or another is for a request, depending on how its path is read.
-struct Doubtful;
+pub(super) struct Doubtful;
 
 /// The rule that is for a request, if one is.
-type Selected<'r, 'h> = Result<Option<Match<'r, 'h>>, Doubtful>;
+pub(super) type Selected<'r, 'h> = Result<Option<Match<'r, 'h>>, Doubtful>;
 
 impl KeyRules {
     /// No rules yet.
@@ -55,6 +57,11 @@ impl KeyRules {
 
     pub(super) fn new(inner: Inner) -> Self {
         Self { inner: Arc::new(inner) }
+    }
+
+    #[cfg(feature = "body-key")]
+    pub(super) fn has_bodies(&self) -> bool {
+        self.inner.has_bodies
     }
 
     fn select<'h>(&self, head: &'h Parts, authority: &[u8], method: &Method) -> Selected<'_, 'h> {
@@ -77,12 +84,12 @@ impl KeyRules {
     }
 
     /// The rule of a request that may have a key, and its authority.
-    fn rule_of<'h>(&self, head: &'h Parts) -> Option<(Selected<'_, 'h>, &'h [u8])> {
+    pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Option<(Selected<'_, 'h>, &'h [u8])> {
         let authority = authority(original_uri(head), &head.headers)?;
         Some((self.select(head, authority, &head.method), authority))
     }
 
-    fn encode(
+    pub(super) fn encode(
         &self,
         head: &Parts,
         authority: &[u8],
@@ -151,7 +158,7 @@ impl KeyExtractor for KeyRules {
     fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
         let Some((Ok(selected), authority)) = self.rule_of(head) else { return false };
         match selected {
-            Some(found) if found.rule.is_bypass => false,
+            Some(found) if found.rule.is_bypass || found.rule.max_body.is_some() => false,
             Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
                 self.encode(head, authority, found, shape, Search::AsLearned, key).is_some()
             }
@@ -163,7 +170,7 @@ impl KeyExtractor for KeyRules {
         let target = original_uri(head);
         let host = head.headers.get(header::HOST).map(|host| host.as_bytes());
         let authority = target.authority().map(Authority::as_str).map(str::as_bytes).or(host)?;
-        // As GET, the method by which all that is stored was asked for.
+        // As GET: other reads hold all of the URI in their keys, and go with what it names.
         let Ok(Some(found)) = self.select(head, authority, &Method::GET) else { return None };
         let shape = found.rule.shape.as_ref()?;
         let mut identity = KeyBuffer::new();

@@ -106,13 +106,14 @@
 //!
 //! # Limits
 //!
-//! * Only GET and HEAD requests without a body have keys. A rule for GET alone leaves HEAD to the
-//!   rules after it.
+//! * Only GET and HEAD requests without a body have keys, but for rules with a
+//!   [`body`](super#keys-from-bodies). A rule for GET alone leaves HEAD to the rules after it.
 //! * Rules are tried one after the other, at some ten nanoseconds each as long as paths begin
 //!   differently.
 //! * A purge does not see header fields, cookies and extensions: it reaches what is stored for all
 //!   of their values.
 
+mod body;
 mod builder;
 mod compile;
 mod compiled;
@@ -130,6 +131,8 @@ mod rule;
 mod shape;
 mod template;
 
+#[cfg(feature = "body-key")]
+pub(super) use self::body::BodyRule;
 pub(crate) use self::no_vary_search::SearchKey;
 pub use self::{
     builder::KeyRulesBuilder, error::RuleError, extractor::KeyRules, guard::Guard, rule::KeyRule,

@@ -59,7 +59,7 @@ fn push_cookie(name: &[u8], headers: &HeaderMap, key: &mut KeyBuffer) {
     push_values(named.map(<[u8]>::trim_ascii), key);
 }
 
-fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {
+pub(super) fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {
     let values: SmallVec<[&[u8]; 4]> = values.collect();
     key.push((values.len() as u64).to_le_bytes());
     values.iter().for_each(|value| key.push(value));

@@ -22,6 +22,7 @@ pub struct KeyRule {
     pub(super) cookies: Vec<String>,
     pub(super) extensions: Vec<String>,
     pub(super) forward_unkeyed: bool,
+    pub(super) body: Option<usize>,
     pub(super) bypass: bool,
     pub(super) tags: Vec<String>,
     pub(super) storing: Storing,
@@ -76,7 +77,8 @@ impl KeyRule {
         self
     }
 
-    /// Only for this method, GET or HEAD: others have no key. Default: both.
+    /// Only for this method, GET or HEAD: others have no key, but for rules with a
+    /// [`body`](super::super#keys-from-bodies). Default: both.
     pub fn method(mut self, method: impl Into<String>) -> Self {
         self.methods.push(method.into());
         self
@@ -141,6 +143,19 @@ impl KeyRule {
     /// are not in the key, because the service needs them. Its answers must not show them.
     pub fn forward_unkeyed(mut self) -> Self {
         self.forward_unkeyed = true;
+        self
+    }
+
+    /// The requests are reads whose answer depends on their body, which may have so many bytes, a
+    /// mebibyte at most: it is in the key, with the method and all of the URI. The
+    /// [`method`](Self::method) is POST, QUERY or each of them.
+    ///
+    /// **A rule that takes what writes for a read breaks the application**: the second of two equal
+    /// orders would get the answer to the first, and be lost. See
+    /// [`key`](crate::key#keys-from-bodies).
+    #[cfg(feature = "body-key")]
+    pub fn body(mut self, max_bytes: usize) -> Self {
+        self.body = Some(max_bytes);
         self
     }
 

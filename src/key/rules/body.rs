@@ -1,0 +1,138 @@
+//! Rules for requests that are reads although they have a body.
+
+use http::Method;
+#[cfg(feature = "body-key")]
+use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+
+use super::{KeyRule, error::Problem};
+#[cfg(feature = "body-key")]
+use super::{
+    KeyRules, KeyRulesBuilder, RuleError,
+    parts::push_values,
+    shape::{Match, Search},
+};
+#[cfg(feature = "body-key")]
+use crate::{
+    http::conditions::is_conditional,
+    key::{BodyKeyLayer, CacheKey, KeyBuffer},
+};
+
+/// The largest body that a key may be made of.
+const MAX_BODY: usize = 1 << 20;
+
+/// How a body is to be read.
+#[cfg(feature = "body-key")]
+pub(super) const CONTENT_FIELDS: [HeaderName; 3] =
+    [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
+#[cfg(not(feature = "body-key"))]
+pub(super) const CONTENT_FIELDS: [http::HeaderName; 0] = [];
+
+/// By which many frameworks take a POST for another method.
+#[cfg(feature = "body-key")]
+const OVERRIDES: [HeaderName; 3] = [
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+];
+
+/// A method by which something can be read with a body.
+pub(super) fn parse_read(text: &str) -> Result<Method, Problem> {
+    match text {
+        "POST" => Ok(Method::POST),
+        "QUERY" => Method::from_bytes(b"QUERY").map_err(|_| Problem::BodyMethod(text.into())),
+        other => Err(Problem::BodyMethod(other.into())),
+    }
+}
+
+impl KeyRule {
+    pub(super) fn check_body(&self, has_path_gaps: bool) -> Result<(), Problem> {
+        let Some(max_bytes) = self.body else { return Ok(()) };
+        if max_bytes == 0 {
+            return Err(Problem::Zero { setting: "body", consequence: "no body is short enough for a key" });
+        }
+        if max_bytes > MAX_BODY {
+            return Err(Problem::BodyBound { max_bytes, limit: MAX_BODY });
+        }
+        if self.methods.is_empty() {
+            return Err(Problem::BodyMethods);
+        }
+        let has_template = self.path.as_ref().is_some_and(|path| path.contains('?'));
+        // What a URI names is said by the rule for GET: that is what purges and unsafe requests
+        // reach, so requests for two URIs must not share an entry here.
+        match has_template || has_path_gaps || self.changes_query() || self.no_vary_search {
+            true => Err(Problem::BodyUri),
+            false => Ok(()),
+        }
+    }
+}
+
+/// What a rule says about the body of a request.
+#[cfg(feature = "body-key")]
+pub(in crate::key) struct BodyRule {
+    pub(in crate::key) max_bytes: usize,
+    /// None: the request has no key, whatever its body.
+    pub(in crate::key) place: Option<Place>,
+}
+
+/// A key but for the digest of the body.
+#[cfg(feature = "body-key")]
+pub(in crate::key) struct Place(KeyBuffer);
+
+#[cfg(feature = "body-key")]
+impl Place {
+    pub(in crate::key) fn key(mut self, digest: &[u8]) -> CacheKey {
+        self.0.push(digest);
+        self.0.to_key()
+    }
+}
+
+#[cfg(feature = "body-key")]
+impl KeyRulesBuilder {
+    /// As [`build`](Self::build), with rules that have a [`body`](KeyRule::body).
+    ///
+    /// The layer goes directly in front of the cache, which gets the same rules. It is the only way
+    /// to such rules, so that nobody can forget it.
+    ///
+    /// # Errors
+    ///
+    /// As [`build`](Self::build).
+    pub fn build_with_bodies(self) -> Result<BodyKeyLayer, RuleError> {
+        self.compile().map(BodyKeyLayer::new)
+    }
+}
+
+#[cfg(feature = "body-key")]
+impl KeyRules {
+    /// What the rule for a request says about its body, if it says that the request is a read.
+    pub(in crate::key) fn body_rule(&self, head: &Parts) -> Option<BodyRule> {
+        let may_be_read = self.has_bodies() && !matches!(head.method, Method::GET | Method::HEAD);
+        if !may_be_read || OVERRIDES.iter().any(|name| head.headers.contains_key(name)) {
+            return None;
+        }
+        let (Ok(Some(found)), authority) = self.rule_of(head)? else { return None };
+        let max_bytes = found.rule.max_body?;
+        Some(BodyRule { max_bytes, place: self.place(head, authority, &found) })
+    }
+
+    fn place(&self, head: &Parts, authority: &[u8], found: &Match<'_, '_>) -> Option<Place> {
+        let is_upgrade = head.headers.contains_key(header::UPGRADE);
+        // A key of somebody else's making does not hold the body.
+        let has_own = head.extensions.get::<CacheKey>().is_some();
+        if is_upgrade || has_own || is_conditional(&head.headers) {
+            return None;
+        }
+        let shape = found.rule.shape.as_ref()?;
+        let mut key = KeyBuffer::new();
+        self.encode(head, authority, found, shape, Search::AsLearned, &mut key)?;
+        key.push(head.method.as_str());
+        push_content_fields(&head.headers, &mut key);
+        Some(Place(key))
+    }
+}
+
+#[cfg(feature = "body-key")]
+fn push_content_fields(headers: &HeaderMap, key: &mut KeyBuffer) {
+    for name in CONTENT_FIELDS {
+        push_values(headers.get_all(name).iter().map(HeaderValue::as_bytes), key);
+    }
+}
