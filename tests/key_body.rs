@@ -4,10 +4,12 @@ mod support;
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -189,13 +191,40 @@ async fn a_long_body_streams_to_the_origin() {
     let endless =
         stream::iter([Ok::<_, Infallible>(begin.clone()), Ok(Bytes::from("y"))]).chain(stream::pending());
     assert_eq!(call(&stack, post_of(Body::from_stream(endless))).await, (StatusCode::OK, begin));
-    let declared = request(
+}
+
+/// Of a length that is known, and yet to come.
+struct Announced;
+
+impl http_body::Body for Announced {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        Poll::Pending
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        http_body::SizeHint::with_exact(BOUND as u64 + 1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_declared_to_be_long_is_not_even_begun() {
+    let stack = stack(&Origin::new(|_, _| async { status(204) }));
+    let by_header = request(
         "POST",
         SEARCH,
         &[("content-length", "65")],
-        Body::from_stream(stream::iter([Ok::<_, Infallible>("first")]).chain(stream::pending())),
+        Body::from_stream(stream::pending::<Result<Bytes, Infallible>>()),
     );
-    assert_eq!(call(&stack, declared).await, (StatusCode::OK, "first".into()));
+    for request in [by_header, post_of(Body::new(Announced))] {
+        let answer = tokio::time::timeout(ms(10), call(&stack, request)).await;
+        assert_eq!(answer.expect("not waited for").0, StatusCode::NO_CONTENT);
+    }
 }
 
 #[tokio::test]
@@ -677,10 +706,19 @@ fn rules_that_cannot_work_are_refused_by_name() {
     );
 }
 
-#[test]
-fn a_rule_for_get_leaves_reads_to_the_rules_after_it() {
-    let rules = KeyRules::builder().rule(KeyRule::path("/search")).rule(search());
-    assert!(rules.build_with_bodies().is_ok());
+#[tokio::test]
+async fn a_rule_without_methods_leaves_reads_to_the_rules_after_it_unless_it_bypasses() {
+    let origin = echo();
+    let rules = KeyRules::builder()
+        .rule(KeyRule::path("/search/account").bypass())
+        .rule(KeyRule::any().fixed_ttl(ms(60_000)))
+        .rule(KeyRule::any().method("POST").body(BOUND).fixed_ttl(ms(60_000)));
+    let bodies = rules.build_with_bodies().unwrap();
+    let cache = ReadThrough::new(store()).key(bodies.rules()).build().unwrap();
+    let stack = bodies.layer(cache.layer(front(&origin)));
+    assert_eq!(ask_all(&stack, [post_of("a"), post_of("a")]).await, ["1 POST a", "1 POST a"]);
+    let account = || request("POST", "http://h/search/account", &[], "a");
+    assert_eq!(ask_all(&stack, [account(), account()]).await, ["2 POST a", "3 POST a"]);
 }
 
 #[test]
