@@ -449,7 +449,7 @@ async fn what_could_only_be_revalidated_is_not_stored() {
     let origin = echo_with(&[("etag", "\"a\""), ("cache-control", "no-cache")]);
     let stack = stack_by(search(), Rules::new(), &origin);
     let answer = stack.oneshot(post_of("a")).await.unwrap();
-    let status = answer.extensions().get::<CacheStatus>().unwrap().to_string();
+    let status = CacheStatus::of(&answer).unwrap().to_string();
     assert!(!status.contains("stored"), "{status}");
 }
 

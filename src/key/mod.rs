@@ -56,7 +56,7 @@
 //! for query in ["shoes", "hats", "shoes"] {
 //!     let request = Request::post("http://shop.example/search").body(Body::from(query))?;
 //!     let response = app.clone().oneshot(request).await?;
-//!     seen.push(response.extensions().get::<CacheStatus>().unwrap().to_string());
+//!     seen.push(CacheStatus::of(&response).unwrap().to_string());
 //!     let answer = axum::body::to_bytes(response.into_body(), 1024).await?;
 //!     assert_eq!(answer, format!("found {query}"));
 //! }
