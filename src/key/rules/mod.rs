@@ -126,6 +126,7 @@ mod no_vary_search;
 mod parts;
 mod pattern;
 mod query;
+mod readings;
 mod rule;
 mod shape;
 mod template;
