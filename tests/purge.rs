@@ -377,6 +377,27 @@ async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
     }
 }
 
+/// What a failure says may be purged like anything else.
+#[tokio::test(start_paused = true)]
+async fn a_failure_under_way_serves_who_came_before_and_nobody_after() {
+    for (kind, apply) in KINDS {
+        let origin = Origin::new(|n, _| async move {
+            sleep(ms(100)).await;
+            let mut answer = response(&[("surrogate-key", "red")], n.to_string());
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+        });
+        let (service, purge, _) = stack_of(&origin, Rules::new());
+        let before = crowd(&service, 50);
+        sleep(ms(50)).await;
+        apply(&purge);
+        let after = crowd(&service, 50);
+        assert!(before.join_all().await.iter().all(|body| body == "1"), "{kind}");
+        assert!(after.join_all().await.iter().all(|body| body == "2"), "{kind}");
+        assert_eq!(origin.calls(), 2, "{kind}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_purged_while_its_body_comes_in_is_not_stored() {
     for (kind, apply) in KINDS {
