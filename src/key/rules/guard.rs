@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery};
 
 use super::error::Problem;
-use crate::key::target::original_uri;
+use crate::{http::fields::remove_all, key::target::original_uri};
 
 /// Removes from requests that have a key what an answer could depend on without the key showing
 /// it.
@@ -114,6 +114,11 @@ impl CompiledGuard {
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         for name in &self.headers {
             headers.remove(name);
+        }
+        // To a service behind CGI or the like they are the same (RFC 3875 §4.1.18).
+        let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+        if !self.headers.is_empty() && headers.keys().any(|name| name.as_str().contains('_')) {
+            remove_all(headers, |name| self.headers.iter().any(|own| dashed(own) == dashed(name)));
         }
     }
 }
