@@ -4,19 +4,23 @@
 //! response keeps its own body untouched. Whatever is large or rare sits behind a
 //! box, which keeps a stack of layers, and with it a nest of bodies, a few bytes deep.
 
+mod watched;
+
 use std::{
     error::Error as StdError,
     fmt,
     ops::Range,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
-use bytes::{Buf, Bytes};
+use bytes::Bytes;
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
+
+use self::watched::{Observed, Part};
 
 /// Any error that can cross a thread.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -39,21 +43,24 @@ pin_project! {
     #[project = KindProj]
     enum Kind<B> {
         Full { bytes: Bytes, trailers: Option<Arc<HeaderMap>> },
-        Shared { reader: BoxBody },
         Inner { #[pin] inner: B },
-        Observed { #[pin] inner: B, observer: Option<Box<dyn Observer>> },
-        Part { #[pin] inner: B, skip: usize, take: usize },
+        // A reader of a shared fetch, a body that is observed, or a part of one.
+        Boxed { body: BoxBody },
     }
 }
 
 /// Sees the frames of a body on their way to whoever reads it.
 ///
 /// Dropped when the body has ended, failed, or been dropped itself.
-pub(crate) trait Observer: Send + Sync + 'static {
+pub(crate) trait Observer: Send + 'static {
     fn data(&mut self, _chunk: &Bytes) {}
     fn trailers(&mut self, _trailers: &HeaderMap) {}
     /// The body ended as it should. Not called after an error.
-    fn complete(self: Box<Self>) {}
+    fn complete(self)
+    where
+        Self: Sized,
+    {
+    }
 }
 
 impl<B> Body<B> {
@@ -68,16 +75,22 @@ impl<B> Body<B> {
     }
 
     pub(crate) fn shared(reader: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
-        Self { kind: Kind::Shared { reader: Box::pin(reader) } }
+        Self { kind: Kind::Boxed { body: Box::pin(reader) } }
     }
+}
 
+impl<B> Body<B>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     /// What lies between these bytes of a body that is at least so long, without trailers.
     pub(crate) fn part(inner: B, part: &Range<usize>) -> Self {
-        Self { kind: Kind::Part { inner, skip: part.start, take: part.len() } }
+        Self::shared(Part { inner, skip: part.start, take: part.len() })
     }
 
-    pub(crate) fn observed(inner: B, observer: Box<dyn Observer>) -> Self {
-        Self { kind: Kind::Observed { inner, observer: Some(observer) } }
+    pub(crate) fn observed(inner: B, observer: impl Observer) -> Self {
+        Self::shared(Observed { inner, observer: Some(observer) })
     }
 }
 
@@ -97,10 +110,8 @@ impl<B> fmt::Debug for Body<B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let kind = match &self.kind {
             Kind::Full { bytes, .. } => return f.debug_tuple("Body::Full").field(&bytes.len()).finish(),
-            Kind::Shared { .. } => "Body::Shared",
             Kind::Inner { .. } => "Body::Inner",
-            Kind::Observed { .. } => "Body::Observed",
-            Kind::Part { .. } => "Body::Part",
+            Kind::Boxed { .. } => "Body::Boxed",
         };
         f.write_str(kind)
     }
@@ -124,91 +135,25 @@ where
             } else {
                 Some(Ok(Frame::data(std::mem::take(bytes))))
             }),
-            KindProj::Shared { reader } => reader.as_mut().poll_frame(cx),
             KindProj::Inner { inner } => inner.poll_frame(cx).map_err(BodyError::new),
-            KindProj::Observed { inner, observer } => poll_observed(inner, observer, cx),
-            KindProj::Part { inner, skip, take } => poll_part(inner, skip, take, cx),
+            KindProj::Boxed { body } => body.as_mut().poll_frame(cx),
         }
     }
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
             Kind::Full { bytes, trailers } => bytes.is_empty() && trailers.is_none(),
-            Kind::Shared { reader } => reader.is_end_stream(),
-            Kind::Inner { inner } | Kind::Observed { inner, .. } => inner.is_end_stream(),
-            Kind::Part { take, .. } => *take == 0,
+            Kind::Inner { inner } => inner.is_end_stream(),
+            Kind::Boxed { body } => body.is_end_stream(),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
             Kind::Full { bytes, .. } => SizeHint::with_exact(bytes.len() as u64),
-            Kind::Shared { reader } => reader.size_hint(),
-            Kind::Inner { inner } | Kind::Observed { inner, .. } => inner.size_hint(),
-            Kind::Part { take, .. } => SizeHint::with_exact(*take as u64),
+            Kind::Inner { inner } => inner.size_hint(),
+            Kind::Boxed { body } => body.size_hint(),
         }
-    }
-}
-
-/// The observer learns of the end as soon as the body says so: hyper does not poll a body
-/// any more that has said `is_end_stream`.
-fn poll_observed<B>(
-    mut inner: Pin<&mut B>,
-    observer: &mut Option<Box<dyn Observer>>,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let frame = ready!(inner.as_mut().poll_frame(cx));
-    match &frame {
-        Some(Ok(frame)) => {
-            if let Some(observer) = observer {
-                if let Some(chunk) = frame.data_ref() {
-                    observer.data(chunk);
-                } else if let Some(trailers) = frame.trailers_ref() {
-                    observer.trailers(trailers);
-                }
-            }
-            if inner.is_end_stream() {
-                complete(observer);
-            }
-        }
-        Some(Err(_)) => drop(observer.take()),
-        None => complete(observer),
-    }
-    Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
-}
-
-fn poll_part<B>(
-    mut inner: Pin<&mut B>,
-    skip: &mut usize,
-    take: &mut usize,
-    cx: &mut Context<'_>,
-) -> Poll<Option<Result<Frame<Bytes>, BodyError>>>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    while *take > 0 {
-        let Some(frame) = ready!(inner.as_mut().poll_frame(cx)) else { break };
-        let Ok(mut data) = frame.map_err(BodyError::new)?.into_data() else { continue };
-        let skipped = data.len().min(*skip);
-        *skip -= skipped;
-        data.advance(skipped);
-        data.truncate(*take);
-        if !data.is_empty() {
-            *take -= data.len();
-            return Poll::Ready(Some(Ok(Frame::data(data))));
-        }
-    }
-    Poll::Ready(None)
-}
-
-fn complete(observer: &mut Option<Box<dyn Observer>>) {
-    if let Some(observer) = observer.take() {
-        observer.complete();
     }
 }
 

@@ -25,8 +25,6 @@ pin_project! {
     {
         #[pin]
         kind: Kind<S, R, B>,
-        invalidation: Option<Invalidation>,
-        strips_tags: bool,
     }
 }
 
@@ -37,7 +35,7 @@ pin_project! {
         S: Service<R>,
     {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] inner: Oneshot<S, R> },
+        Pass { #[pin] inner: Oneshot<S, R>, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
     }
 }
@@ -46,33 +44,39 @@ impl<S, R, B> ResponseFuture<S, R, B>
 where
     S: Service<R, Response = Response<B>>,
 {
-    fn new(kind: Kind<S, R, B>) -> Self {
-        Self { kind, invalidation: None, strips_tags: false }
+    /// Invalidates something once the response to a request is there that was passed on. Rare and
+    /// large, so that it is boxed: futures of a stack contain each other.
+    pub(crate) fn then(mut self, then: Option<Invalidation>) -> Self {
+        if let Kind::Pass { invalidation, .. } = &mut self.kind {
+            *invalidation = then.map(Box::new);
+        }
+        self
     }
 
-    /// Invalidates something once the response is there.
-    pub(crate) fn then(self, invalidation: Option<Invalidation>) -> Self {
-        Self { invalidation, ..self }
-    }
-
-    /// Removes the fields that are for caches alone, which no other layer will do.
-    pub(crate) fn strip_tags(self, strip: bool) -> Self {
-        Self { strips_tags: strip, ..self }
+    /// Removes the fields that are for caches alone from what is passed on, which no other layer
+    /// will do.
+    pub(crate) fn strip_tags(mut self, strip: bool) -> Self {
+        if let Kind::Pass { strips_tags, .. } = &mut self.kind {
+            *strips_tags = strip;
+        }
+        self
     }
 
     pub(crate) fn ready(response: Response<Body<B>>) -> Self {
-        Self::new(Kind::Ready { response: Some(response) })
+        Self { kind: Kind::Ready { response: Some(response) } }
     }
 
     /// The inner service is made ready first: what is above was always ready.
     pub(crate) fn pass(inner: S, request: R) -> Self {
-        Self::new(Kind::Pass { inner: Oneshot::new(inner, request) })
+        Self {
+            kind: Kind::Pass { inner: Oneshot::new(inner, request), invalidation: None, strips_tags: false },
+        }
     }
 
     pub(crate) fn boxed(
         future: impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send + 'static,
     ) -> Self {
-        Self::new(Kind::Boxed { future: Box::pin(future) })
+        Self { kind: Kind::Boxed { future: Box::pin(future) } }
     }
 }
 
@@ -83,20 +87,23 @@ where
     type Output = Result<Response<Body<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let mut answer = match this.kind.project() {
+        match self.project().kind.project() {
             #[allow(clippy::expect_used)]
-            KindProj::Ready { response } => Ok(response.take().expect("polled after completion")),
-            KindProj::Pass { inner } => ready!(inner.poll(cx)).map(|response| response.map(Body::inner)),
-            KindProj::Boxed { future } => ready!(future.as_mut().poll(cx)),
-        };
-        if let (Some(invalidation), Ok(response)) = (this.invalidation.take(), &answer) {
-            invalidation.apply(response.status(), response.headers());
+            KindProj::Ready { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+            KindProj::Boxed { future } => future.as_mut().poll(cx),
+            KindProj::Pass { inner, invalidation, strips_tags } => {
+                let mut answer = ready!(inner.poll(cx));
+                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
+                    invalidation.apply(response.status(), response.headers());
+                }
+                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
+                    tag_fields::strip(response.headers_mut());
+                }
+                Poll::Ready(answer.map(|response| response.map(Body::inner)))
+            }
         }
-        if let (true, Ok(response)) = (*this.strips_tags, &mut answer) {
-            tag_fields::strip(response.headers_mut());
-        }
-        Poll::Ready(answer)
     }
 }
 

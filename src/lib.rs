@@ -23,7 +23,7 @@
 //! for _ in 0..2 {
 //!     let request = Request::get("/").header("host", "example.com").body(Body::empty())?;
 //!     let response = app.clone().oneshot(request).await?;
-//!     seen.push(response.extensions().get::<CacheStatus>().unwrap().to_string());
+//!     seen.push(CacheStatus::of(&response).unwrap().to_string());
 //!     axum::body::to_bytes(response.into_body(), 1024).await?;
 //! }
 //! assert_eq!(seen, ["fwd=uri-miss; stored", "hit"]);
@@ -116,8 +116,8 @@ pub use self::{
     future::ResponseFuture,
     http::{rules::Rules, storing::Unshareable},
     key::{
-        CacheKey, DefaultKey, Guard, Key, KeyExtractor, KeyLayer, KeyRule, KeyRules, KeyRulesBuilder,
-        RuleError,
+        CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
+        KeyRulesBuilder, RuleError,
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},

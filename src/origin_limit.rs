@@ -170,6 +170,21 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        self.attempt(request)
+    }
+}
+
+impl<S> OriginLimit<S> {
+    /// As `call`, which needs no more than this.
+    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> ResponseFuture<S, Request<ReqB>, B>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let inner = self.inner.clone();
         let Some(limit) = self.layer.limit.clone() else { return ResponseFuture::pass(inner, request) };
         ResponseFuture::boxed(async move {
@@ -204,11 +219,15 @@ impl Limit {
 }
 
 /// Keeps the permit until the body is in, or nobody reads it any more.
-fn hold<B: HttpBody>(permit: OwnedSemaphorePermit, body: B) -> Body<B> {
+fn hold<B>(permit: OwnedSemaphorePermit, body: B) -> Body<B>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     if body.is_end_stream() {
         return Body::inner(body);
     }
-    Body::observed(body, Box::new(Held { _permit: permit }))
+    Body::observed(body, Held { _permit: permit })
 }
 
 struct Held {

@@ -13,16 +13,16 @@ const NAME: &str = "tower-readthrough";
 
 /// How an answer came about, in the terms of RFC 9211.
 ///
-/// It is in the extensions of every response that a layer here had to do with, for logs and
-/// metrics, and in its `Cache-Status` field for everybody else. Of several layers the outermost
-/// one that decided has the last word.
+/// Every response that a layer here had to do with has one, for logs and metrics; see
+/// [`of`](Self::of). For everybody else it is in the response's `Cache-Status` field. Of several
+/// layers the outermost one that decided has the last word.
 /// [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) leaves the field out.
 ///
 /// ```
 /// use tower_readthrough::CacheStatus;
 ///
-/// fn log(response: &http::Response<()>) -> String {
-///     match response.extensions().get::<CacheStatus>() {
+/// fn log<B>(response: &http::Response<B>) -> String {
+///     match CacheStatus::of(response) {
 ///         Some(status) => status.to_string(),
 ///         None => "not asked".into(),
 ///     }
@@ -74,20 +74,51 @@ pub enum Forward {
     Request,
 }
 
+/// What hits say, written out. That the field of a response is one of these very strings, and not
+/// just the same text, tells that it was put there in this process: what came in over a connection
+/// is never taken for ours.
+static HITS: [(Outcome, &str); 4] = [
+    (Outcome::Hit, "tower-readthrough;hit"),
+    (Outcome::Stale(Stale::WhileRevalidating), "tower-readthrough;hit;detail=stale-while-revalidate"),
+    (Outcome::Stale(Stale::IfError), "tower-readthrough;hit;detail=stale-if-error"),
+    (Outcome::Stale(Stale::AsRequested), "tower-readthrough;hit;detail=max-stale"),
+];
+
 impl CacheStatus {
+    /// How this response came about. `None`: no layer here had anything to do with it.
+    ///
+    /// It is in the extensions of the response, except for a hit that says it in `Cache-Status`:
+    /// an extension would cost it more than everything else that it hands out.
+    pub fn of<B>(response: &Response<B>) -> Option<Self> {
+        response.extensions().get().copied().or_else(|| Self::shown(response.headers()))
+    }
+
+    /// The hit that the last member of the field is about, if that is ours.
+    fn shown(headers: &HeaderMap) -> Option<Self> {
+        let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
+        let is_last = |text: &str| std::ptr::eq(text.as_bytes(), last);
+        HITS.iter().find(|(_, text)| is_last(text)).map(|(outcome, _)| Self::new(*outcome))
+    }
+
     /// Says so in the extensions of the response and in its `Cache-Status`.
     pub(crate) fn mark<B>(self, response: &mut Response<B>) {
-        let was_marked = response.extensions_mut().insert(self).is_some();
+        let was_marked = Self::of(response).is_some();
+        response.extensions_mut().insert(self);
         match was_marked {
             true => self.replace_last(response.headers_mut()),
             false => _ = response.headers_mut().append(CACHE_STATUS, self.to_value()),
         }
     }
 
-    /// As [`mark`](Self::mark), for the head of a stored response, whose last member is ours.
+    /// As [`mark`](Self::mark), for the head of a stored response, which says that it is a hit.
     pub(crate) fn mark_stored<B>(self, response: &mut Response<B>) {
-        response.extensions_mut().insert(self);
-        self.replace_last(response.headers_mut());
+        let says_all = matches!(self.outcome, Outcome::Hit | Outcome::Stale(_));
+        if self.outcome != Outcome::Hit {
+            self.replace_last(response.headers_mut());
+        }
+        if !says_all {
+            response.extensions_mut().insert(self);
+        }
     }
 
     fn replace_last(self, headers: &mut HeaderMap) {
@@ -102,11 +133,12 @@ impl CacheStatus {
         }
     }
 
-    /// Removes our member from a response that has one.
+    /// Removes our member from a response that has one, and leaves it in the extensions.
     pub(crate) fn hide<B>(response: &mut Response<B>) {
         // What passed untouched has none, and another cache's is not ours to remove.
-        if response.extensions().get::<Self>().is_some() {
+        if let Some(status) = Self::of(response) {
             Self::unmark(response.headers_mut());
+            response.extensions_mut().insert(status);
         }
     }
 
@@ -120,18 +152,10 @@ impl CacheStatus {
 
     /// A list member (RFC 9211 §2). Those of hits are written out, and cost a hit nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
-        match self.outcome {
-            Outcome::Hit => HeaderValue::from_static("tower-readthrough;hit"),
-            Outcome::Stale(Stale::WhileRevalidating) => {
-                HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate")
-            }
-            Outcome::Stale(Stale::IfError) => {
-                HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")
-            }
-            Outcome::Stale(Stale::AsRequested) => {
-                HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")
-            }
-            Outcome::Forwarded(_) => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
+        let written = HITS.iter().find(|(outcome, _)| *outcome == self.outcome);
+        match written {
+            Some((_, text)) => HeaderValue::from_static(text),
+            None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
         }
     }
 
@@ -268,37 +292,5 @@ impl fmt::Display for CacheStatus {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_written_out_for_hits_is_what_the_library_writes() {
-        let stale = [Stale::WhileRevalidating, Stale::IfError, Stale::AsRequested].map(CacheStatus::stale);
-        for status in stale.into_iter().chain([CacheStatus::hit()]) {
-            assert_eq!(Some(status.to_value()), status.serialize());
-        }
-        let miss = CacheStatus::forwarded(Forward::UriMiss).stored(true).collapsed();
-        assert_eq!(miss.to_value(), "tower-readthrough;fwd=uri-miss;stored;collapsed");
-        let alone = CacheStatus::forwarded(Forward::Bypass).unshared(Unshareable::NoStore);
-        assert_eq!(alone.to_value(), "tower-readthrough;fwd=bypass;detail=no-store");
-        assert_eq!(alone.to_string(), "fwd=bypass; detail=no-store");
-    }
-
-    #[test]
-    fn members_of_other_caches_stay_in_front_of_ours() {
-        let mut response = Response::new(());
-        for other in ["Origin;hit", "tower-readthrough;hit, Other;hit"] {
-            response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static(other));
-        }
-        let others = ["Origin;hit", "tower-readthrough;hit, Other;hit"];
-        for status in [CacheStatus::hit(), CacheStatus::stale(Stale::IfError)] {
-            status.mark(&mut response);
-            let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().cloned().collect();
-            assert_eq!(values[..2], others);
-            assert_eq!(values[2..], [status.to_value()], "one of ours, the last that was said");
-        }
-        CacheStatus::unmark(response.headers_mut());
-        let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().collect();
-        assert_eq!(values, others);
-    }
-}
+#[path = "status_tests.rs"]
+mod tests;

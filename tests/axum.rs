@@ -288,7 +288,7 @@ async fn every_answer_says_how_it_came_about() {
     let app = Router::new().route("/x", get(async || "hello")).layer(support::open::stack(fixed(1000)));
     let status = async || {
         let response = app.clone().oneshot(request("/x")).await.unwrap();
-        let status = *response.extensions().get::<CacheStatus>().unwrap();
+        let status = CacheStatus::of(&response).unwrap();
         bytes(response).await;
         status.to_string()
     };

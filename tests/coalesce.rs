@@ -265,7 +265,7 @@ async fn who_joins_a_slow_body_late_gets_all_of_it_and_its_age() {
     let late = service.clone().oneshot(get(URI)).await.unwrap();
     assert!(!first.headers().contains_key("age"));
     assert_eq!(late.headers()["age"], "3");
-    assert!(late.extensions().get::<CacheStatus>().unwrap().is_collapsed());
+    assert!(CacheStatus::of(&late).unwrap().is_collapsed());
     feed.send(Ok(b"b")).unwrap();
     drop(feed);
     assert_eq!((bytes(first).await, bytes(late).await), ("ab".into(), "ab".into()));

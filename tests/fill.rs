@@ -19,8 +19,7 @@ use support::{
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    CacheStatus, Fill, FillLayer, KeyLayer, Lookup, LookupLayer, MemoryStore, Rules, Store, StoreLayer,
-    Unshareable,
+    Fill, FillLayer, KeyLayer, Lookup, LookupLayer, MemoryStore, Rules, Store, StoreLayer, Unshareable,
 };
 
 type Cached = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
@@ -42,7 +41,7 @@ fn ttl() -> Rules {
 }
 
 fn unshareable(reply: &Reply) -> Option<Unshareable> {
-    reply.extensions.get::<CacheStatus>().unwrap().unshareable_reason()
+    reply.came_about.unwrap().unshareable_reason()
 }
 
 /// How often the origin is asked for two requests in a row that are the same.
@@ -53,7 +52,7 @@ async fn calls_for_two(rules: Rules, fields: &[(&str, &str)], answer: fn() -> An
     let second = get_with(&service, "/", fields).await;
     assert_eq!(first.body, second.body);
     assert_eq!(second.is_hit(), origin.calls() == 1);
-    let status = first.extensions.get::<CacheStatus>().unwrap();
+    let status = first.came_about.unwrap();
     assert_eq!(status.is_stored(), second.is_hit(), "the first answer says what becomes of it");
     origin.calls()
 }

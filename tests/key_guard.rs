@@ -402,5 +402,5 @@ async fn a_key_layer_takes_part() {
         assert_eq!(call(&service, get(uri)).await.1, expected);
     }
     let stored = service.clone().oneshot(get("http://h/a?4")).await.unwrap();
-    assert!(stored.extensions().get::<CacheStatus>().unwrap().is_hit());
+    assert!(CacheStatus::of(&stored).unwrap().is_hit());
 }

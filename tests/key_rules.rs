@@ -583,7 +583,7 @@ async fn bypassed_requests_pass_untouched() {
         let live =
             request("http://h/live?utm_a=1", &[("accept-encoding", "zstd, gzip"), ("x-forwarded-host", "h")]);
         let response = service.clone().oneshot(live).await.unwrap();
-        assert_eq!(response.extensions().get::<CacheStatus>(), None);
+        assert_eq!(CacheStatus::of(&response), None);
         assert_eq!((response.status(), support::open::bytes(response).await), (StatusCode::OK, n.into()));
     }
 }

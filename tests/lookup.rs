@@ -20,8 +20,7 @@ use support::{
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    Asked, CacheKey, CacheStatus, DefaultKey, Fill, FillLayer, Lookup, LookupLayer, MemoryStore, Rules,
-    Stale, StoreLayer,
+    Asked, CacheKey, DefaultKey, Fill, FillLayer, Lookup, LookupLayer, MemoryStore, Rules, Stale, StoreLayer,
 };
 
 type Cached = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
@@ -54,8 +53,7 @@ fn refreshing() -> Rules {
 }
 
 fn is_refreshing(reply: &Reply) -> bool {
-    let status = reply.extensions.get::<CacheStatus>();
-    status.and_then(CacheStatus::stale_reason) == Some(Stale::WhileRevalidating)
+    reply.came_about.and_then(|status| status.stale_reason()) == Some(Stale::WhileRevalidating)
 }
 
 /// Answers with its number, or as `then` says from the second call on.

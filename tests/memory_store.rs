@@ -483,7 +483,7 @@ struct Simple {
 }
 
 impl Store for Simple {
-    fn get(&self, key: &CacheKey) -> Option<Arc<Resource>> {
+    fn get(&self, key: &[u8]) -> Option<Arc<Resource>> {
         self.resources.lock().unwrap().get(key).cloned()
     }
 
@@ -580,7 +580,7 @@ async fn a_store_of_ones_own_works_with_all_layers() {
 struct Forgetful(Arc<Sequence>);
 
 impl Store for Forgetful {
-    fn get(&self, _: &CacheKey) -> Option<Arc<Resource>> {
+    fn get(&self, _: &[u8]) -> Option<Arc<Resource>> {
         None
     }
 

@@ -12,9 +12,7 @@ use support::{
 };
 use tokio::{task::JoinHandle, time::Instant};
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_readthrough::{
-    Body, CacheStatus, MemoryStore, OriginLimit, OriginLimitLayer, Refused, Rules, StoreLayer,
-};
+use tower_readthrough::{Body, MemoryStore, OriginLimit, OriginLimitLayer, Refused, Rules, StoreLayer};
 
 type Service = OriginLimit<Origin>;
 type Answered = Result<Response<Body<Frames>>, Failure>;
@@ -372,7 +370,7 @@ async fn the_time_in_the_queue_does_not_age_an_answer() {
     tokio::join!(get(&service, "/first"), get(&service, "/second"));
     assert_eq!(begun.elapsed(), secs(6));
     let second = get(&service, "/second").await;
-    assert!(second.extensions.get::<CacheStatus>().unwrap().is_hit());
+    assert!(second.came_about.unwrap().is_hit());
     assert_eq!(second.age(), Some(3), "the attempt alone counts, not the wait for it");
     assert_eq!(get(&service, "/first").await.age(), Some(6));
 }

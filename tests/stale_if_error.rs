@@ -18,8 +18,7 @@ use support::{
 };
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_readthrough::{
-    CacheStatus, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, Refused, Rules, Stale,
-    StaleIfErrorLayer,
+    FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, Refused, Rules, Stale, StaleIfErrorLayer,
 };
 
 type Boxed<E = Failure> = BoxCloneService<Request<Body>, Response<Stored>, E>;
@@ -49,8 +48,7 @@ fn failing(
 }
 
 fn is_stale(reply: &Reply) -> bool {
-    let status = reply.extensions.get::<CacheStatus>();
-    status.and_then(CacheStatus::stale_reason) == Some(Stale::IfError)
+    reply.came_about.and_then(|status| status.stale_reason()) == Some(Stale::IfError)
 }
 
 async fn filled(rules: Rules, origin: &Origin) -> Boxed {
@@ -471,7 +469,7 @@ async fn a_refresh_in_the_background_learns_what_the_origin_says() {
     down.store(true, Ordering::SeqCst);
     tokio::time::advance(secs(11)).await;
     let reply = get(&service, "/").await;
-    let reason = reply.extensions.get::<CacheStatus>().unwrap().stale_reason();
+    let reason = reply.came_about.unwrap().stale_reason();
     assert_eq!(reason, Some(Stale::WhileRevalidating));
     settle().await;
     assert_eq!(origin.calls(), 2);

@@ -155,7 +155,7 @@ async fn clients_do_not_see_what_is_for_the_cache() {
         assert_eq!(origin.calls(), 2);
         sleep(ms(2_000)).await;
         let answer = ask(URI).await;
-        assert_eq!(names(answer.headers()), expected, "{:?}", answer.extensions().get::<CacheStatus>());
+        assert_eq!(names(answer.headers()), expected, "{:?}", CacheStatus::of(&answer));
         assert_eq!(origin.calls(), 3, "confirmed");
         assert_eq!(names(ask("http://h/not-stored").await.headers()), expected, "not stored");
         assert_eq!(names(stack.clone().oneshot(post()).await.unwrap().headers()), expected, "without a key");

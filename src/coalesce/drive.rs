@@ -146,11 +146,7 @@ fn shared_head<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Head {
         version: response.version(),
         headers,
         verdict,
-        came_about: response
-            .extensions()
-            .get::<CacheStatus>()
-            .copied()
-            .unwrap_or(CacheStatus::forwarded(Forward::Miss)),
+        came_about: CacheStatus::of(response).unwrap_or(CacheStatus::forwarded(Forward::Miss)),
         received_at: Instant::now(),
         size: response.body().size_hint().exact(),
     }

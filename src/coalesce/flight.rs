@@ -196,6 +196,8 @@ impl Flight {
         let is_news = {
             let mut log = self.log.lock();
             let is_news = log.end.is_none();
+            // Who sees a body break off and asks again gets another one.
+            log.is_closed |= end.is_err();
             log.end.get_or_insert(end);
             is_news
         };
@@ -346,5 +348,23 @@ impl Drop for Caller {
         if left == 0 {
             self.0.moved.notify_one();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nobody_boards_a_flight_that_broke_off() {
+        let flight = Arc::new(Flight::new(1024));
+        let first = flight.board(2);
+        assert!(matches!(first, Boarding::Aboard(_)));
+        flight.end(Err(BodyError::Cancelled));
+        assert!(matches!(flight.board(2), Boarding::Closed));
+
+        let complete = Arc::new(Flight::new(1024));
+        complete.end(Ok(()));
+        assert!(matches!(complete.board(2), Boarding::Aboard(_)), "what is there can be read");
     }
 }

@@ -46,9 +46,7 @@ impl Candidates {
                         && credentials.admitted_to(other.terms().audience)
                         && is_confirmable(other)
                         && strong_tag(other.headers()).is_some()
-                        && own
-                            .as_ref()
-                            .is_none_or(|own| !Arc::ptr_eq(own, other) && !is_only_alike(own, other))
+                        && own.as_ref().is_none_or(|own| !own.is(other) && !is_only_alike(own, other))
                 };
                 let mut left = MAX_TAG_BYTES.saturating_sub(own.as_deref().map_or(0, tag_bytes));
                 let fits = |other: &&Arc<StoredResponse>| {

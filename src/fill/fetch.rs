@@ -58,7 +58,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Result<Response<Body<B>>, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let resource = self.store.get(&self.asked.key);
@@ -167,7 +167,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         fetching: Fetching,
     ) -> Response<Body<B>>
     where
-        B: HttpBody<Data = Bytes>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let (mut head, body) = response.into_parts();

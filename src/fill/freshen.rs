@@ -90,9 +90,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             if is_selected_as_before && decision.is_storable {
                 let selection = sibling.selection().cloned();
                 let fresh = renewed(head.headers, sibling, selection, &decision, origin);
-                self.put(&fresh, |resource| {
-                    resource.variants().iter().any(|variant| Arc::ptr_eq(variant, sibling))
-                });
+                self.put(&fresh, |resource| resource.variants().iter().any(|variant| variant.is(sibling)));
             }
         }
     }

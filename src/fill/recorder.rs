@@ -6,7 +6,7 @@ use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::{
-    body::{Body, Observer},
+    body::{Body, BoxError, Observer},
     http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
     key::CacheKey,
     store::{Arrived, Fetching, Marker, Origin, Store, Stored, StoredResponse},
@@ -47,16 +47,17 @@ impl<St: Store> Recorder<St> {
     /// Watches a body. One that is empty from the start is complete now: nobody may poll it.
     pub(super) fn record<B>(mut self, body: B) -> Body<B>
     where
-        B: HttpBody,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
     {
         if body.is_end_stream() {
-            Box::new(self).complete();
+            self.complete();
             return Body::inner(body);
         }
         // As much at once as is sure to come, within the limit.
         let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         self.body.reserve_exact(expected.min(self.store.max_response_bytes()));
-        Body::observed(body, Box::new(self))
+        Body::observed(body, self)
     }
 
     fn give_up(&mut self) {
@@ -87,7 +88,7 @@ impl<St: Store> Observer for Recorder<St> {
         self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
     }
 
-    fn complete(mut self: Box<Self>) {
+    fn complete(mut self) {
         let Some(pending) = self.pending.take() else { return };
         if !has_declared_length(&pending.headers, self.body.len()) {
             return;

@@ -9,7 +9,7 @@ use super::{
 };
 
 /// Preconditions, by which a client says what it has or expects (§13.1).
-const PRECONDITIONS: [HeaderName; 4] =
+pub(super) const PRECONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
 
 /// What the preconditions of a GET or HEAD request make of a response.

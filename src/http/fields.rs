@@ -1,6 +1,6 @@
 //! Header fields that belong to one connection and not to the message (RFC 9110 §7.6.1).
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::cache_control::split_list;
 
@@ -34,6 +34,22 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
         let kept = headers.iter().filter(|(name, _)| !goes(name));
         *headers = kept.map(|(name, value)| (name.clone(), value.clone())).collect();
     }
+}
+
+/// The values of a field, in order.
+///
+/// Requests have few fields, and to compare the names of all of them is faster than to hash one,
+/// which is how `HeaderMap::get` begins.
+pub(crate) fn lines<'a, 'n>(
+    headers: &'a HeaderMap,
+    name: &'n HeaderName,
+) -> impl Iterator<Item = &'a HeaderValue> + use<'a, 'n> {
+    headers.iter().filter_map(move |(other, value)| (other == name).then_some(value))
+}
+
+/// Whether there is such a field, by comparing names as [`lines`] does.
+pub(crate) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
+    headers.keys().any(|other| other == name)
 }
 
 /// Fields that are about the content of one message, and not about a representation: another part

@@ -7,7 +7,10 @@ use std::{
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::cache_control::split_list;
+use super::{
+    cache_control::split_list,
+    fields::{has, lines},
+};
 
 /// What a response's `Vary` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,7 +98,7 @@ impl Selection {
     pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
         self.fields.iter().zip(&self.values).all(|(name, value)| match value {
             Some(value) => value.is_in(request, name),
-            None => !request.contains_key(name),
+            None => !has(request, name),
         })
     }
 
@@ -112,7 +115,7 @@ impl Selection {
 }
 
 fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = request.get_all(name).iter();
+    let mut lines = lines(request, name);
     let line = lines.next()?;
     lines.next().is_none().then(|| line.as_bytes())
 }

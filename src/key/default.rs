@@ -4,7 +4,7 @@ use http::{
 };
 
 use super::{
-    CacheKey, KeyBuffer, KeyExtractor, push_part,
+    CacheKey, KeyBuffer, KeyExtractor,
     target::{authority, original_uri, path_and_query},
 };
 
@@ -64,36 +64,30 @@ impl DefaultKey {
     }
 
     /// What every key begins with: namespace, scheme and authority.
-    pub(super) fn begin(&self, target: &Uri, authority: &[u8]) -> KeyBuffer {
+    pub(super) fn begin(&self, target: &Uri, authority: &[u8], key: &mut KeyBuffer) {
         let scheme = self.scheme.as_ref().or_else(|| target.scheme());
-        let mut key = KeyBuffer::new();
-        push_part(&mut key, self.namespace.as_bytes());
-        push_part(&mut key, scheme.map_or("http", Scheme::as_str).as_bytes());
-        push_lower_case(&mut key, authority);
-        key
+        key.push(self.namespace.as_bytes());
+        key.push(scheme.map_or("http", Scheme::as_str));
+        key.push_lower_case(authority);
     }
 }
 
 impl KeyExtractor for DefaultKey {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
-        let target = original_uri(head);
-        let mut key = self.begin(target, authority(target, &head.headers)?);
-        push_path_and_query(&mut key, target);
-        if head.uri.path_and_query() != target.path_and_query() {
-            push_path_and_query(&mut key, &head.uri);
-        }
-        Some(CacheKey::new(key))
+        let mut key = KeyBuffer::new();
+        self.write_key(head, &mut key).then(|| key.to_key())
     }
-}
 
-pub(super) fn push_lower_case(key: &mut KeyBuffer, part: &[u8]) {
-    push_part(key, part);
-    let start = key.len() - part.len();
-    key[start..].make_ascii_lowercase();
-}
-
-pub(super) fn push_path_and_query(key: &mut KeyBuffer, uri: &Uri) {
-    push_part(key, path_and_query(uri).as_bytes());
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
+        let target = original_uri(head);
+        let Some(authority) = authority(target, &head.headers) else { return false };
+        self.begin(target, authority, key);
+        key.push(path_and_query(target));
+        if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
+            key.push(path_and_query(&head.uri));
+        }
+        true
+    }
 }
 
 #[cfg(test)]

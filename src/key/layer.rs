@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CacheKey, DefaultKey, Identity, KeyExtractor, find};
+use super::{CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, find};
 use crate::exchange::Asked;
 
 /// Puts the key of a request into its extensions, for the layers below.
@@ -90,12 +90,13 @@ where
             Some(identity) => drop(head.extensions.insert(Identity(identity))),
             None => drop(head.extensions.remove::<Identity>()),
         }
-        match find(&*self.extractor, &mut head, &body) {
-            Some(key) => {
+        let mut key = KeyBuffer::new();
+        match find(&*self.extractor, &mut head, &body, &mut key) {
+            true => {
                 self.extractor.prepare(&mut head);
-                head.extensions.insert(key);
+                head.extensions.insert(key.to_key());
             }
-            None => drop(head.extensions.remove::<CacheKey>()),
+            false => drop(head.extensions.remove::<CacheKey>()),
         }
         self.inner.call(Request::from_parts(head, body))
     }

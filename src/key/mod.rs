@@ -26,20 +26,23 @@
 //! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
 //! your own, wins over every extractor.
 
+mod buffer;
 mod default;
 mod layer;
 pub mod rules;
 mod target;
 
-use std::{fmt, sync::Arc};
+use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
 use http::{Method, header, request::Parts};
 use http_body::Body as HttpBody;
-use smallvec::SmallVec;
+
+use crate::http::fields::has;
 
 #[cfg(feature = "purge-service")]
 pub(crate) use self::target::original_uri;
 pub use self::{
+    buffer::KeyBuffer,
     default::DefaultKey,
     layer::{Key, KeyLayer},
     rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
@@ -64,11 +67,9 @@ impl CacheKey {
     /// A key of several values, each preceded by its length, so that different values can
     /// never run together into the same key.
     pub fn from_parts<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
-        let mut bytes = KeyBuffer::new();
-        for part in parts {
-            push_part(&mut bytes, part.as_ref());
-        }
-        Self::new(bytes)
+        let mut key = KeyBuffer::new();
+        parts.into_iter().for_each(|part| key.push(part));
+        key.to_key()
     }
 
     /// The bytes of the key.
@@ -83,13 +84,19 @@ impl fmt::Debug for CacheKey {
     }
 }
 
-/// On the stack, for all but very long keys.
-type KeyBuffer = SmallVec<[u8; 256]>;
+impl Deref for CacheKey {
+    type Target = [u8];
 
-/// Appends a value and, before it, its length.
-fn push_part(bytes: &mut KeyBuffer, part: &[u8]) {
-    bytes.extend_from_slice(&(part.len() as u64).to_le_bytes());
-    bytes.extend_from_slice(part);
+    fn deref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+/// So that a map of keys can be asked for the bytes of one.
+impl Borrow<[u8]> for CacheKey {
+    fn borrow(&self) -> &[u8] {
+        &self.0
+    }
 }
 
 /// Derives the key of a request, or none if the request is not to be cached.
@@ -102,6 +109,19 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// part of the key: a HEAD request is answered from what a GET left in the store.
     fn key(&self, head: &Parts) -> Option<CacheKey>;
 
+    /// Writes the key of this request into an empty buffer; false if it has none. Default: what
+    /// [`key`](Self::key) says.
+    ///
+    /// This is what the layers call, and a key that is written here costs a hit no allocation.
+    fn write_key(&self, head: &Parts, buffer: &mut KeyBuffer) -> bool {
+        match self.key(head) {
+            Some(key) => {
+                buffer.set(&key);
+                true
+            }
+            None => false,
+        }
+    }
     /// What the URI of this request names, whoever asks and however: what is invalidated
     /// together. Default: none, each target URI names a thing of its own.
     ///
@@ -141,28 +161,34 @@ where
     }
 }
 
-/// The key of a request that may have one: its own if it carries one, else the extractor's. A
-/// request that has one is in its normal form from then on.
+/// Writes the key of a request that may have one: its own if it carries one, else the extractor's.
+/// A request that has one is in its normal form from then on. False: it has none.
 pub(crate) fn find<B: HttpBody>(
     extractor: &impl KeyExtractor,
     head: &mut Parts,
     body: &B,
-) -> Option<CacheKey> {
-    if !body.is_end_stream() || !may_have_key(head) {
-        return None;
+    buffer: &mut KeyBuffer,
+) -> bool {
+    if !may_have_key(head) || !body.is_end_stream() {
+        return false;
     }
-    let key = match head.extensions.get::<CacheKey>() {
-        Some(own) => own.clone(),
-        None => extractor.key(head)?,
+    let has_key = match head.extensions.get::<CacheKey>() {
+        Some(own) => {
+            buffer.set(own);
+            true
+        }
+        None => extractor.write_key(head, buffer),
     };
-    extractor.normalise(head);
-    Some(key)
+    if has_key {
+        extractor.normalise(head);
+    }
+    has_key
 }
 
 /// Only GET and HEAD are answered from a store, and never a request to switch protocols
 /// (RFC 9110 §7.8), whose answer is a connection and no message.
 pub(crate) fn may_have_key(head: &Parts) -> bool {
-    matches!(head.method, Method::GET | Method::HEAD) && !head.headers.contains_key(header::UPGRADE)
+    matches!(head.method, Method::GET | Method::HEAD) && !has(&head.headers, &header::UPGRADE)
 }
 
 #[cfg(test)]
@@ -175,13 +201,18 @@ mod tests {
         builder.body(()).unwrap().into_parts().0
     }
 
+    fn key_of(extractor: &impl KeyExtractor, head: &mut Parts, body: &impl HttpBody) -> Option<CacheKey> {
+        let mut buffer = KeyBuffer::new();
+        find(extractor, head, body, &mut buffer).then(|| buffer.to_key())
+    }
+
     #[test]
     fn a_key_in_the_request_wins() {
         let own = CacheKey::new("mine");
         let (mut head, ()) = Request::get("http://h/").body(()).unwrap().into_parts();
         head.extensions.insert(own.clone());
         let body = http_body_util::Empty::<bytes::Bytes>::new();
-        assert_eq!(find(&DefaultKey::new(), &mut head, &body), Some(own));
+        assert_eq!(key_of(&DefaultKey::new(), &mut head, &body), Some(own));
     }
 
     #[test]
@@ -189,13 +220,14 @@ mod tests {
         let empty = http_body_util::Empty::<bytes::Bytes>::new();
         let full = http_body_util::Full::<bytes::Bytes>::from("x");
         let key = DefaultKey::new();
-        assert!(find(&key, &mut head(Request::get("http://h/")), &empty).is_some());
-        assert!(find(&key, &mut head(Request::head("http://h/")), &empty).is_some());
-        assert!(find(&key, &mut head(Request::get("http://h/")), &full).is_none());
-        assert!(find(&key, &mut head(Request::post("http://h/")), &empty).is_none());
-        assert!(find(&key, &mut head(Request::get("http://h/").method("QUERY")), &empty).is_none());
+        assert!(key_of(&key, &mut head(Request::get("http://h/")), &empty).is_some());
+        assert!(key_of(&key, &mut head(Request::head("http://h/")), &empty).is_some());
+        assert!(key_of(&key, &mut head(Request::get("http://h/")), &full).is_none());
+        assert!(key_of(&key, &mut head(Request::post("http://h/")), &empty).is_none());
+        assert!(key_of(&key, &mut head(Request::get("http://h/").method("QUERY")), &empty).is_none());
         assert!(
-            find(&key, &mut head(Request::get("http://h/").header("upgrade", "websocket")), &empty).is_none()
+            key_of(&key, &mut head(Request::get("http://h/").header("upgrade", "websocket")), &empty)
+                .is_none()
         );
     }
 

@@ -8,6 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
 
 use super::{CacheKey, Identity, KeyExtractor};
+use crate::http::fields::lines;
 
 /// The host and 32 segments.
 const MAX_PREFIXES: usize = 33;
@@ -30,7 +31,11 @@ impl Target {
             Some(Identity(above)) => Some(above.clone()),
             None => extractor.identity(head),
         };
-        Self { uri: original_uri(head).clone(), host: head.headers.get(header::HOST).cloned(), identity }
+        Self {
+            uri: original_uri(head).clone(),
+            host: lines(&head.headers, &header::HOST).next().cloned(),
+            identity,
+        }
     }
 
     /// The URI alone.
@@ -174,8 +179,11 @@ impl Target {
     }
 
     fn write_authority(&self, state: &mut impl Hasher) {
-        for byte in self.authority() {
-            state.write_u8(byte.to_ascii_lowercase());
+        for part in self.authority().chunks(64) {
+            let mut lower = [0; 64];
+            lower[..part.len()].copy_from_slice(part);
+            lower.make_ascii_lowercase();
+            state.write(&lower[..part.len()]);
         }
         state.write_u8(0);
     }
@@ -197,8 +205,8 @@ pub(super) fn path_and_query(uri: &Uri) -> &str {
 
 /// The authority of a request, if it has one alone and that can be used.
 pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut hosts = headers.get_all(header::HOST).iter();
-    let host = hosts.next().map(|host| host.as_bytes());
+    let mut hosts = lines(headers, &header::HOST);
+    let host = hosts.next().map(HeaderValue::as_bytes);
     if hosts.next().is_some() {
         return None;
     }
@@ -210,10 +218,42 @@ pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a 
     }
 }
 
+static IS_HOST: [bool; 256] = {
+    let mut is_host = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        is_host[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
+            );
+        byte += 1;
+    }
+    is_host
+};
+
 /// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
 fn usable(authority: &[u8]) -> Option<&[u8]> {
-    let is_host = |b: &u8| b.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=:[]".contains(b);
-    (authority.iter().all(is_host) && !matches!(authority.first(), None | Some(b':'))).then_some(authority)
+    (authority.iter().all(|byte| IS_HOST[usize::from(*byte)])
+        && !matches!(authority.first(), None | Some(b':')))
+    .then_some(authority)
 }
 
 /// A relative path resolved against the path of the base (RFC 3986 §5.2.3, §5.2.4).

@@ -1,13 +1,15 @@
 //! What the client's own preconditions and ranges make of an answer (RFC 9110 §13, §14).
 
+use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::{
-    body::Body,
+    body::{Body, BoxError},
     http::{
         conditions::{Precondition, evaluate, make_not_modified},
+        glance::Glance,
         range,
     },
     status::CacheStatus,
@@ -18,12 +20,17 @@ use crate::{
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
     head: &Parts,
+    glance: Glance,
     status: CacheStatus,
     now: Instant,
 ) -> Response<Body<B>> {
     let mut response = stored.to_response(head.method == Method::HEAD, now, status);
-    apply_preconditions(&head.headers, &mut response);
-    range::apply(&head.method, &head.headers, &mut response, stored.body());
+    if glance.has_precondition {
+        apply_preconditions(&head.headers, &mut response);
+    }
+    if glance.has_range {
+        range::apply(&head.method, &head.headers, &mut response, stored.body());
+    }
     response
 }
 
@@ -41,11 +48,15 @@ pub(super) fn from_part<B>(
 
 /// An answer of the layers below to a request on behalf of everybody, and the body that this
 /// client does not get because of its preconditions.
-pub(super) fn from_below<B: HttpBody>(
+pub(super) fn from_below<B>(
     method: &Method,
     conditions: &HeaderMap,
     mut response: Response<B>,
-) -> (Response<Body<B>>, Option<Body<B>>) {
+) -> (Response<Body<B>>, Option<Body<B>>)
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let part = match length {
         Some(length) if evaluate(conditions, response.headers()) == Precondition::Holds => {

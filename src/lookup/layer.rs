@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, header, request::Parts};
+use http::{HeaderMap, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::{sync::Semaphore, time::Instant};
 use tower::ServiceExt;
@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     answer::{from_below, from_part, from_store},
     refresh::{Refresher, Refreshing},
-    request::{Found, Reader},
+    request::{Found, Question, Reader},
 };
 use crate::{
     body::{Body, BoxError},
@@ -24,8 +24,11 @@ use crate::{
     exchange::{Asked, Refused},
     executor::{Executor, Task},
     future::ResponseFuture,
-    http::{cache_control::RequestDirectives, conditions::take_conditions, range::asks_for_one_part},
-    key::{self, CacheKey, DefaultKey, KeyExtractor},
+    http::{
+        cache_control::RequestDirectives, conditions::take_conditions, glance::Glance,
+        range::asks_for_one_part,
+    },
+    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     purge::Purge,
     status::{CacheStatus, Stale},
     store::{Invalidation, Store},
@@ -211,10 +214,13 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// The key of a request that this layer has anything to do with, which is in its normal form
-    /// from then on.
-    pub(crate) fn key_of<ReqB: HttpBody>(&self, head: &mut Parts, body: &ReqB) -> Option<CacheKey> {
-        key::find(&*self.reader.extractor, head, body)
+    /// Writes the key of a request that this layer has anything to do with, which is in its normal
+    /// form from then on; false: it has none.
+    pub(crate) fn find_key<ReqB>(&self, head: &mut Parts, body: &ReqB, key: &mut KeyBuffer) -> bool
+    where
+        ReqB: HttpBody,
+    {
+        key::find(&*self.reader.extractor, head, body, key)
     }
 
     /// What a request invalidates that has none.
@@ -222,13 +228,14 @@ where
         Invalidation::of(self.reader.store.sequence(), &self.reader.extractor, head)
     }
 
-    /// As `call`, for a request that has a key.
-    pub(crate) fn call_with_key<ReqB, B>(
+    /// As `call`, for a request that has a key: the answer if it is there at once, else its future.
+    #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
+    pub(crate) fn answer<ReqB, B>(
         &self,
-        key: CacheKey,
+        key: &KeyBuffer,
         mut head: Parts,
         body: ReqB,
-    ) -> ResponseFuture<S, Request<ReqB>, B>
+    ) -> Result<Response<Body<B>>, ResponseFuture<S, Request<ReqB>, B>>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -237,41 +244,45 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let now = Instant::now();
+        let (now, glance) = (Instant::now(), Glance::of(&head.headers));
         let wishes = match self.settings.follows_requests {
             true => RequestDirectives::parse(&head.headers),
             false => RequestDirectives::default(),
         };
-        let asked = match self.reader.find(key, &head, &wishes, self.settings.fetches_whole, now) {
-            Found::Usable(stored, status) => return self.serve(from_store(&stored, &head, status, now)),
-            Found::Part(part) => return self.serve(from_part(&part, &head, CacheStatus::hit(), now)),
-            Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, &stored, now) {
+        let reading = self.reader.read(key);
+        let fetches_whole = self.settings.fetches_whole;
+        let question = Question { key, head: &head, glance, fetches_whole, now };
+        let asked = match self.reader.find(&reading, &question, &wishes) {
+            Found::Usable(stored, status) => {
+                return Ok(self.serve(from_store(stored, &head, glance, status, now)));
+            }
+            Found::Part(part) => return Ok(self.serve(from_part(part, &head, CacheStatus::hit(), now))),
+            Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, stored, now) {
                 Refreshing::Impossible => asked,
                 refreshing => {
                     let status = CacheStatus::stale(Stale::WhileRevalidating);
-                    let served = self.serve(from_store(&stored, &head, status, now));
+                    let served = self.serve(from_store(stored, &head, glance, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
                         self.reader.extractor.prepare(&mut head);
-                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
+                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, *asked);
                     }
-                    return served;
+                    return Ok(served);
                 }
             },
             Found::Nothing(asked) => asked,
         };
         if wishes.only_if_cached {
-            return ResponseFuture::ready(Refused::NotStored.to_response(Duration::ZERO));
+            return Ok(Refused::NotStored.to_response(Duration::ZERO));
         }
-        let scope = self.scope(&head, &asked);
+        let scope = self.scope(&head, glance, &asked);
         let is_for_all = scope != Scope::Client && !wishes.no_store;
         self.reader.extractor.prepare(&mut head);
-        self.forward(head, body, is_for_all.then_some(asked), scope)
+        Err(self.forward(head, body, is_for_all.then_some(*asked), scope))
     }
 
-    fn scope(&self, head: &Parts, asked: &Asked) -> Scope {
-        let asks_for_part = head.headers.contains_key(header::RANGE)
-            && !self.settings.fetches_whole
-            && !matches!(asked.stored, Some(Some(_)));
+    fn scope(&self, head: &Parts, glance: Glance, asked: &Asked) -> Scope {
+        let asks_for_part =
+            glance.has_range && !self.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
         match asks_for_part {
             false => Scope::Whole,
             true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
@@ -279,14 +290,11 @@ where
         }
     }
 
-    fn serve<ReqB, B>(&self, mut response: Response<Body<B>>) -> ResponseFuture<S, Request<ReqB>, B>
-    where
-        S: Service<Request<ReqB>, Response = Response<B>>,
-    {
+    fn serve<B>(&self, mut response: Response<Body<B>>) -> Response<Body<B>> {
         if !self.settings.shows_status {
             CacheStatus::hide(&mut response);
         }
-        ResponseFuture::ready(response)
+        response
     }
 
     /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
@@ -355,14 +363,16 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        match self.key_of(&mut head, &body) {
-            Some(key) => self.call_with_key(key, head, body),
-            None => {
+        let mut key = KeyBuffer::new();
+        match self.find_key(&mut head, &body, &mut key) {
+            true => self.answer(&key, head, body).map_or_else(|future| future, ResponseFuture::ready),
+            false => {
                 // The layers below are to see none either.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.invalidation(&head);
-                ResponseFuture::pass(self.inner.clone(), Request::from_parts(head, body)).then(invalidation)
+                let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
+                ResponseFuture::pass(inner, request).then(invalidation)
             }
         }
     }

@@ -106,10 +106,9 @@ impl Settings {
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
-        let extensions = response.extensions();
-        let is_stored = extensions.get::<CacheStatus>().is_some_and(CacheStatus::is_stored);
+        let is_stored = CacheStatus::of(response).is_some_and(|status| status.is_stored());
         // A shared body completes itself, at the pace of those who want it.
-        let needs_a_reader = is_stored && extensions.get::<CompletesItself>().is_none();
+        let needs_a_reader = is_stored && response.extensions().get::<CompletesItself>().is_none();
         if needs_a_reader && Executor::is_available() {
             let reading = tokio::time::timeout(self.refresh_deadline, read_at_most(limit, unread));
             self.executor.spawn(async move { _ = reading.await });

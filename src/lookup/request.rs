@@ -6,10 +6,10 @@ use tokio::time::Instant;
 use crate::{
     exchange::Asked,
     http::{
-        cache_control::RequestDirectives, freshness::after, range::asks_for_one_part, storing::Credentials,
+        cache_control::RequestDirectives, freshness::after, glance::Glance, range::asks_for_one_part,
         vary::Selection,
     },
-    key::{CacheKey, KeyExtractor},
+    key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
     store::{Part, Resource, Store, StoredResponse},
 };
@@ -26,46 +26,84 @@ impl<St: Clone, K> Clone for Reader<St, K> {
     }
 }
 
-pub(super) enum Found {
+/// What is asked, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) key: &'a KeyBuffer,
+    pub(super) head: &'a Parts,
+    pub(super) glance: Glance,
+    pub(super) fetches_whole: bool,
+    pub(super) now: Instant,
+}
+
+/// What the store had when a request arrived.
+pub(super) struct Reading {
+    /// Noted before the store was read: what begins later is newer than what was found.
+    arrival: u64,
+    resource: Option<Arc<Resource>>,
+}
+
+pub(super) enum Found<'a> {
     /// To be served, and how it came about.
-    Usable(Arc<StoredResponse>, CacheStatus),
+    Usable(&'a StoredResponse, CacheStatus),
     /// A part that has what is asked for.
-    Part(Part),
+    Part(&'a Part),
     /// Stale, but usable while a fresh one is fetched.
-    Refreshable(Arc<StoredResponse>, Asked),
-    Nothing(Asked),
+    Refreshable(&'a Arc<StoredResponse>, Box<Asked>),
+    Nothing(Box<Asked>),
 }
 
 impl<St: Store, K: KeyExtractor> Reader<St, K> {
-    pub(super) fn find(
+    pub(super) fn read(&self, key: &KeyBuffer) -> Reading {
+        let arrival = self.store.sequence().current();
+        Reading { arrival, resource: self.store.get(key.as_bytes()) }
+    }
+
+    pub(super) fn find<'a>(
         &self,
-        key: CacheKey,
-        head: &Parts,
+        reading: &'a Reading,
+        question: &Question<'_>,
         wishes: &RequestDirectives,
-        fetches_whole: bool,
-        now: Instant,
-    ) -> Found {
-        // Noted before the store is read: what begins later is newer than what is found.
-        let sequence = self.store.sequence();
-        let arrival = sequence.current();
-        let credentials = Credentials::of(&head.headers);
-        let resource = self.store.get(&key);
+    ) -> Found<'a> {
+        let Question { head, glance, now, .. } = *question;
+        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
         let stored =
-            resource.as_ref().and_then(|resource| resource.select(&head.headers, credentials, sequence));
-        if let Some((stored, status)) = stored.and_then(|stored| usable(stored, wishes, now)) {
-            return Found::Usable(Arc::clone(stored), status);
+            resource.and_then(|resource| resource.select(&head.headers, glance.credentials, sequence));
+        if let Some(stored) = stored
+            && let Some(status) = usable(stored, wishes, now)
+        {
+            return Found::Usable(stored, status);
         }
-        let part = resource.as_ref().and_then(|resource| self.find_part(resource, head, now));
+        let part = resource.and_then(|resource| self.find_part(resource, question));
         if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
-            return Found::Part(part.clone());
+            return Found::Part(part);
         }
+        let is_refused =
+            wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+        let asked = Box::new(self.asked(reading, stored, question, is_refused));
+        match stored {
+            Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
+                Found::Refreshable(stored, asked)
+            }
+            _ => Found::Nothing(asked),
+        }
+    }
+
+    /// What is asked of the layers below.
+    fn asked(
+        &self,
+        reading: &Reading,
+        stored: Option<&Arc<StoredResponse>>,
+        question: &Question<'_>,
+        is_refused: bool,
+    ) -> Asked {
+        let Question { key, head, glance, fetches_whole, now } = *question;
+        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
         let asks_for_part =
             !fetches_whole && stored.is_none() && asks_for_one_part(&head.method, &head.headers);
         let is_marked =
-            resource.as_ref().is_some_and(|resource| resource.is_marked(credentials, asks_for_part, now));
-        let has_variants = resource.as_ref().is_some_and(|resource| !resource.variants().is_empty());
-        let is_refused =
-            wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+            resource.is_some_and(|resource| resource.is_marked(glance.credentials, asks_for_part, now));
+        let has_variants = resource.is_some_and(|resource| !resource.variants().is_empty());
         let why = match stored {
             _ if is_refused => Forward::Request,
             Some(_) => Forward::Stale,
@@ -73,50 +111,41 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if has_variants => Forward::VaryMiss,
             None => Forward::UriMiss,
         };
+        let key = key.to_key();
         let subject = sequence.subject(&*self.extractor, head, &key);
-        let asked = Asked {
+        Asked {
             key,
-            arrival: Some(sequence.arrival(arrival, subject)),
+            arrival: Some(sequence.arrival(reading.arrival, subject)),
             is_forced: is_refused,
             stored: Some(stored.cloned()),
             is_marked,
-            selection: resource.as_ref().and_then(|resource| known_selection(resource, head)),
+            selection: resource.and_then(|resource| known_selection(resource, head)),
             why,
-        };
-        match stored {
-            Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
-                Found::Refreshable(Arc::clone(stored), asked)
-            }
-            _ => Found::Nothing(asked),
         }
     }
 }
 
 impl<St: Store, K> Reader<St, K> {
     /// A fresh part that has all of what a request asks for.
-    fn find_part<'a>(&self, resource: &'a Resource, head: &Parts, now: Instant) -> Option<&'a Part> {
+    fn find_part<'a>(&self, resource: &'a Resource, question: &Question<'_>) -> Option<&'a Part> {
+        let Question { head, glance, now, .. } = *question;
         if head.method != Method::GET {
             return None;
         }
-        let credentials = Credentials::of(&head.headers);
-        resource.select_part(&head.headers, credentials, self.store.sequence(), now)
+        resource.select_part(&head.headers, glance.credentials, self.store.sequence(), now)
     }
 }
 
 /// Fresh, or as stale as the client says that it may be (RFC 9111 §5.2.1.2).
-fn usable<'a>(
-    stored: &'a Arc<StoredResponse>,
-    wishes: &RequestDirectives,
-    now: Instant,
-) -> Option<(&'a Arc<StoredResponse>, CacheStatus)> {
+fn usable(stored: &StoredResponse, wishes: &RequestDirectives, now: Instant) -> Option<CacheStatus> {
     if !accepts(stored, wishes, now) {
         return None;
     }
     if stored.is_fresh(now) {
-        return Some((stored, CacheStatus::hit()));
+        return Some(CacheStatus::hit());
     }
     let may_be_stale = wishes.max_stale.is_some_and(|max_stale| stored.is_usable_if_stale_by(max_stale, now));
-    may_be_stale.then_some((stored, CacheStatus::stale(Stale::AsRequested)))
+    may_be_stale.then_some(CacheStatus::stale(Stale::AsRequested))
 }
 
 /// Whether the client takes a stored answer of this age (RFC 9111 §5.2.1).

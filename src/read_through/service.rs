@@ -18,17 +18,19 @@ use crate::{
     exchange::Asked,
     fill::{Fill, Policy},
     future::ResponseFuture,
-    key::{CacheKey, DefaultKey, KeyExtractor},
+    http::tag_fields,
+    key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::OriginLimit,
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
-    store::Store,
+    store::{Invalidation, Store},
 };
 
 type Origin<S> = OriginLimit<S>;
 type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
 type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
+type Missed<S, St, P, ReqB, B> = ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>>;
 pub(super) type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
 
 /// The service of [`ReadThroughLayer`](super::ReadThroughLayer).
@@ -86,16 +88,20 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
-        let way = match self.stack.key_of(&mut head, &body) {
-            Some(key) => Way::Through { future: self.stack.call_with_key(key, head, body) },
-            None => {
+        let mut key = KeyBuffer::new();
+        let way = match self.stack.find_key(&mut head, &body, &mut key) {
+            true => match self.stack.answer(&key, head, body) {
+                Ok(response) => Way::Stored { response: Some(response) },
+                // Boxed, so that a hit does not have to move what only a miss needs.
+                Err(future) => Way::Through { future: Box::pin(future) },
+            },
+            false => {
                 // Nobody below is to see any, be it of a stack above this one.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.stack.invalidation(&head);
-                let future = self.origin().clone().call(Request::from_parts(head, body));
-                let future = future.then(invalidation).strip_tags(self.fill().strips_tags());
-                Way::Round { future }
+                let future = self.origin().attempt(Request::from_parts(head, body));
+                Way::Round { future, invalidation, strips_tags: self.fill().strips_tags() }
             }
         };
         ReadThroughFuture { way }
@@ -123,8 +129,9 @@ pin_project! {
         Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
-        Through { #[pin] future: ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>> },
-        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B> },
+        Stored { response: Option<Response<Nested<B>>> },
+        Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
+        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
     }
 }
 
@@ -139,10 +146,19 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = match self.project().way.project() {
-            WayProj::Through { future } => ready!(future.poll(cx)),
-            WayProj::Round { future } => {
-                let wrap = |body| Body::inner(Body::inner(Body::inner(Body::inner(body))));
-                ready!(future.poll(cx)).map(|response| response.map(wrap))
+            #[allow(clippy::expect_used)]
+            WayProj::Stored { response } => Ok(response.take().expect("polled after completion")),
+            WayProj::Through { future } => ready!(future.as_mut().poll(cx)),
+            WayProj::Round { future, invalidation, strips_tags } => {
+                let mut answer = ready!(future.poll(cx));
+                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
+                    invalidation.apply(response.status(), response.headers());
+                }
+                // No other layer removes the fields that are for caches alone.
+                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
+                    tag_fields::strip(response.headers_mut());
+                }
+                return Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)));
             }
         };
         Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
@@ -168,13 +184,27 @@ pin_project! {
     #[derive(Debug)]
     pub struct ReadThroughBody<B> {
         #[pin]
-        nested: Nested<B>,
+        kind: BodyKind<B>,
+    }
+}
+
+pin_project! {
+    #[project = BodyKindProj]
+    #[derive(Debug)]
+    enum BodyKind<B> {
+        Through { #[pin] nested: Nested<B> },
+        Round { #[pin] inner: Body<B> },
     }
 }
 
 impl<B> ReadThroughBody<B> {
     fn new(nested: Nested<B>) -> Self {
-        Self { nested }
+        Self { kind: BodyKind::Through { nested } }
+    }
+
+    /// Of an answer that the cache had nothing to do with.
+    fn round(inner: Body<B>) -> Self {
+        Self { kind: BodyKind::Round { inner } }
     }
 }
 
@@ -202,14 +232,23 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        self.project().nested.poll_frame(cx)
+        match self.project().kind.project() {
+            BodyKindProj::Through { nested } => nested.poll_frame(cx),
+            BodyKindProj::Round { inner } => inner.poll_frame(cx),
+        }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.nested.is_end_stream()
+        match &self.kind {
+            BodyKind::Through { nested } => nested.is_end_stream(),
+            BodyKind::Round { inner } => inner.is_end_stream(),
+        }
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.nested.size_hint()
+        match &self.kind {
+            BodyKind::Through { nested } => nested.size_hint(),
+            BodyKind::Round { inner } => inner.size_hint(),
+        }
     }
 }

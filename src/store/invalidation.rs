@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, StatusCode, header, request::Parts};
 
 use super::Sequence;
 use crate::{
-    http::tag_fields,
+    http::{fields::lines, tag_fields},
     key::{KeyExtractor, Target},
 };
 
@@ -40,17 +40,25 @@ impl Invalidation {
     /// `Content-Location` refer to on the same origin. The target of a redirection is only where
     /// the client goes next, for example after a login.
     pub(crate) fn apply(&self, status: StatusCode, headers: &HeaderMap) {
-        self.purge_groups(headers);
+        // Most answers name nothing else, and one look at their fields tells.
+        let (mut refers, mut names_groups) = (false, false);
+        for name in headers.keys() {
+            refers |= *name == header::LOCATION || *name == header::CONTENT_LOCATION;
+            names_groups |= *name == tag_fields::CACHE_GROUP_INVALIDATION;
+        }
+        if names_groups {
+            self.purge_groups(headers);
+        }
         if !(status.is_success() || status.is_redirection()) {
             return;
         }
         let hasher = self.sequence.hasher();
         self.sequence.purge_target(&self.target, false);
-        if !status.is_success() {
+        if !status.is_success() || !refers {
             return;
         }
-        for field in [header::LOCATION, header::CONTENT_LOCATION] {
-            let reference = headers.get(field).and_then(|value| value.to_str().ok());
+        for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
+            let reference = lines(headers, field).next().and_then(|value| value.to_str().ok());
             let hash_of = |reference| self.target.hash_of_reference(reference, &*self.extractor, hasher);
             if let Some(hash) = reference.and_then(hash_of) {
                 self.sequence.purge_place(hash, false);

@@ -23,6 +23,8 @@
 //! began later, so a slow answer cannot undo a newer one.
 
 mod expiry;
+mod front;
+mod head;
 mod invalidation;
 mod lineage;
 mod memory;
@@ -66,8 +68,8 @@ use crate::{http::storing::Credentials, key::CacheKey};
 /// Changes go through [`update`](Self::update), so that everything that decides what may be
 /// stored is in [`Resource`] and holds for every store.
 pub trait Store: Clone + Send + Sync + 'static {
-    /// What is stored under the key.
-    fn get(&self, key: &CacheKey) -> Option<Arc<Resource>>;
+    /// What is stored under the key of these bytes.
+    fn get(&self, key: &[u8]) -> Option<Arc<Resource>>;
 
     /// Replaces what is stored under the key by what `change` makes of it; nothing is stored
     /// any more if that [is empty](Resource::is_empty).

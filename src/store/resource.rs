@@ -70,6 +70,12 @@ impl Resource {
             + self.markers.capacity() * size_of::<Marker>()
     }
 
+    /// The same in memory of its own; see [`StoredResponse::copied`].
+    pub(super) fn copied(&self) -> Self {
+        let variants = self.variants.iter().map(|variant| Arc::new(variant.copied())).collect();
+        Self { variants, parts: self.parts.clone(), markers: self.markers.clone() }
+    }
+
     /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
     pub fn next_expiry(&self) -> Option<Instant> {
         let variants = self.variants.iter().map(|variant| variant.expires_at());

@@ -4,23 +4,19 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{lineage::Subject, purges::Mark, refresh::RefreshMark};
+use super::{head, lineage::Subject, purges::Mark, refresh::RefreshMark};
 use crate::{
     body::Body,
     http::{
-        fields::remove_hop_by_hop,
-        freshness::{after, date, initial_age},
+        freshness::{after, initial_age},
         storing::{Credentials, Terms},
         vary::Selection,
     },
-    status::{CACHE_STATUS, CacheStatus},
+    status::CacheStatus,
 };
-
-/// What a header map needs on the heap for one field, apart from its value.
-const FIELD_OVERHEAD: usize = 112;
 
 /// A complete response as the store keeps it.
 ///
@@ -34,9 +30,12 @@ pub struct StoredResponse {
     selection: Option<Selection>,
     terms: Terms,
     origin: Origin,
+    fresh_until: Instant,
     bytes: usize,
-    pub(super) refresh: RefreshMark,
+    refresh: RefreshMark,
     mark: Mark,
+    /// What this is a copy of, if it is one.
+    original: Option<Arc<Self>>,
 }
 
 /// When and how old a response came from the origin.
@@ -78,19 +77,18 @@ impl Origin {
 impl StoredResponse {
     pub(crate) fn new(
         status: StatusCode,
-        mut headers: HeaderMap,
-        body: Bytes,
+        headers: HeaderMap,
+        mut body: Bytes,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        complete_headers(status, &mut headers, body.len());
-        // A clone is exact, while a map that grew keeps room for fields that never come.
-        let headers = headers.clone();
+        let mut headers = head::complete(status, headers, body.len());
+        head::pack(&mut headers, &mut body);
         let bytes = body.len()
-            + header_bytes(&headers)
-            + trailers.as_deref().map_or(0, header_bytes)
+            + head::bytes(&headers)
+            + trailers.as_deref().map_or(0, head::bytes)
             + selection.as_ref().map_or(0, Selection::heap_bytes)
             + origin.subject.bytes()
             + size_of::<Self>();
@@ -102,10 +100,42 @@ impl StoredResponse {
             selection,
             terms,
             mark: Mark::new(origin.begun),
+            fresh_until: origin.fresh_until(&terms),
             origin,
             bytes,
             refresh: RefreshMark::default(),
+            original: None,
         }
+    }
+
+    /// The same in memory of its own, so that its clones share no counter with those of the original.
+    pub(super) fn copied(self: &Arc<Self>) -> Self {
+        let (mut headers, mut body) = (self.headers.clone(), Bytes::copy_from_slice(&self.body));
+        head::pack(&mut headers, &mut body);
+        Self {
+            status: self.status,
+            headers,
+            body,
+            trailers: self.trailers.clone(),
+            selection: self.selection.clone(),
+            terms: self.terms,
+            origin: self.origin.clone(),
+            fresh_until: self.fresh_until,
+            bytes: self.bytes,
+            refresh: RefreshMark::default(),
+            mark: Mark::new(self.origin.begun),
+            original: Some(Arc::clone(self.original.as_ref().unwrap_or(self))),
+        }
+    }
+
+    /// Whether both are the same stored response, or copies of it.
+    pub(crate) fn is(self: &Arc<Self>, other: &Arc<Self>) -> bool {
+        Arc::ptr_eq(self.original.as_ref().unwrap_or(self), other.original.as_ref().unwrap_or(other))
+    }
+
+    /// What is to happen once for a response and all its copies is noted at the original.
+    pub(super) fn refresh(&self) -> &RefreshMark {
+        self.original.as_ref().map_or(&self.refresh, |original| &original.refresh)
     }
 
     /// The status of the response.
@@ -184,14 +214,15 @@ impl StoredResponse {
         &self.origin
     }
 
+    /// As [`refresh`](Self::refresh): what purged the original purged its copies.
     pub(super) fn mark(&self) -> &Mark {
-        &self.mark
+        self.original.as_ref().map_or(&self.mark, |original| &original.mark)
     }
 
     /// Softly purged: not fresh from this moment on.
     pub(super) fn is_stale_since(&self, at: Instant) {
         let after = at.saturating_duration_since(self.origin.received_at);
-        self.mark.is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
+        self.mark().is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn selection(&self) -> Option<&Selection> {
@@ -207,14 +238,17 @@ impl StoredResponse {
     }
 
     pub(crate) fn fresh_until(&self) -> Instant {
-        self.until(Duration::ZERO)
+        match self.mark().stale_after() {
+            None => self.fresh_until,
+            Some(_) => self.until(Duration::ZERO),
+        }
     }
 
     /// When a window closes that opens when the response ceases to be fresh: when its lifetime
     /// ends, or when it was purged softly before that.
     fn until(&self, window: Duration) -> Instant {
         let until = self.origin.until(&self.terms, window);
-        match self.mark.stale_after() {
+        match self.mark().stale_after() {
             None => until,
             Some(nanos) => {
                 let purged_at = after(self.origin.received_at, Duration::from_nanos(nanos));
@@ -243,42 +277,14 @@ impl StoredResponse {
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = self.headers.clone();
-        // `insert` would let a full map grow before it looks for the name.
-        if let Some(age) = response.headers_mut().get_mut(header::AGE) {
-            *age = age_field(self.age(now).as_secs());
+        // The first field: to look for it by its name would cost more than to set it.
+        let age = self.age(now).as_secs();
+        if age > 0
+            && let Some(field) = response.headers_mut().values_mut().next()
+        {
+            *field = head::age_field(age);
         }
         status.mark_stored(&mut response);
         response
     }
-}
-
-/// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1), a true `Content-Length`,
-/// and room for `Age` and `Cache-Status`, so that a hit need not make it.
-fn complete_headers(status: StatusCode, headers: &mut HeaderMap, length: usize) {
-    remove_hop_by_hop(headers);
-    if date(headers, SystemTime::now()).is_none()
-        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-    {
-        headers.insert(header::DATE, now);
-    }
-    if status == StatusCode::NO_CONTENT {
-        headers.remove(header::CONTENT_LENGTH);
-    } else {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    headers.insert(header::AGE, HeaderValue::from_static("0"));
-    headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
-}
-
-/// Young answers are the most of all, and theirs costs no allocation.
-fn age_field(seconds: u64) -> HeaderValue {
-    const YOUNG: [&str; 10] = ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"];
-    match usize::try_from(seconds).ok().and_then(|seconds| YOUNG.get(seconds)) {
-        Some(digit) => HeaderValue::from_static(digit),
-        None => HeaderValue::from(seconds),
-    }
-}
-
-fn header_bytes(headers: &HeaderMap) -> usize {
-    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
 }

@@ -271,6 +271,7 @@ pub(crate) struct Reply {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) extensions: Extensions,
+    pub(crate) came_about: Option<CacheStatus>,
     pub(crate) body: Bytes,
     pub(crate) trailers: Option<HeaderMap>,
     pub(crate) is_cut: bool,
@@ -287,11 +288,11 @@ impl Reply {
 
     /// How the answer came about, in the words of RFC 9211.
     pub(crate) fn cache(&self) -> String {
-        self.extensions.get::<CacheStatus>().map_or_else(|| "not asked".into(), ToString::to_string)
+        self.came_about.map_or_else(|| "not asked".into(), |status| status.to_string())
     }
 
     pub(crate) fn is_hit(&self) -> bool {
-        self.extensions.get::<CacheStatus>().is_some_and(CacheStatus::is_hit)
+        self.came_about.is_some_and(|status| status.is_hit())
     }
 }
 
@@ -299,6 +300,7 @@ pub(crate) async fn collect<B>(response: Response<B>) -> Reply
 where
     B: HttpBody<Data = Bytes>,
 {
+    let came_about = CacheStatus::of(&response);
     let (head, body) = response.into_parts();
     let mut body = std::pin::pin!(body);
     let (mut bytes, mut trailers, mut is_cut) = (Vec::new(), None, false);
@@ -316,7 +318,7 @@ where
         }
     }
     let (status, headers, extensions) = (head.status, head.headers, head.extensions);
-    Reply { status, headers, extensions, body: bytes.into(), trailers, is_cut }
+    Reply { status, headers, extensions, came_about, body: bytes.into(), trailers, is_cut }
 }
 
 /// A request for a path at one host, with these fields.

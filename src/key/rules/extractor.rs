@@ -16,9 +16,7 @@ use crate::{
     http::changes::Changes,
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor,
-        default::{push_lower_case, push_path_and_query},
-        push_part,
-        target::{authority, original_uri},
+        target::{authority, original_uri, path_and_query},
     },
     tags::Tags,
 };
@@ -95,13 +93,13 @@ impl KeyRules {
         found: &Match<'_, '_>,
         shape: &Shape,
         search: Search<'_>,
-    ) -> Option<CacheKey> {
-        let mut key = self.inner.default_key.begin(found.target, authority);
-        shape.push_path(found, &mut key);
-        shape.push_query(found, search, &mut key);
-        push_rewritten(head, &mut key);
-        shape.parts.push(head, &self.inner.negotiation, &mut key)?;
-        Some(CacheKey::new(key))
+        key: &mut KeyBuffer,
+    ) -> Option<()> {
+        self.inner.default_key.begin(found.target, authority, key);
+        shape.push_path(found, key);
+        shape.push_query(found, search, key);
+        push_rewritten(head, key);
+        shape.parts.push(head, &self.inner.negotiation, key)
     }
 
     /// Whether an answer may be kept under this key of its request, by what it says about its
@@ -112,7 +110,9 @@ impl KeyRules {
             return true;
         };
         let is_under = |policy: Option<&_>| {
-            self.encode(head, authority, &found, shape, Search::By(policy)).as_ref() == Some(key)
+            let mut own = KeyBuffer::new();
+            self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_some()
+                && own.as_bytes() == key.as_bytes()
         };
         // Under its whole query every answer is right.
         is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
@@ -121,9 +121,10 @@ impl KeyRules {
     pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
         let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
         if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
-            let mut path = self.inner.default_key.begin(found.target, authority);
+            let mut path = KeyBuffer::new();
+            self.inner.default_key.begin(found.target, authority, &mut path);
             shape.push_path(&found, &mut path);
-            learned.note(&path, policy_of(answer).as_ref());
+            learned.note(path.as_bytes(), policy_of(answer).as_ref());
         }
     }
 }
@@ -137,23 +138,28 @@ fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
     }
     let is_same_query = head.uri.query() == target.query();
     match target.path().strip_suffix(head.uri.path()).filter(|_| is_same_query) {
-        Some(cut) => push_part(key, cut.as_bytes()),
+        Some(cut) => key.push(cut.as_bytes()),
         None => {
-            push_part(key, b"?");
-            push_path_and_query(key, &head.uri);
+            key.push(b"?");
+            key.push(path_and_query(&head.uri));
         }
     }
 }
 
 impl KeyExtractor for KeyRules {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
-        let (selected, authority) = self.rule_of(head)?;
-        match selected.ok()? {
-            Some(found) if found.rule.is_bypass => None,
+        let mut key = KeyBuffer::new();
+        self.write_key(head, &mut key).then(|| key.to_key())
+    }
+
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
+        let Some((Ok(selected), authority)) = self.rule_of(head) else { return false };
+        match selected {
+            Some(found) if found.rule.is_bypass => false,
             Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
-                self.encode(head, authority, found, shape, Search::AsLearned)
+                self.encode(head, authority, found, shape, Search::AsLearned, key).is_some()
             }
-            _ => self.inner.default_key.key(head),
+            _ => self.inner.default_key.write_key(head, key),
         }
     }
 
@@ -165,10 +171,10 @@ impl KeyExtractor for KeyRules {
         let Ok(Some(found)) = self.select(head, authority, &Method::GET) else { return None };
         let shape = found.rule.shape.as_ref()?;
         let mut identity = KeyBuffer::new();
-        push_lower_case(&mut identity, authority);
+        identity.push_lower_case(authority);
         shape.push_path(&found, &mut identity);
         shape.push_query(&found, Search::Omitted, &mut identity);
-        Some(CacheKey::new(identity))
+        Some(identity.to_key())
     }
 
     fn normalise(&self, head: &mut Parts) {

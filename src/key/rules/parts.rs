@@ -7,7 +7,6 @@ use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
 use super::{super::KeyBuffer, error::Problem, negotiation::Negotiation, query::resemble};
-use crate::key::push_part;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyParts {
@@ -31,7 +30,7 @@ impl KeyParts {
             push_cookie(name, &head.headers, key);
         }
         self.extensions.iter().try_for_each(|extension| {
-            (extension.read)(&head.extensions, &mut |value| push_part(key, value)).then_some(())
+            (extension.read)(&head.extensions, &mut |value| key.push(value)).then_some(())
         })
     }
 }
@@ -50,7 +49,7 @@ fn push_header(name: &HeaderName, headers: &HeaderMap, negotiation: &Negotiation
 fn push_cookie(name: &str, headers: &HeaderMap, key: &mut KeyBuffer) {
     let lines = || headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     if lines().any(|line| line.contains(&b'"')) {
-        push_part(key, b"all");
+        key.push(b"all");
         return push_values(lines(), key);
     }
     let cookies = lines().flat_map(|line| line.split(|byte| *byte == b';'));
@@ -68,8 +67,8 @@ fn may_be_named(cookie: &[u8], name: &str) -> bool {
 
 fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {
     let values: SmallVec<[&[u8]; 4]> = values.collect();
-    push_part(key, &(values.len() as u64).to_le_bytes());
-    values.iter().for_each(|value| push_part(key, value));
+    key.push((values.len() as u64).to_le_bytes());
+    values.iter().for_each(|value| key.push(value));
 }
 
 type Read = dyn Fn(&Extensions, &mut dyn FnMut(&[u8])) -> bool + Send + Sync;
@@ -138,7 +137,7 @@ mod tests {
         }
         let mut key = KeyBuffer::new();
         parts.push(&request.body(()).unwrap().into_parts().0, &Negotiation::default(), &mut key).unwrap();
-        key.to_vec()
+        key.as_bytes().to_vec()
     }
 
     #[test]

@@ -6,7 +6,7 @@ use http::Uri;
 use matchit::Params;
 
 use super::{
-    super::{KeyBuffer, push_part},
+    super::KeyBuffer,
     compiled::Compiled,
     no_vary_search::{Learned, Policy},
     parts::KeyParts,
@@ -53,13 +53,13 @@ pub(super) enum Search<'a> {
 
 impl Shape {
     pub(super) fn push_path(&self, found: &Match<'_, '_>, key: &mut KeyBuffer) {
-        push_part(key, &self.id);
+        key.push(&self.id);
         match &found.captures {
             Some(captures) if found.rule.has_path_gaps() => {
                 let named = captures.iter().filter(|(name, _)| *name != GAP);
-                named.for_each(|(_, value)| push_part(key, value.as_bytes()));
+                named.for_each(|(_, value)| key.push(value.as_bytes()));
             }
-            _ => push_part(key, found.target.path().as_bytes()),
+            _ => key.push(found.target.path().as_bytes()),
         }
     }
 
@@ -72,9 +72,9 @@ impl Shape {
             (QueryShape::Learned(learned), search) => {
                 let known = match search {
                     Search::By(policy) => policy.cloned(),
-                    _ => learned.get(key),
+                    _ => learned.get(key.as_bytes()),
                 };
-                push_part(key, known.as_ref().map_or("", |policy| &policy.id).as_bytes());
+                key.push(known.as_ref().map_or("", |policy| &policy.id).as_bytes());
                 match known {
                     Some(policy) => push_pairs(policy.rules.select(query), query, key),
                     None => push_pairs(None, query, key),
@@ -104,14 +104,14 @@ impl Shape {
 fn push_pairs(pairs: Option<Pairs<'_>>, query: Option<&str>, key: &mut KeyBuffer) {
     match (pairs, query) {
         (Some(pairs), _) => {
-            push_part(key, &(pairs.len() as u64).to_le_bytes());
-            pairs.iter().for_each(|pair| push_part(key, pair.as_bytes()));
+            key.push((pairs.len() as u64).to_le_bytes());
+            pairs.iter().for_each(|pair| key.push(pair.as_bytes()));
         }
         (None, Some(query)) => {
-            push_part(key, b"?");
-            push_part(key, query.as_bytes());
+            key.push(b"?");
+            key.push(query.as_bytes());
         }
-        (None, None) => push_part(key, b""),
+        (None, None) => key.push(b""),
     }
 }
 

@@ -1,0 +1,115 @@
+//! Bodies that are watched or cut on their way to whoever reads them.
+
+use std::{
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, Bytes};
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+
+use super::{BodyError, BoxError, Observer};
+
+pin_project! {
+    /// A body whose observer sees its frames.
+    pub(super) struct Observed<B, O> {
+        #[pin]
+        pub(super) inner: B,
+        pub(super) observer: Option<O>,
+    }
+}
+
+impl<B, O> HttpBody for Observed<B, O>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    O: Observer,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    /// The observer learns of the end as soon as the body says so: hyper does not poll a body
+    /// any more that has said `is_end_stream`.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(observer) = this.observer {
+                    if let Some(chunk) = frame.data_ref() {
+                        observer.data(chunk);
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        observer.trailers(trailers);
+                    }
+                }
+                if this.inner.is_end_stream()
+                    && let Some(observer) = this.observer.take()
+                {
+                    observer.complete();
+                }
+            }
+            Some(Err(_)) => drop(this.observer.take()),
+            None => _ = this.observer.take().map(Observer::complete),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+pin_project! {
+    /// What lies between some bytes of a body.
+    pub(super) struct Part<B> {
+        #[pin]
+        pub(super) inner: B,
+        pub(super) skip: usize,
+        pub(super) take: usize,
+    }
+}
+
+impl<B> HttpBody for Part<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut this = self.project();
+        while *this.take > 0 {
+            let Some(frame) = ready!(this.inner.as_mut().poll_frame(cx)) else { break };
+            let Ok(mut data) = frame.map_err(BodyError::new)?.into_data() else { continue };
+            let skipped = data.len().min(*this.skip);
+            *this.skip -= skipped;
+            data.advance(skipped);
+            data.truncate(*this.take);
+            if !data.is_empty() {
+                *this.take -= data.len();
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.take == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.take as u64)
+    }
+}

@@ -1,0 +1,138 @@
+use std::fmt;
+
+use super::CacheKey;
+
+/// Longer keys are written on the heap.
+const INLINE: usize = 240;
+
+/// A key while it is written: on the stack, for all but very long ones.
+///
+/// To look something up takes no more than this; only what is kept becomes a [`CacheKey`].
+///
+/// ```
+/// use tower_readthrough::{CacheKey, KeyBuffer};
+///
+/// let mut key = KeyBuffer::new();
+/// key.push("product");
+/// key.push("7");
+/// assert_eq!(key.to_key(), CacheKey::from_parts(["product", "7"]));
+/// ```
+#[derive(Clone)]
+pub struct KeyBuffer {
+    length: usize,
+    inline: [u8; INLINE],
+    /// All of a key that is too long.
+    spilled: Vec<u8>,
+}
+
+impl Default for KeyBuffer {
+    fn default() -> Self {
+        Self { length: 0, inline: [0; INLINE], spilled: Vec::new() }
+    }
+}
+
+impl KeyBuffer {
+    /// An empty key.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Appends a value and, before it, its length, so that different values never run together
+    /// into the same key.
+    pub fn push(&mut self, part: impl AsRef<[u8]>) {
+        let part = part.as_ref();
+        match u16::try_from(part.len()) {
+            Ok(length) if length < u16::MAX => self.extend(&length.to_le_bytes()),
+            _ => {
+                self.extend(&u16::MAX.to_le_bytes());
+                self.extend(&(part.len() as u64).to_le_bytes());
+            }
+        }
+        self.extend(part);
+    }
+
+    /// As [`push`](Self::push), in lower case.
+    pub(super) fn push_lower_case(&mut self, part: &[u8]) {
+        self.push(part);
+        let key =
+            if self.spilled.is_empty() { &mut self.inline[..self.length] } else { &mut self.spilled[..] };
+        let start = key.len() - part.len();
+        key[start..].make_ascii_lowercase();
+    }
+
+    /// Takes bytes that are a key already, in place of everything so far.
+    pub(super) fn set(&mut self, key: &CacheKey) {
+        self.length = 0;
+        self.spilled.clear();
+        self.extend(key);
+    }
+
+    fn extend(&mut self, bytes: &[u8]) {
+        match self.inline.get_mut(self.length..self.length + bytes.len()) {
+            Some(free) if self.spilled.is_empty() => {
+                free.copy_from_slice(bytes);
+                self.length += bytes.len();
+            }
+            _ => self.spill(bytes),
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, bytes: &[u8]) {
+        if self.spilled.is_empty() {
+            self.spilled.extend_from_slice(&self.inline[..self.length]);
+        }
+        self.spilled.extend_from_slice(bytes);
+    }
+
+    /// The bytes so far.
+    pub fn as_bytes(&self) -> &[u8] {
+        if self.spilled.is_empty() { &self.inline[..self.length] } else { &self.spilled }
+    }
+
+    /// The key, to be kept.
+    pub fn to_key(&self) -> CacheKey {
+        CacheKey::new(self.as_bytes())
+    }
+}
+
+impl fmt::Debug for KeyBuffer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "KeyBuffer(\"{}\")", self.as_bytes().escape_ascii())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn keys_of_any_length_are_kept_apart(
+            a in proptest::collection::vec("[aA]{0,300}", 0..4),
+            b in proptest::collection::vec("[aA]{0,300}", 0..4),
+        ) {
+            let key = |parts: &[String]| {
+                let mut key = KeyBuffer::new();
+                parts.iter().for_each(|part| key.push(part));
+                key.to_key()
+            };
+            prop_assert_eq!(key(&a) == key(&b), a == b);
+            let mut set = KeyBuffer::new();
+            set.push("before");
+            set.set(&key(&a));
+            prop_assert_eq!(set.to_key(), key(&a));
+        }
+
+        #[test]
+        fn lower_case_is_that_of_the_part_alone(before in "A{0,300}", part in "[aA]{0,300}") {
+            let (mut lower, mut expected) = (KeyBuffer::new(), KeyBuffer::new());
+            lower.push(&before);
+            lower.push_lower_case(part.as_bytes());
+            expected.push(&before);
+            expected.push(part.to_ascii_lowercase());
+            prop_assert_eq!(lower.as_bytes(), expected.as_bytes());
+        }
+    }
+}

@@ -1,0 +1,52 @@
+use super::*;
+
+#[test]
+fn what_is_written_out_for_hits_is_what_the_library_writes() {
+    let stale = [Stale::WhileRevalidating, Stale::IfError, Stale::AsRequested].map(CacheStatus::stale);
+    for status in stale.into_iter().chain([CacheStatus::hit()]) {
+        assert_eq!(Some(status.to_value()), status.serialize());
+    }
+    let miss = CacheStatus::forwarded(Forward::UriMiss).stored(true).collapsed();
+    assert_eq!(miss.to_value(), "tower-readthrough;fwd=uri-miss;stored;collapsed");
+    let alone = CacheStatus::forwarded(Forward::Bypass).unshared(Unshareable::NoStore);
+    assert_eq!(alone.to_value(), "tower-readthrough;fwd=bypass;detail=no-store");
+    assert_eq!(alone.to_string(), "fwd=bypass; detail=no-store");
+}
+
+#[test]
+fn members_of_other_caches_stay_in_front_of_ours() {
+    let mut response = Response::new(());
+    for other in ["Origin;hit", "tower-readthrough;hit, Other;hit"] {
+        response.headers_mut().append(CACHE_STATUS, HeaderValue::from_static(other));
+    }
+    let others = ["Origin;hit", "tower-readthrough;hit, Other;hit"];
+    for status in [CacheStatus::hit(), CacheStatus::stale(Stale::IfError)] {
+        status.mark(&mut response);
+        let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().cloned().collect();
+        assert_eq!(values[..2], others);
+        assert_eq!(values[2..], [status.to_value()], "one of ours, the last that was said");
+    }
+    CacheStatus::unmark(response.headers_mut());
+    let values: Vec<_> = response.headers().get_all(CACHE_STATUS).iter().collect();
+    assert_eq!(values, others);
+}
+
+#[test]
+fn a_hit_is_told_by_its_field_alone_and_never_by_the_same_text_from_elsewhere() {
+    let mut response = Response::new(());
+    for other in ["Origin;hit", "tower-readthrough;hit"] {
+        let arrived = HeaderValue::from_bytes(other.as_bytes()).unwrap();
+        response.headers_mut().append(CACHE_STATUS, arrived);
+        assert_eq!(CacheStatus::of(&response), None, "{other}");
+    }
+    for status in [CacheStatus::hit(), CacheStatus::stale(Stale::AsRequested)] {
+        let mut response = Response::new(());
+        response.headers_mut().append(CACHE_STATUS, CacheStatus::hit().to_value());
+        status.mark_stored(&mut response);
+        assert!(response.extensions().is_empty());
+        assert_eq!(CacheStatus::of(&response), Some(status));
+        CacheStatus::hide(&mut response);
+        assert!(response.headers().is_empty());
+        assert_eq!(CacheStatus::of(&response), Some(status), "it stays in the extensions");
+    }
+}

@@ -1,0 +1,181 @@
+//! The head of a stored response: what a hit clones.
+
+use std::time::SystemTime;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+
+use crate::{
+    http::{fields::remove_hop_by_hop, freshness::date},
+    status::{CACHE_STATUS, CacheStatus},
+};
+
+/// What a header map needs on the heap for one field, apart from its value.
+const FIELD_OVERHEAD: usize = 112;
+
+/// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1) and a true `Content-Length`,
+/// behind an `Age` and a `Cache-Status` as the youngest of hits has them.
+pub(super) fn complete(status: StatusCode, mut fields: HeaderMap, length: usize) -> HeaderMap {
+    remove_hop_by_hop(&mut fields);
+    if date(&fields, SystemTime::now()).is_none()
+        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
+    {
+        fields.insert(header::DATE, now);
+    }
+    if status == StatusCode::NO_CONTENT {
+        fields.remove(header::CONTENT_LENGTH);
+    } else {
+        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    }
+    let mut headers = HeaderMap::with_capacity(fields.keys_len() + 2);
+    headers.insert(header::AGE, HeaderValue::from_static("0"));
+    for (name, value) in fields.iter().filter(|(name, _)| **name != header::AGE) {
+        headers.append(name.clone(), value.clone());
+    }
+    headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
+    // A clone is exact, while a map that was given a capacity keeps room for fields that never come.
+    headers.clone()
+}
+
+/// The numbers of four digits, one after the other.
+static NUMBERS: [u8; 40_000] = {
+    let mut digits = [0; 40_000];
+    let mut at = 0;
+    while at < digits.len() {
+        let (number, place) = (at / 4, at % 4);
+        digits[at] = b'0' + (number / [1000, 100, 10, 1][place] % 10) as u8;
+        at += 1;
+    }
+    digits
+};
+
+static DIGITS: &str = match std::str::from_utf8(&NUMBERS) {
+    Ok(digits) => digits,
+    Err(_) => "",
+};
+
+/// Without an allocation for the first hours.
+pub(super) fn age_field(seconds: u64) -> HeaderValue {
+    let width = match seconds {
+        0..=9 => 1,
+        10..=99 => 2,
+        100..=999 => 3,
+        1000..=9999 => 4,
+        _ => return HeaderValue::from(seconds),
+    };
+    let end = (seconds as usize + 1) * 4;
+    HeaderValue::from_static(&DIGITS[end - width..end])
+}
+
+pub(super) fn bytes(headers: &HeaderMap) -> usize {
+    headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum()
+}
+
+/// Bodies up to this size lie in one block with the header fields.
+const SMALL_BODY: usize = 1024;
+
+/// Puts the values of all fields into one block of memory, and a small body with them: one
+/// allocation and one counter instead of one for each, and for what everybody sends none at all.
+pub(super) fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
+    let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
+    let own = || headers.iter().filter(|(name, value)| is_own(name, value));
+    let mut block = Vec::with_capacity(own().map(|(_, value)| value.len()).sum::<usize>() + with_body);
+    own().for_each(|(_, value)| block.extend_from_slice(value.as_bytes()));
+    let values = block.len();
+    block.extend_from_slice(&body[..with_body]);
+    let block = Bytes::from(block);
+    let mut at = 0;
+    for (name, value) in headers.iter_mut().filter(|(name, _)| **name != CACHE_STATUS) {
+        let packed = match well_known(value.as_bytes()) {
+            Some(text) => HeaderValue::from_static(text),
+            None => {
+                debug_assert!(is_own(name, value));
+                let start = at;
+                at += value.len();
+                let Ok(own) = HeaderValue::from_maybe_shared(block.slice(start..at)) else { continue };
+                own
+            }
+        };
+        let is_sensitive = value.is_sensitive();
+        *value = packed;
+        value.set_sensitive(is_sensitive);
+    }
+    if with_body > 0 {
+        *body = block.slice(values..);
+    }
+}
+
+/// How it came about is told by a string that is nobody's own.
+fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
+    *name != CACHE_STATUS && well_known(value.as_bytes()).is_none()
+}
+
+/// Values that are the same in most answers.
+fn well_known(value: &[u8]) -> Option<&'static str> {
+    Some(match value {
+        b"0" => "0",
+        b"br" => "br",
+        b"gzip" => "gzip",
+        b"zstd" => "zstd",
+        b"bytes" => "bytes",
+        b"nginx" => "nginx",
+        b"nosniff" => "nosniff",
+        b"text/css" => "text/css",
+        b"image/png" => "image/png",
+        b"image/jpeg" => "image/jpeg",
+        b"text/html" => "text/html",
+        b"text/plain" => "text/plain",
+        b"accept-encoding" => "accept-encoding",
+        b"Accept-Encoding" => "Accept-Encoding",
+        b"application/json" => "application/json",
+        b"text/javascript" => "text/javascript",
+        b"text/html; charset=utf-8" => "text/html; charset=utf-8",
+        b"text/plain; charset=utf-8" => "text/plain; charset=utf-8",
+        b"application/octet-stream" => "application/octet-stream",
+        b"application/json; charset=utf-8" => "application/json; charset=utf-8",
+        b"public" => "public",
+        b"max-age=60" => "max-age=60",
+        b"max-age=600" => "max-age=600",
+        b"max-age=3600" => "max-age=3600",
+        b"public, max-age=60" => "public, max-age=60",
+        b"public, max-age=3600" => "public, max-age=3600",
+        b"public, max-age=86400" => "public, max-age=86400",
+        b"public, max-age=31536000, immutable" => "public, max-age=31536000, immutable",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_packed_is_the_same_as_before() {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("content-type", &b"text/html"[..]),
+            ("set-cookie", b"a=1"),
+            ("set-cookie", b"b=\xff"),
+            ("x-empty", b""),
+            ("cache-status", b"Other;hit"),
+            ("x-secret", b"s"),
+        ] {
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers.get_mut("x-secret").unwrap().set_sensitive(true);
+        for size in [0, 1, SMALL_BODY, SMALL_BODY + 1] {
+            let body = Bytes::from(vec![b'x'; size]);
+            let (mut packed, mut packed_body) = (headers.clone(), body.clone());
+            pack(&mut packed, &mut packed_body);
+            assert_eq!((&packed, &packed_body), (&headers, &body));
+            assert!(packed["x-secret"].is_sensitive() && !packed["set-cookie"].is_sensitive());
+        }
+    }
+
+    #[test]
+    fn an_age_is_the_number_whether_it_is_written_out_or_not() {
+        for seconds in (0..10_100).chain([u64::MAX]) {
+            assert_eq!(age_field(seconds).as_bytes(), seconds.to_string().as_bytes());
+        }
+    }
+}
