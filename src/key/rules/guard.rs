@@ -16,7 +16,8 @@ use crate::{http::fields::remove_all, key::target::original_uri};
 /// just as good for it, if the answer contains them. With the guard, the application sees the same
 /// request whoever of those who share an answer asks, and none of that arrives.
 ///
-/// * Header fields that are listed are removed, on hits as well, before `Vary` is compared.
+/// * Header fields that are listed are removed, on hits as well, before `Vary` is compared; with
+///   underscores for dashes too.
 /// * Query parameters that the key leaves out are removed on the way to the origin; the others
 ///   arrive in the order of the key. A [rule](super::KeyRule::forward_unkeyed) may except itself.
 ///
