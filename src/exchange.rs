@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
@@ -180,6 +180,16 @@ impl Refused {
         response.extensions_mut().insert(self);
         response
     }
+}
+
+/// A copy of a request's head without its extensions, each of which would have to be boxed again.
+pub(crate) fn without_extensions(head: &Parts) -> Parts {
+    let (mut copy, ()) = Request::new(()).into_parts();
+    copy.method.clone_from(&head.method);
+    copy.uri.clone_from(&head.uri);
+    copy.version = head.version;
+    copy.headers.clone_from(&head.headers);
+    copy
 }
 
 /// The selecting values that a request has for the fields in a response's `Vary`.

@@ -100,6 +100,10 @@ pub struct StaleIfError<S, St> {
 impl<S, St: Store> StaleIfError<S, St> {
     /// What may be served instead of a failure.
     fn fallback(&self, head: &Parts) -> Option<Arc<StoredResponse>> {
+        // On a miss there is nothing, as `Lookup` has seen.
+        if let Some(Asked { stored: Some(None), .. }) = head.extensions.get() {
+            return None;
+        }
         let asked = Asked::of(head)?;
         // A refresh is there to learn what the origin says.
         if asked.is_forced {

@@ -1,3 +1,5 @@
+mod written;
+
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response};
@@ -150,11 +152,11 @@ impl CacheStatus {
         members.into_iter().for_each(|other| _ = headers.append(CACHE_STATUS, other));
     }
 
-    /// A list member (RFC 9211 §2). Those of hits are written out, and cost a hit nothing.
+    /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
-        let written = HITS.iter().find(|(outcome, _)| *outcome == self.outcome);
-        match written {
-            Some((_, text)) => HeaderValue::from_static(text),
+        let hit = HITS.iter().find(|(outcome, _)| *outcome == self.outcome).map(|(_, text)| *text);
+        match hit.or(self.written()) {
+            Some(text) => HeaderValue::from_static(text),
             None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
         }
     }

@@ -18,8 +18,9 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, CompletesItself, Refused, Verdict},
+    exchange::{Asked, CompletesItself, Refused, Verdict, without_extensions},
     http::{
+        changes::rules_for,
         fields::remove_hop_by_hop,
         freshness::after,
         storing::{Credentials, Unshareable},
@@ -63,9 +64,11 @@ where
         let deadline = after(Instant::now(), self.settings.max_wait);
         let mut slot = self.first_slot();
         // What a refresh brings will do for everybody else.
-        let forced = Slot { is_forced: true, ..slot.clone() };
-        if !slot.is_forced && self.slots.has(&forced) {
-            slot = forced;
+        if !slot.is_forced && self.slots.are_taken() {
+            let forced = Slot { is_forced: true, ..slot.clone() };
+            if self.slots.has(&forced) {
+                slot = forced;
+            }
         }
         for _ in 0..MAX_HOPS {
             let caller = match self.slots.join(slot.clone(), &self.settings) {
@@ -109,10 +112,11 @@ where
 
     async fn lead(self, caller: Caller, seat: Seat) -> Result<Response<Body<B>>, S::Error> {
         let (leader, delivery) = oneshot::channel();
-        let (settings, request) = (Arc::clone(&self.settings), self.head.clone());
+        let (settings, request) = (Arc::clone(&self.settings), without_extensions(&self.head));
+        let rules = rules_for(&self.head.extensions, settings.rules);
         let fetch = self.inner.oneshot(Request::from_parts(self.head, self.body));
-        let drive = Drive { seat, leader, settings, request };
-        self.settings.executor.spawn(drive.run(fetch));
+        let drive = Drive { seat, leader, settings, request, rules };
+        self.settings.executor.start(Box::pin(drive.run(fetch))).await;
         match delivery.await {
             Ok(Delivery::Own(response)) => Ok(response.map(Body::inner)),
             Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, *head)),

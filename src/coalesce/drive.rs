@@ -21,10 +21,10 @@ use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict, selection},
     http::{
-        changes::rules_for,
         fields::{clean_trailers, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
         range::Extent,
+        rules::Rules,
         storing::{CDN_CACHE_CONTROL, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
@@ -45,8 +45,10 @@ pub(super) struct Drive<B, E> {
     pub(super) seat: Seat,
     pub(super) leader: oneshot::Sender<Delivery<B, E>>,
     pub(super) settings: Arc<Settings>,
-    /// The head of the request, for judging an answer that comes without a verdict.
+    /// The head of the request, for judging an answer that comes without a verdict, and by which
+    /// rules that is done.
     pub(super) request: Parts,
+    pub(super) rules: Rules,
 }
 
 impl<B, E> Drive<B, E>
@@ -93,6 +95,11 @@ where
         }
         flight.settle(Outcome::Head(Box::new(head)));
         _ = self.leader.send(Delivery::Shared(Box::new(parts)));
+        if body.size_hint().upper().is_none_or(|upper| upper > self.settings.max_held_bytes as u64) {
+            // The first caller need not be the only one: who comes with him has to be aboard before
+            // the body turns out too large and closes the flight.
+            tokio::task::yield_now().await;
+        }
         let pumped = AssertUnwindSafe(pump(flight, &self.seat, &self.settings, body)).catch_unwind().await;
         flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
     }
@@ -105,13 +112,12 @@ where
             return Verdict::Unshareable(Unshareable::TooLarge);
         }
         let now = std::time::SystemTime::now();
-        let rules = rules_for(&self.request.extensions, self.settings.rules);
         let headers = response.headers();
         let targets = [CDN_CACHE_CONTROL];
         let Parts { method, headers: request, .. } = &self.request;
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let decision = decide(&self.request, status, headers, &rules, &targets, now);
+        let decision = decide(&self.request, status, headers, &self.rules, &targets, now);
         let selection = selection(headers, &self.request.headers);
         let delay = self.seat.flight().started_at.elapsed();
         let age = if decision.terms.is_ours { delay } else { initial_age(headers, delay, now) };

@@ -101,6 +101,11 @@ impl Slots {
         }
     }
 
+    /// Whether any fetch is under way: the cheap half of [`has`](Self::has).
+    pub(super) fn are_taken(&self) -> bool {
+        self.under_way.load(Ordering::Relaxed) > 0
+    }
+
     /// Whether a fetch is under way in this slot.
     pub(super) fn has(&self, slot: &Slot) -> bool {
         self.flights.contains_key(slot)

@@ -23,7 +23,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, AttemptBegan, Verdict, selection},
+    exchange::{Asked, AttemptBegan, Verdict, selection, without_extensions},
     http::{
         conditions::{is_conditional, strong_tag},
         fields::{content_length, remove_all},
@@ -71,7 +71,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         {
             return Ok(self.answer_from_part(part, &head));
         }
-        let client = head.clone();
+        let client = self.copy(&head);
         let fetching = self.store.sequence().begin();
         // After the number was taken: what is purged from now on is not confirmed either.
         let candidates = self.candidates(resource.as_deref(), selected, &client);
@@ -95,6 +95,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(stored) => self.revalidated(&client, stored, &candidates, response, &origin),
             None => self.misfit(&client, &origin),
         })
+    }
+
+    /// The client's head, for judging the answer. Where only the key or what is asked of the cache is
+    /// in its extensions, and no policy looks, they can be left out.
+    fn copy(&self, head: &request::Parts) -> request::Parts {
+        match head.extensions.len() {
+            ..=1 if !self.policy.looks() => without_extensions(head),
+            _ => head.clone(),
+        }
     }
 
     /// What purges can match of the answer before it is there.

@@ -32,11 +32,21 @@ pub trait Policy: Send + Sync + 'static {
     /// response with the extensions that the wrapped service gave it. Of a 304 the fields of
     /// the stored response are shown, updated by it.
     fn rules(&self, request: &request::Parts, response: &response::Parts, rules: Rules) -> Rules;
+
+    /// Whether the heads matter at all: if not, less of them is copied.
+    #[doc(hidden)]
+    fn looks(&self) -> bool {
+        true
+    }
 }
 
 impl Policy for () {
     fn rules(&self, _: &request::Parts, _: &response::Parts, rules: Rules) -> Rules {
         rules
+    }
+
+    fn looks(&self) -> bool {
+        false
     }
 }
 

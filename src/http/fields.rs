@@ -4,17 +4,21 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::cache_control::split_list;
 
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    HeaderName::from_static("proxy-authentication-info"),
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
+/// Compared as text, whose length alone tells most names apart.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "proxy-authentication-info"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
 
 /// Removes what must not be stored or sent on (RFC 9111 §3.1), also the fields that
 /// `Connection` names.
@@ -25,7 +29,7 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
         .flat_map(|line| split_list(line.as_bytes()))
         .filter_map(|name| HeaderName::from_bytes(name).ok())
         .collect();
-    remove_all(headers, |name| HOP_BY_HOP.contains(name) || named.contains(name));
+    remove_all(headers, |name| is_hop_by_hop(name) || named.contains(name));
 }
 
 /// Removes fields and keeps the others in order, which `HeaderMap::remove` would not.

@@ -6,16 +6,16 @@ use sfv::{BareItem, Item, List, ListEntry, Parser};
 use super::fields::remove_all;
 
 /// Separated by white space. For caches in front of the origin alone.
-pub(crate) const SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
+pub(crate) static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// Separated by commas. For caches in front of the origin alone.
-pub(crate) const CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
+pub(crate) static CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
 /// RFC 9875 §2, for all caches.
-pub(crate) const CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
+pub(crate) static CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
 /// RFC 9875 §3.
-pub(crate) const CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
+pub(crate) static CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
 /// Removes the fields that are for this cache alone.
 pub(crate) fn strip(headers: &mut HeaderMap) {
@@ -24,10 +24,10 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 
 /// The tags in `Surrogate-Key` and `Cache-Tag`, as they stand there.
 pub(crate) fn for_each_tag(headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
-    for line in headers.get_all(SURROGATE_KEY) {
+    for line in headers.get_all(&SURROGATE_KEY) {
         line.as_bytes().split(u8::is_ascii_whitespace).filter(|tag| !tag.is_empty()).for_each(&mut f);
     }
-    for line in headers.get_all(CACHE_TAG) {
+    for line in headers.get_all(&CACHE_TAG) {
         // Not a list of tokens: a quotation mark is part of a tag.
         let tags = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         tags.filter(|tag| !tag.is_empty()).for_each(&mut f);

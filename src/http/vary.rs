@@ -135,7 +135,7 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
 
 /// Fields whose elements are ranges of names without case, with a weight (RFC 9110 §12.5.2 to
 /// §12.5.4). `Accept` is none of them: its elements may have parameters with quoted values.
-const PREFERENCES: [HeaderName; 3] =
+static PREFERENCES: [HeaderName; 3] =
     [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
 
 fn ranked<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {

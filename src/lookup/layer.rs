@@ -264,7 +264,7 @@ where
                     let served = self.serve(from_store(stored, &head, glance, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
                         self.reader.extractor.prepare(&mut head);
-                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, *asked);
+                        refresher.spawn(&self.settings.executor, self.inner.clone(), head, body, asked);
                     }
                     return Ok(served);
                 }
@@ -277,7 +277,7 @@ where
         let scope = self.scope(&head, glance, &asked);
         let is_for_all = scope != Scope::Client && !wishes.no_store;
         self.reader.extractor.prepare(&mut head);
-        Err(self.forward(head, body, is_for_all.then_some(*asked), scope))
+        Err(self.forward(head, body, is_for_all.then_some(asked), scope))
     }
 
     fn scope(&self, head: &Parts, glance: Glance, asked: &Asked) -> Scope {

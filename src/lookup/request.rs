@@ -43,14 +43,15 @@ pub(super) struct Reading {
     resource: Option<Arc<Resource>>,
 }
 
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
 pub(super) enum Found<'a> {
     /// To be served, and how it came about.
     Usable(&'a StoredResponse, CacheStatus),
     /// A part that has what is asked for.
     Part(&'a Part),
     /// Stale, but usable while a fresh one is fetched.
-    Refreshable(&'a Arc<StoredResponse>, Box<Asked>),
-    Nothing(Box<Asked>),
+    Refreshable(&'a Arc<StoredResponse>, Asked),
+    Nothing(Asked),
 }
 
 impl<St: Store, K: KeyExtractor> Reader<St, K> {
@@ -80,7 +81,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         }
         let is_refused =
             wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
-        let asked = Box::new(self.asked(reading, stored, question, is_refused));
+        let asked = self.asked(reading, stored, question, is_refused);
         match stored {
             Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
                 Found::Refreshable(stored, asked)
