@@ -193,7 +193,8 @@ impl Resource {
         let stays =
             |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
         self.variants.retain(stays);
-        let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(part.headers()) == spared;
+        let is_spared =
+            |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(&part.headers()) == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));
     }
 
