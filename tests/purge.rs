@@ -64,22 +64,28 @@ async fn reaches(purge: impl FnOnce(&Purge)) -> bool {
     origin.calls() == 4
 }
 
+/// Whether a purge leaves it alone. URIs that share a floor by their hash are purged together: one
+/// time in some thousand, and not again in a store that hashes otherwise.
+async fn spares(purge: impl Fn(&Purge)) -> bool {
+    !reaches(&purge).await || !reaches(&purge).await || !reaches(&purge).await
+}
+
 #[tokio::test(start_paused = true)]
 async fn each_kind_reaches_what_it_names_and_nothing_else() {
-    assert!(!reaches(|_| ()).await);
+    assert!(spares(|_| ()).await);
     for url in [URI, "http://H/a/b?c=1", "https://h/a/b?c=1"] {
         assert!(reaches(|purge| _ = purge.url(url).unwrap()).await, "{url}");
     }
     for url in ["http://h/a/b", "http://h/a/b?c=2", "http://other/a/b?c=1", "http://h:81/a/b?c=1"] {
-        assert!(!reaches(|purge| _ = purge.url(url).unwrap()).await, "{url}");
+        assert!(spares(|purge| _ = purge.url(url).unwrap()).await, "{url}");
     }
     assert!(reaches(|purge| _ = purge.key(&key(URI))).await);
-    assert!(!reaches(|purge| _ = purge.key(&key("http://h/"))).await);
+    assert!(spares(|purge| _ = purge.key(&key("http://h/"))).await);
     for tag in ["red", "green"] {
         assert!(reaches(|purge| _ = purge.tag(tag)).await, "{tag}");
     }
     for tag in ["Red", "red green", "re", ""] {
-        assert!(!reaches(|purge| _ = purge.tag(tag)).await, "{tag}");
+        assert!(spares(|purge| _ = purge.tag(tag)).await, "{tag}");
     }
     assert!(reaches(|purge| _ = purge.everything()).await);
 }
@@ -94,15 +100,15 @@ async fn prefixes_of_paths_end_with_a_segment_and_those_of_keys_anywhere() {
     for prefix in
         ["http://h/a/b/c", "http://h/b", "http://h//a", "http://h/a/bb", "http://other/a", "http://h:81/a"]
     {
-        assert!(!reaches(|purge| _ = purge.path_prefix(prefix).unwrap()).await, "{prefix}");
+        assert!(spares(|purge| _ = purge.path_prefix(prefix).unwrap()).await, "{prefix}");
     }
     let key = key(URI);
     for length in [0, 1, key.as_bytes().len() - 1, key.as_bytes().len()] {
         assert!(reaches(|purge| _ = purge.key_prefix(&key.as_bytes()[..length])).await, "{length}");
     }
-    assert!(!reaches(|purge| _ = purge.key_prefix(b"http")).await, "the key begins with a length");
+    assert!(spares(|purge| _ = purge.key_prefix(b"http")).await, "the key begins with a length");
     let longer = [key.as_bytes(), b"x"].concat();
-    assert!(!reaches(|purge| _ = purge.key_prefix(&longer)).await);
+    assert!(spares(|purge| _ = purge.key_prefix(&longer)).await);
 }
 
 #[tokio::test(start_paused = true)]

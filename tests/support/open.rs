@@ -100,7 +100,7 @@ where
 }
 
 pub(crate) fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(64 << 20)
+    MemoryStore::with_capacity_bytes(256 << 20)
 }
 
 /// The default stack under these rules.
