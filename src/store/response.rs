@@ -8,12 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{
-    head::{self, Head},
-    lineage::Subject,
-    purges::Mark,
-    refresh::RefreshMark,
-};
+use super::head::{self, Head};
+use super::{lineage::Subject, purges::Mark, refresh::RefreshMark};
 use crate::{
     body::Body,
     http::{
