@@ -93,6 +93,7 @@ pub(crate) enum Verdict {
     Failed {
         selection: Option<Selection>,
         for_all: bool,
+        lineage: Option<Lineage>,
     },
 }
 
@@ -116,7 +117,7 @@ impl Verdict {
     ) -> Self {
         match decision.sharing {
             Sharing::Unshareable(why) => Self::Unshareable(why),
-            Sharing::Failed { for_all } => Self::Failed { selection, for_all },
+            Sharing::Failed { for_all } => Self::Failed { selection, for_all, lineage },
             Sharing::Shareable => Self::Shareable {
                 selection,
                 audience: decision.terms.audience,

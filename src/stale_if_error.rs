@@ -150,7 +150,8 @@ where
             let answer = inner.oneshot(request).await;
             let has_failed = answer.as_ref().map_or(true, |response| is_failure(response.status()));
             let now = Instant::now();
-            let is_usable = stored.is_usable_on_error(now) && sequence.admits(&stored);
+            // In this order: a soft purge that is noticed now may have closed the window.
+            let is_usable = sequence.admits(&stored) && stored.is_usable_on_error(now);
             if !has_failed || !is_usable {
                 return answer.map(|response| response.map(Body::inner));
             }

@@ -103,6 +103,9 @@ fn an_empty_document_is_the_default_key() {
 fn what_is_misspelt_or_cannot_work_is_refused() {
     for (expected, rule) in [
         ("unknown field `tll`", r#""tll": "1s""#),
+        ("key rule 0: unknown field `tll`", r#""tll": "1s""#),
+        ("key rule 0: duplicate field `path`", r#""path": "/a", "path": "/b""#),
+        ("key rule 0: duplicate field `host`", r#""host": "a", "hosts": ["b"]"#),
         ("time unit", r#""fixed_ttl": "10""#),
         ("`soon`", r#""fixed_ttl": "soon""#),
         ("invalid type: integer", r#""fixed_ttl": 10"#),

@@ -57,6 +57,19 @@ async fn nobody_gets_an_answer_made_from_what_the_key_does_not_show() {
     assert_eq!(text(&guarded, victim()).await, "shop a=1");
 }
 
+/// A service behind CGI cannot tell a dash from an underscore.
+#[tokio::test(start_paused = true)]
+async fn a_listed_field_is_removed_in_every_spelling() {
+    let keys = KeyRules::builder().rule(KeyRule::any()).guard(Guard::new());
+    let origin = Origin::new(|_, request: Request<Body>| async move {
+        let names: Vec<_> = request.headers().keys().map(http::HeaderName::as_str).collect();
+        response(&[], names.join(" "))
+    });
+    let fields =
+        [("x_forwarded_host", "evil"), ("x-forwarded_host", "evil"), ("x_kept", "1"), ("x-kept", "1")];
+    assert_eq!(text(&stack(keys, &origin), request("http://h/", &fields)).await, "x_kept x-kept");
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_origin_sees_the_query_as_the_key_has_it() {
     let seen = |keys: KeyRule, guard: Guard, uri: &'static str| async move {

@@ -112,6 +112,18 @@ fn parameters_are_kept_ignored_sorted_and_dropped() {
             &["http://h/b?f_x=2&b=1"],
         ],
     );
+    // Which of two values a framework takes is its own affair, and that one is empty may matter.
+    partition(
+        &rules([KeyRule::any().drop_empty_query()]),
+        &[
+            &["http://h/a?b=1", "http://h/a?b=1&c=", "http://h/a?c&b=1&d"][..1],
+            &["http://h/a?b=&b=1", "http://h/a?b=&b=1&c=", "http://h/a?c=&b=&b=1"],
+            &["http://h/a?b=1&b="],
+            &["http://h/a?b&b=1"],
+            &["http://h/a?B=&b=1"],
+            &["http://h/a?b[]=&b=1"],
+        ],
+    );
     let none: [&str; 0] = [];
     partition(
         &rules([KeyRule::any().keep_query(none)]),
@@ -163,6 +175,21 @@ fn a_template_is_for_exactly_its_parameters() {
     partition(&rules, &groups);
 }
 
+/// A `+` is a space to most services, and a plus to some.
+#[test]
+fn a_literal_of_a_template_is_kept_apart_where_it_is_spelt_in_another_way() {
+    let rules = rules([KeyRule::path("/p?view=a%20b&id={id}&sid={_}")]);
+    partition(
+        &rules,
+        &[
+            &["http://h/p?view=a%20b&id=1&sid=1", "http://h/p?sid=2&id=1&view=a%20b"],
+            &["http://h/p?view=a+b&id=1&sid=1", "http://h/p?sid=2&id=1&view=a+b"],
+            &["http://h/p?view=%61%20b&id=1&sid=1"],
+            &["http://h/p?%76iew=a%20b&id=1&sid=1"],
+        ],
+    );
+}
+
 /// What the service might take for another path gets nothing by a rule.
 #[test]
 fn a_path_that_can_be_read_in_two_ways_is_kept_apart_or_has_no_key() {
@@ -212,6 +239,44 @@ fn a_path_that_can_be_read_in_two_ways_is_kept_apart_or_has_no_key() {
     );
 }
 
+/// Not all who decode, resolve and cut do all of it.
+#[test]
+fn a_path_is_kept_apart_from_what_some_service_may_read_in_it() {
+    let rules = rules([
+        KeyRule::path("/account/{id}").bypass(),
+        KeyRule::path("/account/{id}/{*rest}").bypass(),
+        KeyRule::path("/report:all").bypass(),
+        KeyRule::path("/caf\u{e9}").bypass(),
+        KeyRule::path("/static/{*rest}").ignore_query(["v"]).store_cookie_requests(true),
+        KeyRule::any().fixed_ttl(Duration::from_secs(1)).store_cookie_requests(true),
+    ]);
+    let has_key = |path: &str| key(&rules, &format!("http://h{path}")).is_some();
+    for path in [
+        // To one who decodes once, `/account/me/..%2fstatic/x`.
+        "/static/..%2faccount%2fme%2f..%252f..%252fstatic%2fx",
+        // To one who resolves what he sees, `/account/%2e%2e/static/x`.
+        "/static/../account/%2e%2e/static/x",
+        "/static/../account/..%2fstatic/x",
+        "/static/../account/..;/static/x",
+        "/static;/../account/me/../../static/x",
+        "/account%2fme",
+        "/account%2fa%252fb",
+        // To one who decodes letters alone.
+        "/%61ccount/a%2f..%2f..",
+        "/report%3Aall",
+        "/report%3aall",
+        "/caf%C3%A9",
+        "/caf%c3%a9",
+        // More readings than anybody wants to look at.
+        "/static/%2561;b//c%5c./../%2e%2e;d%3fe/a%252f%252e%252e%2f;x//%2561/%2e%2e;v=%2f/x",
+    ] {
+        assert!(!has_key(path), "{path}");
+    }
+    for path in ["/static/a%20b", "/static/a%2fb", "/static/a;v", "/a%20b", "/report%20all", "/a//b"] {
+        assert!(has_key(path), "{path}");
+    }
+}
+
 #[test]
 fn hosts_and_methods_choose_the_rule_and_the_first_one_wins() {
     let rules = rules([
@@ -253,6 +318,10 @@ fn fields_cookies_and_extensions_are_in_the_key() {
     assert_eq!(key(&[], None), None, "nobody logged in");
     assert_eq!(key(&[], Some(Tenant(None))), None, "nobody logged in");
     assert_eq!(key(&[("cookie", "sid=1; ab=2")], a()), key(&[("cookie", "ab=2; sid=9")], a()));
+    // Names that a framework takes for the other one, as with parameters.
+    for cookie in ["AB=1", "%61b=1", "ab[0]=1", "ab[x]=1"] {
+        assert_ne!(key(&[("cookie", cookie)], a()), key(&[], a()), "{cookie}");
+    }
     let different = [
         key(&[], a()),
         key(&[], Some(Tenant(Some("")))),

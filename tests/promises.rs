@@ -438,7 +438,8 @@ async fn a_client_that_has_it_already_neither_paces_another_one_nor_reads_for_no
         sent.store(0, Ordering::SeqCst);
         let answer = match layered {
             true => {
-                let service = support::open::stack(Rules::new()).layer(large(16_000, &sent));
+                let stack = ReadThrough::new(store()).build().unwrap();
+                let service = stack.layer(large(16_000, &sent));
                 service.oneshot(asks(&[("if-none-match", "\"1\"")])).await.unwrap().status()
             }
             false => {

@@ -383,6 +383,27 @@ async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
     }
 }
 
+/// What a failure says may be purged like anything else.
+#[tokio::test(start_paused = true)]
+async fn a_failure_under_way_serves_who_came_before_and_nobody_after() {
+    for (kind, apply) in KINDS {
+        let origin = Origin::new(|n, _| async move {
+            sleep(ms(100)).await;
+            let mut answer = response(&[("surrogate-key", "red")], n.to_string());
+            *answer.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            answer
+        });
+        let (service, purge, _) = stack_of(&origin, Rules::new());
+        let before = crowd(&service, 50);
+        sleep(ms(50)).await;
+        apply(&purge);
+        let after = crowd(&service, 50);
+        assert!(before.join_all().await.iter().all(|body| body == "1"), "{kind}");
+        assert!(after.join_all().await.iter().all(|body| body == "2"), "{kind}");
+        assert_eq!(origin.calls(), 2, "{kind}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_purged_while_its_body_comes_in_is_not_stored() {
     for (kind, apply) in KINDS {
@@ -506,6 +527,39 @@ async fn a_refresh_under_way_does_not_bring_back_what_is_purged() {
 }
 
 /// Where nobody knows when the request arrived.
+/// Parts of one representation grow together, but not with what was purged meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_part_under_way_does_not_bring_back_what_is_purged() {
+    for (kind, apply) in KINDS {
+        let origin = Origin::new(|n, request: Request<Body>| async move {
+            let is_first = request.headers()["range"] == "bytes=0-4";
+            let body = futures_util::stream::once(async move {
+                sleep(ms(if n == 1 { 100 } else { 0 })).await;
+                Ok::<_, std::convert::Infallible>(n.to_string().repeat(5))
+            });
+            let extent = if is_first { "bytes 0-4/15" } else { "bytes 5-9/15" };
+            let fields = [("content-range", extent), ("etag", "\"1\""), ("surrogate-key", "red")];
+            let mut part = response(&fields, Body::from_stream(body));
+            *part.status_mut() = StatusCode::PARTIAL_CONTENT;
+            part
+        });
+        let (service, purge, _) = stack_of(&origin, fixed(60_000));
+        let range = |range: &'static str| {
+            let mut request = get(URI);
+            request.headers_mut().insert("range", range.parse().unwrap());
+            request
+        };
+        let slow = service.clone().oneshot(range("bytes=0-4")).await.unwrap();
+        apply(&purge);
+        assert_eq!(call(&service, range("bytes=5-9")).await.1, "22222", "{kind}");
+        assert_eq!(bytes(slow).await, "11111", "{kind}: it came before");
+        sleep(ms(200)).await;
+        assert_eq!(call(&service, range("bytes=0-4")).await.1, "33333", "{kind}");
+        assert_eq!(call(&service, range("bytes=3-7")).await.1, "33222", "{kind}: of one piece again");
+        assert_eq!(origin.calls(), 3, "{kind}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn coalescing_without_a_lookup_errs_on_the_safe_side() {
     for (kind, apply) in KINDS {

@@ -265,6 +265,11 @@ async fn purge_takes_a_url_in_either_form() {
         ("/a/1", "other", 0, 200),
         ("http://h/b", "h", 1, 200),
         ("*", "h", 0, 400),
+        ("/a/1", "h/b?", 0, 400),
+        ("/a/1", "h/b#", 0, 400),
+        ("/b", "h?", 0, 400),
+        ("/a/1", "me@h", 0, 400),
+        ("/a/1", "", 0, 400),
     ] {
         let site = site();
         let addr = serve(site.service.clone()).await;

@@ -178,6 +178,30 @@ async fn who_waits_does_not_see_them_either() {
     assert_eq!(origin.calls(), 1);
 }
 
+/// Not even where an answer says that a field is for the one alone who asked.
+#[tokio::test(start_paused = true)]
+async fn tags_that_are_withheld_from_others_are_withheld_from_all() {
+    for control in ["max-age=1, private=\"surrogate-key\"", "max-age=1, no-cache=\"surrogate-key\""] {
+        let origin = Origin::new(move |n, _| async move {
+            let mut answer =
+                response(&[("cache-control", control), ("surrogate-key", "a"), ("etag", "\"1\"")], "x");
+            if n == 2 {
+                *answer.status_mut() = http::StatusCode::NOT_MODIFIED;
+                *answer.body_mut() = Body::empty();
+            }
+            answer
+        });
+        let (service, ..) = stack_of(&origin, Rules::new());
+        for _ in 0..2 {
+            let answer = service.clone().oneshot(get(URI)).await.unwrap();
+            assert_eq!(names(answer.headers()), ["etag"], "{control}");
+            bytes(answer).await;
+            sleep(ms(2_000)).await;
+        }
+        assert_eq!(origin.calls(), 2, "{control}");
+    }
+}
+
 async fn confirmed_then_purged(tag: &str) -> bytes::Bytes {
     let origin = Origin::new(|n, _| async move {
         match n {

@@ -165,19 +165,20 @@ where
                 Judgement::Answer(Ok(bare(head)))
             }
             Verdict::Unshareable(_) => Judgement::Alone,
-            Verdict::Failed { selection, for_all } => {
+            // Its tags, which nobody knew before, were purged while this caller was on his way.
+            Verdict::Shareable { lineage: Some(lineage), .. }
+            | Verdict::Failed { lineage: Some(lineage), .. }
+                if !lineage.is_for(self.asked.arrival.as_ref()) =>
+            {
+                Judgement::Rejoin(Slot { floor: slot.floor.max(lineage.floor()), ..slot })
+            }
+            Verdict::Failed { selection, for_all, .. } => {
                 let whole = *for_all && selects(selection);
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
             // Begun before this caller came: those in the same position share the next one.
             Verdict::Shareable { lineage, .. } if self.asked.is_forced && !self.is_newer(lineage) => {
                 Judgement::Rejoin(slot)
-            }
-            // Its tags, which nobody knew before, were purged while this caller was on his way.
-            Verdict::Shareable { lineage: Some(lineage), .. }
-                if !lineage.is_for(self.asked.arrival.as_ref()) =>
-            {
-                Judgement::Rejoin(Slot { floor: slot.floor.max(lineage.floor()), ..slot })
             }
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
                 Judgement::Rejoin(Slot { party: Party::Only(mine), ..slot })

@@ -260,8 +260,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         };
         let (now, sequence) = (Instant::now(), self.store.sequence());
         resource.variants().iter().any(|stored| {
-            let is_better = !is_breakdown(stored.status()) && stored.is_usable_on_error(now);
-            is_better && sequence.admits(stored) && !is_kept_apart(stored)
+            // First, for it notes what is stale by a soft purge.
+            sequence.admits(stored)
+                && !is_breakdown(stored.status())
+                && stored.is_usable_on_error(now)
+                && !is_kept_apart(stored)
         })
     }
 

@@ -45,6 +45,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .iter()
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
         }
+        self.targets.strip(response.headers_mut());
         self.sign(&mut response, decision, fresh.selection().cloned(), fresh.origin());
         response
     }

@@ -57,7 +57,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, uri::Authority};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
@@ -185,7 +185,8 @@ fn url_of(head: &Parts) -> Result<String, Refusal> {
     }
     let mut hosts = head.headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
     match (hosts.next(), hosts.next()) {
-        (Some(Ok(host)), None) => Ok(format!("http://{host}{target}")),
+        // Else it might go on with a path of its own.
+        (Some(Ok(host)), None) if host.parse::<Authority>().is_ok() => Ok(format!("http://{host}{target}")),
         _ => Err(Refusal::bad("of which host? Give an absolute URL, or one `Host`")),
     }
 }

@@ -153,9 +153,14 @@ impl Arrived {
     /// With all stored parts of the same representation that it touches, as far as the result is not
     /// larger than `max_bytes`. Only a strong validator shows that they are of the same.
     pub(crate) fn combine(self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Stored {
-        let together = self.clone().take_up_all(stored, sequence, max_bytes).into_stored();
+        let alone = self.clone().into_stored();
+        // Beside what began later nobody would see any more that it was purged.
+        if !sequence.admits(alone.response()) {
+            return alone;
+        }
+        let together = self.take_up_all(stored, sequence, max_bytes).into_stored();
         // The bytes may fit, but not the fields beside them.
-        if together.response().bytes() <= max_bytes { together } else { self.into_stored() }
+        if together.response().bytes() <= max_bytes { together } else { alone }
     }
 
     fn take_up_all(mut self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Self {

@@ -5,11 +5,13 @@ use http::uri::Scheme;
 use super::{
     KeyRule, KeyRules,
     compile::compile,
+    compiled::Compiled,
     error::{Problem, RuleError},
     extractor::Inner,
     guard::Guard,
     negotiation::{Negotiation, parse_values},
     parts::Extension,
+    pattern::PathPattern,
 };
 use crate::key::DefaultKey;
 
@@ -111,13 +113,15 @@ impl KeyRulesBuilder {
                 self.check_reachable(index).and_then(|()| compile(index, rule, &guard, &self.extensions));
             compiled.map_err(|problem| RuleError::of_rule(index, rule.label(), problem))
         };
-        let rules = self.rules.iter().enumerate().map(compile).collect::<Result<_, _>>()?;
+        let rules = self.rules.iter().enumerate().map(compile).collect::<Result<Box<[Compiled]>, _>>()?;
         let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
         if let Some(scheme) = self.scheme {
             default_key = default_key.scheme(scheme);
         }
         let has_paths = self.rules.iter().any(|rule| rule.path.is_some());
-        Ok(KeyRules::new(Inner { default_key, rules, has_paths, negotiation, guard }))
+        let counts_spelling =
+            rules.iter().any(|rule| rule.path.as_ref().is_some_and(PathPattern::counts_spelling));
+        Ok(KeyRules::new(Inner { default_key, rules, has_paths, counts_spelling, negotiation, guard }))
     }
 
     fn negotiation(&self) -> Result<Negotiation, Problem> {

@@ -1,9 +1,12 @@
 //! Key rules as a document. The names are those of the builders' methods.
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 use http::uri::Scheme;
-use serde::{Deserialize, Deserializer, de::Error};
+use serde::{
+    Deserialize, Deserializer,
+    de::{Error, SeqAccess, Visitor},
+};
 
 use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, rule::Storing};
 
@@ -15,6 +18,7 @@ pub(super) struct RulesDocument {
     accept_encoding: Option<Vec<String>>,
     accept_language: Option<Vec<String>>,
     guard: Option<Guard>,
+    #[serde(deserialize_with = "numbered")]
     rules: Vec<KeyRule>,
 }
 
@@ -117,6 +121,30 @@ impl RuleDocument {
             store_cookie_requests: self.store_cookie_requests,
         }
     }
+}
+
+/// A list of rules, of which an error says which one it is about.
+fn numbered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyRule>, D::Error> {
+    struct Rules;
+
+    impl<'de> Visitor<'de> for Rules {
+        type Value = Vec<KeyRule>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of key rules")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<KeyRule>, A::Error> {
+            let mut rules = Vec::new();
+            let of_rule = |index: usize| move |error| A::Error::custom(format!("key rule {index}: {error}"));
+            while let Some(rule) = list.next_element().map_err(of_rule(rules.len()))? {
+                rules.push(rule);
+            }
+            Ok(rules)
+        }
+    }
+
+    deserializer.deserialize_seq(Rules)
 }
 
 /// A time with its unit: `200ms`, `10s`, `1h 30m`. A number alone does not say what it counts.

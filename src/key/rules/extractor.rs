@@ -8,8 +8,8 @@ use super::{
     guard::{CompiledGuard, replace_query},
     negotiation::Negotiation,
     no_vary_search::policy_of,
-    pattern::other_reading,
     query,
+    readings::other_readings,
     shape::{Match, QueryShape, Search, Shape},
 };
 use crate::{
@@ -37,6 +37,8 @@ pub(super) struct Inner {
     pub(super) default_key: DefaultKey,
     pub(super) rules: Box<[Compiled]>,
     pub(super) has_paths: bool,
+    /// Whether a path of a rule has characters that may be written in several ways.
+    pub(super) counts_spelling: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
 }
@@ -64,12 +66,14 @@ impl KeyRules {
             .iter()
             .enumerate()
             .find_map(|(index, rule)| Some((index, rule.find(authority, method, target.path(), target)?)));
-        if self.inner.has_paths
-            && let Some(read) = other_reading(target.path())
-        {
-            let other = rules.iter().position(|rule| rule.find(authority, method, &read, target).is_some());
+        if self.inner.has_paths {
+            let readings = other_readings(target.path(), self.inner.counts_spelling).ok_or(Doubtful)?;
+            let index = found.as_ref().map(|(index, _)| *index);
+            let is_other = |read: &String| {
+                rules.iter().position(|rule| rule.find(authority, method, read, target).is_some()) != index
+            };
             let has_gaps = found.as_ref().is_some_and(|(_, found)| found.rule.has_path_gaps());
-            if has_gaps || other != found.as_ref().map(|(index, _)| *index) {
+            if has_gaps && readings.are_several || readings.others.iter().any(is_other) {
                 return Err(Doubtful);
             }
         }

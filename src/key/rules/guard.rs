@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery};
 
 use super::error::Problem;
-use crate::key::target::original_uri;
+use crate::{http::fields::remove_all, key::target::original_uri};
 
 /// Removes from requests that have a key what an answer could depend on without the key showing
 /// it.
@@ -16,7 +16,8 @@ use crate::key::target::original_uri;
 /// just as good for it, if the answer contains them. With the guard, the application sees the same
 /// request whoever of those who share an answer asks, and none of that arrives.
 ///
-/// * Header fields that are listed are removed, on hits as well, before `Vary` is compared.
+/// * Header fields that are listed are removed, on hits as well, before `Vary` is compared; with
+///   underscores for dashes too.
 /// * Query parameters that the key leaves out are removed on the way to the origin; the others
 ///   arrive in the order of the key. A [rule](super::KeyRule::forward_unkeyed) may except itself.
 ///
@@ -114,6 +115,11 @@ impl CompiledGuard {
     pub(super) fn strip(&self, headers: &mut HeaderMap) {
         for name in &self.headers {
             headers.remove(name);
+        }
+        // To a service behind CGI or the like they are the same (RFC 3875 §4.1.18).
+        let dashed = |name: &HeaderName| name.as_str().replace('_', "-");
+        if !self.headers.is_empty() && headers.keys().any(|name| name.as_str().contains('_')) {
+            remove_all(headers, |name| self.headers.iter().any(|own| dashed(own) == dashed(name)));
         }
     }
 }

@@ -43,17 +43,19 @@
 //!
 //! * **Paths** are matched and keyed as the client wrote them, before axum's routers cut anything
 //!   off. A path that routers read in different ways (with `//`, dot segments, `;`, `\` or encoded
-//!   characters such as `%2e`, `%2F` and `%61`) has a key only if the same rule is for both
-//!   readings, or none is; a rule that leaves a part of the path out is for no such path. So a
-//!   path like `/assets/..%2faccount` gets nothing by the rule for `/assets/{*rest}`. Case counts.
+//!   characters such as `%2e`, `%2F` and `%61`) has a key only if the same rule is for all
+//!   readings, or none is, and there are not more than 16; a rule that leaves a part of the path out
+//!   is for no such path. So a path like `/assets/..%2faccount` gets nothing by the rule for
+//!   `/assets/{*rest}`, nor `/report%3Aall` by another one than `/report:all`. Case counts.
 //! * **Queries** are split at `&`, and names are decoded (`+` and `%`) to find out which rule is
 //!   for them. Values are in the key as written: `id=7` and `id=%37` are two entries. A query that
 //!   can be read in several ways (with a `;`, or a name that is not encoded UTF-8 without control
 //!   characters) is in the key whole, and matches no template.
 //! * **Hosts** are compared without their case, and are in the key with their port. A request
 //!   whose URI and `Host` disagree has no key.
-//! * **Cookies** are in the key with all their values. If there is a quoted one, the whole field
-//!   is, since parsers differ about where it ends.
+//! * **Cookies** are in the key with all their values, and with those of names that some framework
+//!   takes for theirs. If there is a quoted one, the whole field is, since parsers differ about
+//!   where it ends.
 //!
 //! The same reading makes the key, the [identity](super::KeyExtractor::identity) by which an unsafe
 //! request or a purge finds what is stored, and what the [`Guard`] lets through.
@@ -126,6 +128,7 @@ mod no_vary_search;
 mod parts;
 mod pattern;
 mod query;
+mod readings;
 mod rule;
 mod shape;
 mod template;

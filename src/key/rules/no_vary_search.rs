@@ -18,6 +18,9 @@ const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 /// queries are in the key as they stand until an answer says it again.
 const MAX_PATHS: usize = 4096;
 
+/// Of longer ones nothing is remembered: there may be thousands of them.
+const MAX_PATH_BYTES: usize = 2048;
+
 /// What the origin said last about each path.
 pub(super) struct Learned(quick_cache::sync::Cache<Box<[u8]>, Arc<Policy>>);
 
@@ -40,6 +43,9 @@ impl Learned {
 
     /// Notes what an answer says, which may be nothing any more.
     pub(super) fn note(&self, path: &[u8], said: Option<&Arc<Policy>>) {
+        if path.len() > MAX_PATH_BYTES {
+            return;
+        }
         let known = self.0.get(path);
         match said {
             Some(said) if known.as_ref() == Some(said) => {}

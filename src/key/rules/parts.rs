@@ -3,9 +3,10 @@
 use std::{borrow::Cow, fmt, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
-use super::{super::KeyBuffer, error::Problem, negotiation::Negotiation};
+use super::{super::KeyBuffer, error::Problem, negotiation::Negotiation, query::resemble};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyParts {
@@ -26,7 +27,7 @@ impl KeyParts {
             push_header(name, &head.headers, negotiation, key);
         }
         for name in &self.cookies {
-            push_cookie(name.as_bytes(), &head.headers, key);
+            push_cookie(name, &head.headers, key);
         }
         self.extensions.iter().try_for_each(|extension| {
             (extension.read)(&head.extensions, &mut |value| key.push(value)).then_some(())
@@ -45,18 +46,23 @@ fn push_header(name: &HeaderName, headers: &HeaderMap, negotiation: &Negotiation
 
 /// Every value of the cookie, in order (RFC 6265 §5.4). Where something is quoted, parsers differ
 /// about where a cookie ends, and all of them are in the key.
-fn push_cookie(name: &[u8], headers: &HeaderMap, key: &mut KeyBuffer) {
+fn push_cookie(name: &str, headers: &HeaderMap, key: &mut KeyBuffer) {
     let lines = || headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
     if lines().any(|line| line.contains(&b'"')) {
         key.push(b"all");
         return push_values(lines(), key);
     }
     let cookies = lines().flat_map(|line| line.split(|byte| *byte == b';'));
-    let named = cookies.filter(|cookie| {
-        let own = cookie.split(|byte| *byte == b'=').next().unwrap_or_default();
-        own.trim_ascii().eq_ignore_ascii_case(name)
-    });
-    push_values(named.map(<[u8]>::trim_ascii), key);
+    let named = cookies.map(<[u8]>::trim_ascii).filter(|cookie| may_be_named(cookie, name));
+    push_values(named, key);
+}
+
+/// Whether some framework may take the cookie for one of this name: as with the parameters of a
+/// query, and some decode `%`.
+fn may_be_named(cookie: &[u8], name: &str) -> bool {
+    let own = cookie.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+    let resembles = |own: &[u8]| resemble(name, &String::from_utf8_lossy(own));
+    resembles(own) || own.contains(&b'%') && resembles(&percent_decode(own).collect::<Vec<u8>>())
 }
 
 fn push_values<'a>(values: impl Iterator<Item = &'a [u8]>, key: &mut KeyBuffer) {

@@ -13,6 +13,7 @@ pub(super) struct PathPattern {
     /// What every match begins with, compared first: rules are tried one after the other.
     prefix: Box<str>,
     names: Box<[Box<str>]>,
+    has_special: bool,
 }
 
 /// The capture that is not in the key.
@@ -33,7 +34,10 @@ impl PathPattern {
         // Braces that stand for themselves are doubled: no prefix then.
         let literal = &text[..text.find(['{', '}']).unwrap_or(text.len())];
         let prefix = if text.contains("{{") || text.contains("}}") { "/" } else { literal };
-        Ok(Self { router, prefix: prefix.into(), names })
+        // The braces of captures are plain, whatever their names are.
+        let is_plain = |byte: u8| is_unreserved(byte) || b"/{}*".contains(&byte);
+        let has_special = !text.bytes().all(is_plain) || text.contains("{{") || text.contains("}}");
+        Ok(Self { router, prefix: prefix.into(), names, has_special })
     }
 
     pub(super) fn at<'p>(&self, path: &'p str) -> Option<matchit::Params<'_, 'p>> {
@@ -46,6 +50,11 @@ impl PathPattern {
     /// The names of all captures.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.names.iter().map(AsRef::as_ref)
+    }
+
+    /// Whether it has a character that may also be written in another way.
+    pub(super) fn counts_spelling(&self) -> bool {
+        self.has_special
     }
 
     /// Whether a part of the path is not in the key.
@@ -127,8 +136,11 @@ fn encoded(digits: &[u8]) -> Option<u8> {
 fn is_meaningless(octet: u8) -> bool {
     let separates = matches!(octet, b'/' | b'\\' | b';' | b'%' | b'?' | b'#');
     // Unreserved characters are never encoded by honest clients (RFC 3986 §2.3).
-    let is_unreserved = octet.is_ascii_alphanumeric() || b"-._~".contains(&octet);
-    !separates && !is_unreserved && !octet.is_ascii_control()
+    !separates && !is_unreserved(octet) && !octet.is_ascii_control()
+}
+
+pub(super) fn is_unreserved(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
 }
 
 /// The hosts that a rule is for.

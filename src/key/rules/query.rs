@@ -3,13 +3,16 @@
 //! One function reads queries, for the key, for the identity of what a URL names, and for what
 //! the guard lets through to the origin.
 
-use std::{borrow::Cow, iter};
+use std::{borrow::Cow, collections::HashSet, iter};
 
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
 /// Parameters as written, `name=value`.
 pub(super) type Pairs<'q> = SmallVec<[&'q str; 8]>;
+
+/// The same with their names, decoded.
+type NamedPairs<'q> = SmallVec<[(Cow<'q, str>, &'q str); 8]>;
 
 /// Which parameters count, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -50,15 +53,20 @@ impl Name {
     /// Whether some framework may take `name` for this one: in another case, with `.` for `_` as
     /// PHP has it, or as an element `name[..]`.
     fn resembles(&self, name: &str) -> bool {
-        let matches = |name: &str| match self {
-            Self::Exact(own) => folded(name).eq(folded(own)),
-            Self::Prefix(start) => {
-                let mut rest = folded(name);
-                folded(start).all(|byte| rest.next() == Some(byte))
-            }
+        let begins = |name: &str, start: &str| {
+            let mut rest = folded(name);
+            folded(start).all(|byte| rest.next() == Some(byte))
         };
-        matches(name) || matches(name.split('[').next().unwrap_or_default())
+        match self {
+            Self::Exact(own) => resemble(own, name),
+            Self::Prefix(start) => begins(name, start) || begins(base(name), start),
+        }
     }
+}
+
+/// Whether some framework may take `name` for `own`; see [`Name::resembles`].
+pub(super) fn resemble(own: &str, name: &str) -> bool {
+    [name, base(name)].into_iter().any(|name| folded(name).eq(folded(own)))
 }
 
 /// A name with all that frameworks are known to treat alike made alike.
@@ -74,31 +82,49 @@ impl QueryRules {
     /// of it counts, as it stands.
     pub(super) fn select<'q>(&self, query: Option<&'q str>) -> Option<Pairs<'q>> {
         let Some(query) = query else { return Some(Pairs::new()) };
-        let mut chosen: SmallVec<[(Cow<'q, str>, &'q str); 8]> = SmallVec::new();
+        let mut chosen: NamedPairs<'q> = SmallVec::new();
         for (name, pair) in read(query) {
             let name = name?;
-            if self.counts(&name, pair) {
+            if self.counts(&name) {
                 chosen.push((name, pair));
             }
+        }
+        if self.drop_empty {
+            drop_empty(&mut chosen);
         }
         if self.sort {
             // Stable, and by what a framework could take for the same name: the order of several
             // values of one parameter means something.
-            let base = |name: &str| name.find('[').unwrap_or(name.len());
-            chosen.sort_by(|(a, _), (b, _)| folded(&a[..base(a)]).cmp(folded(&b[..base(b)])));
+            chosen.sort_by(|(a, _), (b, _)| folded(base(a)).cmp(folded(base(b))));
         }
         Some(chosen.into_iter().map(|(_, pair)| pair).collect())
     }
 
-    fn counts(&self, name: &str, pair: &str) -> bool {
-        let is_empty = || pair.split_once('=').is_none_or(|(_, value)| value.is_empty());
-        let is_kept = match &self.keep {
+    fn counts(&self, name: &str) -> bool {
+        match &self.keep {
             // Too much in the key costs an entry. Too little lets one answer for the other.
             Some(keep) => keep.iter().any(|kept| kept.resembles(name)),
             None => !self.ignore.iter().any(|ignored| ignored.is(name)),
-        };
-        is_kept && !(self.drop_empty && is_empty())
+        }
     }
+}
+
+/// Drops parameters without a value, but for those that have one as well: which of several a
+/// framework takes is its own affair.
+fn drop_empty(pairs: &mut NamedPairs<'_>) {
+    let is_empty = |pair: &str| pair.split_once('=').is_none_or(|(_, value)| value.is_empty());
+    if !pairs.iter().any(|(_, pair)| is_empty(pair)) {
+        return;
+    }
+    let folded = |name: &str| folded(base(name)).collect::<Vec<u8>>();
+    let with_value: HashSet<Vec<u8>> =
+        pairs.iter().filter(|(_, pair)| !is_empty(pair)).map(|(name, _)| folded(name)).collect();
+    pairs.retain(|(name, pair)| !is_empty(pair) || !pair.is_empty() && with_value.contains(&folded(name)));
+}
+
+/// Without what names an element of it: `a` of `a[b]`.
+fn base(name: &str) -> &str {
+    name.split('[').next().unwrap_or_default()
 }
 
 /// The parameters of a query (the `application/x-www-form-urlencoded` parser of the WHATWG URL

@@ -58,7 +58,8 @@ impl KeyRule {
     ///
     /// A pattern may go on with a query, `/get_fprod.php?uid={_}&pid={pid}&sid={_}`. It matches
     /// requests with exactly these parameters, each once and in any order; `{_}` leaves one out of
-    /// the key, and one without braces must have that value. Any other query does not match.
+    /// the key, and one without braces must have that value: spelt in another way, it is in the
+    /// key. Any other query does not match.
     pub fn path(pattern: impl Into<String>) -> Self {
         Self { path: Some(pattern.into()), ..Self::default() }
     }
@@ -102,7 +103,8 @@ impl KeyRule {
         self
     }
 
-    /// Query parameters without a value are not in the key.
+    /// Query parameters without a value are not in the key, unless the query has one of the same
+    /// name with a value.
     pub fn drop_empty_query(mut self) -> Self {
         self.drop_empty_query = true;
         self

@@ -117,7 +117,10 @@ fn push_pairs(pairs: Option<Pairs<'_>>, query: Option<&str>, key: &mut KeyBuffer
 
 impl<'h> Match<'_, 'h> {
     fn keyed_slots(&self) -> Option<Pairs<'h>> {
-        Some(self.rule.template.as_ref()?.keyed(self.slots.as_ref()?))
+        let (template, slots) = (self.rule.template.as_ref()?, self.slots.as_ref()?);
+        let mut keyed = template.keyed(slots);
+        keyed.extend(template.misspelt(slots));
+        Some(keyed)
     }
 
     /// What a capture has matched, decoded as well as it can be.

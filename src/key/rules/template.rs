@@ -12,6 +12,8 @@ use super::{
 #[derive(Clone, Debug)]
 pub(super) struct QueryTemplate {
     parameters: Box<[(Box<str>, Value)]>,
+    /// The same as they are written.
+    spelling: Box<[Box<str>]>,
 }
 
 #[derive(Clone, Debug)]
@@ -39,7 +41,7 @@ impl QueryTemplate {
             }
             parameters.push((name.into(), value));
         }
-        Ok(Self { parameters: parameters.into() })
+        Ok(Self { parameters: parameters.into(), spelling: text.split('&').map(Into::into).collect() })
     }
 
     /// The captured parameters of a query that the template is for, as written and in the
@@ -63,6 +65,25 @@ impl QueryTemplate {
     pub(super) fn keyed<'q>(&self, slots: &Slots<'q>) -> Pairs<'q> {
         let is_keyed = |value: &Value| matches!(value, Value::Capture(name) if **name != *GAP);
         self.zip(slots).filter(|(value, _)| is_keyed(value)).map(|(_, pair)| pair).collect()
+    }
+
+    /// What of the rest is not spelt as in the template: to a service that decodes less, or more, it
+    /// is something else.
+    pub(super) fn misspelt<'q>(&self, slots: &Slots<'q>) -> Pairs<'q> {
+        fn name(pair: &str) -> Option<&str> {
+            pair.split('=').next()
+        }
+        let is_misspelt = |value: &Value, pair: &str, own: &str| match value {
+            Value::Capture(capture) if **capture == *GAP => name(pair) != name(own),
+            Value::Capture(_) => false,
+            Value::Literal(_) => pair != own,
+        };
+        let spelling = self.spelling.iter();
+        self.zip(slots)
+            .zip(spelling)
+            .filter(|((value, pair), own)| is_misspelt(value, pair, own))
+            .map(|((_, pair), _)| pair)
+            .collect()
     }
 
     /// What the origin may see if what is not in the key is removed.

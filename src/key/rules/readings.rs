@@ -1,0 +1,222 @@
+//! All the ways in which routers may read a path.
+
+use std::{borrow::Cow, collections::HashSet};
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
+
+use super::pattern::{is_unreserved, other_reading};
+
+/// Honest paths have one or two. Whoever makes up more wants no good, and every one costs a look at
+/// all rules.
+const MAX_READINGS: usize = 16;
+const MAX_PATH_BYTES: usize = 2048;
+
+/// What is encoded in a path that is written as it should be (RFC 3986 §3.3).
+const ENCODED: &AsciiSet = &CONTROLS
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'%')
+    .add(b'<')
+    .add(b'>')
+    .add(b'?')
+    .add(b'[')
+    .add(b'\\')
+    .add(b']')
+    .add(b'^')
+    .add(b'`')
+    .add(b'{')
+    .add(b'|')
+    .add(b'}');
+
+/// What some router may read in a path.
+#[derive(Debug, Default)]
+pub(super) struct Readings {
+    /// Whether there are routers which find other segments in it.
+    pub(super) are_several: bool,
+    pub(super) others: Vec<String>,
+}
+
+/// What a router may do to a path before it looks at it.
+#[derive(Clone, Copy)]
+struct Habits(u8);
+
+impl Habits {
+    /// `\` is a slash.
+    const BACKSLASH: u8 = 1;
+    /// An encoded `?`, `#` or NUL ends the path.
+    const CUT: u8 = 2;
+    /// `;` begins parameters.
+    const PARAMETERS: u8 = 4;
+    /// Empty segments are none.
+    const MERGE: u8 = 8;
+    /// Dot segments are resolved.
+    const DOTS: u8 = 16;
+
+    /// Those that can make a difference.
+    fn that_matter(path: &str) -> u8 {
+        let has = |chars: &[char], habits: u8| if path.contains(chars) { habits } else { 0 };
+        let merge = if path.contains("//") { Self::MERGE } else { 0 };
+        has(&['\\'], Self::BACKSLASH | Self::MERGE)
+            | has(&['?', '#', '\0'], Self::CUT)
+            | has(&[';'], Self::PARAMETERS | Self::MERGE)
+            | has(&['.'], Self::DOTS)
+            | merge
+    }
+
+    fn has(self, habit: u8) -> bool {
+        self.0 & habit != 0
+    }
+
+    fn read(self, path: &str) -> String {
+        let path: Cow<'_, str> =
+            if self.has(Self::BACKSLASH) { path.replace('\\', "/").into() } else { path.into() };
+        let end = path.find(['?', '#', '\0']).filter(|_| self.has(Self::CUT)).unwrap_or(path.len());
+        let path = &path[..end];
+        let mut segments: Vec<&str> = Vec::new();
+        let mut ends_in_directory = false;
+        let mut left = path.strip_prefix('/').unwrap_or(path).split('/').peekable();
+        while let Some(segment) = left.next() {
+            let end = segment.find(';').filter(|_| self.has(Self::PARAMETERS)).unwrap_or(segment.len());
+            let segment = &segment[..end];
+            let is_dots = self.has(Self::DOTS) && matches!(segment, "." | "..");
+            ends_in_directory = segment.is_empty() || is_dots;
+            match segment {
+                ".." if is_dots => drop(segments.pop()),
+                _ if is_dots => {}
+                "" if self.has(Self::MERGE) || left.peek().is_none() => {}
+                segment => segments.push(segment),
+            }
+        }
+        let mut read: String = segments.iter().flat_map(|segment| ["/", segment]).collect();
+        if ends_in_directory || read.is_empty() {
+            read.push('/');
+        }
+        read
+    }
+}
+
+/// All other ways in which a router may read this path: [`other_reading`], which decodes, resolves
+/// and cuts all that there is, and those of routers that do only some of it, in one order or another.
+/// None if they are too many to look at.
+///
+/// With `counts_spelling` also the other spellings of what means nothing to a path (`%3A`, `%C3%A9`).
+pub(super) fn other_readings(path: &str, counts_spelling: bool) -> Option<Readings> {
+    let mut readings = Readings::default();
+    if counts_spelling && (path.contains('%') || !path.is_ascii()) {
+        let decoded = percent_decode_str(path).decode_utf8_lossy();
+        readings.others.push(utf8_percent_encode(&decoded, ENCODED).to_string());
+        readings.others.push(decoded.into_owned());
+    }
+    let Some(furthest) = other_reading(path) else { return Some(readings) };
+    if path.len() > MAX_PATH_BYTES {
+        return None;
+    }
+    let mut all = HashSet::from([furthest]);
+    for decoded in decodings(path) {
+        let matter = Habits::that_matter(&decoded);
+        let mut habits = matter;
+        loop {
+            all.insert(Habits(habits).read(&decoded));
+            if all.len() > MAX_READINGS {
+                return None;
+            }
+            if habits == 0 {
+                break;
+            }
+            // The next smaller subset.
+            habits = (habits - 1) & matter;
+        }
+    }
+    all.remove(path);
+    readings.others.extend(all);
+    readings.are_several = true;
+    Some(readings)
+}
+
+/// As it is, and with nothing but unreserved characters decoded (RFC 3986 §6.2.2.2), once, and twice.
+fn decodings(path: &str) -> impl Iterator<Item = String> {
+    let decode = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
+    let once = decode(path);
+    let twice = decode(&once);
+    let mut all = vec![path.to_owned(), decode_unreserved(path), once, twice];
+    all.dedup();
+    all.into_iter()
+}
+
+fn decode_unreserved(path: &str) -> String {
+    let mut decoded = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some((before, after)) = rest.split_once('%') {
+        decoded.push_str(before);
+        let octet = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match octet.filter(|octet| is_unreserved(*octet)) {
+            Some(octet) => {
+                decoded.push(octet as char);
+                rest = &after[2..];
+            }
+            None => {
+                decoded.push('%');
+                rest = after;
+            }
+        }
+    }
+    decoded + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn others(path: &str) -> Option<Vec<String>> {
+        other_readings(path, false).map(|readings| {
+            let mut others = readings.others;
+            others.sort();
+            others
+        })
+    }
+
+    #[test]
+    fn a_path_has_the_readings_of_those_who_do_some_of_it() {
+        for (path, expected) in [
+            ("/a/b.c", &[][..]),
+            ("/a%20b", &[]),
+            ("/a//b", &["/a/b"]),
+            ("/a/./b", &["/a/b"]),
+            ("/a/..//b", &["//b", "/a/../b", "/b"]),
+            ("/%61", &["/a"]),
+            ("/a;v", &["/a"]),
+            ("/a%2f..%2fb", &["/a/../b", "/b"]),
+            ("/a%252fb", &["/a%2fb", "/a/b"]),
+            ("/a/%2e%2e%2fb", &["/a/..%2fb", "/a/../b", "/b"]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(ToString::to_string).collect();
+            assert_eq!(others(path), Some(expected), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_has_too_many_readings_has_none() {
+        assert_eq!(others("/a%252f%2e./;b\\..//c%3fd;e/%252e%2f;f"), None);
+        assert_eq!(others(&"/./a".repeat(1_000)), None);
+        assert_eq!(others(&"/a".repeat(2_000)), Some(Vec::new()), "long, but clear");
+    }
+
+    #[test]
+    fn spellings_that_mean_nothing_count_where_a_rule_could_name_one() {
+        for path in ["/caf%c3%a9", "/caf%C3%A9", "/caf\u{e9}"] {
+            let others = other_readings(path, true).unwrap().others;
+            assert_eq!(others, ["/caf%C3%A9", "/caf\u{e9}"], "{path}");
+        }
+        assert!(other_readings("/a:b", true).unwrap().others.is_empty());
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn the_furthest_reading_is_among_them(path in "/[a.%/;2eEfF5cC\\\\]{0,12}") {
+            if let (Some(furthest), Some(others)) = (other_reading(&path), others(&path)) {
+                proptest::prop_assert!(furthest == path || others.contains(&furthest));
+            }
+        }
+    }
+}
