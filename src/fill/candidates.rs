@@ -35,7 +35,7 @@ impl Candidates {
     ) -> Self {
         // What was purged is gone, even if the origin would say that it is still the same.
         let own = own.filter(|own| sequence.admits(own));
-        let own = own.filter(|own| is_confirmable(own) && has_validator(own.headers()));
+        let own = own.filter(|own| is_confirmable(own) && has_validator(&own.headers()));
         let is_dated_only = own.as_ref().is_some_and(|own| !own.headers().contains_key(header::ETAG));
         let others = match resource {
             // With any tag the origin would not look at the date (RFC 9110 §13.1.3).
@@ -45,7 +45,7 @@ impl Candidates {
                     sequence.admits(other)
                         && credentials.admitted_to(other.terms().audience)
                         && is_confirmable(other)
-                        && strong_tag(other.headers()).is_some()
+                        && strong_tag(&other.headers()).is_some()
                         && own.as_ref().is_none_or(|own| !own.is(other) && !is_only_alike(own, other))
                 };
                 let mut left = MAX_TAG_BYTES.saturating_sub(own.as_deref().map_or(0, tag_bytes));
@@ -66,13 +66,15 @@ impl Candidates {
 
     /// Makes a request conditional on their validators, of each one once.
     pub(super) fn ask(&self, request: &mut HeaderMap) {
+        let heads: Vec<_> = self.all().map(|stored| stored.headers()).collect();
         let mut tags: Vec<&HeaderValue> = Vec::new();
-        for tag in self.all().filter_map(|stored| stored.headers().get(header::ETAG)) {
+        for tag in heads.iter().filter_map(|head| head.get(header::ETAG)) {
             if !tags.contains(&tag) {
                 tags.push(tag);
             }
         }
-        let modified = self.own.as_ref().and_then(|own| own.headers().get(header::LAST_MODIFIED));
+        let own = self.own.as_ref().and(heads.first());
+        let modified = own.and_then(|own| own.get(header::LAST_MODIFIED));
         make_conditional(request, &tags, modified);
     }
 
@@ -80,11 +82,11 @@ impl Candidates {
     /// if it has none and so may mean any of several.
     pub(super) fn confirmed_by(&self, not_modified: &HeaderMap) -> Option<&Arc<StoredResponse>> {
         if self.others.is_empty() {
-            return self.own.as_ref().filter(|own| confirms(not_modified, own.headers()) != Some(false));
+            return self.own.as_ref().filter(|own| confirms(not_modified, &own.headers()) != Some(false));
         }
         let same = self.all().find(|stored| is_same(not_modified, stored));
         let names_tag = not_modified.contains_key(header::ETAG);
-        let is_own = |own: &&Arc<StoredResponse>| confirms(not_modified, own.headers()) == Some(true);
+        let is_own = |own: &&Arc<StoredResponse>| confirms(not_modified, &own.headers()) == Some(true);
         let weakly = || self.own.as_ref().filter(is_own).filter(|_| names_tag);
         same.or_else(weakly)
     }
@@ -120,12 +122,13 @@ fn tag_bytes(stored: &StoredResponse) -> usize {
 /// Whether a 304 could mean the one and name the other: what compresses on the way out weakens the
 /// tag of a 200, but not of a 304.
 fn is_only_alike(own: &StoredResponse, other: &StoredResponse) -> bool {
-    let (Some(tag), Some(others)) = (own.headers().get(header::ETAG), strong_tag(other.headers())) else {
+    let (own, other) = (own.headers(), other.headers());
+    let (Some(tag), Some(others)) = (own.get(header::ETAG), strong_tag(&other)) else {
         return false;
     };
     tag.as_bytes().strip_prefix(b"W/") == Some(others.as_bytes())
 }
 
 fn is_same(head: &HeaderMap, stored: &StoredResponse) -> bool {
-    strong_tag(head).is_some_and(|tag| strong_tag(stored.headers()) == Some(tag))
+    strong_tag(head).is_some_and(|tag| strong_tag(&stored.headers()) == Some(tag))
 }

@@ -35,7 +35,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        self.note(client, (fresh.status(), fresh.headers()), &decision, &rules, origin.begun);
+        self.note(client, (fresh.status(), &fresh.headers()), &decision, &rules, origin.begun);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         // What is withheld from all others is for the one who asked.
@@ -103,7 +103,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         mut head: response::Parts,
         origin: &Origin,
     ) -> (response::Parts, Decision, Rules) {
-        let mut headers = stored.headers().clone();
+        let mut headers = stored.headers().into_owned();
         CacheStatus::unmark(&mut headers);
         freshen(&mut headers, &head.headers);
         head.headers = headers;
@@ -149,7 +149,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         else {
             return;
         };
-        match confirms(&head.headers, stored.headers()) {
+        match confirms(&head.headers, &stored.headers()) {
             Some(true) if has_length(&head.headers, stored.body()) => {
                 let mut as_get = client.clone();
                 as_get.method = Method::GET;

@@ -1,10 +1,11 @@
 //! The head of a stored response: what a hit clones.
 
-use std::time::SystemTime;
+use std::{borrow::Cow, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
+use super::shape::Shape;
 use crate::{
     http::{fields::remove_hop_by_hop, freshness::date},
     status::{CACHE_STATUS, CacheStatus},
@@ -12,6 +13,58 @@ use crate::{
 
 /// What a header map needs on the heap for one field, apart from its value.
 const FIELD_OVERHEAD: usize = 112;
+
+/// The counter of a block of values, and what the allocator adds to both.
+const BLOCK_OVERHEAD: usize = 48;
+
+/// The fields of a stored response.
+#[derive(Debug)]
+pub(super) enum Head {
+    /// As most are kept: what is its own, in a block that may end with the body.
+    Packed { shape: Arc<Shape>, values: Bytes },
+    /// Ready to be cloned.
+    Ready(Box<HeaderMap>),
+}
+
+impl Head {
+    /// Takes up a small body into its block.
+    pub(super) fn packed(headers: HeaderMap, body: &mut Bytes) -> Self {
+        let Some(shape) = Shape::of(&headers) else { return Self::ready(headers, body) };
+        let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
+        let mut block = shape.values_of(&headers, with_body);
+        let end = block.len();
+        block.extend_from_slice(&body[..with_body]);
+        let block = Bytes::from(block);
+        // The first clone makes the counter, so that no hit has to.
+        let mut values = block.clone();
+        values.truncate(end);
+        if with_body > 0 {
+            *body = block.slice(end..);
+        }
+        Self::Packed { shape, values }
+    }
+
+    /// For what is looked at for each request.
+    pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
+        pack(&mut headers, body);
+        Self::Ready(Box::new(headers))
+    }
+
+    pub(super) fn headers(&self) -> Cow<'_, HeaderMap> {
+        match self {
+            Self::Packed { shape, values } => Cow::Owned(shape.to_headers(values)),
+            Self::Ready(headers) => Cow::Borrowed(headers),
+        }
+    }
+
+    /// Without the body.
+    pub(super) fn bytes(&self) -> usize {
+        match self {
+            Self::Packed { values, .. } => values.len() + BLOCK_OVERHEAD,
+            Self::Ready(headers) => bytes(headers) + size_of::<HeaderMap>(),
+        }
+    }
+}
 
 /// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1) and a true `Content-Length`,
 /// behind an `Age` and a `Cache-Status` as the youngest of hits has them.
@@ -76,7 +129,7 @@ const SMALL_BODY: usize = 1024;
 
 /// Puts the values of all fields into one block of memory, and a small body with them: one
 /// allocation and one counter instead of one for each, and for what everybody sends none at all.
-pub(super) fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
+fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
     let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
     let own = || headers.iter().filter(|(name, value)| is_own(name, value));
     let mut block = Vec::with_capacity(own().map(|(_, value)| value.len()).sum::<usize>() + with_body);
@@ -111,7 +164,7 @@ fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
 }
 
 /// Values that are the same in most answers.
-fn well_known(value: &[u8]) -> Option<&'static str> {
+pub(super) fn well_known(value: &[u8]) -> Option<&'static str> {
     Some(match value {
         b"0" => "0",
         b"br" => "br",

@@ -50,6 +50,9 @@ const STRIPES: usize = 64;
 /// * **Threads** keep copies of what they are asked for most, so that they do not fight over the
 ///   reference counters of one response: of at most 64 keys and 16 KiB each, so 1 MiB a thread
 ///   beside the capacity. A copy is served only for as long as its original is stored.
+/// * **Heads** of which only some values differ share the rest, in all stores of a process: at most
+///   256 such shapes, of at most 64 fields, beside the capacity. Other heads are charged what a
+///   `HeaderMap` takes.
 /// * **Time** is tokio's clock, in nanoseconds.
 ///
 /// ```

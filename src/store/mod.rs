@@ -35,6 +35,7 @@ mod refresh;
 mod resource;
 mod response;
 mod sequence;
+mod shape;
 mod sweeper;
 mod sync;
 

@@ -90,7 +90,7 @@ impl Parts {
             sequence.admits(response)
                 && response.is_fresh(now)
                 && response.matches(request, credentials)
-                && extent.answers(request, response.headers())
+                && extent.answers(request, &response.headers())
         })
     }
 
@@ -98,7 +98,7 @@ impl Parts {
     pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
         self.0.iter().any(|Part { extent, response }| {
             let is_another = extent.total != whole.body().len()
-                || confirms(response.headers(), whole.headers()) == Some(false);
+                || confirms(&response.headers(), &whole.headers()) == Some(false);
             response.begun() > whole.begun() && response.selection() == whole.selection() && is_another
         })
     }
@@ -133,7 +133,7 @@ impl Parts {
 
 /// Whether two responses are of one representation, byte for byte (RFC 9110 §8.8.1).
 fn is_same(a: &StoredResponse, b: &StoredResponse) -> bool {
-    strong_tag(a.headers()).is_some_and(|tag| strong_tag(b.headers()) == Some(tag))
+    strong_tag(&a.headers()).is_some_and(|tag| strong_tag(&b.headers()) == Some(tag))
 }
 
 /// A 206 that came in whole, before it is put into the store.
@@ -167,7 +167,7 @@ impl Arrived {
         let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
         let mut parts: Vec<_> = stored.parts().collect();
         while let Some(at) = parts.iter().position(|part| {
-            strong_tag(part.response.headers()) == Some(&tag)
+            strong_tag(&part.response.headers()) == Some(&tag)
                 && part.response.selection() == self.selection.as_ref()
                 && sequence.admits(&part.response)
                 && part.extent.touches(self.extent)
@@ -186,7 +186,7 @@ impl Arrived {
             body[start..start + bytes.len()].copy_from_slice(bytes);
         }
         (self.extent, self.body) = (extent, body.freeze());
-        let mut headers = part.response.headers().clone();
+        let mut headers = part.response.headers().into_owned();
         CacheStatus::unmark(&mut headers);
         // What purges a part of it purges the whole.
         let subject = self.origin.subject.and(part.response.subject());

@@ -172,6 +172,8 @@ impl Resource {
         self.variants.truncate(MAX_VARIANTS - 1);
         // A late answer with another `Vary` must not stand before a newer one that fits as well.
         let newer = self.variants.partition_point(|variant| variant.begun() > response.begun());
+        // Most keys never have another one.
+        self.variants.reserve_exact(1);
         self.variants.insert(newer, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
@@ -193,7 +195,8 @@ impl Resource {
         let stays =
             |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
         self.variants.retain(stays);
-        let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(part.headers()) == spared;
+        let is_spared =
+            |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(&part.headers()) == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));
     }
 

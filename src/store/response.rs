@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -7,7 +8,8 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{head, lineage::Subject, purges::Mark, refresh::RefreshMark};
+use super::head::{self, Head};
+use super::{lineage::Subject, purges::Mark, refresh::RefreshMark};
 use crate::{
     body::Body,
     http::{
@@ -24,7 +26,7 @@ use crate::{
 #[derive(Debug)]
 pub struct StoredResponse {
     status: StatusCode,
-    headers: HeaderMap,
+    head: Head,
     body: Bytes,
     trailers: Option<Arc<HeaderMap>>,
     selection: Option<Selection>,
@@ -84,17 +86,21 @@ impl StoredResponse {
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        let mut headers = head::complete(status, headers, body.len());
-        head::pack(&mut headers, &mut body);
+        let headers = head::complete(status, headers, body.len());
+        let head = match status {
+            // Whether a part has what a request asks for is seen by its fields.
+            StatusCode::PARTIAL_CONTENT => Head::ready(headers, &mut body),
+            _ => Head::packed(headers, &mut body),
+        };
         let bytes = body.len()
-            + head::bytes(&headers)
+            + head.bytes()
             + trailers.as_deref().map_or(0, head::bytes)
             + selection.as_ref().map_or(0, Selection::heap_bytes)
             + origin.subject.bytes()
             + size_of::<Self>();
         Self {
             status,
-            headers,
+            head,
             body,
             trailers,
             selection,
@@ -110,11 +116,11 @@ impl StoredResponse {
 
     /// The same in memory of its own, so that its clones share no counter with those of the original.
     pub(super) fn copied(self: &Arc<Self>) -> Self {
-        let (mut headers, mut body) = (self.headers.clone(), Bytes::copy_from_slice(&self.body));
-        head::pack(&mut headers, &mut body);
+        let mut body = Bytes::copy_from_slice(&self.body);
+        let head = Head::ready(self.headers().into_owned(), &mut body);
         Self {
             status: self.status,
-            headers,
+            head,
             body,
             trailers: self.trailers.clone(),
             selection: self.selection.clone(),
@@ -144,8 +150,10 @@ impl StoredResponse {
     }
 
     /// The header fields, without those that belong to a connection. `Age` is a placeholder.
-    pub fn headers(&self) -> &HeaderMap {
-        &self.headers
+    ///
+    /// Most responses are kept in less room than a map takes: it is made anew for each call.
+    pub fn headers(&self) -> Cow<'_, HeaderMap> {
+        self.head.headers()
     }
 
     /// The whole body.
@@ -153,7 +161,7 @@ impl StoredResponse {
         &self.body
     }
 
-    /// What it costs to keep: its fields and their table, body, trailers, selecting values.
+    /// What it costs to keep: its fields, body, trailers, selecting values.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
@@ -276,7 +284,7 @@ impl StoredResponse {
             if head_only { Body::default() } else { Body::stored(self.body.clone(), self.trailers.clone()) };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers.clone();
+        *response.headers_mut() = self.headers().into_owned();
         // The first field: to look for it by its name would cost more than to set it.
         let age = self.age(now).as_secs();
         if age > 0

@@ -1,0 +1,231 @@
+//! What the heads of many stored responses have in common.
+//!
+//! The answers of one endpoint have the same fields in the same order, and some of the same values.
+//! A header map for each of them would cost ten times what tells them apart. So the shape of a head
+//! is kept once, as a map to be cloned, and each stored response keeps its own values alone.
+
+use std::{
+    collections::{HashMap, HashSet},
+    hash::{BuildHasher, Hash, Hasher},
+    sync::{Arc, LazyLock},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue};
+use parking_lot::RwLock;
+use quick_cache::DefaultHashBuilder;
+
+use super::head::well_known;
+use crate::status::{CACHE_STATUS, CacheStatus};
+
+/// Heads of other shapes are kept as maps of their own, at the price of one.
+const MAX_SHAPES: usize = 256;
+const MAX_FIELDS: usize = 64;
+
+/// Names are never given back: of this many, and no longer than that, 64 KiB.
+const MAX_NAMES: usize = 1024;
+const MAX_NAME: usize = 64;
+
+/// The length of a value in front of the values.
+const WIDTH: usize = size_of::<u16>();
+
+/// The fields of a head in their order, and those of their values that many heads have.
+#[derive(Debug)]
+pub(super) struct Shape {
+    /// With empty values where each head has its own.
+    prototype: HeaderMap,
+    is_own: Box<[bool]>,
+}
+
+impl Shape {
+    /// The shape of a head. `None` if there are too many already, or if it is none to be kept.
+    pub(super) fn of(headers: &HeaderMap) -> Option<Arc<Self>> {
+        let is_long = |(name, value): (&HeaderName, &HeaderValue)| {
+            name.as_str().len() > MAX_NAME || value.len() > usize::from(u16::MAX)
+        };
+        if headers.len() > MAX_FIELDS || headers.iter().any(is_long) {
+            return None;
+        }
+        let hash = SHAPES.hash(headers);
+        let known = SHAPES.table.read().shapes.get(&hash).cloned();
+        match known {
+            // Another one of the same hash is as rare as it is harmless.
+            Some(shape) => shape.fits(headers).then_some(shape),
+            None => SHAPES.table.write().learn(hash, headers),
+        }
+    }
+
+    fn fits(&self, headers: &HeaderMap) -> bool {
+        let fields = self.prototype.iter().zip(&self.is_own).zip(headers);
+        self.prototype.len() == headers.len()
+            && fields.into_iter().all(|(((name, fixed), is_own), (theirs, value))| {
+                let is_same = match shared(theirs, value) {
+                    Some(value) => !is_own && value == fixed,
+                    None => *is_own,
+                };
+                name == theirs && is_same && fixed.is_sensitive() == value.is_sensitive()
+            })
+    }
+
+    /// What a head of this shape has of its own: lengths, and values. Leaves room for `more` bytes.
+    pub(super) fn values_of(&self, headers: &HeaderMap, more: usize) -> Vec<u8> {
+        let own =
+            || headers.values().zip(&self.is_own).filter(|(_, is_own)| **is_own).map(|(value, _)| value);
+        let size: usize = own().map(|value| WIDTH + value.len()).sum();
+        let mut values = Vec::with_capacity(size + more);
+        // Longer ones have no shape.
+        own().for_each(|value| values.extend_from_slice(&(value.len() as u16).to_le_bytes()));
+        own().for_each(|value| values.extend_from_slice(value.as_bytes()));
+        values
+    }
+
+    /// The head with these values: no name is hashed and no place is sought, which makes it as cheap
+    /// as the clone of a map.
+    pub(super) fn to_headers(&self, values: &Bytes) -> HeaderMap {
+        let mut headers = self.prototype.clone();
+        let own = headers.values_mut().zip(&self.is_own).filter(|(_, is_own)| **is_own);
+        let mut end = self.is_own.iter().filter(|is_own| **is_own).count() * WIDTH;
+        for ((value, _), length) in own.zip(values.chunks_exact(WIDTH)) {
+            let start = end;
+            end += usize::from(u16::from_le_bytes([length[0], length[1]]));
+            // They were valid before.
+            let Ok(mut own) = HeaderValue::from_maybe_shared(values.slice(start..end)) else { continue };
+            own.set_sensitive(value.is_sensitive());
+            *value = own;
+        }
+        headers
+    }
+}
+
+/// The value of a field if it is nobody's own.
+fn shared(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
+    if *name == CACHE_STATUS {
+        return Some(CacheStatus::hit().to_value()).filter(|hit| hit == value);
+    }
+    well_known(value.as_bytes()).map(HeaderValue::from_static)
+}
+
+static SHAPES: LazyLock<Shapes> = LazyLock::new(Shapes::default);
+
+#[derive(Default)]
+struct Shapes {
+    hasher: DefaultHashBuilder,
+    table: RwLock<Table>,
+}
+
+impl Shapes {
+    fn hash(&self, headers: &HeaderMap) -> u64 {
+        let mut state = self.hasher.build_hasher();
+        for (name, value) in headers {
+            name.hash(&mut state);
+            shared(name, value).hash(&mut state);
+            value.is_sensitive().hash(&mut state);
+        }
+        state.finish()
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    shapes: HashMap<u64, Arc<Shape>>,
+    names: HashSet<&'static str>,
+}
+
+impl Table {
+    fn learn(&mut self, hash: u64, headers: &HeaderMap) -> Option<Arc<Shape>> {
+        if self.shapes.len() >= MAX_SHAPES {
+            self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
+        }
+        let new = headers.keys().filter(|name| !self.names.contains(name.as_str())).count();
+        if self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES {
+            return None;
+        }
+        let mut prototype = HeaderMap::with_capacity(headers.keys_len());
+        let mut is_own = Vec::with_capacity(headers.len());
+        for (name, value) in headers {
+            let fixed = shared(name, value);
+            is_own.push(fixed.is_none());
+            let mut fixed = fixed.unwrap_or(HeaderValue::from_static(""));
+            fixed.set_sensitive(value.is_sensitive());
+            prototype.append(self.name(name), fixed);
+        }
+        // A clone has no room to spare.
+        let shape = Arc::new(Shape { prototype: prototype.clone(), is_own: is_own.into() });
+        self.shapes.insert(hash, Arc::clone(&shape));
+        Some(shape)
+    }
+
+    /// The same name without a counter, for which all threads would fight.
+    fn name(&mut self, name: &HeaderName) -> HeaderName {
+        let known = self.names.get(name.as_str()).copied().unwrap_or_else(|| {
+            let name: &'static str = Box::leak(name.as_str().into());
+            self.names.insert(name);
+            name
+        });
+        HeaderName::from_static(known)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn head(tag: &'static str) -> HeaderMap {
+        let mut headers = HeaderMap::new();
+        for (name, value) in [
+            ("age", &b"0"[..]),
+            ("x-twice", b"1"),
+            ("etag", tag.as_bytes()),
+            ("x-twice", b"\xff"),
+            ("x-empty", b""),
+            ("content-type", b"text/html"),
+            ("cache-status", b"Other;hit"),
+        ] {
+            headers.append(name, HeaderValue::from_bytes(value).unwrap());
+        }
+        headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
+        headers
+    }
+
+    #[test]
+    fn a_head_is_the_same_with_its_order_when_it_comes_back() {
+        for sensitive in ["etag", "content-type"] {
+            let mut headers = head("\"1\"");
+            headers.get_mut(sensitive).unwrap().set_sensitive(true);
+            let shape = Shape::of(&headers).unwrap();
+            let back = shape.to_headers(&shape.values_of(&headers, 0).into());
+            assert!(back.iter().eq(headers.iter()), "{back:?}");
+            let is_sensitive =
+                |headers: &HeaderMap| headers.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>();
+            assert_eq!(is_sensitive(&back), is_sensitive(&headers));
+        }
+    }
+
+    #[test]
+    fn heads_of_one_shape_share_it_and_others_do_not() {
+        let shape = Shape::of(&head("\"1\"")).unwrap();
+        assert!(Arc::ptr_eq(&shape, &Shape::of(&head("\"22\"")).unwrap()));
+        let mut other = head("\"1\"");
+        other.insert("content-type", HeaderValue::from_static("text/plain"));
+        assert!(!Arc::ptr_eq(&shape, &Shape::of(&other).unwrap()));
+        other.insert("x-long", HeaderValue::from_bytes(&[b'x'; 70_000]).unwrap());
+        assert!(Shape::of(&other).is_none());
+    }
+
+    #[test]
+    fn there_are_so_many_shapes_and_no_more() {
+        let mut table = Table::default();
+        let mut kept = Vec::new();
+        for number in 0..2 * MAX_NAMES {
+            let mut headers = HeaderMap::new();
+            headers.insert(HeaderName::try_from(format!("x-{number}")).unwrap(), "own".parse().unwrap());
+            let shape = table.learn(number as u64, &headers);
+            assert_eq!(shape.is_some(), number < MAX_SHAPES, "{number}");
+            kept.extend(shape);
+        }
+        // What nobody uses makes room.
+        kept.clear();
+        assert!(table.learn(u64::MAX, &head("\"1\"")).is_some());
+        assert_eq!(table.shapes.len(), 1);
+    }
+}
