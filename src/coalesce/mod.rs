@@ -35,10 +35,10 @@
 //!
 //! # Tasks
 //!
-//! A task of its own has neither the task-locals nor the tracing span of the request. Hand over
-//! what you need with [`CoalesceLayer::executor`]. Without an executor a fetch becomes a task when
-//! it first has to wait for something: one that never does needs none. Outside a tokio runtime there are no tasks:
-//! every request goes through on its own.
+//! A fetch becomes a task of its own when it first has to wait for something: one that never does
+//! needs none. From then on it has neither the task-locals nor the tracing span of the request. Hand
+//! over what you need with [`CoalesceLayer::executor`], which gets the whole fetch from its
+//! beginning. Outside a tokio runtime there are no tasks: every request goes through on its own.
 //!
 //! Requests with conditions of their own are not coalesced, and those for a range only with others
 //! for the same one.
