@@ -80,7 +80,7 @@
 //!   example; see [`key::rules`](key::rules#documents).
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
-//! * `purge-service`: [`PurgeService`](purge::service::PurgeService) takes purges over HTTP.
+//! * `purge-service`: `purge::service::PurgeService` takes purges over HTTP.
 //!
 //! # What it does not do yet
 //!

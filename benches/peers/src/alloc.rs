@@ -1,5 +1,5 @@
 //! Counting allocator: per-thread counters (one instruction each), and live/peak bytes when on.
-#![allow(unsafe_code)]
+#![allow(unsafe_code, reason = "a global allocator cannot be written without")]
 
 use std::{
     alloc::{GlobalAlloc, Layout},
