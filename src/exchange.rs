@@ -4,7 +4,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
@@ -190,12 +190,4 @@ pub(crate) fn without_extensions(head: &Parts) -> Parts {
     copy.version = head.version;
     copy.headers.clone_from(&head.headers);
     copy
-}
-
-/// The selecting values that a request has for the fields in a response's `Vary`.
-pub(crate) fn selection(response: &HeaderMap, request: &HeaderMap) -> Option<Selection> {
-    match crate::http::vary::Vary::parse(response) {
-        crate::http::vary::Vary::Fields(fields) => Some(Selection::new(&fields, request)),
-        _ => None,
-    }
 }

@@ -2,13 +2,13 @@ mod written;
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
 use sfv::{ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
 use crate::http::storing::Unshareable;
 
 /// The response field of RFC 9211.
-pub(crate) const CACHE_STATUS: HeaderName = HeaderName::from_static("cache-status");
+pub(crate) const CACHE_STATUS: HeaderName = header::CACHE_STATUS;
 
 /// How this cache is called in it.
 const NAME: &str = "tower-readthrough";
@@ -79,11 +79,17 @@ pub enum Forward {
 /// What hits say, written out. That the field of a response is one of these very strings, and not
 /// just the same text, tells that it was put there in this process: what came in over a connection
 /// is never taken for ours.
-static HITS: [(Outcome, &str); 4] = [
-    (Outcome::Hit, "tower-readthrough;hit"),
-    (Outcome::Stale(Stale::WhileRevalidating), "tower-readthrough;hit;detail=stale-while-revalidate"),
-    (Outcome::Stale(Stale::IfError), "tower-readthrough;hit;detail=stale-if-error"),
-    (Outcome::Stale(Stale::AsRequested), "tower-readthrough;hit;detail=max-stale"),
+static HITS: [(Outcome, HeaderValue); 4] = [
+    (Outcome::Hit, HeaderValue::from_static("tower-readthrough;hit")),
+    (
+        Outcome::Stale(Stale::WhileRevalidating),
+        HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate"),
+    ),
+    (
+        Outcome::Stale(Stale::IfError),
+        HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error"),
+    ),
+    (Outcome::Stale(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
 ];
 
 impl CacheStatus {
@@ -98,8 +104,8 @@ impl CacheStatus {
     /// The hit that the last member of the field is about, if that is ours.
     fn shown(headers: &HeaderMap) -> Option<Self> {
         let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
-        let is_last = |text: &str| std::ptr::eq(text.as_bytes(), last);
-        HITS.iter().find(|(_, text)| is_last(text)).map(|(outcome, _)| Self::new(*outcome))
+        let is_last = |value: &HeaderValue| std::ptr::eq(value.as_bytes(), last);
+        HITS.iter().find(|(_, value)| is_last(value)).map(|(outcome, _)| Self::new(*outcome))
     }
 
     /// Says so in the extensions of the response and in its `Cache-Status`.
@@ -154,11 +160,16 @@ impl CacheStatus {
 
     /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
-        let hit = HITS.iter().find(|(outcome, _)| *outcome == self.outcome).map(|(_, text)| *text);
-        match hit.or(self.written()) {
-            Some(text) => HeaderValue::from_static(text),
+        let hit = HITS.iter().find(|(outcome, _)| *outcome == self.outcome).map(|(_, value)| value);
+        match hit.or_else(|| self.written()) {
+            Some(value) => value.clone(),
             None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
         }
+    }
+
+    /// What a plain hit says.
+    pub(crate) fn hit_value() -> &'static HeaderValue {
+        &HITS[0].1
     }
 
     fn serialize(self) -> Option<HeaderValue> {

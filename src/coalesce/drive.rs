@@ -1,6 +1,6 @@
 //! The task that drives a fetch.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc};
+use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use futures_util::{
@@ -19,10 +19,11 @@ use super::{
 };
 use crate::{
     body::{BodyError, BoxError},
-    exchange::{Refused, Verdict, selection},
+    exchange::{Refused, Verdict},
     http::{
         fields::{clean_trailers, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
+        outline::Outline,
         range::Extent,
         rules::Rules,
         storing::{CDN_CACHE_CONTROL, Unshareable, decide},
@@ -111,16 +112,16 @@ where
         if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 {
             return Verdict::Unshareable(Unshareable::TooLarge);
         }
-        let now = std::time::SystemTime::now();
         let headers = response.headers();
+        let outline = Outline::of(headers, SystemTime::now());
         let targets = [CDN_CACHE_CONTROL];
         let Parts { method, headers: request, .. } = &self.request;
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let decision = decide(&self.request, status, headers, &self.rules, &targets, now);
-        let selection = selection(headers, &self.request.headers);
+        let decision = decide(&self.request, status, headers, &outline, &self.rules, &targets);
+        let selection = outline.vary.selection(&self.request.headers);
         let delay = self.seat.flight().started_at.elapsed();
-        let age = if decision.terms.is_ours { delay } else { initial_age(headers, delay, now) };
+        let age = if decision.terms.is_ours { delay } else { initial_age(&outline, delay) };
         let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
         Verdict::new(decision, selection, fresh_until, None)
     }

@@ -1,10 +1,7 @@
 //! One fetch: from the second look into the store to the head of the answer.
 
 use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
@@ -18,15 +15,16 @@ use tower_service::Service;
 use super::{
     Policy,
     candidates::Candidates,
-    layer::Targets,
+    layer::FillLayer,
     recorder::{Pending, Recorder},
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, AttemptBegan, Verdict, selection, without_extensions},
+    exchange::{Asked, AttemptBegan, Verdict, without_extensions},
     http::{
         conditions::{is_conditional, strong_tag},
         fields::{content_length, remove_all},
+        outline::Outline,
         range::{self, Extent, asks_for_one_part},
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
@@ -39,14 +37,11 @@ use crate::{
 };
 
 pub(super) struct Fetch<St, P> {
-    pub(super) store: St,
-    pub(super) policy: Arc<P>,
+    pub(super) layer: Arc<FillLayer<St, P>>,
+    /// Those that hold for this request.
     pub(super) rules: Rules,
-    pub(super) targets: Targets,
     pub(super) asked: Asked,
     pub(super) search: Option<SearchKey>,
-    /// Whether a 304 from here says which of several stored responses it means.
-    pub(super) names_tags: Arc<AtomicBool>,
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -61,7 +56,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let resource = self.store.get(&self.asked.key);
+        let resource = self.layer.store.get(&self.asked.key);
         let selected = resource.as_deref().and_then(|resource| self.selected(resource, &head));
         if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, &head)) {
             return Ok(self.answer_from(stored, &head));
@@ -72,7 +67,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             return Ok(self.answer_from_part(part, &head));
         }
         let client = self.copy(&head);
-        let fetching = self.store.sequence().begin();
+        let fetching = self.layer.store.sequence().begin();
         // After the number was taken: what is purged from now on is not confirmed either.
         let candidates = self.candidates(resource.as_deref(), selected, &client);
         candidates.ask(&mut head.headers);
@@ -81,18 +76,20 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
         let response = inner.oneshot(Request::from_parts(head, body)).await?;
 
-        let sent_at = response.extensions().get::<AttemptBegan>().map_or(sent_at, |began| began.0);
-        let own = response.extensions().get::<Tags>();
-        let subject = self.store.sequence().tagged(&subject, &client, response.headers(), own);
-        let origin = Origin::new(response.headers(), sent_at.elapsed(), fetching.number, subject);
-        if response.status() != StatusCode::NOT_MODIFIED || candidates.is_empty() {
-            return Ok(self.fetched(&client, response, &origin, fetching));
+        let (head, body) = response.into_parts();
+        let outline = Outline::of(&head.headers, SystemTime::now());
+        let sent_at = head.extensions.get::<AttemptBegan>().map_or(sent_at, |began| began.0);
+        let own = head.extensions.get::<Tags>();
+        let subject = self.layer.store.sequence().tagged(&subject, &client, &head.headers, own);
+        let origin = Origin::new(&outline, sent_at.elapsed(), fetching.number, subject);
+        if head.status != StatusCode::NOT_MODIFIED || candidates.is_empty() {
+            return Ok(self.fetched(&client, (head, body), &outline, &origin, fetching));
         }
-        if candidates.are_too_many_for(response.headers()) {
-            self.names_tags.store(false, Ordering::Relaxed);
+        if candidates.are_too_many_for(&head.headers) {
+            self.layer.names_tags.store(false, Ordering::Relaxed);
         }
-        Ok(match candidates.confirmed_by(response.headers()) {
-            Some(stored) => self.revalidated(&client, stored, &candidates, response, &origin),
+        Ok(match candidates.confirmed_by(&head.headers) {
+            Some(stored) => self.revalidated(&client, stored, &candidates, head, &origin),
             None => self.misfit(&client, &origin),
         })
     }
@@ -101,7 +98,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// in its extensions, and no policy looks, they can be left out.
     fn copy(&self, head: &request::Parts) -> request::Parts {
         match head.extensions.len() {
-            ..=1 if !self.policy.looks() => without_extensions(head),
+            ..=1 if !self.layer.policy.looks() => without_extensions(head),
             _ => head.clone(),
         }
     }
@@ -110,12 +107,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn subject(&self, client: &request::Parts) -> Arc<Subject> {
         match &self.asked.arrival {
             Some(arrival) => Arc::clone(&arrival.subject),
-            None => self.store.sequence().subject(&DefaultKey::new(), client, &self.asked.key),
+            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.asked.key),
         }
     }
 
     fn selected<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
-        resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence())
+        resource.select(&head.headers, Credentials::of(&head.headers), self.layer.store.sequence())
     }
 
     /// Whether another fetch put it into the store since the request arrived.
@@ -141,15 +138,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(known) => known.clone(),
             None => selected.cloned(),
         };
-        let others = resource.filter(|_| self.names_tags.load(Ordering::Relaxed));
-        Candidates::new(own, others, &head.headers, self.store.sequence())
+        let others = resource.filter(|_| self.layer.names_tags.load(Ordering::Relaxed));
+        Candidates::new(own, others, &head.headers, self.layer.store.sequence())
     }
 
     fn part_stored_meanwhile<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Part> {
         if !asks_for_one_part(&head.method, &head.headers) {
             return None;
         }
-        let (credentials, sequence) = (Credentials::of(&head.headers), self.store.sequence());
+        let (credentials, sequence) = (Credentials::of(&head.headers), self.layer.store.sequence());
         let part = resource.select_part(&head.headers, credentials, sequence, Instant::now())?;
         self.is_recent(part.response()).then_some(part)
     }
@@ -158,20 +155,21 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
         range::apply(&head.method, &head.headers, &mut response, stored.body());
-        response.extensions_mut().insert(Verdict::of(stored, self.store.sequence()));
+        response.extensions_mut().insert(Verdict::of(stored, self.layer.store.sequence()));
         response
     }
 
     fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
         let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
-        response.extensions_mut().insert(Verdict::of(part.response(), self.store.sequence()));
+        response.extensions_mut().insert(Verdict::of(part.response(), self.layer.store.sequence()));
         response
     }
 
     fn fetched<B>(
         &self,
         client: &request::Parts,
-        response: Response<B>,
+        (mut head, body): (response::Parts, B),
+        outline: &Outline,
         origin: &Origin,
         fetching: Fetching,
     ) -> Response<Body<B>>
@@ -179,24 +177,24 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (mut head, body) = response.into_parts();
         if client.method == Method::HEAD {
             self.learn_from_head(client, &head, origin);
         }
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = self.decide(client, &head, origin);
+        let (mut decision, rules) = self.decide(client, &head, outline, origin);
         if decision.is_storable && self.is_too_large(&head.headers, &body) {
-            self.store.refused();
+            self.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         self.note(client, (head.status, &head.headers), &decision, &rules, origin.begun);
-        let selection = selection(&head.headers, &client.headers);
-        self.targets.strip(&mut head.headers);
+        let selection = outline.vary.selection(&client.headers);
+        self.layer.targets.strip(&mut head.headers);
         let body = match decision.is_storable {
             false => Body::inner(body),
             true => {
                 let mut headers = head.headers.clone();
                 remove_all(&mut headers, |name| decision.withheld.contains(name));
+                outline.give_date(&mut headers);
                 let pending = Pending {
                     status: head.status,
                     extent,
@@ -208,7 +206,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                     fetching,
                 };
                 let marker = Marker::new(client, rules.hit_for_miss_for);
-                Recorder::new(self.store.clone(), self.asked.key.clone(), pending, marker).record(body)
+                Recorder::new(self.layer.store.clone(), self.asked.key.clone(), pending, marker).record(body)
             }
         };
         let mut response = Response::from_parts(head, body);
@@ -220,15 +218,16 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         &self,
         client: &request::Parts,
         head: &response::Parts,
+        outline: &Outline,
         origin: &Origin,
     ) -> (Decision, Rules) {
-        let rules = self.policy.rules(client, head, self.rules);
+        let rules = self.layer.policy.rules(client, head, self.rules);
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let status = extent.map_or(head.status, |_| StatusCode::OK);
         let mut decision =
-            decide(client, status, &head.headers, &rules, &self.targets.names, SystemTime::now());
-        if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, head) {
+            decide(client, status, &head.headers, outline, &rules, &self.layer.targets.names);
+        if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, outline) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
         }
@@ -260,14 +259,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// Whether a stored error would take the place of what may be served instead of it, to this
     /// client or to another. The store knows, also where nobody above has looked.
-    fn would_displace(&self, client: &request::Parts, error: &response::Parts) -> bool {
-        let Some(resource) = self.store.get(&self.asked.key) else { return false };
-        let selection = selection(&error.headers, &client.headers);
+    fn would_displace(&self, client: &request::Parts, error: &Outline) -> bool {
+        let Some(resource) = self.layer.store.get(&self.asked.key) else { return false };
+        let selection = error.vary.selection(&client.headers);
         let is_kept_apart = |stored: &StoredResponse| match (stored.selection(), &selection) {
             (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
             _ => false,
         };
-        let (now, sequence) = (Instant::now(), self.store.sequence());
+        let (now, sequence) = (Instant::now(), self.layer.store.sequence());
         resource.variants().iter().any(|stored| {
             // First, for it notes what is stale by a soft purge.
             sequence.admits(stored)
@@ -278,7 +277,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn is_too_large(&self, headers: &HeaderMap, body: &impl HttpBody) -> bool {
-        let limit = self.store.max_response_bytes() as u64;
+        let limit = self.layer.store.max_response_bytes() as u64;
         content_length(headers).or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
     }
 
@@ -307,8 +306,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
         let marker = Marker::new(client, rules.hit_for_miss_for);
-        let sequence = self.store.sequence();
-        self.store.update(&self.asked.key, &mut |resource| {
+        let sequence = self.layer.store.sequence();
+        self.layer.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
                 resource.remove(&client.headers, credentials, begun, spared);
             }
@@ -329,7 +328,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) {
         let mut status = CacheStatus::forwarded(self.asked.why).stored(decision.is_storable);
         let fresh_until = origin.fresh_until(&decision.terms);
-        let lineage = Lineage::of_fetch(self.store.sequence(), &origin.subject, origin.begun);
+        let lineage = Lineage::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
         let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
         if let Verdict::Unshareable(why) = verdict {
             status = status.unshared(why);

@@ -1,6 +1,6 @@
 //! What an answer without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, request, response};
@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use super::{Policy, candidates::Candidates, fetch::Fetch};
 use crate::{
     body::Body,
-    exchange::selection,
     http::{
         conditions::{confirms, freshen},
         fields::{content_length, remove_all},
+        outline::Outline,
         rules::Rules,
         storing::{Credentials, Decision, Sharing, Terms},
         vary::{Selection, Vary},
@@ -21,6 +21,14 @@ use crate::{
     store::{Origin, Resource, Store, StoredResponse, select},
 };
 
+/// A stored head with the fields of a newer one, and what is to be done with it.
+struct Updated {
+    head: response::Parts,
+    vary: Vary,
+    decision: Decision,
+    rules: Rules,
+}
+
 impl<St: Store, P: Policy> Fetch<St, P> {
     /// 304: the stored response is the current one, with the fields of the 304.
     pub(super) fn revalidated<B>(
@@ -28,10 +36,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         client: &request::Parts,
         confirmed: &Arc<StoredResponse>,
         candidates: &Candidates,
-        not_modified: Response<B>,
+        head: response::Parts,
         origin: &Origin,
     ) -> Response<Body<B>> {
-        let (head, _) = not_modified.into_parts();
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
@@ -45,7 +52,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .iter()
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
         }
-        self.targets.strip(response.headers_mut());
+        self.layer.targets.strip(response.headers_mut());
         self.sign(&mut response, decision, fresh.selection().cloned(), fresh.origin());
         response
     }
@@ -60,8 +67,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: &Origin,
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let origin = with_tags_of(stored, origin);
-        let (head, decision, rules) = self.updated(client, stored, head, &origin);
-        let selection = selection(&head.headers, &client.headers);
+        let Updated { head, vary, decision, rules } = self.updated(client, stored, head, &origin);
+        let selection = vary.selection(&client.headers);
         let fresh = renewed(head.headers, stored, selection, &decision, origin);
         if decision.is_storable {
             self.put(&fresh, |_| true);
@@ -80,9 +87,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) {
         for sibling in candidates.siblings(&not_modified.headers) {
             let origin = with_tags_of(sibling, origin);
-            let (head, decision, _) = self.updated(client, sibling, not_modified.clone(), &origin);
+            let Updated { head, vary, decision, .. } =
+                self.updated(client, sibling, not_modified.clone(), &origin);
             // Under another `Vary` nobody knows what selects it.
-            let is_selected_as_before = match (Vary::parse(&head.headers), sibling.selection()) {
+            let is_selected_as_before = match (vary, sibling.selection()) {
                 (Vary::Fields(fields), Some(selection)) => fields == *selection.fields(),
                 (Vary::Nothing, None) => true,
                 _ => false,
@@ -95,29 +103,31 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
     }
 
-    /// The stored head with the fields of a newer one, and what is to be done with it.
+    /// The stored head with the fields of a newer one.
     fn updated(
         &self,
         client: &request::Parts,
         stored: &StoredResponse,
         mut head: response::Parts,
         origin: &Origin,
-    ) -> (response::Parts, Decision, Rules) {
+    ) -> Updated {
         let mut headers = stored.headers().into_owned();
         CacheStatus::unmark(&mut headers);
         freshen(&mut headers, &head.headers);
         head.headers = headers;
         head.status = stored.status();
 
-        let (decision, rules) = self.decide(client, &head, origin);
-        self.targets.strip(&mut head.headers);
+        let outline = Outline::of(&head.headers, SystemTime::now());
+        let (decision, rules) = self.decide(client, &head, &outline, origin);
+        self.layer.targets.strip(&mut head.headers);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
-        (head, decision, rules)
+        outline.give_date(&mut head.headers);
+        Updated { head, vary: outline.vary, decision, rules }
     }
 
     fn put(&self, fresh: &Arc<StoredResponse>, is_wanted: impl Fn(&Resource) -> bool) {
-        if self.store.sequence().admits(fresh) {
-            self.store.update(&self.asked.key, &mut |resource| {
+        if self.layer.store.sequence().admits(fresh) {
+            self.layer.store.update(&self.asked.key, &mut |resource| {
                 if is_wanted(resource) {
                     resource.put(fresh, Instant::now());
                 }
@@ -129,7 +139,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
     pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
         let credentials = Credentials::of(&client.headers);
-        self.store.update(&self.asked.key, &mut |resource| {
+        self.layer.store.update(&self.asked.key, &mut |resource| {
             resource.remove(&client.headers, credentials, origin.begun, None);
         });
         let mut response = Response::new(Body::default());
@@ -143,7 +153,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// response of the same validator and length, and shows that another one is outdated.
     pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
         let credentials = Credentials::of(&client.headers);
-        let stored = select(&self.store, &self.asked.key, &client.headers);
+        let stored = select(&self.layer.store, &self.asked.key, &client.headers);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {
@@ -157,7 +167,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             }
             // Nothing shows that it is about the same content.
             None if has_length(&head.headers, stored.body()) => {}
-            _ => self.store.update(&self.asked.key, &mut |resource| {
+            _ => self.layer.store.update(&self.asked.key, &mut |resource| {
                 resource.remove(&client.headers, credentials, origin.begun, None);
             }),
         }
@@ -179,7 +189,7 @@ fn renewed(
 ) -> Arc<StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
     let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
-    Arc::new(StoredResponse::new(stored.status(), headers, body, trailers, selection, terms, origin))
+    Arc::new(StoredResponse::new(stored.status(), &headers, body, trailers, selection, terms, origin))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {

@@ -29,11 +29,12 @@ use crate::{
 /// Stores what the wrapped service answers; see the [module](crate::fill).
 #[derive(Clone)]
 pub struct FillLayer<St, P = ()> {
-    store: St,
+    pub(super) store: St,
     rules: Rules,
-    policy: Arc<P>,
-    targets: Targets,
-    names_tags: Arc<AtomicBool>,
+    pub(super) policy: Arc<P>,
+    pub(super) targets: Targets,
+    /// Whether a 304 from here says which of several stored responses it means.
+    pub(super) names_tags: Arc<AtomicBool>,
 }
 
 /// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
@@ -179,10 +180,7 @@ where
                 ResponseFuture::pass(inner, Request::from_parts(head, body)).strip_tags(self.strips_tags())
             }
             Some(asked) => {
-                let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
-                let targets = self.layer.targets.clone();
-                let names_tags = Arc::clone(&self.layer.names_tags);
-                let fetch = Fetch { store, policy, rules, targets, asked, search, names_tags };
+                let fetch = Fetch { layer: Arc::clone(&self.layer), rules, asked, search };
                 ResponseFuture::boxed(fetch.run(inner, head, body))
             }
         }

@@ -106,7 +106,7 @@ impl<St: Store> Recorder<St> {
         let Pending { status, headers, selection, terms, origin, fetching: _fetching, .. } = pending;
         let trailers = self.trailers.take();
         let response =
-            Arc::new(StoredResponse::new(status, headers, body, trailers, selection, terms, origin));
+            Arc::new(StoredResponse::new(status, &headers, body, trailers, selection, terms, origin));
         self.put(&Stored::Whole(response));
     }
 

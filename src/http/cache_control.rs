@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
+use smallvec::SmallVec;
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
 /// The longest lifetime that is told apart: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
@@ -173,14 +174,21 @@ impl RequestDirectives {
 
 /// White space round the equals sign is not allowed (§5.2). The directive counts all the same,
 /// with an argument that cannot be read: to ignore it would be the less strict reading.
-fn name_and_argument(directive: &[u8]) -> (Vec<u8>, Option<&[u8]>) {
-    let Some(at) = directive.iter().position(|b| *b == b'=') else {
-        return (directive.to_ascii_lowercase(), None);
+fn name_and_argument(directive: &[u8]) -> (SmallVec<[u8; LONGEST_NAME]>, Option<&[u8]>) {
+    let (name, argument) = match directive.iter().position(|b| *b == b'=') {
+        None => (directive, None),
+        Some(at) => {
+            let name = directive[..at].trim_ascii_end();
+            (name, Some(if name.len() == at { &directive[at + 1..] } else { b" " }))
+        }
     };
-    let name = directive[..at].trim_ascii_end();
-    let argument = if name.len() == at { &directive[at + 1..] } else { b" " };
-    (name.to_ascii_lowercase(), Some(argument))
+    let mut name = SmallVec::from_slice(name);
+    name.make_ascii_lowercase();
+    (name, argument)
 }
+
+/// Of a directive that means something.
+const LONGEST_NAME: usize = "stale-while-revalidate".len();
 
 /// Directives whose argument is a number of seconds.
 fn is_lifetime(name: &[u8]) -> bool {

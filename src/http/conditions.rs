@@ -26,6 +26,9 @@ pub(crate) enum Precondition {
 /// everybody, not just this client.
 pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
     let mut taken = HeaderMap::new();
+    if !is_conditional(request) {
+        return taken;
+    }
     for name in PRECONDITIONS.into_iter().chain([header::RANGE, header::IF_RANGE]) {
         if let http::header::Entry::Occupied(entry) = request.entry(&name) {
             let (_, values) = entry.remove_entry_mult();
@@ -39,12 +42,20 @@ pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
 
 /// Whether any precondition or range is in the request.
 pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
-    has_precondition(request)
-        || [header::RANGE, header::IF_RANGE].iter().any(|name| request.contains_key(name))
+    request
+        .keys()
+        .any(|name| is_precondition(name) || matches!(*name, header::RANGE | header::IF_RANGE))
 }
 
 pub(crate) fn has_precondition(request: &HeaderMap) -> bool {
-    PRECONDITIONS.iter().any(|name| request.contains_key(name))
+    request.keys().any(is_precondition)
+}
+
+fn is_precondition(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::IF_MATCH | header::IF_UNMODIFIED_SINCE | header::IF_NONE_MATCH | header::IF_MODIFIED_SINCE
+    )
 }
 
 /// Evaluates the preconditions in the order of §13.2.2.

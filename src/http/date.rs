@@ -56,12 +56,14 @@ struct Rfc850<'a> {
 fn rfc850_fields(text: &str) -> Option<Rfc850<'_>> {
     const WEEKDAYS: [&str; 7] =
         ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"];
-    let (weekday, rest) = text.split_once(", ")?;
+    // Of the three formats this one alone begins with the whole name of a day.
+    let weekday = *WEEKDAYS.iter().find(|day| text.starts_with(**day))?;
+    let rest = text[weekday.len()..].strip_prefix(", ")?;
     let (date, time) = rest.split_once(' ')?;
     let (day, date) = date.split_once('-')?;
     let (month, year) = date.split_once('-')?;
     let is_year = year.len() == 2 && year.bytes().all(|digit| digit.is_ascii_digit());
-    (WEEKDAYS.contains(&weekday) && is_year).then_some(())?;
+    is_year.then_some(())?;
     Some(Rfc850 { weekday: &weekday[..3], day, month, year: year.parse().ok()?, time })
 }
 

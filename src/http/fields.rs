@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use super::cache_control::split_list;
 
 /// Compared as text, whose length alone tells most names apart.
-fn is_hop_by_hop(name: &HeaderName) -> bool {
+pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     matches!(
         name.as_str(),
         "connection"
@@ -23,13 +23,15 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Removes what must not be stored or sent on (RFC 9111 §3.1), also the fields that
 /// `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> = headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|line| split_list(line.as_bytes()))
-        .filter_map(|name| HeaderName::from_bytes(name).ok())
-        .collect();
+    let named = named_by_connection(headers);
     remove_all(headers, |name| is_hop_by_hop(name) || named.contains(name));
+}
+
+/// The fields that `Connection` names.
+pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let lines = lines(headers, &header::CONNECTION);
+    let names = lines.flat_map(|line| split_list(line.as_bytes()));
+    names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
 /// Removes fields and keeps the others in order, which `HeaderMap::remove` would not.

@@ -1,13 +1,14 @@
 //! How long a response is fresh and how old it is (RFC 9111 §4.2).
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use tokio::time::Instant;
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA, seconds},
     date::parse,
+    outline::Outline,
 };
 
 /// The lifetime that the origin gave explicitly (§4.2.1), or `None` if it gave none.
@@ -18,47 +19,41 @@ use super::{
 pub(crate) fn explicit_lifetime(
     cache_control: &CacheControl,
     headers: &HeaderMap,
-    now: SystemTime,
+    outline: &Outline,
 ) -> Option<Duration> {
     if let Some(delta) = cache_control.s_maxage.or(cache_control.max_age) {
         return Some(delta);
     }
-    if cache_control.is_targeted {
+    if cache_control.is_targeted || !outline.has_expires {
         return None;
     }
-    let expires = parse(headers.get(header::EXPIRES)?, now);
-    let date = date(headers, now).unwrap_or(now);
+    let expires = parse(headers.get(header::EXPIRES)?, outline.now);
+    let date = outline.date.unwrap_or(outline.now);
     Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
 }
 
 /// A tenth of the time for which the representation had not changed when it was sent (§4.2.2),
 /// or `None` if that is not known.
-pub(crate) fn heuristic_lifetime(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let modified = parse(headers.get(header::LAST_MODIFIED)?, now)?;
-    let date = date(headers, now).unwrap_or(now);
+pub(crate) fn heuristic_lifetime(headers: &HeaderMap, outline: &Outline) -> Option<Duration> {
+    let modified = parse(headers.get(header::LAST_MODIFIED)?, outline.now)?;
+    let date = outline.date.unwrap_or(outline.now);
     date.duration_since(modified).ok().map(|unchanged| unchanged / 10)
-}
-
-/// The `Date` of a response, if it has a valid one.
-pub(crate) fn date(headers: &HeaderMap, now: SystemTime) -> Option<SystemTime> {
-    parse(headers.get(header::DATE)?, now)
 }
 
 /// `corrected_initial_age` of §4.2.3: how old the response was when it came in.
 ///
 /// `delay` is the time from the request to the response: the answer may have been made right
 /// after the request arrived, so all of it counts. That is the correction for the round trip.
-pub(crate) fn initial_age(headers: &HeaderMap, delay: Duration, now: SystemTime) -> Duration {
-    let apparent = date(headers, now).and_then(|date| now.duration_since(date).ok()).unwrap_or_default();
+pub(crate) fn initial_age(outline: &Outline, delay: Duration) -> Duration {
+    let apparent = outline.date.and_then(|date| outline.now.duration_since(date).ok()).unwrap_or_default();
     // `Date` counts in whole seconds, and so does what is taken from it.
     let apparent = Duration::from_secs(apparent.as_secs());
-    let corrected = age_value(headers).saturating_add(delay);
+    let corrected = outline.age.saturating_add(delay);
     apparent.max(corrected).min(MAX_DELTA)
 }
 
-/// The `Age` field; of several values the first, of an unreadable one none (§5.1).
-fn age_value(headers: &HeaderMap) -> Duration {
-    let Some(value) = headers.get(header::AGE) else { return Duration::ZERO };
+/// What an `Age` field says; of several values the first, of an unreadable one none (§5.1).
+pub(super) fn age_value(value: &HeaderValue) -> Duration {
     let first = value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
     seconds(first.trim_ascii()).unwrap_or_default()
 }
@@ -72,7 +67,8 @@ pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::{HeaderName, HeaderValue};
+    use http::HeaderName;
+    use std::time::SystemTime;
     use proptest::prelude::*;
 
     const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
@@ -90,7 +86,7 @@ mod tests {
 
     fn lifetime(fields: &[(&str, &str)]) -> Option<u64> {
         let headers = headers(fields);
-        explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, noon())
+        explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, &Outline::of(&headers, noon()))
             .map(|lifetime| lifetime.as_secs())
     }
 
@@ -109,13 +105,14 @@ mod tests {
         let expires = ("expires", "Sun, 06 Nov 1994 12:00:09 GMT");
         let headers = headers(&[("cdn-cache-control", "public"), ("cache-control", "max-age=5"), expires]);
         let targeted = CacheControl::of(&headers, &[HeaderName::from_static("cdn-cache-control")]);
-        assert_eq!(explicit_lifetime(&targeted, &headers, noon()), None);
+        assert_eq!(explicit_lifetime(&targeted, &headers, &Outline::of(&headers, noon())), None);
     }
 
     #[test]
     fn a_tenth_of_the_time_without_change_is_a_guess_at_the_lifetime() {
         let guess = |fields: &[(&str, &str)]| {
-            heuristic_lifetime(&headers(fields), noon()).map(|lifetime| lifetime.as_secs())
+            let headers = headers(fields);
+            heuristic_lifetime(&headers, &Outline::of(&headers, noon())).map(|lifetime| lifetime.as_secs())
         };
         let modified = ("last-modified", "Sun, 06 Nov 1994 11:00:00 GMT");
         assert_eq!(guess(&[modified]), Some(360));
@@ -135,7 +132,7 @@ mod tests {
     #[test]
     fn the_age_is_the_larger_of_what_date_and_age_say() {
         let age = |fields: &[(&str, &str)], delay| {
-            initial_age(&headers(fields), Duration::from_millis(delay), noon()).as_millis()
+            initial_age(&Outline::of(&headers(fields), noon()), Duration::from_millis(delay)).as_millis()
         };
         assert_eq!(age(&[], 60), 60);
         assert_eq!(age(&[("age", "2")], 60), 2_060);
@@ -157,7 +154,7 @@ mod tests {
             let of = |pick: fn([u64; 2]) -> u64| {
                 let date = httpdate::fmt_http_date(noon() - Duration::from_secs(pick(since)));
                 let headers = headers(&[("age", &pick(ages).to_string()), ("date", &date)]);
-                initial_age(&headers, Duration::from_nanos(pick(delays)), noon())
+                initial_age(&Outline::of(&headers, noon()), Duration::from_nanos(pick(delays)))
             };
             prop_assert!(of(|[a, b]| a.min(b)) <= of(|[a, b]| a.max(b)));
         }
@@ -182,8 +179,9 @@ mod tests {
         #[test]
         fn dates_never_panic(date in "[ -~]{0,40}", expires in "[ -~]{0,40}", age in "[ -~]{0,30}") {
             let headers = headers(&[("date", &date), ("expires", &expires), ("age", &age)]);
-            let _ = explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, noon());
-            let _ = initial_age(&headers, Duration::MAX, noon());
+            let outline = Outline::of(&headers, noon());
+            let _ = explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, &outline);
+            let _ = initial_age(&outline, Duration::MAX);
         }
     }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use super::{
     cache_control::split_list,
     conditions::{has_precondition, if_range_holds},
-    fields::{is_digest, remove_all},
+    fields::{is_digest, lines, remove_all},
 };
 
 /// More parts than this are not worth their framing: the whole is served (§14.2 allows it).
@@ -117,7 +117,7 @@ impl Extent {
 /// Whether a request asks for one part, and for nothing else that a cache would have to judge
 /// (a precondition, `If-Range`): all who ask so may share the answer.
 pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
-    let mut ranges = request.get_all(header::RANGE).iter();
+    let mut ranges = lines(request, &header::RANGE);
     let is_one = ranges.next().and_then(one_spec).is_some() && ranges.next().is_none();
     is_one && method == Method::GET && !has_precondition(request) && !request.contains_key(header::IF_RANGE)
 }

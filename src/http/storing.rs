@@ -1,16 +1,14 @@
 //! Whether an answer may be stored, and with whom it may be shared (RFC 9111 §3).
 
-use std::{
-    fmt,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, time::Duration};
 
 use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
-    conditions::has_validator,
+    fields::has,
     freshness::{explicit_lifetime, heuristic_lifetime},
+    outline::Outline,
     rules::{Rules, Ttl},
     vary::Vary,
 };
@@ -25,10 +23,7 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) fn of(request: &HeaderMap) -> Self {
-        Self {
-            authorization: request.contains_key(header::AUTHORIZATION),
-            cookie: request.contains_key(header::COOKIE),
-        }
+        Self { authorization: has(request, &header::AUTHORIZATION), cookie: has(request, &header::COOKIE) }
     }
 
     /// Whether a request with these may have an answer that is meant for `audience`.
@@ -178,20 +173,21 @@ pub(crate) fn decide(
     request: &Parts,
     status: StatusCode,
     headers: &HeaderMap,
+    outline: &Outline,
     rules: &Rules,
     targets: &[HeaderName],
-    now: SystemTime,
 ) -> Decision {
     let answer = Answer {
         status,
         headers,
+        outline,
         cache_control: CacheControl::of(headers, targets),
         credentials: Credentials::of(&request.headers),
         rules,
     };
-    let explicit = explicit_lifetime(&answer.cache_control, headers, now);
+    let explicit = explicit_lifetime(&answer.cache_control, headers, outline);
     let barrier = answer.barrier();
-    let (lifetime, source) = answer.lifetime(explicit, now);
+    let (lifetime, source) = answer.lifetime(explicit);
     let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
 
     if is_breakdown(status) && !(fresh && barrier.is_none()) {
@@ -213,7 +209,7 @@ pub(crate) fn decide(
     // Reads by a body are never made conditional.
     let can_be_confirmed = request.method == Method::GET
         && (explicit.is_some() || answer.cache_control.no_cache)
-        && has_validator(headers);
+        && outline.has_validator;
     let worth_keeping = fresh || can_be_confirmed || explicit.is_some() && answer.has_window();
     let withheld = answer.cache_control.withheld;
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
@@ -231,6 +227,7 @@ enum Source {
 struct Answer<'a> {
     status: StatusCode,
     headers: &'a HeaderMap,
+    outline: &'a Outline,
     cache_control: CacheControl,
     credentials: Credentials,
     rules: &'a Rules,
@@ -252,7 +249,7 @@ impl Answer<'_> {
                 self.credentials.authorization && !self.is_for_all() && !rules.store_authorized,
                 Unshareable::Authorization,
             ),
-            (Vary::parse(self.headers) == Vary::Anything, Unshareable::Vary),
+            (self.outline.vary == Vary::Anything, Unshareable::Vary),
         ]
         .into_iter()
         .find_map(|(stands, why)| stands.then_some(why))
@@ -267,8 +264,7 @@ impl Answer<'_> {
     }
 
     fn sets_cookie(&self) -> bool {
-        self.headers.contains_key(header::SET_COOKIE)
-            && !self.cache_control.withheld.contains(&header::SET_COOKIE)
+        self.outline.sets_cookie && !self.cache_control.withheld.contains(&header::SET_COOKIE)
     }
 
     /// Whether the answer itself says that it may be used when it is stale.
@@ -285,7 +281,7 @@ impl Answer<'_> {
     }
 
     /// The lifetime, and who says so.
-    fn lifetime(&self, explicit: Option<Duration>, now: SystemTime) -> (Duration, Source) {
+    fn lifetime(&self, explicit: Option<Duration>) -> (Duration, Source) {
         let ours = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
         if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, gets_default(self.status)) {
             return ours(ttl);
@@ -299,17 +295,17 @@ impl Answer<'_> {
         match (self.rules.ttl, self.rules.negative_ttl) {
             (Ttl::OriginOr(ttl), _) if gets_default(self.status) => ours(ttl),
             (_, Some(ttl)) if is_lasting_error(self.status) => ours(ttl),
-            _ => (self.heuristic(now).min(MAX_DELTA), Source::Guess),
+            _ => (self.heuristic().min(MAX_DELTA), Source::Guess),
         }
     }
 
     /// §4.2.2: for statuses that are cacheable by default, and what is marked as cacheable.
-    fn heuristic(&self, now: SystemTime) -> Duration {
+    fn heuristic(&self) -> Duration {
         let is_cacheable = gets_default(self.status)
             || is_lasting_error(self.status)
             || self.status == StatusCode::NO_CONTENT
             || self.cache_control.public;
-        match heuristic_lifetime(self.headers, now) {
+        match heuristic_lifetime(self.headers, self.outline) {
             Some(guess) if is_cacheable => guess.min(self.rules.max_heuristic_ttl),
             _ => Duration::ZERO,
         }
@@ -343,10 +339,9 @@ impl Answer<'_> {
                 true => Duration::ZERO,
                 false => window(answer.stale_if_error, rules.stale_if_error_for),
             },
-            revalidate_for: if has_validator(self.headers) {
-                rules.revalidate_for.min(MAX_DELTA)
-            } else {
-                Duration::ZERO
+            revalidate_for: match self.outline.has_validator {
+                true => rules.revalidate_for.min(MAX_DELTA),
+                false => Duration::ZERO,
             },
             is_ours: source == Source::Rules,
             forbids_stale: answer.forbids_stale(),

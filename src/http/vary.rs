@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::{HeaderMap, HeaderName, header};
+use smallvec::SmallVec;
 
 use super::{
     cache_control::split_list,
@@ -23,9 +24,12 @@ pub(crate) enum Vary {
     Fields(Arc<[HeaderName]>),
 }
 
+/// Most answers name no more fields than that.
+const USUAL_FIELDS: usize = 4;
+
 impl Vary {
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
-        let mut fields = Vec::new();
+        let mut fields = SmallVec::<[HeaderName; USUAL_FIELDS]>::new();
         for element in headers.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
             match HeaderName::from_bytes(element) {
                 Ok(name) if element != b"*" => fields.push(name),
@@ -34,69 +38,84 @@ impl Vary {
         }
         fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         fields.dedup();
-        if fields.is_empty() { Self::Nothing } else { Self::Fields(fields.into()) }
+        if fields.is_empty() { Self::Nothing } else { Self::Fields(Arc::from(&*fields)) }
+    }
+
+    /// The values that a request has for these fields.
+    pub(crate) fn selection(&self, request: &HeaderMap) -> Option<Selection> {
+        match self {
+            Self::Fields(fields) => Some(Selection::new(fields, request)),
+            _ => None,
+        }
     }
 }
 
 /// The values that a request has for the selecting fields of a response.
 ///
-/// Values are compared in a [normal form](normalised), as §4.1 allows; an absent field is not an
+/// Values are compared in a [normal form](write_normal), as §4.1 allows; an absent field is not an
 /// empty one.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug)]
 pub(crate) struct Selection {
     fields: Arc<[HeaderName]>,
-    values: Box<[Option<Value>]>,
+    /// One [`Value`] for each field, one after the other: every stored response has them.
+    values: Arc<[u8]>,
 }
 
-#[derive(Clone, Debug)]
-struct Value {
-    normal: Box<[u8]>,
+/// A value as it lies in memory, behind its two lengths.
+#[derive(Clone, Copy, Debug)]
+struct Value<'a> {
+    normal: &'a [u8],
     /// As it came, if it came in one line: most who want the same say it in the same way, and
-    /// comparing that costs no allocation. Empty if it is the normal form already.
-    raw: Box<[u8]>,
+    /// comparing that is cheapest. Empty if it is the normal form already.
+    raw: &'a [u8],
 }
 
-impl PartialEq for Value {
-    fn eq(&self, other: &Self) -> bool {
-        self.normal == other.normal
-    }
-}
+/// Where values are put together: few are longer.
+type Buffer = SmallVec<[u8; 256]>;
 
-impl Eq for Value {}
+/// Of each of the lengths in front of a value.
+const WIDTH: usize = size_of::<u32>();
 
-impl Hash for Value {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.normal.hash(state);
-    }
-}
+/// In place of the length of what is absent.
+const ABSENT: u32 = u32::MAX;
 
-impl Value {
-    fn of(request: &HeaderMap, name: &HeaderName) -> Option<Self> {
-        let normal = normalised(request, name)?;
-        let raw = match one_line(request, name) {
-            Some(line) if *line != *normal => line.into(),
-            _ => Box::default(),
-        };
-        Some(Self { normal, raw })
-    }
-
-    fn is_in(&self, request: &HeaderMap, name: &HeaderName) -> bool {
+impl Value<'_> {
+    fn is_in(self, request: &HeaderMap, name: &HeaderName) -> bool {
         match one_line(request, name) {
-            Some(line) if *line == *self.normal || !line.is_empty() && *line == *self.raw => true,
-            _ => normalised(request, name).is_some_and(|value| value == self.normal),
+            Some(line) if line == self.normal || !line.is_empty() && line == self.raw => true,
+            _ => {
+                let mut normal = Buffer::new();
+                write_normal(request, name, &mut normal) && *normal == *self.normal
+            }
         }
+    }
+}
+
+impl PartialEq for Selection {
+    fn eq(&self, other: &Self) -> bool {
+        self.fields == other.fields && self.normal_values().eq(other.normal_values())
+    }
+}
+
+impl Eq for Selection {}
+
+impl Hash for Selection {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.fields.hash(state);
+        self.normal_values().for_each(|value| value.hash(state));
     }
 }
 
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
-        let values = fields.iter().map(|name| Value::of(request, name)).collect();
-        Self { fields: Arc::clone(fields), values }
+        let mut values = Buffer::new();
+        fields.iter().for_each(|name| write_value(request, name, &mut values));
+        Self { fields: Arc::clone(fields), values: Arc::from(&*values) }
     }
 
     /// Whether a request with these fields would be selected too.
     pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().zip(&self.values).all(|(name, value)| match value {
+        self.fields.iter().zip(self.values()).all(|(name, value)| match value {
             Some(value) => value.is_in(request, name),
             None => !has(request, name),
         })
@@ -108,10 +127,45 @@ impl Selection {
 
     /// Bytes on the heap, for the store's books.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let values: usize =
-            self.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
-        values + self.fields.len() * (size_of::<HeaderName>() + size_of::<Option<Value>>())
+        self.values.len() + self.fields.len() * size_of::<HeaderName>()
     }
+
+    fn normal_values(&self) -> impl Iterator<Item = Option<&[u8]>> {
+        self.values().map(|value| value.map(|value| value.normal))
+    }
+
+    /// `None` for a field that is absent.
+    fn values(&self) -> impl Iterator<Item = Option<Value<'_>>> {
+        let mut rest = &*self.values;
+        self.fields.iter().map(move |_| {
+            let (normal, raw) = (take_length(&mut rest), take_length(&mut rest));
+            let (value, next) = rest.split_at_checked(normal? + raw?)?;
+            rest = next;
+            let (normal, raw) = value.split_at_checked(normal?)?;
+            Some(Value { normal, raw })
+        })
+    }
+}
+
+fn take_length(rest: &mut &[u8]) -> Option<usize> {
+    let (length, next) = rest.split_first_chunk::<WIDTH>()?;
+    *rest = next;
+    Some(u32::from_le_bytes(*length)).filter(|length| *length != ABSENT).map(|length| length as usize)
+}
+
+/// Adds the value of a field, or that there is none.
+fn write_value(request: &HeaderMap, name: &HeaderName, values: &mut Buffer) {
+    let lengths = values.len();
+    values.extend_from_slice(&[0; 2 * WIDTH]);
+    let start = values.len();
+    let is_there = write_normal(request, name, values);
+    let normal = values.len() - start;
+    let raw = one_line(request, name).filter(|line| *line != &values[start..]).unwrap_or_default();
+    values.extend_from_slice(raw);
+    // No field is as long as the largest of these numbers.
+    let of = |length: usize| if is_there { length as u32 } else { ABSENT };
+    values[lengths..][..WIDTH].copy_from_slice(&of(normal).to_le_bytes());
+    values[lengths + WIDTH..][..WIDTH].copy_from_slice(&of(raw.len()).to_le_bytes());
 }
 
 fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
@@ -123,45 +177,57 @@ fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 /// Lines joined, without white space round commas. Lists of preferences are compared by what
 /// they mean: their elements have no case, and they are ranked by weight, not by place. That is
 /// so even where weights are equal (RFC 9110 §12.5.4: the order "cannot be relied upon").
-fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
-    let lines = request.get_all(name);
-    lines.iter().next()?;
-    let elements = lines.iter().flat_map(|line| split_list(line.as_bytes()));
-    Some(match PREFERENCES.contains(name) {
-        true => ranked(elements).join(&b","[..]).into(),
-        false => elements.collect::<Vec<_>>().join(&b","[..]).into(),
-    })
+///
+/// False if there is no such field.
+fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) -> bool {
+    let start = normal.len();
+    let elements = lines(request, name).flat_map(|line| split_list(line.as_bytes()));
+    match *name {
+        // Fields whose elements are ranges of names without case, with a weight (RFC 9110 §12.5.2 to
+        // §12.5.4). `Accept` is none of them: its elements may have parameters with quoted values.
+        header::ACCEPT_LANGUAGE | header::ACCEPT_ENCODING | header::ACCEPT_CHARSET => {
+            write_ranked(elements, normal);
+        }
+        _ => elements.for_each(|element| {
+            normal.extend_from_slice(element);
+            normal.push(b',');
+        }),
+    }
+    if normal.len() > start {
+        normal.pop();
+        return true;
+    }
+    has(request, name)
 }
 
-/// Fields whose elements are ranges of names without case, with a weight (RFC 9110 §12.5.2 to
-/// §12.5.4). `Accept` is none of them: its elements may have parameters with quoted values.
-static PREFERENCES: [HeaderName; 3] =
-    [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING, header::ACCEPT_CHARSET];
-
-fn ranked<'a>(elements: impl Iterator<Item = &'a [u8]>) -> Vec<Vec<u8>> {
-    let mut ranked: Vec<_> = elements.map(preference).collect();
+/// Each with a comma behind it.
+fn write_ranked<'a>(elements: impl Iterator<Item = &'a [u8]>, normal: &mut Buffer) {
+    let lower = |name: &'a [u8]| name.iter().map(u8::to_ascii_lowercase);
+    let mut ranked: SmallVec<[_; 8]> = elements.map(preference).collect();
     ranked.sort_unstable_by(|(weight, name), (other_weight, other)| {
-        other_weight.cmp(weight).then_with(|| name.cmp(other))
+        other_weight.cmp(weight).then_with(|| lower(name).cmp(lower(other)))
     });
-    let said = |(weight, name): (u16, Vec<u8>)| match weight {
-        MAX_WEIGHT => name,
-        // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
-        _ => [name, format!("\n{weight}").into()].concat(),
-    };
-    ranked.into_iter().map(said).collect()
+    for (weight, name) in ranked {
+        normal.extend(lower(name));
+        if weight != MAX_WEIGHT {
+            // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
+            normal.extend_from_slice(format!("\n{weight}").as_bytes());
+        }
+        normal.push(b',');
+    }
 }
 
 /// In thousandths (RFC 9110 §12.4.2).
 const MAX_WEIGHT: u16 = 1000;
 
 /// The name and its weight. What has something else for a weight stays as it is.
-fn preference(element: &[u8]) -> (u16, Vec<u8>) {
-    let lower = element.to_ascii_lowercase();
-    let mut halves = lower.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
-    let (name, weight) = (halves.next(), halves.next());
-    match (name, weight.map(|weight| weight.strip_prefix(b"q=").and_then(parse_weight))) {
-        (Some(name), Some(Some(weight))) => (weight, name.to_vec()),
-        _ => (MAX_WEIGHT, lower),
+fn preference(element: &[u8]) -> (u16, &[u8]) {
+    let mut halves = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
+    match (halves.next(), halves.next()) {
+        (Some(name), Some([b'q' | b'Q', b'=', weight @ ..])) => {
+            parse_weight(weight).map_or((MAX_WEIGHT, element), |weight| (weight, name))
+        }
+        _ => (MAX_WEIGHT, element),
     }
 }
 

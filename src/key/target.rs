@@ -49,21 +49,22 @@ impl Target {
 
     /// Numbers for the host, and for each prefix of the path that ends with a segment, the
     /// shortest first and not more than 32 segments long. A slash at the end counts for nothing.
-    pub(crate) fn path_hashes(&self, hasher: &impl BuildHasher) -> Vec<u64> {
+    pub(crate) fn path_hashes(
+        &self,
+        hasher: &impl BuildHasher<Hasher: Clone>,
+    ) -> impl Iterator<Item = u64> + Clone {
         let path = self.uri.path();
         let path = path.strip_suffix('/').unwrap_or(path);
-        let ends = path.match_indices('/').map(|(at, _)| at).chain((!path.is_empty()).then_some(path.len()));
-        let prefix = |end: usize| {
-            let mut state = hasher.build_hasher();
-            state.write(b"path");
-            self.write_authority(&mut state);
+        let mut host = hasher.build_hasher();
+        host.write(b"path");
+        self.write_authority(&mut host);
+        // The slash before a segment ends the prefix before it, which at first is the host.
+        let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
+        ends.chain([path.len()]).take(MAX_PREFIXES).map(move |end| {
+            let mut state = host.clone();
             state.write(&path.as_bytes()[..end]);
             state.finish()
-        };
-        match path.is_empty() {
-            true => vec![prefix(0)],
-            false => ends.take(MAX_PREFIXES).map(prefix).collect(),
-        }
+        })
     }
 
     /// Numbers for a group of this origin (RFC 9875 §2.1): one for whoever knows the scheme, and

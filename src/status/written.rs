@@ -1,25 +1,39 @@
-//! What misses say most of the time, written out.
+//! What misses say most of the time, written out: a text is checked byte by byte whenever a value is
+//! made of it, but not when a value is cloned.
 
-use super::{CacheStatus, Forward, Outcome};
+use http::HeaderValue;
+
+use super::{CacheStatus, Forward};
+
+/// Of answers that are stored, and of the first one to HEAD.
+static WRITTEN: [(CacheStatus, HeaderValue); 11] = {
+    const fn first(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
+        (CacheStatus::forwarded(why).stored(true), HeaderValue::from_static(text))
+    }
+    const fn shared(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
+        (CacheStatus::forwarded(why).stored(true).collapsed(), HeaderValue::from_static(text))
+    }
+    [
+        first(Forward::UriMiss, "tower-readthrough;fwd=uri-miss;stored"),
+        shared(Forward::UriMiss, "tower-readthrough;fwd=uri-miss;stored;collapsed"),
+        first(Forward::VaryMiss, "tower-readthrough;fwd=vary-miss;stored"),
+        shared(Forward::VaryMiss, "tower-readthrough;fwd=vary-miss;stored;collapsed"),
+        first(Forward::Miss, "tower-readthrough;fwd=miss;stored"),
+        shared(Forward::Miss, "tower-readthrough;fwd=miss;stored;collapsed"),
+        first(Forward::Stale, "tower-readthrough;fwd=stale;stored"),
+        shared(Forward::Stale, "tower-readthrough;fwd=stale;stored;collapsed"),
+        first(Forward::Request, "tower-readthrough;fwd=request;stored"),
+        shared(Forward::Request, "tower-readthrough;fwd=request;stored;collapsed"),
+        (
+            CacheStatus::forwarded(Forward::UriMiss),
+            HeaderValue::from_static("tower-readthrough;fwd=uri-miss"),
+        ),
+    ]
+};
 
 impl CacheStatus {
-    /// The member of an answer that is stored, and of the first one to HEAD.
-    pub(super) const fn written(self) -> Option<&'static str> {
-        let Self { outcome: Outcome::Forwarded(why), unshareable: None, .. } = self else { return None };
-        Some(match (why, self.is_stored, self.is_collapsed) {
-            (Forward::UriMiss, true, false) => "tower-readthrough;fwd=uri-miss;stored",
-            (Forward::UriMiss, true, true) => "tower-readthrough;fwd=uri-miss;stored;collapsed",
-            (Forward::UriMiss, false, false) => "tower-readthrough;fwd=uri-miss",
-            (Forward::VaryMiss, true, false) => "tower-readthrough;fwd=vary-miss;stored",
-            (Forward::VaryMiss, true, true) => "tower-readthrough;fwd=vary-miss;stored;collapsed",
-            (Forward::Miss, true, false) => "tower-readthrough;fwd=miss;stored",
-            (Forward::Miss, true, true) => "tower-readthrough;fwd=miss;stored;collapsed",
-            (Forward::Stale, true, false) => "tower-readthrough;fwd=stale;stored",
-            (Forward::Stale, true, true) => "tower-readthrough;fwd=stale;stored;collapsed",
-            (Forward::Request, true, false) => "tower-readthrough;fwd=request;stored",
-            (Forward::Request, true, true) => "tower-readthrough;fwd=request;stored;collapsed",
-            _ => return None,
-        })
+    pub(super) fn written(self) -> Option<&'static HeaderValue> {
+        WRITTEN.iter().find(|(status, _)| *status == self).map(|(_, value)| value)
     }
 }
 

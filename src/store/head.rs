@@ -1,13 +1,13 @@
 //! The head of a stored response: what a hit clones.
 
-use std::{borrow::Cow, sync::Arc, time::SystemTime};
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
-use super::shape::Shape;
+use super::shape::{Shape, values_of};
 use crate::{
-    http::{fields::remove_hop_by_hop, freshness::date},
+    http::fields::{is_hop_by_hop, named_by_connection},
     status::{CACHE_STATUS, CacheStatus},
 };
 
@@ -28,10 +28,10 @@ pub(super) enum Head {
 
 impl Head {
     /// Takes up a small body into its block.
-    pub(super) fn packed(headers: HeaderMap, body: &mut Bytes) -> Self {
-        let Some(shape) = Shape::of(&headers) else { return Self::ready(headers, body) };
+    pub(super) fn packed(fields: &[Field<'_>], body: &mut Bytes) -> Self {
+        let Some(shape) = Shape::of(fields) else { return Self::ready(to_map(fields), body) };
         let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
-        let mut block = shape.values_of(&headers, with_body);
+        let mut block = values_of(fields, with_body);
         let end = block.len();
         block.extend_from_slice(&body[..with_body]);
         let block = Bytes::from(block);
@@ -45,6 +45,10 @@ impl Head {
     }
 
     /// For what is looked at for each request.
+    pub(super) fn map(fields: &[Field<'_>], body: &mut Bytes) -> Self {
+        Self::ready(to_map(fields), body)
+    }
+
     pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
         pack(&mut headers, body);
         Self::Ready(Box::new(headers))
@@ -66,26 +70,64 @@ impl Head {
     }
 }
 
-/// The fields of the message alone, with a `Date` (RFC 9110 §6.6.1) and a true `Content-Length`,
-/// behind an `Age` and a `Cache-Status` as the youngest of hits has them.
-pub(super) fn complete(status: StatusCode, mut fields: HeaderMap, length: usize) -> HeaderMap {
-    remove_hop_by_hop(&mut fields);
-    if date(&fields, SystemTime::now()).is_none()
-        && let Ok(now) = HeaderValue::from_str(&httpdate::fmt_http_date(SystemTime::now()))
-    {
-        fields.insert(header::DATE, now);
+/// A field of a head as it is kept.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Field<'a> {
+    pub(super) name: &'a HeaderName,
+    pub(super) value: &'a HeaderValue,
+    /// Whether the value is this head's alone, and not the same in many.
+    pub(super) is_own: bool,
+}
+
+impl<'a> Field<'a> {
+    pub(super) fn new(name: &'a HeaderName, value: &'a HeaderValue) -> Self {
+        Self { name, value, is_own: is_own(name, value) }
     }
-    if status == StatusCode::NO_CONTENT {
-        fields.remove(header::CONTENT_LENGTH);
-    } else {
-        fields.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+}
+
+/// The fields of the message alone, with a true `Content-Length`, behind an `Age` and with a
+/// `Cache-Status` as the youngest of hits has them.
+pub(super) fn complete<'a>(
+    status: StatusCode,
+    fields: &'a HeaderMap,
+    length: &'a HeaderValue,
+) -> Vec<Field<'a>> {
+    let named = named_by_connection(fields);
+    let mut has_length = status == StatusCode::NO_CONTENT;
+    // Ours is the last of its name.
+    let mut status_at = None;
+    let mut kept = Vec::with_capacity(fields.len() + 3);
+    kept.push(Field { name: &header::AGE, value: &YOUNGEST, is_own: false });
+    for (name, value) in fields {
+        match *name {
+            header::AGE => {}
+            header::CONTENT_LENGTH if has_length => {}
+            header::CONTENT_LENGTH => {
+                has_length = true;
+                kept.push(Field::new(name, length));
+            }
+            _ if is_hop_by_hop(name) || named.contains(name) => {}
+            _ => {
+                kept.push(Field::new(name, value));
+                status_at = if *name == CACHE_STATUS { Some(kept.len()) } else { status_at };
+            }
+        }
     }
-    let mut headers = HeaderMap::with_capacity(fields.keys_len() + 2);
-    headers.insert(header::AGE, HeaderValue::from_static("0"));
-    for (name, value) in fields.iter().filter(|(name, _)| **name != header::AGE) {
-        headers.append(name.clone(), value.clone());
+    if !has_length {
+        kept.push(Field::new(&header::CONTENT_LENGTH, length));
     }
-    headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
+    let ours = Field { name: &CACHE_STATUS, value: CacheStatus::hit_value(), is_own: false };
+    kept.insert(status_at.unwrap_or(kept.len()), ours);
+    kept
+}
+
+static YOUNGEST: HeaderValue = HeaderValue::from_static("0");
+
+fn to_map(fields: &[Field<'_>]) -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(fields.len());
+    for field in fields {
+        headers.append(field.name.clone(), field.value.clone());
+    }
     // A clone is exact, while a map that was given a capacity keeps room for fields that never come.
     headers.clone()
 }
@@ -107,16 +149,17 @@ static DIGITS: &str = match std::str::from_utf8(&NUMBERS) {
     Err(_) => "",
 };
 
-/// Without an allocation for the first hours.
-pub(super) fn age_field(seconds: u64) -> HeaderValue {
-    let width = match seconds {
+/// The value of an `Age` for the first hours, or of the length of a small body, without an
+/// allocation.
+pub(super) fn number(number: u64) -> HeaderValue {
+    let width = match number {
         0..=9 => 1,
         10..=99 => 2,
         100..=999 => 3,
         1000..=9999 => 4,
-        _ => return HeaderValue::from(seconds),
+        _ => return HeaderValue::from(number),
     };
-    let end = (seconds as usize + 1) * 4;
+    let end = (number as usize + 1) * 4;
     HeaderValue::from_static(&DIGITS[end - width..end])
 }
 
@@ -131,18 +174,20 @@ const SMALL_BODY: usize = 1024;
 /// allocation and one counter instead of one for each, and for what everybody sends none at all.
 fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
     let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
-    let own = || headers.iter().filter(|(name, value)| is_own(name, value));
+    let is_packed = |(name, value): &(&HeaderName, &HeaderValue)| {
+        **name != CACHE_STATUS && well_known(value.as_bytes()).is_none()
+    };
+    let own = || headers.iter().filter(is_packed);
     let mut block = Vec::with_capacity(own().map(|(_, value)| value.len()).sum::<usize>() + with_body);
     own().for_each(|(_, value)| block.extend_from_slice(value.as_bytes()));
     let values = block.len();
     block.extend_from_slice(&body[..with_body]);
     let block = Bytes::from(block);
     let mut at = 0;
-    for (name, value) in headers.iter_mut().filter(|(name, _)| **name != CACHE_STATUS) {
+    for (_, value) in headers.iter_mut().filter(|(name, _)| **name != CACHE_STATUS) {
         let packed = match well_known(value.as_bytes()) {
             Some(text) => HeaderValue::from_static(text),
             None => {
-                debug_assert!(is_own(name, value));
                 let start = at;
                 at += value.len();
                 let Ok(own) = HeaderValue::from_maybe_shared(block.slice(start..at)) else { continue };
@@ -158,9 +203,12 @@ fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
     }
 }
 
-/// How it came about is told by a string that is nobody's own.
+/// How it came about is told by a value that is nobody's own.
 fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
-    *name != CACHE_STATUS && well_known(value.as_bytes()).is_none()
+    match *name {
+        CACHE_STATUS => value != CacheStatus::hit_value(),
+        _ => well_known(value.as_bytes()).is_none(),
+    }
 }
 
 /// Values that are the same in most answers.
@@ -226,9 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn an_age_is_the_number_whether_it_is_written_out_or_not() {
+    fn a_number_is_the_same_whether_it_is_written_out_or_not() {
         for seconds in (0..10_100).chain([u64::MAX]) {
-            assert_eq!(age_field(seconds).as_bytes(), seconds.to_string().as_bytes());
+            assert_eq!(number(seconds).as_bytes(), seconds.to_string().as_bytes());
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use smallvec::SmallVec;
+
 use super::{
     Sequence, StoredResponse,
     purges::{Label, Matter, Place},
@@ -11,6 +13,9 @@ use crate::key::CacheKey;
 /// Groups count three times, and the path counts too.
 const MAX_LABELS: usize = 1024;
 
+/// The host and four segments.
+const USUAL_LABELS: usize = 5;
+
 /// What purges can match of an answer: its key, what its URI names, its tags and the prefixes of
 /// its path.
 #[derive(Debug)]
@@ -18,7 +23,7 @@ pub(crate) struct Subject {
     key: CacheKey,
     places: [Place; 2],
     /// In order, each once.
-    labels: Box<[Label]>,
+    labels: SmallVec<[Label; USUAL_LABELS]>,
 }
 
 impl Subject {
@@ -31,7 +36,7 @@ impl Subject {
         let mut labels: Vec<_> = self.labels.iter().chain(labels).copied().collect();
         labels.sort_unstable();
         labels.dedup();
-        Self { key: self.key.clone(), places: self.places, labels: labels.into_boxed_slice() }
+        Self { key: self.key.clone(), places: self.places, labels: SmallVec::from_slice(&labels) }
     }
 
     /// The same with the labels of another one.
@@ -52,7 +57,8 @@ impl Subject {
     /// What it costs to keep, for the store's books. The key is in them already.
     pub(super) fn bytes(&self) -> usize {
         // Two reference counts, and the steps in which allocators give memory.
-        2 * size_of::<usize>() + size_of::<Self>() + size_of_val(&*self.labels).next_multiple_of(16)
+        let labels = if self.labels.spilled() { self.labels.capacity() * size_of::<Label>() } else { 0 };
+        2 * size_of::<usize>() + size_of::<Self>() + labels.next_multiple_of(16)
     }
 }
 

@@ -206,7 +206,7 @@ impl Arrived {
         remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
         let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         let Self { extent, headers, body, selection, terms, origin, .. } = self;
-        let response = Arc::new(StoredResponse::new(status, headers, body, None, selection, terms, origin));
+        let response = Arc::new(StoredResponse::new(status, &headers, body, None, selection, terms, origin));
         match extent.is_whole() {
             true => Stored::Whole(response),
             false => Stored::Part(Part { extent, response }),

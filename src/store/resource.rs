@@ -1,6 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use http::{HeaderMap, HeaderValue, request};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
@@ -23,8 +24,8 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 /// whole is not as a part, and an origin that knows no ranges may know the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Resource {
-    /// The latest first.
-    variants: Vec<Arc<StoredResponse>>,
+    /// The latest first. Most keys never have another one.
+    variants: SmallVec<[Arc<StoredResponse>; 1]>,
     /// Apart from the variants, so that nobody takes a part for a whole.
     parts: Option<Box<Parts>>,
     markers: Vec<Marker>,
@@ -66,7 +67,7 @@ impl Resource {
         let parts = self.parts.as_ref().map_or(0, |parts| parts.bytes() + size_of::<Parts>());
         variants
             + parts
-            + self.variants.capacity() * size_of::<usize>()
+            + if self.variants.spilled() { self.variants.capacity() * size_of::<usize>() } else { 0 }
             + self.markers.capacity() * size_of::<Marker>()
     }
 
@@ -172,8 +173,6 @@ impl Resource {
         self.variants.truncate(MAX_VARIANTS - 1);
         // A late answer with another `Vary` must not stand before a newer one that fits as well.
         let newer = self.variants.partition_point(|variant| variant.begun() > response.begun());
-        // Most keys never have another one.
-        self.variants.reserve_exact(1);
         self.variants.insert(newer, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
@@ -194,7 +193,7 @@ impl Resource {
     ) {
         let stays =
             |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
-        self.variants.retain(stays);
+        self.variants.retain(|variant| stays(variant));
         let is_spared =
             |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(&part.headers()) == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));

@@ -1,8 +1,4 @@
-use std::{
-    borrow::Cow,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
@@ -14,6 +10,7 @@ use crate::{
     body::Body,
     http::{
         freshness::{after, initial_age},
+        outline::Outline,
         storing::{Credentials, Terms},
         vary::Selection,
     },
@@ -54,10 +51,10 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// For a response whose head came in now, to a request that was sent `delay` ago.
-    pub(crate) fn new(headers: &HeaderMap, delay: Duration, begun: u64, subject: Arc<Subject>) -> Self {
+    pub(crate) fn new(outline: &Outline, delay: Duration, begun: u64, subject: Arc<Subject>) -> Self {
         Self {
             received_at: Instant::now(),
-            initial_age: initial_age(headers, delay, SystemTime::now()),
+            initial_age: initial_age(outline, delay),
             delay,
             begun,
             subject,
@@ -77,20 +74,22 @@ impl Origin {
 }
 
 impl StoredResponse {
+    /// From its fields as they came, but for a valid `Date`, which they have.
     pub(crate) fn new(
         status: StatusCode,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         mut body: Bytes,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        let headers = head::complete(status, headers, body.len());
+        let length = head::number(body.len() as u64);
+        let fields = head::complete(status, headers, &length);
         let head = match status {
             // Whether a part has what a request asks for is seen by its fields.
-            StatusCode::PARTIAL_CONTENT => Head::ready(headers, &mut body),
-            _ => Head::packed(headers, &mut body),
+            StatusCode::PARTIAL_CONTENT => Head::map(&fields, &mut body),
+            _ => Head::packed(&fields, &mut body),
         };
         let bytes = body.len()
             + head.bytes()
@@ -290,7 +289,7 @@ impl StoredResponse {
         if age > 0
             && let Some(field) = response.headers_mut().values_mut().next()
         {
-            *field = head::age_field(age);
+            *field = head::number(age);
         }
         status.mark_stored(&mut response);
         response

@@ -124,7 +124,7 @@ impl Sequence {
     pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
         let target = Target::of(extractor, head);
         let places = [self.place(target.hash(&self.hasher)), self.place_of_key(key)];
-        let labels = target.path_hashes(&self.hasher).into_iter().map(Label);
+        let labels = target.path_hashes(&self.hasher).map(Label);
         Arc::new(Subject::new(key.clone(), places, labels))
     }
 
@@ -168,7 +168,7 @@ impl Sequence {
 
     /// Everything at the target's path and below.
     pub(crate) fn purge_path(&self, target: &Target, is_soft: bool) -> u64 {
-        let hash = target.path_hashes(&self.hasher).pop();
+        let hash = target.path_hashes(&self.hasher).last();
         self.purge(What::Label(hash.map_or(Label::EVERYTHING, Label)), is_soft)
     }
 

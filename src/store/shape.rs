@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::RwLock;
 use quick_cache::DefaultHashBuilder;
 
-use super::head::well_known;
+use super::head::{Field, well_known};
 use crate::status::{CACHE_STATUS, CacheStatus};
 
 /// Heads of other shapes are kept as maps of their own, at the price of one.
@@ -39,44 +39,31 @@ pub(super) struct Shape {
 
 impl Shape {
     /// The shape of a head. `None` if there are too many already, or if it is none to be kept.
-    pub(super) fn of(headers: &HeaderMap) -> Option<Arc<Self>> {
-        let is_long = |(name, value): (&HeaderName, &HeaderValue)| {
-            name.as_str().len() > MAX_NAME || value.len() > usize::from(u16::MAX)
+    pub(super) fn of(fields: &[Field<'_>]) -> Option<Arc<Self>> {
+        let is_long = |field: &Field<'_>| {
+            field.name.as_str().len() > MAX_NAME || field.value.len() > usize::from(u16::MAX)
         };
-        if headers.len() > MAX_FIELDS || headers.iter().any(is_long) {
+        if fields.len() > MAX_FIELDS || fields.iter().any(is_long) {
             return None;
         }
-        let hash = SHAPES.hash(headers);
+        let hash = SHAPES.hash(fields);
         let known = SHAPES.table.read().shapes.get(&hash).cloned();
         match known {
             // Another one of the same hash is as rare as it is harmless.
-            Some(shape) => shape.fits(headers).then_some(shape),
-            None => SHAPES.table.write().learn(hash, headers),
+            Some(shape) => shape.fits(fields).then_some(shape),
+            None => SHAPES.table.write().learn(hash, fields),
         }
     }
 
-    fn fits(&self, headers: &HeaderMap) -> bool {
-        let fields = self.prototype.iter().zip(&self.is_own).zip(headers);
-        self.prototype.len() == headers.len()
-            && fields.into_iter().all(|(((name, fixed), is_own), (theirs, value))| {
-                let is_same = match shared(theirs, value) {
-                    Some(value) => !is_own && value == fixed,
-                    None => *is_own,
-                };
-                name == theirs && is_same && fixed.is_sensitive() == value.is_sensitive()
+    fn fits(&self, fields: &[Field<'_>]) -> bool {
+        let mut both = self.prototype.iter().zip(&self.is_own).zip(fields);
+        self.prototype.len() == fields.len()
+            && both.all(|(((name, fixed), is_own), field)| {
+                name == field.name
+                    && *is_own == field.is_own
+                    && (field.is_own || fixed == field.value)
+                    && fixed.is_sensitive() == field.value.is_sensitive()
             })
-    }
-
-    /// What a head of this shape has of its own: lengths, and values. Leaves room for `more` bytes.
-    pub(super) fn values_of(&self, headers: &HeaderMap, more: usize) -> Vec<u8> {
-        let own =
-            || headers.values().zip(&self.is_own).filter(|(_, is_own)| **is_own).map(|(value, _)| value);
-        let size: usize = own().map(|value| WIDTH + value.len()).sum();
-        let mut values = Vec::with_capacity(size + more);
-        // Longer ones have no shape.
-        own().for_each(|value| values.extend_from_slice(&(value.len() as u16).to_le_bytes()));
-        own().for_each(|value| values.extend_from_slice(value.as_bytes()));
-        values
     }
 
     /// The head with these values: no name is hashed and no place is sought, which makes it as cheap
@@ -97,12 +84,26 @@ impl Shape {
     }
 }
 
-/// The value of a field if it is nobody's own.
-fn shared(name: &HeaderName, value: &HeaderValue) -> Option<HeaderValue> {
-    if *name == CACHE_STATUS {
-        return Some(CacheStatus::hit().to_value()).filter(|hit| hit == value);
-    }
-    well_known(value.as_bytes()).map(HeaderValue::from_static)
+/// What a head of some shape has of its own: lengths, and values. Leaves room for `more` bytes.
+pub(super) fn values_of(fields: &[Field<'_>], more: usize) -> Vec<u8> {
+    let own = || fields.iter().filter(|field| field.is_own).map(|field| field.value.as_bytes());
+    let size: usize = own().map(|value| WIDTH + value.len()).sum();
+    let mut values = Vec::with_capacity(size + more);
+    // Longer ones have no shape.
+    own().for_each(|value| values.extend_from_slice(&(value.len() as u16).to_le_bytes()));
+    own().for_each(|value| values.extend_from_slice(value));
+    values
+}
+
+/// The value of a field in memory that is nobody's own, or an empty one.
+fn fixed(field: &Field<'_>) -> HeaderValue {
+    let mut fixed = match *field.name {
+        _ if field.is_own => HeaderValue::from_static(""),
+        CACHE_STATUS => CacheStatus::hit_value().clone(),
+        _ => HeaderValue::from_static(well_known(field.value.as_bytes()).unwrap_or_default()),
+    };
+    fixed.set_sensitive(field.value.is_sensitive());
+    fixed
 }
 
 static SHAPES: LazyLock<Shapes> = LazyLock::new(Shapes::default);
@@ -114,12 +115,11 @@ struct Shapes {
 }
 
 impl Shapes {
-    fn hash(&self, headers: &HeaderMap) -> u64 {
+    fn hash(&self, fields: &[Field<'_>]) -> u64 {
         let mut state = self.hasher.build_hasher();
-        for (name, value) in headers {
+        for Field { name, value, is_own } in fields {
             name.hash(&mut state);
-            shared(name, value).hash(&mut state);
-            value.is_sensitive().hash(&mut state);
+            (value.is_sensitive(), (!is_own).then_some(value)).hash(&mut state);
         }
         state.finish()
     }
@@ -127,30 +127,26 @@ impl Shapes {
 
 #[derive(Default)]
 struct Table {
-    shapes: HashMap<u64, Arc<Shape>>,
+    shapes: HashMap<u64, Arc<Shape>, DefaultHashBuilder>,
     names: HashSet<&'static str>,
 }
 
 impl Table {
-    fn learn(&mut self, hash: u64, headers: &HeaderMap) -> Option<Arc<Shape>> {
+    fn learn(&mut self, hash: u64, fields: &[Field<'_>]) -> Option<Arc<Shape>> {
         if self.shapes.len() >= MAX_SHAPES {
             self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
         }
-        let new = headers.keys().filter(|name| !self.names.contains(name.as_str())).count();
+        let new = fields.iter().filter(|field| !self.names.contains(field.name.as_str())).count();
         if self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES {
             return None;
         }
-        let mut prototype = HeaderMap::with_capacity(headers.keys_len());
-        let mut is_own = Vec::with_capacity(headers.len());
-        for (name, value) in headers {
-            let fixed = shared(name, value);
-            is_own.push(fixed.is_none());
-            let mut fixed = fixed.unwrap_or(HeaderValue::from_static(""));
-            fixed.set_sensitive(value.is_sensitive());
-            prototype.append(self.name(name), fixed);
+        let mut prototype = HeaderMap::with_capacity(fields.len());
+        for field in fields {
+            prototype.append(self.name(field.name), fixed(field));
         }
+        let is_own = fields.iter().map(|field| field.is_own).collect();
         // A clone has no room to spare.
-        let shape = Arc::new(Shape { prototype: prototype.clone(), is_own: is_own.into() });
+        let shape = Arc::new(Shape { prototype: prototype.clone(), is_own });
         self.shapes.insert(hash, Arc::clone(&shape));
         Some(shape)
     }
@@ -169,6 +165,14 @@ impl Table {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fields(headers: &HeaderMap) -> Vec<Field<'_>> {
+        headers.iter().map(|(name, value)| Field::new(name, value)).collect()
+    }
+
+    fn shape(headers: &HeaderMap) -> Option<Arc<Shape>> {
+        Shape::of(&fields(headers))
+    }
 
     fn head(tag: &'static str) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -192,8 +196,7 @@ mod tests {
         for sensitive in ["etag", "content-type"] {
             let mut headers = head("\"1\"");
             headers.get_mut(sensitive).unwrap().set_sensitive(true);
-            let shape = Shape::of(&headers).unwrap();
-            let back = shape.to_headers(&shape.values_of(&headers, 0).into());
+            let back = shape(&headers).unwrap().to_headers(&values_of(&fields(&headers), 0).into());
             assert!(back.iter().eq(headers.iter()), "{back:?}");
             let is_sensitive =
                 |headers: &HeaderMap| headers.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>();
@@ -203,13 +206,13 @@ mod tests {
 
     #[test]
     fn heads_of_one_shape_share_it_and_others_do_not() {
-        let shape = Shape::of(&head("\"1\"")).unwrap();
-        assert!(Arc::ptr_eq(&shape, &Shape::of(&head("\"22\"")).unwrap()));
+        let first = shape(&head("\"1\"")).unwrap();
+        assert!(Arc::ptr_eq(&first, &shape(&head("\"22\"")).unwrap()));
         let mut other = head("\"1\"");
         other.insert("content-type", HeaderValue::from_static("text/plain"));
-        assert!(!Arc::ptr_eq(&shape, &Shape::of(&other).unwrap()));
+        assert!(!Arc::ptr_eq(&first, &shape(&other).unwrap()));
         other.insert("x-long", HeaderValue::from_bytes(&[b'x'; 70_000]).unwrap());
-        assert!(Shape::of(&other).is_none());
+        assert!(shape(&other).is_none());
     }
 
     #[test]
@@ -219,13 +222,13 @@ mod tests {
         for number in 0..2 * MAX_NAMES {
             let mut headers = HeaderMap::new();
             headers.insert(HeaderName::try_from(format!("x-{number}")).unwrap(), "own".parse().unwrap());
-            let shape = table.learn(number as u64, &headers);
+            let shape = table.learn(number as u64, &fields(&headers));
             assert_eq!(shape.is_some(), number < MAX_SHAPES, "{number}");
             kept.extend(shape);
         }
         // What nobody uses makes room.
         kept.clear();
-        assert!(table.learn(u64::MAX, &head("\"1\"")).is_some());
+        assert!(table.learn(u64::MAX, &fields(&head("\"1\""))).is_some());
         assert_eq!(table.shapes.len(), 1);
     }
 }
