@@ -1,12 +1,13 @@
 //! One fetch: from the second look into the store to the head of the answer.
 
 use std::{
+    borrow::Cow,
     sync::{Arc, atomic::Ordering},
     time::SystemTime,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower::ServiceExt;
@@ -16,14 +17,14 @@ use super::{
     Policy,
     candidates::Candidates,
     layer::FillLayer,
-    recorder::{Pending, Recorder},
+    recorder::{Content, Pending, Recorder},
 };
 use crate::{
     body::{Body, BoxError},
     exchange::{Asked, AttemptBegan, Verdict, without_extensions},
     http::{
         conditions::{is_conditional, strong_tag},
-        fields::{content_length, remove_all},
+        fields::remove_all,
         outline::Outline,
         range::{self, Extent, asks_for_one_part},
         rules::Rules,
@@ -32,7 +33,7 @@ use crate::{
     },
     key::{DefaultKey, SearchKey, brings_whole},
     status::CacheStatus,
-    store::{Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
+    store::{Draft, Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
     tags::Tags,
 };
 
@@ -80,7 +81,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let outline = Outline::of(&head.headers, SystemTime::now());
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(sent_at, |began| began.0);
         let own = head.extensions.get::<Tags>();
-        let subject = self.layer.store.sequence().tagged(&subject, &client, &head.headers, own);
+        let subject = self.layer.store.sequence().tagged(&subject, &client, (&head.headers, &outline), own);
         let origin = Origin::new(&outline, sent_at.elapsed(), fetching.number, subject);
         if head.status != StatusCode::NOT_MODIFIED || candidates.is_empty() {
             return Ok(self.fetched(&client, (head, body), &outline, &origin, fetching));
@@ -182,23 +183,23 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = self.decide(client, &head, outline, origin);
-        if decision.is_storable && self.is_too_large(&head.headers, &body) {
+        if decision.is_storable && self.is_too_large(outline, &body) {
             self.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         self.note(client, (head.status, &head.headers), &decision, &rules, origin.begun);
         let selection = outline.vary.selection(&client.headers);
         self.layer.targets.strip(&mut head.headers);
-        let body = match decision.is_storable {
-            false => Body::inner(body),
-            true => {
-                let mut headers = head.headers.clone();
-                remove_all(&mut headers, |name| decision.withheld.contains(name));
-                outline.give_date(&mut headers);
+        let body = match outline.length {
+            Ok(declared) if decision.is_storable => {
+                let fields = kept(&head.headers, outline, &decision.withheld);
+                let length = declared.or(body.size_hint().exact()).and_then(|n| usize::try_from(n).ok());
                 let pending = Pending {
-                    status: head.status,
-                    extent,
-                    headers,
+                    content: match extent {
+                        Some(extent) => Content::Part(extent, fields.into_owned()),
+                        None => Content::Whole(Draft::new(head.status, &fields, length)),
+                    },
+                    length,
                     withheld: decision.withheld.clone(),
                     selection: selection.clone(),
                     terms: decision.terms,
@@ -206,8 +207,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                     fetching,
                 };
                 let marker = Marker::new(client, rules.hit_for_miss_for);
-                Recorder::new(self.layer.store.clone(), self.asked.key.clone(), pending, marker).record(body)
+                let store = self.layer.store.clone();
+                Recorder::new(store, self.asked.key.clone(), pending, marker).record(body)
             }
+            _ => Body::inner(body),
         };
         let mut response = Response::from_parts(head, body);
         self.sign(&mut response, decision, selection, origin);
@@ -276,9 +279,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         })
     }
 
-    fn is_too_large(&self, headers: &HeaderMap, body: &impl HttpBody) -> bool {
+    fn is_too_large(&self, outline: &Outline, body: &impl HttpBody) -> bool {
         let limit = self.layer.store.max_response_bytes() as u64;
-        content_length(headers).or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
+        outline.length.unwrap_or_default().or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
     }
 
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
@@ -336,4 +339,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response.extensions_mut().insert(verdict);
         status.mark(response);
     }
+}
+
+/// The fields that may be kept, with a valid `Date` in any case.
+fn kept<'a>(headers: &'a HeaderMap, outline: &Outline, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
+    let mut kept = Cow::Borrowed(headers);
+    if outline.date.is_none() || !withheld.is_empty() {
+        remove_all(kept.to_mut(), |name| withheld.contains(name));
+        outline.give_date(kept.to_mut());
+    }
+    kept
 }

@@ -18,7 +18,7 @@ use crate::{
         vary::{Selection, Vary},
     },
     status::CacheStatus,
-    store::{Origin, Resource, Store, StoredResponse, select},
+    store::{Draft, Origin, Resource, Store, StoredResponse, select},
 };
 
 /// A stored head with the fields of a newer one, and what is to be done with it.
@@ -189,7 +189,8 @@ fn renewed(
 ) -> Arc<StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
     let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
-    Arc::new(StoredResponse::new(stored.status(), &headers, body, trailers, selection, terms, origin))
+    let draft = Draft::new(stored.status(), &headers, Some(body.len()));
+    Arc::new(StoredResponse::new(draft, body, trailers, selection, terms, origin))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, StatusCode, header};
+use http::{HeaderMap, HeaderName};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
@@ -9,21 +9,26 @@ use crate::{
     body::{Body, BoxError, Observer},
     http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
     key::CacheKey,
-    store::{Arrived, Fetching, Marker, Origin, Store, Stored, StoredResponse},
+    store::{Arrived, Draft, Fetching, Marker, Origin, Store, Stored, StoredResponse},
 };
 
 /// What is known of a response when its head is there.
 pub(super) struct Pending {
-    pub(super) status: StatusCode,
-    /// Of a 206.
-    pub(super) extent: Option<Extent>,
-    pub(super) headers: HeaderMap,
+    pub(super) content: Content,
+    /// How long the body is, if that is known.
+    pub(super) length: Option<usize>,
     pub(super) withheld: Vec<HeaderName>,
     pub(super) selection: Option<Selection>,
     pub(super) terms: Terms,
     pub(super) origin: Origin,
     /// What is purged while the body comes in has to be remembered.
     pub(super) fetching: Fetching,
+}
+
+/// What the body is the content of.
+pub(super) enum Content {
+    Whole(Draft),
+    Part(Extent, HeaderMap),
 }
 
 /// Keeps the chunks of a body as they pass and stores the response when it is complete.
@@ -54,9 +59,13 @@ impl<St: Store> Recorder<St> {
             self.complete();
             return Body::inner(body);
         }
-        // As much at once as is sure to come, within the limit.
+        // As much at once as is sure to come, within the limit, and what is put beside it in the end.
         let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        self.body.reserve_exact(expected.min(self.store.max_response_bytes()));
+        let beside = match &self.pending {
+            Some(Pending { content: Content::Whole(draft), .. }) => draft.bytes(),
+            _ => 0,
+        };
+        self.body.reserve_exact(expected.saturating_add(beside).min(self.store.max_response_bytes()));
         Body::observed(body, self)
     }
 
@@ -90,40 +99,34 @@ impl<St: Store> Observer for Recorder<St> {
 
     fn complete(mut self) {
         let Some(pending) = self.pending.take() else { return };
-        if !has_declared_length(&pending.headers, self.body.len()) {
+        // As long as the head said, if it said anything (RFC 9111 §3.3).
+        if pending.length.is_some_and(|length| length != self.body.len()) {
             return;
         }
-        let body = Bytes::from(std::mem::take(&mut self.body).into_boxed_slice());
-        match pending.extent {
-            Some(extent) => self.store_part(pending, extent, body),
-            None => self.store_whole(pending, body),
-        }
+        let body = Bytes::from(std::mem::take(&mut self.body));
+        let Pending { content, withheld, selection, terms, origin, fetching: _fetching, .. } = pending;
+        let limit = self.store.max_response_bytes();
+        let stored = match content {
+            Content::Whole(draft) => {
+                let trailers = self.trailers.take();
+                let response = StoredResponse::new(draft, body, trailers, selection, terms, origin);
+                Stored::Whole(Arc::new(response))
+            }
+            Content::Part(extent, _) if body.len() != extent.len() => return,
+            // With what else is stored of the same representation (RFC 9111 §3.4).
+            Content::Part(extent, headers) => {
+                let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
+                match self.store.get(&self.key) {
+                    Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),
+                    None => arrived.into_stored(),
+                }
+            }
+        };
+        self.put(&stored);
     }
 }
 
 impl<St: Store> Recorder<St> {
-    fn store_whole(&mut self, pending: Pending, body: Bytes) {
-        let Pending { status, headers, selection, terms, origin, fetching: _fetching, .. } = pending;
-        let trailers = self.trailers.take();
-        let response =
-            Arc::new(StoredResponse::new(status, &headers, body, trailers, selection, terms, origin));
-        self.put(&Stored::Whole(response));
-    }
-
-    /// With what else is stored of the same representation (RFC 9111 §3.4).
-    fn store_part(&mut self, pending: Pending, extent: Extent, body: Bytes) {
-        if body.len() != extent.len() {
-            return;
-        }
-        let Pending { headers, withheld, selection, terms, origin, fetching: _fetching, .. } = pending;
-        let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
-        let limit = self.store.max_response_bytes();
-        self.put(&match self.store.get(&self.key) {
-            Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),
-            None => arrived.into_stored(),
-        });
-    }
-
     fn put(&mut self, stored: &Stored) {
         let response = stored.response();
         if response.bytes() > self.store.max_response_bytes() {
@@ -141,10 +144,4 @@ impl<St: Store> Recorder<St> {
             };
         });
     }
-}
-
-/// Whether the body is as long as the head said, if it said anything (RFC 9111 §3.3).
-fn has_declared_length(headers: &HeaderMap, length: usize) -> bool {
-    let mut declared = headers.get_all(header::CONTENT_LENGTH).iter();
-    declared.all(|value| value.to_str().ok().and_then(|value| value.parse().ok()) == Some(length))
 }

@@ -4,8 +4,10 @@
 use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, header};
-use smallvec::SmallVec;
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
+use smallvec::SmallVec;
+
+use super::fields::{has, lines};
 
 /// The longest lifetime that is told apart: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
 pub(crate) const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
@@ -39,7 +41,7 @@ impl CacheControl {
 
     fn parse(headers: &HeaderMap) -> Self {
         let mut parsed = Self::default();
-        for line in headers.get_all(header::CACHE_CONTROL) {
+        for line in lines(headers, &header::CACHE_CONTROL) {
             for directive in split_list(line.as_bytes()) {
                 let (name, argument) = name_and_argument(directive);
                 parsed.take(&name, argument);
@@ -51,8 +53,10 @@ impl CacheControl {
     /// A structured field (RFC 9213 §2.1). One that is empty or cannot be parsed is ignored as a
     /// whole, and so is a member of the wrong type.
     fn targeted(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
-        let mut lines = headers.get_all(name).iter().map(|line| line.as_bytes()).peekable();
-        lines.peek()?;
+        if !has(headers, name) {
+            return None;
+        }
+        let lines = lines(headers, name).map(|line| line.as_bytes());
         let joined = lines.collect::<Vec<_>>().join(&b", "[..]);
         let members: Dictionary = Parser::new(&joined).parse().ok()?;
         if members.is_empty() {
@@ -217,9 +221,11 @@ pub(crate) fn seconds(digits: &[u8]) -> Option<Duration> {
 /// separate (RFC 9110 §5.6.1, §5.6.4). Empty elements are left out.
 pub(crate) fn split_list(line: &[u8]) -> impl Iterator<Item = &[u8]> {
     let (mut quoted, mut escaped) = (false, false);
+    let has_quotes = line.contains(&b'"');
     line.split(move |byte| {
         let separates = *byte == b',' && !quoted;
         match byte {
+            _ if !has_quotes => {}
             _ if escaped => escaped = false,
             b'\\' if quoted => escaped = true,
             b'"' => quoted = !quoted,

@@ -29,6 +29,9 @@ pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
 
 /// The fields that `Connection` names.
 pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    if !has(headers, &header::CONNECTION) {
+        return Vec::new();
+    }
     let lines = lines(headers, &header::CONNECTION);
     let names = lines.flat_map(|line| split_list(line.as_bytes()));
     names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
@@ -66,7 +69,12 @@ pub(crate) fn is_digest(name: &HeaderName) -> bool {
 
 /// How long a message says that its content is; `None` if it does not, or not in a number.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get(header::CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
+    length(lines(headers, &header::CONTENT_LENGTH).next()?)
+}
+
+/// How long a line says that the content is.
+pub(super) fn length(line: &HeaderValue) -> Option<u64> {
+    line.to_str().ok()?.parse().ok()
 }
 
 /// Removes from trailers what must not be there (RFC 9110 §6.5.1), and what others may not have.

@@ -2,7 +2,7 @@
 
 use std::{
     hash::{Hash, Hasher},
-    sync::Arc,
+    sync::{Arc, LazyLock},
 };
 
 use http::{HeaderMap, HeaderName, header};
@@ -24,6 +24,9 @@ pub(crate) enum Vary {
     Fields(Arc<[HeaderName]>),
 }
 
+/// What most answers name that name anything: kept once, and not for each of them.
+static ENCODING: LazyLock<Arc<[HeaderName]>> = LazyLock::new(|| Arc::from([header::ACCEPT_ENCODING]));
+
 /// Most answers name no more fields than that.
 const USUAL_FIELDS: usize = 4;
 
@@ -38,7 +41,11 @@ impl Vary {
         }
         fields.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
         fields.dedup();
-        if fields.is_empty() { Self::Nothing } else { Self::Fields(Arc::from(&*fields)) }
+        match &*fields {
+            [] => Self::Nothing,
+            [header::ACCEPT_ENCODING] => Self::Fields(Arc::clone(&ENCODING)),
+            fields => Self::Fields(Arc::from(fields)),
+        }
     }
 
     /// The values that a request has for these fields.

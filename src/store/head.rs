@@ -3,13 +3,10 @@
 use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::shape::{Shape, values_of};
-use crate::{
-    http::fields::{is_hop_by_hop, named_by_connection},
-    status::{CACHE_STATUS, CacheStatus},
-};
+use super::shape::Shape;
+use crate::status::CACHE_STATUS;
 
 /// What a header map needs on the heap for one field, apart from its value.
 const FIELD_OVERHEAD: usize = 112;
@@ -27,28 +24,22 @@ pub(super) enum Head {
 }
 
 impl Head {
-    /// Takes up a small body into its block.
-    pub(super) fn packed(fields: &[Field<'_>], body: &mut Bytes) -> Self {
-        let Some(shape) = Shape::of(fields) else { return Self::ready(to_map(fields), body) };
-        let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
-        let mut block = values_of(fields, with_body);
-        let end = block.len();
-        block.extend_from_slice(&body[..with_body]);
-        let block = Bytes::from(block);
-        // The first clone makes the counter, so that no hit has to.
-        let mut values = block.clone();
-        values.truncate(end);
-        if with_body > 0 {
-            *body = block.slice(end..);
+    /// With a block of its own values, which takes up a small body.
+    pub(super) fn packed(shape: Arc<Shape>, values: &[u8], body: &mut Bytes) -> Self {
+        let in_front = if body.len() <= SMALL_BODY { std::mem::take(body) } else { Bytes::new() };
+        let start = in_front.len();
+        // Without a copy, where nobody else has it.
+        let mut block = Vec::from(in_front);
+        block.reserve_exact(values.len());
+        block.extend_from_slice(values);
+        let block = Bytes::from(block.into_boxed_slice());
+        if start > 0 {
+            *body = block.slice(..start);
         }
-        Self::Packed { shape, values }
+        Self::Packed { shape, values: block.slice(start..) }
     }
 
     /// For what is looked at for each request.
-    pub(super) fn map(fields: &[Field<'_>], body: &mut Bytes) -> Self {
-        Self::ready(to_map(fields), body)
-    }
-
     pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
         pack(&mut headers, body);
         Self::Ready(Box::new(headers))
@@ -68,68 +59,6 @@ impl Head {
             Self::Ready(headers) => bytes(headers) + size_of::<HeaderMap>(),
         }
     }
-}
-
-/// A field of a head as it is kept.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Field<'a> {
-    pub(super) name: &'a HeaderName,
-    pub(super) value: &'a HeaderValue,
-    /// Whether the value is this head's alone, and not the same in many.
-    pub(super) is_own: bool,
-}
-
-impl<'a> Field<'a> {
-    pub(super) fn new(name: &'a HeaderName, value: &'a HeaderValue) -> Self {
-        Self { name, value, is_own: is_own(name, value) }
-    }
-}
-
-/// The fields of the message alone, with a true `Content-Length`, behind an `Age` and with a
-/// `Cache-Status` as the youngest of hits has them.
-pub(super) fn complete<'a>(
-    status: StatusCode,
-    fields: &'a HeaderMap,
-    length: &'a HeaderValue,
-) -> Vec<Field<'a>> {
-    let named = named_by_connection(fields);
-    let mut has_length = status == StatusCode::NO_CONTENT;
-    // Ours is the last of its name.
-    let mut status_at = None;
-    let mut kept = Vec::with_capacity(fields.len() + 3);
-    kept.push(Field { name: &header::AGE, value: &YOUNGEST, is_own: false });
-    for (name, value) in fields {
-        match *name {
-            header::AGE => {}
-            header::CONTENT_LENGTH if has_length => {}
-            header::CONTENT_LENGTH => {
-                has_length = true;
-                kept.push(Field::new(name, length));
-            }
-            _ if is_hop_by_hop(name) || named.contains(name) => {}
-            _ => {
-                kept.push(Field::new(name, value));
-                status_at = if *name == CACHE_STATUS { Some(kept.len()) } else { status_at };
-            }
-        }
-    }
-    if !has_length {
-        kept.push(Field::new(&header::CONTENT_LENGTH, length));
-    }
-    let ours = Field { name: &CACHE_STATUS, value: CacheStatus::hit_value(), is_own: false };
-    kept.insert(status_at.unwrap_or(kept.len()), ours);
-    kept
-}
-
-static YOUNGEST: HeaderValue = HeaderValue::from_static("0");
-
-fn to_map(fields: &[Field<'_>]) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(fields.len());
-    for field in fields {
-        headers.append(field.name.clone(), field.value.clone());
-    }
-    // A clone is exact, while a map that was given a capacity keeps room for fields that never come.
-    headers.clone()
 }
 
 /// The numbers of four digits, one after the other.
@@ -200,14 +129,6 @@ fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
     }
     if with_body > 0 {
         *body = block.slice(values..);
-    }
-}
-
-/// How it came about is told by a value that is nobody's own.
-fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
-    match *name {
-        CACHE_STATUS => value != CacheStatus::hit_value(),
-        _ => well_known(value.as_bytes()).is_none(),
     }
 }
 

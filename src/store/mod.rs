@@ -22,6 +22,7 @@
 //! Fetches are numbered by the store's [`Sequence`]. A response never replaces one whose fetch
 //! began later, so a slow answer cannot undo a newer one.
 
+mod draft;
 mod expiry;
 mod front;
 mod head;
@@ -42,6 +43,7 @@ mod sync;
 use std::sync::Arc;
 
 pub(crate) use self::{
+    draft::Draft,
     invalidation::Invalidation,
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},

@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{Origin, Resource, Sequence, StoredResponse};
+use super::{Draft, Origin, Resource, Sequence, StoredResponse};
 use crate::{
     body::Body,
     http::{
@@ -197,7 +197,8 @@ impl Arrived {
             freshen(&mut headers, &self.headers);
         }
         self.origin.subject = subject;
-        remove_all(&mut headers, |name| is_digest(name) || self.withheld.contains(name));
+        let is_withheld = |name: &HeaderName| *name != header::DATE && self.withheld.contains(name);
+        remove_all(&mut headers, |name| is_digest(name) || is_withheld(name));
         self.headers = headers;
     }
 
@@ -206,7 +207,8 @@ impl Arrived {
         remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
         let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         let Self { extent, headers, body, selection, terms, origin, .. } = self;
-        let response = Arc::new(StoredResponse::new(status, &headers, body, None, selection, terms, origin));
+        let draft = Draft::new(status, &headers, Some(body.len()));
+        let response = Arc::new(StoredResponse::new(draft, body, None, selection, terms, origin));
         match extent.is_whole() {
             true => Stored::Whole(response),
             false => Stored::Part(Part { extent, response }),

@@ -8,7 +8,9 @@ use super::{
     Sequence, StoredResponse,
     parts::{Part, Parts},
 };
-use crate::http::{conditions::strong_tag, freshness::after, range::asks_for_one_part, storing::Credentials};
+use crate::http::{
+    conditions::strong_tag, freshness::after, glance::Glance, range::asks_for_one_part, storing::Credentials,
+};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -42,9 +44,10 @@ pub(crate) struct Marker {
 impl Marker {
     /// For requests like this one.
     pub(crate) fn new(request: &request::Parts, window: Duration) -> Self {
+        let glance = Glance::of(&request.headers);
         Self {
-            credentials: Credentials::of(&request.headers),
-            is_for_part: asks_for_one_part(&request.method, &request.headers),
+            credentials: glance.credentials,
+            is_for_part: glance.has_range && asks_for_one_part(&request.method, &request.headers),
             until: after(Instant::now(), window),
         }
     }

@@ -4,8 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::head::{self, Head};
-use super::{lineage::Subject, purges::Mark, refresh::RefreshMark};
+use super::{draft::Draft, head::{self, Head}, lineage::Subject, purges::Mark, refresh::RefreshMark};
 use crate::{
     body::Body,
     http::{
@@ -74,23 +73,16 @@ impl Origin {
 }
 
 impl StoredResponse {
-    /// From its fields as they came, but for a valid `Date`, which they have.
     pub(crate) fn new(
-        status: StatusCode,
-        headers: &HeaderMap,
+        draft: Draft,
         mut body: Bytes,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        let length = head::number(body.len() as u64);
-        let fields = head::complete(status, headers, &length);
-        let head = match status {
-            // Whether a part has what a request asks for is seen by its fields.
-            StatusCode::PARTIAL_CONTENT => Head::map(&fields, &mut body),
-            _ => Head::packed(&fields, &mut body),
-        };
+        let status = draft.status;
+        let head = draft.finish(&mut body);
         let bytes = body.len()
             + head.bytes()
             + trailers.as_deref().map_or(0, head::bytes)

@@ -15,7 +15,7 @@ use super::{
     purges::{Label, Place, Purges, What},
 };
 use crate::{
-    http::tag_fields,
+    http::{outline::Outline, tag_fields},
     key::{CacheKey, KeyExtractor, Target},
     tags::Tags,
 };
@@ -133,17 +133,18 @@ impl Sequence {
         &self,
         subject: &Arc<Subject>,
         request: &Parts,
-        headers: &HeaderMap,
+        (headers, outline): (&HeaderMap, &Outline),
         own: Option<&Tags>,
     ) -> Arc<Subject> {
         let mut labels = Vec::new();
-        tag_fields::for_each_tag(headers, |tag| labels.push(self.tag(tag)));
+        if outline.has_tags {
+            tag_fields::for_each_tag(headers, |tag| labels.push(self.tag(tag)));
+        }
         let tags = [request.extensions.get::<Tags>(), own].into_iter().flatten();
         labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
-        let groups = tag_fields::groups(headers, &tag_fields::CACHE_GROUPS);
-        if !groups.is_empty() {
+        if outline.has_groups {
             let target = Target::of_uri(request);
-            for group in groups {
+            for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
                 labels.push(self.tag(group.as_bytes()));
                 labels.extend(target.group_hashes(&group, &self.hasher).map(Label));
             }

@@ -15,7 +15,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::RwLock;
 use quick_cache::DefaultHashBuilder;
 
-use super::head::{Field, well_known};
+use super::{draft::Field, head::well_known};
 use crate::status::{CACHE_STATUS, CacheStatus};
 
 /// Heads of other shapes are kept as maps of their own, at the price of one.
@@ -40,9 +40,7 @@ pub(super) struct Shape {
 impl Shape {
     /// The shape of a head. `None` if there are too many already, or if it is none to be kept.
     pub(super) fn of(fields: &[Field<'_>]) -> Option<Arc<Self>> {
-        let is_long = |field: &Field<'_>| {
-            field.name.as_str().len() > MAX_NAME || field.value.len() > usize::from(u16::MAX)
-        };
+        let is_long = |field: &Field<'_>| field.value.len() > usize::from(u16::MAX);
         if fields.len() > MAX_FIELDS || fields.iter().any(is_long) {
             return None;
         }
@@ -66,6 +64,15 @@ impl Shape {
             })
     }
 
+    /// Fills in the last value, which was empty.
+    pub(super) fn set_last(&self, values: &mut Vec<u8>, last: &HeaderValue) {
+        let count = self.is_own.iter().filter(|is_own| **is_own).count();
+        if let Some((_, length)) = values.get_mut(..count * WIDTH).and_then(<[u8]>::split_last_chunk_mut) {
+            *length = (last.len() as u16).to_le_bytes();
+            values.extend_from_slice(last.as_bytes());
+        }
+    }
+
     /// The head with these values: no name is hashed and no place is sought, which makes it as cheap
     /// as the clone of a map.
     pub(super) fn to_headers(&self, values: &Bytes) -> HeaderMap {
@@ -84,11 +91,11 @@ impl Shape {
     }
 }
 
-/// What a head of some shape has of its own: lengths, and values. Leaves room for `more` bytes.
-pub(super) fn values_of(fields: &[Field<'_>], more: usize) -> Vec<u8> {
+/// What a head of some shape has of its own: lengths, and values.
+pub(super) fn values_of(fields: &[Field<'_>]) -> Vec<u8> {
     let own = || fields.iter().filter(|field| field.is_own).map(|field| field.value.as_bytes());
     let size: usize = own().map(|value| WIDTH + value.len()).sum();
-    let mut values = Vec::with_capacity(size + more);
+    let mut values = Vec::with_capacity(size);
     // Longer ones have no shape.
     own().for_each(|value| values.extend_from_slice(&(value.len() as u16).to_le_bytes()));
     own().for_each(|value| values.extend_from_slice(value));
@@ -136,8 +143,10 @@ impl Table {
         if self.shapes.len() >= MAX_SHAPES {
             self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
         }
+        let is_long = |field: &Field<'_>| field.name.as_str().len() > MAX_NAME;
         let new = fields.iter().filter(|field| !self.names.contains(field.name.as_str())).count();
-        if self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES {
+        if fields.iter().any(is_long)
+            || self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES {
             return None;
         }
         let mut prototype = HeaderMap::with_capacity(fields.len());
@@ -196,7 +205,7 @@ mod tests {
         for sensitive in ["etag", "content-type"] {
             let mut headers = head("\"1\"");
             headers.get_mut(sensitive).unwrap().set_sensitive(true);
-            let back = shape(&headers).unwrap().to_headers(&values_of(&fields(&headers), 0).into());
+            let back = shape(&headers).unwrap().to_headers(&values_of(&fields(&headers)).into());
             assert!(back.iter().eq(headers.iter()), "{back:?}");
             let is_sensitive =
                 |headers: &HeaderMap| headers.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>();
