@@ -85,10 +85,7 @@ static HITS: [(Outcome, HeaderValue); 4] = [
         Outcome::Stale(Stale::WhileRevalidating),
         HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate"),
     ),
-    (
-        Outcome::Stale(Stale::IfError),
-        HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error"),
-    ),
+    (Outcome::Stale(Stale::IfError), HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
     (Outcome::Stale(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
 ];
 

@@ -1,30 +1,17 @@
 //! One fetch: from the second look into the store to the head of the answer.
 
-use std::{
-    borrow::Cow,
-    sync::{Arc, atomic::Ordering},
-    time::SystemTime,
-};
+use std::sync::{Arc, atomic::Ordering};
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tower::ServiceExt;
-use tower_service::Service;
 
-use super::{
-    Policy,
-    candidates::Candidates,
-    layer::FillLayer,
-    recorder::{Content, Pending, Recorder},
-};
+use super::{Policy, begun::Begun, candidates::Candidates, layer::FillLayer};
 use crate::{
-    body::{Body, BoxError},
-    exchange::{Asked, AttemptBegan, Verdict, without_extensions},
+    body::Body,
+    exchange::{Asked, Verdict, without_extensions},
     http::{
         conditions::{is_conditional, strong_tag},
-        fields::remove_all,
         outline::Outline,
         range::{self, Extent, asks_for_one_part},
         rules::Rules,
@@ -33,8 +20,7 @@ use crate::{
     },
     key::{DefaultKey, SearchKey, brings_whole},
     status::CacheStatus,
-    store::{Draft, Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
-    tags::Tags,
+    store::{Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -46,53 +32,34 @@ pub(super) struct Fetch<St, P> {
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
-    pub(super) async fn run<S, ReqB, B>(
-        self,
-        inner: S,
-        mut head: request::Parts,
-        body: ReqB,
-    ) -> Result<Response<Body<B>>, S::Error>
-    where
-        S: Service<Request<ReqB>, Response = Response<B>>,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let resource = self.layer.store.get(&self.asked.key);
-        let selected = resource.as_deref().and_then(|resource| self.selected(resource, &head));
-        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, &head)) {
-            return Ok(self.answer_from(stored, &head));
+    /// What is stored under the key by now.
+    pub(super) fn resource(&self) -> Option<Arc<Resource>> {
+        self.layer.store.get(&self.asked.key)
+    }
+
+    /// The answer, if another fetch has put it into the store since the request arrived.
+    pub(super) fn stored_meanwhile<B>(
+        &self,
+        resource: &Resource,
+        head: &request::Parts,
+    ) -> Option<Response<Body<B>>> {
+        let selected = self.selected(resource, head);
+        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, head)) {
+            return Some(self.answer_from(stored, head));
         }
-        if let Some(part) =
-            resource.as_deref().and_then(|resource| self.part_stored_meanwhile(resource, &head))
-        {
-            return Ok(self.answer_from_part(part, &head));
-        }
-        let client = self.copy(&head);
+        self.part_stored_meanwhile(resource, head).map(|part| self.answer_from_part(part, head))
+    }
+
+    /// Numbers the fetch, and makes its request conditional on what is stored.
+    pub(super) fn begin(self, resource: Option<&Resource>, head: &mut request::Parts) -> Begun<St, P> {
+        let client = self.copy(head);
         let fetching = self.layer.store.sequence().begin();
         // After the number was taken: what is purged from now on is not confirmed either.
-        let candidates = self.candidates(resource.as_deref(), selected, &client);
+        let selected = resource.and_then(|resource| self.selected(resource, &client));
+        let candidates = self.candidates(resource, selected, &client);
         candidates.ask(&mut head.headers);
         let subject = self.subject(&client);
-        let sent_at = Instant::now();
-
-        let response = inner.oneshot(Request::from_parts(head, body)).await?;
-
-        let (head, body) = response.into_parts();
-        let outline = Outline::of(&head.headers, SystemTime::now());
-        let sent_at = head.extensions.get::<AttemptBegan>().map_or(sent_at, |began| began.0);
-        let own = head.extensions.get::<Tags>();
-        let subject = self.layer.store.sequence().tagged(&subject, &client, (&head.headers, &outline), own);
-        let origin = Origin::new(&outline, sent_at.elapsed(), fetching.number, subject);
-        if head.status != StatusCode::NOT_MODIFIED || candidates.is_empty() {
-            return Ok(self.fetched(&client, (head, body), &outline, &origin, fetching));
-        }
-        if candidates.are_too_many_for(&head.headers) {
-            self.layer.names_tags.store(false, Ordering::Relaxed);
-        }
-        Ok(match candidates.confirmed_by(&head.headers) {
-            Some(stored) => self.revalidated(&client, stored, &candidates, head, &origin),
-            None => self.misfit(&client, &origin),
-        })
+        Begun { fetch: self, client, candidates, fetching, subject, sent_at: Instant::now() }
     }
 
     /// The client's head, for judging the answer. Where only the key or what is asked of the cache is
@@ -166,57 +133,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    fn fetched<B>(
-        &self,
-        client: &request::Parts,
-        (mut head, body): (response::Parts, B),
-        outline: &Outline,
-        origin: &Origin,
-        fetching: Fetching,
-    ) -> Response<Body<B>>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        if client.method == Method::HEAD {
-            self.learn_from_head(client, &head, origin);
-        }
-        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = self.decide(client, &head, outline, origin);
-        if decision.is_storable && self.is_too_large(outline, &body) {
-            self.layer.store.refused();
-            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
-        }
-        self.note(client, (head.status, &head.headers), &decision, &rules, origin.begun);
-        let selection = outline.vary.selection(&client.headers);
-        self.layer.targets.strip(&mut head.headers);
-        let body = match outline.length {
-            Ok(declared) if decision.is_storable => {
-                let fields = kept(&head.headers, outline, &decision.withheld);
-                let length = declared.or(body.size_hint().exact()).and_then(|n| usize::try_from(n).ok());
-                let pending = Pending {
-                    content: match extent {
-                        Some(extent) => Content::Part(extent, fields.into_owned()),
-                        None => Content::Whole(Draft::new(head.status, &fields, length)),
-                    },
-                    length,
-                    withheld: decision.withheld.clone(),
-                    selection: selection.clone(),
-                    terms: decision.terms,
-                    origin: origin.clone(),
-                    fetching,
-                };
-                let marker = Marker::new(client, rules.hit_for_miss_for);
-                let store = self.layer.store.clone();
-                Recorder::new(store, self.asked.key.clone(), pending, marker).record(body)
-            }
-            _ => Body::inner(body),
-        };
-        let mut response = Response::from_parts(head, body);
-        self.sign(&mut response, decision, selection, origin);
-        response
-    }
-
     pub(super) fn decide(
         &self,
         client: &request::Parts,
@@ -228,8 +144,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let status = extent.map_or(head.status, |_| StatusCode::OK);
-        let mut decision =
-            decide(client, status, &head.headers, outline, &rules, &self.layer.targets.names);
+        let mut decision = decide(client, status, &head.headers, outline, &rules, &self.layer.targets.names);
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, outline) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
@@ -279,9 +194,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         })
     }
 
-    fn is_too_large(&self, outline: &Outline, body: &impl HttpBody) -> bool {
+    pub(super) fn is_too_large(&self, outline: &Outline, body: &impl HttpBody) -> bool {
         let limit = self.layer.store.max_response_bytes() as u64;
-        outline.length.unwrap_or_default().or(body.size_hint().exact()).unwrap_or(body.size_hint().lower()) > limit
+        outline.length.unwrap_or_default().or(body.size_hint().exact()).unwrap_or(body.size_hint().lower())
+            > limit
     }
 
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
@@ -339,14 +255,4 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response.extensions_mut().insert(verdict);
         status.mark(response);
     }
-}
-
-/// The fields that may be kept, with a valid `Date` in any case.
-fn kept<'a>(headers: &'a HeaderMap, outline: &Outline, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
-    let mut kept = Cow::Borrowed(headers);
-    if outline.date.is_none() || !withheld.is_empty() {
-        remove_all(kept.to_mut(), |name| withheld.contains(name));
-        outline.give_date(kept.to_mut());
-    }
-    kept
 }

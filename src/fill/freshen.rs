@@ -189,8 +189,8 @@ fn renewed(
 ) -> Arc<StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
     let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
-    let draft = Draft::new(stored.status(), &headers, Some(body.len()));
-    Arc::new(StoredResponse::new(draft, body, trailers, selection, terms, origin))
+    let kept = Draft::new(stored.status(), &headers, Some(body.len())).with_shared(body);
+    Arc::new(StoredResponse::new(kept, trailers, selection, terms, origin))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {

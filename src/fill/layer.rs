@@ -5,8 +5,10 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures_util::TryFutureExt;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
+use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -181,7 +183,14 @@ where
             }
             Some(asked) => {
                 let fetch = Fetch { layer: Arc::clone(&self.layer), rules, asked, search };
-                ResponseFuture::boxed(fetch.run(inner, head, body))
+                let resource = fetch.resource();
+                let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored, &head));
+                if let Some(answer) = stored {
+                    return ResponseFuture::ready(answer);
+                }
+                let begun = fetch.begin(resource.as_deref(), &mut head);
+                let asking = inner.oneshot(Request::from_parts(head, body));
+                ResponseFuture::boxed(asking.map_ok(|response| begun.conclude(response)))
             }
         }
     }

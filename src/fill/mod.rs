@@ -52,6 +52,7 @@
 //! [`Rules`]: crate::Rules
 //! [`Rules::hit_for_miss_for`]: crate::Rules::hit_for_miss_for
 
+mod begun;
 mod candidates;
 mod fetch;
 mod freshen;

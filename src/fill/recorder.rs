@@ -62,7 +62,7 @@ impl<St: Store> Recorder<St> {
         // As much at once as is sure to come, within the limit, and what is put beside it in the end.
         let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let beside = match &self.pending {
-            Some(Pending { content: Content::Whole(draft), .. }) => draft.bytes(),
+            Some(Pending { content: Content::Whole(draft), .. }) => draft.room(),
             _ => 0,
         };
         self.body.reserve_exact(expected.saturating_add(beside).min(self.store.max_response_bytes()));
@@ -103,18 +103,19 @@ impl<St: Store> Observer for Recorder<St> {
         if pending.length.is_some_and(|length| length != self.body.len()) {
             return;
         }
-        let body = Bytes::from(std::mem::take(&mut self.body));
+        let body = std::mem::take(&mut self.body);
         let Pending { content, withheld, selection, terms, origin, fetching: _fetching, .. } = pending;
         let limit = self.store.max_response_bytes();
         let stored = match content {
             Content::Whole(draft) => {
                 let trailers = self.trailers.take();
-                let response = StoredResponse::new(draft, body, trailers, selection, terms, origin);
+                let response = StoredResponse::new(draft.with(body), trailers, selection, terms, origin);
                 Stored::Whole(Arc::new(response))
             }
             Content::Part(extent, _) if body.len() != extent.len() => return,
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {
+                let body = Bytes::from(body.into_boxed_slice());
                 let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
                 match self.store.get(&self.key) {
                     Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),

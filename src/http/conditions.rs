@@ -42,9 +42,7 @@ pub(crate) fn take_conditions(request: &mut HeaderMap) -> HeaderMap {
 
 /// Whether any precondition or range is in the request.
 pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
-    request
-        .keys()
-        .any(|name| is_precondition(name) || matches!(*name, header::RANGE | header::IF_RANGE))
+    request.keys().any(|name| is_precondition(name) || matches!(*name, header::RANGE | header::IF_RANGE))
 }
 
 pub(crate) fn has_precondition(request: &HeaderMap) -> bool {

@@ -10,8 +10,54 @@ const FIFTY_YEARS: Duration = Duration::from_secs(50 * 365 * 86_400 + 12 * 86_40
 
 /// The date that a field says, if it says one.
 pub(crate) fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> {
+    if let Some(date) = read_usual(value.as_bytes()) {
+        return Some(date);
+    }
     let text = value.to_str().ok()?;
     read(text, now).or_else(|| read(&in_usual_case(text)?, now))
+}
+
+/// What every sender should write, `Sun, 06 Nov 1994 08:49:37 GMT`, and nearly all do. None for
+/// anything else, be it a date.
+fn read_usual(text: &[u8]) -> Option<SystemTime> {
+    const DAYS: [&[u8]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+    const MONTHS: [(&[u8], u64); 12] = [
+        (b"Mar", 0),
+        (b"Apr", 31),
+        (b"May", 61),
+        (b"Jun", 92),
+        (b"Jul", 122),
+        (b"Aug", 153),
+        (b"Sep", 184),
+        (b"Oct", 214),
+        (b"Nov", 245),
+        (b"Dec", 275),
+        (b"Jan", 306),
+        (b"Feb", 337),
+    ];
+    let (weekday, [b',', b' ', d1, d2, b' ', rest @ ..]) = text.split_at_checked(3)? else { return None };
+    let (month, [b' ', y1, y2, y3, y4, b' ', rest @ ..]) = rest.split_at_checked(3)? else { return None };
+    let [h1, h2, b':', m1, m2, b':', s1, s2, b' ', b'G', b'M', b'T'] = rest else { return None };
+    let two = |tens: &u8, ones: &u8| {
+        let digits = tens.is_ascii_digit() && ones.is_ascii_digit();
+        digits.then(|| u64::from(tens - b'0') * 10 + u64::from(ones - b'0'))
+    };
+    let (day, year) = (two(d1, d2)?, two(y1, y2)? * 100 + two(y3, y4)?);
+    let (hour, minute, second) = (two(h1, h2)?, two(m1, m2)?, two(s1, s2)?);
+    let at = MONTHS.iter().position(|(name, _)| *name == month)?;
+    // Years begin in March, so that a leap day is the last of its year.
+    let (year, first) = (year - u64::from(at >= 10 && year > 0), MONTHS[at].1);
+    let end = MONTHS.get(at + 1).map_or(365 + u64::from(is_leap(year + 1)), |(_, first)| *first);
+    let days = (year * 365 + year / 4 - year / 100 + year / 400 + first + day - u64::from(day > 0))
+        .checked_sub(719_468)?;
+    let is_valid = day > 0 && first + day <= end && hour < 24 && minute < 60 && second < 60;
+    let is_weekday = DAYS[(days % 7) as usize] == weekday;
+    let seconds = days * 86_400 + hour * 3600 + minute * 60 + second;
+    (is_valid && is_weekday).then(|| SystemTime::UNIX_EPOCH + Duration::from_secs(seconds))
+}
+
+fn is_leap(year: u64) -> bool {
+    year.is_multiple_of(4) && (!year.is_multiple_of(100) || year.is_multiple_of(400))
 }
 
 fn read(text: &str, now: SystemTime) -> Option<SystemTime> {
@@ -145,7 +191,33 @@ mod tests {
         }
     }
 
+    #[test]
+    fn the_usual_format_is_read_on_every_day() {
+        for day in 0..200_000 {
+            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(day * 86_400 + day % 86_400);
+            assert_eq!(read_usual(httpdate::fmt_http_date(date).as_bytes()), Some(date));
+        }
+        for invalid in ["Mon, 29 Feb 2027 00:00:00 GMT", "Tue, 31 Nov 2026 00:00:00 GMT"] {
+            assert_eq!(read_usual(invalid.as_bytes()), None, "{invalid}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn the_usual_format_is_read_as_the_library_does(
+            second in 0_u64..253_402_300_800,
+            at in 0_usize..29,
+            other in "[ -~]",
+        ) {
+            let date = SystemTime::UNIX_EPOCH + Duration::from_secs(second);
+            let mut text = httpdate::fmt_http_date(date);
+            prop_assert_eq!(read_usual(text.as_bytes()), Some(date));
+            text.replace_range(at..=at, &other);
+            if let Some(date) = read_usual(text.as_bytes()) {
+                prop_assert_eq!(httpdate::parse_http_date(&text).ok(), Some(date));
+            }
+        }
+
         #[test]
         fn anything_is_taken_without_panic(text in "[ -~]{0,60}", day in "[ -~]{0,4}", year in "[ -~]{0,4}") {
             let _ = at(&text);

@@ -68,8 +68,8 @@ pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
 mod tests {
     use super::*;
     use http::HeaderName;
-    use std::time::SystemTime;
     use proptest::prelude::*;
+    use std::time::SystemTime;
 
     const NOON: &str = "Sun, 06 Nov 1994 12:00:00 GMT";
 

@@ -100,8 +100,10 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     ) -> Asked {
         let Question { key, head, glance, fetches_whole, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let asks_for_part =
-            glance.has_range && !fetches_whole && stored.is_none() && asks_for_one_part(&head.method, &head.headers);
+        let asks_for_part = glance.has_range
+            && !fetches_whole
+            && stored.is_none()
+            && asks_for_one_part(&head.method, &head.headers);
         let is_marked =
             resource.is_some_and(|resource| resource.is_marked(glance.credentials, asks_for_part, now));
         let has_variants = resource.is_some_and(|resource| !resource.variants().is_empty());

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
-    head::{self, Head, well_known},
+    head::{self, Head, SMALL_BODY, well_known},
     shape::{Shape, values_of},
 };
 use crate::{
@@ -19,7 +19,7 @@ use crate::{
 /// Made as soon as the head is there, so that nothing of the fields has to be kept beside it.
 #[derive(Debug)]
 pub(crate) struct Draft {
-    pub(super) status: StatusCode,
+    status: StatusCode,
     fields: Fields,
     /// Whether the length of the body is still to be told.
     is_open: bool,
@@ -52,22 +52,67 @@ impl Draft {
     }
 
     /// What it adds to the memory of a small body.
-    pub(crate) fn bytes(&self) -> usize {
+    pub(crate) fn room(&self) -> usize {
         match &self.fields {
             Fields::Packed { values, .. } => values.len(),
             Fields::Map(_) => 0,
         }
     }
 
-    /// The head as it is kept beside this body, which may move into its memory.
-    pub(super) fn finish(mut self, body: &mut Bytes) -> Head {
-        if self.is_open {
-            self.fields.tell_length(&head::number(body.len() as u64));
+    /// With a body that nobody else has: a small one shares a block of memory with the fields.
+    pub(crate) fn with(mut self, mut body: Vec<u8>) -> Kept {
+        if body.len() > SMALL_BODY {
+            return self.with_shared(body.into());
         }
+        self.tell_length(body.len());
+        let (status, length) = (self.status, body.len());
         match self.fields {
-            Fields::Packed { shape, values } => Head::packed(shape, &values, body),
-            Fields::Map(headers) => Head::ready(headers, body),
+            Fields::Map(headers) => Kept::new(status, headers, body.into()),
+            Fields::Packed { shape, values } => {
+                body.reserve_exact(values.len());
+                body.extend_from_slice(&values);
+                let block = Bytes::from(body.into_boxed_slice());
+                let head = Head::Packed { shape, values: block.slice(length..) };
+                Kept { status, head, body: block.slice(..length) }
+            }
         }
+    }
+
+    /// With a body that others may have as well.
+    pub(crate) fn with_shared(mut self, body: Bytes) -> Kept {
+        if body.len() <= SMALL_BODY {
+            return self.with(body.into());
+        }
+        self.tell_length(body.len());
+        match self.fields {
+            Fields::Map(headers) => Kept::new(self.status, headers, body),
+            Fields::Packed { shape, values } => {
+                // The first clone makes the counter, so that no hit has to.
+                let values = Bytes::from(values).slice(..);
+                Kept { status: self.status, head: Head::Packed { shape, values }, body }
+            }
+        }
+    }
+
+    fn tell_length(&mut self, length: usize) {
+        if self.is_open {
+            self.fields.tell_length(&head::number(length as u64));
+        }
+    }
+}
+
+/// A response in the memory in which it is kept.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    pub(super) status: StatusCode,
+    pub(super) head: Head,
+    pub(super) body: Bytes,
+}
+
+impl Kept {
+    fn new(status: StatusCode, headers: HeaderMap, mut body: Bytes) -> Self {
+        let head = Head::ready(headers, &mut body);
+        Self { status, head, body }
     }
 }
 
@@ -165,12 +210,13 @@ mod tests {
     }
 
     /// The fields of a stored head as a hit has them.
-    fn kept(draft: Draft, body: &str) -> Vec<(String, String)> {
-        let mut kept = Bytes::copy_from_slice(body.as_bytes());
-        let head = draft.finish(&mut kept);
-        assert_eq!(kept, body);
+    fn kept(draft: impl Fn() -> Draft, body: &str) -> Vec<(String, String)> {
+        let shared = draft().with_shared(Bytes::copy_from_slice(body.as_bytes()));
+        let kept = draft().with(body.into());
+        assert_eq!((&kept.body, &shared.body), (&Bytes::copy_from_slice(body.as_bytes()), &kept.body));
+        assert_eq!(kept.head.headers(), shared.head.headers());
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
-        head.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
+        kept.head.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
     }
 
     fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -187,13 +233,13 @@ mod tests {
                 let declared = map(&[("a", "1"), ("content-length", &digits), ("b", "2")]);
                 let expected =
                     pairs(&[("age", "0"), ("a", "1"), ("content-length", &digits), ("b", "2"), HIT]);
-                assert_eq!(kept(Draft::new(status, &declared, Some(length)), &body), expected);
+                assert_eq!(kept(|| Draft::new(status, &declared, Some(length)), &body), expected);
 
                 let silent = map(&[("a", "1"), ("b", "2")]);
                 let expected =
                     pairs(&[("age", "0"), ("a", "1"), ("b", "2"), ("content-length", &digits), HIT]);
                 for known in [Some(length), None] {
-                    assert_eq!(kept(Draft::new(status, &silent, known), &body), expected);
+                    assert_eq!(kept(|| Draft::new(status, &silent, known), &body), expected);
                 }
             }
         }
@@ -221,7 +267,7 @@ mod tests {
                 ("x-kept", "1"),
                 ("content-length", "2"),
             ]);
-            assert_eq!(kept(Draft::new(StatusCode::OK, &fields, length), "xx"), expected);
+            assert_eq!(kept(|| Draft::new(StatusCode::OK, &fields, length), "xx"), expected);
         }
     }
 
@@ -230,7 +276,7 @@ mod tests {
         let expected = pairs(&[("age", "0"), ("a", "1"), HIT]);
         for fields in [map(&[("a", "1")]), map(&[("a", "1"), ("content-length", "0")])] {
             for length in [Some(0), None] {
-                assert_eq!(kept(Draft::new(StatusCode::NO_CONTENT, &fields, length), ""), expected);
+                assert_eq!(kept(|| Draft::new(StatusCode::NO_CONTENT, &fields, length), ""), expected);
             }
         }
     }

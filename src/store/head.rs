@@ -24,21 +24,6 @@ pub(super) enum Head {
 }
 
 impl Head {
-    /// With a block of its own values, which takes up a small body.
-    pub(super) fn packed(shape: Arc<Shape>, values: &[u8], body: &mut Bytes) -> Self {
-        let in_front = if body.len() <= SMALL_BODY { std::mem::take(body) } else { Bytes::new() };
-        let start = in_front.len();
-        // Without a copy, where nobody else has it.
-        let mut block = Vec::from(in_front);
-        block.reserve_exact(values.len());
-        block.extend_from_slice(values);
-        let block = Bytes::from(block.into_boxed_slice());
-        if start > 0 {
-            *body = block.slice(..start);
-        }
-        Self::Packed { shape, values: block.slice(start..) }
-    }
-
     /// For what is looked at for each request.
     pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
         pack(&mut headers, body);
@@ -97,7 +82,7 @@ pub(super) fn bytes(headers: &HeaderMap) -> usize {
 }
 
 /// Bodies up to this size lie in one block with the header fields.
-const SMALL_BODY: usize = 1024;
+pub(super) const SMALL_BODY: usize = 1024;
 
 /// Puts the values of all fields into one block of memory, and a small body with them: one
 /// allocation and one counter instead of one for each, and for what everybody sends none at all.

@@ -207,8 +207,8 @@ impl Arrived {
         remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
         let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         let Self { extent, headers, body, selection, terms, origin, .. } = self;
-        let draft = Draft::new(status, &headers, Some(body.len()));
-        let response = Arc::new(StoredResponse::new(draft, body, None, selection, terms, origin));
+        let kept = Draft::new(status, &headers, Some(body.len())).with_shared(body);
+        let response = Arc::new(StoredResponse::new(kept, None, selection, terms, origin));
         match extent.is_whole() {
             true => Stored::Whole(response),
             false => Stored::Part(Part { extent, response }),

@@ -4,7 +4,13 @@ use bytes::Bytes;
 use http::{HeaderMap, Response, StatusCode};
 use tokio::time::Instant;
 
-use super::{draft::Draft, head::{self, Head}, lineage::Subject, purges::Mark, refresh::RefreshMark};
+use super::{
+    draft::Kept,
+    head::{self, Head},
+    lineage::Subject,
+    purges::Mark,
+    refresh::RefreshMark,
+};
 use crate::{
     body::Body,
     http::{
@@ -51,13 +57,7 @@ pub(crate) struct Origin {
 impl Origin {
     /// For a response whose head came in now, to a request that was sent `delay` ago.
     pub(crate) fn new(outline: &Outline, delay: Duration, begun: u64, subject: Arc<Subject>) -> Self {
-        Self {
-            received_at: Instant::now(),
-            initial_age: initial_age(outline, delay),
-            delay,
-            begun,
-            subject,
-        }
+        Self { received_at: Instant::now(), initial_age: initial_age(outline, delay), delay, begun, subject }
     }
 
     /// When a response ceases to be fresh.
@@ -74,15 +74,13 @@ impl Origin {
 
 impl StoredResponse {
     pub(crate) fn new(
-        draft: Draft,
-        mut body: Bytes,
+        kept: Kept,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
         terms: Terms,
         origin: Origin,
     ) -> Self {
-        let status = draft.status;
-        let head = draft.finish(&mut body);
+        let Kept { status, head, body } = kept;
         let bytes = body.len()
             + head.bytes()
             + trailers.as_deref().map_or(0, head::bytes)

@@ -126,7 +126,10 @@ impl Shapes {
         let mut state = self.hasher.build_hasher();
         for Field { name, value, is_own } in fields {
             name.hash(&mut state);
-            (value.is_sensitive(), (!is_own).then_some(value)).hash(&mut state);
+            state.write_u8(u8::from(*is_own) << 1 | u8::from(value.is_sensitive()));
+            if !is_own {
+                value.hash(&mut state);
+            }
         }
         state.finish()
     }
@@ -145,8 +148,8 @@ impl Table {
         }
         let is_long = |field: &Field<'_>| field.name.as_str().len() > MAX_NAME;
         let new = fields.iter().filter(|field| !self.names.contains(field.name.as_str())).count();
-        if fields.iter().any(is_long)
-            || self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES {
+        if fields.iter().any(is_long) || self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES
+        {
             return None;
         }
         let mut prototype = HeaderMap::with_capacity(fields.len());

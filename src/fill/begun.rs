@@ -1,0 +1,129 @@
+//! From the head of the answer to its way into the store.
+
+use std::{
+    borrow::Cow,
+    sync::{Arc, atomic::Ordering},
+    time::SystemTime,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request, response};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+
+use super::{
+    Policy,
+    candidates::Candidates,
+    fetch::Fetch,
+    recorder::{Content, Pending, Recorder},
+};
+use crate::{
+    body::{Body, BoxError},
+    exchange::AttemptBegan,
+    http::{
+        fields::remove_all,
+        outline::Outline,
+        range::Extent,
+        storing::{Decision, Sharing, Unshareable},
+    },
+    store::{Draft, Fetching, Marker, Origin, Store, Subject},
+    tags::Tags,
+};
+
+/// A fetch whose request is on its way to the origin, and what the answer is judged by.
+pub(super) struct Begun<St, P> {
+    pub(super) fetch: Fetch<St, P>,
+    /// The client's head.
+    pub(super) client: request::Parts,
+    pub(super) candidates: Candidates,
+    pub(super) fetching: Fetching,
+    pub(super) subject: Arc<Subject>,
+    pub(super) sent_at: Instant,
+}
+
+impl<St: Store, P: Policy> Begun<St, P> {
+    /// What the client gets of the origin's answer.
+    pub(super) fn conclude<B>(self, response: Response<B>) -> Response<Body<B>>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self { fetch, client, candidates, .. } = &self;
+        let (head, body) = response.into_parts();
+        let outline = Outline::of(&head.headers, SystemTime::now());
+        let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
+        let (own, fields) = (head.extensions.get::<Tags>(), (&head.headers, &outline));
+        let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
+        let origin = Origin::new(&outline, sent_at.elapsed(), self.fetching.number, subject);
+        if head.status != StatusCode::NOT_MODIFIED || candidates.is_empty() {
+            return self.fetched((head, body), &outline, &origin);
+        }
+        if candidates.are_too_many_for(&head.headers) {
+            fetch.layer.names_tags.store(false, Ordering::Relaxed);
+        }
+        match candidates.confirmed_by(&head.headers) {
+            Some(stored) => fetch.revalidated(client, stored, candidates, head, &origin),
+            None => fetch.misfit(client, &origin),
+        }
+    }
+
+    fn fetched<B>(
+        self,
+        (mut head, body): (response::Parts, B),
+        outline: &Outline,
+        origin: &Origin,
+    ) -> Response<Body<B>>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self { fetch, client, fetching, .. } = self;
+        if client.method == Method::HEAD {
+            fetch.learn_from_head(&client, &head, origin);
+        }
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let (mut decision, rules) = fetch.decide(&client, &head, outline, origin);
+        if decision.is_storable && fetch.is_too_large(outline, &body) {
+            fetch.layer.store.refused();
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
+        }
+        fetch.note(&client, (head.status, &head.headers), &decision, &rules, origin.begun);
+        let selection = outline.vary.selection(&client.headers);
+        fetch.layer.targets.strip(&mut head.headers);
+        let body = match outline.length {
+            Ok(declared) if decision.is_storable => {
+                let fields = kept(&head.headers, outline, &decision.withheld);
+                let length = declared.or(body.size_hint().exact()).and_then(|n| usize::try_from(n).ok());
+                let pending = Pending {
+                    content: match extent {
+                        Some(extent) => Content::Part(extent, fields.into_owned()),
+                        None => Content::Whole(Draft::new(head.status, &fields, length)),
+                    },
+                    length,
+                    withheld: decision.withheld.clone(),
+                    selection: selection.clone(),
+                    terms: decision.terms,
+                    origin: origin.clone(),
+                    fetching,
+                };
+                let marker = Marker::new(&client, rules.hit_for_miss_for);
+                let store = fetch.layer.store.clone();
+                Recorder::new(store, fetch.asked.key.clone(), pending, marker).record(body)
+            }
+            _ => Body::inner(body),
+        };
+        let mut response = Response::from_parts(head, body);
+        fetch.sign(&mut response, decision, selection, origin);
+        response
+    }
+}
+
+/// The fields that may be kept, with a valid `Date` in any case.
+fn kept<'a>(headers: &'a HeaderMap, outline: &Outline, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
+    let mut kept = Cow::Borrowed(headers);
+    if outline.date.is_none() || !withheld.is_empty() {
+        remove_all(kept.to_mut(), |name| withheld.contains(name));
+        outline.give_date(kept.to_mut());
+    }
+    kept
+}
