@@ -9,7 +9,7 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::{
     cache_control::split_list,
-    fields::{has, lines},
+    fields::{first_line, has},
 };
 
 /// What a response's `Vary` says.
@@ -115,9 +115,8 @@ impl Selection {
 }
 
 fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = lines(request, name);
-    let line = lines.next()?;
-    lines.next().is_none().then(|| line.as_bytes())
+    let (line, has_more) = first_line(request, name)?;
+    (!has_more).then(|| line.as_bytes())
 }
 
 /// Lines joined, without white space round commas. Lists of preferences are compared by what

@@ -17,6 +17,7 @@ use crate::{
 };
 
 /// An answer out of the store.
+#[inline]
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
     head: &Parts,

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use http::{Method, request::Parts};
 use tokio::time::Instant;
 
+use super::layer::Settings;
 use crate::{
     exchange::Asked,
     http::{
@@ -11,18 +12,23 @@ use crate::{
     },
     key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
-    store::{Part, Resource, Store, StoredResponse},
+    store::{Invalidates, Part, Resource, Sequence, Store, StoredResponse},
 };
 
 /// Finds what a request may be answered with.
 pub(super) struct Reader<St, K> {
     pub(super) store: St,
     pub(super) extractor: Arc<K>,
+    pub(super) settings: Arc<Settings>,
 }
 
-impl<St: Clone, K> Clone for Reader<St, K> {
-    fn clone(&self) -> Self {
-        Self { store: self.store.clone(), extractor: Arc::clone(&self.extractor) }
+impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
+    fn sequence(&self) -> &Sequence {
+        self.store.sequence()
+    }
+
+    fn extractor(&self) -> &dyn KeyExtractor {
+        &*self.extractor
     }
 }
 

@@ -113,12 +113,10 @@ fn hold(hash: u64, held: Held) {
 /// A cheap hash: keys that it does not tell apart share a slot, and no more.
 fn mix(store: u64, key: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = store ^ key.len() as u64;
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let (first, words) = key.as_rchunks::<8>();
+    let first = first.iter().fold(key.len() as u64, |word, byte| word << 8 | u64::from(*byte));
     // Keys differ in their ends before all.
-    for word in key.rchunks(8).take(4) {
-        let mut bytes = [0; 8];
-        bytes[..word.len()].copy_from_slice(word);
-        hash = (hash ^ u64::from_le_bytes(bytes)).wrapping_mul(FACTOR).rotate_left(29);
-    }
-    hash.wrapping_mul(FACTOR) >> 7
+    let words = words.iter().rev().take(4).map(|word| u64::from_le_bytes(*word));
+    words.fold(mix(store, first), mix).wrapping_mul(FACTOR) >> 7
 }

@@ -42,7 +42,7 @@ mod sync;
 use std::sync::Arc;
 
 pub(crate) use self::{
-    invalidation::Invalidation,
+    invalidation::{Invalidates, Invalidation, pass_on},
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
     refresh::Refresh,

@@ -274,6 +274,7 @@ impl StoredResponse {
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.
     ///
     /// An answer to HEAD says how long the body would be, and has none.
+    #[inline]
     pub(crate) fn to_response<B>(
         &self,
         head_only: bool,
