@@ -21,7 +21,7 @@ use crate::{
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
     head: &Parts,
-    glance: Glance,
+    glance: Glance<'_>,
     status: CacheStatus,
     now: Instant,
 ) -> Response<Body<B>> {

@@ -287,7 +287,7 @@ where
         Err(self.forward(head, body, is_for_all.then_some(asked), scope))
     }
 
-    fn scope(&self, head: &Parts, glance: Glance, asked: &Asked) -> Scope {
+    fn scope(&self, head: &Parts, glance: Glance<'_>, asked: &Asked) -> Scope {
         let asks_for_part =
             glance.has_range && !self.reader.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
         match asks_for_part {
