@@ -7,10 +7,13 @@ use std::{
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tower::util::Oneshot;
 use tower_service::Service;
 
-use crate::{body::Body, http::tag_fields, store::Invalidation};
+use crate::{
+    body::Body,
+    called::Called,
+    store::{Invalidation, pass_on},
+};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -35,7 +38,7 @@ pin_project! {
         S: Service<R>,
     {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] inner: Oneshot<S, R>, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
+        Pass { #[pin] inner: Called<S, R>, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
     }
 }
@@ -69,7 +72,7 @@ where
     /// The inner service is made ready first: what is above was always ready.
     pub(crate) fn pass(inner: S, request: R) -> Self {
         Self {
-            kind: Kind::Pass { inner: Oneshot::new(inner, request), invalidation: None, strips_tags: false },
+            kind: Kind::Pass { inner: Called::new(inner, request), invalidation: None, strips_tags: false },
         }
     }
 
@@ -95,11 +98,8 @@ where
             KindProj::Boxed { future } => future.as_mut().poll(cx),
             KindProj::Pass { inner, invalidation, strips_tags } => {
                 let mut answer = ready!(inner.poll(cx));
-                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
-                    invalidation.apply(response.status(), response.headers());
-                }
-                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
-                    tag_fields::strip(response.headers_mut());
+                if let Ok(response) = &mut answer {
+                    pass_on(response, invalidation.as_deref(), *strips_tags);
                 }
                 Poll::Ready(answer.map(|response| response.map(Body::inner)))
             }

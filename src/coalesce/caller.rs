@@ -23,6 +23,7 @@ use crate::{
         changes::rules_for,
         fields::remove_hop_by_hop,
         freshness::after,
+        glance::Glance,
         storing::{Credentials, Unshareable},
         vary::Selection,
     },
@@ -152,9 +153,10 @@ where
     }
 
     fn judge_head(&self, head: &Head, caller: Caller, slot: Slot) -> Judgement<B, S::Error> {
-        let mine = Credentials::of(&self.head.headers);
+        let glance = Glance::of(&self.head.headers);
+        let mine = glance.credentials;
         let selects = |selection: &Option<Selection>| {
-            selection.as_ref().is_none_or(|selection| selection.matches(&self.head.headers))
+            selection.as_ref().is_none_or(|selection| selection.matches(&glance))
         };
         match &head.verdict {
             Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {

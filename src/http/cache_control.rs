@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, header};
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 use smallvec::SmallVec;
 
-use super::fields::{has, lines};
+use super::fields::has;
 
 /// The longest lifetime that is told apart: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
 pub(crate) const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
@@ -41,7 +41,7 @@ impl CacheControl {
 
     fn parse(headers: &HeaderMap) -> Self {
         let mut parsed = Self::default();
-        for line in lines(headers, &header::CACHE_CONTROL) {
+        for line in headers.get_all(header::CACHE_CONTROL) {
             for directive in split_list(line.as_bytes()) {
                 let (name, argument) = name_and_argument(directive);
                 parsed.take(&name, argument);
@@ -56,7 +56,7 @@ impl CacheControl {
         if !has(headers, name) {
             return None;
         }
-        let lines = lines(headers, name).map(|line| line.as_bytes());
+        let lines = headers.get_all(name).iter().map(|line| line.as_bytes());
         let joined = lines.collect::<Vec<_>>().join(&b", "[..]);
         let members: Dictionary = Parser::new(&joined).parse().ok()?;
         if members.is_empty() {

@@ -78,7 +78,7 @@ impl Outline {
     fn take_length(&mut self, line: &HeaderValue) {
         self.length = match (self.length, length(line)) {
             (Ok(None), Some(length)) => Ok(Some(length)),
-            (Ok(before), length) if before == length => Ok(length),
+            (Ok(Some(before)), Some(length)) if before == length => Ok(Some(length)),
             _ => Err(NoLength),
         };
     }

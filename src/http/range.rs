@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use super::{
     cache_control::split_list,
     conditions::{has_precondition, if_range_holds},
-    fields::{is_digest, lines, remove_all},
+    fields::{first_line, is_digest, remove_all},
 };
 
 /// More parts than this are not worth their framing: the whole is served (§14.2 allows it).
@@ -117,9 +117,9 @@ impl Extent {
 /// Whether a request asks for one part, and for nothing else that a cache would have to judge
 /// (a precondition, `If-Range`): all who ask so may share the answer.
 pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
-    let mut ranges = lines(request, &header::RANGE);
-    let is_one = ranges.next().and_then(one_spec).is_some() && ranges.next().is_none();
-    is_one && method == Method::GET && !has_precondition(request) && !request.contains_key(header::IF_RANGE)
+    let Some((range, false)) = first_line(request, &header::RANGE) else { return false };
+    let has_other = has_precondition(request) || request.contains_key(header::IF_RANGE);
+    method == Method::GET && !has_other && one_spec(range).is_some()
 }
 
 /// Turns a 200 into the part of it that the request asks for: 206, or 416 (§15.3.7, §15.5.17).

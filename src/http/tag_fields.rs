@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
 
-use super::fields::{lines, remove_all};
+use super::fields::remove_all;
 
 /// Separated by white space. For caches in front of the origin alone.
 pub(crate) static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
@@ -24,10 +24,10 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 
 /// The tags in `Surrogate-Key` and `Cache-Tag`, as they stand there.
 pub(crate) fn for_each_tag(headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
-    for line in lines(headers, &SURROGATE_KEY) {
+    for line in headers.get_all(&SURROGATE_KEY) {
         line.as_bytes().split(u8::is_ascii_whitespace).filter(|tag| !tag.is_empty()).for_each(&mut f);
     }
-    for line in lines(headers, &CACHE_TAG) {
+    for line in headers.get_all(&CACHE_TAG) {
         // Not a list of tokens: a quotation mark is part of a tag.
         let tags = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         tags.filter(|tag| !tag.is_empty()).for_each(&mut f);
@@ -37,7 +37,7 @@ pub(crate) fn for_each_tag(headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
 /// The groups that a field names: a list of strings, whose parameters mean nothing. A field that is
 /// anything else counts as absent (RFC 9651 §2).
 pub(crate) fn groups(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
-    let mut lines = lines(headers, field);
+    let mut lines = headers.get_all(field).iter();
     let Some(first) = lines.next() else { return Vec::new() };
     // All lines are one list (RFC 9651 §4.2).
     let mut joined = first.as_bytes().to_vec();

@@ -1,16 +1,18 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
 use std::{
-    hash::{Hash, Hasher},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use http::{HeaderMap, HeaderName, header};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use super::{
     cache_control::split_list,
-    fields::{has, lines},
+    fields::{first_line, has},
+    glance::{Glance, Line},
 };
 
 /// What a response's `Vary` says.
@@ -61,125 +63,141 @@ impl Vary {
 ///
 /// Values are compared in a [normal form](write_normal), as §4.1 allows; an absent field is not an
 /// empty one.
-#[derive(Clone, Debug)]
-pub(crate) struct Selection {
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Selection(Arc<Selected>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Selected {
     fields: Arc<[HeaderName]>,
-    /// One [`Value`] for each field, one after the other: every stored response has them.
-    values: Arc<[u8]>,
+    values: Box<[Option<Value>]>,
 }
 
-/// A value as it lies in memory, behind its two lengths.
-#[derive(Clone, Copy, Debug)]
-struct Value<'a> {
-    normal: &'a [u8],
+#[derive(Debug)]
+struct Value {
+    normal: Box<[u8]>,
     /// As it came, if it came in one line: most who want the same say it in the same way, and
-    /// comparing that is cheapest. Empty if it is the normal form already.
-    raw: &'a [u8],
+    /// comparing that costs no allocation. Empty if it is the normal form already.
+    raw: Box<[u8]>,
 }
 
-/// Where values are put together: few are longer.
-type Buffer = SmallVec<[u8; 256]>;
+impl PartialEq for Value {
+    fn eq(&self, other: &Self) -> bool {
+        self.normal == other.normal
+    }
+}
 
-/// Of each of the lengths in front of a value.
-const WIDTH: usize = size_of::<u32>();
+impl Eq for Value {}
 
-/// In place of the length of what is absent.
-const ABSENT: u32 = u32::MAX;
+impl Hash for Value {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.normal.hash(state);
+    }
+}
 
-impl Value<'_> {
-    fn is_in(self, request: &HeaderMap, name: &HeaderName) -> bool {
-        match one_line(request, name) {
-            Some(line) if line == self.normal || !line.is_empty() && line == self.raw => true,
-            _ => {
-                let mut normal = Buffer::new();
-                write_normal(request, name, &mut normal) && *normal == *self.normal
-            }
+impl Value {
+    fn of(request: &HeaderMap, name: &HeaderName) -> Option<Self> {
+        let normal = normalised(request, name)?;
+        let raw = match line(request, name) {
+            Line::One(line) if *line.as_bytes() != *normal => line.as_bytes().into(),
+            _ => Box::default(),
+        };
+        Some(Self { normal, raw })
+    }
+
+    fn is_in(&self, request: &HeaderMap, name: &HeaderName, line: Line<'_>) -> bool {
+        match line {
+            Line::None => false,
+            Line::One(line) if self.is_written(line.as_bytes()) => true,
+            _ => normalised(request, name).is_some_and(|value| value == self.normal),
         }
     }
-}
 
-impl PartialEq for Selection {
-    fn eq(&self, other: &Self) -> bool {
-        self.fields == other.fields && self.normal_values().eq(other.normal_values())
+    fn is_written(&self, line: &[u8]) -> bool {
+        *line == *self.normal || !line.is_empty() && *line == *self.raw
     }
 }
 
-impl Eq for Selection {}
+/// Selections as they were stored last, so that the next ones like them are the same in memory: most
+/// clients accept one of a few things, and what all hits compare with is in the processor's cache then.
+static COMMON: [Mutex<Option<Selection>>; 64] = [const { Mutex::new(None) }; 64];
 
-impl Hash for Selection {
-    fn hash<H: Hasher>(&self, state: &mut H) {
-        self.fields.hash(state);
-        self.normal_values().for_each(|value| value.hash(state));
-    }
-}
+/// Larger ones are not worth it.
+const MAX_COMMON_BYTES: usize = 512;
 
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
-        let mut values = Buffer::new();
-        fields.iter().for_each(|name| write_value(request, name, &mut values));
-        Self { fields: Arc::clone(fields), values: Arc::from(&*values) }
+        let values = fields.iter().map(|name| Value::of(request, name)).collect();
+        Self(Arc::new(Selected { fields: Arc::clone(fields), values }))
+    }
+
+    /// The same, to be stored with a response.
+    pub(crate) fn common(self) -> Self {
+        if self.heap_bytes() > MAX_COMMON_BYTES {
+            return self;
+        }
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        let mut common = COMMON[hasher.finish() as usize % COMMON.len()].lock();
+        match &*common {
+            Some(known) if known.is_written_as(&self) => known.clone(),
+            _ => {
+                let before = common.replace(self.clone());
+                drop(common);
+                drop(before);
+                self
+            }
+        }
+    }
+
+    /// Not only of the same meaning.
+    fn is_written_as(&self, other: &Self) -> bool {
+        fn raw(selection: &Selection) -> impl Iterator<Item = &[u8]> {
+            selection.0.values.iter().flatten().map(|value| &*value.raw)
+        }
+        self == other && raw(self).eq(raw(other))
     }
 
     /// Whether a request with these fields would be selected too.
-    pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().zip(self.values()).all(|(name, value)| match value {
-            Some(value) => value.is_in(request, name),
-            None => !has(request, name),
+    pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
+        self.fields().iter().zip(&self.0.values).all(|(name, value)| {
+            let line = match *name {
+                header::ACCEPT_ENCODING => request.accept_encoding,
+                _ => line(request.fields, name),
+            };
+            match value {
+                Some(value) => value.is_in(request.fields, name, line),
+                None => line == Line::None,
+            }
         })
     }
 
     pub(crate) fn fields(&self) -> &Arc<[HeaderName]> {
-        &self.fields
+        &self.0.fields
     }
 
     /// Bytes on the heap, for the store's books.
     pub(crate) fn heap_bytes(&self) -> usize {
-        self.values.len() + self.fields.len() * size_of::<HeaderName>()
-    }
-
-    fn normal_values(&self) -> impl Iterator<Item = Option<&[u8]>> {
-        self.values().map(|value| value.map(|value| value.normal))
-    }
-
-    /// `None` for a field that is absent.
-    fn values(&self) -> impl Iterator<Item = Option<Value<'_>>> {
-        let mut rest = &*self.values;
-        self.fields.iter().map(move |_| {
-            let (normal, raw) = (take_length(&mut rest), take_length(&mut rest));
-            let (value, next) = rest.split_at_checked(normal? + raw?)?;
-            rest = next;
-            let (normal, raw) = value.split_at_checked(normal?)?;
-            Some(Value { normal, raw })
-        })
+        let values: usize =
+            self.0.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
+        values + self.fields().len() * (size_of::<HeaderName>() + size_of::<Option<Value>>())
     }
 }
 
-fn take_length(rest: &mut &[u8]) -> Option<usize> {
-    let (length, next) = rest.split_first_chunk::<WIDTH>()?;
-    *rest = next;
-    Some(u32::from_le_bytes(*length)).filter(|length| *length != ABSENT).map(|length| length as usize)
+fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
+    match first_line(request, name) {
+        None => Line::None,
+        Some((line, false)) => Line::One(line),
+        Some((_, true)) => Line::Several,
+    }
 }
 
-/// Adds the value of a field, or that there is none.
-fn write_value(request: &HeaderMap, name: &HeaderName, values: &mut Buffer) {
-    let lengths = values.len();
-    values.extend_from_slice(&[0; 2 * WIDTH]);
-    let start = values.len();
-    let is_there = write_normal(request, name, values);
-    let normal = values.len() - start;
-    let raw = one_line(request, name).filter(|line| *line != &values[start..]).unwrap_or_default();
-    values.extend_from_slice(raw);
-    // No field is as long as the largest of these numbers.
-    let of = |length: usize| if is_there { length as u32 } else { ABSENT };
-    values[lengths..][..WIDTH].copy_from_slice(&of(normal).to_le_bytes());
-    values[lengths + WIDTH..][..WIDTH].copy_from_slice(&of(raw.len()).to_le_bytes());
+fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
+    let mut normal = Buffer::new();
+    write_normal(request, name, &mut normal).then(|| Box::from(&*normal))
 }
 
-fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = lines(request, name);
-    let line = lines.next()?;
-    lines.next().is_none().then(|| line.as_bytes())
-}
+/// Where values are put together: few are longer.
+type Buffer = SmallVec<[u8; 256]>;
 
 /// Lines joined, without white space round commas. Lists of preferences are compared by what
 /// they mean: their elements have no case, and they are ranked by weight, not by place. That is
@@ -188,7 +206,7 @@ fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
 /// False if there is no such field.
 fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) -> bool {
     let start = normal.len();
-    let elements = lines(request, name).flat_map(|line| split_list(line.as_bytes()));
+    let elements = request.get_all(name).iter().flat_map(|line| split_list(line.as_bytes()));
     match *name {
         // Fields whose elements are ranges of names without case, with a weight (RFC 9110 §12.5.2 to
         // §12.5.4). `Accept` is none of them: its elements may have parameters with quoted values.
@@ -299,7 +317,7 @@ mod tests {
     fn matches(first: &[(&'static str, &str)], second: &[(&'static str, &str)]) -> bool {
         let vary = map(&[("vary", "accept, x, accept-language, accept-encoding, accept-charset")]);
         let Vary::Fields(fields) = Vary::parse(&vary) else { unreachable!() };
-        Selection::new(&fields, &map(first)).matches(&map(second))
+        Selection::new(&fields, &map(first)).matches(&Glance::of(&map(second)))
     }
 
     #[test]
@@ -361,6 +379,22 @@ mod tests {
         assert_eq!(hash(&of("en, de")), hash(&of("DE,en")));
     }
 
+    #[test]
+    fn selections_that_are_written_alike_are_the_same_in_memory() {
+        let fields: Arc<[HeaderName]> =
+            Arc::from([header::ACCEPT_ENCODING, HeaderName::from_static("x-alike")]);
+        let of =
+            |value| Selection::new(&fields, &map(&[("accept-encoding", value), ("x-alike", "1")])).common();
+        let first = of("gzip, br");
+        assert!(Arc::ptr_eq(&first.0, &of("gzip, br").0));
+        // It means the same, but what is written like this must not be compared the slow way.
+        let other = of("br, gzip");
+        assert!(other == first && !Arc::ptr_eq(&first.0, &other.0));
+        assert!(Arc::ptr_eq(&other.0, &of("br, gzip").0));
+        let long = "x".repeat(MAX_COMMON_BYTES);
+        assert!(!Arc::ptr_eq(&of(&long).0, &of(&long).0));
+    }
+
     proptest! {
         #[test]
         fn a_request_selects_what_was_stored_for_it(
@@ -384,7 +418,7 @@ mod tests {
             let a: Vec<_> = a.iter().map(|value| (name, value.as_str())).collect();
             let b: Vec<_> = b.iter().map(|value| (name, value.as_str())).collect();
             let (first, second) = (Selection::new(&fields, &map(&a)), Selection::new(&fields, &map(&b)));
-            prop_assert_eq!(first.matches(&map(&b)), first == second);
+            prop_assert_eq!(first.matches(&Glance::of(&map(&b))), first == second);
         }
     }
 }

@@ -18,13 +18,12 @@ use crate::{
     exchange::Asked,
     fill::{Fill, Policy},
     future::ResponseFuture,
-    http::tag_fields,
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::OriginLimit,
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
-    store::{Invalidation, Store},
+    store::{Invalidation, Store, pass_on},
 };
 
 type Origin<S> = OriginLimit<S>;
@@ -91,7 +90,7 @@ where
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
             true => match self.stack.answer(&key, head, body) {
-                Ok(response) => Way::Stored { response: Some(response) },
+                Ok(response) => Way::Stored { response: Some(response.map(ReadThroughBody::new)) },
                 // Boxed, so that a hit does not have to move what only a miss needs.
                 Err(future) => Way::Through { future: Box::pin(future) },
             },
@@ -129,7 +128,7 @@ pin_project! {
         Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
-        Stored { response: Option<Response<Nested<B>>> },
+        Stored { response: Option<Response<ReadThroughBody<B>>> },
         Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
         Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
     }
@@ -145,23 +144,24 @@ where
     type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.project().way.project() {
+        match self.project().way.project() {
             #[allow(clippy::expect_used)]
-            WayProj::Stored { response } => Ok(response.take().expect("polled after completion")),
-            WayProj::Through { future } => ready!(future.as_mut().poll(cx)),
+            WayProj::Stored { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+            WayProj::Through { future } => {
+                let answer = ready!(future.as_mut().poll(cx));
+                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
+            }
             WayProj::Round { future, invalidation, strips_tags } => {
                 let mut answer = ready!(future.poll(cx));
-                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
-                    invalidation.apply(response.status(), response.headers());
+                if let Ok(response) = &mut answer {
+                    // No other layer removes the fields that are for caches alone.
+                    pass_on(response, invalidation.as_ref(), *strips_tags);
                 }
-                // No other layer removes the fields that are for caches alone.
-                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
-                    tag_fields::strip(response.headers_mut());
-                }
-                return Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)));
+                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)))
             }
-        };
-        Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
+        }
     }
 }
 

@@ -44,7 +44,7 @@ use std::sync::Arc;
 
 pub(crate) use self::{
     draft::Draft,
-    invalidation::Invalidation,
+    invalidation::{Invalidates, Invalidation, pass_on},
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
     refresh::Refresh,
@@ -61,7 +61,7 @@ pub use self::{
 
 use http::HeaderMap;
 
-use crate::{http::storing::Credentials, key::CacheKey};
+use crate::{http::glance::Glance, key::CacheKey};
 
 /// Keeps responses under their keys.
 ///
@@ -94,5 +94,5 @@ pub trait Store: Clone + Send + Sync + 'static {
 /// The latest response that answers a request with these fields and is not invalidated.
 pub(crate) fn select(store: &impl Store, key: &CacheKey, request: &HeaderMap) -> Option<Arc<StoredResponse>> {
     let resource = store.get(key)?;
-    resource.select(request, Credentials::of(request), store.sequence()).cloned()
+    resource.select(&Glance::of(request), store.sequence()).cloned()
 }
