@@ -70,7 +70,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let origin = with_tags_of(stored, origin);
         let Updated { head, vary, decision, rules } = self.updated(client, stored, head, &origin);
         let selection = vary.selection(&client.headers);
-        let fresh = renewed(head.headers, stored, selection, &decision, origin);
+        let fresh = renewed(&head.headers, stored, selection, &decision, origin);
         if decision.is_storable {
             self.put(&fresh, |_| true);
         }
@@ -98,7 +98,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             };
             if is_selected_as_before && decision.is_storable {
                 let selection = sibling.selection().cloned();
-                let fresh = renewed(head.headers, sibling, selection, &decision, origin);
+                let fresh = renewed(&head.headers, sibling, selection, &decision, origin);
                 self.put(&fresh, |resource| resource.variants().iter().any(|variant| variant.is(sibling)));
             }
         }
@@ -182,7 +182,7 @@ fn with_tags_of(stored: &StoredResponse, origin: &Origin) -> Origin {
 
 /// The stored body under newer fields.
 fn renewed(
-    headers: HeaderMap,
+    headers: &HeaderMap,
     stored: &StoredResponse,
     selection: Option<Selection>,
     decision: &Decision,
@@ -190,7 +190,7 @@ fn renewed(
 ) -> Arc<StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
     let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
-    let kept = Draft::new(stored.status(), &headers, Some(body.len())).with_shared(body);
+    let kept = Draft::new(stored.status(), headers, Some(body.len())).with_shared(body);
     Arc::new(StoredResponse::new(kept, trailers, selection, terms, origin))
 }
 
