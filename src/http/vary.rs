@@ -1,12 +1,13 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
 use std::{
-    hash::{DefaultHasher, Hash, Hasher},
+    hash::{BuildHasher, Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use http::{HeaderMap, HeaderName, header};
 use parking_lot::Mutex;
+use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use super::{
@@ -121,6 +122,8 @@ impl Value {
 /// clients accept one of a few things, and what all hits compare with is in the processor's cache then.
 static COMMON: [Mutex<Option<Selection>>; 64] = [const { Mutex::new(None) }; 64];
 
+static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+
 /// Larger ones are not worth it.
 const MAX_COMMON_BYTES: usize = 512;
 
@@ -135,9 +138,7 @@ impl Selection {
         if self.heap_bytes() > MAX_COMMON_BYTES {
             return self;
         }
-        let mut hasher = DefaultHasher::new();
-        self.hash(&mut hasher);
-        let mut common = COMMON[hasher.finish() as usize % COMMON.len()].lock();
+        let mut common = COMMON[HASHER.hash_one(&self) as usize % COMMON.len()].lock();
         match &*common {
             Some(known) if known.is_written_as(&self) => known.clone(),
             _ => {

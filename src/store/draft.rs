@@ -35,9 +35,7 @@ impl Draft {
     /// From fields as they came, with a valid `Date`, and the length of the body if that is known.
     pub(crate) fn new(status: StatusCode, fields: &HeaderMap, length: Option<usize>) -> Self {
         let value = length.map_or(HeaderValue::from_static(""), |length| head::number(length as u64));
-        let mut content_length = Field::new(&header::CONTENT_LENGTH, &value);
-        content_length.is_own |= length.is_none();
-        let fields = complete(status, fields, content_length);
+        let fields = complete(status, fields, Field::new(&header::CONTENT_LENGTH, &value));
         let shape = match status {
             // Whether a part has what a request asks for is seen by its fields.
             StatusCode::PARTIAL_CONTENT => None,
