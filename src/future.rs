@@ -71,15 +71,21 @@ where
 
     /// The inner service is made ready first: what is above was always ready.
     pub(crate) fn pass(inner: S, request: R) -> Self {
-        Self {
-            kind: Kind::Pass { inner: Called::new(inner, request), invalidation: None, strips_tags: false },
-        }
+        Self::called(Called::new(inner, request))
+    }
+
+    pub(crate) fn called(inner: Called<S, R>) -> Self {
+        Self { kind: Kind::Pass { inner, invalidation: None, strips_tags: false } }
     }
 
     pub(crate) fn boxed(
         future: impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send + 'static,
     ) -> Self {
-        Self { kind: Kind::Boxed { future: Box::pin(future) } }
+        Self::waiting(Box::pin(future))
+    }
+
+    pub(crate) fn waiting(future: BoxFuture<Result<Response<Body<B>>, S::Error>>) -> Self {
+        Self { kind: Kind::Boxed { future } }
     }
 }
 

@@ -35,6 +35,7 @@
 //! ```
 
 use std::{
+    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -43,6 +44,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
@@ -54,9 +56,10 @@ use tower_service::Service;
 use crate::{
     body::{Body, BoxError, Observer},
     build_error::BuildError,
+    called::Called,
     exchange::{AttemptBegan, Refused},
     executor::Executor,
-    future::ResponseFuture,
+    future::{BoxFuture, ResponseFuture},
 };
 
 /// Bounds the attempts under way; see the [module](self).
@@ -170,13 +173,44 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.attempt(request)
+        match self.attempt(request) {
+            Attempt::Free { called } => ResponseFuture::called(called),
+            Attempt::Queued { future } => ResponseFuture::waiting(future),
+        }
+    }
+}
+
+pin_project! {
+    /// As the future of the service, which has room for an answer of its own.
+    #[project = AttemptProj]
+    pub(crate) enum Attempt<S, R, B>
+    where
+        S: Service<R>,
+    {
+        Free { #[pin] called: Called<S, R> },
+        Queued { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
+    }
+}
+
+impl<S, R, B> Future for Attempt<S, R, B>
+where
+    S: Service<R, Response = Response<B>>,
+{
+    type Output = Result<Response<Body<B>>, S::Error>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project() {
+            AttemptProj::Free { called } => {
+                called.poll(cx).map(|answer| answer.map(|response| response.map(Body::inner)))
+            }
+            AttemptProj::Queued { future } => future.as_mut().poll(cx),
+        }
     }
 }
 
 impl<S> OriginLimit<S> {
     /// As `call`, which needs no more than this.
-    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> ResponseFuture<S, Request<ReqB>, B>
+    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> Attempt<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -186,8 +220,10 @@ impl<S> OriginLimit<S> {
         B::Error: Into<BoxError>,
     {
         let inner = self.inner.clone();
-        let Some(limit) = self.layer.limit.clone() else { return ResponseFuture::pass(inner, request) };
-        ResponseFuture::boxed(async move {
+        let Some(limit) = self.layer.limit.clone() else {
+            return Attempt::Free { called: Called::new(inner, request) };
+        };
+        let future = Box::pin(async move {
             let permit = match limit.admit().await {
                 Ok(permit) => permit,
                 Err(refused) => return Ok(refused.to_response(limit.retry_after)),
@@ -196,7 +232,8 @@ impl<S> OriginLimit<S> {
             let mut response = inner.oneshot(request).await?;
             response.extensions_mut().insert(began);
             Ok(response.map(|body| hold(permit, body)))
-        })
+        });
+        Attempt::Queued { future }
     }
 }
 

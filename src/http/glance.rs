@@ -37,6 +37,7 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Glance<'a> {
+    #[inline]
     pub(crate) fn of(request: &'a HeaderMap) -> Self {
         let mut glance = Self {
             fields: request,

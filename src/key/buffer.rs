@@ -39,6 +39,7 @@ impl KeyBuffer {
 
     /// Appends a value and, before it, its length, so that different values never run together
     /// into the same key.
+    #[inline]
     pub fn push(&mut self, part: impl AsRef<[u8]>) {
         let part = part.as_ref();
         match self.room_for(part.len()) {
@@ -48,6 +49,7 @@ impl KeyBuffer {
     }
 
     /// As [`push`](Self::push), in lower case.
+    #[inline]
     pub(super) fn push_lower_case(&mut self, part: &[u8]) {
         match self.room_for(part.len()) {
             Some(room) => {
@@ -63,6 +65,7 @@ impl KeyBuffer {
 
     /// Appends the length of a part that is neither long itself nor makes the key long, and room
     /// for it.
+    #[inline]
     fn room_for(&mut self, length: usize) -> Option<&mut [u8]> {
         const WIDTH: usize = size_of::<u16>();
         let free = self.inline.get_mut(self.length..)?;
@@ -89,12 +92,14 @@ impl KeyBuffer {
     }
 
     /// Takes bytes that are a key already, in place of everything so far.
+    #[inline]
     pub(super) fn set(&mut self, key: &CacheKey) {
         self.length = 0;
         self.spilled.clear();
         self.extend(key);
     }
 
+    #[inline]
     fn extend(&mut self, bytes: &[u8]) {
         match self.inline.get_mut(self.length..self.length + bytes.len()) {
             Some(free) if self.spilled.is_empty() => {

@@ -78,6 +78,7 @@ impl DefaultKey {
     }
 
     /// What every key begins with: namespace, scheme and authority.
+    #[inline]
     pub(super) fn begin(&self, target: &Uri, authority: &[u8], key: &mut KeyBuffer) {
         match target.scheme() {
             Some(scheme) if self.scheme.is_none() && *scheme != Scheme::HTTP => {
@@ -96,6 +97,7 @@ impl KeyExtractor for DefaultKey {
         self.write_key(head, &mut key).then(|| key.to_key())
     }
 
+    #[inline]
     fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
         let target = original_uri(head);
         let Some(authority) = authority(target, &head.headers) else { return false };

@@ -235,6 +235,7 @@ where
 
 /// Writes the key of a request that may have one: its own if it carries one, else the extractor's.
 /// A request that has one is in its normal form from then on. False: it has none.
+#[inline]
 pub(crate) fn find<B: HttpBody>(
     extractor: &impl KeyExtractor,
     head: &mut Parts,
@@ -265,6 +266,7 @@ fn is_get_or_head(method: &Method) -> bool {
 
 /// Only GET, HEAD and reads by a body are answered from a store, and never a request to switch
 /// protocols (RFC 9110 §7.8), whose answer is a connection and no message.
+#[inline]
 pub(crate) fn may_have_key(head: &Parts) -> bool {
     (is_get_or_head(&head.method) || has_content(&head.extensions)) && !has(&head.headers, &header::UPGRADE)
 }

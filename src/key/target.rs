@@ -191,6 +191,7 @@ impl Target {
 }
 
 /// The URI before axum's routers cut anything off it.
+#[inline]
 pub(crate) fn original_uri(head: &Parts) -> &Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
@@ -205,6 +206,7 @@ pub(super) fn path_and_query(uri: &Uri) -> &str {
 }
 
 /// The authority of a request, if it has one alone and that can be used.
+#[inline]
 pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
     let host = match first_line(headers, &header::HOST) {
         Some((_, true)) => return None,

@@ -66,6 +66,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         Reading { arrival, resource: self.store.get(key.as_bytes()) }
     }
 
+    #[inline]
     pub(super) fn find<'a>(
         &self,
         reading: &'a Reading,

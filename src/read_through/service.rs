@@ -20,7 +20,7 @@ use crate::{
     future::ResponseFuture,
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
-    origin_limit::OriginLimit,
+    origin_limit::{Attempt, OriginLimit},
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
     store::{Invalidation, Store, pass_on},
@@ -99,8 +99,8 @@ where
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.stack.invalidation(&head);
-                let future = self.origin().attempt(Request::from_parts(head, body));
-                Way::Round { future, invalidation, strips_tags: self.fill().strips_tags() }
+                let attempt = self.origin().attempt(Request::from_parts(head, body));
+                Way::Round { attempt, invalidation, strips_tags: self.fill().strips_tags() }
             }
         };
         ReadThroughFuture { way }
@@ -130,7 +130,7 @@ pin_project! {
     {
         Stored { response: Option<Response<ReadThroughBody<B>>> },
         Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
-        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
+        Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
     }
 }
 
@@ -153,8 +153,8 @@ where
                 let answer = ready!(future.as_mut().poll(cx));
                 Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
             }
-            WayProj::Round { future, invalidation, strips_tags } => {
-                let mut answer = ready!(future.poll(cx));
+            WayProj::Round { attempt, invalidation, strips_tags } => {
+                let mut answer = ready!(attempt.poll(cx));
                 if let Ok(response) = &mut answer {
                     // No other layer removes the fields that are for caches alone.
                     pass_on(response, invalidation.as_ref(), *strips_tags);

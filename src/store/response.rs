@@ -261,6 +261,7 @@ impl StoredResponse {
     }
 
     /// Whether it answers a request with these fields.
+    #[inline]
     pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
         request.credentials.admitted_to(self.terms.audience)
             && self.selection.as_ref().is_none_or(|selection| selection.matches(request))
