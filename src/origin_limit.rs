@@ -47,7 +47,7 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tower::ServiceExt;
+use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -65,7 +65,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct OriginLimitLayer {
     /// `None`: no limit.
-    limit: Option<Limit>,
+    limit: Option<Arc<Limit>>,
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +85,7 @@ impl OriginLimitLayer {
             max_queue_wait: Duration::from_secs(1),
             retry_after: Duration::from_secs(1),
         };
-        Self { limit: Some(limit) }
+        Self { limit: Some(Arc::new(limit)) }
     }
 
     /// Lets everything through.
@@ -113,7 +113,7 @@ impl OriginLimitLayer {
     }
 
     fn set(mut self, change: impl FnOnce(&mut Limit)) -> Self {
-        self.limit.as_mut().map(change);
+        self.limit.as_mut().map(|limit| change(Arc::make_mut(limit)));
         self
     }
 
@@ -162,7 +162,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: the queue is inside.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -176,7 +176,10 @@ where
 
 impl<S> OriginLimit<S> {
     /// As `call`, which needs no more than this.
-    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> ResponseFuture<S, Request<ReqB>, B>
+    pub(crate) fn attempt<ReqB, B>(
+        &self,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -185,15 +188,15 @@ impl<S> OriginLimit<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let inner = self.inner.clone();
-        let Some(limit) = self.layer.limit.clone() else { return ResponseFuture::pass(inner, request) };
+        let below = self.inner.clone().oneshot(request);
+        let Some(limit) = self.layer.limit.clone() else { return ResponseFuture::pass(below) };
         ResponseFuture::boxed(async move {
             let permit = match limit.admit().await {
                 Ok(permit) => permit,
                 Err(refused) => return Ok(refused.to_response(limit.retry_after)),
             };
             let began = AttemptBegan(Instant::now());
-            let mut response = inner.oneshot(request).await?;
+            let mut response = below.await?;
             response.extensions_mut().insert(began);
             Ok(response.map(|body| hold(permit, body)))
         })

@@ -336,6 +336,18 @@ impl Caller {
     pub(super) fn flight(&self) -> &Arc<Flight> {
         &self.0
     }
+
+    /// The fields of the shared head. Whoever holds the flight alone needs no copy: nobody else can
+    /// board it any more.
+    pub(super) fn take_fields(&mut self) -> HeaderMap {
+        if let Some(Outcome::Head(head)) = Arc::get_mut(&mut self.0).and_then(|own| own.outcome.get_mut()) {
+            return std::mem::take(&mut head.headers);
+        }
+        match self.0.outcome() {
+            Some(Outcome::Head(head)) => head.headers.clone(),
+            _ => HeaderMap::new(),
+        }
+    }
 }
 
 impl Drop for Caller {

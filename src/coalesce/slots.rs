@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use dashmap::{DashMap, Entry};
-use http::HeaderValue;
+use http::{HeaderValue, Method, header, request::Parts};
+use quick_cache::DefaultHashBuilder;
 use tokio::time::Instant;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     body::BodyError,
-    exchange::Verdict,
+    exchange::{Asked, Verdict},
     http::{storing::Credentials, vary::Selection},
     key::CacheKey,
 };
@@ -46,9 +47,25 @@ pub(super) enum Party {
     Only(Credentials),
 }
 
+impl Slot {
+    /// Of a request, before anything is known of the answer.
+    pub(super) fn new(asked: Asked, head: &Parts) -> Self {
+        Self {
+            key: asked.key,
+            is_head: head.method == Method::HEAD,
+            is_forced: asked.is_forced,
+            party: Party::WithOrWithoutCookie { authorization: Credentials::of(&head.headers).authorization },
+            selection: asked.selection,
+            range: head.headers.get(header::RANGE).cloned(),
+            floor: asked.arrival.map_or(0, |arrival| arrival.floor),
+            round: 0,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    flights: DashMap<Slot, Arc<Flight>>,
+    flights: DashMap<Slot, Arc<Flight>, DefaultHashBuilder>,
     /// Fetches under way, those included whose slot has been taken by another.
     under_way: AtomicUsize,
 }

@@ -7,6 +7,7 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
+use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -160,7 +161,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: it may answer from the store.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -168,7 +169,24 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let inner = self.inner.clone();
+        self.clone().ask(request)
+    }
+}
+
+impl<S, St: Store, P: Policy> Fill<S, St, P> {
+    /// As `call`, for the last time.
+    pub(crate) fn ask<ReqB, B>(
+        self,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (mut head, body) = request.into_parts();
         let rules = rules_for(&head.extensions, self.layer.rules);
         // Meant for here, not for a cache below.
@@ -176,14 +194,16 @@ where
         let search = head.extensions.remove::<SearchKey>();
         match Asked::of(&head) {
             None => {
-                ResponseFuture::pass(inner, Request::from_parts(head, body)).strip_tags(self.strips_tags())
+                let strips_tags = self.strips_tags();
+                let below = self.inner.oneshot(Request::from_parts(head, body));
+                ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
                 let (store, policy) = (self.layer.store.clone(), Arc::clone(&self.layer.policy));
                 let targets = self.layer.targets.clone();
                 let names_tags = Arc::clone(&self.layer.names_tags);
                 let fetch = Fetch { store, policy, rules, targets, asked, search, names_tags };
-                ResponseFuture::boxed(fetch.run(inner, head, body))
+                ResponseFuture::boxed(fetch.run(self.inner, head, body))
             }
         }
     }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tower::retry::Retry;
+use tower::{retry::Retry, util::Oneshot};
 use tower_service::Service;
 
 use crate::{
@@ -17,7 +17,7 @@ use crate::{
     coalesce::Coalesce,
     exchange::Asked,
     fill::{Fill, Policy},
-    future::ResponseFuture,
+    future::{BoxFuture, ResponseFuture},
     http::tag_fields,
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
@@ -30,7 +30,11 @@ use crate::{
 type Origin<S> = OriginLimit<S>;
 type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
 type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
-type Missed<S, St, P, ReqB, B> = ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>>;
+/// What the layers answer that a miss goes through, from the inside outwards.
+type Fetched<B, E> = BoxFuture<Result<Response<Body<Body<B>>>, E>>;
+type Coalesced<B, E> = ResponseFuture<Fetched<B, E>, Body<Body<B>>, E>;
+type Rescued<B, E> = ResponseFuture<Coalesced<B, E>, Body<Body<Body<B>>>, E>;
+type Missed<B, E> = ResponseFuture<Rescued<B, E>, Body<Body<Body<Body<B>>>>, E>;
 pub(super) type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
 
 /// The service of [`ReadThroughLayer`](super::ReadThroughLayer).
@@ -79,7 +83,7 @@ where
 {
     type Response = Response<ReadThroughBody<B>>;
     type Error = S::Error;
-    type Future = ReadThroughFuture<S, St, P, ReqB, B>;
+    type Future = ReadThroughFuture<S, ReqB, B>;
 
     /// Always ready: a hit does not wait for the origin.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -90,10 +94,9 @@ where
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
-            true => match self.stack.answer(&key, head, body) {
+            true => match self.stack.answer(&key, head, body, |request| self.missed(request)) {
                 Ok(response) => Way::Stored { response: Some(response) },
-                // Boxed, so that a hit does not have to move what only a miss needs.
-                Err(future) => Way::Through { future: Box::pin(future) },
+                Err(future) => Way::Through { future },
             },
             false => {
                 // Nobody below is to see any, be it of a stack above this one.
@@ -108,39 +111,62 @@ where
     }
 }
 
+impl<S, St, K, P> ReadThroughService<S, St, K, P>
+where
+    St: Store,
+    P: Policy,
+{
+    /// What is below Lookup, from there inwards. To call one layer after the other as services
+    /// would take a clone of all that is below at each of them; here the fetch alone has one.
+    fn missed<ReqB, B>(&self, request: Request<ReqB>) -> Rescued<B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Clone + Send + Sync + 'static,
+        ReqB: HttpBody + Default + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let with_stale = &self.stack.inner;
+        let coalesced = &with_stale.inner;
+        with_stale.ask(request, |request| {
+            let fetch = coalesced.inner.clone();
+            coalesced.ask(request, |request| fetch.ask(request).into_boxed())
+        })
+    }
+}
+
 pin_project! {
     /// The response future of [`ReadThroughService`].
-    pub struct ReadThroughFuture<S, St, P, ReqB, B>
+    pub struct ReadThroughFuture<S, ReqB, B>
     where
-        Shared<S, St, P>: Service<Request<ReqB>>,
-        Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
         #[pin]
-        way: Way<S, St, P, ReqB, B>,
+        way: Way<S, ReqB, B>,
     }
 }
 
 pin_project! {
     #[project = WayProj]
-    enum Way<S, St, P, ReqB, B>
+    enum Way<S, ReqB, B>
     where
-        Shared<S, St, P>: Service<Request<ReqB>>,
-        Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
         Stored { response: Option<Response<Nested<B>>> },
-        Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
-        Round { #[pin] future: ResponseFuture<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
+        Through { #[pin] future: Missed<B, S::Error> },
+        Round {
+            #[pin]
+            future: ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>,
+            invalidation: Option<Invalidation>,
+            strips_tags: bool,
+        },
     }
 }
 
-impl<S, St, P, ReqB, B> Future for ReadThroughFuture<S, St, P, ReqB, B>
+impl<S, ReqB, B> Future for ReadThroughFuture<S, ReqB, B>
 where
     S: Service<Request<ReqB>, Response = Response<B>>,
-    Shared<S, St, P>:
-        Service<Request<ReqB>, Response = Response<Body<Body<Body<Body<B>>>>>, Error = S::Error>,
-    Origin<S>: Service<Request<ReqB>>,
 {
     type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
 
@@ -148,7 +174,7 @@ where
         let answer = match self.project().way.project() {
             #[allow(clippy::expect_used)]
             WayProj::Stored { response } => Ok(response.take().expect("polled after completion")),
-            WayProj::Through { future } => ready!(future.as_mut().poll(cx)),
+            WayProj::Through { future } => ready!(future.poll(cx)),
             WayProj::Round { future, invalidation, strips_tags } => {
                 let mut answer = ready!(future.poll(cx));
                 if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
@@ -165,11 +191,9 @@ where
     }
 }
 
-impl<S, St, P, ReqB, B> fmt::Debug for ReadThroughFuture<S, St, P, ReqB, B>
+impl<S, ReqB, B> fmt::Debug for ReadThroughFuture<S, ReqB, B>
 where
     S: Service<Request<ReqB>>,
-    Shared<S, St, P>: Service<Request<ReqB>>,
-    Origin<S>: Service<Request<ReqB>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadThroughFuture").finish_non_exhaustive()
