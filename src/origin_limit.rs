@@ -113,7 +113,9 @@ impl OriginLimitLayer {
     }
 
     fn set(mut self, change: impl FnOnce(&mut Limit)) -> Self {
-        self.limit.as_mut().map(|limit| change(Arc::make_mut(limit)));
+        if let Some(limit) = &mut self.limit {
+            change(Arc::make_mut(limit));
+        }
         self
     }
 

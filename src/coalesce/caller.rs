@@ -9,7 +9,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     drive::{Delivery, Drive, Judge},
-    flight::{Caller, Head, Outcome},
+    flight::{Caller, Flight, Head, Outcome},
     layer::Settings,
     reader::Reader,
     slots::{Joined, Party, Seat, Slot, Slots},
@@ -69,9 +69,9 @@ where
             let hops = if Executor::is_available() { MAX_HOPS } else { 0 };
             for _ in 0..hops {
                 let caller = match self.slots.join(self.slot.clone(), &self.settings) {
-                    Joined::Lead(caller, seat) => {
+                    Joined::Lead(caller) => {
                         let executor = self.settings.executor.clone();
-                        let (fetch, delivery) = self.begin(seat);
+                        let (fetch, delivery) = self.begin(Arc::clone(caller.flight()));
                         executor.start(fetch).await;
                         return accept(delivery.await, caller);
                     }
@@ -109,7 +109,8 @@ where
     }
 
     /// The fetch, which nobody has begun yet, and where its answer will be.
-    fn begin(self, seat: Seat) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
+    fn begin(self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
+        let seat = Seat::take(self.slots, self.slot, flight);
         let (leader, delivery) = oneshot::channel();
         let judge = self.settings.rules.map(|rules| {
             let rules = rules_for(&self.head.extensions, rules);

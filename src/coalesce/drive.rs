@@ -118,7 +118,9 @@ where
     }
 
     fn deliver(&mut self, delivery: Delivery<B, E>) {
-        self.leader.take().map(|leader| leader.send(delivery));
+        if let Some(leader) = self.leader.take() {
+            _ = leader.send(delivery);
+        }
     }
 
     /// Tells all callers of the head, and returns the body if it is for all of them.
@@ -207,7 +209,7 @@ fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
 
 impl Head {
     /// Of the fields only the one that even those get who get nothing else.
-    fn new<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Self {
+    pub(super) fn new<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Self {
         let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
         Self {
             status: response.status(),

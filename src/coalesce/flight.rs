@@ -366,6 +366,7 @@ impl Drop for Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::storing::Unshareable;
 
     #[test]
     fn nobody_boards_a_flight_that_broke_off() {
@@ -378,5 +379,27 @@ mod tests {
         let complete = Arc::new(Flight::new(1024));
         complete.end(Ok(()));
         assert!(matches!(complete.board(2), Boarding::Aboard(_)), "what is there can be read");
+    }
+
+    fn aboard(flight: &Arc<Flight>) -> Caller {
+        match flight.board(9) {
+            Boarding::Aboard(caller) => caller,
+            Boarding::Full | Boarding::Closed => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn only_who_is_left_alone_takes_the_fields_without_a_copy() {
+        let response = http::Response::builder().header("retry-after", "1").body(String::new()).unwrap();
+        let flight = Arc::new(Flight::new(1024));
+        flight
+            .settle(Outcome::Head(Box::new(Head::new(&response, Verdict::Unshareable(Unshareable::Error)))));
+        let (mut first, mut second) = (aboard(&flight), aboard(&flight));
+        assert_eq!(first.take_fields(), *response.headers(), "the slot has it too");
+        drop(flight);
+        assert_eq!(first.take_fields(), *response.headers(), "so has another caller");
+        drop(first);
+        assert_eq!(second.take_fields(), *response.headers());
+        assert!(second.take_fields().is_empty());
     }
 }
