@@ -8,7 +8,10 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::{body::Body, http::tag_fields, store::Invalidation};
+use crate::{
+    body::Body,
+    store::{Invalidation, pass_on},
+};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -96,11 +99,8 @@ where
             KindProj::Boxed { future } => future.as_mut().poll(cx),
             KindProj::Pass { below, invalidation, strips_tags } => {
                 let mut answer = ready!(below.poll(cx));
-                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
-                    invalidation.apply(response.status(), response.headers());
-                }
-                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
-                    tag_fields::strip(response.headers_mut());
+                if let Ok(response) = &mut answer {
+                    pass_on(response, invalidation.as_deref(), *strips_tags);
                 }
                 Poll::Ready(answer.map(|response| response.map(Body::inner)))
             }

@@ -89,6 +89,7 @@
 
 mod body;
 mod build_error;
+mod called;
 pub mod coalesce;
 mod exchange;
 mod executor;

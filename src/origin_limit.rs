@@ -47,13 +47,14 @@ use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::Instant,
 };
-use tower::{ServiceExt, util::Oneshot};
+use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
     body::{Body, BoxError, Observer},
     build_error::BuildError,
+    called::Called,
     exchange::{AttemptBegan, Refused},
     executor::Executor,
     future::ResponseFuture,
@@ -164,7 +165,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+    type Future = ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: the queue is inside.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -181,7 +182,7 @@ impl<S> OriginLimit<S> {
     pub(crate) fn attempt<ReqB, B>(
         &self,
         request: Request<ReqB>,
-    ) -> ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>
+    ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -190,15 +191,17 @@ impl<S> OriginLimit<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let below = self.inner.clone().oneshot(request);
-        let Some(limit) = self.layer.limit.clone() else { return ResponseFuture::pass(below) };
+        let inner = self.inner.clone();
+        let Some(limit) = self.layer.limit.clone() else {
+            return ResponseFuture::pass(Called::new(inner, request));
+        };
         ResponseFuture::boxed(async move {
             let permit = match limit.admit().await {
                 Ok(permit) => permit,
                 Err(refused) => return Ok(refused.to_response(limit.retry_after)),
             };
             let began = AttemptBegan(Instant::now());
-            let mut response = below.await?;
+            let mut response = inner.oneshot(request).await?;
             response.extensions_mut().insert(began);
             Ok(response.map(|body| hold(permit, body)))
         })

@@ -13,7 +13,7 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-use tower::ServiceExt;
+use tower::Service;
 use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
 
 use crate::{headers, origin, stack::Stack};
@@ -72,10 +72,10 @@ fn connect(
     _ = stream.set_nodelay(true);
     let asked = Arc::new(Notify::new());
     let service = service_fn({
-        let (asked, stack) = (Arc::clone(&asked), stack.clone());
+        let (asked, stack, peer) = (Arc::clone(&asked), stack.clone(), headers::address(peer));
         move |request| {
             asked.notify_one();
-            answer(stack.clone(), peer, request)
+            answer(stack.clone(), peer.clone(), request)
         }
     });
     let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
@@ -100,15 +100,16 @@ async fn recover(error: &io::Error) {
 }
 
 async fn answer(
-    stack: Stack,
-    peer: SocketAddr,
+    mut stack: Stack,
+    peer: HeaderValue,
     mut request: Request<Incoming>,
 ) -> Result<Answer, Infallible> {
     if let Some(status) = refusal(&request) {
         return Ok(plain(status));
     }
-    headers::from_client(&mut request, peer);
-    let answer = stack.oneshot(request.map(RequestBody::new)).await;
+    headers::from_client(&mut request, &peer);
+    // It is always ready.
+    let answer = stack.call(request.map(RequestBody::new)).await;
     Ok(answer.unwrap_or_else(|error| plain(status_of(&error))))
 }
 

@@ -29,8 +29,14 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
+/// How a client's address is told to the origin.
+pub(crate) fn address(peer: SocketAddr) -> HeaderValue {
+    let peer = peer.ip().to_canonical().to_string();
+    HeaderValue::from_str(&peer).unwrap_or(HeaderValue::from_static("unknown"))
+}
+
 /// Makes the fields of a client's request those of the request to the origin.
-pub(crate) fn from_client<B>(request: &mut Request<B>, peer: SocketAddr) {
+pub(crate) fn from_client<B>(request: &mut Request<B>, peer: &HeaderValue) {
     let upgrade = wanted_upgrade(request);
     let host = host(request);
     let proto = if request.uri().scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" };
@@ -113,9 +119,11 @@ fn join_cookies(headers: &mut HeaderMap) {
     }
 }
 
-fn append_peer(headers: &mut HeaderMap, peer: SocketAddr) {
-    let peer = peer.ip().to_canonical().to_string();
-    set_joined(headers, X_FORWARDED_FOR, b", ", Some(peer.as_bytes()));
+fn append_peer(headers: &mut HeaderMap, peer: &HeaderValue) {
+    match headers.contains_key(X_FORWARDED_FOR) {
+        true => set_joined(headers, X_FORWARDED_FOR, b", ", Some(peer.as_bytes())),
+        false => drop(headers.insert(X_FORWARDED_FOR, peer.clone())),
+    }
 }
 
 /// Makes all values of a field, and perhaps a further one, a single value.

@@ -82,8 +82,11 @@ pub(crate) fn parse_url(url: &str) -> Result<Authority, String> {
     }
 }
 
+/// A handle, because each request has one.
 #[derive(Clone)]
-pub(crate) struct Origin {
+pub(crate) struct Origin(Arc<Shared>);
+
+struct Shared {
     client: Client<HttpConnector, Upload>,
     authority: Authority,
     timeout: Duration,
@@ -98,7 +101,7 @@ impl Origin {
             .pool_timer(TokioTimer::new())
             .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
             .build(connector);
-        Self { client, authority, timeout }
+        Self(Arc::new(Shared { client, authority, timeout }))
     }
 
     async fn send(self, mut request: Request<ReqBody>) -> Result<Response<Incoming>, Error> {
@@ -122,7 +125,7 @@ impl Origin {
         let path = request.uri().path_and_query().cloned();
         *request.uri_mut() = Uri::builder()
             .scheme(Scheme::HTTP)
-            .authority(self.authority.clone())
+            .authority(self.0.authority.clone())
             .path_and_query(path.unwrap_or_else(|| PathAndQuery::from_static("/")))
             .build()?;
         *request.version_mut() = Version::HTTP_11;
@@ -135,13 +138,13 @@ impl Origin {
     async fn fetch(&self, request: Request<ReqBody>) -> Result<Response<Incoming>, Error> {
         let moved = Arc::new(Notify::new());
         let upload = |body| Upload { body, moved: Arc::clone(&moved) };
-        let mut answer = pin!(self.client.request(request.map(upload)));
+        let mut answer = pin!(self.0.client.request(request.map(upload)));
         loop {
             tokio::select! {
                 answer = &mut answer => return Ok(answer?),
                 // A long upload is not late as long as it moves.
                 () = moved.notified() => {}
-                () = tokio::time::sleep(self.timeout) => return Err(Error::TimedOut),
+                () = tokio::time::sleep(self.0.timeout) => return Err(Error::TimedOut),
             }
         }
     }

@@ -21,7 +21,8 @@ use crate::{
     http::{
         changes::rules_for,
         freshness::after,
-        storing::{Credentials, Unshareable},
+        glance::Glance,
+        storing::Unshareable,
         vary::Selection,
     },
     store::Lineage,
@@ -150,9 +151,10 @@ where
     }
 
     fn judge_head(&self, head: &Head, caller: Caller) -> Judgement<B, E> {
-        let mine = Credentials::of(&self.head.headers);
+        let glance = Glance::of(&self.head.headers);
+        let mine = glance.credentials;
         let selects = |selection: &Option<Selection>| {
-            selection.as_ref().is_none_or(|selection| selection.matches(&self.head.headers))
+            selection.as_ref().is_none_or(|selection| selection.matches(&glance))
         };
         match &head.verdict {
             Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {

@@ -27,9 +27,10 @@ use crate::{
     http::{
         conditions::{is_conditional, strong_tag},
         fields::{content_length, remove_all},
+        glance::Glance,
         range::{self, Extent, asks_for_one_part},
         rules::Rules,
-        storing::{Credentials, Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
+        storing::{Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
         vary::Selection,
     },
     key::{DefaultKey, SearchKey, brings_whole},
@@ -115,7 +116,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn selected<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
-        resource.select(&head.headers, Credentials::of(&head.headers), self.store.sequence())
+        resource.select(&Glance::of(&head.headers), self.store.sequence())
     }
 
     /// Whether another fetch put it into the store since the request arrived.
@@ -149,8 +150,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if !asks_for_one_part(&head.method, &head.headers) {
             return None;
         }
-        let (credentials, sequence) = (Credentials::of(&head.headers), self.store.sequence());
-        let part = resource.select_part(&head.headers, credentials, sequence, Instant::now())?;
+        let (glance, sequence) = (Glance::of(&head.headers), self.store.sequence());
+        let part = resource.select_part(&glance, sequence, Instant::now())?;
         self.is_recent(part.response()).then_some(part)
     }
 
@@ -296,7 +297,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if why == Unshareable::Incomplete && is_conditional(&client.headers) {
             return;
         }
-        let credentials = Credentials::of(&client.headers);
+        let glance = Glance::of(&client.headers);
         // Nor does what may be the fault of this client.
         let supersedes = match why {
             Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
@@ -310,10 +311,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let sequence = self.store.sequence();
         self.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
-                resource.remove(&client.headers, credentials, begun, spared);
+                resource.remove(&glance, begun, spared);
             }
-            let is_doubtful = why == Unshareable::Error
-                && resource.select(&client.headers, credentials, sequence).is_some();
+            let is_doubtful = why == Unshareable::Error && resource.select(&glance, sequence).is_some();
             if !is_doubtful && !rules.hit_for_miss_for.is_zero() {
                 resource.mark(marker);
             }

@@ -13,8 +13,9 @@ use crate::{
     http::{
         conditions::{confirms, freshen},
         fields::{content_length, remove_all},
+        glance::Glance,
         rules::Rules,
-        storing::{Credentials, Decision, Sharing, Terms},
+        storing::{Decision, Sharing, Terms},
         vary::{Selection, Vary},
     },
     status::CacheStatus,
@@ -128,9 +129,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// A 304 about something that is not stored, although it was asked about what is: the origin
     /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
     pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
-        let credentials = Credentials::of(&client.headers);
+        let glance = Glance::of(&client.headers);
         self.store.update(&self.asked.key, &mut |resource| {
-            resource.remove(&client.headers, credentials, origin.begun, None);
+            resource.remove(&glance, origin.begun, None);
         });
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
@@ -142,7 +143,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
     /// response of the same validator and length, and shows that another one is outdated.
     pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
-        let credentials = Credentials::of(&client.headers);
+        let glance = Glance::of(&client.headers);
         let stored = select(&self.store, &self.asked.key, &client.headers);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
@@ -158,7 +159,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             // Nothing shows that it is about the same content.
             None if has_length(&head.headers, stored.body()) => {}
             _ => self.store.update(&self.asked.key, &mut |resource| {
-                resource.remove(&client.headers, credentials, origin.begun, None);
+                resource.remove(&glance, origin.begun, None);
             }),
         }
     }

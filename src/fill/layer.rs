@@ -7,13 +7,13 @@ use std::{
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
-use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{Policy, fetch::Fetch};
 use crate::{
     body::{Body, BoxError},
+    called::Called,
     exchange::Asked,
     future::ResponseFuture,
     http::{
@@ -161,7 +161,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+    type Future = ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: it may answer from the store.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -178,7 +178,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
     pub(crate) fn ask<ReqB, B>(
         self,
         request: Request<ReqB>,
-    ) -> ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>
+    ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
         S::Future: Send,
@@ -195,7 +195,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         match Asked::of(&head) {
             None => {
                 let strips_tags = self.strips_tags();
-                let below = self.inner.oneshot(Request::from_parts(head, body));
+                let below = Called::new(self.inner, Request::from_parts(head, body));
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {

@@ -40,18 +40,19 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
     }
 }
 
-/// The values of a field, in order.
+/// The first line of a field, and whether there are more.
 ///
-/// Requests have few fields, and to compare the names of all of them is faster than to hash one,
-/// which is how `HeaderMap::get` begins.
-pub(crate) fn lines<'a, 'n>(
-    headers: &'a HeaderMap,
-    name: &'n HeaderName,
-) -> impl Iterator<Item = &'a HeaderValue> + use<'a, 'n> {
-    headers.iter().filter_map(move |(other, value)| (other == name).then_some(value))
+/// Requests have few fields, and to compare their names is faster than to hash one, which is how
+/// `HeaderMap::get` begins.
+#[inline]
+pub(crate) fn first_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<(&'a HeaderValue, bool)> {
+    let mut fields = headers.iter();
+    let (_, line) = fields.find(|(other, _)| *other == name)?;
+    // All lines of a field come one after the other.
+    Some((line, fields.next().is_some_and(|(next, _)| next == name)))
 }
 
-/// Whether there is such a field, by comparing names as [`lines`] does.
+/// Whether there is such a field, by comparing names as [`first_line`] does.
 pub(crate) fn has(headers: &HeaderMap, name: &HeaderName) -> bool {
     headers.keys().any(|other| other == name)
 }
@@ -76,6 +77,19 @@ pub(crate) fn clean_trailers(trailers: &mut HeaderMap, withheld: &[HeaderName]) 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_first_line_knows_whether_it_is_the_only_one() {
+        let mut headers = HeaderMap::new();
+        for (name, line) in [("a", "1"), ("b", "2"), ("c", "3"), ("b", "4")] {
+            headers.append(name, HeaderValue::from_static(line));
+        }
+        let first = |name| first_line(&headers, &HeaderName::from_static(name));
+        assert_eq!(first("a"), Some((&HeaderValue::from_static("1"), false)));
+        assert_eq!(first("b"), Some((&HeaderValue::from_static("2"), true)));
+        assert_eq!(first("c"), Some((&HeaderValue::from_static("3"), false)));
+        assert_eq!(first("d"), None);
+    }
 
     #[test]
     fn fields_of_the_connection_go_and_all_else_stays() {

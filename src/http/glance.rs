@@ -1,23 +1,53 @@
-//! What of a request's fields a hit has to know, found in one pass.
+//! What of a message's fields has to be known before anything else, found in one pass.
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 
 use super::storing::Credentials;
 
-/// Most requests have none of these, and a hit then has nothing to do with their fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Glance {
+/// Most requests have none of these but the last, and a hit then has nothing to do with their
+/// other fields.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Glance<'a> {
+    pub(crate) fields: &'a HeaderMap,
     pub(crate) credentials: Credentials,
     /// A precondition (RFC 9110 §13.1).
     pub(crate) has_precondition: bool,
     pub(crate) has_range: bool,
+    /// What selects most of what is selected by anything.
+    pub(crate) accept_encoding: Line<'a>,
 }
 
-impl Glance {
-    pub(crate) fn of(request: &HeaderMap) -> Self {
-        let mut glance = Self::default();
-        for name in request.keys() {
+/// The value of a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Line<'a> {
+    #[default]
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+impl<'a> Line<'a> {
+    /// With one line more.
+    pub(crate) fn and(self, line: &'a HeaderValue) -> Self {
+        match self {
+            Self::None => Self::One(line),
+            _ => Self::Several,
+        }
+    }
+}
+
+impl<'a> Glance<'a> {
+    pub(crate) fn of(request: &'a HeaderMap) -> Self {
+        let mut glance = Self {
+            fields: request,
+            credentials: Credentials::default(),
+            has_precondition: false,
+            has_range: false,
+            accept_encoding: Line::None,
+        };
+        for (name, line) in request {
             match *name {
+                header::ACCEPT_ENCODING => glance.accept_encoding = glance.accept_encoding.and(line),
                 header::AUTHORIZATION => glance.credentials.authorization = true,
                 header::COOKIE => glance.credentials.cookie = true,
                 header::RANGE => glance.has_range = true,
@@ -32,28 +62,96 @@ impl Glance {
     }
 }
 
+/// Most answers that a cache only passes on have none of these, and it then has nothing to do with
+/// their fields.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mentions {
+    /// Another URI of the same origin, it may be: `Location` and `Content-Location`.
+    pub(crate) has_reference: bool,
+    /// Groups to invalidate (RFC 9875 §3).
+    pub(crate) has_groups: bool,
+    /// Fields for caches alone.
+    pub(crate) has_tags: bool,
+}
+
+impl Mentions {
+    pub(crate) fn of(answer: &HeaderMap) -> Self {
+        let mut mentions = Self::default();
+        for name in answer.keys() {
+            // As text, whose length alone tells most names apart.
+            match name.as_str() {
+                "location" | "content-location" => mentions.has_reference = true,
+                "cache-group-invalidation" => mentions.has_groups = true,
+                "surrogate-key" | "cache-tag" => mentions.has_tags = true,
+                _ => {}
+            }
+        }
+        mentions
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::http::conditions::PRECONDITIONS;
-    use http::{HeaderName, HeaderValue};
-
-    fn glance(name: &HeaderName) -> Glance {
-        let fields =
-            [(header::HOST, HeaderValue::from_static("h")), (name.clone(), HeaderValue::from_static("x"))];
-        Glance::of(&fields.into_iter().collect())
-    }
+    use crate::http::{
+        conditions::PRECONDITIONS,
+        tag_fields::{CACHE_GROUP_INVALIDATION, CACHE_TAG, SURROGATE_KEY},
+    };
+    use http::HeaderName;
 
     #[test]
     fn what_is_there_is_seen() {
+        let seen = |name: &HeaderName| {
+            let lines = [(header::HOST, "h"), (name.clone(), "x")];
+            let request =
+                lines.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
+            let Glance { credentials, has_precondition, has_range, accept_encoding, .. } =
+                Glance::of(&request);
+            assert_eq!(credentials, Credentials::of(&request));
+            (
+                credentials != Credentials::default(),
+                has_precondition,
+                has_range,
+                accept_encoding != Line::None,
+            )
+        };
         for name in PRECONDITIONS {
-            assert_eq!(glance(&name), Glance { has_precondition: true, ..Glance::default() });
+            assert_eq!(seen(&name), (false, true, false, false));
         }
-        assert_eq!(glance(&header::RANGE), Glance { has_range: true, ..Glance::default() });
-        assert_eq!(glance(&header::ACCEPT), Glance::default());
         for name in [header::AUTHORIZATION, header::COOKIE] {
-            let fields = [(name, HeaderValue::from_static("x"))].into_iter().collect();
-            assert_eq!(Glance::of(&fields).credentials, Credentials::of(&fields));
+            assert_eq!(seen(&name), (true, false, false, false));
         }
+        assert_eq!(seen(&header::RANGE), (false, false, true, false));
+        assert_eq!(seen(&header::ACCEPT_ENCODING), (false, false, false, true));
+        assert_eq!(seen(&header::ACCEPT), (false, false, false, false));
+    }
+
+    #[test]
+    fn one_line_is_told_from_several() {
+        let mut request = HeaderMap::new();
+        let (gzip, br) = (HeaderValue::from_static("gzip"), HeaderValue::from_static("br"));
+        request.insert(header::ACCEPT_ENCODING, gzip.clone());
+        assert_eq!(Glance::of(&request).accept_encoding, Line::One(&gzip));
+        request.append(header::ACCEPT_ENCODING, br);
+        assert_eq!(Glance::of(&request).accept_encoding, Line::Several);
+    }
+
+    #[test]
+    fn what_an_answer_mentions_is_seen() {
+        let mentions = |name: &HeaderName| {
+            let fields = [
+                (header::ETAG, HeaderValue::from_static("x")),
+                (name.clone(), HeaderValue::from_static("x")),
+            ];
+            Mentions::of(&fields.into_iter().collect())
+        };
+        for name in [header::LOCATION, header::CONTENT_LOCATION] {
+            assert_eq!(mentions(&name), Mentions { has_reference: true, ..Mentions::default() });
+        }
+        for name in [&SURROGATE_KEY, &CACHE_TAG] {
+            assert_eq!(mentions(name), Mentions { has_tags: true, ..Mentions::default() });
+        }
+        assert_eq!(mentions(&CACHE_GROUP_INVALIDATION), Mentions { has_groups: true, ..Mentions::default() });
+        assert_eq!(mentions(&header::SERVER), Mentions::default());
     }
 }

@@ -110,7 +110,10 @@ pub(crate) enum Sharing {
 
 /// For how long an answer may be used, counted from when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
 pub(crate) struct Terms {
+    /// Which credentials a request may have to get it. First in memory: all hits look at it.
+    pub(crate) audience: Credentials,
     pub(crate) fresh_for: Duration,
     pub(crate) stale_while_revalidate_for: Duration,
     pub(crate) stale_if_error_for: Duration,
@@ -121,8 +124,6 @@ pub(crate) struct Terms {
     pub(crate) is_ours: bool,
     /// Not even a client that takes stale answers gets one (§4.2.4).
     pub(crate) forbids_stale: bool,
-    /// Which credentials a request may have to get it.
-    pub(crate) audience: Credentials,
 }
 
 impl Terms {

@@ -1,15 +1,17 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
 use std::{
-    hash::{Hash, Hasher},
+    hash::{DefaultHasher, Hash, Hasher},
     sync::Arc,
 };
 
 use http::{HeaderMap, HeaderName, header};
+use parking_lot::Mutex;
 
 use super::{
     cache_control::split_list,
-    fields::{has, lines},
+    fields::first_line,
+    glance::{Glance, Line},
 };
 
 /// What a response's `Vary` says.
@@ -43,12 +45,15 @@ impl Vary {
 /// Values are compared in a [normal form](normalised), as §4.1 allows; an absent field is not an
 /// empty one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Selection {
+pub(crate) struct Selection(Arc<Selected>);
+
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Selected {
     fields: Arc<[HeaderName]>,
     values: Box<[Option<Value>]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Value {
     normal: Box<[u8]>,
     /// As it came, if it came in one line: most who want the same say it in the same way, and
@@ -73,51 +78,98 @@ impl Hash for Value {
 impl Value {
     fn of(request: &HeaderMap, name: &HeaderName) -> Option<Self> {
         let normal = normalised(request, name)?;
-        let raw = match one_line(request, name) {
-            Some(line) if *line != *normal => line.into(),
+        let raw = match line(request, name) {
+            Line::One(line) if *line.as_bytes() != *normal => line.as_bytes().into(),
             _ => Box::default(),
         };
         Some(Self { normal, raw })
     }
 
-    fn is_in(&self, request: &HeaderMap, name: &HeaderName) -> bool {
-        match one_line(request, name) {
-            Some(line) if *line == *self.normal || !line.is_empty() && *line == *self.raw => true,
+    fn is_in(&self, request: &HeaderMap, name: &HeaderName, line: Line<'_>) -> bool {
+        match line {
+            Line::None => false,
+            Line::One(line) if self.is_written(line.as_bytes()) => true,
             _ => normalised(request, name).is_some_and(|value| value == self.normal),
         }
     }
+
+    fn is_written(&self, line: &[u8]) -> bool {
+        *line == *self.normal || !line.is_empty() && *line == *self.raw
+    }
 }
+
+/// Selections as they were stored last, so that the next ones like them are the same in memory: most
+/// clients accept one of a few things, and what all hits compare with is in the processor's cache then.
+static COMMON: [Mutex<Option<Selection>>; 64] = [const { Mutex::new(None) }; 64];
+
+/// Larger ones are not worth it.
+const MAX_COMMON_BYTES: usize = 512;
 
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
         let values = fields.iter().map(|name| Value::of(request, name)).collect();
-        Self { fields: Arc::clone(fields), values }
+        Self(Arc::new(Selected { fields: Arc::clone(fields), values }))
+    }
+
+    /// The same, to be stored with a response.
+    pub(crate) fn common(self) -> Self {
+        if self.heap_bytes() > MAX_COMMON_BYTES {
+            return self;
+        }
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        let mut common = COMMON[hasher.finish() as usize % COMMON.len()].lock();
+        match &*common {
+            Some(known) if known.is_written_as(&self) => known.clone(),
+            _ => {
+                let before = common.replace(self.clone());
+                drop(common);
+                drop(before);
+                self
+            }
+        }
+    }
+
+    /// Not only of the same meaning.
+    fn is_written_as(&self, other: &Self) -> bool {
+        fn raw(selection: &Selection) -> impl Iterator<Item = &[u8]> {
+            selection.0.values.iter().flatten().map(|value| &*value.raw)
+        }
+        self == other && raw(self).eq(raw(other))
     }
 
     /// Whether a request with these fields would be selected too.
-    pub(crate) fn matches(&self, request: &HeaderMap) -> bool {
-        self.fields.iter().zip(&self.values).all(|(name, value)| match value {
-            Some(value) => value.is_in(request, name),
-            None => !has(request, name),
+    pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
+        self.fields().iter().zip(&self.0.values).all(|(name, value)| {
+            let line = match *name {
+                header::ACCEPT_ENCODING => request.accept_encoding,
+                _ => line(request.fields, name),
+            };
+            match value {
+                Some(value) => value.is_in(request.fields, name, line),
+                None => line == Line::None,
+            }
         })
     }
 
     pub(crate) fn fields(&self) -> &Arc<[HeaderName]> {
-        &self.fields
+        &self.0.fields
     }
 
     /// Bytes on the heap, for the store's books.
     pub(crate) fn heap_bytes(&self) -> usize {
         let values: usize =
-            self.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
-        values + self.fields.len() * (size_of::<HeaderName>() + size_of::<Option<Value>>())
+            self.0.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
+        values + self.fields().len() * (size_of::<HeaderName>() + size_of::<Option<Value>>())
     }
 }
 
-fn one_line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<&'a [u8]> {
-    let mut lines = lines(request, name);
-    let line = lines.next()?;
-    lines.next().is_none().then(|| line.as_bytes())
+fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
+    match first_line(request, name) {
+        None => Line::None,
+        Some((line, false)) => Line::One(line),
+        Some((_, true)) => Line::Several,
+    }
 }
 
 /// Lines joined, without white space round commas. Lists of preferences are compared by what
@@ -226,7 +278,7 @@ mod tests {
     fn matches(first: &[(&'static str, &str)], second: &[(&'static str, &str)]) -> bool {
         let vary = map(&[("vary", "accept, x, accept-language, accept-encoding, accept-charset")]);
         let Vary::Fields(fields) = Vary::parse(&vary) else { unreachable!() };
-        Selection::new(&fields, &map(first)).matches(&map(second))
+        Selection::new(&fields, &map(first)).matches(&Glance::of(&map(second)))
     }
 
     #[test]
@@ -288,6 +340,22 @@ mod tests {
         assert_eq!(hash(&of("en, de")), hash(&of("DE,en")));
     }
 
+    #[test]
+    fn selections_that_are_written_alike_are_the_same_in_memory() {
+        let fields: Arc<[HeaderName]> =
+            Arc::from([header::ACCEPT_ENCODING, HeaderName::from_static("x-alike")]);
+        let of =
+            |value| Selection::new(&fields, &map(&[("accept-encoding", value), ("x-alike", "1")])).common();
+        let first = of("gzip, br");
+        assert!(Arc::ptr_eq(&first.0, &of("gzip, br").0));
+        // It means the same, but what is written like this must not be compared the slow way.
+        let other = of("br, gzip");
+        assert!(other == first && !Arc::ptr_eq(&first.0, &other.0));
+        assert!(Arc::ptr_eq(&other.0, &of("br, gzip").0));
+        let long = "x".repeat(MAX_COMMON_BYTES);
+        assert!(!Arc::ptr_eq(&of(&long).0, &of(&long).0));
+    }
+
     proptest! {
         #[test]
         fn a_request_selects_what_was_stored_for_it(
@@ -311,7 +379,7 @@ mod tests {
             let a: Vec<_> = a.iter().map(|value| (name, value.as_str())).collect();
             let b: Vec<_> = b.iter().map(|value| (name, value.as_str())).collect();
             let (first, second) = (Selection::new(&fields, &map(&a)), Selection::new(&fields, &map(&b)));
-            prop_assert_eq!(first.matches(&map(&b)), first == second);
+            prop_assert_eq!(first.matches(&Glance::of(&map(&b))), first == second);
         }
     }
 }

@@ -41,6 +41,43 @@ impl KeyBuffer {
     /// into the same key.
     pub fn push(&mut self, part: impl AsRef<[u8]>) {
         let part = part.as_ref();
+        match self.room_for(part.len()) {
+            Some(room) => room.copy_from_slice(part),
+            None => self.push_long(part),
+        }
+    }
+
+    /// As [`push`](Self::push), in lower case.
+    pub(super) fn push_lower_case(&mut self, part: &[u8]) {
+        match self.room_for(part.len()) {
+            Some(room) => {
+                room.copy_from_slice(part);
+                let start = self.length - part.len();
+                // By whole chunks: what lies behind the key counts for nothing yet.
+                let chunks = self.inline[start..].chunks_mut(16).take(part.len().div_ceil(16));
+                chunks.for_each(<[u8]>::make_ascii_lowercase);
+            }
+            None => self.push_long(&part.to_ascii_lowercase()),
+        }
+    }
+
+    /// Appends the length of a part that is neither long itself nor makes the key long, and room
+    /// for it.
+    fn room_for(&mut self, length: usize) -> Option<&mut [u8]> {
+        const WIDTH: usize = size_of::<u16>();
+        let free = self.inline.get_mut(self.length..)?;
+        if length + WIDTH > free.len() || !self.spilled.is_empty() {
+            return None;
+        }
+        // The whole array is far shorter than what needs another length.
+        let (width, rest) = free.split_first_chunk_mut::<WIDTH>()?;
+        *width = (length as u16).to_le_bytes();
+        self.length += WIDTH + length;
+        rest.get_mut(..length)
+    }
+
+    #[cold]
+    fn push_long(&mut self, part: &[u8]) {
         match u16::try_from(part.len()) {
             Ok(length) if length < u16::MAX => self.extend(&length.to_le_bytes()),
             _ => {
@@ -49,15 +86,6 @@ impl KeyBuffer {
             }
         }
         self.extend(part);
-    }
-
-    /// As [`push`](Self::push), in lower case.
-    pub(super) fn push_lower_case(&mut self, part: &[u8]) {
-        self.push(part);
-        let key =
-            if self.spilled.is_empty() { &mut self.inline[..self.length] } else { &mut self.spilled[..] };
-        let start = key.len() - part.len();
-        key[start..].make_ascii_lowercase();
     }
 
     /// Takes bytes that are a key already, in place of everything so far.

@@ -34,10 +34,18 @@ use super::{
 /// assert_eq!(http1, http2);
 /// assert_eq!(key(Request::get("/a?b=c")), None);
 /// ```
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct DefaultKey {
     namespace: Box<str>,
     scheme: Option<Scheme>,
+    /// How the keys of most requests begin: the namespace, and this scheme or else `http`.
+    start: CacheKey,
+}
+
+impl Default for DefaultKey {
+    fn default() -> Self {
+        Self { namespace: Box::default(), scheme: None, start: CacheKey::from_parts(["", "http"]) }
+    }
 }
 
 impl DefaultKey {
@@ -53,21 +61,31 @@ impl DefaultKey {
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
         self.namespace = namespace.into();
-        self
+        self.restarted()
     }
 
     /// Takes every request as one of this scheme, whatever its URI says.
     #[must_use]
     pub fn scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = Some(scheme);
+        self.restarted()
+    }
+
+    fn restarted(mut self) -> Self {
+        let scheme = self.scheme.as_ref().map_or("http", Scheme::as_str);
+        self.start = CacheKey::from_parts([&*self.namespace, scheme]);
         self
     }
 
     /// What every key begins with: namespace, scheme and authority.
     pub(super) fn begin(&self, target: &Uri, authority: &[u8], key: &mut KeyBuffer) {
-        let scheme = self.scheme.as_ref().or_else(|| target.scheme());
-        key.push(self.namespace.as_bytes());
-        key.push(scheme.map_or("http", Scheme::as_str));
+        match target.scheme() {
+            Some(scheme) if self.scheme.is_none() && *scheme != Scheme::HTTP => {
+                key.push(self.namespace.as_bytes());
+                key.push(scheme.as_str());
+            }
+            _ => key.set(&self.start),
+        }
         key.push_lower_case(authority);
     }
 }
@@ -146,11 +164,21 @@ mod tests {
 
     #[test]
     fn a_namespace_and_a_scheme_change_the_key() {
-        let (head, ()) = at("http://a/").body(()).unwrap().into_parts();
+        let (head, ()) = at("http://h/").body(()).unwrap().into_parts();
         let plain = DefaultKey::new().key(&head);
         assert_ne!(DefaultKey::new().namespace("n").key(&head), plain);
         assert_ne!(DefaultKey::new().scheme(Scheme::HTTPS).key(&head), plain);
         assert_eq!(DefaultKey::new().scheme(Scheme::HTTP).key(&head), plain);
+        let both = Some(CacheKey::from_parts(["n", "https", "h", "/"]));
+        let (before, after) = (DefaultKey::new().namespace("n"), DefaultKey::new().scheme(Scheme::HTTPS));
+        assert_eq!(before.clone().scheme(Scheme::HTTPS).key(&head), both);
+        assert_eq!(after.namespace("n").key(&head), both);
+        let (https, ()) = at("https://h/").body(()).unwrap().into_parts();
+        assert_eq!(before.key(&https), both);
+        assert_eq!(
+            before.scheme(Scheme::HTTP).key(&https),
+            Some(CacheKey::from_parts(["n", "http", "h", "/"]))
+        );
     }
 
     #[cfg(feature = "axum")]

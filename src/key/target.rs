@@ -8,7 +8,7 @@ use std::{
 use http::{HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
 
 use super::{CacheKey, Identity, KeyExtractor};
-use crate::http::fields::lines;
+use crate::http::fields::first_line;
 
 /// The host and 32 segments.
 const MAX_PREFIXES: usize = 33;
@@ -33,7 +33,7 @@ impl Target {
         };
         Self {
             uri: original_uri(head).clone(),
-            host: lines(&head.headers, &header::HOST).next().cloned(),
+            host: first_line(&head.headers, &header::HOST).map(|(host, _)| host.clone()),
             identity,
         }
     }
@@ -205,11 +205,11 @@ pub(super) fn path_and_query(uri: &Uri) -> &str {
 
 /// The authority of a request, if it has one alone and that can be used.
 pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let mut hosts = lines(headers, &header::HOST);
-    let host = hosts.next().map(HeaderValue::as_bytes);
-    if hosts.next().is_some() {
-        return None;
-    }
+    let host = match first_line(headers, &header::HOST) {
+        Some((_, true)) => return None,
+        Some((host, false)) => Some(host.as_bytes()),
+        None => None,
+    };
     match (uri.authority().map(Authority::as_str), host) {
         (Some(uri), Some(host)) if !host.eq_ignore_ascii_case(uri.as_bytes()) => None,
         (Some(uri), _) => usable(uri.as_bytes()),

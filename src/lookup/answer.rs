@@ -17,10 +17,11 @@ use crate::{
 };
 
 /// An answer out of the store.
+#[inline]
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
     head: &Parts,
-    glance: Glance,
+    glance: Glance<'_>,
     status: CacheStatus,
     now: Instant,
 ) -> Response<Body<B>> {

@@ -185,21 +185,22 @@ impl<S, St: Clone, K> Layer<S> for LookupLayer<St, K> {
     type Service = Lookup<S, St, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let reader = Reader { store: self.store.clone(), extractor: Arc::clone(&self.extractor) };
-        Lookup { inner, reader, settings: Arc::clone(&self.settings) }
+        let (store, extractor, settings) =
+            (self.store.clone(), Arc::clone(&self.extractor), Arc::clone(&self.settings));
+        Lookup { inner, reader: Arc::new(Reader { store, extractor, settings }) }
     }
 }
 
 /// The service of [`LookupLayer`].
 pub struct Lookup<S, St, K = DefaultKey> {
     pub(crate) inner: S,
-    reader: Reader<St, K>,
-    settings: Arc<Settings>,
+    // One counter: a service may be cloned for each request, by all threads.
+    reader: Arc<Reader<St, K>>,
 }
 
-impl<S: Clone, St: Clone, K> Clone for Lookup<S, St, K> {
+impl<S: Clone, St, K> Clone for Lookup<S, St, K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), reader: self.reader.clone(), settings: Arc::clone(&self.settings) }
+        Self { inner: self.inner.clone(), reader: Arc::clone(&self.reader) }
     }
 }
 
@@ -225,7 +226,7 @@ where
 
     /// What a request invalidates that has none.
     pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(self.reader.store.sequence(), &self.reader.extractor, head)
+        Invalidation::of(&self.reader, head)
     }
 
     /// As `call`, for a request that has a key, and of whatever is `below`: the answer if it is
@@ -245,19 +246,19 @@ where
         B::Error: Into<BoxError>,
     {
         let (now, glance) = (Instant::now(), Glance::of(&head.headers));
-        let wishes = match self.settings.follows_requests {
+        let wishes = match self.reader.settings.follows_requests {
             true => RequestDirectives::parse(&head.headers),
             false => RequestDirectives::default(),
         };
         let reading = self.reader.read(key);
-        let fetches_whole = self.settings.fetches_whole;
+        let fetches_whole = self.reader.settings.fetches_whole;
         let question = Question { key, head: &head, glance, fetches_whole, now };
         let asked = match self.reader.find(&reading, &question, &wishes) {
             Found::Usable(stored, status) => {
                 return Ok(self.serve(from_store(stored, &head, glance, status, now)));
             }
             Found::Part(part) => return Ok(self.serve(from_part(part, &head, CacheStatus::hit(), now))),
-            Found::Refreshable(stored, asked) => match Refresher::claim(&self.settings, stored, now) {
+            Found::Refreshable(stored, asked) => match Refresher::claim(&self.reader.settings, stored, now) {
                 Refreshing::Impossible => asked,
                 refreshing => {
                     let status = CacheStatus::stale(Stale::WhileRevalidating);
@@ -265,7 +266,7 @@ where
                     if let Refreshing::Begin(refresher) = refreshing {
                         self.reader.extractor.prepare(&mut head);
                         let request = refresher.request(head, body, asked);
-                        refresher.spawn(&self.settings.executor, below(request));
+                        refresher.spawn(&self.reader.settings.executor, below(request));
                     }
                     return Ok(served);
                 }
@@ -281,9 +282,9 @@ where
         Err(self.forward(head, body, is_for_all.then_some(asked), scope, below))
     }
 
-    fn scope(&self, head: &Parts, glance: Glance, asked: &Asked) -> Scope {
+    fn scope(&self, head: &Parts, glance: Glance<'_>, asked: &Asked) -> Scope {
         let asks_for_part =
-            glance.has_range && !self.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
+            glance.has_range && !self.reader.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
         match asks_for_part {
             false => Scope::Whole,
             true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
@@ -292,7 +293,7 @@ where
     }
 
     fn serve<B>(&self, mut response: Response<Body<B>>) -> Response<Body<B>> {
-        if !self.settings.shows_status {
+        if !self.reader.settings.shows_status {
             CacheStatus::hide(&mut response);
         }
         response
@@ -323,11 +324,11 @@ where
         asked.map(|asked| head.extensions.insert(asked));
         let method = head.method.clone();
         let answer = below(Request::from_parts(head, body));
-        if conditions.is_empty() && self.settings.shows_status {
+        if conditions.is_empty() && self.reader.settings.shows_status {
             return ResponseFuture::pass(answer);
         }
         let limit = self.reader.store.max_response_bytes();
-        let settings = Arc::clone(&self.settings);
+        let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
             let (mut response, unread) = from_below(&method, &conditions, answer.await?);
             if let Some(unread) = unread {

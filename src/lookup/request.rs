@@ -3,6 +3,7 @@ use std::sync::Arc;
 use http::{Method, request::Parts};
 use tokio::time::Instant;
 
+use super::layer::Settings;
 use crate::{
     exchange::Asked,
     http::{
@@ -11,18 +12,23 @@ use crate::{
     },
     key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward, Stale},
-    store::{Part, Resource, Store, StoredResponse},
+    store::{Invalidates, Part, Resource, Sequence, Store, StoredResponse},
 };
 
 /// Finds what a request may be answered with.
 pub(super) struct Reader<St, K> {
     pub(super) store: St,
     pub(super) extractor: Arc<K>,
+    pub(super) settings: Arc<Settings>,
 }
 
-impl<St: Clone, K> Clone for Reader<St, K> {
-    fn clone(&self) -> Self {
-        Self { store: self.store.clone(), extractor: Arc::clone(&self.extractor) }
+impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
+    fn sequence(&self) -> &Sequence {
+        self.store.sequence()
+    }
+
+    fn extractor(&self) -> &dyn KeyExtractor {
+        &*self.extractor
     }
 }
 
@@ -31,7 +37,7 @@ impl<St: Clone, K> Clone for Reader<St, K> {
 pub(super) struct Question<'a> {
     pub(super) key: &'a KeyBuffer,
     pub(super) head: &'a Parts,
-    pub(super) glance: Glance,
+    pub(super) glance: Glance<'a>,
     pub(super) fetches_whole: bool,
     pub(super) now: Instant,
 }
@@ -66,10 +72,9 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         question: &Question<'_>,
         wishes: &RequestDirectives,
     ) -> Found<'a> {
-        let Question { head, glance, now, .. } = *question;
+        let Question { glance, now, .. } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let stored =
-            resource.and_then(|resource| resource.select(&head.headers, glance.credentials, sequence));
+        let stored = resource.and_then(|resource| resource.select(&glance, sequence));
         if let Some(stored) = stored
             && let Some(status) = usable(stored, wishes, now)
         {
@@ -133,7 +138,7 @@ impl<St: Store, K> Reader<St, K> {
         if head.method != Method::GET {
             return None;
         }
-        resource.select_part(&head.headers, glance.credentials, self.store.sequence(), now)
+        resource.select_part(&glance, self.store.sequence(), now)
     }
 }
 

@@ -9,22 +9,22 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tower::{retry::Retry, util::Oneshot};
+use tower::retry::Retry;
 use tower_service::Service;
 
 use crate::{
     body::{Body, BodyError, BoxError},
+    called::Called,
     coalesce::Coalesce,
     exchange::Asked,
     fill::{Fill, Policy},
     future::{BoxFuture, ResponseFuture},
-    http::tag_fields,
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::OriginLimit,
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
-    store::{Invalidation, Store},
+    store::{Invalidation, Store, pass_on},
 };
 
 type Origin<S> = OriginLimit<S>;
@@ -95,7 +95,7 @@ where
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
             true => match self.stack.answer(&key, head, body, |request| self.missed(request)) {
-                Ok(response) => Way::Stored { response: Some(response) },
+                Ok(response) => Way::Stored { response: Some(response.map(ReadThroughBody::new)) },
                 Err(future) => Way::Through { future },
             },
             false => {
@@ -153,11 +153,11 @@ pin_project! {
     where
         S: Service<Request<ReqB>>,
     {
-        Stored { response: Option<Response<Nested<B>>> },
+        Stored { response: Option<Response<ReadThroughBody<B>>> },
         Through { #[pin] future: Missed<B, S::Error> },
         Round {
             #[pin]
-            future: ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>,
+            future: ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>,
             invalidation: Option<Invalidation>,
             strips_tags: bool,
         },
@@ -171,23 +171,24 @@ where
     type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let answer = match self.project().way.project() {
+        match self.project().way.project() {
             #[allow(clippy::expect_used)]
-            WayProj::Stored { response } => Ok(response.take().expect("polled after completion")),
-            WayProj::Through { future } => ready!(future.poll(cx)),
+            WayProj::Stored { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion")))
+            }
+            WayProj::Through { future } => {
+                let answer = ready!(future.poll(cx));
+                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
+            }
             WayProj::Round { future, invalidation, strips_tags } => {
                 let mut answer = ready!(future.poll(cx));
-                if let (Some(invalidation), Ok(response)) = (invalidation.take(), &answer) {
-                    invalidation.apply(response.status(), response.headers());
+                if let Ok(response) = &mut answer {
+                    // No other layer removes the fields that are for caches alone.
+                    pass_on(response, invalidation.as_ref(), *strips_tags);
                 }
-                // No other layer removes the fields that are for caches alone.
-                if let (true, Ok(response)) = (*strips_tags, &mut answer) {
-                    tag_fields::strip(response.headers_mut());
-                }
-                return Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)));
+                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)))
             }
-        };
-        Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
+        }
     }
 }
 

@@ -5,7 +5,7 @@
 //! dominate there, with counters that nobody else touches.
 //!
 //! A copy is served only while its original is what the table holds: whatever replaces, removes
-//! or evicts an entry [retires](Entry::retire) it before it returns, and each use of a copy looks.
+//! or evicts an entry [retires](Resource::retire) it before it returns, and each use of a copy looks.
 //! All else that is decided for each request (purges, freshness, variants) is decided as ever.
 //!
 //! Bound: [`SLOTS`] copies of at most [`MAX_BYTES`] in each thread, 1 MiB together, beside the
@@ -13,7 +13,7 @@
 
 use std::{cell::RefCell, sync::Arc};
 
-use super::{Resource, memory::Entry};
+use super::Resource;
 
 const SLOTS: usize = 64;
 
@@ -42,7 +42,7 @@ struct Held {
     /// Where stores keep apart what has the same key.
     store: u64,
     key: Box<[u8]>,
-    original: Arc<Entry>,
+    original: Arc<Resource>,
     copy: Arc<Resource>,
     uses: u32,
 }
@@ -54,7 +54,11 @@ enum Use {
 }
 
 /// The resource under a key: this thread's copy, or else what the table has.
-pub(super) fn get(store: u64, key: &[u8], table: impl Fn() -> Option<Arc<Entry>>) -> Option<Arc<Resource>> {
+pub(super) fn get(
+    store: u64,
+    key: &[u8],
+    table: impl Fn() -> Option<Arc<Resource>>,
+) -> Option<Arc<Resource>> {
     let hash = mix(store, key);
     match FRONT.try_with(|front| use_copy(&mut front.borrow_mut(), hash, store, key)) {
         Ok(Use::Copy(copy, false)) => return Some(copy),
@@ -66,11 +70,11 @@ pub(super) fn get(store: u64, key: &[u8], table: impl Fn() -> Option<Arc<Entry>>
     }
     let original = table()?;
     let leads = FRONT.try_with(|front| has_lead(&mut front.borrow_mut(), hash)).unwrap_or(false);
-    if leads && original.resource().bytes() <= MAX_BYTES {
-        let copy = Arc::new(original.resource().copied());
+    if leads && original.bytes() <= MAX_BYTES {
+        let copy = Arc::new(original.copied());
         hold(hash, Held { store, key: key.into(), copy, original: Arc::clone(&original), uses: 0 });
     }
-    Some(Arc::clone(original.resource()))
+    Some(original)
 }
 
 fn use_copy(front: &mut [Slot], hash: u64, store: u64, key: &[u8]) -> Use {
@@ -113,12 +117,10 @@ fn hold(hash: u64, held: Held) {
 /// A cheap hash: keys that it does not tell apart share a slot, and no more.
 fn mix(store: u64, key: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
-    let mut hash = store ^ key.len() as u64;
+    let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
+    let (first, words) = key.as_rchunks::<8>();
+    let first = first.iter().fold(key.len() as u64, |word, byte| word << 8 | u64::from(*byte));
     // Keys differ in their ends before all.
-    for word in key.rchunks(8).take(4) {
-        let mut bytes = [0; 8];
-        bytes[..word.len()].copy_from_slice(word);
-        hash = (hash ^ u64::from_le_bytes(bytes)).wrapping_mul(FACTOR).rotate_left(29);
-    }
-    hash.wrapping_mul(FACTOR) >> 7
+    let words = words.iter().rev().take(4).map(|word| u64::from_le_bytes(*word));
+    words.fold(mix(store, first), mix).wrapping_mul(FACTOR) >> 7
 }

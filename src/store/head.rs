@@ -57,6 +57,13 @@ impl Head {
         }
     }
 
+    pub(super) fn to_map(&self) -> HeaderMap {
+        match self {
+            Self::Packed { shape, values } => shape.to_headers(values),
+            Self::Ready(headers) => (**headers).clone(),
+        }
+    }
+
     /// Without the body.
     pub(super) fn bytes(&self) -> usize {
         match self {

@@ -2,68 +2,64 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
 
 use super::Sequence;
 use crate::{
-    http::{fields::lines, tag_fields},
+    http::{fields::first_line, glance::Mentions, tag_fields},
     key::{KeyExtractor, Target, is_read_by_rule},
 };
+
+/// Where things are invalidated, and what names them.
+pub(crate) trait Invalidates: Send + Sync {
+    fn sequence(&self) -> &Sequence;
+    fn extractor(&self) -> &dyn KeyExtractor;
+}
 
 /// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its answer
 /// says that it invalidates (RFC 9875 §3).
 pub(crate) struct Invalidation {
-    sequence: Arc<Sequence>,
-    extractor: Arc<dyn KeyExtractor>,
+    place: Arc<dyn Invalidates>,
     target: Target,
 }
 
 impl Invalidation {
     /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY), and for what a rule
     /// says to be a read.
-    pub(crate) fn of(
-        sequence: &Arc<Sequence>,
-        extractor: &Arc<impl KeyExtractor>,
-        head: &Parts,
-    ) -> Option<Self> {
+    pub(crate) fn of(place: &Arc<impl Invalidates + 'static>, head: &Parts) -> Option<Self> {
         let is_safe = matches!(
             head.method,
             Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT
         ) || head.method.as_str() == "QUERY"
             || is_read_by_rule(&head.extensions);
         (!is_safe).then(|| {
-            let (sequence, target) = (Arc::clone(sequence), Target::of(&**extractor, head));
-            let extractor = Arc::clone(extractor);
-            Self { sequence, extractor, target }
+            let target = Target::of(place.extractor(), head);
+            Self { place: Arc::clone(place) as _, target }
         })
     }
 
     /// The target URI, unless the request failed; if it succeeded, also what `Location` and
     /// `Content-Location` refer to on the same origin. The target of a redirection is only where
     /// the client goes next, for example after a login.
-    pub(crate) fn apply(&self, status: StatusCode, headers: &HeaderMap) {
-        // Most answers name nothing else, and one look at their fields tells.
-        let (mut refers, mut names_groups) = (false, false);
-        for name in headers.keys() {
-            refers |= *name == header::LOCATION || *name == header::CONTENT_LOCATION;
-            names_groups |= *name == tag_fields::CACHE_GROUP_INVALIDATION;
-        }
-        if names_groups {
+    fn apply(&self, status: StatusCode, headers: &HeaderMap, mentions: Mentions) {
+        if mentions.has_groups {
             self.purge_groups(headers);
         }
         if !(status.is_success() || status.is_redirection()) {
             return;
         }
-        let hasher = self.sequence.hasher();
-        self.sequence.purge_target(&self.target, false);
-        if !status.is_success() || !refers {
+        let sequence = self.place.sequence();
+        sequence.purge_target(&self.target, false);
+        if !status.is_success() || !mentions.has_reference {
             return;
         }
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
-            let reference = lines(headers, field).next().and_then(|value| value.to_str().ok());
-            let hash_of = |reference| self.target.hash_of_reference(reference, &*self.extractor, hasher);
+            let reference = first_line(headers, field).and_then(|(line, _)| line.to_str().ok());
+            let hash_of = |reference| {
+                self.target.hash_of_reference(reference, self.place.extractor(), sequence.hasher())
+            };
             if let Some(hash) = reference.and_then(hash_of) {
-                self.sequence.purge_place(hash, false);
+                sequence.purge_place(hash, false);
             }
         }
     }
@@ -71,10 +67,25 @@ impl Invalidation {
     /// The groups of the same origin that the answer names, whatever its status: it says so in so
     /// many words.
     fn purge_groups(&self, headers: &HeaderMap) {
+        let sequence = self.place.sequence();
         for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
-            for hash in self.target.groups_to_purge(&group, self.sequence.hasher()) {
-                self.sequence.purge_label(hash);
+            for hash in self.target.groups_to_purge(&group, sequence.hasher()) {
+                sequence.purge_label(hash);
             }
         }
+    }
+}
+
+/// What an answer that the cache only passes on means to it, and what is not for the client.
+pub(crate) fn pass_on<B>(response: &mut Response<B>, invalidation: Option<&Invalidation>, strips_tags: bool) {
+    if invalidation.is_none() && !strips_tags {
+        return;
+    }
+    let mentions = Mentions::of(response.headers());
+    if let Some(invalidation) = invalidation {
+        invalidation.apply(response.status(), response.headers(), mentions);
+    }
+    if strips_tags && mentions.has_tags {
+        tag_fields::strip(response.headers_mut());
     }
 }

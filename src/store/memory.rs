@@ -15,9 +15,10 @@ use tokio::{runtime::Handle, time::Instant};
 
 use super::{
     Part, Resource, Sequence, Store, StoredResponse,
-    expiry::{Expiry, Version},
+    expiry::Expiry,
     front,
     purge_sweep::PurgeSweep,
+    resource::Shelf,
     sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS},
     sweeper::Sweeper,
 };
@@ -275,7 +276,7 @@ static STORES: AtomicU64 = AtomicU64::new(0);
 pub(super) struct Inner {
     /// Tells stores apart in what each thread keeps.
     id: u64,
-    table: Cache<CacheKey, Arc<Entry>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
+    table: Cache<CacheKey, Arc<Resource>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
     hasher: DefaultHashBuilder,
     /// Held while a key is updated. Readers never take one.
     stripes: [Mutex<()>; STRIPES],
@@ -293,39 +294,13 @@ pub(super) struct Inner {
     max_resource_bytes: usize,
 }
 
-/// One version of what is stored under a key.
-#[derive(Debug)]
-pub(super) struct Entry {
-    resource: Arc<Resource>,
-    bytes: u64,
-    version: Version,
-    expires_at: Option<Instant>,
-    is_retired: AtomicBool,
-}
-
-impl Entry {
-    pub(super) fn resource(&self) -> &Arc<Resource> {
-        &self.resource
-    }
-
-    /// Whether it is what the table holds. False for good once it is not.
-    pub(super) fn is_current(&self) -> bool {
-        !self.is_retired.load(Ordering::Acquire)
-    }
-
-    /// Ends the use of copies: no request that begins after this gets one.
-    fn retire(&self) {
-        self.is_retired.store(true, Ordering::Release);
-    }
-}
-
 impl Inner {
     fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
         let mut evicted = Evicted::default();
         let stripe = &self.stripes[self.hasher.hash_one(key) as usize % STRIPES];
         let updating = stripe.lock();
         let old = self.table.peek(key);
-        let mut resource = old.as_ref().map(|entry| (*entry.resource).clone()).unwrap_or_default();
+        let mut resource = old.as_ref().map(|entry| (**entry).clone()).unwrap_or_default();
         change(&mut resource);
         // Nothing goes in that purges have caught up with, and what stays need not be looked at soon.
         resource.sift(&self.sequence);
@@ -342,7 +317,7 @@ impl Inner {
         evicted.0.iter().chain(&old).for_each(|entry| entry.retire());
         drop(updating);
         // The engine reports what was replaced as well, which was not pushed out.
-        let is_replaced = |entry: &&Arc<Entry>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
+        let is_replaced = |entry: &&Arc<Resource>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
         let pushed_out = evicted.0.iter().filter(|entry| !is_replaced(entry)).count();
         self.evictions.fetch_add(pushed_out as u64, Ordering::Relaxed);
         evicted.0.iter().for_each(|entry| self.forget(entry));
@@ -358,19 +333,14 @@ impl Inner {
             self.sweeper.wake_before(at);
         }
         let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
-        let entry = Arc::new(Entry {
-            resource: Arc::new(resource),
-            bytes,
-            version,
-            expires_at,
-            is_retired: AtomicBool::new(false),
-        });
-        self.table.insert_with_lifecycle(key.clone(), entry, evicted);
+        let shelf = Shelf { bytes, version, expires_at, is_retired: AtomicBool::new(false) };
+        self.table.insert_with_lifecycle(key.clone(), Arc::new(resource.put_on(shelf)), evicted);
     }
 
-    fn forget(&self, entry: &Entry) {
-        if let Some(at) = entry.expires_at {
-            self.expiry.remove(at, entry.version);
+    fn forget(&self, resource: &Resource) {
+        let shelf = resource.shelf();
+        if let Some(at) = shelf.expires_at {
+            self.expiry.remove(at, shelf.version);
         }
     }
 
@@ -378,8 +348,7 @@ impl Inner {
     /// is more to do, if there is.
     pub(super) fn sweep_purged(&self, now: Instant, most: usize) -> Option<Instant> {
         self.purge_sweep.step(&self.sequence, &self.expiry, now, most, |key| {
-            let Some(entry) = self.table.peek(key) else { return };
-            let resource = &entry.resource;
+            let Some(resource) = self.table.peek(key) else { return };
             let is_useless =
                 |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
             let mut parts = resource.parts().map(Part::response);
@@ -393,7 +362,7 @@ impl Inner {
     pub(super) fn sweep(&self, now: Instant, most: usize) -> bool {
         let due = self.expiry.take_due(now, most);
         for (version, key) in &due {
-            if self.table.peek(key).is_some_and(|entry| entry.version == *version) {
+            if self.table.peek(key).is_some_and(|resource| resource.shelf().version == *version) {
                 let mut gone = false;
                 self.update(key, &mut |resource| {
                     resource.prune(now);
@@ -409,9 +378,9 @@ impl Inner {
 #[derive(Clone, Debug)]
 struct ChargedBytes;
 
-impl Weighter<CacheKey, Arc<Entry>> for ChargedBytes {
-    fn weight(&self, _: &CacheKey, entry: &Arc<Entry>) -> u64 {
-        entry.bytes
+impl Weighter<CacheKey, Arc<Resource>> for ChargedBytes {
+    fn weight(&self, _: &CacheKey, resource: &Arc<Resource>) -> u64 {
+        resource.shelf().bytes
     }
 }
 
@@ -420,12 +389,12 @@ impl Weighter<CacheKey, Arc<Entry>> for ChargedBytes {
 struct NoteEvicted;
 
 #[derive(Default)]
-struct Evicted(Vec<Arc<Entry>>);
+struct Evicted(Vec<Arc<Resource>>);
 
-impl Lifecycle<CacheKey, Arc<Entry>> for NoteEvicted {
+impl Lifecycle<CacheKey, Arc<Resource>> for NoteEvicted {
     type RequestState = Evicted;
 
-    fn on_evict(&self, state: &mut Evicted, _: CacheKey, entry: Arc<Entry>) {
+    fn on_evict(&self, state: &mut Evicted, _: CacheKey, entry: Arc<Resource>) {
         state.0.push(entry);
     }
 }

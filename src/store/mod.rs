@@ -42,7 +42,7 @@ mod sync;
 use std::sync::Arc;
 
 pub(crate) use self::{
-    invalidation::Invalidation,
+    invalidation::{Invalidates, Invalidation, pass_on},
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
     refresh::Refresh,
@@ -59,7 +59,7 @@ pub use self::{
 
 use http::HeaderMap;
 
-use crate::{http::storing::Credentials, key::CacheKey};
+use crate::{http::glance::Glance, key::CacheKey};
 
 /// Keeps responses under their keys.
 ///
@@ -92,5 +92,5 @@ pub trait Store: Clone + Send + Sync + 'static {
 /// The latest response that answers a request with these fields and is not invalidated.
 pub(crate) fn select(store: &impl Store, key: &CacheKey, request: &HeaderMap) -> Option<Arc<StoredResponse>> {
     let resource = store.get(key)?;
-    resource.select(request, Credentials::of(request), store.sequence()).cloned()
+    resource.select(&Glance::of(request), store.sequence()).cloned()
 }

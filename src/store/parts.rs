@@ -12,8 +12,9 @@ use crate::{
     http::{
         conditions::{confirms, freshen, strong_tag},
         fields::{is_digest, remove_all},
+        glance::Glance,
         range::Extent,
-        storing::{Credentials, Terms},
+        storing::Terms,
         vary::Selection,
     },
     status::CacheStatus,
@@ -78,19 +79,13 @@ impl Parts {
     }
 
     /// A fresh part that has all that a request asks for.
-    pub(super) fn select(
-        &self,
-        request: &HeaderMap,
-        credentials: Credentials,
-        sequence: &Sequence,
-        now: Instant,
-    ) -> Option<&Part> {
+    pub(super) fn select(&self, request: &Glance<'_>, sequence: &Sequence, now: Instant) -> Option<&Part> {
         self.0.iter().find(|Part { extent, response }| {
             // First, for it notes what is stale by a soft purge.
             sequence.admits(response)
                 && response.is_fresh(now)
-                && response.matches(request, credentials)
-                && extent.answers(request, &response.headers())
+                && response.matches(request)
+                && extent.answers(request.fields, &response.headers())
         })
     }
 

@@ -1,13 +1,23 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use http::{HeaderMap, HeaderValue, request};
+use http::{HeaderValue, request};
+use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
     Sequence, StoredResponse,
+    expiry::Version,
     parts::{Part, Parts},
 };
-use crate::http::{conditions::strong_tag, freshness::after, range::asks_for_one_part, storing::Credentials};
+use crate::http::{
+    conditions::strong_tag, freshness::after, glance::Glance, range::asks_for_one_part, storing::Credentials,
+};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -23,11 +33,28 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 /// whole is not as a part, and an origin that knows no ranges may know the whole.
 #[derive(Clone, Debug, Default)]
 pub struct Resource {
-    /// The latest first.
-    variants: Vec<Arc<StoredResponse>>,
+    /// The latest first. Most keys never have another one.
+    variants: SmallVec<[Arc<StoredResponse>; 1]>,
     /// Apart from the variants, so that nobody takes a part for a whole.
     parts: Option<Box<Parts>>,
     markers: Vec<Marker>,
+    shelf: Shelf,
+}
+
+/// How [`MemoryStore`](super::MemoryStore) keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    pub(super) bytes: u64,
+    pub(super) version: Version,
+    pub(super) expires_at: Option<Instant>,
+    pub(super) is_retired: AtomicBool,
+}
+
+/// What is made of a resource has a place of its own.
+impl Clone for Shelf {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,14 +93,33 @@ impl Resource {
         let parts = self.parts.as_ref().map_or(0, |parts| parts.bytes() + size_of::<Parts>());
         variants
             + parts
-            + self.variants.capacity() * size_of::<usize>()
+            + if self.variants.spilled() { self.variants.capacity() * size_of::<usize>() } else { 0 }
             + self.markers.capacity() * size_of::<Marker>()
     }
 
     /// The same in memory of its own; see [`StoredResponse::copied`].
     pub(super) fn copied(&self) -> Self {
         let variants = self.variants.iter().map(|variant| Arc::new(variant.copied())).collect();
-        Self { variants, parts: self.parts.clone(), markers: self.markers.clone() }
+        let (parts, markers) = (self.parts.clone(), self.markers.clone());
+        Self { variants, parts, markers, shelf: Shelf::default() }
+    }
+
+    pub(super) fn put_on(self, shelf: Shelf) -> Self {
+        Self { shelf, ..self }
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Whether it is what the store holds. False for good once it is not.
+    pub(super) fn is_current(&self) -> bool {
+        !self.shelf.is_retired.load(Ordering::Acquire)
+    }
+
+    /// Ends the use of copies: no request that begins after this gets one.
+    pub(super) fn retire(&self) {
+        self.shelf.is_retired.store(true, Ordering::Release);
     }
 
     /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
@@ -91,15 +137,8 @@ impl Resource {
     }
 
     /// The latest variant that answers a request with these fields, and is not invalidated.
-    pub(crate) fn select(
-        &self,
-        request: &HeaderMap,
-        credentials: Credentials,
-        sequence: &Sequence,
-    ) -> Option<&Arc<StoredResponse>> {
-        let answers = |variant: &&Arc<StoredResponse>| {
-            sequence.admits(variant) && variant.matches(request, credentials)
-        };
+    pub(crate) fn select(&self, request: &Glance<'_>, sequence: &Sequence) -> Option<&Arc<StoredResponse>> {
+        let answers = |variant: &&Arc<StoredResponse>| sequence.admits(variant) && variant.matches(request);
         self.variants.iter().find(answers)
     }
 
@@ -110,12 +149,11 @@ impl Resource {
     /// A fresh part that has all of the range that a request asks for.
     pub(crate) fn select_part(
         &self,
-        request: &HeaderMap,
-        credentials: Credentials,
+        request: &Glance<'_>,
         sequence: &Sequence,
         now: Instant,
     ) -> Option<&Part> {
-        self.parts.as_ref()?.select(request, credentials, sequence, now)
+        self.parts.as_ref()?.select(request, sequence, now)
     }
 
     /// Stores a part, and removes the markers it disproves.
@@ -172,7 +210,6 @@ impl Resource {
         self.variants.truncate(MAX_VARIANTS - 1);
         // A late answer with another `Vary` must not stand before a newer one that fits as well.
         let newer = self.variants.partition_point(|variant| variant.begun() > response.begun());
-        // Most keys never have another one.
         self.variants.reserve_exact(1);
         self.variants.insert(newer, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
@@ -185,16 +222,9 @@ impl Resource {
 
     /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
     /// of what has this strong tag.
-    pub(crate) fn remove(
-        &mut self,
-        request: &HeaderMap,
-        credentials: Credentials,
-        begun: u64,
-        spared: Option<&HeaderValue>,
-    ) {
-        let stays =
-            |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, credentials);
-        self.variants.retain(stays);
+    pub(crate) fn remove(&mut self, request: &Glance<'_>, begun: u64, spared: Option<&HeaderValue>) {
+        let stays = |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request);
+        self.variants.retain(|variant| stays(variant));
         let is_spared =
             |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(&part.headers()) == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));

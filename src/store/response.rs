@@ -14,7 +14,8 @@ use crate::{
     body::Body,
     http::{
         freshness::{after, initial_age},
-        storing::{Credentials, Terms},
+        glance::Glance,
+        storing::Terms,
         vary::Selection,
     },
     status::CacheStatus,
@@ -23,25 +24,29 @@ use crate::{
 /// A complete response as the store keeps it.
 ///
 /// Everything that a hit has to know was parsed when it was stored.
+///
+/// In this order in memory: what a hit looks at comes first, for it is most often far away.
 #[derive(Debug)]
+#[repr(C)]
 pub struct StoredResponse {
-    status: StatusCode,
-    head: Head,
-    body: Bytes,
-    trailers: Option<Arc<HeaderMap>>,
-    selection: Option<Selection>,
-    terms: Terms,
-    origin: Origin,
-    fresh_until: Instant,
-    bytes: usize,
-    refresh: RefreshMark,
     mark: Mark,
     /// What this is a copy of, if it is one.
     original: Option<Arc<Self>>,
+    selection: Option<Selection>,
+    fresh_until: Instant,
+    origin: Origin,
+    head: Head,
+    body: Bytes,
+    trailers: Option<Arc<HeaderMap>>,
+    status: StatusCode,
+    terms: Terms,
+    bytes: usize,
+    refresh: RefreshMark,
 }
 
 /// When and how old a response came from the origin.
 #[derive(Clone, Debug)]
+#[repr(C)]
 pub(crate) struct Origin {
     pub(crate) received_at: Instant,
     pub(crate) initial_age: Duration,
@@ -98,6 +103,7 @@ impl StoredResponse {
             + selection.as_ref().map_or(0, Selection::heap_bytes)
             + origin.subject.bytes()
             + size_of::<Self>();
+        let selection = selection.map(Selection::common);
         Self {
             status,
             head,
@@ -266,14 +272,15 @@ impl StoredResponse {
     }
 
     /// Whether it answers a request with these fields.
-    pub(crate) fn matches(&self, request: &HeaderMap, credentials: Credentials) -> bool {
-        credentials.admitted_to(self.terms.audience)
+    pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
+        request.credentials.admitted_to(self.terms.audience)
             && self.selection.as_ref().is_none_or(|selection| selection.matches(request))
     }
 
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.
     ///
     /// An answer to HEAD says how long the body would be, and has none.
+    #[inline]
     pub(crate) fn to_response<B>(
         &self,
         head_only: bool,
@@ -284,7 +291,7 @@ impl StoredResponse {
             if head_only { Body::default() } else { Body::stored(self.body.clone(), self.trailers.clone()) };
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
-        *response.headers_mut() = self.headers().into_owned();
+        *response.headers_mut() = self.head.to_map();
         // The first field: to look for it by its name would cost more than to set it.
         let age = self.age(now).as_secs();
         if age > 0

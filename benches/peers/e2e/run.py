@@ -4,13 +4,13 @@
 Started by `peers e2e [--body 1024] [--rounds 5] [--secs 2] [--conns 32] [--only raw,proxy] [--json]`,
 which says in PEERS where it is itself. Needs wrk and taskset, and for the servers nginx and varnish
 those programs; what is not installed is left out. `proxy` is the example of that name, from
-`cargo build --release --example proxy`.
+`cargo build --profile lto --example proxy`.
 """
 import argparse, json, os, re, shutil, socket, statistics, subprocess, sys, tempfile, time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PEERS = os.environ.get("PEERS", os.path.join(HERE, "..", "target", "release", "peers"))
-PROXY = os.environ.get("PROXY", os.path.join(HERE, "..", "..", "..", "target", "release", "examples", "proxy"))
+PROXY = os.environ.get("PROXY", os.path.join(HERE, "..", "..", "..", "target", "lto", "examples", "proxy"))
 ALL = ["raw", "raw-dyn", "tower-readthrough", "tower-readthrough-store", "quick_cache", "quick_cache+ttl+coalesce",
        "moka-future+get_with", "tower-http-cache", "axum-response-cache", "http-cache-tower", "hitbox-tower",
        "hitbox-tower-bincode", "tower-cache", "proxy", "nginx", "varnish"]

@@ -9,6 +9,7 @@ use super::{
     error::{Problem, RuleError},
     extractor::Inner,
     guard::Guard,
+    index::Index,
     negotiation::{Negotiation, parse_values},
     parts::Extension,
     pattern::PathPattern,
@@ -130,7 +131,9 @@ impl KeyRulesBuilder {
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
         let counts_spelling =
             rules.iter().any(|rule| rule.path.as_ref().is_some_and(PathPattern::counts_spelling));
-        let inner = Inner { default_key, rules, has_paths, has_bodies, counts_spelling, negotiation, guard };
+        let index = Index::new(rules.iter().map(|rule| rule.path.as_ref().map_or("", PathPattern::prefix)));
+        let inner =
+            Inner { default_key, rules, index, has_paths, has_bodies, counts_spelling, negotiation, guard };
         Ok(KeyRules::new(inner))
     }
 

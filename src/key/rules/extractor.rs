@@ -1,11 +1,12 @@
-use std::sync::Arc;
+use std::{ptr, sync::Arc};
 
-use http::{HeaderMap, Method, header, request::Parts, uri::Authority};
+use http::{HeaderMap, Method, Uri, header, request::Parts, uri::Authority};
 
 use super::{
     KeyRulesBuilder, SearchKey,
     compiled::Compiled,
     guard::{CompiledGuard, replace_query},
+    index::Index,
     negotiation::Negotiation,
     no_vary_search::policy_of,
     query,
@@ -36,6 +37,7 @@ pub struct KeyRules {
 pub(super) struct Inner {
     pub(super) default_key: DefaultKey,
     pub(super) rules: Box<[Compiled]>,
+    pub(super) index: Index,
     pub(super) has_paths: bool,
     #[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "there are none"))]
     pub(super) has_bodies: bool,
@@ -67,24 +69,30 @@ impl KeyRules {
     }
 
     fn select<'h>(&self, head: &'h Parts, authority: &[u8], method: &Method) -> Selected<'_, 'h> {
-        let rules = &*self.inner.rules;
         let target = original_uri(head);
-        let found = rules
-            .iter()
-            .enumerate()
-            .find_map(|(index, rule)| Some((index, rule.find(authority, method, target.path(), target)?)));
+        let found = self.first(authority, method, target.path(), target);
         if self.inner.has_paths {
             let readings = other_readings(target.path(), self.inner.counts_spelling).ok_or(Doubtful)?;
-            let index = found.as_ref().map(|(index, _)| *index);
-            let is_other = |read: &String| {
-                rules.iter().position(|rule| rule.find(authority, method, read, target).is_some()) != index
-            };
-            let has_gaps = found.as_ref().is_some_and(|(_, found)| found.rule.has_path_gaps());
+            let rule = |found: &Option<Match<'_, '_>>| found.as_ref().map(|found| ptr::from_ref(found.rule));
+            let is_other = |read: &String| rule(&self.first(authority, method, read, target)) != rule(&found);
+            let has_gaps = found.as_ref().is_some_and(|found| found.rule.has_path_gaps());
             if has_gaps && readings.are_several || readings.others.iter().any(is_other) {
                 return Err(Doubtful);
             }
         }
-        Ok(found.map(|(_, found)| found))
+        Ok(found)
+    }
+
+    /// The first rule that is for such a request, with its path read like this.
+    fn first<'h>(
+        &self,
+        authority: &[u8],
+        method: &Method,
+        path: &'h str,
+        target: &'h Uri,
+    ) -> Option<Match<'_, 'h>> {
+        let candidates = self.inner.index.candidates(path);
+        candidates.into_iter().find_map(|rule| self.inner.rules[rule].find(authority, method, path, target))
     }
 
     /// The rule of a request that may have a key, and its authority.

@@ -110,8 +110,8 @@
 //!
 //! * Only GET and HEAD requests without a body have keys, but for rules with a
 //!   [`body`](super#keys-from-bodies). A rule for GET alone leaves HEAD to the rules after it.
-//! * Rules are tried one after the other, at some ten nanoseconds each as long as paths begin
-//!   differently.
+//! * Of many rules only those are tried, one after the other, whose paths begin as the request's does
+//!   up to their first capture. Rules without a path are tried for each request.
 //! * A purge does not see header fields, cookies and extensions: it reaches what is stored for all
 //!   of their values.
 
@@ -124,6 +124,7 @@ mod document;
 mod error;
 mod extractor;
 mod guard;
+mod index;
 mod negotiation;
 mod no_vary_search;
 mod parts;

@@ -10,7 +10,7 @@ use super::error::Problem;
 #[derive(Clone, Debug)]
 pub(super) struct PathPattern {
     router: matchit::Router<()>,
-    /// What every match begins with, compared first: rules are tried one after the other.
+    /// What every match begins with.
     prefix: Box<str>,
     names: Box<[Box<str>]>,
     has_special: bool,
@@ -40,10 +40,12 @@ impl PathPattern {
         Ok(Self { router, prefix: prefix.into(), names, has_special })
     }
 
+    /// What every path begins with that it is for.
+    pub(super) fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
     pub(super) fn at<'p>(&self, path: &'p str) -> Option<matchit::Params<'_, 'p>> {
-        if !path.starts_with(&*self.prefix) {
-            return None;
-        }
         self.router.at(path).ok().map(|found| found.params)
     }
 

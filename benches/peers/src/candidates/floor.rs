@@ -10,7 +10,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderName, HeaderValue, Request, Response, header};
 use http_body_util::Full;
 use tower::Service;
 
@@ -76,6 +76,17 @@ fn without_counters(origin: &OriginHandle) -> Template {
     template
 }
 
+/// The same response with what a cache has to add to it (RFC 9111 §5.1, RFC 9211).
+fn with_cache_fields(origin: &OriginHandle) -> Template {
+    let mut template = origin.template().clone();
+    template.headers.insert(header::AGE, HeaderValue::from_static("0"));
+    let name = HeaderName::from_static("cache-status");
+    template.headers.insert(name, HeaderValue::from_static("tower-readthrough;hit"));
+    // A clone has no room to spare, and neither has what a cache keeps.
+    template.headers = template.headers.clone();
+    template
+}
+
 pub(super) fn visit<V: Visitor>(visitor: &mut V) {
     visitor.visit(meta("noop", Kind::Limit), |_: &Config, _: &OriginHandle| Noop);
     // The service that every candidate wraps, with nothing round it.
@@ -87,6 +98,9 @@ pub(super) fn visit<V: Visitor>(visitor: &mut V) {
     });
     visitor.visit(meta("floor-service-axum", Kind::Limit), |_: &Config, origin: &OriginHandle| {
         FloorService::<Body>::new(origin.template().clone())
+    });
+    visitor.visit(meta("floor-service-cached", Kind::Limit), |_: &Config, origin: &OriginHandle| {
+        FloorService::<Full<Bytes>>::new(with_cache_fields(origin))
     });
     visitor.visit(meta("floor-service-static", Kind::Limit), |_: &Config, origin: &OriginHandle| {
         FloorService::<Full<Bytes>>::new(without_counters(origin))

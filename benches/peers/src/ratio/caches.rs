@@ -51,7 +51,7 @@ fn moka_lru(room: usize) -> moka::sync::Cache<u64, ()> {
 
 pub(super) fn all() -> Vec<(&'static str, Make)> {
     vec![
-        ("quick_cache sync", plain!(quick_cache::sync::Cache::new, insert, |cache| Some(cache.len()))),
+        ("quick_cache", plain!(quick_cache::sync::Cache::new, insert, |cache| Some(cache.len()))),
         ("quick_cache unsync", plain!(quick_cache::unsync::Cache::new, insert)),
         ("moka (W-TinyLFU)", plain!(|room| moka::sync::Cache::new(room as u64), insert)),
         ("moka (LRU policy)", plain!(moka_lru, insert)),
