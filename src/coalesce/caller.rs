@@ -18,13 +18,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, CompletesItself, Refused, Verdict, without_extensions},
     executor::{Executor, Task},
-    http::{
-        changes::rules_for,
-        freshness::after,
-        glance::Glance,
-        storing::Unshareable,
-        vary::Selection,
-    },
+    http::{changes::rules_for, freshness::after, glance::Glance, storing::Unshareable, vary::Selection},
     store::Lineage,
 };
 
