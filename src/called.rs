@@ -14,7 +14,7 @@ pin_project! {
     /// As [`Oneshot`], but most services are ready, and the request then need not be kept, nor
     /// moved whenever this future is.
     #[project = CalledProj]
-    pub(crate) enum Called<S, R>
+    pub enum Called<S, R>
     where
         S: Service<R>,
     {

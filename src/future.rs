@@ -7,11 +7,9 @@ use std::{
 
 use http::Response;
 use pin_project_lite::pin_project;
-use tower_service::Service;
 
 use crate::{
     body::Body,
-    called::Called,
     store::{Invalidation, pass_on},
 };
 
@@ -22,30 +20,24 @@ pin_project! {
     ///
     /// An answer from the store is ready at once, and a request that does not concern the layer
     /// is passed on without a box; only what takes its time at the origin is boxed.
-    pub struct ResponseFuture<S, R, B>
-    where
-        S: Service<R>,
-    {
+    pub struct ResponseFuture<F, B, E> {
         #[pin]
-        kind: Kind<S, R, B>,
+        kind: Kind<F, B, E>,
     }
 }
 
 pin_project! {
     #[project = KindProj]
-    enum Kind<S, R, B>
-    where
-        S: Service<R>,
-    {
+    enum Kind<F, B, E> {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] inner: Called<S, R>, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
-        Boxed { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
+        Pass { #[pin] below: F, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
+        Boxed { future: BoxFuture<Result<Response<Body<B>>, E>> },
     }
 }
 
-impl<S, R, B> ResponseFuture<S, R, B>
+impl<F, B, E> ResponseFuture<F, B, E>
 where
-    S: Service<R, Response = Response<B>>,
+    F: Future<Output = Result<Response<B>, E>>,
 {
     /// Invalidates something once the response to a request is there that was passed on. Rare and
     /// large, so that it is boxed: futures of a stack contain each other.
@@ -69,31 +61,38 @@ where
         Self { kind: Kind::Ready { response: Some(response) } }
     }
 
-    /// The inner service is made ready first: what is above was always ready.
-    pub(crate) fn pass(inner: S, request: R) -> Self {
-        Self::called(Called::new(inner, request))
+    /// What the service below answers.
+    pub(crate) fn pass(below: F) -> Self {
+        Self { kind: Kind::Pass { below, invalidation: None, strips_tags: false } }
     }
 
-    pub(crate) fn called(inner: Called<S, R>) -> Self {
-        Self { kind: Kind::Pass { inner, invalidation: None, strips_tags: false } }
-    }
-
-    pub(crate) fn boxed(
-        future: impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send + 'static,
-    ) -> Self {
+    pub(crate) fn boxed(future: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
         Self::waiting(Box::pin(future))
     }
 
-    pub(crate) fn waiting(future: BoxFuture<Result<Response<Body<B>>, S::Error>>) -> Self {
+    pub(crate) fn waiting(future: BoxFuture<Result<Response<Body<B>>, E>>) -> Self {
         Self { kind: Kind::Boxed { future } }
+    }
+
+    /// In a box, but not in a second one.
+    pub(crate) fn into_boxed(self) -> BoxFuture<Result<Response<Body<B>>, E>>
+    where
+        F: Send + 'static,
+        B: Send + 'static,
+        E: Send + 'static,
+    {
+        match self.kind {
+            Kind::Boxed { future } => future,
+            kind => Box::pin(Self { kind }),
+        }
     }
 }
 
-impl<S, R, B> Future for ResponseFuture<S, R, B>
+impl<F, B, E> Future for ResponseFuture<F, B, E>
 where
-    S: Service<R, Response = Response<B>>,
+    F: Future<Output = Result<Response<B>, E>>,
 {
-    type Output = Result<Response<Body<B>>, S::Error>;
+    type Output = Result<Response<Body<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
@@ -102,8 +101,8 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx),
-            KindProj::Pass { inner, invalidation, strips_tags } => {
-                let mut answer = ready!(inner.poll(cx));
+            KindProj::Pass { below, invalidation, strips_tags } => {
+                let mut answer = ready!(below.poll(cx));
                 if let Ok(response) = &mut answer {
                     pass_on(response, invalidation.as_deref(), *strips_tags);
                 }
@@ -113,7 +112,7 @@ where
     }
 }
 
-impl<S: Service<R>, R, B> fmt::Debug for ResponseFuture<S, R, B> {
+impl<F, B, E> fmt::Debug for ResponseFuture<F, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ResponseFuture").finish_non_exhaustive()
     }

@@ -68,7 +68,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct OriginLimitLayer {
     /// `None`: no limit.
-    limit: Option<Limit>,
+    limit: Option<Arc<Limit>>,
 }
 
 #[derive(Clone, Debug)]
@@ -88,7 +88,7 @@ impl OriginLimitLayer {
             max_queue_wait: Duration::from_secs(1),
             retry_after: Duration::from_secs(1),
         };
-        Self { limit: Some(limit) }
+        Self { limit: Some(Arc::new(limit)) }
     }
 
     /// Lets everything through.
@@ -116,7 +116,9 @@ impl OriginLimitLayer {
     }
 
     fn set(mut self, change: impl FnOnce(&mut Limit)) -> Self {
-        self.limit.as_mut().map(change);
+        if let Some(limit) = &mut self.limit {
+            change(Arc::make_mut(limit));
+        }
         self
     }
 
@@ -165,7 +167,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: the queue is inside.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -174,7 +176,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         match self.attempt(request) {
-            Attempt::Free { called } => ResponseFuture::called(called),
+            Attempt::Free { called } => ResponseFuture::pass(called),
             Attempt::Queued { future } => ResponseFuture::waiting(future),
         }
     }

@@ -63,17 +63,18 @@ use crate::{
 /// When to try again; see the [module](self). Clones share the budget and the count.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
-    settings: Settings,
-    budget: Arc<TpsBudget>,
-    retries: Arc<AtomicU64>,
+    /// In one piece, since a policy is cloned for each request.
+    settings: Arc<Settings>,
     /// Of the request at hand.
     attempts: u32,
     began_at: Option<Instant>,
     attempt_began_at: Option<Instant>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Settings {
+    budget: Arc<TpsBudget>,
+    retries: Arc<AtomicU64>,
     max_retries: u32,
     min_backoff: Duration,
     max_backoff: Duration,
@@ -104,20 +105,15 @@ impl RetryPolicy {
     /// the successful requests of the last ten seconds and ten a second.
     pub fn new() -> Self {
         let settings = Settings {
+            budget: Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 0.2)),
+            retries: Arc::default(),
             max_retries: 2,
             min_backoff: Duration::from_millis(100),
             max_backoff: Duration::from_secs(2),
             max_retry_after: Duration::from_secs(2),
             deadline: Duration::from_secs(10),
         };
-        Self {
-            settings,
-            budget: Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 0.2)),
-            retries: Arc::default(),
-            attempts: 0,
-            began_at: None,
-            attempt_began_at: None,
-        }
+        Self { settings: Arc::new(settings), attempts: 0, began_at: None, attempt_began_at: None }
     }
 
     /// Tries nothing again.
@@ -127,51 +123,50 @@ impl RetryPolicy {
 
     /// How often one request is tried again at most. Default: 2; 0: never.
     #[must_use]
-    pub fn max_retries(mut self, retries: u32) -> Self {
-        self.settings.max_retries = retries;
-        self
+    pub fn max_retries(self, retries: u32) -> Self {
+        self.set(|settings| settings.max_retries = retries)
     }
 
     /// The wait before the first retry lies between 0 and `min`, and doubles with each further
     /// one up to `max`. Default: 100 ms and 2 s.
     #[must_use]
-    pub fn backoff(mut self, min: Duration, max: Duration) -> Self {
-        self.settings.min_backoff = min;
-        self.settings.max_backoff = max;
-        self
+    pub fn backoff(self, min: Duration, max: Duration) -> Self {
+        self.set(|settings| (settings.min_backoff, settings.max_backoff) = (min, max))
     }
 
     /// The longest `Retry-After` that is waited for; what asks for more is not tried again.
     /// Default: 2 seconds.
     #[must_use]
-    pub fn max_retry_after(mut self, bound: Duration) -> Self {
-        self.settings.max_retry_after = bound;
-        self
+    pub fn max_retry_after(self, bound: Duration) -> Self {
+        self.set(|settings| settings.max_retry_after = bound)
     }
 
     /// No attempt begins later than this after the first one. Default: ten seconds.
     ///
     /// It does not end an attempt that is under way; a timeout below does that.
     #[must_use]
-    pub fn deadline(mut self, deadline: Duration) -> Self {
-        self.settings.deadline = deadline;
-        self
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.set(|settings| settings.deadline = deadline)
     }
 
     /// Takes retries from this budget. Default: see [`new`](Self::new).
     #[must_use]
-    pub fn budget(mut self, budget: TpsBudget) -> Self {
-        self.budget = Arc::new(budget);
+    pub fn budget(self, budget: TpsBudget) -> Self {
+        self.set(|settings| settings.budget = Arc::new(budget))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
         self
     }
 
     /// How many retries this policy and its clones have begun.
     pub fn retries(&self) -> u64 {
-        self.retries.load(Ordering::Relaxed)
+        self.settings.retries.load(Ordering::Relaxed)
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        let Settings { max_retries, min_backoff, max_backoff, deadline, .. } = self.settings;
+        let Settings { max_retries, min_backoff, max_backoff, deadline, .. } = *self.settings;
         if max_retries > 0 && deadline.is_zero() {
             let reason = "its deadline is over when the first attempt begins; use `RetryPolicy::never()` or a longer deadline";
             return Err(BuildError::NoEffect { setting: "retry", reason });
@@ -185,7 +180,8 @@ impl RetryPolicy {
 
     /// How long to wait before the next attempt, or `None` if there is to be none.
     fn next_wait(&self, asked_for: Option<Duration>) -> Option<Duration> {
-        let Settings { max_retries, min_backoff, max_backoff, max_retry_after, deadline } = self.settings;
+        let Settings { max_retries, min_backoff, max_backoff, max_retry_after, deadline, .. } =
+            *self.settings;
         if self.attempts >= max_retries || !Executor::is_available() {
             return None;
         }
@@ -196,7 +192,7 @@ impl RetryPolicy {
         let ceiling = min_backoff.saturating_mul(1 << self.attempts.min(30)).min(max_backoff);
         let wait = ceiling.mul_f64(fastrand::f64()).max(asked_for);
         let is_late = self.began_at.is_some_and(|began| after(began, deadline) < after(Instant::now(), wait));
-        (!is_late && self.budget.withdraw()).then_some(wait)
+        (!is_late && self.settings.budget.withdraw()).then_some(wait)
     }
 }
 
@@ -214,7 +210,7 @@ where
             Ok(response) => {
                 // What failed pays for no retry, and neither does what never reached the origin.
                 if !response.status().is_server_error() {
-                    self.budget.deposit();
+                    self.settings.budget.deposit();
                 }
                 None
             }
@@ -225,7 +221,7 @@ where
             self.sign(result);
             return None;
         };
-        self.retries.fetch_add(1, Ordering::Relaxed);
+        self.settings.retries.fetch_add(1, Ordering::Relaxed);
         Some(tokio::time::sleep(wait))
     }
 
@@ -254,7 +250,10 @@ impl RetryPolicy {
         let Ok(response) = result else { return };
         let extensions = response.extensions_mut();
         extensions.insert(Attempts(self.attempts));
-        if let (Some(began), None) = (self.attempt_began_at, extensions.get::<AttemptBegan>()) {
+        // The first one began at once.
+        if self.attempts > 1
+            && let (Some(began), None) = (self.attempt_began_at, extensions.get::<AttemptBegan>())
+        {
             extensions.insert(AttemptBegan(began));
         }
     }

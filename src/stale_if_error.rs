@@ -56,7 +56,7 @@ use bytes::Bytes;
 use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tower::ServiceExt;
+use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -115,6 +115,37 @@ impl<S, St: Store> StaleIfError<S, St> {
         };
         stored.filter(|stored| stored.is_usable_on_error(Instant::now()))
     }
+
+    /// As `call`, of whatever is `below`.
+    pub(crate) fn ask<F, ReqB, B, E>(
+        &self,
+        request: Request<ReqB>,
+        below: impl FnOnce(Request<ReqB>) -> F,
+    ) -> ResponseFuture<F, B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let (head, body) = request.into_parts();
+        let fallback = self.fallback(&head);
+        let head_only = head.method == Method::HEAD;
+        let answer = below(Request::from_parts(head, body));
+        let Some(stored) = fallback else { return ResponseFuture::pass(answer) };
+        let sequence = Arc::clone(self.store.sequence());
+        ResponseFuture::boxed(async move {
+            let answer = answer.await;
+            let has_failed = answer.as_ref().map_or(true, |response| is_failure(response.status()));
+            let now = Instant::now();
+            // In this order: a soft purge that is noticed now may have closed the window.
+            let is_usable = sequence.admits(&stored) && stored.is_usable_on_error(now);
+            if !has_failed || !is_usable {
+                return answer.map(|response| response.map(Body::inner));
+            }
+            Ok(stored.to_response(head_only, now, CacheStatus::stale(Stale::IfError)))
+        })
+    }
 }
 
 impl<S: fmt::Debug, St> fmt::Debug for StaleIfError<S, St> {
@@ -135,7 +166,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: it may have to answer just because the service below is not.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -143,23 +174,6 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let inner = self.inner.clone();
-        let (head, body) = request.into_parts();
-        let fallback = self.fallback(&head);
-        let head_only = head.method == Method::HEAD;
-        let request = Request::from_parts(head, body);
-        let Some(stored) = fallback else { return ResponseFuture::pass(inner, request) };
-        let sequence = Arc::clone(self.store.sequence());
-        ResponseFuture::boxed(async move {
-            let answer = inner.oneshot(request).await;
-            let has_failed = answer.as_ref().map_or(true, |response| is_failure(response.status()));
-            let now = Instant::now();
-            // In this order: a soft purge that is noticed now may have closed the window.
-            let is_usable = sequence.admits(&stored) && stored.is_usable_on_error(now);
-            if !has_failed || !is_usable {
-                return answer.map(|response| response.map(Body::inner));
-            }
-            Ok(stored.to_response(head_only, now, CacheStatus::stale(Stale::IfError)))
-        })
+        self.ask(request, |request| self.inner.clone().oneshot(request))
     }
 }

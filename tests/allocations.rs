@@ -1,4 +1,4 @@
-//! What hits and misses cost in allocations, each with its reason.
+//! What hits, misses and callers who wait cost in allocations, each with its reason.
 
 mod support;
 
@@ -129,4 +129,53 @@ async fn a_request_without_a_key_costs_nothing() {
     let bare = allocations(&mut origin(), post());
     let mut stack = support::open::stack(fixed(60_000)).layer(origin());
     assert_eq!(allocations(&mut stack, post()), bare);
+}
+
+/// What the layers between Lookup and the origin allocate for a miss, beyond what a plain store does:
+///
+/// * 2: the wait for an answer, and the fetch, each in one piece
+/// * 5: the flight, what wakes its callers, its head, its log, and a reader of that
+/// * 1: what only the first caller gets
+/// * 5: the request once more, if it has to be tried again: 2 for its fields, 3 for its extensions
+/// * 1: how many attempts it took
+const LAYERS: u64 = 14;
+
+#[tokio::test]
+async fn a_miss_through_all_layers_allocates_little_more_than_one_through_a_store() {
+    let mut stack = support::open::stack(fixed(60_000)).layer(origin());
+    let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
+    for uri in ["http://h/1", "http://h/2"] {
+        support::open::call(&stack, get(uri)).await;
+        support::open::call(&plain, get(uri)).await;
+    }
+    let (stack, plain) =
+        (allocations(&mut stack, get("http://h/3")), allocations(&mut plain, get("http://h/3")));
+    assert!(stack <= plain + LAYERS, "{stack} instead of {plain}");
+}
+
+/// The bytes of somebody who waits for another one's fetch: the future, his request with what is
+/// asked of the layers, his place, and a timer.
+const WAITING: usize = 2_300;
+
+#[tokio::test(start_paused = true)]
+async fn whoever_waits_for_another_holds_little_more_than_his_request() {
+    let mut stack = support::open::stack(fixed(60_000)).layer(Origin::new(async |_, _| {
+        tokio::time::sleep(support::open::ms(100)).await;
+        response(&[("x-field", "value")], "hello")
+    }));
+    let requests = [0; 3].map(|_| get("http://h/"));
+    let mut callers = Vec::with_capacity(requests.len());
+    let mut held = Vec::new();
+    for request in requests {
+        let allocated = allocation_counter::measure(|| {
+            let mut answer = Box::pin(stack.call(request));
+            assert!((&mut answer).now_or_never().is_none());
+            callers.push(answer);
+        });
+        held.push(usize::try_from(allocated.bytes_current).unwrap());
+    }
+    assert!(held[2] <= WAITING, "{held:?}");
+    for answer in callers {
+        assert_eq!(answer.await.unwrap().into_body().collect().await.unwrap().to_bytes(), "hello");
+    }
 }

@@ -3,15 +3,13 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, response};
+use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
-use tower::ServiceExt;
-use tower_service::Service;
 
 use super::{
-    drive::{Delivery, Drive},
-    flight::{Caller, Head, Outcome},
+    drive::{Delivery, Drive, Judge},
+    flight::{Caller, Flight, Head, Outcome},
     layer::Settings,
     reader::Reader,
     slots::{Joined, Party, Seat, Slot, Slots},
@@ -19,14 +17,8 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     exchange::{Asked, CompletesItself, Refused, Verdict, without_extensions},
-    http::{
-        changes::rules_for,
-        fields::remove_hop_by_hop,
-        freshness::after,
-        glance::Glance,
-        storing::{Credentials, Unshareable},
-        vary::Selection,
-    },
+    executor::{Executor, Task},
+    http::{changes::rules_for, freshness::after, glance::Glance, storing::Unshareable, vary::Selection},
     store::Lineage,
 };
 
@@ -34,11 +26,13 @@ use crate::{
 const MAX_HOPS: u8 = 3;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-pub(super) struct Call<S, ReqB> {
-    pub(super) inner: S,
+/// One request, on its way to an answer.
+pub(super) struct Call<N, ReqB> {
+    /// Asks what is below, once.
+    pub(super) below: N,
     pub(super) head: Parts,
     pub(super) body: ReqB,
-    pub(super) asked: Asked,
+    pub(super) slot: Slot,
     pub(super) slots: Arc<Slots>,
     pub(super) settings: Arc<Settings>,
 }
@@ -52,107 +46,105 @@ enum Judgement<B, E> {
     Alone,
 }
 
-impl<S, ReqB, B> Call<S, ReqB>
+impl<N, F, ReqB, B, E> Call<N, ReqB>
 where
-    S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
-    S::Future: Send,
-    S::Error: Clone + Send + Sync + 'static,
-    ReqB: Send + 'static,
+    N: FnOnce(Request<ReqB>) -> F + Send,
+    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+    E: Clone + Send + Sync + 'static,
+    ReqB: Send,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) async fn run(self) -> Result<Response<Body<B>>, S::Error> {
-        let deadline = after(Instant::now(), self.settings.max_wait);
-        let mut slot = self.first_slot();
-        // What a refresh brings will do for everybody else.
-        if !slot.is_forced && self.slots.are_taken() {
-            let forced = Slot { is_forced: true, ..slot.clone() };
-            if self.slots.has(&forced) {
-                slot = forced;
-            }
-        }
-        for _ in 0..MAX_HOPS {
-            let caller = match self.slots.join(slot.clone(), &self.settings) {
-                Joined::Lead(caller, seat) => return self.lead(caller, seat).await,
-                Joined::Full => return Ok(Refused::TooManyWaiters.to_response(RETRY_AFTER)),
-                Joined::Alone => break,
-                Joined::Follow(caller) => caller,
-            };
-            let flight = Arc::clone(caller.flight());
-            let outcome = match flight.outcome() {
-                Some(outcome) => outcome,
-                None => match tokio::time::timeout_at(deadline, flight.settled()).await {
-                    Ok(outcome) => outcome,
-                    Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
-                },
-            };
-            match self.judge(outcome, caller, slot) {
-                Judgement::Answer(answer) => return answer,
-                Judgement::Rejoin(other) => slot = other,
-                Judgement::Alone => break,
-            }
-        }
-        let request = Request::from_parts(self.head, self.body);
-        self.inner.oneshot(request).await.map(|response| response.map(Body::inner))
-    }
-
-    fn first_slot(&self) -> Slot {
-        Slot {
-            key: self.asked.key.clone(),
-            is_head: self.head.method == Method::HEAD,
-            is_forced: self.asked.is_forced,
-            party: Party::WithOrWithoutCookie {
-                authorization: Credentials::of(&self.head.headers).authorization,
-            },
-            selection: self.asked.selection.clone(),
-            range: self.head.headers.get(header::RANGE).cloned(),
-            floor: self.asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
-            round: 0,
-        }
-    }
-
-    async fn lead(self, caller: Caller, seat: Seat) -> Result<Response<Body<B>>, S::Error> {
-        let (leader, delivery) = oneshot::channel();
-        let (settings, request) = (Arc::clone(&self.settings), without_extensions(&self.head));
-        let rules = rules_for(&self.head.extensions, settings.rules);
-        let fetch = self.inner.oneshot(Request::from_parts(self.head, self.body));
-        let drive = Drive { seat, leader, settings, request, rules };
-        self.settings.executor.start(Box::pin(drive.run(fetch))).await;
-        match delivery.await {
-            Ok(Delivery::Own(response)) => Ok(response.map(Body::inner)),
-            Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, *head)),
-            Ok(Delivery::Error(error)) => Err(error),
-            Ok(Delivery::Panic(payload)) => resume_unwind(payload),
-            Err(_) => {
-                let refused = match caller.flight().outcome() {
-                    Some(Outcome::Refused(refused)) => *refused,
-                    _ => Refused::FetchAborted,
+    #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
+    pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
+        async move {
+            let deadline = after(Instant::now(), self.settings.max_wait);
+            self.prefer_refresh();
+            // Outside a runtime there is nothing that could fetch for several.
+            let hops = if Executor::is_available() { MAX_HOPS } else { 0 };
+            for _ in 0..hops {
+                let caller = match self.slots.join(self.slot.clone(), &self.settings) {
+                    Joined::Lead(caller) => {
+                        let executor = self.settings.executor.clone();
+                        let (fetch, delivery) = self.begin(Arc::clone(caller.flight()));
+                        executor.start(fetch).await;
+                        return accept(delivery.await, caller);
+                    }
+                    Joined::Full => return Ok(Refused::TooManyWaiters.to_response(RETRY_AFTER)),
+                    Joined::Alone => break,
+                    Joined::Follow(caller) => caller,
                 };
-                Ok(refused.to_response(RETRY_AFTER))
+                let flight = Arc::clone(caller.flight());
+                let outcome = match flight.outcome() {
+                    Some(outcome) => outcome,
+                    None => match tokio::time::timeout_at(deadline, flight.settled()).await {
+                        Ok(outcome) => outcome,
+                        Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
+                    },
+                };
+                match self.judge(outcome, caller) {
+                    Judgement::Answer(answer) => return answer,
+                    Judgement::Rejoin(other) => self.slot = other,
+                    Judgement::Alone => break,
+                }
+            }
+            let answer = (self.below)(Request::from_parts(self.head, self.body));
+            answer.await.map(|response| response.map(Body::inner))
+        }
+    }
+
+    /// What a refresh under way brings will do for everybody else.
+    fn prefer_refresh(&mut self) {
+        if !self.slot.is_forced && self.slots.are_taken() {
+            let forced = Slot { is_forced: true, ..self.slot.clone() };
+            if self.slots.has(&forced) {
+                self.slot = forced;
             }
         }
     }
 
-    fn judge(&self, outcome: &Outcome, caller: Caller, slot: Slot) -> Judgement<B, S::Error> {
+    /// The fetch, which nobody has begun yet, and where its answer will be.
+    fn begin(self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
+        let seat = Seat::take(self.slots, self.slot, flight);
+        let (leader, delivery) = oneshot::channel();
+        let judge = self.settings.rules.map(|rules| {
+            let rules = rules_for(&self.head.extensions, rules);
+            Box::new(Judge { request: without_extensions(&self.head), rules })
+        });
+        let fetch = (self.below)(Request::from_parts(self.head, self.body));
+        let drive = Drive { seat, leader: Some(leader), settings: self.settings, judge };
+        (Box::pin(drive.run(fetch)), delivery)
+    }
+
+    fn judge(&self, outcome: &Outcome, caller: Caller) -> Judgement<B, E> {
         match outcome {
-            Outcome::Head(head) => self.judge_head(head, caller, slot),
-            Outcome::Error(error) => match error.downcast_ref::<S::Error>() {
+            Outcome::Head(head) => self.judge_head(head, caller),
+            Outcome::Error(error) => match error.downcast_ref::<E>() {
                 Some(error) => Judgement::Answer(Err(error.clone())),
                 // One layer round services of different errors, under one key.
                 None => Judgement::Alone,
             },
             Outcome::Refused(refused) => Judgement::Answer(Ok(refused.to_response(RETRY_AFTER))),
-            Outcome::Aborted if slot.round == 0 => Judgement::Rejoin(Slot { round: 1, ..slot }),
+            Outcome::Aborted if self.slot.round == 0 => {
+                Judgement::Rejoin(Slot { round: 1, ..self.slot.clone() })
+            }
             Outcome::Aborted => Judgement::Answer(Ok(Refused::FetchAborted.to_response(RETRY_AFTER))),
         }
     }
 
-    /// Whether a fetch began after this caller came.
-    fn is_newer(&self, lineage: &Option<Lineage>) -> bool {
-        lineage.as_ref().is_some_and(|lineage| lineage.begun() > self.asked.arrived_at())
+    /// Whether only a fetch will do that began after this caller came, and this one did not.
+    fn is_too_old(&self, lineage: &Option<Lineage>) -> bool {
+        let is_newer =
+            |asked: &Asked| lineage.as_ref().is_some_and(|lineage| lineage.begun() > asked.arrived_at());
+        self.asked().is_some_and(|asked| asked.is_forced && !is_newer(asked))
     }
 
-    fn judge_head(&self, head: &Head, caller: Caller, slot: Slot) -> Judgement<B, S::Error> {
+    /// `None`: by its key alone.
+    fn asked(&self) -> Option<&Asked> {
+        self.head.extensions.get()
+    }
+
+    fn judge_head(&self, head: &Head, caller: Caller) -> Judgement<B, E> {
         let glance = Glance::of(&self.head.headers);
         let mine = glance.credentials;
         let selects = |selection: &Option<Selection>| {
@@ -160,12 +152,12 @@ where
         };
         match &head.verdict {
             Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {
-                Judgement::Rejoin(Slot { party: Party::Only(mine), ..slot })
+                Judgement::Rejoin(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
             // It may be the fault of the one who asked: somebody else tries. If the origin turns
             // him away as well, it is not asked again for all the others.
-            Verdict::Unshareable(Unshareable::Error) if slot.round == 0 => {
-                Judgement::Rejoin(Slot { round: 1, ..slot })
+            Verdict::Unshareable(Unshareable::Error) if self.slot.round == 0 => {
+                Judgement::Rejoin(Slot { round: 1, ..self.slot.clone() })
             }
             Verdict::Unshareable(Unshareable::Error) if head.status == StatusCode::TOO_MANY_REQUESTS => {
                 Judgement::Answer(Ok(bare(head)))
@@ -174,27 +166,47 @@ where
             // Its tags, which nobody knew before, were purged while this caller was on his way.
             Verdict::Shareable { lineage: Some(lineage), .. }
             | Verdict::Failed { lineage: Some(lineage), .. }
-                if !lineage.is_for(self.asked.arrival.as_ref()) =>
+                if !lineage.is_for(self.asked().and_then(|asked| asked.arrival.as_ref())) =>
             {
-                Judgement::Rejoin(Slot { floor: slot.floor.max(lineage.floor()), ..slot })
+                Judgement::Rejoin(Slot { floor: self.slot.floor.max(lineage.floor()), ..self.slot.clone() })
             }
             Verdict::Failed { selection, for_all, .. } => {
                 let whole = *for_all && selects(selection);
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
             // Begun before this caller came: those in the same position share the next one.
-            Verdict::Shareable { lineage, .. } if self.asked.is_forced && !self.is_newer(lineage) => {
-                Judgement::Rejoin(slot)
+            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage) => {
+                Judgement::Rejoin(self.slot.clone())
             }
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
-                Judgement::Rejoin(Slot { party: Party::Only(mine), ..slot })
+                Judgement::Rejoin(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
             Verdict::Shareable { selection, .. } if !selects(selection) => {
                 let fields = selection.as_ref().map(|selection| selection.fields());
                 let selection = fields.map(|fields| Selection::new(fields, &self.head.headers));
-                Judgement::Rejoin(Slot { selection, ..slot })
+                Judgement::Rejoin(Slot { selection, ..self.slot.clone() })
             }
             Verdict::Shareable { .. } => Judgement::Answer(Ok(share(head, caller))),
+        }
+    }
+}
+
+/// The answer as the first caller gets it.
+fn accept<B, E>(
+    delivery: Result<Delivery<B, E>, oneshot::error::RecvError>,
+    caller: Caller,
+) -> Result<Response<Body<B>>, E> {
+    match delivery {
+        Ok(Delivery::Own(response)) => Ok(response.map(Body::inner)),
+        Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, head)),
+        Ok(Delivery::Error(error)) => Err(error),
+        Ok(Delivery::Panic(payload)) => resume_unwind(payload),
+        Err(_) => {
+            let refused = match caller.flight().outcome() {
+                Some(Outcome::Refused(refused)) => *refused,
+                _ => Refused::FetchAborted,
+            };
+            Ok(refused.to_response(RETRY_AFTER))
         }
     }
 }
@@ -207,8 +219,10 @@ fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
 }
 
 /// The head as it came, but for what belongs to the connection.
-fn share_with_leader<B>(caller: Caller, mut head: response::Parts) -> Response<Body<B>> {
-    remove_hop_by_hop(&mut head.headers);
+fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Response<Body<B>> {
+    if head.headers.is_empty() {
+        head.headers = caller.take_fields();
+    }
     head.extensions.insert(CompletesItself);
     let size = match caller.flight().outcome() {
         Some(Outcome::Head(shared)) => shared.size,

@@ -1,13 +1,20 @@
 //! The task that drives a fetch.
 
-use std::{any::Any, future::Future, panic::AssertUnwindSafe, pin::pin, sync::Arc, time::SystemTime};
+use std::{
+    any::Any,
+    future::Future,
+    panic::AssertUnwindSafe,
+    pin::{Pin, pin},
+    sync::Arc,
+    time::SystemTime,
+};
 
 use bytes::Bytes;
 use futures_util::{
     FutureExt,
     future::{Either, select},
 };
-use http::{HeaderMap, Response, StatusCode, request::Parts, response};
+use http::{HeaderMap, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
@@ -36,7 +43,9 @@ pub(super) enum Delivery<B, E> {
     /// The answer is for him alone.
     Own(Response<B>),
     /// He reads the log like all others, under the head as it came.
-    Shared(Box<response::Parts>),
+    ///
+    /// Its fields are with the flight, unless some are for him alone.
+    Shared(response::Parts),
     Error(E),
     Panic(Box<dyn Any + Send>),
 }
@@ -44,10 +53,15 @@ pub(super) enum Delivery<B, E> {
 /// A fetch that is about to begin.
 pub(super) struct Drive<B, E> {
     pub(super) seat: Seat,
-    pub(super) leader: oneshot::Sender<Delivery<B, E>>,
+    /// `None` once he has what is his.
+    pub(super) leader: Option<oneshot::Sender<Delivery<B, E>>>,
     pub(super) settings: Arc<Settings>,
-    /// The head of the request, for judging an answer that comes without a verdict, and by which
-    /// rules that is done.
+    /// `None`: every answer comes with a verdict.
+    pub(super) judge: Option<Box<Judge>>,
+}
+
+/// Who says whose an answer is that comes without a verdict.
+pub(super) struct Judge {
     pub(super) request: Parts,
     pub(super) rules: Rules,
 }
@@ -58,60 +72,98 @@ where
     B::Error: Into<BoxError>,
     E: Clone + Send + Sync + 'static,
 {
-    pub(super) async fn run(self, fetch: impl Future<Output = Result<Response<B>, E>> + Send) {
-        let flight = Arc::clone(self.seat.flight());
+    #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
+    pub(super) fn run(
+        mut self,
+        fetch: impl Future<Output = Result<Response<B>, E>> + Send,
+    ) -> impl Future<Output = ()> + Send {
+        async move {
+            let flight = Arc::clone(self.seat.flight());
+            let Some(response) = self.fetched(&flight, fetch).await else { return };
+            let Some(body) = self.land(&flight, response) else { return };
+            let limit = self.settings.max_held_bytes as u64;
+            if body.size_hint().upper().is_none_or(|upper| upper > limit) {
+                // The first caller need not be the only one: who comes with him has to be aboard
+                // before the body turns out too large and closes the flight.
+                tokio::task::yield_now().await;
+            }
+            let pump = pump(&flight, &self.seat, &self.settings, body);
+            let pumped = AssertUnwindSafe(pump).catch_unwind().await;
+            flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
+        }
+    }
+
+    /// Waits for a response. That there is none is known to all callers after that.
+    async fn fetched(
+        &mut self,
+        flight: &Flight,
+        fetch: impl Future<Output = Result<Response<B>, E>> + Send,
+    ) -> Option<Response<B>> {
         let deadline = after(flight.started_at, self.settings.max_flight_age);
         // A panic is passed on to the caller who would have seen it; nothing is used after it.
-        let fetch = tokio::time::timeout_at(deadline, AssertUnwindSafe(fetch).catch_unwind());
-        let Some(fetched) = self.settings.unless_abandoned(&flight, fetch).await else { return };
-        match fetched {
-            Ok(Ok(Ok(response))) => self.answer(&flight, response).await,
+        let fetch = pin!(AssertUnwindSafe(fetch).catch_unwind());
+        let fetch = pin!(tokio::time::timeout_at(deadline, fetch));
+        match self.settings.unless_abandoned(flight, fetch).await? {
+            Ok(Ok(Ok(response))) => return Some(response),
             Ok(Ok(Err(error))) => {
                 self.seat.close();
                 flight.settle(Outcome::Error(Arc::new(error.clone())));
-                _ = self.leader.send(Delivery::Error(error));
+                self.deliver(Delivery::Error(error));
             }
-            Ok(Err(panic)) => _ = self.leader.send(Delivery::Panic(panic)),
+            Ok(Err(panic)) => self.deliver(Delivery::Panic(panic)),
             Err(_) => {
                 self.seat.close();
                 flight.settle(Outcome::Refused(Refused::FetchTimeout));
             }
         }
+        None
     }
 
-    async fn answer(self, flight: &Flight, response: Response<B>) {
-        let verdict = self.verdict(&response);
-        let head = shared_head(&response, verdict.clone());
-        if !matches!(verdict, Verdict::Shareable { .. }) {
+    fn deliver(&mut self, delivery: Delivery<B, E>) {
+        if let Some(leader) = self.leader.take() {
+            _ = leader.send(delivery);
+        }
+    }
+
+    /// Tells all callers of the head, and returns the body if it is for all of them.
+    fn land(&mut self, flight: &Flight, mut response: Response<B>) -> Option<B> {
+        let verdict = self.verdict(&mut response);
+        let mut head = Head::new(&response, verdict);
+        if !matches!(head.verdict, Verdict::Shareable { .. }) {
             self.seat.close();
         }
-        if matches!(verdict, Verdict::Unshareable(_)) {
+        if matches!(head.verdict, Verdict::Unshareable(_)) {
             flight.settle(Outcome::Head(Box::new(head)));
-            _ = self.leader.send(Delivery::Own(response));
-            return;
+            self.deliver(Delivery::Own(response));
+            return None;
         }
+        remove_hop_by_hop(response.headers_mut());
+        head.headers = shared_fields(response.headers_mut(), &head.verdict);
         let (parts, body) = response.into_parts();
         if body.is_end_stream() {
             flight.end(Ok(()));
         }
         flight.settle(Outcome::Head(Box::new(head)));
-        _ = self.leader.send(Delivery::Shared(Box::new(parts)));
-        if body.size_hint().upper().is_none_or(|upper| upper > self.settings.max_held_bytes as u64) {
-            // The first caller need not be the only one: who comes with him has to be aboard before
-            // the body turns out too large and closes the flight.
-            tokio::task::yield_now().await;
-        }
-        let pumped = AssertUnwindSafe(pump(flight, &self.seat, &self.settings, body)).catch_unwind().await;
-        flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
+        self.deliver(Delivery::Shared(parts));
+        Some(body)
     }
 
-    fn verdict(&self, response: &Response<B>) -> Verdict {
-        if let Some(verdict) = response.extensions().get::<Verdict>() {
-            return verdict.clone();
+    fn verdict(&self, response: &mut Response<B>) -> Verdict {
+        if let Some(verdict) = response.extensions_mut().remove() {
+            return verdict;
         }
-        if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 {
-            return Verdict::Unshareable(Unshareable::TooLarge);
+        match &self.judge {
+            _ if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 => {
+                Verdict::Unshareable(Unshareable::TooLarge)
+            }
+            Some(judge) => judge.verdict(response, self.seat.flight().started_at),
+            None => Verdict::Unshareable(Unshareable::Rules),
         }
+    }
+}
+
+impl Judge {
+    fn verdict<B>(&self, response: &Response<B>, started_at: Instant) -> Verdict {
         let headers = response.headers();
         let outline = Outline::of(headers, SystemTime::now());
         let targets = [CDN_CACHE_CONTROL];
@@ -120,7 +172,7 @@ where
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
         let decision = decide(&self.request, status, headers, &outline, &self.rules, &targets);
         let selection = outline.vary.selection(&self.request.headers);
-        let delay = self.seat.flight().started_at.elapsed();
+        let delay = started_at.elapsed();
         let age = if decision.terms.is_ours { delay } else { initial_age(&outline, delay) };
         let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
         Verdict::new(decision, selection, fresh_until, None)
@@ -129,33 +181,47 @@ where
 
 impl Settings {
     /// `None` if the last caller left first, and that is to end the fetch.
-    async fn unless_abandoned<T>(&self, flight: &Flight, future: impl Future<Output = T>) -> Option<T> {
+    async fn unless_abandoned<T>(
+        &self,
+        flight: &Flight,
+        future: Pin<&mut impl Future<Output = T>>,
+    ) -> Option<T> {
         if !self.cancel_when_abandoned {
             return Some(future.await);
         }
-        match select(pin!(future), pin!(flight.abandoned())).await {
+        match select(future, pin!(flight.abandoned())).await {
             Either::Left((output, _)) => Some(output),
             Either::Right(_) => None,
         }
     }
 }
 
-/// What all callers get of the head: the message, and nothing of the connection or of the one
-/// who asked for it.
-fn shared_head<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Head {
-    let mut headers = response.headers().clone();
-    remove_hop_by_hop(&mut headers);
-    if let Verdict::Shareable { withheld, .. } = &verdict {
-        remove_all(&mut headers, |name| withheld.contains(name));
+/// The fields that all callers get. The first one has more of his own only where some are withheld
+/// from the others.
+fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
+    match verdict {
+        Verdict::Shareable { withheld, .. } if !withheld.is_empty() => {
+            let mut shared = headers.clone();
+            remove_all(&mut shared, |name| withheld.contains(name));
+            shared
+        }
+        _ => std::mem::take(headers),
     }
-    Head {
-        status: response.status(),
-        version: response.version(),
-        headers,
-        verdict,
-        came_about: CacheStatus::of(response).unwrap_or(CacheStatus::forwarded(Forward::Miss)),
-        received_at: Instant::now(),
-        size: response.body().size_hint().exact(),
+}
+
+impl Head {
+    /// Of the fields only the one that even those get who get nothing else.
+    pub(super) fn new<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Self {
+        let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+        Self {
+            status: response.status(),
+            version: response.version(),
+            headers: retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect(),
+            verdict,
+            came_about: CacheStatus::of(response).unwrap_or(CacheStatus::forwarded(Forward::Miss)),
+            received_at: Instant::now(),
+            size: response.body().size_hint().exact(),
+        }
     }
 }
 
@@ -188,7 +254,7 @@ where
             }
             Pace::Stop => return Err(BodyError::Cancelled),
         }
-        let frame = tokio::time::timeout(settings.max_flight_age, body.frame());
+        let frame = pin!(tokio::time::timeout(settings.max_flight_age, body.frame()));
         let frame = match settings.unless_abandoned(flight, frame).await {
             None => return Err(BodyError::Cancelled),
             Some(Err(_)) => return Err(BodyError::Stalled),

@@ -336,6 +336,18 @@ impl Caller {
     pub(super) fn flight(&self) -> &Arc<Flight> {
         &self.0
     }
+
+    /// The fields of the shared head. Whoever holds the flight alone needs no copy: nobody else can
+    /// board it any more.
+    pub(super) fn take_fields(&mut self) -> HeaderMap {
+        if let Some(Outcome::Head(head)) = Arc::get_mut(&mut self.0).and_then(|own| own.outcome.get_mut()) {
+            return std::mem::take(&mut head.headers);
+        }
+        match self.0.outcome() {
+            Some(Outcome::Head(head)) => head.headers.clone(),
+            _ => HeaderMap::new(),
+        }
+    }
 }
 
 impl Drop for Caller {
@@ -354,6 +366,7 @@ impl Drop for Caller {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::http::storing::Unshareable;
 
     #[test]
     fn nobody_boards_a_flight_that_broke_off() {
@@ -366,5 +379,27 @@ mod tests {
         let complete = Arc::new(Flight::new(1024));
         complete.end(Ok(()));
         assert!(matches!(complete.board(2), Boarding::Aboard(_)), "what is there can be read");
+    }
+
+    fn aboard(flight: &Arc<Flight>) -> Caller {
+        match flight.board(9) {
+            Boarding::Aboard(caller) => caller,
+            Boarding::Full | Boarding::Closed => unreachable!(),
+        }
+    }
+
+    #[test]
+    fn only_who_is_left_alone_takes_the_fields_without_a_copy() {
+        let response = http::Response::builder().header("retry-after", "1").body(String::new()).unwrap();
+        let flight = Arc::new(Flight::new(1024));
+        flight
+            .settle(Outcome::Head(Box::new(Head::new(&response, Verdict::Unshareable(Unshareable::Error)))));
+        let (mut first, mut second) = (aboard(&flight), aboard(&flight));
+        assert_eq!(first.take_fields(), *response.headers(), "the slot has it too");
+        drop(flight);
+        assert_eq!(first.take_fields(), *response.headers(), "so has another caller");
+        drop(first);
+        assert_eq!(second.take_fields(), *response.headers());
+        assert!(second.take_fields().is_empty());
     }
 }

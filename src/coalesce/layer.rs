@@ -7,10 +7,14 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
+use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{caller::Call, slots::Slots};
+use super::{
+    caller::Call,
+    slots::{Slot, Slots},
+};
 use crate::{
     body::{Body, BoxError},
     build_error::BuildError,
@@ -38,7 +42,8 @@ pub(super) struct Settings {
     pub(super) max_flight_age: Duration,
     pub(super) max_held_bytes: usize,
     pub(super) cancel_when_abandoned: bool,
-    pub(super) rules: Rules,
+    /// `None`: what is below says of every answer whose it is.
+    pub(super) rules: Option<Rules>,
     pub(super) executor: Executor,
 }
 
@@ -51,7 +56,7 @@ impl Default for Settings {
             max_flight_age: Duration::from_secs(60),
             max_held_bytes: 4 << 20,
             cancel_when_abandoned: false,
-            rules: Rules::new(),
+            rules: Some(Rules::new()),
             executor: Executor::default(),
         }
     }
@@ -116,7 +121,7 @@ impl CoalesceLayer {
     /// Default: [`Rules::new`], by which only what gives its own freshness is shared.
     #[must_use]
     pub fn rules(self, rules: Rules) -> Self {
-        self.set(|settings| settings.rules = rules)
+        self.set(|settings| settings.rules = Some(rules))
     }
 
     /// Runs fetches with this function instead of `tokio::spawn`.
@@ -150,7 +155,13 @@ impl CoalesceLayer {
 
     /// Whether rules were given, which count only where there is no `Fill` below.
     pub(crate) fn has_rules(&self) -> bool {
-        self.settings.rules != Rules::new()
+        self.settings.rules != Some(Rules::new())
+    }
+
+    /// Leaves it to [`Fill`](crate::Fill) below to judge the answers, so that no request has to be
+    /// kept for that.
+    pub(crate) fn judged_below(self) -> Self {
+        self.set(|settings| settings.rules = None)
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
@@ -205,7 +216,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: a fetch that can be shared is under way already.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -214,17 +225,38 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
+        self.ask(request, |request| inner.oneshot(request))
+    }
+}
+
+impl<S> Coalesce<S> {
+    /// As `call`, of whatever is `below`.
+    pub(crate) fn ask<F, ReqB, B, E>(
+        &self,
+        request: Request<ReqB>,
+        below: impl FnOnce(Request<ReqB>) -> F + Send + 'static,
+    ) -> ResponseFuture<F, B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Clone + Send + Sync + 'static,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (head, body) = request.into_parts();
         // Conditions make the answer one client's own; a range alone is the same for all who ask so.
         let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
-        let asked =
-            Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one && Executor::is_available());
-        match asked {
-            None => ResponseFuture::pass(inner, Request::from_parts(head, body)),
+        match Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one) {
+            None => ResponseFuture::pass(below(Request::from_parts(head, body))),
             Some(asked) => {
+                let slot = Slot::new(asked, &head);
                 let CoalesceLayer { slots, settings } = self.layer.clone();
-                ResponseFuture::boxed(Call { inner, head, body, asked, slots, settings }.run())
+                ResponseFuture::boxed(Call { below, head, body, slot, slots, settings }.run())
             }
         }
     }
 }
+
+#[cfg(test)]
+#[path = "layer_tests.rs"]
+mod tests;

@@ -6,7 +6,8 @@ use std::sync::{
 };
 
 use dashmap::{DashMap, Entry};
-use http::HeaderValue;
+use http::{HeaderValue, Method, header, request::Parts};
+use quick_cache::DefaultHashBuilder;
 use tokio::time::Instant;
 
 use super::{
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     body::BodyError,
-    exchange::Verdict,
+    exchange::{Asked, Verdict},
     http::{storing::Credentials, vary::Selection},
     key::CacheKey,
 };
@@ -46,16 +47,33 @@ pub(super) enum Party {
     Only(Credentials),
 }
 
+impl Slot {
+    /// Of a request, before anything is known of the answer.
+    pub(super) fn new(asked: Asked, head: &Parts) -> Self {
+        Self {
+            key: asked.key,
+            is_head: head.method == Method::HEAD,
+            is_forced: asked.is_forced,
+            party: Party::WithOrWithoutCookie { authorization: Credentials::of(&head.headers).authorization },
+            selection: asked.selection,
+            range: head.headers.get(header::RANGE).cloned(),
+            floor: asked.arrival.map_or(0, |arrival| arrival.floor),
+            round: 0,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Slots {
-    flights: DashMap<Slot, Arc<Flight>>,
+    flights: DashMap<Slot, Arc<Flight>, DefaultHashBuilder>,
     /// Fetches under way, those included whose slot has been taken by another.
     under_way: AtomicUsize,
 }
 
 pub(super) enum Joined {
     Follow(Caller),
-    Lead(Caller, Seat),
+    /// The flight is new, and needs a [`Seat`] at once.
+    Lead(Caller),
     /// Too many callers of this fetch.
     Full,
     /// Too many fetches under way.
@@ -63,7 +81,7 @@ pub(super) enum Joined {
 }
 
 impl Slots {
-    pub(super) fn join(self: &Arc<Self>, slot: Slot, settings: &Settings) -> Joined {
+    pub(super) fn join(&self, slot: Slot, settings: &Settings) -> Joined {
         let entry = self.flights.entry(slot);
         if let Entry::Occupied(entry) = &entry
             && takes_newcomers(entry.key(), entry.get(), settings)
@@ -78,7 +96,6 @@ impl Slots {
             return Joined::Alone;
         }
         let flight = Arc::new(Flight::new(settings.max_held_bytes));
-        let slot = entry.key().clone();
         // A flight that was there stays with its callers; its seat will find it gone.
         let replaced = match entry {
             Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&flight))),
@@ -88,15 +105,8 @@ impl Slots {
             }
         };
         drop(replaced);
-        self.lead(slot, flight)
-    }
-
-    fn lead(self: &Arc<Self>, slot: Slot, flight: Arc<Flight>) -> Joined {
-        self.under_way.fetch_add(1, Ordering::Relaxed);
-        let boarding = flight.board(usize::MAX);
-        let seat = Seat { slots: Arc::clone(self), slot, flight };
-        match boarding {
-            Boarding::Aboard(caller) => Joined::Lead(caller, seat),
+        match flight.board(usize::MAX) {
+            Boarding::Aboard(caller) => Joined::Lead(caller),
             Boarding::Full | Boarding::Closed => Joined::Alone,
         }
     }
@@ -133,6 +143,12 @@ pub(super) struct Seat {
 }
 
 impl Seat {
+    /// Of a flight that was put into this slot a moment ago.
+    pub(super) fn take(slots: Arc<Slots>, slot: Slot, flight: Arc<Flight>) -> Self {
+        slots.under_way.fetch_add(1, Ordering::Relaxed);
+        Self { slots, slot, flight }
+    }
+
     pub(super) fn flight(&self) -> &Arc<Flight> {
         &self.flight
     }

@@ -15,6 +15,7 @@ use tower_service::Service;
 use super::{Policy, fetch::Fetch};
 use crate::{
     body::{Body, BoxError},
+    called::Called,
     exchange::Asked,
     future::ResponseFuture,
     http::{
@@ -163,7 +164,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: it may answer from the store.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -171,7 +172,24 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let inner = self.inner.clone();
+        self.clone().ask(request)
+    }
+}
+
+impl<S, St: Store, P: Policy> Fill<S, St, P> {
+    /// As `call`, for the last time.
+    pub(crate) fn ask<ReqB, B>(
+        self,
+        request: Request<ReqB>,
+    ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
         let (mut head, body) = request.into_parts();
         let rules = rules_for(&head.extensions, self.layer.rules);
         // Meant for here, not for a cache below.
@@ -179,17 +197,19 @@ where
         let search = head.extensions.remove::<SearchKey>();
         match Asked::of(&head) {
             None => {
-                ResponseFuture::pass(inner, Request::from_parts(head, body)).strip_tags(self.strips_tags())
+                let strips_tags = self.strips_tags();
+                let below = Called::new(self.inner, Request::from_parts(head, body));
+                ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
-                let fetch = Fetch { layer: Arc::clone(&self.layer), rules, asked, search };
+                let fetch = Fetch { layer: self.layer, rules, asked, search };
                 let resource = fetch.resource();
                 let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored, &head));
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }
                 let begun = fetch.begin(resource.as_deref(), &mut head);
-                let asking = inner.oneshot(Request::from_parts(head, body));
+                let asking = self.inner.oneshot(Request::from_parts(head, body));
                 ResponseFuture::boxed(asking.map_ok(|response| begun.conclude(response)))
             }
         }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::{sync::Semaphore, time::Instant};
-use tower::ServiceExt;
+use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -229,19 +229,19 @@ where
         Invalidation::of(&self.reader, head)
     }
 
-    /// As `call`, for a request that has a key: the answer if it is there at once, else its future.
+    /// As `call`, for a request that has a key, and of whatever is `below`: the answer if it is
+    /// there at once, else its future.
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
-    pub(crate) fn answer<ReqB, B>(
+    pub(crate) fn answer<F, ReqB, B, E>(
         &self,
         key: &KeyBuffer,
         mut head: Parts,
         body: ReqB,
-    ) -> Result<Response<Body<B>>, ResponseFuture<S, Request<ReqB>, B>>
+        below: impl FnOnce(Request<ReqB>) -> F,
+    ) -> Result<Response<Body<B>>, ResponseFuture<F, B, E>>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
@@ -265,13 +265,8 @@ where
                     let served = self.serve(from_store(stored, &head, glance, status, now));
                     if let Refreshing::Begin(refresher) = refreshing {
                         self.reader.extractor.prepare(&mut head);
-                        refresher.spawn(
-                            &self.reader.settings.executor,
-                            self.inner.clone(),
-                            head,
-                            body,
-                            asked,
-                        );
+                        let request = refresher.request(head, body, asked);
+                        refresher.spawn(&self.reader.settings.executor, below(request));
                     }
                     return Ok(served);
                 }
@@ -284,7 +279,7 @@ where
         let scope = self.scope(&head, glance, &asked);
         let is_for_all = scope != Scope::Client && !wishes.no_store;
         self.reader.extractor.prepare(&mut head);
-        Err(self.forward(head, body, is_for_all.then_some(asked), scope))
+        Err(self.forward(head, body, is_for_all.then_some(asked), scope, below))
     }
 
     fn scope(&self, head: &Parts, glance: Glance<'_>, asked: &Asked) -> Scope {
@@ -306,18 +301,17 @@ where
 
     /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
     /// answer is not known to be for one alone; else the request passes untouched.
-    fn forward<ReqB, B>(
+    fn forward<F, ReqB, B, E>(
         &self,
         mut head: Parts,
         body: ReqB,
         asked: Option<Asked>,
         scope: Scope,
-    ) -> ResponseFuture<S, Request<ReqB>, B>
+        below: impl FnOnce(Request<ReqB>) -> F,
+    ) -> ResponseFuture<F, B, E>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
@@ -329,14 +323,14 @@ where
         };
         asked.map(|asked| head.extensions.insert(asked));
         let method = head.method.clone();
-        let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
+        let answer = below(Request::from_parts(head, body));
+        if conditions.is_empty() && self.reader.settings.shows_status {
+            return ResponseFuture::pass(answer);
+        }
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
-        if conditions.is_empty() && settings.shows_status {
-            return ResponseFuture::pass(inner, request);
-        }
         ResponseFuture::boxed(async move {
-            let (mut response, unread) = from_below(&method, &conditions, inner.oneshot(request).await?);
+            let (mut response, unread) = from_below(&method, &conditions, answer.await?);
             if let Some(unread) = unread {
                 settings.complete(unread, &response, limit);
             }
@@ -361,7 +355,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<S, Request<ReqB>, B>;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: a hit does not wait for the service below.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -371,15 +365,15 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
+        let below = |request| self.inner.clone().oneshot(request);
         match self.find_key(&mut head, &body, &mut key) {
-            true => self.answer(&key, head, body).map_or_else(|future| future, ResponseFuture::ready),
+            true => self.answer(&key, head, body, below).map_or_else(|future| future, ResponseFuture::ready),
             false => {
                 // The layers below are to see none either.
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.invalidation(&head);
-                let (inner, request) = (self.inner.clone(), Request::from_parts(head, body));
-                ResponseFuture::pass(inner, request).then(invalidation)
+                ResponseFuture::pass(below(Request::from_parts(head, body))).then(invalidation)
             }
         }
     }

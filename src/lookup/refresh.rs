@@ -5,8 +5,6 @@ use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
-use tower::ServiceExt;
-use tower_service::Service;
 
 use super::layer::Settings;
 use crate::{
@@ -51,32 +49,31 @@ impl Refresher {
         }
     }
 
-    /// Lets the client's request go on as the refresh, with all its extensions. The body of the
-    /// answer is read to its end, so that it can be stored.
-    pub(super) fn spawn<S, ReqB, B>(
-        self,
-        executor: &Executor,
-        inner: S,
-        mut head: Parts,
-        body: ReqB,
-        asked: Asked,
-    ) where
-        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
-    {
+    /// The client's request as the refresh, with all its extensions.
+    pub(super) fn request<ReqB>(&self, mut head: Parts, body: ReqB, asked: Asked) -> Request<ReqB> {
         // What is stored answers the method that it was asked for by, but for HEAD.
         if head.method == Method::HEAD {
             head.method = Method::GET;
         }
         take_conditions(&mut head.headers);
         head.extensions.insert(Asked { is_forced: true, ..asked });
+        Request::from_parts(head, body)
+    }
+
+    /// Lets the refresh go on by itself. The body of the answer is read to its end, so that it can
+    /// be stored.
+    pub(super) fn spawn<B, E>(
+        self,
+        executor: &Executor,
+        answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
+    ) where
+        E: Send,
+        B: HttpBody + Send + 'static,
+        B::Data: Send,
+    {
         executor.spawn(async move {
             let fetch = async {
-                if let Ok(response) = inner.oneshot(Request::from_parts(head, body)).await {
+                if let Ok(response) = answer.await {
                     read_to_end(response.into_body()).await;
                 }
             };

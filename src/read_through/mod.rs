@@ -162,7 +162,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         Ok(ReadThroughLayer {
             stale_if_error: StaleIfErrorLayer::new(store),
             lookup,
-            coalesce,
+            coalesce: coalesce.judged_below(),
             fill,
             retry,
             origin_limit,

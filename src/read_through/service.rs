@@ -17,7 +17,7 @@ use crate::{
     coalesce::Coalesce,
     exchange::Asked,
     fill::{Fill, Policy},
-    future::ResponseFuture,
+    future::{BoxFuture, ResponseFuture},
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::{Attempt, OriginLimit},
@@ -29,7 +29,11 @@ use crate::{
 type Origin<S> = OriginLimit<S>;
 type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
 type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
-type Missed<S, St, P, ReqB, B> = ResponseFuture<Shared<S, St, P>, Request<ReqB>, Body<Body<Body<Body<B>>>>>;
+/// What the layers answer that a miss goes through, from the inside outwards.
+type Fetched<B, E> = BoxFuture<Result<Response<Body<Body<B>>>, E>>;
+type Coalesced<B, E> = ResponseFuture<Fetched<B, E>, Body<Body<B>>, E>;
+type Rescued<B, E> = ResponseFuture<Coalesced<B, E>, Body<Body<Body<B>>>, E>;
+type Missed<B, E> = ResponseFuture<Rescued<B, E>, Body<Body<Body<Body<B>>>>, E>;
 pub(super) type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
 
 /// The service of [`ReadThroughLayer`](super::ReadThroughLayer).
@@ -78,7 +82,7 @@ where
 {
     type Response = Response<ReadThroughBody<B>>;
     type Error = S::Error;
-    type Future = ReadThroughFuture<S, St, P, ReqB, B>;
+    type Future = ReadThroughFuture<S, ReqB, B>;
 
     /// Always ready: a hit does not wait for the origin.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -89,10 +93,9 @@ where
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
-            true => match self.stack.answer(&key, head, body) {
+            true => match self.stack.answer(&key, head, body, |request| self.missed(request)) {
                 Ok(response) => Way::Stored { response: Some(response.map(ReadThroughBody::new)) },
-                // Boxed, so that a hit does not have to move what only a miss needs.
-                Err(future) => Way::Through { future: Box::pin(future) },
+                Err(future) => Way::Through { future },
             },
             false => {
                 // Nobody below is to see any, be it of a stack above this one.
@@ -107,39 +110,57 @@ where
     }
 }
 
+impl<S, St, K, P> ReadThroughService<S, St, K, P>
+where
+    St: Store,
+    P: Policy,
+{
+    /// What is below Lookup, from there inwards. To call one layer after the other as services
+    /// would take a clone of all that is below at each of them; here the fetch alone has one.
+    fn missed<ReqB, B>(&self, request: Request<ReqB>) -> Rescued<B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Clone + Send + Sync + 'static,
+        ReqB: HttpBody + Default + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let with_stale = &self.stack.inner;
+        let coalesced = &with_stale.inner;
+        with_stale.ask(request, |request| {
+            let fetch = coalesced.inner.clone();
+            coalesced.ask(request, |request| fetch.ask(request).into_boxed())
+        })
+    }
+}
+
 pin_project! {
     /// The response future of [`ReadThroughService`].
-    pub struct ReadThroughFuture<S, St, P, ReqB, B>
+    pub struct ReadThroughFuture<S, ReqB, B>
     where
-        Shared<S, St, P>: Service<Request<ReqB>>,
-        Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
         #[pin]
-        way: Way<S, St, P, ReqB, B>,
+        way: Way<S, ReqB, B>,
     }
 }
 
 pin_project! {
     #[project = WayProj]
-    enum Way<S, St, P, ReqB, B>
+    enum Way<S, ReqB, B>
     where
-        Shared<S, St, P>: Service<Request<ReqB>>,
-        Origin<S>: Service<Request<ReqB>>,
         S: Service<Request<ReqB>>,
     {
         Stored { response: Option<Response<ReadThroughBody<B>>> },
-        Through { future: Pin<Box<Missed<S, St, P, ReqB, B>>> },
+        Through { #[pin] future: Missed<B, S::Error> },
         Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
     }
 }
 
-impl<S, St, P, ReqB, B> Future for ReadThroughFuture<S, St, P, ReqB, B>
+impl<S, ReqB, B> Future for ReadThroughFuture<S, ReqB, B>
 where
     S: Service<Request<ReqB>, Response = Response<B>>,
-    Shared<S, St, P>:
-        Service<Request<ReqB>, Response = Response<Body<Body<Body<Body<B>>>>>, Error = S::Error>,
-    Origin<S>: Service<Request<ReqB>>,
 {
     type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
 
@@ -150,7 +171,7 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
             WayProj::Through { future } => {
-                let answer = ready!(future.as_mut().poll(cx));
+                let answer = ready!(future.poll(cx));
                 Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
             }
             WayProj::Round { attempt, invalidation, strips_tags } => {
@@ -165,11 +186,9 @@ where
     }
 }
 
-impl<S, St, P, ReqB, B> fmt::Debug for ReadThroughFuture<S, St, P, ReqB, B>
+impl<S, ReqB, B> fmt::Debug for ReadThroughFuture<S, ReqB, B>
 where
     S: Service<Request<ReqB>>,
-    Shared<S, St, P>: Service<Request<ReqB>>,
-    Origin<S>: Service<Request<ReqB>>,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadThroughFuture").finish_non_exhaustive()
