@@ -25,14 +25,18 @@ pin_project! {
     }
 }
 
-impl<S: Service<R>, R> Called<S, R> {
-    /// Takes a service of its own: it may be left without a place in a queue that it asked for.
+impl<S: Service<R> + Clone, R> Called<S, R> {
     pub(crate) fn new(mut service: S, request: R) -> Self {
-        // Nobody has to be woken: who is not ready now is asked once more by whoever polls.
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Made { future: service.call(request) },
             Poll::Ready(Err(error)) => Self::Failed { error: Some(error) },
-            Poll::Pending => Self::Waiting { oneshot: Box::pin(Oneshot::new(service, request)) },
+            Poll::Pending => {
+                // Another one waits, once it is polled: this one may have got a place in a queue,
+                // where its turn would come without anybody being woken.
+                let waiting = service.clone();
+                drop(service);
+                Self::Waiting { oneshot: Box::pin(Oneshot::new(waiting, request)) }
+            }
         }
     }
 }
@@ -60,6 +64,7 @@ mod tests {
             Arc,
             atomic::{AtomicU32, Ordering},
         },
+        time::Duration,
     };
     use tower::{ServiceExt, limit::ConcurrencyLimit};
 
@@ -82,7 +87,7 @@ mod tests {
         }
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn what_is_ready_is_called_at_once_and_all_else_in_its_turn() {
         let counting = Counting::default();
         let called = || counting.0.load(Ordering::Relaxed);
@@ -94,15 +99,18 @@ mod tests {
         assert_eq!(called(), 1, "its permit is taken");
         assert_eq!(first.await, Ok(1));
         assert_eq!(permit.await.unwrap(), Ok(2));
-        // Whoever gave up has left no place in the queue behind.
+        // Whoever is not polled has no place in the queue either, where the turn would end with him.
         let held = limited.ready().await.unwrap().call(3);
-        drop(Called::new(limited.clone(), 4));
+        let unpolled = Called::new(limited.clone(), 4);
         drop(held);
-        assert_eq!(Called::new(limited, 5).await, Ok(5));
+        let next = tokio::time::timeout(Duration::from_secs(1), Called::new(limited, 5));
+        assert_eq!(next.await, Ok(Ok(5)));
+        assert_eq!(unpolled.await, Ok(4));
     }
 
     #[tokio::test]
     async fn who_cannot_be_made_ready_says_why() {
+        #[derive(Clone)]
         struct Broken;
 
         impl Service<()> for Broken {

@@ -475,6 +475,21 @@ async fn a_failure_that_displaces_nothing_keeps_what_is_named_private_to_the_one
 }
 
 #[tokio::test(start_paused = true)]
+async fn whoever_shares_a_fetch_is_told_about_it_once_or_not_at_all() {
+    for (shows, members) in [(true, 2), (false, 1)] {
+        let origin =
+            Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit").after(ms(10)));
+        let layer = ReadThrough::new(store()).lookup(|lookup| lookup.cache_status(shows)).build().unwrap();
+        let service = layer.layer(origin.clone());
+        let replies = join_all((0..3).map(|_| get(&service, "/"))).await;
+        for reply in &replies {
+            assert_eq!(reply.headers.get_all("cache-status").iter().count(), members, "{:?}", reply.headers);
+        }
+        assert_eq!(origin.calls(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_status_of_ours_that_of_other_caches_stays_whole() {
     let origin = Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit"));
     let layer = ReadThrough::new(store()).lookup(|lookup| lookup.cache_status(false)).build().unwrap();

@@ -3,6 +3,7 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
+use futures_util::{FutureExt, future::lazy};
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
@@ -48,10 +49,10 @@ enum Judgement<B, E> {
 
 impl<N, F, ReqB, B, E> Call<N, ReqB>
 where
-    N: FnOnce(Request<ReqB>) -> F + Send,
+    N: FnOnce(Request<ReqB>) -> F + Send + 'static,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     E: Clone + Send + Sync + 'static,
-    ReqB: Send,
+    ReqB: Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
@@ -111,7 +112,8 @@ where
             let rules = rules_for(&self.head.extensions, rules);
             Box::new(Judge { request: without_extensions(&self.head), rules })
         });
-        let fetch = (self.below)(Request::from_parts(self.head, self.body));
+        // In the task, wherever that runs: what the layers below note of the time is true then.
+        let fetch = lazy(move |_| (self.below)(Request::from_parts(self.head, self.body))).flatten();
         let drive = Drive { seat, leader: Some(leader), settings: self.settings, judge };
         (Box::pin(drive.run(fetch)), delivery)
     }
@@ -214,7 +216,11 @@ fn accept<B, E>(
 /// The answer as every caller but the first gets it.
 fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     let mut response = answer(head, caller);
-    head.came_about.collapsed().mark(&mut response);
+    if let Some(came_about) = head.came_about {
+        // It is in the fields already, as what the first caller gets.
+        response.extensions_mut().insert(came_about);
+    }
+    head.collapsed().mark(&mut response);
     response
 }
 
@@ -254,6 +260,6 @@ fn bare<B>(head: &Head) -> Response<Body<B>> {
     if let Some(retry_after) = head.headers.get(header::RETRY_AFTER) {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after.clone());
     }
-    head.came_about.collapsed().mark(&mut response);
+    head.collapsed().mark(&mut response);
     response
 }

@@ -100,10 +100,14 @@ where
         fetch: impl Future<Output = Result<Response<B>, E>> + Send,
     ) -> Option<Response<B>> {
         let deadline = after(flight.started_at, self.settings.max_flight_age);
-        // A panic is passed on to the caller who would have seen it; nothing is used after it.
-        let fetch = pin!(AssertUnwindSafe(fetch).catch_unwind());
-        let fetch = pin!(tokio::time::timeout_at(deadline, fetch));
-        match self.settings.unless_abandoned(flight, fetch).await? {
+        let fetched = {
+            // A panic is passed on to the caller who would have seen it; nothing is used after it.
+            let fetch = pin!(AssertUnwindSafe(fetch).catch_unwind());
+            let fetch = pin!(tokio::time::timeout_at(deadline, fetch));
+            self.settings.unless_abandoned(flight, fetch).await?
+        };
+        // What is given up has let go of its place at the origin before anybody may try again.
+        match fetched {
             Ok(Ok(Ok(response))) => return Some(response),
             Ok(Ok(Err(error))) => {
                 self.seat.close();
@@ -218,10 +222,15 @@ impl Head {
             version: response.version(),
             headers: retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect(),
             verdict,
-            came_about: CacheStatus::of(response).unwrap_or(CacheStatus::forwarded(Forward::Miss)),
+            came_about: CacheStatus::of(response),
             received_at: Instant::now(),
             size: response.body().size_hint().exact(),
         }
+    }
+
+    /// How it came about for those who share it.
+    pub(super) fn collapsed(&self) -> CacheStatus {
+        self.came_about.unwrap_or(CacheStatus::forwarded(Forward::Miss)).collapsed()
     }
 }
 

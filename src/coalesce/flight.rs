@@ -51,7 +51,8 @@ pub(super) struct Head {
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) verdict: Verdict,
-    pub(super) came_about: CacheStatus,
+    /// What the fields say about it, if they do.
+    pub(super) came_about: Option<CacheStatus>,
     pub(super) received_at: Instant,
     /// The size of the body, if the head told it.
     pub(super) size: Option<u64>,

@@ -183,7 +183,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         request: Request<ReqB>,
     ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
         S::Error: Send,
         ReqB: Send + 'static,

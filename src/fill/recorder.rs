@@ -62,7 +62,7 @@ impl<St: Store> Recorder<St> {
         // As much at once as is sure to come, within the limit, and what is put beside it in the end.
         let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
         let beside = match &self.pending {
-            Some(Pending { content: Content::Whole(draft), .. }) => draft.room(),
+            Some(Pending { content: Content::Whole(draft), .. }) => draft.room(expected),
             _ => 0,
         };
         self.body.reserve_exact(expected.saturating_add(beside).min(self.store.max_response_bytes()));
@@ -99,7 +99,7 @@ impl<St: Store> Observer for Recorder<St> {
 
     fn complete(mut self) {
         let Some(pending) = self.pending.take() else { return };
-        // As long as the head said, if it said anything (RFC 9111 §3.3).
+        // As long as the head said, or else the body of itself, if they said anything (RFC 9111 §3.3).
         if pending.length.is_some_and(|length| length != self.body.len()) {
             return;
         }

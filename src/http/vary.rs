@@ -125,8 +125,23 @@ static COMMON: [Mutex<Option<Selection>>; 64] = [const { Mutex::new(None) }; 64]
 
 static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
 
+/// What many clients say alike. All else may be a secret of one, not to be kept beyond its response.
+fn has_few_values(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::ACCEPT
+            | header::ACCEPT_ENCODING
+            | header::ACCEPT_LANGUAGE
+            | header::ACCEPT_CHARSET
+            | header::ORIGIN
+    )
+}
+
 /// Larger ones are not worth it.
 const MAX_COMMON_BYTES: usize = 512;
+
+/// Of an `Arc`.
+const COUNTERS: usize = 2 * size_of::<usize>();
 
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
@@ -136,7 +151,7 @@ impl Selection {
 
     /// The same, to be stored with a response.
     pub(crate) fn common(self) -> Self {
-        if self.heap_bytes() > MAX_COMMON_BYTES {
+        if self.heap_bytes() > MAX_COMMON_BYTES || !self.fields().iter().all(has_few_values) {
             return self;
         }
         let mut common = COMMON[HASHER.hash_one(&self) as usize % COMMON.len()].lock();
@@ -182,7 +197,8 @@ impl Selection {
     pub(crate) fn heap_bytes(&self) -> usize {
         let values: usize =
             self.0.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
-        values + self.fields().len() * (size_of::<HeaderName>() + size_of::<Option<Value>>())
+        let fields = self.fields().len() * (size_of::<HeaderName>() + size_of::<Option<Value>>());
+        values + fields + size_of::<Selected>() + COUNTERS
     }
 }
 
@@ -384,10 +400,12 @@ mod tests {
 
     #[test]
     fn selections_that_are_written_alike_are_the_same_in_memory() {
-        let fields: Arc<[HeaderName]> =
-            Arc::from([header::ACCEPT_ENCODING, HeaderName::from_static("x-alike")]);
-        let of =
-            |value| Selection::new(&fields, &map(&[("accept-encoding", value), ("x-alike", "1")])).common();
+        let alike = |second: HeaderName, value: &str| {
+            let fields = Arc::from([header::ACCEPT_ENCODING, second]);
+            Selection::new(&fields, &map(&[("accept-encoding", value), ("origin", "a"), ("cookie", "a")]))
+                .common()
+        };
+        let of = |value| alike(header::ORIGIN, value);
         let first = of("gzip, br");
         assert!(Arc::ptr_eq(&first.0, &of("gzip, br").0));
         // It means the same, but what is written like this must not be compared the slow way.
@@ -396,6 +414,8 @@ mod tests {
         assert!(Arc::ptr_eq(&other.0, &of("br, gzip").0));
         let long = "x".repeat(MAX_COMMON_BYTES);
         assert!(!Arc::ptr_eq(&of(&long).0, &of(&long).0));
+        let secret = || alike(header::COOKIE, "gzip");
+        assert!(!Arc::ptr_eq(&secret().0, &secret().0));
     }
 
     proptest! {

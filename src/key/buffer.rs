@@ -99,8 +99,9 @@ impl KeyBuffer {
         self.extend(key);
     }
 
+    /// Appends bytes that are parts of a key already.
     #[inline]
-    fn extend(&mut self, bytes: &[u8]) {
+    pub(super) fn extend(&mut self, bytes: &[u8]) {
         match self.inline.get_mut(self.length..self.length + bytes.len()) {
             Some(free) if self.spilled.is_empty() => {
                 free.copy_from_slice(bytes);

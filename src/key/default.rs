@@ -85,7 +85,7 @@ impl DefaultKey {
                 key.push(self.namespace.as_bytes());
                 key.push(scheme.as_str());
             }
-            _ => key.set(&self.start),
+            _ => key.extend(&self.start),
         }
         key.push_lower_case(authority);
     }
@@ -122,6 +122,20 @@ mod tests {
 
     fn at(uri: &str) -> http::request::Builder {
         Request::get(uri)
+    }
+
+    #[test]
+    fn what_another_extractor_wrote_before_stays() {
+        for uri in ["http://h/p", "https://h/p", "/p"] {
+            let head = at(uri).header("host", "h").body(()).unwrap().into_parts().0;
+            let keys = ["one", "two"].map(|tenant| {
+                let mut key = KeyBuffer::new();
+                key.push(tenant);
+                assert!(DefaultKey::new().write_key(&head, &mut key));
+                key.to_key()
+            });
+            assert_ne!(keys[0], keys[1], "{uri}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     head::{self, Head, SMALL_BODY, well_known},
-    shape::{Shape, values_of},
+    shape::{MAX_FIELDS, Shape, values_of},
 };
 use crate::{
     http::fields::{is_hop_by_hop, named_by_connection},
@@ -32,7 +32,8 @@ enum Fields {
 }
 
 impl Draft {
-    /// From fields as they came, with a valid `Date`, and the length of the body if that is known.
+    /// From fields as they came, and the length of the body if that is known. The caller has seen to a
+    /// valid `Date`.
     pub(crate) fn new(status: StatusCode, fields: &HeaderMap, length: Option<usize>) -> Self {
         let value = length.map_or(HeaderValue::from_static(""), |length| head::number(length as u64));
         let fields = complete(status, fields, Field::new(&header::CONTENT_LENGTH, &value));
@@ -49,18 +50,19 @@ impl Draft {
         Self { status, fields, is_open }
     }
 
-    /// What it adds to the memory of a small body.
-    pub(crate) fn room(&self) -> usize {
+    /// What it adds to the memory of a body that is as long as this.
+    pub(crate) fn room(&self, body: usize) -> usize {
         match &self.fields {
-            Fields::Packed { values, .. } => values.len(),
-            Fields::Map(_) => 0,
+            Fields::Packed { values, .. } if body <= SMALL_BODY => values.len(),
+            _ => 0,
         }
     }
 
     /// With a body that nobody else has: a small one shares a block of memory with the fields.
     pub(crate) fn with(mut self, mut body: Vec<u8>) -> Kept {
         if body.len() > SMALL_BODY {
-            return self.with_shared(body.into());
+            // Exact: what a growing vector has to spare would be kept, and charged to nobody.
+            return self.with_shared(body.into_boxed_slice().into());
         }
         self.tell_length(body.len());
         let (status, length) = (self.status, body.len());
@@ -161,6 +163,8 @@ fn complete<'a>(status: StatusCode, fields: &'a HeaderMap, length: Field<'a>) ->
                 has_length = true;
                 kept.push(length);
             }
+            // Everything that is kept has a `Date`, whatever is said about the connection.
+            header::DATE => kept.push(Field::new(name, value)),
             _ if is_hop_by_hop(name) || named.contains(name) => {}
             _ => {
                 kept.push(Field::new(name, value));
@@ -187,7 +191,8 @@ fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
 }
 
 fn to_map(fields: &[Field<'_>]) -> HeaderMap {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    // Room for names: of one there may be more lines than a map takes.
+    let mut headers = HeaderMap::with_capacity(fields.len().min(MAX_FIELDS));
     for field in fields {
         headers.append(field.name.clone(), field.value.clone());
     }
@@ -267,6 +272,45 @@ mod tests {
             ]);
             assert_eq!(kept(|| Draft::new(StatusCode::OK, &fields, length), "xx"), expected);
         }
+    }
+
+    #[test]
+    fn what_is_kept_has_no_room_to_spare() {
+        for (length, known) in [(600, None), (600, Some(600)), (5000, None), (5000, Some(5000))] {
+            let mut body = Vec::with_capacity(9000);
+            body.resize(length, b'x');
+            let kept = Draft::new(StatusCode::OK, &map(&[("etag", "\"1\"")]), known).with(body);
+            let Head::Packed { values, .. } = kept.head else { panic!("it has a shape") };
+            if length > SMALL_BODY {
+                assert_eq!(kept.body.try_into_mut().unwrap().capacity(), length);
+                let length = values.len();
+                assert_eq!(values.try_into_mut().unwrap().capacity(), length);
+            } else {
+                let length = length + values.len();
+                drop(kept.body);
+                let block = values.try_into_mut().unwrap();
+                // It begins behind the body.
+                assert!(block.capacity() <= length, "{}", block.capacity());
+            }
+        }
+    }
+
+    #[test]
+    fn a_date_is_kept_even_if_it_is_named_as_one_of_the_connection() {
+        let date = ("date", "Fri, 20 Nov 2026 12:00:00 GMT");
+        let expected = pairs(&[("age", "0"), date, ("content-length", "1"), HIT]);
+        let fields = map(&[("connection", "date, x-hop"), ("x-hop", "1"), date]);
+        assert_eq!(kept(|| Draft::new(StatusCode::OK, &fields, Some(1)), "x"), expected);
+    }
+
+    #[test]
+    fn one_name_may_have_more_lines_than_a_map_has_room_for_names() {
+        let mut fields = HeaderMap::new();
+        for _ in 0..30_000 {
+            fields.append("set-cookie", HeaderValue::from_static("a"));
+        }
+        let kept = Draft::new(StatusCode::OK, &fields, Some(1)).with(b"x".to_vec());
+        assert_eq!(kept.head.headers().get_all("set-cookie").iter().count(), 30_000);
     }
 
     #[test]

@@ -116,7 +116,8 @@ impl Resource {
         &self.shelf
     }
 
-    /// Whether it is what the store holds. False for good once it is not.
+    /// Whether it is what the store holds. False for good once it is not. A clone does not know, and a
+    /// thread's copy asks what it was copied from.
     pub(super) fn is_current(&self) -> bool {
         !self.shelf.is_retired.load(Ordering::Acquire)
     }

@@ -20,7 +20,7 @@ use crate::status::{CACHE_STATUS, CacheStatus};
 
 /// Heads of other shapes are kept as maps of their own, at the price of one.
 const MAX_SHAPES: usize = 256;
-const MAX_FIELDS: usize = 64;
+pub(super) const MAX_FIELDS: usize = 64;
 
 /// Names are never given back: of this many, and no longer than that, 64 KiB.
 const MAX_NAMES: usize = 1024;
@@ -69,6 +69,7 @@ impl Shape {
         let count = self.is_own.iter().filter(|is_own| **is_own).count();
         if let Some((_, length)) = values.get_mut(..count * WIDTH).and_then(<[u8]>::split_last_chunk_mut) {
             *length = (last.len() as u16).to_le_bytes();
+            values.reserve_exact(last.len());
             values.extend_from_slice(last.as_bytes());
         }
     }
