@@ -36,7 +36,7 @@ impl Candidates {
         // What was purged is gone, even if the origin would say that it is still the same.
         let own = own.filter(|own| sequence.admits(own));
         let own = own.filter(|own| is_confirmable(own) && has_validator(&own.headers()));
-        let is_dated_only = own.as_ref().is_some_and(|own| !own.headers().contains_key(header::ETAG));
+        let is_dated_only = own.as_ref().is_some_and(|own| own.value(&header::ETAG).is_none());
         let others = match resource {
             // With any tag the origin would not look at the date (RFC 9110 §13.1.3).
             Some(resource) if !is_dated_only => {
@@ -45,7 +45,7 @@ impl Candidates {
                     sequence.admits(other)
                         && credentials.admitted_to(other.terms().audience)
                         && is_confirmable(other)
-                        && strong_tag(&other.headers()).is_some()
+                        && other.strong_tag().is_some()
                         && own.as_ref().is_none_or(|own| !own.is(other) && !is_only_alike(own, other))
                 };
                 let mut left = MAX_TAG_BYTES.saturating_sub(own.as_deref().map_or(0, tag_bytes));
@@ -66,15 +66,13 @@ impl Candidates {
 
     /// Makes a request conditional on their validators, of each one once.
     pub(super) fn ask(&self, request: &mut HeaderMap) {
-        let heads: Vec<_> = self.all().map(|stored| stored.headers()).collect();
-        let mut tags: Vec<&HeaderValue> = Vec::new();
-        for tag in heads.iter().filter_map(|head| head.get(header::ETAG)) {
+        let mut tags: Vec<HeaderValue> = Vec::new();
+        for tag in self.all().filter_map(|stored| stored.value(&header::ETAG)) {
             if !tags.contains(&tag) {
                 tags.push(tag);
             }
         }
-        let own = self.own.as_ref().and(heads.first());
-        let modified = own.and_then(|own| own.get(header::LAST_MODIFIED));
+        let modified = self.own.as_ref().and_then(|own| own.value(&header::LAST_MODIFIED));
         make_conditional(request, &tags, modified);
     }
 
@@ -93,7 +91,7 @@ impl Candidates {
 
     /// Whether a 304 shows that this origin is better asked about one stored response at a time.
     pub(super) fn are_too_many_for(&self, not_modified: &HeaderMap) -> bool {
-        let asked_by_tag = self.all().any(|stored| stored.headers().contains_key(header::ETAG));
+        let asked_by_tag = self.all().any(|stored| stored.value(&header::ETAG).is_some());
         let is_unnamed = asked_by_tag && !not_modified.contains_key(header::ETAG);
         is_unnamed || !self.others.is_empty() && self.confirmed_by(not_modified).is_none()
     }
@@ -116,19 +114,18 @@ fn is_confirmable(stored: &StoredResponse) -> bool {
 
 /// With what separates it from the next one.
 fn tag_bytes(stored: &StoredResponse) -> usize {
-    stored.headers().get(header::ETAG).map_or(0, |tag| tag.len() + 2)
+    stored.value(&header::ETAG).map_or(0, |tag| tag.len() + 2)
 }
 
 /// Whether a 304 could mean the one and name the other: what compresses on the way out weakens the
 /// tag of a 200, but not of a 304.
 fn is_only_alike(own: &StoredResponse, other: &StoredResponse) -> bool {
-    let (own, other) = (own.headers(), other.headers());
-    let (Some(tag), Some(others)) = (own.get(header::ETAG), strong_tag(&other)) else {
+    let (Some(tag), Some(others)) = (own.value(&header::ETAG), other.strong_tag()) else {
         return false;
     };
     tag.as_bytes().strip_prefix(b"W/") == Some(others.as_bytes())
 }
 
 fn is_same(head: &HeaderMap, stored: &StoredResponse) -> bool {
-    strong_tag(head).is_some_and(|tag| strong_tag(&stored.headers()) == Some(tag))
+    strong_tag(head).is_some_and(|tag| stored.strong_tag().as_ref() == Some(tag))
 }

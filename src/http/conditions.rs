@@ -151,27 +151,26 @@ pub(crate) fn has_validator(response: &HeaderMap) -> bool {
 
 /// Asks the origin whether one of the stored responses with these validators is still the current
 /// one (RFC 9111 §4.3.1).
-pub(crate) fn make_conditional(
-    request: &mut HeaderMap,
-    tags: &[&HeaderValue],
-    modified: Option<&HeaderValue>,
-) {
+pub(crate) fn make_conditional(request: &mut HeaderMap, tags: &[HeaderValue], modified: Option<HeaderValue>) {
     let joined = tags.iter().map(|tag| tag.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
     if let (false, Ok(tags)) = (tags.is_empty(), HeaderValue::from_bytes(&joined)) {
         request.insert(header::IF_NONE_MATCH, tags);
     }
     if let Some(modified) = modified {
-        request.insert(header::IF_MODIFIED_SINCE, modified.clone());
+        request.insert(header::IF_MODIFIED_SINCE, modified);
     }
 }
 
 /// The entity tag, if it says that not a byte differs (RFC 9110 §8.8.1), and is nothing but one.
 pub(crate) fn strong_tag(headers: &HeaderMap) -> Option<&HeaderValue> {
-    let is_tag = |tag: &[u8]| match tag {
+    headers.get(header::ETAG).filter(|tag| is_strong_tag(tag))
+}
+
+pub(crate) fn is_strong_tag(tag: &HeaderValue) -> bool {
+    match tag.as_bytes() {
         [b'"', opaque @ .., b'"'] => !opaque.contains(&b'"'),
         _ => false,
-    };
-    headers.get(header::ETAG).filter(|tag| is_tag(tag.as_bytes()))
+    }
 }
 
 /// Whether the validator that both have is the same (RFC 9111 §4.3.4, §4.3.5), the entity tag

@@ -44,6 +44,14 @@ impl Head {
         }
     }
 
+    /// The first value of a field.
+    pub(super) fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
+        match self {
+            Self::Packed { shape, values } => shape.value(values, name),
+            Self::Ready(headers) => headers.get(name).cloned(),
+        }
+    }
+
     /// Without the body.
     pub(super) fn bytes(&self) -> usize {
         match self {

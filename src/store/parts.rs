@@ -128,7 +128,7 @@ impl Parts {
 
 /// Whether two responses are of one representation, byte for byte (RFC 9110 §8.8.1).
 fn is_same(a: &StoredResponse, b: &StoredResponse) -> bool {
-    strong_tag(&a.headers()).is_some_and(|tag| strong_tag(&b.headers()) == Some(tag))
+    a.strong_tag().is_some_and(|tag| b.strong_tag() == Some(tag))
 }
 
 /// A 206 that came in whole, before it is put into the store.
@@ -162,7 +162,7 @@ impl Arrived {
         let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
         let mut parts: Vec<_> = stored.parts().collect();
         while let Some(at) = parts.iter().position(|part| {
-            strong_tag(&part.response.headers()) == Some(&tag)
+            part.response.strong_tag().as_ref() == Some(&tag)
                 && part.response.selection() == self.selection.as_ref()
                 && sequence.admits(&part.response)
                 && part.extent.touches(self.extent)

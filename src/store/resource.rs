@@ -15,9 +15,7 @@ use super::{
     expiry::Version,
     parts::{Part, Parts},
 };
-use crate::http::{
-    conditions::strong_tag, freshness::after, glance::Glance, range::asks_for_one_part, storing::Credentials,
-};
+use crate::http::{freshness::after, glance::Glance, range::asks_for_one_part, storing::Credentials};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -231,8 +229,7 @@ impl Resource {
     pub(crate) fn remove(&mut self, request: &Glance<'_>, begun: u64, spared: Option<&HeaderValue>) {
         let stays = |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request);
         self.variants.retain(|variant| stays(variant));
-        let is_spared =
-            |part: &Arc<StoredResponse>| spared.is_some() && strong_tag(&part.headers()) == spared;
+        let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && part.strong_tag().as_ref() == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));
     }
 

@@ -1,7 +1,7 @@
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
 use super::{
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     body::Body,
     http::{
+        conditions::is_strong_tag,
         freshness::{after, initial_age},
         glance::Glance,
         outline::Outline,
@@ -149,6 +150,16 @@ impl StoredResponse {
     /// Most responses are kept in less room than a map takes: it is made anew for each call.
     pub fn headers(&self) -> Cow<'_, HeaderMap> {
         self.head.headers()
+    }
+
+    /// The first value of a field, for which the others need not be looked at.
+    pub(crate) fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
+        self.head.value(name)
+    }
+
+    /// Its entity tag, if that says that not a byte differs.
+    pub(crate) fn strong_tag(&self) -> Option<HeaderValue> {
+        self.value(&header::ETAG).filter(is_strong_tag)
     }
 
     /// The whole body.

@@ -7,6 +7,7 @@
 use std::{
     collections::{HashMap, HashSet},
     hash::{BuildHasher, Hash, Hasher},
+    ops::Range,
     sync::{Arc, LazyLock},
 };
 
@@ -79,17 +80,42 @@ impl Shape {
     pub(super) fn to_headers(&self, values: &Bytes) -> HeaderMap {
         let mut headers = self.prototype.clone();
         let own = headers.values_mut().zip(&self.is_own).filter(|(_, is_own)| **is_own);
-        let mut end = self.is_own.iter().filter(|is_own| **is_own).count() * WIDTH;
-        for ((value, _), length) in own.zip(values.chunks_exact(WIDTH)) {
-            let start = end;
-            end += usize::from(u16::from_le_bytes([length[0], length[1]]));
-            // They were valid before.
-            let Ok(mut own) = HeaderValue::from_maybe_shared(values.slice(start..end)) else { continue };
-            own.set_sensitive(value.is_sensitive());
-            *value = own;
+        for ((value, _), range) in own.zip(self.ranges(values)) {
+            if let Some(own) = own_value(values, range, value) {
+                *value = own;
+            }
         }
         headers
     }
+
+    /// The first value of a field in the head with these values, without the rest of it.
+    pub(super) fn value(&self, values: &Bytes, name: &HeaderName) -> Option<HeaderValue> {
+        let mut ranges = self.ranges(values);
+        for ((theirs, value), is_own) in self.prototype.iter().zip(&self.is_own) {
+            let range = if *is_own { ranges.next() } else { None };
+            if theirs == name {
+                return range.map_or(Some(value.clone()), |range| own_value(values, range, value));
+            }
+        }
+        None
+    }
+
+    /// Where the values of a head's own are.
+    fn ranges(&self, values: &[u8]) -> impl Iterator<Item = Range<usize>> {
+        let mut end = self.is_own.iter().filter(|is_own| **is_own).count() * WIDTH;
+        values.chunks_exact(WIDTH).map(move |length| {
+            let start = end;
+            end += usize::from(u16::from_le_bytes([length[0], length[1]]));
+            start..end
+        })
+    }
+}
+
+fn own_value(values: &Bytes, range: Range<usize>, prototype: &HeaderValue) -> Option<HeaderValue> {
+    // They were valid before.
+    let mut own = HeaderValue::from_maybe_shared(values.slice(range)).ok()?;
+    own.set_sensitive(prototype.is_sensitive());
+    Some(own)
 }
 
 /// What a head of some shape has of its own: lengths, and values.
@@ -209,11 +235,19 @@ mod tests {
         for sensitive in ["etag", "content-type"] {
             let mut headers = head("\"1\"");
             headers.get_mut(sensitive).unwrap().set_sensitive(true);
-            let back = shape(&headers).unwrap().to_headers(&values_of(&fields(&headers)).into());
+            let (shape, values) = (shape(&headers).unwrap(), values_of(&fields(&headers)).into());
+            let back = shape.to_headers(&values);
             assert!(back.iter().eq(headers.iter()), "{back:?}");
             let is_sensitive =
                 |headers: &HeaderMap| headers.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>();
             assert_eq!(is_sensitive(&back), is_sensitive(&headers));
+            // One at a time as well.
+            for name in headers.keys() {
+                let value = shape.value(&values, name).unwrap();
+                assert_eq!(Some(&value), headers.get(name), "{name}");
+                assert_eq!(value.is_sensitive(), headers[name].is_sensitive(), "{name}");
+            }
+            assert_eq!(shape.value(&values, &http::header::VIA), None);
         }
     }
 
