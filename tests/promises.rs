@@ -475,6 +475,22 @@ async fn a_failure_that_displaces_nothing_keeps_what_is_named_private_to_the_one
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_waits_for_its_executor_is_not_older_for_it() {
+    let origin = Origin::always(|| ok("x").max_age(1));
+    let late = |task| {
+        tokio::spawn(async move {
+            tokio::time::sleep(secs(2)).await;
+            tokio::spawn(task);
+        });
+    };
+    let service = ReadThrough::new(store()).executor(late).build().unwrap().layer(origin.clone());
+    for _ in 0..2 {
+        assert_eq!(get(&service, "/").await.body, "x");
+    }
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn whoever_shares_a_fetch_is_told_about_it_once_or_not_at_all() {
     for (shows, members) in [(true, 2), (false, 1)] {
         let origin =
