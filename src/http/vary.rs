@@ -1,13 +1,11 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
 use std::{
-    hash::{BuildHasher, Hash, Hasher},
+    hash::{Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use http::{HeaderMap, HeaderName, header};
-use parking_lot::Mutex;
-use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use super::{
@@ -119,27 +117,6 @@ impl Value {
     }
 }
 
-/// Selections as they were stored last, so that the next ones like them are the same in memory: most
-/// clients accept one of a few things, and what all hits compare with is in the processor's cache then.
-static COMMON: [Mutex<Option<Selection>>; 64] = [const { Mutex::new(None) }; 64];
-
-static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
-
-/// What many clients say alike. All else may be a secret of one, not to be kept beyond its response.
-fn has_few_values(name: &HeaderName) -> bool {
-    matches!(
-        *name,
-        header::ACCEPT
-            | header::ACCEPT_ENCODING
-            | header::ACCEPT_LANGUAGE
-            | header::ACCEPT_CHARSET
-            | header::ORIGIN
-    )
-}
-
-/// Larger ones are not worth it.
-const MAX_COMMON_BYTES: usize = 512;
-
 /// Of an `Arc`.
 const COUNTERS: usize = 2 * size_of::<usize>();
 
@@ -149,25 +126,13 @@ impl Selection {
         Self(Arc::new(Selected { fields: Arc::clone(fields), values }))
     }
 
-    /// The same, to be stored with a response.
-    pub(crate) fn common(self) -> Self {
-        if self.heap_bytes() > MAX_COMMON_BYTES || !self.fields().iter().all(has_few_values) {
-            return self;
-        }
-        let mut common = COMMON[HASHER.hash_one(&self) as usize % COMMON.len()].lock();
-        match &*common {
-            Some(known) if known.is_written_as(&self) => known.clone(),
-            _ => {
-                let before = common.replace(self.clone());
-                drop(common);
-                drop(before);
-                self
-            }
-        }
+    #[cfg(test)]
+    pub(crate) fn is_same_memory(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
     }
 
     /// Not only of the same meaning.
-    fn is_written_as(&self, other: &Self) -> bool {
+    pub(crate) fn is_written_as(&self, other: &Self) -> bool {
         fn raw(selection: &Selection) -> impl Iterator<Item = &[u8]> {
             selection.0.values.iter().flatten().map(|value| &*value.raw)
         }
@@ -396,26 +361,6 @@ mod tests {
         };
         assert_eq!(of("en, de"), of("DE,en"));
         assert_eq!(hash(&of("en, de")), hash(&of("DE,en")));
-    }
-
-    #[test]
-    fn selections_that_are_written_alike_are_the_same_in_memory() {
-        let alike = |second: HeaderName, value: &str| {
-            let fields = Arc::from([header::ACCEPT_ENCODING, second]);
-            Selection::new(&fields, &map(&[("accept-encoding", value), ("origin", "a"), ("cookie", "a")]))
-                .common()
-        };
-        let of = |value| alike(header::ORIGIN, value);
-        let first = of("gzip, br");
-        assert!(Arc::ptr_eq(&first.0, &of("gzip, br").0));
-        // It means the same, but what is written like this must not be compared the slow way.
-        let other = of("br, gzip");
-        assert!(other == first && !Arc::ptr_eq(&first.0, &other.0));
-        assert!(Arc::ptr_eq(&other.0, &of("br, gzip").0));
-        let long = "x".repeat(MAX_COMMON_BYTES);
-        assert!(!Arc::ptr_eq(&of(&long).0, &of(&long).0));
-        let secret = || alike(header::COOKIE, "gzip");
-        assert!(!Arc::ptr_eq(&secret().0, &secret().0));
     }
 
     proptest! {

@@ -35,6 +35,7 @@ mod purges;
 mod refresh;
 mod resource;
 mod response;
+mod selections;
 mod sequence;
 mod shape;
 mod sweeper;

@@ -10,6 +10,7 @@ use super::{
     lineage::Subject,
     purges::Mark,
     refresh::RefreshMark,
+    selections,
 };
 use crate::{
     body::Body,
@@ -93,7 +94,7 @@ impl StoredResponse {
             + selection.as_ref().map_or(0, Selection::heap_bytes)
             + origin.subject.bytes()
             + size_of::<Self>();
-        let selection = selection.map(Selection::common);
+        let selection = selection.map(selections::common);
         Self {
             status,
             head,
