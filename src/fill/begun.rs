@@ -82,7 +82,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
             fetch.learn_from_head(&client, &head, origin);
         }
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = fetch.decide(&client, &head, outline, origin);
+        let (mut decision, rules) = fetch.decide(&client, &head, extent, outline, origin);
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));

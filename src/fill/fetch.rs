@@ -138,12 +138,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         &self,
         client: &request::Parts,
         head: &response::Parts,
+        extent: Option<Extent>,
         outline: &Outline,
         origin: &Origin,
     ) -> (Decision, Rules) {
         let rules = self.layer.policy.rules(client, head, self.rules);
         // A part may be stored where the whole might be (RFC 9111 §3.3).
-        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let status = extent.map_or(head.status, |_| StatusCode::OK);
         let mut decision = decide(client, status, &head.headers, outline, &rules, &self.layer.targets.names);
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, outline) {

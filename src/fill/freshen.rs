@@ -14,6 +14,7 @@ use crate::{
         fields::{content_length, remove_all},
         glance::Glance,
         outline::Outline,
+        range::Extent,
         rules::Rules,
         storing::{Decision, Sharing, Terms},
         vary::{Selection, Vary},
@@ -119,7 +120,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.status = stored.status();
 
         let outline = Outline::of(&head.headers, SystemTime::now());
-        let (decision, rules) = self.decide(client, &head, &outline, origin);
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let (decision, rules) = self.decide(client, &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         outline.give_date(&mut head.headers);
