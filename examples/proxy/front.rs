@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sy
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -16,7 +16,7 @@ use tokio::{
 use tower::Service;
 use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
 
-use crate::{headers, origin, stack::Stack};
+use crate::{headers, origin, socket::Socket, stack::Stack};
 
 type Answer = Response<ReadThroughBody<Incoming>>;
 
@@ -78,7 +78,7 @@ fn connect(
             answer(&stack, &peer, request)
         }
     });
-    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = server.serve_connection_with_upgrades(Socket::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         let mut connection = pin!(connection);

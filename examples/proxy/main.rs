@@ -32,6 +32,7 @@
 mod front;
 mod headers;
 mod origin;
+mod socket;
 mod stack;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
