@@ -11,6 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
@@ -389,7 +390,7 @@ impl Weighter<CacheKey, Arc<Resource>> for ChargedBytes {
 struct NoteEvicted;
 
 #[derive(Default)]
-struct Evicted(Vec<Arc<Resource>>);
+struct Evicted(SmallVec<[Arc<Resource>; 4]>);
 
 impl Lifecycle<CacheKey, Arc<Resource>> for NoteEvicted {
     type RequestState = Evicted;
