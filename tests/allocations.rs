@@ -177,3 +177,25 @@ async fn whoever_waits_for_another_holds_little_more_than_his_request() {
         assert_eq!(answer.await.unwrap().into_body().collect().await.unwrap().to_bytes(), "hello");
     }
 }
+
+/// The books of the store are of what is held, and of what the allocator adds to it, not of much more.
+#[tokio::test]
+async fn what_an_entry_holds_is_charged() {
+    const ENTRIES: u64 = 2_000;
+    for (fields, body) in [(0, 10), (0, 1_024), (8, 100), (8, 5_000), (60, 100), (90, 100)] {
+        let store = store();
+        let origin = Origin::new(move |number, _| async move {
+            let fields: Vec<_> = (0..fields).map(|n| (format!("x-field-{n}"), format!("{number:020}"))).collect();
+            let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            response(&fields, vec![b'x'; body])
+        });
+        let mut service = StoreLayer::new(store.clone()).rules(fixed(60_000)).layer(origin);
+        allocations(&mut service, get("http://h/"));
+        let before = store.stats().bytes;
+        let fill = || (0..ENTRIES).for_each(|n| _ = allocations(&mut service, get(&format!("http://h/{n}"))));
+        let held = allocation_counter::measure(fill).bytes_current;
+        let (held, charged) = (held.cast_unsigned() / ENTRIES, (store.stats().bytes - before) / ENTRIES);
+        // Some six blocks of memory.
+        assert!(held + 60 <= charged && charged <= held + held / 2 + 150, "{charged} for {held}");
+    }
+}

@@ -31,7 +31,7 @@ use crate::{
 
 /// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
 /// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
-const ENTRY_OVERHEAD: usize = 480;
+const ENTRY_OVERHEAD: usize = 360;
 
 /// The engine's default: the part of its capacity for what was asked for more than once.
 const HOT_SHARE: f64 = 0.97;
