@@ -185,7 +185,8 @@ async fn what_an_entry_holds_is_charged() {
     for (fields, body) in [(0, 10), (0, 1_024), (8, 100), (8, 5_000), (60, 100), (90, 100)] {
         let store = store();
         let origin = Origin::new(move |number, _| async move {
-            let fields: Vec<_> = (0..fields).map(|n| (format!("x-field-{n}"), format!("{number:020}"))).collect();
+            let fields: Vec<_> =
+                (0..fields).map(|n| (format!("x-field-{n}"), format!("{number:020}"))).collect();
             let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             response(&fields, vec![b'x'; body])
         });
