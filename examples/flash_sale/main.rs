@@ -4,7 +4,7 @@
 //! cargo run --release --example flash_sale
 //! ```
 //!
-//! A shop with 40 workers makes a page in 8 ms, some 4,000 of them a second. A sale begins, and
+//! A shop with 40 workers makes a page in 8 ms, at best 5,000 of them a second. A sale begins, and
 //! 10,000 requests a second come for the pages of 20 products. The queue grows, soon everybody
 //! waits longer than the five seconds that anybody waits, and from then on the shop is busy with
 //! pages that nobody looks at any more.

@@ -16,7 +16,12 @@ use tokio::{
 use tower::Service;
 use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
 
-use crate::{headers, origin, socket::Socket, stack::Stack};
+use crate::{
+    headers::{self, Hop},
+    origin,
+    socket::Socket,
+    stack::Stack,
+};
 
 type Answer = Response<ReadThroughBody<Incoming>>;
 
@@ -27,15 +32,22 @@ const MAX_STREAMS: u32 = 200;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
+/// What all connections share.
+#[derive(Clone)]
+pub(crate) struct Front {
+    pub(crate) stack: Stack,
+    pub(crate) hop: Arc<Hop>,
+}
+
 /// Answers until `shutdown` is ready, and then what is under way.
-pub(crate) async fn serve(listener: TcpListener, stack: Stack, shutdown: impl Future<Output = ()>) {
+pub(crate) async fn serve(listener: TcpListener, front: Front, shutdown: impl Future<Output = ()>) {
     let server = server();
     let graceful = GracefulShutdown::new();
     let mut shutdown = pin!(shutdown);
     loop {
         tokio::select! {
             accepted = listener.accept() => match accepted {
-                Ok((stream, peer)) => connect(&server, &graceful, &stack, stream, peer),
+                Ok((stream, peer)) => connect(&server, &graceful, front.clone(), stream, peer),
                 Err(error) => recover(&error).await,
             },
             () = &mut shutdown => break,
@@ -64,7 +76,7 @@ fn server() -> Builder<TokioExecutor> {
 fn connect(
     server: &Builder<TokioExecutor>,
     graceful: &GracefulShutdown,
-    stack: &Stack,
+    front: Front,
     stream: TcpStream,
     peer: SocketAddr,
 ) {
@@ -72,10 +84,10 @@ fn connect(
     _ = stream.set_nodelay(true);
     let asked = Arc::new(Notify::new());
     let service = service_fn({
-        let (asked, stack, peer) = (Arc::clone(&asked), stack.clone(), headers::address(peer));
+        let (asked, peer) = (Arc::clone(&asked), headers::address(peer));
         move |request| {
             asked.notify_one();
-            answer(&stack, &peer, request)
+            answer(&front, &peer, request)
         }
     });
     let connection = server.serve_connection_with_upgrades(Socket::new(stream), service).into_owned();
@@ -102,16 +114,16 @@ async fn recover(error: &io::Error) {
 /// Asks the cache here and now, not when the future is polled first: once a hit has been found, the
 /// request is gone, and the connection reads the next one into the same buffer.
 fn answer(
-    stack: &Stack,
+    front: &Front,
     peer: &HeaderValue,
     mut request: Request<Incoming>,
 ) -> impl Future<Output = Result<Answer, Infallible>> + use<> {
-    let answer = match refusal(&request) {
+    let answer = match refusal(&request, &front.hop) {
         Some(status) => Err(status),
         None => {
-            headers::from_client(&mut request, peer);
+            front.hop.take_over(&mut request, peer);
             // It is always ready.
-            Ok(stack.clone().call(request.map(RequestBody::new)))
+            Ok(front.stack.clone().call(request.map(RequestBody::new)))
         }
     };
     async {
@@ -123,9 +135,13 @@ fn answer(
 }
 
 /// What no origin needs to be asked about.
-fn refusal<B>(request: &Request<B>) -> Option<StatusCode> {
+fn refusal<B>(request: &Request<B>, hop: &Hop) -> Option<StatusCode> {
     if request.method() == Method::CONNECT {
         return Some(StatusCode::NOT_IMPLEMENTED);
+    }
+    // It would wait for its own answer.
+    if hop.has_seen(request.headers()) {
+        return Some(StatusCode::LOOP_DETECTED);
     }
     // RFC 9112 §3.2. Two hosts could be two different ones for the cache and the origin.
     let hosts = request.headers().get_all(header::HOST).iter().count();

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version,
-    header::{self, Entry},
+    header::{self, Entry, InvalidHeaderValue},
     uri::{Authority, Scheme},
 };
 
@@ -23,31 +23,51 @@ pub(crate) fn address(peer: SocketAddr) -> HeaderValue {
     HeaderValue::from_str(&peer).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// Makes the fields of a client's request those of the request to the origin.
-pub(crate) fn from_client<B>(request: &mut Request<B>, peer: &HeaderValue) {
-    let upgrade = wanted_upgrade(request);
-    let host = host(request);
-    let proto = match request.uri().scheme() == Some(&Scheme::HTTPS) {
-        true => const { HeaderValue::from_static("https") },
-        false => const { HeaderValue::from_static("http") },
-    };
-    let via = match request.version() {
-        Version::HTTP_10 => const { HeaderValue::from_static("1.0 tower-readthrough") },
-        Version::HTTP_2 => const { HeaderValue::from_static("2 tower-readthrough") },
-        _ => const { HeaderValue::from_static("1.1 tower-readthrough") },
-    };
-    let headers = request.headers_mut();
-    remove(headers, |name| is_hop_by_hop(name) || is_claim(name));
-    if let Some(upgrade) = upgrade {
-        headers.insert(header::UPGRADE, upgrade);
+/// What this proxy tells the origin about itself.
+pub(crate) struct Hop {
+    /// No other one has it, so that a request which comes back is known (RFC 9110 §7.6.3).
+    name: String,
+    via: [HeaderValue; 3],
+    proto: HeaderValue,
+}
+
+impl Hop {
+    pub(crate) fn new(scheme: &Scheme) -> Result<Self, InvalidHeaderValue> {
+        let name = format!("tower-readthrough-{:016x}", fastrand::u64(..));
+        let via = |version| HeaderValue::try_from(format!("{version} {name}"));
+        let via = [via("1.0")?, via("1.1")?, via("2")?];
+        Ok(Self { via, proto: HeaderValue::from_str(scheme.as_str())?, name })
     }
-    join_cookies(headers);
-    append_peer(headers, peer);
-    if let Some(host) = host {
-        headers.insert(X_FORWARDED_HOST, host);
+
+    /// Whether a request has been here before.
+    pub(crate) fn has_seen(&self, headers: &HeaderMap) -> bool {
+        let mut names = list(headers, &header::VIA).filter_map(|hop| hop.split(|byte| *byte == b' ').nth(1));
+        names.any(|name| *name == *self.name.as_bytes())
     }
-    headers.insert(X_FORWARDED_PROTO, proto);
-    headers.append(header::VIA, via);
+
+    /// Makes the fields of a client's request those of the request to the origin.
+    pub(crate) fn take_over<B>(&self, request: &mut Request<B>, peer: &HeaderValue) {
+        let upgrade = wanted_upgrade(request);
+        let host = host(request);
+        let [http10, http11, http2] = &self.via;
+        let via = match request.version() {
+            Version::HTTP_10 => http10,
+            Version::HTTP_2 => http2,
+            _ => http11,
+        };
+        let headers = request.headers_mut();
+        remove(headers, |name| is_hop_by_hop(name) || is_claim(name));
+        if let Some(upgrade) = upgrade {
+            headers.insert(header::UPGRADE, upgrade);
+        }
+        join_cookies(headers);
+        append_peer(headers, peer);
+        if let Some(host) = host {
+            headers.insert(X_FORWARDED_HOST, host);
+        }
+        headers.insert(X_FORWARDED_PROTO, self.proto.clone());
+        headers.append(header::VIA, via.clone());
+    }
 }
 
 /// An `Upgrade` that is left is wanted: asks the origin for it, and says so.

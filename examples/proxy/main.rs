@@ -5,14 +5,15 @@
 //! ```
 //!
 //! In front it speaks HTTP/1.1 and HTTP/2 (h2c), behind it HTTP/1.1 over a pool of connections.
-//! It speaks no TLS: put a terminator in front of it, and the origin into the same network.
+//! It speaks no TLS: put a terminator in front of it, say so with `--scheme https`, and put the
+//! origin into the same network.
 //!
 //! * **What is stored.** What the origin's `Cache-Control` or `Expires` allows. `--default-ttl`
 //!   adds answers that say nothing about it; `--force-ttl` overrules what they say. The two
 //!   exclude each other. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
 //!   (the last one unless `--store-set-cookie`). Cache directives of clients are followed, as
-//!   RFC 9111 has it, unless `--ignore-request-directives` protects the origin from them. Every
-//!   answer says how it came about in a `Cache-Status` field (RFC 9211).
+//!   RFC 9111 has it (the library does not by default), unless `--ignore-request-directives`
+//!   protects the origin from them. Every answer says how it came about in a `Cache-Status` field (RFC 9211).
 //! * **When the origin fails**, an answer past its time is served for as long as
 //!   `--stale-if-error` says (default: one hour). If there is none: 502 when the origin cannot be
 //!   reached or breaks off, 504 when it takes longer than `--origin-timeout` to send the head of
@@ -21,7 +22,8 @@
 //! * **Host policy.** The origin sees its own authority in `Host`, and the one that the client
 //!   asked for in `X-Forwarded-Host`. `X-Forwarded-For` is appended to. `X-Forwarded-Host` and
 //!   `X-Forwarded-Proto` of the client are replaced and `Forwarded` is removed, so that nobody can
-//!   have the links of a page that is stored for all point to himself.
+//!   have the links of a page that is stored for all point to himself. A request that has been here
+//!   before, as `Via` tells, gets 508.
 //! * **Fields of the connection** (RFC 9110 §7.6.1), those named in `Connection` included, end
 //!   here in both directions; `TE` too.
 //! * **Upgrades** (WebSocket) pass through, over HTTP/1.1. They do not count for
@@ -35,11 +37,13 @@ mod origin;
 mod socket;
 mod stack;
 
-use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};
+use std::{error::Error, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
-use http::uri::Authority;
+use http::uri::{Authority, Scheme};
 use tokio::net::TcpListener;
+
+use self::{front::Front, headers::Hop};
 
 /// A caching reverse proxy. DUR is a duration such as 50ms, 10s or 1h.
 #[derive(Parser)]
@@ -50,6 +54,9 @@ struct Args {
     /// Whom to ask: http://HOST[:PORT].
     #[arg(long, value_name = "URL", value_parser = origin::parse_url)]
     origin: Authority,
+    /// How clients ask: https, if a TLS terminator is in front of it. The origin is told.
+    #[arg(long, value_name = "SCHEME", default_value = "http", value_parser = parse_scheme)]
+    scheme: Scheme,
     /// How long the origin may take to connect and answer.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = humantime::parse_duration)]
     origin_timeout: Duration,
@@ -79,6 +86,14 @@ struct Args {
     ignore_request_directives: bool,
 }
 
+fn parse_scheme(scheme: &str) -> Result<Scheme, &'static str> {
+    match scheme {
+        "http" => Ok(Scheme::HTTP),
+        "https" => Ok(Scheme::HTTPS),
+        _ => Err("http or https"),
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
     match run(Args::parse()).await {
@@ -91,11 +106,11 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let stack = stack::build(&args)?;
+    let front = Front { stack: stack::build(&args)?, hop: Arc::new(Hop::new(&args.scheme)?) };
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;
     println!("listening on http://{}", listener.local_addr()?);
-    front::serve(listener, stack, front::shutdown_signal()?).await;
+    front::serve(listener, front, front::shutdown_signal()?).await;
     Ok(())
 }

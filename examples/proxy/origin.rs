@@ -70,7 +70,7 @@ impl From<legacy::Error> for Error {
 pub(crate) fn parse_url(url: &str) -> Result<Authority, String> {
     let parts = url.parse::<Uri>().map_err(|error| error.to_string())?.into_parts();
     if parts.scheme != Some(Scheme::HTTP) {
-        return Err("only http:// is spoken to the origin".into());
+        return Err("only HTTP is spoken to the origin: begin it with http://".into());
     }
     if parts.path_and_query.is_some_and(|path| path != "/") {
         return Err("it must have no path: requests keep theirs".into());

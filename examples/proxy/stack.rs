@@ -5,8 +5,8 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, util::MapErr};
 use tower_readthrough::{
-    BuildError, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughService, RequestBody, RetryPolicy,
-    Rules, SharedError,
+    BuildError, DefaultKey, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughService, RequestBody,
+    RetryPolicy, Rules, SharedError,
 };
 
 use crate::{
@@ -31,6 +31,7 @@ pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
     // decide, not the cache's.
     let patience = args.origin_timeout.saturating_add(RETRY_DEADLINE + Duration::from_secs(5));
     let mut cache = ReadThrough::new(MemoryStore::with_capacity_bytes(args.max_bytes))
+        .key(DefaultKey::new().scheme(args.scheme.clone()))
         .rules(rules(args))
         .retry(retry(args.retries))
         .lookup(|lookup| {
