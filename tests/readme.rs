@@ -54,7 +54,7 @@ async fn five_lines_make_a_cache() -> Result {
 fn the_document_is_taken_as_rules() -> Result {
     use tower_readthrough::{KeyRules, MemoryStore, ReadThrough};
 
-    let text = blocks("json").next().ok_or("no document")?;
+    let text = blocks("json").next().ok_or("no document")?.to_owned();
     let rules: KeyRules = serde_json::from_str(&text)?; // refuses what cannot work, naming the rule
     let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20)).key(rules).build()?;
     drop(cache);
