@@ -16,7 +16,7 @@ use tower_service::Service;
 use super::{
     answer::{from_below, from_part, from_store},
     refresh::{Refresher, Refreshing},
-    request::{Found, Question, Reader},
+    request::{Found, Question, Reader, Reading, accepts},
 };
 use crate::{
     body::{Body, BoxError},
@@ -31,7 +31,7 @@ use crate::{
     key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     purge::Purge,
     status::{CacheStatus, Stale},
-    store::{Invalidation, Store},
+    store::{Invalidation, Store, StoredResponse},
 };
 
 /// Answers from a store; see the [module](crate::lookup).
@@ -53,9 +53,18 @@ pub(super) struct Settings {
     pub(super) fetches_whole: bool,
 }
 
+/// What is left to do with a request that the store alone does not settle.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and no hit has one")]
+pub(crate) enum Open<B> {
+    /// It has its answer, and something fresh is to be fetched.
+    Refresh(Response<Body<B>>, Refresher, Asked),
+    /// The layers below are to be asked, on behalf of everybody if there is something to ask for.
+    Ask(Option<Asked>, Scope),
+}
+
 /// What of an answer the layers below are asked for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
+pub(crate) enum Scope {
     /// All of it, for everybody.
     Whole,
     /// What anybody gets who asks for the same part.
@@ -229,74 +238,87 @@ where
         Invalidation::of(&self.reader, head)
     }
 
-    /// As `call`, for a request that has a key, and of whatever is `below`: the answer if it is
-    /// there at once, else its future.
+    /// The answer to a request that has a key, if the store has one and nothing else is to be done.
+    ///
+    /// The request stays where it is: a hit has nothing else to do with it.
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
-    pub(crate) fn answer<F, ReqB, B, E>(
+    pub(crate) fn read<B>(&self, key: &KeyBuffer, head: &Parts) -> Result<Response<Body<B>>, Open<B>> {
+        let (now, glance, settings) = (Instant::now(), Glance::of(&head.headers), &*self.reader.settings);
+        let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
+        let reading = self.reader.read(key);
+        let question = Question { key, head, glance, settings, now };
+        let stored = self.reader.select(&reading, &glance);
+        if let Some(stored) = stored
+            && accepts(stored, wishes.as_ref(), now)
+            && stored.is_fresh(now)
+        {
+            return Ok(from_store(stored, &question, CacheStatus::hit()));
+        }
+        self.read_on(&reading, stored, &question, wishes)
+    }
+
+    /// If the latest response cannot be served as it is, or if there is none.
+    ///
+    /// Apart from [`read`](Self::read), as what follows is: a hit makes no room on the stack for it.
+    #[inline(never)]
+    #[allow(clippy::result_large_err, reason = "as above")]
+    fn read_on<B>(
         &self,
-        key: &KeyBuffer,
+        reading: &Reading,
+        stored: Option<&Arc<StoredResponse>>,
+        question: &Question<'_>,
+        wishes: Option<RequestDirectives>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
+        let asked = match self.reader.find(reading, stored, question, wishes.as_ref()) {
+            Found::Stale(stored) => {
+                return Ok(from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
+            }
+            Found::Part(part) => return Ok(from_part(part, question, CacheStatus::hit())),
+            Found::Refreshable(stored, asked) => {
+                let serve = || from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
+                match Refresher::claim(question.settings, stored, question.now) {
+                    Refreshing::Begin(refresher) => {
+                        return Err(Open::Refresh(serve(), refresher, asked));
+                    }
+                    Refreshing::UnderWay => return Ok(serve()),
+                    Refreshing::Impossible => asked,
+                }
+            }
+            Found::Nothing(asked) => asked,
+        };
+        let wishes = wishes.unwrap_or_default();
+        if wishes.only_if_cached {
+            return Ok(Refused::NotStored.to_response(Duration::ZERO));
+        }
+        let scope = scope(question, &asked);
+        let is_for_all = scope != Scope::Client && !wishes.no_store;
+        Err(Open::Ask(is_for_all.then_some(asked), scope))
+    }
+
+    /// What is left to do with a request after that, of whatever is `below`.
+    #[inline(never)]
+    pub(crate) fn go_on<F, ReqB, B, E>(
+        &self,
+        open: Open<B>,
         mut head: Parts,
         body: ReqB,
         below: impl FnOnce(Request<ReqB>) -> F,
-    ) -> Result<Response<Body<B>>, ResponseFuture<F, B, E>>
+    ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         E: Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (now, glance) = (Instant::now(), Glance::of(&head.headers));
-        let wishes = match self.reader.settings.follows_requests {
-            true => RequestDirectives::parse(&head.headers),
-            false => RequestDirectives::default(),
-        };
-        let reading = self.reader.read(key);
-        let fetches_whole = self.reader.settings.fetches_whole;
-        let question = Question { key, head: &head, glance, fetches_whole, now };
-        let asked = match self.reader.find(&reading, &question, &wishes) {
-            Found::Usable(stored, status) => {
-                return Ok(self.serve(from_store(stored, &head, glance, status, now)));
-            }
-            Found::Part(part) => return Ok(self.serve(from_part(part, &head, CacheStatus::hit(), now))),
-            Found::Refreshable(stored, asked) => match Refresher::claim(&self.reader.settings, stored, now) {
-                Refreshing::Impossible => asked,
-                refreshing => {
-                    let status = CacheStatus::stale(Stale::WhileRevalidating);
-                    let served = self.serve(from_store(stored, &head, glance, status, now));
-                    if let Refreshing::Begin(refresher) = refreshing {
-                        self.reader.extractor.prepare(&mut head);
-                        let request = refresher.request(head, body, asked);
-                        refresher.spawn(&self.reader.settings.executor, below(request));
-                    }
-                    return Ok(served);
-                }
-            },
-            Found::Nothing(asked) => asked,
-        };
-        if wishes.only_if_cached {
-            return Ok(Refused::NotStored.to_response(Duration::ZERO));
-        }
-        let scope = self.scope(&head, glance, &asked);
-        let is_for_all = scope != Scope::Client && !wishes.no_store;
         self.reader.extractor.prepare(&mut head);
-        Err(self.forward(head, body, is_for_all.then_some(asked), scope, below))
-    }
-
-    fn scope(&self, head: &Parts, glance: Glance<'_>, asked: &Asked) -> Scope {
-        let asks_for_part =
-            glance.has_range && !self.reader.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
-        match asks_for_part {
-            false => Scope::Whole,
-            true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
-            true => Scope::Client,
+        match open {
+            Open::Refresh(served, refresher, asked) => {
+                let request = refresher.request(head, body, asked);
+                refresher.spawn(&self.reader.settings.executor, below(request));
+                ResponseFuture::ready(served)
+            }
+            Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
         }
-    }
-
-    fn serve<B>(&self, mut response: Response<Body<B>>) -> Response<Body<B>> {
-        if !self.reader.settings.shows_status {
-            CacheStatus::hide(&mut response);
-        }
-        response
     }
 
     /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
@@ -330,15 +352,22 @@ where
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
-            let (mut response, unread) = from_below(&method, &conditions, answer.await?);
+            let (response, unread) = from_below(&method, &conditions, answer.await?);
             if let Some(unread) = unread {
                 settings.complete(unread, &response, limit);
             }
-            if !settings.shows_status {
-                CacheStatus::hide(&mut response);
-            }
-            Ok(response)
+            Ok(settings.show(response))
         })
+    }
+}
+
+fn scope(question: &Question<'_>, asked: &Asked) -> Scope {
+    let Question { head, glance, settings, .. } = *question;
+    let asks_for_part = glance.has_range && !settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
+    match asks_for_part {
+        false => Scope::Whole,
+        true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
+        true => Scope::Client,
     }
 }
 
@@ -367,7 +396,10 @@ where
         let mut key = KeyBuffer::new();
         let below = |request| self.inner.clone().oneshot(request);
         match self.find_key(&mut head, &body, &mut key) {
-            true => self.answer(&key, head, body, below).map_or_else(|future| future, ResponseFuture::ready),
+            true => match self.read(&key, &head) {
+                Ok(response) => ResponseFuture::ready(response),
+                Err(open) => self.go_on(open, head, body, below),
+            },
             false => {
                 // The layers below are to see none either.
                 head.extensions.remove::<CacheKey>();

@@ -93,9 +93,12 @@ where
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
-            true => match self.stack.answer(&key, head, body, |request| self.missed(request)) {
+            true => match self.stack.read(&key, &head) {
                 Ok(response) => Way::Stored { response: Some(response.map(ReadThroughBody::new)) },
-                Err(future) => Way::Through { future },
+                Err(open) => {
+                    let future = self.stack.go_on(open, head, body, |request| self.missed(request));
+                    Way::Through { future }
+                }
             },
             false => {
                 // Nobody below is to see any, be it of a stack above this one.

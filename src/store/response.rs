@@ -291,17 +291,20 @@ impl StoredResponse {
     ) -> Response<Body<B>> {
         let body =
             if head_only { Body::default() } else { Body::stored(self.body.clone(), self.trailers.clone()) };
-        let mut response = Response::new(body);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.head.to_map();
+        let mut headers = self.head.to_map();
         // The first field: to look for it by its name would cost more than to set it.
         let age = self.age(now).as_secs();
         if age > 0
-            && let Some(field) = response.headers_mut().values_mut().next()
+            && let Some(field) = headers.values_mut().next()
         {
             *field = head::number(age);
         }
-        status.mark_stored(&mut response);
+        let extensions = status.mark_stored(&mut headers);
+        // Put together at the end, in one piece: a response is too large to be moved about.
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        *response.extensions_mut() = extensions;
         response
     }
 }
