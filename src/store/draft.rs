@@ -72,7 +72,7 @@ impl Draft {
                 body.reserve_exact(values.len());
                 body.extend_from_slice(&values);
                 let block = Bytes::from(body.into_boxed_slice());
-                let head = Head::Packed { shape, values: block.slice(length..) };
+                let head = Head::packed(shape, block.slice(length..));
                 Kept { status, head, body: block.slice(..length) }
             }
         }
@@ -89,7 +89,7 @@ impl Draft {
             Fields::Packed { shape, values } => {
                 // The first clone makes the counter, so that no hit has to.
                 let values = Bytes::from(values).slice(..);
-                Kept { status: self.status, head: Head::Packed { shape, values }, body }
+                Kept { status: self.status, head: Head::packed(shape, values), body }
             }
         }
     }
@@ -217,7 +217,9 @@ mod tests {
         let shared = draft().with_shared(Bytes::copy_from_slice(body.as_bytes()));
         let kept = draft().with(body.into());
         assert_eq!((&kept.body, &shared.body), (&Bytes::copy_from_slice(body.as_bytes()), &kept.body));
-        assert_eq!(kept.head.headers(), shared.head.headers());
+        for _ in 0..2 {
+            assert_eq!(kept.head.headers(), shared.head.headers(), "however often it is asked for");
+        }
         let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
         kept.head.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
     }
