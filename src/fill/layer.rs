@@ -179,7 +179,7 @@ where
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
     /// As `call`, for the last time.
     pub(crate) fn ask<ReqB, B>(
-        self,
+        mut self,
         request: Request<ReqB>,
     ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
     where
@@ -198,7 +198,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         match Asked::of(&head) {
             None => {
                 let strips_tags = self.strips_tags();
-                let below = Called::new(self.inner, Request::from_parts(head, body));
+                let below = Called::new(&mut self.inner, Request::from_parts(head, body));
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
