@@ -16,22 +16,11 @@ use crate::{
 };
 
 /// An answer out of the store.
-#[inline]
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
     question: &Question<'_>,
     status: CacheStatus,
 ) -> Response<Body<B>> {
-    let Question { head, glance, settings, now, .. } = *question;
-    // Returned as it is made: to change it afterwards would let it be moved.
-    match glance.has_precondition || glance.has_range || !settings.shows_status {
-        false => stored.to_response(head.method == Method::HEAD, now, status),
-        true => adapted(stored, question, status),
-    }
-}
-
-#[cold]
-fn adapted<B>(stored: &StoredResponse, question: &Question<'_>, status: CacheStatus) -> Response<Body<B>> {
     let Question { head, glance, settings, now, .. } = *question;
     let mut response = stored.to_response(head.method == Method::HEAD, now, status);
     if glance.has_precondition {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Request, Response, request::Parts};
+use http::{HeaderMap, Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::{sync::Semaphore, time::Instant};
 use tower::{ServiceExt, util::Oneshot};
@@ -252,7 +252,12 @@ where
             && accepts(stored, wishes.as_ref(), now)
             && stored.is_fresh(now)
         {
-            return Ok(from_store(stored, &question, CacheStatus::hit()));
+            let status = CacheStatus::hit();
+            // Returned as it is made: to change it afterwards would let it be moved.
+            return match question.is_plain() {
+                true => Ok(stored.to_response(head.method == Method::HEAD, now, status)),
+                false => Ok(from_store(stored, &question, status)),
+            };
         }
         self.read_on(&reading, stored, &question, wishes)
     }

@@ -42,6 +42,13 @@ pub(super) struct Question<'a> {
     pub(super) now: Instant,
 }
 
+impl Question<'_> {
+    /// Whether whatever is stored is the answer as it stands.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.glance.has_precondition && !self.glance.has_range && self.settings.shows_status
+    }
+}
+
 /// What the store had when a request arrived.
 pub(super) struct Reading {
     /// Noted before the store was read: what begins later is newer than what was found.

@@ -94,7 +94,10 @@ where
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
             true => match self.stack.read(&key, &head) {
-                Ok(response) => Way::Stored { response: Some(response.map(ReadThroughBody::new)) },
+                Ok(response) => {
+                    let response = Some(response.map(ReadThroughBody::new));
+                    return ReadThroughFuture { way: Way::Stored { response } };
+                }
                 Err(open) => {
                     let future = self.stack.go_on(open, head, body, |request| self.missed(request));
                     Way::Through { future }

@@ -282,7 +282,8 @@ impl StoredResponse {
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.
     ///
     /// An answer to HEAD says how long the body would be, and has none.
-    #[inline]
+    // Else it is made in one place and moved to another.
+    #[inline(always)]
     pub(crate) fn to_response<B>(
         &self,
         head_only: bool,
@@ -302,7 +303,6 @@ impl StoredResponse {
             *field = head::number(age);
         }
         let extensions = status.mark_stored(&mut headers);
-        // Put together at the end, in one piece: a response is too large to be moved about.
         let mut response = Response::new(body);
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
