@@ -5,14 +5,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::TryFutureExt;
 use http::{HeaderMap, HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Policy, fetch::Fetch};
+use super::{Policy, begun::Asking, fetch::Fetch};
 use crate::{
     body::{Body, BoxError},
     called::Called,
@@ -49,11 +48,11 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+    pub(super) fn strip(&self, headers: &mut HeaderMap, may_have_tags: bool) {
         if self.are_stripped {
             remove_all(headers, |name| self.names.contains(name));
         }
-        if self.tags_are_stripped {
+        if self.tags_are_stripped && may_have_tags {
             tag_fields::strip(headers);
         }
     }
@@ -208,9 +207,9 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }
-                let begun = fetch.begin(resource.as_deref(), &mut head);
-                let asking = self.inner.oneshot(Request::from_parts(head, body));
-                ResponseFuture::boxed(asking.map_ok(|response| begun.conclude(response)))
+                let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
+                let answer = self.inner.oneshot(Request::from_parts(head, body));
+                ResponseFuture::boxed(Asking { answer, begun, fetching: Some(fetching) })
             }
         }
     }
