@@ -2,7 +2,7 @@ mod written;
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Response, header};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
 use sfv::{ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
 use crate::http::storing::Unshareable;
@@ -119,15 +119,18 @@ impl CacheStatus {
         }
     }
 
-    /// As [`mark`](Self::mark), for the head of a stored response, which says that it is a hit.
-    pub(crate) fn mark_stored<B>(self, response: &mut Response<B>) {
-        let says_all = matches!(self.outcome, Outcome::Hit | Outcome::Stale(_));
+    /// As [`mark`](Self::mark), for the head of a stored response, which says that it is a hit. Returns
+    /// the extensions of the response.
+    #[inline]
+    pub(crate) fn mark_stored(self, headers: &mut HeaderMap) -> Extensions {
+        let mut extensions = Extensions::new();
         if self.outcome != Outcome::Hit {
-            self.replace_last(response.headers_mut());
+            self.replace_last(headers);
         }
-        if !says_all {
-            response.extensions_mut().insert(self);
+        if !self.is_hit() {
+            extensions.insert(self);
         }
+        extensions
     }
 
     fn replace_last(self, headers: &mut HeaderMap) {

@@ -5,6 +5,12 @@ use super::CacheKey;
 /// Longer keys are written on the heap.
 const INLINE: usize = 240;
 
+/// A length that leaves no room in the array, not even for nothing.
+const SPILLED: usize = INLINE + 1;
+
+/// What is put into lower case at a time.
+const CHUNK: usize = 16;
+
 /// A key while it is written: on the stack, for all but very long ones.
 ///
 /// To look something up takes no more than this; only what is kept becomes a [`CacheKey`].
@@ -19,6 +25,7 @@ const INLINE: usize = 240;
 /// ```
 #[derive(Clone)]
 pub struct KeyBuffer {
+    /// Of what is in the array, or else [`SPILLED`].
     length: usize,
     inline: [u8; INLINE],
     /// All of a key that is too long.
@@ -56,8 +63,12 @@ impl KeyBuffer {
                 room.copy_from_slice(part);
                 let start = self.length - part.len();
                 // By whole chunks: what lies behind the key counts for nothing yet.
-                let chunks = self.inline[start..].chunks_mut(16).take(part.len().div_ceil(16));
-                chunks.for_each(<[u8]>::make_ascii_lowercase);
+                let (chunks, rest) = self.inline[start..].as_chunks_mut::<CHUNK>();
+                let needed = part.len().div_ceil(CHUNK);
+                chunks.iter_mut().take(needed).for_each(|chunk| chunk.make_ascii_lowercase());
+                if needed > chunks.len() {
+                    rest.make_ascii_lowercase();
+                }
             }
             None => self.push_long(&part.to_ascii_lowercase()),
         }
@@ -68,15 +79,12 @@ impl KeyBuffer {
     #[inline]
     fn room_for(&mut self, length: usize) -> Option<&mut [u8]> {
         const WIDTH: usize = size_of::<u16>();
-        let free = self.inline.get_mut(self.length..)?;
-        if length + WIDTH > free.len() || !self.spilled.is_empty() {
-            return None;
-        }
+        let end = self.length + WIDTH + length;
+        let (width, room) = self.inline.get_mut(self.length..end)?.split_first_chunk_mut::<WIDTH>()?;
         // The whole array is far shorter than what needs another length.
-        let (width, rest) = free.split_first_chunk_mut::<WIDTH>()?;
         *width = (length as u16).to_le_bytes();
-        self.length += WIDTH + length;
-        rest.get_mut(..length)
+        self.length = end;
+        Some(room)
     }
 
     #[cold]
@@ -102,26 +110,28 @@ impl KeyBuffer {
     /// Appends bytes that are parts of a key already.
     #[inline]
     pub(super) fn extend(&mut self, bytes: &[u8]) {
-        match self.inline.get_mut(self.length..self.length + bytes.len()) {
-            Some(free) if self.spilled.is_empty() => {
+        let end = self.length + bytes.len();
+        match self.inline.get_mut(self.length..end) {
+            Some(free) => {
                 free.copy_from_slice(bytes);
-                self.length += bytes.len();
+                self.length = end;
             }
-            _ => self.spill(bytes),
+            None => self.spill(bytes),
         }
     }
 
     #[cold]
     fn spill(&mut self, bytes: &[u8]) {
-        if self.spilled.is_empty() {
-            self.spilled.extend_from_slice(&self.inline[..self.length]);
+        if let Some(inline) = self.inline.get(..self.length) {
+            self.spilled.extend_from_slice(inline);
+            self.length = SPILLED;
         }
         self.spilled.extend_from_slice(bytes);
     }
 
     /// The bytes so far.
     pub fn as_bytes(&self) -> &[u8] {
-        if self.spilled.is_empty() { &self.inline[..self.length] } else { &self.spilled }
+        self.inline.get(..self.length).unwrap_or(&self.spilled)
     }
 
     /// The key, to be kept.

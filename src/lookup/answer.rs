@@ -1,15 +1,14 @@
 //! What the client's own preconditions and ranges make of an answer (RFC 9110 §13, §14).
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, Method, Response, StatusCode, header};
 use http_body::Body as HttpBody;
-use tokio::time::Instant;
 
+use super::request::Question;
 use crate::{
     body::{Body, BoxError},
     http::{
         conditions::{Precondition, evaluate, make_not_modified},
-        glance::Glance,
         range,
     },
     status::CacheStatus,
@@ -17,14 +16,12 @@ use crate::{
 };
 
 /// An answer out of the store.
-#[inline]
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
-    head: &Parts,
-    glance: Glance<'_>,
+    question: &Question<'_>,
     status: CacheStatus,
-    now: Instant,
 ) -> Response<Body<B>> {
+    let Question { head, glance, settings, now, .. } = *question;
     let mut response = stored.to_response(head.method == Method::HEAD, now, status);
     if glance.has_precondition {
         apply_preconditions(&head.headers, &mut response);
@@ -32,19 +29,15 @@ pub(super) fn from_store<B>(
     if glance.has_range {
         range::apply(&head.method, &head.headers, &mut response, stored.body());
     }
-    response
+    settings.show(response)
 }
 
 /// An answer out of the store, of which only a part is there.
-pub(super) fn from_part<B>(
-    part: &Part,
-    head: &Parts,
-    status: CacheStatus,
-    now: Instant,
-) -> Response<Body<B>> {
+pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheStatus) -> Response<Body<B>> {
+    let Question { head, settings, now, .. } = *question;
     let mut response = part.to_response(&head.headers, now, status);
     apply_preconditions(&head.headers, &mut response);
-    response
+    settings.show(response)
 }
 
 /// An answer of the layers below to a request on behalf of everybody, and the body that this

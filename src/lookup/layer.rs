@@ -1,37 +1,15 @@
-use std::{
-    fmt,
-    sync::Arc,
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::{fmt, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderMap, Request, Response, request::Parts};
-use http_body::Body as HttpBody;
-use tokio::{sync::Semaphore, time::Instant};
-use tower::{ServiceExt, util::Oneshot};
+use tokio::sync::Semaphore;
 use tower_layer::Layer;
-use tower_service::Service;
 
-use super::{
-    answer::{from_below, from_part, from_store},
-    refresh::{Refresher, Refreshing},
-    request::{Found, Question, Reader},
-};
+use super::{request::Reader, service::Lookup};
 use crate::{
-    body::{Body, BoxError},
     build_error::BuildError,
-    exchange::{Asked, Refused},
     executor::{Executor, Task},
-    future::ResponseFuture,
-    http::{
-        cache_control::RequestDirectives, conditions::take_conditions, glance::Glance,
-        range::asks_for_one_part,
-    },
-    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
+    key::{DefaultKey, KeyExtractor},
     purge::Purge,
-    status::{CacheStatus, Stale},
-    store::{Invalidation, Store},
+    store::Store,
 };
 
 /// Answers from a store; see the [module](crate::lookup).
@@ -51,17 +29,6 @@ pub(super) struct Settings {
     pub(super) shows_status: bool,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
-}
-
-/// What of an answer the layers below are asked for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
-    /// All of it, for everybody.
-    Whole,
-    /// What anybody gets who asks for the same part.
-    Part,
-    /// What this client says, for it alone.
-    Client,
 }
 
 /// Refreshes under way at a time.
@@ -188,194 +155,5 @@ impl<S, St: Clone, K> Layer<S> for LookupLayer<St, K> {
         let (store, extractor, settings) =
             (self.store.clone(), Arc::clone(&self.extractor), Arc::clone(&self.settings));
         Lookup { inner, reader: Arc::new(Reader { store, extractor, settings }) }
-    }
-}
-
-/// The service of [`LookupLayer`].
-pub struct Lookup<S, St, K = DefaultKey> {
-    pub(crate) inner: S,
-    // One counter: a service may be cloned for each request, by all threads.
-    reader: Arc<Reader<St, K>>,
-}
-
-impl<S: Clone, St, K> Clone for Lookup<S, St, K> {
-    fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), reader: Arc::clone(&self.reader) }
-    }
-}
-
-impl<S: fmt::Debug, St, K> fmt::Debug for Lookup<S, St, K> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lookup").field("inner", &self.inner).finish_non_exhaustive()
-    }
-}
-
-impl<S, St, K> Lookup<S, St, K>
-where
-    St: Store,
-    K: KeyExtractor,
-{
-    /// Writes the key of a request that this layer has anything to do with, which is in its normal
-    /// form from then on; false: it has none.
-    pub(crate) fn find_key<ReqB>(&self, head: &mut Parts, body: &ReqB, key: &mut KeyBuffer) -> bool
-    where
-        ReqB: HttpBody,
-    {
-        key::find(&*self.reader.extractor, head, body, key)
-    }
-
-    /// What a request invalidates that has none.
-    pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(&self.reader, head)
-    }
-
-    /// As `call`, for a request that has a key, and of whatever is `below`: the answer if it is
-    /// there at once, else its future.
-    #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
-    pub(crate) fn answer<F, ReqB, B, E>(
-        &self,
-        key: &KeyBuffer,
-        mut head: Parts,
-        body: ReqB,
-        below: impl FnOnce(Request<ReqB>) -> F,
-    ) -> Result<Response<Body<B>>, ResponseFuture<F, B, E>>
-    where
-        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-        E: Send + 'static,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        let (now, glance) = (Instant::now(), Glance::of(&head.headers));
-        let wishes = match self.reader.settings.follows_requests {
-            true => RequestDirectives::parse(&head.headers),
-            false => RequestDirectives::default(),
-        };
-        let reading = self.reader.read(key);
-        let fetches_whole = self.reader.settings.fetches_whole;
-        let question = Question { key, head: &head, glance, fetches_whole, now };
-        let asked = match self.reader.find(&reading, &question, &wishes) {
-            Found::Usable(stored, status) => {
-                return Ok(self.serve(from_store(stored, &head, glance, status, now)));
-            }
-            Found::Part(part) => return Ok(self.serve(from_part(part, &head, CacheStatus::hit(), now))),
-            Found::Refreshable(stored, asked) => match Refresher::claim(&self.reader.settings, stored, now) {
-                Refreshing::Impossible => asked,
-                refreshing => {
-                    let status = CacheStatus::stale(Stale::WhileRevalidating);
-                    let served = self.serve(from_store(stored, &head, glance, status, now));
-                    if let Refreshing::Begin(refresher) = refreshing {
-                        self.reader.extractor.prepare(&mut head);
-                        let request = refresher.request(head, body, asked);
-                        refresher.spawn(&self.reader.settings.executor, below(request));
-                    }
-                    return Ok(served);
-                }
-            },
-            Found::Nothing(asked) => asked,
-        };
-        if wishes.only_if_cached {
-            return Ok(Refused::NotStored.to_response(Duration::ZERO));
-        }
-        let scope = self.scope(&head, glance, &asked);
-        let is_for_all = scope != Scope::Client && !wishes.no_store;
-        self.reader.extractor.prepare(&mut head);
-        Err(self.forward(head, body, is_for_all.then_some(asked), scope, below))
-    }
-
-    fn scope(&self, head: &Parts, glance: Glance<'_>, asked: &Asked) -> Scope {
-        let asks_for_part =
-            glance.has_range && !self.reader.settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
-        match asks_for_part {
-            false => Scope::Whole,
-            true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
-            true => Scope::Client,
-        }
-    }
-
-    fn serve<B>(&self, mut response: Response<Body<B>>) -> Response<Body<B>> {
-        if !self.reader.settings.shows_status {
-            CacheStatus::hide(&mut response);
-        }
-        response
-    }
-
-    /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
-    /// answer is not known to be for one alone; else the request passes untouched.
-    fn forward<F, ReqB, B, E>(
-        &self,
-        mut head: Parts,
-        body: ReqB,
-        asked: Option<Asked>,
-        scope: Scope,
-        below: impl FnOnce(Request<ReqB>) -> F,
-    ) -> ResponseFuture<F, B, E>
-    where
-        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-        E: Send + 'static,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        // Who gave it a key above may share the answer there.
-        let has_key = head.extensions.remove::<CacheKey>().is_some();
-        let is_for_many = head.extensions.remove::<Asked>().is_some() || has_key;
-        let conditions = match &asked {
-            Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
-            _ => HeaderMap::new(),
-        };
-        asked.map(|asked| head.extensions.insert(Asked { is_for_many, ..asked }));
-        let method = head.method.clone();
-        let answer = below(Request::from_parts(head, body));
-        if conditions.is_empty() && self.reader.settings.shows_status {
-            return ResponseFuture::pass(answer);
-        }
-        let limit = self.reader.store.max_response_bytes();
-        let settings = Arc::clone(&self.reader.settings);
-        ResponseFuture::boxed(async move {
-            let (mut response, unread) = from_below(&method, &conditions, answer.await?);
-            if let Some(unread) = unread {
-                settings.complete(unread, &response, limit);
-            }
-            if !settings.shows_status {
-                CacheStatus::hide(&mut response);
-            }
-            Ok(response)
-        })
-    }
-}
-
-impl<S, St, K, ReqB, B> Service<Request<ReqB>> for Lookup<S, St, K>
-where
-    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
-    St: Store,
-    K: KeyExtractor,
-    ReqB: HttpBody + Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    type Response = Response<Body<B>>;
-    type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
-
-    /// Always ready: a hit does not wait for the service below.
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::new();
-        let below = |request| self.inner.clone().oneshot(request);
-        match self.find_key(&mut head, &body, &mut key) {
-            true => self.answer(&key, head, body, below).map_or_else(|future| future, ResponseFuture::ready),
-            false => {
-                // The layers below are to see none either.
-                head.extensions.remove::<CacheKey>();
-                head.extensions.remove::<Asked>();
-                let invalidation = self.invalidation(&head);
-                ResponseFuture::pass(below(Request::from_parts(head, body))).then(invalidation)
-            }
-        }
     }
 }

@@ -58,5 +58,6 @@ mod answer;
 mod layer;
 mod refresh;
 mod request;
+mod service;
 
-pub use self::layer::{Lookup, LookupLayer};
+pub use self::{layer::LookupLayer, service::Lookup};

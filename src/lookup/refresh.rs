@@ -25,7 +25,7 @@ pub(super) enum Refreshing {
 }
 
 /// One refresh in the background: the right to do it, and its place among all others.
-pub(super) struct Refresher {
+pub(crate) struct Refresher {
     _right: Refresh,
     _place: OwnedSemaphorePermit,
     deadline: Instant,
@@ -100,6 +100,14 @@ async fn read_at_most(limit: usize, body: impl HttpBody<Data = Bytes>) {
 }
 
 impl Settings {
+    /// An answer as clients are to see it.
+    pub(super) fn show<B>(&self, mut response: Response<B>) -> Response<B> {
+        if !self.shows_status {
+            CacheStatus::hide(&mut response);
+        }
+        response
+    }
+
     /// Reads a body that no client wants, if it is to be stored when it is complete. Otherwise
     /// clients that all have it already would keep it out of the store.
     pub(super) fn complete<B, C>(&self, unread: B, response: &Response<C>, limit: usize)

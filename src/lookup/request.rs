@@ -11,7 +11,7 @@ use crate::{
         vary::Selection,
     },
     key::{KeyBuffer, KeyExtractor},
-    status::{CacheStatus, Forward, Stale},
+    status::Forward,
     store::{Invalidates, Part, Resource, Sequence, Store, StoredResponse},
 };
 
@@ -38,8 +38,15 @@ pub(super) struct Question<'a> {
     pub(super) key: &'a KeyBuffer,
     pub(super) head: &'a Parts,
     pub(super) glance: Glance<'a>,
-    pub(super) fetches_whole: bool,
+    pub(super) settings: &'a Settings,
     pub(super) now: Instant,
+}
+
+impl Question<'_> {
+    /// Whether whatever is stored is the answer as it stands.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.glance.has_precondition && !self.glance.has_range && self.settings.shows_status
+    }
 }
 
 /// What the store had when a request arrived.
@@ -51,8 +58,8 @@ pub(super) struct Reading {
 
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
 pub(super) enum Found<'a> {
-    /// To be served, and how it came about.
-    Usable(&'a StoredResponse, CacheStatus),
+    /// As stale as the client says that it may be (RFC 9111 §5.2.1.2).
+    Stale(&'a StoredResponse),
     /// A part that has what is asked for.
     Part(&'a Part),
     /// Stale, but usable while a fresh one is fetched.
@@ -66,27 +73,40 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         Reading { arrival, resource: self.store.get(key.as_bytes()) }
     }
 
+    /// The latest stored response that answers the request, fresh or not.
     #[inline]
+    pub(super) fn select<'a>(
+        &self,
+        reading: &'a Reading,
+        glance: &Glance<'_>,
+    ) -> Option<&'a Arc<StoredResponse>> {
+        reading.resource.as_deref()?.select(glance, self.store.sequence())
+    }
+
+    /// What there is if that is not fresh, or not fresh enough.
     pub(super) fn find<'a>(
         &self,
         reading: &'a Reading,
+        stored: Option<&'a Arc<StoredResponse>>,
         question: &Question<'_>,
-        wishes: &RequestDirectives,
+        wishes: Option<&RequestDirectives>,
     ) -> Found<'a> {
-        let Question { glance, now, .. } = *question;
-        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let stored = resource.and_then(|resource| resource.select(&glance, sequence));
-        if let Some(stored) = stored
-            && let Some(status) = usable(stored, wishes, now)
+        let now = question.now;
+        let max_stale = wishes.and_then(|wishes| wishes.max_stale);
+        if let (Some(stored), Some(max_stale)) = (stored, max_stale)
+            && accepts(stored, wishes, now)
+            && stored.is_usable_if_stale_by(max_stale, now)
         {
-            return Found::Usable(stored, status);
+            return Found::Stale(stored);
         }
+        let resource = reading.resource.as_deref();
         let part = resource.and_then(|resource| self.find_part(resource, question));
         if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
             return Found::Part(part);
         }
-        let is_refused =
-            wishes.no_cache || part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+        let is_refused = wishes.is_some_and(|wishes| wishes.no_cache)
+            || part.is_some()
+            || stored.is_some_and(|stored| stored.is_fresh(now));
         let asked = self.asked(reading, stored, question, is_refused);
         match stored {
             Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
@@ -104,10 +124,10 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         question: &Question<'_>,
         is_refused: bool,
     ) -> Asked {
-        let Question { key, head, glance, fetches_whole, now } = *question;
+        let Question { key, head, glance, settings, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
         let asks_for_part = glance.has_range
-            && !fetches_whole
+            && !settings.fetches_whole
             && stored.is_none()
             && asks_for_one_part(&head.method, &head.headers);
         let is_marked =
@@ -146,23 +166,14 @@ impl<St: Store, K> Reader<St, K> {
     }
 }
 
-/// Fresh, or as stale as the client says that it may be (RFC 9111 §5.2.1.2).
-fn usable(stored: &StoredResponse, wishes: &RequestDirectives, now: Instant) -> Option<CacheStatus> {
-    if !accepts(stored, wishes, now) {
-        return None;
-    }
-    if stored.is_fresh(now) {
-        return Some(CacheStatus::hit());
-    }
-    let may_be_stale = wishes.max_stale.is_some_and(|max_stale| stored.is_usable_if_stale_by(max_stale, now));
-    may_be_stale.then_some(CacheStatus::stale(Stale::AsRequested))
-}
-
 /// Whether the client takes a stored answer of this age (RFC 9111 §5.2.1).
-fn accepts(stored: &StoredResponse, wishes: &RequestDirectives, now: Instant) -> bool {
-    !wishes.no_cache
-        && wishes.max_age.is_none_or(|max_age| stored.age(now) <= max_age)
-        && wishes.min_fresh.is_none_or(|min_fresh| stored.is_fresh(after(now, min_fresh)))
+#[inline]
+pub(super) fn accepts(stored: &StoredResponse, wishes: Option<&RequestDirectives>, now: Instant) -> bool {
+    wishes.is_none_or(|wishes| {
+        !wishes.no_cache
+            && wishes.max_age.is_none_or(|max_age| stored.age(now) <= max_age)
+            && wishes.min_fresh.is_none_or(|min_fresh| stored.is_fresh(after(now, min_fresh)))
+    })
 }
 
 /// The latest answer is the best guess at what selects the next one.

@@ -93,9 +93,15 @@ where
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
         let way = match self.stack.find_key(&mut head, &body, &mut key) {
-            true => match self.stack.answer(&key, head, body, |request| self.missed(request)) {
-                Ok(response) => Way::Stored { response: Some(response.map(ReadThroughBody::new)) },
-                Err(future) => Way::Through { future },
+            true => match self.stack.read(&key, &head) {
+                Ok(response) => {
+                    let response = Some(response.map(ReadThroughBody::new));
+                    return ReadThroughFuture { way: Way::Stored { response } };
+                }
+                Err(open) => {
+                    let future = self.stack.go_on(open, head, body, |request| self.missed(request));
+                    Way::Through { future }
+                }
             },
             false => {
                 // Nobody below is to see any, be it of a stack above this one.

@@ -84,7 +84,7 @@ impl Draft {
                     (values, start)
                 };
                 let block = Bytes::from(bytes.into_boxed_slice());
-                let head = Head::Packed { shape, values: block.slice(..start) };
+                let head = Head::packed(shape, block.slice(..start));
                 Kept { status, head, body: block.slice(start..) }
             }
         }
@@ -103,7 +103,7 @@ impl Draft {
             Fields::Packed { shape, values } => {
                 // The first clone makes the counter, so that no hit has to.
                 let values = Bytes::from(values).slice(..);
-                Kept { status: self.status, head: Head::Packed { shape, values }, body }
+                Kept { status: self.status, head: Head::packed(shape, values), body }
             }
         }
     }

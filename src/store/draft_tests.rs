@@ -13,7 +13,9 @@ fn kept(draft: impl Fn() -> Draft, body: &str) -> Vec<(String, String)> {
     let shared = draft().with_shared(Bytes::copy_from_slice(body.as_bytes()));
     let kept = with(draft(), body.as_bytes());
     assert_eq!((&kept.body, &shared.body), (&Bytes::copy_from_slice(body.as_bytes()), &kept.body));
-    assert_eq!(kept.head.headers(), shared.head.headers());
+    for _ in 0..2 {
+        assert_eq!(kept.head.headers(), shared.head.headers(), "however often it is asked for");
+    }
     let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
     kept.head.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }

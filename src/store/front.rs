@@ -118,9 +118,12 @@ fn hold(hash: u64, held: Held) {
 fn mix(store: u64, key: &[u8]) -> u64 {
     const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
     let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
-    let (first, words) = key.as_rchunks::<8>();
-    let first = first.iter().fold(key.len() as u64, |word, byte| word << 8 | u64::from(*byte));
     // Keys differ in their ends before all.
-    let words = words.iter().rev().take(4).map(|word| u64::from_le_bytes(*word));
-    words.fold(mix(store, first), mix).wrapping_mul(FACTOR) >> 7
+    let end: [u8; 32] = key.last_chunk().copied().unwrap_or_else(|| {
+        let mut padded = [0; 32];
+        padded[..key.len()].copy_from_slice(key);
+        padded
+    });
+    let words = end.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word));
+    words.fold(mix(store, key.len() as u64), mix).wrapping_mul(FACTOR) >> 7
 }

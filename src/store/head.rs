@@ -1,6 +1,9 @@
 //! The head of a stored response: what a hit clones.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{
+    borrow::Cow,
+    sync::{Arc, OnceLock},
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -12,19 +15,33 @@ use crate::status::CACHE_STATUS;
 /// standard have a block and a counter of their own. Measured, rounded up.
 const FIELD_OVERHEAD: usize = 160;
 
-/// The counter of a block of values, and what the allocator adds to both.
-const BLOCK_OVERHEAD: usize = 48;
+/// The counter of a block of values, and what the allocator adds to both and to the list of values.
+const BLOCK_OVERHEAD: usize = 64;
+
+/// Values that are kept as a client gets them: room for more would be charged to many that nobody
+/// asks for again.
+const MAX_MADE: usize = 16;
 
 /// The fields of a stored response.
 #[derive(Debug)]
 pub(super) enum Head {
     /// As most are kept: what is its own, in a block that may end with the body.
-    Packed { shape: Arc<Shape>, values: Bytes },
+    Packed {
+        shape: Arc<Shape>,
+        values: Bytes,
+        /// The same as a client gets it, once one did. A value is checked byte by byte whenever it is
+        /// made, which takes longer than all else that a hit does with it.
+        made: OnceLock<Box<[HeaderValue]>>,
+    },
     /// Ready to be cloned.
     Ready(Box<HeaderMap>),
 }
 
 impl Head {
+    pub(super) fn packed(shape: Arc<Shape>, values: Bytes) -> Self {
+        Self::Packed { shape, values, made: OnceLock::new() }
+    }
+
     /// For what is looked at for each request.
     pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
         pack(&mut headers, body);
@@ -33,33 +50,61 @@ impl Head {
 
     pub(super) fn headers(&self) -> Cow<'_, HeaderMap> {
         match self {
-            Self::Packed { shape, values } => Cow::Owned(shape.to_headers(values)),
+            Self::Packed { .. } => Cow::Owned(self.to_map()),
             Self::Ready(headers) => Cow::Borrowed(headers),
         }
     }
 
     pub(super) fn to_map(&self) -> HeaderMap {
         match self {
-            Self::Packed { shape, values } => shape.to_headers(values),
+            Self::Packed { shape, values, made } => {
+                if let Some(made) = made.get() {
+                    return shape.to_headers(made.iter().cloned());
+                }
+                match shape.own_count() {
+                    0..=MAX_MADE => {
+                        shape.to_headers(made.get_or_init(|| make(shape, values)).iter().cloned())
+                    }
+                    _ => shape.to_headers(shape.own_values(values)),
+                }
+            }
             Self::Ready(headers) => (**headers).clone(),
+        }
+    }
+
+    /// Looks at all that [`to_map`](Self::to_map) is going to clone and that is this head's alone.
+    #[inline]
+    pub(super) fn touch(&self) -> usize {
+        match self {
+            Self::Packed { made, .. } => made.get().into_iter().flatten().map(HeaderValue::len).sum(),
+            Self::Ready(_) => 0,
         }
     }
 
     /// The first value of a field.
     pub(super) fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
         match self {
-            Self::Packed { shape, values } => shape.value(values, name),
+            Self::Packed { shape, values, .. } => shape.value(values, name),
             Self::Ready(headers) => headers.get(name).cloned(),
         }
     }
 
-    /// Without the body.
+    /// Without the body, and as if it had been served.
     pub(super) fn bytes(&self) -> usize {
         match self {
-            Self::Packed { values, .. } => values.len() + BLOCK_OVERHEAD,
+            Self::Packed { shape, values, .. } => {
+                let made = Some(shape.own_count()).filter(|count| *count <= MAX_MADE).unwrap_or_default();
+                values.len() + made * size_of::<HeaderValue>() + BLOCK_OVERHEAD
+            }
             Self::Ready(headers) => bytes(headers) + size_of::<HeaderMap>(),
         }
     }
+}
+
+fn make(shape: &Shape, values: &Bytes) -> Box<[HeaderValue]> {
+    let mut made = Vec::with_capacity(shape.own_count());
+    made.extend(shape.own_values(values));
+    made.into()
 }
 
 /// The numbers of four digits, one after the other.
@@ -171,6 +216,8 @@ pub(super) fn well_known(value: &[u8]) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::draft::Draft;
+    use http::StatusCode;
 
     #[test]
     fn what_is_packed_is_the_same_as_before() {
@@ -193,6 +240,25 @@ mod tests {
             assert_eq!((&packed, &packed_body), (&headers, &body));
             assert!(packed["x-secret"].is_sensitive() && !packed["set-cookie"].is_sensitive());
         }
+    }
+
+    #[test]
+    fn what_serving_a_head_takes_is_charged_before() {
+        let mut fields = HeaderMap::new();
+        for (name, value) in [("etag", "\"1\""), ("content-type", "text/html"), ("x-own", "own")] {
+            fields.insert(name, HeaderValue::from_static(value));
+        }
+        let kept = Draft::new(StatusCode::OK, &fields, Some(5)).with_shared(Bytes::from_static(b"hello"));
+        let Head::Packed { values, made, .. } = &kept.head else { panic!("it has a shape") };
+        assert_eq!(made.get(), None, "who is never served takes no more than his text");
+        let before = kept.head.bytes();
+        let served = kept.head.to_map();
+        assert_eq!((served["etag"].as_bytes(), served["x-own"].as_bytes()), (&b"\"1\""[..], &b"own"[..]));
+        let made = made.get().unwrap();
+        // The length of the body is the third of its own.
+        assert_eq!(made.len(), 3);
+        assert_eq!(kept.head.bytes(), before);
+        assert!(before >= values.len() + size_of_val(&**made));
     }
 
     #[test]

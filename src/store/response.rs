@@ -282,26 +282,31 @@ impl StoredResponse {
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.
     ///
     /// An answer to HEAD says how long the body would be, and has none.
-    #[inline]
+    // Else it is made in one place and moved to another.
+    #[inline(always)]
     pub(crate) fn to_response<B>(
         &self,
         head_only: bool,
         now: Instant,
         status: CacheStatus,
     ) -> Response<Body<B>> {
+        // What may be far away in memory is asked for at once, and comes in while the rest is made.
+        std::hint::black_box((self.head.touch(), self.body.is_unique()));
         let body =
             if head_only { Body::default() } else { Body::stored(self.body.clone(), self.trailers.clone()) };
-        let mut response = Response::new(body);
-        *response.status_mut() = self.status;
-        *response.headers_mut() = self.head.to_map();
+        let mut headers = self.head.to_map();
         // The first field: to look for it by its name would cost more than to set it.
         let age = self.age(now).as_secs();
         if age > 0
-            && let Some(field) = response.headers_mut().values_mut().next()
+            && let Some(field) = headers.values_mut().next()
         {
             *field = head::number(age);
         }
-        status.mark_stored(&mut response);
+        let extensions = status.mark_stored(&mut headers);
+        let mut response = Response::new(body);
+        *response.status_mut() = self.status;
+        *response.headers_mut() = headers;
+        *response.extensions_mut() = extensions;
         response
     }
 }

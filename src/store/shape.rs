@@ -122,25 +122,37 @@ impl Shape {
 
     /// Fills in the last value, which was empty.
     pub(super) fn set_last(&self, values: &mut Vec<u8>, last: &HeaderValue) {
-        let count = self.is_own.iter().filter(|is_own| **is_own).count();
-        if let Some((_, length)) = values.get_mut(..count * WIDTH).and_then(<[u8]>::split_last_chunk_mut) {
+        if let Some((_, length)) =
+            values.get_mut(..self.own_count() * WIDTH).and_then(<[u8]>::split_last_chunk_mut)
+        {
             *length = (last.len() as u16).to_le_bytes();
             values.reserve_exact(last.len());
             values.extend_from_slice(last.as_bytes());
         }
     }
 
-    /// The head with these values: no name is hashed and no place is sought, which makes it as cheap
-    /// as the clone of a map.
-    pub(super) fn to_headers(&self, values: &Bytes) -> HeaderMap {
+    /// The head with these values of its own: no name is hashed and no place is sought, which makes it
+    /// as cheap as the clone of a map.
+    pub(super) fn to_headers(&self, own: impl Iterator<Item = HeaderValue>) -> HeaderMap {
         let mut headers = self.prototype.clone();
-        let own = headers.values_mut().zip(&self.is_own).filter(|(_, is_own)| **is_own);
-        for ((value, _), range) in own.zip(self.ranges(values)) {
-            if let Some(own) = own_value(values, range, value) {
-                *value = own;
-            }
+        let places = headers.values_mut().zip(&self.is_own).filter(|(_, is_own)| **is_own);
+        // The values first: no place is sought for the one behind the last.
+        for (own, (place, _)) in own.zip(places) {
+            *place = own;
         }
         headers
+    }
+
+    /// The values of a head's own.
+    pub(super) fn own_values(&self, values: &Bytes) -> impl Iterator<Item = HeaderValue> {
+        let own = self.prototype.values().zip(&self.is_own).filter(|(_, is_own)| **is_own);
+        let own = own.zip(self.ranges(values));
+        own.map(|((value, _), range)| own_value(values, range, value).unwrap_or_else(|| value.clone()))
+    }
+
+    /// How many values are a head's own.
+    pub(super) fn own_count(&self) -> usize {
+        self.is_own.iter().filter(|is_own| **is_own).count()
     }
 
     /// The first value of a field in the head with these values, without the rest of it.
@@ -157,7 +169,7 @@ impl Shape {
 
     /// Where the values of a head's own are.
     fn ranges(&self, values: &[u8]) -> impl Iterator<Item = Range<usize>> {
-        let mut end = self.is_own.iter().filter(|is_own| **is_own).count() * WIDTH;
+        let mut end = self.own_count() * WIDTH;
         values.chunks_exact(WIDTH).map(move |length| {
             let start = end;
             end += usize::from(u16::from_le_bytes([length[0], length[1]]));

@@ -1,0 +1,268 @@
+use std::{
+    fmt,
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tower::{ServiceExt, util::Oneshot};
+use tower_service::Service;
+
+use super::{
+    answer::{from_below, from_part, from_store},
+    refresh::{Refresher, Refreshing},
+    request::{Found, Question, Reader, Reading, accepts},
+};
+use crate::{
+    body::{Body, BoxError},
+    exchange::{Asked, Refused},
+    future::ResponseFuture,
+    http::{
+        cache_control::RequestDirectives, conditions::take_conditions, glance::Glance,
+        range::asks_for_one_part,
+    },
+    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
+    status::{CacheStatus, Stale},
+    store::{Invalidation, Store, StoredResponse},
+};
+
+/// The service of [`LookupLayer`](super::LookupLayer).
+pub struct Lookup<S, St, K = DefaultKey> {
+    pub(crate) inner: S,
+    // One counter: a service may be cloned for each request, by all threads.
+    pub(super) reader: Arc<Reader<St, K>>,
+}
+
+/// What is left to do with a request that the store alone does not settle.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and no hit has one")]
+pub(crate) enum Open<B> {
+    /// It has its answer, and something fresh is to be fetched.
+    Refresh(Response<Body<B>>, Refresher, Asked),
+    /// The layers below are to be asked, on behalf of everybody if there is something to ask for.
+    Ask(Option<Asked>, Scope),
+}
+
+/// What of an answer the layers below are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Scope {
+    /// All of it, for everybody.
+    Whole,
+    /// What anybody gets who asks for the same part.
+    Part,
+    /// What this client says, for it alone.
+    Client,
+}
+
+impl<S: Clone, St, K> Clone for Lookup<S, St, K> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), reader: Arc::clone(&self.reader) }
+    }
+}
+
+impl<S: fmt::Debug, St, K> fmt::Debug for Lookup<S, St, K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lookup").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, St, K> Lookup<S, St, K>
+where
+    St: Store,
+    K: KeyExtractor,
+{
+    /// Writes the key of a request that this layer has anything to do with, which is in its normal
+    /// form from then on; false: it has none.
+    pub(crate) fn find_key<ReqB>(&self, head: &mut Parts, body: &ReqB, key: &mut KeyBuffer) -> bool
+    where
+        ReqB: HttpBody,
+    {
+        key::find(&*self.reader.extractor, head, body, key)
+    }
+
+    /// What a request invalidates that has none.
+    pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
+        Invalidation::of(&self.reader, head)
+    }
+
+    /// The answer to a request that has a key, if the store has one and nothing else is to be done.
+    ///
+    /// The request stays where it is: a hit has nothing else to do with it.
+    #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
+    pub(crate) fn read<B>(&self, key: &KeyBuffer, head: &Parts) -> Result<Response<Body<B>>, Open<B>> {
+        let (now, glance, settings) = (Instant::now(), Glance::of(&head.headers), &*self.reader.settings);
+        let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
+        let reading = self.reader.read(key);
+        let question = Question { key, head, glance, settings, now };
+        let stored = self.reader.select(&reading, &glance);
+        if let Some(stored) = stored
+            && accepts(stored, wishes.as_ref(), now)
+            && stored.is_fresh(now)
+        {
+            let status = CacheStatus::hit();
+            // Returned as it is made: to change it afterwards would let it be moved.
+            return match question.is_plain() {
+                true => Ok(stored.to_response(head.method == Method::HEAD, now, status)),
+                false => Ok(from_store(stored, &question, status)),
+            };
+        }
+        self.read_on(&reading, stored, &question, wishes)
+    }
+
+    /// If the latest response cannot be served as it is, or if there is none.
+    ///
+    /// Apart from [`read`](Self::read), as what follows is: a hit makes no room on the stack for it.
+    #[inline(never)]
+    #[allow(clippy::result_large_err, reason = "as above")]
+    fn read_on<B>(
+        &self,
+        reading: &Reading,
+        stored: Option<&Arc<StoredResponse>>,
+        question: &Question<'_>,
+        wishes: Option<RequestDirectives>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
+        let asked = match self.reader.find(reading, stored, question, wishes.as_ref()) {
+            Found::Stale(stored) => {
+                return Ok(from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
+            }
+            Found::Part(part) => return Ok(from_part(part, question, CacheStatus::hit())),
+            Found::Refreshable(stored, asked) => {
+                let serve = || from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
+                match Refresher::claim(question.settings, stored, question.now) {
+                    Refreshing::Begin(refresher) => {
+                        return Err(Open::Refresh(serve(), refresher, asked));
+                    }
+                    Refreshing::UnderWay => return Ok(serve()),
+                    Refreshing::Impossible => asked,
+                }
+            }
+            Found::Nothing(asked) => asked,
+        };
+        let wishes = wishes.unwrap_or_default();
+        if wishes.only_if_cached {
+            return Ok(Refused::NotStored.to_response(Duration::ZERO));
+        }
+        let scope = scope(question, &asked);
+        let is_for_all = scope != Scope::Client && !wishes.no_store;
+        Err(Open::Ask(is_for_all.then_some(asked), scope))
+    }
+
+    /// What is left to do with a request after that, of whatever is `below`.
+    #[inline(never)]
+    pub(crate) fn go_on<F, ReqB, B, E>(
+        &self,
+        open: Open<B>,
+        mut head: Parts,
+        body: ReqB,
+        below: impl FnOnce(Request<ReqB>) -> F,
+    ) -> ResponseFuture<F, B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        self.reader.extractor.prepare(&mut head);
+        match open {
+            Open::Refresh(served, refresher, asked) => {
+                let request = refresher.request(head, body, asked);
+                refresher.spawn(&self.reader.settings.executor, below(request));
+                ResponseFuture::ready(served)
+            }
+            Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
+        }
+    }
+
+    /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
+    /// answer is not known to be for one alone; else the request passes untouched.
+    fn forward<F, ReqB, B, E>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        asked: Option<Asked>,
+        scope: Scope,
+        below: impl FnOnce(Request<ReqB>) -> F,
+    ) -> ResponseFuture<F, B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // Who gave it a key above may share the answer there.
+        let has_key = head.extensions.remove::<CacheKey>().is_some();
+        let is_for_many = head.extensions.remove::<Asked>().is_some() || has_key;
+        let conditions = match &asked {
+            Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
+            _ => HeaderMap::new(),
+        };
+        asked.map(|asked| head.extensions.insert(Asked { is_for_many, ..asked }));
+        let method = head.method.clone();
+        let answer = below(Request::from_parts(head, body));
+        if conditions.is_empty() && self.reader.settings.shows_status {
+            return ResponseFuture::pass(answer);
+        }
+        let limit = self.reader.store.max_response_bytes();
+        let settings = Arc::clone(&self.reader.settings);
+        ResponseFuture::boxed(async move {
+            let (response, unread) = from_below(&method, &conditions, answer.await?);
+            if let Some(unread) = unread {
+                settings.complete(unread, &response, limit);
+            }
+            Ok(settings.show(response))
+        })
+    }
+}
+
+fn scope(question: &Question<'_>, asked: &Asked) -> Scope {
+    let Question { head, glance, settings, .. } = *question;
+    let asks_for_part = glance.has_range && !settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
+    match asks_for_part {
+        false => Scope::Whole,
+        true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
+        true => Scope::Client,
+    }
+}
+
+impl<S, St, K, ReqB, B> Service<Request<ReqB>> for Lookup<S, St, K>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    St: Store,
+    K: KeyExtractor,
+    ReqB: HttpBody + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+
+    /// Always ready: a hit does not wait for the service below.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let (mut head, body) = request.into_parts();
+        let mut key = KeyBuffer::new();
+        let below = |request| self.inner.clone().oneshot(request);
+        match self.find_key(&mut head, &body, &mut key) {
+            true => match self.read(&key, &head) {
+                Ok(response) => ResponseFuture::ready(response),
+                Err(open) => self.go_on(open, head, body, below),
+            },
+            false => {
+                // The layers below are to see none either.
+                head.extensions.remove::<CacheKey>();
+                head.extensions.remove::<Asked>();
+                let invalidation = self.invalidation(&head);
+                ResponseFuture::pass(below(Request::from_parts(head, body))).then(invalidation)
+            }
+        }
+    }
+}
