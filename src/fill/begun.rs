@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct Begun<St, P> {
     pub(super) fetch: Fetch<St, P>,
     /// The client's head.
-    pub(super) client: request::Parts,
+    pub(super) client: Arc<request::Parts>,
     pub(super) candidates: Candidates,
     pub(super) fetching: Fetching,
     pub(super) subject: Arc<Subject>,
@@ -42,6 +42,11 @@ pub(super) struct Begun<St, P> {
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
+    /// The client's head, if it goes out as it is.
+    pub(super) fn kept(&self) -> Option<Arc<request::Parts>> {
+        self.candidates.is_empty().then(|| Arc::clone(&self.client))
+    }
+
     /// What the client gets of the origin's answer.
     pub(super) fn conclude<B>(self, response: Response<B>) -> Response<Body<B>>
     where

@@ -6,9 +6,8 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::TryFutureExt;
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
-use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -172,21 +171,21 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.clone().ask(request)
+        self.clone().ask(request, |inner, head, body, _| Called::new(inner, Request::from_parts(head, body)))
     }
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
-    /// As `call`, for the last time.
-    pub(crate) fn ask<ReqB, B>(
+    /// As `call`, for the last time, of whoever knows how to ask what is below: he gets the copy that
+    /// is kept of the head as well, if there is one, without its extensions as the case may be.
+    pub(crate) fn ask<F, ReqB, B, E>(
         self,
         request: Request<ReqB>,
-    ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
+        below: impl FnOnce(S, Parts, ReqB, Option<Arc<Parts>>) -> F,
+    ) -> ResponseFuture<F, B, E>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
@@ -198,7 +197,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         match Asked::of(&head) {
             None => {
                 let strips_tags = self.strips_tags();
-                let below = Called::new(self.inner, Request::from_parts(head, body));
+                let below = below(self.inner, head, body, None);
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
@@ -209,7 +208,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                     return ResponseFuture::ready(answer);
                 }
                 let begun = fetch.begin(resource.as_deref(), &mut head);
-                let asking = self.inner.oneshot(Request::from_parts(head, body));
+                let asking = below(self.inner, head, body, begun.kept());
                 ResponseFuture::boxed(asking.map_ok(|response| begun.conclude(response)))
             }
         }
