@@ -79,8 +79,8 @@ where
                 let outcome = match flight.outcome() {
                     Some(outcome) => outcome,
                     None => {
-                        let deadline = deadline
-                            .get_or_insert_with(|| after(Instant::now(), self.settings.max_wait));
+                        let deadline =
+                            deadline.get_or_insert_with(|| after(Instant::now(), self.settings.max_wait));
                         match tokio::time::timeout_at(*deadline, flight.settled()).await {
                             Ok(outcome) => outcome,
                             Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),

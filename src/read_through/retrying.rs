@@ -44,7 +44,8 @@ impl<S> Retrying<S> {
         B::Error: Into<BoxError>,
     {
         let Self { mut policy, origin } = self;
-        let again = policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
+        let again =
+            policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
         let first = origin.attempt(Request::from_parts(head, body));
         async move {
             let mut result = first.await;
