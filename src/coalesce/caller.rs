@@ -100,7 +100,7 @@ where
 
     /// What a refresh under way brings will do for everybody else.
     fn prefer_refresh(&mut self) {
-        if !self.slot.is_forced && self.slots.are_taken() {
+        if !self.slot.is_forced && self.slots.have_forced() {
             let forced = Slot { is_forced: true, ..self.slot.clone() };
             if self.slots.has(&forced) {
                 self.slot = forced;

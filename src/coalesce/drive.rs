@@ -220,9 +220,12 @@ fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
 }
 
 impl Head {
-    /// Of the fields only the one that even those get who get nothing else.
+    /// Without fields, but for the one that even those get who get nothing else.
     pub(super) fn new<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Self {
-        let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+        let retry_after = match verdict {
+            Verdict::Unshareable(_) => response.headers().get(header::RETRY_AFTER).cloned(),
+            _ => None,
+        };
         Self {
             status: response.status(),
             version: response.version(),
