@@ -55,12 +55,8 @@ pin_project! {
 pub(crate) trait Observer: Send + 'static {
     fn data(&mut self, _chunk: &Bytes) {}
     fn trailers(&mut self, _trailers: &HeaderMap) {}
-    /// The body ended as it should. Not called after an error.
-    fn complete(self)
-    where
-        Self: Sized,
-    {
-    }
+    /// The body ended as it should. Not called after an error, and nothing is after this.
+    fn complete(&mut self) {}
 }
 
 impl<B> Body<B> {

@@ -36,6 +36,8 @@ pub struct Asked {
     pub(crate) is_marked: bool,
     /// The selecting fields that answers under this key are known to have.
     pub(crate) selection: Option<Selection>,
+    /// Whoever asks may share the answer, and wants to know with whom.
+    pub(crate) is_for_many: bool,
     pub(crate) why: Forward,
 }
 
@@ -56,6 +58,7 @@ impl Asked {
             stored: None,
             is_marked: false,
             selection: None,
+            is_for_many: true,
             why: Forward::Miss,
         })
     }
@@ -77,7 +80,8 @@ impl Asked {
     }
 }
 
-/// Who may share an answer: in the response's extensions, put there by `Fill`.
+/// Who may share an answer: in the response's extensions, put there by `Fill` where
+/// [somebody may](Asked::is_for_many).
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     Shareable {

@@ -194,25 +194,28 @@ pin_project! {
     }
 }
 
-impl<S, R, B> Future for Attempt<S, R, B>
+impl<S, R, B> Attempt<S, R, B>
 where
     S: Service<R, Response = Response<B>>,
 {
-    type Output = Result<Response<Body<B>>, S::Error>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+    /// As `poll`, with the body in something else: a response is large, and moved but once here.
+    pub(crate) fn poll_with<C>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        wrap: impl FnOnce(Body<B>) -> C,
+    ) -> Poll<Result<Response<C>, S::Error>> {
         match self.project() {
             AttemptProj::Free { called } => {
-                called.poll(cx).map(|answer| answer.map(|response| response.map(Body::inner)))
+                called.poll(cx).map_ok(|answer| answer.map(|body| wrap(Body::inner(body))))
             }
-            AttemptProj::Queued { future } => future.as_mut().poll(cx),
+            AttemptProj::Queued { future } => future.as_mut().poll(cx).map_ok(|answer| answer.map(wrap)),
         }
     }
 }
 
 impl<S> OriginLimit<S> {
     /// As `call`, which needs no more than this.
-    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> Attempt<S, Request<ReqB>, B>
+    pub(crate) fn attempt<ReqB, B>(&mut self, request: Request<ReqB>) -> Attempt<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -221,10 +224,10 @@ impl<S> OriginLimit<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let inner = self.inner.clone();
         let Some(limit) = self.layer.limit.clone() else {
-            return Attempt::Free { called: Called::new(inner, request) };
+            return Attempt::Free { called: Called::new(&mut self.inner, request) };
         };
+        let inner = self.inner.clone();
         let future = Box::pin(async move {
             let permit = match limit.admit().await {
                 Ok(permit) => permit,

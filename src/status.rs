@@ -92,26 +92,30 @@ static HITS: [(Outcome, HeaderValue); 4] = [
 impl CacheStatus {
     /// How this response came about. `None`: no layer here had anything to do with it.
     ///
-    /// It is in the extensions of the response, except for a hit that says it in `Cache-Status`:
-    /// an extension would cost it more than everything else that it hands out.
+    /// It is in the extensions of the response, except for a hit and for what is stored that say it
+    /// in `Cache-Status`: an extension would cost a hit more than everything else that it hands out.
     pub fn of<B>(response: &Response<B>) -> Option<Self> {
         response.extensions().get().copied().or_else(|| Self::shown(response.headers()))
     }
 
-    /// The hit that the last member of the field is about, if that is ours.
+    /// What the last member of the field says, if that is ours and written out.
     fn shown(headers: &HeaderMap) -> Option<Self> {
         let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
         let is_last = |value: &HeaderValue| std::ptr::eq(value.as_bytes(), last);
-        HITS.iter().find(|(_, value)| is_last(value)).map(|(outcome, _)| Self::new(*outcome))
+        let hit = HITS.iter().find(|(_, value)| is_last(value)).map(|(outcome, _)| Self::new(*outcome));
+        hit.or_else(|| Self::find_written(is_last))
     }
 
-    /// Says so in the extensions of the response and in its `Cache-Status`.
+    /// Says so in the `Cache-Status` of the response, and in its extensions unless that shows it.
     pub(crate) fn mark<B>(self, response: &mut Response<B>) {
-        let was_marked = Self::of(response).is_some();
-        response.extensions_mut().insert(self);
-        match was_marked {
+        match Self::of(response).is_some() {
             true => self.replace_last(response.headers_mut()),
             false => _ = response.headers_mut().append(CACHE_STATUS, self.to_value()),
+        }
+        match response.extensions_mut().get_mut() {
+            Some(before) => *before = self,
+            None if self.written().is_some() => {}
+            None => _ = response.extensions_mut().insert(self),
         }
     }
 

@@ -50,3 +50,25 @@ fn a_hit_is_told_by_its_field_alone_and_never_by_the_same_text_from_elsewhere() 
         assert_eq!(CacheStatus::of(&response), Some(status), "it stays in the extensions");
     }
 }
+
+#[test]
+fn what_is_stored_is_told_by_its_field_and_all_else_by_an_extension() {
+    let arrived = HeaderValue::from_bytes(b"tower-readthrough;fwd=miss;stored").unwrap();
+    let mut response = Response::new(());
+    response.headers_mut().append(CACHE_STATUS, arrived);
+    assert_eq!(CacheStatus::of(&response), None, "it came from elsewhere");
+    let stored = CacheStatus::forwarded(Forward::Miss).stored(true);
+    let alone = CacheStatus::forwarded(Forward::Miss).unshared(Unshareable::Private);
+    for (status, has_extension) in
+        [(stored, false), (stored.collapsed(), false), (alone, true), (stored, true), (alone, true)]
+    {
+        status.mark(&mut response);
+        assert_eq!(!response.extensions().is_empty(), has_extension);
+        assert_eq!(CacheStatus::of(&response), Some(status), "the last one counts");
+        assert_eq!(response.headers().get_all(CACHE_STATUS).iter().count(), 2);
+    }
+    response.extensions_mut().clear();
+    stored.mark(&mut response);
+    CacheStatus::hide(&mut response);
+    assert_eq!(CacheStatus::of(&response), Some(stored), "it stays in the extensions");
+}

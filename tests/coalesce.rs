@@ -18,13 +18,15 @@ use futures_util::{FutureExt, StreamExt, future::join_all};
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
-use support::open::{Origin, bytes, call, fixed, get, ms, response};
+use support::open::{Origin, bytes, call, fixed, get, ms, response, store};
 use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, Key, KeyLayer, Refused};
+use tower_readthrough::{
+    Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, Key, KeyLayer, Refused, StoreLayer,
+};
 
 const URI: &str = "http://h/";
 
@@ -282,6 +284,16 @@ async fn a_body_that_breaks_off_breaks_off_for_all() {
         let error = body.frame().await.unwrap().unwrap_err();
         assert!(matches!(&error, BodyError::Origin(source) if source.to_string() == "reset"), "{error:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn above_a_cache_it_goes_by_what_that_says_of_answers() {
+    let origin = slow(10);
+    // Only the rules of the cache let this be shared.
+    let cache = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin.clone());
+    let service = KeyLayer::default().layer(CoalesceLayer::new().layer(cache));
+    let answers = join_all((0..10).map(|_| service.clone().oneshot(get(URI)))).await;
+    assert_eq!((origin.calls(), answers.len()), (1, 10));
 }
 
 #[tokio::test(start_paused = true)]

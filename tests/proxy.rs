@@ -26,7 +26,7 @@ use hyper_util::rt::TokioIo;
 use program::{Proxy, cache_status, command};
 use serde_json::{Value, json};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
     net::{TcpListener, TcpStream},
     process::Command,
     task::{JoinHandle, JoinSet},
@@ -78,6 +78,9 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
     if request.uri().path() == "/upgrade" {
         return Ok(upgrade(&mut request));
     }
+    if let Some(len) = request.uri().path().strip_prefix("/page/") {
+        return Ok(Response::new(Full::from(page(len.parse().unwrap()))));
+    }
     let body = request.body_mut().collect().await.unwrap().to_bytes();
     let fields =
         request.headers().iter().map(|(name, value)| json!([name.as_str(), value.to_str().unwrap()]));
@@ -96,6 +99,11 @@ async fn answer(mut request: Request<Incoming>) -> Result<Response<Full<Bytes>>,
         .header("vary", "x-lang")
         .body(Full::from(echo.to_string()));
     Ok(response.unwrap())
+}
+
+/// No two places in it look the same.
+fn page(len: usize) -> Vec<u8> {
+    (0..len as u32).flat_map(u32::to_be_bytes).take(len).collect()
 }
 
 /// Sends everything back, from then on.
@@ -145,6 +153,42 @@ async fn a_miss_is_followed_by_hits_in_both_versions() {
     let head = http2.head(proxy.url("/a?b=c")).send().await.unwrap();
     assert_eq!(cache_status(&head), "tower-readthrough;hit");
     assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test]
+async fn pages_of_all_sizes_arrive_whole() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    let client = reqwest::Client::new();
+    for len in (0..8192).step_by(101).chain([3_000_000]) {
+        for _ in ["miss", "hit"] {
+            let response = client.get(proxy.url(&format!("/page/{len}"))).send().await.unwrap();
+            assert_eq!(response.content_length(), Some(len as u64));
+            assert!(response.bytes().await.unwrap() == page(len), "{len} bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn hits_arrive_whole_at_a_client_that_reads_late() {
+    const HITS: usize = 4000;
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    proxy.get("/page/3000").await;
+    let (read, mut write) = TcpStream::connect(proxy.addr).await.unwrap().into_split();
+    let request = format!("GET /page/3000 HTTP/1.1\r\nhost: {}\r\n\r\n", proxy.addr);
+    let asking =
+        tokio::spawn(async move { write.write_all(request.repeat(HITS).as_bytes()).await.map(|()| write) });
+    // Until then the proxy has filled the connection, and can send no answer whole.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let (mut read, mut body) = (BufReader::new(read), vec![0; 3000]);
+    for _ in 0..HITS {
+        let head = read_head(&mut read).await;
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+        read.read_exact(&mut body).await.unwrap();
+        assert!(body == page(3000));
+    }
+    asking.await.unwrap().unwrap();
 }
 
 #[tokio::test]
@@ -309,7 +353,7 @@ async fn a_request_without_or_with_two_hosts_is_refused() {
     assert_eq!(origin.calls(), 0);
 }
 
-async fn read_head(stream: &mut TcpStream) -> String {
+async fn read_head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());

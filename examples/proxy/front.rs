@@ -5,7 +5,7 @@ use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sy
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
-    rt::{TokioExecutor, TokioIo, TokioTimer},
+    rt::{TokioExecutor, TokioTimer},
     server::{conn::auto::Builder, graceful::GracefulShutdown},
 };
 use tokio::{
@@ -16,7 +16,7 @@ use tokio::{
 use tower::Service;
 use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
 
-use crate::{headers, origin, stack::Stack};
+use crate::{headers, origin, socket::Socket, stack::Stack};
 
 type Answer = Response<ReadThroughBody<Incoming>>;
 
@@ -75,10 +75,10 @@ fn connect(
         let (asked, stack, peer) = (Arc::clone(&asked), stack.clone(), headers::address(peer));
         move |request| {
             asked.notify_one();
-            answer(stack.clone(), peer.clone(), request)
+            answer(&stack, &peer, request)
         }
     });
-    let connection = server.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+    let connection = server.serve_connection_with_upgrades(Socket::new(stream), service).into_owned();
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
         let mut connection = pin!(connection);
@@ -99,18 +99,27 @@ async fn recover(error: &io::Error) {
     }
 }
 
-async fn answer(
-    mut stack: Stack,
-    peer: HeaderValue,
+/// Asks the cache here and now, not when the future is polled first: once a hit has been found, the
+/// request is gone, and the connection reads the next one into the same buffer.
+fn answer(
+    stack: &Stack,
+    peer: &HeaderValue,
     mut request: Request<Incoming>,
-) -> Result<Answer, Infallible> {
-    if let Some(status) = refusal(&request) {
-        return Ok(plain(status));
+) -> impl Future<Output = Result<Answer, Infallible>> + use<> {
+    let answer = match refusal(&request) {
+        Some(status) => Err(status),
+        None => {
+            headers::from_client(&mut request, peer);
+            // It is always ready.
+            Ok(stack.clone().call(request.map(RequestBody::new)))
+        }
+    };
+    async {
+        Ok(match answer {
+            Ok(answer) => answer.await.unwrap_or_else(|error| plain(status_of(&error))),
+            Err(status) => plain(status),
+        })
     }
-    headers::from_client(&mut request, &peer);
-    // It is always ready.
-    let answer = stack.call(request.map(RequestBody::new)).await;
-    Ok(answer.unwrap_or_else(|error| plain(status_of(&error))))
 }
 
 /// What no origin needs to be asked about.

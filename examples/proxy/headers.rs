@@ -8,26 +8,14 @@
 use std::net::SocketAddr;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version, header,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    header::{self, Entry},
     uri::{Authority, Scheme},
 };
 
-const FORWARDED: HeaderName = HeaderName::from_static("forwarded");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    HeaderName::from_static("proxy-authentication-info"),
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// How a client's address is told to the origin.
 pub(crate) fn address(peer: SocketAddr) -> HeaderValue {
@@ -39,26 +27,27 @@ pub(crate) fn address(peer: SocketAddr) -> HeaderValue {
 pub(crate) fn from_client<B>(request: &mut Request<B>, peer: &HeaderValue) {
     let upgrade = wanted_upgrade(request);
     let host = host(request);
-    let proto = if request.uri().scheme() == Some(&Scheme::HTTPS) { "https" } else { "http" };
+    let proto = match request.uri().scheme() == Some(&Scheme::HTTPS) {
+        true => const { HeaderValue::from_static("https") },
+        false => const { HeaderValue::from_static("http") },
+    };
     let via = match request.version() {
-        Version::HTTP_10 => "1.0 tower-readthrough",
-        Version::HTTP_2 => "2 tower-readthrough",
-        _ => "1.1 tower-readthrough",
+        Version::HTTP_10 => const { HeaderValue::from_static("1.0 tower-readthrough") },
+        Version::HTTP_2 => const { HeaderValue::from_static("2 tower-readthrough") },
+        _ => const { HeaderValue::from_static("1.1 tower-readthrough") },
     };
     let headers = request.headers_mut();
-    remove_hop_by_hop(headers);
+    remove(headers, |name| is_hop_by_hop(name) || is_claim(name));
     if let Some(upgrade) = upgrade {
         headers.insert(header::UPGRADE, upgrade);
     }
     join_cookies(headers);
     append_peer(headers, peer);
-    headers.remove(FORWARDED);
-    headers.remove(X_FORWARDED_HOST);
     if let Some(host) = host {
         headers.insert(X_FORWARDED_HOST, host);
     }
-    headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(proto));
-    headers.append(header::VIA, HeaderValue::from_static(via));
+    headers.insert(X_FORWARDED_PROTO, proto);
+    headers.append(header::VIA, via);
 }
 
 /// An `Upgrade` that is left is wanted: asks the origin for it, and says so.
@@ -76,7 +65,7 @@ pub(crate) fn from_origin<B>(response: &mut Response<B>) -> bool {
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     let upgrade = headers.get(header::UPGRADE).cloned();
-    remove_hop_by_hop(headers);
+    remove(headers, is_hop_by_hop);
     if let (true, Some(upgrade)) = (upgraded, upgrade) {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -88,12 +77,10 @@ pub(crate) fn from_origin<B>(response: &mut Response<B>) -> bool {
 /// it is not worth it: `curl --http2` asks for that on every request, and would get no hits.
 fn wanted_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
+    let upgrade = headers.get(header::UPGRADE)?;
     let is_named = list(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
     let to_http2 = list(headers, &header::UPGRADE).any(|name| name.eq_ignore_ascii_case(b"h2c"));
-    if request.version() != Version::HTTP_11 || !is_named || to_http2 {
-        return None;
-    }
-    headers.get(header::UPGRADE).cloned()
+    (request.version() == Version::HTTP_11 && is_named && !to_http2).then(|| upgrade.clone())
 }
 
 /// The authority that the client asked for: the URI's wins (RFC 9112 §3.2.2).
@@ -104,12 +91,35 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     }
 }
 
-fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named: Vec<HeaderName> =
-        list(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok()).collect();
-    for name in HOP_BY_HOP.iter().chain(&named) {
+/// Removes these fields, and those that `Connection` names. To look at what there is costs less than
+/// to look for each that there could be.
+fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
+    let named = list(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
+    let unwanted = headers.keys().filter(|name| is_unwanted(name)).cloned();
+    let ending: Vec<_> = unwanted.chain(named).collect();
+    for name in &ending {
         headers.remove(name);
     }
+}
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-authenticate"
+            | "proxy-authentication-info"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+    )
+}
+
+/// What a client says about where it comes from, and may not.
+fn is_claim(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "forwarded" | "x-forwarded-host")
 }
 
 /// HTTP/2 may send cookies in several fields, HTTP/1 may not (RFC 9113 §8.2.3).
@@ -120,9 +130,10 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 fn append_peer(headers: &mut HeaderMap, peer: &HeaderValue) {
-    match headers.contains_key(X_FORWARDED_FOR) {
-        true => set_joined(headers, X_FORWARDED_FOR, b", ", Some(peer.as_bytes())),
-        false => drop(headers.insert(X_FORWARDED_FOR, peer.clone())),
+    if let Entry::Vacant(unclaimed) = headers.entry(X_FORWARDED_FOR) {
+        unclaimed.insert(peer.clone());
+    } else {
+        set_joined(headers, X_FORWARDED_FOR, b", ", Some(peer.as_bytes()));
     }
 }
 

@@ -11,8 +11,8 @@
 //!   adds answers that say nothing about it; `--force-ttl` overrules what they say. The two
 //!   exclude each other. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
 //!   (the last one unless `--store-set-cookie`). Cache directives of clients are followed, as
-//!   RFC 9111 has it, unless `--ignore-request-directives` protects the origin from them. Every answer says how it came about in a
-//!   `Cache-Status` field (RFC 9211).
+//!   RFC 9111 has it, unless `--ignore-request-directives` protects the origin from them. Every
+//!   answer says how it came about in a `Cache-Status` field (RFC 9211).
 //! * **When the origin fails**, an answer past its time is served for as long as
 //!   `--stale-if-error` says (default: one hour). If there is none: 502 when the origin cannot be
 //!   reached or breaks off, 504 when it takes longer than `--origin-timeout` to send the head of
@@ -32,6 +32,7 @@
 mod front;
 mod headers;
 mod origin;
+mod socket;
 mod stack;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode, time::Duration};

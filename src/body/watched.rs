@@ -46,14 +46,12 @@ where
                         observer.trailers(trailers);
                     }
                 }
-                if this.inner.is_end_stream()
-                    && let Some(observer) = this.observer.take()
-                {
-                    observer.complete();
+                if this.inner.is_end_stream() {
+                    end(this.observer);
                 }
             }
-            Some(Err(_)) => drop(this.observer.take()),
-            None => _ = this.observer.take().map(Observer::complete),
+            Some(Err(_)) => *this.observer = None,
+            None => end(this.observer),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
     }
@@ -65,6 +63,13 @@ where
     fn size_hint(&self) -> SizeHint {
         self.inner.size_hint()
     }
+}
+
+fn end(observer: &mut Option<impl Observer>) {
+    if let Some(observer) = observer {
+        observer.complete();
+    }
+    *observer = None;
 }
 
 pin_project! {

@@ -109,7 +109,10 @@ where
     }
 
     /// The fetch, which nobody has begun yet, and where its answer will be.
-    fn begin(self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
+    fn begin(mut self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
+        if let Some(asked) = self.head.extensions.get_mut::<Asked>() {
+            asked.is_for_many = true;
+        }
         let seat = Seat::take(self.slots, self.slot, flight);
         let (leader, delivery) = oneshot::channel();
         let judge = self.settings.rules.map(|rules| {

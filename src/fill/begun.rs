@@ -2,13 +2,16 @@
 
 use std::{
     borrow::Cow,
+    pin::Pin,
     sync::{Arc, atomic::Ordering},
+    task::{Context, Poll, ready},
     time::SystemTime,
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{
@@ -26,7 +29,7 @@ use crate::{
         range::Extent,
         storing::{Decision, Sharing, Unshareable},
     },
-    store::{Draft, Fetching, Marker, Origin, Store, Subject},
+    store::{Draft, Fetching, Marker, Origin, Store, Subject, selection},
     tags::Tags,
 };
 
@@ -36,9 +39,37 @@ pub(super) struct Begun<St, P> {
     /// The client's head.
     pub(super) client: Arc<request::Parts>,
     pub(super) candidates: Candidates,
-    pub(super) fetching: Fetching,
     pub(super) subject: Arc<Subject>,
     pub(super) sent_at: Instant,
+}
+
+pin_project! {
+    /// Waits for the origin's answer beside what it will be judged by, which is large and stays where
+    /// it is.
+    pub(super) struct Asking<F, St, P> {
+        #[pin]
+        pub(super) answer: F,
+        pub(super) begun: Begun<St, P>,
+        // Until the answer is there, and then for as long as it may be stored.
+        pub(super) fetching: Option<Fetching>,
+    }
+}
+
+impl<F, St: Store, P: Policy, B, E> Future for Asking<F, St, P>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body<B>>, E>;
+
+    #[allow(clippy::expect_used)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.project();
+        let answer = ready!(this.answer.poll(cx));
+        let fetching = this.fetching.take().expect("polled after completion");
+        Poll::Ready(answer.map(|answer| this.begun.conclude(answer, fetching)))
+    }
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
@@ -48,20 +79,20 @@ impl<St: Store, P: Policy> Begun<St, P> {
     }
 
     /// What the client gets of the origin's answer.
-    pub(super) fn conclude<B>(self, response: Response<B>) -> Response<Body<B>>
+    fn conclude<B>(&self, response: Response<B>, fetching: Fetching) -> Response<Body<B>>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, client, candidates, .. } = &self;
+        let Self { fetch, client, candidates, .. } = self;
         let (head, body) = response.into_parts();
         let outline = Outline::of(&head.headers, SystemTime::now());
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
         let (own, fields) = (head.extensions.get::<Tags>(), (&head.headers, &outline));
         let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
-        let origin = Origin::new(&outline, sent_at.elapsed(), self.fetching.number, subject);
+        let origin = Origin::new(&outline, sent_at, fetching.number, subject);
         if head.status != StatusCode::NOT_MODIFIED || candidates.is_empty() {
-            return self.fetched((head, body), &outline, &origin);
+            return self.fetched((head, body), &outline, &origin, fetching);
         }
         if candidates.are_too_many_for(&head.headers) {
             fetch.layer.names_tags.store(false, Ordering::Relaxed);
@@ -73,28 +104,29 @@ impl<St: Store, P: Policy> Begun<St, P> {
     }
 
     fn fetched<B>(
-        self,
+        &self,
         (mut head, body): (response::Parts, B),
         outline: &Outline,
         origin: &Origin,
+        fetching: Fetching,
     ) -> Response<Body<B>>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, client, fetching, .. } = self;
+        let Self { fetch, client, .. } = self;
         if client.method == Method::HEAD {
-            fetch.learn_from_head(&client, &head, origin);
+            fetch.learn_from_head(client, &head, origin);
         }
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = fetch.decide(&client, &head, extent, outline, origin);
+        let (mut decision, rules) = fetch.decide(client, &head, extent, outline, origin);
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
-        fetch.note(&client, (head.status, &head.headers), &decision, &rules, origin.begun);
-        let selection = outline.vary.selection(&client.headers);
-        fetch.layer.targets.strip(&mut head.headers);
+        fetch.note(client, (head.status, &head.headers), &decision, &rules, origin);
+        let selection = selection(&outline.vary, &client.headers);
+        fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
         let body = match outline.length {
             Ok(declared) if decision.is_storable => {
                 let fields = kept(&head.headers, outline, &decision.withheld);
@@ -111,7 +143,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     origin: origin.clone(),
                     fetching,
                 };
-                let marker = Marker::new(&client, rules.hit_for_miss_for);
+                let marker = Marker::new(client, origin.received_at, rules.hit_for_miss_for);
                 let store = fetch.layer.store.clone();
                 Recorder::new(store, fetch.asked.key.clone(), pending, marker).record(body)
             }

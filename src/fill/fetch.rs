@@ -21,7 +21,7 @@ use crate::{
     },
     key::{DefaultKey, SearchKey, brings_whole},
     status::CacheStatus,
-    store::{Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
+    store::{Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -52,7 +52,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// Numbers the fetch, and makes its request conditional on what is stored.
-    pub(super) fn begin(self, resource: Option<&Resource>, head: &mut request::Parts) -> Begun<St, P> {
+    pub(super) fn begin(
+        self,
+        resource: Option<&Resource>,
+        head: &mut request::Parts,
+    ) -> (Begun<St, P>, Fetching) {
         let client = Arc::new(self.copy(head));
         let fetching = self.layer.store.sequence().begin();
         // After the number was taken: what is purged from now on is not confirmed either.
@@ -60,7 +64,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let candidates = self.candidates(resource, selected, &client);
         candidates.ask(&mut head.headers);
         let subject = self.subject(&client);
-        Begun { fetch: self, client, candidates, fetching, subject, sent_at: Instant::now() }
+        (Begun { fetch: self, client, candidates, subject, sent_at: Instant::now() }, fetching)
     }
 
     /// The client's head, for judging the answer. Where only the key or what is asked of the cache is
@@ -124,14 +128,20 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let head_only = head.method == Method::HEAD;
         let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
         range::apply(&head.method, &head.headers, &mut response, stored.body());
-        response.extensions_mut().insert(Verdict::of(stored, self.layer.store.sequence()));
+        self.tell_sharers(&mut response, stored);
         response
     }
 
     fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
         let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
-        response.extensions_mut().insert(Verdict::of(part.response(), self.layer.store.sequence()));
+        self.tell_sharers(&mut response, part.response());
         response
+    }
+
+    fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse) {
+        if self.asked.is_for_many {
+            response.extensions_mut().insert(Verdict::of(stored, self.layer.store.sequence()));
+        }
     }
 
     pub(super) fn decide(
@@ -208,7 +218,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         (status, headers): (StatusCode, &HeaderMap),
         decision: &Decision,
         rules: &Rules,
-        begun: u64,
+        origin: &Origin,
     ) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
         // What answers one client's condition or range says nothing about the answer for others.
@@ -225,11 +235,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             && !decision.is_storable;
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
-        let marker = Marker::new(client, rules.hit_for_miss_for);
+        let marker = Marker::new(client, origin.received_at, rules.hit_for_miss_for);
         let sequence = self.layer.store.sequence();
         self.layer.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
-                resource.remove(&glance, begun, spared);
+                resource.remove(&glance, origin.begun, spared);
             }
             let is_doubtful = why == Unshareable::Error && resource.select(&glance, sequence).is_some();
             if !is_doubtful && !rules.hit_for_miss_for.is_zero() {
@@ -246,13 +256,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: &Origin,
     ) {
         let mut status = CacheStatus::forwarded(self.asked.why).stored(decision.is_storable);
-        let fresh_until = origin.fresh_until(&decision.terms);
-        let lineage = Lineage::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
-        let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
-        if let Verdict::Unshareable(why) = verdict {
+        if let Sharing::Unshareable(why) = decision.sharing {
             status = status.unshared(why);
         }
-        response.extensions_mut().insert(verdict);
+        if self.asked.is_for_many {
+            let fresh_until = origin.fresh_until(&decision.terms);
+            let lineage = Lineage::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
+            let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
+            response.extensions_mut().insert(verdict);
+        }
         status.mark(response);
     }
 }

@@ -20,7 +20,7 @@ use crate::{
         vary::{Selection, Vary},
     },
     status::CacheStatus,
-    store::{Draft, Origin, Resource, Store, StoredResponse, select},
+    store::{Draft, Origin, Resource, Store, StoredResponse, select, selection},
 };
 
 /// A stored head with the fields of a newer one, and what is to be done with it.
@@ -44,7 +44,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        self.note(client, (fresh.status(), &fresh.headers()), &decision, &rules, origin.begun);
+        self.note(client, (fresh.status(), &fresh.headers()), &decision, &rules, origin);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         // What is withheld from all others is for the one who asked.
@@ -54,7 +54,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .iter()
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
         }
-        self.layer.targets.strip(response.headers_mut());
+        self.layer.targets.strip(response.headers_mut(), true);
         self.sign(&mut response, decision, fresh.selection().cloned(), fresh.origin());
         response
     }
@@ -70,7 +70,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let origin = with_tags_of(stored, origin);
         let Updated { head, vary, decision, rules } = self.updated(client, stored, head, &origin);
-        let selection = vary.selection(&client.headers);
+        let selection = selection(&vary, &client.headers);
         let fresh = renewed(&head.headers, stored, selection, &decision, origin);
         if decision.is_storable {
             self.put(&fresh, |_| true);
@@ -122,7 +122,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let outline = Outline::of(&head.headers, SystemTime::now());
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (decision, rules) = self.decide(client, &head, extent, &outline, origin);
-        self.layer.targets.strip(&mut head.headers);
+        self.layer.targets.strip(&mut head.headers, outline.has_tags);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         outline.give_date(&mut head.headers);
         Updated { head, vary: outline.vary, decision, rules }

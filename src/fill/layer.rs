@@ -5,13 +5,12 @@ use std::{
 };
 
 use bytes::Bytes;
-use futures_util::TryFutureExt;
 use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Policy, fetch::Fetch};
+use super::{Policy, begun::Asking, fetch::Fetch};
 use crate::{
     body::{Body, BoxError},
     called::Called,
@@ -48,11 +47,11 @@ pub(super) struct Targets {
 }
 
 impl Targets {
-    pub(super) fn strip(&self, headers: &mut HeaderMap) {
+    pub(super) fn strip(&self, headers: &mut HeaderMap, may_have_tags: bool) {
         if self.are_stripped {
             remove_all(headers, |name| self.names.contains(name));
         }
-        if self.tags_are_stripped {
+        if self.tags_are_stripped && may_have_tags {
             tag_fields::strip(headers);
         }
     }
@@ -171,7 +170,8 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.clone().ask(request, |inner, head, body, _| Called::new(inner, Request::from_parts(head, body)))
+        self.clone()
+            .ask(request, |mut inner, head, body, _| Called::new(&mut inner, Request::from_parts(head, body)))
     }
 }
 
@@ -207,9 +207,9 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }
-                let begun = fetch.begin(resource.as_deref(), &mut head);
-                let asking = below(self.inner, head, body, begun.kept());
-                ResponseFuture::boxed(asking.map_ok(|response| begun.conclude(response)))
+                let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
+                let answer = below(self.inner, head, body, begun.kept());
+                ResponseFuture::boxed(Asking { answer, begun, fetching: Some(fetching) })
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::{
     body::{Body, BoxError, Observer},
     http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
     key::CacheKey,
-    store::{Arrived, Draft, Fetching, Marker, Origin, Store, Stored, StoredResponse},
+    store::{Arrived, Block, Draft, Fetching, Marker, Origin, Store, Stored, StoredResponse},
 };
 
 /// What is known of a response when its head is there.
@@ -38,7 +38,7 @@ pub(super) struct Recorder<St> {
     /// `None` once the body turned out too large.
     pending: Option<Pending>,
     /// Copied: a chunk may be a small part of a large read buffer, and keep all of it alive.
-    body: Vec<u8>,
+    block: Block,
     trailers: Option<Arc<HeaderMap>>,
     /// Left if the body is too large.
     marker: Marker,
@@ -46,7 +46,7 @@ pub(super) struct Recorder<St> {
 
 impl<St: Store> Recorder<St> {
     pub(super) fn new(store: St, key: CacheKey, pending: Pending, marker: Marker) -> Self {
-        Self { store, key, pending: Some(pending), body: Vec::new(), trailers: None, marker }
+        Self { store, key, pending: Some(pending), block: Block::new(0), trailers: None, marker }
     }
 
     /// Watches a body. One that is empty from the start is complete now: nobody may poll it.
@@ -59,19 +59,19 @@ impl<St: Store> Recorder<St> {
             self.complete();
             return Body::inner(body);
         }
-        // As much at once as is sure to come, within the limit, and what is put beside it in the end.
+        // As much at once as is sure to come, within the limit.
         let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        let beside = match &self.pending {
-            Some(Pending { content: Content::Whole(draft), .. }) => draft.room(expected),
-            _ => 0,
+        let expected = expected.min(self.store.max_response_bytes());
+        self.block = match &mut self.pending {
+            Some(Pending { content: Content::Whole(draft), .. }) => draft.block(expected),
+            _ => Block::new(expected),
         };
-        self.body.reserve_exact(expected.saturating_add(beside).min(self.store.max_response_bytes()));
         Body::observed(body, self)
     }
 
     fn give_up(&mut self) {
         self.pending = None;
-        self.body = Vec::new();
+        self.block = Block::new(0);
         self.store.refused();
         let marker = self.marker;
         if marker.until > Instant::now() {
@@ -85,10 +85,10 @@ impl<St: Store> Observer for Recorder<St> {
         if self.pending.is_none() {
             return;
         }
-        if self.body.len().saturating_add(chunk.len()) > self.store.max_response_bytes() {
+        if self.block.len().saturating_add(chunk.len()) > self.store.max_response_bytes() {
             return self.give_up();
         }
-        self.body.extend_from_slice(chunk);
+        self.block.push(chunk);
     }
 
     fn trailers(&mut self, trailers: &HeaderMap) {
@@ -97,25 +97,25 @@ impl<St: Store> Observer for Recorder<St> {
         self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
     }
 
-    fn complete(mut self) {
+    fn complete(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         // As long as the head said, or else the body of itself, if they said anything (RFC 9111 §3.3).
-        if pending.length.is_some_and(|length| length != self.body.len()) {
+        if pending.length.is_some_and(|length| length != self.block.len()) {
             return;
         }
-        let body = std::mem::take(&mut self.body);
+        let block = std::mem::replace(&mut self.block, Block::new(0));
         let Pending { content, withheld, selection, terms, origin, fetching: _fetching, .. } = pending;
         let limit = self.store.max_response_bytes();
         let stored = match content {
             Content::Whole(draft) => {
                 let trailers = self.trailers.take();
-                let response = StoredResponse::new(draft.with(body), trailers, selection, terms, origin);
+                let response = StoredResponse::new(draft.with(block), trailers, selection, terms, origin);
                 Stored::Whole(Arc::new(response))
             }
-            Content::Part(extent, _) if body.len() != extent.len() => return,
+            Content::Part(extent, _) if block.len() != extent.len() => return,
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {
-                let body = Bytes::from(body.into_boxed_slice());
+                let body = block.into_body();
                 let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
                 match self.store.get(&self.key) {
                     Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),

@@ -1,11 +1,10 @@
 //! `Cache-Control` of responses (RFC 9111 §5.2.2, RFC 5861, RFC 8246) and of requests (§5.2.1),
 //! and the targeted fields that may take its place (RFC 9213).
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use http::{HeaderMap, HeaderName, header};
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
-use smallvec::SmallVec;
 
 use super::fields::has;
 
@@ -44,7 +43,7 @@ impl CacheControl {
         for line in headers.get_all(header::CACHE_CONTROL) {
             for directive in split_list(line.as_bytes()) {
                 let (name, argument) = name_and_argument(directive);
-                parsed.take(&name, argument);
+                parsed.take(&in_lower_case(name), argument);
             }
         }
         parsed
@@ -152,7 +151,7 @@ impl RequestDirectives {
         for line in headers.get_all(header::CACHE_CONTROL) {
             for directive in split_list(line.as_bytes()) {
                 let (name, argument) = name_and_argument(directive);
-                parsed.take(&name, argument);
+                parsed.take(&in_lower_case(name), argument);
             }
         }
         parsed
@@ -178,21 +177,23 @@ impl RequestDirectives {
 
 /// White space round the equals sign is not allowed (§5.2). The directive counts all the same,
 /// with an argument that cannot be read: to ignore it would be the less strict reading.
-fn name_and_argument(directive: &[u8]) -> (SmallVec<[u8; LONGEST_NAME]>, Option<&[u8]>) {
-    let (name, argument) = match directive.iter().position(|b| *b == b'=') {
+fn name_and_argument(directive: &[u8]) -> (&[u8], Option<&[u8]>) {
+    match directive.iter().position(|b| *b == b'=') {
         None => (directive, None),
         Some(at) => {
             let name = directive[..at].trim_ascii_end();
             (name, Some(if name.len() == at { &directive[at + 1..] } else { b" " }))
         }
-    };
-    let mut name = SmallVec::from_slice(name);
-    name.make_ascii_lowercase();
-    (name, argument)
+    }
 }
 
-/// Of a directive that means something.
-const LONGEST_NAME: usize = "stale-while-revalidate".len();
+/// As nearly all write them.
+fn in_lower_case(name: &[u8]) -> Cow<'_, [u8]> {
+    match name.iter().any(u8::is_ascii_uppercase) {
+        true => Cow::Owned(name.to_ascii_lowercase()),
+        false => Cow::Borrowed(name),
+    }
+}
 
 /// Directives whose argument is a number of seconds.
 fn is_lifetime(name: &[u8]) -> bool {

@@ -20,8 +20,8 @@ pub(crate) fn parse(value: &HeaderValue, now: SystemTime) -> Option<SystemTime> 
 /// What every sender should write, `Sun, 06 Nov 1994 08:49:37 GMT`, and nearly all do. None for
 /// anything else, be it a date.
 fn read_usual(text: &[u8]) -> Option<SystemTime> {
-    const DAYS: [&[u8]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
-    const MONTHS: [(&[u8], u64); 12] = [
+    const DAYS: [&[u8; 3]; 7] = [b"Thu", b"Fri", b"Sat", b"Sun", b"Mon", b"Tue", b"Wed"];
+    const MONTHS: [(&[u8; 3], u64); 12] = [
         (b"Mar", 0),
         (b"Apr", 31),
         (b"May", 61),
@@ -35,8 +35,8 @@ fn read_usual(text: &[u8]) -> Option<SystemTime> {
         (b"Jan", 306),
         (b"Feb", 337),
     ];
-    let (weekday, [b',', b' ', d1, d2, b' ', rest @ ..]) = text.split_at_checked(3)? else { return None };
-    let (month, [b' ', y1, y2, y3, y4, b' ', rest @ ..]) = rest.split_at_checked(3)? else { return None };
+    let (weekday, [b',', b' ', d1, d2, b' ', rest @ ..]) = text.split_first_chunk()? else { return None };
+    let (month, [b' ', y1, y2, y3, y4, b' ', rest @ ..]) = rest.split_first_chunk()? else { return None };
     let [h1, h2, b':', m1, m2, b':', s1, s2, b' ', b'G', b'M', b'T'] = rest else { return None };
     let two = |tens: &u8, ones: &u8| {
         let digits = tens.is_ascii_digit() && ones.is_ascii_digit();

@@ -18,7 +18,7 @@ pub(crate) struct Glance<'a> {
 }
 
 /// The value of a field.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) enum Line<'a> {
     #[default]
     None,

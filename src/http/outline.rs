@@ -8,6 +8,7 @@ use super::{
     date::parse,
     fields::{has, length},
     freshness::age_value,
+    glance::Line,
     tag_fields::{CACHE_GROUPS, CACHE_TAG, SURROGATE_KEY},
     vary::Vary,
 };
@@ -53,12 +54,12 @@ impl Outline {
             has_groups: false,
         };
         // Of what may be there once only the first counts.
-        let (mut has_date, mut has_age, mut has_vary) = (false, false, false);
+        let (mut has_date, mut has_age, mut vary) = (false, false, Line::None);
         for (name, value) in headers {
             match *name {
                 header::DATE if !has_date => (has_date, outline.date) = (true, parse(value, now)),
                 header::AGE if !has_age => (has_age, outline.age) = (true, age_value(value)),
-                header::VARY => has_vary = true,
+                header::VARY => vary = vary.and(value),
                 header::ETAG | header::LAST_MODIFIED => outline.has_validator = true,
                 header::EXPIRES => outline.has_expires = true,
                 header::SET_COOKIE => outline.sets_cookie = true,
@@ -69,9 +70,7 @@ impl Outline {
                 }
             }
         }
-        if has_vary {
-            outline.vary = Vary::parse(headers);
-        }
+        outline.vary = Vary::of(vary, headers);
         outline
     }
 

@@ -6,7 +6,6 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
-    fields::has,
     freshness::{explicit_lifetime, heuristic_lifetime},
     outline::Outline,
     rules::{Rules, Ttl},
@@ -23,7 +22,12 @@ pub(crate) struct Credentials {
 
 impl Credentials {
     pub(crate) fn of(request: &HeaderMap) -> Self {
-        Self { authorization: has(request, &header::AUTHORIZATION), cookie: has(request, &header::COOKIE) }
+        let mut credentials = Self::default();
+        for name in request.keys() {
+            credentials.authorization |= *name == header::AUTHORIZATION;
+            credentials.cookie |= *name == header::COOKIE;
+        }
+        credentials
     }
 
     /// Whether a request with these may have an answer that is meant for `audience`.

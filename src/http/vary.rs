@@ -32,7 +32,18 @@ static ENCODING: LazyLock<Arc<[HeaderName]>> = LazyLock::new(|| Arc::from([heade
 const USUAL_FIELDS: usize = 4;
 
 impl Vary {
-    pub(crate) fn parse(headers: &HeaderMap) -> Self {
+    /// What the lines of the field say, if there are any in the head of an answer.
+    pub(super) fn of(line: Line<'_>, headers: &HeaderMap) -> Self {
+        match line {
+            Line::None => Self::Nothing,
+            Line::One(line) if matches!(line.as_bytes(), b"accept-encoding" | b"Accept-Encoding") => {
+                Self::Fields(Arc::clone(&ENCODING))
+            }
+            _ => Self::parse(headers),
+        }
+    }
+
+    fn parse(headers: &HeaderMap) -> Self {
         let mut fields = SmallVec::<[HeaderName; USUAL_FIELDS]>::new();
         for element in headers.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
             match HeaderName::from_bytes(element) {
@@ -112,6 +123,11 @@ impl Value {
         }
     }
 
+    /// Whether [`of`](Self::of) would make the same of a line.
+    fn is_of(&self, line: &[u8]) -> bool {
+        *line == **if self.raw.is_empty() { &self.normal } else { &self.raw }
+    }
+
     fn is_written(&self, line: &[u8]) -> bool {
         *line == *self.normal || !line.is_empty() && *line == *self.raw
     }
@@ -137,6 +153,16 @@ impl Selection {
             selection.0.values.iter().flatten().map(|value| &*value.raw)
         }
         self == other && raw(self).eq(raw(other))
+    }
+
+    /// Whether it is what a request with these lines has for these fields, down to how it is
+    /// written. What comes in several lines is not looked at.
+    pub(crate) fn is_written_in(&self, fields: &[HeaderName], lines: &[Line<'_>]) -> bool {
+        let is_written = |(line, value): (&Line<'_>, &Option<Value>)| match (value, line) {
+            (Some(value), Line::One(line)) => value.is_of(line.as_bytes()),
+            (value, line) => value.is_none() && *line == Line::None,
+        };
+        **self.fields() == *fields && lines.iter().zip(&self.0.values).all(is_written)
     }
 
     /// Whether a request with these fields would be selected too.
@@ -167,7 +193,7 @@ impl Selection {
     }
 }
 
-fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
+pub(crate) fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
     match first_line(request, name) {
         None => Line::None,
         Some((line, false)) => Line::One(line),
@@ -373,6 +399,22 @@ mod tests {
             request.extend(accept.iter().map(|value| ("accept", value.as_str())));
             request.extend(x.iter().map(|value| ("x", value.as_str())));
             prop_assert!(matches(&request, &request));
+        }
+
+        #[test]
+        fn what_is_written_in_a_request_is_what_would_be_made_of_it(
+            a in proptest::collection::vec("[ab, \"]{0,4}", 0..3),
+            b in proptest::collection::vec("[ab, \"]{0,4}", 0..3),
+            name in proptest::sample::select(&["accept", "accept-encoding"][..]),
+        ) {
+            let fields: Arc<[HeaderName]> = Arc::from([HeaderName::from_static(name)]);
+            let [a, b] = [a, b].map(|lines| {
+                map(&lines.iter().map(|line| (name, line.as_str())).collect::<Vec<_>>())
+            });
+            let (known, made) = (Selection::new(&fields, &a), Selection::new(&fields, &b));
+            let (lines, is_one_line) = ([line(&b, &fields[0])], b.len() < 2);
+            prop_assert_eq!(known.is_written_in(&fields, &lines), is_one_line && known.is_written_as(&made));
+            prop_assert!(!known.is_written_in(&[header::TE], &lines));
         }
 
         #[test]

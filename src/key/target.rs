@@ -7,43 +7,47 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
 
-use super::{CacheKey, Identity, KeyExtractor};
+use super::{Identity, KeyExtractor};
 use crate::http::fields::first_line;
 
 /// The host and 32 segments.
 const MAX_PREFIXES: usize = 33;
 
 /// What a request is about, whatever its key: what unsafe requests invalidate (RFC 9111 §4.4).
-///
-/// Made and cloned without an allocation, unless the extractor has an identity for it.
-#[derive(Clone, Debug)]
-pub(crate) struct Target {
-    uri: Uri,
-    host: Option<HeaderValue>,
-    identity: Option<CacheKey>,
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Target<'a> {
+    uri: &'a Uri,
+    host: Option<&'a HeaderValue>,
 }
 
-impl Target {
-    /// What the extractor says that the URI names, or one above that gave the request its key;
-    /// else the URI itself.
-    pub(crate) fn of(extractor: &dyn KeyExtractor, head: &Parts) -> Self {
-        let identity = match head.extensions.get::<Identity>() {
-            Some(Identity(above)) => Some(above.clone()),
-            None => extractor.identity(head),
-        };
-        Self {
-            uri: original_uri(head).clone(),
-            host: first_line(&head.headers, &header::HOST).map(|(host, _)| host.clone()),
-            identity,
-        }
+impl<'a> Target<'a> {
+    pub(crate) fn of(head: &'a Parts) -> Self {
+        let host = first_line(&head.headers, &header::HOST).map(|(host, _)| host);
+        Self::new(original_uri(head), host)
     }
 
-    /// The URI alone.
-    pub(crate) fn of_uri(head: &Parts) -> Self {
-        Self {
-            uri: original_uri(head).clone(),
-            host: head.headers.get(header::HOST).cloned(),
-            identity: None,
+    /// Of a request for this URI with this `Host`.
+    pub(crate) fn new(uri: &'a Uri, host: Option<&'a HeaderValue>) -> Self {
+        Self { uri, host }
+    }
+
+    /// Its URI, and `Host`.
+    pub(crate) fn parts(self) -> (&'a Uri, Option<&'a HeaderValue>) {
+        (self.uri, self.host)
+    }
+
+    /// A number for what it names as the target of this request; the same for HTTP/1 and HTTP/2. That
+    /// is what the extractor says, or one above that gave the request its key; else the URI itself.
+    pub(crate) fn hash_named(
+        self,
+        extractor: &dyn KeyExtractor,
+        head: &Parts,
+        hasher: &impl BuildHasher,
+    ) -> u64 {
+        let own = || extractor.identity(head).map(|own| hasher.hash_one(own));
+        match head.extensions.get::<Identity>() {
+            Some(Identity(above)) => hasher.hash_one(above),
+            None => own().unwrap_or_else(|| self.hash(hasher)),
         }
     }
 
@@ -92,12 +96,8 @@ impl Target {
         state.finish()
     }
 
-    /// A number for what is named; the same for HTTP/1 and HTTP/2.
-    pub(crate) fn hash(&self, hasher: &impl BuildHasher) -> u64 {
-        match &self.identity {
-            Some(identity) => hasher.hash_one(identity),
-            None => self.hash_with(path_and_query(&self.uri), hasher),
-        }
+    fn hash(&self, hasher: &impl BuildHasher) -> u64 {
+        self.hash_with(path_and_query(self.uri), hasher)
     }
 
     /// The number of what a `Location` or `Content-Location` refers to, if that is of the same
@@ -118,7 +118,7 @@ impl Target {
     }
 
     /// Path and query of a reference to the same origin.
-    fn resolve<'a>(&self, reference: &'a str) -> Option<Cow<'a, str>> {
+    fn resolve<'b>(&self, reference: &'b str) -> Option<Cow<'b, str>> {
         let reference = reference.split('#').next()?;
         if let Some((scheme, rest)) = reference.split_once("://")
             && !scheme.contains(['/', '?'])
@@ -132,12 +132,12 @@ impl Target {
         Some(match reference {
             absolute if absolute.starts_with('/') => Cow::Borrowed(absolute),
             query if query.starts_with('?') => Cow::Owned(format!("{base}{query}")),
-            "" => Cow::Owned(path_and_query(&self.uri).to_owned()),
+            "" => Cow::Owned(path_and_query(self.uri).to_owned()),
             relative => Cow::Owned(resolve(base, relative)),
         })
     }
 
-    fn resolve_absolute<'a>(&self, scheme: Option<&str>, rest: &'a str) -> Option<Cow<'a, str>> {
+    fn resolve_absolute<'b>(&self, scheme: Option<&str>, rest: &'b str) -> Option<Cow<'b, str>> {
         let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
         let is_same_scheme = match (scheme, self.uri.scheme_str()) {
             (Some(theirs), Some(ours)) => theirs.eq_ignore_ascii_case(ours),
@@ -158,14 +158,14 @@ impl Target {
         uri.path_and_query = Some(path_and_query.parse().ok()?);
         let (mut head, ()) = Request::new(()).into_parts();
         head.uri = Uri::from_parts(uri).ok()?;
-        if let Some(host) = &self.host {
+        if let Some(host) = self.host {
             head.headers.insert(header::HOST, host.clone());
         }
         Some(head)
     }
 
     fn authority(&self) -> &[u8] {
-        match (self.uri.authority(), &self.host) {
+        match (self.uri.authority(), self.host) {
             (Some(authority), _) => authority.as_str().as_bytes(),
             (None, Some(host)) => host.as_bytes(),
             (None, None) => b"",
@@ -180,11 +180,11 @@ impl Target {
     }
 
     fn write_authority(&self, state: &mut impl Hasher) {
-        for part in self.authority().chunks(64) {
-            let mut lower = [0; 64];
+        for part in self.authority().chunks(16) {
+            let mut lower = [0; 16];
             lower[..part.len()].copy_from_slice(part);
             lower.make_ascii_lowercase();
-            state.write(&lower[..part.len()]);
+            state.write(&lower);
         }
         state.write_u8(0);
     }
@@ -284,18 +284,19 @@ mod tests {
     use super::*;
     use crate::key::DefaultKey;
 
-    fn target(uri: &str, host: Option<&str>) -> Target {
+    fn head(uri: &str, host: Option<&str>) -> Parts {
         let mut request = Request::get(uri);
         if let Some(host) = host {
             request = request.header("host", host);
         }
-        Target::of(&DefaultKey::new(), &request.body(()).unwrap().into_parts().0)
+        request.body(()).unwrap().into_parts().0
     }
 
     #[test]
     fn references_are_resolved_and_those_to_other_origins_are_none() {
         let hasher = std::hash::RandomState::new();
-        let base = target("http://h.example/a/b/c?q", None);
+        let base = head("http://h.example/a/b/c?q", None);
+        let base = Target::of(&base);
         for (reference, path) in [
             ("/x", "/x"),
             ("http://H.example/x?y#z", "/x?y"),
@@ -315,7 +316,7 @@ mod tests {
             ("#z", "/a/b/c?q"),
             ("x?to=http://other/", "/a/b/x?to=http://other/"),
         ] {
-            let expected = target(&format!("http://h.example{path}"), None).hash(&hasher);
+            let expected = Target::of(&head(&format!("http://h.example{path}"), None)).hash(&hasher);
             assert_eq!(
                 base.hash_of_reference(reference, &DefaultKey::new(), &hasher),
                 Some(expected),
@@ -332,11 +333,13 @@ mod tests {
     #[test]
     fn http1_and_http2_have_the_same_target() {
         let hasher = std::hash::RandomState::new();
-        let http2 = target("http://h.example/x?y", None);
-        assert_eq!(http2.hash(&hasher), target("/x?y", Some("H.Example")).hash(&hasher));
-        assert_ne!(http2.hash(&hasher), target("/x", Some("h.example")).hash(&hasher));
-        assert_ne!(http2.hash(&hasher), target("/x?y", Some("other")).hash(&hasher));
-        let http1 = target("/a", Some("h.example"));
+        let hash = |uri, host| Target::of(&head(uri, host)).hash(&hasher);
+        let http2 = hash("http://h.example/x?y", None);
+        assert_eq!(http2, hash("/x?y", Some("H.Example")));
+        assert_ne!(http2, hash("/x", Some("h.example")));
+        assert_ne!(http2, hash("/x?y", Some("other")));
+        let http1 = head("/a", Some("h.example"));
+        let http1 = Target::of(&http1);
         assert_eq!(
             http1.hash_of_reference("https://h.example/a", &DefaultKey::new(), &hasher),
             Some(http1.hash(&hasher))
@@ -348,7 +351,7 @@ mod tests {
         fn any_reference_is_taken_without_panic(reference in ".{0,40}", path in "/[a-z./?]{0,20}") {
             if path.parse::<Uri>().is_ok() {
                 let hasher = std::hash::RandomState::new();
-                let _ = target(&path, Some("h")).hash_of_reference(&reference, &DefaultKey::new(), &hasher);
+                let _ = Target::of(&head(&path, Some("h"))).hash_of_reference(&reference, &DefaultKey::new(), &hasher);
             }
         }
     }

@@ -315,13 +315,14 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        head.extensions.remove::<CacheKey>();
-        head.extensions.remove::<Asked>();
+        // Who gave it a key above may share the answer there.
+        let has_key = head.extensions.remove::<CacheKey>().is_some();
+        let is_for_many = head.extensions.remove::<Asked>().is_some() || has_key;
         let conditions = match &asked {
             Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
             _ => HeaderMap::new(),
         };
-        asked.map(|asked| head.extensions.insert(asked));
+        asked.map(|asked| head.extensions.insert(Asked { is_for_many, ..asked }));
         let method = head.method.clone();
         let answer = below(Request::from_parts(head, body));
         if conditions.is_empty() && self.reader.settings.shows_status {

@@ -129,6 +129,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             stored: Some(stored.cloned()),
             is_marked,
             selection: resource.and_then(|resource| known_selection(resource, head)),
+            is_for_many: false,
             why,
         }
     }

@@ -193,8 +193,8 @@ impl Purge {
         Ok(self.path_prefix_of(&prefix(url)?))
     }
 
-    fn path_prefix_of(&self, prefix: &Target) -> Purged {
-        self.purged(self.sequence().purge_path(prefix, self.is_soft))
+    fn path_prefix_of(&self, head: &Parts) -> Purged {
+        self.purged(self.sequence().purge_path(Target::of(head), self.is_soft))
     }
 
     /// All that is stored under keys that begin with these bytes. Of a prefix longer than 1,024
@@ -237,11 +237,11 @@ fn head(url: &str) -> Result<Parts, PurgeError> {
     Ok(head)
 }
 
-/// What lies at this URL and below.
-fn prefix(url: &str) -> Result<Target, PurgeError> {
+/// The head of a request for what has this prefix.
+fn prefix(url: &str) -> Result<Parts, PurgeError> {
     let head = head(url)?;
     match head.uri.query() {
-        None => Ok(Target::of_uri(&head)),
+        None => Ok(head),
         Some(_) => Err(PurgeError::HasQuery(url.to_owned())),
     }
 }
@@ -264,7 +264,7 @@ impl<St: Store, K: KeyExtractor> Purgeable for Of<St, K> {
     }
 
     fn purge_url(&self, head: &Parts, is_soft: bool) -> u64 {
-        let number = self.sequence().purge_target(&Target::of(&*self.extractor, head), is_soft);
+        let number = self.sequence().purge_target(&*self.extractor, head, is_soft);
         if let (Some(key), false) = (self.extractor.key(head), is_soft) {
             self.give_back(&key, number);
         }

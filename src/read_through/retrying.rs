@@ -43,10 +43,10 @@ impl<S> Retrying<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { mut policy, origin } = self;
+        let Self { mut policy, mut origin } = self;
         let again =
             policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
-        let first = origin.attempt(Request::from_parts(head, body));
+        let first = origin.call(Request::from_parts(head, body));
         async move {
             let mut result = first.await;
             let Some(again) = again else { return result };
@@ -104,7 +104,7 @@ impl<ReqB> Again<ReqB> {
     async fn ask<S, B>(
         mut self,
         mut policy: RetryPolicy,
-        origin: OriginLimit<S>,
+        mut origin: OriginLimit<S>,
         mut wait: Sleep,
     ) -> Result<Response<Body<B>>, S::Error>
     where
@@ -119,7 +119,7 @@ impl<ReqB> Again<ReqB> {
             wait.await;
             let head = self.head();
             let next = policy.begin(&head.method, &head.extensions, &self.body);
-            let mut result = origin.attempt(Request::from_parts(head, self.body)).await;
+            let mut result = origin.call(Request::from_parts(head, self.body)).await;
             let Some(body) = next else { return result };
             let Some(again) = policy.next(&mut result) else { return result };
             (self.body, wait) = (body, again);

@@ -44,13 +44,13 @@ impl<S, St, K, P> ReadThroughService<S, St, K, P> {
         Self { stack }
     }
 
-    fn fill(&self) -> &Fetch<S, St, P> {
-        &self.stack.inner.inner.inner
+    fn fill(&mut self) -> &mut Fetch<S, St, P> {
+        &mut self.stack.inner.inner.inner
     }
 
     /// The way round the cache.
-    fn origin(&self) -> &OriginLimit<S> {
-        &self.fill().inner.origin
+    fn origin(&mut self) -> &mut OriginLimit<S> {
+        &mut self.fill().inner.origin
     }
 }
 
@@ -173,12 +173,12 @@ where
                 Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
             }
             WayProj::Round { attempt, invalidation, strips_tags } => {
-                let mut answer = ready!(attempt.poll(cx));
+                let mut answer = ready!(attempt.poll_with(cx, ReadThroughBody::round));
                 if let Ok(response) = &mut answer {
                     // No other layer removes the fields that are for caches alone.
                     pass_on(response, invalidation.as_ref(), *strips_tags);
                 }
-                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::round)))
+                Poll::Ready(answer)
             }
         }
     }

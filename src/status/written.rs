@@ -35,6 +35,10 @@ impl CacheStatus {
     pub(super) fn written(self) -> Option<&'static HeaderValue> {
         WRITTEN.iter().find(|(status, _)| *status == self).map(|(_, value)| value)
     }
+
+    pub(super) fn find_written(is_it: impl Fn(&HeaderValue) -> bool) -> Option<Self> {
+        WRITTEN.iter().find(|(_, value)| is_it(value)).map(|(status, _)| *status)
+    }
 }
 
 #[cfg(test)]

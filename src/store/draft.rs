@@ -7,10 +7,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 
 use super::{
     head::{self, Head, SMALL_BODY, well_known},
-    shape::{MAX_FIELDS, Shape, values_of},
+    shape::{MAX_FIELDS, Shape},
 };
 use crate::{
-    http::fields::{is_hop_by_hop, named_by_connection},
+    http::fields::{has, is_hop_by_hop, named_by_connection},
     status::{CACHE_STATUS, CacheStatus},
 };
 
@@ -34,46 +34,58 @@ enum Fields {
 impl Draft {
     /// From fields as they came, and the length of the body if that is known. The caller has seen to a
     /// valid `Date`.
-    pub(crate) fn new(status: StatusCode, fields: &HeaderMap, length: Option<usize>) -> Self {
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap, length: Option<usize>) -> Self {
         let value = length.map_or(HeaderValue::from_static(""), |length| head::number(length as u64));
-        let fields = complete(status, fields, Field::new(&header::CONTENT_LENGTH, &value));
-        let shape = match status {
+        let message = || message(status, headers, Field::new(&header::CONTENT_LENGTH, &value));
+        let beside = length.filter(|length| *length <= SMALL_BODY).unwrap_or_default();
+        let packed = match status {
             // Whether a part has what a request asks for is seen by its fields.
             StatusCode::PARTIAL_CONTENT => None,
-            _ => Shape::of(&fields),
+            _ => Shape::pack(message, headers.len(), beside),
+        };
+        let fields = match packed {
+            Some((shape, values)) => Fields::Packed { shape, values },
+            None => Fields::Map(to_map(&complete(message()))),
         };
         let is_open = length.is_none() && status != StatusCode::NO_CONTENT;
-        let fields = match shape {
-            Some(shape) => Fields::Packed { shape, values: values_of(&fields) },
-            None => Fields::Map(to_map(&fields)),
-        };
         Self { status, fields, is_open }
     }
 
-    /// What it adds to the memory of a body that is as long as this.
-    pub(crate) fn room(&self, body: usize) -> usize {
-        match &self.fields {
-            Fields::Packed { values, .. } if body <= SMALL_BODY => values.len(),
-            _ => 0,
+    /// Where the body is to be put, of which so much is expected at once. A small one of known length,
+    /// for which there is room, shares the block with the fields.
+    pub(crate) fn block(&mut self, expected: usize) -> Block {
+        match &mut self.fields {
+            Fields::Packed { values, .. } if values.len() < values.capacity() => {
+                let bytes = std::mem::take(values);
+                Block { start: bytes.len(), bytes }
+            }
+            _ => Block::new(expected),
         }
     }
 
-    /// With a body that nobody else has: a small one shares a block of memory with the fields.
-    pub(crate) fn with(mut self, mut body: Vec<u8>) -> Kept {
-        if body.len() > SMALL_BODY {
+    /// With a body that nobody else has, in a block from [here](Self::block).
+    pub(crate) fn with(mut self, Block { bytes, start }: Block) -> Kept {
+        let length = bytes.len() - start;
+        if start == 0 && length > SMALL_BODY {
             // Exact: what a growing vector has to spare would be kept, and charged to nobody.
-            return self.with_shared(body.into_boxed_slice().into());
+            return self.with_shared(bytes.into_boxed_slice().into());
         }
-        self.tell_length(body.len());
-        let (status, length) = (self.status, body.len());
+        self.tell_length(length);
+        let status = self.status;
         match self.fields {
-            Fields::Map(headers) => Kept::new(status, headers, body.into()),
-            Fields::Packed { shape, values } => {
-                body.reserve_exact(values.len());
-                body.extend_from_slice(&values);
-                let block = Bytes::from(body.into_boxed_slice());
-                let head = Head::Packed { shape, values: block.slice(length..) };
-                Kept { status, head, body: block.slice(..length) }
+            Fields::Map(headers) => Kept::new(status, headers, bytes.into()),
+            Fields::Packed { shape, mut values } => {
+                let (bytes, start) = if values.is_empty() {
+                    (bytes, start)
+                } else {
+                    let start = values.len();
+                    values.reserve_exact(length);
+                    values.extend_from_slice(&bytes);
+                    (values, start)
+                };
+                let block = Bytes::from(bytes.into_boxed_slice());
+                let head = Head::Packed { shape, values: block.slice(..start) };
+                Kept { status, head, body: block.slice(start..) }
             }
         }
     }
@@ -81,7 +93,9 @@ impl Draft {
     /// With a body that others may have as well.
     pub(crate) fn with_shared(mut self, body: Bytes) -> Kept {
         if body.len() <= SMALL_BODY {
-            return self.with(body.into());
+            let mut block = self.block(body.len());
+            block.push(&body);
+            return self.with(block);
         }
         self.tell_length(body.len());
         match self.fields {
@@ -98,6 +112,33 @@ impl Draft {
         if self.is_open {
             self.fields.tell_length(&head::number(length as u64));
         }
+    }
+}
+
+/// The memory that a body comes into, behind the values of its head if they share it.
+#[derive(Debug)]
+pub(crate) struct Block {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl Block {
+    pub(crate) fn new(expected: usize) -> Self {
+        Self { bytes: Vec::with_capacity(expected), start: 0 }
+    }
+
+    pub(crate) fn push(&mut self, chunk: &[u8]) {
+        self.bytes.extend_from_slice(chunk);
+    }
+
+    /// Of the body alone.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// The body of what is no draft.
+    pub(crate) fn into_body(self) -> Bytes {
+        self.bytes.into_boxed_slice().into()
     }
 }
 
@@ -146,38 +187,35 @@ impl<'a> Field<'a> {
     }
 }
 
-/// The fields of the message alone, with a true `Content-Length`, behind an `Age` and with a
-/// `Cache-Status` as the youngest of hits has them.
-fn complete<'a>(status: StatusCode, fields: &'a HeaderMap, length: Field<'a>) -> Vec<Field<'a>> {
-    let named = named_by_connection(fields);
+/// The fields of the message alone, with a true `Content-Length`.
+fn message<'a>(
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    length: Field<'a>,
+) -> impl Iterator<Item = Field<'a>> {
+    let named = named_by_connection(headers);
     let mut has_length = status == StatusCode::NO_CONTENT;
+    let missing = (!has_length && !has(headers, &header::CONTENT_LENGTH)).then_some(length);
+    let kept = headers.iter().filter_map(move |(name, value)| match *name {
+        header::AGE => None,
+        header::CONTENT_LENGTH => (!std::mem::replace(&mut has_length, true)).then_some(length),
+        // Everything that is kept has a `Date`, whatever is said about the connection.
+        header::DATE => Some(Field::new(name, value)),
+        _ if is_hop_by_hop(name) || named.contains(name) => None,
+        _ => Some(Field::new(name, value)),
+    });
+    kept.chain(missing)
+}
+
+/// Behind an `Age` and with a `Cache-Status` as the youngest of hits has them.
+pub(super) fn complete<'a>(message: impl Iterator<Item = Field<'a>>) -> Vec<Field<'a>> {
+    let age = Field { name: &header::AGE, value: &YOUNGEST, is_own: false };
+    let mut fields: Vec<_> = std::iter::once(age).chain(message).collect();
     // Ours is the last of its name.
-    let mut status_at = None;
-    let mut kept = Vec::with_capacity(fields.len() + 3);
-    kept.push(Field { name: &header::AGE, value: &YOUNGEST, is_own: false });
-    for (name, value) in fields {
-        match *name {
-            header::AGE => {}
-            header::CONTENT_LENGTH if has_length => {}
-            header::CONTENT_LENGTH => {
-                has_length = true;
-                kept.push(length);
-            }
-            // Everything that is kept has a `Date`, whatever is said about the connection.
-            header::DATE => kept.push(Field::new(name, value)),
-            _ if is_hop_by_hop(name) || named.contains(name) => {}
-            _ => {
-                kept.push(Field::new(name, value));
-                status_at = if *name == CACHE_STATUS { Some(kept.len()) } else { status_at };
-            }
-        }
-    }
-    if !has_length {
-        kept.push(length);
-    }
+    let last = fields.iter().rposition(|field| *field.name == CACHE_STATUS);
     let ours = Field { name: &CACHE_STATUS, value: CacheStatus::hit_value(), is_own: false };
-    kept.insert(status_at.unwrap_or(kept.len()), ours);
-    kept
+    fields.insert(last.map_or(fields.len(), |last| last + 1), ours);
+    fields
 }
 
 static YOUNGEST: HeaderValue = HeaderValue::from_static("0");
@@ -201,125 +239,5 @@ fn to_map(fields: &[Field<'_>]) -> HeaderMap {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn map(fields: &[(&'static str, &str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, value.parse().unwrap());
-        }
-        headers
-    }
-
-    /// The fields of a stored head as a hit has them.
-    fn kept(draft: impl Fn() -> Draft, body: &str) -> Vec<(String, String)> {
-        let shared = draft().with_shared(Bytes::copy_from_slice(body.as_bytes()));
-        let kept = draft().with(body.into());
-        assert_eq!((&kept.body, &shared.body), (&Bytes::copy_from_slice(body.as_bytes()), &kept.body));
-        assert_eq!(kept.head.headers(), shared.head.headers());
-        let text = |value: &HeaderValue| value.to_str().unwrap().to_owned();
-        kept.head.headers().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
-    }
-
-    fn pairs(fields: &[(&str, &str)]) -> Vec<(String, String)> {
-        fields.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
-    }
-
-    const HIT: (&str, &str) = ("cache-status", "tower-readthrough;hit");
-
-    #[test]
-    fn the_length_is_told_wherever_it_comes_from_and_whenever() {
-        for length in [0, 1, 1024, 1025, 20_000] {
-            let (body, digits) = ("x".repeat(length), length.to_string());
-            for status in [StatusCode::OK, StatusCode::PARTIAL_CONTENT] {
-                let declared = map(&[("a", "1"), ("content-length", &digits), ("b", "2")]);
-                let expected =
-                    pairs(&[("age", "0"), ("a", "1"), ("content-length", &digits), ("b", "2"), HIT]);
-                assert_eq!(kept(|| Draft::new(status, &declared, Some(length)), &body), expected);
-
-                let silent = map(&[("a", "1"), ("b", "2")]);
-                let expected =
-                    pairs(&[("age", "0"), ("a", "1"), ("b", "2"), ("content-length", &digits), HIT]);
-                for known in [Some(length), None] {
-                    assert_eq!(kept(|| Draft::new(status, &silent, known), &body), expected);
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn what_belongs_to_a_connection_goes_and_all_else_stays_in_order() {
-        let fields = map(&[
-            ("age", "7"),
-            ("cache-status", "Other;hit"),
-            ("connection", "x-hop"),
-            ("x-hop", "1"),
-            ("keep-alive", "1"),
-            ("set-cookie", "a"),
-            ("x-kept", "1"),
-            ("set-cookie", "b"),
-        ]);
-        for length in [Some(2), None] {
-            let expected = pairs(&[
-                ("age", "0"),
-                ("cache-status", "Other;hit"),
-                HIT,
-                ("set-cookie", "a"),
-                ("set-cookie", "b"),
-                ("x-kept", "1"),
-                ("content-length", "2"),
-            ]);
-            assert_eq!(kept(|| Draft::new(StatusCode::OK, &fields, length), "xx"), expected);
-        }
-    }
-
-    #[test]
-    fn what_is_kept_has_no_room_to_spare() {
-        for (length, known) in [(600, None), (600, Some(600)), (5000, None), (5000, Some(5000))] {
-            let mut body = Vec::with_capacity(9000);
-            body.resize(length, b'x');
-            let kept = Draft::new(StatusCode::OK, &map(&[("etag", "\"1\"")]), known).with(body);
-            let Head::Packed { values, .. } = kept.head else { panic!("it has a shape") };
-            if length > SMALL_BODY {
-                assert_eq!(kept.body.try_into_mut().unwrap().capacity(), length);
-                let length = values.len();
-                assert_eq!(values.try_into_mut().unwrap().capacity(), length);
-            } else {
-                let length = length + values.len();
-                drop(kept.body);
-                let block = values.try_into_mut().unwrap();
-                // It begins behind the body.
-                assert!(block.capacity() <= length, "{}", block.capacity());
-            }
-        }
-    }
-
-    #[test]
-    fn a_date_is_kept_even_if_it_is_named_as_one_of_the_connection() {
-        let date = ("date", "Fri, 20 Nov 2026 12:00:00 GMT");
-        let expected = pairs(&[("age", "0"), date, ("content-length", "1"), HIT]);
-        let fields = map(&[("connection", "date, x-hop"), ("x-hop", "1"), date]);
-        assert_eq!(kept(|| Draft::new(StatusCode::OK, &fields, Some(1)), "x"), expected);
-    }
-
-    #[test]
-    fn one_name_may_have_more_lines_than_a_map_has_room_for_names() {
-        let mut fields = HeaderMap::new();
-        for _ in 0..30_000 {
-            fields.append("set-cookie", HeaderValue::from_static("a"));
-        }
-        let kept = Draft::new(StatusCode::OK, &fields, Some(1)).with(b"x".to_vec());
-        assert_eq!(kept.head.headers().get_all("set-cookie").iter().count(), 30_000);
-    }
-
-    #[test]
-    fn without_content_there_is_no_length() {
-        let expected = pairs(&[("age", "0"), ("a", "1"), HIT]);
-        for fields in [map(&[("a", "1")]), map(&[("a", "1"), ("content-length", "0")])] {
-            for length in [Some(0), None] {
-                assert_eq!(kept(|| Draft::new(StatusCode::NO_CONTENT, &fields, length), ""), expected);
-            }
-        }
-    }
-}
+#[path = "draft_tests.rs"]
+mod tests;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
 
 use super::Sequence;
 use crate::{
@@ -20,7 +20,10 @@ pub(crate) trait Invalidates: Send + Sync {
 /// says that it invalidates (RFC 9875 §3).
 pub(crate) struct Invalidation {
     place: Arc<dyn Invalidates>,
-    target: Target,
+    /// Of what the target names.
+    hash: u64,
+    uri: Uri,
+    host: Option<HeaderValue>,
 }
 
 impl Invalidation {
@@ -33,8 +36,10 @@ impl Invalidation {
         ) || head.method.as_str() == "QUERY"
             || is_read_by_rule(&head.extensions);
         (!is_safe).then(|| {
-            let target = Target::of(place.extractor(), head);
-            Self { place: Arc::clone(place) as _, target }
+            let target = Target::of(head);
+            let hash = target.hash_named(place.extractor(), head, place.sequence().hasher());
+            let (uri, host) = target.parts();
+            Self { place: Arc::clone(place) as _, hash, uri: uri.clone(), host: host.cloned() }
         })
     }
 
@@ -49,14 +54,14 @@ impl Invalidation {
             return;
         }
         let sequence = self.place.sequence();
-        sequence.purge_target(&self.target, false);
+        sequence.purge_place(self.hash, false);
         if !status.is_success() || !mentions.has_reference {
             return;
         }
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
             let reference = first_line(headers, field).and_then(|(line, _)| line.to_str().ok());
             let hash_of = |reference| {
-                self.target.hash_of_reference(reference, self.place.extractor(), sequence.hasher())
+                self.target().hash_of_reference(reference, self.place.extractor(), sequence.hasher())
             };
             if let Some(hash) = reference.and_then(hash_of) {
                 sequence.purge_place(hash, false);
@@ -64,12 +69,16 @@ impl Invalidation {
         }
     }
 
+    fn target(&self) -> Target<'_> {
+        Target::new(&self.uri, self.host.as_ref())
+    }
+
     /// The groups of the same origin that the answer names, whatever its status: it says so in so
     /// many words.
     fn purge_groups(&self, headers: &HeaderMap) {
         let sequence = self.place.sequence();
         for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
-            for hash in self.target.groups_to_purge(&group, sequence.hasher()) {
+            for hash in self.target().groups_to_purge(&group, sequence.hasher()) {
                 sequence.purge_label(hash);
             }
         }

@@ -11,6 +11,7 @@ use std::{
 
 use parking_lot::Mutex;
 use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
@@ -30,7 +31,7 @@ use crate::{
 
 /// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
 /// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
-const ENTRY_OVERHEAD: usize = 480;
+const ENTRY_OVERHEAD: usize = 360;
 
 /// The engine's default: the part of its capacity for what was asked for more than once.
 const HOT_SHARE: f64 = 0.97;
@@ -389,7 +390,7 @@ impl Weighter<CacheKey, Arc<Resource>> for ChargedBytes {
 struct NoteEvicted;
 
 #[derive(Default)]
-struct Evicted(Vec<Arc<Resource>>);
+struct Evicted(SmallVec<[Arc<Resource>; 4]>);
 
 impl Lifecycle<CacheKey, Arc<Resource>> for NoteEvicted {
     type RequestState = Evicted;

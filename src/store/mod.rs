@@ -44,13 +44,14 @@ mod sync;
 use std::sync::Arc;
 
 pub(crate) use self::{
-    draft::Draft,
+    draft::{Block, Draft},
     invalidation::{Invalidates, Invalidation, pass_on},
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
     refresh::Refresh,
     resource::Marker,
     response::Origin,
+    selections::selection,
     sequence::Fetching,
 };
 pub use self::{

@@ -67,13 +67,13 @@ pub(crate) struct Marker {
 }
 
 impl Marker {
-    /// For requests like this one.
-    pub(crate) fn new(request: &request::Parts, window: Duration) -> Self {
+    /// For requests like this one, whose answer came in then.
+    pub(crate) fn new(request: &request::Parts, received_at: Instant, window: Duration) -> Self {
         let glance = Glance::of(&request.headers);
         Self {
             credentials: glance.credentials,
             is_for_part: glance.has_range && asks_for_one_part(&request.method, &request.headers),
-            until: after(Instant::now(), window),
+            until: after(received_at, window),
         }
     }
 }

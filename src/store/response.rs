@@ -10,7 +10,6 @@ use super::{
     lineage::Subject,
     purges::Mark,
     refresh::RefreshMark,
-    selections,
 };
 use crate::{
     body::Body,
@@ -62,9 +61,11 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// For a response whose head came in now, to a request that was sent `delay` ago.
-    pub(crate) fn new(outline: &Outline, delay: Duration, begun: u64, subject: Arc<Subject>) -> Self {
-        Self { received_at: Instant::now(), initial_age: initial_age(outline, delay), delay, begun, subject }
+    /// For a response whose head came in now, to a request that was sent then.
+    pub(crate) fn new(outline: &Outline, sent_at: Instant, begun: u64, subject: Arc<Subject>) -> Self {
+        let received_at = Instant::now();
+        let delay = received_at.saturating_duration_since(sent_at);
+        Self { received_at, initial_age: initial_age(outline, delay), delay, begun, subject }
     }
 
     /// When a response ceases to be fresh.
@@ -94,7 +95,6 @@ impl StoredResponse {
             + selection.as_ref().map_or(0, Selection::heap_bytes)
             + origin.subject.bytes()
             + size_of::<Self>();
-        let selection = selection.map(selections::common);
         Self {
             status,
             head,

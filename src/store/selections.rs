@@ -3,13 +3,20 @@
 //! Most clients accept one of a few things. What all hits on their answers are compared with is the
 //! same in memory, and stays in the processor's cache.
 
-use std::{hash::BuildHasher, sync::LazyLock};
+use std::{
+    hash::BuildHasher,
+    sync::{Arc, LazyLock},
+};
 
-use http::{HeaderName, header};
+use http::{HeaderMap, HeaderName, header};
 use parking_lot::Mutex;
 use quick_cache::DefaultHashBuilder;
+use smallvec::SmallVec;
 
-use crate::http::vary::Selection;
+use crate::http::{
+    glance::Line,
+    vary::{Selection, Vary, line},
+};
 
 /// As they were stored last.
 static COMMON: [Mutex<Option<Selection>>; 64] = [const { Mutex::new(None) }; 64];
@@ -19,12 +26,28 @@ static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::
 /// Larger ones are not worth it.
 const MAX_BYTES: usize = 512;
 
-/// The same, to be stored with a response.
-pub(super) fn common(selection: Selection) -> Selection {
-    if selection.heap_bytes() > MAX_BYTES || !selection.fields().iter().all(has_few_values) {
+/// What a request has for the fields that an answer to it names, to be stored with the answer.
+pub(crate) fn selection(vary: &Vary, request: &HeaderMap) -> Option<Selection> {
+    match vary {
+        Vary::Fields(fields) if fields.iter().all(has_few_values) => Some(common(fields, request)),
+        vary => vary.selection(request),
+    }
+}
+
+/// Most often it is known, and then nothing is made.
+fn common(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Selection {
+    let lines: SmallVec<[Line<'_>; 4]> = fields.iter().map(|name| line(request, name)).collect();
+    let slot = &COMMON[HASHER.hash_one(&lines) as usize % COMMON.len()];
+    if let Some(known) = &*slot.lock()
+        && known.is_written_in(fields, &lines)
+    {
+        return known.clone();
+    }
+    let selection = Selection::new(fields, request);
+    if selection.heap_bytes() > MAX_BYTES {
         return selection;
     }
-    let mut common = COMMON[HASHER.hash_one(&selection) as usize % COMMON.len()].lock();
+    let mut common = slot.lock();
     match &*common {
         Some(known) if known.is_written_as(&selection) => known.clone(),
         _ => {
@@ -51,8 +74,6 @@ fn has_few_values(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderMap;
-    use std::sync::Arc;
 
     fn alike(second: HeaderName, value: &str) -> Selection {
         let fields = Arc::from([header::ACCEPT_ENCODING, second]);
@@ -61,7 +82,7 @@ mod tests {
         {
             request.insert(name, value.parse().unwrap());
         }
-        common(Selection::new(&fields, &request))
+        super::selection(&Vary::Fields(fields), &request).unwrap()
     }
 
     #[test]

@@ -122,8 +122,9 @@ impl Sequence {
     /// What purges can match of a request: its key, what its URI names by the extractor's
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
     pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
-        let target = Target::of(extractor, head);
-        let places = [self.place(target.hash(&self.hasher)), self.place_of_key(key)];
+        let target = Target::of(head);
+        let named = target.hash_named(extractor, head, &self.hasher);
+        let places = [self.place(named), self.place_of_key(key)];
         let labels = target.path_hashes(&self.hasher).map(Label);
         Arc::new(Subject::new(key.clone(), places, labels))
     }
@@ -143,7 +144,7 @@ impl Sequence {
         let tags = [request.extensions.get::<Tags>(), own].into_iter().flatten();
         labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
         if outline.has_groups {
-            let target = Target::of_uri(request);
+            let target = Target::of(request);
             for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
                 labels.push(self.tag(group.as_bytes()));
                 labels.extend(target.group_hashes(&group, &self.hasher).map(Label));
@@ -155,8 +156,9 @@ impl Sequence {
         }
     }
 
-    pub(crate) fn purge_target(&self, target: &Target, is_soft: bool) -> u64 {
-        self.purge_place(target.hash(&self.hasher), is_soft)
+    /// What the target of a request names.
+    pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
+        self.purge_place(Target::of(head).hash_named(extractor, head, &self.hasher), is_soft)
     }
 
     pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
@@ -168,7 +170,7 @@ impl Sequence {
     }
 
     /// Everything at the target's path and below.
-    pub(crate) fn purge_path(&self, target: &Target, is_soft: bool) -> u64 {
+    pub(crate) fn purge_path(&self, target: Target<'_>, is_soft: bool) -> u64 {
         let hash = target.path_hashes(&self.hasher).last();
         self.purge(What::Label(hash.map_or(Label::EVERYTHING, Label)), is_soft)
     }

@@ -5,18 +5,23 @@
 //! is kept once, as a map to be cloned, and each stored response keeps its own values alone.
 
 use std::{
+    cell::RefCell,
     collections::{HashMap, HashSet},
     hash::{BuildHasher, Hash, Hasher},
     ops::Range,
-    sync::{Arc, LazyLock},
+    sync::{Arc, LazyLock, Weak},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use parking_lot::RwLock;
 use quick_cache::DefaultHashBuilder;
+use smallvec::SmallVec;
 
-use super::{draft::Field, head::well_known};
+use super::{
+    draft::{Field, complete},
+    head::well_known,
+};
 use crate::status::{CACHE_STATUS, CacheStatus};
 
 /// Heads of other shapes are kept as maps of their own, at the price of one.
@@ -27,6 +32,9 @@ pub(super) const MAX_FIELDS: usize = 64;
 const MAX_NAMES: usize = 1024;
 const MAX_NAME: usize = 64;
 
+/// Most heads have no more values of their own.
+const USUAL_FIELDS: usize = 16;
+
 /// The length of a value in front of the values.
 const WIDTH: usize = size_of::<u16>();
 
@@ -36,33 +44,80 @@ pub(super) struct Shape {
     /// With empty values where each head has its own.
     prototype: HeaderMap,
     is_own: Box<[bool]>,
+    /// Those of the message, which have the shape or not.
+    message: Box<[Known]>,
 }
 
+#[derive(Debug)]
+struct Known {
+    name: HeaderName,
+    /// Empty if each head has its own.
+    value: HeaderValue,
+    is_own: bool,
+}
+
+thread_local! {
+    /// What an answer is compared with first, by the number of fields: most answers look like another
+    /// one of late. Whatever nobody uses any more can go all the same.
+    static RECENT: RefCell<[Weak<Shape>; RECENT_SHAPES]> =
+        const { RefCell::new([const { Weak::new() }; RECENT_SHAPES]) };
+}
+
+const RECENT_SHAPES: usize = 32;
+
 impl Shape {
-    /// The shape of a head. `None` if there are too many already, or if it is none to be kept.
-    pub(super) fn of(fields: &[Field<'_>]) -> Option<Arc<Self>> {
-        let is_long = |field: &Field<'_>| field.value.len() > usize::from(u16::MAX);
-        if fields.len() > MAX_FIELDS || fields.iter().any(is_long) {
+    /// The shape of a message and what it has of its own, with so much room beside it. `None` if there
+    /// are too many shapes already, or if it is none to be kept.
+    pub(super) fn pack<'a, I: Iterator<Item = Field<'a>>>(
+        message: impl Fn() -> I,
+        count: usize,
+        room: usize,
+    ) -> Option<(Arc<Self>, Vec<u8>)> {
+        let recent = RECENT.try_with(|recent| recent.borrow()[count % RECENT_SHAPES].upgrade());
+        if let Some(shape) = recent.ok().flatten()
+            && let Some(values) = shape.values_of(message(), room)
+        {
+            return Some((shape, values));
+        }
+        let fields: Vec<_> = message().collect();
+        let shape = Self::of(&fields)?;
+        // Another one of the same hash is as rare as it is harmless.
+        let values = shape.values_of(fields.into_iter(), room)?;
+        let known = Arc::downgrade(&shape);
+        _ = RECENT.try_with(|recent| recent.borrow_mut()[count % RECENT_SHAPES] = known);
+        Some((shape, values))
+    }
+
+    fn of(fields: &[Field<'_>]) -> Option<Arc<Self>> {
+        if fields.len() > MAX_FIELDS {
             return None;
         }
         let hash = SHAPES.hash(fields);
         let known = SHAPES.table.read().shapes.get(&hash).cloned();
-        match known {
-            // Another one of the same hash is as rare as it is harmless.
-            Some(shape) => shape.fits(fields).then_some(shape),
-            None => SHAPES.table.write().learn(hash, fields),
-        }
+        known.or_else(|| SHAPES.table.write().learn(hash, fields))
     }
 
-    fn fits(&self, fields: &[Field<'_>]) -> bool {
-        let mut both = self.prototype.iter().zip(&self.is_own).zip(fields);
-        self.prototype.len() == fields.len()
-            && both.all(|(((name, fixed), is_own), field)| {
-                name == field.name
-                    && *is_own == field.is_own
-                    && (field.is_own || fixed == field.value)
-                    && fixed.is_sensitive() == field.value.is_sensitive()
-            })
+    /// What a message has of its own, lengths and then values, if it is of this shape.
+    fn values_of<'a>(&self, mut message: impl Iterator<Item = Field<'a>>, room: usize) -> Option<Vec<u8>> {
+        let mut own = SmallVec::<[&[u8]; USUAL_FIELDS]>::new();
+        let mut known = self.message.iter();
+        // Not by steps, which a chain of iterators is slow at.
+        message.try_for_each(|field| {
+            if field.is_own {
+                own.push(field.value.as_bytes());
+            }
+            known.next().filter(|known| known.is_like(&field)).map(|_| ())
+        })?;
+        if known.next().is_some() {
+            return None;
+        }
+        let size: usize = own.iter().map(|value| WIDTH + value.len()).sum();
+        let mut values = Vec::with_capacity(size + room);
+        for value in &own {
+            values.extend_from_slice(&u16::try_from(value.len()).ok()?.to_le_bytes());
+        }
+        own.iter().for_each(|value| values.extend_from_slice(value));
+        Some(values)
     }
 
     /// Fills in the last value, which was empty.
@@ -118,15 +173,13 @@ fn own_value(values: &Bytes, range: Range<usize>, prototype: &HeaderValue) -> Op
     Some(own)
 }
 
-/// What a head of some shape has of its own: lengths, and values.
-pub(super) fn values_of(fields: &[Field<'_>]) -> Vec<u8> {
-    let own = || fields.iter().filter(|field| field.is_own).map(|field| field.value.as_bytes());
-    let size: usize = own().map(|value| WIDTH + value.len()).sum();
-    let mut values = Vec::with_capacity(size);
-    // Longer ones have no shape.
-    own().for_each(|value| values.extend_from_slice(&(value.len() as u16).to_le_bytes()));
-    own().for_each(|value| values.extend_from_slice(value));
-    values
+impl Known {
+    fn is_like(&self, field: &Field<'_>) -> bool {
+        self.name == *field.name
+            && self.is_own == field.is_own
+            && (field.is_own || self.value == *field.value)
+            && self.value.is_sensitive() == field.value.is_sensitive()
+    }
 }
 
 /// The value of a field in memory that is nobody's own, or an empty one.
@@ -173,19 +226,28 @@ impl Table {
         if self.shapes.len() >= MAX_SHAPES {
             self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
         }
-        let is_long = |field: &Field<'_>| field.name.as_str().len() > MAX_NAME;
+        let is_long = |field: &Field<'_>| {
+            field.name.as_str().len() > MAX_NAME || field.value.len() > usize::from(u16::MAX)
+        };
         let new = fields.iter().filter(|field| !self.names.contains(field.name.as_str())).count();
         if fields.iter().any(is_long) || self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES
         {
             return None;
         }
-        let mut prototype = HeaderMap::with_capacity(fields.len());
-        for field in fields {
-            prototype.append(self.name(field.name), fixed(field));
+        let mut known = |field: &Field<'_>| Known {
+            name: self.name(field.name),
+            value: fixed(field),
+            is_own: field.is_own,
+        };
+        let message = fields.iter().map(&mut known).collect();
+        let head: Vec<_> = complete(fields.iter().copied()).iter().map(known).collect();
+        let mut prototype = HeaderMap::with_capacity(head.len());
+        for Known { name, value, .. } in &head {
+            prototype.append(name.clone(), value.clone());
         }
-        let is_own = fields.iter().map(|field| field.is_own).collect();
+        let is_own = head.iter().map(|known| known.is_own).collect();
         // A clone has no room to spare.
-        let shape = Arc::new(Shape { prototype: prototype.clone(), is_own });
+        let shape = Arc::new(Shape { prototype: prototype.clone(), is_own, message });
         self.shapes.insert(hash, Arc::clone(&shape));
         Some(shape)
     }
@@ -202,80 +264,5 @@ impl Table {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn fields(headers: &HeaderMap) -> Vec<Field<'_>> {
-        headers.iter().map(|(name, value)| Field::new(name, value)).collect()
-    }
-
-    fn shape(headers: &HeaderMap) -> Option<Arc<Shape>> {
-        Shape::of(&fields(headers))
-    }
-
-    fn head(tag: &'static str) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("age", &b"0"[..]),
-            ("x-twice", b"1"),
-            ("etag", tag.as_bytes()),
-            ("x-twice", b"\xff"),
-            ("x-empty", b""),
-            ("content-type", b"text/html"),
-            ("cache-status", b"Other;hit"),
-        ] {
-            headers.append(name, HeaderValue::from_bytes(value).unwrap());
-        }
-        headers.append(CACHE_STATUS, CacheStatus::hit().to_value());
-        headers
-    }
-
-    #[test]
-    fn a_head_is_the_same_with_its_order_when_it_comes_back() {
-        for sensitive in ["etag", "content-type"] {
-            let mut headers = head("\"1\"");
-            headers.get_mut(sensitive).unwrap().set_sensitive(true);
-            let (shape, values) = (shape(&headers).unwrap(), values_of(&fields(&headers)).into());
-            let back = shape.to_headers(&values);
-            assert!(back.iter().eq(headers.iter()), "{back:?}");
-            let is_sensitive =
-                |headers: &HeaderMap| headers.values().map(HeaderValue::is_sensitive).collect::<Vec<_>>();
-            assert_eq!(is_sensitive(&back), is_sensitive(&headers));
-            // One at a time as well.
-            for name in headers.keys() {
-                let value = shape.value(&values, name).unwrap();
-                assert_eq!(Some(&value), headers.get(name), "{name}");
-                assert_eq!(value.is_sensitive(), headers[name].is_sensitive(), "{name}");
-            }
-            assert_eq!(shape.value(&values, &http::header::VIA), None);
-        }
-    }
-
-    #[test]
-    fn heads_of_one_shape_share_it_and_others_do_not() {
-        let first = shape(&head("\"1\"")).unwrap();
-        assert!(Arc::ptr_eq(&first, &shape(&head("\"22\"")).unwrap()));
-        let mut other = head("\"1\"");
-        other.insert("content-type", HeaderValue::from_static("text/plain"));
-        assert!(!Arc::ptr_eq(&first, &shape(&other).unwrap()));
-        other.insert("x-long", HeaderValue::from_bytes(&[b'x'; 70_000]).unwrap());
-        assert!(shape(&other).is_none());
-    }
-
-    #[test]
-    fn there_are_so_many_shapes_and_no_more() {
-        let mut table = Table::default();
-        let mut kept = Vec::new();
-        for number in 0..2 * MAX_NAMES {
-            let mut headers = HeaderMap::new();
-            headers.insert(HeaderName::try_from(format!("x-{number}")).unwrap(), "own".parse().unwrap());
-            let shape = table.learn(number as u64, &fields(&headers));
-            assert_eq!(shape.is_some(), number < MAX_SHAPES, "{number}");
-            kept.extend(shape);
-        }
-        // What nobody uses makes room.
-        kept.clear();
-        assert!(table.learn(u64::MAX, &fields(&head("\"1\""))).is_some());
-        assert_eq!(table.shapes.len(), 1);
-    }
-}
+#[path = "shape_tests.rs"]
+mod tests;

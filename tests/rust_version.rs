@@ -1,0 +1,57 @@
+//! Who has the Rust version that the manifest asks for can build what it depends on.
+
+use std::{
+    collections::HashSet,
+    env,
+    error::Error,
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// What `cargo` knows of this package and of all that it may need, whatever the platform.
+fn metadata() -> Result<Value, Box<dyn Error>> {
+    let output = Command::new(env::var_os("CARGO").ok_or("no CARGO")?)
+        .args(["metadata", "--format-version=1", "--all-features", "--locked"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stderr(Stdio::inherit())
+        .output()?;
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+fn list(value: &Value) -> impl Iterator<Item = &Value> {
+    value.as_array().into_iter().flatten()
+}
+
+fn version(package: &Value) -> Option<Vec<u32>> {
+    package["rust_version"].as_str()?.split('.').map(|part| part.parse().ok()).collect()
+}
+
+/// The ids of what is compiled for somebody who depends on this package.
+fn needed(metadata: &Value) -> HashSet<&str> {
+    let nodes = || list(&metadata["resolve"]["nodes"]);
+    let is_normal = |of: &&Value| list(&of["dep_kinds"]).any(|kind| kind["kind"].is_null());
+    let (mut needed, mut next) = (HashSet::new(), vec![metadata["resolve"]["root"].as_str().unwrap()]);
+    while let Some(id) = next.pop() {
+        if needed.insert(id) {
+            let deps = nodes().filter(|node| node["id"] == id).flat_map(|node| list(&node["deps"]));
+            next.extend(deps.filter(is_normal).filter_map(|of| of["pkg"].as_str()));
+        }
+    }
+    needed
+}
+
+#[test]
+fn no_dependency_needs_a_later_rust() {
+    let metadata = metadata().unwrap();
+    let needed = needed(&metadata);
+    assert!(needed.len() > 20, "{needed:?}");
+    let packages = || list(&metadata["packages"]);
+    let own = packages().find(|package| package["id"] == metadata["resolve"]["root"]).and_then(version);
+    assert!(own.is_some());
+    let later = packages()
+        .filter(|package| package["id"].as_str().is_some_and(|id| needed.contains(id)))
+        .filter(|package| version(package) > own)
+        .map(|package| format!("{} {}", package["name"], package["rust_version"]));
+    assert_eq!(later.collect::<Vec<_>>(), Vec::<String>::new());
+}
