@@ -44,7 +44,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, Sleep};
 use tower::retry::{
@@ -203,6 +203,45 @@ where
     type Future = Sleep;
 
     fn retry(&mut self, _: &mut Request<ReqB>, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
+        self.next(result)
+    }
+
+    fn clone_request(&mut self, request: &Request<ReqB>) -> Option<Request<ReqB>> {
+        let body = self.begin(request.method(), request.extensions(), request.body())?;
+        let mut copy = Request::new(body);
+        request.method().clone_into(copy.method_mut());
+        request.uri().clone_into(copy.uri_mut());
+        *copy.version_mut() = request.version();
+        request.headers().clone_into(copy.headers_mut());
+        request.extensions().clone_into(copy.extensions_mut());
+        Some(copy)
+    }
+}
+
+impl RetryPolicy {
+    /// Notes that an attempt begins. The body for another one, if the request may be tried again.
+    pub(crate) fn begin<ReqB>(
+        &mut self,
+        method: &Method,
+        extensions: &Extensions,
+        body: &ReqB,
+    ) -> Option<ReqB>
+    where
+        ReqB: HttpBody + Default + 'static,
+    {
+        let now = Instant::now();
+        if self.attempts == 0 {
+            self.began_at = Some(now);
+        }
+        self.attempt_began_at = Some(now);
+        match method.is_idempotent() && body.is_end_stream() {
+            true => Some(ReqB::default()),
+            false => body_again(extensions),
+        }
+    }
+
+    /// How long to wait before the next attempt, or `None` if this is the answer.
+    pub(crate) fn next<B, E>(&mut self, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
         let wait = match result {
             Ok(response) if may_recover(response) => {
                 self.next_wait(retry_after(response.headers(), SystemTime::now()))
@@ -225,27 +264,6 @@ where
         Some(tokio::time::sleep(wait))
     }
 
-    fn clone_request(&mut self, request: &Request<ReqB>) -> Option<Request<ReqB>> {
-        let now = Instant::now();
-        if self.attempts == 0 {
-            self.began_at = Some(now);
-        }
-        self.attempt_began_at = Some(now);
-        let body = match request.method().is_idempotent() && request.body().is_end_stream() {
-            true => ReqB::default(),
-            false => body_again(request.extensions())?,
-        };
-        let mut copy = Request::new(body);
-        request.method().clone_into(copy.method_mut());
-        request.uri().clone_into(copy.uri_mut());
-        *copy.version_mut() = request.version();
-        request.headers().clone_into(copy.headers_mut());
-        request.extensions().clone_into(copy.extensions_mut());
-        Some(copy)
-    }
-}
-
-impl RetryPolicy {
     fn sign<B, E>(&self, result: &mut Result<Response<B>, E>) {
         let Ok(response) = result else { return };
         let extensions = response.extensions_mut();

@@ -100,10 +100,6 @@ pub struct StaleIfError<S, St> {
 impl<S, St: Store> StaleIfError<S, St> {
     /// What may be served instead of a failure.
     fn fallback(&self, head: &Parts) -> Option<Arc<StoredResponse>> {
-        // On a miss there is nothing, as `Lookup` has seen.
-        if let Some(Asked { stored: Some(None), .. }) = head.extensions.get() {
-            return None;
-        }
         let asked = Asked::of(head)?;
         // A refresh is there to learn what the origin says.
         if asked.is_forced {
@@ -128,6 +124,10 @@ impl<S, St: Store> StaleIfError<S, St> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
+        // On a miss there is nothing, as `Lookup` has seen.
+        if let Some(Asked { stored: Some(None), .. }) = request.extensions().get() {
+            return ResponseFuture::pass(below(request));
+        }
         let (head, body) = request.into_parts();
         let fallback = self.fallback(&head);
         let head_only = head.method == Method::HEAD;

@@ -4,8 +4,9 @@ mod support;
 
 use std::{
     convert::Infallible,
+    pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -13,7 +14,7 @@ use std::{
 
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{StreamExt, future::join_all};
+use futures_util::{FutureExt, StreamExt, future::join_all};
 use http::{Request, Response, StatusCode};
 use http_body::{Body as _, Frame};
 use http_body_util::{BodyExt, StreamBody, combinators::UnsyncBoxBody};
@@ -46,7 +47,7 @@ type Fed = Result<&'static [u8], &'static str>;
 /// An origin whose body the test feeds chunk by chunk.
 fn fed() -> (Origin, mpsc::UnboundedSender<Fed>) {
     let (feed, chunks) = mpsc::unbounded_channel::<Fed>();
-    let chunks = Arc::new(std::sync::Mutex::new(Some(chunks)));
+    let chunks = Arc::new(Mutex::new(Some(chunks)));
     let origin = Origin::new(move |_, _| {
         let chunks = chunks.lock().unwrap().take();
         async move {
@@ -134,6 +135,46 @@ async fn a_fetch_without_an_answer_ends_for_all_and_the_next_starts_afresh() {
     assert_eq!(origin.calls(), 2);
 }
 
+/// Does something when it is dropped.
+struct AtEnd<F: FnMut()>(F);
+
+impl<F: FnMut()> Drop for AtEnd<F> {
+    fn drop(&mut self) {
+        (self.0)();
+    }
+}
+
+/// Whoever hears of it may try again at once, and the origin has room for him.
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_takes_too_long_is_gone_before_anybody_hears_of_it() {
+    type Answer = Pin<Box<dyn Future<Output = StatusCode> + Send>>;
+    let waiting = Arc::new(Mutex::new(None::<Answer>));
+    let (waits, heard) = (Arc::clone(&waiting), Arc::new(Mutex::new(None)));
+    let hears = Arc::clone(&heard);
+    let origin = Origin::new(move |_, _| {
+        let (waits, hears) = (Arc::clone(&waits), Arc::clone(&hears));
+        let at_end = AtEnd(move || {
+            let mut waits = waits.lock().unwrap();
+            *hears.lock().unwrap() = waits.as_mut().map(|answer| answer.now_or_never());
+        });
+        async move {
+            let _at_end = at_end;
+            std::future::pending().await
+        }
+    });
+    let service = coalesced(&CoalesceLayer::new().max_flight_age(ms(100)), &origin);
+    let first = tokio::spawn(service.clone().oneshot(get(URI)));
+    sleep(ms(10)).await;
+    let mut second: Answer = Box::pin(service.oneshot(get(URI)).map(|answer| answer.unwrap().status()));
+    assert_eq!((&mut second).now_or_never(), None);
+    *waiting.lock().unwrap() = Some(second);
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(*heard.lock().unwrap(), Some(None), "he still waited when the fetch went");
+    let second = waiting.lock().unwrap().take().unwrap();
+    assert_eq!(second.await, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(origin.calls(), 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_is_dropped_has_one_successor_and_one_that_never_runs_holds_nobody_for_ever() {
     let origin = slow(10);
@@ -154,7 +195,7 @@ async fn a_fetch_that_is_dropped_has_one_successor_and_one_that_never_runs_holds
     }
     assert_eq!(origin.calls(), 0);
 
-    let kept = Arc::new(std::sync::Mutex::new(Vec::new()));
+    let kept = Arc::new(Mutex::new(Vec::new()));
     let keeper = Arc::clone(&kept);
     let layer = CoalesceLayer::new().max_flight_age(ms(50)).max_wait(ms(20)).executor(move |task| {
         let mut kept = keeper.lock().unwrap();
@@ -176,7 +217,7 @@ async fn a_fetch_that_is_dropped_has_one_successor_and_one_that_never_runs_holds
 #[tokio::test(start_paused = true)]
 async fn a_late_fetch_leaves_the_slot_of_its_successor_alone() {
     let origin = slow(100);
-    let kept = Arc::new(std::sync::Mutex::new(None));
+    let kept = Arc::new(Mutex::new(None));
     let keeper = Arc::clone(&kept);
     let layer = CoalesceLayer::new().max_flight_age(ms(200)).executor(move |task| {
         let mut kept = keeper.lock().unwrap();

@@ -3,7 +3,6 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::{FutureExt, future::lazy};
 use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
@@ -59,7 +58,8 @@ where
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
     pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
         async move {
-            let deadline = after(Instant::now(), self.settings.max_wait);
+            // For all waits together, and only who waits needs a clock.
+            let mut deadline = None;
             self.prefer_refresh();
             // Outside a runtime there is nothing that could fetch for several.
             let hops = if Executor::is_available() { MAX_HOPS } else { 0 };
@@ -78,10 +78,14 @@ where
                 let flight = Arc::clone(caller.flight());
                 let outcome = match flight.outcome() {
                     Some(outcome) => outcome,
-                    None => match tokio::time::timeout_at(deadline, flight.settled()).await {
-                        Ok(outcome) => outcome,
-                        Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
-                    },
+                    None => {
+                        let deadline =
+                            deadline.get_or_insert_with(|| after(Instant::now(), self.settings.max_wait));
+                        match tokio::time::timeout_at(*deadline, flight.settled()).await {
+                            Ok(outcome) => outcome,
+                            Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
+                        }
+                    }
                 };
                 match self.judge(outcome, caller) {
                     Judgement::Answer(answer) => return answer,
@@ -96,7 +100,7 @@ where
 
     /// What a refresh under way brings will do for everybody else.
     fn prefer_refresh(&mut self) {
-        if !self.slot.is_forced && self.slots.are_taken() {
+        if !self.slot.is_forced && self.slots.have_forced() {
             let forced = Slot { is_forced: true, ..self.slot.clone() };
             if self.slots.has(&forced) {
                 self.slot = forced;
@@ -115,10 +119,9 @@ where
             let rules = rules_for(&self.head.extensions, rules);
             Box::new(Judge { request: without_extensions(&self.head), rules })
         });
-        // In the task, wherever that runs: what the layers below note of the time is true then.
-        let fetch = lazy(move |_| (self.below)(Request::from_parts(self.head, self.body))).flatten();
+        let ask = move || (self.below)(Request::from_parts(self.head, self.body));
         let drive = Drive { seat, leader: Some(leader), settings: self.settings, judge };
-        (Box::pin(drive.run(fetch)), delivery)
+        (Box::pin(drive.run(ask)), delivery)
     }
 
     fn judge(&self, outcome: &Outcome, caller: Caller) -> Judgement<B, E> {

@@ -3,7 +3,7 @@
 use std::{
     any::Any,
     future::Future,
-    panic::AssertUnwindSafe,
+    panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
     time::SystemTime,
@@ -15,7 +15,7 @@ use futures_util::{
     future::{Either, select},
 };
 use http::{HeaderMap, Response, StatusCode, header, request::Parts, response};
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -38,6 +38,8 @@ use crate::{
     status::{CacheStatus, Forward},
 };
 
+type Panic = Box<dyn Any + Send>;
+
 /// What the caller who started the fetch gets that nobody else does.
 pub(super) enum Delivery<B, E> {
     /// The answer is for him alone.
@@ -47,7 +49,7 @@ pub(super) enum Delivery<B, E> {
     /// Its fields are with the flight, unless some are for him alone.
     Shared(response::Parts),
     Error(E),
-    Panic(Box<dyn Any + Send>),
+    Panic(Panic),
 }
 
 /// A fetch that is about to begin.
@@ -72,13 +74,19 @@ where
     B::Error: Into<BoxError>,
     E: Clone + Send + Sync + 'static,
 {
+    /// Asks in the task, wherever that runs: what the layers below note of the time is true then.
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
-    pub(super) fn run(
-        mut self,
-        fetch: impl Future<Output = Result<Response<B>, E>> + Send,
-    ) -> impl Future<Output = ()> + Send {
+    pub(super) fn run<F>(mut self, ask: impl FnOnce() -> F + Send) -> impl Future<Output = ()> + Send
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send,
+    {
         async move {
             let flight = Arc::clone(self.seat.flight());
+            // A panic is passed on to the caller who would have seen it; nothing is used after it.
+            let fetch = match catch_unwind(AssertUnwindSafe(ask)) {
+                Ok(fetch) => AssertUnwindSafe(fetch).catch_unwind(),
+                Err(panic) => return self.deliver(Delivery::Panic(panic)),
+            };
             let Some(response) = self.fetched(&flight, fetch).await else { return };
             let Some(body) = self.land(&flight, response) else { return };
             let limit = self.settings.max_held_bytes as u64;
@@ -97,12 +105,10 @@ where
     async fn fetched(
         &mut self,
         flight: &Flight,
-        fetch: impl Future<Output = Result<Response<B>, E>> + Send,
+        fetch: impl Future<Output = Result<Result<Response<B>, E>, Panic>> + Send,
     ) -> Option<Response<B>> {
         let deadline = after(flight.started_at, self.settings.max_flight_age);
         let fetched = {
-            // A panic is passed on to the caller who would have seen it; nothing is used after it.
-            let fetch = pin!(AssertUnwindSafe(fetch).catch_unwind());
             let fetch = pin!(tokio::time::timeout_at(deadline, fetch));
             self.settings.unless_abandoned(flight, fetch).await?
         };
@@ -214,9 +220,12 @@ fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
 }
 
 impl Head {
-    /// Of the fields only the one that even those get who get nothing else.
+    /// Without fields, but for the one that even those get who get nothing else.
     pub(super) fn new<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Self {
-        let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+        let retry_after = match verdict {
+            Verdict::Unshareable(_) => response.headers().get(header::RETRY_AFTER).cloned(),
+            _ => None,
+        };
         Self {
             status: response.status(),
             version: response.version(),
@@ -263,21 +272,41 @@ where
             }
             Pace::Stop => return Err(BodyError::Cancelled),
         }
-        let frame = pin!(tokio::time::timeout(settings.max_flight_age, body.frame()));
-        let frame = match settings.unless_abandoned(flight, frame).await {
-            None => return Err(BodyError::Cancelled),
-            Some(Err(_)) => return Err(BodyError::Stalled),
-            Some(Ok(None)) => return Ok(()),
-            Some(Ok(Some(Err(error)))) => return Err(BodyError::new(error)),
-            Some(Ok(Some(Ok(frame)))) => frame,
-        };
+        let Some(frame) = next_frame(flight, settings, body.as_mut()).await? else { return Ok(()) };
         match frame.into_data() {
-            Ok(data) => flight.push_data(data, body.is_end_stream()),
+            Ok(data) => {
+                let is_last = body.is_end_stream();
+                flight.push_data(data, is_last);
+                if is_last {
+                    return Ok(());
+                }
+            }
             Err(frame) => frame
                 .into_trailers()
                 .map_or((), |trailers| flight.push_trailers(shared_trailers(trailers, flight))),
         }
         // A body that is always ready must not starve its readers.
         tokio::task::coop::consume_budget().await;
+    }
+}
+
+async fn next_frame<B>(
+    flight: &Flight,
+    settings: &Settings,
+    mut body: Pin<&mut B>,
+) -> Result<Option<Frame<Bytes>>, BodyError>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    // What is there already needs no clock.
+    if let Some(frame) = body.frame().now_or_never() {
+        return frame.transpose().map_err(BodyError::new);
+    }
+    let frame = pin!(tokio::time::timeout(settings.max_flight_age, body.frame()));
+    match settings.unless_abandoned(flight, frame).await {
+        None => Err(BodyError::Cancelled),
+        Some(Err(_)) => Err(BodyError::Stalled),
+        Some(Ok(frame)) => frame.transpose().map_err(BodyError::new),
     }
 }

@@ -68,6 +68,8 @@ pub(super) struct Slots {
     flights: DashMap<Slot, Arc<Flight>, DefaultHashBuilder>,
     /// Fetches under way, those included whose slot has been taken by another.
     under_way: AtomicUsize,
+    /// Those of them that are forced, which others like to join.
+    forced: AtomicUsize,
 }
 
 pub(super) enum Joined {
@@ -111,9 +113,9 @@ impl Slots {
         }
     }
 
-    /// Whether any fetch is under way: the cheap half of [`has`](Self::has).
-    pub(super) fn are_taken(&self) -> bool {
-        self.under_way.load(Ordering::Relaxed) > 0
+    /// Whether any forced fetch is under way: the cheap half of [`has`](Self::has).
+    pub(super) fn have_forced(&self) -> bool {
+        self.forced.load(Ordering::Relaxed) > 0
     }
 
     /// Whether a fetch is under way in this slot.
@@ -146,6 +148,7 @@ impl Seat {
     /// Of a flight that was put into this slot a moment ago.
     pub(super) fn take(slots: Arc<Slots>, slot: Slot, flight: Arc<Flight>) -> Self {
         slots.under_way.fetch_add(1, Ordering::Relaxed);
+        slots.forced.fetch_add(slot.is_forced.into(), Ordering::Relaxed);
         Self { slots, slot, flight }
     }
 
@@ -165,6 +168,7 @@ impl Drop for Seat {
         self.close();
         self.flight.settle(Outcome::Aborted);
         self.flight.end(Err(BodyError::Cancelled));
+        self.slots.forced.fetch_sub(self.slot.is_forced.into(), Ordering::Relaxed);
         self.slots.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -37,7 +37,7 @@ use crate::{
 pub(super) struct Begun<St, P> {
     pub(super) fetch: Fetch<St, P>,
     /// The client's head.
-    pub(super) client: request::Parts,
+    pub(super) client: Arc<request::Parts>,
     pub(super) candidates: Candidates,
     pub(super) subject: Arc<Subject>,
     pub(super) sent_at: Instant,
@@ -73,6 +73,11 @@ where
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
+    /// The client's head, if it goes out as it is.
+    pub(super) fn kept(&self) -> Option<Arc<request::Parts>> {
+        self.candidates.is_empty().then(|| Arc::clone(&self.client))
+    }
+
     /// What the client gets of the origin's answer.
     fn conclude<B>(&self, response: Response<B>, fetching: Fetching) -> Response<Body<B>>
     where

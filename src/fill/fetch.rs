@@ -57,7 +57,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         resource: Option<&Resource>,
         head: &mut request::Parts,
     ) -> (Begun<St, P>, Fetching) {
-        let client = self.copy(head);
+        let client = Arc::new(self.copy(head));
         let fetching = self.layer.store.sequence().begin();
         // After the number was taken: what is purged from now on is not confirmed either.
         let selected = resource.and_then(|resource| self.selected(resource, &client));

@@ -5,9 +5,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response};
+use http::{HeaderMap, HeaderName, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
-use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -171,21 +170,22 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.clone().ask(request)
+        self.clone()
+            .ask(request, |mut inner, head, body, _| Called::new(&mut inner, Request::from_parts(head, body)))
     }
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
-    /// As `call`, for the last time.
-    pub(crate) fn ask<ReqB, B>(
-        mut self,
+    /// As `call`, for the last time, of whoever knows how to ask what is below: he gets the copy that
+    /// is kept of the head as well, if there is one, without its extensions as the case may be.
+    pub(crate) fn ask<F, ReqB, B, E>(
+        self,
         request: Request<ReqB>,
-    ) -> ResponseFuture<Called<S, Request<ReqB>>, B, S::Error>
+        below: impl FnOnce(S, Parts, ReqB, Option<Arc<Parts>>) -> F,
+    ) -> ResponseFuture<F, B, E>
     where
-        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
@@ -197,7 +197,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         match Asked::of(&head) {
             None => {
                 let strips_tags = self.strips_tags();
-                let below = Called::new(&mut self.inner, Request::from_parts(head, body));
+                let below = below(self.inner, head, body, None);
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
@@ -208,7 +208,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                     return ResponseFuture::ready(answer);
                 }
                 let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
-                let answer = self.inner.oneshot(Request::from_parts(head, body));
+                let answer = below(self.inner, head, body, begun.kept());
                 ResponseFuture::boxed(Asking { answer, begun, fetching: Some(fetching) })
             }
         }

@@ -23,8 +23,11 @@ pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
 /// Removes what must not be stored or sent on (RFC 9111 §3.1), also the fields that
 /// `Connection` names.
 pub(crate) fn remove_hop_by_hop(headers: &mut HeaderMap) {
-    let named = named_by_connection(headers);
-    remove_all(headers, |name| is_hop_by_hop(name) || named.contains(name));
+    // `Connection` is such a field itself: without any there is nothing that it names.
+    if headers.keys().any(is_hop_by_hop) {
+        let named = named_by_connection(headers);
+        remove_all(headers, |name| is_hop_by_hop(name) || named.contains(name));
+    }
 }
 
 /// The fields that `Connection` names.

@@ -24,15 +24,16 @@
 //! # }
 //! ```
 
+mod retrying;
 mod service;
 
 use std::{fmt, sync::Arc};
 
-use tower::retry::RetryLayer;
 use tower_layer::Layer;
 
 pub use self::service::{ReadThroughBody, ReadThroughFuture, ReadThroughService};
 
+use self::retrying::Retrying;
 use crate::{
     build_error::BuildError,
     coalesce::CoalesceLayer,
@@ -232,7 +233,7 @@ impl<S, St: Store, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
         // Next to the origin: each attempt takes a permit, and a backoff holds none.
         let origin = self.origin_limit.layer(origin);
         // Inside the fetch: callers who share it share its retries too.
-        let retried = RetryLayer::new(self.retry.clone()).layer(origin);
+        let retried = Retrying::new(self.retry.clone(), origin);
         // Sees the answer once per fetch, and stores it before the fetch ends.
         let filled = self.fill.layer(retried);
         // From here on outwards things happen once per client.

@@ -9,9 +9,9 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-use tower::retry::Retry;
 use tower_service::Service;
 
+use super::retrying::Retrying;
 use crate::{
     body::{Body, BodyError, BoxError},
     coalesce::Coalesce,
@@ -21,13 +21,11 @@ use crate::{
     key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     lookup::Lookup,
     origin_limit::{Attempt, OriginLimit},
-    retry::RetryPolicy,
     stale_if_error::StaleIfError,
     store::{Invalidation, Store, pass_on},
 };
 
-type Origin<S> = OriginLimit<S>;
-type Fetch<S, St, P> = Fill<Retry<RetryPolicy, Origin<S>>, St, P>;
+type Fetch<S, St, P> = Fill<Retrying<S>, St, P>;
 type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
 /// What the layers answer that a miss goes through, from the inside outwards.
 type Fetched<B, E> = BoxFuture<Result<Response<Body<Body<B>>>, E>>;
@@ -51,8 +49,8 @@ impl<S, St, K, P> ReadThroughService<S, St, K, P> {
     }
 
     /// The way round the cache.
-    fn origin(&mut self) -> &mut Origin<S> {
-        self.fill().inner.get_mut()
+    fn origin(&mut self) -> &mut OriginLimit<S> {
+        &mut self.fill().inner.origin
     }
 }
 
@@ -136,7 +134,7 @@ where
         let coalesced = &with_stale.inner;
         with_stale.ask(request, |request| {
             let fetch = coalesced.inner.clone();
-            coalesced.ask(request, |request| fetch.ask(request).into_boxed())
+            coalesced.ask(request, |request| fetch.ask(request, Retrying::ask).into_boxed())
         })
     }
 }

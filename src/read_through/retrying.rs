@@ -1,0 +1,128 @@
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Extensions, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::time::Sleep;
+use tower_service::Service;
+
+use crate::{
+    body::{Body, BoxError},
+    exchange::{Asked, without_extensions},
+    origin_limit::OriginLimit,
+    retry::RetryPolicy,
+};
+
+/// The way to the origin, and when to go it again.
+///
+/// As [`Retry`](tower::retry::Retry), which would copy every request, be it ever so rare that one is
+/// tried again: here the copy that [`Fill`](crate::Fill) has of most of them does for both.
+#[derive(Clone)]
+pub(super) struct Retrying<S> {
+    policy: RetryPolicy,
+    pub(super) origin: OriginLimit<S>,
+}
+
+impl<S> Retrying<S> {
+    pub(super) fn new(policy: RetryPolicy, origin: OriginLimit<S>) -> Self {
+        Self { policy, origin }
+    }
+
+    /// `kept` is a copy of the head, if there is one, whatever it has in its extensions.
+    pub(super) fn ask<ReqB, B>(
+        self,
+        head: Parts,
+        body: ReqB,
+        kept: Option<Arc<Parts>>,
+    ) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: HttpBody + Default + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self { mut policy, mut origin } = self;
+        let again =
+            policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
+        let first = origin.call(Request::from_parts(head, body));
+        async move {
+            let mut result = first.await;
+            let Some(again) = again else { return result };
+            let Some(wait) = policy.next(&mut result) else { return result };
+            // With what it holds, such as a place at the origin.
+            drop(result);
+            // Boxed, for it is rare, and everybody else would have to have room for it.
+            Box::pin(again.ask(policy, origin, wait)).await
+        }
+    }
+}
+
+/// A request that may have to be asked again.
+struct Again<ReqB> {
+    head: Arc<Parts>,
+    extensions: Kept,
+    body: ReqB,
+}
+
+/// The extensions of a request. Most have none but what is asked of the cache, for which to copy it
+/// alone is much less work.
+enum Kept {
+    Asked(Asked),
+    All(Extensions),
+}
+
+impl Kept {
+    fn of(extensions: &Extensions) -> Self {
+        match extensions.get() {
+            Some(asked) if extensions.len() == 1 => Self::Asked(Asked::clone(asked)),
+            _ => Self::All(extensions.clone()),
+        }
+    }
+
+    fn copy_to(&self, extensions: &mut Extensions) {
+        match self {
+            Self::Asked(asked) => _ = extensions.insert(asked.clone()),
+            Self::All(all) => extensions.clone_from(all),
+        }
+    }
+}
+
+impl<ReqB> Again<ReqB> {
+    fn new(head: &Parts, kept: Option<Arc<Parts>>, body: ReqB) -> Self {
+        let extensions = Kept::of(&head.extensions);
+        Self { head: kept.unwrap_or_else(|| Arc::new(without_extensions(head))), extensions, body }
+    }
+
+    fn head(&self) -> Parts {
+        let mut head = without_extensions(&self.head);
+        self.extensions.copy_to(&mut head.extensions);
+        head
+    }
+
+    async fn ask<S, B>(
+        mut self,
+        mut policy: RetryPolicy,
+        mut origin: OriginLimit<S>,
+        mut wait: Sleep,
+    ) -> Result<Response<Body<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: HttpBody + Default + Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        loop {
+            wait.await;
+            let head = self.head();
+            let next = policy.begin(&head.method, &head.extensions, &self.body);
+            let mut result = origin.call(Request::from_parts(head, self.body)).await;
+            let Some(body) = next else { return result };
+            let Some(again) = policy.next(&mut result) else { return result };
+            (self.body, wait) = (body, again);
+        }
+    }
+}
