@@ -26,25 +26,19 @@ pin_project! {
 }
 
 impl<S: Service<R> + Clone, R> Called<S, R> {
-    pub(crate) fn new(service: &mut S, request: R) -> Self {
+    pub(crate) fn new(mut service: S, request: R) -> Self {
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Made { future: service.call(request) },
-            Poll::Ready(Err(error)) => {
-                renew(service);
-                Self::Failed { error: Some(error) }
-            }
+            Poll::Ready(Err(error)) => Self::Failed { error: Some(error) },
             Poll::Pending => {
-                renew(service);
-                Self::Waiting { oneshot: Box::pin(Oneshot::new(service.clone(), request)) }
+                // Another one waits, once it is polled: this one may have got a place in a queue,
+                // where its turn would come without anybody being woken.
+                let waiting = service.clone();
+                drop(service);
+                Self::Waiting { oneshot: Box::pin(Oneshot::new(waiting, request)) }
             }
         }
     }
-}
-
-/// One that failed is of no use any more. One that is not ready may have got a place in a queue,
-/// where its turn would come without anybody being woken.
-fn renew<S: Clone>(service: &mut S) {
-    *service = service.clone();
 }
 
 impl<S: Service<R>, R> Future for Called<S, R> {
@@ -98,32 +92,26 @@ mod tests {
         let counting = Counting::default();
         let called = || counting.0.load(Ordering::Relaxed);
         let mut limited = ConcurrencyLimit::new(counting.clone(), 1);
-        let first = Called::new(&mut limited.clone(), 1);
+        let first = Called::new(limited.clone(), 1);
         assert_eq!(called(), 1);
-        let permit = tokio::spawn(Called::new(&mut limited.clone(), 2));
+        let permit = tokio::spawn(Called::new(limited.clone(), 2));
         tokio::task::yield_now().await;
         assert_eq!(called(), 1, "its permit is taken");
         assert_eq!(first.await, Ok(1));
         assert_eq!(permit.await.unwrap(), Ok(2));
-        // Whoever is not polled has no place in the queue either, where the turn would end with him,
-        // and neither has the service.
+        // Whoever is not polled has no place in the queue either, where the turn would end with him.
         let held = limited.ready().await.unwrap().call(3);
-        let unpolled = Called::new(&mut limited, 4);
+        let unpolled = Called::new(limited.clone(), 4);
         drop(held);
-        let next = tokio::time::timeout(Duration::from_secs(1), Called::new(&mut limited.clone(), 5));
+        let next = tokio::time::timeout(Duration::from_secs(1), Called::new(limited, 5));
         assert_eq!(next.await, Ok(Ok(5)));
         assert_eq!(unpolled.await, Ok(4));
     }
 
     #[tokio::test]
     async fn who_cannot_be_made_ready_says_why() {
-        struct Broken(&'static str);
-
-        impl Clone for Broken {
-            fn clone(&self) -> Self {
-                Self("mended")
-            }
-        }
+        #[derive(Clone)]
+        struct Broken;
 
         impl Service<()> for Broken {
             type Response = ();
@@ -131,7 +119,7 @@ mod tests {
             type Future = Ready<Result<(), &'static str>>;
 
             fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), &'static str>> {
-                Poll::Ready(Err(self.0))
+                Poll::Ready(Err("broken"))
             }
 
             fn call(&mut self, (): ()) -> Self::Future {
@@ -139,8 +127,6 @@ mod tests {
             }
         }
 
-        let mut service = Broken("broken");
-        assert_eq!(Called::new(&mut service, ()).await, Err("broken"));
-        assert_eq!(service.0, "mended", "what failed once is of no use any more");
+        assert_eq!(Called::new(Broken, ()).await, Err("broken"));
     }
 }

@@ -215,7 +215,7 @@ where
 
 impl<S> OriginLimit<S> {
     /// As `call`, which needs no more than this.
-    pub(crate) fn attempt<ReqB, B>(&mut self, request: Request<ReqB>) -> Attempt<S, Request<ReqB>, B>
+    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> Attempt<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -224,10 +224,11 @@ impl<S> OriginLimit<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Some(limit) = self.layer.limit.clone() else {
-            return Attempt::Free { called: Called::new(&mut self.inner, request) };
-        };
+        // Another one for each: what a service reserves when it is asked whether it is ready goes with it.
         let inner = self.inner.clone();
+        let Some(limit) = self.layer.limit.clone() else {
+            return Attempt::Free { called: Called::new(inner, request) };
+        };
         let future = Box::pin(async move {
             let permit = match limit.admit().await {
                 Ok(permit) => permit,

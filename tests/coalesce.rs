@@ -572,3 +572,73 @@ async fn a_request_of_another_method_is_never_coalesced_even_with_a_key() {
     _ = tokio::join!(service.clone().oneshot(post()), service.clone().oneshot(post()));
     assert_eq!(origin.calls(), 2);
 }
+
+#[tokio::test]
+async fn a_body_that_lets_others_run_between_its_chunks_still_does() {
+    let origin = Origin::new(|_, _| async {
+        let chunks = futures_util::stream::unfold(0, |n| async move {
+            if n == 100 {
+                return None;
+            }
+            tokio::task::yield_now().await;
+            Some((Ok::<_, Infallible>(Frame::data(Bytes::from_static(b"x"))), n + 1))
+        });
+        Response::new(Body::new(StreamBody::new(chunks)))
+    });
+    let service = support::open::stack(fixed(60_000)).layer(origin);
+    let turns = Arc::new(AtomicUsize::new(0));
+    let other = tokio::spawn({
+        let turns = Arc::clone(&turns);
+        async move {
+            loop {
+                turns.fetch_add(1, Ordering::SeqCst);
+                tokio::task::yield_now().await;
+            }
+        }
+    });
+    assert_eq!(call(&service, get("http://h/")).await.1.len(), 100);
+    other.abort();
+    let turns = turns.load(Ordering::SeqCst);
+    assert!(turns > 50, "only {turns} turns for others in 100 chunks");
+}
+
+/// An origin whose German answer is for one alone, so that nobody shares a refresh of the English one,
+/// which is due after a second.
+fn half_shared(begun: impl Fn() + Send + Sync + 'static) -> Origin {
+    Origin::new(move |_, request: Request<Body>| {
+        begun();
+        let german = request.headers()["accept-language"] == "de";
+        async move {
+            let rules = if german { "no-store" } else { "max-age=1, stale-while-revalidate=100" };
+            response(&[("vary", "accept-language"), ("cache-control", rules)], "hello")
+        }
+    })
+}
+
+fn in_language(language: &'static str) -> Request<Body> {
+    let mut request = get("http://h/");
+    request.headers_mut().insert("accept-language", http::HeaderValue::from_static(language));
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_nobody_shares_is_begun_in_a_task_of_its_own_too() {
+    let begun = Arc::new(Mutex::new(Vec::new()));
+    let places = Arc::clone(&begun);
+    let origin = half_shared(move || {
+        places.lock().unwrap().push(tokio::task::try_id());
+        let count = places.lock().unwrap().len();
+        assert!(count < 3, "in call, on purpose");
+    });
+    let service = support::open::stack(tower_readthrough::Rules::new()).layer(origin);
+    for language in ["en", "de"] {
+        assert_eq!(call(&service, in_language(language)).await.0, StatusCode::OK);
+    }
+    sleep(ms(2000)).await;
+    let client = tokio::spawn(async move { (call(&service, in_language("en")).await, tokio::task::id()) });
+    let (answer, client) = client.await.expect("there is a stale answer");
+    assert_eq!(answer, (StatusCode::OK, "hello".into()));
+    sleep(ms(10)).await;
+    let begun = begun.lock().unwrap();
+    assert!(begun.len() == 3 && begun[2] != Some(client), "{begun:?}");
+}

@@ -253,8 +253,11 @@ async fn the_origin_learns_who_asked_for_what() {
     assert_eq!(field(&echo, "x-forwarded-proto"), ["http"]);
     assert!(field(&echo, "via")[0].starts_with("1.1 tower-readthrough-"));
     let behind_terminator = Proxy::start(origin.addr, &["--scheme", "https"]).await;
-    let echo = self::echo(behind_terminator.get("/").await).await;
-    assert_eq!(field(&echo, "x-forwarded-proto"), ["https"]);
+    let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
+    for client in [reqwest::Client::new(), http2] {
+        let answer = client.get(behind_terminator.url("/")).send().await.unwrap();
+        assert_eq!(field(&self::echo(answer).await, "x-forwarded-proto"), ["https"]);
+    }
 }
 
 #[tokio::test]
@@ -262,12 +265,16 @@ async fn a_request_that_comes_back_is_refused() {
     let origin = Origin::start().await;
     let [proxy, other] = [Proxy::start(origin.addr, &[]).await, Proxy::start(origin.addr, &[]).await];
     let echo = echo(proxy.get("/").await).await;
-    let via = format!("1.0 fred, {}", field(&echo, "via")[0]);
-    for (asked, status, calls) in [(&proxy, StatusCode::LOOP_DETECTED, 1), (&other, StatusCode::OK, 2)] {
-        let request = reqwest::Client::new().get(asked.url("/")).header("via", &via);
-        assert_eq!(request.send().await.unwrap().status(), status);
-        assert_eq!(origin.calls(), calls);
+    let (_, name) = field(&echo, "via")[0].split_once(' ').unwrap();
+    let asked = async |proxy: &Proxy, via: &str| {
+        let request = reqwest::Client::new().get(proxy.url("/")).header("via", via);
+        request.send().await.unwrap().status()
+    };
+    for hop in [format!("1.1 {name}"), format!("1.1\t{name}"), format!("2  {name}\t(x)")] {
+        assert_eq!(asked(&proxy, &format!("1.0 fred, {hop}")).await, StatusCode::LOOP_DETECTED, "{hop:?}");
     }
+    assert_eq!(origin.calls(), 1);
+    assert_eq!(asked(&other, &format!("1.1 {name}")).await, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -9,13 +9,13 @@ use std::{
 
 use axum::body::Body;
 use http::{Request, Response, StatusCode};
-use support::open::{Origin, call, fixed, get, ms, response, store};
+use support::open::{BoxFuture, Origin, call, fixed, get, ms, response, store};
 use tower::{
-    Layer, Service, ServiceExt,
+    Layer, Service, ServiceBuilder, ServiceExt,
     limit::{ConcurrencyLimit, ConcurrencyLimitLayer},
 };
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThrough, RetryPolicy,
+    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThrough, RetryPolicy, SharedError,
     StaleIfErrorLayer, StoreLayer,
 };
 
@@ -148,4 +148,143 @@ fn services_and_layers_are_send_sync_clone_and_debug() {
     check(&KeyLayer::default().layer(()));
     check(&RetryPolicy::new());
     check(&store());
+}
+
+/// As many a middleware written by hand: readiness is passed on, and a clone that is made ready by
+/// itself does the work.
+#[derive(Clone)]
+struct Handwritten<S>(S);
+
+impl<S> Service<Request<Body>> for Handwritten<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let inner = self.0.clone();
+        Box::pin(async move {
+            tokio::task::yield_now().await;
+            inner.oneshot(request).await
+        })
+    }
+}
+
+/// Turns POSTs away, as authorization, CORS or a size limit do.
+#[derive(Clone)]
+struct Guard<S>(S);
+
+impl<S> Service<Request<Body>> for Guard<S>
+where
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
+    S::Future: Send,
+{
+    type Response = Response<Body>;
+    type Error = Infallible;
+    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        if request.method() == http::Method::POST {
+            return Box::pin(async { Ok(support::open::status(403)) });
+        }
+        Box::pin(self.0.call(request))
+    }
+}
+
+fn post(uri: &str) -> Request<Body> {
+    Request::post(uri).body(Body::empty()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_middleware_that_asks_a_clone_finds_room_for_it() {
+    for room in [1, 4] {
+        let limited = ConcurrencyLimitLayer::new(room);
+        let origin = || Origin::new(|_, _| async { response(&[], "hello") });
+        let service = support::open::stack(fixed(60_000)).layer(Handwritten(limited.layer(origin())));
+        let answers = (0..room).map(|n| {
+            let service = service.clone();
+            async move { call(&service, get(&format!("http://h/{n}"))).await.0 }
+        });
+        assert!(futures_util::future::join_all(answers).await.iter().all(StatusCode::is_success));
+    }
+}
+
+/// One service, used the ordinary way: ready, call, ready, call.
+#[tokio::test(start_paused = true)]
+async fn who_is_turned_away_below_keeps_no_permit() {
+    let mut service = support::open::stack(fixed(60_000)).layer(Guard(strict()));
+    for (request, status) in [(post(URI), StatusCode::FORBIDDEN), (get(URI), StatusCode::OK)] {
+        let answer = service.ready().await.unwrap().call(request).await.unwrap();
+        assert_eq!(answer.status(), status);
+    }
+}
+
+fn shedding(
+    origin: Origin,
+) -> impl Service<Request<Body>, Response = Response<Body>, Error = SharedError, Future: Send>
++ Clone
++ Send
++ 'static {
+    ServiceBuilder::new()
+        .map_err(|error: tower::BoxError| SharedError::new(std::io::Error::other(error)))
+        .load_shed()
+        .concurrency_limit(1)
+        .service(origin)
+}
+
+fn slow() -> Origin {
+    Origin::new(|_, request: Request<Body>| async move {
+        if request.uri().path() == "/slow" {
+            tokio::time::sleep(ms(50)).await;
+        }
+        response(&[], "hello")
+    })
+}
+
+/// Where it would take the next free permit, and keep it.
+#[tokio::test(start_paused = true)]
+async fn who_was_shed_has_no_place_in_the_queue() {
+    let layer = ReadThrough::new(store()).rules(fixed(60_000)).retry(RetryPolicy::never()).build().unwrap();
+    let mut service = layer.layer(shedding(slow()));
+    let first = tokio::spawn(service.clone().oneshot(get("http://h/slow")));
+    tokio::time::sleep(ms(10)).await;
+    assert!(service.ready().await.unwrap().call(post("http://h/")).await.is_err());
+    assert!(first.await.unwrap().is_ok());
+    tokio::time::sleep(ms(1000)).await;
+    for n in 0..3 {
+        let got = service.clone().oneshot(get(&format!("http://h/{n}"))).await;
+        assert!(got.is_ok(), "{n}: nobody else is there: {:?}", got.err());
+    }
+}
+
+/// The same from a retry, which waits for long.
+#[tokio::test(start_paused = true)]
+async fn who_waits_to_be_tried_again_has_no_place_in_the_queue() {
+    let policy = RetryPolicy::new().backoff(ms(3_000_000), ms(3_000_000)).deadline(ms(9_000_000));
+    let layer = ReadThrough::new(store())
+        .rules(fixed(60_000))
+        .retry(policy)
+        .coalesce(|coalesce| coalesce.max_flight_age(ms(9_000_000)))
+        .build()
+        .unwrap();
+    let service = layer.layer(shedding(slow()));
+    let first = tokio::spawn(service.clone().oneshot(get("http://h/slow")));
+    tokio::time::sleep(ms(10)).await;
+    let second = tokio::spawn(service.clone().oneshot(get("http://h/second")));
+    assert!(first.await.unwrap().is_ok());
+    tokio::time::sleep(ms(10)).await;
+    assert!(!second.is_finished(), "it waits to be tried again");
+    let got = service.clone().oneshot(post("http://h/")).await;
+    assert!(got.is_ok(), "nobody else is there: {:?}", got.err());
 }

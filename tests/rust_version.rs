@@ -23,19 +23,20 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-fn version(package: &Value) -> Option<Vec<u32>> {
-    package["rust_version"].as_str()?.split('.').map(|part| part.parse().ok()).collect()
+fn version(package: &Value) -> Option<[u32; 3]> {
+    let mut parts = package["rust_version"].as_str()?.split('.').map_while(|part| part.parse().ok());
+    Some([0; 3].map(|zero| parts.next().unwrap_or(zero)))
 }
 
 /// The ids of what is compiled for somebody who depends on this package.
 fn needed(metadata: &Value) -> HashSet<&str> {
     let nodes = || list(&metadata["resolve"]["nodes"]);
-    let is_normal = |of: &&Value| list(&of["dep_kinds"]).any(|kind| kind["kind"].is_null());
+    let is_needed = |of: &&Value| list(&of["dep_kinds"]).any(|kind| kind["kind"] != "dev");
     let (mut needed, mut next) = (HashSet::new(), vec![metadata["resolve"]["root"].as_str().unwrap()]);
     while let Some(id) = next.pop() {
         if needed.insert(id) {
             let deps = nodes().filter(|node| node["id"] == id).flat_map(|node| list(&node["deps"]));
-            next.extend(deps.filter(is_normal).filter_map(|of| of["pkg"].as_str()));
+            next.extend(deps.filter(is_needed).filter_map(|of| of["pkg"].as_str()));
         }
     }
     needed

@@ -8,7 +8,7 @@
 use std::net::SocketAddr;
 
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, Uri, Version,
     header::{self, Entry, InvalidHeaderValue},
     uri::{Authority, Scheme},
 };
@@ -28,27 +28,31 @@ pub(crate) struct Hop {
     /// No other one has it, so that a request which comes back is known (RFC 9110 §7.6.3).
     name: String,
     via: [HeaderValue; 3],
-    proto: HeaderValue,
+    /// How clients ask, whatever a terminator in front makes of it.
+    scheme: Option<Scheme>,
 }
 
 impl Hop {
-    pub(crate) fn new(scheme: &Scheme) -> Result<Self, InvalidHeaderValue> {
+    pub(crate) fn new(scheme: Option<Scheme>) -> Result<Self, InvalidHeaderValue> {
         let name = format!("tower-readthrough-{:016x}", fastrand::u64(..));
         let via = |version| HeaderValue::try_from(format!("{version} {name}"));
         let via = [via("1.0")?, via("1.1")?, via("2")?];
-        Ok(Self { via, proto: HeaderValue::from_str(scheme.as_str())?, name })
+        Ok(Self { name, via, scheme })
     }
 
     /// Whether a request has been here before.
     pub(crate) fn has_seen(&self, headers: &HeaderMap) -> bool {
-        let mut names = list(headers, &header::VIA).filter_map(|hop| hop.split(|byte| *byte == b' ').nth(1));
+        let mut names = list(headers, &header::VIA)
+            .filter_map(|hop| hop.split(u8::is_ascii_whitespace).filter(|part| !part.is_empty()).nth(1));
         names.any(|name| *name == *self.name.as_bytes())
     }
 
     /// Makes the fields of a client's request those of the request to the origin.
     pub(crate) fn take_over<B>(&self, request: &mut Request<B>, peer: &HeaderValue) {
+        self.set_scheme(request.uri_mut());
         let upgrade = wanted_upgrade(request);
         let host = host(request);
+        let proto = self.proto(request.uri());
         let [http10, http11, http2] = &self.via;
         let via = match request.version() {
             Version::HTTP_10 => http10,
@@ -65,8 +69,24 @@ impl Hop {
         if let Some(host) = host {
             headers.insert(X_FORWARDED_HOST, host);
         }
-        headers.insert(X_FORWARDED_PROTO, self.proto.clone());
+        headers.insert(X_FORWARDED_PROTO, proto);
         headers.append(header::VIA, via.clone());
+    }
+
+    /// HTTP/1 does not tell one.
+    fn set_scheme(&self, uri: &mut Uri) {
+        if self.scheme.is_some() && uri.scheme().is_some() {
+            let mut parts = std::mem::take(uri).into_parts();
+            parts.scheme.clone_from(&self.scheme);
+            *uri = Uri::from_parts(parts).unwrap_or_default();
+        }
+    }
+
+    fn proto(&self, uri: &Uri) -> HeaderValue {
+        match self.scheme.as_ref().or(uri.scheme()) == Some(&Scheme::HTTPS) {
+            true => const { HeaderValue::from_static("https") },
+            false => const { HeaderValue::from_static("http") },
+        }
     }
 }
 

@@ -54,9 +54,9 @@ struct Args {
     /// Whom to ask: http://HOST[:PORT].
     #[arg(long, value_name = "URL", value_parser = origin::parse_url)]
     origin: Authority,
-    /// How clients ask: https, if a TLS terminator is in front of it. The origin is told.
-    #[arg(long, value_name = "SCHEME", default_value = "http", value_parser = parse_scheme)]
-    scheme: Scheme,
+    /// How clients ask, whatever a request says: https, if a TLS terminator is in front of it.
+    #[arg(long, value_name = "SCHEME", value_parser = parse_scheme)]
+    scheme: Option<Scheme>,
     /// How long the origin may take to connect and answer.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = humantime::parse_duration)]
     origin_timeout: Duration,
@@ -106,7 +106,7 @@ async fn main() -> ExitCode {
 }
 
 async fn run(args: Args) -> Result<(), Box<dyn Error>> {
-    let front = Front { stack: stack::build(&args)?, hop: Arc::new(Hop::new(&args.scheme)?) };
+    let front = Front { stack: stack::build(&args)?, hop: Arc::new(Hop::new(args.scheme.clone())?) };
     let listener = TcpListener::bind(args.listen)
         .await
         .map_err(|error| format!("cannot listen on {}: {error}", args.listen))?;

@@ -31,7 +31,7 @@ pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
     // decide, not the cache's.
     let patience = args.origin_timeout.saturating_add(RETRY_DEADLINE + Duration::from_secs(5));
     let mut cache = ReadThrough::new(MemoryStore::with_capacity_bytes(args.max_bytes))
-        .key(DefaultKey::new().scheme(args.scheme.clone()))
+        .key(key(args))
         .rules(rules(args))
         .retry(retry(args.retries))
         .lookup(|lookup| {
@@ -43,6 +43,13 @@ pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
     }
     let origin = Origin::new(args.origin.clone(), args.origin_timeout);
     Ok(cache.build()?.layer(origin.map_err(SharedError::new as fn(_) -> _)))
+}
+
+fn key(args: &Args) -> DefaultKey {
+    match &args.scheme {
+        Some(scheme) => DefaultKey::new().scheme(scheme.clone()),
+        None => DefaultKey::new(),
+    }
 }
 
 fn rules(args: &Args) -> Rules {

@@ -2,10 +2,11 @@
 
 use std::{
     any::Any,
-    future::Future,
+    future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
+    task::Poll,
     time::SystemTime,
 };
 
@@ -16,7 +17,6 @@ use futures_util::{
 };
 use http::{HeaderMap, Response, StatusCode, header, request::Parts, response};
 use http_body::{Body as HttpBody, Frame};
-use http_body_util::BodyExt;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -300,10 +300,16 @@ where
     B::Error: Into<BoxError>,
 {
     // What is there already needs no clock.
-    if let Some(frame) = body.frame().now_or_never() {
+    if let Poll::Ready(frame) = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await {
         return frame.transpose().map_err(BodyError::new);
     }
-    let frame = pin!(tokio::time::timeout(settings.max_flight_age, body.frame()));
+    // What is not will wake this task: to ask again in the same turn would keep others from theirs.
+    let mut is_asked = true;
+    let frame = poll_fn(|cx| match std::mem::take(&mut is_asked) {
+        true => Poll::Pending,
+        false => body.as_mut().poll_frame(cx),
+    });
+    let frame = pin!(tokio::time::timeout(settings.max_flight_age, frame));
     match settings.unless_abandoned(flight, frame).await {
         None => Err(BodyError::Cancelled),
         Some(Err(_)) => Err(BodyError::Stalled),

@@ -170,8 +170,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.clone()
-            .ask(request, |mut inner, head, body, _| Called::new(&mut inner, Request::from_parts(head, body)))
+        self.clone().ask(request, |inner, head, body, _| Called::new(inner, Request::from_parts(head, body)))
     }
 }
 

@@ -46,9 +46,9 @@ impl<S> Retrying<S> {
         let Self { mut policy, mut origin } = self;
         let again =
             policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
-        let first = origin.call(Request::from_parts(head, body));
         async move {
-            let mut result = first.await;
+            // Not before: a refresh is begun by somebody who is not to wait for it, nor to panic with it.
+            let mut result = origin.call(Request::from_parts(head, body)).await;
             let Some(again) = again else { return result };
             let Some(wait) = policy.next(&mut result) else { return result };
             // With what it holds, such as a place at the origin.

@@ -44,13 +44,13 @@ impl<S, St, K, P> ReadThroughService<S, St, K, P> {
         Self { stack }
     }
 
-    fn fill(&mut self) -> &mut Fetch<S, St, P> {
-        &mut self.stack.inner.inner.inner
+    fn fill(&self) -> &Fetch<S, St, P> {
+        &self.stack.inner.inner.inner
     }
 
     /// The way round the cache.
-    fn origin(&mut self) -> &mut OriginLimit<S> {
-        &mut self.fill().inner.origin
+    fn origin(&self) -> &OriginLimit<S> {
+        &self.fill().inner.origin
     }
 }
 
