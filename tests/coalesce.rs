@@ -23,9 +23,10 @@ use tokio::{
     sync::mpsc,
     time::{Instant, sleep},
 };
-use tower::{Layer, ServiceExt};
+use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, Key, KeyLayer, Refused, StoreLayer,
+    Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, Key, KeyLayer, ReadThrough, Refused, Rules,
+    StoreLayer,
 };
 
 const URI: &str = "http://h/";
@@ -630,7 +631,7 @@ async fn a_refresh_that_nobody_shares_is_begun_in_a_task_of_its_own_too() {
         let count = places.lock().unwrap().len();
         assert!(count < 3, "in call, on purpose");
     });
-    let service = support::open::stack(tower_readthrough::Rules::new()).layer(origin);
+    let service = support::open::stack(Rules::new()).layer(origin);
     for language in ["en", "de"] {
         assert_eq!(call(&service, in_language(language)).await.0, StatusCode::OK);
     }
@@ -641,4 +642,63 @@ async fn a_refresh_that_nobody_shares_is_begun_in_a_task_of_its_own_too() {
     sleep(ms(10)).await;
     let begun = begun.lock().unwrap();
     assert!(begun.len() == 3 && begun[2] != Some(client), "{begun:?}");
+}
+
+/// An answer with a tag, after 100 ms.
+fn tagged() -> Origin {
+    Origin::new(|number, _| async move {
+        sleep(ms(100)).await;
+        response(&[("cache-control", "max-age=60"), ("surrogate-key", "t")], number.to_string())
+    })
+}
+
+/// As a middleware that makes the request anew, and loses what the layers above told those below.
+fn forgetful(request: Request<Body>) -> Request<Body> {
+    let (head, body) = request.into_parts();
+    let mut request = Request::new(body);
+    (*request.method_mut(), *request.uri_mut()) = (head.method, head.uri);
+    request
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_policy_of_a_cache_below_keeps_for_one_is_for_one() {
+    let never = |_: &http::request::Parts, _: &http::response::Parts, rules: Rules| rules.never_store();
+    let above = || ServiceBuilder::new().layer(KeyLayer::default()).layer(CoalesceLayer::new());
+    let (stacked, forgotten) = (tagged(), tagged());
+    let stack =
+        above().layer(ReadThrough::new(store()).policy(never).build().unwrap()).service(stacked.clone());
+    let store_layer = above().map_request(forgetful).layer(StoreLayer::new(store()).policy(never));
+    let store_layer = store_layer.service(forgotten.clone());
+    join_all((0..5).map(|_| call(&stack, get(URI)))).await;
+    join_all((0..5).map(|_| call(&store_layer, get(URI)))).await;
+    assert_eq!((stacked.calls(), forgotten.calls()), (5, 5));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_cache_below_purged_is_for_nobody_who_comes_later() {
+    let above = || ServiceBuilder::new().layer(KeyLayer::default()).layer(CoalesceLayer::new());
+    let (cache, store_layer) = (ReadThrough::new(store()), StoreLayer::new(store()));
+    let purges = [cache.purge(), store_layer.purge()];
+    let stack = above().layer(cache.build().unwrap()).service(tagged());
+    let store_layer = above().map_request(forgetful).layer(store_layer).service(tagged());
+    let purging = async {
+        sleep(ms(10)).await;
+        purges.iter().for_each(|purge| _ = purge.tag("t"));
+    };
+    let later = async {
+        sleep(ms(20)).await;
+        (call(&stack, get(URI)).await.1, call(&store_layer, get(URI)).await.1)
+    };
+    let (_, _, (), later) =
+        tokio::join!(call(&stack, get(URI)), call(&store_layer, get(URI)), purging, later);
+    assert_eq!((later.0, later.1), ("2".into(), "2".into()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_fetched_knows_how_even_if_the_origin_takes_the_field_away() {
+    let origin = Origin::new(|_, _| async {
+        response(&[("cache-control", "max-age=60"), ("connection", "cache-status")], "hello")
+    });
+    let answer = support::open::stack(Rules::new()).layer(origin).oneshot(get(URI)).await.unwrap();
+    assert_eq!(CacheStatus::of(&answer).unwrap().to_string(), "fwd=uri-miss; stored");
 }

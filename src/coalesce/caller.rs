@@ -88,7 +88,15 @@ where
                     }
                 };
                 match self.judge(outcome, caller) {
-                    Judgement::Answer(answer) => return answer,
+                    Judgement::Answer(mut answer) => {
+                        // Somebody above shares it as well.
+                        if let (Ok(response), Outcome::Head(head)) = (&mut answer, outcome)
+                            && self.asked().is_some_and(|asked| asked.is_for_many)
+                        {
+                            response.extensions_mut().insert(head.verdict.clone());
+                        }
+                        return answer;
+                    }
                     Judgement::Rejoin(other) => self.slot = other,
                     Judgement::Alone => break,
                 }
@@ -110,9 +118,8 @@ where
 
     /// The fetch, which nobody has begun yet, and where its answer will be.
     fn begin(mut self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
-        if let Some(asked) = self.head.extensions.get_mut::<Asked>() {
-            asked.is_for_many = true;
-        }
+        let asked = self.head.extensions.get_mut::<Asked>();
+        let is_for_more = asked.is_some_and(|asked| std::mem::replace(&mut asked.is_for_many, true));
         let seat = Seat::take(self.slots, self.slot, flight);
         let (leader, delivery) = oneshot::channel();
         let judge = self.settings.rules.map(|rules| {
@@ -120,7 +127,7 @@ where
             Box::new(Judge { request: without_extensions(&self.head), rules })
         });
         let ask = move || (self.below)(Request::from_parts(self.head, self.body));
-        let drive = Drive { seat, leader: Some(leader), settings: self.settings, judge };
+        let drive = Drive { seat, leader: Some(leader), settings: self.settings, judge, is_for_more };
         (Box::pin(drive.run(ask)), delivery)
     }
 
@@ -236,6 +243,13 @@ fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Respon
         head.headers = caller.take_fields();
     }
     head.extensions.insert(CompletesItself);
+    // Unless the origin named the field as one of the connection.
+    if let Some(Outcome::Head(shared)) = caller.flight().outcome()
+        && let Some(came_about) = shared.came_about
+        && !head.headers.contains_key(header::CACHE_STATUS)
+    {
+        head.extensions.insert(came_about);
+    }
     let size = match caller.flight().outcome() {
         Some(Outcome::Head(shared)) => shared.size,
         _ => None,

@@ -60,6 +60,8 @@ pub(super) struct Drive<B, E> {
     pub(super) settings: Arc<Settings>,
     /// `None`: every answer comes with a verdict.
     pub(super) judge: Option<Box<Judge>>,
+    /// Somebody above shares it as well.
+    pub(super) is_for_more: bool,
 }
 
 /// Who says whose an answer is that comes without a verdict.
@@ -142,6 +144,9 @@ where
         if !matches!(head.verdict, Verdict::Shareable { .. }) {
             self.seat.close();
         }
+        if self.is_for_more {
+            response.extensions_mut().insert(head.verdict.clone());
+        }
         if matches!(head.verdict, Verdict::Unshareable(_)) {
             flight.settle(Outcome::Head(Box::new(head)));
             self.deliver(Delivery::Own(response));
@@ -165,6 +170,10 @@ where
         match &self.judge {
             _ if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 => {
                 Verdict::Unshareable(Unshareable::TooLarge)
+            }
+            // A `Fill` below has not heard that somebody may share it, and may have known better.
+            Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_hit()) => {
+                Verdict::Unshareable(Unshareable::Rules)
             }
             Some(judge) => judge.verdict(response, self.seat.flight().started_at),
             None => Verdict::Unshareable(Unshareable::Rules),
