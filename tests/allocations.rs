@@ -177,6 +177,33 @@ async fn whoever_waits_for_another_holds_little_more_than_his_request() {
     }
 }
 
+#[tokio::test]
+async fn what_an_answer_was_selected_by_is_charged() {
+    const ENTRIES: u64 = 2_000;
+    for count in [1, 8, 40] {
+        let names: Vec<_> = (0..count).map(|n| format!("x-field-of-a-request-{n}")).collect();
+        let (store, vary) = (store(), names.join(", "));
+        let origin = Origin::new(move |_, _| {
+            let answer = response(&[("vary", &vary)], "hello");
+            async { answer }
+        });
+        let mut service = StoreLayer::new(store.clone()).rules(fixed(60_000)).layer(origin);
+        let mut ask = |number: u64| {
+            let mut request = get(&format!("http://h/{number}"));
+            for name in &names {
+                let name = http::HeaderName::try_from(name).unwrap();
+                request.headers_mut().insert(name, HeaderValue::from_static("1"));
+            }
+            allocations(&mut service, request)
+        };
+        ask(ENTRIES);
+        let before = store.stats().bytes;
+        let held = allocation_counter::measure(|| (0..ENTRIES).for_each(|n| _ = ask(n))).bytes_current;
+        let (held, charged) = (held.cast_unsigned() / ENTRIES, (store.stats().bytes - before) / ENTRIES);
+        assert!(held <= charged && charged <= held + held / 2 + 300, "{charged} for {held}");
+    }
+}
+
 /// The books of the store are of what is held, and of what the allocator adds to it, not of much more.
 #[tokio::test]
 async fn what_an_entry_holds_is_charged() {

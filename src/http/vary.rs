@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, header};
 use smallvec::SmallVec;
 
@@ -136,6 +137,9 @@ impl Value {
 /// Of an `Arc`.
 const COUNTERS: usize = 2 * size_of::<usize>();
 
+/// What an allocator adds to a block, more or less.
+const ALLOCATION: usize = 16;
+
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
         let values = fields.iter().map(|name| Value::of(request, name)).collect();
@@ -186,10 +190,28 @@ impl Selection {
 
     /// Bytes on the heap, for the store's books.
     pub(crate) fn heap_bytes(&self) -> usize {
-        let values: usize =
-            self.0.values.iter().flatten().map(|value| value.normal.len() + value.raw.len()).sum();
+        let values = self.0.values.iter().flatten();
+        let values: usize = values.map(|value| value.normal.len() + value.raw.len() + 2 * ALLOCATION).sum();
         let fields = self.fields().len() * (size_of::<HeaderName>() + size_of::<Option<Value>>());
-        values + fields + size_of::<Selected>() + COUNTERS
+        let names: usize = self.fields().iter().map(name_bytes).sum();
+        values + fields + names + size_of::<Selected>() + COUNTERS
+    }
+}
+
+/// What a name takes that is not known to [`HeaderName`]: its text, and a counter for that.
+fn name_bytes(name: &HeaderName) -> usize {
+    match *name {
+        header::ACCEPT
+        | header::ACCEPT_CHARSET
+        | header::ACCEPT_ENCODING
+        | header::ACCEPT_LANGUAGE
+        | header::AUTHORIZATION
+        | header::COOKIE
+        | header::ORIGIN
+        | header::RANGE
+        | header::REFERER
+        | header::USER_AGENT => 0,
+        _ => name.as_str().len() + size_of::<Bytes>() + ALLOCATION,
     }
 }
 
