@@ -101,11 +101,10 @@ async fn a_hit_by_key_rules_allocates_no_more() {
 /// * 1: what purges can match
 /// * 3: what is asked, in the request's extensions, which are a table in a box
 /// * 1: the future
-/// * 2: the copy of the request's fields
+/// * 3: the copy of the request's head, and its fields
 /// * 1: what is kept, fields and body, in one block
 /// * 1: the names of the selecting fields, whose values most often are known
 /// * 1: who watches the body
-/// * 1: room for `Cache-Status` among the response's fields
 /// * 1: the counter of the block that is kept
 /// * 2: the response and the resource in the table
 const MISS: u64 = 15;
