@@ -81,7 +81,7 @@ impl Asked {
 }
 
 /// Who may share an answer: in the response's extensions, put there by `Fill` where
-/// [somebody may](Asked::is_for_many).
+/// [somebody may](Asked::is_for_many), and passed on by a `Coalesce` that is not the uppermost.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     Shareable {

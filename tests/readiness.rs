@@ -150,56 +150,44 @@ fn services_and_layers_are_send_sync_clone_and_debug() {
     check(&store());
 }
 
-/// As many a middleware written by hand: readiness is passed on, and a clone that is made ready by
-/// itself does the work.
-#[derive(Clone)]
-struct Handwritten<S>(S);
+type Answering = BoxFuture<Result<Response<Body>, Infallible>>;
 
-impl<S> Service<Request<Body>> for Handwritten<S>
+/// A middleware that passes readiness on, and asks what is below in a way of its own.
+#[derive(Clone)]
+struct Middleware<S>(S, fn(&mut S, Request<Body>) -> Answering);
+
+impl<S> Service<Request<Body>> for Middleware<S>
 where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible>,
 {
     type Response = Response<Body>;
     type Error = Infallible;
-    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
+    type Future = Answering;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         self.0.poll_ready(cx)
     }
 
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let inner = self.0.clone();
-        Box::pin(async move {
-            tokio::task::yield_now().await;
-            inner.oneshot(request).await
-        })
+    fn call(&mut self, request: Request<Body>) -> Answering {
+        (self.1)(&mut self.0, request)
     }
 }
 
+/// As many a middleware written by hand: a clone that is made ready by itself does the work.
+fn by_a_clone(service: &mut ConcurrencyLimit<Origin>, request: Request<Body>) -> Answering {
+    let service = service.clone();
+    Box::pin(async move {
+        tokio::task::yield_now().await;
+        service.oneshot(request).await
+    })
+}
+
 /// Turns POSTs away, as authorization, CORS or a size limit do.
-#[derive(Clone)]
-struct Guard<S>(S);
-
-impl<S> Service<Request<Body>> for Guard<S>
-where
-    S: Service<Request<Body>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
-{
-    type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = BoxFuture<Result<Response<Body>, Infallible>>;
-
-    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        self.0.poll_ready(cx)
+fn guarded(service: &mut ConcurrencyLimit<Origin>, request: Request<Body>) -> Answering {
+    if request.method() == http::Method::POST {
+        return Box::pin(async { Ok(support::open::status(403)) });
     }
-
-    fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if request.method() == http::Method::POST {
-            return Box::pin(async { Ok(support::open::status(403)) });
-        }
-        Box::pin(self.0.call(request))
-    }
+    Box::pin(service.call(request))
 }
 
 fn post(uri: &str) -> Request<Body> {
@@ -211,7 +199,8 @@ async fn a_middleware_that_asks_a_clone_finds_room_for_it() {
     for room in [1, 4] {
         let limited = ConcurrencyLimitLayer::new(room);
         let origin = || Origin::new(|_, _| async { response(&[], "hello") });
-        let service = support::open::stack(fixed(60_000)).layer(Handwritten(limited.layer(origin())));
+        let service =
+            support::open::stack(fixed(60_000)).layer(Middleware(limited.layer(origin()), by_a_clone));
         let answers = (0..room).map(|n| {
             let service = service.clone();
             async move { call(&service, get(&format!("http://h/{n}"))).await.0 }
@@ -223,7 +212,7 @@ async fn a_middleware_that_asks_a_clone_finds_room_for_it() {
 /// One service, used the ordinary way: ready, call, ready, call.
 #[tokio::test(start_paused = true)]
 async fn who_is_turned_away_below_keeps_no_permit() {
-    let mut service = support::open::stack(fixed(60_000)).layer(Guard(strict()));
+    let mut service = support::open::stack(fixed(60_000)).layer(Middleware(strict(), guarded));
     for (request, status) in [(post(URI), StatusCode::FORBIDDEN), (get(URI), StatusCode::OK)] {
         let answer = service.ready().await.unwrap().call(request).await.unwrap();
         assert_eq!(answer.status(), status);

@@ -17,8 +17,9 @@
 //! the fault of the one who asked: one other caller tries, and if that brings another one, each of
 //! the rest asks for himself, but for 429, which is then everybody's answer.
 //!
-//! [`Fill`](crate::Fill) below says which it is. Without it the [`Rules`](crate::Rules) given to
-//! [`CoalesceLayer::rules`] decide.
+//! [`Fill`](crate::Fill) below says which it is. That somebody wants to know it learns from the
+//! request's extensions: where something in between loses them, everybody asks for himself. Without
+//! `Fill` the [`Rules`](crate::Rules) given to [`CoalesceLayer::rules`] decide.
 //!
 //! # Limits
 //!

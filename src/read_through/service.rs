@@ -94,6 +94,7 @@ where
             true => match self.stack.read(&key, &head) {
                 Ok(response) => {
                     let response = Some(response.map(ReadThroughBody::new));
+                    // At once: what all ways went through would be moved once more.
                     return ReadThroughFuture { way: Way::Stored { response } };
                 }
                 Err(open) => {
