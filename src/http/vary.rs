@@ -152,7 +152,8 @@ impl Selection {
     }
 
     /// Not only of the same meaning.
-    pub(crate) fn is_written_as(&self, other: &Self) -> bool {
+    #[cfg(test)]
+    fn is_written_as(&self, other: &Self) -> bool {
         fn raw(selection: &Selection) -> impl Iterator<Item = &[u8]> {
             selection.0.values.iter().flatten().map(|value| &*value.raw)
         }

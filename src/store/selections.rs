@@ -44,19 +44,12 @@ fn common(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Selection {
         return known.clone();
     }
     let selection = Selection::new(fields, request);
-    if selection.heap_bytes() > MAX_BYTES {
-        return selection;
+    if selection.heap_bytes() <= MAX_BYTES {
+        let before = slot.lock().replace(selection.clone());
+        // Where nothing is locked.
+        drop(before);
     }
-    let mut common = slot.lock();
-    match &*common {
-        Some(known) if known.is_written_as(&selection) => known.clone(),
-        _ => {
-            let before = common.replace(selection.clone());
-            drop(common);
-            drop(before);
-            selection
-        }
-    }
+    selection
 }
 
 /// What many clients say alike. All else may be a secret of one, not to be kept beyond its response.
