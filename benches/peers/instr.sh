@@ -1,13 +1,16 @@
 #!/bin/sh
-# Instructions per hit, by callgrind: (instructions of 2,500 hits - instructions of 500 hits) / 2,000.
-# Started by `peers instr [candidate ...]`, which says in PEERS where it is itself. Needs valgrind.
+# Instructions per request, by callgrind: (those of 2,500 requests - those of 500) / 2,000.
+# Started by `peers instr [hit|miss|post] [candidate ...]`, which says in PEERS where it is itself.
+# Needs valgrind.
 peers=${PEERS:?}
+kind=hit
+case ${1:-} in hit | miss | post) kind=$1 && shift ;; esac
 scratch=$(mktemp -d)
 count() {
-  valgrind --tool=callgrind --callgrind-out-file="$scratch/out" "$peers" one --cand "$1" --ops "$2" 2>&1 |
+  valgrind --tool=callgrind --callgrind-out-file="$scratch/out" "$peers" one --kind "$kind" --cand "$1" --ops "$2" 2>&1 |
     sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
-echo "| candidate | instructions per hit |"
+echo "| candidate | instructions per $kind |"
 echo "|---|--:|"
 [ $# -gt 0 ] || set -- noop floor-service floor-arc-str quick_cache+ttl+coalesce tower-readthrough tower-readthrough-store
 for candidate; do

@@ -47,8 +47,8 @@ usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
   plot       draws them again              [--curve a,b] [--out DIR]
   e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
   serve      one of those servers          --cand NAME [--port N] [--body N]
-  instr      instructions per hit, by callgrind    [candidate ...]
-  one        hits of one candidate, for callgrind  --cand NAME [--ops N]";
+  instr      instructions per request, by callgrind    [hit|miss|post] [candidate ...]
+  one        requests to one candidate, for callgrind  --cand NAME [--kind hit|miss|post] [--ops N]";
 
 fn main() -> ExitCode {
     let words: Vec<String> = env::args().skip(1).collect();

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     args::Args,
-    runner::{Sample, Source, chosen, current_thread, one as candidate, threads},
+    runner::{Sample, Source, chosen, current_thread, threads},
     table::Table,
 };
 
@@ -80,14 +80,4 @@ fn round_of(
     if missed > (count / 100) as u64 {
         eprintln!("warning: {} called the origin {missed} times in {count} hits", contender.meta.name);
     }
-}
-
-/// A fixed number of hits of one candidate, for callgrind.
-pub(crate) fn one(args: &Args) {
-    let runtime = current_thread();
-    let candidate = candidate(args.text("cand").expect("--cand"));
-    let workload = Workload::new(args);
-    let mut contender = workload.contender(&*candidate, &runtime);
-    let source = workload.sources(1, contender.meta.absolute_uri).remove(0);
-    contender.live.ask(&runtime, &source, 0, args.number("ops", 1000));
 }

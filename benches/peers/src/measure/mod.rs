@@ -5,6 +5,7 @@ mod children;
 mod hit;
 mod memory;
 mod miss;
+mod one;
 mod pass;
 mod rounds;
 mod stampede;
@@ -13,9 +14,10 @@ mod workload;
 
 pub(crate) use self::{
     check::{check, list},
-    hit::{hit, mt, one},
+    hit::{hit, mt},
     memory::{mem, mem_one},
     miss::miss,
+    one::one,
     pass::pass,
     stampede::{stampede, stampede_one},
     ttl::{ttl, ttl_one},

@@ -50,7 +50,7 @@ pub(crate) fn pass(args: &Args) -> Table {
     table(&contenders, rounds)
 }
 
-fn post(absolute: bool) -> Source {
+pub(super) fn post(absolute: bool) -> Source {
     let uri = uri(1, absolute);
     Arc::new(move |_| {
         let mut request: Request<Body> = request(uri.clone());
