@@ -54,7 +54,7 @@ impl Invalidation {
             return;
         }
         let sequence = self.place.sequence();
-        sequence.purge_place(self.hash, false);
+        sequence.invalidate(self.hash);
         if !status.is_success() || !mentions.has_reference {
             return;
         }
@@ -64,7 +64,7 @@ impl Invalidation {
                 self.target().hash_of_reference(reference, self.place.extractor(), sequence.hasher())
             };
             if let Some(hash) = reference.and_then(hash_of) {
-                sequence.purge_place(hash, false);
+                sequence.invalidate(hash);
             }
         }
     }
