@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, Request, StatusCode, request::Parts};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
 use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
@@ -126,11 +126,11 @@ struct ByProduct;
 
 impl KeyExtractor for ByProduct {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
-        self.identity(head)
+        self.identity(&head.uri, None)
     }
 
-    fn identity(&self, head: &Parts) -> Option<CacheKey> {
-        let product = head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
+    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>) -> Option<CacheKey> {
+        let product = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
         Some(CacheKey::from_parts(["product", product]))
     }
 }

@@ -5,9 +5,9 @@ use std::{
     hash::{BuildHasher, Hasher},
 };
 
-use http::{HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
 
-use super::{Identity, KeyExtractor};
+use super::{CacheKey, Identity, KeyExtractor};
 use crate::http::fields::first_line;
 
 /// The host and 32 segments.
@@ -22,8 +22,17 @@ pub(crate) struct Target<'a> {
 
 impl<'a> Target<'a> {
     pub(crate) fn of(head: &'a Parts) -> Self {
-        let host = first_line(&head.headers, &header::HOST).map(|(host, _)| host);
-        Self::new(original_uri(head), host)
+        Self::of_fields(&head.uri, &head.headers, &head.extensions)
+    }
+
+    /// Of a request that is not to be taken apart.
+    pub(crate) fn of_request<B>(request: &'a Request<B>) -> Self {
+        Self::of_fields(request.uri(), request.headers(), request.extensions())
+    }
+
+    fn of_fields(uri: &'a Uri, headers: &'a HeaderMap, extensions: &'a Extensions) -> Self {
+        let host = first_line(headers, &header::HOST).map(|(host, _)| host);
+        Self::new(original(uri, extensions), host)
     }
 
     /// Of a request for this URI with this `Host`.
@@ -36,16 +45,22 @@ impl<'a> Target<'a> {
         (self.uri, self.host)
     }
 
-    /// A number for what it names as the target of this request; the same for HTTP/1 and HTTP/2. That
-    /// is what the extractor says, or one above that gave the request its key; else the URI itself.
+    /// What it names, by this extractor.
+    pub(super) fn identity(self, extractor: &(impl KeyExtractor + ?Sized)) -> Option<CacheKey> {
+        extractor.identity(self.uri, self.host)
+    }
+
+    /// A number for what it names as the target of a request with these extensions; the same for HTTP/1
+    /// and HTTP/2. That is what the extractor says, or one above that gave the request its key; else the
+    /// URI itself.
     pub(crate) fn hash_named(
         self,
         extractor: &dyn KeyExtractor,
-        head: &Parts,
+        extensions: &Extensions,
         hasher: &impl BuildHasher,
     ) -> u64 {
-        let own = || extractor.identity(head).map(|own| hasher.hash_one(own));
-        match head.extensions.get::<Identity>() {
+        let own = || self.identity(extractor).map(|own| hasher.hash_one(own));
+        match extensions.get::<Identity>() {
             Some(Identity(above)) => hasher.hash_one(above),
             None => own().unwrap_or_else(|| self.hash(hasher)),
         }
@@ -110,7 +125,7 @@ impl<'a> Target<'a> {
     ) -> Option<u64> {
         let target = self.resolve(reference)?;
         // What is no URI cannot have been asked for; a number for it does no harm.
-        let named = self.at(&target).and_then(|head| extractor.identity(&head));
+        let named = self.at(&target).and_then(|uri| extractor.identity(&uri, self.host));
         Some(match named {
             Some(identity) => hasher.hash_one(identity),
             None => self.hash_with(&target, hasher),
@@ -152,16 +167,11 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// The head of a request for something else of the same origin.
-    fn at(&self, path_and_query: &str) -> Option<Parts> {
+    /// The URI of something else of the same origin.
+    fn at(&self, path_and_query: &str) -> Option<Uri> {
         let mut uri = self.uri.clone().into_parts();
         uri.path_and_query = Some(path_and_query.parse().ok()?);
-        let (mut head, ()) = Request::new(()).into_parts();
-        head.uri = Uri::from_parts(uri).ok()?;
-        if let Some(host) = self.host {
-            head.headers.insert(header::HOST, host.clone());
-        }
-        Some(head)
+        Uri::from_parts(uri).ok()
     }
 
     fn authority(&self) -> &[u8] {
@@ -193,11 +203,17 @@ impl<'a> Target<'a> {
 /// The URI before axum's routers cut anything off it.
 #[inline]
 pub(crate) fn original_uri(head: &Parts) -> &Uri {
+    original(&head.uri, &head.extensions)
+}
+
+#[inline]
+#[cfg_attr(not(feature = "axum"), allow(unused_variables, reason = "nobody cuts anything off"))]
+fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
-    if let Some(original) = head.extensions.get::<axum::extract::OriginalUri>() {
+    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
         return &original.0;
     }
-    &head.uri
+    uri
 }
 
 /// The query counts as absent only if there is no `?`.
