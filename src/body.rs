@@ -121,13 +121,14 @@ where
     type Data = Bytes;
     type Error = BodyError;
 
+    #[inline]
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         match self.project().kind.project() {
             KindProj::Full { bytes, trailers } => Poll::Ready(if bytes.is_empty() {
-                trailers.take().map(|t| Ok(Frame::trailers(Arc::unwrap_or_clone(t))))
+                trailers.take().map(|trailers| Ok(stored_trailers(trailers)))
             } else {
                 Some(Ok(Frame::data(std::mem::take(bytes))))
             }),
@@ -151,6 +152,12 @@ where
             Kind::Boxed { body } => body.size_hint(),
         }
     }
+}
+
+/// Apart, as few have any: a body is polled where there is no need to make room for them.
+#[cold]
+fn stored_trailers(trailers: Arc<HeaderMap>) -> Frame<Bytes> {
+    Frame::trailers(Arc::unwrap_or_clone(trailers))
 }
 
 /// Why a response body ended early.
@@ -178,6 +185,7 @@ pub enum BodyError {
 
 impl BodyError {
     /// Wraps any error, once: an error that is a `BodyError` already stays what it is.
+    #[cold]
     pub(crate) fn new(error: impl Into<BoxError>) -> Self {
         match error.into().downcast::<Self>() {
             Ok(own) => *own,

@@ -44,7 +44,7 @@ pub struct Asked {
 impl Asked {
     /// What `head` asks: as `Lookup` put it, else by its key alone, else nothing.
     pub(crate) fn of(head: &Parts) -> Option<Self> {
-        if !may_have_key(head) {
+        if !may_have_key(&head.method, &head.headers, &head.extensions) {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {

@@ -8,10 +8,7 @@ use std::{
 use http::Response;
 use pin_project_lite::pin_project;
 
-use crate::{
-    body::Body,
-    store::{Invalidation, pass_on},
-};
+use crate::{body::Body, store::pass_on};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -30,7 +27,7 @@ pin_project! {
     #[project = KindProj]
     enum Kind<F, B, E> {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] below: F, invalidation: Option<Box<Invalidation>>, strips_tags: bool },
+        Pass { #[pin] below: F, strips_tags: bool },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, E>> },
     }
 }
@@ -39,15 +36,6 @@ impl<F, B, E> ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
 {
-    /// Invalidates something once the response to a request is there that was passed on. Rare and
-    /// large, so that it is boxed: futures of a stack contain each other.
-    pub(crate) fn then(mut self, then: Option<Invalidation>) -> Self {
-        if let Kind::Pass { invalidation, .. } = &mut self.kind {
-            *invalidation = then.map(Box::new);
-        }
-        self
-    }
-
     /// Removes the fields that are for caches alone from what is passed on, which no other layer
     /// will do.
     pub(crate) fn strip_tags(mut self, strip: bool) -> Self {
@@ -63,7 +51,7 @@ where
 
     /// What the service below answers.
     pub(crate) fn pass(below: F) -> Self {
-        Self { kind: Kind::Pass { below, invalidation: None, strips_tags: false } }
+        Self { kind: Kind::Pass { below, strips_tags: false } }
     }
 
     pub(crate) fn boxed(future: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
@@ -101,10 +89,10 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx),
-            KindProj::Pass { below, invalidation, strips_tags } => {
+            KindProj::Pass { below, strips_tags } => {
                 let mut answer = ready!(below.poll(cx));
                 if let Ok(response) = &mut answer {
-                    pass_on(response, invalidation.as_deref(), *strips_tags);
+                    pass_on(response, None, *strips_tags);
                 }
                 Poll::Ready(answer.map(|response| response.map(Body::inner)))
             }

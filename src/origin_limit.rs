@@ -198,17 +198,15 @@ impl<S, R, B> Attempt<S, R, B>
 where
     S: Service<R, Response = Response<B>>,
 {
-    /// As `poll`, with the body in something else: a response is large, and moved but once here.
+    /// As `poll`, of what else becomes of the answer: a response is large, and moved but once here.
     pub(crate) fn poll_with<C>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        wrap: impl FnOnce(Body<B>) -> C,
+        finish: impl FnOnce(Response<Body<B>>) -> Response<C>,
     ) -> Poll<Result<Response<C>, S::Error>> {
         match self.project() {
-            AttemptProj::Free { called } => {
-                called.poll(cx).map_ok(|answer| answer.map(|body| wrap(Body::inner(body))))
-            }
-            AttemptProj::Queued { future } => future.as_mut().poll(cx).map_ok(|answer| answer.map(wrap)),
+            AttemptProj::Free { called } => called.poll(cx).map_ok(|answer| finish(answer.map(Body::inner))),
+            AttemptProj::Queued { future } => future.as_mut().poll(cx).map_ok(finish),
         }
     }
 }

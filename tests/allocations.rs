@@ -129,7 +129,9 @@ async fn a_request_without_a_key_costs_nothing() {
     let post = || Request::post("http://h/").body(Body::empty()).unwrap();
     let bare = allocations(&mut origin(), post());
     let mut stack = support::open::stack(fixed(60_000)).layer(origin());
+    let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     assert_eq!(allocations(&mut stack, post()), bare);
+    assert_eq!(allocations(&mut plain, post()), bare);
 }
 
 /// What the layers between Lookup and the origin allocate for a miss, beyond what a plain store does:

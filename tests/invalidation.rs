@@ -5,12 +5,13 @@ mod support;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{Method, Request, StatusCode, request::Parts};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
 use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CacheKey, KeyExtractor, KeyLayer, ReadThrough, ReadThroughLayer, ReadThroughService, Rules, StoreLayer,
+    CacheKey, CoalesceLayer, KeyExtractor, KeyLayer, LookupLayer, ReadThrough, ReadThroughLayer,
+    ReadThroughService, Rules, Store, StoreLayer,
 };
 
 const URI: &str = "http://h/a";
@@ -125,11 +126,11 @@ struct ByProduct;
 
 impl KeyExtractor for ByProduct {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
-        self.identity(head)
+        self.identity(&head.uri, None)
     }
 
-    fn identity(&self, head: &Parts) -> Option<CacheKey> {
-        let product = head.uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
+    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>) -> Option<CacheKey> {
+        let product = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
         Some(CacheKey::from_parts(["product", product]))
     }
 }
@@ -204,6 +205,73 @@ async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
     }
     assert_eq!(call(&service, get(URI)).await.1, "3", "the late answer was not stored");
     assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_begins_meanwhile_is_invalidated_too() {
+    let origin = Origin::new(|n, request: Request<Body>| async move {
+        if request.method() == Method::POST {
+            sleep(ms(100)).await;
+        }
+        response(&[], n.to_string())
+    });
+    let service = support::open::stack(fixed(60_000)).layer(origin);
+    let posting = service.clone();
+    let posting = tokio::spawn(async move { call(&posting, unsafe_request("POST", URI, &[])).await });
+    sleep(ms(50)).await;
+    assert_eq!(call(&service, get(URI)).await.1, "2", "the first fetch there is");
+    posting.await.unwrap();
+    assert_eq!(call(&service, get(URI)).await.1, "3");
+}
+
+/// Without a layer that numbers fetches.
+#[tokio::test(start_paused = true)]
+async fn a_shared_fetch_that_takes_no_number_serves_nobody_after() {
+    let origin = Origin::new(|n, request: Request<Body>| async move {
+        if request.method() == Method::GET {
+            sleep(ms(100)).await;
+        }
+        response(&[], n.to_string())
+    });
+    let coalesced = CoalesceLayer::new().rules(fixed(60_000)).layer(origin);
+    let service = LookupLayer::new(store()).layer(coalesced);
+    let ask = || {
+        let service = service.clone();
+        tokio::spawn(async move { call(&service, get(URI)).await.1 })
+    };
+    let mut answers = Vec::new();
+    for _ in 0..2 {
+        answers.push([ask(), ask()]);
+        sleep(ms(20)).await;
+        call(&service, unsafe_request("POST", URI, &[])).await;
+    }
+    answers.push([ask(), ask()]);
+    for (pair, expected) in answers.into_iter().zip(["1", "3", "5"]) {
+        for answer in pair {
+            assert_eq!(answer.await.unwrap(), expected);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_nothing_was_fetched_there_is_nothing_to_invalidate() {
+    let store = store();
+    let service = StoreLayer::new(store.clone()).rules(fixed(60_000)).layer(origin());
+    let post = async |fields| call(&service, unsafe_request("POST", URI, fields)).await;
+    let number = || store.sequence().current();
+    post(&[]).await;
+    post(&[("location", "/b")]).await;
+    assert_eq!(number(), 0);
+    call(&service, get(URI)).await;
+    assert_eq!(number(), 1);
+    post(&[("x-answer", "404")]).await;
+    post(&[("location", "/b")]).await;
+    assert_eq!(number(), 2, "one purge, of the target");
+    post(&[]).await;
+    assert_eq!(number(), 2, "nothing began since");
+    call(&service, get("http://h/b")).await;
+    post(&[("location", "/b")]).await;
+    assert_eq!(number(), 4, "a fetch, and the purge of what was fetched");
 }
 
 #[tokio::test(start_paused = true)]

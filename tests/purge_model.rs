@@ -82,12 +82,20 @@ impl Entry {
     }
 }
 
+#[derive(Clone, Copy)]
+struct Flight {
+    content: u64,
+    /// None: nobody below numbers fetches.
+    begun: Option<u64>,
+    /// Of those who may join.
+    floor: u64,
+}
+
 struct World {
     purges: Purges,
     stored: Mutex<Option<Arc<Entry>>>,
-    /// A fetch that others may wait for: what it brought, its number, and the floor of those who
-    /// may join.
-    flight: Mutex<Option<(u64, u64, u64)>>,
+    /// A fetch that others may wait for.
+    flight: Mutex<Option<Flight>>,
     /// What the origin has.
     content: AtomicU64,
     /// Purges up to this content have returned.
@@ -107,8 +115,17 @@ impl World {
     }
 
     fn edit(&self, what: What<'_>) {
+        self.change(|purges| _ = purges.purge(what, None));
+    }
+
+    /// What an unsafe request does.
+    fn post(&self) {
+        self.change(|purges| purges.invalidate(PLACE));
+    }
+
+    fn change(&self, purge: impl FnOnce(&Purges)) {
         let content = self.content.fetch_add(1, Ordering::SeqCst) + 1;
-        self.purges.purge(what, None);
+        purge(&self.purges);
         self.returned.fetch_max(content, Ordering::SeqCst);
     }
 
@@ -131,19 +148,26 @@ impl World {
     }
 
     fn fetch(&self) {
-        let floor = self.purges.floor(&asked());
-        let begun = self.purges.begin();
+        let floor = self.purges.arrive(&asked(), PLACE);
+        let begun = self.purges.begin(PLACE);
         let content = self.content.load(Ordering::SeqCst);
         // Whether the content is what it was is not asked: a purge has its reasons.
-        *self.flight.lock() = Some((content, begun, floor));
+        *self.flight.lock() = Some(Flight { content, begun: Some(begun), floor });
         self.put(Entry::new(content, begun));
         self.purges.end(begun);
+    }
+
+    /// What comes from below takes no number, and is not stored.
+    fn fetch_unnumbered(&self) {
+        let floor = self.purges.arrive(&asked(), PLACE);
+        let content = self.content.load(Ordering::SeqCst);
+        *self.flight.lock() = Some(Flight { content, begun: None, floor });
     }
 
     /// 304: what was stored, under a new number.
     fn confirm(&self) {
         let Some(known) = self.select() else { return };
-        let begun = self.purges.begin();
+        let begun = self.purges.begin(PLACE);
         if self.admits(&known) {
             self.put(Entry::new(known.content, begun));
         }
@@ -160,12 +184,14 @@ impl World {
     fn wait(&self) {
         let at_least = self.returned.load(Ordering::SeqCst);
         let number = self.purges.current();
-        let own_floor = self.purges.floor(&asked());
+        let own_floor = self.purges.arrive(&asked(), PLACE);
         let flight = *self.flight.lock();
-        let Some((content, begun, floor)) = flight else { return };
-        if own_floor == floor && self.purges.serves(&answered(), begun, Some((number, asked()))) {
+        let Some(Flight { content, begun, floor }) = flight else { return };
+        let is_served = |begun| self.purges.serves(&answered(), begun, Some((number, asked())));
+        if own_floor == floor && begun.is_none_or(is_served) {
             assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
         }
+        let Some(begun) = begun else { return };
         // Who does not know when he came.
         let at_least = self.returned.load(Ordering::SeqCst);
         if self.purges.serves(&answered(), begun, None) {
@@ -231,7 +257,13 @@ fn sweeps(world: &World) {
     world.sweep();
 }
 
-const KINDS: [fn(&World); 4] = [
+fn posts(world: &World) {
+    world.post();
+    world.post();
+}
+
+const KINDS: [fn(&World); 5] = [
+    posts,
     |world| world.edit(What::Label(TAG)),
     |world| world.edit(What::Place(PLACE)),
     |world| world.edit(What::KeyPrefix(b"ke")),
@@ -259,9 +291,23 @@ fn who_comes_after_a_purge_does_not_share_an_older_fetch() {
     }
 }
 
+/// Of two unsafe requests the second finds what began after the first, and nothing else.
+#[test]
+fn who_comes_after_an_unsafe_request_gets_nothing_older() {
+    let shares: fn(&World) = |world| {
+        world.fetch_unnumbered();
+        world.fetch_unnumbered();
+    };
+    explore(8, vec![posts, World::fetch, World::fetch, looks]);
+    explore(8, vec![posts, World::post, fetches, waits]);
+    explore(8, vec![posts, shares, waits]);
+    explore(8, vec![posts, KINDS[2], fetches, looks]);
+    explore(8, vec![posts, World::fetch, World::confirm, looks]);
+}
+
 #[test]
 fn purges_at_the_same_time_are_all_seen() {
-    let both: [fn(&World); 2] = [KINDS[0], KINDS[2]];
+    let both: [fn(&World); 2] = [KINDS[1], KINDS[3]];
     explore(8, vec![both[0], both[1], looks]);
     explore(8, vec![both[0], |world| _ = world.purges.purge(What::Label(OTHER), None), looks]);
     explore(8, vec![both[0], both[0], fetches, waits]);
@@ -273,13 +319,13 @@ fn what_is_forgotten_still_counts() {
         world.purges.purge(What::Label(OTHER), None);
         world.purges.purge(What::Label(Label(10)), None);
     };
-    explore(1, vec![KINDS[0], others, fetches, looks]);
-    explore(1, vec![KINDS[0], others, World::confirm, waits]);
+    explore(1, vec![KINDS[1], others, fetches, looks]);
+    explore(1, vec![KINDS[1], others, World::confirm, waits]);
 }
 
 #[test]
 fn a_sweep_forgets_nothing_that_matters() {
-    explore(8, vec![KINDS[0], sweeps, fetches, looks]);
-    explore(8, vec![KINDS[0], sweeps, World::confirm, waits]);
-    explore(8, vec![KINDS[2], sweeps, fetches, looks]);
+    explore(8, vec![KINDS[1], sweeps, fetches, looks]);
+    explore(8, vec![KINDS[1], sweeps, World::confirm, waits]);
+    explore(8, vec![KINDS[3], sweeps, fetches, looks]);
 }

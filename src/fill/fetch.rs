@@ -58,12 +58,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head: &mut request::Parts,
     ) -> (Begun<St, P>, Fetching) {
         let client = Arc::new(self.copy(head));
-        let fetching = self.layer.store.sequence().begin();
+        let subject = self.subject(&client);
+        let fetching = self.layer.store.sequence().begin(&subject);
         // After the number was taken: what is purged from now on is not confirmed either.
         let selected = resource.and_then(|resource| self.selected(resource, &client));
         let candidates = self.candidates(resource, selected, &client);
         candidates.ask(&mut head.headers);
-        let subject = self.subject(&client);
         (Begun { fetch: self, client, candidates, subject, sent_at: Instant::now() }, fetching)
     }
 

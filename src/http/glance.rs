@@ -1,6 +1,6 @@
 //! What of a message's fields has to be known before anything else, found in one pass.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::storing::Credentials;
 
@@ -79,15 +79,32 @@ impl Mentions {
     pub(crate) fn of(answer: &HeaderMap) -> Self {
         let mut mentions = Self::default();
         for name in answer.keys() {
-            // As text, whose length alone tells most names apart.
-            match name.as_str() {
-                "location" | "content-location" => mentions.has_reference = true,
-                "cache-group-invalidation" => mentions.has_groups = true,
-                "surrogate-key" | "cache-tag" => mentions.has_tags = true,
-                _ => {}
+            match *name {
+                header::LOCATION | header::CONTENT_LOCATION => mentions.has_reference = true,
+                // What most answers have is not looked at any closer.
+                header::CACHE_CONTROL
+                | header::CONTENT_ENCODING
+                | header::CONTENT_LENGTH
+                | header::CONTENT_TYPE
+                | header::DATE
+                | header::ETAG
+                | header::LAST_MODIFIED
+                | header::SERVER
+                | header::SET_COOKIE
+                | header::VARY => {}
+                _ => mentions.note_unusual(name),
             }
         }
         mentions
+    }
+
+    /// As text, whose length alone tells most names apart.
+    fn note_unusual(&mut self, name: &HeaderName) {
+        match name.as_str() {
+            "cache-group-invalidation" => self.has_groups = true,
+            "surrogate-key" | "cache-tag" => self.has_tags = true,
+            _ => {}
+        }
     }
 }
 
@@ -98,7 +115,6 @@ mod tests {
         conditions::PRECONDITIONS,
         tag_fields::{CACHE_GROUP_INVALIDATION, CACHE_TAG, SURROGATE_KEY},
     };
-    use http::HeaderName;
 
     #[test]
     fn what_is_there_is_seen() {

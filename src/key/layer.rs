@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, find};
+use super::{CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, find, is_for_cache};
 use crate::exchange::Asked;
 
 /// Puts the key of a request into its extensions, for the layers below.
@@ -82,16 +82,17 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
+        let is_for_cache = is_for_cache(&request);
         let (mut head, body) = request.into_parts();
         // What a cache above this one has asked is not what is asked here.
         head.extensions.remove::<Asked>();
         // Before what follows changes the URI.
-        match self.extractor.identity(&head) {
+        match Target::of(&head).identity(&*self.extractor) {
             Some(identity) => drop(head.extensions.insert(Identity(identity))),
             None => drop(head.extensions.remove::<Identity>()),
         }
         let mut key = KeyBuffer::new();
-        match find(&*self.extractor, &mut head, &body, &mut key) {
+        match is_for_cache && find(&*self.extractor, &mut head, &mut key) {
             true => {
                 self.extractor.prepare(&mut head);
                 head.extensions.insert(key.to_key());

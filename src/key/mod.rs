@@ -100,7 +100,7 @@ mod target;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use http::{Method, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts};
 use http_body::Body as HttpBody;
 
 use crate::http::fields::has;
@@ -199,9 +199,10 @@ pub trait KeyExtractor: Send + Sync + 'static {
     ///
     /// An extractor whose keys leave out parts of the URI says so here, so that an unsafe request
     /// to one spelling, or a purge of it, reaches what was stored for another (RFC 9111 §4.4).
-    /// Asked about requests of every method, with and without a body. Only the host and the URI
-    /// count: requests with the same key must have the same identity, header fields or not.
-    fn identity(&self, _head: &Parts) -> Option<CacheKey> {
+    /// Asked about requests of every method, with and without a body, by their URI, as it was before
+    /// any router cut something off it, and their `Host`. Nothing else counts: requests with the same
+    /// key must have the same identity.
+    fn identity(&self, _uri: &Uri, _host: Option<&HeaderValue>) -> Option<CacheKey> {
         None
     }
 
@@ -233,26 +234,17 @@ where
     }
 }
 
-/// Writes the key of a request that may have one: its own if it carries one, else the extractor's.
-/// A request that has one is in its normal form from then on. False: it has none.
+/// Writes the key of a request that [may have one](is_for_cache): its own if it carries one, else
+/// the extractor's. A request that has one is in its normal form from then on. False: it has none.
 #[inline]
-pub(crate) fn find<B: HttpBody>(
-    extractor: &impl KeyExtractor,
-    head: &mut Parts,
-    body: &B,
-    buffer: &mut KeyBuffer,
-) -> bool {
-    let is_get_or_head = is_get_or_head(&head.method);
-    if !may_have_key(head) || is_get_or_head && !body.is_end_stream() {
-        return false;
-    }
+pub(crate) fn find(extractor: &impl KeyExtractor, head: &mut Parts, buffer: &mut KeyBuffer) -> bool {
     let has_key = match head.extensions.get::<CacheKey>() {
         Some(own) => {
             buffer.set(own);
             true
         }
         // No extractor knows the body of a read by its body.
-        None => is_get_or_head && extractor.write_key(head, buffer),
+        None => is_get_or_head(&head.method) && extractor.write_key(head, buffer),
     };
     if has_key {
         extractor.normalise(head);
@@ -264,11 +256,18 @@ fn is_get_or_head(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
+/// Asked before a request is taken apart: most that have no key are not moved for the cache's sake.
+#[inline]
+pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
+    may_have_key(request.method(), request.headers(), request.extensions())
+        && (!is_get_or_head(request.method()) || request.body().is_end_stream())
+}
+
 /// Only GET, HEAD and reads by a body are answered from a store, and never a request to switch
 /// protocols (RFC 9110 §7.8), whose answer is a connection and no message.
 #[inline]
-pub(crate) fn may_have_key(head: &Parts) -> bool {
-    (is_get_or_head(&head.method) || has_content(&head.extensions)) && !has(&head.headers, &header::UPGRADE)
+pub(crate) fn may_have_key(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
+    (is_get_or_head(method) || has_content(extensions)) && !has(headers, &header::UPGRADE)
 }
 
 #[cfg(test)]

@@ -55,6 +55,7 @@
 //! ```
 
 mod answer;
+mod below;
 mod layer;
 mod refresh;
 mod request;

@@ -9,11 +9,11 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tower::{ServiceExt, util::Oneshot};
 use tower_service::Service;
 
 use super::{
     answer::{from_below, from_part, from_store},
+    below::Below,
     refresh::{Refresher, Refreshing},
     request::{Found, Question, Reader, Reading, accepts},
 };
@@ -74,18 +74,19 @@ where
     St: Store,
     K: KeyExtractor,
 {
-    /// Writes the key of a request that this layer has anything to do with, which is in its normal
-    /// form from then on; false: it has none.
-    pub(crate) fn find_key<ReqB>(&self, head: &mut Parts, body: &ReqB, key: &mut KeyBuffer) -> bool
-    where
-        ReqB: HttpBody,
-    {
-        key::find(&*self.reader.extractor, head, body, key)
+    /// Writes the key of a request that [may have one](key::is_for_cache), which is in its normal form
+    /// from then on; false: it has none.
+    pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> bool {
+        key::find(&*self.reader.extractor, head, key)
     }
 
-    /// What a request invalidates that has none.
-    pub(crate) fn invalidation(&self, head: &Parts) -> Option<Invalidation> {
-        Invalidation::of(&self.reader, head)
+    /// What a request invalidates that has none. Nobody below is to see any, be it of a stack above.
+    #[inline]
+    pub(crate) fn keyless<ReqB>(&self, request: &mut Request<ReqB>) -> Option<Invalidation> {
+        let extensions = request.extensions_mut();
+        extensions.remove::<CacheKey>();
+        extensions.remove::<Asked>();
+        Invalidation::of(&self.reader, request)
     }
 
     /// The answer to a request that has a key, if the store has one and nothing else is to be done.
@@ -217,6 +218,24 @@ where
     }
 }
 
+impl<S, St, K> Lookup<S, St, K>
+where
+    St: Store,
+    K: KeyExtractor,
+{
+    /// Asks the service below for what has no key.
+    fn pass<ReqB, B>(
+        &self,
+        mut request: Request<ReqB>,
+    ) -> ResponseFuture<Below<S, Request<ReqB>>, B, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone,
+    {
+        let invalidation = self.keyless(&mut request);
+        ResponseFuture::pass(Below::keyless(self.inner.clone(), request, invalidation))
+    }
+}
+
 fn scope(question: &Question<'_>, asked: &Asked) -> Scope {
     let Question { head, glance, settings, .. } = *question;
     let asks_for_part = glance.has_range && !settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
@@ -240,7 +259,7 @@ where
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+    type Future = ResponseFuture<Below<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: a hit does not wait for the service below.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -248,21 +267,17 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        if !key::is_for_cache(&request) {
+            return self.pass(request);
+        }
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        let below = |request| self.inner.clone().oneshot(request);
-        match self.find_key(&mut head, &body, &mut key) {
-            true => match self.read(&key, &head) {
-                Ok(response) => ResponseFuture::ready(response),
-                Err(open) => self.go_on(open, head, body, below),
-            },
-            false => {
-                // The layers below are to see none either.
-                head.extensions.remove::<CacheKey>();
-                head.extensions.remove::<Asked>();
-                let invalidation = self.invalidation(&head);
-                ResponseFuture::pass(below(Request::from_parts(head, body))).then(invalidation)
-            }
+        if !self.find_key(&mut head, &mut key) {
+            return self.pass(Request::from_parts(head, body));
+        }
+        match self.read(&key, &head) {
+            Ok(response) => ResponseFuture::ready(response),
+            Err(open) => self.go_on(open, head, body, |request| Below::keyed(self.inner.clone(), request)),
         }
     }
 }

@@ -15,10 +15,9 @@ use super::retrying::Retrying;
 use crate::{
     body::{Body, BodyError, BoxError},
     coalesce::Coalesce,
-    exchange::Asked,
     fill::{Fill, Policy},
     future::{BoxFuture, ResponseFuture},
-    key::{CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
+    key::{DefaultKey, KeyBuffer, KeyExtractor, is_for_cache},
     lookup::Lookup,
     origin_limit::{Attempt, OriginLimit},
     stale_if_error::StaleIfError,
@@ -87,31 +86,55 @@ where
         Poll::Ready(Ok(()))
     }
 
-    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+    fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        if !is_for_cache(&request) {
+            // What is done to it is done here: who passes on what he has looked into moves it.
+            let invalidation = self.stack.keyless(&mut request);
+            return self.round(request, invalidation);
+        }
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        let way = match self.stack.find_key(&mut head, &body, &mut key) {
-            true => match self.stack.read(&key, &head) {
-                Ok(response) => {
-                    let response = Some(response.map(ReadThroughBody::new));
-                    // At once: what all ways went through would be moved once more.
-                    return ReadThroughFuture { way: Way::Stored { response } };
-                }
-                Err(open) => {
-                    let future = self.stack.go_on(open, head, body, |request| self.missed(request));
-                    Way::Through { future }
-                }
-            },
-            false => {
-                // Nobody below is to see any, be it of a stack above this one.
-                head.extensions.remove::<CacheKey>();
-                head.extensions.remove::<Asked>();
-                let invalidation = self.stack.invalidation(&head);
-                let attempt = self.origin().attempt(Request::from_parts(head, body));
-                Way::Round { attempt, invalidation, strips_tags: self.fill().strips_tags() }
+        if !self.stack.find_key(&mut head, &mut key) {
+            let mut request = Request::from_parts(head, body);
+            let invalidation = self.stack.keyless(&mut request);
+            return self.round(request, invalidation);
+        }
+        // Each of the ways at once: what all went through would be moved once more.
+        match self.stack.read(&key, &head) {
+            Ok(response) => {
+                let response = Some(response.map(ReadThroughBody::new));
+                ReadThroughFuture { way: Way::Stored { response } }
             }
-        };
-        ReadThroughFuture { way }
+            Err(open) => {
+                let future = self.stack.go_on(open, head, body, |request| self.missed(request));
+                ReadThroughFuture { way: Way::Through { future } }
+            }
+        }
+    }
+}
+
+impl<S, St, K, P> ReadThroughService<S, St, K, P>
+where
+    St: Store,
+    K: KeyExtractor,
+{
+    /// The way of a request without a key.
+    fn round<ReqB, B>(
+        &self,
+        request: Request<ReqB>,
+        invalidation: Option<Invalidation>,
+    ) -> ReadThroughFuture<S, ReqB, B>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let strips_tags = self.fill().strips_tags();
+        let attempt = self.origin().attempt(request);
+        ReadThroughFuture { way: Way::Round { attempt, invalidation, strips_tags } }
     }
 }
 
@@ -179,14 +202,11 @@ where
                 let answer = ready!(future.poll(cx));
                 Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
             }
-            WayProj::Round { attempt, invalidation, strips_tags } => {
-                let mut answer = ready!(attempt.poll_with(cx, ReadThroughBody::round));
-                if let Ok(response) = &mut answer {
-                    // No other layer removes the fields that are for caches alone.
-                    pass_on(response, invalidation.as_ref(), *strips_tags);
-                }
-                Poll::Ready(answer)
-            }
+            // No other layer removes the fields that are for caches alone.
+            WayProj::Round { attempt, invalidation, strips_tags } => attempt.poll_with(cx, |mut answer| {
+                pass_on(&mut answer, invalidation.as_ref(), *strips_tags);
+                answer.map(ReadThroughBody::round)
+            }),
         }
     }
 }

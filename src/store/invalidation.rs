@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Uri, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 
 use super::Sequence;
 use crate::{
@@ -29,15 +29,13 @@ pub(crate) struct Invalidation {
 impl Invalidation {
     /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY), and for what a rule
     /// says to be a read.
-    pub(crate) fn of(place: &Arc<impl Invalidates + 'static>, head: &Parts) -> Option<Self> {
-        let is_safe = matches!(
-            head.method,
-            Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT
-        ) || head.method.as_str() == "QUERY"
-            || is_read_by_rule(&head.extensions);
-        (!is_safe).then(|| {
-            let target = Target::of(head);
-            let hash = target.hash_named(place.extractor(), head, place.sequence().hasher());
+    #[inline]
+    pub(crate) fn of<B>(place: &Arc<impl Invalidates + 'static>, request: &Request<B>) -> Option<Self> {
+        // In one expression: it is large, and made where it stays.
+        (!is_safe(request.method(), request.extensions())).then(|| {
+            let target = Target::of_request(request);
+            let hasher = place.sequence().hasher();
+            let hash = target.hash_named(place.extractor(), request.extensions(), hasher);
             let (uri, host) = target.parts();
             Self { place: Arc::clone(place) as _, hash, uri: uri.clone(), host: host.cloned() }
         })
@@ -54,7 +52,7 @@ impl Invalidation {
             return;
         }
         let sequence = self.place.sequence();
-        sequence.purge_place(self.hash, false);
+        sequence.invalidate(self.hash);
         if !status.is_success() || !mentions.has_reference {
             return;
         }
@@ -64,7 +62,7 @@ impl Invalidation {
                 self.target().hash_of_reference(reference, self.place.extractor(), sequence.hasher())
             };
             if let Some(hash) = reference.and_then(hash_of) {
-                sequence.purge_place(hash, false);
+                sequence.invalidate(hash);
             }
         }
     }
@@ -83,6 +81,12 @@ impl Invalidation {
             }
         }
     }
+}
+
+fn is_safe(method: &Method, extensions: &Extensions) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT)
+        || method.as_str() == "QUERY"
+        || is_read_by_rule(extensions)
 }
 
 /// What an answer that the cache only passes on means to it, and what is not for the client.

@@ -50,6 +50,11 @@ impl Subject {
         self.labels.len() > MAX_LABELS
     }
 
+    /// The place of what the URI names, the one of the two that unsafe requests reach.
+    pub(super) fn named(&self) -> Place {
+        self.places[0]
+    }
+
     pub(super) fn matter(&self) -> Matter<'_> {
         Matter { key: self.key.as_bytes(), places: self.places, labels: &self.labels }
     }

@@ -41,7 +41,8 @@ const MAX_PREFIX_BYTES: usize = 1024;
 /// * Of URIs and keys, those included that unsafe requests invalidate: one number for all that have
 ///   the same hash. They are purged together. With the default of 65,536 such floors, what is stored
 ///   loses one in 65,536 to each purge of something else: under 100 unsafe requests a second, half
-///   of it within eight minutes.
+///   of it within eight minutes. Unsafe requests to where nothing was fetched since the last purge,
+///   which most are, purge nothing and take no number.
 /// * Of tags, groups and prefixes of paths, of everything, and of what was purged softly: a record.
 ///   By default there are at most 65,536. Of prefixes of keys at most 1,024.
 /// * A record is dropped as soon as nothing can match it any more. If there are too many before
@@ -100,8 +101,8 @@ impl Sequence {
     }
 
     /// Numbers a fetch that begins now, and may bring an answer for as long as this is kept.
-    pub(crate) fn begin(self: &Arc<Self>) -> Fetching {
-        Fetching { sequence: Arc::clone(self), number: self.purges.begin() }
+    pub(crate) fn begin(self: &Arc<Self>, subject: &Subject) -> Fetching {
+        Fetching { sequence: Arc::clone(self), number: self.purges.begin(subject.named()) }
     }
 
     /// Whether nothing has purged the response since its fetch began. Notes since when it is stale
@@ -116,14 +117,14 @@ impl Sequence {
 
     /// What is known about purges when a request arrives.
     pub(crate) fn arrival(&self, number: u64, subject: Arc<Subject>) -> Arrival {
-        Arrival { number, floor: self.purges.floor(&subject.matter()), subject }
+        Arrival { number, floor: self.purges.arrive(&subject.matter(), subject.named()), subject }
     }
 
     /// What purges can match of a request: its key, what its URI names by the extractor's
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
     pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
         let target = Target::of(head);
-        let named = target.hash_named(extractor, head, &self.hasher);
+        let named = target.hash_named(extractor, &head.extensions, &self.hasher);
         let places = [self.place(named), self.place_of_key(key)];
         let labels = target.path_hashes(&self.hasher).map(Label);
         Arc::new(Subject::new(key.clone(), places, labels))
@@ -158,7 +159,7 @@ impl Sequence {
 
     /// What the target of a request names.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        self.purge_place(Target::of(head).hash_named(extractor, head, &self.hasher), is_soft)
+        self.purge_place(Target::of(head).hash_named(extractor, &head.extensions, &self.hasher), is_soft)
     }
 
     pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
@@ -184,7 +185,12 @@ impl Sequence {
         self.purge(What::Label(Label::EVERYTHING), is_soft)
     }
 
-    pub(super) fn purge_place(&self, hash: u64, is_soft: bool) -> u64 {
+    /// What an unsafe request does to what has this number.
+    pub(super) fn invalidate(&self, hash: u64) {
+        self.purges.invalidate(self.place(hash));
+    }
+
+    fn purge_place(&self, hash: u64, is_soft: bool) -> u64 {
         self.purge(What::Place(self.place(hash)), is_soft)
     }
 

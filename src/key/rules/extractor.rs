@@ -1,6 +1,6 @@
 use std::{ptr, sync::Arc};
 
-use http::{HeaderMap, Method, Uri, header, request::Parts, uri::Authority};
+use http::{HeaderMap, HeaderValue, Method, Uri, request::Parts, uri::Authority};
 
 use super::{
     KeyRulesBuilder, SearchKey,
@@ -68,8 +68,7 @@ impl KeyRules {
         self.inner.has_bodies
     }
 
-    fn select<'h>(&self, head: &'h Parts, authority: &[u8], method: &Method) -> Selected<'_, 'h> {
-        let target = original_uri(head);
+    fn select<'h>(&self, target: &'h Uri, authority: &[u8], method: &Method) -> Selected<'_, 'h> {
         let found = self.first(authority, method, target.path(), target);
         if self.inner.has_paths {
             let readings = other_readings(target.path(), self.inner.counts_spelling).ok_or(Doubtful)?;
@@ -97,8 +96,9 @@ impl KeyRules {
 
     /// The rule of a request that may have a key, and its authority.
     pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Option<(Selected<'_, 'h>, &'h [u8])> {
-        let authority = authority(original_uri(head), &head.headers)?;
-        Some((self.select(head, authority, &head.method), authority))
+        let target = original_uri(head);
+        let authority = authority(target, &head.headers)?;
+        Some((self.select(target, authority, &head.method), authority))
     }
 
     pub(super) fn encode(
@@ -178,12 +178,11 @@ impl KeyExtractor for KeyRules {
         }
     }
 
-    fn identity(&self, head: &Parts) -> Option<CacheKey> {
-        let target = original_uri(head);
-        let host = head.headers.get(header::HOST).map(|host| host.as_bytes());
-        let authority = target.authority().map(Authority::as_str).map(str::as_bytes).or(host)?;
+    fn identity(&self, uri: &Uri, host: Option<&HeaderValue>) -> Option<CacheKey> {
+        let host = host.map(HeaderValue::as_bytes);
+        let authority = uri.authority().map(Authority::as_str).map(str::as_bytes).or(host)?;
         // As GET: other reads hold all of the URI in their keys, and go with what it names.
-        let Ok(Some(found)) = self.select(head, authority, &Method::GET) else { return None };
+        let Ok(Some(found)) = self.select(uri, authority, &Method::GET) else { return None };
         let shape = found.rule.shape.as_ref()?;
         let mut identity = KeyBuffer::new();
         identity.push_lower_case(authority);

@@ -21,9 +21,17 @@
 //!    an answer that was checked last before that number counts as purged.
 //! 3. Records that nothing can match are dropped without harm: when all that is stored was checked
 //!    and all fetches that began before are over. Hence the list of fetches under way.
+//! 4. Most unsafe requests go where nothing is ever fetched. So a fetch leaves a mark at its place
+//!    once it has its number and before it asks the origin, and an [invalidation](Purges::invalidate)
+//!    that finds none does nothing: what began before is purged already, by the purge that removed
+//!    its mark, has a larger number and published it, and what begins later finds the origin as it is
+//!    now. A request that may wait for another one's fetch [leaves a mark](Purges::arrive) as well,
+//!    once it has seen the floor: where nobody numbers fetches, floors alone tell those who came
+//!    before an invalidation from those who came after it.
 //!
 //! Knows neither HTTP nor time: the moments of soft purges are numbers that somebody else made.
 
+mod floors;
 mod index;
 mod mark;
 mod matter;
@@ -32,6 +40,7 @@ mod record;
 use std::collections::BTreeSet;
 
 use self::{
+    floors::Floors,
     index::{Labels, Order, Prefixes},
     record::Record,
 };
@@ -65,7 +74,7 @@ pub(super) struct Purges {
     latest: AtomicU64,
     /// Records up to this number may have been dropped.
     dropped: AtomicU64,
-    floors: Box<[AtomicU64]>,
+    floors: Floors,
     labels: Labels,
     prefixes: Prefixes,
     /// Held by whoever takes a number or drops a record.
@@ -80,7 +89,7 @@ impl Purges {
             current: AtomicU64::new(0),
             latest: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
-            floors: (0..floors).map(|_| AtomicU64::new(0)).collect(),
+            floors: Floors::new(floors),
             labels: Labels::new(),
             prefixes: Prefixes::new(),
             book: Mutex::new(Book::default()),
@@ -102,11 +111,14 @@ impl Purges {
         self.dropped.load(Ordering::Acquire)
     }
 
-    /// Numbers a fetch that begins now. Purges with smaller numbers are visible.
-    pub(super) fn begin(&self) -> u64 {
+    /// Numbers a fetch that begins now, and that invalidations of the place are to reach. Purges with
+    /// smaller numbers are visible.
+    pub(super) fn begin(&self, place: Place) -> u64 {
         let mut book = self.book.lock();
         let number = self.next();
         book.under_way.insert(number);
+        drop(book);
+        self.floors.begin(place);
         number
     }
 
@@ -121,11 +133,7 @@ impl Purges {
         let order = &mut self.book.lock().order;
         let number = self.next();
         match (what, soft_at) {
-            (What::Place(place), None) => {
-                if let Some(floor) = self.floors.get(place.0 as usize) {
-                    floor.store(number, Ordering::Release);
-                }
-            }
+            (What::Place(place), None) => self.floors.raise(place, number),
             (What::Place(place), soft_at) => self.note(order, Label::of_place(place), number, soft_at),
             (What::Label(label), soft_at) => self.note(order, label, number, soft_at),
             (What::KeyPrefix(prefix), soft_at) => {
@@ -139,6 +147,15 @@ impl Purges {
         // Whatever it purges is visible by now, and so is all that was purged before.
         self.latest.store(number, Ordering::Release);
         number
+    }
+
+    /// Purges a place, unless nothing began there since that was done last.
+    pub(super) fn invalidate(&self, place: Place) {
+        // Another one that is just about to do so is not waited for: its number may not be published.
+        let is_done = |floor| floor <= self.latest();
+        if !self.floors.idle_since(place).is_some_and(is_done) {
+            self.purge(What::Place(place), None);
+        }
     }
 
     /// Whether nothing has purged an answer since its fetch began. Tells since when it is stale if it
@@ -169,7 +186,7 @@ impl Purges {
     /// What purges say about an answer that began with this number and was checked up to that one.
     #[cold]
     fn judge(&self, matter: &Matter<'_>, begun: u64, checked: u64) -> Judgement {
-        if matter.places.iter().any(|place| self.floor_at(*place) > begun) {
+        if matter.places.iter().any(|place| self.floors.at(*place) > begun) {
             return Judgement::Purged;
         }
         let (mut is_purged, mut stale_since) = (false, None::<u64>);
@@ -186,9 +203,17 @@ impl Purges {
         stale_since.map_or(Judgement::Untouched, Judgement::StaleSince)
     }
 
+    /// The floor of a request that may wait for another one's fetch, and share it if that one had the
+    /// same. Invalidations of the place raise it from now on.
+    pub(super) fn arrive(&self, matter: &Matter<'_>, place: Place) -> u64 {
+        let floor = self.floor(matter);
+        self.floors.begin(place);
+        floor
+    }
+
     /// The number of the last purge that matches, hard or soft.
     pub(super) fn floor(&self, matter: &Matter<'_>) -> u64 {
-        let mut floor = matter.places.iter().map(|place| self.floor_at(*place)).max().unwrap_or(0);
+        let mut floor = matter.places.iter().map(|place| self.floors.at(*place)).max().unwrap_or(0);
         self.for_each_record(matter, 0, |record| floor = floor.max(record.last()));
         floor
     }
@@ -222,7 +247,7 @@ impl Purges {
         let mut records =
             labels.chain(places().map(Label::of_place)).filter_map(|label| self.labels.get(label));
         records.any(|record| record.may_lie_between(after, until))
-            || places().any(|place| self.floor_at(place) > after)
+            || places().any(|place| self.floors.at(place) > after)
             // Read after the records, as above.
             || after < self.dropped()
     }
@@ -260,10 +285,6 @@ impl Purges {
 
     fn next(&self) -> u64 {
         self.current.fetch_add(1, Ordering::AcqRel) + 1
-    }
-
-    fn floor_at(&self, place: Place) -> u64 {
-        self.floors.get(place.0 as usize).map_or(0, |floor| floor.load(Ordering::Acquire))
     }
 
     fn note(&self, order: &mut Order, label: Label, number: u64, soft_at: Option<u64>) {

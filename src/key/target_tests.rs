@@ -1,0 +1,91 @@
+use super::*;
+use crate::key::DefaultKey;
+
+fn head(uri: &str, host: Option<&str>) -> Parts {
+    let mut request = Request::get(uri);
+    if let Some(host) = host {
+        request = request.header("host", host);
+    }
+    request.body(()).unwrap().into_parts().0
+}
+
+#[test]
+fn references_are_resolved_and_those_to_other_origins_are_none() {
+    let hasher = std::hash::RandomState::new();
+    let base = head("http://h.example/a/b/c?q", None);
+    let base = Target::of(&base);
+    for (reference, path) in [
+        ("/x", "/x"),
+        ("http://H.example/x?y#z", "/x?y"),
+        ("//h.example/x", "/x"),
+        ("http://h.example", "/"),
+        ("http://h.example?y", "/?y"),
+        ("x", "/a/b/x"),
+        ("x?y=/../", "/a/b/x?y=/../"),
+        ("../x", "/a/x"),
+        ("../../../x", "/x"),
+        ("..", "/a/"),
+        ("../..", "/"),
+        (".", "/a/b/"),
+        ("./x/./y", "/a/b/x/y"),
+        ("?y", "/a/b/c?y"),
+        ("", "/a/b/c?q"),
+        ("#z", "/a/b/c?q"),
+        ("x?to=http://other/", "/a/b/x?to=http://other/"),
+    ] {
+        let expected = Target::of(&head(&format!("http://h.example{path}"), None)).hash(&hasher);
+        assert_eq!(
+            base.hash_of_reference(reference, &DefaultKey::new(), &hasher),
+            Some(expected),
+            "{reference}"
+        );
+    }
+    for other in ["http://other/x", "//other/x", "https://h.example/x", "http://h.example:81/x", "http:///x"]
+    {
+        assert_eq!(base.hash_of_reference(other, &DefaultKey::new(), &hasher), None, "{other}");
+    }
+}
+
+#[test]
+fn http1_and_http2_have_the_same_target() {
+    let hasher = std::hash::RandomState::new();
+    let hash = |uri, host| Target::of(&head(uri, host)).hash(&hasher);
+    let http2 = hash("http://h.example/x?y", None);
+    assert_eq!(http2, hash("/x?y", Some("H.Example")));
+    assert_ne!(http2, hash("/x", Some("h.example")));
+    assert_ne!(http2, hash("/x?y", Some("other")));
+    let http1 = head("/a", Some("h.example"));
+    let http1 = Target::of(&http1);
+    assert_eq!(
+        http1.hash_of_reference("https://h.example/a", &DefaultKey::new(), &hasher),
+        Some(http1.hash(&hasher))
+    );
+}
+
+proptest::proptest! {
+    #[test]
+    fn words_are_in_lower_case_as_their_bytes_are(word: [u8; 8]) {
+        let lower = lower_case(u64::from_le_bytes(word)).to_le_bytes();
+        proptest::prop_assert_eq!(lower, <[u8; 8]>::try_from(word.to_ascii_lowercase()).unwrap());
+    }
+
+    #[test]
+    fn hosts_are_the_same_in_any_case_and_no_two_others(host in "[a-cA-C.]{1,18}", at in 0..18_usize) {
+        let hasher = std::hash::RandomState::new();
+        let hash = |host: &str| Target::of(&head("/", Some(host))).hash(&hasher);
+        proptest::prop_assert_eq!(hash(&host), hash(&host.to_uppercase()));
+        let mut other = host.clone();
+        let at = at % host.len();
+        other.replace_range(at..=at, "x");
+        proptest::prop_assert_ne!(hash(&host), hash(&other));
+        proptest::prop_assert_ne!(hash(&host), hash(&host[..at]));
+    }
+
+    #[test]
+    fn any_reference_is_taken_without_panic(reference in ".{0,40}", path in "/[a-z./?]{0,20}") {
+        if path.parse::<Uri>().is_ok() {
+            let hasher = std::hash::RandomState::new();
+            let _ = Target::of(&head(&path, Some("h"))).hash_of_reference(&reference, &DefaultKey::new(), &hasher);
+        }
+    }
+}

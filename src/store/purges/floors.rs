@@ -1,0 +1,52 @@
+//! The floors of places, and where anything began that a purge could reach.
+
+use super::{
+    super::sync::{AtomicU64, Ordering},
+    Place,
+};
+
+/// For each place the number of its last purge, and whether anything began there since.
+///
+/// Both are in one word, and every change is a read-modify-write of it: they have one order for each
+/// place, and whoever changes it sees what others did before they changed it.
+#[derive(Debug)]
+pub(super) struct Floors(Box<[AtomicU64]>);
+
+/// Something began. The number is in the bits above.
+const BEGUN: u64 = 1;
+
+impl Floors {
+    pub(super) fn new(floors: usize) -> Self {
+        Self((0..floors).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The number of the last purge; 0 if there was none.
+    pub(super) fn at(&self, place: Place) -> u64 {
+        self.word(place).map_or(0, |word| word.load(Ordering::Acquire) >> 1)
+    }
+
+    /// A purge with this number, which reaches all that began so far.
+    pub(super) fn raise(&self, place: Place, number: u64) {
+        if let Some(word) = self.word(place) {
+            word.swap(number << 1, Ordering::AcqRel);
+        }
+    }
+
+    /// Something begins that purges are to reach.
+    pub(super) fn begin(&self, place: Place) {
+        if let Some(word) = self.word(place) {
+            word.fetch_or(BEGUN, Ordering::AcqRel);
+        }
+    }
+
+    /// The number of the last purge, if nothing began since. Who begins after this was asked sees all
+    /// that the caller did before: hence no mere load.
+    pub(super) fn idle_since(&self, place: Place) -> Option<u64> {
+        let word = self.word(place).map_or(0, |word| word.fetch_or(0, Ordering::AcqRel));
+        (word & BEGUN == 0).then_some(word >> 1)
+    }
+
+    fn word(&self, place: Place) -> Option<&AtomicU64> {
+        self.0.get(place.0 as usize)
+    }
+}
