@@ -2,7 +2,7 @@
 //!
 //! No layer knows another one. Each reads what is there and does without what is not.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
@@ -43,15 +43,15 @@ pub struct Asked {
 
 impl Asked {
     /// What `head` asks: as `Lookup` put it, else by its key alone, else nothing.
-    pub(crate) fn of(head: &Parts) -> Option<Self> {
+    pub(crate) fn of(head: &Parts) -> Option<Cow<'_, Self>> {
         if !may_have_key(head) {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {
-            return Some(asked.clone());
+            return Some(Cow::Borrowed(asked));
         }
         let key = head.extensions.get::<CacheKey>()?;
-        Some(Self {
+        Some(Cow::Owned(Self {
             key: key.clone(),
             arrival: None,
             is_forced: false,
@@ -60,7 +60,7 @@ impl Asked {
             selection: None,
             is_for_many: true,
             why: Forward::Miss,
-        })
+        }))
     }
 
     /// The number of the store's sequence when the request arrived, if that is known.

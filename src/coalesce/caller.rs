@@ -254,11 +254,19 @@ fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Respon
         Some(Outcome::Head(shared)) => shared.size,
         _ => None,
     };
-    Response::from_parts(head, Body::shared(Reader::new(caller, size)))
+    Response::from_parts(head, body(caller, size))
+}
+
+/// The body as one caller reads it. What is there in one piece needs no reader.
+fn body<B>(caller: Caller, size: Option<u64>) -> Body<B> {
+    match size.and_then(|size| caller.flight().whole(size)) {
+        Some(whole) => Body::stored(whole, None),
+        None => Body::shared(Reader::new(caller, size)),
+    }
 }
 
 fn answer<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
-    let mut response = Response::new(Body::shared(Reader::new(caller, head.size)));
+    let mut response = Response::new(body(caller, head.size));
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
     *response.headers_mut() = head.headers.clone();

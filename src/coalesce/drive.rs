@@ -109,10 +109,9 @@ where
         flight: &Flight,
         fetch: impl Future<Output = Result<Result<Response<B>, E>, Panic>> + Send,
     ) -> Option<Response<B>> {
-        let deadline = after(flight.started_at, self.settings.max_flight_age);
         let fetched = {
-            let fetch = pin!(tokio::time::timeout_at(deadline, fetch));
-            self.settings.unless_abandoned(flight, fetch).await?
+            let fetch = pin!(fetch);
+            self.settings.in_time(flight, || flight.started_at, fetch).await
         };
         // What is given up has let go of its place at the origin before anybody may try again.
         match fetched {
@@ -123,10 +122,11 @@ where
                 self.deliver(Delivery::Error(error));
             }
             Ok(Err(panic)) => self.deliver(Delivery::Panic(panic)),
-            Err(_) => {
+            Err(GivenUp::Late) => {
                 self.seat.close();
                 flight.settle(Outcome::Refused(Refused::FetchTimeout));
             }
+            Err(GivenUp::Abandoned) => {}
         }
         None
     }
@@ -198,19 +198,39 @@ impl Judge {
     }
 }
 
+/// Why something is not waited for any longer.
+enum GivenUp {
+    /// It took too long.
+    Late,
+    /// The last caller left first, and that is to end the fetch.
+    Abandoned,
+}
+
 impl Settings {
-    /// `None` if the last caller left first, and that is to end the fetch.
-    async fn unless_abandoned<T>(
+    /// What there is within the time that a fetch has for it, counted `since` then.
+    async fn in_time<T>(
         &self,
         flight: &Flight,
-        future: Pin<&mut impl Future<Output = T>>,
-    ) -> Option<T> {
-        if !self.cancel_when_abandoned {
-            return Some(future.await);
+        since: impl FnOnce() -> Instant,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, GivenUp> {
+        // What is there already needs no clock.
+        if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+            return Ok(output);
         }
-        match select(future, pin!(flight.abandoned())).await {
-            Either::Left((output, _)) => Some(output),
-            Either::Right(_) => None,
+        // What is not will wake this task: to ask again in the same turn would keep others from theirs.
+        let mut is_asked = true;
+        let rest = poll_fn(|cx| match std::mem::take(&mut is_asked) {
+            true => Poll::Pending,
+            false => future.as_mut().poll(cx),
+        });
+        let rest = tokio::time::timeout_at(after(since(), self.max_flight_age), rest);
+        if !self.cancel_when_abandoned {
+            return rest.await.map_err(|_| GivenUp::Late);
+        }
+        match select(pin!(rest), pin!(flight.abandoned())).await {
+            Either::Left((output, _)) => output.map_err(|_| GivenUp::Late),
+            Either::Right(_) => Err(GivenUp::Abandoned),
         }
     }
 }
@@ -308,20 +328,10 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    // What is there already needs no clock.
-    if let Poll::Ready(frame) = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await {
-        return frame.transpose().map_err(BodyError::new);
-    }
-    // What is not will wake this task: to ask again in the same turn would keep others from theirs.
-    let mut is_asked = true;
-    let frame = poll_fn(|cx| match std::mem::take(&mut is_asked) {
-        true => Poll::Pending,
-        false => body.as_mut().poll_frame(cx),
-    });
-    let frame = pin!(tokio::time::timeout(settings.max_flight_age, frame));
-    match settings.unless_abandoned(flight, frame).await {
-        None => Err(BodyError::Cancelled),
-        Some(Err(_)) => Err(BodyError::Stalled),
-        Some(Ok(frame)) => frame.transpose().map_err(BodyError::new),
+    let frame = pin!(poll_fn(|cx| body.as_mut().poll_frame(cx)));
+    match settings.in_time(flight, Instant::now, frame).await {
+        Ok(frame) => frame.transpose().map_err(BodyError::new),
+        Err(GivenUp::Late) => Err(BodyError::Stalled),
+        Err(GivenUp::Abandoned) => Err(BodyError::Cancelled),
     }
 }

@@ -69,8 +69,6 @@ pub(super) struct Flight {
     pub(super) started_at: Instant,
     outcome: OnceLock<Outcome>,
     log: Mutex<Log>,
-    /// The head is known, or the log has grown or ended.
-    changed: Arc<Notify>,
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
     max_held: usize,
@@ -78,6 +76,8 @@ pub(super) struct Flight {
 
 #[derive(Debug, Default)]
 struct Log {
+    /// The head is known, or the log has grown or ended. Made by the first who waits for it.
+    changed: Option<Arc<Notify>>,
     chunks: VecDeque<Entry>,
     /// The index of the first chunk that is still there.
     first: usize,
@@ -133,7 +133,6 @@ impl Flight {
             started_at: Instant::now(),
             outcome: OnceLock::new(),
             log: Mutex::default(),
-            changed: Arc::default(),
             moved: Notify::new(),
             max_held,
         }
@@ -147,7 +146,7 @@ impl Flight {
     pub(super) async fn settled(&self) -> &Outcome {
         loop {
             // Registered before looking, so that no change in between is missed.
-            let changed = self.changed.notified();
+            let changed = self.next_change();
             if let Some(outcome) = self.outcome.get() {
                 return outcome;
             }
@@ -158,7 +157,8 @@ impl Flight {
     /// The first outcome stands.
     pub(super) fn settle(&self, outcome: Outcome) {
         if self.outcome.set(outcome).is_ok() {
-            self.changed.notify_waiters();
+            let changed = self.log.lock().changed.clone();
+            wake(changed);
         }
     }
 
@@ -187,23 +187,22 @@ impl Flight {
         }
         // Nobody reads, and nobody can board any more.
         let unread = if log.is_closed && log.callers == 0 { log.forget() } else { VecDeque::new() };
+        let changed = log.changed.clone();
         drop(log);
         drop(unread);
-        self.changed.notify_waiters();
+        wake(changed);
     }
 
     /// The body has ended. The first end stands.
     pub(super) fn end(&self, end: Result<(), BodyError>) {
-        let is_news = {
-            let mut log = self.log.lock();
-            let is_news = log.end.is_none();
-            // Who sees a body break off and asks again gets another one.
-            log.is_closed |= end.is_err();
-            log.end.get_or_insert(end);
-            is_news
-        };
-        if is_news {
-            self.changed.notify_waiters();
+        let mut log = self.log.lock();
+        // Who sees a body break off and asks again gets another one.
+        log.is_closed |= end.is_err();
+        if log.end.is_none() {
+            log.end = Some(end);
+            let changed = log.changed.clone();
+            drop(log);
+            wake(changed);
         }
     }
 
@@ -246,7 +245,8 @@ impl Flight {
 
     /// Resolves at the next change after this call.
     pub(super) fn next_change(&self) -> OwnedNotified {
-        Arc::clone(&self.changed).notified_owned()
+        let changed = Arc::clone(self.log.lock().changed.get_or_insert_default());
+        changed.notified_owned()
     }
 
     /// What stands at this place of the log.
@@ -272,6 +272,19 @@ impl Flight {
         match chunk {
             Chunk::Data(data) => Found::Data(data),
             Chunk::Trailers(trailers) => Found::Trailers(Arc::unwrap_or_clone(trailers)),
+        }
+    }
+
+    /// The body, if all of it is there in one piece of this length, and nothing else.
+    pub(super) fn whole(&self, length: u64) -> Option<Bytes> {
+        let log = self.log.lock();
+        match (&log.end, log.chunks.len(), log.chunks.front()) {
+            (Some(Ok(())), 1, Some(Entry { chunk: Chunk::Data(data), .. }))
+                if data.len() as u64 == length =>
+            {
+                Some(data.clone())
+            }
+            _ => None,
         }
     }
 
@@ -321,6 +334,13 @@ impl Log {
             self.first += 1;
         }
         dropped
+    }
+}
+
+/// Tells of a change those who wait for one, if there are any.
+fn wake(changed: Option<Arc<Notify>>) {
+    if let Some(changed) = changed {
+        changed.notify_waiters();
     }
 }
 
@@ -387,6 +407,23 @@ mod tests {
             Boarding::Aboard(caller) => caller,
             Boarding::Full | Boarding::Closed => unreachable!(),
         }
+    }
+
+    #[test]
+    fn a_body_is_whole_once_all_of_it_is_there_in_one_piece_of_the_length_that_was_told() {
+        let hello = || Bytes::from_static(b"hello");
+        let flight = Flight::new(1024);
+        flight.push_data(hello(), false);
+        assert_eq!(flight.whole(5), None, "there may be more");
+        flight.end(Ok(()));
+        assert_eq!((flight.whole(5), flight.whole(4)), (Some(hello()), None));
+        let [two, trailed, broken] = [(); 3].map(|()| Flight::new(1024));
+        [&two, &trailed, &broken].map(|flight| flight.push_data(hello(), false));
+        two.push_data(Bytes::new(), true);
+        trailed.push_trailers([(http::header::ETAG, "1".parse().unwrap())].into_iter().collect());
+        trailed.end(Ok(()));
+        broken.end(Err(BodyError::Cancelled));
+        assert_eq!([two, trailed, broken].map(|flight| flight.whole(5)), [None, None, None]);
     }
 
     #[test]

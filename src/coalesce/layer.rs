@@ -249,7 +249,7 @@ impl<S> Coalesce<S> {
         match Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one) {
             None => ResponseFuture::pass(below(Request::from_parts(head, body))),
             Some(asked) => {
-                let slot = Slot::new(asked, &head);
+                let slot = Slot::new(&asked, &head);
                 let CoalesceLayer { slots, settings } = self.layer.clone();
                 ResponseFuture::boxed(Call { below, head, body, slot, slots, settings }.run())
             }

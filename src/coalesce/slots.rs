@@ -1,8 +1,11 @@
 //! The fetches under way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use dashmap::{DashMap, Entry};
@@ -22,7 +25,7 @@ use crate::{
 };
 
 /// Callers of one slot want the same answer, as far as can be told before it is there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) key: CacheKey,
     pub(super) is_head: bool,
@@ -38,8 +41,19 @@ pub(super) struct Slot {
     pub(super) round: u8,
 }
 
+/// Most slots under way differ in their keys; the others are told apart when they are compared, and
+/// those of one key by what comes from the requests themselves.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+        if self.selection.is_some() || self.range.is_some() {
+            (&self.selection, &self.range).hash(state);
+        }
+    }
+}
+
 /// Whose fetches may be shared at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Party {
     /// Cookies matter only where an answer says so, or rather does not say that they do not.
     WithOrWithoutCookie { authorization: bool },
@@ -49,15 +63,15 @@ pub(super) enum Party {
 
 impl Slot {
     /// Of a request, before anything is known of the answer.
-    pub(super) fn new(asked: Asked, head: &Parts) -> Self {
+    pub(super) fn new(asked: &Asked, head: &Parts) -> Self {
         Self {
-            key: asked.key,
+            key: asked.key.clone(),
             is_head: head.method == Method::HEAD,
             is_forced: asked.is_forced,
             party: Party::WithOrWithoutCookie { authorization: Credentials::of(&head.headers).authorization },
-            selection: asked.selection,
+            selection: asked.selection.clone(),
             range: head.headers.get(header::RANGE).cloned(),
-            floor: asked.arrival.map_or(0, |arrival| arrival.floor),
+            floor: asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
         }
     }

@@ -200,6 +200,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
+                let asked = asked.into_owned();
                 let fetch = Fetch { layer: self.layer, rules, asked, search };
                 let resource = fetch.resource();
                 let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored, &head));
