@@ -33,7 +33,7 @@ use crate::{
         outline::Outline,
         range::Extent,
         rules::Rules,
-        storing::{CDN_CACHE_CONTROL, Unshareable, decide},
+        storing::{CDN_CACHE_CONTROL, Credentials, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
 };
@@ -189,7 +189,8 @@ impl Judge {
         let Parts { method, headers: request, .. } = &self.request;
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let decision = decide(&self.request, status, headers, &outline, &self.rules, &targets);
+        let credentials = Credentials::of(request);
+        let decision = decide(&self.request, credentials, status, headers, &outline, &self.rules, &targets);
         let selection = outline.vary.selection(&self.request.headers);
         let delay = started_at.elapsed();
         let age = if decision.terms.is_ours { delay } else { initial_age(&outline, delay) };

@@ -418,7 +418,7 @@ mod tests {
         flight.end(Ok(()));
         assert_eq!((flight.whole(5), flight.whole(4)), (Some(hello()), None));
         let [two, trailed, broken] = [(); 3].map(|()| Flight::new(1024));
-        [&two, &trailed, &broken].map(|flight| flight.push_data(hello(), false));
+        [&two, &trailed, &broken].iter().for_each(|flight| flight.push_data(hello(), false));
         two.push_data(Bytes::new(), true);
         trailed.push_trailers([(http::header::ETAG, "1".parse().unwrap())].into_iter().collect());
         trailed.end(Ok(()));

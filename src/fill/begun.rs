@@ -18,13 +18,14 @@ use super::{
     Policy,
     candidates::Candidates,
     fetch::Fetch,
-    recorder::{Content, Pending, Recorder},
+    recorder::{Content, Pending, record},
 };
 use crate::{
     body::{Body, BoxError},
     exchange::AttemptBegan,
     http::{
         fields::remove_all,
+        glance::Glance,
         outline::Outline,
         range::Extent,
         storing::{Decision, Sharing, Unshareable},
@@ -118,14 +119,15 @@ impl<St: Store, P: Policy> Begun<St, P> {
         if client.method == Method::HEAD {
             fetch.learn_from_head(client, &head, origin);
         }
+        let glance = Glance::of(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = fetch.decide(client, &head, extent, outline, origin);
+        let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
-        fetch.note(client, (head.status, &head.headers), &decision, &rules, origin);
-        let selection = selection(&outline.vary, &client.headers);
+        fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
+        let selection = selection(&outline.vary, &glance);
         fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
         let body = match outline.length {
             Ok(declared) if decision.is_storable => {
@@ -143,9 +145,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     origin: origin.clone(),
                     fetching,
                 };
-                let marker = Marker::new(client, origin.received_at, rules.hit_for_miss_for);
-                let store = fetch.layer.store.clone();
-                Recorder::new(store, fetch.asked.key.clone(), pending, marker).record(body)
+                let marker = Marker::new(&client.method, &glance, origin.received_at, rules.hit_for_miss_for);
+                record(fetch.layer.store.clone(), fetch.asked.key.clone(), pending, marker, body)
             }
             _ => Body::inner(body),
         };

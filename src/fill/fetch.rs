@@ -146,7 +146,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     pub(super) fn decide(
         &self,
-        client: &request::Parts,
+        (client, glance): (&request::Parts, &Glance<'_>),
         head: &response::Parts,
         extent: Option<Extent>,
         outline: &Outline,
@@ -155,7 +155,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let rules = self.layer.policy.rules(client, head, self.rules);
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let status = extent.map_or(head.status, |_| StatusCode::OK);
-        let mut decision = decide(client, status, &head.headers, outline, &rules, &self.layer.targets.names);
+        let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
+        let mut decision = decide(client, credentials, status, &head.headers, outline, &rules, targets);
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, outline) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
@@ -214,7 +215,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
     pub(super) fn note(
         &self,
-        client: &request::Parts,
+        (client, glance): (&request::Parts, &Glance<'_>),
         (status, headers): (StatusCode, &HeaderMap),
         decision: &Decision,
         rules: &Rules,
@@ -225,7 +226,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if why == Unshareable::Incomplete && is_conditional(&client.headers) {
             return;
         }
-        let glance = Glance::of(&client.headers);
         // Nor does what may be the fault of this client.
         let supersedes = match why {
             Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
@@ -235,13 +235,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             && !decision.is_storable;
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
-        let marker = Marker::new(client, origin.received_at, rules.hit_for_miss_for);
+        let marker = Marker::new(&client.method, glance, origin.received_at, rules.hit_for_miss_for);
         let sequence = self.layer.store.sequence();
         self.layer.store.update(&self.asked.key, &mut |resource| {
             if supersedes {
-                resource.remove(&glance, origin.begun, spared);
+                resource.remove(glance, origin.begun, spared);
             }
-            let is_doubtful = why == Unshareable::Error && resource.select(&glance, sequence).is_some();
+            let is_doubtful = why == Unshareable::Error && resource.select(glance, sequence).is_some();
             if !is_doubtful && !rules.hit_for_miss_for.is_zero() {
                 resource.mark(marker);
             }

@@ -44,7 +44,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        self.note(client, (fresh.status(), &fresh.headers()), &decision, &rules, origin);
+        let glance = Glance::of(&client.headers);
+        self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
         let status = CacheStatus::forwarded(self.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         // What is withheld from all others is for the one who asked.
@@ -70,7 +71,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let origin = with_tags_of(stored, origin);
         let Updated { head, vary, decision, rules } = self.updated(client, stored, head, &origin);
-        let selection = selection(&vary, &client.headers);
+        let selection = selection(&vary, &Glance::of(&client.headers));
         let fresh = renewed(&head.headers, stored, selection, &decision, origin);
         if decision.is_storable {
             self.put(&fresh, |_| true);
@@ -121,7 +122,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
         let outline = Outline::of(&head.headers, SystemTime::now());
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (decision, rules) = self.decide(client, &head, extent, &outline, origin);
+        let glance = Glance::of(&client.headers);
+        let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         outline.give_date(&mut head.headers);

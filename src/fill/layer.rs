@@ -208,8 +208,13 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                     return ResponseFuture::ready(answer);
                 }
                 let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
-                let answer = below(self.inner, head, body, begun.kept());
-                ResponseFuture::boxed(Asking { answer, begun, fetching: Some(fetching) })
+                let kept = begun.kept();
+                // In one expression: what is made apart would be moved once more.
+                ResponseFuture::boxed(Asking {
+                    answer: below(self.inner, head, body, kept),
+                    begun,
+                    fetching: Some(fetching),
+                })
             }
         }
     }

@@ -1,8 +1,8 @@
 //! What of a message's fields has to be known before anything else, found in one pass.
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::storing::Credentials;
+use super::{fields::first_line, storing::Credentials};
 
 /// Most requests have none of these but the last, and a hit then has nothing to do with their
 /// other fields.
@@ -61,6 +61,22 @@ impl<'a> Glance<'a> {
         }
         glance
     }
+
+    pub(crate) fn line(&self, name: &HeaderName) -> Line<'a> {
+        match *name {
+            header::ACCEPT_ENCODING => self.accept_encoding,
+            _ => line(self.fields, name),
+        }
+    }
+}
+
+/// The value of a field of a request.
+pub(super) fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
+    match first_line(request, name) {
+        None => Line::None,
+        Some((line, false)) => Line::One(line),
+        Some((_, true)) => Line::Several,
+    }
 }
 
 /// Most answers that a cache only passes on have none of these, and it then has nothing to do with
@@ -98,7 +114,6 @@ mod tests {
         conditions::PRECONDITIONS,
         tag_fields::{CACHE_GROUP_INVALIDATION, CACHE_TAG, SURROGATE_KEY},
     };
-    use http::HeaderName;
 
     #[test]
     fn what_is_there_is_seen() {
