@@ -47,7 +47,8 @@ pub struct Resource {
 pub(super) struct Shelf {
     pub(super) bytes: u64,
     pub(super) version: Version,
-    pub(super) expires_at: Option<Instant>,
+    /// The node of the index of what expires.
+    pub(super) expires_in: Option<usize>,
     pub(super) is_retired: AtomicBool,
 }
 
