@@ -57,7 +57,6 @@ pub(super) struct Drive<B, E> {
     pub(super) seat: Seat,
     /// `None` once he has what is his.
     pub(super) leader: Option<oneshot::Sender<Delivery<B, E>>>,
-    pub(super) settings: Arc<Settings>,
     /// `None`: every answer comes with a verdict.
     pub(super) judge: Option<Box<Judge>>,
     /// Somebody above shares it as well.
@@ -83,35 +82,33 @@ where
         F: Future<Output = Result<Response<B>, E>> + Send,
     {
         async move {
-            let flight = Arc::clone(self.seat.flight());
             // A panic is passed on to the caller who would have seen it; nothing is used after it.
             let fetch = match catch_unwind(AssertUnwindSafe(ask)) {
                 Ok(fetch) => AssertUnwindSafe(fetch).catch_unwind(),
                 Err(panic) => return self.deliver(Delivery::Panic(panic)),
             };
-            let Some(response) = self.fetched(&flight, fetch).await else { return };
-            let Some(body) = self.land(&flight, response) else { return };
-            let limit = self.settings.max_held_bytes as u64;
+            let Some(response) = self.fetched(fetch).await else { return };
+            let Some(body) = self.land(response) else { return };
+            let limit = self.seat.settings().max_held_bytes as u64;
             if body.size_hint().upper().is_none_or(|upper| upper > limit) {
                 // The first caller need not be the only one: who comes with him has to be aboard
                 // before the body turns out too large and closes the flight.
                 tokio::task::yield_now().await;
             }
-            let pump = pump(&flight, &self.seat, &self.settings, body);
-            let pumped = AssertUnwindSafe(pump).catch_unwind().await;
-            flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
+            let pumped = AssertUnwindSafe(pump(&self.seat, body)).catch_unwind().await;
+            self.seat.flight().end(pumped.unwrap_or(Err(BodyError::Cancelled)));
         }
     }
 
     /// Waits for a response. That there is none is known to all callers after that.
     async fn fetched(
         &mut self,
-        flight: &Flight,
         fetch: impl Future<Output = Result<Result<Response<B>, E>, Panic>> + Send,
     ) -> Option<Response<B>> {
+        let flight = self.seat.flight();
         let fetched = {
             let fetch = pin!(fetch);
-            self.settings.in_time(flight, || flight.started_at, fetch).await
+            self.seat.settings().in_time(flight, || flight.started_at, fetch).await
         };
         // What is given up has let go of its place at the origin before anybody may try again.
         match fetched {
@@ -138,7 +135,8 @@ where
     }
 
     /// Tells all callers of the head, and returns the body if it is for all of them.
-    fn land(&mut self, flight: &Flight, mut response: Response<B>) -> Option<B> {
+    fn land(&mut self, mut response: Response<B>) -> Option<B> {
+        let flight = self.seat.flight();
         let verdict = self.verdict(&mut response);
         let mut head = Head::new(&response, verdict);
         if !matches!(head.verdict, Verdict::Shareable { .. }) {
@@ -168,7 +166,7 @@ where
             return verdict;
         }
         match &self.judge {
-            _ if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 => {
+            _ if response.body().size_hint().lower() > self.seat.settings().max_held_bytes as u64 => {
                 Verdict::Unshareable(Unshareable::TooLarge)
             }
             // A `Fill` below has not heard that somebody may share it, and may have known better.
@@ -192,10 +190,11 @@ impl Judge {
         let credentials = Credentials::of(request);
         let decision = decide(&self.request, credentials, status, headers, &outline, &self.rules, &targets);
         let selection = outline.vary.selection(&self.request.headers);
-        let delay = started_at.elapsed();
+        let received_at = Instant::now();
+        let delay = received_at.saturating_duration_since(started_at);
         let age = if decision.terms.is_ours { delay } else { initial_age(&outline, delay) };
-        let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
-        Verdict::new(decision, selection, fresh_until, None)
+        let fresh_until = after(received_at, decision.terms.fresh_for.saturating_sub(age));
+        Verdict::new(decision, selection, (received_at, fresh_until), None)
     }
 }
 
@@ -262,7 +261,6 @@ impl Head {
             headers: retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect(),
             verdict,
             came_about: CacheStatus::of(response),
-            received_at: Instant::now(),
             size: response.body().size_hint().exact(),
         }
     }
@@ -287,21 +285,14 @@ fn shared_trailers(mut trailers: HeaderMap, flight: &Flight) -> HeaderMap {
 }
 
 /// Moves the body into the log, and says how it ended.
-async fn pump<B>(flight: &Flight, seat: &Seat, settings: &Settings, body: B) -> Result<(), BodyError>
+async fn pump<B>(seat: &Seat, body: B) -> Result<(), BodyError>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    let (flight, settings) = (seat.flight(), seat.settings());
     let mut body = pin!(body);
     loop {
-        match flight.pace().await {
-            Pace::GoOn => {}
-            Pace::Close => {
-                seat.close();
-                continue;
-            }
-            Pace::Stop => return Err(BodyError::Cancelled),
-        }
         let Some(frame) = next_frame(flight, settings, body.as_mut()).await? else { return Ok(()) };
         match frame.into_data() {
             Ok(data) => {
@@ -315,8 +306,20 @@ where
                 .into_trailers()
                 .map_or((), |trailers| flight.push_trailers(shared_trailers(trailers, flight))),
         }
+        keep_pace(seat).await?;
         // A body that is always ready must not starve its readers.
         tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Waits until there is room for more.
+async fn keep_pace(seat: &Seat) -> Result<(), BodyError> {
+    loop {
+        match seat.flight().pace().await {
+            Pace::GoOn => return Ok(()),
+            Pace::Close => seat.close(),
+            Pace::Stop => return Err(BodyError::Cancelled),
+        }
     }
 }
 

@@ -9,7 +9,10 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -53,7 +56,6 @@ pub(super) struct Head {
     pub(super) verdict: Verdict,
     /// What the fields say about it, if they do.
     pub(super) came_about: Option<CacheStatus>,
-    pub(super) received_at: Instant,
     /// The size of the body, if the head told it.
     pub(super) size: Option<u64>,
 }
@@ -69,6 +71,8 @@ pub(super) struct Flight {
     pub(super) started_at: Instant,
     outcome: OnceLock<Outcome>,
     log: Mutex<Log>,
+    /// Set with the end in the log, so that whoever ends it once more need not look there.
+    has_ended: AtomicBool,
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
     max_held: usize,
@@ -133,9 +137,17 @@ impl Flight {
             started_at: Instant::now(),
             outcome: OnceLock::new(),
             log: Mutex::default(),
+            has_ended: AtomicBool::new(false),
             moved: Notify::new(),
             max_held,
         }
+    }
+
+    /// A new one, with its first caller aboard.
+    pub(super) fn begin(max_held: usize) -> Caller {
+        let mut flight = Self::new(max_held);
+        flight.log.get_mut().callers = 1;
+        Caller(Arc::new(flight))
     }
 
     pub(super) fn outcome(&self) -> Option<&Outcome> {
@@ -184,6 +196,7 @@ impl Flight {
         log.chunks.push_back(Entry { chunk, end });
         if is_last {
             log.end.get_or_insert(Ok(()));
+            self.has_ended.store(true, Ordering::Release);
         }
         // Nobody reads, and nobody can board any more.
         let unread = if log.is_closed && log.callers == 0 { log.forget() } else { VecDeque::new() };
@@ -195,11 +208,15 @@ impl Flight {
 
     /// The body has ended. The first end stands.
     pub(super) fn end(&self, end: Result<(), BodyError>) {
+        if self.has_ended.load(Ordering::Acquire) {
+            return;
+        }
         let mut log = self.log.lock();
         // Who sees a body break off and asks again gets another one.
         log.is_closed |= end.is_err();
         if log.end.is_none() {
             log.end = Some(end);
+            self.has_ended.store(true, Ordering::Release);
             let changed = log.changed.clone();
             drop(log);
             wake(changed);

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use super::{
     flight::{Boarding, Caller, Flight, Outcome},
-    layer::Settings,
+    layer::{CoalesceLayer, Settings},
 };
 use crate::{
     body::BodyError,
@@ -111,20 +111,18 @@ impl Slots {
         if self.under_way.load(Ordering::Relaxed) >= settings.max_flights {
             return Joined::Alone;
         }
-        let flight = Arc::new(Flight::new(settings.max_held_bytes));
+        let caller = Flight::begin(settings.max_held_bytes);
+        let flight = Arc::clone(caller.flight());
         // A flight that was there stays with its callers; its seat will find it gone.
         let replaced = match entry {
-            Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&flight))),
+            Entry::Occupied(mut entry) => Some(entry.insert(flight)),
             Entry::Vacant(entry) => {
-                entry.insert(Arc::clone(&flight));
+                entry.insert(flight);
                 None
             }
         };
         drop(replaced);
-        match flight.board(usize::MAX) {
-            Boarding::Aboard(caller) => Joined::Lead(caller),
-            Boarding::Full | Boarding::Closed => Joined::Alone,
-        }
+        Joined::Lead(caller)
     }
 
     /// Whether any forced fetch is under way: the cheap half of [`has`](Self::has).
@@ -153,17 +151,23 @@ fn takes_newcomers(slot: &Slot, flight: &Flight, settings: &Settings) -> bool {
 /// The fetch's hold on its slot. Dropped with the task that drives the fetch, however it ends.
 #[derive(Debug)]
 pub(super) struct Seat {
-    slots: Arc<Slots>,
+    layer: Arc<CoalesceLayer>,
     slot: Slot,
     flight: Arc<Flight>,
 }
 
 impl Seat {
     /// Of a flight that was put into this slot a moment ago.
-    pub(super) fn take(slots: Arc<Slots>, slot: Slot, flight: Arc<Flight>) -> Self {
-        slots.under_way.fetch_add(1, Ordering::Relaxed);
-        slots.forced.fetch_add(slot.is_forced.into(), Ordering::Relaxed);
-        Self { slots, slot, flight }
+    pub(super) fn take(layer: Arc<CoalesceLayer>, slot: Slot, flight: Arc<Flight>) -> Self {
+        layer.slots.under_way.fetch_add(1, Ordering::Relaxed);
+        if slot.is_forced {
+            layer.slots.forced.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { layer, slot, flight }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.layer.settings
     }
 
     pub(super) fn flight(&self) -> &Arc<Flight> {
@@ -172,7 +176,8 @@ impl Seat {
 
     /// Takes nobody on any more. A newer flight in the same slot is left alone.
     pub(super) fn close(&self) {
-        let removed = self.slots.flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
+        let flights = &self.layer.slots.flights;
+        let removed = flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
         drop(removed);
     }
 }
@@ -182,7 +187,9 @@ impl Drop for Seat {
         self.close();
         self.flight.settle(Outcome::Aborted);
         self.flight.end(Err(BodyError::Cancelled));
-        self.slots.forced.fetch_sub(self.slot.is_forced.into(), Ordering::Relaxed);
-        self.slots.under_way.fetch_sub(1, Ordering::Relaxed);
+        if self.slot.is_forced {
+            self.layer.slots.forced.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.layer.slots.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -44,6 +44,13 @@ pub(super) struct Begun<St, P> {
     pub(super) sent_at: Instant,
 }
 
+/// What is known of a request that goes out, by whoever sends it.
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    /// A copy of the head, if it goes out as it came, without its extensions as the case may be.
+    pub(crate) copy: Option<Arc<request::Parts>>,
+}
+
 pin_project! {
     /// Waits for the origin's answer beside what it will be judged by, which is large and stays where
     /// it is.
@@ -74,9 +81,8 @@ where
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
-    /// The client's head, if it goes out as it is.
-    pub(super) fn kept(&self) -> Option<Arc<request::Parts>> {
-        self.candidates.is_empty().then(|| Arc::clone(&self.client))
+    pub(super) fn sent(&self) -> Sent {
+        Sent { at: self.sent_at, copy: self.candidates.is_empty().then(|| Arc::clone(&self.client)) }
     }
 
     /// What the client gets of the origin's answer.

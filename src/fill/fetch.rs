@@ -125,22 +125,23 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
-        let head_only = head.method == Method::HEAD;
-        let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
+        let (head_only, now) = (head.method == Method::HEAD, Instant::now());
+        let mut response = stored.to_response(head_only, now, CacheStatus::hit());
         range::apply(&head.method, &head.headers, &mut response, stored.body());
-        self.tell_sharers(&mut response, stored);
+        self.tell_sharers(&mut response, stored, now);
         response
     }
 
     fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
-        let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
-        self.tell_sharers(&mut response, part.response());
+        let now = Instant::now();
+        let mut response = part.to_response(&head.headers, now, CacheStatus::hit());
+        self.tell_sharers(&mut response, part.response(), now);
         response
     }
 
-    fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse) {
+    fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse, now: Instant) {
         if self.asked.is_for_many {
-            response.extensions_mut().insert(Verdict::of(stored, self.layer.store.sequence()));
+            response.extensions_mut().insert(Verdict::of(stored, now, self.layer.store.sequence()));
         }
     }
 
@@ -260,9 +261,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             status = status.unshared(why);
         }
         if self.asked.is_for_many {
-            let fresh_until = origin.fresh_until(&decision.terms);
+            let times = (origin.received_at, origin.fresh_until(&decision.terms));
             let lineage = Lineage::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
-            let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
+            let verdict = Verdict::new(decision, selection, times, Some(lineage));
             response.extensions_mut().insert(verdict);
         }
         status.mark(response);

@@ -10,7 +10,11 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Policy, begun::Asking, fetch::Fetch};
+use super::{
+    Policy,
+    begun::{Asking, Sent},
+    fetch::Fetch,
+};
 use crate::{
     body::{Body, BoxError},
     called::Called,
@@ -175,12 +179,12 @@ where
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
-    /// As `call`, for the last time, of whoever knows how to ask what is below: he gets the copy that
-    /// is kept of the head as well, if there is one, without its extensions as the case may be.
+    /// As `call`, for the last time, of whoever knows how to ask what is below, and may want to know
+    /// what is noted of a fetch here.
     pub(crate) fn ask<F, ReqB, B, E>(
         self,
         request: Request<ReqB>,
-        below: impl FnOnce(S, Parts, ReqB, Option<Arc<Parts>>) -> F,
+        below: impl FnOnce(S, Parts, ReqB, Option<Sent>) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -208,10 +212,10 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                     return ResponseFuture::ready(answer);
                 }
                 let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
-                let kept = begun.kept();
+                let sent = begun.sent();
                 // In one expression: what is made apart would be moved once more.
                 ResponseFuture::boxed(Asking {
-                    answer: below(self.inner, head, body, kept),
+                    answer: below(self.inner, head, body, Some(sent)),
                     begun,
                     fetching: Some(fetching),
                 })

@@ -3,12 +3,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Extensions, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use crate::{
     body::{Body, BoxError},
     exchange::{Asked, without_extensions},
+    fill::Sent,
     origin_limit::OriginLimit,
     retry::RetryPolicy,
 };
@@ -28,12 +29,12 @@ impl<S> Retrying<S> {
         Self { policy, origin }
     }
 
-    /// `kept` is a copy of the head, if there is one, whatever it has in its extensions.
+    /// What goes out just now.
     pub(super) fn ask<ReqB, B>(
         self,
         head: Parts,
         body: ReqB,
-        kept: Option<Arc<Parts>>,
+        sent: Option<Sent>,
     ) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
@@ -44,8 +45,9 @@ impl<S> Retrying<S> {
         B::Error: Into<BoxError>,
     {
         let Self { mut policy, mut origin } = self;
-        let again =
-            policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
+        let now = sent.as_ref().map_or_else(Instant::now, |sent| sent.at);
+        let again = policy.begin(now, &head.method, &head.extensions, &body);
+        let again = again.map(|body| Again::new(&head, sent.and_then(|sent| sent.copy), body));
         async move {
             // Not before: a refresh is begun by somebody who is not to wait for it, nor to panic with it.
             let mut result = origin.call(Request::from_parts(head, body)).await;
@@ -118,7 +120,7 @@ impl<ReqB> Again<ReqB> {
         loop {
             wait.await;
             let head = self.head();
-            let next = policy.begin(&head.method, &head.extensions, &self.body);
+            let next = policy.begin(Instant::now(), &head.method, &head.extensions, &self.body);
             let mut result = origin.call(Request::from_parts(head, self.body)).await;
             let Some(body) = next else { return result };
             let Some(again) = policy.next(&mut result) else { return result };

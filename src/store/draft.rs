@@ -83,9 +83,9 @@ impl Draft {
                     values.extend_from_slice(&bytes);
                     (values, start)
                 };
-                let block = Bytes::from(bytes.into_boxed_slice());
-                let head = Head::packed(shape, block.slice(..start));
-                Kept { status, head, body: block.slice(start..) }
+                let mut values = Bytes::from(bytes.into_boxed_slice());
+                let body = values.split_off(start);
+                Kept { status, head: Head::packed(shape, values), body }
             }
         }
     }
