@@ -99,7 +99,7 @@ impl CacheStatus {
     }
 
     /// What the last member of the field says, if that is ours and written out.
-    fn shown(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn shown(headers: &HeaderMap) -> Option<Self> {
         // Most have none, which is known sooner like this.
         if !has(headers, &CACHE_STATUS) {
             return None;

@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    drive::{Delivery, Drive, Judge},
+    drive::{Delivery, Drive, Judge, Landing},
     flight::{Caller, Flight, Head, Outcome},
     layer::CoalesceLayer,
     reader::Reader,
@@ -127,7 +127,8 @@ where
         });
         let ask = move || (self.below)(Request::from_parts(self.head, self.body));
         let seat = Seat::take(self.layer, self.slot, flight);
-        let drive = Drive { seat, leader: Some(leader), judge, is_for_more };
+        let landing = Landing { leader: Some(leader), judge, is_for_more };
+        let drive = Drive { seat, landing };
         (Box::pin(drive.run(ask)), delivery)
     }
 

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Poll, ready},
     time::SystemTime,
 };
 
@@ -28,7 +28,7 @@ use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict},
     http::{
-        fields::{clean_trailers, remove_all, remove_hop_by_hop},
+        fields::{clean_trailers, has, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
         outline::Outline,
         range::Extent,
@@ -55,6 +55,11 @@ pub(super) enum Delivery<B, E> {
 /// A fetch that is about to begin.
 pub(super) struct Drive<B, E> {
     pub(super) seat: Seat,
+    pub(super) landing: Landing<B, E>,
+}
+
+/// What is done with what a fetch brings.
+pub(super) struct Landing<B, E> {
     /// `None` once he has what is his.
     pub(super) leader: Option<oneshot::Sender<Delivery<B, E>>>,
     /// `None`: every answer comes with a verdict.
@@ -84,11 +89,10 @@ where
         async move {
             // A panic is passed on to the caller who would have seen it; nothing is used after it.
             let fetch = match catch_unwind(AssertUnwindSafe(ask)) {
-                Ok(fetch) => AssertUnwindSafe(fetch).catch_unwind(),
-                Err(panic) => return self.deliver(Delivery::Panic(panic)),
+                Ok(fetch) => fetch,
+                Err(panic) => return self.landing.deliver(Delivery::Panic(panic)),
             };
-            let Some(response) = self.fetched(fetch).await else { return };
-            let Some(body) = self.land(response) else { return };
+            let Some(body) = self.landed(fetch).await else { return };
             let limit = self.seat.settings().max_held_bytes as u64;
             if body.size_hint().upper().is_none_or(|upper| upper > limit) {
                 // The first caller need not be the only one: who comes with him has to be aboard
@@ -100,47 +104,69 @@ where
         }
     }
 
-    /// Waits for a response. That there is none is known to all callers after that.
-    async fn fetched(
-        &mut self,
-        fetch: impl Future<Output = Result<Result<Response<B>, E>, Panic>> + Send,
-    ) -> Option<Response<B>> {
-        let flight = self.seat.flight();
-        let fetched = {
-            let fetch = pin!(fetch);
-            self.seat.settings().in_time(flight, || flight.started_at, fetch).await
+    /// Waits for a head, and returns the body if it is for all callers. That there is none is known to
+    /// all of them after that.
+    async fn landed(&mut self, fetch: impl Future<Output = Result<Response<B>, E>> + Send) -> Option<B> {
+        let Self { seat, landing } = self;
+        let flight = seat.flight();
+        let mut fetch = pin!(Some(fetch));
+        let landed = {
+            // At once: a response is large, and moved whenever it is handed on.
+            let landed = poll_fn(|cx| {
+                let Some(asked) = fetch.as_mut().as_pin_mut() else { return Poll::Pending };
+                let answer = ready!(asked.poll(cx));
+                // It has let go of its place at the origin before anybody may try again.
+                fetch.set(None);
+                Poll::Ready(landing.take(seat, answer))
+            });
+            let landed = pin!(AssertUnwindSafe(landed).catch_unwind());
+            seat.settings().in_time(flight, || flight.started_at, landed).await
         };
-        // What is given up has let go of its place at the origin before anybody may try again.
-        match fetched {
-            Ok(Ok(Ok(response))) => return Some(response),
-            Ok(Ok(Err(error))) => {
-                self.seat.close();
-                flight.settle(Outcome::Error(Arc::new(error.clone())));
-                self.deliver(Delivery::Error(error));
-            }
-            Ok(Err(panic)) => self.deliver(Delivery::Panic(panic)),
+        // So has what is given up.
+        fetch.set(None);
+        match landed {
+            Ok(Ok(body)) => return body,
+            Ok(Err(panic)) => landing.deliver(Delivery::Panic(panic)),
             Err(GivenUp::Late) => {
-                self.seat.close();
+                seat.close();
                 flight.settle(Outcome::Refused(Refused::FetchTimeout));
             }
             Err(GivenUp::Abandoned) => {}
         }
         None
     }
+}
 
+impl<B, E> Landing<B, E>
+where
+    B: HttpBody<Data = Bytes>,
+    E: Clone + Send + Sync + 'static,
+{
     fn deliver(&mut self, delivery: Delivery<B, E>) {
         if let Some(leader) = self.leader.take() {
             _ = leader.send(delivery);
         }
     }
 
-    /// Tells all callers of the head, and returns the body if it is for all of them.
-    fn land(&mut self, mut response: Response<B>) -> Option<B> {
-        let flight = self.seat.flight();
-        let verdict = self.verdict(&mut response);
+    /// Tells all callers of what came, and returns the body if it is for all of them.
+    fn take(&mut self, seat: &Seat, answer: Result<Response<B>, E>) -> Option<B> {
+        match answer {
+            Ok(response) => self.land(seat, response),
+            Err(error) => {
+                seat.close();
+                seat.flight().settle(Outcome::Error(Arc::new(error.clone())));
+                self.deliver(Delivery::Error(error));
+                None
+            }
+        }
+    }
+
+    fn land(&mut self, seat: &Seat, mut response: Response<B>) -> Option<B> {
+        let flight = seat.flight();
+        let verdict = self.verdict(seat, &mut response);
         let mut head = Head::new(&response, verdict);
         if !matches!(head.verdict, Verdict::Shareable { .. }) {
-            self.seat.close();
+            seat.close();
         }
         if self.is_for_more {
             response.extensions_mut().insert(head.verdict.clone());
@@ -161,19 +187,19 @@ where
         Some(body)
     }
 
-    fn verdict(&self, response: &mut Response<B>) -> Verdict {
+    fn verdict(&self, seat: &Seat, response: &mut Response<B>) -> Verdict {
         if let Some(verdict) = response.extensions_mut().remove() {
             return verdict;
         }
         match &self.judge {
-            _ if response.body().size_hint().lower() > self.seat.settings().max_held_bytes as u64 => {
+            _ if response.body().size_hint().lower() > seat.settings().max_held_bytes as u64 => {
                 Verdict::Unshareable(Unshareable::TooLarge)
             }
             // A `Fill` below has not heard that somebody may share it, and may have known better.
             Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_hit()) => {
                 Verdict::Unshareable(Unshareable::Rules)
             }
-            Some(judge) => judge.verdict(response, self.seat.flight().started_at),
+            Some(judge) => judge.verdict(response, seat.flight().started_at),
             None => Verdict::Unshareable(Unshareable::Rules),
         }
     }
@@ -259,15 +285,29 @@ impl Head {
             status: response.status(),
             version: response.version(),
             headers: retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect(),
+            came_about: unwritten_status(response, &verdict),
             verdict,
-            came_about: CacheStatus::of(response),
             size: response.body().size_hint().exact(),
         }
     }
 
     /// How it came about for those who share it.
     pub(super) fn collapsed(&self) -> CacheStatus {
-        self.came_about.unwrap_or(CacheStatus::forwarded(Forward::Miss)).collapsed()
+        let shown = || CacheStatus::shown(&self.headers);
+        self.came_about.or_else(shown).unwrap_or(CacheStatus::forwarded(Forward::Miss)).collapsed()
+    }
+}
+
+/// How a response came about, if its fields do not say it, or will not when some of them are gone.
+fn unwritten_status<B>(response: &Response<B>, verdict: &Verdict) -> Option<CacheStatus> {
+    let loses_fields = match verdict {
+        Verdict::Shareable { withheld, .. } => !withheld.is_empty(),
+        Verdict::Unshareable(_) => true,
+        Verdict::Failed { .. } => false,
+    };
+    match loses_fields || has(response.headers(), &header::CONNECTION) {
+        true => CacheStatus::of(response),
+        false => response.extensions().get().copied(),
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) struct Head {
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) verdict: Verdict,
-    /// What the fields say about it, if they do.
+    /// How it came about, if the fields do not say it, or not any more.
     pub(super) came_about: Option<CacheStatus>,
     /// The size of the body, if the head told it.
     pub(super) size: Option<u64>,

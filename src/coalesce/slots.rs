@@ -20,7 +20,7 @@ use super::{
 use crate::{
     body::BodyError,
     exchange::{Asked, Verdict},
-    http::{storing::Credentials, vary::Selection},
+    http::{glance::Glance, storing::Credentials, vary::Selection},
     key::CacheKey,
 };
 
@@ -64,13 +64,15 @@ pub(super) enum Party {
 impl Slot {
     /// Of a request, before anything is known of the answer.
     pub(super) fn new(asked: &Asked, head: &Parts) -> Self {
+        let glance = Glance::of(&head.headers);
+        let range = if glance.has_range { head.headers.get(header::RANGE) } else { None };
         Self {
             key: asked.key.clone(),
             is_head: head.method == Method::HEAD,
             is_forced: asked.is_forced,
-            party: Party::WithOrWithoutCookie { authorization: Credentials::of(&head.headers).authorization },
+            party: Party::WithOrWithoutCookie { authorization: glance.credentials.authorization },
             selection: asked.selection.clone(),
-            range: head.headers.get(header::RANGE).cloned(),
+            range: range.cloned(),
             floor: asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
         }

@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use super::{
     Policy,
     candidates::Candidates,
-    fetch::Fetch,
+    fetch::{Client, Fetch},
     recorder::{Content, Pending, record},
 };
 use crate::{
@@ -37,8 +37,6 @@ use crate::{
 /// A fetch whose request is on its way to the origin, and what the answer is judged by.
 pub(super) struct Begun<St, P> {
     pub(super) fetch: Fetch<St, P>,
-    /// The client's head.
-    pub(super) client: Arc<request::Parts>,
     pub(super) candidates: Candidates,
     pub(super) subject: Arc<Subject>,
     pub(super) sent_at: Instant,
@@ -47,8 +45,8 @@ pub(super) struct Begun<St, P> {
 /// What is known of a request that goes out, by whoever sends it.
 pub(crate) struct Sent {
     pub(crate) at: Instant,
-    /// A copy of the head, if it goes out as it came, without its extensions as the case may be.
-    pub(crate) copy: Option<Arc<request::Parts>>,
+    /// Has a copy of the head, if that goes out as it came.
+    pub(crate) client: Option<Arc<Client>>,
 }
 
 pin_project! {
@@ -82,7 +80,8 @@ where
 
 impl<St: Store, P: Policy> Begun<St, P> {
     pub(super) fn sent(&self) -> Sent {
-        Sent { at: self.sent_at, copy: self.candidates.is_empty().then(|| Arc::clone(&self.client)) }
+        let is_as_it_came = self.candidates.is_empty();
+        Sent { at: self.sent_at, client: is_as_it_came.then(|| Arc::clone(&self.fetch.client)) }
     }
 
     /// What the client gets of the origin's answer.
@@ -91,7 +90,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, client, candidates, .. } = self;
+        let Self { fetch, candidates, .. } = self;
+        let client = &fetch.client.head;
         let (head, body) = response.into_parts();
         let outline = Outline::of(&head.headers, SystemTime::now());
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
@@ -121,7 +121,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, client, .. } = self;
+        let fetch = &self.fetch;
+        let client = &fetch.client.head;
         if client.method == Method::HEAD {
             fetch.learn_from_head(client, &head, origin);
         }
@@ -152,7 +153,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     fetching,
                 };
                 let marker = Marker::new(&client.method, &glance, origin.received_at, rules.hit_for_miss_for);
-                record(fetch.layer.store.clone(), fetch.asked.key.clone(), pending, marker, body)
+                record(fetch.layer.store.clone(), fetch.client.asked.key.clone(), pending, marker, body)
             }
             _ => Body::inner(body),
         };

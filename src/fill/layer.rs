@@ -13,12 +13,12 @@ use tower_service::Service;
 use super::{
     Policy,
     begun::{Asking, Sent},
-    fetch::Fetch,
+    fetch::{Client, Fetch},
 };
 use crate::{
     body::{Body, BoxError},
     called::Called,
-    exchange::Asked,
+    exchange::{Asked, without_extensions},
     future::ResponseFuture,
     http::{
         changes::{Changes, rules_for},
@@ -109,6 +109,17 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     pub fn strip_targets(mut self, strip: bool) -> Self {
         self.targets.are_stripped = strip;
         self
+    }
+}
+
+impl<St, P: Policy> FillLayer<St, P> {
+    /// The client's head, for judging the answer. Where only the key or what is asked of the cache is
+    /// in its extensions, and no policy looks, they can be left out.
+    fn copy(&self, head: &Parts) -> Parts {
+        match head.extensions.len() {
+            ..=1 if !self.policy.looks() => without_extensions(head),
+            _ => head.clone(),
+        }
     }
 }
 
@@ -204,10 +215,11 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
-                let asked = asked.into_owned();
-                let fetch = Fetch { layer: self.layer, rules, asked, search };
+                let (asked, copy) = (asked.into_owned(), self.layer.copy(&head));
+                let client = Arc::new(Client { head: copy, asked, rules, search });
+                let fetch = Fetch { layer: self.layer, client };
                 let resource = fetch.resource();
-                let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored, &head));
+                let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }

@@ -56,20 +56,19 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    let is_complete = body.is_end_stream();
+    if body.is_end_stream() {
+        let block = Block::new(0);
+        Recorder { store, key, pending: Some(pending), block, trailers: None, marker }.complete();
+        return Body::inner(body);
+    }
     // As much at once as is sure to come, within the limit.
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let expected = expected.min(store.max_response_bytes());
     let block = match &mut pending.content {
-        Content::Whole(draft) if !is_complete => draft.block(expected),
-        _ => Block::new(if is_complete { 0 } else { expected }),
+        Content::Whole(draft) => draft.block(expected),
+        Content::Part(..) => Block::new(expected),
     };
-    let mut recorder = Recorder { store, key, pending: Some(pending), block, trailers: None, marker };
-    if is_complete {
-        recorder.complete();
-        return Body::inner(body);
-    }
-    Body::observed(body, recorder)
+    Body::observed(body, Recorder { store, key, pending: Some(pending), block, trailers: None, marker })
 }
 
 impl<St: Store> Recorder<St> {

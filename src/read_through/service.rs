@@ -175,10 +175,7 @@ where
             WayProj::Stored { response } => {
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
-            WayProj::Through { future } => {
-                let answer = ready!(future.poll(cx));
-                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
-            }
+            WayProj::Through { future } => future.poll_with(cx, ReadThroughBody::new),
             WayProj::Round { attempt, invalidation, strips_tags } => {
                 let mut answer = ready!(attempt.poll_with(cx, ReadThroughBody::round));
                 if let Ok(response) = &mut answer {
