@@ -2,7 +2,7 @@
 //!
 //! No layer knows another one. Each reads what is there and does without what is not.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
@@ -43,15 +43,15 @@ pub struct Asked {
 
 impl Asked {
     /// What `head` asks: as `Lookup` put it, else by its key alone, else nothing.
-    pub(crate) fn of(head: &Parts) -> Option<Self> {
+    pub(crate) fn of(head: &Parts) -> Option<Cow<'_, Self>> {
         if !may_have_key(&head.method, &head.headers, &head.extensions) {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {
-            return Some(asked.clone());
+            return Some(Cow::Borrowed(asked));
         }
         let key = head.extensions.get::<CacheKey>()?;
-        Some(Self {
+        Some(Cow::Owned(Self {
             key: key.clone(),
             arrival: None,
             is_forced: false,
@@ -60,7 +60,7 @@ impl Asked {
             selection: None,
             is_for_many: true,
             why: Forward::Miss,
-        })
+        }))
     }
 
     /// The number of the store's sequence when the request arrived, if that is known.
@@ -87,6 +87,8 @@ pub(crate) enum Verdict {
     Shareable {
         selection: Option<Selection>,
         audience: Credentials,
+        /// When the answer was as old as its head says.
+        received_at: Instant,
         fresh_until: Instant,
         /// `None`: it did not come from a layer that numbers its fetches.
         lineage: Option<Lineage>,
@@ -96,6 +98,7 @@ pub(crate) enum Verdict {
     Unshareable(Unshareable),
     Failed {
         selection: Option<Selection>,
+        received_at: Instant,
         for_all: bool,
         lineage: Option<Lineage>,
     },
@@ -103,10 +106,11 @@ pub(crate) enum Verdict {
 
 impl Verdict {
     /// Of what is stored.
-    pub(crate) fn of(stored: &StoredResponse, sequence: &Arc<Sequence>) -> Self {
+    pub(crate) fn of(stored: &StoredResponse, now: Instant, sequence: &Arc<Sequence>) -> Self {
         Self::Shareable {
             selection: stored.selection().cloned(),
             audience: stored.terms().audience,
+            received_at: now,
             fresh_until: stored.fresh_until(),
             lineage: Some(Lineage::of_stored(sequence, stored)),
             withheld: Vec::new(),
@@ -116,15 +120,16 @@ impl Verdict {
     pub(crate) fn new(
         decision: Decision,
         selection: Option<Selection>,
-        fresh_until: Instant,
+        (received_at, fresh_until): (Instant, Instant),
         lineage: Option<Lineage>,
     ) -> Self {
         match decision.sharing {
             Sharing::Unshareable(why) => Self::Unshareable(why),
-            Sharing::Failed { for_all } => Self::Failed { selection, for_all, lineage },
+            Sharing::Failed { for_all } => Self::Failed { selection, received_at, for_all, lineage },
             Sharing::Shareable => Self::Shareable {
                 selection,
                 audience: decision.terms.audience,
+                received_at,
                 fresh_until,
                 lineage,
                 withheld: decision.withheld,

@@ -76,6 +76,33 @@ where
     }
 }
 
+impl<F, B, E> ResponseFuture<F, B, E>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+{
+    /// As `poll`, with the body in something else: a response is large, and moved but once here.
+    pub(crate) fn poll_with<C>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        wrap: impl FnOnce(Body<B>) -> C,
+    ) -> Poll<Result<Response<C>, E>> {
+        match self.project().kind.project() {
+            #[allow(clippy::expect_used)]
+            KindProj::Ready { response } => {
+                Poll::Ready(Ok(response.take().expect("polled after completion").map(wrap)))
+            }
+            KindProj::Boxed { future } => future.as_mut().poll(cx).map_ok(|answer| answer.map(wrap)),
+            KindProj::Pass { below, strips_tags } => {
+                let mut answer = ready!(below.poll(cx));
+                if let Ok(response) = &mut answer {
+                    pass_on(response, None, *strips_tags);
+                }
+                Poll::Ready(answer.map(|response| response.map(|body| wrap(Body::inner(body)))))
+            }
+        }
+    }
+}
+
 impl<F, B, E> Future for ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
@@ -83,20 +110,7 @@ where
     type Output = Result<Response<Body<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        match self.project().kind.project() {
-            #[allow(clippy::expect_used)]
-            KindProj::Ready { response } => {
-                Poll::Ready(Ok(response.take().expect("polled after completion")))
-            }
-            KindProj::Boxed { future } => future.as_mut().poll(cx),
-            KindProj::Pass { below, strips_tags } => {
-                let mut answer = ready!(below.poll(cx));
-                if let Ok(response) = &mut answer {
-                    pass_on(response, None, *strips_tags);
-                }
-                Poll::Ready(answer.map(|response| response.map(Body::inner)))
-            }
-        }
+        self.poll_with(cx, std::convert::identity)
     }
 }
 

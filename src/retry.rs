@@ -207,7 +207,7 @@ where
     }
 
     fn clone_request(&mut self, request: &Request<ReqB>) -> Option<Request<ReqB>> {
-        let body = self.begin(request.method(), request.extensions(), request.body())?;
+        let body = self.begin(Instant::now(), request.method(), request.extensions(), request.body())?;
         let mut copy = Request::new(body);
         request.method().clone_into(copy.method_mut());
         request.uri().clone_into(copy.uri_mut());
@@ -219,9 +219,10 @@ where
 }
 
 impl RetryPolicy {
-    /// Notes that an attempt begins. The body for another one, if the request may be tried again.
+    /// Notes that an attempt begins now. The body for another one, if the request may be tried again.
     pub(crate) fn begin<ReqB>(
         &mut self,
+        now: Instant,
         method: &Method,
         extensions: &Extensions,
         body: &ReqB,
@@ -229,7 +230,6 @@ impl RetryPolicy {
     where
         ReqB: HttpBody + Default + 'static,
     {
-        let now = Instant::now();
         if self.attempts == 0 {
             self.began_at = Some(now);
         }

@@ -105,8 +105,8 @@ impl<S, St: Store> StaleIfError<S, St> {
         if asked.is_forced {
             return None;
         }
-        let stored = match asked.stored {
-            Some(known) => known,
+        let stored = match &asked.stored {
+            Some(known) => known.clone(),
             None => select(&self.store, &asked.key, &head.headers),
         };
         stored.filter(|stored| stored.is_usable_on_error(Instant::now()))

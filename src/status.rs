@@ -5,7 +5,7 @@ use std::fmt;
 use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
 use sfv::{ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
-use crate::http::storing::Unshareable;
+use crate::http::{fields::has, storing::Unshareable};
 
 /// The response field of RFC 9211.
 pub(crate) const CACHE_STATUS: HeaderName = header::CACHE_STATUS;
@@ -99,7 +99,11 @@ impl CacheStatus {
     }
 
     /// What the last member of the field says, if that is ours and written out.
-    fn shown(headers: &HeaderMap) -> Option<Self> {
+    pub(crate) fn shown(headers: &HeaderMap) -> Option<Self> {
+        // Most have none, which is known sooner like this.
+        if !has(headers, &CACHE_STATUS) {
+            return None;
+        }
         let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
         let is_last = |value: &HeaderValue| std::ptr::eq(value.as_bytes(), last);
         let hit = HITS.iter().find(|(_, value)| is_last(value)).map(|(outcome, _)| Self::new(*outcome));

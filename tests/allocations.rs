@@ -137,11 +137,11 @@ async fn a_request_without_a_key_costs_nothing() {
 /// What the layers between Lookup and the origin allocate for a miss, beyond what a plain store does:
 ///
 /// * 2: the wait for an answer, and the fetch, each in one piece
-/// * 5: the flight, what wakes its callers, its head, its log, and a reader of that
+/// * 3: the flight, its head, and its log
 /// * 1: what only the first caller gets
 /// * 3: who may share the answer, in the response's extensions
 /// * 1: how many attempts it took
-const LAYERS: u64 = 12;
+const LAYERS: u64 = 10;
 
 #[tokio::test]
 async fn a_miss_through_all_layers_allocates_little_more_than_one_through_a_store() {

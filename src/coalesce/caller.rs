@@ -8,11 +8,11 @@ use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    drive::{Delivery, Drive, Judge},
+    drive::{Delivery, Drive, Judge, Landing},
     flight::{Caller, Flight, Head, Outcome},
-    layer::Settings,
+    layer::CoalesceLayer,
     reader::Reader,
-    slots::{Joined, Party, Seat, Slot, Slots},
+    slots::{Joined, Party, Seat, Slot},
 };
 use crate::{
     body::{Body, BoxError},
@@ -33,8 +33,7 @@ pub(super) struct Call<N, ReqB> {
     pub(super) head: Parts,
     pub(super) body: ReqB,
     pub(super) slot: Slot,
-    pub(super) slots: Arc<Slots>,
-    pub(super) settings: Arc<Settings>,
+    pub(super) layer: Arc<CoalesceLayer>,
 }
 
 /// What the outcome of a flight means for one follower.
@@ -64,9 +63,10 @@ where
             // Outside a runtime there is nothing that could fetch for several.
             let hops = if Executor::is_available() { MAX_HOPS } else { 0 };
             for _ in 0..hops {
-                let caller = match self.slots.join(self.slot.clone(), &self.settings) {
+                let CoalesceLayer { slots, settings } = &*self.layer;
+                let caller = match slots.join(self.slot.clone(), settings) {
                     Joined::Lead(caller) => {
-                        let executor = self.settings.executor.clone();
+                        let executor = settings.executor.clone();
                         let (fetch, delivery) = self.begin(Arc::clone(caller.flight()));
                         executor.start(fetch).await;
                         return accept(delivery.await, caller);
@@ -80,7 +80,7 @@ where
                     Some(outcome) => outcome,
                     None => {
                         let deadline =
-                            deadline.get_or_insert_with(|| after(Instant::now(), self.settings.max_wait));
+                            deadline.get_or_insert_with(|| after(Instant::now(), settings.max_wait));
                         match tokio::time::timeout_at(*deadline, flight.settled()).await {
                             Ok(outcome) => outcome,
                             Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
@@ -108,9 +108,9 @@ where
 
     /// What a refresh under way brings will do for everybody else.
     fn prefer_refresh(&mut self) {
-        if !self.slot.is_forced && self.slots.have_forced() {
+        if !self.slot.is_forced && self.layer.slots.have_forced() {
             let forced = Slot { is_forced: true, ..self.slot.clone() };
-            if self.slots.has(&forced) {
+            if self.layer.slots.has(&forced) {
                 self.slot = forced;
             }
         }
@@ -120,14 +120,15 @@ where
     fn begin(mut self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
         let asked = self.head.extensions.get_mut::<Asked>();
         let is_for_more = asked.is_some_and(|asked| std::mem::replace(&mut asked.is_for_many, true));
-        let seat = Seat::take(self.slots, self.slot, flight);
         let (leader, delivery) = oneshot::channel();
-        let judge = self.settings.rules.map(|rules| {
+        let judge = self.layer.settings.rules.map(|rules| {
             let rules = rules_for(&self.head.extensions, rules);
             Box::new(Judge { request: without_extensions(&self.head), rules })
         });
         let ask = move || (self.below)(Request::from_parts(self.head, self.body));
-        let drive = Drive { seat, leader: Some(leader), settings: self.settings, judge, is_for_more };
+        let seat = Seat::take(self.layer, self.slot, flight);
+        let landing = Landing { leader: Some(leader), judge, is_for_more };
+        let drive = Drive { seat, landing };
         (Box::pin(drive.run(ask)), delivery)
     }
 
@@ -254,17 +255,30 @@ fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Respon
         Some(Outcome::Head(shared)) => shared.size,
         _ => None,
     };
-    Response::from_parts(head, Body::shared(Reader::new(caller, size)))
+    Response::from_parts(head, body(caller, size))
+}
+
+/// The body as one caller reads it. What is there in one piece needs no reader.
+fn body<B>(caller: Caller, size: Option<u64>) -> Body<B> {
+    match size.and_then(|size| caller.flight().whole(size)) {
+        Some(whole) => Body::stored(whole, None),
+        None => Body::shared(Reader::new(caller, size)),
+    }
 }
 
 fn answer<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
-    let mut response = Response::new(Body::shared(Reader::new(caller, head.size)));
+    let mut response = Response::new(body(caller, head.size));
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
     *response.headers_mut() = head.headers.clone();
     response.extensions_mut().insert(CompletesItself);
     // Who joined a slow body later gets an older answer than the first one did.
-    let waited = head.received_at.elapsed().as_secs();
+    let waited = match head.verdict {
+        Verdict::Shareable { received_at, .. } | Verdict::Failed { received_at, .. } => {
+            received_at.elapsed().as_secs()
+        }
+        Verdict::Unshareable(_) => 0,
+    };
     if waited > 0 {
         let age = response.headers().get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
         let age = HeaderValue::from(age.unwrap_or(0_u64).saturating_add(waited));

@@ -6,7 +6,7 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     sync::Arc,
-    task::Poll,
+    task::{Poll, ready},
     time::SystemTime,
 };
 
@@ -28,12 +28,12 @@ use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict},
     http::{
-        fields::{clean_trailers, remove_all, remove_hop_by_hop},
+        fields::{clean_trailers, has, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
         outline::Outline,
         range::Extent,
         rules::Rules,
-        storing::{CDN_CACHE_CONTROL, Unshareable, decide},
+        storing::{CDN_CACHE_CONTROL, Credentials, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
 };
@@ -55,9 +55,13 @@ pub(super) enum Delivery<B, E> {
 /// A fetch that is about to begin.
 pub(super) struct Drive<B, E> {
     pub(super) seat: Seat,
+    pub(super) landing: Landing<B, E>,
+}
+
+/// What is done with what a fetch brings.
+pub(super) struct Landing<B, E> {
     /// `None` once he has what is his.
     pub(super) leader: Option<oneshot::Sender<Delivery<B, E>>>,
-    pub(super) settings: Arc<Settings>,
     /// `None`: every answer comes with a verdict.
     pub(super) judge: Option<Box<Judge>>,
     /// Somebody above shares it as well.
@@ -83,66 +87,86 @@ where
         F: Future<Output = Result<Response<B>, E>> + Send,
     {
         async move {
-            let flight = Arc::clone(self.seat.flight());
             // A panic is passed on to the caller who would have seen it; nothing is used after it.
             let fetch = match catch_unwind(AssertUnwindSafe(ask)) {
-                Ok(fetch) => AssertUnwindSafe(fetch).catch_unwind(),
-                Err(panic) => return self.deliver(Delivery::Panic(panic)),
+                Ok(fetch) => fetch,
+                Err(panic) => return self.landing.deliver(Delivery::Panic(panic)),
             };
-            let Some(response) = self.fetched(&flight, fetch).await else { return };
-            let Some(body) = self.land(&flight, response) else { return };
-            let limit = self.settings.max_held_bytes as u64;
+            let Some(body) = self.landed(fetch).await else { return };
+            let limit = self.seat.settings().max_held_bytes as u64;
             if body.size_hint().upper().is_none_or(|upper| upper > limit) {
                 // The first caller need not be the only one: who comes with him has to be aboard
                 // before the body turns out too large and closes the flight.
                 tokio::task::yield_now().await;
             }
-            let pump = pump(&flight, &self.seat, &self.settings, body);
-            let pumped = AssertUnwindSafe(pump).catch_unwind().await;
-            flight.end(pumped.unwrap_or(Err(BodyError::Cancelled)));
+            let pumped = AssertUnwindSafe(pump(&self.seat, body)).catch_unwind().await;
+            self.seat.flight().end(pumped.unwrap_or(Err(BodyError::Cancelled)));
         }
     }
 
-    /// Waits for a response. That there is none is known to all callers after that.
-    async fn fetched(
-        &mut self,
-        flight: &Flight,
-        fetch: impl Future<Output = Result<Result<Response<B>, E>, Panic>> + Send,
-    ) -> Option<Response<B>> {
-        let deadline = after(flight.started_at, self.settings.max_flight_age);
-        let fetched = {
-            let fetch = pin!(tokio::time::timeout_at(deadline, fetch));
-            self.settings.unless_abandoned(flight, fetch).await?
+    /// Waits for a head, and returns the body if it is for all callers. That there is none is known to
+    /// all of them after that.
+    async fn landed(&mut self, fetch: impl Future<Output = Result<Response<B>, E>> + Send) -> Option<B> {
+        let Self { seat, landing } = self;
+        let flight = seat.flight();
+        let mut fetch = pin!(Some(fetch));
+        let landed = {
+            // At once: a response is large, and moved whenever it is handed on.
+            let landed = poll_fn(|cx| {
+                let Some(asked) = fetch.as_mut().as_pin_mut() else { return Poll::Pending };
+                let answer = ready!(asked.poll(cx));
+                // It has let go of its place at the origin before anybody may try again.
+                fetch.set(None);
+                Poll::Ready(landing.take(seat, answer))
+            });
+            let landed = pin!(AssertUnwindSafe(landed).catch_unwind());
+            seat.settings().in_time(flight, || flight.started_at, landed).await
         };
-        // What is given up has let go of its place at the origin before anybody may try again.
-        match fetched {
-            Ok(Ok(Ok(response))) => return Some(response),
-            Ok(Ok(Err(error))) => {
-                self.seat.close();
-                flight.settle(Outcome::Error(Arc::new(error.clone())));
-                self.deliver(Delivery::Error(error));
-            }
-            Ok(Err(panic)) => self.deliver(Delivery::Panic(panic)),
-            Err(_) => {
-                self.seat.close();
+        // So has what is given up.
+        fetch.set(None);
+        match landed {
+            Ok(Ok(body)) => return body,
+            Ok(Err(panic)) => landing.deliver(Delivery::Panic(panic)),
+            Err(GivenUp::Late) => {
+                seat.close();
                 flight.settle(Outcome::Refused(Refused::FetchTimeout));
             }
+            Err(GivenUp::Abandoned) => {}
         }
         None
     }
+}
 
+impl<B, E> Landing<B, E>
+where
+    B: HttpBody<Data = Bytes>,
+    E: Clone + Send + Sync + 'static,
+{
     fn deliver(&mut self, delivery: Delivery<B, E>) {
         if let Some(leader) = self.leader.take() {
             _ = leader.send(delivery);
         }
     }
 
-    /// Tells all callers of the head, and returns the body if it is for all of them.
-    fn land(&mut self, flight: &Flight, mut response: Response<B>) -> Option<B> {
-        let verdict = self.verdict(&mut response);
+    /// Tells all callers of what came, and returns the body if it is for all of them.
+    fn take(&mut self, seat: &Seat, answer: Result<Response<B>, E>) -> Option<B> {
+        match answer {
+            Ok(response) => self.land(seat, response),
+            Err(error) => {
+                seat.close();
+                seat.flight().settle(Outcome::Error(Arc::new(error.clone())));
+                self.deliver(Delivery::Error(error));
+                None
+            }
+        }
+    }
+
+    fn land(&mut self, seat: &Seat, mut response: Response<B>) -> Option<B> {
+        let flight = seat.flight();
+        let verdict = self.verdict(seat, &mut response);
         let mut head = Head::new(&response, verdict);
         if !matches!(head.verdict, Verdict::Shareable { .. }) {
-            self.seat.close();
+            seat.close();
         }
         if self.is_for_more {
             response.extensions_mut().insert(head.verdict.clone());
@@ -163,19 +187,19 @@ where
         Some(body)
     }
 
-    fn verdict(&self, response: &mut Response<B>) -> Verdict {
+    fn verdict(&self, seat: &Seat, response: &mut Response<B>) -> Verdict {
         if let Some(verdict) = response.extensions_mut().remove() {
             return verdict;
         }
         match &self.judge {
-            _ if response.body().size_hint().lower() > self.settings.max_held_bytes as u64 => {
+            _ if response.body().size_hint().lower() > seat.settings().max_held_bytes as u64 => {
                 Verdict::Unshareable(Unshareable::TooLarge)
             }
             // A `Fill` below has not heard that somebody may share it, and may have known better.
             Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_hit()) => {
                 Verdict::Unshareable(Unshareable::Rules)
             }
-            Some(judge) => judge.verdict(response, self.seat.flight().started_at),
+            Some(judge) => judge.verdict(response, seat.flight().started_at),
             None => Verdict::Unshareable(Unshareable::Rules),
         }
     }
@@ -189,28 +213,50 @@ impl Judge {
         let Parts { method, headers: request, .. } = &self.request;
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let decision = decide(&self.request, status, headers, &outline, &self.rules, &targets);
+        let credentials = Credentials::of(request);
+        let decision = decide(&self.request, credentials, status, headers, &outline, &self.rules, &targets);
         let selection = outline.vary.selection(&self.request.headers);
-        let delay = started_at.elapsed();
+        let received_at = Instant::now();
+        let delay = received_at.saturating_duration_since(started_at);
         let age = if decision.terms.is_ours { delay } else { initial_age(&outline, delay) };
-        let fresh_until = after(Instant::now(), decision.terms.fresh_for.saturating_sub(age));
-        Verdict::new(decision, selection, fresh_until, None)
+        let fresh_until = after(received_at, decision.terms.fresh_for.saturating_sub(age));
+        Verdict::new(decision, selection, (received_at, fresh_until), None)
     }
 }
 
+/// Why something is not waited for any longer.
+enum GivenUp {
+    /// It took too long.
+    Late,
+    /// The last caller left first, and that is to end the fetch.
+    Abandoned,
+}
+
 impl Settings {
-    /// `None` if the last caller left first, and that is to end the fetch.
-    async fn unless_abandoned<T>(
+    /// What there is within the time that a fetch has for it, counted `since` then.
+    async fn in_time<T>(
         &self,
         flight: &Flight,
-        future: Pin<&mut impl Future<Output = T>>,
-    ) -> Option<T> {
-        if !self.cancel_when_abandoned {
-            return Some(future.await);
+        since: impl FnOnce() -> Instant,
+        mut future: Pin<&mut impl Future<Output = T>>,
+    ) -> Result<T, GivenUp> {
+        // What is there already needs no clock.
+        if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
+            return Ok(output);
         }
-        match select(future, pin!(flight.abandoned())).await {
-            Either::Left((output, _)) => Some(output),
-            Either::Right(_) => None,
+        // What is not will wake this task: to ask again in the same turn would keep others from theirs.
+        let mut is_asked = true;
+        let rest = poll_fn(|cx| match std::mem::take(&mut is_asked) {
+            true => Poll::Pending,
+            false => future.as_mut().poll(cx),
+        });
+        let rest = tokio::time::timeout_at(after(since(), self.max_flight_age), rest);
+        if !self.cancel_when_abandoned {
+            return rest.await.map_err(|_| GivenUp::Late);
+        }
+        match select(pin!(rest), pin!(flight.abandoned())).await {
+            Either::Left((output, _)) => output.map_err(|_| GivenUp::Late),
+            Either::Right(_) => Err(GivenUp::Abandoned),
         }
     }
 }
@@ -239,16 +285,29 @@ impl Head {
             status: response.status(),
             version: response.version(),
             headers: retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect(),
+            came_about: unwritten_status(response, &verdict),
             verdict,
-            came_about: CacheStatus::of(response),
-            received_at: Instant::now(),
             size: response.body().size_hint().exact(),
         }
     }
 
     /// How it came about for those who share it.
     pub(super) fn collapsed(&self) -> CacheStatus {
-        self.came_about.unwrap_or(CacheStatus::forwarded(Forward::Miss)).collapsed()
+        let shown = || CacheStatus::shown(&self.headers);
+        self.came_about.or_else(shown).unwrap_or(CacheStatus::forwarded(Forward::Miss)).collapsed()
+    }
+}
+
+/// How a response came about, if its fields do not say it, or will not when some of them are gone.
+fn unwritten_status<B>(response: &Response<B>, verdict: &Verdict) -> Option<CacheStatus> {
+    let loses_fields = match verdict {
+        Verdict::Shareable { withheld, .. } => !withheld.is_empty(),
+        Verdict::Unshareable(_) => true,
+        Verdict::Failed { .. } => false,
+    };
+    match loses_fields || has(response.headers(), &header::CONNECTION) {
+        true => CacheStatus::of(response),
+        false => response.extensions().get().copied(),
     }
 }
 
@@ -266,21 +325,14 @@ fn shared_trailers(mut trailers: HeaderMap, flight: &Flight) -> HeaderMap {
 }
 
 /// Moves the body into the log, and says how it ended.
-async fn pump<B>(flight: &Flight, seat: &Seat, settings: &Settings, body: B) -> Result<(), BodyError>
+async fn pump<B>(seat: &Seat, body: B) -> Result<(), BodyError>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
+    let (flight, settings) = (seat.flight(), seat.settings());
     let mut body = pin!(body);
     loop {
-        match flight.pace().await {
-            Pace::GoOn => {}
-            Pace::Close => {
-                seat.close();
-                continue;
-            }
-            Pace::Stop => return Err(BodyError::Cancelled),
-        }
         let Some(frame) = next_frame(flight, settings, body.as_mut()).await? else { return Ok(()) };
         match frame.into_data() {
             Ok(data) => {
@@ -294,8 +346,20 @@ where
                 .into_trailers()
                 .map_or((), |trailers| flight.push_trailers(shared_trailers(trailers, flight))),
         }
+        keep_pace(seat).await?;
         // A body that is always ready must not starve its readers.
         tokio::task::coop::consume_budget().await;
+    }
+}
+
+/// Waits until there is room for more.
+async fn keep_pace(seat: &Seat) -> Result<(), BodyError> {
+    loop {
+        match seat.flight().pace().await {
+            Pace::GoOn => return Ok(()),
+            Pace::Close => seat.close(),
+            Pace::Stop => return Err(BodyError::Cancelled),
+        }
     }
 }
 
@@ -308,20 +372,10 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    // What is there already needs no clock.
-    if let Poll::Ready(frame) = poll_fn(|cx| Poll::Ready(body.as_mut().poll_frame(cx))).await {
-        return frame.transpose().map_err(BodyError::new);
-    }
-    // What is not will wake this task: to ask again in the same turn would keep others from theirs.
-    let mut is_asked = true;
-    let frame = poll_fn(|cx| match std::mem::take(&mut is_asked) {
-        true => Poll::Pending,
-        false => body.as_mut().poll_frame(cx),
-    });
-    let frame = pin!(tokio::time::timeout(settings.max_flight_age, frame));
-    match settings.unless_abandoned(flight, frame).await {
-        None => Err(BodyError::Cancelled),
-        Some(Err(_)) => Err(BodyError::Stalled),
-        Some(Ok(frame)) => frame.transpose().map_err(BodyError::new),
+    let frame = pin!(poll_fn(|cx| body.as_mut().poll_frame(cx)));
+    match settings.in_time(flight, Instant::now, frame).await {
+        Ok(frame) => frame.transpose().map_err(BodyError::new),
+        Err(GivenUp::Late) => Err(BodyError::Stalled),
+        Err(GivenUp::Abandoned) => Err(BodyError::Cancelled),
     }
 }

@@ -9,7 +9,10 @@
 use std::{
     any::Any,
     collections::VecDeque,
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
@@ -51,9 +54,8 @@ pub(super) struct Head {
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
     pub(super) verdict: Verdict,
-    /// What the fields say about it, if they do.
+    /// How it came about, if the fields do not say it, or not any more.
     pub(super) came_about: Option<CacheStatus>,
-    pub(super) received_at: Instant,
     /// The size of the body, if the head told it.
     pub(super) size: Option<u64>,
 }
@@ -69,8 +71,8 @@ pub(super) struct Flight {
     pub(super) started_at: Instant,
     outcome: OnceLock<Outcome>,
     log: Mutex<Log>,
-    /// The head is known, or the log has grown or ended.
-    changed: Arc<Notify>,
+    /// Set with the end in the log, so that whoever ends it once more need not look there.
+    has_ended: AtomicBool,
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
     max_held: usize,
@@ -78,6 +80,8 @@ pub(super) struct Flight {
 
 #[derive(Debug, Default)]
 struct Log {
+    /// The head is known, or the log has grown or ended. Made by the first who waits for it.
+    changed: Option<Arc<Notify>>,
     chunks: VecDeque<Entry>,
     /// The index of the first chunk that is still there.
     first: usize,
@@ -133,10 +137,17 @@ impl Flight {
             started_at: Instant::now(),
             outcome: OnceLock::new(),
             log: Mutex::default(),
-            changed: Arc::default(),
+            has_ended: AtomicBool::new(false),
             moved: Notify::new(),
             max_held,
         }
+    }
+
+    /// A new one, with its first caller aboard.
+    pub(super) fn begin(max_held: usize) -> Caller {
+        let mut flight = Self::new(max_held);
+        flight.log.get_mut().callers = 1;
+        Caller(Arc::new(flight))
     }
 
     pub(super) fn outcome(&self) -> Option<&Outcome> {
@@ -147,7 +158,7 @@ impl Flight {
     pub(super) async fn settled(&self) -> &Outcome {
         loop {
             // Registered before looking, so that no change in between is missed.
-            let changed = self.changed.notified();
+            let changed = self.next_change();
             if let Some(outcome) = self.outcome.get() {
                 return outcome;
             }
@@ -158,7 +169,8 @@ impl Flight {
     /// The first outcome stands.
     pub(super) fn settle(&self, outcome: Outcome) {
         if self.outcome.set(outcome).is_ok() {
-            self.changed.notify_waiters();
+            let changed = self.log.lock().changed.clone();
+            wake(changed);
         }
     }
 
@@ -184,26 +196,30 @@ impl Flight {
         log.chunks.push_back(Entry { chunk, end });
         if is_last {
             log.end.get_or_insert(Ok(()));
+            self.has_ended.store(true, Ordering::Release);
         }
         // Nobody reads, and nobody can board any more.
         let unread = if log.is_closed && log.callers == 0 { log.forget() } else { VecDeque::new() };
+        let changed = log.changed.clone();
         drop(log);
         drop(unread);
-        self.changed.notify_waiters();
+        wake(changed);
     }
 
     /// The body has ended. The first end stands.
     pub(super) fn end(&self, end: Result<(), BodyError>) {
-        let is_news = {
-            let mut log = self.log.lock();
-            let is_news = log.end.is_none();
-            // Who sees a body break off and asks again gets another one.
-            log.is_closed |= end.is_err();
-            log.end.get_or_insert(end);
-            is_news
-        };
-        if is_news {
-            self.changed.notify_waiters();
+        if self.has_ended.load(Ordering::Acquire) {
+            return;
+        }
+        let mut log = self.log.lock();
+        // Who sees a body break off and asks again gets another one.
+        log.is_closed |= end.is_err();
+        if log.end.is_none() {
+            log.end = Some(end);
+            self.has_ended.store(true, Ordering::Release);
+            let changed = log.changed.clone();
+            drop(log);
+            wake(changed);
         }
     }
 
@@ -246,7 +262,8 @@ impl Flight {
 
     /// Resolves at the next change after this call.
     pub(super) fn next_change(&self) -> OwnedNotified {
-        Arc::clone(&self.changed).notified_owned()
+        let changed = Arc::clone(self.log.lock().changed.get_or_insert_default());
+        changed.notified_owned()
     }
 
     /// What stands at this place of the log.
@@ -272,6 +289,19 @@ impl Flight {
         match chunk {
             Chunk::Data(data) => Found::Data(data),
             Chunk::Trailers(trailers) => Found::Trailers(Arc::unwrap_or_clone(trailers)),
+        }
+    }
+
+    /// The body, if all of it is there in one piece of this length, and nothing else.
+    pub(super) fn whole(&self, length: u64) -> Option<Bytes> {
+        let log = self.log.lock();
+        match (&log.end, log.chunks.len(), log.chunks.front()) {
+            (Some(Ok(())), 1, Some(Entry { chunk: Chunk::Data(data), .. }))
+                if data.len() as u64 == length =>
+            {
+                Some(data.clone())
+            }
+            _ => None,
         }
     }
 
@@ -321,6 +351,13 @@ impl Log {
             self.first += 1;
         }
         dropped
+    }
+}
+
+/// Tells of a change those who wait for one, if there are any.
+fn wake(changed: Option<Arc<Notify>>) {
+    if let Some(changed) = changed {
+        changed.notify_waiters();
     }
 }
 
@@ -387,6 +424,23 @@ mod tests {
             Boarding::Aboard(caller) => caller,
             Boarding::Full | Boarding::Closed => unreachable!(),
         }
+    }
+
+    #[test]
+    fn a_body_is_whole_once_all_of_it_is_there_in_one_piece_of_the_length_that_was_told() {
+        let hello = || Bytes::from_static(b"hello");
+        let flight = Flight::new(1024);
+        flight.push_data(hello(), false);
+        assert_eq!(flight.whole(5), None, "there may be more");
+        flight.end(Ok(()));
+        assert_eq!((flight.whole(5), flight.whole(4)), (Some(hello()), None));
+        let [two, trailed, broken] = [(); 3].map(|()| Flight::new(1024));
+        [&two, &trailed, &broken].iter().for_each(|flight| flight.push_data(hello(), false));
+        two.push_data(Bytes::new(), true);
+        trailed.push_trailers([(http::header::ETAG, "1".parse().unwrap())].into_iter().collect());
+        trailed.end(Ok(()));
+        broken.end(Err(BodyError::Cancelled));
+        assert_eq!([two, trailed, broken].map(|flight| flight.whole(5)), [None, None, None]);
     }
 
     #[test]

@@ -30,8 +30,8 @@ use crate::{
 /// share fetches, also with each other.
 #[derive(Clone, Debug, Default)]
 pub struct CoalesceLayer {
-    slots: Arc<Slots>,
-    settings: Arc<Settings>,
+    pub(super) slots: Arc<Slots>,
+    pub(super) settings: Arc<Settings>,
 }
 
 #[derive(Clone, Debug)]
@@ -191,7 +191,7 @@ impl<S> Layer<S> for CoalesceLayer {
     type Service = Coalesce<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Coalesce { inner, layer: self.clone() }
+        Coalesce { inner, layer: Arc::new(self.clone()) }
     }
 }
 
@@ -202,7 +202,8 @@ impl<S> Layer<S> for CoalesceLayer {
 #[derive(Clone, Debug)]
 pub struct Coalesce<S> {
     pub(crate) inner: S,
-    layer: CoalesceLayer,
+    // One counter: each fetch has it.
+    layer: Arc<CoalesceLayer>,
 }
 
 impl<S, ReqB, B> Service<Request<ReqB>> for Coalesce<S>
@@ -249,9 +250,9 @@ impl<S> Coalesce<S> {
         match Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one) {
             None => ResponseFuture::pass(below(Request::from_parts(head, body))),
             Some(asked) => {
-                let slot = Slot::new(asked, &head);
-                let CoalesceLayer { slots, settings } = self.layer.clone();
-                ResponseFuture::boxed(Call { below, head, body, slot, slots, settings }.run())
+                let slot = Slot::new(&asked, &head);
+                let layer = Arc::clone(&self.layer);
+                ResponseFuture::boxed(Call { below, head, body, slot, layer }.run())
             }
         }
     }

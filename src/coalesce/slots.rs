@@ -1,8 +1,11 @@
 //! The fetches under way.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    hash::{Hash, Hasher},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use dashmap::{DashMap, Entry};
@@ -12,17 +15,17 @@ use tokio::time::Instant;
 
 use super::{
     flight::{Boarding, Caller, Flight, Outcome},
-    layer::Settings,
+    layer::{CoalesceLayer, Settings},
 };
 use crate::{
     body::BodyError,
     exchange::{Asked, Verdict},
-    http::{storing::Credentials, vary::Selection},
+    http::{glance::Glance, storing::Credentials, vary::Selection},
     key::CacheKey,
 };
 
 /// Callers of one slot want the same answer, as far as can be told before it is there.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Slot {
     pub(super) key: CacheKey,
     pub(super) is_head: bool,
@@ -38,8 +41,19 @@ pub(super) struct Slot {
     pub(super) round: u8,
 }
 
+/// Most slots under way differ in their keys; the others are told apart when they are compared, and
+/// those of one key by what comes from the requests themselves.
+impl Hash for Slot {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.key.hash(state);
+        if self.selection.is_some() || self.range.is_some() {
+            (&self.selection, &self.range).hash(state);
+        }
+    }
+}
+
 /// Whose fetches may be shared at all.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Party {
     /// Cookies matter only where an answer says so, or rather does not say that they do not.
     WithOrWithoutCookie { authorization: bool },
@@ -49,15 +63,17 @@ pub(super) enum Party {
 
 impl Slot {
     /// Of a request, before anything is known of the answer.
-    pub(super) fn new(asked: Asked, head: &Parts) -> Self {
+    pub(super) fn new(asked: &Asked, head: &Parts) -> Self {
+        let glance = Glance::of(&head.headers);
+        let range = if glance.has_range { head.headers.get(header::RANGE) } else { None };
         Self {
-            key: asked.key,
+            key: asked.key.clone(),
             is_head: head.method == Method::HEAD,
             is_forced: asked.is_forced,
-            party: Party::WithOrWithoutCookie { authorization: Credentials::of(&head.headers).authorization },
-            selection: asked.selection,
-            range: head.headers.get(header::RANGE).cloned(),
-            floor: asked.arrival.map_or(0, |arrival| arrival.floor),
+            party: Party::WithOrWithoutCookie { authorization: glance.credentials.authorization },
+            selection: asked.selection.clone(),
+            range: range.cloned(),
+            floor: asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
         }
     }
@@ -97,20 +113,18 @@ impl Slots {
         if self.under_way.load(Ordering::Relaxed) >= settings.max_flights {
             return Joined::Alone;
         }
-        let flight = Arc::new(Flight::new(settings.max_held_bytes));
+        let caller = Flight::begin(settings.max_held_bytes);
+        let flight = Arc::clone(caller.flight());
         // A flight that was there stays with its callers; its seat will find it gone.
         let replaced = match entry {
-            Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&flight))),
+            Entry::Occupied(mut entry) => Some(entry.insert(flight)),
             Entry::Vacant(entry) => {
-                entry.insert(Arc::clone(&flight));
+                entry.insert(flight);
                 None
             }
         };
         drop(replaced);
-        match flight.board(usize::MAX) {
-            Boarding::Aboard(caller) => Joined::Lead(caller),
-            Boarding::Full | Boarding::Closed => Joined::Alone,
-        }
+        Joined::Lead(caller)
     }
 
     /// Whether any forced fetch is under way: the cheap half of [`has`](Self::has).
@@ -139,17 +153,23 @@ fn takes_newcomers(slot: &Slot, flight: &Flight, settings: &Settings) -> bool {
 /// The fetch's hold on its slot. Dropped with the task that drives the fetch, however it ends.
 #[derive(Debug)]
 pub(super) struct Seat {
-    slots: Arc<Slots>,
+    layer: Arc<CoalesceLayer>,
     slot: Slot,
     flight: Arc<Flight>,
 }
 
 impl Seat {
     /// Of a flight that was put into this slot a moment ago.
-    pub(super) fn take(slots: Arc<Slots>, slot: Slot, flight: Arc<Flight>) -> Self {
-        slots.under_way.fetch_add(1, Ordering::Relaxed);
-        slots.forced.fetch_add(slot.is_forced.into(), Ordering::Relaxed);
-        Self { slots, slot, flight }
+    pub(super) fn take(layer: Arc<CoalesceLayer>, slot: Slot, flight: Arc<Flight>) -> Self {
+        layer.slots.under_way.fetch_add(1, Ordering::Relaxed);
+        if slot.is_forced {
+            layer.slots.forced.fetch_add(1, Ordering::Relaxed);
+        }
+        Self { layer, slot, flight }
+    }
+
+    pub(super) fn settings(&self) -> &Settings {
+        &self.layer.settings
     }
 
     pub(super) fn flight(&self) -> &Arc<Flight> {
@@ -158,7 +178,8 @@ impl Seat {
 
     /// Takes nobody on any more. A newer flight in the same slot is left alone.
     pub(super) fn close(&self) {
-        let removed = self.slots.flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
+        let flights = &self.layer.slots.flights;
+        let removed = flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
         drop(removed);
     }
 }
@@ -168,7 +189,9 @@ impl Drop for Seat {
         self.close();
         self.flight.settle(Outcome::Aborted);
         self.flight.end(Err(BodyError::Cancelled));
-        self.slots.forced.fetch_sub(self.slot.is_forced.into(), Ordering::Relaxed);
-        self.slots.under_way.fetch_sub(1, Ordering::Relaxed);
+        if self.slot.is_forced {
+            self.layer.slots.forced.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.layer.slots.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }

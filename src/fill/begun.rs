@@ -9,7 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -17,14 +17,15 @@ use tokio::time::Instant;
 use super::{
     Policy,
     candidates::Candidates,
-    fetch::Fetch,
-    recorder::{Content, Pending, Recorder},
+    fetch::{Client, Fetch},
+    recorder::{Content, Pending, record},
 };
 use crate::{
     body::{Body, BoxError},
     exchange::AttemptBegan,
     http::{
         fields::remove_all,
+        glance::Glance,
         outline::Outline,
         range::Extent,
         storing::{Decision, Sharing, Unshareable},
@@ -36,11 +37,16 @@ use crate::{
 /// A fetch whose request is on its way to the origin, and what the answer is judged by.
 pub(super) struct Begun<St, P> {
     pub(super) fetch: Fetch<St, P>,
-    /// The client's head.
-    pub(super) client: Arc<request::Parts>,
     pub(super) candidates: Candidates,
     pub(super) subject: Arc<Subject>,
     pub(super) sent_at: Instant,
+}
+
+/// What is known of a request that goes out, by whoever sends it.
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    /// Has a copy of the head, if that goes out as it came.
+    pub(crate) client: Option<Arc<Client>>,
 }
 
 pin_project! {
@@ -73,9 +79,9 @@ where
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
-    /// The client's head, if it goes out as it is.
-    pub(super) fn kept(&self) -> Option<Arc<request::Parts>> {
-        self.candidates.is_empty().then(|| Arc::clone(&self.client))
+    pub(super) fn sent(&self) -> Sent {
+        let is_as_it_came = self.candidates.is_empty();
+        Sent { at: self.sent_at, client: is_as_it_came.then(|| Arc::clone(&self.fetch.client)) }
     }
 
     /// What the client gets of the origin's answer.
@@ -84,7 +90,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, client, candidates, .. } = self;
+        let Self { fetch, candidates, .. } = self;
+        let client = &fetch.client.head;
         let (head, body) = response.into_parts();
         let outline = Outline::of(&head.headers, SystemTime::now());
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
@@ -114,18 +121,20 @@ impl<St: Store, P: Policy> Begun<St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, client, .. } = self;
+        let fetch = &self.fetch;
+        let client = &fetch.client.head;
         if client.method == Method::HEAD {
             fetch.learn_from_head(client, &head, origin);
         }
+        let glance = Glance::of(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (mut decision, rules) = fetch.decide(client, &head, extent, outline, origin);
+        let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
-        fetch.note(client, (head.status, &head.headers), &decision, &rules, origin);
-        let selection = selection(&outline.vary, &client.headers);
+        fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
+        let selection = selection(&outline.vary, &glance);
         fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
         let body = match outline.length {
             Ok(declared) if decision.is_storable => {
@@ -143,9 +152,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     origin: origin.clone(),
                     fetching,
                 };
-                let marker = Marker::new(client, origin.received_at, rules.hit_for_miss_for);
-                let store = fetch.layer.store.clone();
-                Recorder::new(store, fetch.asked.key.clone(), pending, marker).record(body)
+                let marker = Marker::new(&client.method, &glance, origin.received_at, rules.hit_for_miss_for);
+                record(fetch.layer.store.clone(), fetch.client.asked.key.clone(), pending, marker, body)
             }
             _ => Body::inner(body),
         };

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Policy, begun::Begun, candidates::Candidates, layer::FillLayer};
 use crate::{
     body::Body,
-    exchange::{Asked, Verdict, without_extensions},
+    exchange::{Asked, Verdict},
     http::{
         conditions::{is_conditional, strong_tag},
         glance::Glance,
@@ -26,24 +26,28 @@ use crate::{
 
 pub(super) struct Fetch<St, P> {
     pub(super) layer: Arc<FillLayer<St, P>>,
+    pub(super) client: Arc<Client>,
+}
+
+/// Who asks, and for what: what the answer is judged by.
+pub(crate) struct Client {
+    /// Without its extensions, as the case may be.
+    pub(crate) head: request::Parts,
+    pub(crate) asked: Asked,
     /// Those that hold for this request.
     pub(super) rules: Rules,
-    pub(super) asked: Asked,
     pub(super) search: Option<SearchKey>,
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
     /// What is stored under the key by now.
     pub(super) fn resource(&self) -> Option<Arc<Resource>> {
-        self.layer.store.get(&self.asked.key)
+        self.layer.store.get(&self.client.asked.key)
     }
 
     /// The answer, if another fetch has put it into the store since the request arrived.
-    pub(super) fn stored_meanwhile<B>(
-        &self,
-        resource: &Resource,
-        head: &request::Parts,
-    ) -> Option<Response<Body<B>>> {
+    pub(super) fn stored_meanwhile<B>(&self, resource: &Resource) -> Option<Response<Body<B>>> {
+        let head = &self.client.head;
         let selected = self.selected(resource, head);
         if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, head)) {
             return Some(self.answer_from(stored, head));
@@ -57,30 +61,21 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         resource: Option<&Resource>,
         head: &mut request::Parts,
     ) -> (Begun<St, P>, Fetching) {
-        let client = Arc::new(self.copy(head));
-        let subject = self.subject(&client);
+        let client = &self.client.head;
+        let subject = self.subject(client);
         let fetching = self.layer.store.sequence().begin(&subject);
         // After the number was taken: what is purged from now on is not confirmed either.
-        let selected = resource.and_then(|resource| self.selected(resource, &client));
-        let candidates = self.candidates(resource, selected, &client);
+        let selected = resource.and_then(|resource| self.selected(resource, client));
+        let candidates = self.candidates(resource, selected, client);
         candidates.ask(&mut head.headers);
-        (Begun { fetch: self, client, candidates, subject, sent_at: Instant::now() }, fetching)
-    }
-
-    /// The client's head, for judging the answer. Where only the key or what is asked of the cache is
-    /// in its extensions, and no policy looks, they can be left out.
-    fn copy(&self, head: &request::Parts) -> request::Parts {
-        match head.extensions.len() {
-            ..=1 if !self.layer.policy.looks() => without_extensions(head),
-            _ => head.clone(),
-        }
+        (Begun { fetch: self, candidates, subject, sent_at: Instant::now() }, fetching)
     }
 
     /// What purges can match of the answer before it is there.
     fn subject(&self, client: &request::Parts) -> Arc<Subject> {
-        match &self.asked.arrival {
+        match &self.client.asked.arrival {
             Some(arrival) => Arc::clone(&arrival.subject),
-            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.asked.key),
+            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.client.asked.key),
         }
     }
 
@@ -95,7 +90,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn is_recent(&self, stored: &StoredResponse) -> bool {
-        !self.asked.is_forced || stored.begun() > self.asked.arrived_at()
+        !self.client.asked.is_forced || stored.begun() > self.client.asked.arrived_at()
     }
 
     fn candidates(
@@ -107,7 +102,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if is_conditional(&head.headers) || head.method != Method::GET {
             return Candidates::default();
         }
-        let own = match &self.asked.stored {
+        let own = match &self.client.asked.stored {
             Some(known) => known.clone(),
             None => selected.cloned(),
         };
@@ -125,37 +120,39 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
-        let head_only = head.method == Method::HEAD;
-        let mut response = stored.to_response(head_only, Instant::now(), CacheStatus::hit());
+        let (head_only, now) = (head.method == Method::HEAD, Instant::now());
+        let mut response = stored.to_response(head_only, now, CacheStatus::hit());
         range::apply(&head.method, &head.headers, &mut response, stored.body());
-        self.tell_sharers(&mut response, stored);
+        self.tell_sharers(&mut response, stored, now);
         response
     }
 
     fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
-        let mut response = part.to_response(&head.headers, Instant::now(), CacheStatus::hit());
-        self.tell_sharers(&mut response, part.response());
+        let now = Instant::now();
+        let mut response = part.to_response(&head.headers, now, CacheStatus::hit());
+        self.tell_sharers(&mut response, part.response(), now);
         response
     }
 
-    fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse) {
-        if self.asked.is_for_many {
-            response.extensions_mut().insert(Verdict::of(stored, self.layer.store.sequence()));
+    fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse, now: Instant) {
+        if self.client.asked.is_for_many {
+            response.extensions_mut().insert(Verdict::of(stored, now, self.layer.store.sequence()));
         }
     }
 
     pub(super) fn decide(
         &self,
-        client: &request::Parts,
+        (client, glance): (&request::Parts, &Glance<'_>),
         head: &response::Parts,
         extent: Option<Extent>,
         outline: &Outline,
         origin: &Origin,
     ) -> (Decision, Rules) {
-        let rules = self.layer.policy.rules(client, head, self.rules);
+        let rules = self.layer.policy.rules(client, head, self.client.rules);
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let status = extent.map_or(head.status, |_| StatusCode::OK);
-        let mut decision = decide(client, status, &head.headers, outline, &rules, &self.layer.targets.names);
+        let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
+        let mut decision = decide(client, credentials, status, &head.headers, outline, &rules, targets);
         if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, outline) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
@@ -169,12 +166,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// A key may leave out parts of a query only as far as the answer itself says so.
     fn check_search(&self, client: &request::Parts, answer: &HeaderMap, decision: &mut Decision) {
-        let Some(search) = &self.search else { return };
+        let Some(search) = &self.client.search else { return };
         let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
         if is_kept {
             search.learn(client, answer);
         }
-        if search.agrees(client, answer, &self.asked.key) {
+        if search.agrees(client, answer, &self.client.asked.key) {
             return;
         }
         match &mut decision.sharing {
@@ -189,7 +186,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Whether a stored error would take the place of what may be served instead of it, to this
     /// client or to another. The store knows, also where nobody above has looked.
     fn would_displace(&self, client: &request::Parts, error: &Outline) -> bool {
-        let Some(resource) = self.layer.store.get(&self.asked.key) else { return false };
+        let Some(resource) = self.layer.store.get(&self.client.asked.key) else { return false };
         let selection = error.vary.selection(&client.headers);
         let is_kept_apart = |stored: &StoredResponse| match (stored.selection(), &selection) {
             (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
@@ -214,7 +211,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
     pub(super) fn note(
         &self,
-        client: &request::Parts,
+        (client, glance): (&request::Parts, &Glance<'_>),
         (status, headers): (StatusCode, &HeaderMap),
         decision: &Decision,
         rules: &Rules,
@@ -225,7 +222,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if why == Unshareable::Incomplete && is_conditional(&client.headers) {
             return;
         }
-        let glance = Glance::of(&client.headers);
         // Nor does what may be the fault of this client.
         let supersedes = match why {
             Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
@@ -235,13 +231,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             && !decision.is_storable;
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
-        let marker = Marker::new(client, origin.received_at, rules.hit_for_miss_for);
+        let marker = Marker::new(&client.method, glance, origin.received_at, rules.hit_for_miss_for);
         let sequence = self.layer.store.sequence();
-        self.layer.store.update(&self.asked.key, &mut |resource| {
+        self.layer.store.update(&self.client.asked.key, &mut |resource| {
             if supersedes {
-                resource.remove(&glance, origin.begun, spared);
+                resource.remove(glance, origin.begun, spared);
             }
-            let is_doubtful = why == Unshareable::Error && resource.select(&glance, sequence).is_some();
+            let is_doubtful = why == Unshareable::Error && resource.select(glance, sequence).is_some();
             if !is_doubtful && !rules.hit_for_miss_for.is_zero() {
                 resource.mark(marker);
             }
@@ -255,14 +251,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         selection: Option<Selection>,
         origin: &Origin,
     ) {
-        let mut status = CacheStatus::forwarded(self.asked.why).stored(decision.is_storable);
+        let mut status = CacheStatus::forwarded(self.client.asked.why).stored(decision.is_storable);
         if let Sharing::Unshareable(why) = decision.sharing {
             status = status.unshared(why);
         }
-        if self.asked.is_for_many {
-            let fresh_until = origin.fresh_until(&decision.terms);
+        if self.client.asked.is_for_many {
+            let times = (origin.received_at, origin.fresh_until(&decision.terms));
             let lineage = Lineage::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
-            let verdict = Verdict::new(decision, selection, fresh_until, Some(lineage));
+            let verdict = Verdict::new(decision, selection, times, Some(lineage));
             response.extensions_mut().insert(verdict);
         }
         status.mark(response);

@@ -44,8 +44,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let update = head.headers.clone();
         self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        self.note(client, (fresh.status(), &fresh.headers()), &decision, &rules, origin);
-        let status = CacheStatus::forwarded(self.asked.why);
+        let glance = Glance::of(&client.headers);
+        self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
+        let status = CacheStatus::forwarded(self.client.asked.why);
         let mut response = fresh.to_response(false, Instant::now(), status);
         // What is withheld from all others is for the one who asked.
         for name in &decision.withheld {
@@ -70,7 +71,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let origin = with_tags_of(stored, origin);
         let Updated { head, vary, decision, rules } = self.updated(client, stored, head, &origin);
-        let selection = selection(&vary, &client.headers);
+        let selection = selection(&vary, &Glance::of(&client.headers));
         let fresh = renewed(&head.headers, stored, selection, &decision, origin);
         if decision.is_storable {
             self.put(&fresh, |_| true);
@@ -121,7 +122,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
         let outline = Outline::of(&head.headers, SystemTime::now());
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let (decision, rules) = self.decide(client, &head, extent, &outline, origin);
+        let glance = Glance::of(&client.headers);
+        let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         outline.give_date(&mut head.headers);
@@ -130,7 +132,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn put(&self, fresh: &Arc<StoredResponse>, is_wanted: impl Fn(&Resource) -> bool) {
         if self.layer.store.sequence().admits(fresh) {
-            self.layer.store.update(&self.asked.key, &mut |resource| {
+            self.layer.store.update(&self.client.asked.key, &mut |resource| {
                 if is_wanted(resource) {
                     resource.put(fresh, Instant::now());
                 }
@@ -142,7 +144,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
     pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
         let glance = Glance::of(&client.headers);
-        self.layer.store.update(&self.asked.key, &mut |resource| {
+        self.layer.store.update(&self.client.asked.key, &mut |resource| {
             resource.remove(&glance, origin.begun, None);
         });
         let mut response = Response::new(Body::default());
@@ -156,7 +158,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// response of the same validator and length, and shows that another one is outdated.
     pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
         let glance = Glance::of(&client.headers);
-        let stored = select(&self.layer.store, &self.asked.key, &client.headers);
+        let stored = select(&self.layer.store, &self.client.asked.key, &client.headers);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {
@@ -170,7 +172,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             }
             // Nothing shows that it is about the same content.
             None if has_length(&head.headers, stored.body()) => {}
-            _ => self.layer.store.update(&self.asked.key, &mut |resource| {
+            _ => self.layer.store.update(&self.client.asked.key, &mut |resource| {
                 resource.remove(&glance, origin.begun, None);
             }),
         }

@@ -10,11 +10,15 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{Policy, begun::Asking, fetch::Fetch};
+use super::{
+    Policy,
+    begun::{Asking, Sent},
+    fetch::{Client, Fetch},
+};
 use crate::{
     body::{Body, BoxError},
     called::Called,
-    exchange::Asked,
+    exchange::{Asked, without_extensions},
     future::ResponseFuture,
     http::{
         changes::{Changes, rules_for},
@@ -108,6 +112,17 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     }
 }
 
+impl<St, P: Policy> FillLayer<St, P> {
+    /// The client's head, for judging the answer. Where only the key or what is asked of the cache is
+    /// in its extensions, and no policy looks, they can be left out.
+    fn copy(&self, head: &Parts) -> Parts {
+        match head.extensions.len() {
+            ..=1 if !self.policy.looks() => without_extensions(head),
+            _ => head.clone(),
+        }
+    }
+}
+
 impl<St, P> fmt::Debug for FillLayer<St, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FillLayer").field("rules", &self.rules).finish_non_exhaustive()
@@ -175,12 +190,12 @@ where
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
-    /// As `call`, for the last time, of whoever knows how to ask what is below: he gets the copy that
-    /// is kept of the head as well, if there is one, without its extensions as the case may be.
+    /// As `call`, for the last time, of whoever knows how to ask what is below, and may want to know
+    /// what is noted of a fetch here.
     pub(crate) fn ask<F, ReqB, B, E>(
         self,
         request: Request<ReqB>,
-        below: impl FnOnce(S, Parts, ReqB, Option<Arc<Parts>>) -> F,
+        below: impl FnOnce(S, Parts, ReqB, Option<Sent>) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -200,15 +215,22 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
-                let fetch = Fetch { layer: self.layer, rules, asked, search };
+                let (asked, copy) = (asked.into_owned(), self.layer.copy(&head));
+                let client = Arc::new(Client { head: copy, asked, rules, search });
+                let fetch = Fetch { layer: self.layer, client };
                 let resource = fetch.resource();
-                let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored, &head));
+                let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }
                 let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
-                let answer = below(self.inner, head, body, begun.kept());
-                ResponseFuture::boxed(Asking { answer, begun, fetching: Some(fetching) })
+                let sent = begun.sent();
+                // In one expression: what is made apart would be moved once more.
+                ResponseFuture::boxed(Asking {
+                    answer: below(self.inner, head, body, Some(sent)),
+                    begun,
+                    fetching: Some(fetching),
+                })
             }
         }
     }

@@ -32,7 +32,7 @@ pub(super) enum Content {
 }
 
 /// Keeps the chunks of a body as they pass and stores the response when it is complete.
-pub(super) struct Recorder<St> {
+struct Recorder<St> {
     store: St,
     key: CacheKey,
     /// `None` once the body turned out too large.
@@ -44,31 +44,34 @@ pub(super) struct Recorder<St> {
     marker: Marker,
 }
 
+/// Watches a body. One that is empty from the start is complete now: nobody may poll it.
+pub(super) fn record<St: Store, B>(
+    store: St,
+    key: CacheKey,
+    mut pending: Pending,
+    marker: Marker,
+    body: B,
+) -> Body<B>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    if body.is_end_stream() {
+        let block = Block::new(0);
+        Recorder { store, key, pending: Some(pending), block, trailers: None, marker }.complete();
+        return Body::inner(body);
+    }
+    // As much at once as is sure to come, within the limit.
+    let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    let expected = expected.min(store.max_response_bytes());
+    let block = match &mut pending.content {
+        Content::Whole(draft) => draft.block(expected),
+        Content::Part(..) => Block::new(expected),
+    };
+    Body::observed(body, Recorder { store, key, pending: Some(pending), block, trailers: None, marker })
+}
+
 impl<St: Store> Recorder<St> {
-    pub(super) fn new(store: St, key: CacheKey, pending: Pending, marker: Marker) -> Self {
-        Self { store, key, pending: Some(pending), block: Block::new(0), trailers: None, marker }
-    }
-
-    /// Watches a body. One that is empty from the start is complete now: nobody may poll it.
-    pub(super) fn record<B>(mut self, body: B) -> Body<B>
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        if body.is_end_stream() {
-            self.complete();
-            return Body::inner(body);
-        }
-        // As much at once as is sure to come, within the limit.
-        let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        let expected = expected.min(self.store.max_response_bytes());
-        self.block = match &mut self.pending {
-            Some(Pending { content: Content::Whole(draft), .. }) => draft.block(expected),
-            _ => Block::new(expected),
-        };
-        Body::observed(body, self)
-    }
-
     fn give_up(&mut self) {
         self.pending = None;
         self.block = Block::new(0);

@@ -3,7 +3,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
 use super::fields::has;
@@ -33,25 +33,23 @@ pub(crate) struct CacheControl {
 }
 
 impl CacheControl {
-    /// What the first valid field of `targets` says, else `Cache-Control` (RFC 9213 §2.2).
-    pub(crate) fn of(headers: &HeaderMap, targets: &[HeaderName]) -> Self {
-        targets.iter().find_map(|name| Self::targeted(headers, name)).unwrap_or_else(|| Self::parse(headers))
+    /// What the first valid field of `targets` says, which takes the place of `Cache-Control` (RFC 9213
+    /// §2.2).
+    pub(crate) fn targeted(headers: &HeaderMap, targets: &[HeaderName]) -> Option<Self> {
+        targets.iter().find_map(|name| Self::parse(headers, name))
     }
 
-    fn parse(headers: &HeaderMap) -> Self {
-        let mut parsed = Self::default();
-        for line in headers.get_all(header::CACHE_CONTROL) {
-            for directive in split_list(line.as_bytes()) {
-                let (name, argument) = name_and_argument(directive);
-                parsed.take(&in_lower_case(name), argument);
-            }
+    /// Takes what one more line of `Cache-Control` says.
+    pub(super) fn read(&mut self, line: &HeaderValue) {
+        for directive in split_list(line.as_bytes()) {
+            let (name, argument) = name_and_argument(directive);
+            self.take(&in_lower_case(name), argument);
         }
-        parsed
     }
 
     /// A structured field (RFC 9213 §2.1). One that is empty or cannot be parsed is ignored as a
     /// whole, and so is a member of the wrong type.
-    fn targeted(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
+    fn parse(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
         if !has(headers, name) {
             return None;
         }

@@ -86,8 +86,8 @@ mod tests {
 
     fn lifetime(fields: &[(&str, &str)]) -> Option<u64> {
         let headers = headers(fields);
-        explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, &Outline::of(&headers, noon()))
-            .map(|lifetime| lifetime.as_secs())
+        let outline = Outline::of(&headers, noon());
+        explicit_lifetime(&outline.cache_control, &headers, &outline).map(|lifetime| lifetime.as_secs())
     }
 
     #[test]
@@ -104,7 +104,8 @@ mod tests {
     fn a_targeted_field_leaves_nothing_to_expires() {
         let expires = ("expires", "Sun, 06 Nov 1994 12:00:09 GMT");
         let headers = headers(&[("cdn-cache-control", "public"), ("cache-control", "max-age=5"), expires]);
-        let targeted = CacheControl::of(&headers, &[HeaderName::from_static("cdn-cache-control")]);
+        let targets = [HeaderName::from_static("cdn-cache-control")];
+        let targeted = CacheControl::targeted(&headers, &targets).unwrap();
         assert_eq!(explicit_lifetime(&targeted, &headers, &Outline::of(&headers, noon())), None);
     }
 
@@ -180,7 +181,7 @@ mod tests {
         fn dates_never_panic(date in "[ -~]{0,40}", expires in "[ -~]{0,40}", age in "[ -~]{0,30}") {
             let headers = headers(&[("date", &date), ("expires", &expires), ("age", &age)]);
             let outline = Outline::of(&headers, noon());
-            let _ = explicit_lifetime(&CacheControl::of(&headers, &[]), &headers, &outline);
+            let _ = explicit_lifetime(&outline.cache_control, &headers, &outline);
             let _ = initial_age(&outline, Duration::MAX);
         }
     }

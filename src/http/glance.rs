@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::storing::Credentials;
+use super::{fields::first_line, storing::Credentials};
 
 /// Most requests have none of these but the last, and a hit then has nothing to do with their
 /// other fields.
@@ -60,6 +60,22 @@ impl<'a> Glance<'a> {
             }
         }
         glance
+    }
+
+    pub(crate) fn line(&self, name: &HeaderName) -> Line<'a> {
+        match *name {
+            header::ACCEPT_ENCODING => self.accept_encoding,
+            _ => line(self.fields, name),
+        }
+    }
+}
+
+/// The value of a field of a request.
+pub(super) fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
+    match first_line(request, name) {
+        None => Line::None,
+        Some((line, false)) => Line::One(line),
+        Some((_, true)) => Line::Several,
     }
 }
 

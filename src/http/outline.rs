@@ -5,6 +5,7 @@ use std::time::{Duration, SystemTime};
 use http::{HeaderMap, HeaderValue, header};
 
 use super::{
+    cache_control::CacheControl,
     date::parse,
     fields::{has, length},
     freshness::age_value,
@@ -24,6 +25,8 @@ pub(crate) struct Outline {
     /// Its `Age`.
     pub(crate) age: Duration,
     pub(crate) vary: Vary,
+    /// What `Cache-Control` says, whatever a targeted field may say instead.
+    pub(crate) cache_control: CacheControl,
     pub(crate) has_validator: bool,
     pub(crate) has_expires: bool,
     pub(crate) sets_cookie: bool,
@@ -46,6 +49,7 @@ impl Outline {
             date: None,
             age: Duration::ZERO,
             vary: Vary::Nothing,
+            cache_control: CacheControl::default(),
             has_validator: false,
             has_expires: false,
             sets_cookie: false,
@@ -60,6 +64,7 @@ impl Outline {
                 header::DATE if !has_date => (has_date, outline.date) = (true, parse(value, now)),
                 header::AGE if !has_age => (has_age, outline.age) = (true, age_value(value)),
                 header::VARY => vary = vary.and(value),
+                header::CACHE_CONTROL => outline.cache_control.read(value),
                 header::ETAG | header::LAST_MODIFIED => outline.has_validator = true,
                 header::EXPIRES => outline.has_expires = true,
                 header::SET_COOKIE => outline.sets_cookie = true,

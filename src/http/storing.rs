@@ -176,21 +176,17 @@ pub(crate) fn is_gone(status: StatusCode) -> bool {
 /// Decides about an answer to a GET or HEAD request, or to a read by its body.
 pub(crate) fn decide(
     request: &Parts,
+    credentials: Credentials,
     status: StatusCode,
     headers: &HeaderMap,
     outline: &Outline,
     rules: &Rules,
     targets: &[HeaderName],
 ) -> Decision {
-    let answer = Answer {
-        status,
-        headers,
-        outline,
-        cache_control: CacheControl::of(headers, targets),
-        credentials: Credentials::of(&request.headers),
-        rules,
-    };
-    let explicit = explicit_lifetime(&answer.cache_control, headers, outline);
+    let targeted = CacheControl::targeted(headers, targets);
+    let cache_control = targeted.as_ref().unwrap_or(&outline.cache_control);
+    let answer = Answer { status, headers, outline, cache_control, credentials, rules };
+    let explicit = explicit_lifetime(cache_control, headers, outline);
     let barrier = answer.barrier();
     let (lifetime, source) = answer.lifetime(explicit);
     let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
@@ -216,7 +212,7 @@ pub(crate) fn decide(
         && (explicit.is_some() || answer.cache_control.no_cache)
         && outline.has_validator;
     let worth_keeping = fresh || can_be_confirmed || explicit.is_some() && answer.has_window();
-    let withheld = answer.cache_control.withheld;
+    let withheld = cache_control.withheld.clone();
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
 }
 
@@ -233,7 +229,7 @@ struct Answer<'a> {
     status: StatusCode,
     headers: &'a HeaderMap,
     outline: &'a Outline,
-    cache_control: CacheControl,
+    cache_control: &'a CacheControl,
     credentials: Credentials,
     rules: &'a Rules,
 }
@@ -241,7 +237,7 @@ struct Answer<'a> {
 impl Answer<'_> {
     /// What keeps the answer from being shared, however fresh it is.
     fn barrier(&self) -> Option<Unshareable> {
-        let (answer, rules) = (&self.cache_control, self.rules);
+        let (answer, rules) = (self.cache_control, self.rules);
         let incomplete =
             self.status.is_informational() || matches!(self.status.as_u16(), 206 | 304 | 412 | 416);
         [
@@ -274,14 +270,14 @@ impl Answer<'_> {
 
     /// Whether the answer itself says that it may be used when it is stale.
     fn has_window(&self) -> bool {
-        let said = &self.cache_control;
+        let said = self.cache_control;
         let windows = [said.stale_while_revalidate, said.stale_if_error];
         !said.forbids_stale() && windows.into_iter().flatten().any(|window| !window.is_zero())
     }
 
     /// Whether the answer says that requests with `Authorization` may share it (RFC 9111 §3.5).
     fn is_for_all(&self) -> bool {
-        let said = &self.cache_control;
+        let said = self.cache_control;
         said.public || said.must_revalidate || said.s_maxage.is_some()
     }
 
@@ -328,7 +324,7 @@ impl Answer<'_> {
     }
 
     fn terms(&self, fresh_for: Duration, source: Source) -> Terms {
-        let (answer, rules) = (&self.cache_control, self.rules);
+        let (answer, rules) = (self.cache_control, self.rules);
         let window = |own: Option<Duration>, default: Duration| match answer.forbids_stale() {
             true => Duration::ZERO,
             false => own.unwrap_or(default).min(MAX_DELTA),

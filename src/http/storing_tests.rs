@@ -26,7 +26,8 @@ fn decision(
     let head = builder.body(()).unwrap().into_parts().0;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let (status, outline) = (StatusCode::from_u16(status).unwrap(), Outline::of(&headers, now));
-    decide(&head, status, &headers, &outline, &rules, &[CDN_CACHE_CONTROL])
+    let credentials = Credentials::of(&head.headers);
+    decide(&head, credentials, status, &headers, &outline, &rules, &[CDN_CACHE_CONTROL])
 }
 
 /// The terms of what may be stored.
@@ -224,7 +225,8 @@ fn an_answer_to_head_is_shared_but_not_stored() {
     let head = Request::head("http://h/").body(()).unwrap().into_parts().0;
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
     let outline = Outline::of(&headers, SystemTime::UNIX_EPOCH);
-    let decision = decide(&head, StatusCode::OK, &headers, &outline, &Rules::new(), &[]);
+    let nobody = Credentials::default();
+    let decision = decide(&head, nobody, StatusCode::OK, &headers, &outline, &Rules::new(), &[]);
     assert_eq!((decision.sharing, decision.is_storable), (Sharing::Shareable, false));
     assert!(decision.terms.audience.cookie, "who may share it does not depend on the method");
 }

@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 
 use super::{
     cache_control::split_list,
-    fields::{first_line, has},
-    glance::{Glance, Line},
+    fields::has,
+    glance::{Glance, Line, line},
 };
 
 /// What a response's `Vary` says.
@@ -174,10 +174,7 @@ impl Selection {
     #[inline]
     pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
         self.fields().iter().zip(&self.0.values).all(|(name, value)| {
-            let line = match *name {
-                header::ACCEPT_ENCODING => request.accept_encoding,
-                _ => line(request.fields, name),
-            };
+            let line = request.line(name);
             match value {
                 Some(value) => value.is_in(request.fields, name, line),
                 None => line == Line::None,
@@ -213,14 +210,6 @@ fn name_bytes(name: &HeaderName) -> usize {
         | header::REFERER
         | header::USER_AGENT => 0,
         _ => name.as_str().len() + size_of::<Bytes>() + ALLOCATION,
-    }
-}
-
-pub(crate) fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
-    match first_line(request, name) {
-        None => Line::None,
-        Some((line, false)) => Line::One(line),
-        Some((_, true)) => Line::Several,
     }
 }
 

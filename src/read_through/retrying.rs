@@ -3,12 +3,13 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::{Extensions, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tower_service::Service;
 
 use crate::{
     body::{Body, BoxError},
     exchange::{Asked, without_extensions},
+    fill::{Client, Sent},
     origin_limit::OriginLimit,
     retry::RetryPolicy,
 };
@@ -28,12 +29,12 @@ impl<S> Retrying<S> {
         Self { policy, origin }
     }
 
-    /// `kept` is a copy of the head, if there is one, whatever it has in its extensions.
+    /// What goes out just now.
     pub(super) fn ask<ReqB, B>(
         self,
         head: Parts,
         body: ReqB,
-        kept: Option<Arc<Parts>>,
+        sent: Option<Sent>,
     ) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
@@ -44,8 +45,9 @@ impl<S> Retrying<S> {
         B::Error: Into<BoxError>,
     {
         let Self { mut policy, mut origin } = self;
-        let again =
-            policy.begin(&head.method, &head.extensions, &body).map(|body| Again::new(&head, kept, body));
+        let now = sent.as_ref().map_or_else(Instant::now, |sent| sent.at);
+        let again = policy.begin(now, &head.method, &head.extensions, &body);
+        let again = again.map(|body| Again::new(&head, sent.and_then(|sent| sent.client), body));
         async move {
             // Not before: a refresh is begun by somebody who is not to wait for it, nor to panic with it.
             let mut result = origin.call(Request::from_parts(head, body)).await;
@@ -61,44 +63,50 @@ impl<S> Retrying<S> {
 
 /// A request that may have to be asked again.
 struct Again<ReqB> {
-    head: Arc<Parts>,
-    extensions: Kept,
+    kept: Kept,
     body: ReqB,
 }
 
-/// The extensions of a request. Most have none but what is asked of the cache, for which to copy it
-/// alone is much less work.
+/// The head of a request.
 enum Kept {
-    Asked(Asked),
-    All(Extensions),
+    /// Most have nothing in their extensions but what is asked of the cache, and all that is kept of
+    /// them for judging the answer.
+    Client(Arc<Client>),
+    Extended(Arc<Client>, Extensions),
+    Whole(Box<Parts>),
 }
 
 impl Kept {
-    fn of(extensions: &Extensions) -> Self {
-        match extensions.get() {
-            Some(asked) if extensions.len() == 1 => Self::Asked(Asked::clone(asked)),
-            _ => Self::All(extensions.clone()),
+    fn of(head: &Parts, client: Option<Arc<Client>>) -> Self {
+        match client {
+            Some(client) if head.extensions.len() == 1 && head.extensions.get::<Asked>().is_some() => {
+                Self::Client(client)
+            }
+            Some(client) => Self::Extended(client, head.extensions.clone()),
+            None => Self::Whole(Box::new(head.clone())),
         }
     }
 
-    fn copy_to(&self, extensions: &mut Extensions) {
+    fn head(&self) -> Parts {
         match self {
-            Self::Asked(asked) => _ = extensions.insert(asked.clone()),
-            Self::All(all) => extensions.clone_from(all),
+            Self::Client(client) => {
+                let mut head = without_extensions(&client.head);
+                head.extensions.insert(client.asked.clone());
+                head
+            }
+            Self::Extended(client, extensions) => {
+                let mut head = without_extensions(&client.head);
+                head.extensions.clone_from(extensions);
+                head
+            }
+            Self::Whole(head) => (**head).clone(),
         }
     }
 }
 
 impl<ReqB> Again<ReqB> {
-    fn new(head: &Parts, kept: Option<Arc<Parts>>, body: ReqB) -> Self {
-        let extensions = Kept::of(&head.extensions);
-        Self { head: kept.unwrap_or_else(|| Arc::new(without_extensions(head))), extensions, body }
-    }
-
-    fn head(&self) -> Parts {
-        let mut head = without_extensions(&self.head);
-        self.extensions.copy_to(&mut head.extensions);
-        head
+    fn new(head: &Parts, client: Option<Arc<Client>>, body: ReqB) -> Self {
+        Self { kept: Kept::of(head, client), body }
     }
 
     async fn ask<S, B>(
@@ -117,8 +125,8 @@ impl<ReqB> Again<ReqB> {
     {
         loop {
             wait.await;
-            let head = self.head();
-            let next = policy.begin(&head.method, &head.extensions, &self.body);
+            let head = self.kept.head();
+            let next = policy.begin(Instant::now(), &head.method, &head.extensions, &self.body);
             let mut result = origin.call(Request::from_parts(head, self.body)).await;
             let Some(body) = next else { return result };
             let Some(again) = policy.next(&mut result) else { return result };

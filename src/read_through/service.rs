@@ -2,7 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -198,10 +198,7 @@ where
             WayProj::Stored { response } => {
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
-            WayProj::Through { future } => {
-                let answer = ready!(future.poll(cx));
-                Poll::Ready(answer.map(|response| response.map(ReadThroughBody::new)))
-            }
+            WayProj::Through { future } => future.poll_with(cx, ReadThroughBody::new),
             // No other layer removes the fields that are for caches alone.
             WayProj::Round { attempt, invalidation, strips_tags } => attempt.poll_with(cx, |mut answer| {
                 pass_on(&mut answer, invalidation.as_ref(), *strips_tags);

@@ -10,7 +10,7 @@ use super::{
     shape::{MAX_FIELDS, Shape},
 };
 use crate::{
-    http::fields::{has, is_hop_by_hop, named_by_connection},
+    http::fields::{is_hop_by_hop, named_by_connection},
     status::{CACHE_STATUS, CacheStatus},
 };
 
@@ -36,16 +36,16 @@ impl Draft {
     /// valid `Date`.
     pub(crate) fn new(status: StatusCode, headers: &HeaderMap, length: Option<usize>) -> Self {
         let value = length.map_or(HeaderValue::from_static(""), |length| head::number(length as u64));
-        let message = || message(status, headers, Field::new(&header::CONTENT_LENGTH, &value));
+        let message = Message::new(status, headers, &value);
         let beside = length.filter(|length| *length <= SMALL_BODY).unwrap_or_default();
         let packed = match status {
             // Whether a part has what a request asks for is seen by its fields.
             StatusCode::PARTIAL_CONTENT => None,
-            _ => Shape::pack(message, headers.len(), beside),
+            _ => Shape::pack(&message, beside),
         };
         let fields = match packed {
             Some((shape, values)) => Fields::Packed { shape, values },
-            None => Fields::Map(to_map(&complete(message()))),
+            None => Fields::Map(to_map(&complete(message.fields()))),
         };
         let is_open = length.is_none() && status != StatusCode::NO_CONTENT;
         Self { status, fields, is_open }
@@ -83,9 +83,9 @@ impl Draft {
                     values.extend_from_slice(&bytes);
                     (values, start)
                 };
-                let block = Bytes::from(bytes.into_boxed_slice());
-                let head = Head::packed(shape, block.slice(..start));
-                Kept { status, head, body: block.slice(start..) }
+                let mut values = Bytes::from(bytes.into_boxed_slice());
+                let body = values.split_off(start);
+                Kept { status, head: Head::packed(shape, values), body }
             }
         }
     }
@@ -188,27 +188,57 @@ impl<'a> Field<'a> {
 }
 
 /// The fields of the message alone, with a true `Content-Length`.
-fn message<'a>(
-    status: StatusCode,
-    headers: &'a HeaderMap,
-    length: Field<'a>,
-) -> impl Iterator<Item = Field<'a>> {
-    let named = named_by_connection(headers);
-    let mut has_length = status == StatusCode::NO_CONTENT;
-    let missing = (!has_length && !has(headers, &header::CONTENT_LENGTH)).then_some(length);
-    let kept = headers.iter().filter_map(move |(name, value)| match *name {
-        header::AGE => None,
-        header::CONTENT_LENGTH => (!std::mem::replace(&mut has_length, true)).then_some(length),
-        // Everything that is kept has a `Date`, whatever is said about the connection.
-        header::DATE => Some(Field::new(name, value)),
-        _ if is_hop_by_hop(name) || named.contains(name) => None,
-        _ => Some(Field::new(name, value)),
-    });
-    kept.chain(missing)
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    pub(super) headers: &'a HeaderMap,
+    /// What `Connection` names.
+    named: Vec<HeaderName>,
+    /// `None` where there is to be none.
+    length: Option<&'a HeaderValue>,
+}
+
+impl<'a> Message<'a> {
+    pub(super) fn new(status: StatusCode, headers: &'a HeaderMap, length: &'a HeaderValue) -> Self {
+        let length = (status != StatusCode::NO_CONTENT).then_some(length);
+        Self { headers, named: named_by_connection(headers), length }
+    }
+
+    /// Shows all fields in order, or as many as are wanted.
+    #[inline]
+    pub(super) fn try_each(&self, mut show: impl FnMut(Field<'a>) -> Option<()>) -> Option<()> {
+        let mut length = self.length;
+        for (name, value) in self.headers {
+            let value = match *name {
+                header::AGE => continue,
+                header::CONTENT_LENGTH => match length.take() {
+                    Some(length) => length,
+                    None => continue,
+                },
+                // Everything that is kept has a `Date`, whatever is said about the connection.
+                header::DATE => value,
+                _ if is_hop_by_hop(name) || self.named.contains(name) => continue,
+                _ => value,
+            };
+            show(Field::new(name, value))?;
+        }
+        match length {
+            Some(length) => show(Field::new(&header::CONTENT_LENGTH, length)),
+            None => Some(()),
+        }
+    }
+
+    pub(super) fn fields(&self) -> Vec<Field<'a>> {
+        let mut fields = Vec::with_capacity(self.headers.len() + 1);
+        self.try_each(|field| {
+            fields.push(field);
+            Some(())
+        });
+        fields
+    }
 }
 
 /// Behind an `Age` and with a `Cache-Status` as the youngest of hits has them.
-pub(super) fn complete<'a>(message: impl Iterator<Item = Field<'a>>) -> Vec<Field<'a>> {
+pub(super) fn complete<'a>(message: impl IntoIterator<Item = Field<'a>>) -> Vec<Field<'a>> {
     let age = Field { name: &header::AGE, value: &YOUNGEST, is_own: false };
     let mut fields: Vec<_> = std::iter::once(age).chain(message).collect();
     // Ours is the last of its name.

@@ -244,6 +244,9 @@ impl Store for MemoryStore {
 
     fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
         self.inner.update(key, change);
+        if self.inner.sweeper.is_running() {
+            return;
+        }
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
             Err(_) => {
@@ -328,20 +331,22 @@ impl Inner {
 
     fn insert(&self, key: &CacheKey, resource: Resource, evicted: &mut Evicted) {
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
-        let expires_at = resource.next_expiry();
-        if let Some(at) = expires_at {
-            self.expiry.insert(at, version, key.clone());
-            self.sweeper.wake_before(at);
-        }
+        let expires_in = resource.next_expiry().map(|at| {
+            let (node, is_next) = self.expiry.insert(at, version, key.clone());
+            if is_next {
+                self.sweeper.wake_before(at);
+            }
+            node
+        });
         let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
-        let shelf = Shelf { bytes, version, expires_at, is_retired: AtomicBool::new(false) };
+        let shelf = Shelf { bytes, version, expires_in, is_retired: AtomicBool::new(false) };
         self.table.insert_with_lifecycle(key.clone(), Arc::new(resource.put_on(shelf)), evicted);
     }
 
     fn forget(&self, resource: &Resource) {
         let shelf = resource.shelf();
-        if let Some(at) = shelf.expires_at {
-            self.expiry.remove(at, shelf.version);
+        if let Some(node) = shelf.expires_in {
+            self.expiry.remove(node, shelf.version);
         }
     }
 

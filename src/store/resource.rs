@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, request};
+use http::{HeaderValue, Method};
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -47,7 +47,8 @@ pub struct Resource {
 pub(super) struct Shelf {
     pub(super) bytes: u64,
     pub(super) version: Version,
-    pub(super) expires_at: Option<Instant>,
+    /// The node of the index of what expires.
+    pub(super) expires_in: Option<usize>,
     pub(super) is_retired: AtomicBool,
 }
 
@@ -68,11 +69,10 @@ pub(crate) struct Marker {
 
 impl Marker {
     /// For requests like this one, whose answer came in then.
-    pub(crate) fn new(request: &request::Parts, received_at: Instant, window: Duration) -> Self {
-        let glance = Glance::of(&request.headers);
+    pub(crate) fn new(method: &Method, request: &Glance<'_>, received_at: Instant, window: Duration) -> Self {
         Self {
-            credentials: glance.credentials,
-            is_for_part: glance.has_range && asks_for_one_part(&request.method, &request.headers),
+            credentials: request.credentials,
+            is_for_part: request.has_range && asks_for_one_part(method, request.fields),
             until: after(received_at, window),
         }
     }

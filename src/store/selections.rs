@@ -8,14 +8,14 @@ use std::{
     sync::{Arc, LazyLock},
 };
 
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderName, header};
 use parking_lot::Mutex;
 use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use crate::http::{
-    glance::Line,
-    vary::{Selection, Vary, line},
+    glance::{Glance, Line},
+    vary::{Selection, Vary},
 };
 
 /// As they were stored last.
@@ -27,23 +27,23 @@ static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::
 const MAX_BYTES: usize = 512;
 
 /// What a request has for the fields that an answer to it names, to be stored with the answer.
-pub(crate) fn selection(vary: &Vary, request: &HeaderMap) -> Option<Selection> {
+pub(crate) fn selection(vary: &Vary, request: &Glance<'_>) -> Option<Selection> {
     match vary {
         Vary::Fields(fields) if fields.iter().all(has_few_values) => Some(common(fields, request)),
-        vary => vary.selection(request),
+        vary => vary.selection(request.fields),
     }
 }
 
 /// Most often it is known, and then nothing is made.
-fn common(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Selection {
-    let lines: SmallVec<[Line<'_>; 4]> = fields.iter().map(|name| line(request, name)).collect();
+fn common(fields: &Arc<[HeaderName]>, request: &Glance<'_>) -> Selection {
+    let lines: SmallVec<[Line<'_>; 4]> = fields.iter().map(|name| request.line(name)).collect();
     let slot = &COMMON[HASHER.hash_one(&lines) as usize % COMMON.len()];
     if let Some(known) = &*slot.lock()
         && known.is_written_in(fields, &lines)
     {
         return known.clone();
     }
-    let selection = Selection::new(fields, request);
+    let selection = Selection::new(fields, request.fields);
     if selection.heap_bytes() <= MAX_BYTES {
         let before = slot.lock().replace(selection.clone());
         // Where nothing is locked.
@@ -67,6 +67,7 @@ fn has_few_values(name: &HeaderName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use http::HeaderMap;
 
     fn alike(second: HeaderName, value: &str) -> Selection {
         let fields = Arc::from([header::ACCEPT_ENCODING, second]);
@@ -75,7 +76,7 @@ mod tests {
         {
             request.insert(name, value.parse().unwrap());
         }
-        super::selection(&Vary::Fields(fields), &request).unwrap()
+        super::selection(&Vary::Fields(fields), &Glance::of(&request)).unwrap()
     }
 
     #[test]

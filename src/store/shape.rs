@@ -19,7 +19,7 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use super::{
-    draft::{Field, complete},
+    draft::{Field, Message, complete},
     head::well_known,
 };
 use crate::status::{CACHE_STATUS, CacheStatus};
@@ -68,21 +68,17 @@ const RECENT_SHAPES: usize = 32;
 impl Shape {
     /// The shape of a message and what it has of its own, with so much room beside it. `None` if there
     /// are too many shapes already, or if it is none to be kept.
-    pub(super) fn pack<'a, I: Iterator<Item = Field<'a>>>(
-        message: impl Fn() -> I,
-        count: usize,
-        room: usize,
-    ) -> Option<(Arc<Self>, Vec<u8>)> {
+    pub(super) fn pack(message: &Message<'_>, room: usize) -> Option<(Arc<Self>, Vec<u8>)> {
+        let count = message.headers.len();
         let recent = RECENT.try_with(|recent| recent.borrow()[count % RECENT_SHAPES].upgrade());
         if let Some(shape) = recent.ok().flatten()
-            && let Some(values) = shape.values_of(message(), room)
+            && let Some(values) = shape.values_of(message, room)
         {
             return Some((shape, values));
         }
-        let fields: Vec<_> = message().collect();
-        let shape = Self::of(&fields)?;
+        let shape = Self::of(&message.fields())?;
         // Another one of the same hash is as rare as it is harmless.
-        let values = shape.values_of(fields.into_iter(), room)?;
+        let values = shape.values_of(message, room)?;
         let known = Arc::downgrade(&shape);
         _ = RECENT.try_with(|recent| recent.borrow_mut()[count % RECENT_SHAPES] = known);
         Some((shape, values))
@@ -98,11 +94,10 @@ impl Shape {
     }
 
     /// What a message has of its own, lengths and then values, if it is of this shape.
-    fn values_of<'a>(&self, mut message: impl Iterator<Item = Field<'a>>, room: usize) -> Option<Vec<u8>> {
+    fn values_of(&self, message: &Message<'_>, room: usize) -> Option<Vec<u8>> {
         let mut own = SmallVec::<[&[u8]; USUAL_FIELDS]>::new();
         let mut known = self.message.iter();
-        // Not by steps, which a chain of iterators is slow at.
-        message.try_for_each(|field| {
+        message.try_each(|field| {
             if field.is_own {
                 own.push(field.value.as_bytes());
             }

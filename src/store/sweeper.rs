@@ -41,11 +41,13 @@ impl Default for Sweeper {
 }
 
 impl Sweeper {
+    pub(super) fn is_running(&self) -> bool {
+        self.is_running.load(Ordering::Relaxed)
+    }
+
     /// Starts the task unless it runs.
     pub(super) fn ensure(store: &Arc<Inner>, runtime: &Handle) {
-        if store.sweeper.is_running.load(Ordering::Relaxed)
-            || store.sweeper.is_running.swap(true, Ordering::AcqRel)
-        {
+        if store.sweeper.is_running.swap(true, Ordering::AcqRel) {
             return;
         }
         let running = Running(Arc::clone(&store.sweeper));
