@@ -175,7 +175,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        match self.attempt(request) {
+        match self.layer.attempt(&self.inner, request) {
             Attempt::Free { called } => ResponseFuture::pass(called),
             Attempt::Queued { future } => ResponseFuture::waiting(future),
         }
@@ -211,9 +211,13 @@ where
     }
 }
 
-impl<S> OriginLimit<S> {
-    /// As `call`, which needs no more than this.
-    pub(crate) fn attempt<ReqB, B>(&self, request: Request<ReqB>) -> Attempt<S, Request<ReqB>, B>
+impl OriginLimitLayer {
+    /// As [`OriginLimit`] is called, which needs no more than this.
+    pub(crate) fn attempt<S, ReqB, B>(
+        &self,
+        inner: &S,
+        request: Request<ReqB>,
+    ) -> Attempt<S, Request<ReqB>, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -223,8 +227,8 @@ impl<S> OriginLimit<S> {
         B::Error: Into<BoxError>,
     {
         // Another one for each: what a service reserves when it is asked whether it is ready goes with it.
-        let inner = self.inner.clone();
-        let Some(limit) = self.layer.limit.clone() else {
+        let inner = inner.clone();
+        let Some(limit) = self.limit.clone() else {
             return Attempt::Free { called: Called::new(inner, request) };
         };
         let future = Box::pin(async move {

@@ -26,6 +26,7 @@ use crate::{
         range::asks_for_one_part,
     },
     key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
+    purge::Purge,
     status::{CacheStatus, Stale},
     store::{Invalidation, Store, StoredResponse},
 };
@@ -74,6 +75,11 @@ where
     St: Store,
     K: KeyExtractor,
 {
+    /// See [`LookupLayer::purge`](super::LookupLayer::purge).
+    pub(crate) fn purge(&self) -> Purge {
+        Purge::new(self.reader.store.clone(), Arc::clone(&self.reader.extractor))
+    }
+
     /// Writes the key of a request that [may have one](key::is_for_cache), which is in its normal form
     /// from then on; false: it has none.
     pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> bool {

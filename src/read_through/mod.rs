@@ -33,7 +33,7 @@ use tower_layer::Layer;
 
 pub use self::service::{ReadThroughBody, ReadThroughFuture, ReadThroughService};
 
-use self::retrying::Retrying;
+use self::service::Layers;
 use crate::{
     build_error::BuildError,
     coalesce::CoalesceLayer,
@@ -160,15 +160,28 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
             let reason = "the rules of `ReadThrough` decide; give them to `ReadThrough::rules`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
         }
+        Ok(ReadThroughLayer { layers: Arc::new(self.assemble()) })
+    }
+
+    /// From the origin outwards.
+    fn assemble(self) -> Layers<St, K, P> {
         let Self { store, lookup, coalesce, fill, retry, origin_limit, .. } = self;
-        Ok(ReadThroughLayer {
-            stale_if_error: StaleIfErrorLayer::new(store),
-            lookup,
-            coalesce: coalesce.judged_below(),
-            fill,
-            retry,
+        Layers {
+            // Next to the origin: each attempt takes a permit, and a backoff holds none.
             origin_limit,
-        })
+            // Inside the fetch: callers who share it share its retries too.
+            retry,
+            stack: {
+                // Sees the answer once per fetch, and stores it before the fetch ends.
+                let filled = fill.layer(());
+                // From here on outwards things happen once per client.
+                let coalesced = coalesce.judged_below().layer(filled);
+                // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
+                let with_stale = StaleIfErrorLayer::new(store).layer(coalesced);
+                // Outermost: a hit concerns nobody else.
+                lookup.layer(with_stale)
+            },
+        }
     }
 }
 
@@ -202,20 +215,20 @@ impl<St, K, P> fmt::Debug for ReadThrough<St, K, P> {
 ///
 /// What its services share (store, fetches under way, limits, budget) belongs to the layer value
 /// and its clones.
-#[derive(Clone)]
 pub struct ReadThroughLayer<St, K = DefaultKey, P = ()> {
-    lookup: LookupLayer<St, K>,
-    stale_if_error: StaleIfErrorLayer<St>,
-    coalesce: CoalesceLayer,
-    fill: FillLayer<St, P>,
-    retry: RetryPolicy,
-    origin_limit: OriginLimitLayer,
+    layers: Arc<Layers<St, K, P>>,
 }
 
 impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     /// A handle to purge what is stored, which names URLs as this layer does.
     pub fn purge(&self) -> Purge {
-        self.lookup.purge()
+        self.layers.stack.purge()
+    }
+}
+
+impl<St, K, P> Clone for ReadThroughLayer<St, K, P> {
+    fn clone(&self) -> Self {
+        Self { layers: Arc::clone(&self.layers) }
     }
 }
 
@@ -225,22 +238,10 @@ impl<St, K, P> fmt::Debug for ReadThroughLayer<St, K, P> {
     }
 }
 
-impl<S, St: Store, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
+impl<S, St, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
     type Service = ReadThroughService<S, St, K, P>;
 
-    /// From the origin outwards.
     fn layer(&self, origin: S) -> Self::Service {
-        // Next to the origin: each attempt takes a permit, and a backoff holds none.
-        let origin = self.origin_limit.layer(origin);
-        // Inside the fetch: callers who share it share its retries too.
-        let retried = Retrying::new(self.retry.clone(), origin);
-        // Sees the answer once per fetch, and stores it before the fetch ends.
-        let filled = self.fill.layer(retried);
-        // From here on outwards things happen once per client.
-        let coalesced = self.coalesce.layer(filled);
-        // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
-        let with_stale = self.stale_if_error.layer(coalesced);
-        // Outermost: a hit concerns nobody else.
-        ReadThroughService::new(self.lookup.layer(with_stale))
+        ReadThroughService::new(origin, Arc::clone(&self.layers))
     }
 }

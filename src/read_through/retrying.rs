@@ -18,10 +18,9 @@ use crate::{
 ///
 /// As [`Retry`](tower::retry::Retry), which would copy every request, be it ever so rare that one is
 /// tried again: here the copy that [`Fill`](crate::Fill) has of most of them does for both.
-#[derive(Clone)]
 pub(super) struct Retrying<S> {
     policy: RetryPolicy,
-    pub(super) origin: OriginLimit<S>,
+    origin: OriginLimit<S>,
 }
 
 impl<S> Retrying<S> {

@@ -2,6 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -9,6 +10,7 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use tower_layer::Layer;
 use tower_service::Service;
 
 use super::retrying::Retrying;
@@ -19,43 +21,58 @@ use crate::{
     future::{BoxFuture, ResponseFuture},
     key::{DefaultKey, KeyBuffer, KeyExtractor, is_for_cache},
     lookup::Lookup,
-    origin_limit::{Attempt, OriginLimit},
+    origin_limit::{Attempt, OriginLimitLayer},
+    retry::RetryPolicy,
     stale_if_error::StaleIfError,
     store::{Invalidation, Store, pass_on},
 };
 
-type Fetch<S, St, P> = Fill<Retrying<S>, St, P>;
-type Shared<S, St, P> = StaleIfError<Coalesce<Fetch<S, St, P>>, St>;
 /// What the layers answer that a miss goes through, from the inside outwards.
 type Fetched<B, E> = BoxFuture<Result<Response<Body<Body<B>>>, E>>;
 type Coalesced<B, E> = ResponseFuture<Fetched<B, E>, Body<Body<B>>, E>;
 type Rescued<B, E> = ResponseFuture<Coalesced<B, E>, Body<Body<Body<B>>>, E>;
 type Missed<B, E> = ResponseFuture<Rescued<B, E>, Body<Body<Body<Body<B>>>>, E>;
-pub(super) type Stack<S, St, K, P> = Lookup<Shared<S, St, P>, St, K>;
+type Filled<St, P> = Fill<(), St, P>;
+type WithStale<St, P> = StaleIfError<Coalesce<Filled<St, P>>, St>;
+
+/// All layers, round nothing: they are asked one after the other, and the origin is added where it is
+/// called. Servers clone a service for each request, which takes one counter so, and not one for each
+/// layer.
+pub(super) struct Layers<St, K, P> {
+    pub(super) stack: Lookup<WithStale<St, P>, St, K>,
+    pub(super) retry: RetryPolicy,
+    pub(super) origin_limit: OriginLimitLayer,
+}
+
+impl<St, K, P> Layers<St, K, P> {
+    fn with_stale(&self) -> &WithStale<St, P> {
+        &self.stack.inner
+    }
+
+    fn coalesced(&self) -> &Coalesce<Filled<St, P>> {
+        &self.with_stale().inner
+    }
+
+    fn filled(&self) -> &Filled<St, P> {
+        &self.coalesced().inner
+    }
+}
 
 /// The service of [`ReadThroughLayer`](super::ReadThroughLayer).
 pub struct ReadThroughService<S, St, K = DefaultKey, P = ()> {
-    stack: Stack<S, St, K, P>,
+    origin: S,
+    layers: Arc<Layers<St, K, P>>,
 }
 
 impl<S, St, K, P> ReadThroughService<S, St, K, P> {
-    pub(super) fn new(stack: Stack<S, St, K, P>) -> Self {
-        Self { stack }
-    }
-
-    fn fill(&self) -> &Fetch<S, St, P> {
-        &self.stack.inner.inner.inner
-    }
-
-    /// The way round the cache.
-    fn origin(&self) -> &OriginLimit<S> {
-        &self.fill().inner.origin
+    pub(super) fn new(origin: S, layers: Arc<Layers<St, K, P>>) -> Self {
+        Self { origin, layers }
     }
 }
 
-impl<S: Clone, St: Clone, K, P> Clone for ReadThroughService<S, St, K, P> {
+impl<S: Clone, St, K, P> Clone for ReadThroughService<S, St, K, P> {
     fn clone(&self) -> Self {
-        Self { stack: self.stack.clone() }
+        Self { origin: self.origin.clone(), layers: Arc::clone(&self.layers) }
     }
 }
 
@@ -87,26 +104,27 @@ where
     }
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
+        let stack = &self.layers.stack;
         if !is_for_cache(&request) {
             // What is done to it is done here: who passes on what he has looked into moves it.
-            let invalidation = self.stack.keyless(&mut request);
+            let invalidation = stack.keyless(&mut request);
             return self.round(request, invalidation);
         }
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        if !self.stack.find_key(&mut head, &mut key) {
+        if !stack.find_key(&mut head, &mut key) {
             let mut request = Request::from_parts(head, body);
-            let invalidation = self.stack.keyless(&mut request);
+            let invalidation = stack.keyless(&mut request);
             return self.round(request, invalidation);
         }
         // Each of the ways at once: what all went through would be moved once more.
-        match self.stack.read(&key, &head) {
+        match stack.read(&key, &head) {
             Ok(response) => {
                 let response = Some(response.map(ReadThroughBody::new));
                 ReadThroughFuture { way: Way::Stored { response } }
             }
             Err(open) => {
-                let future = self.stack.go_on(open, head, body, |request| self.missed(request));
+                let future = stack.go_on(open, head, body, |request| self.missed(request));
                 ReadThroughFuture { way: Way::Through { future } }
             }
         }
@@ -132,8 +150,8 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let strips_tags = self.fill().strips_tags();
-        let attempt = self.origin().attempt(request);
+        let strips_tags = self.layers.filled().strips_tags();
+        let attempt = self.layers.origin_limit.attempt(&self.origin, request);
         ReadThroughFuture { way: Way::Round { attempt, invalidation, strips_tags } }
     }
 }
@@ -154,11 +172,14 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let with_stale = &self.stack.inner;
-        let coalesced = &with_stale.inner;
-        with_stale.ask(request, |request| {
-            let fetch = coalesced.inner.clone();
-            coalesced.ask(request, |request| fetch.ask(request, Retrying::ask).into_boxed())
+        let layers = &*self.layers;
+        layers.with_stale().ask(request, |request| {
+            let filled = layers.filled().clone();
+            let retrying =
+                Retrying::new(layers.retry.clone(), layers.origin_limit.layer(self.origin.clone()));
+            layers.coalesced().ask(request, |request| {
+                filled.ask(request, |(), head, body, sent| retrying.ask(head, body, sent)).into_boxed()
+            })
         })
     }
 }
