@@ -26,6 +26,8 @@ pin_project! {
 }
 
 impl<S: Service<R> + Clone, R> Called<S, R> {
+    // Else the request is moved once more.
+    #[inline(always)]
     pub(crate) fn new(mut service: S, request: R) -> Self {
         match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Made { future: service.call(request) },

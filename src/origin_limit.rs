@@ -213,6 +213,8 @@ where
 
 impl OriginLimitLayer {
     /// As [`OriginLimit`] is called, which needs no more than this.
+    // Else the request is moved once more.
+    #[inline(always)]
     pub(crate) fn attempt<S, ReqB, B>(
         &self,
         inner: &S,
@@ -228,24 +230,35 @@ impl OriginLimitLayer {
     {
         // Another one for each: what a service reserves when it is asked whether it is ready goes with it.
         let inner = inner.clone();
-        let Some(limit) = self.limit.clone() else {
-            return Attempt::Free { called: Called::new(inner, request) };
-        };
-        let future = Box::pin(async move {
-            let permit = match limit.admit().await {
-                Ok(permit) => permit,
-                Err(refused) => return Ok(refused.to_response(limit.retry_after)),
-            };
-            let began = AttemptBegan(Instant::now());
-            let mut response = inner.oneshot(request).await?;
-            response.extensions_mut().insert(began);
-            Ok(response.map(|body| hold(permit, body)))
-        });
-        Attempt::Queued { future }
+        match &self.limit {
+            None => Attempt::Free { called: Called::new(inner, request) },
+            Some(limit) => Attempt::Queued { future: Box::pin(Arc::clone(limit).ask(inner, request)) },
+        }
     }
 }
 
 impl Limit {
+    /// In its turn.
+    async fn ask<S, ReqB, B>(
+        self: Arc<Self>,
+        inner: S,
+        request: Request<ReqB>,
+    ) -> Result<Response<Body<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let permit = match self.admit().await {
+            Ok(permit) => permit,
+            Err(refused) => return Ok(refused.to_response(self.retry_after)),
+        };
+        let began = AttemptBegan(Instant::now());
+        let mut response = inner.oneshot(request).await?;
+        response.extensions_mut().insert(began);
+        Ok(response.map(|body| hold(permit, body)))
+    }
+
     async fn admit(&self) -> Result<OwnedSemaphorePermit, Refused> {
         if let Ok(permit) = Arc::clone(&self.attempts).try_acquire_owned() {
             return Ok(permit);

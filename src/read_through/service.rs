@@ -137,6 +137,8 @@ where
     K: KeyExtractor,
 {
     /// The way of a request without a key.
+    // As what it calls: each call that is not would move the request.
+    #[inline(always)]
     fn round<ReqB, B>(
         &self,
         request: Request<ReqB>,
