@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower::{ServiceExt, util::Oneshot};
@@ -157,7 +157,7 @@ where
         open: Open<B>,
         mut head: Parts,
         body: ReqB,
-        below: impl FnOnce(Request<ReqB>) -> F,
+        below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -168,8 +168,8 @@ where
         self.reader.extractor.prepare(&mut head);
         match open {
             Open::Refresh(served, refresher, asked) => {
-                let request = refresher.request(head, body, asked);
-                refresher.spawn(&self.reader.settings.executor, below(request));
+                let (head, body) = refresher.request(head, body, asked).into_parts();
+                refresher.spawn(&self.reader.settings.executor, below(head, body));
                 ResponseFuture::ready(served)
             }
             Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
@@ -184,7 +184,7 @@ where
         body: ReqB,
         asked: Option<Asked>,
         scope: Scope,
-        below: impl FnOnce(Request<ReqB>) -> F,
+        below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -197,18 +197,18 @@ where
         let is_for_many = head.extensions.remove::<Asked>().is_some() || has_key;
         let conditions = match &asked {
             Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
-            _ => HeaderMap::new(),
+            _ => None,
         };
         asked.map(|asked| head.extensions.insert(Asked { is_for_many, ..asked }));
         let method = head.method.clone();
-        let answer = below(Request::from_parts(head, body));
-        if conditions.is_empty() && self.reader.settings.shows_status {
+        let answer = below(head, body);
+        if conditions.is_none() && self.reader.settings.shows_status {
             return ResponseFuture::pass(answer);
         }
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
-            let (response, unread) = from_below(&method, &conditions, answer.await?);
+            let (response, unread) = from_below(&method, &conditions.unwrap_or_default(), answer.await?);
             if let Some(unread) = unread {
                 settings.complete(unread, &response, limit);
             }
@@ -250,7 +250,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        let below = |request| self.inner.clone().oneshot(request);
+        let below = |head, body| self.inner.clone().oneshot(Request::from_parts(head, body));
         match self.find_key(&mut head, &body, &mut key) {
             true => match self.read(&key, &head) {
                 Ok(response) => ResponseFuture::ready(response),
@@ -261,7 +261,7 @@ where
                 head.extensions.remove::<CacheKey>();
                 head.extensions.remove::<Asked>();
                 let invalidation = self.invalidation(&head);
-                ResponseFuture::pass(below(Request::from_parts(head, body))).then(invalidation)
+                ResponseFuture::pass(below(head, body)).then(invalidation)
             }
         }
     }

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -98,7 +98,7 @@ where
                     return ReadThroughFuture { way: Way::Stored { response } };
                 }
                 Err(open) => {
-                    let future = self.stack.go_on(open, head, body, |request| self.missed(request));
+                    let future = self.stack.go_on(open, head, body, |head, body| self.missed(head, body));
                     Way::Through { future }
                 }
             },
@@ -122,7 +122,7 @@ where
 {
     /// What is below Lookup, from there inwards. To call one layer after the other as services
     /// would take a clone of all that is below at each of them; here the fetch alone has one.
-    fn missed<ReqB, B>(&self, request: Request<ReqB>) -> Rescued<B, S::Error>
+    fn missed<ReqB, B>(&self, head: Parts, body: ReqB) -> Rescued<B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -133,9 +133,9 @@ where
     {
         let with_stale = &self.stack.inner;
         let coalesced = &with_stale.inner;
-        with_stale.ask(request, |request| {
+        with_stale.ask(head, body, |head, body| {
             let fetch = coalesced.inner.clone();
-            coalesced.ask(request, |request| fetch.ask(request, Retrying::ask).into_boxed())
+            coalesced.ask(head, body, |head, body| fetch.ask(head, body, Retrying::ask).into_boxed())
         })
     }
 }
