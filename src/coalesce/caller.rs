@@ -132,6 +132,7 @@ where
         (Box::pin(drive.run(ask)), delivery)
     }
 
+    #[inline(never)]
     fn judge(&self, outcome: &Outcome, caller: Caller) -> Judgement<B, E> {
         match outcome {
             Outcome::Head(head) => self.judge_head(head, caller),
