@@ -2,7 +2,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
 };
 
 use http::Response;
@@ -92,13 +92,10 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion").map(wrap)))
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx).map_ok(|answer| answer.map(wrap)),
-            KindProj::Pass { below, strips_tags } => {
-                let mut answer = ready!(below.poll(cx));
-                if let Ok(response) = &mut answer {
-                    pass_on(response, None, *strips_tags);
-                }
-                Poll::Ready(answer.map(|response| response.map(|body| wrap(Body::inner(body)))))
-            }
+            KindProj::Pass { below, strips_tags } => below.poll(cx).map_ok(|mut response| {
+                pass_on(&mut response, None, *strips_tags);
+                response.map(|body| wrap(Body::inner(body)))
+            }),
         }
     }
 }

@@ -115,8 +115,9 @@ impl<S, St: Store> StaleIfError<S, St> {
     /// As `call`, of whatever is `below`.
     pub(crate) fn ask<F, ReqB, B, E>(
         &self,
-        request: Request<ReqB>,
-        below: impl FnOnce(Request<ReqB>) -> F,
+        head: Parts,
+        body: ReqB,
+        below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -125,13 +126,12 @@ impl<S, St: Store> StaleIfError<S, St> {
         B::Error: Into<BoxError>,
     {
         // On a miss there is nothing, as `Lookup` has seen.
-        if let Some(Asked { stored: Some(None), .. }) = request.extensions().get() {
-            return ResponseFuture::pass(below(request));
+        if let Some(Asked { stored: Some(None), .. }) = head.extensions.get() {
+            return ResponseFuture::pass(below(head, body));
         }
-        let (head, body) = request.into_parts();
         let fallback = self.fallback(&head);
         let head_only = head.method == Method::HEAD;
-        let answer = below(Request::from_parts(head, body));
+        let answer = below(head, body);
         let Some(stored) = fallback else { return ResponseFuture::pass(answer) };
         let sequence = Arc::clone(self.store.sequence());
         ResponseFuture::boxed(async move {
@@ -174,6 +174,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.ask(request, |request| self.inner.clone().oneshot(request))
+        let (head, body) = request.into_parts();
+        self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)))
     }
 }

@@ -3,7 +3,7 @@
 use std::{panic::resume_unwind, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header, request::Parts, response};
+use http::{HeaderValue, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -47,7 +47,7 @@ enum Judgement<B, E> {
 
 impl<N, F, ReqB, B, E> Call<N, ReqB>
 where
-    N: FnOnce(Request<ReqB>) -> F + Send + 'static,
+    N: FnOnce(Parts, ReqB) -> F + Send + 'static,
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     E: Clone + Send + Sync + 'static,
     ReqB: Send + 'static,
@@ -101,7 +101,7 @@ where
                     Judgement::Alone => break,
                 }
             }
-            let answer = (self.below)(Request::from_parts(self.head, self.body));
+            let answer = (self.below)(self.head, self.body);
             answer.await.map(|response| response.map(Body::inner))
         }
     }
@@ -125,13 +125,14 @@ where
             let rules = rules_for(&self.head.extensions, rules);
             Box::new(Judge { request: without_extensions(&self.head), rules })
         });
-        let ask = move || (self.below)(Request::from_parts(self.head, self.body));
+        let ask = move || (self.below)(self.head, self.body);
         let seat = Seat::take(self.layer, self.slot, flight);
         let landing = Landing { leader: Some(leader), judge, is_for_more };
         let drive = Drive { seat, landing };
         (Box::pin(drive.run(ask)), delivery)
     }
 
+    #[inline(never)]
     fn judge(&self, outcome: &Outcome, caller: Caller) -> Judgement<B, E> {
         match outcome {
             Outcome::Head(head) => self.judge_head(head, caller),

@@ -164,25 +164,27 @@ where
     fn land(&mut self, seat: &Seat, mut response: Response<B>) -> Option<B> {
         let flight = seat.flight();
         let verdict = self.verdict(seat, &mut response);
-        let mut head = Head::new(&response, verdict);
-        if !matches!(head.verdict, Verdict::Shareable { .. }) {
+        if !matches!(verdict, Verdict::Shareable { .. }) {
             seat.close();
         }
         if self.is_for_more {
-            response.extensions_mut().insert(head.verdict.clone());
+            response.extensions_mut().insert(verdict.clone());
         }
-        if matches!(head.verdict, Verdict::Unshareable(_)) {
-            flight.settle(Outcome::Head(Box::new(head)));
+        let came_about = unwritten_status(&response, &verdict);
+        if let Verdict::Unshareable(_) = verdict {
+            let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
+            let bare = retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect();
+            flight.settle(Outcome::Head(Box::new(Head::new(&response, bare, came_about, verdict))));
             self.deliver(Delivery::Own(response));
             return None;
         }
         remove_hop_by_hop(response.headers_mut());
-        head.headers = shared_fields(response.headers_mut(), &head.verdict);
-        let (parts, body) = response.into_parts();
-        if body.is_end_stream() {
+        let fields = shared_fields(response.headers_mut(), &verdict);
+        if response.body().is_end_stream() {
             flight.end(Ok(()));
         }
-        flight.settle(Outcome::Head(Box::new(head)));
+        flight.settle(Outcome::Head(Box::new(Head::new(&response, fields, came_about, verdict))));
+        let (parts, body) = response.into_parts();
         self.deliver(Delivery::Shared(parts));
         Some(body)
     }
@@ -275,20 +277,15 @@ fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
 }
 
 impl Head {
-    /// Without fields, but for the one that even those get who get nothing else.
-    pub(super) fn new<B: HttpBody>(response: &Response<B>, verdict: Verdict) -> Self {
-        let retry_after = match verdict {
-            Verdict::Unshareable(_) => response.headers().get(header::RETRY_AFTER).cloned(),
-            _ => None,
-        };
-        Self {
-            status: response.status(),
-            version: response.version(),
-            headers: retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect(),
-            came_about: unwritten_status(response, &verdict),
-            verdict,
-            size: response.body().size_hint().exact(),
-        }
+    /// With the fields for all callers. What is for one alone leaves them `Retry-After`.
+    pub(super) fn new<B: HttpBody>(
+        response: &Response<B>,
+        headers: HeaderMap,
+        came_about: Option<CacheStatus>,
+        verdict: Verdict,
+    ) -> Self {
+        let size = response.body().size_hint().exact();
+        Self { status: response.status(), version: response.version(), headers, verdict, came_about, size }
     }
 
     /// How it came about for those who share it.

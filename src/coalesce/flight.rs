@@ -447,8 +447,9 @@ mod tests {
     fn only_who_is_left_alone_takes_the_fields_without_a_copy() {
         let response = http::Response::builder().header("retry-after", "1").body(String::new()).unwrap();
         let flight = Arc::new(Flight::new(1024));
-        flight
-            .settle(Outcome::Head(Box::new(Head::new(&response, Verdict::Unshareable(Unshareable::Error)))));
+        let verdict = Verdict::Unshareable(Unshareable::Error);
+        let head = Head::new(&response, response.headers().clone(), None, verdict);
+        flight.settle(Outcome::Head(Box::new(head)));
         let (mut first, mut second) = (aboard(&flight), aboard(&flight));
         assert_eq!(first.take_fields(), *response.headers(), "the slot has it too");
         drop(flight);

@@ -5,7 +5,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
@@ -225,8 +225,8 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let inner = self.inner.clone();
-        self.ask(request, |request| inner.oneshot(request))
+        let (inner, (head, body)) = (self.inner.clone(), request.into_parts());
+        self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body)))
     }
 }
 
@@ -234,8 +234,9 @@ impl<S> Coalesce<S> {
     /// As `call`, of whatever is `below`.
     pub(crate) fn ask<F, ReqB, B, E>(
         &self,
-        request: Request<ReqB>,
-        below: impl FnOnce(Request<ReqB>) -> F + Send + 'static,
+        head: Parts,
+        body: ReqB,
+        below: impl FnOnce(Parts, ReqB) -> F + Send + 'static,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -244,11 +245,10 @@ impl<S> Coalesce<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (head, body) = request.into_parts();
         // Conditions make the answer one client's own; a range alone is the same for all who ask so.
         let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
         match Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one) {
-            None => ResponseFuture::pass(below(Request::from_parts(head, body))),
+            None => ResponseFuture::pass(below(head, body)),
             Some(asked) => {
                 let slot = Slot::new(&asked, &head);
                 let layer = Arc::clone(&self.layer);

@@ -98,15 +98,23 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let (own, fields) = (head.extensions.get::<Tags>(), (&head.headers, &outline));
         let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
         let origin = Origin::new(&outline, sent_at, fetching.number, subject);
-        if head.status != StatusCode::NOT_MODIFIED || candidates.is_empty() {
-            return self.fetched((head, body), &outline, &origin, fetching);
+        match head.status == StatusCode::NOT_MODIFIED && !candidates.is_empty() {
+            true => self.not_modified(head, &origin),
+            false => self.fetched((head, body), &outline, &origin, fetching),
         }
+    }
+
+    /// Apart, as all that is rare: the way of all others is long enough.
+    #[inline(never)]
+    fn not_modified<B>(&self, head: response::Parts, origin: &Origin) -> Response<Body<B>> {
+        let Self { fetch, candidates, .. } = self;
+        let client = &fetch.client.head;
         if candidates.are_too_many_for(&head.headers) {
             fetch.layer.names_tags.store(false, Ordering::Relaxed);
         }
         match candidates.confirmed_by(&head.headers) {
-            Some(stored) => fetch.revalidated(client, stored, candidates, head, &origin),
-            None => fetch.misfit(client, &origin),
+            Some(stored) => fetch.revalidated(client, stored, candidates, head, origin),
+            None => fetch.misfit(client, origin),
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) struct Candidates {
 }
 
 impl Candidates {
+    #[inline(never)]
     pub(super) fn new(
         own: Option<Arc<StoredResponse>>,
         resource: Option<&Resource>,
@@ -66,6 +67,13 @@ impl Candidates {
 
     /// Makes a request conditional on their validators, of each one once.
     pub(super) fn ask(&self, request: &mut HeaderMap) {
+        if !self.is_empty() {
+            self.make_conditional(request);
+        }
+    }
+
+    #[inline(never)]
+    fn make_conditional(&self, request: &mut HeaderMap) {
         let mut tags: Vec<HeaderValue> = Vec::new();
         for tag in self.all().filter_map(|stored| stored.value(&header::ETAG)) {
             if !tags.contains(&tag) {

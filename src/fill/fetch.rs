@@ -46,6 +46,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// The answer, if another fetch has put it into the store since the request arrived.
+    #[inline(never)]
     pub(super) fn stored_meanwhile<B>(&self, resource: &Resource) -> Option<Response<Body<B>>> {
         let head = &self.client.head;
         let selected = self.selected(resource, head);
@@ -106,6 +107,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(known) => known.clone(),
             None => selected.cloned(),
         };
+        if own.is_none() && resource.is_none() {
+            return Candidates::default();
+        }
         let others = resource.filter(|_| self.layer.names_tags.load(Ordering::Relaxed));
         Candidates::new(own, others, &head.headers, self.layer.store.sequence())
     }

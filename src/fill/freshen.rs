@@ -156,6 +156,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
     /// response of the same validator and length, and shows that another one is outdated.
+    #[inline(never)]
     pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
         let glance = Glance::of(&client.headers);
         let stored = select(&self.layer.store, &self.client.asked.key, &client.headers);

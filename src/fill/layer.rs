@@ -185,7 +185,9 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        self.clone().ask(request, |inner, head, body, _| Called::new(inner, Request::from_parts(head, body)))
+        let (head, body) = request.into_parts();
+        let called = |inner, head, body, _| Called::new(inner, Request::from_parts(head, body));
+        self.clone().ask(head, body, called)
     }
 }
 
@@ -194,7 +196,8 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
     /// what is noted of a fetch here.
     pub(crate) fn ask<F, ReqB, B, E>(
         self,
-        request: Request<ReqB>,
+        mut head: Parts,
+        body: ReqB,
         below: impl FnOnce(S, Parts, ReqB, Option<Sent>) -> F,
     ) -> ResponseFuture<F, B, E>
     where
@@ -203,7 +206,6 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let (mut head, body) = request.into_parts();
         let rules = rules_for(&head.extensions, self.layer.rules);
         // Meant for here, not for a cache below.
         head.extensions.remove::<Changes>();

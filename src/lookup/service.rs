@@ -6,7 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -164,7 +164,7 @@ where
         open: Open<B>,
         mut head: Parts,
         body: ReqB,
-        below: impl FnOnce(Request<ReqB>) -> F,
+        below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -175,8 +175,8 @@ where
         self.reader.extractor.prepare(&mut head);
         match open {
             Open::Refresh(served, refresher, asked) => {
-                let request = refresher.request(head, body, asked);
-                refresher.spawn(&self.reader.settings.executor, below(request));
+                let (head, body) = refresher.request(head, body, asked).into_parts();
+                refresher.spawn(&self.reader.settings.executor, below(head, body));
                 ResponseFuture::ready(served)
             }
             Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
@@ -191,7 +191,7 @@ where
         body: ReqB,
         asked: Option<Asked>,
         scope: Scope,
-        below: impl FnOnce(Request<ReqB>) -> F,
+        below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
     where
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -204,18 +204,18 @@ where
         let is_for_many = head.extensions.remove::<Asked>().is_some() || has_key;
         let conditions = match &asked {
             Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
-            _ => HeaderMap::new(),
+            _ => None,
         };
         asked.map(|asked| head.extensions.insert(Asked { is_for_many, ..asked }));
         let method = head.method.clone();
-        let answer = below(Request::from_parts(head, body));
-        if conditions.is_empty() && self.reader.settings.shows_status {
+        let answer = below(head, body);
+        if conditions.is_none() && self.reader.settings.shows_status {
             return ResponseFuture::pass(answer);
         }
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
-            let (response, unread) = from_below(&method, &conditions, answer.await?);
+            let (response, unread) = from_below(&method, &conditions.unwrap_or_default(), answer.await?);
             if let Some(unread) = unread {
                 settings.complete(unread, &response, limit);
             }
@@ -281,9 +281,10 @@ where
         if !self.find_key(&mut head, &mut key) {
             return self.pass(Request::from_parts(head, body));
         }
+        let below = |head, body| Below::keyed(self.inner.clone(), Request::from_parts(head, body));
         match self.read(&key, &head) {
             Ok(response) => ResponseFuture::ready(response),
-            Err(open) => self.go_on(open, head, body, |request| Below::keyed(self.inner.clone(), request)),
+            Err(open) => self.go_on(open, head, body, below),
         }
     }
 }

@@ -49,11 +49,13 @@ impl<S> Retrying<S> {
         let again = again.map(|body| Again::new(&head, sent.and_then(|sent| sent.client), body));
         async move {
             // Not before: a refresh is begun by somebody who is not to wait for it, nor to panic with it.
-            let mut result = origin.call(Request::from_parts(head, body)).await;
-            let Some(again) = again else { return result };
-            let Some(wait) = policy.next(&mut result) else { return result };
-            // With what it holds, such as a place at the origin.
-            drop(result);
+            let (again, wait) = {
+                let mut result = origin.call(Request::from_parts(head, body)).await;
+                let Some(again) = again else { return result };
+                let Some(wait) = policy.next(&mut result) else { return result };
+                // The result goes here, with what it holds, such as a place at the origin.
+                (again, wait)
+            };
             // Boxed, for it is rare, and everybody else would have to have room for it.
             Box::pin(again.ask(policy, origin, wait)).await
         }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
@@ -124,7 +124,7 @@ where
                 ReadThroughFuture { way: Way::Stored { response } }
             }
             Err(open) => {
-                let future = stack.go_on(open, head, body, |request| self.missed(request));
+                let future = stack.go_on(open, head, body, |head, body| self.missed(head, body));
                 ReadThroughFuture { way: Way::Through { future } }
             }
         }
@@ -165,7 +165,7 @@ where
 {
     /// What is below Lookup, from there inwards. To call one layer after the other as services
     /// would take a clone of all that is below at each of them; here the fetch alone has one.
-    fn missed<ReqB, B>(&self, request: Request<ReqB>) -> Rescued<B, S::Error>
+    fn missed<ReqB, B>(&self, head: Parts, body: ReqB) -> Rescued<B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -175,12 +175,13 @@ where
         B::Error: Into<BoxError>,
     {
         let layers = &*self.layers;
-        layers.with_stale().ask(request, |request| {
+        layers.with_stale().ask(head, body, |head, body| {
             let filled = layers.filled().clone();
             let retrying =
                 Retrying::new(layers.retry.clone(), layers.origin_limit.layer(self.origin.clone()));
-            layers.coalesced().ask(request, |request| {
-                filled.ask(request, |(), head, body, sent| retrying.ask(head, body, sent)).into_boxed()
+            layers.coalesced().ask(head, body, |head, body| {
+                let below = |(), head, body, sent| retrying.ask(head, body, sent);
+                filled.ask(head, body, below).into_boxed()
             })
         })
     }

@@ -138,11 +138,26 @@ impl Sequence {
         (headers, outline): (&HeaderMap, &Outline),
         own: Option<&Tags>,
     ) -> Arc<Subject> {
+        let tags = [request.extensions.get::<Tags>(), own];
+        match outline.has_tags || outline.has_groups || tags.iter().any(Option::is_some) {
+            true => self.with_tags(subject, request, (headers, outline), tags),
+            false => Arc::clone(subject),
+        }
+    }
+
+    #[inline(never)]
+    fn with_tags(
+        &self,
+        subject: &Arc<Subject>,
+        request: &Parts,
+        (headers, outline): (&HeaderMap, &Outline),
+        tags: [Option<&Tags>; 2],
+    ) -> Arc<Subject> {
         let mut labels = Vec::new();
         if outline.has_tags {
             tag_fields::for_each_tag(headers, |tag| labels.push(self.tag(tag)));
         }
-        let tags = [request.extensions.get::<Tags>(), own].into_iter().flatten();
+        let tags = tags.into_iter().flatten();
         labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
         if outline.has_groups {
             let target = Target::of(request);
