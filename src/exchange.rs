@@ -138,10 +138,6 @@ impl Verdict {
     }
 }
 
-/// The body of this answer is read to its end whoever reads it: in its extensions.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CompletesItself;
-
 /// When the attempt began that led to this response: in its extensions, put there by whoever
 /// let the request wait before. The time before is not part of the response's age.
 #[derive(Clone, Copy, Debug)]

@@ -16,9 +16,10 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, CompletesItself, Refused, Verdict, without_extensions},
+    exchange::{Asked, Refused, Verdict, without_extensions},
     executor::{Executor, Task},
     http::{changes::rules_for, freshness::after, glance::Glance, storing::Unshareable, vary::Selection},
+    status::CacheStatus,
     store::Lineage,
 };
 
@@ -231,7 +232,9 @@ fn accept<B, E>(
 /// The answer as every caller but the first gets it.
 fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     let mut response = answer(head, caller);
-    if let Some(came_about) = head.came_about {
+    if let Some(came_about) = head.came_about
+        && CacheStatus::of(&response).is_none()
+    {
         // It is in the fields already, as what the first caller gets.
         response.extensions_mut().insert(came_about);
     }
@@ -244,7 +247,6 @@ fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Respon
     if head.headers.is_empty() {
         head.headers = caller.take_fields();
     }
-    head.extensions.insert(CompletesItself);
     // Unless the origin named the field as one of the connection.
     if let Some(Outcome::Head(shared)) = caller.flight().outcome()
         && let Some(came_about) = shared.came_about
@@ -272,7 +274,6 @@ fn answer<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
     *response.headers_mut() = head.headers.clone();
-    response.extensions_mut().insert(CompletesItself);
     // Who joined a slow body later gets an older answer than the first one did.
     let waited = match head.verdict {
         Verdict::Shareable { received_at, .. } | Verdict::Failed { received_at, .. } => {
