@@ -105,6 +105,18 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
+    /// Of the same answer with an age that is true now.
+    pub(crate) fn handed_on(&self) -> Self {
+        let mut verdict = self.clone();
+        match &mut verdict {
+            Self::Shareable { received_at, .. } | Self::Failed { received_at, .. } => {
+                *received_at = Instant::now();
+            }
+            Self::Unshareable(_) => {}
+        }
+        verdict
+    }
+
     /// Of what is stored.
     pub(crate) fn of(stored: &StoredResponse, now: Instant, sequence: &Arc<Sequence>) -> Self {
         Self::Shareable {
@@ -137,6 +149,11 @@ impl Verdict {
         }
     }
 }
+
+/// The body of this answer is read to its end whoever reads it: in the extensions of what the first
+/// caller of a shared fetch gets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct CompletesItself;
 
 /// When the attempt began that led to this response: in its extensions, put there by whoever
 /// let the request wait before. The time before is not part of the response's age.

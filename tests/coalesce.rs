@@ -25,8 +25,8 @@ use tokio::{
 };
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, Key, KeyLayer, ReadThrough, Refused, Rules,
-    StoreLayer,
+    Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, FillLayer, Key, KeyLayer, LookupLayer,
+    MemoryStore, ReadThrough, Refused, Rules, StoreLayer,
 };
 
 const URI: &str = "http://h/";
@@ -701,4 +701,48 @@ async fn who_fetched_knows_how_even_if_the_origin_takes_the_field_away() {
     });
     let answer = support::open::stack(Rules::new()).layer(origin).oneshot(get(URI)).await.unwrap();
     assert_eq!(CacheStatus::of(&answer).unwrap().to_string(), "fwd=uri-miss; stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_time_that_an_answer_waited_counts_once_in_its_age() {
+    let (store, (origin, feed)) = (store(), fed());
+    let fill = FillLayer::new(store.clone()).rules(fixed(60_000));
+    let below = CoalesceLayer::new().layer(fill.layer(origin));
+    let first = LookupLayer::new(store.clone()).layer(below.clone());
+    let other = LookupLayer::new(store).layer(CoalesceLayer::new().layer(below));
+    let _reading = first.oneshot(get(URI)).await.unwrap();
+    feed.send(Ok(b"the beginning")).unwrap();
+    sleep(ms(10_000)).await;
+    // The first of them shares the fetch below, the second what the first one got.
+    for _ in 0..2 {
+        let late = other.clone().oneshot(get(URI)).await.unwrap();
+        assert_eq!(late.headers()["age"], "10");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_the_answer_already_does_not_set_the_pace_for_those_who_read_it() {
+    const CHUNKS: usize = 400;
+    const CHUNK: usize = 16 << 10;
+    let origin = Origin::new(|_, _| async {
+        let chunks = futures_util::stream::iter(0..CHUNKS);
+        let frames = chunks.map(|_| Ok::<_, std::io::Error>(Frame::data(Bytes::from(vec![0; CHUNK]))));
+        sleep(ms(1)).await;
+        response(&[("etag", "\"a\"")], Body::new(StreamBody::new(frames)))
+    });
+    let store = MemoryStore::with_capacity_bytes(4 << 20);
+    let service = ReadThrough::new(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
+    let mut conditional = get(URI);
+    conditional.headers_mut().insert("if-none-match", "\"a\"".parse().unwrap());
+    let first = tokio::spawn(service.clone().oneshot(conditional));
+    tokio::task::yield_now().await;
+    let reader = tokio::spawn(service.oneshot(get(URI)));
+    assert_eq!(first.await.unwrap().unwrap().status(), StatusCode::NOT_MODIFIED);
+    let mut body = reader.await.unwrap().unwrap().into_body();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        length += frame.unwrap().into_data().unwrap().len();
+        sleep(ms(10)).await;
+    }
+    assert_eq!((length, origin.calls()), (CHUNKS * CHUNK, 1));
 }

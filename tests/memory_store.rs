@@ -365,6 +365,18 @@ fn without_a_runtime_a_store_works_too() {
     }
 }
 
+#[test]
+fn a_store_gives_back_for_who_is_outside_the_runtime_of_its_sweeper() {
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let service = StoreLayer::new(store.clone()).rules(rules().default_ttl(ms(1))).layer(sized());
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    runtime.block_on(get(&service, "/1"));
+    // By the clock on the wall: there is no other.
+    let stores = (0..200_000).take_while(|_| store.stats().expirations == 0);
+    stores.for_each(|number| _ = get(&service, &format!("/1/{number}")).now_or_never().unwrap());
+    assert!(store.stats().expirations > 0);
+}
+
 // Variants.
 
 #[tokio::test(start_paused = true)]

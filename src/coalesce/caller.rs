@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, Refused, Verdict, without_extensions},
+    exchange::{Asked, CompletesItself, Refused, Verdict, without_extensions},
     executor::{Executor, Task},
     http::{changes::rules_for, freshness::after, glance::Glance, storing::Unshareable, vary::Selection},
     status::CacheStatus,
@@ -94,7 +94,7 @@ where
                         if let (Ok(response), Outcome::Head(head)) = (&mut answer, outcome)
                             && self.asked().is_some_and(|asked| asked.is_for_many)
                         {
-                            response.extensions_mut().insert(head.verdict.clone());
+                            response.extensions_mut().insert(head.verdict.handed_on());
                         }
                         return answer;
                     }
@@ -235,7 +235,7 @@ fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     if let Some(came_about) = head.came_about
         && CacheStatus::of(&response).is_none()
     {
-        // It is in the fields already, as what the first caller gets.
+        // As in what the first caller gets: what follows takes its place.
         response.extensions_mut().insert(came_about);
     }
     head.collapsed().mark(&mut response);
@@ -247,6 +247,7 @@ fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Respon
     if head.headers.is_empty() {
         head.headers = caller.take_fields();
     }
+    head.extensions.insert(CompletesItself);
     // Unless the origin named the field as one of the connection.
     if let Some(Outcome::Head(shared)) = caller.flight().outcome()
         && let Some(came_about) = shared.came_about

@@ -41,11 +41,12 @@ pub(super) struct Slot {
     pub(super) round: u8,
 }
 
-/// Most slots under way differ in their keys; the others are told apart when they are compared, and
-/// those of one key by what comes from the requests themselves.
+/// Most slots under way differ in their keys. Those of one key are told apart by what clients can make
+/// many of, and the rest when they are compared.
 impl Hash for Slot {
     fn hash<H: Hasher>(&self, state: &mut H) {
         self.key.hash(state);
+        state.write_u64(self.floor);
         if self.selection.is_some() || self.range.is_some() {
             (&self.selection, &self.range).hash(state);
         }

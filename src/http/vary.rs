@@ -151,15 +151,6 @@ impl Selection {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Not only of the same meaning.
-    #[cfg(test)]
-    fn is_written_as(&self, other: &Self) -> bool {
-        fn raw(selection: &Selection) -> impl Iterator<Item = &[u8]> {
-            selection.0.values.iter().flatten().map(|value| &*value.raw)
-        }
-        self == other && raw(self).eq(raw(other))
-    }
-
     /// Whether it is what a request with these lines has for these fields, down to how it is
     /// written. What comes in several lines is not looked at.
     pub(crate) fn is_written_in(&self, fields: &[HeaderName], lines: &[Line<'_>]) -> bool {

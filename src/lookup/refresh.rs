@@ -8,7 +8,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::layer::Settings;
 use crate::{
-    exchange::Asked,
+    exchange::{Asked, CompletesItself},
     executor::Executor,
     http::conditions::take_conditions,
     status::CacheStatus,
@@ -114,9 +114,10 @@ impl Settings {
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
-        // Of a shared one the first caller sees to that.
-        let needs_a_reader =
+        let is_stored =
             CacheStatus::of(response).is_some_and(|status| status.is_stored() && !status.is_collapsed());
+        // A shared body completes itself, at the pace of those who want it.
+        let needs_a_reader = is_stored && response.extensions().get::<CompletesItself>().is_none();
         if needs_a_reader && Executor::is_available() {
             let reading = tokio::time::timeout(self.refresh_deadline, read_at_most(limit, unread));
             self.executor.spawn(async move { _ = reading.await });

@@ -72,11 +72,7 @@ impl Default for Expiry {
 impl Expiry {
     /// Returns the node to be [removed](Self::remove), and whether nothing in its shard is due as soon.
     pub(super) fn insert(&self, at: Instant, version: Version, key: CacheKey) -> (usize, bool) {
-        let after = at.saturating_duration_since(self.made_at);
-        let tick = after
-            .as_secs()
-            .saturating_mul(TICKS)
-            .saturating_add(u64::from(after.subsec_nanos().div_ceil(NANOS)));
+        let tick = self.tick(at, u32::div_ceil).unwrap_or(0);
         self.shard(version).lock().insert(Node { version, key: Some(key), tick, previous: NONE, next: NONE })
     }
 
@@ -87,10 +83,9 @@ impl Expiry {
 
     /// Takes at most `most` keys out that are due.
     pub(super) fn take_due(&self, now: Instant, most: usize) -> Vec<(Version, CacheKey)> {
-        let after = now.saturating_duration_since(self.made_at);
-        let now =
-            after.as_secs().saturating_mul(TICKS).saturating_add(u64::from(after.subsec_nanos() / NANOS));
         let mut due = Vec::new();
+        // The clock of this runtime may be behind the one in which the store was made.
+        let Some(now) = self.tick(now, |nanos, tick| nanos / tick) else { return due };
         for shard in &self.shards {
             let mut shard = shard.lock();
             while due.len() < most
@@ -125,6 +120,13 @@ impl Expiry {
         let tick = self.shards.iter().filter_map(first).min()?;
         let rest = TICK * (tick % TICKS) as u32;
         Some(after(self.made_at, Duration::from_secs(tick / TICKS) + rest))
+    }
+
+    /// `None` before the first one.
+    fn tick(&self, at: Instant, of_second: fn(u32, u32) -> u32) -> Option<u64> {
+        let after = at.checked_duration_since(self.made_at)?;
+        let tick = u64::from(of_second(after.subsec_nanos(), NANOS));
+        Some(after.as_secs().saturating_mul(TICKS).saturating_add(tick))
     }
 
     fn shard(&self, version: Version) -> &Mutex<Shard> {
@@ -252,6 +254,16 @@ mod tests {
             let rest = expiry.take_due(at(450), usize::MAX).len();
             prop_assert_eq!((rest, expiry.next()), (model.len(), None));
         }
+    }
+
+    #[test]
+    fn nothing_is_due_by_a_clock_that_is_behind() {
+        let mut expiry = Expiry::default();
+        let now = expiry.made_at;
+        expiry.made_at += Duration::from_secs(3600);
+        expiry.insert(now + Duration::from_secs(60), 0, key(0));
+        assert_eq!(expiry.take_due(now, 1), []);
+        assert_eq!(expiry.take_due(expiry.next().unwrap(), 1).len(), 1);
     }
 
     #[test]

@@ -244,11 +244,9 @@ impl Store for MemoryStore {
 
     fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
         self.inner.update(key, change);
-        if self.inner.sweeper.is_running() {
-            return;
-        }
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
+            // There may be one, but nobody drives its runtime now.
             Err(_) => {
                 self.inner.sweep(Instant::now(), 4);
                 self.inner.sweep_purged(Instant::now(), 4);

@@ -41,13 +41,10 @@ impl Default for Sweeper {
 }
 
 impl Sweeper {
-    pub(super) fn is_running(&self) -> bool {
-        self.is_running.load(Ordering::Relaxed)
-    }
-
     /// Starts the task unless it runs.
     pub(super) fn ensure(store: &Arc<Inner>, runtime: &Handle) {
-        if store.sweeper.is_running.swap(true, Ordering::AcqRel) {
+        let is_running = &store.sweeper.is_running;
+        if is_running.load(Ordering::Relaxed) || is_running.swap(true, Ordering::AcqRel) {
             return;
         }
         let running = Running(Arc::clone(&store.sweeper));
