@@ -248,17 +248,16 @@ fn share_with_leader<B>(mut caller: Caller, mut head: response::Parts) -> Respon
         head.headers = caller.take_fields();
     }
     head.extensions.insert(CompletesItself);
-    // Unless the origin named the field as one of the connection.
-    if let Some(Outcome::Head(shared)) = caller.flight().outcome()
-        && let Some(came_about) = shared.came_about
+    let (came_about, size) = match caller.flight().outcome() {
+        Some(Outcome::Head(shared)) => (shared.came_about, shared.size),
+        _ => (None, None),
+    };
+    // Where the origin named the field as one of the connection.
+    if let Some(came_about) = came_about
         && !head.headers.contains_key(header::CACHE_STATUS)
     {
         head.extensions.insert(came_about);
     }
-    let size = match caller.flight().outcome() {
-        Some(Outcome::Head(shared)) => shared.size,
-        _ => None,
-    };
     Response::from_parts(head, body(caller, size))
 }
 
