@@ -20,14 +20,14 @@ use axum::{
     routing::{get, post},
 };
 use futures_util::StreamExt;
-use http::{Request, StatusCode};
+use http::{Extensions, HeaderValue, Request, StatusCode, Uri, request::Parts};
 use http_body_util::BodyExt;
 use support::open::{bytes, fixed, ms, store};
 use tokio::{net::TcpListener, time::sleep};
 use tower::ServiceExt;
 use tower_readthrough::{
-    CacheStatus, DefaultKey, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer, RetryPolicy, Rules,
-    StoreLayer,
+    CacheKey, CacheStatus, DefaultKey, KeyExtractor, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer,
+    RetryPolicy, Rules, StoreLayer,
 };
 
 /// Serves on a free port, for as long as the test runs.
@@ -103,6 +103,34 @@ async fn nested_routers_that_share_a_store_never_answer_for_each_other() {
         assert_eq!(text(&app, request("/x")).await, "top");
     }
     assert_eq!(shared.stats().entries, 3);
+}
+
+/// One entry per product, by the URI that a nested router sees.
+struct ByProduct;
+
+impl KeyExtractor for ByProduct {
+    fn key(&self, head: &Parts) -> Option<CacheKey> {
+        self.identity(&head.uri, None, &head.extensions)
+    }
+
+    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
+        let product = uri.path().strip_prefix("/product/")?;
+        Some(CacheKey::from_parts(["product", product]))
+    }
+}
+
+#[tokio::test]
+async fn in_a_nested_router_an_identity_is_of_the_same_uri_as_the_key() {
+    let price = Arc::new(AtomicUsize::new(0));
+    let (read, write) = (Arc::clone(&price), price);
+    let product = get(async move || read.load(Ordering::Relaxed).to_string())
+        .post(async move || write.fetch_add(1, Ordering::Relaxed).to_string());
+    let cache = ReadThrough::new(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
+    let app = Router::new().nest("/api", Router::new().route("/product/{id}", product).layer(cache));
+    assert_eq!(text(&app, request("/api/product/7?a")).await, "0");
+    let changed = Request::post("/api/product/7?b").header("host", "app.example").body(Body::empty());
+    text(&app, changed.unwrap()).await;
+    assert_eq!(text(&app, request("/api/product/7?a")).await, "1");
 }
 
 #[tokio::test]

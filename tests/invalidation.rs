@@ -5,7 +5,7 @@ mod support;
 use std::time::Duration;
 
 use axum::body::Body;
-use http::{HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
+use http::{Extensions, HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
 use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
@@ -126,10 +126,10 @@ struct ByProduct;
 
 impl KeyExtractor for ByProduct {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
-        self.identity(&head.uri, None)
+        self.identity(&head.uri, None, &head.extensions)
     }
 
-    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>) -> Option<CacheKey> {
+    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
         let product = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
         Some(CacheKey::from_parts(["product", product]))
     }

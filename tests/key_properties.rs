@@ -118,7 +118,7 @@ fn all_kinds() -> KeyRulesBuilder {
 }
 
 fn identity(rules: &KeyRules, head: &Parts) -> Option<CacheKey> {
-    rules.identity(&head.uri, head.headers.get("host"))
+    rules.identity(&head.uri, head.headers.get("host"), &head.extensions)
 }
 
 proptest! {

@@ -28,7 +28,7 @@ fn key(rules: &KeyRules, uri: &str) -> Option<CacheKey> {
 }
 
 fn identity(rules: &KeyRules, uri: &str) -> Option<CacheKey> {
-    rules.identity(&uri.parse().unwrap(), None)
+    rules.identity(&uri.parse().unwrap(), None, &http::Extensions::new())
 }
 
 /// Answers with the number of the call, and stays fresh.

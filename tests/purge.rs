@@ -11,7 +11,7 @@ use std::{
 };
 
 use axum::body::Body;
-use http::{HeaderValue, Request, StatusCode, Uri, request::Parts};
+use http::{Extensions, HeaderValue, Request, StatusCode, Uri, request::Parts};
 use support::open::{Origin, bytes, call, fixed, get, ms, response, status, store};
 use tokio::{task::JoinSet, time::sleep};
 use tower::{Layer, ServiceExt};
@@ -159,10 +159,10 @@ struct ByProduct;
 impl KeyExtractor for ByProduct {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
         let language = head.headers.get("accept-language").map_or(&[][..], |value| value.as_bytes());
-        Some(CacheKey::from_parts([self.identity(&head.uri, None)?.as_bytes(), language]))
+        Some(CacheKey::from_parts([self.identity(&head.uri, None, &head.extensions)?.as_bytes(), language]))
     }
 
-    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>) -> Option<CacheKey> {
+    fn identity(&self, uri: &Uri, _: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
         let product = uri.query()?.split('&').find_map(|pair| pair.strip_prefix("pid="))?;
         Some(CacheKey::from_parts(["product", product]))
     }

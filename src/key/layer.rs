@@ -87,7 +87,8 @@ where
         // What a cache above this one has asked is not what is asked here.
         head.extensions.remove::<Asked>();
         // Before what follows changes the URI.
-        match Target::of(&head).identity(&*self.extractor) {
+        let (_, host) = Target::of(&head).parts();
+        match self.extractor.identity(&head.uri, host, &head.extensions) {
             Some(identity) => drop(head.extensions.insert(Identity(identity))),
             None => drop(head.extensions.remove::<Identity>()),
         }

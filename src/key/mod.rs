@@ -199,10 +199,10 @@ pub trait KeyExtractor: Send + Sync + 'static {
     ///
     /// An extractor whose keys leave out parts of the URI says so here, so that an unsafe request
     /// to one spelling, or a purge of it, reaches what was stored for another (RFC 9111 §4.4).
-    /// Asked about requests of every method, with and without a body, by their URI, as it was before
-    /// any router cut something off it, and their `Host`. Nothing else counts: requests with the same
-    /// key must have the same identity.
-    fn identity(&self, _uri: &Uri, _host: Option<&HeaderValue>) -> Option<CacheKey> {
+    /// Asked about requests of every method, with and without a body, by their URI, their `Host` and
+    /// their extensions, all as [`key`](Self::key) sees them; of the extensions only what a router left
+    /// there of the URI is to count. Requests with the same key must have the same identity.
+    fn identity(&self, _uri: &Uri, _host: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
         None
     }
 

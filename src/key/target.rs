@@ -7,7 +7,7 @@ use std::{
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
 
-use super::{CacheKey, Identity, KeyExtractor};
+use super::{Identity, KeyExtractor};
 use crate::http::fields::first_line;
 
 /// The host and 32 segments.
@@ -45,21 +45,16 @@ impl<'a> Target<'a> {
         (self.uri, self.host)
     }
 
-    /// What it names, by this extractor.
-    pub(super) fn identity(self, extractor: &(impl KeyExtractor + ?Sized)) -> Option<CacheKey> {
-        extractor.identity(self.uri, self.host)
-    }
-
-    /// A number for what it names as the target of a request with these extensions; the same for HTTP/1
-    /// and HTTP/2. That is what the extractor says, or one above that gave the request its key; else the
-    /// URI itself.
+    /// A number for what it names as the target of a request with this URI, as routers left it, and
+    /// these extensions; the same for HTTP/1 and HTTP/2. That is what the extractor says, or one above
+    /// that gave the request its key; else the URI itself.
     pub(crate) fn hash_named(
         self,
         extractor: &dyn KeyExtractor,
-        extensions: &Extensions,
+        (uri, extensions): (&Uri, &Extensions),
         hasher: &impl BuildHasher,
     ) -> u64 {
-        let own = || self.identity(extractor).map(|own| hasher.hash_one(own));
+        let own = || extractor.identity(uri, self.host, extensions).map(|own| hasher.hash_one(own));
         match extensions.get::<Identity>() {
             Some(Identity(above)) => hasher.hash_one(above),
             None => own().unwrap_or_else(|| self.hash(hasher)),
@@ -125,7 +120,7 @@ impl<'a> Target<'a> {
     ) -> Option<u64> {
         let target = self.resolve(reference)?;
         // What is no URI cannot have been asked for; a number for it does no harm.
-        let named = self.at(&target).and_then(|uri| extractor.identity(&uri, self.host));
+        let named = self.at(&target).and_then(|uri| extractor.identity(&uri, self.host, &Extensions::new()));
         Some(match named {
             Some(identity) => hasher.hash_one(identity),
             None => self.hash_with(&target, hasher),
@@ -220,7 +215,7 @@ pub(crate) fn original_uri(head: &Parts) -> &Uri {
 
 #[inline]
 #[cfg_attr(not(feature = "axum"), allow(unused_variables, reason = "nobody cuts anything off"))]
-fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
+pub(super) fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
         return &original.0;

@@ -3,7 +3,8 @@
 //! [`ReadThrough`] puts the layers of this crate round a service in the order that makes their
 //! promises hold together, with defaults for all of them. It behaves as the layers stacked by
 //! hand do; only a request without a key takes the short way round all of them. It is passed on when
-//! the service is called, if what is below is ready then; a miss when its answer is first waited for.
+//! the service is called, if what is below is ready then and there is no limit to the origin; a miss
+//! when its answer is first waited for.
 //!
 //! ```
 //! use std::time::Duration;

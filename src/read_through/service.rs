@@ -76,7 +76,7 @@ impl<S: Clone, St, K, P> Clone for ReadThroughService<S, St, K, P> {
     }
 }
 
-impl<S: fmt::Debug, St, K, P> fmt::Debug for ReadThroughService<S, St, K, P> {
+impl<S, St, K, P> fmt::Debug for ReadThroughService<S, St, K, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadThroughService").finish_non_exhaustive()
     }

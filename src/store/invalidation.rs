@@ -35,7 +35,7 @@ impl Invalidation {
         (!is_safe(request.method(), request.extensions())).then(|| {
             let target = Target::of_request(request);
             let hasher = place.sequence().hasher();
-            let hash = target.hash_named(place.extractor(), request.extensions(), hasher);
+            let hash = target.hash_named(place.extractor(), (request.uri(), request.extensions()), hasher);
             let (uri, host) = target.parts();
             Self { place: Arc::clone(place) as _, hash, uri: uri.clone(), host: host.cloned() }
         })

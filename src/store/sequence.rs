@@ -124,7 +124,7 @@ impl Sequence {
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
     pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
         let target = Target::of(head);
-        let named = target.hash_named(extractor, &head.extensions, &self.hasher);
+        let named = target.hash_named(extractor, (&head.uri, &head.extensions), &self.hasher);
         let places = [self.place(named), self.place_of_key(key)];
         let labels = target.path_hashes(&self.hasher).map(Label);
         Arc::new(Subject::new(key.clone(), places, labels))
@@ -174,7 +174,10 @@ impl Sequence {
 
     /// What the target of a request names.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        self.purge_place(Target::of(head).hash_named(extractor, &head.extensions, &self.hasher), is_soft)
+        self.purge_place(
+            Target::of(head).hash_named(extractor, (&head.uri, &head.extensions), &self.hasher),
+            is_soft,
+        )
     }
 
     pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {

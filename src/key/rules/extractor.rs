@@ -1,6 +1,6 @@
 use std::{ptr, sync::Arc};
 
-use http::{HeaderMap, HeaderValue, Method, Uri, request::Parts, uri::Authority};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request::Parts, uri::Authority};
 
 use super::{
     KeyRulesBuilder, SearchKey,
@@ -17,7 +17,7 @@ use crate::{
     http::changes::Changes,
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor,
-        target::{authority, original_uri, path_and_query},
+        target::{authority, original, original_uri, path_and_query},
     },
     tags::Tags,
 };
@@ -178,7 +178,8 @@ impl KeyExtractor for KeyRules {
         }
     }
 
-    fn identity(&self, uri: &Uri, host: Option<&HeaderValue>) -> Option<CacheKey> {
+    fn identity(&self, uri: &Uri, host: Option<&HeaderValue>, extensions: &Extensions) -> Option<CacheKey> {
+        let uri = original(uri, extensions);
         let host = host.map(HeaderValue::as_bytes);
         let authority = uri.authority().map(Authority::as_str).map(str::as_bytes).or(host)?;
         // As GET: other reads hold all of the URI in their keys, and go with what it names.

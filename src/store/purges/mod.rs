@@ -23,7 +23,7 @@
 //!    and all fetches that began before are over. Hence the list of fetches under way.
 //! 4. Most unsafe requests go where nothing is ever fetched. So a fetch leaves a mark at its place
 //!    once it has its number and before it asks the origin, and an [invalidation](Purges::invalidate)
-//!    that finds none does nothing: what began before is purged already, by the purge that removed
+//!    that finds none does nothing: what began there before is purged already, by the purge that removed
 //!    its mark, has a larger number and published it, and what begins later finds the origin as it is
 //!    now. A request that may wait for another one's fetch [leaves a mark](Purges::arrive) as well,
 //!    once it has seen the floor: where nobody numbers fetches, floors alone tell those who came
