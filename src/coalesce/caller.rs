@@ -8,8 +8,9 @@ use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
-    drive::{Delivery, Drive, Judge, Landing},
+    drive::Drive,
     flight::{Caller, Flight, Head, Outcome},
+    landing::{Delivery, Judge, Landing},
     layer::CoalesceLayer,
     reader::Reader,
     slots::{Joined, Party, Seat, Slot},

@@ -1,13 +1,10 @@
 //! The task that drives a fetch.
 
 use std::{
-    any::Any,
     future::{Future, poll_fn},
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
-    sync::Arc,
     task::{Poll, ready},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -15,63 +12,27 @@ use futures_util::{
     FutureExt,
     future::{Either, select},
 };
-use http::{HeaderMap, Response, StatusCode, header, request::Parts, response};
+use http::{HeaderMap, Response};
 use http_body::{Body as HttpBody, Frame};
-use tokio::{sync::oneshot, time::Instant};
+use tokio::time::Instant;
 
 use super::{
-    flight::{Flight, Head, Outcome, Pace},
+    flight::{Flight, Outcome},
+    landing::{Delivery, Landing},
     layer::Settings,
+    log::Pace,
     slots::Seat,
 };
 use crate::{
     body::{BodyError, BoxError},
     exchange::{Refused, Verdict},
-    http::{
-        fields::{clean_trailers, has, remove_all, remove_hop_by_hop},
-        freshness::{after, initial_age},
-        outline::Outline,
-        range::Extent,
-        rules::Rules,
-        storing::{CDN_CACHE_CONTROL, Credentials, Unshareable, decide},
-    },
-    status::{CacheStatus, Forward},
+    http::{fields::clean_trailers, freshness::after},
 };
-
-type Panic = Box<dyn Any + Send>;
-
-/// What the caller who started the fetch gets that nobody else does.
-pub(super) enum Delivery<B, E> {
-    /// The answer is for him alone.
-    Own(Response<B>),
-    /// He reads the log like all others, under the head as it came.
-    ///
-    /// Its fields are with the flight, unless some are for him alone.
-    Shared(response::Parts),
-    Error(E),
-    Panic(Panic),
-}
 
 /// A fetch that is about to begin.
 pub(super) struct Drive<B, E> {
     pub(super) seat: Seat,
     pub(super) landing: Landing<B, E>,
-}
-
-/// What is done with what a fetch brings.
-pub(super) struct Landing<B, E> {
-    /// `None` once he has what is his.
-    pub(super) leader: Option<oneshot::Sender<Delivery<B, E>>>,
-    /// `None`: every answer comes with a verdict.
-    pub(super) judge: Option<Box<Judge>>,
-    /// Somebody above shares it as well.
-    pub(super) is_for_more: bool,
-}
-
-/// Who says whose an answer is that comes without a verdict.
-pub(super) struct Judge {
-    pub(super) request: Parts,
-    pub(super) rules: Rules,
 }
 
 impl<B, E> Drive<B, E>
@@ -137,95 +98,6 @@ where
     }
 }
 
-impl<B, E> Landing<B, E>
-where
-    B: HttpBody<Data = Bytes>,
-    E: Clone + Send + Sync + 'static,
-{
-    fn deliver(&mut self, delivery: Delivery<B, E>) {
-        if let Some(leader) = self.leader.take() {
-            _ = leader.send(delivery);
-        }
-    }
-
-    /// Tells all callers of what came, and returns the body if it is for all of them.
-    fn take(&mut self, seat: &Seat, answer: Result<Response<B>, E>) -> Option<B> {
-        match answer {
-            Ok(response) => self.land(seat, response),
-            Err(error) => {
-                seat.close();
-                seat.flight().settle(Outcome::Error(Arc::new(error.clone())));
-                self.deliver(Delivery::Error(error));
-                None
-            }
-        }
-    }
-
-    fn land(&mut self, seat: &Seat, mut response: Response<B>) -> Option<B> {
-        let flight = seat.flight();
-        let verdict = self.verdict(seat, &mut response);
-        if !matches!(verdict, Verdict::Shareable { .. }) {
-            seat.close();
-        }
-        if self.is_for_more {
-            response.extensions_mut().insert(verdict.clone());
-        }
-        let came_about = unwritten_status(&response, &verdict);
-        if let Verdict::Unshareable(_) = verdict {
-            let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
-            let bare = retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect();
-            flight.settle(Outcome::Head(Box::new(Head::new(&response, bare, came_about, verdict))));
-            self.deliver(Delivery::Own(response));
-            return None;
-        }
-        remove_hop_by_hop(response.headers_mut());
-        let fields = shared_fields(response.headers_mut(), &verdict);
-        if response.body().is_end_stream() {
-            flight.end(Ok(()));
-        }
-        flight.settle(Outcome::Head(Box::new(Head::new(&response, fields, came_about, verdict))));
-        let (parts, body) = response.into_parts();
-        self.deliver(Delivery::Shared(parts));
-        Some(body)
-    }
-
-    fn verdict(&self, seat: &Seat, response: &mut Response<B>) -> Verdict {
-        if let Some(verdict) = response.extensions_mut().remove() {
-            return verdict;
-        }
-        match &self.judge {
-            _ if response.body().size_hint().lower() > seat.settings().max_held_bytes as u64 => {
-                Verdict::Unshareable(Unshareable::TooLarge)
-            }
-            // A `Fill` below has not heard that somebody may share it, and may have known better.
-            Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_hit()) => {
-                Verdict::Unshareable(Unshareable::Rules)
-            }
-            Some(judge) => judge.verdict(response, seat.flight().started_at),
-            None => Verdict::Unshareable(Unshareable::Rules),
-        }
-    }
-}
-
-impl Judge {
-    fn verdict<B>(&self, response: &Response<B>, started_at: Instant) -> Verdict {
-        let headers = response.headers();
-        let outline = Outline::of(headers, SystemTime::now());
-        let targets = [CDN_CACHE_CONTROL];
-        let Parts { method, headers: request, .. } = &self.request;
-        let extent = Extent::for_all(method, request, response.status(), headers);
-        let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let credentials = Credentials::of(request);
-        let decision = decide(&self.request, credentials, status, headers, &outline, &self.rules, &targets);
-        let selection = outline.vary.selection(&self.request.headers);
-        let received_at = Instant::now();
-        let delay = received_at.saturating_duration_since(started_at);
-        let age = if decision.terms.is_ours { delay } else { initial_age(&outline, delay) };
-        let fresh_until = after(received_at, decision.terms.fresh_for.saturating_sub(age));
-        Verdict::new(decision, selection, (received_at, fresh_until), None)
-    }
-}
-
 /// Why something is not waited for any longer.
 enum GivenUp {
     /// It took too long.
@@ -260,51 +132,6 @@ impl Settings {
             Either::Left((output, _)) => output.map_err(|_| GivenUp::Late),
             Either::Right(_) => Err(GivenUp::Abandoned),
         }
-    }
-}
-
-/// The fields that all callers get. The first one has more of his own only where some are withheld
-/// from the others.
-fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
-    match verdict {
-        Verdict::Shareable { withheld, .. } if !withheld.is_empty() => {
-            let mut shared = headers.clone();
-            remove_all(&mut shared, |name| withheld.contains(name));
-            shared
-        }
-        _ => std::mem::take(headers),
-    }
-}
-
-impl Head {
-    /// With the fields for all callers. What is for one alone leaves them `Retry-After`.
-    pub(super) fn new<B: HttpBody>(
-        response: &Response<B>,
-        headers: HeaderMap,
-        came_about: Option<CacheStatus>,
-        verdict: Verdict,
-    ) -> Self {
-        let size = response.body().size_hint().exact();
-        Self { status: response.status(), version: response.version(), headers, verdict, came_about, size }
-    }
-
-    /// How it came about for those who share it.
-    pub(super) fn collapsed(&self) -> CacheStatus {
-        let shown = || CacheStatus::shown(&self.headers);
-        self.came_about.or_else(shown).unwrap_or(CacheStatus::forwarded(Forward::Miss)).collapsed()
-    }
-}
-
-/// How a response came about, if its fields do not say it, or will not when some of them are gone.
-fn unwritten_status<B>(response: &Response<B>, verdict: &Verdict) -> Option<CacheStatus> {
-    let loses_fields = match verdict {
-        Verdict::Shareable { withheld, .. } => !withheld.is_empty(),
-        Verdict::Unshareable(_) => true,
-        Verdict::Failed { .. } => false,
-    };
-    match loses_fields || has(response.headers(), &header::CONNECTION) {
-        true => CacheStatus::of(response),
-        false => response.extensions().get().copied(),
     }
 }
 

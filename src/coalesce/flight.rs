@@ -23,6 +23,7 @@ use tokio::{
     time::Instant,
 };
 
+use super::log::{Chunk, Entry, Log, Pace};
 use crate::{
     body::BodyError,
     exchange::{Refused, Verdict},
@@ -31,9 +32,6 @@ use crate::{
 
 /// Charged for a chunk beside its bytes.
 const CHUNK_OVERHEAD: usize = 64;
-
-/// What is held of a body that is larger than the limit.
-const MAX_WINDOW: usize = 4 << 20;
 
 /// What became of the fetch, apart from the body.
 #[derive(Debug)]
@@ -60,12 +58,6 @@ pub(super) struct Head {
     pub(super) size: Option<u64>,
 }
 
-#[derive(Clone, Debug)]
-enum Chunk {
-    Data(Bytes),
-    Trailers(Arc<HeaderMap>),
-}
-
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) started_at: Instant,
@@ -76,33 +68,6 @@ pub(super) struct Flight {
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
     max_held: usize,
-}
-
-#[derive(Debug, Default)]
-struct Log {
-    /// The head is known, or the log has grown or ended. Made by the first who waits for it.
-    changed: Option<Arc<Notify>>,
-    chunks: VecDeque<Entry>,
-    /// The index of the first chunk that is still there.
-    first: usize,
-    /// Everything so far, in charged bytes.
-    total: u64,
-    /// How far the fastest reader has come, in charged bytes.
-    fastest: u64,
-    end: Option<Result<(), BodyError>>,
-    callers: usize,
-    /// What of it is body.
-    body_bytes: u64,
-    is_window: bool,
-    /// Nobody may board any more. Set under the lock, with what makes it so.
-    is_closed: bool,
-}
-
-#[derive(Debug)]
-struct Entry {
-    chunk: Chunk,
-    /// Everything up to and with this chunk, in charged bytes.
-    end: u64,
 }
 
 /// What a reader finds at its place in the log.
@@ -120,15 +85,6 @@ pub(super) enum Boarding {
     Aboard(Caller),
     Full,
     Closed,
-}
-
-/// The pump's order after each chunk.
-pub(super) enum Pace {
-    GoOn,
-    /// The body is larger than the limit: close the flight to newcomers, then go on.
-    Close,
-    /// Nobody reads what cannot be stored anyway.
-    Stop,
 }
 
 impl Flight {
@@ -312,58 +268,11 @@ impl Flight {
     }
 }
 
-impl Log {
-    fn close_if_empty(&mut self) -> bool {
-        self.is_closed |= self.callers == 0;
-        self.is_closed && self.callers == 0
-    }
-
-    fn pace(&mut self, max_held: usize) -> Option<Pace> {
-        if !self.is_window {
-            if self.total <= max_held as u64 {
-                return Some(Pace::GoOn);
-            }
-            self.is_window = true;
-            self.is_closed = true;
-            return Some(Pace::Close);
-        }
-        if self.callers == 0 {
-            // Small chunks may have filled the log although the body is not too large for a store.
-            return Some(if self.body_bytes <= max_held as u64 { Pace::GoOn } else { Pace::Stop });
-        }
-        let ahead = self.total - self.fastest;
-        (ahead < half_window(max_held)).then_some(Pace::GoOn)
-    }
-
-    /// Takes all chunks out.
-    fn forget(&mut self) -> VecDeque<Entry> {
-        self.first += self.chunks.len();
-        self.fastest = self.total;
-        std::mem::take(&mut self.chunks)
-    }
-
-    /// Drops what lies too far behind the fastest reader.
-    fn trim(&mut self, max_held: usize) -> Vec<Entry> {
-        let mut dropped = Vec::new();
-        let keep_from = self.fastest.saturating_sub(half_window(max_held));
-        while self.chunks.front().is_some_and(|first| first.end <= keep_from) {
-            dropped.extend(self.chunks.pop_front());
-            self.first += 1;
-        }
-        dropped
-    }
-}
-
 /// Tells of a change those who wait for one, if there are any.
 fn wake(changed: Option<Arc<Notify>>) {
     if let Some(changed) = changed {
         changed.notify_waiters();
     }
-}
-
-/// So far the fetch may be ahead of the fastest reader, and the others behind him.
-fn half_window(max_held: usize) -> u64 {
-    (max_held.clamp(2, MAX_WINDOW) / 2) as u64
 }
 
 /// A caller's seat on a flight; given up when dropped.

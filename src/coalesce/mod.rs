@@ -74,7 +74,9 @@
 mod caller;
 mod drive;
 mod flight;
+mod landing;
 mod layer;
+mod log;
 mod reader;
 mod slots;
 

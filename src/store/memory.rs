@@ -15,16 +15,10 @@ use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    Part, Resource, Sequence, Store, StoredResponse,
-    expiry::Expiry,
-    front,
-    purge_sweep::PurgeSweep,
-    resource::Shelf,
-    sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS},
-    sweeper::Sweeper,
+    MemoryStoreBuilder, Part, Resource, Sequence, Store, StoredResponse, expiry::Expiry, front,
+    purge_sweep::PurgeSweep, resource::Shelf, sweeper::Sweeper,
 };
 use crate::{
-    build_error::BuildError,
     key::{CacheKey, DefaultKey},
     purge::Purge,
 };
@@ -87,79 +81,28 @@ pub struct StoreStats {
     pub refused: u64,
 }
 
-/// Makes a [`MemoryStore`] with other than the default settings.
-#[derive(Clone, Copy, Debug)]
-#[must_use]
-pub struct MemoryStoreBuilder {
-    capacity_bytes: u64,
-    max_response_share: f64,
-    max_tag_records: usize,
-    max_prefix_records: usize,
-}
-
-impl MemoryStoreBuilder {
-    /// The largest part of the capacity that one response may take: more than 0, at most 1.
-    /// Default: 1/16.
+impl MemoryStore {
+    /// A store that holds at most so many bytes, with the default settings.
     ///
-    /// The store is divided into independent parts for the sake of speed, and a response has
-    /// to fit into one: a share over 1/2 leaves a single part.
-    pub fn max_response_share(mut self, share: f64) -> Self {
-        self.max_response_share = share;
-        self
+    /// A capacity of 0 makes a store that holds nothing, which
+    /// [`ReadThrough::build`](crate::ReadThrough::build) refuses.
+    pub fn with_capacity_bytes(capacity_bytes: u64) -> Self {
+        Self::made_by(&Self::builder(capacity_bytes))
     }
 
-    /// How many purges of tags, groups, prefixes of paths and of everything, and soft purges of
-    /// URLs and keys, are remembered at a time, each in about 100 bytes. Purging the same again
-    /// takes no more room. At the limit the oldest is forgotten, and all counts as purged that
-    /// began before it and was not looked at since. Default: 65,536.
-    ///
-    /// They are forgotten anyway once all that is stored was looked at, which takes a background
-    /// task some seconds, and all fetches are over that began before. At the default the limit
-    /// matters to those who purge more than 10,000 different tags a second.
-    pub fn max_tag_records(mut self, records: usize) -> Self {
-        self.max_tag_records = records;
-        self
+    /// Starts with the default settings for a store of so many bytes.
+    pub fn builder(capacity_bytes: u64) -> MemoryStoreBuilder {
+        MemoryStoreBuilder::new(capacity_bytes)
     }
 
-    /// As [`max_tag_records`](Self::max_tag_records), for purges of prefixes of keys. Default:
-    /// 1,024. A miss compares its key with all of them.
-    pub fn max_prefix_records(mut self, records: usize) -> Self {
-        self.max_prefix_records = records;
-        self
-    }
-
-    /// Makes the store.
-    ///
-    /// # Errors
-    ///
-    /// If the capacity or a number of records is zero, or the share is not more than 0 and at
-    /// most 1.
-    pub fn build(self) -> Result<MemoryStore, BuildError> {
-        if self.capacity_bytes == 0 {
-            return Err(BuildError::EmptyStore);
-        }
-        if !(self.max_response_share > 0.0 && self.max_response_share <= 1.0) {
-            return Err(BuildError::ResponseShare(self.max_response_share));
-        }
-        for (setting, records) in
-            [("max_tag_records", self.max_tag_records), ("max_prefix_records", self.max_prefix_records)]
-        {
-            if records == 0 {
-                let consequence = "each purge would purge everything";
-                return Err(BuildError::ZeroLimit { setting, consequence });
-            }
-        }
-        Ok(self.make())
-    }
-
-    fn make(self) -> MemoryStore {
-        let parts = (1.0 / self.max_response_share / 2.0).clamp(1.0, 64.0);
+    pub(super) fn made_by(settings: &MemoryStoreBuilder) -> Self {
+        let parts = (1.0 / settings.max_response_share / 2.0).clamp(1.0, 64.0);
         // Rounded down to a power of two: the engine rounds up.
         let parts = 1_usize << (parts as usize).ilog2();
         let options = OptionsBuilder::new()
-            .weight_capacity(self.capacity_bytes)
+            .weight_capacity(settings.capacity_bytes)
             .estimated_items_capacity(
-                usize::try_from(self.capacity_bytes / 2048).unwrap_or(usize::MAX).clamp(1, 1 << 24),
+                usize::try_from(settings.capacity_bytes / 2048).unwrap_or(usize::MAX).clamp(1, 1 << 24),
             )
             .shards(parts)
             .hot_allocation(HOT_SHARE)
@@ -169,14 +112,14 @@ impl MemoryStoreBuilder {
         let options = options.expect("all required options are given");
         let (weigher, hasher) = (ChargedBytes, DefaultHashBuilder::default());
         let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
-        let share = (self.capacity_bytes as f64 * self.max_response_share) as usize;
+        let share = (settings.capacity_bytes as f64 * settings.max_response_share) as usize;
         // The engine refuses what is larger than that.
         let max_resource_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
         let max_response_bytes = share.min(max_resource_bytes);
         let floors =
-            usize::try_from(self.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
-        let sequence = Sequence::with_records(floors, self.max_tag_records, self.max_prefix_records);
-        MemoryStore {
+            usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
+        let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
+        Self {
             inner: Arc::new(Inner {
                 id: STORES.fetch_add(1, Ordering::Relaxed),
                 table,
@@ -190,30 +133,10 @@ impl MemoryStoreBuilder {
                 evictions: AtomicU64::new(0),
                 expirations: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
-                capacity_bytes: self.capacity_bytes,
+                capacity_bytes: settings.capacity_bytes,
                 max_response_bytes,
                 max_resource_bytes,
             }),
-        }
-    }
-}
-
-impl MemoryStore {
-    /// A store that holds at most so many bytes, with the default settings.
-    ///
-    /// A capacity of 0 makes a store that holds nothing, which
-    /// [`ReadThrough::build`](crate::ReadThrough::build) refuses.
-    pub fn with_capacity_bytes(capacity_bytes: u64) -> Self {
-        Self::builder(capacity_bytes).make()
-    }
-
-    /// Starts with the default settings for a store of so many bytes.
-    pub fn builder(capacity_bytes: u64) -> MemoryStoreBuilder {
-        MemoryStoreBuilder {
-            capacity_bytes,
-            max_response_share: 1.0 / 16.0,
-            max_tag_records: DEFAULT_TAG_RECORDS,
-            max_prefix_records: DEFAULT_PREFIX_RECORDS,
         }
     }
 

@@ -22,6 +22,7 @@
 //! Fetches are numbered by the store's [`Sequence`]. A response never replaces one whose fetch
 //! began later, so a slow answer cannot undo a newer one.
 
+mod builder;
 mod draft;
 mod expiry;
 mod front;
@@ -43,6 +44,13 @@ mod sync;
 
 use std::sync::Arc;
 
+pub use self::{
+    builder::MemoryStoreBuilder,
+    memory::{MemoryStore, StoreStats},
+    resource::Resource,
+    response::StoredResponse,
+    sequence::Sequence,
+};
 pub(crate) use self::{
     draft::{Block, Draft},
     invalidation::{Invalidates, Invalidation, pass_on},
@@ -53,12 +61,6 @@ pub(crate) use self::{
     response::Origin,
     selections::selection,
     sequence::Fetching,
-};
-pub use self::{
-    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
-    resource::Resource,
-    response::StoredResponse,
-    sequence::Sequence,
 };
 
 use http::HeaderMap;
