@@ -56,7 +56,7 @@ fn fed() -> (Origin, mpsc::UnboundedSender<Fed>) {
             let stream = futures_util::stream::poll_fn(move |cx| chunks.poll_recv(cx));
             let frames = stream.map(|chunk| chunk.map(|data| Frame::data(Bytes::from_static(data))));
             response(
-                &[],
+                &[("etag", "\"a\"")],
                 Body::new(StreamBody::new(frames.map(|frame| frame.map_err(std::io::Error::other)))),
             )
         }
@@ -745,4 +745,19 @@ async fn who_has_the_answer_already_does_not_set_the_pace_for_those_who_read_it(
         sleep(ms(10)).await;
     }
     assert_eq!((length, origin.calls()), (CHUNKS * CHUNK, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_is_abandoned_by_who_has_the_answer_already_and_leaves() {
+    let (origin, feed) = fed();
+    let layer =
+        ReadThrough::new(store()).rules(fixed(60_000)).coalesce(|layer| layer.cancel_when_abandoned(true));
+    let mut conditional = get(URI);
+    conditional.headers_mut().insert("if-none-match", "\"a\"".parse().unwrap());
+    let answer = layer.build().unwrap().layer(origin).oneshot(conditional).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::NOT_MODIFIED);
+    assert!(!feed.is_closed());
+    drop(answer);
+    // At once, and not when a refresh would be given up.
+    assert_eq!(tokio::time::timeout(ms(1), feed.closed()).await, Ok(()));
 }

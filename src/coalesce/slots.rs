@@ -196,3 +196,34 @@ impl Drop for Seat {
         self.layer.slots.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::hash::BuildHasher;
+
+    #[test]
+    fn what_clients_can_make_many_of_is_in_the_hash() {
+        let slot = Slot {
+            key: CacheKey::new("key"),
+            is_head: false,
+            is_forced: false,
+            party: Party::WithOrWithoutCookie { authorization: false },
+            selection: None,
+            range: None,
+            floor: 0,
+            round: 0,
+        };
+        let hasher = DefaultHashBuilder::default();
+        let range = |value| Some(HeaderValue::from_static(value));
+        let hashes = [
+            Slot { floor: 1, ..slot.clone() },
+            Slot { range: range("bytes=0-1"), ..slot.clone() },
+            Slot { range: range("bytes=0-2"), ..slot.clone() },
+            slot,
+        ]
+        .map(|slot| hasher.hash_one(slot));
+        let unique: std::collections::HashSet<_> = hashes.into_iter().collect();
+        assert_eq!(unique.len(), hashes.len());
+    }
+}

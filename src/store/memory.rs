@@ -169,7 +169,7 @@ impl Store for MemoryStore {
         self.inner.update(key, change);
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
-            // There may be one, but nobody drives its runtime now.
+            // A sweeper there may be, but its runtime need not be driven now.
             Err(_) => {
                 self.inner.sweep(Instant::now(), 4);
                 self.inner.sweep_purged(Instant::now(), 4);
