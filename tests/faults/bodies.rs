@@ -1,0 +1,1 @@
+//! What callers read while it is under way: budgets, pace, and bodies that end early.

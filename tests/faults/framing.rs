@@ -1,0 +1,1 @@
+//! Message framing: declared lengths, transfer codings, connections.

@@ -1,0 +1,1 @@
+//! Keys: targets, authorities, and configuration that cannot have an effect.

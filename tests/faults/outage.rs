@@ -1,0 +1,1 @@
+//! What happens while the origin fails.

@@ -1,0 +1,1 @@
+//! Ranges, parts, and heads that the cache makes itself.

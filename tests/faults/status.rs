@@ -1,0 +1,1 @@
+//! What `Cache-Status` says of a response.

@@ -1,0 +1,1 @@
+//! What may be stored, and with whom a stored response may be shared.

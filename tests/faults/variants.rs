@@ -1,0 +1,1 @@
+//! Variants and validators: no response of one variant for another.
