@@ -1,0 +1,1 @@
+//! Request smuggling and response desynchronisation through the proxy.

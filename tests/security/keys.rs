@@ -1,0 +1,1 @@
+//! Cache poisoning and cache deception: what the key does not show, and paths read in two ways.

@@ -1,0 +1,1 @@
+//! Stored errors, entries pushed out, and one client's failure for all.

@@ -1,0 +1,1 @@
+//! Work and memory that a crafted request costs.
