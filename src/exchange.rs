@@ -14,7 +14,7 @@ use crate::{
         vary::Selection,
     },
     key::{CacheKey, may_have_key},
-    status::Forward,
+    status::{CacheStatus, Forward},
     store::{Arrival, Lineage, Sequence, StoredResponse},
 };
 
@@ -38,7 +38,8 @@ pub struct Asked {
     pub(crate) selection: Option<Selection>,
     /// Whoever asks may share the answer, and wants to know with whom.
     pub(crate) is_for_many: bool,
-    pub(crate) why: Forward,
+    /// How the response will have come about, as far as that is known before it is there.
+    pub(crate) why: CacheStatus,
 }
 
 impl Asked {
@@ -59,7 +60,7 @@ impl Asked {
             is_marked: false,
             selection: None,
             is_for_many: true,
-            why: Forward::Miss,
+            why: CacheStatus::forwarded(Forward::Miss),
         }))
     }
 
@@ -186,6 +187,11 @@ pub enum Refused {
 }
 
 impl Refused {
+    /// Whether it was refused without the origin being asked, also by another request.
+    pub(crate) const fn is_before_origin(self) -> bool {
+        matches!(self, Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::NotStored)
+    }
+
     /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`.
     pub(crate) fn to_response<B>(self, retry_after: Duration) -> Response<Body<B>> {
         let status = match self {

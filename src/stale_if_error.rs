@@ -53,7 +53,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, request::Parts};
+use http::{Method, Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower::{ServiceExt, util::Oneshot};
@@ -62,10 +62,10 @@ use tower_service::Service;
 
 use crate::{
     body::{Body, BoxError},
-    exchange::Asked,
+    exchange::{Asked, Refused},
     future::ResponseFuture,
     http::storing::is_failure,
-    status::{CacheStatus, Stale},
+    status::{CacheStatus, Forward, Stale},
     store::{Store, StoredResponse, select},
 };
 
@@ -98,8 +98,8 @@ pub struct StaleIfError<S, St> {
 }
 
 impl<S, St: Store> StaleIfError<S, St> {
-    /// What may be served instead of a failure.
-    fn fallback(&self, head: &Parts) -> Option<Arc<StoredResponse>> {
+    /// What may be served instead of a failure, and why the origin is asked all the same.
+    fn fallback(&self, head: &Parts) -> Option<(Arc<StoredResponse>, CacheStatus)> {
         let asked = Asked::of(head)?;
         // A refresh is there to learn what the origin says.
         if asked.is_forced {
@@ -109,7 +109,9 @@ impl<S, St: Store> StaleIfError<S, St> {
             Some(known) => known.clone(),
             None => select(&self.store, &asked.key, &head.headers),
         };
-        stored.filter(|stored| stored.is_usable_on_error(Instant::now()))
+        let stored = stored.filter(|stored| stored.is_usable_on_error(Instant::now()))?;
+        let why = why(&stored, asked.why);
+        Some((stored, why))
     }
 
     /// As `call`, of whatever is `below`.
@@ -132,7 +134,7 @@ impl<S, St: Store> StaleIfError<S, St> {
         let fallback = self.fallback(&head);
         let head_only = head.method == Method::HEAD;
         let answer = below(head, body);
-        let Some(stored) = fallback else { return ResponseFuture::pass(answer) };
+        let Some((stored, why)) = fallback else { return ResponseFuture::pass(answer) };
         let sequence = Arc::clone(self.store.sequence());
         ResponseFuture::boxed(async move {
             let answer = answer.await;
@@ -143,8 +145,35 @@ impl<S, St: Store> StaleIfError<S, St> {
             if !has_failed || !is_usable {
                 return answer.map(|response| response.map(Body::inner));
             }
-            Ok(stored.to_response(head_only, now, CacheStatus::stale(Stale::IfError)))
+            Ok(stored.to_response(head_only, now, came_about(why, answer.ok().as_ref(), stored.status())))
         })
+    }
+}
+
+/// Why the origin is asked, where this response is what there is instead.
+fn why(stored: &StoredResponse, known: CacheStatus) -> CacheStatus {
+    match known.forward_reason() {
+        // No layer above has looked.
+        Some(Forward::Miss) if stored.is_fresh(Instant::now()) => CacheStatus::forwarded(Forward::Request),
+        Some(Forward::Miss) => CacheStatus::forwarded(Forward::Stale),
+        _ => known,
+    }
+}
+
+/// How a stale response came about that is served with this status instead of a failure: as a hit
+/// only if the origin was not asked (RFC 9211 §2.2).
+fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCode) -> CacheStatus {
+    let Some(failure) = failure else { return why.rescued() };
+    let said = CacheStatus::of(failure);
+    let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
+    match failure.extensions().get::<Refused>() {
+        Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
+        // What a layer here answered is not what the origin did.
+        Some(_) => why.rescued(),
+        None => {
+            let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
+            why.rescued().answered(from_origin, sent)
+        }
     }
 }
 

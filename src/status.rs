@@ -2,10 +2,13 @@ mod written;
 
 use std::fmt;
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, header};
-use sfv::{ItemSerializer, KeyRef, RefBareItem, TokenRef};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use sfv::{Integer, ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
-use crate::http::{fields::has, storing::Unshareable};
+use crate::{
+    http::{fields::has, storing::Unshareable},
+    store::Loss,
+};
 
 /// The response field of RFC 9211.
 pub(crate) const CACHE_STATUS: HeaderName = header::CACHE_STATUS;
@@ -33,28 +36,26 @@ const NAME: &str = "tower-readthrough";
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CacheStatus {
-    outcome: Outcome,
+    /// `None`: the request did not go to the origin, it is a hit.
+    forward: Option<Forward>,
+    /// What the origin answered, where the client gets another status.
+    forward_status: Option<StatusCode>,
+    stale: Option<Stale>,
+    loss: Option<Loss>,
     is_stored: bool,
     is_collapsed: bool,
     unshareable: Option<Unshareable>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Hit,
-    Stale(Stale),
-    Forwarded(Forward),
-}
-
-/// Why a stale answer was served.
+/// Why a stale response was served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Stale {
     /// A fresh one is being fetched (RFC 5861 §3).
     WhileRevalidating,
-    /// The origin failed (RFC 5861 §4).
+    /// The origin failed, or could not be asked (RFC 5861 §4).
     IfError,
-    /// The client takes stale answers (`max-stale`, RFC 9111 §5.2.1.2).
+    /// The client accepts stale responses (`max-stale`, RFC 9111 §5.2.1.2).
     AsRequested,
 }
 
@@ -64,29 +65,38 @@ pub enum Stale {
 pub enum Forward {
     /// Nothing is stored under its key.
     UriMiss,
-    /// Something is stored under its key, but nothing that the request selects.
+    /// Something is stored under its key, but no response whose `Vary` the request matches.
     VaryMiss,
     /// Nothing that can be used, for no more specific reason.
     Miss,
-    /// What is stored is stale.
+    /// What is stored is stale: its lifetime has ended, or it was purged or invalidated.
     Stale,
-    /// The answer was not shareable a moment ago (hit-for-miss).
+    /// A part is stored, but not all of what the request asks for.
+    Partial,
+    /// The response was not shareable a moment ago (hit-for-miss).
     Bypass,
-    /// What is stored is fresh, but the request asks for something newer.
+    /// A stored response could be used, but not for a request with these directives or credentials.
     Request,
+}
+
+/// The value of a parameter.
+enum Value {
+    True,
+    Token(&'static str),
+    Status(StatusCode),
 }
 
 /// What hits say, written out. That the field of a response is one of these very strings, and not
 /// just the same text, tells that it was put there in this process: what came in over a connection
 /// is never taken for ours.
-static HITS: [(Outcome, HeaderValue); 4] = [
-    (Outcome::Hit, HeaderValue::from_static("tower-readthrough;hit")),
+static HITS: [(Option<Stale>, HeaderValue); 4] = [
+    (None, HeaderValue::from_static("tower-readthrough;hit")),
     (
-        Outcome::Stale(Stale::WhileRevalidating),
+        Some(Stale::WhileRevalidating),
         HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate"),
     ),
-    (Outcome::Stale(Stale::IfError), HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
-    (Outcome::Stale(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
+    (Some(Stale::IfError), HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
+    (Some(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
 ];
 
 impl CacheStatus {
@@ -106,7 +116,8 @@ impl CacheStatus {
         }
         let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
         let is_last = |value: &HeaderValue| std::ptr::eq(value.as_bytes(), last);
-        let hit = HITS.iter().find(|(_, value)| is_last(value)).map(|(outcome, _)| Self::new(*outcome));
+        let hit = HITS.iter().find(|(_, value)| is_last(value));
+        let hit = hit.map(|(stale, _)| stale.map_or(Self::hit(), Self::stale));
         hit.or_else(|| Self::find_written(is_last))
     }
 
@@ -128,7 +139,7 @@ impl CacheStatus {
     #[inline]
     pub(crate) fn mark_stored(self, headers: &mut HeaderMap) -> Extensions {
         let mut extensions = Extensions::new();
-        if self.outcome != Outcome::Hit {
+        if self.stale.is_some() || !self.is_hit() {
             self.replace_last(headers);
         }
         if !self.is_hit() {
@@ -168,7 +179,8 @@ impl CacheStatus {
 
     /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
-        let hit = HITS.iter().find(|(outcome, _)| *outcome == self.outcome).map(|(_, value)| value);
+        let hit = HITS.iter().filter(|_| self.is_hit()).find(|(stale, _)| *stale == self.stale);
+        let hit = hit.map(|(_, value)| value);
         match hit.or_else(|| self.written()) {
             Some(value) => value.clone(),
             None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
@@ -181,10 +193,11 @@ impl CacheStatus {
     }
 
     fn serialize(self) -> Option<HeaderValue> {
-        let parameters = self.parameters().filter_map(|(name, token)| {
-            let value = match token {
-                Some(token) => RefBareItem::from(TokenRef::from_str(token).ok()?),
-                None => RefBareItem::from(true),
+        let parameters = self.parameters().filter_map(|(name, value)| {
+            let value = match value {
+                Value::Token(token) => RefBareItem::from(TokenRef::from_str(token).ok()?),
+                Value::Status(status) => RefBareItem::from(Integer::from(status.as_u16())),
+                Value::True => RefBareItem::from(true),
             };
             Some((KeyRef::from_str(name).ok()?, value))
         });
@@ -192,39 +205,54 @@ impl CacheStatus {
         HeaderValue::try_from(member.finish()).ok()
     }
 
-    /// The parameters of RFC 9211 §2, each with its token or `true`.
-    fn parameters(self) -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
-        let (first, detail) = match self.outcome {
-            Outcome::Hit => (("hit", None), None),
-            Outcome::Stale(why) => (("hit", None), Some(why.as_str())),
-            Outcome::Forwarded(why) => {
-                (("fwd", Some(why.as_str())), self.unshareable.map(Unshareable::as_str))
-            }
-        };
+    /// The parameters of RFC 9211 §2.
+    fn parameters(self) -> impl Iterator<Item = (&'static str, Value)> {
         [
-            Some(first),
-            self.is_stored.then_some(("stored", None)),
-            self.is_collapsed.then_some(("collapsed", None)),
-            detail.map(|why| ("detail", Some(why))),
+            Some(self.forward.map_or(("hit", Value::True), |why| ("fwd", Value::Token(why.as_str())))),
+            self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
+            self.is_stored.then_some(("stored", Value::True)),
+            self.is_collapsed.then_some(("collapsed", Value::True)),
+            self.detail().map(|why| ("detail", Value::Token(why))),
         ]
         .into_iter()
         .flatten()
     }
 
     pub(crate) const fn hit() -> Self {
-        Self::new(Outcome::Hit)
+        Self {
+            forward: None,
+            forward_status: None,
+            stale: None,
+            loss: None,
+            is_stored: false,
+            is_collapsed: false,
+            unshareable: None,
+        }
     }
 
     pub(crate) const fn stale(why: Stale) -> Self {
-        Self::new(Outcome::Stale(why))
+        Self { stale: Some(why), ..Self::hit() }
     }
 
     pub(crate) const fn forwarded(why: Forward) -> Self {
-        Self::new(Outcome::Forwarded(why))
+        Self { forward: Some(why), ..Self::hit() }
     }
 
-    const fn new(outcome: Outcome) -> Self {
-        Self { outcome, is_stored: false, is_collapsed: false, unshareable: None }
+    /// Of a request that selects nothing but what was lost.
+    pub(crate) const fn lost(why: Loss) -> Self {
+        Self { loss: Some(why), ..Self::forwarded(Forward::Stale) }
+    }
+
+    /// Of a stale response that is served because this fetch failed.
+    pub(crate) const fn rescued(self) -> Self {
+        Self { stale: Some(Stale::IfError), unshareable: None, is_stored: false, ..self }
+    }
+
+    /// Notes what the origin answered, unless the client gets the same (RFC 9211 §2.3).
+    pub(crate) fn answered(self, from_origin: StatusCode, sent: StatusCode) -> Self {
+        let from_origin = self.forward_status.unwrap_or(from_origin);
+        let is_other = !self.is_hit() && from_origin != sent;
+        Self { forward_status: is_other.then_some(from_origin), ..self }
     }
 
     pub(crate) const fn stored(self, is_stored: bool) -> Self {
@@ -239,24 +267,46 @@ impl CacheStatus {
         Self { is_collapsed: true, ..self }
     }
 
-    /// Whether it came from the store, fresh or stale.
+    /// Whether the body is a stored one, even if the origin was asked in vain before.
+    pub(crate) const fn is_from_store(&self) -> bool {
+        self.is_hit() || self.stale.is_some()
+    }
+
+    /// Whether it came from the store, fresh or stale, without the origin being asked.
     pub const fn is_hit(&self) -> bool {
-        matches!(self.outcome, Outcome::Hit | Outcome::Stale(_))
+        self.forward.is_none()
     }
 
     /// Whether it was stale when it was served, and why it was served all the same.
     pub const fn stale_reason(&self) -> Option<Stale> {
-        match self.outcome {
-            Outcome::Stale(why) => Some(why),
-            _ => None,
-        }
+        self.stale
     }
 
     /// Why the request went to the origin, if it did.
     pub const fn forward_reason(&self) -> Option<Forward> {
-        match self.outcome {
-            Outcome::Forwarded(why) => Some(why),
-            _ => None,
+        self.forward
+    }
+
+    /// The status that the origin answered with, if the client gets another one (the `fwd-status`
+    /// parameter, RFC 9211 §2.3).
+    ///
+    /// A 304 for what is stored, a failure for which a stale response is served, or the 200 of
+    /// which the client gets a range.
+    pub const fn forward_status(&self) -> Option<StatusCode> {
+        self.forward_status
+    }
+
+    /// The `detail` parameter (RFC 9211 §2.8), if there is one.
+    ///
+    /// Why a stale response was served, else why the response of the origin was for this client
+    /// alone, else what made a stored response stale before its time: `purged` or `invalidated` (by
+    /// an unsafe request, RFC 9111 §4.4).
+    pub const fn detail(&self) -> Option<&'static str> {
+        match (self.stale, self.unshareable, self.loss) {
+            (Some(why), ..) => Some(why.as_str()),
+            (None, Some(why), _) => Some(why.as_str()),
+            (None, None, Some(why)) => Some(why.as_str()),
+            (None, None, None) => None,
         }
     }
 
@@ -293,8 +343,18 @@ impl Forward {
             Self::VaryMiss => "vary-miss",
             Self::Miss => "miss",
             Self::Stale => "stale",
+            Self::Partial => "partial",
             Self::Bypass => "bypass",
             Self::Request => "request",
+        }
+    }
+}
+
+impl Loss {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Purged => "purged",
+            Self::Invalidated => "invalidated",
         }
     }
 }
@@ -303,10 +363,14 @@ impl fmt::Display for CacheStatus {
     /// The parameters of RFC 9211 §2, such as `fwd=stale; stored; collapsed` or
     /// `fwd=uri-miss; detail=no-store`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, (name, token)) in self.parameters().enumerate() {
+        for (n, (name, value)) in self.parameters().enumerate() {
             f.write_str(if n > 0 { "; " } else { "" })?;
             f.write_str(name)?;
-            token.map_or(Ok(()), |token| write!(f, "={token}"))?;
+            match value {
+                Value::True => {}
+                Value::Token(token) => write!(f, "={token}")?,
+                Value::Status(status) => write!(f, "={}", status.as_u16())?,
+            }
         }
         Ok(())
     }

@@ -559,7 +559,7 @@ async fn what_the_origin_confirms_is_fresh_again_with_the_new_fields() {
     assert_eq!((reply.header("x"), reply.header("y"), reply.age()), (Some("new"), Some("1"), Some(0)));
     assert_eq!(reply.header("content-length"), Some("5"), "the length is that of the stored body");
     assert_eq!(reply.header("content-type"), Some("c/d"), "every other field is that of the 304");
-    assert_eq!(reply.cache(), "fwd=stale; stored");
+    assert_eq!(reply.cache(), "fwd=stale; fwd-status=304; stored");
     for (at, is_hit) in [(19_999, true), (1, false)] {
         tokio::time::advance(ms(at)).await;
         let reply = get(&service, "/").await;

@@ -329,7 +329,7 @@ async fn a_dead_origin_means_502_or_what_is_stale() {
     let stale = loop {
         let response = proxy.get("/").await;
         assert_eq!(response.status(), StatusCode::OK);
-        if cache_status(&response) == "tower-readthrough;hit;detail=stale-if-error" {
+        if cache_status(&response).ends_with(";detail=stale-if-error") {
             break response;
         }
     };

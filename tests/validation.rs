@@ -57,7 +57,7 @@ async fn a_request_that_selects_nothing_asks_about_all_variants() {
     assert_eq!(asked_about(&origin.last_request()), Some("\"en\", \"de\""), "the latest first");
     assert_eq!((french.status.as_u16(), &french.body[..]), (200, &b"en"[..]));
     assert_eq!(french.header("x-confirmed"), Some("fr"));
-    assert_eq!(french.cache(), "fwd=vary-miss; stored");
+    assert_eq!(french.cache(), "fwd=vary-miss; fwd-status=304; stored");
     assert!(ask(&service, "fr").await.is_hit());
     assert_eq!(ask(&service, "en").await.header("x-confirmed"), Some("fr"), "its own is renewed too");
     assert_eq!(origin.calls(), 3);

@@ -115,7 +115,7 @@ where
                 Verdict::Unshareable(Unshareable::TooLarge)
             }
             // A `Fill` below has not heard that somebody may share it, and may have known better.
-            Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_hit()) => {
+            Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_from_store()) => {
                 Verdict::Unshareable(Unshareable::Rules)
             }
             Some(judge) => judge.verdict(response, seat.flight().started_at),

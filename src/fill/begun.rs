@@ -166,7 +166,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
             _ => Body::inner(body),
         };
         let mut response = Response::from_parts(head, body);
-        fetch.sign(&mut response, decision, selection, origin);
+        let status = response.status();
+        fetch.sign(&mut response, status, decision, selection, origin);
         response
     }
 }

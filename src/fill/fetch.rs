@@ -251,11 +251,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn sign<B>(
         &self,
         response: &mut Response<Body<B>>,
+        from_origin: StatusCode,
         decision: Decision,
         selection: Option<Selection>,
         origin: &Origin,
     ) {
-        let mut status = CacheStatus::forwarded(self.client.asked.why).stored(decision.is_storable);
+        let status = self.client.asked.why.stored(decision.is_storable);
+        let mut status = status.answered(from_origin, response.status());
         if let Sharing::Unshareable(why) = decision.sharing {
             status = status.unshared(why);
         }

@@ -46,8 +46,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         let glance = Glance::of(&client.headers);
         self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
-        let status = CacheStatus::forwarded(self.client.asked.why);
-        let mut response = fresh.to_response(false, Instant::now(), status);
+        let mut response = fresh.to_response(false, Instant::now(), self.client.asked.why);
         // What is withheld from all others is for the one who asked.
         for name in &decision.withheld {
             update
@@ -56,7 +55,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
         }
         self.layer.targets.strip(response.headers_mut(), true);
-        self.sign(&mut response, decision, fresh.selection().cloned(), fresh.origin());
+        let selection = fresh.selection().cloned();
+        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, selection, fresh.origin());
         response
     }
 
@@ -150,7 +150,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         let decision = Decision::not_stored(Sharing::Failed { for_all: true });
-        self.sign(&mut response, decision, None, origin);
+        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, None, origin);
         response
     }
 

@@ -51,6 +51,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    let from_origin = response.status();
     let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let part = match length {
         Some(length) if evaluate(conditions, response.headers()) == Precondition::Holds => {
@@ -59,11 +60,22 @@ where
         _ => None,
     };
     if let Some(part) = part {
+        note_status(&mut response, from_origin);
         return (response.map(|body| Body::part(body, &part)), None);
     }
     let mut response = response.map(Body::inner);
     let unread = apply_preconditions(conditions, &mut response);
+    note_status(&mut response, from_origin);
     (response, unread)
+}
+
+/// Says what the layers below answered, where the client gets another status.
+fn note_status<B>(response: &mut Response<B>, from_below: StatusCode) {
+    let sent = response.status();
+    let said = CacheStatus::of(response);
+    if let Some(said) = said.filter(|_| sent != from_below) {
+        said.answered(from_below, sent).mark(response);
+    }
 }
 
 /// They count only for what would be a success without them (§13.2.1). Returns the body that the

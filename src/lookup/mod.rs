@@ -57,6 +57,7 @@
 mod answer;
 mod below;
 mod layer;
+mod reason;
 mod refresh;
 mod request;
 mod service;

@@ -3,7 +3,10 @@ use std::sync::Arc;
 use http::{Method, request::Parts};
 use tokio::time::Instant;
 
-use super::layer::Settings;
+use super::{
+    layer::Settings,
+    reason::{selected, unselected},
+};
 use crate::{
     exchange::Asked,
     http::{
@@ -11,7 +14,7 @@ use crate::{
         vary::Selection,
     },
     key::{KeyBuffer, KeyExtractor},
-    status::Forward,
+    status::{CacheStatus, Forward},
     store::{Invalidates, Part, Resource, Sequence, Store, StoredResponse},
 };
 
@@ -104,10 +107,13 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
             return Found::Part(part);
         }
-        let is_refused = wishes.is_some_and(|wishes| wishes.no_cache)
-            || part.is_some()
-            || stored.is_some_and(|stored| stored.is_fresh(now));
-        let asked = self.asked(reading, stored, question, is_refused);
+        let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
+        let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+        let mut asked = self.asked(reading, stored, question, wants_newer || is_fresh);
+        let is_usable = is_fresh || stored.is_some_and(|stored| stored.is_usable_while_revalidating(now));
+        if is_fresh || wants_newer && is_usable {
+            asked.why = CacheStatus::forwarded(Forward::Request);
+        }
         match stored {
             Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
                 Found::Refreshable(stored, asked)
@@ -122,7 +128,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         reading: &Reading,
         stored: Option<&Arc<StoredResponse>>,
         question: &Question<'_>,
-        is_refused: bool,
+        is_forced: bool,
     ) -> Asked {
         let Question { key, head, glance, settings, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
@@ -132,20 +138,17 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             && asks_for_one_part(&head.method, &head.headers);
         let is_marked =
             resource.is_some_and(|resource| resource.is_marked(glance.credentials, asks_for_part, now));
-        let has_variants = resource.is_some_and(|resource| !resource.variants().is_empty());
         let why = match stored {
-            _ if is_refused => Forward::Request,
-            Some(_) => Forward::Stale,
-            None if is_marked => Forward::Bypass,
-            None if has_variants => Forward::VaryMiss,
-            None => Forward::UriMiss,
+            Some(stored) => selected(stored, now),
+            None if is_marked => CacheStatus::forwarded(Forward::Bypass),
+            None => unselected(resource, question, sequence),
         };
         let key = key.to_key();
         let subject = sequence.subject(&*self.extractor, head, &key);
         Asked {
             key,
             arrival: Some(sequence.arrival(reading.arrival, subject)),
-            is_forced: is_refused,
+            is_forced,
             stored: Some(stored.cloned()),
             is_marked,
             selection: resource.and_then(|resource| known_selection(resource, head)),

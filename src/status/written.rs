@@ -1,18 +1,23 @@
 //! What misses say most of the time, written out: a text is checked byte by byte whenever a value is
 //! made of it, but not when a value is cloned.
 
-use http::HeaderValue;
+use http::{HeaderValue, StatusCode};
 
 use super::{CacheStatus, Forward};
 
 /// Of answers that are stored, and of the first one to HEAD.
-static WRITTEN: [(CacheStatus, HeaderValue); 11] = {
+static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
     const fn first(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
         (CacheStatus::forwarded(why).stored(true), HeaderValue::from_static(text))
     }
     const fn shared(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
         (CacheStatus::forwarded(why).stored(true).collapsed(), HeaderValue::from_static(text))
     }
+    /// What a 304 confirmed.
+    const CONFIRMED: CacheStatus = CacheStatus {
+        forward_status: Some(StatusCode::NOT_MODIFIED),
+        ..CacheStatus::forwarded(Forward::Stale).stored(true)
+    };
     [
         first(Forward::UriMiss, "tower-readthrough;fwd=uri-miss;stored"),
         shared(Forward::UriMiss, "tower-readthrough;fwd=uri-miss;stored;collapsed"),
@@ -22,6 +27,11 @@ static WRITTEN: [(CacheStatus, HeaderValue); 11] = {
         shared(Forward::Miss, "tower-readthrough;fwd=miss;stored;collapsed"),
         first(Forward::Stale, "tower-readthrough;fwd=stale;stored"),
         shared(Forward::Stale, "tower-readthrough;fwd=stale;stored;collapsed"),
+        (CONFIRMED, HeaderValue::from_static("tower-readthrough;fwd=stale;fwd-status=304;stored")),
+        (
+            CONFIRMED.collapsed(),
+            HeaderValue::from_static("tower-readthrough;fwd=stale;fwd-status=304;stored;collapsed"),
+        ),
         first(Forward::Request, "tower-readthrough;fwd=request;stored"),
         shared(Forward::Request, "tower-readthrough;fwd=request;stored;collapsed"),
         (
@@ -52,14 +62,17 @@ mod tests {
             Forward::VaryMiss,
             Forward::Miss,
             Forward::Stale,
+            Forward::Partial,
             Forward::Bypass,
             Forward::Request,
         ];
         for why in reasons {
             for (is_stored, is_collapsed) in [(false, false), (false, true), (true, false), (true, true)] {
-                let status = CacheStatus { is_collapsed, ..CacheStatus::forwarded(why).stored(is_stored) };
-                let said = status.serialize().unwrap();
-                assert_eq!(status.to_value(), said);
+                for forward_status in [None, Some(StatusCode::NOT_MODIFIED)] {
+                    let status = CacheStatus::forwarded(why).stored(is_stored);
+                    let status = CacheStatus { is_collapsed, forward_status, ..status };
+                    assert_eq!(status.to_value(), status.serialize().unwrap());
+                }
             }
         }
     }

@@ -229,6 +229,7 @@ impl Inner {
         change(&mut resource);
         // Nothing goes in that purges have caught up with, and what stays need not be looked at soon.
         resource.sift(&self.sequence);
+        self.note_loss(key, old.as_deref(), &mut resource);
         resource.shrink_to(self.max_resource_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
         let removed = if resource.is_empty() {
             self.table.remove(key)
@@ -248,6 +249,16 @@ impl Inner {
         evicted.0.iter().for_each(|entry| self.forget(entry));
         // Values are dropped where no lock is held.
         drop((old, removed));
+    }
+
+    fn note_loss(&self, key: &CacheKey, old: Option<&Resource>, new: &mut Resource) {
+        match new.take_loss() {
+            Some(loss) if new.has_no_response() => self.sequence.note_loss(key.as_bytes(), loss),
+            None if !new.has_no_response() && old.is_none_or(Resource::has_no_response) => {
+                self.sequence.note_stored(key.as_bytes());
+            }
+            _ => {}
+        }
     }
 
     fn insert(&self, key: &CacheKey, resource: Resource, evicted: &mut Evicted) {

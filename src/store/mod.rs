@@ -29,6 +29,7 @@ mod front;
 mod head;
 mod invalidation;
 mod lineage;
+mod losses;
 mod memory;
 mod parts;
 mod purge_sweep;
@@ -56,6 +57,7 @@ pub(crate) use self::{
     invalidation::{Invalidates, Invalidation, pass_on},
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
+    purges::Loss,
     refresh::Refresh,
     resource::Marker,
     response::Origin,

@@ -11,7 +11,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use super::{
-    Sequence, StoredResponse,
+    Loss, Sequence, StoredResponse,
     expiry::Version,
     parts::{Part, Parts},
 };
@@ -40,6 +40,8 @@ pub struct Resource {
     parts: Option<Box<Parts>>,
     markers: Vec<Marker>,
     shelf: Shelf,
+    /// What was dropped because of a purge while this was changed.
+    loss: Option<Loss>,
 }
 
 /// How [`MemoryStore`](super::MemoryStore) keeps it.
@@ -89,6 +91,11 @@ impl Resource {
         self.variants.is_empty() && self.parts.is_none() && self.markers.is_empty()
     }
 
+    /// Whether there is no response, nor a part of one.
+    pub(super) fn has_no_response(&self) -> bool {
+        self.variants.is_empty() && self.parts.is_none()
+    }
+
     /// What it costs to keep, without its key.
     pub fn bytes(&self) -> usize {
         let variants: usize = self.variants.iter().map(|variant| variant.bytes()).sum();
@@ -103,7 +110,7 @@ impl Resource {
     pub(super) fn copied(&self) -> Self {
         let variants = self.variants.iter().map(|variant| Arc::new(variant.copied())).collect();
         let (parts, markers) = (self.parts.clone(), self.markers.clone());
-        Self { variants, parts, markers, shelf: Shelf::default() }
+        Self { variants, parts, markers, shelf: Shelf::default(), loss: None }
     }
 
     pub(super) fn put_on(self, shelf: Shelf) -> Self {
@@ -235,6 +242,10 @@ impl Resource {
 
     /// Drops what fetches below this number brought, and what it taught.
     pub(crate) fn purge(&mut self, number: u64) {
+        let is_purged = |stored: &Arc<StoredResponse>| stored.begun() <= number;
+        if self.variants.iter().chain(self.parts().map(Part::response)).any(is_purged) {
+            self.loss = Some(Loss::Purged);
+        }
         self.variants.retain(|variant| variant.begun() > number);
         self.retain_parts(|part| part.begun() > number);
         self.markers.clear();
@@ -242,8 +253,16 @@ impl Resource {
 
     /// Drops what is purged.
     pub(super) fn sift(&mut self, sequence: &Sequence) {
+        let responses = self.variants.iter().chain(self.parts().map(Part::response));
+        let lost = responses.map(|stored| (!sequence.admits(stored)).then(|| sequence.loss(stored)));
+        self.loss = lost.fold(self.loss, Option::or);
         self.variants.retain(|variant| sequence.admits(variant));
         self.retain_parts(|part| sequence.admits(part));
+    }
+
+    /// What was dropped because of a purge since this was asked last.
+    pub(super) fn take_loss(&mut self) -> Option<Loss> {
+        self.loss.take()
     }
 
     pub(crate) fn mark(&mut self, marker: Marker) {

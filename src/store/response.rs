@@ -235,6 +235,11 @@ impl StoredResponse {
     }
 
     /// Softly purged: not fresh from this moment on.
+    /// Whether it would be fresh, had it not been purged softly.
+    pub(crate) fn is_stale_by_purge(&self, now: Instant) -> bool {
+        now < self.fresh_until && !self.is_fresh(now)
+    }
+
     pub(super) fn is_stale_since(&self, at: Instant) {
         let after = at.saturating_duration_since(self.origin.received_at);
         self.mark().is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
@@ -275,8 +280,13 @@ impl StoredResponse {
     /// Whether it answers a request with these fields.
     #[inline]
     pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
-        request.credentials.admitted_to(self.terms.audience)
-            && self.selection.as_ref().is_none_or(|selection| selection.matches(request))
+        request.credentials.admitted_to(self.terms.audience) && self.is_selected_by(request)
+    }
+
+    /// Whether its `Vary` selects it for a request with these fields (RFC 9111 §4.1).
+    #[inline]
+    pub(crate) fn is_selected_by(&self, request: &Glance<'_>) -> bool {
+        self.selection.as_ref().is_none_or(|selection| selection.matches(request))
     }
 
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.

@@ -12,7 +12,8 @@ use tokio::{sync::Notify, time::Instant};
 use super::{
     StoredResponse,
     lineage::{Arrival, Subject},
-    purges::{Label, Place, Purges, What},
+    losses::Losses,
+    purges::{Label, Loss, Place, Purges, What},
 };
 use crate::{
     http::{outline::Outline, tag_fields},
@@ -56,6 +57,7 @@ pub struct Sequence {
     made_at: Instant,
     /// Told of purges that leave something to give back.
     purged: Notify,
+    losses: Losses,
 }
 
 impl Default for Sequence {
@@ -87,6 +89,7 @@ impl Sequence {
             hasher: DefaultHashBuilder::default(),
             made_at: Instant::now(),
             purged: Notify::new(),
+            losses: Losses::default(),
         }
     }
 
@@ -113,6 +116,26 @@ impl Sequence {
         let matter = || response.subject().matter();
         let is_stale_since = |at| response.is_stale_since(self.instant(at));
         self.purges.admits(response.mark(), response.begun(), matter, is_stale_since)
+    }
+
+    /// What it was that purged a response which is not [admitted](Self::admits).
+    pub(crate) fn loss(&self, response: &StoredResponse) -> Loss {
+        self.purges.loss(&response.subject().matter(), response.begun())
+    }
+
+    /// What it was that purged everything under a key, if nothing was stored there since.
+    pub(crate) fn loss_of_key(&self, key: &[u8]) -> Option<Loss> {
+        self.losses.find(self.hasher.hash_one(key))
+    }
+
+    /// Nothing is stored under the key any more, because of a purge.
+    pub(super) fn note_loss(&self, key: &[u8], loss: Loss) {
+        self.losses.note(self.hasher.hash_one(key), loss);
+    }
+
+    /// Something is stored under the key, where nothing was.
+    pub(super) fn note_stored(&self, key: &[u8]) {
+        self.losses.forget(self.hasher.hash_one(key));
     }
 
     /// What is known about purges when a request arrives.

@@ -2,7 +2,7 @@
 
 use super::{
     super::sync::{AtomicU64, Ordering},
-    Place,
+    Loss, Place,
 };
 
 /// For each place the number of its last purge, and whether anything began there since.
@@ -12,8 +12,14 @@ use super::{
 #[derive(Debug)]
 pub(super) struct Floors(Box<[AtomicU64]>);
 
-/// Something began. The number is in the bits above.
+/// Something began.
 const BEGUN: u64 = 1;
+
+/// The last purge was the doing of an unsafe request.
+const UNSAFE: u64 = 1 << 1;
+
+/// The number is in the bits from here on.
+const NUMBER: u32 = 2;
 
 impl Floors {
     pub(super) fn new(floors: usize) -> Self {
@@ -22,13 +28,19 @@ impl Floors {
 
     /// The number of the last purge; 0 if there was none.
     pub(super) fn at(&self, place: Place) -> u64 {
-        self.word(place).map_or(0, |word| word.load(Ordering::Acquire) >> 1)
+        self.word(place).map_or(0, |word| word.load(Ordering::Acquire) >> NUMBER)
+    }
+
+    /// Whether the last purge was the doing of an unsafe request.
+    pub(super) fn is_invalidated(&self, place: Place) -> bool {
+        self.word(place).is_some_and(|word| word.load(Ordering::Acquire) & UNSAFE != 0)
     }
 
     /// A purge with this number, which reaches all that began so far.
-    pub(super) fn raise(&self, place: Place, number: u64) {
+    pub(super) fn raise(&self, place: Place, number: u64, loss: Loss) {
+        let by = if loss == Loss::Invalidated { UNSAFE } else { 0 };
         if let Some(word) = self.word(place) {
-            word.swap(number << 1, Ordering::AcqRel);
+            word.swap(number << NUMBER | by, Ordering::AcqRel);
         }
     }
 
@@ -43,7 +55,7 @@ impl Floors {
     /// that the caller did before: hence no mere load.
     pub(super) fn idle_since(&self, place: Place) -> Option<u64> {
         let word = self.word(place).map_or(0, |word| word.fetch_or(0, Ordering::AcqRel));
-        (word & BEGUN == 0).then_some(word >> 1)
+        (word & BEGUN == 0).then_some(word >> NUMBER)
     }
 
     fn word(&self, place: Place) -> Option<&AtomicU64> {

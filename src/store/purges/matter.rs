@@ -1,5 +1,13 @@
 //! What purges and answers have in common.
 
+/// What became of a stored response that may not be used any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loss {
+    Purged,
+    /// By a request with an unsafe method (RFC 9111 §4.4).
+    Invalidated,
+}
+
 /// Where the floor of a URI or a key stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in super::super) struct Place(pub(in super::super) u32);

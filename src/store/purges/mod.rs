@@ -39,6 +39,7 @@ mod record;
 
 use std::collections::BTreeSet;
 
+pub(crate) use self::matter::Loss;
 use self::{
     floors::Floors,
     index::{Labels, Order, Prefixes},
@@ -130,10 +131,14 @@ impl Purges {
     /// Everything that matches and began before now is purged for who comes after this returned.
     /// With a moment it is stale from then on, else gone.
     pub(super) fn purge(&self, what: What<'_>, soft_at: Option<u64>) -> u64 {
+        self.lose(what, soft_at, Loss::Purged)
+    }
+
+    fn lose(&self, what: What<'_>, soft_at: Option<u64>, loss: Loss) -> u64 {
         let order = &mut self.book.lock().order;
         let number = self.next();
         match (what, soft_at) {
-            (What::Place(place), None) => self.floors.raise(place, number),
+            (What::Place(place), None) => self.floors.raise(place, number, loss),
             (What::Place(place), soft_at) => self.note(order, Label::of_place(place), number, soft_at),
             (What::Label(label), soft_at) => self.note(order, label, number, soft_at),
             (What::KeyPrefix(prefix), soft_at) => {
@@ -154,7 +159,7 @@ impl Purges {
         // Another one that is just about to do so is not waited for: its number may not be published.
         let is_done = |floor| floor <= self.latest();
         if !self.floors.idle_since(place).is_some_and(is_done) {
-            self.purge(What::Place(place), None);
+            self.lose(What::Place(place), None, Loss::Invalidated);
         }
     }
 
@@ -181,6 +186,15 @@ impl Purges {
         // Only what was published before the records were read.
         mark.check(latest);
         true
+    }
+
+    /// What it was that purged an answer which began with this number.
+    pub(super) fn loss(&self, matter: &Matter<'_>, begun: u64) -> Loss {
+        let floors = matter.places.iter().map(|place| (self.floors.at(*place), *place));
+        match floors.max_by_key(|(floor, _)| *floor) {
+            Some((floor, place)) if floor > begun && self.floors.is_invalidated(place) => Loss::Invalidated,
+            _ => Loss::Purged,
+        }
     }
 
     /// What purges say about an answer that began with this number and was checked up to that one.
