@@ -57,7 +57,7 @@ use crate::{
     exchange::{AttemptBegan, Refused},
     executor::Executor,
     http::freshness::after,
-    key::body_again,
+    key::{copy_of_body, has_content},
 };
 
 /// When to try again; see the [module](self). Clones share the budget and the count.
@@ -234,10 +234,8 @@ impl RetryPolicy {
             self.began_at = Some(now);
         }
         self.attempt_began_at = Some(now);
-        match method.is_idempotent() && body.is_end_stream() {
-            true => Some(ReqB::default()),
-            false => body_again(extensions),
-        }
+        let may_be_repeated = method.is_idempotent() || has_content(extensions);
+        may_be_repeated.then(|| copy_of_body(body, extensions)).flatten()
     }
 
     /// How long to wait before the next attempt, or `None` if this is the answer.

@@ -3,26 +3,26 @@
 use std::{
     borrow::Cow,
     pin::Pin,
-    sync::{Arc, atomic::Ordering},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::SystemTime,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
 use super::{
     Policy,
-    candidates::Candidates,
+    candidate::Candidate,
     fetch::{Client, Fetch},
     recorder::{Content, Pending, record},
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::AttemptBegan,
+    exchange::{AttemptBegan, without_extensions},
     http::{
         fields::remove_all,
         glance::Glance,
@@ -30,6 +30,7 @@ use crate::{
         range::Extent,
         storing::{Decision, Sharing, Unshareable},
     },
+    key::copy_of_body,
     store::{Draft, Fetching, Marker, Origin, Store, Subject, selection},
     tags::Tags,
 };
@@ -37,7 +38,10 @@ use crate::{
 /// A fetch whose request is on its way to the origin, and what the answer is judged by.
 pub(super) struct Begun<St, P> {
     pub(super) fetch: Fetch<St, P>,
-    pub(super) candidates: Candidates,
+    /// What the request is conditional on, if it is by the cache's own doing.
+    pub(super) candidate: Option<Candidate>,
+    /// Whether this is the repetition without conditions.
+    pub(super) is_repeated: bool,
     pub(super) subject: Arc<Subject>,
     pub(super) sent_at: Instant,
 }
@@ -49,15 +53,28 @@ pub(crate) struct Sent {
     pub(crate) client: Option<Arc<Client>>,
 }
 
+/// Sends the request once more, without conditions.
+pub(super) type Again<F> = Box<dyn FnOnce(Sent) -> F + Send>;
+
 pin_project! {
     /// Waits for the origin's answer beside what it will be judged by, which is large and stays where
     /// it is.
     pub(super) struct Asking<F, St, P> {
         #[pin]
-        pub(super) answer: F,
-        pub(super) begun: Begun<St, P>,
+        answer: Option<F>,
+        begun: Begun<St, P>,
+        // Only of a request that is conditional.
+        again: Option<Again<F>>,
         // Until the answer is there, and then for as long as it may be stored.
-        pub(super) fetching: Option<Fetching>,
+        fetching: Option<Fetching>,
+    }
+}
+
+impl<F, St, P> Asking<F, St, P> {
+    // Else it is moved once more.
+    #[inline(always)]
+    pub(super) fn new(answer: F, begun: Begun<St, P>, again: Option<Again<F>>, fetching: Fetching) -> Self {
+        Self { answer: Some(answer), begun, again, fetching: Some(fetching) }
     }
 }
 
@@ -71,50 +88,112 @@ where
 
     #[allow(clippy::expect_used)]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let answer = ready!(this.answer.poll(cx));
-        let fetching = this.fetching.take().expect("polled after completion");
-        Poll::Ready(answer.map(|answer| this.begun.conclude(answer, fetching)))
+        let mut this = self.project();
+        loop {
+            let answer = this.answer.as_mut().as_pin_mut().expect("polled after completion");
+            let answer = match ready!(answer.poll(cx)) {
+                Ok(answer) => answer,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            let outline = Outline::of(answer.headers(), SystemTime::now());
+            if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
+                // First, with what they hold, such as a place at the origin.
+                drop(answer);
+                this.answer.set(None);
+                let sent = this.begun.repeat();
+                this.answer.set(Some(again(sent)));
+                continue;
+            }
+            let fetching = this.fetching.take().expect("polled after completion");
+            return Poll::Ready(Ok(this.begun.conclude(answer, &outline, fetching)));
+        }
     }
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
     pub(super) fn sent(&self) -> Sent {
-        let is_as_it_came = self.candidates.is_empty();
+        let is_as_it_came = self.candidate.is_none();
         Sent { at: self.sent_at, client: is_as_it_came.then(|| Arc::clone(&self.fetch.client)) }
     }
 
+    /// Makes the request conditional, if there is something to confirm, and returns the way to send it
+    /// without conditions. What cannot be sent twice stays without.
+    pub(super) fn make_conditional<S, ReqB, F>(
+        &mut self,
+        head: &mut request::Parts,
+        body: &ReqB,
+        (inner, below): (
+            &S,
+            &(impl FnOnce(S, request::Parts, ReqB, Option<Sent>) -> F + Clone + Send + 'static),
+        ),
+    ) -> Option<Again<F>>
+    where
+        S: Clone + Send + 'static,
+        ReqB: HttpBody + Default + Send + 'static,
+    {
+        let candidate = self.candidate.take()?;
+        let body = copy_of_body(body, &head.extensions)?;
+        let (inner, below) = (inner.clone(), below.clone());
+        let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
+        candidate.make_conditional(&mut head.headers);
+        self.candidate = Some(candidate);
+        Some(Box::new(move |sent| {
+            let mut head = without_extensions(&client.head);
+            head.extensions = extensions;
+            below(inner, head, body, Some(sent))
+        }))
+    }
+
+    /// Whether the answer comes of the conditions, which the client did not ask for, and is not one
+    /// that the client can get: a 304 that does not confirm the candidate, or a 412.
+    fn is_misfit<B>(&self, answer: &Response<B>, outline: &Outline) -> bool {
+        match (&self.candidate, answer.status()) {
+            (Some(candidate), StatusCode::NOT_MODIFIED) => {
+                candidate.confirmed_by(answer.headers(), &outline.vary).is_none()
+            }
+            (Some(_), status) => status == StatusCode::PRECONDITION_FAILED,
+            (None, _) => false,
+        }
+    }
+
+    /// Notes that the request goes out once more now, without conditions. The fetch keeps its number:
+    /// what was purged since it began is not to be stored.
+    fn repeat(&mut self) -> Sent {
+        (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
+        self.sent()
+    }
+
     /// What the client gets of the origin's answer.
-    fn conclude<B>(&self, response: Response<B>, fetching: Fetching) -> Response<Body<B>>
+    fn conclude<B>(&self, response: Response<B>, outline: &Outline, fetching: Fetching) -> Response<Body<B>>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let Self { fetch, candidates, .. } = self;
+        let Self { fetch, .. } = self;
         let client = &fetch.client.head;
         let (head, body) = response.into_parts();
-        let outline = Outline::of(&head.headers, SystemTime::now());
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
-        let (own, fields) = (head.extensions.get::<Tags>(), (&head.headers, &outline));
+        let (own, fields) = (head.extensions.get::<Tags>(), (&head.headers, outline));
         let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
-        let origin = Origin::new(&outline, sent_at, fetching.number, subject);
-        match head.status == StatusCode::NOT_MODIFIED && !candidates.is_empty() {
-            true => self.not_modified(head, &origin),
-            false => self.fetched((head, body), &outline, &origin, fetching),
+        let origin = Origin::new(outline, sent_at, fetching.number, subject);
+        if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {
+            return self.not_modified(head, outline, &origin);
         }
+        self.fetched((head, body), outline, &origin, fetching)
     }
 
     /// Apart, as all that is rare: the way of all others is long enough.
     #[inline(never)]
-    fn not_modified<B>(&self, head: response::Parts, origin: &Origin) -> Response<Body<B>> {
-        let Self { fetch, candidates, .. } = self;
-        let client = &fetch.client.head;
-        if candidates.are_too_many_for(&head.headers) {
-            fetch.layer.names_tags.store(false, Ordering::Relaxed);
-        }
-        match candidates.confirmed_by(&head.headers) {
-            Some(stored) => fetch.revalidated(client, stored, candidates, head, origin),
-            None => fetch.misfit(client, origin),
+    fn not_modified<B>(
+        &self,
+        head: response::Parts,
+        outline: &Outline,
+        origin: &Origin,
+    ) -> Response<Body<B>> {
+        let candidate = self.candidate.as_ref();
+        match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &outline.vary)) {
+            Some(stored) => self.fetch.revalidated(&self.fetch.client.head, stored, head, origin),
+            None => self.fetch.unasked(origin),
         }
     }
 
@@ -132,7 +211,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let fetch = &self.fetch;
         let client = &fetch.client.head;
         if client.method == Method::HEAD {
-            fetch.learn_from_head(client, &head, origin);
+            fetch.learn_from_head(client, &head, &outline.vary, origin);
         }
         let glance = Glance::of(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);

@@ -1,12 +1,12 @@
 //! One fetch: from the second look into the store to the head of the answer.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use super::{Policy, begun::Begun, candidates::Candidates, layer::FillLayer};
+use super::{Policy, begun::Begun, candidate::Candidate, layer::FillLayer};
 use crate::{
     body::Body,
     exchange::{Asked, Verdict},
@@ -56,20 +56,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         self.part_stored_meanwhile(resource, head).map(|part| self.answer_from_part(part, head))
     }
 
-    /// Numbers the fetch, and makes its request conditional on what is stored.
-    pub(super) fn begin(
-        self,
-        resource: Option<&Resource>,
-        head: &mut request::Parts,
-    ) -> (Begun<St, P>, Fetching) {
+    /// Numbers the fetch, and finds what the origin can be asked to confirm.
+    pub(super) fn begin(self, resource: Option<&Resource>) -> (Begun<St, P>, Fetching) {
         let client = &self.client.head;
         let subject = self.subject(client);
         let fetching = self.layer.store.sequence().begin(&subject);
         // After the number was taken: what is purged from now on is not confirmed either.
-        let selected = resource.and_then(|resource| self.selected(resource, client));
-        let candidates = self.candidates(resource, selected, client);
-        candidates.ask(&mut head.headers);
-        (Begun { fetch: self, candidates, subject, sent_at: Instant::now() }, fetching)
+        let candidate = self.candidate(resource, client);
+        (Begun { fetch: self, candidate, is_repeated: false, subject, sent_at: Instant::now() }, fetching)
     }
 
     /// What purges can match of the answer before it is there.
@@ -94,24 +88,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         !self.client.asked.is_forced || stored.begun() > self.client.asked.arrived_at()
     }
 
-    fn candidates(
-        &self,
-        resource: Option<&Resource>,
-        selected: Option<&Arc<StoredResponse>>,
-        head: &request::Parts,
-    ) -> Candidates {
+    fn candidate(&self, resource: Option<&Resource>, head: &request::Parts) -> Option<Candidate> {
         if is_conditional(&head.headers) || head.method != Method::GET {
-            return Candidates::default();
+            return None;
         }
-        let own = match &self.client.asked.stored {
+        let selected = match &self.client.asked.stored {
             Some(known) => known.clone(),
-            None => selected.cloned(),
+            None => resource.and_then(|resource| self.selected(resource, head)).cloned(),
         };
-        if own.is_none() && resource.is_none() {
-            return Candidates::default();
-        }
-        let others = resource.filter(|_| self.layer.names_tags.load(Ordering::Relaxed));
-        Candidates::new(own, others, &head.headers, self.layer.store.sequence())
+        Candidate::new(selected?, self.layer.store.sequence())
     }
 
     fn part_stored_meanwhile<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Part> {

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use tokio::time::Instant;
 
-use super::{Policy, candidates::Candidates, fetch::Fetch};
+use super::{Policy, fetch::Fetch};
 use crate::{
     body::Body,
     http::{
@@ -17,16 +17,15 @@ use crate::{
         range::Extent,
         rules::Rules,
         storing::{Decision, Sharing, Terms},
-        vary::{Selection, Vary},
+        vary::Vary,
     },
     status::CacheStatus,
-    store::{Draft, Origin, Resource, Store, StoredResponse, select, selection},
+    store::{Draft, Origin, Store, StoredResponse, select},
 };
 
 /// A stored head with the fields of a newer one, and what is to be done with it.
 struct Updated {
     head: response::Parts,
-    vary: Vary,
     decision: Decision,
     rules: Rules,
 }
@@ -36,13 +35,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn revalidated<B>(
         &self,
         client: &request::Parts,
-        confirmed: &Arc<StoredResponse>,
-        candidates: &Candidates,
+        confirmed: &StoredResponse,
         head: response::Parts,
         origin: &Origin,
     ) -> Response<Body<B>> {
         let update = head.headers.clone();
-        self.freshen_siblings(client, candidates, &head, origin);
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         let glance = Glance::of(&client.headers);
         self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
@@ -60,8 +57,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    /// The stored response under the fields of a newer head, as this client selects it. In the
-    /// store, if it may be there.
+    /// The stored response under the fields of a newer head. In the store, if it may be there.
     fn freshened(
         &self,
         client: &request::Parts,
@@ -70,40 +66,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: &Origin,
     ) -> (Arc<StoredResponse>, Decision, Rules) {
         let origin = with_tags_of(stored, origin);
-        let Updated { head, vary, decision, rules } = self.updated(client, stored, head, &origin);
-        let selection = selection(&vary, &Glance::of(&client.headers));
-        let fresh = renewed(&head.headers, stored, selection, &decision, origin);
+        let Updated { head, decision, rules } = self.updated(client, stored, head, &origin);
+        let fresh = renewed(&head.headers, stored, &decision, origin);
         if decision.is_storable {
-            self.put(&fresh, |_| true);
+            self.put(&fresh);
         }
         (fresh, decision, rules)
-    }
-
-    /// What other requests select goes on to be theirs (§4.3.4), unless another fetch has put
-    /// something else in its place: that the origin was not asked about.
-    fn freshen_siblings(
-        &self,
-        client: &request::Parts,
-        candidates: &Candidates,
-        not_modified: &response::Parts,
-        origin: &Origin,
-    ) {
-        for sibling in candidates.siblings(&not_modified.headers) {
-            let origin = with_tags_of(sibling, origin);
-            let Updated { head, vary, decision, .. } =
-                self.updated(client, sibling, not_modified.clone(), &origin);
-            // Under another `Vary` nobody knows what selects it.
-            let is_selected_as_before = match (vary, sibling.selection()) {
-                (Vary::Fields(fields), Some(selection)) => fields == *selection.fields(),
-                (Vary::Nothing, None) => true,
-                _ => false,
-            };
-            if is_selected_as_before && decision.is_storable {
-                let selection = sibling.selection().cloned();
-                let fresh = renewed(&head.headers, sibling, selection, &decision, origin);
-                self.put(&fresh, |resource| resource.variants().iter().any(|variant| variant.is(sibling)));
-            }
-        }
     }
 
     /// The stored head with the fields of a newer one.
@@ -127,26 +95,20 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         outline.give_date(&mut head.headers);
-        Updated { head, vary: outline.vary, decision, rules }
+        Updated { head, decision, rules }
     }
 
-    fn put(&self, fresh: &Arc<StoredResponse>, is_wanted: impl Fn(&Resource) -> bool) {
+    fn put(&self, fresh: &Arc<StoredResponse>) {
         if self.layer.store.sequence().admits(fresh) {
             self.layer.store.update(&self.client.asked.key, &mut |resource| {
-                if is_wanted(resource) {
-                    resource.put(fresh, Instant::now());
-                }
+                resource.put(fresh, Instant::now());
             });
         }
     }
 
-    /// A 304 about something that is not stored, although it was asked about what is: the origin
-    /// contradicts itself. What is stored goes, so that the next request gets a whole answer.
-    pub(super) fn misfit<B>(&self, client: &request::Parts, origin: &Origin) -> Response<Body<B>> {
-        let glance = Glance::of(&client.headers);
-        self.layer.store.update(&self.client.asked.key, &mut |resource| {
-            resource.remove(&glance, origin.begun, None);
-        });
+    /// A 304 to a request without conditions is a failure of the origin. What is stored stays: it may
+    /// be used while the origin fails.
+    pub(super) fn unasked<B>(&self, origin: &Origin) -> Response<Body<B>> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         let decision = Decision::not_stored(Sharing::Failed { for_all: true });
@@ -154,10 +116,17 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    /// An answer to HEAD is the head of what GET would bring (§4.3.5): it freshens a stored
-    /// response of the same validator and length, and shows that another one is outdated.
+    /// A response to HEAD has the head that a response to GET would have (§4.3.5): it freshens a stored
+    /// response of the same validator, selecting fields and length, and shows that another one is
+    /// outdated.
     #[inline(never)]
-    pub(super) fn learn_from_head(&self, client: &request::Parts, head: &response::Parts, origin: &Origin) {
+    pub(super) fn learn_from_head(
+        &self,
+        client: &request::Parts,
+        head: &response::Parts,
+        vary: &Vary,
+        origin: &Origin,
+    ) {
         let glance = Glance::of(&client.headers);
         let stored = select(&self.layer.store, &self.client.asked.key, &client.headers);
         let Some(stored) =
@@ -165,14 +134,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         else {
             return;
         };
+        let has_length = has_length(&head.headers, stored.body());
         match confirms(&head.headers, &stored.headers()) {
-            Some(true) if has_length(&head.headers, stored.body()) => {
+            Some(true) if has_length && vary.is_within(stored.selection()) => {
                 let mut as_get = client.clone();
                 as_get.method = Method::GET;
                 self.freshened(&as_get, &stored, head.clone(), origin);
             }
-            // Nothing shows that it is about the same content.
-            None if has_length(&head.headers, stored.body()) => {}
+            // Nothing shows that it is about the same content, or that it is not.
+            Some(true) | None if has_length => {}
             _ => self.layer.store.update(&self.client.asked.key, &mut |resource| {
                 resource.remove(&glance, origin.begun, None);
             }),
@@ -189,11 +159,11 @@ fn with_tags_of(stored: &StoredResponse, origin: &Origin) -> Origin {
 fn renewed(
     headers: &HeaderMap,
     stored: &StoredResponse,
-    selection: Option<Selection>,
     decision: &Decision,
     origin: Origin,
 ) -> Arc<StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
+    let selection = stored.selection().cloned();
     let terms = if decision.is_storable { decision.terms } else { Terms::NONE };
     let kept = Draft::new(stored.status(), headers, Some(body.len())).with_shared(body);
     Arc::new(StoredResponse::new(kept, trailers, selection, terms, origin))

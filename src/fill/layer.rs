@@ -1,6 +1,6 @@
 use std::{
     fmt,
-    sync::{Arc, atomic::AtomicBool},
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -38,8 +38,6 @@ pub struct FillLayer<St, P = ()> {
     rules: Rules,
     pub(super) policy: Arc<P>,
     pub(super) targets: Targets,
-    /// Whether a 304 from here says which of several stored responses it means.
-    pub(super) names_tags: Arc<AtomicBool>,
 }
 
 /// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
@@ -66,7 +64,7 @@ impl<St: Store> FillLayer<St> {
     pub fn new(store: St) -> Self {
         let targets =
             Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false, tags_are_stripped: true };
-        Self { store, rules: Rules::new(), policy: Arc::new(()), targets, names_tags: Arc::new(true.into()) }
+        Self { store, rules: Rules::new(), policy: Arc::new(()), targets }
     }
 }
 
@@ -81,8 +79,8 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// Decides for each answer. Default: the rules as they are.
     #[must_use]
     pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
-        let Self { store, rules, targets, names_tags, .. } = self;
-        FillLayer { store, rules, policy: Arc::new(policy), targets, names_tags }
+        let Self { store, rules, targets, .. } = self;
+        FillLayer { store, rules, policy: Arc::new(policy), targets }
     }
 
     /// The targeted fields that speak to this cache, the most specific first: the first valid one
@@ -134,8 +132,7 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
 
     fn layer(&self, inner: S) -> Self::Service {
         let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
-        let (targets, names_tags) = (self.targets.clone(), Arc::clone(&self.names_tags));
-        let layer = Self { store, rules: self.rules, policy, targets, names_tags };
+        let layer = Self { store, rules: self.rules, policy, targets: self.targets.clone() };
         Fill { inner, layer: Arc::new(layer) }
     }
 }
@@ -171,7 +168,7 @@ where
     S::Error: Send,
     St: Store,
     P: Policy,
-    ReqB: Send + 'static,
+    ReqB: HttpBody + Default + Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
@@ -192,15 +189,17 @@ where
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
-    /// As `call`, for the last time, of whoever knows how to ask what is below, and may want to know
-    /// what is noted of a fetch here.
+    /// As `call`, for the last time, of what is `below`, which may want to know what is noted of a
+    /// fetch here, and is asked twice if a condition of the cache's own leads nowhere.
     pub(crate) fn ask<F, ReqB, B, E>(
         self,
         mut head: Parts,
         body: ReqB,
-        below: impl FnOnce(S, Parts, ReqB, Option<Sent>) -> F,
+        below: impl FnOnce(S, Parts, ReqB, Option<Sent>) -> F + Clone + Send + 'static,
     ) -> ResponseFuture<F, B, E>
     where
+        S: Clone + Send + 'static,
+        ReqB: HttpBody + Default + Send + 'static,
         F: Future<Output = Result<Response<B>, E>> + Send + 'static,
         E: Send + 'static,
         B: HttpBody<Data = Bytes> + Send + 'static,
@@ -225,14 +224,16 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }
-                let (begun, fetching) = fetch.begin(resource.as_deref(), &mut head);
+                let (mut begun, fetching) = fetch.begin(resource.as_deref());
+                let again = begun.make_conditional(&mut head, &body, (&self.inner, &below));
                 let sent = begun.sent();
                 // In one expression: what is made apart would be moved once more.
-                ResponseFuture::boxed(Asking {
-                    answer: below(self.inner, head, body, Some(sent)),
+                ResponseFuture::boxed(Asking::new(
+                    below(self.inner, head, body, Some(sent)),
                     begun,
-                    fetching: Some(fetching),
-                })
+                    again,
+                    fetching,
+                ))
             }
         }
     }

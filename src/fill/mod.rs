@@ -11,15 +11,17 @@
 //! and says which part of how long a whole it is. Parts of one strong validator are put together
 //! (RFC 9111 §3.4); up to eight that do not touch are kept for a key.
 //!
-//! A request that selects nothing that is stored asks about the other variants of its key, as far as
-//! they have strong validators, of at most 2 KiB together: if the origin would send one of them, it
-//! need not.
+//! A request is made conditional on the validators of the stored response that it selects, and of no
+//! other variant: a request that selects none is sent without conditions. A tag speaks of the content
+//! alone (RFC 9110 §8.8.1), and a 304 does not bring the fields in which variants differ (§15.4.5).
 //!
-//! A 304 freshens what is stored (RFC 9111 §4.3.4). One that has another validator than what it
-//! was asked about counts as a failure of the origin, 502, and what is stored goes. An origin whose
-//! 304s do not name their validator, against RFC 9110 §15.4.5, is asked about one stored response at
-//! a time from the first such 304 on. An answer to
-//! HEAD freshens what it describes too, or removes what it shows to be outdated (§4.3.5).
+//! A 304 freshens that stored response (RFC 9111 §4.3.4). It does not if its validator is another
+//! one, or if its `Vary` names fields that did not select the stored response. Then the request is
+//! sent once more without the conditions, in the same fetch, and so it is after a 412: the client did
+//! not ask for them. This is why the body of a request is `Default`: an empty one is made for the
+//! second request. A 304 to that one is a failure of the origin, 502. `Vary` itself is never taken
+//! from a 304. A response to HEAD freshens what it describes too, or removes what it shows to be
+//! outdated (§4.3.5).
 //!
 //! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
 //! and removes what it supersedes. An answer that says that the origin failed does neither, and a
@@ -53,7 +55,7 @@
 //! [`Rules::hit_for_miss_for`]: crate::Rules::hit_for_miss_for
 
 mod begun;
-mod candidates;
+mod candidate;
 mod fetch;
 mod freshen;
 mod layer;

@@ -144,17 +144,15 @@ pub(crate) fn make_not_modified(status: &mut StatusCode, headers: &mut HeaderMap
     }
 }
 
-/// Whether a stored response can be revalidated at all.
-pub(crate) fn has_validator(response: &HeaderMap) -> bool {
-    response.contains_key(header::ETAG) || response.contains_key(header::LAST_MODIFIED)
-}
-
-/// Asks the origin whether one of the stored responses with these validators is still the current
-/// one (RFC 9111 §4.3.1).
-pub(crate) fn make_conditional(request: &mut HeaderMap, tags: &[HeaderValue], modified: Option<HeaderValue>) {
-    let joined = tags.iter().map(|tag| tag.as_bytes()).collect::<Vec<_>>().join(&b", "[..]);
-    if let (false, Ok(tags)) = (tags.is_empty(), HeaderValue::from_bytes(&joined)) {
-        request.insert(header::IF_NONE_MATCH, tags);
+/// Asks the origin whether the stored response with these validators is still the current one
+/// (RFC 9111 §4.3.1).
+pub(crate) fn make_conditional(
+    request: &mut HeaderMap,
+    tag: Option<HeaderValue>,
+    modified: Option<HeaderValue>,
+) {
+    if let Some(tag) = tag {
+        request.insert(header::IF_NONE_MATCH, tag);
     }
     if let Some(modified) = modified {
         request.insert(header::IF_MODIFIED_SINCE, modified);
@@ -190,9 +188,14 @@ pub(crate) fn confirms(update: &HeaderMap, stored: &HeaderMap) -> Option<bool> {
 ///
 /// Nor does a strong tag replace another one: it names bytes, and these did not come under it. What
 /// compresses on the way out weakens the tag of a 200, but not of a 304.
+///
+/// `Vary` stays as well: what selected the stored response goes on to select it, even if a layer
+/// that adds a selecting field to a 200 does not add it to a 304.
 pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
     let renames = strong_tag(update).is_some_and(|tag| strong_tag(stored) != Some(tag));
-    let stays = |name: &HeaderName| describes_bytes(name) || renames && *name == header::ETAG;
+    let stays = |name: &HeaderName| {
+        describes_bytes(name) || *name == header::VARY || renames && *name == header::ETAG
+    };
     let is_update = |name: &HeaderName| !stays(name) && update.contains_key(name);
     remove_all(stored, |name| *name == header::AGE || *name == header::DATE || is_update(name));
     for (name, value) in update.iter().filter(|(name, _)| !stays(name)) {
@@ -316,9 +319,10 @@ mod tests {
     }
 
     #[test]
-    fn a_304_replaces_every_field_but_those_that_describe_the_stored_bytes() {
+    fn a_304_replaces_every_field_but_those_that_describe_or_select_the_stored_bytes() {
         let mut stored = map(&[
             ("etag", "\"1\""),
+            ("vary", "cookie"),
             ("content-length", "5"),
             ("content-encoding", "gzip"),
             ("x", "old"),
@@ -330,6 +334,7 @@ mod tests {
             &mut stored,
             &map(&[
                 ("x", "new"),
+                ("vary", "accept"),
                 ("content-length", "0"),
                 ("content-encoding", "br"),
                 ("content-range", "bytes 0-1/2"),
@@ -341,6 +346,7 @@ mod tests {
         );
         let expected = [
             ("etag", "\"1\""),
+            ("vary", "cookie"),
             ("content-length", "5"),
             ("content-encoding", "gzip"),
             ("x", "new"),

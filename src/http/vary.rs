@@ -68,6 +68,15 @@ impl Vary {
             _ => None,
         }
     }
+
+    /// Whether all that it names has selected a response already that was stored with this selection.
+    pub(crate) fn is_within(&self, selection: Option<&Selection>) -> bool {
+        match (self, selection) {
+            (Self::Nothing, _) => true,
+            (Self::Fields(fields), Some(known)) => fields.iter().all(|name| known.fields().contains(name)),
+            _ => false,
+        }
+    }
 }
 
 /// The values that a request has for the selecting fields of a response.

@@ -116,7 +116,7 @@ pub use self::{
     rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
 };
 pub(crate) use self::{
-    read::{body_again, brings_whole, has_content, is_read_by_rule},
+    read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
     rules::SearchKey,
     target::Target,
 };

@@ -65,9 +65,15 @@ pub(crate) fn brings_whole(head: &Parts) -> bool {
     head.method == Method::GET || has_content(&head.extensions)
 }
 
-/// The body of a request once more. None if it is not known, or if a layer between made another
-/// body of it: an empty one would be another request.
-pub(crate) fn body_again<ReqB: Default + 'static>(extensions: &Extensions) -> Option<ReqB> {
+/// The body of a request once more: an empty one, or one that was read for its key. `None` if it is
+/// not known, or if a layer between made another body of it: an empty one would be another request.
+pub(crate) fn copy_of_body<ReqB>(body: &ReqB, extensions: &Extensions) -> Option<ReqB>
+where
+    ReqB: HttpBody + Default + 'static,
+{
+    if body.is_end_stream() {
+        return Some(ReqB::default());
+    }
     let content = content(extensions)?;
     let mut body = ReqB::default();
     (content.fill)(&mut body, &content.bytes).then_some(body)

@@ -18,6 +18,7 @@ use crate::{
 ///
 /// As [`Retry`](tower::retry::Retry), which would copy every request, be it ever so rare that one is
 /// tried again: here the copy that [`Fill`](crate::Fill) has of most of them does for both.
+#[derive(Clone)]
 pub(super) struct Retrying<S> {
     policy: RetryPolicy,
     origin: OriginLimit<S>,

@@ -180,7 +180,7 @@ where
             let retrying =
                 Retrying::new(layers.retry.clone(), layers.origin_limit.layer(self.origin.clone()));
             layers.coalesced().ask(head, body, |head, body| {
-                let below = |(), head, body, sent| retrying.ask(head, body, sent);
+                let below = move |(), head, body, sent| retrying.ask(head, body, sent);
                 filled.ask(head, body, below).into_boxed()
             })
         })

@@ -131,11 +131,6 @@ impl StoredResponse {
         }
     }
 
-    /// Whether both are the same stored response, or copies of it.
-    pub(crate) fn is(self: &Arc<Self>, other: &Arc<Self>) -> bool {
-        Arc::ptr_eq(self.original.as_ref().unwrap_or(self), other.original.as_ref().unwrap_or(other))
-    }
-
     /// What is to happen once for a response and all its copies is noted at the original.
     pub(super) fn refresh(&self) -> &RefreshMark {
         self.original.as_ref().map_or(&self.refresh, |original| &original.refresh)
