@@ -88,7 +88,7 @@ async fn nobody_gets_a_part_who_did_not_ask_for_it() {
     assert!(!head.is_hit());
     let whole = get(&service, "/").await;
     assert_eq!((whole.status.as_u16(), &whole.body[..]), (200, ALPHABET.as_bytes()));
-    assert_eq!(whole.cache(), "fwd=uri-miss; stored");
+    assert_eq!(whole.cache(), "fwd=partial; stored");
     assert_eq!(origin.calls(), 3);
     // From now on parts are cut out of the whole.
     assert_eq!(range(&service, "bytes=2-9").await.body, "cdefghij");

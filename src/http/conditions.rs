@@ -1,6 +1,6 @@
 //! Conditional requests (RFC 9110 §13): the client's own, and the cache's to the origin.
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
     cache_control::split_list,
@@ -127,21 +127,6 @@ fn is_strong_match(a: &[u8], b: &[u8]) -> bool {
 /// An entity tag without its weakness (§8.8.3.2).
 fn opaque_tag(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
-}
-
-/// Turns the head of a 200 into that of a 304 (§15.4.5): what describes the content goes.
-pub(crate) fn make_not_modified(status: &mut StatusCode, headers: &mut HeaderMap) {
-    *status = StatusCode::NOT_MODIFIED;
-    for name in [
-        header::CONTENT_LENGTH,
-        header::CONTENT_TYPE,
-        header::CONTENT_ENCODING,
-        header::CONTENT_LANGUAGE,
-        header::CONTENT_RANGE,
-        header::TRANSFER_ENCODING,
-    ] {
-        headers.remove(name);
-    }
 }
 
 /// Asks the origin whether the stored response with these validators is still the current one

@@ -9,6 +9,7 @@ pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod freshness;
 pub(crate) mod glance;
+pub(crate) mod made;
 pub(crate) mod outline;
 pub(crate) mod range;
 pub(crate) mod rules;

@@ -3,12 +3,13 @@
 use std::ops::Range;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
     cache_control::split_list,
     conditions::{has_precondition, if_range_holds},
-    fields::{first_line, is_digest, remove_all},
+    fields::{first_line, has},
+    made::{make_failed, make_part},
 };
 
 /// More parts than this are not worth their framing: the whole is served (§14.2 allows it).
@@ -99,10 +100,8 @@ impl Extent {
             return false;
         };
         let text = content_range(&wanted, self.total);
-        if wanted.len() < self.len() {
-            remove_all(response.headers_mut(), is_digest);
-        }
-        set(response, StatusCode::PARTIAL_CONTENT, header::CONTENT_RANGE, &text, wanted.len());
+        make_part(response, wanted.len(), wanted.len() == self.len());
+        set(response, header::CONTENT_RANGE, &text);
         *response.body_mut() = B::from(body.slice(wanted.start - self.first..wanted.end - self.first));
         true
     }
@@ -158,7 +157,15 @@ fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, le
     let whole = response.status() == StatusCode::OK && method == Method::GET;
     match request.get(header::RANGE) {
         Some(range) if whole && if_range_holds(request, response.headers()) => {
-            wanted(range.as_bytes(), length)
+            match wanted(range.as_bytes(), length) {
+                // The coding would be read as that of all parts together.
+                Wanted::Parts(parts)
+                    if parts.len() > 1 && has(response.headers(), &header::CONTENT_ENCODING) =>
+                {
+                    Wanted::Whole
+                }
+                wanted => wanted,
+            }
         }
         _ => Wanted::Whole,
     }
@@ -166,19 +173,20 @@ fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, le
 
 /// Says in the head that only a part of the body follows, or nothing.
 fn mark<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<Range<usize>> {
-    let (status, part, content_range) = match wanted {
-        Wanted::Whole => return None,
-        Wanted::Unsatisfiable => (StatusCode::RANGE_NOT_SATISFIABLE, 0..0, format!("bytes */{length}")),
+    match wanted {
+        Wanted::Whole => None,
+        Wanted::Unsatisfiable => {
+            make_failed(response, StatusCode::RANGE_NOT_SATISFIABLE);
+            set(response, header::CONTENT_RANGE, &format!("bytes */{length}"));
+            Some(0..0)
+        }
         Wanted::Parts(parts) => {
             let part = parts.into_iter().next()?;
-            (StatusCode::PARTIAL_CONTENT, part.clone(), content_range(&part, length))
+            make_part(response, part.len(), part.len() == length);
+            set(response, header::CONTENT_RANGE, &content_range(&part, length));
+            Some(part)
         }
-    };
-    if part.len() < length {
-        remove_all(response.headers_mut(), is_digest);
     }
-    set(response, status, header::CONTENT_RANGE, &content_range, part.len());
-    Some(part)
 }
 
 /// §14.6: every part with its own head.
@@ -199,23 +207,17 @@ fn several<B: From<Bytes>>(response: &mut Response<B>, parts: &[Range<usize>], b
     }
     joined.put_slice(format!("--{boundary}--\r\n").as_bytes());
     let content_type = format!("multipart/byteranges; boundary={boundary}");
-    remove_all(response.headers_mut(), is_digest);
-    set(response, StatusCode::PARTIAL_CONTENT, header::CONTENT_TYPE, &content_type, joined.len());
+    make_part(response, joined.len(), false);
+    // Each part has its own (§15.3.7.2).
+    response.headers_mut().remove(header::CONTENT_RANGE);
+    set(response, header::CONTENT_TYPE, &content_type);
     *response.body_mut() = B::from(joined.freeze());
 }
 
-fn set<B>(
-    response: &mut Response<B>,
-    status: StatusCode,
-    name: header::HeaderName,
-    value: &str,
-    length: usize,
-) {
+fn set<B>(response: &mut Response<B>, name: HeaderName, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         response.headers_mut().insert(name, value);
     }
-    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    *response.status_mut() = status;
 }
 
 fn content_range(part: &Range<usize>, length: usize) -> String {
@@ -292,7 +294,6 @@ fn number(digits: &[u8]) -> Option<usize> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
     use proptest::prelude::*;
 
     #[test]

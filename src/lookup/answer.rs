@@ -1,14 +1,15 @@
 //! What the client's own preconditions and ranges make of an answer (RFC 9110 §13, §14).
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header};
+use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 
 use super::request::Question;
 use crate::{
     body::{Body, BoxError},
     http::{
-        conditions::{Precondition, evaluate, make_not_modified},
+        conditions::{Precondition, evaluate},
+        made::{make_failed, make_not_modified},
         range,
     },
     status::CacheStatus,
@@ -84,16 +85,10 @@ fn apply_preconditions<B>(conditions: &HeaderMap, response: &mut Response<Body<B
     if !response.status().is_success() {
         return None;
     }
-    let mut status = response.status();
     match evaluate(conditions, response.headers()) {
         Precondition::Holds => return None,
-        Precondition::NotModified => make_not_modified(&mut status, response.headers_mut()),
-        Precondition::Failed => {
-            make_not_modified(&mut status, response.headers_mut());
-            status = StatusCode::PRECONDITION_FAILED;
-            response.headers_mut().insert(header::CONTENT_LENGTH, 0.into());
-        }
+        Precondition::NotModified => make_not_modified(response),
+        Precondition::Failed => make_failed(response, StatusCode::PRECONDITION_FAILED),
     }
-    *response.status_mut() = status;
     Some(std::mem::take(response.body_mut()))
 }

@@ -199,7 +199,9 @@ impl Arrived {
 
     /// What is to be stored of it: the whole, if nothing is missing any more, or a part.
     pub(crate) fn into_stored(mut self) -> Stored {
-        remove_all(&mut self.headers, |name| [header::CONTENT_RANGE, header::CONTENT_LENGTH].contains(name));
+        remove_all(&mut self.headers, |name| {
+            [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::TRAILER].contains(name)
+        });
         let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         let Self { extent, headers, body, selection, terms, origin, .. } = self;
         let kept = Draft::new(status, &headers, Some(body.len())).with_shared(body);

@@ -1,1 +1,283 @@
 //! Ranges, parts, and heads that the cache makes itself.
+
+use http::Method;
+use tower::Layer;
+use tower_readthrough::{
+    Fill, Lookup, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy, Rules, StoreLayer,
+};
+
+use crate::support::{Answer, Origin, Reply, get, get_with, ok, request, secs, send, status};
+
+type Stack = ReadThroughService<Origin, MemoryStore>;
+type Single = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
+
+fn store() -> MemoryStore {
+    MemoryStore::with_capacity_bytes(64 << 20)
+}
+
+fn stack(origin: &Origin) -> Stack {
+    let layer = ReadThrough::new(store()).rules(rules()).retry(RetryPolicy::never());
+    layer.build().unwrap().layer(origin.clone())
+}
+
+fn single(origin: &Origin) -> Single {
+    StoreLayer::new(store()).rules(rules()).layer(origin.clone())
+}
+
+/// However old a response says that it is.
+fn rules() -> Rules {
+    Rules::new().fixed_ttl(secs(600))
+}
+
+// Heads that the cache makes itself.
+
+const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
+const EARLIER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
+
+/// Every field that says something about the content, the representation, or its use.
+const FIELDS: [(&str, &str); 24] = [
+    ("etag", "\"1\""),
+    ("last-modified", MODIFIED),
+    ("vary", "accept-encoding"),
+    ("accept-ranges", "bytes"),
+    ("access-control-allow-origin", "*"),
+    ("x-app", "1"),
+    ("cache-control", "public, max-age=600"),
+    ("cdn-cache-control", "max-age=600"),
+    ("other-cache-control", "max-age=600"),
+    ("surrogate-control", "max-age=600"),
+    ("expires", "Sun, 06 Nov 2094 08:49:37 GMT"),
+    ("pragma", "x"),
+    ("warning", "199 - x"),
+    ("age", "7"),
+    ("content-location", "/there"),
+    ("content-disposition", "inline"),
+    ("content-type", "text/plain"),
+    ("content-language", "en"),
+    ("content-encoding", "br"),
+    ("content-md5", "x"),
+    ("content-digest", "sha-256=:eA==:"),
+    ("repr-digest", "sha-256=:eA==:"),
+    ("digest", "sha-256=x"),
+    ("trailer", "x-sum"),
+];
+
+/// Those that stay in each kind of head: all but these.
+const WITHOUT: [(&str, &[&str]); 5] = [
+    ("206", &["content-md5", "content-digest", "trailer"]),
+    ("multipart", &["content-md5", "content-digest", "trailer", "content-encoding", "content-type"]),
+    (
+        "304",
+        &[
+            "content-type",
+            "content-language",
+            "content-encoding",
+            "content-md5",
+            "content-digest",
+            "repr-digest",
+            "digest",
+            "trailer",
+        ],
+    ),
+    ("412", ERROR),
+    ("416", ERROR),
+];
+
+const ERROR: &[&str] = &[
+    "cache-control",
+    "cdn-cache-control",
+    "other-cache-control",
+    "surrogate-control",
+    "expires",
+    "pragma",
+    "warning",
+    "age",
+    "content-location",
+    "content-disposition",
+    "content-type",
+    "content-language",
+    "content-encoding",
+    "content-md5",
+    "content-digest",
+    "repr-digest",
+    "digest",
+    "trailer",
+];
+
+/// What asks for each kind of head, by the method.
+const ASKS: [(&str, &str, &[(&str, &str)]); 9] = [
+    ("206", "GET", &[("range", "bytes=2-4")]),
+    ("206", "GET", &[("range", "bytes=-3"), ("if-range", "\"1\"")]),
+    ("304", "GET", &[("if-none-match", "\"1\"")]),
+    ("304", "HEAD", &[("if-none-match", "\"1\"")]),
+    ("304", "GET", &[("if-modified-since", MODIFIED), ("range", "bytes=2-4")]),
+    ("412", "GET", &[("if-match", "\"2\"")]),
+    ("412", "HEAD", &[("if-match", "\"2\"")]),
+    ("412", "GET", &[("if-unmodified-since", EARLIER), ("range", "bytes=2-4")]),
+    ("416", "GET", &[("range", "bytes=10-")]),
+];
+
+fn described(body: &'static str) -> Answer {
+    let answer = ok(body).trailer("x-sum", "1").declares(body.len() as u64).header("date", EARLIER);
+    FIELDS.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value))
+}
+
+/// Compares the fields of a head with the table, one by one.
+fn check(kind: &str, reply: &Reply, case: &str) {
+    let (_, without) = WITHOUT.into_iter().find(|(of, _)| *of == kind).unwrap();
+    for (name, value) in FIELDS {
+        let found = reply.header(name);
+        match without.contains(&name) {
+            true if (kind, name) == ("multipart", "content-type") => {}
+            true => assert_eq!(found, None, "{case}: {name}"),
+            false if name == "age" => assert!(found.is_some(), "{case}: {name}"),
+            false => assert_eq!(found, Some(value), "{case}: {name}"),
+        }
+    }
+    let length = match (kind, reply.status.as_u16()) {
+        ("304", _) => None,
+        _ => Some(reply.body.len().to_string()),
+    };
+    assert_eq!(reply.header("content-length"), length.as_deref(), "{case}");
+    assert_eq!(reply.header("transfer-encoding"), None, "{case}");
+    assert_eq!(reply.header("date") == Some(EARLIER), !matches!(kind, "412" | "416"), "{case}");
+    assert!(reply.header("date").is_some() && reply.header("cache-status").is_some(), "{case}");
+    assert!(reply.trailers.is_none(), "{case}: {:?}", reply.trailers);
+    let has_range = reply.headers.contains_key("content-range");
+    assert_eq!(has_range, matches!(kind, "206" | "416"), "{case}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_head_that_is_made_of_a_stored_one_says_what_is_true_of_it() {
+    for (kind, method, fields) in ASKS {
+        let origin = Origin::always(|| described("abcdefghij"));
+        for reply in [
+            {
+                let service = stack(&origin);
+                get(&service, "/").await;
+                send(&service, request(method, "/", fields)).await
+            },
+            {
+                let service = single(&origin);
+                get(&service, "/").await;
+                send(&service, request(method, "/", fields)).await
+            },
+        ] {
+            let case = format!("{kind}: {method} {fields:?}");
+            assert_eq!(reply.status.as_str(), kind, "{case}");
+            assert!(reply.is_hit(), "{case}");
+            check(kind, &reply, &case);
+        }
+        assert_eq!(origin.calls(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_head_that_is_made_of_a_fetched_one_says_what_is_true_of_it() {
+    for (kind, method, fields) in ASKS {
+        // A range alone goes to the origin as it is.
+        let has_range_alone = fields.iter().all(|(name, _)| matches!(*name, "range" | "if-range"));
+        if has_range_alone || method == "HEAD" {
+            continue;
+        }
+        let fields: Vec<_> = fields.iter().filter(|(name, _)| *name != "range").copied().collect();
+        let origin = Origin::always(|| described("abcdefghij"));
+        for reply in [
+            send(&stack(&origin), request(method, "/", &fields)).await,
+            send(&single(&origin), request(method, "/", &fields)).await,
+        ] {
+            let case = format!("{kind}: {method} {fields:?}");
+            assert_eq!(reply.status.as_str(), kind, "{case}");
+            assert!(!reply.is_hit(), "{case}");
+            check(kind, &reply, &case);
+        }
+        assert_eq!((origin.calls(), origin.last_request().method), (2, Method::GET));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_of_what_is_fetched_whole_says_what_is_true_of_it() {
+    for (kind, range) in [("206", "bytes=2-4"), ("416", "bytes=10-")] {
+        let origin = Origin::always(|| described("abcdefghij").header("transfer-encoding", "chunked"));
+        let layer =
+            ReadThrough::new(store()).rules(rules()).lookup(|lookup| lookup.fetch_whole_for_ranges(true));
+        let service = layer.build().unwrap().layer(origin.clone());
+        let reply = get_with(&service, "/", &[("range", range)]).await;
+        assert_eq!(reply.status.as_str(), kind);
+        check(kind, &reply, range);
+        assert_eq!((origin.calls(), origin.last_request().headers.get("range")), (1, None));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_holds_of_a_stored_part() {
+    let script = |_: usize, head: &http::request::Parts| match head.headers.contains_key("range") {
+        true => {
+            let part =
+                status(206).chunk("abcdef").header("content-range", "bytes 0-5/10").header("date", EARLIER);
+            FIELDS.into_iter().fold(part, |part, (name, value)| part.header(name, value))
+        }
+        false => described("abcdefghij"),
+    };
+    let cases: [(&str, &[(&str, &str)]); 3] = [
+        ("206", &[("range", "bytes=2-4")]),
+        ("304", &[("range", "bytes=2-4"), ("if-none-match", "\"1\"")]),
+        ("412", &[("range", "bytes=2-4"), ("if-match", "\"2\"")]),
+    ];
+    for (kind, fields) in cases {
+        let origin = Origin::new(script);
+        let service = stack(&origin);
+        get_with(&service, "/", &[("range", "bytes=0-5")]).await;
+        let reply = get_with(&service, "/", fields).await;
+        assert_eq!(reply.status.as_str(), kind);
+        check(kind, &reply, kind);
+        assert_eq!(origin.calls(), 1);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_parts_have_their_own_ranges_and_no_coding_of_all_together() {
+    // The coding of a representation is not that of its parts put together: the whole is served.
+    let origin = Origin::always(|| described("abcdefghij"));
+    let service = stack(&origin);
+    get(&service, "/").await;
+    let whole = get_with(&service, "/", &[("range", "bytes=0-1, 4-5")]).await;
+    assert_eq!(
+        (whole.status.as_u16(), whole.header("content-encoding"), &whole.body[..]),
+        (200, Some("br"), &b"abcdefghij"[..])
+    );
+
+    let plain = || {
+        let fields = FIELDS.into_iter().filter(|(name, _)| *name != "content-encoding");
+        let answer = ok("abcdefghij").header("content-range", "bytes 0-9/10").header("date", EARLIER);
+        fields.fold(answer, |answer, (name, value)| answer.header(name, value))
+    };
+    let origin = Origin::always(plain);
+    let service = stack(&origin);
+    get(&service, "/").await;
+    let parts = get_with(&service, "/", &[("range", "bytes=0-1, 4-5")]).await;
+    assert_eq!(parts.status.as_u16(), 206);
+    assert!(parts.header("content-type").unwrap().starts_with("multipart/byteranges; boundary="));
+    check("multipart", &parts, "multipart");
+    let text = String::from_utf8(parts.body.to_vec()).unwrap();
+    assert!(text.contains("content-type: text/plain\r\ncontent-range: bytes 4-5/10\r\n\r\nef\r\n"), "{text}");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_has_no_field_of_a_response_that_is_not_there() {
+    let origin = Origin::always(|| described("abcdefghij").after(secs(60)));
+    let coalesced = ReadThrough::new(store()).coalesce(|layer| layer.max_waiters(1).max_wait(secs(1)));
+    let layer = coalesced.lookup(|lookup| lookup.request_directives(true)).build().unwrap();
+    let service = layer.layer(origin.clone());
+    let refused = get_with(&service, "/", &[("cache-control", "only-if-cached")]).await;
+    let waiting = async || get(&service, "/").await;
+    let (_, late, busy) = tokio::join!(waiting(), waiting(), waiting());
+    for (reply, status) in [(refused, 504), (late, 504), (busy, 503)] {
+        assert_eq!(reply.status.as_u16(), status);
+        let known = ["retry-after", "cache-status"];
+        assert!(reply.headers.keys().all(|name| known.contains(&name.as_str())), "{:?}", reply.headers);
+        assert!(reply.body.is_empty());
+    }
+    assert_eq!(origin.calls(), 1);
+}
