@@ -15,7 +15,7 @@ use crate::{
     },
     key::{CacheKey, may_have_key},
     status::{CacheStatus, Forward},
-    store::{Arrival, Lineage, Sequence, StoredResponse},
+    store::{Arrival, Lineage, Part, Sequence, StoredResponse},
 };
 
 /// What a request asks of the cache: in the request's extensions, put there by
@@ -27,11 +27,17 @@ pub struct Asked {
     pub(crate) key: CacheKey,
     /// What was known of purges when the request arrived. `None`: nobody has looked.
     pub(crate) arrival: Option<Arrival>,
+    pub(crate) purpose: Purpose,
     /// Only an answer that was fetched after the arrival will do.
     pub(crate) is_forced: bool,
     /// The latest stored response that the request selects. `None` inside: there is none.
     /// `None` outside: nobody has looked.
     pub(crate) stored: Option<Option<Arc<StoredResponse>>>,
+    /// A stored part with all that the request asks for, which its directives refuse.
+    pub(crate) part: Option<Part>,
+    /// The response is for this client alone, and neither stored nor shared: there is only something
+    /// to serve if the fetch fails.
+    pub(crate) is_for_client: bool,
     /// The answer was not shareable a moment ago: do not wait for others.
     pub(crate) is_marked: bool,
     /// The selecting fields that answers under this key are known to have.
@@ -42,9 +48,25 @@ pub struct Asked {
     pub(crate) why: CacheStatus,
 }
 
+/// Who waits for a response, and why what is stored does not do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// A client, for which nothing can be served from the store.
+    Client,
+    /// A client whose directives refuse what could be served (RFC 9111 §5.2.1).
+    Reload,
+    /// No client: a stored response is refreshed.
+    Refresh,
+}
+
 impl Asked {
-    /// What `head` asks: as `Lookup` put it, else by its key alone, else nothing.
+    /// What `head` asks on behalf of all: as `Lookup` put it, else by its key alone, else nothing.
     pub(crate) fn of(head: &Parts) -> Option<Cow<'_, Self>> {
+        Self::with_fallback(head).filter(|asked| !asked.is_for_client)
+    }
+
+    /// As [`of`](Self::of), and what there is to serve to one client alone if its fetch fails.
+    pub(crate) fn with_fallback(head: &Parts) -> Option<Cow<'_, Self>> {
         if !may_have_key(&head.method, &head.headers, &head.extensions) {
             return None;
         }
@@ -55,8 +77,11 @@ impl Asked {
         Some(Cow::Owned(Self {
             key: key.clone(),
             arrival: None,
+            purpose: Purpose::Client,
             is_forced: false,
             stored: None,
+            part: None,
+            is_for_client: false,
             is_marked: false,
             selection: None,
             is_for_many: true,

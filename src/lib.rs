@@ -93,6 +93,7 @@ mod called;
 pub mod coalesce;
 mod exchange;
 mod executor;
+mod failures;
 pub mod fill;
 mod future;
 mod http;
@@ -118,6 +119,7 @@ pub use self::{
     coalesce::{Coalesce, CoalesceLayer},
     exchange::{Asked, Refused},
     executor::Task,
+    failures::{DefaultFailures, Failures},
     fill::{Fill, FillLayer, Policy},
     future::ResponseFuture,
     http::{rules::Rules, storing::Unshareable},

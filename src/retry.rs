@@ -1,6 +1,6 @@
 //! Trying again what may be tried again: a policy for [`tower::retry`].
 //!
-//! [`RetryPolicy`] repeats a request whose answer was an error of the service, a 502, 503 or
+//! [`RetryPolicy`] repeats a request whose response was an error of the service, a 408, 502, 503 or
 //! 504, if that can do no harm: its method is idempotent (RFC 9110 §9.2.2) and it has no body, or
 //! it is a [read by its body](crate::key#keys-from-bodies), which is sent again.
 //! It waits with exponential backoff and full jitter, or for as long as `Retry-After` asks for
@@ -56,6 +56,7 @@ use crate::{
     build_error::BuildError,
     exchange::{AttemptBegan, Refused},
     executor::Executor,
+    failures::{FailurePolicy, Failures},
     http::freshness::after,
     key::{copy_of_body, has_content},
 };
@@ -80,6 +81,10 @@ struct Settings {
     max_backoff: Duration,
     max_retry_after: Duration,
     deadline: Duration,
+    /// What is tried again.
+    own: FailurePolicy,
+    /// What the layers around it take for a failure: tried again, but for 500.
+    shared: FailurePolicy,
 }
 
 /// How many attempts it took to get a response: in its extensions, unless the request is one that
@@ -112,6 +117,8 @@ impl RetryPolicy {
             max_backoff: Duration::from_secs(2),
             max_retry_after: Duration::from_secs(2),
             deadline: Duration::from_secs(10),
+            own: FailurePolicy::default(),
+            shared: FailurePolicy::default(),
         };
         Self { settings: Arc::new(settings), attempts: 0, began_at: None, attempt_began_at: None }
     }
@@ -147,6 +154,22 @@ impl RetryPolicy {
     #[must_use]
     pub fn deadline(self, deadline: Duration) -> Self {
         self.set(|settings| settings.deadline = deadline)
+    }
+
+    /// Which responses are tried again, 500 included if it is among them. Default: the
+    /// [`Failures`](crate::ReadThrough::failures) of the stack, or the
+    /// [default ones](crate::DefaultFailures), without 500, which tends to come again.
+    ///
+    /// Errors of the service are tried again in any case, and what a layer here refused
+    /// ([`Refused`]) never.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.set(|settings| settings.own = FailurePolicy::new(failures))
+    }
+
+    /// What the layers around it take for a failure.
+    pub(crate) fn shared_failures(self, failures: FailurePolicy) -> Self {
+        self.set(|settings| settings.shared = failures)
     }
 
     /// Takes retries from this budget. Default: see [`new`](Self::new).
@@ -241,12 +264,12 @@ impl RetryPolicy {
     /// How long to wait before the next attempt, or `None` if this is the answer.
     pub(crate) fn next<B, E>(&mut self, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
         let wait = match result {
-            Ok(response) if may_recover(response) => {
+            Ok(response) if self.settings.may_recover(response) => {
                 self.next_wait(retry_after(response.headers(), SystemTime::now()))
             }
             Ok(response) => {
                 // What failed pays for no retry, and neither does what never reached the origin.
-                if !response.status().is_server_error() {
+                if !response.status().is_server_error() && !self.settings.shared.has_failed(response) {
                     self.settings.budget.deposit();
                 }
                 None
@@ -275,12 +298,16 @@ impl RetryPolicy {
     }
 }
 
-/// Whether the origin may do better a moment later, and was asked at all.
-fn may_recover<B>(response: &Response<B>) -> bool {
-    matches!(
-        response.status(),
-        StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
-    ) && response.extensions().get::<Refused>().is_none()
+impl Settings {
+    /// Whether the origin may do better a moment later, and was asked at all.
+    fn may_recover<B>(&self, response: &Response<B>) -> bool {
+        let (status, headers) = (response.status(), response.headers());
+        let is_worth_it = match self.own.is_given() {
+            true => self.own.is_failure(status, headers),
+            false => status != StatusCode::INTERNAL_SERVER_ERROR && self.shared.is_failure(status, headers),
+        };
+        is_worth_it && response.extensions().get::<Refused>().is_none()
+    }
 }
 
 /// Seconds or a date (RFC 9110 §10.2.3).

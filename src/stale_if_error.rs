@@ -1,9 +1,14 @@
-//! When the origin fails, a stale answer may be better than none (RFC 5861 §4).
+//! When the origin fails, a stale response may be better than none (RFC 5861 §4).
 //!
-//! [`StaleIfError`] serves a stored response past its lifetime if the service below returns an
-//! error, or a 500, 502, 503 or 504, and only then: any other status is an answer and passes,
-//! 404 and 429 included. A timeout below is one or the other, and so is an answer of
-//! [`OriginLimit`](crate::OriginLimit) or [`Coalesce`](crate::Coalesce) that the origin is busy.
+//! [`StaleIfError`] serves a stored response past its lifetime if the service below fails: if it
+//! returns an error, panics, or responds with a status that is a failure by the
+//! [`Failures`] of the layer (408, 500, 502, 503 and 504 unless it is told otherwise). Any other
+//! response passes, 404 and 429 included. A response by which [`OriginLimit`](crate::OriginLimit) or
+//! [`Coalesce`](crate::Coalesce) [refuses](crate::Refused) a request is a failure as well. A panic
+//! goes on where nothing stored may be served.
+//!
+//! The directives of a request (RFC 9111 §5.2.1) are wishes: what could have been served without
+//! them, fresh or stale, is served if the fetch that they forced fails.
 //!
 //! The window is the `stale-if-error` of the stored response, else
 //! [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for), counted from the end of its
@@ -48,12 +53,14 @@
 
 use std::{
     fmt,
+    panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
     task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, request::Parts};
+use futures_util::FutureExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 use tower::{ServiceExt, util::Oneshot};
@@ -62,23 +69,36 @@ use tower_service::Service;
 
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, Refused},
+    exchange::{Asked, Purpose, Refused},
+    failures::{FailurePolicy, Failures},
     future::ResponseFuture,
-    http::storing::is_failure,
     status::{CacheStatus, Forward, Stale},
-    store::{Store, StoredResponse, select},
+    store::{Part, Sequence, Store, StoredResponse, select},
 };
 
 /// Serves stale answers while the origin fails; see the [module](self).
 #[derive(Clone, Debug)]
 pub struct StaleIfErrorLayer<St> {
     store: St,
+    failures: FailurePolicy,
 }
 
 impl<St: Store> StaleIfErrorLayer<St> {
-    /// Takes stale answers from this store, if [`Lookup`](crate::Lookup) has not found one already.
+    /// Takes stale responses from this store, if [`Lookup`](crate::Lookup) has not found one already.
     pub fn new(store: St) -> Self {
-        Self { store }
+        Self { store, failures: FailurePolicy::default() }
+    }
+
+    /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
+    /// the service and [refusals](crate::Refused) of the layers below are failures in any case.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.failure_policy(FailurePolicy::new(failures))
+    }
+
+    pub(crate) fn failure_policy(mut self, failures: FailurePolicy) -> Self {
+        self.failures = failures;
+        self
     }
 }
 
@@ -86,7 +106,7 @@ impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
     type Service = StaleIfError<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        StaleIfError { inner, store: self.store.clone() }
+        StaleIfError { inner, store: self.store.clone(), failures: self.failures.clone() }
     }
 }
 
@@ -95,25 +115,79 @@ impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
 pub struct StaleIfError<S, St> {
     pub(crate) inner: S,
     store: St,
+    failures: FailurePolicy,
+}
+
+/// What may be served instead of a failure.
+struct Fallback {
+    stored: Arc<StoredResponse>,
+    /// The part that it is, if it is one, for a request with these fields.
+    part: Option<(Part, HeaderMap)>,
+    head_only: bool,
+    /// The client's directives refuse what might have been served without asking the origin.
+    is_reload: bool,
+    /// Why the origin is asked all the same.
+    why: CacheStatus,
+}
+
+impl Fallback {
+    /// For a request that came through Lookup, or has a key.
+    fn of(head: &Parts, store: &impl Store) -> Option<Self> {
+        let asked = Asked::with_fallback(head)?;
+        // A refresh is there to learn what the origin says.
+        if asked.purpose == Purpose::Refresh {
+            return None;
+        }
+        let whole = match &asked.stored {
+            Some(known) => known.clone(),
+            None => select(store, &asked.key, &head.headers),
+        };
+        // A request that Lookup has made one for the whole is not for a part any more.
+        let part = asked.part.clone().filter(|_| whole.is_none() && head.headers.contains_key(header::RANGE));
+        let part = part.map(|part| (part, range_fields(&head.headers)));
+        let stored = whole.or_else(|| part.as_ref().map(|(part, _)| Arc::clone(part.response())))?;
+        let why = why(&stored, asked.why);
+        let is_reload = asked.purpose == Purpose::Reload;
+        let fallback = Self { stored, part, head_only: head.method == Method::HEAD, is_reload, why };
+        fallback.is_usable(store.sequence()).then_some(fallback)
+    }
+
+    fn is_usable(&self, sequence: &Sequence) -> bool {
+        let Self { stored, part, is_reload, .. } = self;
+        // First, for it notes what is stale by a soft purge, which may have closed the window.
+        if !sequence.admits(stored) {
+            return false;
+        }
+        let now = Instant::now();
+        match part {
+            Some(_) => stored.is_fresh(now),
+            None => stored.is_usable_on_error(now) || *is_reload && stored.is_usable_while_revalidating(now),
+        }
+    }
+
+    /// The response instead of this one, if there was one.
+    fn instead_of<A, B>(&self, failure: Option<&Response<A>>) -> Response<Body<B>> {
+        let now = Instant::now();
+        match &self.part {
+            Some((part, fields)) => {
+                let status = came_about(self.why, failure, StatusCode::PARTIAL_CONTENT);
+                part.to_response(fields, now, status)
+            }
+            None => {
+                let status = came_about(self.why, failure, self.stored.status());
+                self.stored.to_response(self.head_only, now, status)
+            }
+        }
+    }
+}
+
+/// What of a request decides about a part.
+fn range_fields(request: &HeaderMap) -> HeaderMap {
+    let names = [header::RANGE, header::IF_RANGE];
+    names.into_iter().filter_map(|name| Some((name.clone(), request.get(&name)?.clone()))).collect()
 }
 
 impl<S, St: Store> StaleIfError<S, St> {
-    /// What may be served instead of a failure, and why the origin is asked all the same.
-    fn fallback(&self, head: &Parts) -> Option<(Arc<StoredResponse>, CacheStatus)> {
-        let asked = Asked::of(head)?;
-        // A refresh is there to learn what the origin says.
-        if asked.is_forced {
-            return None;
-        }
-        let stored = match &asked.stored {
-            Some(known) => known.clone(),
-            None => select(&self.store, &asked.key, &head.headers),
-        };
-        let stored = stored.filter(|stored| stored.is_usable_on_error(Instant::now()))?;
-        let why = why(&stored, asked.why);
-        Some((stored, why))
-    }
-
     /// As `call`, of whatever is `below`.
     pub(crate) fn ask<F, ReqB, B, E>(
         &self,
@@ -128,24 +202,27 @@ impl<S, St: Store> StaleIfError<S, St> {
         B::Error: Into<BoxError>,
     {
         // On a miss there is nothing, as `Lookup` has seen.
-        if let Some(Asked { stored: Some(None), .. }) = head.extensions.get() {
+        if let Some(Asked { stored: Some(None), part: None, .. }) = head.extensions.get() {
             return ResponseFuture::pass(below(head, body));
         }
-        let fallback = self.fallback(&head);
-        let head_only = head.method == Method::HEAD;
+        let fallback = Fallback::of(&head, &self.store);
         let answer = below(head, body);
-        let Some((stored, why)) = fallback else { return ResponseFuture::pass(answer) };
-        let sequence = Arc::clone(self.store.sequence());
+        let Some(fallback) = fallback else { return ResponseFuture::pass(answer) };
+        let (sequence, failures) = (Arc::clone(self.store.sequence()), self.failures.clone());
         ResponseFuture::boxed(async move {
-            let answer = answer.await;
-            let has_failed = answer.as_ref().map_or(true, |response| is_failure(response.status()));
-            let now = Instant::now();
-            // In this order: a soft purge that is noticed now may have closed the window.
-            let is_usable = sequence.admits(&stored) && stored.is_usable_on_error(now);
-            if !has_failed || !is_usable {
-                return answer.map(|response| response.map(Body::inner));
+            let outcome = AssertUnwindSafe(answer).catch_unwind().await;
+            let has_failed = match &outcome {
+                Ok(Ok(response)) => failures.has_failed(response),
+                Ok(Err(_)) | Err(_) => true,
+            };
+            // Once more: the failure may have come late.
+            if has_failed && fallback.is_usable(&sequence) {
+                return Ok(fallback.instead_of(outcome.as_ref().ok().and_then(|answer| answer.as_ref().ok())));
             }
-            Ok(stored.to_response(head_only, now, came_about(why, answer.ok().as_ref(), stored.status())))
+            match outcome {
+                Ok(answer) => answer.map(|response| response.map(Body::inner)),
+                Err(panic) => resume_unwind(panic),
+            }
         })
     }
 }

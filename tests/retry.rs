@@ -87,7 +87,7 @@ async fn errors_and_gateway_statuses_are_tried_again_and_nothing_else() {
         (200, 1),
         (304, 1),
         (404, 1),
-        (408, 1),
+        (408, 2),
         (429, 1),
         (500, 1),
         (501, 1),

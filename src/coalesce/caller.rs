@@ -19,7 +19,13 @@ use crate::{
     body::{Body, BoxError},
     exchange::{Asked, CompletesItself, Refused, Verdict, without_extensions},
     executor::{Executor, Task},
-    http::{changes::rules_for, freshness::after, glance::Glance, storing::Unshareable, vary::Selection},
+    http::{
+        changes::rules_for,
+        freshness::after,
+        glance::Glance,
+        storing::{Unshareable, is_error},
+        vary::Selection,
+    },
     status::CacheStatus,
     store::Lineage,
 };
@@ -173,12 +179,12 @@ where
             Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {
                 Judgement::Rejoin(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
-            // It may be the fault of the one who asked: somebody else tries. If the origin turns
-            // him away as well, it is not asked again for all the others.
-            Verdict::Unshareable(Unshareable::Error) if self.slot.round == 0 => {
+            // It may be the fault of that one request: another one is sent.
+            Verdict::Unshareable(_) if is_error(head.status) && self.slot.round == 0 => {
                 Judgement::Rejoin(Slot { round: 1, ..self.slot.clone() })
             }
-            Verdict::Unshareable(Unshareable::Error) if head.status == StatusCode::TOO_MANY_REQUESTS => {
+            // An origin that says so twice is not asked again for all the others.
+            Verdict::Unshareable(_) if head.status == StatusCode::TOO_MANY_REQUESTS => {
                 Judgement::Answer(Ok(bare(head)))
             }
             Verdict::Unshareable(_) => Judgement::Alone,

@@ -13,13 +13,14 @@ use super::{
 };
 use crate::{
     exchange::Verdict,
+    failures::FailurePolicy,
     http::{
         fields::{has, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
         outline::Outline,
         range::Extent,
         rules::Rules,
-        storing::{CDN_CACHE_CONTROL, Credentials, Unshareable, decide},
+        storing::{CDN_CACHE_CONTROL, Credentials, Judged, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
 };
@@ -118,14 +119,14 @@ where
             Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_from_store()) => {
                 Verdict::Unshareable(Unshareable::Rules)
             }
-            Some(judge) => judge.verdict(response, seat.flight().started_at),
+            Some(judge) => judge.verdict(response, seat.flight().started_at, &seat.settings().failures),
             None => Verdict::Unshareable(Unshareable::Rules),
         }
     }
 }
 
 impl Judge {
-    fn verdict<B>(&self, response: &Response<B>, started_at: Instant) -> Verdict {
+    fn verdict<B>(&self, response: &Response<B>, started_at: Instant, failures: &FailurePolicy) -> Verdict {
         let headers = response.headers();
         let outline = Outline::of(headers, SystemTime::now());
         let targets = [CDN_CACHE_CONTROL];
@@ -133,7 +134,9 @@ impl Judge {
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
         let credentials = Credentials::of(request);
-        let decision = decide(&self.request, credentials, status, headers, &outline, &self.rules, &targets);
+        let is_breakdown = failures.is_breakdown(response.status(), headers);
+        let judged = Judged { status, headers, is_breakdown };
+        let decision = decide(&self.request, credentials, judged, &outline, &self.rules, &targets);
         let selection = outline.vary.selection(&self.request.headers);
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(started_at);

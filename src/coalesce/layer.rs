@@ -20,6 +20,7 @@ use crate::{
     build_error::BuildError,
     exchange::Asked,
     executor::{Executor, Task},
+    failures::{FailurePolicy, Failures},
     future::ResponseFuture,
     http::{conditions::is_conditional, range::asks_for_one_part, rules::Rules},
 };
@@ -44,6 +45,7 @@ pub(super) struct Settings {
     pub(super) cancel_when_abandoned: bool,
     /// `None`: what is below says of every answer whose it is.
     pub(super) rules: Option<Rules>,
+    pub(super) failures: FailurePolicy,
     pub(super) executor: Executor,
 }
 
@@ -57,6 +59,7 @@ impl Default for Settings {
             max_held_bytes: 4 << 20,
             cancel_when_abandoned: false,
             rules: Some(Rules::new()),
+            failures: FailurePolicy::default(),
             executor: Executor::default(),
         }
     }
@@ -124,6 +127,14 @@ impl CoalesceLayer {
         self.set(|settings| settings.rules = Some(rules))
     }
 
+    /// Which responses are failures, if there is no [`Fill`](crate::Fill) below that says so: callers
+    /// who wait for the same fetch share them. Default:
+    /// [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501 is shared so in any case.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.set(|settings| settings.failures = FailurePolicy::new(failures))
+    }
+
     /// Runs fetches with this function instead of `tokio::spawn`.
     ///
     /// It is called where the request is handled, so it can see task-locals and the current
@@ -156,6 +167,11 @@ impl CoalesceLayer {
     /// Whether rules were given, which count only where there is no `Fill` below.
     pub(crate) fn has_rules(&self) -> bool {
         self.settings.rules != Some(Rules::new())
+    }
+
+    /// Whether failures were named, which count only where there is no `Fill` below.
+    pub(crate) fn has_failures(&self) -> bool {
+        self.settings.failures.is_given()
     }
 
     /// Leaves it to [`Fill`](crate::Fill) below to judge the answers, so that no request has to be

@@ -31,7 +31,7 @@ use crate::{
         storing::{Decision, Sharing, Unshareable},
     },
     key::copy_of_body,
-    store::{Draft, Fetching, Marker, Origin, Store, Subject, selection},
+    store::{Draft, Fetching, Origin, Store, Subject, selection},
     tags::Tags,
 };
 
@@ -239,7 +239,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     origin: origin.clone(),
                     fetching,
                 };
-                let marker = Marker::new(&client.method, &glance, origin.received_at, rules.hit_for_miss_for);
+                let marker = fetch.marker((client, &glance), head.status, &rules, origin);
                 record(fetch.layer.store.clone(), fetch.client.asked.key.clone(), pending, marker, body)
             }
             _ => Body::inner(body),

@@ -16,7 +16,7 @@ use crate::{
         outline::Outline,
         range::{self, Extent, asks_for_one_part},
         rules::Rules,
-        storing::{Decision, Sharing, Unshareable, decide, is_breakdown, is_gone},
+        storing::{Decision, Judged, Sharing, Unshareable, decide, is_error, is_gone},
         vary::Selection,
     },
     key::{DefaultKey, SearchKey, brings_whole},
@@ -141,8 +141,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let status = extent.map_or(head.status, |_| StatusCode::OK);
         let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
-        let mut decision = decide(client, credentials, status, &head.headers, outline, &rules, targets);
-        if is_breakdown(head.status) && decision.is_storable && self.would_displace(client, outline) {
+        let is_breakdown = self.layer.failures.is_breakdown(head.status, &head.headers);
+        let judged = Judged { status, headers: &head.headers, is_breakdown };
+        let mut decision = decide(client, credentials, judged, outline, &rules, targets);
+        if is_breakdown && decision.is_storable && self.would_displace(client, outline) {
             let for_all = decision.withheld.is_empty();
             decision = Decision::not_stored(Sharing::Failed { for_all });
         }
@@ -185,8 +187,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         resource.variants().iter().any(|stored| {
             // First, for it notes what is stale by a soft purge.
             sequence.admits(stored)
-                && !is_breakdown(stored.status())
                 && stored.is_usable_on_error(now)
+                && !self.layer.failures.is_breakdown(stored.status(), &stored.headers())
                 && !is_kept_apart(stored)
         })
     }
@@ -197,7 +199,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             > limit
     }
 
-    /// Leaves a marker for what cannot be shared, and removes what the answer supersedes.
+    /// Leaves a marker for what cannot be shared, and removes what the response supersedes.
     pub(super) fn note(
         &self,
         (client, glance): (&request::Parts, &Glance<'_>),
@@ -211,26 +213,42 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if why == Unshareable::Incomplete && is_conditional(&client.headers) {
             return;
         }
-        // Nor does what may be the fault of this client.
         let supersedes = match why {
             Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
-            Unshareable::Error => is_gone(status),
-            _ => true,
+            // An error may be the fault of this client, unless it says that nothing is there.
+            _ => !is_error(status) || is_gone(status),
         } && brings_whole(client)
             && !decision.is_storable;
+        let marker = self.marker((client, glance), status, rules, origin);
+        if !supersedes && marker.is_none() {
+            return;
+        }
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
-        let marker = Marker::new(&client.method, glance, origin.received_at, rules.hit_for_miss_for);
-        let sequence = self.layer.store.sequence();
         self.layer.store.update(&self.client.asked.key, &mut |resource| {
             if supersedes {
                 resource.remove(glance, origin.begun, spared);
             }
-            let is_doubtful = why == Unshareable::Error && resource.select(glance, sequence).is_some();
-            if !is_doubtful && !rules.hit_for_miss_for.is_zero() {
+            if let Some(marker) = marker {
                 resource.mark(marker);
             }
         });
+    }
+
+    /// What a response that cannot be shared leaves for requests like this one.
+    ///
+    /// Nothing if it is an error, which may be the fault of one client and must not end sharing for
+    /// all others, and nothing for HEAD, since the response to GET may well be shareable.
+    pub(super) fn marker(
+        &self,
+        (client, glance): (&request::Parts, &Glance<'_>),
+        status: StatusCode,
+        rules: &Rules,
+        origin: &Origin,
+    ) -> Option<Marker> {
+        let window = rules.hit_for_miss_for;
+        let says_nothing = is_error(status) || client.method == Method::HEAD || window.is_zero();
+        (!says_nothing).then(|| Marker::new(&client.method, glance, origin.received_at, window))
     }
 
     pub(super) fn sign<B>(

@@ -19,6 +19,7 @@ use crate::{
     body::{Body, BoxError},
     called::Called,
     exchange::{Asked, without_extensions},
+    failures::{FailurePolicy, Failures},
     future::ResponseFuture,
     http::{
         changes::{Changes, rules_for},
@@ -38,6 +39,7 @@ pub struct FillLayer<St, P = ()> {
     rules: Rules,
     pub(super) policy: Arc<P>,
     pub(super) targets: Targets,
+    pub(super) failures: FailurePolicy,
 }
 
 /// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
@@ -64,7 +66,8 @@ impl<St: Store> FillLayer<St> {
     pub fn new(store: St) -> Self {
         let targets =
             Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false, tags_are_stripped: true };
-        Self { store, rules: Rules::new(), policy: Arc::new(()), targets }
+        let failures = FailurePolicy::default();
+        Self { store, rules: Rules::new(), policy: Arc::new(()), targets, failures }
     }
 }
 
@@ -79,8 +82,21 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// Decides for each answer. Default: the rules as they are.
     #[must_use]
     pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
-        let Self { store, rules, targets, .. } = self;
-        FillLayer { store, rules, policy: Arc::new(policy), targets }
+        let Self { store, rules, targets, failures, .. } = self;
+        FillLayer { store, rules, policy: Arc::new(policy), targets, failures }
+    }
+
+    /// Which responses are failures, which are stored only with freshness of their own and where
+    /// nothing better is stored. Default: [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501
+    /// is treated so in any case.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.failure_policy(FailurePolicy::new(failures))
+    }
+
+    pub(crate) fn failure_policy(mut self, failures: FailurePolicy) -> Self {
+        self.failures = failures;
+        self
     }
 
     /// The targeted fields that speak to this cache, the most specific first: the first valid one
@@ -132,7 +148,8 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
 
     fn layer(&self, inner: S) -> Self::Service {
         let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
-        let layer = Self { store, rules: self.rules, policy, targets: self.targets.clone() };
+        let (targets, failures) = (self.targets.clone(), self.failures.clone());
+        let layer = Self { store, rules: self.rules, policy, targets, failures };
         Fill { inner, layer: Arc::new(layer) }
     }
 }

@@ -41,7 +41,7 @@ struct Recorder<St> {
     block: Block,
     trailers: Option<Arc<HeaderMap>>,
     /// Left if the body is too large.
-    marker: Marker,
+    marker: Option<Marker>,
 }
 
 /// Watches a body. One that is empty from the start is complete now: nobody may poll it.
@@ -49,7 +49,7 @@ pub(super) fn record<St: Store, B>(
     store: St,
     key: CacheKey,
     mut pending: Pending,
-    marker: Marker,
+    marker: Option<Marker>,
     body: B,
 ) -> Body<B>
 where
@@ -76,8 +76,7 @@ impl<St: Store> Recorder<St> {
         self.pending = None;
         self.block = Block::new(0);
         self.store.refused();
-        let marker = self.marker;
-        if marker.until > Instant::now() {
+        if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until) {
             self.store.update(&self.key, &mut |resource| resource.mark(marker));
         }
     }

@@ -158,12 +158,12 @@ impl Decision {
 /// The field that speaks to caches like this one before `Cache-Control` does (RFC 9213 §3).
 pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
-/// An origin that answers so has failed, and a stale answer may be served instead (RFC 5861 §4).
-pub(crate) fn is_failure(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 500 | 502 | 503 | 504)
+/// Whether a status may be the fault of the client that sent the request, or of the origin.
+pub(crate) fn is_error(status: StatusCode) -> bool {
+    status.is_client_error() || status.is_server_error()
 }
 
-/// Says nothing about what was asked for, only that the origin could not answer.
+/// Whether a status says nothing about what was asked for, only that the origin could not answer.
 pub(crate) fn is_breakdown(status: StatusCode) -> bool {
     status.is_server_error() && !is_lasting_error(status)
 }
@@ -173,25 +173,34 @@ pub(crate) fn is_gone(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
-/// Decides about an answer to a GET or HEAD request, or to a read by its body.
+/// The head of a response that is to be decided about.
+#[derive(Clone, Copy)]
+pub(crate) struct Judged<'a> {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: &'a HeaderMap,
+    /// Whether it says nothing about what was asked for.
+    pub(crate) is_breakdown: bool,
+}
+
+/// Decides about a response to a GET or HEAD request, or to a read by its body.
 pub(crate) fn decide(
     request: &Parts,
     credentials: Credentials,
-    status: StatusCode,
-    headers: &HeaderMap,
+    head: Judged<'_>,
     outline: &Outline,
     rules: &Rules,
     targets: &[HeaderName],
 ) -> Decision {
+    let Judged { status, headers, is_breakdown } = head;
     let targeted = CacheControl::targeted(headers, targets);
     let cache_control = targeted.as_ref().unwrap_or(&outline.cache_control);
-    let answer = Answer { status, headers, outline, cache_control, credentials, rules };
+    let answer = Answer { status, headers, outline, cache_control, credentials, rules, is_breakdown };
     let explicit = explicit_lifetime(cache_control, headers, outline);
     let barrier = answer.barrier();
     let (lifetime, source) = answer.lifetime(explicit);
     let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
 
-    if is_breakdown(status) && !(fresh && barrier.is_none()) {
+    if is_breakdown && !(fresh && barrier.is_none()) {
         let for_all =
             barrier.is_none() && !answer.credentials.cookie && answer.cache_control.withheld.is_empty();
         return Decision::not_stored(Sharing::Failed { for_all });
@@ -201,9 +210,7 @@ pub(crate) fn decide(
     let sharing = match barrier {
         Some(why) => Sharing::Unshareable(why),
         None if fresh => Sharing::Shareable,
-        None if status.is_client_error() || status.is_server_error() => {
-            Sharing::Unshareable(Unshareable::Error)
-        }
+        None if is_error(status) => Sharing::Unshareable(Unshareable::Error),
         None => Sharing::Unshareable(Unshareable::NotFresh),
     };
     let terms = answer.terms(lifetime, source);
@@ -232,6 +239,7 @@ struct Answer<'a> {
     cache_control: &'a CacheControl,
     credentials: Credentials,
     rules: &'a Rules,
+    is_breakdown: bool,
 }
 
 impl Answer<'_> {
@@ -284,7 +292,7 @@ impl Answer<'_> {
     /// The lifetime, and who says so.
     fn lifetime(&self, explicit: Option<Duration>) -> (Duration, Source) {
         let ours = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
-        if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, gets_default(self.status)) {
+        if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, self.gets_default()) {
             return ours(ttl);
         }
         if self.cache_control.no_cache {
@@ -294,18 +302,23 @@ impl Answer<'_> {
             return (explicit, Source::Origin);
         }
         match (self.rules.ttl, self.rules.negative_ttl) {
-            (Ttl::OriginOr(ttl), _) if gets_default(self.status) => ours(ttl),
-            (_, Some(ttl)) if is_lasting_error(self.status) => ours(ttl),
+            (Ttl::OriginOr(ttl), _) if self.gets_default() => ours(ttl),
+            (_, Some(ttl)) if is_lasting_error(self.status) && !self.is_breakdown => ours(ttl),
             _ => (self.heuristic().min(MAX_DELTA), Source::Guess),
         }
+    }
+
+    /// Whether a lifetime of ours makes sense for it.
+    fn gets_default(&self) -> bool {
+        gets_default(self.status) && !self.is_breakdown
     }
 
     /// §4.2.2: for statuses that are cacheable by default, and what is marked as cacheable.
     fn heuristic(&self) -> Duration {
         let is_cacheable = gets_default(self.status)
             || is_lasting_error(self.status)
-            || self.status == StatusCode::NO_CONTENT
-            || self.cache_control.public;
+            || self.status == StatusCode::NO_CONTENT;
+        let is_cacheable = is_cacheable && !self.is_breakdown || self.cache_control.public;
         match heuristic_lifetime(self.headers, self.outline) {
             Some(guess) if is_cacheable => guess.min(self.rules.max_heuristic_ttl),
             _ => Duration::ZERO,
@@ -335,7 +348,7 @@ impl Answer<'_> {
                 answer.stale_while_revalidate,
                 rules.stale_while_revalidate_for,
             ),
-            stale_if_error_for: match is_breakdown(self.status) {
+            stale_if_error_for: match self.is_breakdown {
                 // An old failure is no better than a new one.
                 true => Duration::ZERO,
                 false => window(answer.stale_if_error, rules.stale_if_error_for),

@@ -27,7 +27,8 @@ fn decision(
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let (status, outline) = (StatusCode::from_u16(status).unwrap(), Outline::of(&headers, now));
     let credentials = Credentials::of(&head.headers);
-    decide(&head, credentials, status, &headers, &outline, &rules, &[CDN_CACHE_CONTROL])
+    let judged = Judged { status, headers: &headers, is_breakdown: is_breakdown(status) };
+    decide(&head, credentials, judged, &outline, &rules, &[CDN_CACHE_CONTROL])
 }
 
 /// The terms of what may be stored.
@@ -226,7 +227,8 @@ fn an_answer_to_head_is_shared_but_not_stored() {
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
     let outline = Outline::of(&headers, SystemTime::UNIX_EPOCH);
     let nobody = Credentials::default();
-    let decision = decide(&head, nobody, StatusCode::OK, &headers, &outline, &Rules::new(), &[]);
+    let judged = Judged { status: StatusCode::OK, headers: &headers, is_breakdown: false };
+    let decision = decide(&head, nobody, judged, &outline, &Rules::new(), &[]);
     assert_eq!((decision.sharing, decision.is_storable), (Sharing::Shareable, false));
     assert!(decision.terms.audience.cookie, "who may share it does not depend on the method");
 }

@@ -4,10 +4,11 @@
 //! fresh and selected by the request (RFC 9111 §4). It is always ready, whatever state the
 //! service below is in: a hit never waits for the origin.
 //!
-//! * **Stale while revalidating** (RFC 5861 §3): inside the window the stale answer goes out at
-//!   once, and the client's own request goes on in the background, whole with its extensions,
-//!   as a GET without conditions. One refresh per stored response at a time, each with a
-//!   deadline; after one that failed there is a pause before the next.
+//! * **Stale while revalidating** (RFC 5861 §3): inside the window the stale response goes out at
+//!   once, and the client's own request goes on in the background, whole with its extensions but
+//!   without its conditions. One refresh per stored response at a time, each with a deadline; after
+//!   one that failed there is a pause before the next. A HEAD receives the stale head and leaves
+//!   refreshing to the next GET: the service below it may be a handler for HEAD alone.
 //! * **The client's own preconditions** (RFC 9110 §13) are answered here with 304 or 412, from
 //!   the store or from what the origin sends, so that the origin answers for everybody and not
 //!   for what one client has. Where answers are known not to be shareable they go on to the

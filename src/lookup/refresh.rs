@@ -6,9 +6,9 @@ use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::layer::Settings;
+use super::{layer::Settings, request::Question};
 use crate::{
-    exchange::{Asked, CompletesItself},
+    exchange::{Asked, CompletesItself, Purpose},
     executor::Executor,
     http::conditions::take_conditions,
     status::CacheStatus,
@@ -18,8 +18,9 @@ use crate::{
 /// Whether a refresh of a stale response can begin now.
 pub(super) enum Refreshing {
     Begin(Refresher),
-    /// Somebody else is at it, it failed a moment ago, or too many others are under way.
-    UnderWay,
+    /// Another refresh of it is under way or failed a moment ago, too many others are under way, or
+    /// the request is not one that refreshes.
+    NotNow,
     /// Nothing can run in the background here.
     Impossible,
 }
@@ -32,31 +33,33 @@ pub(crate) struct Refresher {
 }
 
 impl Refresher {
-    pub(super) fn claim(settings: &Settings, stored: &Arc<StoredResponse>, now: Instant) -> Refreshing {
+    pub(super) fn claim(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Refreshing {
+        let Question { head, settings, now, .. } = *question;
         if !Executor::is_available() {
             return Refreshing::Impossible;
         }
+        // The response to HEAD cannot take the place of a stored one, and the service below may be
+        // one for HEAD alone, which must not be sent a GET.
+        if head.method == Method::HEAD {
+            return Refreshing::NotNow;
+        }
         let deadline = settings.refresh_deadline;
         let Ok(place) = Arc::clone(&settings.refreshes).try_acquire_owned() else {
-            return Refreshing::UnderWay;
+            return Refreshing::NotNow;
         };
         match Refresh::claim(stored, now, deadline, settings.refresh_pause) {
             Some(right) => {
                 let deadline = crate::http::freshness::after(now, deadline);
                 Refreshing::Begin(Self { _right: right, _place: place, deadline })
             }
-            None => Refreshing::UnderWay,
+            None => Refreshing::NotNow,
         }
     }
 
     /// The client's request as the refresh, with all its extensions.
     pub(super) fn request<ReqB>(&self, mut head: Parts, body: ReqB, asked: Asked) -> Request<ReqB> {
-        // What is stored answers the method that it was asked for by, but for HEAD.
-        if head.method == Method::HEAD {
-            head.method = Method::GET;
-        }
         take_conditions(&mut head.headers);
-        head.extensions.insert(Asked { is_forced: true, ..asked });
+        head.extensions.insert(Asked { purpose: Purpose::Refresh, is_forced: true, ..asked });
         Request::from_parts(head, body)
     }
 

@@ -8,7 +8,7 @@ use super::{
     reason::{selected, unselected},
 };
 use crate::{
-    exchange::Asked,
+    exchange::{Asked, Purpose},
     http::{
         cache_control::RequestDirectives, freshness::after, glance::Glance, range::asks_for_one_part,
         vary::Selection,
@@ -110,15 +110,15 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
         let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
         let mut asked = self.asked(reading, stored, question, wants_newer || is_fresh);
-        let is_usable = is_fresh || stored.is_some_and(|stored| stored.is_usable_while_revalidating(now));
-        if is_fresh || wants_newer && is_usable {
+        asked.part = part.cloned();
+        let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
+        if is_fresh || wants_newer && usable.is_some() {
             asked.why = CacheStatus::forwarded(Forward::Request);
         }
-        match stored {
-            Some(stored) if accepts(stored, wishes, now) && stored.is_usable_while_revalidating(now) => {
-                Found::Refreshable(stored, asked)
-            }
-            _ => Found::Nothing(asked),
+        match usable {
+            Some(stored) if accepts(stored, wishes, now) => Found::Refreshable(stored, asked),
+            Some(_) => Found::Nothing(Asked { purpose: Purpose::Reload, ..asked }),
+            None => Found::Nothing(asked),
         }
     }
 
@@ -148,8 +148,11 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         Asked {
             key,
             arrival: Some(sequence.arrival(reading.arrival, subject)),
+            purpose: Purpose::Client,
             is_forced,
             stored: Some(stored.cloned()),
+            part: None,
+            is_for_client: false,
             is_marked,
             selection: resource.and_then(|resource| known_selection(resource, head)),
             is_for_many: false,

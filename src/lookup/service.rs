@@ -43,7 +43,7 @@ pub struct Lookup<S, St, K = DefaultKey> {
 pub(crate) enum Open<B> {
     /// It has its answer, and something fresh is to be fetched.
     Refresh(Response<Body<B>>, Refresher, Asked),
-    /// The layers below are to be asked, on behalf of everybody if there is something to ask for.
+    /// The layers below are to be asked, on behalf of all clients unless it says otherwise.
     Ask(Option<Asked>, Scope),
 }
 
@@ -138,11 +138,11 @@ where
             Found::Part(part) => return Ok(from_part(part, question, CacheStatus::hit())),
             Found::Refreshable(stored, asked) => {
                 let serve = || from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
-                match Refresher::claim(question.settings, stored, question.now) {
+                match Refresher::claim(question, stored) {
                     Refreshing::Begin(refresher) => {
                         return Err(Open::Refresh(serve(), refresher, asked));
                     }
-                    Refreshing::UnderWay => return Ok(serve()),
+                    Refreshing::NotNow => return Ok(serve()),
                     Refreshing::Impossible => asked,
                 }
             }
@@ -153,8 +153,13 @@ where
             return Ok(Refused::NotStored.to_response(Duration::ZERO));
         }
         let scope = scope(question, &asked);
-        let is_for_all = scope != Scope::Client && !wishes.no_store;
-        Err(Open::Ask(is_for_all.then_some(asked), scope))
+        if !wishes.no_store && scope != Scope::Client {
+            return Err(Open::Ask(Some(asked), scope));
+        }
+        // Neither stored nor shared (RFC 9111 §5.2.1.5), but what is stored may stand in for a failure.
+        let has_fallback = matches!(asked.stored, Some(Some(_))) || asked.part.is_some();
+        let asked = has_fallback.then_some(Asked { is_for_client: true, ..asked });
+        Err(Open::Ask(asked, Scope::Client))
     }
 
     /// What is left to do with a request after that, of whatever is `below`.
@@ -183,8 +188,7 @@ where
         }
     }
 
-    /// Asks the layers below. On behalf of everybody, if there is something to ask for and the
-    /// answer is not known to be for one alone; else the request passes untouched.
+    /// Asks the layers below. The request loses its conditions if the response is for all clients.
     fn forward<F, ReqB, B, E>(
         &self,
         mut head: Parts,
@@ -201,7 +205,8 @@ where
     {
         // Who gave it a key above may share the answer there.
         let has_key = head.extensions.remove::<CacheKey>().is_some();
-        let is_for_many = head.extensions.remove::<Asked>().is_some() || has_key;
+        let above = head.extensions.remove::<Asked>();
+        let is_for_many = above.is_some_and(|above| !above.is_for_client) || has_key;
         let conditions = match &asked {
             Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
             _ => None,

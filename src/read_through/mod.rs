@@ -39,6 +39,7 @@ use crate::{
     build_error::BuildError,
     coalesce::CoalesceLayer,
     executor::Task,
+    failures::{FailurePolicy, Failures},
     fill::{FillLayer, Policy},
     http::rules::{Rules, Ttl},
     key::{DefaultKey, KeyExtractor},
@@ -59,19 +60,21 @@ pub struct ReadThrough<St, K = DefaultKey, P = ()> {
     coalesce: CoalesceLayer,
     fill: FillLayer<St, P>,
     rules: Rules,
+    failures: FailurePolicy,
     retry: RetryPolicy,
     origin_limit: OriginLimitLayer,
 }
 
 impl<St: Store> ReadThrough<St> {
-    /// With the default key, [`Rules`], limits and retries, and no limit to the origin.
+    /// With the default key, [`Rules`] and limits, without retries, and without a limit to the origin.
     pub fn new(store: St) -> Self {
         Self {
             lookup: LookupLayer::new(store.clone()),
             coalesce: CoalesceLayer::new().max_held_bytes(store.max_response_bytes()),
             fill: FillLayer::new(store.clone()),
             rules: Rules::new(),
-            retry: RetryPolicy::new(),
+            failures: FailurePolicy::default(),
+            retry: RetryPolicy::never(),
             origin_limit: OriginLimitLayer::unlimited(),
             store,
         }
@@ -81,8 +84,9 @@ impl<St: Store> ReadThrough<St> {
 impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThrough<St, L, P> {
-        let Self { store, lookup, coalesce, fill, rules, retry, origin_limit } = self;
-        ReadThrough { lookup: lookup.key(extractor), store, coalesce, fill, rules, retry, origin_limit }
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
+        let lookup = lookup.key(extractor);
+        ReadThrough { lookup, store, coalesce, fill, rules, failures, retry, origin_limit }
     }
 
     /// A handle to purge what is stored, which names URLs with the [`key`](Self::key) that the
@@ -107,8 +111,9 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
 
     /// Decides for each answer. Default: the rules as they are.
     pub fn policy<Q: Policy>(self, policy: Q) -> ReadThrough<St, K, Q> {
-        let Self { store, lookup, coalesce, fill, rules, retry, origin_limit } = self;
-        ReadThrough { fill: fill.policy(policy), store, lookup, coalesce, rules, retry, origin_limit }
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
+        let fill = fill.policy(policy);
+        ReadThrough { fill, store, lookup, coalesce, rules, failures, retry, origin_limit }
     }
 
     /// Changes the settings of background refreshes.
@@ -124,7 +129,16 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         self
     }
 
-    /// When to try again. Default: [`RetryPolicy::new`]; [`RetryPolicy::never`] switches it off.
+    /// Which responses of the service are failures: a stale response is served instead, callers who
+    /// wait share them, they are stored only with freshness of their own, and [`retry`](Self::retry)
+    /// tries them again. Default: [`DefaultFailures`](crate::DefaultFailures).
+    pub fn failures(mut self, failures: impl Failures) -> Self {
+        self.failures = FailurePolicy::new(failures);
+        self
+    }
+
+    /// When to try again what may be tried again, [`RetryPolicy::new`] for example. Default: never
+    /// ([`RetryPolicy::never`]), each request is sent once.
     pub fn retry(mut self, policy: RetryPolicy) -> Self {
         self.retry = policy;
         self
@@ -161,24 +175,28 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
             let reason = "the rules of `ReadThrough` decide; give them to `ReadThrough::rules`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
         }
+        if self.coalesce.has_failures() {
+            let reason = "the failures of `ReadThrough` decide; give them to `ReadThrough::failures`";
+            return Err(BuildError::NoEffect { setting: "CoalesceLayer::failures", reason });
+        }
         Ok(ReadThroughLayer { layers: Arc::new(self.assemble()) })
     }
 
     /// From the origin outwards.
     fn assemble(self) -> Layers<St, K, P> {
-        let Self { store, lookup, coalesce, fill, retry, origin_limit, .. } = self;
+        let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, .. } = self;
         Layers {
             // Next to the origin: each attempt takes a permit, and a backoff holds none.
             origin_limit,
             // Inside the fetch: callers who share it share its retries too.
-            retry,
+            retry: retry.shared_failures(failures.clone()),
             stack: {
                 // Sees the answer once per fetch, and stores it before the fetch ends.
-                let filled = fill.layer(());
+                let filled = fill.failure_policy(failures.clone()).layer(());
                 // From here on outwards things happen once per client.
                 let coalesced = coalesce.judged_below().layer(filled);
                 // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
-                let with_stale = StaleIfErrorLayer::new(store).layer(coalesced);
+                let with_stale = StaleIfErrorLayer::new(store).failure_policy(failures).layer(coalesced);
                 // Outermost: a hit concerns nobody else.
                 lookup.layer(with_stale)
             },
@@ -206,6 +224,7 @@ impl<St, K, P> fmt::Debug for ReadThrough<St, K, P> {
             .field("rules", &self.rules)
             .field("lookup", &self.lookup)
             .field("coalesce", &self.coalesce)
+            .field("failures", &self.failures)
             .field("retry", &self.retry)
             .field("origin_limit", &self.origin_limit)
             .finish_non_exhaustive()

@@ -89,14 +89,12 @@ pub(super) enum Problem {
     #[error("it is never reached: rule {0} matches all that it does")]
     Unreachable(usize),
     #[error(
-        "a part of the path that is not in the key reaches the origin: capture it, or say `forward_unkeyed`"
+        "the guard cannot remove a part of the path: capture it, or let it through with `forward_unkeyed`"
     )]
     UnguardedPath,
-    #[error("`{0}` is in the key, and the guard removes it: name it in the `keyed` fields of the guard")]
+    #[error("`{0}` is in the key, and the guard removes it")]
     GuardedHeader(Box<str>),
-    #[error(
-        "`{0}` is no field that a guard can remove: it is a name, or how names begin, like `x-forwarded-*`"
-    )]
+    #[error("`{0}` is not for the guard to remove")]
     Guard(Box<str>),
     #[error("`{0}` is no content coding")]
     Coding(Box<str>),

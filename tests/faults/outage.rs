@@ -1,1 +1,0 @@
-//! What happens while the origin fails.
