@@ -73,7 +73,7 @@ async fn a_hit_by_key_rules_allocates_no_more() {
                 KeyRule::path("/p?uid={_}&pid={pid}&sid={_}").tags(["product-{pid}"]).store_authorized(true),
             )
             .rule(KeyRule::path("/s/{id}").ignore_query(["utm_*"]).headers(["x-a"]).cookies(["currency"]))
-            .guard(Guard::new().query(false))
+            .guard(Guard::new())
             .accept_encoding(["br", "gzip"])
             .build()
             .unwrap()

@@ -702,7 +702,8 @@ fn rules_that_cannot_work_are_refused_by_name() {
     let error = KeyRules::builder().guard(guard).rule(search()).build_with_bodies().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "key rule 0 (`/search`): `content-type` is in the key, and the guard removes it"
+        "key rules: `content-type` is no field that a guard can remove: it is a name, or how names begin, like \
+         `x-forwarded-*`"
     );
 }
 

@@ -12,10 +12,10 @@ const ALL: &str = r#"{
     "scheme": "https",
     "accept_encoding": ["br", "gzip"],
     "accept_language": ["en"],
-    "guard": { "headers": ["x-forwarded-host"], "query": true },
+    "guard": { "headers": ["x-a-*"], "only_headers": ["x-b"], "keyed": ["x-c"] },
     "rules": [
         { "name": "first", "host": ["a.example", "*.b.example"], "method": ["GET", "HEAD"], "path": "/a/{id}",
-          "keep_query": ["q"], "sort_query": true, "drop_empty_query": true, "headers": ["x-a"],
+          "keep_query": ["q"], "sort_query": true, "headers": ["x-a"],
           "cookies": ["c"], "extensions": ["tenant"], "forward_unkeyed": true, "tags": ["a-{id}"],
           "fixed_ttl": "200ms", "negative_ttl": "1s", "max_heuristic_ttl": "1h 30m",
           "stale_while_revalidate_for": "10s", "stale_if_error_for": "1day", "revalidate_for": "5m",
@@ -23,7 +23,7 @@ const ALL: &str = r#"{
           "store_no_store": true, "store_authorized": true, "store_cookie_requests": false },
         { "host": "c.example", "method": "GET", "path": "/search", "no_vary_search": true, "default_ttl": "50us" },
         { "path": "/account/{*rest}", "bypass": true },
-        { "ignore_query": ["utm_*"] }
+        { "ignore_query": ["utm_*"], "drop_empty_query": true }
     ]
 }"#;
 
@@ -34,7 +34,7 @@ fn in_code() -> KeyRulesBuilder {
         .scheme(http::uri::Scheme::HTTPS)
         .accept_encoding(["br", "gzip"])
         .accept_language(["en"])
-        .guard(Guard::new().headers(["x-forwarded-host"]))
+        .guard(Guard::new().headers(["x-a-*"]).only_headers(["x-b"]).keyed(["x-c"]))
         .rule(
             KeyRule::path("/a/{id}")
                 .name("first")
@@ -44,7 +44,6 @@ fn in_code() -> KeyRulesBuilder {
                 .method("HEAD")
                 .keep_query(["q"])
                 .sort_query()
-                .drop_empty_query()
                 .headers(["x-a"])
                 .cookies(["c"])
                 .extensions(["tenant"])
@@ -71,7 +70,7 @@ fn in_code() -> KeyRulesBuilder {
                 .default_ttl(Duration::from_micros(50)),
         )
         .rule(KeyRule::path("/account/{*rest}").bypass())
-        .rule(KeyRule::any().ignore_query(["utm_*"]))
+        .rule(KeyRule::any().ignore_query(["utm_*"]).drop_empty_query())
 }
 
 #[test]
@@ -124,7 +123,7 @@ fn what_is_misspelt_or_cannot_work_is_refused() {
         ("unknown field `rule`", r#"{ "rule": [] }"#),
         ("unknown field `header`", r#"{ "guard": { "header": [] } }"#),
         ("scheme `h ttp`", r#"{ "scheme": "h ttp" }"#),
-        ("`guard` has no effect", r#"{ "guard": { "headers": [], "query": false } }"#),
+        ("`headers or only_headers` has no effect", r#"{ "guard": { "only": [], "headers": ["x-a"] } }"#),
     ] {
         let error = serde_json::from_str::<KeyRules>(document).expect_err(expected).to_string();
         assert!(error.contains(expected), "{error}");

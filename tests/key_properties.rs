@@ -107,11 +107,11 @@ fn builder(rules: impl IntoIterator<Item = KeyRule>) -> KeyRulesBuilder {
 fn all_kinds() -> KeyRulesBuilder {
     builder([
         KeyRule::path("/a/{x}").host("hh").bypass(),
-        KeyRule::path("/a/{_}/{x}").keep_query(["a", "u*"]),
+        KeyRule::path("/a/{_}/{x}").keep_query(["a", "u*"]).forward_unkeyed(),
         KeyRule::path("/b?a={a}&u={_}"),
         KeyRule::path("/b?a={a}"),
         KeyRule::path("/a/{x}").method("GET").ignore_query(["u*"]).sort_query(),
-        KeyRule::path("/b/{*_}").drop_empty_query().extensions(["tenant"]),
+        KeyRule::path("/b/{*_}").sort_query().forward_unkeyed().extensions(["tenant"]),
         KeyRule::path("/ab").no_vary_search(),
         KeyRule::path("/a").host("h").headers(["x-a", "x-b"]),
     ])
@@ -148,7 +148,7 @@ proptest! {
         b in ("[ab%41/]{1,4}", "[ab/]{1,4}", "[ab&=]{0,4}"),
         gap in "[xy]{1,3}",
     ) {
-        let rules = builder([KeyRule::path("/{_}/{one}/{two}?q={q}&gap={_}")]).build().unwrap();
+        let rules = builder([KeyRule::path("/{_}/{one}/{two}?q={q}&gap={_}").forward_unkeyed()]).build().unwrap();
         let key = |(one, two, q): &(String, String, String), gap: &str| {
             let uri = format!("http://h/{gap}/{}/{}?gap={gap}&q={q}", one.replace('%', "%25"), two);
             Some(rules.key(&Request::get(uri).body(()).ok()?.into_parts().0)).flatten()
@@ -175,7 +175,7 @@ proptest! {
         };
         prop_assert_eq!(by_fields(one) == by_fields(other), one == other);
 
-        let captures = builder([KeyRule::path("/{_}/{one}/{two}?q={q}")]).build().unwrap();
+        let captures = builder([KeyRule::path("/{_}/{one}/{two}?q={q}").forward_unkeyed()]).build().unwrap();
         let by_captures = |at: usize| {
             let uri = format!("http://h/x/a{}/a{}?q=1", &text[..at], &text[at..]);
             captures.key(&Request::get(uri).body(()).unwrap().into_parts().0)
@@ -206,7 +206,7 @@ proptest! {
         prop_assert_eq!(identity(&rules, &http1.body(()).unwrap().into_parts().0), identity(&rules, &a.head()));
     }
 
-    /// What the origin sees of a guarded request has the key that the request has.
+    /// What the origin sees of a request has the key that the request has.
     #[test]
     fn what_reaches_the_origin_has_the_same_key(a in asked()) {
         let rules = builder([
@@ -249,7 +249,7 @@ proptest! {
 
     #[test]
     fn any_request_is_taken_without_panic(path in "/[!-~]{0,30}", host in "[ -~]{0,10}", cookie in "[ -~]{0,20}") {
-        let rules = all_kinds().guard(Guard::new().query(false)).rule(KeyRule::any().cookies(["a"])).build().unwrap();
+        let rules = all_kinds().guard(Guard::new()).rule(KeyRule::any().cookies(["a"])).build().unwrap();
         let request = Request::get(path).header("host", host).header("cookie", cookie).body(());
         if let Ok(request) = request {
             let mut head = request.into_parts().0;

@@ -37,7 +37,9 @@ pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildErr
 
 /// User and session change nothing on the page of a product.
 fn by_product() -> Result<KeyRules, RuleError> {
-    KeyRules::builder().rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}")).build()
+    KeyRules::builder()
+        .rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").forward_unkeyed())
+        .build()
 }
 
 fn to_origin(

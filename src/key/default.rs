@@ -5,6 +5,7 @@ use http::{
 
 use super::{
     CacheKey, KeyBuffer, KeyExtractor,
+    overrides::push_overrides,
     target::{authority, original_uri, path_and_query},
 };
 
@@ -17,6 +18,10 @@ use super::{
 /// * The scheme is the one of the URI, else `http`: HTTP/1 servers cannot see it. A server
 ///   that speaks TLS says so with [`scheme`](Self::scheme), and both versions share keys.
 /// * Path and query are taken byte for byte: `/a`, `/a/`, `/%61` and `/a?` are four keys.
+/// * A field that overrides the target, such as `X-Forwarded-Host`, `Forwarded` or
+///   `X-Forwarded-Proto`, is in the key of a request that has it: an application may build its links
+///   from it. Addresses in `Forwarded` are left out. What a URL names is the same with and without
+///   these fields, so that a purge by URL reaches all of these entries.
 /// * Inside `axum::Router::nest`, which cuts the prefix off the URI, the key holds the URI
 ///   that the client asked for as well (feature `axum`, on by default). So nested routers
 ///   can share a store.
@@ -77,6 +82,19 @@ impl DefaultKey {
         self
     }
 
+    /// Writes what the target URI has in the key.
+    #[inline]
+    pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
+        let target = original_uri(head);
+        let Some(authority) = authority(target, &head.headers) else { return false };
+        self.begin(target, authority, key);
+        key.push(path_and_query(target));
+        if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
+            key.push(path_and_query(&head.uri));
+        }
+        true
+    }
+
     /// What every key begins with: namespace, scheme and authority.
     #[inline]
     pub(super) fn begin(&self, target: &Uri, authority: &[u8], key: &mut KeyBuffer) {
@@ -99,14 +117,11 @@ impl KeyExtractor for DefaultKey {
 
     #[inline]
     fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
-        let target = original_uri(head);
-        let Some(authority) = authority(target, &head.headers) else { return false };
-        self.begin(target, authority, key);
-        key.push(path_and_query(target));
-        if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
-            key.push(path_and_query(&head.uri));
+        let has_key = self.write_target(head, key);
+        if has_key {
+            push_overrides(&head.headers, key);
         }
-        true
+        has_key
     }
 }
 

@@ -94,6 +94,7 @@ mod body;
 mod buffer;
 mod default;
 mod layer;
+mod overrides;
 mod read;
 pub mod rules;
 mod target;
@@ -103,7 +104,7 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts};
 use http_body::Body as HttpBody;
 
-use crate::http::fields::has;
+use self::overrides::overrides_method;
 
 #[cfg(feature = "body-key")]
 pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
@@ -264,10 +265,12 @@ pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
 }
 
 /// Only GET, HEAD and reads by a body are answered from a store, and never a request to switch
-/// protocols (RFC 9110 §7.8), whose answer is a connection and no message.
+/// protocols (RFC 9110 §7.8), whose answer is a connection and no message, nor one that frameworks
+/// take for a request of another method.
 #[inline]
 pub(crate) fn may_have_key(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
-    (is_get_or_head(method) || has_content(extensions)) && !has(headers, &header::UPGRADE)
+    (is_get_or_head(method) || has_content(extensions))
+        && !headers.keys().any(|name| *name == header::UPGRADE || overrides_method(name))
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use super::{
     compile::compile,
     compiled::Compiled,
     error::{Problem, RuleError},
-    extractor::Inner,
+    extractor::{Bypasses, Inner},
     guard::Guard,
     index::Index,
     negotiation::{Negotiation, parse_values},
@@ -116,13 +116,16 @@ impl KeyRulesBuilder {
     pub(super) fn compile(self) -> Result<KeyRules, RuleError> {
         let negotiation = self.negotiation().map_err(RuleError::of_all)?;
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
-        let guard = guard.unwrap_or_default();
+        let mut guard = guard.unwrap_or_default();
         let compile = |(index, rule): (usize, &KeyRule)| {
             let compiled =
                 self.check_reachable(index).and_then(|()| compile(index, rule, &guard, &self.extensions));
             compiled.map_err(|problem| RuleError::of_rule(index, rule.label(), problem))
         };
         let rules = self.rules.iter().enumerate().map(compile).collect::<Result<Box<[Compiled]>, _>>()?;
+        let keyed =
+            rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| &shape.parts.headers);
+        guard.spare(keyed);
         let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
         if let Some(scheme) = self.scheme {
             default_key = default_key.scheme(scheme);
@@ -131,9 +134,24 @@ impl KeyRulesBuilder {
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
         let counts_spelling =
             rules.iter().any(|rule| rule.path.as_ref().is_some_and(PathPattern::counts_spelling));
+        let loose = rules
+            .iter()
+            .enumerate()
+            .filter_map(|(rule, compiled)| compiled.loose_path.as_ref().map(|path| (rule, path.prefix())));
+        let (bypasses, prefixes): (Vec<usize>, Vec<&str>) = loose.unzip();
+        let bypasses = Bypasses { index: Index::new(prefixes), rules: bypasses.into() };
         let index = Index::new(rules.iter().map(|rule| rule.path.as_ref().map_or("", PathPattern::prefix)));
-        let inner =
-            Inner { default_key, rules, index, has_paths, has_bodies, counts_spelling, negotiation, guard };
+        let inner = Inner {
+            default_key,
+            rules,
+            index,
+            bypasses,
+            has_paths,
+            has_bodies,
+            counts_spelling,
+            negotiation,
+            guard,
+        };
         Ok(KeyRules::new(inner))
     }
 

@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use http::{HeaderName, Method, header};
+use http::Method;
 
 use super::{
     KeyRule,
@@ -40,7 +40,7 @@ pub(super) fn compile(
     let query = rule.query(template.as_ref())?;
     let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
     rule.check_body(has_gaps)?;
-    rule.check_forwarding(guard, has_gaps, &query, template.as_ref())?;
+    rule.check_forwarding(has_gaps, &query, template.as_ref())?;
     let is_whole_uri = !has_gaps && matches!(query, QueryShape::Verbatim);
     let is_default = is_whole_uri && parts.is_empty() && rule.body.is_none();
     let parse_method = if rule.body.is_some() { parse_read } else { parse_method };
@@ -51,6 +51,7 @@ pub(super) fn compile(
         template,
         shape: (!is_default).then(|| Shape { id: rule.id(index), query, parts }),
         is_bypass: rule.bypass,
+        loose_path: rule.loose_path()?,
         max_body: rule.body,
         forwards_unkeyed: rule.forward_unkeyed,
         changes: rule.storing.compile()?,
@@ -80,6 +81,11 @@ impl KeyRule {
         Ok((Some(path), query))
     }
 
+    fn loose_path(&self) -> Result<Option<PathPattern>, Problem> {
+        let path = self.path.as_deref().filter(|_| self.bypass);
+        path.map(|text| PathPattern::loose(text.split('?').next().unwrap_or(text))).transpose()
+    }
+
     fn query(&self, template: Option<&QueryTemplate>) -> Result<QueryShape, Problem> {
         let parse = |names: &[String]| -> Result<Box<[Name]>, Problem> {
             let parse =
@@ -87,6 +93,7 @@ impl KeyRule {
             names.iter().map(parse).collect()
         };
         let rules = QueryRules {
+            forwards: false,
             keep: self.keep_query.as_deref().map(parse).transpose()?,
             ignore: parse(&self.ignore_query)?,
             sort: self.sort_query,
@@ -96,7 +103,7 @@ impl KeyRule {
             Some(_) => QueryShape::Template,
             None if self.no_vary_search => QueryShape::Learned(Learned::new()),
             None if rules == QueryRules::default() => QueryShape::Verbatim,
-            None => QueryShape::Rules(rules),
+            None => QueryShape::Rules(QueryRules { forwards: self.forward_unkeyed, ..rules }),
         })
     }
 
@@ -165,7 +172,6 @@ impl KeyRule {
 
     fn check_forwarding(
         &self,
-        guard: &CompiledGuard,
         has_path_gaps: bool,
         query: &QueryShape,
         template: Option<&QueryTemplate>,
@@ -173,15 +179,13 @@ impl KeyRule {
         let leaves_out = has_path_gaps
             || matches!(query, QueryShape::Rules(_))
             || template.is_some_and(QueryTemplate::has_gaps);
-        let reason = match (guard.query, leaves_out) {
-            (false, _) => "no guard removes query parameters",
-            (true, false) => "all of the URI is in the key",
-            (true, true) => {
-                return match has_path_gaps && !self.forward_unkeyed {
-                    true => Err(Problem::UnguardedPath),
-                    false => Ok(()),
-                };
-            }
+        if has_path_gaps && !self.forward_unkeyed {
+            return Err(Problem::UnguardedPath);
+        }
+        let reason = match (leaves_out, self.drop_empty_query) {
+            (false, _) => "all of the URI is in the key",
+            (true, true) => "`drop_empty_query` is for parameters that the origin does not see",
+            (true, false) => return Ok(()),
         };
         match self.forward_unkeyed {
             true => Err(Problem::NoEffect { setting: "forward_unkeyed", reason }),
@@ -192,10 +196,8 @@ impl KeyRule {
 
 /// What is in the key is not removed.
 fn check_guarded(guard: &CompiledGuard, parts: &KeyParts, has_body: bool) -> Result<(), Problem> {
-    let cookie = (!parts.cookies.is_empty()).then_some(header::COOKIE);
     let content = CONTENT_FIELDS.into_iter().filter(|_| has_body);
-    let mut keyed = parts.headers.iter().cloned().chain(cookie).chain(content);
-    match keyed.find(|name: &HeaderName| guard.headers.contains(name)) {
+    match parts.fields().chain(content).find(|name| guard.removes(name)) {
         Some(name) => Err(Problem::GuardedHeader(name.as_str().into())),
         None => Ok(()),
     }

@@ -5,7 +5,7 @@ use http::{Method, Uri};
 use super::{
     pattern::{HostPattern, PathPattern},
     shape::{Match, Shape},
-    template::QueryTemplate,
+    template::{QueryTemplate, Slots},
 };
 use crate::{http::changes::Changes, tags::Tags};
 
@@ -20,6 +20,8 @@ pub(super) struct Compiled {
     /// None: the default key.
     pub(super) shape: Option<Shape>,
     pub(super) is_bypass: bool,
+    /// If it bypasses, its path for those servers that read paths loosely.
+    pub(super) loose_path: Option<PathPattern>,
     /// How much of a body is read for the key, if it is in the key.
     pub(super) max_body: Option<usize>,
     pub(super) forwards_unkeyed: bool,
@@ -35,20 +37,32 @@ impl Compiled {
         path: &'h str,
         target: &'h Uri,
     ) -> Option<Match<'r, 'h>> {
-        if !self.is_for(method)
-            || !(self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority)))
-        {
+        if !self.is_for(method) || !self.is_for_host(authority) {
             return None;
         }
         let captures = match &self.path {
             Some(pattern) => Some(pattern.at(path)?),
             None => None,
         };
-        let slots = match &self.template {
-            Some(template) => Some(template.at(target.query()?)?),
-            None => None,
-        };
-        Some(Match { rule: self, target, captures, slots })
+        Some(Match { rule: self, target, captures, slots: self.slots(target)? })
+    }
+
+    /// Whether it sends a request round the cache that some servers read so.
+    pub(super) fn bypasses(&self, authority: &[u8], method: &Method, loosened: &str, target: &Uri) -> bool {
+        let is_for_path = self.loose_path.as_ref().is_some_and(|pattern| pattern.at(loosened).is_some());
+        is_for_path && self.is_for(method) && self.is_for_host(authority) && self.slots(target).is_some()
+    }
+
+    fn is_for_host(&self, authority: &[u8]) -> bool {
+        self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))
+    }
+
+    /// What the template captures, if there is one. None: the query does not match.
+    fn slots<'h>(&self, target: &'h Uri) -> Option<Option<Slots<'h>>> {
+        match &self.template {
+            Some(template) => template.at(target.query()?).map(Some),
+            None => Some(None),
+        }
     }
 
     fn is_for(&self, method: &Method) -> bool {

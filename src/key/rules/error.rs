@@ -89,12 +89,14 @@ pub(super) enum Problem {
     #[error("it is never reached: rule {0} matches all that it does")]
     Unreachable(usize),
     #[error(
-        "the guard cannot remove a part of the path: capture it, or let it through with `forward_unkeyed`"
+        "a part of the path that is not in the key reaches the origin: capture it, or say `forward_unkeyed`"
     )]
     UnguardedPath,
-    #[error("`{0}` is in the key, and the guard removes it")]
+    #[error("`{0}` is in the key, and the guard removes it: name it in the `keyed` fields of the guard")]
     GuardedHeader(Box<str>),
-    #[error("`{0}` is not for the guard to remove")]
+    #[error(
+        "`{0}` is no field that a guard can remove: it is a name, or how names begin, like `x-forwarded-*`"
+    )]
     Guard(Box<str>),
     #[error("`{0}` is no content coding")]
     Coding(Box<str>),

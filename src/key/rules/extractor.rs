@@ -1,6 +1,6 @@
-use std::{ptr, sync::Arc};
+use std::{borrow::Cow, ptr, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request::Parts, uri::Authority};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts, uri::Authority};
 
 use super::{
     KeyRulesBuilder, SearchKey,
@@ -9,6 +9,7 @@ use super::{
     index::Index,
     negotiation::Negotiation,
     no_vary_search::policy_of,
+    pattern::loosened,
     query,
     readings::other_readings,
     shape::{Match, QueryShape, Search, Shape},
@@ -38,6 +39,7 @@ pub(super) struct Inner {
     pub(super) default_key: DefaultKey,
     pub(super) rules: Box<[Compiled]>,
     pub(super) index: Index,
+    pub(super) bypasses: Bypasses,
     pub(super) has_paths: bool,
     #[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "there are none"))]
     pub(super) has_bodies: bool,
@@ -45,6 +47,13 @@ pub(super) struct Inner {
     pub(super) counts_spelling: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
+}
+
+/// The rules that bypass certain paths, by how these begin when they are read loosely.
+#[derive(Debug)]
+pub(super) struct Bypasses {
+    pub(super) index: Index,
+    pub(super) rules: Box<[usize]>,
 }
 
 /// One rule or another is for a request, depending on how its path is read.
@@ -90,8 +99,37 @@ impl KeyRules {
         path: &'h str,
         target: &'h Uri,
     ) -> Option<Match<'_, 'h>> {
-        let candidates = self.inner.index.candidates(path);
-        candidates.into_iter().find_map(|rule| self.inner.rules[rule].find(authority, method, path, target))
+        let Inner { index, rules, .. } = &*self.inner;
+        let found = index
+            .candidates(path)
+            .into_iter()
+            .find_map(|rule| rules[rule].find(authority, method, path, target).map(|found| (rule, found)));
+        let limit = found.as_ref().map_or(rules.len(), |(rule, _)| *rule);
+        match self.first_bypass(limit, authority, method, path, target) {
+            Some(rule) => Some(Match { rule, target, captures: None, slots: None }),
+            None => found.map(|(_, found)| found),
+        }
+    }
+
+    /// The first rule before `limit` that bypasses the path as some server may read it.
+    fn first_bypass(
+        &self,
+        limit: usize,
+        authority: &[u8],
+        method: &Method,
+        path: &str,
+        target: &Uri,
+    ) -> Option<&Compiled> {
+        let Inner { bypasses, rules, .. } = &*self.inner;
+        if bypasses.rules.first().is_none_or(|first| *first >= limit) {
+            return None;
+        }
+        let read = |loosened: Cow<'_, str>| {
+            let candidates = bypasses.index.candidates(&loosened).into_iter().map(|at| bypasses.rules[at]);
+            let mut earlier = candidates.take_while(|rule| *rule < limit).map(|rule| &rules[rule]);
+            earlier.find(|rule| rule.bypasses(authority, method, &loosened, target))
+        };
+        loosened(path).find_map(read)
     }
 
     /// The rule of a request that may have a key, and its authority.
@@ -114,7 +152,15 @@ impl KeyRules {
         shape.push_path(found, key);
         shape.push_query(found, search, key);
         push_rewritten(head, key);
-        shape.parts.push(head, &self.inner.negotiation, key)
+        shape.parts.push(head, &self.inner.negotiation, key)?;
+        self.inner.guard.push_keyed(&head.headers, key);
+        Some(())
+    }
+
+    /// The fields that the rule of a request has in its key.
+    fn keyed_fields(&self, head: &Parts) -> Vec<HeaderName> {
+        let Some((Ok(Some(found)), _)) = self.rule_of(head) else { return Vec::new() };
+        found.rule.shape.as_ref().map(|shape| shape.parts.fields().collect()).unwrap_or_default()
     }
 
     /// Whether an answer may be kept under this key of its request, by what it says about its
@@ -174,7 +220,13 @@ impl KeyExtractor for KeyRules {
             Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
                 self.encode(head, authority, found, shape, Search::AsLearned, key).is_some()
             }
-            _ => self.inner.default_key.write_key(head, key),
+            _ => {
+                let has_key = self.inner.default_key.write_target(head, key);
+                if has_key {
+                    self.inner.guard.push_keyed(&head.headers, key);
+                }
+                has_key
+            }
         }
     }
 
@@ -194,7 +246,13 @@ impl KeyExtractor for KeyRules {
 
     fn normalise(&self, head: &mut Parts) {
         self.inner.negotiation.apply(&mut head.headers);
-        self.inner.guard.strip(&mut head.headers);
+        match self.inner.guard.asks_for_rule() {
+            false => self.inner.guard.strip(&mut head.headers, |_| false),
+            true => {
+                let keyed = self.keyed_fields(head);
+                self.inner.guard.strip(&mut head.headers, |name| keyed.contains(name));
+            }
+        }
     }
 
     fn prepare(&self, head: &mut Parts) {
@@ -205,8 +263,8 @@ impl KeyExtractor for KeyRules {
             let rule = found.rule;
             let shape = rule.shape.as_ref().filter(|_| is_own);
             let learns = shape.is_some_and(|shape| matches!(shape.query, QueryShape::Learned(_)));
-            let is_guarded = self.inner.guard.query && !rule.forwards_unkeyed;
-            let pairs = shape.filter(|_| is_guarded).and_then(|shape| shape.guarded(&found));
+            let shown = shape.filter(|_| !rule.forwards_unkeyed);
+            let pairs = shown.and_then(|shape| shape.shown(&found));
             let tags = rule.tags.add_to(head.extensions.get::<Tags>(), &found);
             (rule.changes, tags, learns, pairs.map(|pairs| query::write(&pairs)))
         };

@@ -107,7 +107,9 @@ fn parse(answer: &HeaderMap) -> Option<QueryRules> {
         (Some(params), Some(except)) if boolean(params) == Some(true) => rules.keep = Some(names(except)?),
         _ => return None,
     }
-    (rules != QueryRules::default()).then_some(rules)
+    let says_something = rules != QueryRules::default();
+    // The origin sees all of a query, whatever it says about it.
+    says_something.then_some(QueryRules { forwards: true, ..rules })
 }
 
 fn boolean(entry: &ListEntry) -> Option<bool> {
@@ -144,14 +146,26 @@ mod tests {
     fn what_the_draft_says_is_understood() {
         let rules = QueryRules::default;
         for (lines, expected) in [
-            (&["params=(\"a\" \"b c\")"][..], QueryRules { ignore: exact(&["a", "b c"]), ..rules() }),
-            (&["params=(\"b+c\" \"%c3%a9\")"], QueryRules { ignore: exact(&["b c", "é"]), ..rules() }),
-            (&["params"], QueryRules { keep: Some([].into()), ..rules() }),
-            (&["params=?1, except=(\"a\")"], QueryRules { keep: Some(exact(&["a"])), ..rules() }),
-            (&["params", "except=(\"a\")"], QueryRules { keep: Some(exact(&["a"])), ..rules() }),
-            (&["key-order"], QueryRules { sort: true, ..rules() }),
-            (&["key-order=?1, params=?0, unknown=1"], QueryRules { sort: true, ..rules() }),
-            (&["params;x=1"], QueryRules { keep: Some([].into()), ..rules() }),
+            (
+                &["params=(\"a\" \"b c\")"][..],
+                QueryRules { ignore: exact(&["a", "b c"]), forwards: true, ..rules() },
+            ),
+            (
+                &["params=(\"b+c\" \"%c3%a9\")"],
+                QueryRules { ignore: exact(&["b c", "é"]), forwards: true, ..rules() },
+            ),
+            (&["params"], QueryRules { keep: Some([].into()), forwards: true, ..rules() }),
+            (
+                &["params=?1, except=(\"a\")"],
+                QueryRules { keep: Some(exact(&["a"])), forwards: true, ..rules() },
+            ),
+            (
+                &["params", "except=(\"a\")"],
+                QueryRules { keep: Some(exact(&["a"])), forwards: true, ..rules() },
+            ),
+            (&["key-order"], QueryRules { sort: true, forwards: true, ..rules() }),
+            (&["key-order=?1, params=?0, unknown=1"], QueryRules { sort: true, forwards: true, ..rules() }),
+            (&["params;x=1"], QueryRules { keep: Some([].into()), forwards: true, ..rules() }),
         ] {
             assert_eq!(parsed(lines), Some(expected), "{lines:?}");
         }

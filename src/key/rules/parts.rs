@@ -20,6 +20,12 @@ impl KeyParts {
         self.headers.is_empty() && self.cookies.is_empty() && self.extensions.is_empty()
     }
 
+    /// The fields that are in the key, in whole or in part.
+    pub(super) fn fields(&self) -> impl Iterator<Item = HeaderName> {
+        let cookie = (!self.cookies.is_empty()).then_some(header::COOKIE);
+        self.headers.iter().cloned().chain(cookie)
+    }
+
     /// Appends the values that a request has. None if it has no key because an extension is not
     /// there: what is for one tenant must never be for all.
     pub(super) fn push(&self, head: &Parts, negotiation: &Negotiation, key: &mut KeyBuffer) -> Option<()> {

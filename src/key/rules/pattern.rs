@@ -40,6 +40,15 @@ impl PathPattern {
         Ok(Self { router, prefix: prefix.into(), names, has_special })
     }
 
+    /// The same pattern for [loosened](loosened) paths.
+    pub(super) fn loose(text: &str) -> Result<Self, Problem> {
+        let lower = text.to_ascii_lowercase();
+        match lower.trim_end_matches('/') {
+            "" => Self::parse("/"),
+            text => Self::parse(text),
+        }
+    }
+
     /// What every path begins with that it is for.
     pub(super) fn prefix(&self) -> &str {
         &self.prefix
@@ -62,6 +71,25 @@ impl PathPattern {
     /// Whether a part of the path is not in the key.
     pub(super) fn has_gaps(&self) -> bool {
         self.names().any(|name| name == GAP)
+    }
+}
+
+/// A path as servers read it that neither mind case nor a slash at the end, and the same without
+/// the ending (`/account.css`) that others take for the format that is asked for.
+pub(super) fn loosened(path: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    let plain = match path.trim_end_matches('/') {
+        "" => "/",
+        plain => plain,
+    };
+    let start = plain.rfind('/').map_or(0, |slash| slash + 1);
+    let end = plain[start..].find('.').map(|dot| start + dot).filter(|dot| *dot > start);
+    [Some(plain), end.map(|end| &plain[..end])].into_iter().flatten().map(lower_case)
+}
+
+fn lower_case(text: &str) -> Cow<'_, str> {
+    match text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        true => Cow::Owned(text.to_ascii_lowercase()),
+        false => Cow::Borrowed(text),
     }
 }
 

@@ -14,9 +14,15 @@ pub(super) type Pairs<'q> = SmallVec<[&'q str; 8]>;
 /// The same with their names, decoded.
 type NamedPairs<'q> = SmallVec<[(Cow<'q, str>, &'q str); 8]>;
 
+/// Parsers of frameworks read a thousand parameters, or fewer: where an ignored parameter reaches the
+/// origin, more than these could displace one that counts.
+const MAX_FORWARDED: usize = 256;
+
 /// Which parameters count, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct QueryRules {
+    /// Whether the origin sees the parameters that do not count as well.
+    pub(crate) forwards: bool,
     pub(crate) keep: Option<Box<[Name]>>,
     pub(crate) ignore: Box<[Name]>,
     pub(crate) sort: bool,
@@ -83,10 +89,12 @@ impl QueryRules {
     pub(super) fn select<'q>(&self, query: Option<&'q str>) -> Option<Pairs<'q>> {
         let Some(query) = query else { return Some(Pairs::new()) };
         let mut chosen: NamedPairs<'q> = SmallVec::new();
-        for (name, pair) in read(query) {
+        for (at, (name, pair)) in read(query).enumerate() {
             let name = name?;
             if self.counts(&name) {
                 chosen.push((name, pair));
+            } else if self.forwards && (at >= MAX_FORWARDED || hides_another(pair)) {
+                return None;
             }
         }
         if self.drop_empty {
@@ -109,10 +117,19 @@ impl QueryRules {
     }
 }
 
-/// Drops parameters without a value, but for those that have one as well: which of several a
-/// framework takes is its own affair.
+/// Whether a parser that decodes a query before it splits it finds another parameter in this one.
+pub(super) fn hides_another(pair: &str) -> bool {
+    let octets = pair.as_bytes().windows(3);
+    octets.into_iter().any(|octet| matches!(octet, b"%26" | b"%3b" | b"%3B"))
+}
+
+/// Drops parameters whose value is empty, but for those that have one as well: which of several a
+/// framework takes is its own affair. A name alone (`?debug`) is a switch, and stays.
 fn drop_empty(pairs: &mut NamedPairs<'_>) {
-    let is_empty = |pair: &str| pair.split_once('=').is_none_or(|(_, value)| value.is_empty());
+    let is_empty = |pair: &str| match pair.split_once('=') {
+        Some((_, value)) => value.is_empty(),
+        None => pair.is_empty(),
+    };
     if !pairs.iter().any(|(_, pair)| is_empty(pair)) {
         return;
     }
@@ -122,9 +139,10 @@ fn drop_empty(pairs: &mut NamedPairs<'_>) {
     pairs.retain(|(name, pair)| !is_empty(pair) || !pair.is_empty() && with_value.contains(&folded(name)));
 }
 
-/// Without what names an element of it: `a` of `a[b]`.
+/// Without what names an element of it: `a` of `a[b]`, and of `[a]` as Rack and `qs` have it.
 fn base(name: &str) -> &str {
-    name.split('[').next().unwrap_or_default()
+    const BRACKETS: [char; 2] = ['[', ']'];
+    name.trim_start_matches(BRACKETS).split(BRACKETS).next().unwrap_or_default()
 }
 
 /// The parameters of a query (the `application/x-www-form-urlencoded` parser of the WHATWG URL
@@ -208,7 +226,20 @@ mod tests {
     /// Otherwise the answer to `A=2` would be stored for all who leave `a` out.
     #[test]
     fn what_a_framework_could_take_for_a_kept_name_is_kept_too() {
-        for query in ["A=1", "a[]=1", "a[b][c]=1", "%41=1", "+a=1", "%20a=1", "a%5B0%5D=1"] {
+        for query in [
+            "[a]=1",
+            "[[a=1",
+            "[]a=1",
+            "a]=1",
+            "%5Ba%5D=1",
+            "A=1",
+            "a[]=1",
+            "a[b][c]=1",
+            "%41=1",
+            "+a=1",
+            "%20a=1",
+            "a%5B0%5D=1",
+        ] {
             assert_eq!(select(&keep(&["a"]), query).as_deref(), Some(query));
         }
         for query in ["a.b=1", "a+b=1", "a_b=1", "A[b=1", "a%2eb=1", "a%5bb=1"] {
@@ -241,6 +272,19 @@ mod tests {
         }
     }
 
+    /// What is ignored must not hide what counts from the one or from the other.
+    #[test]
+    fn a_forwarded_parameter_that_could_displace_another_makes_the_whole_query_count() {
+        let forwarding = QueryRules { forwards: true, ..keep(&["a"]) };
+        let junk = "x&".repeat(MAX_FORWARDED);
+        for query in ["a=1&x=%26a=2", "a=1&x%3ba=2", "x=%3Ba=2", &format!("{junk}x&a=1")] {
+            assert_eq!(select(&forwarding, query), None, "{query}");
+            assert!(select(&keep(&["a"]), query).is_some(), "{query}");
+        }
+        assert_eq!(select(&forwarding, "a=1%26b&x=2").as_deref(), Some("a=1%26b"));
+        assert_eq!(select(&forwarding, &format!("{junk}a=1")).as_deref(), Some("a=1"));
+    }
+
     #[test]
     fn sorting_keeps_the_order_within_a_name() {
         let sort = QueryRules { sort: true, ..QueryRules::default() };
@@ -258,7 +302,7 @@ mod tests {
     #[test]
     fn empty_parameters_are_dropped_on_request() {
         let drop = QueryRules { drop_empty: true, ..QueryRules::default() };
-        assert_eq!(select(&drop, "a=&b&&c=1&=2").as_deref(), Some("c=1&=2"));
+        assert_eq!(select(&drop, "a=&b&&c=1&=2").as_deref(), Some("b&c=1&=2"));
         assert_eq!(select(&QueryRules::default(), "a=&b&&c=1").as_deref(), Some("a=&b&&c=1"));
     }
 

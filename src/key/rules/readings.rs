@@ -11,6 +11,14 @@ use super::pattern::{is_unreserved, other_reading};
 const MAX_READINGS: usize = 16;
 const MAX_PATH_BYTES: usize = 2048;
 
+/// Characters that some servers take for `.`, `/`, `\\`, `;` or `%` when they convert a path to another
+/// character set (best fit, NFKC).
+const LOOKALIKES: [char; 18] = [
+    '\u{37e}', '\u{2024}', '\u{2025}', '\u{2026}', '\u{2044}', '\u{2215}', '\u{2216}', '\u{29f5}',
+    '\u{29f8}', '\u{fe52}', '\u{fe54}', '\u{fe68}', '\u{fe6a}', '\u{ff05}', '\u{ff0e}', '\u{ff0f}',
+    '\u{ff1b}', '\u{ff3c}',
+];
+
 /// What is encoded in a path that is written as it should be (RFC 3986 §3.3).
 const ENCODED: &AsciiSet = &CONTROLS
     .add(b' ')
@@ -98,10 +106,13 @@ impl Habits {
 
 /// All other ways in which a router may read this path: [`other_reading`], which decodes, resolves
 /// and cuts all that there is, and those of routers that do only some of it, in one order or another.
-/// None if they are too many to look at.
+/// None if they are too many to look at, or if servers differ in how they decode the path at all.
 ///
 /// With `counts_spelling` also the other spellings of what means nothing to a path (`%3A`, `%C3%A9`).
 pub(super) fn other_readings(path: &str, counts_spelling: bool) -> Option<Readings> {
+    if !is_decoded_alike(path) {
+        return None;
+    }
     let mut readings = Readings::default();
     if counts_spelling && (path.contains('%') || !path.is_ascii()) {
         let decoded = percent_decode_str(path).decode_utf8_lossy();
@@ -132,6 +143,29 @@ pub(super) fn other_readings(path: &str, counts_spelling: bool) -> Option<Readin
     readings.others.extend(all);
     readings.are_several = true;
     Some(readings)
+}
+
+/// Whether all servers decode a path to the same text: it has no octets that are not encoded UTF-8
+/// (RFC 3629 §3), no `%u002e`, no character that is converted to one with a meaning, and nothing that is
+/// still encoded after it was decoded twice.
+fn is_decoded_alike(path: &str) -> bool {
+    if path.is_ascii() && !path.contains('%') {
+        return true;
+    }
+    let decode = |text: &str| percent_decode_str(text).decode_utf8().map(Cow::into_owned).ok();
+    let is_well_formed = after_percents(path).all(begins_with_octet);
+    let text = decode(path).and_then(|once| decode(&once));
+    is_well_formed
+        && text
+            .is_some_and(|text| !after_percents(&text).any(begins_with_octet) && !text.contains(LOOKALIKES))
+}
+
+fn after_percents(text: &str) -> impl Iterator<Item = &str> {
+    text.split('%').skip(1)
+}
+
+fn begins_with_octet(text: &str) -> bool {
+    text.as_bytes().get(..2).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
 }
 
 /// As it is, and with nothing but unreserved characters decoded (RFC 3986 §6.2.2.2), once, and twice.
@@ -200,6 +234,26 @@ mod tests {
         assert_eq!(others("/a%252f%2e./;b\\..//c%3fd;e/%252e%2f;f"), None);
         assert_eq!(others(&"/./a".repeat(1_000)), None);
         assert_eq!(others(&"/a".repeat(2_000)), Some(Vec::new()), "long, but clear");
+    }
+
+    #[test]
+    fn what_servers_decode_differently_has_no_readings() {
+        for path in [
+            "/a/%u002e%u002e/b",
+            "/a/%c0%ae%c0%ae/b",
+            "/a/%e0%80%ae/b",
+            "/caf%e9",
+            "/a/%ef%bc%8e%ef%bc%8e/b",
+            "/a\u{ff0f}b",
+            "/a%25252fb",
+            "/100%",
+            "/a%2",
+        ] {
+            assert_eq!(others(path), None, "{path}");
+        }
+        for path in ["/caf%C3%A9", "/a%20b", "/a%2520b", "/100%25", "/\u{4e2d}"] {
+            assert!(others(path).is_some(), "{path}");
+        }
     }
 
     #[test]

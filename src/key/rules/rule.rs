@@ -105,8 +105,8 @@ impl KeyRule {
         self
     }
 
-    /// Query parameters without a value are not in the key, unless the query has one of the same
-    /// name with a value.
+    /// Query parameters with an empty value (`a=`) are not in the key, unless the query has one of the
+    /// same name with a value. A name alone (`?debug`) counts.
     pub fn drop_empty_query(mut self) -> Self {
         self.drop_empty_query = true;
         self
@@ -141,8 +141,13 @@ impl KeyRule {
         self
     }
 
-    /// The [guard](super::Guard) lets query parameters and parts of the path through although they
-    /// are not in the key, because the service needs them. Its answers must not show them.
+    /// Query parameters and parts of the path that are not in the key reach the origin, which needs
+    /// them. **Its responses must not show them**: they are stored for all. Default: such parameters are
+    /// removed from the request, and the others arrive in the order of the key; a path with such a part
+    /// is refused.
+    ///
+    /// A query in which a forwarded parameter could hide one that counts (more than 256 parameters, an
+    /// encoded `&` or `;`) is in the key whole.
     pub fn forward_unkeyed(mut self) -> Self {
         self.forward_unkeyed = true;
         self

@@ -86,13 +86,14 @@ impl Shape {
         }
     }
 
-    /// The parameters that are in the key, if that is not the whole query.
-    pub(super) fn guarded<'h>(&self, found: &Match<'_, 'h>) -> Option<Pairs<'h>> {
+    /// The parameters that the origin sees, if that is not the whole query: those in the key, and
+    /// those that are the same for all requests of the rule.
+    pub(super) fn shown<'h>(&self, found: &Match<'_, 'h>) -> Option<Pairs<'h>> {
         match &self.query {
             QueryShape::Rules(rules) => rules.select(found.target.query()),
             QueryShape::Template => {
                 let template = found.rule.template.as_ref()?;
-                Some(template.guarded(found.slots.as_ref()?))
+                Some(template.shown(found.slots.as_ref()?))
             }
             QueryShape::Verbatim | QueryShape::Learned(_) => None,
         }

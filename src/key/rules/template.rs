@@ -5,7 +5,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     error::Problem,
     pattern::GAP,
-    query::{Pairs, decode, read},
+    query::{Pairs, decode, hides_another, read},
 };
 
 /// Exactly these parameters, each once, in any order.
@@ -86,8 +86,8 @@ impl QueryTemplate {
             .collect()
     }
 
-    /// What the origin may see if what is not in the key is removed.
-    pub(super) fn guarded<'q>(&self, slots: &Slots<'q>) -> Pairs<'q> {
+    /// What the origin sees if what is not in the key is removed.
+    pub(super) fn shown<'q>(&self, slots: &Slots<'q>) -> Pairs<'q> {
         let is_gap = |value: &Value| matches!(value, Value::Capture(name) if **name == *GAP);
         self.zip(slots).filter(|(value, _)| !is_gap(value)).map(|(_, pair)| pair).collect()
     }
@@ -135,7 +135,8 @@ impl Value {
 
     fn admits(&self, pair: &str) -> bool {
         match self {
-            Self::Capture(_) => true,
+            // Not in the key, but in what the origin sees.
+            Self::Capture(name) => **name != *GAP || !hides_another(pair),
             Self::Literal(own) => {
                 pair.split_once('=').and_then(|(_, value)| decode(value)).is_some_and(|value| *value == **own)
             }
@@ -167,6 +168,7 @@ mod tests {
             "uid=1&pid=2&view=c&sid=3",
             "uid=1&pid=2&view&sid=3",
             "uid=1&PID=2&view=a+b&sid=3",
+            "uid=1%26pid=3&pid=2&view=a+b&sid=3",
             "uid=1;x&pid=2&view=a+b&sid=3",
             "uid=1&pid=2&view=a+b&sid%zz=3",
         ] {
@@ -179,7 +181,7 @@ mod tests {
         let template = template();
         let slots = template.at("sid=3&%70id=%32&view=a+b&uid=1").unwrap();
         assert_eq!(template.keyed(&slots).as_slice(), ["%70id=%32"]);
-        assert_eq!(template.guarded(&slots).as_slice(), ["%70id=%32", "view=a+b"]);
+        assert_eq!(template.shown(&slots).as_slice(), ["%70id=%32", "view=a+b"]);
         assert_eq!(template.capture(&slots, "pid"), Some("%32"));
         assert_eq!(template.capture(&slots, "view"), None);
         assert!(template.has_gaps() && !QueryTemplate::parse("a={b}").unwrap().has_gaps());

@@ -1,0 +1,146 @@
+//! Header fields that say something else than the target URI and `Host` do.
+//!
+//! Frameworks build links and redirects from them, so a response made from one of them must not
+//! answer a request without it, whatever its `Vary` says.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+use super::KeyBuffer;
+use crate::http::cache_control::split_list;
+
+/// Fields by which a request overrides the host, the path or the scheme of its target.
+pub(crate) const TARGET_OVERRIDES: [&str; 25] = [
+    "forwarded",
+    "front-end-https",
+    "x-envoy-original-path",
+    "x-forwarded-host",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-script-name",
+    "x-url-scheme",
+    "x-waws-unencoded-url",
+];
+
+/// Fields by which many frameworks take a request for one of another method.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
+
+/// Whether a request with this field may be taken for one of another method.
+#[inline]
+pub(super) fn overrides_method(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    matches!(name.len(), 13 | 17 | 22) && is_one_of(&METHOD_OVERRIDES, name)
+}
+
+#[inline]
+fn overrides_target(name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    matches!(name.first(), Some(b'f' | b'x')) && is_one_of(&TARGET_OVERRIDES, name)
+}
+
+fn is_one_of(names: &[&str], name: &[u8]) -> bool {
+    names.iter().any(|own| is_spelling_of(own.as_bytes(), name))
+}
+
+/// Whether a service behind CGI or the like takes both names for the same (RFC 3875 §4.1.18).
+pub(super) fn is_spelling_of(own: &[u8], name: &[u8]) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    own.len() == name.len() && own.iter().zip(name).all(|(own, byte)| dashed(*own) == dashed(*byte))
+}
+
+/// Appends the fields of a request that override its target.
+#[inline]
+pub(super) fn push_overrides(headers: &HeaderMap, key: &mut KeyBuffer) {
+    for (name, value) in headers {
+        if overrides_target(name) {
+            push_field(name, value, key);
+        }
+    }
+}
+
+/// Appends one line of a field.
+pub(super) fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBuffer) {
+    key.push(name.as_str());
+    match name.as_str() {
+        "forwarded" => key.push(without_addresses(value.as_bytes())),
+        _ => key.push(value.as_bytes()),
+    }
+}
+
+/// A line of `Forwarded` (RFC 7239 §4) without the addresses of the client and of the proxies, which
+/// name no target: with them each client would have entries of its own.
+fn without_addresses(line: &[u8]) -> Vec<u8> {
+    let elements = split_list(line).map(|element| {
+        let pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        pairs.filter(|pair| !is_address(pair)).collect::<Vec<_>>().join(&b';')
+    });
+    elements.collect::<Vec<_>>().join(&b',')
+}
+
+/// Whether a pair is `for` or `by` with a value that cannot be taken for more than one pair.
+fn is_address(pair: &[u8]) -> bool {
+    let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { return false };
+    let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+    let is_node = |byte: &u8| byte.is_ascii_alphanumeric() || b".:_-[]\"".contains(byte);
+    (name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by")) && value.iter().all(is_node)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lengths_of_method_overrides_are_those_looked_for() {
+        for name in METHOD_OVERRIDES {
+            assert!(overrides_method(&HeaderName::from_static(name)), "{name}");
+        }
+        assert!(overrides_method(&HeaderName::from_static("x_http_method_override")));
+        assert!(!overrides_method(&HeaderName::from_static("if-none-match")));
+    }
+
+    #[test]
+    fn every_listed_field_is_found_in_both_spellings() {
+        for name in TARGET_OVERRIDES {
+            assert!(overrides_target(&HeaderName::from_static(name)), "{name}");
+            let underscored = HeaderName::from_bytes(name.replace('-', "_").as_bytes()).unwrap();
+            assert!(overrides_target(&underscored), "{underscored}");
+        }
+        for name in ["x-forwarded-for", "from", "x-requested-with", "host"] {
+            assert!(!overrides_target(&HeaderName::from_static(name)), "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_are_left_out_of_forwarded_and_all_else_stays() {
+        for (line, expected) in [
+            ("for=192.0.2.1", ""),
+            ("for=192.0.2.1;host=a;proto=https", "host=a;proto=https"),
+            ("For=\"[2001:db8::1]:47\"; by=_proxy ;HOST=a", "HOST=a"),
+            ("for=1.2.3.4, for=5.6.7.8;host=b", ",host=b"),
+            ("for=\"a,host=evil\"", "for=\"a,host=evil\""),
+            ("for=\"a;host=evil\"", "host=evil\""),
+            ("for=a host=evil", "for=a host=evil"),
+        ] {
+            assert_eq!(
+                without_addresses(line.as_bytes()).escape_ascii().to_string().replace("\\\"", "\""),
+                expected,
+                "{line}"
+            );
+        }
+    }
+}
