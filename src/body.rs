@@ -20,6 +20,7 @@ use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
+pub(crate) use self::watched::Declared;
 use self::watched::{Observed, Part};
 
 /// Any error that can cross a thread.
@@ -85,7 +86,17 @@ where
         Self::shared(Part { inner, skip: part.start, take: part.len() })
     }
 
-    pub(crate) fn observed(inner: B, observer: impl Observer) -> Self {
+    /// The body of the wrapped service, of which `length` tells how long it is.
+    pub(crate) fn declared(inner: B, length: Option<u64>) -> Self {
+        match length {
+            None | Some(0) => Self::inner(inner),
+            Some(_) => Self::shared(Declared::new(inner, length)),
+        }
+    }
+
+    /// As [`declared`](Self::declared), with an observer of its frames.
+    pub(crate) fn recorded(inner: B, length: Option<u64>, observer: impl Observer) -> Self {
+        let inner = Declared::new(inner, length);
         Self::shared(Observed { inner, observer: Some(observer) })
     }
 }
@@ -169,10 +180,18 @@ pub enum BodyError {
     /// The body of the wrapped service failed; the source says how.
     #[error("the origin's response body failed")]
     Origin(#[source] Arc<dyn StdError + Send + Sync>),
-    /// This reader fell too far behind the fastest one of a shared body that is larger
-    /// than the fetch may hold. See [`CoalesceLayer::max_held_bytes`](crate::CoalesceLayer::max_held_bytes).
-    #[error("this reader fell behind a shared response body that is too large to hold")]
+    /// This reader fell too far behind in a shared body of which no more could be held for it. See
+    /// [`CoalesceLayer::max_held_bytes`](crate::CoalesceLayer::max_held_bytes) and
+    /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes).
+    #[error("this reader fell behind a shared response body of which no more can be held")]
     Lagged,
+    /// No reader of a body that is too large to hold read on for longer than
+    /// [`CoalesceLayer::max_read_pause`](crate::CoalesceLayer::max_read_pause).
+    #[error("no reader of the response body read on")]
+    Idle,
+    /// The origin's response body ended before it was as long as its head declared.
+    #[error("the origin's response body ended before its declared length")]
+    Incomplete,
     /// The origin sent nothing for longer than
     /// [`CoalesceLayer::max_flight_age`](crate::CoalesceLayer::max_flight_age).
     #[error("the origin stopped sending its response body")]

@@ -120,6 +120,8 @@ pub(crate) enum Verdict {
         lineage: Option<Lineage>,
         /// Fields that are for the one alone who asked.
         withheld: Vec<HeaderName>,
+        /// How large a body may become that is being stored. 0: it is not.
+        stored_up_to: u64,
     },
     Unshareable(Unshareable),
     Failed {
@@ -152,6 +154,22 @@ impl Verdict {
             fresh_until: stored.fresh_until(),
             lineage: Some(Lineage::of_stored(sequence, stored)),
             withheld: Vec::new(),
+            stored_up_to: 0,
+        }
+    }
+
+    /// Says how large the body may become that is being stored.
+    pub(crate) fn storing(mut self, limit: usize) -> Self {
+        if let Self::Shareable { stored_up_to, .. } = &mut self {
+            *stored_up_to = limit as u64;
+        }
+        self
+    }
+
+    pub(crate) fn stored_up_to(&self) -> u64 {
+        match self {
+            Self::Shareable { stored_up_to, .. } => *stored_up_to,
+            _ => 0,
         }
     }
 
@@ -171,6 +189,7 @@ impl Verdict {
                 fresh_until,
                 lineage,
                 withheld: decision.withheld,
+                stored_up_to: 0,
             },
         }
     }

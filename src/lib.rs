@@ -116,7 +116,7 @@ pub use self::key::{BodyKey, BodyKeyLayer};
 pub use self::{
     body::{Body, BodyError, BoxError},
     build_error::BuildError,
-    coalesce::{Coalesce, CoalesceLayer},
+    coalesce::{Coalesce, CoalesceLayer, CoalesceStats},
     exchange::{Asked, Refused},
     executor::Task,
     failures::{DefaultFailures, Failures},

@@ -1,7 +1,7 @@
 //! A bound on what the origin has to do at a time.
 //!
 //! [`OriginLimit`] lets at most so many attempts through, each with a permit that it keeps until
-//! the body of its answer is in. Further ones wait in a queue that is bounded in length and
+//! the body of its answer is in, or is [left unread](OriginLimitLayer::max_read_pause). Further ones wait in a queue that is bounded in length and
 //! time. Who finds it full, or waits in it too long, gets 503 with `Retry-After`, marked with
 //! [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) leaves it alone, and
 //! [`StaleIfError`](crate::StaleIfError) may turn it into a stale answer.
@@ -34,8 +34,11 @@
 //! # }
 //! ```
 
+mod held;
+
 use std::{
-    pin::Pin,
+    fmt,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -53,13 +56,15 @@ use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
+use self::held::Holders;
 use crate::{
-    body::{Body, BoxError, Observer},
+    body::{Body, BoxError},
     build_error::BuildError,
     called::Called,
     exchange::{AttemptBegan, Refused},
     executor::Executor,
     future::{BoxFuture, ResponseFuture},
+    http::freshness::after,
 };
 
 /// Bounds the attempts under way; see the [module](self).
@@ -71,12 +76,23 @@ pub struct OriginLimitLayer {
     limit: Option<Arc<Limit>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Limit {
     attempts: Arc<Semaphore>,
     queue: Arc<Semaphore>,
+    holders: Arc<Holders>,
     max_queue_wait: Duration,
+    max_read_pause: Duration,
     retry_after: Duration,
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limit")
+            .field("attempts", &self.attempts)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
 }
 
 impl OriginLimitLayer {
@@ -85,7 +101,9 @@ impl OriginLimitLayer {
         let limit = Limit {
             attempts: semaphore(max_attempts),
             queue: semaphore(1024),
+            holders: Arc::default(),
             max_queue_wait: Duration::from_secs(1),
+            max_read_pause: Duration::from_secs(60),
             retry_after: Duration::from_secs(1),
         };
         Self { limit: Some(Arc::new(limit)) }
@@ -106,6 +124,17 @@ impl OriginLimitLayer {
     #[must_use]
     pub fn max_queue_wait(self, wait: Duration) -> Self {
         self.set(|limit| limit.max_queue_wait = wait)
+    }
+
+    /// How long a body may be left unread by its caller while another attempt waits for its place.
+    /// Default: 60 seconds. Then the body that has been left unread longest ends with
+    /// [`BodyError::Idle`](crate::BodyError::Idle), and its place is free.
+    ///
+    /// A body that no other attempt waits for may be left unread for any time, and one whose caller
+    /// waits for the origin is not unread.
+    #[must_use]
+    pub fn max_read_pause(self, pause: Duration) -> Self {
+        self.set(|limit| limit.max_read_pause = pause)
     }
 
     /// What `Retry-After` tells those who did not get through, rounded up to whole seconds.
@@ -131,6 +160,10 @@ impl OriginLimitLayer {
             Some(limit) if limit.max_queue_wait.is_zero() && limit.queue.available_permits() > 0 => {
                 let consequence = "nobody ever waits; for that use `max_queue(0)`";
                 Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence })
+            }
+            Some(limit) if limit.max_read_pause.is_zero() => {
+                let consequence = "any body is broken off that another attempt waits for";
+                Err(BuildError::ZeroDuration { setting: "max_read_pause", consequence })
             }
             _ => Ok(()),
         }
@@ -256,7 +289,7 @@ impl Limit {
         let began = AttemptBegan(Instant::now());
         let mut response = inner.oneshot(request).await?;
         response.extensions_mut().insert(began);
-        Ok(response.map(|body| hold(permit, body)))
+        Ok(response.map(|body| self.hold(permit, body)))
     }
 
     async fn admit(&self) -> Result<OwnedSemaphorePermit, Refused> {
@@ -264,32 +297,31 @@ impl Limit {
             return Ok(permit);
         }
         let Ok(_place) = self.queue.try_acquire() else { return Err(Refused::QueueFull) };
-        let turn = Arc::clone(&self.attempts).acquire_owned();
+        let mut turn = pin!(Arc::clone(&self.attempts).acquire_owned());
         if !Executor::is_available() {
             // No runtime, no clock: the wait is bounded by the queue alone.
             return turn.await.map_err(|_| Refused::QueueFull);
         }
-        match tokio::time::timeout(self.max_queue_wait, turn).await {
-            Ok(Ok(permit)) => Ok(permit),
-            _ => Err(Refused::QueueTimeout),
+        let deadline = after(Instant::now(), self.max_queue_wait);
+        loop {
+            let next_look = self.holders.make_room(self.max_read_pause);
+            match tokio::time::timeout_at(next_look.min(deadline), turn.as_mut()).await {
+                Ok(permit) => return permit.map_err(|_| Refused::QueueFull),
+                Err(_) if Instant::now() >= deadline => return Err(Refused::QueueTimeout),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Keeps the permit until the body is in, or is not read any more.
+    fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Body<B>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match body.is_end_stream() {
+            true => Body::inner(body),
+            false => Body::shared(self.holders.hold(permit, body)),
         }
     }
 }
-
-/// Keeps the permit until the body is in, or nobody reads it any more.
-fn hold<B>(permit: OwnedSemaphorePermit, body: B) -> Body<B>
-where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    if body.is_end_stream() {
-        return Body::inner(body);
-    }
-    Body::observed(body, Held { _permit: permit })
-}
-
-struct Held {
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Observer for Held {}

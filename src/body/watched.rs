@@ -65,6 +65,57 @@ where
     }
 }
 
+pin_project! {
+    /// A body that fails where it ends before it is as long as its head says.
+    pub(crate) struct Declared<B> {
+        #[pin]
+        inner: B,
+        // What has yet to come.
+        missing: u64,
+    }
+}
+
+impl<B> Declared<B> {
+    pub(crate) fn new(inner: B, length: Option<u64>) -> Self {
+        Self { inner, missing: length.unwrap_or_default() }
+    }
+}
+
+impl<B> HttpBody for Declared<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx)).transpose().map_err(BodyError::new)?;
+        match frame.as_ref().map(Frame::data_ref) {
+            Some(Some(data)) => *this.missing = this.missing.saturating_sub(data.len() as u64),
+            // Trailers stand behind the content.
+            _ if *this.missing > 0 => {
+                *this.missing = 0;
+                return Poll::Ready(Some(Err(BodyError::Incomplete)));
+            }
+            _ => {}
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.missing == 0 && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
 fn end(observer: &mut Option<impl Observer>) {
     if let Some(observer) = observer {
         observer.complete();

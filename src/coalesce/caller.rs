@@ -21,6 +21,7 @@ use crate::{
     executor::{Executor, Task},
     http::{
         changes::rules_for,
+        fields::content_of,
         freshness::after,
         glance::Glance,
         storing::{Unshareable, is_error},
@@ -67,6 +68,8 @@ where
         async move {
             // For all waits together, and only who waits needs a clock.
             let mut deadline = None;
+            let check =
+                Check { is_head: self.slot.is_head, is_done_below: self.layer.settings.rules.is_none() };
             self.prefer_refresh();
             // Outside a runtime there is nothing that could fetch for several.
             let hops = if Executor::is_available() { MAX_HOPS } else { 0 };
@@ -77,7 +80,7 @@ where
                         let executor = settings.executor.clone();
                         let (fetch, delivery) = self.begin(Arc::clone(caller.flight()));
                         executor.start(fetch).await;
-                        return accept(delivery.await, caller);
+                        return accept(delivery.await, caller, check);
                     }
                     Joined::Full => return Ok(Refused::TooManyWaiters.to_response(RETRY_AFTER)),
                     Joined::Alone => break,
@@ -110,7 +113,7 @@ where
                 }
             }
             let answer = (self.below)(self.head, self.body);
-            answer.await.map(|response| response.map(Body::inner))
+            answer.await.map(|response| check.own(response))
         }
     }
 
@@ -216,13 +219,39 @@ where
     }
 }
 
+/// How it is known that a response which is not shared is as long as its head says.
+#[derive(Clone, Copy)]
+struct Check {
+    is_head: bool,
+    is_done_below: bool,
+}
+
+impl Check {
+    fn own<B>(self, response: Response<B>) -> Response<Body<B>>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        if self.is_done_below {
+            return response.map(Body::inner);
+        }
+        let length = content_of(self.is_head, &response);
+        response.map(|body| Body::declared(body, length))
+    }
+}
+
 /// The answer as the first caller gets it.
 fn accept<B, E>(
     delivery: Result<Delivery<B, E>, oneshot::error::RecvError>,
     caller: Caller,
-) -> Result<Response<Body<B>>, E> {
+    check: Check,
+) -> Result<Response<Body<B>>, E>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
     match delivery {
-        Ok(Delivery::Own(response)) => Ok(response.map(Body::inner)),
+        Ok(Delivery::Own(response)) => Ok(check.own(response)),
         Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, head)),
         Ok(Delivery::Error(error)) => Err(error),
         Ok(Delivery::Panic(payload)) => resume_unwind(payload),

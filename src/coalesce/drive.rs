@@ -24,7 +24,7 @@ use super::{
     slots::Seat,
 };
 use crate::{
-    body::{BodyError, BoxError},
+    body::{BodyError, BoxError, Declared},
     exchange::{Refused, Verdict},
     http::{fields::clean_trailers, freshness::after},
 };
@@ -67,7 +67,10 @@ where
 
     /// Waits for a head, and returns the body if it is for all callers. That there is none is known to
     /// all of them after that.
-    async fn landed(&mut self, fetch: impl Future<Output = Result<Response<B>, E>> + Send) -> Option<B> {
+    async fn landed(
+        &mut self,
+        fetch: impl Future<Output = Result<Response<B>, E>> + Send,
+    ) -> Option<Declared<B>> {
         let Self { seat, landing } = self;
         let flight = seat.flight();
         let mut fetch = pin!(Some(fetch));
@@ -155,6 +158,7 @@ where
     B::Error: Into<BoxError>,
 {
     let (flight, settings) = (seat.flight(), seat.settings());
+    let unread = seat.unread();
     let mut body = pin!(body);
     loop {
         let Some(frame) = next_frame(flight, settings, body.as_mut()).await? else { return Ok(()) };
@@ -170,19 +174,19 @@ where
                 .into_trailers()
                 .map_or((), |trailers| flight.push_trailers(shared_trailers(trailers, flight))),
         }
-        keep_pace(seat).await?;
+        keep_pace(seat, unread).await?;
         // A body that is always ready must not starve its readers.
         tokio::task::coop::consume_budget().await;
     }
 }
 
 /// Waits until there is room for more.
-async fn keep_pace(seat: &Seat) -> Result<(), BodyError> {
+async fn keep_pace(seat: &Seat, unread: u64) -> Result<(), BodyError> {
     loop {
-        match seat.flight().pace().await {
-            Pace::GoOn => return Ok(()),
+        match seat.flight().pace(unread, seat.settings().max_read_pause).await {
             Pace::Close => seat.close(),
             Pace::Stop => return Err(BodyError::Cancelled),
+            _ => return Ok(()),
         }
     }
 }

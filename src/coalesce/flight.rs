@@ -4,15 +4,16 @@
 //! head and then read the log, each at its own pace. As long as the body is within the limit
 //! the log is kept from its first chunk on, so that a caller can join at any time. A body that
 //! turns out larger closes the flight to newcomers, and the log becomes a window round the
-//! fastest reader: the fetch waits for him, and who falls too far behind him gets an error.
+//! fastest reader: the fetch waits for it, and a reader that falls too far behind gets an error.
+//! What all logs hold together is bounded by a [`Budget`].
 
 use std::{
     any::Any,
-    collections::VecDeque,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -23,15 +24,22 @@ use tokio::{
     time::Instant,
 };
 
-use super::log::{Chunk, Entry, Log, Pace};
+use super::{
+    budget::Budget,
+    log::{Bounds, Chunk, Dropped, Log, Pace, Spare},
+};
 use crate::{
     body::BodyError,
     exchange::{Refused, Verdict},
+    http::freshness::after,
     status::CacheStatus,
 };
 
-/// Charged for a chunk beside its bytes.
-const CHUNK_OVERHEAD: usize = 64;
+/// So long a fetch waits for readers that would lose their place: they may not have had a turn yet.
+const TURN: Duration = Duration::from_millis(100);
+
+/// After so long a fetch that is ahead of its readers looks whether there is more room by now.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// What became of the fetch, apart from the body.
 #[derive(Debug)]
@@ -67,7 +75,15 @@ pub(super) struct Flight {
     has_ended: AtomicBool,
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
-    max_held: usize,
+    room: Room,
+}
+
+/// What a flight may hold, alone and with all others.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    pub(super) max_held: usize,
+    pub(super) max_total: u64,
+    pub(super) budget: Arc<Budget>,
 }
 
 /// What a reader finds at its place in the log.
@@ -88,22 +104,22 @@ pub(super) enum Boarding {
 }
 
 impl Flight {
-    pub(super) fn new(max_held: usize) -> Self {
+    pub(super) fn new(room: Room) -> Self {
         Self {
             started_at: Instant::now(),
             outcome: OnceLock::new(),
             log: Mutex::default(),
             has_ended: AtomicBool::new(false),
             moved: Notify::new(),
-            max_held,
+            room,
         }
     }
 
     /// A new one, with its first caller aboard.
-    pub(super) fn begin(max_held: usize) -> Caller {
-        let mut flight = Self::new(max_held);
-        flight.log.get_mut().callers = 1;
-        Caller(Arc::new(flight))
+    pub(super) fn begin(room: Room) -> Caller {
+        let mut flight = Self::new(room);
+        flight.log.get_mut().board();
+        Caller { flight: Arc::new(flight), place: 0 }
     }
 
     pub(super) fn outcome(&self) -> Option<&Outcome> {
@@ -130,36 +146,74 @@ impl Flight {
         }
     }
 
-    pub(super) fn push_data(&self, data: Bytes, is_last: bool) {
-        let bytes = data.len() + CHUNK_OVERHEAD;
-        self.push(Chunk::Data(data), bytes, is_last);
+    pub(super) fn push_data(self: &Arc<Self>, data: Bytes, is_last: bool) {
+        self.push(Chunk::Data(data), is_last);
     }
 
-    pub(super) fn push_trailers(&self, trailers: HeaderMap) {
-        if trailers.is_empty() {
-            return;
+    pub(super) fn push_trailers(self: &Arc<Self>, trailers: HeaderMap) {
+        if !trailers.is_empty() {
+            self.push(Chunk::Trailers(Arc::new(trailers)), false);
         }
-        self.push(Chunk::Trailers(Arc::new(trailers)), CHUNK_OVERHEAD, false);
     }
 
-    fn push(&self, chunk: Chunk, bytes: usize, is_last: bool) {
+    fn push(self: &Arc<Self>, chunk: Chunk, is_last: bool) {
+        let budget = &self.room.budget;
         let mut log = self.log.lock();
-        log.total += bytes as u64;
-        if let Chunk::Data(data) = &chunk {
-            log.body_bytes += data.len() as u64;
-        }
-        let end = log.total;
-        log.chunks.push_back(Entry { chunk, end });
+        let before = if log.is_counted { log.held() } else { 0 };
+        log.push(chunk);
         if is_last {
             log.end.get_or_insert(Ok(()));
             self.has_ended.store(true, Ordering::Release);
         }
-        // Nobody reads, and nobody can board any more.
-        let unread = if log.is_closed && log.callers == 0 { log.forget() } else { VecDeque::new() };
+        // If no caller reads it and none can board any more.
+        let unread = log.trim();
+        let is_new = !log.is_counted && !log.is_handed_over();
+        log.is_counted |= is_new;
+        // Under the lock: what is read at once must not be given back before it is taken up.
+        let is_over = log.is_counted && budget.replace(before, log.held(), self.room.max_total);
         let changed = log.changed.clone();
         drop(log);
         drop(unread);
         wake(changed);
+        if is_new {
+            budget.enter(self);
+        }
+        if is_over {
+            budget.make_room(self.room.max_total, self);
+        }
+    }
+
+    fn release(&self, dropped: &Dropped) {
+        self.room.budget.release(dropped.bytes);
+    }
+
+    /// As [`Log::spare`].
+    pub(super) fn spare(&self) -> Option<Spare> {
+        self.log.lock().spare()
+    }
+
+    /// As [`Log::give_way`].
+    pub(super) fn give_way(&self) -> Dropped {
+        let dropped = self.change(Log::give_way);
+        self.moved.notify_one();
+        dropped
+    }
+
+    /// Changes the log, and gives back to the budget what it does not hold any more.
+    fn change(&self, change: impl FnOnce(&mut Log) -> Dropped) -> Dropped {
+        let mut log = self.log.lock();
+        let dropped = change(&mut log);
+        let is_counted = log.is_counted;
+        drop(log);
+        if is_counted {
+            self.release(&dropped);
+        }
+        dropped
+    }
+
+    /// Takes on no more callers.
+    pub(super) fn close(&self) {
+        self.change(Log::close);
     }
 
     /// The body has ended. The first end stands.
@@ -179,15 +233,31 @@ impl Flight {
         }
     }
 
-    /// Lets the pump go on when there is room. At the first call beyond the limit it is told
-    /// to close the flight.
-    pub(super) async fn pace(&self) -> Pace {
+    /// Lets the fetch go on when there is room. At the first call beyond the limit it is told to
+    /// close the flight. Waits no longer than `max_pause` for readers that stand still.
+    ///
+    /// `unread`: how large a body is fetched although no caller is left.
+    pub(super) async fn pace(&self, unread: u64, max_pause: Duration) -> Pace {
+        let (mut pause, mut turn) = (None, None);
         loop {
             let moved = self.moved.notified();
-            let pace = self.log.lock().pace(self.max_held);
-            match pace {
-                Some(pace) => return pace,
-                None => moved.await,
+            let allowance = self.room.budget.allowance(self.room.max_total);
+            let bounds = Bounds { max_held: self.room.max_held, unread, allowance };
+            let pace = self.log.lock().pace(&bounds, turn.is_some());
+            let (since, limit) = match pace {
+                Pace::Ahead => (&mut pause, max_pause),
+                Pace::Turn => (&mut turn, TURN),
+                _ => return pace,
+            };
+            let until = after(*since.get_or_insert_with(Instant::now), limit);
+            let next_look = until.min(after(Instant::now(), LOOK));
+            if tokio::time::timeout_at(next_look, moved).await.is_ok() {
+                pause = None;
+            } else if Instant::now() >= until {
+                match pace {
+                    Pace::Turn => self.change(|log| log.drop_laggards(self.room.max_held)),
+                    _ => self.change(Log::end_waiting),
+                };
             }
         }
     }
@@ -212,8 +282,8 @@ impl Flight {
         if log.callers >= limit {
             return Boarding::Full;
         }
-        log.callers += 1;
-        Boarding::Aboard(Caller(Arc::clone(self)))
+        log.board();
+        Boarding::Aboard(Caller { flight: Arc::clone(self), place: 0 })
     }
 
     /// Resolves at the next change after this call.
@@ -222,49 +292,19 @@ impl Flight {
         changed.notified_owned()
     }
 
-    /// What stands at this place of the log.
-    pub(super) fn read(&self, place: usize) -> Found {
-        let mut log = self.log.lock();
-        let Some(at) = place.checked_sub(log.first) else { return Found::Failed(BodyError::Lagged) };
-        let Some(entry) = log.chunks.get(at) else {
-            return match &log.end {
-                None => Found::Pending,
-                Some(Ok(())) => Found::End,
-                Some(Err(error)) => Found::Failed(error.clone()),
-            };
-        };
-        let (chunk, end) = (entry.chunk.clone(), entry.end);
-        log.fastest = log.fastest.max(end);
-        let dropped = if log.is_window { log.trim(self.max_held) } else { Vec::new() };
-        let is_window = log.is_window;
-        drop(log);
-        drop(dropped);
-        if is_window {
-            self.moved.notify_one();
-        }
-        match chunk {
-            Chunk::Data(data) => Found::Data(data),
-            Chunk::Trailers(trailers) => Found::Trailers(Arc::unwrap_or_clone(trailers)),
-        }
-    }
-
-    /// The body, if all of it is there in one piece of this length, and nothing else.
+    /// The body, if all of it is there in one small piece of this length, and nothing else.
     pub(super) fn whole(&self, length: u64) -> Option<Bytes> {
-        let log = self.log.lock();
-        match (&log.end, log.chunks.len(), log.chunks.front()) {
-            (Some(Ok(())), 1, Some(Entry { chunk: Chunk::Data(data), .. }))
-                if data.len() as u64 == length =>
-            {
-                Some(data.clone())
-            }
-            _ => None,
-        }
+        self.log.lock().whole().filter(|data| data.len() as u64 == length).cloned()
     }
+}
 
-    /// Whether a reader at this place has had everything.
-    pub(super) fn is_end(&self, place: usize) -> bool {
-        let log = self.log.lock();
-        matches!(log.end, Some(Ok(()))) && place == log.first + log.chunks.len()
+impl Drop for Flight {
+    fn drop(&mut self) {
+        let log = self.log.get_mut();
+        if log.is_counted {
+            let held = log.held();
+            self.room.budget.leave(self, held);
+        }
     }
 }
 
@@ -275,37 +315,76 @@ fn wake(changed: Option<Arc<Notify>>) {
     }
 }
 
-/// A caller's seat on a flight; given up when dropped.
+/// A caller's seat on a flight, and its place in the log; given up when dropped.
 #[derive(Debug)]
-pub(super) struct Caller(Arc<Flight>);
+pub(super) struct Caller {
+    flight: Arc<Flight>,
+    /// The number of the chunk that it reads next.
+    place: usize,
+}
 
 impl Caller {
     pub(super) fn flight(&self) -> &Arc<Flight> {
-        &self.0
+        &self.flight
     }
 
-    /// The fields of the shared head. Whoever holds the flight alone needs no copy: nobody else can
-    /// board it any more.
+    /// The fields of the shared head. A caller that holds the flight alone needs no copy: no other one
+    /// can board it any more.
     pub(super) fn take_fields(&mut self) -> HeaderMap {
-        if let Some(Outcome::Head(head)) = Arc::get_mut(&mut self.0).and_then(|own| own.outcome.get_mut()) {
+        let own = Arc::get_mut(&mut self.flight).and_then(|own| own.outcome.get_mut());
+        if let Some(Outcome::Head(head)) = own {
             return std::mem::take(&mut head.headers);
         }
-        match self.0.outcome() {
+        match self.flight.outcome() {
             Some(Outcome::Head(head)) => head.headers.clone(),
             _ => HeaderMap::new(),
         }
+    }
+
+    /// The next of the log.
+    pub(super) fn read(&mut self) -> Found {
+        let flight = &*self.flight;
+        let mut log = flight.log.lock();
+        let Some((chunk, dropped)) = log.advance(self.place) else {
+            return match log.end_at(self.place) {
+                None => Found::Pending,
+                Some(Ok(())) => Found::End,
+                Some(Err(error)) => Found::Failed(error),
+            };
+        };
+        self.place += 1;
+        let (is_waited_for, is_counted) = (log.take_waiting(), log.is_counted);
+        drop(log);
+        if is_counted {
+            flight.release(&dropped);
+        }
+        drop(dropped);
+        if is_waited_for {
+            flight.moved.notify_one();
+        }
+        match chunk {
+            Chunk::Data(data) => Found::Data(data),
+            Chunk::Trailers(trailers) => Found::Trailers(Arc::unwrap_or_clone(trailers)),
+        }
+    }
+
+    /// Whether it has had everything.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.flight.log.lock().is_end(self.place)
     }
 }
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        let left = {
-            let mut log = self.0.log.lock();
-            log.callers -= 1;
-            log.callers
-        };
-        if left == 0 {
-            self.0.moved.notify_one();
+        let mut is_noticed = false;
+        let dropped = self.flight.change(|log| {
+            let dropped = log.leave(self.place);
+            is_noticed = log.callers == 0 || log.take_waiting();
+            dropped
+        });
+        drop(dropped);
+        if is_noticed {
+            self.flight.moved.notify_one();
         }
     }
 }

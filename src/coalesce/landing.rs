@@ -12,6 +12,7 @@ use super::{
     slots::Seat,
 };
 use crate::{
+    body::{BoxError, Declared},
     exchange::Verdict,
     failures::FailurePolicy,
     http::{
@@ -58,6 +59,7 @@ pub(super) struct Judge {
 impl<B, E> Landing<B, E>
 where
     B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
     E: Clone + Send + Sync + 'static,
 {
     pub(super) fn deliver(&mut self, delivery: Delivery<B, E>) {
@@ -67,7 +69,7 @@ where
     }
 
     /// Tells all callers of what came, and returns the body if it is for all of them.
-    pub(super) fn take(&mut self, seat: &Seat, answer: Result<Response<B>, E>) -> Option<B> {
+    pub(super) fn take(&mut self, seat: &Seat, answer: Result<Response<B>, E>) -> Option<Declared<B>> {
         match answer {
             Ok(response) => self.land(seat, response),
             Err(error) => {
@@ -79,7 +81,7 @@ where
         }
     }
 
-    fn land(&mut self, seat: &Seat, mut response: Response<B>) -> Option<B> {
+    fn land(&mut self, seat: &Seat, mut response: Response<B>) -> Option<Declared<B>> {
         let flight = seat.flight();
         let verdict = self.verdict(seat, &mut response);
         if !matches!(verdict, Verdict::Shareable { .. }) {
@@ -96,6 +98,8 @@ where
             self.deliver(Delivery::Own(response));
             return None;
         }
+        let content = seat.content(&response);
+        let mut response = response.map(|body| Declared::new(body, content));
         remove_hop_by_hop(response.headers_mut());
         let fields = shared_fields(response.headers_mut(), &verdict);
         if response.body().is_end_stream() {

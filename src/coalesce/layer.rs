@@ -35,6 +35,21 @@ pub struct CoalesceLayer {
     pub(super) settings: Arc<Settings>,
 }
 
+/// What the fetches of a [`CoalesceLayer`] hold, and what happened to their readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoalesceStats {
+    /// Fetches under way.
+    pub fetches: usize,
+    /// Bytes held at the moment for callers that have not read them yet, by fetches that are complete
+    /// too; see [`CoalesceLayer::max_total_bytes`].
+    pub held_bytes: u64,
+    /// The configured bound of these bytes.
+    pub max_total_bytes: u64,
+    /// Readers that lost their place for lack of room since the layer was made.
+    pub lagged: u64,
+}
+
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) max_flights: usize,
@@ -42,6 +57,8 @@ pub(super) struct Settings {
     pub(super) max_wait: Duration,
     pub(super) max_flight_age: Duration,
     pub(super) max_held_bytes: usize,
+    pub(super) max_total_bytes: u64,
+    pub(super) max_read_pause: Duration,
     pub(super) cancel_when_abandoned: bool,
     /// `None`: what is below says of every answer whose it is.
     pub(super) rules: Option<Rules>,
@@ -57,6 +74,8 @@ impl Default for Settings {
             max_wait: Duration::from_secs(30),
             max_flight_age: Duration::from_secs(60),
             max_held_bytes: 4 << 20,
+            max_total_bytes: 64 << 20,
+            max_read_pause: Duration::from_secs(60),
             cancel_when_abandoned: false,
             rules: Some(Rules::new()),
             failures: FailurePolicy::default(),
@@ -111,6 +130,45 @@ impl CoalesceLayer {
     #[must_use]
     pub fn max_held_bytes(self, limit: usize) -> Self {
         self.set(|settings| settings.max_held_bytes = limit)
+    }
+
+    /// How much of all shared bodies together may be held for callers that have not read it yet, 64
+    /// bytes a chunk included. Default: 64 MiB; [`ReadThrough`](crate::ReadThrough) takes as much as
+    /// its store holds. [`stats`](Self::stats) tells how much it is.
+    ///
+    /// The fuller it is, the closer each fetch keeps to its fastest reader: none is further ahead than
+    /// a quarter of what is free, and in the last quarter of the budget than one chunk. At the limit the reader that is furthest behind ends with
+    /// [`BodyError::Lagged`](crate::BodyError::Lagged): first those of complete or closed fetches; then
+    /// the largest fetch under way takes on no more callers, so that its beginning can go; at last the
+    /// readers of a fetch that none of them reads on. A fetch that is being stored goes on in any case.
+    ///
+    /// Not counted: what a caller has been handed already, as is the whole of a stored response, and of
+    /// a shared one that comes in one chunk of at most 64 KiB; what is read past the cache; and what a
+    /// store collects until a body is complete.
+    #[must_use]
+    pub fn max_total_bytes(self, limit: u64) -> Self {
+        self.set(|settings| settings.max_total_bytes = limit)
+    }
+
+    /// How long a fetch that is ahead of its readers waits for any of them to read on. Default: 60
+    /// seconds.
+    ///
+    /// Then all readers of a body larger than [`max_held_bytes`](Self::max_held_bytes) end with
+    /// [`BodyError::Idle`](crate::BodyError::Idle), and the fetch ends too, unless what it brings is
+    /// being stored. A smaller body is fetched to its end without waiting for them.
+    #[must_use]
+    pub fn max_read_pause(self, limit: Duration) -> Self {
+        self.set(|settings| settings.max_read_pause = limit)
+    }
+
+    /// Gauges and counters as they stand, of all services made by this layer and its clones.
+    pub fn stats(&self) -> CoalesceStats {
+        CoalesceStats {
+            fetches: self.slots.under_way(),
+            held_bytes: self.slots.budget.held(),
+            max_total_bytes: self.settings.max_total_bytes,
+            lagged: self.slots.budget.lagged(),
+        }
     }
 
     /// Ends a fetch when its last caller has left, instead of completing it for the store.
@@ -185,6 +243,7 @@ impl CoalesceLayer {
         for (setting, value, consequence) in [
             ("max_wait", settings.max_wait, "whoever shares a fetch gets 504 at once"),
             ("max_flight_age", settings.max_flight_age, "every fetch is dropped at once"),
+            ("max_read_pause", settings.max_read_pause, "every body too large to hold is broken off"),
         ] {
             if value.is_zero() {
                 return Err(BuildError::ZeroDuration { setting, consequence });
@@ -198,6 +257,10 @@ impl CoalesceLayer {
             if value == 0 {
                 return Err(BuildError::ZeroLimit { setting, consequence });
             }
+        }
+        if settings.max_total_bytes < settings.max_held_bytes as u64 {
+            let reason = "no body as large as `max_held_bytes` fits; raise the one or lower the other";
+            return Err(BuildError::NoEffect { setting: "CoalesceLayer::max_total_bytes", reason });
         }
         Ok(())
     }
@@ -247,6 +310,11 @@ where
 }
 
 impl<S> Coalesce<S> {
+    /// See [`CoalesceLayer::stats`].
+    pub fn stats(&self) -> CoalesceStats {
+        self.layer.stats()
+    }
+
     /// As `call`, of whatever is `below`.
     pub(crate) fn ask<F, ReqB, B, E>(
         &self,

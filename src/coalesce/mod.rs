@@ -71,6 +71,7 @@
 //! # }
 //! ```
 
+mod budget;
 mod caller;
 mod drive;
 mod flight;
@@ -80,4 +81,4 @@ mod log;
 mod reader;
 mod slots;
 
-pub use self::layer::{Coalesce, CoalesceLayer};
+pub use self::layer::{Coalesce, CoalesceLayer, CoalesceStats};

@@ -12,10 +12,9 @@ use super::flight::{Caller, Found};
 use crate::body::BodyError;
 
 pin_project! {
-    /// The body of a shared answer, as one caller reads it.
+    /// The body of a shared response, as one caller reads it.
     pub(super) struct Reader {
         caller: Caller,
-        place: usize,
         // Bytes yet to come, if the head told the size.
         remaining: Option<u64>,
         #[pin]
@@ -25,7 +24,7 @@ pin_project! {
 
 impl Reader {
     pub(super) fn new(caller: Caller, size: Option<u64>) -> Self {
-        Self { caller, place: 0, remaining: size, change: None }
+        Self { caller, remaining: size, change: None }
     }
 }
 
@@ -38,9 +37,8 @@ impl HttpBody for Reader {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let mut this = self.project();
-        let flight = this.caller.flight();
         loop {
-            let frame = match flight.read(*this.place) {
+            let frame = match this.caller.read() {
                 Found::Data(data) => {
                     *this.remaining = this.remaining.map(|bytes| bytes.saturating_sub(data.len() as u64));
                     Frame::data(data)
@@ -51,7 +49,7 @@ impl HttpBody for Reader {
                 Found::Pending => {
                     // Registered first and looked again, so that no change in between is missed.
                     match this.change.as_mut().as_pin_mut() {
-                        None => this.change.set(Some(flight.next_change())),
+                        None => this.change.set(Some(this.caller.flight().next_change())),
                         Some(change) => {
                             ready!(change.poll(cx));
                             this.change.set(None);
@@ -60,13 +58,12 @@ impl HttpBody for Reader {
                     continue;
                 }
             };
-            *this.place += 1;
             return Poll::Ready(Some(Ok(frame)));
         }
     }
 
     fn is_end_stream(&self) -> bool {
-        self.caller.flight().is_end(self.place)
+        self.caller.is_at_end()
     }
 
     fn size_hint(&self) -> SizeHint {

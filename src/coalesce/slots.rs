@@ -9,18 +9,20 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use http::{HeaderValue, Method, header, request::Parts};
+use http::{HeaderValue, Method, Response, header, request::Parts};
+use http_body::Body as HttpBody;
 use quick_cache::DefaultHashBuilder;
 use tokio::time::Instant;
 
 use super::{
-    flight::{Boarding, Caller, Flight, Outcome},
+    budget::Budget,
+    flight::{Boarding, Caller, Flight, Outcome, Room},
     layer::{CoalesceLayer, Settings},
 };
 use crate::{
     body::BodyError,
     exchange::{Asked, Verdict},
-    http::{glance::Glance, storing::Credentials, vary::Selection},
+    http::{fields::content_of, glance::Glance, storing::Credentials, vary::Selection},
     key::CacheKey,
 };
 
@@ -87,6 +89,7 @@ pub(super) struct Slots {
     under_way: AtomicUsize,
     /// Those of them that are forced, which others like to join.
     forced: AtomicUsize,
+    pub(super) budget: Arc<Budget>,
 }
 
 pub(super) enum Joined {
@@ -114,7 +117,7 @@ impl Slots {
         if self.under_way.load(Ordering::Relaxed) >= settings.max_flights {
             return Joined::Alone;
         }
-        let caller = Flight::begin(settings.max_held_bytes);
+        let caller = Flight::begin(self.room(settings));
         let flight = Arc::clone(caller.flight());
         // A flight that was there stays with its callers; its seat will find it gone.
         let replaced = match entry {
@@ -126,6 +129,15 @@ impl Slots {
         };
         drop(replaced);
         Joined::Lead(caller)
+    }
+
+    fn room(&self, settings: &Settings) -> Room {
+        let budget = Arc::clone(&self.budget);
+        Room { max_held: settings.max_held_bytes, max_total: settings.max_total_bytes, budget }
+    }
+
+    pub(super) fn under_way(&self) -> usize {
+        self.under_way.load(Ordering::Relaxed)
     }
 
     /// Whether any forced fetch is under way: the cheap half of [`has`](Self::has).
@@ -177,7 +189,22 @@ impl Seat {
         &self.flight
     }
 
-    /// Takes nobody on any more. A newer flight in the same slot is left alone.
+    /// How large a body is fetched although no caller is left: what is being stored, or what callers
+    /// who come later may share.
+    pub(super) fn unread(&self) -> u64 {
+        let held = self.settings().max_held_bytes as u64;
+        match self.flight.outcome() {
+            Some(Outcome::Head(head)) => head.verdict.stored_up_to().max(held),
+            _ => held,
+        }
+    }
+
+    /// How long the content of the response is, if it says so.
+    pub(super) fn content<B: HttpBody>(&self, response: &Response<B>) -> Option<u64> {
+        content_of(self.slot.is_head, response)
+    }
+
+    /// Takes on no more callers. A newer flight in the same slot is left alone.
     pub(super) fn close(&self) {
         let flights = &self.layer.slots.flights;
         let removed = flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
@@ -190,6 +217,7 @@ impl Drop for Seat {
         self.close();
         self.flight.settle(Outcome::Aborted);
         self.flight.end(Err(BodyError::Cancelled));
+        self.flight.close();
         if self.slot.is_forced {
             self.layer.slots.forced.fetch_sub(1, Ordering::Relaxed);
         }

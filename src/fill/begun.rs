@@ -24,7 +24,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{AttemptBegan, without_extensions},
     http::{
-        fields::remove_all,
+        fields::{has_content, remove_all},
         glance::Glance,
         outline::Outline,
         range::Extent,
@@ -223,10 +223,12 @@ impl<St: Store, P: Policy> Begun<St, P> {
         fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
         let selection = selection(&outline.vary, &glance);
         fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
+        let declared = outline.length.unwrap_or_default().or(body.size_hint().exact());
+        let content = declared.filter(|_| has_content(client.method == Method::HEAD, head.status));
         let body = match outline.length {
-            Ok(declared) if decision.is_storable => {
+            Ok(_) if decision.is_storable => {
                 let fields = kept(&head.headers, outline, &decision.withheld);
-                let length = declared.or(body.size_hint().exact()).and_then(|n| usize::try_from(n).ok());
+                let length = declared.and_then(|length| usize::try_from(length).ok());
                 let pending = Pending {
                     content: match extent {
                         Some(extent) => Content::Part(extent, fields.into_owned()),
@@ -240,9 +242,10 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     fetching,
                 };
                 let marker = fetch.marker((client, &glance), head.status, &rules, origin);
-                record(fetch.layer.store.clone(), fetch.client.asked.key.clone(), pending, marker, body)
+                let (store, key) = (fetch.layer.store.clone(), fetch.client.asked.key.clone());
+                record(store, key, pending, marker, (body, content))
             }
-            _ => Body::inner(body),
+            _ => Body::declared(body, content),
         };
         let mut response = Response::from_parts(head, body);
         let status = response.status();

@@ -267,7 +267,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if self.client.asked.is_for_many {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));
             let lineage = Lineage::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
-            let verdict = Verdict::new(decision, selection, times, Some(lineage));
+            let limit = if decision.is_storable { self.layer.store.max_response_bytes() } else { 0 };
+            let verdict = Verdict::new(decision, selection, times, Some(lineage)).storing(limit);
             response.extensions_mut().insert(verdict);
         }
         status.mark(response);

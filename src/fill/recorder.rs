@@ -44,13 +44,14 @@ struct Recorder<St> {
     marker: Option<Marker>,
 }
 
-/// Watches a body. One that is empty from the start is complete now: nobody may poll it.
+/// Watches a body, and that it is as long as its head says. One that is empty from the start is complete
+/// now: it may never be polled.
 pub(super) fn record<St: Store, B>(
     store: St,
     key: CacheKey,
     mut pending: Pending,
     marker: Option<Marker>,
-    body: B,
+    (body, content): (B, Option<u64>),
 ) -> Body<B>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
@@ -59,7 +60,7 @@ where
     if body.is_end_stream() {
         let block = Block::new(0);
         Recorder { store, key, pending: Some(pending), block, trailers: None, marker }.complete();
-        return Body::inner(body);
+        return Body::declared(body, content);
     }
     // As much at once as is sure to come, within the limit.
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -68,7 +69,8 @@ where
         Content::Whole(draft) => draft.block(expected),
         Content::Part(..) => Block::new(expected),
     };
-    Body::observed(body, Recorder { store, key, pending: Some(pending), block, trailers: None, marker })
+    let recorder = Recorder { store, key, pending: Some(pending), block, trailers: None, marker };
+    Body::recorded(body, content, recorder)
 }
 
 impl<St: Store> Recorder<St> {

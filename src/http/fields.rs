@@ -1,6 +1,7 @@
 //! Header fields that belong to one connection and not to the message (RFC 9110 §7.6.1).
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http_body::Body;
 
 use super::cache_control::split_list;
 
@@ -70,6 +71,20 @@ pub(crate) fn is_digest(name: &HeaderName) -> bool {
 /// How long a message says that its content is; `None` if it does not, or not in a number.
 pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
     length(first_line(headers, &header::CONTENT_LENGTH)?.0)
+}
+
+/// How long the content of a response is, if its head or its body says so (RFC 9110 §8.6).
+pub(crate) fn content_of<B: Body>(is_head: bool, response: &Response<B>) -> Option<u64> {
+    match has_content(is_head, response.status()) {
+        true => content_length(response.headers()).or_else(|| response.body().size_hint().exact()),
+        false => None,
+    }
+}
+
+/// Whether a response has content by the method of its request and its status (RFC 9110 §6.4.1).
+pub(crate) fn has_content(is_head: bool, status: StatusCode) -> bool {
+    let is_without = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    !is_head && !status.is_informational() && !is_without.contains(&status)
 }
 
 /// How long a line says that the content is.

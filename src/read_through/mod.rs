@@ -37,7 +37,7 @@ pub use self::service::{ReadThroughBody, ReadThroughFuture, ReadThroughService};
 use self::service::Layers;
 use crate::{
     build_error::BuildError,
-    coalesce::CoalesceLayer,
+    coalesce::{CoalesceLayer, CoalesceStats},
     executor::Task,
     failures::{FailurePolicy, Failures},
     fill::{FillLayer, Policy},
@@ -70,7 +70,9 @@ impl<St: Store> ReadThrough<St> {
     pub fn new(store: St) -> Self {
         Self {
             lookup: LookupLayer::new(store.clone()),
-            coalesce: CoalesceLayer::new().max_held_bytes(store.max_response_bytes()),
+            coalesce: CoalesceLayer::new()
+                .max_held_bytes(store.max_response_bytes())
+                .max_total_bytes(store.capacity_bytes()),
             fill: FillLayer::new(store.clone()),
             rules: Rules::new(),
             failures: FailurePolicy::default(),
@@ -122,8 +124,8 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         self
     }
 
-    /// Changes the limits of coalescing. What a shared body may hold is, if not set here, what
-    /// the store takes.
+    /// Changes the limits of coalescing. What one shared body may hold, and all of them, is what the
+    /// store takes of one response and of all, if not set here.
     pub fn coalesce(mut self, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Self {
         self.coalesce = change(self.coalesce);
         self
@@ -243,6 +245,11 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     /// A handle to purge what is stored, which names URLs as this layer does.
     pub fn purge(&self) -> Purge {
         self.layers.stack.purge()
+    }
+
+    /// What the fetches under way hold; see [`CoalesceLayer::stats`].
+    pub fn coalesce_stats(&self) -> CoalesceStats {
+        self.layers.coalesced().stats()
     }
 }
 

@@ -49,7 +49,7 @@ impl<St, K, P> Layers<St, K, P> {
         &self.stack.inner
     }
 
-    fn coalesced(&self) -> &Coalesce<Filled<St, P>> {
+    pub(super) fn coalesced(&self) -> &Coalesce<Filled<St, P>> {
         &self.with_stale().inner
     }
 

@@ -4,14 +4,19 @@
 //! two cores that alone doubles the cost of a hit. So each thread keeps copies of the few keys that
 //! dominate there, with counters that nobody else touches.
 //!
-//! A copy is served only while its original is what the table holds: whatever replaces, removes
-//! or evicts an entry [retires](Resource::retire) it before it returns, and each use of a copy looks.
-//! All else that is decided for each request (purges, freshness, variants) is decided as ever.
+//! A copy belongs to its original: whatever replaces, removes or evicts an entry
+//! [retires](Resource::retire) it, and its copies with it, before it returns. A thread has no more than
+//! a weak reference, so that neither outlives what the table holds. All else that is decided for each
+//! request (purges, freshness, variants) is decided as ever.
 //!
 //! Bound: [`SLOTS`] copies of at most [`MAX_BYTES`] in each thread, 1 MiB together, beside the
-//! capacity of the stores. A copy lives until another key takes its slot, or the thread ends.
+//! capacity of the stores. A copy lives until its original goes, another key takes its slot, or the
+//! thread ends.
 
-use std::{cell::RefCell, sync::Arc};
+use std::{
+    cell::RefCell,
+    sync::{Arc, Weak},
+};
 
 use super::Resource;
 
@@ -42,9 +47,17 @@ struct Held {
     /// Where stores keep apart what has the same key.
     store: u64,
     key: Box<[u8]>,
-    original: Arc<Resource>,
-    copy: Arc<Resource>,
+    original: Weak<Resource>,
+    copy: Weak<Resource>,
     uses: u32,
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(original) = self.original.upgrade() {
+            original.let_go(&self.copy);
+        }
+    }
 }
 
 enum Use {
@@ -72,7 +85,10 @@ pub(super) fn get(
     let leads = FRONT.try_with(|front| has_lead(&mut front.borrow_mut(), hash)).unwrap_or(false);
     if leads && original.bytes() <= MAX_BYTES {
         let copy = Arc::new(original.copied());
-        hold(hash, Held { store, key: key.into(), copy, original: Arc::clone(&original), uses: 0 });
+        if original.keep(&copy) {
+            let (copy, original) = (Arc::downgrade(&copy), Arc::downgrade(&original));
+            hold(hash, Held { store, key: key.into(), original, copy, uses: 0 });
+        }
     }
     Some(original)
 }
@@ -80,10 +96,11 @@ pub(super) fn get(
 fn use_copy(front: &mut [Slot], hash: u64, store: u64, key: &[u8]) -> Use {
     let Some(slot) = front.get_mut(hash as usize % SLOTS) else { return Use::None };
     match &mut slot.held {
-        Some(held) if held.store == store && *held.key == *key && held.original.is_current() => {
+        Some(held) if held.store == store && *held.key == *key => {
+            let Some(copy) = held.copy.upgrade().filter(|copy| copy.is_current()) else { return Use::None };
             slot.lead = slot.lead.saturating_sub(1);
             held.uses = held.uses.wrapping_add(1);
-            Use::Copy(Arc::clone(&held.copy), held.uses.is_multiple_of(SILENT_USES))
+            Use::Copy(copy, held.uses.is_multiple_of(SILENT_USES))
         }
         _ => Use::None,
     }

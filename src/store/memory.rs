@@ -5,7 +5,7 @@ use std::{
     hash::BuildHasher,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
 };
 
@@ -45,7 +45,7 @@ const STRIPES: usize = 64;
 ///   the same is done bit by bit whenever something is stored.
 /// * **Threads** keep copies of what they are asked for most, so that they do not fight over the
 ///   reference counters of one response: of at most 64 keys and 16 KiB each, so 1 MiB a thread
-///   beside the capacity. A copy is served only for as long as its original is stored.
+///   beside the capacity. A copy is kept only for as long as its original is stored.
 /// * **Heads** of which only some values differ share the rest, in all stores of a process: at most
 ///   256 such shapes, of at most 64 fields, beside the capacity. Other heads are charged what a
 ///   `HeaderMap` takes.
@@ -185,6 +185,10 @@ impl Store for MemoryStore {
         self.inner.max_response_bytes.saturating_sub(ENTRY_OVERHEAD)
     }
 
+    fn capacity_bytes(&self) -> u64 {
+        self.inner.capacity_bytes
+    }
+
     fn refused(&self) {
         self.inner.refused.fetch_add(1, Ordering::Relaxed);
     }
@@ -240,7 +244,8 @@ impl Inner {
         if let Some(old) = &old {
             self.forget(old);
         }
-        evicted.0.iter().chain(&old).for_each(|entry| entry.retire());
+        let copies: SmallVec<[_; 4]> =
+            evicted.0.iter().chain(&old).filter_map(|entry| entry.retire()).collect();
         drop(updating);
         // The engine reports what was replaced as well, which was not pushed out.
         let is_replaced = |entry: &&Arc<Resource>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
@@ -248,7 +253,7 @@ impl Inner {
         self.evictions.fetch_add(pushed_out as u64, Ordering::Relaxed);
         evicted.0.iter().for_each(|entry| self.forget(entry));
         // Values are dropped where no lock is held.
-        drop((old, removed));
+        drop((old, removed, copies));
     }
 
     fn note_loss(&self, key: &CacheKey, old: Option<&Resource>, new: &mut Resource) {
@@ -271,7 +276,7 @@ impl Inner {
             node
         });
         let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
-        let shelf = Shelf { bytes, version, expires_in, is_retired: AtomicBool::new(false) };
+        let shelf = Shelf::new(bytes, version, expires_in);
         self.table.insert_with_lifecycle(key.clone(), Arc::new(resource.put_on(shelf)), evicted);
     }
 

@@ -93,6 +93,13 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// them. Larger ones are passed on without being held in memory. 0: it takes none.
     fn max_response_bytes(&self) -> usize;
 
+    /// How many bytes it holds at most. Bodies under way may take as much beside it; see
+    /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes). Default: 16 of the
+    /// largest responses.
+    fn capacity_bytes(&self) -> u64 {
+        (self.max_response_bytes() as u64).saturating_mul(16)
+    }
+
     /// Told when a response was not stored because of its size, for the store's gauges.
     fn refused(&self) {}
 }

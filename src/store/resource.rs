@@ -1,12 +1,13 @@
 use std::{
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
 };
 
 use http::{HeaderValue, Method};
+use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
@@ -51,7 +52,19 @@ pub(super) struct Shelf {
     pub(super) version: Version,
     /// The node of the index of what expires.
     pub(super) expires_in: Option<usize>,
-    pub(super) is_retired: AtomicBool,
+    /// Set for good once it is not what the store holds.
+    is_retired: AtomicBool,
+    /// Those that threads have made for themselves. They go with it.
+    copies: Mutex<Copies>,
+}
+
+/// Most resources have none.
+pub(super) type Copies = Option<Box<Vec<Arc<Resource>>>>;
+
+impl Shelf {
+    pub(super) fn new(bytes: u64, version: Version, expires_in: Option<usize>) -> Self {
+        Self { bytes, version, expires_in, ..Self::default() }
+    }
 }
 
 /// What is made of a resource has a place of its own.
@@ -121,15 +134,42 @@ impl Resource {
         &self.shelf
     }
 
-    /// Whether it is what the store holds. False for good once it is not. A clone does not know, and a
-    /// thread's copy asks what it was copied from.
+    /// Whether it is what the store holds, or a copy of that. False for good once it is not. A clone
+    /// does not know.
     pub(super) fn is_current(&self) -> bool {
         !self.shelf.is_retired.load(Ordering::Acquire)
     }
 
-    /// Ends the use of copies: no request that begins after this gets one.
-    pub(super) fn retire(&self) {
+    /// Keeps a copy for as long as this is what the store holds. False if it is not any more.
+    pub(super) fn keep(&self, copy: &Arc<Self>) -> bool {
+        let mut copies = self.shelf.copies.lock();
+        if self.is_current() {
+            copies.get_or_insert_default().push(Arc::clone(copy));
+        }
+        self.is_current()
+    }
+
+    /// Gives a copy back that its thread does not use any more.
+    pub(super) fn let_go(&self, copy: &Weak<Self>) {
+        let mut copies = self.shelf.copies.lock();
+        let at = copies
+            .iter()
+            .flat_map(|copies| copies.iter())
+            .position(|kept| copy.as_ptr() == Arc::as_ptr(kept));
+        let gone = copies.as_mut().zip(at).map(|(copies, at)| copies.swap_remove(at));
+        drop(copies);
+        drop(gone);
+    }
+
+    /// Ends the use of copies: no request that begins after this gets one. Returns them, to be dropped
+    /// where no lock is held.
+    pub(super) fn retire(&self) -> Copies {
+        let mut copies = self.shelf.copies.lock();
         self.shelf.is_retired.store(true, Ordering::Release);
+        for copy in copies.iter().flat_map(|copies| copies.iter()) {
+            copy.shelf.is_retired.store(true, Ordering::Release);
+        }
+        copies.take()
     }
 
     /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
