@@ -3,18 +3,18 @@ use crate::http::storing::Unshareable;
 
 #[test]
 fn nobody_boards_a_flight_that_broke_off() {
-    let flight = flight();
+    let flight = new_flight();
     let first = flight.board(2);
     assert!(matches!(first, Boarding::Aboard(_)));
     flight.end(Err(BodyError::Cancelled));
     assert!(matches!(flight.board(2), Boarding::Closed));
 
-    let complete = flight();
+    let complete = new_flight();
     complete.end(Ok(()));
     assert!(matches!(complete.board(2), Boarding::Aboard(_)), "what is there can be read");
 }
 
-fn flight() -> Arc<Flight> {
+fn new_flight() -> Arc<Flight> {
     let room = Room { max_held: 1024, max_total: 4096, budget: Arc::default() };
     Arc::new(Flight::new(room))
 }
@@ -29,12 +29,12 @@ fn aboard(flight: &Arc<Flight>) -> Caller {
 #[test]
 fn a_body_is_whole_once_all_of_it_is_there_in_one_piece_of_the_length_that_was_told() {
     let hello = || Bytes::from_static(b"hello");
-    let flight = flight();
+    let flight = new_flight();
     flight.push_data(hello(), false);
     assert_eq!(flight.whole(5), None, "there may be more");
     flight.end(Ok(()));
     assert_eq!((flight.whole(5), flight.whole(4)), (Some(hello()), None));
-    let [two, trailed, broken] = [(); 3].map(|()| flight());
+    let [two, trailed, broken] = [(); 3].map(|()| new_flight());
     [&two, &trailed, &broken].iter().for_each(|flight| flight.push_data(hello(), false));
     two.push_data(Bytes::new(), true);
     trailed.push_trailers([(http::header::ETAG, "1".parse().unwrap())].into_iter().collect());
@@ -46,7 +46,7 @@ fn a_body_is_whole_once_all_of_it_is_there_in_one_piece_of_the_length_that_was_t
 #[test]
 fn only_who_is_left_alone_takes_the_fields_without_a_copy() {
     let response = http::Response::builder().header("retry-after", "1").body(String::new()).unwrap();
-    let flight = flight();
+    let flight = new_flight();
     let verdict = Verdict::Unshareable(Unshareable::Error);
     let head = Head::new(&response, response.headers().clone(), None, verdict);
     flight.settle(Outcome::Head(Box::new(head)));
