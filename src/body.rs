@@ -81,9 +81,14 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// What lies between these bytes of a body that is at least so long, without trailers.
-    pub(crate) fn part(inner: B, part: &Range<usize>) -> Self {
-        Self::shared(Part { inner, skip: part.start, take: part.len() })
+    /// What lies between these bytes of a body that is at least so long, without trailers. When all of
+    /// that is read, `rest` gets what is left of the body.
+    pub(crate) fn part(
+        inner: B,
+        part: &Range<usize>,
+        rest: impl FnOnce(Pin<Box<B>>) + Send + 'static,
+    ) -> Self {
+        Self::shared(Part { inner: Some((Box::pin(inner), rest)), skip: part.start, take: part.len() })
     }
 
     /// The body of the wrapped service, of which `length` tells how long it is.

@@ -123,38 +123,57 @@ fn end(observer: &mut Option<impl Observer>) {
     *observer = None;
 }
 
-pin_project! {
-    /// What lies between some bytes of a body.
-    pub(super) struct Part<B> {
-        #[pin]
-        pub(super) inner: B,
-        pub(super) skip: usize,
-        pub(super) take: usize,
+/// What lies between some bytes of a body.
+pub(super) struct Part<B, R> {
+    /// With what gets the rest of it. `None` once that has it.
+    pub(super) inner: Option<(Pin<Box<B>>, R)>,
+    pub(super) skip: usize,
+    pub(super) take: usize,
+}
+
+/// `R` is never pinned.
+impl<B, R> Unpin for Part<B, R> {}
+
+impl<B, R> Part<B, R>
+where
+    R: FnOnce(Pin<Box<B>>),
+{
+    /// Now, for a body that is at its end may not be polled any more.
+    fn give_back(&mut self) {
+        if let Some((inner, rest)) = self.inner.take() {
+            rest(inner);
+        }
     }
 }
 
-impl<B> HttpBody for Part<B>
+impl<B, R> HttpBody for Part<B, R>
 where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
+    R: FnOnce(Pin<Box<B>>),
 {
     type Data = Bytes;
     type Error = BodyError;
 
     fn poll_frame(
-        self: Pin<&mut Self>,
+        mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let mut this = self.project();
-        while *this.take > 0 {
-            let Some(frame) = ready!(this.inner.as_mut().poll_frame(cx)) else { break };
+        let this = &mut *self;
+        while let Some((inner, _)) = &mut this.inner
+            && this.take > 0
+        {
+            let Some(frame) = ready!(inner.as_mut().poll_frame(cx)) else { break };
             let Ok(mut data) = frame.map_err(BodyError::new)?.into_data() else { continue };
-            let skipped = data.len().min(*this.skip);
-            *this.skip -= skipped;
+            let skipped = data.len().min(this.skip);
+            this.skip -= skipped;
             data.advance(skipped);
-            data.truncate(*this.take);
+            data.truncate(this.take);
             if !data.is_empty() {
-                *this.take -= data.len();
+                this.take -= data.len();
+                if this.take == 0 {
+                    this.give_back();
+                }
                 return Poll::Ready(Some(Ok(Frame::data(data))));
             }
         }

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body::Body as HttpBody;
 
-use super::request::Question;
+use super::{refresh::Completion, request::Question};
 use crate::{
     body::{Body, BoxError},
     http::{
@@ -41,13 +41,14 @@ pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheSt
     settings.show(response)
 }
 
-/// An answer of the layers below to a request on behalf of everybody, and the body that this
-/// client does not get because of its preconditions.
+/// An answer of the layers below to a request on behalf of everybody, as this client gets it. What it
+/// leaves of the body is read by `completion`, if there is any.
 pub(super) fn from_below<B>(
     method: &Method,
     conditions: &HeaderMap,
     mut response: Response<B>,
-) -> (Response<Body<B>>, Option<Body<B>>)
+    completion: Option<Completion>,
+) -> Response<Body<B>>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
@@ -60,14 +61,23 @@ where
         }
         _ => None,
     };
-    if let Some(part) = part {
-        note_status(&mut response, from_origin);
-        return (response.map(|body| Body::part(body, &part)), None);
-    }
-    let mut response = response.map(Body::inner);
-    let unread = apply_preconditions(conditions, &mut response);
+    let complete = |unread| _ = completion.map(|completion| completion.run(unread));
+    let mut response = match part {
+        Some(part) if !part.is_empty() => response.map(|body| Body::part(body, &part, complete)),
+        Some(_) => response.map(|body| {
+            complete(Box::pin(body));
+            Body::default()
+        }),
+        None => {
+            let mut response = response.map(Some);
+            if let Some(body) = apply_preconditions(conditions, &mut response).flatten() {
+                complete(Box::pin(body));
+            }
+            response.map(|body| body.map(Body::inner).unwrap_or_default())
+        }
+    };
     note_status(&mut response, from_origin);
-    (response, unread)
+    response
 }
 
 /// Says what the layers below answered, where the client gets another status.
@@ -81,7 +91,7 @@ fn note_status<B>(response: &mut Response<B>, from_below: StatusCode) {
 
 /// They count only for what would be a success without them (§13.2.1). Returns the body that the
 /// client does not get because of them.
-fn apply_preconditions<B>(conditions: &HeaderMap, response: &mut Response<Body<B>>) -> Option<Body<B>> {
+fn apply_preconditions<B: Default>(conditions: &HeaderMap, response: &mut Response<B>) -> Option<B> {
     if !response.status().is_success() {
         return None;
     }

@@ -65,6 +65,9 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
 
     /// How long a refresh in the background may take, body included, before it is given up and
     /// another one may begin. Default: 30 seconds.
+    ///
+    /// So long may it also take to read what a client leaves of a body that is to be stored, because
+    /// it asks for a part of it or has it already (RFC 9110 §13, §14). Then the body is dropped.
     #[must_use]
     pub fn refresh_deadline(self, deadline: Duration) -> Self {
         self.set(|settings| settings.refresh_deadline = deadline)

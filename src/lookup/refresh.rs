@@ -1,4 +1,4 @@
-use std::{pin::pin, sync::Arc};
+use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use http::{Method, Request, Response, request::Parts};
@@ -111,18 +111,33 @@ impl Settings {
         response
     }
 
-    /// Reads a body that no client wants, if it is to be stored when it is complete. Otherwise
-    /// clients that all have it already would keep it out of the store.
-    pub(super) fn complete<B, C>(&self, unread: B, response: &Response<C>, limit: usize)
-    where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-    {
+    /// What reads to its end the body of a response that is to be stored, if the client does not. Else
+    /// clients that have it already, or want a part of it, would keep it out of the store.
+    pub(super) fn completion<B>(&self, response: &Response<B>, limit: usize) -> Option<Completion> {
         let is_stored =
             CacheStatus::of(response).is_some_and(|status| status.is_stored() && !status.is_collapsed());
         // A shared body completes itself, at the pace of those who want it.
         let needs_a_reader = is_stored && response.extensions().get::<CompletesItself>().is_none();
-        if needs_a_reader && Executor::is_available() {
-            let reading = tokio::time::timeout(self.refresh_deadline, read_at_most(limit, unread));
+        needs_a_reader.then(|| Completion {
+            executor: self.executor.clone(),
+            deadline: self.refresh_deadline,
+            limit,
+        })
+    }
+}
+
+/// Reads the rest of a body in the background.
+pub(super) struct Completion {
+    executor: Executor,
+    deadline: Duration,
+    limit: usize,
+}
+
+impl Completion {
+    /// Outside a runtime the body is dropped, and nothing is stored.
+    pub(super) fn run(self, unread: impl HttpBody<Data = Bytes> + Send + 'static) {
+        if Executor::is_available() {
+            let reading = tokio::time::timeout(self.deadline, read_at_most(self.limit, unread));
             self.executor.spawn(async move { _ = reading.await });
         }
     }

@@ -220,11 +220,10 @@ where
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
-            let (response, unread) = from_below(&method, &conditions.unwrap_or_default(), answer.await?);
-            if let Some(unread) = unread {
-                settings.complete(unread, &response, limit);
-            }
-            Ok(settings.show(response))
+            let answer = answer.await?;
+            let completion = settings.completion(&answer, limit);
+            let conditions = conditions.unwrap_or_default();
+            Ok(settings.show(from_below(&method, &conditions, answer, completion)))
         })
     }
 }

@@ -1,12 +1,26 @@
 //! Ranges, parts, and heads that the cache makes itself.
 
-use http::Method;
-use tower::Layer;
-use tower_readthrough::{
-    Fill, Lookup, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy, Rules, StoreLayer,
+use std::{
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
 };
 
-use crate::support::{Answer, Origin, Reply, get, get_with, ok, request, secs, send, status};
+use bytes::Bytes;
+use http::Method;
+use http_body::{Frame, SizeHint};
+use tower::{Layer, ServiceBuilder};
+use tower_readthrough::{
+    Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy, Rules,
+    StoreLayer,
+};
+
+use crate::support::{
+    Answer, Failure, Frames, Origin, Reply, get, get_with, ok, request, secs, send, settle, status,
+};
 
 type Stack = ReadThroughService<Origin, MemoryStore>;
 type Single = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
@@ -280,4 +294,100 @@ async fn a_refusal_has_no_field_of_a_response_that_is_not_there() {
         assert!(reply.body.is_empty());
     }
     assert_eq!(origin.calls(), 1);
+}
+
+// Ranges of what is fetched whole.
+
+/// Confirms nothing, so that what is stale is fetched again.
+fn renewed() -> Origin {
+    Origin::new(|call, _| {
+        let answer = ok("abc").chunk("def").chunk("ghij").declares(10).header("content-length", "10");
+        answer.max_age(10).header("etag", format!("\"{call}\""))
+    })
+}
+
+async fn five_ranges(service: &Single, origin: &Origin, case: &str) {
+    for (at, (range, body)) in
+        [("0-1", "ab"), ("3-3", "d"), ("8-9", "ij"), ("2-6", "cdefg"), ("0-9", "abcdefghij")]
+            .into_iter()
+            .enumerate()
+    {
+        let reply = get_with(service, "/", &[("range", &format!("bytes={range}"))]).await;
+        assert_eq!((reply.status.as_u16(), &reply.body[..]), (206, body.as_bytes()), "{case}: {range}");
+        assert_eq!(reply.is_hit(), at > 0, "{case}: {range}");
+        settle().await;
+    }
+    assert!(get(service, "/").await.is_hit(), "{case}");
+    assert_eq!(origin.calls(), 2, "{case}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn ranges_of_something_stale_share_one_fetch_that_is_stored() {
+    let origin = renewed();
+    let service = StoreLayer::new(store()).layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(10)).await;
+    five_ranges(&service, &origin, "stale").await;
+
+    // What is fetched whole for a range of nothing stored, too.
+    let (origin, store) = (renewed(), store());
+    let lookup = LookupLayer::new(store.clone()).fetch_whole_for_ranges(true);
+    let service = lookup.layer(FillLayer::new(store).layer(origin.clone()));
+    get(&service, "/other").await;
+    five_ranges(&service, &origin, "whole").await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_range_that_is_not_there_does_not_keep_the_whole_out_of_the_store() {
+    let origin = renewed();
+    let service = StoreLayer::new(store()).layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(10)).await;
+    let reply = get_with(&service, "/", &[("range", "bytes=10-")]).await;
+    assert_eq!((reply.status.as_u16(), &reply.body[..]), (416, &b""[..]));
+    settle().await;
+    assert!(get(&service, "/").await.is_hit());
+    assert_eq!(origin.calls(), 2);
+}
+
+/// Counts the frames that are read of a body.
+struct Counted(Frames, Arc<AtomicUsize>);
+
+impl http_body::Body for Counted {
+    type Data = Bytes;
+    type Error = Failure;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+        self.1.fetch_add(1, Ordering::SeqCst);
+        Pin::new(&mut self.0).poll_frame(cx)
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.0.size_hint()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_to_be_stored_is_read_as_far_as_the_range_goes() {
+    let frames = Arc::new(AtomicUsize::new(0));
+    let count = Arc::clone(&frames);
+    let origin = Origin::new(move |call, _| match call {
+        1 => ok("abcdefghij").max_age(10),
+        _ => ok("abc").chunk("defghij").declares(10).header("cache-control", "no-store"),
+    });
+    let counting = ServiceBuilder::new()
+        .map_response(move |response: http::Response<Frames>| {
+            response.map(|body| Counted(body, Arc::clone(&count)))
+        })
+        .service(origin.clone());
+    let service = StoreLayer::new(store()).layer(counting);
+    get(&service, "/").await;
+    let before = frames.load(Ordering::SeqCst);
+    tokio::time::advance(secs(10)).await;
+    let reply = get_with(&service, "/", &[("range", "bytes=0-1")]).await;
+    settle().await;
+    assert_eq!((&reply.body[..], frames.load(Ordering::SeqCst) - before), (&b"ab"[..], 1));
 }
