@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{AttemptBegan, without_extensions},
+    exchange::{AttemptBegan, CompletesItself, without_extensions},
     http::{
         fields::{has_content, remove_all},
         glance::Glance,
@@ -247,6 +247,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
             }
             _ => Body::declared(body, content),
         };
+        // Said by a stack below of its own body, which nothing reads to its end for the store here.
+        head.extensions.remove::<CompletesItself>();
         let mut response = Response::from_parts(head, body);
         let status = response.status();
         fetch.sign(&mut response, status, decision, selection, origin);

@@ -391,3 +391,28 @@ async fn what_is_not_to_be_stored_is_read_as_far_as_the_range_goes() {
     settle().await;
     assert_eq!((&reply.body[..], frames.load(Ordering::SeqCst) - before), (&b"ab"[..], 1));
 }
+
+// Two stacks, one above the other.
+
+#[tokio::test(start_paused = true)]
+async fn a_store_above_a_stack_is_filled_for_clients_that_have_the_response_or_want_a_part() {
+    let wants: [&[(&str, &str)]; 3] = [
+        &[("if-none-match", "\"1\"")],
+        &[("if-match", "\"2\"")],
+        &[("if-none-match", "\"2\""), ("range", "bytes=20-")],
+    ];
+    for fields in wants {
+        let origin =
+            Origin::always(|| ok("abc").chunk("defghij").declares(10).max_age(60).header("etag", "\"1\""));
+        let above = store();
+        let lookup = LookupLayer::new(above.clone()).fetch_whole_for_ranges(true);
+        let service = lookup.layer(FillLayer::new(above.clone()).layer(stack(&origin)));
+        for _ in 0..2 {
+            let reply = get_with(&service, "/", fields).await;
+            assert!(matches!(reply.status.as_u16(), 304 | 412 | 416), "{fields:?}");
+            settle().await;
+            assert_eq!(above.stats().entries, 1, "{fields:?}");
+        }
+        assert_eq!(origin.calls(), 1);
+    }
+}
