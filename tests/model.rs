@@ -295,6 +295,14 @@ struct World {
 }
 
 impl World {
+    /// Whether a request selects what was made, if that is in the store: unless an earlier one with
+    /// `Vary` is there, which comes first if it matches.
+    fn selects(&self, number: usize, ask: &Ask) -> bool {
+        let made = &self.made[number];
+        let is_before = |other: &Made| other.caching.varies && other.is_about(ask);
+        made.suits(ask) && (made.caching.varies || !self.made[..number].iter().any(is_before))
+    }
+
     fn answer(&mut self, head: &Parts) -> Answer {
         let field = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
         let uri: usize = head.uri.path()[1..].parse().unwrap();
@@ -568,7 +576,7 @@ impl Model {
         };
         let is_failure = reply.as_ref().map_or(true, |reply| reply.status == 503);
         seen.failures += usize::from(is_failure);
-        for kept in kept.iter().copied().filter(|kept| world.made[*kept].suits(ask)) {
+        for kept in kept.iter().copied().filter(|kept| world.selects(*kept, ask)) {
             let made = &world.made[kept];
             if !made.is_fresh(*began_at) && made.is_usable_while_revalidating(*began_at) {
                 seen.bound_to_refresh += 1;
@@ -815,8 +823,8 @@ impl Model {
     fn check_that_hits_are_hits(&self, asked: &[Asked<'_>], first_made: usize, seen: &mut Seen) {
         let world = self.world.lock().unwrap();
         let is_hit = |asked: &Asked<'_>| {
-            let mut kept = self.kept[asked.ask.uri].iter().map(|number| &world.made[*number]);
-            kept.any(|made| made.suits(asked.ask) && made.is_fresh(asked.began_at))
+            let mut kept = self.kept[asked.ask.uri].iter().copied();
+            kept.any(|kept| world.selects(kept, asked.ask) && world.made[kept].is_fresh(asked.began_at))
         };
         if asked.iter().all(is_hit) {
             seen.bound_to_hit += 1;

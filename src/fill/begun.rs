@@ -242,8 +242,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
                     fetching,
                 };
                 let marker = fetch.marker((client, &glance), head.status, &rules, origin);
-                let (store, key) = (fetch.layer.store.clone(), fetch.client.asked.key.clone());
-                record(store, key, pending, marker, (body, content))
+                let (store, client) = (fetch.layer.store.clone(), Arc::clone(&fetch.client));
+                record(store, client, pending, marker, (body, content))
             }
             _ => Body::declared(body, content),
         };

@@ -69,7 +69,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let Updated { head, decision, rules } = self.updated(client, stored, head, &origin);
         let fresh = renewed(&head.headers, stored, &decision, origin);
         if decision.is_storable {
-            self.put(&fresh);
+            self.put(client, &fresh);
         }
         (fresh, decision, rules)
     }
@@ -98,10 +98,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         Updated { head, decision, rules }
     }
 
-    fn put(&self, fresh: &Arc<StoredResponse>) {
+    fn put(&self, client: &request::Parts, fresh: &Arc<StoredResponse>) {
         if self.layer.store.sequence().admits(fresh) {
             self.layer.store.update(&self.client.asked.key, &mut |resource| {
-                resource.put(fresh, Instant::now());
+                resource.put(fresh, &client.headers, Instant::now());
             });
         }
     }

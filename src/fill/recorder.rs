@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderName};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
+use super::fetch::Client;
 use crate::{
     body::{Body, BoxError, Observer},
     http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
-    key::CacheKey,
     store::{Arrived, Block, Draft, Fetching, Marker, Origin, Store, Stored, StoredResponse},
 };
 
@@ -34,7 +34,7 @@ pub(super) enum Content {
 /// Keeps the chunks of a body as they pass and stores the response when it is complete.
 struct Recorder<St> {
     store: St,
-    key: CacheKey,
+    client: Arc<Client>,
     /// `None` once the body turned out too large.
     pending: Option<Pending>,
     /// Copied: a chunk may be a small part of a large read buffer, and keep all of it alive.
@@ -48,7 +48,7 @@ struct Recorder<St> {
 /// now: it may never be polled.
 pub(super) fn record<St: Store, B>(
     store: St,
-    key: CacheKey,
+    client: Arc<Client>,
     mut pending: Pending,
     marker: Option<Marker>,
     (body, content): (B, Option<u64>),
@@ -59,7 +59,7 @@ where
 {
     if body.is_end_stream() {
         let block = Block::new(0);
-        Recorder { store, key, pending: Some(pending), block, trailers: None, marker }.complete();
+        Recorder { store, client, pending: Some(pending), block, trailers: None, marker }.complete();
         return Body::declared(body, content);
     }
     // As much at once as is sure to come, within the limit.
@@ -69,7 +69,7 @@ where
         Content::Whole(draft) => draft.block(expected),
         Content::Part(..) => Block::new(expected),
     };
-    let recorder = Recorder { store, key, pending: Some(pending), block, trailers: None, marker };
+    let recorder = Recorder { store, client, pending: Some(pending), block, trailers: None, marker };
     Body::recorded(body, content, recorder)
 }
 
@@ -79,7 +79,7 @@ impl<St: Store> Recorder<St> {
         self.block = Block::new(0);
         self.store.refused();
         if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until) {
-            self.store.update(&self.key, &mut |resource| resource.mark(marker));
+            self.store.update(&self.client.asked.key, &mut |resource| resource.mark(marker));
         }
     }
 }
@@ -121,7 +121,7 @@ impl<St: Store> Observer for Recorder<St> {
             Content::Part(extent, headers) => {
                 let body = block.into_body();
                 let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
-                match self.store.get(&self.key) {
+                match self.store.get(&self.client.asked.key) {
                     Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),
                     None => arrived.into_stored(),
                 }
@@ -141,11 +141,11 @@ impl<St: Store> Recorder<St> {
         if !self.store.sequence().admits(response) {
             return;
         }
-        let now = Instant::now();
-        self.store.update(&self.key, &mut |resource| {
+        let (request, now) = (&self.client.head.headers, Instant::now());
+        self.store.update(&self.client.asked.key, &mut |resource| {
             _ = match stored {
-                Stored::Whole(response) => resource.put(response, now),
-                Stored::Part(part) => resource.put_part(part.clone(), now),
+                Stored::Whole(response) => resource.put(response, request, now),
+                Stored::Part(part) => resource.put_part(part.clone(), request, now),
             };
         });
     }

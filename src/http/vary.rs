@@ -1,12 +1,13 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
 use std::{
+    cmp::Ordering,
     hash::{Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use super::{
@@ -81,8 +82,7 @@ impl Vary {
 
 /// The values that a request has for the selecting fields of a response.
 ///
-/// Values are compared in a [normal form](write_normal), as §4.1 allows; an absent field is not an
-/// empty one.
+/// Values are compared in a [normal form](Form), as §4.1 allows; an absent field is not an empty one.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Selection(Arc<Selected>);
 
@@ -129,6 +129,7 @@ impl Value {
         match line {
             Line::None => false,
             Line::One(line) if self.is_written(line.as_bytes()) => true,
+            Line::One(_) if !Form::of(name).is_list() => false,
             _ => normalised(request, name).is_some_and(|value| value == self.normal),
         }
     }
@@ -221,46 +222,85 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
 /// Where values are put together: few are longer.
 type Buffer = SmallVec<[u8; 256]>;
 
-/// Lines joined, without white space round commas. Lists of preferences are compared by what
-/// they mean: their elements have no case, and they are ranked by weight, not by place. That is
-/// so even where weights are equal (RFC 9110 §12.5.4: the order "cannot be relied upon").
-///
+/// Which values of a field mean the same by its own specification. All others are different.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Form {
+    /// Names without case, ranked by their weights (RFC 9110 §12.4.2).
+    Preferences,
+    /// Comma-separated elements, in one line or several (RFC 9110 §5.6.1).
+    List,
+    /// One line, which HTTP/2 and HTTP/3 may split (RFC 9113 §8.2.3).
+    Cookie,
+    /// Nothing is known: the lines as they are.
+    Lines,
+}
+
+impl Form {
+    fn of(name: &HeaderName) -> Self {
+        match *name {
+            // `Accept` is none of these: its elements may have parameters with quoted values.
+            header::ACCEPT_LANGUAGE | header::ACCEPT_ENCODING | header::ACCEPT_CHARSET => Self::Preferences,
+            header::ACCEPT
+            | header::ACCESS_CONTROL_REQUEST_HEADERS
+            | header::CACHE_CONTROL
+            | header::TE
+            | header::VIA => Self::List,
+            header::COOKIE => Self::Cookie,
+            _ if *name == PREFER => Self::List,
+            _ => Self::Lines,
+        }
+    }
+
+    /// Whether a line may mean the same as another one that is written differently.
+    fn is_list(self) -> bool {
+        matches!(self, Self::Preferences | Self::List)
+    }
+}
+
+/// RFC 7240 §2.
+const PREFER: HeaderName = HeaderName::from_static("prefer");
+
 /// False if there is no such field.
 fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) -> bool {
-    let start = normal.len();
-    let elements = request.get_all(name).iter().flat_map(|line| split_list(line.as_bytes()));
-    match *name {
-        // Fields whose elements are ranges of names without case, with a weight (RFC 9110 §12.5.2 to
-        // §12.5.4). `Accept` is none of them: its elements may have parameters with quoted values.
-        header::ACCEPT_LANGUAGE | header::ACCEPT_ENCODING | header::ACCEPT_CHARSET => {
-            write_ranked(elements, normal);
-        }
-        _ => elements.for_each(|element| {
-            normal.extend_from_slice(element);
-            normal.push(b',');
-        }),
-    }
-    if normal.len() > start {
-        normal.pop();
-        return true;
+    let lines = || request.get_all(name).iter().map(HeaderValue::as_bytes);
+    let elements = || lines().flat_map(split_list);
+    match Form::of(name) {
+        Form::Preferences => write_ranked(elements(), *name == header::ACCEPT_LANGUAGE, normal),
+        Form::List => write_joined(elements(), b",", normal),
+        Form::Cookie => write_joined(lines(), b"; ", normal),
+        // Nothing that a line may have in it.
+        Form::Lines => write_joined(lines(), b"\n", normal),
     }
     has(request, name)
 }
 
-/// Each with a comma behind it.
-fn write_ranked<'a>(elements: impl Iterator<Item = &'a [u8]>, normal: &mut Buffer) {
+fn write_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], normal: &mut Buffer) {
+    for (at, piece) in pieces.enumerate() {
+        if at > 0 {
+            normal.extend_from_slice(separator);
+        }
+        normal.extend_from_slice(piece);
+    }
+}
+
+/// By weight. Of equal weights the order counts for languages alone, where some recipients take the
+/// first one (RFC 9110 §12.5.4).
+fn write_ranked<'a>(elements: impl Iterator<Item = &'a [u8]>, is_ordered: bool, normal: &mut Buffer) {
     let lower = |name: &'a [u8]| name.iter().map(u8::to_ascii_lowercase);
     let mut ranked: SmallVec<[_; 8]> = elements.map(preference).collect();
-    ranked.sort_unstable_by(|(weight, name), (other_weight, other)| {
-        other_weight.cmp(weight).then_with(|| lower(name).cmp(lower(other)))
+    ranked.sort_by(|(weight, name), (other_weight, other)| {
+        let by_name = || if is_ordered { Ordering::Equal } else { lower(name).cmp(lower(other)) };
+        other_weight.cmp(weight).then_with(by_name)
     });
-    for (weight, name) in ranked {
+    for (at, (weight, name)) in ranked.into_iter().enumerate() {
+        if at > 0 {
+            normal.push(b',');
+        }
         normal.extend(lower(name));
         if weight != MAX_WEIGHT {
             // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
             normal.extend_from_slice(format!("\n{weight}").as_bytes());
         }
-        normal.push(b',');
     }
 }
 

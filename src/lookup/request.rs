@@ -182,8 +182,8 @@ pub(super) fn accepts(stored: &StoredResponse, wishes: Option<&RequestDirectives
     })
 }
 
-/// The latest answer is the best guess at what selects the next one.
+/// The latest response is the best guess at what selects the next one.
 fn known_selection(resource: &Resource, head: &Parts) -> Option<Selection> {
-    let fields = resource.variants().first()?.selection()?.fields();
+    let fields = resource.latest()?.selection()?.fields();
     Some(Selection::new(fields, &head.headers))
 }

@@ -48,7 +48,7 @@ impl Part {
     }
 }
 
-/// The parts of one key, the latest first.
+/// The parts of one key, by [rank](StoredResponse::rank).
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Parts(Vec<Part>);
 
@@ -75,7 +75,10 @@ impl Parts {
     }
 
     pub(super) fn drop_oldest(&mut self) {
-        self.0.pop();
+        let oldest = self.0.iter().enumerate().min_by_key(|(_, part)| part.response.begun());
+        if let Some((oldest, _)) = oldest {
+            self.0.remove(oldest);
+        }
     }
 
     /// A fresh part that has all that a request asks for.
@@ -106,7 +109,11 @@ impl Parts {
             let is_same = is_same(&other.response, response) && other.extent.total == extent.total;
             other.response.selection() == response.selection() && !is_same
         };
-        if self.0.iter().any(|other| is_rival(other) && other.response.begun() > response.begun()) {
+        let is_outdated_by = |other: &Part| {
+            let is_beside = other.response.selection() != response.selection();
+            other.response.supersedes(response) && (is_beside || is_rival(other))
+        };
+        if self.0.iter().any(is_outdated_by) {
             return false;
         }
         let is_within = |other: &Part| {
@@ -117,10 +124,11 @@ impl Parts {
         let is_fresh = response.is_fresh(now);
         self.0.retain(|other| !(is_rival(other) || is_fresh && is_within(other)));
         if is_fresh {
-            self.0.truncate(MAX_PARTS - 1);
-            // A late part with another `Vary` must not stand before a newer one that fits as well.
-            let newer = self.0.partition_point(|other| other.response.begun() > response.begun());
-            self.0.insert(newer, part);
+            if self.0.len() >= MAX_PARTS {
+                self.drop_oldest();
+            }
+            let place = self.0.partition_point(|other| other.response.rank() > response.rank());
+            self.0.insert(place, part);
         }
         is_fresh
     }

@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use http::{HeaderValue, Method};
+use http::{HeaderMap, HeaderValue, Method};
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -35,7 +35,7 @@ pub(crate) const MAX_VARIANTS: usize = 32;
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct Resource {
-    /// The latest first. Most keys never have another one.
+    /// By [rank](StoredResponse::rank). Most keys never have another one.
     variants: SmallVec<[Arc<StoredResponse>; 1]>,
     /// Apart from the variants, so that nobody takes a part for a whole.
     parts: Option<Box<Parts>>,
@@ -94,9 +94,14 @@ impl Marker {
 }
 
 impl Resource {
-    /// The stored variants, the latest first.
+    /// The stored variants, the latest first, but one without `Vary` last.
     pub fn variants(&self) -> &[Arc<StoredResponse>] {
         &self.variants
+    }
+
+    /// The variant of the latest fetch.
+    pub(crate) fn latest(&self) -> Option<&Arc<StoredResponse>> {
+        self.variants.iter().max_by_key(|variant| variant.begun())
     }
 
     /// Whether there is nothing worth keeping.
@@ -186,7 +191,8 @@ impl Resource {
         self.markers.retain(|marker| now < marker.until);
     }
 
-    /// The latest variant that answers a request with these fields, and is not invalidated.
+    /// The variant that answers a request with these fields, and is not invalidated: the latest one
+    /// that has a `Vary`, or the one without (RFC 9111 §4.1).
     #[inline]
     pub(crate) fn select(&self, request: &Glance<'_>, sequence: &Sequence) -> Option<&Arc<StoredResponse>> {
         let answers = |variant: &&Arc<StoredResponse>| sequence.admits(variant) && variant.matches(request);
@@ -207,19 +213,18 @@ impl Resource {
         self.parts.as_ref()?.select(request, sequence, now)
     }
 
-    /// Stores a part, and removes the markers it disproves.
+    /// Stores a part that answers a request with these fields, and removes what it supersedes and the
+    /// markers it disproves.
     ///
     /// False if it is not stored: it is of no use any more, or something else came from a later
     /// fetch.
-    pub(crate) fn put_part(&mut self, part: Part, now: Instant) -> bool {
+    pub(crate) fn put_part(&mut self, part: Part, request: &HeaderMap, now: Instant) -> bool {
         self.prune(now);
         let response = part.response();
-        let is_newer = |variant: &Arc<StoredResponse>| {
-            variant.selection() == response.selection() && variant.begun() > response.begun()
-        };
-        if self.variants.iter().any(is_newer) {
+        if self.variants.iter().any(|variant| variant.supersedes(response)) {
             return false;
         }
+        self.retain_parts(|stored| !is_superseded(stored, response, request));
         let audience = response.terms().audience;
         let is_stored = self.parts.get_or_insert_default().put(part, now);
         self.retain_parts(|_| true);
@@ -245,30 +250,41 @@ impl Resource {
         self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
     }
 
-    /// Stores a response in place of its variant, and removes the markers it disproves.
+    /// Stores a response that answers a request with these fields in place of its variant, and removes
+    /// what it supersedes and the markers it disproves.
     ///
     /// False if it is not stored: it is of no use any more, or the one in its place came from a
     /// later fetch.
-    pub(crate) fn put(&mut self, response: &Arc<StoredResponse>, now: Instant) -> bool {
+    pub(crate) fn put(&mut self, response: &Arc<StoredResponse>, request: &HeaderMap, now: Instant) -> bool {
         self.prune(now);
         let same = |variant: &Arc<StoredResponse>| variant.selection() == response.selection();
-        let is_late = self.variants.iter().any(|variant| same(variant) && variant.begun() > response.begun());
+        let is_late = self.variants.iter().any(|variant| variant.supersedes(response));
         let is_outdated = self.parts.as_ref().is_some_and(|parts| parts.outdate(response));
         if is_late || is_outdated || response.expires_at() <= now {
             return false;
         }
         self.variants.retain(|variant| !same(variant));
-        self.variants.truncate(MAX_VARIANTS - 1);
-        // A late answer with another `Vary` must not stand before a newer one that fits as well.
-        let newer = self.variants.partition_point(|variant| variant.begun() > response.begun());
+        self.variants.retain(|variant| !is_superseded(variant, response, request));
+        self.retain_parts(|part| !is_superseded(part, response, request));
+        if self.variants.len() >= MAX_VARIANTS {
+            self.drop_oldest();
+        }
+        let place = self.variants.partition_point(|variant| variant.rank() > response.rank());
         self.variants.reserve_exact(1);
-        self.variants.insert(newer, Arc::clone(response));
+        self.variants.insert(place, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
             let audience = response.terms().audience;
             self.markers.retain(|marker| !marker.credentials.admitted_to(audience));
         }
         true
+    }
+
+    fn drop_oldest(&mut self) {
+        let oldest = self.variants.iter().enumerate().min_by_key(|(_, variant)| variant.begun());
+        if let Some((oldest, _)) = oldest {
+            self.variants.remove(oldest);
+        }
     }
 
     /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
@@ -319,9 +335,18 @@ impl Resource {
                     parts.drop_oldest();
                     self.retain_parts(|_| true);
                 }
-                _ if self.variants.len() > 1 => drop(self.variants.pop()),
+                _ if self.variants.len() > 1 => self.drop_oldest(),
                 _ => return,
             }
         }
     }
+}
+
+/// Whether a stored response is outdated because a later fetch brought a response without `Vary` for a
+/// request with these fields, which would go on to select the stored one.
+fn is_superseded(stored: &StoredResponse, by: &StoredResponse, request: &HeaderMap) -> bool {
+    by.selection().is_none()
+        && stored.selection().is_some()
+        && stored.begun() < by.begun()
+        && stored.matches(&Glance::of(request))
 }

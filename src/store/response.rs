@@ -272,6 +272,18 @@ impl StoredResponse {
         }
     }
 
+    /// Where it stands among the responses of its key, the greatest first: one without `Vary` behind
+    /// those with one, since resources omit the field where a request expresses no preference
+    /// (RFC 9111 §4.1), and else the latest first.
+    pub(super) fn rank(&self) -> (bool, u64) {
+        (self.selection.is_some(), self.begun())
+    }
+
+    /// Whether it came from a later fetch than another response, and answers the same requests.
+    pub(super) fn supersedes(&self, other: &Self) -> bool {
+        self.begun() > other.begun() && (self.selection.is_none() || self.selection == other.selection)
+    }
+
     /// Whether it answers a request with these fields.
     #[inline]
     pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {

@@ -2,7 +2,7 @@
 
 use tower::Layer;
 use tower_readthrough::{
-    Fill, Lookup, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy, Rules, StoreLayer,
+    Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy,
 };
 
 use crate::support::Origin;
@@ -19,12 +19,17 @@ fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(1 << 20)
 }
 
+/// The assembled stack, which does what requests ask of a cache.
 fn stack(origin: &Origin) -> Stack {
-    ReadThrough::new(store()).retry(RetryPolicy::never()).build().unwrap().layer(origin.clone())
+    let layer = ReadThrough::new(store()).retry(RetryPolicy::never());
+    layer.lookup(|lookup| lookup.request_directives(true)).build().unwrap().layer(origin.clone())
 }
 
+/// Lookup directly round Fill, as well.
 fn single(origin: &Origin) -> Single {
-    StoreLayer::new(store()).rules(Rules::new()).layer(origin.clone())
+    let store = store();
+    let fill = FillLayer::new(store.clone()).layer(origin.clone());
+    LookupLayer::new(store).request_directives(true).layer(fill)
 }
 
 /// Runs a check with an origin of its own, once for the assembled stack and once for single layers.
