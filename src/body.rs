@@ -58,6 +58,8 @@ pub(crate) trait Observer: Send + 'static {
     fn trailers(&mut self, _trailers: &HeaderMap) {}
     /// The body ended as it should. Not called after an error, and nothing is after this.
     fn complete(&mut self) {}
+    /// The body failed. Nothing is called after this.
+    fn failed(&mut self) {}
 }
 
 impl<B> Body<B> {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use http::Response;
+use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
 use crate::{body::Body, store::pass_on};
@@ -66,7 +67,7 @@ where
     pub(crate) fn into_boxed(self) -> BoxFuture<Result<Response<Body<B>>, E>>
     where
         F: Send + 'static,
-        B: Send + 'static,
+        B: HttpBody + Send + 'static,
         E: Send + 'static,
     {
         match self.kind {
@@ -79,6 +80,7 @@ where
 impl<F, B, E> ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: HttpBody,
 {
     /// As `poll`, with the body in something else: a response is large, and moved but once here.
     pub(crate) fn poll_with<C>(
@@ -103,6 +105,7 @@ where
 impl<F, B, E> Future for ResponseFuture<F, B, E>
 where
     F: Future<Output = Result<Response<B>, E>>,
+    B: HttpBody,
 {
     type Output = Result<Response<Body<B>>, E>;
 

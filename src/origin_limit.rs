@@ -64,7 +64,7 @@ use crate::{
     exchange::{AttemptBegan, Refused},
     executor::Executor,
     future::{BoxFuture, ResponseFuture},
-    http::freshness::after,
+    http::{framing, freshness::after},
 };
 
 /// Bounds the attempts under way; see the [module](self).
@@ -288,6 +288,7 @@ impl Limit {
         };
         let began = AttemptBegan(Instant::now());
         let mut response = inner.oneshot(request).await?;
+        framing::settle(&mut response);
         response.extensions_mut().insert(began);
         Ok(response.map(|body| self.hold(permit, body)))
     }

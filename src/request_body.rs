@@ -25,6 +25,27 @@ pin_project! {
     /// let body: RequestBody<hyper::body::Incoming> = bytes::Bytes::from("hello").into();
     /// assert_eq!(body.size_hint().exact(), Some(5));
     /// ```
+    ///
+    /// # Over hyper's client
+    ///
+    /// The layers settle the length of every response that passes through them: `Content-Length` beside
+    /// `Transfer-Encoding` is removed, one that is repeated is given once, and one that is no number is
+    /// removed (RFC 9112 §6.3, RFC 9110 §8.6). The service between the layers and hyper's client has to
+    /// see to the rest, as a proxy does (RFC 9110 §7.6); the `proxy` example shows each step:
+    ///
+    /// * The fields of the connection are removed in both directions, those that `Connection` names
+    ///   included (RFC 9110 §7.6.1). A response with another transfer coding than `chunked` is refused:
+    ///   hyper's client does not decode it.
+    /// * `Expect` is removed from requests. Hyper's server answers 100 by itself and its client sends the
+    ///   body at once, so that an origin which refuses early would read the next request from that body,
+    ///   and its response would be stored for another target.
+    /// * `Trailer` and the trailers of requests are removed: an origin may merge them into the fields.
+    /// * Requests with a body use another pool of connections than requests without one, so that no
+    ///   response for the cache is read from a connection which has carried a body.
+    /// * An idempotent request without a body is sent once more on a new connection if the one from the
+    ///   pool turns out to have been closed (RFC 9112 §9.3.1).
+    /// * Field names with an underscore are removed, where an origin may read them as the same name with a
+    ///   hyphen.
     pub struct RequestBody<B>
     where
         B: HttpBody,

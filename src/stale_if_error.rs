@@ -72,6 +72,7 @@ use crate::{
     exchange::{Asked, Purpose, Refused},
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
+    http::framing,
     status::{CacheStatus, Forward, Stale},
     store::{Part, Sequence, Store, StoredResponse, select},
 };
@@ -220,7 +221,10 @@ impl<S, St: Store> StaleIfError<S, St> {
                 return Ok(fallback.instead_of(outcome.as_ref().ok().and_then(|answer| answer.as_ref().ok())));
             }
             match outcome {
-                Ok(answer) => answer.map(|response| response.map(Body::inner)),
+                Ok(answer) => answer.map(|mut response| {
+                    framing::settle(&mut response);
+                    response.map(Body::inner)
+                }),
                 Err(panic) => resume_unwind(panic),
             }
         })

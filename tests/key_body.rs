@@ -264,17 +264,21 @@ async fn conditions_ranges_upgrades_and_hidden_methods_are_left_to_the_origin() 
     let origin = echo();
     let stack = stack(&origin);
     ask(&stack, post_of("a")).await;
-    let fields = [
-        ("if-none-match", "*"),
-        ("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT"),
-        ("if-match", "\"a\""),
-        ("range", "bytes=0-0"),
-        ("if-range", "\"a\""),
-        ("upgrade", "websocket"),
-        ("x-http-method-override", "DELETE"),
+    let fields: [Fields; 7] = [
+        &[("if-none-match", "*")],
+        &[("if-modified-since", "Sun, 06 Nov 1994 08:49:37 GMT")],
+        &[("if-match", "\"a\"")],
+        &[("range", "bytes=0-0")],
+        &[("if-range", "\"a\"")],
+        &[("connection", "upgrade"), ("upgrade", "websocket")],
+        &[("x-http-method-override", "DELETE")],
     ];
-    for (n, field) in fields.into_iter().enumerate() {
-        assert_eq!(ask(&stack, request("POST", SEARCH, &[field], "a")).await, format!("{} POST a", n + 2));
+    for (n, fields) in fields.into_iter().enumerate() {
+        assert_eq!(ask(&stack, request("POST", SEARCH, fields, "a")).await, format!("{} POST a", n + 2));
+    }
+    let http2 = [("connection", "upgrade, http2-settings"), ("upgrade", "h2c")];
+    for _ in 0..2 {
+        assert_eq!(ask(&stack, request("POST", SEARCH, &http2, "a")).await, "9 POST a", "it is stored");
     }
 }
 

@@ -5,6 +5,8 @@
 
 #[path = "support/program.rs"]
 mod program;
+#[path = "support/raw.rs"]
+mod raw;
 
 use std::{
     convert::Infallible,
@@ -24,6 +26,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use program::{Proxy, cache_status, command};
+use raw::{RawOrigin, exchange};
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWriteExt, BufReader},
@@ -362,6 +365,156 @@ async fn an_upgrade_passes_through() {
     let mut echo = [0; 5];
     stream.read_exact(&mut echo).await.unwrap();
     assert_eq!(&echo, b"hello");
+}
+
+#[tokio::test]
+async fn a_wish_for_http2_does_not_go_past_the_cache() {
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    for (n, upgrade) in ["h2c", "h2c", "HTTP/2.0, h2", "TLS/1.2"].into_iter().enumerate() {
+        let request = format!(
+            "GET / HTTP/1.1\r\nhost: h\r\nupgrade: {upgrade}\r\nhttp2-settings: AAMAAABk\r\n\
+             connection: upgrade, http2-settings, close\r\n\r\n"
+        );
+        let response = exchange(proxy.addr, &request).await;
+        assert_eq!(response.contains("cache-status: tower-readthrough;hit\r\n"), n > 0, "{response}");
+        assert!(!response.contains("http2-settings"), "the origin is not told: {response}");
+    }
+    assert_eq!(origin.calls(), 1);
+
+    let mut stream = TcpStream::connect(proxy.addr).await.unwrap();
+    let request = "GET /upgrade HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: h2c, chat\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let head = read_head(&mut stream).await;
+    assert!(head.starts_with("HTTP/1.1 101 ") && head.contains("\r\nupgrade: chat\r\n"), "{head}");
+}
+
+#[tokio::test]
+async fn what_would_bend_a_stored_page_does_not_arrive() {
+    const NAMES: [&str; 22] = [
+        "base-url",
+        "forwarded",
+        "front-end-https",
+        "x-forwarded",
+        "x-forwarded-path",
+        "x-forwarded-port",
+        "x-forwarded-prefix",
+        "x-forwarded-protocol",
+        "x-forwarded-scheme",
+        "x-forwarded-server",
+        "x-forwarded-ssl",
+        "x-forwarded-uri",
+        "x-host",
+        "x-http-host-override",
+        "x-http-method-override",
+        "x-method-override",
+        "x-original-host",
+        "x-original-uri",
+        "x-original-url",
+        "x-rewrite-url",
+        "x-url-scheme",
+        "x_forwarded_port",
+    ];
+    let origin = Origin::start().await;
+    let proxy = Proxy::start(origin.addr, &[]).await;
+    for method in ["GET", "POST"] {
+        let mut request = reqwest::Client::new().request(method.parse().unwrap(), proxy.url("/"));
+        for name in NAMES.iter().chain(&["x-kept"]) {
+            request = request.header(*name, "evil.example");
+        }
+        let echo = echo(request.send().await.unwrap()).await;
+        for name in NAMES {
+            assert_eq!(field(&echo, name), Vec::<&str>::new(), "{name}");
+        }
+        assert_eq!(field(&echo, "x-kept"), ["evil.example"]);
+    }
+}
+
+fn lines(count: usize) -> String {
+    (0..count).map(|n| format!("x-{n}: 1\r\n")).collect()
+}
+
+#[tokio::test]
+async fn heads_of_many_lines_pass_up_to_a_bound() {
+    let origin = RawOrigin::start(|request| {
+        let count = if request.line() == "get /large" { 200 } else { 0 };
+        let count = if request.line() == "get /too-large" { 300 } else { count };
+        Some(format!("HTTP/1.1 200 OK\r\n{}content-length: 2\r\n\r\nok", lines(count)))
+    })
+    .await;
+    let proxy = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    let ask = async |path: &str, count: usize| {
+        let fields = lines(count);
+        let request = format!("GET {path} HTTP/1.1\r\nhost: h\r\n{fields}connection: close\r\n\r\n");
+        exchange(proxy.addr, &request).await
+    };
+    for status in ["fwd=uri-miss;stored", "hit"] {
+        let response = ask("/large", 200).await;
+        assert!(response.starts_with("HTTP/1.1 200 ") && response.contains(status), "{response}");
+        assert!(response.contains("\r\nx-199: 1\r\n"), "{response}");
+    }
+    assert!(origin.last().has_field("x-199"));
+    assert!(ask("/small", 300).await.starts_with("HTTP/1.1 431 "));
+    assert!(ask("/too-large", 0).await.starts_with("HTTP/1.1 502 "));
+}
+
+/// An origin that ends each connection with its second request, and says this of it.
+async fn impatient(parting: Option<&'static str>) -> RawOrigin {
+    RawOrigin::start(move |request| match request.place {
+        0 => Some("HTTP/1.1 200 OK\r\ncache-control: no-store\r\ncontent-length: 0\r\n\r\n".into()),
+        _ => parting.map(Into::into),
+    })
+    .await
+}
+
+async fn ask_twice(proxy: &Proxy, method: &str, body: &'static str) -> [u16; 2] {
+    let client = reqwest::Client::new();
+    let ask = async || {
+        let request = client.request(method.parse().unwrap(), proxy.url("/")).body(body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    [ask().await, ask().await]
+}
+
+#[tokio::test]
+async fn an_idempotent_request_is_repeated_if_a_pooled_connection_was_closed() {
+    let late = "HTTP/1.1 408 Request Timeout\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
+    for parting in [None, Some(late)] {
+        for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
+            let origin = impatient(parting).await;
+            let proxy = Proxy::start(origin.addr, &[]).await;
+            assert_eq!(ask_twice(&proxy, method, "").await, [200, 200], "{method}");
+            let places: Vec<_> = origin.arrived().iter().map(|at| (at.connection, at.place)).collect();
+            assert_eq!(places, [(0, 0), (0, 1), (1, 0)], "{method}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_had_an_effect_is_not_repeated() {
+    for (method, body) in [("POST", ""), ("POST", "hello"), ("PATCH", "hello"), ("PUT", "hello")] {
+        let origin = impatient(None).await;
+        let proxy = Proxy::start(origin.addr, &[]).await;
+        assert_eq!(ask_twice(&proxy, method, body).await, [200, 502], "{method} {body}");
+        assert_eq!(origin.arrived().len(), 2, "{method} {body}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_is_repeated_once_and_only_for_a_connection_that_had_worked() {
+    let dead = RawOrigin::start(|_| None).await;
+    let proxy = Proxy::start(dead.addr, &[]).await;
+    assert_eq!(proxy.get("/").await.status(), StatusCode::BAD_GATEWAY);
+    assert_eq!(dead.arrived().len(), 1);
+
+    let dying = RawOrigin::start(|request| match (request.connection, request.place) {
+        (0, 0) => Some("HTTP/1.1 200 OK\r\ncache-control: no-store\r\ncontent-length: 0\r\n\r\n".into()),
+        _ => None,
+    })
+    .await;
+    let proxy = Proxy::start(dying.addr, &[]).await;
+    assert_eq!(ask_twice(&proxy, "GET", "").await, [200, 502]);
+    assert_eq!(dying.arrived().len(), 3);
 }
 
 #[tokio::test]

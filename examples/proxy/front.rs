@@ -17,7 +17,7 @@ use tower::Service;
 use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
 
 use crate::{
-    headers::{self, Hop},
+    headers::{self, Hop, MAX_FIELDS},
     origin,
     socket::Socket,
     stack::Stack,
@@ -63,6 +63,7 @@ fn server() -> Builder<TokioExecutor> {
         .http1()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
+        .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_HEAD_BYTES as usize);
     server
         .http2()
@@ -142,6 +143,9 @@ fn refusal<B>(request: &Request<B>, hop: &Hop) -> Option<StatusCode> {
     // It would wait for its own answer.
     if hop.has_seen(request.headers()) {
         return Some(StatusCode::LOOP_DETECTED);
+    }
+    if let Some(status) = headers::unknown_coding(request.headers()) {
+        return Some(status);
     }
     // RFC 9112 §3.2. Two hosts could be two different ones for the cache and the origin.
     let hosts = request.headers().get_all(header::HOST).iter().count();

@@ -13,6 +13,9 @@ use http::{
     uri::{Authority, Scheme},
 };
 
+/// Lines in a head over HTTP/1, in both directions. Beyond 100 hyper allocates memory for each head.
+pub(crate) const MAX_FIELDS: usize = 256;
+
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -60,9 +63,10 @@ impl Hop {
             _ => http11,
         };
         let headers = request.headers_mut();
-        remove(headers, |name| is_hop_by_hop(name) || is_claim(name));
+        remove(headers, |name| is_hop_by_hop(name) || is_of_message_framing(name) || is_claim(name));
         if let Some(upgrade) = upgrade {
             headers.insert(header::UPGRADE, upgrade);
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
         }
         join_cookies(headers);
         append_peer(headers, peer);
@@ -90,22 +94,15 @@ impl Hop {
     }
 }
 
-/// An `Upgrade` that is left is wanted: asks the origin for it, and says so.
-pub(crate) fn ask_for_upgrade(headers: &mut HeaderMap) -> bool {
-    let wanted = headers.contains_key(header::UPGRADE);
-    if wanted {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-    }
-    wanted
-}
-
 /// Makes the origin's answer ours, and says whether it switches protocols.
 pub(crate) fn from_origin<B>(response: &mut Response<B>) -> bool {
     *response.version_mut() = Version::HTTP_11;
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     let headers = response.headers_mut();
     let upgrade = headers.get(header::UPGRADE).cloned();
-    remove(headers, is_hop_by_hop);
+    // A transfer coding overrides the length (RFC 9112 §6.3).
+    let has_coding = headers.contains_key(header::TRANSFER_ENCODING);
+    remove(headers, |name| is_hop_by_hop(name) || has_coding && *name == header::CONTENT_LENGTH);
     if let (true, Some(upgrade)) = (upgraded, upgrade) {
         headers.insert(header::UPGRADE, upgrade);
         headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
@@ -113,14 +110,48 @@ pub(crate) fn from_origin<B>(response: &mut Response<B>) -> bool {
     upgraded
 }
 
-/// HTTP/1.1 alone can switch to something else, if both fields say so (RFC 9110 §7.8). To HTTP/2
-/// it is not worth it: `curl --http2` asks for that on every request, and would get no hits.
+/// Whether the body has a transfer coding other than `chunked`.
+pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
+    unknown_coding(headers).is_some()
+}
+
+/// What a request is answered with whose body cannot be read, for its transfer codings are not
+/// `chunked` alone, once (RFC 9112 §6.1, §7.1).
+pub(crate) fn unknown_coding(headers: &HeaderMap) -> Option<StatusCode> {
+    let mut codings = list(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty());
+    let is_chunked = |coding: &[u8]| coding.eq_ignore_ascii_case(b"chunked");
+    match (codings.next(), codings.next()) {
+        (None, _) => None,
+        (Some(only), None) if is_chunked(only) => None,
+        (Some(first), Some(second)) if is_chunked(first) && is_chunked(second) => {
+            Some(StatusCode::BAD_REQUEST)
+        }
+        _ => Some(StatusCode::NOT_IMPLEMENTED),
+    }
+}
+
+/// The protocols to switch to, of those that a request names. HTTP/1.1 alone can, if both fields say so
+/// (RFC 9110 §7.8). Another version of HTTP or TLS would bring the same response, and `curl --http2` asks
+/// for that with every request: what can be answered without a switch is.
 fn wanted_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
-    let upgrade = headers.get(header::UPGRADE)?;
+    headers.get(header::UPGRADE)?;
     let is_named = list(headers, &header::CONNECTION).any(|name| name.eq_ignore_ascii_case(b"upgrade"));
-    let to_http2 = list(headers, &header::UPGRADE).any(|name| name.eq_ignore_ascii_case(b"h2c"));
-    (request.version() == Version::HTTP_11 && is_named && !to_http2).then(|| upgrade.clone())
+    if request.version() != Version::HTTP_11 || !is_named {
+        return None;
+    }
+    let protocols: Vec<_> =
+        list(headers, &header::UPGRADE).filter(|protocol| !carries_http(protocol)).collect();
+    match protocols.is_empty() {
+        true => None,
+        false => HeaderValue::from_bytes(&protocols.join(&b", "[..])).ok(),
+    }
+}
+
+fn carries_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+    name.is_empty()
+        || [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
 /// The authority that the client asked for: the URI's wins (RFC 9112 §3.2.2).
@@ -157,10 +188,49 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// What a client says about where it comes from, and may not.
-fn is_claim(name: &HeaderName) -> bool {
-    matches!(name.as_str(), "forwarded" | "x-forwarded-host")
+/// About how the body of a request is transferred, which is settled here. What asks for another
+/// version of HTTP goes with `Upgrade`.
+fn is_of_message_framing(name: &HeaderName) -> bool {
+    matches!(name.as_str(), "expect" | "trailer" | "http2-settings")
 }
+
+/// By what a request overrides its own host, scheme, port, path or method: the key does not show it.
+/// `X-Forwarded-For` is appended to instead.
+fn is_claim(name: &HeaderName) -> bool {
+    let name = name.as_str();
+    // Origins that make variables of names read an underscore as a hyphen.
+    if name.contains('_') {
+        return true;
+    }
+    match name {
+        "x-forwarded-for" => false,
+        "base-url"
+        | "cf-visitor"
+        | "cloudfront-forwarded-proto"
+        | "forwarded"
+        | "front-end-https"
+        | "proxy"
+        | "request-uri"
+        | "x-accel-mapping"
+        | "x-arr-ssl"
+        | "x-base-url"
+        | "x-host"
+        | "x-http-host-override"
+        | "x-http-method"
+        | "x-http-method-override"
+        | "x-https"
+        | "x-method-override"
+        | "x-proto"
+        | "x-request-uri"
+        | "x-scheme"
+        | "x-script-name"
+        | "x-sendfile-type"
+        | "x-url-scheme" => true,
+        _ => CLAIMS.iter().any(|start| name.starts_with(start)),
+    }
+}
+
+const CLAIMS: [&str; 4] = ["x-forwarded", "x-original", "x-rewrite", "x-envoy-original"];
 
 /// HTTP/2 may send cookies in several fields, HTTP/1 may not (RFC 9113 §8.2.3).
 fn join_cookies(headers: &mut HeaderMap) {

@@ -20,22 +20,38 @@
 //!   its answer. An upload that moves is not late. A body that breaks off later cuts the
 //!   connection to the client.
 //! * **Host policy.** The origin sees its own authority in `Host`, and the one that the client
-//!   asked for in `X-Forwarded-Host`. `X-Forwarded-For` is appended to. `X-Forwarded-Host` and
-//!   `X-Forwarded-Proto` of the client are replaced and `Forwarded` is removed, so that nobody can
-//!   have the links of a page that is stored for all point to himself. A request that has been here
-//!   before, as `Via` tells, gets 508.
+//!   asked for in `X-Forwarded-Host`. `X-Forwarded-For` is appended to, `X-Forwarded-Host` and
+//!   `X-Forwarded-Proto` of the client are replaced. Other fields by which a request overrides its
+//!   host, scheme, port, path or method are removed: `Forwarded`, `X-Forwarded-*`, `X-Original-*`,
+//!   `X-Rewrite-*`, `X-HTTP-Method-Override` and similar ones. The key does not hold them, so a client
+//!   could change the links of a page that is stored for all. So are names with an underscore, which
+//!   many origins read as the same name with a hyphen. A request that has been here before, as `Via`
+//!   tells, gets 508.
 //! * **Fields of the connection** (RFC 9110 §7.6.1), those named in `Connection` included, end
 //!   here in both directions; `TE` too.
+//! * **Framing.** `Expect` ends here, which answers 100 by itself, and so do `Trailer` and the trailers
+//!   of requests. A request whose body breaks off or is framed wrongly gets 400, and one with another
+//!   transfer coding than `chunked` 501 (RFC 9112 §6.1). Requests with a body have connections of their
+//!   own to the origin. `Content-Length` beside `Transfer-Encoding` is removed from a response
+//!   (RFC 9112 §6.3); another coding than `chunked`, which was not asked for, means 502.
+//! * **Large heads.** A head has at most 256 lines, over HTTP/1 in both directions, and one of a request
+//!   at most 64 KiB. Beyond that a client gets 431, and 502 if it is the origin's.
+//! * **Connections that the origin closed** while they were idle: an idempotent request without a body
+//!   is sent once more on a new connection (RFC 9112 §9.3.1), whatever `--retries` says. All else is
+//!   answered with 502.
 //! * **Upgrades** (WebSocket) pass through, over HTTP/1.1. They do not count for
-//!   `--origin-limit` once they are established, and end with the program.
+//!   `--origin-limit` once they are established, and end with the program. To another version of HTTP
+//!   or to TLS there is none: such a request is answered like any other.
 //!
 //! SIGTERM and Ctrl-C end it: no new connections, and ten seconds for what is under way.
 
+mod connection;
 mod front;
 mod headers;
 mod origin;
 mod socket;
 mod stack;
+mod upload;
 
 use std::{error::Error, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 

@@ -11,21 +11,27 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{
     Request, Response, StatusCode, Uri, Version, header,
     uri::{Authority, PathAndQuery, Scheme},
 };
-use http_body::{Body, Frame, SizeHint};
+use http_body::Body;
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 use hyper_util::{
     client::legacy::{self, Client, connect::HttpConnector},
     rt::{TokioExecutor, TokioIo, TokioTimer},
 };
-use tokio::sync::Notify;
-use tower::Service;
+use tokio::net::TcpStream;
+use tower::{Service, ServiceExt, util::MapResponse};
 
-use crate::{headers, stack::ReqBody};
+use crate::{
+    connection::{Connection, History},
+    headers::{self, MAX_FIELDS},
+    stack::ReqBody,
+    upload::{Progress, Upload},
+};
+
+type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Connection>;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IDLE_CONNECTIONS: usize = 256;
@@ -37,6 +43,10 @@ pub(crate) enum Error {
     TimedOut,
     #[error("the origin switched protocols unasked")]
     UnaskedUpgrade,
+    #[error("the response has a transfer coding that is not known")]
+    UnknownCoding,
+    #[error("the client did not send the whole body of its request, or framed it wrongly")]
+    BrokenRequest,
     #[error("the request cannot be sent to the origin")]
     Unsendable(#[source] http::Error),
     #[error("the origin cannot be reached or broke off")]
@@ -48,6 +58,7 @@ impl Error {
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
+            Self::BrokenRequest => StatusCode::BAD_REQUEST,
             _ => StatusCode::BAD_GATEWAY,
         }
     }
@@ -56,13 +67,26 @@ impl Error {
 impl From<legacy::Error> for Error {
     fn from(error: legacy::Error) -> Self {
         // A connect timeout is an I/O error somewhere down the chain.
-        let mut causes = iter::successors(std::error::Error::source(&error), |cause| cause.source());
         let is_timeout = |cause: &io::Error| cause.kind() == io::ErrorKind::TimedOut;
-        if causes.any(|cause| cause.downcast_ref().is_some_and(is_timeout)) {
-            return Self::TimedOut;
-        }
-        Self::Broken(error)
+        let has_timed_out = causes(&error).any(|cause| cause.downcast_ref().is_some_and(is_timeout));
+        if has_timed_out { Self::TimedOut } else { Self::Broken(error) }
     }
+}
+
+fn causes(error: &legacy::Error) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
+    iter::successors(std::error::Error::source(error), |cause| cause.source())
+}
+
+/// Whether a connection that had been idle was closed, and not answered.
+fn is_worn_out(error: &legacy::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
+    let is_closed = |cause: &(dyn std::error::Error + 'static)| {
+        let by_http = cause.downcast_ref::<hyper::Error>();
+        let by_system = cause.downcast_ref::<io::Error>().map(io::Error::kind);
+        by_http.is_some_and(|error| error.is_incomplete_message() || error.is_closed())
+            || matches!(by_system, Some(BrokenPipe | ConnectionAborted | ConnectionReset | NotConnected))
+    };
+    History::has_response(error) && causes(error).any(is_closed)
 }
 
 /// Takes `http://HOST[:PORT]`, and nothing more: a path would have to be cut off again from what
@@ -87,7 +111,7 @@ pub(crate) fn parse_url(url: &str) -> Result<Authority, String> {
 pub(crate) struct Origin(Arc<Shared>);
 
 struct Shared {
-    client: Client<HttpConnector, Upload>,
+    clients: Clients,
     authority: Authority,
     timeout: Duration,
 }
@@ -97,18 +121,19 @@ impl Origin {
         let mut connector = HttpConnector::new();
         connector.set_connect_timeout(Some(CONNECT_TIMEOUT.min(timeout)));
         connector.set_nodelay(true);
-        let client = Client::builder(TokioExecutor::new())
-            .pool_timer(TokioTimer::new())
-            .pool_max_idle_per_host(MAX_IDLE_CONNECTIONS)
-            .build(connector);
-        Self(Arc::new(Shared { client, authority, timeout }))
+        let connector = connector.map_response(Connection::new as fn(_) -> _);
+        Self(Arc::new(Shared { clients: Clients::new(&connector), authority, timeout }))
     }
 
     async fn send(self, mut request: Request<ReqBody>) -> Result<Response<Incoming>, Error> {
         self.address(&mut request).map_err(Error::Unsendable)?;
-        let client_side =
-            headers::ask_for_upgrade(request.headers_mut()).then(|| hyper::upgrade::on(&mut request));
+        // The front leaves only an upgrade that is to be passed on.
+        let asks_for_upgrade = request.headers().contains_key(header::UPGRADE);
+        let client_side = asks_for_upgrade.then(|| hyper::upgrade::on(&mut request));
         let mut response = self.fetch(request).await?;
+        if headers::is_coded(response.headers()) {
+            return Err(Error::UnknownCoding);
+        }
         let upgraded = headers::from_origin(&mut response);
         match (upgraded, client_side) {
             (true, Some(client_side)) => {
@@ -134,20 +159,93 @@ impl Origin {
         Ok(())
     }
 
-    /// Until the head of the answer is there.
+    /// Until the head of the response is there.
     async fn fetch(&self, request: Request<ReqBody>) -> Result<Response<Incoming>, Error> {
-        let moved = Arc::new(Notify::new());
-        let upload = |body| Upload { body, moved: Arc::clone(&moved) };
-        let mut answer = pin!(self.0.client.request(request.map(upload)));
+        let progress = Arc::new(Progress::default());
+        let upload = |body| Upload::new(body, Arc::clone(&progress));
+        let mut response = pin!(self.0.clients.send(request.map(upload), &progress));
         loop {
             tokio::select! {
-                answer = &mut answer => return Ok(answer?),
+                response = &mut response => return match response {
+                    Err(_) if progress.is_broken() => Err(Error::BrokenRequest),
+                    response => Ok(response?),
+                },
                 // A long upload is not late as long as it moves.
-                () = moved.notified() => {}
+                () = progress.moved() => {}
                 () = tokio::time::sleep(self.0.timeout) => return Err(Error::TimedOut),
             }
         }
     }
+}
+
+/// Pools of connections to the origin.
+struct Clients {
+    /// For requests without a body. What an origin takes for a request in the body of another one is
+    /// never on a connection that a page is then read from.
+    plain: Client<Connector, Upload>,
+    /// For requests with a body.
+    uploads: Client<Connector, Upload>,
+    /// Opens a connection for each request.
+    unpooled: Client<Connector, Upload>,
+}
+
+impl Clients {
+    fn new(connector: &Connector) -> Self {
+        let client = |max_idle| {
+            Client::builder(TokioExecutor::new())
+                .pool_timer(TokioTimer::new())
+                .pool_max_idle_per_host(max_idle)
+                .http1_max_headers(MAX_FIELDS)
+                .build(connector.clone())
+        };
+        Self {
+            plain: client(MAX_IDLE_CONNECTIONS),
+            uploads: client(MAX_IDLE_CONNECTIONS),
+            unpooled: client(0),
+        }
+    }
+
+    /// Sends a request, and once more on a connection of its own if the one from the pool turns out to
+    /// have been closed: idempotent requests alone, which the origin has not answered (RFC 9110 §9.2.2,
+    /// RFC 9112 §9.3.1). A body cannot be sent twice.
+    async fn send(
+        &self,
+        request: Request<Upload>,
+        progress: &Arc<Progress>,
+    ) -> Result<Response<Incoming>, legacy::Error> {
+        if !request.body().is_end_stream() {
+            return self.uploads.request(request).await;
+        }
+        let again = request.method().is_idempotent().then(|| repetition(&request, progress));
+        let response = note(self.plain.request(request).await);
+        match (again, response) {
+            (Some(again), Err(error)) if is_worn_out(&error) => self.unpooled.request(again).await,
+            (Some(again), Ok((response, true))) if response.status() == StatusCode::REQUEST_TIMEOUT => {
+                // The origin took the time without a request for a slow one (RFC 9110 §15.5.9).
+                drop(response);
+                self.unpooled.request(again).await
+            }
+            (_, response) => response.map(|(response, _)| response),
+        }
+    }
+}
+
+/// Tells of a response whether its connection had brought one before.
+fn note(
+    response: Result<Response<Incoming>, legacy::Error>,
+) -> Result<(Response<Incoming>, bool), legacy::Error> {
+    response.map(|mut response| {
+        let is_reused = History::note_response(response.extensions_mut());
+        (response, is_reused)
+    })
+}
+
+fn repetition(request: &Request<Upload>, progress: &Arc<Progress>) -> Request<Upload> {
+    let mut again = Request::new(Upload::new(ReqBody::default(), Arc::clone(progress)));
+    again.method_mut().clone_from(request.method());
+    again.uri_mut().clone_from(request.uri());
+    again.headers_mut().clone_from(request.headers());
+    again
 }
 
 impl Service<Request<ReqBody>> for Origin {
@@ -169,35 +267,5 @@ async fn tunnel(client: OnUpgrade, origin: OnUpgrade) {
     if let (Ok(client), Ok(origin)) = tokio::join!(client, origin) {
         // However it ends, both sides learn of it when their connections are closed.
         _ = tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(origin)).await;
-    }
-}
-
-/// A request body that says when it moves.
-struct Upload {
-    body: ReqBody,
-    moved: Arc<Notify>,
-}
-
-impl Body for Upload {
-    type Data = Bytes;
-    type Error = hyper::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let frame = Pin::new(&mut self.body).poll_frame(cx);
-        if frame.is_ready() {
-            self.moved.notify_one();
-        }
-        frame
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
     }
 }

@@ -50,7 +50,11 @@ where
                     end(this.observer);
                 }
             }
-            Some(Err(_)) => *this.observer = None,
+            Some(Err(_)) => {
+                if let Some(mut observer) = this.observer.take() {
+                    observer.failed();
+                }
+            }
             None => end(this.observer),
         }
         Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))

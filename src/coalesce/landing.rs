@@ -130,11 +130,17 @@ where
 }
 
 impl Judge {
-    fn verdict<B>(&self, response: &Response<B>, started_at: Instant, failures: &FailurePolicy) -> Verdict {
-        let headers = response.headers();
-        let outline = Outline::of(headers, SystemTime::now());
-        let targets = [CDN_CACHE_CONTROL];
+    fn verdict<B: HttpBody>(
+        &self,
+        response: &mut Response<B>,
+        started_at: Instant,
+        failures: &FailurePolicy,
+    ) -> Verdict {
         let Parts { method, headers: request, .. } = &self.request;
+        let mut outline = Outline::of(response.headers(), SystemTime::now());
+        outline.settle_length(method, response);
+        let headers = response.headers();
+        let targets = [CDN_CACHE_CONTROL];
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
         let credentials = Credentials::of(request);

@@ -22,7 +22,7 @@ use crate::{
     executor::{Executor, Task},
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
-    http::{conditions::is_conditional, range::asks_for_one_part, rules::Rules},
+    http::{conditions::is_conditional, fields::remove_upgrade, range::asks_for_one_part, rules::Rules},
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -318,7 +318,7 @@ impl<S> Coalesce<S> {
     /// As `call`, of whatever is `below`.
     pub(crate) fn ask<F, ReqB, B, E>(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: ReqB,
         below: impl FnOnce(Parts, ReqB) -> F + Send + 'static,
     ) -> ResponseFuture<F, B, E>
@@ -335,6 +335,7 @@ impl<S> Coalesce<S> {
             None => ResponseFuture::pass(below(head, body)),
             Some(asked) => {
                 let slot = Slot::new(&asked, &head);
+                remove_upgrade(&mut head.headers);
                 let layer = Arc::clone(&self.layer);
                 ResponseFuture::boxed(Call { below, head, body, slot, layer }.run())
             }

@@ -24,7 +24,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{AttemptBegan, CompletesItself, without_extensions},
     http::{
-        fields::{has_content, remove_all},
+        fields::remove_all,
         glance::Glance,
         outline::Outline,
         range::Extent,
@@ -91,11 +91,12 @@ where
         let mut this = self.project();
         loop {
             let answer = this.answer.as_mut().as_pin_mut().expect("polled after completion");
-            let answer = match ready!(answer.poll(cx)) {
+            let mut answer = match ready!(answer.poll(cx)) {
                 Ok(answer) => answer,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            let outline = Outline::of(answer.headers(), SystemTime::now());
+            let mut outline = Outline::of(answer.headers(), SystemTime::now());
+            outline.settle_length(&this.begun.fetch.client.head.method, &mut answer);
             if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
                 // First, with what they hold, such as a place at the origin.
                 drop(answer);
@@ -216,6 +217,11 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let glance = Glance::of(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
+        if let (true, Some(extent), Some(length)) = (decision.is_storable, extent, outline.content)
+            && length != extent.len() as u64
+        {
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::Framing));
+        }
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.refused();
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
@@ -223,12 +229,10 @@ impl<St: Store, P: Policy> Begun<St, P> {
         fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
         let selection = selection(&outline.vary, &glance);
         fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
-        let declared = outline.length.unwrap_or_default().or(body.size_hint().exact());
-        let content = declared.filter(|_| has_content(client.method == Method::HEAD, head.status));
-        let body = match outline.length {
-            Ok(_) if decision.is_storable => {
+        let body = match decision.is_storable {
+            true => {
                 let fields = kept(&head.headers, outline, &decision.withheld);
-                let length = declared.and_then(|length| usize::try_from(length).ok());
+                let length = outline.content.and_then(|length| usize::try_from(length).ok());
                 let pending = Pending {
                     content: match extent {
                         Some(extent) => Content::Part(extent, fields.into_owned()),
@@ -243,9 +247,9 @@ impl<St: Store, P: Policy> Begun<St, P> {
                 };
                 let marker = fetch.marker((client, &glance), head.status, &rules, origin);
                 let (store, client) = (fetch.layer.store.clone(), Arc::clone(&fetch.client));
-                record(store, client, pending, marker, (body, content))
+                record(store, client, pending, marker, (body, outline.content))
             }
-            _ => Body::declared(body, content),
+            false => Body::declared(body, outline.content),
         };
         // Said by a stack below of its own body, which nothing reads to its end for the store here.
         head.extensions.remove::<CompletesItself>();

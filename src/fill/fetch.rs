@@ -195,8 +195,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     pub(super) fn is_too_large(&self, outline: &Outline, body: &impl HttpBody) -> bool {
         let limit = self.layer.store.max_response_bytes() as u64;
-        outline.length.unwrap_or_default().or(body.size_hint().exact()).unwrap_or(body.size_hint().lower())
-            > limit
+        outline.content.unwrap_or(body.size_hint().lower()) > limit
     }
 
     /// Leaves a marker for what cannot be shared, and removes what the response supersedes.
@@ -214,7 +213,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             return;
         }
         let supersedes = match why {
-            Unshareable::Authorization | Unshareable::Cookie | Unshareable::Incomplete => false,
+            Unshareable::Authorization
+            | Unshareable::Cookie
+            | Unshareable::Incomplete
+            | Unshareable::Framing => false,
             // An error may be the fault of this client, unless it says that nothing is there.
             _ => !is_error(status) || is_gone(status),
         } && brings_whole(client)

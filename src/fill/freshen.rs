@@ -11,7 +11,8 @@ use crate::{
     body::Body,
     http::{
         conditions::{confirms, freshen},
-        fields::{content_length, remove_all},
+        fields::remove_all,
+        framing::content_length,
         glance::Glance,
         outline::Outline,
         range::Extent,
@@ -170,5 +171,5 @@ fn renewed(
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
-    content_length(head).is_none_or(|length| length == body.len() as u64)
+    content_length(head).ok().flatten().is_none_or(|length| length == body.len() as u64)
 }

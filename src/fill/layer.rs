@@ -23,7 +23,7 @@ use crate::{
     future::ResponseFuture,
     http::{
         changes::{Changes, rules_for},
-        fields::remove_all,
+        fields::{remove_all, remove_upgrade},
         rules::Rules,
         storing::CDN_CACHE_CONTROL,
         tag_fields,
@@ -233,7 +233,9 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
-                let (asked, copy) = (asked.into_owned(), self.layer.copy(&head));
+                let asked = asked.into_owned();
+                remove_upgrade(&mut head.headers);
+                let copy = self.layer.copy(&head);
                 let client = Arc::new(Client { head: copy, asked, rules, search });
                 let fetch = Fetch { layer: self.layer, client };
                 let resource = fetch.resource();

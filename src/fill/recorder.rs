@@ -31,11 +31,12 @@ pub(super) enum Content {
     Part(Extent, HeaderMap),
 }
 
-/// Keeps the chunks of a body as they pass and stores the response when it is complete.
-struct Recorder<St> {
+/// Keeps the chunks of a body as they pass and stores the response when it is complete: at the end of
+/// the body, or when the body is dropped after as many bytes as its head declared.
+struct Recorder<St: Store> {
     store: St,
     client: Arc<Client>,
-    /// `None` once the body turned out too large.
+    /// `None` once the response is stored, or known not to be.
     pending: Option<Pending>,
     /// Copied: a chunk may be a small part of a large read buffer, and keep all of it alive.
     block: Block,
@@ -101,6 +102,10 @@ impl<St: Store> Observer for Recorder<St> {
         self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
     }
 
+    fn failed(&mut self) {
+        self.pending = None;
+    }
+
     fn complete(&mut self) {
         let Some(pending) = self.pending.take() else { return };
         // As long as the head said, or else the body of itself, if they said anything (RFC 9111 §3.3).
@@ -128,6 +133,16 @@ impl<St: Store> Observer for Recorder<St> {
             }
         };
         self.put(&stored);
+    }
+}
+
+/// A server over HTTP/1 drops a body of a declared length without asking it for its end.
+impl<St: Store> Drop for Recorder<St> {
+    fn drop(&mut self) {
+        let length = self.pending.as_ref().and_then(|pending| pending.length);
+        if length == Some(self.block.len()) {
+            self.complete();
+        }
     }
 }
 

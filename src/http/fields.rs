@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
-use super::cache_control::split_list;
+use super::{cache_control::split_list, framing::content_length};
 
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     match *name {
@@ -37,6 +37,30 @@ pub(crate) fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
     names.filter_map(|name| HeaderName::from_bytes(name).ok()).collect()
 }
 
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
+
+/// Whether a request asks for another protocol than HTTP on its connection (RFC 9110 §7.8): its response
+/// is a connection then, and no message. Another version of HTTP, or TLS, would bring the same message.
+#[cold]
+pub(crate) fn asks_for_another_protocol(headers: &HeaderMap) -> bool {
+    let mut protocols = headers.get_all(header::UPGRADE).iter().flat_map(|line| split_list(line.as_bytes()));
+    named_by_connection(headers).contains(&header::UPGRADE)
+        && protocols.any(|protocol| !carries_http(protocol))
+}
+
+fn carries_http(protocol: &[u8]) -> bool {
+    let name = protocol.split(|byte| *byte == b'/').next().unwrap_or_default();
+    [&b"http"[..], b"h2c", b"h2", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
+}
+
+/// Removes a wish for another version of HTTP from a request whose response may be shared: one that
+/// switches would be for the connection of a single caller.
+pub(crate) fn remove_upgrade(headers: &mut HeaderMap) {
+    if has(headers, &header::UPGRADE) {
+        remove_all(headers, |name| [header::UPGRADE, HTTP2_SETTINGS].contains(name));
+    }
+}
+
 /// Removes fields and keeps the others in order, which `HeaderMap::remove` would not.
 pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> bool) {
     if headers.keys().any(&goes) {
@@ -68,15 +92,11 @@ pub(crate) fn is_digest(name: &HeaderName) -> bool {
     ["content-md5", "content-digest"].contains(&name.as_str())
 }
 
-/// How long a message says that its content is; `None` if it does not, or not in a number.
-pub(crate) fn content_length(headers: &HeaderMap) -> Option<u64> {
-    length(first_line(headers, &header::CONTENT_LENGTH)?.0)
-}
-
 /// How long the content of a response is, if its head or its body says so (RFC 9110 §8.6).
 pub(crate) fn content_of<B: Body>(is_head: bool, response: &Response<B>) -> Option<u64> {
+    let declared = || content_length(response.headers()).ok().flatten();
     match has_content(is_head, response.status()) {
-        true => content_length(response.headers()).or_else(|| response.body().size_hint().exact()),
+        true => declared().or_else(|| response.body().size_hint().exact()),
         false => None,
     }
 }
@@ -85,11 +105,6 @@ pub(crate) fn content_of<B: Body>(is_head: bool, response: &Response<B>) -> Opti
 pub(crate) fn has_content(is_head: bool, status: StatusCode) -> bool {
     let is_without = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
     !is_head && !status.is_informational() && !is_without.contains(&status)
-}
-
-/// How long a line says that the content is.
-pub(super) fn length(line: &HeaderValue) -> Option<u64> {
-    line.to_str().ok()?.parse().ok()
 }
 
 /// Removes from trailers what must not be there (RFC 9110 §6.5.1), and what others may not have.
@@ -113,6 +128,31 @@ mod tests {
         assert_eq!(first("b"), Some((&HeaderValue::from_static("2"), true)));
         assert_eq!(first("c"), Some((&HeaderValue::from_static("3"), false)));
         assert_eq!(first("d"), None);
+    }
+
+    #[test]
+    fn a_protocol_that_carries_http_is_no_other_one() {
+        let asks = |connection: &[&'static str], upgrade: &[&'static str]| {
+            let mut headers = HeaderMap::new();
+            for line in connection {
+                headers.append(header::CONNECTION, HeaderValue::from_static(line));
+            }
+            for line in upgrade {
+                headers.append(header::UPGRADE, HeaderValue::from_static(line));
+            }
+            asks_for_another_protocol(&headers)
+        };
+        let named = ["Upgrade, HTTP2-Settings"];
+        for http in ["h2c", "H2C", "h2", "HTTP/2.0", "TLS/1.2", "TLS/1.0, HTTP/1.1", "h2,h2c", ""] {
+            assert!(!asks(&named, &[http]), "{http}");
+        }
+        for other in ["websocket", "WebSocket", "h2c, websocket", "echo/1", "h2cx"] {
+            assert!(asks(&named, &[other]), "{other}");
+            assert!(asks(&["close", "upgrade"], &["h2c", other]), "{other}");
+            assert!(!asks(&["keep-alive"], &[other]), "{other}");
+            assert!(!asks(&[], &[other]), "{other}");
+        }
+        assert!(!asks(&named, &[]));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{fields::first_line, storing::Credentials};
+use super::{fields::first_line, framing::Framing, storing::Credentials};
 
 /// Most requests have none of these but the last, and a hit then has nothing to do with their
 /// other fields.
@@ -79,10 +79,10 @@ pub(super) fn line<'a>(request: &'a HeaderMap, name: &HeaderName) -> Line<'a> {
     }
 }
 
-/// Most answers that a cache only passes on have none of these, and it then has nothing to do with
-/// their fields.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+/// What concerns a cache in a response that it only passes on. Most have little of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Mentions {
+    pub(crate) framing: Framing,
     /// Another URI of the same origin, it may be: `Location` and `Content-Location`.
     pub(crate) has_reference: bool,
     /// Groups to invalidate (RFC 9875 §3).
@@ -92,15 +92,19 @@ pub(crate) struct Mentions {
 }
 
 impl Mentions {
+    pub(crate) const NONE: Self =
+        Self { framing: Framing::NONE, has_reference: false, has_groups: false, has_tags: false };
+
     pub(crate) fn of(answer: &HeaderMap) -> Self {
-        let mut mentions = Self::default();
-        for name in answer.keys() {
+        let mut mentions = Self::NONE;
+        for (name, line) in answer {
             match *name {
+                header::CONTENT_LENGTH => mentions.framing.read_length(line),
+                header::TRANSFER_ENCODING => mentions.framing.read_coding(line),
                 header::LOCATION | header::CONTENT_LOCATION => mentions.has_reference = true,
                 // What most answers have is not looked at any closer.
                 header::CACHE_CONTROL
                 | header::CONTENT_ENCODING
-                | header::CONTENT_LENGTH
                 | header::CONTENT_TYPE
                 | header::DATE
                 | header::ETAG
@@ -179,12 +183,12 @@ mod tests {
             Mentions::of(&fields.into_iter().collect())
         };
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            assert_eq!(mentions(&name), Mentions { has_reference: true, ..Mentions::default() });
+            assert_eq!(mentions(&name), Mentions { has_reference: true, ..Mentions::NONE });
         }
         for name in [&SURROGATE_KEY, &CACHE_TAG] {
-            assert_eq!(mentions(name), Mentions { has_tags: true, ..Mentions::default() });
+            assert_eq!(mentions(name), Mentions { has_tags: true, ..Mentions::NONE });
         }
-        assert_eq!(mentions(&CACHE_GROUP_INVALIDATION), Mentions { has_groups: true, ..Mentions::default() });
-        assert_eq!(mentions(&header::SERVER), Mentions::default());
+        assert_eq!(mentions(&CACHE_GROUP_INVALIDATION), Mentions { has_groups: true, ..Mentions::NONE });
+        assert_eq!(mentions(&header::SERVER), Mentions::NONE);
     }
 }

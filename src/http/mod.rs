@@ -7,6 +7,7 @@ pub(crate) mod changes;
 pub(crate) mod conditions;
 pub(crate) mod date;
 pub(crate) mod fields;
+pub(crate) mod framing;
 pub(crate) mod freshness;
 pub(crate) mod glance;
 pub(crate) mod made;

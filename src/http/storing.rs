@@ -59,6 +59,9 @@ pub enum Unshareable {
     /// A part of a representation, an answer to the condition or range of one client (304, 412,
     /// 416), or a switch of protocols.
     Incomplete,
+    /// Its fields contradict each other or the body about the length (several, or one that is no
+    /// number), or its transfer coding is another than `chunked` (RFC 9112 §6.3).
+    Framing,
     /// An endless stream by its type, without freshness of its own.
     Stream,
     /// What it says in `No-Vary-Search` is not what the answers to such requests said before.
@@ -81,6 +84,7 @@ impl Unshareable {
             Self::NotFresh => "not-fresh",
             Self::Error => "error",
             Self::Incomplete => "incomplete",
+            Self::Framing => "framing",
             Self::Stream => "stream",
             Self::NoVarySearch => "no-vary-search",
             Self::TooLarge => "too-large",
@@ -251,6 +255,7 @@ impl Answer<'_> {
         [
             (rules.never, Unshareable::Rules),
             (incomplete, Unshareable::Incomplete),
+            (self.outline.length.is_err(), Unshareable::Framing),
             (self.must_not_be_stored() && !rules.store_no_store, Unshareable::NoStore),
             (answer.private && !rules.store_private, Unshareable::Private),
             (self.sets_cookie() && !rules.store_set_cookie, Unshareable::SetCookie),

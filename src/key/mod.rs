@@ -101,10 +101,11 @@ mod target;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts};
 use http_body::Body as HttpBody;
 
 use self::overrides::overrides_method;
+use crate::http::fields::asks_for_another_protocol;
 
 #[cfg(feature = "body-key")]
 pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
@@ -264,13 +265,15 @@ pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
         && (!is_get_or_head(request.method()) || request.body().is_end_stream())
 }
 
-/// Only GET, HEAD and reads by a body are answered from a store, and never a request to switch
-/// protocols (RFC 9110 §7.8), whose answer is a connection and no message, nor one that frameworks
-/// take for a request of another method.
+/// Only GET, HEAD and reads by a body are answered from a store, and never a request for another
+/// protocol, nor one that frameworks take for a request of another method.
 #[inline]
 pub(crate) fn may_have_key(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
-    (is_get_or_head(method) || has_content(extensions))
-        && !headers.keys().any(|name| *name == header::UPGRADE || overrides_method(name))
+    let is_other = |name: &HeaderName| match *name {
+        header::UPGRADE => asks_for_another_protocol(headers),
+        _ => overrides_method(name),
+    };
+    (is_get_or_head(method) || has_content(extensions)) && !headers.keys().any(is_other)
 }
 
 #[cfg(test)]

@@ -30,7 +30,9 @@ fn bodies_other_methods_and_upgrades_have_no_key() {
     assert!(key_of_empty(Request::head("http://h/")).is_some());
     assert!(key_of_empty(Request::post("http://h/")).is_none());
     assert!(key_of_empty(Request::get("http://h/").method("QUERY")).is_none());
-    assert!(key_of_empty(Request::get("http://h/").header("upgrade", "websocket")).is_none());
+    let upgrade = |to| Request::get("http://h/").header("connection", "upgrade").header("upgrade", to);
+    assert!(key_of_empty(upgrade("websocket")).is_none());
+    assert!(key_of_empty(upgrade("h2c")).is_some());
     let with_body = Request::get("http://h/").body(Full::<Bytes>::from("x")).unwrap();
     assert!(key_of(&DefaultKey::new(), with_body).is_none());
 }

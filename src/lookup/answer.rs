@@ -9,6 +9,7 @@ use crate::{
     body::{Body, BoxError},
     http::{
         conditions::{Precondition, evaluate},
+        framing,
         made::{make_failed, make_not_modified},
         range,
     },
@@ -54,6 +55,7 @@ where
     B::Error: Into<BoxError>,
 {
     let from_origin = response.status();
+    framing::settle(&mut response);
     let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let part = match length {
         Some(length) if evaluate(conditions, response.headers()) == Precondition::Holds => {

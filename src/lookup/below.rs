@@ -5,6 +5,7 @@ use std::{
 };
 
 use http::Response;
+use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower::util::Oneshot;
 use tower_service::Service;
@@ -45,6 +46,7 @@ where
 impl<S, R, B> Future for Below<S, R>
 where
     S: Service<R, Response = Response<B>>,
+    B: HttpBody,
 {
     type Output = Result<Response<B>, S::Error>;
 

@@ -22,8 +22,8 @@ use crate::{
     exchange::{Asked, Refused},
     future::ResponseFuture,
     http::{
-        cache_control::RequestDirectives, conditions::take_conditions, glance::Glance,
-        range::asks_for_one_part,
+        cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
+        glance::Glance, range::asks_for_one_part,
     },
     key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
     purge::Purge,
@@ -178,6 +178,7 @@ where
         B::Error: Into<BoxError>,
     {
         self.reader.extractor.prepare(&mut head);
+        remove_upgrade(&mut head.headers);
         match open {
             Open::Refresh(served, refresher, asked) => {
                 let (head, body) = refresher.request(head, body, asked).into_parts();
@@ -240,6 +241,7 @@ where
     ) -> ResponseFuture<Below<S, Request<ReqB>>, B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone,
+        B: HttpBody,
     {
         let invalidation = self.keyless(&mut request);
         ResponseFuture::pass(Below::keyless(self.inner.clone(), request, invalidation))

@@ -213,6 +213,8 @@ pin_project! {
 impl<S, ReqB, B> Future for ReadThroughFuture<S, ReqB, B>
 where
     S: Service<Request<ReqB>, Response = Response<B>>,
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
 {
     type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
 

@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as HttpBody;
 
 use super::Sequence;
 use crate::{
-    http::{fields::first_line, glance::Mentions, tag_fields},
+    http::{fields::first_line, framing, glance::Mentions, tag_fields},
     key::{KeyExtractor, Target, is_read_by_rule},
 };
 
@@ -90,11 +91,16 @@ fn is_safe(method: &Method, extensions: &Extensions) -> bool {
 }
 
 /// What an answer that the cache only passes on means to it, and what is not for the client.
-pub(crate) fn pass_on<B>(response: &mut Response<B>, invalidation: Option<&Invalidation>, strips_tags: bool) {
+pub(crate) fn pass_on<B: HttpBody>(
+    response: &mut Response<B>,
+    invalidation: Option<&Invalidation>,
+    strips_tags: bool,
+) {
     if invalidation.is_none() && !strips_tags {
-        return;
+        return framing::settle(response);
     }
     let mentions = Mentions::of(response.headers());
+    mentions.framing.settle_response(response);
     if let Some(invalidation) = invalidation {
         invalidation.apply(response.status(), response.headers(), mentions);
     }

@@ -14,7 +14,7 @@ use tower_service::Service;
 
 use self::read::{Body, read};
 use super::{CacheKey, KeyRules, KeyRulesBuilder, RuleError, read::ReadByRule, rules::BodyRule};
-use crate::{future::BoxFuture, request_body::RequestBody};
+use crate::{future::BoxFuture, http::framing::content_length, request_body::RequestBody};
 
 mod read;
 
@@ -124,12 +124,12 @@ where
 }
 
 fn is_declared_beyond(head: &Parts, max_bytes: usize) -> bool {
-    crate::http::fields::content_length(&head.headers).is_some_and(|length| length > max_bytes as u64)
+    content_length(&head.headers).is_ok_and(|length| length.is_some_and(|length| length > max_bytes as u64))
 }
 
-/// What is shorter than its head says has been cut off, and whoever gets it would wait for more.
+/// Whether the body has the length that its head declares. A shorter one has been cut off.
 fn is_as_declared(head: &Parts, body: &Bytes) -> bool {
-    crate::http::fields::content_length(&head.headers).is_none_or(|length| length == body.len() as u64)
+    content_length(&head.headers).is_ok_and(|length| length.is_none_or(|length| length == body.len() as u64))
 }
 
 pin_project! {

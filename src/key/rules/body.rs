@@ -13,7 +13,7 @@ use super::{
 };
 #[cfg(feature = "body-key")]
 use crate::{
-    http::conditions::is_conditional,
+    http::{conditions::is_conditional, fields::asks_for_another_protocol},
     key::{BodyKeyLayer, CacheKey, KeyBuffer},
 };
 
@@ -115,7 +115,7 @@ impl KeyRules {
     }
 
     fn place(&self, head: &Parts, authority: &[u8], found: &Match<'_, '_>) -> Option<Place> {
-        let is_upgrade = head.headers.contains_key(header::UPGRADE);
+        let is_upgrade = asks_for_another_protocol(&head.headers);
         // A key of somebody else's making does not hold the body.
         let has_own = head.extensions.get::<CacheKey>().is_some();
         if is_upgrade || has_own || is_conditional(&head.headers) {
