@@ -199,12 +199,8 @@ pub enum BodyError {
     /// The origin's response body ended before it was as long as its head declared.
     #[error("the origin's response body ended before its declared length")]
     Incomplete,
-    /// The origin sent nothing for longer than
-    /// [`CoalesceLayer::max_flight_age`](crate::CoalesceLayer::max_flight_age).
-    #[error("the origin stopped sending its response body")]
-    Stalled,
     /// The task that fetched the body was dropped before the end, for example because its
-    /// runtime shut down.
+    /// runtime shut down, or the fetch was given up because no caller read it.
     #[error("the fetch of the response body was cancelled")]
     Cancelled,
 }

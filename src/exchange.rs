@@ -44,6 +44,10 @@ pub struct Asked {
     pub(crate) selection: Option<Selection>,
     /// Whoever asks may share the answer, and wants to know with whom.
     pub(crate) is_for_many: bool,
+    /// A fetch of these layers has come to them once more: they leave it alone.
+    pub(crate) is_passed: bool,
+    /// A layer above serves a stale response instead of a failure.
+    pub(crate) has_fallback: bool,
     /// How the response will have come about, as far as that is known before it is there.
     pub(crate) why: CacheStatus,
 }
@@ -71,7 +75,7 @@ impl Asked {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {
-            return Some(Cow::Borrowed(asked));
+            return (!asked.is_passed).then_some(Cow::Borrowed(asked));
         }
         let key = head.extensions.get::<CacheKey>()?;
         Some(Cow::Owned(Self {
@@ -85,6 +89,8 @@ impl Asked {
             is_marked: false,
             selection: None,
             is_for_many: true,
+            is_passed: false,
+            has_fallback: false,
             why: CacheStatus::forwarded(Forward::Miss),
         }))
     }
@@ -219,11 +225,12 @@ pub enum Refused {
     QueueTimeout,
     /// [`Coalesce`](crate::Coalesce): too many callers of this fetch already.
     TooManyWaiters,
-    /// [`Coalesce`](crate::Coalesce): the fetch did not answer within the time that a caller waits.
+    /// [`Coalesce`](crate::Coalesce): no response within the time that a caller waits
+    /// ([`wait_at_most`](crate::CoalesceLayer::wait_at_most)), or within
+    /// [`max_wait`](crate::CoalesceLayer::max_wait) where a stale response can be served.
     WaitTimeout,
-    /// [`Coalesce`](crate::Coalesce): the fetch did not answer within the time that it is given.
-    FetchTimeout,
-    /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, and so was its successor.
+    /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, or its response was not
+    /// for this caller, and the same is true of the fetch after it.
     FetchAborted,
     /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
     /// (`only-if-cached`, RFC 9111 §5.2.1.7).
@@ -239,7 +246,7 @@ impl Refused {
     /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`.
     pub(crate) fn to_response<B>(self, retry_after: Duration) -> Response<Body<B>> {
         let status = match self {
-            Self::WaitTimeout | Self::FetchTimeout | Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
+            Self::WaitTimeout | Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = Response::new(Body::default());

@@ -52,6 +52,7 @@
 //! ```
 
 use std::{
+    borrow::Cow,
     fmt,
     panic::{AssertUnwindSafe, resume_unwind},
     sync::Arc,
@@ -192,7 +193,7 @@ impl<S, St: Store> StaleIfError<S, St> {
     /// As `call`, of whatever is `below`.
     pub(crate) fn ask<F, ReqB, B, E>(
         &self,
-        head: Parts,
+        mut head: Parts,
         body: ReqB,
         below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
@@ -207,8 +208,9 @@ impl<S, St: Store> StaleIfError<S, St> {
             return ResponseFuture::pass(below(head, body));
         }
         let fallback = Fallback::of(&head, &self.store);
+        let Some(fallback) = fallback else { return ResponseFuture::pass(below(head, body)) };
+        announce_fallback(&mut head);
         let answer = below(head, body);
-        let Some(fallback) = fallback else { return ResponseFuture::pass(answer) };
         let (sequence, failures) = (Arc::clone(self.store.sequence()), self.failures.clone());
         ResponseFuture::boxed(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
@@ -255,6 +257,15 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
             let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
             why.rescued().answered(from_origin, sent)
         }
+    }
+}
+
+/// Tells the layers below that a failure will not reach the client, so that no other fetch is made
+/// to avoid it.
+fn announce_fallback(head: &mut Parts) {
+    if let Some(mut asked) = Asked::of(head).map(Cow::into_owned) {
+        asked.has_fallback = true;
+        head.extensions.insert(asked);
     }
 }
 

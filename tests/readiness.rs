@@ -126,10 +126,10 @@ async fn what_may_answer_by_itself_is_ready_whatever_is_below() {
     is_ready(support::open::stack(fixed(1)).layer(Never)).await;
 }
 
-/// A wait inside is bounded: by the age of the flight, not by the origin's readiness.
+/// A wait inside can be bounded, whatever is ready.
 #[tokio::test(start_paused = true)]
 async fn a_miss_over_a_service_that_is_never_ready_ends_in_504() {
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.max_flight_age(ms(100))).build().unwrap();
+    let layer = ReadThrough::new(store()).coalesce(|layer| layer.wait_at_most(ms(100))).build().unwrap();
     let service = layer.layer(Never);
     assert_eq!(call(&service, get(URI)).await.0, StatusCode::GATEWAY_TIMEOUT);
 }
@@ -261,12 +261,7 @@ async fn who_was_shed_has_no_place_in_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_to_be_tried_again_has_no_place_in_the_queue() {
     let policy = RetryPolicy::new().backoff(ms(3_000_000), ms(3_000_000)).deadline(ms(9_000_000));
-    let layer = ReadThrough::new(store())
-        .rules(fixed(60_000))
-        .retry(policy)
-        .coalesce(|coalesce| coalesce.max_flight_age(ms(9_000_000)))
-        .build()
-        .unwrap();
+    let layer = ReadThrough::new(store()).rules(fixed(60_000)).retry(policy).build().unwrap();
     let service = layer.layer(shedding(slow()));
     let first = tokio::spawn(service.clone().oneshot(get("http://h/slow")));
     tokio::time::sleep(ms(10)).await;

@@ -37,7 +37,7 @@ pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
         .lookup(|lookup| {
             lookup.refresh_deadline(patience).request_directives(!args.ignore_request_directives)
         })
-        .coalesce(|coalesce| coalesce.max_wait(patience).max_flight_age(patience));
+        .coalesce(|coalesce| coalesce.wait_at_most(patience));
     if let Some(limit) = args.origin_limit {
         cache = cache.origin_limit(OriginLimitLayer::new(limit));
     }

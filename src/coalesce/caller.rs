@@ -1,19 +1,21 @@
-//! What one caller does: join, wait, judge, and take the answer or go another way.
+//! What one caller does: join, wait, judge, and take the response or go another way.
 
-use std::{panic::resume_unwind, sync::Arc, time::Duration};
+use std::{panic::resume_unwind, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header, request::Parts, response};
+use futures_util::future::{Either, select};
+use http::{HeaderName, HeaderValue, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     drive::Drive,
-    flight::{Caller, Flight, Head, Outcome},
+    flight::{Boarding, Caller, Flight, Head, Outcome},
     landing::{Delivery, Judge, Landing},
-    layer::CoalesceLayer,
+    layer::{CoalesceLayer, Settings},
+    leading::lead,
     reader::Reader,
-    slots::{Joined, Party, Seat, Slot},
+    slots::{self, Joined, Party, Seat, Slot},
 };
 use crate::{
     body::{Body, BoxError},
@@ -31,11 +33,9 @@ use crate::{
     store::Lineage,
 };
 
-/// A caller changes slots at most so often before he goes alone.
-const MAX_HOPS: u8 = 3;
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
-/// One request, on its way to an answer.
+/// One request, on its way to a response.
 pub(super) struct Call<N, ReqB> {
     /// Asks what is below, once.
     pub(super) below: N,
@@ -45,12 +45,23 @@ pub(super) struct Call<N, ReqB> {
     pub(super) layer: Arc<CoalesceLayer>,
 }
 
+/// What a caller learns of the fetch it waits for.
+enum Heard {
+    /// This flight has a head, or will have none. The caller can read its body if there is one.
+    Outcome(Arc<Flight>, Caller),
+    /// There is no head yet, and the caller may ask beside the fetch.
+    Turn(Caller),
+    Refused(Refused),
+}
+
 /// What the outcome of a flight means for one follower.
 enum Judgement<B, E> {
     Answer(Result<Response<Body<B>>, E>),
-    /// Join those with the same selecting values or credentials.
-    Rejoin(Slot),
-    /// Ask the origin oneself.
+    /// Join those who want the same, by what is known now.
+    Move(Slot),
+    /// Join the next fetch of the same slot.
+    Later,
+    /// Ask the origin for this caller alone.
     Alone,
 }
 
@@ -63,61 +74,82 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
+    /// As [`run`](Self::run), for no longer than `limit`.
+    pub(super) async fn run_within(self, limit: Duration) -> Result<Response<Body<B>>, E> {
+        // Outside a runtime there are no timers.
+        if !Executor::is_available() {
+            return self.alone().await;
+        }
+        match tokio::time::timeout(limit, self.run()).await {
+            Ok(answer) => answer,
+            Err(_) => Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
+        }
+    }
+
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
     pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
         async move {
-            // For all waits together, and only who waits needs a clock.
-            let mut deadline = None;
-            let check =
-                Check { is_head: self.slot.is_head, is_done_below: self.layer.settings.rules.is_none() };
-            self.prefer_refresh();
             // Outside a runtime there is nothing that could fetch for several.
-            let hops = if Executor::is_available() { MAX_HOPS } else { 0 };
-            for _ in 0..hops {
-                let CoalesceLayer { slots, settings } = &*self.layer;
-                let caller = match slots.join(self.slot.clone(), settings) {
-                    Joined::Lead(caller) => {
-                        let executor = settings.executor.clone();
-                        let (fetch, delivery) = self.begin(Arc::clone(caller.flight()));
+            if !Executor::is_available() {
+                return self.alone().await;
+            }
+            let mut moves_until = None;
+            let check = self.check();
+            self.prefer_refresh();
+            loop {
+                let caller = match slots::join(&self.layer, &self.slot) {
+                    Joined::Lead(caller, seat) => {
+                        let executor = self.layer.settings.executor.clone();
+                        let (fetch, delivery) = self.begin(seat);
                         executor.start(fetch).await;
                         return accept(delivery.await, caller, check);
                     }
                     Joined::Full => return Ok(Refused::TooManyWaiters.to_response(RETRY_AFTER)),
-                    Joined::Alone => break,
+                    Joined::Alone => return self.alone().await,
                     Joined::Follow(caller) => caller,
                 };
-                let flight = Arc::clone(caller.flight());
-                let outcome = match flight.outcome() {
-                    Some(outcome) => outcome,
+                let heard = match caller.flight().outcome() {
+                    Some(_) => Heard::Outcome(Arc::clone(caller.flight()), caller),
                     None => {
-                        let deadline =
-                            deadline.get_or_insert_with(|| after(Instant::now(), settings.max_wait));
-                        match tokio::time::timeout_at(*deadline, flight.settled()).await {
-                            Ok(outcome) => outcome,
-                            Err(_) => return Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
-                        }
+                        let has_fallback = self.follower().has_fallback();
+                        wait(&self.layer.settings, caller, has_fallback).await
                     }
                 };
-                match self.judge(outcome, caller) {
-                    Judgement::Answer(mut answer) => {
-                        // Somebody above shares it as well.
-                        if let (Ok(response), Outcome::Head(head)) = (&mut answer, outcome)
-                            && self.asked().is_some_and(|asked| asked.is_for_many)
-                        {
-                            response.extensions_mut().insert(head.verdict.handed_on());
-                        }
-                        return answer;
-                    }
-                    Judgement::Rejoin(other) => self.slot = other,
-                    Judgement::Alone => break,
+                let judgement = match heard {
+                    Heard::Outcome(flight, caller) => self.follower().judge(&flight, caller),
+                    Heard::Refused(refused) => return Ok(refused.to_response(RETRY_AFTER)),
+                    // Boxed, for it is rare, and all others would have to have room for it.
+                    Heard::Turn(slow) => return Box::pin(self.ask_beside(slow)).await,
+                };
+                let next = match judgement {
+                    Judgement::Answer(answer) => return answer,
+                    Judgement::Alone => return self.alone().await,
+                    Judgement::Move(slot) => self.next_slot(slot, false, &mut moves_until),
+                    Judgement::Later => self.next_slot(self.slot.clone(), true, &mut moves_until),
+                };
+                match next {
+                    Some(slot) => self.slot = slot,
+                    None => return Ok(Refused::FetchAborted.to_response(RETRY_AFTER)),
                 }
             }
-            let answer = (self.below)(self.head, self.body);
-            answer.await.map(|response| check.own(response))
         }
     }
 
-    /// What a refresh under way brings will do for everybody else.
+    fn check(&self) -> Check {
+        Check { is_head: self.slot.is_head, is_done_below: self.layer.settings.rules.is_none() }
+    }
+
+    fn follower(&self) -> Follower<'_> {
+        Follower { head: &self.head, slot: &self.slot }
+    }
+
+    async fn alone(self) -> Result<Response<Body<B>>, E> {
+        let check = self.check();
+        let answer = (self.below)(self.head, self.body);
+        answer.await.map(|response| check.own(response))
+    }
+
+    /// What a refresh under way brings will do for all other callers.
     fn prefer_refresh(&mut self) {
         if !self.slot.is_forced && self.layer.slots.have_forced() {
             let forced = Slot { is_forced: true, ..self.slot.clone() };
@@ -127,8 +159,19 @@ where
         }
     }
 
-    /// The fetch, which nobody has begun yet, and where its answer will be.
-    fn begin(mut self, flight: Arc<Flight>) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
+    /// Where the caller goes on. A move to a slot that is not new, or after a time in which moves have
+    /// not come to an end, is allowed once: one fetch for all who are there, and none after it.
+    fn next_slot(&self, next: Slot, is_later: bool, moves_until: &mut Option<Instant>) -> Option<Slot> {
+        let now = Instant::now();
+        let moves_until = *moves_until.get_or_insert_with(|| after(now, self.layer.settings.max_wait));
+        if (is_later || next != self.slot) && now < moves_until {
+            return Some(next);
+        }
+        (self.slot.round == 0).then_some(Slot { round: 1, ..next })
+    }
+
+    /// The fetch, which has not begun yet, and where its response will be.
+    fn begin(mut self, seat: Seat) -> (Task, oneshot::Receiver<Delivery<B, E>>) {
         let asked = self.head.extensions.get_mut::<Asked>();
         let is_for_more = asked.is_some_and(|asked| std::mem::replace(&mut asked.is_for_many, true));
         let (leader, delivery) = oneshot::channel();
@@ -137,27 +180,115 @@ where
             Box::new(Judge { request: without_extensions(&self.head), rules })
         });
         let ask = move || (self.below)(self.head, self.body);
-        let seat = Seat::take(self.layer, self.slot, flight);
         let landing = Landing { leader: Some(leader), judge, is_for_more };
         let drive = Drive { seat, landing };
-        (Box::pin(drive.run(ask)), delivery)
+        (Box::pin(lead(&self.layer.slots, self.slot.key, drive.run(ask))), delivery)
     }
 
+    /// Begins a fetch for this caller, and takes whichever response is there first.
+    async fn ask_beside(self, slow: Caller) -> Result<Response<Body<B>>, E> {
+        let layer = Arc::clone(&self.layer);
+        let Some((caller, seat)) = slots::join_beside(&layer, &self.slot, slow.flight()) else {
+            return self.alone().await;
+        };
+        let (head, slot, check) = (self.head.clone(), self.slot.clone(), self.check());
+        let (fetch, mut delivery) = self.begin(seat);
+        layer.settings.executor.start(fetch).await;
+        let heard = {
+            let heard = pin!(slow.flight().heard());
+            match select(&mut delivery, heard).await {
+                Either::Left((delivery, _)) => return accept(delivery, caller, check),
+                Either::Right((heard, _)) => heard,
+            }
+        };
+        if !Arc::ptr_eq(&heard, caller.flight())
+            && let Ok(Heard::Outcome(flight, other)) = change_over(&layer.settings, slow, heard)
+            && let Judgement::Answer(answer) = (Follower { head: &head, slot: &slot }).judge(&flight, other)
+        {
+            return answer;
+        }
+        accept(delivery.await, caller, check)
+    }
+}
+
+/// Waits for a head, or for this caller's turn to ask beside the fetch.
+async fn wait(settings: &Settings, mut caller: Caller, has_fallback: bool) -> Heard {
+    let flight = Arc::clone(caller.flight());
+    let mut turn = None;
+    loop {
+        let until = turn.unwrap_or_else(|| after(flight.started_at, settings.max_wait));
+        match tokio::time::timeout_at(until, flight.heard()).await {
+            Ok(heard) => match change_over(settings, caller, heard) {
+                Ok(heard) => return heard,
+                Err(back) => caller = back,
+            },
+            Err(_) if has_fallback => return Heard::Refused(Refused::WaitTimeout),
+            Err(_) if turn.is_some() => return Heard::Turn(caller),
+            Err(_) => turn = Some(flight.next_turn(settings.max_wait)),
+        }
+    }
+}
+
+/// Takes a caller to the flight that has a head. An error if that one takes no callers any more: then
+/// the caller is where it was.
+fn change_over(settings: &Settings, caller: Caller, heard: Arc<Flight>) -> Result<Heard, Caller> {
+    if Arc::ptr_eq(&heard, caller.flight()) {
+        return Ok(Heard::Outcome(heard, caller));
+    }
+    match heard.board(settings.max_callers()) {
+        Boarding::Aboard(caller) => Ok(Heard::Outcome(heard, caller)),
+        Boarding::Full => Ok(Heard::Refused(Refused::TooManyWaiters)),
+        // There is nothing to be read but the verdict.
+        Boarding::Closed if heard.is_for_one() => Ok(Heard::Outcome(heard, caller)),
+        Boarding::Closed => {
+            caller.flight().forget_relayed(&heard);
+            Err(caller)
+        }
+    }
+}
+
+/// A caller that another one's response is judged for.
+struct Follower<'a> {
+    head: &'a Parts,
+    slot: &'a Slot,
+}
+
+impl Follower<'_> {
+    /// What the outcome of this flight means for a caller of it.
     #[inline(never)]
-    fn judge(&self, outcome: &Outcome, caller: Caller) -> Judgement<B, E> {
-        match outcome {
-            Outcome::Head(head) => self.judge_head(head, caller),
-            Outcome::Error(error) => match error.downcast_ref::<E>() {
+    fn judge<B, E: Clone + 'static>(&self, flight: &Flight, caller: Caller) -> Judgement<B, E> {
+        let shares_failures = self.slot.round > 0 || self.has_fallback();
+        match flight.outcome() {
+            Some(Outcome::Head(head)) => match self.judge_head(head, caller) {
+                Judgement::Answer(Ok(mut response)) => {
+                    // Somebody above shares it as well.
+                    if self.asked().is_some_and(|asked| asked.is_for_many) {
+                        response.extensions_mut().insert(head.verdict.handed_on());
+                    }
+                    Judgement::Answer(Ok(response))
+                }
+                other => other,
+            },
+            Some(Outcome::Error(error)) if shares_failures => match error.downcast_ref::<E>() {
                 Some(error) => Judgement::Answer(Err(error.clone())),
                 // One layer round services of different errors, under one key.
-                None => Judgement::Alone,
+                None => Judgement::Answer(Ok(Refused::FetchAborted.to_response(RETRY_AFTER))),
             },
-            Outcome::Refused(refused) => Judgement::Answer(Ok(refused.to_response(RETRY_AFTER))),
-            Outcome::Aborted if self.slot.round == 0 => {
-                Judgement::Rejoin(Slot { round: 1, ..self.slot.clone() })
+            Some(Outcome::Aborted) if shares_failures => {
+                Judgement::Answer(Ok(Refused::FetchAborted.to_response(RETRY_AFTER)))
             }
-            Outcome::Aborted => Judgement::Answer(Ok(Refused::FetchAborted.to_response(RETRY_AFTER))),
+            Some(Outcome::Error(_) | Outcome::Aborted) | None => self.next_round(),
         }
+    }
+
+    /// A failure may be the fault of the request that was sent: that of another caller is tried.
+    fn next_round<B, E>(&self) -> Judgement<B, E> {
+        Judgement::Move(Slot { round: 1, ..self.slot.clone() })
+    }
+
+    /// Whether a failure becomes a stale response above.
+    fn has_fallback(&self) -> bool {
+        self.asked().is_some_and(|asked| asked.has_fallback)
     }
 
     /// Whether only a fetch will do that began after this caller came, and this one did not.
@@ -172,7 +303,7 @@ where
         self.head.extensions.get()
     }
 
-    fn judge_head(&self, head: &Head, caller: Caller) -> Judgement<B, E> {
+    fn judge_head<B, E>(&self, head: &Head, caller: Caller) -> Judgement<B, E> {
         let glance = Glance::of(&self.head.headers);
         let mine = glance.credentials;
         let selects = |selection: &Option<Selection>| {
@@ -180,12 +311,9 @@ where
         };
         match &head.verdict {
             Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {
-                Judgement::Rejoin(Slot { party: Party::Only(mine), ..self.slot.clone() })
+                Judgement::Move(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
-            // It may be the fault of that one request: another one is sent.
-            Verdict::Unshareable(_) if is_error(head.status) && self.slot.round == 0 => {
-                Judgement::Rejoin(Slot { round: 1, ..self.slot.clone() })
-            }
+            Verdict::Unshareable(_) if is_error(head.status) && self.slot.round == 0 => self.next_round(),
             // An origin that says so twice is not asked again for all the others.
             Verdict::Unshareable(_) if head.status == StatusCode::TOO_MANY_REQUESTS => {
                 Judgement::Answer(Ok(bare(head)))
@@ -196,27 +324,44 @@ where
             | Verdict::Failed { lineage: Some(lineage), .. }
                 if !lineage.is_for(self.asked().and_then(|asked| asked.arrival.as_ref())) =>
             {
-                Judgement::Rejoin(Slot { floor: self.slot.floor.max(lineage.floor()), ..self.slot.clone() })
+                Judgement::Move(Slot { floor: self.slot.floor.max(lineage.floor()), ..self.slot.clone() })
+            }
+            // But what a layer below refused is no request's fault, and another one makes it worse.
+            Verdict::Failed { .. }
+                if self.slot.round == 0 && head.refused.is_none() && !self.has_fallback() =>
+            {
+                self.next_round()
             }
             Verdict::Failed { selection, for_all, .. } => {
                 let whole = *for_all && selects(selection);
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
             // Begun before this caller came: those in the same position share the next one.
-            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage) => {
-                Judgement::Rejoin(self.slot.clone())
-            }
+            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage) => Judgement::Later,
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
-                Judgement::Rejoin(Slot { party: Party::Only(mine), ..self.slot.clone() })
+                Judgement::Move(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
             Verdict::Shareable { selection, .. } if !selects(selection) => {
-                let fields = selection.as_ref().map(|selection| selection.fields());
-                let selection = fields.map(|fields| Selection::new(fields, &self.head.headers));
-                Judgement::Rejoin(Slot { selection, ..self.slot.clone() })
+                let known = self.slot.selection.as_ref().map_or(&[][..], |known| known.fields());
+                let fields = selection.as_ref().map(|selection| all_fields(known, selection.fields()));
+                let selection = fields.map(|fields| Selection::new(&fields, &self.head.headers));
+                Judgement::Move(Slot { selection, ..self.slot.clone() })
             }
             Verdict::Shareable { .. } => Judgement::Answer(Ok(share(head, caller))),
         }
     }
+}
+
+/// All fields that are known to select a response, so that a caller does not come back to a slot where
+/// it has been when responses differ in what they name.
+fn all_fields(known: &[HeaderName], named: &Arc<[HeaderName]>) -> Arc<[HeaderName]> {
+    if known.iter().all(|field| named.contains(field)) {
+        return Arc::clone(named);
+    }
+    let mut all: Vec<_> = known.iter().chain(&**named).cloned().collect();
+    all.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    all.dedup();
+    all.into()
 }
 
 /// How it is known that a response which is not shared is as long as its head says.
@@ -255,13 +400,7 @@ where
         Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, head)),
         Ok(Delivery::Error(error)) => Err(error),
         Ok(Delivery::Panic(payload)) => resume_unwind(payload),
-        Err(_) => {
-            let refused = match caller.flight().outcome() {
-                Some(Outcome::Refused(refused)) => *refused,
-                _ => Refused::FetchAborted,
-            };
-            Ok(refused.to_response(RETRY_AFTER))
-        }
+        Err(_) => Ok(Refused::FetchAborted.to_response(RETRY_AFTER)),
     }
 }
 
@@ -273,6 +412,9 @@ fn share<B>(head: &Head, caller: Caller) -> Response<Body<B>> {
     {
         // As in what the first caller gets: what follows takes its place.
         response.extensions_mut().insert(came_about);
+    }
+    if let Some(refused) = head.refused {
+        response.extensions_mut().insert(refused);
     }
     head.collapsed().mark(&mut response);
     response
@@ -331,6 +473,9 @@ fn bare<B>(head: &Head) -> Response<Body<B>> {
     *response.status_mut() = head.status;
     if let Some(retry_after) = head.headers.get(header::RETRY_AFTER) {
         response.headers_mut().insert(header::RETRY_AFTER, retry_after.clone());
+    }
+    if let Some(refused) = head.refused {
+        response.extensions_mut().insert(refused);
     }
     head.collapsed().mark(&mut response);
     response

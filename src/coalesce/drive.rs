@@ -5,28 +5,28 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     pin::{Pin, pin},
     task::{Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
-use futures_util::{
-    FutureExt,
-    future::{Either, select},
-};
-use http::{HeaderMap, Response};
-use http_body::{Body as HttpBody, Frame};
-use tokio::time::Instant;
+use futures_util::FutureExt;
+use http::{HeaderMap, Response, header};
+use http_body::Body as HttpBody;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
     flight::{Flight, Outcome},
     landing::{Delivery, Landing},
-    layer::Settings,
     log::Pace,
     slots::Seat,
 };
 use crate::{
     body::{BodyError, BoxError, Declared},
-    exchange::{Refused, Verdict},
-    http::{fields::clean_trailers, freshness::after},
+    exchange::Verdict,
+    http::{
+        fields::{clean_trailers, has},
+        freshness::after,
+    },
 };
 
 /// A fetch that is about to begin.
@@ -84,56 +84,107 @@ where
                 Poll::Ready(landing.take(seat, answer))
             });
             let landed = pin!(AssertUnwindSafe(landed).catch_unwind());
-            seat.settings().in_time(flight, || flight.started_at, landed).await
+            seat.watch(|| flight.started_at, None, landed).await
         };
         // So has what is given up.
         fetch.set(None);
         match landed {
             Ok(Ok(body)) => return body,
             Ok(Err(panic)) => landing.deliver(Delivery::Panic(panic)),
-            Err(GivenUp::Late) => {
-                seat.close();
-                flight.settle(Outcome::Refused(Refused::FetchTimeout));
-            }
-            Err(GivenUp::Abandoned) => {}
+            Err(Abandoned) => {}
         }
         None
     }
 }
 
-/// Why something is not waited for any longer.
-enum GivenUp {
-    /// It took too long.
-    Late,
-    /// The last caller left first, and that is to end the fetch.
-    Abandoned,
+/// The fetch has had no caller for too long.
+struct Abandoned;
+
+/// A body that nobody reads, and that does not say where it ends, is taken for a stream without end
+/// when nothing comes for so long.
+const STANDSTILL: Duration = Duration::from_secs(1);
+
+/// What a wait for a head or for a part of a body ended with.
+enum Event<T> {
+    Output(T),
+    /// Readers have moved on, or the last caller has left.
+    Moved,
+    Due,
 }
 
-impl Settings {
-    /// What there is within the time that a fetch has for it, counted `since` then.
-    async fn in_time<T>(
+impl Seat {
+    /// Waits for what is next. A fetch that takes longer than
+    /// `max_flight_age`, counted `since` then, takes no callers on any
+    /// more and gives up its place; it ends only if it has no caller.
+    async fn watch<T>(
         &self,
-        flight: &Flight,
         since: impl FnOnce() -> Instant,
+        standstill: Option<Duration>,
         mut future: Pin<&mut impl Future<Output = T>>,
-    ) -> Result<T, GivenUp> {
+    ) -> Result<T, Abandoned> {
         // What is there already needs no clock.
         if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
             return Ok(output);
         }
         // What is not will wake this task: to ask again in the same turn would keep others from theirs.
         let mut is_asked = true;
-        let rest = poll_fn(|cx| match std::mem::take(&mut is_asked) {
-            true => Poll::Pending,
-            false => future.as_mut().poll(cx),
-        });
-        let rest = tokio::time::timeout_at(after(since(), self.max_flight_age), rest);
-        if !self.cancel_when_abandoned {
-            return rest.await.map_err(|_| GivenUp::Late);
+        let (flight, began) = (self.flight(), since());
+        let mut closes_at = Some(after(began, self.settings().max_flight_age));
+        loop {
+            let mut moved = pin!(flight.moved());
+            let unread = flight.unread_since();
+            let ends_at = unread.map(|unread| self.ends_at(unread, began, standstill));
+            let mut due = pin!(closes_at.into_iter().chain(ends_at).min().map(sleep_until));
+            let event = poll_fn(|cx| {
+                if !std::mem::take(&mut is_asked)
+                    && let Poll::Ready(output) = future.as_mut().poll(cx)
+                {
+                    return Poll::Ready(Event::Output(output));
+                }
+                if moved.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(Event::Moved);
+                }
+                match due.as_mut().as_pin_mut() {
+                    Some(due) => due.poll(cx).map(|()| Event::Due),
+                    None => Poll::Pending,
+                }
+            });
+            match event.await {
+                Event::Output(output) => return Ok(output),
+                Event::Moved => {}
+                Event::Due => {
+                    let now = Instant::now();
+                    if closes_at.is_some_and(|at| at <= now) {
+                        self.release();
+                        closes_at = None;
+                    }
+                    if let (Some(unread), Some(at)) = (unread, ends_at)
+                        && at <= now
+                        && flight.close_if_unread_since(unread)
+                    {
+                        return Err(Abandoned);
+                    }
+                }
+            }
         }
-        match select(pin!(rest), pin!(flight.abandoned())).await {
-            Either::Left((output, _)) => output.map_err(|_| GivenUp::Late),
-            Either::Right(_) => Err(GivenUp::Abandoned),
+    }
+
+    /// When a fetch ends that has had no caller since then.
+    fn ends_at(&self, unread: Instant, waits_since: Instant, standstill: Option<Duration>) -> Instant {
+        let at = after(unread, self.settings().abandoned_deadline);
+        standstill.map_or(at, |standstill| at.min(after(unread.max(waits_since), standstill)))
+    }
+
+    /// The same of a body that never lets anything wait.
+    fn check_abandoned(&self) -> Result<(), BodyError> {
+        match self.flight().unread_since() {
+            Some(unread)
+                if self.ends_at(unread, unread, None) <= Instant::now()
+                    && self.flight().close_if_unread_since(unread) =>
+            {
+                Err(BodyError::Cancelled)
+            }
+            _ => Ok(()),
         }
     }
 }
@@ -157,11 +208,15 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    let (flight, settings) = (seat.flight(), seat.settings());
+    let flight = seat.flight();
     let unread = seat.unread();
+    let standstill = (!says_where_it_ends(flight, &body)).then_some(STANDSTILL);
     let mut body = pin!(body);
     loop {
-        let Some(frame) = next_frame(flight, settings, body.as_mut()).await? else { return Ok(()) };
+        let frame = pin!(poll_fn(|cx| body.as_mut().poll_frame(cx)));
+        let frame = seat.watch(Instant::now, standstill, frame).await;
+        let frame = frame.map_err(|Abandoned| BodyError::Cancelled)?;
+        let Some(frame) = frame.transpose().map_err(BodyError::new)? else { return Ok(()) };
         match frame.into_data() {
             Ok(data) => {
                 let is_last = body.is_end_stream();
@@ -175,6 +230,7 @@ where
                 .map_or((), |trailers| flight.push_trailers(shared_trailers(trailers, flight))),
         }
         keep_pace(seat, unread).await?;
+        seat.check_abandoned()?;
         // A body that is always ready must not starve its readers.
         tokio::task::coop::consume_budget().await;
     }
@@ -191,19 +247,11 @@ async fn keep_pace(seat: &Seat, unread: u64) -> Result<(), BodyError> {
     }
 }
 
-async fn next_frame<B>(
-    flight: &Flight,
-    settings: &Settings,
-    mut body: Pin<&mut B>,
-) -> Result<Option<Frame<Bytes>>, BodyError>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    let frame = pin!(poll_fn(|cx| body.as_mut().poll_frame(cx)));
-    match settings.in_time(flight, Instant::now, frame).await {
-        Ok(frame) => frame.transpose().map_err(BodyError::new),
-        Err(GivenUp::Late) => Err(BodyError::Stalled),
-        Err(GivenUp::Abandoned) => Err(BodyError::Cancelled),
-    }
+/// Whether it is known how long the body is.
+fn says_where_it_ends(flight: &Flight, body: &impl HttpBody) -> bool {
+    let is_declared = |outcome: &Outcome| match outcome {
+        Outcome::Head(head) => has(&head.headers, &header::CONTENT_LENGTH),
+        _ => false,
+    };
+    body.size_hint().exact().is_some() || flight.outcome().is_some_and(is_declared)
 }

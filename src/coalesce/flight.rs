@@ -11,7 +11,7 @@ use std::{
     any::Any,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU32, Ordering},
     },
     time::Duration,
 };
@@ -20,7 +20,10 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode, Version};
 use parking_lot::Mutex;
 use tokio::{
-    sync::{Notify, futures::OwnedNotified},
+    sync::{
+        Notify,
+        futures::{Notified, OwnedNotified},
+    },
     time::Instant,
 };
 
@@ -47,9 +50,7 @@ pub(super) enum Outcome {
     Head(Box<Head>),
     /// The service's own error, of whatever type it is.
     Error(Arc<dyn Any + Send + Sync>),
-    /// There is no answer, and nobody is to try again because of it.
-    Refused(Refused),
-    /// The fetch panicked or was dropped: somebody else may try.
+    /// The fetch panicked or was dropped.
     Aborted,
 }
 
@@ -64,6 +65,8 @@ pub(super) struct Head {
     pub(super) came_about: Option<CacheStatus>,
     /// The size of the body, if the head told it.
     pub(super) size: Option<u64>,
+    /// Set if a layer below did not let the request through: no fault of the request.
+    pub(super) refused: Option<Refused>,
 }
 
 #[derive(Debug)]
@@ -76,6 +79,8 @@ pub(super) struct Flight {
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
     room: Room,
+    /// How many callers have been told when to ask beside this fetch.
+    turns: AtomicU32,
 }
 
 /// What a flight may hold, alone and with all others.
@@ -112,6 +117,7 @@ impl Flight {
             has_ended: AtomicBool::new(false),
             moved: Notify::new(),
             room,
+            turns: AtomicU32::new(0),
         }
     }
 
@@ -126,16 +132,52 @@ impl Flight {
         self.outcome.get()
     }
 
-    /// Waits until the head is known, or that there will be none.
-    pub(super) async fn settled(&self) -> &Outcome {
+    /// Whether its response is for its first caller alone.
+    pub(super) fn is_for_one(&self) -> bool {
+        matches!(self.outcome(), Some(Outcome::Head(head)) if matches!(head.verdict, Verdict::Unshareable(_)))
+    }
+
+    /// Waits until a head is known, or that there will be none: of this fetch, or of another one for
+    /// the same. Returns the flight that has it.
+    pub(super) async fn heard(self: &Arc<Self>) -> Arc<Self> {
         loop {
             // Registered before looking, so that no change in between is missed.
-            let changed = self.next_change();
-            if let Some(outcome) = self.outcome.get() {
-                return outcome;
+            let (changed, relayed) = {
+                let mut log = self.log.lock();
+                (Arc::clone(log.changed.get_or_insert_default()).notified_owned(), log.relayed.clone())
+            };
+            if self.outcome.get().is_some() {
+                return Arc::clone(self);
             }
-            changed.await;
+            match relayed {
+                Some(other) => return other,
+                None => changed.await,
+            }
         }
+    }
+
+    /// Sends those who wait for this flight's head to another flight, which has one.
+    pub(super) fn relay(&self, other: &Arc<Self>) {
+        let (changed, replaced) = {
+            let mut log = self.log.lock();
+            (log.changed.clone(), log.relayed.replace(Arc::clone(other)))
+        };
+        drop(replaced);
+        wake(changed);
+    }
+
+    /// Forgets a flight that takes no callers any more.
+    pub(super) fn forget_relayed(&self, other: &Arc<Self>) {
+        let forgotten = self.log.lock().relayed.take_if(|relayed| Arc::ptr_eq(relayed, other));
+        drop(forgotten);
+    }
+
+    /// When one more caller may ask beside this fetch, whose head is `max_wait` late by then: one caller
+    /// at first, and twice as many each second.
+    pub(super) fn next_turn(&self, max_wait: Duration) -> Instant {
+        let turn = self.turns.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let rounds = turn.checked_ilog2().unwrap_or_default();
+        after(after(self.started_at, max_wait), Duration::from_secs(rounds.into()))
     }
 
     /// The first outcome stands.
@@ -262,15 +304,22 @@ impl Flight {
         }
     }
 
-    /// Waits until there is no caller left. From then on nobody can board.
-    pub(super) async fn abandoned(&self) {
-        loop {
-            let moved = self.moved.notified();
-            if self.log.lock().close_if_empty() {
-                return;
-            }
-            moved.await;
-        }
+    /// Resolves when a reader has moved on or the last caller has left, since the last such time.
+    pub(super) fn moved(&self) -> Notified<'_> {
+        self.moved.notified()
+    }
+
+    /// Since when it has had no caller.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        self.log.lock().unread_since
+    }
+
+    /// Takes nobody on any more if it has no caller since this moment or an earlier one.
+    pub(super) fn close_if_unread_since(&self, moment: Instant) -> bool {
+        let mut log = self.log.lock();
+        let is_unread = log.unread_since.is_some_and(|since| since <= moment);
+        log.is_closed |= is_unread;
+        is_unread
     }
 
     /// One more caller, unless there are `limit` already.
@@ -376,13 +425,16 @@ impl Caller {
 
 impl Drop for Caller {
     fn drop(&mut self) {
-        let mut is_noticed = false;
+        let (mut is_noticed, mut forgotten) = (false, None);
         let dropped = self.flight.change(|log| {
             let dropped = log.leave(self.place);
             is_noticed = log.callers == 0 || log.take_waiting();
+            if log.callers == 0 {
+                forgotten = log.relayed.take();
+            }
             dropped
         });
-        drop(dropped);
+        drop((dropped, forgotten));
         if is_noticed {
             self.flight.moved.notify_one();
         }

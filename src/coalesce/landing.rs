@@ -94,7 +94,7 @@ where
         if let Verdict::Unshareable(_) = verdict {
             let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
             let bare = retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect();
-            flight.settle(Outcome::Head(Box::new(Head::new(&response, bare, came_about, verdict))));
+            seat.settle(Head::new(&response, bare, came_about, verdict));
             self.deliver(Delivery::Own(response));
             return None;
         }
@@ -105,7 +105,7 @@ where
         if response.body().is_end_stream() {
             flight.end(Ok(()));
         }
-        flight.settle(Outcome::Head(Box::new(Head::new(&response, fields, came_about, verdict))));
+        seat.settle(Head::new(&response, fields, came_about, verdict));
         let (parts, body) = response.into_parts();
         self.deliver(Delivery::Shared(parts));
         Some(body)
@@ -178,7 +178,9 @@ impl Head {
         verdict: Verdict,
     ) -> Self {
         let size = response.body().size_hint().exact();
-        Self { status: response.status(), version: response.version(), headers, verdict, came_about, size }
+        let refused = response.extensions().get().copied();
+        let (status, version) = (response.status(), response.version());
+        Self { status, version, headers, verdict, came_about, size, refused }
     }
 
     /// How it came about for those who share it.

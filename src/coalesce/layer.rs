@@ -1,4 +1,5 @@
 use std::{
+    borrow::Cow,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -13,6 +14,7 @@ use tower_service::Service;
 
 use super::{
     caller::Call,
+    leading,
     slots::{Slot, Slots},
 };
 use crate::{
@@ -23,6 +25,7 @@ use crate::{
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
     http::{conditions::is_conditional, fields::remove_upgrade, range::asks_for_one_part, rules::Rules},
+    key::CacheKey,
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -59,7 +62,8 @@ pub(super) struct Settings {
     pub(super) max_held_bytes: usize,
     pub(super) max_total_bytes: u64,
     pub(super) max_read_pause: Duration,
-    pub(super) cancel_when_abandoned: bool,
+    pub(super) wait_at_most: Option<Duration>,
+    pub(super) abandoned_deadline: Duration,
     /// `None`: what is below says of every answer whose it is.
     pub(super) rules: Option<Rules>,
     pub(super) failures: FailurePolicy,
@@ -76,11 +80,19 @@ impl Default for Settings {
             max_held_bytes: 4 << 20,
             max_total_bytes: 64 << 20,
             max_read_pause: Duration::from_secs(60),
-            cancel_when_abandoned: false,
+            wait_at_most: None,
+            abandoned_deadline: Duration::from_secs(30),
             rules: Some(Rules::new()),
             failures: FailurePolicy::default(),
             executor: Executor::default(),
         }
+    }
+}
+
+impl Settings {
+    /// How many callers a fetch may have, the first one included.
+    pub(super) fn max_callers(&self) -> usize {
+        self.max_waiters.saturating_add(1)
     }
 }
 
@@ -90,8 +102,9 @@ impl CoalesceLayer {
         Self::default()
     }
 
-    /// How many fetches may be under way, those included that all callers have left. Default:
-    /// 16,384. Further requests go through on their own, at the risk of their clients.
+    /// How many fetches may be under way that callers can join, those included that all callers have
+    /// left. Default: 16,384. Further requests go to the service below on their own: nothing is shared
+    /// with them, and their fetch ends with their client.
     #[must_use]
     pub fn max_flights(self, limit: usize) -> Self {
         self.set(|settings| settings.max_flights = limit)
@@ -105,23 +118,43 @@ impl CoalesceLayer {
         self.set(|settings| settings.max_waiters = limit)
     }
 
-    /// How long a caller waits for the head of an answer that another one asked for. Default:
-    /// 30 seconds. Then it gets 504, and the fetch goes on for the others.
+    /// How long callers rely on a fetch that another caller began and whose response head is not there
+    /// yet, counted from its beginning. Default: 30 seconds.
     ///
-    /// The caller who started the fetch waits as long as the fetch may take.
+    /// Then a caller for whom a stale response may be served gets that one. Of the others one begins
+    /// a fetch of its own, a second later two more, then four, and so on, until one of the responses
+    /// says whether it may be shared. The first fetch goes on.
     #[must_use]
     pub fn max_wait(self, limit: Duration) -> Self {
         self.set(|settings| settings.max_wait = limit)
     }
 
-    /// How long a fetch may take until its head is there, and how long its body may then stand
-    /// still. Default: 60 seconds.
-    ///
-    /// A fetch without a head is dropped then, and everybody gets 504. A body that stands still
-    /// ends in an error.
+    /// For how long a fetch takes new callers on that has no response head yet, or whose body stands
+    /// still. Default: 60 seconds. After that the next request begins another fetch, and this one does
+    /// not count for [`max_flights`](Self::max_flights) any more. It goes on for the callers it has.
     #[must_use]
     pub fn max_flight_age(self, limit: Duration) -> Self {
         self.set(|settings| settings.max_flight_age = limit)
+    }
+
+    /// How long any caller waits for a response head, the first one included. Default: without limit.
+    ///
+    /// Then it gets a stale response where [`StaleIfError`](crate::StaleIfError) has one, else 504. The
+    /// fetch goes on as one without this caller.
+    #[must_use]
+    pub fn wait_at_most(self, limit: Duration) -> Self {
+        self.set(|settings| settings.wait_at_most = Some(limit))
+    }
+
+    /// How long a fetch goes on, for the store below, after its last caller has left. Default: 30
+    /// seconds; zero ends it with its last caller.
+    ///
+    /// A body that does not declare its length ends sooner if nothing of it comes for a second: it may
+    /// have no end. A body that turns out larger than [`max_held_bytes`](Self::max_held_bytes) ends with
+    /// its last caller.
+    #[must_use]
+    pub fn abandoned_deadline(self, deadline: Duration) -> Self {
+        self.set(|settings| settings.abandoned_deadline = deadline)
     }
 
     /// How much of a shared body may be held, 64 bytes a chunk included, for callers to join at
@@ -169,13 +202,6 @@ impl CoalesceLayer {
             max_total_bytes: self.settings.max_total_bytes,
             lagged: self.slots.budget.lagged(),
         }
-    }
-
-    /// Ends a fetch when its last caller has left, instead of completing it for the store.
-    /// Default: it is completed.
-    #[must_use]
-    pub fn cancel_when_abandoned(self, cancel: bool) -> Self {
-        self.set(|settings| settings.cancel_when_abandoned = cancel)
     }
 
     /// Who may share an answer, if there is no [`Fill`](crate::Fill) below that says so.
@@ -241,8 +267,13 @@ impl CoalesceLayer {
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         let settings = &*self.settings;
         for (setting, value, consequence) in [
-            ("max_wait", settings.max_wait, "whoever shares a fetch gets 504 at once"),
-            ("max_flight_age", settings.max_flight_age, "every fetch is dropped at once"),
+            ("max_wait", settings.max_wait, "no caller relies on the fetch of another"),
+            ("max_flight_age", settings.max_flight_age, "no caller can join a fetch"),
+            (
+                "wait_at_most",
+                settings.wait_at_most.unwrap_or(Duration::MAX),
+                "no caller waits for a response that takes any time",
+            ),
             ("max_read_pause", settings.max_read_pause, "every body too large to hold is broken off"),
         ] {
             if value.is_zero() {
@@ -310,6 +341,11 @@ where
 }
 
 impl<S> Coalesce<S> {
+    /// Whether this code runs as a part of a fetch of this key by this layer, and must not wait for it.
+    fn leads(&self, key: &CacheKey) -> bool {
+        leading::leads(&self.layer.slots, key)
+    }
+
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
         self.layer.stats()
@@ -331,13 +367,18 @@ impl<S> Coalesce<S> {
     {
         // Conditions make the answer one client's own; a range alone is the same for all who ask so.
         let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
-        match Asked::of(&head).filter(|asked| !asked.is_marked && !is_for_one) {
+        let is_shared = |asked: &Cow<'_, Asked>| !(asked.is_marked || is_for_one || self.leads(&asked.key));
+        match Asked::of(&head).filter(is_shared) {
             None => ResponseFuture::pass(below(head, body)),
             Some(asked) => {
                 let slot = Slot::new(&asked, &head);
                 remove_upgrade(&mut head.headers);
                 let layer = Arc::clone(&self.layer);
-                ResponseFuture::boxed(Call { below, head, body, slot, layer }.run())
+                let call = Call { below, head, body, slot, layer };
+                match self.layer.settings.wait_at_most {
+                    None => ResponseFuture::boxed(call.run()),
+                    Some(limit) => ResponseFuture::boxed(call.run_within(limit)),
+                }
             }
         }
     }

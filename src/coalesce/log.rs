@@ -5,8 +5,9 @@ use std::{collections::VecDeque, sync::Arc};
 use bytes::Bytes;
 use http::HeaderMap;
 use smallvec::SmallVec;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
+use super::flight::Flight;
 use crate::body::BodyError;
 
 /// What is held of a body that is larger than the limit.
@@ -66,6 +67,10 @@ pub(super) struct Log {
     is_unpaced: bool,
     /// What became of readers that lost their place.
     lost: Option<BodyError>,
+    /// When the last caller left, if none has come since.
+    pub(super) unread_since: Option<Instant>,
+    /// A flight for the same that got its head first.
+    pub(super) relayed: Option<Arc<Flight>>,
 }
 
 #[derive(Debug)]
@@ -125,6 +130,7 @@ pub(super) enum Spare {
 impl Log {
     pub(super) fn board(&mut self) {
         self.callers += 1;
+        self.unread_since = None;
         if let Some(readers) = self.readers_at(0) {
             *readers += 1;
         }
@@ -135,10 +141,18 @@ impl Log {
         let Some(readers) = self.readers_at(place) else { return Dropped::default() };
         *readers -= 1;
         self.callers -= 1;
+        self.note_unread();
         if self.end.is_none() {
             self.fastest = self.fastest_now();
         }
         self.trim()
+    }
+
+    /// Notes the time when the last caller leaves or loses its place.
+    fn note_unread(&mut self) {
+        if self.callers == 0 && self.end.is_none() && self.unread_since.is_none() {
+            self.unread_since = Some(Instant::now());
+        }
     }
 
     fn fastest_now(&self) -> u64 {
@@ -217,11 +231,6 @@ impl Log {
     pub(super) fn close(&mut self) -> Dropped {
         self.is_closed = true;
         self.trim()
-    }
-
-    pub(super) fn close_if_empty(&mut self) -> bool {
-        self.is_closed |= self.callers == 0;
-        self.callers == 0
     }
 
     /// Whether the fetch waits for a reader, and has to be told that one has moved.
@@ -317,6 +326,7 @@ impl Log {
     fn drop_front(&mut self, dropped: &mut Dropped) {
         let Some(front) = self.chunks.pop_front() else { return };
         self.callers -= front.readers;
+        self.note_unread();
         dropped.readers += front.readers;
         dropped.bytes += front.end - self.start;
         dropped.chunks.push(front.chunk);

@@ -2,37 +2,52 @@
 //!
 //! The first caller of a key starts a fetch as a task of its own, and all callers, the first
 //! included, read what it brings as it comes in. No client can cancel the fetch, stall it or
-//! slow it down for the others, and when all have left it still completes, so that a store
+//! slow it down for the others, and when all have left it still goes on for a while, so that a store
 //! below is filled.
 //!
-//! # Who shares an answer
+//! # Who shares a response
 //!
-//! Only those for whom it may be reused. What may not be shared (`no-store`, `private`,
+//! Only callers for whom it may be reused. What may not be shared (`no-store`, `private`,
 //! `Set-Cookie`, …) goes to the client whose request it answers, untouched and at its own pace,
-//! and everybody else asks the origin himself, at once and side by side. A caller for whom the
-//! wrong variant came in (RFC 9111 §4.1) joins those who want his own: one fetch per variant.
+//! and all others ask the origin themselves, at once and side by side. A caller for whom the
+//! wrong variant came in (RFC 9111 §4.1) joins those who want the same one: one fetch per variant.
+//! So does a caller who came after a purge of what is under way, or who has credentials that the
+//! response is not for. It goes on so as long as each response says something that was not known; after
+//! that one more fetch is made, and who cannot have that one either gets 503.
 //!
-//! An error of the service, and a 5xx that says that the origin could not answer, is everybody's
-//! answer, once; of one that holds something personal the others get the bare status. A 4xx may be
-//! the fault of the one who asked: one other caller tries, and if that brings another one, each of
-//! the rest asks for himself, but for 429, which is then everybody's answer.
+//! A failure (an error of the service, a panic, or a 5xx that says that the origin could not answer) may
+//! be the fault of the request that was sent: one other caller tries, and if that fails too, it is the
+//! answer for all who wait. Of one that holds something personal the others get the bare status. Callers
+//! for whom [`StaleIfError`](crate::StaleIfError) has a stale response get that at the first failure.
+//! After two 4xx each of the rest asks for itself, but for 429, which is then the answer for all.
 //!
-//! [`Fill`](crate::Fill) below says which it is. That somebody wants to know it learns from the
-//! request's extensions: where something in between loses them, everybody asks for himself. Without
+//! [`Fill`](crate::Fill) below says which it is. That a layer above wants to know it learns from the
+//! request's extensions: where something in between loses them, each caller asks for itself. Without
 //! `Fill` the [`Rules`](crate::Rules) given to [`CoalesceLayer::rules`] decide.
 //!
 //! # Limits
 //!
 //! | limit | default | at the limit |
 //! |---|---|---|
-//! | [`max_waiters`](CoalesceLayer::max_waiters) | 131,072 | 503 with `Retry-After: 1` for who comes next |
+//! | [`max_waiters`](CoalesceLayer::max_waiters) | 131,072 | 503 with `Retry-After: 1` for the next caller |
 //! | [`max_flights`](CoalesceLayer::max_flights) | 16,384 | further requests go through on their own |
-//! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | 504 for the one who waited; the fetch goes on |
-//! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch is dropped: 504 for all, the first caller included; the next request starts afresh |
+//! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | callers get a stale response if there is one; of the others one begins a fetch beside the slow one, then 2, 4, 8, … in each second that follows |
+//! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no callers on any more, and the next request begins another one |
+//! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; the fetch goes on |
+//! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch that its last caller left so long ago ends |
 //! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the flight takes nobody on any more, holds at most a window of 4 MiB and goes at the pace of the fastest reader; who falls out of the window gets a body error |
 //!
-//! If the fetch panics, the first caller sees the panic as he would without this layer. Of the
-//! others one starts a second fetch; if that fails in the same way, they get 503.
+//! The first caller waits for its own fetch as long as that takes, as it would without this layer, and
+//! so does every other caller in the end: no limit that is set by default takes a response away.
+//!
+//! If the fetch panics, the first caller sees the panic as it would without this layer.
+//!
+//! # Requests that are made by a fetch
+//!
+//! A service below may ask for what is being fetched: the same layer value may be twice on a path, and
+//! a handler may ask its own URL for another representation. In the task of the fetch such a request is
+//! recognised by its key, and passes. Where the service spawns a task or goes over a socket before
+//! it asks, the request waits for the fetch that waits for it: after `max_wait` it asks beside it.
 //!
 //! # Tasks
 //!
@@ -77,6 +92,7 @@ mod drive;
 mod flight;
 mod landing;
 mod layer;
+mod leading;
 mod log;
 mod reader;
 mod slots;

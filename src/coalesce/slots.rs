@@ -4,7 +4,7 @@ use std::{
     hash::{Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
 };
 
@@ -16,13 +16,18 @@ use tokio::time::Instant;
 
 use super::{
     budget::Budget,
-    flight::{Boarding, Caller, Flight, Outcome, Room},
+    flight::{Boarding, Caller, Flight, Head, Outcome, Room},
     layer::{CoalesceLayer, Settings},
 };
 use crate::{
     body::BodyError,
     exchange::{Asked, Verdict},
-    http::{fields::content_of, glance::Glance, storing::Credentials, vary::Selection},
+    http::{
+        fields::content_of,
+        glance::Glance,
+        storing::{Credentials, is_error},
+        vary::Selection,
+    },
     key::CacheKey,
 };
 
@@ -39,7 +44,7 @@ pub(super) struct Slot {
     pub(super) range: Option<HeaderValue>,
     /// What began below was invalidated before the callers came.
     pub(super) floor: u64,
-    /// 0, or 1 after a fetch that panicked or was dropped.
+    /// 0, or 1 after a fetch that failed, or that brought nothing for these callers.
     pub(super) round: u8,
 }
 
@@ -85,7 +90,7 @@ impl Slot {
 #[derive(Debug, Default)]
 pub(super) struct Slots {
     flights: DashMap<Slot, Arc<Flight>, DefaultHashBuilder>,
-    /// Fetches under way, those included whose slot has been taken by another.
+    /// Places taken, those included of fetches whose slot another fetch has.
     under_way: AtomicUsize,
     /// Those of them that are forced, which others like to join.
     forced: AtomicUsize,
@@ -94,43 +99,55 @@ pub(super) struct Slots {
 
 pub(super) enum Joined {
     Follow(Caller),
-    /// The flight is new, and needs a [`Seat`] at once.
-    Lead(Caller),
+    /// The flight is new, and needs its [`Seat`] at once.
+    Lead(Caller, Seat),
     /// Too many callers of this fetch.
     Full,
     /// Too many fetches under way.
     Alone,
 }
 
-impl Slots {
-    pub(super) fn join(&self, slot: Slot, settings: &Settings) -> Joined {
-        let entry = self.flights.entry(slot);
-        if let Entry::Occupied(entry) = &entry
-            && takes_newcomers(entry.key(), entry.get(), settings)
-        {
-            match entry.get().board(settings.max_waiters.saturating_add(1)) {
-                Boarding::Aboard(caller) => return Joined::Follow(caller),
-                Boarding::Full => return Joined::Full,
-                Boarding::Closed => {}
-            }
+/// Joins the fetch in this slot, or begins one there.
+pub(super) fn join(layer: &Arc<CoalesceLayer>, slot: &Slot) -> Joined {
+    let CoalesceLayer { slots, settings } = &**layer;
+    let entry = slots.flights.entry(slot.clone());
+    if let Entry::Occupied(entry) = &entry
+        && takes_newcomers(entry.key(), entry.get(), settings)
+    {
+        match entry.get().board(settings.max_callers()) {
+            Boarding::Aboard(caller) => return Joined::Follow(caller),
+            Boarding::Full => return Joined::Full,
+            Boarding::Closed => {}
         }
-        if self.under_way.load(Ordering::Relaxed) >= settings.max_flights {
-            return Joined::Alone;
-        }
-        let caller = Flight::begin(self.room(settings));
-        let flight = Arc::clone(caller.flight());
-        // A flight that was there stays with its callers; its seat will find it gone.
-        let replaced = match entry {
-            Entry::Occupied(mut entry) => Some(entry.insert(flight)),
-            Entry::Vacant(entry) => {
-                entry.insert(flight);
-                None
-            }
-        };
-        drop(replaced);
-        Joined::Lead(caller)
     }
+    let Some(place) = Place::take(layer, slot.is_forced) else { return Joined::Alone };
+    let caller = Flight::begin(slots.room(settings));
+    let flight = Arc::clone(caller.flight());
+    // A flight that was there stays with its callers; its seat will find it gone.
+    let replaced = match entry {
+        Entry::Occupied(mut entry) => Some(entry.insert(Arc::clone(&flight))),
+        Entry::Vacant(entry) => {
+            entry.insert(Arc::clone(&flight));
+            None
+        }
+    };
+    let behind = replaced.filter(|replaced| replaced.outcome().is_none());
+    Joined::Lead(caller, Seat::new(place, slot, flight, behind))
+}
 
+/// Begins a fetch beside one that is slow, for a caller of that one. `None`: too many are under way.
+pub(super) fn join_beside(
+    layer: &Arc<CoalesceLayer>,
+    slot: &Slot,
+    slow: &Arc<Flight>,
+) -> Option<(Caller, Seat)> {
+    let place = Place::take(layer, slot.is_forced)?;
+    let caller = Flight::begin(layer.slots.room(&layer.settings));
+    let (flight, behind) = (Arc::clone(caller.flight()), Some(Arc::clone(slow)));
+    Some((caller, Seat::new(place, slot, flight, behind)))
+}
+
+impl Slots {
     fn room(&self, settings: &Settings) -> Room {
         let budget = Arc::clone(&self.budget);
         Room { max_held: settings.max_held_bytes, max_total: settings.max_total_bytes, budget }
@@ -149,6 +166,19 @@ impl Slots {
     pub(super) fn has(&self, slot: &Slot) -> bool {
         self.flights.contains_key(slot)
     }
+
+    /// Takes the slot from a flight that has no head yet, and returns it. The response of `flight`, which
+    /// has one, is the slot's from then on if it is for all.
+    fn take_over(&self, slot: &Slot, flight: &Arc<Flight>, is_for_all: bool) -> Option<Arc<Flight>> {
+        let is_other = |other: &Arc<Flight>| !Arc::ptr_eq(other, flight) && other.outcome().is_none();
+        match is_for_all {
+            true => {
+                let mut held = self.flights.get_mut(slot).filter(|held| is_other(held))?;
+                Some(std::mem::replace(&mut *held, Arc::clone(flight)))
+            }
+            false => self.flights.remove_if(slot, |_, held| is_other(held)).map(|(_, other)| other),
+        }
+    }
 }
 
 /// A newcomer may wait for a head that is not overdue, and share one that is still fresh.
@@ -163,26 +193,63 @@ fn takes_newcomers(slot: &Slot, flight: &Flight, settings: &Settings) -> bool {
     }
 }
 
+/// One of the fetches that may be under way at a time.
+#[derive(Debug)]
+struct Place {
+    layer: Arc<CoalesceLayer>,
+    is_forced: bool,
+    is_held: AtomicBool,
+}
+
+impl Place {
+    /// Counted before the fetch is visible to others, so that the bound holds however many begin at
+    /// once.
+    fn take(layer: &Arc<CoalesceLayer>, is_forced: bool) -> Option<Self> {
+        let CoalesceLayer { slots, settings } = &**layer;
+        let one_more = |count| (count < settings.max_flights).then_some(count + 1);
+        slots.under_way.fetch_update(Ordering::Relaxed, Ordering::Relaxed, one_more).ok()?;
+        if is_forced {
+            slots.forced.fetch_add(1, Ordering::Relaxed);
+        }
+        Some(Self { layer: Arc::clone(layer), is_forced, is_held: AtomicBool::new(true) })
+    }
+
+    fn release(&self) {
+        if self.is_held.swap(false, Ordering::Relaxed) {
+            let slots = &self.layer.slots;
+            if self.is_forced {
+                slots.forced.fetch_sub(1, Ordering::Relaxed);
+            }
+            slots.under_way.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.release();
+    }
+}
+
 /// The fetch's hold on its slot. Dropped with the task that drives the fetch, however it ends.
 #[derive(Debug)]
 pub(super) struct Seat {
-    layer: Arc<CoalesceLayer>,
+    place: Place,
     slot: Slot,
     flight: Arc<Flight>,
+    /// An older fetch for the same, whose callers may get the response of this one.
+    behind: Option<Arc<Flight>>,
+    /// Callers of other fetches are on their way to this one.
+    has_relayed: AtomicBool,
 }
 
 impl Seat {
-    /// Of a flight that was put into this slot a moment ago.
-    pub(super) fn take(layer: Arc<CoalesceLayer>, slot: Slot, flight: Arc<Flight>) -> Self {
-        layer.slots.under_way.fetch_add(1, Ordering::Relaxed);
-        if slot.is_forced {
-            layer.slots.forced.fetch_add(1, Ordering::Relaxed);
-        }
-        Self { layer, slot, flight }
+    fn new(place: Place, slot: &Slot, flight: Arc<Flight>, behind: Option<Arc<Flight>>) -> Self {
+        Self { place, slot: slot.clone(), flight, behind, has_relayed: AtomicBool::new(false) }
     }
 
     pub(super) fn settings(&self) -> &Settings {
-        &self.layer.settings
+        &self.place.layer.settings
     }
 
     pub(super) fn flight(&self) -> &Arc<Flight> {
@@ -204,11 +271,34 @@ impl Seat {
         content_of(self.slot.is_head, response)
     }
 
-    /// Takes on no more callers. A newer flight in the same slot is left alone.
+    /// Takes no caller on any more. A newer flight in the same slot is left alone.
     pub(super) fn close(&self) {
-        let flights = &self.layer.slots.flights;
+        let flights = &self.place.layer.slots.flights;
         let removed = flights.remove_if(&self.slot, |_, flight| Arc::ptr_eq(flight, &self.flight));
         drop(removed);
+    }
+
+    /// Closes a fetch that takes long, and lets another one have its place. Its callers keep it.
+    pub(super) fn release(&self) {
+        self.close();
+        self.place.release();
+    }
+
+    /// Tells all callers of the head, and those of other fetches for the same that are not so far.
+    pub(super) fn settle(&self, head: Head) {
+        let is_for_all = matches!(head.verdict, Verdict::Shareable { .. });
+        // An error may be the fault of the one request that was sent.
+        let is_for_one = matches!(head.verdict, Verdict::Unshareable(_)) && !is_error(head.status);
+        self.flight.settle(Outcome::Head(Box::new(head)));
+        let has_slot = self.behind.is_none() && self.place.is_held.load(Ordering::Relaxed);
+        if has_slot || !(is_for_all || is_for_one) {
+            return;
+        }
+        let current = self.place.layer.slots.take_over(&self.slot, &self.flight, is_for_all);
+        for waiting in [&current, &self.behind].into_iter().flatten() {
+            waiting.relay(&self.flight);
+            self.has_relayed.store(true, Ordering::Relaxed);
+        }
     }
 }
 
@@ -217,11 +307,9 @@ impl Drop for Seat {
         self.close();
         self.flight.settle(Outcome::Aborted);
         self.flight.end(Err(BodyError::Cancelled));
-        self.flight.close();
-        if self.slot.is_forced {
-            self.layer.slots.forced.fetch_sub(1, Ordering::Relaxed);
+        if !self.has_relayed.load(Ordering::Relaxed) {
+            self.flight.close();
         }
-        self.layer.slots.under_way.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

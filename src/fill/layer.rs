@@ -228,7 +228,8 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         let search = head.extensions.remove::<SearchKey>();
         match Asked::of(&head) {
             None => {
-                let strips_tags = self.strips_tags();
+                // What passes as a part of a fetch above is stripped there.
+                let strips_tags = self.strips_tags() && head.extensions.get::<Asked>().is_none();
                 let below = below(self.inner, head, body, None);
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }

@@ -62,7 +62,8 @@ pub enum Unshareable {
     /// Its fields contradict each other or the body about the length (several, or one that is no
     /// number), or its transfer coding is another than `chunked` (RFC 9112 §6.3).
     Framing,
-    /// An endless stream by its type, without freshness of its own.
+    /// A stream by its type (`text/event-stream`, `application/x-ndjson` and the like), of which nothing
+    /// says where it ends, without freshness of its own.
     Stream,
     /// What it says in `No-Vary-Search` is not what the answers to such requests said before.
     NoVarySearch,
@@ -338,7 +339,8 @@ impl Answer<'_> {
         if self.credentials.cookie && !self.rules.store_cookie_requests {
             return Some(Unshareable::Cookie);
         }
-        is_stream(self.headers).then_some(Unshareable::Stream)
+        let may_have_no_end = self.outline.length == Ok(None) && is_stream(self.headers);
+        may_have_no_end.then_some(Unshareable::Stream)
     }
 
     fn terms(&self, fresh_for: Duration, source: Source) -> Terms {
@@ -388,11 +390,29 @@ fn is_understood(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
+/// Media types of bodies that need not have an end.
+const STREAMS: [&str; 11] = [
+    "text/event-stream",
+    "multipart/x-mixed-replace",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonl",
+    "application/jsonlines",
+    "application/x-jsonlines",
+    "application/x-json-stream",
+    "application/stream+json",
+    "application/json-seq",
+];
+
 fn is_stream(headers: &HeaderMap) -> bool {
-    let essence = headers.get(header::CONTENT_TYPE).map_or(&[][..], |value| value.as_bytes());
-    let starts =
-        |prefix: &[u8]| essence.get(..prefix.len()).is_some_and(|start| start.eq_ignore_ascii_case(prefix));
-    starts(b"text/event-stream") || starts(b"multipart/x-mixed-replace")
+    let media_type =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let essence = media_type.split(';').next().unwrap_or_default().trim();
+    // RFC 8091: the suffix of sequences of JSON texts.
+    let has_suffix =
+        essence.rsplit_once('+').is_some_and(|(_, suffix)| suffix.eq_ignore_ascii_case("json-seq"));
+    has_suffix || STREAMS.iter().any(|stream| essence.eq_ignore_ascii_case(stream))
 }
 
 #[cfg(test)]

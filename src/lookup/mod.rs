@@ -63,4 +63,5 @@ mod refresh;
 mod request;
 mod service;
 
+pub(crate) use self::service::Open;
 pub use self::{layer::LookupLayer, service::Lookup};

@@ -63,32 +63,27 @@ impl Refresher {
         Request::from_parts(head, body)
     }
 
-    /// Lets the refresh go on by itself. The body of the answer is read to its end, so that it can
-    /// be stored.
+    /// Lets the refresh go on by itself. The body of the response is read to its end, so that it can
+    /// be stored, but no further than the store's `limit`.
     pub(super) fn spawn<B, E>(
         self,
         executor: &Executor,
+        limit: usize,
         answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
     ) where
         E: Send,
-        B: HttpBody + Send + 'static,
-        B::Data: Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
     {
         executor.spawn(async move {
             let fetch = async {
                 if let Ok(response) = answer.await {
-                    read_to_end(response.into_body()).await;
+                    read_at_most(limit, response.into_body()).await;
                 }
             };
             _ = tokio::time::timeout_at(self.deadline, fetch).await;
             drop(self);
         });
     }
-}
-
-async fn read_to_end(body: impl HttpBody) {
-    let mut body = pin!(body);
-    while let Some(Ok(_)) = body.frame().await {}
 }
 
 /// What is longer is not stored anyway.

@@ -15,7 +15,7 @@ use crate::{
     },
     key::{KeyBuffer, KeyExtractor},
     status::{CacheStatus, Forward},
-    store::{Invalidates, Part, Resource, Sequence, Store, StoredResponse},
+    store::{Arrival, Invalidates, Part, Resource, Sequence, Store, StoredResponse},
 };
 
 /// Finds what a request may be answered with.
@@ -122,6 +122,15 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         }
     }
 
+    /// Whether a layer with this store has made a fetch of the request, to which it is answered: the same
+    /// layer value is on a path twice.
+    pub(super) fn is_asking(&self, question: &Question<'_>) -> bool {
+        let is_same = |arrival: &Arrival| arrival.is_of(self.store.sequence());
+        question.head.extensions.get::<Asked>().is_some_and(|asked| {
+            asked.key.as_bytes() == question.key.as_bytes() && asked.arrival.as_ref().is_some_and(is_same)
+        })
+    }
+
     /// What is asked of the layers below.
     fn asked(
         &self,
@@ -156,6 +165,8 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             is_marked,
             selection: resource.and_then(|resource| known_selection(resource, head)),
             is_for_many: false,
+            is_passed: false,
+            has_fallback: false,
             why,
         }
     }

@@ -45,6 +45,9 @@ pub(crate) enum Open<B> {
     Refresh(Response<Body<B>>, Refresher, Asked),
     /// The layers below are to be asked, on behalf of all clients unless it says otherwise.
     Ask(Option<Asked>, Scope),
+    /// The request is that of a fetch for this very key: what is below is asked as if this layer were not
+    /// there.
+    Pass,
 }
 
 /// What of an answer the layers below are asked for.
@@ -131,6 +134,9 @@ where
         question: &Question<'_>,
         wishes: Option<RequestDirectives>,
     ) -> Result<Response<Body<B>>, Open<B>> {
+        if self.reader.is_asking(question) {
+            return Err(Open::Pass);
+        }
         let asked = match self.reader.find(reading, stored, question, wishes.as_ref()) {
             Found::Stale(stored) => {
                 return Ok(from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
@@ -182,10 +188,15 @@ where
         match open {
             Open::Refresh(served, refresher, asked) => {
                 let (head, body) = refresher.request(head, body, asked).into_parts();
-                refresher.spawn(&self.reader.settings.executor, below(head, body));
+                let limit = self.reader.store.max_response_bytes();
+                refresher.spawn(&self.reader.settings.executor, limit, below(head, body));
                 ResponseFuture::ready(served)
             }
             Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
+            Open::Pass => {
+                head.extensions.get_mut::<Asked>().into_iter().for_each(|asked| asked.is_passed = true);
+                ResponseFuture::pass(below(head, body))
+            }
         }
     }
 

@@ -20,7 +20,7 @@ use crate::{
     fill::{Fill, Policy},
     future::{BoxFuture, ResponseFuture},
     key::{DefaultKey, KeyBuffer, KeyExtractor, is_for_cache},
-    lookup::Lookup,
+    lookup::{Lookup, Open},
     origin_limit::{Attempt, OriginLimitLayer},
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
@@ -122,6 +122,12 @@ where
             Ok(response) => {
                 let response = Some(response.map(ReadThroughBody::new));
                 ReadThroughFuture { way: Way::Stored { response } }
+            }
+            Err(Open::Pass) => {
+                // Its fetch has a place at the origin already, and its responses are for the layers above.
+                let origin = OriginLimitLayer::unlimited();
+                let attempt = origin.attempt(&self.origin, Request::from_parts(head, body));
+                ReadThroughFuture { way: Way::Round { attempt, invalidation: None, strips_tags: false } }
             }
             Err(open) => {
                 let future = stack.go_on(open, head, body, |head, body| self.missed(head, body));

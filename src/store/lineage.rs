@@ -75,6 +75,15 @@ pub(crate) struct Arrival {
     /// The number of the last purge that matches the request.
     pub(crate) floor: u64,
     pub(crate) subject: Arc<Subject>,
+    /// The address of the sequence, for comparison alone.
+    pub(super) sequence: usize,
+}
+
+impl Arrival {
+    /// Whether it was noted by this sequence.
+    pub(crate) fn is_of(&self, sequence: &Sequence) -> bool {
+        self.sequence == sequence.address()
+    }
 }
 
 /// Where an answer comes from, for those who did not fetch it themselves.

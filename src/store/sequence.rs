@@ -140,7 +140,12 @@ impl Sequence {
 
     /// What is known about purges when a request arrives.
     pub(crate) fn arrival(&self, number: u64, subject: Arc<Subject>) -> Arrival {
-        Arrival { number, floor: self.purges.arrive(&subject.matter(), subject.named()), subject }
+        let floor = self.purges.arrive(&subject.matter(), subject.named());
+        Arrival { number, floor, subject, sequence: self.address() }
+    }
+
+    pub(super) fn address(&self) -> usize {
+        std::ptr::from_ref(self).addr()
     }
 
     /// What purges can match of a request: its key, what its URI names by the extractor's

@@ -281,7 +281,7 @@ async fn several_parts_have_their_own_ranges_and_no_coding_of_all_together() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_has_no_field_of_a_response_that_is_not_there() {
     let origin = Origin::always(|| described("abcdefghij").after(secs(60)));
-    let coalesced = ReadThrough::new(store()).coalesce(|layer| layer.max_waiters(1).max_wait(secs(1)));
+    let coalesced = ReadThrough::new(store()).coalesce(|layer| layer.max_waiters(1).wait_at_most(secs(1)));
     let layer = coalesced.lookup(|lookup| lookup.request_directives(true)).build().unwrap();
     let service = layer.layer(origin.clone());
     let refused = get_with(&service, "/", &[("cache-control", "only-if-cached")]).await;

@@ -1,0 +1,56 @@
+//! A bound is a bound.
+
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering},
+};
+
+use axum::body::Body;
+use tokio::sync::Barrier;
+use tower::{Layer, ServiceExt};
+use tower_readthrough::{CoalesceLayer, KeyLayer};
+
+use crate::support::open::{self, fixed};
+
+/// However many threads begin fetches at the same moment.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn fetches_under_way_stay_within_their_bound_when_many_begin_at_once() {
+    const LIMIT: usize = 4;
+    const CALLERS: usize = 64;
+    for _ in 0..200 {
+        // The executor gets each fetch that is under way, and no other request.
+        let (begun, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let (count, highest) = (Arc::clone(&begun), Arc::clone(&most));
+        let layer = CoalesceLayer::new().max_flights(LIMIT).rules(fixed(60_000)).executor(move |task| {
+            highest.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            drop(tokio::spawn(task));
+        });
+        // No response before all have asked.
+        let all = Arc::new(Barrier::new(CALLERS));
+        let origin = open::Origin::new({
+            let all = Arc::clone(&all);
+            move |_, _| {
+                let all = Arc::clone(&all);
+                async move {
+                    all.wait().await;
+                    open::response(&[], "x")
+                }
+            }
+        });
+        let service = KeyLayer::default().layer(layer.layer(origin));
+        let start = Arc::new(Barrier::new(CALLERS));
+        let callers = (0..CALLERS).map(|n| {
+            let (service, start) = (service.clone(), Arc::clone(&start));
+            tokio::spawn(async move {
+                let request = open::get(&format!("http://h/{n}")).map(|_| Body::empty());
+                start.wait().await;
+                service.oneshot(request).await.unwrap().status()
+            })
+        });
+        let callers: Vec<_> = callers.collect();
+        for caller in callers {
+            assert_eq!(caller.await.unwrap(), 200);
+        }
+        assert_eq!(most.load(Ordering::SeqCst), LIMIT);
+    }
+}
