@@ -103,7 +103,7 @@ impl OriginLimitLayer {
             queue: semaphore(1024),
             holders: Arc::default(),
             max_queue_wait: Duration::from_secs(1),
-            max_read_pause: Duration::from_secs(60),
+            max_read_pause: Duration::from_secs(90),
             retry_after: Duration::from_secs(1),
         };
         Self { limit: Some(Arc::new(limit)) }
@@ -127,8 +127,10 @@ impl OriginLimitLayer {
     }
 
     /// How long a body may be left unread by its caller while another attempt waits for its place.
-    /// Default: 60 seconds. Then the body that has been left unread longest ends with
-    /// [`BodyError::Idle`](crate::BodyError::Idle), and its place is free.
+    /// Default: 90 seconds, so that a shared fetch that waits for its readers goes on by itself before
+    /// ([`CoalesceLayer::max_read_pause`](crate::CoalesceLayer::max_read_pause)). Then the body that has
+    /// been left unread longest ends with [`BodyError::Idle`](crate::BodyError::Idle), and its place is
+    /// free.
     ///
     /// A body that no other attempt waits for may be left unread for any time, and one whose caller
     /// waits for the origin is not unread.

@@ -140,10 +140,13 @@ impl Log {
     pub(super) fn leave(&mut self, place: usize) -> Dropped {
         let Some(readers) = self.readers_at(place) else { return Dropped::default() };
         *readers -= 1;
+        let is_last_here = *readers == 0;
         self.callers -= 1;
         self.note_unread();
-        if self.end.is_none() {
-            self.fastest = self.fastest_now();
+        // The next one sets the pace.
+        if is_last_here && self.end.is_none() && self.position(place - self.first) >= self.fastest {
+            let next = self.chunks.iter().rposition(|entry| entry.readers > 0);
+            self.fastest = if self.at_end > 0 { self.total } else { self.position(next.unwrap_or(0)) };
         }
         self.trim()
     }
@@ -155,15 +158,9 @@ impl Log {
         }
     }
 
-    fn fastest_now(&self) -> u64 {
-        if self.at_end > 0 {
-            return self.total;
-        }
-        let last = self.chunks.iter().rposition(|entry| entry.readers > 0);
-        match last {
-            Some(0) | None => self.start,
-            Some(last) => self.chunks[last - 1].end,
-        }
+    /// Of the chunk with this index.
+    fn position(&self, at: usize) -> u64 {
+        at.checked_sub(1).and_then(|before| self.chunks.get(before)).map_or(self.start, |entry| entry.end)
     }
 
     fn readers_at(&mut self, place: usize) -> Option<&mut usize> {

@@ -35,7 +35,15 @@
 //! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no callers on any more, and the next request begins another one |
 //! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; the fetch goes on |
 //! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch that its last caller left so long ago ends |
-//! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the flight takes nobody on any more, holds at most a window of 4 MiB and goes at the pace of the fastest reader; who falls out of the window gets a body error |
+//! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the flight takes on no more callers, holds at most a window of 4 MiB and goes at the pace of its fastest reader; a reader that falls out of the window gets a body error |
+//! | [`max_total_bytes`](CoalesceLayer::max_total_bytes) | 64 MiB; in [`ReadThrough`](crate::ReadThrough) the capacity of the store | the reader that is furthest behind gets a body error |
+//! | [`max_read_pause`](CoalesceLayer::max_read_pause) | 60 s | readers of a body beyond `max_held_bytes` get a body error; a smaller one is fetched without waiting for them |
+//!
+//! A reader that is about to fall out of the window is waited for up to 100 ms, since it may not have had
+//! a turn yet. In that time it has to make up a quarter of the window. Of what is known to be too large
+//! for the store when its head arrives, each caller fetches its own.
+//!
+//! What is held of all bodies together is a gauge: [`CoalesceLayer::stats`].
 //!
 //! The first caller waits for its own fetch as long as that takes, as it would without this layer, and
 //! so does every other caller in the end: no limit that is set by default takes a response away.

@@ -12,6 +12,9 @@ use crate::{
     store::{Arrived, Block, Draft, Fetching, Marker, Origin, Store, Stored, StoredResponse},
 };
 
+/// So much room is made at once for what the head promises: a body that never comes takes no more.
+const MAX_RESERVED: usize = 256 << 10;
+
 /// What is known of a response when its head is there.
 pub(super) struct Pending {
     pub(super) content: Content,
@@ -63,9 +66,8 @@ where
         Recorder { store, client, pending: Some(pending), block, trailers: None, marker }.complete();
         return Body::declared(body, content);
     }
-    // As much at once as is sure to come, within the limit.
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-    let expected = expected.min(store.max_response_bytes());
+    let expected = expected.min(store.max_response_bytes()).min(MAX_RESERVED);
     let block = match &mut pending.content {
         Content::Whole(draft) => draft.block(expected),
         Content::Part(..) => Block::new(expected),

@@ -104,7 +104,7 @@ async fn downloads_that_stand_still_give_their_places_at_the_origin_back() {
         }
         sleep(secs(2)).await;
         assert_eq!(call(&service, get("http://h/small")).await.0, 503, "all places are taken");
-        sleep(secs(61)).await;
+        sleep(secs(if declared { 91 } else { 61 })).await;
         assert_eq!(call(&service, get("http://h/small")).await.0, 200, "declared: {declared}");
         let mut ended = 0;
         for body in idle {
