@@ -7,6 +7,17 @@ pub enum BuildError {
     /// The store has no room for anything.
     #[error("the store holds nothing: give it a capacity of more than 0 bytes")]
     EmptyStore,
+    /// The store takes so small responses only that it holds next to nothing.
+    #[error(
+        "the store takes responses of up to {max_response_bytes} bytes, their header fields included, which \
+         is less than {at_least}: give it a larger capacity, or a larger `max_response_share`"
+    )]
+    SmallStore {
+        /// The largest response that the store takes.
+        max_response_bytes: usize,
+        /// What it takes at least.
+        at_least: usize,
+    },
     /// See [`MemoryStoreBuilder::max_response_share`](crate::MemoryStoreBuilder::max_response_share).
     #[error("one response may take a share of the store that is more than 0 and at most 1, not {0}")]
     ResponseShare(f64),
@@ -34,7 +45,27 @@ pub enum BuildError {
         /// Why, and what to change.
         reason: &'static str,
     },
+    /// Without the feature `axum` the path that a client asked for is not seen within
+    /// `axum::Router::nest`, which cuts a prefix off.
+    #[error(
+        "without the feature `axum` two routers within `axum::Router::nest` would share entries: enable the \
+         feature, or state with `whole_uri` of the key that nothing above the cache cuts the path"
+    )]
+    CutUri,
     /// A key rule cannot work.
     #[error(transparent)]
     KeyRule(#[from] RuleError),
+}
+
+/// What a response with three header fields and a body of a few bytes is charged.
+const LEAST_RESPONSE_BYTES: usize = 640;
+
+impl BuildError {
+    /// Refuses a store in which there is no room for a usual response.
+    pub(crate) fn check_room(max_response_bytes: usize) -> Result<(), Self> {
+        match max_response_bytes < LEAST_RESPONSE_BYTES {
+            true => Err(Self::SmallStore { max_response_bytes, at_least: LEAST_RESPONSE_BYTES }),
+            false => Ok(()),
+        }
+    }
 }

@@ -100,6 +100,21 @@ impl Asked {
         self.arrival.as_ref().map_or(0, |arrival| arrival.number)
     }
 
+    /// Whether something is stored that may be served if the origin fails.
+    pub(crate) const fn has_fallback(&self) -> bool {
+        matches!(self.stored, Some(Some(_))) || self.part.is_some()
+    }
+
+    /// How the response to a request comes about that is for this client alone.
+    pub(crate) const fn for_one(&self, why: Unshareable) -> CacheStatus {
+        let forwarded = match why {
+            // A directive of the request, not what is stored, sends it there (RFC 9211 §2.2).
+            Unshareable::NoStore => CacheStatus::forwarded(Forward::Request),
+            _ => self.why,
+        };
+        forwarded.unshared(why)
+    }
+
     /// The key under which the answer would be stored.
     pub fn key(&self) -> &CacheKey {
         &self.key
@@ -243,8 +258,20 @@ impl Refused {
         matches!(self, Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::NotStored)
     }
 
-    /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`.
-    pub(crate) fn to_response<B>(self, retry_after: Duration) -> Response<Body<B>> {
+    pub(crate) const fn as_str(self) -> &'static str {
+        match self {
+            Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
+            Self::TooManyWaiters => "too-many-waiters",
+            Self::WaitTimeout => "wait-timeout",
+            Self::FetchAborted => "fetch-aborted",
+            Self::NotStored => "not-stored",
+        }
+    }
+
+    /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`. A
+    /// request that had been forwarded by then was so for the reason `why`.
+    pub(crate) fn to_response<B>(self, retry_after: Duration, why: CacheStatus) -> Response<Body<B>> {
         let status = match self {
             Self::WaitTimeout | Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
             _ => StatusCode::SERVICE_UNAVAILABLE,
@@ -257,6 +284,7 @@ impl Refused {
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         response.extensions_mut().insert(self);
+        why.refused(self).mark(&mut response);
         response
     }
 }

@@ -9,7 +9,7 @@ use http::Response;
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
-use crate::{body::Body, store::pass_on};
+use crate::{body::Body, key::Unkeyed, status::CacheStatus, store::pass_on};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -28,7 +28,7 @@ pin_project! {
     #[project = KindProj]
     enum Kind<F, B, E> {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] below: F, strips_tags: bool },
+        Pass { #[pin] below: F, strips_tags: bool, unkeyed: Option<Unkeyed> },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, E>> },
     }
 }
@@ -46,13 +46,21 @@ where
         self
     }
 
+    /// Says of what is passed on why the request has no key.
+    pub(crate) fn say(mut self, why: Option<Unkeyed>) -> Self {
+        if let Kind::Pass { unkeyed, .. } = &mut self.kind {
+            *unkeyed = why;
+        }
+        self
+    }
+
     pub(crate) fn ready(response: Response<Body<B>>) -> Self {
         Self { kind: Kind::Ready { response: Some(response) } }
     }
 
     /// What the service below answers.
     pub(crate) fn pass(below: F) -> Self {
-        Self { kind: Kind::Pass { below, strips_tags: false } }
+        Self { kind: Kind::Pass { below, strips_tags: false, unkeyed: None } }
     }
 
     pub(crate) fn boxed(future: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
@@ -94,8 +102,11 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion").map(wrap)))
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx).map_ok(|answer| answer.map(wrap)),
-            KindProj::Pass { below, strips_tags } => below.poll(cx).map_ok(|mut response| {
+            KindProj::Pass { below, strips_tags, unkeyed } => below.poll(cx).map_ok(|mut response| {
                 pass_on(&mut response, None, *strips_tags);
+                if let Some(why) = *unkeyed {
+                    CacheStatus::unkeyed(why).mark_passed(&mut response);
+                }
                 response.map(|body| wrap(Body::inner(body)))
             }),
         }

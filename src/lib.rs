@@ -125,7 +125,7 @@ pub use self::{
     http::{rules::Rules, storing::Unshareable},
     key::{
         CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-        KeyRulesBuilder, RuleError,
+        KeyRulesBuilder, RuleError, Unkeyed,
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},

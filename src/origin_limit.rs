@@ -65,6 +65,7 @@ use crate::{
     executor::Executor,
     future::{BoxFuture, ResponseFuture},
     http::{framing, freshness::after},
+    status::{CacheStatus, Forward},
 };
 
 /// Bounds the attempts under way; see the [module](self).
@@ -286,7 +287,9 @@ impl Limit {
     {
         let permit = match self.admit().await {
             Ok(permit) => permit,
-            Err(refused) => return Ok(refused.to_response(self.retry_after)),
+            Err(refused) => {
+                return Ok(refused.to_response(self.retry_after, CacheStatus::forwarded(Forward::Miss)));
+            }
         };
         let began = AttemptBegan(Instant::now());
         let mut response = inner.oneshot(request).await?;

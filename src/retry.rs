@@ -312,7 +312,7 @@ impl Settings {
 
 /// Seconds or a date (RFC 9110 §10.2.3).
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?;
+    let value = headers.get(header::RETRY_AFTER)?;
     crate::http::cache_control::seconds(value.as_bytes())
-        .or_else(|| httpdate::parse_http_date(value).ok()?.duration_since(now).ok())
+        .or_else(|| crate::http::date::parse(value, now)?.duration_since(now).ok())
 }

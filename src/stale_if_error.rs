@@ -74,21 +74,23 @@ use crate::{
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
     http::framing,
+    key::{DefaultKey, KeyExtractor, derive_alone},
     status::{CacheStatus, Forward, Stale},
     store::{Part, Sequence, Store, StoredResponse, select},
 };
 
 /// Serves stale answers while the origin fails; see the [module](self).
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct StaleIfErrorLayer<St> {
     store: St,
     failures: FailurePolicy,
+    extractor: Arc<dyn KeyExtractor>,
 }
 
 impl<St: Store> StaleIfErrorLayer<St> {
     /// Takes stale responses from this store, if [`Lookup`](crate::Lookup) has not found one already.
     pub fn new(store: St) -> Self {
-        Self { store, failures: FailurePolicy::default() }
+        Self { store, failures: FailurePolicy::default(), extractor: Arc::new(DefaultKey::new()) }
     }
 
     /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
@@ -102,13 +104,29 @@ impl<St: Store> StaleIfErrorLayer<St> {
         self.failures = failures;
         self
     }
+
+    /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or
+    /// [`Key`](crate::Key). Default: [`DefaultKey`].
+    #[must_use]
+    pub fn key(mut self, extractor: impl KeyExtractor) -> Self {
+        self.extractor = Arc::new(extractor);
+        self
+    }
+}
+
+impl<St: fmt::Debug> fmt::Debug for StaleIfErrorLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, failures, .. } = self;
+        let mut layer = f.debug_struct("StaleIfErrorLayer");
+        layer.field("store", store).field("failures", failures).finish_non_exhaustive()
+    }
 }
 
 impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
     type Service = StaleIfError<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        StaleIfError { inner, store: self.store.clone(), failures: self.failures.clone() }
+        StaleIfError { inner, layer: self.clone() }
     }
 }
 
@@ -116,8 +134,7 @@ impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
 #[derive(Clone)]
 pub struct StaleIfError<S, St> {
     pub(crate) inner: S,
-    store: St,
-    failures: FailurePolicy,
+    layer: StaleIfErrorLayer<St>,
 }
 
 /// What may be served instead of a failure.
@@ -207,11 +224,11 @@ impl<S, St: Store> StaleIfError<S, St> {
         if let Some(Asked { stored: Some(None), part: None, .. }) = head.extensions.get() {
             return ResponseFuture::pass(below(head, body));
         }
-        let fallback = Fallback::of(&head, &self.store);
+        let fallback = Fallback::of(&head, &self.layer.store);
         let Some(fallback) = fallback else { return ResponseFuture::pass(below(head, body)) };
         announce_fallback(&mut head);
         let answer = below(head, body);
-        let (sequence, failures) = (Arc::clone(self.store.sequence()), self.failures.clone());
+        let (sequence, failures) = (Arc::clone(self.layer.store.sequence()), self.layer.failures.clone());
         ResponseFuture::boxed(async move {
             let outcome = AssertUnwindSafe(answer).catch_unwind().await;
             let has_failed = match &outcome {
@@ -281,7 +298,7 @@ where
     S::Future: Send,
     S::Error: Send,
     St: Store,
-    ReqB: Send + 'static,
+    ReqB: HttpBody + Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
@@ -295,7 +312,9 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (head, body) = request.into_parts();
-        self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)))
+        let (head, body, why) = derive_alone(&*self.layer.extractor, request);
+        let answer =
+            self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)));
+        answer.say(why)
     }
 }

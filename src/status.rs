@@ -6,7 +6,9 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode,
 use sfv::{Integer, ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
 use crate::{
+    exchange::Refused,
     http::{fields::has, storing::Unshareable},
+    key::Unkeyed,
     store::Loss,
 };
 
@@ -45,6 +47,9 @@ pub struct CacheStatus {
     is_stored: bool,
     is_collapsed: bool,
     unshareable: Option<Unshareable>,
+    unkeyed: Option<Unkeyed>,
+    /// The cache itself answered, with an error.
+    refused: Option<Refused>,
 }
 
 /// Why a stale response was served.
@@ -73,7 +78,8 @@ pub enum Forward {
     Stale,
     /// A part is stored, but not all of what the request asks for.
     Partial,
-    /// The response was not shareable a moment ago (hit-for-miss).
+    /// The response was not shareable a moment ago (hit-for-miss), or the request has no key
+    /// ([`CacheStatus::unkeyed_reason`]).
     Bypass,
     /// A stored response could be used, but not for a request with these directives or credentials.
     Request,
@@ -121,16 +127,31 @@ impl CacheStatus {
         hit.or_else(|| Self::find_written(is_last))
     }
 
-    /// Says so in the `Cache-Status` of the response, and in its extensions unless that shows it.
+    /// Says so in the `Cache-Status` of the response, and in its extensions unless that shows it. What a
+    /// layer below refused before the origin was asked stays as it said.
     pub(crate) fn mark<B>(self, response: &mut Response<B>) {
-        match Self::of(response).is_some() {
-            true => self.replace_last(response.headers_mut()),
-            false => _ = response.headers_mut().append(CACHE_STATUS, self.to_value()),
+        let before = Self::of(response);
+        let status = match before {
+            Some(refused) if refused.is_refused_at_once() => {
+                Self { is_collapsed: self.is_collapsed, ..refused }
+            }
+            _ => self,
+        };
+        match before.is_some() {
+            true => status.replace_last(response.headers_mut()),
+            false => _ = response.headers_mut().append(CACHE_STATUS, status.to_value()),
         }
         match response.extensions_mut().get_mut() {
-            Some(before) => *before = self,
-            None if self.written().is_some() => {}
-            None => _ = response.extensions_mut().insert(self),
+            Some(before) => *before = status,
+            None if status.written().is_some() => {}
+            None => _ = response.extensions_mut().insert(status),
+        }
+    }
+
+    /// As [`mark`](Self::mark), of a response that was only passed on: what a layer below said stays.
+    pub(crate) fn mark_passed<B>(self, response: &mut Response<B>) {
+        if Self::of(response).is_none() {
+            self.mark(response);
         }
     }
 
@@ -207,11 +228,13 @@ impl CacheStatus {
 
     /// The parameters of RFC 9211 §2.
     fn parameters(self) -> impl Iterator<Item = (&'static str, Value)> {
+        let forward = self.forward.map(|why| ("fwd", Value::Token(why.as_str())));
         [
-            Some(self.forward.map_or(("hit", Value::True), |why| ("fwd", Value::Token(why.as_str())))),
+            forward.or_else(|| self.is_hit().then_some(("hit", Value::True))),
             self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
             self.is_stored.then_some(("stored", Value::True)),
-            self.is_collapsed.then_some(("collapsed", Value::True)),
+            // Of what was not forwarded nothing was collapsed (RFC 9211 §2.6).
+            (self.is_collapsed && !self.is_refused_at_once()).then_some(("collapsed", Value::True)),
             self.detail().map(|why| ("detail", Value::Token(why))),
         ]
         .into_iter()
@@ -227,6 +250,8 @@ impl CacheStatus {
             is_stored: false,
             is_collapsed: false,
             unshareable: None,
+            unkeyed: None,
+            refused: None,
         }
     }
 
@@ -238,6 +263,22 @@ impl CacheStatus {
         Self { forward: Some(why), ..Self::hit() }
     }
 
+    /// Of a request without a key.
+    pub(crate) const fn unkeyed(why: Unkeyed) -> Self {
+        Self { unkeyed: Some(why), ..Self::forwarded(Forward::Bypass) }
+    }
+
+    /// Of a request on its way to the origin that the cache itself answers, with an error.
+    pub(crate) const fn refused(self, why: Refused) -> Self {
+        let before = if why.is_before_origin() { Self::hit() } else { self };
+        Self { refused: Some(why), ..before }
+    }
+
+    /// Whether the cache answered with an error without asking the origin.
+    const fn is_refused_at_once(&self) -> bool {
+        self.refused.is_some() && self.forward.is_none()
+    }
+
     /// Of a request that selects nothing but what was lost.
     pub(crate) const fn lost(why: Loss) -> Self {
         Self { loss: Some(why), ..Self::forwarded(Forward::Stale) }
@@ -245,7 +286,7 @@ impl CacheStatus {
 
     /// Of a stale response that is served because this fetch failed.
     pub(crate) const fn rescued(self) -> Self {
-        Self { stale: Some(Stale::IfError), unshareable: None, is_stored: false, ..self }
+        Self { stale: Some(Stale::IfError), unshareable: None, refused: None, is_stored: false, ..self }
     }
 
     /// Notes what the origin answered, unless the client gets the same (RFC 9211 §2.3).
@@ -274,7 +315,7 @@ impl CacheStatus {
 
     /// Whether it came from the store, fresh or stale, without the origin being asked.
     pub const fn is_hit(&self) -> bool {
-        self.forward.is_none()
+        self.forward.is_none() && self.refused.is_none()
     }
 
     /// Whether it was stale when it was served, and why it was served all the same.
@@ -298,15 +339,18 @@ impl CacheStatus {
 
     /// The `detail` parameter (RFC 9211 §2.8), if there is one.
     ///
-    /// Why a stale response was served, else why the response of the origin was for this client
+    /// Why a stale response was served, else why the cache itself answered with an error, else why the
+    /// request has no key, else why the response of the origin was for this client
     /// alone, else what made a stored response stale before its time: `purged` or `invalidated` (by
     /// an unsafe request, RFC 9111 §4.4).
     pub const fn detail(&self) -> Option<&'static str> {
-        match (self.stale, self.unshareable, self.loss) {
-            (Some(why), ..) => Some(why.as_str()),
-            (None, Some(why), _) => Some(why.as_str()),
-            (None, None, Some(why)) => Some(why.as_str()),
-            (None, None, None) => None,
+        match self {
+            Self { stale: Some(why), .. } => Some(why.as_str()),
+            Self { refused: Some(why), .. } => Some(why.as_str()),
+            Self { unkeyed: Some(why), .. } => Some(why.as_str()),
+            Self { unshareable: Some(why), .. } => Some(why.as_str()),
+            Self { loss: Some(why), .. } => Some(why.as_str()),
+            _ => None,
         }
     }
 
@@ -318,6 +362,16 @@ impl CacheStatus {
     /// Why the answer of the origin was for this client alone, if it was.
     pub const fn unshareable_reason(&self) -> Option<Unshareable> {
         self.unshareable
+    }
+
+    /// Why the request has no key, if it has none.
+    pub const fn unkeyed_reason(&self) -> Option<Unkeyed> {
+        self.unkeyed
+    }
+
+    /// Why the cache itself answered with an error, if it did.
+    pub const fn refused_reason(&self) -> Option<Refused> {
+        self.refused
     }
 
     /// Whether this client shared the fetch of another one.

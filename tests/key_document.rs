@@ -10,6 +10,7 @@ use tower_readthrough::{Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder}
 const ALL: &str = r#"{
     "namespace": "n",
     "scheme": "https",
+    "whole_uri": true,
     "accept_encoding": ["br", "gzip"],
     "accept_language": ["en"],
     "guard": { "headers": ["x-a-*"], "only_headers": ["x-b"], "keyed": ["x-c"] },
@@ -32,6 +33,7 @@ fn in_code() -> KeyRulesBuilder {
     KeyRules::builder()
         .namespace("n")
         .scheme(http::uri::Scheme::HTTPS)
+        .whole_uri()
         .accept_encoding(["br", "gzip"])
         .accept_language(["en"])
         .guard(Guard::new().headers(["x-a-*"]).only_headers(["x-b"]).keyed(["x-c"]))

@@ -99,7 +99,7 @@ async fn no_store_leaves_nothing_behind() {
     let origin = numbered(|answer| answer.max_age(60));
     let service = follows(&origin);
     for call in ["1", "2"] {
-        assert_eq!(said(&service, "no-store").await, (call.into(), "not asked".into()));
+        assert_eq!(said(&service, "no-store").await, (call.into(), "fwd=request; detail=no-store".into()));
     }
     get(&service, "/").await;
     assert_eq!(said(&service, "no-store").await, hit("3"));

@@ -29,7 +29,7 @@ use crate::{
         storing::{Unshareable, is_error},
         vary::Selection,
     },
-    status::CacheStatus,
+    status::{CacheStatus, Forward},
     store::Lineage,
 };
 
@@ -80,9 +80,10 @@ where
         if !Executor::is_available() {
             return self.alone().await;
         }
+        let why = self.follower().asked().map(|asked| asked.why);
         match tokio::time::timeout(limit, self.run()).await {
             Ok(answer) => answer,
-            Err(_) => Ok(Refused::WaitTimeout.to_response(RETRY_AFTER)),
+            Err(_) => Ok(refuse(why, Refused::WaitTimeout)),
         }
     }
 
@@ -104,7 +105,7 @@ where
                         executor.start(fetch).await;
                         return accept(delivery.await, caller, check);
                     }
-                    Joined::Full => return Ok(Refused::TooManyWaiters.to_response(RETRY_AFTER)),
+                    Joined::Full => return Ok(self.follower().refuse(Refused::TooManyWaiters)),
                     Joined::Alone => return self.alone().await,
                     Joined::Follow(caller) => caller,
                 };
@@ -117,7 +118,7 @@ where
                 };
                 let judgement = match heard {
                     Heard::Outcome(flight, caller) => self.follower().judge(&flight, caller),
-                    Heard::Refused(refused) => return Ok(refused.to_response(RETRY_AFTER)),
+                    Heard::Refused(refused) => return Ok(self.follower().refuse(refused)),
                     // Boxed, for it is rare, and all others would have to have room for it.
                     Heard::Turn(slow) => return Box::pin(self.ask_beside(slow)).await,
                 };
@@ -129,7 +130,7 @@ where
                 };
                 match next {
                     Some(slot) => self.slot = slot,
-                    None => return Ok(Refused::FetchAborted.to_response(RETRY_AFTER)),
+                    None => return Ok(self.follower().refuse(Refused::FetchAborted)),
                 }
             }
         }
@@ -177,7 +178,7 @@ where
         let (leader, delivery) = oneshot::channel();
         let judge = self.layer.settings.rules.map(|rules| {
             let rules = rules_for(&self.head.extensions, rules);
-            Box::new(Judge { request: without_extensions(&self.head), rules })
+            Box::new(Judge { request: without_extensions(&self.head), rules: rules.for_flight() })
         });
         let ask = move || (self.below)(self.head, self.body);
         let landing = Landing { leader: Some(leader), judge, is_for_more };
@@ -209,6 +210,11 @@ where
         }
         accept(delivery.await, caller, check)
     }
+}
+
+/// The response of a request that the cache does not serve, on its way to the origin for what it asked.
+fn refuse<B>(why: Option<CacheStatus>, refused: Refused) -> Response<Body<B>> {
+    refused.to_response(RETRY_AFTER, why.unwrap_or(CacheStatus::forwarded(Forward::Miss)))
 }
 
 /// Waits for a head, or for this caller's turn to ask beside the fetch.
@@ -254,6 +260,10 @@ struct Follower<'a> {
 }
 
 impl Follower<'_> {
+    fn refuse<B>(&self, refused: Refused) -> Response<Body<B>> {
+        refuse(self.asked().map(|asked| asked.why), refused)
+    }
+
     /// What the outcome of this flight means for a caller of it.
     #[inline(never)]
     fn judge<B, E: Clone + 'static>(&self, flight: &Flight, caller: Caller) -> Judgement<B, E> {
@@ -272,10 +282,10 @@ impl Follower<'_> {
             Some(Outcome::Error(error)) if shares_failures => match error.downcast_ref::<E>() {
                 Some(error) => Judgement::Answer(Err(error.clone())),
                 // One layer round services of different errors, under one key.
-                None => Judgement::Answer(Ok(Refused::FetchAborted.to_response(RETRY_AFTER))),
+                None => Judgement::Answer(Ok(self.refuse(Refused::FetchAborted))),
             },
             Some(Outcome::Aborted) if shares_failures => {
-                Judgement::Answer(Ok(Refused::FetchAborted.to_response(RETRY_AFTER)))
+                Judgement::Answer(Ok(self.refuse(Refused::FetchAborted)))
             }
             Some(Outcome::Error(_) | Outcome::Aborted) | None => self.next_round(),
         }
@@ -400,7 +410,7 @@ where
         Ok(Delivery::Shared(head)) => Ok(share_with_leader(caller, head)),
         Ok(Delivery::Error(error)) => Err(error),
         Ok(Delivery::Panic(payload)) => resume_unwind(payload),
-        Err(_) => Ok(Refused::FetchAborted.to_response(RETRY_AFTER)),
+        Err(_) => Ok(refuse(None, Refused::FetchAborted)),
     }
 }
 

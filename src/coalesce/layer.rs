@@ -1,5 +1,6 @@
 use std::{
     borrow::Cow,
+    fmt,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -25,7 +26,7 @@ use crate::{
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
     http::{conditions::is_conditional, fields::remove_upgrade, range::asks_for_one_part, rules::Rules},
-    key::CacheKey,
+    key::{CacheKey, DefaultKey, KeyExtractor, derive_alone},
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -68,6 +69,18 @@ pub(super) struct Settings {
     pub(super) rules: Option<Rules>,
     pub(super) failures: FailurePolicy,
     pub(super) executor: Executor,
+    /// What has a key from a layer above needs none.
+    extractor: Keys,
+}
+
+/// What derives keys.
+#[derive(Clone)]
+struct Keys(Arc<dyn KeyExtractor>);
+
+impl fmt::Debug for Keys {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Keys").finish_non_exhaustive()
+    }
 }
 
 impl Default for Settings {
@@ -85,6 +98,7 @@ impl Default for Settings {
             rules: Some(Rules::new()),
             failures: FailurePolicy::default(),
             executor: Executor::default(),
+            extractor: Keys(Arc::new(DefaultKey::new())),
         }
     }
 }
@@ -100,6 +114,13 @@ impl CoalesceLayer {
     /// With the default limits; see the [module](crate::coalesce).
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or
+    /// [`Key`](crate::Key). Default: [`DefaultKey`].
+    #[must_use]
+    pub fn key(self, extractor: impl KeyExtractor) -> Self {
+        self.set(|settings| settings.extractor = Keys(Arc::new(extractor)))
     }
 
     /// How many fetches may be under way that callers can join, those included that all callers have
@@ -204,8 +225,12 @@ impl CoalesceLayer {
         }
     }
 
-    /// Who may share an answer, if there is no [`Fill`](crate::Fill) below that says so.
-    /// Default: [`Rules::new`], by which only what gives its own freshness is shared.
+    /// Who may share an answer, if there is no [`Fill`](crate::Fill) below that says so. Default:
+    /// [`Rules::new`].
+    ///
+    /// To share a fetch takes no lifetime: a response without a word about its freshness is shared by
+    /// those who wait for it, as [`Rules::default_ttl`] would let them, unless the rules give it a
+    /// lifetime. Then those who come later share it too, for as long as its body is on its way.
     #[must_use]
     pub fn rules(self, rules: Rules) -> Self {
         self.set(|settings| settings.rules = Some(rules))
@@ -321,7 +346,7 @@ where
     S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
     S::Future: Send,
     S::Error: Clone + Send + Sync + 'static,
-    ReqB: Send + 'static,
+    ReqB: HttpBody + Send + 'static,
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
@@ -335,8 +360,9 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (inner, (head, body)) = (self.inner.clone(), request.into_parts());
-        self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body)))
+        let inner = self.inner.clone();
+        let (head, body, why) = derive_alone(&*self.layer.settings.extractor.0, request);
+        self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body))).say(why)
     }
 }
 

@@ -87,6 +87,15 @@ impl Rules {
         }
     }
 
+    /// For what is shared in flight and then forgotten, which takes no lifetime: where nothing gives one,
+    /// it is the shortest.
+    pub(crate) const fn for_flight(self) -> Self {
+        match self.ttl {
+            Ttl::Origin => self.default_ttl(Duration::from_nanos(1)),
+            _ => self,
+        }
+    }
+
     /// An answer that says nothing about its freshness stays fresh for so long. What does say
     /// something (`max-age`, `Expires`, `no-cache`, …) is followed.
     ///

@@ -5,7 +5,7 @@ use sfv::{BareItem, Item, List, ListEntry, Parser};
 
 use super::fields::remove_all;
 
-/// Separated by white space. For caches in front of the origin alone.
+/// Separated by white space, and by commas beside it. For caches in front of the origin alone.
 pub(crate) static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// Separated by commas. For caches in front of the origin alone.
@@ -25,13 +25,22 @@ pub(crate) fn strip(headers: &mut HeaderMap) {
 /// The tags in `Surrogate-Key` and `Cache-Tag`, as they stand there.
 pub(crate) fn for_each_tag(headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
     for line in headers.get_all(&SURROGATE_KEY) {
-        line.as_bytes().split(u8::is_ascii_whitespace).filter(|tag| !tag.is_empty()).for_each(&mut f);
+        let tags = line.as_bytes().split(u8::is_ascii_whitespace).map(without_commas);
+        tags.filter(|tag| !tag.is_empty()).for_each(&mut f);
     }
     for line in headers.get_all(&CACHE_TAG) {
         // Not a list of tokens: a quotation mark is part of a tag.
         let tags = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
         tags.filter(|tag| !tag.is_empty()).for_each(&mut f);
     }
+}
+
+/// A tag without the commas around it: many write the field as a list.
+fn without_commas(mut tag: &[u8]) -> &[u8] {
+    while let [b',', rest @ ..] | [rest @ .., b','] = tag {
+        tag = rest;
+    }
+    tag
 }
 
 /// The groups that a field names: a list of strings, whose parameters mean nothing. A field that is
@@ -76,6 +85,7 @@ mod tests {
     #[test]
     fn tags_are_separated_by_space_in_one_field_and_by_commas_in_the_other() {
         assert_eq!(tags(&[("surrogate-key", b" a  b,c\td ")]), ["a", "b,c", "d"]);
+        assert_eq!(tags(&[("surrogate-key", b"a, b ,c , d,")]), ["a", "b", "c", "d"]);
         assert_eq!(tags(&[("cache-tag", b"a, b c ,,d")]), ["a", "b c", "d"]);
         assert_eq!(
             tags(&[("surrogate-key", b"a"), ("surrogate-key", b"b"), ("cache-tag", b"c")]),

@@ -4,27 +4,32 @@ use http::{
 };
 
 use super::{
-    CacheKey, KeyBuffer, KeyExtractor,
+    CacheKey, KeyBuffer, KeyExtractor, Unkeyed,
+    normal::{Authority, fold, rooted},
     overrides::push_overrides,
-    target::{authority, original_uri, path_and_query},
+    target::{original_uri, path_and_query},
 };
+use crate::build_error::BuildError;
 
 /// Scheme, authority, path and query: the target URI of RFC 9110 §7.1, as the client wrote it.
 ///
 /// * The authority is the one of the URI (HTTP/2, or HTTP/1 in absolute form), else the
-///   `Host` field, in lower case. A request with none, with several or with an unusable one
-///   has no key; neither has one in which both are there and disagree, since only the
-///   service knows which of them it will believe.
+///   `Host` field, in lower case and without the default port of the scheme (RFC 9110 §4.2.3). A
+///   request with none, with several or with an unusable one has no key; neither has one in which
+///   both are there and disagree, since only the service knows which of them it will believe.
 /// * The scheme is the one of the URI, else `http`: HTTP/1 servers cannot see it. A server
 ///   that speaks TLS says so with [`scheme`](Self::scheme), and both versions share keys.
+/// * A request that is forwarded has its `Host`, and its URI if that is absolute, in this form, so that
+///   the response for all does not show how one client wrote them.
 /// * Path and query are taken byte for byte: `/a`, `/a/`, `/%61` and `/a?` are four keys.
 /// * A field that overrides the target, such as `X-Forwarded-Host`, `Forwarded` or
 ///   `X-Forwarded-Proto`, is in the key of a request that has it: an application may build its links
 ///   from it. Addresses in `Forwarded` are left out. What a URL names is the same with and without
 ///   these fields, so that a purge by URL reaches all of these entries.
 /// * Inside `axum::Router::nest`, which cuts the prefix off the URI, the key holds the URI
-///   that the client asked for as well (feature `axum`, on by default). So nested routers
-///   can share a store.
+///   that the client asked for as well (feature `axum`, on by default), so that nested routers can
+///   share a store. This is the `nest` of axum 0.8: with another version the layer belongs outside of
+///   `nest`. Without the feature see [`whole_uri`](Self::whole_uri).
 ///
 /// ```
 /// use http::Request;
@@ -43,13 +48,20 @@ use super::{
 pub struct DefaultKey {
     namespace: Box<str>,
     scheme: Option<Scheme>,
+    /// Stated where it cannot be seen.
+    is_whole: bool,
     /// How the keys of most requests begin: the namespace, and this scheme or else `http`.
     start: CacheKey,
 }
 
 impl Default for DefaultKey {
     fn default() -> Self {
-        Self { namespace: Box::default(), scheme: None, start: CacheKey::from_parts(["", "http"]) }
+        Self {
+            namespace: Box::default(),
+            scheme: None,
+            is_whole: false,
+            start: CacheKey::from_parts(["", "http"]),
+        }
     }
 }
 
@@ -76,6 +88,18 @@ impl DefaultKey {
         self.restarted()
     }
 
+    /// States that nothing above the cache cuts the path of a request, so that its URI is the one that
+    /// the client asked for.
+    ///
+    /// Needed without the feature `axum`, where `axum::Router::nest` is not understood:
+    /// [`ReadThrough::build`](crate::ReadThrough::build) refuses the key otherwise. With the feature it
+    /// changes nothing.
+    #[must_use]
+    pub fn whole_uri(mut self) -> Self {
+        self.is_whole = true;
+        self
+    }
+
     fn restarted(mut self) -> Self {
         let scheme = self.scheme.as_ref().map_or("http", Scheme::as_str);
         self.start = CacheKey::from_parts([&*self.namespace, scheme]);
@@ -84,20 +108,20 @@ impl DefaultKey {
 
     /// Writes what the target URI has in the key.
     #[inline]
-    pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
+    pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         let target = original_uri(head);
-        let Some(authority) = authority(target, &head.headers) else { return false };
+        let authority = Authority::of_request(target, &head.headers, self.scheme_of(target))?;
         self.begin(target, authority, key);
-        key.push(path_and_query(target));
+        key.push(&*rooted(path_and_query(target)));
         if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
             key.push(path_and_query(&head.uri));
         }
-        true
+        Ok(())
     }
 
     /// What every key begins with: namespace, scheme and authority.
     #[inline]
-    pub(super) fn begin(&self, target: &Uri, authority: &[u8], key: &mut KeyBuffer) {
+    pub(super) fn begin(&self, target: &Uri, authority: Authority<'_>, key: &mut KeyBuffer) {
         match target.scheme() {
             Some(scheme) if self.scheme.is_none() && *scheme != Scheme::HTTP => {
                 key.push(self.namespace.as_bytes());
@@ -105,23 +129,40 @@ impl DefaultKey {
             }
             _ => key.extend(&self.start),
         }
-        key.push_lower_case(authority);
+        key.push_lower_case(authority.as_bytes());
+    }
+
+    /// The scheme of a target, if it is known.
+    #[inline]
+    pub(super) fn scheme_of<'a>(&'a self, target: &'a Uri) -> Option<&'a Scheme> {
+        self.scheme.as_ref().or(target.scheme())
     }
 }
 
 impl KeyExtractor for DefaultKey {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
         let mut key = KeyBuffer::new();
-        self.write_key(head, &mut key).then(|| key.to_key())
+        self.write_key(head, &mut key).ok().map(|()| key.to_key())
     }
 
     #[inline]
-    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
-        let has_key = self.write_target(head, key);
-        if has_key {
-            push_overrides(&head.headers, key);
-        }
-        has_key
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
+        self.write_target(head, key)?;
+        push_overrides(&head.headers, key);
+        Ok(())
+    }
+
+    fn assumed_scheme(&self) -> Option<&Scheme> {
+        self.scheme.as_ref()
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let is_known = cfg!(feature = "axum") || self.is_whole;
+        is_known.then_some(()).ok_or(BuildError::CutUri)
+    }
+
+    fn prepare(&self, head: &mut Parts) {
+        fold(head, self.scheme.as_ref());
     }
 }
 
@@ -146,7 +187,7 @@ mod tests {
             let keys = ["one", "two"].map(|tenant| {
                 let mut key = KeyBuffer::new();
                 key.push(tenant);
-                assert!(DefaultKey::new().write_key(&head, &mut key));
+                assert_eq!(DefaultKey::new().write_key(&head, &mut key), Ok(()));
                 key.to_key()
             });
             assert_ne!(keys[0], keys[1], "{uri}");
@@ -159,6 +200,7 @@ mod tests {
         assert!(expected.is_some());
         assert_eq!(key(at("/p?q").header("host", "HOST:8080")), expected);
         assert_eq!(key(at("http://host:8080/p?q").header("host", "host:8080")), expected);
+        assert_eq!(key(at("http://host:80")), key(at("/").header("host", "host")));
     }
 
     #[test]
@@ -167,7 +209,7 @@ mod tests {
             "http://a/",
             "https://a/",
             "http://b/",
-            "http://a:80/",
+            "http://a:81/",
             "http://a/x",
             "http://a/x/",
             "http://a/x?",
@@ -210,6 +252,28 @@ mod tests {
             before.scheme(Scheme::HTTP).key(&https),
             Some(CacheKey::from_parts(["n", "http", "h", "/"]))
         );
+    }
+
+    #[test]
+    fn a_path_that_may_be_cut_is_refused_unless_it_is_seen_or_stated_to_be_whole() {
+        let built = |key: DefaultKey| {
+            let store = crate::MemoryStore::with_capacity_bytes(1 << 20);
+            crate::ReadThrough::new(store).key(key).build().map(drop)
+        };
+        let rules = || crate::KeyRules::builder();
+        match cfg!(feature = "axum") {
+            true => {
+                assert_eq!(built(DefaultKey::new()), Ok(()));
+                assert!(rules().build().is_ok());
+            }
+            false => {
+                assert_eq!(built(DefaultKey::new()), Err(BuildError::CutUri));
+                let error = rules().build().unwrap_err();
+                assert!(error.to_string().contains("`whole_uri`"), "{error}");
+            }
+        }
+        assert_eq!(built(DefaultKey::new().whole_uri()), Ok(()));
+        assert!(rules().whole_uri().build().is_ok());
     }
 
     #[cfg(feature = "axum")]

@@ -3,18 +3,22 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::Request;
+use http::{Request, request::Parts};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, find, is_for_cache};
+use super::{
+    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, is_for_cache,
+    is_get_or_head,
+};
 use crate::exchange::Asked;
 
 /// Puts the key of a request into its extensions, for the layers below.
 ///
-/// Only needed where there is no [`LookupLayer`](crate::LookupLayer), which does the same:
-/// for example in front of a [`CoalesceLayer`](crate::CoalesceLayer) of its own.
+/// Only needed where several layers without a [`LookupLayer`](crate::LookupLayer) share a key, which it
+/// derives itself. A [`CoalesceLayer`](crate::CoalesceLayer) or a
+/// [`StaleIfErrorLayer`](crate::StaleIfErrorLayer) alone does so too.
 ///
 /// ```
 /// use tower::{Layer, ServiceExt, service_fn};
@@ -82,24 +86,58 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
-        let is_for_cache = is_for_cache(&request);
-        let (mut head, body) = request.into_parts();
-        // What a cache above this one has asked is not what is asked here.
-        head.extensions.remove::<Asked>();
-        // Before what follows changes the URI.
-        let (_, host) = Target::of(&head).parts();
-        match self.extractor.identity(&head.uri, host, &head.extensions) {
-            Some(identity) => drop(head.extensions.insert(Identity(identity))),
-            None => drop(head.extensions.remove::<Identity>()),
-        }
-        let mut key = KeyBuffer::new();
-        match is_for_cache && find(&*self.extractor, &mut head, &mut key) {
-            true => {
-                self.extractor.prepare(&mut head);
-                head.extensions.insert(key.to_key());
-            }
-            false => drop(head.extensions.remove::<CacheKey>()),
-        }
+        let (head, body, _) = derive(&*self.extractor, request);
         self.inner.call(Request::from_parts(head, body))
     }
+}
+
+/// A layer above has looked for a key, and there is none: in the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WithoutKey;
+
+/// Puts the key of a request into its extensions, or that it has none. Also returns why, if responses to
+/// such requests say it.
+fn derive<B: HttpBody>(extractor: &dyn KeyExtractor, request: Request<B>) -> (Parts, B, Option<Unkeyed>) {
+    let is_for_cache = is_for_cache(&request);
+    let why = if is_for_cache { None } else { Unkeyed::of(&request) };
+    let (mut head, body) = request.into_parts();
+    // What a cache above this one has asked is not what is asked here.
+    head.extensions.remove::<Asked>();
+    // Before what follows changes the URI.
+    let (_, host) = Target::of(&head, None).parts();
+    match extractor.identity(&head.uri, host, &head.extensions) {
+        Some(identity) => drop(head.extensions.insert(Identity(identity))),
+        None => drop(head.extensions.remove::<Identity>()),
+    }
+    let mut key = KeyBuffer::new();
+    let found = if is_for_cache { find(extractor, &mut head, &mut key).map_err(Some) } else { Err(why) };
+    match found {
+        Ok(()) => {
+            extractor.prepare(&mut head);
+            head.extensions.insert(key.to_key());
+            (head, body, None)
+        }
+        Err(why) => {
+            head.extensions.remove::<CacheKey>();
+            head.extensions.insert(WithoutKey);
+            (head, body, why)
+        }
+    }
+}
+
+/// As [`derive`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.
+pub(crate) fn derive_alone<B: HttpBody>(
+    extractor: &dyn KeyExtractor,
+    request: Request<B>,
+) -> (Parts, B, Option<Unkeyed>) {
+    let extensions = request.extensions();
+    let is_known = extensions.get::<WithoutKey>().is_some()
+        || extensions.get::<Asked>().is_some()
+        || extensions.get::<CacheKey>().is_some();
+    // What never has a key costs nothing here.
+    if is_known || !is_get_or_head(request.method()) {
+        let (head, body) = request.into_parts();
+        return (head, body, None);
+    }
+    derive(extractor, request)
 }

@@ -94,18 +94,22 @@ mod body;
 mod buffer;
 mod default;
 mod layer;
+mod normal;
 mod overrides;
 mod read;
 pub mod rules;
 mod target;
+mod unkeyed;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts};
+use http::{
+    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme,
+};
 use http_body::Body as HttpBody;
 
 use self::overrides::overrides_method;
-use crate::http::fields::asks_for_another_protocol;
+use crate::{build_error::BuildError, http::fields::asks_for_another_protocol};
 
 #[cfg(feature = "body-key")]
 pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
@@ -116,8 +120,10 @@ pub use self::{
     default::DefaultKey,
     layer::{Key, KeyLayer},
     rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
+    unkeyed::Unkeyed,
 };
 pub(crate) use self::{
+    layer::{WithoutKey, derive_alone},
     read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
     rules::SearchKey,
     target::Target,
@@ -183,19 +189,17 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// part of the key: a HEAD request is answered from what a GET left in the store.
     fn key(&self, head: &Parts) -> Option<CacheKey>;
 
-    /// Writes the key of this request into an empty buffer; false if it has none. Default: what
-    /// [`key`](Self::key) says.
+    /// Writes the key of this request into an empty buffer. Default: what [`key`](Self::key) returns.
     ///
     /// This is what the layers call, and a key that is written here costs a hit no allocation.
-    fn write_key(&self, head: &Parts, buffer: &mut KeyBuffer) -> bool {
-        match self.key(head) {
-            Some(key) => {
-                buffer.set(&key);
-                true
-            }
-            None => false,
-        }
+    ///
+    /// # Errors
+    ///
+    /// Why the request has no key.
+    fn write_key(&self, head: &Parts, buffer: &mut KeyBuffer) -> Result<(), Unkeyed> {
+        self.key(head).map(|key| buffer.set(&key)).ok_or(Unkeyed::NoKey)
     }
+
     /// What the URI of this request names, whoever asks and however: what is invalidated
     /// together. Default: none, each target URI names a thing of its own.
     ///
@@ -206,6 +210,23 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// there of the URI is to count. Requests with the same key must have the same identity.
     fn identity(&self, _uri: &Uri, _host: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
         None
+    }
+
+    /// The scheme that all requests are taken to have, whatever their URIs say. Default: none, it is
+    /// that of the URI, or `http`.
+    ///
+    /// It says which port is the default one, and whether a `Location` names the same origin.
+    fn assumed_scheme(&self) -> Option<&Scheme> {
+        None
+    }
+
+    /// Whether it can work. Default: yes. Asked when a stack with it is built.
+    ///
+    /// # Errors
+    ///
+    /// Says what to change.
+    fn check(&self) -> Result<(), BuildError> {
+        Ok(())
     }
 
     /// Brings the fields of a request that has a key into the form in which they are compared
@@ -237,21 +258,21 @@ where
 }
 
 /// Writes the key of a request that [may have one](is_for_cache): its own if it carries one, else
-/// the extractor's. A request that has one is in its normal form from then on. False: it has none.
+/// the extractor's. A request that has one is in its normal form from then on.
 #[inline]
-pub(crate) fn find(extractor: &impl KeyExtractor, head: &mut Parts, buffer: &mut KeyBuffer) -> bool {
-    let has_key = match head.extensions.get::<CacheKey>() {
-        Some(own) => {
-            buffer.set(own);
-            true
-        }
+pub(crate) fn find(
+    extractor: &(impl KeyExtractor + ?Sized),
+    head: &mut Parts,
+    buffer: &mut KeyBuffer,
+) -> Result<(), Unkeyed> {
+    match head.extensions.get::<CacheKey>() {
+        Some(own) => buffer.set(own),
+        None if is_get_or_head(&head.method) => extractor.write_key(head, buffer)?,
         // No extractor knows the body of a read by its body.
-        None => is_get_or_head(&head.method) && extractor.write_key(head, buffer),
-    };
-    if has_key {
-        extractor.normalise(head);
+        None => return Err(Unkeyed::Body),
     }
-    has_key
+    extractor.normalise(head);
+    Ok(())
 }
 
 fn is_get_or_head(method: &Method) -> bool {

@@ -5,9 +5,12 @@ use std::{
     hash::{BuildHasher, Hasher},
 };
 
-use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Authority};
+use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Scheme};
 
-use super::{Identity, KeyExtractor};
+use super::{
+    Identity, KeyExtractor,
+    normal::{Authority, normal_form, rooted},
+};
 use crate::http::fields::first_line;
 
 /// The host and 32 segments.
@@ -18,26 +21,32 @@ const MAX_PREFIXES: usize = 33;
 pub(crate) struct Target<'a> {
     uri: &'a Uri,
     host: Option<&'a HeaderValue>,
+    /// That of all requests, whatever their URIs say.
+    scheme: Option<&'a Scheme>,
 }
 
 impl<'a> Target<'a> {
-    pub(crate) fn of(head: &'a Parts) -> Self {
-        Self::of_fields(&head.uri, &head.headers, &head.extensions)
+    /// With the [scheme](KeyExtractor::assumed_scheme) of an extractor.
+    pub(crate) fn of(head: &'a Parts, scheme: Option<&'a Scheme>) -> Self {
+        Self::of_fields((&head.uri, &head.headers, &head.extensions), scheme)
     }
 
     /// Of a request that is not to be taken apart.
-    pub(crate) fn of_request<B>(request: &'a Request<B>) -> Self {
-        Self::of_fields(request.uri(), request.headers(), request.extensions())
+    pub(crate) fn of_request<B>(request: &'a Request<B>, scheme: Option<&'a Scheme>) -> Self {
+        Self::of_fields((request.uri(), request.headers(), request.extensions()), scheme)
     }
 
-    fn of_fields(uri: &'a Uri, headers: &'a HeaderMap, extensions: &'a Extensions) -> Self {
+    fn of_fields(
+        (uri, headers, extensions): (&'a Uri, &'a HeaderMap, &'a Extensions),
+        scheme: Option<&'a Scheme>,
+    ) -> Self {
         let host = first_line(headers, &header::HOST).map(|(host, _)| host);
-        Self::new(original(uri, extensions), host)
+        Self::new(original(uri, extensions), host, scheme)
     }
 
     /// Of a request for this URI with this `Host`.
-    pub(crate) fn new(uri: &'a Uri, host: Option<&'a HeaderValue>) -> Self {
-        Self { uri, host }
+    pub(crate) fn new(uri: &'a Uri, host: Option<&'a HeaderValue>, scheme: Option<&'a Scheme>) -> Self {
+        Self { uri, host, scheme }
     }
 
     /// Its URI, and `Host`.
@@ -71,12 +80,12 @@ impl<'a> Target<'a> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut host = hasher.build_hasher();
         host.write(b"path");
-        self.write_authority(&mut host);
+        self.write_authority(self.scheme(), &mut host);
         // The slash before a segment ends the prefix before it, which at first is the host.
         let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
         ends.chain([path.len()]).take(MAX_PREFIXES).map(move |end| {
             let mut state = host.clone();
-            state.write(&path.as_bytes()[..end]);
+            state.write(normal_form(&path[..end]).as_bytes());
             state.finish()
         })
     }
@@ -101,7 +110,7 @@ impl<'a> Target<'a> {
         state.write(b"group");
         state.write(scheme.as_bytes());
         state.write_u8(0);
-        self.write_authority(&mut state);
+        self.write_authority(self.uri.scheme(), &mut state);
         state.write(group.as_bytes());
         state.finish()
     }
@@ -149,12 +158,11 @@ impl<'a> Target<'a> {
 
     fn resolve_absolute<'b>(&self, scheme: Option<&str>, rest: &'b str) -> Option<Cow<'b, str>> {
         let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
-        let is_same_scheme = match (scheme, self.uri.scheme_str()) {
-            (Some(theirs), Some(ours)) => theirs.eq_ignore_ascii_case(ours),
-            // HTTP/1 does not tell.
-            _ => true,
-        };
-        let is_same = is_same_scheme && self.authority().eq_ignore_ascii_case(authority.as_bytes());
+        let ours = self.scheme();
+        // As in keys: what HTTP/1 does not say is `http`.
+        let is_ours = |scheme: &str| scheme.eq_ignore_ascii_case(ours.map_or("http", Scheme::as_str));
+        let is_same =
+            scheme.is_none_or(is_ours) && self.authority(ours).is(Authority::new(authority.as_bytes(), ours));
         let target = &rest[authority.len()..];
         is_same.then(|| match target.starts_with('/') {
             true => Cow::Borrowed(target),
@@ -169,24 +177,29 @@ impl<'a> Target<'a> {
         Uri::from_parts(uri).ok()
     }
 
-    fn authority(&self) -> &[u8] {
-        match (self.uri.authority(), self.host) {
+    fn scheme(&self) -> Option<&Scheme> {
+        self.scheme.or(self.uri.scheme())
+    }
+
+    fn authority(&self, scheme: Option<&Scheme>) -> Authority<'_> {
+        let authority = match (self.uri.authority(), self.host) {
             (Some(authority), _) => authority.as_str().as_bytes(),
             (None, Some(host)) => host.as_bytes(),
             (None, None) => b"",
-        }
+        };
+        Authority::new(authority, scheme)
     }
 
     fn hash_with(&self, path_and_query: &str, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
-        self.write_authority(&mut state);
-        state.write(path_and_query.as_bytes());
+        self.write_authority(self.scheme(), &mut state);
+        state.write(normal_form(&rooted(path_and_query)).as_bytes());
         state.finish()
     }
 
     /// In lower case (RFC 9110 §4.2.3), by whole words, the last of which tells how much is in it.
-    fn write_authority(&self, state: &mut impl Hasher) {
-        let (words, rest) = self.authority().as_chunks();
+    fn write_authority(&self, scheme: Option<&Scheme>, state: &mut impl Hasher) {
+        let (words, rest) = self.authority(scheme).as_bytes().as_chunks();
         for word in words {
             state.write_u64(lower_case(u64::from_le_bytes(*word)));
         }
@@ -226,60 +239,6 @@ pub(super) fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri 
 /// The query counts as absent only if there is no `?`.
 pub(super) fn path_and_query(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |target| target.as_str())
-}
-
-/// The authority of a request, if it has one alone and that can be used.
-#[inline]
-pub(super) fn authority<'a>(uri: &'a Uri, headers: &'a HeaderMap) -> Option<&'a [u8]> {
-    let host = match first_line(headers, &header::HOST) {
-        Some((_, true)) => return None,
-        Some((host, false)) => Some(host.as_bytes()),
-        None => None,
-    };
-    match (uri.authority().map(Authority::as_str), host) {
-        (Some(uri), Some(host)) if !host.eq_ignore_ascii_case(uri.as_bytes()) => None,
-        (Some(uri), _) => usable(uri.as_bytes()),
-        (None, Some(host)) => usable(host),
-        (None, None) => None,
-    }
-}
-
-static IS_HOST: [bool; 256] = {
-    let mut is_host = [false; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        is_host[byte as usize] = byte.is_ascii_alphanumeric()
-            || matches!(
-                byte,
-                b'-' | b'.'
-                    | b'_'
-                    | b'~'
-                    | b'%'
-                    | b'!'
-                    | b'$'
-                    | b'&'
-                    | b'\''
-                    | b'('
-                    | b')'
-                    | b'*'
-                    | b'+'
-                    | b','
-                    | b';'
-                    | b'='
-                    | b':'
-                    | b'['
-                    | b']'
-            );
-        byte += 1;
-    }
-    is_host
-};
-
-/// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
-fn usable(authority: &[u8]) -> Option<&[u8]> {
-    (authority.iter().all(|byte| IS_HOST[usize::from(*byte)])
-        && !matches!(authority.first(), None | Some(b':')))
-    .then_some(authority)
 }
 
 /// A relative path resolved against the path of the base (RFC 3986 §5.2.3, §5.2.4).

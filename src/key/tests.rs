@@ -9,7 +9,7 @@ fn key_of<B: HttpBody>(extractor: &impl KeyExtractor, request: Request<B>) -> Op
         return None;
     }
     let mut buffer = KeyBuffer::new();
-    find(extractor, &mut request.into_parts().0, &mut buffer).then(|| buffer.to_key())
+    find(extractor, &mut request.into_parts().0, &mut buffer).ok().map(|()| buffer.to_key())
 }
 
 fn empty() -> Empty<Bytes> {

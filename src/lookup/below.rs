@@ -12,8 +12,35 @@ use tower_service::Service;
 
 use crate::{
     called::Called,
+    key::Unkeyed,
+    status::CacheStatus,
     store::{Invalidation, pass_on},
 };
+
+/// What is to be done with the response to a request without a key.
+pub(crate) struct Keyless {
+    /// What it invalidates.
+    pub(super) invalidation: Option<Invalidation>,
+    /// Why there is no key, if responses to such requests say it.
+    pub(super) why: Option<Unkeyed>,
+    pub(super) shows_status: bool,
+}
+
+impl Keyless {
+    /// Nothing: the request is that of a fetch of this very cache.
+    pub(crate) const PASSED: Self = Self { invalidation: None, why: None, shows_status: true };
+
+    #[inline]
+    pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: bool) {
+        pass_on(response, self.invalidation.as_ref(), strips_tags);
+        if let Some(why) = self.why {
+            CacheStatus::unkeyed(why).mark_passed(response);
+        }
+        if !self.shows_status {
+            CacheStatus::hide(response);
+        }
+    }
+}
 
 pin_project! {
     /// What the service below is asked.
@@ -25,7 +52,7 @@ pin_project! {
         // Not before it is polled: a refresh is begun by somebody who is not to wait for it, nor to
         // panic with it.
         Keyed { #[pin] oneshot: Oneshot<S, R> },
-        Keyless { #[pin] called: Called<S, R>, invalidation: Option<Invalidation> },
+        Keyless { #[pin] called: Called<S, R>, keyless: Keyless },
     }
 }
 
@@ -37,9 +64,8 @@ where
         Self::Keyed { oneshot: Oneshot::new(service, request) }
     }
 
-    /// Invalidates something once the answer is there.
-    pub(super) fn keyless(service: S, request: R, invalidation: Option<Invalidation>) -> Self {
-        Self::Keyless { called: Called::new(service, request), invalidation }
+    pub(super) fn keyless(service: S, request: R, keyless: Keyless) -> Self {
+        Self::Keyless { called: Called::new(service, request), keyless }
     }
 }
 
@@ -53,10 +79,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project() {
             BelowProj::Keyed { oneshot } => oneshot.poll(cx),
-            BelowProj::Keyless { called, invalidation } => {
+            BelowProj::Keyless { called, keyless } => {
                 let mut answer = ready!(called.poll(cx));
                 if let Ok(response) = &mut answer {
-                    pass_on(response, invalidation.as_ref(), false);
+                    keyless.finish(response, false);
                 }
                 Poll::Ready(answer)
             }

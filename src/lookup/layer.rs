@@ -8,16 +8,29 @@ use crate::{
     build_error::BuildError,
     executor::{Executor, Task},
     key::{DefaultKey, KeyExtractor},
-    purge::Purge,
+    purge::{Naming, Purge},
     store::Store,
 };
 
 /// Answers from a store; see the [module](crate::lookup).
-#[derive(Clone)]
 pub struct LookupLayer<St, K = DefaultKey> {
     store: St,
     extractor: Arc<K>,
+    /// Shared with the purge handles of this value.
+    naming: Naming,
     settings: Arc<Settings>,
+}
+
+impl<St: Clone, K> Clone for LookupLayer<St, K> {
+    fn clone(&self) -> Self {
+        Self {
+            store: self.store.clone(),
+            extractor: Arc::clone(&self.extractor),
+            // Its key may be set anew, which handles of the original do not follow.
+            naming: Naming::new(self.naming.extractor()),
+            settings: Arc::clone(&self.settings),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -46,7 +59,8 @@ impl<St: Store> LookupLayer<St> {
             follows_requests: false,
             fetches_whole: false,
         };
-        Self { store, extractor: Arc::new(DefaultKey::new()), settings: Arc::new(settings) }
+        let extractor = Arc::new(DefaultKey::new());
+        Self { store, naming: Naming::new(extractor.clone()), extractor, settings: Arc::new(settings) }
     }
 }
 
@@ -54,13 +68,16 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     #[must_use]
     pub fn key<L: KeyExtractor>(self, extractor: L) -> LookupLayer<St, L> {
-        LookupLayer { store: self.store, extractor: Arc::new(extractor), settings: self.settings }
+        let Self { store, naming, settings, .. } = self;
+        let extractor = Arc::new(extractor);
+        naming.set(extractor.clone());
+        LookupLayer { store, extractor, naming, settings }
     }
 
-    /// A handle to purge what is stored, which names URLs as this layer does, with the
-    /// [`key`](Self::key) that it has by now.
+    /// A handle to purge what is stored, which names URLs as this layer does: also by a
+    /// [`key`](Self::key) that is set afterwards, but not by one of a clone of the layer.
     pub fn purge(&self) -> Purge {
-        Purge::new(self.store.clone(), Arc::clone(&self.extractor))
+        Purge::new(self.store.clone(), self.naming.clone())
     }
 
     /// How long a refresh in the background may take, body included, before it is given up and
@@ -130,9 +147,8 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        if self.store.max_response_bytes() == 0 {
-            return Err(BuildError::EmptyStore);
-        }
+        self.extractor.check()?;
+        BuildError::check_room(self.store.max_response_bytes())?;
         if self.settings.refresh_deadline.is_zero() {
             let consequence = "no refresh can ever succeed";
             return Err(BuildError::ZeroDuration { setting: "refresh_deadline", consequence });

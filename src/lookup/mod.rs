@@ -63,5 +63,5 @@ mod refresh;
 mod request;
 mod service;
 
-pub(crate) use self::service::Open;
+pub(crate) use self::{below::Keyless, service::Open};
 pub use self::{layer::LookupLayer, service::Lookup};

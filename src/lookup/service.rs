@@ -13,7 +13,7 @@ use tower_service::Service;
 
 use super::{
     answer::{from_below, from_part, from_store},
-    below::Below,
+    below::{Below, Keyless},
     refresh::{Refresher, Refreshing},
     request::{Found, Question, Reader, Reading, accepts},
 };
@@ -23,12 +23,12 @@ use crate::{
     future::ResponseFuture,
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
-        glance::Glance, range::asks_for_one_part,
+        glance::Glance, range::asks_for_one_part, storing::Unshareable,
     },
-    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor},
-    purge::Purge,
+    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, WithoutKey},
+    purge::{Naming, Purge},
     status::{CacheStatus, Stale},
-    store::{Invalidation, Store, StoredResponse},
+    store::{Invalidation, Store, StoredResponse, pass_on},
 };
 
 /// The service of [`LookupLayer`](super::LookupLayer).
@@ -43,8 +43,8 @@ pub struct Lookup<S, St, K = DefaultKey> {
 pub(crate) enum Open<B> {
     /// It has its answer, and something fresh is to be fetched.
     Refresh(Response<Body<B>>, Refresher, Asked),
-    /// The layers below are to be asked, on behalf of all clients unless it says otherwise.
-    Ask(Option<Asked>, Scope),
+    /// The layers below are to be asked.
+    Ask(Asked, Scope),
     /// The request is that of a fetch for this very key: what is below is asked as if this layer were not
     /// there.
     Pass,
@@ -57,8 +57,8 @@ pub(crate) enum Scope {
     Whole,
     /// What anybody gets who asks for the same part.
     Part,
-    /// What this client says, for it alone.
-    Client,
+    /// The response is for this client alone, for this reason.
+    Client(Unshareable),
 }
 
 impl<S: Clone, St, K> Clone for Lookup<S, St, K> {
@@ -80,22 +80,25 @@ where
 {
     /// See [`LookupLayer::purge`](super::LookupLayer::purge).
     pub(crate) fn purge(&self) -> Purge {
-        Purge::new(self.reader.store.clone(), Arc::clone(&self.reader.extractor))
+        let extractor = Arc::clone(&self.reader.extractor);
+        Purge::new(self.reader.store.clone(), Naming::new(extractor))
     }
 
     /// Writes the key of a request that [may have one](key::is_for_cache), which is in its normal form
-    /// from then on; false: it has none.
-    pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> bool {
+    /// from then on.
+    pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         key::find(&*self.reader.extractor, head, key)
     }
 
-    /// What a request invalidates that has none. Nobody below is to see any, be it of a stack above.
+    /// What is to be done with the response to a request that has none, for this reason. No layer below
+    /// is to see a key, be it of a stack above.
     #[inline]
-    pub(crate) fn keyless<ReqB>(&self, request: &mut Request<ReqB>) -> Option<Invalidation> {
+    pub(crate) fn keyless<ReqB>(&self, request: &mut Request<ReqB>, why: Option<Unkeyed>) -> Keyless {
         let extensions = request.extensions_mut();
         extensions.remove::<CacheKey>();
         extensions.remove::<Asked>();
-        Invalidation::of(&self.reader, request)
+        let shows_status = self.reader.settings.shows_status;
+        Keyless { invalidation: Invalidation::of(&self.reader, request), why, shows_status }
     }
 
     /// The answer to a request that has a key, if the store has one and nothing else is to be done.
@@ -156,16 +159,14 @@ where
         };
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
-            return Ok(Refused::NotStored.to_response(Duration::ZERO));
+            let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why);
+            return Ok(question.settings.show(refused));
         }
-        let scope = scope(question, &asked);
-        if !wishes.no_store && scope != Scope::Client {
-            return Err(Open::Ask(Some(asked), scope));
-        }
-        // Neither stored nor shared (RFC 9111 §5.2.1.5), but what is stored may stand in for a failure.
-        let has_fallback = matches!(asked.stored, Some(Some(_))) || asked.part.is_some();
-        let asked = has_fallback.then_some(Asked { is_for_client: true, ..asked });
-        Err(Open::Ask(asked, Scope::Client))
+        let scope = match wishes.no_store {
+            true => Scope::Client(Unshareable::NoStore),
+            false => scope(question, &asked),
+        };
+        Err(Open::Ask(asked, scope))
     }
 
     /// What is left to do with a request after that, of whatever is `below`.
@@ -200,12 +201,13 @@ where
         }
     }
 
-    /// Asks the layers below. The request loses its conditions if the response is for all clients.
+    /// Asks the layers below on behalf of all clients, unless the response is known to be for this one
+    /// alone: then the request passes untouched.
     fn forward<F, ReqB, B, E>(
         &self,
         mut head: Parts,
         body: ReqB,
-        asked: Option<Asked>,
+        asked: Asked,
         scope: Scope,
         below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
@@ -219,20 +221,36 @@ where
         let has_key = head.extensions.remove::<CacheKey>().is_some();
         let above = head.extensions.remove::<Asked>();
         let is_for_many = above.is_some_and(|above| !above.is_for_client) || has_key;
-        let conditions = match &asked {
-            Some(asked) if !asked.is_marked && scope == Scope::Whole => take_conditions(&mut head.headers),
+        let conditions = match scope {
+            Scope::Whole if !asked.is_marked => take_conditions(&mut head.headers),
             _ => None,
         };
-        asked.map(|asked| head.extensions.insert(Asked { is_for_many, ..asked }));
+        let alone = match scope {
+            Scope::Client(why) => Some(asked.for_one(why)),
+            _ => None,
+        };
+        match alone {
+            None => _ = head.extensions.insert(Asked { is_for_many, ..asked }),
+            // Neither stored nor shared, but what is stored may stand in for a failure.
+            Some(_) if asked.has_fallback() => {
+                _ = head.extensions.insert(Asked { is_for_many, is_for_client: true, ..asked });
+            }
+            Some(_) => _ = head.extensions.insert(WithoutKey),
+        }
         let method = head.method.clone();
         let answer = below(head, body);
-        if conditions.is_none() && self.reader.settings.shows_status {
+        if conditions.is_none() && alone.is_none() && self.reader.settings.shows_status {
             return ResponseFuture::pass(answer);
         }
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
-            let answer = answer.await?;
+            let mut answer = answer.await?;
+            if let Some(alone) = alone {
+                pass_on(&mut answer, None, false);
+                alone.mark_passed(&mut answer);
+                return Ok(settings.show(answer.map(Body::inner)));
+            }
             let completion = settings.completion(&answer, limit);
             let conditions = conditions.unwrap_or_default();
             Ok(settings.show(from_below(&method, &conditions, answer, completion)))
@@ -249,13 +267,17 @@ where
     fn pass<ReqB, B>(
         &self,
         mut request: Request<ReqB>,
+        why: Option<Unkeyed>,
     ) -> ResponseFuture<Below<S, Request<ReqB>>, B, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone,
         B: HttpBody,
     {
-        let invalidation = self.keyless(&mut request);
-        ResponseFuture::pass(Below::keyless(self.inner.clone(), request, invalidation))
+        let keyless = self.keyless(&mut request, why);
+        if why.is_some() {
+            request.extensions_mut().insert(WithoutKey);
+        }
+        ResponseFuture::pass(Below::keyless(self.inner.clone(), request, keyless))
     }
 }
 
@@ -265,7 +287,7 @@ fn scope(question: &Question<'_>, asked: &Asked) -> Scope {
     match asks_for_part {
         false => Scope::Whole,
         true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
-        true => Scope::Client,
+        true => Scope::Client(Unshareable::Incomplete),
     }
 }
 
@@ -291,12 +313,13 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         if !key::is_for_cache(&request) {
-            return self.pass(request);
+            let why = Unkeyed::of(&request);
+            return self.pass(request, why);
         }
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        if !self.find_key(&mut head, &mut key) {
-            return self.pass(Request::from_parts(head, body));
+        if let Err(why) = self.find_key(&mut head, &mut key) {
+            return self.pass(Request::from_parts(head, body), Some(why));
         }
         let below = |head, body| Below::keyed(self.inner.clone(), Request::from_parts(head, body));
         match self.read(&key, &head) {

@@ -72,7 +72,10 @@ mod access;
 #[cfg(feature = "purge-service")]
 pub mod service;
 
-use std::{fmt, sync::Arc};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+};
 
 use http::{Request, Uri, request::Parts};
 
@@ -82,7 +85,7 @@ pub use self::{
     service::PurgeService,
 };
 use crate::{
-    key::{CacheKey, KeyExtractor, Target},
+    key::{CacheKey, KeyExtractor},
     store::{Sequence, Store},
 };
 
@@ -136,14 +139,14 @@ pub enum PurgeError {
 }
 
 impl Purge {
-    pub(crate) fn new<St: Store, K: KeyExtractor>(store: St, extractor: Arc<K>) -> Self {
-        Self { shared: Arc::new(Of { store, extractor }), is_soft: false }
+    pub(crate) fn new<St: Store>(store: St, naming: Naming) -> Self {
+        Self { shared: Arc::new(Of { store, naming }), is_soft: false }
     }
 
     /// A handle to any store, with the keys of an extractor. Without one of a layer in use it is
     /// [`DefaultKey`](crate::DefaultKey) that names what a URL is.
     pub fn of<St: Store, K: KeyExtractor>(store: St, extractor: K) -> Self {
-        Self::new(store, Arc::new(extractor))
+        Self::new(store, Naming::new(Arc::new(extractor)))
     }
 
     /// The same handle for soft purges: what they reach is stale from then on, and served as stale
@@ -194,7 +197,7 @@ impl Purge {
     }
 
     fn path_prefix_of(&self, head: &Parts) -> Purged {
-        self.purged(self.sequence().purge_path(Target::of(head), self.is_soft))
+        self.purged(self.shared.purge_path(head, self.is_soft))
     }
 
     /// All that is stored under keys that begin with these bytes. Of a prefix longer than 1,024
@@ -250,25 +253,55 @@ fn prefix(url: &str) -> Result<Parts, PurgeError> {
 trait Purgeable: Send + Sync {
     fn sequence(&self) -> &Arc<Sequence>;
     fn purge_url(&self, head: &Parts, is_soft: bool) -> u64;
+    fn purge_path(&self, head: &Parts, is_soft: bool) -> u64;
     fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64;
 }
 
-struct Of<St, K> {
+struct Of<St> {
     store: St,
-    extractor: Arc<K>,
+    naming: Naming,
 }
 
-impl<St: Store, K: KeyExtractor> Purgeable for Of<St, K> {
+/// What names URLs for the handles of a layer, those included that were taken before its key was set.
+#[derive(Clone)]
+pub(crate) struct Naming(Arc<RwLock<Arc<dyn KeyExtractor>>>);
+
+impl Naming {
+    pub(crate) fn new(extractor: Arc<dyn KeyExtractor>) -> Self {
+        Self(Arc::new(RwLock::new(extractor)))
+    }
+
+    pub(crate) fn set(&self, extractor: Arc<dyn KeyExtractor>) {
+        let before = {
+            let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+            std::mem::replace(&mut *current, extractor)
+        };
+        // Not under the lock: it may be the caller's own code.
+        drop(before);
+    }
+
+    /// As it is now. Calls of it hold no lock.
+    pub(crate) fn extractor(&self) -> Arc<dyn KeyExtractor> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl<St: Store> Purgeable for Of<St> {
     fn sequence(&self) -> &Arc<Sequence> {
         self.store.sequence()
     }
 
     fn purge_url(&self, head: &Parts, is_soft: bool) -> u64 {
-        let number = self.sequence().purge_target(&*self.extractor, head, is_soft);
-        if let (Some(key), false) = (self.extractor.key(head), is_soft) {
+        let extractor = self.naming.extractor();
+        let number = self.sequence().purge_target(&*extractor, head, is_soft);
+        if let (Some(key), false) = (extractor.key(head), is_soft) {
             self.give_back(&key, number);
         }
         number
+    }
+
+    fn purge_path(&self, head: &Parts, is_soft: bool) -> u64 {
+        self.sequence().purge_path(&*self.naming.extractor(), head, is_soft)
     }
 
     fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
@@ -280,7 +313,7 @@ impl<St: Store, K: KeyExtractor> Purgeable for Of<St, K> {
     }
 }
 
-impl<St: Store, K> Of<St, K> {
+impl<St: Store> Of<St> {
     /// The number alone makes it safe. This spares the memory of what is known to be of no use.
     fn give_back(&self, key: &CacheKey, number: u64) {
         if self.store.get(key).is_some() {

@@ -91,8 +91,8 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         ReadThrough { lookup, store, coalesce, fill, rules, failures, retry, origin_limit }
     }
 
-    /// A handle to purge what is stored, which names URLs with the [`key`](Self::key) that the
-    /// builder has by now.
+    /// A handle to purge what is stored, which names URLs as the layer does that is built, also by a
+    /// [`key`](Self::key) that is set afterwards, but not as a clone of the builder does.
     pub fn purge(&self) -> Purge {
         self.lookup.purge()
     }

@@ -19,12 +19,12 @@ use crate::{
     coalesce::Coalesce,
     fill::{Fill, Policy},
     future::{BoxFuture, ResponseFuture},
-    key::{DefaultKey, KeyBuffer, KeyExtractor, is_for_cache},
-    lookup::{Lookup, Open},
+    key::{DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, is_for_cache},
+    lookup::{Keyless, Lookup, Open},
     origin_limit::{Attempt, OriginLimitLayer},
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
-    store::{Invalidation, Store, pass_on},
+    store::Store,
 };
 
 /// What the layers answer that a miss goes through, from the inside outwards.
@@ -107,15 +107,16 @@ where
         let stack = &self.layers.stack;
         if !is_for_cache(&request) {
             // What is done to it is done here: who passes on what he has looked into moves it.
-            let invalidation = stack.keyless(&mut request);
-            return self.round(request, invalidation);
+            let why = Unkeyed::of(&request);
+            let keyless = stack.keyless(&mut request, why);
+            return self.round(request, keyless);
         }
         let (mut head, body) = request.into_parts();
         let mut key = KeyBuffer::new();
-        if !stack.find_key(&mut head, &mut key) {
+        if let Err(why) = stack.find_key(&mut head, &mut key) {
             let mut request = Request::from_parts(head, body);
-            let invalidation = stack.keyless(&mut request);
-            return self.round(request, invalidation);
+            let keyless = stack.keyless(&mut request, Some(why));
+            return self.round(request, keyless);
         }
         // Each of the ways at once: what all went through would be moved once more.
         match stack.read(&key, &head) {
@@ -127,7 +128,9 @@ where
                 // Its fetch has a place at the origin already, and its responses are for the layers above.
                 let origin = OriginLimitLayer::unlimited();
                 let attempt = origin.attempt(&self.origin, Request::from_parts(head, body));
-                ReadThroughFuture { way: Way::Round { attempt, invalidation: None, strips_tags: false } }
+                ReadThroughFuture {
+                    way: Way::Round { attempt, keyless: Keyless::PASSED, strips_tags: false },
+                }
             }
             Err(open) => {
                 let future = stack.go_on(open, head, body, |head, body| self.missed(head, body));
@@ -145,11 +148,7 @@ where
     /// The way of a request without a key.
     // As what it calls: each call that is not would move the request.
     #[inline(always)]
-    fn round<ReqB, B>(
-        &self,
-        request: Request<ReqB>,
-        invalidation: Option<Invalidation>,
-    ) -> ReadThroughFuture<S, ReqB, B>
+    fn round<ReqB, B>(&self, request: Request<ReqB>, keyless: Keyless) -> ReadThroughFuture<S, ReqB, B>
     where
         S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
         S::Future: Send,
@@ -160,7 +159,7 @@ where
     {
         let strips_tags = self.layers.filled().strips_tags();
         let attempt = self.layers.origin_limit.attempt(&self.origin, request);
-        ReadThroughFuture { way: Way::Round { attempt, invalidation, strips_tags } }
+        ReadThroughFuture { way: Way::Round { attempt, keyless, strips_tags } }
     }
 }
 
@@ -212,7 +211,7 @@ pin_project! {
     {
         Stored { response: Option<Response<ReadThroughBody<B>>> },
         Through { #[pin] future: Missed<B, S::Error> },
-        Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, invalidation: Option<Invalidation>, strips_tags: bool },
+        Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, keyless: Keyless, strips_tags: bool },
     }
 }
 
@@ -232,8 +231,8 @@ where
             }
             WayProj::Through { future } => future.poll_with(cx, ReadThroughBody::new),
             // No other layer removes the fields that are for caches alone.
-            WayProj::Round { attempt, invalidation, strips_tags } => attempt.poll_with(cx, |mut answer| {
-                pass_on(&mut answer, invalidation.as_ref(), *strips_tags);
+            WayProj::Round { attempt, keyless, strips_tags } => attempt.poll_with(cx, |mut answer| {
+                keyless.finish(&mut answer, *strips_tags);
                 answer.map(ReadThroughBody::round)
             }),
         }

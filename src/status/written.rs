@@ -4,6 +4,7 @@
 use http::{HeaderValue, StatusCode};
 
 use super::{CacheStatus, Forward};
+use crate::key::Unkeyed;
 
 /// Of answers that are stored, and of the first one to HEAD.
 static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
@@ -41,13 +42,37 @@ static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
     ]
 };
 
+/// Of requests without a key.
+static UNKEYED: [(Unkeyed, HeaderValue); Unkeyed::ALL.len()] = [
+    (Unkeyed::NoHost, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=no-host")),
+    (Unkeyed::UnusableHost, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=unusable-host")),
+    (Unkeyed::RuleBypass, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=rule-bypass")),
+    (Unkeyed::AmbiguousPath, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=ambiguous-path")),
+    (
+        Unkeyed::MissingExtension,
+        HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=missing-extension"),
+    ),
+    (Unkeyed::Body, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=body")),
+    (Unkeyed::Upgrade, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=upgrade")),
+    (
+        Unkeyed::MethodOverride,
+        HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=method-override"),
+    ),
+    (Unkeyed::NoKey, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=no-key")),
+];
+
 impl CacheStatus {
     pub(super) fn written(self) -> Option<&'static HeaderValue> {
-        WRITTEN.iter().find(|(status, _)| *status == self).map(|(_, value)| value)
+        match self.unkeyed_reason() {
+            Some(why) => UNKEYED.iter().find(|(own, _)| *own == why).map(|(_, value)| value),
+            None => WRITTEN.iter().find(|(status, _)| *status == self).map(|(_, value)| value),
+        }
     }
 
     pub(super) fn find_written(is_it: impl Fn(&HeaderValue) -> bool) -> Option<Self> {
-        WRITTEN.iter().find(|(_, value)| is_it(value)).map(|(status, _)| *status)
+        let written = WRITTEN.iter().find(|(_, value)| is_it(value)).map(|(status, _)| *status);
+        let unkeyed = || UNKEYED.iter().find(|(_, value)| is_it(value));
+        written.or_else(|| unkeyed().map(|(why, _)| Self::unkeyed(*why)))
     }
 }
 
@@ -74,6 +99,10 @@ mod tests {
                     assert_eq!(status.to_value(), status.serialize().unwrap());
                 }
             }
+        }
+        for why in Unkeyed::ALL {
+            let status = CacheStatus::unkeyed(why);
+            assert_eq!(status.written().cloned(), status.serialize());
         }
     }
 }

@@ -1,4 +1,5 @@
 use super::{
+    Store,
     memory::MemoryStore,
     sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS},
 };
@@ -58,8 +59,8 @@ impl MemoryStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the capacity or a number of records is zero, or the share is not more than 0 and at
-    /// most 1.
+    /// If the capacity or a number of records is zero, the share is not more than 0 and at most 1, or
+    /// one response may not even have 640 bytes.
     pub fn build(self) -> Result<MemoryStore, BuildError> {
         if self.capacity_bytes == 0 {
             return Err(BuildError::EmptyStore);
@@ -75,6 +76,8 @@ impl MemoryStoreBuilder {
                 return Err(BuildError::ZeroLimit { setting, consequence });
             }
         }
-        Ok(MemoryStore::made_by(&self))
+        let store = MemoryStore::made_by(&self);
+        BuildError::check_room(store.max_response_bytes())?;
+        Ok(store)
     }
 }

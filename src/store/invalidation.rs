@@ -34,7 +34,7 @@ impl Invalidation {
     pub(crate) fn of<B>(place: &Arc<impl Invalidates + 'static>, request: &Request<B>) -> Option<Self> {
         // In one expression: it is large, and made where it stays.
         (!is_safe(request.method(), request.extensions())).then(|| {
-            let target = Target::of_request(request);
+            let target = Target::of_request(request, place.extractor().assumed_scheme());
             let hasher = place.sequence().hasher();
             let hash = target.hash_named(place.extractor(), (request.uri(), request.extensions()), hasher);
             let (uri, host) = target.parts();
@@ -69,7 +69,7 @@ impl Invalidation {
     }
 
     fn target(&self) -> Target<'_> {
-        Target::new(&self.uri, self.host.as_ref())
+        Target::new(&self.uri, self.host.as_ref(), self.place.extractor().assumed_scheme())
     }
 
     /// The groups of the same origin that the answer names, whatever its status: it says so in so

@@ -151,7 +151,7 @@ impl Sequence {
     /// What purges can match of a request: its key, what its URI names by the extractor's
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
     pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
-        let target = Target::of(head);
+        let target = Target::of(head, extractor.assumed_scheme());
         let named = target.hash_named(extractor, (&head.uri, &head.extensions), &self.hasher);
         let places = [self.place(named), self.place_of_key(key)];
         let labels = target.path_hashes(&self.hasher).map(Label);
@@ -188,7 +188,7 @@ impl Sequence {
         let tags = tags.into_iter().flatten();
         labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
         if outline.has_groups {
-            let target = Target::of(request);
+            let target = Target::of(request, None);
             for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
                 labels.push(self.tag(group.as_bytes()));
                 labels.extend(target.group_hashes(&group, &self.hasher).map(Label));
@@ -203,7 +203,11 @@ impl Sequence {
     /// What the target of a request names.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
         self.purge_place(
-            Target::of(head).hash_named(extractor, (&head.uri, &head.extensions), &self.hasher),
+            Target::of(head, extractor.assumed_scheme()).hash_named(
+                extractor,
+                (&head.uri, &head.extensions),
+                &self.hasher,
+            ),
             is_soft,
         )
     }
@@ -217,8 +221,8 @@ impl Sequence {
     }
 
     /// Everything at the target's path and below.
-    pub(crate) fn purge_path(&self, target: Target<'_>, is_soft: bool) -> u64 {
-        let hash = target.path_hashes(&self.hasher).last();
+    pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
+        let hash = Target::of(head, extractor.assumed_scheme()).path_hashes(&self.hasher).last();
         self.purge(What::Label(hash.map_or(Label::EVERYTHING, Label)), is_soft)
     }
 

@@ -14,7 +14,7 @@ use super::{
 #[cfg(feature = "body-key")]
 use crate::{
     http::{conditions::is_conditional, fields::asks_for_another_protocol},
-    key::{BodyKeyLayer, CacheKey, KeyBuffer},
+    key::{BodyKeyLayer, CacheKey, KeyBuffer, normal::Authority},
 };
 
 /// The largest body that a key may be made of.
@@ -109,12 +109,12 @@ impl KeyRules {
         if !may_be_read || OVERRIDES.iter().any(|name| head.headers.contains_key(name)) {
             return None;
         }
-        let (Ok(Some(found)), authority) = self.rule_of(head)? else { return None };
+        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return None };
         let max_bytes = found.rule.max_body?;
         Some(BodyRule { max_bytes, place: self.place(head, authority, &found) })
     }
 
-    fn place(&self, head: &Parts, authority: &[u8], found: &Match<'_, '_>) -> Option<Place> {
+    fn place(&self, head: &Parts, authority: Authority<'_>, found: &Match<'_, '_>) -> Option<Place> {
         let is_upgrade = asks_for_another_protocol(&head.headers);
         // A key of somebody else's making does not hold the body.
         let has_own = head.extensions.get::<CacheKey>().is_some();
@@ -123,7 +123,7 @@ impl KeyRules {
         }
         let shape = found.rule.shape.as_ref()?;
         let mut key = KeyBuffer::new();
-        self.encode(head, authority, found, shape, Search::AsLearned, &mut key)?;
+        self.encode(head, authority, found, shape, Search::AsLearned, &mut key).ok()?;
         key.push(head.method.as_str());
         push_content_fields(&head.headers, &mut key);
         Some(Place(key))

@@ -25,6 +25,7 @@ use crate::key::DefaultKey;
 pub struct KeyRulesBuilder {
     pub(super) namespace: String,
     pub(super) scheme: Option<Scheme>,
+    pub(super) whole_uri: bool,
     pub(super) accept_encoding: Option<Vec<String>>,
     pub(super) accept_language: Option<Vec<String>>,
     pub(super) guard: Option<Guard>,
@@ -48,6 +49,13 @@ impl KeyRulesBuilder {
     /// See [`DefaultKey::scheme`].
     pub fn scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = Some(scheme);
+        self
+    }
+
+    /// See [`DefaultKey::whole_uri`]. Without the feature `axum`, [`build`](Self::build) refuses rules that
+    /// do not state it.
+    pub fn whole_uri(mut self) -> Self {
+        self.whole_uri = true;
         self
     }
 
@@ -114,15 +122,18 @@ impl KeyRulesBuilder {
     }
 
     pub(super) fn compile(self) -> Result<KeyRules, RuleError> {
+        if !(cfg!(feature = "axum") || self.whole_uri) {
+            return Err(RuleError::of_all(Problem::CutUri));
+        }
         let negotiation = self.negotiation().map_err(RuleError::of_all)?;
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
         let mut guard = guard.unwrap_or_default();
         let compile = |(index, rule): (usize, &KeyRule)| {
-            let compiled =
-                self.check_reachable(index).and_then(|()| compile(index, rule, &guard, &self.extensions));
+            let compiled = compile(index, rule, &guard, &self.extensions);
             compiled.map_err(|problem| RuleError::of_rule(index, rule.label(), problem))
         };
         let rules = self.rules.iter().enumerate().map(compile).collect::<Result<Box<[Compiled]>, _>>()?;
+        self.check_reachable(&rules)?;
         let keyed =
             rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| &shape.parts.headers);
         guard.spare(keyed);
@@ -156,6 +167,10 @@ impl KeyRulesBuilder {
     }
 
     fn negotiation(&self) -> Result<Negotiation, Problem> {
+        // `de_DE` is how programs name a locale, and never in a request (RFC 5646 §2.1).
+        if let Some(tag) = self.accept_language.iter().flatten().find(|tag| tag.contains('_')) {
+            return Err(Problem::Language(tag.as_str().into()));
+        }
         let parse = |values: &Option<Vec<String>>, problem| {
             values.as_deref().map(|values| parse_values(values, problem)).transpose()
         };
@@ -165,22 +180,16 @@ impl KeyRulesBuilder {
         })
     }
 
-    /// The first rule that matches wins: one for the same requests is never reached.
-    fn check_reachable(&self, index: usize) -> Result<(), Problem> {
-        let rule = &self.rules[index];
-        let is_same = |other: &KeyRule| {
-            (other.path.is_none() || other.path == rule.path)
-                && (other.hosts.is_empty() || other.hosts == rule.hosts)
-                && (other.is_for_all_methods_of(rule) || other.methods == rule.methods)
-        };
-        self.rules[..index].iter().position(is_same).map_or(Ok(()), |first| Err(Problem::Unreachable(first)))
-    }
-}
-
-impl KeyRule {
-    /// Without a word about methods, a rule is for those of requests without a body, and one that
-    /// bypasses for all.
-    fn is_for_all_methods_of(&self, other: &Self) -> bool {
-        self.methods.is_empty() && (self.bypass || other.body.is_none())
+    /// The first rule that matches wins: one whose requests another one before it is for as well is
+    /// never reached.
+    fn check_reachable(&self, rules: &[Compiled]) -> Result<(), RuleError> {
+        let has_bodies = rules.iter().any(|rule| rule.max_body.is_some());
+        for (index, rule) in rules.iter().enumerate() {
+            if let Some(first) = rules[..index].iter().position(|earlier| earlier.covers(rule, has_bodies)) {
+                let label = self.rules[index].label();
+                return Err(RuleError::of_rule(index, label, Problem::Unreachable(first)));
+            }
+        }
+        Ok(())
     }
 }

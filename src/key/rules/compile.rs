@@ -10,9 +10,10 @@ use super::{
     compiled::{Compiled, TagTemplates},
     error::Problem,
     guard::CompiledGuard,
+    host::HostPattern,
     no_vary_search::Learned,
     parts::{Extension, KeyParts, parse_cookie, parse_header},
-    pattern::{GAP, HostPattern, PathPattern},
+    pattern::{GAP, PathPattern},
     query::{Name, QueryRules},
     rule::Storing,
     shape::{QueryShape, Shape},
@@ -34,6 +35,9 @@ pub(super) fn compile(
         let in_query = template.as_ref().is_some_and(|query| query.names().any(|own| own == name));
         name != GAP && (in_path || in_query)
     };
+    if let Some(tag) = rule.tags.iter().find(|tag| tag.contains([' ', '\t', ','])) {
+        return Err(Problem::SeveralTags(tag.as_str().into()));
+    }
     let tags = TagTemplates::parse(&rule.tags, is_capture).map_err(|tag| Problem::Tag(tag.into()))?;
     let parts = rule.parts(extensions)?;
     check_guarded(guard, &parts, rule.body.is_some())?;
@@ -67,6 +71,9 @@ impl KeyRule {
 
     fn target(&self) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
         let Some(text) = self.path.as_deref() else { return Ok((None, None)) };
+        if text.contains('#') {
+            return Err(Problem::Path("a request has no fragment: leave out what follows the `#`".into()));
+        }
         let (path, query) = match text.split_once('?') {
             Some((path, query)) => (path, Some(query)),
             None => (text, None),

@@ -3,11 +3,12 @@
 use http::{Method, Uri};
 
 use super::{
-    pattern::{HostPattern, PathPattern},
+    host::HostPattern,
+    pattern::PathPattern,
     shape::{Match, Shape},
     template::{QueryTemplate, Slots},
 };
-use crate::{http::changes::Changes, tags::Tags};
+use crate::{http::changes::Changes, key::normal::Authority, tags::Tags};
 
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
@@ -32,7 +33,7 @@ pub(super) struct Compiled {
 impl Compiled {
     pub(super) fn find<'r, 'h>(
         &'r self,
-        authority: &[u8],
+        authority: Authority<'_>,
         method: &Method,
         path: &'h str,
         target: &'h Uri,
@@ -48,12 +49,18 @@ impl Compiled {
     }
 
     /// Whether it sends a request round the cache that some servers read so.
-    pub(super) fn bypasses(&self, authority: &[u8], method: &Method, loosened: &str, target: &Uri) -> bool {
+    pub(super) fn bypasses(
+        &self,
+        authority: Authority<'_>,
+        method: &Method,
+        loosened: &str,
+        target: &Uri,
+    ) -> bool {
         let is_for_path = self.loose_path.as_ref().is_some_and(|pattern| pattern.at(loosened).is_some());
         is_for_path && self.is_for(method) && self.is_for_host(authority) && self.slots(target).is_some()
     }
 
-    fn is_for_host(&self, authority: &[u8]) -> bool {
+    fn is_for_host(&self, authority: Authority<'_>) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))
     }
 

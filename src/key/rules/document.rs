@@ -8,13 +8,14 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, rule::Storing};
+use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, named::Named, rule::Storing};
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub(super) struct RulesDocument {
     namespace: String,
     scheme: Option<String>,
+    whole_uri: bool,
     accept_encoding: Option<Vec<String>>,
     accept_language: Option<Vec<String>>,
     guard: Option<Guard>,
@@ -22,16 +23,36 @@ pub(super) struct RulesDocument {
     rules: Vec<KeyRule>,
 }
 
+// Derived are functions of the same name, without names in their errors.
+impl<'de> Deserialize<'de> for RulesDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
+impl<'de> Deserialize<'de> for RuleDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
+impl<'de> Deserialize<'de> for Guard {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
 impl TryFrom<RulesDocument> for KeyRulesBuilder {
     type Error = String;
 
     fn try_from(document: RulesDocument) -> Result<Self, String> {
-        let RulesDocument { namespace, scheme, accept_encoding, accept_language, guard, rules } = document;
+        let RulesDocument { namespace, scheme, whole_uri, accept_encoding, accept_language, guard, rules } =
+            document;
         let parse =
             |text: String| text.parse::<Scheme>().map_err(|error| format!("scheme `{text}`: {error}"));
         let scheme = scheme.map(parse).transpose()?;
         let extensions = Vec::new();
-        Ok(Self { namespace, scheme, accept_encoding, accept_language, guard, rules, extensions })
+        Ok(Self { namespace, scheme, whole_uri, accept_encoding, accept_language, guard, rules, extensions })
     }
 }
 
@@ -44,7 +65,7 @@ impl TryFrom<KeyRulesBuilder> for KeyRules {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[serde(default, deny_unknown_fields, remote = "Self")]
 pub(super) struct RuleDocument {
     name: Option<String>,
     #[serde(alias = "hosts", deserialize_with = "one_or_more")]
@@ -158,23 +179,55 @@ struct Span(Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        humantime::parse_duration(&text)
-            .map(Self)
-            .map_err(|error| D::Error::custom(format!("`{text}`: {error}")))
+        struct Text;
+
+        impl Visitor<'_> for Text {
+            type Value = Span;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a time with its unit, such as `200ms` or `10s`")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Span, E> {
+                if text.contains('M') {
+                    let reason = "`M` would be months: write `m` for minutes, or `months`";
+                    return Err(E::custom(format!("`{text}`: {reason}")));
+                }
+                let parsed = humantime::parse_duration(text);
+                parsed.map(Span).map_err(|error| E::custom(format!("`{text}`: {error}")))
+            }
+        }
+
+        deserializer.deserialize_str(Text)
     }
 }
 
-/// A string, or a list of them.
+/// A string, or a list of at least one.
 fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged)]
-    enum OneOrMore {
-        One(String),
-        More(Vec<String>),
+    struct OneOrMore;
+
+    impl<'de> Visitor<'de> for OneOrMore {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a string or a list of strings")
+        }
+
+        fn visit_str<E: Error>(self, text: &str) -> Result<Vec<String>, E> {
+            Ok(vec![text.to_owned()])
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<String>, A::Error> {
+            let mut texts = Vec::new();
+            while let Some(text) = list.next_element()? {
+                texts.push(text);
+            }
+            match texts.is_empty() {
+                true => Err(A::Error::custom("an empty list is for no request: leave it out to match all")),
+                false => Ok(texts),
+            }
+        }
     }
-    Ok(match OneOrMore::deserialize(deserializer)? {
-        OneOrMore::One(text) => vec![text],
-        OneOrMore::More(texts) => texts,
-    })
+
+    deserializer.deserialize_any(OneOrMore)
 }

@@ -1,5 +1,7 @@
 use std::fmt;
 
+use crate::build_error::BuildError;
+
 /// A set of key rules that cannot work: which rule it is, and what is wrong with it.
 ///
 /// ```
@@ -52,13 +54,18 @@ impl std::error::Error for RuleError {}
 pub(super) enum Problem {
     #[error("the path is none: {0}")]
     Path(Box<str>),
+    #[error("`{text}` has a wildcard in another syntax: write `{instead}`")]
+    Wildcard { text: Box<str>, instead: Box<str> },
     #[error("two captures are named `{0}`; one that is not to be in the key is `{{_}}`")]
     RepeatedCapture(Box<str>),
     #[error("`{0}` in the query of the path is neither `name={{capture}}`, `name={{_}}` nor `name=value`")]
     Template(Box<str>),
     #[error("the query of the path names the parameter `{0}` twice")]
     RepeatedParameter(Box<str>),
-    #[error("`{0}` is no host: it is a name like `example.com`, `example.com:8080` or `*.example.com`")]
+    #[error(
+        "`{0}` is no host: it is a name like `example.com`, `example.com:8080` or `*.example.com`, without a \
+         dot at its end"
+    )]
     Host(Box<str>),
     #[error("it can never match a request of method `{0}`: only GET and HEAD have keys")]
     Method(Box<str>),
@@ -72,20 +79,24 @@ pub(super) enum Problem {
     BodyUri,
     #[error("its key holds the `body`, which a layer has to read: use `KeyRulesBuilder::build_with_bodies`")]
     BodyLayer,
-    #[error("`{0}` is no name of a query parameter, which may end in `*`")]
+    #[error("`{0}` is no name of a query parameter, which may end in `*`; several names are several strings")]
     Parameter(Box<str>),
-    #[error("`{0}` is no header field on which answers can be kept apart")]
+    #[error("`{0}` is no header field on which answers can be kept apart: give its whole name, without `*`")]
     Header(Box<str>),
-    #[error("`{0}` is no cookie name")]
+    #[error("`{0}` is no cookie name: give the whole name of each cookie, without `*`")]
     Cookie(Box<str>),
     #[error("nothing says where the extension `{0}` comes from: name it with `KeyRulesBuilder::extension`")]
     Extension(Box<str>),
+    #[error("`{0}` is not one tag: tags have no spaces and no commas, and several are several strings")]
+    SeveralTags(Box<str>),
     #[error("the tag `{0}` names a capture that the path does not have")]
     Tag(Box<str>),
     #[error("`{setting}` has no effect: {reason}")]
     NoEffect { setting: &'static str, reason: &'static str },
     #[error("`{setting}` is zero, so that {consequence}")]
     Zero { setting: &'static str, consequence: &'static str },
+    #[error("{}", BuildError::CutUri)]
+    CutUri,
     #[error("it is never reached: rule {0} matches all that it does")]
     Unreachable(usize),
     #[error(
@@ -100,6 +111,6 @@ pub(super) enum Problem {
     Guard(Box<str>),
     #[error("`{0}` is no content coding")]
     Coding(Box<str>),
-    #[error("`{0}` is no language tag")]
+    #[error("`{0}` is no language tag, such as `de` or `de-AT`")]
     Language(Box<str>),
 }

@@ -1,6 +1,6 @@
 use std::{borrow::Cow, ptr, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts, uri::Authority};
+use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts, uri::Scheme};
 
 use super::{
     KeyRulesBuilder, SearchKey,
@@ -17,8 +17,9 @@ use super::{
 use crate::{
     http::changes::Changes,
     key::{
-        CacheKey, DefaultKey, KeyBuffer, KeyExtractor,
-        target::{authority, original, original_uri, path_and_query},
+        CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed,
+        normal::{Authority, normal_uri},
+        target::{original, original_uri, path_and_query},
     },
     tags::Tags,
 };
@@ -77,7 +78,7 @@ impl KeyRules {
         self.inner.has_bodies
     }
 
-    fn select<'h>(&self, target: &'h Uri, authority: &[u8], method: &Method) -> Selected<'_, 'h> {
+    fn select<'h>(&self, target: &'h Uri, authority: Authority<'_>, method: &Method) -> Selected<'_, 'h> {
         let found = self.first(authority, method, target.path(), target);
         if self.inner.has_paths {
             let readings = other_readings(target.path(), self.inner.counts_spelling).ok_or(Doubtful)?;
@@ -94,7 +95,7 @@ impl KeyRules {
     /// The first rule that is for such a request, with its path read like this.
     fn first<'h>(
         &self,
-        authority: &[u8],
+        authority: Authority<'_>,
         method: &Method,
         path: &'h str,
         target: &'h Uri,
@@ -115,7 +116,7 @@ impl KeyRules {
     fn first_bypass(
         &self,
         limit: usize,
-        authority: &[u8],
+        authority: Authority<'_>,
         method: &Method,
         path: &str,
         target: &Uri,
@@ -133,46 +134,47 @@ impl KeyRules {
     }
 
     /// The rule of a request that may have a key, and its authority.
-    pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Option<(Selected<'_, 'h>, &'h [u8])> {
+    pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Result<(Selected<'_, 'h>, Authority<'h>), Unkeyed> {
         let target = original_uri(head);
-        let authority = authority(target, &head.headers)?;
-        Some((self.select(target, authority, &head.method), authority))
+        let scheme = self.inner.default_key.scheme_of(target);
+        let authority = Authority::of_request(target, &head.headers, scheme)?;
+        Ok((self.select(target, authority, &head.method), authority))
     }
 
     pub(super) fn encode(
         &self,
         head: &Parts,
-        authority: &[u8],
+        authority: Authority<'_>,
         found: &Match<'_, '_>,
         shape: &Shape,
         search: Search<'_>,
         key: &mut KeyBuffer,
-    ) -> Option<()> {
+    ) -> Result<(), Unkeyed> {
         self.inner.default_key.begin(found.target, authority, key);
         shape.push_path(found, key);
         shape.push_query(found, search, key);
         push_rewritten(head, key);
         shape.parts.push(head, &self.inner.negotiation, key)?;
         self.inner.guard.push_keyed(&head.headers, key);
-        Some(())
+        Ok(())
     }
 
     /// The fields that the rule of a request has in its key.
     fn keyed_fields(&self, head: &Parts) -> Vec<HeaderName> {
-        let Some((Ok(Some(found)), _)) = self.rule_of(head) else { return Vec::new() };
+        let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return Vec::new() };
         found.rule.shape.as_ref().map(|shape| shape.parts.fields().collect()).unwrap_or_default()
     }
 
     /// Whether an answer may be kept under this key of its request, by what it says about its
     /// query.
     pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
-        let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
+        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
         let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
             return true;
         };
         let is_under = |policy: Option<&_>| {
             let mut own = KeyBuffer::new();
-            self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_some()
+            self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok()
                 && own.as_bytes() == key.as_bytes()
         };
         // Under its whole query every answer is right.
@@ -180,7 +182,7 @@ impl KeyRules {
     }
 
     pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
-        let Some((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
+        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
         if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
             let mut path = KeyBuffer::new();
             self.inner.default_key.begin(found.target, authority, &mut path);
@@ -210,38 +212,44 @@ fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
 impl KeyExtractor for KeyRules {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
         let mut key = KeyBuffer::new();
-        self.write_key(head, &mut key).then(|| key.to_key())
+        self.write_key(head, &mut key).ok().map(|()| key.to_key())
     }
 
-    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> bool {
-        let Some((Ok(selected), authority)) = self.rule_of(head) else { return false };
-        match selected {
-            Some(found) if found.rule.is_bypass || found.rule.max_body.is_some() => false,
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
+        let (selected, authority) = self.rule_of(head)?;
+        match selected.map_err(|Doubtful| Unkeyed::AmbiguousPath)? {
+            Some(found) if found.rule.is_bypass => Err(Unkeyed::RuleBypass),
+            Some(found) if found.rule.max_body.is_some() => Err(Unkeyed::Body),
             Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
-                self.encode(head, authority, found, shape, Search::AsLearned, key).is_some()
+                self.encode(head, authority, found, shape, Search::AsLearned, key)
             }
             _ => {
-                let has_key = self.inner.default_key.write_target(head, key);
-                if has_key {
-                    self.inner.guard.push_keyed(&head.headers, key);
-                }
-                has_key
+                self.inner.default_key.write_target(head, key)?;
+                self.inner.guard.push_keyed(&head.headers, key);
+                Ok(())
             }
         }
     }
 
     fn identity(&self, uri: &Uri, host: Option<&HeaderValue>, extensions: &Extensions) -> Option<CacheKey> {
         let uri = original(uri, extensions);
+        let normal = normal_uri(uri);
+        let uri = normal.as_ref().unwrap_or(uri);
         let host = host.map(HeaderValue::as_bytes);
-        let authority = uri.authority().map(Authority::as_str).map(str::as_bytes).or(host)?;
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
+        let authority = Authority::new(authority, self.inner.default_key.scheme_of(uri));
         // As GET: other reads hold all of the URI in their keys, and go with what it names.
         let Ok(Some(found)) = self.select(uri, authority, &Method::GET) else { return None };
         let shape = found.rule.shape.as_ref()?;
         let mut identity = KeyBuffer::new();
-        identity.push_lower_case(authority);
+        identity.push_lower_case(authority.as_bytes());
         shape.push_path(&found, &mut identity);
         shape.push_query(&found, Search::Omitted, &mut identity);
         Some(identity.to_key())
+    }
+
+    fn assumed_scheme(&self) -> Option<&Scheme> {
+        self.inner.default_key.assumed_scheme()
     }
 
     fn normalise(&self, head: &mut Parts) {
@@ -256,10 +264,11 @@ impl KeyExtractor for KeyRules {
     }
 
     fn prepare(&self, head: &mut Parts) {
+        self.inner.default_key.prepare(head);
         // What is in a key of somebody else's making is not known here.
         let is_own = head.extensions.get::<CacheKey>().is_none();
         let (changes, tags, learns, query) = {
-            let Some((Ok(Some(found)), _)) = self.rule_of(head) else { return };
+            let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return };
             let rule = found.rule;
             let shape = rule.shape.as_ref().filter(|_| is_own);
             let learns = shape.is_some_and(|shape| matches!(shape.query, QueryShape::Learned(_)));

@@ -50,7 +50,11 @@ use crate::{
 /// In documents the settings are called `headers`, `only_headers`, `keyed` and `only`; `{}` is the
 /// guard of [`new`](Self::new).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(default, deny_unknown_fields))]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(default, deny_unknown_fields, remote = "Self")
+)]
 pub struct Guard {
     headers: Vec<String>,
     only_headers: Option<Vec<String>>,

@@ -41,8 +41,9 @@
 //! What two requests share, the service must answer alike. Wherever services differ in how they
 //! read a request, it is kept apart from the others:
 //!
-//! * **Paths** are matched and keyed as the client wrote them, before axum's routers cut anything
-//!   off. A path that routers read in different ways (with `//`, dot segments, `;`, `\` or encoded
+//! * **Paths** are matched and keyed as the client wrote them, before routers of axum 0.8 cut anything
+//!   off (feature `axum`; without it see [`KeyRulesBuilder::whole_uri`], and with another version of axum
+//!   put the layer outside of `nest`). A path that routers read in different ways (with `//`, dot segments, `;`, `\` or encoded
 //!   characters such as `%2e`, `%2F` and `%61`) has a key only if the same rule is for all
 //!   readings, or none is, and there are not more than 16. A path that servers decode differently
 //!   (`%u002e`, octets that are not encoded UTF-8, what is encoded three times) has none. A rule that
@@ -125,13 +126,17 @@ mod body;
 mod builder;
 mod compile;
 mod compiled;
+mod coverage;
 #[cfg(feature = "serde")]
 mod document;
 mod error;
 mod extractor;
 mod field_set;
 mod guard;
+mod host;
 mod index;
+#[cfg(feature = "serde")]
+mod named;
 mod negotiation;
 mod no_vary_search;
 mod parts;
@@ -140,6 +145,7 @@ mod query;
 mod readings;
 mod rule;
 mod shape;
+mod spelling;
 mod template;
 
 #[cfg(feature = "body-key")]

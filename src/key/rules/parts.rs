@@ -6,7 +6,12 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, header, request::Part
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
-use super::{super::KeyBuffer, error::Problem, negotiation::Negotiation, query::resemble};
+use super::{
+    super::{KeyBuffer, Unkeyed},
+    error::Problem,
+    negotiation::Negotiation,
+    query::resemble,
+};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyParts {
@@ -26,9 +31,14 @@ impl KeyParts {
         self.headers.iter().cloned().chain(cookie)
     }
 
-    /// Appends the values that a request has. None if it has no key because an extension is not
-    /// there: what is for one tenant must never be for all.
-    pub(super) fn push(&self, head: &Parts, negotiation: &Negotiation, key: &mut KeyBuffer) -> Option<()> {
+    /// Appends the values that a request has. Without one of the extensions it has no key: what is for
+    /// one tenant must never be for all.
+    pub(super) fn push(
+        &self,
+        head: &Parts,
+        negotiation: &Negotiation,
+        key: &mut KeyBuffer,
+    ) -> Result<(), Unkeyed> {
         for name in &self.headers {
             push_header(name, &head.headers, negotiation, key);
         }
@@ -36,7 +46,8 @@ impl KeyParts {
             push_cookie(name, &head.headers, key);
         }
         self.extensions.iter().try_for_each(|extension| {
-            (extension.read)(&head.extensions, &mut |value| key.push(value)).then_some(())
+            let is_there = (extension.read)(&head.extensions, &mut |value| key.push(value));
+            is_there.then_some(()).ok_or(Unkeyed::MissingExtension)
         })
     }
 }
@@ -124,11 +135,12 @@ pub(super) fn parse_header(text: &str) -> Result<HeaderName, Problem> {
         header::UPGRADE,
     ];
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
-    name.filter(|name| !NOT_KEYED.contains(name)).ok_or_else(|| Problem::Header(text.into()))
+    name.filter(|name| !NOT_KEYED.contains(name) && !text.contains('*'))
+        .ok_or_else(|| Problem::Header(text.into()))
 }
 
 pub(super) fn parse_cookie(text: &str) -> Result<Box<str>, Problem> {
-    let is_token = HeaderName::from_bytes(text.as_bytes()).is_ok();
+    let is_token = HeaderName::from_bytes(text.as_bytes()).is_ok() && !text.contains('*');
     is_token.then(|| text.into()).ok_or_else(|| Problem::Cookie(text.into()))
 }
 

@@ -1,15 +1,21 @@
-//! Which hosts and paths a rule is for.
+//! Which paths a rule is for.
 
 use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use super::error::Problem;
+use super::{
+    coverage::{Segment, segments},
+    error::Problem,
+    spelling,
+};
+use crate::key::normal::{is_unreserved, octet};
 
 /// A path pattern in the syntax of `matchit`, which axum uses too.
 #[derive(Clone, Debug)]
 pub(super) struct PathPattern {
     router: matchit::Router<()>,
+    segments: Box<[Segment]>,
     /// What every match begins with.
     prefix: Box<str>,
     names: Box<[Box<str>]>,
@@ -24,6 +30,9 @@ impl PathPattern {
         if !text.starts_with('/') || text.contains(['?', '#']) {
             return Err(Problem::Path("it begins with `/` and has no `#`".into()));
         }
+        if let Some(instead) = spelling::of_path(text) {
+            return Err(Problem::Wildcard { text: text.into(), instead: instead.into() });
+        }
         let mut router = matchit::Router::new();
         router.insert(text, ()).map_err(|error| Problem::Path(error.to_string().into()))?;
         let names: Box<[Box<str>]> = captures(text).map(Into::into).collect();
@@ -37,7 +46,11 @@ impl PathPattern {
         // The braces of captures are plain, whatever their names are.
         let is_plain = |byte: u8| is_unreserved(byte) || b"/{}*".contains(&byte);
         let has_special = !text.bytes().all(is_plain) || text.contains("{{") || text.contains("}}");
-        Ok(Self { router, prefix: prefix.into(), names, has_special })
+        Ok(Self { router, prefix: prefix.into(), names, has_special, segments: segments(text) })
+    }
+
+    pub(super) fn segments(&self) -> &[Segment] {
+        &self.segments
     }
 
     /// The same pattern for [loosened](loosened) paths.
@@ -158,8 +171,7 @@ fn begins_odd_segment(rest: &[u8], is_end: bool) -> bool {
 }
 
 fn encoded(digits: &[u8]) -> Option<u8> {
-    let digit = |at: usize| digits.get(at).and_then(|digit| (*digit as char).to_digit(16));
-    u8::try_from(digit(0)? * 16 + digit(1)?).ok()
+    octet(*digits.first()?, *digits.get(1)?)
 }
 
 /// Whether a path means the same with this octet encoded, to whoever decodes it before routing.
@@ -167,56 +179,6 @@ fn is_meaningless(octet: u8) -> bool {
     let separates = matches!(octet, b'/' | b'\\' | b';' | b'%' | b'?' | b'#');
     // Unreserved characters are never encoded by honest clients (RFC 3986 §2.3).
     !separates && !is_unreserved(octet) && !octet.is_ascii_control()
-}
-
-pub(super) fn is_unreserved(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
-}
-
-/// The hosts that a rule is for.
-#[derive(Clone, Debug)]
-pub(super) enum HostPattern {
-    /// With its port, if the rule names one; else whatever the port is.
-    Exact(Box<str>),
-    /// Every name below this one: `*.example.com`.
-    Below(Box<str>),
-}
-
-impl HostPattern {
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        let host = text.strip_prefix("*.").unwrap_or(text);
-        let is_host = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:[]".contains(&byte);
-        if host.is_empty() || !host.bytes().all(is_host) || host.starts_with(['.', ':']) {
-            return Err(Problem::Host(text.into()));
-        }
-        let host = host.to_ascii_lowercase();
-        Ok(if text.starts_with("*.") {
-            Self::Below(format!(".{host}").into())
-        } else {
-            Self::Exact(host.into())
-        })
-    }
-
-    /// Case does not count in a host (RFC 9110 §4.2.3).
-    pub(super) fn is(&self, authority: &[u8]) -> bool {
-        let host = without_port(authority);
-        match self {
-            Self::Exact(own) => {
-                [host, authority].iter().any(|name| name.eq_ignore_ascii_case(own.as_bytes()))
-            }
-            Self::Below(end) => {
-                let start = host.len().checked_sub(end.len()).filter(|start| *start > 0);
-                start.is_some_and(|start| host[start..].eq_ignore_ascii_case(end.as_bytes()))
-            }
-        }
-    }
-}
-
-fn without_port(authority: &[u8]) -> &[u8] {
-    match authority.iter().rposition(|byte| matches!(byte, b':' | b']')) {
-        Some(at) if authority[at] == b':' => &authority[..at],
-        _ => authority,
-    }
 }
 
 #[cfg(test)]
@@ -277,23 +239,6 @@ mod tests {
             assert!(PathPattern::parse(pattern).is_err(), "{pattern}");
         }
         assert!(PathPattern::parse("/{_}/{_}").is_ok());
-    }
-
-    #[test]
-    fn hosts_match_in_any_case_with_any_port_unless_one_is_named() {
-        let is = |pattern: &str, host: &str| HostPattern::parse(pattern).unwrap().is(host.as_bytes());
-        for host in ["a.example", "A.Example", "a.example:8080"] {
-            assert!(is("a.Example", host), "{host}");
-        }
-        assert!(is("a:80", "a:80") && !is("a:80", "a") && !is("a:80", "a:81"));
-        assert!(is("[::1]", "[::1]") && is("[::1]", "[::1]:80"));
-        assert!(
-            is("*.example", "a.b.Example:1") && !is("*.example", "example") && !is("*.example", ".example")
-        );
-        assert!(!is("a.example", "ba.example") && !is("a.example", "a.example."));
-        for host in ["", "*", "*.", "a b", "a/b", "*.*.a", ":80"] {
-            assert!(HostPattern::parse(host).is_err(), "{host:?}");
-        }
     }
 
     proptest::proptest! {

@@ -42,7 +42,7 @@ impl Name {
             Some(start) => (start, true),
             None => (text, false),
         };
-        let is_name = !name.contains(['*', '&', '=', ';']) && !name.contains(char::is_control);
+        let is_name = !name.contains(['*', '&', '=', ';', ',']) && !name.contains(char::is_control);
         (is_name && !(name.is_empty() && is_prefix)).then(|| match is_prefix {
             true => Self::Prefix(name.into()),
             false => Self::Exact(name.into()),

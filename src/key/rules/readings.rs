@@ -4,7 +4,8 @@ use std::{borrow::Cow, collections::HashSet};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
-use super::pattern::{is_unreserved, other_reading};
+use super::pattern::other_reading;
+use crate::key::normal::is_unreserved;
 
 /// Honest paths have one or two. Whoever makes up more wants no good, and every one costs a look at
 /// all rules.

@@ -6,6 +6,7 @@ use super::{
     error::Problem,
     pattern::GAP,
     query::{Pairs, decode, hides_another, read},
+    spelling,
 };
 
 /// Exactly these parameters, each once, in any order.
@@ -16,7 +17,7 @@ pub(super) struct QueryTemplate {
     spelling: Box<[Box<str>]>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 enum Value {
     Capture(Box<str>),
     /// Decoded.
@@ -32,6 +33,9 @@ impl QueryTemplate {
             let name = decode(name).filter(|name| !name.contains([';', '{', '}'])).ok_or_else(broken)?;
             if parameters.iter().any(|(other, _)| **other == *name) {
                 return Err(Problem::RepeatedParameter(name.into()));
+            }
+            if let Some(instead) = spelling::of_value(&name, value) {
+                return Err(Problem::Wildcard { text: pair.into(), instead: instead.into() });
             }
             let value = Value::parse(value).ok_or_else(broken)?;
             if let Value::Capture(capture) = &value
@@ -99,6 +103,16 @@ impl QueryTemplate {
         Some(pair.split_once('=').map_or("", |(_, value)| value))
     }
 
+    /// Whether it is for all queries that the other one is for.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let is_covered = |(name, own): &(Box<str>, Value)| {
+            let (_, value) = other.parameters.iter().find(|(other, _)| other == name)?;
+            Some(matches!(own, Value::Capture(_)) || own == value)
+        };
+        self.parameters.len() == other.parameters.len()
+            && self.parameters.iter().all(|parameter| is_covered(parameter) == Some(true))
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.parameters.iter().filter_map(|(_, value)| match value {
             Value::Capture(name) => Some(&**name),
@@ -124,7 +138,7 @@ impl Value {
             let is_name = !name.is_empty() && !name.contains(['{', '}', '*']);
             return is_name.then(|| Self::Capture(name.into()));
         }
-        let is_literal = !text.contains(['{', '}', ';', '=']);
+        let is_literal = !text.contains(['{', '}', ';', '=', '#']);
         decode(text).filter(|_| is_literal).map(|value| Self::Literal(value.into()))
     }
 

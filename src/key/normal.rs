@@ -1,0 +1,299 @@
+//! The normal form of a target URI (RFC 9110 §4.2.3), by which two spellings are one resource.
+
+use std::borrow::Cow;
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderValue, Uri, header,
+    request::Parts,
+    uri::{PathAndQuery, Scheme},
+};
+
+use super::{Unkeyed, target::original_uri};
+use crate::http::fields::first_line;
+
+/// An authority in its normal form but for the case of letters: without an empty port, and without the
+/// default port of its scheme.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Authority<'a> {
+    text: &'a [u8],
+    default_port: &'static [u8],
+}
+
+impl<'a> Authority<'a> {
+    /// Without a scheme it is that of an `http` URI, which is what HTTP/1 requests are taken for.
+    #[inline]
+    pub(super) fn new(text: &'a [u8], scheme: Option<&Scheme>) -> Self {
+        let default_port = default_port(scheme);
+        let has_port = |port| text.strip_suffix(port).and_then(|rest: &[u8]| rest.strip_suffix(b":"));
+        let text = has_port(default_port).or_else(|| text.strip_suffix(b":")).unwrap_or(text);
+        Self { text, default_port }
+    }
+
+    /// Of a request, if it has exactly one and that is valid. `scheme` is that of the target.
+    #[inline]
+    pub(super) fn of_request(
+        uri: &'a Uri,
+        headers: &'a HeaderMap,
+        scheme: Option<&Scheme>,
+    ) -> Result<Self, Unkeyed> {
+        let host = match first_line(headers, &header::HOST) {
+            Some((_, true)) => return Err(Unkeyed::UnusableHost),
+            Some((host, false)) => Some(host.as_bytes()),
+            None => None,
+        };
+        let authority = match (uri.authority().map(|authority| authority.as_str().as_bytes()), host) {
+            (Some(named), Some(host)) => {
+                let [named, host] = [named, host].map(|text| Self::new(text, uri.scheme()));
+                named.is(host).then_some(named.text).ok_or(Unkeyed::UnusableHost)?
+            }
+            (Some(named), None) => named,
+            (None, Some(host)) => host,
+            (None, None) => return Err(Unkeyed::NoHost),
+        };
+        let authority = Self::new(authority, scheme);
+        authority.is_valid().then_some(authority).ok_or(Unkeyed::UnusableHost)
+    }
+
+    pub(crate) fn as_bytes(self) -> &'a [u8] {
+        self.text
+    }
+
+    /// Case does not count.
+    pub(super) fn is(self, other: Self) -> bool {
+        self.text.eq_ignore_ascii_case(other.text)
+    }
+
+    /// The host, without the dot of the root, and the port that is meant.
+    pub(super) fn host_and_port(self) -> (&'a [u8], &'a [u8]) {
+        let (host, port) = match self.text.iter().rposition(|byte| matches!(byte, b':' | b']')) {
+            Some(at) if self.text[at] == b':' => (&self.text[..at], &self.text[at + 1..]),
+            _ => (self.text, self.default_port),
+        };
+        (host.strip_suffix(b".").unwrap_or(host), port)
+    }
+
+    /// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
+    fn is_valid(self) -> bool {
+        self.text.iter().all(|byte| IS_HOST[usize::from(*byte)])
+            && !matches!(self.text.first(), None | Some(b':'))
+    }
+}
+
+fn default_port(scheme: Option<&Scheme>) -> &'static [u8] {
+    match scheme.map_or("http", Scheme::as_str) {
+        "http" | "ws" => b"80",
+        "https" | "wss" => b"443",
+        _ => b"",
+    }
+}
+
+static IS_HOST: [bool; 256] = {
+    let mut is_host = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        is_host[byte as usize] = byte.is_ascii_alphanumeric()
+            || matches!(
+                byte,
+                b'-' | b'.'
+                    | b'_'
+                    | b'~'
+                    | b'%'
+                    | b'!'
+                    | b'$'
+                    | b'&'
+                    | b'\''
+                    | b'('
+                    | b')'
+                    | b'*'
+                    | b'+'
+                    | b','
+                    | b';'
+                    | b'='
+                    | b':'
+                    | b'['
+                    | b']'
+            );
+        byte += 1;
+    }
+    is_host
+};
+
+/// A path, or a path and a query, in the normal form of their spelling: only what is not unreserved is
+/// encoded, in upper case (RFC 3986 §6.2.2).
+///
+/// What is purged and invalidated together is compared in this form. Keys hold a path as it was written,
+/// since services may tell the spellings apart.
+pub(super) fn normal_form(target: &str) -> Cow<'_, str> {
+    let is_normal = |byte: u8| byte != b'%' && !needs_encoding(byte);
+    if target.bytes().all(is_normal) {
+        return Cow::Borrowed(target);
+    }
+    let mut normal = String::with_capacity(target.len());
+    let mut rest = target.as_bytes();
+    while let [byte, after @ ..] = rest {
+        let encoded = match (byte, after) {
+            (b'%', [high, low, ..]) => octet(*high, *low),
+            _ => None,
+        };
+        rest = if encoded.is_some() { &after[2..] } else { after };
+        let octet = encoded.unwrap_or(*byte);
+        match encoded.map_or_else(|| needs_encoding(octet), |octet| !is_unreserved(octet)) {
+            true => normal.push_str(&format!("%{octet:02X}")),
+            false => normal.push(char::from(octet)),
+        }
+    }
+    Cow::Owned(normal)
+}
+
+/// A path and a query, of which the path is not empty (RFC 9110 §4.2.3): `http://h?q` is `http://h/?q`.
+#[inline]
+pub(super) fn rooted(target: &str) -> Cow<'_, str> {
+    match target.starts_with('?') {
+        true => Cow::Owned(format!("/{target}")),
+        false => Cow::Borrowed(target),
+    }
+}
+
+/// The URI with its path and query in their normal form, if they are not in it already.
+pub(super) fn normal_uri(uri: &Uri) -> Option<Uri> {
+    let Cow::Owned(normal) = normal_form(super::target::path_and_query(uri)) else { return None };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(normal)).ok();
+    Uri::from_parts(parts).ok()
+}
+
+/// Whether it is no character of a URI (RFC 3986 §2).
+fn needs_encoding(byte: u8) -> bool {
+    !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte)
+}
+
+pub(super) fn is_unreserved(octet: u8) -> bool {
+    octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
+}
+
+/// The octet that two hexadecimal digits stand for.
+pub(super) fn octet(high: u8, low: u8) -> Option<u8> {
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    u8::try_from(digit(high)? * 16 + digit(low)?).ok()
+}
+
+/// Brings the target of a request into the form in which its key has it, so that no client's spelling
+/// shows in a response that others get: the host in lower case and without the default port of the
+/// scheme, and the scheme of all requests if there is one. The path and the query stay.
+pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>) {
+    let effective = scheme.cloned().or_else(|| original_uri(head).scheme().cloned());
+    if let Some(host) = head.headers.get_mut(header::HOST)
+        && let Some(folded) = folded(host.as_bytes(), effective.as_ref())
+        && let Ok(folded) = HeaderValue::from_maybe_shared(Bytes::from(folded))
+    {
+        *host = folded;
+    }
+    if let Some(uri) = folded_uri(&head.uri, scheme) {
+        head.uri = uri;
+    }
+    #[cfg(feature = "axum")]
+    if let Some(original) = head.extensions.get_mut::<axum::extract::OriginalUri>()
+        && let Some(uri) = folded_uri(&original.0, scheme)
+    {
+        original.0 = uri;
+    }
+}
+
+/// None: it is in that form already.
+fn folded(authority: &[u8], scheme: Option<&Scheme>) -> Option<Vec<u8>> {
+    let normal = Authority::new(authority, scheme).text;
+    let is_folded = normal.len() == authority.len() && !normal.iter().any(u8::is_ascii_uppercase);
+    (!is_folded).then(|| normal.to_ascii_lowercase())
+}
+
+fn folded_uri(uri: &Uri, scheme: Option<&Scheme>) -> Option<Uri> {
+    let authority = uri.authority()?;
+    let scheme = scheme.filter(|_| uri.scheme().is_some());
+    let folded = folded(authority.as_str().as_bytes(), scheme.or(uri.scheme()));
+    let is_other_scheme = scheme.is_some_and(|scheme| uri.scheme() != Some(scheme));
+    if folded.is_none() && !is_other_scheme {
+        return None;
+    }
+    let mut parts = uri.clone().into_parts();
+    if let Some(folded) = folded {
+        parts.authority = Some(http::uri::Authority::from_maybe_shared(Bytes::from(folded)).ok()?);
+    }
+    parts.scheme = scheme.cloned().or(parts.scheme);
+    Uri::from_parts(parts).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn default_and_empty_ports_do_not_count() {
+        let normal =
+            |text: &'static str, scheme: Option<&Scheme>| Authority::new(text.as_bytes(), scheme).text;
+        let https = Some(Scheme::HTTPS);
+        for (text, http, secure) in [
+            ("h", "h", "h"),
+            ("h:", "h", "h"),
+            ("h:80", "h", "h:80"),
+            ("h:443", "h:443", "h"),
+            ("h:8080", "h:8080", "h:8080"),
+            ("[::1]:80", "[::1]", "[::1]:80"),
+            ("[::80]", "[::80]", "[::80]"),
+        ] {
+            assert_eq!(normal(text, None), http.as_bytes(), "{text}");
+            assert_eq!(normal(text, https.as_ref()), secure.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn hosts_and_ports_are_told_apart() {
+        for (text, host, port) in [
+            ("h", "h", "80"),
+            ("h:81", "h", "81"),
+            ("h.", "h", "80"),
+            ("h.:81", "h", "81"),
+            ("[::1]", "[::1]", "80"),
+            ("[::1]:81", "[::1]", "81"),
+        ] {
+            let expected = (host.as_bytes(), port.as_bytes());
+            assert_eq!(Authority::new(text.as_bytes(), None).host_and_port(), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn spellings_of_one_target_have_one_form() {
+        for (target, normal) in [
+            ("/a/b?c=d", "/a/b?c=d"),
+            ("/%61%7e%7E", "/a~~"),
+            ("/caf%c3%a9", "/caf%C3%A9"),
+            ("/caf\u{e9}", "/caf%C3%A9"),
+            ("/a%2fb%20c", "/a%2Fb%20c"),
+            ("/a{b}", "/a%7Bb%7D"),
+            ("/%zz%2", "/%zz%2"),
+            ("*", "*"),
+            ("", ""),
+        ] {
+            assert_eq!(normal_form(target), normal, "{target}");
+        }
+    }
+
+    #[test]
+    fn a_path_is_never_empty() {
+        for (target, rooted_target) in [("?q", "/?q"), ("/?q", "/?q"), ("*", "*")] {
+            assert_eq!(rooted(target), rooted_target);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_normal_form_is_its_own(target in "/[a%27eE~{\u{e9}?/]{0,12}") {
+            let normal = normal_form(&target).into_owned();
+            // What was encoded twice is still encoded once.
+            if !target.contains("%25") {
+                prop_assert_eq!(normal_form(&normal).into_owned(), normal.clone());
+            }
+        }
+    }
+}
