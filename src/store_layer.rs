@@ -13,7 +13,8 @@ use crate::{
 
 /// [`Lookup`] directly round [`Fill`]: a cache, without coalescing or stale answers on error.
 ///
-/// A body is stored when the client has read it to its end. If it wants only a part of what is fetched
+/// A body is stored when the client has read it to its end, or as far as its declared length and then
+/// dropped it, as hyper does over HTTP/1. If it wants only a part of what is fetched
 /// for everybody, or has it already, the rest is read in the background.
 #[derive(Clone)]
 pub struct StoreLayer<St, K = DefaultKey, P = ()> {

@@ -99,13 +99,11 @@ impl Framing {
     ) -> Result<(), NoLength> {
         match self.declared {
             Ok(None) => return Ok(()),
-            Ok(Some(length)) if self.coding.is_none() && !has_no_length(status) => {
-                if length >= body.lower() {
-                    if !self.is_plain {
-                        headers.insert(header::CONTENT_LENGTH, length.into());
-                    }
-                    return Ok(());
+            Ok(Some(length)) if self.coding.is_none() && !has_no_length(status) && length >= body.lower() => {
+                if !self.is_plain {
+                    headers.insert(header::CONTENT_LENGTH, length.into());
                 }
+                return Ok(());
             }
             _ => {}
         }

@@ -21,7 +21,8 @@
 //!
 //! A request that has no key is none of the cache's business: every layer passes it on
 //! untouched. So are requests of other methods than GET and HEAD, requests with a body and
-//! requests to switch the protocol, whatever the extractor says; but see [below](#keys-from-bodies).
+//! requests for a protocol other than HTTP (`Upgrade`, RFC 9110 §7.8), whatever the extractor says; but
+//! see [below](#keys-from-bodies).
 //!
 //! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
 //! your own, wins over every extractor.
