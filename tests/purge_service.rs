@@ -293,7 +293,7 @@ async fn posts_and_strangers_on_a_socket() {
     let request = |path: &str, token: &str, order: &str| {
         let length = order.len();
         format!(
-            "POST {path} HTTP/1.1\r\nhost: admin\r\nauthorization: {token}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{order}"
+            "POST {path} HTTP/1.1\r\nhost: admin\r\nauthorization: {token}\r\ncontent-type: application/json\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{order}"
         )
     };
     for path in ["/purge", "/admin/purge"] {

@@ -27,8 +27,9 @@
 //! outdated (§4.3.5).
 //!
 //! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
-//! and removes what it supersedes. An answer that says that the origin failed does neither, and a
-//! 4xx other than 404 and 410 leaves what is stored alone: it may be the fault of one client.
+//! and removes what it supersedes. An error leaves no marker, and no error but 404 and 410 removes
+//! anything: it may be the fault of one client, or of the origin. A response to HEAD leaves no marker
+//! either.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};

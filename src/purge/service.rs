@@ -15,13 +15,17 @@
 //! |---|---|
 //! | 400 | it is not such an object, names nothing, has a field that is unknown, something that is no URL, or too many items |
 //! | 401, 403 | the check says so |
+//! | 403 | a browser sent it for a page of another origin, by `Sec-Fetch-Site` or else by `Origin` |
 //! | 404, 405 | another path, another method |
 //! | 408 | the body did not come in within ten seconds |
 //! | 413 | the body is too large |
+//! | 415 | `Content-Type` does not say that the body is JSON, or says nothing |
 //!
 //! Nobody can purge before a check of yours has let him: there is no way to make the service
 //! without one. [`Bearer`](super::Bearer) is one that compares a token. It sees the head of the request alone, and
-//! before the body is read. If it goes by cookies, see to it that other sites cannot forge requests.
+//! before the body is read. Where it goes by cookies, a page of another site cannot purge with those
+//! of its visitor: what browsers send without asking first, such as a form, is refused by its
+//! `Content-Type` and its origin.
 //!
 //! ```
 //! use bytes::Bytes;
@@ -35,6 +39,7 @@
 //! let service = PurgeService::new(store.purge(), Bearer::new("a long secret"));
 //! let ask = async |token: &str| {
 //!     let request = Request::post("/purge").header("authorization", token);
+//!     let request = request.header("content-type", "application/json");
 //!     let request = request.body(Full::<Bytes>::from(r#"{"tags": ["product-7"]}"#)).unwrap();
 //!     let response = service.clone().oneshot(request).await.unwrap();
 //!     (response.status(), response.into_body().collect().await.unwrap().to_bytes())
@@ -57,7 +62,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, uri::Authority};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+    uri::Authority,
+};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use serde::{Deserialize, Serialize};
@@ -65,6 +73,9 @@ use tower_service::Service;
 
 use super::{Access, Authorize, Purge, PurgeError};
 use crate::{body::BoxError, key::original_uri};
+
+/// Which page a browser sent the request for (W3C Fetch Metadata §2.3).
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// For the body to come in.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -105,6 +116,9 @@ impl PurgeService {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
+        if !head.method.is_safe() && is_of_another_origin(&head) {
+            return Err(Refusal::new(StatusCode::FORBIDDEN, "a page of another origin may not purge"));
+        }
         match self.check.authorize(&head) {
             Access::Granted => {}
             Access::Unauthenticated => return Err(Refusal::new(StatusCode::UNAUTHORIZED, "who are you?")),
@@ -115,6 +129,9 @@ impl PurgeService {
             _ if !original_uri(&head).path().ends_with("/purge") => {
                 let reason = "there is PURGE of a URL, and POST to /purge";
                 return Err(Refusal::new(StatusCode::NOT_FOUND, reason));
+            }
+            "POST" if !is_json(&head.headers) => {
+                return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send it as application/json"));
             }
             "POST" => self.read(body).await?,
             _ => return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "POST a JSON object")),
@@ -172,6 +189,33 @@ impl PurgeService {
         let (urls, tags, prefixes) = (urls.len(), order.tags.len(), prefixes.len());
         Ok(Done { urls, tags, prefixes, all: order.all, soft: order.soft, number })
     }
+}
+
+/// Whether a browser sent the request for a page of another origin. Other clients send neither field,
+/// and no credentials but their own.
+fn is_of_another_origin(head: &Parts) -> bool {
+    let headers = &head.headers;
+    if headers.contains_key(SEC_FETCH_SITE) {
+        let is_own = |value: &HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
+        return !headers.get_all(SEC_FETCH_SITE).iter().all(is_own);
+    }
+    // Browsers before fetch metadata (RFC 6454 §7).
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
+    let target = original_uri(head).authority().map(|target| target.as_str());
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    match (authority, host.or(target)) {
+        (Some(origin), Some(host)) => !origin.eq_ignore_ascii_case(host),
+        _ => true,
+    }
+}
+
+/// Whether the body is said to be JSON, which no form can say.
+fn is_json(headers: &HeaderMap) -> bool {
+    let mut values = headers.get_all(header::CONTENT_TYPE).iter();
+    let (Some(value), None) = (values.next(), values.next()) else { return false };
+    let essence = value.as_bytes().split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    essence.eq_ignore_ascii_case(b"application/json")
 }
 
 /// The URL that PURGE is about: its target (RFC 9110 §7.1).
