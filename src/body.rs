@@ -21,7 +21,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pub(crate) use self::watched::Declared;
-use self::watched::{Observed, Part};
+use self::watched::{Observed, Part, Several};
 
 /// Any error that can cross a thread.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -71,6 +71,14 @@ impl<B> Body<B> {
     /// Stored bytes, and the trailers that came with them.
     pub(crate) fn stored(bytes: Bytes, trailers: Option<Arc<HeaderMap>>) -> Self {
         Self { kind: Kind::Full { bytes, trailers } }
+    }
+
+    /// These bytes, one after the other.
+    pub(crate) fn pieces(mut pieces: Vec<Bytes>) -> Self {
+        match pieces.len() {
+            0 | 1 => Self::from(pieces.pop().unwrap_or_default()),
+            _ => Self::shared(Several(pieces.into())),
+        }
     }
 
     pub(crate) fn shared(reader: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {

@@ -1,6 +1,7 @@
 //! Bodies that are watched or cut on their way to whoever reads them.
 
 use std::{
+    collections::VecDeque,
     pin::Pin,
     task::{Context, Poll, ready},
 };
@@ -190,5 +191,28 @@ where
 
     fn size_hint(&self) -> SizeHint {
         SizeHint::with_exact(self.take as u64)
+    }
+}
+
+/// Bytes that are there, in several frames.
+pub(super) struct Several(pub(super) VecDeque<Bytes>);
+
+impl HttpBody for Several {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
     }
 }

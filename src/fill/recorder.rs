@@ -8,8 +8,9 @@ use tokio::time::Instant;
 use super::fetch::Client;
 use crate::{
     body::{Body, BoxError, Observer},
+    executor::Executor,
     http::{fields::clean_trailers, range::Extent, storing::Terms, vary::Selection},
-    store::{Arrived, Block, Draft, Fetching, Marker, Origin, Store, Stored, StoredResponse},
+    store::{Arrived, Block, Draft, Fetching, Marker, Origin, Part, Pieces, Store, Stored, StoredResponse},
 };
 
 /// So much room is made at once for what the head promises: a body that never comes takes no more.
@@ -127,7 +128,8 @@ impl<St: Store> Observer for Recorder<St> {
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {
                 let body = block.into_body();
-                let arrived = Arrived { extent, headers, withheld, body, selection, terms, origin };
+                let pieces = Pieces::from(body);
+                let arrived = Arrived { extent, headers, withheld, pieces, selection, terms, origin };
                 match self.store.get(&self.client.asked.key) {
                     Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),
                     None => arrived.into_stored(),
@@ -151,7 +153,7 @@ impl<St: Store> Drop for Recorder<St> {
 impl<St: Store> Recorder<St> {
     fn put(&mut self, stored: &Stored) {
         let response = stored.response();
-        if response.bytes() > self.store.max_response_bytes() {
+        if stored.bytes() > self.store.max_response_bytes() {
             return self.give_up();
         }
         // Whoever reads it asks again: this only spares the room.
@@ -164,6 +166,28 @@ impl<St: Store> Recorder<St> {
                 Stored::Whole(response) => resource.put(response, request, now),
                 Stored::Part(part) => resource.put_part(part.clone(), request, now),
             };
+        });
+        if let Stored::Part(part) = stored
+            && part.is_complete()
+        {
+            self.assemble(part.clone());
+        }
+    }
+
+    /// Stores a whole that is too long to be put together while its body is polled.
+    ///
+    /// Outside a runtime it stays a part, and serves ranges alone.
+    fn assemble(&self, part: Part) {
+        if !Executor::is_available() {
+            return;
+        }
+        let (store, client) = (self.store.clone(), Arc::clone(&self.client));
+        Executor::default().spawn(async move {
+            let whole = part.assembled().await;
+            if store.sequence().admits(&whole) {
+                let (key, request) = (&client.asked.key, &client.head.headers);
+                store.update(key, &mut |resource| _ = resource.put(&whole, request, Instant::now()));
+            }
         });
     }
 }

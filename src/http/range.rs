@@ -88,22 +88,14 @@ impl Extent {
         (self.first <= wanted.start && wanted.end <= self.end).then_some(wanted)
     }
 
-    /// Makes an answer with this part the answer to a request: `false` if it asks for anything
-    /// that is not in the part.
-    pub(crate) fn apply<B: From<Bytes>>(
-        self,
-        request: &HeaderMap,
-        response: &mut Response<B>,
-        body: &Bytes,
-    ) -> bool {
-        let Some(wanted) = request.get(header::RANGE).and_then(|range| self.resolve(range)) else {
-            return false;
-        };
+    /// Makes the head of this part that of the answer to a request. Returns which bytes of the part are
+    /// its body; `None` if the request asks for anything that is not in the part.
+    pub(crate) fn apply<B>(self, request: &HeaderMap, response: &mut Response<B>) -> Option<Range<usize>> {
+        let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range))?;
         let text = content_range(&wanted, self.total);
         make_part(response, wanted.len(), wanted.len() == self.len());
         set(response, header::CONTENT_RANGE, &text);
-        *response.body_mut() = B::from(body.slice(wanted.start - self.first..wanted.end - self.first));
-        true
+        Some(wanted.start - self.first..wanted.end - self.first)
     }
 
     /// Whether [`apply`](Self::apply) would do it.

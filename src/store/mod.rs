@@ -32,6 +32,7 @@ mod lineage;
 mod losses;
 mod memory;
 mod parts;
+mod pieces;
 mod purge_sweep;
 mod purges;
 mod refresh;
@@ -57,6 +58,7 @@ pub(crate) use self::{
     invalidation::{Invalidates, Invalidation, pass_on},
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
+    pieces::Pieces,
     purges::Loss,
     refresh::Refresh,
     resource::Marker,

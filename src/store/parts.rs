@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{Draft, Origin, Resource, Sequence, StoredResponse};
+use super::{Draft, Origin, Pieces, Resource, Sequence, StoredResponse};
 use crate::{
     body::Body,
     http::{
@@ -27,6 +27,8 @@ const MAX_PARTS: usize = 8;
 #[derive(Clone, Debug)]
 pub(crate) struct Part {
     extent: Extent,
+    /// The content: the response itself has none.
+    pieces: Pieces,
     response: Arc<StoredResponse>,
 }
 
@@ -43,8 +45,31 @@ impl Part {
         status: CacheStatus,
     ) -> Response<Body<B>> {
         let mut response = self.response.to_response(false, now, status);
-        self.extent.apply(request, &mut response, self.response.body());
+        if let Some(range) = self.extent.apply(request, &mut response) {
+            *response.body_mut() = Body::pieces(self.pieces.slice(range));
+        }
         response
+    }
+
+    /// What it costs to keep.
+    pub(crate) fn bytes(&self) -> usize {
+        self.response.bytes() + self.pieces.bytes()
+    }
+
+    /// Whether nothing is missing, so that it is to be [stored as a whole](Self::assembled).
+    pub(crate) fn is_complete(&self) -> bool {
+        self.extent.is_whole()
+    }
+
+    /// The whole, if nothing is missing.
+    pub(crate) async fn assembled(&self) -> Arc<StoredResponse> {
+        let mut headers = self.response.headers().into_owned();
+        CacheStatus::unmark(&mut headers);
+        remove_all(&mut headers, |name| *name == header::CONTENT_LENGTH);
+        let body = self.pieces.assembled().await;
+        let kept = Draft::new(StatusCode::OK, &headers, Some(body.len())).with_shared(body);
+        let (terms, origin) = (*self.response.terms(), self.response.origin().clone());
+        Arc::new(StoredResponse::new(kept, None, self.response.selection().cloned(), terms, origin))
     }
 }
 
@@ -70,7 +95,7 @@ impl Parts {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        let responses: usize = self.iter().map(|part| part.response.bytes()).sum();
+        let responses: usize = self.iter().map(Part::bytes).sum();
         responses + self.0.capacity() * size_of::<Part>()
     }
 
@@ -83,7 +108,7 @@ impl Parts {
 
     /// A fresh part that has all that a request asks for.
     pub(super) fn select(&self, request: &Glance<'_>, sequence: &Sequence, now: Instant) -> Option<&Part> {
-        self.0.iter().find(|Part { extent, response }| {
+        self.0.iter().find(|Part { extent, response, .. }| {
             // First, for it notes what is stale by a soft purge.
             sequence.admits(response)
                 && response.is_fresh(now)
@@ -94,7 +119,7 @@ impl Parts {
 
     /// Whether a part came later that shows a whole response to be of another representation.
     pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
-        self.0.iter().any(|Part { extent, response }| {
+        self.0.iter().any(|Part { extent, response, .. }| {
             let is_another = extent.total != whole.body().len()
                 || confirms(&response.headers(), &whole.headers()) == Some(false);
             response.begun() > whole.begun() && response.selection() == whole.selection() && is_another
@@ -104,7 +129,7 @@ impl Parts {
     /// False if it is stale, or if a part came later that is not known to be of the same
     /// representation. Parts of another one that came before go in any case.
     pub(super) fn put(&mut self, part: Part, now: Instant) -> bool {
-        let Part { extent, response } = &part;
+        let Part { extent, response, .. } = &part;
         let is_rival = |other: &Part| {
             let is_same = is_same(&other.response, response) && other.extent.total == extent.total;
             other.response.selection() == response.selection() && !is_same
@@ -146,7 +171,7 @@ pub(crate) struct Arrived {
     pub(crate) headers: HeaderMap,
     /// Fields that are for the client alone whose request it answers.
     pub(crate) withheld: Vec<HeaderName>,
-    pub(crate) body: Bytes,
+    pub(crate) pieces: Pieces,
     pub(crate) selection: Option<Selection>,
     pub(crate) terms: Terms,
     pub(crate) origin: Origin,
@@ -163,32 +188,61 @@ impl Arrived {
         }
         let together = self.take_up_all(stored, sequence, max_bytes).into_stored();
         // The bytes may fit, but not the fields beside them.
-        if together.response().bytes() <= max_bytes { together } else { alone }
+        if together.bytes() <= max_bytes { together } else { alone }
     }
 
     fn take_up_all(mut self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Self {
         let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
-        let mut parts: Vec<_> = stored.parts().collect();
-        while let Some(at) = parts.iter().position(|part| {
+        let own = self.extent;
+        let touching = stored.parts().filter(|part| {
             part.response.strong_tag().as_ref() == Some(&tag)
                 && part.response.selection() == self.selection.as_ref()
                 && sequence.admits(&part.response)
-                && part.extent.touches(self.extent)
-                && part.extent.join(self.extent).len() <= max_bytes
-        }) {
-            self.take_up(parts.swap_remove(at));
+                && part.extent.touches(own)
+        });
+        let touching: Vec<_> = touching.collect();
+        let (mut left, mut right) = (None::<&Part>, None::<&Part>);
+        for &part in &touching {
+            let Extent { first, end, .. } = part.extent;
+            if first < own.first && left.is_none_or(|left| first < left.extent.first) {
+                left = Some(part);
+            } else if end > own.end && right.is_none_or(|right| end > right.extent.end) {
+                right = Some(part);
+            }
         }
+        let join = |extent: Extent, part: Option<&Part>| part.map_or(extent, |part| part.extent.join(extent));
+        left = left.filter(|left| join(own, Some(left)).len() <= max_bytes);
+        right = right.filter(|right| {
+            let is_apart = left.is_none_or(|left| left.extent.end <= right.extent.first);
+            is_apart && join(join(own, left), Some(right)).len() <= max_bytes
+        });
+        self.put_between(left, right);
+        let is_taken = |part: &&Part| {
+            let is_within = own.first <= part.extent.first && part.extent.end <= own.end;
+            is_within || [left, right].into_iter().flatten().any(|taken| std::ptr::eq(taken, *part))
+        };
+        touching.into_iter().filter(is_taken).for_each(|part| self.take_up_fields(part));
         self
     }
 
-    fn take_up(&mut self, part: &Part) {
-        let extent = part.extent.join(self.extent);
-        let mut body = BytesMut::zeroed(extent.len());
-        for (extent_of, bytes) in [(part.extent, part.response.body()), (self.extent, &self.body)] {
-            let start = extent_of.first - extent.first;
-            body[start..start + bytes.len()].copy_from_slice(bytes);
+    /// The content of stored parts on both sides, and of this one what neither of them has. Of what is
+    /// stored not more than the ends that meet is copied, however long it is.
+    fn put_between(&mut self, left: Option<&Part>, right: Option<&Part>) {
+        let own = self.extent;
+        let start = left.map_or(own.first, |left| left.extent.end.clamp(own.first, own.end));
+        let end = right.map_or(own.end, |right| right.extent.first.clamp(start, own.end));
+        let mut pieces = left.map(|left| left.pieces.clone()).unwrap_or_default();
+        pieces.append(&self.pieces.cut(start - own.first..end - own.first));
+        if let Some(right) = right {
+            pieces.append(&right.pieces);
         }
-        (self.extent, self.body) = (extent, body.freeze());
+        for part in [left, right].into_iter().flatten() {
+            self.extent = part.extent.join(self.extent);
+        }
+        self.pieces = pieces;
+    }
+
+    fn take_up_fields(&mut self, part: &Part) {
         let mut headers = part.response.headers().into_owned();
         CacheStatus::unmark(&mut headers);
         // What purges a part of it purges the whole.
@@ -205,18 +259,21 @@ impl Arrived {
         self.headers = headers;
     }
 
-    /// What is to be stored of it: the whole, if nothing is missing any more, or a part.
+    /// What is to be stored of it: the whole, if nothing is missing any more, or a part. A whole in many
+    /// pieces stays a part until it is [assembled](Part::assembled).
     pub(crate) fn into_stored(mut self) -> Stored {
         remove_all(&mut self.headers, |name| {
             [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::TRAILER].contains(name)
         });
-        let status = if self.extent.is_whole() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
-        let Self { extent, headers, body, selection, terms, origin, .. } = self;
-        let kept = Draft::new(status, &headers, Some(body.len())).with_shared(body);
+        let Self { extent, headers, pieces, selection, terms, origin, .. } = self;
+        let whole = if extent.is_whole() { pieces.as_one() } else { None };
+        let status = if whole.is_some() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
+        let length = whole.as_ref().map(Bytes::len);
+        let kept = Draft::new(status, &headers, length).with_shared(whole.clone().unwrap_or_default());
         let response = Arc::new(StoredResponse::new(kept, None, selection, terms, origin));
-        match extent.is_whole() {
-            true => Stored::Whole(response),
-            false => Stored::Part(Part { extent, response }),
+        match whole {
+            Some(_) => Stored::Whole(response),
+            None => Stored::Part(Part { extent, pieces, response }),
         }
     }
 }
@@ -233,4 +290,16 @@ impl Stored {
             Self::Part(part) => &part.response,
         }
     }
+
+    /// What it costs to keep.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Whole(response) => response.bytes(),
+            Self::Part(part) => part.bytes(),
+        }
+    }
 }
+
+#[cfg(test)]
+#[path = "parts_tests.rs"]
+mod tests;

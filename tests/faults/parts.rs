@@ -416,3 +416,33 @@ async fn a_store_above_a_stack_is_filled_for_clients_that_have_the_response_or_w
         assert_eq!(origin.calls(), 1);
     }
 }
+
+// Parts that are put together.
+
+#[tokio::test(start_paused = true)]
+async fn a_long_whole_is_put_together_beside_the_request_that_completes_it() {
+    const TOTAL: usize = 1 << 20;
+    let script = |_: usize, head: &http::request::Parts| {
+        let range = head.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
+        let (first, last) = range.split_once('-').unwrap();
+        let (first, last): (usize, usize) = (first.parse().unwrap(), last.parse().unwrap());
+        let body: Bytes = (first..=last).map(|at| (at / 7) as u8).collect();
+        let part = status(206).chunk(body).header("content-range", format!("bytes {first}-{last}/{TOTAL}"));
+        part.max_age(60).header("etag", "\"1\"")
+    };
+    let origin = Origin::new(script);
+    let service = single(&origin);
+    for range in ["0-499999", "500000-1048574", "1048575-1048575"] {
+        get_with(&service, "/", &[("range", &format!("bytes={range}"))]).await;
+    }
+    let across = get_with(&service, "/", &[("range", "bytes=499990-500010")]).await;
+    let expected: Vec<u8> = (499_990..=500_010).map(|at| (at / 7) as u8).collect();
+    assert!(across.is_hit());
+    assert_eq!((&across.body[..], across.header("content-length")), (&expected[..], Some("21")));
+    settle().await;
+    let whole = get(&service, "/").await;
+    assert!(whole.is_hit() && whole.status == 200);
+    assert_eq!((whole.header("content-length"), whole.header("content-range")), (Some("1048576"), None));
+    assert!(whole.body.iter().enumerate().all(|(at, byte)| *byte == (at / 7) as u8));
+    assert_eq!((whole.body.len(), origin.calls()), (TOTAL, 3));
+}
