@@ -28,6 +28,7 @@ fn what_cannot_work_is_refused_by_name() {
         ("`negative_ttl` is zero", builder().rules(Rules::new().negative_ttl(ZERO)).build()),
         ("`max_wait` is zero", builder().coalesce(|layer| layer.max_wait(ZERO)).build()),
         ("`max_flight_age` is zero", builder().coalesce(|layer| layer.max_flight_age(ZERO)).build()),
+        ("`wait_at_most` is zero", builder().coalesce(|layer| layer.wait_at_most(ZERO)).build()),
         ("`max_waiters` is zero", builder().coalesce(|layer| layer.max_waiters(0)).build()),
         ("`max_held_bytes` is zero", builder().coalesce(|layer| layer.max_held_bytes(0)).build()),
         (

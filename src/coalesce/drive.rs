@@ -113,9 +113,8 @@ enum Event<T> {
 }
 
 impl Seat {
-    /// Waits for what is next. A fetch that takes longer than
-    /// `max_flight_age`, counted `since` then, takes no callers on any
-    /// more and gives up its place; it ends only if it has no caller.
+    /// Waits for what is next. After `max_flight_age`, counted `since` then, the fetch takes on no more
+    /// callers and gives up its place; it ends only if it has no caller.
     async fn watch<T>(
         &self,
         since: impl FnOnce() -> Instant,

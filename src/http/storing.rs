@@ -339,7 +339,7 @@ impl Answer<'_> {
         if self.credentials.cookie && !self.rules.store_cookie_requests {
             return Some(Unshareable::Cookie);
         }
-        let may_have_no_end = self.outline.length == Ok(None) && is_stream(self.headers);
+        let may_have_no_end = self.outline.content.is_none() && is_stream(self.headers);
         may_have_no_end.then_some(Unshareable::Stream)
     }
 
