@@ -120,13 +120,18 @@ where
                 Verdict::Unshareable(Unshareable::TooLarge)
             }
             // A `Fill` below has not heard that somebody may share it, and may have known better.
-            Some(_) if CacheStatus::of(response).is_some_and(|status| !status.is_from_store()) => {
+            Some(_) if CacheStatus::of(response).is_some_and(is_of_a_fetch) => {
                 Verdict::Unshareable(Unshareable::Rules)
             }
             Some(judge) => judge.verdict(response, seat.flight().started_at, &seat.settings().failures),
             None => Verdict::Unshareable(Unshareable::Rules),
         }
     }
+}
+
+/// Whether a layer below has fetched a response, and not refused to.
+fn is_of_a_fetch(status: CacheStatus) -> bool {
+    !status.is_from_store() && status.refused_reason().is_none()
 }
 
 impl Judge {

@@ -26,7 +26,8 @@
 //! * **Cache directives in requests** are followed only with
 //!   [`LookupLayer::request_directives`]: a public service does not want strangers to force its
 //!   origin.
-//! * Every answer to a request with a key says in `Cache-Status` how it came about (RFC 9211).
+//! * Every response to GET and HEAD says in `Cache-Status` how it came about (RFC 9211), or why the request
+//!   has no key ([`Unkeyed`](crate::Unkeyed)).
 //!
 //! ```
 //! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}, time::Duration};

@@ -6,11 +6,13 @@ use http::{Request, request::Parts};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_readthrough::{
     BuildError, CacheKey, CoalesceLayer, DefaultKey, FillLayer, KeyLayer, KeyRule, KeyRules, LookupLayer,
-    MemoryStore, ReadThrough, Rules, StaleIfErrorLayer, StoreLayer, Unkeyed,
+    MemoryStore, OriginLimitLayer, ReadThrough, Rules, StaleIfErrorLayer, StoreLayer, Unkeyed,
 };
 
 use super::{ask, boxed};
-use crate::support::{Answer, Body, Failure, Origin, Reply, ms, ok, request, secs, send, status};
+use crate::support::{
+    Answer, Body, Failure, Origin, Reply, hangs, ms, ok, request, secs, send, settle, status,
+};
 
 fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(1 << 20)
@@ -65,6 +67,22 @@ async fn a_coalesce_layer_alone_shares_nothing_that_may_be_for_one() {
         ask_together(&service, 3, || request("GET", "/", &[(field, "a=b")])).await;
         assert_eq!(origin.calls(), 3, "{field}");
     }
+}
+
+/// What a limit to the origin refuses is the response of all who wait for it, after one more attempt.
+#[tokio::test(start_paused = true)]
+async fn a_coalesce_layer_alone_shares_a_refusal() {
+    let origin = Origin::new(|_, head| if head.uri.path() == "/held" { hangs() } else { ok("x") });
+    let limit = OriginLimitLayer::new(1).max_queue(1).max_queue_wait(ms(10));
+    let service = boxed(CoalesceLayer::new().layer(limit.layer(origin.clone())));
+    let held = tokio::spawn(ask(&service, request("GET", "/held", &[])));
+    settle().await;
+    let asked = (0..5).map(|_| ask(&service, request("GET", "/", &[])));
+    for reply in futures_util::future::join_all(asked).await {
+        assert_eq!((reply.status.as_u16(), &*reply.cache()), (503, "detail=queue-timeout"));
+    }
+    assert_eq!(origin.calls(), 1);
+    held.abort();
 }
 
 #[tokio::test(start_paused = true)]
