@@ -31,8 +31,11 @@ fn answering(validators: &'static [(&str, &str)], conditional: fn() -> Answer) -
     })
 }
 
+/// Validators, and what answers a condition with them.
+type Misfit = (&'static [(&'static str, &'static str)], fn() -> Answer);
+
 /// Validators of a 200, and what answers a condition with them that does not fit.
-const MISFITS: &[(&[(&str, &str)], fn() -> Answer)] = &[
+const MISFITS: &[Misfit] = &[
     (&[("etag", "\"1\"")], || status(304).header("etag", "\"2\"")),
     (&[("etag", "\"abc-gzip\"")], || status(304).header("etag", "\"abc\"")),
     (&[("etag", "W/\"1\"")], || status(304).header("etag", "W/\"2\"")),
