@@ -543,7 +543,7 @@ async fn what_cannot_work_is_refused_with_a_reason() {
     let nowhere = SocketAddr::from(([127, 0, 0, 1], 1));
     for (args, reason) in [
         (&["--default-ttl", "0s"][..], "`default_ttl` is zero"),
-        (&["--max-bytes", "0"], "the store holds nothing"),
+        (&["--max-bytes", "0"], "give it a larger capacity"),
         (&["--origin-limit", "0"], "nothing ever reaches the origin"),
         (&["--default-ttl", "1s", "--force-ttl", "1s"], "cannot be used with"),
     ] {
