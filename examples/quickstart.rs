@@ -45,8 +45,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn app() -> Result<Router, BuildError> {
     let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
-        // The handler says nothing about freshness, so the cache needs to be told.
-        .rules(Rules::new().default_ttl(Duration::from_secs(10)))
+        // The handler says nothing about freshness, so the cache needs to be told. Nor does it look at
+        // cookies, which browsers send.
+        .rules(Rules::new().default_ttl(Duration::from_secs(10)).cookies([]))
         .build()?;
     Ok(Router::new().route("/hello/{name}", get(hello)).layer(cache))
 }

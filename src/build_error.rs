@@ -21,6 +21,17 @@ pub enum BuildError {
     /// See [`MemoryStoreBuilder::max_response_share`](crate::MemoryStoreBuilder::max_response_share).
     #[error("one response may take a share of the store that is more than 0 and at most 1, not {0}")]
     ResponseShare(f64),
+    /// See [`Rules::heuristic`](crate::Rules::heuristic).
+    #[error("`heuristic` takes a share of the time without change that is more than 0 and at most 1")]
+    HeuristicShare,
+    /// A name that none can have.
+    #[error("`{setting}`: `{name}` is no name that one can have: leave it out, or spell it as a token")]
+    Name {
+        /// The setting.
+        setting: &'static str,
+        /// What was given.
+        name: Box<str>,
+    },
     /// A duration that must not be zero.
     #[error("`{setting}` is zero, so that {consequence}: give it a longer time")]
     ZeroDuration {

@@ -4,13 +4,15 @@
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use http::{HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
     body::Body,
     http::{
-        storing::{Credentials, Decision, Sharing, Unshareable},
+        credentials::{CredentialNames, Credentials, Keyed},
+        glance::Glance,
+        storing::{Decision, Sharing, Unshareable},
         vary::Selection,
     },
     key::{CacheKey, may_have_key},
@@ -42,6 +44,10 @@ pub struct Asked {
     pub(crate) is_marked: bool,
     /// The selecting fields that answers under this key are known to have.
     pub(crate) selection: Option<Selection>,
+    /// What of the request its key holds.
+    pub(crate) keyed: Keyed,
+    /// Those of the request that its key does not hold.
+    pub(crate) credentials: Credentials,
     /// Whoever asks may share the answer, and wants to know with whom.
     pub(crate) is_for_many: bool,
     /// A fetch of these layers has come to them once more: they leave it alone.
@@ -64,21 +70,32 @@ pub(crate) enum Purpose {
 }
 
 impl Asked {
-    /// What `head` asks on behalf of all: as `Lookup` put it, else by its key alone, else nothing.
-    pub(crate) fn of(head: &Parts) -> Option<Cow<'_, Self>> {
-        Self::with_fallback(head).filter(|asked| !asked.is_for_client)
+    /// What `head` asks on behalf of all: as `Lookup` put it, else by its key alone, else nothing. Fields
+    /// that became credentials on the way here, or are so by these names, count as well.
+    pub(crate) fn of<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
+        Self::with_fallback(head, names).filter(|asked| !asked.is_for_client)
     }
 
     /// As [`of`](Self::of), and what there is to serve to one client alone if its fetch fails.
-    pub(crate) fn with_fallback(head: &Parts) -> Option<Cow<'_, Self>> {
+    pub(crate) fn with_fallback<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
         if !may_have_key(&head.method, &head.headers, &head.extensions) {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {
-            return (!asked.is_passed).then_some(Cow::Borrowed(asked));
+            if asked.is_passed {
+                return None;
+            }
+            let credentials = asked.credentials.and(Credentials::of(&head.headers, names, &asked.keyed));
+            return Some(match credentials == asked.credentials {
+                true => Cow::Borrowed(asked),
+                false => Cow::Owned(Self { credentials, ..asked.clone() }),
+            });
         }
         let key = head.extensions.get::<CacheKey>()?;
+        let read = head.extensions.get::<Read>().cloned().unwrap_or_default();
         Some(Cow::Owned(Self {
+            credentials: read.credentials.and(Credentials::of(&head.headers, names, &read.keyed)),
+            keyed: read.keyed,
             key: key.clone(),
             arrival: None,
             purpose: Purpose::Client,
@@ -93,6 +110,11 @@ impl Asked {
             has_fallback: false,
             why: CacheStatus::forwarded(Forward::Miss),
         }))
+    }
+
+    /// A glance at the request.
+    pub(crate) fn glance<'h>(&self, request: &'h HeaderMap) -> Glance<'h> {
+        Glance::with(request, self.credentials)
     }
 
     /// The number of the store's sequence when the request arrived, if that is known.
@@ -125,6 +147,14 @@ impl Asked {
     pub fn is_forced(&self) -> bool {
         self.is_forced
     }
+}
+
+/// What the layer that gave a request its key has read of it: in the request's extensions, where that is
+/// not what its fields say by themselves.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Read {
+    pub(crate) keyed: Keyed,
+    pub(crate) credentials: Credentials,
 }
 
 /// Who may share an answer: in the response's extensions, put there by `Fill` where

@@ -72,6 +72,29 @@
 //!   time enabled, as `#[tokio::main]` and `enable_all` do. Outside a runtime there are no tasks
 //!   and no waits: nothing is coalesced, refreshed or tried again, and all else works.
 //!
+//! # Where authentication goes
+//!
+//! A hit does not reach what is below the cache. A check below it, be it a middleware, an extractor or
+//! the origin, sees only what is not answered from the store.
+//!
+//! * **Above the cache** the check sees each request. Where responses differ by user or tenant, put the
+//!   result into the extensions of the request and into the key
+//!   ([`KeyRule::extensions`](key::rules), or a [`KeyExtractor`] of your own).
+//! * **Below the cache** whoever the check lets in must get a response that is for that client alone, or
+//!   for all. The cache knows by these fields that a request has credentials:
+//!
+//! | field | without freshness of the origin's own | with it |
+//! |---|---|---|
+//! | `Authorization`, and what [`Rules::credentials`] names | not shared | shared if `public`, `must-revalidate` or `s-maxage` (RFC 9111 §3.5) |
+//! | `Cookie`, and [`Rules::WELL_KNOWN_CREDENTIALS`] such as `X-Api-Key` | not shared | shared |
+//! | any of these in the key: [`KeyRule::headers`], [`KeyRule::cookies`], [`Rules::cookies`] | shared by those with the same value | the same |
+//! | anything else: the address of a client, a certificate, a query parameter, another field | **shared** | shared |
+//!
+//! "Not shared" holds in both directions: the response is not stored, and the request gets none that is
+//! stored for others. A field that carries a credential and is not in the table needs
+//! [`Rules::credentials`]; that of an origin which gives its own `max-age` to responses for one user needs
+//! it too, for `X-Api-Key` and its like. The origin says so best itself: `private`, `no-store` or `Vary`.
+//!
 //! # Features
 //!
 //! * `axum` (on by default): [`DefaultKey`] keys requests inside `axum::Router::nest` by the
@@ -122,7 +145,10 @@ pub use self::{
     failures::{DefaultFailures, Failures},
     fill::{Fill, FillLayer, Policy},
     future::ResponseFuture,
-    http::{rules::Rules, storing::Unshareable},
+    http::{
+        rules::{Rules, StaleWindow},
+        storing::Unshareable,
+    },
     key::{
         CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
         KeyRulesBuilder, RuleError, Unkeyed,

@@ -73,7 +73,7 @@ use crate::{
     exchange::{Asked, Purpose, Refused},
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
-    http::framing,
+    http::{credentials::CredentialNames, framing, rules::RequestRules},
     key::{DefaultKey, KeyExtractor, derive_alone},
     status::{CacheStatus, Forward, Stale},
     store::{Part, Sequence, Store, StoredResponse, select},
@@ -152,14 +152,14 @@ struct Fallback {
 impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
-        let asked = Asked::with_fallback(head)?;
+        let asked = Asked::with_fallback(head, &CredentialNames::DEFAULT)?;
         // A refresh is there to learn what the origin says.
         if asked.purpose == Purpose::Refresh {
             return None;
         }
         let whole = match &asked.stored {
             Some(known) => known.clone(),
-            None => select(store, &asked.key, &head.headers),
+            None => select(store, &asked.key, &asked.glance(&head.headers)),
         };
         // A request that Lookup has made one for the whole is not for a part any more.
         let part = asked.part.clone().filter(|_| whole.is_none() && head.headers.contains_key(header::RANGE));
@@ -280,7 +280,7 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
 /// Tells the layers below that a failure will not reach the client, so that no other fetch is made
 /// to avoid it.
 fn announce_fallback(head: &mut Parts) {
-    if let Some(mut asked) = Asked::of(head).map(Cow::into_owned) {
+    if let Some(mut asked) = Asked::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned) {
         asked.has_fallback = true;
         head.extensions.insert(asked);
     }
@@ -312,7 +312,7 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (head, body, why) = derive_alone(&*self.layer.extractor, request);
+        let (head, body, why) = derive_alone(&*self.layer.extractor, &RequestRules::DEFAULT, request);
         let answer =
             self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)));
         answer.say(why)

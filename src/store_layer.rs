@@ -44,6 +44,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> StoreLayer<St, K, P> {
     /// See [`FillLayer::rules`].
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
+        self.lookup = self.lookup.rules(rules.clone());
         self.fill = self.fill.rules(rules);
         self
     }

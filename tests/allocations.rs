@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use support::open::{Origin, fixed, get, response, store};
 use tower::{Layer, Service};
-use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThrough, Rules, StoreLayer};
+use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThrough, StoreLayer};
 
 /// The allocations of one call that is answered at once, its body read to the end.
 fn allocations<S, B>(service: &mut S, request: Request<Body>) -> u64
@@ -69,9 +69,7 @@ async fn a_hit_by_key_rules_allocates_no_more() {
     let rules = || {
         KeyRules::builder()
             .rule(KeyRule::path("/account/{*rest}").bypass())
-            .rule(
-                KeyRule::path("/p?uid={_}&pid={pid}&sid={_}").tags(["product-{pid}"]).store_authorized(true),
-            )
+            .rule(KeyRule::path("/p?uid={_}&pid={pid}&sid={_}").tags(["product-{pid}"]).cookies([]))
             .rule(KeyRule::path("/s/{id}").ignore_query(["utm_*"]).headers(["x-a"]).cookies(["currency"]))
             .guard(Guard::new())
             .accept_encoding(["br", "gzip"])
@@ -79,7 +77,8 @@ async fn a_hit_by_key_rules_allocates_no_more() {
             .unwrap()
     };
     for uri in ["http://h/", "http://h/p?uid=1&pid=2&sid=3", "http://h/s/1?a=1&utm_a=1&b=2"] {
-        let cache = ReadThrough::new(store()).key(rules()).rules(fixed(60_000)).build().unwrap();
+        let configured = fixed(60_000).cookies(["currency"]);
+        let cache = ReadThrough::new(store()).key(rules()).rules(configured).build().unwrap();
         let mut stack = cache.layer(origin());
         let request = || {
             let mut request = get(uri);
@@ -87,10 +86,7 @@ async fn a_hit_by_key_rules_allocates_no_more() {
             request.headers_mut().insert("cookie", "sid=1; currency=EUR".parse().unwrap());
             request
         };
-        let rules = Rules::new().fixed_ttl(support::open::ms(60_000)).store_cookie_requests(true);
-        let mut first = request();
-        first.extensions_mut().insert(rules);
-        support::open::call(&stack, first).await;
+        support::open::call(&stack, request()).await;
         // What is compared with is made once.
         allocations(&mut stack, request());
         assert_eq!(allocations(&mut stack, request()), HIT, "{uri}");

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::Request;
-use tower_readthrough::{Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder};
+use tower_readthrough::{Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, StaleWindow};
 
 /// Every word that a document may use.
 const ALL: &str = r#"{
@@ -18,10 +18,10 @@ const ALL: &str = r#"{
         { "name": "first", "host": ["a.example", "*.b.example"], "method": ["GET", "HEAD"], "path": "/a/{id}",
           "keep_query": ["q"], "sort_query": true, "headers": ["x-a"],
           "cookies": ["c"], "extensions": ["tenant"], "forward_unkeyed": true, "tags": ["a-{id}"],
-          "fixed_ttl": "200ms", "negative_ttl": "1s", "max_heuristic_ttl": "1h 30m",
+          "fixed_ttl": "200ms", "negative_ttl": "1s", "heuristic": { "share": 0.1, "at_most": "1h 30m" },
           "stale_while_revalidate_for": "10s", "stale_if_error_for": "1day", "revalidate_for": "5m",
           "hit_for_miss_for": "0s", "store_set_cookie": true, "store_private": true,
-          "store_no_store": true, "store_authorized": true, "store_cookie_requests": false },
+          "store_no_store": true, "store_authorized": true, "stale_despite_revalidate": ["if-error"] },
         { "host": "c.example", "method": "GET", "path": "/search", "no_vary_search": true, "default_ttl": "50us" },
         { "path": "/account/{*rest}", "bypass": true },
         { "ignore_query": ["utm_*"], "drop_empty_query": true }
@@ -53,7 +53,7 @@ fn in_code() -> KeyRulesBuilder {
                 .tags(["a-{id}"])
                 .fixed_ttl(ms(200))
                 .negative_ttl(secs(1))
-                .max_heuristic_ttl(secs(5400))
+                .heuristic(0.1, secs(5400))
                 .stale_while_revalidate_for(secs(10))
                 .stale_if_error_for(secs(86_400))
                 .revalidate_for(secs(300))
@@ -62,7 +62,7 @@ fn in_code() -> KeyRulesBuilder {
                 .store_private(true)
                 .store_no_store(true)
                 .store_authorized(true)
-                .store_cookie_requests(false),
+                .stale_despite_revalidate([StaleWindow::IfError]),
         )
         .rule(
             KeyRule::path("/search")

@@ -145,9 +145,9 @@ async fn an_api_gateway() {
         "rules": [
             { "name": "live prices", "path": "/prices/live", "bypass": true },
             { "path": "/prices/{id}", "fixed_ttl": "60s", "keep_query": ["currency"], "tags": ["price-{id}"] },
-            { "path": "/me/{*rest}", "headers": ["authorization"], "store_authorized": true,
+            { "path": "/me/{*rest}", "headers": ["authorization"],
               "default_ttl": "60s", "stale_if_error_for": "10m" },
-            { "path": "/public/{*rest}", "store_authorized": true, "store_cookie_requests": true,
+            { "path": "/public/{*rest}", "store_authorized": true, "cookies": [],
               "default_ttl": "1h", "negative_ttl": "10s", "ignore_query": ["utm_*"] }
         ]
     }"#;

@@ -432,7 +432,8 @@ async fn the_origin_sets_the_window_and_may_forbid_it() {
         ("max-age=10, stale-while-revalidate=5", true),
         ("max-age=10, stale-while-revalidate=1", false),
         ("max-age=10, stale-while-revalidate=5, must-revalidate", false),
-        ("s-maxage=10, stale-while-revalidate=5", false),
+        ("s-maxage=10, stale-while-revalidate=5", true),
+        ("s-maxage=10, stale-while-revalidate=5, proxy-revalidate", false),
         ("max-age=10", false),
     ] {
         let origin = Origin::always(move || ok("x").header("cache-control", said));

@@ -288,10 +288,10 @@ async fn each_is_given_back_in_its_time_the_last_stored_first_if_need_be() {
 async fn what_can_be_used_stale_or_confirmed_is_kept_until_it_cannot() {
     let none = rules().revalidate_for(Duration::ZERO);
     for (rules, kept_for) in [
-        (none, 10),
-        (none.stale_if_error_for(secs(20)), 30),
-        (none.stale_while_revalidate_for(secs(25)), 35),
-        (none.revalidate_for(secs(40)), 50),
+        (none.clone(), 10),
+        (none.clone().stale_if_error_for(secs(20)), 30),
+        (none.clone().stale_while_revalidate_for(secs(25)), 35),
+        (none.clone().revalidate_for(secs(40)), 50),
         (none.revalidate_for(secs(5)).stale_if_error_for(secs(7)), 17),
     ] {
         let store = MemoryStore::with_capacity_bytes(1 << 20);

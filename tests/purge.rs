@@ -301,7 +301,7 @@ async fn what_is_purged_softly_covers_an_outage_and_what_is_purged_hard_does_not
             }
         });
         let rules = fixed(60_000).stale_if_error_for(ms(5_000));
-        let (service, purge, _) = stack_of(&origin, rules);
+        let (service, purge, _) = stack_of(&origin, rules.clone());
         seen(&service, URI).await;
         apply(&purge.soft());
         sleep(ms(4_000)).await;

@@ -139,7 +139,7 @@ async fn clients_do_not_see_what_is_for_the_cache() {
             false => &["surrogate-key", "cache-tag", "cache-groups", "etag"],
         };
         let rules = Rules::new().default_ttl(ms(1_000));
-        let layer = ReadThrough::new(store()).rules(rules).strip_tags(strip).build().unwrap();
+        let layer = ReadThrough::new(store()).rules(rules.clone()).strip_tags(strip).build().unwrap();
         let stack = layer.layer(origin.clone());
         let plain = StoreLayer::new(store()).rules(rules).strip_tags(strip).layer(origin.clone());
         let ask = async |uri: &str| stack.clone().oneshot(get(uri)).await.unwrap();

@@ -58,7 +58,8 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
     let site = Arc::new(Site::new());
     let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
-        .rules(Rules::new().fixed_ttl(Duration::from_secs(24 * 3600)));
+        // No page depends on a cookie, and each browser has some.
+        .rules(Rules::new().fixed_ttl(Duration::from_secs(24 * 3600)).cookies([]));
     let purge = cache.purge();
     let app = Arc::clone(&site).router().layer(cache.build()?);
 

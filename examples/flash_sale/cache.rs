@@ -35,10 +35,10 @@ pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildErr
     Ok(BoxCloneSyncService::new(layers.layer(client)))
 }
 
-/// User and session change nothing on the page of a product.
+/// User, session and cookies change nothing on the page of a product.
 fn by_product() -> Result<KeyRules, RuleError> {
     KeyRules::builder()
-        .rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").forward_unkeyed())
+        .rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").forward_unkeyed().cookies([]))
         .build()
 }
 

@@ -10,10 +10,14 @@
 //!
 //! * **What is stored.** What the origin's `Cache-Control` or `Expires` allows. `--default-ttl`
 //!   adds answers that say nothing about it; `--force-ttl` overrules what they say. The two
-//!   exclude each other. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
+//!   exclude each other. `--heuristic-freshness` guesses from `Last-Modified`, as most shared caches
+//!   do (RFC 9111 §4.2.2); an edited file is then served as it was for up to a day. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
 //!   (the last one unless `--store-set-cookie`). Cache directives of clients are followed, as
 //!   RFC 9111 has it (the library does not by default), unless `--ignore-request-directives`
 //!   protects the origin from them. Every answer says how it came about in a `Cache-Status` field (RFC 9211).
+//! * **Cookies and credentials.** Under `--default-ttl` and `--force-ttl` a request with a cookie is not
+//!   stored and gets nothing that is (`detail=cookie` in `Cache-Status`), unless `--cookies` says which
+//!   ones pages depend on. `--credentials` names fields that count as `Authorization` does.
 //! * **When the origin fails**, an answer past its time is served for as long as
 //!   `--stale-if-error` says (default: one hour). If there is none: 502 when the origin cannot be
 //!   reached or breaks off, 504 when it takes longer than `--origin-timeout` to send the head of
@@ -82,6 +86,10 @@ struct Args {
     /// How long all answers stay fresh, whatever they say.
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     force_ttl: Option<Duration>,
+    /// Guess how long answers stay fresh that say only when they last changed: a tenth of the time since
+    /// then, a day at most.
+    #[arg(long, conflicts_with = "force_ttl")]
+    heuristic_freshness: bool,
     /// How much memory stored answers may take.
     #[arg(long, value_name = "N", default_value_t = 256 << 20)]
     max_bytes: u64,
@@ -97,6 +105,14 @@ struct Args {
     /// Store answers with Set-Cookie: every client gets the same cookie.
     #[arg(long)]
     store_set_cookie: bool,
+    /// The cookies that pages depend on, as NAME,NAME: they are in the key, and the origin gets no others.
+    /// With an empty list no page depends on any. By default a request with a cookie is answered by the
+    /// origin, unless that said itself how long its answer stays fresh.
+    #[arg(long, value_name = "NAMES")]
+    cookies: Option<String>,
+    /// Fields that are credentials as Authorization is, as NAME,NAME.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    credentials: Vec<String>,
     /// Do not let clients ask for something newer than what is stored.
     #[arg(long)]
     ignore_request_directives: bool,

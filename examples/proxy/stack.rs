@@ -54,6 +54,15 @@ fn key(args: &Args) -> DefaultKey {
 
 fn rules(args: &Args) -> Rules {
     let rules = Rules::new().stale_if_error_for(args.stale_if_error).store_set_cookie(args.store_set_cookie);
+    let rules = match args.heuristic_freshness {
+        true => rules.heuristic(0.1, Duration::from_secs(86_400)),
+        false => rules,
+    };
+    let rules = rules.credentials(args.credentials.iter().map(String::as_str));
+    let rules = match &args.cookies {
+        Some(names) => rules.cookies(names.split(',').filter(|name| !name.is_empty())),
+        None => rules,
+    };
     match (args.default_ttl, args.force_ttl) {
         (_, Some(ttl)) => rules.fixed_ttl(ttl),
         (Some(ttl), None) => rules.default_ttl(ttl),

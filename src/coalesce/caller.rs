@@ -23,6 +23,7 @@ use crate::{
     executor::{Executor, Task},
     http::{
         changes::rules_for,
+        credentials::Credentials,
         fields::content_of,
         freshness::after,
         glance::Glance,
@@ -42,6 +43,7 @@ pub(super) struct Call<N, ReqB> {
     pub(super) head: Parts,
     pub(super) body: ReqB,
     pub(super) slot: Slot,
+    pub(super) credentials: Credentials,
     pub(super) layer: Arc<CoalesceLayer>,
 }
 
@@ -141,7 +143,7 @@ where
     }
 
     fn follower(&self) -> Follower<'_> {
-        Follower { head: &self.head, slot: &self.slot }
+        Follower { head: &self.head, slot: &self.slot, credentials: self.credentials }
     }
 
     async fn alone(self) -> Result<Response<Body<B>>, E> {
@@ -176,9 +178,10 @@ where
         let asked = self.head.extensions.get_mut::<Asked>();
         let is_for_more = asked.is_some_and(|asked| std::mem::replace(&mut asked.is_for_many, true));
         let (leader, delivery) = oneshot::channel();
-        let judge = self.layer.settings.rules.map(|rules| {
+        let judge = self.layer.settings.rules.as_ref().map(|rules| {
             let rules = rules_for(&self.head.extensions, rules);
-            Box::new(Judge { request: without_extensions(&self.head), rules: rules.for_flight() })
+            let (request, credentials) = (without_extensions(&self.head), self.credentials);
+            Box::new(Judge { request, credentials, rules: rules.for_flight() })
         });
         let ask = move || (self.below)(self.head, self.body);
         let landing = Landing { leader: Some(leader), judge, is_for_more };
@@ -193,6 +196,7 @@ where
             return self.alone().await;
         };
         let (head, slot, check) = (self.head.clone(), self.slot.clone(), self.check());
+        let credentials = self.credentials;
         let (fetch, mut delivery) = self.begin(seat);
         layer.settings.executor.start(fetch).await;
         let heard = {
@@ -204,7 +208,8 @@ where
         };
         if !Arc::ptr_eq(&heard, caller.flight())
             && let Ok(Heard::Outcome(flight, other)) = change_over(&layer.settings, slow, heard)
-            && let Judgement::Answer(answer) = (Follower { head: &head, slot: &slot }).judge(&flight, other)
+            && let Judgement::Answer(answer) =
+                (Follower { head: &head, slot: &slot, credentials }).judge(&flight, other)
         {
             return answer;
         }
@@ -257,6 +262,7 @@ fn change_over(settings: &Settings, caller: Caller, heard: Arc<Flight>) -> Resul
 struct Follower<'a> {
     head: &'a Parts,
     slot: &'a Slot,
+    credentials: Credentials,
 }
 
 impl Follower<'_> {
@@ -314,13 +320,13 @@ impl Follower<'_> {
     }
 
     fn judge_head<B, E>(&self, head: &Head, caller: Caller) -> Judgement<B, E> {
-        let glance = Glance::of(&self.head.headers);
-        let mine = glance.credentials;
+        let mine = self.credentials;
+        let glance = Glance::with(&self.head.headers, mine);
         let selects = |selection: &Option<Selection>| {
             selection.as_ref().is_none_or(|selection| selection.matches(&glance))
         };
         match &head.verdict {
-            Verdict::Unshareable(Unshareable::Cookie) if !mine.cookie => {
+            Verdict::Unshareable(Unshareable::Cookie | Unshareable::Token) if !mine.cookie && !mine.token => {
                 Judgement::Move(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
             Verdict::Unshareable(_) if is_error(head.status) && self.slot.round == 0 => self.next_round(),

@@ -16,12 +16,13 @@ use crate::{
     exchange::Verdict,
     failures::FailurePolicy,
     http::{
+        credentials::Credentials,
         fields::{has, remove_all, remove_hop_by_hop},
         freshness::{after, initial_age},
         outline::Outline,
         range::Extent,
         rules::Rules,
-        storing::{CDN_CACHE_CONTROL, Credentials, Judged, Unshareable, decide},
+        storing::{CDN_CACHE_CONTROL, Judged, Unshareable, decide},
     },
     status::{CacheStatus, Forward},
 };
@@ -53,6 +54,7 @@ pub(super) struct Landing<B, E> {
 /// Who says whose an answer is that comes without a verdict.
 pub(super) struct Judge {
     pub(super) request: Parts,
+    pub(super) credentials: Credentials,
     pub(super) rules: Rules,
 }
 
@@ -148,10 +150,9 @@ impl Judge {
         let targets = [CDN_CACHE_CONTROL];
         let extent = Extent::for_all(method, request, response.status(), headers);
         let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let credentials = Credentials::of(request);
         let is_breakdown = failures.is_breakdown(response.status(), headers);
         let judged = Judged { status, headers, is_breakdown };
-        let decision = decide(&self.request, credentials, judged, &outline, &self.rules, &targets);
+        let decision = decide(&self.request, self.credentials, judged, &outline, &self.rules, &targets);
         let selection = outline.vary.selection(&self.request.headers);
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(started_at);

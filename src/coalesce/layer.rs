@@ -25,7 +25,13 @@ use crate::{
     executor::{Executor, Task},
     failures::{FailurePolicy, Failures},
     future::ResponseFuture,
-    http::{conditions::is_conditional, fields::remove_upgrade, range::asks_for_one_part, rules::Rules},
+    http::{
+        conditions::is_conditional,
+        credentials::CredentialNames,
+        fields::remove_upgrade,
+        range::asks_for_one_part,
+        rules::{RequestRules, Rules},
+    },
     key::{CacheKey, DefaultKey, KeyExtractor, derive_alone},
 };
 
@@ -275,7 +281,17 @@ impl CoalesceLayer {
 
     /// Whether rules were given, which count only where there is no `Fill` below.
     pub(crate) fn has_rules(&self) -> bool {
-        self.settings.rules != Some(Rules::new())
+        self.settings.rules.as_ref().is_some_and(|rules| *rules != Rules::new())
+    }
+
+    /// How it reads requests, by its rules. Where a `Fill` below decides, that and `Lookup` have others.
+    fn request_rules(&self) -> &RequestRules {
+        static DEFAULT: RequestRules = RequestRules::DEFAULT;
+        self.settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
+    }
+
+    fn credential_names(&self) -> &CredentialNames {
+        &self.request_rules().credentials
     }
 
     /// Whether failures were named, which count only where there is no `Fill` below.
@@ -361,7 +377,8 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
-        let (head, body, why) = derive_alone(&*self.layer.settings.extractor.0, request);
+        let (head, body, why) =
+            derive_alone(&*self.layer.settings.extractor.0, self.layer.request_rules(), request);
         self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body))).say(why)
     }
 }
@@ -394,13 +411,13 @@ impl<S> Coalesce<S> {
         // Conditions make the answer one client's own; a range alone is the same for all who ask so.
         let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
         let is_shared = |asked: &Cow<'_, Asked>| !(asked.is_marked || is_for_one || self.leads(&asked.key));
-        match Asked::of(&head).filter(is_shared) {
+        match Asked::of(&head, self.layer.credential_names()).filter(is_shared) {
             None => ResponseFuture::pass(below(head, body)),
             Some(asked) => {
-                let slot = Slot::new(&asked, &head);
+                let (slot, credentials) = (Slot::new(&asked, &head), asked.credentials);
                 remove_upgrade(&mut head.headers);
                 let layer = Arc::clone(&self.layer);
-                let call = Call { below, head, body, slot, layer };
+                let call = Call { below, head, body, slot, credentials, layer };
                 match self.layer.settings.wait_at_most {
                     None => ResponseFuture::boxed(call.run()),
                     Some(limit) => ResponseFuture::boxed(call.run_within(limit)),

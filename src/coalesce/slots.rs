@@ -22,12 +22,7 @@ use super::{
 use crate::{
     body::BodyError,
     exchange::{Asked, Verdict},
-    http::{
-        fields::content_of,
-        glance::Glance,
-        storing::{Credentials, is_error},
-        vary::Selection,
-    },
+    http::{credentials::Credentials, fields::content_of, storing::is_error, vary::Selection},
     key::CacheKey,
 };
 
@@ -72,7 +67,7 @@ pub(super) enum Party {
 impl Slot {
     /// Of a request, before anything is known of the answer.
     pub(super) fn new(asked: &Asked, head: &Parts) -> Self {
-        let glance = Glance::of(&head.headers);
+        let glance = asked.glance(&head.headers);
         let range = if glance.has_range { head.headers.get(header::RANGE) } else { None };
         Self {
             key: asked.key.clone(),

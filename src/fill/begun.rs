@@ -25,7 +25,6 @@ use crate::{
     exchange::{AttemptBegan, CompletesItself, without_extensions},
     http::{
         fields::remove_all,
-        glance::Glance,
         outline::Outline,
         range::Extent,
         storing::{Decision, Sharing, Unshareable},
@@ -95,7 +94,8 @@ where
                 Ok(answer) => answer,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            let mut outline = Outline::of(answer.headers(), SystemTime::now());
+            let mut outline =
+                Outline::of(answer.headers(), SystemTime::now()).under(&this.begun.fetch.client.asked.keyed);
             outline.settle_length(&this.begun.fetch.client.head.method, &mut answer);
             if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
                 // First, with what they hold, such as a place at the origin.
@@ -214,7 +214,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         if client.method == Method::HEAD {
             fetch.learn_from_head(client, &head, &outline.vary, origin);
         }
-        let glance = Glance::of(&client.headers);
+        let glance = fetch.client.asked.glance(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
         if let (true, Some(extent), Some(length)) = (decision.is_storable, extent, outline.content)

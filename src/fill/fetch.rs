@@ -75,7 +75,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn selected<'a>(&self, resource: &'a Resource, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
-        resource.select(&Glance::of(&head.headers), self.layer.store.sequence())
+        resource.select(&self.client.asked.glance(&head.headers), self.layer.store.sequence())
     }
 
     /// Whether another fetch put it into the store since the request arrived.
@@ -103,7 +103,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if !asks_for_one_part(&head.method, &head.headers) {
             return None;
         }
-        let (glance, sequence) = (Glance::of(&head.headers), self.layer.store.sequence());
+        let (glance, sequence) = (self.client.asked.glance(&head.headers), self.layer.store.sequence());
         let part = resource.select_part(&glance, sequence, Instant::now())?;
         self.is_recent(part.response()).then_some(part)
     }
@@ -137,7 +137,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         outline: &Outline,
         origin: &Origin,
     ) -> (Decision, Rules) {
-        let rules = self.layer.policy.rules(client, head, self.client.rules);
+        let rules = self.layer.policy.rules(client, head, self.client.rules.clone());
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let status = extent.map_or(head.status, |_| StatusCode::OK);
         let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
@@ -162,7 +162,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if is_kept {
             search.learn(client, answer);
         }
-        if search.agrees(client, answer, &self.client.asked.key) {
+        if search.agrees(client, answer, &self.client.asked) {
             return;
         }
         match &mut decision.sharing {
@@ -215,6 +215,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let supersedes = match why {
             Unshareable::Authorization
             | Unshareable::Cookie
+            | Unshareable::Token
             | Unshareable::Incomplete
             | Unshareable::Framing => false,
             // An error may be the fault of this client, unless it says that nothing is there.

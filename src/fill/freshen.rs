@@ -13,7 +13,6 @@ use crate::{
         conditions::{confirms, freshen},
         fields::remove_all,
         framing::content_length,
-        glance::Glance,
         outline::Outline,
         range::Extent,
         rules::Rules,
@@ -42,7 +41,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Response<Body<B>> {
         let update = head.headers.clone();
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        let glance = Glance::of(&client.headers);
+        let glance = self.client.asked.glance(&client.headers);
         self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
         let mut response = fresh.to_response(false, Instant::now(), self.client.asked.why);
         // What is withheld from all others is for the one who asked.
@@ -89,9 +88,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.headers = headers;
         head.status = stored.status();
 
-        let outline = Outline::of(&head.headers, SystemTime::now());
+        let outline = Outline::of(&head.headers, SystemTime::now()).under(&self.client.asked.keyed);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let glance = Glance::of(&client.headers);
+        let glance = self.client.asked.glance(&client.headers);
         let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
@@ -128,8 +127,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         vary: &Vary,
         origin: &Origin,
     ) {
-        let glance = Glance::of(&client.headers);
-        let stored = select(&self.layer.store, &self.client.asked.key, &client.headers);
+        let glance = self.client.asked.glance(&client.headers);
+        let stored = select(&self.layer.store, &self.client.asked.key, &glance);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {

@@ -149,7 +149,7 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
     fn layer(&self, inner: S) -> Self::Service {
         let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
         let (targets, failures) = (self.targets.clone(), self.failures.clone());
-        let layer = Self { store, rules: self.rules, policy, targets, failures };
+        let layer = Self { store, rules: self.rules.clone(), policy, targets, failures };
         Fill { inner, layer: Arc::new(layer) }
     }
 }
@@ -222,11 +222,11 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let rules = rules_for(&head.extensions, self.layer.rules);
+        let rules = rules_for(&head.extensions, &self.layer.rules);
         // Meant for here, not for a cache below.
         head.extensions.remove::<Changes>();
         let search = head.extensions.remove::<SearchKey>();
-        match Asked::of(&head) {
+        match Asked::of(&head, &self.layer.rules.request.credentials) {
             None => {
                 // What passes as a part of a fetch above is stripped there.
                 let strips_tags = self.strips_tags() && head.extensions.get::<Asked>().is_none();

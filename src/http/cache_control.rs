@@ -30,6 +30,9 @@ pub(crate) struct CacheControl {
     pub(crate) withheld: Vec<HeaderName>,
     /// Whether a targeted field said all this: then `Cache-Control` and `Expires` count for nothing.
     pub(crate) is_targeted: bool,
+    /// A directive that forbids stale responses, in a member that is no single directive. What such a
+    /// member allows does not count.
+    pub(crate) must_revalidate_loosely: bool,
 }
 
 impl CacheControl {
@@ -41,28 +44,54 @@ impl CacheControl {
 
     /// Takes what one more line of `Cache-Control` says.
     pub(super) fn read(&mut self, line: &HeaderValue) {
-        for directive in split_list(line.as_bytes()) {
-            let (name, argument) = name_and_argument(directive);
-            self.take(&in_lower_case(name), argument);
+        for member in split_list(line.as_bytes()) {
+            match Member::of(member) {
+                Member::Directive(name, argument) => self.take(&in_lower_case(name), argument),
+                Member::Words(words) => words.for_each(|word| self.take_loosely(word)),
+            }
+        }
+    }
+
+    /// Takes what a word forbids that stands where no directive may stand, as in
+    /// `private; max-age=60`. A lifetime counts if it is the shortest.
+    fn take_loosely(&mut self, (word, argument): (&[u8], Option<&[u8]>)) {
+        match &*in_lower_case(word) {
+            b"no-store" => self.no_store = true,
+            b"no-cache" => self.no_cache = true,
+            b"private" => self.private = true,
+            b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate_loosely = true,
+            b"max-age" | b"s-maxage" => {
+                let age = if self.s_maxage.is_some() { &mut self.s_maxage } else { &mut self.max_age };
+                // One that cannot be read is none, as of a directive: if it is the first.
+                let own = delta_seconds(argument).or(*age).unwrap_or_default();
+                *age = Some(age.map_or(own, |before| before.min(own)));
+            }
+            _ => {}
         }
     }
 
     /// A structured field (RFC 9213 §2.1). One that is empty or cannot be parsed is ignored as a
-    /// whole, and so is a member of the wrong type.
+    /// whole, unless a word in it forbids something; a member of the wrong type is ignored.
     fn parse(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
         if !has(headers, name) {
             return None;
         }
         let lines = headers.get_all(name).iter().map(|line| line.as_bytes());
         let joined = lines.collect::<Vec<_>>().join(&b", "[..]);
-        let members: Dictionary = Parser::new(&joined).parse().ok()?;
+        let mut parsed = Self { is_targeted: true, ..Self::default() };
+        let Ok(members) = Parser::new(&joined).parse::<Dictionary>() else {
+            words(&joined).for_each(|word| parsed.take_loosely(word));
+            let forbids = parsed.no_store || parsed.private || parsed.no_cache;
+            return forbids.then_some(parsed);
+        };
         if members.is_empty() {
             return None;
         }
-        let mut parsed = Self { is_targeted: true, ..Self::default() };
         for (name, member) in &members {
             if let ListEntry::Item(item) = member {
                 parsed.take_member(name.as_str(), item);
+                // `max-age=60;private`: the parameters of a member mean nothing by themselves.
+                item.params.keys().for_each(|name| parsed.take_loosely((name.as_str().as_bytes(), None)));
             }
         }
         Some(parsed)
@@ -84,7 +113,12 @@ impl CacheControl {
 
     /// Whether a stale answer is forbidden in so many words (RFC 9111 §4.2.4).
     pub(crate) fn forbids_stale(&self) -> bool {
-        self.must_revalidate || self.proxy_revalidate || self.no_cache || self.s_maxage.is_some()
+        self.demands_revalidation() || self.s_maxage.is_some()
+    }
+
+    /// As [`forbids_stale`](Self::forbids_stale), also in the windows that the response names itself.
+    pub(crate) fn demands_revalidation(&self) -> bool {
+        self.must_revalidate || self.proxy_revalidate || self.must_revalidate_loosely || self.no_cache
     }
 
     /// Of a directive that is there twice the first counts (RFC 9111 §4.2.1). A lifetime that
@@ -141,18 +175,29 @@ impl RequestDirectives {
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut parsed = Self::default();
         if !headers.contains_key(header::CACHE_CONTROL) {
-            let mut pragmas =
-                headers.get_all(header::PRAGMA).iter().flat_map(|line| split_list(line.as_bytes()));
-            parsed.no_cache = pragmas.any(|pragma| pragma.eq_ignore_ascii_case(b"no-cache"));
+            let mut pragmas = headers.get_all(header::PRAGMA).iter().flat_map(|line| words(line.as_bytes()));
+            parsed.no_cache = pragmas.any(|(pragma, _)| pragma.eq_ignore_ascii_case(b"no-cache"));
             return parsed;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
-            for directive in split_list(line.as_bytes()) {
-                let (name, argument) = name_and_argument(directive);
-                parsed.take(&in_lower_case(name), argument);
+            for member in split_list(line.as_bytes()) {
+                match Member::of(member) {
+                    Member::Directive(name, argument) => parsed.take(&in_lower_case(name), argument),
+                    Member::Words(words) => words.for_each(|(word, _)| parsed.take_loosely(word)),
+                }
             }
         }
         parsed
+    }
+
+    /// As [`CacheControl::take_loosely`].
+    fn take_loosely(&mut self, word: &[u8]) {
+        match &*in_lower_case(word) {
+            b"no-cache" => self.no_cache = true,
+            b"no-store" => self.no_store = true,
+            b"max-age" => self.max_age = Some(Duration::ZERO),
+            _ => {}
+        }
     }
 
     fn take(&mut self, name: &[u8], argument: Option<&[u8]>) {
@@ -173,16 +218,89 @@ impl RequestDirectives {
     }
 }
 
-/// White space round the equals sign is not allowed (§5.2). The directive counts all the same,
-/// with an argument that cannot be read: to ignore it would be the less strict reading.
-fn name_and_argument(directive: &[u8]) -> (&[u8], Option<&[u8]>) {
-    match directive.iter().position(|b| *b == b'=') {
-        None => (directive, None),
-        Some(at) => {
-            let name = directive[..at].trim_ascii_end();
-            (name, Some(if name.len() == at { &directive[at + 1..] } else { b" " }))
+/// A member of the list that `Cache-Control` is.
+enum Member<'a, W> {
+    Directive(&'a [u8], Option<&'a [u8]>),
+    /// Several things in one, or none that the grammar knows (§5.2).
+    Words(W),
+}
+
+impl<'a> Member<'a, ()> {
+    fn of(member: &'a [u8]) -> Member<'a, impl Iterator<Item = Word<'a>>> {
+        let mut halves = member.splitn(2, |byte| *byte == b'=');
+        let (name, argument) = (halves.next().unwrap_or_default(), halves.next());
+        match name.iter().copied().all(is_in_word) && argument.is_none_or(is_argument) {
+            true => Member::Directive(name, argument),
+            false => Member::Words(words(member)),
         }
     }
+}
+
+/// A word, and what follows it after an equals sign.
+type Word<'a> = (&'a [u8], Option<&'a [u8]>);
+
+/// The words outside of quoted strings. A quotation mark that is never closed quotes nothing.
+fn words(text: &[u8]) -> impl Iterator<Item = Word<'_>> {
+    let mut rest = text;
+    std::iter::from_fn(move || {
+        loop {
+            let (first, after) = rest.split_first()?;
+            match first {
+                b'"' => rest = closed_by(after).map_or(after, |at| &after[at + 1..]),
+                byte if is_in_word(*byte) => break,
+                _ => rest = after,
+            }
+        }
+        let (word, after) = rest.split_at(word_length(rest));
+        rest = after;
+        let argument = after.strip_prefix(b"=").map(argument_of);
+        Some((word, argument))
+    })
+}
+
+fn word_length(text: &[u8]) -> usize {
+    text.iter().position(|byte| !is_in_word(*byte)).unwrap_or(text.len())
+}
+
+/// The argument that `text` begins with; an unreadable one if what follows is no word.
+fn argument_of(text: &[u8]) -> &[u8] {
+    let (argument, after) = text.split_at(argument_length(text));
+    let next = after.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b';' | b','));
+    if next.is_none_or(u8::is_ascii_alphabetic) { argument } else { b" " }
+}
+
+/// Up to where a token or a quoted string reaches.
+fn argument_length(text: &[u8]) -> usize {
+    match text.strip_prefix(b"\"").and_then(closed_by) {
+        Some(at) => at + 2,
+        None => text.iter().position(|byte| !is_token(*byte)).unwrap_or(text.len()),
+    }
+}
+
+/// Where a quoted string ends whose opening quotation mark has been read.
+fn closed_by(text: &[u8]) -> Option<usize> {
+    let mut escaped = false;
+    text.iter().position(|byte| {
+        let closes = *byte == b'"' && !escaped;
+        escaped = *byte == b'\\' && !escaped;
+        closes
+    })
+}
+
+/// Whether this is a token or a quoted string, and without a word of its own that forbids.
+fn is_argument(argument: &[u8]) -> bool {
+    let forbidding: [&[u8]; 3] = [b"no-store", b"no-cache", b"private"];
+    let forbids = |word: &[u8]| forbidding.iter().any(|other| word.eq_ignore_ascii_case(other));
+    argument_length(argument) == argument.len() && !words(argument).any(|(word, _)| forbids(word))
+}
+
+/// RFC 9110 §5.6.2.
+const fn is_token(byte: u8) -> bool {
+    is_in_word(byte) || matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'.' | b'^' | b'`' | b'|' | b'~')
+}
+
+const fn is_in_word(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
 /// As nearly all write them.

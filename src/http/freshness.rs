@@ -32,12 +32,12 @@ pub(crate) fn explicit_lifetime(
     Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
 }
 
-/// A tenth of the time for which the representation had not changed when it was sent (§4.2.2),
-/// or `None` if that is not known.
-pub(crate) fn heuristic_lifetime(headers: &HeaderMap, outline: &Outline) -> Option<Duration> {
+/// For how long the representation had not changed when it was sent (§4.2.2), or `None` if that is
+/// not known.
+pub(crate) fn unchanged_for(headers: &HeaderMap, outline: &Outline) -> Option<Duration> {
     let modified = parse(headers.get(header::LAST_MODIFIED)?, outline.now)?;
     let date = outline.date.unwrap_or(outline.now);
-    date.duration_since(modified).ok().map(|unchanged| unchanged / 10)
+    date.duration_since(modified).ok()
 }
 
 /// `corrected_initial_age` of §4.2.3: how old the response was when it came in.
@@ -110,14 +110,14 @@ mod tests {
     }
 
     #[test]
-    fn a_tenth_of_the_time_without_change_is_a_guess_at_the_lifetime() {
+    fn the_time_without_change_ends_when_the_response_was_sent() {
         let guess = |fields: &[(&str, &str)]| {
             let headers = headers(fields);
-            heuristic_lifetime(&headers, &Outline::of(&headers, noon())).map(|lifetime| lifetime.as_secs())
+            unchanged_for(&headers, &Outline::of(&headers, noon())).map(|unchanged| unchanged.as_secs())
         };
         let modified = ("last-modified", "Sun, 06 Nov 1994 11:00:00 GMT");
-        assert_eq!(guess(&[modified]), Some(360));
-        assert_eq!(guess(&[modified, ("date", "Sun, 06 Nov 1994 11:10:00 GMT")]), Some(60));
+        assert_eq!(guess(&[modified]), Some(3600));
+        assert_eq!(guess(&[modified, ("date", "Sun, 06 Nov 1994 11:10:00 GMT")]), Some(600));
         assert_eq!(guess(&[modified, ("date", "Sun, 06 Nov 1994 10:59:59 GMT")]), None);
         assert_eq!(guess(&[]), None);
         assert_eq!(guess(&[("last-modified", "yesterday")]), None);

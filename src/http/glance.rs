@@ -2,7 +2,11 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{fields::first_line, framing::Framing, storing::Credentials};
+use super::{
+    credentials::{CredentialNames, Credentials, Keyed, is_well_known},
+    fields::first_line,
+    framing::Framing,
+};
 
 /// Most requests have none of these but the last, and a hit then has nothing to do with their
 /// other fields.
@@ -37,8 +41,29 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Glance<'a> {
+    /// Of a request whose credentials are known.
+    pub(crate) fn with(request: &'a HeaderMap, credentials: Credentials) -> Self {
+        Self { credentials, ..Self::of_fields(request) }
+    }
+
+    /// Of a request that has a key.
     #[inline]
+    pub(crate) fn under(request: &'a HeaderMap, names: &CredentialNames, keyed: &Keyed) -> Self {
+        let glance = Self::of_fields(request);
+        // By the names alone, nearly always.
+        match names.is_default() && keyed.is_nothing() {
+            true => glance,
+            false => Self { credentials: Credentials::of(request, names, keyed), ..glance },
+        }
+    }
+
+    #[cfg(test)]
     pub(crate) fn of(request: &'a HeaderMap) -> Self {
+        Self::of_fields(request)
+    }
+
+    #[inline]
+    fn of_fields(request: &'a HeaderMap) -> Self {
         let mut glance = Self {
             fields: request,
             credentials: Credentials::default(),
@@ -56,7 +81,18 @@ impl<'a> Glance<'a> {
                 | header::IF_NONE_MATCH
                 | header::IF_MODIFIED_SINCE
                 | header::IF_UNMODIFIED_SINCE => glance.has_precondition = true,
-                _ => {}
+                // What most requests have is not looked at any closer.
+                header::ACCEPT
+                | header::ACCEPT_LANGUAGE
+                | header::CACHE_CONTROL
+                | header::CONNECTION
+                | header::HOST
+                | header::ORIGIN
+                | header::PRAGMA
+                | header::REFERER
+                | header::UPGRADE_INSECURE_REQUESTS
+                | header::USER_AGENT => {}
+                _ => glance.credentials.token |= is_well_known(name),
             }
         }
         glance
@@ -133,6 +169,7 @@ mod tests {
     use super::*;
     use crate::http::{
         conditions::PRECONDITIONS,
+        credentials::WELL_KNOWN,
         tag_fields::{CACHE_GROUP_INVALIDATION, CACHE_TAG, SURROGATE_KEY},
     };
 
@@ -143,8 +180,9 @@ mod tests {
             let request =
                 lines.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
             let Glance { credentials, has_precondition, has_range, accept_encoding, .. } =
-                Glance::of(&request);
-            assert_eq!(credentials, Credentials::of(&request));
+                Glance::under(&request, &CredentialNames::DEFAULT, &Keyed::default());
+            let credentials_alone = Credentials::of(&request, &CredentialNames::default(), &Keyed::default());
+            assert_eq!(credentials, credentials_alone);
             (
                 credentials != Credentials::default(),
                 has_precondition,
@@ -155,8 +193,9 @@ mod tests {
         for name in PRECONDITIONS {
             assert_eq!(seen(&name), (false, true, false, false));
         }
-        for name in [header::AUTHORIZATION, header::COOKIE] {
-            assert_eq!(seen(&name), (true, false, false, false));
+        let tokens = WELL_KNOWN.iter().map(|name| HeaderName::from_static(name));
+        for name in tokens.chain([header::AUTHORIZATION, header::COOKIE]) {
+            assert_eq!(seen(&name), (true, false, false, false), "{name}");
         }
         assert_eq!(seen(&header::RANGE), (false, false, true, false));
         assert_eq!(seen(&header::ACCEPT_ENCODING), (false, false, false, true));

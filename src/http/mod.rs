@@ -5,6 +5,8 @@
 pub(crate) mod cache_control;
 pub(crate) mod changes;
 pub(crate) mod conditions;
+pub(crate) mod cookies;
+pub(crate) mod credentials;
 pub(crate) mod date;
 pub(crate) mod fields;
 pub(crate) mod framing;

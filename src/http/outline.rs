@@ -7,6 +7,7 @@ use http_body::Body as HttpBody;
 
 use super::{
     cache_control::CacheControl,
+    credentials::Keyed,
     date::parse,
     fields::{content_of, has},
     framing::{Framing, NoLength},
@@ -82,6 +83,11 @@ impl Outline {
         outline.vary = Vary::of(vary, headers);
         outline.length = outline.framing.declared();
         outline
+    }
+
+    /// Of a response to a request whose key holds this.
+    pub(crate) fn under(self, keyed: &Keyed) -> Self {
+        Self { vary: self.vary.without(keyed), ..self }
     }
 
     /// Corrects the length that the response to a method declares, and notes the one that its body will

@@ -6,35 +6,13 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
-    freshness::{explicit_lifetime, heuristic_lifetime},
+    credentials::Credentials,
+    freshness::{explicit_lifetime, unchanged_for},
     outline::Outline,
     rules::{Rules, Ttl},
     vary::Vary,
 };
 use crate::key::brings_whole;
-
-/// What of a request decides who may share its answer.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
-pub(crate) struct Credentials {
-    pub(crate) authorization: bool,
-    pub(crate) cookie: bool,
-}
-
-impl Credentials {
-    pub(crate) fn of(request: &HeaderMap) -> Self {
-        let mut credentials = Self::default();
-        for name in request.keys() {
-            credentials.authorization |= *name == header::AUTHORIZATION;
-            credentials.cookie |= *name == header::COOKIE;
-        }
-        credentials
-    }
-
-    /// Whether a request with these may have an answer that is meant for `audience`.
-    pub(crate) fn admitted_to(self, audience: Self) -> bool {
-        (!self.authorization || audience.authorization) && (!self.cookie || audience.cookie)
-    }
-}
 
 /// Why an answer may not be shared: it goes to the client that asked and to nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -46,18 +24,24 @@ pub enum Unshareable {
     Private,
     /// It sets a cookie.
     SetCookie,
-    /// The request had `Authorization`, and the answer does not say that it is for all (RFC 9111 §3.5).
+    /// The request had `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
+    /// and the answer does not say that it is for all (RFC 9111 §3.5).
     Authorization,
     /// The request had a `Cookie`, and the answer does not give its own freshness.
     Cookie,
+    /// The request had an API key or a token in one of
+    /// [`Rules::WELL_KNOWN_CREDENTIALS`](crate::Rules::WELL_KNOWN_CREDENTIALS), and the answer does not
+    /// give its own freshness.
+    Token,
     /// `Vary: *`, or one that cannot be read (RFC 9111 §4.1).
     Vary,
     /// It has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
     NotFresh,
-    /// An error without freshness of its own.
+    /// An error without freshness of its own, or about one message or connection: 400, 401, 405 to 408,
+    /// 411, 413 to 415, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505, 508, 510 and 511.
     Error,
-    /// A part of a representation, an answer to the condition or range of one client (304, 412,
-    /// 416), or a switch of protocols.
+    /// A part of a representation or a change of one (206, 226), a response to the condition or range
+    /// of one client (304, 412, 416), or about the connection (1xx, 305, 306).
     Incomplete,
     /// Its fields contradict each other or the body about the length (several, or one that is no
     /// number), or its transfer coding is another than `chunked` (RFC 9112 §6.3).
@@ -81,6 +65,7 @@ impl Unshareable {
             Self::SetCookie => "set-cookie",
             Self::Authorization => "authorization",
             Self::Cookie => "cookie",
+            Self::Token => "token",
             Self::Vary => "vary",
             Self::NotFresh => "not-fresh",
             Self::Error => "error",
@@ -139,7 +124,7 @@ impl Terms {
         revalidate_for: Duration::ZERO,
         is_ours: false,
         forbids_stale: true,
-        audience: Credentials { authorization: false, cookie: false },
+        audience: Credentials { authorization: false, cookie: false, token: false },
     };
 }
 
@@ -170,7 +155,7 @@ pub(crate) fn is_error(status: StatusCode) -> bool {
 
 /// Whether a status says nothing about what was asked for, only that the origin could not answer.
 pub(crate) fn is_breakdown(status: StatusCode) -> bool {
-    status.is_server_error() && !is_lasting_error(status)
+    status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
 /// Says that there is nothing any more where something was.
@@ -206,8 +191,9 @@ pub(crate) fn decide(
     let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
 
     if is_breakdown && !(fresh && barrier.is_none()) {
-        let for_all =
-            barrier.is_none() && !answer.credentials.cookie && answer.cache_control.withheld.is_empty();
+        let for_all = barrier.is_none()
+            && !(credentials.cookie || credentials.token)
+            && answer.cache_control.withheld.is_empty();
         return Decision::not_stored(Sharing::Failed { for_all });
     }
     let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
@@ -223,7 +209,8 @@ pub(crate) fn decide(
     let can_be_confirmed = request.method == Method::GET
         && (explicit.is_some() || answer.cache_control.no_cache)
         && outline.has_validator;
-    let worth_keeping = fresh || can_be_confirmed || explicit.is_some() && answer.has_window();
+    let says_when_stale = explicit.is_some() || cache_control.no_cache;
+    let worth_keeping = fresh || can_be_confirmed || says_when_stale && answer.has_window();
     let withheld = cache_control.withheld.clone();
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
 }
@@ -251,11 +238,10 @@ impl Answer<'_> {
     /// What keeps the answer from being shared, however fresh it is.
     fn barrier(&self) -> Option<Unshareable> {
         let (answer, rules) = (self.cache_control, self.rules);
-        let incomplete =
-            self.status.is_informational() || matches!(self.status.as_u16(), 206 | 304 | 412 | 416);
         [
             (rules.never, Unshareable::Rules),
-            (incomplete, Unshareable::Incomplete),
+            (is_incomplete(self.status), Unshareable::Incomplete),
+            (is_about_message(self.status), Unshareable::Error),
             (self.outline.length.is_err(), Unshareable::Framing),
             (self.must_not_be_stored() && !rules.store_no_store, Unshareable::NoStore),
             (answer.private && !rules.store_private, Unshareable::Private),
@@ -284,9 +270,26 @@ impl Answer<'_> {
 
     /// Whether the answer itself says that it may be used when it is stale.
     fn has_window(&self) -> bool {
+        let (said, despite) = (self.cache_control, self.rules.despite_revalidate);
+        let windows = [
+            (said.stale_while_revalidate, despite.while_revalidating),
+            (said.stale_if_error, despite.if_error),
+        ];
+        windows.into_iter().any(|(own, despite)| !self.window(own, Duration::ZERO, despite).is_zero())
+    }
+
+    /// How long the answer may be used when it is stale: for as long as it says itself, else for the
+    /// default, unless it forbids that and no rule goes first.
+    fn window(&self, own: Option<Duration>, default: Duration, despite_revalidate: bool) -> Duration {
         let said = self.cache_control;
-        let windows = [said.stale_while_revalidate, said.stale_if_error];
-        !said.forbids_stale() && windows.into_iter().flatten().any(|window| !window.is_zero())
+        let is_forbidden = match own {
+            Some(_) => said.demands_revalidation(),
+            None => said.forbids_stale(),
+        };
+        match is_forbidden && !despite_revalidate {
+            true => Duration::ZERO,
+            false => own.unwrap_or(default).min(MAX_DELTA),
+        }
     }
 
     /// Whether the answer says that requests with `Authorization` may share it (RFC 9111 §3.5).
@@ -309,7 +312,7 @@ impl Answer<'_> {
         }
         match (self.rules.ttl, self.rules.negative_ttl) {
             (Ttl::OriginOr(ttl), _) if self.gets_default() => ours(ttl),
-            (_, Some(ttl)) if is_lasting_error(self.status) && !self.is_breakdown => ours(ttl),
+            (_, Some(ttl)) if is_gone(self.status) && !self.is_breakdown => ours(ttl),
             _ => (self.heuristic().min(MAX_DELTA), Source::Guess),
         }
     }
@@ -321,13 +324,15 @@ impl Answer<'_> {
 
     /// §4.2.2: for statuses that are cacheable by default, and what is marked as cacheable.
     fn heuristic(&self) -> Duration {
-        let is_cacheable = gets_default(self.status)
-            || is_lasting_error(self.status)
-            || self.status == StatusCode::NO_CONTENT;
+        let is_cacheable =
+            gets_default(self.status) || is_gone(self.status) || matches!(self.status.as_u16(), 204 | 451);
         let is_cacheable = is_cacheable && !self.is_breakdown || self.cache_control.public;
-        match heuristic_lifetime(self.headers, self.outline) {
-            Some(guess) if is_cacheable => guess.min(self.rules.max_heuristic_ttl),
-            _ => Duration::ZERO,
+        match self.rules.heuristic.filter(|_| is_cacheable) {
+            Some(heuristic) => {
+                let unchanged = unchanged_for(self.headers, self.outline).unwrap_or_default();
+                heuristic.lifetime(unchanged)
+            }
+            None => Duration::ZERO,
         }
     }
 
@@ -336,29 +341,29 @@ impl Answer<'_> {
         if !ours {
             return None;
         }
-        if self.credentials.cookie && !self.rules.store_cookie_requests {
+        if self.credentials.cookie {
             return Some(Unshareable::Cookie);
+        }
+        if self.credentials.token {
+            return Some(Unshareable::Token);
         }
         let may_have_no_end = self.outline.content.is_none() && is_stream(self.headers);
         may_have_no_end.then_some(Unshareable::Stream)
     }
 
     fn terms(&self, fresh_for: Duration, source: Source) -> Terms {
-        let (answer, rules) = (self.cache_control, self.rules);
-        let window = |own: Option<Duration>, default: Duration| match answer.forbids_stale() {
-            true => Duration::ZERO,
-            false => own.unwrap_or(default).min(MAX_DELTA),
-        };
+        let (answer, rules, despite) = (self.cache_control, self.rules, self.rules.despite_revalidate);
         Terms {
             fresh_for,
-            stale_while_revalidate_for: window(
+            stale_while_revalidate_for: self.window(
                 answer.stale_while_revalidate,
                 rules.stale_while_revalidate_for,
+                despite.while_revalidating,
             ),
             stale_if_error_for: match self.is_breakdown {
                 // An old failure is no better than a new one.
                 true => Duration::ZERO,
-                false => window(answer.stale_if_error, rules.stale_if_error_for),
+                false => self.window(answer.stale_if_error, rules.stale_if_error_for, despite.if_error),
             },
             revalidate_for: match self.outline.has_validator {
                 true => rules.revalidate_for.min(MAX_DELTA),
@@ -369,7 +374,8 @@ impl Answer<'_> {
             audience: Credentials {
                 // Who may not have his own answer stored does not get another's either.
                 authorization: self.is_for_all() || rules.store_authorized,
-                cookie: source == Source::Origin || rules.store_cookie_requests,
+                cookie: source == Source::Origin,
+                token: source == Source::Origin,
             },
         }
     }
@@ -380,9 +386,44 @@ fn gets_default(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 300 | 301 | 308)
 }
 
-/// Errors that are heuristically cacheable (RFC 9110 §15.1).
-fn is_lasting_error(status: StatusCode) -> bool {
-    matches!(status.as_u16(), 404 | 405 | 410 | 414 | 501)
+/// Statuses whose content is no whole representation: parts (RFC 9110 §15.3.7), changes (RFC 3229
+/// §10.4.1), responses to preconditions and ranges, and what concerns the connection.
+fn is_incomplete(status: StatusCode) -> bool {
+    status.is_informational() || matches!(status.as_u16(), 206 | 226 | 304..=306 | 412 | 416)
+}
+
+/// Statuses that say something about one message, its credentials or its connection, and nothing
+/// about the resource: another request for it may get another response. RFC 6585 forbids to store
+/// 428, 429, 431 and 511, and RFC 8470 §5.2 expects another response to the request after a 425; a
+/// store that kept the others would let one client's malformed request answer all clients.
+///
+/// | stored if they are fresh by their own fields | |
+/// |---|---|
+/// | 2xx but 206 and 226, 300 to 303, 307, 308 | responses about the resource |
+/// | 402, 403, 404, 409, 410, 418, 423, 424, 451 | its state, or who may see it |
+/// | 500, 502, 503, 504, 506, 507 | the state of the origin |
+/// | unregistered ones | as their class (RFC 9110 §15) |
+fn is_about_message(status: StatusCode) -> bool {
+    matches!(
+        status.as_u16(),
+        400 | 401
+            | 405..=408
+            | 411
+            | 413..=415
+            | 417
+            | 421
+            | 422
+            | 425
+            | 426
+            | 428
+            | 429
+            | 431
+            | 501
+            | 505
+            | 508
+            | 510
+            | 511
+    )
 }
 
 /// Final statuses whose caching requirements RFC 9110 §15 and RFC 9111 state.

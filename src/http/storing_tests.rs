@@ -1,4 +1,5 @@
 use super::*;
+use crate::http::credentials::{CredentialNames, Keyed};
 use std::time::SystemTime;
 
 use http::Request;
@@ -13,7 +14,7 @@ fn decision(
     status: u16,
     response: &[(&'static str, &str)],
     request: &[(&'static str, &str)],
-    rules: Rules,
+    rules: impl std::borrow::Borrow<Rules>,
 ) -> Decision {
     let mut headers = HeaderMap::new();
     for (name, value) in response {
@@ -26,9 +27,9 @@ fn decision(
     let head = builder.body(()).unwrap().into_parts().0;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let (status, outline) = (StatusCode::from_u16(status).unwrap(), Outline::of(&headers, now));
-    let credentials = Credentials::of(&head.headers);
+    let credentials = Credentials::of(&head.headers, &CredentialNames::DEFAULT, &Keyed::default());
     let judged = Judged { status, headers: &headers, is_breakdown: is_breakdown(status) };
-    decide(&head, credentials, judged, &outline, &rules, &[CDN_CACHE_CONTROL])
+    decide(&head, credentials, judged, &outline, rules.borrow(), &[CDN_CACHE_CONTROL])
 }
 
 /// The terms of what may be stored.
@@ -53,36 +54,36 @@ const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
 #[test]
 fn the_origin_decides() {
     let rules = Rules::new();
-    assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], rules)), Some(60));
-    assert_eq!(refusal(&decision(200, &[], &[], rules)), Unshareable::NotFresh);
-    assert_eq!(stored(&decision(200, &[], &[], rules)), None);
-    for status in [204, 299, 302, 404, 429, 499, 503, 599] {
-        assert_eq!(fresh_for(&decision(status, &[MAX_AGE], &[], rules)), Some(60), "{status}");
+    assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], &rules)), Some(60));
+    assert_eq!(refusal(&decision(200, &[], &[], &rules)), Unshareable::NotFresh);
+    assert_eq!(stored(&decision(200, &[], &[], &rules)), None);
+    for status in [204, 299, 302, 404, 409, 499, 503, 599] {
+        assert_eq!(fresh_for(&decision(status, &[MAX_AGE], &[], &rules)), Some(60), "{status}");
     }
 }
 
 #[test]
 fn a_default_speaks_only_where_the_origin_is_silent() {
     let rules = Rules::new().default_ttl(TTL);
-    assert_eq!(fresh_for(&decision(200, &[], &[], rules)), Some(10));
-    assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], rules)), Some(60));
+    assert_eq!(fresh_for(&decision(200, &[], &[], &rules)), Some(10));
+    assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], &rules)), Some(60));
     for said in ["no-cache", "max-age=0", "max-age=x"] {
         assert_eq!(
-            refusal(&decision(200, &[("cache-control", said)], &[], rules)),
+            refusal(&decision(200, &[("cache-control", said)], &[], &rules)),
             Unshareable::NotFresh,
             "{said}"
         );
     }
-    assert_eq!(refusal(&decision(200, &[("expires", "0")], &[], rules)), Unshareable::NotFresh);
-    assert_eq!(refusal(&decision(404, &[], &[], rules)), Unshareable::Error);
-    assert_eq!(refusal(&decision(204, &[], &[], rules)), Unshareable::NotFresh);
+    assert_eq!(refusal(&decision(200, &[("expires", "0")], &[], &rules)), Unshareable::NotFresh);
+    assert_eq!(refusal(&decision(404, &[], &[], &rules)), Unshareable::Error);
+    assert_eq!(refusal(&decision(204, &[], &[], &rules)), Unshareable::NotFresh);
 }
 
 #[test]
 fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
     let rules = Rules::new().fixed_ttl(TTL);
     for said in ["no-cache", "max-age=0", "max-age=60", "must-revalidate"] {
-        assert_eq!(fresh_for(&decision(200, &[("cache-control", said)], &[], rules)), Some(10), "{said}");
+        assert_eq!(fresh_for(&decision(200, &[("cache-control", said)], &[], &rules)), Some(10), "{said}");
     }
     let table: [Case<'_, Unshareable>; 7] = [
         (&[("cache-control", "no-store")], &[], Unshareable::NoStore),
@@ -94,7 +95,7 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
         (&[("content-type", "Text/Event-Stream; charset=utf-8")], &[], Unshareable::Stream),
     ];
     for (response, request, why) in table {
-        let decision = decision(200, response, request, rules);
+        let decision = decision(200, response, request, &rules);
         assert_eq!(refusal(&decision), why);
         assert_eq!(stored(&decision), None);
     }
@@ -103,16 +104,15 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
 #[test]
 fn each_protection_falls_only_to_the_rule_of_its_name() {
     let rules = Rules::new().fixed_ttl(TTL);
-    let table: [Case<'_, Allow>; 5] = [
+    let table: [Case<'_, Allow>; 4] = [
         (&[("cache-control", "no-store")], &[], |rules| rules.store_no_store(true)),
         (&[("cache-control", "private")], &[], |rules| rules.store_private(true)),
         (&[("set-cookie", "a=b")], &[], |rules| rules.store_set_cookie(true)),
         (&[], &[("authorization", "x")], |rules| rules.store_authorized(true)),
-        (&[], &[("cookie", "a=b")], |rules| rules.store_cookie_requests(true)),
     ];
     for (row, (response, request, _)) in table.iter().enumerate() {
         for (other, (.., allow)) in table.iter().enumerate() {
-            let stored = decision(200, response, request, allow(rules)).is_storable;
+            let stored = decision(200, response, request, allow(rules.clone())).is_storable;
             assert_eq!(stored, row == other, "row {row}, rule {other}");
         }
     }
@@ -131,15 +131,14 @@ fn authorization_needs_a_word_from_the_origin() {
 fn who_could_not_have_his_own_answer_stored_does_not_get_a_stored_one() {
     let audience =
         |said, rules| stored(&decision(200, &[("cache-control", said)], &[], rules)).unwrap().audience;
-    let who = |authorization, cookie| Credentials { authorization, cookie };
+    let who = |authorization, cookie| Credentials { authorization, cookie, token: cookie };
     let ttl = Rules::new().default_ttl(TTL);
-    assert_eq!(audience("x", ttl), who(false, false));
+    assert_eq!(audience("x", ttl.clone()), who(false, false));
     assert_eq!(audience("max-age=60", Rules::new().fixed_ttl(TTL)), who(false, false));
-    assert_eq!(audience("public", ttl), who(true, false));
-    assert_eq!(audience("max-age=60", ttl), who(false, true));
-    assert_eq!(audience("max-age=60, public", ttl), who(true, true));
+    assert_eq!(audience("public", ttl.clone()), who(true, false));
+    assert_eq!(audience("max-age=60", ttl.clone()), who(false, true));
+    assert_eq!(audience("max-age=60, public", ttl.clone()), who(true, true));
     assert_eq!(audience("x", ttl.store_authorized(true)), who(true, false));
-    assert_eq!(audience("x", ttl.store_cookie_requests(true)), who(false, true));
     assert!(who(false, false).admitted_to(who(false, false)));
     assert!(who(true, false).admitted_to(who(true, true)));
     assert!(!who(true, false).admitted_to(who(false, true)));
@@ -149,14 +148,14 @@ fn who_could_not_have_his_own_answer_stored_does_not_get_a_stored_one() {
 #[test]
 fn errors_need_explicit_freshness_or_a_negative_lifetime() {
     let rules = Rules::new().default_ttl(TTL).negative_ttl(Duration::from_secs(3));
-    for status in [404, 405, 410, 414, 501] {
-        assert_eq!(fresh_for(&decision(status, &[], &[], rules)), Some(3), "{status}");
+    for status in [404, 410] {
+        assert_eq!(fresh_for(&decision(status, &[], &[], &rules)), Some(3), "{status}");
     }
-    for status in [400, 401, 403, 429] {
-        assert_eq!(refusal(&decision(status, &[], &[], rules)), Unshareable::Error, "{status}");
+    for status in [400, 401, 403, 405, 414, 429, 451, 501] {
+        assert_eq!(refusal(&decision(status, &[], &[], &rules)), Unshareable::Error, "{status}");
     }
     for status in [500, 502, 503, 504] {
-        let decision = decision(status, &[], &[], rules);
+        let decision = decision(status, &[], &[], &rules);
         assert_eq!(decision, Decision::not_stored(Sharing::Failed { for_all: true }), "{status}");
     }
 }
@@ -175,7 +174,7 @@ fn a_failure_with_something_personal_is_not_for_all() {
 fn directives_forbid_stale_answers_whatever_the_rules_say() {
     let rules = Rules::new().stale_if_error_for(TTL).stale_while_revalidate_for(TTL);
     let windows = |said| {
-        let terms = stored(&decision(200, &[("cache-control", said)], &[], rules)).unwrap();
+        let terms = stored(&decision(200, &[("cache-control", said)], &[], &rules)).unwrap();
         (terms.stale_if_error_for.as_secs(), terms.stale_while_revalidate_for.as_secs())
     };
     assert_eq!(windows("max-age=1"), (10, 10));
@@ -183,6 +182,8 @@ fn directives_forbid_stale_answers_whatever_the_rules_say() {
     for said in ["s-maxage=1", "max-age=1, must-revalidate", "max-age=1, proxy-revalidate"] {
         assert_eq!(windows(said), (0, 0), "{said}");
     }
+    assert_eq!(windows("s-maxage=1, stale-if-error=3"), (3, 0), "the origin said both");
+    assert_eq!(windows("s-maxage=1, must-revalidate, stale-if-error=3"), (0, 0));
 }
 
 #[test]
@@ -194,8 +195,23 @@ fn a_stored_failure_is_not_served_in_place_of_another() {
     for status in [500, 502, 503, 504, 599] {
         assert_eq!(window(status), 0, "{status}");
     }
-    for status in [200, 299, 404, 501] {
+    for status in [200, 299, 404] {
         assert_eq!(window(status), 60, "{status}");
+    }
+}
+
+#[test]
+fn a_status_about_one_message_is_never_stored() {
+    let public = ("cache-control", "public, s-maxage=60");
+    for status in
+        [400, 401, 405, 406, 407, 408, 411, 413, 414, 415, 417, 421, 422, 425, 426, 428, 429, 431, 501]
+    {
+        let decision = decision(status, &[public], &[], Rules::new().fixed_ttl(TTL));
+        assert_eq!((refusal(&decision), stored(&decision)), (Unshareable::Error, None), "{status}");
+    }
+    for status in [505, 508, 510, 511] {
+        let decision = decision(status, &[public], &[], Rules::new());
+        assert_eq!(decision, Decision::not_stored(Sharing::Failed { for_all: false }), "{status}");
     }
 }
 
@@ -214,7 +230,7 @@ fn what_must_be_revalidated_is_kept_if_it_can_be() {
 
 #[test]
 fn parts_and_answers_to_conditions_are_for_nobody_else() {
-    for status in [101, 206, 304, 412, 416] {
+    for status in [101, 206, 226, 304, 305, 306, 412, 416] {
         let decision = decision(status, &[MAX_AGE], &[], Rules::new().fixed_ttl(TTL));
         assert_eq!(refusal(&decision), Unshareable::Incomplete);
         assert_eq!(stored(&decision), None);
@@ -237,19 +253,19 @@ fn an_answer_to_head_is_shared_but_not_stored() {
 const TEN_THOUSAND_SECONDS_AGO: (&str, &str) = ("last-modified", "Mon, 12 Jan 1970 11:00:00 GMT");
 
 #[test]
-fn what_says_only_when_it_changed_is_fresh_for_a_tenth_of_the_time_since() {
-    let rules = Rules::new();
-    for status in [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501] {
+fn what_says_only_when_it_changed_is_fresh_for_a_share_of_the_time_since() {
+    let rules = Rules::new().heuristic(0.1, Duration::MAX);
+    for status in [200, 203, 204, 300, 301, 308, 404, 410, 451] {
         assert_eq!(
-            fresh_for(&decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], rules)),
+            fresh_for(&decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], &rules)),
             Some(1000),
             "{status}"
         );
     }
-    for status in [201, 202, 302, 307, 403, 429, 599] {
-        let silent = decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
+    for status in [201, 202, 302, 307, 403, 599] {
+        let silent = decision(status, &[TEN_THOUSAND_SECONDS_AGO], &[], &rules);
         assert_ne!(silent.sharing, Sharing::Shareable, "{status}");
-        let public = decision(status, &[TEN_THOUSAND_SECONDS_AGO, ("cache-control", "public")], &[], rules);
+        let public = decision(status, &[TEN_THOUSAND_SECONDS_AGO, ("cache-control", "public")], &[], &rules);
         assert_eq!(fresh_for(&public), Some(1000), "{status}");
     }
 }
@@ -258,22 +274,26 @@ fn what_says_only_when_it_changed_is_fresh_for_a_tenth_of_the_time_since() {
 fn the_age_on_arrival_counts_unless_the_lifetime_is_of_the_rules() {
     let is_ours = |fields: Fields<'_>, rules| stored(&decision(200, fields, &[], rules)).unwrap().is_ours;
     assert!(!is_ours(&[MAX_AGE], Rules::new()));
-    assert!(!is_ours(&[TEN_THOUSAND_SECONDS_AGO], Rules::new()));
-    assert!(is_ours(&[TEN_THOUSAND_SECONDS_AGO], Rules::new().default_ttl(TTL)));
+    let guess = Rules::new().heuristic(0.1, TTL);
+    assert!(!is_ours(&[TEN_THOUSAND_SECONDS_AGO], guess.clone()));
+    assert!(is_ours(&[TEN_THOUSAND_SECONDS_AGO], guess.default_ttl(TTL)));
     assert!(is_ours(&[MAX_AGE], Rules::new().fixed_ttl(TTL)));
 }
 
 #[test]
-fn a_guess_is_bounded_can_be_switched_off_and_is_for_clients_without_cookies() {
+fn a_guess_is_off_by_default_bounded_and_for_clients_without_cookies() {
     let with = |rules| decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
-    assert_eq!(fresh_for(&with(Rules::new().max_heuristic_ttl(TTL))), Some(10));
-    assert_eq!(refusal(&with(Rules::new().max_heuristic_ttl(Duration::ZERO))), Unshareable::NotFresh);
-    assert_eq!(fresh_for(&with(Rules::new().default_ttl(TTL))), Some(10), "a default goes first");
-    assert!(!stored(&with(Rules::new())).unwrap().audience.cookie);
-    let cookie = decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[("cookie", "a=b")], Rules::new());
+    let guess = Rules::new().heuristic(0.1, Duration::from_secs(86_400));
+    assert_eq!(refusal(&with(Rules::new())), Unshareable::NotFresh);
+    assert_eq!(fresh_for(&with(guess.clone())), Some(1000));
+    assert_eq!(fresh_for(&with(Rules::new().heuristic(0.1, TTL))), Some(10));
+    assert_eq!(fresh_for(&with(Rules::new().heuristic(1.0, Duration::MAX))), Some(10_000));
+    assert_eq!(fresh_for(&with(guess.clone().default_ttl(TTL))), Some(10), "a default goes first");
+    assert!(!stored(&with(guess.clone())).unwrap().audience.cookie);
+    let cookie = decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[("cookie", "a=b")], &guess);
     assert_eq!(refusal(&cookie), Unshareable::Cookie);
     for said in [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("expires", "0")] {
-        let told = decision(200, &[TEN_THOUSAND_SECONDS_AGO, said], &[], Rules::new());
+        let told = decision(200, &[TEN_THOUSAND_SECONDS_AGO, said], &[], &guess);
         assert_eq!(refusal(&told), Unshareable::NotFresh, "{said:?}");
     }
 }

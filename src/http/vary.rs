@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 
 use super::{
     cache_control::split_list,
+    credentials::Keyed,
     fields::has,
     glance::{Glance, Line, line},
 };
@@ -42,6 +43,17 @@ impl Vary {
                 Self::Fields(Arc::clone(&ENCODING))
             }
             _ => Self::parse(headers),
+        }
+    }
+
+    /// Without what selects nothing, for requests that share a key are alike in it.
+    pub(super) fn without(self, keyed: &Keyed) -> Self {
+        match self {
+            Self::Fields(fields) if keyed.cookies.is_some() && fields.contains(&header::COOKIE) => {
+                let left: Arc<[_]> = fields.iter().filter(|name| **name != header::COOKIE).cloned().collect();
+                if left.is_empty() { Self::Nothing } else { Self::Fields(left) }
+            }
+            _ => self,
         }
     }
 

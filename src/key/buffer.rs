@@ -1,6 +1,9 @@
 use std::fmt;
 
+use http::HeaderMap;
+
 use super::CacheKey;
+use crate::http::{cookies::CookieNames, credentials::Keyed};
 
 /// Longer keys are written on the heap.
 const INLINE: usize = 240;
@@ -30,11 +33,12 @@ pub struct KeyBuffer {
     inline: [u8; INLINE],
     /// All of a key that is too long.
     spilled: Vec<u8>,
+    keyed: Keyed,
 }
 
 impl Default for KeyBuffer {
     fn default() -> Self {
-        Self { length: 0, inline: [0; INLINE], spilled: Vec::new() }
+        Self { length: 0, inline: [0; INLINE], spilled: Vec::new(), keyed: Keyed::default() }
     }
 }
 
@@ -42,6 +46,25 @@ impl KeyBuffer {
     /// An empty key.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// What of the request is in the key, beside its URI.
+    #[inline]
+    pub(crate) fn keyed(&self) -> &Keyed {
+        &self.keyed
+    }
+
+    pub(super) fn set_keyed(&mut self, keyed: Keyed) {
+        self.keyed = keyed;
+    }
+
+    /// Appends the cookies of these names.
+    pub(super) fn push_cookies(&mut self, names: &CookieNames, request: &HeaderMap) {
+        if !names.is_empty() {
+            let cookies = names.of(request);
+            self.push((cookies.len() as u64).to_le_bytes());
+            cookies.iter().for_each(|cookie| self.push(cookie));
+        }
     }
 
     /// Appends a value and, before it, its length, so that different values never run together

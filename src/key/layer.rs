@@ -10,9 +10,15 @@ use tower_service::Service;
 
 use super::{
     CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, is_for_cache,
-    is_get_or_head,
+    is_get_or_head, prepare,
 };
-use crate::exchange::Asked;
+use crate::{
+    exchange::{Asked, Read},
+    http::{
+        credentials::Credentials,
+        rules::{RequestRules, Rules},
+    },
+};
 
 /// Puts the key of a request into its extensions, for the layers below.
 ///
@@ -35,12 +41,22 @@ use crate::exchange::Asked;
 #[derive(Clone, Debug)]
 pub struct KeyLayer<K = DefaultKey> {
     extractor: Arc<K>,
+    rules: RequestRules,
 }
 
 impl<K: KeyExtractor> KeyLayer<K> {
     /// Derives keys with this extractor.
     pub fn new(extractor: K) -> Self {
-        Self { extractor: Arc::new(extractor) }
+        Self { extractor: Arc::new(extractor), rules: RequestRules::default() }
+    }
+
+    /// Which [cookies](Rules::cookies) are in the key, and what is a [credential](Rules::credentials): the
+    /// same rules as those of the layer below. The others of them are for that layer alone. Default:
+    /// [`Rules::new`].
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules.request;
+        self
     }
 }
 
@@ -54,7 +70,7 @@ impl<S, K> Layer<S> for KeyLayer<K> {
     type Service = Key<S, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Key { inner, extractor: Arc::clone(&self.extractor) }
+        Key { inner, extractor: Arc::clone(&self.extractor), rules: self.rules.clone() }
     }
 }
 
@@ -63,11 +79,13 @@ impl<S, K> Layer<S> for KeyLayer<K> {
 pub struct Key<S, K = DefaultKey> {
     inner: S,
     extractor: Arc<K>,
+    rules: RequestRules,
 }
 
 impl<S: Clone, K> Clone for Key<S, K> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), extractor: Arc::clone(&self.extractor) }
+        let (extractor, rules) = (Arc::clone(&self.extractor), self.rules.clone());
+        Self { inner: self.inner.clone(), extractor, rules }
     }
 }
 
@@ -86,7 +104,7 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> S::Future {
-        let (head, body, _) = derive(&*self.extractor, request);
+        let (head, body, _) = derive(&*self.extractor, &self.rules, request);
         self.inner.call(Request::from_parts(head, body))
     }
 }
@@ -97,7 +115,11 @@ pub(crate) struct WithoutKey;
 
 /// Puts the key of a request into its extensions, or that it has none. Also returns why, if responses to
 /// such requests say it.
-fn derive<B: HttpBody>(extractor: &dyn KeyExtractor, request: Request<B>) -> (Parts, B, Option<Unkeyed>) {
+fn derive<B: HttpBody>(
+    extractor: &dyn KeyExtractor,
+    rules: &RequestRules,
+    request: Request<B>,
+) -> (Parts, B, Option<Unkeyed>) {
     let is_for_cache = is_for_cache(&request);
     let why = if is_for_cache { None } else { Unkeyed::of(&request) };
     let (mut head, body) = request.into_parts();
@@ -110,15 +132,18 @@ fn derive<B: HttpBody>(extractor: &dyn KeyExtractor, request: Request<B>) -> (Pa
         None => drop(head.extensions.remove::<Identity>()),
     }
     let mut key = KeyBuffer::new();
-    let found = if is_for_cache { find(extractor, &mut head, &mut key).map_err(Some) } else { Err(why) };
+    let found =
+        if is_for_cache { find(extractor, rules, &mut head, &mut key).map_err(Some) } else { Err(why) };
     match found {
         Ok(()) => {
-            extractor.prepare(&mut head);
+            prepare(extractor, &key, &mut head);
             head.extensions.insert(key.to_key());
+            note_read(rules, &mut head, &key);
             (head, body, None)
         }
         Err(why) => {
             head.extensions.remove::<CacheKey>();
+            head.extensions.remove::<Read>();
             head.extensions.insert(WithoutKey);
             (head, body, why)
         }
@@ -128,6 +153,7 @@ fn derive<B: HttpBody>(extractor: &dyn KeyExtractor, request: Request<B>) -> (Pa
 /// As [`derive`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.
 pub(crate) fn derive_alone<B: HttpBody>(
     extractor: &dyn KeyExtractor,
+    rules: &RequestRules,
     request: Request<B>,
 ) -> (Parts, B, Option<Unkeyed>) {
     let extensions = request.extensions();
@@ -139,5 +165,17 @@ pub(crate) fn derive_alone<B: HttpBody>(
         let (head, body) = request.into_parts();
         return (head, body, None);
     }
-    derive(extractor, request)
+    derive(extractor, rules, request)
+}
+
+/// Tells the layers below what they would not find out by themselves.
+fn note_read(rules: &RequestRules, head: &mut Parts, key: &KeyBuffer) {
+    match key.keyed().is_nothing() && rules.credentials.is_default() {
+        true => drop(head.extensions.remove::<Read>()),
+        false => {
+            let keyed = key.keyed().clone();
+            let credentials = Credentials::of(&head.headers, &rules.credentials, &keyed);
+            head.extensions.insert(Read { keyed, credentials });
+        }
+    }
 }

@@ -110,7 +110,13 @@ use http::{
 use http_body::Body as HttpBody;
 
 use self::overrides::overrides_method;
-use crate::{build_error::BuildError, http::fields::asks_for_another_protocol};
+use crate::{
+    build_error::BuildError,
+    exchange::Read,
+    http::{
+        cookies::CookieNames, credentials::Keyed, fields::asks_for_another_protocol, rules::RequestRules,
+    },
+};
 
 #[cfg(feature = "body-key")]
 pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
@@ -263,17 +269,44 @@ where
 #[inline]
 pub(crate) fn find(
     extractor: &(impl KeyExtractor + ?Sized),
+    rules: &RequestRules,
     head: &mut Parts,
     buffer: &mut KeyBuffer,
 ) -> Result<(), Unkeyed> {
     match head.extensions.get::<CacheKey>() {
-        Some(own) => buffer.set(own),
+        Some(own) => {
+            buffer.set(own);
+            if let Some(read) = head.extensions.get::<Read>() {
+                buffer.set_keyed(read.keyed.clone());
+            }
+        }
         None if is_get_or_head(&head.method) => extractor.write_key(head, buffer)?,
         // No extractor knows the body of a read by its body.
         None => return Err(Unkeyed::Body),
     }
     extractor.normalise(head);
+    if let Some(names) = &rules.cookies {
+        key_cookies(names, head, buffer);
+    }
     Ok(())
+}
+
+/// Puts cookies into the key, unless it has its own already.
+#[inline(never)]
+fn key_cookies(names: &CookieNames, head: &Parts, buffer: &mut KeyBuffer) {
+    if !buffer.keyed().has(&header::COOKIE) {
+        buffer.push_cookies(names, &head.headers);
+        let keyed = Keyed { cookies: Some(names.clone()), ..buffer.keyed().clone() };
+        buffer.set_keyed(keyed);
+    }
+}
+
+/// Makes a request that has this key ready for the origin.
+pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer, head: &mut Parts) {
+    if let Some(names) = &key.keyed().cookies {
+        names.keep(&mut head.headers);
+    }
+    extractor.prepare(head);
 }
 
 fn is_get_or_head(method: &Method) -> bool {

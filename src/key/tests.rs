@@ -9,7 +9,8 @@ fn key_of<B: HttpBody>(extractor: &impl KeyExtractor, request: Request<B>) -> Op
         return None;
     }
     let mut buffer = KeyBuffer::new();
-    find(extractor, &mut request.into_parts().0, &mut buffer).ok().map(|()| buffer.to_key())
+    let rules = RequestRules::default();
+    find(extractor, &rules, &mut request.into_parts().0, &mut buffer).ok().map(|()| buffer.to_key())
 }
 
 fn empty() -> Empty<Bytes> {

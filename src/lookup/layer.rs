@@ -7,6 +7,7 @@ use super::{request::Reader, service::Lookup};
 use crate::{
     build_error::BuildError,
     executor::{Executor, Task},
+    http::rules::{RequestRules, Rules},
     key::{DefaultKey, KeyExtractor},
     purge::{Naming, Purge},
     store::Store,
@@ -42,6 +43,7 @@ pub(super) struct Settings {
     pub(super) shows_status: bool,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
+    pub(super) request: RequestRules,
 }
 
 /// Refreshes under way at a time.
@@ -58,6 +60,7 @@ impl<St: Store> LookupLayer<St> {
             shows_status: true,
             follows_requests: false,
             fetches_whole: false,
+            request: RequestRules::default(),
         };
         let extractor = Arc::new(DefaultKey::new());
         Self { store, naming: Naming::new(extractor.clone()), extractor, settings: Arc::new(settings) }
@@ -72,6 +75,14 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         let extractor = Arc::new(extractor);
         naming.set(extractor.clone());
         LookupLayer { store, extractor, naming, settings }
+    }
+
+    /// Which [cookies](Rules::cookies) are in the key, and what is a [credential](Rules::credentials): the
+    /// same rules as those of the layer below that stores. The others of them are for that layer alone.
+    /// Default: [`Rules::new`].
+    #[must_use]
+    pub fn rules(self, rules: Rules) -> Self {
+        self.set(|settings| settings.request = rules.request)
     }
 
     /// A handle to purge what is stored, which names URLs as this layer does: also by a

@@ -152,7 +152,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if is_marked => CacheStatus::forwarded(Forward::Bypass),
             None => unselected(resource, question, sequence),
         };
-        let key = key.to_key();
+        let (key, keyed) = (key.to_key(), key.keyed().clone());
         let subject = sequence.subject(&*self.extractor, head, &key);
         Asked {
             key,
@@ -164,6 +164,8 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             is_for_client: false,
             is_marked,
             selection: resource.and_then(|resource| known_selection(resource, head)),
+            keyed,
+            credentials: glance.credentials,
             is_for_many: false,
             is_passed: false,
             has_fallback: false,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{Asked, Refused},
+    exchange::{Asked, Read, Refused},
     future::ResponseFuture,
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
@@ -87,7 +87,7 @@ where
     /// Writes the key of a request that [may have one](key::is_for_cache), which is in its normal form
     /// from then on.
     pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
-        key::find(&*self.reader.extractor, head, key)
+        key::find(&*self.reader.extractor, &self.reader.settings.request, head, key)
     }
 
     /// What is to be done with the response to a request that has none, for this reason. No layer below
@@ -97,6 +97,7 @@ where
         let extensions = request.extensions_mut();
         extensions.remove::<CacheKey>();
         extensions.remove::<Asked>();
+        extensions.remove::<Read>();
         let shows_status = self.reader.settings.shows_status;
         Keyless { invalidation: Invalidation::of(&self.reader, request), why, shows_status }
     }
@@ -106,7 +107,8 @@ where
     /// The request stays where it is: a hit has nothing else to do with it.
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
     pub(crate) fn read<B>(&self, key: &KeyBuffer, head: &Parts) -> Result<Response<Body<B>>, Open<B>> {
-        let (now, glance, settings) = (Instant::now(), Glance::of(&head.headers), &*self.reader.settings);
+        let (now, settings) = (Instant::now(), &*self.reader.settings);
+        let glance = Glance::under(&head.headers, &settings.request.credentials, key.keyed());
         let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
         let reading = self.reader.read(key);
         let question = Question { key, head, glance, settings, now };
@@ -174,8 +176,8 @@ where
     pub(crate) fn go_on<F, ReqB, B, E>(
         &self,
         open: Open<B>,
-        mut head: Parts,
-        body: ReqB,
+        key: &KeyBuffer,
+        (mut head, body): (Parts, ReqB),
         below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
     where
@@ -184,7 +186,7 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        self.reader.extractor.prepare(&mut head);
+        key::prepare(&*self.reader.extractor, key, &mut head);
         remove_upgrade(&mut head.headers);
         match open {
             Open::Refresh(served, refresher, asked) => {
@@ -220,6 +222,7 @@ where
         // Who gave it a key above may share the answer there.
         let has_key = head.extensions.remove::<CacheKey>().is_some();
         let above = head.extensions.remove::<Asked>();
+        head.extensions.remove::<Read>();
         let is_for_many = above.is_some_and(|above| !above.is_for_client) || has_key;
         let conditions = match scope {
             Scope::Whole if !asked.is_marked => take_conditions(&mut head.headers),
@@ -324,7 +327,7 @@ where
         let below = |head, body| Below::keyed(self.inner.clone(), Request::from_parts(head, body));
         match self.read(&key, &head) {
             Ok(response) => ResponseFuture::ready(response),
-            Err(open) => self.go_on(open, head, body, below),
+            Err(open) => self.go_on(open, &key, (head, body), below),
         }
     }
 }

@@ -41,7 +41,10 @@ use crate::{
     executor::Task,
     failures::{FailurePolicy, Failures},
     fill::{FillLayer, Policy},
-    http::rules::{Rules, Ttl},
+    http::{
+        cookies::CookieNames,
+        rules::{RequestRules, Rules, Ttl},
+    },
     key::{DefaultKey, KeyExtractor},
     lookup::LookupLayer,
     origin_limit::OriginLimitLayer,
@@ -106,8 +109,9 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
 
     /// How answers are stored. Default: [`Rules::new`], the origin decides.
     pub fn rules(mut self, rules: Rules) -> Self {
+        self.lookup = self.lookup.rules(rules.clone());
+        self.fill = self.fill.rules(rules.clone());
         self.rules = rules;
-        self.fill = self.fill.rules(rules);
         self
     }
 
@@ -214,9 +218,19 @@ fn check_rules(rules: &Rules) -> Result<(), BuildError> {
         Ttl::OriginOr(ttl) if ttl.is_zero() => return Err(zero("default_ttl")),
         _ => {}
     }
-    match rules.negative_ttl {
-        Some(ttl) if ttl.is_zero() => Err(zero("negative_ttl")),
-        _ => Ok(()),
+    match (rules.negative_ttl, rules.heuristic) {
+        (Some(ttl), _) if ttl.is_zero() => Err(zero("negative_ttl")),
+        (_, Some(heuristic)) if heuristic.at_most.is_zero() => Err(zero("heuristic")),
+        (_, Some(heuristic)) if !heuristic.is_possible() => Err(BuildError::HeuristicShare),
+        _ => check_names(&rules.request),
+    }
+}
+
+fn check_names(rules: &RequestRules) -> Result<(), BuildError> {
+    let cookie = rules.cookies.as_ref().and_then(CookieNames::invalid).map(|name| ("cookies", name));
+    match cookie.or(rules.credentials.invalid().map(|name| ("credentials", name))) {
+        Some((setting, name)) => Err(BuildError::Name { setting, name: name.into() }),
+        None => Ok(()),
     }
 }
 

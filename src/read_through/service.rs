@@ -133,7 +133,7 @@ where
                 }
             }
             Err(open) => {
-                let future = stack.go_on(open, head, body, |head, body| self.missed(head, body));
+                let future = stack.go_on(open, &key, (head, body), |head, body| self.missed(head, body));
                 ReadThroughFuture { way: Way::Through { future } }
             }
         }

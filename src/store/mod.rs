@@ -67,8 +67,6 @@ pub(crate) use self::{
     sequence::Fetching,
 };
 
-use http::HeaderMap;
-
 use crate::{http::glance::Glance, key::CacheKey};
 
 /// Keeps responses under their keys.
@@ -106,8 +104,11 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn refused(&self) {}
 }
 
-/// The latest response that answers a request with these fields and is not invalidated.
-pub(crate) fn select(store: &impl Store, key: &CacheKey, request: &HeaderMap) -> Option<Arc<StoredResponse>> {
-    let resource = store.get(key)?;
-    resource.select(&Glance::of(request), store.sequence()).cloned()
+/// The latest response that answers a request and is not invalidated.
+pub(crate) fn select(
+    store: &impl Store,
+    key: &CacheKey,
+    request: &Glance<'_>,
+) -> Option<Arc<StoredResponse>> {
+    store.get(key)?.select(request, store.sequence()).cloned()
 }

@@ -16,7 +16,7 @@ use super::{
     expiry::Version,
     parts::{Part, Parts},
 };
-use crate::http::{freshness::after, glance::Glance, range::asks_for_one_part, storing::Credentials};
+use crate::http::{credentials::Credentials, freshness::after, glance::Glance, range::asks_for_one_part};
 
 /// Variants that one key may have. The next one takes the place of the oldest.
 pub(crate) const MAX_VARIANTS: usize = 32;
@@ -348,5 +348,5 @@ fn is_superseded(stored: &StoredResponse, by: &StoredResponse, request: &HeaderM
     by.selection().is_none()
         && stored.selection().is_some()
         && stored.begun() < by.begun()
-        && stored.matches(&Glance::of(request))
+        && stored.matches(&Glance::with(request, Credentials::default()))
 }

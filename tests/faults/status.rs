@@ -186,7 +186,7 @@ async fn what_credentials_keep_out_is_not_a_matter_of_vary() {
         for (after, why) in [(599, "request"), (600, "stale")] {
             let answer = move || if field == "cookie" { ok("x") } else { ok("x").max_age(600) };
             let origin = Origin::always(answer);
-            let service = StoreLayer::new(store()).rules(rules).layer(origin.clone());
+            let service = StoreLayer::new(store()).rules(rules.clone()).layer(origin.clone());
             get(&service, "/").await;
             tokio::time::advance(secs(after)).await;
             let reply = get_with(&service, "/", &[(field, "a=b")]).await;

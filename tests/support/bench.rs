@@ -123,14 +123,14 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// With the proxy's defaults, but that nothing is tried again.
+    /// With the proxy's defaults, but that nothing is tried again and lifetimes are guessed.
     pub(crate) async fn start() -> Self {
         let scripts = Scripts::default();
         let mut origin = JoinSet::new();
         let addr = listen(&mut origin, Arc::clone(&scripts)).await;
         let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
         Self {
-            proxy: Proxy::start(addr, &["--retries", "0"]).await,
+            proxy: Proxy::start(addr, &["--retries", "0", "--heuristic-freshness"]).await,
             client: client.build().unwrap(),
             scripts,
             pages: AtomicU32::new(0),

@@ -13,7 +13,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::read::{Body, read};
-use super::{CacheKey, KeyRules, KeyRulesBuilder, RuleError, read::ReadByRule, rules::BodyRule};
+use super::{KeyRules, KeyRulesBuilder, RuleError, read::ReadByRule, rules::BodyRule};
 use crate::{future::BoxFuture, http::framing::content_length, request_body::RequestBody};
 
 mod read;
@@ -107,7 +107,7 @@ where
     };
     let body = match read(body, rule.max_bytes).await {
         Body::Whole { bytes, digest } if is_as_declared(&head, &bytes) => {
-            head.extensions.insert::<CacheKey>(place.key(&digest));
+            place.give_key(&mut head, &digest);
             head.extensions.insert(ReadByRule::with_content::<B>(bytes.clone()));
             RequestBody::from(bytes)
         }

@@ -13,6 +13,7 @@ use super::{
 };
 #[cfg(feature = "body-key")]
 use crate::{
+    exchange::Read,
     http::{conditions::is_conditional, fields::asks_for_another_protocol},
     key::{BodyKeyLayer, CacheKey, KeyBuffer, normal::Authority},
 };
@@ -80,9 +81,20 @@ pub(in crate::key) struct Place(KeyBuffer);
 
 #[cfg(feature = "body-key")]
 impl Place {
-    pub(in crate::key) fn key(mut self, digest: &[u8]) -> CacheKey {
+    /// The key of a request with a body of this digest, which keeps the cookies that are in it.
+    pub(in crate::key) fn give_key(mut self, head: &mut Parts, digest: &[u8]) {
         self.0.push(digest);
-        self.0.to_key()
+        head.extensions.insert::<CacheKey>(self.0.to_key());
+        let keyed = self.0.keyed().clone();
+        if let Some(names) = &keyed.cookies {
+            names.keep(&mut head.headers);
+        }
+        match keyed.is_nothing() {
+            true => drop(head.extensions.remove::<Read>()),
+            false => {
+                head.extensions.insert(Read { keyed, ..Read::default() });
+            }
+        }
     }
 }
 
@@ -123,6 +135,7 @@ impl KeyRules {
         }
         let shape = found.rule.shape.as_ref()?;
         let mut key = KeyBuffer::new();
+        key.set_keyed(shape.parts.keyed.clone());
         self.encode(head, authority, found, shape, Search::AsLearned, &mut key).ok()?;
         key.push(head.method.as_str());
         push_content_fields(&head.headers, &mut key);

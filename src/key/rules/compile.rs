@@ -12,14 +12,14 @@ use super::{
     guard::CompiledGuard,
     host::HostPattern,
     no_vary_search::Learned,
-    parts::{Extension, KeyParts, parse_cookie, parse_header},
+    parts::{Extension, KeyParts, parse_cookies, parse_header},
     pattern::{GAP, PathPattern},
     query::{Name, QueryRules},
     rule::Storing,
     shape::{QueryShape, Shape},
     template::QueryTemplate,
 };
-use crate::http::{changes::Changes, rules::Ttl};
+use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl};
 
 pub(super) fn compile(
     index: usize,
@@ -28,7 +28,7 @@ pub(super) fn compile(
     extensions: &[Extension],
 ) -> Result<Compiled, Problem> {
     rule.check_bypass()?;
-    rule.check_query()?;
+    rule.check_key()?;
     let (path, template) = rule.target()?;
     let is_capture = |name: &str| {
         let in_path = path.as_ref().is_some_and(|path| path.names().any(|own| own == name));
@@ -120,8 +120,15 @@ impl KeyRule {
             known.cloned().ok_or_else(|| Problem::Extension(name.as_str().into()))
         };
         Ok(KeyParts {
-            headers: self.headers.iter().map(|name| parse_header(name)).collect::<Result<_, _>>()?,
-            cookies: self.cookies.iter().map(|name| parse_cookie(name)).collect::<Result<_, _>>()?,
+            keyed: Keyed {
+                fields: match self.headers.is_empty() {
+                    true => None,
+                    false => {
+                        Some(self.headers.iter().map(|name| parse_header(name)).collect::<Result<_, _>>()?)
+                    }
+                },
+                cookies: self.cookies.as_deref().map(parse_cookies).transpose()?,
+            },
             extensions: self.extensions.iter().map(find).collect::<Result<_, _>>()?,
         })
     }
@@ -141,10 +148,11 @@ impl KeyRule {
         self.keep_query.is_some() || !self.ignore_query.is_empty() || self.sort_query || self.drop_empty_query
     }
 
-    fn check_query(&self) -> Result<(), Problem> {
+    fn check_key(&self) -> Result<(), Problem> {
         let has_template = self.path.as_ref().is_some_and(|path| path.contains('?'));
         let [template, keep] =
             ["the query of the path says what is in the key", "only what `keep_query` names is in the key"];
+        let whole = "`headers` puts the whole `Cookie` field into the key";
         let said = "what is in the key of its queries is said by the rule, or by the answers";
         let mistakes = [
             (
@@ -153,12 +161,17 @@ impl KeyRule {
                 template,
             ),
             (self.keep_query.is_some() && !self.ignore_query.is_empty(), "ignore_query", keep),
+            (self.cookies.is_some() && self.names_cookie_field(), "cookies", whole),
             (self.no_vary_search && (has_template || self.changes_query()), "no_vary_search", said),
         ];
         match mistakes.into_iter().find(|(is_made, ..)| *is_made) {
             Some((_, setting, reason)) => Err(Problem::NoEffect { setting, reason }),
             None => Ok(()),
         }
+    }
+
+    fn names_cookie_field(&self) -> bool {
+        self.headers.iter().any(|name| name.eq_ignore_ascii_case("cookie"))
     }
 
     /// A rule that bypasses has conditions, and nothing else.
@@ -224,9 +237,13 @@ impl Storing {
             ("fixed_ttl", self.fixed_ttl),
             ("default_ttl", self.default_ttl),
             ("negative_ttl", self.negative_ttl),
+            ("heuristic", self.heuristic.map(|heuristic| heuristic.at_most)),
         ];
         if let Some((setting, _)) = ttls.iter().find(|(_, ttl)| ttl.is_some_and(|ttl| ttl.is_zero())) {
             return Err(Problem::Zero { setting, consequence: "nothing is ever fresh by it" });
+        }
+        if self.heuristic.is_some_and(|heuristic| !heuristic.is_possible()) {
+            return Err(Problem::Share);
         }
         let ttl = match (self.fixed_ttl, self.default_ttl) {
             (Some(_), Some(_)) => {
@@ -238,16 +255,16 @@ impl Storing {
         let changes = Changes {
             ttl,
             negative_ttl: self.negative_ttl,
-            max_heuristic_ttl: self.max_heuristic_ttl,
+            heuristic: self.heuristic,
             stale_while_revalidate_for: self.stale_while_revalidate_for,
             stale_if_error_for: self.stale_if_error_for,
+            despite_revalidate: self.despite_revalidate,
             revalidate_for: self.revalidate_for,
             hit_for_miss_for: self.hit_for_miss_for,
             store_set_cookie: self.store_set_cookie,
             store_private: self.store_private,
             store_no_store: self.store_no_store,
             store_authorized: self.store_authorized,
-            store_cookie_requests: self.store_cookie_requests,
         };
         Ok((changes != Changes::default()).then_some(changes))
     }

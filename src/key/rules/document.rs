@@ -9,6 +9,7 @@ use serde::{
 };
 
 use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, named::Named, rule::Storing};
+use crate::http::rules::{Despite, Heuristic, StaleWindow};
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
@@ -79,7 +80,7 @@ pub(super) struct RuleDocument {
     drop_empty_query: bool,
     no_vary_search: bool,
     headers: Vec<String>,
-    cookies: Vec<String>,
+    cookies: Option<Vec<String>>,
     extensions: Vec<String>,
     forward_unkeyed: bool,
     #[cfg(feature = "body-key")]
@@ -89,16 +90,16 @@ pub(super) struct RuleDocument {
     fixed_ttl: Option<Span>,
     default_ttl: Option<Span>,
     negative_ttl: Option<Span>,
-    max_heuristic_ttl: Option<Span>,
+    heuristic: Option<HeuristicDocument>,
     stale_while_revalidate_for: Option<Span>,
     stale_if_error_for: Option<Span>,
+    stale_despite_revalidate: Option<Vec<StaleWindow>>,
     revalidate_for: Option<Span>,
     hit_for_miss_for: Option<Span>,
     store_set_cookie: Option<bool>,
     store_private: Option<bool>,
     store_no_store: Option<bool>,
     store_authorized: Option<bool>,
-    store_cookie_requests: Option<bool>,
 }
 
 impl From<RuleDocument> for KeyRule {
@@ -136,18 +137,28 @@ impl RuleDocument {
             fixed_ttl: span(&self.fixed_ttl),
             default_ttl: span(&self.default_ttl),
             negative_ttl: span(&self.negative_ttl),
-            max_heuristic_ttl: span(&self.max_heuristic_ttl),
+            heuristic: self.heuristic.as_ref().map(|own| Heuristic::new(own.share, own.at_most.0)),
             stale_while_revalidate_for: span(&self.stale_while_revalidate_for),
             stale_if_error_for: span(&self.stale_if_error_for),
+            despite_revalidate: self
+                .stale_despite_revalidate
+                .as_ref()
+                .map(|own| Despite::of(own.iter().copied())),
             revalidate_for: span(&self.revalidate_for),
             hit_for_miss_for: span(&self.hit_for_miss_for),
             store_set_cookie: self.store_set_cookie,
             store_private: self.store_private,
             store_no_store: self.store_no_store,
             store_authorized: self.store_authorized,
-            store_cookie_requests: self.store_cookie_requests,
         }
     }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct HeuristicDocument {
+    share: f64,
+    at_most: Span,
 }
 
 /// A list of rules, of which an error says which one it is about.

@@ -97,6 +97,8 @@ pub(super) enum Problem {
     Zero { setting: &'static str, consequence: &'static str },
     #[error("{}", BuildError::CutUri)]
     CutUri,
+    #[error("`heuristic` takes a share that is more than 0 and at most 1")]
+    Share,
     #[error("it is never reached: rule {0} matches all that it does")]
     Unreachable(usize),
     #[error(

@@ -15,6 +15,7 @@ use super::{
     shape::{Match, QueryShape, Search, Shape},
 };
 use crate::{
+    exchange::Asked,
     http::changes::Changes,
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed,
@@ -167,15 +168,19 @@ impl KeyRules {
 
     /// Whether an answer may be kept under this key of its request, by what it says about its
     /// query.
-    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
+    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, asked: &Asked) -> bool {
         let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
         let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
             return true;
         };
         let is_under = |policy: Option<&_>| {
             let mut own = KeyBuffer::new();
-            self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok()
-                && own.as_bytes() == key.as_bytes()
+            let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
+            // Those of the rules for all requests come last.
+            if let (None, Some(names)) = (&shape.parts.keyed.cookies, &asked.keyed.cookies) {
+                own.push_cookies(names, &head.headers);
+            }
+            is_whole && own.as_bytes() == asked.key.as_bytes()
         };
         // Under its whole query every answer is right.
         is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
@@ -221,6 +226,7 @@ impl KeyExtractor for KeyRules {
             Some(found) if found.rule.is_bypass => Err(Unkeyed::RuleBypass),
             Some(found) if found.rule.max_body.is_some() => Err(Unkeyed::Body),
             Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
+                key.set_keyed(shape.parts.keyed.clone());
                 self.encode(head, authority, found, shape, Search::AsLearned, key)
             }
             _ => {

@@ -16,6 +16,7 @@
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! // User and session change nothing on the page of a product, and do not reach the handler.
 //! let product = KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}")
+//!     .cookies([])
 //!     .fixed_ttl(Duration::from_millis(200))
 //!     .tags(["product-{pid}"]);
 //! let rules = KeyRules::builder()
@@ -60,9 +61,9 @@
 //!   has them, as with [`DefaultKey`](super::DefaultKey), unless a [`Guard`] removes them.
 //! * **Hosts** are compared without their case, and are in the key with their port. A request
 //!   whose URI and `Host` disagree has no key.
-//! * **Cookies** are in the key with all their values, and with those of names that some framework
-//!   takes for theirs. If there is a quoted one, the whole field is, since parsers differ about
-//!   where it ends.
+//! * **Cookies** that a rule names are in the key with all their values, and the origin gets these and
+//!   no others, in the order of the rule: however it reads the field, all of it is in the key. A
+//!   cookie ends at the next `;`, be it quoted or not, and the case of names counts.
 //!
 //! The same reading makes the key, the [identity](super::KeyExtractor::identity) by which an unsafe
 //! request or a purge finds what is stored, and what the [`Guard`] lets through.
@@ -90,7 +91,7 @@
 //!     "rules": [
 //!         { "path": "/account/{*rest}", "bypass": true },
 //!         { "host": "api.example.com", "path": "/user/{id}", "default_ttl": "30s",
-//!           "store_authorized": true, "headers": ["authorization"], "tags": ["user-{id}"] },
+//!           "headers": ["authorization"], "cookies": [], "tags": ["user-{id}"] },
 //!         { "path": "/search", "keep_query": ["q", "page"], "sort_query": true, "fixed_ttl": "500ms" },
 //!         { "ignore_query": ["utm_*", "gclid"] }
 //!     ]

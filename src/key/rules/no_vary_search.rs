@@ -10,7 +10,7 @@ use super::{
     KeyRules,
     query::{Name, QueryRules, decode},
 };
-use crate::key::CacheKey;
+use crate::exchange::Asked;
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
@@ -68,8 +68,8 @@ pub(crate) struct SearchKey(pub(super) KeyRules);
 
 impl SearchKey {
     /// Whether this answer to `request` may be kept under `key`.
-    pub(crate) fn agrees(&self, request: &Parts, answer: &HeaderMap, key: &CacheKey) -> bool {
-        self.0.agrees_on_search(request, answer, key)
+    pub(crate) fn agrees(&self, request: &Parts, answer: &HeaderMap, asked: &Asked) -> bool {
+        self.0.agrees_on_search(request, answer, asked)
     }
 
     /// Remembers what an answer says, for the keys of those who ask for the same path.

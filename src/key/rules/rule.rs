@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use crate::http::rules::{Despite, Heuristic, StaleWindow};
+
 /// One rule: which requests it is for, what of them is in the key, and how their answers are
 /// stored. See the [module](super).
 ///
@@ -19,7 +21,7 @@ pub struct KeyRule {
     pub(super) drop_empty_query: bool,
     pub(super) no_vary_search: bool,
     pub(super) headers: Vec<String>,
-    pub(super) cookies: Vec<String>,
+    pub(super) cookies: Option<Vec<String>>,
     pub(super) extensions: Vec<String>,
     pub(super) forward_unkeyed: bool,
     pub(super) body: Option<usize>,
@@ -34,16 +36,16 @@ pub(super) struct Storing {
     pub(super) fixed_ttl: Option<Duration>,
     pub(super) default_ttl: Option<Duration>,
     pub(super) negative_ttl: Option<Duration>,
-    pub(super) max_heuristic_ttl: Option<Duration>,
+    pub(super) heuristic: Option<Heuristic>,
     pub(super) stale_while_revalidate_for: Option<Duration>,
     pub(super) stale_if_error_for: Option<Duration>,
+    pub(super) despite_revalidate: Option<Despite>,
     pub(super) revalidate_for: Option<Duration>,
     pub(super) hit_for_miss_for: Option<Duration>,
     pub(super) store_set_cookie: Option<bool>,
     pub(super) store_private: Option<bool>,
     pub(super) store_no_store: Option<bool>,
     pub(super) store_authorized: Option<bool>,
-    pub(super) store_cookie_requests: Option<bool>,
 }
 
 impl KeyRule {
@@ -120,16 +122,21 @@ impl KeyRule {
     }
 
     /// These header fields are in the key, with all their values, where `Vary` does not say so.
+    ///
+    /// That says all about them: `Authorization`, `Cookie` or another
+    /// [credential](crate::Rules::credentials) that is in the key gives each of its values an entry of
+    /// its own, and does not keep a response from being stored there.
     pub fn headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.headers.extend(strings(names));
         self
     }
 
-    /// These cookies are in the key, and not the others.
-    ///
-    /// By itself that stores no more: see [`store_cookie_requests`](Self::store_cookie_requests).
-    pub fn cookies<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.cookies.extend(strings(names));
+    /// Exactly these cookies are in the key and reach the origin, and the others are removed from the
+    /// request; see [`Rules::cookies`](crate::Rules::cookies), in whose place this comes. Without any
+    /// name (`"cookies": []` in a document) none is, and all clients share a response whatever cookies
+    /// they have.
+    pub fn cookies<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.cookies = Some(strings(names));
         self
     }
 
@@ -196,9 +203,10 @@ impl KeyRule {
         self
     }
 
-    /// See [`Rules::max_heuristic_ttl`](crate::Rules::max_heuristic_ttl).
-    pub fn max_heuristic_ttl(mut self, fresh_for: Duration) -> Self {
-        self.storing.max_heuristic_ttl = Some(fresh_for);
+    /// See [`Rules::heuristic`](crate::Rules::heuristic). In a document:
+    /// `"heuristic": { "share": 0.1, "at_most": "1d" }`.
+    pub fn heuristic(mut self, share: f64, at_most: Duration) -> Self {
+        self.storing.heuristic = Some(Heuristic::new(share, at_most));
         self
     }
 
@@ -211,6 +219,13 @@ impl KeyRule {
     /// See [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for).
     pub fn stale_if_error_for(mut self, window: Duration) -> Self {
         self.storing.stale_if_error_for = Some(window);
+        self
+    }
+
+    /// See [`Rules::stale_despite_revalidate`](crate::Rules::stale_despite_revalidate). In a document:
+    /// `"stale_despite_revalidate": ["while-revalidating", "if-error"]`.
+    pub fn stale_despite_revalidate(mut self, windows: impl IntoIterator<Item = StaleWindow>) -> Self {
+        self.storing.despite_revalidate = Some(Despite::of(windows));
         self
     }
 
@@ -247,12 +262,6 @@ impl KeyRule {
     /// See [`Rules::store_authorized`](crate::Rules::store_authorized).
     pub fn store_authorized(mut self, store: bool) -> Self {
         self.storing.store_authorized = Some(store);
-        self
-    }
-
-    /// See [`Rules::store_cookie_requests`](crate::Rules::store_cookie_requests).
-    pub fn store_cookie_requests(mut self, store: bool) -> Self {
-        self.storing.store_cookie_requests = Some(store);
         self
     }
 }

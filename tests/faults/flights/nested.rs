@@ -59,7 +59,7 @@ async fn the_same_layer_value_may_be_twice_on_a_path() {
     let limit = || OriginLimitLayer::new(1);
     let rules = fixed(60_000).stale_while_revalidate_for(secs(60)).stale_if_error_for(secs(60));
     for cache in [
-        ReadThrough::new(store()).rules(rules).build().unwrap(),
+        ReadThrough::new(store()).rules(rules.clone()).build().unwrap(),
         ReadThrough::new(store()).rules(rules).origin_limit(limit()).build().unwrap(),
     ] {
         let calls = Arc::default();

@@ -49,7 +49,7 @@ async fn crowd(service: &Served, callers: usize) -> Vec<StatusCode> {
 }
 
 fn coalescing(rules: Rules) -> [(&'static str, Cache); 2] {
-    [("the stack", stack(rules)), ("layers", layers(rules))]
+    [("the stack", stack(rules.clone())), ("layers", layers(rules))]
 }
 
 #[tokio::test(start_paused = true)]
@@ -86,7 +86,7 @@ async fn an_error_for_one_client_does_not_take_a_stale_page_away() {
         if error.starts_with("404") || error.starts_with("410") {
             continue;
         }
-        for (name, cache) in caches(rules) {
+        for (name, cache) in caches(rules.clone()) {
             let origin = Origin::new({
                 let answer = answer.clone();
                 move |call, head| match (call, head.headers.contains_key("bad")) {

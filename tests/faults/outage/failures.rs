@@ -39,13 +39,13 @@ fn own(status: StatusCode, headers: &HeaderMap) -> bool {
 
 /// All ways to put the layers together, with these failures.
 fn caches_with(rules: Rules, failures: impl Failures + Clone) -> [(&'static str, Cache); 3] {
-    let stack = ReadThrough::new(store()).rules(rules).failures(failures.clone()).build().unwrap();
+    let stack = ReadThrough::new(store()).rules(rules.clone()).failures(failures.clone()).build().unwrap();
     let shared = store();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(shared.clone()))
         .layer(StaleIfErrorLayer::new(shared.clone()).failures(failures.clone()))
         .layer(CoalesceLayer::new().failures(failures.clone()))
-        .layer(FillLayer::new(shared).rules(rules).failures(failures.clone()));
+        .layer(FillLayer::new(shared).rules(rules.clone()).failures(failures.clone()));
     let shared = store();
     let uncoalesced = ServiceBuilder::new()
         .layer(LookupLayer::new(shared.clone()))

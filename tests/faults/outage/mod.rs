@@ -43,7 +43,11 @@ fn store() -> MemoryStore {
 /// The assembled stack, and the layers put together by hand with and without shared fetches, all of
 /// which follow the directives of requests.
 fn caches(rules: Rules) -> [(&'static str, Cache); 3] {
-    [("the stack", stack(rules)), ("layers", layers(rules)), ("without Coalesce", uncoalesced(rules))]
+    [
+        ("the stack", stack(rules.clone())),
+        ("layers", layers(rules.clone())),
+        ("without Coalesce", uncoalesced(rules)),
+    ]
 }
 
 fn stack(rules: Rules) -> Cache {

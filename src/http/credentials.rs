@@ -1,0 +1,189 @@
+//! What of a request's fields decides who may share its response.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, header};
+
+use super::cookies::CookieNames;
+
+/// The credentials of a request that its key does not hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Credentials {
+    /// `Authorization`, or a field that the rules name.
+    pub(crate) authorization: bool,
+    /// `Cookie`.
+    pub(crate) cookie: bool,
+    /// A field of [`WELL_KNOWN`], which counts as `Cookie` does.
+    pub(crate) token: bool,
+}
+
+impl Credentials {
+    pub(crate) fn of(request: &HeaderMap, names: &CredentialNames, keyed: &Keyed) -> Self {
+        let mut credentials = Self::default();
+        for name in request.keys().filter(|name| !keyed.has(name)) {
+            match *name {
+                header::AUTHORIZATION => credentials.authorization = true,
+                header::COOKIE => credentials.cookie = true,
+                _ => credentials.token |= names.counts_well_known() && is_well_known(name),
+            }
+            credentials.authorization |= names.has(name);
+        }
+        credentials
+    }
+
+    /// These and those.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            authorization: self.authorization || other.authorization,
+            cookie: self.cookie || other.cookie,
+            token: self.token || other.token,
+        }
+    }
+
+    /// Whether a request with these may have a response that is meant for `audience`.
+    pub(crate) fn admitted_to(self, audience: Self) -> bool {
+        (!self.authorization || audience.authorization)
+            && (!self.cookie || audience.cookie)
+            && (!self.token || audience.token)
+    }
+}
+
+/// Which fields are credentials, beside `Authorization` and `Cookie`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CredentialNames {
+    named: Option<Arc<[HeaderName]>>,
+    ignores_well_known: bool,
+    /// What was named and is no name of a field.
+    invalid: Option<Arc<str>>,
+}
+
+impl CredentialNames {
+    /// The well-known ones.
+    pub(crate) const DEFAULT: Self = Self { named: None, ignores_well_known: false, invalid: None };
+
+    /// With these fields as well, which count as `Authorization` does.
+    pub(crate) fn with<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all: Vec<HeaderName> = self.named.iter().flat_map(|named| named.iter().cloned()).collect();
+        for name in names {
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => all.push(name),
+                Err(_) => self.invalid = Some(name.into()),
+            }
+        }
+        self.named = (!all.is_empty()).then(|| all.into());
+        self
+    }
+
+    /// Only these fields, without those of [`WELL_KNOWN`].
+    pub(crate) fn only<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { ignores_well_known: true, ..Self::default() }.with(names)
+    }
+
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
+    /// Whether they are the well-known ones, so that names alone tell them.
+    pub(crate) fn is_default(&self) -> bool {
+        self.named.is_none() && self.counts_well_known()
+    }
+
+    fn counts_well_known(&self) -> bool {
+        !self.ignores_well_known
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.named.as_ref().is_some_and(|named| named.contains(name))
+    }
+}
+
+/// What of a request its key holds beside the URI.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Keyed {
+    /// Fields, with all their values.
+    pub(crate) fields: Option<Arc<[HeaderName]>>,
+    /// These cookies, and the origin gets no others.
+    pub(crate) cookies: Option<CookieNames>,
+}
+
+impl Keyed {
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.fields.is_none() && self.cookies.is_none()
+    }
+
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.cookies.is_some() && *name == header::COOKIE
+            || self.fields.as_ref().is_some_and(|fields| fields.contains(name))
+    }
+}
+
+macro_rules! well_known {
+    ($($name:literal)*) => {
+        /// Fields in which common gateways, platforms and frameworks carry an API key, a token or who
+        /// a client is.
+        pub(crate) const WELL_KNOWN: &[&str] = &[$($name),*];
+
+        /// As text, whose length alone tells most names apart.
+        pub(crate) fn is_well_known(name: &HeaderName) -> bool {
+            matches!(name.as_str(), $($name)|*)
+        }
+    };
+}
+
+well_known! {
+    "api-key" "apikey" "x-api-key" "x-apikey" "x-api-token" "x-access-token" "x-auth-key" "x-auth-token"
+    "x-authorization" "x-id-token" "x-jwt" "x-jwt-assertion" "x-session-id" "x-session-token" "x-token"
+    "x-user-token" "proxy-authorization" "x-forwarded-access-token" "x-forwarded-user" "x-forwarded-email"
+    "x-remote-user" "remote-user" "x-webauth-user" "client-cert" "client-cert-chain" "x-client-cert"
+    "x-forwarded-client-cert" "x-ssl-client-cert" "x-amz-security-token" "x-amzn-oidc-accesstoken"
+    "x-amzn-oidc-data" "x-amzn-oidc-identity" "x-goog-api-key" "x-goog-authenticated-user-email"
+    "x-goog-authenticated-user-id" "x-goog-iap-jwt-assertion" "cf-access-client-id"
+    "cf-access-jwt-assertion" "x-ms-client-principal" "x-ms-client-principal-id" "x-functions-key"
+    "ocp-apim-subscription-key" "x-rapidapi-key" "private-token" "job-token" "x-vault-token"
+    "x-shopify-access-token" "x-shopify-storefront-access-token"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(fields: &[&'static str], names: &CredentialNames, keyed: &Keyed) -> Credentials {
+        let lines = fields.iter().map(|name| (HeaderName::from_static(name), "x".parse().unwrap()));
+        Credentials::of(&lines.collect(), names, keyed)
+    }
+
+    #[test]
+    fn a_named_field_counts_as_authorization_and_a_well_known_one_as_a_cookie() {
+        let (default, keyed) = (CredentialNames::default(), Keyed::default());
+        let none = Credentials::default();
+        let (authorization, token) =
+            (Credentials { authorization: true, ..none }, Credentials { token: true, ..none });
+        for name in WELL_KNOWN {
+            assert_eq!(of(&[name], &default, &keyed), token, "{name}");
+            assert_eq!(of(&[name], &CredentialNames::only(["x"]), &keyed), none, "{name}");
+        }
+        assert_eq!(of(&["authorization"], &default, &keyed), authorization);
+        assert_eq!(of(&["cookie"], &default, &keyed), Credentials { cookie: true, ..none });
+        for name in ["x-mine", "accept"] {
+            assert_eq!(of(&[name], &default, &keyed), none);
+            assert_eq!(of(&[name], &default.clone().with([name]), &keyed), authorization);
+        }
+        assert_eq!(of(&["authorization"], &CredentialNames::only([]), &keyed), authorization);
+        let both = CredentialNames::default().with(["x-a"]).with(["X-B"]);
+        assert_eq!(of(&["x-a"], &both, &keyed), of(&["x-b"], &both, &keyed));
+        assert_eq!(both.invalid(), None);
+        assert_eq!(both.with(["a b"]).invalid(), Some("a b"));
+    }
+
+    #[test]
+    fn what_is_in_the_key_is_no_credential_of_the_client_alone() {
+        let names = CredentialNames::default().with(["x-mine"]);
+        let fields: Arc<[HeaderName]> =
+            ["authorization", "x-mine", "x-api-key"].map(HeaderName::from_static).into();
+        let keyed = Keyed { fields: Some(fields), cookies: Some(CookieNames::new([])) };
+        let all = ["authorization", "x-mine", "x-api-key", "cookie"];
+        assert_eq!(of(&all, &names, &keyed), Credentials::default());
+        let left = of(&["x-auth-token", "cookie"], &names, &Keyed { cookies: None, ..keyed });
+        assert_eq!(left, Credentials { authorization: false, cookie: true, token: true });
+    }
+}
