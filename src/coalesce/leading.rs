@@ -16,7 +16,7 @@ struct Leading {
     /// The address of the layer's table, for comparison alone.
     slots: usize,
     key: CacheKey,
-    within: Option<Arc<Leading>>,
+    within: Option<Arc<Self>>,
 }
 
 /// Runs a fetch so that requests made below it are recognised.
