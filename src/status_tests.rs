@@ -72,3 +72,25 @@ fn what_is_stored_is_told_by_its_field_and_all_else_by_an_extension() {
     CacheStatus::hide(&mut response);
     assert_eq!(CacheStatus::of(&response), Some(stored), "it stays in the extensions");
 }
+
+#[test]
+fn a_refusal_says_why_and_whether_the_origin_was_asked() {
+    for (refused, says) in [
+        (Refused::QueueFull, "detail=queue-full"),
+        (Refused::QueueTimeout, "detail=queue-timeout"),
+        (Refused::TooManyWaiters, "detail=too-many-waiters"),
+        (Refused::NotStored, "detail=not-stored"),
+        (Refused::WaitTimeout, "fwd=stale; detail=wait-timeout"),
+        (Refused::FetchAborted, "fwd=stale; detail=fetch-aborted"),
+    ] {
+        let asked = CacheStatus::forwarded(Forward::Stale);
+        let response = refused.to_response::<()>(std::time::Duration::ZERO, asked);
+        let status = CacheStatus::of(&response).unwrap();
+        assert_eq!((&*status.to_string(), status.is_hit()), (says, false));
+        assert_eq!(response.extensions().get(), Some(&refused));
+        assert_eq!(
+            response.headers()[CACHE_STATUS],
+            format!("tower-readthrough;{}", says.replace("; ", ";"))
+        );
+    }
+}

@@ -171,8 +171,8 @@ async fn only_if_cached_that_is_not_stored_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waits_and_fetches_that_end_without_a_response_say_so() {
-    let stack = ReadThrough::new(store()).coalesce(|coalesce| coalesce.max_wait(secs(1)).max_waiters(1));
+async fn one_waiter_too_many_is_told_so() {
+    let stack = ReadThrough::new(store()).coalesce(|coalesce| coalesce.max_waiters(1));
     let service = boxed(stack.build().unwrap().layer(Origin::always(hangs)));
     let first = tokio::spawn(ask(&service, request("GET", "/", &[])));
     settle().await;
@@ -180,9 +180,8 @@ async fn waits_and_fetches_that_end_without_a_response_say_so() {
     settle().await;
     let third = ask(&service, request("GET", "/", &[])).await;
     assert_refused(&third, 503, Refused::TooManyWaiters, "detail=too-many-waiters");
-    let second = second.await.unwrap();
-    assert_refused(&second, 504, Refused::WaitTimeout, "fwd=uri-miss; detail=wait-timeout");
     first.abort();
+    second.abort();
 }
 
 #[tokio::test(start_paused = true)]
