@@ -45,6 +45,8 @@ pub(super) struct Call<N, ReqB> {
     pub(super) slot: Slot,
     pub(super) credentials: Credentials,
     pub(super) layer: Arc<CoalesceLayer>,
+    /// The fetch that had begun last when the request arrived.
+    pub(super) arrived: u64,
 }
 
 /// What a caller learns of the fetch it waits for.
@@ -143,7 +145,7 @@ where
     }
 
     fn follower(&self) -> Follower<'_> {
-        Follower { head: &self.head, slot: &self.slot, credentials: self.credentials }
+        Follower { head: &self.head, slot: &self.slot, credentials: self.credentials, arrived: self.arrived }
     }
 
     async fn alone(self) -> Result<Response<Body<B>>, E> {
@@ -196,7 +198,7 @@ where
             return self.alone().await;
         };
         let (head, slot, check) = (self.head.clone(), self.slot.clone(), self.check());
-        let credentials = self.credentials;
+        let (credentials, arrived) = (self.credentials, self.arrived);
         let (fetch, mut delivery) = self.begin(seat);
         layer.settings.executor.start(fetch).await;
         let heard = {
@@ -209,7 +211,7 @@ where
         if !Arc::ptr_eq(&heard, caller.flight())
             && let Ok(Heard::Outcome(flight, other)) = change_over(&layer.settings, slow, heard)
             && let Judgement::Answer(answer) =
-                (Follower { head: &head, slot: &slot, credentials }).judge(&flight, other)
+                (Follower { head: &head, slot: &slot, credentials, arrived }).judge(&flight, other)
         {
             return answer;
         }
@@ -263,6 +265,7 @@ struct Follower<'a> {
     head: &'a Parts,
     slot: &'a Slot,
     credentials: Credentials,
+    arrived: u64,
 }
 
 impl Follower<'_> {
@@ -275,7 +278,7 @@ impl Follower<'_> {
     fn judge<B, E: Clone + 'static>(&self, flight: &Flight, caller: Caller) -> Judgement<B, E> {
         let shares_failures = self.slot.round > 0 || self.has_fallback();
         match flight.outcome() {
-            Some(Outcome::Head(head)) => match self.judge_head(head, caller) {
+            Some(Outcome::Head(head)) => match self.judge_head(head, flight.number(), caller) {
                 Judgement::Answer(Ok(mut response)) => {
                     // Somebody above shares it as well.
                     if self.asked().is_some_and(|asked| asked.is_for_many) {
@@ -308,9 +311,13 @@ impl Follower<'_> {
     }
 
     /// Whether only a fetch will do that began after this caller came, and this one did not.
-    fn is_too_old(&self, lineage: &Option<Lineage>) -> bool {
-        let is_newer =
-            |asked: &Asked| lineage.as_ref().is_some_and(|lineage| lineage.begun() > asked.arrived_at());
+    ///
+    /// By the number that the store gave it, else by that of its flight.
+    fn is_too_old(&self, lineage: &Option<Lineage>, flight: u64) -> bool {
+        let is_newer = |asked: &Asked| match lineage {
+            Some(lineage) => lineage.begun() > asked.arrived_at(),
+            None => flight > self.arrived,
+        };
         self.asked().is_some_and(|asked| asked.is_forced && !is_newer(asked))
     }
 
@@ -319,7 +326,7 @@ impl Follower<'_> {
         self.head.extensions.get()
     }
 
-    fn judge_head<B, E>(&self, head: &Head, caller: Caller) -> Judgement<B, E> {
+    fn judge_head<B, E>(&self, head: &Head, flight: u64, caller: Caller) -> Judgement<B, E> {
         let mine = self.credentials;
         let glance = Glance::with(&self.head.headers, mine);
         let selects = |selection: &Option<Selection>| {
@@ -353,7 +360,7 @@ impl Follower<'_> {
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
             // Begun before this caller came: those in the same position share the next one.
-            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage) => Judgement::Later,
+            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage, flight) => Judgement::Later,
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
                 Judgement::Move(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }

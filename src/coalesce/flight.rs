@@ -72,6 +72,8 @@ pub(super) struct Head {
 #[derive(Debug)]
 pub(super) struct Flight {
     pub(super) started_at: Instant,
+    /// In the order in which the fetches of a layer begin.
+    number: u64,
     outcome: OnceLock<Outcome>,
     log: Mutex<Log>,
     /// Set with the end in the log, so that whoever ends it once more need not look there.
@@ -112,6 +114,7 @@ impl Flight {
     pub(super) fn new(room: Room) -> Self {
         Self {
             started_at: Instant::now(),
+            number: 0,
             outcome: OnceLock::new(),
             log: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -122,10 +125,15 @@ impl Flight {
     }
 
     /// A new one, with its first caller aboard.
-    pub(super) fn begin(room: Room) -> Caller {
+    pub(super) fn begin(room: Room, number: u64) -> Caller {
         let mut flight = Self::new(room);
+        flight.number = number;
         flight.log.get_mut().board();
         Caller { flight: Arc::new(flight), place: 0 }
+    }
+
+    pub(super) fn number(&self) -> u64 {
+        self.number
     }
 
     pub(super) fn outcome(&self) -> Option<&Outcome> {

@@ -417,7 +417,8 @@ impl<S> Coalesce<S> {
                 let (slot, credentials) = (Slot::new(&asked, &head), asked.credentials);
                 remove_upgrade(&mut head.headers);
                 let layer = Arc::clone(&self.layer);
-                let call = Call { below, head, body, slot, credentials, layer };
+                let arrived = self.layer.slots.begun();
+                let call = Call { below, head, body, slot, credentials, layer, arrived };
                 match self.layer.settings.wait_at_most {
                     None => ResponseFuture::boxed(call.run()),
                     Some(limit) => ResponseFuture::boxed(call.run_within(limit)),

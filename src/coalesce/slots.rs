@@ -4,7 +4,7 @@ use std::{
     hash::{Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -89,6 +89,8 @@ pub(super) struct Slots {
     under_way: AtomicUsize,
     /// Those of them that are forced, which others like to join.
     forced: AtomicUsize,
+    /// Fetches that have begun, which numbers them.
+    begun: AtomicU64,
     pub(super) budget: Arc<Budget>,
 }
 
@@ -116,7 +118,7 @@ pub(super) fn join(layer: &Arc<CoalesceLayer>, slot: &Slot) -> Joined {
         }
     }
     let Some(place) = Place::take(layer, slot.is_forced) else { return Joined::Alone };
-    let caller = Flight::begin(slots.room(settings));
+    let caller = Flight::begin(slots.room(settings), slots.next());
     let flight = Arc::clone(caller.flight());
     // A flight that was there stays with its callers; its seat will find it gone.
     let replaced = match entry {
@@ -137,7 +139,7 @@ pub(super) fn join_beside(
     slow: &Arc<Flight>,
 ) -> Option<(Caller, Seat)> {
     let place = Place::take(layer, slot.is_forced)?;
-    let caller = Flight::begin(layer.slots.room(&layer.settings));
+    let caller = Flight::begin(layer.slots.room(&layer.settings), layer.slots.next());
     let (flight, behind) = (Arc::clone(caller.flight()), Some(Arc::clone(slow)));
     Some((caller, Seat::new(place, slot, flight, behind)))
 }
@@ -146,6 +148,16 @@ impl Slots {
     fn room(&self, settings: &Settings) -> Room {
         let budget = Arc::clone(&self.budget);
         Room { max_held: settings.max_held_bytes, max_total: settings.max_total_bytes, budget }
+    }
+
+    /// The number of the fetch that begins now.
+    fn next(&self) -> u64 {
+        self.begun.fetch_add(1, Ordering::AcqRel).wrapping_add(1)
+    }
+
+    /// The number of the fetch that began last.
+    pub(super) fn begun(&self) -> u64 {
+        self.begun.load(Ordering::Acquire)
     }
 
     pub(super) fn under_way(&self) -> usize {

@@ -3,8 +3,9 @@
 use http::{Method, StatusCode};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    CacheKey, DefaultKey, Fill, FillLayer, KeyExtractor, Lookup, LookupLayer, MemoryStore, OriginLimitLayer,
-    Purge, ReadThrough, ReadThroughService, RetryPolicy, Rules, Stale, StaleIfErrorLayer, StoreLayer,
+    CacheKey, CoalesceLayer, DefaultKey, Fill, FillLayer, KeyExtractor, Lookup, LookupLayer, MemoryStore,
+    OriginLimitLayer, Purge, ReadThrough, ReadThroughService, RetryPolicy, Rules, Stale, StaleIfErrorLayer,
+    StoreLayer,
 };
 
 use crate::support::{
@@ -337,4 +338,23 @@ async fn every_follower_of_a_failed_fetch_says_the_same() {
         assert_eq!(*follower, "fwd=stale; fwd-status=503; collapsed; detail=stale-if-error");
     }
     assert_eq!((origin.calls(), Method::GET), (2, origin.last_request().method));
+}
+
+// Forced requests.
+
+#[tokio::test(start_paused = true)]
+async fn forced_requests_share_a_fetch_where_no_store_numbers_it() {
+    let origin = Origin::always(|| ok("page").max_age(60).after(secs(1)));
+    let store = store();
+    let service = ServiceBuilder::new()
+        .layer(LookupLayer::new(store).request_directives(true))
+        .layer(CoalesceLayer::new().rules(Rules::new().default_ttl(secs(60))))
+        .service(origin.clone());
+    let ask = || get_with(&service, "/", &[("cache-control", "no-cache")]);
+    let replies = futures_util::future::join_all((0..20).map(|_| ask())).await;
+    assert!(replies.iter().all(|reply| reply.status == 200));
+    // The others came when the first fetch had begun, and share the next one.
+    assert_eq!(origin.calls(), 2);
+    ask().await;
+    assert_eq!(origin.calls(), 3, "one that comes later gets a newer response");
 }
