@@ -114,6 +114,7 @@ mod body;
 mod build_error;
 mod called;
 pub mod coalesce;
+pub mod defaults;
 mod exchange;
 mod executor;
 mod failures;

@@ -331,3 +331,19 @@ impl Limit {
         }
     }
 }
+
+#[cfg(test)]
+impl OriginLimitLayer {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::span;
+        let Some(limit) = &self.limit else { return Vec::new() };
+        let Limit { attempts: _, queue, holders: _, max_queue_wait, max_read_pause, retry_after } = &**limit;
+        vec![
+            ("OriginLimitLayer::max_queue", queue.available_permits().to_string()),
+            ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),
+            ("OriginLimitLayer::max_read_pause", span(*max_read_pause)),
+            ("OriginLimitLayer::retry_after", span(*retry_after)),
+        ]
+    }
+}

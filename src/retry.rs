@@ -316,3 +316,32 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     crate::http::cache_control::seconds(value.as_bytes())
         .or_else(|| crate::http::date::parse(value, now)?.duration_since(now).ok())
 }
+
+#[cfg(test)]
+impl RetryPolicy {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::span;
+        let Settings {
+            budget: _,
+            retries: _,
+            max_retries,
+            min_backoff,
+            max_backoff,
+            max_retry_after,
+            deadline,
+            own: _,
+            shared: _,
+        } = &*self.settings;
+        vec![
+            ("RetryPolicy::max_retries", max_retries.to_string()),
+            ("RetryPolicy::backoff", format!("{}, {}", span(*min_backoff), span(*max_backoff))),
+            ("RetryPolicy::max_retry_after", span(*max_retry_after)),
+            ("RetryPolicy::deadline", span(*deadline)),
+        ]
+    }
+
+    pub(crate) fn is_never(&self) -> bool {
+        self.settings.max_retries == 0
+    }
+}

@@ -429,5 +429,39 @@ impl<S> Coalesce<S> {
 }
 
 #[cfg(test)]
+impl CoalesceLayer {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::{option, span};
+        let Settings {
+            max_flights,
+            max_waiters,
+            max_wait,
+            max_flight_age,
+            max_held_bytes,
+            max_total_bytes,
+            max_read_pause,
+            wait_at_most,
+            abandoned_deadline,
+            rules: _,
+            failures: _,
+            executor: _,
+            extractor: _,
+        } = &*self.settings;
+        vec![
+            ("CoalesceLayer::max_flights", max_flights.to_string()),
+            ("CoalesceLayer::max_waiters", max_waiters.to_string()),
+            ("CoalesceLayer::max_wait", span(*max_wait)),
+            ("CoalesceLayer::max_flight_age", span(*max_flight_age)),
+            ("CoalesceLayer::wait_at_most", option(*wait_at_most, span)),
+            ("CoalesceLayer::abandoned_deadline", span(*abandoned_deadline)),
+            ("CoalesceLayer::max_held_bytes", format!("{} MiB", max_held_bytes >> 20)),
+            ("CoalesceLayer::max_total_bytes", format!("{} MiB", max_total_bytes >> 20)),
+            ("CoalesceLayer::max_read_pause", span(*max_read_pause)),
+        ]
+    }
+}
+
+#[cfg(test)]
 #[path = "layer_tests.rs"]
 mod tests;

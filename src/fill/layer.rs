@@ -258,3 +258,18 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         }
     }
 }
+
+#[cfg(test)]
+impl<St, P> FillLayer<St, P> {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::switch;
+        let Targets { names, are_stripped, tags_are_stripped } = &self.targets;
+        let is_builtin = **names == [CDN_CACHE_CONTROL];
+        vec![
+            ("FillLayer::targets", if is_builtin { "CDN-Cache-Control" } else { "others" }.to_owned()),
+            ("FillLayer::strip_targets", switch(*are_stripped)),
+            ("FillLayer::strip_tags", switch(*tags_are_stripped)),
+        ]
+    }
+}

@@ -167,6 +167,17 @@ impl KeyExtractor for DefaultKey {
 }
 
 #[cfg(test)]
+impl DefaultKey {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::option;
+        let namespace = if self.namespace.is_empty() { "empty" } else { "some" };
+        let scheme = option(self.scheme.as_ref(), ToString::to_string);
+        vec![("DefaultKey::namespace", namespace.to_owned()), ("DefaultKey::scheme", scheme)]
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use http::Request;

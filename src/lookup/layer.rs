@@ -187,3 +187,29 @@ impl<S, St: Clone, K> Layer<S> for LookupLayer<St, K> {
         Lookup { inner, reader: Arc::new(Reader { store, extractor, settings }) }
     }
 }
+
+#[cfg(test)]
+impl<St, K> LookupLayer<St, K> {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::{span, switch};
+        let Settings {
+            refresh_deadline,
+            refresh_pause,
+            refreshes,
+            executor: _,
+            shows_status,
+            follows_requests,
+            fetches_whole,
+            request: _,
+        } = &*self.settings;
+        vec![
+            ("LookupLayer::refresh_deadline", span(*refresh_deadline)),
+            ("LookupLayer::refresh_pause", span(*refresh_pause)),
+            ("LookupLayer::max_refreshes", refreshes.available_permits().to_string()),
+            ("LookupLayer::cache_status", switch(*shows_status)),
+            ("LookupLayer::request_directives", switch(*follows_requests)),
+            ("LookupLayer::fetch_whole_for_ranges", switch(*fetches_whole)),
+        ]
+    }
+}

@@ -286,3 +286,13 @@ impl<S, St, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
         ReadThroughService::new(origin, Arc::clone(&self.layers))
     }
 }
+
+#[cfg(test)]
+impl<St, K, P> ReadThrough<St, K, P> {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        let limit = if self.origin_limit.settings().is_empty() { "none" } else { "some" };
+        let retry = if self.retry.is_never() { "never" } else { "some" };
+        vec![("ReadThrough::origin_limit", limit.to_owned()), ("ReadThrough::retry", retry.to_owned())]
+    }
+}

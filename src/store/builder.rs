@@ -81,3 +81,16 @@ impl MemoryStoreBuilder {
         Ok(store)
     }
 }
+
+#[cfg(test)]
+impl MemoryStoreBuilder {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records } = self;
+        vec![
+            ("MemoryStoreBuilder::max_response_share", format!("1/{}", max_response_share.recip())),
+            ("MemoryStoreBuilder::max_tag_records", max_tag_records.to_string()),
+            ("MemoryStoreBuilder::max_prefix_records", max_prefix_records.to_string()),
+        ]
+    }
+}

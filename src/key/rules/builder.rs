@@ -195,3 +195,12 @@ impl KeyRulesBuilder {
         Ok(())
     }
 }
+
+#[cfg(test)]
+impl KeyRulesBuilder {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        let guard = crate::defaults::tests::option(self.guard.as_ref(), |guard| format!("{guard:?}"));
+        vec![("KeyRulesBuilder::guard", guard)]
+    }
+}
