@@ -38,7 +38,7 @@ async fn five_lines_make_a_cache() -> Result {
     }
 
     let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20))
-        .rules(Rules::new().default_ttl(Duration::from_secs(10)))
+        .rules(Rules::new().default_ttl(Duration::from_secs(10)).cookies([]))
         .build()?;
     let app = Router::new().route("/", get(handler)).layer(cache);
 
