@@ -1,9 +1,9 @@
 //! Read-through HTTP caching inside your own process, as composable Tower layers.
 //!
 //! Wrap a service – an axum router, a hyper client in a proxy, anything that takes an
-//! `http::Request` and returns an `http::Response` – and its answers are kept and served by the
-//! rules of HTTP caching (RFC 9111), an expired key costs the origin one request however many
-//! ask for it, and a failing origin is covered by what was stored before.
+//! `http::Request` and returns an `http::Response` – and its responses are stored and reused by the
+//! rules of HTTP caching (RFC 9111), an expired key costs the origin one request however many clients
+//! ask for it, and stored responses cover for an origin that fails.
 //!
 //! ```
 //! use std::time::Duration;
@@ -31,6 +31,9 @@
 //! # }
 //! ```
 //!
+//! A request has a key only if it names its host: without the `host` line both responses would say
+//! `fwd=bypass; detail=no-host`. What is on and off until you say otherwise is in one table, [`defaults`].
+//!
 //! # The picture
 //!
 //! A request enters at the left; each arrow is one layer calling the next.
@@ -47,27 +50,34 @@
 //! | layer | its one duty |
 //! |---|---|
 //! | [`key`] | derive the cache key of a request, or none; `Lookup` can do it itself |
-//! | [`lookup`] | answer from the store what the store may answer |
-//! | [`stale_if_error`] | when all to the right failed, serve what is stale |
-//! | [`coalesce`] | at most one fetch of the same thing at a time, read by all who ask for it |
-//! | [`fill`] | store what the origin says |
-//! | [`retry`] | try again, within a budget, what may be tried again |
-//! | [`origin_limit`] | bound what the origin has to do at a time |
+//! | [`lookup`] | serve from the store what may be served |
+//! | [`stale_if_error`] | serve a stale response when all to the right failed |
+//! | [`coalesce`] | fetch the same thing once at a time, for all callers who ask for it |
+//! | [`fill`] | store and revalidate what the origin sends |
+//! | [`retry`] | try again, within a budget, what may be tried again; off in [`ReadThrough`] until [`retry`](ReadThrough::retry) is given |
+//! | [`origin_limit`] | bound the attempts under way at the origin; off until it is given |
 //!
 //! [`ReadThrough`] assembles them all, [`StoreLayer`] is Lookup directly round Fill. Each is
 //! public and of use alone and in any subset of this order. They talk through extensions of the
-//! request and the response: a layer that finds none there is transparent.
+//! request and the response. [`Lookup`], [`Coalesce`] and [`StaleIfError`] derive a key where no layer above
+//! did; a request without a key passes.
 //!
-//! What is stored is purged by a handle: [`purge`] by URL, key, [tag](tags), prefix, or everything.
+//! What is stored is purged by a handle: [`purge`] by URL, key, [tag](tags), prefix, or everything. How a
+//! response came about is in its `Cache-Status` field, and in [`CacheStatus`].
 //!
 //! # What all layers keep to
 //!
 //! * The service's error type stays what it is, so that the stack goes straight into
 //!   `axum::Router::layer`. [`Coalesce`] asks that it be `Clone`; [`SharedError`] helps.
+//! * Request bodies are `http_body::Body`, since over HTTP/2 nothing else shows that a GET has one.
+//!   [`Fill`] and [`RetryPolicy`] need `Default` as well, for requests that they send again;
+//!   [`RequestBody`] helps.
 //! * A layer that may answer by itself is always ready: hits are served over a service that is
 //!   saturated or hangs.
+//! * No limit that is set by default takes a response away from a client that waits for it.
 //! * State that services share is made with the layer value and belongs to it and its clones.
 //! * Everything is bounded, and each bound says what happens at it.
+//! * Incomplete is never stored, and never handed on as complete.
 //! * Lifetimes run on tokio's clock, to the nanosecond, so tests can pause it. The runtime has its
 //!   time enabled, as `#[tokio::main]` and `enable_all` do. Outside a runtime there are no tasks
 //!   and no waits: nothing is coalesced, refreshed or tried again, and all else works.
@@ -80,8 +90,8 @@
 //! * **Above the cache** the check sees each request. Where responses differ by user or tenant, put the
 //!   result into the extensions of the request and into the key
 //!   ([`KeyRule::extensions`](key::rules), or a [`KeyExtractor`] of your own).
-//! * **Below the cache** whoever the check lets in must get a response that is for that client alone, or
-//!   for all. The cache knows by these fields that a request has credentials:
+//! * **Below the cache** a client that the check lets in must get a response that is for that client
+//!   alone, or for all. The cache knows by these fields that a request has credentials:
 //!
 //! | field | without freshness of the origin's own | with it |
 //! |---|---|---|
@@ -95,19 +105,43 @@
 //! [`Rules::credentials`]; that of an origin which gives its own `max-age` to responses for one user needs
 //! it too, for `X-Api-Key` and its like. The origin says so best itself: `private`, `no-store` or `Vary`.
 //!
+//! # Security
+//!
+//! [`security`] lists the published attacks on caches, and what holds against each by default. Left to you:
+//!
+//! * **Access by what is not in the table above**, such as a key in a field of your own, a certificate or an
+//!   address: under a `default_ttl` or `fixed_ttl` all clients share the response. The check belongs above
+//!   the cache.
+//! * **Responses that differ by a field** need `Vary`, or the field in the key. [`KeyRules`] remove no field
+//!   without a [`Guard`].
+//! * **Bypass by spelling**: a [`bypass`](KeyRule::bypass) is for any case, final slash and ending of its path. A
+//!   check of your own that goes by paths has to be so too.
+//! * **Purges by URL** reach the spellings that share a key. A page at several paths needs a [tag](tags).
+//! * **Rewrites** of the URI belong above the cache, or its key is not what the router serves.
+//! * **`Cache-Status` and `Age`** show any client whether others have asked before;
+//!   [`cache_status`](LookupLayer::cache_status) hides the first.
+//!
 //! # Features
 //!
-//! * `axum` (on by default): [`DefaultKey`] keys requests inside `axum::Router::nest` by the
-//!   URI that the client asked for. Switch it off where there is no axum.
+//! * `axum` (on by default): [`DefaultKey`] and [`KeyRules`] key requests inside `axum::Router::nest` of
+//!   axum 0.8 by the URI that the client asked for. Without it they have to be told that nothing cuts the
+//!   path ([`DefaultKey::whole_uri`]).
 //! * `serde`: [`KeyRules`] and [`KeyRulesBuilder`] can be deserialised, from JSON or TOML for
 //!   example; see [`key::rules`](key::rules#documents).
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
-//! * `purge-service`: `purge::service::PurgeService` takes purges over HTTP.
+//! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //!
-//! # What it does not do yet
+//! # Limits
 //!
-//! A second tier.
+//! * What is stored is in the memory of one process and ends with it; there is no second tier. A purge is
+//!   about one store.
+//! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
+//!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
+//! * Only GET and HEAD have keys, but for [reads by their body](key#keys-from-bodies).
+//! * A fetch becomes a task of its own when it first has to wait; see [`coalesce`](coalesce#tasks) for
+//!   task-locals and tracing spans.
+//! * A body that fails after its head was sent cannot be replaced by a stale one.
 #![cfg_attr(not(test), warn(clippy::unwrap_used, clippy::expect_used))]
 
 mod body;
@@ -128,6 +162,8 @@ pub mod purge;
 pub mod read_through;
 mod request_body;
 pub mod retry;
+#[doc = include_str!("../SECURITY.md")]
+pub mod security {}
 mod shared_error;
 pub mod stale_if_error;
 mod status;
