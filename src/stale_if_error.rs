@@ -12,8 +12,10 @@
 //!
 //! The window is the `stale-if-error` of the stored response, else
 //! [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for), counted from the end of its
-//! lifetime. `must-revalidate`, `proxy-revalidate`, `s-maxage` and `no-cache` in the stored
-//! response close it (RFC 9111 §4.2.4). A stored failure has none.
+//! lifetime. `must-revalidate`, `proxy-revalidate` and `no-cache` in the stored response close it, and so
+//! does `s-maxage` unless the response names the window itself (RFC 9111 §4.2.4);
+//! [`Rules::stale_despite_revalidate`](crate::Rules::stale_despite_revalidate) opens it all the same. A
+//! stored failure has none.
 //!
 //! A body that fails after its head went out cannot be taken back.
 //!

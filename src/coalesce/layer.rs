@@ -177,8 +177,8 @@ impl CoalesceLayer {
     /// seconds; zero ends it with its last caller.
     ///
     /// A body that does not declare its length ends sooner if nothing of it comes for a second: it may
-    /// have no end. A body that turns out larger than [`max_held_bytes`](Self::max_held_bytes) ends with
-    /// its last caller.
+    /// have no end. A body that turns out larger than the store takes and than
+    /// [`max_held_bytes`](Self::max_held_bytes) ends with its last caller.
     #[must_use]
     pub fn abandoned_deadline(self, deadline: Duration) -> Self {
         self.set(|settings| settings.abandoned_deadline = deadline)

@@ -194,9 +194,10 @@ impl Rules {
         self
     }
 
-    /// Every answer stays fresh for so long, whatever lifetime its fields give, `no-cache` and
-    /// `max-age=0` included. `no-store`, `private`, `Set-Cookie` and `Authorization` still keep
-    /// it out of the store.
+    /// Every response stays fresh for so long, whatever lifetime its fields give, `no-cache` and
+    /// `max-age=0` included. `no-store`, `private` and `Set-Cookie` still keep it out of the store, and so
+    /// do `Authorization`, `Cookie` and other [credentials](Self::credentials) of the request that are not
+    /// in the key.
     ///
     /// Precision and limits as for [`default_ttl`](Self::default_ttl), which this replaces.
     #[must_use]

@@ -19,10 +19,11 @@
 //! assert_eq!(by_product.key(&head), Some(CacheKey::from_parts(["product", "7"])));
 //! ```
 //!
-//! A request that has no key is none of the cache's business: every layer passes it on
-//! untouched. So are requests of other methods than GET and HEAD, requests with a body and
-//! requests for a protocol other than HTTP (`Upgrade`, RFC 9110 §7.8), whatever the extractor says; but
-//! see [below](#keys-from-bodies).
+//! A request that has no key is passed on untouched by every layer; responses to GET and HEAD say in
+//! `Cache-Status` why there is none ([`Unkeyed`]). Requests of other methods, requests with a body and
+//! requests for a protocol other than HTTP (`Upgrade`, RFC 9110 §7.8) have no key, whatever the extractor
+//! says; but see [below](#keys-from-bodies). Neither has a GET with a field by which frameworks take it for
+//! another method, such as `X-HTTP-Method-Override`.
 //!
 //! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
 //! your own, wins over every extractor.

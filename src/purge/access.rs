@@ -4,18 +4,18 @@ use std::{fmt, hint::black_box};
 
 use http::{header, request::Parts};
 
-/// Whether somebody may purge.
+/// Whether a request may purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// He may.
+    /// It may.
     Granted,
-    /// Nobody knows who he is: 401.
+    /// It shows no identity that is known: 401.
     Unauthenticated,
-    /// He may not, whoever he is: 403.
+    /// Its identity is known and may not purge: 403.
     Forbidden,
 }
 
-/// Decides who may purge. Implemented for closures over the head of the request, and for
+/// Decides which requests may purge. Implemented for closures over the head of the request, and for
 /// [`Bearer`].
 pub trait Authorize: Send + Sync + 'static {
     /// Whether this request may purge. Called before its body is read.

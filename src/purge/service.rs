@@ -21,10 +21,10 @@
 //! | 413 | the body is too large |
 //! | 415 | `Content-Type` does not say that the body is JSON, or says nothing |
 //!
-//! Nobody can purge before a check of yours has let him: there is no way to make the service
-//! without one. [`Bearer`](super::Bearer) is one that compares a token. It sees the head of the request alone, and
-//! before the body is read. Where it goes by cookies, a page of another site cannot purge with those
-//! of its visitor: what browsers send without asking first, such as a form, is refused by its
+//! No request purges before a check of yours has let it: the service cannot be made without one.
+//! [`Bearer`](super::Bearer) is a check that compares a token. A check sees the head of the request alone,
+//! before the body is read. Where it goes by cookies, a page of another site cannot purge with the cookies
+//! of its visitors: what browsers send without a preflight, such as a form, is refused by its
 //! `Content-Type` and its origin.
 //!
 //! ```
@@ -90,7 +90,7 @@ pub struct PurgeService {
 }
 
 impl PurgeService {
-    /// Purges by this handle what those ask for whom the check lets in.
+    /// Purges by this handle what requests that the check lets in name.
     pub fn new(purge: Purge, check: impl Authorize) -> Self {
         Self { purge, check: Arc::new(check), max_body_bytes: 64 << 10, max_items: 1024 }
     }
