@@ -30,6 +30,18 @@ impl<'a> Authority<'a> {
         Self { text, default_port }
     }
 
+    /// Of a request for this URI, all of which have `scheme` if there is one. The default port of the
+    /// URI's own scheme counts for nothing either.
+    #[inline]
+    pub(super) fn of_target(text: &'a [u8], uri: &Uri, scheme: Option<&Scheme>) -> Self {
+        match uri.scheme() {
+            Some(own) if scheme.is_some_and(|scheme| scheme != own) => {
+                Self::new(Self::new(text, Some(own)).text, scheme)
+            }
+            own => Self::new(text, scheme.or(own)),
+        }
+    }
+
     /// Of a request, if it has exactly one and that is valid. `scheme` is that of the target.
     #[inline]
     pub(super) fn of_request(
@@ -44,14 +56,12 @@ impl<'a> Authority<'a> {
         };
         let authority = match (uri.authority().map(|authority| authority.as_str().as_bytes()), host) {
             (Some(named), Some(host)) => {
-                let [named, host] = [named, host].map(|text| Self::new(text, uri.scheme()));
-                named.is(host).then_some(named.text).ok_or(Unkeyed::UnusableHost)?
+                let [named, host] = [named, host].map(|text| Self::of_target(text, uri, scheme));
+                named.is(host).then_some(named).ok_or(Unkeyed::UnusableHost)?
             }
-            (Some(named), None) => named,
-            (None, Some(host)) => host,
+            (Some(text), None) | (None, Some(text)) => Self::of_target(text, uri, scheme),
             (None, None) => return Err(Unkeyed::NoHost),
         };
-        let authority = Self::new(authority, scheme);
         authority.is_valid().then_some(authority).ok_or(Unkeyed::UnusableHost)
     }
 
@@ -182,10 +192,10 @@ pub(super) fn octet(high: u8, low: u8) -> Option<u8> {
 /// shows in a response that others get: the host in lower case and without the default port of the
 /// scheme, and the scheme of all requests if there is one. The path and the query stay.
 pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>) {
-    let effective = scheme.cloned().or_else(|| original_uri(head).scheme().cloned());
-    if let Some(host) = head.headers.get_mut(header::HOST)
-        && let Some(folded) = folded(host.as_bytes(), effective.as_ref())
+    let host = head.headers.get(header::HOST);
+    if let Some(folded) = host.and_then(|host| folded(host.as_bytes(), original_uri(head), scheme))
         && let Ok(folded) = HeaderValue::from_maybe_shared(Bytes::from(folded))
+        && let Some(host) = head.headers.get_mut(header::HOST)
     {
         *host = folded;
     }
@@ -201,8 +211,8 @@ pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>) {
 }
 
 /// None: it is in that form already.
-fn folded(authority: &[u8], scheme: Option<&Scheme>) -> Option<Vec<u8>> {
-    let normal = Authority::new(authority, scheme).text;
+fn folded(authority: &[u8], uri: &Uri, scheme: Option<&Scheme>) -> Option<Vec<u8>> {
+    let normal = Authority::of_target(authority, uri, scheme).text;
     let is_folded = normal.len() == authority.len() && !normal.iter().any(u8::is_ascii_uppercase);
     (!is_folded).then(|| normal.to_ascii_lowercase())
 }
@@ -210,7 +220,7 @@ fn folded(authority: &[u8], scheme: Option<&Scheme>) -> Option<Vec<u8>> {
 fn folded_uri(uri: &Uri, scheme: Option<&Scheme>) -> Option<Uri> {
     let authority = uri.authority()?;
     let scheme = scheme.filter(|_| uri.scheme().is_some());
-    let folded = folded(authority.as_str().as_bytes(), scheme.or(uri.scheme()));
+    let folded = folded(authority.as_str().as_bytes(), uri, scheme);
     let is_other_scheme = scheme.is_some_and(|scheme| uri.scheme() != Some(scheme));
     if folded.is_none() && !is_other_scheme {
         return None;

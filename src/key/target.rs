@@ -80,7 +80,7 @@ impl<'a> Target<'a> {
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut host = hasher.build_hasher();
         host.write(b"path");
-        self.write_authority(self.scheme(), &mut host);
+        self.write_authority(&mut host);
         // The slash before a segment ends the prefix before it, which at first is the host.
         let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
         ends.chain([path.len()]).take(MAX_PREFIXES).map(move |end| {
@@ -110,7 +110,7 @@ impl<'a> Target<'a> {
         state.write(b"group");
         state.write(scheme.as_bytes());
         state.write_u8(0);
-        self.write_authority(self.uri.scheme(), &mut state);
+        self.write_authority(&mut state);
         state.write(group.as_bytes());
         state.finish()
     }
@@ -162,7 +162,7 @@ impl<'a> Target<'a> {
         // As in keys: what HTTP/1 does not say is `http`.
         let is_ours = |scheme: &str| scheme.eq_ignore_ascii_case(ours.map_or("http", Scheme::as_str));
         let is_same =
-            scheme.is_none_or(is_ours) && self.authority(ours).is(Authority::new(authority.as_bytes(), ours));
+            scheme.is_none_or(is_ours) && self.authority().is(Authority::new(authority.as_bytes(), ours));
         let target = &rest[authority.len()..];
         is_same.then(|| match target.starts_with('/') {
             true => Cow::Borrowed(target),
@@ -181,25 +181,25 @@ impl<'a> Target<'a> {
         self.scheme.or(self.uri.scheme())
     }
 
-    fn authority(&self, scheme: Option<&Scheme>) -> Authority<'_> {
+    fn authority(&self) -> Authority<'_> {
         let authority = match (self.uri.authority(), self.host) {
             (Some(authority), _) => authority.as_str().as_bytes(),
             (None, Some(host)) => host.as_bytes(),
             (None, None) => b"",
         };
-        Authority::new(authority, scheme)
+        Authority::of_target(authority, self.uri, self.scheme)
     }
 
     fn hash_with(&self, path_and_query: &str, hasher: &impl BuildHasher) -> u64 {
         let mut state = hasher.build_hasher();
-        self.write_authority(self.scheme(), &mut state);
+        self.write_authority(&mut state);
         state.write(normal_form(&rooted(path_and_query)).as_bytes());
         state.finish()
     }
 
     /// In lower case (RFC 9110 §4.2.3), by whole words, the last of which tells how much is in it.
-    fn write_authority(&self, scheme: Option<&Scheme>, state: &mut impl Hasher) {
-        let (words, rest) = self.authority(scheme).as_bytes().as_chunks();
+    fn write_authority(&self, state: &mut impl Hasher) {
+        let (words, rest) = self.authority().as_bytes().as_chunks();
         for word in words {
             state.write_u64(lower_case(u64::from_le_bytes(*word)));
         }

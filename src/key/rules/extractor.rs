@@ -243,7 +243,7 @@ impl KeyExtractor for KeyRules {
         let uri = normal.as_ref().unwrap_or(uri);
         let host = host.map(HeaderValue::as_bytes);
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
-        let authority = Authority::new(authority, self.inner.default_key.scheme_of(uri));
+        let authority = Authority::of_target(authority, uri, self.assumed_scheme());
         // As GET: other reads hold all of the URI in their keys, and go with what it names.
         let Ok(Some(found)) = self.select(uri, authority, &Method::GET) else { return None };
         let shape = found.rule.shape.as_ref()?;

@@ -194,3 +194,50 @@ async fn what_has_no_key_is_not_touched() {
     send(&*stack, ask("POST", "/a", Some("H:80"))).await;
     assert_eq!(origin.last_request().headers["host"], "H:80");
 }
+
+/// The scheme of all requests may be another than that of a URI, whose default port then names nothing.
+#[tokio::test(start_paused = true)]
+async fn what_shares_a_key_under_another_scheme_looks_the_same_to_the_service() {
+    let spellings = [
+        ("http://h:80/a", Some("h:80")),
+        ("http://h:80/a", None),
+        ("http://h:80/a", Some("h")),
+        ("/a", Some("h")),
+    ];
+    for (uri, host) in spellings {
+        let origin = Origin::new(|_, head| {
+            let host = head.headers.get(header::HOST).map_or("h", |host| host.to_str().unwrap());
+            let authority = head.uri.authority().map_or("h", |authority| authority.as_str());
+            ok(format!("{host} {authority}")).max_age(60)
+        });
+        let cache = ReadThrough::new(store()).key(DefaultKey::new().scheme(Scheme::HTTPS)).build().unwrap();
+        let stack = cache.layer(origin.clone());
+        assert_eq!(send(&stack, ask("GET", uri, host)).await.body, "h h", "{uri} {host:?}");
+        send(&stack, ask("GET", "/a", Some("h"))).await;
+        assert_eq!(origin.calls(), 1, "{uri} {host:?}");
+        for (calls, spelling) in [(3, (uri, host)), (5, ("/a", Some("h"))), (7, (uri, host))] {
+            send(&stack, ask("PUT", spelling.0, spelling.1)).await;
+            send(&stack, ask("GET", "/a", Some("h"))).await;
+            assert_eq!(origin.calls(), calls, "a change reaches what is stored: {uri} {host:?}");
+        }
+    }
+}
+
+/// RFC 9875: a group is one of its origin, however a request for that is written.
+#[tokio::test(start_paused = true)]
+async fn a_group_is_invalidated_in_every_spelling_of_its_origin() {
+    for host in ["h", "h:443", "H:443"] {
+        let origin = Origin::new(|_, head| match head.method.as_str() {
+            "GET" => ok("x").max_age(60).header("cache-groups", "\"g\""),
+            _ => ok("x").header("cache-group-invalidation", "\"g\""),
+        });
+        let cache = ReadThrough::new(store()).key(DefaultKey::new().scheme(Scheme::HTTPS)).build().unwrap();
+        let stack = cache.layer(origin.clone());
+        for (calls, [get, post]) in [(3, [host, "h"]), (5, ["h", host])] {
+            send(&stack, ask("GET", "/a", Some(get))).await;
+            send(&stack, ask("POST", "/b", Some(post))).await;
+            send(&stack, ask("GET", "/a", Some("h"))).await;
+            assert_eq!(origin.calls(), calls, "{host}");
+        }
+    }
+}
