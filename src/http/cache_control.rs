@@ -60,7 +60,9 @@ impl CacheControl {
             b"no-cache" => self.no_cache = true,
             b"private" => self.private = true,
             b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate_loosely = true,
-            b"max-age" | b"s-maxage" => {
+            lifetime @ (b"max-age" | b"s-maxage") => {
+                // It has the meaning of `proxy-revalidate` as well (§5.2.2.10).
+                self.must_revalidate_loosely |= *lifetime == *b"s-maxage";
                 let age = if self.s_maxage.is_some() { &mut self.s_maxage } else { &mut self.max_age };
                 // One that cannot be read is none, as of a directive: if it is the first.
                 let own = delta_seconds(argument).or(*age).unwrap_or_default();
@@ -242,11 +244,16 @@ type Word<'a> = (&'a [u8], Option<&'a [u8]>);
 /// The words outside of quoted strings. A quotation mark that is never closed quotes nothing.
 fn words(text: &[u8]) -> impl Iterator<Item = Word<'_>> {
     let mut rest = text;
+    // After a mark that is never closed all others are escaped, and none of them is closed either.
+    let mut are_closed = true;
     std::iter::from_fn(move || {
         loop {
             let (first, after) = rest.split_first()?;
             match first {
-                b'"' => rest = closed_by(after).map_or(after, |at| &after[at + 1..]),
+                b'"' if are_closed => match closed_by(after) {
+                    Some(at) => rest = &after[at + 1..],
+                    None => (rest, are_closed) = (after, false),
+                },
                 byte if is_in_word(*byte) => break,
                 _ => rest = after,
             }

@@ -141,9 +141,18 @@ impl Value {
         match line {
             Line::None => false,
             Line::One(line) if self.is_written(line.as_bytes()) => true,
-            Line::One(_) if !Form::of(name).is_list() => false,
-            _ => normalised(request, name).is_some_and(|value| value == self.normal),
+            Line::One(line) if !Form::of(name).within(line.len()).is_list() => false,
+            Line::One(_) => self.is_normal_of(request, name),
+            Line::Several => match Form::of(name).within(length(request, name)) {
+                Form::Lines => is_joined(lines(request, name), LINE_END, &self.normal),
+                Form::Cookie => is_joined(lines(request, name), COOKIE_END, &self.normal),
+                _ => self.is_normal_of(request, name),
+            },
         }
+    }
+
+    fn is_normal_of(&self, request: &HeaderMap, name: &HeaderName) -> bool {
+        normalised(request, name).is_some_and(|value| value == self.normal)
     }
 
     /// Whether [`of`](Self::of) would make the same of a line.
@@ -234,6 +243,23 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
 /// Where values are put together: few are longer.
 type Buffer = SmallVec<[u8; 256]>;
 
+/// Longer lists have no other form than their lines: a request is compared with many responses, and
+/// for each of them a list would be sorted or copied.
+const MAX_LIST: usize = 1024;
+
+/// Between lines: nothing that a line may have in it.
+const LINE_END: &[u8] = b"\n";
+
+const COOKIE_END: &[u8] = b"; ";
+
+fn lines<'a>(request: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
+    request.get_all(name).iter().map(HeaderValue::as_bytes)
+}
+
+fn length(request: &HeaderMap, name: &HeaderName) -> usize {
+    lines(request, name).map(<[u8]>::len).sum()
+}
+
 /// Which values of a field mean the same by its own specification. All others are different.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
@@ -263,6 +289,11 @@ impl Form {
         }
     }
 
+    /// Of a field of this length.
+    fn within(self, length: usize) -> Self {
+        if self.is_list() && length > MAX_LIST { Self::Lines } else { self }
+    }
+
     /// Whether a line may mean the same as another one that is written differently.
     fn is_list(self) -> bool {
         matches!(self, Self::Preferences | Self::List)
@@ -274,14 +305,13 @@ const PREFER: HeaderName = HeaderName::from_static("prefer");
 
 /// False if there is no such field.
 fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) -> bool {
-    let lines = || request.get_all(name).iter().map(HeaderValue::as_bytes);
+    let lines = || lines(request, name);
     let elements = || lines().flat_map(split_list);
-    match Form::of(name) {
+    match Form::of(name).within(length(request, name)) {
         Form::Preferences => write_ranked(elements(), *name == header::ACCEPT_LANGUAGE, normal),
         Form::List => write_joined(elements(), b",", normal),
-        Form::Cookie => write_joined(lines(), b"; ", normal),
-        // Nothing that a line may have in it.
-        Form::Lines => write_joined(lines(), b"\n", normal),
+        Form::Cookie => write_joined(lines(), COOKIE_END, normal),
+        Form::Lines => write_joined(lines(), LINE_END, normal),
     }
     has(request, name)
 }
@@ -293,6 +323,16 @@ fn write_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], no
         }
         normal.extend_from_slice(piece);
     }
+}
+
+/// Whether [`write_joined`] would write the same.
+fn is_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], normal: &[u8]) -> bool {
+    let mut left = Some(normal);
+    for (at, piece) in pieces.enumerate() {
+        let start = if at > 0 { separator } else { b"" };
+        left = left.and_then(|left| left.strip_prefix(start)?.strip_prefix(piece));
+    }
+    left == Some(b"")
 }
 
 /// By weight. Of equal weights the order counts for languages alone, where some recipients take the

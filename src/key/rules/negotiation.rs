@@ -14,6 +14,9 @@ pub(super) struct Negotiation {
     pub(super) languages: Option<Box<[HeaderValue]>>,
 }
 
+/// Longer fields stay as they are: to read one takes longer than its length by far.
+const MAX_BYTES: usize = 1024;
+
 /// A range of a request with its weight in thousandths.
 type Weighted<'a> = (&'a [u8], u16);
 /// Without an allocation for what browsers send: hits pay for this.
@@ -109,9 +112,11 @@ fn look_up<'a>(known: &'a [HeaderValue], range: &[u8]) -> Option<&'a HeaderValue
 }
 
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
-/// None if there is anything that cannot be read.
+/// None if there is anything that cannot be read, or too much.
 fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
-    headers.get_all(name).iter().flat_map(|line| split_list(line.as_bytes())).map(weight).collect()
+    let lines = || headers.get_all(name).iter().map(HeaderValue::as_bytes);
+    let is_short = lines().map(<[u8]>::len).sum::<usize>() <= MAX_BYTES;
+    is_short.then(|| lines().flat_map(split_list).map(weight).collect())?
 }
 
 fn weight(element: &[u8]) -> Option<Weighted<'_>> {

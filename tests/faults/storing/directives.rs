@@ -58,13 +58,17 @@ async fn what_a_loose_word_allows_does_not_count_for_requests_with_credentials()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loose_must_revalidate_forbids_stale_responses() {
-    let origin = Origin::new(|call, _| match call {
-        1 | 2 => ok("x").header("cache-control", "max-age=60, x; must-revalidate"),
-        _ => crate::support::status(503),
-    });
-    let both = Both::new(Rules::new(), origin);
-    both.get("/", &[]).await;
-    tokio::time::advance(crate::support::secs(61)).await;
-    assert_eq!(both.get("/", &[]).await.map(|reply| reply.status.as_u16()), [503, 503]);
+async fn a_loose_must_revalidate_or_s_maxage_forbids_stale_responses() {
+    for line in ["max-age=60, x; must-revalidate", "public; s-maxage=60", "max-age=60, x; s-maxage=60"] {
+        let origin = Origin::new(move |call, _| match call {
+            1 | 2 => ok("x").header("cache-control", line),
+            _ => crate::support::status(503),
+        });
+        let both = Both::new(Rules::new(), origin);
+        both.get("/", &[]).await;
+        assert!(both.get("/", &[]).await.iter().all(|reply| reply.is_hit()), "{line}");
+        tokio::time::advance(crate::support::secs(61)).await;
+        let statuses = both.get("/", &[]).await.map(|reply| reply.status.as_u16());
+        assert_eq!(statuses, [503, 503], "{line}");
+    }
 }
