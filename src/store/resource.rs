@@ -18,8 +18,12 @@ use super::{
 };
 use crate::http::{credentials::Credentials, freshness::after, glance::Glance, range::asks_for_one_part};
 
-/// Variants that one key may have. The next one takes the place of the oldest.
+/// Variants that one key may have. The next one takes the place of the one that is used least: else
+/// made-up values of a selecting field would push out what is in use.
 pub(crate) const MAX_VARIANTS: usize = 32;
+
+/// So long after its last use a variant is in use, and goes after all that are not.
+const IN_USE_FOR: Duration = Duration::from_secs(60);
 
 /// All that a store knows about one key: the variants of its response, and markers.
 ///
@@ -263,11 +267,14 @@ impl Resource {
         if is_late || is_outdated || response.expires_at() <= now {
             return false;
         }
+        if let Some(before) = self.variants.iter().find(|variant| same(variant)) {
+            response.inherit_use(before);
+        }
         self.variants.retain(|variant| !same(variant));
         self.variants.retain(|variant| !is_superseded(variant, response, request));
         self.retain_parts(|part| !is_superseded(part, response, request));
         if self.variants.len() >= MAX_VARIANTS {
-            self.drop_oldest();
+            self.drop_least_used(now, None);
         }
         let place = self.variants.partition_point(|variant| variant.rank() > response.rank());
         self.variants.reserve_exact(1);
@@ -280,10 +287,17 @@ impl Resource {
         true
     }
 
-    fn drop_oldest(&mut self) {
-        let oldest = self.variants.iter().enumerate().min_by_key(|(_, variant)| variant.begun());
-        if let Some((oldest, _)) = oldest {
-            self.variants.remove(oldest);
+    /// Drops a variant that is not in use, or else the one whose last use was the earliest; not the one
+    /// of this fetch.
+    fn drop_least_used(&mut self, now: Instant, spared: Option<u64>) {
+        let use_of = |variant: &Arc<StoredResponse>| {
+            let used_at = variant.used_at();
+            let is_in_use = used_at.is_some_and(|used_at| now < after(used_at, IN_USE_FOR));
+            (is_in_use, used_at.unwrap_or(variant.received_at()), variant.begun())
+        };
+        let others = self.variants.iter().enumerate().filter(|(_, variant)| Some(variant.begun()) != spared);
+        if let Some((least, _)) = others.min_by_key(|(_, variant)| use_of(variant)) {
+            self.variants.remove(least);
         }
     }
 
@@ -327,7 +341,8 @@ impl Resource {
         self.markers.push(marker);
     }
 
-    /// Makes room: drops parts, then the oldest variants, until the rest is small enough.
+    /// Makes room: drops parts, then the variants that are used least, but for the latest, until the rest
+    /// is small enough.
     pub(crate) fn shrink_to(&mut self, max_bytes: usize) {
         while self.bytes() > max_bytes {
             match &mut self.parts {
@@ -335,7 +350,10 @@ impl Resource {
                     parts.drop_oldest();
                     self.retain_parts(|_| true);
                 }
-                _ if self.variants.len() > 1 => self.drop_oldest(),
+                _ if self.variants.len() > 1 => {
+                    let latest = self.latest().map(|latest| latest.begun());
+                    self.drop_least_used(Instant::now(), latest);
+                }
                 _ => return,
             }
         }

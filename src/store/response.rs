@@ -1,4 +1,11 @@
-use std::{borrow::Cow, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
@@ -42,9 +49,26 @@ pub struct StoredResponse {
     body: Bytes,
     trailers: Option<Arc<HeaderMap>>,
     status: StatusCode,
+    last_use: LastUse,
     terms: Terms,
     bytes: usize,
     refresh: RefreshMark,
+}
+
+/// The age of a response when it was served last, in whole seconds, and one more. 0: never.
+#[derive(Debug, Default)]
+struct LastUse(AtomicU32);
+
+impl LastUse {
+    fn at_age(seconds: u64) -> u32 {
+        u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1)
+    }
+
+    /// The age, if there is one.
+    fn age(&self) -> Option<Duration> {
+        let seconds = self.0.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(Duration::from_secs(seconds.into()))
+    }
 }
 
 /// When and how old a response came from the origin.
@@ -107,6 +131,7 @@ impl StoredResponse {
             origin,
             bytes,
             refresh: RefreshMark::default(),
+            last_use: LastUse::default(),
             original: None,
         }
     }
@@ -126,6 +151,7 @@ impl StoredResponse {
             fresh_until: self.fresh_until,
             bytes: self.bytes,
             refresh: RefreshMark::default(),
+            last_use: LastUse::default(),
             mark: Mark::new(self.origin.begun),
             original: Some(Arc::clone(self.original.as_ref().unwrap_or(self))),
         }
@@ -134,6 +160,36 @@ impl StoredResponse {
     /// What is to happen once for a response and all its copies is noted at the original.
     pub(super) fn refresh(&self) -> &RefreshMark {
         self.original.as_ref().map_or(&self.refresh, |original| &original.refresh)
+    }
+
+    /// Notes that it was served at this age, in whole seconds. Most often another request was served in
+    /// the same second, and there is nothing to write.
+    #[inline]
+    fn note_use(&self, age: u64) {
+        let served = LastUse::at_age(age);
+        if self.last_use.0.load(Ordering::Relaxed) != served {
+            self.set_last_use(served);
+        }
+    }
+
+    #[inline(never)]
+    fn set_last_use(&self, served: u32) {
+        for response in [Some(self), self.original.as_deref()].into_iter().flatten() {
+            response.last_use.0.store(served, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes the place of another response, and counts as used if that one was.
+    pub(super) fn inherit_use(&self, other: &Self) {
+        if other.last_use.age().is_some() && self.last_use.age().is_none() {
+            self.set_last_use(LastUse::at_age(self.origin.initial_age.as_secs()));
+        }
+    }
+
+    /// When it was served last, to the second, if it was.
+    pub(super) fn used_at(&self) -> Option<Instant> {
+        let age = self.last_use.age()?;
+        Some(after(self.origin.received_at, age.saturating_sub(self.origin.initial_age)))
     }
 
     /// The status of the response.
@@ -314,6 +370,7 @@ impl StoredResponse {
         let mut headers = self.head.to_map();
         // The first field: to look for it by its name would cost more than to set it.
         let age = self.age(now).as_secs();
+        self.note_use(age);
         if age > 0
             && let Some(field) = headers.values_mut().next()
         {
