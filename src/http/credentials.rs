@@ -140,7 +140,9 @@ well_known! {
     "x-goog-authenticated-user-id" "x-goog-iap-jwt-assertion" "cf-access-client-id"
     "cf-access-jwt-assertion" "x-ms-client-principal" "x-ms-client-principal-id" "x-functions-key"
     "ocp-apim-subscription-key" "x-rapidapi-key" "private-token" "job-token" "x-vault-token"
-    "x-shopify-access-token" "x-shopify-storefront-access-token"
+    "x-shopify-access-token" "x-shopify-storefront-access-token" "x-auth-request-user"
+    "x-auth-request-email" "x-auth-request-access-token" "cf-access-authenticated-user-email"
+    "x-pomerium-jwt-assertion" "x-authentik-username" "x-ms-token-aad-access-token" "tailscale-user-login"
 }
 
 #[cfg(test)]

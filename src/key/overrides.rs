@@ -9,9 +9,11 @@ use super::KeyBuffer;
 use crate::http::cache_control::split_list;
 
 /// Fields by which a request overrides the host, the path or the scheme of its target.
-pub(crate) const TARGET_OVERRIDES: [&str; 25] = [
+pub(crate) const TARGET_OVERRIDES: [&str; 29] = [
     "forwarded",
     "front-end-https",
+    "x-arr-ssl",
+    "x-envoy-original-host",
     "x-envoy-original-path",
     "x-forwarded-host",
     "x-forwarded-path",
@@ -30,6 +32,8 @@ pub(crate) const TARGET_OVERRIDES: [&str; 25] = [
     "x-original-uri",
     "x-original-url",
     "x-override-url",
+    "x-proxied-https",
+    "x-replaced-path",
     "x-rewrite-url",
     "x-scheme",
     "x-script-name",

@@ -44,7 +44,7 @@ async fn text(service: &Service, request: Request<Body>) -> String {
     String::from_utf8(call(service, request).await.1.to_vec()).unwrap()
 }
 
-const OVERRIDES: [&str; 14] = [
+const OVERRIDES: [&str; 18] = [
     "forwarded",
     "x-forwarded-host",
     "X_Forwarded_Host",
@@ -59,6 +59,10 @@ const OVERRIDES: [&str; 14] = [
     "x-original-host",
     "x-http-host-override",
     "x-url-scheme",
+    "x-arr-ssl",
+    "x-envoy-original-host",
+    "x-proxied-https",
+    "x-replaced-path",
 ];
 
 mod host_header_poisoning {

@@ -42,6 +42,23 @@ async fn a_well_known_credential_is_not_shared_under_lifetimes_of_our_own() {
     }
 }
 
+/// A client signs in at a proxy in front of the application, which tells the application who it is.
+#[tokio::test(start_paused = true)]
+async fn who_signed_in_at_a_proxy_is_not_shared_under_lifetimes_of_our_own() {
+    for name in [
+        "x-auth-request-user",
+        "x-auth-request-email",
+        "x-auth-request-access-token",
+        "cf-access-authenticated-user-email",
+        "x-pomerium-jwt-assertion",
+        "x-authentik-username",
+        "x-ms-token-aad-access-token",
+        "tailscale-user-login",
+    ] {
+        assert_eq!(is_shared(ttl(), &[(name, "alice")], || ok("x")).await, (false, false), "{name}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_named_credential_counts_as_authorization() {
     let fields = &[("x-tenant-key", "alice")];
