@@ -95,7 +95,8 @@ async fn cache_control_is_read_as_its_grammar_has_it() {
         ("4.2.1", "cache-control: max-age=a60", ASKED),
         ("4.2.1", "cache-control: max-age=60a", ASKED),
         ("4.2.1", "cache-control: max-age=+60", ASKED),
-        ("4.2.1", "cache-control: max-age=60;x", ASKED),
+        // As the shortest lifetime that it could mean.
+        ("4.2.1", "cache-control: max-age=60;x", REUSED),
         ("4.2.1", "cache-control: max-age=", ASKED),
         ("4.2.1", "cache-control: max-age", ASKED),
         // Of two the first counts.
@@ -270,7 +271,8 @@ async fn a_targeted_field_takes_the_place_of_cache_control() {
         // What cannot be read, or says nothing, is ignored as a whole.
         ("9213 2.2", "cdn-cache-control:\ncache-control: max-age=60", REUSED),
         ("9213 2.2", "cdn-cache-control:\ncache-control: no-store", ASKED),
-        ("9213 2.1", "cdn-cache-control: no-store, &\ncache-control: max-age=60", REUSED),
+        // But for a word that forbids.
+        ("9213 2.1", "cdn-cache-control: no-store, &\ncache-control: max-age=60", ASKED),
         ("9213 2.1", "cdn-cache-control: max-age=60, &\ncache-control: no-store", ASKED),
         ("9213 2.1", "cdn-cache-control: Max-Age=0\ncache-control: max-age=60", REUSED),
         ("9213 2.1", "cdn-cache-control: Max-Age=60\ncache-control: no-store", ASKED),
@@ -495,17 +497,20 @@ async fn an_answer_is_reused_for_requests_that_its_vary_selects() {
         (", x,,", "x: 1", "x: 1", REUSED),
         (", x,,", "x: 1", "x: 2", ASKED),
         ("", "x: 1", "x: 2", REUSED),
-        // Values that are the same after what §4.1 allows.
-        ("x", "x: 1, 2", "x: 1,2", REUSED),
-        ("x", "x: 1, 2", "x: 1 ,\t2", REUSED),
-        ("x", "x: 1\nx: 2", "x: 1, 2", REUSED),
+        // Lists are the same after what §4.1 allows. Whether a field is one, its own specification says.
+        ("accept", "accept: a/b, c/d", "accept: a/b,c/d", REUSED),
+        ("accept", "accept: a/b, c/d", "accept: a/b ,\tc/d", REUSED),
+        ("accept", "accept: a/b\naccept: c/d", "accept: a/b, c/d", REUSED),
+        ("x", "x: 1, 2", "x: 1,2", ASKED),
+        ("x", "x: 1\nx: 2", "x: 1, 2", ASKED),
         ("x", "x: 1, 2", "x: 2, 1", ASKED),
         ("x", "x:", "x:", REUSED),
         ("x", "x:", "", ASKED),
         ("x", "", "x:", ASKED),
         // Lists of preferences, which have no case and are ranked by weight (9110 §12.4.2, §12.5).
         ("accept-language", "accept-language: en, de", "accept-language: eN,De", REUSED),
-        ("accept-language", "accept-language: en, de", "accept-language: de, en", REUSED),
+        // Some recipients take the first of those with equal weights (9110 §12.5.4).
+        ("accept-language", "accept-language: en, de", "accept-language: de, en", ASKED),
         ("accept-language", "accept-language: en, de;q=0.5", "accept-language: de; q=0.50, en", REUSED),
         ("accept-language", "accept-language: en, de;q=0.5", "accept-language: de, en;q=0.5", ASKED),
         ("accept-language", "accept-language: en", "accept-language: en, de", ASKED),
@@ -960,7 +965,8 @@ async fn clients_may_ask_for_less_or_more_than_what_is_fresh() {
     }
     let page = bench.page(&[ok("cache-control: max-age=60"), status(503, "")]);
     page.get("").await;
-    wrong.check("5.2.1.4", page.get("cache-control: no-cache").await.status, 503);
+    // What could be served without the client's wish is served when the fetch that it forced fails.
+    wrong.check("5.2.1.4", page.get("cache-control: no-cache").await.status, 200);
 
     let page = bench.page(&[ok("cache-control: max-age=60")]);
     for (request, answer) in [("cache-control: no-store", "1"), ("", "2"), ("", "2")] {
@@ -992,7 +998,9 @@ async fn a_failing_origin_is_covered_up_where_nothing_forbids_it() {
         ("4.2.4", "max-age=1", true),
         ("5.2.2.2", "max-age=1, stale-if-error=60, must-revalidate", false),
         ("5.2.2.8", "max-age=1, stale-if-error=60, proxy-revalidate", false),
-        ("5.2.2.10", "s-maxage=1, stale-if-error=60", false),
+        ("5.2.2.10", "s-maxage=1", false),
+        // Named beside it by the response itself.
+        ("5.2.2.10", "s-maxage=1, stale-if-error=60", true),
         ("5.2.2.4", "max-age=1, stale-if-error=60, no-cache", false),
     ] {
         for (failure, code) in &failures {
@@ -1034,7 +1042,7 @@ async fn what_is_stale_is_served_while_it_is_validated() {
         ("5861 3", "max-age=1", false),
         ("5.2.2.2", "max-age=1, stale-while-revalidate=60, must-revalidate", false),
         ("5.2.2.8", "max-age=1, stale-while-revalidate=60, proxy-revalidate", false),
-        ("5.2.2.10", "s-maxage=1, stale-while-revalidate=60", false),
+        ("5.2.2.10", "s-maxage=1, stale-while-revalidate=60", true),
         ("5.2.2.4", "max-age=1, stale-while-revalidate=60, no-cache", false),
     ] {
         let stored = format!("cache-control: {directives}\nage: 10\netag: \"a\"");

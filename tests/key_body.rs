@@ -393,7 +393,8 @@ async fn a_retry_after_an_error_of_the_service_sends_the_body_again() {
         }
     });
     let bodies = layer(search());
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(50)).build().unwrap();
+    let retry = tower_readthrough::RetryPolicy::new();
+    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(50)).retry(retry).build().unwrap();
     let answer = bodies.layer(cache.layer(origin)).oneshot(request("QUERY", SEARCH, &[], "a")).await.unwrap();
     assert_eq!((bytes(answer).await, calls.load(Ordering::SeqCst)), ("a".into(), 2));
 }
