@@ -2,7 +2,7 @@ use std::fmt;
 
 use http::HeaderMap;
 
-use super::CacheKey;
+use super::{CacheKey, overrides::Overrides};
 use crate::http::{cookies::CookieNames, credentials::Keyed};
 
 /// Longer keys are written on the heap.
@@ -34,11 +34,19 @@ pub struct KeyBuffer {
     /// All of a key that is too long.
     spilled: Vec<u8>,
     keyed: Keyed,
+    /// Whether the request may have fields that override its target.
+    has_overrides: bool,
 }
 
 impl Default for KeyBuffer {
     fn default() -> Self {
-        Self { length: 0, inline: [0; INLINE], spilled: Vec::new(), keyed: Keyed::default() }
+        Self {
+            length: 0,
+            inline: [0; INLINE],
+            spilled: Vec::new(),
+            keyed: Keyed::default(),
+            has_overrides: true,
+        }
     }
 }
 
@@ -46,6 +54,17 @@ impl KeyBuffer {
     /// An empty key.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty key of a request of which it is known what it overrides.
+    #[inline]
+    pub(crate) fn under(overrides: Overrides) -> Self {
+        Self { has_overrides: overrides.target, ..Self::default() }
+    }
+
+    #[inline]
+    pub(super) fn may_hold_overrides(&self) -> bool {
+        self.has_overrides
     }
 
     /// What of the request is in the key, beside its URI.

@@ -9,7 +9,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, is_for_cache,
+    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, for_cache,
     is_get_or_head, prepare,
 };
 use crate::{
@@ -120,8 +120,8 @@ fn derive<B: HttpBody>(
     rules: &RequestRules,
     request: Request<B>,
 ) -> (Parts, B, Option<Unkeyed>) {
-    let is_for_cache = is_for_cache(&request);
-    let why = if is_for_cache { None } else { Unkeyed::of(&request) };
+    let overrides = for_cache(&request);
+    let why = if overrides.is_some() { None } else { Unkeyed::of(&request) };
     let (mut head, body) = request.into_parts();
     // What a cache above this one has asked is not what is asked here.
     head.extensions.remove::<Asked>();
@@ -131,9 +131,11 @@ fn derive<B: HttpBody>(
         Some(identity) => drop(head.extensions.insert(Identity(identity))),
         None => drop(head.extensions.remove::<Identity>()),
     }
-    let mut key = KeyBuffer::new();
-    let found =
-        if is_for_cache { find(extractor, rules, &mut head, &mut key).map_err(Some) } else { Err(why) };
+    let mut key = overrides.map(KeyBuffer::under).unwrap_or_default();
+    let found = match overrides {
+        Some(_) => find(extractor, rules, &mut head, &mut key).map_err(Some),
+        None => Err(why),
+    };
     match found {
         Ok(()) => {
             prepare(extractor, &key, &mut head);

@@ -105,18 +105,14 @@ mod unkeyed;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use http::{
-    Extensions, HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme,
-};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme};
 use http_body::Body as HttpBody;
 
-use self::overrides::overrides_method;
+use self::overrides::Overrides;
 use crate::{
     build_error::BuildError,
     exchange::Read,
-    http::{
-        cookies::CookieNames, credentials::Keyed, fields::asks_for_another_protocol, rules::RequestRules,
-    },
+    http::{cookies::CookieNames, credentials::Keyed, rules::RequestRules},
 };
 
 #[cfg(feature = "body-key")]
@@ -265,7 +261,7 @@ where
     }
 }
 
-/// Writes the key of a request that [may have one](is_for_cache): its own if it carries one, else
+/// Writes the key of a request that [may have one](for_cache): its own if it carries one, else
 /// the extractor's. A request that has one is in its normal form from then on.
 #[inline]
 pub(crate) fn find(
@@ -314,22 +310,27 @@ fn is_get_or_head(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Asked before a request is taken apart: most that have no key are not moved for the cache's sake.
+/// What a request overrides, if it may have a key. Asked before it is taken apart: most requests that
+/// have none are not moved for the cache's sake.
 #[inline]
-pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
-    may_have_key(request.method(), request.headers(), request.extensions())
-        && (!is_get_or_head(request.method()) || request.body().is_end_stream())
+pub(crate) fn for_cache<B: HttpBody>(request: &Request<B>) -> Option<Overrides> {
+    let overrides = allowed(request.method(), request.headers(), request.extensions())?;
+    (!is_get_or_head(request.method()) || request.body().is_end_stream()).then_some(overrides)
+}
+
+/// Whether a request may have a key, whatever its body.
+pub(crate) fn may_have_key(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
+    allowed(method, headers, extensions).is_some()
 }
 
 /// Only GET, HEAD and reads by a body are answered from a store, and never a request for another
 /// protocol, nor one that frameworks take for a request of another method.
 #[inline]
-pub(crate) fn may_have_key(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
-    let is_other = |name: &HeaderName| match *name {
-        header::UPGRADE => asks_for_another_protocol(headers),
-        _ => overrides_method(name),
-    };
-    (is_get_or_head(method) || has_content(extensions)) && !headers.keys().any(is_other)
+fn allowed(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> Option<Overrides> {
+    if !is_get_or_head(method) && !has_content(extensions) {
+        return None;
+    }
+    Some(Overrides::of(headers)).filter(|overrides| overrides.leave_a_key())
 }
 
 #[cfg(test)]

@@ -25,8 +25,11 @@ impl<'a> Authority<'a> {
     #[inline]
     pub(super) fn new(text: &'a [u8], scheme: Option<&Scheme>) -> Self {
         let default_port = default_port(scheme);
-        let has_port = |port| text.strip_suffix(port).and_then(|rest: &[u8]| rest.strip_suffix(b":"));
-        let text = has_port(default_port).or_else(|| text.strip_suffix(b":")).unwrap_or(text);
+        // What ends in a letter, as nearly all do, has no port.
+        let text = match text.last() {
+            Some(b'0'..=b'9' | b':') => without_port(text, default_port),
+            _ => text,
+        };
         Self { text, default_port }
     }
 
@@ -90,11 +93,22 @@ impl<'a> Authority<'a> {
     }
 }
 
+fn without_port<'a>(text: &'a [u8], port: &[u8]) -> &'a [u8] {
+    let without = text.strip_suffix(port).and_then(|rest| rest.strip_suffix(b":"));
+    without.or_else(|| text.strip_suffix(b":")).unwrap_or(text)
+}
+
+#[inline]
 fn default_port(scheme: Option<&Scheme>) -> &'static [u8] {
-    match scheme.map_or("http", Scheme::as_str) {
-        "http" | "ws" => b"80",
-        "https" | "wss" => b"443",
-        _ => b"",
+    match scheme {
+        None => b"80",
+        Some(scheme) if *scheme == Scheme::HTTP => b"80",
+        Some(scheme) if *scheme == Scheme::HTTPS => b"443",
+        Some(scheme) => match scheme.as_str() {
+            "ws" => b"80",
+            "wss" => b"443",
+            _ => b"",
+        },
     }
 }
 

@@ -6,7 +6,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::KeyBuffer;
-use crate::http::cache_control::split_list;
+use crate::http::{cache_control::split_list, fields::asks_for_another_protocol};
 
 /// Fields by which a request overrides the host, the path or the scheme of its target.
 pub(crate) const TARGET_OVERRIDES: [&str; 29] = [
@@ -73,18 +73,47 @@ fn is_usual(name: &HeaderName) -> bool {
     )
 }
 
-/// Whether a request with this field may be taken for one of another method.
-#[inline]
-pub(super) fn overrides_method(name: &HeaderName) -> bool {
-    !is_usual(name) && is_one_of(&METHOD_OVERRIDES, name.as_str().as_bytes())
+/// What the names of a request's fields override, found in one pass.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    /// Frameworks may take it for a request of another method.
+    pub(super) method: bool,
+    /// It asks for another protocol than HTTP.
+    protocol: bool,
+    /// Its host, its path or its scheme may be taken for another one.
+    pub(super) target: bool,
 }
 
-#[inline]
-fn overrides_target(name: &HeaderName) -> bool {
-    !is_usual(name) && is_one_of(&TARGET_OVERRIDES, name.as_str().as_bytes())
+impl Overrides {
+    #[inline]
+    pub(super) fn of(headers: &HeaderMap) -> Self {
+        let mut overrides = Self::default();
+        for name in headers.keys() {
+            if !is_usual(name) {
+                overrides.note(name, headers);
+            }
+        }
+        overrides
+    }
+
+    #[inline(never)]
+    fn note(&mut self, name: &HeaderName, headers: &HeaderMap) {
+        if *name == header::UPGRADE {
+            self.protocol = asks_for_another_protocol(headers);
+        }
+        self.method |= is_one_of(&METHOD_OVERRIDES, name);
+        self.target |= is_one_of(&TARGET_OVERRIDES, name);
+    }
+
+    /// Whether the request may have a key.
+    #[inline]
+    pub(super) fn leave_a_key(self) -> bool {
+        !self.method && !self.protocol
+    }
 }
 
-fn is_one_of(names: &[&str], name: &[u8]) -> bool {
+fn is_one_of(names: &[&str], name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
     // All of them begin so, and few other names do.
     matches!(name.first(), Some(b'f' | b'x')) && names.iter().any(|own| is_spelling_of(own.as_bytes(), name))
 }
@@ -98,8 +127,15 @@ pub(super) fn is_spelling_of(own: &[u8], name: &[u8]) -> bool {
 /// Appends the fields of a request that override its target.
 #[inline]
 pub(super) fn push_overrides(headers: &HeaderMap, key: &mut KeyBuffer) {
+    if key.may_hold_overrides() {
+        push_each_override(headers, key);
+    }
+}
+
+#[inline(never)]
+fn push_each_override(headers: &HeaderMap, key: &mut KeyBuffer) {
     for (name, value) in headers {
-        if overrides_target(name) {
+        if is_one_of(&TARGET_OVERRIDES, name) {
             push_field(name, value, key);
         }
     }
@@ -136,24 +172,23 @@ fn is_address(pair: &[u8]) -> bool {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_method_override_is_found_in_both_spellings() {
-        for name in METHOD_OVERRIDES {
-            assert!(overrides_method(&HeaderName::from_static(name)), "{name}");
-        }
-        assert!(overrides_method(&HeaderName::from_static("x_http_method_override")));
-        assert!(!overrides_method(&HeaderName::from_static("if-none-match")));
+    fn overrides(name: &str) -> Overrides {
+        let name = HeaderName::from_bytes(name.as_bytes()).unwrap();
+        Overrides::of(&[(name, HeaderValue::from_static("x"))].into_iter().collect())
     }
 
     #[test]
     fn every_listed_field_is_found_in_both_spellings() {
-        for name in TARGET_OVERRIDES {
-            assert!(overrides_target(&HeaderName::from_static(name)), "{name}");
-            let underscored = HeaderName::from_bytes(name.replace('-', "_").as_bytes()).unwrap();
-            assert!(overrides_target(&underscored), "{underscored}");
-        }
-        for name in ["x-forwarded-for", "from", "x-requested-with", "host"] {
-            assert!(!overrides_target(&HeaderName::from_static(name)), "{name}");
+        let nothing = Overrides::default();
+        for (names, expected) in [
+            (&METHOD_OVERRIDES[..], Overrides { method: true, ..nothing }),
+            (&TARGET_OVERRIDES[..], Overrides { target: true, ..nothing }),
+            (&["x-forwarded-for", "from", "x-requested-with", "host", "if-none-match"], nothing),
+        ] {
+            for name in names {
+                assert_eq!(overrides(name), expected, "{name}");
+                assert_eq!(overrides(&name.replace('-', "_")), expected, "{name}");
+            }
         }
     }
 

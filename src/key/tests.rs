@@ -5,7 +5,7 @@ use http_body_util::{Empty, Full};
 use proptest::prelude::*;
 
 fn key_of<B: HttpBody>(extractor: &impl KeyExtractor, request: Request<B>) -> Option<CacheKey> {
-    if !is_for_cache(&request) {
+    if for_cache(&request).is_none() {
         return None;
     }
     let mut buffer = KeyBuffer::new();

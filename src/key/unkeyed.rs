@@ -3,7 +3,7 @@ use std::fmt;
 use http::Request;
 use http_body::Body as HttpBody;
 
-use super::{is_get_or_head, is_read_by_rule, overrides::overrides_method};
+use super::{is_get_or_head, is_read_by_rule, overrides::Overrides};
 use crate::http::fields::asks_for_another_protocol;
 
 /// Why a request has no key, so that the cache passes it on untouched.
@@ -66,13 +66,13 @@ impl Unkeyed {
         }
     }
 
-    /// Why a request is not [for the cache](super::is_for_cache). None for the methods of requests that
+    /// Why a request is not [for the cache](super::for_cache). None for the methods of requests that
     /// never are.
     pub(crate) fn of<B: HttpBody>(request: &Request<B>) -> Option<Self> {
         let is_read = is_get_or_head(request.method()) || is_read_by_rule(request.extensions());
         is_read.then(|| {
             let headers = request.headers();
-            match headers.keys().any(overrides_method) {
+            match Overrides::of(headers).method {
                 true => Self::MethodOverride,
                 false if asks_for_another_protocol(headers) => Self::Upgrade,
                 false => Self::Body,

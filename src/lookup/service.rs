@@ -84,7 +84,7 @@ where
         Purge::new(self.reader.store.clone(), Naming::new(extractor))
     }
 
-    /// Writes the key of a request that [may have one](key::is_for_cache), which is in its normal form
+    /// Writes the key of a request that [may have one](key::for_cache), which is in its normal form
     /// from then on.
     pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         key::find(&*self.reader.extractor, &self.reader.settings.request, head, key)
@@ -315,12 +315,12 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        if !key::is_for_cache(&request) {
+        let Some(overrides) = key::for_cache(&request) else {
             let why = Unkeyed::of(&request);
             return self.pass(request, why);
-        }
+        };
         let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::new();
+        let mut key = KeyBuffer::under(overrides);
         if let Err(why) = self.find_key(&mut head, &mut key) {
             return self.pass(Request::from_parts(head, body), Some(why));
         }

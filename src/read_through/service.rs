@@ -19,7 +19,7 @@ use crate::{
     coalesce::Coalesce,
     fill::{Fill, Policy},
     future::{BoxFuture, ResponseFuture},
-    key::{DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, is_for_cache},
+    key::{DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, for_cache},
     lookup::{Keyless, Lookup, Open},
     origin_limit::{Attempt, OriginLimitLayer},
     retry::RetryPolicy,
@@ -105,14 +105,14 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let stack = &self.layers.stack;
-        if !is_for_cache(&request) {
+        let Some(overrides) = for_cache(&request) else {
             // What is done to it is done here: who passes on what he has looked into moves it.
             let why = Unkeyed::of(&request);
             let keyless = stack.keyless(&mut request, why);
             return self.round(request, keyless);
-        }
+        };
         let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::new();
+        let mut key = KeyBuffer::under(overrides);
         if let Err(why) = stack.find_key(&mut head, &mut key) {
             let mut request = Request::from_parts(head, body);
             let keyless = stack.keyless(&mut request, Some(why));
