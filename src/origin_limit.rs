@@ -79,6 +79,8 @@ pub struct OriginLimitLayer {
 
 #[derive(Clone)]
 struct Limit {
+    max_attempts: usize,
+    max_queue: usize,
     attempts: Arc<Semaphore>,
     queue: Arc<Semaphore>,
     holders: Arc<Holders>,
@@ -99,9 +101,12 @@ impl fmt::Debug for Limit {
 impl OriginLimitLayer {
     /// At most `max_attempts` at a time, and the default queue.
     pub fn new(max_attempts: usize) -> Self {
+        let max_queue = 1024;
         let limit = Limit {
+            max_attempts,
+            max_queue,
             attempts: semaphore(max_attempts),
-            queue: semaphore(1024),
+            queue: semaphore(max_queue),
             holders: Arc::default(),
             max_queue_wait: Duration::from_secs(1),
             max_read_pause: Duration::from_secs(90),
@@ -118,7 +123,7 @@ impl OriginLimitLayer {
     /// How many may wait for their turn. Default: 1024; 0: nobody waits.
     #[must_use]
     pub fn max_queue(self, places: usize) -> Self {
-        self.set(|limit| limit.queue = semaphore(places))
+        self.set(|limit| (limit.max_queue, limit.queue) = (places, semaphore(places)))
     }
 
     /// How long one may wait for its turn. Default: one second.
@@ -156,11 +161,11 @@ impl OriginLimitLayer {
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         match &self.limit {
-            Some(limit) if limit.attempts.available_permits() == 0 => {
+            Some(limit) if limit.max_attempts == 0 => {
                 let consequence = "nothing ever reaches the origin";
                 Err(BuildError::ZeroLimit { setting: "max_attempts", consequence })
             }
-            Some(limit) if limit.max_queue_wait.is_zero() && limit.queue.available_permits() > 0 => {
+            Some(limit) if limit.max_queue_wait.is_zero() && limit.max_queue > 0 => {
                 let consequence = "nobody ever waits; for that use `max_queue(0)`";
                 Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence })
             }
@@ -338,9 +343,9 @@ impl OriginLimitLayer {
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
         use crate::defaults::tests::span;
         let Some(limit) = &self.limit else { return Vec::new() };
-        let Limit { attempts: _, queue, holders: _, max_queue_wait, max_read_pause, retry_after } = &**limit;
+        let Limit { max_queue, max_queue_wait, max_read_pause, retry_after, .. } = &**limit;
         vec![
-            ("OriginLimitLayer::max_queue", queue.available_permits().to_string()),
+            ("OriginLimitLayer::max_queue", max_queue.to_string()),
             ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),
             ("OriginLimitLayer::max_read_pause", span(*max_read_pause)),
             ("OriginLimitLayer::retry_after", span(*retry_after)),

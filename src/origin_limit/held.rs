@@ -28,8 +28,8 @@ pub(super) struct Holders {
 trait Idle: Send + Sync {
     /// Since when its caller has not asked for more. `None`: it waits for more, or has all.
     fn idle_since(&self) -> Option<Instant>;
-    /// Ends the body, and gives its permit back.
-    fn end(&self);
+    /// Ends the body and gives its permit back, unless its caller has come back since then.
+    fn end(&self, idle_since: Instant);
 }
 
 impl Holders {
@@ -70,8 +70,8 @@ impl Holders {
         let at = after(next, most);
         *next_look = Some(at);
         drop(next_look);
-        if let Some((_, longest)) = longest {
-            longest.end();
+        if let Some((since, longest)) = longest {
+            longest.end(*since);
         }
         at
     }
@@ -125,10 +125,13 @@ impl<B: Send> Idle for Place<B> {
         }
     }
 
-    fn end(&self) {
-        if let Some(inner) = self.take() {
-            *self.state.lock() = State::Ended;
-            drop(inner);
+    fn end(&self, idle_since: Instant) {
+        let mut state = self.state.lock();
+        // At once: what is not open for a moment would look like a body that is complete.
+        if matches!(&*state, State::Open(inner) if inner.idle_since == Some(idle_since)) {
+            let ended = std::mem::replace(&mut *state, State::Ended);
+            drop(state);
+            drop(ended);
         }
     }
 }
@@ -152,7 +155,12 @@ where
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         let Some(mut inner) = self.place.take() else {
             let state = std::mem::replace(&mut *self.place.state.lock(), State::Over);
-            return Poll::Ready(matches!(state, State::Ended).then_some(Err(BodyError::Idle)));
+            return Poll::Ready(match state {
+                State::Ended => Some(Err(BodyError::Idle)),
+                // The body has panicked.
+                State::InUse => Some(Err(BodyError::Cancelled)),
+                State::Over | State::Open(_) => None,
+            });
         };
         let frame = inner.body.as_mut().poll_frame(cx);
         let is_over = match &frame {
@@ -172,5 +180,52 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.place.with(|inner| inner.body.size_hint()).unwrap_or_default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http_body_util::StreamBody;
+    use tokio::sync::Semaphore;
+
+    /// A body that yields one chunk after the other, without end.
+    fn endless() -> impl HttpBody<Data = Bytes, Error = std::convert::Infallible> + Send + 'static {
+        StreamBody::new(futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(b"x")))))
+    }
+
+    #[test]
+    fn a_body_that_is_ended_while_it_is_read_is_not_taken_for_complete() {
+        let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+        let _guard = runtime.enter();
+        let holders = Holders::default();
+        for n in 0..300_usize {
+            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let mut held = holders.hold(permit, endless());
+            let place = Arc::clone(&held.place);
+            let start = std::sync::Barrier::new(2);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    start.wait();
+                    for _ in 0..n % 64 {
+                        std::hint::spin_loop();
+                    }
+                    while !matches!(*place.state.lock(), State::Ended | State::Over) {
+                        if let Some(since) = place.idle_since() {
+                            place.end(since);
+                        }
+                    }
+                });
+                start.wait();
+                let mut cx = Context::from_waker(std::task::Waker::noop());
+                loop {
+                    match Pin::new(&mut held).poll_frame(&mut cx) {
+                        Poll::Ready(Some(Ok(_))) => std::thread::yield_now(),
+                        Poll::Ready(Some(Err(error))) => break assert!(matches!(error, BodyError::Idle)),
+                        other => panic!("{n}: {other:?}"),
+                    }
+                }
+            });
+        }
     }
 }
