@@ -209,6 +209,10 @@ impl Verdict {
         }
     }
 
+    pub(crate) const fn is_shareable(&self) -> bool {
+        matches!(self, Self::Shareable { .. })
+    }
+
     /// Says how large the body may become that is being stored.
     pub(crate) fn storing(mut self, limit: usize) -> Self {
         if let Self::Shareable { stored_up_to, .. } = &mut self {

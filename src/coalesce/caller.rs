@@ -36,6 +36,12 @@ use crate::{
 
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 
+/// After each round of errors the callers ask in so many parts.
+const PARTS: u16 = 16;
+
+/// After an error in this round they ask alone.
+const LAST_ROUND: u8 = 3;
+
 /// One request, on its way to a response.
 pub(super) struct Call<N, ReqB> {
     /// Asks what is below, once.
@@ -65,6 +71,8 @@ enum Judgement<B, E> {
     Move(Slot),
     /// Join the next fetch of the same slot.
     Later,
+    /// Join a part of those who want the same, or else ask alone.
+    Apart(Slot),
     /// Ask the origin for this caller alone.
     Alone,
 }
@@ -99,10 +107,10 @@ where
                 return self.alone().await;
             }
             let mut moves_until = None;
-            let check = self.check();
+            let (check, wants_newer) = (self.check(), self.slot.is_forced);
             self.prefer_refresh();
             loop {
-                let caller = match slots::join(&self.layer, &self.slot) {
+                let caller = match slots::join(&self.layer, &self.slot, self.credentials, wants_newer) {
                     Joined::Lead(caller, seat) => {
                         let executor = self.layer.settings.executor.clone();
                         let (fetch, delivery) = self.begin(seat);
@@ -131,6 +139,10 @@ where
                     Judgement::Alone => return self.alone().await,
                     Judgement::Move(slot) => self.next_slot(slot, false, &mut moves_until),
                     Judgement::Later => self.next_slot(self.slot.clone(), true, &mut moves_until),
+                    Judgement::Apart(slot) => match self.next_slot(slot, false, &mut moves_until) {
+                        None => return self.alone().await,
+                        some => some,
+                    },
                 };
                 match next {
                     Some(slot) => self.slot = slot,
@@ -158,7 +170,7 @@ where
     fn prefer_refresh(&mut self) {
         if !self.slot.is_forced && self.layer.slots.have_forced() {
             let forced = Slot { is_forced: true, ..self.slot.clone() };
-            if self.layer.slots.has(&forced) {
+            if self.layer.slots.takes(&forced, &self.layer.settings) {
                 self.slot = forced;
             }
         }
@@ -194,7 +206,8 @@ where
     /// Begins a fetch for this caller, and takes whichever response is there first.
     async fn ask_beside(self, slow: Caller) -> Result<Response<Body<B>>, E> {
         let layer = Arc::clone(&self.layer);
-        let Some((caller, seat)) = slots::join_beside(&layer, &self.slot, slow.flight()) else {
+        let Some((caller, seat)) = slots::join_beside(&layer, &self.slot, self.credentials, slow.flight())
+        else {
             return self.alone().await;
         };
         let (head, slot, check) = (self.head.clone(), self.slot.clone(), self.check());
@@ -213,6 +226,9 @@ where
             && let Judgement::Answer(answer) =
                 (Follower { head: &head, slot: &slot, credentials, arrived }).judge(&flight, other)
         {
+            if matches!(flight.outcome(), Some(Outcome::Head(head)) if head.verdict.is_shareable()) {
+                caller.leave_for_another();
+            }
             return answer;
         }
         accept(delivery.await, caller, check)
@@ -252,7 +268,7 @@ fn change_over(settings: &Settings, caller: Caller, heard: Arc<Flight>) -> Resul
         Boarding::Aboard(caller) => Ok(Heard::Outcome(heard, caller)),
         Boarding::Full => Ok(Heard::Refused(Refused::TooManyWaiters)),
         // There is nothing to be read but the verdict.
-        Boarding::Closed if heard.is_for_one() => Ok(Heard::Outcome(heard, caller)),
+        Boarding::Closed if heard.has_no_body() => Ok(Heard::Outcome(heard, caller)),
         Boarding::Closed => {
             caller.flight().forget_relayed(&heard);
             Err(caller)
@@ -278,7 +294,7 @@ impl Follower<'_> {
     fn judge<B, E: Clone + 'static>(&self, flight: &Flight, caller: Caller) -> Judgement<B, E> {
         let shares_failures = self.slot.round > 0 || self.has_fallback();
         match flight.outcome() {
-            Some(Outcome::Head(head)) => match self.judge_head(head, flight.number(), caller) {
+            Some(Outcome::Head(head)) => match self.judge_head(head, flight, caller) {
                 Judgement::Answer(Ok(mut response)) => {
                     // Somebody above shares it as well.
                     if self.asked().is_some_and(|asked| asked.is_for_many) {
@@ -305,6 +321,26 @@ impl Follower<'_> {
         Judgement::Move(Slot { round: 1, ..self.slot.clone() })
     }
 
+    /// After two errors the rest ask in parts, so that those for whom there is none still share.
+    fn next_part<B, E>(&self, flight: &Flight) -> Judgement<B, E> {
+        let lane = self.slot.lane.saturating_mul(PARTS).saturating_add(flight.next_part(PARTS));
+        Judgement::Apart(Slot { round: self.slot.round.saturating_add(1), lane, ..self.slot.clone() })
+    }
+
+    /// Whether a response may be for one client because its request had a session, and this one has none.
+    fn is_of_session(&self, why: Unshareable, head: &Head, asker: Credentials) -> bool {
+        use Unshareable::{Cookie, Error, NoStore, NotFresh, Private, SetCookie, Token};
+        let (mine, is_sent) = (self.credentials, asker.cookie || asker.token);
+        let is_of_session = match why {
+            Cookie | Token => true,
+            NoStore | Private | SetCookie | NotFresh | Error => {
+                is_sent && head.status != StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        };
+        is_of_session && !mine.cookie && !mine.token && self.slot.party != Party::Only(mine)
+    }
+
     /// Whether a failure becomes a stale response above.
     fn has_fallback(&self) -> bool {
         self.asked().is_some_and(|asked| asked.has_fallback)
@@ -326,20 +362,23 @@ impl Follower<'_> {
         self.head.extensions.get()
     }
 
-    fn judge_head<B, E>(&self, head: &Head, flight: u64, caller: Caller) -> Judgement<B, E> {
+    fn judge_head<B, E>(&self, head: &Head, flight: &Flight, caller: Caller) -> Judgement<B, E> {
         let mine = self.credentials;
         let glance = Glance::with(&self.head.headers, mine);
         let selects = |selection: &Option<Selection>| {
             selection.as_ref().is_none_or(|selection| selection.matches(&glance))
         };
         match &head.verdict {
-            Verdict::Unshareable(Unshareable::Cookie | Unshareable::Token) if !mine.cookie && !mine.token => {
+            Verdict::Unshareable(why) if self.is_of_session(*why, head, flight.asker()) => {
                 Judgement::Move(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }
             Verdict::Unshareable(_) if is_error(head.status) && self.slot.round == 0 => self.next_round(),
             // An origin that says so twice is not asked again for all the others.
             Verdict::Unshareable(_) if head.status == StatusCode::TOO_MANY_REQUESTS => {
                 Judgement::Answer(Ok(bare(head)))
+            }
+            Verdict::Unshareable(_) if is_error(head.status) && self.slot.round < LAST_ROUND => {
+                self.next_part(flight)
             }
             Verdict::Unshareable(_) => Judgement::Alone,
             // Its tags, which nobody knew before, were purged while this caller was on his way.
@@ -360,7 +399,9 @@ impl Follower<'_> {
                 Judgement::Answer(Ok(if whole { share(head, caller) } else { bare(head) }))
             }
             // Begun before this caller came: those in the same position share the next one.
-            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage, flight) => Judgement::Later,
+            Verdict::Shareable { lineage, .. } if self.is_too_old(lineage, flight.number()) => {
+                Judgement::Later
+            }
             Verdict::Shareable { audience, .. } if !mine.admitted_to(*audience) => {
                 Judgement::Move(Slot { party: Party::Only(mine), ..self.slot.clone() })
             }

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     flight::{Flight, Outcome},
-    landing::{Delivery, Landing},
+    landing::Landing,
     log::Pace,
     slots::Seat,
 };
@@ -51,7 +51,7 @@ where
             // A panic is passed on to the caller who would have seen it; nothing is used after it.
             let fetch = match catch_unwind(AssertUnwindSafe(ask)) {
                 Ok(fetch) => fetch,
-                Err(panic) => return self.landing.deliver(Delivery::Panic(panic)),
+                Err(panic) => return self.landing.panicked(&self.seat, panic),
             };
             let Some(body) = self.landed(fetch).await else { return };
             let limit = self.seat.settings().max_held_bytes as u64;
@@ -90,7 +90,7 @@ where
         fetch.set(None);
         match landed {
             Ok(Ok(body)) => return body,
-            Ok(Err(panic)) => landing.deliver(Delivery::Panic(panic)),
+            Ok(Err(panic)) => landing.panicked(seat, panic),
             Err(Abandoned) => {}
         }
         None
@@ -170,6 +170,9 @@ impl Seat {
 
     /// When a fetch ends that has had no caller since then.
     fn ends_at(&self, unread: Instant, waits_since: Instant, standstill: Option<Duration>) -> Instant {
+        if self.flight().is_needless() {
+            return unread;
+        }
         let at = after(unread, self.settings().abandoned_deadline);
         standstill.map_or(at, |standstill| at.min(after(unread.max(waits_since), standstill)))
     }

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     body::BodyError,
     exchange::{Refused, Verdict},
-    http::freshness::after,
+    http::{credentials::Credentials, freshness::after},
     status::CacheStatus,
 };
 
@@ -74,6 +74,8 @@ pub(super) struct Flight {
     pub(super) started_at: Instant,
     /// In the order in which the fetches of a layer begin.
     number: u64,
+    /// Of the request that was sent.
+    asker: Credentials,
     outcome: OnceLock<Outcome>,
     log: Mutex<Log>,
     /// Set with the end in the log, so that whoever ends it once more need not look there.
@@ -83,6 +85,10 @@ pub(super) struct Flight {
     room: Room,
     /// How many callers have been told when to ask beside this fetch.
     turns: AtomicU32,
+    /// How many callers have been sent apart by its response.
+    parted: AtomicU32,
+    /// How many fetches beside this one have failed.
+    failed_beside: AtomicU32,
 }
 
 /// What a flight may hold, alone and with all others.
@@ -115,19 +121,22 @@ impl Flight {
         Self {
             started_at: Instant::now(),
             number: 0,
+            asker: Credentials::default(),
             outcome: OnceLock::new(),
             log: Mutex::default(),
             has_ended: AtomicBool::new(false),
             moved: Notify::new(),
             room,
             turns: AtomicU32::new(0),
+            parted: AtomicU32::new(0),
+            failed_beside: AtomicU32::new(0),
         }
     }
 
     /// A new one, with its first caller aboard.
-    pub(super) fn begin(room: Room, number: u64) -> Caller {
+    pub(super) fn begin(room: Room, number: u64, asker: Credentials) -> Caller {
         let mut flight = Self::new(room);
-        flight.number = number;
+        (flight.number, flight.asker) = (number, asker);
         flight.log.get_mut().board();
         Caller { flight: Arc::new(flight), place: 0 }
     }
@@ -136,13 +145,22 @@ impl Flight {
         self.number
     }
 
+    /// The credentials of the request that was sent.
+    pub(super) fn asker(&self) -> Credentials {
+        self.asker
+    }
+
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.outcome.get()
     }
 
-    /// Whether its response is for its first caller alone.
-    pub(super) fn is_for_one(&self) -> bool {
-        matches!(self.outcome(), Some(Outcome::Head(head)) if matches!(head.verdict, Verdict::Unshareable(_)))
+    /// Whether there is nothing to be read for any caller but the first, be it a response or not.
+    pub(super) fn has_no_body(&self) -> bool {
+        match self.outcome() {
+            Some(Outcome::Head(head)) => matches!(head.verdict, Verdict::Unshareable(_)),
+            Some(Outcome::Error(_) | Outcome::Aborted) => true,
+            None => false,
+        }
     }
 
     /// Waits until a head is known, or that there will be none: of this fetch, or of another one for
@@ -186,6 +204,17 @@ impl Flight {
         let turn = self.turns.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let rounds = turn.checked_ilog2().unwrap_or_default();
         after(after(self.started_at, max_wait), Duration::from_secs(rounds.into()))
+    }
+
+    /// Which of so many parts of its callers the next one belongs to.
+    pub(super) fn next_part(&self, parts: u16) -> u16 {
+        let parted = self.parted.fetch_add(1, Ordering::Relaxed) % u32::from(parts.max(1));
+        u16::try_from(parted).unwrap_or_default()
+    }
+
+    /// Notes that a fetch beside this one has failed. Whether another one did before.
+    pub(super) fn note_failure_beside(&self) -> bool {
+        self.failed_beside.fetch_add(1, Ordering::Relaxed) > 0
     }
 
     /// The first outcome stands.
@@ -312,6 +341,15 @@ impl Flight {
         }
     }
 
+    pub(super) fn is_closed(&self) -> bool {
+        self.log.lock().is_closed
+    }
+
+    /// Whether its last caller has left with the response of another fetch.
+    pub(super) fn is_needless(&self) -> bool {
+        self.log.lock().is_needless
+    }
+
     /// Resolves when a reader has moved on or the last caller has left, since the last such time.
     pub(super) fn moved(&self) -> Notified<'_> {
         self.moved.notified()
@@ -396,6 +434,13 @@ impl Caller {
             Some(Outcome::Head(head)) => head.headers.clone(),
             _ => HeaderMap::new(),
         }
+    }
+
+    /// Leaves with the response of another fetch. This one is not needed any more if no caller is left.
+    pub(super) fn leave_for_another(self) {
+        let mut log = self.flight.log.lock();
+        log.is_needless = log.callers <= 1;
+        drop(log);
     }
 
     /// The next of the log.

@@ -70,13 +70,20 @@ where
         }
     }
 
+    /// Gives the panic to the caller who would have seen it, and tells all others that there is no head.
+    pub(super) fn panicked(&mut self, seat: &Seat, panic: Panic) {
+        seat.close();
+        seat.fail(Outcome::Aborted);
+        self.deliver(Delivery::Panic(panic));
+    }
+
     /// Tells all callers of what came, and returns the body if it is for all of them.
     pub(super) fn take(&mut self, seat: &Seat, answer: Result<Response<B>, E>) -> Option<Declared<B>> {
         match answer {
             Ok(response) => self.land(seat, response),
             Err(error) => {
                 seat.close();
-                seat.flight().settle(Outcome::Error(Arc::new(error.clone())));
+                seat.fail(Outcome::Error(Arc::new(error.clone())));
                 self.deliver(Delivery::Error(error));
                 None
             }

@@ -69,6 +69,8 @@ pub(super) struct Log {
     lost: Option<BodyError>,
     /// When the last caller left, if none has come since.
     pub(super) unread_since: Option<Instant>,
+    /// The last caller leaves with the response of another fetch.
+    pub(super) is_needless: bool,
     /// A flight for the same that got its head first.
     pub(super) relayed: Option<Arc<Flight>>,
 }
@@ -130,7 +132,7 @@ pub(super) enum Spare {
 impl Log {
     pub(super) fn board(&mut self) {
         self.callers += 1;
-        self.unread_since = None;
+        (self.unread_since, self.is_needless) = (None, false);
         if let Some(readers) = self.readers_at(0) {
             *readers += 1;
         }

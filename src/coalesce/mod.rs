@@ -12,14 +12,16 @@
 //! and all others ask the origin themselves, at once and side by side. A caller for whom the
 //! wrong variant came in (RFC 9111 §4.1) joins those who want the same one: one fetch per variant.
 //! So does a caller who came after a purge of what is under way, or who has credentials that the
-//! response is not for. It goes on so as long as each response says something that was not known; after
-//! that one more fetch is made, and who cannot have that one either gets 503.
+//! response is not for, or who has none where it may be for the session of the client that asked. It goes
+//! on so as long as each response says something that was not known; after that one more fetch is made,
+//! and a caller that cannot have that one either gets 503.
 //!
 //! A failure (an error of the service, a panic, or a 5xx that says that the origin could not answer) may
 //! be the fault of the request that was sent: one other caller tries, and if that fails too, it is the
 //! answer for all who wait. Of one that holds something personal the others get the bare status. Callers
 //! for whom [`StaleIfError`](crate::StaleIfError) has a stale response get that at the first failure.
-//! After two 4xx each of the rest asks for itself, but for 429, which is then the answer for all.
+//! After two 4xx the rest ask in 16 parts, each of which shares a response: after an error they ask in 16
+//! parts of it, and then each for itself. But 429 is the answer for all after two.
 //!
 //! [`Fill`](crate::Fill) below says which it is. That a layer above wants to know it learns from the
 //! request's extensions: where something in between loses them, each caller asks for itself. Without
@@ -31,7 +33,7 @@
 //! |---|---|---|
 //! | [`max_waiters`](CoalesceLayer::max_waiters) | 131,072 | 503 with `Retry-After: 1` for the next caller |
 //! | [`max_flights`](CoalesceLayer::max_flights) | 16,384 | further requests go through on their own |
-//! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | callers get a stale response if there is one; of the others one begins a fetch beside the slow one, then 2, 4, 8, … in each second that follows |
+//! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | callers get a stale response if there is one; of the others one begins a fetch beside the slow one, then 2, 4, 8, … in each second that follows, until two of these have failed |
 //! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no callers on any more, and the next request begins another one |
 //! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; the fetch goes on |
 //! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch that its last caller left so long ago ends |

@@ -39,8 +39,11 @@ pub(super) struct Slot {
     pub(super) range: Option<HeaderValue>,
     /// What began below was invalidated before the callers came.
     pub(super) floor: u64,
-    /// 0, or 1 after a fetch that failed, or that brought nothing for these callers.
+    /// 0, or 1 after a fetch that failed, or that brought nothing for these callers. More after errors
+    /// that are each for one client.
     pub(super) round: u8,
+    /// Which part of the callers ask together, where they do not all.
+    pub(super) lane: u16,
 }
 
 /// Most slots under way differ in their keys. Those of one key are told apart by what clients can make
@@ -51,6 +54,9 @@ impl Hash for Slot {
         state.write_u64(self.floor);
         if self.selection.is_some() || self.range.is_some() {
             (&self.selection, &self.range).hash(state);
+        }
+        if self.lane > 0 {
+            state.write_u16(self.lane);
         }
     }
 }
@@ -78,6 +84,7 @@ impl Slot {
             range: range.cloned(),
             floor: asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
+            lane: 0,
         }
     }
 }
@@ -104,12 +111,19 @@ pub(super) enum Joined {
     Alone,
 }
 
-/// Joins the fetch in this slot, or begins one there.
-pub(super) fn join(layer: &Arc<CoalesceLayer>, slot: &Slot) -> Joined {
+/// Joins the fetch in this slot, or begins one there, for a caller with these credentials.
+///
+/// `wants_newer`: only a response will do that was fetched after the caller came.
+pub(super) fn join(
+    layer: &Arc<CoalesceLayer>,
+    slot: &Slot,
+    credentials: Credentials,
+    wants_newer: bool,
+) -> Joined {
     let CoalesceLayer { slots, settings } = &**layer;
     let entry = slots.flights.entry(slot.clone());
     if let Entry::Occupied(entry) = &entry
-        && takes_newcomers(entry.key(), entry.get(), settings)
+        && takes_newcomers(entry.get(), settings, wants_newer)
     {
         match entry.get().board(settings.max_callers()) {
             Boarding::Aboard(caller) => return Joined::Follow(caller),
@@ -118,7 +132,7 @@ pub(super) fn join(layer: &Arc<CoalesceLayer>, slot: &Slot) -> Joined {
         }
     }
     let Some(place) = Place::take(layer, slot.is_forced) else { return Joined::Alone };
-    let caller = Flight::begin(slots.room(settings), slots.next());
+    let caller = Flight::begin(slots.room(settings), slots.next(), credentials);
     let flight = Arc::clone(caller.flight());
     // A flight that was there stays with its callers; its seat will find it gone.
     let replaced = match entry {
@@ -136,10 +150,11 @@ pub(super) fn join(layer: &Arc<CoalesceLayer>, slot: &Slot) -> Joined {
 pub(super) fn join_beside(
     layer: &Arc<CoalesceLayer>,
     slot: &Slot,
+    credentials: Credentials,
     slow: &Arc<Flight>,
 ) -> Option<(Caller, Seat)> {
     let place = Place::take(layer, slot.is_forced)?;
-    let caller = Flight::begin(layer.slots.room(&layer.settings), layer.slots.next());
+    let caller = Flight::begin(layer.slots.room(&layer.settings), layer.slots.next(), credentials);
     let (flight, behind) = (Arc::clone(caller.flight()), Some(Arc::clone(slow)));
     Some((caller, Seat::new(place, slot, flight, behind)))
 }
@@ -164,14 +179,15 @@ impl Slots {
         self.under_way.load(Ordering::Relaxed)
     }
 
-    /// Whether any forced fetch is under way: the cheap half of [`has`](Self::has).
+    /// Whether any forced fetch is under way: the cheap half of [`takes`](Self::takes).
     pub(super) fn have_forced(&self) -> bool {
         self.forced.load(Ordering::Relaxed) > 0
     }
 
-    /// Whether a fetch is under way in this slot.
-    pub(super) fn has(&self, slot: &Slot) -> bool {
-        self.flights.contains_key(slot)
+    /// Whether a fetch is under way in this slot that takes on a caller who wants nothing newer.
+    pub(super) fn takes(&self, slot: &Slot, settings: &Settings) -> bool {
+        let is_open = |flight: &Flight| takes_newcomers(flight, settings, false) && !flight.is_closed();
+        self.flights.get(slot).is_some_and(|flight| is_open(&flight))
     }
 
     /// Takes the slot from a flight that has no head yet, and returns it. The response of `flight`, which
@@ -189,11 +205,11 @@ impl Slots {
 }
 
 /// A newcomer may wait for a head that is not overdue, and share one that is still fresh.
-fn takes_newcomers(slot: &Slot, flight: &Flight, settings: &Settings) -> bool {
+fn takes_newcomers(flight: &Flight, settings: &Settings, wants_newer: bool) -> bool {
     match flight.outcome() {
         None => flight.started_at.elapsed() < settings.max_flight_age,
         // Who wants something newer than what there is cannot be given what came in before.
-        Some(Outcome::Head(head)) if !slot.is_forced => {
+        Some(Outcome::Head(head)) if !wants_newer => {
             matches!(head.verdict, Verdict::Shareable { fresh_until, .. } if Instant::now() < fresh_until)
         }
         Some(_) => false,
@@ -296,23 +312,53 @@ impl Seat {
         let is_for_all = matches!(head.verdict, Verdict::Shareable { .. });
         // An error may be the fault of the one request that was sent.
         let is_for_one = matches!(head.verdict, Verdict::Unshareable(_)) && !is_error(head.status);
+        // What a layer below refused says nothing about the fetches of others.
+        let has_failed = matches!(head.verdict, Verdict::Failed { .. }) && head.refused.is_none();
         self.flight.settle(Outcome::Head(Box::new(head)));
+        if has_failed {
+            return self.tell_of_failure();
+        }
         let has_slot = self.behind.is_none() && self.place.is_held.load(Ordering::Relaxed);
         if has_slot || !(is_for_all || is_for_one) {
             return;
         }
         let current = self.place.layer.slots.take_over(&self.slot, &self.flight, is_for_all);
         for waiting in [&current, &self.behind].into_iter().flatten() {
-            waiting.relay(&self.flight);
-            self.has_relayed.store(true, Ordering::Relaxed);
+            self.relay_to(waiting);
         }
+    }
+
+    /// Tells all callers that there will be no head.
+    pub(super) fn fail(&self, outcome: Outcome) {
+        self.flight.settle(outcome);
+        self.tell_of_failure();
+    }
+
+    /// Sends the callers of an older fetch here, which still has no head, once two fetches beside it have
+    /// failed: what is no fault of one request is not tried by all of them. One that was given up has
+    /// not failed.
+    fn tell_of_failure(&self) {
+        if let Some(behind) = &self.behind
+            && self.flight.unread_since().is_none()
+            && behind.outcome().is_none()
+            && behind.note_failure_beside()
+        {
+            self.relay_to(behind);
+        }
+    }
+
+    fn relay_to(&self, waiting: &Flight) {
+        waiting.relay(&self.flight);
+        self.has_relayed.store(true, Ordering::Relaxed);
     }
 }
 
 impl Drop for Seat {
     fn drop(&mut self) {
         self.close();
-        self.flight.settle(Outcome::Aborted);
+        if self.flight.outcome().is_none() {
+            self.fail(Outcome::Aborted);
+        }
         self.flight.end(Err(BodyError::Cancelled));
         if !self.has_relayed.load(Ordering::Relaxed) {
             self.flight.close();
@@ -336,6 +382,7 @@ mod tests {
             range: None,
             floor: 0,
             round: 0,
+            lane: 0,
         };
         let hasher = DefaultHashBuilder::default();
         let range = |value| Some(HeaderValue::from_static(value));
@@ -343,6 +390,7 @@ mod tests {
             Slot { floor: 1, ..slot.clone() },
             Slot { range: range("bytes=0-1"), ..slot.clone() },
             Slot { range: range("bytes=0-2"), ..slot.clone() },
+            Slot { lane: 1, ..slot.clone() },
             slot,
         ]
         .map(|slot| hasher.hash_one(slot));

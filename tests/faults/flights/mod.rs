@@ -5,4 +5,5 @@ mod bounds;
 mod failing;
 mod moving;
 mod nested;
+mod sharing;
 mod waiting;
