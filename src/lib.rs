@@ -170,6 +170,7 @@ mod status;
 pub mod store;
 mod store_layer;
 pub mod tags;
+mod work;
 
 #[cfg(feature = "body-key")]
 pub use self::key::{BodyKey, BodyKeyLayer};

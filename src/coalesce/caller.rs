@@ -28,7 +28,7 @@ use crate::{
         freshness::after,
         glance::Glance,
         storing::{Unshareable, is_error},
-        vary::Selection,
+        vary::{Forms, Selection},
     },
     status::{CacheStatus, Forward},
     store::Lineage,
@@ -366,7 +366,7 @@ impl Follower<'_> {
         let mine = self.credentials;
         let glance = Glance::with(&self.head.headers, mine);
         let selects = |selection: &Option<Selection>| {
-            selection.as_ref().is_none_or(|selection| selection.matches(&glance))
+            selection.as_ref().is_none_or(|selection| selection.matches(&glance, &mut Forms::default()))
         };
         match &head.verdict {
             Verdict::Unshareable(why) if self.is_of_session(*why, head, flight.asker()) => {

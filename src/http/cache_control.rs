@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
 use super::fields::has;
+use crate::work::looked_at;
 
 /// The longest lifetime that is told apart: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
 pub(crate) const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
@@ -243,6 +244,7 @@ type Word<'a> = (&'a [u8], Option<&'a [u8]>);
 
 /// The words outside of quoted strings. A quotation mark that is never closed quotes nothing.
 fn words(text: &[u8]) -> impl Iterator<Item = Word<'_>> {
+    looked_at(text.len());
     let mut rest = text;
     // After a mark that is never closed all others are escaped, and none of them is closed either.
     let mut are_closed = true;
@@ -272,7 +274,8 @@ fn word_length(text: &[u8]) -> usize {
 /// The argument that `text` begins with; an unreadable one if what follows is no word.
 fn argument_of(text: &[u8]) -> &[u8] {
     let (argument, after) = text.split_at(argument_length(text));
-    let next = after.iter().find(|byte| !matches!(byte, b' ' | b'\t' | b';' | b','));
+    let next =
+        after.iter().inspect(|_| looked_at(1)).find(|byte| !matches!(byte, b' ' | b'\t' | b';' | b','));
     if next.is_none_or(u8::is_ascii_alphabetic) { argument } else { b" " }
 }
 
@@ -280,7 +283,7 @@ fn argument_of(text: &[u8]) -> &[u8] {
 fn argument_length(text: &[u8]) -> usize {
     match text.strip_prefix(b"\"").and_then(closed_by) {
         Some(at) => at + 2,
-        None => text.iter().position(|byte| !is_token(*byte)).unwrap_or(text.len()),
+        None => text.iter().inspect(|_| looked_at(1)).position(|byte| !is_token(*byte)).unwrap_or(text.len()),
     }
 }
 
@@ -288,6 +291,7 @@ fn argument_length(text: &[u8]) -> usize {
 fn closed_by(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     text.iter().position(|byte| {
+        looked_at(1);
         let closes = *byte == b'"' && !escaped;
         escaped = *byte == b'\\' && !escaped;
         closes
@@ -344,6 +348,7 @@ pub(crate) fn seconds(digits: &[u8]) -> Option<Duration> {
 /// The elements of a comma-separated list, trimmed; commas inside quoted strings do not
 /// separate (RFC 9110 §5.6.1, §5.6.4). Empty elements are left out.
 pub(crate) fn split_list(line: &[u8]) -> impl Iterator<Item = &[u8]> {
+    looked_at(line.len());
     let (mut quoted, mut escaped) = (false, false);
     let has_quotes = line.contains(&b'"');
     line.split(move |byte| {

@@ -7,6 +7,7 @@ use super::{
     date::parse,
     fields::{is_digest, remove_all},
 };
+use crate::work::is_same;
 
 /// Preconditions, by which a client says what it has or expects (§13.1).
 pub(super) const PRECONDITIONS: [HeaderName; 4] =
@@ -117,11 +118,11 @@ fn unmodified_since(date: Option<&HeaderValue>, modified: Option<&HeaderValue>) 
 
 /// §8.8.3.2.
 fn is_weak_match(a: &[u8], b: &[u8]) -> bool {
-    opaque_tag(a) == opaque_tag(b)
+    is_same(opaque_tag(a), opaque_tag(b))
 }
 
 fn is_strong_match(a: &[u8], b: &[u8]) -> bool {
-    a == b && !a.starts_with(b"W/")
+    is_same(a, b) && !a.starts_with(b"W/")
 }
 
 /// An entity tag without its weakness (§8.8.3.2).

@@ -6,6 +6,7 @@ use http::{HeaderMap, HeaderValue, header};
 use smallvec::SmallVec;
 
 use super::fields::first_line;
+use crate::work::{is_same, looked_at};
 
 /// Names of cookies: what is in the key and reaches the origin, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,7 +37,10 @@ impl CookieNames {
     pub(crate) fn of<'h>(&self, request: &'h HeaderMap) -> Cookies<'h> {
         let lines = request.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
         let cookies = lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-        let place = |cookie: &[u8]| self.0.iter().position(|name| is_named(cookie, name.as_bytes()));
+        let place = |cookie| {
+            let own = name_of(cookie);
+            self.0.iter().position(|name| is_same(name.as_bytes(), own))
+        };
         let mut named: SmallVec<[(usize, &[u8]); 4]> =
             cookies.filter_map(|cookie| Some((place(cookie)?, cookie))).collect();
         // Keeps the order of those with the same name.
@@ -65,8 +69,10 @@ impl CookieNames {
     }
 }
 
-fn is_named(cookie: &[u8], name: &[u8]) -> bool {
-    cookie.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii_end() == name
+fn name_of(cookie: &[u8]) -> &[u8] {
+    let name = cookie.split(|byte| *byte == b'=').next().unwrap_or_default();
+    looked_at(name.len());
+    name.trim_ascii_end()
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 //!
 //! Nothing here does I/O, takes a lock or knows of Tower: what goes in decides what comes out.
 
+pub(crate) mod bounds;
 pub(crate) mod cache_control;
 pub(crate) mod changes;
 pub(crate) mod conditions;

@@ -11,9 +11,13 @@ use super::{
     fields::{first_line, has},
     made::{make_failed, make_part},
 };
+use crate::work::looked_at;
 
 /// More parts than this are not worth their framing: the whole is served (§14.2 allows it).
 const MAX_PARTS: usize = 16;
+
+/// A longer field is not read: as many parts as are served take less.
+const MAX_RANGE_BYTES: usize = 1024;
 
 /// What a `Range` field asks of a representation of some length.
 #[derive(Debug, PartialEq, Eq)]
@@ -258,7 +262,7 @@ fn one_spec(range: &HeaderValue) -> Option<Spec> {
 /// §14.1.2. A range that ends before it begins makes the whole field invalid.
 fn specs(range: &[u8]) -> Option<Vec<Spec>> {
     let unit = range.get(..6)?;
-    if !unit.eq_ignore_ascii_case(b"bytes=") {
+    if range.len() > MAX_RANGE_BYTES || !unit.eq_ignore_ascii_case(b"bytes=") {
         return None;
     }
     let specs = split_list(&range[6..]).map(|spec| {
@@ -278,6 +282,7 @@ fn specs(range: &[u8]) -> Option<Vec<Spec>> {
 
 /// Too large a number is larger than any representation.
 fn number(digits: &[u8]) -> Option<usize> {
+    looked_at(digits.len());
     let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
     let fold = |n: usize, d: &u8| n.saturating_mul(10).saturating_add(usize::from(d - b'0'));
     is_number.then(|| digits.iter().fold(0, fold))

@@ -1,21 +1,24 @@
 //! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
 
 use std::{
-    cmp::Ordering,
-    hash::{Hash, Hasher},
+    cmp::Reverse,
+    hash::{BuildHasher, Hash, Hasher},
     sync::{Arc, LazyLock},
 };
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use super::{
+    bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES, bounded_members},
     cache_control::split_list,
     credentials::Keyed,
     fields::has,
     glance::{Glance, Line, line},
 };
+use crate::work::{is_same, looked_at};
 
 /// What a response's `Vary` says.
 #[derive(Debug, PartialEq, Eq)]
@@ -95,6 +98,7 @@ impl Vary {
 /// The values that a request has for the selecting fields of a response.
 ///
 /// Values are compared in a [normal form](Form), as §4.1 allows; an absent field is not an empty one.
+/// What is [too long](super::bounds) for that is compared as it is written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Selection(Arc<Selected>);
 
@@ -108,7 +112,7 @@ struct Selected {
 struct Value {
     normal: Box<[u8]>,
     /// As it came, if it came in one line: most who want the same say it in the same way, and
-    /// comparing that costs no allocation. Empty if it is the normal form already.
+    /// comparing that costs no allocation. Empty if it is the normal form already, or too long for one.
     raw: Box<[u8]>,
 }
 
@@ -130,29 +134,20 @@ impl Value {
     fn of(request: &HeaderMap, name: &HeaderName) -> Option<Self> {
         let normal = normalised(request, name)?;
         let raw = match line(request, name) {
-            Line::One(line) if *line.as_bytes() != *normal => line.as_bytes().into(),
+            Line::One(line) if !is_long(line) && *line.as_bytes() != *normal => line.as_bytes().into(),
             _ => Box::default(),
         };
         Some(Self { normal, raw })
     }
 
     #[inline]
-    fn is_in(&self, request: &HeaderMap, name: &HeaderName, line: Line<'_>) -> bool {
+    fn is_in(&self, request: &HeaderMap, name: &HeaderName, line: Line<'_>, forms: &mut Forms) -> bool {
         match line {
             Line::None => false,
             Line::One(line) if self.is_written(line.as_bytes()) => true,
-            Line::One(line) if !Form::of(name).within(line.len()).is_list() => false,
-            Line::One(_) => self.is_normal_of(request, name),
-            Line::Several => match Form::of(name).within(length(request, name)) {
-                Form::Lines => is_joined(lines(request, name), LINE_END, &self.normal),
-                Form::Cookie => is_joined(lines(request, name), COOKIE_END, &self.normal),
-                _ => self.is_normal_of(request, name),
-            },
+            Line::One(line) if !is_long(line) && !Form::of(name).is_list() => false,
+            _ => forms.of(request, name).is_some_and(|value| is_same(value, &self.normal)),
         }
-    }
-
-    fn is_normal_of(&self, request: &HeaderMap, name: &HeaderName) -> bool {
-        normalised(request, name).is_some_and(|value| value == self.normal)
     }
 
     /// Whether [`of`](Self::of) would make the same of a line.
@@ -161,7 +156,23 @@ impl Value {
     }
 
     fn is_written(&self, line: &[u8]) -> bool {
-        *line == *self.normal || !line.is_empty() && *line == *self.raw
+        is_same(line, &self.normal) || !line.is_empty() && is_same(line, &self.raw)
+    }
+}
+
+/// The normal forms that a request has of fields, each made once however many variants it is compared
+/// with. Most requests need none.
+#[derive(Default)]
+pub(crate) struct Forms(Vec<(HeaderName, Option<Box<[u8]>>)>);
+
+impl Forms {
+    #[cold]
+    fn of(&mut self, request: &HeaderMap, name: &HeaderName) -> Option<&[u8]> {
+        let at = self.0.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
+            self.0.push((name.clone(), normalised(request, name)));
+            self.0.len() - 1
+        });
+        self.0[at].1.as_deref()
     }
 }
 
@@ -194,11 +205,11 @@ impl Selection {
 
     /// Whether a request with these fields would be selected too.
     #[inline]
-    pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
+    pub(crate) fn matches(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {
         self.fields().iter().zip(&self.0.values).all(|(name, value)| {
             let line = request.line(name);
             match value {
-                Some(value) => value.is_in(request.fields, name, line),
+                Some(value) => value.is_in(request.fields, name, line, forms),
                 None => line == Line::None,
             }
         })
@@ -236,29 +247,28 @@ fn name_bytes(name: &HeaderName) -> usize {
 }
 
 fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
+    if !has(request, name) {
+        return None;
+    }
     let mut normal = Buffer::new();
-    write_normal(request, name, &mut normal).then(|| Box::from(&*normal))
+    write_normal(request, name, &mut normal);
+    Some(if normal.len() > MAX_NORMAL_BYTES { with_hash(&normal) } else { Box::from(&*normal) })
+}
+
+/// A long value behind its hash: two that are not the same differ at once, whatever they begin with. It
+/// begins with what no line may have in it, so that it is no other value.
+fn with_hash(value: &[u8]) -> Box<[u8]> {
+    static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
+    looked_at(value.len());
+    [b"\0", &HASHER.hash_one(value).to_le_bytes()[..], value].concat().into()
+}
+
+fn is_long(line: &HeaderValue) -> bool {
+    line.len() > MAX_NORMAL_BYTES
 }
 
 /// Where values are put together: few are longer.
 type Buffer = SmallVec<[u8; 256]>;
-
-/// Longer lists have no other form than their lines: a request is compared with many responses, and
-/// for each of them a list would be sorted or copied.
-const MAX_LIST: usize = 1024;
-
-/// Between lines: nothing that a line may have in it.
-const LINE_END: &[u8] = b"\n";
-
-const COOKIE_END: &[u8] = b"; ";
-
-fn lines<'a>(request: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item = &'a [u8]> {
-    request.get_all(name).iter().map(HeaderValue::as_bytes)
-}
-
-fn length(request: &HeaderMap, name: &HeaderName) -> usize {
-    lines(request, name).map(<[u8]>::len).sum()
-}
 
 /// Which values of a field mean the same by its own specification. All others are different.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -289,11 +299,6 @@ impl Form {
         }
     }
 
-    /// Of a field of this length.
-    fn within(self, length: usize) -> Self {
-        if self.is_list() && length > MAX_LIST { Self::Lines } else { self }
-    }
-
     /// Whether a line may mean the same as another one that is written differently.
     fn is_list(self) -> bool {
         matches!(self, Self::Preferences | Self::List)
@@ -303,17 +308,25 @@ impl Form {
 /// RFC 7240 §2.
 const PREFER: HeaderName = HeaderName::from_static("prefer");
 
-/// False if there is no such field.
-fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) -> bool {
-    let lines = || lines(request, name);
-    let elements = || lines().flat_map(split_list);
-    match Form::of(name).within(length(request, name)) {
-        Form::Preferences => write_ranked(elements(), *name == header::ACCEPT_LANGUAGE, normal),
-        Form::List => write_joined(elements(), b",", normal),
-        Form::Cookie => write_joined(lines(), COOKIE_END, normal),
-        Form::Lines => write_joined(lines(), LINE_END, normal),
+fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) {
+    let lines = || request.get_all(name).iter().map(HeaderValue::as_bytes);
+    let form = Form::of(name);
+    let members = if form.is_list() { members(request, name) } else { None };
+    match members {
+        Some(members) if form == Form::Preferences => {
+            write_ranked(&members, *name == header::ACCEPT_LANGUAGE, normal);
+        }
+        Some(members) => write_joined(members.into_iter(), b",", normal),
+        None if form == Form::Cookie => write_joined(lines(), b"; ", normal),
+        // Nothing that a line may have in it.
+        None => write_joined(lines(), b"\n", normal),
     }
-    has(request, name)
+}
+
+/// None if they are too many, or too long.
+fn members<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<SmallVec<[&'a [u8]; 8]>> {
+    let members: SmallVec<_> = bounded_members(request, name)?.collect();
+    (members.len() <= MAX_MEMBERS).then_some(members)
 }
 
 fn write_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], normal: &mut Buffer) {
@@ -321,39 +334,40 @@ fn write_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], no
         if at > 0 {
             normal.extend_from_slice(separator);
         }
+        looked_at(piece.len());
         normal.extend_from_slice(piece);
     }
 }
 
-/// Whether [`write_joined`] would write the same.
-fn is_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], normal: &[u8]) -> bool {
-    let mut left = Some(normal);
-    for (at, piece) in pieces.enumerate() {
-        let start = if at > 0 { separator } else { b"" };
-        left = left.and_then(|left| left.strip_prefix(start)?.strip_prefix(piece));
-    }
-    left == Some(b"")
-}
-
 /// By weight. Of equal weights the order counts for languages alone, where some recipients take the
 /// first one (RFC 9110 §12.5.4).
-fn write_ranked<'a>(elements: impl Iterator<Item = &'a [u8]>, is_ordered: bool, normal: &mut Buffer) {
-    let lower = |name: &'a [u8]| name.iter().map(u8::to_ascii_lowercase);
-    let mut ranked: SmallVec<[_; 8]> = elements.map(preference).collect();
-    ranked.sort_by(|(weight, name), (other_weight, other)| {
-        let by_name = || if is_ordered { Ordering::Equal } else { lower(name).cmp(lower(other)) };
-        other_weight.cmp(weight).then_with(by_name)
-    });
+fn write_ranked(members: &[&[u8]], is_ordered: bool, normal: &mut Buffer) {
+    let mut ranked: SmallVec<[_; 8]> = members.iter().map(|member| preference(member)).collect();
+    // By numbers: names may have much in common, and the same order for all requests will do.
+    match is_ordered {
+        true => ranked.sort_by_key(|(weight, _)| Reverse(*weight)),
+        false => ranked.sort_by_cached_key(|(weight, name)| (Reverse(*weight), number_of(name))),
+    }
     for (at, (weight, name)) in ranked.into_iter().enumerate() {
         if at > 0 {
             normal.push(b',');
         }
-        normal.extend(lower(name));
+        normal.extend(lower_case(name));
         if weight != MAX_WEIGHT {
             // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
             normal.extend_from_slice(format!("\n{weight}").as_bytes());
         }
     }
+}
+
+fn lower_case(name: &[u8]) -> impl Iterator<Item = u8> {
+    name.iter().inspect(|_| looked_at(1)).map(u8::to_ascii_lowercase)
+}
+
+/// A number for a name without case (FNV-1a). Names that share one stay in the order of the request.
+fn number_of(name: &[u8]) -> u64 {
+    let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    lower_case(name).fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
 /// In thousandths (RFC 9110 §12.4.2).

@@ -44,7 +44,7 @@ fn a_star_or_junk_fits_nobody_else() {
 fn matches(first: &[(&'static str, &str)], second: &[(&'static str, &str)]) -> bool {
     let vary = map(&[("vary", "accept, x, accept-language, accept-encoding, accept-charset")]);
     let Vary::Fields(fields) = Vary::parse(&vary) else { unreachable!() };
-    Selection::new(&fields, &map(first)).matches(&Glance::of(&map(second)))
+    Selection::new(&fields, &map(first)).matches(&Glance::of(&map(second)), &mut Forms::default())
 }
 
 #[test]
@@ -161,6 +161,6 @@ proptest! {
         let a: Vec<_> = a.iter().map(|value| (name, value.as_str())).collect();
         let b: Vec<_> = b.iter().map(|value| (name, value.as_str())).collect();
         let (first, second) = (Selection::new(&fields, &map(&a)), Selection::new(&fields, &map(&b)));
-        prop_assert_eq!(first.matches(&Glance::of(&map(&b))), first == second);
+        prop_assert_eq!(first.matches(&Glance::of(&map(&b)), &mut Forms::default()), first == second);
     }
 }

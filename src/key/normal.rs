@@ -10,7 +10,7 @@ use http::{
 };
 
 use super::{Unkeyed, target::original_uri};
-use crate::http::fields::first_line;
+use crate::{http::fields::first_line, work::looked_at};
 
 /// An authority in its normal form but for the case of letters: without an empty port, and without the
 /// default port of its scheme.
@@ -149,6 +149,7 @@ static IS_HOST: [bool; 256] = {
 /// What is purged and invalidated together is compared in this form. Keys hold a path as it was written,
 /// since services may tell the spellings apart.
 pub(super) fn normal_form(target: &str) -> Cow<'_, str> {
+    looked_at(target.len());
     let is_normal = |byte: u8| byte != b'%' && !needs_encoding(byte);
     if target.bytes().all(is_normal) {
         return Cow::Borrowed(target);

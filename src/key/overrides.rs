@@ -6,7 +6,10 @@
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::KeyBuffer;
-use crate::http::{cache_control::split_list, fields::asks_for_another_protocol};
+use crate::{
+    http::{bounds::MAX_NORMAL_BYTES, cache_control::split_list, fields::asks_for_another_protocol},
+    work::looked_at,
+};
 
 /// Fields by which a request overrides the host, the path or the scheme of its target.
 pub(crate) const TARGET_OVERRIDES: [&str; 29] = [
@@ -145,7 +148,7 @@ fn push_each_override(headers: &HeaderMap, key: &mut KeyBuffer) {
 pub(super) fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBuffer) {
     key.push(name.as_str());
     match name.as_str() {
-        "forwarded" => key.push(without_addresses(value.as_bytes())),
+        "forwarded" if value.len() <= MAX_NORMAL_BYTES => key.push(without_addresses(value.as_bytes())),
         _ => key.push(value.as_bytes()),
     }
 }
@@ -154,6 +157,7 @@ pub(super) fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBu
 /// name no target: with them each client would have entries of its own.
 fn without_addresses(line: &[u8]) -> Vec<u8> {
     let elements = split_list(line).map(|element| {
+        looked_at(element.len());
         let pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         pairs.filter(|pair| !is_address(pair)).collect::<Vec<_>>().join(&b';')
     });

@@ -81,12 +81,13 @@ impl<'a> Target<'a> {
         let mut host = hasher.build_hasher();
         host.write(b"path");
         self.write_authority(&mut host);
-        // The slash before a segment ends the prefix before it, which at first is the host.
-        let ends = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/').map(|(at, _)| at);
-        ends.chain([path.len()]).take(MAX_PREFIXES).map(move |end| {
-            let mut state = host.clone();
-            state.write(normal_form(&path[..end]).as_bytes());
-            state.finish()
+        // Before the first slash there is nothing but the host. Each number is made of the one before it.
+        path.split('/').take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
+            let mut state = hasher.build_hasher();
+            state.write_u64(*before);
+            state.write(normal_form(segment).as_bytes());
+            *before = state.finish();
+            Some(*before)
         })
     }
 

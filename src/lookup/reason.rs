@@ -4,6 +4,7 @@ use tokio::time::Instant;
 
 use super::request::Question;
 use crate::{
+    http::vary::Forms,
     status::{CacheStatus, Forward},
     store::{Loss, Part, Resource, Sequence, StoredResponse},
 };
@@ -30,13 +31,16 @@ pub(super) fn unselected(
     let is_left = |stored: &&StoredResponse| sequence.admits(stored);
     let variants = || resource.variants().iter().map(|variant| &**variant);
     // Only the credentials of the request keep it from this one.
-    if let Some(barred) = variants().filter(is_left).find(|variant| variant.is_selected_by(glance)) {
+    let mut forms = Forms::default();
+    let is_selected = |variant: &&StoredResponse| variant.is_selected_by(glance, &mut forms);
+    if let Some(barred) = variants().filter(is_left).find(is_selected) {
         let why = if barred.is_fresh(*now) { Forward::Request } else { Forward::Stale };
         return CacheStatus::forwarded(why);
     }
+    let mut forms = Forms::default();
     let has_part = |part: &Part| {
         let response = part.response();
-        sequence.admits(response) && response.is_fresh(*now) && response.matches(glance)
+        sequence.admits(response) && response.is_fresh(*now) && response.matches(glance, &mut forms)
     };
     if resource.parts().any(has_part) {
         return CacheStatus::forwarded(Forward::Partial);

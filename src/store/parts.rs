@@ -15,7 +15,7 @@ use crate::{
         glance::Glance,
         range::Extent,
         storing::Terms,
-        vary::Selection,
+        vary::{Forms, Selection},
     },
     status::CacheStatus,
 };
@@ -86,7 +86,7 @@ impl Parts {
         self.0.len()
     }
 
-    pub(super) fn retain(&mut self, keeps: impl Fn(&Arc<StoredResponse>) -> bool) {
+    pub(super) fn retain(&mut self, mut keeps: impl FnMut(&Arc<StoredResponse>) -> bool) {
         self.0.retain(|part| keeps(&part.response));
     }
 
@@ -108,11 +108,12 @@ impl Parts {
 
     /// A fresh part that has all that a request asks for.
     pub(super) fn select(&self, request: &Glance<'_>, sequence: &Sequence, now: Instant) -> Option<&Part> {
+        let mut forms = Forms::default();
         self.0.iter().find(|Part { extent, response, .. }| {
             // First, for it notes what is stale by a soft purge.
             sequence.admits(response)
                 && response.is_fresh(now)
-                && response.matches(request)
+                && response.matches(request, &mut forms)
                 && extent.answers(request.fields, &response.headers())
         })
     }

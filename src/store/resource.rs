@@ -16,7 +16,9 @@ use super::{
     expiry::Version,
     parts::{Part, Parts},
 };
-use crate::http::{credentials::Credentials, freshness::after, glance::Glance, range::asks_for_one_part};
+use crate::http::{
+    credentials::Credentials, freshness::after, glance::Glance, range::asks_for_one_part, vary::Forms,
+};
 
 /// Variants that one key may have. The next one takes the place of the one that is used least: else
 /// made-up values of a selecting field would push out what is in use.
@@ -199,7 +201,9 @@ impl Resource {
     /// that has a `Vary`, or the one without (RFC 9111 §4.1).
     #[inline]
     pub(crate) fn select(&self, request: &Glance<'_>, sequence: &Sequence) -> Option<&Arc<StoredResponse>> {
-        let answers = |variant: &&Arc<StoredResponse>| sequence.admits(variant) && variant.matches(request);
+        let mut forms = Forms::default();
+        let answers =
+            |variant: &&Arc<StoredResponse>| sequence.admits(variant) && variant.matches(request, &mut forms);
         self.variants.iter().find(answers)
     }
 
@@ -228,7 +232,8 @@ impl Resource {
         if self.variants.iter().any(|variant| variant.supersedes(response)) {
             return false;
         }
-        self.retain_parts(|stored| !is_superseded(stored, response, request));
+        let mut forms = Forms::default();
+        self.retain_parts(|stored| !is_superseded(stored, response, request, &mut forms));
         let audience = response.terms().audience;
         let is_stored = self.parts.get_or_insert_default().put(part, now);
         self.retain_parts(|_| true);
@@ -238,7 +243,7 @@ impl Resource {
         is_stored
     }
 
-    fn retain_parts(&mut self, keeps: impl Fn(&Arc<StoredResponse>) -> bool) {
+    fn retain_parts(&mut self, keeps: impl FnMut(&Arc<StoredResponse>) -> bool) {
         if let Some(parts) = &mut self.parts {
             parts.retain(keeps);
             if parts.is_empty() {
@@ -271,8 +276,9 @@ impl Resource {
             response.inherit_use(before);
         }
         self.variants.retain(|variant| !same(variant));
-        self.variants.retain(|variant| !is_superseded(variant, response, request));
-        self.retain_parts(|part| !is_superseded(part, response, request));
+        let mut forms = Forms::default();
+        self.variants.retain(|variant| !is_superseded(variant, response, request, &mut forms));
+        self.retain_parts(|part| !is_superseded(part, response, request, &mut forms));
         if self.variants.len() >= MAX_VARIANTS {
             self.drop_least_used(now, None);
         }
@@ -304,7 +310,9 @@ impl Resource {
     /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
     /// of what has this strong tag.
     pub(crate) fn remove(&mut self, request: &Glance<'_>, begun: u64, spared: Option<&HeaderValue>) {
-        let stays = |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request);
+        let mut forms = Forms::default();
+        let mut stays =
+            |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, &mut forms);
         self.variants.retain(|variant| stays(variant));
         let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && part.strong_tag().as_ref() == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));
@@ -362,9 +370,14 @@ impl Resource {
 
 /// Whether a stored response is outdated because a later fetch brought a response without `Vary` for a
 /// request with these fields, which would go on to select the stored one.
-fn is_superseded(stored: &StoredResponse, by: &StoredResponse, request: &HeaderMap) -> bool {
+fn is_superseded(
+    stored: &StoredResponse,
+    by: &StoredResponse,
+    request: &HeaderMap,
+    forms: &mut Forms,
+) -> bool {
     by.selection().is_none()
         && stored.selection().is_some()
         && stored.begun() < by.begun()
-        && stored.matches(&Glance::with(request, Credentials::default()))
+        && stored.matches(&Glance::with(request, Credentials::default()), forms)
 }

@@ -26,7 +26,7 @@ use crate::{
         glance::Glance,
         outline::Outline,
         storing::Terms,
-        vary::Selection,
+        vary::{Forms, Selection},
     },
     status::CacheStatus,
 };
@@ -342,14 +342,14 @@ impl StoredResponse {
 
     /// Whether it answers a request with these fields.
     #[inline]
-    pub(crate) fn matches(&self, request: &Glance<'_>) -> bool {
-        request.credentials.admitted_to(self.terms.audience) && self.is_selected_by(request)
+    pub(crate) fn matches(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {
+        request.credentials.admitted_to(self.terms.audience) && self.is_selected_by(request, forms)
     }
 
     /// Whether its `Vary` selects it for a request with these fields (RFC 9111 §4.1).
     #[inline]
-    pub(crate) fn is_selected_by(&self, request: &Glance<'_>) -> bool {
-        self.selection.as_ref().is_none_or(|selection| selection.matches(request))
+    pub(crate) fn is_selected_by(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {
+        self.selection.as_ref().is_none_or(|selection| selection.matches(request, forms))
     }
 
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.

@@ -61,8 +61,9 @@ impl KeyRulesBuilder {
 
     /// The content codings that the application has, in its order of preference. Of each
     /// `Accept-Encoding` the one that the client likes best is left, or `identity`, so that there
-    /// are as many variants as codings. One that cannot be read, or refuses all of them, stays.
-    /// Default: the field stays as it is.
+    /// are as many variants as codings. One that cannot be read, or refuses all of them, stays;
+    /// so does one with more than 64 members or 1024 bytes, which the origin and `Vary` then see as it
+    /// is written. Default: the field stays as it is.
     pub fn accept_encoding<V: Into<String>>(mut self, codings: impl IntoIterator<Item = V>) -> Self {
         self.accept_encoding = Some(codings.into_iter().map(Into::into).collect());
         self
@@ -70,8 +71,9 @@ impl KeyRulesBuilder {
 
     /// The languages that the application speaks. Of each `Accept-Language` the one is left that
     /// the client understands best (RFC 4647 §3.4); where there is none the field is removed, and
-    /// the application takes its default. One that cannot be read stays. Default: the field stays
-    /// as it is.
+    /// the application takes its default. One that cannot be read stays; so does one with
+    /// more than 64 members or 1024 bytes, which the origin and `Vary` then see as it is written.
+    /// Default: the field stays as it is.
     pub fn accept_language<V: Into<String>>(mut self, languages: impl IntoIterator<Item = V>) -> Self {
         self.accept_language = Some(languages.into_iter().map(Into::into).collect());
         self

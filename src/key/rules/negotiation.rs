@@ -4,7 +4,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use super::error::Problem;
-use crate::http::cache_control::split_list;
+use crate::{
+    http::bounds::{MAX_MEMBERS, bounded_members},
+    work::{is_same_name, looked_at},
+};
 
 /// The values that the application distinguishes, in its order of preference. None: the field
 /// stays as it is.
@@ -13,9 +16,6 @@ pub(super) struct Negotiation {
     pub(super) encodings: Option<Box<[HeaderValue]>>,
     pub(super) languages: Option<Box<[HeaderValue]>>,
 }
-
-/// Longer fields stay as they are: to read one takes longer than its length by far.
-const MAX_BYTES: usize = 1024;
 
 /// A range of a request with its weight in thousandths.
 type Weighted<'a> = (&'a [u8], u16);
@@ -58,7 +58,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
 /// The coding that the client likes best of those there are, else `identity` (RFC 9110 §12.5.3).
 /// A client that says nothing takes that too. None for one that refuses even that.
 fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderValue> {
-    let named = |coding: &[u8]| accepted.iter().find(|(range, _)| range.eq_ignore_ascii_case(coding));
+    let named = |coding: &[u8]| accepted.iter().find(|(range, _)| is_same_name(range, coding));
     let weight = |coding: &[u8]| named(coding).or_else(|| named(b"*")).map_or(0, |(_, weight)| *weight);
     let rest = named(b"identity").map(|(_, weight)| *weight);
     let mut best: Option<(&HeaderValue, u16)> = None;
@@ -81,45 +81,52 @@ fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderVa
 /// field goes, and the application takes its default. None where the client refuses that.
 fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<HeaderValue>> {
     accepted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
-    let is_refused =
-        |tag: &[u8]| accepted.iter().any(|(range, weight)| *weight == 0 && range.eq_ignore_ascii_case(tag));
-    for (range, _) in accepted.iter().filter(|(_, weight)| *weight > 0) {
+    let (wanted, refused) = accepted.split_at(accepted.partition_point(|(_, weight)| *weight > 0));
+    let is_refused = |tag: &[u8]| refused.iter().any(|(range, _)| is_same_name(range, tag));
+    // Once for each language, and not for each range that finds it. Few requests refuse anything.
+    let refused_tags: SmallVec<[bool; 16]> = match refused.is_empty() {
+        true => SmallVec::new(),
+        false => known.iter().map(|tag| is_refused(tag.as_bytes())).collect(),
+    };
+    for (range, _) in wanted {
         if *range == b"*" {
             return Some(None);
         }
-        if let Some(tag) = look_up(known, range).filter(|tag| !is_refused(tag.as_bytes())) {
-            return Some(Some(tag.clone()));
+        let found = look_up(known, range).filter(|at| refused_tags.get(*at) != Some(&true));
+        if let Some(at) = found {
+            return Some(known.get(at).cloned());
         }
     }
     (!is_refused(b"*")).then_some(None)
 }
 
-fn look_up<'a>(known: &'a [HeaderValue], range: &[u8]) -> Option<&'a HeaderValue> {
+/// Which of the known languages it is.
+fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
     let mut shortened = range;
     loop {
-        if let Some(tag) = known.iter().find(|tag| tag.as_bytes().eq_ignore_ascii_case(shortened)) {
-            return Some(tag);
+        if let Some(at) = known.iter().position(|tag| is_same_name(tag.as_bytes(), shortened)) {
+            return Some(at);
         }
-        match shortened.iter().rposition(|byte| *byte == b'-') {
+        match shortened.iter().inspect(|_| looked_at(1)).rposition(|byte| *byte == b'-') {
             Some(end) => shortened = &shortened[..end],
             None => break,
         }
     }
-    known.iter().find(|tag| {
+    known.iter().position(|tag| {
         let (start, rest) = tag.as_bytes().split_at(range.len().min(tag.len()));
-        start.eq_ignore_ascii_case(range) && rest.starts_with(b"-")
+        is_same_name(start, range) && rest.starts_with(b"-")
     })
 }
 
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
-/// None if there is anything that cannot be read, or too much.
+/// None if there is anything that cannot be read, or more than has a [normal form](crate::http::bounds).
 fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
-    let lines = || headers.get_all(name).iter().map(HeaderValue::as_bytes);
-    let is_short = lines().map(<[u8]>::len).sum::<usize>() <= MAX_BYTES;
-    is_short.then(|| lines().flat_map(split_list).map(weight).collect())?
+    let accepted: Accepted<'_> = bounded_members(headers, name)?.map(weight).collect::<Option<_>>()?;
+    (accepted.len() <= MAX_MEMBERS).then_some(accepted)
 }
 
 fn weight(element: &[u8]) -> Option<Weighted<'_>> {
+    looked_at(element.len());
     let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let range = parts.next().filter(|range| is_range(range))?;
     let weight = match parts.next() {

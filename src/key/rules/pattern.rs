@@ -9,7 +9,10 @@ use super::{
     error::Problem,
     spelling,
 };
-use crate::key::normal::{is_unreserved, octet};
+use crate::{
+    key::normal::{is_unreserved, octet},
+    work::looked_at,
+};
 
 /// A path pattern in the syntax of `matchit`, which axum uses too.
 #[derive(Clone, Debug)]
@@ -90,6 +93,7 @@ impl PathPattern {
 /// A path as servers read it that neither mind case nor a slash at the end, and the same without
 /// the ending (`/account.css`) that others take for the format that is asked for.
 pub(super) fn loosened(path: &str) -> impl Iterator<Item = Cow<'_, str>> {
+    looked_at(path.len());
     let plain = match path.trim_end_matches('/') {
         "" => "/",
         plain => plain,
@@ -132,6 +136,7 @@ pub(super) fn other_reading(path: &str) -> Option<String> {
     if is_unequivocal(path) {
         return None;
     }
+    looked_at(path.len());
     // Twice, for those who decode what has been decoded for them.
     let once: Cow<'_, str> = percent_decode_str(path).decode_utf8_lossy();
     let twice = percent_decode_str(&once).decode_utf8_lossy().replace('\\', "/");
@@ -167,6 +172,7 @@ fn is_unequivocal(path: &str) -> bool {
 /// Whether what follows a slash is an empty or a dot segment. An empty one at the end is usual.
 fn begins_odd_segment(rest: &[u8], is_end: bool) -> bool {
     let segment = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
+    looked_at(segment.len());
     matches!(segment, b"." | b"..") || (segment.is_empty() && !is_end)
 }
 

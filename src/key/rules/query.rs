@@ -3,10 +3,12 @@
 //! One function reads queries, for the key, for the identity of what a URL names, and for what
 //! the guard lets through to the origin.
 
-use std::{borrow::Cow, collections::HashSet, iter};
+use std::{borrow::Cow, collections::HashSet, iter, ops::Range};
 
 use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
+
+use crate::work::{is_same, looked_at};
 
 /// Parameters as written, `name=value`.
 pub(super) type Pairs<'q> = SmallVec<[&'q str; 8]>;
@@ -17,6 +19,9 @@ type NamedPairs<'q> = SmallVec<[(Cow<'q, str>, &'q str); 8]>;
 /// Parsers of frameworks read a thousand parameters, or fewer: where an ignored parameter reaches the
 /// origin, more than these could displace one that counts.
 const MAX_FORWARDED: usize = 256;
+
+/// Of more parameters than these the order counts as well.
+const MAX_SORTED: usize = 256;
 
 /// Which parameters count, and in which order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -51,7 +56,7 @@ impl Name {
 
     fn is(&self, name: &str) -> bool {
         match self {
-            Self::Exact(own) => **own == *name,
+            Self::Exact(own) => is_same(own.as_bytes(), name.as_bytes()),
             Self::Prefix(start) => name.starts_with(&**start),
         }
     }
@@ -77,9 +82,12 @@ pub(super) fn resemble(own: &str, name: &str) -> bool {
 
 /// A name with all that frameworks are known to treat alike made alike.
 fn folded(name: &str) -> impl Iterator<Item = u8> {
-    name.trim_start_matches(' ').bytes().map(|byte| match byte {
-        b'.' | b' ' | b'[' => b'_',
-        other => other.to_ascii_lowercase(),
+    name.trim_start_matches(' ').bytes().map(|byte| {
+        looked_at(1);
+        match byte {
+            b'.' | b' ' | b'[' => b'_',
+            other => other.to_ascii_lowercase(),
+        }
     })
 }
 
@@ -101,9 +109,7 @@ impl QueryRules {
             drop_empty(&mut chosen);
         }
         if self.sort {
-            // Stable, and by what a framework could take for the same name: the order of several
-            // values of one parameter means something.
-            chosen.sort_by(|(a, _), (b, _)| folded(base(a)).cmp(folded(base(b))));
+            return (chosen.len() <= MAX_SORTED).then(|| sorted(&chosen));
         }
         Some(chosen.into_iter().map(|(_, pair)| pair).collect())
     }
@@ -117,8 +123,49 @@ impl QueryRules {
     }
 }
 
+/// A parameter with its folded name, and the byte of that by which it is sorted next.
+struct Folded<'q> {
+    name: SmallVec<[u8; 24]>,
+    next: Option<u8>,
+    pair: &'q str,
+}
+
+/// Sorts parameters by what a framework could take for the same name, and keeps the order of several
+/// values of one, which means something.
+///
+/// Byte by byte, each of which is looked at once: names may have much in common, and to compare them in
+/// pairs would read that again and again.
+fn sorted<'q>(pairs: &NamedPairs<'q>) -> Pairs<'q> {
+    let folded = |(name, pair): &(Cow<'q, str>, &'q str)| {
+        let name = folded(base(name)).collect();
+        Folded { name, next: None, pair }
+    };
+    let mut sorted: SmallVec<[Folded<'q>; 8]> = pairs.iter().map(folded).collect();
+    // Groups of names, and how many first bytes these have in common.
+    let mut groups: SmallVec<[(Range<usize>, usize); 8]> = SmallVec::from_iter([(0..sorted.len(), 0)]);
+    while let Some((range, common)) = groups.pop() {
+        let group = &mut sorted[range.clone()];
+        if group.len() < 2 {
+            continue;
+        }
+        looked_at(group.len());
+        group.iter_mut().for_each(|folded| folded.next = folded.name.get(common).copied());
+        group.sort_by_key(|folded| folded.next);
+        let mut start = range.start;
+        for same in group.chunk_by(|a, b| a.next == b.next) {
+            let end = start + same.len();
+            if same.iter().any(|folded| folded.next.is_some()) {
+                groups.push((start..end, common + 1));
+            }
+            start = end;
+        }
+    }
+    sorted.into_iter().map(|folded| folded.pair).collect()
+}
+
 /// Whether a parser that decodes a query before it splits it finds another parameter in this one.
 pub(super) fn hides_another(pair: &str) -> bool {
+    looked_at(pair.len());
     let octets = pair.as_bytes().windows(3);
     octets.into_iter().any(|octet| matches!(octet, b"%26" | b"%3b" | b"%3B"))
 }
@@ -148,6 +195,7 @@ fn base(name: &str) -> &str {
 /// The parameters of a query (the `application/x-www-form-urlencoded` parser of the WHATWG URL
 /// standard, §5.1), each with its decoded name, or with none if it can be read in several ways.
 pub(super) fn read(query: &str) -> impl Iterator<Item = (Option<Cow<'_, str>>, &str)> {
+    looked_at(query.len());
     // Some frameworks separate at `;` as well: `a=1;b=2` has one parameter or two.
     let is_clear = !query.contains(';');
     query.split('&').map(move |pair| (is_clear.then(|| name_of(pair)).flatten(), pair))
@@ -160,6 +208,7 @@ fn name_of(pair: &str) -> Option<Cow<'_, str>> {
 
 /// `+` is a space, and `%` an octet of UTF-8. `None` for what some decoders refuse or cut.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
+    looked_at(text.len());
     let is_verbatim = |byte: u8| !byte.is_ascii_control() && byte != b'%' && byte != b'+';
     if text.bytes().all(is_verbatim) {
         return Some(Cow::Borrowed(text));

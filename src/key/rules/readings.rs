@@ -1,11 +1,11 @@
 //! All the ways in which routers may read a path.
 
-use std::{borrow::Cow, collections::HashSet};
+use std::{borrow::Cow, collections::BTreeSet};
 
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
 
 use super::pattern::other_reading;
-use crate::key::normal::is_unreserved;
+use crate::{key::normal::is_unreserved, work::looked_at};
 
 /// Honest paths have one or two. Whoever makes up more wants no good, and every one costs a look at
 /// all rules.
@@ -78,6 +78,7 @@ impl Habits {
     }
 
     fn read(self, path: &str) -> String {
+        looked_at(path.len());
         let path: Cow<'_, str> =
             if self.has(Self::BACKSLASH) { path.replace('\\', "/").into() } else { path.into() };
         let end = path.find(['?', '#', '\0']).filter(|_| self.has(Self::CUT)).unwrap_or(path.len());
@@ -124,7 +125,7 @@ pub(super) fn other_readings(path: &str, counts_spelling: bool) -> Option<Readin
     if path.len() > MAX_PATH_BYTES {
         return None;
     }
-    let mut all = HashSet::from([furthest]);
+    let mut all = BTreeSet::from([furthest]);
     for decoded in decodings(path) {
         let matter = Habits::that_matter(&decoded);
         let mut habits = matter;
@@ -150,6 +151,7 @@ pub(super) fn other_readings(path: &str, counts_spelling: bool) -> Option<Readin
 /// (RFC 3629 §3), no `%u002e`, no character that is converted to one with a meaning, and nothing that is
 /// still encoded after it was decoded twice.
 fn is_decoded_alike(path: &str) -> bool {
+    looked_at(path.len());
     if path.is_ascii() && !path.contains('%') {
         return true;
     }
@@ -171,6 +173,7 @@ fn begins_with_octet(text: &str) -> bool {
 
 /// As it is, and with nothing but unreserved characters decoded (RFC 3986 §6.2.2.2), once, and twice.
 fn decodings(path: &str) -> impl Iterator<Item = String> {
+    looked_at(path.len());
     let decode = |path: &str| percent_decode_str(path).decode_utf8_lossy().into_owned();
     let once = decode(path);
     let twice = decode(&once);

@@ -101,7 +101,8 @@ impl KeyRule {
         self
     }
 
-    /// The order of query parameters does not matter, but for several of the same name.
+    /// The order of query parameters does not matter, but for several of the same name, and in queries
+    /// of more than 256 that count.
     pub fn sort_query(mut self) -> Self {
         self.sort_query = true;
         self

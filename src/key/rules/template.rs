@@ -8,6 +8,7 @@ use super::{
     query::{Pairs, decode, hides_another, read},
     spelling,
 };
+use crate::work::is_same;
 
 /// Exactly these parameters, each once, in any order.
 #[derive(Clone, Debug)]
@@ -55,7 +56,7 @@ impl QueryTemplate {
         let mut left = self.parameters.len();
         for (name, pair) in read(query) {
             let name = name?;
-            let at = self.parameters.iter().position(|(own, _)| **own == *name)?;
+            let at = self.parameters.iter().position(|(own, _)| is_same(own.as_bytes(), name.as_bytes()))?;
             let is_new = found[at].replace(pair).is_none();
             if !is_new || !self.parameters[at].1.admits(pair) {
                 return None;

@@ -1,0 +1,40 @@
+//! How many bytes of requests are looked at, counted in tests alone: what a client sends must cost no
+//! more than in proportion to its length.
+
+#[cfg(test)]
+thread_local! {
+    static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Call where bytes of a request are read.
+#[inline(always)]
+pub(crate) fn looked_at(bytes: usize) {
+    #[cfg(test)]
+    LOOKED_AT.with(|sum| sum.set(sum.get() + bytes));
+    #[cfg(not(test))]
+    let _ = bytes;
+}
+
+/// Whether the two are the same. Different lengths are told apart without a look at the bytes.
+#[inline(always)]
+pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
+    #[cfg(test)]
+    if one.len() == other.len() {
+        looked_at(one.iter().zip(other).take_while(|(one, other)| one == other).count());
+    }
+    one == other
+}
+
+/// The same without case.
+#[inline(always)]
+pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
+    #[cfg(test)]
+    if one.len() == other.len() {
+        looked_at(one.len());
+    }
+    one.eq_ignore_ascii_case(other)
+}
+
+#[cfg(test)]
+#[path = "work_tests.rs"]
+mod tests;

@@ -1,0 +1,362 @@
+//! What a request costs grows no faster than the request.
+
+use std::convert::Infallible;
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, header};
+use http_body_util::Full;
+use tower::{Layer, Service, ServiceExt};
+
+use super::LOOKED_AT;
+use crate::{
+    Guard, KeyRule, KeyRules, MemoryStore, ReadThrough, ReadThroughLayer,
+    http::bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES},
+};
+
+type Body = Full<Bytes>;
+type Asked = Request<Body>;
+
+/// Twice as much may cost a little more than twice.
+const MAX_GROWTH: f64 = 2.2;
+
+/// How often one byte is looked at, with 40 names in rules that it may belong to.
+const MAX_LOOKS: usize = 256;
+
+/// On both sides of the bounds of normal forms.
+const LENGTHS: [usize; 6] = [256, 512, 1 << 10, 1 << 11, 1 << 12, 1 << 13];
+
+/// How many bytes are looked at for one request by a stack before such an origin, once it was asked for
+/// the others.
+async fn work(
+    layer: &ReadThroughLayer<MemoryStore, KeyRules>,
+    answer: &HeaderMap,
+    asked: Vec<Asked>,
+) -> usize {
+    let answer = answer.clone();
+    let origin = tower::service_fn(move |_: Asked| {
+        let mut response = Response::new(Body::from("hello"));
+        response.headers_mut().clone_from(&answer);
+        async { Ok::<_, Infallible>(response) }
+    });
+    let mut stack = layer.layer(origin);
+    let mut before = 0;
+    for request in asked {
+        before = LOOKED_AT.get();
+        let response = stack.ready().await.unwrap().call(request).await.unwrap();
+        http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
+    }
+    LOOKED_AT.get() - before
+}
+
+fn layer(key: KeyRules) -> ReadThroughLayer<MemoryStore, KeyRules> {
+    let layers = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 28)).key(key);
+    layers.lookup(|lookup| lookup.request_directives(true)).build().unwrap()
+}
+
+fn no_rules() -> KeyRules {
+    KeyRules::builder().build().unwrap()
+}
+
+fn get(target: &str) -> Asked {
+    Request::get(format!("http://h{target}")).body(Body::default()).unwrap()
+}
+
+fn with(name: &HeaderName, value: &str) -> Asked {
+    let mut request = get("/");
+    request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
+    request
+}
+
+const STORED: [(&str, &str); 1] = [("cache-control", "public, max-age=60")];
+
+fn fields(fields: &[(&'static str, &'static str)]) -> HeaderMap {
+    let lines = STORED
+        .iter()
+        .chain(fields)
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)));
+    lines.collect()
+}
+
+/// As often as it fits in, numbered where it says `#`.
+fn repeated(piece: &str, length: usize) -> String {
+    let mut text = String::new();
+    for number in 0.. {
+        let piece = piece.replace('#', &format!("{:04}", 9999 - number % 10_000));
+        if text.len() + piece.len() > length {
+            break;
+        }
+        text.push_str(&piece);
+    }
+    text
+}
+
+/// The requests of some length, of which the last one is measured.
+async fn assert_linear(
+    what: &str,
+    key: impl Fn() -> KeyRules,
+    answer: &[(&'static str, &'static str)],
+    asked: impl Fn(usize) -> Vec<Asked>,
+) {
+    let mut before: Option<(usize, Vec<[bool; 2]>)> = None;
+    for length in LENGTHS {
+        let asked = asked(length);
+        let bounded: Vec<_> = asked.last().unwrap().headers().values().map(exceeds_bounds).collect();
+        let cost = work(&layer(key()), &fields(answer), asked).await;
+        assert!(cost <= MAX_LOOKS * length, "{what}: {cost} for {length}");
+        // What has no normal form is read in another way.
+        if let Some((half, _)) = before.filter(|(_, other)| *other == bounded) {
+            let most = MAX_GROWTH * half.max(64) as f64;
+            assert!(cost as f64 <= most, "{what}: {half}, then {cost} for {length}");
+        }
+        before = Some((cost, bounded));
+    }
+}
+
+/// In bytes, and in members.
+fn exceeds_bounds(line: &HeaderValue) -> [bool; 2] {
+    let commas = line.as_bytes().iter().filter(|byte| **byte == b',').count();
+    [line.len() > MAX_NORMAL_BYTES, commas > MAX_MEMBERS]
+}
+
+/// On a miss, and on a hit.
+async fn assert_field_is_linear(
+    name: &HeaderName,
+    pieces: &[&str],
+    key: impl Fn() -> KeyRules,
+    answer: &[(&'static str, &'static str)],
+) {
+    for piece in pieces {
+        for requests in [1, 2] {
+            let asked = |length| (0..requests).map(|_| with(name, &repeated(piece, length))).collect();
+            assert_linear(&format!("{name}: {piece} ({requests})"), &key, answer, asked).await;
+        }
+    }
+}
+
+const PREFERENCES: [&str; 10] = [
+    "en,",
+    "en;q=0,en,",
+    "en,en;q=0,",
+    "en-GB;q=0.#,",
+    "l#,",
+    "l#;q=0.5,",
+    "a-b-c-d-e-f-g-h-i,",
+    "-",
+    "a long name that is the same again and again#,",
+    "\"\\\"",
+];
+
+#[tokio::test(start_paused = true)]
+async fn fields_that_rules_reduce_are_read_in_proportion_to_their_length() {
+    let key = || {
+        let codings = (0..40).map(|n| format!("c{n}"));
+        let languages =
+            ["en", "de-CH"].map(str::to_owned).into_iter().chain((0..40).map(|n| format!("x{n}")));
+        KeyRules::builder().accept_encoding(codings).accept_language(languages).build().unwrap()
+    };
+    for name in [header::ACCEPT_LANGUAGE, header::ACCEPT_ENCODING] {
+        assert_field_is_linear(&name, &PREFERENCES, key, &[]).await;
+        assert_field_is_linear(&name, &PREFERENCES, key, &[("vary", "accept-language, accept-encoding")])
+            .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn selecting_fields_are_read_in_proportion_to_their_length() {
+    let vary = [("vary", "accept, accept-charset, accept-encoding, accept-language, cookie, prefer, x-own")];
+    for name in
+        ["accept", "accept-charset", "accept-encoding", "accept-language", "cookie", "prefer", "x-own"]
+    {
+        assert_field_is_linear(&HeaderName::from_static(name), &PREFERENCES, no_rules, &vary).await;
+    }
+}
+
+/// Also where all of these are as long as each other and begin alike.
+#[tokio::test(start_paused = true)]
+async fn a_selecting_field_is_read_once_however_many_variants_are_stored() {
+    const VARIANTS: usize = 32;
+    let answer = fields(&[(
+        "vary",
+        "accept, accept-charset, accept-encoding, accept-language, cookie, prefer, x-own",
+    )]);
+    let names = ["accept", "accept-language", "cookie", "x-own"];
+    for (name, piece) in names.iter().flat_map(|name| ["en,", "b#;q=0.5, "].map(|piece| (name, piece))) {
+        let name = HeaderName::from_static(name);
+        let of = |number: usize, length: usize, start: &str| {
+            with(&name, &format!("{start}{}x{number:04}", repeated(piece, length - 8)))
+        };
+        // The variant that is compared last, and another one that is not stored, as it is written and not.
+        for (last, start) in [(0, ""), (0, ","), (VARIANTS, "")] {
+            let cost = async |variants: usize, length| {
+                let stored = (0..variants).map(|number| of(number, length, ""));
+                let asked = stored.chain([of(last, length, start)]).collect();
+                work(&layer(no_rules()), &answer, asked).await
+            };
+            let what = format!("{name}: {start}{piece} {last}");
+            let short = cost(VARIANTS, MAX_NORMAL_BYTES).await;
+            assert!(short <= MAX_LOOKS * MAX_NORMAL_BYTES, "{what}: {short}");
+            let (one, many) = (cost(1, 1 << 13).await, cost(VARIANTS, 1 << 13).await);
+            let twice = cost(VARIANTS, 1 << 14).await;
+            assert!(many < one + one / 4 + 1024, "{what}: {one} bytes with one variant, {many} with many");
+            assert!(twice as f64 <= MAX_GROWTH * many as f64, "{what}: {twice} bytes after {many}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_client_asks_of_the_cache_is_read_in_proportion_to_its_length() {
+    let answer = [("etag", "\"a-tag-of-some-length\""), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")];
+    let directives =
+        ["\"\\\"", "\\\"", "a=\"", "no-cache=\"\\", "max-age=1,", "max-age=1;", "a= ;", "x=y ", "=", "\""];
+    for name in [header::CACHE_CONTROL, header::PRAGMA] {
+        for start in ["", "\""] {
+            let pieces = directives.map(|piece| format!("{start}{piece}"));
+            let pieces: Vec<_> = pieces.iter().map(String::as_str).collect();
+            assert_field_is_linear(&name, &pieces, no_rules, &answer).await;
+        }
+    }
+    let tags = ["\"a-tag-of-some-lengtx\",", "\"#\",", "W/", "\"\\\"", "\"a-tag-of-some-length\" ,"];
+    for name in [header::IF_NONE_MATCH, header::IF_MATCH, header::IF_RANGE, header::IF_MODIFIED_SINCE] {
+        assert_field_is_linear(&name, &tags, no_rules, &answer).await;
+    }
+    for start in ["bytes=", "bytes=0-"] {
+        for piece in ["0-0,", "1", "0", "-1,", "\"", "4-#,"] {
+            let asked = |length| {
+                let range = with(&header::RANGE, &format!("{start}{}", repeated(piece, length)));
+                vec![get("/"), range]
+            };
+            assert_linear(&format!("range: {start}{piece}"), no_rules, &answer, asked).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn fields_in_the_key_are_read_in_proportion_to_their_length() {
+    let forwarded = HeaderName::from_static("forwarded");
+    let pieces = ["for=1.2.3.4,", "for=1;", "host=a;", ";", "for=\"\\\",", "\""];
+    assert_field_is_linear(&forwarded, &pieces, no_rules, &[]).await;
+    let guarded = || KeyRules::builder().guard(Guard::new().keyed(["forwarded"])).build().unwrap();
+    assert_field_is_linear(&forwarded, &pieces, guarded, &[]).await;
+    let names: Vec<_> = (0..40).map(|n| format!("c{n}")).collect();
+    let cookies = || {
+        let rule = KeyRule::any().cookies(names.iter().map(String::as_str)).headers(["accept"]);
+        KeyRules::builder().rule(rule).build().unwrap()
+    };
+    let pieces = ["c0=1; ", "c#=1;", "c39=1; c0=1; ", "=", ";", "c0=\"\\\"; ", "c1"];
+    assert_field_is_linear(&header::COOKIE, &pieces, cookies, &[]).await;
+    assert_field_is_linear(&header::ACCEPT, &PREFERENCES, cookies, &[]).await;
+    assert_field_is_linear(&header::CONNECTION, &["a,", "x-#,"], no_rules, &[]).await;
+    assert_field_is_linear(&header::UPGRADE, &["a,", "h2c,"], no_rules, &[]).await;
+}
+
+const QUERIES: [&str; 11] = [
+    "a=1&",
+    "a=&",
+    "&",
+    "p#=1&",
+    "a_name_that_is_the_same_again_and_again#=&",
+    "a_name_that_is_the_same_again_and_again=1&",
+    "%61=%31&",
+    "a[#]=1&",
+    "utm_#=1&",
+    "[",
+    "+",
+];
+
+async fn assert_queries_are_linear(key: impl Fn() -> KeyRules, answer: &[(&'static str, &'static str)]) {
+    for piece in QUERIES {
+        for requests in [1, 2] {
+            let asked =
+                |length| (0..requests).map(|_| get(&format!("/?{}", repeated(piece, length)))).collect();
+            assert_linear(&format!("{piece} ({requests})"), &key, answer, asked).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queries_are_read_in_proportion_to_their_length() {
+    type Change = fn(KeyRule) -> KeyRule;
+    let changes: [Change; 7] = [
+        |rule| rule,
+        |rule| rule.keep_query(["a", "p*", "a_name_that_is_the_same_again_and_again0000"]),
+        |rule| rule.ignore_query(["utm_*", "b"]),
+        KeyRule::sort_query,
+        KeyRule::drop_empty_query,
+        |rule| rule.keep_query(["a*", "p*"]).sort_query().drop_empty_query(),
+        |rule| rule.ignore_query(["utm_*"]).sort_query().drop_empty_query().forward_unkeyed(),
+    ];
+    for change in changes {
+        let key = || KeyRules::builder().rule(change(KeyRule::any())).build();
+        if key().is_ok() {
+            assert_queries_are_linear(|| key().unwrap(), &[]).await;
+        }
+    }
+    let template = || {
+        let rule = KeyRule::path("/?a={a}&b={_}&c=1");
+        KeyRules::builder().rule(rule).build().unwrap()
+    };
+    assert_queries_are_linear(template, &[]).await;
+    for start in ["a=", "b=1&a="] {
+        for piece in ["x", "%31", "+", "%26"] {
+            let asked = |length| vec![get(&format!("/?{start}{}&c=1", repeated(piece, length)))];
+            assert_linear(piece, template, &[], asked).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn queries_of_which_the_origin_says_what_counts_are_read_in_proportion_to_their_length() {
+    let key = || KeyRules::builder().rule(KeyRule::any().no_vary_search()).build().unwrap();
+    for said in ["params=(\"a\" \"utm_0001\"), key-order", "params, except=(\"a\")", "key-order"] {
+        assert_queries_are_linear(key, &[("no-vary-search", said)]).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn targets_are_read_in_proportion_to_their_length() {
+    let rules = || {
+        let bypass = KeyRule::path("/account/{*rest}").bypass();
+        let gap = KeyRule::path("/gap/{_}/x").forward_unkeyed();
+        let keyed = KeyRule::path("/{*all}").ignore_query(["a"]);
+        KeyRules::builder().rule(bypass).rule(gap).rule(keyed).build().unwrap()
+    };
+    let pieces = [
+        "a",
+        "/",
+        "/a",
+        "/.",
+        "/..",
+        "/./a",
+        "/a/../b",
+        "//a",
+        "%2e/",
+        "%252e/",
+        ";a",
+        "/;a",
+        "\\",
+        "%5c",
+        "%2f",
+        "%3f",
+        "%20",
+        "%C3%A9",
+        "/%2e%2e/;a//b",
+        "%",
+        "%25",
+        "%zz",
+        ".",
+        "/gap/a/x",
+        "/account",
+        "A.",
+    ];
+    for piece in pieces {
+        for start in ["/", "/a/", "/account/", "/gap/"] {
+            let asked = |length| vec![get(&format!("{start}{}", repeated(piece, length)))];
+            assert_linear(&format!("{start}{piece} without rules"), no_rules, &[], asked).await;
+            assert_linear(&format!("{start}{piece}"), rules, &[], asked).await;
+        }
+    }
+    // Those that come after a long one are parts of it.
+    let asked = |length| vec![get(&format!("/{}{}", repeated("%61", length), "/b".repeat(40)))];
+    let costs = work(&layer(no_rules()), &fields(&[]), asked(1 << 15)).await;
+    assert!(costs < 8 << 15, "{costs}");
+}
