@@ -139,7 +139,7 @@ pub(crate) mod tests {
             store_no_store,
             store_authorized,
             never,
-            request: RequestRules { cookies, credentials },
+            request: RequestRules { keyed, credentials },
         } = Rules::new();
         let (default_ttl, fixed_ttl) = match ttl {
             Ttl::Origin => (None, None),
@@ -165,7 +165,7 @@ pub(crate) mod tests {
             ("Rules::store_no_store", switch(store_no_store)),
             ("Rules::store_authorized", switch(store_authorized)),
             ("Rules::never_store", switch(never)),
-            ("Rules::cookies", option(cookies, |_| "some".to_owned())),
+            ("Rules::cookies", option(keyed.cookies(), |_| "some".to_owned())),
             ("Rules::credentials", option((!is_builtin).then_some("some"), str::to_owned)),
         ]
     }

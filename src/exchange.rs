@@ -36,7 +36,7 @@ pub struct Asked {
     /// `None` outside: nobody has looked.
     pub(crate) stored: Option<Option<Arc<StoredResponse>>>,
     /// A stored part with all that the request asks for, which its directives refuse.
-    pub(crate) part: Option<Part>,
+    pub(crate) part: Option<Box<Part>>,
     /// The response is for this client alone, and neither stored nor shared: there is only something
     /// to serve if the fetch fails.
     pub(crate) is_for_client: bool,

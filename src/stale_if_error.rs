@@ -143,7 +143,7 @@ pub struct StaleIfError<S, St> {
 struct Fallback {
     stored: Arc<StoredResponse>,
     /// The part that it is, if it is one, for a request with these fields.
-    part: Option<(Part, HeaderMap)>,
+    part: Option<(Box<Part>, HeaderMap)>,
     head_only: bool,
     /// The client's directives refuse what might have been served without asking the origin.
     is_reload: bool,

@@ -98,22 +98,43 @@ impl CredentialNames {
 }
 
 /// What of a request its key holds beside the URI.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Keyed {
-    /// Fields, with all their values.
-    pub(crate) fields: Option<Arc<[HeaderName]>>,
-    /// These cookies, and the origin gets no others.
-    pub(crate) cookies: Option<CookieNames>,
+///
+/// In one piece, since it goes with each request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keyed(Option<Arc<Held>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    fields: Box<[HeaderName]>,
+    cookies: Option<CookieNames>,
 }
 
 impl Keyed {
+    pub(crate) const NOTHING: Self = Self(None);
+
+    pub(crate) fn new(fields: impl Into<Box<[HeaderName]>>, cookies: Option<CookieNames>) -> Self {
+        let fields = fields.into();
+        let is_nothing = fields.is_empty() && cookies.is_none();
+        Self((!is_nothing).then(|| Arc::new(Held { fields, cookies })))
+    }
+
+    #[inline]
     pub(crate) fn is_nothing(&self) -> bool {
-        self.fields.is_none() && self.cookies.is_none()
+        self.0.is_none()
+    }
+
+    /// Fields that are in the key with all their values.
+    pub(crate) fn fields(&self) -> &[HeaderName] {
+        self.0.as_ref().map_or(&[], |held| &held.fields)
+    }
+
+    /// The cookies that are in the key: the origin gets no others.
+    pub(crate) fn cookies(&self) -> Option<&CookieNames> {
+        self.0.as_ref()?.cookies.as_ref()
     }
 
     pub(crate) fn has(&self, name: &HeaderName) -> bool {
-        self.cookies.is_some() && *name == header::COOKIE
-            || self.fields.as_ref().is_some_and(|fields| fields.contains(name))
+        self.cookies().is_some() && *name == header::COOKIE || self.fields().contains(name)
     }
 }
 
@@ -180,12 +201,11 @@ mod tests {
     #[test]
     fn what_is_in_the_key_is_no_credential_of_the_client_alone() {
         let names = CredentialNames::default().with(["x-mine"]);
-        let fields: Arc<[HeaderName]> =
-            ["authorization", "x-mine", "x-api-key"].map(HeaderName::from_static).into();
-        let keyed = Keyed { fields: Some(fields), cookies: Some(CookieNames::new([])) };
+        let fields = ["authorization", "x-mine", "x-api-key"].map(HeaderName::from_static);
+        let keyed = Keyed::new(fields.clone(), Some(CookieNames::new([])));
         let all = ["authorization", "x-mine", "x-api-key", "cookie"];
         assert_eq!(of(&all, &names, &keyed), Credentials::default());
-        let left = of(&["x-auth-token", "cookie"], &names, &Keyed { cookies: None, ..keyed });
+        let left = of(&["x-auth-token", "cookie"], &names, &Keyed::new(fields, None));
         assert_eq!(left, Credentials { authorization: false, cookie: true, token: true });
     }
 }

@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use super::{
     cookies::CookieNames,
-    credentials::{CredentialNames, WELL_KNOWN},
+    credentials::{CredentialNames, Keyed, WELL_KNOWN},
 };
 
 /// How answers of the origin are to be stored: times, and what may be stored at all.
@@ -70,13 +70,14 @@ pub struct Rules {
 /// What of a request is in its key, and what is for its client alone. Read where the key is made.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestRules {
-    pub(crate) cookies: Option<CookieNames>,
+    /// The cookies that are in every key.
+    pub(crate) keyed: Keyed,
     pub(crate) credentials: CredentialNames,
 }
 
 impl RequestRules {
     /// Those of [`Rules::new`].
-    pub(crate) const DEFAULT: Self = Self { cookies: None, credentials: CredentialNames::DEFAULT };
+    pub(crate) const DEFAULT: Self = Self { keyed: Keyed::NOTHING, credentials: CredentialNames::DEFAULT };
 }
 
 /// A time after the lifetime of a response in which it may be served stale (RFC 5861).
@@ -353,7 +354,7 @@ impl Rules {
     /// ```
     #[must_use]
     pub fn cookies<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        self.request.cookies = Some(CookieNames::new(names));
+        self.request.keyed = Keyed::new([], Some(CookieNames::new(names)));
         self
     }
 

@@ -52,7 +52,7 @@ impl Vary {
     /// Without what selects nothing, for requests that share a key are alike in it.
     pub(super) fn without(self, keyed: &Keyed) -> Self {
         match self {
-            Self::Fields(fields) if keyed.cookies.is_some() && fields.contains(&header::COOKIE) => {
+            Self::Fields(fields) if keyed.cookies().is_some() && fields.contains(&header::COOKIE) => {
                 let left: Arc<[_]> = fields.iter().filter(|name| **name != header::COOKIE).cloned().collect();
                 if left.is_empty() { Self::Nothing } else { Self::Fields(left) }
             }

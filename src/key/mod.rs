@@ -112,7 +112,7 @@ use self::overrides::Overrides;
 use crate::{
     build_error::BuildError,
     exchange::Read,
-    http::{cookies::CookieNames, credentials::Keyed, rules::RequestRules},
+    http::{credentials::Keyed, rules::RequestRules},
 };
 
 #[cfg(feature = "body-key")]
@@ -282,25 +282,27 @@ pub(crate) fn find(
         None => return Err(Unkeyed::Body),
     }
     extractor.normalise(head);
-    if let Some(names) = &rules.cookies {
-        key_cookies(names, head, buffer);
+    if !rules.keyed.is_nothing() {
+        key_cookies(&rules.keyed, head, buffer);
     }
     Ok(())
 }
 
 /// Puts cookies into the key, unless it has its own already.
 #[inline(never)]
-fn key_cookies(names: &CookieNames, head: &Parts, buffer: &mut KeyBuffer) {
-    if !buffer.keyed().has(&header::COOKIE) {
-        buffer.push_cookies(names, &head.headers);
-        let keyed = Keyed { cookies: Some(names.clone()), ..buffer.keyed().clone() };
-        buffer.set_keyed(keyed);
-    }
+fn key_cookies(keyed: &Keyed, head: &Parts, buffer: &mut KeyBuffer) {
+    let Some(names) = keyed.cookies().filter(|_| !buffer.keyed().has(&header::COOKIE)) else { return };
+    buffer.push_cookies(names, &head.headers);
+    let all = match buffer.keyed().is_nothing() {
+        true => keyed.clone(),
+        false => Keyed::new(buffer.keyed().fields(), Some(names.clone())),
+    };
+    buffer.set_keyed(all);
 }
 
 /// Makes a request that has this key ready for the origin.
 pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer, head: &mut Parts) {
-    if let Some(names) = &key.keyed().cookies {
+    if let Some(names) = key.keyed().cookies() {
         names.keep(&mut head.headers);
     }
     extractor.prepare(head);

@@ -110,7 +110,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
         let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
         let mut asked = self.asked(reading, stored, question, wants_newer || is_fresh);
-        asked.part = part.cloned();
+        asked.part = part.cloned().map(Box::new);
         let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
         if is_fresh || wants_newer && usable.is_some() {
             asked.why = CacheStatus::forwarded(Forward::Request);

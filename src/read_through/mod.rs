@@ -227,7 +227,7 @@ fn check_rules(rules: &Rules) -> Result<(), BuildError> {
 }
 
 fn check_names(rules: &RequestRules) -> Result<(), BuildError> {
-    let cookie = rules.cookies.as_ref().and_then(CookieNames::invalid).map(|name| ("cookies", name));
+    let cookie = rules.keyed.cookies().and_then(CookieNames::invalid).map(|name| ("cookies", name));
     match cookie.or(rules.credentials.invalid().map(|name| ("credentials", name))) {
         Some((setting, name)) => Err(BuildError::Name { setting, name: name.into() }),
         None => Ok(()),

@@ -86,7 +86,7 @@ impl Place {
         self.0.push(digest);
         head.extensions.insert::<CacheKey>(self.0.to_key());
         let keyed = self.0.keyed().clone();
-        if let Some(names) = &keyed.cookies {
+        if let Some(names) = keyed.cookies() {
             names.keep(&mut head.headers);
         }
         match keyed.is_nothing() {

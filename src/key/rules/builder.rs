@@ -136,10 +136,8 @@ impl KeyRulesBuilder {
         };
         let rules = self.rules.iter().enumerate().map(compile).collect::<Result<Box<[Compiled]>, _>>()?;
         self.check_reachable(&rules)?;
-        let keyed = rules
-            .iter()
-            .filter_map(|rule| rule.shape.as_ref())
-            .flat_map(|shape| shape.parts.keyed.fields.iter().flat_map(|fields| fields.iter()));
+        let keyed =
+            rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| shape.parts.keyed.fields());
         guard.spare(keyed);
         let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
         if let Some(scheme) = self.scheme {

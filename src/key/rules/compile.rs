@@ -119,16 +119,10 @@ impl KeyRule {
             let known = extensions.iter().rfind(|extension| *extension.name == **name);
             known.cloned().ok_or_else(|| Problem::Extension(name.as_str().into()))
         };
+        let fields: Box<[_]> =
+            self.headers.iter().map(|name| parse_header(name)).collect::<Result<_, _>>()?;
         Ok(KeyParts {
-            keyed: Keyed {
-                fields: match self.headers.is_empty() {
-                    true => None,
-                    false => {
-                        Some(self.headers.iter().map(|name| parse_header(name)).collect::<Result<_, _>>()?)
-                    }
-                },
-                cookies: self.cookies.as_deref().map(parse_cookies).transpose()?,
-            },
+            keyed: Keyed::new(fields, self.cookies.as_deref().map(parse_cookies).transpose()?),
             extensions: self.extensions.iter().map(find).collect::<Result<_, _>>()?,
         })
     }

@@ -177,7 +177,7 @@ impl KeyRules {
             let mut own = KeyBuffer::new();
             let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
             // Those of the rules for all requests come last.
-            if let (None, Some(names)) = (&shape.parts.keyed.cookies, &asked.keyed.cookies) {
+            if let (None, Some(names)) = (shape.parts.keyed.cookies(), asked.keyed.cookies()) {
                 own.push_cookies(names, &head.headers);
             }
             is_whole && own.as_bytes() == asked.key.as_bytes()

@@ -26,8 +26,8 @@ impl KeyParts {
 
     /// The fields that are in the key, in whole or in part.
     pub(super) fn fields(&self) -> impl Iterator<Item = HeaderName> {
-        let cookies = self.keyed.cookies.as_ref().filter(|names| !names.is_empty());
-        let whole = self.keyed.fields.iter().flat_map(|fields| fields.iter().cloned());
+        let cookies = self.keyed.cookies().filter(|names| !names.is_empty());
+        let whole = self.keyed.fields().iter().cloned();
         whole.chain(cookies.map(|_| header::COOKIE))
     }
 
@@ -39,10 +39,10 @@ impl KeyParts {
         negotiation: &Negotiation,
         key: &mut KeyBuffer,
     ) -> Result<(), Unkeyed> {
-        for name in self.keyed.fields.iter().flat_map(|fields| fields.iter()) {
+        for name in self.keyed.fields() {
             push_header(name, &head.headers, negotiation, key);
         }
-        if let Some(names) = &self.keyed.cookies {
+        if let Some(names) = self.keyed.cookies() {
             key.push_cookies(names, &head.headers);
         }
         self.extensions.iter().try_for_each(|extension| {
@@ -142,8 +142,8 @@ mod tests {
 
     #[test]
     fn a_field_counts_with_all_its_lines() {
-        let fields = Some([HeaderName::from_static("x-a")].into());
-        let parts = KeyParts { keyed: Keyed { fields, cookies: None }, ..KeyParts::default() };
+        let fields = [HeaderName::from_static("x-a")];
+        let parts = KeyParts { keyed: Keyed::new(fields, None), ..KeyParts::default() };
         let of = |fields: &[_]| key(&parts, fields);
         let all = [
             of(&[]),
@@ -159,7 +159,7 @@ mod tests {
     #[test]
     fn one_cookie_counts_and_others_do_not() {
         let cookies = Some(CookieNames::new(["a"]));
-        let parts = KeyParts { keyed: Keyed { fields: None, cookies }, ..KeyParts::default() };
+        let parts = KeyParts { keyed: Keyed::new([], cookies), ..KeyParts::default() };
         let of = |cookies: &[&str]| {
             key(&parts, &cookies.iter().map(|cookie| ("cookie", *cookie)).collect::<Vec<_>>())
         };
