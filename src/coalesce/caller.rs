@@ -102,14 +102,11 @@ where
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
     pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
         async move {
-            // Outside a runtime there is nothing that could fetch for several.
-            if !Executor::is_available() {
-                return self.alone().await;
-            }
             let mut moves_until = None;
             let (check, wants_newer) = (self.check(), self.slot.is_forced);
             self.prefer_refresh();
-            loop {
+            // Outside a runtime there is nothing that could fetch for several.
+            while Executor::is_available() {
                 let caller = match slots::join(&self.layer, &self.slot, self.credentials, wants_newer) {
                     Joined::Lead(caller, seat) => {
                         let executor = self.layer.settings.executor.clone();
@@ -118,7 +115,7 @@ where
                         return accept(delivery.await, caller, check);
                     }
                     Joined::Full => return Ok(self.follower().refuse(Refused::TooManyWaiters)),
-                    Joined::Alone => return self.alone().await,
+                    Joined::Alone => break,
                     Joined::Follow(caller) => caller,
                 };
                 let heard = match caller.flight().outcome() {
@@ -136,11 +133,11 @@ where
                 };
                 let next = match judgement {
                     Judgement::Answer(answer) => return answer,
-                    Judgement::Alone => return self.alone().await,
+                    Judgement::Alone => break,
                     Judgement::Move(slot) => self.next_slot(slot, false, &mut moves_until),
                     Judgement::Later => self.next_slot(self.slot.clone(), true, &mut moves_until),
                     Judgement::Apart(slot) => match self.next_slot(slot, false, &mut moves_until) {
-                        None => return self.alone().await,
+                        None => break,
                         some => some,
                     },
                 };
@@ -149,6 +146,7 @@ where
                     None => return Ok(self.follower().refuse(Refused::FetchAborted)),
                 }
             }
+            self.alone().await
         }
     }
 

@@ -36,7 +36,7 @@ pub(super) struct Slot {
     /// Set once the selecting fields are known.
     pub(super) selection: Option<Selection>,
     /// Where only a part of the answer is asked for.
-    pub(super) range: Option<HeaderValue>,
+    pub(super) range: Option<Box<HeaderValue>>,
     /// What began below was invalidated before the callers came.
     pub(super) floor: u64,
     /// 0, or 1 after a fetch that failed, or that brought nothing for these callers. More after errors
@@ -81,7 +81,7 @@ impl Slot {
             is_forced: asked.is_forced,
             party: Party::WithOrWithoutCookie { authorization: glance.credentials.authorization },
             selection: asked.selection.clone(),
-            range: range.cloned(),
+            range: range.cloned().map(Box::new),
             floor: asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),
             round: 0,
             lane: 0,
@@ -385,7 +385,7 @@ mod tests {
             lane: 0,
         };
         let hasher = DefaultHashBuilder::default();
-        let range = |value| Some(HeaderValue::from_static(value));
+        let range = |value| Some(Box::new(HeaderValue::from_static(value)));
         let hashes = [
             Slot { floor: 1, ..slot.clone() },
             Slot { range: range("bytes=0-1"), ..slot.clone() },
