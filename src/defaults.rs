@@ -108,8 +108,8 @@ pub(crate) mod tests {
     pub(crate) fn span(span: Duration) -> String {
         let secs = span.as_secs();
         match span.subsec_millis() {
-            0 if secs > 0 && secs % 3600 == 0 => format!("{} h", secs / 3600),
-            0 if secs > 60 && secs % 60 == 0 => format!("{} min", secs / 60),
+            0 if secs > 0 && secs.is_multiple_of(3600) => format!("{} h", secs / 3600),
+            0 if secs > 60 && secs.is_multiple_of(60) => format!("{} min", secs / 60),
             0 => format!("{secs} s"),
             _ => format!("{} ms", span.as_millis()),
         }

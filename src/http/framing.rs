@@ -228,16 +228,16 @@ mod tests {
         let length = |value| ("content-length", value);
         let chunked = ("transfer-encoding", "chunked");
         for (status, fields, hint, left, declared) in [
-            (200, &[][..], five.clone(), &[][..], Ok(None)),
-            (200, &[length("5")], five.clone(), &["5"], Ok(Some(5))),
-            (200, &[length("5, 5")], five.clone(), &["5"], Ok(Some(5))),
-            (200, &[length("5"), length("5")], unknown.clone(), &["5"], Ok(Some(5))),
-            (200, &[length("+5")], five.clone(), &[], Err(NoLength)),
-            (200, &[length("5"), length("6")], five.clone(), &[], Err(NoLength)),
-            (200, &[length("3")], five.clone(), &[], Err(NoLength)),
-            (200, &[length("9")], five.clone(), &["9"], Err(NoLength)),
-            (200, &[length("3"), chunked], unknown.clone(), &[], Ok(None)),
-            (200, &[length("9"), chunked], five.clone(), &[], Ok(None)),
+            (200, &[][..], five, &[][..], Ok(None)),
+            (200, &[length("5")], five, &["5"], Ok(Some(5))),
+            (200, &[length("5, 5")], five, &["5"], Ok(Some(5))),
+            (200, &[length("5"), length("5")], unknown, &["5"], Ok(Some(5))),
+            (200, &[length("+5")], five, &[], Err(NoLength)),
+            (200, &[length("5"), length("6")], five, &[], Err(NoLength)),
+            (200, &[length("3")], five, &[], Err(NoLength)),
+            (200, &[length("9")], five, &["9"], Err(NoLength)),
+            (200, &[length("3"), chunked], unknown, &[], Ok(None)),
+            (200, &[length("9"), chunked], five, &[], Ok(None)),
             (304, &[length("9")], SizeHint::with_exact(0), &["9"], Err(NoLength)),
             (204, &[length("9")], SizeHint::with_exact(0), &[], Ok(None)),
         ] {

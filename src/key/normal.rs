@@ -317,7 +317,7 @@ mod tests {
             let normal = normal_form(&target).into_owned();
             // What was encoded twice is still encoded once.
             if !target.contains("%25") {
-                prop_assert_eq!(normal_form(&normal).into_owned(), normal.clone());
+                prop_assert_eq!(normal_form(&normal).into_owned(), normal);
             }
         }
     }

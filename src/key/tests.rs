@@ -5,9 +5,7 @@ use http_body_util::{Empty, Full};
 use proptest::prelude::*;
 
 fn key_of<B: HttpBody>(extractor: &impl KeyExtractor, request: Request<B>) -> Option<CacheKey> {
-    if for_cache(&request).is_none() {
-        return None;
-    }
+    for_cache(&request)?;
     let mut buffer = KeyBuffer::new();
     let rules = RequestRules::default();
     find(extractor, &rules, &mut request.into_parts().0, &mut buffer).ok().map(|()| buffer.to_key())

@@ -119,7 +119,9 @@ const ERROR: &[&str] = &[
 ];
 
 /// What asks for each kind of head, by the method.
-const ASKS: [(&str, &str, &[(&str, &str)]); 9] = [
+type Ask = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
+
+const ASKS: [Ask; 9] = [
     ("206", "GET", &[("range", "bytes=2-4")]),
     ("206", "GET", &[("range", "bytes=-3"), ("if-range", "\"1\"")]),
     ("304", "GET", &[("if-none-match", "\"1\"")]),

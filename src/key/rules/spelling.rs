@@ -33,8 +33,7 @@ pub(super) fn of_value(name: &str, value: &str) -> Option<String> {
 fn is_own(text: &str) -> bool {
     let mut rest = text;
     let mut literal = String::new();
-    loop {
-        let Some(at) = rest.find(['{', '}']) else { break };
+    while let Some(at) = rest.find(['{', '}']) {
         literal.push_str(&rest[..at]);
         let (brace, after) = rest[at..].split_at(1);
         if let Some(after) = after.strip_prefix(brace) {
