@@ -1,7 +1,7 @@
 //! Every default that changes what an application does, with its value and the setting that changes it.
 //!
-//! Nothing is repeated, guessed, refreshed ahead of time or removed from a request unless a setting below
-//! asks for it. Times are the defaults of the stack that [`ReadThrough`](crate::ReadThrough) builds, and of
+//! Nothing is repeated, guessed or refreshed ahead of time, and no field that an application reads is
+//! removed from a request, unless a setting below asks for it. Times are the defaults of the stack that [`ReadThrough`](crate::ReadThrough) builds, and of
 //! the single layers where nothing else is said. `none` and `no` mean: switched off.
 //!
 //! # What is stored

@@ -10,7 +10,7 @@ use super::{
 /// The default is the strict reading of RFC 9111 for a shared cache: the origin decides, and
 /// nothing personal is stored. Every exception has a name.
 ///
-/// Rules are a small value. They come from [`ReadThrough`](crate::ReadThrough) or
+/// Rules are cheap to clone. They come from [`ReadThrough`](crate::ReadThrough) or
 /// [`FillLayer`](crate::FillLayer), a middleware may replace them for one request by putting
 /// others into its extensions, and a [`Policy`](crate::Policy) has the last word once it sees
 /// the response.

@@ -121,7 +121,9 @@ impl PurgeService {
         }
         match self.check.authorize(&head) {
             Access::Granted => {}
-            Access::Unauthenticated => return Err(Refusal::new(StatusCode::UNAUTHORIZED, "who are you?")),
+            Access::Unauthenticated => {
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication is required"));
+            }
             Access::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "you may not purge")),
         }
         let order = match head.method.as_str() {
