@@ -1,7 +1,7 @@
 //! Cookies of requests, which a rule names or which keep a response from being stored.
 
 use super::Both;
-use crate::support::{Origin, get, get_with, ok, request, secs, settle};
+use crate::support::{Origin, get_with, ok, request, secs, settle};
 use http::request::Parts;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
@@ -169,7 +169,7 @@ async fn an_empty_list_in_a_document_is_a_whole_statement() {
     for (user, is_hit) in [("a", false), ("a", true), ("b", false), ("b", true)] {
         assert_eq!(get_with(&service, "/me", &[("authorization", user)]).await.is_hit(), is_hit, "{user}");
     }
-    assert!(!get(&service, "/me").await.is_hit());
+    assert!(!crate::support::get(&service, "/me").await.is_hit());
 }
 
 #[tokio::test(start_paused = true)]
