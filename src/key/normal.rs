@@ -190,8 +190,21 @@ pub(super) fn normal_uri(uri: &Uri) -> Option<Uri> {
 
 /// Whether it is no character of a URI (RFC 3986 §2).
 fn needs_encoding(byte: u8) -> bool {
-    !byte.is_ascii_graphic() || b"\"<>\\^`{|}".contains(&byte)
+    !IS_OF_URI[usize::from(byte)]
 }
+
+/// A table: with a search for each character a POST takes 7,459 instructions instead of 6,219
+/// (`peers instr post`).
+static IS_OF_URI: [bool; 256] = {
+    let mut is_of_uri = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        let is_other = matches!(byte, b'"' | b'<' | b'>' | b'\\' | b'^' | b'`' | b'{' | b'|' | b'}');
+        is_of_uri[byte as usize] = byte.is_ascii_graphic() && !is_other;
+        byte += 1;
+    }
+    is_of_uri
+};
 
 pub(super) fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
