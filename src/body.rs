@@ -50,7 +50,7 @@ pin_project! {
     }
 }
 
-/// Sees the frames of a body on their way to whoever reads it.
+/// Sees the frames of a body on their way to its reader.
 ///
 /// Dropped when the body has ended, failed, or been dropped itself.
 pub(crate) trait Observer: Send + 'static {

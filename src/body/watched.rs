@@ -1,4 +1,4 @@
-//! Bodies that are watched or cut on their way to whoever reads them.
+//! Bodies that are watched or cut on their way to their readers.
 
 use std::{
     collections::VecDeque,

@@ -379,7 +379,7 @@ impl Follower<'_> {
                 self.next_part(flight)
             }
             Verdict::Unshareable(_) => Judgement::Alone,
-            // Its tags, which nobody knew before, were purged while this caller was on his way.
+            // Its tags were not known before, and were purged since this request arrived.
             Verdict::Shareable { lineage: Some(lineage), .. }
             | Verdict::Failed { lineage: Some(lineage), .. }
                 if !lineage.is_for(self.asked().and_then(|asked| asked.arrival.as_ref())) =>

@@ -100,7 +100,7 @@ where
 /// The fetch has had no caller for too long.
 struct Abandoned;
 
-/// A body that nobody reads, and that does not say where it ends, is taken for a stream without end
+/// A body that has no reader, and that does not say where it ends, is taken for a stream without end
 /// when nothing comes for so long.
 const STANDSTILL: Duration = Duration::from_secs(1);
 

@@ -78,7 +78,7 @@ pub(super) struct Flight {
     asker: Credentials,
     outcome: OnceLock<Outcome>,
     log: Mutex<Log>,
-    /// Set with the end in the log, so that whoever ends it once more need not look there.
+    /// Set with the end in the log, so that a second end need not look there.
     has_ended: AtomicBool,
     /// A reader has moved on, or the last caller has left.
     moved: Notify,
@@ -360,7 +360,7 @@ impl Flight {
         self.log.lock().unread_since
     }
 
-    /// Takes nobody on any more if it has no caller since this moment or an earlier one.
+    /// Takes on no more callers if it has had none since this moment or an earlier one.
     pub(super) fn close_if_unread_since(&self, moment: Instant) -> bool {
         let mut log = self.log.lock();
         let is_unread = log.unread_since.is_some_and(|since| since <= moment);

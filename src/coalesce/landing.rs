@@ -29,7 +29,7 @@ use crate::{
 
 type Panic = Box<dyn Any + Send>;
 
-/// What the caller who started the fetch gets that nobody else does.
+/// What the caller that started the fetch gets, and no other caller.
 pub(super) enum Delivery<B, E> {
     /// The answer is for him alone.
     Own(Response<B>),
@@ -128,7 +128,7 @@ where
             _ if response.body().size_hint().lower() > seat.settings().max_held_bytes as u64 => {
                 Verdict::Unshareable(Unshareable::TooLarge)
             }
-            // A `Fill` below has not heard that somebody may share it, and may have known better.
+            // A `Fill` below was not told that the response may be shared, and may have judged it otherwise.
             Some(_) if CacheStatus::of(response).is_some_and(is_of_a_fetch) => {
                 Verdict::Unshareable(Unshareable::Rules)
             }
