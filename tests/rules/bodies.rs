@@ -1,0 +1,1 @@
+//! Rules by which the body of a request is in its key.

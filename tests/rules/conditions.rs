@@ -1,0 +1,1 @@
+//! Rules that are for some requests only, by more than their path.

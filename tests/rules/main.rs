@@ -1,0 +1,12 @@
+//! Rules as their authors write them: what each setting of the vocabulary does to a request, a response
+//! and a purge.
+
+mod bodies;
+mod conditions;
+mod matching;
+mod purges;
+mod responses;
+mod tags;
+
+#[path = "../support/mod.rs"]
+mod support;

@@ -1,0 +1,1 @@
+//! Which paths, queries and hosts a rule is for.

@@ -1,0 +1,1 @@
+//! What a purge understands and reaches.

@@ -1,0 +1,1 @@
+//! What a rule removes from responses before they are stored.

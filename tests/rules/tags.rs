@@ -1,0 +1,1 @@
+//! Tags that rules and responses give.
