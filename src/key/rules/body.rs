@@ -46,7 +46,7 @@ pub(super) fn parse_read(text: &str) -> Result<Method, Problem> {
 }
 
 impl KeyRule {
-    pub(super) fn check_body(&self, has_path_gaps: bool) -> Result<(), Problem> {
+    pub(super) fn check_body(&self, has_template: bool, has_path_gaps: bool) -> Result<(), Problem> {
         let Some(max_bytes) = self.body else { return Ok(()) };
         if max_bytes == 0 {
             return Err(Problem::Zero { setting: "body", consequence: "no body is short enough for a key" });
@@ -57,7 +57,6 @@ impl KeyRule {
         if self.methods.is_empty() {
             return Err(Problem::BodyMethods);
         }
-        let has_template = self.path.as_ref().is_some_and(|path| path.contains('?'));
         // What a URI names is said by the rule for GET: that is what purges and unsafe requests
         // reach, so requests for two URIs must not share an entry here.
         match has_template || has_path_gaps || self.changes_query() || self.no_vary_search {

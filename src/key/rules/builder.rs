@@ -8,7 +8,7 @@ use super::{
     compiled::Compiled,
     error::{Problem, RuleError},
     extractor::{Bypasses, Inner},
-    guard::Guard,
+    guard::{CompiledGuard, Guard},
     index::Index,
     negotiation::{Negotiation, parse_values},
     parts::Extension,
@@ -130,11 +130,7 @@ impl KeyRulesBuilder {
         let negotiation = self.negotiation().map_err(RuleError::of_all)?;
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
         let mut guard = guard.unwrap_or_default();
-        let compile = |(index, rule): (usize, &KeyRule)| {
-            let compiled = compile(index, rule, &guard, &self.extensions);
-            compiled.map_err(|problem| RuleError::of_rule(index, rule.label(), problem))
-        };
-        let rules = self.rules.iter().enumerate().map(compile).collect::<Result<Box<[Compiled]>, _>>()?;
+        let rules = self.compile_rules(&guard)?;
         self.check_reachable(&rules)?;
         let keyed =
             rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| shape.parts.keyed.fields());
@@ -143,7 +139,7 @@ impl KeyRulesBuilder {
         if let Some(scheme) = self.scheme {
             default_key = default_key.scheme(scheme);
         }
-        let has_paths = self.rules.iter().any(|rule| rule.path.is_some());
+        let has_paths = rules.iter().any(|rule| rule.path.is_some());
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
         let counts_spelling =
             rules.iter().any(|rule| rule.path.as_ref().is_some_and(PathPattern::counts_spelling));
@@ -168,6 +164,22 @@ impl KeyRulesBuilder {
         Ok(KeyRules::new(inner))
     }
 
+    /// Each rule for each of its paths.
+    fn compile_rules(&self, guard: &CompiledGuard) -> Result<Box<[Compiled]>, RuleError> {
+        let of_rule = |(index, rule): (usize, &'_ KeyRule)| {
+            let of_path = |path| {
+                let label = if rule.name.is_none() { path } else { None }.unwrap_or(rule.label());
+                let compiled = compile(index, rule, path, guard, &self.extensions);
+                compiled.map_err(|problem| RuleError::of_rule(index, label, problem))
+            };
+            match rule.each_path().next() {
+                None => vec![Err(RuleError::of_rule(index, rule.label(), Problem::NoPath))],
+                Some(_) => rule.each_path().map(of_path).collect(),
+            }
+        };
+        self.rules.iter().enumerate().flat_map(of_rule).collect()
+    }
+
     fn negotiation(&self) -> Result<Negotiation, Problem> {
         // `de_DE` is how programs name a locale, and never in a request (RFC 5646 §2.1).
         if let Some(tag) = self.accept_language.iter().flatten().find(|tag| tag.contains('_')) {
@@ -186,11 +198,19 @@ impl KeyRulesBuilder {
     /// never reached.
     fn check_reachable(&self, rules: &[Compiled]) -> Result<(), RuleError> {
         let has_bodies = rules.iter().any(|rule| rule.max_body.is_some());
-        for (index, rule) in rules.iter().enumerate() {
-            if let Some(first) = rules[..index].iter().position(|earlier| earlier.covers(rule, has_bodies)) {
-                let label = self.rules[index].label();
-                return Err(RuleError::of_rule(index, label, Problem::Unreachable(first)));
-            }
+        for (at, rule) in rules.iter().enumerate() {
+            let Some(first) = rules[..at].iter().find(|earlier| earlier.covers(rule, has_bodies)) else {
+                continue;
+            };
+            let (index, written) = (rule.index, &self.rules[rule.index]);
+            let position = rules[..at].iter().filter(|earlier| earlier.index == index).count();
+            let problem = match written.each_path().nth(position).flatten() {
+                Some(path) if written.each_path().count() > 1 => {
+                    Problem::UnreachablePath { path: path.into(), first: first.index }
+                }
+                _ => Problem::Unreachable(first.index),
+            };
+            return Err(RuleError::of_rule(index, written.label(), problem));
         }
         Ok(())
     }

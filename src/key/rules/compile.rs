@@ -21,15 +21,19 @@ use super::{
 };
 use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl};
 
+/// Compiles a rule for one of its paths, or for every path.
 pub(super) fn compile(
     index: usize,
     rule: &KeyRule,
+    path: Option<&str>,
     guard: &CompiledGuard,
     extensions: &[Extension],
 ) -> Result<Compiled, Problem> {
     rule.check_bypass()?;
-    rule.check_key()?;
-    let (path, template) = rule.target()?;
+    let loose_path = path.filter(|_| rule.bypass).map(loose_path).transpose()?;
+    let id = rule.id(path);
+    let (path, template) = target(path)?;
+    rule.check_key(template.is_some())?;
     let is_capture = |name: &str| {
         let in_path = path.as_ref().is_some_and(|path| path.names().any(|own| own == name));
         let in_query = template.as_ref().is_some_and(|query| query.names().any(|own| own == name));
@@ -43,19 +47,20 @@ pub(super) fn compile(
     check_guarded(guard, &parts, rule.body.is_some())?;
     let query = rule.query(template.as_ref())?;
     let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
-    rule.check_body(has_gaps)?;
+    rule.check_body(template.is_some(), has_gaps)?;
     rule.check_forwarding(has_gaps, &query, template.as_ref())?;
     let is_whole_uri = !has_gaps && matches!(query, QueryShape::Verbatim);
     let is_default = is_whole_uri && parts.is_empty() && rule.body.is_none();
     let parse_method = if rule.body.is_some() { parse_read } else { parse_method };
     Ok(Compiled {
+        index,
         hosts: rule.hosts.iter().map(|host| HostPattern::parse(host)).collect::<Result<_, _>>()?,
         methods: rule.methods.iter().map(|method| parse_method(method)).collect::<Result<_, _>>()?,
         path,
         template,
-        shape: (!is_default).then(|| Shape { id: rule.id(index), query, parts }),
+        shape: (!is_default).then(|| Shape { id, query, parts }),
         is_bypass: rule.bypass,
-        loose_path: rule.loose_path()?,
+        loose_path,
         max_body: rule.body,
         forwards_unkeyed: rule.forward_unkeyed,
         changes: rule.storing.compile()?,
@@ -66,31 +71,13 @@ pub(super) fn compile(
 impl KeyRule {
     /// How errors call it.
     pub(super) fn label(&self) -> &str {
-        self.name.as_deref().or(self.path.as_deref()).unwrap_or("any path")
+        self.name.as_deref().or(self.each_path().next().flatten()).unwrap_or("any path")
     }
 
-    fn target(&self) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
-        let Some(text) = self.path.as_deref() else { return Ok((None, None)) };
-        if text.contains('#') {
-            return Err(Problem::Path("a request has no fragment: leave out what follows the `#`".into()));
-        }
-        let (path, query) = match text.split_once('?') {
-            Some((path, query)) => (path, Some(query)),
-            None => (text, None),
-        };
-        let (path, query) = (PathPattern::parse(path)?, query.map(QueryTemplate::parse).transpose()?);
-        let mut names = query.iter().flat_map(QueryTemplate::names);
-        let is_repeated = |name: &&str| *name != GAP && path.names().any(|own| own == *name);
-        if let Some(name) = names.find(is_repeated) {
-            return Err(Problem::RepeatedCapture(name.into()));
-        }
-        drop(names);
-        Ok((Some(path), query))
-    }
-
-    fn loose_path(&self) -> Result<Option<PathPattern>, Problem> {
-        let path = self.path.as_deref().filter(|_| self.bypass);
-        path.map(|text| PathPattern::loose(text.split('?').next().unwrap_or(text))).transpose()
+    /// Each of its paths, or None for every path.
+    pub(super) fn each_path(&self) -> impl Iterator<Item = Option<&str>> {
+        let every = self.paths.is_none().then_some(None);
+        every.into_iter().chain(self.paths.iter().flatten().map(|path| Some(path.as_str())))
     }
 
     fn query(&self, template: Option<&QueryTemplate>) -> Result<QueryShape, Problem> {
@@ -127,23 +114,24 @@ impl KeyRule {
         })
     }
 
-    /// Two rules of one set never have the same id, nor have two that make keys differently.
-    fn id(&self, index: usize) -> Box<[u8]> {
+    /// Two rules that make keys differently never have the same id, nor have two that could be for requests
+    /// whose keys are alike otherwise. Where a rule stands counts for nothing, so that what is stored stays
+    /// when others come and go; neither do its hosts, which are in the key, nor its methods, since GET and
+    /// HEAD share entries.
+    fn id(&self, path: Option<&str>) -> Box<[u8]> {
         let mut hasher = DefaultHasher::new();
-        (&self.path, &self.keep_query, &self.ignore_query).hash(&mut hasher);
+        (path, &self.keep_query, &self.ignore_query, self.forward_unkeyed).hash(&mut hasher);
         (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
         (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
         self.body.is_some().hash(&mut hasher);
-        let index = u32::try_from(index).unwrap_or(u32::MAX);
-        [&[0], &index.to_le_bytes()[..], &hasher.finish().to_le_bytes()].concat().into()
+        [&[0], &hasher.finish().to_le_bytes()[..]].concat().into()
     }
 
     pub(super) fn changes_query(&self) -> bool {
         self.keep_query.is_some() || !self.ignore_query.is_empty() || self.sort_query || self.drop_empty_query
     }
 
-    fn check_key(&self) -> Result<(), Problem> {
-        let has_template = self.path.as_ref().is_some_and(|path| path.contains('?'));
+    fn check_key(&self, has_template: bool) -> Result<(), Problem> {
         let [template, keep] =
             ["the query of the path says what is in the key", "only what `keep_query` names is in the key"];
         let whole = "`headers` puts the whole `Cookie` field into the key";
@@ -173,8 +161,8 @@ impl KeyRule {
         if !self.bypass {
             return Ok(());
         }
-        let Self { name, hosts, methods, path, bypass, .. } = self.clone();
-        let conditions = Self { name, hosts, methods, path, bypass, ..Self::default() };
+        let Self { name, hosts, methods, paths, bypass, .. } = self.clone();
+        let conditions = Self { name, hosts, methods, paths, bypass, ..Self::default() };
         match *self == conditions {
             true => Ok(()),
             false => {
@@ -206,6 +194,29 @@ impl KeyRule {
             false => Ok(()),
         }
     }
+}
+
+fn target(text: Option<&str>) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
+    let Some(text) = text else { return Ok((None, None)) };
+    if text.contains('#') {
+        return Err(Problem::Path("a request has no fragment: leave out what follows the `#`".into()));
+    }
+    let (path, query) = match text.split_once('?') {
+        Some((path, query)) => (path, Some(query)),
+        None => (text, None),
+    };
+    let (path, query) = (PathPattern::parse(path)?, query.map(QueryTemplate::parse).transpose()?);
+    let mut names = query.iter().flat_map(QueryTemplate::names);
+    let is_repeated = |name: &&str| *name != GAP && path.names().any(|own| own == *name);
+    if let Some(name) = names.find(is_repeated) {
+        return Err(Problem::RepeatedCapture(name.into()));
+    }
+    drop(names);
+    Ok((Some(path), query))
+}
+
+fn loose_path(text: &str) -> Result<PathPattern, Problem> {
+    PathPattern::loose(text.split('?').next().unwrap_or(text))
 }
 
 /// What is in the key is not removed.

@@ -12,6 +12,8 @@ use crate::{http::changes::Changes, key::normal::Authority, tags::Tags};
 
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
+    /// Which rule it is, of those that were written.
+    pub(super) index: usize,
     /// None: every host.
     pub(super) hosts: Box<[HostPattern]>,
     /// None: GET and HEAD, or every method to bypass.

@@ -73,7 +73,8 @@ pub(super) struct RuleDocument {
     host: Vec<String>,
     #[serde(alias = "methods", deserialize_with = "one_or_more")]
     method: Vec<String>,
-    path: Option<String>,
+    #[serde(alias = "paths", deserialize_with = "some_or_more")]
+    path: Option<Vec<String>>,
     keep_query: Option<Vec<String>>,
     ignore_query: Vec<String>,
     sort_query: bool,
@@ -109,7 +110,7 @@ impl From<RuleDocument> for KeyRule {
             name: document.name,
             hosts: document.host,
             methods: document.method,
-            path: document.path,
+            paths: document.path,
             keep_query: document.keep_query,
             ignore_query: document.ignore_query,
             sort_query: document.sort_query,
@@ -211,6 +212,10 @@ impl<'de> Deserialize<'de> for Span {
 
         deserializer.deserialize_str(Text)
     }
+}
+
+fn some_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    one_or_more(deserializer).map(Some)
 }
 
 /// A string, or a list of at least one.

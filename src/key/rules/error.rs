@@ -101,6 +101,10 @@ pub(super) enum Problem {
     Share,
     #[error("it is never reached: rule {0} matches all that it does")]
     Unreachable(usize),
+    #[error("its path `{path}` is never reached: rule {first} matches all that it does")]
+    UnreachablePath { path: Box<str>, first: usize },
+    #[error("its list of paths is empty, so that it is for no request: use `KeyRule::any` for every path")]
+    NoPath,
     #[error(
         "a part of the path that is not in the key reaches the origin: capture it, or say `forward_unkeyed`"
     )]

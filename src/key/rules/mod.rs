@@ -77,7 +77,7 @@
 //! # Documents
 //!
 //! With the feature `serde`, rules are read from any format that serde knows. The names are those
-//! of the methods of [`KeyRulesBuilder`] and [`KeyRule`], `host` and `method` may be one or a list,
+//! of the methods of [`KeyRulesBuilder`] and [`KeyRule`], `host`, `method` and `path` may be one or a list,
 //! and times have units. What is misspelt is refused.
 //!
 //! ```

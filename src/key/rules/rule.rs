@@ -14,7 +14,8 @@ pub struct KeyRule {
     pub(super) name: Option<String>,
     pub(super) hosts: Vec<String>,
     pub(super) methods: Vec<String>,
-    pub(super) path: Option<String>,
+    /// None: every path.
+    pub(super) paths: Option<Vec<String>>,
     pub(super) keep_query: Option<Vec<String>>,
     pub(super) ignore_query: Vec<String>,
     pub(super) sort_query: bool,
@@ -64,10 +65,19 @@ impl KeyRule {
     /// the key, and one without braces must have that value: spelt in another way, it is in the
     /// key. Any other query does not match.
     pub fn path(pattern: impl Into<String>) -> Self {
-        Self { path: Some(pattern.into()), ..Self::default() }
+        Self::paths([pattern])
     }
 
-    /// How errors call the rule. Default: its path.
+    /// A rule for the paths of any of these [patterns](Self::path). In a document `path` is one pattern or
+    /// a list.
+    ///
+    /// The rule stands for as many rules, one for each pattern: a [tag](Self::tags) can name only captures
+    /// that all of them have.
+    pub fn paths<P: Into<String>>(patterns: impl IntoIterator<Item = P>) -> Self {
+        Self { paths: Some(strings(patterns)), ..Self::default() }
+    }
+
+    /// How errors call the rule. Default: its path, or the first of them.
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self

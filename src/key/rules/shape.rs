@@ -18,8 +18,8 @@ use super::{
 /// What is in the key of a rule's requests, where that is not the default key.
 #[derive(Debug)]
 pub(super) struct Shape {
-    /// The rule and all that makes its keys: keys of two rules, or of two editions of one, are
-    /// never the same. Begins with 0, which no path does.
+    /// All that makes the keys of the rule: keys of two rules that differ in it, or of two editions of one,
+    /// are never the same. Begins with 0, which no path does.
     pub(super) id: Box<[u8]>,
     pub(super) query: QueryShape,
     pub(super) parts: KeyParts,
