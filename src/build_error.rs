@@ -32,6 +32,13 @@ pub enum BuildError {
         /// What was given.
         name: Box<str>,
     },
+    /// A response field without which what is stored could not be used; see
+    /// [`Rules::store_without`](crate::Rules::store_without).
+    #[error(
+        "`store_without`: `{0}` is no field that a response can be stored without: give the whole name of \
+         one that says nothing about its content, its lifetime or its connection"
+    )]
+    Withheld(Box<str>),
     /// A duration that must not be zero.
     #[error("`{setting}` is zero, so that {consequence}: give it a longer time")]
     ZeroDuration {

@@ -18,6 +18,7 @@
 //! | [`Rules::revalidate_for`](crate::Rules::revalidate_for) | 10 min |
 //! | [`Rules::hit_for_miss_for`](crate::Rules::hit_for_miss_for) | 10 s |
 //! | [`Rules::store_set_cookie`](crate::Rules::store_set_cookie) | no |
+//! | [`Rules::store_without`](crate::Rules::store_without) | none |
 //! | [`Rules::store_private`](crate::Rules::store_private) | no |
 //! | [`Rules::store_no_store`](crate::Rules::store_no_store) | no |
 //! | [`Rules::store_authorized`](crate::Rules::store_authorized) | no |
@@ -99,7 +100,10 @@ pub(crate) mod tests {
     use crate::{
         CoalesceLayer, DefaultFailures, DefaultKey, Failures, FillLayer, KeyRules, LookupLayer, MemoryStore,
         OriginLimitLayer, ReadThrough, RetryPolicy, Rules,
-        http::rules::{Despite, RequestRules, Ttl},
+        http::{
+            rules::{Despite, RequestRules, Ttl},
+            withheld::WithheldNames,
+        },
     };
 
     /// A setting and its value, as the table says them.
@@ -135,6 +139,7 @@ pub(crate) mod tests {
             revalidate_for,
             hit_for_miss_for,
             store_set_cookie,
+            store_without,
             store_private,
             store_no_store,
             store_authorized,
@@ -161,6 +166,10 @@ pub(crate) mod tests {
             ("Rules::revalidate_for", span(revalidate_for)),
             ("Rules::hit_for_miss_for", span(hit_for_miss_for)),
             ("Rules::store_set_cookie", switch(store_set_cookie)),
+            (
+                "Rules::store_without",
+                option((store_without != WithheldNames::NONE).then_some("some"), str::to_owned),
+            ),
             ("Rules::store_private", switch(store_private)),
             ("Rules::store_no_store", switch(store_no_store)),
             ("Rules::store_authorized", switch(store_authorized)),

@@ -180,6 +180,7 @@ pub(crate) enum Verdict {
         received_at: Instant,
         for_all: bool,
         lineage: Option<Lineage>,
+        withheld: Vec<HeaderName>,
     },
 }
 
@@ -206,6 +207,14 @@ impl Verdict {
             lineage: Some(Lineage::of_stored(sequence, stored)),
             withheld: Vec::new(),
             stored_up_to: 0,
+        }
+    }
+
+    /// The fields that are for the one alone who asked, of what others get as well.
+    pub(crate) fn withheld(&self) -> &[HeaderName] {
+        match self {
+            Self::Shareable { withheld, .. } | Self::Failed { withheld, .. } => withheld,
+            Self::Unshareable(_) => &[],
         }
     }
 
@@ -236,7 +245,9 @@ impl Verdict {
     ) -> Self {
         match decision.sharing {
             Sharing::Unshareable(why) => Self::Unshareable(why),
-            Sharing::Failed { for_all } => Self::Failed { selection, received_at, for_all, lineage },
+            Sharing::Failed { for_all } => {
+                Self::Failed { selection, received_at, for_all, lineage, withheld: decision.withheld }
+            }
             Sharing::Shareable => Self::Shareable {
                 selection,
                 audience: decision.terms.audience,

@@ -20,7 +20,8 @@ const ALL: &str = r#"{
           "cookies": ["c"], "extensions": ["tenant"], "forward_unkeyed": true, "tags": ["a-{id}"],
           "fixed_ttl": "200ms", "negative_ttl": "1s", "heuristic": { "share": 0.1, "at_most": "1h 30m" },
           "stale_while_revalidate_for": "10s", "stale_if_error_for": "1day", "revalidate_for": "5m",
-          "hit_for_miss_for": "0s", "store_set_cookie": true, "store_private": true,
+          "hit_for_miss_for": "0s", "store_set_cookie": true, "store_without": ["x-a"],
+          "store_private": true,
           "store_no_store": true, "store_authorized": true, "stale_despite_revalidate": ["if-error"] },
         { "host": "c.example", "method": "GET", "path": "/search", "no_vary_search": true, "default_ttl": "50us" },
         { "path": "/account/{*rest}", "bypass": true },
@@ -59,6 +60,7 @@ fn in_code() -> KeyRulesBuilder {
                 .revalidate_for(secs(300))
                 .hit_for_miss_for(Duration::ZERO)
                 .store_set_cookie(true)
+                .store_without(["x-a"])
                 .store_private(true)
                 .store_no_store(true)
                 .store_authorized(true)

@@ -22,7 +22,6 @@ use super::{
 };
 use crate::{
     body::{BodyError, BoxError, Declared},
-    exchange::Verdict,
     http::{
         fields::{clean_trailers, has},
         freshness::after,
@@ -194,10 +193,7 @@ impl Seat {
 /// Trailers are fields like others, for those who may have them.
 fn shared_trailers(mut trailers: HeaderMap, flight: &Flight) -> HeaderMap {
     let withheld = match flight.outcome() {
-        Some(Outcome::Head(head)) => match &head.verdict {
-            Verdict::Shareable { withheld, .. } => withheld.as_slice(),
-            _ => &[],
-        },
+        Some(Outcome::Head(head)) => head.verdict.withheld(),
         _ => &[],
     };
     clean_trailers(&mut trailers, withheld);

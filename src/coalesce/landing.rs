@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc, time::SystemTime};
 
 use bytes::Bytes;
-use http::{HeaderMap, Response, StatusCode, header, request::Parts, response};
+use http::{HeaderMap, HeaderName, Response, StatusCode, header, request::Parts, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -172,14 +172,19 @@ impl Judge {
 /// The fields that all callers get. The first one has more of his own only where some are withheld
 /// from the others.
 fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
-    match verdict {
-        Verdict::Shareable { withheld, .. } if !withheld.is_empty() => {
+    let withheld = verdict.withheld();
+    match loses_fields(headers, withheld) {
+        true => {
             let mut shared = headers.clone();
             remove_all(&mut shared, |name| withheld.contains(name));
             shared
         }
-        _ => std::mem::take(headers),
+        false => std::mem::take(headers),
     }
+}
+
+fn loses_fields(headers: &HeaderMap, withheld: &[HeaderName]) -> bool {
+    headers.keys().any(|name| withheld.contains(name))
 }
 
 impl Head {
@@ -205,12 +210,11 @@ impl Head {
 
 /// How a response came about, if its fields do not say it, or will not when some of them are gone.
 fn unwritten_status<B>(response: &Response<B>, verdict: &Verdict) -> Option<CacheStatus> {
-    let loses_fields = match verdict {
-        Verdict::Shareable { withheld, .. } => !withheld.is_empty(),
-        Verdict::Unshareable(_) => true,
-        Verdict::Failed { .. } => false,
-    };
-    match loses_fields || has(response.headers(), &header::CONNECTION) {
+    let loses_all = matches!(verdict, Verdict::Unshareable(_));
+    match loses_all
+        || loses_fields(response.headers(), verdict.withheld())
+        || has(response.headers(), &header::CONNECTION)
+    {
         true => CacheStatus::of(response),
         false => response.extensions().get().copied(),
     }

@@ -145,8 +145,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let judged = Judged { status, headers: &head.headers, is_breakdown };
         let mut decision = decide(client, credentials, judged, outline, &rules, targets);
         if is_breakdown && decision.is_storable && self.would_displace(client, outline) {
-            let for_all = decision.withheld.is_empty();
-            decision = Decision::not_stored(Sharing::Failed { for_all });
+            decision = decision.displacing(&rules);
         }
         self.check_search(client, &head.headers, &mut decision);
         if origin.subject.is_excessive() && decision.sharing == Sharing::Shareable {

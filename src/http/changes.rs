@@ -4,12 +4,15 @@ use std::time::Duration;
 
 use http::Extensions;
 
-use super::rules::{Despite, Heuristic, Rules, Ttl};
+use super::{
+    rules::{Despite, Heuristic, Rules, Ttl},
+    withheld::WithheldNames,
+};
 
 /// Changes to the configured rules: in a request's extensions, put there with its key.
 ///
 /// Not whole [`Rules`], which would put all that a rule does not mention back to the defaults.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Changes {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) negative_ttl: Option<Duration>,
@@ -20,6 +23,7 @@ pub(crate) struct Changes {
     pub(crate) revalidate_for: Option<Duration>,
     pub(crate) hit_for_miss_for: Option<Duration>,
     pub(crate) store_set_cookie: Option<bool>,
+    pub(crate) store_without: Option<WithheldNames>,
     pub(crate) store_private: Option<bool>,
     pub(crate) store_no_store: Option<bool>,
     pub(crate) store_authorized: Option<bool>,
@@ -39,6 +43,7 @@ impl Changes {
             revalidate_for: self.revalidate_for.unwrap_or(rules.revalidate_for),
             hit_for_miss_for: self.hit_for_miss_for.unwrap_or(rules.hit_for_miss_for),
             store_set_cookie: self.store_set_cookie.unwrap_or(rules.store_set_cookie),
+            store_without: self.store_without.clone().unwrap_or(rules.store_without),
             store_private: self.store_private.unwrap_or(rules.store_private),
             store_no_store: self.store_no_store.unwrap_or(rules.store_no_store),
             store_authorized: self.store_authorized.unwrap_or(rules.store_authorized),

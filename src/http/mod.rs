@@ -20,3 +20,4 @@ pub(crate) mod rules;
 pub(crate) mod storing;
 pub(crate) mod tag_fields;
 pub(crate) mod vary;
+pub(crate) mod withheld;

@@ -3,6 +3,7 @@ use std::time::Duration;
 use super::{
     cookies::CookieNames,
     credentials::{CredentialNames, Keyed, WELL_KNOWN},
+    withheld::WithheldNames,
 };
 
 /// How answers of the origin are to be stored: times, and what may be stored at all.
@@ -23,7 +24,7 @@ use super::{
 /// | the same, any of these, 204 or 451, with `Last-Modified` | no | [`heuristic`](Self::heuristic) |
 /// | `no-store` | no | [`store_no_store`](Self::store_no_store) |
 /// | `private` without field names | no | [`store_private`](Self::store_private) |
-/// | with `Set-Cookie` | no | [`store_set_cookie`](Self::store_set_cookie) |
+/// | with `Set-Cookie` | no | without it: [`store_without`](Self::store_without); with it: [`store_set_cookie`](Self::store_set_cookie) |
 /// | to a request with `Authorization` | if `public`, `must-revalidate` or `s-maxage` | [`store_authorized`](Self::store_authorized) |
 /// | to a request with `Cookie`, without freshness of its own | no | [`cookies`](Self::cookies) |
 /// | to a request with an [API key or a token](Self::WELL_KNOWN_CREDENTIALS), without freshness of its own | no | it is in the key of a [rule](crate::KeyRule::headers), or [`only_credentials`](Self::only_credentials) |
@@ -60,6 +61,7 @@ pub struct Rules {
     pub(crate) revalidate_for: Duration,
     pub(crate) hit_for_miss_for: Duration,
     pub(crate) store_set_cookie: bool,
+    pub(crate) store_without: WithheldNames,
     pub(crate) store_private: bool,
     pub(crate) store_no_store: bool,
     pub(crate) store_authorized: bool,
@@ -167,6 +169,7 @@ impl Rules {
             revalidate_for: Duration::from_secs(600),
             hit_for_miss_for: Duration::from_secs(10),
             store_set_cookie: false,
+            store_without: WithheldNames::NONE,
             store_private: false,
             store_no_store: false,
             store_authorized: false,
@@ -299,10 +302,41 @@ impl Rules {
         self
     }
 
-    /// Stores answers with `Set-Cookie`, cookie and all: every client gets the same one.
+    /// Stores answers with `Set-Cookie`, cookie and all: every client gets the same one. See
+    /// [`store_without`](Self::store_without) for storing them without it.
     #[must_use]
     pub const fn store_set_cookie(mut self, store: bool) -> Self {
         self.store_set_cookie = store;
+        self
+    }
+
+    /// Response fields that are for one client alone: the one whose request the origin answered gets them,
+    /// and what is stored or shared has none of them, as if the response named them in
+    /// `Cache-Control: no-cache="…"` (RFC 9111 §5.2.2.4). A 304 gives its own to the client whose request
+    /// was revalidated. Trailers of these names reach no client of a shared fetch, and a background refresh
+    /// drops them. Default: none. A later call replaces an earlier one.
+    ///
+    /// `set-cookie` among them lets a response with `Set-Cookie` be stored, unless something else forbids
+    /// that. **Its content must then be the same for all**: a page with a token of the session that the
+    /// cookie begins is not.
+    ///
+    /// What cannot be read without is refused by [`build`](crate::ReadThrough::build): `Vary`,
+    /// `Cache-Control`, `CDN-Cache-Control`, `Expires`, `Date`, `Age`, `ETag`, `Last-Modified`,
+    /// `No-Vary-Search`, `Location`, `Content-Type`, `Content-Encoding`, `Content-Length`, `Content-Range`,
+    /// `Cache-Status`, and the fields of the connection.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_readthrough::Rules;
+    ///
+    /// let rules = Rules::new()
+    ///     .default_ttl(Duration::from_secs(10))
+    ///     .store_without(["set-cookie", "x-request-id"]);
+    /// # drop(rules);
+    /// ```
+    #[must_use]
+    pub fn store_without<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        self.store_without = WithheldNames::new(names);
         self
     }
 

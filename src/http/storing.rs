@@ -22,7 +22,8 @@ pub enum Unshareable {
     NoStore,
     /// `Cache-Control: private` (RFC 9111 §5.2.2.7).
     Private,
-    /// It sets a cookie.
+    /// It sets a cookie that is neither [left out](crate::Rules::store_without) nor
+    /// [stored](crate::Rules::store_set_cookie).
     SetCookie,
     /// The request had `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
     /// and the answer does not say that it is for all (RFC 9111 §3.5).
@@ -143,6 +144,17 @@ impl Decision {
     pub(crate) fn not_stored(sharing: Sharing) -> Self {
         Self { sharing, is_storable: false, terms: Terms::NONE, withheld: Vec::new() }
     }
+
+    /// Of a failure that is not stored.
+    fn failed(for_all: bool, withheld: Vec<HeaderName>) -> Self {
+        Self { withheld, ..Self::not_stored(Sharing::Failed { for_all }) }
+    }
+
+    /// The same of a failure that would be stored in the place of something better.
+    pub(crate) fn displacing(self, rules: &Rules) -> Self {
+        let for_all = self.withheld.iter().all(|name| rules.store_without.has(name));
+        Self::failed(for_all, self.withheld)
+    }
 }
 
 /// The field that speaks to caches like this one before `Cache-Control` does (RFC 9213 §3).
@@ -189,12 +201,13 @@ pub(crate) fn decide(
     let barrier = answer.barrier();
     let (lifetime, source) = answer.lifetime(explicit);
     let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
+    let withheld = rules.store_without.and(&cache_control.withheld);
 
     if is_breakdown && !(fresh && barrier.is_none()) {
         let for_all = barrier.is_none()
             && !(credentials.cookie || credentials.token)
             && answer.cache_control.withheld.is_empty();
-        return Decision::not_stored(Sharing::Failed { for_all });
+        return Decision::failed(for_all, withheld);
     }
     let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
     let storable = brings_whole(request) && barrier.is_none();
@@ -211,7 +224,6 @@ pub(crate) fn decide(
         && outline.has_validator;
     let says_when_stale = explicit.is_some() || cache_control.no_cache;
     let worth_keeping = fresh || can_be_confirmed || says_when_stale && answer.has_window();
-    let withheld = cache_control.withheld.clone();
     Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
 }
 
@@ -265,7 +277,9 @@ impl Answer<'_> {
     }
 
     fn sets_cookie(&self) -> bool {
-        self.outline.sets_cookie && !self.cache_control.withheld.contains(&header::SET_COOKIE)
+        self.outline.sets_cookie
+            && !self.cache_control.withheld.contains(&header::SET_COOKIE)
+            && !self.rules.store_without.has(&header::SET_COOKIE)
     }
 
     /// Whether the answer itself says that it may be used when it is stale.

@@ -30,6 +30,7 @@ mod service;
 
 use std::{fmt, sync::Arc};
 
+use http::header;
 use tower_layer::Layer;
 
 pub use self::service::{ReadThroughBody, ReadThroughFuture, ReadThroughService};
@@ -222,8 +223,19 @@ fn check_rules(rules: &Rules) -> Result<(), BuildError> {
         (Some(ttl), _) if ttl.is_zero() => Err(zero("negative_ttl")),
         (_, Some(heuristic)) if heuristic.at_most.is_zero() => Err(zero("heuristic")),
         (_, Some(heuristic)) if !heuristic.is_possible() => Err(BuildError::HeuristicShare),
-        _ => check_names(&rules.request),
+        _ => check_withheld(rules).and_then(|()| check_names(&rules.request)),
     }
+}
+
+fn check_withheld(rules: &Rules) -> Result<(), BuildError> {
+    if let Some(name) = rules.store_without.invalid() {
+        return Err(BuildError::Withheld(name.into()));
+    }
+    if rules.store_set_cookie && rules.store_without.has(&header::SET_COOKIE) {
+        let reason = "`store_without` names `set-cookie`, which is not stored then";
+        return Err(BuildError::NoEffect { setting: "store_set_cookie", reason });
+    }
+    Ok(())
 }
 
 fn check_names(rules: &RequestRules) -> Result<(), BuildError> {

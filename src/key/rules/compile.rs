@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use http::Method;
+use http::{Method, header};
 
 use super::{
     KeyRule,
@@ -19,7 +19,7 @@ use super::{
     shape::{QueryShape, Shape},
     template::QueryTemplate,
 };
-use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl};
+use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl, withheld::WithheldNames};
 
 /// Compiles a rule for one of its paths, or for every path.
 pub(super) fn compile(
@@ -237,6 +237,19 @@ fn parse_method(text: &str) -> Result<Method, Problem> {
 }
 
 impl Storing {
+    fn store_without(&self) -> Result<Option<WithheldNames>, Problem> {
+        let Some(names) = &self.store_without else { return Ok(None) };
+        let names = WithheldNames::new(names.iter().map(String::as_str));
+        if let Some(name) = names.invalid() {
+            return Err(Problem::Withheld(name.into()));
+        }
+        if self.store_set_cookie == Some(true) && names.has(&header::SET_COOKIE) {
+            let reason = "`store_without` names `set-cookie`, which is not stored then";
+            return Err(Problem::NoEffect { setting: "store_set_cookie", reason });
+        }
+        Ok(Some(names))
+    }
+
     fn compile(&self) -> Result<Option<Changes>, Problem> {
         let ttls = [
             ("fixed_ttl", self.fixed_ttl),
@@ -267,6 +280,7 @@ impl Storing {
             revalidate_for: self.revalidate_for,
             hit_for_miss_for: self.hit_for_miss_for,
             store_set_cookie: self.store_set_cookie,
+            store_without: self.store_without()?,
             store_private: self.store_private,
             store_no_store: self.store_no_store,
             store_authorized: self.store_authorized,

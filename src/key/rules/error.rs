@@ -83,6 +83,8 @@ pub(super) enum Problem {
     Parameter(Box<str>),
     #[error("`{0}` is no header field on which answers can be kept apart: give its whole name, without `*`")]
     Header(Box<str>),
+    #[error("{}", BuildError::Withheld(.0.clone()))]
+    Withheld(Box<str>),
     #[error("`{0}` is no cookie name: give the whole name of each cookie, without `*`")]
     Cookie(Box<str>),
     #[error("nothing says where the extension `{0}` comes from: name it with `KeyRulesBuilder::extension`")]

@@ -281,7 +281,7 @@ impl KeyExtractor for KeyRules {
             let shown = shape.filter(|_| !rule.forwards_unkeyed);
             let pairs = shown.and_then(|shape| shape.shown(&found));
             let tags = rule.tags.add_to(head.extensions.get::<Tags>(), &found);
-            (rule.changes, tags, learns, pairs.map(|pairs| query::write(&pairs)))
+            (rule.changes.clone(), tags, learns, pairs.map(|pairs| query::write(&pairs)))
         };
         changes.map(|changes: Changes| head.extensions.insert(changes));
         tags.map(|tags| head.extensions.insert(tags));

@@ -44,6 +44,7 @@ pub(super) struct Storing {
     pub(super) revalidate_for: Option<Duration>,
     pub(super) hit_for_miss_for: Option<Duration>,
     pub(super) store_set_cookie: Option<bool>,
+    pub(super) store_without: Option<Vec<String>>,
     pub(super) store_private: Option<bool>,
     pub(super) store_no_store: Option<bool>,
     pub(super) store_authorized: Option<bool>,
@@ -255,6 +256,13 @@ impl KeyRule {
     /// See [`Rules::store_set_cookie`](crate::Rules::store_set_cookie).
     pub fn store_set_cookie(mut self, store: bool) -> Self {
         self.storing.store_set_cookie = Some(store);
+        self
+    }
+
+    /// See [`Rules::store_without`](crate::Rules::store_without), in whose place this comes. Without any
+    /// name the responses are stored with all that they may be stored with.
+    pub fn store_without<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.storing.store_without = Some(strings(names));
         self
     }
 

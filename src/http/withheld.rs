@@ -1,0 +1,91 @@
+//! Response fields that a rule keeps from all but the client whose request fetched them.
+
+use std::sync::Arc;
+
+use http::{HeaderName, header};
+
+use super::{fields::is_hop_by_hop, storing::CDN_CACHE_CONTROL};
+
+/// Names of response fields that are neither stored nor shared.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct WithheldNames {
+    names: Option<Arc<[HeaderName]>>,
+    /// What was named and cannot be withheld.
+    invalid: Option<Arc<str>>,
+}
+
+impl WithheldNames {
+    pub(crate) const NONE: Self = Self { names: None, invalid: None };
+
+    pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        let (mut known, mut invalid) = (Vec::new(), None);
+        for text in names {
+            match parse(text) {
+                Some(name) => known.push(name),
+                None => invalid = Some(text.into()),
+            }
+        }
+        Self { names: (!known.is_empty()).then(|| known.into()), invalid }
+    }
+
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.names.as_ref().is_some_and(|names| names.contains(name))
+    }
+
+    /// These and those that a response names itself.
+    pub(crate) fn and(&self, said: &[HeaderName]) -> Vec<HeaderName> {
+        let own = self.names.iter().flat_map(|names| names.iter());
+        said.iter().chain(own.filter(|name| !said.contains(name))).cloned().collect()
+    }
+}
+
+/// A field without which the rest of a response can still be used. Others say what its content is, for
+/// whom, and for how long, to this cache and to those behind it.
+fn parse(text: &str) -> Option<HeaderName> {
+    const ESSENTIAL: [HeaderName; 16] = [
+        header::AGE,
+        header::CACHE_CONTROL,
+        header::CACHE_STATUS,
+        CDN_CACHE_CONTROL,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LENGTH,
+        header::CONTENT_RANGE,
+        header::CONTENT_TYPE,
+        header::DATE,
+        header::ETAG,
+        header::EXPIRES,
+        header::LAST_MODIFIED,
+        header::LOCATION,
+        header::TRAILER,
+        header::VARY,
+        HeaderName::from_static("no-vary-search"),
+    ];
+    let name = HeaderName::from_bytes(text.as_bytes()).ok();
+    name.filter(|name| !text.contains('*') && !is_hop_by_hop(name) && !ESSENTIAL.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_response_cannot_be_without_is_refused() {
+        for name in ["set-cookie", "Set-Cookie", "x-request-id", "server-timing", "content-language"] {
+            assert_eq!(WithheldNames::new([name]).invalid(), None, "{name}");
+        }
+        for name in ["vary", "Cache-Control", "etag", "connection", "cache-status", "x-*", "a b", "", "x,y"] {
+            assert_eq!(WithheldNames::new(["set-cookie", name]).invalid(), Some(name), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_is_named_twice_is_withheld_once() {
+        let names = WithheldNames::new(["x-a", "x-b"]);
+        assert_eq!(names.and(&[HeaderName::from_static("x-b")]), ["x-b", "x-a"]);
+        assert!(WithheldNames::NONE.and(&[]).is_empty());
+    }
+}
