@@ -162,6 +162,8 @@ pub mod purge;
 pub mod read_through;
 mod request_body;
 pub mod retry;
+#[cfg(feature = "serde")]
+pub mod rule_table;
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
 mod shared_error;
@@ -174,6 +176,8 @@ mod work;
 
 #[cfg(feature = "body-key")]
 pub use self::key::{BodyKey, BodyKeyLayer};
+#[cfg(feature = "serde")]
+pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::{
     body::{Body, BodyError, BoxError},
     build_error::BuildError,
@@ -189,7 +193,7 @@ pub use self::{
     },
     key::{
         CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-        KeyRulesBuilder, RuleError, Unkeyed,
+        KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, Unkeyed,
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},

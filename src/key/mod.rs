@@ -123,7 +123,7 @@ pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
     layer::{Key, KeyLayer},
-    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError},
+    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, RuleSummary, RuleWarning},
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{

@@ -3,9 +3,11 @@
 
 mod bodies;
 mod conditions;
+mod linter;
 mod matching;
 mod purges;
 mod responses;
+mod tables;
 mod tags;
 
 #[path = "../support/mod.rs"]

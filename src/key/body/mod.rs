@@ -32,7 +32,7 @@ pub struct BodyKeyLayer {
 }
 
 impl BodyKeyLayer {
-    pub(super) fn new(rules: KeyRules) -> Self {
+    pub(crate) fn new(rules: KeyRules) -> Self {
         Self { rules }
     }
 

@@ -136,8 +136,8 @@ impl KeyRulesBuilder {
             rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| shape.parts.keyed.fields());
         guard.spare(keyed);
         let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
-        if let Some(scheme) = self.scheme {
-            default_key = default_key.scheme(scheme);
+        if let Some(scheme) = &self.scheme {
+            default_key = default_key.scheme(scheme.clone());
         }
         let has_paths = rules.iter().any(|rule| rule.path.is_some());
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
@@ -160,6 +160,7 @@ impl KeyRulesBuilder {
             counts_spelling,
             negotiation,
             guard,
+            source: self,
         };
         Ok(KeyRules::new(inner))
     }

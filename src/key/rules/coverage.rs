@@ -60,7 +60,37 @@ pub(super) fn covers_path(ours: &[Segment], theirs: &[Segment]) -> bool {
     }
 }
 
+/// Whether some path is one of both.
+pub(super) fn meet(ours: &[Segment], theirs: &[Segment]) -> bool {
+    match (ours, theirs) {
+        ([], []) => true,
+        ([our, ..], [their, others @ ..]) if our.tail == Tail::Rest => our.goes_on_with(their, others),
+        ([our, others @ ..], [their, ..]) if their.tail == Tail::Rest => their.goes_on_with(our, others),
+        ([our, ours @ ..], [their, theirs @ ..]) => our.meets(their) && meet(ours, theirs),
+        _ => false,
+    }
+}
+
 impl Segment {
+    /// Whether its rest may be this segment and those after it.
+    fn goes_on_with(&self, next: &Self, others: &[Self]) -> bool {
+        let (own, literal) = (&*self.literal, &*next.literal);
+        match next.tail {
+            Tail::None => literal.strip_prefix(own).is_some_and(|rest| !rest.is_empty() || !others.is_empty()),
+            _ => literal.starts_with(own) || own.starts_with(literal),
+        }
+    }
+
+    fn meets(&self, other: &Self) -> bool {
+        let (own, literal) = (&*self.literal, &*other.literal);
+        match (self.tail, other.tail) {
+            (Tail::None, Tail::None) => own == literal,
+            (Tail::None, _) => own.len() > literal.len() && own.starts_with(literal),
+            (_, Tail::None) => literal.len() > own.len() && literal.starts_with(own),
+            _ => own.starts_with(literal) || literal.starts_with(own),
+        }
+    }
+
     fn covers(&self, other: &Self) -> bool {
         let (own, literal) = (&*self.literal, &*other.literal);
         match (self.tail, other.tail) {
@@ -150,7 +180,53 @@ mod tests {
         }
     }
 
+    #[test]
+    fn patterns_meet_where_a_path_is_of_both() {
+        let meets = |ours: &str, theirs: &str| {
+            let both = [meet(&segments(ours), &segments(theirs)), meet(&segments(theirs), &segments(ours))];
+            assert_eq!(both[0], both[1], "{ours} {theirs}");
+            both[0]
+        };
+        for (one, other) in [
+            ("/a/{b}", "/{a}/b"),
+            ("/shop/{*rest}", "/{country}/account"),
+            ("/a{b}", "/ab{c}"),
+            ("/{*all}", "/a"),
+            ("/a/{*rest}", "/a/b/{c}/{*more}"),
+            ("/a{*rest}", "/a/b"),
+        ] {
+            assert!(meets(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("/a", "/b"),
+            ("/a/{b}", "/{a}"),
+            ("/a{b}", "/a"),
+            ("/a{b}", "/c{d}"),
+            ("/a/{*rest}", "/{b}"),
+            ("/a/{*rest}", "/{b}/"),
+            ("/a{*rest}", "/a"),
+        ] {
+            assert!(!meets(one, other), "{one} {other}");
+        }
+    }
+
     proptest! {
+        /// Against what the router says of paths.
+        #[test]
+        fn what_is_matched_by_both_is_where_they_meet(
+            ours in "(/(a|b|\\{x\\}|a\\{x\\})){0,2}(/(a|\\{x2\\}|\\{\\*r\\}|a\\{\\*r\\}|))",
+            theirs in "(/(a|b|\\{x\\}|a\\{x\\})){0,2}(/(a|\\{x2\\}|\\{\\*r\\}|a\\{\\*r\\}|))",
+            path in "(/[ab]{0,2}){1,4}",
+        ) {
+            let is_for = |pattern: &str| {
+                let mut router = matchit::Router::new();
+                router.insert(pattern, ()).is_ok() && router.at(&path).is_ok()
+            };
+            if is_for(&ours) && is_for(&theirs) {
+                prop_assert!(meet(&segments(&ours), &segments(&theirs)), "{} {} {}", ours, theirs, path);
+            }
+        }
+
         /// Against what the router says of paths.
         #[test]
         fn what_is_covered_is_matched(

@@ -8,7 +8,7 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, named::Named, rule::Storing};
+use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, named::{Named, numbered}, rule::Storing};
 use crate::http::rules::{Despite, Heuristic, StaleWindow};
 
 #[derive(Default, Deserialize)]
@@ -20,7 +20,7 @@ pub(super) struct RulesDocument {
     accept_encoding: Option<Vec<String>>,
     accept_language: Option<Vec<String>>,
     guard: Option<Guard>,
-    #[serde(deserialize_with = "numbered")]
+    #[serde(deserialize_with = "numbered_rules")]
     rules: Vec<KeyRule>,
 }
 
@@ -165,31 +165,13 @@ struct HeuristicDocument {
 }
 
 /// A list of rules, of which an error says which one it is about.
-fn numbered<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyRule>, D::Error> {
-    struct Rules;
-
-    impl<'de> Visitor<'de> for Rules {
-        type Value = Vec<KeyRule>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list of key rules")
-        }
-
-        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<KeyRule>, A::Error> {
-            let mut rules = Vec::new();
-            let of_rule = |index: usize| move |error| A::Error::custom(format!("key rule {index}: {error}"));
-            while let Some(rule) = list.next_element().map_err(of_rule(rules.len()))? {
-                rules.push(rule);
-            }
-            Ok(rules)
-        }
-    }
-
-    deserializer.deserialize_seq(Rules)
+fn numbered_rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyRule>, D::Error> {
+    numbered(deserializer, "key rule")
 }
 
 /// A time with its unit: `200ms`, `10s`, `1h 30m`. A number alone does not say what it counts.
-struct Span(Duration);
+#[derive(Clone, Debug)]
+pub(crate) struct Span(pub(crate) Duration);
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -221,7 +203,7 @@ fn some_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec
 }
 
 /// A string, or a list of at least one.
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct OneOrMore;
 
     impl<'de> Visitor<'de> for OneOrMore {

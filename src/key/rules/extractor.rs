@@ -49,6 +49,8 @@ pub(super) struct Inner {
     pub(super) counts_spelling: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
+    /// As it was written, for those who ask what the rules say.
+    pub(super) source: KeyRulesBuilder,
 }
 
 /// The rules that bypass certain paths, by how these begin when they are read loosely.
@@ -72,6 +74,20 @@ impl KeyRules {
 
     pub(super) fn new(inner: Inner) -> Self {
         Self { inner: Arc::new(inner) }
+    }
+
+    /// The rules as they were written.
+    pub(super) fn source(&self) -> &KeyRulesBuilder {
+        &self.inner.source
+    }
+
+    pub(super) fn guard(&self) -> &CompiledGuard {
+        &self.inner.guard
+    }
+
+    /// In the order of the [source](Self::source).
+    pub(super) fn rules(&self) -> &[Compiled] {
+        &self.inner.rules
     }
 
     #[cfg(feature = "body-key")]

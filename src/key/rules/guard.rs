@@ -203,6 +203,21 @@ impl Guard {
         self
     }
 
+    /// What it does to a request.
+    pub(super) fn in_words(&self) -> String {
+        let Self { headers, only_headers, keyed, only } = self;
+        let named = |what: &str, names: &[String]| {
+            (!names.is_empty()).then(|| format!("{what} {}", names.join(", ")))
+        };
+        let removed = match (only, only_headers) {
+            (Some(only), _) => named("removes all fields but those in keys,", only),
+            (None, Some(own)) => named("removes", own),
+            (None, None) => Some("removes the fields of `Guard::REMOVED`".into()),
+        };
+        let keyed = named("keys also", keyed);
+        [removed, named("removes also", headers), keyed].into_iter().flatten().collect::<Vec<_>>().join("; ")
+    }
+
     pub(super) fn compile(&self) -> Result<CompiledGuard, Problem> {
         if self.only.is_some() && (self.only_headers.is_some() || !self.headers.is_empty()) {
             let reason = "`only` removes every other field already";
@@ -286,6 +301,11 @@ impl CompiledGuard {
         self.0
             .as_ref()
             .is_some_and(|fields| fields.removed.contains(name) && !fields.own_keyed.contains(name))
+    }
+
+    /// Whether it removes a field that no rule has in its key.
+    pub(super) fn strips(&self, name: &HeaderName) -> bool {
+        self.0.as_ref().is_some_and(|fields| fields.removes(name))
     }
 
     /// Removes what the origin may not see, but for the fields that the rule of the request has in

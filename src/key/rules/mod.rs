@@ -131,11 +131,13 @@ mod coverage;
 #[cfg(feature = "serde")]
 mod document;
 mod error;
+mod explain;
 mod extractor;
 mod field_set;
 mod guard;
 mod host;
 mod index;
+mod lint;
 #[cfg(feature = "serde")]
 mod named;
 mod negotiation;
@@ -148,10 +150,19 @@ mod rule;
 mod shape;
 mod spelling;
 mod template;
+#[cfg(feature = "serde")]
+mod trials;
 
 #[cfg(feature = "body-key")]
 pub(super) use self::body::BodyRule;
 pub(crate) use self::no_vary_search::SearchKey;
+#[cfg(feature = "serde")]
+pub(crate) use self::{
+    document::{Span, one_or_more},
+    named::{Named, numbered},
+    trials::RowExtensions,
+};
 pub use self::{
-    builder::KeyRulesBuilder, error::RuleError, extractor::KeyRules, guard::Guard, rule::KeyRule,
+    builder::KeyRulesBuilder, error::RuleError, explain::RuleSummary, extractor::KeyRules, guard::Guard,
+    lint::RuleWarning, rule::KeyRule,
 };

@@ -1,15 +1,15 @@
 //! Errors of a document that say which field they are about.
 
-use std::fmt;
+use std::{fmt, marker::PhantomData};
 
 use serde::{
-    Deserializer,
-    de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, Visitor},
+    Deserialize, Deserializer,
+    de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor},
     forward_to_deserialize_any,
 };
 
 /// Reads a struct as the deserializer in it does, and puts the name of the field before each error.
-pub(super) struct Named<D>(pub(super) D);
+pub(crate) struct Named<D>(pub(crate) D);
 
 impl<'de, D: Deserializer<'de>> Deserializer<'de> for Named<D> {
     type Error = D::Error;
@@ -67,5 +67,36 @@ impl<'de, A: MapAccess<'de>> MapAccess<'de> for Fields<A> {
         let name = &self.name;
         let named = |error| A::Error::custom(format!("`{name}`: {error}"));
         self.map.next_value_seed(seed).map_err(named)
+    }
+}
+
+/// Reads a list, and puts what one of them is called and its number before each error.
+pub(crate) fn numbered<'de, T, D>(deserializer: D, called: &'static str) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_seq(Numbered { called, of: PhantomData })
+}
+
+struct Numbered<T> {
+    called: &'static str,
+    of: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Numbered<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {}s", self.called)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        let of = |index: usize| move |error| A::Error::custom(format!("{} {index}: {error}", self.called));
+        while let Some(next) = list.next_element().map_err(of(all.len()))? {
+            all.push(next);
+        }
+        Ok(all)
     }
 }

@@ -1,0 +1,269 @@
+//! What rules say, in words.
+
+use std::{fmt, time::Duration};
+
+use super::{KeyRule, KeyRules, KeyRulesBuilder, rule::Storing};
+use crate::http::rules::Despite;
+
+/// What one rule matches, keys, stores and purges, in words; see [`KeyRules::explain`].
+///
+/// It is written in several lines. They are for people, and may be worded differently in another version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleSummary {
+    rule: Option<(usize, String)>,
+    lines: Vec<(&'static str, String)>,
+}
+
+impl RuleSummary {
+    /// The position of the rule, from 0 on. None: the requests that no rule is for.
+    pub fn index(&self) -> Option<usize> {
+        self.rule.as_ref().map(|(index, _)| *index)
+    }
+
+    /// The name of the rule, or its path if it has none.
+    pub fn rule(&self) -> Option<&str> {
+        self.rule.as_ref().map(|(_, rule)| rule.as_str())
+    }
+}
+
+impl fmt::Display for RuleSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.rule {
+            Some((index, rule)) => write!(f, "rule {index} `{rule}`")?,
+            None => f.write_str("all other requests")?,
+        }
+        self.lines.iter().try_for_each(|(heading, text)| write!(f, "\n  {heading:<8}{text}"))
+    }
+}
+
+impl KeyRules {
+    /// What each rule matches, keys, stores and purges, in words, for reviews and for authors who want to see
+    /// what they have said. The last summary is of the requests that no rule is for.
+    ///
+    /// ```
+    /// use tower_readthrough::{KeyRule, KeyRules};
+    ///
+    /// let rules = KeyRules::builder().rule(KeyRule::path("/product").keep_query(["pid"]).cookies([])).build()?;
+    /// assert_eq!(
+    ///     rules.explain()[0].to_string(),
+    ///     "rule 0 `/product`\n  \
+    ///        for     GET and HEAD /product\n  \
+    ///        keys    host, path; of the query pid\n  \
+    ///        removes other query parameters, all cookies\n  \
+    ///        stores  for as long as the response says\n  \
+    ///        purges  by URL (all URLs with the same host, path, pid), by prefix of the path",
+    /// );
+    /// # Ok::<(), tower_readthrough::RuleError>(())
+    /// ```
+    pub fn explain(&self) -> Vec<RuleSummary> {
+        let source = self.source();
+        let rules = source.rules.iter().enumerate();
+        let summaries = rules.map(|(index, rule)| RuleSummary {
+            rule: Some((index, rule.label().to_owned())),
+            lines: rule.lines(source),
+        });
+        summaries.chain([RuleSummary { rule: None, lines: default_lines(source) }]).collect()
+    }
+}
+
+fn default_lines(source: &KeyRulesBuilder) -> Vec<(&'static str, String)> {
+    let mut lines = vec![("keys", "scheme, host, path, query".to_owned())];
+    lines.extend(source.common_lines());
+    lines.push(("stores", "for as long as the response says".into()));
+    lines.push(("purges", "by URL, by prefix of the path".into()));
+    lines
+}
+
+impl KeyRulesBuilder {
+    /// What holds for all requests that have a key.
+    fn common_lines(&self) -> Vec<(&'static str, String)> {
+        let variants = [("Accept-Encoding", &self.accept_encoding), ("Accept-Language", &self.accept_language)];
+        let variants = variants.into_iter().filter_map(|(field, values)| Some((field, values.as_ref()?)));
+        let chosen = variants.map(|(field, values)| ("chooses", format!("{field} of {}", values.join(", "))));
+        let guard = self.guard.as_ref().map(|guard| ("guards", guard.in_words()));
+        chosen.chain(guard).collect()
+    }
+}
+
+impl KeyRule {
+    fn lines(&self, source: &KeyRulesBuilder) -> Vec<(&'static str, String)> {
+        let mut lines = vec![("for", self.matched())];
+        if self.bypass {
+            lines.push(("keys", "nothing: the origin is asked, and nothing is stored".into()));
+            return lines;
+        }
+        lines.push(("keys", self.keyed()));
+        lines.extend(self.removed().map(|removed| ("removes", removed)));
+        lines.extend(source.common_lines());
+        lines.push(("stores", self.storing.in_words()));
+        lines.push(("purges", self.purged()));
+        lines
+    }
+
+    fn matched(&self) -> String {
+        let methods = match self.methods.is_empty() {
+            true if self.bypass => "all methods".into(),
+            true => "GET and HEAD".into(),
+            false => self.methods.join(" and "),
+        };
+        let path = self.path.as_deref().unwrap_or("any path");
+        let loosely = if self.bypass && self.path.is_some() {
+            " in any case, with and without a slash or an ending"
+        } else {
+            ""
+        };
+        let hosts = match self.hosts.is_empty() {
+            true => String::new(),
+            false => format!(" at {}", self.hosts.join(" or ")),
+        };
+        format!("{methods} {path}{loosely}{hosts}")
+    }
+
+    fn keyed(&self) -> String {
+        let mut parts = vec![format!("host, {}", self.keyed_uri())];
+        if !self.headers.is_empty() {
+            parts.push(format!("the fields {}", self.headers.join(", ")));
+        }
+        if let Some(cookies) = self.cookies.as_ref().filter(|cookies| !cookies.is_empty()) {
+            parts.push(format!("the cookies {}", cookies.join(", ")));
+        }
+        if !self.extensions.is_empty() {
+            parts.push(format!("the extensions {}", self.extensions.join(", ")));
+        }
+        if let Some(max_bytes) = self.body {
+            parts.push(format!("the body of at most {max_bytes} bytes"));
+        }
+        parts.join("; ")
+    }
+
+    fn keyed_uri(&self) -> String {
+        let path = match self.path.as_ref().is_some_and(|path| path.contains("{_}") || path.contains("{*_}")) {
+            true => "the named parts of the path",
+            false => "path",
+        };
+        let query = match (&self.keep_query, self.template_names()) {
+            (_, Some(names)) => format!("of the query {}", listed(names.iter().copied())),
+            (Some(keep), _) => format!("of the query {}", listed(keep.iter().map(String::as_str))),
+            (None, _) if self.no_vary_search => "what `No-Vary-Search` of the responses leaves of the query".into(),
+            (None, _) if !self.ignore_query.is_empty() => {
+                format!("the query without {}", self.ignore_query.join(", "))
+            }
+            (None, _) => "query".into(),
+        };
+        let empty = if self.drop_empty_query { " without empty parameters" } else { "" };
+        let sorted = if self.sort_query { " in any order" } else { "" };
+        let joined = if query == "query" { ", " } else { "; " };
+        format!("{path}{joined}{query}{empty}{sorted}")
+    }
+
+    /// The parameters of a template that are in the key.
+    fn template_names(&self) -> Option<Vec<&str>> {
+        let (_, query) = self.path.as_ref()?.split_once('?')?;
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        Some(pairs.filter(|(_, value)| value.starts_with('{') && *value != "{_}").map(|(name, _)| name).collect())
+    }
+
+    fn removed(&self) -> Option<String> {
+        let has_template = self.template_names().is_some();
+        let leaves_out = has_template || self.keep_query.is_some() || !self.ignore_query.is_empty();
+        let query = match () {
+            () if !leaves_out => None,
+            () if self.forward_unkeyed => {
+                return Some(self.removed_cookies().unwrap_or("nothing: what is not in the key reaches the origin").into());
+            }
+            () if self.ignore_query.is_empty() => Some("other query parameters".to_owned()),
+            () => Some(format!("the query parameters {}", self.ignore_query.join(", "))),
+        };
+        let removed: Vec<_> = query.into_iter().chain(self.removed_cookies().map(String::from)).collect();
+        (!removed.is_empty()).then(|| removed.join(", "))
+    }
+
+    fn removed_cookies(&self) -> Option<&'static str> {
+        let cookies = self.cookies.as_ref()?;
+        Some(if cookies.is_empty() { "all cookies" } else { "other cookies" })
+    }
+
+    fn purged(&self) -> String {
+        let same = match (&self.keep_query, self.template_names()) {
+            (_, Some(names)) => Some(listed(names.iter().copied())),
+            (Some(keep), _) => Some(listed(keep.iter().map(String::as_str))),
+            _ => None,
+        };
+        let urls = match same {
+            Some(same) => format!(" (all URLs with the same host, path, {same})"),
+            None if self.no_vary_search => " (with all queries)".into(),
+            None if !self.ignore_query.is_empty() => {
+                format!(" (all URLs that differ in {} alone)", self.ignore_query.join(", "))
+            }
+            None => String::new(),
+        };
+        let tags = match self.tags.is_empty() {
+            true => String::new(),
+            false => format!(", by the tags {}", self.tags.join(", ")),
+        };
+        format!("by URL{urls}, by prefix of the path{tags}")
+    }
+}
+
+fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
+    match names.len() {
+        0 => "nothing".into(),
+        _ => names.collect::<Vec<_>>().join(", "),
+    }
+}
+
+impl Storing {
+    fn in_words(&self) -> String {
+        let Self { fixed_ttl, default_ttl, negative_ttl, heuristic, despite_revalidate, .. } = self;
+        let for_time = |time: Duration| format!("{time:?}");
+        let lifetime = match (fixed_ttl, default_ttl) {
+            (Some(ttl), _) => format!("for {}, whatever lifetime the response gives", for_time(*ttl)),
+            (None, Some(ttl)) => format!("for as long as the response says, or else {}", for_time(*ttl)),
+            (None, None) => "for as long as the response says".to_owned(),
+        };
+        let negative = negative_ttl.map(|ttl| format!("404 and 410 for {}", for_time(ttl)));
+        let guessed = heuristic.map(|guess| {
+            format!("by `Last-Modified` for {} at most where nothing else is said", for_time(guess.at_most))
+        });
+        let despite = despite_revalidate.map(|despite| format!("although it must be revalidated: {}", despite.in_words()));
+        let parts = [Some(lifetime), negative, guessed].into_iter().chain(self.windows()).chain([despite]);
+        parts.flatten().chain(self.stored_too()).collect::<Vec<_>>().join("; ")
+    }
+
+    fn windows(&self) -> [Option<String>; 4] {
+        let shown = |prefix: &str, window: Option<Duration>| window.map(|time| format!("{prefix} {time:?}"));
+        [
+            shown("stale while a fresh one is fetched for", self.stale_while_revalidate_for),
+            shown("stale when the origin fails for", self.stale_if_error_for),
+            shown("kept for revalidation for", self.revalidate_for),
+            shown("not waited for after one that is not shared for", self.hit_for_miss_for),
+        ]
+    }
+
+    /// What would not be stored by default, and the other way round.
+    fn stored_too(&self) -> impl Iterator<Item = String> {
+        let Self { store_set_cookie, store_private, store_no_store, store_authorized, .. } = *self;
+        [
+            (store_set_cookie, "responses with `Set-Cookie`"),
+            (store_private, "`private` responses"),
+            (store_no_store, "`no-store` responses"),
+            (store_authorized, "responses to requests with `Authorization`"),
+        ]
+        .into_iter()
+        .filter_map(|(setting, what)| match setting? {
+            true => Some(format!("also {what}")),
+            false => Some(format!("not {what}")),
+        })
+    }
+}
+
+impl Despite {
+    fn in_words(self) -> String {
+        let windows = [
+            self.while_revalidating.then_some("while a fresh one is fetched"),
+            self.if_error.then_some("when the origin fails"),
+        ];
+        let words: Vec<_> = windows.into_iter().flatten().collect();
+        if words.is_empty() { "never".into() } else { words.join(" and ") }
+    }
+}

@@ -1,0 +1,112 @@
+//! Warnings about rules that work, and are probably not meant.
+
+use std::time::Duration;
+
+use tower_readthrough::{Guard, KeyRule, KeyRules, KeyRulesBuilder};
+
+const TTL: Duration = Duration::from_secs(10);
+
+fn rules<const N: usize>(rules: [KeyRule; N]) -> KeyRulesBuilder {
+    rules.into_iter().fold(KeyRules::builder(), KeyRulesBuilder::rule)
+}
+
+/// Without the names of the rules.
+fn warnings(builder: KeyRulesBuilder) -> Vec<(usize, String)> {
+    let warnings = builder.build().unwrap().check();
+    let text = |warning: &tower_readthrough::RuleWarning| {
+        let text = warning.to_string();
+        let begin = format!("key rule {} (`{}`): ", warning.index(), warning.rule());
+        text.strip_prefix(&begin).unwrap().to_owned()
+    };
+    warnings.iter().map(|warning| (warning.index(), text(warning))).collect()
+}
+
+fn path(path: &str) -> KeyRule {
+    KeyRule::path(path)
+}
+
+#[test]
+fn what_is_usual_and_right_gives_no_warning() {
+    for builder in [
+        rules([path("/account").bypass(), path("/account/{*rest}").bypass(), path("/{*rest}").cookies([])]),
+        rules([path("/a?id={id}").cookies([]).fixed_ttl(TTL), path("/a").keep_query(["id"])]),
+        rules([path("/a/special"), path("/a/{id}"), KeyRule::any().bypass()]),
+        rules([path("/a").cookies([]).default_ttl(TTL), KeyRule::any().ignore_query(["utm_*"])]),
+        rules([path("/a").headers(["authorization"]).cookies(["lang"]).store_private(true)]),
+        rules([path("/a").host("a.example"), path("/b").host("a.example"), path("/c")]),
+        rules([path("/a").host("a.example"), path("/{*rest}").host("b.example").bypass()]),
+        rules([path("/a").default_ttl(TTL)]).guard(Guard::new().headers(["cookie"])),
+        rules([path("/a").default_ttl(TTL)]).guard(Guard::only(["accept"])),
+        rules([path("/a").headers(["accept-language"])]).accept_language(["de"]),
+        rules([path("/{*rest}").bypass()]),
+        rules([path("/a/{*rest}").method("GET"), path("/a/b").method("HEAD")]),
+    ] {
+        assert_eq!(warnings(builder), []);
+    }
+}
+
+#[test]
+fn each_concern_names_its_rule_and_says_what_to_change() {
+    let any = KeyRule::any;
+    let cases: Vec<(KeyRulesBuilder, usize, &str)> = vec![
+        (
+            rules([path("/a").host("a.example"), path("/a").host("b.example"), path("/a").host("b.example").host("a.example")]),
+            2,
+            "it is never reached: the rules before it match",
+        ),
+        (rules([path("/a").method("GET"), path("/a").method("HEAD"), path("/a")]), 2, "it is never reached"),
+        (
+            rules([path("/a/{*rest}").host("a.example"), path("/a/b").host("a.example").host("b.example")]),
+            1,
+            "rule 0 (`/a/{*rest}`) takes some of its requests",
+        ),
+        (rules([any().host("a.example"), path("/a").host("*.example")]), 1, "rule 0 (`any path`) takes some"),
+        (
+            rules([path("/shop/{*rest}"), path("/{country}/account").bypass()]),
+            1,
+            "rule 0 (`/shop/{*rest}`) takes some of the requests that this one bypasses",
+        ),
+        (rules([path("/account/{*rest}").bypass()]), 0, "`/account` is not bypassed, only what is below it"),
+        (rules([path("/a").name("x"), path("/b").name("x")]), 1, "rule 0 has the same name"),
+        (
+            rules([path("/a").host("a.example"), path("/b").host("b.example"), path("/c")]),
+            2,
+            "it is for every host, and other rules say which",
+        ),
+        (rules([path("/a").headers(["User-Agent"])]), 0, "`user-agent` in the key gives each of its values"),
+        (rules([path("/a").headers(["accept-language"])]), 0, "`accept-language` in the key gives"),
+        (rules([path("/a").cookies(["PHPSESSID"])]), 0, "the cookie `PHPSESSID` looks like that of a session"),
+        (rules([path("/a").cookies(["sid"])]), 0, "the cookie `sid` looks like that of a session"),
+        (rules([path("/a").fixed_ttl(TTL)]), 0, "browsers send cookies, and by `fixed_ttl` alone"),
+        (rules([path("/a").default_ttl(TTL)]), 0, "browsers send cookies, and by `default_ttl` alone"),
+        (
+            rules([path("/a").keep_query(["q"]).forward_unkeyed().cookies([]).fixed_ttl(TTL)]),
+            0,
+            "`forward_unkeyed` with `fixed_ttl`",
+        ),
+        (rules([any().cookies([]).fixed_ttl(TTL)]), 0, "`fixed_ttl` for every path"),
+        (rules([path("/a").cookies([]).store_private(true)]), 0, "`store_private` gives what was made for one"),
+        (rules([path("/a").store_no_store(true)]), 0, "`store_no_store` gives what was made for one"),
+        (rules([path("/a").cookies(["a"]).store_authorized(true)]), 0, "`store_authorized` gives what was made"),
+        (rules([path("/a").store_set_cookie(true)]), 0, "`store_set_cookie` gives the cookie of one client"),
+    ];
+    for (builder, index, begins) in cases {
+        let found = warnings(builder);
+        let is_there = found.iter().any(|(at, text)| *at == index && text.starts_with(begins));
+        assert!(is_there && found.len() == 1, "{begins}: {found:?}");
+    }
+}
+
+#[cfg(feature = "body-key")]
+#[test]
+fn a_tree_of_reads_by_post_is_a_concern() {
+    let of = |rule: KeyRule| {
+        let layer = rules([rule.method("POST").body(100)]).build_with_bodies().unwrap();
+        layer.rules().check().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(of(path("/search")), [""; 0]);
+    for rule in [path("/api/{*rest}"), KeyRule::any()] {
+        let found = of(rule);
+        assert!(found.len() == 1 && found[0].contains("it takes every POST to many paths for a read"), "{found:?}");
+    }
+}
