@@ -4,7 +4,11 @@ use std::{collections::BTreeSet, fmt, time::Duration};
 
 use http::{HeaderMap, HeaderName};
 
-use super::{error::TableMiss, format::Lines, trial::{Trial, Trials}};
+use super::{
+    error::TableMiss,
+    format::{Fields, Lines},
+    trial::{Trial, Trials},
+};
 use crate::{
     http::{
         storing::Terms,
@@ -31,7 +35,7 @@ pub(super) fn misses_of(trials: &Trials<'_>, trial: &Trial<'_>) -> Vec<TableMiss
         origin(trial),
     ];
     let label = trial.row.label();
-    let fields = origin_headers(trial);
+    let fields = origin_headers(trial).into_iter().chain(stored_headers(trial));
     let purges = purges(trials, trial);
     let all = messages.into_iter().flatten().chain(fields).chain(purges);
     all.map(|message| TableMiss::of_row(trial.index, &label, message)).collect()
@@ -101,18 +105,29 @@ fn origin(trial: &Trial<'_>) -> Option<String> {
 fn origin_headers(trial: &Trial<'_>) -> Vec<String> {
     let none = HeaderMap::new();
     let headers = trial.sent.at_origin.as_ref().map_or(&none, |head| &head.headers);
+    fields("origin_headers", &trial.row.origin_headers, headers)
+}
+
+fn stored_headers(trial: &Trial<'_>) -> Vec<String> {
+    match &trial.stored {
+        _ if trial.row.stored_headers.is_empty() => Vec::new(),
+        Some(stored) => fields("stored_headers", &trial.row.stored_headers, &stored.headers()),
+        None => vec![format!("`stored_headers` are of a stored response, and {}", trial.no_response())],
+    }
+}
+
+fn fields(expectation: &str, wanted: &Fields, found: &HeaderMap) -> Vec<String> {
     let check = |(name, lines): (&String, &Option<Lines>)| {
         let Ok(field) = HeaderName::from_bytes(name.as_bytes()) else {
-            return Some(format!("`origin_headers`: `{name}` is no field"));
+            return Some(format!("`{expectation}`: `{name}` is no field"));
         };
-        let found: Vec<_> = headers.get_all(field).iter().map(|line| line.as_bytes().escape_ascii()).collect();
-        let found: Vec<String> = found.iter().map(ToString::to_string).collect();
-        let wanted = lines.as_ref().map(|lines| lines.as_slice()).unwrap_or_default();
+        let found = found.get_all(field).iter().map(|line| line.as_bytes().escape_ascii().to_string());
+        let found: Vec<String> = found.collect();
+        let wanted = lines.as_ref().map(Lines::as_slice).unwrap_or_default();
         let shown = |lines: &[String]| if lines.is_empty() { "absent".into() } else { format!("{lines:?}") };
-        let expectation = format!("origin_headers.{name}");
-        (wanted != found).then(|| differ(&expectation, shown(wanted), shown(&found)))?
+        (wanted != found).then(|| differ(&format!("{expectation}.{name}"), shown(wanted), shown(&found)))?
     };
-    trial.row.origin_headers.iter().filter_map(check).collect()
+    wanted.iter().filter_map(check).collect()
 }
 
 fn purges(trials: &Trials<'_>, trial: &Trial<'_>) -> Vec<String> {
@@ -121,7 +136,10 @@ fn purges(trials: &Trials<'_>, trial: &Trial<'_>) -> Vec<String> {
         return Vec::new();
     }
     if trial.stored.is_none() {
-        return vec![format!("`purged_by` and `kept_by` are about a stored response, and {}", trial.no_response())];
+        return vec![format!(
+            "`purged_by` and `kept_by` are about a stored response, and {}",
+            trial.no_response()
+        )];
     }
     let check = |text: &String, is_to_reach: bool| match trials.is_purged_by(trial, text) {
         Err(reason) => Some(format!("`{text}` is no purge: {reason}")),

@@ -85,6 +85,7 @@ pub(super) struct Row {
     pub(super) kept_by: Vec<String>,
     pub(super) origin: Option<String>,
     pub(super) origin_headers: Fields,
+    pub(super) stored_headers: Fields,
 }
 
 impl Row {
@@ -96,12 +97,14 @@ impl Row {
 
     pub(super) fn expects_something(&self) -> bool {
         let Self { rule, entry, bypass, ttl, not_stored, tags, purged_by, kept_by, origin, .. } = self;
-        let Self { stale_while_revalidate, stale_if_error, origin_headers, .. } = self;
+        let Self { stale_while_revalidate, stale_if_error, origin_headers, stored_headers, .. } = self;
+        let has_fields = !(origin_headers.is_empty() && stored_headers.is_empty());
         rule.is_some()
             || [entry, bypass, not_stored, origin].iter().any(|text| text.is_some())
             || [ttl, stale_while_revalidate, stale_if_error].iter().any(|span| span.is_some())
             || tags.is_some()
-            || !(purged_by.is_empty() && kept_by.is_empty() && origin_headers.is_empty())
+            || has_fields
+            || !(purged_by.is_empty() && kept_by.is_empty())
     }
 }
 

@@ -65,6 +65,7 @@
 //! | **`purged_by`**, **`kept_by`** | purges that reach the stored response, and that do not: `url /product?pid=7`, `prefix /product`, `tag product-7` |
 //! | **`origin`** | path and query that the service gets |
 //! | **`origin_headers`** | fields that the service gets, as in `headers`; `null`: it gets none of this name |
+//! | **`stored_headers`** | the same of the stored response, which is what all but its first client get |
 //!
 //! The fields in bold are expectations, of which each row has at least one. That rows without an `entry`
 //! share nothing with any other is checked for all rows whose response is stored.

@@ -36,7 +36,9 @@ fn miss_of_pair(trials: &Trials<'_>, first: &Trial<'_>, second: &Trial<'_>) -> O
     let message = match (is_same_entry, is_shared) {
         (true, false) if second.has_key() => {
             let label = entry(second).unwrap_or_default();
-            format!("`entry` is `{label}`, and what is stored by row {index} (`{request}`) does not answer it")
+            format!(
+                "`entry` is `{label}`, and what is stored by row {index} (`{request}`) does not answer it"
+            )
         }
         (false, true) => format!(
             "it gets what is stored by row {index} (`{request}`), and no common `entry` says that it may"

@@ -9,7 +9,9 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
+};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use tower_layer::Layer;
@@ -213,7 +215,8 @@ impl Exchange {
         let (method, target) =
             row.request.split_once(' ').ok_or("`request` is a method and a target, such as `GET /`")?;
         let method = method.parse().map_err(|_| format!("`request`: `{method}` is no method"))?;
-        let target = target.parse().map_err(|error| format!("`request`: `{target}` is no target: {error}"))?;
+        let target =
+            target.parse().map_err(|error| format!("`request`: `{target}` is no target: {error}"))?;
         let mut fields = table.headers.clone();
         fields.extend(row.headers.iter().map(|(name, lines)| (name.to_ascii_lowercase(), lines.clone())));
         let mut headers = header_map(&fields).map_err(|reason| format!("`headers`: {reason}"))?;
@@ -227,7 +230,8 @@ impl Exchange {
             Some(json) => Bytes::from(json.to_string()),
         };
         let response = row.response.as_ref().or(table.response.as_ref());
-        let fields = response.map(header_map).transpose().map_err(|reason| format!("`response`: {reason}"))?;
+        let fields =
+            response.map(header_map).transpose().map_err(|reason| format!("`response`: {reason}"))?;
         let status = row.status.unwrap_or(200);
         let status = StatusCode::from_u16(status).map_err(|_| format!("`status`: {status} is none"))?;
         let answer = Answer { status, headers: fields.unwrap_or_default() };

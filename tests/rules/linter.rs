@@ -39,6 +39,8 @@ fn what_is_usual_and_right_gives_no_warning() {
         rules([path("/a").default_ttl(TTL)]).guard(Guard::only(["accept"])),
         rules([path("/a").headers(["accept-language"])]).accept_language(["de"]),
         rules([path("/{*rest}").bypass()]),
+        rules([KeyRule::paths(["/a/{*rest}", "/a"]).bypass()]),
+        rules([KeyRule::paths(["/a/{*rest}", "/b", "/{c}"])]),
         rules([path("/a/{*rest}").method("GET"), path("/a/b").method("HEAD")]),
     ] {
         assert_eq!(warnings(builder), []);
@@ -50,7 +52,11 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
     let any = KeyRule::any;
     let cases: Vec<(KeyRulesBuilder, usize, &str)> = vec![
         (
-            rules([path("/a").host("a.example"), path("/a").host("b.example"), path("/a").host("b.example").host("a.example")]),
+            rules([
+                path("/a").host("a.example"),
+                path("/a").host("b.example"),
+                path("/a").host("b.example").host("a.example"),
+            ]),
             2,
             "it is never reached: the rules before it match",
         ),
@@ -67,6 +73,14 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
             "rule 0 (`/shop/{*rest}`) takes some of the requests that this one bypasses",
         ),
         (rules([path("/account/{*rest}").bypass()]), 0, "`/account` is not bypassed, only what is below it"),
+        (
+            rules([
+                KeyRule::paths(["/b", "/shop/{*rest}"]),
+                KeyRule::paths(["/c", "/{country}/account"]).bypass(),
+            ]),
+            1,
+            "rule 0 (`/b`) takes some of the requests that this one bypasses",
+        ),
         (rules([path("/a").name("x"), path("/b").name("x")]), 1, "rule 0 has the same name"),
         (
             rules([path("/a").host("a.example"), path("/b").host("b.example"), path("/c")]),
@@ -75,7 +89,11 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
         ),
         (rules([path("/a").headers(["User-Agent"])]), 0, "`user-agent` in the key gives each of its values"),
         (rules([path("/a").headers(["accept-language"])]), 0, "`accept-language` in the key gives"),
-        (rules([path("/a").cookies(["PHPSESSID"])]), 0, "the cookie `PHPSESSID` looks like that of a session"),
+        (
+            rules([path("/a").cookies(["PHPSESSID"])]),
+            0,
+            "the cookie `PHPSESSID` looks like that of a session",
+        ),
         (rules([path("/a").cookies(["sid"])]), 0, "the cookie `sid` looks like that of a session"),
         (rules([path("/a").fixed_ttl(TTL)]), 0, "browsers send cookies, and by `fixed_ttl` alone"),
         (rules([path("/a").default_ttl(TTL)]), 0, "browsers send cookies, and by `default_ttl` alone"),
@@ -84,10 +102,19 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
             0,
             "`forward_unkeyed` with `fixed_ttl`",
         ),
+        (rules([KeyRule::paths(["/a", "/b"]).fixed_ttl(TTL)]), 0, "browsers send cookies"),
         (rules([any().cookies([]).fixed_ttl(TTL)]), 0, "`fixed_ttl` for every path"),
-        (rules([path("/a").cookies([]).store_private(true)]), 0, "`store_private` gives what was made for one"),
+        (
+            rules([path("/a").cookies([]).store_private(true)]),
+            0,
+            "`store_private` gives what was made for one",
+        ),
         (rules([path("/a").store_no_store(true)]), 0, "`store_no_store` gives what was made for one"),
-        (rules([path("/a").cookies(["a"]).store_authorized(true)]), 0, "`store_authorized` gives what was made"),
+        (
+            rules([path("/a").cookies(["a"]).store_authorized(true)]),
+            0,
+            "`store_authorized` gives what was made",
+        ),
         (rules([path("/a").store_set_cookie(true)]), 0, "`store_set_cookie` gives the cookie of one client"),
     ];
     for (builder, index, begins) in cases {
@@ -107,6 +134,9 @@ fn a_tree_of_reads_by_post_is_a_concern() {
     assert_eq!(of(path("/search")), [""; 0]);
     for rule in [path("/api/{*rest}"), KeyRule::any()] {
         let found = of(rule);
-        assert!(found.len() == 1 && found[0].contains("it takes every POST to many paths for a read"), "{found:?}");
+        assert!(
+            found.len() == 1 && found[0].contains("it takes every POST to many paths for a read"),
+            "{found:?}"
+        );
     }
 }

@@ -90,7 +90,10 @@ fn each_expectation_says_what_was_found_instead() {
             json!({ "request": "GET /product", "stale_while_revalidate": "6s" }),
             "`stale_while_revalidate` must be 6s, and is 5s",
         ),
-        (json!({ "request": "GET /product", "stale_if_error": "2h" }), "`stale_if_error` must be 2h, and is 1h"),
+        (
+            json!({ "request": "GET /product", "stale_if_error": "2h" }),
+            "`stale_if_error` must be 2h, and is 1h",
+        ),
         (
             json!({ "request": "GET /product", "not_stored": "private" }),
             "`not_stored` must be `private`, and the response is stored",
@@ -116,6 +119,14 @@ fn each_expectation_says_what_was_found_instead() {
             r#"`origin_headers.x-a` must be ["1", "2"], and is absent"#,
         ),
         (
+            json!({ "request": "GET /product", "response": { "x-a": "1" }, "stored_headers": { "x-a": null } }),
+            r#"`stored_headers.x-a` must be absent, and is ["1"]"#,
+        ),
+        (
+            json!({ "request": "GET /account/x", "stored_headers": { "x-a": null } }),
+            "`stored_headers` are of a stored response, and the request has no key: `rule-bypass`",
+        ),
+        (
             json!({ "request": "GET /product", "purged_by": ["tag a"] }),
             "`purged_by`: `tag a` does not purge the response",
         ),
@@ -136,7 +147,10 @@ fn each_expectation_says_what_was_found_instead() {
             "`entry` is `a`, and no row of it has a stored response; here the response is not stored: `not-fresh`",
         ),
         (json!({ "request": "GET /product" }), "it expects nothing"),
-        (json!({ "request": "/product", "ttl": "1s" }), "`request` is a method and a target, such as `GET /`"),
+        (
+            json!({ "request": "/product", "ttl": "1s" }),
+            "`request` is a method and a target, such as `GET /`",
+        ),
         (
             json!({ "request": "GET /", "headers": { "a b": "1" }, "ttl": "1s" }),
             "`headers`: `a b` is no field",
@@ -169,12 +183,24 @@ fn rows_share_an_entry_if_and_only_if_the_table_says_so() {
     assert_eq!(
         found,
         [
-            format!("row 0 (`GET /product?pid=7`): it {gets} 1 (`GET /product?pid=7&x=1`), and no common `entry` says that it may"),
-            format!("row 0 (`GET /product?pid=7`): `entry` is `a`, and what is stored by row 2 (`GET /product?pid=8`) {does_not}"),
-            format!("row 1 (`GET /product?pid=7&x=1`, not in the key): it {gets} 0 (`GET /product?pid=7`), and no common `entry` says that it may"),
-            format!("row 2 (`GET /product?pid=8`): `entry` is `a`, and what is stored by row 0 (`GET /product?pid=7`) {does_not}"),
-            format!("row 3 (`GET /other`): `entry` is `b`, and what is stored by row 4 (`GET /other`) {does_not}"),
-            format!("row 4 (`GET /other`): `entry` is `b`, and what is stored by row 3 (`GET /other`) {does_not}"),
+            format!(
+                "row 0 (`GET /product?pid=7`): it {gets} 1 (`GET /product?pid=7&x=1`), and no common `entry` says that it may"
+            ),
+            format!(
+                "row 0 (`GET /product?pid=7`): `entry` is `a`, and what is stored by row 2 (`GET /product?pid=8`) {does_not}"
+            ),
+            format!(
+                "row 1 (`GET /product?pid=7&x=1`, not in the key): it {gets} 0 (`GET /product?pid=7`), and no common `entry` says that it may"
+            ),
+            format!(
+                "row 2 (`GET /product?pid=8`): `entry` is `a`, and what is stored by row 0 (`GET /product?pid=7`) {does_not}"
+            ),
+            format!(
+                "row 3 (`GET /other`): `entry` is `b`, and what is stored by row 4 (`GET /other`) {does_not}"
+            ),
+            format!(
+                "row 4 (`GET /other`): `entry` is `b`, and what is stored by row 3 (`GET /other`) {does_not}"
+            ),
             "row 6 (`GET /page`): `entry` is `c`, and the request has no key: `method-override`".to_owned(),
         ],
     );
@@ -205,7 +231,8 @@ fn credentials_count_as_they_do_when_requests_are_served() {
 #[cfg(feature = "body-key")]
 #[test]
 fn bodies_are_read_by_the_layer_that_reads_them() {
-    let search = KeyRule::path("/search").method("POST").body(100).cookies([]).fixed_ttl(Duration::from_secs(1));
+    let search =
+        KeyRule::path("/search").method("POST").body(100).cookies([]).fixed_ttl(Duration::from_secs(1));
     let rules = KeyRules::builder().rule(search).build_with_bodies().unwrap().rules();
     let rows = json!([
         { "request": "POST /search", "body": { "q": "shoes" }, "rule": "/search", "entry": "shoes", "ttl": "1s" },
@@ -227,7 +254,10 @@ async fn a_table_is_checked_in_a_runtime_too() {
 fn a_table_with_a_word_that_is_none_is_refused() {
     for (text, begins) in [
         (r#"{ "rows": [{ "request": "GET /", "tttl": "1s" }] }"#, "`rows`: row 0: unknown field `tttl`"),
-        (r#"{ "rows": [{}, { "ttl": 1 }] }"#, "`rows`: row 1: `ttl`: invalid type: integer `1`, expected a time"),
+        (
+            r#"{ "rows": [{}, { "ttl": 1 }] }"#,
+            "`rows`: row 1: `ttl`: invalid type: integer `1`, expected a time",
+        ),
         (r#"{ "rows": [{ "ttl": "5M" }] }"#, "`rows`: row 0: `ttl`: `5M`: `M` would be months"),
         (r#"{ "rows": [{ "headers": { "a": 1 } }] }"#, "`rows`: row 0: `headers`: "),
         (r#"{ "row": [] }"#, "unknown field `row`"),

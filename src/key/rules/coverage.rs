@@ -76,7 +76,9 @@ impl Segment {
     fn goes_on_with(&self, next: &Self, others: &[Self]) -> bool {
         let (own, literal) = (&*self.literal, &*next.literal);
         match next.tail {
-            Tail::None => literal.strip_prefix(own).is_some_and(|rest| !rest.is_empty() || !others.is_empty()),
+            Tail::None => {
+                literal.strip_prefix(own).is_some_and(|rest| !rest.is_empty() || !others.is_empty())
+            }
             _ => literal.starts_with(own) || own.starts_with(literal),
         }
     }

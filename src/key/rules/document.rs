@@ -8,7 +8,11 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
-use super::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, named::{Named, numbered}, rule::Storing};
+use super::{
+    Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
+    named::{Named, numbered},
+    rule::Storing,
+};
 use crate::http::rules::{Despite, Heuristic, StaleWindow};
 
 #[derive(Default, Deserialize)]

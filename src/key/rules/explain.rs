@@ -77,7 +77,8 @@ fn default_lines(source: &KeyRulesBuilder) -> Vec<(&'static str, String)> {
 impl KeyRulesBuilder {
     /// What holds for all requests that have a key.
     fn common_lines(&self) -> Vec<(&'static str, String)> {
-        let variants = [("Accept-Encoding", &self.accept_encoding), ("Accept-Language", &self.accept_language)];
+        let variants =
+            [("Accept-Encoding", &self.accept_encoding), ("Accept-Language", &self.accept_language)];
         let variants = variants.into_iter().filter_map(|(field, values)| Some((field, values.as_ref()?)));
         let chosen = variants.map(|(field, values)| ("chooses", format!("{field} of {}", values.join(", "))));
         let guard = self.guard.as_ref().map(|guard| ("guards", guard.in_words()));
@@ -106,8 +107,9 @@ impl KeyRule {
             true => "GET and HEAD".into(),
             false => self.methods.join(" and "),
         };
-        let path = self.path.as_deref().unwrap_or("any path");
-        let loosely = if self.bypass && self.path.is_some() {
+        let paths: Vec<_> = self.each_path().map(|path| path.unwrap_or("any path")).collect();
+        let path = paths.join(" or ");
+        let loosely = if self.bypass && self.paths.is_some() {
             " in any case, with and without a slash or an ending"
         } else {
             ""
@@ -137,14 +139,17 @@ impl KeyRule {
     }
 
     fn keyed_uri(&self) -> String {
-        let path = match self.path.as_ref().is_some_and(|path| path.contains("{_}") || path.contains("{*_}")) {
+        let mut paths = self.each_path().flatten().map(|path| path.split('?').next().unwrap_or(path));
+        let path = match paths.any(|path| path.contains("{_}") || path.contains("{*_}")) {
             true => "the named parts of the path",
             false => "path",
         };
         let query = match (&self.keep_query, self.template_names()) {
             (_, Some(names)) => format!("of the query {}", listed(names.iter().copied())),
             (Some(keep), _) => format!("of the query {}", listed(keep.iter().map(String::as_str))),
-            (None, _) if self.no_vary_search => "what `No-Vary-Search` of the responses leaves of the query".into(),
+            (None, _) if self.no_vary_search => {
+                "what `No-Vary-Search` of the responses leaves of the query".into()
+            }
             (None, _) if !self.ignore_query.is_empty() => {
                 format!("the query without {}", self.ignore_query.join(", "))
             }
@@ -158,9 +163,13 @@ impl KeyRule {
 
     /// The parameters of a template that are in the key.
     fn template_names(&self) -> Option<Vec<&str>> {
-        let (_, query) = self.path.as_ref()?.split_once('?')?;
-        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        Some(pairs.filter(|(_, value)| value.starts_with('{') && *value != "{_}").map(|(name, _)| name).collect())
+        let queries = self.each_path().flatten().filter_map(|path| path.split_once('?'));
+        let pairs = queries.map(|(_, query)| query.split('&').filter_map(|pair| pair.split_once('=')));
+        let keyed = pairs.map(|pairs| pairs.filter(|(_, value)| value.starts_with('{') && *value != "{_}"));
+        keyed.map(|pairs| pairs.map(|(name, _)| name).collect()).reduce(|mut all: Vec<_>, more: Vec<_>| {
+            all.extend(more);
+            all
+        })
     }
 
     fn removed(&self) -> Option<String> {
@@ -169,7 +178,11 @@ impl KeyRule {
         let query = match () {
             () if !leaves_out => None,
             () if self.forward_unkeyed => {
-                return Some(self.removed_cookies().unwrap_or("nothing: what is not in the key reaches the origin").into());
+                return Some(
+                    self.removed_cookies()
+                        .unwrap_or("nothing: what is not in the key reaches the origin")
+                        .into(),
+                );
             }
             () if self.ignore_query.is_empty() => Some("other query parameters".to_owned()),
             () => Some(format!("the query parameters {}", self.ignore_query.join(", "))),
@@ -225,9 +238,12 @@ impl Storing {
         let guessed = heuristic.map(|guess| {
             format!("by `Last-Modified` for {} at most where nothing else is said", for_time(guess.at_most))
         });
-        let despite = despite_revalidate.map(|despite| format!("although it must be revalidated: {}", despite.in_words()));
+        let despite = despite_revalidate
+            .map(|despite| format!("although it must be revalidated: {}", despite.in_words()));
         let parts = [Some(lifetime), negative, guessed].into_iter().chain(self.windows()).chain([despite]);
-        parts.flatten().chain(self.stored_too()).collect::<Vec<_>>().join("; ")
+        let without = self.store_without.as_ref();
+        let without = without.map(|names| format!("without the fields {}", names.join(", ")));
+        parts.flatten().chain(without).chain(self.stored_too()).collect::<Vec<_>>().join("; ")
     }
 
     fn windows(&self) -> [Option<String>; 4] {

@@ -156,13 +156,13 @@ mod trials;
 #[cfg(feature = "body-key")]
 pub(super) use self::body::BodyRule;
 pub(crate) use self::no_vary_search::SearchKey;
+pub use self::{
+    builder::KeyRulesBuilder, error::RuleError, explain::RuleSummary, extractor::KeyRules, guard::Guard,
+    lint::RuleWarning, rule::KeyRule,
+};
 #[cfg(feature = "serde")]
 pub(crate) use self::{
     document::{Span, one_or_more},
     named::{Named, numbered},
     trials::RowExtensions,
-};
-pub use self::{
-    builder::KeyRulesBuilder, error::RuleError, explain::RuleSummary, extractor::KeyRules, guard::Guard,
-    lint::RuleWarning, rule::KeyRule,
 };

@@ -1,6 +1,6 @@
 //! Rules as the rows of a [table](crate::rule_table) try them.
 
-use std::{collections::BTreeMap, ptr, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use http::request::Parts;
 
@@ -51,7 +51,6 @@ impl KeyRules {
     /// How errors call the rule that is for a request, if one is.
     pub(crate) fn rule_label(&self, head: &Parts) -> Option<String> {
         let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return None };
-        let index = self.rules().iter().position(|rule| ptr::eq(rule, found.rule))?;
-        Some(self.source().rules[index].label().to_owned())
+        Some(self.source().rules[found.rule.index].label().to_owned())
     }
 }

@@ -21,7 +21,7 @@ impl Place<'_> {
         let fields = fields.filter(is_open).map(|name| Concern::ManyValues(name.into()));
         let cookies = self.rule.cookies.iter().flatten().filter(|name| is_session(name));
         let cookies = cookies.map(|name| Concern::SessionCookie(name.as_str().into()));
-        let is_tree = self.rule.path.as_ref().is_none_or(|path| path.contains("{*"));
+        let is_tree = self.path.is_none_or(|path| path.contains("{*"));
         let has_many_reads = self.rule.body.is_some() && is_tree;
         fields.chain(cookies).chain(has_many_reads.then_some(Concern::ManyReads)).collect()
     }

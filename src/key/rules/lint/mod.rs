@@ -10,12 +10,13 @@ pub use self::warning::RuleWarning;
 use self::warning::Concern;
 use super::{KeyRule, KeyRules, compiled::Compiled};
 
-/// A rule among the others.
+/// A rule among the others, for one of its paths.
 #[derive(Clone, Copy)]
 struct Place<'r> {
     all: &'r KeyRules,
     index: usize,
     rule: &'r KeyRule,
+    path: Option<&'r str>,
     compiled: &'r Compiled,
 }
 
@@ -47,9 +48,17 @@ impl KeyRules {
     /// # Ok::<(), tower_readthrough::RuleError>(())
     /// ```
     pub fn check(&self) -> Vec<RuleWarning> {
-        let rules = self.source().rules.iter().zip(self.rules()).enumerate();
-        let places = rules.map(|(index, (rule, compiled))| Place { all: self, index, rule, compiled });
-        places.flat_map(Place::warnings).collect()
+        let mut warnings: Vec<RuleWarning> = self.places().flat_map(Place::warnings).collect();
+        // Paths of one rule share most of what is said.
+        warnings.dedup();
+        warnings
+    }
+
+    fn places(&self) -> impl Iterator<Item = Place<'_>> {
+        let rules = self.source().rules.iter().enumerate();
+        let written = rules.flat_map(|(index, rule)| rule.each_path().map(move |path| (index, rule, path)));
+        let place = |((index, rule, path), compiled)| Place { all: self, index, rule, path, compiled };
+        written.zip(self.rules()).map(place)
     }
 }
 
@@ -66,9 +75,7 @@ impl Place<'_> {
 
     /// The rules before this one.
     fn earlier(self) -> impl Iterator<Item = Self> {
-        let Self { all, index, .. } = self;
-        let rules = all.source().rules.iter().zip(all.rules()).enumerate().take(index);
-        rules.map(move |(index, (rule, compiled))| Self { all, index, rule, compiled })
+        self.all.places().take_while(move |other| other.index < self.index)
     }
 
     fn concern_with(self, concern: impl FnOnce(usize, Box<str>) -> Concern) -> Concern {

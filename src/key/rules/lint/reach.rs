@@ -14,7 +14,8 @@ impl Place<'_> {
         if self.is_unreachable() {
             return vec![Concern::Unreachable];
         }
-        let same_name = self.earlier().find(|other| other.rule.name.is_some() && other.rule.name == self.rule.name);
+        let same_name =
+            self.earlier().find(|other| other.rule.name.is_some() && other.rule.name == self.rule.name);
         let same_name = same_name.map(|other| Concern::SameName(other.index));
         let shadow = self.earlier().find(|other| self.is_shadowed_by(*other));
         let concern = if self.rule.bypass { Concern::BypassTooLate } else { Concern::Shadowed };
@@ -43,7 +44,8 @@ impl Place<'_> {
     }
 
     fn is_covered(self, part: &KeyRule) -> bool {
-        let Ok(part) = compile(self.index, part, self.all.guard(), &self.all.source().extensions) else {
+        let Ok(part) = compile(self.index, part, self.path, self.all.guard(), &self.all.source().extensions)
+        else {
             return false;
         };
         let has_bodies = self.all.rules().iter().any(|rule| rule.max_body.is_some());
@@ -90,7 +92,7 @@ impl Place<'_> {
 
     /// `/account` beside `/account/{*rest}`.
     fn root_not_bypassed(self) -> Option<Concern> {
-        let path = self.rule.path.as_deref().filter(|_| self.rule.bypass)?;
+        let path = self.path.filter(|_| self.rule.bypass)?;
         let (root, rest) = path.split_once("/{*")?;
         if root.is_empty() || root.contains(['{', '}', '?']) || !rest.ends_with('}') {
             return None;

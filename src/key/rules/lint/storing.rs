@@ -21,7 +21,7 @@ impl Place<'_> {
             ),
             (is_on(storing.store_set_cookie), Concern::SetCookie),
             (is_fixed && self.rule.forward_unkeyed, Concern::ForwardedAndFixed),
-            (is_fixed && self.rule.path.is_none(), Concern::FixedEverywhere),
+            (is_fixed && self.path.is_none(), Concern::FixedEverywhere),
         ]
         .into_iter()
         .filter_map(|(is_so, concern)| is_so.then_some(concern))

@@ -33,9 +33,13 @@ impl fmt::Display for RuleWarning {
 
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Concern {
-    #[error("it is never reached: the rules before it match all that it does, one this host or method, one that")]
+    #[error(
+        "it is never reached: the rules before it match all that it does, one this host or method, one that"
+    )]
     Unreachable,
-    #[error("rule {0} (`{1}`) takes some of its requests, although its path says less: put it before that one")]
+    #[error(
+        "rule {0} (`{1}`) takes some of its requests, although its path says less: put it before that one"
+    )]
     Shadowed(usize, Box<str>),
     #[error("rule {0} (`{1}`) takes some of the requests that this one bypasses: put it before that one")]
     BypassTooLate(usize, Box<str>),
@@ -76,6 +80,9 @@ pub(super) enum Concern {
         "`{setting}` gives what was made for one client to all that share its entry, and the key holds {lacks}"
     )]
     ForAll { setting: &'static str, lacks: &'static str },
-    #[error("`store_set_cookie` gives the cookie of one client to all that share its entry")]
+    #[error(
+        "`store_set_cookie` gives the cookie of one client to all that share its entry: `store_without` with \
+         `set-cookie` stores the response without it"
+    )]
     SetCookie,
 }
