@@ -78,7 +78,7 @@ impl Asked {
 
     /// As [`of`](Self::of), and what there is to serve to one client alone if its fetch fails.
     pub(crate) fn with_fallback<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
-        if !may_have_key(&head.method, &head.headers, &head.extensions) {
+        if !may_have_key(head) {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {

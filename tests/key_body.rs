@@ -486,6 +486,8 @@ async fn reads_invalidate_nothing_and_writes_do() {
         request("PUT", SEARCH, &[], "a"),
         request("DELETE", SEARCH, &[], ""),
         request("POST", SEARCH, &hidden, "a"),
+        request("POST", SEARCH, &[], "_method=DELETE"),
+        request("POST", SEARCH, &[], r#"{"a": 1, "_method": "PUT"}"#),
     ] {
         ask(&stack, write).await;
         ask_all(&stack, reads()).await;

@@ -8,52 +8,89 @@ use smallvec::SmallVec;
 use super::fields::first_line;
 use crate::work::{is_same, looked_at};
 
+/// Servers read a thousand cookies, or fewer: of more than these none is left out.
+const MAX_READ: usize = 256;
+
 /// Names of cookies: what is in the key and reaches the origin, and nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct CookieNames(Arc<[Box<str>]>);
+pub(crate) struct CookieNames(Arc<[CookieName]>);
+
+/// A name, or with a `*` at the end how names begin.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct CookieName {
+    text: Box<str>,
+    is_prefix: bool,
+}
+
+impl CookieName {
+    fn new(text: &str) -> Self {
+        match text.strip_suffix('*') {
+            Some(start) => Self { text: start.into(), is_prefix: true },
+            None => Self { text: text.into(), is_prefix: false },
+        }
+    }
+
+    fn is(&self, name: &[u8]) -> bool {
+        let text = self.text.as_bytes();
+        match (self.is_prefix, name.get(..text.len())) {
+            (false, _) => is_same(text, name),
+            (true, Some(start)) => is_same(text, start),
+            (true, None) => false,
+        }
+    }
+}
 
 /// The cookies of a request, each with its name.
 pub(crate) type Cookies<'h> = SmallVec<[&'h [u8]; 4]>;
 
 impl CookieNames {
     pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        Self(names.into_iter().map(Into::into).collect())
+        Self(names.into_iter().map(CookieName::new).collect())
     }
 
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// One that is no name of a cookie (RFC 6265 §4.1.1).
-    pub(crate) fn invalid(&self) -> Option<&str> {
-        // A `*` would be taken for all that begin so, which it is not.
+    /// One that is no name of a cookie (RFC 6265 §4.1.1), nor the beginning of one with a `*` after it.
+    pub(crate) fn invalid(&self) -> Option<String> {
         let is_token =
             |name: &str| http::HeaderName::from_bytes(name.as_bytes()).is_ok() && !name.contains('*');
-        self.0.iter().map(|name| &**name).find(|name| !is_token(name))
+        let broken = self.0.iter().find(|name| !is_token(&name.text))?;
+        Some(format!("{}{}", broken.text, if broken.is_prefix { "*" } else { "" }))
     }
 
     /// The cookies of these names, by the order of the names, and of each name in the order of the
-    /// request (RFC 6265 §5.4).
+    /// request (RFC 6265 §5.4). The lines of a request with more cookies than all servers read.
     pub(crate) fn of<'h>(&self, request: &'h HeaderMap) -> Cookies<'h> {
-        let lines = request.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes);
-        let cookies = lines.flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii);
-        let place = |cookie| {
+        self.named(request).unwrap_or_else(|| lines(request).collect())
+    }
+
+    /// None if there are too many cookies to leave any out.
+    fn named<'h>(&self, request: &'h HeaderMap) -> Option<Cookies<'h>> {
+        let mut named: SmallVec<[(usize, &[u8]); 4]> = SmallVec::new();
+        if self.is_empty() {
+            return Some(Cookies::new());
+        }
+        for (at, cookie) in cookies(request).enumerate() {
+            if at >= MAX_READ {
+                return None;
+            }
             let own = name_of(cookie);
-            self.0.iter().position(|name| is_same(name.as_bytes(), own))
-        };
-        let mut named: SmallVec<[(usize, &[u8]); 4]> =
-            cookies.filter_map(|cookie| Some((place(cookie)?, cookie))).collect();
+            named.extend(self.0.iter().position(|name| name.is(own)).map(|place| (place, cookie)));
+        }
         // Keeps the order of those with the same name.
         named.sort_by_key(|(place, _)| *place);
-        named.into_iter().map(|(_, cookie)| cookie).collect()
+        Some(named.into_iter().map(|(_, cookie)| cookie).collect())
     }
 
     /// Leaves only the cookies of these names in a request, in one line and in the order in which they
     /// are in the key: what shares a key looks the same to the origin.
     pub(crate) fn keep(&self, request: &mut HeaderMap) {
         let Some((line, has_more)) = first_line(request, &header::COOKIE) else { return };
+        let Some(named) = self.named(request) else { return };
         let mut kept: SmallVec<[u8; 256]> = SmallVec::new();
-        for cookie in self.of(request) {
+        for cookie in named {
             if !kept.is_empty() {
                 kept.extend_from_slice(b"; ");
             }
@@ -67,6 +104,15 @@ impl CookieNames {
             _ => _ = request.remove(header::COOKIE),
         }
     }
+}
+
+fn lines(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    request.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes)
+}
+
+/// All cookies of a request as written, also what is none.
+pub(crate) fn cookies(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
+    lines(request).flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
 }
 
 fn name_of(cookie: &[u8]) -> &[u8] {
@@ -106,9 +152,35 @@ mod tests {
     }
 
     #[test]
+    fn names_may_be_said_by_how_they_begin() {
+        let names = &["wp_*", "wp", "a"];
+        assert_eq!(
+            kept(names, &["a=1; wp_2=x; b=2; wp_1=y; wp=3"]).as_deref(),
+            Some("wp_2=x; wp_1=y; wp=3; a=1")
+        );
+        assert_eq!(kept(names, &["w=1; WP_1=2; awp_=3"]), None);
+    }
+
+    /// A server that reads fewer would take another one of them.
+    #[test]
+    fn of_more_cookies_than_every_server_reads_none_is_left_out() {
+        let names = CookieNames::new(["a"]);
+        for (junk, is_read) in [(MAX_READ - 1, true), (MAX_READ, false)] {
+            let line = format!("{}a=1", "x=1; ".repeat(junk));
+            let mut request = request(&[&line]);
+            let expected = if is_read { "a=1" } else { &line };
+            assert_eq!(names.of(&request).to_vec(), [expected.as_bytes()]);
+            names.keep(&mut request);
+            assert_eq!(request[header::COOKIE], expected);
+            assert_eq!(kept(&[], &[&line]), None, "where no name counts, none is left");
+        }
+    }
+
+    #[test]
     fn what_is_no_token_is_no_name() {
-        assert_eq!(CookieNames::new(["sid", "__Host-x"]).invalid(), None);
-        assert_eq!(CookieNames::new(["sid", "a b"]).invalid(), Some("a b"));
-        assert_eq!(CookieNames::new([""]).invalid(), Some(""));
+        assert_eq!(CookieNames::new(["sid", "__Host-x", "wp_*"]).invalid(), None);
+        for text in ["a b", "", "*", "a*b", "a**"] {
+            assert_eq!(CookieNames::new(["sid", text]).invalid().as_deref(), Some(text));
+        }
     }
 }

@@ -375,7 +375,9 @@ impl Rules {
     /// [key rule](crate::KeyRule::cookies) that names cookies goes first. A cookie that selects a page by
     /// its value gives each value an entry of its own; a purge by URL or tag reaches all of them, and of
     /// a purge by key only one by [prefix](crate::Purge::key_prefix) does. A name is a token (RFC 6265
-    /// §4.1.1), which [`build`](crate::ReadThrough::build) checks, and its case counts.
+    /// §4.1.1), which [`build`](crate::ReadThrough::build) checks, and its case counts; `wordpress_*` stands
+    /// for all names that begin so. All cookies of a request that has more than 256 are in the key and reach
+    /// the origin, if any are named: servers read different ones of so many.
     ///
     /// ```
     /// use std::time::Duration;

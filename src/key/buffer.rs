@@ -1,6 +1,6 @@
 use std::fmt;
 
-use http::HeaderMap;
+use http::{HeaderMap, header};
 
 use super::{CacheKey, overrides::Overrides};
 use crate::http::{cookies::CookieNames, credentials::Keyed};
@@ -36,6 +36,8 @@ pub struct KeyBuffer {
     keyed: Keyed,
     /// Whether the request may have fields that override its target.
     has_overrides: bool,
+    /// Whether rules for all requests say which cookies count, which come last.
+    expects_cookies: bool,
 }
 
 impl Default for KeyBuffer {
@@ -46,6 +48,7 @@ impl Default for KeyBuffer {
             spilled: Vec::new(),
             keyed: Keyed::default(),
             has_overrides: true,
+            expects_cookies: false,
         }
     }
 }
@@ -65,6 +68,17 @@ impl KeyBuffer {
     #[inline]
     pub(super) fn may_hold_overrides(&self) -> bool {
         self.has_overrides
+    }
+
+    /// Notes that the cookies follow which the rules for all requests name, if they name any.
+    #[inline]
+    pub(super) fn expect_cookies(&mut self, keyed: &Keyed) {
+        self.expects_cookies = keyed.cookies().is_some();
+    }
+
+    /// Whether it is said which cookies are in the key: no others reach the origin.
+    pub(super) fn holds_cookies(&self) -> bool {
+        self.expects_cookies || self.keyed.has(&header::COOKIE)
     }
 
     /// What of the request is in the key, beside its URI.

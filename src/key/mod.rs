@@ -22,8 +22,8 @@
 //! A request that has no key is passed on untouched by every layer; responses to GET and HEAD say in
 //! `Cache-Status` why there is none ([`Unkeyed`]). Requests of other methods, requests with a body and
 //! requests for a protocol other than HTTP (`Upgrade`, RFC 9110 §7.8) have no key, whatever the extractor
-//! says; but see [below](#keys-from-bodies). Neither has a GET with a field by which frameworks take it for
-//! another method, such as `X-HTTP-Method-Override`.
+//! says; but see [below](#keys-from-bodies). Neither has a GET by which frameworks may mean another method:
+//! one with a field such as `X-HTTP-Method-Override`, or with the query parameter `_method`.
 //!
 //! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
 //! your own, wins over every extractor.
@@ -72,7 +72,7 @@
 //! **Such a rule must be about reads only.** One for a POST that writes breaks the application: the
 //! second of two equal orders gets the answer to the first and never arrives, and a failed one is
 //! sent again. Hence each rule names its methods, and a request with `X-HTTP-Method-Override`,
-//! `X-Method-Override` or `X-HTTP-Method` is for none.
+//! `X-Method-Override` or `X-HTTP-Method`, or with the name `_method` in its query or in a body within the bound, is for none.
 //!
 //! * Without a key pass, as they come and as their bodies arrive: what is longer than the bound, has
 //!   trailers, fails on the way or is shorter than its `Content-Length`; what has preconditions, a
@@ -96,6 +96,7 @@ mod body;
 mod buffer;
 mod default;
 mod layer;
+mod method_field;
 mod normal;
 mod overrides;
 mod read;
@@ -277,7 +278,10 @@ pub(crate) fn find(
                 buffer.set_keyed(read.keyed.clone());
             }
         }
-        None if is_get_or_head(&head.method) => extractor.write_key(head, buffer)?,
+        None if is_get_or_head(&head.method) => {
+            buffer.expect_cookies(&rules.keyed);
+            extractor.write_key(head, buffer)?;
+        }
         // No extractor knows the body of a read by its body.
         None => return Err(Unkeyed::Body),
     }
@@ -316,23 +320,29 @@ fn is_get_or_head(method: &Method) -> bool {
 /// have none are not moved for the cache's sake.
 #[inline]
 pub(crate) fn for_cache<B: HttpBody>(request: &Request<B>) -> Option<Overrides> {
-    let overrides = allowed(request.method(), request.headers(), request.extensions())?;
+    let overrides = allowed(request.method(), request.uri(), request.headers(), request.extensions())?;
     (!is_get_or_head(request.method()) || request.body().is_end_stream()).then_some(overrides)
 }
 
 /// Whether a request may have a key, whatever its body.
-pub(crate) fn may_have_key(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> bool {
-    allowed(method, headers, extensions).is_some()
+pub(crate) fn may_have_key(head: &Parts) -> bool {
+    allowed(&head.method, &head.uri, &head.headers, &head.extensions).is_some()
 }
 
 /// Only GET, HEAD and reads by a body are answered from a store, and never a request for another
 /// protocol, nor one that frameworks take for a request of another method.
 #[inline]
-fn allowed(method: &Method, headers: &HeaderMap, extensions: &Extensions) -> Option<Overrides> {
+fn allowed(method: &Method, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Option<Overrides> {
     if !is_get_or_head(method) && !has_content(extensions) {
         return None;
     }
-    Some(Overrides::of(headers)).filter(|overrides| overrides.leave_a_key())
+    Some(Overrides::of(headers)).filter(|overrides| overrides.leave_a_key() && !has_method_in_query(uri))
+}
+
+/// Whether frameworks may take a request for one of another method by its query.
+#[inline]
+fn has_method_in_query(uri: &Uri) -> bool {
+    uri.query().is_some_and(method_field::is_in_query)
 }
 
 #[cfg(test)]

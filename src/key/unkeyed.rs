@@ -3,7 +3,7 @@ use std::fmt;
 use http::Request;
 use http_body::Body as HttpBody;
 
-use super::{is_get_or_head, is_read_by_rule, overrides::Overrides};
+use super::{has_method_in_query, is_get_or_head, is_read_by_rule, overrides::Overrides};
 use crate::http::fields::asks_for_another_protocol;
 
 /// Why a request has no key, so that the cache passes it on untouched.
@@ -32,8 +32,8 @@ pub enum Unkeyed {
     Body,
     /// The request asks for another protocol (`upgrade`; RFC 9110 §7.8).
     Upgrade,
-    /// A field by which frameworks take the request for one of another method, such as
-    /// `X-HTTP-Method-Override` (`method-override`).
+    /// Frameworks may take the request for one of another method, by a field such as
+    /// `X-HTTP-Method-Override` or by the query parameter `_method` (`method-override`).
     MethodOverride,
     /// The [`KeyExtractor`](crate::KeyExtractor) has no key for it, for a reason of its own (`no-key`).
     NoKey,
@@ -72,7 +72,7 @@ impl Unkeyed {
         let is_read = is_get_or_head(request.method()) || is_read_by_rule(request.extensions());
         is_read.then(|| {
             let headers = request.headers();
-            match Overrides::of(headers).method {
+            match Overrides::of(headers).method || has_method_in_query(request.uri()) {
                 true => Self::MethodOverride,
                 false if asks_for_another_protocol(headers) => Self::Upgrade,
                 false => Self::Body,

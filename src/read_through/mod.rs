@@ -239,9 +239,9 @@ fn check_withheld(rules: &Rules) -> Result<(), BuildError> {
 }
 
 fn check_names(rules: &RequestRules) -> Result<(), BuildError> {
-    let cookie = rules.keyed.cookies().and_then(CookieNames::invalid).map(|name| ("cookies", name));
-    match cookie.or(rules.credentials.invalid().map(|name| ("credentials", name))) {
-        Some((setting, name)) => Err(BuildError::Name { setting, name: name.into() }),
+    let cookie = rules.keyed.cookies().and_then(CookieNames::invalid).map(|name| ("cookies", name.into()));
+    match cookie.or(rules.credentials.invalid().map(|name| ("credentials", name.into()))) {
+        Some((setting, name)) => Err(BuildError::Name { setting, name }),
         None => Ok(()),
     }
 }

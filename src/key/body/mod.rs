@@ -13,7 +13,9 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::read::{Body, read};
-use super::{KeyRules, KeyRulesBuilder, RuleError, read::ReadByRule, rules::BodyRule};
+use super::{
+    KeyRules, KeyRulesBuilder, RuleError, method_field::is_in_body, read::ReadByRule, rules::BodyRule,
+};
 use crate::{future::BoxFuture, http::framing::content_length, request_body::RequestBody};
 
 mod read;
@@ -106,6 +108,8 @@ where
         return Request::from_parts(head, RequestBody::new(body));
     };
     let body = match read(body, rule.max_bytes).await {
+        // Frameworks take it for another method than its own: it is no read.
+        Body::Whole { bytes, .. } if is_in_body(&bytes) => RequestBody::from(bytes),
         Body::Whole { bytes, digest } if is_as_declared(&head, &bytes) => {
             place.give_key(&mut head, &digest);
             head.extensions.insert(ReadByRule::with_content::<B>(bytes.clone()));

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     exchange::Read,
     http::{conditions::is_conditional, fields::asks_for_another_protocol},
-    key::{BodyKeyLayer, CacheKey, KeyBuffer, normal::Authority},
+    key::{BodyKeyLayer, CacheKey, KeyBuffer, has_method_in_query, normal::Authority},
 };
 
 /// The largest body that a key may be made of.
@@ -117,7 +117,8 @@ impl KeyRules {
     /// What the rule for a request says about its body, if it says that the request is a read.
     pub(in crate::key) fn body_rule(&self, head: &Parts) -> Option<BodyRule> {
         let may_be_read = self.has_bodies() && !matches!(head.method, Method::GET | Method::HEAD);
-        if !may_be_read || OVERRIDES.iter().any(|name| head.headers.contains_key(name)) {
+        let is_override = OVERRIDES.iter().any(|name| head.headers.contains_key(name));
+        if !may_be_read || is_override || has_method_in_query(&head.uri) {
             return None;
         }
         let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return None };

@@ -85,7 +85,9 @@ pub(super) enum Problem {
     Header(Box<str>),
     #[error("{}", BuildError::Withheld(.0.clone()))]
     Withheld(Box<str>),
-    #[error("`{0}` is no cookie name: give the whole name of each cookie, without `*`")]
+    #[error(
+        "`{0}` is no cookie name, which may end in `*`; all cookies together are `\"headers\": [\"cookie\"]`"
+    )]
     Cookie(Box<str>),
     #[error("nothing says where the extension `{0}` comes from: name it with `KeyRulesBuilder::extension`")]
     Extension(Box<str>),

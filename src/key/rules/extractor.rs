@@ -191,6 +191,7 @@ impl KeyRules {
         };
         let is_under = |policy: Option<&_>| {
             let mut own = KeyBuffer::new();
+            own.set_keyed(asked.keyed.clone());
             let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
             // Those of the rules for all requests come last.
             if let (None, Some(names)) = (shape.parts.keyed.cookies(), asked.keyed.cookies()) {

@@ -25,6 +25,10 @@ use crate::{
 ///   from requests that have a key, on hits as well, before `Vary` is compared.
 /// * Fields that a [framework's own client](Self::KEYED) sends, and those that name the scheme, reach
 ///   the origin and are in the key of a request that has them.
+/// * Cookies about which neither the rule of the request nor [`Rules::cookies`](crate::Rules::cookies) says
+///   anything reach the origin, so the whole `Cookie` field is in the key. `"cookies": []` lets all clients
+///   share a response, and the origin gets none. A credential in another field reaches the origin as well:
+///   its response is shared if the origin says so (RFC 9111 §3.5).
 /// * Names with underscores are removed, since a service behind CGI takes them for the same with
 ///   dashes (RFC 3875 §4.1.18), unless exactly this name is keyed or let through.
 ///
@@ -320,8 +324,13 @@ impl CompiledGuard {
     /// ways that its `Vary` does not tell.
     pub(super) fn push_keyed(&self, headers: &HeaderMap, key: &mut KeyBuffer) {
         let Some(fields) = &self.0 else { return push_overrides(headers, key) };
+        let holds_cookies = key.holds_cookies();
         for (name, value) in headers {
-            if fields.keyed.contains(name) && !fields.removes(name) {
+            let counts = match *name == header::COOKIE {
+                true => !holds_cookies,
+                false => fields.keyed.contains(name),
+            };
+            if counts && !fields.removes(name) {
                 push_field(name, value, key);
             }
         }

@@ -156,6 +156,7 @@ mod trials;
 #[cfg(feature = "body-key")]
 pub(super) use self::body::BodyRule;
 pub(crate) use self::no_vary_search::SearchKey;
+pub(super) use self::query::resemble;
 pub use self::{
     builder::KeyRulesBuilder, error::RuleError, explain::RuleSummary, extractor::KeyRules, guard::Guard,
     lint::RuleWarning, rule::KeyRule,
