@@ -510,7 +510,7 @@ fn what_cannot_work_is_refused_and_the_rule_named() {
     for (expected, rule) in [
         ("(`/a/{b`): the path is none", KeyRule::path("/a/{b")),
         ("(`a`): the path is none", KeyRule::path("a")),
-        ("(`shop`): the path is none", KeyRule::path("/{a}b").name("shop")),
+        ("(`shop`): the path is none", KeyRule::path("/{a}{b}").name("shop")),
         ("two captures are named `a`", KeyRule::path("/{a}/{a}")),
         ("two captures are named `a`", KeyRule::path("/{a}?b={a}")),
         ("`b` in the query of the path", KeyRule::path("/a?b")),

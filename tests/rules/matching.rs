@@ -105,3 +105,136 @@ fn rules_for_other_requests_have_other_keys() {
     let head = Request::builder().method(Method::HEAD).uri("http://h/c?x=1").body(()).unwrap();
     assert_ne!(all.key(&head.into_parts().0), key(&all, "http://h/c?x=1"), "the default key");
 }
+
+/// Of what browsers send for the path of a rule, all is by the rule.
+#[test]
+fn paths_as_browsers_encode_them_are_cached_by_their_rule() {
+    for (pattern, paths) in [
+        ("/caf\u{e9}/{id}", ["/caf%C3%A9/1", "/caf%c3%a9/1", "/caf\u{e9}/1"]),
+        ("/caf%C3%A9/{id}", ["/caf%C3%A9/1", "/caf%c3%a9/1", "/caf\u{e9}/1"]),
+        ("/a b/{id}", ["/a%20b/1", "/a%20b/%20", "/a%20b/b%2Cc"]),
+        ("/a,b/{id}", ["/a,b/1", "/a%2Cb/1", "/a%2cb/1"]),
+        ("/a%2Cb/{id}", ["/a,b/1", "/a%2Cb/1", "/a%2cb/1"]),
+        (
+            "/{lang}/\u{43a}\u{430}\u{442}/{**rest}",
+            ["/ru/%D0%BA%D0%B0%D1%82", "/ru/%d0%BA%d0%B0%d1%82/", "/%C3%A9/%D0%BA%D0%B0%D1%82/x"],
+        ),
+    ] {
+        let rules = rules([KeyRule::path(pattern).keep_query(["q"])]);
+        for path in paths {
+            let (plain, other) = (format!("http://h{path}?q=1"), format!("http://h{path}?x=2&q=1"));
+            assert!(key(&rules, &plain).is_some(), "{pattern} {path}");
+            assert_eq!(key(&rules, &plain), key(&rules, &other), "{pattern} {path}");
+        }
+        let keys: HashSet<_> = paths.iter().map(|path| key(&rules, &format!("http://h{path}"))).collect();
+        assert_eq!(keys.len(), paths.len(), "each spelling has an entry of its own");
+        let identity = |path: &str| {
+            rules.identity(&format!("http://h{path}").parse().unwrap(), None, &Default::default())
+        };
+        assert!(identity(paths[0]).is_some());
+        if pattern.starts_with("/caf") {
+            assert_eq!(identity(paths[0]), identity(paths[1]), "and is purged with the others");
+            assert_eq!(identity(paths[0]), identity(paths[2]));
+        }
+    }
+}
+
+/// A server that decodes nothing has another page there, or none.
+#[test]
+fn an_unexpected_spelling_is_kept_apart_where_the_path_is_not_in_the_key() {
+    let rules = rules([KeyRule::path("/a,b/{_}/{id}").forward_unkeyed(), KeyRule::any().bypass()]);
+    let of = |path: &str| key(&rules, &format!("http://h{path}"));
+    assert!(of("/a,b/1/7").is_some());
+    assert_eq!(of("/a,b/1/7"), of("/a,b/2/7"));
+    assert!(of("/a%2Cb/1/7").is_some());
+    assert_ne!(of("/a,b/1/7"), of("/a%2Cb/1/7"));
+    assert_eq!(of("/a%2C%62/1/7"), None, "what is encoded needlessly may be another path");
+}
+
+#[test]
+fn other_readings_are_by_no_rule_whatever_is_encoded() {
+    let rules = rules([KeyRule::path("/report:all").bypass(), KeyRule::path("/{x}").keep_query(["q"])]);
+    assert!(bypasses(&rules, "http://h/report%3Aall") && bypasses(&rules, "http://h/REPORT%3aall/"));
+    for path in ["/%72eport:all", "/x/..%2freport:all", "/report%253Aall"] {
+        assert_eq!(key(&rules, &format!("http://h{path}")), None, "{path}");
+    }
+    assert!(key(&rules, "http://h/caf%C3%A9").is_some());
+}
+
+#[test]
+fn endings_and_trees_are_patterns() {
+    let rules = rules([
+        KeyRule::path("/account/{**rest}").bypass(),
+        KeyRule::paths(["/{*file}.css", "/{*file}.js", "/img/{_}/{name}.png"])
+            .keep_query(["v"])
+            .forward_unkeyed(),
+    ]);
+    for path in ["/account", "/account/", "/ACCOUNT/x.css", "/account.css", "/account/a/b.js"] {
+        assert!(bypasses(&rules, &format!("http://h{path}")), "{path}");
+    }
+    let of = |path: &str| key(&rules, &format!("http://h{path}"));
+    for path in ["/a.css", "/a/b.min.js", "/.a/b.js", "/accounts.js"] {
+        assert_eq!(of(&format!("{path}?v=1&x=2")), of(&format!("{path}?v=1")), "{path}");
+        assert!(of(path).is_some());
+    }
+    for path in ["/a.css/b", "/a.CSS", "/.css", "/a.jsx"] {
+        assert_ne!(of(&format!("{path}?v=1&x=2")), of(&format!("{path}?v=1")), "{path}");
+    }
+}
+
+/// A tree that is not in the key, and one that is: `/a` and `/a/` are two pages for most servers.
+#[test]
+fn the_root_of_a_tree_is_told_from_what_is_below() {
+    let rules = rules([
+        KeyRule::path("/a/{_}/{**rest}").forward_unkeyed().tags(["t-{rest}"]),
+        KeyRule::path("/b/{**_}").forward_unkeyed(),
+    ]);
+    let of = |path: &str| key(&rules, &format!("http://h{path}")).expect(path);
+    let keys: HashSet<_> = ["/a/1", "/a/1/", "/a/1/x", "/a/1/x/", "/a/1/x/y"].map(of).into();
+    assert_eq!(keys.len(), 5);
+    assert_eq!(of("/a/1/x"), of("/a/2/x"));
+    assert_eq!(HashSet::from(["/b", "/b/", "/b/x/y"].map(of)).len(), 1);
+}
+
+#[test]
+fn case_counts_unless_a_rule_says_otherwise() {
+    let any = || KeyRule::path("/Products/{id}").ignore_path_case().keep_query(["q"]);
+    let all = rules([any(), KeyRule::path("/Other/{id}").keep_query(["q"])]);
+    let is_by_rule = |path: &str| {
+        let of = |query: &str| key(&all, &format!("http://h{path}?{query}"));
+        of("q=1&x=2") == of("q=1")
+    };
+    for path in ["/Products/A", "/products/A", "/PRODUCTS/a", "/Other/A"] {
+        assert!(is_by_rule(path), "{path}");
+    }
+    assert!(!is_by_rule("/other/A"));
+    let identity =
+        |path: &str| all.identity(&format!("http://h{path}").parse().unwrap(), None, &Default::default());
+    assert_ne!(key(&all, "http://h/products/A"), key(&all, "http://h/Products/A"), "as they are written");
+    assert_eq!(identity("/products/A"), identity("/PRODUCTS/a"), "but purged together");
+    assert_ne!(identity("/Other/A"), identity("/Other/a"));
+    let storing =
+        rules([KeyRule::path("/P").ignore_path_case().fixed_ttl(std::time::Duration::from_secs(1))]);
+    let identity =
+        |path: &str| storing.identity(&format!("http://h{path}").parse().unwrap(), None, &Default::default());
+    assert!(identity("/p").is_some());
+    assert_eq!(identity("/p"), identity("/P"));
+    for rule in [KeyRule::any().ignore_path_case(), KeyRule::path("/a").ignore_path_case().bypass()] {
+        assert!(error([rule]).contains("has no effect"));
+    }
+}
+
+#[test]
+fn rules_that_other_ones_cover_are_never_reached() {
+    for (first, second) in [
+        (KeyRule::path("/account/{**rest}"), KeyRule::path("/account")),
+        (KeyRule::path("/{*file}.css"), KeyRule::path("/a/{x}.css")),
+        (KeyRule::path("/A/{x}").ignore_path_case(), KeyRule::path("/a/b")),
+        (KeyRule::path("/caf%c3%a9"), KeyRule::path("/caf\u{e9}")),
+        (KeyRule::path("/a,b/{x}"), KeyRule::path("/a%2Cb/{y}")),
+        (KeyRule::paths(["/x", "/a/{x}"]), KeyRule::paths(["/a/b", "/c"])),
+    ] {
+        let error = error([first, second.headers(["x-a"])]);
+        assert!(error.contains("is never reached: rule 0 matches all"), "{error}");
+    }
+}

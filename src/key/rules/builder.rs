@@ -141,15 +141,14 @@ impl KeyRulesBuilder {
         }
         let has_paths = rules.iter().any(|rule| rule.path.is_some());
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
-        let counts_spelling =
-            rules.iter().any(|rule| rule.path.as_ref().is_some_and(PathPattern::counts_spelling));
         let loose = rules
             .iter()
             .enumerate()
             .filter_map(|(rule, compiled)| compiled.loose_path.as_ref().map(|path| (rule, path.prefix())));
-        let (bypasses, prefixes): (Vec<usize>, Vec<&str>) = loose.unzip();
+        let (bypasses, prefixes): (Vec<usize>, Vec<&[u8]>) = loose.unzip();
         let bypasses = Bypasses { index: Index::new(prefixes), rules: bypasses.into() };
-        let index = Index::new(rules.iter().map(|rule| rule.path.as_ref().map_or("", PathPattern::prefix)));
+        let index =
+            Index::new(rules.iter().map(|rule| rule.path.as_ref().map_or(&[][..], PathPattern::prefix)));
         let inner = Inner {
             default_key,
             rules,
@@ -157,7 +156,6 @@ impl KeyRulesBuilder {
             bypasses,
             has_paths,
             has_bodies,
-            counts_spelling,
             negotiation,
             guard,
             source: self,

@@ -32,7 +32,7 @@ pub(super) fn compile(
     rule.check_bypass()?;
     let loose_path = path.filter(|_| rule.bypass).map(loose_path).transpose()?;
     let id = rule.id(path);
-    let (path, template) = target(path)?;
+    let (path, template) = target(path, rule.ignore_path_case)?;
     rule.check_key(template.is_some())?;
     let is_capture = |name: &str| {
         let in_path = path.as_ref().is_some_and(|path| path.names().any(|own| own == name));
@@ -50,7 +50,7 @@ pub(super) fn compile(
     rule.check_body(template.is_some(), has_gaps)?;
     rule.check_forwarding(has_gaps, &query, template.as_ref())?;
     let is_whole_uri = !has_gaps && matches!(query, QueryShape::Verbatim);
-    let is_default = is_whole_uri && parts.is_empty() && rule.body.is_none();
+    let is_default = is_whole_uri && parts.is_empty() && rule.body.is_none() && !rule.ignore_path_case;
     let parse_method = if rule.body.is_some() { parse_read } else { parse_method };
     Ok(Compiled {
         index,
@@ -123,7 +123,7 @@ impl KeyRule {
         (path, &self.keep_query, &self.ignore_query, self.forward_unkeyed).hash(&mut hasher);
         (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
         (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
-        self.body.is_some().hash(&mut hasher);
+        (self.body.is_some(), self.ignore_path_case).hash(&mut hasher);
         [&[0], &hasher.finish().to_le_bytes()[..]].concat().into()
     }
 
@@ -196,8 +196,17 @@ impl KeyRule {
     }
 }
 
-fn target(text: Option<&str>) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
-    let Some(text) = text else { return Ok((None, None)) };
+fn target(
+    text: Option<&str>,
+    ignores_case: bool,
+) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
+    let Some(text) = text else {
+        let reason = "the rule is for every path";
+        return match ignores_case {
+            true => Err(Problem::NoEffect { setting: "ignore_path_case", reason }),
+            false => Ok((None, None)),
+        };
+    };
     if text.contains('#') {
         return Err(Problem::Path("a request has no fragment: leave out what follows the `#`".into()));
     }
@@ -205,7 +214,8 @@ fn target(text: Option<&str>) -> Result<(Option<PathPattern>, Option<QueryTempla
         Some((path, query)) => (path, Some(query)),
         None => (text, None),
     };
-    let (path, query) = (PathPattern::parse(path)?, query.map(QueryTemplate::parse).transpose()?);
+    let (path, query) =
+        (PathPattern::parse(path, ignores_case)?, query.map(QueryTemplate::parse).transpose()?);
     let mut names = query.iter().flat_map(QueryTemplate::names);
     let is_repeated = |name: &&str| *name != GAP && path.names().any(|own| own == *name);
     if let Some(name) = names.find(is_repeated) {

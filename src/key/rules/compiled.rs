@@ -81,6 +81,10 @@ impl Compiled {
         }
     }
 
+    pub(super) fn ignores_path_case(&self) -> bool {
+        self.path.as_ref().is_some_and(PathPattern::ignores_case)
+    }
+
     pub(super) fn has_path_gaps(&self) -> bool {
         self.path.as_ref().is_some_and(PathPattern::has_gaps)
     }

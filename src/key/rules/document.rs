@@ -79,6 +79,7 @@ pub(super) struct RuleDocument {
     method: Vec<String>,
     #[serde(alias = "paths", deserialize_with = "some_or_more")]
     path: Option<Vec<String>>,
+    ignore_path_case: bool,
     keep_query: Option<Vec<String>>,
     ignore_query: Vec<String>,
     sort_query: bool,
@@ -116,6 +117,7 @@ impl From<RuleDocument> for KeyRule {
             hosts: document.host,
             methods: document.method,
             paths: document.path,
+            ignore_path_case: document.ignore_path_case,
             keep_query: document.keep_query,
             ignore_query: document.ignore_query,
             sort_query: document.sort_query,

@@ -56,6 +56,8 @@ pub(super) enum Problem {
     Path(Box<str>),
     #[error("`{text}` has a wildcard in another syntax: write `{instead}`")]
     Wildcard { text: Box<str>, instead: Box<str> },
+    #[error("servers read such a path in several ways, so that no request for it has a key")]
+    AmbiguousPath,
     #[error("two captures are named `{0}`; one that is not to be in the key is `{{_}}`")]
     RepeatedCapture(Box<str>),
     #[error("`{0}` in the query of the path is neither `name={{capture}}`, `name={{_}}` nor `name=value`")]

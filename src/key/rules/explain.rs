@@ -109,10 +109,12 @@ impl KeyRule {
         };
         let paths: Vec<_> = self.each_path().map(|path| path.unwrap_or("any path")).collect();
         let path = paths.join(" or ");
-        let loosely = if self.bypass && self.paths.is_some() {
-            " in any case, with and without a slash or an ending"
-        } else {
-            ""
+        let loosely = match () {
+            () if self.bypass && self.paths.is_some() => {
+                " in any case, with and without a slash or an ending"
+            }
+            () if self.ignore_path_case => " in any case",
+            () => "",
         };
         let hosts = match self.hosts.is_empty() {
             true => String::new(),
@@ -140,7 +142,7 @@ impl KeyRule {
 
     fn keyed_uri(&self) -> String {
         let mut paths = self.each_path().flatten().map(|path| path.split('?').next().unwrap_or(path));
-        let path = match paths.any(|path| path.contains("{_}") || path.contains("{*_}")) {
+        let path = match paths.any(|path| ["{_}", "{*_}", "{**_}"].iter().any(|gap| path.contains(gap))) {
             true => "the named parts of the path",
             false => "path",
         };

@@ -45,8 +45,6 @@ pub(super) struct Inner {
     pub(super) has_paths: bool,
     #[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "there are none"))]
     pub(super) has_bodies: bool,
-    /// Whether a path of a rule has characters that may be written in several ways.
-    pub(super) counts_spelling: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
     /// As it was written, for those who ask what the rules say.
@@ -98,7 +96,7 @@ impl KeyRules {
     fn select<'h>(&self, target: &'h Uri, authority: Authority<'_>, method: &Method) -> Selected<'_, 'h> {
         let found = self.first(authority, method, target.path(), target);
         if self.inner.has_paths {
-            let readings = other_readings(target.path(), self.inner.counts_spelling).ok_or(Doubtful)?;
+            let readings = other_readings(target.path()).ok_or(Doubtful)?;
             let rule = |found: &Option<Match<'_, '_>>| found.as_ref().map(|found| ptr::from_ref(found.rule));
             let is_other = |read: &String| rule(&self.first(authority, method, read, target)) != rule(&found);
             let has_gaps = found.as_ref().is_some_and(|found| found.rule.has_path_gaps());
@@ -266,8 +264,7 @@ impl KeyExtractor for KeyRules {
         let shape = found.rule.shape.as_ref()?;
         let mut identity = KeyBuffer::new();
         identity.push_lower_case(authority.as_bytes());
-        shape.push_path(&found, &mut identity);
-        shape.push_query(&found, Search::Omitted, &mut identity);
+        shape.push_identity(&found, &mut identity);
         Some(identity.to_key())
     }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use smallvec::SmallVec;
 
+use super::pattern::indexed;
+
 /// The rules by what all paths begin with that they are for.
 ///
 /// Among sorted beginnings, those of a path are the last one that is not greater than the path and
@@ -13,7 +15,7 @@ pub(super) struct Index(Box<[Beginning]>);
 
 #[derive(Debug)]
 struct Beginning {
-    text: Box<str>,
+    text: Box<[u8]>,
     /// The longest of the others that this one begins with.
     shorter: Option<usize>,
     rules: Box<[usize]>,
@@ -23,14 +25,14 @@ struct Beginning {
 pub(super) type Candidates = SmallVec<[usize; 16]>;
 
 impl Index {
-    /// Of rules in their order, by their beginnings; an empty one is for all paths.
-    pub(super) fn new<'r>(beginnings: impl IntoIterator<Item = &'r str>) -> Self {
-        let mut sorted: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+    /// Of rules in their order, by their [beginnings](indexed); an empty one is for all paths.
+    pub(super) fn new<'r>(beginnings: impl IntoIterator<Item = &'r [u8]>) -> Self {
+        let mut sorted: BTreeMap<&[u8], Vec<usize>> = BTreeMap::new();
         for (rule, beginning) in beginnings.into_iter().enumerate() {
             sorted.entry(beginning).or_default().push(rule);
         }
-        let texts: Vec<&str> = sorted.keys().copied().collect();
-        let beginning = |(at, (text, rules)): (usize, (&str, Vec<usize>))| {
+        let texts: Vec<&[u8]> = sorted.keys().copied().collect();
+        let beginning = |(at, (text, rules)): (usize, (&[u8], Vec<usize>))| {
             let shorter = texts[..at].iter().rposition(|shorter| text.starts_with(shorter));
             Beginning { text: text.into(), shorter, rules: rules.into() }
         };
@@ -40,9 +42,10 @@ impl Index {
     /// The rules that may be for this path.
     pub(super) fn candidates(&self, path: &str) -> Candidates {
         let mut found = Candidates::new();
+        let path = indexed(path);
         let mut at = self.0.partition_point(|beginning| *beginning.text <= *path).checked_sub(1);
         while let Some(beginning) = at.map(|at| &self.0[at]) {
-            if path.starts_with(&*beginning.text) {
+            if path.starts_with(&beginning.text) {
                 found.extend_from_slice(&beginning.rules);
             }
             at = beginning.shorter;
@@ -59,7 +62,7 @@ mod tests {
 
     #[test]
     fn rules_are_found_by_their_beginnings_and_keep_their_order() {
-        let index = Index::new(["/a/b", "", "/a", "/a/", "/b", "/a/b/c", "", "/a"]);
+        let index = Index::new(["/a/b", "", "/a", "/a/", "/b", "/a/b/c", "", "/a"].map(str::as_bytes));
         for (path, rules) in [
             ("/", &[1, 6][..]),
             ("/a", &[1, 2, 6, 7]),
@@ -67,6 +70,7 @@ mod tests {
             ("/a/b/d", &[0, 1, 2, 3, 6, 7]),
             ("/a/b/c/d", &[0, 1, 2, 3, 5, 6, 7]),
             ("/bb", &[1, 4, 6]),
+            ("/A%2cb", &[1, 2, 6, 7]),
             ("*", &[1, 6]),
         ] {
             assert_eq!(index.candidates(path).as_slice(), rules, "{path}");
@@ -77,7 +81,7 @@ mod tests {
     proptest! {
         #[test]
         fn none_is_missed(beginnings in prop::collection::vec("[/ab]{0,4}", 0..12), path in "/[/ab]{0,6}") {
-            let index = Index::new(beginnings.iter().map(String::as_str));
+            let index = Index::new(beginnings.iter().map(String::as_bytes));
             let all = (0..beginnings.len()).filter(|rule| path.starts_with(&beginnings[*rule]));
             prop_assert_eq!(index.candidates(&path).to_vec(), all.collect::<Vec<_>>());
         }

@@ -147,6 +147,7 @@ mod pattern;
 mod query;
 mod readings;
 mod rule;
+mod segment;
 mod shape;
 mod spelling;
 mod template;

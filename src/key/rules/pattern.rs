@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
+use smallvec::SmallVec;
+
 use super::{
-    coverage::{Segment, segments},
     error::Problem,
+    readings::other_readings,
+    segment::{Segment, Tail, characters},
     spelling,
 };
 use crate::{
@@ -14,80 +17,163 @@ use crate::{
     work::looked_at,
 };
 
-/// A path pattern in the syntax of `matchit`, which axum uses too.
+/// A path pattern: literals and captures, in the syntax of axum, with endings and trees besides.
+///
+/// Literals match in every spelling that all servers decode to the same text; captures are as written.
 #[derive(Clone, Debug)]
 pub(super) struct PathPattern {
-    router: matchit::Router<()>,
     segments: Box<[Segment]>,
-    /// What every match begins with.
-    prefix: Box<str>,
-    names: Box<[Box<str>]>,
-    has_special: bool,
+    ignores_case: bool,
+    /// What every match begins with, in [the form of an index](indexed).
+    prefix: Box<[u8]>,
+}
+
+/// What a pattern captures of a path, as written.
+pub(super) struct Captures<'r, 'h> {
+    /// Names and values. The one of a tree has the slash before it, if there is one.
+    all: SmallVec<[(&'r str, &'h str); 4]>,
+    /// Whether the path has the literals of the pattern in the expected spelling.
+    pub(super) is_as_spelt: bool,
+    /// Whether the last one is of a tree.
+    has_tree: bool,
 }
 
 /// The capture that is not in the key.
 pub(super) const GAP: &str = "_";
 
 impl PathPattern {
-    pub(super) fn parse(text: &str) -> Result<Self, Problem> {
-        if !text.starts_with('/') || text.contains(['?', '#']) {
+    pub(super) fn parse(text: &str, ignores_case: bool) -> Result<Self, Problem> {
+        let Some(written) = text.strip_prefix('/').filter(|_| !text.contains(['?', '#'])) else {
             return Err(Problem::Path("it begins with `/` and has no `#`".into()));
-        }
+        };
         if let Some(instead) = spelling::of_path(text) {
             return Err(Problem::Wildcard { text: text.into(), instead: instead.into() });
         }
-        let mut router = matchit::Router::new();
-        router.insert(text, ()).map_err(|error| Problem::Path(error.to_string().into()))?;
-        let names: Box<[Box<str>]> = captures(text).map(Into::into).collect();
-        let is_repeated = |at: usize| *names[at] != *GAP && names[..at].contains(&names[at]);
-        if let Some(at) = (0..names.len()).find(|at| is_repeated(*at)) {
-            return Err(Problem::RepeatedCapture(names[at].clone()));
+        let segments = written.split('/').map(Segment::parse).collect::<Result<Box<[_]>, _>>()?;
+        if segments.iter().rev().skip(1).any(Segment::is_last) {
+            return Err(Problem::Path("`{*name}` captures all that follows: nothing comes after it".into()));
         }
-        // Braces that stand for themselves are doubled: no prefix then.
-        let literal = &text[..text.find(['{', '}']).unwrap_or(text.len())];
-        let prefix = if text.contains("{{") || text.contains("}}") { "/" } else { literal };
-        // The braces of captures are plain, whatever their names are.
-        let is_plain = |byte: u8| is_unreserved(byte) || b"/{}*".contains(&byte);
-        let has_special = !text.bytes().all(is_plain) || text.contains("{{") || text.contains("}}");
-        Ok(Self { router, prefix: prefix.into(), names, has_special, segments: segments(text) })
+        let pattern = Self { prefix: prefix(&segments), segments, ignores_case };
+        let names: Vec<&str> = pattern.names().filter(|name| *name != GAP).collect();
+        if let Some(at) = (1..names.len()).find(|at| names[..*at].contains(&names[*at])) {
+            return Err(Problem::RepeatedCapture(names[at].into()));
+        }
+        match pattern.is_for_some_path() {
+            true => Ok(pattern),
+            false => Err(Problem::AmbiguousPath),
+        }
+    }
+
+    /// Whether it is for paths that all servers read alike.
+    fn is_for_some_path(&self) -> bool {
+        let example: String = self.segments.iter().flat_map(|own| ["/".to_owned(), own.example()]).collect();
+        let readings = other_readings(&example);
+        readings.is_some_and(|readings| readings.others.iter().all(|read| self.at(read).is_some()))
     }
 
     pub(super) fn segments(&self) -> &[Segment] {
         &self.segments
     }
 
+    pub(super) fn ignores_case(&self) -> bool {
+        self.ignores_case
+    }
+
     /// The same pattern for [loosened](loosened) paths.
     pub(super) fn loose(text: &str) -> Result<Self, Problem> {
-        let lower = text.to_ascii_lowercase();
-        match lower.trim_end_matches('/') {
-            "" => Self::parse("/"),
-            text => Self::parse(text),
+        match text.trim_end_matches('/') {
+            "" => Self::parse("/", true),
+            text => Self::parse(text, true),
         }
     }
 
     /// What every path begins with that it is for.
-    pub(super) fn prefix(&self) -> &str {
+    pub(super) fn prefix(&self) -> &[u8] {
         &self.prefix
     }
 
-    pub(super) fn at<'p>(&self, path: &'p str) -> Option<matchit::Params<'_, 'p>> {
-        self.router.at(path).ok().map(|found| found.params)
+    pub(super) fn at<'h>(&self, path: &'h str) -> Option<Captures<'_, 'h>> {
+        let mut captures = Captures { all: SmallVec::new(), is_as_spelt: true, has_tree: false };
+        let (last, others) = self.segments.split_last()?;
+        // With its slash.
+        let mut left = path;
+        for segment in others {
+            let after = left.strip_prefix('/')?;
+            let (text, rest) = after.split_at(after.find('/').unwrap_or(after.len()));
+            captures.note(segment, text, self.ignores_case)?;
+            left = rest;
+        }
+        match &last.tail {
+            Tail::Tree(name) if left.is_empty() || left.starts_with('/') => {
+                captures.all.push((name, left));
+                captures.has_tree = true;
+            }
+            Tail::Tree(_) => return None,
+            _ => {
+                let text = left.strip_prefix('/')?;
+                let is_one = last.is_last() || !text.contains('/');
+                is_one.then(|| captures.note(last, text, self.ignores_case)).flatten()?;
+            }
+        }
+        Some(captures)
     }
 
     /// The names of all captures.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
-        self.names.iter().map(AsRef::as_ref)
-    }
-
-    /// Whether it has a character that may also be written in another way.
-    pub(super) fn counts_spelling(&self) -> bool {
-        self.has_special
+        self.segments.iter().filter_map(Segment::name)
     }
 
     /// Whether a part of the path is not in the key.
     pub(super) fn has_gaps(&self) -> bool {
         self.names().any(|name| name == GAP)
     }
+}
+
+impl<'r, 'h> Captures<'r, 'h> {
+    fn note(&mut self, segment: &'r Segment, text: &'h str, ignores_case: bool) -> Option<()> {
+        let found = segment.at(text, ignores_case)?;
+        self.is_as_spelt &= found.is_as_spelt;
+        self.all.extend(segment.name().map(|name| (name, found.rest)));
+        Some(())
+    }
+
+    /// Those that are in the key.
+    pub(super) fn keyed(&self) -> impl Iterator<Item = &'h str> {
+        self.all.iter().filter(|(name, _)| *name != GAP).map(|(_, value)| *value)
+    }
+
+    pub(super) fn get(&self, name: &str) -> Option<&'h str> {
+        let at = self.all.iter().position(|(own, _)| *own == name)?;
+        let (_, value) = self.all[at];
+        let is_tree = self.has_tree && at + 1 == self.all.len();
+        Some(value.strip_prefix('/').filter(|_| is_tree).unwrap_or(value))
+    }
+}
+
+/// What all paths begin with that have these segments.
+fn prefix(segments: &[Segment]) -> Box<[u8]> {
+    let mut prefix = Vec::new();
+    for segment in segments {
+        if matches!(segment.tail, Tail::Tree(_)) {
+            break;
+        }
+        prefix.push(b'/');
+        prefix.extend(segment.start.octets.to_ascii_lowercase());
+        if segment.tail != Tail::None {
+            break;
+        }
+    }
+    prefix.into()
+}
+
+/// The form in which paths are looked up: decoded as far as [patterns](PathPattern) are, and in lower case.
+pub(super) fn indexed(path: &str) -> Cow<'_, [u8]> {
+    looked_at(path.len());
+    if !path.bytes().any(|byte| byte == b'%' || byte.is_ascii_uppercase()) {
+        return Cow::Borrowed(path.as_bytes());
+    }
+    let folded = |(at, octet): (usize, Option<u8>)| octet.unwrap_or(path.as_bytes()[at]).to_ascii_lowercase();
+    Cow::Owned(characters(path).map(folded).collect())
 }
 
 /// A path as servers read it that neither mind case nor a slash at the end, and the same without
@@ -108,23 +194,6 @@ fn lower_case(text: &str) -> Cow<'_, str> {
         true => Cow::Owned(text.to_ascii_lowercase()),
         false => Cow::Borrowed(text),
     }
-}
-
-/// The names in a pattern that is known to be well-formed.
-fn captures(pattern: &str) -> impl Iterator<Item = &str> {
-    let mut rest = pattern;
-    std::iter::from_fn(move || {
-        loop {
-            rest = &rest[rest.find('{')? + 1..];
-            if let Some(escaped) = rest.strip_prefix('{') {
-                rest = escaped;
-                continue;
-            }
-            let (name, after) = rest.split_once('}')?;
-            rest = after;
-            return Some(name.trim_start_matches('*'));
-        }
-    })
 }
 
 /// The other way in which a router may read this path, if there is one: with encoded characters
@@ -181,7 +250,7 @@ fn encoded(digits: &[u8]) -> Option<u8> {
 }
 
 /// Whether a path means the same with this octet encoded, to whoever decodes it before routing.
-fn is_meaningless(octet: u8) -> bool {
+pub(super) fn is_meaningless(octet: u8) -> bool {
     let separates = matches!(octet, b'/' | b'\\' | b';' | b'%' | b'?' | b'#');
     // Unreserved characters are never encoded by honest clients (RFC 3986 §2.3).
     !separates && !is_unreserved(octet) && !octet.is_ascii_control()
@@ -230,24 +299,134 @@ mod tests {
         }
     }
 
+    fn captured(pattern: &str, path: &str) -> Option<Vec<String>> {
+        let pattern = PathPattern::parse(pattern, false).unwrap();
+        let found = pattern.at(path)?;
+        Some(pattern.names().map(|name| found.get(name).unwrap().to_owned()).collect())
+    }
+
     #[test]
-    fn captures_are_found_and_doubled_braces_are_none() {
-        let pattern = PathPattern::parse("/a/{b}/{{c}}/{_}/{*d}").unwrap();
-        assert_eq!(pattern.names().collect::<Vec<_>>(), ["b", "_", "d"]);
-        assert!(pattern.has_gaps());
-        assert!(pattern.at("/a/1/{c}/2/3/4").is_some());
-        assert!(PathPattern::parse("/a/{b}").unwrap().at("/x/1").is_none());
+    fn captures_are_found_as_written_and_doubled_braces_are_none() {
+        for (pattern, path, values) in [
+            ("/a/{b}/{{c}}/{*d}", "/a/1/{c}/2/3", &["1", "2/3"][..]),
+            ("/a/{b}/{{c}}/{*d}", "/a/1/%7Bc%7D/2%2c", &["1", "2%2c"]),
+            ("/image-{id}.jpg", "/image-7.jpg", &["7"]),
+            ("/image-{id}.jpg", "/image-7.a.jpg", &["7.a"]),
+            ("/{*file}.css", "/a/b.css", &["a/b"]),
+            ("/a/{**t}", "/a", &[""]),
+            ("/a/{**t}", "/a/", &[""]),
+            ("/a/{**t}", "/a/b/c", &["b/c"]),
+            ("/{**t}", "/", &[""]),
+            ("/{x}/{**t}", "/a/b", &["a", "b"]),
+        ] {
+            assert_eq!(
+                captured(pattern, path).as_deref(),
+                Some(&values.iter().map(ToString::to_string).collect::<Vec<_>>()[..]),
+                "{pattern} {path}"
+            );
+        }
+        for (pattern, path) in [
+            ("/image-{id}.jpg", "/image-.jpg"),
+            ("/image-{id}.jpg", "/image-7/a.jpg"),
+            ("/image-{id}.jpg", "/image-7.JPG"),
+            ("/{*file}.css", "/.css"),
+            ("/a/{**t}", "/ab"),
+            ("/a/{**t}", "/"),
+            ("/a/{b}", "/x/1"),
+            ("/{{a}}", "/a"),
+        ] {
+            assert_eq!(captured(pattern, path), None, "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn text_matches_in_every_spelling_that_means_the_same() {
+        let spellings = ["/caf\u{e9}", "/caf%C3%A9", "/caf%c3%a9", "/ca%66\u{e9}"];
+        for pattern in &spellings {
+            let pattern = PathPattern::parse(pattern, false).unwrap();
+            let matches = spellings.map(|path| pattern.at(path).map(|found| found.is_as_spelt));
+            // What is encoded needlessly is not certain to mean the same.
+            assert_eq!(matches, [Some(false), Some(true), Some(false), None]);
+        }
+        for (pattern, path) in [
+            ("/a b", "/a%20b"),
+            ("/a,b", "/a%2Cb"),
+            ("/a%2cb", "/a,b"),
+            ("/100%25", "/100%25"),
+            ("/100%", "/100%25"),
+            ("/a{x}%C3%A9", "/abc%c3%a9"),
+            ("/{*x},b", "/a/b%2Cb"),
+        ] {
+            assert!(PathPattern::parse(pattern, false).unwrap().at(path).is_some(), "{pattern} {path}");
+        }
+        for (pattern, path) in [("/{x}5", "/a%25"), ("/a", "/a%00"), ("/{x}\u{a9}", "/\u{e9}")] {
+            assert!(PathPattern::parse(pattern, false).unwrap().at(path).is_none(), "{pattern} {path}");
+        }
+    }
+
+    #[test]
+    fn without_case_text_matches_in_any_and_captures_stay() {
+        let pattern = PathPattern::parse("/Caf\u{e9}/{id}.JPG", true).unwrap();
+        for path in ["/caf%c3%a9/Ab.jpg", "/CAF\u{e9}/Ab.Jpg", "/Caf%C3%A9/Ab.JPG"] {
+            assert_eq!(pattern.at(path).and_then(|found| found.get("id")), Some("Ab"), "{path}");
+        }
+        assert!(PathPattern::parse("/a", false).unwrap().at("/A").is_none());
     }
 
     #[test]
     fn broken_patterns_are_refused() {
-        for pattern in ["", "a", "*", "/{", "/}", "/{}", "/{a}b", "/{*a}/b", "/a#b", "/{a}/{a}"] {
-            assert!(PathPattern::parse(pattern).is_err(), "{pattern}");
+        for pattern in [
+            "",
+            "a",
+            "*",
+            "/{",
+            "/}",
+            "/{}",
+            "/{a}{b}",
+            "/{*a}/b",
+            "/{**a}/b",
+            "/a#b",
+            "/{a}/{a}",
+            "/{***a}",
+            "/a{**b}",
+            "/{**b}.css",
+            "/{a b}",
+        ] {
+            assert!(PathPattern::parse(pattern, false).is_err(), "{pattern}");
         }
-        assert!(PathPattern::parse("/{_}/{_}").is_ok());
+        for pattern in ["/a//b", "/a/../b", "/a;b", "/a%2Fb", "/%2561", "/%252525", "/{x}/.", "/\u{ff0f}"] {
+            assert_eq!(PathPattern::parse(pattern, false).err(), Some(Problem::AmbiguousPath), "{pattern}");
+        }
+        assert!(PathPattern::parse("/{_}/{_}", false).is_ok());
     }
 
     proptest::proptest! {
+        /// What axum's router says of the patterns that it knows.
+        #[test]
+        fn patterns_of_axum_mean_what_they_mean_there(
+            text in "(/(a|b|\\{x\\}|a\\{x\\}|\\{\\{)){0,2}(/(a|\\{y\\}|\\{\\*y\\}|a\\{\\*y\\}|))",
+            path in "(/[ab{]{0,2}){1,4}",
+        ) {
+            let mut router = matchit::Router::new();
+            if let (Ok(()), Ok(pattern)) = (router.insert(&text, ()), PathPattern::parse(&text, false)) {
+                let theirs = router.at(&path).ok().map(|found| found.params.iter().map(|(_, value)| value.to_owned()).collect());
+                let found = pattern.at(&path);
+                let ours: Option<Vec<_>> = found.map(|found| pattern.names().map(|name| found.get(name).unwrap().to_owned()).collect());
+                // It also takes `/a/b` for `/a{x}/{y}`, with nothing captured.
+                let is_empty = |values: &Vec<String>| values.iter().any(String::is_empty);
+                if !theirs.as_ref().is_some_and(is_empty) {
+                    proptest::prop_assert_eq!(ours, theirs);
+                }
+            }
+        }
+
+        #[test]
+        fn the_index_holds_what_a_pattern_is_for(text in "(/(a|B|%2c|\u{e9}|\\{x\\})){1,3}", path in "(/(a|A|b|B|,|%2C|%C3%A9|%61)){1,3}") {
+            if let Ok(pattern) = PathPattern::parse(&text, true) && pattern.at(&path).is_some() {
+                proptest::prop_assert!(indexed(&path).starts_with(pattern.prefix()));
+            }
+        }
+
         #[test]
         fn the_other_reading_has_no_other_reading(path in "/[a.%/;2eEfF5cC\\\\]{0,12}") {
             if let Some(read) = other_reading(&path) {

@@ -16,6 +16,7 @@ pub struct KeyRule {
     pub(super) methods: Vec<String>,
     /// None: every path.
     pub(super) paths: Option<Vec<String>>,
+    pub(super) ignore_path_case: bool,
     pub(super) keep_query: Option<Vec<String>>,
     pub(super) ignore_query: Vec<String>,
     pub(super) sort_query: bool,
@@ -58,6 +59,10 @@ impl KeyRule {
 
     /// A rule for the paths of a pattern in the syntax of axum: `/user/{id}`, `/assets/{*rest}`.
     ///
+    /// A segment may go on after its capture (`/images/{name}.jpg`, `/{*rest}.css`), and `/account/{**rest}`
+    /// is for `/account` and `/account/` as well as for all below. Text matches however it is encoded:
+    /// `/café/{id}` is the same pattern as `/caf%C3%A9/{id}`, and `,` the same as `%2C`.
+    ///
     /// The path is in the key as the client wrote it, unless the pattern has a `{_}` or `{*_}`:
     /// that part is not in the key, and of the rest the named captures are.
     ///
@@ -76,6 +81,15 @@ impl KeyRule {
     /// that all of them have.
     pub fn paths<P: Into<String>>(patterns: impl IntoIterator<Item = P>) -> Self {
         Self { paths: Some(strings(patterns)), ..Self::default() }
+    }
+
+    /// The case of ASCII letters does not count where the paths are compared with those of the rule, and a
+    /// purge or an unsafe request reaches what is stored for a path in any case. Keys hold paths as they are
+    /// written, so that each spelling has an entry of its own. Default: case counts, but for rules that
+    /// bypass, which are for every case anyway.
+    pub fn ignore_path_case(mut self) -> Self {
+        self.ignore_path_case = true;
+        self
     }
 
     /// How errors call the rule. Default: its path, or the first of them.

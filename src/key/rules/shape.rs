@@ -3,14 +3,13 @@
 use std::sync::Arc;
 
 use http::Uri;
-use matchit::Params;
 
 use super::{
     super::KeyBuffer,
     compiled::Compiled,
     no_vary_search::{Learned, Policy},
     parts::KeyParts,
-    pattern::GAP,
+    pattern::Captures,
     query::{Pairs, QueryRules, decode},
     template::Slots,
 };
@@ -38,7 +37,7 @@ pub(super) enum QueryShape {
 pub(super) struct Match<'r, 'h> {
     pub(super) rule: &'r Compiled,
     pub(super) target: &'h Uri,
-    pub(super) captures: Option<Params<'r, 'h>>,
+    pub(super) captures: Option<Captures<'r, 'h>>,
     pub(super) slots: Option<Slots<'h>>,
 }
 
@@ -54,13 +53,22 @@ pub(super) enum Search<'a> {
 impl Shape {
     pub(super) fn push_path(&self, found: &Match<'_, '_>, key: &mut KeyBuffer) {
         key.push(&self.id);
-        match &found.captures {
-            Some(captures) if found.rule.has_path_gaps() => {
-                let named = captures.iter().filter(|(name, _)| *name != GAP);
-                named.for_each(|(_, value)| key.push(value.as_bytes()));
-            }
-            _ => key.push(found.target.path().as_bytes()),
+        found.path_parts().for_each(|part| key.push(part));
+        // To a server that decodes less it may be another path.
+        if found.rule.has_path_gaps() && found.captures.as_ref().is_some_and(|found| !found.is_as_spelt) {
+            key.push(found.target.path());
         }
+    }
+
+    /// What is invalidated together, whatever its spelling.
+    pub(super) fn push_identity(&self, found: &Match<'_, '_>, identity: &mut KeyBuffer) {
+        identity.push(&self.id);
+        let parts = found.path_parts().map(str::as_bytes);
+        match found.rule.ignores_path_case() {
+            true => parts.for_each(|part| identity.push_lower_case(part)),
+            false => parts.for_each(|part| identity.push(part)),
+        }
+        self.push_query(found, Search::Omitted, identity);
     }
 
     /// Call after [`push_path`](Self::push_path): what was learned is known by what the key holds
@@ -117,6 +125,13 @@ fn push_pairs(pairs: Option<Pairs<'_>>, query: Option<&str>, key: &mut KeyBuffer
 }
 
 impl<'h> Match<'_, 'h> {
+    /// What of the path is in the key: all of it, or its captures.
+    fn path_parts(&self) -> impl Iterator<Item = &'h str> {
+        let captures = self.captures.as_ref().filter(|_| self.rule.has_path_gaps());
+        let whole = captures.is_none().then(|| self.target.path());
+        whole.into_iter().chain(captures.into_iter().flat_map(Captures::keyed))
+    }
+
     fn keyed_slots(&self) -> Option<Pairs<'h>> {
         let (template, slots) = (self.rule.template.as_ref()?, self.slots.as_ref()?);
         let mut keyed = template.keyed(slots);

@@ -61,15 +61,21 @@ fn is_name(text: &str) -> bool {
 
 fn segment_of(segment: &str, is_last: bool, unnamed: impl FnOnce() -> String) -> String {
     let name = segment.trim_start_matches([':', '<', '{', '*']).split([':', '>', '}', '*', '(', '?']).next();
-    let name = name.filter(|name| is_name(name));
+    let name = name.filter(|name| is_name(name) && !name.starts_with('.'));
     let is_capture = segment.starts_with([':', '<']) || segment.starts_with('{') && segment.contains(':');
     let is_rest = is_last && segment.contains('*') && !segment.starts_with('{');
     match (name, is_capture) {
-        (Some(name), true) if is_rest => format!("{{*{name}}}"),
-        (Some(name), true) => format!("{{{name}}}"),
-        _ if is_rest && segment.starts_with('*') => format!("{{*{}}}", name.unwrap_or("rest")),
-        _ if matches!(segment, "*" | "(.*)" | "[^/]+" | "(.+)") => format!("{{{}}}", unnamed()),
-        _ => segment.to_owned(),
+        (Some(name), true) if is_rest => return format!("{{*{name}}}"),
+        (Some(name), true) => return format!("{{{name}}}"),
+        (Some(name), false) if is_rest && segment.starts_with('*') => return format!("{{*{name}}}"),
+        _ => {}
+    }
+    match segment.split_once('*') {
+        _ if matches!(segment, "(.*)" | "[^/]+" | "(.+)") => format!("{{{}}}", unnamed()),
+        Some(("", "*")) if is_last => "{**rest}".to_owned(),
+        Some((start, end)) if is_last => format!("{start}{{*rest}}{end}"),
+        Some((start, end)) => format!("{start}{{{}}}{end}", unnamed()),
+        None => segment.to_owned(),
     }
 }
 
@@ -108,14 +114,18 @@ mod tests {
             ("/*/*/b", "/{any}/{any2}/b"),
             ("/a/*path", "/a/{*path}"),
             ("/a/:path*", "/a/{*path}"),
-            ("/a/**", "/a/{*rest}"),
+            ("/a/**", "/a/{**rest}"),
+            ("/img*.png", "/img{*rest}.png"),
+            ("/*.css", "/{*rest}.css"),
+            ("/a/*.css", "/a/{*rest}.css"),
+            ("/img*/b", "/img{any}/b"),
             ("/u/<id>", "/u/{id}"),
             ("/u/{id:[0-9]+}", "/u/{id}"),
             ("/u/{id:[0-9]+}/x", "/u/{id}/x"),
         ] {
             assert_eq!(of_path(text).as_deref(), Some(spelling), "{text}");
         }
-        for text in ["/a(b|c)", "/img*.png", "/a/(.*)\\.php$"] {
+        for text in ["/a(b|c)", "/a/(.*)\\.php$"] {
             assert!(of_path(text).is_some(), "{text}");
         }
         assert_eq!(of_value("uid", "*").as_deref(), Some("uid={_}"));

@@ -65,10 +65,10 @@ impl Place<'_> {
     }
 
     fn has_wider_path_than(self, other: Self) -> bool {
-        let is_wider = |ours: &[_], theirs: &[_]| covers_path(ours, theirs) && !covers_path(theirs, ours);
+        let is_wider = |ours, theirs| covers_path(ours, theirs) && !covers_path(theirs, ours);
         match (&self.compiled.path, &other.compiled.path) {
             (None, Some(_)) => true,
-            (Some(ours), Some(theirs)) => is_wider(ours.segments(), theirs.segments()),
+            (Some(ours), Some(theirs)) => is_wider(ours, theirs),
             _ => false,
         }
     }
@@ -80,7 +80,7 @@ impl Place<'_> {
         };
         let (hosts, methods) = (&self.compiled.hosts, &self.compiled.methods);
         let are_paths = match (&self.compiled.path, &other.compiled.path) {
-            (Some(ours), Some(theirs)) => meet(ours.segments(), theirs.segments()),
+            (Some(ours), Some(theirs)) => meet(ours, theirs),
             _ => true,
         };
         let is_any_host = hosts.is_empty() || other.compiled.hosts.is_empty();
