@@ -693,8 +693,11 @@ fn too_many_records_purge_more_and_never_less() {
         assert_eq!(origin.calls(), 50, "it was looked at meanwhile");
         call(&service, get("http://h/7")).await;
         assert_eq!(origin.calls(), 51, "the record of t7 is gone, but not what it says");
-        call(&service, get("http://h/2")).await;
-        assert_eq!(origin.calls(), 52, "who knows");
+        // Each purge has looked at a part of what is stored since half of the records were taken.
+        for page in 2..50 {
+            call(&service, get(&format!("http://h/{page}"))).await;
+        }
+        assert!((52..99).contains(&origin.calls()), "some were not looked at: {}", origin.calls());
     });
     for i in 0..10 {
         purge.key_prefix([i]);

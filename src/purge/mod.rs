@@ -216,6 +216,7 @@ impl Purge {
     }
 
     fn purged(&self, number: u64) -> Purged {
+        self.shared.relieve();
         Purged { number, is_soft: self.is_soft }
     }
 }
@@ -255,6 +256,8 @@ trait Purgeable: Send + Sync {
     fn purge_url(&self, head: &Parts, is_soft: bool) -> u64;
     fn purge_path(&self, head: &Parts, is_soft: bool) -> u64;
     fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64;
+    /// After each purge.
+    fn relieve(&self);
 }
 
 struct Of<St> {
@@ -302,6 +305,10 @@ impl<St: Store> Purgeable for Of<St> {
 
     fn purge_path(&self, head: &Parts, is_soft: bool) -> u64 {
         self.sequence().purge_path(&*self.naming.extractor(), head, is_soft)
+    }
+
+    fn relieve(&self) {
+        self.store.purged();
     }
 
     fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {

@@ -32,6 +32,9 @@ const HOT_SHARE: f64 = 0.97;
 
 const STRIPES: usize = 64;
 
+/// Keys that are looked at for each purge while there are many.
+const HELP: usize = 16;
+
 /// A [`Store`] in memory, bounded in bytes.
 ///
 /// * **Bound.** Keys, header fields, bodies and a fixed overhead for each entry are charged;
@@ -187,6 +190,13 @@ impl Store for MemoryStore {
 
     fn capacity_bytes(&self) -> u64 {
         self.inner.capacity_bytes
+    }
+
+    /// A storm of purges may keep the sweeper from its turn.
+    fn purged(&self) {
+        if self.inner.sequence.purges().is_crowded() {
+            self.inner.sweep_purged(Instant::now(), HELP);
+        }
     }
 
     fn refused(&self) {

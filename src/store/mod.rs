@@ -100,6 +100,10 @@ pub trait Store: Clone + Send + Sync + 'static {
         (self.max_response_bytes() as u64).saturating_mul(16)
     }
 
+    /// Told after a purge through a [handle](crate::Purge), so that a store can look at a part of what it
+    /// holds before the [records](Sequence#what-is-kept-of-purges) are too many. Default: nothing.
+    fn purged(&self) {}
+
     /// Told when a response was not stored because of its size, for the store's gauges.
     fn refused(&self) {}
 }

@@ -19,6 +19,9 @@ const REST: Duration = Duration::from_secs(1);
 /// When a walk has ended, all that is stored was checked up to the purge that was the last when it
 /// began: what is stored meanwhile is checked as it goes in. Then the records up to there are
 /// dropped, but for those that fetches under way may need.
+///
+/// After a walk there is a rest, unless so many records come in meanwhile that they would be too many
+/// before it is over: what is not looked at by then would be lost.
 #[derive(Debug, Default)]
 pub(super) struct PurgeSweep(Mutex<State>);
 
@@ -47,9 +50,10 @@ impl PurgeSweep {
         // Somebody else is at it.
         let Some(mut state) = self.0.try_lock() else { return Some(now + REST) };
         let purges = sequence.purges();
-        if state.place.is_none() && state.is_due(purges.newest_record(), now) {
+        let is_due = state.is_due(purges.newest_record(), now) || purges.is_walk_due();
+        if state.place.is_none() && is_due {
             state.place = Some(Place::default());
-            state.until = purges.latest();
+            state.until = purges.begin_walk();
         }
         if state.place.is_some() {
             expiry.walk(&mut state.place, most).iter().for_each(check);

@@ -46,9 +46,10 @@ const MAX_PREFIX_BYTES: usize = 1024;
 ///   which most are, purge nothing and take no number.
 /// * Of tags, groups and prefixes of paths, of everything, and of what was purged softly: a record.
 ///   By default there are at most 65,536. Of prefixes of keys at most 1,024.
-/// * A record is dropped as soon as nothing can match it any more. If there are too many before
-///   that, the oldest one is dropped, and whatever began before it and was not looked at since
-///   counts as purged.
+/// * A record is dropped as soon as nothing can match it any more. Once half of them are taken, all
+///   that is stored is looked at without a rest, with each further purge and in the background, so
+///   that a storm of purges takes nothing else along. If there are too many before that is done, the
+///   oldest one is dropped, and whatever began before it and was not looked at since counts as purged.
 pub struct Sequence {
     purges: Purges,
     floors: usize,

@@ -82,7 +82,8 @@ impl Sweeper {
             return Some(now);
         }
         let expiry = store.expiry.next().map(|at| at.max(now + PAUSE));
-        let purge = store.sweep_purged(now, PURGE_BATCH).map(|at| at.max(now + PURGE_PAUSE));
+        let pause = if store.sequence.purges().is_crowded() { Duration::ZERO } else { PURGE_PAUSE };
+        let purge = store.sweep_purged(now, PURGE_BATCH).map(|at| at.max(now + pause));
         expiry.into_iter().chain(purge).min()
     }
 

@@ -16,6 +16,43 @@ pub(super) struct Labels {
     shards: [RwLock<HashMap<u64, Record>>; SHARDS],
     /// The number of the newest record.
     newest: AtomicU64,
+    fill: Fill,
+}
+
+/// How many records there are, and how many were noted since all that is stored was last looked at.
+#[derive(Debug)]
+struct Fill {
+    most: u64,
+    records: AtomicU64,
+    noted: AtomicU64,
+}
+
+impl Fill {
+    fn new(most: usize) -> Self {
+        Self { most: most as u64, records: AtomicU64::new(0), noted: AtomicU64::new(0) }
+    }
+
+    /// Under the lock of whoever writes.
+    fn note(&self, records: usize) {
+        self.count(records);
+        self.noted.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn count(&self, records: usize) {
+        self.records.store(records as u64, Ordering::Relaxed);
+    }
+
+    fn is_half_full(&self) -> bool {
+        self.is_half(&self.records)
+    }
+
+    fn is_half_new(&self) -> bool {
+        self.is_half(&self.noted)
+    }
+
+    fn is_half(&self, number: &AtomicU64) -> bool {
+        number.load(Ordering::Relaxed) > self.most / 2
+    }
 }
 
 /// The labels in the order in which they were last purged; belongs to who writes.
@@ -23,8 +60,26 @@ pub(super) struct Labels {
 pub(super) struct Order(BTreeMap<u64, Label>);
 
 impl Labels {
-    pub(super) fn new() -> Self {
-        Self { shards: std::array::from_fn(|_| RwLock::new(HashMap::new())), newest: AtomicU64::new(0) }
+    pub(super) fn new(most: usize) -> Self {
+        Self {
+            shards: std::array::from_fn(|_| RwLock::new(HashMap::new())),
+            newest: AtomicU64::new(0),
+            fill: Fill::new(most),
+        }
+    }
+
+    /// Whether there are more than half of the records that there may be.
+    pub(super) fn are_half_full(&self) -> bool {
+        self.fill.is_half_full()
+    }
+
+    /// Whether so many were noted since the beginning of the last [walk](Self::walk_begins).
+    pub(super) fn are_half_new(&self) -> bool {
+        self.fill.is_half_new()
+    }
+
+    pub(super) fn walk_begins(&self) {
+        self.fill.noted.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn newest(&self) -> u64 {
@@ -42,12 +97,14 @@ impl Labels {
         record.note(number, soft_at);
         drop(shard);
         order.0.insert(number, label);
+        self.fill.note(order.0.len());
         self.newest.store(number, Ordering::Release);
     }
 
     /// Forgets the record that is the next to go.
     pub(super) fn forget_oldest(&self, order: &mut Order) {
         if let Some((_, label)) = order.0.pop_first() {
+            self.fill.count(order.0.len());
             let mut shard = self.shard(label).write();
             shard.remove(&label.0);
             // After a storm the room goes back too, in few steps.
@@ -77,11 +134,24 @@ impl Order {
 pub(super) struct Prefixes {
     records: RwLock<VecDeque<(Box<[u8]>, Record)>>,
     newest: AtomicU64,
+    fill: Fill,
 }
 
 impl Prefixes {
-    pub(super) fn new() -> Self {
-        Self { records: RwLock::new(VecDeque::new()), newest: AtomicU64::new(0) }
+    pub(super) fn new(most: usize) -> Self {
+        Self { records: RwLock::new(VecDeque::new()), newest: AtomicU64::new(0), fill: Fill::new(most) }
+    }
+
+    pub(super) fn are_half_full(&self) -> bool {
+        self.fill.is_half_full()
+    }
+
+    pub(super) fn are_half_new(&self) -> bool {
+        self.fill.is_half_new()
+    }
+
+    pub(super) fn walk_begins(&self) {
+        self.fill.noted.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn newest(&self) -> u64 {
@@ -105,6 +175,7 @@ impl Prefixes {
             known.and_then(|at| records.remove(at)).unwrap_or_else(|| (Box::from(prefix), Record::default()));
         record.note(number, soft_at);
         records.push_back((prefix, record));
+        self.fill.note(records.len());
         drop(records);
         self.newest.store(number, Ordering::Release);
     }
@@ -118,7 +189,10 @@ impl Prefixes {
     }
 
     pub(super) fn forget_oldest(&self) {
-        let oldest = self.records.write().pop_front();
+        let mut records = self.records.write();
+        let oldest = records.pop_front();
+        self.fill.count(records.len());
+        drop(records);
         drop(oldest);
     }
 }

@@ -91,8 +91,8 @@ impl Purges {
             latest: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             floors: Floors::new(floors),
-            labels: Labels::new(),
-            prefixes: Prefixes::new(),
+            labels: Labels::new(max_labels),
+            prefixes: Prefixes::new(max_prefixes),
             book: Mutex::new(Book::default()),
             max_labels,
             max_prefixes,
@@ -295,6 +295,24 @@ impl Purges {
     /// The number of the last purge that left a record.
     pub(super) fn newest_record(&self) -> u64 {
         self.labels.newest().max(self.prefixes.newest())
+    }
+
+    /// Whether there are more than half of the records that there may be, of one kind or the other.
+    pub(super) fn is_crowded(&self) -> bool {
+        self.labels.are_half_full() || self.prefixes.are_half_full()
+    }
+
+    /// Whether so many are new that all that is stored should be looked at before they are too many.
+    pub(super) fn is_walk_due(&self) -> bool {
+        self.labels.are_half_new() || self.prefixes.are_half_new()
+    }
+
+    /// All that is stored is looked at from now on, and what is noted later needs another walk. Returns
+    /// the number up to which everything is checked once that is done.
+    pub(super) fn begin_walk(&self) -> u64 {
+        self.labels.walk_begins();
+        self.prefixes.walk_begins();
+        self.latest()
     }
 
     fn next(&self) -> u64 {
