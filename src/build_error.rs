@@ -39,6 +39,14 @@ pub enum BuildError {
          one that says nothing about its content, its lifetime or its connection"
     )]
     Withheld(Box<str>),
+    /// A field that cannot be one of [tags](crate::FillLayer::tag_fields).
+    #[error("`tag_fields`: `{name}` cannot name tags: {reason}")]
+    TagField {
+        /// The name of the field.
+        name: Box<str>,
+        /// Why not.
+        reason: &'static str,
+    },
     /// A duration that must not be zero.
     #[error("`{setting}` is zero, so that {consequence}: give it a longer time")]
     ZeroDuration {

@@ -27,6 +27,7 @@
 //! | [`Rules::credentials`](crate::Rules::credentials) | none |
 //! | [`FillLayer::targets`](crate::FillLayer::targets) | CDN-Cache-Control |
 //! | [`FillLayer::strip_targets`](crate::FillLayer::strip_targets) | no |
+//! | [`FillLayer::tag_fields`](crate::FillLayer::tag_fields) | none |
 //! | [`FillLayer::strip_tags`](crate::FillLayer::strip_tags) | yes |
 //! | [`ReadThrough::failures`](crate::ReadThrough::failures) | 408, 500, 502, 503, 504 |
 //!

@@ -9,7 +9,7 @@ use http::Response;
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
-use crate::{body::Body, key::Unkeyed, status::CacheStatus, store::pass_on};
+use crate::{body::Body, key::Unkeyed, status::CacheStatus, store::pass_on, tags::TagFields};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -28,7 +28,7 @@ pin_project! {
     #[project = KindProj]
     enum Kind<F, B, E> {
         Ready { response: Option<Response<Body<B>>> },
-        Pass { #[pin] below: F, strips_tags: bool, unkeyed: Option<Unkeyed> },
+        Pass { #[pin] below: F, strips_tags: Option<TagFields>, unkeyed: Option<Unkeyed> },
         Boxed { future: BoxFuture<Result<Response<Body<B>>, E>> },
     }
 }
@@ -39,7 +39,7 @@ where
 {
     /// Removes the fields that are for caches alone from what is passed on, which no other layer
     /// will do.
-    pub(crate) fn strip_tags(mut self, strip: bool) -> Self {
+    pub(crate) fn strip_tags(mut self, strip: Option<TagFields>) -> Self {
         if let Kind::Pass { strips_tags, .. } = &mut self.kind {
             *strips_tags = strip;
         }
@@ -60,7 +60,7 @@ where
 
     /// What the service below answers.
     pub(crate) fn pass(below: F) -> Self {
-        Self { kind: Kind::Pass { below, strips_tags: false, unkeyed: None } }
+        Self { kind: Kind::Pass { below, strips_tags: None, unkeyed: None } }
     }
 
     pub(crate) fn boxed(future: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
@@ -103,7 +103,7 @@ where
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx).map_ok(|answer| answer.map(wrap)),
             KindProj::Pass { below, strips_tags, unkeyed } => below.poll(cx).map_ok(|mut response| {
-                pass_on(&mut response, None, *strips_tags);
+                pass_on(&mut response, None, strips_tags.as_ref());
                 if let Some(why) = *unkeyed {
                     CacheStatus::unkeyed(why).mark_passed(&mut response);
                 }

@@ -9,6 +9,7 @@ use crate::{
     lookup::{Lookup, LookupLayer},
     purge::Purge,
     store::Store,
+    tags::TagFields,
 };
 
 /// [`Lookup`] directly round [`Fill`]: a cache, without coalescing or stale answers on error.
@@ -56,6 +57,14 @@ impl<St: Store, K: KeyExtractor, P: Policy> StoreLayer<St, K, P> {
         self
     }
 
+    /// See [`FillLayer::tag_fields`]. Those of the [key rules](crate::KeyRulesBuilder::tag_fields) count as
+    /// well.
+    #[must_use]
+    pub fn tag_fields(mut self, fields: TagFields) -> Self {
+        self.fill = self.fill.tag_fields(fields);
+        self
+    }
+
     /// See [`FillLayer::policy`].
     #[must_use]
     pub fn policy<Q: Policy>(self, policy: Q) -> StoreLayer<St, K, Q> {
@@ -69,10 +78,11 @@ impl<St, K, P> fmt::Debug for StoreLayer<St, K, P> {
     }
 }
 
-impl<S, St: Clone, K, P> Layer<S> for StoreLayer<St, K, P> {
+impl<S, St: Store, K: KeyExtractor, P> Layer<S> for StoreLayer<St, K, P> {
     type Service = Lookup<Fill<S, St, P>, St, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        self.lookup.layer(self.fill.layer(inner))
+        let fill = self.fill.and_tag_fields(&self.lookup.tag_fields());
+        self.lookup.layer(fill.layer(inner))
     }
 }

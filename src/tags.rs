@@ -2,8 +2,9 @@
 //!
 //! An answer has all the tags that any of these give it:
 //!
-//! * its fields `Surrogate-Key` (separated by spaces) and `Cache-Tag` (separated by commas), which
-//!   are for caches like this one and are stripped from what clients see;
+//! * its fields `Surrogate-Key` (separated by spaces or commas) and `Cache-Tag` (separated by commas),
+//!   which are for caches like this one and are stripped from what clients see;
+//! * its fields of other names that the stack is [told](TagFields) of, which are stripped as well;
 //! * its field `Cache-Groups` (RFC 9875), which stays;
 //! * [`Tags`] in the extensions of the response, put there by a handler;
 //! * [`Tags`] in the extensions of the request, put there by a key rule or a middleware.
@@ -28,6 +29,82 @@
 //! ```
 
 use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName};
+
+use crate::http::tag_fields::{self, is_for_clients};
+
+/// What stands between the tags of a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
+#[non_exhaustive]
+pub enum Separator {
+    /// White space, or commas, as in `Surrogate-Key`: `xkey` and `X-Drupal-Cache-Tags`.
+    Space,
+    /// Commas, with or without white space around them, as in `Cache-Tag`: `Edge-Cache-Tag` and
+    /// `X-Magento-Tags`.
+    Comma,
+}
+
+/// Response fields that name tags, beside `Surrogate-Key` and `Cache-Tag`. Default: none.
+///
+/// They are given to [`ReadThrough::tag_fields`](crate::ReadThrough::tag_fields), or stand in the
+/// [rules](crate::KeyRulesBuilder::tag_fields). A clone costs one reference count.
+///
+/// ```
+/// use http::HeaderName;
+/// use tower_readthrough::tags::{Separator, TagFields};
+///
+/// let xkey = HeaderName::from_static("xkey");
+/// let fields = TagFields::from_iter([(xkey, Separator::Space)]);
+/// assert_eq!(fields.iter().next().unwrap().0, "xkey");
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TagFields(Option<Arc<[(HeaderName, Separator)]>>);
+
+impl TagFields {
+    /// The names of the fields, and what separates their tags.
+    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, Separator)> {
+        self.0.iter().flat_map(|fields| fields.iter()).map(|(name, separator)| (name, *separator))
+    }
+
+    /// These and those of another one.
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        match (&self.0, &other.0) {
+            (_, None) => self.clone(),
+            (None, _) => other.clone(),
+            _ => self.iter().chain(other.iter()).map(|(name, separator)| (name.clone(), separator)).collect(),
+        }
+    }
+
+    /// Whether a response has one of them.
+    pub(crate) fn are_in(&self, headers: &HeaderMap) -> bool {
+        self.0.as_ref().is_some_and(|fields| fields.iter().any(|(name, _)| headers.contains_key(name)))
+    }
+
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.iter().any(|(own, _)| own == name)
+    }
+
+    /// Shows the tags in them, as they stand there.
+    pub(crate) fn for_each_tag(&self, headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
+        for (name, separator) in self.iter() {
+            tag_fields::for_each_tag_of(headers, name, separator, &mut f);
+        }
+    }
+
+    /// The first of them that clients need for something else, and that must stay.
+    pub(crate) fn invalid(&self) -> Option<&HeaderName> {
+        self.iter().map(|(name, _)| name).find(|name| is_for_clients(name))
+    }
+}
+
+impl FromIterator<(HeaderName, Separator)> for TagFields {
+    fn from_iter<I: IntoIterator<Item = (HeaderName, Separator)>>(fields: I) -> Self {
+        let fields: Arc<[_]> = fields.into_iter().collect();
+        Self((!fields.is_empty()).then_some(fields))
+    }
+}
 
 /// The tags of an answer, in the extensions of the request or the response; see the
 /// [module](self).

@@ -5,7 +5,6 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -30,7 +29,7 @@ use crate::{
         storing::{Decision, Sharing, Unshareable},
     },
     key::copy_of_body,
-    store::{Draft, Fetching, Origin, Store, Subject, selection},
+    store::{Draft, Fetching, Origin, Store, Subject, Tagged, selection},
     tags::Tags,
 };
 
@@ -94,8 +93,8 @@ where
                 Ok(answer) => answer,
                 Err(error) => return Poll::Ready(Err(error)),
             };
-            let mut outline =
-                Outline::of(answer.headers(), SystemTime::now()).under(&this.begun.fetch.client.asked.keyed);
+            let fetch = &this.begun.fetch;
+            let mut outline = fetch.layer.targets.outline(answer.headers()).under(&fetch.client.asked.keyed);
             outline.settle_length(&this.begun.fetch.client.head.method, &mut answer);
             if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
                 // First, with what they hold, such as a place at the origin.
@@ -174,7 +173,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let client = &fetch.client.head;
         let (head, body) = response.into_parts();
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
-        let (own, fields) = (head.extensions.get::<Tags>(), (&head.headers, outline));
+        let own = head.extensions.get::<Tags>();
+        let fields = Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
         let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
         let origin = Origin::new(outline, sent_at, fetching.number, subject);
         if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {

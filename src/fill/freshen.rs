@@ -1,6 +1,6 @@
 //! What an answer without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
 
-use std::{sync::Arc, time::SystemTime};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, request, response};
@@ -13,7 +13,6 @@ use crate::{
         conditions::{confirms, freshen},
         fields::remove_all,
         framing::content_length,
-        outline::Outline,
         range::Extent,
         rules::Rules,
         storing::{Decision, Sharing, Terms},
@@ -88,7 +87,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.headers = headers;
         head.status = stored.status();
 
-        let outline = Outline::of(&head.headers, SystemTime::now()).under(&self.client.asked.keyed);
+        let outline = self.layer.targets.outline(&head.headers).under(&self.client.asked.keyed);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let glance = self.client.asked.glance(&client.headers);
         let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);

@@ -2,6 +2,7 @@ use std::{
     fmt,
     sync::Arc,
     task::{Context, Poll},
+    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -24,12 +25,14 @@ use crate::{
     http::{
         changes::{Changes, rules_for},
         fields::{remove_all, remove_upgrade},
+        outline::Outline,
         rules::Rules,
         storing::CDN_CACHE_CONTROL,
         tag_fields,
     },
     key::SearchKey,
     store::Store,
+    tags::TagFields,
 };
 
 /// Stores what the wrapped service answers; see the [module](crate::fill).
@@ -47,6 +50,8 @@ pub struct FillLayer<St, P = ()> {
 pub(super) struct Targets {
     pub(super) names: Arc<[HeaderName]>,
     are_stripped: bool,
+    /// Those that name tags, beside the two that always do.
+    pub(super) tags: TagFields,
     tags_are_stripped: bool,
 }
 
@@ -56,16 +61,27 @@ impl Targets {
             remove_all(headers, |name| self.names.contains(name));
         }
         if self.tags_are_stripped && may_have_tags {
-            tag_fields::strip(headers);
+            tag_fields::strip(headers, &self.tags);
         }
+    }
+
+    /// What of the fields of a response decides about storing it.
+    pub(super) fn outline(&self, headers: &HeaderMap) -> Outline {
+        let mut outline = Outline::of(headers, SystemTime::now());
+        outline.has_tags |= self.tags.are_in(headers);
+        outline
     }
 }
 
 impl<St: Store> FillLayer<St> {
     /// Fills this store by the default [`Rules`].
     pub fn new(store: St) -> Self {
-        let targets =
-            Targets { names: Arc::from([CDN_CACHE_CONTROL]), are_stripped: false, tags_are_stripped: true };
+        let targets = Targets {
+            names: Arc::from([CDN_CACHE_CONTROL]),
+            are_stripped: false,
+            tags: TagFields::default(),
+            tags_are_stripped: true,
+        };
         let failures = FailurePolicy::default();
         Self { store, rules: Rules::new(), policy: Arc::new(()), targets, failures }
     }
@@ -108,9 +124,21 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
         self
     }
 
-    /// Removes `Surrogate-Key` and `Cache-Tag` from all answers: they are for this cache, and say
-    /// more about the origin than clients need to know. Default: yes. Switch it off where another
-    /// cache in front of this one needs them. `Cache-Groups` is for all caches and stays.
+    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`: their
+    /// tags count as those do, and the fields are [stripped](Self::strip_tags) as those are. Default: none.
+    ///
+    /// Name no field that clients read: [`ReadThrough::build`](crate::ReadThrough::build) refuses those,
+    /// and a layer of its own would remove them.
+    #[must_use]
+    pub fn tag_fields(mut self, fields: TagFields) -> Self {
+        self.targets.tags = fields;
+        self
+    }
+
+    /// Removes `Surrogate-Key` and `Cache-Tag`, and the other [fields](Self::tag_fields) that name tags,
+    /// from all answers: they are for this cache, and say more about the origin than clients need to
+    /// know. Default: yes. Switch it off where another cache in front of this one needs them.
+    /// `Cache-Groups` is for all caches and stays.
     #[must_use]
     pub fn strip_tags(mut self, strip: bool) -> Self {
         self.targets.tags_are_stripped = strip;
@@ -123,6 +151,21 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     pub fn strip_targets(mut self, strip: bool) -> Self {
         self.targets.are_stripped = strip;
         self
+    }
+}
+
+impl<St: Clone, P> FillLayer<St, P> {
+    /// The fields that name tags, beside the two that always do.
+    pub(crate) fn own_tag_fields(&self) -> &TagFields {
+        &self.targets.tags
+    }
+
+    /// The same with the fields that an extractor knows as well.
+    pub(crate) fn and_tag_fields(&self, fields: &TagFields) -> Self {
+        let mut targets = self.targets.clone();
+        targets.tags = targets.tags.and(fields);
+        let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
+        Self { store, rules: self.rules.clone(), policy, targets, failures: self.failures.clone() }
     }
 }
 
@@ -147,10 +190,7 @@ impl<S, St: Clone, P> Layer<S> for FillLayer<St, P> {
     type Service = Fill<S, St, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let (store, policy) = (self.store.clone(), Arc::clone(&self.policy));
-        let (targets, failures) = (self.targets.clone(), self.failures.clone());
-        let layer = Self { store, rules: self.rules.clone(), policy, targets, failures };
-        Fill { inner, layer: Arc::new(layer) }
+        Fill { inner, layer: Arc::new(self.and_tag_fields(&TagFields::default())) }
     }
 }
 
@@ -161,8 +201,10 @@ pub struct Fill<S, St, P = ()> {
 }
 
 impl<S, St, P> Fill<S, St, P> {
-    pub(crate) fn strips_tags(&self) -> bool {
-        self.layer.targets.tags_are_stripped
+    /// The fields with tags that are removed from what is passed on, beside the two that always are.
+    pub(crate) fn strips_tags(&self) -> Option<TagFields> {
+        let Targets { tags, tags_are_stripped, .. } = &self.layer.targets;
+        tags_are_stripped.then(|| tags.clone())
     }
 }
 
@@ -229,7 +271,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         match Asked::of(&head, &self.layer.rules.request.credentials) {
             None => {
                 // What passes as a part of a fetch above is stripped there.
-                let strips_tags = self.strips_tags() && head.extensions.get::<Asked>().is_none();
+                let strips_tags = self.strips_tags().filter(|_| head.extensions.get::<Asked>().is_none());
                 let below = below(self.inner, head, body, None);
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
@@ -264,11 +306,13 @@ impl<St, P> FillLayer<St, P> {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
         use crate::defaults::tests::switch;
-        let Targets { names, are_stripped, tags_are_stripped } = &self.targets;
+        let Targets { names, are_stripped, tags, tags_are_stripped } = &self.targets;
+        let has_tags = tags.iter().next().is_some();
         let is_builtin = **names == [CDN_CACHE_CONTROL];
         vec![
             ("FillLayer::targets", if is_builtin { "CDN-Cache-Control" } else { "others" }.to_owned()),
             ("FillLayer::strip_targets", switch(*are_stripped)),
+            ("FillLayer::tag_fields", if has_tags { "some" } else { "none" }.to_owned()),
             ("FillLayer::strip_tags", switch(*tags_are_stripped)),
         ]
     }

@@ -1,11 +1,12 @@
 //! The fields in which answers name their tags and groups.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, header};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
 
-use super::fields::remove_all;
+use super::fields::{is_hop_by_hop, remove_all};
+use crate::tags::{Separator, TagFields};
 
-/// Separated by white space, and by commas beside it. For caches in front of the origin alone.
+/// Separated by white space or commas. For caches in front of the origin alone.
 pub(crate) static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
 /// Separated by commas. For caches in front of the origin alone.
@@ -17,30 +18,60 @@ pub(crate) static CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-grou
 /// RFC 9875 §3.
 pub(crate) static CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// Removes the fields that are for this cache alone.
-pub(crate) fn strip(headers: &mut HeaderMap) {
-    remove_all(headers, |name| *name == SURROGATE_KEY || *name == CACHE_TAG);
+/// Removes the fields that are for this cache alone: the two that always are, and its own.
+pub(crate) fn strip(headers: &mut HeaderMap, own: &TagFields) {
+    remove_all(headers, |name| *name == SURROGATE_KEY || *name == CACHE_TAG || own.has(name));
 }
 
-/// The tags in `Surrogate-Key` and `Cache-Tag`, as they stand there.
-pub(crate) fn for_each_tag(headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
-    for line in headers.get_all(&SURROGATE_KEY) {
-        let tags = line.as_bytes().split(u8::is_ascii_whitespace).map(without_commas);
-        tags.filter(|tag| !tag.is_empty()).for_each(&mut f);
-    }
-    for line in headers.get_all(&CACHE_TAG) {
-        // Not a list of tokens: a quotation mark is part of a tag.
-        let tags = line.as_bytes().split(|byte| *byte == b',').map(<[u8]>::trim_ascii);
-        tags.filter(|tag| !tag.is_empty()).for_each(&mut f);
+/// The tags in `Surrogate-Key` and `Cache-Tag`, and in the cache's own fields, as they stand there.
+pub(crate) fn for_each_tag(headers: &HeaderMap, own: &TagFields, mut f: impl FnMut(&[u8])) {
+    for_each_tag_of(headers, &SURROGATE_KEY, Separator::Space, &mut f);
+    for_each_tag_of(headers, &CACHE_TAG, Separator::Comma, &mut f);
+    own.for_each_tag(headers, f);
+}
+
+/// The tags in one field. Not a list of tokens: a quotation mark is part of a tag.
+pub(crate) fn for_each_tag_of(
+    headers: &HeaderMap,
+    name: &HeaderName,
+    separator: Separator,
+    f: &mut impl FnMut(&[u8]),
+) {
+    let separates = |byte: &u8| match separator {
+        // Many write such a field as a list.
+        Separator::Space => byte.is_ascii_whitespace() || *byte == b',',
+        Separator::Comma => *byte == b',',
+    };
+    for line in headers.get_all(name) {
+        let tags = line.as_bytes().split(separates).map(<[u8]>::trim_ascii);
+        tags.filter(|tag| !tag.is_empty()).for_each(&mut *f);
     }
 }
 
-/// A tag without the commas around it: many write the field as a list.
-fn without_commas(mut tag: &[u8]) -> &[u8] {
-    while let [b',', rest @ ..] | [rest @ .., b','] = tag {
-        tag = rest;
-    }
-    tag
+/// Whether clients read this field, so that it cannot be taken from them.
+pub(crate) fn is_for_clients(name: &HeaderName) -> bool {
+    const READ: [HeaderName; 19] = [
+        header::ACCEPT_RANGES,
+        header::AGE,
+        header::ALLOW,
+        header::CACHE_CONTROL,
+        header::CONTENT_DISPOSITION,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LANGUAGE,
+        header::CONTENT_LENGTH,
+        header::CONTENT_LOCATION,
+        header::CONTENT_RANGE,
+        header::CONTENT_SECURITY_POLICY,
+        header::CONTENT_TYPE,
+        header::DATE,
+        header::ETAG,
+        header::EXPIRES,
+        header::LAST_MODIFIED,
+        header::LOCATION,
+        header::SET_COOKIE,
+        header::VARY,
+    ];
+    READ.contains(name) || is_hop_by_hop(name)
 }
 
 /// The groups that a field names: a list of strings, whose parameters mean nothing. A field that is
@@ -78,13 +109,17 @@ mod tests {
 
     fn tags(fields: &[(&'static str, &[u8])]) -> Vec<String> {
         let mut tags = Vec::new();
-        for_each_tag(&map(fields), |tag| tags.push(String::from_utf8_lossy(tag).into_owned()));
+        let own = [("xkey", Separator::Space), ("edge-cache-tag", Separator::Comma)];
+        let own = own.map(|(name, separator)| (HeaderName::from_static(name), separator));
+        for_each_tag(&map(fields), &TagFields::from_iter(own), |tag| {
+            tags.push(String::from_utf8_lossy(tag).into_owned())
+        });
         tags
     }
 
     #[test]
     fn tags_are_separated_by_space_in_one_field_and_by_commas_in_the_other() {
-        assert_eq!(tags(&[("surrogate-key", b" a  b,c\td ")]), ["a", "b,c", "d"]);
+        assert_eq!(tags(&[("surrogate-key", b" a  b,c\td ")]), ["a", "b", "c", "d"]);
         assert_eq!(tags(&[("surrogate-key", b"a, b ,c , d,")]), ["a", "b", "c", "d"]);
         assert_eq!(tags(&[("cache-tag", b"a, b c ,,d")]), ["a", "b c", "d"]);
         assert_eq!(
@@ -92,6 +127,10 @@ mod tests {
             ["a", "b", "c"]
         );
         assert_eq!(tags(&[("surrogate-key", b""), ("cache-tag", b" , ")]), [""; 0]);
+        assert_eq!(
+            tags(&[("edge-cache-tag", b"a, b c"), ("xkey", b"d e"), ("x", b"f")]),
+            ["d", "e", "a", "b c"]
+        );
     }
 
     #[test]

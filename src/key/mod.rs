@@ -114,6 +114,7 @@ use crate::{
     build_error::BuildError,
     exchange::Read,
     http::{credentials::Keyed, rules::RequestRules},
+    tags::TagFields,
 };
 
 #[cfg(feature = "body-key")]
@@ -223,6 +224,13 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// It says which port is the default one, and whether a `Location` names the same origin.
     fn assumed_scheme(&self) -> Option<&Scheme> {
         None
+    }
+
+    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`; see
+    /// [`KeyRulesBuilder::tag_fields`]. Default: none. Asked when [`ReadThrough`](crate::ReadThrough)
+    /// or [`StoreLayer`](crate::StoreLayer) is built, and by the purge service.
+    fn tag_fields(&self) -> TagFields {
+        TagFields::default()
     }
 
     /// Whether it can work. Default: yes. Asked when a stack with it is built.

@@ -15,6 +15,7 @@ use crate::{
     key::Unkeyed,
     status::CacheStatus,
     store::{Invalidation, pass_on},
+    tags::TagFields,
 };
 
 /// What is to be done with the response to a request without a key.
@@ -31,7 +32,7 @@ impl Keyless {
     pub(crate) const PASSED: Self = Self { invalidation: None, why: None, shows_status: true };
 
     #[inline]
-    pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: bool) {
+    pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: Option<&TagFields>) {
         pass_on(response, self.invalidation.as_ref(), strips_tags);
         if let Some(why) = self.why {
             CacheStatus::unkeyed(why).mark_passed(response);
@@ -82,7 +83,7 @@ where
             BelowProj::Keyless { called, keyless } => {
                 let mut answer = ready!(called.poll(cx));
                 if let Ok(response) = &mut answer {
-                    keyless.finish(response, false);
+                    keyless.finish(response, None);
                 }
                 Poll::Ready(answer)
             }

@@ -11,6 +11,7 @@ use crate::{
     key::{DefaultKey, KeyExtractor},
     purge::{Naming, Purge},
     store::Store,
+    tags::TagFields,
 };
 
 /// Answers from a store; see the [module](crate::lookup).
@@ -75,6 +76,11 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         let extractor = Arc::new(extractor);
         naming.set(extractor.clone());
         LookupLayer { store, extractor, naming, settings }
+    }
+
+    /// The fields that name tags by the extractor.
+    pub(crate) fn tag_fields(&self) -> TagFields {
+        self.extractor.tag_fields()
     }
 
     /// Which [cookies](Rules::cookies) are in the key, and what is a [credential](Rules::credentials): the

@@ -250,7 +250,7 @@ where
         ResponseFuture::boxed(async move {
             let mut answer = answer.await?;
             if let Some(alone) = alone {
-                pass_on(&mut answer, None, false);
+                pass_on(&mut answer, None, None);
                 alone.mark_passed(&mut answer);
                 return Ok(settings.show(answer.map(Body::inner)));
             }

@@ -53,6 +53,7 @@ use crate::{
     retry::RetryPolicy,
     stale_if_error::StaleIfErrorLayer,
     store::Store,
+    tags::TagFields,
 };
 
 /// Builds the recommended stack; see the [module](self).
@@ -101,10 +102,29 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         self.lookup.purge()
     }
 
-    /// Whether `Surrogate-Key` and `Cache-Tag` are removed from answers, those included that the
+    /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are removed from answers, those included that the
     /// cache has nothing else to do with; see [`FillLayer::strip_tags`]. Default: yes.
     pub fn strip_tags(mut self, strip: bool) -> Self {
         self.fill = self.fill.strip_tags(strip);
+        self
+    }
+
+    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`. Their tags
+    /// count as those do, and the fields are [stripped](Self::strip_tags) as those are. Those of the
+    /// [key rules](crate::KeyRulesBuilder::tag_fields) count as well. Default: none.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_readthrough::{MemoryStore, ReadThrough, tags::{Separator, TagFields}};
+    ///
+    /// let magento = (HeaderName::from_static("x-magento-tags"), Separator::Comma);
+    /// let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20))
+    ///     .tag_fields(TagFields::from_iter([magento]))
+    ///     .build();
+    /// assert!(cache.is_ok());
+    /// ```
+    pub fn tag_fields(mut self, fields: TagFields) -> Self {
+        self.fill = self.fill.tag_fields(fields);
         self
     }
 
@@ -178,6 +198,10 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         self.retry.check()?;
         self.origin_limit.check()?;
         check_rules(&self.rules)?;
+        if let Some(name) = self.fill.own_tag_fields().invalid() {
+            let reason = "clients read this field, and tags are for caches alone";
+            return Err(BuildError::TagField { name: name.as_str().into(), reason });
+        }
         if self.coalesce.has_rules() {
             let reason = "the rules of `ReadThrough` decide; give them to `ReadThrough::rules`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
@@ -199,6 +223,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
             retry: retry.shared_failures(failures.clone()),
             stack: {
                 // Sees the answer once per fetch, and stores it before the fetch ends.
+                let fill = fill.and_tag_fields(&lookup.tag_fields());
                 let filled = fill.failure_policy(failures.clone()).layer(());
                 // From here on outwards things happen once per client.
                 let coalesced = coalesce.judged_below().layer(filled);

@@ -25,6 +25,7 @@ use crate::{
     retry::RetryPolicy,
     stale_if_error::StaleIfError,
     store::Store,
+    tags::TagFields,
 };
 
 /// What the layers answer that a miss goes through, from the inside outwards.
@@ -128,9 +129,7 @@ where
                 // Its fetch has a place at the origin already, and its responses are for the layers above.
                 let origin = OriginLimitLayer::unlimited();
                 let attempt = origin.attempt(&self.origin, Request::from_parts(head, body));
-                ReadThroughFuture {
-                    way: Way::Round { attempt, keyless: Keyless::PASSED, strips_tags: false },
-                }
+                ReadThroughFuture { way: Way::Round { attempt, keyless: Keyless::PASSED, strips_tags: None } }
             }
             Err(open) => {
                 let future = stack.go_on(open, &key, (head, body), |head, body| self.missed(head, body));
@@ -211,7 +210,7 @@ pin_project! {
     {
         Stored { response: Option<Response<ReadThroughBody<B>>> },
         Through { #[pin] future: Missed<B, S::Error> },
-        Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, keyless: Keyless, strips_tags: bool },
+        Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, keyless: Keyless, strips_tags: Option<TagFields> },
     }
 }
 
@@ -232,7 +231,7 @@ where
             WayProj::Through { future } => future.poll_with(cx, ReadThroughBody::new),
             // No other layer removes the fields that are for caches alone.
             WayProj::Round { attempt, keyless, strips_tags } => attempt.poll_with(cx, |mut answer| {
-                keyless.finish(&mut answer, *strips_tags);
+                keyless.finish(&mut answer, strips_tags.as_ref());
                 answer.map(ReadThroughBody::round)
             }),
         }

@@ -9,6 +9,7 @@ use super::Sequence;
 use crate::{
     http::{fields::first_line, framing, glance::Mentions, tag_fields},
     key::{KeyExtractor, Target, is_read_by_rule},
+    tags::TagFields,
 };
 
 /// Where things are invalidated, and what names them.
@@ -94,9 +95,9 @@ fn is_safe(method: &Method, extensions: &Extensions) -> bool {
 pub(crate) fn pass_on<B: HttpBody>(
     response: &mut Response<B>,
     invalidation: Option<&Invalidation>,
-    strips_tags: bool,
+    strips_tags: Option<&TagFields>,
 ) {
-    if invalidation.is_none() && !strips_tags {
+    if invalidation.is_none() && strips_tags.is_none() {
         return framing::settle(response);
     }
     let mentions = Mentions::of(response.headers());
@@ -104,7 +105,9 @@ pub(crate) fn pass_on<B: HttpBody>(
     if let Some(invalidation) = invalidation {
         invalidation.apply(response.status(), response.headers(), mentions);
     }
-    if strips_tags && mentions.has_tags {
-        tag_fields::strip(response.headers_mut());
+    if let Some(own) = strips_tags
+        && (mentions.has_tags || own.are_in(response.headers()))
+    {
+        tag_fields::strip(response.headers_mut(), own);
     }
 }

@@ -64,7 +64,7 @@ pub(crate) use self::{
     resource::Marker,
     response::Origin,
     selections::selection,
-    sequence::Fetching,
+    sequence::{Fetching, Tagged},
 };
 
 use crate::{http::glance::Glance, key::CacheKey};

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     http::{outline::Outline, tag_fields},
     key::{CacheKey, KeyExtractor, Target},
-    tags::Tags,
+    tags::{TagFields, Tags},
 };
 
 /// URIs share a floor by their hash.
@@ -164,12 +164,13 @@ impl Sequence {
         &self,
         subject: &Arc<Subject>,
         request: &Parts,
-        (headers, outline): (&HeaderMap, &Outline),
+        response: Tagged<'_>,
         own: Option<&Tags>,
     ) -> Arc<Subject> {
         let tags = [request.extensions.get::<Tags>(), own];
-        match outline.has_tags || outline.has_groups || tags.iter().any(Option::is_some) {
-            true => self.with_tags(subject, request, (headers, outline), tags),
+        let Outline { has_tags, has_groups, .. } = response.outline;
+        match *has_tags || *has_groups || tags.iter().any(Option::is_some) {
+            true => self.with_tags(subject, request, response, tags),
             false => Arc::clone(subject),
         }
     }
@@ -179,12 +180,12 @@ impl Sequence {
         &self,
         subject: &Arc<Subject>,
         request: &Parts,
-        (headers, outline): (&HeaderMap, &Outline),
+        Tagged { headers, outline, fields }: Tagged<'_>,
         tags: [Option<&Tags>; 2],
     ) -> Arc<Subject> {
         let mut labels = Vec::new();
         if outline.has_tags {
-            tag_fields::for_each_tag(headers, |tag| labels.push(self.tag(tag)));
+            tag_fields::for_each_tag(headers, fields, |tag| labels.push(self.tag(tag)));
         }
         let tags = tags.into_iter().flatten();
         labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
@@ -300,6 +301,14 @@ impl Sequence {
 /// Keys are purged by code alone, and not by every unsafe request.
 fn key_floors(floors: usize) -> usize {
     (floors / 4).max(1)
+}
+
+/// The head of a response, and which of its fields name tags beside the two that always do.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tagged<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) outline: &'a Outline,
+    pub(crate) fields: &'a TagFields,
 }
 
 /// A fetch that may bring an answer to be stored. Dropped when it cannot any more.

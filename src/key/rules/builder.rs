@@ -1,6 +1,6 @@
 use std::borrow::Cow;
 
-use http::uri::Scheme;
+use http::{HeaderName, uri::Scheme};
 
 use super::{
     KeyRule, KeyRules,
@@ -14,7 +14,10 @@ use super::{
     parts::Extension,
     pattern::PathPattern,
 };
-use crate::key::DefaultKey;
+use crate::{
+    key::DefaultKey,
+    tags::{Separator, TagFields},
+};
 
 /// Key rules as they are written, before they are checked; see the [module](super).
 ///
@@ -29,6 +32,7 @@ pub struct KeyRulesBuilder {
     pub(super) accept_encoding: Option<Vec<String>>,
     pub(super) accept_language: Option<Vec<String>>,
     pub(super) guard: Option<Guard>,
+    pub(super) tag_fields: Vec<(String, Separator)>,
     pub(super) rules: Vec<KeyRule>,
     pub(super) extensions: Vec<Extension>,
 }
@@ -76,6 +80,18 @@ impl KeyRulesBuilder {
     /// Default: the field stays as it is.
     pub fn accept_language<V: Into<String>>(mut self, languages: impl IntoIterator<Item = V>) -> Self {
         self.accept_language = Some(languages.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`, with what
+    /// stands between their tags: those of other caches, which the application sends already. They are
+    /// removed from responses as those are. In a document:
+    /// `"tag_fields": { "xkey": "space", "X-Magento-Tags": "comma" }`. Default: none.
+    ///
+    /// They count when a [`ReadThrough`](crate::ReadThrough) or [`StoreLayer`](crate::StoreLayer) is built;
+    /// tell a [`FillLayer`](crate::FillLayer) of your own [itself](crate::FillLayer::tag_fields).
+    pub fn tag_fields<N: Into<String>>(mut self, fields: impl IntoIterator<Item = (N, Separator)>) -> Self {
+        self.tag_fields.extend(fields.into_iter().map(|(name, separator)| (name.into(), separator)));
         self
     }
 
@@ -128,6 +144,7 @@ impl KeyRulesBuilder {
             return Err(RuleError::of_all(Problem::CutUri));
         }
         let negotiation = self.negotiation().map_err(RuleError::of_all)?;
+        let tag_fields = self.compile_tag_fields().map_err(RuleError::of_all)?;
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
         let mut guard = guard.unwrap_or_default();
         let rules = self.compile_rules(&guard)?;
@@ -158,6 +175,7 @@ impl KeyRulesBuilder {
             has_bodies,
             negotiation,
             guard,
+            tag_fields,
             source: self,
         };
         Ok(KeyRules::new(inner))
@@ -191,6 +209,18 @@ impl KeyRulesBuilder {
             encodings: parse(&self.accept_encoding, Problem::Coding)?,
             languages: parse(&self.accept_language, Problem::Language)?,
         })
+    }
+
+    fn compile_tag_fields(&self) -> Result<TagFields, Problem> {
+        let parse = |(text, separator): &(String, Separator)| {
+            let name = HeaderName::from_bytes(text.as_bytes()).ok();
+            name.map(|name| (name, *separator)).ok_or_else(|| Problem::TagField(text.as_str().into()))
+        };
+        let fields: TagFields = self.tag_fields.iter().map(parse).collect::<Result<_, _>>()?;
+        match fields.invalid() {
+            Some(name) => Err(Problem::TagField(name.as_str().into())),
+            None => Ok(fields),
+        }
     }
 
     /// The first rule that matches wins: one whose requests another one before it is for as well is

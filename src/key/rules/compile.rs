@@ -7,7 +7,7 @@ use http::{Method, header};
 use super::{
     KeyRule,
     body::{CONTENT_FIELDS, parse_read},
-    compiled::{Compiled, TagTemplates},
+    compiled::Compiled,
     error::Problem,
     guard::CompiledGuard,
     host::HostPattern,
@@ -17,6 +17,7 @@ use super::{
     query::{Name, QueryRules},
     rule::Storing,
     shape::{QueryShape, Shape},
+    tags::{Source, TagTemplates},
     template::QueryTemplate,
 };
 use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl, withheld::WithheldNames};
@@ -39,11 +40,8 @@ pub(super) fn compile(
         let in_query = template.as_ref().is_some_and(|query| query.names().any(|own| own == name));
         name != GAP && (in_path || in_query)
     };
-    if let Some(tag) = rule.tags.iter().find(|tag| tag.contains([' ', '\t', ','])) {
-        return Err(Problem::SeveralTags(tag.as_str().into()));
-    }
-    let tags = TagTemplates::parse(&rule.tags, is_capture).map_err(|tag| Problem::Tag(tag.into()))?;
     let parts = rule.parts(extensions)?;
+    let tags = TagTemplates::parse(&rule.tags, |name| rule.source(name, is_capture(name), &parts))?;
     check_guarded(guard, &parts, rule.body.is_some())?;
     let query = rule.query(template.as_ref())?;
     let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
@@ -112,6 +110,25 @@ impl KeyRule {
             keyed: Keyed::new(fields, self.cookies.as_deref().map(parse_cookies).transpose()?),
             extensions: self.extensions.iter().map(find).collect::<Result<_, _>>()?,
         })
+    }
+
+    /// What a name in a tag stands for.
+    fn source(&self, name: &str, is_capture: bool, parts: &KeyParts) -> Result<Source, Problem> {
+        let extension = parts.extensions.iter().find(|extension| *extension.name == *name);
+        let mut kept = self.keep_query.iter().flatten().filter_map(|kept| Name::parse(kept));
+        let is_kept = kept.any(|kept| kept.resembles(name));
+        let sources = [
+            is_capture.then(|| Source::Capture(name.into())),
+            Source::segment(name),
+            is_kept.then(|| Source::Parameter(name.into())),
+            extension.cloned().map(Source::Extension),
+        ];
+        let mut sources = sources.into_iter().flatten();
+        match (sources.next(), sources.next()) {
+            (Some(source), None) => Ok(source),
+            (Some(_), Some(_)) => Err(Problem::TagSources(name.into())),
+            (None, _) => Err(Problem::Tag(name.into())),
+        }
     }
 
     /// Two rules that make keys differently never have the same id, nor have two that could be for requests

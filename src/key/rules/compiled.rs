@@ -6,9 +6,10 @@ use super::{
     host::HostPattern,
     pattern::PathPattern,
     shape::{Match, Shape},
+    tags::TagTemplates,
     template::{QueryTemplate, Slots},
 };
-use crate::{http::changes::Changes, key::normal::Authority, tags::Tags};
+use crate::{http::changes::Changes, key::normal::Authority};
 
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
@@ -87,95 +88,5 @@ impl Compiled {
 
     pub(super) fn has_path_gaps(&self) -> bool {
         self.path.as_ref().is_some_and(PathPattern::has_gaps)
-    }
-}
-
-/// The tags that a rule gives.
-#[derive(Debug, Default)]
-pub(super) enum TagTemplates {
-    #[default]
-    None,
-    /// Without captures, made once.
-    Fixed(Tags),
-    Templates(Box<[Box<[Piece]>]>),
-}
-
-#[derive(Debug, PartialEq, Eq)]
-pub(super) enum Piece {
-    Text(Box<str>),
-    Capture(Box<str>),
-}
-
-impl TagTemplates {
-    /// None if a tag names a capture that is not there.
-    pub(super) fn parse(tags: &[String], is_capture: impl Fn(&str) -> bool) -> Result<Self, &str> {
-        let templates: Vec<Box<[Piece]>> = tags
-            .iter()
-            .map(|tag| pieces(tag).filter(|pieces| are_known(pieces, &is_capture)).ok_or(tag.as_str()))
-            .collect::<Result<_, _>>()?;
-        Ok(match templates.iter().flatten().any(|piece| matches!(piece, Piece::Capture(_))) {
-            _ if templates.is_empty() => Self::None,
-            true => Self::Templates(templates.into()),
-            false => Self::Fixed(tags.iter().map(String::as_str).collect()),
-        })
-    }
-
-    /// These tags for a match, after those that the request has already.
-    pub(super) fn add_to(&self, tags: Option<&Tags>, found: &Match<'_, '_>) -> Option<Tags> {
-        let own = match self {
-            Self::None => return None,
-            Self::Fixed(own) => own.clone(),
-            Self::Templates(templates) => templates.iter().map(|pieces| render(pieces, found)).collect(),
-        };
-        Some(match tags {
-            None => own,
-            Some(tags) => tags.iter().chain(own.iter()).collect(),
-        })
-    }
-}
-
-fn are_known(pieces: &[Piece], is_capture: &impl Fn(&str) -> bool) -> bool {
-    pieces.iter().all(|piece| !matches!(piece, Piece::Capture(name) if !is_capture(name)))
-}
-
-fn render(pieces: &[Piece], found: &Match<'_, '_>) -> String {
-    let mut tag = String::new();
-    for piece in pieces {
-        match piece {
-            Piece::Text(text) => tag.push_str(text),
-            Piece::Capture(name) => tag.push_str(&found.capture(name).unwrap_or_default()),
-        }
-    }
-    tag
-}
-
-/// None if a brace is not closed or not opened.
-fn pieces(tag: &str) -> Option<Box<[Piece]>> {
-    let mut pieces = Vec::new();
-    let mut rest = tag;
-    while let Some((text, after)) = rest.split_once('{') {
-        let (name, after) = after.split_once('}')?;
-        pieces.push(Piece::Text(text.into()));
-        pieces.push(Piece::Capture(name.into()));
-        rest = after;
-    }
-    pieces.push(Piece::Text(rest.into()));
-    let is_closed = |piece: &Piece| !matches!(piece, Piece::Text(text) if text.contains('}'));
-    (!tag.is_empty() && pieces.iter().all(is_closed)).then(|| pieces.into())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tags_are_text_and_captures() {
-        let (text, capture) =
-            (|text: &str| Piece::Text(text.into()), |name: &str| Piece::Capture(name.into()));
-        let parsed = pieces("a-{b}-{c}").unwrap();
-        assert_eq!(*parsed, [text("a-"), capture("b"), text("-"), capture("c"), text("")]);
-        for tag in ["", "{", "a}", "{a", "a{b}c}"] {
-            assert_eq!(pieces(tag), None, "{tag}");
-        }
     }
 }

@@ -1,6 +1,6 @@
 //! Key rules as a document. The names are those of the builders' methods.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use http::uri::Scheme;
 use serde::{
@@ -13,7 +13,10 @@ use super::{
     named::{Named, numbered},
     rule::Storing,
 };
-use crate::http::rules::{Despite, Heuristic, StaleWindow};
+use crate::{
+    http::rules::{Despite, Heuristic, StaleWindow},
+    tags::Separator,
+};
 
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
@@ -24,6 +27,7 @@ pub(super) struct RulesDocument {
     accept_encoding: Option<Vec<String>>,
     accept_language: Option<Vec<String>>,
     guard: Option<Guard>,
+    tag_fields: BTreeMap<String, Separator>,
     #[serde(deserialize_with = "numbered_rules")]
     rules: Vec<KeyRule>,
 }
@@ -51,13 +55,24 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
     type Error = String;
 
     fn try_from(document: RulesDocument) -> Result<Self, String> {
-        let RulesDocument { namespace, scheme, whole_uri, accept_encoding, accept_language, guard, rules } =
-            document;
+        let RulesDocument { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = document;
+        let RulesDocument { guard, tag_fields, rules, .. } = document;
+        let tag_fields = tag_fields.into_iter().collect();
         let parse =
             |text: String| text.parse::<Scheme>().map_err(|error| format!("scheme `{text}`: {error}"));
         let scheme = scheme.map(parse).transpose()?;
         let extensions = Vec::new();
-        Ok(Self { namespace, scheme, whole_uri, accept_encoding, accept_language, guard, rules, extensions })
+        Ok(Self {
+            namespace,
+            scheme,
+            whole_uri,
+            accept_encoding,
+            accept_language,
+            guard,
+            tag_fields,
+            rules,
+            extensions,
+        })
     }
 }
 

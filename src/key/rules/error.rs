@@ -7,10 +7,10 @@ use crate::build_error::BuildError;
 /// ```
 /// use tower_readthrough::{KeyRule, KeyRules};
 ///
-/// let rules = KeyRules::builder().rule(KeyRule::path("/user/{id}").tags(["user-{name}"])).build();
+/// let rules = KeyRules::builder().rule(KeyRule::path("/user/{id}/{id}").name("user")).build();
 /// assert_eq!(
 ///     rules.unwrap_err().to_string(),
-///     "key rule 0 (`/user/{id}`): the tag `user-{name}` names a capture that the path does not have",
+///     "key rule 0 (`user`): two captures are named `id`; one that is not to be in the key is `{_}`",
 /// );
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -95,8 +95,15 @@ pub(super) enum Problem {
     Extension(Box<str>),
     #[error("`{0}` is not one tag: tags have no spaces and no commas, and several are several strings")]
     SeveralTags(Box<str>),
-    #[error("the tag `{0}` names a capture that the path does not have")]
+    #[error(
+        "the tag `{0}` names what the rule does not have: in braces there may be a capture of the path, a \
+         parameter of `keep_query`, one of the `extensions`, or a segment of the path such as `{{path.2}}`"
+    )]
     Tag(Box<str>),
+    #[error("`{{{0}}}` in a tag could be several things: rename the capture, or leave out the tag")]
+    TagSources(Box<str>),
+    #[error("the tag `{0}` names several parameters of `keep_query`: give a tag for each of them")]
+    TagParameters(Box<str>),
     #[error("`{setting}` has no effect: {reason}")]
     NoEffect { setting: &'static str, reason: &'static str },
     #[error("`{setting}` is zero, so that {consequence}")]
@@ -121,6 +128,10 @@ pub(super) enum Problem {
         "`{0}` is no field that a guard can remove: it is a name, or how names begin, like `x-forwarded-*`"
     )]
     Guard(Box<str>),
+    #[error(
+        "`tag_fields`: `{0}` is no field for caches alone: name one that clients do not read, like `xkey`"
+    )]
+    TagField(Box<str>),
     #[error("`{0}` is no content coding")]
     Coding(Box<str>),
     #[error("`{0}` is no language tag, such as `de` or `de-AT`")]

@@ -22,7 +22,7 @@ use crate::{
         normal::{Authority, normal_uri},
         target::{original, original_uri, path_and_query},
     },
-    tags::Tags,
+    tags::TagFields,
 };
 
 /// Derives keys by rules; see the [module](super).
@@ -47,6 +47,7 @@ pub(super) struct Inner {
     pub(super) has_bodies: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
+    pub(super) tag_fields: TagFields,
     /// As it was written, for those who ask what the rules say.
     pub(super) source: KeyRulesBuilder,
 }
@@ -272,6 +273,10 @@ impl KeyExtractor for KeyRules {
         self.inner.default_key.assumed_scheme()
     }
 
+    fn tag_fields(&self) -> TagFields {
+        self.inner.tag_fields.clone()
+    }
+
     fn normalise(&self, head: &mut Parts) {
         self.inner.negotiation.apply(&mut head.headers);
         match self.inner.guard.asks_for_rule() {
@@ -294,7 +299,7 @@ impl KeyExtractor for KeyRules {
             let learns = shape.is_some_and(|shape| matches!(shape.query, QueryShape::Learned(_)));
             let shown = shape.filter(|_| !rule.forwards_unkeyed);
             let pairs = shown.and_then(|shape| shape.shown(&found));
-            let tags = rule.tags.add_to(head.extensions.get::<Tags>(), &found);
+            let tags = rule.tags.add_to(&head.extensions, &found);
             (rule.changes.clone(), tags, learns, pairs.map(|pairs| query::write(&pairs)))
         };
         changes.map(|changes: Changes| head.extensions.insert(changes));

@@ -150,6 +150,7 @@ mod rule;
 mod segment;
 mod shape;
 mod spelling;
+mod tags;
 mod template;
 #[cfg(feature = "serde")]
 mod trials;

@@ -90,6 +90,15 @@ impl Extension {
     }
 }
 
+impl Extension {
+    /// The value as text, which it need not be.
+    pub(super) fn text(&self, extensions: &Extensions) -> Option<String> {
+        let mut text = None;
+        (self.read)(extensions, &mut |value| text = Some(String::from_utf8_lossy(value).into_owned()));
+        text
+    }
+}
+
 impl fmt::Debug for Extension {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("Extension").field(&self.name).finish()

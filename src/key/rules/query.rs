@@ -63,7 +63,7 @@ impl Name {
 
     /// Whether some framework may take `name` for this one: in another case, with `.` for `_` as
     /// PHP has it, or as an element `name[..]`.
-    fn resembles(&self, name: &str) -> bool {
+    pub(super) fn resembles(&self, name: &str) -> bool {
         let begins = |name: &str, start: &str| {
             let mut rest = folded(name);
             folded(start).all(|byte| rest.next() == Some(byte))
@@ -166,6 +166,18 @@ fn sorted<'q>(pairs: &NamedPairs<'q>) -> Pairs<'q> {
         }
     }
     sorted.into_iter().map(|folded| folded.pair).collect()
+}
+
+/// The values, decoded, of all parameters that some framework may take for this one, some more than once.
+/// Also where a framework separates at `;`.
+pub(super) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q, str>> {
+    looked_at(query.len());
+    let by_both = query.contains(';').then(|| query.split(['&', ';']));
+    query.split('&').chain(by_both.into_iter().flatten()).filter_map(move |pair| {
+        let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let own = decode(own).unwrap_or(Cow::Borrowed(own));
+        resemble(name, &own).then(|| decode(value).unwrap_or(Cow::Borrowed(value)))
+    })
 }
 
 /// Whether a parser that decodes a query before it splits it finds another parameter in this one.

@@ -205,7 +205,21 @@ impl KeyRule {
         self
     }
 
-    /// Gives the answers [tags](crate::tags). `{id}` in a tag stands for that capture, decoded.
+    /// Gives the responses [tags](crate::tags). In a tag, `{id}` stands for that capture of the path, for that
+    /// parameter of [`keep_query`](Self::keep_query), or for that one of the
+    /// [`extensions`](Self::extensions), and `{path.2}` for the second segment of the path, up to the
+    /// 32nd. Values are decoded, but for white space and commas, of which tags have none.
+    ///
+    /// A parameter that a request has several times, or that some server may take for this one, gives a
+    /// tag for each of its values. A request that lacks what a tag names does not get this one.
+    ///
+    /// ```
+    /// use tower_readthrough::{KeyRule, KeyRules};
+    ///
+    /// let list = KeyRule::path("/list").keep_query(["pid", "page"]).tags(["product-{pid}", "lists"]);
+    /// let files = KeyRule::path("/files/{*name}").tags(["folder-{path.2}"]);
+    /// assert!(KeyRules::builder().rule(list).rule(files).build().is_ok());
+    /// ```
     pub fn tags<N: Into<String>>(mut self, tags: impl IntoIterator<Item = N>) -> Self {
         self.tags.extend(strings(tags));
         self
