@@ -442,7 +442,7 @@ async fn tags_reach_the_origin_with_their_captures_decoded() {
     for (path, expected) in [
         ("/u/7", "user user-7"),
         ("/u/%37", "user user-7"),
-        ("/p?s=1&pid=a+b%21", "product-a b!"),
+        ("/p?s=1&pid=a+b%21", "product-a%20b!"),
         ("/all", "all"),
         ("/x", ""),
     ] {

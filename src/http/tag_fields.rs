@@ -112,7 +112,7 @@ mod tests {
         let own = [("xkey", Separator::Space), ("edge-cache-tag", Separator::Comma)];
         let own = own.map(|(name, separator)| (HeaderName::from_static(name), separator));
         for_each_tag(&map(fields), &TagFields::from_iter(own), |tag| {
-            tags.push(String::from_utf8_lossy(tag).into_owned())
+            tags.push(String::from_utf8_lossy(tag).into_owned());
         });
         tags
     }

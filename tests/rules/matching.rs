@@ -46,10 +46,7 @@ fn a_rule_with_several_paths_is_for_each_of_them() {
 fn errors_name_the_path_that_is_wrong() {
     for (paths, expected) in [
         (&["/a/{id}", "/b/*"][..], "key rule 1 (`/b/*`): `/b/*` has a wildcard in another syntax"),
-        (
-            &["/a/{id}", "/x"],
-            "key rule 1 (`/x`): the tag `t-{id}` names a capture that the path does not have",
-        ),
+        (&["/a/{id}", "/x"], "key rule 1 (`/x`): the tag `t-{id}` names what the rule does not have"),
         (
             &["/new/{id}", "/old/{id}"],
             "key rule 1 (`/new/{id}`): its path `/old/{id}` is never reached: rule 0",
