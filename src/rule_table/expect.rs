@@ -173,7 +173,9 @@ impl Trial<'_> {
     fn tags(&self) -> BTreeSet<String> {
         let mut tags = BTreeSet::new();
         let headers = self.answer_headers();
-        for_each_tag(headers, |tag| _ = tags.insert(String::from_utf8_lossy(tag).into_owned()));
+        for_each_tag(headers, &self.tag_fields, |tag| {
+            _ = tags.insert(String::from_utf8_lossy(tag).into_owned());
+        });
         tags.extend(groups(headers, &CACHE_GROUPS));
         let of_request = self.sent.at_origin.as_ref().and_then(|head| head.extensions.get::<Tags>());
         tags.extend(of_request.into_iter().flat_map(Tags::iter).map(String::from));

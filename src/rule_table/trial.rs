@@ -28,6 +28,7 @@ use crate::{
     request_body::RequestBody,
     status::CacheStatus,
     store::{MemoryStore, Store, StoredResponse},
+    tags::TagFields,
 };
 
 /// Room for a few responses without a body to speak of.
@@ -47,6 +48,8 @@ pub(super) struct Trial<'t> {
     pub(super) index: usize,
     pub(super) row: &'t Row,
     exchange: Exchange,
+    /// The fields of responses that name tags by the rules.
+    pub(super) tag_fields: TagFields,
     pub(super) rule: Option<String>,
     pub(super) sent: Sent,
     /// The response, if it is stored.
@@ -160,7 +163,7 @@ impl Stack<'_> {
         let rule = rules.rule_label(&exchange.head());
         let sent = self.send(&rules, &store, &exchange)?;
         let stored = sent.stored_in(&store);
-        Ok(Trial { index, row, exchange, rule, sent, stored })
+        Ok(Trial { index, row, exchange, tag_fields: rules.tag_fields(), rule, sent, stored })
     }
 
     fn cache(&self, rules: &KeyRules, store: &MemoryStore) -> ReadThrough<MemoryStore, KeyRules> {
