@@ -19,7 +19,7 @@ use crate::{
         storing::{Decision, Judged, Sharing, Unshareable, decide, is_error, is_gone},
         vary::Selection,
     },
-    key::{DefaultKey, SearchKey, brings_whole},
+    key::{DefaultKey, SearchKey, brings_whole, has_content},
     status::CacheStatus,
     store::{Fetching, Lineage, Marker, Origin, Part, Resource, Store, StoredResponse, Subject},
 };
@@ -89,7 +89,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn candidate(&self, resource: Option<&Resource>, head: &request::Parts) -> Option<Candidate> {
-        if is_conditional(&head.headers) || head.method != Method::GET {
+        if is_conditional(&head.headers) || head.method != Method::GET || has_content(&head.extensions) {
             return None;
         }
         let selected = match &self.client.asked.stored {

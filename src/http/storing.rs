@@ -12,7 +12,7 @@ use super::{
     rules::{Rules, Ttl},
     vary::Vary,
 };
-use crate::key::brings_whole;
+use crate::key::{brings_whole, has_content};
 
 /// Why an answer may not be shared: it goes to the client that asked and to nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -220,6 +220,7 @@ pub(crate) fn decide(
     let terms = answer.terms(lifetime, source);
     // Reads by a body are never made conditional.
     let can_be_confirmed = request.method == Method::GET
+        && !has_content(&request.extensions)
         && (explicit.is_some() || answer.cache_control.no_cache)
         && outline.has_validator;
     let says_when_stale = explicit.is_some() || cache_control.no_cache;

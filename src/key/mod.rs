@@ -32,9 +32,10 @@
 //!
 //! Some services are read by POST, or by QUERY (RFC 10008): a search, GraphQL queries, a batch of
 //! ids. With the feature `body-key`, a rule can say that such requests are reads whose answer
-//! depends on their body. A layer in front of the cache reads the body, up to the bound of the rule,
-//! and the key then holds the method, the whole URI, `Content-Type`, `Content-Encoding`,
-//! `Content-Language`, what else the rule names, and a SHA-256 digest of the body:
+//! depends on their body, of a GET as well. A layer in front of the cache reads the body, up to the bound
+//! of the rule, and the key then holds the method, the URI but for what the rule leaves out of its query,
+//! `Content-Type`, `Content-Encoding`, `Content-Language`, what else the rule names, and a SHA-256 digest
+//! of the body:
 //!
 //! ```
 //! # #[cfg(feature = "body-key")]
@@ -85,7 +86,7 @@
 //! * RFC 9110 §9.3.3 lets an answer to POST be stored only if it says how long it is fresh, and then
 //!   answer GET. Here the rules say whether it is stored, as of GET, and it answers equal POSTs alone.
 //! * Purges and unsafe requests do not see bodies: they reach what is stored for all bodies at a URI,
-//!   and for GET.
+//!   and for GET; and for all queries of its path, if a rule with a body leaves out a part of its query.
 //! * Each request under way holds its body once, with room to grow: twice the bound at most.
 //!   How many there are is for a concurrency limit in front to say, and how long a client may take to
 //!   send a body for a timeout there. Bodies are not normalised: another order of JSON members is
@@ -329,7 +330,14 @@ fn is_get_or_head(method: &Method) -> bool {
 #[inline]
 pub(crate) fn for_cache<B: HttpBody>(request: &Request<B>) -> Option<Overrides> {
     let overrides = allowed(request.method(), request.uri(), request.headers(), request.extensions())?;
-    (!is_get_or_head(request.method()) || request.body().is_end_stream()).then_some(overrides)
+    let is_whole = !is_get_or_head(request.method()) || request.body().is_end_stream();
+    (is_whole || is_keyed_with_content(request.extensions())).then_some(overrides)
+}
+
+/// Whether the key of a GET with a body holds that.
+#[cold]
+fn is_keyed_with_content(extensions: &Extensions) -> bool {
+    has_content(extensions) && extensions.get::<CacheKey>().is_some()
 }
 
 /// Whether a request may have a key, whatever its body.

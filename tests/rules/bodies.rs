@@ -1,1 +1,266 @@
 //! Rules by which the body of a request is in its key.
+
+use axum::body::Body;
+use bytes::Bytes;
+use http::{Request, StatusCode};
+use http_body_util::BodyExt;
+use tower::{Layer, ServiceExt, util::MapRequest};
+use tower_readthrough::{
+    BodyKey, CacheStatus, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, Purge, ReadThrough,
+    ReadThroughService, RequestBody,
+};
+
+use crate::support::open::{Origin, bytes, fixed, ms, response, store};
+
+type Front = MapRequest<Origin, fn(Request<RequestBody<Body>>) -> Request<Body>>;
+type Stack = BodyKey<ReadThroughService<Front, MemoryStore, KeyRules>>;
+
+struct Cached {
+    stack: Stack,
+    origin: Origin,
+    purge: Purge,
+}
+
+impl Cached {
+    /// Over an origin that says the number of the call, what was asked, and with which body and cookies.
+    fn new(rules: KeyRulesBuilder) -> Self {
+        let origin = Origin::new(|n, request| async move {
+            let (head, body) = request.into_parts();
+            let target = head.uri.path_and_query().unwrap().to_string();
+            let cookie = head.headers.get("cookie").map_or("", |value| value.to_str().unwrap());
+            let length = head.headers.get("content-length").map(|value| value.to_str().unwrap().to_owned());
+            let body = body.collect().await.unwrap().to_bytes();
+            assert!(length.is_none_or(|length| length == body.len().to_string()));
+            let body = String::from_utf8_lossy(&body).into_owned();
+            response(&[], format!("{n} {} {target} {body}{cookie}", head.method))
+        });
+        let bodies = rules.whole_uri().build_with_bodies().unwrap();
+        let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+        let purge = cache.purge();
+        let front: Front = origin.clone().map_request(|request| request.map(Body::new));
+        Self { stack: bodies.layer(cache.layer(front)), origin, purge }
+    }
+
+    fn of(rule: KeyRule) -> Self {
+        Self::new(KeyRules::builder().rule(rule))
+    }
+
+    async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        fields: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> String {
+        let body: Bytes = body.into();
+        let mut request = Request::builder().method(method).uri(format!("http://h{target}"));
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let response = self.stack.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        assert_eq!(response.status(), StatusCode::OK);
+        String::from_utf8(bytes(response).await.to_vec()).unwrap()
+    }
+
+    /// How the response to a request came about.
+    async fn came_about(&self, method: &str, target: &str, body: &'static str) -> String {
+        let request = Request::builder().method(method).uri(format!("http://h{target}"));
+        let response = self.stack.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+        let status = CacheStatus::of(&response).map_or_else(String::new, |status| status.to_string());
+        drop(bytes(response).await);
+        status
+    }
+}
+
+fn search(path: &str) -> KeyRule {
+    KeyRule::path(path).method("POST").body(256)
+}
+
+#[tokio::test]
+async fn what_a_rule_leaves_out_of_the_query_is_not_in_the_key_and_does_not_reach_the_origin() {
+    let table = [
+        (
+            search("/s").keep_query(["lang"]),
+            "/s?lang=de&sid=1",
+            "/s?sid=2&lang=de",
+            "/s?lang=de",
+            "/s?lang=en",
+        ),
+        (search("/s").keep_query([""; 0]), "/s?sid=1", "/s", "/s", "/s/"),
+        (search("/s").ignore_query(["utm_*"]), "/s?utm_a=1&q=1", "/s?q=1", "/s?q=1", "/s?q=2"),
+        (search("/s").sort_query(), "/s?b=1&a=2", "/s?a=2&b=1", "/s?a=2&b=1", "/s?a=2&b=2"),
+        (search("/s").drop_empty_query(), "/s?b=&a=2", "/s?a=2", "/s?a=2", "/s?a="),
+        (
+            search("/s?lang={lang}&sid={_}"),
+            "/s?lang=de&sid=1",
+            "/s?sid=2&lang=de",
+            "/s?lang=de",
+            "/s?lang=en&sid=1",
+        ),
+    ];
+    for (rule, first, second, shown, other) in table {
+        let cached = Cached::of(rule.clone());
+        assert_eq!(cached.ask("POST", first, &[], "a").await, format!("1 POST {shown} a"), "{rule:?}");
+        assert_eq!(cached.ask("POST", second, &[], "a").await, format!("1 POST {shown} a"), "{rule:?}");
+        assert!(cached.ask("POST", second, &[], "b").await.starts_with("2 POST"), "{rule:?}");
+        assert!(cached.ask("POST", other, &[], "a").await.starts_with("3 POST"), "{rule:?}");
+        // What a framework could take for another reading of the query is in the key whole.
+        assert_eq!(cached.ask("POST", "/s?sid=1;lang=de", &[], "a").await, "4 POST /s?sid=1;lang=de a");
+    }
+    let forwarding = Cached::of(search("/s").keep_query(["lang"]).forward_unkeyed());
+    assert_eq!(forwarding.ask("POST", "/s?lang=de&sid=1", &[], "a").await, "1 POST /s?lang=de&sid=1 a");
+    assert_eq!(forwarding.ask("POST", "/s?lang=de&sid=2", &[], "a").await, "1 POST /s?lang=de&sid=1 a");
+}
+
+#[tokio::test]
+async fn cookies_fields_and_tags_of_a_rule_go_together_with_a_body_and_a_query() {
+    let rule = search("/{shop}/s").keep_query(["page"]).cookies(["lang"]).headers(["x-tenant"]);
+    let cached = Cached::of(rule.tags(["shop-{shop}"]));
+    let ask = async |target: &str, cookie: &str, tenant: &str| {
+        cached.ask("POST", target, &[("cookie", cookie), ("x-tenant", tenant)], "b").await
+    };
+    assert_eq!(ask("/a/s?page=1&x=1", "_ga=1; lang=de", "t").await, "1 POST /a/s?page=1 blang=de");
+    assert_eq!(ask("/a/s?page=1&x=2", "_ga=2; lang=de", "t").await, "1 POST /a/s?page=1 blang=de");
+    assert!(ask("/a/s?page=1", "lang=en", "t").await.starts_with("2 "));
+    assert!(ask("/a/s?page=1", "lang=de", "u").await.starts_with("3 "));
+    assert!(ask("/b/s?page=1", "lang=de", "t").await.starts_with("4 "));
+    cached.purge.tag("shop-a");
+    assert!(ask("/a/s?page=1", "lang=de", "t").await.starts_with("5 "));
+    assert!(ask("/b/s?page=1", "lang=de", "t").await.starts_with("4 "));
+}
+
+/// A purge names one of many queries that share an entry, and not the one that was stored.
+#[tokio::test]
+async fn purges_and_writes_reach_what_several_queries_share() {
+    for with_rule_for_get in [false, true] {
+        let rules = KeyRules::builder().rule(search("/s").keep_query(["q"]));
+        let rules = match with_rule_for_get {
+            true => rules.rule(KeyRule::path("/s").keep_query(["page"])),
+            false => rules,
+        };
+        let cached = Cached::new(rules);
+        let read = async || {
+            let post = cached.ask("POST", "/s?q=1&x=1", &[], "a").await;
+            (post, cached.ask("GET", "/s?page=1&x=1", &[], "").await)
+        };
+        let mut before = read().await;
+        assert_eq!(read().await, before);
+        cached.purge.url("http://h/s?x=3&q=1").unwrap();
+        for write in ["/s?q=1&x=2", "/s?page=1", "/s"] {
+            let after = read().await;
+            assert!(after.0 != before.0 && after.1 != before.1, "{before:?} before {write}");
+            before = after;
+            cached.ask("DELETE", write, &[], "").await;
+        }
+        assert_ne!(read().await, before);
+        let before = read().await;
+        cached.ask("DELETE", "/other?q=1", &[], "").await;
+        assert_eq!(read().await, before);
+    }
+}
+
+#[tokio::test]
+async fn a_write_reaches_what_is_stored_for_a_path_in_another_case() {
+    let cached = Cached::of(search("/s").ignore_path_case());
+    let before = cached.ask("POST", "/S", &[], "a").await;
+    assert_eq!(cached.ask("POST", "/S", &[], "a").await, before);
+    cached.ask("DELETE", "/s", &[], "").await;
+    assert_ne!(cached.ask("POST", "/S", &[], "a").await, before);
+}
+
+#[test]
+fn a_body_rule_and_one_that_leaves_a_part_of_the_path_out_do_not_share_a_path() {
+    let gaps = |path: &str| KeyRule::path(path).forward_unkeyed();
+    let build = |rule: KeyRule, other: KeyRule| {
+        KeyRules::builder().whole_uri().rule(rule).rule(other).build_with_bodies().map(|_| ())
+    };
+    let merging = || search("/a/{id}").keep_query(["q"]);
+    for path in ["/a/{_}", "/{_}/1", "/{*_}", "/a/{*_}", "/a/x{_}"] {
+        assert_eq!(
+            build(merging(), gaps(path)).unwrap_err().to_string(),
+            "key rule 0 (`/a/{id}`): it has a `body` and leaves a part of the query out of the key, and rule 1 a \
+             part of the same paths: a purge of one URI would not reach all that share an entry",
+            "{path}",
+        );
+        build(search("/a/{id}"), gaps(path)).unwrap();
+        build(merging().host("a.example"), gaps(path).host("b.example")).unwrap();
+    }
+    for path in ["/b/{_}", "/a/{_}/c", "/{_}"] {
+        build(merging(), gaps(path)).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_get_with_a_body_has_a_key_where_a_rule_says_so() {
+    let by_rule = KeyRules::builder().rule(KeyRule::path("/s").keep_query(["q"]).method("GET").body(64));
+    let cached = Cached::new(by_rule.rule(KeyRule::path("/s").fixed_ttl(ms(60_000))));
+    for _ in 0..2 {
+        assert_eq!(cached.ask("GET", "/s?q=1&x=1", &[("content-length", "1")], "a").await, "1 GET /s?q=1 a");
+        assert_eq!(cached.ask("GET", "/s?q=1", &[], "b").await, "2 GET /s?q=1 b");
+        assert_eq!(
+            cached.ask("GET", "/s?q=1&x=1", &[], "").await,
+            "3 GET /s?q=1&x=1 ",
+            "goes by the next rule"
+        );
+        assert_eq!(cached.ask("GET", "/s?q=1", &[], "").await, "4 GET /s?q=1 ");
+    }
+    assert_eq!(cached.came_about("GET", "/s?q=1", "a").await, "hit");
+    cached.ask("DELETE", "/s?q=2", &[], "").await;
+    assert!(cached.ask("GET", "/s?q=1", &[], "a").await.starts_with("6 "));
+    // Too long for a key, of another method, or with a condition: it passes.
+    let long = "x".repeat(65);
+    for (method, fields, body) in
+        [("GET", &[][..], &*long), ("HEAD", &[], "a"), ("GET", &[("if-none-match", "\"1\"")], "a")]
+    {
+        let before = cached.origin.calls();
+        for _ in 0..2 {
+            cached.ask(method, "/s?q=1", fields, body.to_owned()).await;
+        }
+        assert_eq!(cached.origin.calls(), before + 2, "{method} {fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn without_such_a_rule_a_get_with_a_body_has_no_key() {
+    let cached = Cached::new(KeyRules::builder().rule(search("/s")).rule(KeyRule::any()));
+    for n in 1..=2 {
+        assert_eq!(cached.ask("GET", "/s", &[], "a").await, format!("{n} GET /s a"));
+    }
+    assert_eq!(cached.came_about("GET", "/s", "a").await, "fwd=bypass; detail=body");
+    // A method of a client's own making is no GET.
+    let gets = Cached::of(KeyRule::path("/s").method("GET").body(64));
+    for n in 1..=2 {
+        assert_eq!(gets.ask("GET+BODY", "/s", &[], "a").await, format!("{n} GET+BODY /s a"));
+    }
+}
+
+#[tokio::test]
+async fn what_bypasses_for_get_bypasses_for_get_with_a_body() {
+    for bypass in [KeyRule::path("/s").bypass(), KeyRule::path("/s").method("GET").bypass()] {
+        let cached =
+            Cached::new(KeyRules::builder().rule(bypass).rule(KeyRule::any().method("GET").body(64)));
+        for n in 1..=2 {
+            assert_eq!(cached.ask("GET", "/s", &[], "a").await, format!("{n} GET /s a"));
+        }
+        assert_eq!(cached.ask("GET", "/t", &[], "a").await, cached.ask("GET", "/t", &[], "a").await);
+    }
+}
+
+/// The cache below has a key for GET, but none that holds a body.
+#[tokio::test]
+async fn a_cache_below_does_not_take_a_get_with_a_body_for_one_without() {
+    let origin = Origin::new(|_, request| async move {
+        response(&[], request.into_body().collect().await.unwrap().to_bytes())
+    });
+    let front: Front = origin.clone().map_request(|request| request.map(Body::new));
+    let below = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap().layer(front);
+    let rules = KeyRules::builder().whole_uri().rule(KeyRule::any().method("GET").body(64));
+    let bodies = rules.build_with_bodies().unwrap();
+    let above = ReadThrough::new(store()).key(bodies.rules()).build().unwrap();
+    let stack = bodies.layer(above.layer(below.map_response(|response| response.map(Body::new))));
+    for body in ["a", "b", ""] {
+        let request = Request::get("http://h/s").body(Body::from(body)).unwrap();
+        assert_eq!(bytes(stack.clone().oneshot(request).await.unwrap()).await, body);
+    }
+    assert_eq!(origin.calls(), 3);
+}

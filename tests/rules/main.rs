@@ -1,6 +1,7 @@
 //! Rules as their authors write them: what each setting of the vocabulary does to a request, a response
 //! and a purge.
 
+#[cfg(feature = "body-key")]
 mod bodies;
 mod conditions;
 mod linter;

@@ -86,7 +86,7 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let Some(rule) = self.rules.body_rule(&head) else {
+        let Some(rule) = self.rules.body_rule(&head, !body.is_end_stream()) else {
             let future = self.inner.call(Request::from_parts(head, RequestBody::new(body)));
             return BodyKeyFuture { kind: Kind::Pass { future } };
         };

@@ -1,5 +1,7 @@
 //! Rules for requests that are reads although they have a body.
 
+use std::sync::LazyLock;
+
 use http::Method;
 #[cfg(feature = "body-key")]
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
@@ -15,7 +17,7 @@ use super::{
 use crate::{
     exchange::Read,
     http::{conditions::is_conditional, fields::asks_for_another_protocol},
-    key::{BodyKeyLayer, CacheKey, KeyBuffer, has_method_in_query, normal::Authority},
+    key::{BodyKeyLayer, CacheKey, KeyBuffer, has_content, has_method_in_query, normal::Authority},
 };
 
 /// The largest body that a key may be made of.
@@ -36,9 +38,39 @@ const OVERRIDES: [HeaderName; 3] = [
     HeaderName::from_static("x-method-override"),
 ];
 
+/// What a GET with a body is to rules, so that one for GET without a body is never for it, nor the other
+/// way round.
+static GET_WITH_BODY: LazyLock<Method> =
+    LazyLock::new(|| Method::from_bytes(b"GET+BODY").unwrap_or(Method::GET));
+
+/// The method by which rules are found for a request.
+#[cfg(feature = "body-key")]
+pub(super) fn method_of(head: &Parts) -> &Method {
+    method_with(head, has_content(&head.extensions))
+}
+
+#[cfg(not(feature = "body-key"))]
+pub(super) fn method_of(head: &http::request::Parts) -> &Method {
+    &head.method
+}
+
+#[cfg(feature = "body-key")]
+fn method_with(head: &Parts, has_body: bool) -> &Method {
+    match head.method == Method::GET && has_body {
+        true => &GET_WITH_BODY,
+        false => &head.method,
+    }
+}
+
+/// Whether requests of this method are those that bypass where GET does.
+pub(super) fn is_get_with_body(method: &Method) -> bool {
+    cfg!(feature = "body-key") && *method == *GET_WITH_BODY
+}
+
 /// A method by which something can be read with a body.
 pub(super) fn parse_read(text: &str) -> Result<Method, Problem> {
     match text {
+        "GET" => Ok(GET_WITH_BODY.clone()),
         "POST" => Ok(Method::POST),
         "QUERY" => Method::from_bytes(b"QUERY").map_err(|_| Problem::BodyMethod(text.into())),
         other => Err(Problem::BodyMethod(other.into())),
@@ -46,7 +78,7 @@ pub(super) fn parse_read(text: &str) -> Result<Method, Problem> {
 }
 
 impl KeyRule {
-    pub(super) fn check_body(&self, has_template: bool, has_path_gaps: bool) -> Result<(), Problem> {
+    pub(super) fn check_body(&self, has_path_gaps: bool) -> Result<(), Problem> {
         let Some(max_bytes) = self.body else { return Ok(()) };
         if max_bytes == 0 {
             return Err(Problem::Zero { setting: "body", consequence: "no body is short enough for a key" });
@@ -57,9 +89,7 @@ impl KeyRule {
         if self.methods.is_empty() {
             return Err(Problem::BodyMethods);
         }
-        // What a URI names is said by the rule for GET: that is what purges and unsafe requests
-        // reach, so requests for two URIs must not share an entry here.
-        match has_template || has_path_gaps || self.changes_query() || self.no_vary_search {
+        match has_path_gaps || self.no_vary_search {
             true => Err(Problem::BodyUri),
             false => Ok(()),
         }
@@ -115,13 +145,18 @@ impl KeyRulesBuilder {
 #[cfg(feature = "body-key")]
 impl KeyRules {
     /// What the rule for a request says about its body, if it says that the request is a read.
-    pub(in crate::key) fn body_rule(&self, head: &Parts) -> Option<BodyRule> {
-        let may_be_read = self.has_bodies() && !matches!(head.method, Method::GET | Method::HEAD);
+    pub(in crate::key) fn body_rule(&self, head: &Parts, has_body: bool) -> Option<BodyRule> {
+        let may_be_read = match head.method {
+            Method::GET => has_body,
+            Method::HEAD => false,
+            _ => !is_get_with_body(&head.method),
+        };
         let is_override = OVERRIDES.iter().any(|name| head.headers.contains_key(name));
-        if !may_be_read || is_override || has_method_in_query(&head.uri) {
+        if !self.has_bodies() || !may_be_read || is_override || has_method_in_query(&head.uri) {
             return None;
         }
-        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return None };
+        let method = method_with(head, has_body);
+        let Ok((Ok(Some(found)), authority)) = self.rule_for(head, method) else { return None };
         let max_bytes = found.rule.max_body?;
         Some(BodyRule { max_bytes, place: self.place(head, authority, &found) })
     }

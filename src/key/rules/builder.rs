@@ -149,6 +149,7 @@ impl KeyRulesBuilder {
         let mut guard = guard.unwrap_or_default();
         let rules = self.compile_rules(&guard)?;
         self.check_reachable(&rules)?;
+        self.check_bodies(&rules)?;
         let keyed =
             rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| shape.parts.keyed.fields());
         guard.spare(keyed);
@@ -156,6 +157,7 @@ impl KeyRulesBuilder {
         if let Some(scheme) = &self.scheme {
             default_key = default_key.scheme(scheme.clone());
         }
+        let merges_bodies = rules.iter().any(Compiled::merges_bodies);
         let has_paths = rules.iter().any(|rule| rule.path.is_some());
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
         let loose = rules
@@ -173,6 +175,7 @@ impl KeyRulesBuilder {
             bypasses,
             has_paths,
             has_bodies,
+            merges_bodies,
             negotiation,
             guard,
             tag_fields,
@@ -221,6 +224,18 @@ impl KeyRulesBuilder {
             Some(name) => Err(Problem::TagField(name.as_str().into())),
             None => Ok(fields),
         }
+    }
+
+    /// What is purged and invalidated together at a path is known by the path where bodies share entries of
+    /// several queries, and by a part of it where a rule leaves parts out: not both.
+    fn check_bodies(&self, rules: &[Compiled]) -> Result<(), RuleError> {
+        for rule in rules.iter().filter(|rule| rule.merges_bodies()) {
+            if let Some(other) = rules.iter().find(|other| other.has_path_gaps() && other.may_meet(rule)) {
+                let label = self.rules[rule.index].label();
+                return Err(RuleError::of_rule(rule.index, label, Problem::BodyGaps(other.index)));
+            }
+        }
+        Ok(())
     }
 
     /// The first rule that matches wins: one whose requests another one before it is for as well is

@@ -45,7 +45,7 @@ pub(super) fn compile(
     check_guarded(guard, &parts, rule.body.is_some())?;
     let query = rule.query(template.as_ref())?;
     let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
-    rule.check_body(template.is_some(), has_gaps)?;
+    rule.check_body(has_gaps)?;
     rule.check_forwarding(has_gaps, &query, template.as_ref())?;
     let is_whole_uri = !has_gaps && matches!(query, QueryShape::Verbatim);
     let is_default = is_whole_uri && parts.is_empty() && rule.body.is_none() && !rule.ignore_path_case;

@@ -3,9 +3,10 @@
 use http::{Method, Uri};
 
 use super::{
+    body::is_get_with_body,
     host::HostPattern,
     pattern::PathPattern,
-    shape::{Match, Shape},
+    shape::{Match, QueryShape, Shape},
     tags::TagTemplates,
     template::{QueryTemplate, Slots},
 };
@@ -78,12 +79,28 @@ impl Compiled {
     fn is_for(&self, method: &Method) -> bool {
         match self.methods.is_empty() {
             true => self.is_bypass || matches!(*method, Method::GET | Method::HEAD),
-            false => self.methods.contains(method),
+            false => {
+                let bypasses = self.is_bypass && is_get_with_body(method);
+                self.methods.contains(method) || bypasses && self.methods.contains(&Method::GET)
+            }
         }
     }
 
     pub(super) fn ignores_path_case(&self) -> bool {
         self.path.as_ref().is_some_and(PathPattern::ignores_case)
+    }
+
+    /// Whether it has a body in its keys, and not all of the URI.
+    pub(super) fn merges_bodies(&self) -> bool {
+        let is_verbatim = |shape: &Shape| matches!(shape.query, QueryShape::Verbatim);
+        self.max_body.is_some() && (self.ignores_path_case() || !self.shape.as_ref().is_none_or(is_verbatim))
+    }
+
+    /// The same, if it is for this path with one query or another.
+    pub(super) fn merges_bodies_at(&self, authority: Authority<'_>, path: &str) -> bool {
+        self.merges_bodies()
+            && self.is_for_host(authority)
+            && self.path.as_ref().is_none_or(|pattern| pattern.at(path).is_some())
     }
 
     pub(super) fn has_path_gaps(&self) -> bool {

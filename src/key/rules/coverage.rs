@@ -4,6 +4,7 @@ use http::Method;
 
 use super::{
     compiled::Compiled,
+    host::HostPattern,
     pattern::PathPattern,
     segment::{Capture, Literal, Segment, Tail},
 };
@@ -160,6 +161,17 @@ impl Compiled {
                 (None, _) => true,
                 (Some(ours), Some(theirs)) => ours.covers(theirs),
                 (Some(_), None) => false,
+            }
+    }
+
+    /// Whether a request to the path of one may go by the other, by what is known of hosts and paths.
+    pub(super) fn may_meet(&self, other: &Self) -> bool {
+        let is_same = |own: &HostPattern| other.hosts.iter().any(|host| own.covers(host) || host.covers(own));
+        let is_host = self.hosts.is_empty() || other.hosts.is_empty() || self.hosts.iter().any(is_same);
+        is_host
+            && match (&self.path, &other.path) {
+                (Some(ours), Some(theirs)) => meet(ours, theirs),
+                _ => true,
             }
     }
 

@@ -71,14 +71,19 @@ pub(super) enum Problem {
     Host(Box<str>),
     #[error("it can never match a request of method `{0}`: only GET and HEAD have keys")]
     Method(Box<str>),
-    #[error("it cannot have a `body` and the method `{0}`: only POST and QUERY can be reads with one")]
+    #[error("it cannot have a `body` and the method `{0}`: only GET, POST and QUERY can be reads with one")]
     BodyMethod(Box<str>),
-    #[error("it has a `body`, but no `method` that says which of POST and QUERY are reads")]
+    #[error("it has a `body`, but no `method` that says which of GET, POST and QUERY are reads")]
     BodyMethods,
     #[error("a `body` of {max_bytes} bytes is too large to hold for a key: {limit} is the most")]
     BodyBound { max_bytes: usize, limit: usize },
-    #[error("it has a `body`, so that all of the URI is in the key: nothing else can be said about that")]
+    #[error("it has a `body`, so that all of the path is in the key, and `no_vary_search` is not for it")]
     BodyUri,
+    #[error(
+        "it has a `body` and leaves a part of the query out of the key, and rule {0} a part of the same paths: \
+         a purge of one URI would not reach all that share an entry"
+    )]
+    BodyGaps(usize),
     #[error("its key holds the `body`, which a layer has to read: use `KeyRulesBuilder::build_with_bodies`")]
     BodyLayer,
     #[error("`{0}` is no name of a query parameter, which may end in `*`; several names are several strings")]

@@ -4,6 +4,7 @@ use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, request:
 
 use super::{
     KeyRulesBuilder, SearchKey,
+    body::method_of,
     compiled::Compiled,
     guard::{CompiledGuard, replace_query},
     index::Index,
@@ -18,7 +19,7 @@ use crate::{
     exchange::Asked,
     http::changes::Changes,
     key::{
-        CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed,
+        CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, has_content,
         normal::{Authority, normal_uri},
         target::{original, original_uri, path_and_query},
     },
@@ -45,6 +46,8 @@ pub(super) struct Inner {
     pub(super) has_paths: bool,
     #[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "there are none"))]
     pub(super) has_bodies: bool,
+    /// Whether a rule with a body leaves out something of its URIs.
+    pub(super) merges_bodies: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
     pub(super) tag_fields: TagFields,
@@ -151,10 +154,19 @@ impl KeyRules {
 
     /// The rule of a request that may have a key, and its authority.
     pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Result<(Selected<'_, 'h>, Authority<'h>), Unkeyed> {
+        self.rule_for(head, method_of(head))
+    }
+
+    /// As [`rule_of`](Self::rule_of), as if the request had this method.
+    pub(super) fn rule_for<'h>(
+        &self,
+        head: &'h Parts,
+        method: &Method,
+    ) -> Result<(Selected<'_, 'h>, Authority<'h>), Unkeyed> {
         let target = original_uri(head);
         let scheme = self.inner.default_key.scheme_of(target);
         let authority = Authority::of_request(target, &head.headers, scheme)?;
-        Ok((self.select(target, authority, &head.method), authority))
+        Ok((self.select(target, authority, method), authority))
     }
 
     pub(super) fn encode(
@@ -173,6 +185,13 @@ impl KeyRules {
         shape.parts.push(head, &self.inner.negotiation, key)?;
         self.inner.guard.push_keyed(&head.headers, key);
         Ok(())
+    }
+
+    /// Whether requests for several queries of this path share entries by their bodies. By which rule is
+    /// not asked of each query: what one purges and invalidates, so does every other.
+    fn merges_bodies_at(&self, authority: Authority<'_>, path: &str) -> bool {
+        let Inner { index, rules, .. } = &*self.inner;
+        index.candidates(path).into_iter().any(|rule| rules[rule].merges_bodies_at(authority, path))
     }
 
     /// The fields that the rule of a request has in its key.
@@ -260,7 +279,14 @@ impl KeyExtractor for KeyRules {
         let host = host.map(HeaderValue::as_bytes);
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
         let authority = Authority::of_target(authority, uri, self.assumed_scheme());
-        // As GET: other reads hold all of the URI in their keys, and go with what it names.
+        if self.inner.merges_bodies && self.merges_bodies_at(authority, uri.path()) {
+            let mut identity = KeyBuffer::new();
+            identity.push_lower_case(authority.as_bytes());
+            identity.push(b"all queries");
+            identity.push_lower_case(uri.path().as_bytes());
+            return Some(identity.to_key());
+        }
+        // As GET: reads by a body that hold all of the URI in their keys go with what it names.
         let Ok(Some(found)) = self.select(uri, authority, &Method::GET) else { return None };
         let shape = found.rule.shape.as_ref()?;
         let mut identity = KeyBuffer::new();
@@ -291,7 +317,7 @@ impl KeyExtractor for KeyRules {
     fn prepare(&self, head: &mut Parts) {
         self.inner.default_key.prepare(head);
         // What is in a key of somebody else's making is not known here.
-        let is_own = head.extensions.get::<CacheKey>().is_none();
+        let is_own = head.extensions.get::<CacheKey>().is_none() || has_content(&head.extensions);
         let (changes, tags, learns, query) = {
             let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return };
             let rule = found.rule;

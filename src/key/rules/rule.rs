@@ -187,8 +187,13 @@ impl KeyRule {
     }
 
     /// The requests are reads whose answer depends on their body, which may have so many bytes, a
-    /// mebibyte at most: it is in the key, with the method and all of the URI. The
-    /// [`method`](Self::method) is POST, QUERY or each of them.
+    /// mebibyte at most: it is in the key, with the method and all of the path. What
+    /// is in the key of the query, the fields, the cookies and the extensions is said as for GET. The
+    /// [`method`](Self::method) is POST, QUERY, GET or several of them; for GET the rule is about requests
+    /// with a body alone, and a request without one goes by the rules that have no `body`.
+    ///
+    /// Where such rules leave out a part of the query, a purge or an unsafe request for one query of a path
+    /// reaches what is stored for all queries of it.
     ///
     /// **A rule that takes what writes for a read breaks the application**: the second of two equal
     /// orders would get the answer to the first, and be lost. See
