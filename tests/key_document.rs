@@ -14,6 +14,7 @@ const ALL: &str = r#"{
     "accept_encoding": ["br", "gzip"],
     "accept_language": ["en"],
     "guard": { "headers": ["x-a-*"], "only_headers": ["x-b"], "keyed": ["x-c"] },
+    "ignore_query": ["gclid"],
     "rules": [
         { "name": "first", "host": ["a.example", "*.b.example"], "method": ["GET", "HEAD"], "path": "/a/{id}",
           "keep_query": ["q"], "sort_query": true, "headers": ["x-a"],
@@ -23,8 +24,8 @@ const ALL: &str = r#"{
           "hit_for_miss_for": "0s", "store_set_cookie": true, "store_without": ["x-a"],
           "store_private": true,
           "store_no_store": true, "store_authorized": true, "stale_despite_revalidate": ["if-error"] },
-        { "host": "c.example", "method": "GET", "path": "/search", "no_vary_search": true, "default_ttl": "50us" },
-        { "path": "/account/{*rest}", "bypass": true },
+        { "host": "c.example", "method": "GET", "path": "/search", "ignore_path_case": true, "no_vary_search": true, "default_ttl": "50us" },
+        { "path": ["/account/{*rest}", "/cart/{**rest}"], "bypass": true },
         { "ignore_query": ["utm_*"], "drop_empty_query": true }
     ]
 }"#;
@@ -38,6 +39,7 @@ fn in_code() -> KeyRulesBuilder {
         .accept_encoding(["br", "gzip"])
         .accept_language(["en"])
         .guard(Guard::new().headers(["x-a-*"]).only_headers(["x-b"]).keyed(["x-c"]))
+        .ignore_query(["gclid"])
         .rule(
             KeyRule::path("/a/{id}")
                 .name("first")
@@ -70,10 +72,11 @@ fn in_code() -> KeyRulesBuilder {
             KeyRule::path("/search")
                 .host("c.example")
                 .method("GET")
+                .ignore_path_case()
                 .no_vary_search()
                 .default_ttl(Duration::from_micros(50)),
         )
-        .rule(KeyRule::path("/account/{*rest}").bypass())
+        .rule(KeyRule::paths(["/account/{*rest}", "/cart/{**rest}"]).bypass())
         .rule(KeyRule::any().ignore_query(["utm_*"]).drop_empty_query())
 }
 

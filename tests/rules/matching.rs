@@ -235,3 +235,113 @@ fn rules_that_other_ones_cover_are_never_reached() {
         assert!(error.contains("is never reached: rule 0 matches all"), "{error}");
     }
 }
+
+const FLASH: &str = "/get_fprod.php?uid={_}&pid={pid}&sid={_?}";
+
+fn flash() -> KeyRulesBuilder {
+    KeyRules::builder().ignore_query(["utm_*", "gclid"])
+}
+
+/// What the origin sees of a request.
+fn shown(rules: &KeyRules, uri: &str) -> String {
+    let mut head = Request::get(uri).body(()).unwrap().into_parts().0;
+    rules.normalise(&mut head);
+    rules.prepare(&mut head);
+    head.uri.to_string()
+}
+
+#[test]
+fn a_template_matches_with_what_the_document_ignores_and_without_what_may_be_missing() {
+    let rules = flash().rule(KeyRule::path(FLASH).ignore_query(["ref"])).build().unwrap();
+    let expected = key(&rules, "http://h/get_fprod.php?uid=1&pid=2&sid=3").unwrap();
+    for query in [
+        "uid=1&pid=2",
+        "pid=2&sid=&uid",
+        "utm_source=x&uid=1&pid=2&utm_source=y&gclid",
+        "uid=1&pid=2&sid=3&%75tm_x=%26pid=3",
+        "ref=a&uid=1&pid=2",
+    ] {
+        let uri = format!("http://h/get_fprod.php?{query}");
+        assert_eq!(key(&rules, &uri), Some(expected.clone()), "{query}");
+        assert_eq!(shown(&rules, &uri), "http://h/get_fprod.php?pid=2", "{query}");
+    }
+    for query in [
+        "pid=2",
+        "uid=1&pid=2&x",
+        "uid=1&pid=2&Pid=3",
+        "uid=1&pid=3&utm_x",
+        "uid=1&pid=2;utm_x",
+        "uid=1&pid=2&utmx",
+    ] {
+        assert_ne!(
+            key(&rules, &format!("http://h/get_fprod.php?{query}")),
+            Some(expected.clone()),
+            "{query}"
+        );
+    }
+}
+
+#[test]
+fn a_bypass_by_a_template_is_not_evaded_by_what_is_ignored() {
+    let preview = KeyRule::path("/page?preview={_}").ignore_query(["x"]).bypass();
+    let rules = flash().rule(preview).build().unwrap();
+    for query in ["preview=1", "preview=1&utm_source=x", "gclid=1&preview=&x=2"] {
+        assert!(bypasses(&rules, &format!("http://h/page?{query}")), "{query}");
+    }
+    assert!(!bypasses(&rules, "http://h/page?preview=1&y"));
+    let error = error([KeyRule::path("/page").ignore_query(["x"]).bypass()]);
+    assert!(error.contains("`bypass` has no effect"), "{error}");
+}
+
+#[test]
+fn what_the_document_ignores_is_in_no_key_and_does_not_reach_the_origin() {
+    let rules = flash()
+        .rule(KeyRule::path("/kept").keep_query(["utm_source"]))
+        .rule(KeyRule::path("/own").ignore_query(["x"]))
+        .rule(KeyRule::path("/seen").forward_unkeyed())
+        .rule(KeyRule::path("/campaign?utm_source={s}"))
+        .rule(KeyRule::path("/tagged").tags(["t"]))
+        .build()
+        .unwrap();
+    let of = |uri: &str| key(&rules, &format!("http://h{uri}")).expect(uri);
+    for path in ["/own", "/seen", "/tagged", "/no-rule"] {
+        assert_eq!(of(&format!("{path}?a=1&utm_source=x")), of(&format!("{path}?gclid=1&a=1")), "{path}");
+        assert_ne!(of(&format!("{path}?a=1&utm_source=x")), of(&format!("{path}?gclid=1&a=2")), "{path}");
+        let seen = if path == "/seen" { "?a=1&utm_source=x" } else { "?a=1" };
+        assert_eq!(
+            shown(&rules, &format!("http://h{path}?a=1&utm_source=x")),
+            format!("http://h{path}{seen}")
+        );
+        let identity = |uri: &str| {
+            rules.identity(&format!("http://h{path}{uri}").parse().unwrap(), None, &Default::default())
+        };
+        assert_eq!(identity("?a=1"), identity("?a=1&utm_source=x"));
+        assert!(identity("?a=1").is_some());
+    }
+    assert_eq!(of("/own?a=1&x=2"), of("/own?a=1&utm_source=x"));
+    assert_ne!(of("/kept?utm_source=x"), of("/kept?utm_source=y"));
+    assert_eq!(of("/kept?utm_source=x&utm_medium=1"), of("/kept?utm_source=x"));
+    assert_ne!(of("/campaign?utm_source=x&utm_medium=z"), of("/campaign?utm_source=y"));
+    assert_eq!(of("/campaign?utm_source=x&utm_medium=z"), of("/campaign?utm_source=x"));
+    let head = Request::post("http://h/no-rule?utm_source=x").body(()).unwrap().into_parts().0;
+    assert_eq!(
+        rules.write_key(&head, &mut Default::default()),
+        KeyRules::builder().build().unwrap().write_key(&head, &mut Default::default())
+    );
+}
+
+#[test]
+fn templates_that_tolerate_more_cover_those_with_more_parameters() {
+    let tolerant = KeyRule::path("/p?id={_}").ignore_query(["ref", "u*"]);
+    for second in ["/p?id={id}", "/p?id={id}&ref={r}", "/p?ux={u}&id=1"] {
+        let error = error([tolerant.clone(), KeyRule::path(second)]);
+        assert!(error.contains("is never reached"), "{error}");
+    }
+    let reached =
+        [KeyRule::path("/p?id={_}"), tolerant, KeyRule::path("/p?id={id}&x={_?}"), KeyRule::path("/p?x={_}")];
+    rules(reached);
+    for names in [&["a b=c"][..], &["*"], &["utm_source,utm_medium"]] {
+        let error = KeyRules::builder().ignore_query(names.iter().copied()).build().unwrap_err().to_string();
+        assert!(error.starts_with("key rules: `"), "{error}");
+    }
+}

@@ -33,6 +33,7 @@ pub struct KeyRulesBuilder {
     pub(super) accept_language: Option<Vec<String>>,
     pub(super) guard: Option<Guard>,
     pub(super) tag_fields: Vec<(String, Separator)>,
+    pub(super) ignore_query: Vec<String>,
     pub(super) rules: Vec<KeyRule>,
     pub(super) extensions: Vec<Extension>,
 }
@@ -101,6 +102,19 @@ impl KeyRulesBuilder {
         self
     }
 
+    /// These query parameters count for no request: they are not in keys and do not reach the origin, and
+    /// [templates](KeyRule::path) match with and without them. `utm_*` stands for all that begin so. Default:
+    /// none.
+    ///
+    /// That holds for requests without a rule as well, but not for rules that say of all parameters what
+    /// counts ([`keep_query`](KeyRule::keep_query), [`no_vary_search`](KeyRule::no_vary_search),
+    /// [bodies](crate::key#keys-from-bodies)), and a template may name such a parameter itself. A rule with
+    /// [`forward_unkeyed`](KeyRule::forward_unkeyed) passes them on.
+    pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.ignore_query.extend(names.into_iter().map(Into::into));
+        self
+    }
+
     /// Says how to read what [`KeyRule::extensions`] calls by this name from the extensions of a
     /// request. Where it gives nothing, or there is no `T`, the request has no key.
     ///
@@ -150,6 +164,7 @@ impl KeyRulesBuilder {
         let rules = self.compile_rules(&guard)?;
         self.check_reachable(&rules)?;
         self.check_bodies(&rules)?;
+        let rest = self.compile_rest(&guard).map_err(RuleError::of_all)?;
         let keyed =
             rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| shape.parts.keyed.fields());
         guard.spare(keyed);
@@ -171,6 +186,7 @@ impl KeyRulesBuilder {
         let inner = Inner {
             default_key,
             rules,
+            rest,
             index,
             bypasses,
             has_paths,
@@ -189,7 +205,7 @@ impl KeyRulesBuilder {
         let of_rule = |(index, rule): (usize, &'_ KeyRule)| {
             let of_path = |path| {
                 let label = if rule.name.is_none() { path } else { None }.unwrap_or(rule.label());
-                let compiled = compile(index, rule, path, guard, &self.extensions);
+                let compiled = compile(index, rule, path, guard, self);
                 compiled.map_err(|problem| RuleError::of_rule(index, label, problem))
             };
             match rule.each_path().next() {
@@ -198,6 +214,13 @@ impl KeyRulesBuilder {
             }
         };
         self.rules.iter().enumerate().flat_map(of_rule).collect()
+    }
+
+    /// What holds for requests that no rule is for, if that is not the default key.
+    fn compile_rest(&self, guard: &CompiledGuard) -> Result<Option<Compiled>, Problem> {
+        let rest = (!self.ignore_query.is_empty())
+            .then(|| compile(self.rules.len(), &KeyRule::any(), None, guard, self));
+        rest.transpose()
     }
 
     fn negotiation(&self) -> Result<Negotiation, Problem> {

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use http::{Method, header};
 
 use super::{
-    KeyRule,
+    KeyRule, KeyRulesBuilder,
     body::{CONTENT_FIELDS, parse_read},
     compiled::Compiled,
     error::Problem,
@@ -28,22 +28,26 @@ pub(super) fn compile(
     rule: &KeyRule,
     path: Option<&str>,
     guard: &CompiledGuard,
-    extensions: &[Extension],
+    source: &KeyRulesBuilder,
 ) -> Result<Compiled, Problem> {
-    rule.check_bypass()?;
+    rule.check_bypass(path)?;
     let loose_path = path.filter(|_| rule.bypass).map(loose_path).transpose()?;
-    let id = rule.id(path);
-    let (path, template) = target(path, rule.ignore_path_case)?;
+    let id = rule.id(path, &source.ignore_query);
+    let (path, mut template) = target(path, rule.ignore_path_case)?;
     rule.check_key(template.is_some())?;
+    let ignored = rule.ignored(&source.ignore_query)?;
+    if let Some(template) = &mut template {
+        template.tolerate(ignored.clone(), rule.forward_unkeyed);
+    }
     let is_capture = |name: &str| {
         let in_path = path.as_ref().is_some_and(|path| path.names().any(|own| own == name));
         let in_query = template.as_ref().is_some_and(|query| query.names().any(|own| own == name));
         name != GAP && (in_path || in_query)
     };
-    let parts = rule.parts(extensions)?;
+    let parts = rule.parts(&source.extensions)?;
     let tags = TagTemplates::parse(&rule.tags, |name| rule.source(name, is_capture(name), &parts))?;
     check_guarded(guard, &parts, rule.body.is_some())?;
-    let query = rule.query(template.as_ref())?;
+    let query = rule.query(template.as_ref(), ignored)?;
     let has_gaps = path.as_ref().is_some_and(PathPattern::has_gaps);
     rule.check_body(has_gaps)?;
     rule.check_forwarding(has_gaps, &query, template.as_ref())?;
@@ -56,7 +60,7 @@ pub(super) fn compile(
         methods: rule.methods.iter().map(|method| parse_method(method)).collect::<Result<_, _>>()?,
         path,
         template,
-        shape: (!is_default).then(|| Shape { id, query, parts }),
+        shape: (!is_default && !rule.bypass).then(|| Shape { id, query, parts }),
         is_bypass: rule.bypass,
         loose_path,
         max_body: rule.body,
@@ -78,16 +82,12 @@ impl KeyRule {
         every.into_iter().chain(self.paths.iter().flatten().map(|path| Some(path.as_str())))
     }
 
-    fn query(&self, template: Option<&QueryTemplate>) -> Result<QueryShape, Problem> {
-        let parse = |names: &[String]| -> Result<Box<[Name]>, Problem> {
-            let parse =
-                |text: &String| Name::parse(text).ok_or_else(|| Problem::Parameter(text.as_str().into()));
-            names.iter().map(parse).collect()
-        };
+    fn query(&self, template: Option<&QueryTemplate>, ignore: Box<[Name]>) -> Result<QueryShape, Problem> {
+        let keep = self.keep_query.as_ref().map(|names| names.iter().map(|name| parse_name(name)).collect());
         let rules = QueryRules {
             forwards: false,
-            keep: self.keep_query.as_deref().map(parse).transpose()?,
-            ignore: parse(&self.ignore_query)?,
+            keep: keep.transpose()?,
+            ignore,
             sort: self.sort_query,
             drop_empty: self.drop_empty_query,
         };
@@ -135,9 +135,12 @@ impl KeyRule {
     /// whose keys are alike otherwise. Where a rule stands counts for nothing, so that what is stored stays
     /// when others come and go; neither do its hosts, which are in the key, nor its methods, since GET and
     /// HEAD share entries.
-    fn id(&self, path: Option<&str>) -> Box<[u8]> {
+    fn id(&self, path: Option<&str>, ignored: &[String]) -> Box<[u8]> {
         let mut hasher = DefaultHasher::new();
-        (path, &self.keep_query, &self.ignore_query, self.forward_unkeyed).hash(&mut hasher);
+        let forwarded = self.forward_unkeyed.then_some((&self.ignore_query, ignored));
+        // What a template or the document tolerates besides is neither in the key nor seen by the origin.
+        let ignored = self.ignore_query.iter().filter(|_| !path.is_some_and(has_template));
+        (path, &self.keep_query, ignored.collect::<Vec<_>>(), forwarded).hash(&mut hasher);
         (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
         (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
         (self.body.is_some(), self.ignore_path_case).hash(&mut hasher);
@@ -145,7 +148,20 @@ impl KeyRule {
     }
 
     pub(super) fn changes_query(&self) -> bool {
-        self.keep_query.is_some() || !self.ignore_query.is_empty() || self.sort_query || self.drop_empty_query
+        !self.ignore_query.is_empty() || self.chooses_query()
+    }
+
+    /// Whether it says of the query what a template says as well.
+    fn chooses_query(&self) -> bool {
+        self.keep_query.is_some() || self.sort_query || self.drop_empty_query
+    }
+
+    /// The parameters that it ignores, with those of the document unless the rule says of all parameters
+    /// what counts.
+    fn ignored(&self, common: &[String]) -> Result<Box<[Name]>, Problem> {
+        let is_said = self.keep_query.is_some() || self.no_vary_search || self.body.is_some();
+        let common = common.iter().filter(|_| !is_said);
+        self.ignore_query.iter().chain(common).map(|text| parse_name(text)).collect()
     }
 
     fn check_key(&self, has_template: bool) -> Result<(), Problem> {
@@ -154,11 +170,7 @@ impl KeyRule {
         let whole = "`headers` puts the whole `Cookie` field into the key";
         let said = "what is in the key of its queries is said by the rule, or by the answers";
         let mistakes = [
-            (
-                has_template && self.changes_query(),
-                "keep_query, ignore_query, sort_query or drop_empty_query",
-                template,
-            ),
+            (has_template && self.chooses_query(), "keep_query, sort_query or drop_empty_query", template),
             (self.keep_query.is_some() && !self.ignore_query.is_empty(), "ignore_query", keep),
             (self.cookies.is_some() && self.names_cookie_field(), "cookies", whole),
             (self.no_vary_search && (has_template || self.changes_query()), "no_vary_search", said),
@@ -173,13 +185,14 @@ impl KeyRule {
         self.headers.iter().any(|name| name.eq_ignore_ascii_case("cookie"))
     }
 
-    /// A rule that bypasses has conditions, and nothing else.
-    fn check_bypass(&self) -> Result<(), Problem> {
+    /// A rule that bypasses has conditions, and nothing else. Which parameters a template tolerates is one.
+    fn check_bypass(&self, path: Option<&str>) -> Result<(), Problem> {
         if !self.bypass {
             return Ok(());
         }
-        let Self { name, hosts, methods, paths, bypass, .. } = self.clone();
-        let conditions = Self { name, hosts, methods, paths, bypass, ..Self::default() };
+        let Self { name, hosts, methods, paths, bypass, ignore_query, .. } = self.clone();
+        let ignore_query = if path.is_some_and(has_template) { ignore_query } else { Vec::new() };
+        let conditions = Self { name, hosts, methods, paths, bypass, ignore_query, ..Self::default() };
         match *self == conditions {
             true => Ok(()),
             false => {
@@ -197,7 +210,7 @@ impl KeyRule {
     ) -> Result<(), Problem> {
         let leaves_out = has_path_gaps
             || matches!(query, QueryShape::Rules(_))
-            || template.is_some_and(QueryTemplate::has_gaps);
+            || template.is_some_and(QueryTemplate::leaves_out);
         if has_path_gaps && !self.forward_unkeyed {
             return Err(Problem::UnguardedPath);
         }
@@ -240,6 +253,14 @@ fn target(
     }
     drop(names);
     Ok((Some(path), query))
+}
+
+fn has_template(path: &str) -> bool {
+    path.contains('?')
+}
+
+fn parse_name(text: &str) -> Result<Name, Problem> {
+    Name::parse(text).ok_or_else(|| Problem::Parameter(text.into()))
 }
 
 fn loose_path(text: &str) -> Result<PathPattern, Problem> {

@@ -28,6 +28,7 @@ pub(super) struct RulesDocument {
     accept_language: Option<Vec<String>>,
     guard: Option<Guard>,
     tag_fields: BTreeMap<String, Separator>,
+    ignore_query: Vec<String>,
     #[serde(deserialize_with = "numbered_rules")]
     rules: Vec<KeyRule>,
 }
@@ -56,7 +57,7 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
 
     fn try_from(document: RulesDocument) -> Result<Self, String> {
         let RulesDocument { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = document;
-        let RulesDocument { guard, tag_fields, rules, .. } = document;
+        let RulesDocument { guard, tag_fields, ignore_query, rules, .. } = document;
         let tag_fields = tag_fields.into_iter().collect();
         let parse =
             |text: String| text.parse::<Scheme>().map_err(|error| format!("scheme `{text}`: {error}"));
@@ -70,6 +71,7 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
             accept_language,
             guard,
             tag_fields,
+            ignore_query,
             rules,
             extensions,
         })

@@ -41,6 +41,8 @@ pub struct KeyRules {
 pub(super) struct Inner {
     pub(super) default_key: DefaultKey,
     pub(super) rules: Box<[Compiled]>,
+    /// For the requests that none of them is for. None: they have the default key.
+    pub(super) rest: Option<Compiled>,
     pub(super) index: Index,
     pub(super) bypasses: Bypasses,
     pub(super) has_paths: bool,
@@ -119,7 +121,7 @@ impl KeyRules {
         path: &'h str,
         target: &'h Uri,
     ) -> Option<Match<'_, 'h>> {
-        let Inner { index, rules, .. } = &*self.inner;
+        let Inner { index, rules, rest, .. } = &*self.inner;
         let found = index
             .candidates(path)
             .into_iter()
@@ -127,7 +129,11 @@ impl KeyRules {
         let limit = found.as_ref().map_or(rules.len(), |(rule, _)| *rule);
         match self.first_bypass(limit, authority, method, path, target) {
             Some(rule) => Some(Match { rule, target, captures: None, slots: None }),
-            None => found.map(|(_, found)| found),
+            None => match (found, rest) {
+                (Some((_, found)), _) => Some(found),
+                (None, Some(rest)) => rest.find(authority, method, path, target),
+                (None, None) => None,
+            },
         }
     }
 

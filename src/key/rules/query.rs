@@ -18,7 +18,7 @@ type NamedPairs<'q> = SmallVec<[(Cow<'q, str>, &'q str); 8]>;
 
 /// Parsers of frameworks read a thousand parameters, or fewer, and each drops others: of more than these
 /// none is left out, so that every server reads what the key holds.
-const MAX_READ: usize = 256;
+pub(super) const MAX_READ: usize = 256;
 
 /// Of more parameters than these the order counts as well.
 const MAX_SORTED: usize = 256;
@@ -54,7 +54,16 @@ impl Name {
         })
     }
 
-    fn is(&self, name: &str) -> bool {
+    /// Whether it stands for all names that the other one stands for.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Prefix(own), Self::Prefix(name) | Self::Exact(name)) => name.starts_with(&**own),
+            (Self::Exact(own), Self::Exact(name)) => own == name,
+            (Self::Exact(_), Self::Prefix(_)) => false,
+        }
+    }
+
+    pub(super) fn is(&self, name: &str) -> bool {
         match self {
             Self::Exact(own) => is_same(own.as_bytes(), name.as_bytes()),
             Self::Prefix(start) => name.starts_with(&**start),

@@ -51,6 +51,6 @@ impl KeyRules {
     /// How errors call the rule that is for a request, if one is.
     pub(crate) fn rule_label(&self, head: &Parts) -> Option<String> {
         let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return None };
-        Some(self.source().rules[found.rule.index].label().to_owned())
+        Some(self.source().rules.get(found.rule.index)?.label().to_owned())
     }
 }

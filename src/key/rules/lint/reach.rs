@@ -44,8 +44,7 @@ impl Place<'_> {
     }
 
     fn is_covered(self, part: &KeyRule) -> bool {
-        let Ok(part) = compile(self.index, part, self.path, self.all.guard(), &self.all.source().extensions)
-        else {
+        let Ok(part) = compile(self.index, part, self.path, self.all.guard(), self.all.source()) else {
             return false;
         };
         let has_bodies = self.all.rules().iter().any(|rule| rule.max_body.is_some());
