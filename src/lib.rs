@@ -127,7 +127,7 @@
 //!   axum 0.8 by the URI that the client asked for. Without it they have to be told that nothing cuts the
 //!   path ([`DefaultKey::whole_uri`]).
 //! * `serde`: [`KeyRules`] and [`KeyRulesBuilder`] can be deserialised, from JSON or TOML for
-//!   example; see [`key::rules`](key::rules#documents).
+//!   example; see [`key::rules`](key::rules#documents). `rule_table` checks them against tables of requests.
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.

@@ -4,10 +4,13 @@
 #[cfg(feature = "body-key")]
 mod bodies;
 mod conditions;
+mod documents;
 mod linter;
 mod matching;
+mod openapi;
 mod purges;
 mod responses;
+mod schema;
 mod tables;
 mod tags;
 

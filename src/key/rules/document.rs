@@ -21,6 +21,9 @@ use crate::{
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
 pub(super) struct RulesDocument {
+    /// For editors.
+    #[serde(rename = "$schema")]
+    _schema: Option<String>,
     namespace: String,
     scheme: Option<String>,
     whole_uri: bool,

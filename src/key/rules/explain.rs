@@ -10,27 +10,28 @@ use crate::http::rules::Despite;
 /// It is written in several lines. They are for people, and may be worded differently in another version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSummary {
-    rule: Option<(usize, String)>,
+    /// The number and the name of a rule, or what else it is about.
+    about: Result<(usize, String), &'static str>,
     lines: Vec<(&'static str, String)>,
 }
 
 impl RuleSummary {
-    /// The position of the rule, from 0 on. None: the requests that no rule is for.
+    /// The position of the rule, from 0 on. None: it is about requests that no rule is for, or about all.
     pub fn index(&self) -> Option<usize> {
-        self.rule.as_ref().map(|(index, _)| *index)
+        self.about.as_ref().ok().map(|(index, _)| *index)
     }
 
     /// The name of the rule, or its path if it has none.
     pub fn rule(&self) -> Option<&str> {
-        self.rule.as_ref().map(|(_, rule)| rule.as_str())
+        self.about.as_ref().ok().map(|(_, rule)| rule.as_str())
     }
 }
 
 impl fmt::Display for RuleSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.rule {
-            Some((index, rule)) => write!(f, "rule {index} `{rule}`")?,
-            None => f.write_str("all other requests")?,
+        match &self.about {
+            Ok((index, rule)) => write!(f, "rule {index} `{rule}`")?,
+            Err(requests) => f.write_str(requests)?,
         }
         self.lines.iter().try_for_each(|(heading, text)| write!(f, "\n  {heading:<8}{text}"))
     }
@@ -51,7 +52,8 @@ impl KeyRules {
     ///        keys    host, path; of the query pid\n  \
     ///        removes other query parameters, all cookies\n  \
     ///        stores  for as long as the response says\n  \
-    ///        purges  by URL (all URLs with the same host, path, pid), by prefix of the path",
+    ///        purges  by URL (all URLs with the same host, path, pid), by prefix or pattern of the path, by host, \
+    ///        by the tags of the response",
     /// );
     /// # Ok::<(), tower_readthrough::RuleError>(())
     /// ```
@@ -59,35 +61,57 @@ impl KeyRules {
         let source = self.source();
         let rules = source.rules.iter().enumerate();
         let summaries = rules.map(|(index, rule)| RuleSummary {
-            rule: Some((index, rule.label().to_owned())),
-            lines: rule.lines(source),
+            about: Ok((index, rule.label().to_owned())),
+            lines: rule.lines(),
         });
-        summaries.chain([RuleSummary { rule: None, lines: default_lines(source) }]).collect()
+        let others = RuleSummary {
+            about: Err("all other requests"),
+            lines: vec![
+                ("keys", "scheme, host, path, query".into()),
+                ("stores", "for as long as the response says".into()),
+                ("purges", "by URL, by prefix of the path, by the tags of the response".into()),
+            ],
+        };
+        let common = RuleSummary { about: Err("all requests that have a key"), lines: source.common_lines() };
+        let common = Some(common).filter(|common| !common.lines.is_empty());
+        summaries.chain([others]).chain(common).collect()
     }
-}
-
-fn default_lines(source: &KeyRulesBuilder) -> Vec<(&'static str, String)> {
-    let mut lines = vec![("keys", "scheme, host, path, query".to_owned())];
-    lines.extend(source.common_lines());
-    lines.push(("stores", "for as long as the response says".into()));
-    lines.push(("purges", "by URL, by prefix of the path".into()));
-    lines
 }
 
 impl KeyRulesBuilder {
     /// What holds for all requests that have a key.
     fn common_lines(&self) -> Vec<(&'static str, String)> {
-        let variants =
-            [("Accept-Encoding", &self.accept_encoding), ("Accept-Language", &self.accept_language)];
+        let Self { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = self;
+        let Self { guard, ignore_query, .. } = self;
+        let begins = (!namespace.is_empty()).then(|| ("keys", format!("`{namespace}` at the beginning")));
+        let scheme =
+            scheme.as_ref().map(|scheme| ("keys", format!("{scheme} as the scheme of all requests")));
+        let whole = whole_uri.then(|| ("keys", "paths as they arrive at the cache".to_owned()));
+        let variants = [("Accept-Encoding", accept_encoding), ("Accept-Language", accept_language)];
         let variants = variants.into_iter().filter_map(|(field, values)| Some((field, values.as_ref()?)));
         let chosen = variants.map(|(field, values)| ("chooses", format!("{field} of {}", values.join(", "))));
-        let guard = self.guard.as_ref().map(|guard| ("guards", guard.in_words()));
-        chosen.chain(guard).collect()
+        let ignored = (!ignore_query.is_empty()).then(|| {
+            (
+                "removes",
+                format!("the query parameters {}, which count for no template", ignore_query.join(", ")),
+            )
+        });
+        let guard = guard.as_ref().map(|guard| ("guards", guard.in_words()));
+        let fields: Vec<_> = self.tag_fields.iter().map(|(name, _)| name.as_str()).collect();
+        let tags = (!fields.is_empty()).then(|| ("purges", format!("by tags in {}", fields.join(", "))));
+        [begins, scheme, whole]
+            .into_iter()
+            .flatten()
+            .chain(chosen)
+            .chain(ignored)
+            .chain(guard)
+            .chain(tags)
+            .collect()
     }
 }
 
 impl KeyRule {
-    fn lines(&self, source: &KeyRulesBuilder) -> Vec<(&'static str, String)> {
+    fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("for", self.matched())];
         if self.bypass {
             lines.push(("keys", "nothing: the origin is asked, and nothing is stored".into()));
@@ -95,7 +119,6 @@ impl KeyRule {
         }
         lines.push(("keys", self.keyed()));
         lines.extend(self.removed().map(|removed| ("removes", removed)));
-        lines.extend(source.common_lines());
         lines.push(("stores", self.storing.in_words()));
         lines.push(("purges", self.purged()));
         lines
@@ -212,11 +235,11 @@ impl KeyRule {
             }
             None => String::new(),
         };
-        let tags = match self.tags.is_empty() {
+        let own = match self.tags.is_empty() {
             true => String::new(),
-            false => format!(", by the tags {}", self.tags.join(", ")),
+            false => format!("{} and ", self.tags.join(", ")),
         };
-        format!("by URL{urls}, by prefix of the path{tags}")
+        format!("by URL{urls}, by prefix of the path, by the tags {own}of the response")
     }
 }
 
@@ -227,18 +250,27 @@ fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
     }
 }
 
+/// A time in the largest unit that it is a multiple of.
+fn in_units(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
+    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+        Some((unit, name)) if time.subsec_nanos() == 0 => format!("{}{name}", seconds / unit),
+        _ => format!("{time:?}"),
+    }
+}
+
 impl Storing {
     fn in_words(&self) -> String {
         let Self { fixed_ttl, default_ttl, negative_ttl, heuristic, despite_revalidate, .. } = self;
-        let for_time = |time: Duration| format!("{time:?}");
         let lifetime = match (fixed_ttl, default_ttl) {
-            (Some(ttl), _) => format!("for {}, whatever lifetime the response gives", for_time(*ttl)),
-            (None, Some(ttl)) => format!("for as long as the response says, or else {}", for_time(*ttl)),
+            (Some(ttl), _) => format!("for {}, whatever lifetime the response gives", in_units(*ttl)),
+            (None, Some(ttl)) => format!("for as long as the response says, or else {}", in_units(*ttl)),
             (None, None) => "for as long as the response says".to_owned(),
         };
-        let negative = negative_ttl.map(|ttl| format!("404 and 410 for {}", for_time(ttl)));
+        let negative = negative_ttl.map(|ttl| format!("404 and 410 for {}", in_units(ttl)));
         let guessed = heuristic.map(|guess| {
-            format!("by `Last-Modified` for {} at most where nothing else is said", for_time(guess.at_most))
+            format!("by `Last-Modified` for {} at most where nothing else is said", in_units(guess.at_most))
         });
         let despite = despite_revalidate
             .map(|despite| format!("although it must be revalidated: {}", despite.in_words()));
@@ -249,7 +281,9 @@ impl Storing {
     }
 
     fn windows(&self) -> [Option<String>; 4] {
-        let shown = |prefix: &str, window: Option<Duration>| window.map(|time| format!("{prefix} {time:?}"));
+        let shown = |prefix: &str, window: Option<Duration>| {
+            window.map(|time| format!("{prefix} {}", in_units(time)))
+        };
         [
             shown("stale while a fresh one is fetched for", self.stale_while_revalidate_for),
             shown("stale when the origin fails for", self.stale_if_error_for),
@@ -283,5 +317,24 @@ impl Despite {
         ];
         let words: Vec<_> = windows.into_iter().flatten().collect();
         if words.is_empty() { "never".into() } else { words.join(" and ") }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_in_the_unit_that_leaves_no_fraction() {
+        for (time, text) in [
+            (Duration::from_secs(604_800), "7d"),
+            (Duration::from_secs(5400), "90m"),
+            (Duration::from_secs(61), "61s"),
+            (Duration::from_millis(200), "200ms"),
+            (Duration::from_millis(1500), "1.5s"),
+            (Duration::ZERO, "0ns"),
+        ] {
+            assert_eq!(in_units(time), text);
+        }
     }
 }

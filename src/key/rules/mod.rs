@@ -114,6 +114,18 @@
 //! # fn main() {}
 //! ```
 //!
+//! # Checking
+//!
+//! [`KeyRules::check`] warns of what works and is probably not meant, such as a rule that an earlier one
+//! leaves nothing for, [`KeyRules::explain`] says in words what each rule does, and with the feature `serde`
+//! [`KeyRules::check_table`] holds rules against a [table](crate::rule_table) of requests and what they must
+//! give. The `rules` example does all of it from the command line (`--check FILE --table FILE`), prints a
+//! JSON Schema of documents for editors (`--schema`), and begins a document for an API that OpenAPI
+//! describes (`--from-openapi FILE`). Beside it are documents to copy, with their tables: for search, an
+//! API gateway and a flash sale.
+//!
+//! A document may name its schema in `$schema`, for editors.
+//!
 //! # Limits
 //!
 //! * Only GET and HEAD requests without a body have keys, but for rules with a

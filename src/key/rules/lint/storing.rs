@@ -10,13 +10,15 @@ impl Place<'_> {
         let is_on = |setting: Option<bool>| setting == Some(true);
         let is_fixed = storing.fixed_ttl.is_some();
         let lacks = "neither `Authorization` nor a cookie nor an extension that tells clients apart";
-        let lacks_authorization = "no `Authorization`";
+        let lacks_authorization = "neither `Authorization` nor an extension that tells clients apart";
         let for_all = |setting, lacks| Concern::ForAll { setting, lacks };
         [
             (is_on(storing.store_private) && !self.tells_clients_apart(), for_all("store_private", lacks)),
             (is_on(storing.store_no_store) && !self.tells_clients_apart(), for_all("store_no_store", lacks)),
             (
-                is_on(storing.store_authorized) && !self.keys_field("authorization"),
+                is_on(storing.store_authorized)
+                    && !self.keys_field("authorization")
+                    && self.rule.extensions.is_empty(),
                 for_all("store_authorized", lacks_authorization),
             ),
             (is_on(storing.store_set_cookie), Concern::SetCookie),

@@ -43,7 +43,7 @@ pub(super) enum Concern {
     Shadowed(usize, Box<str>),
     #[error("rule {0} (`{1}`) takes some of the requests that this one bypasses: put it before that one")]
     BypassTooLate(usize, Box<str>),
-    #[error("`{0}` is not bypassed, only what is below it: add a rule for it")]
+    #[error("`{0}` is not bypassed, only what is below it: write `{0}/{{**rest}}` for both")]
     RootNotBypassed(Box<str>),
     #[error("rule {0} has the same name, so that errors and tables cannot tell them apart")]
     SameName(usize),
