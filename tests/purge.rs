@@ -16,8 +16,8 @@ use support::open::{Origin, bytes, call, fixed, get, ms, response, status, store
 use tokio::{task::JoinSet, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    BuildError, CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, MemoryStore, Purge,
-    PurgeError, ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
+    BuildError, CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, LookupLayer,
+    MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
 };
 
 const URI: &str = "http://h/a/b?c=1";
@@ -132,7 +132,7 @@ async fn paths_of_any_depth_are_reached() {
 
 #[test]
 fn what_is_no_url_is_refused_with_a_reason() {
-    let purge = store().purge();
+    let purge = LookupLayer::new(store()).purge();
     assert!(matches!(purge.url("/a"), Err(PurgeError::NotAbsolute(_))));
     assert!(matches!(purge.url("h:80"), Err(PurgeError::NotAbsolute(_))));
     assert!(matches!(purge.url(""), Err(PurgeError::NotAUrl(_))));
@@ -146,8 +146,8 @@ fn what_is_no_url_is_refused_with_a_reason() {
 #[tokio::test(start_paused = true)]
 async fn a_purge_says_which_number_it_took() {
     let store = store();
-    let first = store.purge().tag("x");
-    let second = store.purge().soft().url("http://h/").unwrap();
+    let first = LookupLayer::new(store.clone()).purge().tag("x");
+    let second = LookupLayer::new(store.clone()).purge().soft().url("http://h/").unwrap();
     assert!(first.number() < second.number());
     assert_eq!(second.number(), store.sequence().current());
     assert!(!first.is_soft() && second.is_soft());
@@ -207,7 +207,7 @@ async fn every_layer_that_looks_into_the_store_obeys() {
     purge.tag("red");
     call(&service, get(URI)).await;
     assert_eq!(origin.calls(), 2);
-    store.purge().url(URI).unwrap();
+    LookupLayer::new(store.clone()).purge().url(URI).unwrap();
     call(&service, get(URI)).await;
     assert_eq!(origin.calls(), 3);
 }
@@ -583,7 +583,7 @@ async fn coalescing_without_a_lookup_errs_on_the_safe_side() {
         let before = callers(10);
         sleep(ms(50)).await;
         content.store(2, Ordering::SeqCst);
-        apply(&store.purge());
+        apply(&LookupLayer::new(store.clone()).purge());
         let after = callers(10);
         before.join_all().await;
         assert!(after.join_all().await.iter().all(|body| body == "2"), "{kind}");

@@ -63,11 +63,11 @@ const OTHER: Label = Label(9);
 
 /// What a request is known to be about when it arrives: not the tag.
 fn asked() -> Matter<'static> {
-    Matter { key: KEY, places: PLACES, labels: &[] }
+    Matter { key: KEY, places: PLACES, labels: &[], path: "/" }
 }
 
 fn answered() -> Matter<'static> {
-    Matter { key: KEY, places: PLACES, labels: &[TAG] }
+    Matter { key: KEY, places: PLACES, labels: &[TAG], path: "/" }
 }
 
 struct Entry {

@@ -15,14 +15,16 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    MemoryStore, ReadThrough, ReadThroughService, Store,
+    DefaultKey, KeyExtractor, KeyRule, KeyRules, LookupLayer, MemoryStore, ReadThrough, ReadThroughService,
+    Store,
     purge::{Access, Bearer, PurgeService},
+    tags::Separator,
 };
 
 const TOKEN: &str = "0123456789abcdef";
 
-struct Site {
-    cache: ReadThroughService<Origin, MemoryStore>,
+struct Site<K = DefaultKey> {
+    cache: ReadThroughService<Origin, MemoryStore, K>,
     origin: Origin,
     store: MemoryStore,
     service: PurgeService,
@@ -36,7 +38,7 @@ fn site() -> Site {
     Site { cache: layer.layer(origin.clone()), origin, store, service }
 }
 
-impl Site {
+impl<K: KeyExtractor> Site<K> {
     /// How many of these are asked for again after something was done.
     async fn reached(&self, uris: &[&str], act: impl AsyncFnOnce()) -> usize {
         for uri in uris {
@@ -140,7 +142,9 @@ async fn what_is_bad_is_refused_with_a_reason_and_does_nothing() {
     assert_eq!(site.post(vec![0xff; 100]).await.0, StatusCode::BAD_REQUEST);
     assert_eq!(site.store.sequence().current(), before);
 
-    let small = PurgeService::new(site.store.purge(), Bearer::new(TOKEN)).max_body_bytes(100).max_items(2);
+    let small = PurgeService::new(LookupLayer::new(site.store.clone()).purge(), Bearer::new(TOKEN))
+        .max_body_bytes(100)
+        .max_items(2);
     let ask = async |body: Value| {
         let request =
             post("/purge").header("authorization", bearer()).body(Body::from(body.to_string())).unwrap();
@@ -188,7 +192,7 @@ async fn who_may_not_does_nothing() {
         site.ask(twice.body(Body::from(r#"{"all": true}"#)).unwrap()).await.0,
         StatusCode::UNAUTHORIZED
     );
-    let nobody = PurgeService::new(site.store.purge(), Bearer::new(""));
+    let nobody = PurgeService::new(LookupLayer::new(site.store.clone()).purge(), Bearer::new(""));
     let empty =
         post("/purge").header("authorization", "Bearer ").body(Body::from(r#"{"all": true}"#)).unwrap();
     assert_eq!(nobody.oneshot(empty).await.unwrap().status(), StatusCode::UNAUTHORIZED);
@@ -198,7 +202,7 @@ async fn who_may_not_does_nothing() {
         true => Access::Granted,
         false => Access::Forbidden,
     };
-    let service = PurgeService::new(site.store.purge(), by_address);
+    let service = PurgeService::new(LookupLayer::new(site.store.clone()).purge(), by_address);
     let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
     let request = post("/purge").body(endless).unwrap();
     assert_eq!(service.clone().oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
@@ -314,4 +318,164 @@ async fn posts_and_strangers_on_a_socket() {
         assert_eq!(raw(addr, request("/purge", &bearer(), &"x".repeat(100_000))).await.0, 413);
     });
     assert_eq!(reached.await, 0);
+}
+
+/// A site whose key rules say what is stored together.
+fn by_rules() -> Site<KeyRules> {
+    let rules = KeyRules::builder()
+        .rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").name("product"))
+        .rule(KeyRule::path("/list").keep_query(["page"]))
+        .tag_fields([("x-shop-tags", Separator::Comma)])
+        .build()
+        .unwrap();
+    let origin = Origin::new(|n, _| async move { response(&[("x-shop-tags", "a, b")], n.to_string()) });
+    let store = store();
+    let layer = ReadThrough::new(store.clone()).key(rules).rules(fixed(60_000)).build().unwrap();
+    let service = PurgeService::new(layer.purge(), Bearer::new(TOKEN));
+    Site { cache: layer.layer(origin.clone()), origin, store, service }
+}
+
+fn purge(uri: &str, fields: &[(&str, &str)]) -> Request<Body> {
+    let mut request = Request::builder().method("PURGE").uri(uri).header("authorization", bearer());
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(Body::empty()).unwrap()
+}
+
+#[tokio::test]
+async fn the_response_says_what_was_understood() {
+    let site = by_rules();
+    let order = json!({
+        "urls": ["HTTP://Shop.example:80/get_fprod.php?sid=1&pid=7&uid=2", "http://h/%7eme?q=%c3%a9"],
+        "tags": ["product-7"],
+        "prefixes": ["http://H/a/"],
+        "patterns": ["http://*/user/{id}", "http://H/img/*.png"],
+        "hosts": ["Shop.Example:8080"],
+        "all": true,
+        "soft": true,
+    });
+    let (status, said) = site.post(order.to_string()).await;
+    assert_eq!(status, StatusCode::OK, "{said}");
+    let counted = ["urls", "tags", "prefixes", "patterns", "hosts"].map(|kind| said[kind].as_u64().unwrap());
+    assert_eq!((counted, &said["all"], &said["soft"]), ([2, 1, 1, 2, 1], &json!(true), &json!(true)));
+    assert_eq!(
+        said["purged"],
+        json!([
+            { "kind": "all" },
+            {
+                "kind": "url", "argument": "shop.example/get_fprod.php?sid=1&pid=7&uid=2", "rule": "product"
+            },
+            { "kind": "url", "argument": "h/~me?q=%C3%A9" },
+            { "kind": "tag", "argument": "product-7" },
+            { "kind": "prefix", "argument": "h/a/" },
+            { "kind": "pattern", "argument": "*/user/{id}" },
+            { "kind": "pattern", "argument": "h/img/*.png" },
+            { "kind": "host", "argument": "shop.example:8080" },
+        ])
+    );
+}
+
+#[tokio::test]
+async fn patterns_and_hosts_reach_what_they_name() {
+    let uris = ["http://h/a/1", "http://h/a/2?x=1", "http://h/b", "http://g/a/1", "http://h:81/a/1"];
+    for (order, reached) in [
+        (json!({ "patterns": ["http://h/a/*"] }), 2),
+        (json!({ "patterns": ["http://h/a/{id}", "http://h/b"] }), 3),
+        (json!({ "patterns": ["http://*/a/1"] }), 3),
+        (json!({ "hosts": ["h"] }), 3),
+        (json!({ "hosts": ["h:81", "G"] }), 2),
+        (json!({ "patterns": ["http://x/a/*"], "hosts": ["x"] }), 0),
+    ] {
+        let site = site();
+        let act = async || assert_eq!(site.post(order.to_string()).await.0, StatusCode::OK);
+        assert_eq!(site.reached(&uris, act).await, reached, "{order}");
+    }
+}
+
+/// A purge that reaches nothing is no success.
+#[tokio::test]
+async fn what_cannot_match_is_refused() {
+    let site = by_rules();
+    let before = site.store.sequence().current();
+    for (order, says) in [
+        (json!({ "urls": ["http://h/a/*"] }), "as a pattern"),
+        (json!({ "urls": ["http://h/.*"] }), "as a pattern"),
+        (json!({ "urls": ["http://h/user/{id}"] }), "as a pattern"),
+        (json!({ "urls": ["http://h/p?pid={pid}"] }), "as a pattern"),
+        (json!({ "prefixes": ["http://h/a/*"] }), "as a pattern"),
+        (json!({ "urls": ["http://h/get_fprod.php?pid=7"] }), "the rule `product`"),
+        (json!({ "urls": ["http://h/get_fprod.php"] }), "the rule `product`"),
+        (json!({ "tags": ["red,blue"] }), "not one tag"),
+        (json!({ "tags": ["red blue"] }), "not one tag"),
+        (json!({ "tags": [" red"] }), "not one tag"),
+        (json!({ "tags": ["product-*"] }), "no wildcards"),
+        (json!({ "tags": ["product-{pid}"] }), "no wildcards"),
+        (json!({ "patterns": ["/a/*"] }), "begin it with the scheme"),
+        (json!({ "patterns": ["http://h/a/.*"] }), "no regular expressions"),
+        (json!({ "patterns": ["http://h/a?x=*"] }), "has a query"),
+        (json!({ "patterns": ["http://*.example/a"] }), "a host is whole"),
+        (json!({ "hosts": ["http://h"] }), "is no host"),
+        (json!({ "hosts": ["h/a"] }), "is no host"),
+        (json!({ "hosts": [""] }), "is no host"),
+        (json!({ "hosts": ["*.example"] }), "is no host"),
+        (json!({ "tags": ["red"], "hosts": ["a b"] }), "is no host"),
+    ] {
+        let (status, said) = site.post(order.to_string()).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{order}");
+        assert!(said["error"].as_str().is_some_and(|reason| reason.contains(says)), "{order} {said}");
+    }
+    for (uri, fields, says) in [
+        ("http://h/.*", &[][..], "as a pattern"),
+        ("http://h/a/(.+)", &[("x-purge-method", "regex")], "`.*` at the end"),
+        ("http://h/a", &[("x-purge-method", "ban")], "X-Purge-Method"),
+        ("http://h/a", &[("x-purge-regex", ".*")], "`x-purge-regex` is not understood"),
+        ("http://h/a", &[("fastly-soft-purge", "yes")], "Fastly-Soft-Purge"),
+        ("http://h/a", &[("surrogate-key", " ")], "names none"),
+        ("http://h/a", &[("cache-tag", "a b")], "not one tag"),
+        ("http://h/", &[("x-magento-tags-pattern", "cat_.*")], "as Magento writes it"),
+        ("http://h/", &[("x-magento-tags-pattern", "((^|,)a*(,|$))")], "as Magento writes it"),
+        ("http://h/get_fprod.php?pid=7", &[], "the rule `product`"),
+    ] {
+        let (status, said) = site.ask(purge(uri, fields)).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{uri} {fields:?}");
+        assert!(said["error"].as_str().is_some_and(|reason| reason.contains(says)), "{uri} {said}");
+    }
+    assert_eq!(site.store.sequence().current(), before, "nothing was purged");
+}
+
+#[tokio::test]
+async fn purge_takes_tags_of_fields_and_is_soft_on_demand() {
+    for (uri, fields, understood, soft) in [
+        ("http://h/x", &[("surrogate-key", "a b, c")][..], &["tag a", "tag b", "tag c"][..], false),
+        ("http://h/x", &[("cache-tag", "a, b"), ("cache-tag", "c")], &["tag a", "tag b", "tag c"], false),
+        ("http://h/x", &[("xkey", "a"), ("fastly-soft-purge", "1")], &["tag a"], true),
+        ("http://h/x", &[("cache-tags", "node:1 node_list")], &["tag node:1", "tag node_list"], false),
+        ("http://h/x", &[("x-shop-tags", "a, b")], &["tag a", "tag b"], false),
+        (
+            "http://h/",
+            &[("x-magento-tags-pattern", "((^|,)cat_p_1(,|$))|((^|,)cat_c(,|$))")],
+            &["tag cat_p_1", "tag cat_c"],
+            false,
+        ),
+        ("http://h/", &[("x-magento-tags-pattern", ".*")], &["all"], false),
+        ("http://h/x", &[("fastly-soft-purge", "1")], &["url h/x"], true),
+        ("http://h/x", &[("fastly-soft-purge", "0"), ("x-purge-method", "default")], &["url h/x"], false),
+        ("http://h/x/.*", &[("x-purge-method", "regex")], &["pattern h/x/*"], false),
+    ] {
+        let (status, said) = by_rules().ask(purge(uri, fields)).await;
+        assert_eq!(status, StatusCode::OK, "{said}");
+        let purged = said["purged"].as_array().unwrap().iter().map(|one| {
+            let texts = [&one["kind"], &one["argument"]].into_iter().filter_map(Value::as_str);
+            texts.collect::<Vec<_>>().join(" ")
+        });
+        assert_eq!(purged.collect::<Vec<_>>(), understood, "{fields:?}");
+        assert_eq!(said["soft"], soft, "{fields:?}");
+    }
+    let site = by_rules();
+    let act = async || assert_eq!(site.ask(purge("http://h/", &[("x-shop-tags", "b")])).await.0, 200);
+    assert_eq!(site.reached(&URIS, act).await, 3);
+    let limited = PurgeService::new(LookupLayer::new(store()).purge(), Bearer::new(TOKEN)).max_items(2);
+    let refused = limited.oneshot(purge("http://h/", &[("surrogate-key", "a b c")])).await.unwrap();
+    assert_eq!(refused.status(), StatusCode::BAD_REQUEST);
 }

@@ -131,6 +131,7 @@ pub use self::{
 };
 pub(crate) use self::{
     layer::{WithoutKey, derive_alone},
+    normal::normal_form,
     read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
     rules::SearchKey,
     target::Target,
@@ -217,6 +218,16 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// there of the URI is to count. Requests with the same key must have the same identity.
     fn identity(&self, _uri: &Uri, _host: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
         None
+    }
+
+    /// What a purge of this URI is by: the name of a rule, for those who ask for the purge. Default: none,
+    /// it is the URI as it stands.
+    ///
+    /// # Errors
+    ///
+    /// What the query would have to be, if there are only rules for its path with another one.
+    fn rule_of_url(&self, _uri: &Uri, _host: Option<&HeaderValue>) -> Result<Option<String>, String> {
+        Ok(None)
     }
 
     /// The scheme that all requests are taken to have, whatever their URIs say. Default: none, it is

@@ -148,7 +148,7 @@ static IS_HOST: [bool; 256] = {
 ///
 /// What is purged and invalidated together is compared in this form. Keys hold a path as it was written,
 /// since services may tell the spellings apart.
-pub(super) fn normal_form(target: &str) -> Cow<'_, str> {
+pub(crate) fn normal_form(target: &str) -> Cow<'_, str> {
     looked_at(target.len());
     let is_normal = |byte: u8| byte != b'%' && !needs_encoding(byte);
     if target.bytes().all(is_normal) {

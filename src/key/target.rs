@@ -70,6 +70,16 @@ impl<'a> Target<'a> {
         }
     }
 
+    /// Its host in lower case, with a port that is not the default one.
+    pub(crate) fn host(&self) -> String {
+        String::from_utf8_lossy(self.authority().as_bytes()).to_ascii_lowercase()
+    }
+
+    /// Its path in the normal form by which purges compare it.
+    pub(crate) fn path(&self) -> Cow<'a, str> {
+        normal_form(self.uri.path())
+    }
+
     /// Numbers for the host, and for each prefix of the path that ends with a segment, the
     /// shortest first and not more than 32 segments long. A slash at the end counts for nothing.
     pub(crate) fn path_hashes(

@@ -1,15 +1,17 @@
 //! Purges: what is stored and should not be served any more.
 //!
 //! [`Purge`] is a handle that anything may hold and clone: a handler that changed something, a
-//! queue of events, an admin command. It comes from the [builder](crate::ReadThrough::purge), from
-//! a layer, or from the [store](crate::MemoryStore::purge).
+//! queue of events, an admin command. It comes from the [builder](crate::ReadThrough::purge) or from a
+//! layer, whose key rules it knows.
 //!
 //! | purged | what it reaches |
 //! |---|---|
 //! | [`url`](Purge::url) | all that is stored for the URL, in all variants, by the key rules of the layer |
 //! | [`key`](Purge::key) | what is stored under one cache key, in all variants |
-//! | [`tag`](Purge::tag) | all answers with the tag; see [`tags`](crate::tags) |
+//! | [`tag`](Purge::tag), [`tags`](Purge::tags) | all responses with the tag, or one of them; see [`tags`](crate::tags) |
 //! | [`path_prefix`](Purge::path_prefix) | all that was fetched for URLs of a host, at a path and below |
+//! | [`pattern`](Purge::pattern) | all that was fetched for URLs whose path matches: `http://h/img/*.png`, `http://h/user/{id}` |
+//! | [`host`](Purge::host) | all that was fetched for URLs of a host |
 //! | [`key_prefix`](Purge::key_prefix) | all keys that begin with these bytes |
 //! | [`everything`](Purge::everything) | everything |
 //!
@@ -27,6 +29,9 @@
 //!   nothing is purged, and some hundred nanoseconds when it is the first after a purge.
 //! * **Bounds.** See [`Sequence`] for what is remembered of purges, and for what
 //!   happens if that is too much.
+//! * **What cannot match** is refused, with what to do instead: a URL with a wildcard, or with a query that
+//!   no rule for its path is for. Handles know the rules by which the stack stores: they come from its
+//!   builder or its layer, or are [told](Purge::of).
 //! * **Elsewhere.** A purge is about one store in this process; it is for the caller to tell others.
 //!
 //! Answers to unsafe requests purge too: their URI (RFC 9111 §4.4), and with
@@ -70,6 +75,9 @@
 #[cfg(feature = "purge-service")]
 mod access;
 #[cfg(feature = "purge-service")]
+mod order;
+mod pattern;
+#[cfg(feature = "purge-service")]
 pub mod service;
 
 use std::{
@@ -79,14 +87,17 @@ use std::{
 
 use http::{Request, Uri, request::Parts};
 
+use self::pattern::UrlPattern;
 #[cfg(feature = "purge-service")]
 pub use self::{
     access::{Access, Authorize, Bearer},
     service::PurgeService,
 };
+#[cfg(feature = "purge-service")]
+use crate::tags::TagFields;
 use crate::{
-    key::{CacheKey, KeyExtractor},
-    store::{Sequence, Store},
+    key::{CacheKey, KeyExtractor, Target, normal_form},
+    store::{Glob, Sequence, Store},
 };
 
 /// A handle to purge what is stored; see the [module](self).
@@ -134,8 +145,38 @@ pub enum PurgeError {
     #[error("{0:?} has a user before the host: leave that out")]
     HasUser(String),
     /// A prefix of paths has no query.
-    #[error("{0:?} has a query, but prefixes are compared with paths: leave it out, or purge the URL")]
+    #[error(
+        "{0:?} has a query, but prefixes and patterns are compared with paths: leave it out, or purge the URL"
+    )]
     HasQuery(String),
+    /// A URL is one URL.
+    #[error(
+        "{0:?} has a wildcard, and a URL is compared as it stands: purge it as a pattern, in which `*` stands \
+         for anything and `{{id}}` for one segment of the path"
+    )]
+    Wildcard(String),
+    /// What is stored at this path is stored by a rule that asks for another query.
+    #[error(
+        "{url:?} is not what the rule `{rule}` is for, which stores what is at this path: give all parameters \
+         that it names, or purge a pattern, a prefix or a tag"
+    )]
+    OtherQuery {
+        /// The URL.
+        url: String,
+        /// The name of the rule, or its path if it has no name.
+        rule: String,
+    },
+    /// It cannot be read as a pattern of paths.
+    #[error("{pattern:?} is no pattern of paths: {reason}")]
+    Pattern {
+        /// What was given.
+        pattern: String,
+        /// Why not.
+        reason: &'static str,
+    },
+    /// It cannot be read as a host.
+    #[error("{0:?} is no host: it is a name, with its port if that is not the default one")]
+    Host(String),
 }
 
 impl Purge {
@@ -143,8 +184,9 @@ impl Purge {
         Self { shared: Arc::new(Of { store, naming }), is_soft: false }
     }
 
-    /// A handle to any store, with the keys of an extractor. Without one of a layer in use it is
-    /// [`DefaultKey`](crate::DefaultKey) that names what a URL is.
+    /// A handle to any store, with the extractor of the layer that stores there: the same key rules, or
+    /// URLs do not reach what is stored. A [stack](crate::ReadThrough::purge) and its layers give handles
+    /// that know them.
     pub fn of<St: Store, K: KeyExtractor>(store: St, extractor: K) -> Self {
         Self::new(store, Naming::new(Arc::new(extractor)))
     }
@@ -163,18 +205,45 @@ impl Purge {
     ///
     /// # Errors
     ///
-    /// If it is not an absolute URL without a user.
+    /// If it is not an absolute URL without a user, if its path has a wildcard (`*`; spelt `%2A` it is none),
+    /// or if there are only key rules for its path with another query.
     pub fn url(&self, url: &str) -> Result<Purged, PurgeError> {
-        Ok(self.url_of(&head(url)?))
+        Ok(self.url_of(&self.checked(url)?.0))
+    }
+
+    /// The head of a request for a URL that may be stored, and the rule by which it is named.
+    fn checked(&self, url: &str) -> Result<(Parts, Option<String>), PurgeError> {
+        let head = head(url)?;
+        if has_wildcard(&head) {
+            return Err(PurgeError::Wildcard(url.to_owned()));
+        }
+        let rule = self.shared.rule_of(&head);
+        let rule = rule.map_err(|rule| PurgeError::OtherQuery { url: url.to_owned(), rule })?;
+        Ok((head, rule))
     }
 
     fn url_of(&self, head: &Parts) -> Purged {
         self.purged(self.shared.purge_url(head, self.is_soft))
     }
 
+    /// Several URLs at once.
+    ///
+    /// # Errors
+    ///
+    /// As of [`url`](Self::url), for the first that is none: then nothing is purged.
+    pub fn urls<'u>(&self, urls: impl IntoIterator<Item = &'u str>) -> Result<Option<Purged>, PurgeError> {
+        let heads = urls.into_iter().map(|url| self.checked(url)).collect::<Result<Vec<_>, _>>()?;
+        Ok(heads.iter().map(|(head, _)| self.url_of(head)).last())
+    }
+
     /// What is stored under a key.
     pub fn key(&self, key: &CacheKey) -> Purged {
         self.purged(self.shared.purge_key(key, self.is_soft))
+    }
+
+    /// All responses with one of these tags. Returns the last purge, if there is a tag.
+    pub fn tags<'t>(&self, tags: impl IntoIterator<Item = &'t str>) -> Option<Purged> {
+        tags.into_iter().map(|tag| self.tag(tag)).last()
     }
 
     /// All answers with this tag, or with a group of this name, whatever their origin.
@@ -200,6 +269,49 @@ impl Purge {
         self.purged(self.shared.purge_path(head, self.is_soft))
     }
 
+    /// All that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
+    ///
+    /// # Errors
+    ///
+    /// If it is no host.
+    pub fn host(&self, host: &str) -> Result<Purged, PurgeError> {
+        Ok(self.path_prefix_of(&host_of(host)?))
+    }
+
+    /// All that was fetched for URLs whose path matches a pattern, with any query:
+    ///
+    /// * `http://example.com/img/*.png`: `*` stands for anything, also for several segments or for nothing;
+    /// * `http://example.com/user/{id}`: `{id}` stands for one segment or a part of it, under any name, and
+    ///   a last `{*rest}` for all that follows: what a path of a key rule is for. `/user/7` alone is one
+    ///   of them, with all its queries;
+    /// * `http://*/feed`: of every host.
+    ///
+    /// There are no regular expressions. The scheme is not compared, nor is a slash at the end, and paths
+    /// are compared in their normal form. A pattern may have 1,024 bytes. Records of patterns are kept with
+    /// those of [`key_prefix`](Self::key_prefix), and are as many: where tags or prefixes of the path say
+    /// what is meant, they cost less.
+    ///
+    /// Where one response is stored for several URLs, the one counts for which it was fetched.
+    ///
+    /// # Errors
+    ///
+    /// If it is no such pattern.
+    ///
+    /// ```
+    /// use tower_readthrough::{MemoryStore, ReadThrough};
+    ///
+    /// let purge = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).purge();
+    /// assert!(purge.pattern("http://example.com/user/{id}").is_ok());
+    /// assert!(purge.pattern("http://example.com/.*").is_err());
+    /// ```
+    pub fn pattern(&self, pattern: &str) -> Result<Purged, PurgeError> {
+        Ok(self.pattern_of(&UrlPattern::parse(pattern)?))
+    }
+
+    fn pattern_of(&self, UrlPattern { host, paths, .. }: &UrlPattern) -> Purged {
+        self.purged(self.shared.purge_paths(host.as_ref(), paths, self.is_soft))
+    }
+
     /// All that is stored under keys that begin with these bytes. Of a prefix longer than 1,024
     /// bytes those count, so that more is purged.
     pub fn key_prefix(&self, prefix: impl AsRef<[u8]>) -> Purged {
@@ -213,6 +325,11 @@ impl Purge {
 
     fn sequence(&self) -> &Arc<Sequence> {
         self.shared.sequence()
+    }
+
+    #[cfg(feature = "purge-service")]
+    fn tag_fields(&self) -> TagFields {
+        self.shared.tag_fields()
     }
 
     fn purged(&self, number: u64) -> Purged {
@@ -241,13 +358,42 @@ fn head(url: &str) -> Result<Parts, PurgeError> {
     Ok(head)
 }
 
+/// Whether a URL has what means something in a pattern, or in a regular expression, and nothing in a URL.
+fn has_wildcard(head: &Parts) -> bool {
+    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
+    head.uri.path().contains('*') || target.contains(['{', '}', '\\', '^', '|'])
+}
+
 /// The head of a request for what has this prefix.
 fn prefix(url: &str) -> Result<Parts, PurgeError> {
     let head = head(url)?;
     match head.uri.query() {
+        None if has_wildcard(&head) => Err(PurgeError::Wildcard(url.to_owned())),
         None => Ok(head),
         Some(_) => Err(PurgeError::HasQuery(url.to_owned())),
     }
+}
+
+/// The head of a request for the root of a host.
+fn host_of(host: &str) -> Result<Parts, PurgeError> {
+    let broken = || PurgeError::Host(host.to_owned());
+    if host.is_empty() || host.contains(['/', '?', '#', '*', ':']) && !is_with_port(host) {
+        return Err(broken());
+    }
+    head(&format!("http://{host}/")).map_err(|_| broken())
+}
+
+fn is_with_port(host: &str) -> bool {
+    let port = host.rsplit_once(':').map(|(_, port)| port);
+    !host.contains(['/', '?', '#', '*'])
+        && port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']'))
+}
+
+/// Host, path and query of a URL in the form in which they are compared.
+fn display(head: &Parts) -> String {
+    let target = Target::of(head, None);
+    let query = head.uri.query().map(|query| format!("?{}", normal_form(query))).unwrap_or_default();
+    format!("{}{}{query}", target.host(), target.path())
 }
 
 /// A store and what names its keys, whatever their types.
@@ -256,6 +402,10 @@ trait Purgeable: Send + Sync {
     fn purge_url(&self, head: &Parts, is_soft: bool) -> u64;
     fn purge_path(&self, head: &Parts, is_soft: bool) -> u64;
     fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64;
+    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64;
+    fn rule_of(&self, head: &Parts) -> Result<Option<String>, String>;
+    #[cfg(feature = "purge-service")]
+    fn tag_fields(&self) -> TagFields;
     /// After each purge.
     fn relieve(&self);
 }
@@ -305,6 +455,19 @@ impl<St: Store> Purgeable for Of<St> {
 
     fn purge_path(&self, head: &Parts, is_soft: bool) -> u64 {
         self.sequence().purge_path(&*self.naming.extractor(), head, is_soft)
+    }
+
+    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64 {
+        self.sequence().purge_paths(&*self.naming.extractor(), host, paths, is_soft)
+    }
+
+    fn rule_of(&self, head: &Parts) -> Result<Option<String>, String> {
+        self.naming.extractor().rule_of_url(&head.uri, None)
+    }
+
+    #[cfg(feature = "purge-service")]
+    fn tag_fields(&self) -> TagFields {
+        self.naming.extractor().tag_fields()
     }
 
     fn relieve(&self) {

@@ -3,17 +3,29 @@
 //! [`PurgeService`] is a Tower service to be mounted wherever it is to be reached. It takes
 //!
 //! * `PURGE <url>`: an absolute URL as the request target, or a path and a `Host`;
-//! * `POST /purge`, or to any path that ends so, with a JSON object: any of `urls`, `tags` and
-//!   `prefixes` (lists of strings; prefixes are those of [`Purge::path_prefix`]), `all` (true purges
-//!   everything) and `soft` (true makes all of it [soft](Purge::soft)).
+//! * `PURGE` with tags in a field of the request, in place of the URL: `Surrogate-Key`, `Cache-Tag`,
+//!   `Cache-Tags`, `Edge-Cache-Tag`, `xkey`, `xkey-purge`, `X-Drupal-Cache-Tags`, `X-Magento-Tags`, those of
+//!   the [key rules](crate::KeyRulesBuilder::tag_fields), and `X-Magento-Tags-Pattern` as Magento writes it.
+//!   Several tags are purged at once;
+//! * `PURGE <url>` with `X-Purge-Method: regex`, as a WordPress plugin sends it: `.*` at the end of the URL
+//!   stands for anything;
+//! * `POST /purge`, or to any path that ends so, with a JSON object: any of `urls`, `tags`, `prefixes`,
+//!   `patterns` and `hosts` (lists of strings, for [`url`](Purge::url), [`tag`](Purge::tag),
+//!   [`path_prefix`](Purge::path_prefix), [`pattern`](Purge::pattern) and [`host`](Purge::host)), `all` (true
+//!   purges everything) and `soft` (true makes all of it [soft](Purge::soft)).
 //!
-//! The answer to what was done is 200 with a JSON object: how many `urls`, `tags` and `prefixes`
-//! were purged, whether `all` was, whether it was `soft`, and the `number` of the last purge. How
-//! many answers that reached is not known.
+//! A `PURGE` with `Fastly-Soft-Purge: 1` is soft.
+//!
+//! The response to what was done is 200 with a JSON object, which says what was understood: how many `urls`,
+//! `tags`, `prefixes`, `patterns` and `hosts` were purged, whether `all` was, whether it was `soft`, the
+//! `number` of the last purge, and in `purged` for each of them its `kind` and its `argument` in the form
+//! in which it is compared; for a URL also the key `rule` by which it is named, if one is. How many
+//! responses that reached is not known. What cannot reach anything is refused.
 //!
 //! | answer | when, with the reason in `error`; nothing is purged |
 //! |---|---|
-//! | 400 | it is not such an object, names nothing, has a field that is unknown, something that is no URL, or too many items |
+//! | 400 | it is not such an object, names nothing, has a field that is unknown, or too many items |
+//! | 400 | something in it cannot match: what is no URL, host or pattern, a URL with a wildcard or with a query that no rule for its path is for, tags with a comma, white space, `*` or braces, another regular expression, a field about purges that is unknown |
 //! | 401, 403 | the check says so |
 //! | 403 | a browser sent it for a page of another origin, by `Sec-Fetch-Site` or else by `Origin` |
 //! | 404, 405 | another path, another method |
@@ -32,11 +44,11 @@
 //! use http::{Request, StatusCode};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::ServiceExt;
-//! use tower_readthrough::{MemoryStore, purge::{Bearer, PurgeService}};
+//! use tower_readthrough::{MemoryStore, ReadThrough, purge::{Bearer, PurgeService}};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! let store = MemoryStore::with_capacity_bytes(1 << 20);
-//! let service = PurgeService::new(store.purge(), Bearer::new("a long secret"));
+//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20));
+//! let service = PurgeService::new(cache.purge(), Bearer::new("a long secret"));
 //! let ask = async |token: &str| {
 //!     let request = Request::post("/purge").header("authorization", token);
 //!     let request = request.header("content-type", "application/json");
@@ -47,7 +59,8 @@
 //! assert_eq!(ask("Bearer guess").await.0, StatusCode::UNAUTHORIZED);
 //! let (status, said) = ask("Bearer a long secret").await;
 //! assert_eq!(status, StatusCode::OK);
-//! assert_eq!(said, r#"{"urls":0,"tags":1,"prefixes":0,"all":false,"soft":false,"number":1}"#);
+//! let understood = r#""number":1,"purged":[{"kind":"tag","argument":"product-7"}]}"#;
+//! assert!(said.ends_with(understood.as_bytes()));
 //! # }
 //! ```
 
@@ -68,10 +81,12 @@ use http::{
 };
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use serde::{Deserialize, Serialize};
 use tower_service::Service;
 
-use super::{Access, Authorize, Purge, PurgeError};
+use super::{
+    Access, Authorize, Purge,
+    order::{Done, Order},
+};
 use crate::{body::BoxError, key::original_uri};
 
 /// Which page a browser sent the request for (W3C Fetch Metadata §2.3).
@@ -102,8 +117,8 @@ impl PurgeService {
         self
     }
 
-    /// How many URLs, tags and prefixes one request may name, all together, at least 1. Default:
-    /// 1,024.
+    /// How many URLs, tags, prefixes, patterns and hosts one request may name, all together, at least 1.
+    /// Default: 1,024.
     #[must_use]
     pub fn max_items(mut self, items: usize) -> Self {
         self.max_items = items.max(1);
@@ -127,7 +142,7 @@ impl PurgeService {
             Access::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "you may not purge")),
         }
         let order = match head.method.as_str() {
-            "PURGE" => Order { urls: vec![url_of(&head)?], ..Order::default() },
+            "PURGE" => Order::of_purge(&head.headers, &self.purge.tag_fields(), || url_of(&head))?,
             _ if !original_uri(&head).path().ends_with("/purge") => {
                 let reason = "there is PURGE of a URL, and POST to /purge";
                 return Err(Refusal::new(StatusCode::NOT_FOUND, reason));
@@ -138,7 +153,7 @@ impl PurgeService {
             "POST" => self.read(body).await?,
             _ => return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "POST a JSON object")),
         };
-        self.apply(&order)
+        order.apply(&self.purge, self.max_items)
     }
 
     async fn read<B>(&self, body: B) -> Result<Order, Refusal>
@@ -156,40 +171,7 @@ impl PurgeService {
             Ok(Err(error)) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
             Ok(Ok(whole)) => whole.to_bytes(),
         };
-        let order: Order = serde_json::from_slice(&whole).map_err(|error| Refusal::bad(error.to_string()))?;
-        let items = order.urls.len() + order.tags.len() + order.prefixes.len();
-        if items > self.max_items {
-            return Err(Refusal::bad(format!("{items} items are more than {}", self.max_items)));
-        }
-        if items == 0 && !order.all {
-            return Err(Refusal::bad("it names nothing: give `urls`, `tags`, `prefixes` or `all`"));
-        }
-        if order.tags.iter().any(String::is_empty) {
-            return Err(Refusal::bad("a tag is empty"));
-        }
-        Ok(order)
-    }
-
-    /// All of it or nothing.
-    fn apply(&self, order: &Order) -> Result<Done, Refusal> {
-        let purge = if order.soft { self.purge.soft() } else { self.purge.clone() };
-        let urls = order.urls.iter().map(|url| super::head(url)).collect::<Result<Vec<_>, _>>()?;
-        let prefixes = order.prefixes.iter().map(|url| super::prefix(url)).collect::<Result<Vec<_>, _>>()?;
-        let mut number = 0;
-        if order.all {
-            number = purge.everything().number();
-        }
-        for head in &urls {
-            number = purge.url_of(head).number();
-        }
-        for tag in &order.tags {
-            number = purge.tag(tag).number();
-        }
-        for prefix in &prefixes {
-            number = purge.path_prefix_of(prefix).number();
-        }
-        let (urls, tags, prefixes) = (urls.len(), order.tags.len(), prefixes.len());
-        Ok(Done { urls, tags, prefixes, all: order.all, soft: order.soft, number })
+        Order::of_json(&whole)
     }
 }
 
@@ -237,48 +219,20 @@ fn url_of(head: &Parts) -> Result<String, Refusal> {
     }
 }
 
-/// What somebody wants purged.
-#[derive(Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-struct Order {
-    urls: Vec<String>,
-    tags: Vec<String>,
-    prefixes: Vec<String>,
-    all: bool,
-    soft: bool,
-}
-
-/// What was done.
-#[derive(Debug, Serialize)]
-struct Done {
-    urls: usize,
-    tags: usize,
-    prefixes: usize,
-    all: bool,
-    soft: bool,
-    number: u64,
-}
-
 /// Why nothing was done.
 #[derive(Debug)]
-struct Refusal {
+pub(super) struct Refusal {
     status: StatusCode,
     reason: String,
 }
 
 impl Refusal {
-    fn new(status: StatusCode, reason: impl Into<String>) -> Self {
+    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
         Self { status, reason: reason.into() }
     }
 
-    fn bad(reason: impl Into<String>) -> Self {
+    pub(super) fn bad(reason: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, reason)
-    }
-}
-
-impl From<PurgeError> for Refusal {
-    fn from(error: PurgeError) -> Self {
-        Self::bad(error.to_string())
     }
 }
 

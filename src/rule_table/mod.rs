@@ -62,7 +62,7 @@
 //! | **`stale_while_revalidate`**, **`stale_if_error`** | how long after that it is served stale, in either case |
 //! | **`not_stored`** | why the response is not stored: the `detail` of [`Unshareable`](crate::Unshareable) |
 //! | **`tags`** | all tags of the stored response, in any order |
-//! | **`purged_by`**, **`kept_by`** | purges that reach the stored response, and that do not: `url /product?pid=7`, `prefix /product`, `tag product-7` |
+//! | **`purged_by`**, **`kept_by`** | purges that reach the stored response, and that do not: `url /product?pid=7`, `prefix /product`, `pattern /product/*`, `host shop.example`, `tag product-7` |
 //! | **`origin`** | path and query that the service gets |
 //! | **`origin_headers`** | fields that the service gets, as in `headers`; `null`: it gets none of this name |
 //! | **`stored_headers`** | the same of the stored response, which is what all but its first client get |

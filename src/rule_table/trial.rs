@@ -109,7 +109,9 @@ impl<'t> Trials<'t> {
             "tag" => Ok(handle.tag(argument)),
             "url" => handle.url(&url()),
             "prefix" => handle.path_prefix(&url()),
-            _ => return Err(format!("`{kind}` is neither `url`, `prefix` nor `tag`")),
+            "pattern" => handle.pattern(&url()),
+            "host" => handle.host(argument),
+            _ => return Err(format!("`{kind}` is neither `url`, `prefix`, `pattern`, `host` nor `tag`")),
         }
         .map_err(|error| error.to_string())?;
         Ok(stored.is_some_and(|stored| !store.sequence().admits(&stored)))

@@ -13,22 +13,67 @@ use crate::key::CacheKey;
 /// Groups count three times, and the path counts too.
 const MAX_LABELS: usize = 1024;
 
+/// Where a path is looked for in a key.
+const MAX_SLASHES: usize = 8;
+
 /// The host and four segments.
 const USUAL_LABELS: usize = 5;
 
-/// What purges can match of an answer: its key, what its URI names, its tags and the prefixes of
-/// its path.
+/// What purges can match of a response: its key, what its URI names, its tags, its path and the prefixes
+/// of that.
 #[derive(Debug)]
 pub(crate) struct Subject {
     key: CacheKey,
     places: [Place; 2],
     /// In order, each once.
     labels: SmallVec<[Label; USUAL_LABELS]>,
+    path: Path,
+}
+
+/// The path of the URL that was asked for, in its normal form.
+#[derive(Clone, Debug)]
+enum Path {
+    /// As it stands in the key, which most have.
+    InKey {
+        start: u32,
+        length: u32,
+    },
+    Own(Box<str>),
+}
+
+impl Path {
+    fn of(path: &str, key: &[u8]) -> Self {
+        let bytes = path.as_bytes();
+        let find = |(at, _): (usize, &u8)| key[at..].starts_with(bytes).then_some(at);
+        // Few, so that no key makes this long.
+        let start =
+            key.iter().enumerate().filter(|(_, byte)| **byte == b'/').take(MAX_SLASHES).find_map(find);
+        match (start.map(u32::try_from), u32::try_from(bytes.len())) {
+            (Some(Ok(start)), Ok(length)) => Self::InKey { start, length },
+            _ => Self::Own(path.into()),
+        }
+    }
+
+    fn text<'a>(&'a self, key: &'a [u8]) -> &'a str {
+        match self {
+            Self::Own(path) => path,
+            Self::InKey { start, length } => {
+                let path = key.get(*start as usize..).and_then(|rest| rest.get(..*length as usize));
+                path.and_then(|path| str::from_utf8(path).ok()).unwrap_or_default()
+            }
+        }
+    }
 }
 
 impl Subject {
-    pub(super) fn new(key: CacheKey, places: [Place; 2], labels: impl Iterator<Item = Label>) -> Self {
-        Self { key, places, labels: labels.collect() }
+    pub(super) fn new(
+        key: CacheKey,
+        places: [Place; 2],
+        labels: impl Iterator<Item = Label>,
+        path: &str,
+    ) -> Self {
+        let path = Path::of(path, key.as_bytes());
+        Self { key, places, labels: labels.collect(), path }
     }
 
     /// The same with more labels.
@@ -36,7 +81,8 @@ impl Subject {
         let mut labels: Vec<_> = self.labels.iter().chain(labels).copied().collect();
         labels.sort_unstable();
         labels.dedup();
-        Self { key: self.key.clone(), places: self.places, labels: SmallVec::from_slice(&labels) }
+        let (key, path) = (self.key.clone(), self.path.clone());
+        Self { key, places: self.places, labels: SmallVec::from_slice(&labels), path }
     }
 
     /// The same with the labels of another one.
@@ -56,14 +102,16 @@ impl Subject {
     }
 
     pub(super) fn matter(&self) -> Matter<'_> {
-        Matter { key: self.key.as_bytes(), places: self.places, labels: &self.labels }
+        let key = self.key.as_bytes();
+        Matter { key, places: self.places, labels: &self.labels, path: self.path.text(key) }
     }
 
     /// What it costs to keep, for the store's books. The key is in them already.
     pub(super) fn bytes(&self) -> usize {
         // Two reference counts, and the steps in which allocators give memory.
         let labels = if self.labels.spilled() { self.labels.capacity() * size_of::<Label>() } else { 0 };
-        2 * size_of::<usize>() + size_of::<Self>() + labels.next_multiple_of(16)
+        let path = if let Path::Own(path) = &self.path { path.len() } else { 0 };
+        2 * size_of::<usize>() + size_of::<Self>() + labels.next_multiple_of(16) + path.next_multiple_of(16)
     }
 }
 

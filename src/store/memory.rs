@@ -18,10 +18,7 @@ use super::{
     MemoryStoreBuilder, Part, Resource, Sequence, Store, StoredResponse, expiry::Expiry, front,
     purge_sweep::PurgeSweep, resource::Shelf, sweeper::Sweeper,
 };
-use crate::{
-    key::{CacheKey, DefaultKey},
-    purge::Purge,
-};
+use crate::key::CacheKey;
 
 /// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
 /// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
@@ -141,12 +138,6 @@ impl MemoryStore {
                 max_resource_bytes,
             }),
         }
-    }
-
-    /// A handle to purge what is stored. It takes URLs as they stand: where a layer has key rules
-    /// of its own, take the handle from [there](crate::ReadThrough::purge).
-    pub fn purge(&self) -> Purge {
-        Purge::of(self.clone(), DefaultKey::new())
     }
 
     /// Gauges and counters as they stand.

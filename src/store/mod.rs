@@ -59,7 +59,7 @@ pub(crate) use self::{
     lineage::{Arrival, Lineage, Subject},
     parts::{Arrived, Part, Stored},
     pieces::Pieces,
-    purges::Loss,
+    purges::{Glob, Loss, Segment},
     refresh::Refresh,
     resource::Marker,
     response::Origin,

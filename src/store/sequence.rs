@@ -13,7 +13,7 @@ use super::{
     StoredResponse,
     lineage::{Arrival, Subject},
     losses::Losses,
-    purges::{Label, Loss, Place, Purges, What},
+    purges::{Glob, Label, Loss, Pattern, Place, Purges, What},
 };
 use crate::{
     http::{outline::Outline, tag_fields},
@@ -156,7 +156,7 @@ impl Sequence {
         let named = target.hash_named(extractor, (&head.uri, &head.extensions), &self.hasher);
         let places = [self.place(named), self.place_of_key(key)];
         let labels = target.path_hashes(&self.hasher).map(Label);
-        Arc::new(Subject::new(key.clone(), places, labels))
+        Arc::new(Subject::new(key.clone(), places, labels, &target.path()))
     }
 
     /// The subject of an answer, with the tags that its request and the answer itself give it.
@@ -226,6 +226,19 @@ impl Sequence {
     pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
         let hash = Target::of(head, extractor.assumed_scheme()).path_hashes(&self.hasher).last();
         self.purge(What::Label(hash.map_or(Label::EVERYTHING, Label)), is_soft)
+    }
+
+    /// All at the paths of a pattern, of the target's host if there is one.
+    pub(crate) fn purge_paths(
+        &self,
+        extractor: &dyn KeyExtractor,
+        host: Option<&Parts>,
+        paths: &Glob,
+        is_soft: bool,
+    ) -> u64 {
+        let first =
+            |head| Target::of(head, extractor.assumed_scheme()).path_hashes(&self.hasher).next().map(Label);
+        self.purge(What::Paths(&Pattern::new(host.and_then(first), paths.clone())), is_soft)
     }
 
     pub(crate) fn purge_key_prefix(&self, prefix: &[u8], is_soft: bool) -> u64 {

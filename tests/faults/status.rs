@@ -78,7 +78,7 @@ async fn what_is_purged_is_stale_and_says_so_swept_or_not() {
             for is_swept in [false, true] {
                 in_both!(Origin::always(page), |service, store, origin| {
                     get(&service, "/").await;
-                    let purge = store.purge();
+                    let purge = LookupLayer::new(store.clone()).purge();
                     apply(&if is_soft { purge.soft() } else { purge });
                     if is_swept {
                         tokio::time::sleep(secs(5)).await;
@@ -101,7 +101,7 @@ async fn what_is_purged_with_all_its_variants_is_stale_for_every_selection() {
             for language in ["de", "en"] {
                 get_with(&service, "/", &[("accept-language", language)]).await;
             }
-            store.purge().tag("red");
+            LookupLayer::new(store.clone()).purge().tag("red");
             if is_swept {
                 tokio::time::sleep(secs(5)).await;
             }
@@ -126,7 +126,7 @@ async fn beside_a_variant_that_is_left_a_purged_one_is_a_vary_miss_swept_or_not(
             for language in ["de", "en"] {
                 get_with(&service, "/", &[("accept-language", language)]).await;
             }
-            store.purge().tag("de");
+            LookupLayer::new(store.clone()).purge().tag("de");
             if is_swept {
                 tokio::time::sleep(secs(5)).await;
             }
@@ -163,7 +163,7 @@ async fn what_was_purged_once_and_stored_again_is_no_more_than_what_it_is() {
         }),
         |service, store, origin| {
             get(&service, "/").await;
-            store.purge().url("http://example.com/").unwrap();
+            LookupLayer::new(store.clone()).purge().url("http://example.com/").unwrap();
             assert_eq!(get(&service, "/").await.cache(), "fwd=stale; stored; detail=purged");
             tokio::time::advance(secs(10)).await;
             assert_eq!(get(&service, "/").await.cache(), "fwd=stale; stored", "its lifetime has ended");

@@ -5,7 +5,9 @@ use std::time::Duration;
 use axum::body::Body;
 use http::Request;
 use tower::Layer;
-use tower_readthrough::{MemoryStore, Purge, ReadThrough, ReadThroughService, Store};
+use tower_readthrough::{
+    KeyRule, KeyRules, MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughService, Store,
+};
 
 use crate::support::open::{Origin, call, fixed, get, response, store};
 
@@ -87,4 +89,209 @@ async fn a_storm_of_prefix_purges_spares_what_it_does_not_name() {
     let calls = origin.calls();
     ask_for_all(&site).await;
     assert_eq!(origin.calls(), calls);
+}
+
+/// Which of these are fetched again after a purge.
+async fn reached(rules: KeyRules, uris: &[&'static str], act: impl FnOnce(&Purge)) -> Vec<&'static str> {
+    let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+    let layer = ReadThrough::new(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
+    let (service, purge) = (layer.layer(origin.clone()), layer.purge());
+    let ask = async || {
+        let mut bodies = Vec::new();
+        for uri in uris {
+            bodies.push(call(&service, get(uri)).await.1);
+        }
+        bodies
+    };
+    let before = ask().await;
+    assert_eq!(ask().await, before, "all are stored");
+    act(&purge);
+    let after = ask().await;
+    let pairs = before.iter().zip(&after).zip(uris);
+    pairs.filter(|((before, after), _)| before != after).map(|(_, uri)| *uri).collect()
+}
+
+/// With keys that hold the path, and with those that leave parts of it out.
+fn users() -> [KeyRules; 3] {
+    let build = |rule| KeyRules::builder().rule(rule).build().unwrap();
+    [
+        KeyRules::builder().build().unwrap(),
+        build(KeyRule::path("/user/{id}").keep_query(["page"])),
+        build(KeyRule::path("/{_}/{id}").forward_unkeyed()),
+    ]
+}
+
+const USERS: [&str; 6] = [
+    "http://h/user/7",
+    "http://h/user/8?page=2",
+    "http://h/user/9?page=3",
+    "http://h/user/7/posts",
+    "http://h/usher/5",
+    "http://g/user/7",
+];
+
+#[tokio::test(start_paused = true)]
+async fn patterns_reach_all_that_a_template_covers() {
+    for rules in users() {
+        for (pattern, expected) in [
+            ("http://h/user/7", &[0][..]),
+            ("https://H/user/8", &[1]),
+            ("http://h/user/{id}", &[0, 1, 2]),
+            ("http://h/user/*", &[0, 1, 2, 3]),
+            ("http://*/user/{id}", &[0, 1, 2, 5]),
+            ("http://h/us{x}/{id}/", &[0, 1, 2, 4]),
+            ("http://h/user/{id}/{*rest}", &[3]),
+            ("http://h/%75ser/*7", &[0]),
+            ("http://h/user", &[]),
+            ("http://x/*", &[]),
+        ] {
+            let expected: Vec<_> = expected.iter().map(|at| USERS[*at]).collect();
+            let act = |purge: &Purge| _ = purge.pattern(pattern).unwrap();
+            assert_eq!(reached(rules.clone(), &USERS, act).await, expected, "{pattern}");
+        }
+        let host = |purge: &Purge| _ = purge.host("G").unwrap();
+        assert_eq!(reached(rules.clone(), &USERS, host).await, [USERS[5]]);
+    }
+}
+
+/// A long path under a key of its own, and one that is written in another way.
+#[tokio::test(start_paused = true)]
+async fn patterns_compare_the_normal_form_of_every_path() {
+    let uris = ["http://h/caf%c3%a9/%7Eme", "http://h///////////////x/y", "http://h/a//b"];
+    for rules in [users()[0].clone(), users()[1].clone()] {
+        for (pattern, expected) in [
+            ("http://h/caf%C3%A9/~{name}", uris[0]),
+            ("http://h/*//x/*", uris[1]),
+            ("http://h/a//b", uris[2]),
+        ] {
+            let act = |purge: &Purge| _ = purge.pattern(pattern).unwrap();
+            assert_eq!(reached(rules.clone(), &uris, act).await, [expected], "{pattern}");
+        }
+    }
+}
+
+/// As every purge: what is under way is not stored, and is for those alone who asked before.
+#[tokio::test(start_paused = true)]
+async fn a_pattern_wins_against_a_fetch_under_way() {
+    for (pattern, wins) in [("http://h/user/{id}", true), ("http://h/other/{id}", false)] {
+        let origin = Origin::new(|n, _| async move {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            response(&[], n.to_string())
+        });
+        let layer = ReadThrough::new(store()).rules(fixed(3_600_000)).build().unwrap();
+        let (service, purge) = (layer.layer(origin.clone()), layer.purge());
+        let ask = || {
+            let service = service.clone();
+            tokio::spawn(async move { call(&service, get("http://h/user/7?x=1")).await.1 })
+        };
+        let before = ask();
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        let purged = purge.pattern(pattern).unwrap();
+        assert!(!purged.is_soft());
+        let after = ask();
+        assert_eq!(before.await.unwrap(), "1");
+        assert_eq!(after.await.unwrap(), if wins { "2" } else { "1" });
+        assert_eq!(ask().await.unwrap(), if wins { "2" } else { "1" }, "stored");
+    }
+}
+
+/// Callers with one key may ask for several paths: the pattern is about the path that was fetched.
+#[tokio::test(start_paused = true)]
+async fn a_pattern_wins_where_several_paths_have_one_key() {
+    let origin = Origin::new(|n, _| async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        response(&[], n.to_string())
+    });
+    let rules = KeyRules::builder().rule(KeyRule::path("/{_}/{id}").forward_unkeyed()).build().unwrap();
+    let layer = ReadThrough::new(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
+    let (service, purge) = (layer.layer(origin.clone()), layer.purge());
+    let ask = |uri: &'static str| {
+        let service = service.clone();
+        tokio::spawn(async move { call(&service, get(uri)).await.1 })
+    };
+    let before = ask("http://h/red/7");
+    tokio::time::sleep(Duration::from_millis(10)).await;
+    purge.pattern("http://h/red/*").unwrap();
+    let after = ask("http://h/blue/7");
+    assert_eq!(before.await.unwrap(), "1");
+    assert_eq!(after.await.unwrap(), "2", "it arrived after the purge");
+}
+
+#[tokio::test(start_paused = true)]
+async fn soft_patterns_make_stale_and_what_is_purged_is_given_back() {
+    let (origin, site, purge, store) = tagged();
+    ask_for_all(&site).await;
+    purge.soft().pattern("http://h/{page}").unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(store.stats().entries, PAGES as u64, "stale, and kept");
+    ask_for_all(&site).await;
+    assert_eq!(origin.calls(), 2 * PAGES);
+    purge.pattern("http://h/1*").unwrap();
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(store.stats().entries, 89, "those that begin otherwise");
+    assert_eq!(store.sequence().records(), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_of_patterns_spares_what_it_does_not_name() {
+    let (origin, site, purge, store) = tagged();
+    ask_for_all(&site).await;
+    for pattern in 0..3_000 {
+        purge.pattern(&format!("http://h/other/{pattern}/*")).unwrap();
+        assert!(store.sequence().records().1 <= 1 << 10);
+    }
+    let calls = origin.calls();
+    ask_for_all(&site).await;
+    assert_eq!(origin.calls(), calls);
+}
+
+#[tokio::test(start_paused = true)]
+async fn several_are_purged_at_once_or_none() {
+    let none: [&str; 0] = [];
+    for (act, expected) in [
+        (
+            (|purge| _ = purge.urls([USERS[0], USERS[4]]).unwrap().unwrap()) as fn(&Purge),
+            &[USERS[0], USERS[4]][..],
+        ),
+        (|purge| _ = purge.urls([USERS[0], "/relative"]).unwrap_err(), &none),
+        (|purge| assert!(purge.urls([]).unwrap().is_none() && purge.tags([]).is_none()), &none),
+        (|purge| _ = purge.tags(["id-7", "id-9"]).unwrap(), &[USERS[0], USERS[2], USERS[5]]),
+    ] {
+        let rules = KeyRules::builder().rule(KeyRule::path("/user/{id}").tags(["id-{id}"])).build().unwrap();
+        assert_eq!(reached(rules, &USERS, act).await, expected);
+    }
+}
+
+/// What reaches nothing is refused by a handle as it is by the service.
+#[test]
+fn urls_that_cannot_match_are_refused() {
+    let rules = KeyRules::builder()
+        .rule(KeyRule::path("/p?uid={_}&pid={pid}").host("shop.example"))
+        .rule(KeyRule::path("/q?a={a}").bypass())
+        .build()
+        .unwrap();
+    let purge = ReadThrough::new(store()).key(rules).purge();
+    for (url, says) in [
+        ("http://shop.example/p?pid=7", "the rule `/p?uid={_}&pid={pid}`"),
+        ("http://shop.example/p", "the rule `/p?uid={_}&pid={pid}`"),
+        ("http://shop.example/*", "as a pattern"),
+        ("http://shop.example/p?uid={_}&pid=7", "as a pattern"),
+    ] {
+        let error = purge.url(url).unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    for url in [
+        "http://shop.example/p?uid=1&pid=7",
+        "http://other.example/p?pid=7",
+        "http://shop.example/q",
+        "http://h/a?q=*",
+    ] {
+        assert!(purge.url(url).is_ok(), "{url}");
+    }
+    for host in ["a/b", "", "http://a", "*", "a:b:c", "me@a"] {
+        assert!(matches!(purge.host(host), Err(PurgeError::Host(_))), "{host}");
+    }
+    for host in ["a", "A.example:8080", "[::1]", "[::1]:80"] {
+        assert!(purge.host(host).is_ok(), "{host}");
+    }
 }

@@ -5,7 +5,10 @@
 use axum::body::Body;
 use http::{Request, StatusCode, request::Parts};
 use tower::ServiceExt;
-use tower_readthrough::purge::{Access, PurgeService};
+use tower_readthrough::{
+    LookupLayer,
+    purge::{Access, PurgeService},
+};
 
 use crate::support::open::store;
 
@@ -16,7 +19,7 @@ fn by_cookie(head: &Parts) -> Access {
 
 /// What comes of a request with the cookies of the visitor and these fields.
 async fn forged(method: &str, fields: &[(&str, &str)]) -> StatusCode {
-    let service = PurgeService::new(store().purge(), by_cookie);
+    let service = PurgeService::new(LookupLayer::new(store()).purge(), by_cookie);
     let mut request = Request::builder().method(method).uri("/purge").header("host", "cms.example");
     request = request.header("cookie", "session=visitor");
     for (name, value) in fields {

@@ -64,6 +64,16 @@ impl Compiled {
         is_for_path && self.is_for(method) && self.is_for_host(authority) && self.slots(target).is_some()
     }
 
+    /// Whether it has a template for this path, whatever query that asks for.
+    pub(super) fn is_for_another_query(&self, authority: Authority<'_>, method: &Method, path: &str) -> bool {
+        let is_for_path = self.path.as_ref().is_some_and(|pattern| pattern.at(path).is_some());
+        self.template.is_some()
+            && !self.is_bypass
+            && is_for_path
+            && self.is_for(method)
+            && self.is_for_host(authority)
+    }
+
     fn is_for_host(&self, authority: Authority<'_>) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))
     }

@@ -99,6 +99,11 @@ impl KeyRules {
         self.inner.has_bodies
     }
 
+    /// How errors call a rule.
+    fn label(&self, rule: &Compiled) -> String {
+        self.source().rules[rule.index].label().to_owned()
+    }
+
     fn select<'h>(&self, target: &'h Uri, authority: Authority<'_>, method: &Method) -> Selected<'_, 'h> {
         let found = self.first(authority, method, target.path(), target);
         if self.inner.has_paths {
@@ -299,6 +304,25 @@ impl KeyExtractor for KeyRules {
         identity.push_lower_case(authority.as_bytes());
         shape.push_identity(&found, &mut identity);
         Some(identity.to_key())
+    }
+
+    fn rule_of_url(&self, uri: &Uri, host: Option<&HeaderValue>) -> Result<Option<String>, String> {
+        let normal = normal_uri(uri);
+        let uri = normal.as_ref().unwrap_or(uri);
+        let host = host.map(HeaderValue::as_bytes);
+        let Some(authority) = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host) else {
+            return Ok(None);
+        };
+        let authority = Authority::of_target(authority, uri, self.assumed_scheme());
+        match self.select(uri, authority, &Method::GET) {
+            Ok(Some(found)) => Ok(Some(self.label(found.rule))),
+            Err(Doubtful) => Ok(None),
+            Ok(None) => {
+                let mut rules = self.inner.rules.iter();
+                let other = rules.find(|rule| rule.is_for_another_query(authority, &Method::GET, uri.path()));
+                other.map_or(Ok(None), |rule| Err(self.label(rule)))
+            }
+        }
     }
 
     fn assumed_scheme(&self) -> Option<&Scheme> {

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     super::sync::{AtomicU64, Ordering, RwLock},
-    Label,
+    Label, Matter, Pattern,
     record::Record,
 };
 
@@ -129,15 +129,31 @@ impl Order {
     }
 }
 
-/// The records of key prefixes, in the order in which they were last purged.
+/// A part of the keys or of the paths.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Range {
+    KeyPrefix(Box<[u8]>),
+    Paths(Box<Pattern>),
+}
+
+impl Range {
+    pub(super) fn has(&self, matter: &Matter<'_>) -> bool {
+        match self {
+            Self::KeyPrefix(prefix) => matter.key.starts_with(prefix),
+            Self::Paths(pattern) => pattern.is(matter),
+        }
+    }
+}
+
+/// The records of ranges, in the order in which they were last purged.
 #[derive(Debug)]
-pub(super) struct Prefixes {
-    records: RwLock<VecDeque<(Box<[u8]>, Record)>>,
+pub(super) struct Ranges {
+    records: RwLock<VecDeque<(Range, Record)>>,
     newest: AtomicU64,
     fill: Fill,
 }
 
-impl Prefixes {
+impl Ranges {
     pub(super) fn new(most: usize) -> Self {
         Self { records: RwLock::new(VecDeque::new()), newest: AtomicU64::new(0), fill: Fill::new(most) }
     }
@@ -158,23 +174,23 @@ impl Prefixes {
         self.newest.load(Ordering::Acquire)
     }
 
-    /// The records above `after` that match the key.
-    pub(super) fn for_each(&self, key: &[u8], after: u64, mut f: impl FnMut(Record)) {
+    /// Whether one of the records above `after` is so.
+    pub(super) fn any(&self, after: u64, mut f: impl FnMut(&Range, Record) -> bool) -> bool {
         if self.newest() <= after {
-            return;
+            return false;
         }
         let records = self.records.read();
-        let newer = records.iter().rev().take_while(|(_, record)| record.last() > after);
-        newer.filter(|(prefix, _)| key.starts_with(prefix)).for_each(|(_, record)| f(*record));
+        let mut newer = records.iter().rev().take_while(|(_, record)| record.last() > after);
+        newer.any(|(range, record)| f(range, *record))
     }
 
-    pub(super) fn note(&self, prefix: &[u8], number: u64, soft_at: Option<u64>) {
+    pub(super) fn note(&self, range: Range, number: u64, soft_at: Option<u64>) {
         let mut records = self.records.write();
-        let known = records.iter().position(|(known, _)| **known == *prefix);
-        let (prefix, mut record) =
-            known.and_then(|at| records.remove(at)).unwrap_or_else(|| (Box::from(prefix), Record::default()));
+        let known = records.iter().position(|(known, _)| *known == range);
+        let (range, mut record) =
+            known.and_then(|at| records.remove(at)).unwrap_or_else(|| (range, Record::default()));
         record.note(number, soft_at);
-        records.push_back((prefix, record));
+        records.push_back((range, record));
         self.fill.note(records.len());
         drop(records);
         self.newest.store(number, Ordering::Release);

@@ -1,5 +1,7 @@
 //! What purges and answers have in common.
 
+use super::Pattern;
+
 /// What became of a stored response that may not be used any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Loss {
@@ -32,12 +34,15 @@ pub(in super::super) enum What<'a> {
     Place(Place),
     Label(Label),
     KeyPrefix(&'a [u8]),
+    Paths(&'a Pattern),
 }
 
 /// What purges can match of an answer, or of the request for one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Matter<'a> {
     pub(in super::super) key: &'a [u8],
+    /// Of the URL that was asked for, in its normal form.
+    pub(in super::super) path: &'a str,
     pub(in super::super) places: [Place; 2],
     pub(in super::super) labels: &'a [Label],
 }

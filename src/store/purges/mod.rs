@@ -6,7 +6,7 @@
 //! * **Places**: floors for the hashes of target URIs and keys. A purge raises the floor.
 //! * **Labels**: hashes of what an answer shares with others, such as its tags and the prefixes of
 //!   its path, and one that all answers have. A purge leaves a record, found by the hash.
-//! * **Key prefixes**: a list of records.
+//! * **Ranges**: prefixes of keys and patterns of paths, a list of records.
 //!
 //! # What makes it right
 //!
@@ -35,19 +35,23 @@ mod floors;
 mod index;
 mod mark;
 mod matter;
+mod pattern;
 mod record;
 
 use std::collections::BTreeSet;
 
-pub(crate) use self::matter::Loss;
 use self::{
     floors::Floors,
-    index::{Labels, Order, Prefixes},
+    index::{Labels, Order, Range, Ranges},
     record::Record,
 };
 pub(super) use self::{
     mark::Mark,
     matter::{Label, Matter, Place, What},
+};
+pub(crate) use self::{
+    matter::Loss,
+    pattern::{Glob, Pattern, Segment},
 };
 use super::sync::{AtomicU64, Mutex, Ordering};
 
@@ -77,25 +81,25 @@ pub(super) struct Purges {
     dropped: AtomicU64,
     floors: Floors,
     labels: Labels,
-    prefixes: Prefixes,
+    ranges: Ranges,
     /// Held by whoever takes a number or drops a record.
     book: Mutex<Book>,
     max_labels: usize,
-    max_prefixes: usize,
+    max_ranges: usize,
 }
 
 impl Purges {
-    pub(super) fn new(floors: usize, max_labels: usize, max_prefixes: usize) -> Self {
+    pub(super) fn new(floors: usize, max_labels: usize, max_ranges: usize) -> Self {
         Self {
             current: AtomicU64::new(0),
             latest: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             floors: Floors::new(floors),
             labels: Labels::new(max_labels),
-            prefixes: Prefixes::new(max_prefixes),
+            ranges: Ranges::new(max_ranges),
             book: Mutex::new(Book::default()),
             max_labels,
-            max_prefixes,
+            max_ranges,
         }
     }
 
@@ -142,11 +146,10 @@ impl Purges {
             (What::Place(place), soft_at) => self.note(order, Label::of_place(place), number, soft_at),
             (What::Label(label), soft_at) => self.note(order, label, number, soft_at),
             (What::KeyPrefix(prefix), soft_at) => {
-                self.prefixes.note(prefix, number, soft_at);
-                if self.prefixes.len() > self.max_prefixes {
-                    self.drop_until(self.prefixes.oldest());
-                    self.prefixes.forget_oldest();
-                }
+                self.note_range(Range::KeyPrefix(prefix.into()), number, soft_at);
+            }
+            (What::Paths(pattern), soft_at) => {
+                self.note_range(Range::Paths(Box::new(pattern.clone())), number, soft_at);
             }
         }
         // Whatever it purges is visible by now, and so is all that was purged before.
@@ -262,6 +265,10 @@ impl Purges {
             labels.chain(places().map(Label::of_place)).filter_map(|label| self.labels.get(label));
         records.any(|record| record.may_lie_between(after, until))
             || places().any(|place| self.floors.at(place) > after)
+            // Under one key there may be responses of several paths.
+            || self.ranges.any(after, |range, record| {
+                record.may_lie_between(after, until) && range.has(matter) && !range.has(known)
+            })
             // Read after the records, as above.
             || after < self.dropped()
     }
@@ -272,46 +279,46 @@ impl Purges {
         let Book { order, under_way } = &mut *self.book.lock();
         let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
         let is_due = |number: Option<u64>| number.is_some_and(|number| number <= until);
-        if !is_due(order.oldest()) && !is_due(self.prefixes.oldest()) {
+        if !is_due(order.oldest()) && !is_due(self.ranges.oldest()) {
             return false;
         }
         self.drop_until(Some(until));
         for _ in 0..most {
-            match (is_due(order.oldest()), is_due(self.prefixes.oldest())) {
+            match (is_due(order.oldest()), is_due(self.ranges.oldest())) {
                 (true, _) => self.labels.forget_oldest(order),
-                (false, true) => self.prefixes.forget_oldest(),
+                (false, true) => self.ranges.forget_oldest(),
                 (false, false) => return false,
             }
         }
         true
     }
 
-    /// The records of labels and of key prefixes.
+    /// The records of labels and of ranges.
     pub(super) fn records(&self) -> (usize, usize) {
         let labels = self.book.lock().order.len();
-        (labels, self.prefixes.len())
+        (labels, self.ranges.len())
     }
 
     /// The number of the last purge that left a record.
     pub(super) fn newest_record(&self) -> u64 {
-        self.labels.newest().max(self.prefixes.newest())
+        self.labels.newest().max(self.ranges.newest())
     }
 
     /// Whether there are more than half of the records that there may be, of one kind or the other.
     pub(super) fn is_crowded(&self) -> bool {
-        self.labels.are_half_full() || self.prefixes.are_half_full()
+        self.labels.are_half_full() || self.ranges.are_half_full()
     }
 
     /// Whether so many are new that all that is stored should be looked at before they are too many.
     pub(super) fn is_walk_due(&self) -> bool {
-        self.labels.are_half_new() || self.prefixes.are_half_new()
+        self.labels.are_half_new() || self.ranges.are_half_new()
     }
 
     /// All that is stored is looked at from now on, and what is noted later needs another walk. Returns
     /// the number up to which everything is checked once that is done.
     pub(super) fn begin_walk(&self) -> u64 {
         self.labels.walk_begins();
-        self.prefixes.walk_begins();
+        self.ranges.walk_begins();
         self.latest()
     }
 
@@ -324,6 +331,15 @@ impl Purges {
         if order.len() > self.max_labels {
             self.drop_until(order.oldest());
             self.labels.forget_oldest(order);
+        }
+    }
+
+    /// Under the lock.
+    fn note_range(&self, range: Range, number: u64, soft_at: Option<u64>) {
+        self.ranges.note(range, number, soft_at);
+        if self.ranges.len() > self.max_ranges {
+            self.drop_until(self.ranges.oldest());
+            self.ranges.forget_oldest();
         }
     }
 
@@ -342,6 +358,11 @@ impl Purges {
             let all = labels.chain(places).chain([Label::EVERYTHING]);
             all.filter_map(|label| self.labels.get(label)).for_each(&mut f);
         }
-        self.prefixes.for_each(matter.key, after, f);
+        self.ranges.any(after, |range, record| {
+            if range.has(matter) {
+                f(record);
+            }
+            false
+        });
     }
 }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThrough, Rules, StoreLayer};
+use tower_readthrough::{KeyRule, KeyRules, LookupLayer, MemoryStore, ReadThrough, Rules, StoreLayer};
 
 use super::{Config, Kind, Meta, Visitor, meta};
 use crate::{
@@ -30,7 +30,7 @@ pub(crate) fn bytes_per_entry(origin: &OriginHandle, request: Request<Body>) -> 
 fn store(config: &Config, origin: &OriginHandle) -> MemoryStore {
     let bytes = bytes_per_entry(origin, request(uri(0, false)));
     let store = MemoryStore::with_capacity_bytes(config.capacity as u64 * bytes);
-    let purge = store.purge();
+    let purge = LookupLayer::new(store.clone()).purge();
     // Of tags that nothing has: what is stored stays, but has to be compared with them.
     origin.purge_with(move |n| _ = purge.tag(&format!("other-{n}")));
     store
