@@ -7,7 +7,12 @@
 //! The origin's content has a number. Each purge comes after a new content, and is told to the
 //! readers after it has returned. From then on nobody may get anything older.
 
-#[allow(dead_code, unreachable_pub, reason = "the source of the crate, of which a model uses a part")]
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "the source of the crate, of which a model uses a part"
+)]
 #[path = "../src/store/purges/mod.rs"]
 mod purges;
 

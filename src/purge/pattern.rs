@@ -18,6 +18,7 @@ pub(super) struct UrlPattern {
     pub(super) host: Option<Parts>,
     pub(super) paths: Glob,
     /// Host and path in their normal form.
+    #[cfg_attr(not(feature = "purge-service"), allow(dead_code, reason = "said by the service"))]
     pub(super) text: String,
 }
 
