@@ -175,7 +175,7 @@ pub mod tags;
 mod work;
 
 #[cfg(feature = "body-key")]
-pub use self::key::{BodyKey, BodyKeyLayer};
+pub use self::key::{BodyKey, BodyKeyLayer, JsonBody, JsonConstant};
 #[cfg(feature = "serde")]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::{

@@ -119,7 +119,11 @@ use crate::{
 };
 
 #[cfg(feature = "body-key")]
+use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
+#[cfg(feature = "body-key")]
 pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
+#[cfg(feature = "body-key")]
+pub use self::rules::{JsonBody, JsonConstant};
 #[cfg(feature = "purge-service")]
 pub(crate) use self::target::original_uri;
 pub use self::{

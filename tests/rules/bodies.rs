@@ -6,7 +6,7 @@ use http::{Request, StatusCode};
 use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, util::MapRequest};
 use tower_readthrough::{
-    BodyKey, CacheStatus, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, Purge, ReadThrough,
+    BodyKey, CacheStatus, JsonBody, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, Purge, ReadThrough,
     ReadThroughService, RequestBody,
 };
 
@@ -263,4 +263,223 @@ async fn a_cache_below_does_not_take_a_get_with_a_body_for_one_without() {
         assert_eq!(bytes(stack.clone().oneshot(request).await.unwrap()).await, body);
     }
     assert_eq!(origin.calls(), 3);
+}
+
+const JSON: &[(&str, &str)] = &[("content-type", "application/json")];
+
+fn graphql() -> KeyRule {
+    search("/graphql").graphql()
+}
+
+/// Of a request that is asked twice: whether the second was a hit, and whether it invalidated a stored GET.
+async fn is_read(cached: &Cached, target: &str, fields: &[(&str, &str)], body: &str) -> (bool, bool) {
+    let path = target.split('?').next().unwrap();
+    let stored = cached.ask("GET", path, &[], "").await;
+    let first = cached.ask("POST", target, fields, body.to_owned()).await;
+    let is_hit = cached.ask("POST", target, fields, body.to_owned()).await == first;
+    (is_hit, cached.ask("GET", path, &[], "").await != stored)
+}
+
+#[tokio::test]
+async fn queries_of_graphql_are_reads_and_all_that_may_be_a_mutation_is_none() {
+    const QUERY: &str = r#"{"query": "query Q { a }", "operationName": "Q"}"#;
+    let known = r#"{"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "abc"}}}"#;
+    let long = format!("{{\"query\": \"{{ {} }}\"}}", "a ".repeat(256));
+    let table = [
+        (JSON, QUERY, true),
+        (&[("content-type", "application/json; charset=UTF-8")], QUERY, true),
+        (JSON, r#"[{"query": "{ a }"}, {"query": "query { b }"}]"#, true),
+        (JSON, known, true),
+        (JSON, r#"{"query": "mutation M { a }", "operationName": "Q"}"#, false),
+        (JSON, r#"{"query": "query Q { a } mutation M { b }", "operationName": "Q"}"#, false),
+        (JSON, r#"[{"query": "{ a }"}, {"query": "mutation { b }"}]"#, false),
+        (JSON, r#"{"query": "{ a }", "query": "mutation { b }"}"#, false),
+        (JSON, r#"{"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "abd"}}}"#, false),
+        (JSON, "{", false),
+        (JSON, "", false),
+        (JSON, &long, false),
+        // As something else than JSON it may be something else.
+        (&[], QUERY, false),
+        (&[("content-type", "application/graphql")], QUERY, false),
+        (&[("content-type", "text/plain")], QUERY, false),
+        (&[("content-type", "application/json; charset=utf-16")], QUERY, false),
+        (&[("content-type", "application/json"), ("content-encoding", "gzip")], QUERY, false),
+        (&[("content-type", "application/json"), ("content-type", "application/json")], QUERY, false),
+        // What has no key is not looked into.
+        (&[("content-type", "application/json"), ("if-match", "\"1\"")], QUERY, false),
+        (&[("content-type", "application/json"), ("range", "bytes=0-1")], QUERY, false),
+    ];
+    for (fields, body, expected) in table {
+        let cached = Cached::of(graphql().persisted_queries(["abc"]));
+        let (is_hit, invalidates) = is_read(&cached, "/graphql", fields, body).await;
+        assert_eq!((is_hit, invalidates), (expected, !expected), "{fields:?} {body}");
+    }
+    // Some servers go by the URI first.
+    for (target, expected) in [
+        ("/graphql?v=1", true),
+        ("/graphql?query=mutation{a}", false),
+        ("/graphql?v=1&QUERY=a", false),
+        ("/graphql?id=abc", false),
+        ("/graphql?v=1;query=a", false),
+        ("/graphql?%71uery=a", false),
+    ] {
+        let (is_hit, _) = is_read(&Cached::of(graphql()), target, JSON, QUERY).await;
+        assert_eq!(is_hit, expected, "{target}");
+    }
+}
+
+#[tokio::test]
+async fn a_mutation_is_not_answered_from_the_store_and_ends_what_is_stored_of_queries() {
+    let cached = Cached::of(graphql());
+    let query = r#"{"query": "{ orders }"}"#;
+    let before = cached.ask("POST", "/graphql", JSON, query).await;
+    assert_eq!(cached.ask("POST", "/graphql", JSON, query).await, before);
+    let order = r#"{"query": "mutation { order }"}"#;
+    let orders = [
+        cached.ask("POST", "/graphql", JSON, order).await,
+        cached.ask("POST", "/graphql", JSON, order).await,
+    ];
+    assert_ne!(orders[0], orders[1]);
+    assert_ne!(cached.ask("POST", "/graphql", JSON, query).await, before);
+}
+
+fn json(body: JsonBody) -> KeyRule {
+    search("/rpc").json_body(body)
+}
+
+#[tokio::test]
+async fn bodies_of_one_normal_form_share_an_entry_and_look_the_same_to_the_origin() {
+    let table = [
+        (
+            JsonBody::new(),
+            r#"{ "b": 1, "a": [1.0] }"#,
+            r#"{"a":[1.0],"b":1}"#,
+            r#"{"a":[1.0],"b":1}"#,
+            r#"{"a":[1],"b":1}"#,
+        ),
+        (
+            JsonBody::new().ignore(["/s"]),
+            r#"{"q":1,"s":2}"#,
+            r#"{"s":3,"q":1}"#,
+            r#"{"q":1}"#,
+            r#"{"q":2,"s":2}"#,
+        ),
+        (JsonBody::new().include(["/q"]), r#"{"q":1,"s":2}"#, r#"{"q":1}"#, r#"{"q":1}"#, r#"{"q":2}"#),
+        (
+            JsonBody::new().replace("/id", 1),
+            r#"{"id":7,"method":"m"}"#,
+            r#"{"id":"x","method":"m"}"#,
+            r#"{"id":1,"method":"m"}"#,
+            r#"{"method":"m"}"#,
+        ),
+        (
+            JsonBody::new().replace("/*/id", "c").ignore(["/*/t"]),
+            r#"[{"id":7,"t":1},{"id":8}]"#,
+            r#"[{"id":9},{"id":9,"t":2}]"#,
+            r#"[{"id":"c"},{"id":"c"}]"#,
+            r#"[{"id":7,"t":1}]"#,
+        ),
+    ];
+    for (body, first, second, sent, other) in table {
+        let cached = Cached::of(json(body.clone()));
+        let ask = async |body: &str| {
+            let length = body.len().to_string();
+            let fields = [("content-type", "application/vnd.rpc+json"), ("content-length", &*length)];
+            cached.ask("POST", "/rpc", &fields, body.to_owned()).await
+        };
+        assert_eq!(ask(first).await, format!("1 POST /rpc {sent}"), "{body:?}");
+        assert_eq!(ask(second).await, format!("1 POST /rpc {sent}"), "{body:?}");
+        assert!(ask(other).await.starts_with("2 "), "{body:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_servers_may_read_otherwise_counts_by_its_bytes_and_passes_as_it_came() {
+    const SUMMED: &[(&str, &str)] = &[("content-type", "application/json"), ("content-digest", "x")];
+    const PACKED: &[(&str, &str)] = &[("content-type", "application/json"), ("content-encoding", "x")];
+    let deep = format!(r#"{{ "id": 1, "q": {}{} }}"#, "[".repeat(40), "]".repeat(40));
+    for (fields, body) in [
+        (JSON, r#"{ "id": 1, "id": 2 }"#),
+        (JSON, r#"{ "q": { "a": 1, "\u0061": 2 } }"#),
+        (JSON, "{ \"id\": 1"),
+        (JSON, &deep),
+        (SUMMED, r#"{ "id": 1 }"#),
+        (PACKED, r#"{ "id": 1 }"#),
+        (&[("content-type", "text/plain")], r#"{ "id": 1 }"#),
+        (&[], r#"{ "id": 1 }"#),
+    ] {
+        let cached = Cached::of(json(JsonBody::new().ignore(["/id"])));
+        for _ in 0..2 {
+            assert_eq!(
+                cached.ask("POST", "/rpc", fields, body.to_owned()).await,
+                format!("1 POST /rpc {body}")
+            );
+        }
+        let blank = cached.ask("POST", "/rpc", fields, format!("{body} ")).await;
+        assert_eq!(blank, format!("2 POST /rpc {body} "), "{fields:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_part_that_is_not_in_the_key_reaches_the_origin_only_where_the_rule_says_so() {
+    let cached = Cached::of(json(JsonBody::new().include(["/q"])).forward_unkeyed());
+    let first = r#"{ "q": 1, "s": 2 }"#;
+    assert_eq!(cached.ask("POST", "/rpc", JSON, first).await, format!("1 POST /rpc {first}"));
+    assert_eq!(cached.ask("POST", "/rpc", JSON, r#"{"q":1,"s":3}"#).await, format!("1 POST /rpc {first}"));
+    // A server that does not mind case takes the second one.
+    let cloaked = r#"{"q":1,"Q":2}"#;
+    assert_eq!(cached.ask("POST", "/rpc", JSON, cloaked).await, format!("2 POST /rpc {cloaked}"));
+}
+
+#[test]
+fn settings_of_bodies_that_cannot_work_are_refused() {
+    let none = KeyRule::path("/s");
+    let alone = "has no effect: it is about a `body`, and the rule has none";
+    let pointer = "is no JSON Pointer: it is like `/id`, `/params/page` or `/*/id`, with `~1` for a `/`";
+    for (rule, problem) in [
+        (none.clone().graphql(), format!("`graphql` {alone}")),
+        (none.json_body(JsonBody::new()), format!("`json_body` {alone}")),
+        (
+            search("/s").persisted_queries(["a"]),
+            "`persisted_queries` has no effect: it says which requests of `graphql` are reads, and the rule is not \
+             about these"
+                .into(),
+        ),
+        (
+            search("/s").graphql().persisted_queries(["a b"]),
+            "`a b` is no name of a persisted query, such as its SHA-256 hash".into(),
+        ),
+        (search("/s").json_body(JsonBody::new().ignore(["id"])), format!("`id` {pointer}")),
+        (search("/s").json_body(JsonBody::new().include([""])), format!("`` {pointer}")),
+        (search("/s").json_body(JsonBody::new().replace("/~2", 1)), format!("`/~2` {pointer}")),
+        (
+            search("/s").json_body(JsonBody::new().ignore(["/id"]).replace("/id", 1)),
+            "`json_body` names `/id` twice".into(),
+        ),
+    ] {
+        let built = KeyRules::builder().whole_uri().rule(rule.name("r")).build_with_bodies();
+        assert_eq!(built.unwrap_err().to_string(), format!("key rule 0 (`r`): {problem}"));
+    }
+}
+
+#[cfg(feature = "serde")]
+#[test]
+fn documents_say_the_same_of_bodies() {
+    let text = r#"{ "path": "/rpc", "method": "POST", "body": 256, "graphql": true, "persisted_queries": ["abc"],
+        "json_body": { "include": ["/q"], "ignore": ["/q/s"], "replace": { "/id": 1, "/n": "x", "/b": true } } }"#;
+    let body = JsonBody::new().include(["/q"]).ignore(["/q/s"]);
+    let body = body.replace("/id", 1).replace("/n", "x").replace("/b", true);
+    let rule = search("/rpc").graphql().persisted_queries(["abc"]).json_body(body);
+    assert_eq!(serde_json::from_str::<KeyRule>(text).unwrap(), rule);
+    let refused = |text: &str| {
+        let text = format!(r#"{{ "rules": [{{ "path": "/", "method": "POST", "body": 1, {text} }}] }}"#);
+        serde_json::from_str::<tower_readthrough::BodyKeyLayer>(&text).unwrap_err().to_string()
+    };
+    for (text, problem) in [
+        (r#""json_body": { "ignored": [] }"#, "`rules`: key rule 0: `json_body`: unknown field `ignored`"),
+        (r#""json_body": { "ignore": "/id" }"#, "`rules`: key rule 0: `json_body`: `ignore`: invalid type"),
+        (r#""graphql": "yes""#, "`rules`: key rule 0: `graphql`: invalid type"),
+    ] {
+        assert!(refused(text).starts_with(problem), "{}", refused(text));
+    }
 }

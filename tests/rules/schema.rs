@@ -143,6 +143,8 @@ fn companions(setting: &str) -> Value {
     match setting {
         "forward_unkeyed" => json!({ "keep_query": ["q"] }),
         "body" => json!({ "method": "POST" }),
+        "graphql" | "json_body" => json!({ "method": "POST", "body": 64 }),
+        "persisted_queries" => json!({ "method": "POST", "body": 64, "graphql": true }),
         "stale_despite_revalidate" => json!({ "stale_if_error_for": "1h" }),
         _ => json!({}),
     }

@@ -13,12 +13,20 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use self::read::{Body, read};
+pub(super) use self::{
+    graphql::Persisted,
+    json::{Action, JsonShape, parse_pointer},
+    reading::{Form, Reading},
+};
 use super::{
     KeyRules, KeyRulesBuilder, RuleError, method_field::is_in_body, read::ReadByRule, rules::BodyRule,
 };
 use crate::{future::BoxFuture, http::framing::content_length, request_body::RequestBody};
 
+mod graphql;
+mod json;
 mod read;
+mod reading;
 
 /// Puts keys that hold a digest of the body into the requests that a rule with a
 /// [`body`](super::KeyRule::body) is for, and passes on all others at once; see
@@ -103,24 +111,33 @@ async fn with_key<B>(mut head: Parts, body: B, rule: BodyRule) -> Request<Reques
 where
     B: HttpBody<Data = Bytes> + 'static,
 {
+    let reading = rule.reading.as_deref();
+    // Where the body has to say that it is a read, those that are not looked into are not known to be one.
+    let is_any_read = reading.is_none_or(|reading| reading.graphql.is_none());
+    let without_key = |head: &mut Parts| {
+        is_any_read.then(|| head.extensions.insert(ReadByRule::WITHOUT_KEY));
+    };
     let Some(place) = rule.place.filter(|_| !is_declared_beyond(&head, rule.max_bytes)) else {
-        head.extensions.insert(ReadByRule::WITHOUT_KEY);
+        without_key(&mut head);
         return Request::from_parts(head, RequestBody::new(body));
     };
+    let is_read = |head: &Parts, bytes: &Bytes| reading.is_none_or(|reading| reading.is_read(head, bytes));
     let body = match read(body, rule.max_bytes).await {
-        // Frameworks take it for another method than its own: it is no read.
-        Body::Whole { bytes, .. } if is_in_body(&bytes) => RequestBody::from(bytes),
-        Body::Whole { bytes, digest } if is_as_declared(&head, &bytes) => {
-            place.give_key(&mut head, &digest);
-            head.extensions.insert(ReadByRule::with_content::<B>(bytes.clone()));
-            RequestBody::from(bytes)
+        // Frameworks take it for another method than its own, or it may be a mutation.
+        Body::Whole(bytes) if is_in_body(&bytes) || !is_read(&head, &bytes) => RequestBody::from(bytes),
+        Body::Whole(bytes) if is_as_declared(&head, &bytes) => {
+            let form = reading.map_or_else(|| Form::of_bytes(&bytes), |reading| reading.form(&head, &bytes));
+            place.give_key(&mut head, &form);
+            form.tell_length(&mut head.headers);
+            head.extensions.insert(ReadByRule::with_content::<B>(form.sent.clone()));
+            RequestBody::from(form.sent)
         }
-        Body::Whole { bytes, .. } => {
-            head.extensions.insert(ReadByRule::WITHOUT_KEY);
+        Body::Whole(bytes) => {
+            without_key(&mut head);
             RequestBody::from(bytes)
         }
         Body::Begun(begun) => {
-            head.extensions.insert(ReadByRule::WITHOUT_KEY);
+            without_key(&mut head);
             RequestBody::begun(begun)
         }
     };

@@ -1,16 +1,12 @@
 use bytes::{Bytes, BytesMut};
 use http_body::{Body as HttpBody, Frame};
 use http_body_util::BodyExt;
-use sha2::{Digest, Sha256};
 
 use crate::request_body::Begun;
 
 /// What becomes of a body that is read for a key.
 pub(super) enum Body<B: HttpBody> {
-    Whole {
-        bytes: Bytes,
-        digest: [u8; 32],
-    },
+    Whole(Bytes),
     /// It is longer than the bound, failed, or has trailers.
     Begun(Begun<B>),
 }
@@ -22,14 +18,14 @@ pub(super) enum Body<B: HttpBody> {
 /// for what has not arrived.
 pub(super) async fn read<B: HttpBody<Data = Bytes>>(body: B, max_bytes: usize) -> Body<B> {
     let mut rest = Box::pin(body);
-    let (mut data, mut hasher) = (BytesMut::new(), Sha256::new());
+    let mut data = BytesMut::new();
     let is_beyond = |known: usize, rest: &B| rest.size_hint().lower() > (max_bytes - known) as u64;
     let next = loop {
         if is_beyond(data.len(), &rest) {
             break None;
         }
         let chunk = match rest.frame().await.map(|frame| frame.map(Frame::into_data)) {
-            None => return Body::Whole { bytes: data.freeze(), digest: hasher.finalize().into() },
+            None => return Body::Whole(data.freeze()),
             Some(Ok(Ok(chunk))) => chunk,
             Some(Ok(Err(trailers))) => break Some(Ok(trailers)),
             Some(Err(error)) => break Some(Err(error)),
@@ -37,7 +33,6 @@ pub(super) async fn read<B: HttpBody<Data = Bytes>>(body: B, max_bytes: usize) -
         if chunk.len() > max_bytes - data.len() {
             break Some(Ok(Frame::data(chunk)));
         }
-        hasher.update(&chunk);
         data.extend_from_slice(&chunk);
     };
     Body::Begun(Begun { data: data.freeze(), next, rest })

@@ -1,23 +1,30 @@
 //! Rules for requests that are reads although they have a body.
 
+#[cfg(feature = "body-key")]
+use std::sync::Arc;
 use std::sync::LazyLock;
 
 use http::Method;
 #[cfg(feature = "body-key")]
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
+#[cfg(feature = "body-key")]
+use sha2::{Digest, Sha256};
 
-use super::{KeyRule, error::Problem};
 #[cfg(feature = "body-key")]
 use super::{
-    KeyRules, KeyRulesBuilder, RuleError,
+    JsonBody, KeyRules, KeyRulesBuilder, RuleError,
     parts::push_values,
     shape::{Match, Search},
 };
+use super::{KeyRule, error::Problem};
 #[cfg(feature = "body-key")]
 use crate::{
     exchange::Read,
     http::{conditions::is_conditional, fields::asks_for_another_protocol},
-    key::{BodyKeyLayer, CacheKey, KeyBuffer, has_content, has_method_in_query, normal::Authority},
+    key::{
+        BodyKeyLayer, CacheKey, Form, KeyBuffer, Persisted, Reading, has_content, has_method_in_query,
+        normal::Authority,
+    },
 };
 
 /// The largest body that a key may be made of.
@@ -96,12 +103,40 @@ impl KeyRule {
     }
 }
 
+#[cfg(feature = "body-key")]
+impl KeyRule {
+    /// What counts beside the bytes of a body, if anything does.
+    pub(super) fn reading(&self) -> Result<Option<Arc<Reading>>, Problem> {
+        let has_no_body = self.body.is_none();
+        let alone = "it is about a `body`, and the rule has none";
+        let unread = "it says which requests of `graphql` are reads, and the rule is not about these";
+        let mistakes = [
+            (self.graphql && has_no_body, "graphql", alone),
+            (self.json_body.is_some() && has_no_body, "json_body", alone),
+            (!self.persisted_queries.is_empty() && !self.graphql, "persisted_queries", unread),
+        ];
+        if let Some((_, setting, reason)) = mistakes.into_iter().find(|(is_made, ..)| *is_made) {
+            return Err(Problem::NoEffect { setting, reason });
+        }
+        let is_name = |name: &&String| !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_graphic());
+        if let Some(name) = self.persisted_queries.iter().find(|name| !is_name(name)) {
+            return Err(Problem::Persisted(name.as_str().into()));
+        }
+        let json = self.json_body.as_ref().map(JsonBody::compile).transpose()?;
+        let known = || Persisted::new(self.persisted_queries.iter().map(String::as_str));
+        let reading = Reading { graphql: self.graphql.then(known), json, forwards: self.forward_unkeyed };
+        Ok((reading.graphql.is_some() || reading.json.is_some()).then(|| Arc::new(reading)))
+    }
+}
+
 /// What a rule says about the body of a request.
 #[cfg(feature = "body-key")]
 pub(in crate::key) struct BodyRule {
     pub(in crate::key) max_bytes: usize,
     /// None: the request has no key, whatever its body.
     pub(in crate::key) place: Option<Place>,
+    /// None: all bodies are reads, and their bytes count.
+    pub(in crate::key) reading: Option<Arc<Reading>>,
 }
 
 /// A key but for the digest of the body.
@@ -110,9 +145,12 @@ pub(in crate::key) struct Place(KeyBuffer);
 
 #[cfg(feature = "body-key")]
 impl Place {
-    /// The key of a request with a body of this digest, which keeps the cookies that are in it.
-    pub(in crate::key) fn give_key(mut self, head: &mut Parts, digest: &[u8]) {
-        self.0.push(digest);
+    /// The key of a request with such a body, which keeps the cookies that are in it.
+    pub(in crate::key) fn give_key(mut self, head: &mut Parts, form: &Form) {
+        self.0.push(Sha256::digest(&form.keyed));
+        if form.is_normal {
+            self.0.push(b"json");
+        }
         head.extensions.insert::<CacheKey>(self.0.to_key());
         let keyed = self.0.keyed().clone();
         if let Some(names) = keyed.cookies() {
@@ -158,7 +196,8 @@ impl KeyRules {
         let method = method_with(head, has_body);
         let Ok((Ok(Some(found)), authority)) = self.rule_for(head, method) else { return None };
         let max_bytes = found.rule.max_body?;
-        Some(BodyRule { max_bytes, place: self.place(head, authority, &found) })
+        let reading = found.rule.reading.clone();
+        Some(BodyRule { max_bytes, place: self.place(head, authority, &found), reading })
     }
 
     fn place(&self, head: &Parts, authority: Authority<'_>, found: &Match<'_, '_>) -> Option<Place> {

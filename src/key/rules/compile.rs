@@ -64,6 +64,8 @@ pub(super) fn compile(
         is_bypass: rule.bypass,
         loose_path,
         max_body: rule.body,
+        #[cfg(feature = "body-key")]
+        reading: rule.reading()?,
         forwards_unkeyed: rule.forward_unkeyed,
         changes: rule.storing.compile()?,
         tags,
@@ -144,7 +146,17 @@ impl KeyRule {
         (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
         (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
         (self.body.is_some(), self.ignore_path_case).hash(&mut hasher);
+        #[cfg(feature = "body-key")]
+        self.json_body.hash(&mut hasher);
         [&[0], &hasher.finish().to_le_bytes()[..]].concat().into()
+    }
+
+    /// Whether another body than the one of the client is in the key.
+    fn changes_body(&self) -> bool {
+        #[cfg(feature = "body-key")]
+        return self.json_body.is_some();
+        #[cfg(not(feature = "body-key"))]
+        false
     }
 
     pub(super) fn changes_query(&self) -> bool {
@@ -210,7 +222,8 @@ impl KeyRule {
     ) -> Result<(), Problem> {
         let leaves_out = has_path_gaps
             || matches!(query, QueryShape::Rules(_))
-            || template.is_some_and(QueryTemplate::leaves_out);
+            || template.is_some_and(QueryTemplate::leaves_out)
+            || self.changes_body();
         if has_path_gaps && !self.forward_unkeyed {
             return Err(Problem::UnguardedPath);
         }

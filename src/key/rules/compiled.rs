@@ -29,6 +29,8 @@ pub(super) struct Compiled {
     pub(super) loose_path: Option<PathPattern>,
     /// How much of a body is read for the key, if it is in the key.
     pub(super) max_body: Option<usize>,
+    #[cfg(feature = "body-key")]
+    pub(super) reading: Option<std::sync::Arc<crate::key::Reading>>,
     pub(super) forwards_unkeyed: bool,
     pub(super) changes: Option<Changes>,
     pub(super) tags: TagTemplates,

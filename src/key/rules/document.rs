@@ -8,6 +8,8 @@ use serde::{
     de::{Error, SeqAccess, Visitor},
 };
 
+#[cfg(feature = "body-key")]
+use super::JsonBody;
 use super::{
     Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
     named::{Named, numbered},
@@ -44,6 +46,13 @@ impl<'de> Deserialize<'de> for RulesDocument {
 }
 
 impl<'de> Deserialize<'de> for RuleDocument {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
+#[cfg(feature = "body-key")]
+impl<'de> Deserialize<'de> for JsonBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::deserialize(Named(deserializer))
     }
@@ -111,6 +120,12 @@ pub(super) struct RuleDocument {
     forward_unkeyed: bool,
     #[cfg(feature = "body-key")]
     body: Option<usize>,
+    #[cfg(feature = "body-key")]
+    graphql: bool,
+    #[cfg(feature = "body-key")]
+    persisted_queries: Vec<String>,
+    #[cfg(feature = "body-key")]
+    json_body: Option<JsonBody>,
     bypass: bool,
     tags: Vec<String>,
     fixed_ttl: Option<Span>,
@@ -151,6 +166,12 @@ impl From<RuleDocument> for KeyRule {
             body: document.body,
             #[cfg(not(feature = "body-key"))]
             body: None,
+            #[cfg(feature = "body-key")]
+            graphql: document.graphql,
+            #[cfg(feature = "body-key")]
+            persisted_queries: document.persisted_queries,
+            #[cfg(feature = "body-key")]
+            json_body: document.json_body,
             bypass: document.bypass,
             tags: document.tags,
             storing,

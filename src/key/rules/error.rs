@@ -84,6 +84,15 @@ pub(super) enum Problem {
          a purge of one URI would not reach all that share an entry"
     )]
     BodyGaps(usize),
+    #[cfg(feature = "body-key")]
+    #[error("`{0}` is no JSON Pointer: it is like `/id`, `/params/page` or `/*/id`, with `~1` for a `/`")]
+    Pointer(Box<str>),
+    #[cfg(feature = "body-key")]
+    #[error("`json_body` names `{0}` twice")]
+    RepeatedPointer(Box<str>),
+    #[cfg(feature = "body-key")]
+    #[error("`{0}` is no name of a persisted query, such as its SHA-256 hash")]
+    Persisted(Box<str>),
     #[error("its key holds the `body`, which a layer has to read: use `KeyRulesBuilder::build_with_bodies`")]
     BodyLayer,
     #[error("`{0}` is no name of a query parameter, which may end in `*`; several names are several strings")]

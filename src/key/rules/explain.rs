@@ -158,9 +158,24 @@ impl KeyRule {
             parts.push(format!("the extensions {}", self.extensions.join(", ")));
         }
         if let Some(max_bytes) = self.body {
-            parts.push(format!("the body of at most {max_bytes} bytes"));
+            parts.push(format!("{} of at most {max_bytes} bytes", self.keyed_body()));
         }
         parts.join("; ")
+    }
+
+    #[cfg(feature = "body-key")]
+    fn keyed_body(&self) -> String {
+        let form = if self.json_body.is_some() { "the normal form of the JSON body" } else { "the body" };
+        match (self.graphql, self.persisted_queries.len()) {
+            (false, _) => form.into(),
+            (true, 0) => format!("{form}, if it is a GraphQL query,"),
+            (true, known) => format!("{form}, if it is a GraphQL query or one of {known} persisted ones,"),
+        }
+    }
+
+    #[cfg(not(feature = "body-key"))]
+    fn keyed_body(&self) -> String {
+        "the body".into()
     }
 
     fn keyed_uri(&self) -> String {

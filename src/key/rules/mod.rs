@@ -149,6 +149,8 @@ mod field_set;
 mod guard;
 mod host;
 mod index;
+#[cfg(feature = "body-key")]
+mod json_body;
 mod lint;
 #[cfg(feature = "serde")]
 mod named;
@@ -169,6 +171,8 @@ mod trials;
 
 #[cfg(feature = "body-key")]
 pub(super) use self::body::BodyRule;
+#[cfg(feature = "body-key")]
+pub use self::json_body::{JsonBody, JsonConstant};
 pub(crate) use self::no_vary_search::SearchKey;
 pub(super) use self::query::resemble;
 pub use self::{

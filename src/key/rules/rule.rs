@@ -27,6 +27,12 @@ pub struct KeyRule {
     pub(super) extensions: Vec<String>,
     pub(super) forward_unkeyed: bool,
     pub(super) body: Option<usize>,
+    #[cfg(feature = "body-key")]
+    pub(super) graphql: bool,
+    #[cfg(feature = "body-key")]
+    pub(super) persisted_queries: Vec<String>,
+    #[cfg(feature = "body-key")]
+    pub(super) json_body: Option<super::JsonBody>,
     pub(super) bypass: bool,
     pub(super) tags: Vec<String>,
     pub(super) storing: Storing,
@@ -201,6 +207,45 @@ impl KeyRule {
     #[cfg(feature = "body-key")]
     pub fn body(mut self, max_bytes: usize) -> Self {
         self.body = Some(max_bytes);
+        self
+    }
+
+    /// The [`body`](Self::body) is a GraphQL request, or a list of them, as JSON, and the rule takes it for a
+    /// read only if every operation in every document of it is a `query`, whatever `operationName` says.
+    ///
+    /// All else passes without a key, and invalidates what is stored for the URI as an unsafe method does
+    /// (RFC 9111 §4.4): a mutation, a subscription, what is longer than the bound or cannot be read without
+    /// doubt. That is a document in which servers may find another end of a string or of a comment, a member
+    /// twice or one that is none of `query`, `operationName`, `variables`, `extensions` (with
+    /// `persistedQuery` and `clientLibrary`), `id` and `documentId`, another `Content-Type` than
+    /// `application/json`, and a query of the URI with one of these names.
+    ///
+    /// A `query` has no side effects by the specification (GraphQL §6.2.1); an application in which one
+    /// has must not be read by such a rule. Responses with `errors` are stored as others are, for they
+    /// are 200 as well.
+    #[cfg(feature = "body-key")]
+    pub fn graphql(mut self) -> Self {
+        self.graphql = true;
+        self
+    }
+
+    /// Documents that are queries and that clients of [`graphql`](Self::graphql) name instead of sending
+    /// them, by their SHA-256 hash in `extensions.persistedQuery`, or by `id` or `documentId`. They are
+    /// compared as they are written. Default: none, and a request without a document is no read.
+    #[cfg(feature = "body-key")]
+    pub fn persisted_queries<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
+        self.persisted_queries.extend(strings(names));
+        self
+    }
+
+    /// The normal form of the JSON in the [`body`](Self::body) is in the key instead of its bytes, and is
+    /// what the origin gets: all of it, or a part. See [`JsonBody`](super::JsonBody).
+    ///
+    /// With [`forward_unkeyed`](Self::forward_unkeyed) the origin gets the body as it came. **Its responses
+    /// must not show what is left out of the key.**
+    #[cfg(feature = "body-key")]
+    pub fn json_body(mut self, body: super::JsonBody) -> Self {
+        self.json_body = Some(body);
         self
     }
 

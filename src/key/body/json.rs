@@ -1,0 +1,336 @@
+//! The normal form of a JSON body, or of a part of it.
+//!
+//! It is what the origin gets, so that bodies which share an entry are the same to it. Scalars stay as they
+//! are written: a number keeps its digits.
+
+use std::{borrow::Cow, fmt};
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{MapAccess, Visitor},
+};
+use serde_json::value::RawValue;
+
+use crate::work::looked_at;
+
+/// Each level is read once more than the one above it.
+const MAX_DEPTH: usize = 32;
+
+/// The names of members, from the outermost one on.
+type Way = Box<[Box<str>]>;
+
+/// What of a body is in its normal form.
+#[derive(Debug, Default)]
+pub(in crate::key) struct JsonShape {
+    /// Whether only what is included is.
+    is_part: bool,
+    steps: Box<[(Way, Action)]>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(in crate::key) enum Action {
+    Include,
+    Ignore,
+    /// By this JSON text.
+    Replace(Box<str>),
+}
+
+/// The body has none: servers may read it in several ways, or it is no JSON.
+struct NoForm;
+
+/// What is left of the way to something, and what is to be done with that.
+type Steps<'p> = Vec<(&'p [Box<str>], &'p Action)>;
+
+/// The way to a member by a JSON Pointer (RFC 6901), where `*` stands for each element of a list.
+pub(in crate::key) fn parse_pointer(text: &str) -> Option<Way> {
+    let names = text.strip_prefix('/')?.split('/');
+    let unescaped = |name: &str| {
+        let is_escaped = name.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
+        is_escaped.then(|| name.replace("~1", "/").replace("~0", "~").into())
+    };
+    names.map(unescaped).collect()
+}
+
+impl JsonShape {
+    pub(in crate::key) fn new(is_part: bool, steps: Vec<(Way, Action)>) -> Self {
+        Self { is_part, steps: steps.into() }
+    }
+
+    /// None: there is none, and only the bytes of the body tell what it is.
+    pub(super) fn apply(&self, body: &[u8]) -> Option<Vec<u8>> {
+        let value: &RawValue = serde_json::from_slice(body).ok()?;
+        let steps = self.steps.iter().map(|(path, action)| (&**path, action)).collect();
+        let mut form = Vec::with_capacity(body.len());
+        write(value.get(), &steps, !self.is_part, MAX_DEPTH, &mut form).ok()?;
+        Some(form)
+    }
+}
+
+/// Writes a value, all of it or only what is included further down.
+fn write(
+    text: &str,
+    steps: &Steps<'_>,
+    is_whole: bool,
+    depth: usize,
+    form: &mut Vec<u8>,
+) -> Result<(), NoForm> {
+    looked_at(text.len());
+    let depth = depth.checked_sub(1).ok_or(NoForm)?;
+    match text.as_bytes().first() {
+        Some(b'{') => write_object(text, steps, is_whole, depth, form),
+        Some(b'[') => {
+            let elements: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| NoForm)?;
+            let mut separator = b'[';
+            for element in elements {
+                let (next, is_whole) = follow(steps, "*", is_whole);
+                if separate(form, &mut separator, &next, is_whole, element.get()) {
+                    write_next(element.get(), &next, is_whole, depth, form)?;
+                }
+            }
+            close(form, separator, b"[]");
+            Ok(())
+        }
+        _ => {
+            form.extend_from_slice(text.as_bytes());
+            Ok(())
+        }
+    }
+}
+
+fn write_object(
+    text: &str,
+    steps: &Steps<'_>,
+    is_whole: bool,
+    depth: usize,
+    form: &mut Vec<u8>,
+) -> Result<(), NoForm> {
+    let Members(mut members) = serde_json::from_str(text).map_err(|_| NoForm)?;
+    members.sort_by(|(a, _), (b, _)| a.cmp(b));
+    // Servers take the first of two, the last, or both.
+    if members.windows(2).any(|two| two[0].0 == two[1].0) {
+        return Err(NoForm);
+    }
+    let mut separator = b'{';
+    for (name, value) in members {
+        let (next, is_included) = follow(steps, &name, is_whole);
+        if !separate(form, &mut separator, &next, is_included, value.get()) {
+            // Some servers do not mind the case of names.
+            let is_same = |path: &[Box<str>]| path.first().is_some_and(|own| is_another_case(own, &name));
+            match steps.iter().any(|(path, _)| is_same(path)) {
+                true => return Err(NoForm),
+                false => continue,
+            }
+        }
+        serde_json::to_writer(&mut *form, &*name).map_err(|_| NoForm)?;
+        form.push(b':');
+        write_next(value.get(), &next, is_included, depth, form)?;
+    }
+    close(form, separator, b"{}");
+    Ok(())
+}
+
+fn write_next(
+    text: &str,
+    next: &Steps<'_>,
+    is_whole: bool,
+    depth: usize,
+    form: &mut Vec<u8>,
+) -> Result<(), NoForm> {
+    match replacement(next) {
+        Some(constant) => {
+            form.extend_from_slice(constant.as_bytes());
+            Ok(())
+        }
+        None => write(text, next, is_whole, depth, form),
+    }
+}
+
+/// The steps that go on through this member, and whether all of it is included.
+fn follow<'p>(steps: &Steps<'p>, name: &str, is_whole: bool) -> (Steps<'p>, bool) {
+    let next: Steps<'p> = steps
+        .iter()
+        .filter_map(|(path, action)| {
+            let (first, rest) = path.split_first()?;
+            (**first == *name).then_some((rest, *action))
+        })
+        .collect();
+    let is_included = next.iter().any(|(rest, action)| rest.is_empty() && **action == Action::Include);
+    (next, is_whole || is_included)
+}
+
+/// Begins a member or an element, if it is written at all.
+fn separate(form: &mut Vec<u8>, separator: &mut u8, next: &Steps<'_>, is_whole: bool, text: &str) -> bool {
+    let is_ignored = next.iter().any(|(rest, action)| rest.is_empty() && **action == Action::Ignore);
+    let leads_on =
+        || text.starts_with(['{', '[']) && next.iter().any(|(_, action)| **action == Action::Include);
+    let is_written = !is_ignored && (is_whole || replacement(next).is_some() || leads_on());
+    if is_written {
+        form.push(std::mem::replace(separator, b','));
+    }
+    is_written
+}
+
+fn close(form: &mut Vec<u8>, separator: u8, brackets: &[u8; 2]) {
+    if separator == brackets[0] {
+        form.push(separator);
+    }
+    form.push(brackets[1]);
+}
+
+fn replacement<'p>(next: &Steps<'p>) -> Option<&'p str> {
+    next.iter().find_map(|(rest, action)| match action {
+        Action::Replace(constant) if rest.is_empty() => Some(&**constant),
+        _ => None,
+    })
+}
+
+fn is_another_case(own: &str, name: &str) -> bool {
+    own != name && own.to_lowercase() == name.to_lowercase()
+}
+
+/// The members of an object, in their order.
+struct Members<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Members<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct All;
+
+        impl<'de> Visitor<'de> for All {
+            type Value = Members<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Members<'de>, A::Error> {
+                let mut members = Vec::new();
+                while let Some(name) = map.next_key::<Name<'de>>()? {
+                    members.push((name.0, map.next_value()?));
+                }
+                Ok(Members(members))
+            }
+        }
+
+        deserializer.deserialize_map(All)
+    }
+}
+
+/// Borrowed, if nothing in it is escaped.
+#[derive(Deserialize)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn shape(include: Option<&[&str]>, ignore: &[&str], replace: &[(&str, &str)]) -> JsonShape {
+        let pointer = |text: &str| parse_pointer(text).unwrap();
+        let mut steps: Vec<_> =
+            include.iter().flat_map(|all| all.iter()).map(|text| (pointer(text), Action::Include)).collect();
+        steps.extend(ignore.iter().map(|text| (pointer(text), Action::Ignore)));
+        steps.extend(replace.iter().map(|(text, own)| (pointer(text), Action::Replace((*own).into()))));
+        JsonShape::new(include.is_some(), steps)
+    }
+
+    fn form(shape: &JsonShape, body: &str) -> Option<String> {
+        shape.apply(body.as_bytes()).map(|form| String::from_utf8(form).unwrap())
+    }
+
+    #[test]
+    fn blanks_and_the_order_of_members_do_not_count_and_all_else_does() {
+        let whole = shape(None, &[], &[]);
+        for (body, expected) in [
+            (
+                " { \"b\" : 1 , \"a\" : [ 1.0 , 2e3, \"x y\" , null ] } ",
+                "{\"a\":[1.0,2e3,\"x y\",null],\"b\":1}",
+            ),
+            ("{\"\\u0061\": {\"y\": {}, \"x\": []}}", "{\"a\":{\"x\":[],\"y\":{}}}"),
+            ("[{\"b\":1,\"a\":\"\\u00e9\"}]", "[{\"a\":\"\\u00e9\",\"b\":1}]"),
+            ("12345678901234567890123.0", "12345678901234567890123.0"),
+            ("-0", "-0"),
+            ("\"\u{e9}\"", "\"\u{e9}\""),
+            ("{\"\\\"\": 1, \"\\n\": 2}", "{\"\\n\":2,\"\\\"\":1}"),
+        ] {
+            assert_eq!(form(&whole, body).as_deref(), Some(expected), "{body}");
+        }
+    }
+
+    #[test]
+    fn what_servers_read_in_several_ways_has_no_form() {
+        let whole = shape(None, &[], &[]);
+        let deep = format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
+        for body in [
+            "",
+            "{",
+            "{} {}",
+            "\u{feff}{}",
+            "{\"a\":1,\"a\":1}",
+            "{\"x\":{\"a\":1,\"\\u0061\":2}}",
+            "{'a':1}",
+            "NaN",
+            &deep,
+        ] {
+            assert_eq!(form(&whole, body), None, "{body}");
+        }
+        assert_eq!(form(&whole, &deep[1..deep.len() - 1]).as_deref(), Some(&deep[1..deep.len() - 1]));
+        assert_eq!(whole.apply(b"{\"a\":\"\xff\"}"), None);
+    }
+
+    #[test]
+    fn parts_are_included_ignored_and_replaced() {
+        let table: [(_, _, _); 11] = [
+            (shape(None, &["/id"], &[]), r#"{"id":7,"q":{"id":1}}"#, r#"{"q":{"id":1}}"#),
+            (shape(None, &["/q/id", "/none"], &[]), r#"{"id":7,"q":{"id":1}}"#, r#"{"id":7,"q":{}}"#),
+            (shape(None, &["/*/id"], &[]), r#"[{"id":1,"m":2},{"id":2,"m":3},4]"#, r#"[{"m":2},{"m":3},4]"#),
+            (shape(None, &["/a~1b/~0"], &[]), r#"{"a/b":{"~":1,"x":2}}"#, r#"{"a/b":{"x":2}}"#),
+            (shape(None, &[], &[("/id", "1")]), r#"{"id":"x","q":1}"#, r#"{"id":1,"q":1}"#),
+            (shape(None, &[], &[("/id", "1")]), r#"{"q":1}"#, r#"{"q":1}"#),
+            (shape(None, &[], &[("/*/id", "1")]), r#"[{"id":5},{"id":6}]"#, r#"[{"id":1},{"id":1}]"#),
+            (shape(Some(&["/q"]), &[], &[]), r#"{"id":7,"q":{"b":1,"a":2}}"#, r#"{"q":{"a":2,"b":1}}"#),
+            (shape(Some(&["/p/q", "/p/r"]), &[], &[]), r#"{"p":{"q":1,"x":2},"y":3}"#, r#"{"p":{"q":1}}"#),
+            (
+                shape(Some(&["/q"]), &["/q/id"], &[("/id", "1")]),
+                r#"{"id":7,"q":{"id":1,"a":2}}"#,
+                r#"{"id":1,"q":{"a":2}}"#,
+            ),
+            (shape(Some(&["/p/q"]), &[], &[]), r#"{"p":5,"x":1}"#, "{}"),
+        ];
+        for (shape, body, expected) in table {
+            assert_eq!(form(&shape, body).as_deref(), Some(expected), "{shape:?} {body}");
+        }
+    }
+
+    /// To a server that does not mind case it is the one that counts.
+    #[test]
+    fn a_name_in_another_case_than_one_that_counts_leaves_no_form() {
+        let part = shape(Some(&["/q"]), &[], &[]);
+        assert_eq!(form(&part, r#"{"q":1,"Q":2}"#), None);
+        assert_eq!(form(&part, r#"{"Q":2}"#), None);
+        let rest = shape(None, &["/id"], &[]);
+        assert_eq!(form(&rest, r#"{"ID":2}"#).as_deref(), Some(r#"{"ID":2}"#), "it counts");
+    }
+
+    #[test]
+    fn pointers_are_told_from_what_is_none() {
+        for text in ["", "id", "a/b", "/~", "/~2", "/a~"] {
+            assert_eq!(parse_pointer(text), None, "{text}");
+        }
+        assert_eq!(parse_pointer("/a~01/~1").unwrap().concat(), "a~1/");
+        assert_eq!(parse_pointer("/").unwrap().len(), 1);
+    }
+
+    proptest! {
+        /// A form says the same as its body, and is its own form.
+        #[test]
+        fn a_form_means_what_its_body_does(
+            body in "(\\{(\"[ab]\": ?(1|\"x\"|\\[1, 2\\]|\\{\"c\" :null, \"b\":0\\.5\\})(, ?\"[cd]\":[0-9])?)?\\}|\\[[0-9](, ?[0-9]){0,2}\\])",
+        ) {
+            let whole = shape(None, &[], &[]);
+            let form = form(&whole, &body).unwrap();
+            let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
+            prop_assert_eq!(parse(&form), parse(&body));
+            prop_assert_eq!(self::form(&whole, &form), Some(form.clone()));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! What of a JSON body is in the key.
+
+use std::collections::BTreeMap;
+
+use super::error::Problem;
+use crate::key::{Action, JsonShape, parse_pointer};
+
+/// Puts the normal form of a JSON body, or of a part of it, into the key, instead of its bytes; see
+/// [`KeyRule::json_body`](crate::KeyRule::json_body).
+///
+/// Blanks and the order of members do not count. Numbers and strings do as they are written (`1.0` is
+/// another one than `1`), and so does the order in a list. **The origin gets the normal form as well**, so
+/// that requests which share an entry are the same to it, unless the rule has
+/// [`forward_unkeyed`](crate::KeyRule::forward_unkeyed).
+///
+/// What is meant is named by JSON Pointers (RFC 6901): `/params/page`. In a list, `*` stands for each
+/// element: `/*/id`.
+///
+/// A body counts by its bytes, and reaches the origin as it came, if servers may read it in several ways
+/// (a name is there twice, or in another case than one that counts), if it has more than 32 levels, is no
+/// JSON in UTF-8 by its `Content-Type` or its text, has a `Content-Encoding`, or is signed or summed up in
+/// a field of the request.
+///
+/// ```
+/// use tower_readthrough::{JsonBody, KeyRule};
+///
+/// // Clients number their calls, and the response repeats the number: all of them get 1.
+/// let calls = KeyRule::path("/rpc").method("POST").body(64 << 10).json_body(JsonBody::new().replace("/id", 1));
+/// let search = KeyRule::path("/search")
+///     .method("POST")
+///     .body(64 << 10)
+///     .json_body(JsonBody::new().ignore(["/session", "/tracking/id"]));
+/// # drop((calls, search));
+/// ```
+///
+/// In a document: `"json_body": { "ignore": ["/session"], "replace": { "/id": 1 } }`; `{}` is the normal
+/// form of the whole body.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+#[cfg_attr(
+    feature = "serde",
+    derive(serde::Deserialize),
+    serde(default, deny_unknown_fields, remote = "Self")
+)]
+pub struct JsonBody {
+    include: Option<Vec<String>>,
+    ignore: Vec<String>,
+    replace: BTreeMap<String, JsonConstant>,
+}
+
+/// A value that takes the place of what clients send; see [`JsonBody::replace`].
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(untagged))]
+#[non_exhaustive]
+pub enum JsonConstant {
+    /// `true` or `false`.
+    Bool(bool),
+    /// A number.
+    Integer(i64),
+    /// A string.
+    String(String),
+}
+
+impl From<bool> for JsonConstant {
+    fn from(value: bool) -> Self {
+        Self::Bool(value)
+    }
+}
+
+impl From<i64> for JsonConstant {
+    fn from(value: i64) -> Self {
+        Self::Integer(value)
+    }
+}
+
+impl From<&str> for JsonConstant {
+    fn from(value: &str) -> Self {
+        Self::String(value.to_owned())
+    }
+}
+
+impl JsonConstant {
+    fn to_text(&self) -> String {
+        match self {
+            Self::Bool(value) => value.to_string(),
+            Self::Integer(value) => value.to_string(),
+            Self::String(value) => serde_json::Value::from(value.as_str()).to_string(),
+        }
+    }
+}
+
+impl JsonBody {
+    /// The whole body.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Only these parts are in the key and reach the origin. Default: all.
+    #[must_use]
+    pub fn include<P: Into<String>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
+        self.include.get_or_insert_default().extend(pointers.into_iter().map(Into::into));
+        self
+    }
+
+    /// These parts are not in the key, and do not reach the origin. Default: none.
+    ///
+    /// A JSON-RPC request without its `id` asks for no response: [`replace`](Self::replace) that one.
+    #[must_use]
+    pub fn ignore<P: Into<String>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
+        self.ignore.extend(pointers.into_iter().map(Into::into));
+        self
+    }
+
+    /// Where this part is there, the key and the origin have `value` in its place, whatever the client
+    /// sent. Default: none is replaced.
+    ///
+    /// What the response repeats of it is this value. **A JSON-RPC client that compares the `id` of a
+    /// response with its own works with this only if it always sends that very one**: where clients number
+    /// their calls, such calls cannot be shared, and the `id` has to stay in the key.
+    #[must_use]
+    pub fn replace(mut self, pointer: impl Into<String>, value: impl Into<JsonConstant>) -> Self {
+        self.replace.insert(pointer.into(), value.into());
+        self
+    }
+
+    pub(super) fn compile(&self) -> Result<JsonShape, Problem> {
+        let replaced = |(pointer, value): (&'_ String, &JsonConstant)| {
+            (pointer.clone(), Action::Replace(value.to_text().into()))
+        };
+        let steps = self.include.iter().flatten().map(|pointer| (pointer.clone(), Action::Include));
+        let steps = steps.chain(self.ignore.iter().map(|pointer| (pointer.clone(), Action::Ignore)));
+        let steps = steps.chain(self.replace.iter().map(replaced)).map(|(pointer, action)| {
+            let path = parse_pointer(&pointer).ok_or_else(|| Problem::Pointer(pointer.as_str().into()))?;
+            Ok((path, action))
+        });
+        let steps = steps.collect::<Result<Vec<_>, Problem>>()?;
+        let is_named_before = |at: usize| steps[..at].iter().any(|(path, _)| *path == steps[at].0);
+        if let Some(at) = (0..steps.len()).find(|at| is_named_before(*at)) {
+            return Err(Problem::RepeatedPointer(format!("/{}", steps[at].0.join("/")).into()));
+        }
+        Ok(JsonShape::new(self.include.is_some(), steps))
+    }
+}
