@@ -193,7 +193,7 @@ pub use self::{
     },
     key::{
         CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-        KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, Unkeyed,
+        KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, Unkeyed, When,
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 use support::open::{Origin, call, fixed, response, store};
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, ReadThrough,
+    CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, ReadThrough, When,
 };
 
 /// What a request consists of, as far as keys are concerned.
@@ -64,6 +64,9 @@ fn asked() -> impl Strategy<Value = Asked> {
     let header = prop_oneof![
         "[ab,]{0,2}".prop_map(|value| ("x-a", value)),
         "[ab,]{0,2}".prop_map(|value| ("x-b", value)),
+        "(c|C|%63|b)(=[12\"]?)?([;, ]{1,2}(c|b)=[12])?".prop_map(|value| ("cookie", value)),
+        "[12]?".prop_map(|value| ("x-c", value)),
+        "[12]?".prop_map(|value| ("x_c", value)),
     ];
     let headers = proptest::collection::vec(header, 0..3);
     let tenant = proptest::option::of("[ab]{0,2}");
@@ -115,6 +118,45 @@ fn all_kinds() -> KeyRulesBuilder {
         KeyRule::path("/ab").no_vary_search(),
         KeyRule::path("/a").host("h").headers(["x-a", "x-b"]),
     ])
+}
+
+/// Rules of which several may be for one URI.
+fn with_conditions() -> KeyRulesBuilder {
+    let cookie = |condition: &'static str| When::new().cookies([condition]);
+    builder([
+        KeyRule::path("/a").when(cookie("c=1")).keep_query(["a"]).cookies([]),
+        KeyRule::path("/{*all}").when(When::new().query(["b"]).no_headers(["x-c: 2"])).bypass(),
+        KeyRule::path("/a").when(When::new().headers(["x-c: 1"])).method("HEAD").sort_query(),
+        KeyRule::path("/{x}").when(cookie("c")).method("GET").ignore_query(["u*"]),
+        KeyRule::path("/{x}").when(When::new().no_cookies(["c"])).drop_empty_query().cookies([]),
+        KeyRule::path("/a").keep_query(["u"]),
+    ])
+}
+
+/// Whether servers find the cookie `c`, and the field `x-c`, as some of them read requests.
+fn readings(asked: &Asked) -> Vec<bool> {
+    let cookies = asked.field("cookie").join(";");
+    let decoded = cookies.replace("%63", "c");
+    let has = |text: &str, separators: &[char], name: &str| {
+        let names = text.split(separators).filter_map(|pair| pair.trim().split('=').next());
+        names.map(str::trim_end).any(|own| own == name)
+    };
+    let value_of = |text: &str| {
+        let mut pairs = text.split(';').map(str::trim);
+        pairs.find_map(|pair| pair.strip_prefix("c=")).is_some_and(|value| value.trim_matches('"') == "1")
+    };
+    vec![
+        has(&cookies, &[';'], "c"),
+        has(&cookies, &[';', ','], "c"),
+        has(&cookies, &[';', ' '], "c"),
+        has(&decoded, &[';'], "c"),
+        has(&cookies.to_lowercase(), &[';'], "c"),
+        value_of(&cookies),
+        value_of(&decoded),
+        asked.field("x-c").first() == Some(&"1"),
+        asked.field("x-c").last() == Some(&"1"),
+        asked.field("x_c").first().or(asked.field("x-c").first()) == Some(&"1"),
+    ]
 }
 
 fn identity(rules: &KeyRules, head: &Parts) -> Option<CacheKey> {
@@ -206,6 +248,63 @@ proptest! {
         prop_assert_eq!(identity(&rules, &http1.body(()).unwrap().into_parts().0), identity(&rules, &a.head()));
     }
 
+    /// By conditions, a URI has several rules, and a purge of it reaches the entries of all of them.
+    #[test]
+    fn what_conditions_divide_a_purge_reaches((a, b) in two()) {
+        let rules = with_conditions().build().unwrap();
+        let noted = |asked: &Asked| {
+            let mut head = asked.head();
+            rules.note(&mut head);
+            head
+        };
+        let (first, second) = (noted(&a), noted(&b));
+        let key = rules.key(&first);
+        prop_assert_eq!(&key, &rules.key(&a.head()), "noted or not");
+        let mut sent = noted(&a);
+        rules.normalise(&mut sent);
+        rules.prepare(&mut sent);
+        if key.is_none() {
+            return Ok(());
+        }
+        // A `?` without a query is dropped with what else is not in the key.
+        if a.query.as_deref() != Some("") {
+            prop_assert_eq!(&rules.key(&sent), &key, "whatever was removed");
+        }
+        let purged_by = |asked: &Asked| {
+            let bare = Asked { method: Method::POST, headers: Vec::new(), tenant: None, ..asked.clone() }.head();
+            let mut all = Vec::new();
+            rules.identities(&bare.uri, None, &bare.extensions, &mut |named| all.push(named));
+            all
+        };
+        prop_assert!(purged_by(&a).contains(&identity(&rules, &first)));
+        if key == rules.key(&second) {
+            let named = identity(&rules, &second);
+            prop_assert_eq!(&named, &identity(&rules, &first));
+            prop_assert!(named.is_none() || purged_by(&a).contains(&named));
+        }
+    }
+
+    /// Where any server could take a condition to hold and another one not, there is no key.
+    #[test]
+    fn requests_that_share_a_key_are_alike_in_what_conditions_look_at((a, b) in two()) {
+        let rules = builder([
+            KeyRule::any().when(When::new().cookies(["c=1"])),
+            KeyRule::any().when(When::new().cookies(["c"])),
+            KeyRule::any().when(When::new().headers(["x-c: 1"])),
+        ]);
+        let rules = rules.build().unwrap();
+        let (a, b) = (Asked { query: None, ..a }, Asked { query: None, ..b });
+        let keys = (rules.key(&a.head()), rules.key(&b.head()));
+        if keys.0.is_some() && keys.0 == keys.1 {
+            // The last rule is only reached without the cookie, and decides alone then.
+            let cookies = |asked: &Asked| readings(asked)[..7].to_vec();
+            prop_assert_eq!(cookies(&a), cookies(&b));
+            if !cookies(&a).contains(&true) {
+                prop_assert_eq!(&readings(&a)[7..], &readings(&b)[7..]);
+            }
+        }
+    }
+
     /// What the origin sees of a request has the key that the request has.
     #[test]
     fn what_reaches_the_origin_has_the_same_key(a in asked()) {
@@ -274,7 +373,9 @@ proptest! {
             let service = ReadThrough::new(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
             let mut stored: HashMap<CacheKey, (Option<CacheKey>, String, String)> = HashMap::new();
             for (asked, is_unsafe) in all {
-                let asked = Asked { method: Method::GET, ..asked };
+                // Cookies are credentials, which share nothing where no rule names them.
+                let headers = asked.headers.iter().filter(|(name, _)| *name != "cookie").cloned().collect();
+                let asked = Asked { method: Method::GET, headers, ..asked };
                 let (head, uri) = (asked.head(), asked.head().uri.to_string());
                 let (key, identity) = (rules.key(&head), identity(&rules, &head));
                 if is_unsafe {

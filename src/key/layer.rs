@@ -5,12 +5,13 @@ use std::{
 
 use http::{Request, request::Parts};
 use http_body::Body as HttpBody;
+use smallvec::SmallVec;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, for_cache,
-    is_get_or_head, prepare,
+    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find_noted, for_cache,
+    is_get_or_head, is_read_by_rule, prepare,
 };
 use crate::{
     exchange::{Asked, Read},
@@ -125,15 +126,17 @@ fn derive<B: HttpBody>(
     let (mut head, body) = request.into_parts();
     // What a cache above this one has asked is not what is asked here.
     head.extensions.remove::<Asked>();
+    if overrides.is_some() {
+        extractor.note(&mut head);
+    }
     // Before what follows changes the URI.
-    let (_, host) = Target::of(&head, None).parts();
-    match extractor.identity(&head.uri, host, &head.extensions) {
-        Some(identity) => drop(head.extensions.insert(Identity(identity))),
+    match identity_of(extractor, &head) {
+        Some(identity) => drop(head.extensions.insert(identity)),
         None => drop(head.extensions.remove::<Identity>()),
     }
     let mut key = overrides.map(KeyBuffer::under).unwrap_or_default();
     let found = match overrides {
-        Some(_) => find(extractor, rules, &mut head, &mut key).map_err(Some),
+        Some(_) => find_noted(extractor, rules, &mut head, &mut key).map_err(Some),
         None => Err(why),
     };
     match found {
@@ -150,6 +153,20 @@ fn derive<B: HttpBody>(
             (head, body, why)
         }
     }
+}
+
+/// What the target of a request names, if it is not its URI alone.
+fn identity_of(extractor: &dyn KeyExtractor, head: &Parts) -> Option<Identity> {
+    let (_, host) = Target::of(head, None).parts();
+    let mut named = SmallVec::new();
+    match is_get_or_head(&head.method) || is_read_by_rule(&head.extensions) {
+        true => named.push(extractor.identity(&head.uri, host, &head.extensions)),
+        false => {
+            let mut each = |identity| named.push(identity);
+            extractor.identities(&head.uri, host, &head.extensions, &mut each);
+        }
+    }
+    named.iter().any(Option::is_some).then_some(Identity(named))
 }
 
 /// As [`derive`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.

@@ -109,6 +109,7 @@ use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme};
 use http_body::Body as HttpBody;
+use smallvec::SmallVec;
 
 use self::overrides::Overrides;
 use crate::{
@@ -130,7 +131,7 @@ pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
     layer::{Key, KeyLayer},
-    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, RuleSummary, RuleWarning},
+    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, When},
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{
@@ -138,7 +139,7 @@ pub(crate) use self::{
     normal::normal_form,
     read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
     rules::SearchKey,
-    target::Target,
+    target::{Hashes, Target},
 };
 
 /// Identifies what a store holds; see the [module](self).
@@ -234,6 +235,27 @@ pub trait KeyExtractor: Send + Sync + 'static {
         Ok(None)
     }
 
+    /// Calls `each` with what the URI names for each kind of request for it: what an unsafe request to the
+    /// URI, or a purge of it, reaches. None is the URI itself. Default: its
+    /// [identity](Self::identity) alone.
+    ///
+    /// An extractor whose identity depends on more than the URI, which it has [noted](Self::note), says so
+    /// here. What it is for a request must be among these.
+    fn identities(
+        &self,
+        uri: &Uri,
+        host: Option<&HeaderValue>,
+        extensions: &Extensions,
+        each: &mut dyn FnMut(Option<CacheKey>),
+    ) {
+        each(self.identity(uri, host, extensions));
+    }
+
+    /// Notes in the extensions of a request what the other methods need to know of it, for its fields are
+    /// changed on the way to the origin. Called before all others, for each request that may have a key.
+    /// Default: nothing.
+    fn note(&self, _head: &mut Parts) {}
+
     /// The scheme that all requests are taken to have, whatever their URIs say. Default: none, it is
     /// that of the URI, or `http`.
     ///
@@ -274,8 +296,10 @@ pub trait KeyExtractor: Send + Sync + 'static {
 }
 
 /// What the URI names by an extractor above: in the request's extensions, put there by [`Key`].
+///
+/// The first is that of the request, where it is a read, and all are what it invalidates otherwise.
 #[derive(Clone, Debug)]
-pub(crate) struct Identity(pub(crate) CacheKey);
+pub(crate) struct Identity(pub(crate) SmallVec<[Option<CacheKey>; 1]>);
 
 impl<F> KeyExtractor for F
 where
@@ -290,6 +314,18 @@ where
 /// the extractor's. A request that has one is in its normal form from then on.
 #[inline]
 pub(crate) fn find(
+    extractor: &(impl KeyExtractor + ?Sized),
+    rules: &RequestRules,
+    head: &mut Parts,
+    buffer: &mut KeyBuffer,
+) -> Result<(), Unkeyed> {
+    extractor.note(head);
+    find_noted(extractor, rules, head, buffer)
+}
+
+/// As [`find`], of a request of which the extractor has noted what it needs to know.
+#[inline]
+fn find_noted(
     extractor: &(impl KeyExtractor + ?Sized),
     rules: &RequestRules,
     head: &mut Parts,

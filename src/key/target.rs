@@ -6,12 +6,16 @@ use std::{
 };
 
 use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Parts, uri::Scheme};
+use smallvec::SmallVec;
 
 use super::{
-    Identity, KeyExtractor,
+    CacheKey, Identity, KeyExtractor,
     normal::{Authority, normal_form, rooted},
 };
 use crate::http::fields::first_line;
+
+/// Few URIs have more than one rule that may be for them.
+pub(crate) type Hashes = SmallVec<[u64; 2]>;
 
 /// The host and 32 segments.
 const MAX_PREFIXES: usize = 33;
@@ -63,11 +67,34 @@ impl<'a> Target<'a> {
         (uri, extensions): (&Uri, &Extensions),
         hasher: &impl BuildHasher,
     ) -> u64 {
-        let own = || extractor.identity(uri, self.host, extensions).map(|own| hasher.hash_one(own));
+        let named = match extensions.get::<Identity>() {
+            Some(Identity(above)) => above.first().cloned().flatten(),
+            None => extractor.identity(uri, self.host, extensions),
+        };
+        self.hash_of(named, hasher)
+    }
+
+    /// The numbers of all that the target may name for one request or another: what a purge of it reaches.
+    pub(crate) fn hashes_named(
+        self,
+        extractor: &dyn KeyExtractor,
+        (uri, extensions): (&Uri, &Extensions),
+        hasher: &impl BuildHasher,
+    ) -> Hashes {
+        let mut hashes = Hashes::new();
         match extensions.get::<Identity>() {
-            Some(Identity(above)) => hasher.hash_one(above),
-            None => own().unwrap_or_else(|| self.hash(hasher)),
+            Some(Identity(above)) => {
+                hashes.extend(above.iter().map(|named| self.hash_of(named.clone(), hasher)));
+            }
+            None => extractor.identities(uri, self.host, extensions, &mut |named| {
+                hashes.push(self.hash_of(named, hasher));
+            }),
         }
+        hashes
+    }
+
+    fn hash_of(self, named: Option<CacheKey>, hasher: &impl BuildHasher) -> u64 {
+        named.map_or_else(|| self.hash(hasher), |named| hasher.hash_one(named))
     }
 
     /// Its host in lower case, with a port that is not the default one.
@@ -130,21 +157,28 @@ impl<'a> Target<'a> {
         self.hash_with(path_and_query(self.uri), hasher)
     }
 
-    /// The number of what a `Location` or `Content-Location` refers to, if that is of the same
+    /// The numbers of what a `Location` or `Content-Location` refers to, if that is of the same
     /// origin: others cannot be spoken for.
-    pub(crate) fn hash_of_reference(
+    pub(crate) fn hashes_of_reference(
         &self,
         reference: &str,
         extractor: &dyn KeyExtractor,
         hasher: &impl BuildHasher,
-    ) -> Option<u64> {
-        let target = self.resolve(reference)?;
-        // What is no URI cannot have been asked for; a number for it does no harm.
-        let named = self.at(&target).and_then(|uri| extractor.identity(&uri, self.host, &Extensions::new()));
-        Some(match named {
-            Some(identity) => hasher.hash_one(identity),
-            None => self.hash_with(&target, hasher),
-        })
+    ) -> Hashes {
+        let mut hashes = Hashes::new();
+        let Some(target) = self.resolve(reference) else { return hashes };
+        let mut each = |named: Option<CacheKey>| {
+            hashes.push(match named {
+                Some(identity) => hasher.hash_one(identity),
+                None => self.hash_with(&target, hasher),
+            });
+        };
+        match self.at(&target) {
+            Some(uri) => extractor.identities(&uri, self.host, &Extensions::new(), &mut each),
+            // What is no URI cannot have been asked for; a number for it does no harm.
+            None => each(None),
+        }
+        hashes
     }
 
     /// Path and query of a reference to the same origin.

@@ -26,6 +26,9 @@ pub enum Unkeyed {
     /// Servers read the path in several ways for which different rules apply (`ambiguous-path`); see
     /// [`rules`](crate::key::rules#how-a-request-is-read).
     AmbiguousPath,
+    /// Servers read the request in several ways, and a rule's [condition](crate::KeyRule::when) holds by some
+    /// of them (`ambiguous-condition`); see [`rules`](crate::key::rules#conditions).
+    AmbiguousCondition,
     /// An extension that the rule has in its keys is not in the request (`missing-extension`).
     MissingExtension,
     /// The request has a body that is not part of a key (`body`).
@@ -40,11 +43,12 @@ pub enum Unkeyed {
 }
 
 impl Unkeyed {
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::NoHost,
         Self::UnusableHost,
         Self::RuleBypass,
         Self::AmbiguousPath,
+        Self::AmbiguousCondition,
         Self::MissingExtension,
         Self::Body,
         Self::Upgrade,
@@ -58,6 +62,7 @@ impl Unkeyed {
             Self::UnusableHost => "unusable-host",
             Self::RuleBypass => "rule-bypass",
             Self::AmbiguousPath => "ambiguous-path",
+            Self::AmbiguousCondition => "ambiguous-condition",
             Self::MissingExtension => "missing-extension",
             Self::Body => "body",
             Self::Upgrade => "upgrade",

@@ -49,6 +49,10 @@ static UNKEYED: [(Unkeyed, HeaderValue); Unkeyed::ALL.len()] = [
     (Unkeyed::RuleBypass, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=rule-bypass")),
     (Unkeyed::AmbiguousPath, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=ambiguous-path")),
     (
+        Unkeyed::AmbiguousCondition,
+        HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=ambiguous-condition"),
+    ),
+    (
         Unkeyed::MissingExtension,
         HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=missing-extension"),
     ),

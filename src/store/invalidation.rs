@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use super::Sequence;
 use crate::{
     http::{fields::first_line, framing, glance::Mentions, tag_fields},
-    key::{KeyExtractor, Target, is_read_by_rule},
+    key::{Hashes, KeyExtractor, Target, is_read_by_rule},
     tags::TagFields,
 };
 
@@ -22,8 +22,8 @@ pub(crate) trait Invalidates: Send + Sync {
 /// says that it invalidates (RFC 9875 §3).
 pub(crate) struct Invalidation {
     place: Arc<dyn Invalidates>,
-    /// Of what the target names.
-    hash: u64,
+    /// Of what the target names for one request or another.
+    hashes: Hashes,
     uri: Uri,
     host: Option<HeaderValue>,
 }
@@ -37,9 +37,10 @@ impl Invalidation {
         (!is_safe(request.method(), request.extensions())).then(|| {
             let target = Target::of_request(request, place.extractor().assumed_scheme());
             let hasher = place.sequence().hasher();
-            let hash = target.hash_named(place.extractor(), (request.uri(), request.extensions()), hasher);
+            let named = (request.uri(), request.extensions());
+            let hashes = target.hashes_named(place.extractor(), named, hasher);
             let (uri, host) = target.parts();
-            Self { place: Arc::clone(place) as _, hash, uri: uri.clone(), host: host.cloned() }
+            Self { place: Arc::clone(place) as _, hashes, uri: uri.clone(), host: host.cloned() }
         })
     }
 
@@ -54,18 +55,16 @@ impl Invalidation {
             return;
         }
         let sequence = self.place.sequence();
-        sequence.invalidate(self.hash);
+        self.hashes.iter().for_each(|hash| sequence.invalidate(*hash));
         if !status.is_success() || !mentions.has_reference {
             return;
         }
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
             let reference = first_line(headers, field).and_then(|(line, _)| line.to_str().ok());
-            let hash_of = |reference| {
-                self.target().hash_of_reference(reference, self.place.extractor(), sequence.hasher())
-            };
-            if let Some(hash) = reference.and_then(hash_of) {
-                sequence.invalidate(hash);
-            }
+            let hashes = reference.map(|reference| {
+                self.target().hashes_of_reference(reference, self.place.extractor(), sequence.hasher())
+            });
+            hashes.iter().flatten().for_each(|hash| sequence.invalidate(*hash));
         }
     }
 

@@ -204,14 +204,9 @@ impl Sequence {
 
     /// What the target of a request names.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        self.purge_place(
-            Target::of(head, extractor.assumed_scheme()).hash_named(
-                extractor,
-                (&head.uri, &head.extensions),
-                &self.hasher,
-            ),
-            is_soft,
-        )
+        let target = Target::of(head, extractor.assumed_scheme());
+        let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
+        hashes.iter().map(|hash| self.purge_place(*hash, is_soft)).max().unwrap_or_default()
     }
 
     pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {

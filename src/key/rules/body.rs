@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 #[cfg(feature = "body-key")]
 use super::{
     JsonBody, KeyRules, KeyRulesBuilder, RuleError,
+    extractor::Chosen,
     parts::push_values,
     shape::{Match, Search},
 };
@@ -141,18 +142,22 @@ pub(in crate::key) struct BodyRule {
 
 /// A key but for the digest of the body.
 #[cfg(feature = "body-key")]
-pub(in crate::key) struct Place(KeyBuffer);
+pub(in crate::key) struct Place {
+    key: KeyBuffer,
+    chosen: Option<Chosen>,
+}
 
 #[cfg(feature = "body-key")]
 impl Place {
     /// The key of a request with such a body, which keeps the cookies that are in it.
     pub(in crate::key) fn give_key(mut self, head: &mut Parts, form: &Form) {
-        self.0.push(Sha256::digest(&form.keyed));
+        self.key.push(Sha256::digest(&form.keyed));
         if form.is_normal {
-            self.0.push(b"json");
+            self.key.push(b"json");
         }
-        head.extensions.insert::<CacheKey>(self.0.to_key());
-        let keyed = self.0.keyed().clone();
+        head.extensions.insert::<CacheKey>(self.key.to_key());
+        self.chosen.map(|chosen| head.extensions.insert(chosen));
+        let keyed = self.key.keyed().clone();
         if let Some(names) = keyed.cookies() {
             names.keep(&mut head.headers);
         }
@@ -197,10 +202,15 @@ impl KeyRules {
         let Ok((Ok(Some(found)), authority)) = self.rule_for(head, method) else { return None };
         let max_bytes = found.rule.max_body?;
         let reading = found.rule.reading.clone();
-        Some(BodyRule { max_bytes, place: self.place(head, authority, &found), reading })
+        Some(BodyRule { max_bytes, place: self.place(head, (method, authority), &found), reading })
     }
 
-    fn place(&self, head: &Parts, authority: Authority<'_>, found: &Match<'_, '_>) -> Option<Place> {
+    fn place(
+        &self,
+        head: &Parts,
+        (method, authority): (&Method, Authority<'_>),
+        found: &Match<'_, '_>,
+    ) -> Option<Place> {
         let is_upgrade = asks_for_another_protocol(&head.headers);
         // A key of somebody else's making does not hold the body.
         let has_own = head.extensions.get::<CacheKey>().is_some();
@@ -213,7 +223,7 @@ impl KeyRules {
         self.encode(head, authority, found, shape, Search::AsLearned, &mut key).ok()?;
         key.push(head.method.as_str());
         push_content_fields(&head.headers, &mut key);
-        Some(Place(key))
+        Some(Place { key, chosen: self.choose(head, method) })
     }
 }
 

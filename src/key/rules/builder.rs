@@ -174,6 +174,7 @@ impl KeyRulesBuilder {
         }
         let merges_bodies = rules.iter().any(Compiled::merges_bodies);
         let has_paths = rules.iter().any(|rule| rule.path.is_some());
+        let has_conditions = rules.iter().any(|rule| rule.when.is_some());
         let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
         let loose = rules
             .iter()
@@ -192,6 +193,7 @@ impl KeyRulesBuilder {
             has_paths,
             has_bodies,
             merges_bodies,
+            has_conditions,
             negotiation,
             guard,
             tag_fields,

@@ -19,6 +19,7 @@ use super::{
     shape::{QueryShape, Shape},
     tags::{Source, TagTemplates},
     template::QueryTemplate,
+    when::When,
 };
 use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl, withheld::WithheldNames};
 
@@ -60,7 +61,9 @@ pub(super) fn compile(
         methods: rule.methods.iter().map(|method| parse_method(method)).collect::<Result<_, _>>()?,
         path,
         template,
-        shape: (!is_default && !rule.bypass).then(|| Shape { id, query, parts }),
+        // With a condition it shares no entries with the rules for the other requests.
+        shape: ((!is_default || rule.when.is_some()) && !rule.bypass).then(|| Shape { id, query, parts }),
+        when: rule.when.as_ref().map(When::compile).transpose()?,
         is_bypass: rule.bypass,
         loose_path,
         max_body: rule.body,
@@ -144,7 +147,7 @@ impl KeyRule {
         let ignored = self.ignore_query.iter().filter(|_| !path.is_some_and(has_template));
         (path, &self.keep_query, ignored.collect::<Vec<_>>(), forwarded).hash(&mut hasher);
         (self.sort_query, self.drop_empty_query, self.no_vary_search).hash(&mut hasher);
-        (&self.headers, &self.cookies, &self.extensions).hash(&mut hasher);
+        (&self.headers, &self.cookies, &self.extensions, &self.when).hash(&mut hasher);
         (self.body.is_some(), self.ignore_path_case).hash(&mut hasher);
         #[cfg(feature = "body-key")]
         self.json_body.hash(&mut hasher);
@@ -202,9 +205,9 @@ impl KeyRule {
         if !self.bypass {
             return Ok(());
         }
-        let Self { name, hosts, methods, paths, bypass, ignore_query, .. } = self.clone();
+        let Self { name, hosts, methods, when, paths, bypass, ignore_query, .. } = self.clone();
         let ignore_query = if path.is_some_and(has_template) { ignore_query } else { Vec::new() };
-        let conditions = Self { name, hosts, methods, paths, bypass, ignore_query, ..Self::default() };
+        let conditions = Self { name, hosts, methods, when, paths, bypass, ignore_query, ..Self::default() };
         match *self == conditions {
             true => Ok(()),
             false => {

@@ -7,8 +7,10 @@ use super::{
     host::HostPattern,
     pattern::PathPattern,
     shape::{Match, QueryShape, Shape},
+    sightings::Truth,
     tags::TagTemplates,
     template::{QueryTemplate, Slots},
+    when::{CompiledWhen, Facts},
 };
 use crate::{http::changes::Changes, key::normal::Authority};
 
@@ -22,6 +24,8 @@ pub(super) struct Compiled {
     pub(super) methods: Box<[Method]>,
     pub(super) path: Option<PathPattern>,
     pub(super) template: Option<QueryTemplate>,
+    /// None: every request.
+    pub(super) when: Option<CompiledWhen>,
     /// None: the default key.
     pub(super) shape: Option<Shape>,
     pub(super) is_bypass: bool,
@@ -44,7 +48,17 @@ impl Compiled {
         path: &'h str,
         target: &'h Uri,
     ) -> Option<Match<'r, 'h>> {
-        if !self.is_for(method) || !self.is_for_host(authority) {
+        if self.is_for(method) { self.at(authority, path, target) } else { None }
+    }
+
+    /// As [`find`](Self::find), whatever the method.
+    pub(super) fn at<'r, 'h>(
+        &'r self,
+        authority: Authority<'_>,
+        path: &'h str,
+        target: &'h Uri,
+    ) -> Option<Match<'r, 'h>> {
+        if !self.is_for_host(authority) {
             return None;
         }
         let captures = match &self.path {
@@ -76,6 +90,11 @@ impl Compiled {
             && self.is_for_host(authority)
     }
 
+    /// Whether its conditions hold.
+    pub(super) fn holds(&self, facts: &Facts<'_>) -> Truth {
+        self.when.as_ref().map_or(Truth::Yes, |when| facts.truth(self.index, when))
+    }
+
     fn is_for_host(&self, authority: Authority<'_>) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))
     }
@@ -88,7 +107,7 @@ impl Compiled {
         }
     }
 
-    fn is_for(&self, method: &Method) -> bool {
+    pub(super) fn is_for(&self, method: &Method) -> bool {
         match self.methods.is_empty() {
             true => self.is_bypass || matches!(*method, Method::GET | Method::HEAD),
             false => {

@@ -152,6 +152,7 @@ impl Compiled {
     pub(super) fn covers(&self, other: &Self, has_bodies: bool) -> bool {
         self.covers_methods(other, has_bodies)
             && self.covers_hosts(other)
+            && self.covers_conditions(other)
             && match (&self.path, &other.path) {
                 (None, _) => true,
                 (Some(ours), Some(theirs)) => covers_path(ours, theirs),
@@ -173,6 +174,14 @@ impl Compiled {
                 (Some(ours), Some(theirs)) => meet(ours, theirs),
                 _ => true,
             }
+    }
+
+    fn covers_conditions(&self, other: &Self) -> bool {
+        match (&self.when, &other.when) {
+            (None, _) => true,
+            (Some(ours), Some(theirs)) => ours.covers(theirs),
+            (Some(_), None) => false,
+        }
     }
 
     fn covers_hosts(&self, other: &Self) -> bool {

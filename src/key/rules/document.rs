@@ -14,6 +14,7 @@ use super::{
     Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
     named::{Named, numbered},
     rule::Storing,
+    when::When,
 };
 use crate::{
     http::rules::{Despite, Heuristic, StaleWindow},
@@ -64,6 +65,12 @@ impl<'de> Deserialize<'de> for Guard {
     }
 }
 
+impl<'de> Deserialize<'de> for When {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
 impl TryFrom<RulesDocument> for KeyRulesBuilder {
     type Error = String;
 
@@ -106,6 +113,7 @@ pub(super) struct RuleDocument {
     host: Vec<String>,
     #[serde(alias = "methods", deserialize_with = "one_or_more")]
     method: Vec<String>,
+    when: Option<When>,
     #[serde(alias = "paths", deserialize_with = "some_or_more")]
     path: Option<Vec<String>>,
     ignore_path_case: bool,
@@ -151,6 +159,7 @@ impl From<RuleDocument> for KeyRule {
             name: document.name,
             hosts: document.host,
             methods: document.method,
+            when: document.when,
             paths: document.path,
             ignore_path_case: document.ignore_path_case,
             keep_query: document.keep_query,
@@ -246,6 +255,11 @@ impl<'de> Deserialize<'de> for Span {
 }
 
 fn some_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
+    one_or_more(deserializer).map(Some)
+}
+
+/// As [`one_or_more`], where nothing may be said.
+pub(super) fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     one_or_more(deserializer).map(Some)
 }
 

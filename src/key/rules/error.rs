@@ -105,6 +105,8 @@ pub(super) enum Problem {
         "`{0}` is no cookie name, which may end in `*`; all cookies together are `\"headers\": [\"cookie\"]`"
     )]
     Cookie(Box<str>),
+    #[error("`{text}` is no condition on {subject}: write {forms}, in which `*` stands for any characters")]
+    Condition { text: Box<str>, subject: &'static str, forms: &'static str },
     #[error("nothing says where the extension `{0}` comes from: name it with `KeyRulesBuilder::extension`")]
     Extension(Box<str>),
     #[error("`{0}` is not one tag: tags have no spaces and no commas, and several are several strings")]

@@ -143,7 +143,8 @@ impl KeyRule {
             true => String::new(),
             false => format!(" at {}", self.hosts.join(" or ")),
         };
-        format!("{methods} {path}{loosely}{hosts}")
+        let when = self.when.as_ref().map(|when| format!(" if it has {}", when.in_words()));
+        format!("{methods} {path}{loosely}{hosts}{}", when.unwrap_or_default())
     }
 
     fn keyed(&self) -> String {

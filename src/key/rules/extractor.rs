@@ -14,6 +14,8 @@ use super::{
     query,
     readings::other_readings,
     shape::{Match, QueryShape, Search, Shape},
+    sightings::Truth,
+    when::Facts,
 };
 use crate::{
     exchange::Asked,
@@ -50,6 +52,8 @@ pub(super) struct Inner {
     pub(super) has_bodies: bool,
     /// Whether a rule with a body leaves out something of its URIs.
     pub(super) merges_bodies: bool,
+    /// Whether any rule is for some requests only, by their fields or their query.
+    pub(super) has_conditions: bool,
     pub(super) negotiation: Negotiation,
     pub(super) guard: CompiledGuard,
     pub(super) tag_fields: TagFields,
@@ -64,8 +68,30 @@ pub(super) struct Bypasses {
     pub(super) rules: Box<[usize]>,
 }
 
-/// One rule or another is for a request, depending on how its path is read.
-pub(super) struct Doubtful;
+/// One rule or another is for a request, depending on how this is read of it.
+#[derive(Clone, Copy)]
+pub(super) enum Doubtful {
+    Path,
+    Condition,
+}
+
+impl From<Doubtful> for Unkeyed {
+    fn from(doubtful: Doubtful) -> Self {
+        match doubtful {
+            Doubtful::Path => Self::AmbiguousPath,
+            Doubtful::Condition => Self::AmbiguousCondition,
+        }
+    }
+}
+
+/// The rule of a request of which a condition was looked at: in the extensions of the request, for what
+/// the condition looked at may be removed from it.
+#[derive(Clone)]
+pub(super) struct Chosen {
+    by: KeyRules,
+    /// The number of the rule.
+    rule: Result<Option<usize>, Doubtful>,
+}
 
 /// The rule that is for a request, if one is.
 pub(super) type Selected<'r, 'h> = Result<Option<Match<'r, 'h>>, Doubtful>;
@@ -104,15 +130,24 @@ impl KeyRules {
         self.source().rules[rule.index].label().to_owned()
     }
 
-    fn select<'h>(&self, target: &'h Uri, authority: Authority<'_>, method: &Method) -> Selected<'_, 'h> {
-        let found = self.first(authority, method, target.path(), target);
+    fn select<'h>(
+        &self,
+        target: &'h Uri,
+        authority: Authority<'_>,
+        method: &Method,
+        facts: &Facts<'_>,
+    ) -> Selected<'_, 'h> {
+        let found = self.first(authority, method, target.path(), target, facts)?;
         if self.inner.has_paths {
-            let readings = other_readings(target.path()).ok_or(Doubtful)?;
+            let readings = other_readings(target.path()).ok_or(Doubtful::Path)?;
             let rule = |found: &Option<Match<'_, '_>>| found.as_ref().map(|found| ptr::from_ref(found.rule));
-            let is_other = |read: &String| rule(&self.first(authority, method, read, target)) != rule(&found);
+            let is_other = |read: &String| {
+                let other = self.first(authority, method, read, target, facts);
+                other.is_err() || other.is_ok_and(|other| rule(&other) != rule(&found))
+            };
             let has_gaps = found.as_ref().is_some_and(|found| found.rule.has_path_gaps());
             if has_gaps && readings.are_several || readings.others.iter().any(is_other) {
-                return Err(Doubtful);
+                return Err(Doubtful::Path);
             }
         }
         Ok(found)
@@ -125,20 +160,23 @@ impl KeyRules {
         method: &Method,
         path: &'h str,
         target: &'h Uri,
-    ) -> Option<Match<'_, 'h>> {
+        facts: &Facts<'_>,
+    ) -> Selected<'_, 'h> {
         let Inner { index, rules, rest, .. } = &*self.inner;
-        let found = index
+        let mut all = index
             .candidates(path)
             .into_iter()
-            .find_map(|rule| rules[rule].find(authority, method, path, target).map(|found| (rule, found)));
-        let limit = found.as_ref().map_or(rules.len(), |(rule, _)| *rule);
-        match self.first_bypass(limit, authority, method, path, target) {
-            Some(rule) => Some(Match { rule, target, captures: None, slots: None }),
-            None => match (found, rest) {
-                (Some((_, found)), _) => Some(found),
-                (None, Some(rest)) => rest.find(authority, method, path, target),
-                (None, None) => None,
-            },
+            .filter_map(|rule| rules[rule].find(authority, method, path, target).map(|found| (rule, found)))
+            .map(|(rule, found)| (rule, found, rules[rule].holds(facts)));
+        let found = all.find(|(.., truth)| *truth != Truth::No);
+        let limit = found.as_ref().map_or(rules.len(), |(rule, ..)| *rule);
+        if let Some(rule) = self.first_bypass(limit, authority, method, path, target, facts) {
+            return Ok(Some(Match { rule, target, captures: None, slots: None }));
+        }
+        match found {
+            Some((_, found, Truth::Doubt)) if !found.rule.is_bypass => Err(Doubtful::Condition),
+            Some((_, found, _)) => Ok(Some(found)),
+            None => Ok(rest.as_ref().and_then(|rest| rest.find(authority, method, path, target))),
         }
     }
 
@@ -150,6 +188,7 @@ impl KeyRules {
         method: &Method,
         path: &str,
         target: &Uri,
+        facts: &Facts<'_>,
     ) -> Option<&Compiled> {
         let Inner { bypasses, rules, .. } = &*self.inner;
         if bypasses.rules.first().is_none_or(|first| *first >= limit) {
@@ -158,14 +197,27 @@ impl KeyRules {
         let read = |loosened: Cow<'_, str>| {
             let candidates = bypasses.index.candidates(&loosened).into_iter().map(|at| bypasses.rules[at]);
             let mut earlier = candidates.take_while(|rule| *rule < limit).map(|rule| &rules[rule]);
-            earlier.find(|rule| rule.bypasses(authority, method, &loosened, target))
+            earlier.find(|rule| {
+                rule.bypasses(authority, method, &loosened, target) && rule.holds(facts) != Truth::No
+            })
         };
         loosened(path).find_map(read)
     }
 
     /// The rule of a request that may have a key, and its authority.
     pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Result<(Selected<'_, 'h>, Authority<'h>), Unkeyed> {
-        self.rule_for(head, method_of(head))
+        let method = method_of(head);
+        match self.chosen(&head.extensions) {
+            None => self.rule_for(head, method),
+            Some(_) => {
+                let target = original_uri(head);
+                let scheme = self.inner.default_key.scheme_of(target);
+                let authority = Authority::of_request(target, &head.headers, scheme)?;
+                let selected = self.selected_before(target, authority, &head.extensions);
+                let facts = Facts::of(&head.headers, target);
+                Ok((selected.unwrap_or_else(|| self.select(target, authority, method, &facts)), authority))
+            }
+        }
     }
 
     /// As [`rule_of`](Self::rule_of), as if the request had this method.
@@ -177,7 +229,75 @@ impl KeyRules {
         let target = original_uri(head);
         let scheme = self.inner.default_key.scheme_of(target);
         let authority = Authority::of_request(target, &head.headers, scheme)?;
-        Ok((self.select(target, authority, method), authority))
+        Ok((self.select(target, authority, method, &Facts::of(&head.headers, target)), authority))
+    }
+
+    fn chosen<'e>(&self, extensions: &'e Extensions) -> Option<&'e Chosen> {
+        let is_ours = |chosen: &&Chosen| Arc::ptr_eq(&chosen.by.inner, &self.inner);
+        if self.inner.has_conditions { extensions.get::<Chosen>().filter(is_ours) } else { None }
+    }
+
+    /// The rule that was chosen for a request before anything was removed from it. None if its target is
+    /// another one meanwhile.
+    fn selected_before<'h>(
+        &self,
+        target: &'h Uri,
+        authority: Authority<'_>,
+        extensions: &Extensions,
+    ) -> Option<Selected<'_, 'h>> {
+        match self.chosen(extensions)?.rule {
+            Err(doubtful) => Some(Err(doubtful)),
+            Ok(None) => {
+                let rest = self.inner.rest.as_ref();
+                Some(Ok(rest.and_then(|rest| rest.at(authority, target.path(), target))))
+            }
+            Ok(Some(at)) => match &self.inner.rules[at] {
+                rule if rule.is_bypass => Some(Ok(Some(Match { rule, target, captures: None, slots: None }))),
+                rule => rule.at(authority, target.path(), target).map(|found| Ok(Some(found))),
+            },
+        }
+    }
+
+    /// What is to be remembered of the choice of a rule, if a condition was looked at.
+    pub(super) fn choose(&self, head: &Parts, method: &Method) -> Option<Chosen> {
+        if !self.inner.has_conditions {
+            return None;
+        }
+        let target = original_uri(head);
+        let scheme = self.inner.default_key.scheme_of(target);
+        let authority = Authority::of_request(target, &head.headers, scheme).ok()?;
+        let facts = Facts::of(&head.headers, target);
+        let selected = self.select(target, authority, method, &facts);
+        let at = |found: Match<'_, '_>| self.inner.rules.iter().position(|rule| ptr::eq(rule, found.rule));
+        let rule = selected.map(|found| found.and_then(at));
+        facts.were_asked().then(|| Chosen { by: self.clone(), rule })
+    }
+
+    /// What a URI names for the requests of a rule.
+    fn name_for(&self, found: &Match<'_, '_>, authority: Authority<'_>) -> Option<CacheKey> {
+        let shape = found.rule.shape.as_ref()?;
+        let mut identity = KeyBuffer::new();
+        identity.push_lower_case(authority.as_bytes());
+        shape.push_identity(found, &mut identity);
+        Some(identity.to_key())
+    }
+
+    /// What a URI names for the requests of each rule that may be for it, by the conditions of rules.
+    fn each_name(&self, uri: &Uri, authority: Authority<'_>, each: &mut dyn FnMut(Option<CacheKey>)) {
+        let Inner { index, rules, .. } = &*self.inner;
+        let mut reads = vec![Method::GET, Method::HEAD];
+        for rule in index.candidates(uri.path()).into_iter().map(|rule| &rules[rule]) {
+            let Some(found) = rule.at(authority, uri.path(), uri) else { continue };
+            each(self.name_for(&found, authority));
+            // No read gets past a rule that is for all of them.
+            reads.retain(|method| rule.when.is_some() || !rule.is_for(method));
+            if reads.is_empty() {
+                break;
+            }
+        }
+        let rest = self.inner.rest.as_ref().and_then(|rest| rest.at(authority, uri.path(), uri));
+        each(rest.and_then(|found| self.name_for(&found, authority)));
+        each(None);
     }
 
     pub(super) fn encode(
@@ -203,6 +323,12 @@ impl KeyRules {
     fn merges_bodies_at(&self, authority: Authority<'_>, path: &str) -> bool {
         let Inner { index, rules, .. } = &*self.inner;
         index.candidates(path).into_iter().any(|rule| rules[rule].merges_bodies_at(authority, path))
+    }
+
+    fn authority_of<'a>(&self, uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
+        let host = host.map(HeaderValue::as_bytes);
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
+        Some(Authority::of_target(authority, uri, self.assumed_scheme()))
     }
 
     /// The fields that the rule of a request has in its key.
@@ -243,6 +369,15 @@ impl KeyRules {
     }
 }
 
+/// What all URIs of a path name, where requests with different queries share entries by their bodies.
+fn all_queries(uri: &Uri, authority: Authority<'_>) -> CacheKey {
+    let mut identity = KeyBuffer::new();
+    identity.push_lower_case(authority.as_bytes());
+    identity.push(b"all queries");
+    identity.push_lower_case(uri.path().as_bytes());
+    identity.to_key()
+}
+
 /// What was rewritten on the way here. What a router of axum cut off counts as that alone, for the
 /// rest is in the key already, but for what the rule leaves out.
 fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
@@ -268,7 +403,7 @@ impl KeyExtractor for KeyRules {
 
     fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         let (selected, authority) = self.rule_of(head)?;
-        match selected.map_err(|Doubtful| Unkeyed::AmbiguousPath)? {
+        match selected? {
             Some(found) if found.rule.is_bypass => Err(Unkeyed::RuleBypass),
             Some(found) if found.rule.max_body.is_some() => Err(Unkeyed::Body),
             Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
@@ -287,38 +422,67 @@ impl KeyExtractor for KeyRules {
         let uri = original(uri, extensions);
         let normal = normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
-        let host = host.map(HeaderValue::as_bytes);
-        let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
-        let authority = Authority::of_target(authority, uri, self.assumed_scheme());
+        let authority = self.authority_of(uri, host)?;
         if self.inner.merges_bodies && self.merges_bodies_at(authority, uri.path()) {
-            let mut identity = KeyBuffer::new();
-            identity.push_lower_case(authority.as_bytes());
-            identity.push(b"all queries");
-            identity.push_lower_case(uri.path().as_bytes());
-            return Some(identity.to_key());
+            return Some(all_queries(uri, authority));
         }
         // As GET: reads by a body that hold all of the URI in their keys go with what it names.
-        let Ok(Some(found)) = self.select(uri, authority, &Method::GET) else { return None };
-        let shape = found.rule.shape.as_ref()?;
-        let mut identity = KeyBuffer::new();
-        identity.push_lower_case(authority.as_bytes());
-        shape.push_identity(&found, &mut identity);
-        Some(identity.to_key())
+        let of_uri = || self.select(uri, authority, &Method::GET, &Facts::unknown());
+        let chosen = self.selected_before(uri, authority, extensions);
+        let is_read = |selected: &Selected<'_, '_>| matches!(selected, Ok(Some(found)) if found.rule.max_body.is_none());
+        let found = chosen.filter(is_read).unwrap_or_else(of_uri).ok().flatten()?;
+        self.name_for(&found, authority)
+    }
+
+    fn identities(
+        &self,
+        uri: &Uri,
+        host: Option<&HeaderValue>,
+        extensions: &Extensions,
+        each: &mut dyn FnMut(Option<CacheKey>),
+    ) {
+        if !self.inner.has_conditions {
+            return each(self.identity(uri, host, extensions));
+        }
+        let uri = original(uri, extensions);
+        let normal = normal_uri(uri);
+        let uri = normal.as_ref().unwrap_or(uri);
+        match self.authority_of(uri, host) {
+            Some(authority) if self.inner.merges_bodies && self.merges_bodies_at(authority, uri.path()) => {
+                each(Some(all_queries(uri, authority)));
+            }
+            Some(authority) => self.each_name(uri, authority, each),
+            None => each(None),
+        }
+    }
+
+    fn note(&self, head: &mut Parts) {
+        // A request with a key went through these rules already, and may have lost what they looked at.
+        let is_known = self.chosen(&head.extensions).is_some() && head.extensions.get::<CacheKey>().is_some();
+        if !self.inner.has_conditions || is_known {
+            return;
+        }
+        match self.choose(head, method_of(head)) {
+            Some(chosen) => drop(head.extensions.insert(chosen)),
+            None => drop(head.extensions.remove::<Chosen>()),
+        }
     }
 
     fn rule_of_url(&self, uri: &Uri, host: Option<&HeaderValue>) -> Result<Option<String>, String> {
         let normal = normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
-        let host = host.map(HeaderValue::as_bytes);
-        let Some(authority) = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host) else {
-            return Ok(None);
-        };
-        let authority = Authority::of_target(authority, uri, self.assumed_scheme());
-        match self.select(uri, authority, &Method::GET) {
+        let Some(authority) = self.authority_of(uri, host) else { return Ok(None) };
+        match self.select(uri, authority, &Method::GET, &Facts::unknown()) {
             Ok(Some(found)) => Ok(Some(self.label(found.rule))),
-            Err(Doubtful) => Ok(None),
+            Err(_) => Ok(None),
             Ok(None) => {
                 let mut rules = self.inner.rules.iter();
+                let is_conditional = |rule: &&Compiled| {
+                    rule.when.is_some() && rule.find(authority, &Method::GET, uri.path(), uri).is_some()
+                };
+                if let Some(rule) = rules.clone().find(is_conditional) {
+                    return Ok(Some(self.label(rule)));
+                }
                 let other = rules.find(|rule| rule.is_for_another_query(authority, &Method::GET, uri.path()));
                 other.map_or(Ok(None), |rule| Err(self.label(rule)))
             }

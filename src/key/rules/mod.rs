@@ -1,7 +1,8 @@
 //! Keys by rules that are data: built in code, or read from a document (feature `serde`).
 //!
 //! [`KeyRules`] is a [`KeyExtractor`](super::KeyExtractor). For each request the first [`KeyRule`]
-//! that matches its host, method and path says what is in the key, and how the answers are stored.
+//! that matches its host, method and path, and whose [conditions](#conditions) hold, says what is in the
+//! key, and how the answers are stored.
 //! A request that no rule is for, or whose rule says nothing about keys, has the
 //! [`DefaultKey`](super::DefaultKey).
 //!
@@ -67,6 +68,55 @@
 //!
 //! The same reading makes the key, the [identity](super::KeyExtractor::identity) by which an unsafe
 //! request or a purge finds what is stored, and what the [`Guard`] lets through.
+//!
+//! # Conditions
+//!
+//! A rule with a [`when`](KeyRule::when) is only for the requests of which its conditions hold: of their
+//! cookies, their header fields and their query. [`When`] has the table of what can be said.
+//!
+//! ```
+//! # #[cfg(feature = "serde")]
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use http::Request;
+//! use tower_readthrough::{KeyExtractor, KeyRules};
+//!
+//! let rules: KeyRules = serde_json::from_str(r#"{ "rules": [
+//!     { "path": "/{*all}", "when": { "cookies": ["wordpress_logged_in_*"] }, "bypass": true },
+//!     { "path": "/{*all}", "when": { "headers": ["user-agent: *bot*"], "no_query": ["preview"] },
+//!       "cookies": [], "fixed_ttl": "1h" },
+//!     { "path": "/{*all}", "cookies": [], "fixed_ttl": "1m" }
+//! ] }"#)?;
+//! let key = |name: &str, value: &str| {
+//!     let request = Request::get("http://blog.example/post/1").header(name, value).body(()).unwrap();
+//!     rules.key(&request.into_parts().0)
+//! };
+//! assert_eq!(key("cookie", "_ga=1; wordpress_logged_in_5f=bob"), None);
+//! assert!(key("user-agent", "Examplebot/1.0").is_some());
+//! assert_ne!(key("user-agent", "Examplebot/1.0"), key("user-agent", "Mozilla/5.0"));
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "serde"))]
+//! # fn main() {}
+//! ```
+//!
+//! * **Doubt.** Servers read some requests in different ways. A condition is in doubt where a server could
+//!   find what it names and another one not, or with another value: several cookies, parameters or lines of
+//!   one name with different values; quoted cookies, and cookies that are separated by commas or blanks;
+//!   names and values that are encoded or in another case, `_` for `-` in fields, `.` for `_` elsewhere;
+//!   `__Host-` or `__Secure-` before the name of a cookie; elements such as `a[]`; queries with a `;`; and
+//!   more than 256 cookies or parameters. A rule that bypasses is for such a request. Any other rule is
+//!   not, and neither is one after it: the request has no key
+//!   ([`AmbiguousCondition`](super::Unkeyed::AmbiguousCondition)).
+//! * **Entries.** A rule with conditions shares no entries with other rules, nor with rules that have other
+//!   conditions. That is all that a condition does to keys. What changes the response by its value, and not
+//!   only by what the condition tells apart, has to be named in `cookies`, `headers` or `keep_query` too.
+//! * **The origin.** Conditions look at the request of the client. A cookie that a condition names and
+//!   `cookies` does not, a parameter that `keep_query` leaves out, or a field that the [`Guard`] removes
+//!   chooses the rule, and does not reach the origin, which responds as if it were not there.
+//! * **Purges** by URL and unsafe requests see the URI alone. They reach what is stored for it by each rule
+//!   that may be for it, whatever its conditions.
+//! * **Order.** A rule that another one covers is refused as never reached. One with conditions covers only
+//!   rules with the same or narrower ones.
 //!
 //! # Storing
 //!
@@ -146,6 +196,7 @@ mod error;
 mod explain;
 mod extractor;
 mod field_set;
+mod glob;
 mod guard;
 mod host;
 mod index;
@@ -163,11 +214,13 @@ mod readings;
 mod rule;
 mod segment;
 mod shape;
+mod sightings;
 mod spelling;
 mod tags;
 mod template;
 #[cfg(feature = "serde")]
 mod trials;
+mod when;
 
 #[cfg(feature = "body-key")]
 pub(super) use self::body::BodyRule;
@@ -177,7 +230,7 @@ pub(crate) use self::no_vary_search::SearchKey;
 pub(super) use self::query::resemble;
 pub use self::{
     builder::KeyRulesBuilder, error::RuleError, explain::RuleSummary, extractor::KeyRules, guard::Guard,
-    lint::RuleWarning, rule::KeyRule,
+    lint::RuleWarning, rule::KeyRule, when::When,
 };
 #[cfg(feature = "serde")]
 pub(crate) use self::{

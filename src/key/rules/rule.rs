@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use super::when::When;
 use crate::http::rules::{Despite, Heuristic, StaleWindow};
 
 /// One rule: which requests it is for, what of them is in the key, and how their answers are
@@ -15,6 +16,7 @@ pub struct KeyRule {
     pub(super) hosts: Vec<String>,
     pub(super) methods: Vec<String>,
     /// None: every path.
+    pub(super) when: Option<When>,
     pub(super) paths: Option<Vec<String>>,
     pub(super) ignore_path_case: bool,
     pub(super) keep_query: Option<Vec<String>>,
@@ -115,6 +117,17 @@ impl KeyRule {
     /// [`body`](super::super#keys-from-bodies). Default: both.
     pub fn method(mut self, method: impl Into<String>) -> Self {
         self.methods.push(method.into());
+        self
+    }
+
+    /// Only for requests of which these [conditions](super#conditions) hold. In a document:
+    /// `"when": { "cookies": ["wordpress_logged_in_*"] }`. Default: no condition.
+    ///
+    /// A rule that bypasses is also for requests of which servers may think so. A request for which
+    /// another rule may not be has no key then
+    /// ([`AmbiguousCondition`](crate::Unkeyed::AmbiguousCondition)).
+    pub fn when(mut self, when: When) -> Self {
+        self.when = Some(when);
         self
     }
 

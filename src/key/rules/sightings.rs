@@ -1,0 +1,413 @@
+//! What servers find of a cookie, a header field or a parameter in a request.
+//!
+//! Each request is read twice at the same time: as all servers read it, and as any of them might. Where
+//! the two differ, there is doubt.
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+use percent_encoding::percent_decode;
+use smallvec::SmallVec;
+
+use super::{
+    glob::Glob,
+    query::{decode, hides_another},
+};
+use crate::{http::cookies::cookies, work::looked_at};
+
+/// Of more cookies or parameters than these, servers read different ones.
+const MAX_READ: usize = 256;
+
+/// Whether a condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Truth {
+    No,
+    /// Some servers read the request so, and others do not.
+    Doubt,
+    Yes,
+}
+
+impl Truth {
+    pub(super) fn negated(self) -> Self {
+        match self {
+            Self::No => Self::Yes,
+            Self::Doubt => Self::Doubt,
+            Self::Yes => Self::No,
+        }
+    }
+}
+
+/// One condition: a name, and perhaps a value.
+#[derive(Clone, Debug)]
+pub(super) struct Test {
+    name: Glob,
+    /// As [folded] names are compared with it.
+    folded: Glob,
+    value: Option<Glob>,
+}
+
+impl Test {
+    pub(super) fn of_cookie(name: &str, value: Option<&str>) -> Option<Self> {
+        let is_value = |value: &str| !value.contains([';', '"', ',']) && value.trim() == value;
+        let is_valid = HeaderName::from_bytes(name.as_bytes()).is_ok() && value.is_none_or(is_value);
+        is_valid.then(|| Self::new(name, &folded_name(name), value))
+    }
+
+    pub(super) fn of_field(name: &str, value: Option<&str>) -> Option<Self> {
+        let name = HeaderName::from_bytes(name.as_bytes()).ok()?;
+        let is_valid = value.is_none_or(|value| HeaderValue::from_str(value).is_ok());
+        is_valid.then(|| Self::new(name.as_str(), &name.as_str().replace('_', "-"), value))
+    }
+
+    pub(super) fn of_parameter(name: &str, value: Option<&str>) -> Option<Self> {
+        let is_valid = !name.is_empty() && !name.contains(['&', ';', '#', '?', ',']);
+        is_valid.then(|| Self::new(name, &folded_name(name), value))
+    }
+
+    fn new(name: &str, folded: &str, value: Option<&str>) -> Self {
+        Self { name: Glob::new(name), folded: Glob::new(folded), value: value.map(Glob::new) }
+    }
+
+    /// Whether it holds wherever the other one does.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        let is_value = match (&self.value, &other.value) {
+            (None, _) => true,
+            (Some(own), Some(other)) => own.covers(other),
+            (Some(_), None) => false,
+        };
+        self.name.covers(&other.name) && is_value
+    }
+}
+
+/// A name and a value as one server or another may find them.
+struct Found<'a> {
+    /// As all servers find it. None: some do not.
+    name: Option<&'a [u8]>,
+    /// What some server may take the name for.
+    folded: SmallVec<[&'a [u8]; 3]>,
+    /// As all servers read it. None: some do not.
+    value: Option<&'a [u8]>,
+    /// As some server may read it.
+    loose_values: [&'a [u8]; 2],
+    /// Servers may differ in anything about it.
+    is_vague: bool,
+}
+
+/// What was found of one test.
+#[derive(Clone, Copy, Default)]
+struct Sighting {
+    /// All servers find it.
+    is_there: bool,
+    /// Some may find the name with another value.
+    has_other: bool,
+    /// Some may find it.
+    may_be_there: bool,
+    is_named: bool,
+}
+
+/// What was found of all tests of a clause.
+struct Sightings<'t> {
+    tests: &'t [Test],
+    each: SmallVec<[Sighting; 4]>,
+}
+
+impl<'t> Sightings<'t> {
+    fn new(tests: &'t [Test]) -> Self {
+        Self { tests, each: tests.iter().map(|_| Sighting::default()).collect() }
+    }
+
+    fn note(&mut self, found: &Found<'_>) {
+        for (test, sighting) in self.tests.iter().zip(&mut self.each) {
+            if !found.folded.iter().any(|name| test.folded.is(name)) {
+                continue;
+            }
+            let is_named = found.name.is_some_and(|name| test.name.is(name));
+            let is_value = |own: &Glob| found.value.is_some_and(|value| own.is(value));
+            let is_like = |own: &Glob| found.loose_values.iter().any(|value| own.is_in_any_case(value));
+            let is_there = is_named && test.value.as_ref().is_none_or(is_value);
+            sighting.is_named = true;
+            sighting.is_there |= is_there;
+            sighting.has_other |= !is_there && test.value.is_some();
+            sighting.may_be_there |= found.is_vague || test.value.as_ref().is_none_or(is_like);
+        }
+    }
+
+    /// Whether one of the tests holds. Without `is_clear` servers differ in what they find at all.
+    fn truth(&self, is_clear: bool) -> Truth {
+        let truth = |sighting: &Sighting| match *sighting {
+            Sighting { is_there: true, has_other: false, .. } if is_clear => Truth::Yes,
+            Sighting { is_there: true, .. } | Sighting { may_be_there: true, .. } => Truth::Doubt,
+            Sighting { is_named: true, .. } if !is_clear => Truth::Doubt,
+            _ => Truth::No,
+        };
+        self.each.iter().map(truth).max().unwrap_or(Truth::No)
+    }
+}
+
+/// Whether a request has one of these cookies.
+pub(super) fn of_cookies(tests: &[Test], headers: &HeaderMap) -> Truth {
+    let mut sightings = Sightings::new(tests);
+    let (mut count, mut is_clear) = (0, true);
+    for cookie in cookies(headers).filter(|cookie| !cookie.is_empty()) {
+        looked_at(cookie.len());
+        count += 1;
+        // Some servers stop at what they cannot read, and some find other cookies in it.
+        is_clear &= cookie.iter().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'"' | b','));
+        match is_clear {
+            true => note_cookie(cookie, true, &mut sightings),
+            false => {
+                let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b',');
+                cookie.split(is_end).for_each(|piece| note_cookie(piece, false, &mut sightings));
+            }
+        }
+    }
+    sightings.truth(count <= MAX_READ)
+}
+
+fn note_cookie(cookie: &[u8], is_clear: bool, sightings: &mut Sightings<'_>) {
+    const PREFIXES: [&[u8]; 4] = [b"__host-http-", b"__host-", b"__secure-", b"__http-"];
+    let (name, value) = halves(cookie);
+    let unassigned = cookie.iter().position(|byte| *byte != b'=').unwrap_or(cookie.len());
+    let (loose, _) = halves(&cookie[unassigned..]);
+    let folded = fold(loose);
+    let loose_value: SmallVec<[u8; 64]> = percent_decode(value).collect();
+    let mut names = SmallVec::from_iter([&folded[..]]);
+    names.extend(PREFIXES.iter().filter_map(|prefix| folded.strip_prefix(*prefix)).take(1));
+    // A name alone is a value to some.
+    let is_exact = is_clear && unassigned == 0 && cookie.contains(&b'=');
+    sightings.note(&Found {
+        name: is_exact.then_some(name),
+        folded: names,
+        value: Some(value),
+        loose_values: [value, &loose_value],
+        is_vague: !is_clear,
+    });
+}
+
+/// Whether a request has one of these fields.
+pub(super) fn of_fields(tests: &[Test], headers: &HeaderMap) -> Truth {
+    let mut sightings = Sightings::new(tests);
+    for name in headers.keys() {
+        let text = name.as_str();
+        looked_at(text.len());
+        let dashed: SmallVec<[u8; 32]> =
+            text.bytes().map(|byte| if byte == b'_' { b'-' } else { byte }).collect();
+        if !tests.iter().any(|test| test.folded.is(&dashed)) {
+            continue;
+        }
+        let lines: SmallVec<[&[u8]; 4]> =
+            headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
+        // Some servers take the first line, some the last, and some all of them.
+        let joined = lines.join(&b", "[..]);
+        for line in &lines {
+            sightings.note(&Found {
+                name: Some(text.as_bytes()),
+                folded: SmallVec::from_iter([&dashed[..]]),
+                value: (lines.len() == 1).then_some(*line),
+                loose_values: [line, &joined],
+                is_vague: false,
+            });
+        }
+    }
+    sightings.truth(true)
+}
+
+/// Whether a query has one of these parameters.
+pub(super) fn of_parameters(tests: &[Test], query: Option<&str>) -> Truth {
+    let Some(query) = query else { return Truth::No };
+    let mut sightings = Sightings::new(tests);
+    let is_clear = !query.contains(';') && !hides_another(query);
+    let count = note_parameters(query.as_bytes(), is_clear, &mut sightings);
+    if !is_clear {
+        let decoded: Vec<u8> = percent_decode(query.as_bytes()).collect();
+        note_parameters(&decoded, false, &mut sightings);
+    }
+    sightings.truth(is_clear && count <= MAX_READ)
+}
+
+fn note_parameters(query: &[u8], is_clear: bool, sightings: &mut Sightings<'_>) -> usize {
+    looked_at(query.len());
+    let pairs = query.split(|byte| matches!(byte, b'&' | b';')).filter(|pair| !pair.is_empty());
+    pairs.inspect(|pair| note_parameter(pair, is_clear, sightings)).count()
+}
+
+fn note_parameter(pair: &[u8], is_clear: bool, sightings: &mut Sightings<'_>) {
+    let (name, value) = halves(pair);
+    let read = |text| std::str::from_utf8(text).ok().and_then(decode);
+    let (exact, value_read) = (read(name), read(value));
+    let spaced = |text: &[u8]| -> SmallVec<[u8; 64]> {
+        text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect()
+    };
+    let (name, value) = (spaced(name), spaced(value));
+    let folded = fold(&name);
+    // `a[b]` is an element of `a`, and `[a]` is `a` to some.
+    let is_bracket = |byte: &u8| matches!(byte, b'[' | b']');
+    let decoded: SmallVec<[u8; 64]> = percent_decode(&name).collect();
+    let base = fold(decoded.split(is_bracket).find(|part| !part.is_empty()).unwrap_or_default());
+    let loose_value: SmallVec<[u8; 64]> = percent_decode(&value).collect();
+    let is_exact = is_clear && value_read.is_some();
+    sightings.note(&Found {
+        name: exact.as_deref().filter(|_| is_exact).map(str::as_bytes),
+        folded: SmallVec::from_iter([&folded[..], &base[..]]),
+        value: value_read.as_deref().map(str::as_bytes),
+        loose_values: [&value, &loose_value],
+        is_vague: false,
+    });
+}
+
+fn halves(pair: &[u8]) -> (&[u8], &[u8]) {
+    match pair.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&pair[..at], &pair[at + 1..]),
+        None => (pair, b""),
+    }
+}
+
+/// A name with all that frameworks are known to treat alike made alike: encoded, in another case, with
+/// blanks before it, and with what PHP takes for an underscore.
+fn fold(name: &[u8]) -> SmallVec<[u8; 64]> {
+    let decoded: SmallVec<[u8; 64]> = percent_decode(name).collect();
+    decoded.trim_ascii_start().iter().map(|byte| folded_byte(*byte)).collect()
+}
+
+fn folded_name(name: &str) -> String {
+    name.chars().map(|char| u8::try_from(char).map_or(char, |byte| folded_byte(byte).into())).collect()
+}
+
+fn folded_byte(byte: u8) -> u8 {
+    match byte {
+        b'.' | b' ' | b'[' => b'_',
+        other => other.to_ascii_lowercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Truth::*, *};
+    use http::header;
+
+    fn cookie(condition: &str, lines: &[&str]) -> Truth {
+        let (name, value) =
+            condition.split_once('=').map_or((condition, None), |(name, value)| (name, Some(value)));
+        let headers = lines.iter().map(|line| (header::COOKIE, line.parse().unwrap())).collect();
+        of_cookies(&[Test::of_cookie(name, value).unwrap()], &headers)
+    }
+
+    #[test]
+    fn cookies_are_there_if_every_server_finds_them() {
+        for (condition, lines, expected) in [
+            ("a", &["a=1"][..], Yes),
+            ("a", &["b=1; a=1"], Yes),
+            ("a", &["b=1", "a="], Yes),
+            ("a", &["a=1; a=2"], Yes),
+            ("wp_*", &["x=1; wp_=2"], Yes),
+            ("*", &["x=1"], Yes),
+            ("a=1", &["a=1"], Yes),
+            ("a=1*", &["a=12"], Yes),
+            ("a", &["a=1; b=\"x, y\""], Yes),
+            ("a", &[][..], No),
+            ("a", &[""], No),
+            ("*", &[""], No),
+            ("a", &["b=a; ab=1; b=a=1"], No),
+            ("a=1", &["a=2"], No),
+            ("a", &["prefs={\"b\":1,\"c\":2}"], No),
+        ] {
+            assert_eq!(cookie(condition, lines), expected, "{condition} {lines:?}");
+        }
+    }
+
+    #[test]
+    fn where_servers_read_cookies_differently_there_is_doubt() {
+        let many = "x=1; ".repeat(MAX_READ);
+        let too_many = [format!("{many}a=1"), format!("a=2; {many}")];
+        for (condition, lines) in [
+            ("a", &["A=1"][..]),
+            ("a", &["%61=1"]),
+            ("a_b", &["a.b=1"]),
+            ("a", &["a"]),
+            ("a", &["=a=1"]),
+            ("a", &["__Host-a=1"]),
+            ("a", &["__Secure-A=1"]),
+            ("a", &["b=\"x; a=1\""]),
+            ("a", &["b=1, a=1"]),
+            ("a", &["b=1 a=1"]),
+            ("a", &["b=\"; a=1"]),
+            ("a", &["a =1"]),
+            ("a=1", &["a=1; a=2"]),
+            ("a=1", &["a=2", "a=1"]),
+            ("a=1", &["a=1; A=2"]),
+            ("a=1", &["a=\"1\""]),
+            ("a=1", &["a=%31"]),
+            ("a=x", &["a=X"]),
+            ("a=1", &[&too_many[0]]),
+            ("a", &[&too_many[0]]),
+            ("a=1", &[&too_many[1]]),
+        ] {
+            assert_eq!(cookie(condition, lines), Doubt, "{condition} {lines:?}");
+        }
+        assert_eq!(cookie("b", &[&too_many[0]]), No, "no server finds it among those");
+    }
+
+    fn field(condition: &str, lines: &[(&'static str, &str)]) -> Truth {
+        let (name, value) =
+            condition.split_once(": ").map_or((condition, None), |(name, value)| (name, Some(value)));
+        let lines = lines.iter().map(|(name, line)| (HeaderName::from_static(name), line.parse().unwrap()));
+        of_fields(&[Test::of_field(name, value).unwrap()], &lines.collect())
+    }
+
+    #[test]
+    fn fields_are_read_as_servers_read_them() {
+        for (condition, lines, expected) in [
+            ("X-A", &[("x-a", "")][..], Yes),
+            ("x-*", &[("x-a", "1")], Yes),
+            ("x-a: 1", &[("x-a", "1")], Yes),
+            ("x-a: *bot*", &[("x-a", "Googlebot/2.1")], Yes),
+            ("x-a", &[], No),
+            ("x-a", &[("x-ab", "1")], No),
+            ("x-a: 1", &[("x-a", "2")], No),
+            ("x-a", &[("x-a", "1"), ("x-a", "2")], Yes),
+            ("x-a", &[("x_a", "1")], Doubt),
+            ("x-a: 1", &[("x-a", "1"), ("x_a", "2")], Doubt),
+            ("x-a: 1", &[("x-a", "1"), ("x-a", "2")], Doubt),
+            ("x-a: 1, 2", &[("x-a", "1"), ("x-a", "2")], Doubt),
+            ("x-a: on", &[("x-a", "ON")], Doubt),
+        ] {
+            assert_eq!(field(condition, lines), expected, "{condition} {lines:?}");
+        }
+    }
+
+    fn parameter(condition: &str, query: &str) -> Truth {
+        let (name, value) =
+            condition.split_once('=').map_or((condition, None), |(name, value)| (name, Some(value)));
+        of_parameters(&[Test::of_parameter(name, value).unwrap()], Some(query))
+    }
+
+    #[test]
+    fn parameters_are_read_as_servers_read_them() {
+        let many = "x&".repeat(MAX_READ);
+        for (condition, query, expected) in [
+            ("a", "a", Yes),
+            ("a", "b=1&a=", Yes),
+            ("a", "%61=1", Yes),
+            ("a*", "ab=1", Yes),
+            ("*", "x", Yes),
+            ("a=1 2", "a=1+2", Yes),
+            ("a=1", "a=%31", Yes),
+            ("a", "", No),
+            ("*", "&", No),
+            ("a", "b=a&ab=1", No),
+            ("a=1", "a=2", No),
+            ("a", "A=1", Doubt),
+            ("a", "a[]=1", Doubt),
+            ("a", "[a]=1", Doubt),
+            ("a_b", "a.b=1", Doubt),
+            ("a", "b=1;a=1", Doubt),
+            ("a", "b=1%26a=1", Doubt),
+            ("a", "a=1;b", Doubt),
+            ("a", "a=%ff", Doubt),
+            ("a=1", "a=1&a=2", Doubt),
+            ("a=true", "a=True", Doubt),
+            ("a", &format!("{many}a"), Doubt),
+        ] {
+            assert_eq!(parameter(condition, query), expected, "{condition} {query}");
+        }
+        assert_eq!(of_parameters(&[Test::of_parameter("a", None).unwrap()], None), No);
+    }
+}
