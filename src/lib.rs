@@ -192,7 +192,7 @@ pub use self::{
         storing::Unshareable,
     },
     key::{
-        CacheKey, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
+        CacheKey, Classes, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
         KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, Unkeyed, When,
     },
     lookup::{Lookup, LookupLayer},

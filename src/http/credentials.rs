@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::cookies::CookieNames;
+use super::{cookies::CookieNames, fields::is_spelling_of};
 
 /// The credentials of a request that its key does not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -106,6 +106,8 @@ pub(crate) struct Keyed(Option<Arc<Held>>);
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     fields: Box<[HeaderName]>,
+    /// How the names of further fields begin.
+    prefixes: Box<[Box<str>]>,
     cookies: Option<CookieNames>,
 }
 
@@ -113,9 +115,23 @@ impl Keyed {
     pub(crate) const NOTHING: Self = Self(None);
 
     pub(crate) fn new(fields: impl Into<Box<[HeaderName]>>, cookies: Option<CookieNames>) -> Self {
-        let fields = fields.into();
-        let is_nothing = fields.is_empty() && cookies.is_none();
-        Self((!is_nothing).then(|| Arc::new(Held { fields, cookies })))
+        Self::with_prefixes(fields, [], cookies)
+    }
+
+    /// Also with all fields whose names begin so, in lower case.
+    pub(crate) fn with_prefixes(
+        fields: impl Into<Box<[HeaderName]>>,
+        prefixes: impl Into<Box<[Box<str>]>>,
+        cookies: Option<CookieNames>,
+    ) -> Self {
+        let (fields, prefixes) = (fields.into(), prefixes.into());
+        let is_nothing = fields.is_empty() && prefixes.is_empty() && cookies.is_none();
+        Self((!is_nothing).then(|| Arc::new(Held { fields, prefixes, cookies })))
+    }
+
+    /// The same, and these cookies.
+    pub(crate) fn and_cookies(&self, cookies: CookieNames) -> Self {
+        Self::with_prefixes(self.fields(), self.prefixes(), Some(cookies))
     }
 
     #[inline]
@@ -128,13 +144,35 @@ impl Keyed {
         self.0.as_ref().map_or(&[], |held| &held.fields)
     }
 
+    /// How the names of further fields begin that are in the key with all their values.
+    pub(crate) fn prefixes(&self) -> &[Box<str>] {
+        self.0.as_ref().map_or(&[], |held| &held.prefixes)
+    }
+
+    /// Whether a field is in the key by how its name begins, with a dash for each underscore.
+    pub(crate) fn has_by_prefix(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().as_bytes();
+        self.prefixes().iter().any(|prefix| {
+            name.get(..prefix.len()).is_some_and(|start| is_spelling_of(prefix.as_bytes(), start))
+        })
+    }
+
     /// The cookies that are in the key: the origin gets no others.
     pub(crate) fn cookies(&self) -> Option<&CookieNames> {
         self.0.as_ref()?.cookies.as_ref()
     }
 
+    /// As [`has`](Self::has), with underscores that are none of a dash.
+    pub(crate) fn has_exactly(&self, name: &HeaderName) -> bool {
+        let mut prefixes = self.prefixes().iter();
+        self.has(name)
+            && (!self.has_by_prefix(name) || prefixes.any(|start| name.as_str().starts_with(&**start)))
+    }
+
     pub(crate) fn has(&self, name: &HeaderName) -> bool {
-        self.cookies().is_some() && *name == header::COOKIE || self.fields().contains(name)
+        self.cookies().is_some() && *name == header::COOKIE
+            || self.fields().contains(name)
+            || self.has_by_prefix(name)
     }
 }
 
@@ -205,6 +243,9 @@ mod tests {
         let keyed = Keyed::new(fields.clone(), Some(CookieNames::new([])));
         let all = ["authorization", "x-mine", "x-api-key", "cookie"];
         assert_eq!(of(&all, &names, &keyed), Credentials::default());
+        let by_prefix = Keyed::with_prefixes([], ["x-a".into()], None);
+        let left = of(&["authorization", "x-api-key", "x-auth-token", "x_api_token"], &names, &by_prefix);
+        assert_eq!(left, Credentials { authorization: true, ..Credentials::default() });
         let left = of(&["x-auth-token", "cookie"], &names, &Keyed::new(fields, None));
         assert_eq!(left, Credentials { authorization: false, cookie: true, token: true });
     }

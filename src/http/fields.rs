@@ -69,6 +69,12 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
     }
 }
 
+/// Whether a service behind CGI or the like takes both names for the same (RFC 3875 §4.1.18).
+pub(crate) fn is_spelling_of(own: &[u8], name: &[u8]) -> bool {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    own.len() == name.len() && own.iter().zip(name).all(|(own, byte)| dashed(*own) == dashed(*byte))
+}
+
 /// The first line of a field, and whether there are more.
 ///
 /// Requests have few fields, and to compare their names is faster than to hash one, which is how

@@ -131,7 +131,7 @@ pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
     layer::{Key, KeyLayer},
-    rules::{Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, When},
+    rules::{Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, When},
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{
@@ -359,7 +359,7 @@ fn key_cookies(keyed: &Keyed, head: &Parts, buffer: &mut KeyBuffer) {
     buffer.push_cookies(names, &head.headers);
     let all = match buffer.keyed().is_nothing() {
         true => keyed.clone(),
-        false => Keyed::new(buffer.keyed().fields(), Some(names.clone())),
+        false => buffer.keyed().and_cookies(names.clone()),
     };
     buffer.set_keyed(all);
 }

@@ -7,7 +7,11 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::KeyBuffer;
 use crate::{
-    http::{bounds::MAX_NORMAL_BYTES, cache_control::split_list, fields::asks_for_another_protocol},
+    http::{
+        bounds::MAX_NORMAL_BYTES,
+        cache_control::split_list,
+        fields::{asks_for_another_protocol, is_spelling_of},
+    },
     work::looked_at,
 };
 
@@ -119,12 +123,6 @@ fn is_one_of(names: &[&str], name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     // All of them begin so, and few other names do.
     matches!(name.first(), Some(b'f' | b'x')) && names.iter().any(|own| is_spelling_of(own.as_bytes(), name))
-}
-
-/// Whether a service behind CGI or the like takes both names for the same (RFC 3875 §4.1.18).
-pub(super) fn is_spelling_of(own: &[u8], name: &[u8]) -> bool {
-    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
-    own.len() == name.len() && own.iter().zip(name).all(|(own, byte)| dashed(*own) == dashed(*byte))
 }
 
 /// Appends the fields of a request that override its target.

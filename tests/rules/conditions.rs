@@ -439,3 +439,314 @@ mod when {
         assert!(headers["cache-status"].to_str().unwrap().contains("ambiguous-condition"));
     }
 }
+
+/// Says which fields it got.
+fn by_fields() -> Origin {
+    Origin::new(|n, request: Request<Body>| async move {
+        let line = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
+            format!(" {name}={}", value.to_str().unwrap())
+        };
+        let mut lines: Vec<_> = request.headers().iter().map(line).collect();
+        lines.sort_unstable();
+        response(&[], format!("{n}{}", lines.concat()))
+    })
+}
+
+mod field_prefixes {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn fields_that_begin_so_are_in_the_key_whatever_a_guard_removes() {
+        for guard in [None, Some(Guard::new()), Some(Guard::only([""; 0]))] {
+            let origin = by_fields();
+            let mut keys = KeyRules::builder().rule(KeyRule::any().headers(["X-Tenant-*"]));
+            let is_guarded = guard.is_some();
+            if let Some(guard) = guard {
+                keys = keys.guard(guard);
+            }
+            let service = stack_by(fixed(60_000), keys, &origin);
+            for (fields, expected) in [
+                (&[][..], "1"),
+                (&[("x-tenant-id", "a")], "2 x-tenant-id=a"),
+                (&[("x-tenant-id", "b")], "3 x-tenant-id=b"),
+                (&[("x-tenant-id", "a"), ("x-tenant-plan", "c")], "4 x-tenant-id=a x-tenant-plan=c"),
+                (&[("x-tenant-id", "a")], "2 x-tenant-id=a"),
+            ] {
+                assert_eq!(text(&service, request("http://h/", fields)).await, expected);
+            }
+            // A service behind CGI takes it for the same, so it is in the key, or removed.
+            let misspelt = text(&service, request("http://h/", &[("x_tenant_id", "evil")])).await;
+            assert!(
+                if is_guarded { !misspelt.contains("evil") } else { misspelt.starts_with('5') },
+                "{misspelt}"
+            );
+            assert_eq!(text(&service, request("http://h/", &[])).await, "1");
+        }
+    }
+
+    #[test]
+    fn beginnings_that_are_none_or_that_a_guard_removes_are_refused() {
+        let error = |keys: KeyRulesBuilder| keys.build().unwrap_err().to_string();
+        for name in ["*", "x-*-y", "if-*", "h*", "x-**"] {
+            assert!(
+                error(KeyRules::builder().rule(KeyRule::any().headers([name]))).contains("no header field")
+            );
+        }
+        let keyed = || KeyRules::builder().rule(KeyRule::any().headers(["x-forwarded-*"]));
+        assert!(
+            error(keyed().guard(Guard::new()))
+                .contains("`x-forwarded-*` is in the key, and the guard removes")
+        );
+        assert!(keyed().guard(Guard::new().keyed(["x-forwarded-*"])).build().is_ok());
+        assert!(keyed().build().is_ok());
+    }
+
+    /// A credential in the key gives each of its values an entry of its own.
+    #[tokio::test(start_paused = true)]
+    async fn a_credential_that_begins_so_is_in_the_key() {
+        let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+        let service =
+            stack_by(fixed(60_000), KeyRules::builder().rule(KeyRule::any().headers(["x-api-*"])), &origin);
+        for (key, expected) in [("a", "1"), ("a", "1"), ("b", "2")] {
+            assert_eq!(text(&service, request("http://h/", &[("x-api-key", key)])).await, expected);
+        }
+    }
+
+    /// Beside what the cache reads, only what is in the key reaches the origin.
+    #[tokio::test(start_paused = true)]
+    async fn a_guard_without_names_sends_on_only_what_is_in_the_key() {
+        let origin = by_fields();
+        let rule = KeyRule::any().headers(["x-tenant-*", "accept"]).cookies(["lang"]);
+        let keys = KeyRules::builder().rule(rule).guard(Guard::only([""; 0]).keyed(["x-version"]));
+        let service = stack_by(fixed(60_000), keys, &origin);
+        let fields: Fields = &[
+            ("accept", "text/html"),
+            ("accept-encoding", "br"),
+            ("authorization", "secret"),
+            ("cookie", "lang=de; sid=1"),
+            ("user-agent", "x"),
+            ("x-real-ip", "192.0.2.1"),
+            ("x-tenant-id", "a"),
+            ("x-version", "2"),
+        ];
+        assert_eq!(
+            text(&service, request("http://h/", fields)).await,
+            "1 accept-encoding=br accept=text/html cookie=lang=de x-tenant-id=a x-version=2",
+        );
+    }
+}
+
+mod classes {
+    use super::*;
+    use tower_readthrough::{CacheKey, Classes, KeyExtractor, KeyLayer, LookupLayer, Purge, When};
+
+    const PHONE: (&str, &str) = ("user-agent", "Mozilla/5.0 (iPhone; 1)");
+
+    fn device() -> Classes {
+        Classes::of("User-Agent", "X-Device")
+            .class("mobile", ["*iphone*", "*Android*Mobile*"])
+            .otherwise("desktop")
+    }
+
+    fn by_device() -> KeyRulesBuilder {
+        KeyRules::builder()
+            .classes(device())
+            .rule(KeyRule::path("/plain"))
+            .rule(KeyRule::path("/{*page}").headers(["x-device"]))
+    }
+
+    /// Two phones share a page, and no client makes up its class or has its own agent seen.
+    #[tokio::test(start_paused = true)]
+    async fn requests_of_a_class_share_a_response_that_knows_the_class_alone() {
+        for guard in [None, Some(Guard::new()), Some(Guard::only([""; 0]))] {
+            let mut keys = by_device();
+            if let Some(guard) = guard {
+                keys = keys.guard(guard);
+            }
+            let service = stack_by(fixed(60_000), keys, &by_fields());
+            for (fields, expected) in [
+                (&[PHONE][..], "1 x-device=mobile"),
+                (&[("user-agent", "Mozilla/5.0 (iPhone; 2)")], "1 x-device=mobile"),
+                (&[("user-agent", "Mozilla/5.0 (Linux; Android 15) Mobile Safari")], "1 x-device=mobile"),
+                (&[("user-agent", "Mozilla/5.0 (X11)")], "2 x-device=desktop"),
+                (&[], "2 x-device=desktop"),
+                (&[("x-device", "mobile")], "2 x-device=desktop"),
+                (&[("x-device", "<evil>"), PHONE], "1 x-device=mobile"),
+                (&[("x_device", "<evil>"), ("user_agent", "iPhone")], "2 x-device=desktop"),
+            ] {
+                assert_eq!(text(&service, request("http://h/a", fields)).await, expected, "{fields:?}");
+            }
+        }
+    }
+
+    /// A made-up class would reach the origin of a page that is for all.
+    #[tokio::test(start_paused = true)]
+    async fn without_the_class_in_the_key_the_field_does_not_reach_the_origin() {
+        let service = stack_by(fixed(60_000), by_device(), &by_fields());
+        let fields = [("x-device", "<evil>"), ("X_Device", "<evil>"), PHONE];
+        let expected = format!("1 user-agent={}", PHONE.1);
+        assert_eq!(text(&service, request("http://h/plain", &fields)).await, expected);
+        let mut own = request("http://h/a", &fields);
+        own.extensions_mut().insert(CacheKey::new("a key that knows of no class"));
+        assert_eq!(text(&service, own).await, format!("2 user-agent={}", PHONE.1));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_varies_by_the_classified_field_is_one_for_a_class() {
+        let origin = Origin::new(|n, _| async move {
+            response(&[("vary", "User-Agent, X-Device, Accept")], n.to_string())
+        });
+        let format =
+            Classes::of("accept", "accept").class("image/avif", ["*image/avif*"]).otherwise("image/jpeg");
+        let rule = KeyRule::any().headers(["x-device", "accept"]);
+        let service = stack_by(
+            fixed(60_000),
+            KeyRules::builder().classes(device()).classes(format).rule(rule),
+            &origin,
+        );
+        for (agent, accept, expected) in [
+            ("iPhone 1", "image/avif", "1"),
+            ("iPhone 2", "*/*, image/avif;q=0.9", "1"),
+            ("iPhone 3", "*/*", "2"),
+            ("other", "image/webp", "3"),
+            ("another", "text/html", "3"),
+        ] {
+            let fields = [("user-agent", agent), ("accept", accept)];
+            assert_eq!(text(&service, request("http://h/", &fields)).await, expected, "{agent} {accept}");
+        }
+    }
+
+    /// The class stands in place of the value where both have one name, and is not classified again.
+    #[tokio::test(start_paused = true)]
+    async fn a_class_may_replace_the_field_itself() {
+        let format = Classes::of("accept", "accept")
+            .class("best", ["image/*"])
+            .class("image/x", ["best"])
+            .otherwise("*/*");
+        let keys = || {
+            let rule = KeyRule::path("/images/{*all}").headers(["accept"]);
+            KeyRules::builder().classes(format.clone()).rule(rule).build().unwrap()
+        };
+        let (origin, store) = (by_fields(), store());
+        let stack = tower::ServiceBuilder::new()
+            .layer(KeyLayer::new(keys()))
+            .layer(LookupLayer::new(store.clone()).key(keys()).rules(fixed(60_000)))
+            .layer(tower_readthrough::FillLayer::new(store.clone()).rules(fixed(60_000)))
+            .service(origin.clone());
+        for (accept, expected) in
+            [("image/a", "1 accept=best"), ("image/b", "1 accept=best"), ("best", "2 accept=image/x")]
+        {
+            let body = call(&stack, request("http://h/images/1", &[("accept", accept)])).await.1;
+            assert_eq!(body, expected);
+        }
+        let other = call(&stack, request("http://h/", &[("accept", "image/a")])).await.1;
+        assert_eq!(other, "3 accept=image/a");
+        Purge::of(store, keys()).url("http://h/images/1").unwrap();
+        assert_eq!(
+            call(&stack, request("http://h/images/1", &[("accept", "image/b")])).await.1,
+            "4 accept=best"
+        );
+    }
+
+    /// What is removed for the origin is still known to a refresh, and to a layer below.
+    #[tokio::test(start_paused = true)]
+    async fn a_class_stays_what_it_was_when_the_field_is_gone() {
+        let rules = || by_device().build().unwrap();
+        let keys = rules();
+        let mut head = request("http://h/a", &[PHONE]).into_parts().0;
+        keys.note(&mut head);
+        let key = keys.key(&head);
+        for _ in 0..2 {
+            keys.normalise(&mut head);
+            assert_eq!(keys.key(&head), key);
+            assert_eq!(head.headers.get("x-device").unwrap(), "mobile");
+            assert!(!head.headers.contains_key("user-agent"));
+        }
+        // Another request is another one, whatever became of its fields before.
+        keys.note(&mut head);
+        assert_ne!(keys.key(&head), key);
+
+        let stale = KeyRule::any().headers(["x-device"]).stale_while_revalidate_for(crate::support::secs(9));
+        let keys = KeyRules::builder().classes(device()).rule(stale);
+        let service = stack_by(fixed(100), keys, &by_fields());
+        for expected in ["1 x-device=mobile", "1 x-device=mobile", "2 x-device=mobile"] {
+            assert_eq!(text(&service, request("http://h/a", &[PHONE])).await, expected);
+            tokio::time::sleep(crate::support::ms(if expected.starts_with('1') { 101 } else { 0 })).await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn conditions_see_the_field_before_it_is_classified() {
+        let when = When::new().headers(["user-agent: *bot*"]);
+        let keys = KeyRules::builder()
+            .classes(device())
+            .rule(KeyRule::any().when(when))
+            .rule(KeyRule::any().headers(["x-device"]));
+        let service = stack_by(fixed(60_000), keys, &by_fields());
+        for (agent, expected) in [
+            ("a bot (iPhone)", "1 user-agent=a bot (iPhone)"),
+            ("iPhone", "2 x-device=mobile"),
+            ("an iPhone", "2 x-device=mobile"),
+        ] {
+            assert_eq!(text(&service, request("http://h/", &[("user-agent", agent)])).await, expected);
+        }
+    }
+
+    #[test]
+    fn what_is_classified_is_not_in_the_key_as_well() {
+        let error = |keys: KeyRulesBuilder| keys.build().unwrap_err().to_string();
+        let both =
+            KeyRules::builder().classes(device()).rule(KeyRule::any().headers(["x-device", "user-agent"]));
+        assert!(error(both).contains("`user-agent` is not in the key, but only its class"));
+        let guarded = by_device().guard(Guard::new().keyed(["user-agent"]));
+        assert!(error(guarded).contains("`user-agent` is not in the key, but only its class"));
+        let unused = KeyRules::builder().classes(device()).rule(KeyRule::any());
+        assert_eq!(
+            error(unused),
+            "key rules: the classes `x-device`: no rule has this field in its `headers`",
+        );
+    }
+
+    #[cfg(feature = "serde")]
+    #[test]
+    fn documents_have_classes() {
+        let read = |text: &str| serde_json::from_str::<KeyRules>(text).map_err(|error| error.to_string());
+        let document = |classes: &str| {
+            format!(
+                r#"{{ "classes": [{classes}], "rules": [
+                {{ "path": "/plain" }}, {{ "path": "/{{*page}}", "headers": ["x-device"] }}
+            ] }}"#
+            )
+        };
+        let device = r#"{ "field": "user-agent", "name": "x-device", "otherwise": "desktop", "classes": [
+            { "class": "mobile", "patterns": ["*iphone*", "*Android*Mobile*"] }
+        ] }"#;
+        let (read_rules, written) = (read(&document(device)).unwrap(), by_device().build().unwrap());
+        for fields in [&[][..], &[PHONE]] {
+            let head = request("http://h/a", fields).into_parts().0;
+            assert_eq!(read_rules.key(&head), written.key(&head));
+        }
+        for (classes, says) in [
+            (r#"{ "field": "user-agent" }"#, "missing field `name`"),
+            (
+                r#"{ "field": "user-agent", "name": "x-device", "classes": [] }"#,
+                "there are none but `otherwise`",
+            ),
+            (
+                r#"{ "field": "user-agent", "name": "x-device", "classes": [{ "class": "a", "patterns": [] }] }"#,
+                "an empty list",
+            ),
+            (
+                r#"{ "field": "user-agent", "name": "x-device", "classes": [{ "class": "a", "patterns": "a" }] }"#,
+                "say in `otherwise`",
+            ),
+            (
+                r#"{ "field": "cookie", "name": "x-device", "otherwise": "b", "classes": [{ "class": "a", "patterns": "a" }] }"#,
+                "nor carry credentials",
+            ),
+        ] {
+            let error = read(&document(classes)).unwrap_err();
+            assert!(error.contains(says), "{error}");
+        }
+    }
+}

@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 #[cfg(feature = "body-key")]
 use super::{
     JsonBody, KeyRules, KeyRulesBuilder, RuleError,
+    classes::Classified,
     extractor::Chosen,
     parts::push_values,
     shape::{Match, Search},
@@ -145,6 +146,7 @@ pub(in crate::key) struct BodyRule {
 pub(in crate::key) struct Place {
     key: KeyBuffer,
     chosen: Option<Chosen>,
+    classified: Option<Classified>,
 }
 
 #[cfg(feature = "body-key")]
@@ -157,6 +159,7 @@ impl Place {
         }
         head.extensions.insert::<CacheKey>(self.key.to_key());
         self.chosen.map(|chosen| head.extensions.insert(chosen));
+        self.classified.map(|classified| head.extensions.insert(classified));
         let keyed = self.key.keyed().clone();
         if let Some(names) = keyed.cookies() {
             names.keep(&mut head.headers);
@@ -223,7 +226,7 @@ impl KeyRules {
         self.encode(head, authority, found, shape, Search::AsLearned, &mut key).ok()?;
         key.push(head.method.as_str());
         push_content_fields(&head.headers, &mut key);
-        Some(Place { key, chosen: self.choose(head, method) })
+        Some(Place { key, chosen: self.choose(head, method), classified: self.classify(head) })
     }
 }
 

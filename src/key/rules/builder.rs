@@ -4,6 +4,7 @@ use http::{HeaderName, uri::Scheme};
 
 use super::{
     KeyRule, KeyRules,
+    classes::{Classes, CompiledClasses},
     compile::compile,
     compiled::Compiled,
     error::{Problem, RuleError},
@@ -31,6 +32,7 @@ pub struct KeyRulesBuilder {
     pub(super) whole_uri: bool,
     pub(super) accept_encoding: Option<Vec<String>>,
     pub(super) accept_language: Option<Vec<String>>,
+    pub(super) classes: Vec<Classes>,
     pub(super) guard: Option<Guard>,
     pub(super) tag_fields: Vec<(String, Separator)>,
     pub(super) ignore_query: Vec<String>,
@@ -93,6 +95,13 @@ impl KeyRulesBuilder {
     /// tell a [`FillLayer`](crate::FillLayer) of your own [itself](crate::FillLayer::tag_fields).
     pub fn tag_fields<N: Into<String>>(mut self, fields: impl IntoIterator<Item = (N, Separator)>) -> Self {
         self.tag_fields.extend(fields.into_iter().map(|(name, separator)| (name.into(), separator)));
+        self
+    }
+
+    /// Adds classes of a field, which the rules have in their keys that name the field of the class in
+    /// their [`headers`](KeyRule::headers). Default: none.
+    pub fn classes(mut self, classes: Classes) -> Self {
+        self.classes.push(classes);
         self
     }
 
@@ -165,9 +174,13 @@ impl KeyRulesBuilder {
         self.check_reachable(&rules)?;
         self.check_bodies(&rules)?;
         let rest = self.compile_rest(&guard).map_err(RuleError::of_all)?;
-        let keyed =
-            rules.iter().filter_map(|rule| rule.shape.as_ref()).flat_map(|shape| shape.parts.keyed.fields());
-        guard.spare(keyed);
+        let keyed = || rules.iter().filter_map(|rule| Some(&rule.shape.as_ref()?.parts.keyed));
+        keyed().for_each(|keyed| guard.spare(keyed));
+        let classes = CompiledClasses::compile(&self.classes, |name| {
+            keyed().any(|keyed| keyed.fields().contains(name))
+        });
+        let classes = classes.map_err(RuleError::of_all)?;
+        self.check_classes(&classes, &rules, &guard)?;
         let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
         if let Some(scheme) = &self.scheme {
             default_key = default_key.scheme(scheme.clone());
@@ -195,6 +208,7 @@ impl KeyRulesBuilder {
             merges_bodies,
             has_conditions,
             negotiation,
+            classes,
             guard,
             tag_fields,
             source: self,
@@ -223,6 +237,25 @@ impl KeyRulesBuilder {
         let rest = (!self.ignore_query.is_empty())
             .then(|| compile(self.rules.len(), &KeyRule::any(), None, guard, self));
         rest.transpose()
+    }
+
+    /// What is classified and removed is not in the key.
+    fn check_classes(
+        &self,
+        classes: &CompiledClasses,
+        rules: &[Compiled],
+        guard: &CompiledGuard,
+    ) -> Result<(), RuleError> {
+        for rule in rules {
+            let Some(keyed) = rule.shape.as_ref().map(|shape| &shape.parts.keyed) else { continue };
+            if let Some(field) =
+                classes.replaced(keyed.fields()).find(|field| keyed.has(field) || guard.keys(field))
+            {
+                let problem = Problem::Classified { field: field.as_str().into() };
+                return Err(RuleError::of_rule(rule.index, self.rules[rule.index].label(), problem));
+            }
+        }
+        Ok(())
     }
 
     fn negotiation(&self) -> Result<Negotiation, Problem> {

@@ -12,7 +12,7 @@ use super::{
     guard::CompiledGuard,
     host::HostPattern,
     no_vary_search::Learned,
-    parts::{Extension, KeyParts, parse_cookies, parse_header},
+    parts::{Extension, KeyParts, parse_cookies, parse_header, parse_prefix},
     pattern::{GAP, PathPattern},
     query::{Name, QueryRules},
     rule::Storing,
@@ -109,10 +109,13 @@ impl KeyRule {
             let known = extensions.iter().rfind(|extension| *extension.name == **name);
             known.cloned().ok_or_else(|| Problem::Extension(name.as_str().into()))
         };
-        let fields: Box<[_]> =
-            self.headers.iter().map(|name| parse_header(name)).collect::<Result<_, _>>()?;
+        let prefixes: Box<[_]> =
+            self.headers.iter().filter_map(|name| parse_prefix(name)).collect::<Result<_, _>>()?;
+        let names = self.headers.iter().filter(|name| parse_prefix(name).is_none());
+        let fields: Box<[_]> = names.map(|name| parse_header(name)).collect::<Result<_, _>>()?;
+        let cookies = self.cookies.as_deref().map(parse_cookies).transpose()?;
         Ok(KeyParts {
-            keyed: Keyed::new(fields, self.cookies.as_deref().map(parse_cookies).transpose()?),
+            keyed: Keyed::with_prefixes(fields, prefixes, cookies),
             extensions: self.extensions.iter().map(find).collect::<Result<_, _>>()?,
         })
     }
@@ -286,8 +289,11 @@ fn loose_path(text: &str) -> Result<PathPattern, Problem> {
 /// What is in the key is not removed.
 fn check_guarded(guard: &CompiledGuard, parts: &KeyParts, has_body: bool) -> Result<(), Problem> {
     let content = CONTENT_FIELDS.into_iter().filter(|_| has_body);
-    match parts.fields().chain(content).find(|name| guard.removes(name)) {
-        Some(name) => Err(Problem::GuardedHeader(name.as_str().into())),
+    if let Some(name) = parts.fields().chain(content).find(|name| guard.removes(name)) {
+        return Err(Problem::GuardedHeader(name.as_str().into()));
+    }
+    match parts.keyed.prefixes().iter().find(|start| guard.removes_any_with(start)) {
+        Some(start) => Err(Problem::GuardedHeader(format!("{start}*").into())),
         None => Ok(()),
     }
 }

@@ -11,7 +11,8 @@ use serde::{
 #[cfg(feature = "body-key")]
 use super::JsonBody;
 use super::{
-    Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
+    Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
+    classes::Class,
     named::{Named, numbered},
     rule::Storing,
     when::When,
@@ -32,6 +33,7 @@ pub(super) struct RulesDocument {
     whole_uri: bool,
     accept_encoding: Option<Vec<String>>,
     accept_language: Option<Vec<String>>,
+    classes: Vec<Classes>,
     guard: Option<Guard>,
     tag_fields: BTreeMap<String, Separator>,
     ignore_query: Vec<String>,
@@ -65,6 +67,18 @@ impl<'de> Deserialize<'de> for Guard {
     }
 }
 
+impl<'de> Deserialize<'de> for Classes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
+impl<'de> Deserialize<'de> for Class {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        Self::deserialize(Named(deserializer))
+    }
+}
+
 impl<'de> Deserialize<'de> for When {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         Self::deserialize(Named(deserializer))
@@ -76,7 +90,7 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
 
     fn try_from(document: RulesDocument) -> Result<Self, String> {
         let RulesDocument { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = document;
-        let RulesDocument { guard, tag_fields, ignore_query, rules, .. } = document;
+        let RulesDocument { classes, guard, tag_fields, ignore_query, rules, .. } = document;
         let tag_fields = tag_fields.into_iter().collect();
         let parse =
             |text: String| text.parse::<Scheme>().map_err(|error| format!("scheme `{text}`: {error}"));
@@ -88,6 +102,7 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
             whole_uri,
             accept_encoding,
             accept_language,
+            classes,
             guard,
             tag_fields,
             ignore_query,

@@ -97,7 +97,9 @@ pub(super) enum Problem {
     BodyLayer,
     #[error("`{0}` is no name of a query parameter, which may end in `*`; several names are several strings")]
     Parameter(Box<str>),
-    #[error("`{0}` is no header field on which answers can be kept apart: give its whole name, without `*`")]
+    #[error(
+        "`{0}` is no header field on which responses can be kept apart, nor how names of such fields begin, `x-tenant-*`"
+    )]
     Header(Box<str>),
     #[error("{}", BuildError::Withheld(.0.clone()))]
     Withheld(Box<str>),
@@ -107,6 +109,12 @@ pub(super) enum Problem {
     Cookie(Box<str>),
     #[error("`{text}` is no condition on {subject}: write {forms}, in which `*` stands for any characters")]
     Condition { text: Box<str>, subject: &'static str, forms: &'static str },
+    #[error("the classes `{name}`: {reason}")]
+    Classes { name: Box<str>, reason: &'static str },
+    #[error(
+        "`{field}` is not in the key, but only its class: leave it out of `headers` and of the `keyed` fields of the guard"
+    )]
+    Classified { field: Box<str> },
     #[error("nothing says where the extension `{0}` comes from: name it with `KeyRulesBuilder::extension`")]
     Extension(Box<str>),
     #[error("`{0}` is not one tag: tags have no spaces and no commas, and several are several strings")]

@@ -96,6 +96,7 @@ impl KeyRulesBuilder {
                 format!("the query parameters {}, which count for no template", ignore_query.join(", ")),
             )
         });
+        let classes = self.classes.iter().map(|classes| ("classes", classes.in_words()));
         let guard = guard.as_ref().map(|guard| ("guards", guard.in_words()));
         let fields: Vec<_> = self.tag_fields.iter().map(|(name, _)| name.as_str()).collect();
         let tags = (!fields.is_empty()).then(|| ("purges", format!("by tags in {}", fields.join(", "))));
@@ -104,6 +105,7 @@ impl KeyRulesBuilder {
             .flatten()
             .chain(chosen)
             .chain(ignored)
+            .chain(classes)
             .chain(guard)
             .chain(tags)
             .collect()

@@ -1,10 +1,11 @@
 use std::{borrow::Cow, ptr, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Method, Uri, request::Parts, uri::Scheme};
+use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request::Parts, uri::Scheme};
 
 use super::{
     KeyRulesBuilder, SearchKey,
     body::method_of,
+    classes::{Classified, CompiledClasses},
     compiled::Compiled,
     guard::{CompiledGuard, replace_query},
     index::Index,
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::{
     exchange::Asked,
-    http::changes::Changes,
+    http::{changes::Changes, credentials::Keyed},
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, has_content,
         normal::{Authority, normal_uri},
@@ -55,6 +56,7 @@ pub(super) struct Inner {
     /// Whether any rule is for some requests only, by their fields or their query.
     pub(super) has_conditions: bool,
     pub(super) negotiation: Negotiation,
+    pub(super) classes: CompiledClasses,
     pub(super) guard: CompiledGuard,
     pub(super) tag_fields: TagFields,
     /// As it was written, for those who ask what the rules say.
@@ -313,7 +315,7 @@ impl KeyRules {
         shape.push_path(found, key);
         shape.push_query(found, search, key);
         push_rewritten(head, key);
-        shape.parts.push(head, &self.inner.negotiation, key)?;
+        shape.parts.push(head, (&self.inner.negotiation, &self.inner.classes), key)?;
         self.inner.guard.push_keyed(&head.headers, key);
         Ok(())
     }
@@ -331,10 +333,16 @@ impl KeyRules {
         Some(Authority::of_target(authority, uri, self.assumed_scheme()))
     }
 
-    /// The fields that the rule of a request has in its key.
-    fn keyed_fields(&self, head: &Parts) -> Vec<HeaderName> {
-        let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return Vec::new() };
-        found.rule.shape.as_ref().map(|shape| shape.parts.fields().collect()).unwrap_or_default()
+    /// What the rule of a request has in its key.
+    fn keyed_of(&self, head: &Parts) -> Keyed {
+        let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return Keyed::NOTHING };
+        found.rule.shape.as_ref().map_or(Keyed::NOTHING, |shape| shape.parts.keyed.clone())
+    }
+
+    /// The classes of a request, for which a key holds them that it is given from elsewhere.
+    #[cfg(feature = "body-key")]
+    pub(super) fn classify(&self, head: &Parts) -> Option<Classified> {
+        self.inner.classes.classify(head)
     }
 
     /// Whether an answer may be kept under this key of its request, by what it says about its
@@ -458,8 +466,11 @@ impl KeyExtractor for KeyRules {
 
     fn note(&self, head: &mut Parts) {
         // A request with a key went through these rules already, and may have lost what they looked at.
-        let is_known = self.chosen(&head.extensions).is_some() && head.extensions.get::<CacheKey>().is_some();
-        if !self.inner.has_conditions || is_known {
+        let has_key = head.extensions.get::<CacheKey>().is_some();
+        if !has_key && !self.inner.classes.is_empty() {
+            head.extensions.remove::<Classified>();
+        }
+        if !self.inner.has_conditions || has_key && self.chosen(&head.extensions).is_some() {
             return;
         }
         match self.choose(head, method_of(head)) {
@@ -498,14 +509,17 @@ impl KeyExtractor for KeyRules {
     }
 
     fn normalise(&self, head: &mut Parts) {
-        self.inner.negotiation.apply(&mut head.headers);
-        match self.inner.guard.asks_for_rule() {
-            false => self.inner.guard.strip(&mut head.headers, |_| false),
-            true => {
-                let keyed = self.keyed_fields(head);
-                self.inner.guard.strip(&mut head.headers, |name| keyed.contains(name));
-            }
+        let Inner { negotiation, classes, guard, .. } = &*self.inner;
+        negotiation.apply(&mut head.headers);
+        let asks_for_rule = guard.asks_for_rule();
+        if !asks_for_rule && classes.is_empty() {
+            return guard.strip(&mut head.headers, |_| false);
         }
+        let keyed = self.keyed_of(head);
+        // A key of the caller's own making does not hold the class.
+        let holds_classes = head.extensions.get::<CacheKey>().is_none() || classes.are_known(head);
+        classes.apply(head, |name| holds_classes && keyed.fields().contains(name));
+        guard.strip(&mut head.headers, |name| asks_for_rule && keyed.has_exactly(name));
     }
 
     fn prepare(&self, head: &mut Parts) {

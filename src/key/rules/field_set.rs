@@ -1,7 +1,7 @@
 use http::HeaderName;
 
 use super::error::Problem;
-use crate::key::overrides::is_spelling_of;
+use crate::http::fields::is_spelling_of;
 
 /// Names of header fields, and beginnings of names, found without hashing.
 #[derive(Clone, Debug, Default)]
@@ -47,6 +47,22 @@ impl FieldSet {
             || self.prefixes.iter().any(|prefix| {
                 name.get(..prefix.len()).is_some_and(|start| is_spelling_of(prefix.as_bytes(), start))
             })
+    }
+
+    /// Whether all names that begin so are in the set.
+    pub(super) fn contains_prefix(&self, start: &str) -> bool {
+        self.prefixes.iter().any(|own| start.starts_with(&**own))
+    }
+
+    /// Takes in all names that begin so.
+    pub(super) fn insert_prefix(&mut self, start: &str) {
+        self.prefixes.push(start.into());
+    }
+
+    /// Whether a name in it may begin so.
+    pub(super) fn has_any_with(&self, start: &str) -> bool {
+        self.names.iter().flatten().any(|name| name.starts_with(start))
+            || self.prefixes.iter().any(|own| own.starts_with(start) || start.starts_with(&**own))
     }
 
     /// Whether a name is in the set as it is written.

@@ -5,7 +5,7 @@ use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery
 
 use super::{error::Problem, field_set::FieldSet};
 use crate::{
-    http::fields::remove_all,
+    http::{credentials::Keyed, fields::remove_all},
     key::{
         KeyBuffer,
         overrides::{TARGET_OVERRIDES, push_field, push_overrides},
@@ -144,7 +144,7 @@ impl Guard {
     ];
 
     /// Fields that the cache itself reads or that frame the message: they are never removed.
-    const OF_THE_CACHE: [HeaderName; 18] = [
+    pub(super) const OF_THE_CACHE: [HeaderName; 18] = [
         header::ACCEPT_ENCODING,
         header::CACHE_CONTROL,
         header::CONNECTION,
@@ -289,9 +289,10 @@ impl Fields {
 
 impl CompiledGuard {
     /// Lets fields through that are in the keys of rules, in exactly this spelling.
-    pub(super) fn spare<'n>(&mut self, names: impl Iterator<Item = &'n HeaderName>) {
+    pub(super) fn spare(&mut self, keyed: &Keyed) {
         if let Some(fields) = &mut self.0 {
-            names.for_each(|name| fields.spared.insert(name.as_str()));
+            keyed.fields().iter().for_each(|name| fields.spared.insert(name.as_str()));
+            keyed.prefixes().iter().for_each(|start| fields.spared.insert_prefix(start));
         }
     }
 
@@ -310,6 +311,18 @@ impl CompiledGuard {
     /// Whether it removes a field that no rule has in its key.
     pub(super) fn strips(&self, name: &HeaderName) -> bool {
         self.0.as_ref().is_some_and(|fields| fields.removes(name))
+    }
+
+    /// Whether requests that have a key may lose a field whose name begins so.
+    pub(super) fn removes_any_with(&self, start: &str) -> bool {
+        self.0.as_ref().is_some_and(|fields| {
+            fields.removed.has_any_with(start) && !fields.own_keyed.contains_prefix(start)
+        })
+    }
+
+    /// Whether a field is in the key of each request that has it.
+    pub(super) fn keys(&self, name: &HeaderName) -> bool {
+        self.0.as_ref().is_some_and(|fields| fields.keyed.contains(name))
     }
 
     /// Removes what the origin may not see, but for the fields that the rule of the request has in

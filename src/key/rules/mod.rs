@@ -187,6 +187,7 @@
 
 mod body;
 mod builder;
+mod classes;
 mod compile;
 mod compiled;
 mod coverage;
@@ -229,8 +230,8 @@ pub use self::json_body::{JsonBody, JsonConstant};
 pub(crate) use self::no_vary_search::SearchKey;
 pub(super) use self::query::resemble;
 pub use self::{
-    builder::KeyRulesBuilder, error::RuleError, explain::RuleSummary, extractor::KeyRules, guard::Guard,
-    lint::RuleWarning, rule::KeyRule, when::When,
+    builder::KeyRulesBuilder, classes::Classes, error::RuleError, explain::RuleSummary, extractor::KeyRules,
+    guard::Guard, lint::RuleWarning, rule::KeyRule, when::When,
 };
 #[cfg(feature = "serde")]
 pub(crate) use self::{

@@ -7,6 +7,7 @@ use smallvec::SmallVec;
 
 use super::{
     super::{KeyBuffer, Unkeyed},
+    classes::CompiledClasses,
     error::Problem,
     negotiation::Negotiation,
 };
@@ -24,7 +25,7 @@ impl KeyParts {
         self.keyed.is_nothing() && self.extensions.is_empty()
     }
 
-    /// The fields that are in the key, in whole or in part.
+    /// The fields that are in the key by their whole names, in whole or in part.
     pub(super) fn fields(&self) -> impl Iterator<Item = HeaderName> {
         let cookies = self.keyed.cookies().filter(|names| !names.is_empty());
         let whole = self.keyed.fields().iter().cloned();
@@ -36,11 +37,18 @@ impl KeyParts {
     pub(super) fn push(
         &self,
         head: &Parts,
-        negotiation: &Negotiation,
+        (negotiation, classes): (&Negotiation, &CompiledClasses),
         key: &mut KeyBuffer,
     ) -> Result<(), Unkeyed> {
         for name in self.keyed.fields() {
-            push_header(name, &head.headers, negotiation, key);
+            match classes.value_of(name, head) {
+                // Not as a value that a client has sent.
+                Some(class) => [b"class", class.as_bytes()].iter().for_each(|part| key.push(part)),
+                None => push_header(name, &head.headers, negotiation, key),
+            }
+        }
+        if !self.keyed.prefixes().is_empty() {
+            push_prefixed(&self.keyed, &head.headers, negotiation, key);
         }
         if let Some(names) = self.keyed.cookies() {
             key.push_cookies(names, &head.headers);
@@ -58,6 +66,16 @@ fn push_header(name: &HeaderName, headers: &HeaderMap, negotiation: &Negotiation
     match negotiation.normal_form(name, headers) {
         Some(value) => push_values(value.as_ref().map(HeaderValue::as_bytes).into_iter(), key),
         None => push_values(headers.get_all(name).iter().map(HeaderValue::as_bytes), key),
+    }
+}
+
+/// With their names, for it is not known which there are.
+fn push_prefixed(keyed: &Keyed, headers: &HeaderMap, negotiation: &Negotiation, key: &mut KeyBuffer) {
+    let names: SmallVec<[&HeaderName; 4]> = headers.keys().filter(|name| keyed.has_by_prefix(name)).collect();
+    key.push((names.len() as u64).to_le_bytes());
+    for name in names {
+        key.push(name.as_str());
+        push_header(name, headers, negotiation, key);
     }
 }
 
@@ -105,23 +123,32 @@ impl fmt::Debug for Extension {
     }
 }
 
-/// A field that the layers leave as it is on the way to the origin, and that says something about
-/// the answer. The host is in every key.
+/// Fields that the layers change on the way to the origin, or that say nothing about the response. The
+/// host is in every key.
+const NOT_KEYED: [HeaderName; 12] = [
+    header::HOST,
+    header::RANGE,
+    header::IF_RANGE,
+    header::IF_MATCH,
+    header::IF_NONE_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_UNMODIFIED_SINCE,
+    header::CONNECTION,
+    header::TRANSFER_ENCODING,
+    header::TE,
+    header::TRAILER,
+    header::UPGRADE,
+];
+
+/// How names of fields begin, written with a `*` at the end.
+pub(super) fn parse_prefix(text: &str) -> Option<Result<Box<str>, Problem>> {
+    let start = text.strip_suffix('*')?.to_ascii_lowercase();
+    let is_name = HeaderName::from_bytes(start.as_bytes()).is_ok() && !start.contains('*');
+    let is_free = !NOT_KEYED.iter().any(|name| name.as_str().starts_with(&start));
+    Some(if is_name && is_free { Ok(start.into()) } else { Err(Problem::Header(text.into())) })
+}
+
 pub(super) fn parse_header(text: &str) -> Result<HeaderName, Problem> {
-    const NOT_KEYED: [HeaderName; 12] = [
-        header::HOST,
-        header::RANGE,
-        header::IF_RANGE,
-        header::IF_MATCH,
-        header::IF_NONE_MATCH,
-        header::IF_MODIFIED_SINCE,
-        header::IF_UNMODIFIED_SINCE,
-        header::CONNECTION,
-        header::TRANSFER_ENCODING,
-        header::TE,
-        header::TRAILER,
-        header::UPGRADE,
-    ];
     let name = HeaderName::from_bytes(text.as_bytes()).ok();
     name.filter(|name| !NOT_KEYED.contains(name) && !text.contains('*'))
         .ok_or_else(|| Problem::Header(text.into()))
@@ -145,7 +172,8 @@ mod tests {
             request = request.header(*name, *value);
         }
         let mut key = KeyBuffer::new();
-        parts.push(&request.body(()).unwrap().into_parts().0, &Negotiation::default(), &mut key).unwrap();
+        let forms = (&Negotiation::default(), &CompiledClasses::default());
+        parts.push(&request.body(()).unwrap().into_parts().0, forms, &mut key).unwrap();
         key.as_bytes().to_vec()
     }
 
@@ -163,6 +191,22 @@ mod tests {
         ];
         assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
         assert_eq!(of(&[("x-b", "1")]), of(&[]));
+    }
+
+    #[test]
+    fn fields_that_begin_so_count_with_their_names() {
+        let parts = KeyParts { keyed: Keyed::with_prefixes([], ["x-a".into()], None), ..KeyParts::default() };
+        let of = |fields: &[_]| key(&parts, fields);
+        let all = [
+            of(&[]),
+            of(&[("x-a", "1")]),
+            of(&[("x-ab", "1")]),
+            of(&[("x_ab", "1")]),
+            of(&[("x-a", "1"), ("x-ab", "1")]),
+            of(&[("x-ab", "1"), ("x-ab", "")]),
+        ];
+        assert_eq!(all.iter().collect::<std::collections::HashSet<_>>().len(), all.len());
+        assert_eq!(of(&[("x-b", "1"), ("ax-a", "1")]), of(&[]));
     }
 
     #[test]

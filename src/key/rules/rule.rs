@@ -167,6 +167,8 @@ impl KeyRule {
     }
 
     /// These header fields are in the key, with all their values, where `Vary` does not say so.
+    /// `x-tenant-*` stands for all whose names begin so. One that carries a [class](super::Classes) is in
+    /// the key with the class.
     ///
     /// That says all about them: `Authorization`, `Cookie` or another
     /// [credential](crate::Rules::credentials) that is in the key gives each of its values an entry of
@@ -176,7 +178,7 @@ impl KeyRule {
         self
     }
 
-    /// Exactly these cookies are in the key and reach the origin, and the others are removed from the
+    /// Exactly these cookies (`wordpress_*` stands for all that begin so) are in the key and reach the origin, and the others are removed from the
     /// request; see [`Rules::cookies`](crate::Rules::cookies), in whose place this comes. Without any
     /// name (`"cookies": []` in a document) none is, and all clients share a response whatever cookies
     /// they have.
