@@ -24,7 +24,8 @@
 //!   The first purge counts that was noticed while it was stored. A soft purge does not lengthen
 //!   what is left of a window.
 //! * **Cost.** A purge takes about a microsecond, however much is stored and however many answers it
-//!   reaches. What it reaches is found out as it is asked for, and by a background task that gives
+//!   reaches, and some microseconds in a storm of tens of thousands, when each looks at a part of what is
+//!   stored. What it reaches is found out as it is asked for, and by a background task that gives
 //!   the memory back, up to 250,000 entries a second. A hit costs one atomic load for as long as
 //!   nothing is purged, and some hundred nanoseconds when it is the first after a purge.
 //! * **Bounds.** See [`Sequence`] for what is remembered of purges, and for what

@@ -72,7 +72,7 @@
 //!
 //! # Limits
 //!
-//! * Rows are told from what they give with the [`Rules`] of [`RuleTable::rules`], and without a
+//! * Rows are told from what they give with the [`Rules`](crate::Rules) of [`RuleTable::rules`], and without a
 //!   [`Policy`](crate::Policy) or an extractor of your own.
 //! * Extensions have the values of the row, whatever
 //!   [`KeyRulesBuilder::extension`](crate::KeyRulesBuilder::extension) would read.

@@ -48,8 +48,8 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// As [`max_tag_records`](Self::max_tag_records), for purges of prefixes of keys. Default:
-    /// 1,024. A miss compares its key with all of them.
+    /// As [`max_tag_records`](Self::max_tag_records), for purges of prefixes of keys and of patterns of
+    /// paths, together. Default: 1,024. A miss compares its key and its path with all of them.
     pub fn max_prefix_records(mut self, records: usize) -> Self {
         self.max_prefix_records = records;
         self

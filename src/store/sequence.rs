@@ -45,7 +45,8 @@ const MAX_PREFIX_BYTES: usize = 1024;
 ///   of it within eight minutes. Unsafe requests to where nothing was fetched since the last purge,
 ///   which most are, purge nothing and take no number.
 /// * Of tags, groups and prefixes of paths, of everything, and of what was purged softly: a record.
-///   By default there are at most 65,536. Of prefixes of keys at most 1,024.
+///   By default there are at most 65,536. Of prefixes of keys and patterns of paths at most
+///   1,024, of 1,024 bytes each.
 /// * A record is dropped as soon as nothing can match it any more. Once half of them are taken, all
 ///   that is stored is looked at without a rest, with each further purge and in the background, so
 ///   that a storm of purges takes nothing else along. If there are too many before that is done, the
@@ -81,7 +82,7 @@ impl Sequence {
     }
 
     /// With so many floors, and at most so many records of what was purged: of tags and the like,
-    /// of about 100 bytes each, and of prefixes of keys. At least one of each.
+    /// of about 100 bytes each, and of prefixes of keys and patterns of paths. At least one of each.
     pub fn with_records(floors: usize, tags: usize, prefixes: usize) -> Self {
         let floors = floors.clamp(1, 1 << 24);
         Self {
@@ -99,7 +100,8 @@ impl Sequence {
         self.purges.current()
     }
 
-    /// The records of purges at the moment: of tags and the like, and of prefixes of keys.
+    /// The records of purges at the moment: of tags and the like, and of prefixes of keys and
+    /// patterns of paths.
     pub fn records(&self) -> (usize, usize) {
         self.purges.records()
     }

@@ -295,3 +295,32 @@ fn urls_that_cannot_match_are_refused() {
         assert!(purge.host(host).is_ok(), "{host}");
     }
 }
+
+/// Tables name purges of every kind.
+#[cfg(feature = "serde")]
+#[test]
+fn tables_check_purges_by_pattern_host_and_tag() {
+    let rules: KeyRules = serde_json::from_str(
+        r#"{ "tag_fields": { "xkey": "space" },
+             "rules": [{ "path": "/list", "keep_query": ["pid"], "tags": ["p-{pid}"], "fixed_ttl": "1m" }] }"#,
+    )
+    .unwrap();
+    let table = |purged_by: &str, kept_by: &str| {
+        let table = serde_json::json!({ "host": "h", "rows": [{
+            "request": "GET /list?pid=7&x=1", "response": { "xkey": "a b" }, "tags": ["p-7", "a", "b"],
+            "purged_by": [purged_by], "kept_by": [kept_by],
+        }] });
+        rules.check_table(&serde_json::from_value(table).unwrap()).map_err(|error| error.to_string())
+    };
+    for (purged_by, kept_by) in [
+        ("pattern /l*", "pattern /list/*"),
+        ("pattern http://*/{any}", "pattern http://g/{any}"),
+        ("host h", "host g"),
+        ("tag p-7", "tag p-8"),
+        ("tag b", "tag c"),
+    ] {
+        assert_eq!(table(purged_by, kept_by), Ok(()));
+        assert!(table(kept_by, purged_by).unwrap_err().contains("`kept_by`"), "{kept_by}");
+    }
+    assert!(table("pattern /.*", "host g").unwrap_err().contains("no regular expressions"));
+}

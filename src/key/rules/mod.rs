@@ -124,6 +124,25 @@
 //! leaves the rest of them alone. `Rules` that a middleware put into the extensions of the request
 //! go first. So does a [`CacheKey`](super::CacheKey) that is there already: then the rule only says how to store.
 //!
+//! # Tags and purges
+//!
+//! What is to be purged together is named when it is stored, by tags, or by how its URL is made:
+//!
+//! | to purge | the rule says | the [purge](crate::purge) is of |
+//! |---|---|---|
+//! | one page in all spellings that the rule takes for one | | its URL |
+//! | what shows a product, by a capture of the path | `"path": "/user/{id}", "tags": ["user-{id}"]` | the tag `user-7` |
+//! | by a kept parameter | `"keep_query": ["pid"], "tags": ["product-{pid}"]` | the tag `product-7` |
+//! | by a value of another layer | `"extensions": ["tenant"], "tags": ["tenant-{tenant}"]` | the tag `tenant-acme` |
+//! | by a segment of the path | `"tags": ["shelf-{path.2}"]` | the tag `shelf-3` |
+//! | what the application tags for another cache | `"tag_fields": { "xkey": "space" }`, once for all rules | the tag |
+//! | one user with all queries | | the pattern `http://h/user/7` |
+//! | all that `/user/{id}` is for | | the pattern `http://h/user/{id}` |
+//! | all images | | the pattern `http://h/*.png` |
+//! | all at a path and below, or of a host | | the prefix `http://h/blog`, the host `h` |
+//!
+//! Tags are found by a hash and cost the least; patterns are compared with each path.
+//!
 //! # Documents
 //!
 //! With the feature `serde`, rules are read from any format that serde knows. The names are those

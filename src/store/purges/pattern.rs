@@ -133,4 +133,22 @@ mod tests {
         let image = Glob::Segments { segments: [any("img-", ".png")].into(), rest: false };
         assert!(image.is("/img-7.png") && !image.is("/img-.png") && !image.is("/img-7.gif"));
     }
+
+    /// As slow as it is simple.
+    fn is_by_trial(pattern: &[u8], path: &[u8]) -> bool {
+        match (pattern, path) {
+            ([], path) => path.is_empty(),
+            ([b'*', rest @ ..], path) => (0..=path.len()).any(|at| is_by_trial(rest, &path[at..])),
+            ([own, rest @ ..], [byte, path @ ..]) => own == byte && is_by_trial(rest, path),
+            _ => false,
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn stars_match_as_by_trial(pattern in "[/ab*]{0,8}", path in "[/ab]{0,10}") {
+            let pieces: Box<[Box<str>]> = pattern.split('*').map(Into::into).collect();
+            proptest::prop_assert_eq!(are_in(&pieces, &path), is_by_trial(pattern.as_bytes(), path.as_bytes()));
+        }
+    }
 }
