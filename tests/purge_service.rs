@@ -459,7 +459,7 @@ async fn purge_takes_tags_of_fields_and_is_soft_on_demand() {
             false,
         ),
         ("http://h/", &[("x-magento-tags-pattern", ".*")], &["all"], false),
-        ("http://h/x", &[("fastly-soft-purge", "1")], &["url h/x"], true),
+        ("http://h/x", &[("fastly-soft-purge", "1"), ("x-purge-token", "x")], &["url h/x"], true),
         ("http://h/x", &[("fastly-soft-purge", "0"), ("x-purge-method", "default")], &["url h/x"], false),
         ("http://h/x/.*", &[("x-purge-method", "regex")], &["pattern h/x/*"], false),
     ] {

@@ -60,6 +60,9 @@ const SOFT_PURGE: HeaderName = HeaderName::from_static("fastly-soft-purge");
 const PURGE_METHOD: HeaderName = HeaderName::from_static("x-purge-method");
 const MAGENTO_PATTERN: HeaderName = HeaderName::from_static("x-magento-tags-pattern");
 
+/// What fields are about that say what to purge.
+const SCOPES: [&str; 5] = ["regex", "pattern", "tag", "prefix", "host"];
+
 /// In which requests to other caches name tags.
 static TAG_FIELDS: [(HeaderName, Separator); 8] = [
     (HeaderName::from_static("surrogate-key"), Separator::Space),
@@ -126,10 +129,12 @@ impl Order {
         if has_field && self.tags.is_empty() {
             return Err(Refusal::bad("a field for tags names none"));
         }
-        // What is meant for a cache that understands more must not be taken for something else.
+        // What is meant for a cache that understands more must not be taken for something else. Other
+        // fields may be for the check of who may purge.
         let is_unknown = |name: &&HeaderName| {
-            let is_known = [SOFT_PURGE, PURGE_METHOD].contains(name) || read.contains(name);
-            name.as_str().contains("purge") && !is_known
+            let says_what = |what: &str| name.as_str().contains(what);
+            let is_about_purges = says_what("purge") && SCOPES.into_iter().any(says_what);
+            is_about_purges && !read.contains(name)
         };
         match headers.keys().find(is_unknown) {
             Some(name) => Err(Refusal::bad(format!("`{name}` is not understood"))),

@@ -25,7 +25,7 @@
 //! | answer | when, with the reason in `error`; nothing is purged |
 //! |---|---|
 //! | 400 | it is not such an object, names nothing, has a field that is unknown, or too many items |
-//! | 400 | something in it cannot match: what is no URL, host or pattern, a URL with a wildcard or with a query that no rule for its path is for, tags with a comma, white space, `*` or braces, another regular expression, a field about purges that is unknown |
+//! | 400 | something in it cannot match: what is no URL, host or pattern, a URL with a wildcard or with a query that no rule for its path is for, tags with a comma, white space, `*` or braces, another regular expression, a field that says what to purge and is unknown, such as `X-Purge-Regex` |
 //! | 401, 403 | the check says so |
 //! | 403 | a browser sent it for a page of another origin, by `Sec-Fetch-Site` or else by `Origin` |
 //! | 404, 405 | another path, another method |
