@@ -15,7 +15,18 @@ macro_rules! documents {
 }
 
 /// Names, documents and tables.
-pub(crate) const ALL: [(&str, &str, &str); 3] = documents!["search", "gateway", "flash-sale"];
+pub(crate) const ALL: [(&str, &str, &str); 10] = documents![
+    "wordpress",
+    "drupal",
+    "magento",
+    "headless-cms",
+    "graphql",
+    "search",
+    "images",
+    "gateway",
+    "flash-sale",
+    "saas",
+];
 
 #[test]
 fn each_document_gives_what_its_table_says_without_a_warning() {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tower_readthrough::{Guard, KeyRule, KeyRules, KeyRulesBuilder};
+use tower_readthrough::{Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, When};
 
 const TTL: Duration = Duration::from_secs(10);
 
@@ -40,7 +40,14 @@ fn what_is_usual_and_right_gives_no_warning() {
         rules([path("/a").default_ttl(TTL)]).guard(Guard::new().headers(["cookie"])),
         rules([path("/a").default_ttl(TTL)]).guard(Guard::only(["accept"])),
         rules([path("/a").headers(["accept-language"])]).accept_language(["de"]),
+        rules([path("/a").headers(["Accept"])])
+            .classes(Classes::of("accept", "accept").class("image/webp", ["*image/webp*"]).otherwise("*/*")),
         rules([path("/{*rest}").bypass()]),
+        rules([path("/a").when(When::new().cookies(["sid"])).bypass(), path("/a").cookies([])]),
+        rules([
+            path("/a").when(When::new().no_cookies(["sid", "s*"])).cookies([]),
+            path("/a").when(When::new().cookies(["sid"])).bypass(),
+        ]),
         rules([KeyRule::paths(["/a/{*rest}", "/a"]).bypass()]),
         rules([KeyRule::paths(["/a/{*rest}", "/b", "/{c}"])]),
         rules([path("/a/{*rest}").method("GET"), path("/a/b").method("HEAD")]),
@@ -73,6 +80,11 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
             rules([path("/shop/{*rest}"), path("/{country}/account").bypass()]),
             1,
             "rule 0 (`/shop/{*rest}`) takes some of the requests that this one bypasses",
+        ),
+        (
+            rules([path("/a").cookies([]), path("/{*all}").when(When::new().cookies(["sid"])).bypass()]),
+            1,
+            "rule 0 (`/a`) takes some of the requests that this one bypasses",
         ),
         (rules([path("/account/{*rest}").bypass()]), 0, "`/account` is not bypassed, only what is below it"),
         (

@@ -43,8 +43,9 @@ fn rows_that_give_what_they_say_pass() {
           "rule": "product", "entry": "7 de", "ttl": "200ms", "stale_while_revalidate": "5s",
           "stale_if_error": "1h", "tags": [], "origin": "/product?pid=7",
           "origin_headers": { "cookie": "lang=de" },
-          "purged_by": ["url /product?pid=7", "url http://shop.example/product?x=1&pid=7", "prefix /product"],
-          "kept_by": ["url /product?pid=8", "tag product", "prefix /prod"] },
+          "purged_by": ["url /product?pid=7", "url http://shop.example/product?x=1&pid=7", "prefix /product",
+            "pattern /pro*", "host shop.example"],
+          "kept_by": ["url /product?pid=8", "tag product", "prefix /prod", "pattern /pro", "host example"] },
         { "request": "HEAD http://SHOP.example:80/product?pid=7", "headers": { "cookie": ["lang=de"] },
           "entry": "7 de" },
         { "request": "GET /product?pid=7", "origin_headers": { "cookie": null } },
@@ -139,6 +140,10 @@ fn each_expectation_says_what_was_found_instead() {
             "`all` is no purge: it is a kind and an argument",
         ),
         (
+            json!({ "request": "GET /product", "kept_by": ["page /a"] }),
+            "`page /a` is no purge: `page` is neither `url`, `prefix`, `pattern`, `host` nor `tag`",
+        ),
+        (
             json!({ "request": "GET /account/x", "kept_by": ["tag a"] }),
             "`purged_by` and `kept_by` are about a stored response, and the request has no key: `rule-bypass`",
         ),
@@ -222,6 +227,24 @@ fn what_a_response_says_of_its_query_counts_for_the_next_one() {
         rules.key(&head)
     };
     assert_ne!(key("/doc/a?x=1"), key("/doc/a?x=2"), "the rules that serve have learned nothing of it");
+}
+
+#[test]
+fn requests_that_no_rule_is_for_are_purged_as_they_are_stored() {
+    let rules = KeyRules::builder()
+        .ignore_query(["utm_*"])
+        .rule(KeyRule::path("/page?id={id}").cookies([]))
+        .build()
+        .unwrap();
+    let response = json!({ "cache-control": "max-age=60" });
+    let of = |purges: Value| {
+        let row = json!({ "request": "GET /other?utm_source=a", "response": response, "rule": null,
+            "purged_by": purges, "origin": "/other" });
+        rules.check_table(&table(&json!([row])))
+    };
+    assert_eq!(of(json!(["url /other", "url /other?utm_source=b"])), Ok(()));
+    let error = of(json!(["url /page"])).unwrap_err().to_string();
+    assert!(error.contains("`url /page` is no purge"), "{error}");
 }
 
 #[test]

@@ -107,6 +107,11 @@ impl Classes {
         self
     }
 
+    /// The field in which the class reaches the origin.
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn in_words(&self) -> String {
         let classes = self.classes.iter().map(|class| class.class.as_str());
         let all: Vec<&str> = classes.chain(self.otherwise.as_deref()).collect();

@@ -69,7 +69,10 @@ impl KeyRules {
             lines: vec![
                 ("keys", "scheme, host, path, query".into()),
                 ("stores", "for as long as the response says".into()),
-                ("purges", "by URL, by prefix of the path, by the tags of the response".into()),
+                (
+                    "purges",
+                    "by URL, by prefix or pattern of the path, by host, by the tags of the response".into(),
+                ),
             ],
         };
         let common = RuleSummary { about: Err("all requests that have a key"), lines: source.common_lines() };
@@ -82,33 +85,26 @@ impl KeyRulesBuilder {
     /// What holds for all requests that have a key.
     fn common_lines(&self) -> Vec<(&'static str, String)> {
         let Self { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = self;
-        let Self { guard, ignore_query, .. } = self;
-        let begins = (!namespace.is_empty()).then(|| ("keys", format!("`{namespace}` at the beginning")));
-        let scheme =
-            scheme.as_ref().map(|scheme| ("keys", format!("{scheme} as the scheme of all requests")));
-        let whole = whole_uri.then(|| ("keys", "paths as they arrive at the cache".to_owned()));
-        let variants = [("Accept-Encoding", accept_encoding), ("Accept-Language", accept_language)];
-        let variants = variants.into_iter().filter_map(|(field, values)| Some((field, values.as_ref()?)));
-        let chosen = variants.map(|(field, values)| ("chooses", format!("{field} of {}", values.join(", "))));
-        let ignored = (!ignore_query.is_empty()).then(|| {
-            (
-                "removes",
-                format!("the query parameters {}, which count for no template", ignore_query.join(", ")),
-            )
-        });
-        let classes = self.classes.iter().map(|classes| ("classes", classes.in_words()));
-        let guard = guard.as_ref().map(|guard| ("guards", guard.in_words()));
-        let fields: Vec<_> = self.tag_fields.iter().map(|(name, _)| name.as_str()).collect();
-        let tags = (!fields.is_empty()).then(|| ("purges", format!("by tags in {}", fields.join(", "))));
-        [begins, scheme, whole]
-            .into_iter()
-            .flatten()
-            .chain(chosen)
-            .chain(ignored)
-            .chain(classes)
-            .chain(guard)
-            .chain(tags)
-            .collect()
+        let Self { guard, classes, ignore_query, tag_fields, .. } = self;
+        let mut lines = Vec::new();
+        if !namespace.is_empty() {
+            lines.push(("keys", format!("`{namespace}` at the beginning")));
+        }
+        lines.extend(scheme.iter().map(|scheme| ("keys", format!("{scheme} as the scheme of all requests"))));
+        lines.extend(whole_uri.then(|| ("keys", "paths as they arrive at the cache".into())));
+        for (field, values) in [("Accept-Encoding", accept_encoding), ("Accept-Language", accept_language)] {
+            let chosen = |values: &Vec<String>| ("chooses", format!("{field} of {}", values.join(", ")));
+            lines.extend(values.as_ref().map(chosen));
+        }
+        lines.extend(classes.iter().map(|classes| ("classes", classes.in_words())));
+        if !ignore_query.is_empty() {
+            let names = ignore_query.join(", ");
+            lines.push(("removes", format!("the query parameters {names}, which count for no template")));
+        }
+        lines.extend(guard.as_ref().map(|guard| ("guards", guard.in_words())));
+        let fields: Vec<_> = tag_fields.iter().map(|(name, _)| name.as_str()).collect();
+        lines.extend((!fields.is_empty()).then(|| ("purges", format!("by tags in {}", fields.join(", ")))));
+        lines
     }
 }
 
@@ -257,7 +253,7 @@ impl KeyRule {
             true => String::new(),
             false => format!("{} and ", self.tags.join(", ")),
         };
-        format!("by URL{urls}, by prefix of the path, by the tags {own}of the response")
+        format!("by URL{urls}, by prefix or pattern of the path, by host, by the tags {own}of the response")
     }
 }
 
@@ -272,7 +268,7 @@ fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
 fn in_units(time: Duration) -> String {
     let seconds = time.as_secs();
     let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
-    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds % unit == 0) {
+    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
         Some((unit, name)) if time.subsec_nanos() == 0 => format!("{}{name}", seconds / unit),
         _ => format!("{time:?}"),
     }

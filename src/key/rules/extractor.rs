@@ -484,9 +484,12 @@ impl KeyExtractor for KeyRules {
         let uri = normal.as_ref().unwrap_or(uri);
         let Some(authority) = self.authority_of(uri, host) else { return Ok(None) };
         match self.select(uri, authority, &Method::GET, &Facts::unknown()) {
-            Ok(Some(found)) => Ok(Some(self.label(found.rule))),
+            Ok(Some(found)) if found.rule.index < self.source().rules.len() => {
+                Ok(Some(self.label(found.rule)))
+            }
             Err(_) => Ok(None),
-            Ok(None) => {
+            // What holds for requests that no rule is for is no rule.
+            Ok(_) => {
                 let mut rules = self.inner.rules.iter();
                 let is_conditional = |rule: &&Compiled| {
                     rule.when.is_some() && rule.find(authority, &Method::GET, uri.path(), uri).is_some()

@@ -190,8 +190,8 @@
 //! [`KeyRules::check_table`] holds rules against a [table](crate::rule_table) of requests and what they must
 //! give. The `rules` example does all of it from the command line (`--check FILE --table FILE`), prints a
 //! JSON Schema of documents for editors (`--schema`), and begins a document for an API that OpenAPI
-//! describes (`--from-openapi FILE`). Beside it are documents to copy, with their tables: for search, an
-//! API gateway and a flash sale.
+//! describes (`--from-openapi FILE`). Beside it are documents to copy, with their tables: for WordPress,
+//! Drupal, Magento, a headless CMS, GraphQL, search, images, an API gateway, a flash sale and a small SaaS.
 //!
 //! A document may name its schema in `$schema`, for editors.
 //!

@@ -238,6 +238,18 @@ impl CompiledWhen {
         self.0.iter().map(truth).min().unwrap_or(Truth::Yes)
     }
 
+    /// Whether they never hold where the others do.
+    pub(super) fn excludes(&self, other: &Self) -> bool {
+        let is_denied = |ours: &Clause, theirs: &Clause| {
+            let (denial, claim) = if ours.is_negated { (ours, theirs) } else { (theirs, ours) };
+            denial.is_negated
+                && !claim.is_negated
+                && denial.kind == claim.kind
+                && claim.tests.iter().all(|test| denial.tests.iter().any(|denied| denied.covers(test)))
+        };
+        self.0.iter().any(|ours| other.0.iter().any(|theirs| is_denied(ours, theirs)))
+    }
+
     /// Whether they hold wherever the others do.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.0.iter().all(|ours| other.0.iter().any(|theirs| ours.covers(theirs)))
@@ -298,6 +310,23 @@ mod tests {
 
     fn compiled(when: &When) -> CompiledWhen {
         when.compile().unwrap()
+    }
+
+    #[test]
+    fn what_one_denies_and_the_other_claims_holds_for_no_request() {
+        let cookies = compiled(&When::new().cookies(["ab", "a*=1"]).query(["q"]));
+        for (other, is_excluded) in [
+            (When::new().no_cookies(["a*"]), true),
+            (When::new().no_cookies(["x", "a*"]).query(["q"]), true),
+            (When::new().no_cookies(["ab"]), false),
+            (When::new().cookies(["a*"]), false),
+            (When::new().no_query(["a*"]), false),
+            (When::new().no_query(["q"]), true),
+        ] {
+            let other_compiled = compiled(&other);
+            assert_eq!(cookies.excludes(&other_compiled), is_excluded, "{other:?}");
+            assert_eq!(other_compiled.excludes(&cookies), is_excluded, "{other:?}");
+        }
     }
 
     #[test]

@@ -13,7 +13,10 @@ impl Place<'_> {
     pub(super) fn keys(self) -> Vec<Concern> {
         let source = self.all.source();
         let fields = self.rule.headers.iter().map(|name| name.to_ascii_lowercase());
+        let is_class =
+            |name: &str| source.classes.iter().any(|classes| classes.name().eq_ignore_ascii_case(name));
         let is_open = |name: &String| match name.as_str() {
+            name if is_class(name) => false,
             "accept-encoding" => source.accept_encoding.is_none(),
             "accept-language" => source.accept_language.is_none(),
             name => MANY_VALUES.contains(&name),

@@ -72,7 +72,7 @@ impl Place<'_> {
         }
     }
 
-    /// Whether both are for some request, as far as host, method and path go.
+    /// Whether both are for some request, as far as host, method, path and conditions go.
     fn meets(self, other: Self) -> bool {
         let is_same_host = |own: &HostPattern| {
             other.compiled.hosts.iter().any(|their| own.covers(their) || their.covers(own))
@@ -82,9 +82,14 @@ impl Place<'_> {
             (Some(ours), Some(theirs)) => meet(ours, theirs),
             _ => true,
         };
+        let are_conditions = match (&self.compiled.when, &other.compiled.when) {
+            (Some(ours), Some(theirs)) => !ours.excludes(theirs),
+            _ => true,
+        };
         let is_any_host = hosts.is_empty() || other.compiled.hosts.is_empty();
         let is_any_method = methods.is_empty() || other.compiled.methods.is_empty();
         are_paths
+            && are_conditions
             && (is_any_host || hosts.iter().any(is_same_host))
             && (is_any_method || methods.iter().any(|method| other.compiled.methods.contains(method)))
     }
