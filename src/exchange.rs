@@ -78,14 +78,16 @@ impl Asked {
 
     /// As [`of`](Self::of), and what there is to serve to one client alone if its fetch fails.
     pub(crate) fn with_fallback<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
-        if !may_have_key(head) {
+        let mut glance = Glance::of(&head.headers);
+        if !may_have_key(head, &glance) {
             return None;
         }
         if let Some(asked) = head.extensions.get::<Self>() {
             if asked.is_passed {
                 return None;
             }
-            let credentials = asked.credentials.and(Credentials::of(&head.headers, names, &asked.keyed));
+            glance.put_under(names, &asked.keyed);
+            let credentials = asked.credentials.and(glance.credentials);
             return Some(match credentials == asked.credentials {
                 true => Cow::Borrowed(asked),
                 false => Cow::Owned(Self { credentials, ..asked.clone() }),
@@ -93,8 +95,9 @@ impl Asked {
         }
         let key = head.extensions.get::<CacheKey>()?;
         let read = head.extensions.get::<Read>().cloned().unwrap_or_default();
+        glance.put_under(names, &read.keyed);
         Some(Cow::Owned(Self {
-            credentials: read.credentials.and(Credentials::of(&head.headers, names, &read.keyed)),
+            credentials: read.credentials.and(glance.credentials),
             keyed: read.keyed,
             key: key.clone(),
             arrival: None,
@@ -114,7 +117,7 @@ impl Asked {
 
     /// A glance at the request.
     pub(crate) fn glance<'h>(&self, request: &'h HeaderMap) -> Glance<'h> {
-        Glance::with(request, self.credentials)
+        Glance::of(request).with(self.credentials)
     }
 
     /// The number of the store's sequence when the request arrived, if that is known.

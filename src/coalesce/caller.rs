@@ -362,9 +362,9 @@ impl Follower<'_> {
 
     fn judge_head<B, E>(&self, head: &Head, flight: &Flight, caller: Caller) -> Judgement<B, E> {
         let mine = self.credentials;
-        let glance = Glance::with(&self.head.headers, mine);
         let selects = |selection: &Option<Selection>| {
-            selection.as_ref().is_none_or(|selection| selection.matches(&glance, &mut Forms::default()))
+            let request = || Glance::of(&self.head.headers);
+            selection.as_ref().is_none_or(|selection| selection.matches(&request(), &mut Forms::default()))
         };
         match &head.verdict {
             Verdict::Unshareable(why) if self.is_of_session(*why, head, flight.asker()) => {

@@ -22,7 +22,12 @@ use super::{
 use crate::{
     body::BodyError,
     exchange::{Asked, Verdict},
-    http::{credentials::Credentials, fields::content_of, storing::is_error, vary::Selection},
+    http::{
+        credentials::Credentials,
+        fields::{content_of, first_line},
+        storing::is_error,
+        vary::Selection,
+    },
     key::CacheKey,
 };
 
@@ -73,13 +78,12 @@ pub(super) enum Party {
 impl Slot {
     /// Of a request, before anything is known of the answer.
     pub(super) fn new(asked: &Asked, head: &Parts) -> Self {
-        let glance = asked.glance(&head.headers);
-        let range = if glance.has_range { head.headers.get(header::RANGE) } else { None };
+        let range = first_line(&head.headers, &header::RANGE).map(|(line, _)| line);
         Self {
             key: asked.key.clone(),
             is_head: head.method == Method::HEAD,
             is_forced: asked.is_forced,
-            party: Party::WithOrWithoutCookie { authorization: glance.credentials.authorization },
+            party: Party::WithOrWithoutCookie { authorization: asked.credentials.authorization },
             selection: asked.selection.clone(),
             range: range.cloned().map(Box::new),
             floor: asked.arrival.as_ref().map_or(0, |arrival| arrival.floor),

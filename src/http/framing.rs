@@ -47,9 +47,9 @@ impl Framing {
     }
 
     pub(crate) fn read_length(&mut self, line: &HeaderValue) {
-        let is_list = line.as_bytes().contains(&b',');
-        self.is_plain &= self.declared == Ok(None) && !is_list;
-        self.declared = match (self.declared, length(line)) {
+        let number = number(line.as_bytes());
+        self.is_plain &= self.declared == Ok(None) && number.is_some();
+        self.declared = match (self.declared, number.or_else(|| repeated(line))) {
             (Ok(None), Some(length)) => Ok(Some(length)),
             (Ok(Some(before)), Some(length)) if before == length => Ok(Some(length)),
             _ => Err(NoLength),
@@ -140,17 +140,21 @@ pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoLengt
     Framing::of(headers).declared()
 }
 
-/// The length that a line declares: digits alone, or the same number several times (RFC 9110 §8.6).
-fn length(line: &HeaderValue) -> Option<u64> {
+/// The length that a line declares by the same number several times (RFC 9110 §8.6).
+#[cold]
+fn repeated(line: &HeaderValue) -> Option<u64> {
     let mut members = line.as_bytes().split(|byte| *byte == b',').map(|member| number(member.trim_ascii()));
     let first = members.next()??;
     members.all(|member| member == Some(first)).then_some(first)
 }
 
-/// `parse` alone would take a sign.
+/// Of digits alone: `parse` would take a sign.
 fn number(digits: &[u8]) -> Option<u64> {
-    let is_number = digits.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(digits).ok().filter(|_| is_number)?.parse().ok()
+    let append = |number: u64, digit: &u8| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(digit.into())
+    };
+    (!digits.is_empty()).then_some(digits)?.iter().try_fold(0, append)
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use super::{
     credentials::{CredentialNames, Credentials, Keyed, is_well_known},
     fields::first_line,
     framing::Framing,
+    overrides::Overrides,
 };
 
 /// Most requests have none of these but the last, and a hit then has nothing to do with their
@@ -13,12 +14,13 @@ use super::{
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Glance<'a> {
     pub(crate) fields: &'a HeaderMap,
+    pub(crate) overrides: Overrides,
     pub(crate) credentials: Credentials,
     /// A precondition (RFC 9110 §13.1).
     pub(crate) has_precondition: bool,
     pub(crate) has_range: bool,
     /// What selects most of what is selected by anything.
-    pub(crate) accept_encoding: Line<'a>,
+    accept_encoding: Line<'a>,
 }
 
 /// The value of a field.
@@ -41,31 +43,11 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Glance<'a> {
-    /// Of a request whose credentials are known.
-    pub(crate) fn with(request: &'a HeaderMap, credentials: Credentials) -> Self {
-        Self { credentials, ..Self::of_fields(request) }
-    }
-
-    /// Of a request that has a key.
     #[inline]
-    pub(crate) fn under(request: &'a HeaderMap, names: &CredentialNames, keyed: &Keyed) -> Self {
-        let glance = Self::of_fields(request);
-        // By the names alone, nearly always.
-        match names.is_default() && keyed.is_nothing() {
-            true => glance,
-            false => Self { credentials: Credentials::of(request, names, keyed), ..glance },
-        }
-    }
-
-    #[cfg(test)]
     pub(crate) fn of(request: &'a HeaderMap) -> Self {
-        Self::of_fields(request)
-    }
-
-    #[inline]
-    fn of_fields(request: &'a HeaderMap) -> Self {
         let mut glance = Self {
             fields: request,
+            overrides: Overrides::default(),
             credentials: Credentials::default(),
             has_precondition: false,
             has_range: false,
@@ -86,16 +68,41 @@ impl<'a> Glance<'a> {
                 | header::ACCEPT_LANGUAGE
                 | header::CACHE_CONTROL
                 | header::CONNECTION
+                | header::CONTENT_LENGTH
+                | header::CONTENT_TYPE
                 | header::HOST
                 | header::ORIGIN
                 | header::PRAGMA
                 | header::REFERER
+                | header::TE
                 | header::UPGRADE_INSECURE_REQUESTS
-                | header::USER_AGENT => {}
-                _ => glance.credentials.token |= is_well_known(name),
+                | header::USER_AGENT
+                | header::VIA => {}
+                _ => glance.note_unusual(name),
             }
         }
         glance
+    }
+
+    #[inline(never)]
+    fn note_unusual(&mut self, name: &HeaderName) {
+        self.overrides.note(name, self.fields);
+        self.credentials.token |= is_well_known(name);
+    }
+
+    /// Of a request whose credentials are known.
+    pub(crate) fn with(self, credentials: Credentials) -> Self {
+        Self { credentials, ..self }
+    }
+
+    /// Of a request under a key that holds `keyed`: its credentials are the fields of these names that are
+    /// not in the key.
+    #[inline]
+    pub(crate) fn put_under(&mut self, names: &CredentialNames, keyed: &Keyed) {
+        // By the names alone, nearly always.
+        if !names.is_default() || !keyed.is_nothing() {
+            self.credentials = Credentials::of(self.fields, names, keyed);
+        }
     }
 
     pub(crate) fn line(&self, name: &HeaderName) -> Line<'a> {
@@ -180,7 +187,7 @@ mod tests {
             let request =
                 lines.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
             let Glance { credentials, has_precondition, has_range, accept_encoding, .. } =
-                Glance::under(&request, &CredentialNames::DEFAULT, &Keyed::default());
+                Glance::of(&request);
             let credentials_alone = Credentials::of(&request, &CredentialNames::default(), &Keyed::default());
             assert_eq!(credentials, credentials_alone);
             (

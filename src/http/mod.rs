@@ -15,6 +15,7 @@ pub(crate) mod freshness;
 pub(crate) mod glance;
 pub(crate) mod made;
 pub(crate) mod outline;
+pub(crate) mod overrides;
 pub(crate) mod range;
 pub(crate) mod rules;
 pub(crate) mod storing;

@@ -161,18 +161,25 @@ impl Value {
 }
 
 /// The normal forms that a request has of fields, each made once however many variants it is compared
-/// with. Most requests need none.
+/// with. Most requests need none: one word is then made and dropped, and not three.
 #[derive(Default)]
-pub(crate) struct Forms(Vec<(HeaderName, Option<Box<[u8]>>)>);
+#[allow(clippy::box_collection, reason = "most often there is none")]
+pub(crate) struct Forms(Option<Box<Vec<FieldForm>>>);
+
+struct FieldForm {
+    name: HeaderName,
+    value: Option<Box<[u8]>>,
+}
 
 impl Forms {
     #[cold]
     fn of(&mut self, request: &HeaderMap, name: &HeaderName) -> Option<&[u8]> {
-        let at = self.0.iter().position(|(known, _)| known == name).unwrap_or_else(|| {
-            self.0.push((name.clone(), normalised(request, name)));
-            self.0.len() - 1
+        let forms = self.0.get_or_insert_default();
+        let at = forms.iter().position(|form| form.name == *name).unwrap_or_else(|| {
+            forms.push(FieldForm { name: name.clone(), value: normalised(request, name) });
+            forms.len() - 1
         });
-        self.0[at].1.as_deref()
+        forms[at].value.as_deref()
     }
 }
 

@@ -2,8 +2,8 @@ use std::fmt;
 
 use http::{HeaderMap, header};
 
-use super::{CacheKey, overrides::Overrides};
-use crate::http::{cookies::CookieNames, credentials::Keyed};
+use super::CacheKey;
+use crate::http::{cookies::CookieNames, credentials::Keyed, overrides::Overrides};
 
 /// Longer keys are written on the heap.
 const INLINE: usize = 240;
@@ -59,10 +59,10 @@ impl KeyBuffer {
         Self::default()
     }
 
-    /// An empty key of a request of which it is known what it overrides.
+    /// Notes whether the request overrides its target.
     #[inline]
-    pub(crate) fn under(overrides: Overrides) -> Self {
-        Self { has_overrides: overrides.target, ..Self::default() }
+    pub(super) fn note(&mut self, overrides: Overrides) {
+        self.has_overrides = overrides.target;
     }
 
     #[inline]

@@ -110,7 +110,7 @@ impl DefaultKey {
     #[inline]
     pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         let target = original_uri(head);
-        let authority = Authority::of_request(target, &head.headers, self.scheme_of(target))?;
+        let authority = Authority::of_request(target, &head.headers, self.scheme.as_ref())?;
         self.begin(target, authority, key);
         key.push(&*rooted(path_and_query(target)));
         if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
@@ -130,12 +130,6 @@ impl DefaultKey {
             _ => key.extend(&self.start),
         }
         key.push_lower_case(authority.as_bytes());
-    }
-
-    /// The scheme of a target, if it is known.
-    #[inline]
-    pub(super) fn scheme_of<'a>(&'a self, target: &'a Uri) -> Option<&'a Scheme> {
-        self.scheme.as_ref().or(target.scheme())
     }
 }
 
@@ -159,6 +153,10 @@ impl KeyExtractor for DefaultKey {
     fn check(&self) -> Result<(), BuildError> {
         let is_known = cfg!(feature = "axum") || self.is_whole;
         is_known.then_some(()).ok_or(BuildError::CutUri)
+    }
+
+    fn normalises(&self) -> bool {
+        false
     }
 
     fn prepare(&self, head: &mut Parts) {

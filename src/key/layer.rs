@@ -10,13 +10,14 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find_noted, for_cache,
-    is_get_or_head, is_read_by_rule, prepare,
+    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, is_for_cache,
+    is_get_or_head, is_read_by_rule, normalise, prepare,
 };
 use crate::{
     exchange::{Asked, Read},
     http::{
         credentials::Credentials,
+        glance::Glance,
         rules::{RequestRules, Rules},
     },
 };
@@ -121,12 +122,12 @@ fn derive<B: HttpBody>(
     rules: &RequestRules,
     request: Request<B>,
 ) -> (Parts, B, Option<Unkeyed>) {
-    let overrides = for_cache(&request);
-    let why = if overrides.is_some() { None } else { Unkeyed::of(&request) };
+    let is_for_cache = is_for_cache(&request);
+    let why = if is_for_cache { None } else { Unkeyed::of(&request) };
     let (mut head, body) = request.into_parts();
     // What a cache above this one has asked is not what is asked here.
     head.extensions.remove::<Asked>();
-    if overrides.is_some() {
+    if is_for_cache {
         extractor.note(&mut head);
     }
     // Before what follows changes the URI.
@@ -134,13 +135,14 @@ fn derive<B: HttpBody>(
         Some(identity) => drop(head.extensions.insert(identity)),
         None => drop(head.extensions.remove::<Identity>()),
     }
-    let mut key = overrides.map(KeyBuffer::under).unwrap_or_default();
-    let found = match overrides {
-        Some(_) => find_noted(extractor, rules, &mut head, &mut key).map_err(Some),
-        None => Err(why),
+    let mut key = KeyBuffer::new();
+    let found = match is_for_cache {
+        true => find(extractor, rules, &head, &Glance::of(&head.headers), &mut key).map_err(Some),
+        false => Err(why),
     };
     match found {
         Ok(()) => {
+            normalise(extractor, rules, &mut head, &mut key);
             prepare(extractor, &key, &mut head);
             head.extensions.insert(key.to_key());
             note_read(rules, &mut head, &key);

@@ -107,15 +107,14 @@ mod unkeyed;
 
 use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme};
+use http::{Extensions, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme};
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
-use self::overrides::Overrides;
 use crate::{
     build_error::BuildError,
     exchange::Read,
-    http::{credentials::Keyed, rules::RequestRules},
+    http::{credentials::Keyed, glance::Glance, rules::RequestRules},
     tags::TagFields,
 };
 
@@ -288,6 +287,13 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// not change the key.
     fn normalise(&self, _head: &mut Parts) {}
 
+    /// Whether [`normalise`](Self::normalise) may change a request. Default: yes.
+    ///
+    /// Without that the fields of a request are looked at once on a hit, and not twice.
+    fn normalises(&self) -> bool {
+        true
+    }
+
     /// Makes a request that has a key ready for the origin. Default: nothing to do.
     ///
     /// Called when nothing that is stored answers it, or when that is to be refreshed: a hit does
@@ -308,29 +314,24 @@ where
     fn key(&self, head: &Parts) -> Option<CacheKey> {
         self(head)
     }
+
+    fn normalises(&self) -> bool {
+        false
+    }
 }
 
-/// Writes the key of a request that [may have one](for_cache): its own if it carries one, else
-/// the extractor's. A request that has one is in its normal form from then on.
-#[inline]
+/// Writes the key of a request that [may have one](is_for_cache): its own if it carries one, else
+/// the extractor's. Call [`normalise`] next.
+#[inline(always)]
 pub(crate) fn find(
     extractor: &(impl KeyExtractor + ?Sized),
     rules: &RequestRules,
-    head: &mut Parts,
+    head: &Parts,
+    glance: &Glance<'_>,
     buffer: &mut KeyBuffer,
 ) -> Result<(), Unkeyed> {
-    extractor.note(head);
-    find_noted(extractor, rules, head, buffer)
-}
-
-/// As [`find`], of a request of which the extractor has noted what it needs to know.
-#[inline]
-fn find_noted(
-    extractor: &(impl KeyExtractor + ?Sized),
-    rules: &RequestRules,
-    head: &mut Parts,
-    buffer: &mut KeyBuffer,
-) -> Result<(), Unkeyed> {
+    Unkeyed::by(&head.uri, glance.overrides).map_or(Ok(()), Err)?;
+    buffer.note(glance.overrides);
     match head.extensions.get::<CacheKey>() {
         Some(own) => {
             buffer.set(own);
@@ -345,15 +346,28 @@ fn find_noted(
         // No extractor knows the body of a read by its body.
         None => return Err(Unkeyed::Body),
     }
-    extractor.normalise(head);
-    if !rules.keyed.is_nothing() {
-        key_cookies(&rules.keyed, head, buffer);
-    }
     Ok(())
 }
 
+/// Whether [`normalise`] has anything to do.
+#[inline]
+pub(crate) fn normalises(extractor: &(impl KeyExtractor + ?Sized), rules: &RequestRules) -> bool {
+    extractor.normalises() || !rules.keyed.is_nothing()
+}
+
+/// Brings a request that has this key into its normal form, and adds to the key what the rules for all
+/// requests say.
+pub(crate) fn normalise(
+    extractor: &(impl KeyExtractor + ?Sized),
+    rules: &RequestRules,
+    head: &mut Parts,
+    buffer: &mut KeyBuffer,
+) {
+    extractor.normalise(head);
+    key_cookies(&rules.keyed, head, buffer);
+}
+
 /// Puts cookies into the key, unless it has its own already.
-#[inline(never)]
 fn key_cookies(keyed: &Keyed, head: &Parts, buffer: &mut KeyBuffer) {
     let Some(names) = keyed.cookies().filter(|_| !buffer.keyed().has(&header::COOKIE)) else { return };
     buffer.push_cookies(names, &head.headers);
@@ -376,13 +390,16 @@ fn is_get_or_head(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// What a request overrides, if it may have a key. Asked before it is taken apart: most requests that
-/// have none are not moved for the cache's sake.
+/// Whether a request may have a key, by all but its fields: only GET, HEAD and reads by a body are
+/// answered from a store.
+///
+/// Asked before it is taken apart: most requests that have none are not moved for the cache's sake.
 #[inline]
-pub(crate) fn for_cache<B: HttpBody>(request: &Request<B>) -> Option<Overrides> {
-    let overrides = allowed(request.method(), request.uri(), request.headers(), request.extensions())?;
-    let is_whole = !is_get_or_head(request.method()) || request.body().is_end_stream();
-    (is_whole || is_keyed_with_content(request.extensions())).then_some(overrides)
+pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
+    match is_get_or_head(request.method()) {
+        true => request.body().is_end_stream() || is_keyed_with_content(request.extensions()),
+        false => has_content(request.extensions()),
+    }
 }
 
 /// Whether the key of a GET with a body holds that.
@@ -392,24 +409,9 @@ fn is_keyed_with_content(extensions: &Extensions) -> bool {
 }
 
 /// Whether a request may have a key, whatever its body.
-pub(crate) fn may_have_key(head: &Parts) -> bool {
-    allowed(&head.method, &head.uri, &head.headers, &head.extensions).is_some()
-}
-
-/// Only GET, HEAD and reads by a body are answered from a store, and never a request for another
-/// protocol, nor one that frameworks take for a request of another method.
-#[inline]
-fn allowed(method: &Method, uri: &Uri, headers: &HeaderMap, extensions: &Extensions) -> Option<Overrides> {
-    if !is_get_or_head(method) && !has_content(extensions) {
-        return None;
-    }
-    Some(Overrides::of(headers)).filter(|overrides| overrides.leave_a_key() && !has_method_in_query(uri))
-}
-
-/// Whether frameworks may take a request for one of another method by its query.
-#[inline]
-fn has_method_in_query(uri: &Uri) -> bool {
-    uri.query().is_some_and(method_field::is_in_query)
+pub(crate) fn may_have_key(head: &Parts, glance: &Glance<'_>) -> bool {
+    let is_read = is_get_or_head(&head.method) || has_content(&head.extensions);
+    is_read && Unkeyed::by(&head.uri, glance.overrides).is_none()
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 
 use super::{
     CacheKey, Identity, KeyExtractor,
-    normal::{Authority, normal_form, rooted},
+    normal::{Authority, is_normal, normal_form, rooted},
 };
 use crate::http::fields::first_line;
 
@@ -119,10 +119,12 @@ impl<'a> Target<'a> {
         host.write(b"path");
         self.write_authority(&mut host);
         // Before the first slash there is nothing but the host. Each number is made of the one before it.
+        let is_normal = is_normal(path);
         path.split('/').take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
+            let segment = if is_normal { Cow::Borrowed(segment) } else { normal_form(segment) };
             let mut state = hasher.build_hasher();
             state.write_u64(*before);
-            state.write(normal_form(segment).as_bytes());
+            state.write(segment.as_bytes());
             *before = state.finish();
             Some(*before)
         })

@@ -5,10 +5,11 @@ use http_body_util::{Empty, Full};
 use proptest::prelude::*;
 
 fn key_of<B: HttpBody>(extractor: &impl KeyExtractor, request: Request<B>) -> Option<CacheKey> {
-    for_cache(&request)?;
+    let (is_for_cache, head) = (is_for_cache(&request), request.into_parts().0);
     let mut buffer = KeyBuffer::new();
     let rules = RequestRules::default();
-    find(extractor, &rules, &mut request.into_parts().0, &mut buffer).ok().map(|()| buffer.to_key())
+    let found = find(extractor, &rules, &head, &Glance::of(&head.headers), &mut buffer);
+    (is_for_cache && found.is_ok()).then(|| buffer.to_key())
 }
 
 fn empty() -> Empty<Bytes> {

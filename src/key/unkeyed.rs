@@ -1,10 +1,12 @@
 use std::fmt;
 
-use http::Request;
+#[cfg(feature = "body-key")]
+use http::request::Parts;
+use http::{Request, Uri};
 use http_body::Body as HttpBody;
 
-use super::{has_method_in_query, is_get_or_head, is_read_by_rule, overrides::Overrides};
-use crate::http::fields::asks_for_another_protocol;
+use super::{is_get_or_head, is_read_by_rule, method_field};
+use crate::http::{glance::Glance, overrides::Overrides};
 
 /// Why a request has no key, so that the cache passes it on untouched.
 ///
@@ -71,18 +73,33 @@ impl Unkeyed {
         }
     }
 
-    /// Why a request is not [for the cache](super::for_cache). None for the methods of requests that
+    /// Why a request is not [for the cache](super::is_for_cache). None for the methods of requests that
     /// never are.
     pub(crate) fn of<B: HttpBody>(request: &Request<B>) -> Option<Self> {
         let is_read = is_get_or_head(request.method()) || is_read_by_rule(request.extensions());
         is_read.then(|| {
-            let headers = request.headers();
-            match Overrides::of(headers).method || has_method_in_query(request.uri()) {
-                true => Self::MethodOverride,
-                false if asks_for_another_protocol(headers) => Self::Upgrade,
-                false => Self::Body,
-            }
+            let overrides = Glance::of(request.headers()).overrides;
+            Self::by(request.uri(), overrides).unwrap_or(Self::Body)
         })
+    }
+
+    /// Whether frameworks may take a request for one of another method.
+    #[cfg(feature = "body-key")]
+    pub(super) fn overrides_method(head: &Parts) -> bool {
+        let overrides = Glance::of(&head.headers).overrides;
+        Self::by(&head.uri, overrides) == Some(Self::MethodOverride)
+    }
+
+    /// Why a request for this URI that overrides this has no key, if it has none: frameworks may take it
+    /// for one of another method, or it asks for another protocol.
+    #[inline]
+    pub(super) fn by(uri: &Uri, overrides: Overrides) -> Option<Self> {
+        let names_method = overrides.method || uri.query().is_some_and(method_field::is_in_query);
+        match (names_method, overrides.protocol) {
+            (true, _) => Some(Self::MethodOverride),
+            (false, true) => Some(Self::Upgrade),
+            (false, false) => None,
+        }
     }
 }
 

@@ -40,7 +40,7 @@ impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
 pub(super) struct Question<'a> {
     pub(super) key: &'a KeyBuffer,
     pub(super) head: &'a Parts,
-    pub(super) glance: Glance<'a>,
+    pub(super) glance: &'a Glance<'a>,
     pub(super) settings: &'a Settings,
     pub(super) now: Instant,
 }
@@ -77,7 +77,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     }
 
     /// The latest stored response that answers the request, fresh or not.
-    #[inline]
+    #[inline(always)]
     pub(super) fn select<'a>(
         &self,
         reading: &'a Reading,
@@ -181,7 +181,7 @@ impl<St: Store, K> Reader<St, K> {
         if head.method != Method::GET {
             return None;
         }
-        resource.select_part(&glance, self.store.sequence(), now)
+        resource.select_part(glance, self.store.sequence(), now)
     }
 }
 

@@ -84,10 +84,30 @@ where
         Purge::new(self.reader.store.clone(), Naming::new(extractor))
     }
 
-    /// Writes the key of a request that [may have one](key::for_cache), which is in its normal form
-    /// from then on.
-    pub(crate) fn find_key(&self, head: &mut Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
-        key::find(&*self.reader.extractor, &self.reader.settings.request, head, key)
+    /// Lets the extractor note in a request what it needs to know of it later.
+    pub(crate) fn note(&self, head: &mut Parts) {
+        self.reader.extractor.note(head);
+    }
+
+    /// Writes the key of a request that [may have one](key::is_for_cache).
+    pub(crate) fn find_key(
+        &self,
+        head: &Parts,
+        glance: &Glance<'_>,
+        key: &mut KeyBuffer,
+    ) -> Result<(), Unkeyed> {
+        key::find(&*self.reader.extractor, &self.reader.settings.request, head, glance, key)
+    }
+
+    /// Whether [`normalise`](Self::normalise) has anything to do.
+    pub(crate) fn normalises(&self) -> bool {
+        key::normalises(&*self.reader.extractor, &self.reader.settings.request)
+    }
+
+    /// Brings a request that has this key into its normal form.
+    #[inline(never)]
+    pub(crate) fn normalise(&self, head: &mut Parts, key: &mut KeyBuffer) {
+        key::normalise(&*self.reader.extractor, &self.reader.settings.request, head, key);
     }
 
     /// What is to be done with the response to a request that has none, for this reason. No layer below
@@ -106,13 +126,19 @@ where
     ///
     /// The request stays where it is: a hit has nothing else to do with it.
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
-    pub(crate) fn read<B>(&self, key: &KeyBuffer, head: &Parts) -> Result<Response<Body<B>>, Open<B>> {
+    pub(crate) fn read<B>(
+        &self,
+        key: &KeyBuffer,
+        head: &Parts,
+        glance: &mut Glance<'_>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
         let (now, settings) = (Instant::now(), &*self.reader.settings);
-        let glance = Glance::under(&head.headers, &settings.request.credentials, key.keyed());
+        glance.put_under(&settings.request.credentials, key.keyed());
+        let glance = &*glance;
         let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
         let reading = self.reader.read(key);
         let question = Question { key, head, glance, settings, now };
-        let stored = self.reader.select(&reading, &glance);
+        let stored = self.reader.select(&reading, glance);
         if let Some(stored) = stored
             && accepts(stored, wishes.as_ref(), now)
             && stored.is_fresh(now)
@@ -315,17 +341,23 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let Some(overrides) = key::for_cache(&request) else {
+        if !key::is_for_cache(&request) {
             let why = Unkeyed::of(&request);
             return self.pass(request, why);
-        };
+        }
         let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::under(overrides);
-        if let Err(why) = self.find_key(&mut head, &mut key) {
+        self.note(&mut head);
+        let mut glance = Glance::of(&head.headers);
+        let mut key = KeyBuffer::new();
+        if let Err(why) = self.find_key(&head, &glance, &mut key) {
             return self.pass(Request::from_parts(head, body), Some(why));
         }
+        if self.normalises() {
+            self.normalise(&mut head, &mut key);
+            glance = Glance::of(&head.headers);
+        }
         let below = |head, body| Below::keyed(self.inner.clone(), Request::from_parts(head, body));
-        match self.read(&key, &head) {
+        match self.read(&key, &head, &mut glance) {
             Ok(response) => ResponseFuture::ready(response),
             Err(open) => self.go_on(open, &key, (head, body), below),
         }

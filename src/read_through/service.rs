@@ -19,7 +19,8 @@ use crate::{
     coalesce::Coalesce,
     fill::{Fill, Policy},
     future::{BoxFuture, ResponseFuture},
-    key::{DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, for_cache},
+    http::glance::Glance,
+    key::{DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, is_for_cache},
     lookup::{Keyless, Lookup, Open},
     origin_limit::{Attempt, OriginLimitLayer},
     retry::RetryPolicy,
@@ -106,21 +107,27 @@ where
 
     fn call(&mut self, mut request: Request<ReqB>) -> Self::Future {
         let stack = &self.layers.stack;
-        let Some(overrides) = for_cache(&request) else {
+        if !is_for_cache(&request) {
             // What is done to it is done here: who passes on what he has looked into moves it.
             let why = Unkeyed::of(&request);
             let keyless = stack.keyless(&mut request, why);
             return self.round(request, keyless);
-        };
+        }
         let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::under(overrides);
-        if let Err(why) = stack.find_key(&mut head, &mut key) {
+        stack.note(&mut head);
+        let mut glance = Glance::of(&head.headers);
+        let mut key = KeyBuffer::new();
+        if let Err(why) = stack.find_key(&head, &glance, &mut key) {
             let mut request = Request::from_parts(head, body);
             let keyless = stack.keyless(&mut request, Some(why));
             return self.round(request, keyless);
         }
+        if stack.normalises() {
+            stack.normalise(&mut head, &mut key);
+            glance = Glance::of(&head.headers);
+        }
         // Each of the ways at once: what all went through would be moved once more.
-        match stack.read(&key, &head) {
+        match stack.read(&key, &head, &mut glance) {
             Ok(response) => {
                 let response = Some(response.map(ReadThroughBody::new));
                 ReadThroughFuture { way: Way::Stored { response } }

@@ -199,7 +199,7 @@ impl Resource {
 
     /// The variant that answers a request with these fields, and is not invalidated: the latest one
     /// that has a `Vary`, or the one without (RFC 9111 §4.1).
-    #[inline]
+    #[inline(always)]
     pub(crate) fn select(&self, request: &Glance<'_>, sequence: &Sequence) -> Option<&Arc<StoredResponse>> {
         let mut forms = Forms::default();
         let answers =
@@ -379,5 +379,5 @@ fn is_superseded(
     by.selection().is_none()
         && stored.selection().is_some()
         && stored.begun() < by.begun()
-        && stored.matches(&Glance::with(request, Credentials::default()), forms)
+        && stored.matches(&Glance::of(request).with(Credentials::default()), forms)
 }

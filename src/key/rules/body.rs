@@ -24,8 +24,7 @@ use crate::{
     exchange::Read,
     http::{conditions::is_conditional, fields::asks_for_another_protocol},
     key::{
-        BodyKeyLayer, CacheKey, Form, KeyBuffer, Persisted, Reading, has_content, has_method_in_query,
-        normal::Authority,
+        BodyKeyLayer, CacheKey, Form, KeyBuffer, Persisted, Reading, Unkeyed, has_content, normal::Authority,
     },
 };
 
@@ -38,14 +37,6 @@ pub(super) const CONTENT_FIELDS: [HeaderName; 3] =
     [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
 #[cfg(not(feature = "body-key"))]
 pub(super) const CONTENT_FIELDS: [http::HeaderName; 0] = [];
-
-/// By which many frameworks take a POST for another method.
-#[cfg(feature = "body-key")]
-const OVERRIDES: [HeaderName; 3] = [
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-];
 
 /// What a GET with a body is to rules, so that one for GET without a body is never for it, nor the other
 /// way round.
@@ -197,8 +188,7 @@ impl KeyRules {
             Method::HEAD => false,
             _ => !is_get_with_body(&head.method),
         };
-        let is_override = OVERRIDES.iter().any(|name| head.headers.contains_key(name));
-        if !self.has_bodies() || !may_be_read || is_override || has_method_in_query(&head.uri) {
+        if !self.has_bodies() || !may_be_read || Unkeyed::overrides_method(head) {
             return None;
         }
         let method = method_with(head, has_body);

@@ -207,14 +207,16 @@ impl KeyRules {
     }
 
     /// The rule of a request that may have a key, and its authority.
-    pub(super) fn rule_of<'h>(&self, head: &'h Parts) -> Result<(Selected<'_, 'h>, Authority<'h>), Unkeyed> {
+    pub(super) fn rule_of<'h>(
+        &'h self,
+        head: &'h Parts,
+    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
         let method = method_of(head);
         match self.chosen(&head.extensions) {
             None => self.rule_for(head, method),
             Some(_) => {
                 let target = original_uri(head);
-                let scheme = self.inner.default_key.scheme_of(target);
-                let authority = Authority::of_request(target, &head.headers, scheme)?;
+                let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())?;
                 let selected = self.selected_before(target, authority, &head.extensions);
                 let facts = Facts::of(&head.headers, target);
                 Ok((selected.unwrap_or_else(|| self.select(target, authority, method, &facts)), authority))
@@ -224,13 +226,12 @@ impl KeyRules {
 
     /// As [`rule_of`](Self::rule_of), as if the request had this method.
     pub(super) fn rule_for<'h>(
-        &self,
+        &'h self,
         head: &'h Parts,
         method: &Method,
-    ) -> Result<(Selected<'_, 'h>, Authority<'h>), Unkeyed> {
+    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
         let target = original_uri(head);
-        let scheme = self.inner.default_key.scheme_of(target);
-        let authority = Authority::of_request(target, &head.headers, scheme)?;
+        let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())?;
         Ok((self.select(target, authority, method, &Facts::of(&head.headers, target)), authority))
     }
 
@@ -266,8 +267,7 @@ impl KeyRules {
             return None;
         }
         let target = original_uri(head);
-        let scheme = self.inner.default_key.scheme_of(target);
-        let authority = Authority::of_request(target, &head.headers, scheme).ok()?;
+        let authority = Authority::of_request(target, &head.headers, self.assumed_scheme()).ok()?;
         let facts = Facts::of(&head.headers, target);
         let selected = self.select(target, authority, method, &facts);
         let at = |found: Match<'_, '_>| self.inner.rules.iter().position(|rule| ptr::eq(rule, found.rule));
@@ -327,7 +327,7 @@ impl KeyRules {
         index.candidates(path).into_iter().any(|rule| rules[rule].merges_bodies_at(authority, path))
     }
 
-    fn authority_of<'a>(&self, uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
+    fn authority_of<'a>(&'a self, uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
         let host = host.map(HeaderValue::as_bytes);
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
         Some(Authority::of_target(authority, uri, self.assumed_scheme()))

@@ -5,10 +5,10 @@ use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery
 
 use super::{error::Problem, field_set::FieldSet};
 use crate::{
-    http::{credentials::Keyed, fields::remove_all},
+    http::{credentials::Keyed, fields::remove_all, overrides::TARGET_OVERRIDES},
     key::{
         KeyBuffer,
-        overrides::{TARGET_OVERRIDES, push_field, push_overrides},
+        overrides::{push_field, push_overrides},
         target::original_uri,
     },
 };
