@@ -246,6 +246,50 @@ async fn a_variant_is_stored_for_what_the_origin_saw() {
 }
 
 #[tokio::test]
+async fn the_cookies_that_pages_depend_on_are_in_the_key_and_at_the_origin_and_no_others() {
+    let origin = Origin::start().await;
+    let get = |proxy: &Proxy, cookie: &'static str| {
+        reqwest::Client::new().get(proxy.url("/")).header("cookie", cookie).send()
+    };
+    let without = Proxy::start(origin.addr, &["--default-ttl", "1h"]).await;
+    for calls in [1, 2] {
+        let response = get(&without, "_ga=1").await.unwrap();
+        assert!(cache_status(&response).contains("detail=cookie"), "{}", cache_status(&response));
+        assert_eq!(origin.calls(), calls);
+    }
+    let named = Proxy::start(origin.addr, &["--default-ttl", "1h", "--cookies", "lang"]).await;
+    for (cookie, lang, calls) in
+        [("lang=de; _ga=1", "de", 3), ("_ga=2; lang=de", "de", 3), ("lang=en; _ga=1", "en", 4)]
+    {
+        let response = get(&named, cookie).await.unwrap();
+        assert_eq!(field(&echo(response).await, "cookie"), [format!("lang={lang}")], "{cookie}");
+        assert_eq!(origin.calls(), calls, "{cookie}");
+    }
+    let none = Proxy::start(origin.addr, &["--default-ttl", "1h", "--cookies", ""]).await;
+    for cookie in ["lang=de", "_ga=1"] {
+        let response = get(&none, cookie).await.unwrap();
+        assert_eq!(field(&echo(response).await, "cookie"), [""; 0], "{cookie}");
+        assert_eq!(origin.calls(), 5, "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn a_named_credential_keeps_a_response_with_its_client() {
+    let origin = Origin::start().await;
+    let get = |proxy: &Proxy, pass: Option<&'static str>| {
+        let request = reqwest::Client::new().get(proxy.url("/"));
+        pass.into_iter().fold(request, |request, pass| request.header("x-pass", pass)).send()
+    };
+    let args = ["--default-ttl", "1h", "--credentials", "x-other,x-pass"];
+    let proxy = Proxy::start(origin.addr, &args).await;
+    for (pass, calls) in [(Some("a"), 1), (None, 2), (Some("b"), 3), (None, 3)] {
+        let echo = echo(get(&proxy, pass).await.unwrap()).await;
+        assert_eq!(field(&echo, "x-pass"), pass.into_iter().collect::<Vec<_>>());
+        assert_eq!(origin.calls(), calls, "{pass:?}");
+    }
+}
+
+#[tokio::test]
 async fn the_origin_learns_who_asked_for_what() {
     let origin = Origin::start().await;
     let proxy = Proxy::start(origin.addr, &[]).await;

@@ -3,7 +3,7 @@
 use axum::{Router, body::Body, routing};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
-use http::{Request, Response};
+use http::{HeaderMap, Request, Response};
 use std::{
     convert::Infallible,
     sync::{
@@ -11,7 +11,10 @@ use std::{
         atomic::{AtomicUsize, Ordering},
     },
 };
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    net::TcpListener,
+    time::{Instant, sleep, timeout},
+};
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_readthrough::{CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThrough, Rules, StoreLayer};
 
@@ -142,6 +145,37 @@ async fn a_handler_that_asks_its_own_url_from_another_task_waits_no_longer_than_
     let page = site.oneshot(request).await.unwrap();
     assert_eq!(open::bytes(page).await, "page of json");
     assert_eq!((started.elapsed(), calls.load(Ordering::SeqCst)), (secs(30) + ms(10), 2));
+}
+
+/// Over a socket nothing tells the inner request from that of another client.
+#[tokio::test]
+async fn a_handler_that_asks_its_own_url_over_a_socket_waits_no_longer_than_callers_do() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/page", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let (count, inner) = (Arc::clone(&calls), url.clone());
+    let handler = move |headers: HeaderMap| {
+        let (count, inner) = (Arc::clone(&count), inner.clone());
+        async move {
+            count.fetch_add(1, Ordering::SeqCst);
+            let vary = [("vary", "accept")];
+            if headers.get("accept").is_some_and(|accept| accept == "application/json") {
+                return (vary, "json".to_owned());
+            }
+            let part = reqwest::Client::new().get(inner).header("accept", "application/json");
+            let part = part.send().await.unwrap().text().await.unwrap();
+            (vary, format!("page of {part}"))
+        }
+    };
+    let cache = ReadThrough::new(store()).rules(fixed(60_000)).coalesce(|layer| layer.max_wait(ms(100)));
+    let site = Router::new().route("/page", routing::get(handler)).layer(cache.build().unwrap());
+    let server = tokio::spawn(async move { axum::serve(listener, site).await });
+    for _ in 0..2 {
+        let page = timeout(secs(30), reqwest::get(&url)).await.expect("it waits for itself").unwrap();
+        assert_eq!((page.status().as_u16(), page.text().await.unwrap()), (200, "page of json".to_owned()));
+        assert_eq!(calls.load(Ordering::SeqCst), 2);
+    }
+    server.abort();
 }
 
 /// A page that asks for another one, which asks for the first.
