@@ -43,6 +43,7 @@ fn what_is_usual_and_right_gives_no_warning() {
         rules([path("/a").headers(["Accept"])])
             .classes(Classes::of("accept", "accept").class("image/webp", ["*image/webp*"]).otherwise("*/*")),
         rules([path("/{*rest}").bypass()]),
+        rules([path("/{*file}.css").cookies([]).fixed_ttl(TTL)]),
         rules([path("/a").when(When::new().cookies(["sid"])).bypass(), path("/a").cookies([])]),
         rules([
             path("/a").when(When::new().no_cookies(["sid", "s*"])).cookies([]),
@@ -118,6 +119,7 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
         ),
         (rules([KeyRule::paths(["/a", "/b"]).fixed_ttl(TTL)]), 0, "browsers send cookies"),
         (rules([any().cookies([]).fixed_ttl(TTL)]), 0, "`fixed_ttl` for every path"),
+        (rules([path("/{**all}").cookies([]).fixed_ttl(TTL)]), 0, "`fixed_ttl` for every path"),
         (
             rules([path("/a").cookies([]).store_private(true)]),
             0,

@@ -23,12 +23,16 @@ impl Place<'_> {
             ),
             (is_on(storing.store_set_cookie), Concern::SetCookie),
             (is_fixed && self.rule.forward_unkeyed, Concern::ForwardedAndFixed),
-            (is_fixed && self.path.is_none(), Concern::FixedEverywhere),
+            (is_fixed && self.is_for_every_path(), Concern::FixedEverywhere),
         ]
         .into_iter()
         .filter_map(|(is_so, concern)| is_so.then_some(concern))
         .chain(self.cookies_unsaid())
         .collect()
+    }
+
+    fn is_for_every_path(self) -> bool {
+        self.path.is_none_or(|path| path.starts_with("/{*") && path.find('}') == path.len().checked_sub(1))
     }
 
     fn tells_clients_apart(self) -> bool {
