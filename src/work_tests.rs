@@ -368,3 +368,47 @@ async fn targets_are_read_in_proportion_to_their_length() {
     let costs = work(&layer(no_rules()), &fields(&[]), asked(1 << 15)).await;
     assert!(costs < 8 << 15, "{costs}");
 }
+
+/// Of a POST whose body has about this length, made of pieces between a beginning and an end.
+#[cfg(feature = "body-key")]
+async fn work_of_body(rule: &KeyRule, (start, piece, end): (&str, &str, &str), length: usize) -> usize {
+    let bodies = KeyRules::builder().rule(rule.clone()).build_with_bodies().unwrap();
+    let service = tower::service_fn(async |_: Request<crate::RequestBody<Body>>| Ok::<_, Infallible>(()));
+    let body = format!("{start}{}{end}", repeated(piece, length));
+    let request = Request::post("http://h/").header("content-type", "application/json");
+    let before = LOOKED_AT.get();
+    bodies.layer(service).oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+    LOOKED_AT.get() - before
+}
+
+#[cfg(feature = "body-key")]
+#[tokio::test]
+async fn bodies_are_read_in_proportion_to_their_length() {
+    let reads = || KeyRule::path("/").method("POST").body(1 << 20);
+    let json = reads().json_body(crate::JsonBody::new().ignore(["/id", "/*/id"]).replace("/0001", 1));
+    let query = reads().graphql();
+    for (rule, pieces) in [
+        (&json, ("{", "\"#\":1,", "\"id\":1}")),
+        (&json, ("[", "{\"id\":#},", "0]")),
+        (&json, ("", "[", "")),
+        (&json, ("[\"", "\\u0061", "\"]")),
+        (&json, ("[", " ", "]")),
+        (&json, ("[[[[[[[[[[[[[[[[[[[[[[[[", "{\"#\":[]},", "0]]]]]]]]]]]]]]]]]]]]]]]]")),
+        (&query, ("{\"query\":\"{", "a ", "}\"}")),
+        (&query, ("{\"query\":\"{a(x:", "[", "1)}\"}")),
+        (&query, ("{\"query\":\"{a}", "# x\\n", "\"}")),
+        (&query, ("{\"query\":\"", "query Q#{a}", "\"}")),
+        (&query, ("{\"query\":\"{a(x:[", "\\\"\\\"\\\"x\\\"\\\"\\\"", "])}\"}")),
+        (&query, ("[", "{\"query\":\"{a}\"},", "{\"query\":\"{a}\"}]")),
+    ] {
+        let mut before = None;
+        for length in LENGTHS {
+            let cost = work_of_body(rule, pieces, length).await;
+            assert!(cost <= MAX_LOOKS * length, "{pieces:?}: {cost} for {length}");
+            if let Some(before) = before {
+                assert!(cost as f64 <= MAX_GROWTH * before as f64, "{pieces:?}: {before}, then {cost}");
+            }
+            before = Some(cost);
+        }
+    }
+}

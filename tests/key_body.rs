@@ -24,8 +24,9 @@ use support::open::{Origin, bytes, call, fixed, get, ms, response, status, store
 use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_readthrough::{
-    BodyKey, BodyKeyLayer, CacheKey, CacheStatus, CoalesceLayer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-    MemoryStore, ReadThrough, ReadThroughService, RequestBody, RetryPolicy, Rules, SharedError, StoreLayer,
+    BodyKey, BodyKeyLayer, CacheKey, CacheStatus, CoalesceLayer, JsonBody, KeyExtractor, KeyLayer, KeyRule,
+    KeyRules, MemoryStore, ReadThrough, ReadThroughService, RequestBody, RetryPolicy, Rules, SharedError,
+    StoreLayer,
 };
 
 const SEARCH: &str = "http://h/search";
@@ -797,6 +798,74 @@ impl Asked {
         }));
         let answer = service.oneshot(request(self.method, &uri, &fields, body));
         futures_util::FutureExt::now_or_never(answer).unwrap().unwrap().expect("a key")
+    }
+}
+
+/// What the origin and purges make of a request that has a key.
+#[derive(Debug, PartialEq)]
+struct Seen {
+    method: Method,
+    target: String,
+    content_type: Option<String>,
+    body: Bytes,
+    identity: Option<CacheKey>,
+}
+
+/// The key of a request under rules that leave parts of it out, and what comes of it.
+fn seen(method: &str, target: &str, content_type: Option<&str>, body: String) -> (Option<CacheKey>, Seen) {
+    let reads = |path: &str| KeyRule::path(path).method("POST").method("QUERY").method("GET").body(64);
+    let rules = KeyRules::builder()
+        .rule(reads("/a").keep_query(["q"]).json_body(JsonBody::new().ignore(["/s"])))
+        .rule(reads("/b?q={q}&u={_}").json_body(JsonBody::new().replace("/s", 1)))
+        .rule(reads("/c").sort_query().json_body(JsonBody::new().include(["/a"])))
+        .rule(reads("/d").graphql().ignore_query(["u*"]))
+        .rule(KeyRule::path("/a").ignore_query(["u*"]))
+        .rule(KeyRule::path("/b").keep_query(["u"]));
+    let bodies = rules.build_with_bodies().unwrap();
+    let rules = bodies.rules();
+    let service =
+        bodies.layer(service_fn(async |request: Request<RequestBody<Body>>| Ok::<_, Infallible>(request)));
+    let fields: Vec<_> = content_type.iter().map(|value| ("content-type", *value)).collect();
+    let answer = service.oneshot(request(method, &format!("http://h{target}"), &fields, body));
+    let (mut head, body) = futures_util::FutureExt::now_or_never(answer).unwrap().unwrap().into_parts();
+    let body = futures_util::FutureExt::now_or_never(body.collect()).unwrap().unwrap().to_bytes();
+    let key = head.extensions.get::<CacheKey>().cloned();
+    let identity = rules.identity(&head.uri, head.headers.get("host"), &head.extensions);
+    rules.prepare(&mut head);
+    let content_type = head.headers.get("content-type").map(|value| value.to_str().unwrap().to_owned());
+    (key, Seen { method: head.method, target: head.uri.to_string(), content_type, body, identity })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    /// Two requests share an entry only if the origin would see the same, and a purge of one reaches it.
+    #[test]
+    fn what_shares_a_key_looks_the_same_to_the_origin_and_has_one_name(
+        path in prop::sample::select(vec!["/a", "/b", "/c", "/d"]),
+        queries in prop::array::uniform2(prop::sample::select(vec![
+            "", "?q=1", "?q=1&u=1", "?u=2&q=1", "?q=2&u=1", "?q=1;u=2", "?Q=1&q=1", "?_method=PUT&q=1",
+        ])),
+        methods in prop::array::uniform2(prop::sample::select(vec!["POST", "POST", "QUERY", "GET"])),
+        types in prop::array::uniform2(prop::sample::select(vec![
+            Some("application/json"), Some("application/json"), Some("text/plain"), None,
+        ])),
+        bodies in prop::array::uniform2(prop::sample::select(vec![
+            r#"{"a":1,"s":2}"#, r#"{ "s":3, "a":1}"#, r#"{"a":1.0,"s":2}"#, r#"{"a":1}"#, r#"{"a":1,"A":2}"#,
+            r#"{"a":1,"a":2}"#, r#"{"s":1}"#, r#"{"query":"{a}"}"#, r#"{"query":"mutation{a}"}"#, "{", "1",
+        ])),
+        differs in prop::bits::u8::masked(0b1111),
+    ) {
+        let of = |n: u8| {
+            // The second request is the first one but for some parts.
+            let at = |bit: u8| usize::from(n & differs >> bit & 1);
+            let target = format!("{path}{}", queries[at(0)]);
+            seen(methods[at(1)], &target, types[at(2)], bodies[at(3)].to_owned())
+        };
+        let ((first, one), (second, other)) = (of(0), of(1));
+        if first.is_some() && first == second {
+            prop_assert_eq!(one, other);
+        }
     }
 }
 

@@ -73,7 +73,8 @@
 //! **Such a rule must be about reads only.** One for a POST that writes breaks the application: the
 //! second of two equal orders gets the answer to the first and never arrives, and a failed one is
 //! sent again. Hence each rule names its methods, and a request with `X-HTTP-Method-Override`,
-//! `X-Method-Override` or `X-HTTP-Method`, or with the name `_method` in its query or in a body within the bound, is for none.
+//! `X-Method-Override` or `X-HTTP-Method`, or with the name `_method` in its query or in a body within
+//! the bound, is for none.
 //!
 //! * Without a key pass, as they come and as their bodies arrive: what is longer than the bound, has
 //!   trailers, fails on the way or is shorter than its `Content-Length`; what has preconditions, a
@@ -89,8 +90,51 @@
 //!   and for GET; and for all queries of its path, if a rule with a body leaves out a part of its query.
 //! * Each request under way holds its body once, with room to grow: twice the bound at most.
 //!   How many there are is for a concurrency limit in front to say, and how long a client may take to
-//!   send a body for a timeout there. Bodies are not normalised: another order of JSON members is
-//!   another key.
+//!   send a body for a timeout there.
+//! * Bodies are compared by their bytes: another order of JSON members is another key, unless the rule has
+//!   [`json_body`](KeyRule::json_body). Then the origin gets the normal form that the key holds.
+//! * By [`graphql`](KeyRule::graphql) a rule tells queries from mutations, by every operation in the
+//!   document: what a client says beside it proves nothing. What is no query, or cannot be read without
+//!   doubt, is no read, and a success of it invalidates what is stored for the URI.
+//! * For GET (`"method": ["GET"]`) a rule with a `body` is about requests with a body alone.
+//!
+//! ```
+//! # #[cfg(feature = "body-key")]
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use std::time::Duration;
+//! use axum::{Router, body::Body, routing::post};
+//! use http::Request;
+//! use tower::{ServiceBuilder, ServiceExt};
+//! use tower_readthrough::{CacheStatus, JsonBody, KeyRule, KeyRules, MemoryStore, ReadThrough};
+//!
+//! let graphql = KeyRule::path("/graphql")
+//!     .method("POST")
+//!     .body(64 << 10)
+//!     .graphql()
+//!     .json_body(JsonBody::new())
+//!     .fixed_ttl(Duration::from_secs(5));
+//! let bodies = KeyRules::builder().rule(graphql).build_with_bodies()?;
+//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20)).key(bodies.rules()).build()?;
+//! let app = Router::new()
+//!     .route("/graphql", post(async |body: String| body))
+//!     .layer(ServiceBuilder::new().layer(bodies).layer(cache));
+//!
+//! let ask = async |body: &'static str| {
+//!     let request = Request::post("http://api.example/graphql").header("content-type", "application/json");
+//!     let response = app.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
+//!     CacheStatus::of(&response).map(|status| status.to_string())
+//! };
+//! assert_eq!(ask(r#"{"query": "{ a }", "variables": {}}"#).await.unwrap(), "fwd=uri-miss; stored");
+//! assert_eq!(ask(r#"{"variables": {}, "query": "{ a }"}"#).await.unwrap(), "hit");
+//! assert_eq!(ask(r#"{"query": "mutation { a }"}"#).await, None);
+//! let again = "fwd=stale; stored; detail=invalidated";
+//! assert_eq!(ask(r#"{"query": "{ a }", "variables": {}}"#).await.unwrap(), again);
+//! # Ok(())
+//! # }
+//! # #[cfg(not(feature = "body-key"))]
+//! # fn main() {}
+//! ```
 
 #[cfg(feature = "body-key")]
 mod body;

@@ -124,6 +124,23 @@
 //! leaves the rest of them alone. `Rules` that a middleware put into the extensions of the request
 //! go first. So does a [`CacheKey`](super::CacheKey) that is there already: then the rule only says how to store.
 //!
+//! | setting | what it says about responses |
+//! |---|---|
+//! | [`store_without`](KeyRule::store_without) | these fields reach the client alone whose request fetched them: `["set-cookie", "x-request-id"]` |
+//!
+//! # Bodies
+//!
+//! With the feature `body-key`, a rule can say that requests are reads by their body; see
+//! [`key`](super#keys-from-bodies). What it says about the query, fields, cookies, extensions and tags holds
+//! for them as for GET. All of the path is in the key.
+//!
+//! | setting | what it says about requests |
+//! |---|---|
+//! | `body` | they are reads, and their body of at most so many bytes is in the key: `65536` |
+//! | `graphql` | only if every operation in the body is a query: `true` |
+//! | `persisted_queries` | and what clients name by these hashes instead: `["ecf4…"]` |
+//! | `json_body` | the normal form of the JSON, or of a part of it, is in the key: `{ "ignore": ["/session"] }` |
+//!
 //! # Tags and purges
 //!
 //! What is to be purged together is named when it is stored, by tags, or by how its URL is made:
