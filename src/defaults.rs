@@ -46,6 +46,7 @@
 //! | [`DefaultKey::namespace`](crate::DefaultKey::namespace) | empty |
 //! | [`DefaultKey::scheme`](crate::DefaultKey::scheme) | none |
 //! | [`KeyRulesBuilder::guard`](crate::KeyRulesBuilder::guard) | none |
+//! | [`KeyRulesBuilder::classes`](crate::KeyRulesBuilder::classes) | none |
 //!
 //! # Answers from the store
 //!

@@ -9,7 +9,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::LOOKED_AT;
 use crate::{
-    Guard, KeyRule, KeyRules, MemoryStore, ReadThrough, ReadThroughLayer,
+    Classes, Guard, KeyRule, KeyRules, MemoryStore, ReadThrough, ReadThroughLayer, When,
     http::bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES},
 };
 
@@ -255,6 +255,34 @@ async fn fields_in_the_key_are_read_in_proportion_to_their_length() {
     assert_field_is_linear(&header::ACCEPT, &PREFERENCES, cookies, &[]).await;
     assert_field_is_linear(&header::CONNECTION, &["a,", "x-#,"], no_rules, &[]).await;
     assert_field_is_linear(&header::UPGRADE, &["a,", "h2c,"], no_rules, &[]).await;
+}
+
+/// Each rule whose conditions are looked at costs one more reading of the request.
+#[tokio::test(start_paused = true)]
+async fn what_conditions_look_at_is_read_in_proportion_to_its_length() {
+    let conditions = || {
+        let cookies = When::new().cookies(["a*b*c=1*2", "session", "wordpress_logged_in_*"]);
+        let fields = When::new().headers(["accept: *a*b*c*", "x-*: 1"]);
+        let query = When::new().query(["a*b=1*2", "preview"]);
+        let builder = KeyRules::builder().rule(KeyRule::any().when(cookies)).rule(KeyRule::any().when(fields));
+        builder.rule(KeyRule::any().when(query)).rule(KeyRule::any().cookies([])).build().unwrap()
+    };
+    let pieces = ["a=1; ", "ab=1;", "session=1; ", "=", ";", "a=\"\\\"; ", "b", "%61", "a, ", "a b "];
+    assert_field_is_linear(&header::COOKIE, &pieces, conditions, &[]).await;
+    assert_field_is_linear(&header::ACCEPT, &["a", "ab", "b", "a,", "c"], conditions, &[]).await;
+    assert_queries_are_linear(conditions, &[]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn classified_fields_are_read_in_proportion_to_their_length() {
+    let classes = || {
+        let format = Classes::of("accept", "accept").class("a", ["*a*b*c*", "*image/avif*"]).otherwise("b");
+        let rule = KeyRule::any().headers(["accept", "x-tenant-*"]);
+        KeyRules::builder().classes(format).rule(rule).build().unwrap()
+    };
+    assert_field_is_linear(&header::ACCEPT, &["a", "ab", "image/", "a,", "c"], classes, &[]).await;
+    let tenant = HeaderName::from_static("x-tenant-id");
+    assert_field_is_linear(&tenant, &["a", ","], classes, &[]).await;
 }
 
 const QUERIES: [&str; 11] = [

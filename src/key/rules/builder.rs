@@ -322,7 +322,9 @@ impl KeyRulesBuilder {
 impl KeyRulesBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let guard = crate::defaults::tests::option(self.guard.as_ref(), |guard| format!("{guard:?}"));
-        vec![("KeyRulesBuilder::guard", guard)]
+        use crate::defaults::tests::option;
+        let guard = option(self.guard.as_ref(), |guard| format!("{guard:?}"));
+        let classes = option(self.classes.first(), |classes| format!("{classes:?}"));
+        vec![("KeyRulesBuilder::guard", guard), ("KeyRulesBuilder::classes", classes)]
     }
 }

@@ -57,14 +57,16 @@
 //!   for them. Values are in the key as written: `id=7` and `id=%37` are two entries. A query that
 //!   can be read in several ways (with a `;`, or a name that is not encoded UTF-8 without control
 //!   characters) is in the key whole, and matches no template. What a rule leaves out of the key does
-//!   not reach the origin, unless the rule [forwards](KeyRule::forward_unkeyed) it.
+//!   not reach the origin, unless the rule [forwards](KeyRule::forward_unkeyed) it. Of more than 256
+//!   parameters servers read different ones: then none is left out, and the query is in the key whole.
 //! * **Fields that override the target**, such as `X-Forwarded-Host`, are in the key of a request that
 //!   has them, as with [`DefaultKey`](super::DefaultKey), unless a [`Guard`] removes them.
 //! * **Hosts** are compared without their case, and are in the key with their port. A request
 //!   whose URI and `Host` disagree has no key.
 //! * **Cookies** that a rule names are in the key with all their values, and the origin gets these and
 //!   no others, in the order of the rule: however it reads the field, all of it is in the key. A
-//!   cookie ends at the next `;`, be it quoted or not, and the case of names counts.
+//!   cookie ends at the next `;`, be it quoted or not, and the case of names counts. A request with more
+//!   than 256 cookies has all of them in the key, and sends them on, if the rule names any.
 //!
 //! The same reading makes the key, the [identity](super::KeyExtractor::identity) by which an unsafe
 //! request or a purge finds what is stored, and what the [`Guard`] lets through.
@@ -219,7 +221,7 @@
 //! * Of many rules only those are tried, one after the other, whose paths begin as the request's does
 //!   up to their first capture. Rules without a path are tried for each request.
 //! * A purge does not see header fields, cookies and extensions: it reaches what is stored for all
-//!   of their values.
+//!   of their values, by each rule that may be for the URI.
 
 mod body;
 mod builder;
