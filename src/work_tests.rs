@@ -264,7 +264,8 @@ async fn what_conditions_look_at_is_read_in_proportion_to_its_length() {
         let cookies = When::new().cookies(["a*b*c=1*2", "session", "wordpress_logged_in_*"]);
         let fields = When::new().headers(["accept: *a*b*c*", "x-*: 1"]);
         let query = When::new().query(["a*b=1*2", "preview"]);
-        let builder = KeyRules::builder().rule(KeyRule::any().when(cookies)).rule(KeyRule::any().when(fields));
+        let builder =
+            KeyRules::builder().rule(KeyRule::any().when(cookies)).rule(KeyRule::any().when(fields));
         builder.rule(KeyRule::any().when(query)).rule(KeyRule::any().cookies([])).build().unwrap()
     };
     let pieces = ["a=1; ", "ab=1;", "session=1; ", "=", ";", "a=\"\\\"; ", "b", "%61", "a, ", "a b "];
