@@ -83,10 +83,9 @@
 //! use tower_readthrough::{KeyExtractor, KeyRules};
 //!
 //! let rules: KeyRules = serde_json::from_str(r#"{ "rules": [
-//!     { "path": "/{*all}", "when": { "cookies": ["wordpress_logged_in_*"] }, "bypass": true },
-//!     { "path": "/{*all}", "when": { "headers": ["user-agent: *bot*"], "no_query": ["preview"] },
-//!       "cookies": [], "fixed_ttl": "1h" },
-//!     { "path": "/{*all}", "cookies": [], "fixed_ttl": "1m" }
+//!     { "when": { "cookies": ["wordpress_logged_in_*"] }, "bypass": true },
+//!     { "when": { "headers": ["user-agent: *bot*"], "no_query": ["preview"] }, "cookies": [], "fixed_ttl": "1h" },
+//!     { "cookies": [], "fixed_ttl": "1m" }
 //! ] }"#)?;
 //! let key = |name: &str, value: &str| {
 //!     let request = Request::get("http://blog.example/post/1").header(name, value).body(()).unwrap();

@@ -38,9 +38,9 @@ use super::{
 /// let signed_in = When::new().cookies(["wordpress_logged_in_*", "wp-postpass_*"]);
 /// let preview = When::new().query(["preview"]);
 /// let rules = KeyRules::builder()
-///     .rule(KeyRule::path("/{*all}").when(signed_in).bypass())
-///     .rule(KeyRule::path("/{*all}").when(preview).bypass())
-///     .rule(KeyRule::path("/{*all}").cookies([]))
+///     .rule(KeyRule::any().when(signed_in).bypass())
+///     .rule(KeyRule::any().when(preview).bypass())
+///     .rule(KeyRule::any().cookies([]))
 ///     .build()?;
 ///
 /// let error = KeyRules::builder().rule(KeyRule::any().when(When::new().headers(["x-preview=1"]))).build();
