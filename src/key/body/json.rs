@@ -330,7 +330,7 @@ mod tests {
             let form = form(&whole, &body).unwrap();
             let parse = |text: &str| serde_json::from_str::<serde_json::Value>(text).unwrap();
             prop_assert_eq!(parse(&form), parse(&body));
-            prop_assert_eq!(self::form(&whole, &form), Some(form.clone()));
+            prop_assert_eq!(self::form(&whole, &form), Some(form));
         }
     }
 }
