@@ -18,7 +18,7 @@ fn rules() -> KeyRules {
                 .stale_while_revalidate_for(Duration::from_secs(5)),
         )
         .rule(KeyRule::path("/user/{id}").extensions(["tenant"]).cookies([]).tags(["user-{id}"]))
-        .rule(KeyRule::path("/doc/{name}").no_vary_search().cookies([]))
+        .rule(KeyRule::path("/doc/{name}").no_vary_search().headers(["x-kind"]).cookies([]))
         .extension("tenant", |tenant: &u8| Some(Cow::Owned(vec![*tenant])))
         .build()
         .unwrap()
@@ -218,6 +218,8 @@ fn what_a_response_says_of_its_query_counts_for_the_next_one() {
         { "request": "GET /doc/a?x=1", "response": response, "entry": "a" },
         { "request": "GET /doc/a?x=2", "response": response, "entry": "a" },
         { "request": "GET /doc/a?y=2", "response": response, "ttl": "1m" },
+        { "request": "GET /doc/a?x=1", "headers": { "x-kind": "other" }, "ttl": "1m",
+          "why": "what other rows said of the path does not count", "response": { "cache-control": "max-age=60" } },
     ]);
     let rules = rules();
     assert_eq!(rules.check_table(&table(&rows)), Ok(()));
@@ -245,6 +247,21 @@ fn requests_that_no_rule_is_for_are_purged_as_they_are_stored() {
     assert_eq!(of(json!(["url /other", "url /other?utm_source=b"])), Ok(()));
     let error = of(json!(["url /page"])).unwrap_err().to_string();
     assert!(error.contains("`url /page` is no purge"), "{error}");
+}
+
+#[test]
+fn a_lifetime_that_is_over_before_the_next_row_makes_no_difference() {
+    let rule = KeyRule::path("/a").keep_query(["q"]).cookies([]).fixed_ttl(Duration::from_nanos(1));
+    let rules = KeyRules::builder().rule(rule).build().unwrap();
+    let rows = json!([
+        { "request": "GET /a?q=1&x=1", "entry": "1", "ttl": "1ns" },
+        { "request": "GET /a?x=2&q=1", "entry": "1" },
+        { "request": "GET /a?q=2", "ttl": "1ns" },
+    ]);
+    assert_eq!(rules.check_table(&table(&rows)), Ok(()));
+    let rows =
+        json!([{ "request": "GET /a?q=1", "ttl": "1ns" }, { "request": "GET /a?q=1&x", "ttl": "1ns" }]);
+    assert_eq!(rules.check_table(&table(&rows)).unwrap_err().misses().len(), 2);
 }
 
 #[test]
