@@ -193,7 +193,7 @@ pub use self::{
     },
     key::{
         CacheKey, Classes, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-        KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, Unkeyed, When,
+        KeyRulesBuilder, KeyRulesHandle, RuleError, RuleSummary, RuleWarning, SameHosts, Unkeyed, When,
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},

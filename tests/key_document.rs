@@ -15,6 +15,7 @@ const ALL: &str = r#"{
     "accept_language": ["en"],
     "guard": { "headers": ["x-a-*"], "only_headers": ["x-b"], "keyed": ["x-c"] },
     "ignore_query": ["gclid"],
+    "same_hosts": [["a.example", "www.b.example"], ["h", "i", "j:8080"]],
     "rules": [
         { "name": "first", "host": ["a.example", "*.b.example"], "method": ["GET", "HEAD"], "path": "/a/{id}",
           "keep_query": ["q"], "sort_query": true, "headers": ["x-a"],
@@ -40,6 +41,8 @@ fn in_code() -> KeyRulesBuilder {
         .accept_language(["en"])
         .guard(Guard::new().headers(["x-a-*"]).only_headers(["x-b"]).keyed(["x-c"]))
         .ignore_query(["gclid"])
+        .same_hosts(["a.example", "www.b.example"])
+        .same_hosts(["h", "i", "j:8080"])
         .rule(
             KeyRule::path("/a/{id}")
                 .name("first")

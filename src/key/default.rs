@@ -111,12 +111,19 @@ impl DefaultKey {
     pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         let target = original_uri(head);
         let authority = Authority::of_request(target, &head.headers, self.scheme.as_ref())?;
+        self.write_target_at(authority, head, key);
+        Ok(())
+    }
+
+    /// The same, at an authority that is known.
+    #[inline]
+    pub(super) fn write_target_at(&self, authority: Authority<'_>, head: &Parts, key: &mut KeyBuffer) {
+        let target = original_uri(head);
         self.begin(target, authority, key);
         key.push(&*rooted(path_and_query(target)));
         if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
             key.push(path_and_query(&head.uri));
         }
-        Ok(())
     }
 
     /// What every key begins with: namespace, scheme and authority.
@@ -160,7 +167,7 @@ impl KeyExtractor for DefaultKey {
     }
 
     fn prepare(&self, head: &mut Parts) {
-        fold(head, self.scheme.as_ref());
+        fold(head, self.scheme.as_ref(), None);
     }
 }
 

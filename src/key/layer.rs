@@ -10,7 +10,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Target, Unkeyed, find, is_for_cache,
+    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Origins, Target, Unkeyed, find, is_for_cache,
     is_get_or_head, is_read_by_rule, normalise, prepare,
 };
 use crate::{
@@ -122,6 +122,8 @@ fn derive<B: HttpBody>(
     rules: &RequestRules,
     request: Request<B>,
 ) -> (Parts, B, Option<Unkeyed>) {
+    let edition = extractor.edition();
+    let extractor = edition.as_deref().unwrap_or(extractor);
     let is_for_cache = is_for_cache(&request);
     let why = if is_for_cache { None } else { Unkeyed::of(&request) };
     let (mut head, body) = request.into_parts();
@@ -159,7 +161,7 @@ fn derive<B: HttpBody>(
 
 /// What the target of a request names, if it is not its URI alone.
 fn identity_of(extractor: &dyn KeyExtractor, head: &Parts) -> Option<Identity> {
-    let (_, host) = Target::of(head, None).parts();
+    let (_, host) = Target::of(head, Origins::default()).parts();
     let mut named = SmallVec::new();
     match is_get_or_head(&head.method) || is_read_by_rule(&head.extensions) {
         true => named.push(extractor.identity(&head.uri, host, &head.extensions)),

@@ -146,6 +146,7 @@ mod normal;
 mod overrides;
 mod read;
 pub mod rules;
+mod same_hosts;
 mod target;
 mod unkeyed;
 
@@ -174,7 +175,11 @@ pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
     layer::{Key, KeyLayer},
-    rules::{Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError, RuleSummary, RuleWarning, When},
+    rules::{
+        Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, KeyRulesHandle, RuleError, RuleSummary,
+        RuleWarning, When,
+    },
+    same_hosts::SameHosts,
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{
@@ -182,7 +187,7 @@ pub(crate) use self::{
     normal::normal_form,
     read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
     rules::SearchKey,
-    target::{Hashes, Target},
+    target::{Hashes, Origins, Target},
 };
 
 /// Identifies what a store holds; see the [module](self).
@@ -314,6 +319,21 @@ pub trait KeyExtractor: Send + Sync + 'static {
         TagFields::default()
     }
 
+    /// The hosts of which several are one. Default: none.
+    ///
+    /// An extractor whose keys have one host in the place of another says so here, so that purges of
+    /// prefixes and what responses refer to are about all of them.
+    fn same_hosts(&self) -> Option<&SameHosts> {
+        None
+    }
+
+    /// The extractor as it is now, if it may change while requests are served; then the layers use what
+    /// this returns for all of one request, a purge or an unsafe request, and call nothing else of it but
+    /// [`check`](Self::check) and [`tag_fields`](Self::tag_fields). Default: none, it never changes.
+    fn edition(&self) -> Option<Arc<dyn KeyExtractor>> {
+        None
+    }
+
     /// Whether it can work. Default: yes. Asked when a stack with it is built.
     ///
     /// # Errors
@@ -427,7 +447,10 @@ pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer,
     if let Some(names) = key.keyed().cookies() {
         names.keep(&mut head.headers);
     }
-    extractor.prepare(head);
+    match key.edition() {
+        Some(edition) => edition.prepare(head),
+        None => extractor.prepare(head),
+    }
 }
 
 fn is_get_or_head(method: &Method) -> bool {

@@ -9,7 +9,7 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 
-use super::{Unkeyed, target::original_uri};
+use super::{Unkeyed, same_hosts::SameHosts, target::original_uri};
 use crate::{http::fields::first_line, work::looked_at};
 
 /// An authority in its normal form but for the case of letters: without an empty port, and without the
@@ -66,6 +66,15 @@ impl<'a> Authority<'a> {
             (None, None) => return Err(Unkeyed::NoHost),
         };
         authority.is_valid().then_some(authority).ok_or(Unkeyed::UnusableHost)
+    }
+
+    /// As the host that stands for this one, where several are one.
+    #[inline]
+    pub(super) fn among(self, hosts: Option<&'a SameHosts>) -> Self {
+        match hosts.and_then(|hosts| hosts.first_of(self.text)) {
+            Some(text) => Self { text, ..self },
+            None => self,
+        }
     }
 
     pub(crate) fn as_bytes(self) -> &'a [u8] {
@@ -223,37 +232,43 @@ pub(super) fn octet(high: u8, low: u8) -> Option<u8> {
 
 /// Brings the target of a request into the form in which its key has it, so that no client's spelling
 /// shows in a response that others get: the host in lower case and without the default port of the
-/// scheme, and the scheme of all requests if there is one. The path and the query stay.
-pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>) {
+/// scheme, or the host that stands for it, and the scheme of all requests if there is one. The path and the
+/// query stay.
+pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>, hosts: Option<&SameHosts>) {
     let host = head.headers.get(header::HOST);
-    if let Some(folded) = host.and_then(|host| folded(host.as_bytes(), original_uri(head), scheme))
+    if let Some(folded) = host.and_then(|host| folded(host.as_bytes(), original_uri(head), scheme, hosts))
         && let Ok(folded) = HeaderValue::from_maybe_shared(Bytes::from(folded))
         && let Some(host) = head.headers.get_mut(header::HOST)
     {
         *host = folded;
     }
-    if let Some(uri) = folded_uri(&head.uri, scheme) {
+    if let Some(uri) = folded_uri(&head.uri, scheme, hosts) {
         head.uri = uri;
     }
     #[cfg(feature = "axum")]
     if let Some(original) = head.extensions.get_mut::<axum::extract::OriginalUri>()
-        && let Some(uri) = folded_uri(&original.0, scheme)
+        && let Some(uri) = folded_uri(&original.0, scheme, hosts)
     {
         original.0 = uri;
     }
 }
 
 /// None: it is in that form already.
-fn folded(authority: &[u8], uri: &Uri, scheme: Option<&Scheme>) -> Option<Vec<u8>> {
-    let normal = Authority::of_target(authority, uri, scheme).text;
-    let is_folded = normal.len() == authority.len() && !normal.iter().any(u8::is_ascii_uppercase);
+fn folded(
+    authority: &[u8],
+    uri: &Uri,
+    scheme: Option<&Scheme>,
+    hosts: Option<&SameHosts>,
+) -> Option<Vec<u8>> {
+    let normal = Authority::of_target(authority, uri, scheme).among(hosts).text;
+    let is_folded = normal == authority && !normal.iter().any(u8::is_ascii_uppercase);
     (!is_folded).then(|| normal.to_ascii_lowercase())
 }
 
-fn folded_uri(uri: &Uri, scheme: Option<&Scheme>) -> Option<Uri> {
+fn folded_uri(uri: &Uri, scheme: Option<&Scheme>, hosts: Option<&SameHosts>) -> Option<Uri> {
     let authority = uri.authority()?;
     let scheme = scheme.filter(|_| uri.scheme().is_some());
-    let folded = folded(authority.as_str().as_bytes(), uri, scheme);
+    let folded = folded(authority.as_str().as_bytes(), uri, scheme, hosts);
     let is_other_scheme = scheme.is_some_and(|scheme| uri.scheme() != Some(scheme));
     if folded.is_none() && !is_other_scheme {
         return None;

@@ -11,6 +11,7 @@ use smallvec::SmallVec;
 use super::{
     CacheKey, Identity, KeyExtractor,
     normal::{Authority, is_normal, normal_form, rooted},
+    same_hosts::SameHosts,
 };
 use crate::http::fields::first_line;
 
@@ -25,32 +26,44 @@ const MAX_PREFIXES: usize = 33;
 pub(crate) struct Target<'a> {
     uri: &'a Uri,
     host: Option<&'a HeaderValue>,
+    origins: Origins<'a>,
+}
+
+/// What an extractor says of the origins of all requests.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Origins<'a> {
     /// That of all requests, whatever their URIs say.
     scheme: Option<&'a Scheme>,
+    hosts: Option<&'a SameHosts>,
+}
+
+impl<'a> Origins<'a> {
+    pub(crate) fn of(extractor: &'a dyn KeyExtractor) -> Self {
+        Self { scheme: extractor.assumed_scheme(), hosts: extractor.same_hosts() }
+    }
 }
 
 impl<'a> Target<'a> {
-    /// With the [scheme](KeyExtractor::assumed_scheme) of an extractor.
-    pub(crate) fn of(head: &'a Parts, scheme: Option<&'a Scheme>) -> Self {
-        Self::of_fields((&head.uri, &head.headers, &head.extensions), scheme)
+    pub(crate) fn of(head: &'a Parts, origins: Origins<'a>) -> Self {
+        Self::of_fields((&head.uri, &head.headers, &head.extensions), origins)
     }
 
     /// Of a request that is not to be taken apart.
-    pub(crate) fn of_request<B>(request: &'a Request<B>, scheme: Option<&'a Scheme>) -> Self {
-        Self::of_fields((request.uri(), request.headers(), request.extensions()), scheme)
+    pub(crate) fn of_request<B>(request: &'a Request<B>, origins: Origins<'a>) -> Self {
+        Self::of_fields((request.uri(), request.headers(), request.extensions()), origins)
     }
 
     fn of_fields(
         (uri, headers, extensions): (&'a Uri, &'a HeaderMap, &'a Extensions),
-        scheme: Option<&'a Scheme>,
+        origins: Origins<'a>,
     ) -> Self {
         let host = first_line(headers, &header::HOST).map(|(host, _)| host);
-        Self::new(original(uri, extensions), host, scheme)
+        Self::new(original(uri, extensions), host, origins)
     }
 
     /// Of a request for this URI with this `Host`.
-    pub(crate) fn new(uri: &'a Uri, host: Option<&'a HeaderValue>, scheme: Option<&'a Scheme>) -> Self {
-        Self { uri, host, scheme }
+    pub(crate) fn new(uri: &'a Uri, host: Option<&'a HeaderValue>, origins: Origins<'a>) -> Self {
+        Self { uri, host, origins }
     }
 
     /// Its URI, and `Host`.
@@ -208,8 +221,8 @@ impl<'a> Target<'a> {
         let ours = self.scheme();
         // As in keys: what HTTP/1 does not say is `http`.
         let is_ours = |scheme: &str| scheme.eq_ignore_ascii_case(ours.map_or("http", Scheme::as_str));
-        let is_same =
-            scheme.is_none_or(is_ours) && self.authority().is(Authority::new(authority.as_bytes(), ours));
+        let authority_there = Authority::new(authority.as_bytes(), ours).among(self.origins.hosts);
+        let is_same = scheme.is_none_or(is_ours) && self.authority().is(authority_there);
         let target = &rest[authority.len()..];
         is_same.then(|| match target.starts_with('/') {
             true => Cow::Borrowed(target),
@@ -225,7 +238,7 @@ impl<'a> Target<'a> {
     }
 
     fn scheme(&self) -> Option<&Scheme> {
-        self.scheme.or(self.uri.scheme())
+        self.origins.scheme.or(self.uri.scheme())
     }
 
     fn authority(&self) -> Authority<'_> {
@@ -234,7 +247,7 @@ impl<'a> Target<'a> {
             (None, Some(host)) => host.as_bytes(),
             (None, None) => b"",
         };
-        Authority::of_target(authority, self.uri, self.scheme)
+        Authority::of_target(authority, self.uri, self.origins.scheme).among(self.origins.hosts)
     }
 
     fn hash_with(&self, path_and_query: &str, hasher: &impl BuildHasher) -> u64 {

@@ -13,7 +13,7 @@ fn head(uri: &str, host: Option<&str>) -> Parts {
 fn references_are_resolved_and_those_to_other_origins_are_none() {
     let hasher = std::hash::RandomState::new();
     let base = head("http://h.example/a/b/c?q", None);
-    let base = Target::of(&base, None);
+    let base = Target::of(&base, Origins::default());
     for (reference, path) in [
         ("/x", "/x"),
         ("http://H.example/x?y#z", "/x?y"),
@@ -33,7 +33,8 @@ fn references_are_resolved_and_those_to_other_origins_are_none() {
         ("#z", "/a/b/c?q"),
         ("x?to=http://other/", "/a/b/x?to=http://other/"),
     ] {
-        let expected = Target::of(&head(&format!("http://h.example{path}"), None), None).hash(&hasher);
+        let expected =
+            Target::of(&head(&format!("http://h.example{path}"), None), Origins::default()).hash(&hasher);
         assert_eq!(
             base.hashes_of_reference(reference, &DefaultKey::new(), &hasher).first().copied(),
             Some(expected),
@@ -54,25 +55,28 @@ fn references_are_resolved_and_those_to_other_origins_are_none() {
 fn the_scheme_of_all_requests_says_what_the_origin_is() {
     let hasher = std::hash::RandomState::new();
     let base = head("/a", Some("h.example:443"));
-    let base = Target::of(&base, Some(&Scheme::HTTPS));
+    let base = Target::of(&base, Origins { scheme: Some(&Scheme::HTTPS), hosts: None });
     let named = |reference| base.hashes_of_reference(reference, &DefaultKey::new(), &hasher).first().copied();
     for same in ["https://h.example/a", "https://h.example:443/a", "//h.example/a", "/%61"] {
         assert_eq!(named(same), Some(base.hash(&hasher)), "{same}");
     }
     assert_eq!(named("http://h.example:443/a"), None);
-    assert_eq!(base.hash(&hasher), Target::of(&head("https://h.example/a", None), None).hash(&hasher));
+    assert_eq!(
+        base.hash(&hasher),
+        Target::of(&head("https://h.example/a", None), Origins::default()).hash(&hasher)
+    );
 }
 
 #[test]
 fn http1_and_http2_have_the_same_target() {
     let hasher = std::hash::RandomState::new();
-    let hash = |uri, host| Target::of(&head(uri, host), None).hash(&hasher);
+    let hash = |uri, host| Target::of(&head(uri, host), Origins::default()).hash(&hasher);
     let http2 = hash("http://h.example/x?y", None);
     assert_eq!(http2, hash("/x?y", Some("H.Example")));
     assert_ne!(http2, hash("/x", Some("h.example")));
     assert_ne!(http2, hash("/x?y", Some("other")));
     let http1 = head("/a", Some("h.example"));
-    let http1 = Target::of(&http1, None);
+    let http1 = Target::of(&http1, Origins::default());
     let named =
         |reference| http1.hashes_of_reference(reference, &DefaultKey::new(), &hasher).first().copied();
     assert_eq!(named("http://h.example:80/a"), Some(http1.hash(&hasher)));
@@ -89,7 +93,7 @@ proptest::proptest! {
     #[test]
     fn hosts_are_the_same_in_any_case_and_no_two_others(host in "[a-cA-C.]{1,18}", at in 0..18_usize) {
         let hasher = std::hash::RandomState::new();
-        let hash = |host: &str| Target::of(&head("/", Some(host)), None).hash(&hasher);
+        let hash = |host: &str| Target::of(&head("/", Some(host)), Origins::default()).hash(&hasher);
         proptest::prop_assert_eq!(hash(&host), hash(&host.to_uppercase()));
         let mut other = host.clone();
         let at = at % host.len();
@@ -102,7 +106,7 @@ proptest::proptest! {
     fn any_reference_is_taken_without_panic(reference in ".{0,40}", path in "/[a-z./?]{0,20}") {
         if path.parse::<Uri>().is_ok() {
             let hasher = std::hash::RandomState::new();
-            let _ = Target::of(&head(&path, Some("h")), None).hashes_of_reference(&reference, &DefaultKey::new(), &hasher);
+            let _ = Target::of(&head(&path, Some("h")), Origins::default()).hashes_of_reference(&reference, &DefaultKey::new(), &hasher);
         }
     }
 }

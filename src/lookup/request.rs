@@ -152,8 +152,9 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if is_marked => CacheStatus::forwarded(Forward::Bypass),
             None => unselected(resource, question, sequence),
         };
+        let extractor = key.edition().unwrap_or(&*self.extractor);
         let (key, keyed) = (key.to_key(), key.keyed().clone());
-        let subject = sequence.subject(&*self.extractor, head, &key);
+        let subject = sequence.subject(extractor, head, &key);
         Asked {
             key,
             arrival: Some(sequence.arrival(reading.arrival, subject)),

@@ -84,9 +84,16 @@ where
         Purge::new(self.reader.store.clone(), Naming::new(extractor))
     }
 
-    /// Lets the extractor note in a request what it needs to know of it later.
-    pub(crate) fn note(&self, head: &mut Parts) {
-        self.reader.extractor.note(head);
+    /// Lets the extractor note in a request, and in its key that is to be written, what it needs to know of
+    /// it later.
+    pub(crate) fn note(&self, head: &mut Parts, key: &mut KeyBuffer) {
+        match self.reader.extractor.edition() {
+            None => self.reader.extractor.note(head),
+            Some(edition) => {
+                edition.note(head);
+                key.set_edition(Some(edition));
+            }
+        }
     }
 
     /// Writes the key of a request that [may have one](key::is_for_cache).
@@ -96,18 +103,37 @@ where
         glance: &Glance<'_>,
         key: &mut KeyBuffer,
     ) -> Result<(), Unkeyed> {
-        key::find(&*self.reader.extractor, &self.reader.settings.request, head, glance, key)
+        let rules = &self.reader.settings.request;
+        match key.take_edition() {
+            None => key::find(&*self.reader.extractor, rules, head, glance, key),
+            Some(edition) => {
+                let found = key::find(&*edition, rules, head, glance, key);
+                key.set_edition(Some(edition));
+                found
+            }
+        }
     }
 
     /// Whether [`normalise`](Self::normalise) has anything to do.
-    pub(crate) fn normalises(&self) -> bool {
-        key::normalises(&*self.reader.extractor, &self.reader.settings.request)
+    pub(crate) fn normalises(&self, key: &KeyBuffer) -> bool {
+        let rules = &self.reader.settings.request;
+        match key.edition() {
+            None => key::normalises(&*self.reader.extractor, rules),
+            Some(edition) => key::normalises(edition, rules),
+        }
     }
 
     /// Brings a request that has this key into its normal form.
     #[inline(never)]
     pub(crate) fn normalise(&self, head: &mut Parts, key: &mut KeyBuffer) {
-        key::normalise(&*self.reader.extractor, &self.reader.settings.request, head, key);
+        let rules = &self.reader.settings.request;
+        match key.take_edition() {
+            None => key::normalise(&*self.reader.extractor, rules, head, key),
+            Some(edition) => {
+                key::normalise(&*edition, rules, head, key);
+                key.set_edition(Some(edition));
+            }
+        }
     }
 
     /// What is to be done with the response to a request that has none, for this reason. No layer below
@@ -346,13 +372,13 @@ where
             return self.pass(request, why);
         }
         let (mut head, body) = request.into_parts();
-        self.note(&mut head);
-        let mut glance = Glance::of(&head.headers);
         let mut key = KeyBuffer::new();
+        self.note(&mut head, &mut key);
+        let mut glance = Glance::of(&head.headers);
         if let Err(why) = self.find_key(&head, &glance, &mut key) {
             return self.pass(Request::from_parts(head, body), Some(why));
         }
-        if self.normalises() {
+        if self.normalises(&key) {
             self.normalise(&mut head, &mut key);
             glance = Glance::of(&head.headers);
         }

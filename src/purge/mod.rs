@@ -438,6 +438,12 @@ impl Naming {
     pub(crate) fn extractor(&self) -> Arc<dyn KeyExtractor> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
+
+    /// The same, for all of one purge.
+    fn edition(&self) -> Arc<dyn KeyExtractor> {
+        let extractor = self.extractor();
+        extractor.edition().unwrap_or(extractor)
+    }
 }
 
 impl<St: Store> Purgeable for Of<St> {
@@ -446,7 +452,7 @@ impl<St: Store> Purgeable for Of<St> {
     }
 
     fn purge_url(&self, head: &Parts, is_soft: bool) -> u64 {
-        let extractor = self.naming.extractor();
+        let extractor = self.naming.edition();
         let number = self.sequence().purge_target(&*extractor, head, is_soft);
         if let (Some(key), false) = (extractor.key(head), is_soft) {
             self.give_back(&key, number);
@@ -455,7 +461,7 @@ impl<St: Store> Purgeable for Of<St> {
     }
 
     fn purge_path(&self, head: &Parts, is_soft: bool) -> u64 {
-        self.sequence().purge_path(&*self.naming.extractor(), head, is_soft)
+        self.sequence().purge_path(&*self.naming.edition(), head, is_soft)
     }
 
     fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64 {

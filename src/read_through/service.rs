@@ -114,15 +114,15 @@ where
             return self.round(request, keyless);
         }
         let (mut head, body) = request.into_parts();
-        stack.note(&mut head);
-        let mut glance = Glance::of(&head.headers);
         let mut key = KeyBuffer::new();
+        stack.note(&mut head, &mut key);
+        let mut glance = Glance::of(&head.headers);
         if let Err(why) = stack.find_key(&head, &glance, &mut key) {
             let mut request = Request::from_parts(head, body);
             let keyless = stack.keyless(&mut request, Some(why));
             return self.round(request, keyless);
         }
-        if stack.normalises() {
+        if stack.normalises(&key) {
             stack.normalise(&mut head, &mut key);
             glance = Glance::of(&head.headers);
         }

@@ -8,7 +8,7 @@ use http_body::Body as HttpBody;
 use super::Sequence;
 use crate::{
     http::{fields::first_line, framing, glance::Mentions, tag_fields},
-    key::{Hashes, KeyExtractor, Target, is_read_by_rule},
+    key::{Hashes, KeyExtractor, Origins, Target, is_read_by_rule},
     tags::TagFields,
 };
 
@@ -22,6 +22,8 @@ pub(crate) trait Invalidates: Send + Sync {
 /// says that it invalidates (RFC 9875 §3).
 pub(crate) struct Invalidation {
     place: Arc<dyn Invalidates>,
+    /// What names things there, if that may change.
+    edition: Option<Arc<dyn KeyExtractor>>,
     /// Of what the target names for one request or another.
     hashes: Hashes,
     uri: Uri,
@@ -35,12 +37,15 @@ impl Invalidation {
     pub(crate) fn of<B>(place: &Arc<impl Invalidates + 'static>, request: &Request<B>) -> Option<Self> {
         // In one expression: it is large, and made where it stays.
         (!is_safe(request.method(), request.extensions())).then(|| {
-            let target = Target::of_request(request, place.extractor().assumed_scheme());
+            let edition = place.extractor().edition();
+            let extractor = edition.as_deref().unwrap_or(place.extractor());
+            let target = Target::of_request(request, Origins::of(extractor));
             let hasher = place.sequence().hasher();
             let named = (request.uri(), request.extensions());
-            let hashes = target.hashes_named(place.extractor(), named, hasher);
+            let hashes = target.hashes_named(extractor, named, hasher);
             let (uri, host) = target.parts();
-            Self { place: Arc::clone(place) as _, hashes, uri: uri.clone(), host: host.cloned() }
+            let (uri, host) = (uri.clone(), host.cloned());
+            Self { place: Arc::clone(place) as _, edition, hashes, uri, host }
         })
     }
 
@@ -62,14 +67,18 @@ impl Invalidation {
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
             let reference = first_line(headers, field).and_then(|(line, _)| line.to_str().ok());
             let hashes = reference.map(|reference| {
-                self.target().hashes_of_reference(reference, self.place.extractor(), sequence.hasher())
+                self.target().hashes_of_reference(reference, self.extractor(), sequence.hasher())
             });
             hashes.iter().flatten().for_each(|hash| sequence.invalidate(*hash));
         }
     }
 
     fn target(&self) -> Target<'_> {
-        Target::new(&self.uri, self.host.as_ref(), self.place.extractor().assumed_scheme())
+        Target::new(&self.uri, self.host.as_ref(), Origins::of(self.extractor()))
+    }
+
+    fn extractor(&self) -> &dyn KeyExtractor {
+        self.edition.as_deref().unwrap_or(self.place.extractor())
     }
 
     /// The groups of the same origin that the answer names, whatever its status: it says so in so

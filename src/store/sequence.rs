@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     http::{outline::Outline, tag_fields},
-    key::{CacheKey, KeyExtractor, Target},
+    key::{CacheKey, KeyExtractor, Origins, Target},
     tags::{TagFields, Tags},
 };
 
@@ -154,7 +154,7 @@ impl Sequence {
     /// What purges can match of a request: its key, what its URI names by the extractor's
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
     pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
-        let target = Target::of(head, extractor.assumed_scheme());
+        let target = Target::of(head, Origins::of(extractor));
         let named = target.hash_named(extractor, (&head.uri, &head.extensions), &self.hasher);
         let places = [self.place(named), self.place_of_key(key)];
         let labels = target.path_hashes(&self.hasher).map(Label);
@@ -192,7 +192,7 @@ impl Sequence {
         let tags = tags.into_iter().flatten();
         labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
         if outline.has_groups {
-            let target = Target::of(request, None);
+            let target = Target::of(request, Origins::default());
             for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
                 labels.push(self.tag(group.as_bytes()));
                 labels.extend(target.group_hashes(&group, &self.hasher).map(Label));
@@ -206,7 +206,7 @@ impl Sequence {
 
     /// What the target of a request names.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        let target = Target::of(head, extractor.assumed_scheme());
+        let target = Target::of(head, Origins::of(extractor));
         let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
         hashes.iter().map(|hash| self.purge_place(*hash, is_soft)).max().unwrap_or_default()
     }
@@ -221,7 +221,7 @@ impl Sequence {
 
     /// Everything at the target's path and below.
     pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        let hash = Target::of(head, extractor.assumed_scheme()).path_hashes(&self.hasher).last();
+        let hash = Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).last();
         self.purge(What::Label(hash.map_or(Label::EVERYTHING, Label)), is_soft)
     }
 
@@ -234,7 +234,7 @@ impl Sequence {
         is_soft: bool,
     ) -> u64 {
         let first =
-            |head| Target::of(head, extractor.assumed_scheme()).path_hashes(&self.hasher).next().map(Label);
+            |head| Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).next().map(Label);
         self.purge(What::Paths(&Pattern::new(host.and_then(first), paths.clone())), is_soft)
     }
 

@@ -5,6 +5,8 @@
 mod bodies;
 mod conditions;
 mod documents;
+mod handles;
+mod hosts;
 mod linter;
 mod matching;
 mod openapi;

@@ -10,13 +10,14 @@ use super::{
     error::{Problem, RuleError},
     extractor::{Bypasses, Inner},
     guard::{CompiledGuard, Guard},
+    host::HostPattern,
     index::Index,
     negotiation::{Negotiation, parse_values},
     parts::Extension,
     pattern::PathPattern,
 };
 use crate::{
-    key::DefaultKey,
+    key::{DefaultKey, SameHosts, normal::Authority},
     tags::{Separator, TagFields},
 };
 
@@ -36,6 +37,7 @@ pub struct KeyRulesBuilder {
     pub(super) guard: Option<Guard>,
     pub(super) tag_fields: Vec<(String, Separator)>,
     pub(super) ignore_query: Vec<String>,
+    pub(super) same_hosts: Vec<Vec<String>>,
     pub(super) rules: Vec<KeyRule>,
     pub(super) extensions: Vec<Extension>,
 }
@@ -124,6 +126,18 @@ impl KeyRulesBuilder {
         self
     }
 
+    /// These hosts have the same resources: requests for any of them share entries, purges and unsafe
+    /// requests for one reach what is stored for all, and the origin sees the first one in their place.
+    /// Requests without a key, such as those by which something is changed, keep their host. May be called
+    /// for several groups. Default: each host has its own.
+    ///
+    /// A host is a name like `example.com`, which has the default port, or `example.com:8080`. A rule that
+    /// is for one of them is for all: it names each, or none.
+    pub fn same_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
+        self.same_hosts.push(hosts.into_iter().map(Into::into).collect());
+        self
+    }
+
     /// Says how to read what [`KeyRule::extensions`] calls by this name from the extensions of a
     /// request. Where it gives nothing, or there is no `T`, the request has no key.
     ///
@@ -171,6 +185,7 @@ impl KeyRulesBuilder {
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
         let mut guard = guard.unwrap_or_default();
         let rules = self.compile_rules(&guard)?;
+        let same_hosts = self.compile_hosts(&rules)?;
         self.check_reachable(&rules)?;
         self.check_bodies(&rules)?;
         let rest = self.compile_rest(&guard).map_err(RuleError::of_all)?;
@@ -199,6 +214,7 @@ impl KeyRulesBuilder {
             Index::new(rules.iter().map(|rule| rule.path.as_ref().map_or(&[][..], PathPattern::prefix)));
         let inner = Inner {
             default_key,
+            same_hosts,
             rules,
             rest,
             index,
@@ -230,6 +246,39 @@ impl KeyRulesBuilder {
             }
         };
         self.rules.iter().enumerate().flat_map(of_rule).collect()
+    }
+
+    /// The hosts that are one, each of which the rules treat like the others.
+    fn compile_hosts(&self, rules: &[Compiled]) -> Result<Option<SameHosts>, RuleError> {
+        self.check_hosts().map_err(RuleError::of_all)?;
+        for group in &self.same_hosts {
+            for rule in rules {
+                let of = |host: &str| rule.is_for_host(Authority::new(host.as_bytes(), self.scheme.as_ref()));
+                let (ours, others): (Vec<_>, Vec<_>) = group.iter().partition(|host| of(host));
+                if let (Some(_), Some(other)) = (ours.first(), others.first()) {
+                    let problem = Problem::PartOfSameHosts(other.as_str().into());
+                    return Err(RuleError::of_rule(rule.index, self.rules[rule.index].label(), problem));
+                }
+            }
+        }
+        let hosts = || SameHosts::new(&self.same_hosts, self.scheme.as_ref());
+        Ok((!self.same_hosts.is_empty()).then(hosts))
+    }
+
+    fn check_hosts(&self) -> Result<(), Problem> {
+        let mut known: Vec<String> = Vec::new();
+        for host in self.same_hosts.iter().flatten() {
+            if HostPattern::parse(host).is_err() || host.starts_with('*') {
+                return Err(Problem::Host(host.as_str().into()));
+            }
+            let lower = host.to_ascii_lowercase();
+            if known.contains(&lower) {
+                return Err(Problem::RepeatedHost(lower.into()));
+            }
+            known.push(lower);
+        }
+        let is_alone = |group: &Vec<String>| group.len() < 2;
+        if self.same_hosts.iter().any(is_alone) { Err(Problem::OneHost) } else { Ok(()) }
     }
 
     /// What holds for requests that no rule is for, if that is not the default key.

@@ -95,7 +95,7 @@ impl Compiled {
         self.when.as_ref().map_or(Truth::Yes, |when| facts.truth(self.index, when))
     }
 
-    fn is_for_host(&self, authority: Authority<'_>) -> bool {
+    pub(super) fn is_for_host(&self, authority: Authority<'_>) -> bool {
         self.hosts.is_empty() || self.hosts.iter().any(|host| host.is(authority))
     }
 

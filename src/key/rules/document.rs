@@ -37,6 +37,7 @@ pub(super) struct RulesDocument {
     guard: Option<Guard>,
     tag_fields: BTreeMap<String, Separator>,
     ignore_query: Vec<String>,
+    same_hosts: Vec<Vec<String>>,
     #[serde(deserialize_with = "numbered_rules")]
     rules: Vec<KeyRule>,
 }
@@ -90,7 +91,7 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
 
     fn try_from(document: RulesDocument) -> Result<Self, String> {
         let RulesDocument { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = document;
-        let RulesDocument { classes, guard, tag_fields, ignore_query, rules, .. } = document;
+        let RulesDocument { classes, guard, tag_fields, ignore_query, same_hosts, rules, .. } = document;
         let tag_fields = tag_fields.into_iter().collect();
         let parse =
             |text: String| text.parse::<Scheme>().map_err(|error| format!("scheme `{text}`: {error}"));
@@ -106,6 +107,7 @@ impl TryFrom<RulesDocument> for KeyRulesBuilder {
             guard,
             tag_fields,
             ignore_query,
+            same_hosts,
             rules,
             extensions,
         })

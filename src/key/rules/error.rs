@@ -132,6 +132,16 @@ pub(super) enum Problem {
     NoEffect { setting: &'static str, reason: &'static str },
     #[error("`{setting}` is zero, so that {consequence}")]
     Zero { setting: &'static str, consequence: &'static str },
+    #[error("`same_hosts` takes two hosts or more that are one")]
+    OneHost,
+    #[error("`same_hosts` names `{0}` twice, so that it is not known which host stands for it")]
+    RepeatedHost(Box<str>),
+    #[error("`{0}` is one with a host of the rule by `same_hosts`: name it too, or none of them")]
+    PartOfSameHosts(Box<str>),
+    #[error("it has a `body`, and rules with one are not replaced: the layer that reads bodies has its own")]
+    BodyHandle,
+    #[error("`tag_fields` cannot be replaced: the stack has those with which it was built")]
+    OtherTagFields,
     #[error("{}", BuildError::CutUri)]
     CutUri,
     #[error("`heuristic` takes a share that is more than 0 and at most 1")]

@@ -96,10 +96,13 @@ impl KeyRulesBuilder {
             let chosen = |values: &Vec<String>| ("chooses", format!("{field} of {}", values.join(", ")));
             lines.extend(values.as_ref().map(chosen));
         }
+        lines.extend(
+            self.same_hosts.iter().map(|group| ("hosts", format!("{} are one", group.join(" and ")))),
+        );
         lines.extend(classes.iter().map(|classes| ("classes", classes.in_words())));
         if !ignore_query.is_empty() {
             let names = ignore_query.join(", ");
-            lines.push(("removes", format!("the query parameters {names}, which count for no template")));
+            lines.push(("removes", format!("the query parameters {names}, which count for nothing")));
         }
         lines.extend(guard.as_ref().map(|guard| ("guards", guard.in_words())));
         let fields: Vec<_> = tag_fields.iter().map(|(name, _)| name.as_str()).collect();

@@ -22,8 +22,8 @@ use crate::{
     exchange::Asked,
     http::{changes::Changes, credentials::Keyed},
     key::{
-        CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, has_content,
-        normal::{Authority, normal_uri},
+        CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
+        normal::{Authority, fold, normal_uri},
         target::{original, original_uri, path_and_query},
     },
     tags::TagFields,
@@ -43,6 +43,7 @@ pub struct KeyRules {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub(super) default_key: DefaultKey,
+    pub(super) same_hosts: Option<SameHosts>,
     pub(super) rules: Box<[Compiled]>,
     /// For the requests that none of them is for. None: they have the default key.
     pub(super) rest: Option<Compiled>,
@@ -216,7 +217,8 @@ impl KeyRules {
             None => self.rule_for(head, method),
             Some(_) => {
                 let target = original_uri(head);
-                let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())?;
+                let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())?
+                    .among(self.same_hosts());
                 let selected = self.selected_before(target, authority, &head.extensions);
                 let facts = Facts::of(&head.headers, target);
                 Ok((selected.unwrap_or_else(|| self.select(target, authority, method, &facts)), authority))
@@ -231,7 +233,8 @@ impl KeyRules {
         method: &Method,
     ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
         let target = original_uri(head);
-        let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())?;
+        let authority =
+            Authority::of_request(target, &head.headers, self.assumed_scheme())?.among(self.same_hosts());
         Ok((self.select(target, authority, method, &Facts::of(&head.headers, target)), authority))
     }
 
@@ -267,7 +270,9 @@ impl KeyRules {
             return None;
         }
         let target = original_uri(head);
-        let authority = Authority::of_request(target, &head.headers, self.assumed_scheme()).ok()?;
+        let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())
+            .ok()?
+            .among(self.same_hosts());
         let facts = Facts::of(&head.headers, target);
         let selected = self.select(target, authority, method, &facts);
         let at = |found: Match<'_, '_>| self.inner.rules.iter().position(|rule| ptr::eq(rule, found.rule));
@@ -330,7 +335,7 @@ impl KeyRules {
     fn authority_of<'a>(&'a self, uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
         let host = host.map(HeaderValue::as_bytes);
         let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
-        Some(Authority::of_target(authority, uri, self.assumed_scheme()))
+        Some(Authority::of_target(authority, uri, self.assumed_scheme()).among(self.same_hosts()))
     }
 
     /// What the rule of a request has in its key.
@@ -419,7 +424,7 @@ impl KeyExtractor for KeyRules {
                 self.encode(head, authority, found, shape, Search::AsLearned, key)
             }
             _ => {
-                self.inner.default_key.write_target(head, key)?;
+                self.inner.default_key.write_target_at(authority, head, key);
                 self.inner.guard.push_keyed(&head.headers, key);
                 Ok(())
             }
@@ -507,6 +512,10 @@ impl KeyExtractor for KeyRules {
         self.inner.default_key.assumed_scheme()
     }
 
+    fn same_hosts(&self) -> Option<&SameHosts> {
+        self.inner.same_hosts.as_ref()
+    }
+
     fn tag_fields(&self) -> TagFields {
         self.inner.tag_fields.clone()
     }
@@ -526,7 +535,7 @@ impl KeyExtractor for KeyRules {
     }
 
     fn prepare(&self, head: &mut Parts) {
-        self.inner.default_key.prepare(head);
+        fold(head, self.assumed_scheme(), self.same_hosts());
         // What is in a key of somebody else's making is not known here.
         let is_own = head.extensions.get::<CacheKey>().is_none() || has_content(&head.extensions);
         let (changes, tags, learns, query) = {

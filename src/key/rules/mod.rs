@@ -236,6 +236,7 @@ mod extractor;
 mod field_set;
 mod glob;
 mod guard;
+mod handle;
 mod host;
 mod index;
 #[cfg(feature = "body-key")]
@@ -268,7 +269,7 @@ pub(crate) use self::no_vary_search::SearchKey;
 pub(super) use self::query::resemble;
 pub use self::{
     builder::KeyRulesBuilder, classes::Classes, error::RuleError, explain::RuleSummary, extractor::KeyRules,
-    guard::Guard, lint::RuleWarning, rule::KeyRule, when::When,
+    guard::Guard, handle::KeyRulesHandle, lint::RuleWarning, rule::KeyRule, when::When,
 };
 #[cfg(feature = "serde")]
 pub(crate) use self::{
