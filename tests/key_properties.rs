@@ -406,3 +406,119 @@ proptest! {
         })?;
     }
 }
+
+/// Rules that are for paths in any spelling, for queries with more and with less, and for hosts that are one.
+/// Nothing that is not in the key reaches the origin.
+fn wide() -> KeyRules {
+    let rules = builder([
+        KeyRule::path("/c/{**tree}").bypass(),
+        KeyRule::paths(["/a/{**tree}", "/b/{x}.css"]).ignore_path_case().keep_query(["a"]),
+        KeyRule::path("/\u{e9},/{x}?a={a}&b={_?}").ignore_query(["x"]),
+        KeyRule::path("/{*file}.css").tags(["{file}"]),
+        KeyRule::path("/b/{x}?b={_}&a=1"),
+        KeyRule::path("/d/{x}").sort_query().headers(["x-a"]),
+    ]);
+    rules.ignore_query(["u_*"]).same_hosts(["h", "hh", "h:8"]).build().unwrap()
+}
+
+fn for_wide() -> impl Strategy<Value = Asked> {
+    let segment = prop_oneof![
+        3 => "[abcdA]",
+        1 => prop_oneof![Just("x.css"), Just("X.CSS"), Just(".css"), Just(""), Just("%61"), Just("a%2Fb"), Just("..")].prop_map(str::to_owned),
+        2 => prop_oneof![Just("\u{e9},"), Just("%C3%A9,"), Just("%c3%a9%2C"), Just("%C3%A9%2c"), Just("%C3%89,")].prop_map(str::to_owned),
+    ];
+    let path =
+        proptest::collection::vec(segment, 1..4).prop_map(|segments| format!("/{}", segments.join("/")));
+    let pair = prop_oneof![
+        4 => "[abx]=[12]",
+        1 => prop_oneof![Just("u_1=1"), Just("u_=%26a"), Just("%75_=1"), Just("U_1=1"), Just("A=1"), Just("b[]=1"), Just("a"), Just("a=%31"), Just("u_;a")].prop_map(str::to_owned),
+    ];
+    let query = proptest::option::of(proptest::collection::vec(pair, 1..4).prop_map(|pairs| pairs.join("&")));
+    let authority =
+        prop_oneof![Just("h"), Just("hh"), Just("HH:80"), Just("h:8"), Just("i")].prop_map(str::to_owned);
+    let headers = proptest::collection::vec(("[12]").prop_map(|value| ("x-a", value)), 0..2);
+    (authority, path, query, headers).prop_map(|(authority, path, query, headers)| Asked {
+        method: Method::GET,
+        scheme: "http",
+        authority,
+        path,
+        query,
+        headers,
+        tenant: None,
+    })
+}
+
+/// Two of which the second differs from the first in some of its parts.
+fn two_for_wide() -> impl Strategy<Value = (Asked, Asked)> {
+    (for_wide(), for_wide(), 0..8_u8).prop_map(|(a, b, differs)| {
+        let pick = |bit: u8| differs & (1 << bit) != 0;
+        let second = Asked {
+            authority: if pick(0) { b.authority } else { a.authority.clone() },
+            path: if pick(1) { b.path } else { a.path.clone() },
+            query: if pick(2) { b.query } else { a.query.clone() },
+            ..a.clone()
+        };
+        (a, second)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    /// No framework tells two requests apart that are the same to it.
+    #[test]
+    fn what_shares_a_key_is_one_request_to_the_origin((a, b) in two_for_wide()) {
+        let rules = wide();
+        let seen = |asked: &Asked| {
+            let mut head = asked.head();
+            let key = rules.key(&head)?;
+            rules.normalise(&mut head);
+            rules.prepare(&mut head);
+            Some((key, head.uri, head.headers))
+        };
+        if let (Some(first), Some(second)) = (seen(&a), seen(&b)) {
+            if first.0 == second.0 {
+                prop_assert_eq!((&first.1, &first.2), (&second.1, &second.2));
+                let name = |asked: &Asked| identity(&rules, &asked.head());
+                prop_assert_eq!(name(&a), name(&b));
+            }
+        }
+    }
+
+    /// Parameters that the document ignores and hosts that are one make no difference, to whatever rule.
+    #[test]
+    fn what_is_ignored_makes_no_difference(a in for_wide(), at_end in any::<bool>()) {
+        let rules = wide();
+        let query = match (&a.query, at_end) {
+            (None, _) => "u_x=1".to_owned(),
+            (Some(query), true) => format!("{query}&u_x=1"),
+            (Some(query), false) => format!("u_x=1&{query}"),
+        };
+        let is_clear = !a.query.as_ref().is_some_and(|query| query.contains(';'));
+        let more = Asked { query: Some(query), ..a.clone() };
+        let (key, with_more) = (rules.key(&a.head()), rules.key(&more.head()));
+        if is_clear && with_more.is_some() {
+            prop_assert_eq!(&key, &with_more);
+            prop_assert_eq!(identity(&rules, &a.head()), identity(&rules, &more.head()));
+        }
+        let elsewhere = Asked { authority: "hh".to_owned(), ..a.clone() };
+        prop_assert_eq!(rules.key(&elsewhere.head()) == key, a.authority != "i" || key.is_none());
+    }
+
+    /// Where a rule stands counts for nothing, as long as it is for the same requests.
+    #[test]
+    fn keys_do_not_depend_on_the_place_of_a_rule(a in asked()) {
+        let all = [
+            KeyRule::path("/a/{x}").keep_query(["a"]),
+            KeyRule::path("/b/{_}/{x}").forward_unkeyed(),
+            KeyRule::path("/ab/{**rest}").headers(["x-a"]),
+        ];
+        let [one, two, three] = all.clone();
+        let other = builder([three, KeyRule::path("/bb/{**rest}").bypass(), one, two]).build().unwrap();
+        let key = builder(all).build().unwrap().key(&a.head());
+        let has_readings = a.path.contains("//") || a.path.contains(['%', ';', '.']);
+        if !has_readings && !a.path.starts_with("/bb") {
+            prop_assert_eq!(key, other.key(&a.head()));
+        }
+    }
+}

@@ -68,7 +68,7 @@ async fn what_the_rules_still_say_stays_warm_and_is_purged_after_they_were_repla
         search().name("s").fixed_ttl(crate::support::open::ms(9)),
         product(),
     ]));
-    assert_eq!(before.unwrap().key(&get("http://h/account").map(drop).into_parts().0).is_some(), true);
+    assert!(before.unwrap().key(&get("http://h/account").map(drop).into_parts().0).is_some());
     assert_eq!(site.ask("/account").await, "5 ");
     assert_eq!(site.ask("/account").await, "6 ", "the new rule counts");
     assert_eq!(site.ask("/p?pid=7&uid=2").await, "1 pid=7");

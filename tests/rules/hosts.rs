@@ -100,13 +100,12 @@ fn site() -> Site {
         let host = request.uri().host().unwrap_or_default().to_owned();
         let mut response = Response::new(Body::from(format!("{n} {host}")));
         let headers = response.headers_mut();
-        match (request.method().as_str(), request.uri().path()) {
-            ("POST", "/create") => {
-                _ = headers.insert("location", format!("http://{host}/a").parse().unwrap())
-            }
-            ("POST", "/groups") => _ = headers.insert("cache-group-invalidation", "\"g\"".parse().unwrap()),
-            _ => _ = headers.insert("cache-groups", "\"g\"".parse().unwrap()),
-        }
+        let (name, value) = match (request.method().as_str(), request.uri().path()) {
+            ("POST", "/create") => ("location", format!("http://{host}/a")),
+            ("POST", "/groups") => ("cache-group-invalidation", "\"g\"".to_owned()),
+            _ => ("cache-groups", "\"g\"".to_owned()),
+        };
+        headers.insert(name, value.parse().unwrap());
         response
     });
     let cache = ReadThrough::new(store()).key(shop()).rules(fixed(60_000));
