@@ -1,13 +1,17 @@
 #!/bin/sh
 # Instructions per request, by callgrind: (those of 2,500 requests - those of 500) / 2,000.
-# Started by `peers instr [hit|miss|post] [candidate ...]`, which says in PEERS where it is itself.
+# Started by `peers instr [hit|miss|post] [--key-rules N] [candidate ...]`, which says in PEERS where it is
+# itself.
 # Needs valgrind.
 peers=${PEERS:?}
 kind=hit
 case ${1:-} in hit | miss | post) kind=$1 && shift ;; esac
+rules=1
+case ${1:-} in --key-rules) rules=$2 && shift 2 ;; esac
 scratch=$(mktemp -d)
 count() {
-  valgrind --tool=callgrind --callgrind-out-file="$scratch/out" "$peers" one --kind "$kind" --cand "$1" --ops "$2" 2>&1 |
+  valgrind --tool=callgrind --callgrind-out-file="$scratch/out" "$peers" one --kind "$kind" --cand "$1" --ops "$2" \
+    --key-rules "$rules" 2>&1 |
     sed -n 's/.*Collected : \([0-9]*\).*/\1/p'
 }
 echo "| candidate | instructions per $kind |"

@@ -97,7 +97,7 @@ pub use self::{
 #[cfg(feature = "purge-service")]
 use crate::tags::TagFields;
 use crate::{
-    key::{CacheKey, KeyExtractor, Target, normal_form},
+    key::{CacheKey, KeyExtractor, Origins, Target, normal_form},
     store::{Glob, Sequence, Store},
 };
 
@@ -392,7 +392,7 @@ fn is_with_port(host: &str) -> bool {
 
 /// Host, path and query of a URL in the form in which they are compared.
 fn display(head: &Parts) -> String {
-    let target = Target::of(head, None);
+    let target = Target::of(head, Origins::default());
     let query = head.uri.query().map(|query| format!("?{}", normal_form(query))).unwrap_or_default();
     format!("{}{}{query}", target.host(), target.path())
 }
@@ -465,11 +465,11 @@ impl<St: Store> Purgeable for Of<St> {
     }
 
     fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64 {
-        self.sequence().purge_paths(&*self.naming.extractor(), host, paths, is_soft)
+        self.sequence().purge_paths(&*self.naming.edition(), host, paths, is_soft)
     }
 
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String> {
-        self.naming.extractor().rule_of_url(&head.uri, None)
+        self.naming.edition().rule_of_url(&head.uri, None)
     }
 
     #[cfg(feature = "purge-service")]

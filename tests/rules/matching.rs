@@ -345,3 +345,13 @@ fn templates_that_tolerate_more_cover_those_with_more_parameters() {
         assert!(error.starts_with("key rules: `"), "{error}");
     }
 }
+
+/// Who asks for a purge is told which rule it is by, which the document as a whole is not.
+#[test]
+fn what_the_document_ignores_is_no_rule_to_be_named() {
+    let rules = flash().rule(KeyRule::path(FLASH)).build().unwrap();
+    let rule_of = |uri: &str| rules.rule_of_url(&format!("http://h{uri}").parse().unwrap(), None);
+    assert_eq!(rule_of("/get_fprod.php?uid=1&pid=2&utm_x"), Ok(Some(FLASH.to_owned())));
+    assert_eq!(rule_of("/get_fprod.php?pid=2"), Err(FLASH.to_owned()));
+    assert_eq!(rule_of("/other?utm_x=1"), Ok(None));
+}

@@ -47,7 +47,7 @@ usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
   plot       draws them again              [--curve a,b] [--out DIR]
   e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
   serve      one of those servers          --cand NAME [--port N] [--body N]
-  instr      instructions per request, by callgrind    [hit|miss|post] [candidate ...]
+  instr      instructions per request, by callgrind    [hit|miss|post] [--key-rules N] [candidate ...]
   one        requests to one candidate, for callgrind  --cand NAME [--kind hit|miss|post] [--ops N]";
 
 fn main() -> ExitCode {

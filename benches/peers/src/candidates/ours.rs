@@ -5,7 +5,9 @@ use bytes::Bytes;
 use http::Request;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{KeyRule, KeyRules, LookupLayer, MemoryStore, ReadThrough, Rules, StoreLayer};
+use tower_readthrough::{
+    KeyRule, KeyRules, KeyRulesHandle, LookupLayer, MemoryStore, ReadThrough, Rules, StoreLayer,
+};
 
 use super::{Config, Kind, Meta, Visitor, meta};
 use crate::{
@@ -68,6 +70,13 @@ pub(super) fn visit<V: Visitor>(visitor: &mut V) {
     let with_rules = Meta { special: true, short_ttl: false, ..meta("tower-readthrough-rules", Kind::Layer) };
     visitor.visit(with_rules, |config: &Config, origin: &OriginHandle| {
         let stack = ReadThrough::new(store(config, origin)).key(key_rules(config.key_rules));
+        stack.build().expect("sound settings").layer(origin.service::<Full<Bytes>>())
+    });
+    let with_handle =
+        Meta { special: true, short_ttl: false, ..meta("tower-readthrough-handle", Kind::Layer) };
+    visitor.visit(with_handle, |config: &Config, origin: &OriginHandle| {
+        let rules = KeyRulesHandle::new(key_rules(config.key_rules)).expect("rules without bodies");
+        let stack = ReadThrough::new(store(config, origin)).key(rules);
         stack.build().expect("sound settings").layer(origin.service::<Full<Bytes>>())
     });
 }
