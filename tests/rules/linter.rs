@@ -35,6 +35,8 @@ fn what_is_usual_and_right_gives_no_warning() {
         rules([path("/a").headers(["authorization"]).cookies(["lang"]).store_private(true)]),
         rules([path("/a").host("a.example"), path("/b").host("a.example"), path("/c")]),
         rules([path("/a").host("a.example"), path("/{*rest}").host("b.example").bypass()]),
+        rules([path("/a").host("a.example").host("www.a.example"), path("/b")])
+            .same_hosts(["a.example", "www.a.example"]),
         rules([path("/a").extensions(["tenant"]).store_authorized(true)])
             .extension("tenant", |tenant: &String| Some(tenant.as_bytes().into())),
         rules([path("/a").default_ttl(TTL)]).guard(Guard::new().headers(["cookie"])),

@@ -113,7 +113,12 @@ impl Place<'_> {
 
     fn no_host(self) -> Option<Concern> {
         let is_for_all = |rule: &KeyRule| rule.hosts.is_empty();
-        let mut hosts: Vec<_> = self.all.source().rules.iter().flat_map(|rule| &rule.hosts).collect();
+        let source = self.all.source();
+        let same = |host| {
+            source.same_hosts.iter().find(|group| group.contains(host)).and_then(|group| group.first())
+        };
+        let named = source.rules.iter().flat_map(|rule| &rule.hosts);
+        let mut hosts: Vec<_> = named.map(|host| same(host).unwrap_or(host)).collect();
         hosts.sort();
         hosts.dedup();
         (is_for_all(self.rule) && !self.rule.bypass && hosts.len() > 1).then_some(Concern::NoHost)
