@@ -200,3 +200,15 @@ fn the_documents_are_valid() {
         assert!(validator.check(&wrong).is_err(), "{wrong}");
     }
 }
+
+/// The documentation has a table of what can be said.
+#[test]
+fn the_table_of_the_documentation_has_every_name() {
+    let text = include_str!("../../src/key/rules/mod.rs");
+    let rows: String = text.lines().filter(|line| line.starts_with("//! | ")).collect();
+    for_each_object(&schema(), &schema(), &|value| value, &mut |object, _| {
+        for name in object["properties"].as_object().unwrap().keys().filter(|name| *name != "$schema") {
+            assert!(rows.contains(&format!("`{name}`")), "{name}");
+        }
+    });
+}

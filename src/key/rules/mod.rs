@@ -38,6 +38,45 @@
 //! # }
 //! ```
 //!
+//! # Vocabulary
+//!
+//! Each name is a field of documents and a method of [`KeyRulesBuilder`] or [`KeyRule`]. The whole document says:
+//!
+//! | name | what it says |
+//! |---|---|
+//! | `rules` | the rules: the first one that matches counts |
+//! | `ignore_query` | parameters that change no page, for all rules that do not keep parameters of their own |
+//! | `accept_encoding`, `accept_language` | what the application has: of each `Accept-Encoding` or `Accept-Language` one member is left |
+//! | `classes` | [`Classes`] of a header field: `field`, `name`, `classes` (each a `class` with its `patterns`), `otherwise` |
+//! | `guard` | a [`Guard`]: `headers`, `only_headers`, `keyed`, `only`; `{}` is the default one |
+//! | `tag_fields` | [fields of responses](KeyRulesBuilder::tag_fields) that name tags, with their separators |
+//! | `same_hosts` | groups of hosts that have the same resources |
+//! | `namespace`, `scheme`, `whole_uri` | as of the [`DefaultKey`](super::DefaultKey) |
+//!
+//! and a rule:
+//!
+//! | name | what it says |
+//! |---|---|
+//! | `name` | how errors and warnings call it |
+//! | `host`, `method`, `path` | which requests it is for, by [`host`](KeyRule::host), [`method`](KeyRule::method) and [`path`](KeyRule::path) |
+//! | `ignore_path_case` | the case of letters in its path does not count |
+//! | `when` | only requests of which [`When`] holds: `cookies`, `no_cookies`, `headers`, `no_headers`, `query`, `no_query` |
+//! | `bypass` | they have no key |
+//! | `keep_query`, `ignore_query` | which parameters are in the key; `filter_*` for all that begin so |
+//! | `sort_query`, `drop_empty_query` | their order, or empty values, do not count |
+//! | `no_vary_search` | responses say themselves which parameters count |
+//! | `headers`, `cookies`, `extensions` | what else is in the key |
+//! | `forward_unkeyed` | what is not in the key reaches the origin all the same |
+//! | `body` | reads by a [body](super#keys-from-bodies), of so many bytes |
+//! | `graphql`, `persisted_queries` | reads by GraphQL |
+//! | `json_body` | the normal form of a JSON body: `include`, `ignore`, `replace` |
+//! | `fixed_ttl`, `default_ttl`, `negative_ttl`, `heuristic` | how long responses are fresh: always, if they do not say it, if nothing is there, or by a guess (`share`, `at_most`) |
+//! | `stale_while_revalidate_for`, `stale_if_error_for`, `stale_despite_revalidate` | when they are served stale |
+//! | `revalidate_for`, `hit_for_miss_for` | how long validators, and what cannot be shared, are remembered |
+//! | `store_set_cookie`, `store_private`, `store_no_store`, `store_authorized` | what is stored although it says not to |
+//! | `store_without` | fields that go only to the client whose request fetched them |
+//! | `tags` | by what they can be purged; [below](#tags-and-purges) |
+//!
 //! # How a request is read
 //!
 //! What two requests share, the service must answer alike. Wherever services differ in how they
