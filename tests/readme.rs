@@ -89,6 +89,8 @@ fn a_handle_purges() -> Result {
     purge.tag("product-7"); // Surrogate-Key, Cache-Tag, Cache-Groups, Tags
     purge.url("https://shop.example/p?pid=7")?; // all variants, by the key rules
     purge.path_prefix("https://shop.example/blog")?;
+    purge.pattern("https://shop.example/user/{id}")?; // all that the pattern of a rule covers
+    purge.host("shop.example")?;
     purge.soft().everything(); // stale from now on, and revalidated
     Ok(())
 }

@@ -169,11 +169,10 @@ where
             && accepts(stored, wishes.as_ref(), now)
             && stored.is_fresh(now)
         {
-            let status = CacheStatus::hit();
             // Returned as it is made: to change it afterwards would let it be moved.
             return match question.is_plain() {
-                true => Ok(stored.to_response(head.method == Method::HEAD, now, status)),
-                false => Ok(from_store(stored, &question, status)),
+                true => Ok(stored.to_response(head.method == Method::HEAD, now, CacheStatus::hit())),
+                false => Ok(from_store(stored, &question, CacheStatus::hit())),
             };
         }
         self.read_on(&reading, stored, &question, wishes)

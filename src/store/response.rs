@@ -61,7 +61,8 @@ struct LastUse(AtomicU32);
 
 impl LastUse {
     fn at_age(seconds: u64) -> u32 {
-        u32::try_from(seconds).unwrap_or(u32::MAX).saturating_add(1)
+        // One less than the most, for the one more.
+        seconds.min(u64::from(u32::MAX) - 1) as u32 + 1
     }
 
     /// The age, if there is one.

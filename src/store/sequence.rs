@@ -115,6 +115,7 @@ impl Sequence {
     /// if it was purged softly.
     ///
     /// One atomic load where nothing was purged since the response was last looked at.
+    #[inline(always)]
     pub(crate) fn admits(&self, response: &StoredResponse) -> bool {
         let matter = || response.subject().matter();
         let is_stale_since = |at| response.is_stale_since(self.instant(at));

@@ -166,12 +166,15 @@ impl KeyRules {
         facts: &Facts<'_>,
     ) -> Selected<'_, 'h> {
         let Inner { index, rules, rest, .. } = &*self.inner;
-        let mut all = index
-            .candidates(path)
-            .into_iter()
-            .filter_map(|rule| rules[rule].find(authority, method, path, target).map(|found| (rule, found)))
-            .map(|(rule, found)| (rule, found, rules[rule].holds(facts)));
-        let found = all.find(|(.., truth)| *truth != Truth::No);
+        let mut found = None;
+        for rule in index.candidates(path) {
+            let Some(matched) = rules[rule].find(authority, method, path, target) else { continue };
+            let truth = rules[rule].holds(facts);
+            if truth != Truth::No {
+                found = Some((rule, matched, truth));
+                break;
+            }
+        }
         let limit = found.as_ref().map_or(rules.len(), |(rule, ..)| *rule);
         if let Some(rule) = self.first_bypass(limit, authority, method, path, target, facts) {
             return Ok(Some(Match { rule, target, captures: None, slots: None }));

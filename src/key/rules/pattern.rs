@@ -99,7 +99,9 @@ impl PathPattern {
         let mut left = path;
         for segment in others {
             let after = left.strip_prefix('/')?;
-            let (text, rest) = after.split_at(after.find('/').unwrap_or(after.len()));
+            // Segments are short: no search that has to be prepared.
+            let end = after.bytes().position(|byte| byte == b'/').unwrap_or(after.len());
+            let (text, rest) = after.split_at(end);
             captures.note(segment, text, self.ignores_case)?;
             left = rest;
         }
@@ -111,7 +113,7 @@ impl PathPattern {
             Tail::Tree(_) => return None,
             _ => {
                 let text = left.strip_prefix('/')?;
-                let is_one = last.is_last() || !text.contains('/');
+                let is_one = last.is_last() || !text.bytes().any(|byte| byte == b'/');
                 is_one.then(|| captures.note(last, text, self.ignores_case)).flatten()?;
             }
         }
@@ -169,7 +171,9 @@ fn prefix(segments: &[Segment]) -> Box<[u8]> {
 /// The form in which paths are looked up: decoded as far as [patterns](PathPattern) are, and in lower case.
 pub(super) fn indexed(path: &str) -> Cow<'_, [u8]> {
     looked_at(path.len());
-    if !path.bytes().any(|byte| byte == b'%' || byte.is_ascii_uppercase()) {
+    let is_folded = |byte: u8| byte != b'%' && !byte.is_ascii_uppercase();
+    // Without a branch for each byte.
+    if path.bytes().fold(true, |are, byte| are & is_folded(byte)) {
         return Cow::Borrowed(path.as_bytes());
     }
     let folded = |(at, octet): (usize, Option<u8>)| octet.unwrap_or(path.as_bytes()[at]).to_ascii_lowercase();
