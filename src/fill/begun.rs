@@ -8,7 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -23,6 +23,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::{AttemptBegan, CompletesItself, without_extensions},
     http::{
+        cookies,
         fields::remove_all,
         outline::Outline,
         range::Extent,
@@ -251,6 +252,9 @@ impl<St: Store, P: Policy> Begun<St, P> {
             }
             false => Body::declared(body, outline.content),
         };
+        if rules.store_without.has(&header::SET_COOKIE) {
+            cookies::spare_those_of_client(client, &mut head.headers);
+        }
         // Said by a stack below of its own body, which nothing reads to its end for the store here.
         head.extensions.remove::<CompletesItself>();
         let mut response = Response::from_parts(head, body);

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, request, response};
+use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
 use tokio::time::Instant;
 
 use super::{Policy, fetch::Fetch};
@@ -11,6 +11,7 @@ use crate::{
     body::Body,
     http::{
         conditions::{confirms, freshen},
+        cookies,
         fields::remove_all,
         framing::content_length,
         range::Extent,
@@ -49,6 +50,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 .get_all(name)
                 .iter()
                 .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
+        }
+        if rules.store_without.has(&header::SET_COOKIE) {
+            cookies::spare_those_of_client(client, response.headers_mut());
         }
         self.layer.targets.strip(response.headers_mut(), true);
         let selection = fresh.selection().cloned();

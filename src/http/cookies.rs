@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderValue, header, request::Parts};
 use smallvec::SmallVec;
 
 use super::fields::first_line;
@@ -84,6 +84,17 @@ impl CookieNames {
         Some(named.into_iter().map(|(_, cookie)| cookie).collect())
     }
 
+    /// As [`keep`](Self::keep), and remembers all that the client has, if the origin does not get them.
+    pub(crate) fn keep_in(&self, head: &mut Parts) {
+        let before: SmallVec<[HeaderValue; 1]> =
+            head.headers.get_all(header::COOKIE).iter().cloned().collect();
+        self.keep(&mut head.headers);
+        let is_changed = !head.headers.get_all(header::COOKIE).iter().eq(&before);
+        if is_changed && head.extensions.get::<OfClient>().is_none() {
+            head.extensions.insert(OfClient(before));
+        }
+    }
+
     /// Leaves only the cookies of these names in a request, in one line and in the order in which they
     /// are in the key: what shares a key looks the same to the origin.
     pub(crate) fn keep(&self, request: &mut HeaderMap) {
@@ -104,6 +115,32 @@ impl CookieNames {
             _ => _ = request.remove(header::COOKIE),
         }
     }
+}
+
+/// The cookies of a client of which the origin does not get all: in the extensions of its request.
+#[derive(Clone, Debug)]
+struct OfClient(SmallVec<[HeaderValue; 1]>);
+
+/// Takes from a response what it sets in the place of cookies that the client has and that the origin did
+/// not get: it would begin a new session in the midst of one.
+pub(crate) fn spare_those_of_client(request: &Parts, response: &mut HeaderMap) {
+    let Some(OfClient(lines)) = request.extensions.get() else { return };
+    let is_sent = |name: &[u8]| cookies(&request.headers).any(|cookie| name_of(cookie) == name);
+    let is_of_client = |name: &[u8]| {
+        let mut own = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
+        own.any(|cookie| name_of(cookie.trim_ascii()) == name)
+    };
+    let is_spared = |line: &HeaderValue| {
+        let name = name_of(line.as_bytes().trim_ascii());
+        is_of_client(name) && !is_sent(name)
+    };
+    if !response.get_all(header::SET_COOKIE).iter().any(is_spared) {
+        return;
+    }
+    let kept: Vec<HeaderValue> =
+        response.get_all(header::SET_COOKIE).iter().filter(|line| !is_spared(line)).cloned().collect();
+    response.remove(header::SET_COOKIE);
+    kept.into_iter().for_each(|line| _ = response.append(header::SET_COOKIE, line));
 }
 
 fn lines(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {

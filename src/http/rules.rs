@@ -319,6 +319,9 @@ impl Rules {
     /// `set-cookie` among them lets a response with `Set-Cookie` be stored, unless something else forbids
     /// that. **Its content must then be the same for all**: a page with a token of the session that the
     /// cookie begins is not.
+    /// A cookie that the client has and that [`cookies`](Self::cookies) or a key rule kept from the origin is
+    /// not set anew, in any response: an origin that sees no session begins one, which would replace the
+    /// session of the client.
     ///
     /// What cannot be read without is refused by [`build`](crate::ReadThrough::build): `Vary`,
     /// `Cache-Control`, `CDN-Cache-Control`, `Expires`, `Date`, `Age`, `ETag`, `Last-Modified`,

@@ -445,7 +445,7 @@ fn key_cookies(keyed: &Keyed, head: &Parts, buffer: &mut KeyBuffer) {
 /// Makes a request that has this key ready for the origin.
 pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer, head: &mut Parts) {
     if let Some(names) = key.keyed().cookies() {
-        names.keep(&mut head.headers);
+        names.keep_in(head);
     }
     match key.edition() {
         Some(edition) => edition.prepare(head),

@@ -285,3 +285,30 @@ async fn a_document_says_it_by_the_same_name() {
     assert_eq!(given(&get(&service).await), (Some("sid=1"), Some("1")));
     assert_eq!(given(&get(&service).await), (None, Some("1")));
 }
+
+/// An origin that sees no session begins one: not in the place of the one that the client has.
+#[tokio::test(start_paused = true)]
+async fn a_cookie_that_was_kept_from_the_origin_is_not_set_anew() {
+    let origin = || {
+        Origin::new(|n, _| {
+            let answer = if n < 3 { ok("x") } else { status(304) };
+            let lifetime = if n == 2 { "no-store" } else { "max-age=1" };
+            let answer = personal(n, answer.header("cache-control", lifetime).header("etag", "\"1\""));
+            answer.header("set-cookie", "group=b; path=/")
+        })
+    };
+    let rule = without().cookies(["group"]);
+    for (name, origin, service) in stacks(&rule, &Rules::new(), origin) {
+        for (cookie, expected) in [
+            ("sid=old; group=a", &["theme=dark", "group=b; path=/"][..]),
+            ("sid=old", &["theme=dark", "group=b; path=/"]),
+            ("sid=old; theme=light; group=a", &["group=b; path=/"]),
+        ] {
+            let reply = ask(&service, "GET", &[("cookie", cookie)]).await;
+            let set = reply.headers.get_all("set-cookie").iter().map(|line| line.to_str().unwrap());
+            assert_eq!(set.collect::<Vec<_>>(), expected, "{name}, {cookie}");
+            tokio::time::sleep(secs(2)).await;
+        }
+        assert_eq!(origin.calls(), 3, "{name}");
+    }
+}

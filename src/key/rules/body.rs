@@ -153,7 +153,7 @@ impl Place {
         self.classified.map(|classified| head.extensions.insert(classified));
         let keyed = self.key.keyed().clone();
         if let Some(names) = keyed.cookies() {
-            names.keep(&mut head.headers);
+            names.keep_in(head);
         }
         match keyed.is_nothing() {
             true => drop(head.extensions.remove::<Read>()),
