@@ -61,20 +61,44 @@ impl Invalidation {
         }
         let sequence = self.place.sequence();
         self.hashes.iter().for_each(|hash| sequence.invalidate(*hash));
-        if !status.is_success() || !mentions.has_reference {
-            return;
+        let has_reference = status.is_success() && mentions.has_reference;
+        if has_reference {
+            self.invalidate_references(headers, self.extractor());
         }
+        if let Some(later) = self.later_edition() {
+            let target = self.target_by(&*later);
+            let named = (&self.uri, &Extensions::new());
+            let hashes = target.hashes_named(&*later, named, sequence.hasher());
+            hashes.iter().for_each(|hash| sequence.invalidate(*hash));
+            if has_reference {
+                self.invalidate_references(headers, &*later);
+            }
+        }
+    }
+
+    fn invalidate_references(&self, headers: &HeaderMap, extractor: &dyn KeyExtractor) {
+        let sequence = self.place.sequence();
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
-            let reference = first_line(headers, field).and_then(|(line, _)| line.to_str().ok());
+            // Some write it without encoding it.
+            let reference =
+                first_line(headers, field).and_then(|(line, _)| str::from_utf8(line.as_bytes()).ok());
             let hashes = reference.map(|reference| {
-                self.target().hashes_of_reference(reference, self.extractor(), sequence.hasher())
+                self.target_by(extractor).hashes_of_reference(reference, extractor, sequence.hasher())
             });
             hashes.iter().flatten().for_each(|hash| sequence.invalidate(*hash));
         }
     }
 
-    fn target(&self) -> Target<'_> {
-        Target::new(&self.uri, self.host.as_ref(), Origins::of(self.extractor()))
+    /// What names things now, if that is something else than when the request arrived: what was stored in
+    /// between has names by this.
+    fn later_edition(&self) -> Option<Arc<dyn KeyExtractor>> {
+        let now = self.place.extractor().edition()?;
+        let is_same = self.edition.as_ref().is_some_and(|then| Arc::ptr_eq(then, &now));
+        (!is_same).then_some(now)
+    }
+
+    fn target_by<'a>(&'a self, extractor: &'a dyn KeyExtractor) -> Target<'a> {
+        Target::new(&self.uri, self.host.as_ref(), Origins::of(extractor))
     }
 
     fn extractor(&self) -> &dyn KeyExtractor {
@@ -86,7 +110,7 @@ impl Invalidation {
     fn purge_groups(&self, headers: &HeaderMap) {
         let sequence = self.place.sequence();
         for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
-            for hash in self.target().groups_to_purge(&group, sequence.hasher()) {
+            for hash in self.target_by(self.extractor()).groups_to_purge(&group, sequence.hasher()) {
                 sequence.purge_label(hash);
             }
         }

@@ -205,3 +205,37 @@ fn rules_with_bodies_are_not_for_a_handle() {
     assert_eq!(key(&handle.current()), key(&rules([product()])), "nothing has changed");
     assert_eq!(key(&handle), key(&handle.current()));
 }
+
+/// What an unsafe request changes may have been stored by rules that came while it was under way.
+#[tokio::test(start_paused = true)]
+async fn an_unsafe_request_reaches_what_was_stored_by_rules_that_came_after_it() {
+    let origin = Origin::new(|n, request: Request<Body>| async move {
+        if request.method() == "PUT" {
+            tokio::time::sleep(crate::support::open::ms(100)).await;
+        }
+        response(&[("content-location", "/list?q=b")], n.to_string())
+    });
+    let rule = |ignored: &str| rules([KeyRule::path("/{name}").ignore_query([ignored])]);
+    let handle = KeyRulesHandle::new(rule("x")).unwrap();
+    let layer = ReadThrough::new(store()).key(handle.clone()).rules(fixed(60_000)).build().unwrap();
+    let service = layer.layer(origin.clone());
+    let put = tokio::spawn({
+        let service = service.clone();
+        async move {
+            let request = Request::put("http://h/search?q=a").body(Body::empty()).unwrap();
+            call(&service, request).await
+        }
+    });
+    tokio::time::sleep(crate::support::open::ms(10)).await;
+    handle.replace(rule("y")).unwrap();
+    let stored = ["http://h/search?q=a", "http://h/list?q=b", "http://h/list?q=c"];
+    for uri in stored {
+        call(&service, get(uri)).await;
+    }
+    put.await.unwrap();
+    for (uri, fetches) in stored.into_iter().zip([1, 1, 0]) {
+        let before = origin.calls();
+        call(&service, get(uri)).await;
+        assert_eq!(origin.calls() - before, fetches, "{uri}");
+    }
+}
