@@ -428,6 +428,7 @@ async fn what_cannot_match_is_refused() {
     for (uri, fields, says) in [
         ("http://h/.*", &[][..], "as a pattern"),
         ("http://h/a/(.+)", &[("x-purge-method", "regex")], "`.*` at the end"),
+        ("http://h/(a)/.*", &[("x-purge-method", "regex")], "`.*` at the end"),
         ("http://h/a", &[("x-purge-method", "ban")], "X-Purge-Method"),
         ("http://h/a", &[("x-purge-regex", ".*")], "`x-purge-regex` is not understood"),
         ("http://h/a", &[("fastly-soft-purge", "yes")], "Fastly-Soft-Purge"),
@@ -441,6 +442,10 @@ async fn what_cannot_match_is_refused() {
         assert_eq!(status, StatusCode::BAD_REQUEST, "{uri} {fields:?}");
         assert!(said["error"].as_str().is_some_and(|reason| reason.contains(says)), "{uri} {said}");
     }
+    let mut not_text = purge("http://h/", &[]);
+    not_text.headers_mut().insert("xkey", http::HeaderValue::from_bytes(b"caf\xe9").unwrap());
+    let (status, said) = site.ask(not_text).await;
+    assert_eq!((status, said["error"].as_str().unwrap().contains("UTF-8")), (StatusCode::BAD_REQUEST, true));
     assert_eq!(site.store.sequence().current(), before, "nothing was purged");
 }
 
@@ -450,6 +455,8 @@ async fn purge_takes_tags_of_fields_and_is_soft_on_demand() {
         ("http://h/x", &[("surrogate-key", "a b, c")][..], &["tag a", "tag b", "tag c"][..], false),
         ("http://h/x", &[("cache-tag", "a, b"), ("cache-tag", "c")], &["tag a", "tag b", "tag c"], false),
         ("http://h/x", &[("xkey", "a"), ("fastly-soft-purge", "1")], &["tag a"], true),
+        ("http://h/x", &[("xkey-softpurge", "a b")], &["tag a", "tag b"], true),
+        ("http://h/x", &[("xkey-softpurge", "a"), ("xkey-purge", "b")], &["tag b", "tag a"], false),
         ("http://h/x", &[("cache-tags", "node:1 node_list")], &["tag node:1", "tag node_list"], false),
         ("http://h/x", &[("x-shop-tags", "a, b")], &["tag a", "tag b"], false),
         (

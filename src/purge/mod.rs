@@ -257,7 +257,8 @@ impl Purge {
     /// `http://h/blogger`. A slash at the end changes nothing, and the scheme is not compared.
     /// Segments after the 32nd are left out, and what is at the 32nd and below is purged.
     ///
-    /// Where one answer is stored for several URLs, the one counts for which it was fetched.
+    /// Where one answer is stored for several URLs, the one counts for which it was fetched, and each for which
+    /// it was revalidated. Case counts, also where a [rule](crate::KeyRule::ignore_path_case) ignores it.
     ///
     /// # Errors
     ///
@@ -292,7 +293,8 @@ impl Purge {
     /// those of [`key_prefix`](Self::key_prefix), and are as many: where tags or prefixes of the path say
     /// what is meant, they cost less.
     ///
-    /// Where one response is stored for several URLs, the one counts for which it was fetched.
+    /// Where one response is stored for several URLs, the one counts for which it was fetched, and each for which it was
+    /// revalidated.
     ///
     /// # Errors
     ///
@@ -360,9 +362,14 @@ fn head(url: &str) -> Result<Parts, PurgeError> {
 }
 
 /// Whether a URL has what means something in a pattern, or in a regular expression, and nothing in a URL.
+///
+/// Browsers leave all of these as they are in a query, of which only a capture is refused.
 fn has_wildcard(head: &Parts) -> bool {
-    let target = head.uri.path_and_query().map_or("", |target| target.as_str());
-    head.uri.path().contains('*') || target.contains(['{', '}', '\\', '^', '|'])
+    let is_name = |name: &str| name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    let is_capture = |(name, _): (&str, &str)| !name.is_empty() && is_name(name);
+    let mut braces = head.uri.query().unwrap_or_default().split('{').skip(1);
+    head.uri.path().contains(['*', '{', '}', '\\', '^', '|'])
+        || braces.any(|rest| rest.split_once('}').is_some_and(is_capture))
 }
 
 /// The head of a request for what has this prefix.
@@ -385,9 +392,10 @@ fn host_of(host: &str) -> Result<Parts, PurgeError> {
 }
 
 fn is_with_port(host: &str) -> bool {
+    let is_address = host.starts_with('[') && host.ends_with(']');
     let port = host.rsplit_once(':').map(|(_, port)| port);
     !host.contains(['/', '?', '#', '*'])
-        && port.is_some_and(|port| port.bytes().all(|byte| byte.is_ascii_digit() || byte == b']'))
+        && (is_address || port.is_some_and(|port| port.parse::<u16>().is_ok()))
 }
 
 /// Host, path and query of a URL in the form in which they are compared.

@@ -58,19 +58,22 @@ enum Step {
 
 const SOFT_PURGE: HeaderName = HeaderName::from_static("fastly-soft-purge");
 const PURGE_METHOD: HeaderName = HeaderName::from_static("x-purge-method");
+const XKEY_PURGE: HeaderName = HeaderName::from_static("xkey-purge");
+const XKEY_SOFT_PURGE: HeaderName = HeaderName::from_static("xkey-softpurge");
 const MAGENTO_PATTERN: HeaderName = HeaderName::from_static("x-magento-tags-pattern");
 
 /// What fields are about that say what to purge.
 const SCOPES: [&str; 5] = ["regex", "pattern", "tag", "prefix", "host"];
 
 /// In which requests to other caches name tags.
-static TAG_FIELDS: [(HeaderName, Separator); 8] = [
+static TAG_FIELDS: [(HeaderName, Separator); 9] = [
     (HeaderName::from_static("surrogate-key"), Separator::Space),
     (HeaderName::from_static("cache-tag"), Separator::Comma),
     (HeaderName::from_static("cache-tags"), Separator::Space),
     (HeaderName::from_static("edge-cache-tag"), Separator::Comma),
     (HeaderName::from_static("xkey"), Separator::Space),
-    (HeaderName::from_static("xkey-purge"), Separator::Space),
+    (XKEY_PURGE, Separator::Space),
+    (XKEY_SOFT_PURGE, Separator::Space),
     (HeaderName::from_static("x-drupal-cache-tags"), Separator::Space),
     (HeaderName::from_static("x-magento-tags"), Separator::Comma),
 ];
@@ -89,7 +92,9 @@ impl Order {
                 return Err(Refusal::bad(format!("`Fastly-Soft-Purge` is 1 or 0, not {other:?}")));
             }
         };
-        let mut order = Self { soft, ..Self::default() };
+        // Where tags are named for both, all of them are gone.
+        let is_soft_by_name = headers.contains_key(XKEY_SOFT_PURGE) && !headers.contains_key(XKEY_PURGE);
+        let mut order = Self { soft: soft || is_soft_by_name, ..Self::default() };
         let is_pattern = match single(headers, &PURGE_METHOD)? {
             None | Some("default" | "exact") => false,
             Some("regex") => true,
@@ -111,14 +116,20 @@ impl Order {
     }
 
     fn read_tags(&mut self, headers: &HeaderMap, own: &TagFields) -> Result<(), Refusal> {
-        let tags = &mut self.tags;
-        let mut push = |tag: &[u8]| tags.push(String::from_utf8_lossy(tag).into_owned());
+        let (tags, mut is_text) = (&mut self.tags, true);
+        let mut push = |tag: &[u8]| match str::from_utf8(tag) {
+            Ok(tag) => tags.push(tag.to_owned()),
+            Err(_) => is_text = false,
+        };
         let known = TAG_FIELDS.iter().map(|(name, separator)| (name, *separator));
         let others = own.iter().filter(|(name, _)| TAG_FIELDS.iter().all(|(known, _)| known != *name));
         let mut read = Vec::new();
         for (name, separator) in known.chain(others).filter(|(name, _)| headers.contains_key(*name)) {
             for_each_tag_of(headers, name, separator, &mut push);
             read.push(name.clone());
+        }
+        if !is_text {
+            return Err(Refusal::bad("a tag is not in UTF-8, and cannot be purged by its name"));
         }
         let has_field = !read.is_empty();
         match single(headers, &MAGENTO_PATTERN)? {
@@ -261,7 +272,8 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
 
 /// The pattern that a WordPress plugin means by `.*` at the end of an address.
 fn without_expression(url: &str) -> Result<String, Refusal> {
-    match url.strip_suffix(".*") {
+    let is_plain = |start: &&str| !start.contains(['(', ')', '[', ']', '+', '$', '*']);
+    match url.strip_suffix(".*").filter(is_plain) {
         Some(start) => Ok(format!("{start}*")),
         None => Err(Refusal::bad("of a regular expression `.*` at the end is understood, and no other")),
     }

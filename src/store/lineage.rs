@@ -30,7 +30,11 @@ pub(crate) struct Subject {
     path: Path,
 }
 
-/// The path of the URL that was asked for, in its normal form.
+/// Of more paths than these a response is at any path.
+const MAX_PATHS: usize = 8;
+
+/// The path of the URL that was asked for, in its normal form. Several are one text, in lines, and an empty
+/// one is any.
 #[derive(Clone, Debug)]
 enum Path {
     /// As it stands in the key, which most have.
@@ -51,6 +55,19 @@ impl Path {
         match (start.map(u32::try_from), u32::try_from(bytes.len())) {
             (Some(Ok(start)), Ok(length)) => Self::InKey { start, length },
             _ => Self::Own(path.into()),
+        }
+    }
+
+    /// Of what was made of several responses.
+    fn and(&self, other: &Self, key: &[u8], other_key: &[u8]) -> Self {
+        let texts = [self.text(key), other.text(other_key)];
+        let mut all: Vec<&str> = texts.iter().flat_map(|text| text.split('\n')).collect();
+        all.sort_unstable();
+        all.dedup();
+        match all.len() {
+            1 => self.clone(),
+            2..=MAX_PATHS if !all.contains(&"") => Self::Own(all.join("\n").into()),
+            _ => Self::Own("".into()),
         }
     }
 
@@ -85,9 +102,10 @@ impl Subject {
         Self { key, places: self.places, labels: SmallVec::from_slice(&labels), path }
     }
 
-    /// The same with the labels of another one.
+    /// The same with the labels and the paths of another one.
     pub(crate) fn and(&self, other: &Self) -> Arc<Self> {
-        Arc::new(self.with(&other.labels))
+        let path = self.path.and(&other.path, self.key.as_bytes(), other.key.as_bytes());
+        Arc::new(Self { path, ..self.with(&other.labels) })
     }
 
     /// Whether there are so many labels that to keep them all would be no good idea, and to keep
@@ -177,5 +195,25 @@ impl Lineage {
         let floor = purges.floor(&self.subject.matter());
         let dropped = purges.dropped();
         if dropped > self.checked { floor.max(dropped) } else { floor }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_paths_are_kept_each_once_and_too_many_are_any() {
+        let of = |path: &str| Path::of(path, b"key");
+        let mut all = of("/0").and(&of("/0"), b"key", b"key");
+        assert_eq!(all.text(b"key"), "/0");
+        for number in 1..MAX_PATHS {
+            all = all.and(&of(&format!("/{number}")), b"key", b"key");
+        }
+        assert_eq!(all.text(b"key").lines().count(), MAX_PATHS);
+        let any = all.and(&of("/x"), b"key", b"key");
+        assert_eq!(any.text(b"key"), "");
+        assert_eq!(any.and(&of("/y"), b"key", b"key").text(b"key"), "");
+        assert_eq!(of("/y").and(&any, b"key", b"key").text(b"key"), "");
     }
 }

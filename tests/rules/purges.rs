@@ -217,6 +217,53 @@ async fn a_pattern_wins_where_several_paths_have_one_key() {
     assert_eq!(after.await.unwrap(), "2", "it arrived after the purge");
 }
 
+/// A 304 to a request for another path of the same key adds that path.
+#[tokio::test(start_paused = true)]
+async fn a_pattern_reaches_what_was_confirmed_for_another_path() {
+    let origin = || {
+        Origin::new(|n, _| async move {
+            let fields = [("etag", "\"1\""), ("cache-control", "max-age=1")];
+            let mut made = response(&fields, n.to_string());
+            if n == 2 {
+                *made.status_mut() = http::StatusCode::NOT_MODIFIED;
+            }
+            made
+        })
+    };
+    let rules = KeyRules::builder().rule(KeyRule::path("/{_}/{id}").forward_unkeyed()).build().unwrap();
+    for (pattern, expected) in
+        [("http://h/red/*", "3"), ("http://h/blue/{id}", "3"), ("http://h/green/*", "1")]
+    {
+        let layer = ReadThrough::new(store()).key(rules.clone()).build().unwrap();
+        let (service, purge) = (layer.layer(origin()), layer.purge());
+        assert_eq!(call(&service, get("http://h/red/7")).await.1, "1");
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(call(&service, get("http://h/blue/7")).await.1, "1", "confirmed");
+        purge.pattern(pattern).unwrap();
+        assert_eq!(call(&service, get("http://h/red/7")).await.1, expected);
+    }
+}
+
+/// Each spelling of a path has an entry of its own, and a purge of a URL reaches all of them.
+#[tokio::test(start_paused = true)]
+async fn purges_reach_paths_whose_case_does_not_count() {
+    let uris = ["http://h/img/a", "http://h/IMG/a", "http://h/other/a"];
+    let rules = || {
+        KeyRules::builder()
+            .rule(KeyRule::path("/img/{name}").tags(["img"]).ignore_path_case())
+            .build()
+            .unwrap()
+    };
+    for (act, expected) in [
+        ((|purge| _ = purge.url("http://h/Img/a").unwrap()) as fn(&Purge), &uris[..2]),
+        (|purge| _ = purge.tag("img"), &uris[..2]),
+        (|purge| _ = purge.path_prefix("http://h/img").unwrap(), &uris[..1]),
+        (|purge| _ = purge.pattern("http://h/IMG/{name}").unwrap(), &uris[1..2]),
+    ] {
+        assert_eq!(reached(rules(), &uris, act).await, expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn soft_patterns_make_stale_and_what_is_purged_is_given_back() {
     let (origin, site, purge, store) = tagged();
@@ -285,13 +332,14 @@ fn urls_that_cannot_match_are_refused() {
         "http://other.example/p?pid=7",
         "http://shop.example/q",
         "http://h/a?q=*",
+        "http://h/css?family=Sans|Serif&filter={%22a%22:1}&x=^1",
     ] {
         assert!(purge.url(url).is_ok(), "{url}");
     }
-    for host in ["a/b", "", "http://a", "*", "a:b:c", "me@a"] {
+    for host in ["a/b", "", "http://a", "*", "a:b:c", "me@a", "http:", "a:65536"] {
         assert!(matches!(purge.host(host), Err(PurgeError::Host(_))), "{host}");
     }
-    for host in ["a", "A.example:8080", "[::1]", "[::1]:80"] {
+    for host in ["a", "A.example:8080", "[::1]", "[::1]:80", "[fe80::abcd]"] {
         assert!(purge.host(host).is_ok(), "{host}");
     }
 }
@@ -323,4 +371,19 @@ fn tables_check_purges_by_pattern_host_and_tag() {
         assert!(table(kept_by, purged_by).unwrap_err().contains("`kept_by`"), "{kept_by}");
     }
     assert!(table("pattern /.*", "host g").unwrap_err().contains("no regular expressions"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_location_that_is_not_encoded_is_invalidated() {
+    let origin = Origin::new(|n, _| async move {
+        let mut made = response(&[], n.to_string());
+        let location = http::HeaderValue::from_bytes("/caf\u{e9}".as_bytes()).unwrap();
+        made.headers_mut().insert("location", location);
+        made
+    });
+    let layer = ReadThrough::new(store()).rules(fixed(3_600_000)).build().unwrap();
+    let service = layer.layer(origin.clone());
+    call(&service, get("http://h/caf%C3%A9")).await;
+    call(&service, Request::post("http://h/").body(Body::empty()).unwrap()).await;
+    assert_eq!(call(&service, get("http://h/caf%C3%A9")).await.1, "3");
 }

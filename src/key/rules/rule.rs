@@ -92,8 +92,9 @@ impl KeyRule {
     }
 
     /// The case of ASCII letters does not count where the paths are compared with those of the rule, and a
-    /// purge or an unsafe request reaches what is stored for a path in any case. Keys hold paths as they are
-    /// written, so that each spelling has an entry of its own. Default: case counts, but for rules that
+    /// purge of a URL or an unsafe request reaches what is stored for a path in any case. Keys hold paths as
+    /// they are written, so that each spelling has an entry of its own; purges by prefix and by pattern of the
+    /// path are about one spelling, and a tag reaches all. Default: case counts, but for rules that
     /// bypass, which are for every case anyway.
     pub fn ignore_path_case(mut self) -> Self {
         self.ignore_path_case = true;

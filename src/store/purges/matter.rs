@@ -41,7 +41,7 @@ pub(in super::super) enum What<'a> {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in super::super) struct Matter<'a> {
     pub(in super::super) key: &'a [u8],
-    /// Of the URL that was asked for, in its normal form.
+    /// Of the URL that was asked for, in its normal form; several in lines, and an empty one is any.
     pub(in super::super) path: &'a str,
     pub(in super::super) places: [Place; 2],
     pub(in super::super) labels: &'a [Label],

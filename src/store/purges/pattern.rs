@@ -36,7 +36,8 @@ impl Pattern {
     }
 
     pub(super) fn is(&self, matter: &Matter<'_>) -> bool {
-        self.host.is_none_or(|host| matter.labels.contains(&host)) && self.path.is(matter.path)
+        self.host.is_none_or(|host| matter.labels.contains(&host))
+            && (matter.path.is_empty() || matter.path.split('\n').any(|path| self.path.is(path)))
     }
 }
 
