@@ -173,19 +173,30 @@ impl Rule {
     }
 }
 
-/// An object whose properties are parameters of their own.
+/// What may be an object whose properties are parameters of their own.
 fn has_free_names(api: &Value, parameter: &Value) -> bool {
-    let schema = resolved(api, &parameter["schema"]);
     let is_form = parameter["style"].as_str().is_none_or(|style| style == "form");
     let is_exploded = parameter["explode"].as_bool().unwrap_or(true);
-    let is_object = schema["type"] == "object" || schema["properties"].is_object();
-    is_form && is_exploded && is_object
+    is_form && is_exploded && !parameter["schema"].is_null() && may_be_object(api, &parameter["schema"])
+}
+
+/// Whether nothing says that it is something else: it may be composed of others, or in another file.
+fn may_be_object(api: &Value, schema: &Value) -> bool {
+    let schema = resolved(api, schema);
+    match &schema["type"] {
+        Value::String(own) => own == "object",
+        Value::Array(own) => own.iter().any(|own| own == "object"),
+        _ => schema["enum"].is_null() && schema["const"].is_null(),
+    }
 }
 
 /// Whether there is a way to ask with authorisation, be it optional.
 fn is_secured(api: &Value, operation: &Value) -> bool {
-    let security = operation.get("security").unwrap_or(&api["security"]);
-    list(security).any(|requirement| requirement.as_object().is_none_or(|schemes| !schemes.is_empty()))
+    let own = operation.get("security").filter(|own| !own.is_null());
+    let security = own.unwrap_or(&api["security"]);
+    let is_no_list = !security.is_null() && !security.is_array();
+    is_no_list
+        || list(security).any(|requirement| requirement.as_object().is_none_or(|schemes| !schemes.is_empty()))
 }
 
 /// Hosts, where they are named, and what comes before the path.

@@ -145,3 +145,39 @@ fn what_is_no_openapi_3_is_refused() {
     let error = made::document(&broken.to_string()).unwrap_err();
     assert_eq!(error.to_string(), "a parameter of get / has no name, or is in another file");
 }
+
+/// What is written in an odd way is never less safe, and makes a document that can be used.
+#[test]
+fn odd_descriptions_err_on_the_safe_side() {
+    let api = json!({
+        "openapi": "3.0.3",
+        "security": [{ "key": [] }],
+        "paths": {
+            "/null": { "get": { "security": null } },
+            "/object": { "get": { "security": {} } },
+            "/{_}/{id}/{id}/{}": { "get": { "security": [] } },
+            "/find": { "get": { "security": [], "parameters": [
+                { "name": "page", "in": "query", "schema": { "type": "integer" } },
+                { "name": "filter", "in": "query", "schema": { "allOf": [{ "$ref": "#/components/schemas/F" }] } }
+            ] } },
+            "/far": { "get": { "security": [], "parameters": [
+                { "name": "filter", "in": "query", "schema": { "$ref": "other.json#/F" } }
+            ] } }
+        },
+        "components": { "schemas": { "F": { "type": "object" } } }
+    });
+    let document = document(&api);
+    for (name, path, is_bypass) in [
+        ("get /null", "/null", true),
+        ("get /object", "/object", true),
+        ("get /{_}/{id}/{id}/{}", "/{segment_1}/{id}/{segment_3}/{segment_4}", false),
+        ("get /find", "/find", false),
+        ("get /far", "/far", false),
+    ] {
+        assert!(outline(&document).contains(&(name.into(), path.into(), is_bypass)), "{name}: {document}");
+    }
+    for rule in document["rules"].as_array().unwrap() {
+        let is_whole = ["/find", "/far"].iter().any(|path| rule["path"] == **path);
+        assert!(!is_whole || rule["keep_query"].is_null(), "its properties are parameters: {rule}");
+    }
+}

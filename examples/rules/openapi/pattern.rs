@@ -86,9 +86,16 @@ fn word(text: &str) -> String {
 
 impl Serialize for Pattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let segments = self.0.iter().map(|segment| match segment {
+        let mut names = Vec::new();
+        let segments = self.0.iter().enumerate().map(|(at, segment)| match segment {
             Segment::Literal(text) => format!("/{text}"),
-            Segment::Capture { begin, name, end } => format!("/{begin}{{{name}}}{end}"),
+            Segment::Capture { begin, name, end } => {
+                // `{_}` would leave the segment out of the key.
+                let is_usable = name.contains(|char: char| char != '_') && !names.contains(name);
+                let name = if is_usable { name.clone() } else { format!("segment_{}", at + 1) };
+                names.push(name.clone());
+                format!("/{begin}{{{name}}}{end}")
+            }
         });
         serializer.serialize_str(&segments.collect::<String>())
     }
