@@ -274,6 +274,36 @@ async fn what_conditions_look_at_is_read_in_proportion_to_its_length() {
     assert_queries_are_linear(conditions, &[]).await;
 }
 
+/// However many of them there are.
+#[tokio::test(start_paused = true)]
+async fn lines_of_a_field_are_read_in_proportion_to_their_number() {
+    let rules = || {
+        let fields = When::new().headers(["accept: *a*b*c*", "x-*: 1"]);
+        let cookies = When::new().cookies(["a=1", "session"]);
+        let device = Classes::of("user-agent", "x-device").class("a", ["*a*b*"]).otherwise("b");
+        let builder = KeyRules::builder().guard(Guard::new()).classes(device);
+        let builder = builder
+            .rule(KeyRule::any().when(fields))
+            .rule(KeyRule::any().when(cookies))
+            .rule(KeyRule::any().headers(["x-device", "x-tenant-*"]));
+        builder.build().unwrap()
+    };
+    for name in ["accept", "x-a", "x-tenant-a", "cookie", "user-agent", "upgrade", "connection", "forwarded"]
+    {
+        for value in ["", "a", "ab", "1", "h2c", "a=1"] {
+            let asked = |length: usize| {
+                let mut request = get("/");
+                request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+                for _ in 0..length / 8 {
+                    request.headers_mut().append(name, HeaderValue::from_static(value));
+                }
+                vec![request]
+            };
+            assert_linear(&format!("{name}: {value}"), rules, &[], asked).await;
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn classified_fields_are_read_in_proportion_to_their_length() {
     let classes = || {

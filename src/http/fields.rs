@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
 use super::{cache_control::split_list, framing::content_length};
+use crate::work::looked_at;
 
 pub(crate) fn is_hop_by_hop(name: &HeaderName) -> bool {
     match *name {
@@ -43,7 +44,8 @@ const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 /// is a connection then, and no message. Another version of HTTP, or TLS, would bring the same message.
 #[cold]
 pub(crate) fn asks_for_another_protocol(headers: &HeaderMap) -> bool {
-    let mut protocols = headers.get_all(header::UPGRADE).iter().flat_map(|line| split_list(line.as_bytes()));
+    let lines = headers.get_all(header::UPGRADE).iter().inspect(|line| looked_at(line.len()));
+    let mut protocols = lines.flat_map(|line| split_list(line.as_bytes()));
     named_by_connection(headers).contains(&header::UPGRADE)
         && protocols.any(|protocol| !carries_http(protocol))
 }

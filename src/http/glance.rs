@@ -81,12 +81,13 @@ impl<'a> Glance<'a> {
                 _ => glance.note_unusual(name),
             }
         }
+        glance.overrides.settle(request);
         glance
     }
 
     #[inline(never)]
     fn note_unusual(&mut self, name: &HeaderName) {
-        self.overrides.note(name, self.fields);
+        self.overrides.note(name);
         self.credentials.token |= is_well_known(name);
     }
 

@@ -56,12 +56,19 @@ pub(crate) struct Overrides {
 
 impl Overrides {
     /// Notes what a field of this name overrides.
-    pub(super) fn note(&mut self, name: &HeaderName, headers: &HeaderMap) {
-        if *name == header::UPGRADE {
-            self.protocol = asks_for_another_protocol(headers);
-        }
+    pub(super) fn note(&mut self, name: &HeaderName) {
+        // Once all lines are known, it is [settled](Self::settle) whether it does.
+        self.protocol |= *name == header::UPGRADE;
         self.method |= is_one_of(&METHOD_OVERRIDES, name);
         self.target |= overrides_target(name);
+    }
+
+    /// Call when all fields are noted.
+    #[inline]
+    pub(super) fn settle(&mut self, headers: &HeaderMap) {
+        if self.protocol {
+            self.protocol = asks_for_another_protocol(headers);
+        }
     }
 }
 
@@ -82,7 +89,7 @@ mod tests {
 
     fn overrides(name: &str) -> Overrides {
         let mut overrides = Overrides::default();
-        overrides.note(&HeaderName::from_bytes(name.as_bytes()).unwrap(), &HeaderMap::new());
+        overrides.note(&HeaderName::from_bytes(name.as_bytes()).unwrap());
         overrides
     }
 

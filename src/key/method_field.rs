@@ -78,6 +78,7 @@ mod tests {
             "+_method=x",
             ".method=x",
             "_method[]=x",
+            "_method%00a=x",
         ] {
             assert!(is_in_query(query), "{query}");
         }

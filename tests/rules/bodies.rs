@@ -303,6 +303,10 @@ async fn queries_of_graphql_are_reads_and_all_that_may_be_a_mutation_is_none() {
         (&[("content-type", "application/graphql")], QUERY, false),
         (&[("content-type", "text/plain")], QUERY, false),
         (&[("content-type", "application/json; charset=utf-16")], QUERY, false),
+        (&[("content-type", "application/json; charset = utf-8")], QUERY, true),
+        (&[("content-type", "application/json; charset =utf-7")], QUERY, false),
+        (&[("content-type", "application/json; charset= utf-7")], QUERY, false),
+        (&[("content-type", "application/json; charset*=us-ascii''utf-7")], QUERY, false),
         (&[("content-type", "application/json"), ("content-encoding", "gzip")], QUERY, false),
         (&[("content-type", "application/json"), ("content-type", "application/json")], QUERY, false),
         // What has no key is not looked into.
@@ -435,6 +439,12 @@ async fn a_part_that_is_not_in_the_key_reaches_the_origin_only_where_the_rule_sa
 fn settings_of_bodies_that_cannot_work_are_refused() {
     let none = KeyRule::path("/s");
     let alone = "has no effect: it is about a `body`, and the rule has none";
+    let idle = |pointer: &str| {
+        format!(
+            "`json_body` does nothing with `{pointer}`: it is a part of what is ignored, replaced or included, or \
+             `include` leaves it out"
+        )
+    };
     let pointer = "is no JSON Pointer: it is like `/id`, `/params/page` or `/*/id`, with `~1` for a `/`";
     for (rule, problem) in [
         (none.clone().graphql(), format!("`graphql` {alone}")),
@@ -455,6 +465,15 @@ fn settings_of_bodies_that_cannot_work_are_refused() {
         (
             search("/s").json_body(JsonBody::new().ignore(["/id"]).replace("/id", 1)),
             "`json_body` names `/id` twice".into(),
+        ),
+        (search("/s").json_body(JsonBody::new().ignore(["/a", "/a/b"])), idle("/a/b")),
+        (search("/s").json_body(JsonBody::new().ignore(["/a"]).replace("/a/b", 1)), idle("/a/b")),
+        (search("/s").json_body(JsonBody::new().ignore(["/a/b/c"]).replace("/a", 1)), idle("/a/b/c")),
+        (search("/s").json_body(JsonBody::new().include(["/a", "/a/~0"])), idle("/a/~0")),
+        (search("/s").json_body(JsonBody::new().include(["/a"]).ignore(["/b"])), idle("/b")),
+        (
+            search("/s").json_body(JsonBody::new().include([""; 0])),
+            "`json_body` has no effect: its `include` names nothing that would be in the key".into(),
         ),
     ] {
         let built = KeyRules::builder().whole_uri().rule(rule.name("r")).build_with_bodies();

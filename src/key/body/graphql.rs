@@ -214,6 +214,10 @@ impl<'d> Tokens<'d> {
                 Some(comment) => self.0 = comment.trim_start_matches(|char| !matches!(char, '\n' | '\r')),
                 None => break,
             }
+            // To some servers that is no end of a line.
+            if self.0.starts_with('\r') && !self.0.starts_with("\r\n") {
+                return Err(Unclear);
+            }
         }
         let Some(&first) = self.0.as_bytes().first() else { return Ok(None) };
         Ok(Some(match first {
@@ -291,7 +295,7 @@ mod tests {
             "query Q { a(x: \"mutation { b }\") }",
             "query Q($x: [Int!]! = [1, -2.5e3], $y: In = {a: \"}\"}) @d(a: {b: [1]}) @e { a @skip(if: $x) ...F }",
             "{a} fragment F on T @d(a: 1) { b ...on T { c } ... @include(if: true) { mutation } }",
-            "# mutation { a }\n{a}#}\r# {",
+            "# mutation { a }\n{a}#}\r\n# {",
             "query { a(x: \"\"\"mutation\n { b \"\"\", y: \"\", z: \"\"\"\"\"\") }",
             "query { a(x: \"\\\"} mutation {b}\") }",
             ", query\tA,{\na:b(c:ENUM|d)&e}\r\n query B {mutation subscription}",
@@ -330,6 +334,7 @@ mod tests {
             "{a: \"\\",
             // Where servers differ about the end of a comment or of a string.
             "{a} # \u{2028} mutation {b}",
+            "{a #\r b { c \n } mutation { d } #\r }",
             "{a} # \u{85} mutation {b}",
             "{a} # \u{b} mutation {b}",
             "\u{feff}{a}",

@@ -76,6 +76,10 @@ fn write(
 ) -> Result<(), NoForm> {
     looked_at(text.len());
     let depth = depth.checked_sub(1).ok_or(NoForm)?;
+    // What is included cannot be in it.
+    if !is_whole && !leads_into(text, steps) {
+        return Err(NoForm);
+    }
     match text.as_bytes().first() {
         Some(b'{') => write_object(text, steps, is_whole, depth, form),
         Some(b'[') => {
@@ -105,11 +109,13 @@ fn write_object(
     form: &mut Vec<u8>,
 ) -> Result<(), NoForm> {
     let Members(mut members) = serde_json::from_str(text).map_err(|_| NoForm)?;
-    members.sort_by(|(a, _), (b, _)| a.cmp(b));
-    // Servers take the first of two, the last, or both.
-    if members.windows(2).any(|two| two[0].0 == two[1].0) {
+    // Servers take the first of two, the last, or both, and some do not mind their case.
+    let mut names: Vec<String> = members.iter().map(|(name, _)| without_case(name)).collect();
+    names.sort_unstable();
+    if names.windows(2).any(|two| two[0] == two[1]) {
         return Err(NoForm);
     }
+    members.sort_by(|(a, _), (b, _)| a.cmp(b));
     let mut separator = b'{';
     for (name, value) in members {
         let (next, is_included) = follow(steps, &name, is_whole);
@@ -184,8 +190,23 @@ fn replacement<'p>(next: &Steps<'p>) -> Option<&'p str> {
     })
 }
 
+/// Whether one of the ways leads into a list, or into the members of an object, where the text is that.
+fn leads_into(text: &str, steps: &Steps<'_>) -> bool {
+    let mut firsts = steps.iter().filter_map(|(path, _)| path.first());
+    match text.as_bytes().first() {
+        Some(b'[') => firsts.any(|own| **own == *"*"),
+        Some(b'{') => firsts.any(|own| **own != *"*"),
+        _ => true,
+    }
+}
+
 fn is_another_case(own: &str, name: &str) -> bool {
-    own != name && own.to_lowercase() == name.to_lowercase()
+    own != name && without_case(own) == without_case(name)
+}
+
+/// Also of letters that have one case alone, such as the long s.
+fn without_case(name: &str) -> String {
+    name.to_uppercase().to_lowercase()
 }
 
 /// The members of an object, in their order.
@@ -309,6 +330,31 @@ mod tests {
         assert_eq!(form(&part, r#"{"Q":2}"#), None);
         let rest = shape(None, &["/id"], &[]);
         assert_eq!(form(&rest, r#"{"ID":2}"#).as_deref(), Some(r#"{"ID":2}"#), "it counts");
+        // In their order the last one may be another than the client's.
+        for body in [r#"{"a":1,"A":2}"#, r#"{"A":2,"b":0,"a":1}"#, r#"{"x":{"id2":1,"q":0,"ID2":2}}"#] {
+            assert_eq!(form(&rest, body), None, "{body}");
+        }
+        // A long s and the sign for Kelvin, which Go takes for letters of names.
+        for name in ["\u{17f}k", "s\u{212a}"] {
+            assert_eq!(form(&shape(Some(&["/sk"]), &[], &[]), &format!("{{\"{name}\":1}}")), None, "{name}");
+        }
+    }
+
+    /// JSON-RPC has lists of calls, and parameters by their positions: all of them would be one.
+    #[test]
+    fn a_list_in_the_place_of_names_has_no_form_and_the_other_way_round() {
+        for (pointer, body) in [
+            ("/q", r#"[{"q":1}]"#),
+            ("/p/q", r#"{"p":[1,2]}"#),
+            ("/*/q", r#"{"q":1}"#),
+            ("/p/*/q", r#"{"p":{"q":1}}"#),
+        ] {
+            assert_eq!(form(&shape(Some(&[pointer]), &[], &[]), body), None, "{pointer} {body}");
+        }
+        let both = shape(Some(&["/q", "/*/q"]), &[], &[]);
+        for body in [r#"{"q":1}"#, r#"[{"q":1}]"#] {
+            assert_eq!(form(&both, body).as_deref(), Some(body));
+        }
     }
 
     #[test]

@@ -88,8 +88,11 @@ fn is_json(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
     let Ok(text) = line.to_str() else { return false };
     let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
     let is_utf8 = |parameter: String| match parameter.split_once('=') {
-        Some(("charset", value)) => matches!(value.trim_matches('"'), "utf-8" | "utf8"),
-        _ => true,
+        Some((name, value)) if name.trim() == "charset" => {
+            matches!(value.trim().trim_matches('"'), "utf-8" | "utf8")
+        }
+        // `charset*`, which some servers read as well (RFC 2231 §4).
+        _ => !parameter.starts_with("charset"),
     };
     !has(headers, &header::CONTENT_ENCODING) && parts.next().is_some_and(|own| is(&own)) && parts.all(is_utf8)
 }

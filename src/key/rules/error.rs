@@ -90,6 +90,13 @@ pub(super) enum Problem {
     #[cfg(feature = "body-key")]
     #[error("`json_body` names `{0}` twice")]
     RepeatedPointer(Box<str>),
+
+    #[cfg(feature = "body-key")]
+    #[error(
+        "`json_body` does nothing with `{0}`: it is a part of what is ignored, replaced or included, or `include` \
+         leaves it out"
+    )]
+    IdlePointer(Box<str>),
     #[cfg(feature = "body-key")]
     #[error("`{0}` is no name of a persisted query, such as its SHA-256 hash")]
     Persisted(Box<str>),

@@ -17,7 +17,8 @@ use crate::key::{Action, JsonShape, parse_pointer};
 /// element: `/*/id`.
 ///
 /// A body counts by its bytes, and reaches the origin as it came, if servers may read it in several ways
-/// (a name is there twice, or in another case than one that counts), if it has more than 32 levels, is no
+/// (a name is there twice, in the same case or another, or in another case than one that counts), if it has
+/// a list where a pointer of [`include`](Self::include) names a member, more than 32 levels, is no
 /// JSON in UTF-8 by its `Content-Type` or its text, has a `Content-Encoding`, or is signed or summed up in
 /// a field of the request.
 ///
@@ -135,8 +136,37 @@ impl JsonBody {
         let steps = steps.collect::<Result<Vec<_>, Problem>>()?;
         let is_named_before = |at: usize| steps[..at].iter().any(|(path, _)| *path == steps[at].0);
         if let Some(at) = (0..steps.len()).find(|at| is_named_before(*at)) {
-            return Err(Problem::RepeatedPointer(format!("/{}", steps[at].0.join("/")).into()));
+            return Err(Problem::RepeatedPointer(to_pointer(&steps[at].0).into()));
         }
-        Ok(JsonShape::new(self.include.is_some(), steps))
+        if self.include.as_ref().is_some_and(Vec::is_empty) {
+            let reason = "its `include` names nothing that would be in the key";
+            return Err(Problem::NoEffect { setting: "json_body", reason });
+        }
+        match steps.iter().find(|step| self.is_idle(step, &steps)) {
+            Some((path, _)) => Err(Problem::IdlePointer(to_pointer(path).into())),
+            None => Ok(JsonShape::new(self.include.is_some(), steps)),
+        }
     }
+
+    /// Whether others say already what becomes of what it names.
+    fn is_idle(&self, (path, action): &Step, all: &[Step]) -> bool {
+        let is_within = |is_such: fn(&Action) -> bool| {
+            let is_around = |other: &[Box<str>]| other.len() < path.len() && path.starts_with(other);
+            all.iter().any(|(other, own)| is_such(own) && is_around(other))
+        };
+        let is_included = is_within(|own| *own == Action::Include);
+        is_within(|own| *own != Action::Include)
+            || match action {
+                Action::Include => is_included,
+                Action::Ignore => self.include.is_some() && !is_included,
+                Action::Replace(_) => false,
+            }
+    }
+}
+
+/// What is named, and what is done with it.
+type Step = (Box<[Box<str>]>, Action);
+
+fn to_pointer(path: &[Box<str>]) -> String {
+    path.iter().map(|name| format!("/{}", name.replace('~', "~0").replace('/', "~1"))).collect()
 }

@@ -89,9 +89,9 @@ pub(in crate::key) fn resemble(own: &str, name: &str) -> bool {
     [name, base(name)].into_iter().any(|name| folded(name).eq(folded(own)))
 }
 
-/// A name with all that frameworks are known to treat alike made alike.
+/// A name with all that frameworks are known to treat alike made alike. PHP ends it at a NUL.
 fn folded(name: &str) -> impl Iterator<Item = u8> {
-    name.trim_start_matches(' ').bytes().map(|byte| {
+    name.trim_start_matches(' ').bytes().take_while(|byte| *byte != 0).map(|byte| {
         looked_at(1);
         match byte {
             b'.' | b' ' | b'[' => b'_',

@@ -154,7 +154,8 @@ pub(super) fn of_cookies(tests: &[Test], headers: &HeaderMap) -> Truth {
         match is_clear {
             true => note_cookie(cookie, true, &mut sightings),
             false => {
-                let is_end = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, b'"' | b',');
+                // Some strip all that Unicode calls white space.
+                let is_end = |byte: &u8| !byte.is_ascii_graphic() || matches!(byte, b'"' | b',');
                 cookie.split(is_end).for_each(|piece| note_cookie(piece, false, &mut sightings));
             }
         }
@@ -195,16 +196,19 @@ pub(super) fn of_fields(tests: &[Test], headers: &HeaderMap) -> Truth {
         }
         let lines: SmallVec<[&[u8]; 4]> =
             headers.get_all(name).iter().map(|line| line.as_bytes().trim_ascii()).collect();
-        // Some servers take the first line, some the last, and some all of them.
-        let joined = lines.join(&b", "[..]);
-        for line in &lines {
+        let mut note = |value: &[u8]| {
             sightings.note(&Found {
                 name: Some(text.as_bytes()),
                 folded: SmallVec::from_iter([&dashed[..]]),
-                value: (lines.len() == 1).then_some(*line),
-                loose_values: [line, &joined],
+                value: (lines.len() == 1).then_some(value),
+                loose_values: [value; 2],
                 is_vague: false,
             });
+        };
+        // Some servers take the first line, some the last, and some all of them.
+        lines.iter().for_each(|line| note(line));
+        if lines.len() > 1 {
+            note(&lines.join(&b", "[..]));
         }
     }
     sightings.truth(true)
@@ -213,6 +217,11 @@ pub(super) fn of_fields(tests: &[Test], headers: &HeaderMap) -> Truth {
 /// Whether a query has one of these parameters.
 pub(super) fn of_parameters(tests: &[Test], query: Option<&str>) -> Truth {
     let Some(query) = query else { return Truth::No };
+    let mut names = query.split(['&', ';']).map(|pair| pair.split('=').next().unwrap_or_default());
+    // Servers refuse it, cut it off, or decode it to a name that no other finds.
+    if names.any(|name| decode(name).is_none()) {
+        return Truth::Doubt;
+    }
     let mut sightings = Sightings::new(tests);
     let is_clear = !query.contains(';') && !hides_another(query);
     let count = note_parameters(query.as_bytes(), is_clear, &mut sightings);
@@ -261,10 +270,11 @@ fn halves(pair: &[u8]) -> (&[u8], &[u8]) {
 }
 
 /// A name with all that frameworks are known to treat alike made alike: encoded, in another case, with
-/// blanks before it, and with what PHP takes for an underscore.
+/// blanks before it, cut off at a NUL, and with what PHP takes for an underscore.
 fn fold(name: &[u8]) -> SmallVec<[u8; 64]> {
     let decoded: SmallVec<[u8; 64]> = percent_decode(name).collect();
-    decoded.trim_ascii_start().iter().map(|byte| folded_byte(*byte)).collect()
+    let name = decoded.split(|byte| *byte == 0).next().unwrap_or_default();
+    name.trim_ascii_start().iter().map(|byte| folded_byte(*byte)).collect()
 }
 
 fn folded_name(name: &str) -> String {
@@ -273,7 +283,7 @@ fn folded_name(name: &str) -> String {
 
 fn folded_byte(byte: u8) -> u8 {
     match byte {
-        b'.' | b' ' | b'[' => b'_',
+        b'.' | b' ' | b'+' | b'[' => b'_',
         other => other.to_ascii_lowercase(),
     }
 }
@@ -330,6 +340,8 @@ mod tests {
             ("a", &["b=1 a=1"]),
             ("a", &["b=\"; a=1"]),
             ("a", &["a =1"]),
+            ("a_b", &["a+b=1"]),
+            ("a", &["a%00b=1"]),
             ("a=1", &["a=1; a=2"]),
             ("a=1", &["a=2", "a=1"]),
             ("a=1", &["a=1; A=2"]),
@@ -341,6 +353,19 @@ mod tests {
             ("a=1", &[&too_many[1]]),
         ] {
             assert_eq!(cookie(condition, lines), Doubt, "{condition} {lines:?}");
+        }
+        // Python and JavaScript strip all that Unicode calls white space.
+        for blank in ["\u{a0}", "\u{85}", "\u{2003}", "\u{3000}"] {
+            let lines = [HeaderValue::from_str(&format!("b=1; {blank}a=1")).unwrap()];
+            let latin = HeaderValue::from_bytes(b"b=1; \xa0a=1").unwrap();
+            for line in lines.into_iter().chain([latin]) {
+                let headers = [(header::COOKIE, line)].into_iter().collect();
+                assert_eq!(
+                    of_cookies(&[Test::of_cookie("a", None).unwrap()], &headers),
+                    Doubt,
+                    "{headers:?}"
+                );
+            }
         }
         assert_eq!(cookie("b", &[&too_many[0]]), No, "no server finds it among those");
     }
@@ -405,6 +430,11 @@ mod tests {
             ("a=1", "a=1&a=2", Doubt),
             ("a=true", "a=True", Doubt),
             ("a", &format!("{many}a"), Doubt),
+            // PHP ends a name at a NUL, classic ASP.NET decodes `%u`, and many refuse the query.
+            ("a", "a%00b=1", Doubt),
+            ("ab", "b=1&%u0061b=1", Doubt),
+            ("a", "%c1%a1=1", Doubt),
+            ("a", "b=%00&c=%zz&d=100%", No),
         ] {
             assert_eq!(parameter(condition, query), expected, "{condition} {query}");
         }
