@@ -535,6 +535,7 @@ fn what_cannot_work_is_refused_and_the_rule_named() {
         ("`ignore_query` has no effect", KeyRule::any().ignore_query(["a"]).keep_query(["b"])),
         ("sort_query or drop_empty_query` has no effect", KeyRule::path("/a?b={c}").sort_query()),
         ("`no_vary_search` has no effect", KeyRule::any().no_vary_search().sort_query()),
+        ("`ignore_query` has no effect", KeyRule::path("/p?a={a}&b={_}").ignore_query(["utm_x", "b"])),
         ("`bypass` has no effect", KeyRule::any().bypass().fixed_ttl(ms(1))),
         ("`bypass` has no effect", KeyRule::any().bypass().headers(["x"])),
         ("`forward_unkeyed` has no effect: all", KeyRule::any().forward_unkeyed()),

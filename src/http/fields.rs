@@ -1,5 +1,7 @@
 //! Header fields that belong to one connection and not to the message (RFC 9110 §7.6.1).
 
+use std::cmp::Ordering;
+
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::Body;
 
@@ -75,6 +77,12 @@ pub(crate) fn remove_all(headers: &mut HeaderMap, goes: impl Fn(&HeaderName) -> 
 pub(crate) fn is_spelling_of(own: &[u8], name: &[u8]) -> bool {
     let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
     own.len() == name.len() && own.iter().zip(name).all(|(own, byte)| dashed(*own) == dashed(*byte))
+}
+
+/// The order of names, in which those that may be taken for the same are equal.
+pub(crate) fn by_spelling(one: &HeaderName, other: &HeaderName) -> Ordering {
+    let dashed = |byte: u8| if byte == b'_' { b'-' } else { byte };
+    one.as_str().bytes().map(dashed).cmp(other.as_str().bytes().map(dashed))
 }
 
 /// The first line of a field, and whether there are more.

@@ -28,6 +28,9 @@ use crate::{
 /// derives itself. A [`CoalesceLayer`](crate::CoalesceLayer) or a
 /// [`StaleIfErrorLayer`](crate::StaleIfErrorLayer) alone does so too.
 ///
+/// **A [`LookupLayer`](crate::LookupLayer) below needs the same extractor**: what has no key here, by a rule
+/// that bypasses for example, has the key there that its own extractor says, which is by default the URI.
+///
 /// ```
 /// use tower::{Layer, ServiceExt, service_fn};
 /// use tower_readthrough::{CacheKey, KeyLayer};

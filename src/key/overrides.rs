@@ -1,10 +1,13 @@
 //! Fields that override the target of a request, in its key.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use smallvec::SmallVec;
 
 use super::KeyBuffer;
 use crate::{
-    http::{bounds::MAX_NORMAL_BYTES, cache_control::split_list, overrides::overrides_target},
+    http::{
+        bounds::MAX_NORMAL_BYTES, cache_control::split_list, fields::by_spelling, overrides::overrides_target,
+    },
     work::looked_at,
 };
 
@@ -18,15 +21,22 @@ pub(super) fn push_overrides(headers: &HeaderMap, key: &mut KeyBuffer) {
 
 #[inline(never)]
 fn push_each_override(headers: &HeaderMap, key: &mut KeyBuffer) {
-    for (name, value) in headers {
-        if overrides_target(name) {
-            push_field(name, value, key);
-        }
-    }
+    push_fields(headers.iter().filter(|(name, _)| overrides_target(name)), key);
+}
+
+/// Appends these lines. The order of fields of different names counts for nothing, and changes where others
+/// are removed.
+pub(super) fn push_fields<'h>(
+    lines: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>,
+    key: &mut KeyBuffer,
+) {
+    let mut lines: SmallVec<[_; 8]> = lines.collect();
+    lines.sort_by(|(a, _), (b, _)| by_spelling(a, b));
+    lines.iter().for_each(|(name, value)| push_field(name, value, key));
 }
 
 /// Appends one line of a field.
-pub(super) fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBuffer) {
+fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBuffer) {
     key.push(name.as_str());
     match name.as_str() {
         "forwarded" if value.len() <= MAX_NORMAL_BYTES => key.push(without_addresses(value.as_bytes())),

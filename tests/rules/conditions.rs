@@ -4,7 +4,8 @@ use axum::body::Body;
 use http::{Request, header};
 use tower::Layer;
 use tower_readthrough::{
-    Guard, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough, ReadThroughService, Rules,
+    Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough, ReadThroughService,
+    Rules,
 };
 
 use crate::support::open::{Origin, call, fixed, response, store};
@@ -35,6 +36,39 @@ fn by_cookie() -> Origin {
         let cookies = request.headers().get_all(header::COOKIE).iter().map(|line| line.to_str().unwrap());
         response(&[("cache-control", "max-age=60")], cookies.collect::<Vec<_>>().join("|"))
     })
+}
+
+/// It changes where others are removed on the way, and what is learned from a response is found by its key.
+#[tokio::test(start_paused = true)]
+async fn the_order_of_keyed_fields_counts_for_nothing() {
+    const FIELDS: [(&str, &str); 6] = [
+        ("cookie", "a=1"),
+        ("x-t-a", "1"),
+        ("hx-request", "2"),
+        ("x-forwarded-host", "3"),
+        ("x-t-b", "4"),
+        ("hx-target", "5"),
+    ];
+    let any = || KeyRule::any().cookies([]).no_vary_search();
+    for keys in [
+        KeyRules::builder().rule(any().headers(["x-t-*"])),
+        KeyRules::builder().guard(Guard::new()).rule(any()),
+        KeyRules::builder().guard(Guard::new().keyed(["x-forwarded-host"])).rule(any().headers(["x-t-*"])),
+    ] {
+        let origin = by_cookie();
+        let service = stack_by(Rules::new(), keys, &origin);
+        for turn in 0..FIELDS.len() {
+            let mut fields = FIELDS;
+            fields.rotate_left(turn);
+            assert_eq!(text(&service, request("http://h/", &fields)).await, "");
+        }
+        assert_eq!(origin.calls(), 1);
+    }
+    // To a service behind CGI both are one field, whose first line counts, or the last.
+    let spellings = [("x-t-a", "1"), ("x_t_a", "2")];
+    let rules = KeyRules::builder().rule(any().headers(["x-t-*"])).build().unwrap();
+    let key = |fields: &[_]| rules.key(&request("http://h/", fields).into_parts().0);
+    assert_ne!(key(&spellings), key(&[spellings[1], spellings[0]]));
 }
 
 mod guards {

@@ -118,6 +118,13 @@ impl Classes {
         format!("{} of {} by {}", self.name, all.join(", "), self.field)
     }
 
+    /// Whether no value is left for a class by those before it.
+    fn is_taken_before(&self, at: usize, class: &Class) -> bool {
+        let glob = |text: &String| Glob::new(&text.to_ascii_lowercase());
+        let earlier = || self.classes[..at].iter().flat_map(|class| &class.patterns).map(glob);
+        class.patterns.iter().map(glob).all(|own| earlier().any(|other| other.covers(&own)))
+    }
+
     fn compile(&self) -> Result<Definition, Problem> {
         let refused = |reason| Problem::Classes { name: self.name.as_str().into(), reason };
         let field = |text: &str| {
@@ -143,6 +150,9 @@ impl Classes {
             .otherwise
             .as_deref()
             .ok_or_else(|| refused("say in `otherwise` what all other requests are"))?;
+        if self.classes.iter().enumerate().any(|(at, class)| self.is_taken_before(at, class)) {
+            return Err(refused("a class before another one has all of its values"));
+        }
         Ok(Definition {
             field: field(&self.field)?,
             name: field(&self.name)?,
@@ -317,6 +327,8 @@ mod tests {
             &[Classes::of("accept", "x-a").class("", ["*a*"]).otherwise("b")],
             &[Classes::of("accept", "x-a").class("a", ["*a*"]).otherwise(" b")],
             &[of("cookie", "x-a")],
+            &[of("accept", "x-a").class("c", ["*AB*"])],
+            &[of("accept", "x-a").class("c", ["b", "*"]).class("d", ["c"])],
             &[of("accept", "authorization")],
             &[of("accept-encoding", "x-a")],
             &[of("accept", "host")],

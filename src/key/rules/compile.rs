@@ -38,6 +38,12 @@ pub(super) fn compile(
     rule.check_key(template.is_some())?;
     let ignored = rule.ignored(&source.ignore_query)?;
     if let Some(template) = &mut template {
+        // Another path of the rule may have no such parameter.
+        let has_one_path = rule.each_path().nth(1).is_none();
+        if has_one_path && rule.ignore_query.iter().any(|name| template.has(name)) {
+            let reason = "the query of the path has a parameter of this name, and says what it counts";
+            return Err(Problem::NoEffect { setting: "ignore_query", reason });
+        }
         template.tolerate(ignored.clone(), rule.forward_unkeyed);
     }
     let is_capture = |name: &str| {

@@ -8,7 +8,7 @@ use crate::{
     http::{credentials::Keyed, fields::remove_all, overrides::TARGET_OVERRIDES},
     key::{
         KeyBuffer,
-        overrides::{push_field, push_overrides},
+        overrides::{push_fields, push_overrides},
         target::original_uri,
     },
 };
@@ -338,15 +338,11 @@ impl CompiledGuard {
     pub(super) fn push_keyed(&self, headers: &HeaderMap, key: &mut KeyBuffer) {
         let Some(fields) = &self.0 else { return push_overrides(headers, key) };
         let holds_cookies = key.holds_cookies();
-        for (name, value) in headers {
-            let counts = match *name == header::COOKIE {
-                true => !holds_cookies,
-                false => fields.keyed.contains(name),
-            };
-            if counts && !fields.removes(name) {
-                push_field(name, value, key);
-            }
-        }
+        let counts = |name: &HeaderName| match *name == header::COOKIE {
+            true => !holds_cookies,
+            false => fields.keyed.contains(name),
+        };
+        push_fields(headers.iter().filter(|(name, _)| counts(name) && !fields.removes(name)), key);
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     error::Problem,
     negotiation::Negotiation,
 };
-use crate::http::{cookies::CookieNames, credentials::Keyed};
+use crate::http::{cookies::CookieNames, credentials::Keyed, fields::by_spelling};
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct KeyParts {
@@ -71,7 +71,10 @@ fn push_header(name: &HeaderName, headers: &HeaderMap, negotiation: &Negotiation
 
 /// With their names, for it is not known which there are.
 fn push_prefixed(keyed: &Keyed, headers: &HeaderMap, negotiation: &Negotiation, key: &mut KeyBuffer) {
-    let names: SmallVec<[&HeaderName; 4]> = headers.keys().filter(|name| keyed.has_by_prefix(name)).collect();
+    let mut names: SmallVec<[&HeaderName; 4]> =
+        headers.keys().filter(|name| keyed.has_by_prefix(name)).collect();
+    // Where others are removed their order changes.
+    names.sort_by(|a, b| by_spelling(a, b));
     key.push((names.len() as u64).to_le_bytes());
     for name in names {
         key.push(name.as_str());

@@ -55,6 +55,11 @@ impl QueryTemplate {
         Ok(Self { parameters: parameters.into(), spelling, tolerated: Box::default(), forwards: false })
     }
 
+    /// Whether it has a parameter of this name, which is none that it could tolerate.
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.parameters.iter().any(|(own, _)| **own == *name)
+    }
+
     /// From now on it is for queries with these parameters as well, which the origin sees or does not.
     pub(super) fn tolerate(&mut self, names: Box<[Name]>, forwards: bool) {
         (self.tolerated, self.forwards) = (names, forwards);

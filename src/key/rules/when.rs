@@ -154,10 +154,13 @@ impl When {
             let tests = conditions.iter().map(|text| kind.parse(text)).collect::<Result<_, _>>()?;
             clauses.push(Clause { kind, is_negated, tests });
         }
-        match clauses.is_empty() {
-            true => Err(Problem::NoEffect { setting: "when", reason: "it has no condition" }),
-            false => Ok(CompiledWhen(clauses.into())),
-        }
+        let when = CompiledWhen(clauses.into());
+        let reason = match when.0.is_empty() {
+            true => "it has no condition",
+            false if when.excludes(&when) => "no request has what it says and has it not",
+            false => return Ok(when),
+        };
+        Err(Problem::NoEffect { setting: "when", reason })
     }
 }
 
@@ -372,6 +375,8 @@ mod tests {
             When::new().headers(["a=b"]),
             When::new().query(["a&b"]),
             When::new().query(["=1"]),
+            When::new().cookies(["ab", "a=1"]).no_cookies(["a*"]),
+            When::new().headers(["x-a: 1"]).query(["q"]).no_headers(["x-a"]),
         ] {
             assert!(when.compile().is_err(), "{when:?}");
         }
