@@ -106,6 +106,9 @@ impl<'t> Trials<'t> {
             false => argument.to_owned(),
         };
         match kind {
+            "tag" if argument.is_empty() || argument.contains([',', '*', '{', '}']) => {
+                return Err("a tag is compared whole, and has no wildcards".into());
+            }
             "tag" => Ok(handle.tag(argument)),
             "url" => handle.url(&url()),
             "prefix" => handle.path_prefix(&url()),

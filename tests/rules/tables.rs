@@ -144,6 +144,10 @@ fn each_expectation_says_what_was_found_instead() {
             "`page /a` is no purge: `page` is neither `url`, `prefix`, `pattern`, `host` nor `tag`",
         ),
         (
+            json!({ "request": "GET /product", "kept_by": ["tag a,b"] }),
+            "`tag a,b` is no purge: a tag is compared whole, and has no wildcards",
+        ),
+        (
             json!({ "request": "GET /account/x", "kept_by": ["tag a"] }),
             "`purged_by` and `kept_by` are about a stored response, and the request has no key: `rule-bypass`",
         ),
