@@ -215,12 +215,12 @@ fn server(server: &Value) -> Option<(Option<String>, String)> {
     for (name, variable) in server["variables"].as_object().into_iter().flatten() {
         url = url.replace(&format!("{{{name}}}"), variable["default"].as_str()?);
     }
-    let (host, path) = match url.split_once("://") {
-        Some((_, rest)) => match rest.find('/') {
+    let (host, path) = match url.split_once("//") {
+        Some((scheme, rest)) if scheme.is_empty() || scheme.ends_with(':') => match rest.find('/') {
             Some(at) => (Some(rest[..at].to_owned()), rest[at..].to_owned()),
             None => (Some(rest.to_owned()), String::new()),
         },
-        None => (None, url),
+        _ => (None, url),
     };
     Some((host, path.trim_end_matches('/').to_owned()))
 }

@@ -181,3 +181,16 @@ fn odd_descriptions_err_on_the_safe_side() {
         assert!(!is_whole || rule["keep_query"].is_null(), "its properties are parameters: {rule}");
     }
 }
+
+#[test]
+fn servers_may_be_named_without_a_scheme() {
+    for (url, host, path) in
+        [("//h.example/p/", "h.example", "/p/a"), ("https://h.example", "h.example", "/a")]
+    {
+        let api = json!({
+            "openapi": "3.1.0", "servers": [{ "url": url }], "paths": { "/a": { "get": { "security": [] } } }
+        });
+        let rule = &document(&api)["rules"][0];
+        assert_eq!((&rule["host"], &rule["path"]), (&json!([host]), &json!(path)), "{url}");
+    }
+}
