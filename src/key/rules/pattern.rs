@@ -213,7 +213,7 @@ pub(super) fn other_reading(path: &str) -> Option<String> {
     // Twice, for those who decode what has been decoded for them.
     let once: Cow<'_, str> = percent_decode_str(path).decode_utf8_lossy();
     let twice = percent_decode_str(&once).decode_utf8_lossy().replace('\\', "/");
-    let path = &twice[..twice.find(['?', '#', '\0']).unwrap_or(twice.len())];
+    let path = &twice[..twice.find(['?', '#', '\0', '\n']).unwrap_or(twice.len())];
     let mut segments: Vec<&str> = Vec::new();
     let mut ends_in_directory = false;
     for segment in path.split('/') {

@@ -35,7 +35,7 @@ struct Habits(u8);
 impl Habits {
     /// `\` is a slash.
     const BACKSLASH: u8 = 1;
-    /// An encoded `?`, `#` or NUL ends the path.
+    /// An encoded `?`, `#`, NUL or end of a line ends the path (the last one in rewrites by expressions).
     const CUT: u8 = 2;
     /// `;` begins parameters.
     const PARAMETERS: u8 = 4;
@@ -49,7 +49,7 @@ impl Habits {
         let has = |chars: &[char], habits: u8| if path.contains(chars) { habits } else { 0 };
         let merge = if path.contains("//") { Self::MERGE } else { 0 };
         has(&['\\'], Self::BACKSLASH | Self::MERGE)
-            | has(&['?', '#', '\0'], Self::CUT)
+            | has(&['?', '#', '\0', '\n'], Self::CUT)
             | has(&[';'], Self::PARAMETERS | Self::MERGE)
             | has(&['.'], Self::DOTS)
             | merge
@@ -63,7 +63,7 @@ impl Habits {
         looked_at(path.len());
         let path: Cow<'_, str> =
             if self.has(Self::BACKSLASH) { path.replace('\\', "/").into() } else { path.into() };
-        let end = path.find(['?', '#', '\0']).filter(|_| self.has(Self::CUT)).unwrap_or(path.len());
+        let end = path.find(['?', '#', '\0', '\n']).filter(|_| self.has(Self::CUT)).unwrap_or(path.len());
         let path = &path[..end];
         let mut segments: Vec<&str> = Vec::new();
         let mut ends_in_directory = false;
@@ -201,6 +201,7 @@ mod tests {
             ("/a/..//b", &["//b", "/a/../b", "/b"]),
             ("/%61", &["/a"]),
             ("/a;v", &["/a"]),
+            ("/a%0av.css", &["/a", "/a\nv.css"]),
             ("/a%2f..%2fb", &["/a/../b", "/b"]),
             ("/a%252fb", &["/a%2fb", "/a/b"]),
             ("/a/%2e%2e%2fb", &["/a/..%2fb", "/a/../b", "/b"]),
