@@ -309,6 +309,8 @@ async fn queries_of_graphql_are_reads_and_all_that_may_be_a_mutation_is_none() {
         (&[("content-type", "application/json; charset*=us-ascii''utf-7")], QUERY, false),
         (&[("content-type", "application/json"), ("content-encoding", "gzip")], QUERY, false),
         (&[("content-type", "application/json"), ("content-type", "application/json")], QUERY, false),
+        // To a service behind CGI the second one may be the type.
+        (&[("content-type", "application/json"), ("content_type", "application/graphql")], QUERY, false),
         // What has no key is not looked into.
         (&[("content-type", "application/json"), ("if-match", "\"1\"")], QUERY, false),
         (&[("content-type", "application/json"), ("range", "bytes=0-1")], QUERY, false),

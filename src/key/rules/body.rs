@@ -22,7 +22,10 @@ use super::{KeyRule, error::Problem};
 #[cfg(feature = "body-key")]
 use crate::{
     exchange::Read,
-    http::{conditions::is_conditional, fields::asks_for_another_protocol},
+    http::{
+        conditions::is_conditional,
+        fields::{asks_for_another_protocol, is_spelling_of},
+    },
     key::{
         BodyKeyLayer, CacheKey, Form, KeyBuffer, Persisted, Reading, Unkeyed, has_content, normal::Authority,
     },
@@ -207,7 +210,7 @@ impl KeyRules {
         let is_upgrade = asks_for_another_protocol(&head.headers);
         // A key of somebody else's making does not hold the body.
         let has_own = head.extensions.get::<CacheKey>().is_some();
-        if is_upgrade || has_own || is_conditional(&head.headers) {
+        if is_upgrade || has_own || is_conditional(&head.headers) || says_content_otherwise(&head.headers) {
             return None;
         }
         let shape = found.rule.shape.as_ref()?;
@@ -218,6 +221,15 @@ impl KeyRules {
         push_content_fields(&head.headers, &mut key);
         Some(Place { key, chosen: self.choose(head, method), classified: self.classify(head) })
     }
+}
+
+/// Whether a service behind CGI or the like may find another value of [`CONTENT_FIELDS`] than others do.
+#[cfg(feature = "body-key")]
+fn says_content_otherwise(headers: &HeaderMap) -> bool {
+    let is_other = |name: &HeaderName, own: &HeaderName| {
+        name != own && is_spelling_of(own.as_str().as_bytes(), name.as_str().as_bytes())
+    };
+    headers.keys().any(|name| CONTENT_FIELDS.iter().any(|own| is_other(name, own)))
 }
 
 #[cfg(feature = "body-key")]
