@@ -42,9 +42,10 @@ impl Credentials {
 
     /// Whether a request with these may have a response that is meant for `audience`.
     pub(crate) fn admitted_to(self, audience: Self) -> bool {
-        (!self.authorization || audience.authorization)
-            && (!self.cookie || audience.cookie)
-            && (!self.token || audience.token)
+        let lacks = |sent: bool, admitted: bool| sent & !admitted;
+        !(lacks(self.authorization, audience.authorization)
+            | lacks(self.cookie, audience.cookie)
+            | lacks(self.token, audience.token))
     }
 }
 

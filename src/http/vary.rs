@@ -161,10 +161,9 @@ impl Value {
 }
 
 /// The normal forms that a request has of fields, each made once however many variants it is compared
-/// with. Most requests need none: one word is then made and dropped, and not three.
+/// with.
 #[derive(Default)]
-#[allow(clippy::box_collection, reason = "most often there is none")]
-pub(crate) struct Forms(Option<Box<Vec<FieldForm>>>);
+pub(crate) struct Forms(Vec<FieldForm>);
 
 struct FieldForm {
     name: HeaderName,
@@ -174,7 +173,7 @@ struct FieldForm {
 impl Forms {
     #[cold]
     fn of(&mut self, request: &HeaderMap, name: &HeaderName) -> Option<&[u8]> {
-        let forms = self.0.get_or_insert_default();
+        let Self(forms) = self;
         let at = forms.iter().position(|form| form.name == *name).unwrap_or_else(|| {
             forms.push(FieldForm { name: name.clone(), value: normalised(request, name) });
             forms.len() - 1
@@ -208,6 +207,14 @@ impl Selection {
             (value, line) => value.is_none() && *line == Line::None,
         };
         **self.fields() == *fields && lines.iter().zip(&self.0.values).all(is_written)
+    }
+
+    /// Whether a request with these fields would be selected too, as its lines are written.
+    pub(crate) fn is_written_by(&self, request: &Glance<'_>) -> bool {
+        self.fields().iter().zip(&self.0.values).all(|(name, value)| match (value, request.line(name)) {
+            (Some(value), Line::One(line)) => value.is_written(line.as_bytes()),
+            (value, line) => value.is_none() && line == Line::None,
+        })
     }
 
     /// Whether a request with these fields would be selected too.

@@ -341,6 +341,13 @@ impl StoredResponse {
         self.begun() > other.begun() && (self.selection.is_none() || self.selection == other.selection)
     }
 
+    /// Whether it answers a request with these fields, which says by the same words what selects it.
+    #[inline]
+    pub(super) fn is_written_for(&self, request: &Glance<'_>) -> bool {
+        request.credentials.admitted_to(self.terms.audience)
+            && self.selection.as_ref().is_none_or(|selection| selection.is_written_by(request))
+    }
+
     /// Whether it answers a request with these fields.
     #[inline]
     pub(crate) fn matches(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {

@@ -92,6 +92,16 @@ impl Segment {
 
     /// What it captures of a segment, or of the rest of a path, that it is for.
     pub(super) fn at<'p>(&self, text: &'p str, ignores_case: bool) -> Option<Stripped<'p>> {
+        // Most segments are one literal, as it is expected to be written, or one capture.
+        match &self.tail {
+            Tail::None if *text == *self.start.spelling => {
+                return Some(Stripped { rest: "", is_as_spelt: true });
+            }
+            Tail::Capture(capture) if self.start.octets.is_empty() && capture.end.octets.is_empty() => {
+                return (!text.is_empty()).then_some(Stripped { rest: text, is_as_spelt: true });
+            }
+            _ => {}
+        }
         let start = self.start.strip_from_start(text, ignores_case)?;
         let capture = match &self.tail {
             Tail::None => return start.rest.is_empty().then_some(start),

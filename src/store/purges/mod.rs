@@ -170,6 +170,7 @@ impl Purges {
     /// was purged softly.
     ///
     /// One atomic load where nothing was purged since the answer was last looked at.
+    #[inline(always)]
     pub(super) fn admits<'a>(
         &self,
         mark: &Mark,
