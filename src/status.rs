@@ -2,7 +2,7 @@ mod written;
 
 use std::fmt;
 
-use http::{Extensions, HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use sfv::{Integer, ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
 use crate::{
@@ -155,18 +155,14 @@ impl CacheStatus {
         }
     }
 
-    /// As [`mark`](Self::mark), for the head of a stored response, which says that it is a hit. Returns
-    /// the extensions of the response.
-    #[inline]
-    pub(crate) fn mark_stored(self, headers: &mut HeaderMap) -> Extensions {
-        let mut extensions = Extensions::new();
+    /// As [`mark`](Self::mark), of a stored response, which says that it is a hit.
+    pub(crate) fn mark_stored<B>(self, response: &mut Response<B>) {
         if self.stale.is_some() || !self.is_hit() {
-            self.replace_last(headers);
+            self.replace_last(response.headers_mut());
         }
         if !self.is_hit() {
-            extensions.insert(self);
+            response.extensions_mut().insert(self);
         }
-        extensions
     }
 
     fn replace_last(self, headers: &mut HeaderMap) {

@@ -148,16 +148,18 @@ where
         Keyless { invalidation: Invalidation::of(&self.reader, request), why, shows_status }
     }
 
-    /// The answer to a request that has a key, if the store has one and nothing else is to be done.
+    /// The response to a request that has a key, with a body of this kind, if the store has one and nothing
+    /// else is to be done.
     ///
     /// The request stays where it is: a hit has nothing else to do with it.
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
-    pub(crate) fn read<B>(
+    pub(crate) fn read<B, T>(
         &self,
         key: &KeyBuffer,
         head: &Parts,
         glance: &mut Glance<'_>,
-    ) -> Result<Response<Body<B>>, Open<B>> {
+        wrap: impl FnOnce(Body<B>) -> T,
+    ) -> Result<Response<T>, Open<B>> {
         let (now, settings) = (Instant::now(), &*self.reader.settings);
         glance.put_under(&settings.request.credentials, key.keyed());
         let glance = &*glance;
@@ -171,11 +173,11 @@ where
         {
             // Returned as it is made: to change it afterwards would let it be moved.
             return match question.is_plain() {
-                true => Ok(stored.to_response(head.method == Method::HEAD, now, CacheStatus::hit())),
-                false => Ok(from_store(stored, &question, CacheStatus::hit())),
+                true => Ok(stored.to_hit(head.method == Method::HEAD, now, wrap)),
+                false => Ok(from_store(stored, &question, CacheStatus::hit()).map(wrap)),
             };
         }
-        self.read_on(&reading, stored, &question, wishes)
+        self.read_on(&reading, stored, &question, wishes).map(|response| response.map(wrap))
     }
 
     /// If the latest response cannot be served as it is, or if there is none.
@@ -382,7 +384,7 @@ where
             glance = Glance::of(&head.headers);
         }
         let below = |head, body| Below::keyed(self.inner.clone(), Request::from_parts(head, body));
-        match self.read(&key, &head, &mut glance) {
+        match self.read(&key, &head, &mut glance, |body| body) {
             Ok(response) => ResponseFuture::ready(response),
             Err(open) => self.go_on(open, &key, (head, body), below),
         }

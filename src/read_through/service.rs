@@ -127,11 +127,8 @@ where
             glance = Glance::of(&head.headers);
         }
         // Each of the ways at once: what all went through would be moved once more.
-        match stack.read(&key, &head, &mut glance) {
-            Ok(response) => {
-                let response = Some(response.map(ReadThroughBody::new));
-                ReadThroughFuture { way: Way::Stored { response } }
-            }
+        match stack.read(&key, &head, &mut glance, ReadThroughBody::new) {
+            Ok(response) => ReadThroughFuture { way: Way::Stored { response: Some(response) } },
             Err(Open::Pass) => {
                 // Its fetch has a place at the origin already, and its responses are for the layers above.
                 let origin = OriginLimitLayer::unlimited();

@@ -201,8 +201,13 @@ impl Resource {
     /// that has a `Vary`, or the one without (RFC 9111 §4.1).
     #[inline(always)]
     pub(crate) fn select(&self, request: &Glance<'_>, sequence: &Sequence) -> Option<&Arc<StoredResponse>> {
-        let is_first = |first: &&Arc<StoredResponse>| sequence.admits(first) && first.is_written_for(request);
-        self.variants.first().filter(is_first).or_else(|| self.select_by_form(request, sequence))
+        if let Some(first) = self.variants.first()
+            && sequence.admits(first)
+            && first.is_written_for(request)
+        {
+            return Some(first);
+        }
+        self.select_by_form(request, sequence)
     }
 
     /// As [`select`](Self::select), where a normal form of some field may be needed.

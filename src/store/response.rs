@@ -360,17 +360,29 @@ impl StoredResponse {
         self.selection.as_ref().is_none_or(|selection| selection.matches(request, forms))
     }
 
-    /// The response as a client gets it, with its `Age` (RFC 9111 §5.1) and how it came about.
-    ///
-    /// An answer to HEAD says how long the body would be, and has none.
-    // Else it is made in one place and moved to another.
-    #[inline(always)]
+    /// As [`to_hit`](Self::to_hit), of a response that came about in any way.
     pub(crate) fn to_response<B>(
         &self,
         head_only: bool,
         now: Instant,
         status: CacheStatus,
     ) -> Response<Body<B>> {
+        let mut response = self.to_hit(head_only, now, |body| body);
+        status.mark_stored(&mut response);
+        response
+    }
+
+    /// The response as a client gets it, with its `Age` (RFC 9111 §5.1), and a body of this kind.
+    ///
+    /// A response to HEAD says how long the body would be, and has none.
+    // Else it is made in one place and moved to another.
+    #[inline(always)]
+    pub(crate) fn to_hit<B, T>(
+        &self,
+        head_only: bool,
+        now: Instant,
+        wrap: impl FnOnce(Body<B>) -> T,
+    ) -> Response<T> {
         // What may be far away in memory is asked for at once, and comes in while the rest is made.
         std::hint::black_box((self.head.touch(), self.body.is_unique()));
         let body =
@@ -384,11 +396,9 @@ impl StoredResponse {
         {
             *field = head::number(age);
         }
-        let extensions = status.mark_stored(&mut headers);
-        let mut response = Response::new(body);
+        let mut response = Response::new(wrap(body));
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
-        *response.extensions_mut() = extensions;
         response
     }
 }

@@ -4,8 +4,8 @@ use axum::body::Body;
 use http::{Request, header};
 use tower::Layer;
 use tower_readthrough::{
-    Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough, ReadThroughService,
-    Rules,
+    Classes, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough,
+    ReadThroughService, Rules,
 };
 
 use crate::support::open::{Origin, call, fixed, response, store};
@@ -782,5 +782,21 @@ mod classes {
             let error = read(&document(classes)).unwrap_err();
             assert!(error.contains(says), "{error}");
         }
+    }
+}
+
+/// Rules that change no field are not asked to, on hits; all that may change one are.
+#[test]
+fn rules_say_whether_they_change_the_fields_of_requests() {
+    let rule = || KeyRule::path("/a").headers(["x-device"]).cookies(["lang"]);
+    let device = || Classes::of("user-agent", "x-device").class("mobile", ["*iPhone*"]).otherwise("desktop");
+    for (rules, normalises) in [
+        (KeyRules::builder().rule(rule()).ignore_query(["utm_*"]), false),
+        (KeyRules::builder().rule(rule()).accept_encoding(["br"]), true),
+        (KeyRules::builder().rule(rule()).accept_language(["de"]), true),
+        (KeyRules::builder().rule(rule()).guard(Guard::new()), true),
+        (KeyRules::builder().rule(rule()).classes(device()), true),
+    ] {
+        assert_eq!(rules.build().unwrap().normalises(), normalises);
     }
 }

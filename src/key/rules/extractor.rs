@@ -537,6 +537,11 @@ impl KeyExtractor for KeyRules {
         guard.strip(&mut head.headers, |name| asks_for_rule && keyed.has_exactly(name));
     }
 
+    fn normalises(&self) -> bool {
+        let Inner { negotiation, classes, guard, .. } = &*self.inner;
+        !(negotiation.is_nothing() && classes.is_empty() && guard.is_nothing())
+    }
+
     fn prepare(&self, head: &mut Parts) {
         fold(head, self.assumed_scheme(), self.same_hosts());
         // What is in a key of somebody else's making is not known here.

@@ -308,6 +308,11 @@ impl CompiledGuard {
             .is_some_and(|fields| fields.removed.contains(name) && !fields.own_keyed.contains(name))
     }
 
+    /// Whether there is none.
+    pub(super) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// Whether it removes a field that no rule has in its key.
     pub(super) fn strips(&self, name: &HeaderName) -> bool {
         self.0.as_ref().is_some_and(|fields| fields.removes(name))

@@ -23,6 +23,10 @@ type Weighted<'a> = (&'a [u8], u16);
 type Accepted<'a> = SmallVec<[Weighted<'a>; 8]>;
 
 impl Negotiation {
+    pub(super) fn is_nothing(&self) -> bool {
+        self.encodings.is_none() && self.languages.is_none()
+    }
+
     /// Puts the fields of a request into their normal form.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         for name in [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE] {
