@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 #[cfg(feature = "body-key")]
 use super::{
     JsonBody, KeyRules, KeyRulesBuilder, RuleError,
+    choice::Chosen,
     classes::Classified,
-    extractor::Chosen,
     parts::push_values,
     shape::{Match, Search},
 };

@@ -1,25 +1,22 @@
-use std::{borrow::Cow, ptr, sync::Arc};
+use std::sync::Arc;
 
-use http::{Extensions, HeaderMap, HeaderValue, Method, Uri, request::Parts, uri::Scheme};
+use http::{Extensions, HeaderValue, Method, Uri, request::Parts, uri::Scheme};
 
 use super::{
     KeyRulesBuilder, SearchKey,
     body::method_of,
+    choice::{Chosen, Selected},
     classes::{Classified, CompiledClasses},
     compiled::Compiled,
     guard::{CompiledGuard, replace_query},
     index::Index,
+    names::all_queries,
     negotiation::Negotiation,
-    no_vary_search::policy_of,
-    pattern::loosened,
     query,
-    readings::other_readings,
     shape::{Match, QueryShape, Search, Shape},
-    sightings::Truth,
     when::Facts,
 };
 use crate::{
-    exchange::Asked,
     http::{changes::Changes, credentials::Keyed},
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
@@ -37,7 +34,7 @@ use crate::{
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "KeyRulesBuilder"))]
 pub struct KeyRules {
-    inner: Arc<Inner>,
+    pub(super) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
@@ -70,34 +67,6 @@ pub(super) struct Bypasses {
     pub(super) index: Index,
     pub(super) rules: Box<[usize]>,
 }
-
-/// One rule or another is for a request, depending on how this is read of it.
-#[derive(Clone, Copy)]
-pub(super) enum Doubtful {
-    Path,
-    Condition,
-}
-
-impl From<Doubtful> for Unkeyed {
-    fn from(doubtful: Doubtful) -> Self {
-        match doubtful {
-            Doubtful::Path => Self::AmbiguousPath,
-            Doubtful::Condition => Self::AmbiguousCondition,
-        }
-    }
-}
-
-/// The rule of a request of which a condition was looked at: in the extensions of the request, for what
-/// the condition looked at may be removed from it.
-#[derive(Clone)]
-pub(super) struct Chosen {
-    by: KeyRules,
-    /// The number of the rule.
-    rule: Result<Option<usize>, Doubtful>,
-}
-
-/// The rule that is for a request, if one is.
-pub(super) type Selected<'r, 'h> = Result<Option<Match<'r, 'h>>, Doubtful>;
 
 impl KeyRules {
     /// No rules yet.
@@ -133,183 +102,6 @@ impl KeyRules {
         self.source().rules[rule.index].label().to_owned()
     }
 
-    fn select<'h>(
-        &self,
-        target: &'h Uri,
-        authority: Authority<'_>,
-        method: &Method,
-        facts: &Facts<'_>,
-    ) -> Selected<'_, 'h> {
-        let found = self.first(authority, method, target.path(), target, facts)?;
-        if self.inner.has_paths {
-            let readings = other_readings(target.path()).ok_or(Doubtful::Path)?;
-            let rule = |found: &Option<Match<'_, '_>>| found.as_ref().map(|found| ptr::from_ref(found.rule));
-            let is_other = |read: &String| {
-                let other = self.first(authority, method, read, target, facts);
-                other.is_err() || other.is_ok_and(|other| rule(&other) != rule(&found))
-            };
-            let has_gaps = found.as_ref().is_some_and(|found| found.rule.has_path_gaps());
-            if has_gaps && readings.are_several || readings.others.iter().any(is_other) {
-                return Err(Doubtful::Path);
-            }
-        }
-        Ok(found)
-    }
-
-    /// The first rule that is for such a request, with its path read like this.
-    fn first<'h>(
-        &self,
-        authority: Authority<'_>,
-        method: &Method,
-        path: &'h str,
-        target: &'h Uri,
-        facts: &Facts<'_>,
-    ) -> Selected<'_, 'h> {
-        let Inner { index, rules, rest, .. } = &*self.inner;
-        let mut found = None;
-        for rule in index.candidates(path) {
-            let Some(matched) = rules[rule].find(authority, method, path, target) else { continue };
-            let truth = rules[rule].holds(facts);
-            if truth != Truth::No {
-                found = Some((rule, matched, truth));
-                break;
-            }
-        }
-        let limit = found.as_ref().map_or(rules.len(), |(rule, ..)| *rule);
-        if let Some(rule) = self.first_bypass(limit, authority, method, path, target, facts) {
-            return Ok(Some(Match { rule, target, captures: None, slots: None }));
-        }
-        match found {
-            Some((_, found, Truth::Doubt)) if !found.rule.is_bypass => Err(Doubtful::Condition),
-            Some((_, found, _)) => Ok(Some(found)),
-            None => Ok(rest.as_ref().and_then(|rest| rest.find(authority, method, path, target))),
-        }
-    }
-
-    /// The first rule before `limit` that bypasses the path as some server may read it.
-    fn first_bypass(
-        &self,
-        limit: usize,
-        authority: Authority<'_>,
-        method: &Method,
-        path: &str,
-        target: &Uri,
-        facts: &Facts<'_>,
-    ) -> Option<&Compiled> {
-        let Inner { bypasses, rules, .. } = &*self.inner;
-        if bypasses.rules.first().is_none_or(|first| *first >= limit) {
-            return None;
-        }
-        let read = |loosened: Cow<'_, str>| {
-            let candidates = bypasses.index.candidates(&loosened).into_iter().map(|at| bypasses.rules[at]);
-            let mut earlier = candidates.take_while(|rule| *rule < limit).map(|rule| &rules[rule]);
-            earlier.find(|rule| {
-                rule.bypasses(authority, method, &loosened, target) && rule.holds(facts) != Truth::No
-            })
-        };
-        loosened(path).find_map(read)
-    }
-
-    /// The rule of a request that may have a key, and its authority.
-    pub(super) fn rule_of<'h>(
-        &'h self,
-        head: &'h Parts,
-    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
-        let method = method_of(head);
-        match self.chosen(&head.extensions) {
-            None => self.rule_for(head, method),
-            Some(_) => {
-                let target = original_uri(head);
-                let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())?
-                    .among(self.same_hosts());
-                let selected = self.selected_before(target, authority, &head.extensions);
-                let facts = Facts::of(&head.headers, target);
-                Ok((selected.unwrap_or_else(|| self.select(target, authority, method, &facts)), authority))
-            }
-        }
-    }
-
-    /// As [`rule_of`](Self::rule_of), as if the request had this method.
-    pub(super) fn rule_for<'h>(
-        &'h self,
-        head: &'h Parts,
-        method: &Method,
-    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
-        let target = original_uri(head);
-        let authority =
-            Authority::of_request(target, &head.headers, self.assumed_scheme())?.among(self.same_hosts());
-        Ok((self.select(target, authority, method, &Facts::of(&head.headers, target)), authority))
-    }
-
-    fn chosen<'e>(&self, extensions: &'e Extensions) -> Option<&'e Chosen> {
-        let is_ours = |chosen: &&Chosen| Arc::ptr_eq(&chosen.by.inner, &self.inner);
-        if self.inner.has_conditions { extensions.get::<Chosen>().filter(is_ours) } else { None }
-    }
-
-    /// The rule that was chosen for a request before anything was removed from it. None if its target is
-    /// another one meanwhile.
-    fn selected_before<'h>(
-        &self,
-        target: &'h Uri,
-        authority: Authority<'_>,
-        extensions: &Extensions,
-    ) -> Option<Selected<'_, 'h>> {
-        match self.chosen(extensions)?.rule {
-            Err(doubtful) => Some(Err(doubtful)),
-            Ok(None) => {
-                let rest = self.inner.rest.as_ref();
-                Some(Ok(rest.and_then(|rest| rest.at(authority, target.path(), target))))
-            }
-            Ok(Some(at)) => match &self.inner.rules[at] {
-                rule if rule.is_bypass => Some(Ok(Some(Match { rule, target, captures: None, slots: None }))),
-                rule => rule.at(authority, target.path(), target).map(|found| Ok(Some(found))),
-            },
-        }
-    }
-
-    /// What is to be remembered of the choice of a rule, if a condition was looked at.
-    pub(super) fn choose(&self, head: &Parts, method: &Method) -> Option<Chosen> {
-        if !self.inner.has_conditions {
-            return None;
-        }
-        let target = original_uri(head);
-        let authority = Authority::of_request(target, &head.headers, self.assumed_scheme())
-            .ok()?
-            .among(self.same_hosts());
-        let facts = Facts::of(&head.headers, target);
-        let selected = self.select(target, authority, method, &facts);
-        let at = |found: Match<'_, '_>| self.inner.rules.iter().position(|rule| ptr::eq(rule, found.rule));
-        let rule = selected.map(|found| found.and_then(at));
-        facts.were_asked().then(|| Chosen { by: self.clone(), rule })
-    }
-
-    /// What a URI names for the requests of a rule.
-    fn name_for(&self, found: &Match<'_, '_>, authority: Authority<'_>) -> Option<CacheKey> {
-        let shape = found.rule.shape.as_ref()?;
-        let mut identity = KeyBuffer::new();
-        identity.push_lower_case(authority.as_bytes());
-        shape.push_identity(found, &mut identity);
-        Some(identity.to_key())
-    }
-
-    /// What a URI names for the requests of each rule that may be for it, by the conditions of rules.
-    fn each_name(&self, uri: &Uri, authority: Authority<'_>, each: &mut dyn FnMut(Option<CacheKey>)) {
-        let Inner { index, rules, .. } = &*self.inner;
-        let mut reads = vec![Method::GET, Method::HEAD];
-        for rule in index.candidates(uri.path()).into_iter().map(|rule| &rules[rule]) {
-            let Some(found) = rule.at(authority, uri.path(), uri) else { continue };
-            each(self.name_for(&found, authority));
-            // No read gets past a rule that is for all of them.
-            reads.retain(|method| rule.when.is_some() || !rule.is_for(method));
-            if reads.is_empty() {
-                break;
-            }
-        }
-        let rest = self.inner.rest.as_ref().and_then(|rest| rest.at(authority, uri.path(), uri));
-        each(rest.and_then(|found| self.name_for(&found, authority)));
-        each(None);
-    }
-
     pub(super) fn encode(
         &self,
         head: &Parts,
@@ -328,19 +120,6 @@ impl KeyRules {
         Ok(())
     }
 
-    /// Whether requests for several queries of this path share entries by their bodies. By which rule is
-    /// not asked of each query: what one purges and invalidates, so does every other.
-    fn merges_bodies_at(&self, authority: Authority<'_>, path: &str) -> bool {
-        let Inner { index, rules, .. } = &*self.inner;
-        index.candidates(path).into_iter().any(|rule| rules[rule].merges_bodies_at(authority, path))
-    }
-
-    fn authority_of<'a>(&'a self, uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
-        let host = host.map(HeaderValue::as_bytes);
-        let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
-        Some(Authority::of_target(authority, uri, self.assumed_scheme()).among(self.same_hosts()))
-    }
-
     /// What the rule of a request has in its key.
     fn keyed_of(&self, head: &Parts) -> Keyed {
         let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return Keyed::NOTHING };
@@ -352,46 +131,6 @@ impl KeyRules {
     pub(super) fn classify(&self, head: &Parts) -> Option<Classified> {
         self.inner.classes.classify(head)
     }
-
-    /// Whether an answer may be kept under this key of its request, by what it says about its
-    /// query.
-    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, asked: &Asked) -> bool {
-        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
-        let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
-            return true;
-        };
-        let is_under = |policy: Option<&_>| {
-            let mut own = KeyBuffer::new();
-            own.set_keyed(asked.keyed.clone());
-            let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
-            // Those of the rules for all requests come last.
-            if let (None, Some(names)) = (shape.parts.keyed.cookies(), asked.keyed.cookies()) {
-                own.push_cookies(names, &head.headers);
-            }
-            is_whole && own.as_bytes() == asked.key.as_bytes()
-        };
-        // Under its whole query every answer is right.
-        is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
-    }
-
-    pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
-        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
-        if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
-            let mut path = KeyBuffer::new();
-            self.inner.default_key.begin(found.target, authority, &mut path);
-            shape.push_path(&found, &mut path);
-            learned.note(path.as_bytes(), policy_of(answer).as_ref());
-        }
-    }
-}
-
-/// What all URIs of a path name, where requests with different queries share entries by their bodies.
-fn all_queries(uri: &Uri, authority: Authority<'_>) -> CacheKey {
-    let mut identity = KeyBuffer::new();
-    identity.push_lower_case(authority.as_bytes());
-    identity.push(b"all queries");
-    identity.push_lower_case(uri.path().as_bytes());
-    identity.to_key()
 }
 
 /// What was rewritten on the way here. What a router of axum cut off counts as that alone, for the

@@ -263,6 +263,7 @@
 
 mod body;
 mod builder;
+mod choice;
 mod classes;
 mod compile;
 mod compiled;
@@ -283,6 +284,7 @@ mod json_body;
 mod lint;
 #[cfg(feature = "serde")]
 mod named;
+mod names;
 mod negotiation;
 mod no_vary_search;
 mod parts;

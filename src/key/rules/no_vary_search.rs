@@ -9,8 +9,9 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use super::{
     KeyRules,
     query::{Name, QueryRules, decode},
+    shape::{QueryShape, Search, Shape},
 };
-use crate::exchange::Asked;
+use crate::{exchange::Asked, key::KeyBuffer};
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
@@ -124,6 +125,39 @@ fn names(entry: &ListEntry) -> Option<Box<[Name]>> {
     let ListEntry::InnerList(list) = entry else { return None };
     let name = |item: &BareItem| Some(Name::Exact(decode(item.as_string()?.as_str())?.into()));
     list.items.iter().map(|item| name(&item.bare_item)).collect()
+}
+
+impl KeyRules {
+    /// Whether an answer may be kept under this key of its request, by what it says about its
+    /// query.
+    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, asked: &Asked) -> bool {
+        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
+        let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
+            return true;
+        };
+        let is_under = |policy: Option<&_>| {
+            let mut own = KeyBuffer::new();
+            own.set_keyed(asked.keyed.clone());
+            let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
+            // Those of the rules for all requests come last.
+            if let (None, Some(names)) = (shape.parts.keyed.cookies(), asked.keyed.cookies()) {
+                own.push_cookies(names, &head.headers);
+            }
+            is_whole && own.as_bytes() == asked.key.as_bytes()
+        };
+        // Under its whole query every answer is right.
+        is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
+    }
+
+    pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
+        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
+        if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
+            let mut path = KeyBuffer::new();
+            self.inner.default_key.begin(found.target, authority, &mut path);
+            shape.push_path(&found, &mut path);
+            learned.note(path.as_bytes(), policy_of(answer).as_ref());
+        }
+    }
 }
 
 #[cfg(test)]
