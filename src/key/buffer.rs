@@ -1,8 +1,8 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
 
 use http::{HeaderMap, header};
 
-use super::{CacheKey, KeyExtractor};
+use super::CacheKey;
 use crate::http::{cookies::CookieNames, credentials::Keyed, overrides::Overrides};
 
 /// Longer keys are written on the heap.
@@ -38,8 +38,6 @@ pub struct KeyBuffer {
     has_overrides: bool,
     /// Whether rules for all requests say which cookies count, which come last.
     expects_cookies: bool,
-    /// What wrote it, if that may change.
-    edition: Option<Arc<dyn KeyExtractor>>,
 }
 
 impl Default for KeyBuffer {
@@ -51,7 +49,6 @@ impl Default for KeyBuffer {
             keyed: Keyed::default(),
             has_overrides: true,
             expects_cookies: false,
-            edition: None,
         }
     }
 }
@@ -88,22 +85,6 @@ impl KeyBuffer {
     #[inline]
     pub(crate) fn keyed(&self) -> &Keyed {
         &self.keyed
-    }
-
-    /// What is to be asked about the request, in the place of an extractor that may have changed since.
-    #[inline]
-    pub(crate) fn edition(&self) -> Option<&dyn KeyExtractor> {
-        self.edition.as_deref()
-    }
-
-    pub(crate) fn set_edition(&mut self, edition: Option<Arc<dyn KeyExtractor>>) {
-        self.edition = edition;
-    }
-
-    /// The same, to be [set](Self::set_edition) again.
-    #[inline]
-    pub(crate) fn take_edition(&mut self) -> Option<Arc<dyn KeyExtractor>> {
-        self.edition.take()
     }
 
     pub(super) fn set_keyed(&mut self, keyed: Keyed) {

@@ -447,10 +447,7 @@ pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer,
     if let Some(names) = key.keyed().cookies() {
         names.keep_in(head);
     }
-    match key.edition() {
-        Some(edition) => edition.prepare(head),
-        None => extractor.prepare(head),
-    }
+    extractor.prepare(head);
 }
 
 fn is_get_or_head(method: &Method) -> bool {

@@ -97,8 +97,13 @@ impl<'a> Authority<'a> {
 
     /// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
     fn is_valid(self) -> bool {
-        // Without a branch for each byte, which takes half of the instructions.
-        let are_of_host = self.text.iter().fold(true, |are, byte| are & IS_HOST[usize::from(*byte)]);
+        // Without a branch for each byte, and four at a time.
+        let is_host = |byte: &u8| IS_HOST[usize::from(*byte)];
+        let (chunks, rest) = self.text.as_chunks::<4>();
+        let are_of_host = chunks
+            .iter()
+            .fold(true, |are, [a, b, c, d]| are & is_host(a) & is_host(b) & is_host(c) & is_host(d));
+        let are_of_host = rest.iter().fold(are_of_host, |are, byte| are & is_host(byte));
         are_of_host && !matches!(self.text.first(), None | Some(b':'))
     }
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use super::{
     layer::Settings,
     reason::{selected, unselected},
+    service::Edition,
 };
 use crate::{
     exchange::{Asked, Purpose},
@@ -39,6 +40,7 @@ impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
 #[derive(Clone, Copy)]
 pub(super) struct Question<'a> {
     pub(super) key: &'a KeyBuffer,
+    pub(super) edition: Edition<'a>,
     pub(super) head: &'a Parts,
     pub(super) glance: &'a Glance<'a>,
     pub(super) settings: &'a Settings,
@@ -139,7 +141,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         question: &Question<'_>,
         is_forced: bool,
     ) -> Asked {
-        let Question { key, head, glance, settings, now } = *question;
+        let Question { key, edition, head, glance, settings, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
         let asks_for_part = glance.has_range
             && !settings.fetches_whole
@@ -152,7 +154,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             None if is_marked => CacheStatus::forwarded(Forward::Bypass),
             None => unselected(resource, question, sequence),
         };
-        let extractor = key.edition().unwrap_or(&*self.extractor);
+        let extractor = edition.unwrap_or(&*self.extractor);
         let (key, keyed) = (key.to_key(), key.keyed().clone());
         let subject = sequence.subject(extractor, head, &key);
         Asked {

@@ -38,6 +38,9 @@ pub struct Lookup<S, St, K = DefaultKey> {
     pub(super) reader: Arc<Reader<St, K>>,
 }
 
+/// What is to be asked about a request in the place of the extractor, which may have changed since.
+pub(crate) type Edition<'e> = Option<&'e dyn KeyExtractor>;
+
 /// What is left to do with a request that the store alone does not settle.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and no hit has one")]
 pub(crate) enum Open<B> {
@@ -84,40 +87,40 @@ where
         Purge::new(self.reader.store.clone(), Naming::new(extractor))
     }
 
-    /// Lets the extractor note in a request, and in its key that is to be written, what it needs to know of
-    /// it later.
-    pub(crate) fn note(&self, head: &mut Parts, key: &mut KeyBuffer) {
-        match self.reader.extractor.edition() {
+    /// Lets the extractor note in a request what it needs to know of it later. Returns the one to ask about
+    /// this request, if it is another one.
+    // Where there is no other one, nothing of it is left.
+    #[inline(always)]
+    pub(crate) fn note(&self, head: &mut Parts) -> Option<Arc<dyn KeyExtractor>> {
+        let edition = self.reader.extractor.edition();
+        match &edition {
             None => self.reader.extractor.note(head),
-            Some(edition) => {
-                edition.note(head);
-                key.set_edition(Some(edition));
-            }
+            Some(edition) => edition.note(head),
         }
+        edition
     }
 
     /// Writes the key of a request that [may have one](key::is_for_cache).
+    #[inline(always)]
     pub(crate) fn find_key(
         &self,
+        edition: Edition<'_>,
         head: &Parts,
         glance: &Glance<'_>,
         key: &mut KeyBuffer,
     ) -> Result<(), Unkeyed> {
         let rules = &self.reader.settings.request;
-        match key.take_edition() {
+        match edition {
             None => key::find(&*self.reader.extractor, rules, head, glance, key),
-            Some(edition) => {
-                let found = key::find(&*edition, rules, head, glance, key);
-                key.set_edition(Some(edition));
-                found
-            }
+            Some(edition) => key::find(edition, rules, head, glance, key),
         }
     }
 
     /// Whether [`normalise`](Self::normalise) has anything to do.
-    pub(crate) fn normalises(&self, key: &KeyBuffer) -> bool {
+    #[inline(always)]
+    pub(crate) fn normalises(&self, edition: Edition<'_>) -> bool {
         let rules = &self.reader.settings.request;
-        match key.edition() {
+        match edition {
             None => key::normalises(&*self.reader.extractor, rules),
             Some(edition) => key::normalises(edition, rules),
         }
@@ -125,14 +128,11 @@ where
 
     /// Brings a request that has this key into its normal form.
     #[inline(never)]
-    pub(crate) fn normalise(&self, head: &mut Parts, key: &mut KeyBuffer) {
+    pub(crate) fn normalise(&self, edition: Edition<'_>, head: &mut Parts, key: &mut KeyBuffer) {
         let rules = &self.reader.settings.request;
-        match key.take_edition() {
+        match edition {
             None => key::normalise(&*self.reader.extractor, rules, head, key),
-            Some(edition) => {
-                key::normalise(&*edition, rules, head, key);
-                key.set_edition(Some(edition));
-            }
+            Some(edition) => key::normalise(edition, rules, head, key),
         }
     }
 
@@ -155,7 +155,7 @@ where
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
     pub(crate) fn read<B, T>(
         &self,
-        key: &KeyBuffer,
+        (key, edition): (&KeyBuffer, Edition<'_>),
         head: &Parts,
         glance: &mut Glance<'_>,
         wrap: impl FnOnce(Body<B>) -> T,
@@ -165,7 +165,7 @@ where
         let glance = &*glance;
         let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
         let reading = self.reader.read(key);
-        let question = Question { key, head, glance, settings, now };
+        let question = Question { key, edition, head, glance, settings, now };
         let stored = self.reader.select(&reading, glance);
         if let Some(stored) = stored
             && accepts(stored, wishes.as_ref(), now)
@@ -229,7 +229,7 @@ where
     pub(crate) fn go_on<F, ReqB, B, E>(
         &self,
         open: Open<B>,
-        key: &KeyBuffer,
+        (key, edition): (&KeyBuffer, Edition<'_>),
         (mut head, body): (Parts, ReqB),
         below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
@@ -239,7 +239,8 @@ where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        key::prepare(&*self.reader.extractor, key, &mut head);
+        let extractor = edition.unwrap_or(&*self.reader.extractor);
+        key::prepare(extractor, key, &mut head);
         remove_upgrade(&mut head.headers);
         match open {
             Open::Refresh(served, refresher, asked) => {
@@ -373,20 +374,20 @@ where
             return self.pass(request, why);
         }
         let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::new();
-        self.note(&mut head, &mut key);
-        let mut glance = Glance::of(&head.headers);
-        if let Err(why) = self.find_key(&head, &glance, &mut key) {
+        let edition = self.note(&mut head);
+        let edition = edition.as_deref();
+        let (mut glance, mut key) = (Glance::of(&head.headers), KeyBuffer::new());
+        if let Err(why) = self.find_key(edition, &head, &glance, &mut key) {
             return self.pass(Request::from_parts(head, body), Some(why));
         }
-        if self.normalises(&key) {
-            self.normalise(&mut head, &mut key);
+        if self.normalises(edition) {
+            self.normalise(edition, &mut head, &mut key);
             glance = Glance::of(&head.headers);
         }
         let below = |head, body| Below::keyed(self.inner.clone(), Request::from_parts(head, body));
-        match self.read(&key, &head, &mut glance, |body| body) {
+        match self.read((&key, edition), &head, &mut glance, |body| body) {
             Ok(response) => ResponseFuture::ready(response),
-            Err(open) => self.go_on(open, &key, (head, body), below),
+            Err(open) => self.go_on(open, (&key, edition), (head, body), below),
         }
     }
 }

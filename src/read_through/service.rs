@@ -114,20 +114,21 @@ where
             return self.round(request, keyless);
         }
         let (mut head, body) = request.into_parts();
-        let mut key = KeyBuffer::new();
-        stack.note(&mut head, &mut key);
+        let edition = stack.note(&mut head);
+        let edition = edition.as_deref();
         let mut glance = Glance::of(&head.headers);
-        if let Err(why) = stack.find_key(&head, &glance, &mut key) {
+        let mut key = KeyBuffer::new();
+        if let Err(why) = stack.find_key(edition, &head, &glance, &mut key) {
             let mut request = Request::from_parts(head, body);
             let keyless = stack.keyless(&mut request, Some(why));
             return self.round(request, keyless);
         }
-        if stack.normalises(&key) {
-            stack.normalise(&mut head, &mut key);
+        if stack.normalises(edition) {
+            stack.normalise(edition, &mut head, &mut key);
             glance = Glance::of(&head.headers);
         }
         // Each of the ways at once: what all went through would be moved once more.
-        match stack.read(&key, &head, &mut glance, ReadThroughBody::new) {
+        match stack.read((&key, edition), &head, &mut glance, ReadThroughBody::new) {
             Ok(response) => ReadThroughFuture { way: Way::Stored { response: Some(response) } },
             Err(Open::Pass) => {
                 // Its fetch has a place at the origin already, and its responses are for the layers above.
@@ -136,7 +137,8 @@ where
                 ReadThroughFuture { way: Way::Round { attempt, keyless: Keyless::PASSED, strips_tags: None } }
             }
             Err(open) => {
-                let future = stack.go_on(open, &key, (head, body), |head, body| self.missed(head, body));
+                let future =
+                    stack.go_on(open, (&key, edition), (head, body), |head, body| self.missed(head, body));
                 ReadThroughFuture { way: Way::Through { future } }
             }
         }
