@@ -120,7 +120,11 @@ impl DefaultKey {
     pub(super) fn write_target_at(&self, authority: Authority<'_>, head: &Parts, key: &mut KeyBuffer) {
         let target = original_uri(head);
         self.begin(target, authority, key);
-        key.push(&*rooted(path_and_query(target)));
+        let asked = path_and_query(target);
+        match asked.starts_with('/') {
+            true => key.push(asked),
+            false => key.push(&*rooted(asked)),
+        }
         if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
             key.push(path_and_query(&head.uri));
         }

@@ -191,7 +191,6 @@ pub(super) fn is_normal(target: &str) -> bool {
 }
 
 /// A path and a query, of which the path is not empty (RFC 9110 §4.2.3): `http://h?q` is `http://h/?q`.
-#[inline]
 pub(super) fn rooted(target: &str) -> Cow<'_, str> {
     match target.starts_with('?') {
         true => Cow::Owned(format!("/{target}")),
