@@ -32,7 +32,7 @@ impl Fill {
         Self { most: most as u64, records: AtomicU64::new(0), noted: AtomicU64::new(0) }
     }
 
-    /// Under the lock of whoever writes.
+    /// Under the lock for writing.
     fn note(&self, records: usize) {
         self.count(records);
         self.noted.fetch_add(1, Ordering::Relaxed);
