@@ -161,6 +161,10 @@ proptest! {
         let a: Vec<_> = a.iter().map(|value| (name, value.as_str())).collect();
         let b: Vec<_> = b.iter().map(|value| (name, value.as_str())).collect();
         let (first, second) = (Selection::new(&fields, &map(&a)), Selection::new(&fields, &map(&b)));
-        prop_assert_eq!(first.matches(&Glance::of(&map(&b)), &mut Forms::default()), first == second);
+        let request = map(&b);
+        let request = Glance::of(&request);
+        prop_assert_eq!(first.matches(&request, &mut Forms::default()), first == second);
+        // What is compared before that admits no other request.
+        prop_assert!(!first.is_written_by(&request) || first == second);
     }
 }
