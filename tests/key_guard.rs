@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use http::{Request, Response};
-use support::open::{Origin, call, fixed, get, ms, response, status, store};
+use support::open::{Origin, call, fixed, get, ms, request, response, status, store, text};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     CacheStatus, Guard, KeyLayer, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough,
@@ -19,18 +19,6 @@ type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
 fn stack(keys: KeyRulesBuilder, origin: &Origin) -> Service {
     let keys = keys.build().unwrap();
     ReadThrough::new(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
-}
-
-fn request(uri: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
-    let mut request = Request::get(uri);
-    for (name, value) in fields {
-        request = request.header(*name, *value);
-    }
-    request.body(Body::empty()).unwrap()
-}
-
-async fn text(service: &Service, request: Request<Body>) -> String {
-    String::from_utf8(call(service, request).await.1.to_vec()).unwrap()
 }
 
 /// A page whose links hold what the request says about its host, and whose text its query.

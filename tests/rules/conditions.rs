@@ -8,7 +8,7 @@ use tower_readthrough::{
     ReadThroughService, Rules,
 };
 
-use crate::support::open::{Origin, call, fixed, response, store};
+use crate::support::open::{Origin, call, fixed, request, response, store, text};
 
 type Fields = &'static [(&'static str, &'static str)];
 type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
@@ -16,18 +16,6 @@ type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
 fn stack_by(rules: Rules, keys: KeyRulesBuilder, origin: &Origin) -> Service {
     let keys = keys.build().unwrap();
     ReadThrough::new(store()).key(keys).rules(rules).build().unwrap().layer(origin.clone())
-}
-
-fn request(uri: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
-    let mut request = Request::get(uri);
-    for (name, value) in fields {
-        request = request.header(*name, *value);
-    }
-    request.body(Body::empty()).unwrap()
-}
-
-async fn text(service: &Service, request: Request<Body>) -> String {
-    String::from_utf8(call(service, request).await.1.to_vec()).unwrap()
 }
 
 /// Says which cookies it got, and that all may have the page.

@@ -99,6 +99,23 @@ where
     (response.status(), bytes(response).await)
 }
 
+/// The same body as text.
+pub(crate) async fn text<S, B>(service: &S, request: Request<Body>) -> String
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone,
+    B: http_body::Body,
+    B::Error: std::fmt::Debug,
+{
+    String::from_utf8(call(service, request).await.1.to_vec()).unwrap()
+}
+
+/// A GET with these fields.
+pub(crate) fn request(uri: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
+    let request =
+        fields.iter().fold(Request::get(uri), |request, (name, value)| request.header(*name, *value));
+    request.body(Body::empty()).unwrap()
+}
+
 pub(crate) fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(256 << 20)
 }
