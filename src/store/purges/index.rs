@@ -21,7 +21,7 @@ pub(super) struct Labels {
 
 /// How many records there are, and how many were noted since all that is stored was last looked at.
 #[derive(Debug)]
-struct Fill {
+pub(super) struct Fill {
     most: u64,
     records: AtomicU64,
     noted: AtomicU64,
@@ -42,12 +42,18 @@ impl Fill {
         self.records.store(records as u64, Ordering::Relaxed);
     }
 
-    fn is_half_full(&self) -> bool {
+    /// Whether there are more than half of the records that there may be.
+    pub(super) fn is_half_full(&self) -> bool {
         self.is_half(&self.records)
     }
 
-    fn is_half_new(&self) -> bool {
+    /// Whether so many were noted since the beginning of the last [walk](Self::walk_begins).
+    pub(super) fn is_half_new(&self) -> bool {
         self.is_half(&self.noted)
+    }
+
+    pub(super) fn walk_begins(&self) {
+        self.noted.store(0, Ordering::Relaxed);
     }
 
     fn is_half(&self, number: &AtomicU64) -> bool {
@@ -68,18 +74,8 @@ impl Labels {
         }
     }
 
-    /// Whether there are more than half of the records that there may be.
-    pub(super) fn are_half_full(&self) -> bool {
-        self.fill.is_half_full()
-    }
-
-    /// Whether so many were noted since the beginning of the last [walk](Self::walk_begins).
-    pub(super) fn are_half_new(&self) -> bool {
-        self.fill.is_half_new()
-    }
-
-    pub(super) fn walk_begins(&self) {
-        self.fill.noted.store(0, Ordering::Relaxed);
+    pub(super) fn fill(&self) -> &Fill {
+        &self.fill
     }
 
     pub(super) fn newest(&self) -> u64 {
@@ -158,16 +154,8 @@ impl Ranges {
         Self { records: RwLock::new(VecDeque::new()), newest: AtomicU64::new(0), fill: Fill::new(most) }
     }
 
-    pub(super) fn are_half_full(&self) -> bool {
-        self.fill.is_half_full()
-    }
-
-    pub(super) fn are_half_new(&self) -> bool {
-        self.fill.is_half_new()
-    }
-
-    pub(super) fn walk_begins(&self) {
-        self.fill.noted.store(0, Ordering::Relaxed);
+    pub(super) fn fill(&self) -> &Fill {
+        &self.fill
     }
 
     pub(super) fn newest(&self) -> u64 {

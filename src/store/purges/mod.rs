@@ -307,19 +307,19 @@ impl Purges {
 
     /// Whether there are more than half of the records that there may be, of one kind or the other.
     pub(super) fn is_crowded(&self) -> bool {
-        self.labels.are_half_full() || self.ranges.are_half_full()
+        self.labels.fill().is_half_full() || self.ranges.fill().is_half_full()
     }
 
     /// Whether so many are new that all that is stored should be looked at before they are too many.
     pub(super) fn is_walk_due(&self) -> bool {
-        self.labels.are_half_new() || self.ranges.are_half_new()
+        self.labels.fill().is_half_new() || self.ranges.fill().is_half_new()
     }
 
     /// All that is stored is looked at from now on, and what is noted later needs another walk. Returns
     /// the number up to which everything is checked once that is done.
     pub(super) fn begin_walk(&self) -> u64 {
-        self.labels.walk_begins();
-        self.ranges.walk_begins();
+        self.labels.fill().walk_begins();
+        self.ranges.fill().walk_begins();
         self.latest()
     }
 
