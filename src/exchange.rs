@@ -27,13 +27,13 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct Asked {
     pub(crate) key: CacheKey,
-    /// What was known of purges when the request arrived. `None`: nobody has looked.
+    /// What was known of purges when the request arrived. `None`: no layer has looked.
     pub(crate) arrival: Option<Arrival>,
     pub(crate) purpose: Purpose,
     /// Only an answer that was fetched after the arrival will do.
     pub(crate) is_forced: bool,
     /// The latest stored response that the request selects. `None` inside: there is none.
-    /// `None` outside: nobody has looked.
+    /// `None` outside: no layer has looked.
     pub(crate) stored: Option<Option<Arc<StoredResponse>>>,
     /// A stored part with all that the request asks for, which its directives refuse.
     pub(crate) part: Option<Box<Part>>,
@@ -48,7 +48,7 @@ pub struct Asked {
     pub(crate) keyed: Keyed,
     /// Those of the request that its key does not hold.
     pub(crate) credentials: Credentials,
-    /// Whoever asks may share the answer, and wants to know with whom.
+    /// The layer that asks may share the response, and wants to know with which requests.
     pub(crate) is_for_many: bool,
     /// A fetch of these layers has come to them once more: they leave it alone.
     pub(crate) is_passed: bool,
@@ -160,8 +160,8 @@ pub(crate) struct Read {
     pub(crate) credentials: Credentials,
 }
 
-/// Who may share an answer: in the response's extensions, put there by `Fill` where
-/// [somebody may](Asked::is_for_many), and passed on by a `Coalesce` that is not the uppermost.
+/// Which requests may share a response: in its extensions, put there by `Fill` where
+/// [several may](Asked::is_for_many), and passed on by a `Coalesce` that is not the uppermost.
 #[derive(Clone, Debug)]
 pub(crate) enum Verdict {
     Shareable {
@@ -264,13 +264,13 @@ impl Verdict {
     }
 }
 
-/// The body of this answer is read to its end whoever reads it: in the extensions of what the first
+/// The body of this response is read to its end by any caller: in the extensions of what the first
 /// caller of a shared fetch gets.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CompletesItself;
 
-/// When the attempt began that led to this response: in its extensions, put there by whoever
-/// let the request wait before. The time before is not part of the response's age.
+/// When the attempt began that led to this response: in its extensions, put there by the
+/// layer that let the request wait before. The time before is not part of the response's age.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptBegan(pub(crate) Instant);
 

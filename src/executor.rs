@@ -21,7 +21,7 @@ impl Executor {
         Self(Some(Arc::new(spawn)))
     }
 
-    /// Timers need a tokio runtime, whoever runs the tasks. That its time is enabled cannot be asked.
+    /// Timers need a tokio runtime, whatever runs the tasks. That its time is enabled cannot be asked.
     pub(crate) fn is_available() -> bool {
         Handle::try_current().is_ok()
     }
@@ -46,7 +46,7 @@ impl Executor {
     /// Once begun the task does not depend on who began it: nothing is awaited until it is spawned.
     pub(crate) async fn start(&self, mut task: Task) {
         if self.0.is_none() {
-            // A task that panics is gone, and does not take along whoever started it.
+            // A task that panics is gone, and does not take its caller along.
             let first = poll_fn(|cx| Poll::Ready(catch_unwind(AssertUnwindSafe(|| task.as_mut().poll(cx)))));
             match first.await {
                 Ok(Poll::Pending) => {}

@@ -323,7 +323,7 @@ impl CoalesceLayer {
         }
         for (setting, value, consequence) in [
             ("max_flights", settings.max_flights, "no fetch can be shared"),
-            ("max_waiters", settings.max_waiters, "nobody can share a fetch"),
+            ("max_waiters", settings.max_waiters, "no fetch can be shared"),
             ("max_held_bytes", settings.max_held_bytes, "no body can be shared"),
         ] {
             if value == 0 {

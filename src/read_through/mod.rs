@@ -102,8 +102,9 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThrough<St, K, P> {
         self.lookup.purge()
     }
 
-    /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are removed from answers, those included that the
-    /// cache has nothing else to do with; see [`FillLayer::strip_tags`]. Default: yes.
+    /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are
+    /// removed from responses, those included that the cache has nothing else to do with; see
+    /// [`FillLayer::strip_tags`]. Default: yes.
     pub fn strip_tags(mut self, strip: bool) -> Self {
         self.fill = self.fill.strip_tags(strip);
         self
