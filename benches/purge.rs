@@ -14,7 +14,7 @@ use futures_util::FutureExt;
 use http::{Request, Response};
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceExt, service_fn};
-use tower_readthrough::{MemoryStore, ReadThrough, Rules, Store};
+use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules, Store};
 
 const ENTRIES: usize = 1_000_000;
 const TAGS: usize = 100_000;
@@ -66,7 +66,7 @@ fn print(name: &str, times: &[u64]) {
 fn main() {
     let store = MemoryStore::with_capacity_bytes(8 << 30);
     let rules = Rules::new().fixed_ttl(Duration::from_secs(24 * 3600));
-    let layer = ReadThrough::new(store.clone()).rules(rules).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(rules).build().unwrap();
     let purge = layer.purge();
     let mut service = layer.layer(service_fn(origin));
 

@@ -23,7 +23,7 @@ use std::{
 use axum::{Router, extract::Path, http::header, response::IntoResponse, routing::get};
 use clap::Parser;
 use tokio::net::TcpListener;
-use tower_readthrough::{BuildError, MemoryStore, ReadThrough, Rules};
+use tower_readthrough::{BuildError, MemoryStore, ReadThroughLayer, Rules};
 
 /// A slow handler behind a read-through cache.
 #[derive(Parser)]
@@ -44,7 +44,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn app() -> Result<Router, BuildError> {
-    let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
         // The handler says nothing about freshness, so the cache needs to be told. Nor does it look at
         // cookies, which browsers send.
         .rules(Rules::new().default_ttl(Duration::from_secs(10)).cookies([]))

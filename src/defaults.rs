@@ -29,7 +29,7 @@
 //! | [`FillLayer::strip_targets`](crate::FillLayer::strip_targets) | no |
 //! | [`FillLayer::tag_fields`](crate::FillLayer::tag_fields) | none |
 //! | [`FillLayer::strip_tags`](crate::FillLayer::strip_tags) | yes |
-//! | [`ReadThrough::failures`](crate::ReadThrough::failures) | 408, 500, 502, 503, 504 |
+//! | [`ReadThroughBuilder::failures`](crate::ReadThroughBuilder::failures) | 408, 500, 502, 503, 504 |
 //!
 //! # The memory store
 //!
@@ -82,8 +82,8 @@
 //!
 //! | setting | default |
 //! |---|---|
-//! | [`ReadThrough::retry`](crate::ReadThrough::retry) | never |
-//! | [`ReadThrough::origin_limit`](crate::ReadThrough::origin_limit) | none |
+//! | [`ReadThroughBuilder::retry`](crate::ReadThroughBuilder::retry) | never |
+//! | [`ReadThroughBuilder::origin_limit`](crate::ReadThroughBuilder::origin_limit) | none |
 //! | [`RetryPolicy::max_retries`](crate::RetryPolicy::max_retries) | 2 |
 //! | [`RetryPolicy::backoff`](crate::RetryPolicy::backoff) | 100 ms, 2 s |
 //! | [`RetryPolicy::max_retry_after`](crate::RetryPolicy::max_retry_after) | 2 s |
@@ -101,7 +101,7 @@ pub(crate) mod tests {
 
     use crate::{
         CoalesceLayer, DefaultFailures, DefaultKey, Failures, FillLayer, KeyRules, LookupLayer, MemoryStore,
-        OriginLimitLayer, ReadThrough, RetryPolicy, Rules,
+        OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
         http::{
             rules::{Despite, RequestRules, Ttl},
             withheld::WithheldNames,
@@ -185,7 +185,7 @@ pub(crate) mod tests {
         let fails = |status: &StatusCode| DefaultFailures.is_failure(*status, &HeaderMap::new());
         let statuses = (100..1000).filter_map(|status| StatusCode::from_u16(status).ok()).filter(fails);
         let list: Vec<String> = statuses.map(|status| status.as_u16().to_string()).collect();
-        ("ReadThrough::failures", list.join(", "))
+        ("ReadThroughBuilder::failures", list.join(", "))
     }
 
     fn all() -> Vec<Setting> {
@@ -196,7 +196,7 @@ pub(crate) mod tests {
         all.extend(MemoryStore::builder(64 << 20).settings());
         all.extend(LookupLayer::new(store.clone()).settings());
         all.extend(CoalesceLayer::new().settings());
-        all.extend(ReadThrough::new(store).settings());
+        all.extend(ReadThroughLayer::builder(store).settings());
         all.extend(RetryPolicy::new().settings());
         all.extend(OriginLimitLayer::new(1).settings());
         all.extend(DefaultKey::new().settings());

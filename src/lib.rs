@@ -10,11 +10,11 @@
 //! use axum::{Router, body::Body, routing::get};
 //! use http::Request;
 //! use tower::ServiceExt;
-//! use tower_readthrough::{CacheStatus, MemoryStore, ReadThrough, Rules};
+//! use tower_readthrough::{CacheStatus, MemoryStore, ReadThroughLayer, Rules};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20))
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20))
 //!     .rules(Rules::new().default_ttl(Duration::from_secs(10)))
 //!     .build()?;
 //! let app = Router::new().route("/", get(async || "hello")).layer(cache);
@@ -54,7 +54,7 @@
 //! | [`stale_if_error`] | serve a stale response when all to the right failed |
 //! | [`coalesce`] | fetch the same thing once at a time, for all callers who ask for it |
 //! | [`fill`] | store and revalidate what the origin sends |
-//! | [`retry`] | try again, within a budget, what may be tried again; off in [`ReadThrough`] until [`retry`](ReadThrough::retry) is given |
+//! | [`retry`] | try again, within a budget, what may be tried again; off in [`ReadThrough`] until [`retry`](ReadThroughBuilder::retry) is given |
 //! | [`origin_limit`] | bound the attempts under way at the origin; off until it is given |
 //!
 //! [`ReadThrough`] assembles them all, [`StoreLayer`] is Lookup directly round Fill. Each is
@@ -146,65 +146,61 @@
 
 mod body;
 mod build_error;
-mod called;
-pub mod coalesce;
 pub mod defaults;
 mod exchange;
 mod executor;
-mod failures;
-pub mod fill;
-mod future;
 mod http;
 pub mod key;
-pub mod lookup;
-pub mod origin_limit;
+mod layers;
 pub mod purge;
-pub mod read_through;
 mod request_body;
-pub mod retry;
 #[cfg(feature = "serde")]
 pub mod rule_table;
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
+mod sequence;
 mod shared_error;
-pub mod stale_if_error;
-mod status;
+pub mod stack;
 pub mod store;
-mod store_layer;
 pub mod tags;
 mod work;
 
 #[cfg(feature = "body-key")]
 pub use self::key::{BodyKey, BodyKeyLayer, JsonBody, JsonConstant};
+pub use self::layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error};
 #[cfg(feature = "serde")]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::{
     body::{Body, BodyError, BoxError},
     build_error::BuildError,
     coalesce::{Coalesce, CoalesceLayer, CoalesceStats},
-    exchange::{Asked, Refused},
+    exchange::failures::{DefaultFailures, Failures},
+    exchange::status::{CacheStatus, Forward, Stale},
+    exchange::{CacheRequest, Refused},
     executor::Task,
-    failures::{DefaultFailures, Failures},
     fill::{Fill, FillLayer, Policy},
-    future::ResponseFuture,
     http::{
         rules::{Rules, StaleWindow},
         storing::Unshareable,
     },
     key::{
-        CacheKey, Classes, DefaultKey, Guard, Key, KeyBuffer, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-        KeyRulesBuilder, KeyRulesHandle, RuleError, RuleSummary, RuleWarning, SameHosts, Unkeyed, When,
+        CacheKey, Classes, DefaultKey, Guard, KeyBuffer, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder,
+        KeyRulesHandle, RuleError, RuleSummary, RuleWarning, SameHosts, Unkeyed, When,
+    },
+    layers::future::ResponseFuture,
+    layers::{
+        key::{Key, KeyLayer},
+        store_layer::StoreLayer,
     },
     lookup::{Lookup, LookupLayer},
     origin_limit::{OriginLimit, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
-    read_through::{ReadThrough, ReadThroughBody, ReadThroughFuture, ReadThroughLayer, ReadThroughService},
     request_body::RequestBody,
     retry::{Attempts, RetryPolicy},
+    sequence::Sequence,
     shared_error::SharedError,
+    stack::{ReadThrough, ReadThroughBody, ReadThroughBuilder, ReadThroughFuture, ReadThroughLayer},
     stale_if_error::{StaleIfError, StaleIfErrorLayer},
-    status::{CacheStatus, Forward, Stale},
-    store::{MemoryStore, MemoryStoreBuilder, Resource, Sequence, Store, StoreStats, StoredResponse},
-    store_layer::StoreLayer,
+    store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,
 };

@@ -48,7 +48,7 @@ pub enum Separator {
 
 /// Response fields that name tags, beside `Surrogate-Key` and `Cache-Tag`. Default: none.
 ///
-/// They are given to [`ReadThrough::tag_fields`](crate::ReadThrough::tag_fields), or stand in the
+/// They are given to [`ReadThroughBuilder::tag_fields`](crate::ReadThroughBuilder::tag_fields), or stand in the
 /// [rules](crate::KeyRulesBuilder::tag_fields). A clone costs one reference count.
 ///
 /// ```

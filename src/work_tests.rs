@@ -9,7 +9,7 @@ use tower::{Layer, Service, ServiceExt};
 
 use super::LOOKED_AT;
 use crate::{
-    Classes, Guard, KeyRule, KeyRules, MemoryStore, ReadThrough, ReadThroughLayer, When,
+    Classes, Guard, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, When,
     http::bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES},
 };
 
@@ -49,7 +49,7 @@ async fn work(
 }
 
 fn layer(key: KeyRules) -> ReadThroughLayer<MemoryStore, KeyRules> {
-    let layers = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 28)).key(key);
+    let layers = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 28)).key(key);
     layers.lookup(|lookup| lookup.request_directives(true)).build().unwrap()
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use support::open::{Origin, fixed, get, response, store};
 use tower::{Layer, Service};
-use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThrough, StoreLayer};
+use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThroughLayer, StoreLayer};
 
 /// The allocations of one call that is answered at once, its body read to the end.
 fn allocations<S, B>(service: &mut S, request: Request<Body>) -> u64
@@ -78,7 +78,7 @@ async fn a_hit_by_key_rules_allocates_no_more() {
     };
     for uri in ["http://h/", "http://h/p?uid=1&pid=2&sid=3", "http://h/s/1?a=1&utm_a=1&b=2"] {
         let configured = fixed(60_000).cookies(["currency"]);
-        let cache = ReadThrough::new(store()).key(rules()).rules(configured).build().unwrap();
+        let cache = ReadThroughLayer::builder(store()).key(rules()).rules(configured).build().unwrap();
         let mut stack = cache.layer(origin());
         let request = || {
             let mut request = get(uri);

@@ -26,8 +26,8 @@ use support::open::{bytes, fixed, ms, store};
 use tokio::{net::TcpListener, time::sleep};
 use tower::ServiceExt;
 use tower_readthrough::{
-    CacheKey, CacheStatus, DefaultKey, KeyExtractor, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer,
-    RetryPolicy, Rules, StoreLayer,
+    CacheKey, CacheStatus, DefaultKey, KeyExtractor, LookupLayer, MemoryStore, ReadThroughLayer, RetryPolicy,
+    Rules, StoreLayer,
 };
 
 /// Serves on a free port, for as long as the test runs.
@@ -70,7 +70,7 @@ async fn extractors_work_on_a_miss_a_retry_and_a_background_refresh() {
     let peer: SocketAddr = "10.0.0.1:7".parse().unwrap();
     let rules = fixed(50).stale_while_revalidate_for(Duration::from_secs(10));
     let retry = RetryPolicy::new().backoff(ms(1), ms(1));
-    let cache = ReadThrough::new(store()).rules(rules).retry(retry).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).rules(rules).retry(retry).build().unwrap();
     let app = Router::new()
         .route("/item/{id}", get(greedy))
         .with_state(Arc::clone(&calls))
@@ -91,7 +91,7 @@ async fn extractors_work_on_a_miss_a_retry_and_a_background_refresh() {
 #[tokio::test]
 async fn nested_routers_that_share_a_store_never_answer_for_each_other() {
     let shared = store();
-    let cache = || ReadThrough::new(shared.clone()).rules(fixed(60_000)).build().unwrap();
+    let cache = || ReadThroughLayer::builder(shared.clone()).rules(fixed(60_000)).build().unwrap();
     let inner = |name: &'static str| Router::new().route("/x", get(async move || name)).layer(cache());
     let app = Router::new()
         .nest("/a", inner("a"))
@@ -125,7 +125,7 @@ async fn in_a_nested_router_an_identity_is_of_the_same_uri_as_the_key() {
     let (read, write) = (Arc::clone(&price), price);
     let product = get(async move || read.load(Ordering::Relaxed).to_string())
         .post(async move || write.fetch_add(1, Ordering::Relaxed).to_string());
-    let cache = ReadThrough::new(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
     let app = Router::new().nest("/api", Router::new().route("/product/{id}", product).layer(cache));
     assert_eq!(text(&app, request("/api/product/7?a")).await, "0");
     let changed = Request::post("/api/product/7?b").header("host", "app.example").body(Body::empty());
@@ -137,7 +137,7 @@ async fn in_a_nested_router_an_identity_is_of_the_same_uri_as_the_key() {
 async fn a_namespace_keeps_services_apart_that_share_a_store_and_a_host() {
     let shared = store();
     let app = |name: &'static str| {
-        let cache = ReadThrough::new(shared.clone())
+        let cache = ReadThroughLayer::builder(shared.clone())
             .key(DefaultKey::new().namespace(name))
             .rules(fixed(60_000))
             .build()
@@ -240,7 +240,7 @@ async fn an_endless_event_stream_arrives_at_once_and_is_never_held_back() {
 #[tokio::test]
 async fn posts_pass_with_their_body_and_are_never_stored() {
     let shared = store();
-    let cache = ReadThrough::new(shared.clone()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(shared.clone()).rules(fixed(60_000)).build().unwrap();
     let app = Router::new().route("/x", post(async |body: String| body)).layer(cache);
     let url = format!("http://{}/x", serve(app).await);
     for body in ["one", "two"] {
@@ -329,7 +329,7 @@ async fn every_answer_says_how_it_came_about() {
 #[tokio::test]
 async fn a_body_over_the_limit_reaches_every_client_whole() {
     let big = MemoryStore::with_capacity_bytes(1 << 20);
-    let cache = ReadThrough::new(big.clone()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(big.clone()).rules(fixed(60_000)).build().unwrap();
     let chunks = async || {
         let chunks = futures_util::stream::repeat(vec![b'x'; 64 << 10]).take(160);
         Body::from_stream(chunks.map(Ok::<_, Infallible>))

@@ -6,10 +6,12 @@ use std::time::Duration;
 
 use support::open::{Origin, call, get, response, status};
 use tower::Layer;
-use tower_readthrough::{BuildError, MemoryStore, OriginLimitLayer, ReadThrough, RetryPolicy, Rules};
+use tower_readthrough::{
+    BuildError, MemoryStore, OriginLimitLayer, ReadThroughBuilder, ReadThroughLayer, RetryPolicy, Rules,
+};
 
-fn builder() -> ReadThrough<MemoryStore> {
-    ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20))
+fn builder() -> ReadThroughBuilder<MemoryStore> {
+    ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
 }
 
 #[test]
@@ -22,7 +24,10 @@ fn the_defaults_are_accepted() {
 fn what_cannot_work_is_refused_by_name() {
     const ZERO: Duration = Duration::ZERO;
     let refused = [
-        ("takes responses of up to 0 bytes", ReadThrough::new(MemoryStore::with_capacity_bytes(0)).build()),
+        (
+            "takes responses of up to 0 bytes",
+            ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(0)).build(),
+        ),
         ("`fixed_ttl` is zero", builder().rules(Rules::new().fixed_ttl(ZERO)).build()),
         ("`default_ttl` is zero", builder().rules(Rules::new().default_ttl(ZERO)).build()),
         ("`negative_ttl` is zero", builder().rules(Rules::new().negative_ttl(ZERO)).build()),
@@ -76,7 +81,7 @@ fn the_share_of_one_response_is_more_than_nothing_and_at_most_all() {
 /// A store that could hold no response at all is as good as empty.
 #[test]
 fn a_store_too_small_for_any_response_is_refused() {
-    let built = ReadThrough::new(MemoryStore::with_capacity_bytes(100)).build();
+    let built = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(100)).build();
     assert!(matches!(built, Err(BuildError::SmallStore { .. })));
 }
 

@@ -25,7 +25,7 @@ use tokio::{
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
     Attempts, BodyError, CacheStatus, Coalesce, CoalesceLayer, FillLayer, Key, KeyLayer, LookupLayer,
-    MemoryStore, ReadThrough, Refused, Rules, StoreLayer,
+    MemoryStore, ReadThroughLayer, Refused, Rules, StoreLayer,
 };
 
 const URI: &str = "http://h/";
@@ -605,8 +605,9 @@ async fn what_the_policy_of_a_cache_below_keeps_for_one_is_for_one() {
     let never = |_: &http::request::Parts, _: &http::response::Parts, rules: Rules| rules.never_store();
     let above = || ServiceBuilder::new().layer(KeyLayer::default()).layer(CoalesceLayer::new());
     let (stacked, forgotten) = (tagged(), tagged());
-    let stack =
-        above().layer(ReadThrough::new(store()).policy(never).build().unwrap()).service(stacked.clone());
+    let stack = above()
+        .layer(ReadThroughLayer::builder(store()).policy(never).build().unwrap())
+        .service(stacked.clone());
     let store_layer = above().map_request(forgetful).layer(StoreLayer::new(store()).policy(never));
     let store_layer = store_layer.service(forgotten.clone());
     join_all((0..5).map(|_| call(&stack, get(URI)))).await;
@@ -617,7 +618,7 @@ async fn what_the_policy_of_a_cache_below_keeps_for_one_is_for_one() {
 #[tokio::test(start_paused = true)]
 async fn what_a_cache_below_purged_is_for_nobody_who_comes_later() {
     let above = || ServiceBuilder::new().layer(KeyLayer::default()).layer(CoalesceLayer::new());
-    let (cache, store_layer) = (ReadThrough::new(store()), StoreLayer::new(store()));
+    let (cache, store_layer) = (ReadThroughLayer::builder(store()), StoreLayer::new(store()));
     let purges = [cache.purge(), store_layer.purge()];
     let stack = above().layer(cache.build().unwrap()).service(tagged());
     let store_layer = above().map_request(forgetful).layer(store_layer).service(tagged());
@@ -671,7 +672,8 @@ async fn who_has_the_answer_already_does_not_set_the_pace_for_those_who_read_it(
         response(&[("etag", "\"a\"")], Body::new(StreamBody::new(frames)))
     });
     let store = MemoryStore::with_capacity_bytes(4 << 20);
-    let service = ReadThrough::new(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
+    let service =
+        ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
     let mut conditional = get(URI);
     conditional.headers_mut().insert("if-none-match", "\"a\"".parse().unwrap());
     let first = tokio::spawn(service.clone().oneshot(conditional));
@@ -690,7 +692,7 @@ async fn who_has_the_answer_already_does_not_set_the_pace_for_those_who_read_it(
 #[tokio::test(start_paused = true)]
 async fn a_fetch_is_abandoned_by_who_has_the_answer_already_and_leaves() {
     let (origin, feed) = fed();
-    let layer = ReadThrough::new(store())
+    let layer = ReadThroughLayer::builder(store())
         .rules(fixed(60_000))
         .coalesce(|layer| layer.abandoned_deadline(Duration::ZERO));
     let mut conditional = get(URI);

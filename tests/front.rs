@@ -13,7 +13,7 @@ use std::{
 use http::Method;
 use support::{Origin, get, get_with, ok, request, secs, send};
 use tower::Layer;
-use tower_readthrough::{CacheKey, MemoryStore, Resource, Rules, Store, StoreLayer};
+use tower_readthrough::{CacheKey, Entry, MemoryStore, Rules, Store, StoreLayer};
 
 /// So often a key is asked for that it is copied.
 const OFTEN: usize = 50;
@@ -27,7 +27,7 @@ fn layer(store: &MemoryStore) -> StoreLayer<MemoryStore> {
 }
 
 /// Resources whose bodies are the numbers from 0 on.
-async fn numbered(count: usize) -> Vec<Arc<Resource>> {
+async fn numbered(count: usize) -> Vec<Arc<Entry>> {
     let store = store();
     let service = layer(&store)
         .key(|head: &http::request::Parts| Some(CacheKey::new(head.uri.path())))
@@ -41,7 +41,7 @@ async fn numbered(count: usize) -> Vec<Arc<Resource>> {
     resources
 }
 
-fn number(resource: &Resource) -> usize {
+fn number(resource: &Entry) -> usize {
     std::str::from_utf8(resource.variants()[0].body()).unwrap().parse().unwrap()
 }
 
@@ -85,7 +85,7 @@ async fn what_is_removed_is_gone_in_all_threads() {
             });
         }
         barrier.wait();
-        store.update(&key, &mut |resource| *resource = Resource::default());
+        store.update(&key, &mut |resource| *resource = Entry::default());
         barrier.wait();
     });
 }

@@ -19,7 +19,7 @@ use hyper_util::{
 };
 use tokio::net::TcpListener;
 use tower::{ServiceBuilder, ServiceExt};
-use tower_readthrough::{MemoryStore, ReadThrough, RequestBody, Rules, SharedError};
+use tower_readthrough::{MemoryStore, ReadThroughLayer, RequestBody, Rules, SharedError};
 
 async fn origin(calls: Arc<AtomicUsize>) -> SocketAddr {
     let handler = get(async move || calls.fetch_add(1, Ordering::SeqCst).to_string());
@@ -32,7 +32,8 @@ async fn origin(calls: Arc<AtomicUsize>) -> SocketAddr {
 /// A server that passes on what it gets to the origin, through the cache.
 async fn proxy(origin: SocketAddr) -> SocketAddr {
     let rules = Rules::new().default_ttl(std::time::Duration::from_secs(60));
-    let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).rules(rules).build().unwrap();
+    let cache =
+        ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).rules(rules).build().unwrap();
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody<Incoming>>();
     let service = ServiceBuilder::new()
         .map_request(move |request: Request<Incoming>| {

@@ -10,8 +10,8 @@ use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CacheKey, CoalesceLayer, KeyExtractor, KeyLayer, LookupLayer, ReadThrough, ReadThroughLayer,
-    ReadThroughService, Rules, Store, StoreLayer,
+    CacheKey, CoalesceLayer, KeyExtractor, KeyLayer, LookupLayer, ReadThrough, ReadThroughLayer, Rules,
+    Store, StoreLayer,
 };
 
 const URI: &str = "http://h/a";
@@ -33,7 +33,7 @@ fn origin() -> Origin {
     })
 }
 
-fn stack() -> (ReadThroughService<Origin, tower_readthrough::MemoryStore>, Origin) {
+fn stack() -> (ReadThrough<Origin, tower_readthrough::MemoryStore>, Origin) {
     let layer: ReadThroughLayer<_> = support::open::stack(fixed(60_000));
     let origin = origin();
     (layer.layer(origin.clone()), origin)
@@ -147,7 +147,7 @@ async fn what_was_stored_for_another_spelling_of_the_same_thing_goes_too() {
         ("POST", "http://h/order", &[("location", "http://other/p?pid=1")], false),
         ("POST", "http://h/order", &[("location", "/p?pid=2")], false),
     ] {
-        let full = ReadThrough::new(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
+        let full = ReadThroughLayer::builder(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
         let (plain, origin) = (StoreLayer::new(store()).key(ByProduct).rules(fixed(60_000)), origin());
         let in_two =
             KeyLayer::new(ByProduct).layer(support::open::stack(fixed(60_000)).layer(origin.clone()));

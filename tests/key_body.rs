@@ -25,7 +25,7 @@ use tokio::time::{advance, sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, limit::ConcurrencyLimitLayer, service_fn};
 use tower_readthrough::{
     BodyKey, BodyKeyLayer, CacheKey, CacheStatus, CoalesceLayer, JsonBody, KeyExtractor, KeyLayer, KeyRule,
-    KeyRules, MemoryStore, ReadThrough, ReadThroughService, RequestBody, RetryPolicy, Rules, SharedError,
+    KeyRules, MemoryStore, ReadThrough, ReadThroughLayer, RequestBody, RetryPolicy, Rules, SharedError,
     StoreLayer,
 };
 
@@ -36,7 +36,7 @@ type Fields = &'static [(&'static str, &'static str)];
 
 /// The origin takes any body, as it comes out of the layers.
 type Front = tower::util::MapRequest<Origin, fn(Request<RequestBody<Body>>) -> Request<Body>>;
-type Stack = BodyKey<ReadThroughService<Front, MemoryStore, KeyRules>>;
+type Stack = BodyKey<ReadThrough<Front, MemoryStore, KeyRules>>;
 
 fn front(origin: &Origin) -> Front {
     origin.clone().map_request(|request| request.map(Body::new))
@@ -53,7 +53,8 @@ fn layer(rule: KeyRule) -> BodyKeyLayer {
 fn stack_by(rule: KeyRule, rules: Rules, origin: &Origin) -> Stack {
     let bodies = layer(rule);
     let retry = RetryPolicy::new().backoff(ms(1), ms(1));
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(rules).retry(retry).build().unwrap();
+    let cache =
+        ReadThroughLayer::builder(store()).key(bodies.rules()).rules(rules).retry(retry).build().unwrap();
     bodies.layer(cache.layer(front(origin)))
 }
 
@@ -324,7 +325,7 @@ async fn the_answer_varies_and_the_rule_has_its_say() {
     let origin = echo_with(&[("vary", "accept-language")]);
     let rule = search().headers(["x-tenant"]).fixed_ttl(ms(60_000)).tags(["searches"]);
     let bodies = layer(rule);
-    let cache = ReadThrough::new(store()).key(bodies.rules()).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).build().unwrap();
     let purge = cache.purge();
     let stack = bodies.layer(cache.layer(front(&origin)));
     let of = |field| request("POST", SEARCH, &[field], "a");
@@ -395,7 +396,8 @@ async fn a_retry_after_an_error_of_the_service_sends_the_body_again() {
     });
     let bodies = layer(search());
     let retry = tower_readthrough::RetryPolicy::new();
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(50)).retry(retry).build().unwrap();
+    let cache =
+        ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(50)).retry(retry).build().unwrap();
     let answer = bodies.layer(cache.layer(origin)).oneshot(request("QUERY", SEARCH, &[], "a")).await.unwrap();
     assert_eq!((bytes(answer).await, calls.load(Ordering::SeqCst)), ("a".into(), 2));
 }
@@ -408,7 +410,7 @@ async fn a_body_that_another_layer_has_made_is_not_sent_again_empty() {
         if n == 1 { status(503) } else { response(&[], said) }
     });
     let bodies = layer(search());
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
     let inner =
         cache.layer(origin.clone()).map_request(|request: Request<RequestBody<Body>>| request.map(Body::new));
     let stack = bodies.layer(inner);
@@ -467,7 +469,7 @@ async fn reads_invalidate_nothing_and_writes_do() {
     };
     let origin = echo();
     let bodies = rules();
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
     let purge = cache.purge();
     let stack = bodies.layer(cache.layer(front(&origin)));
     let reads = || [post_of("a"), post_of("b"), get(SEARCH)];
@@ -506,7 +508,7 @@ async fn what_a_write_invalidates_is_what_get_names() {
     let rules = KeyRules::builder().rule(search()).rule(KeyRule::path("/search").keep_query(["q"]));
     let bodies = rules.build_with_bodies().unwrap();
     let origin = echo();
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
     let stack = bodies.layer(cache.layer(front(&origin)));
     let at = |uri| request("POST", uri, &[], "a");
     let all = || [at("http://h/search?q=1&x=1"), at("http://h/search?q=1"), at("http://h/search?q=2")];
@@ -543,7 +545,7 @@ async fn a_request_without_an_extension_of_the_rule_has_no_key() {
         .extension("tenant", |tenant: &Tenant| Some(tenant.0.as_bytes().into()));
     let bodies = rules.build_with_bodies().unwrap();
     let origin = echo();
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
     let stack = bodies.layer(cache.layer(front(&origin)));
     let of = |tenant: Option<&'static str>| {
         let mut request = post_of("a");
@@ -610,10 +612,10 @@ async fn layers_stacked_by_hand_do_the_same() {
 #[tokio::test]
 async fn another_cache_below_lets_such_requests_through() {
     let origin = echo();
-    let below = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap();
+    let below = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
     let inner = below.layer(front(&origin)).map_response(|answer| answer.map(Body::new));
     let bodies = layer(search().fixed_ttl(ms(60_000)));
-    let above = ReadThrough::new(store()).key(bodies.rules()).build().unwrap();
+    let above = ReadThroughLayer::builder(store()).key(bodies.rules()).build().unwrap();
     let stack = bodies.layer(above.layer(inner));
     call(&stack, get(SEARCH)).await;
     for body in ["a", "b", "a"] {
@@ -629,7 +631,7 @@ async fn served() -> (String, Arc<AtomicUsize>) {
     let calls = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&calls);
     let bodies = layer(search());
-    let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
     let handler = async move |body: Bytes| {
         counter.fetch_add(1, Ordering::SeqCst);
         body
@@ -718,7 +720,7 @@ async fn a_rule_without_methods_leaves_reads_to_the_rules_after_it_unless_it_byp
         .rule(KeyRule::any().fixed_ttl(ms(60_000)))
         .rule(KeyRule::any().method("POST").body(BOUND).fixed_ttl(ms(60_000)));
     let bodies = rules.build_with_bodies().unwrap();
-    let cache = ReadThrough::new(store()).key(bodies.rules()).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(bodies.rules()).build().unwrap();
     let stack = bodies.layer(cache.layer(front(&origin)));
     assert_eq!(ask_all(&stack, [post_of("a"), post_of("a")]).await, ["1 POST a", "1 POST a"]);
     let account = || request("POST", "http://h/search/account", &[], "a");
@@ -751,7 +753,7 @@ fn documents_have_bodies_too() {
 
 /// What of a request counts.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Asked {
+struct CacheRequest {
     path: &'static str,
     query: Option<&'static str>,
     method: &'static str,
@@ -759,22 +761,18 @@ struct Asked {
     body: Vec<u8>,
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn asked() -> impl Strategy<Value = CacheRequest> {
     let path = prop::sample::select(vec!["/a", "/b", "/b/c"]);
     let query = prop::option::of(prop::sample::select(vec!["", "x", "x=1"]));
     let method = prop::sample::select(vec!["POST", "QUERY"]);
     let content_type = prop::collection::vec(prop::sample::select(vec!["", "a", "b"]), 0..3);
     let body = prop::collection::vec(0..2_u8, 0..3);
-    (path, query, method, content_type, body).prop_map(|(path, query, method, content_type, body)| Asked {
-        path,
-        query,
-        method,
-        content_type,
-        body,
+    (path, query, method, content_type, body).prop_map(|(path, query, method, content_type, body)| {
+        CacheRequest { path, query, method, content_type, body }
     })
 }
 
-impl Asked {
+impl CacheRequest {
     /// In one frame for each byte, if `split`.
     fn key(&self, split: bool) -> CacheKey {
         let rules =

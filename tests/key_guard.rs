@@ -11,14 +11,14 @@ use support::open::{Origin, call, fixed, get, ms, request, response, status, sto
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     CacheStatus, Guard, KeyLayer, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough,
-    ReadThroughService, Rules,
+    ReadThroughLayer, Rules,
 };
 
-type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
+type Service = ReadThrough<Origin, MemoryStore, KeyRules>;
 
 fn stack(keys: KeyRulesBuilder, origin: &Origin) -> Service {
     let keys = keys.build().unwrap();
-    ReadThrough::new(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
+    ReadThroughLayer::builder(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
 }
 
 /// A page whose links hold what the request says about its host, and whose text its query.
@@ -102,7 +102,7 @@ async fn a_refresh_in_the_background_is_guarded_too() {
     let keys =
         KeyRules::builder().rule(KeyRule::any().keep_query(["a"])).guard(Guard::new()).build().unwrap();
     let rules = fixed(100).stale_while_revalidate_for(Duration::from_secs(9));
-    let cache = ReadThrough::new(store()).key(keys).rules(rules).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(keys).rules(rules).build().unwrap();
     let service = cache.layer(gullible());
     let attack = || request("http://h/?a=1&b=2", &[("x-forwarded-host", "evil")]);
     for _ in 0..3 {
@@ -163,7 +163,7 @@ async fn nested_routers_are_keyed_and_guarded_by_what_the_client_asked_for() {
         .guard(Guard::new())
         .build()
         .unwrap();
-    let cache = ReadThrough::new(store()).key(keys).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(keys).rules(fixed(60_000)).build().unwrap();
     let handler =
         on_get(async |OriginalUri(original): OriginalUri, uri: http::Uri| format!("{original} {uri}"));
     let app = Router::new().nest("/api", Router::new().route("/{id}", handler).layer(cache));
@@ -328,7 +328,7 @@ async fn a_failure_shows_nobody_the_query_of_another() {
         failed
     });
     let keys = search().build().unwrap();
-    let cache = ReadThrough::new(store()).key(keys).build();
+    let cache = ReadThroughLayer::builder(store()).key(keys).build();
     let service = cache.unwrap().layer(origin.clone());
     call(&service, get("http://h/a?id=0")).await;
     let asks = (1..20).map(|id| {
@@ -353,7 +353,11 @@ async fn what_is_not_kept_teaches_nothing() {
             _ => response(&[("cache-control", "max-age=60"), ("no-vary-search", "params")], n.to_string()),
         }
     });
-    let cache = ReadThrough::new(store()).key(search().build().unwrap()).rules(Rules::new()).build().unwrap();
+    let cache = ReadThroughLayer::builder(store())
+        .key(search().build().unwrap())
+        .rules(Rules::new())
+        .build()
+        .unwrap();
     let service = cache.layer(origin);
     answers(&service, &[("/a?id=1", "1")]).await;
     call(&service, get("http://h/a?id=2")).await;

@@ -9,12 +9,12 @@ use proptest::prelude::*;
 use support::open::{Origin, call, fixed, response, store};
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, ReadThrough, When,
+    CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, ReadThroughLayer, When,
 };
 
 /// What a request consists of, as far as keys are concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-struct Asked {
+struct AskedFor {
     method: Method,
     scheme: &'static str,
     authority: String,
@@ -27,7 +27,7 @@ struct Asked {
 #[derive(Clone)]
 struct Tenant(String);
 
-impl Asked {
+impl AskedFor {
     fn head(&self) -> Parts {
         let query = self.query.as_ref().map(|query| format!("?{query}")).unwrap_or_default();
         let uri = format!("{}://{}{}{query}", self.scheme, self.authority, self.path);
@@ -46,7 +46,7 @@ impl Asked {
     }
 }
 
-fn asked() -> impl Strategy<Value = Asked> {
+fn asked() -> impl Strategy<Value = AskedFor> {
     let method = prop_oneof![Just(Method::GET), Just(Method::HEAD)];
     let scheme = prop_oneof![Just("http"), Just("https")];
     let authority = prop_oneof![Just("h"), Just("h:8"), Just("hh")].prop_map(str::to_owned);
@@ -71,7 +71,7 @@ fn asked() -> impl Strategy<Value = Asked> {
     let headers = proptest::collection::vec(header, 0..3);
     let tenant = proptest::option::of("[ab]{0,2}");
     (method, scheme, authority, path, query, headers, tenant).prop_map(
-        |(method, scheme, authority, path, query, headers, tenant)| Asked {
+        |(method, scheme, authority, path, query, headers, tenant)| AskedFor {
             method,
             scheme,
             authority,
@@ -84,10 +84,10 @@ fn asked() -> impl Strategy<Value = Asked> {
 }
 
 /// Two requests that have much in common, and perhaps all.
-fn two() -> impl Strategy<Value = (Asked, Asked)> {
+fn two() -> impl Strategy<Value = (AskedFor, AskedFor)> {
     (asked(), asked(), proptest::bits::u8::ANY).prop_map(|(a, b, differs)| {
         let pick = |bit: u8| differs & (1 << bit) != 0 && differs & 1 != 0;
-        let second = Asked {
+        let second = AskedFor {
             method: if pick(1) { b.method } else { a.method.clone() },
             scheme: if pick(2) { b.scheme } else { a.scheme },
             authority: if pick(3) { b.authority } else { a.authority.clone() },
@@ -134,7 +134,7 @@ fn with_conditions() -> KeyRulesBuilder {
 }
 
 /// Whether servers find the cookie `c`, and the field `x-c`, as some of them read requests.
-fn readings(asked: &Asked) -> Vec<bool> {
+fn readings(asked: &AskedFor) -> Vec<bool> {
     let cookies = asked.field("cookie").join(";");
     let decoded = cookies.replace("%63", "c");
     let has = |text: &str, separators: &[char], name: &str| {
@@ -174,8 +174,8 @@ proptest! {
             prop_assert!(a.tenant.is_none() || b.tenant.is_none());
             return Ok(());
         };
-        let all = |asked: &Asked| {
-            let Asked { scheme, authority, path, query, tenant, .. } = asked.clone();
+        let all = |asked: &AskedFor| {
+            let AskedFor { scheme, authority, path, query, tenant, .. } = asked.clone();
             let fields = ["x-a", "x-b"].map(|name| asked.field(name).join("\n"));
             let lines = ["x-a", "x-b"].map(|name| asked.field(name).len());
             (scheme, authority, path, query, fields, lines, tenant)
@@ -230,7 +230,7 @@ proptest! {
     #[test]
     fn what_shares_a_key_shares_its_identity((a, b) in two()) {
         let rules = all_kinds().build().unwrap();
-        let name = |asked: &Asked| {
+        let name = |asked: &AskedFor| {
             let head = asked.head();
             // Without an identity the URI is what is named.
             let uri = || CacheKey::from_parts([asked.authority.as_str(), &head.uri.path_and_query().unwrap().to_string()]);
@@ -241,7 +241,7 @@ proptest! {
             prop_assert_eq!(name(&a), name(&b));
         }
         // Neither who asks nor how changes what is named.
-        let bare = Asked { method: Method::POST, headers: Vec::new(), tenant: None, scheme: "http", ..a.clone() };
+        let bare = AskedFor { method: Method::POST, headers: Vec::new(), tenant: None, scheme: "http", ..a.clone() };
         prop_assert_eq!(name(&a), name(&bare));
         let mut http1 = Request::delete(a.head().uri.path_and_query().unwrap().as_str());
         http1 = http1.header("host", a.authority.to_uppercase());
@@ -252,7 +252,7 @@ proptest! {
     #[test]
     fn what_conditions_divide_a_purge_reaches((a, b) in two()) {
         let rules = with_conditions().build().unwrap();
-        let noted = |asked: &Asked| {
+        let noted = |asked: &AskedFor| {
             let mut head = asked.head();
             rules.note(&mut head);
             head
@@ -270,8 +270,8 @@ proptest! {
         if a.query.as_deref() != Some("") {
             prop_assert_eq!(&rules.key(&sent), &key, "whatever was removed");
         }
-        let purged_by = |asked: &Asked| {
-            let bare = Asked { method: Method::POST, headers: Vec::new(), tenant: None, ..asked.clone() }.head();
+        let purged_by = |asked: &AskedFor| {
+            let bare = AskedFor { method: Method::POST, headers: Vec::new(), tenant: None, ..asked.clone() }.head();
             let mut all = Vec::new();
             rules.identities(&bare.uri, None, &bare.extensions, &mut |named| all.push(named));
             all
@@ -293,11 +293,11 @@ proptest! {
             KeyRule::any().when(When::new().headers(["x-c: 1"])),
         ]);
         let rules = rules.build().unwrap();
-        let (a, b) = (Asked { query: None, ..a }, Asked { query: None, ..b });
+        let (a, b) = (AskedFor { query: None, ..a }, AskedFor { query: None, ..b });
         let keys = (rules.key(&a.head()), rules.key(&b.head()));
         if keys.0.is_some() && keys.0 == keys.1 {
             // The last rule is only reached without the cookie, and decides alone then.
-            let cookies = |asked: &Asked| readings(asked)[..7].to_vec();
+            let cookies = |asked: &AskedFor| readings(asked)[..7].to_vec();
             prop_assert_eq!(cookies(&a), cookies(&b));
             if !cookies(&a).contains(&true) {
                 prop_assert_eq!(&readings(&a)[7..], &readings(&b)[7..]);
@@ -370,12 +370,12 @@ proptest! {
         runtime.block_on(async {
             let rules = all_kinds().build().unwrap();
             let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
-            let service = ReadThrough::new(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
+            let service = ReadThroughLayer::builder(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
             let mut stored: HashMap<CacheKey, (Option<CacheKey>, String, String)> = HashMap::new();
             for (asked, is_unsafe) in all {
                 // Cookies are credentials, which share nothing where no rule names them.
                 let headers = asked.headers.iter().filter(|(name, _)| *name != "cookie").cloned().collect();
-                let asked = Asked { method: Method::GET, headers, ..asked };
+                let asked = AskedFor { method: Method::GET, headers, ..asked };
                 let (head, uri) = (asked.head(), asked.head().uri.to_string());
                 let (key, identity) = (rules.key(&head), identity(&rules, &head));
                 if is_unsafe {
@@ -421,7 +421,7 @@ fn wide() -> KeyRules {
     rules.ignore_query(["u_*"]).same_hosts(["h", "hh", "h:8"]).build().unwrap()
 }
 
-fn for_wide() -> impl Strategy<Value = Asked> {
+fn for_wide() -> impl Strategy<Value = AskedFor> {
     let segment = prop_oneof![
         3 => "[abcdA]",
         1 => prop_oneof![Just("x.css"), Just("X.CSS"), Just(".css"), Just(""), Just("%61"), Just("a%2Fb"), Just("..")].prop_map(str::to_owned),
@@ -437,7 +437,7 @@ fn for_wide() -> impl Strategy<Value = Asked> {
     let authority =
         prop_oneof![Just("h"), Just("hh"), Just("HH:80"), Just("h:8"), Just("i")].prop_map(str::to_owned);
     let headers = proptest::collection::vec(("[12]").prop_map(|value| ("x-a", value)), 0..2);
-    (authority, path, query, headers).prop_map(|(authority, path, query, headers)| Asked {
+    (authority, path, query, headers).prop_map(|(authority, path, query, headers)| AskedFor {
         method: Method::GET,
         scheme: "http",
         authority,
@@ -449,10 +449,10 @@ fn for_wide() -> impl Strategy<Value = Asked> {
 }
 
 /// Two of which the second differs from the first in some of its parts.
-fn two_for_wide() -> impl Strategy<Value = (Asked, Asked)> {
+fn two_for_wide() -> impl Strategy<Value = (AskedFor, AskedFor)> {
     (for_wide(), for_wide(), 0..8_u8).prop_map(|(a, b, differs)| {
         let pick = |bit: u8| differs & (1 << bit) != 0;
-        let second = Asked {
+        let second = AskedFor {
             authority: if pick(0) { b.authority } else { a.authority.clone() },
             path: if pick(1) { b.path } else { a.path.clone() },
             query: if pick(2) { b.query } else { a.query.clone() },
@@ -469,7 +469,7 @@ proptest! {
     #[test]
     fn what_shares_a_key_is_one_request_to_the_origin((a, b) in two_for_wide()) {
         let rules = wide();
-        let seen = |asked: &Asked| {
+        let seen = |asked: &AskedFor| {
             let mut head = asked.head();
             let key = rules.key(&head)?;
             rules.normalise(&mut head);
@@ -480,7 +480,7 @@ proptest! {
             && first.0 == second.0
         {
             prop_assert_eq!((&first.1, &first.2), (&second.1, &second.2));
-            let name = |asked: &Asked| identity(&rules, &asked.head());
+            let name = |asked: &AskedFor| identity(&rules, &asked.head());
             prop_assert_eq!(name(&a), name(&b));
         }
     }
@@ -495,13 +495,13 @@ proptest! {
             (Some(query), false) => format!("u_x=1&{query}"),
         };
         let is_clear = !a.query.as_ref().is_some_and(|query| query.contains(';'));
-        let more = Asked { query: Some(query), ..a.clone() };
+        let more = AskedFor { query: Some(query), ..a.clone() };
         let (key, with_more) = (rules.key(&a.head()), rules.key(&more.head()));
         if is_clear && with_more.is_some() {
             prop_assert_eq!(&key, &with_more);
             prop_assert_eq!(identity(&rules, &a.head()), identity(&rules, &more.head()));
         }
-        let elsewhere = Asked { authority: "hh".to_owned(), ..a.clone() };
+        let elsewhere = AskedFor { authority: "hh".to_owned(), ..a.clone() };
         prop_assert_eq!(rules.key(&elsewhere.head()) == key, a.authority != "i" || key.is_none());
     }
 

@@ -7,11 +7,11 @@ use http::{Request, Response};
 use support::open::{Origin, call, fixed, get, response, store};
 use tower::Layer;
 use tower_readthrough::{
-    Guard, KeyExtractor, KeyRule, KeyRules, MemoryStore, Purge, ReadThrough, ReadThroughService,
+    Guard, KeyExtractor, KeyRule, KeyRules, MemoryStore, Purge, ReadThrough, ReadThroughLayer,
 };
 
 struct Site {
-    service: ReadThroughService<Origin, MemoryStore, KeyRules>,
+    service: ReadThrough<Origin, MemoryStore, KeyRules>,
     purge: Purge,
     rules: KeyRules,
 }
@@ -34,7 +34,8 @@ fn site() -> Site {
         .build()
         .unwrap();
     let store = store();
-    let cache = ReadThrough::new(store.clone()).key(rules.clone()).rules(fixed(60_000)).build().unwrap();
+    let cache =
+        ReadThroughLayer::builder(store.clone()).key(rules.clone()).rules(fixed(60_000)).build().unwrap();
     Site { service: cache.layer(origin), purge: Purge::of(store, rules.clone()), rules }
 }
 

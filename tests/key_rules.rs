@@ -10,10 +10,10 @@ use support::open::{Origin, call, fixed, get, ms, response, status, store};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     BuildError, CacheKey, CacheStatus, DefaultKey, KeyExtractor, KeyLayer, KeyRule, KeyRules,
-    KeyRulesBuilder, MemoryStore, ReadThrough, ReadThroughService, RuleError, Rules, StoreLayer, Tags,
+    KeyRulesBuilder, MemoryStore, ReadThrough, ReadThroughLayer, RuleError, Rules, StoreLayer, Tags,
 };
 
-type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
+type Service = ReadThrough<Origin, MemoryStore, KeyRules>;
 
 fn rules(rules: impl IntoIterator<Item = KeyRule>) -> KeyRules {
     rules.into_iter().fold(KeyRules::builder(), KeyRulesBuilder::rule).build().unwrap()
@@ -37,7 +37,7 @@ fn counting() -> Origin {
 }
 
 fn stack(rules: KeyRules, origin: &Origin) -> Service {
-    ReadThrough::new(store()).key(rules).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
+    ReadThroughLayer::builder(store()).key(rules).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
 }
 
 fn request(uri: &str, fields: &[(&'static str, &str)]) -> Request<Body> {
@@ -377,8 +377,10 @@ async fn a_rule_changes_what_it_mentions_about_storing_and_nothing_else() {
         Rules::new().default_ttl(Duration::from_secs(10)).stale_if_error_for(Duration::from_secs(7200));
     let keys =
         rules([KeyRule::path("/short").default_ttl(ms(100)), KeyRule::path("/long").fixed_ttl(ms(100))]);
-    let cache =
-        ReadThrough::new(store()).key(keys).rules(base).retry(tower_readthrough::RetryPolicy::never());
+    let cache = ReadThroughLayer::builder(store())
+        .key(keys)
+        .rules(base)
+        .retry(tower_readthrough::RetryPolicy::never());
     let service = cache.build().unwrap().layer(origin.clone());
     let ask = async |path: &str| call(&service, get(&format!("http://h{path}"))).await;
     assert_eq!(ask("/short").await.1, "1");

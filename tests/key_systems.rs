@@ -20,7 +20,7 @@ use http::{HeaderMap, StatusCode};
 use support::open::store;
 use tokio::net::TcpListener;
 use tower::Layer;
-use tower_readthrough::{KeyRule, KeyRules, KeyRulesBuilder, ReadThrough, ReadThroughLayer, Rules, Tags};
+use tower_readthrough::{KeyRule, KeyRules, KeyRulesBuilder, ReadThroughLayer, Rules, Tags};
 
 type Calls = Arc<AtomicUsize>;
 type Stack = ReadThroughLayer<tower_readthrough::MemoryStore, KeyRules>;
@@ -38,7 +38,7 @@ fn keys(rules: KeyRulesBuilder) -> KeyRules {
 }
 
 fn cache(keys: KeyRules, rules: Rules) -> Stack {
-    ReadThrough::new(store()).key(keys).rules(rules).build().unwrap()
+    ReadThroughLayer::builder(store()).key(keys).rules(rules).build().unwrap()
 }
 
 fn count(calls: &Calls) -> usize {

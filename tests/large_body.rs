@@ -12,7 +12,7 @@ use http_body::Frame;
 use http_body_util::{BodyExt, StreamBody};
 use support::open::{Origin, fixed, get, response};
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{MemoryStore, ReadThrough};
+use tower_readthrough::{MemoryStore, ReadThroughLayer};
 
 const CHUNK: usize = 64 << 10;
 const CHUNKS: usize = 16 << 10;
@@ -38,7 +38,7 @@ fn gibibyte(declared: bool) -> Origin {
 async fn a_gibibyte_passes_through_a_few_mebibytes() {
     for declared in [true, false] {
         let store = MemoryStore::with_capacity_bytes(64 << 20);
-        let layer = ReadThrough::new(store.clone()).rules(fixed(60_000)).build().unwrap();
+        let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(60_000)).build().unwrap();
         let service = layer.layer(gibibyte(declared));
         let before = resident_bytes();
         let mut body = service.oneshot(get("http://h/")).await.unwrap().into_body();

@@ -20,7 +20,8 @@ use support::{
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    Asked, CacheKey, DefaultKey, Fill, FillLayer, Lookup, LookupLayer, MemoryStore, Rules, Stale, StoreLayer,
+    CacheKey, CacheRequest, DefaultKey, Fill, FillLayer, Lookup, LookupLayer, MemoryStore, Rules, Stale,
+    StoreLayer,
 };
 
 type Cached = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
@@ -186,11 +187,11 @@ async fn services_below_learn_what_was_asked() {
     let origin = numbered();
     let service = cached(ttl(), &origin);
     get(&service, "/").await;
-    let asked = origin.last_request().extensions.get::<Asked>().cloned().unwrap();
+    let asked = origin.last_request().extensions.get::<CacheRequest>().cloned().unwrap();
     assert!(!asked.is_forced());
     assert!(asked.key().as_bytes().ends_with(b"/"));
     send(&service, request("POST", "/", &[])).await;
-    assert!(origin.last_request().extensions.get::<Asked>().is_none());
+    assert!(origin.last_request().extensions.get::<CacheRequest>().is_none());
 }
 
 // What passes untouched.
@@ -479,7 +480,7 @@ async fn a_refresh_is_the_clients_request_without_its_conditions() {
     let refresh = origin.request(2);
     assert_eq!(refresh.method, "GET");
     assert_eq!(refresh.extensions.get(), Some(&Tenant(7)));
-    assert!(refresh.extensions.get::<Asked>().unwrap().is_forced());
+    assert!(refresh.extensions.get::<CacheRequest>().unwrap().is_forced());
     assert_eq!(refresh.headers["x"], "1");
     assert_eq!(refresh.headers["if-none-match"], "\"1\"", "the condition is that of the store");
     assert!(!refresh.headers.contains_key("if-modified-since"));

@@ -7,7 +7,7 @@ mod support;
 
 use support::{Origin, get, ok, secs};
 use tower::Layer;
-use tower_readthrough::{CacheKey, MemoryStore, Resource, Rules, Store, StoreLayer, StoreStats};
+use tower_readthrough::{CacheKey, Entry, MemoryStore, Rules, Store, StoreLayer, StoreStats};
 
 const MIB: u64 = 1 << 20;
 const CAPACITY: u64 = 64 * MIB;
@@ -78,7 +78,7 @@ async fn a_full_store_takes_little_more_than_its_capacity() {
     for _ in 0..3_000 {
         let key = CacheKey::new([0; 50_000]);
         store.update(&key, &mut |resource| *resource = (*sample).clone());
-        store.update(&key, &mut |resource| *resource = Resource::default());
+        store.update(&key, &mut |resource| *resource = Entry::default());
     }
     let took = resident().saturating_sub(before);
     assert_eq!(store.stats().entries, 1);

@@ -15,7 +15,7 @@ use support::{
 };
 use tower::{Layer, Service, ServiceBuilder};
 use tower_readthrough::{
-    BuildError, CacheKey, FillLayer, LookupLayer, MemoryStore, Resource, Rules, Sequence, StaleIfErrorLayer,
+    BuildError, CacheKey, Entry, FillLayer, LookupLayer, MemoryStore, Rules, Sequence, StaleIfErrorLayer,
     Store, StoreLayer,
 };
 
@@ -38,7 +38,7 @@ fn sized() -> Origin {
 }
 
 /// What the store holds for an answer of so many bytes, to be put under any number of keys.
-async fn sample(bytes: usize) -> Resource {
+async fn sample(bytes: usize) -> Entry {
     let store = MemoryStore::with_capacity_bytes(64 << 20);
     let by_one_key = |_: &http::request::Parts| Some(CacheKey::new("sample"));
     let service = StoreLayer::new(store.clone()).rules(rules()).key(by_one_key).layer(sized());
@@ -46,7 +46,7 @@ async fn sample(bytes: usize) -> Resource {
     (*store.get(&CacheKey::new("sample")).unwrap()).clone()
 }
 
-fn put(store: &impl Store, key: &CacheKey, resource: &Resource) {
+fn put(store: &impl Store, key: &CacheKey, resource: &Entry) {
     store.update(key, &mut |stored| *stored = resource.clone());
 }
 
@@ -420,7 +420,7 @@ async fn variants_together_fit_into_one_part_of_the_store() {
 #[tokio::test(start_paused = true)]
 async fn updates_from_many_threads_leave_the_books_exact() {
     for capacity in [20_000, 1 << 20, 64 << 20] {
-        let samples = [sample(0).await, sample(500).await, sample(5_000).await, Resource::default()];
+        let samples = [sample(0).await, sample(500).await, sample(5_000).await, Entry::default()];
         let store = MemoryStore::with_capacity_bytes(capacity);
         let runtime = tokio::runtime::Handle::current();
         std::thread::scope(|scope| {
@@ -482,7 +482,7 @@ async fn an_update_that_panics_changes_nothing_and_blocks_nobody() {
     let update = || store.update(&key(0), &mut |_| panic!("as the test wants it"));
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
     assert_eq!(store.stats(), before);
-    put(&store, &key(0), &Resource::default());
+    put(&store, &key(0), &Entry::default());
     assert_eq!((store.stats().entries, store.stats().bytes), (0, 0));
 }
 
@@ -490,17 +490,17 @@ async fn an_update_that_panics_changes_nothing_and_blocks_nobody() {
 
 #[derive(Clone, Default)]
 struct Simple {
-    resources: Arc<Mutex<HashMap<CacheKey, Arc<Resource>>>>,
+    resources: Arc<Mutex<HashMap<CacheKey, Arc<Entry>>>>,
     sequence: Arc<Sequence>,
     refused: Arc<Mutex<u32>>,
 }
 
 impl Store for Simple {
-    fn get(&self, key: &[u8]) -> Option<Arc<Resource>> {
+    fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
         self.resources.lock().unwrap().get(key).cloned()
     }
 
-    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
         let mut resources = self.resources.lock().unwrap();
         let mut resource = resources.remove(key).map(Arc::unwrap_or_clone).unwrap_or_default();
         change(&mut resource);
@@ -593,12 +593,12 @@ async fn a_store_of_ones_own_works_with_all_layers() {
 struct Forgetful(Arc<Sequence>);
 
 impl Store for Forgetful {
-    fn get(&self, _: &[u8]) -> Option<Arc<Resource>> {
+    fn get(&self, _: &[u8]) -> Option<Arc<Entry>> {
         None
     }
 
-    fn update(&self, _: &CacheKey, change: &mut dyn FnMut(&mut Resource)) {
-        change(&mut Resource::default());
+    fn update(&self, _: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
+        change(&mut Entry::default());
     }
 
     fn sequence(&self) -> &Arc<Sequence> {

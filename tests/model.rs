@@ -23,7 +23,7 @@ use proptest::{
 use support::{Answer, Body, Failure, Origin, Reply, error, ms, request, secs, settle, status, try_send};
 use tokio::time::Instant;
 use tower::Layer;
-use tower_readthrough::{DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThrough, RetryPolicy, Rules};
+use tower_readthrough::{DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThroughLayer, RetryPolicy, Rules};
 
 const URIS: usize = 2;
 /// For answers that say nothing about their freshness.
@@ -225,14 +225,14 @@ fn story() -> impl Strategy<Value = (Vec<Caching>, Vec<Event>)> {
 // The origin.
 
 #[derive(Clone, Debug, Default)]
-struct Resource {
+struct Entry {
     version: u32,
     caching: Caching,
     outage: Option<Outage>,
     delay: Duration,
 }
 
-impl Resource {
+impl Entry {
     /// Longer in every version: an answer to HEAD without validators is told by its length alone
     /// from one about something else (RFC 9111 §4.3.5).
     fn content(&self, uri: usize, accept: Option<&str>, version: u32) -> String {
@@ -290,7 +290,7 @@ struct Made {
 
 #[derive(Debug, Default)]
 struct World {
-    resources: Vec<Resource>,
+    resources: Vec<Entry>,
     made: Vec<Made>,
 }
 
@@ -546,7 +546,7 @@ struct Model {
 }
 
 /// A request under way, or answered.
-struct Asked<'a> {
+struct CacheRequest<'a> {
     ask: &'a Ask,
     client: usize,
     tag: Option<String>,
@@ -557,14 +557,14 @@ impl Model {
     /// Checks that the answer is allowed. `kept`: what had to be in the store for it.
     fn check(
         &self,
-        asked: &Asked<'_>,
+        asked: &CacheRequest<'_>,
         reply: &Result<Reply, Failure>,
         now: Instant,
         kept: &[usize],
         seen: &mut Seen,
     ) {
         let world = self.world.lock().unwrap();
-        let Asked { ask, client, began_at, .. } = asked;
+        let CacheRequest { ask, client, began_at, .. } = asked;
         // Failures that this request may have waited for.
         let has_failed = world
             .made
@@ -651,7 +651,7 @@ impl Model {
     }
 
     /// RFC 9110 §9.3.2, §13, §14.
-    fn check_form(made: &Made, reply: &Reply, asked: &Asked<'_>, is_own: bool, seen: &mut Seen) {
+    fn check_form(made: &Made, reply: &Reply, asked: &CacheRequest<'_>, is_own: bool, seen: &mut Seen) {
         let (ask, mut etag) = (asked.ask, made.etag());
         if made.method == "HEAD" && etag.is_none() {
             // What it freshened may have had a tag, and keeps it.
@@ -689,7 +689,7 @@ impl Model {
     }
 
     /// What these requests have left in the store for certain. Where that is not plain, nothing.
-    fn learn(&mut self, asked: &[Asked<'_>], first_made: usize) {
+    fn learn(&mut self, asked: &[CacheRequest<'_>], first_made: usize) {
         let world = self.world.lock().unwrap();
         for (number, made) in world.made.iter().enumerate().skip(first_made) {
             let ask = asked.iter().find(|asked| asked.client == made.client).unwrap().ask;
@@ -733,7 +733,7 @@ impl Model {
         let world = Arc::clone(&self.world);
         let origin = Origin::new(move |_, head| world.lock().unwrap().answer(head));
         let rules = Rules::new().default_ttl(DEFAULT_TTL).stale_if_error_for(DEFAULT_STALE_IF_ERROR);
-        let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20));
+        let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
         let purge = cache.purge();
         let service = cache
             .rules(rules)
@@ -743,7 +743,7 @@ impl Model {
             .unwrap()
             .layer(origin);
         for event in events {
-            let change = |uri: &usize, change: &dyn Fn(&mut Resource)| {
+            let change = |uri: &usize, change: &dyn Fn(&mut Entry)| {
                 change(&mut self.world.lock().unwrap().resources[*uri]);
             };
             match event {
@@ -788,7 +788,7 @@ impl Model {
                 self.clients += 1;
                 let resource = &self.world.lock().unwrap().resources[ask.uri];
                 let tag = ask.if_none_match.map(|tag| resource.tag(ask.uri, ask.accept, tag));
-                Asked { ask, client: self.clients, tag, began_at }
+                CacheRequest { ask, client: self.clients, tag, began_at }
             })
             .collect();
         let replies = join_all(asked.iter().map(async |asked| {
@@ -825,9 +825,9 @@ impl Model {
     }
 
     /// What is certainly stored and fresh for all of them does not reach the origin again.
-    fn check_that_hits_are_hits(&self, asked: &[Asked<'_>], first_made: usize, seen: &mut Seen) {
+    fn check_that_hits_are_hits(&self, asked: &[CacheRequest<'_>], first_made: usize, seen: &mut Seen) {
         let world = self.world.lock().unwrap();
-        let is_hit = |asked: &Asked<'_>| {
+        let is_hit = |asked: &CacheRequest<'_>| {
             let mut kept = self.kept[asked.ask.uri].iter().copied();
             kept.any(|kept| world.selects(kept, asked.ask) && world.made[kept].is_fresh(asked.began_at))
         };
@@ -843,7 +843,7 @@ fn play(caching: &[Caching], events: &[Event], seen: &mut Seen) {
         tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let mut model = Model::default();
     model.world.lock().unwrap().resources =
-        caching.iter().map(|caching| Resource { caching: caching.clone(), ..Resource::default() }).collect();
+        caching.iter().map(|caching| Entry { caching: caching.clone(), ..Entry::default() }).collect();
     runtime.block_on(model.play(events, seen));
 }
 

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use support::{Answer, Origin, Reply, get, get_with, ms, ok, request, secs, send, status};
 use tower::Layer;
 use tower_readthrough::{
-    Fill, FillLayer, KeyLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, Rules, StoreLayer,
+    Fill, FillLayer, KeyLayer, Lookup, LookupLayer, MemoryStore, ReadThroughLayer, Rules, StoreLayer,
 };
 
 type Cached = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
@@ -388,7 +388,7 @@ async fn fill_alone_finds_parts_too() {
 async fn a_crowd_that_asks_for_one_part_makes_one_request() {
     let origin = Origin::new(|_, head| serve(ALPHABET, head).header("etag", "\"1\"").after(ms(20)));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let service = ReadThrough::new(store).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store).build().unwrap().layer(origin.clone());
     let ask = |range: &'static str| {
         let service = service.clone();
         async move { get_with(&service, "/", &[("range", range)]).await }
@@ -601,7 +601,7 @@ async fn what_is_known_of_the_whole_says_nothing_about_its_parts() {
         false => serve(&film, head).declares(100_000),
     });
     let store = MemoryStore::with_capacity_bytes(1 << 19);
-    let service = ReadThrough::new(store).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store).build().unwrap().layer(origin.clone());
     get(&service, "/").await;
     assert_eq!(get(&service, "/").await.cache(), "fwd=bypass; detail=too-large");
     let parts = (0..50).map(|_| get_with(&service, "/", &[("range", "bytes=0-9")]));
@@ -620,7 +620,7 @@ async fn what_is_known_of_parts_says_nothing_about_the_whole() {
             true => unshared(),
             false => ok(ALPHABET).max_age(10).after(ms(20)),
         });
-        let service = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
+        let service = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
         let service = service.layer(origin.clone());
         get_with(&service, "/", &[("range", "bytes=0-4")]).await;
         let again = get_with(&service, "/", &[("range", "bytes=0-4")]).await;

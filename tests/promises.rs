@@ -20,18 +20,18 @@ use support::{
 };
 use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
 use tower_readthrough::{
-    CacheKey, CoalesceLayer, FillLayer, KeyLayer, LookupLayer, MemoryStore, ReadThrough, ReadThroughService,
+    CacheKey, CoalesceLayer, FillLayer, KeyLayer, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer,
     RetryPolicy, Rules, StoreLayer,
 };
 
-type Service = ReadThroughService<Origin, MemoryStore>;
+type Service = ReadThrough<Origin, MemoryStore>;
 
 fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(64 << 20)
 }
 
 fn stack(rules: Rules, origin: &Origin) -> Service {
-    let layer = ReadThrough::new(store()).rules(rules).retry(RetryPolicy::never()).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).rules(rules).retry(RetryPolicy::never()).build().unwrap();
     layer.layer(origin.clone())
 }
 
@@ -266,7 +266,7 @@ async fn unsafe_requests_elsewhere_leave_what_is_stored() {
         "POST" => ok(""),
         _ => ok("x").max_age(3600),
     });
-    let layer = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 30)).build().unwrap();
+    let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 30)).build().unwrap();
     let service = layer.layer(origin.clone());
     for page in 0..100 {
         get(&service, &format!("/page/{page}")).await;
@@ -334,7 +334,7 @@ async fn an_origin_that_begins_to_send_entity_tags_confirms_by_the_date() {
 async fn two_large_variants_live_side_by_side() {
     let origin =
         Origin::forgetful(|_, _| ok(vec![b'x'; 40_000]).max_age(3600).header("vary", "accept-language"));
-    let layer = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
+    let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
     let service = layer.layer(origin.clone());
     for _ in 0..10 {
         for language in ["de", "en"] {
@@ -352,7 +352,7 @@ async fn a_body_in_small_chunks_is_stored_though_everybody_left() {
         (0..1000).fold(ok("").max_age(60).after(ms(10)), |answer, _| answer.chunk("0123456789"))
     });
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let service = ReadThrough::new(store.clone()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store.clone()).build().unwrap().layer(origin.clone());
     let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
     tokio::time::sleep(ms(5)).await;
     first.abort();
@@ -383,7 +383,7 @@ async fn a_body_that_says_it_is_too_large_to_hold_is_shared_with_nobody() {
 #[tokio::test(start_paused = true)]
 async fn fetches_under_way_are_bounded_also_those_that_nobody_waits_for() {
     let origin = Origin::forgetful(|_, _| hangs());
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.max_flights(100)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_flights(100)).build().unwrap();
     let service = layer.layer(origin.clone());
     for n in 0..1000 {
         let call = tokio::spawn(service.clone().oneshot(request("GET", &format!("/{n}"), &[])));
@@ -439,7 +439,7 @@ async fn a_client_that_has_it_already_neither_paces_another_one_nor_reads_for_no
         sent.store(0, Ordering::SeqCst);
         let answer = match layered {
             true => {
-                let stack = ReadThrough::new(store()).build().unwrap();
+                let stack = ReadThroughLayer::builder(store()).build().unwrap();
                 let service = stack.layer(large(16_000, &sent));
                 service.oneshot(asks(&[("if-none-match", "\"1\"")])).await.unwrap().status()
             }
@@ -485,7 +485,7 @@ async fn what_waits_for_its_executor_is_not_older_for_it() {
             tokio::spawn(task);
         });
     };
-    let service = ReadThrough::new(store()).executor(late).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).executor(late).build().unwrap().layer(origin.clone());
     for _ in 0..2 {
         assert_eq!(get(&service, "/").await.body, "x");
     }
@@ -497,7 +497,8 @@ async fn whoever_shares_a_fetch_is_told_about_it_once_or_not_at_all() {
     for (shows, members) in [(true, 2), (false, 1)] {
         let origin =
             Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit").after(ms(10)));
-        let layer = ReadThrough::new(store()).lookup(|lookup| lookup.cache_status(shows)).build().unwrap();
+        let layer =
+            ReadThroughLayer::builder(store()).lookup(|lookup| lookup.cache_status(shows)).build().unwrap();
         let service = layer.layer(origin.clone());
         let replies = join_all((0..3).map(|_| get(&service, "/"))).await;
         for reply in &replies {
@@ -510,7 +511,8 @@ async fn whoever_shares_a_fetch_is_told_about_it_once_or_not_at_all() {
 #[tokio::test(start_paused = true)]
 async fn without_a_status_of_ours_that_of_other_caches_stays_whole() {
     let origin = Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit"));
-    let layer = ReadThrough::new(store()).lookup(|lookup| lookup.cache_status(false)).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).lookup(|lookup| lookup.cache_status(false)).build().unwrap();
     let service = layer.layer(origin.clone());
     for fields in [&[("range", "bytes=0-0,1-1")][..], &[], &[], &[("range", "bytes=0-0")]] {
         let reply = get_with(&service, "/", fields).await;

@@ -17,12 +17,12 @@ use tokio::{task::JoinSet, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     BuildError, CacheKey, CacheStatus, CoalesceLayer, FillLayer, KeyExtractor, KeyLayer, LookupLayer,
-    MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughService, Rules, Store, StoreLayer,
+    MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughLayer, Rules, Store, StoreLayer,
 };
 
 const URI: &str = "http://h/a/b?c=1";
 
-type Service = ReadThroughService<Origin, MemoryStore>;
+type Service = ReadThrough<Origin, MemoryStore>;
 
 /// Answers with the number of the call; with tags, and for each `accept` another variant.
 fn tagged() -> Origin {
@@ -33,7 +33,7 @@ fn tagged() -> Origin {
 
 fn stack_of(origin: &Origin, rules: Rules) -> (Service, Purge, MemoryStore) {
     let store = store();
-    let layer = ReadThrough::new(store.clone()).rules(rules).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(rules).build().unwrap();
     (layer.layer(origin.clone()), layer.purge(), store)
 }
 
@@ -171,7 +171,7 @@ impl KeyExtractor for ByProduct {
 #[tokio::test(start_paused = true)]
 async fn a_url_is_what_it_names_by_the_rules_of_the_layer() {
     let origin = tagged();
-    let builder = ReadThrough::new(store()).key(ByProduct).rules(fixed(60_000));
+    let builder = ReadThroughLayer::builder(store()).key(ByProduct).rules(fixed(60_000));
     let (purge, service) = (builder.purge(), builder.build().unwrap().layer(origin.clone()));
     let ask = async |language: &'static str| {
         let mut request = get("http://h/p?pid=7&session=1");
@@ -675,7 +675,7 @@ fn too_many_records_purge_more_and_never_less() {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let store = MemoryStore::builder(64 << 20).max_tag_records(10).max_prefix_records(3).build().unwrap();
     let origin = tag_per_path();
-    let layer = ReadThrough::new(store.clone()).rules(fixed(3_600_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(3_600_000)).build().unwrap();
     let (service, purge) = (layer.layer(origin.clone()), layer.purge());
     runtime().block_on(fill_with(&service, 50));
     // The runtime is gone, and the sweep with it.

@@ -13,8 +13,8 @@
     unused_imports,
     reason = "the source of the crate, of which a model uses a part"
 )]
-#[path = "../src/store/purges/mod.rs"]
-mod purges;
+#[path = "../src/sequence/core/mod.rs"]
+mod core;
 
 /// As the crate's own, but for the primitives.
 mod sync {
@@ -55,16 +55,16 @@ mod sync {
 use std::sync::Arc;
 
 use self::{
-    purges::{Label, Mark, Matter, Place, Purges, What},
+    core::{FloorIndex, Matter, PurgeCheck, PurgeKind, Purges, TagHash},
     sync::{AtomicU64, Mutex, Ordering},
 };
 
 const KEY: &[u8] = b"key";
-const PLACE: Place = Place(0);
-const PLACES: [Place; 2] = [PLACE, PLACE];
-const TAG: Label = Label(7);
+const PLACE: FloorIndex = FloorIndex(0);
+const PLACES: [FloorIndex; 2] = [PLACE, PLACE];
+const TAG: TagHash = TagHash(7);
 /// Nothing has it.
-const OTHER: Label = Label(9);
+const OTHER: TagHash = TagHash(9);
 
 /// What a request is known to be about when it arrives: not the tag.
 fn asked() -> Matter<'static> {
@@ -78,12 +78,12 @@ fn answered() -> Matter<'static> {
 struct Entry {
     content: u64,
     begun: u64,
-    mark: Mark,
+    mark: PurgeCheck,
 }
 
 impl Entry {
     fn new(content: u64, begun: u64) -> Arc<Self> {
-        Arc::new(Self { content, begun, mark: Mark::new(begun) })
+        Arc::new(Self { content, begun, mark: PurgeCheck::new(begun) })
     }
 }
 
@@ -119,7 +119,7 @@ impl World {
         }
     }
 
-    fn edit(&self, what: What<'_>) {
+    fn edit(&self, what: PurgeKind<'_>) {
         self.change(|purges| _ = purges.purge(what, None));
     }
 
@@ -269,10 +269,10 @@ fn posts(world: &World) {
 
 const KINDS: [fn(&World); 5] = [
     posts,
-    |world| world.edit(What::Label(TAG)),
-    |world| world.edit(What::Place(PLACE)),
-    |world| world.edit(What::KeyPrefix(b"ke")),
-    |world| world.edit(What::Label(Label::EVERYTHING)),
+    |world| world.edit(PurgeKind::TagHash(TAG)),
+    |world| world.edit(PurgeKind::Place(PLACE)),
+    |world| world.edit(PurgeKind::KeyPrefix(b"ke")),
+    |world| world.edit(PurgeKind::TagHash(TagHash::EVERYTHING)),
 ];
 
 #[test]
@@ -314,15 +314,15 @@ fn who_comes_after_an_unsafe_request_gets_nothing_older() {
 fn purges_at_the_same_time_are_all_seen() {
     let both: [fn(&World); 2] = [KINDS[1], KINDS[3]];
     explore(8, vec![both[0], both[1], looks]);
-    explore(8, vec![both[0], |world| _ = world.purges.purge(What::Label(OTHER), None), looks]);
+    explore(8, vec![both[0], |world| _ = world.purges.purge(PurgeKind::TagHash(OTHER), None), looks]);
     explore(8, vec![both[0], both[0], fetches, waits]);
 }
 
 #[test]
 fn what_is_forgotten_still_counts() {
     let others: fn(&World) = |world| {
-        world.purges.purge(What::Label(OTHER), None);
-        world.purges.purge(What::Label(Label(10)), None);
+        world.purges.purge(PurgeKind::TagHash(OTHER), None);
+        world.purges.purge(PurgeKind::TagHash(TagHash(10)), None);
     };
     explore(1, vec![KINDS[1], others, fetches, looks]);
     explore(1, vec![KINDS[1], others, World::confirm, waits]);

@@ -15,7 +15,7 @@ use tokio::{
 };
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    DefaultKey, KeyExtractor, KeyRule, KeyRules, LookupLayer, MemoryStore, ReadThrough, ReadThroughService,
+    DefaultKey, KeyExtractor, KeyRule, KeyRules, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer,
     Store,
     purge::{Access, Bearer, PurgeService},
     tags::Separator,
@@ -24,7 +24,7 @@ use tower_readthrough::{
 const TOKEN: &str = "0123456789abcdef";
 
 struct Site<K = DefaultKey> {
-    cache: ReadThroughService<Origin, MemoryStore, K>,
+    cache: ReadThrough<Origin, MemoryStore, K>,
     origin: Origin,
     store: MemoryStore,
     service: PurgeService,
@@ -33,7 +33,7 @@ struct Site<K = DefaultKey> {
 fn site() -> Site {
     let origin = Origin::new(|n, _| async move { response(&[("surrogate-key", "red")], n.to_string()) });
     let store = store();
-    let layer = ReadThrough::new(store.clone()).rules(fixed(60_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(60_000)).build().unwrap();
     let service = PurgeService::new(layer.purge(), Bearer::new(TOKEN));
     Site { cache: layer.layer(origin.clone()), origin, store, service }
 }
@@ -330,7 +330,7 @@ fn by_rules() -> Site<KeyRules> {
         .unwrap();
     let origin = Origin::new(|n, _| async move { response(&[("x-shop-tags", "a, b")], n.to_string()) });
     let store = store();
-    let layer = ReadThrough::new(store.clone()).key(rules).rules(fixed(60_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).key(rules).rules(fixed(60_000)).build().unwrap();
     let service = PurgeService::new(layer.purge(), Bearer::new(TOKEN));
     Site { cache: layer.layer(origin.clone()), origin, store, service }
 }

@@ -183,7 +183,7 @@ async fn a_range_of_what_is_stale_revalidates_it_and_survives_the_origin() {
         }
         _ => status(503),
     });
-    let layer = tower_readthrough::ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20));
+    let layer = tower_readthrough::ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
     let layer = layer.rules(Rules::new().fixed_ttl(secs(1))).retry(tower_readthrough::RetryPolicy::never());
     let service = layer.build().unwrap().layer(origin.clone());
     get(&service, "/").await;
@@ -204,7 +204,7 @@ async fn a_crowd_of_ranges_is_one_fetch_of_the_whole_if_that_is_wanted() {
             b"abcdefghij".chunks(chunk).fold(whole, |answer, data| answer.chunk(data.to_vec()))
         });
         let store = MemoryStore::with_capacity_bytes(1 << 20);
-        let layer = tower_readthrough::ReadThrough::new(store);
+        let layer = tower_readthrough::ReadThroughLayer::builder(store);
         let layer = layer.lookup(|lookup| lookup.fetch_whole_for_ranges(true)).build().unwrap();
         let service = layer.layer(origin.clone());
         let part = |range: &'static str| {

@@ -15,8 +15,8 @@ use tower::{
     limit::{ConcurrencyLimit, ConcurrencyLimitLayer},
 };
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThrough, RetryPolicy, SharedError,
-    StaleIfErrorLayer, StoreLayer,
+    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThroughLayer, RetryPolicy,
+    SharedError, StaleIfErrorLayer, StoreLayer,
 };
 
 const URI: &str = "http://h/";
@@ -129,7 +129,8 @@ async fn what_may_answer_by_itself_is_ready_whatever_is_below() {
 /// A wait inside can be bounded, whatever is ready.
 #[tokio::test(start_paused = true)]
 async fn a_miss_over_a_service_that_is_never_ready_ends_in_504() {
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.wait_at_most(ms(100))).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).coalesce(|layer| layer.wait_at_most(ms(100))).build().unwrap();
     let service = layer.layer(Never);
     assert_eq!(call(&service, get(URI)).await.0, StatusCode::GATEWAY_TIMEOUT);
 }
@@ -244,7 +245,8 @@ fn slow() -> Origin {
 /// Where it would take the next free permit, and keep it.
 #[tokio::test(start_paused = true)]
 async fn who_was_shed_has_no_place_in_the_queue() {
-    let layer = ReadThrough::new(store()).rules(fixed(60_000)).retry(RetryPolicy::never()).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).rules(fixed(60_000)).retry(RetryPolicy::never()).build().unwrap();
     let mut service = layer.layer(shedding(slow()));
     let first = tokio::spawn(service.clone().oneshot(get("http://h/slow")));
     tokio::time::sleep(ms(10)).await;
@@ -261,7 +263,7 @@ async fn who_was_shed_has_no_place_in_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn who_waits_to_be_tried_again_has_no_place_in_the_queue() {
     let policy = RetryPolicy::new().backoff(ms(3_000_000), ms(3_000_000)).deadline(ms(9_000_000));
-    let layer = ReadThrough::new(store()).rules(fixed(60_000)).retry(policy).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).rules(fixed(60_000)).retry(policy).build().unwrap();
     let service = layer.layer(shedding(slow()));
     let first = tokio::spawn(service.clone().oneshot(get("http://h/slow")));
     tokio::time::sleep(ms(10)).await;

@@ -31,13 +31,13 @@ async fn five_lines_make_a_cache() -> Result {
     use axum::{Router, routing::get};
     use std::time::Duration;
     use tower::ServiceExt;
-    use tower_readthrough::{MemoryStore, ReadThrough, Rules};
+    use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
 
     async fn handler() -> &'static str {
         "hello"
     }
 
-    let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20))
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20))
         .rules(Rules::new().default_ttl(Duration::from_secs(10)).cookies([]))
         .build()?;
     let app = Router::new().route("/", get(handler)).layer(cache);
@@ -52,11 +52,11 @@ async fn five_lines_make_a_cache() -> Result {
 
 #[test]
 fn the_document_is_taken_as_rules() -> Result {
-    use tower_readthrough::{KeyRules, MemoryStore, ReadThrough};
+    use tower_readthrough::{KeyRules, MemoryStore, ReadThroughLayer};
 
     let text = blocks("json").next().ok_or("no document")?.to_owned();
     let rules: KeyRules = serde_json::from_str(&text)?; // refuses what cannot work, naming the rule
-    let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(256 << 20)).key(rules).build()?;
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20)).key(rules).build()?;
     drop(cache);
     Ok(())
 }
@@ -66,12 +66,12 @@ fn bodies_are_read_in_front_of_the_cache() -> Result {
     use axum::Router;
     use std::time::Duration;
     use tower::ServiceBuilder;
-    use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThrough};
+    use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThroughLayer};
 
     let (app, store) = (Router::new(), MemoryStore::with_capacity_bytes(1 << 20));
     let search = KeyRule::path("/search").method("POST").body(64 << 10).default_ttl(Duration::from_secs(5));
     let bodies = KeyRules::builder().rule(search).build_with_bodies()?;
-    let cache = ReadThrough::new(store).key(bodies.rules()).build()?;
+    let cache = ReadThroughLayer::builder(store).key(bodies.rules()).build()?;
     let app = app.layer(ServiceBuilder::new().layer(bodies).layer(cache));
     drop::<Router>(app);
     Ok(())
@@ -80,10 +80,10 @@ fn bodies_are_read_in_front_of_the_cache() -> Result {
 #[test]
 fn a_handle_purges() -> Result {
     use std::time::Duration;
-    use tower_readthrough::{MemoryStore, ReadThrough, Rules};
+    use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
 
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let cache = ReadThrough::new(store).rules(Rules::new().fixed_ttl(Duration::from_secs(86_400)));
+    let cache = ReadThroughLayer::builder(store).rules(Rules::new().fixed_ttl(Duration::from_secs(86_400)));
     let purge = cache.purge(); // a handle, cheap to clone
 
     purge.tag("product-7"); // Surrogate-Key, Cache-Tag, Cache-Groups, Tags
@@ -100,9 +100,9 @@ fn a_client_of_hyper_is_an_origin() -> Result {
     use hyper::body::Incoming;
     use hyper_util::{client::legacy::Client, rt::TokioExecutor};
     use tower::{ServiceBuilder, ServiceExt};
-    use tower_readthrough::{MemoryStore, ReadThrough, RequestBody, SharedError};
+    use tower_readthrough::{MemoryStore, ReadThroughLayer, RequestBody, SharedError};
 
-    let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).build()?;
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build()?;
     let client = Client::builder(TokioExecutor::new()).build_http::<RequestBody<Incoming>>();
     let proxy = ServiceBuilder::new().layer(cache).service(client.map_err(SharedError::new));
     drop(proxy);

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use support::{Answer, Origin, get, get_with, ms, ok, secs, settle};
 use tower::Layer;
-use tower_readthrough::{MemoryStore, ReadThrough, ReadThroughService, Refused, Rules};
+use tower_readthrough::{MemoryStore, ReadThrough, ReadThroughLayer, Refused, Rules};
 
-type Service = ReadThroughService<Origin, MemoryStore>;
+type Service = ReadThrough<Origin, MemoryStore>;
 
 fn follows(origin: &Origin) -> Service {
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let layer = ReadThrough::new(store).lookup(|lookup| lookup.request_directives(true)).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store).lookup(|lookup| lookup.request_directives(true)).build().unwrap();
     layer.layer(origin.clone())
 }
 
@@ -147,8 +148,10 @@ async fn those_who_force_a_fetch_share_it_and_one_key_is_one_call_at_a_time() {
 #[tokio::test(start_paused = true)]
 async fn without_the_switch_nothing_of_it_counts() {
     let origin = numbered(|answer| answer.max_age(60));
-    let layer =
-        ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).rules(Rules::new()).build().unwrap();
+    let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+        .rules(Rules::new())
+        .build()
+        .unwrap();
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     for directive in ["no-cache", "no-store", "max-age=0", "min-fresh=100", "only-if-cached"] {

@@ -24,8 +24,8 @@ use tower::{
     service_fn,
 };
 use tower_readthrough::{
-    Asked, Attempts, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, ReadThrough,
-    ReadThroughService, Refused, RetryPolicy, Rules,
+    Attempts, CacheRequest, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, ReadThrough,
+    ReadThroughLayer, Refused, RetryPolicy, Rules,
 };
 
 fn retried(policy: RetryPolicy, origin: &Origin) -> Retry<RetryPolicy, Origin> {
@@ -406,8 +406,8 @@ async fn a_request_that_waits_to_be_tried_again_holds_no_permit() {
 
 // Through the assembled stack, which keeps less of a request than `tower::retry` does.
 
-fn stacked(policy: RetryPolicy, origin: &Origin) -> ReadThroughService<Origin, MemoryStore> {
-    let stack = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).retry(policy);
+fn stacked(policy: RetryPolicy, origin: &Origin) -> ReadThrough<Origin, MemoryStore> {
+    let stack = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).retry(policy);
     stack.build().unwrap().layer(origin.clone())
 }
 
@@ -436,8 +436,8 @@ async fn through_the_stack_a_retry_is_the_same_request_with_its_extensions() {
             assert_eq!(head.extensions.get(), tenant.as_ref());
             assert_eq!(head.extensions.len(), origin.request(1).extensions.len());
             assert_eq!(
-                head.extensions.get().map(Asked::key),
-                origin.request(1).extensions.get().map(Asked::key)
+                head.extensions.get().map(CacheRequest::key),
+                origin.request(1).extensions.get().map(CacheRequest::key)
             );
         }
     }
@@ -481,8 +481,9 @@ async fn through_the_stack_a_request_that_waits_to_be_tried_again_holds_no_permi
         _ => ok("well"),
     });
     let limit = OriginLimitLayer::new(1).max_queue(0);
-    let stack =
-        ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).retry(eager()).origin_limit(limit);
+    let stack = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+        .retry(eager())
+        .origin_limit(limit);
     let service = stack.build().unwrap().layer(origin.clone());
     let sick = tokio::spawn(service.clone().oneshot(request("GET", "/sick", &[])));
     for wait in [ms(10), secs(2)] {

@@ -216,8 +216,10 @@ async fn a_503_goes_to_all_who_waited_once_a_second_sequence_of_retries_has_fail
         status(503)
     });
     let retry = RetryPolicy::new();
-    let layer =
-        tower_readthrough::ReadThrough::new(support::open::store()).retry(retry.clone()).build().unwrap();
+    let layer = tower_readthrough::ReadThroughLayer::builder(support::open::store())
+        .retry(retry.clone())
+        .build()
+        .unwrap();
     let service = layer.layer(origin.clone());
     assert_eq!(crowd(&service, 10_000, b"").await, [(StatusCode::SERVICE_UNAVAILABLE, 10_000)]);
     assert_eq!(origin.calls() as u64, 2 + retry.retries());
@@ -230,7 +232,7 @@ async fn a_failure_leaves_no_marker() {
         sleep(ms(10)).await;
         if n == 1 { status(503) } else { response(&[("cache-control", "max-age=60")], "hello") }
     });
-    let layer = tower_readthrough::ReadThrough::new(support::open::store())
+    let layer = tower_readthrough::ReadThroughLayer::builder(support::open::store())
         .retry(RetryPolicy::never())
         .build()
         .unwrap();
@@ -250,7 +252,7 @@ async fn an_error_of_the_service_goes_to_all_who_waited_after_a_second_one() {
         sleep(ms(10)).await;
         Err::<Response<Body>, _>(tower_readthrough::SharedError::new("no route"))
     });
-    let layer = tower_readthrough::ReadThrough::new(support::open::store())
+    let layer = tower_readthrough::ReadThroughLayer::builder(support::open::store())
         .retry(RetryPolicy::never())
         .build()
         .unwrap();

@@ -10,15 +10,15 @@ use support::open::{Origin, bytes, call, fixed, get, ms, response, status, store
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CacheKey, CacheStatus, KeyExtractor, MemoryStore, Purge, ReadThrough, ReadThroughService, Rules, Store,
+    CacheKey, CacheStatus, KeyExtractor, MemoryStore, Purge, ReadThrough, ReadThroughLayer, Rules, Store,
     StoreLayer, Tags,
 };
 
 const URI: &str = "http://h/a";
 
-fn stack_of(origin: &Origin, rules: Rules) -> (ReadThroughService<Origin, MemoryStore>, Purge, MemoryStore) {
+fn stack_of(origin: &Origin, rules: Rules) -> (ReadThrough<Origin, MemoryStore>, Purge, MemoryStore) {
     let store = store();
-    let layer = ReadThrough::new(store.clone()).rules(rules).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(rules).build().unwrap();
     (layer.layer(origin.clone()), layer.purge(), store)
 }
 
@@ -99,7 +99,7 @@ impl KeyExtractor for Rule {
 #[tokio::test(start_paused = true)]
 async fn a_key_rule_gives_tags() {
     let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
-    let builder = ReadThrough::new(store()).key(Rule).rules(fixed(60_000));
+    let builder = ReadThroughLayer::builder(store()).key(Rule).rules(fixed(60_000));
     let (purge, service) = (builder.purge(), builder.build().unwrap().layer(origin.clone()));
     call(&service, get(URI)).await;
     purge.tag("by-rule");
@@ -139,7 +139,8 @@ async fn clients_do_not_see_what_is_for_the_cache() {
             false => &["surrogate-key", "cache-tag", "cache-groups", "etag"],
         };
         let rules = Rules::new().default_ttl(ms(1_000));
-        let layer = ReadThrough::new(store()).rules(rules.clone()).strip_tags(strip).build().unwrap();
+        let layer =
+            ReadThroughLayer::builder(store()).rules(rules.clone()).strip_tags(strip).build().unwrap();
         let stack = layer.layer(origin.clone());
         let plain = StoreLayer::new(store()).rules(rules).strip_tags(strip).layer(origin.clone());
         let ask = async |uri: &str| stack.clone().oneshot(get(uri)).await.unwrap();

@@ -23,7 +23,7 @@ use std::{error::Error, process::ExitCode, sync::Arc, thread, time::Duration};
 
 use clap::Parser;
 use tokio::{net::TcpListener, runtime};
-use tower_readthrough::{MemoryStore, ReadThrough, Rules};
+use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
 
 use self::{load::Load, report::Report, site::Site};
 
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
     let site = Arc::new(Site::new());
-    let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
         // No page depends on a cookie, and each browser has some.
         .rules(Rules::new().fixed_ttl(Duration::from_secs(24 * 3600)).cookies([]));
     let purge = cache.purge();

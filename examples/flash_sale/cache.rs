@@ -11,8 +11,8 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_readthrough::{
-    BuildError, KeyRule, KeyRules, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughBody, RequestBody,
-    RuleError, Rules, SharedError,
+    BuildError, KeyRule, KeyRules, MemoryStore, OriginLimitLayer, ReadThroughBody, ReadThroughLayer,
+    RequestBody, RuleError, Rules, SharedError,
 };
 
 type Page = Response<ReadThroughBody<Incoming>>;
@@ -22,7 +22,7 @@ pub(crate) type Stack = BoxCloneSyncService<Request<RequestBody<Incoming>>, Page
 const ORIGIN_LIMIT: usize = 40;
 
 pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildError> {
-    let layers = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20))
+    let layers = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
         .key(by_product()?)
         .rules(Rules::new().fixed_ttl(ttl))
         .origin_limit(OriginLimitLayer::new(ORIGIN_LIMIT))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use hyper::body::Incoming;
 use tower::{Layer, ServiceExt, util::MapErr};
 use tower_readthrough::{
-    BuildError, DefaultKey, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughService, RequestBody,
+    BuildError, DefaultKey, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughLayer, RequestBody,
     RetryPolicy, Rules, SharedError,
 };
 
@@ -18,7 +18,7 @@ use crate::{
 pub(crate) type ReqBody = RequestBody<Incoming>;
 
 /// A cheap handle to the one cache.
-pub(crate) type Stack = ReadThroughService<SharedOrigin, MemoryStore>;
+pub(crate) type Stack = ReadThrough<SharedOrigin, MemoryStore>;
 
 /// The client's error cannot be cloned, but all who wait for one fetch have to learn of it.
 type SharedOrigin = MapErr<Origin, fn(origin::Error) -> SharedError>;
@@ -30,7 +30,7 @@ pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
     // All attempts together, waiting for `--origin-limit` included: the origin's timeout is to
     // decide, not the cache's.
     let patience = args.origin_timeout.saturating_add(RETRY_DEADLINE + Duration::from_secs(5));
-    let mut cache = ReadThrough::new(MemoryStore::with_capacity_bytes(args.max_bytes))
+    let mut cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(args.max_bytes))
         .key(key(args))
         .rules(rules(args))
         .retry(retry(args.retries))

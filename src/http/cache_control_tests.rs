@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::outline::Outline;
+use crate::http::response_fields::ResponseFields;
 use proptest::prelude::*;
 use std::time::SystemTime;
 
@@ -10,7 +10,7 @@ fn headers(name: &HeaderName, lines: &[&str]) -> HeaderMap {
 }
 
 fn of(headers: &HeaderMap, targets: &[HeaderName]) -> CacheControl {
-    let plain = || Outline::of(headers, SystemTime::UNIX_EPOCH).cache_control;
+    let plain = || ResponseFields::of(headers, SystemTime::UNIX_EPOCH).cache_control;
     CacheControl::targeted(headers, targets).unwrap_or_else(plain)
 }
 

@@ -13,7 +13,7 @@ use super::{
 ///
 /// Not whole [`Rules`], which would put all that a rule does not mention back to the defaults.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Changes {
+pub(crate) struct RuleOverrides {
     pub(crate) ttl: Option<Ttl>,
     pub(crate) negative_ttl: Option<Duration>,
     pub(crate) heuristic: Option<Heuristic>,
@@ -29,7 +29,7 @@ pub(crate) struct Changes {
     pub(crate) store_authorized: Option<bool>,
 }
 
-impl Changes {
+impl RuleOverrides {
     fn apply(&self, rules: Rules) -> Rules {
         Rules {
             ttl: self.ttl.unwrap_or(rules.ttl),
@@ -56,7 +56,7 @@ impl Changes {
 /// The rules for a request: those that a middleware put into its extensions, else the configured
 /// ones with what the key rule of the request changes about them.
 pub(crate) fn rules_for(request: &Extensions, configured: &Rules) -> Rules {
-    match (request.get::<Rules>(), request.get::<Changes>()) {
+    match (request.get::<Rules>(), request.get::<RuleOverrides>()) {
         (Some(own), _) => own.clone(),
         (None, Some(changes)) => changes.apply(configured.clone()),
         (None, None) => configured.clone(),
@@ -73,7 +73,7 @@ mod tests {
         let mut request = Extensions::new();
         assert_eq!(rules_for(&request, &configured), configured);
         let ttl = Some(Ttl::Fixed(Duration::from_secs(1)));
-        request.insert(Changes { ttl, store_authorized: Some(true), ..Changes::default() });
+        request.insert(RuleOverrides { ttl, store_authorized: Some(true), ..RuleOverrides::default() });
         let changed = configured.clone().fixed_ttl(Duration::from_secs(1)).store_authorized(true);
         assert_eq!(rules_for(&request, &configured), changed);
         request.insert(Rules::new());

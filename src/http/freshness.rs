@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{
     cache_control::{CacheControl, MAX_DELTA, seconds},
     date::parse,
-    outline::Outline,
+    response_fields::ResponseFields,
 };
 
 /// The lifetime that the origin gave explicitly (§4.2.1), or `None` if it gave none.
@@ -19,7 +19,7 @@ use super::{
 pub(crate) fn explicit_lifetime(
     cache_control: &CacheControl,
     headers: &HeaderMap,
-    outline: &Outline,
+    outline: &ResponseFields,
 ) -> Option<Duration> {
     if let Some(delta) = cache_control.s_maxage.or(cache_control.max_age) {
         return Some(delta);
@@ -34,7 +34,7 @@ pub(crate) fn explicit_lifetime(
 
 /// For how long the representation had not changed when it was sent (§4.2.2), or `None` if that is
 /// not known.
-pub(crate) fn unchanged_for(headers: &HeaderMap, outline: &Outline) -> Option<Duration> {
+pub(crate) fn unchanged_for(headers: &HeaderMap, outline: &ResponseFields) -> Option<Duration> {
     let modified = parse(headers.get(header::LAST_MODIFIED)?, outline.now)?;
     let date = outline.date.unwrap_or(outline.now);
     date.duration_since(modified).ok()
@@ -44,7 +44,7 @@ pub(crate) fn unchanged_for(headers: &HeaderMap, outline: &Outline) -> Option<Du
 ///
 /// `delay` is the time from the request to the response: the answer may have been made right
 /// after the request arrived, so all of it counts. That is the correction for the round trip.
-pub(crate) fn initial_age(outline: &Outline, delay: Duration) -> Duration {
+pub(crate) fn initial_age(outline: &ResponseFields, delay: Duration) -> Duration {
     let apparent = outline.date.and_then(|date| outline.now.duration_since(date).ok()).unwrap_or_default();
     // `Date` counts in whole seconds, and so does what is taken from it.
     let apparent = Duration::from_secs(apparent.as_secs());
@@ -86,7 +86,7 @@ mod tests {
 
     fn lifetime(fields: &[(&str, &str)]) -> Option<u64> {
         let headers = headers(fields);
-        let outline = Outline::of(&headers, noon());
+        let outline = ResponseFields::of(&headers, noon());
         explicit_lifetime(&outline.cache_control, &headers, &outline).map(|lifetime| lifetime.as_secs())
     }
 
@@ -106,14 +106,15 @@ mod tests {
         let headers = headers(&[("cdn-cache-control", "public"), ("cache-control", "max-age=5"), expires]);
         let targets = [HeaderName::from_static("cdn-cache-control")];
         let targeted = CacheControl::targeted(&headers, &targets).unwrap();
-        assert_eq!(explicit_lifetime(&targeted, &headers, &Outline::of(&headers, noon())), None);
+        assert_eq!(explicit_lifetime(&targeted, &headers, &ResponseFields::of(&headers, noon())), None);
     }
 
     #[test]
     fn the_time_without_change_ends_when_the_response_was_sent() {
         let guess = |fields: &[(&str, &str)]| {
             let headers = headers(fields);
-            unchanged_for(&headers, &Outline::of(&headers, noon())).map(|unchanged| unchanged.as_secs())
+            unchanged_for(&headers, &ResponseFields::of(&headers, noon()))
+                .map(|unchanged| unchanged.as_secs())
         };
         let modified = ("last-modified", "Sun, 06 Nov 1994 11:00:00 GMT");
         assert_eq!(guess(&[modified]), Some(3600));
@@ -133,7 +134,8 @@ mod tests {
     #[test]
     fn the_age_is_the_larger_of_what_date_and_age_say() {
         let age = |fields: &[(&str, &str)], delay| {
-            initial_age(&Outline::of(&headers(fields), noon()), Duration::from_millis(delay)).as_millis()
+            initial_age(&ResponseFields::of(&headers(fields), noon()), Duration::from_millis(delay))
+                .as_millis()
         };
         assert_eq!(age(&[], 60), 60);
         assert_eq!(age(&[("age", "2")], 60), 2_060);
@@ -155,7 +157,7 @@ mod tests {
             let of = |pick: fn([u64; 2]) -> u64| {
                 let date = httpdate::fmt_http_date(noon() - Duration::from_secs(pick(since)));
                 let headers = headers(&[("age", &pick(ages).to_string()), ("date", &date)]);
-                initial_age(&Outline::of(&headers, noon()), Duration::from_nanos(pick(delays)))
+                initial_age(&ResponseFields::of(&headers, noon()), Duration::from_nanos(pick(delays)))
             };
             prop_assert!(of(|[a, b]| a.min(b)) <= of(|[a, b]| a.max(b)));
         }
@@ -180,7 +182,7 @@ mod tests {
         #[test]
         fn dates_never_panic(date in "[ -~]{0,40}", expires in "[ -~]{0,40}", age in "[ -~]{0,30}") {
             let headers = headers(&[("date", &date), ("expires", &expires), ("age", &age)]);
-            let outline = Outline::of(&headers, noon());
+            let outline = ResponseFields::of(&headers, noon());
             let _ = explicit_lifetime(&outline.cache_control, &headers, &outline);
             let _ = initial_age(&outline, Duration::MAX);
         }

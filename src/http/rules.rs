@@ -227,7 +227,7 @@ impl Rules {
     /// and for what is `public`.
     ///
     /// Default: none. A guess keeps serving a file that was edited a moment ago. A default TTL goes
-    /// first. The share is more than 0 and at most 1, which [`build`](crate::ReadThrough::build)
+    /// first. The share is more than 0 and at most 1, which [`build`](crate::ReadThroughBuilder::build)
     /// checks; millionths count.
     #[must_use]
     pub const fn heuristic(mut self, share: f64, at_most: Duration) -> Self {
@@ -323,7 +323,7 @@ impl Rules {
     /// not set anew, in any response: an origin that sees no session begins one, which would replace the
     /// session of the client.
     ///
-    /// What cannot be read without is refused by [`build`](crate::ReadThrough::build): `Vary`,
+    /// What cannot be read without is refused by [`build`](crate::ReadThroughBuilder::build): `Vary`,
     /// `Cache-Control`, `CDN-Cache-Control`, `Expires`, `Date`, `Age`, `ETag`, `Last-Modified`,
     /// `No-Vary-Search`, `Location`, `Content-Type`, `Content-Encoding`, `Content-Length`, `Content-Range`,
     /// `Cache-Status`, and the fields of the connection.
@@ -378,7 +378,7 @@ impl Rules {
     /// [key rule](crate::KeyRule::cookies) that names cookies goes first. A cookie that selects a page by
     /// its value gives each value an entry of its own; a purge by URL or tag reaches all of them, and of
     /// a purge by key only one by [prefix](crate::Purge::key_prefix) does. A name is a token (RFC 6265
-    /// §4.1.1), which [`build`](crate::ReadThrough::build) checks, and its case counts; `wordpress_*` stands
+    /// §4.1.1), which [`build`](crate::ReadThroughBuilder::build) checks, and its case counts; `wordpress_*` stands
     /// for all names that begin so. All cookies of a request that has more than 256 are in the key and reach
     /// the origin, if any are named: servers read different ones of so many.
     ///
@@ -409,7 +409,7 @@ impl Rules {
     /// key of a [rule](crate::KeyRule::headers) keeps the entries apart and is no credential there.
     ///
     /// Adds to what was named before and to [`WELL_KNOWN_CREDENTIALS`](Self::WELL_KNOWN_CREDENTIALS).
-    /// Default: none. What is no name of a field is refused by [`build`](crate::ReadThrough::build).
+    /// Default: none. What is no name of a field is refused by [`build`](crate::ReadThroughBuilder::build).
     ///
     /// ```
     /// use tower_readthrough::Rules;

@@ -8,7 +8,7 @@ use super::{
     cache_control::{CacheControl, MAX_DELTA},
     credentials::Credentials,
     freshness::{explicit_lifetime, unchanged_for},
-    outline::Outline,
+    response_fields::ResponseFields,
     rules::{Rules, Ttl},
     vary::Vary,
 };
@@ -101,7 +101,7 @@ pub(crate) enum Sharing {
 /// For how long an answer may be used, counted from when it was made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub(crate) struct Terms {
+pub(crate) struct Freshness {
     /// Which credentials a request may have to get it. First in memory: all hits look at it.
     pub(crate) audience: Credentials,
     pub(crate) fresh_for: Duration,
@@ -116,7 +116,7 @@ pub(crate) struct Terms {
     pub(crate) forbids_stale: bool,
 }
 
-impl Terms {
+impl Freshness {
     /// Not to be used again.
     pub(crate) const NONE: Self = Self {
         fresh_for: Duration::ZERO,
@@ -134,7 +134,7 @@ pub(crate) struct Decision {
     pub(crate) sharing: Sharing,
     /// Whether it may be stored; also if only to be revalidated.
     pub(crate) is_storable: bool,
-    pub(crate) terms: Terms,
+    pub(crate) terms: Freshness,
     /// Fields that are for the client alone whose request it answers.
     pub(crate) withheld: Vec<HeaderName>,
 }
@@ -142,7 +142,7 @@ pub(crate) struct Decision {
 impl Decision {
     /// Neither to be stored nor to be shared as it is.
     pub(crate) fn not_stored(sharing: Sharing) -> Self {
-        Self { sharing, is_storable: false, terms: Terms::NONE, withheld: Vec::new() }
+        Self { sharing, is_storable: false, terms: Freshness::NONE, withheld: Vec::new() }
     }
 
     /// Of a failure that is not stored.
@@ -189,7 +189,7 @@ pub(crate) fn decide(
     request: &Parts,
     credentials: Credentials,
     head: Judged<'_>,
-    outline: &Outline,
+    outline: &ResponseFields,
     rules: &Rules,
     targets: &[HeaderName],
 ) -> Decision {
@@ -240,7 +240,7 @@ enum Source {
 struct Answer<'a> {
     status: StatusCode,
     headers: &'a HeaderMap,
-    outline: &'a Outline,
+    outline: &'a ResponseFields,
     cache_control: &'a CacheControl,
     credentials: Credentials,
     rules: &'a Rules,
@@ -366,9 +366,9 @@ impl Answer<'_> {
         may_have_no_end.then_some(Unshareable::Stream)
     }
 
-    fn terms(&self, fresh_for: Duration, source: Source) -> Terms {
+    fn terms(&self, fresh_for: Duration, source: Source) -> Freshness {
         let (answer, rules, despite) = (self.cache_control, self.rules, self.rules.despite_revalidate);
-        Terms {
+        Freshness {
             fresh_for,
             stale_while_revalidate_for: self.window(
                 answer.stale_while_revalidate,

@@ -26,14 +26,14 @@ fn decision(
     }
     let head = builder.body(()).unwrap().into_parts().0;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-    let (status, outline) = (StatusCode::from_u16(status).unwrap(), Outline::of(&headers, now));
+    let (status, outline) = (StatusCode::from_u16(status).unwrap(), ResponseFields::of(&headers, now));
     let credentials = Credentials::of(&head.headers, &CredentialNames::DEFAULT, &Keyed::default());
     let judged = Judged { status, headers: &headers, is_breakdown: is_breakdown(status) };
     decide(&head, credentials, judged, &outline, rules.borrow(), &[CDN_CACHE_CONTROL])
 }
 
 /// The terms of what may be stored.
-fn stored(decision: &Decision) -> Option<Terms> {
+fn stored(decision: &Decision) -> Option<Freshness> {
     decision.is_storable.then_some(decision.terms)
 }
 
@@ -241,7 +241,7 @@ fn parts_and_answers_to_conditions_are_for_nobody_else() {
 fn an_answer_to_head_is_shared_but_not_stored() {
     let head = Request::head("http://h/").body(()).unwrap().into_parts().0;
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
-    let outline = Outline::of(&headers, SystemTime::UNIX_EPOCH);
+    let outline = ResponseFields::of(&headers, SystemTime::UNIX_EPOCH);
     let nobody = Credentials::default();
     let judged = Judged { status: StatusCode::OK, headers: &headers, is_breakdown: false };
     let decision = decide(&head, nobody, judged, &outline, &Rules::new(), &[]);

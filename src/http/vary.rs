@@ -16,7 +16,7 @@ use super::{
     cache_control::split_list,
     credentials::Keyed,
     fields::has,
-    glance::{Glance, Line, line},
+    request_fields::{Line, RequestFields, line},
 };
 use crate::work::{is_same, looked_at};
 
@@ -210,7 +210,7 @@ impl Selection {
     }
 
     /// Whether a request with these fields would be selected too, as its lines are written.
-    pub(crate) fn is_written_by(&self, request: &Glance<'_>) -> bool {
+    pub(crate) fn is_written_by(&self, request: &RequestFields<'_>) -> bool {
         self.fields().iter().zip(&self.0.values).all(|(name, value)| match (value, request.line(name)) {
             (Some(value), Line::One(line)) => value.is_written(line.as_bytes()),
             (value, line) => value.is_none() && line == Line::None,
@@ -219,7 +219,7 @@ impl Selection {
 
     /// Whether a request with these fields would be selected too.
     #[inline]
-    pub(crate) fn matches(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {
+    pub(crate) fn matches(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         self.fields().iter().zip(&self.0.values).all(|(name, value)| {
             let line = request.line(name);
             match value {

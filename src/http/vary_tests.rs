@@ -44,7 +44,7 @@ fn a_star_or_junk_fits_nobody_else() {
 fn matches(first: &[(&'static str, &str)], second: &[(&'static str, &str)]) -> bool {
     let vary = map(&[("vary", "accept, x, accept-language, accept-encoding, accept-charset")]);
     let Vary::Fields(fields) = Vary::parse(&vary) else { unreachable!() };
-    Selection::new(&fields, &map(first)).matches(&Glance::of(&map(second)), &mut Forms::default())
+    Selection::new(&fields, &map(first)).matches(&RequestFields::of(&map(second)), &mut Forms::default())
 }
 
 #[test]
@@ -162,7 +162,7 @@ proptest! {
         let b: Vec<_> = b.iter().map(|value| (name, value.as_str())).collect();
         let (first, second) = (Selection::new(&fields, &map(&a)), Selection::new(&fields, &map(&b)));
         let request = map(&b);
-        let request = Glance::of(&request);
+        let request = RequestFields::of(&request);
         prop_assert_eq!(first.matches(&request, &mut Forms::default()), first == second);
         // What is compared before that admits no other request.
         prop_assert!(!first.is_written_by(&request) || first == second);

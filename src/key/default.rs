@@ -92,7 +92,7 @@ impl DefaultKey {
     /// the client asked for.
     ///
     /// Needed without the feature `axum`, where `axum::Router::nest` is not understood:
-    /// [`ReadThrough::build`](crate::ReadThrough::build) refuses the key otherwise. With the feature it
+    /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses the key otherwise. With the feature it
     /// changes nothing.
     #[must_use]
     pub fn whole_uri(mut self) -> Self {
@@ -278,7 +278,7 @@ mod tests {
     fn a_path_that_may_be_cut_is_refused_unless_it_is_seen_or_stated_to_be_whole() {
         let built = |key: DefaultKey| {
             let store = crate::MemoryStore::with_capacity_bytes(1 << 20);
-            crate::ReadThrough::new(store).key(key).build().map(drop)
+            crate::ReadThroughLayer::builder(store).key(key).build().map(drop)
         };
         let rules = || crate::KeyRules::builder();
         match cfg!(feature = "axum") {

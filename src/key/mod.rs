@@ -45,12 +45,12 @@
 //! use axum::{Router, body::Body, routing::post};
 //! use http::Request;
 //! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_readthrough::{CacheStatus, KeyRule, KeyRules, MemoryStore, ReadThrough};
+//! use tower_readthrough::{CacheStatus, KeyRule, KeyRules, MemoryStore, ReadThroughLayer};
 //!
 //! let search = KeyRule::path("/search").method("POST").body(64 << 10).fixed_ttl(Duration::from_secs(5));
 //! let bodies = KeyRules::builder().rule(search).build_with_bodies()?;
 //! let store = MemoryStore::with_capacity_bytes(64 << 20);
-//! let cache = ReadThrough::new(store).key(bodies.rules()).build()?;
+//! let cache = ReadThroughLayer::builder(store).key(bodies.rules()).build()?;
 //! let app = Router::new()
 //!     .route("/search", post(async |query: String| format!("found {query}")))
 //!     .layer(ServiceBuilder::new().layer(bodies).layer(cache));
@@ -106,7 +106,7 @@
 //! use axum::{Router, body::Body, routing::post};
 //! use http::Request;
 //! use tower::{ServiceBuilder, ServiceExt};
-//! use tower_readthrough::{CacheStatus, JsonBody, KeyRule, KeyRules, MemoryStore, ReadThrough};
+//! use tower_readthrough::{CacheStatus, JsonBody, KeyRule, KeyRules, MemoryStore, ReadThroughLayer};
 //!
 //! let graphql = KeyRule::path("/graphql")
 //!     .method("POST")
@@ -115,7 +115,7 @@
 //!     .json_body(JsonBody::new())
 //!     .fixed_ttl(Duration::from_secs(5));
 //! let bodies = KeyRules::builder().rule(graphql).build_with_bodies()?;
-//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20)).key(bodies.rules()).build()?;
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20)).key(bodies.rules()).build()?;
 //! let app = Router::new()
 //!     .route("/graphql", post(async |body: String| body))
 //!     .layer(ServiceBuilder::new().layer(bodies).layer(cache));
@@ -140,7 +140,6 @@
 mod body;
 mod buffer;
 mod default;
-mod layer;
 mod method_field;
 mod normal;
 mod overrides;
@@ -159,7 +158,7 @@ use smallvec::SmallVec;
 use crate::{
     build_error::BuildError,
     exchange::Read,
-    http::{credentials::Keyed, glance::Glance, rules::RequestRules},
+    http::{credentials::Keyed, request_fields::RequestFields, rules::RequestRules},
     tags::TagFields,
 };
 
@@ -174,7 +173,6 @@ pub(crate) use self::target::original_uri;
 pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
-    layer::{Key, KeyLayer},
     rules::{
         Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, KeyRulesHandle, RuleError, RuleSummary,
         RuleWarning, When,
@@ -183,7 +181,6 @@ pub use self::{
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{
-    layer::{WithoutKey, derive_alone},
     normal::normal_form,
     read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
     rules::SearchKey,
@@ -391,7 +388,7 @@ pub(crate) fn find(
     extractor: &(impl KeyExtractor + ?Sized),
     rules: &RequestRules,
     head: &Parts,
-    glance: &Glance<'_>,
+    glance: &RequestFields<'_>,
     buffer: &mut KeyBuffer,
 ) -> Result<(), Unkeyed> {
     Unkeyed::by(&head.uri, glance.overrides).map_or(Ok(()), Err)?;
@@ -450,7 +447,7 @@ pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer,
     extractor.prepare(head);
 }
 
-fn is_get_or_head(method: &Method) -> bool {
+pub(crate) fn is_get_or_head(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
@@ -473,7 +470,7 @@ fn is_keyed_with_content(extensions: &Extensions) -> bool {
 }
 
 /// Whether a request may have a key, whatever its body.
-pub(crate) fn may_have_key(head: &Parts, glance: &Glance<'_>) -> bool {
+pub(crate) fn may_have_key(head: &Parts, glance: &RequestFields<'_>) -> bool {
     let is_read = is_get_or_head(&head.method) || has_content(&head.extensions);
     is_read && Unkeyed::by(&head.uri, glance.overrides).is_none()
 }

@@ -8,7 +8,7 @@ fn key_of<B: HttpBody>(extractor: &impl KeyExtractor, request: Request<B>) -> Op
     let (is_for_cache, head) = (is_for_cache(&request), request.into_parts().0);
     let mut buffer = KeyBuffer::new();
     let rules = RequestRules::default();
-    let found = find(extractor, &rules, &head, &Glance::of(&head.headers), &mut buffer);
+    let found = find(extractor, &rules, &head, &RequestFields::of(&head.headers), &mut buffer);
     (is_for_cache && found.is_ok()).then(|| buffer.to_key())
 }
 

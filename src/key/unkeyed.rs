@@ -6,7 +6,7 @@ use http::{Request, Uri};
 use http_body::Body as HttpBody;
 
 use super::{is_get_or_head, is_read_by_rule, method_field};
-use crate::http::{glance::Glance, overrides::Overrides};
+use crate::http::{overrides::Overrides, request_fields::RequestFields};
 
 /// Why a request has no key, so that the cache passes it on untouched.
 ///
@@ -78,7 +78,7 @@ impl Unkeyed {
     pub(crate) fn of<B: HttpBody>(request: &Request<B>) -> Option<Self> {
         let is_read = is_get_or_head(request.method()) || is_read_by_rule(request.extensions());
         is_read.then(|| {
-            let overrides = Glance::of(request.headers()).overrides;
+            let overrides = RequestFields::of(request.headers()).overrides;
             Self::by(request.uri(), overrides).unwrap_or(Self::Body)
         })
     }
@@ -86,7 +86,7 @@ impl Unkeyed {
     /// Whether frameworks may take a request for one of another method.
     #[cfg(feature = "body-key")]
     pub(super) fn overrides_method(head: &Parts) -> bool {
-        let overrides = Glance::of(&head.headers).overrides;
+        let overrides = RequestFields::of(&head.headers).overrides;
         Self::by(&head.uri, overrides) == Some(Self::MethodOverride)
     }
 

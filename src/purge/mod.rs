@@ -1,7 +1,7 @@
 //! Purges: what is stored and should not be served any more.
 //!
 //! [`Purge`] is a handle that anything may hold and clone: a handler that changed something, a
-//! queue of events, an admin command. It comes from the [builder](crate::ReadThrough::purge) or from a
+//! queue of events, an admin command. It comes from the [builder](crate::ReadThroughBuilder::purge) or from a
 //! layer, whose key rules it knows.
 //!
 //! | purged | what it reaches |
@@ -44,11 +44,11 @@
 //! use http::{Request, Response};
 //! use http_body_util::BodyExt;
 //! use tower::{Layer, ServiceExt, service_fn};
-//! use tower_readthrough::{MemoryStore, ReadThrough, Rules};
+//! use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
 //!
 //! static PRICE: AtomicU32 = AtomicU32::new(10);
 //! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20))
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
 //!     .rules(Rules::new().fixed_ttl(Duration::from_secs(3600)));
 //! let purge = cache.purge();
 //! let shop = cache.build()?.layer(service_fn(async |_: Request<Body>| {
@@ -98,7 +98,8 @@ pub use self::{
 use crate::tags::TagFields;
 use crate::{
     key::{CacheKey, KeyExtractor, Origins, Target, normal_form},
-    store::{Glob, Sequence, Store},
+    sequence::{Glob, Sequence},
+    store::Store,
 };
 
 /// A handle to purge what is stored; see the [module](self).
@@ -186,7 +187,7 @@ impl Purge {
     }
 
     /// A handle to any store, with the extractor of the layer that stores there: the same key rules, or
-    /// URLs do not reach what is stored. A [stack](crate::ReadThrough::purge) and its layers give handles
+    /// URLs do not reach what is stored. A [stack](crate::ReadThroughBuilder::purge) and its layers give handles
     /// that know them.
     pub fn of<St: Store, K: KeyExtractor>(store: St, extractor: K) -> Self {
         Self::new(store, Naming::new(Arc::new(extractor)))
@@ -301,9 +302,9 @@ impl Purge {
     /// If it is no such pattern.
     ///
     /// ```
-    /// use tower_readthrough::{MemoryStore, ReadThrough};
+    /// use tower_readthrough::{MemoryStore, ReadThroughLayer};
     ///
-    /// let purge = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).purge();
+    /// let purge = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).purge();
     /// assert!(purge.pattern("http://example.com/user/{id}").is_ok());
     /// assert!(purge.pattern("http://example.com/.*").is_err());
     /// ```

@@ -5,7 +5,7 @@ use http::request::Parts;
 use super::{PurgeError, head};
 use crate::{
     key::normal_form,
-    store::{Glob, Segment},
+    sequence::{Glob, Segment},
 };
 
 /// Longer ones are refused: some of them are kept.

@@ -44,10 +44,10 @@
 //! use http::{Request, StatusCode};
 //! use http_body_util::{BodyExt, Full};
 //! use tower::ServiceExt;
-//! use tower_readthrough::{MemoryStore, ReadThrough, purge::{Bearer, PurgeService}};
+//! use tower_readthrough::{MemoryStore, ReadThroughLayer, purge::{Bearer, PurgeService}};
 //!
 //! # #[tokio::main(flavor = "current_thread")] async fn main() {
-//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20));
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
 //! let service = PurgeService::new(cache.purge(), Bearer::new("a long secret"));
 //! let ask = async |token: &str| {
 //!     let request = Request::post("/purge").header("authorization", token);

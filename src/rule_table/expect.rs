@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     http::{
-        storing::Terms,
+        storing::Freshness,
         tag_fields::{CACHE_GROUPS, for_each_tag, groups},
     },
     key::rules::Span,
@@ -64,7 +64,7 @@ fn lifetime(
     trial: &Trial<'_>,
     expectation: &str,
     wanted: Option<&Span>,
-    of: impl Fn(&Terms) -> Duration,
+    of: impl Fn(&Freshness) -> Duration,
 ) -> Option<String> {
     let wanted = humantime::format_duration(wanted?.0);
     match &trial.stored {

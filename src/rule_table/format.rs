@@ -26,7 +26,7 @@ pub struct RuleTable {
 
 impl RuleTable {
     /// How responses are stored where the key rules say nothing about it: what
-    /// [`ReadThrough::rules`](crate::ReadThrough::rules) has. Default: [`Rules::new`].
+    /// [`ReadThroughBuilder::rules`](crate::ReadThroughBuilder::rules) has. Default: [`Rules::new`].
     #[must_use]
     pub fn rules(mut self, rules: Rules) -> Self {
         self.rules = rules;

@@ -22,11 +22,11 @@ use super::{
     format::{Fields, Row, RuleTable},
 };
 use crate::{
-    exchange::Asked,
+    exchange::CacheRequest,
+    exchange::status::CacheStatus,
     key::{KeyExtractor, KeyRules, rules::RowExtensions},
-    read_through::ReadThrough,
     request_body::RequestBody,
-    status::CacheStatus,
+    stack::{ReadThroughBuilder, ReadThroughLayer},
     store::{MemoryStore, Store, StoredResponse},
     tags::TagFields,
 };
@@ -141,7 +141,7 @@ impl Trial<'_> {
 }
 
 impl Sent {
-    fn asked(&self) -> Option<&Asked> {
+    fn asked(&self) -> Option<&CacheRequest> {
         self.at_origin.as_ref()?.extensions.get()
     }
 
@@ -171,8 +171,8 @@ impl Stack<'_> {
         Ok(Trial { index, row, exchange, tag_fields: rules.tag_fields(), rule, sent, stored })
     }
 
-    fn cache(&self, rules: &KeyRules, store: &MemoryStore) -> ReadThrough<MemoryStore, KeyRules> {
-        ReadThrough::new(store.clone()).key(rules.clone()).rules(self.table.storing().clone())
+    fn cache(&self, rules: &KeyRules, store: &MemoryStore) -> ReadThroughBuilder<MemoryStore, KeyRules> {
+        ReadThroughLayer::builder(store.clone()).key(rules.clone()).rules(self.table.storing().clone())
     }
 
     fn send(&self, rules: &KeyRules, store: &MemoryStore, exchange: &Exchange) -> Result<Sent, String> {

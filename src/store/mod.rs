@@ -1,6 +1,6 @@
 //! Where responses are kept.
 //!
-//! A [`Store`] maps a [`CacheKey`] to a [`Resource`]: all that is known about one key, which is
+//! A [`Store`] maps a [`CacheKey`] to a [`Entry`]: all that is known about one key, which is
 //! the stored variants of its response (RFC 9111 §4.1) and whether its answers turned out not
 //! to be shareable. Keeping the variants together makes it one lookup to find the one that a
 //! request selects, and one step to drop them all.
@@ -22,52 +22,33 @@
 //! Fetches are numbered by the store's [`Sequence`]. A response never replaces one whose fetch
 //! began later, so a slow answer cannot undo a newer one.
 
-mod builder;
-mod draft;
-mod expiry;
-mod front;
+mod entry;
 mod head;
-mod invalidation;
-mod lineage;
-mod losses;
 mod memory;
 mod parts;
 mod pieces;
-mod purge_sweep;
-mod purges;
 mod refresh;
-mod resource;
 mod response;
 mod selections;
-mod sequence;
-mod shape;
-mod sweeper;
-mod sync;
 
 use std::sync::Arc;
 
 pub use self::{
-    builder::MemoryStoreBuilder,
-    memory::{MemoryStore, StoreStats},
-    resource::Resource,
+    entry::Entry,
+    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
     response::StoredResponse,
-    sequence::Sequence,
 };
 pub(crate) use self::{
-    draft::{Block, Draft},
-    invalidation::{Invalidates, Invalidation, pass_on},
-    lineage::{Arrival, Lineage, Subject},
+    entry::HitForMiss,
+    head::{BodyBuffer, HeadBuilder},
     parts::{Arrived, Part, Stored},
     pieces::Pieces,
-    purges::{Glob, Loss, Segment},
     refresh::Refresh,
-    resource::Marker,
     response::Origin,
     selections::selection,
-    sequence::{Fetching, Tagged},
 };
 
-use crate::{http::glance::Glance, key::CacheKey};
+use crate::{http::request_fields::RequestFields, key::CacheKey, sequence::Sequence};
 
 /// Keeps responses under their keys.
 ///
@@ -75,16 +56,16 @@ use crate::{http::glance::Glance, key::CacheKey};
 /// request is polled. A store that cannot keep something drops it; to the layers that is a miss.
 ///
 /// Changes go through [`update`](Self::update), so that everything that decides what may be
-/// stored is in [`Resource`] and holds for every store.
+/// stored is in [`Entry`] and holds for every store.
 pub trait Store: Clone + Send + Sync + 'static {
     /// What is stored under the key of these bytes.
-    fn get(&self, key: &[u8]) -> Option<Arc<Resource>>;
+    fn get(&self, key: &[u8]) -> Option<Arc<Entry>>;
 
     /// Replaces what is stored under the key by what `change` makes of it; nothing is stored
-    /// any more if that [is empty](Resource::is_empty).
+    /// any more if that [is empty](Entry::is_empty).
     ///
     /// Two updates of one key never overlap. `change` is short and does not call the store.
-    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Resource));
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry));
 
     /// Numbers the beginnings of fetches, store-wide.
     fn sequence(&self) -> &Arc<Sequence>;
@@ -112,7 +93,7 @@ pub trait Store: Clone + Send + Sync + 'static {
 pub(crate) fn select(
     store: &impl Store,
     key: &CacheKey,
-    request: &Glance<'_>,
+    request: &RequestFields<'_>,
 ) -> Option<Arc<StoredResponse>> {
     store.get(key)?.select(request, store.sequence()).cloned()
 }

@@ -6,18 +6,23 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{Draft, Origin, Pieces, Resource, Sequence, StoredResponse};
+use crate::sequence::Sequence;
+use crate::store::Entry;
+use crate::store::HeadBuilder;
+use crate::store::Origin;
+use crate::store::Pieces;
+use crate::store::StoredResponse;
 use crate::{
     body::Body,
+    exchange::status::CacheStatus,
     http::{
         conditions::{confirms, freshen, strong_tag},
         fields::{is_digest, remove_all},
-        glance::Glance,
         range::Extent,
-        storing::Terms,
+        request_fields::RequestFields,
+        storing::Freshness,
         vary::{Forms, Selection},
     },
-    status::CacheStatus,
 };
 
 /// Parts that one key may have, of all its variants. The next one takes the place of the oldest.
@@ -67,7 +72,7 @@ impl Part {
         CacheStatus::unmark(&mut headers);
         remove_all(&mut headers, |name| *name == header::CONTENT_LENGTH);
         let body = self.pieces.assembled().await;
-        let kept = Draft::new(StatusCode::OK, &headers, Some(body.len())).with_shared(body);
+        let kept = HeadBuilder::new(StatusCode::OK, &headers, Some(body.len())).with_shared(body);
         let (terms, origin) = (*self.response.terms(), self.response.origin().clone());
         Arc::new(StoredResponse::new(kept, None, self.response.selection().cloned(), terms, origin))
     }
@@ -107,7 +112,12 @@ impl Parts {
     }
 
     /// A fresh part that has all that a request asks for.
-    pub(super) fn select(&self, request: &Glance<'_>, sequence: &Sequence, now: Instant) -> Option<&Part> {
+    pub(super) fn select(
+        &self,
+        request: &RequestFields<'_>,
+        sequence: &Sequence,
+        now: Instant,
+    ) -> Option<&Part> {
         let mut forms = Forms::default();
         self.0.iter().find(|Part { extent, response, .. }| {
             // First, for it notes what is stale by a soft purge.
@@ -174,14 +184,14 @@ pub(crate) struct Arrived {
     pub(crate) withheld: Vec<HeaderName>,
     pub(crate) pieces: Pieces,
     pub(crate) selection: Option<Selection>,
-    pub(crate) terms: Terms,
+    pub(crate) terms: Freshness,
     pub(crate) origin: Origin,
 }
 
 impl Arrived {
     /// With all stored parts of the same representation that it touches, as far as the result is not
     /// larger than `max_bytes`. Only a strong validator shows that they are of the same.
-    pub(crate) fn combine(self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Stored {
+    pub(crate) fn combine(self, stored: &Entry, sequence: &Sequence, max_bytes: usize) -> Stored {
         let alone = self.clone().into_stored();
         // Beside what began later nobody would see any more that it was purged.
         if !sequence.admits(alone.response()) {
@@ -192,7 +202,7 @@ impl Arrived {
         if together.bytes() <= max_bytes { together } else { alone }
     }
 
-    fn take_up_all(mut self, stored: &Resource, sequence: &Sequence, max_bytes: usize) -> Self {
+    fn take_up_all(mut self, stored: &Entry, sequence: &Sequence, max_bytes: usize) -> Self {
         let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
         let own = self.extent;
         let touching = stored.parts().filter(|part| {
@@ -270,7 +280,7 @@ impl Arrived {
         let whole = if extent.is_whole() { pieces.as_one() } else { None };
         let status = if whole.is_some() { StatusCode::OK } else { StatusCode::PARTIAL_CONTENT };
         let length = whole.as_ref().map(Bytes::len);
-        let kept = Draft::new(status, &headers, length).with_shared(whole.clone().unwrap_or_default());
+        let kept = HeadBuilder::new(status, &headers, length).with_shared(whole.clone().unwrap_or_default());
         let response = Arc::new(StoredResponse::new(kept, None, selection, terms, origin));
         match whole {
             Some(_) => Stored::Whole(response),

@@ -8,12 +8,12 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::StoredResponse;
+use crate::store::StoredResponse;
 
 /// When the next background refresh of a stored response may begin, in nanoseconds after the
 /// response came in.
 #[derive(Debug, Default)]
-pub(super) struct RefreshMark(AtomicU64);
+pub(super) struct RefreshLease(AtomicU64);
 
 /// One background refresh of a stored response, and the right to do it.
 ///

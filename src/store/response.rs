@@ -11,24 +11,22 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use super::{
-    draft::Kept,
-    head::{self, Head},
-    lineage::Subject,
-    purges::Mark,
-    refresh::RefreshMark,
-};
+use crate::sequence::Subject;
+use crate::sequence::core::PurgeCheck;
+use crate::store::head::StoredHead;
+use crate::store::head::{self, Head};
+use crate::store::refresh::RefreshLease;
 use crate::{
     body::Body,
+    exchange::status::CacheStatus,
     http::{
         conditions::is_strong_tag,
         freshness::{after, initial_age},
-        glance::Glance,
-        outline::Outline,
-        storing::Terms,
+        request_fields::RequestFields,
+        response_fields::ResponseFields,
+        storing::Freshness,
         vary::{Forms, Selection},
     },
-    status::CacheStatus,
 };
 
 /// A complete response as the store keeps it.
@@ -39,7 +37,7 @@ use crate::{
 #[derive(Debug)]
 #[repr(C)]
 pub struct StoredResponse {
-    mark: Mark,
+    mark: PurgeCheck,
     /// What this is a copy of, if it is one.
     original: Option<Arc<Self>>,
     selection: Option<Selection>,
@@ -50,9 +48,9 @@ pub struct StoredResponse {
     trailers: Option<Arc<HeaderMap>>,
     status: StatusCode,
     last_use: LastUse,
-    terms: Terms,
+    terms: Freshness,
     bytes: usize,
-    refresh: RefreshMark,
+    refresh: RefreshLease,
 }
 
 /// The age of a response when it was served last, in whole seconds, and one more. 0: never.
@@ -87,19 +85,19 @@ pub(crate) struct Origin {
 
 impl Origin {
     /// For a response whose head came in now, to a request that was sent then.
-    pub(crate) fn new(outline: &Outline, sent_at: Instant, begun: u64, subject: Arc<Subject>) -> Self {
+    pub(crate) fn new(outline: &ResponseFields, sent_at: Instant, begun: u64, subject: Arc<Subject>) -> Self {
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(sent_at);
         Self { received_at, initial_age: initial_age(outline, delay), delay, begun, subject }
     }
 
     /// When a response ceases to be fresh.
-    pub(crate) fn fresh_until(&self, terms: &Terms) -> Instant {
+    pub(crate) fn fresh_until(&self, terms: &Freshness) -> Instant {
         self.until(terms, Duration::ZERO)
     }
 
     /// When a window after the lifetime closes.
-    fn until(&self, terms: &Terms, window: Duration) -> Instant {
+    fn until(&self, terms: &Freshness, window: Duration) -> Instant {
         let age = if terms.is_ours { self.delay } else { self.initial_age };
         after(self.received_at, terms.fresh_for.saturating_add(window).saturating_sub(age))
     }
@@ -107,13 +105,13 @@ impl Origin {
 
 impl StoredResponse {
     pub(crate) fn new(
-        kept: Kept,
+        kept: StoredHead,
         trailers: Option<Arc<HeaderMap>>,
         selection: Option<Selection>,
-        terms: Terms,
+        terms: Freshness,
         origin: Origin,
     ) -> Self {
-        let Kept { status, head, body } = kept;
+        let StoredHead { status, head, body } = kept;
         let bytes = body.len()
             + head.bytes()
             + trailers.as_deref().map_or(0, head::bytes)
@@ -127,11 +125,11 @@ impl StoredResponse {
             trailers,
             selection,
             terms,
-            mark: Mark::new(origin.begun),
+            mark: PurgeCheck::new(origin.begun),
             fresh_until: origin.fresh_until(&terms),
             origin,
             bytes,
-            refresh: RefreshMark::default(),
+            refresh: RefreshLease::default(),
             last_use: LastUse::default(),
             original: None,
         }
@@ -151,15 +149,15 @@ impl StoredResponse {
             origin: self.origin.clone(),
             fresh_until: self.fresh_until,
             bytes: self.bytes,
-            refresh: RefreshMark::default(),
+            refresh: RefreshLease::default(),
             last_use: LastUse::default(),
-            mark: Mark::new(self.origin.begun),
+            mark: PurgeCheck::new(self.origin.begun),
             original: Some(Arc::clone(self.original.as_ref().unwrap_or(self))),
         }
     }
 
     /// What is to happen once for a response and all its copies is noted at the original.
-    pub(super) fn refresh(&self) -> &RefreshMark {
+    pub(super) fn refresh(&self) -> &RefreshLease {
         self.original.as_ref().map_or(&self.refresh, |original| &original.refresh)
     }
 
@@ -268,7 +266,7 @@ impl StoredResponse {
 
     /// From when on it is of no use at all.
     pub fn expires_at(&self) -> Instant {
-        let Terms { stale_while_revalidate_for, stale_if_error_for, revalidate_for, .. } = self.terms;
+        let Freshness { stale_while_revalidate_for, stale_if_error_for, revalidate_for, .. } = self.terms;
         let window = stale_while_revalidate_for.max(stale_if_error_for).max(revalidate_for);
         self.until(window)
     }
@@ -282,7 +280,7 @@ impl StoredResponse {
     }
 
     /// As [`refresh`](Self::refresh): what purged the original purged its copies.
-    pub(super) fn mark(&self) -> &Mark {
+    pub(crate) fn mark(&self) -> &PurgeCheck {
         self.original.as_ref().map_or(&self.mark, |original| &original.mark)
     }
 
@@ -292,7 +290,7 @@ impl StoredResponse {
         now < self.fresh_until && !self.is_fresh(now)
     }
 
-    pub(super) fn is_stale_since(&self, at: Instant) {
+    pub(crate) fn is_stale_since(&self, at: Instant) {
         let after = at.saturating_duration_since(self.origin.received_at);
         self.mark().is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
     }
@@ -301,7 +299,7 @@ impl StoredResponse {
         self.selection.as_ref()
     }
 
-    pub(crate) fn terms(&self) -> &Terms {
+    pub(crate) fn terms(&self) -> &Freshness {
         &self.terms
     }
 
@@ -343,20 +341,20 @@ impl StoredResponse {
 
     /// Whether it answers a request with these fields, which says by the same words what selects it.
     #[inline]
-    pub(super) fn is_written_for(&self, request: &Glance<'_>) -> bool {
+    pub(super) fn is_written_for(&self, request: &RequestFields<'_>) -> bool {
         request.credentials.admitted_to(self.terms.audience)
             && self.selection.as_ref().is_none_or(|selection| selection.is_written_by(request))
     }
 
     /// Whether it answers a request with these fields.
     #[inline]
-    pub(crate) fn matches(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {
+    pub(crate) fn matches(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         request.credentials.admitted_to(self.terms.audience) && self.is_selected_by(request, forms)
     }
 
     /// Whether its `Vary` selects it for a request with these fields (RFC 9111 §4.1).
     #[inline]
-    pub(crate) fn is_selected_by(&self, request: &Glance<'_>, forms: &mut Forms) -> bool {
+    pub(crate) fn is_selected_by(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         self.selection.as_ref().is_none_or(|selection| selection.matches(request, forms))
     }
 

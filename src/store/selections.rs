@@ -14,7 +14,7 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use crate::http::{
-    glance::{Glance, Line},
+    request_fields::{Line, RequestFields},
     vary::{Selection, Vary},
 };
 
@@ -27,7 +27,7 @@ static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::
 const MAX_BYTES: usize = 512;
 
 /// What a request has for the fields that an answer to it names, to be stored with the answer.
-pub(crate) fn selection(vary: &Vary, request: &Glance<'_>) -> Option<Selection> {
+pub(crate) fn selection(vary: &Vary, request: &RequestFields<'_>) -> Option<Selection> {
     match vary {
         Vary::Fields(fields) if fields.iter().all(has_few_values) => Some(common(fields, request)),
         vary => vary.selection(request.fields),
@@ -35,7 +35,7 @@ pub(crate) fn selection(vary: &Vary, request: &Glance<'_>) -> Option<Selection> 
 }
 
 /// Most often it is known, and then nothing is made.
-fn common(fields: &Arc<[HeaderName]>, request: &Glance<'_>) -> Selection {
+fn common(fields: &Arc<[HeaderName]>, request: &RequestFields<'_>) -> Selection {
     let lines: SmallVec<[Line<'_>; 4]> = fields.iter().map(|name| request.line(name)).collect();
     let slot = &COMMON[HASHER.hash_one(&lines) as usize % COMMON.len()];
     if let Some(known) = &*slot.lock()
@@ -76,7 +76,7 @@ mod tests {
         {
             request.insert(name, value.parse().unwrap());
         }
-        super::selection(&Vary::Fields(fields), &Glance::of(&request)).unwrap()
+        super::selection(&Vary::Fields(fields), &RequestFields::of(&request)).unwrap()
     }
 
     #[test]

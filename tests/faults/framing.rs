@@ -28,8 +28,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, ReadThrough, RequestBody,
-    SharedError, StaleIfErrorLayer, StoreLayer, Unshareable,
+    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, ReadThroughLayer,
+    RequestBody, SharedError, StaleIfErrorLayer, StoreLayer, Unshareable,
 };
 
 use crate::support::{Answer, Origin, Reply, collect, get, get_with, ok, request, send, status};
@@ -192,7 +192,11 @@ async fn through_each_layer(method: &str, answer: fn() -> Answer) -> Vec<(&'stat
     let store = store();
     let unmarked = LookupLayer::new(store.clone()).cache_status(false);
     vec![
-        ("stack", ask(ReadThrough::new(store.clone()).build().unwrap().layer(origin.clone()), method).await),
+        (
+            "stack",
+            ask(ReadThroughLayer::builder(store.clone()).build().unwrap().layer(origin.clone()), method)
+                .await,
+        ),
         ("store", ask(StoreLayer::new(store.clone()).layer(origin.clone()), method).await),
         ("lookup", ask(LookupLayer::new(store.clone()).layer(origin.clone()), method).await),
         ("unmarked lookup", ask(unmarked.layer(origin.clone()), method).await),
@@ -267,7 +271,7 @@ async fn a_response_says_stored_if_it_is() {
     for (answer, is_stored) in rows {
         let origin = Origin::always(move || answer().max_age(60));
         let shared = store();
-        let stack = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+        let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
         let single = StoreLayer::new(shared).layer(origin.clone());
         for n in 0..2 {
             let ask = async || if n == 0 { get(&stack, "/").await } else { get(&single, "/").await };
@@ -322,7 +326,7 @@ async fn a_length_beside_a_transfer_coding_cuts_nothing_over_hyper_s_client() {
             request.headers_mut().remove("host");
             request.map(RequestBody::new)
         };
-        let cache = ReadThrough::new(store()).build().unwrap();
+        let cache = ReadThroughLayer::builder(store()).build().unwrap();
         let stack = cache.layer(client.map_err(SharedError::new)).map_request(to_origin);
         let addr = serve(stack).await;
         for (n, method) in ["DELETE", "GET", "GET"].into_iter().enumerate() {
@@ -342,7 +346,7 @@ async fn a_length_beside_a_transfer_coding_cuts_nothing_over_hyper_s_client() {
 async fn a_wish_for_another_version_of_http_goes_through_the_cache() {
     let h2c = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")];
     let origin = Origin::always(|| ok("hello").max_age(60));
-    let stack = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let single = StoreLayer::new(store()).layer(origin.clone());
     let shared = store();
     let fill = KeyLayer::default().layer(FillLayer::new(shared).layer(origin.clone()));

@@ -14,7 +14,7 @@ use http::Method;
 use http_body::{Frame, SizeHint};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy, Rules,
+    Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer, RetryPolicy, Rules,
     StoreLayer,
 };
 
@@ -22,7 +22,7 @@ use crate::support::{
     Answer, Failure, Frames, Origin, Reply, get, get_with, ok, request, secs, send, settle, status,
 };
 
-type Stack = ReadThroughService<Origin, MemoryStore>;
+type Stack = ReadThrough<Origin, MemoryStore>;
 type Single = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
 
 fn store() -> MemoryStore {
@@ -30,7 +30,7 @@ fn store() -> MemoryStore {
 }
 
 fn stack(origin: &Origin) -> Stack {
-    let layer = ReadThrough::new(store()).rules(rules()).retry(RetryPolicy::never());
+    let layer = ReadThroughLayer::builder(store()).rules(rules()).retry(RetryPolicy::never());
     layer.build().unwrap().layer(origin.clone())
 }
 
@@ -215,8 +215,9 @@ async fn every_head_that_is_made_of_a_fetched_one_says_what_is_true_of_it() {
 async fn a_range_of_what_is_fetched_whole_says_what_is_true_of_it() {
     for (kind, range) in [("206", "bytes=2-4"), ("416", "bytes=10-")] {
         let origin = Origin::always(|| described("abcdefghij").header("transfer-encoding", "chunked"));
-        let layer =
-            ReadThrough::new(store()).rules(rules()).lookup(|lookup| lookup.fetch_whole_for_ranges(true));
+        let layer = ReadThroughLayer::builder(store())
+            .rules(rules())
+            .lookup(|lookup| lookup.fetch_whole_for_ranges(true));
         let service = layer.build().unwrap().layer(origin.clone());
         let reply = get_with(&service, "/", &[("range", range)]).await;
         assert_eq!(reply.status.as_str(), kind);
@@ -283,7 +284,8 @@ async fn several_parts_have_their_own_ranges_and_no_coding_of_all_together() {
 #[tokio::test(start_paused = true)]
 async fn a_refusal_has_no_field_of_a_response_that_is_not_there() {
     let origin = Origin::always(|| described("abcdefghij").after(secs(60)));
-    let coalesced = ReadThrough::new(store()).coalesce(|layer| layer.max_waiters(1).wait_at_most(secs(1)));
+    let coalesced =
+        ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_waiters(1).wait_at_most(secs(1)));
     let layer = coalesced.lookup(|lookup| lookup.request_directives(true)).build().unwrap();
     let service = layer.layer(origin.clone());
     let refused = get_with(&service, "/", &[("cache-control", "only-if-cached")]).await;

@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
     CacheKey, CoalesceLayer, DefaultKey, Fill, FillLayer, KeyExtractor, Lookup, LookupLayer, MemoryStore,
-    OriginLimitLayer, Purge, ReadThrough, ReadThroughService, RetryPolicy, Rules, Stale, StaleIfErrorLayer,
+    OriginLimitLayer, Purge, ReadThrough, ReadThroughLayer, RetryPolicy, Rules, Stale, StaleIfErrorLayer,
     StoreLayer,
 };
 
@@ -12,7 +12,7 @@ use crate::support::{
     Answer, Origin, Reply, error, get, get_with, hangs, ok, request, secs, send, settle, status,
 };
 
-type Stack = ReadThroughService<Origin, MemoryStore>;
+type Stack = ReadThrough<Origin, MemoryStore>;
 
 fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(8 << 20)
@@ -20,7 +20,7 @@ fn store() -> MemoryStore {
 
 fn stack(origin: &Origin) -> (Stack, MemoryStore) {
     let store = store();
-    let layer = ReadThrough::new(store.clone()).retry(RetryPolicy::never());
+    let layer = ReadThroughLayer::builder(store.clone()).retry(RetryPolicy::never());
     let layer = layer.lookup(|lookup| lookup.request_directives(true)).build().unwrap();
     (layer.layer(origin.clone()), store)
 }
@@ -280,7 +280,8 @@ async fn a_stale_response_instead_of_a_full_queue_is_a_hit() {
         _ => ok("page").max_age(10),
     });
     let limit = OriginLimitLayer::new(1).max_queue(1).max_queue_wait(secs(1));
-    let layer = ReadThrough::new(store()).retry(RetryPolicy::never()).origin_limit(limit).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).origin_limit(limit).build().unwrap();
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     tokio::time::advance(secs(10)).await;

@@ -8,14 +8,14 @@ mod statuses;
 
 use tower::Layer;
 use tower_readthrough::{
-    Fill, Lookup, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy, Rules, StoreLayer,
+    Fill, Lookup, MemoryStore, ReadThrough, ReadThroughLayer, RetryPolicy, Rules, StoreLayer,
 };
 
 use crate::support::{Body, Origin, Reply, request, send};
 
 /// The assembled stack, and the single layers of a cache.
 struct Both {
-    stack: ReadThroughService<Origin, MemoryStore>,
+    stack: ReadThrough<Origin, MemoryStore>,
     layers: Lookup<Fill<Origin, MemoryStore>, MemoryStore>,
     /// Of both together.
     origin: Origin,
@@ -24,8 +24,11 @@ struct Both {
 impl Both {
     fn new(rules: Rules, origin: Origin) -> Self {
         let store = || MemoryStore::with_capacity_bytes(1 << 20);
-        let stack =
-            ReadThrough::new(store()).rules(rules.clone()).retry(RetryPolicy::never()).build().unwrap();
+        let stack = ReadThroughLayer::builder(store())
+            .rules(rules.clone())
+            .retry(RetryPolicy::never())
+            .build()
+            .unwrap();
         Self {
             stack: stack.layer(origin.clone()),
             layers: StoreLayer::new(store()).rules(rules).layer(origin.clone()),

@@ -2,7 +2,7 @@
 
 use tower::Layer;
 use tower_readthrough::{
-    Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughService, RetryPolicy,
+    Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer, RetryPolicy,
 };
 
 use crate::support::Origin;
@@ -12,7 +12,7 @@ mod selecting_fields;
 mod validators;
 mod without_vary;
 
-type Stack = ReadThroughService<Origin, MemoryStore>;
+type Stack = ReadThrough<Origin, MemoryStore>;
 type Single = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
 
 fn store() -> MemoryStore {
@@ -21,7 +21,7 @@ fn store() -> MemoryStore {
 
 /// The assembled stack, which does what requests ask of a cache.
 fn stack(origin: &Origin) -> Stack {
-    let layer = ReadThrough::new(store()).retry(RetryPolicy::never());
+    let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::never());
     layer.lookup(|lookup| lookup.request_directives(true)).build().unwrap().layer(origin.clone())
 }
 

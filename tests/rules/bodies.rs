@@ -7,13 +7,13 @@ use http_body_util::BodyExt;
 use tower::{Layer, ServiceExt, util::MapRequest};
 use tower_readthrough::{
     BodyKey, CacheStatus, JsonBody, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, Purge, ReadThrough,
-    ReadThroughService, RequestBody,
+    ReadThroughLayer, RequestBody,
 };
 
 use crate::support::open::{Origin, bytes, fixed, ms, response, store};
 
 type Front = MapRequest<Origin, fn(Request<RequestBody<Body>>) -> Request<Body>>;
-type Stack = BodyKey<ReadThroughService<Front, MemoryStore, KeyRules>>;
+type Stack = BodyKey<ReadThrough<Front, MemoryStore, KeyRules>>;
 
 struct Cached {
     stack: Stack,
@@ -35,7 +35,8 @@ impl Cached {
             response(&[], format!("{n} {} {target} {body}{cookie}", head.method))
         });
         let bodies = rules.whole_uri().build_with_bodies().unwrap();
-        let cache = ReadThrough::new(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
+        let cache =
+            ReadThroughLayer::builder(store()).key(bodies.rules()).rules(fixed(60_000)).build().unwrap();
         let purge = cache.purge();
         let front: Front = origin.clone().map_request(|request| request.map(Body::new));
         Self { stack: bodies.layer(cache.layer(front)), origin, purge }
@@ -253,10 +254,10 @@ async fn a_cache_below_does_not_take_a_get_with_a_body_for_one_without() {
         response(&[], request.into_body().collect().await.unwrap().to_bytes())
     });
     let front: Front = origin.clone().map_request(|request| request.map(Body::new));
-    let below = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap().layer(front);
+    let below = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap().layer(front);
     let rules = KeyRules::builder().whole_uri().rule(KeyRule::any().method("GET").body(64));
     let bodies = rules.build_with_bodies().unwrap();
-    let above = ReadThrough::new(store()).key(bodies.rules()).build().unwrap();
+    let above = ReadThroughLayer::builder(store()).key(bodies.rules()).build().unwrap();
     let stack = bodies.layer(above.layer(below.map_response(|response| response.map(Body::new))));
     for body in ["a", "b", ""] {
         let request = Request::get("http://h/s").body(Body::from(body)).unwrap();

@@ -5,17 +5,17 @@ use http::{Request, header};
 use tower::Layer;
 use tower_readthrough::{
     Classes, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough,
-    ReadThroughService, Rules,
+    ReadThroughLayer, Rules,
 };
 
 use crate::support::open::{Origin, call, fixed, request, response, store, text};
 
 type Fields = &'static [(&'static str, &'static str)];
-type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
+type Service = ReadThrough<Origin, MemoryStore, KeyRules>;
 
 fn stack_by(rules: Rules, keys: KeyRulesBuilder, origin: &Origin) -> Service {
     let keys = keys.build().unwrap();
-    ReadThrough::new(store()).key(keys).rules(rules).build().unwrap().layer(origin.clone())
+    ReadThroughLayer::builder(store()).key(keys).rules(rules).build().unwrap().layer(origin.clone())
 }
 
 /// Says which cookies it got, and that all may have the page.
@@ -366,7 +366,8 @@ mod when {
                     false => response(&[], n.to_string()),
                 }
             });
-            let cache = ReadThrough::new(store()).key(keys.clone()).rules(fixed(60_000)).build().unwrap();
+            let cache =
+                ReadThroughLayer::builder(store()).key(keys.clone()).rules(fixed(60_000)).build().unwrap();
             let (purge, service) = (cache.purge(), cache.layer(origin.clone()));
             let of = |uri: &str, method: &str| {
                 Request::builder().method(method).uri(uri).body(Body::empty()).unwrap()

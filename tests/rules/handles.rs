@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 use tower::Layer;
 use tower_readthrough::{
     Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, KeyRulesHandle, MemoryStore, Purge, ReadThrough,
-    ReadThroughService,
+    ReadThroughLayer,
 };
 
 use crate::support::open::{Origin, call, fixed, get, response, store};
@@ -29,7 +29,7 @@ fn search() -> KeyRule {
 }
 
 struct Site {
-    service: ReadThroughService<Origin, MemoryStore, KeyRulesHandle>,
+    service: ReadThrough<Origin, MemoryStore, KeyRulesHandle>,
     purge: Purge,
     rules: KeyRulesHandle,
 }
@@ -41,7 +41,7 @@ impl Site {
             response(&[], format!("{n} {}", request.uri().query().unwrap_or_default()))
         });
         let rules = KeyRulesHandle::new(rules).unwrap();
-        let cache = ReadThrough::new(store()).key(rules.clone()).rules(fixed(60_000));
+        let cache = ReadThroughLayer::builder(store()).key(rules.clone()).rules(fixed(60_000));
         let purge = cache.purge();
         Self { service: cache.build().unwrap().layer(origin), purge, rules }
     }
@@ -138,7 +138,7 @@ async fn a_request_is_under_one_edition_of_the_rules_to_its_end() {
     let handle = KeyRulesHandle::new(first.clone()).unwrap();
     let is_armed = Arc::new(AtomicBool::new(true));
     let extractor = Replacing { rules: handle.clone(), next: next.clone(), is_armed: Arc::clone(&is_armed) };
-    let cache = ReadThrough::new(store()).key(extractor).rules(fixed(60_000));
+    let cache = ReadThroughLayer::builder(store()).key(extractor).rules(fixed(60_000));
     let purge = cache.purge();
     let service = cache.build().unwrap().layer(origin);
     let ask = async || {
@@ -173,7 +173,7 @@ async fn a_fetch_that_is_under_way_is_stored_by_the_rules_that_it_began_with() {
         })
     };
     let handle = KeyRulesHandle::new(rules([search(), product()])).unwrap();
-    let cache = ReadThrough::new(store()).key(handle.clone()).rules(fixed(60_000)).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(handle.clone()).rules(fixed(60_000)).build().unwrap();
     let service = cache.layer(origin);
     let first = tokio::spawn({
         let service = service.clone();
@@ -217,7 +217,7 @@ async fn an_unsafe_request_reaches_what_was_stored_by_rules_that_came_after_it()
     });
     let rule = |ignored: &str| rules([KeyRule::path("/{name}").ignore_query([ignored])]);
     let handle = KeyRulesHandle::new(rule("x")).unwrap();
-    let layer = ReadThrough::new(store()).key(handle.clone()).rules(fixed(60_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).key(handle.clone()).rules(fixed(60_000)).build().unwrap();
     let service = layer.layer(origin.clone());
     let put = tokio::spawn({
         let service = service.clone();

@@ -5,7 +5,7 @@ use http::{Request, Response};
 use tower::Layer;
 use tower_readthrough::{
     CacheKey, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, Purge, ReadThrough,
-    ReadThroughService,
+    ReadThroughLayer,
 };
 
 use crate::support::open::{Origin, call, fixed, get, store};
@@ -89,7 +89,7 @@ fn what_is_one_is_one_to_every_rule() {
 }
 
 struct Site {
-    service: ReadThroughService<Origin, MemoryStore, KeyRules>,
+    service: ReadThrough<Origin, MemoryStore, KeyRules>,
     purge: Purge,
 }
 
@@ -108,7 +108,7 @@ fn site() -> Site {
         headers.insert(name, value.parse().unwrap());
         response
     });
-    let cache = ReadThrough::new(store()).key(shop()).rules(fixed(60_000));
+    let cache = ReadThroughLayer::builder(store()).key(shop()).rules(fixed(60_000));
     let purge = cache.purge();
     Site { service: cache.build().unwrap().layer(origin), purge }
 }

@@ -6,12 +6,12 @@ use axum::body::Body;
 use http::Request;
 use tower::Layer;
 use tower_readthrough::{
-    KeyRule, KeyRules, MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughService, Store,
+    KeyRule, KeyRules, MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughLayer, Store,
 };
 
 use crate::support::open::{Origin, call, fixed, get, response, store};
 
-type Site = ReadThroughService<Origin, MemoryStore>;
+type Site = ReadThrough<Origin, MemoryStore>;
 
 /// Each page has a tag of its own.
 fn tagged() -> (Origin, Site, Purge, MemoryStore) {
@@ -20,7 +20,7 @@ fn tagged() -> (Origin, Site, Purge, MemoryStore) {
         response(&[("surrogate-key", &tag)], n.to_string())
     });
     let store = store();
-    let layer = ReadThrough::new(store.clone()).rules(fixed(3_600_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(3_600_000)).build().unwrap();
     (origin.clone(), layer.layer(origin), layer.purge(), store)
 }
 
@@ -59,7 +59,7 @@ async fn a_fetch_that_a_storm_overtakes_is_not_stored() {
         tokio::time::sleep(Duration::from_millis(if n == 1 { 500 } else { 0 })).await;
         response(&[("surrogate-key", "slow")], n.to_string())
     });
-    let layer = ReadThrough::new(store()).rules(fixed(3_600_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).rules(fixed(3_600_000)).build().unwrap();
     let (site, purge) = (layer.layer(origin.clone()), layer.purge());
     let under_way = tokio::spawn({
         let site = site.clone();
@@ -94,7 +94,7 @@ async fn a_storm_of_prefix_purges_spares_what_it_does_not_name() {
 /// Which of these are fetched again after a purge.
 async fn reached(rules: KeyRules, uris: &[&'static str], act: impl FnOnce(&Purge)) -> Vec<&'static str> {
     let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
-    let layer = ReadThrough::new(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
     let (service, purge) = (layer.layer(origin.clone()), layer.purge());
     let ask = async || {
         let mut bodies = Vec::new();
@@ -178,7 +178,7 @@ async fn a_pattern_wins_against_a_fetch_under_way() {
             tokio::time::sleep(Duration::from_millis(100)).await;
             response(&[], n.to_string())
         });
-        let layer = ReadThrough::new(store()).rules(fixed(3_600_000)).build().unwrap();
+        let layer = ReadThroughLayer::builder(store()).rules(fixed(3_600_000)).build().unwrap();
         let (service, purge) = (layer.layer(origin.clone()), layer.purge());
         let ask = || {
             let service = service.clone();
@@ -203,7 +203,7 @@ async fn a_pattern_wins_where_several_paths_have_one_key() {
         response(&[], n.to_string())
     });
     let rules = KeyRules::builder().rule(KeyRule::path("/{_}/{id}").forward_unkeyed()).build().unwrap();
-    let layer = ReadThrough::new(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
     let (service, purge) = (layer.layer(origin.clone()), layer.purge());
     let ask = |uri: &'static str| {
         let service = service.clone();
@@ -234,7 +234,7 @@ async fn a_pattern_reaches_what_was_confirmed_for_another_path() {
     for (pattern, expected) in
         [("http://h/red/*", "3"), ("http://h/blue/{id}", "3"), ("http://h/green/*", "1")]
     {
-        let layer = ReadThrough::new(store()).key(rules.clone()).build().unwrap();
+        let layer = ReadThroughLayer::builder(store()).key(rules.clone()).build().unwrap();
         let (service, purge) = (layer.layer(origin()), layer.purge());
         assert_eq!(call(&service, get("http://h/red/7")).await.1, "1");
         tokio::time::sleep(Duration::from_secs(2)).await;
@@ -317,7 +317,7 @@ fn urls_that_cannot_match_are_refused() {
         .rule(KeyRule::path("/q?a={a}").bypass())
         .build()
         .unwrap();
-    let purge = ReadThrough::new(store()).key(rules).purge();
+    let purge = ReadThroughLayer::builder(store()).key(rules).purge();
     for (url, says) in [
         ("http://shop.example/p?pid=7", "the rule `/p?uid={_}&pid={pid}`"),
         ("http://shop.example/p", "the rule `/p?uid={_}&pid={pid}`"),
@@ -381,7 +381,7 @@ async fn a_location_that_is_not_encoded_is_invalidated() {
         made.headers_mut().insert("location", location);
         made
     });
-    let layer = ReadThrough::new(store()).rules(fixed(3_600_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).rules(fixed(3_600_000)).build().unwrap();
     let service = layer.layer(origin.clone());
     call(&service, get("http://h/caf%C3%A9")).await;
     call(&service, Request::post("http://h/").body(Body::empty()).unwrap()).await;

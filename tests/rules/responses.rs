@@ -4,8 +4,8 @@ use futures_util::future::join_all;
 use http::{Request, Response};
 use tower::{Layer, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_readthrough::{
-    BuildError, CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, LookupLayer, MemoryStore, ReadThrough,
-    Rules, StaleIfErrorLayer,
+    BuildError, CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, LookupLayer, MemoryStore,
+    ReadThroughLayer, Rules, StaleIfErrorLayer,
 };
 
 use crate::support::{Answer, Body, Failure, Origin, Reply, collect, ms, ok, request, secs, settle, status};
@@ -30,7 +30,8 @@ fn store() -> MemoryStore {
 /// The assembled stack, and its layers put together by hand, each with an origin of its own.
 fn stacks(rule: &KeyRule, configured: &Rules, origin: impl Fn() -> Origin) -> [Stack; 2] {
     let key = rules(rule.clone());
-    let assembled = ReadThrough::new(store()).key(key.clone()).rules(configured.clone()).build().unwrap();
+    let assembled =
+        ReadThroughLayer::builder(store()).key(key.clone()).rules(configured.clone()).build().unwrap();
     let store = store();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()).key(key).rules(configured.clone()))
@@ -262,7 +263,7 @@ fn what_cannot_be_left_out_is_refused() {
         let error = KeyRules::builder().whole_uri().rule(KeyRule::any().store_without([name])).build();
         let said = error.unwrap_err().to_string();
         assert_eq!(said, format!("key rule 0 (`any path`): `store_without`: `{name}` {reason}"));
-        let built = ReadThrough::new(store()).rules(Rules::new().store_without([name])).build();
+        let built = ReadThroughLayer::builder(store()).rules(Rules::new().store_without([name])).build();
         assert_eq!(built.err(), Some(BuildError::Withheld(name.into())));
     }
     let both = KeyRule::any().store_set_cookie(true).store_without(["set-cookie"]);
@@ -271,7 +272,7 @@ fn what_cannot_be_left_out_is_refused() {
         "`store_set_cookie` has no effect: `store_without` names `set-cookie`, which is not stored then";
     assert_eq!(said, format!("key rule 0 (`any path`): {expected}"));
     let both = Rules::new().store_set_cookie(true).store_without(["set-cookie"]);
-    assert_eq!(ReadThrough::new(store()).rules(both).build().unwrap_err().to_string(), expected);
+    assert_eq!(ReadThroughLayer::builder(store()).rules(both).build().unwrap_err().to_string(), expected);
 }
 
 #[cfg(feature = "serde")]
@@ -280,7 +281,7 @@ async fn a_document_says_it_by_the_same_name() {
     let text = r#"{ "whole_uri": true, "rules": [{ "store_without": ["set-cookie"] }] }"#;
     let rules: KeyRules = serde_json::from_str(text).unwrap();
     let origin = Origin::new(|n, _| personal(n, ok("page").max_age(60)));
-    let service = ReadThrough::new(store()).key(rules).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).key(rules).build().unwrap().layer(origin.clone());
     let service = boxed(service);
     assert_eq!(given(&get(&service).await), (Some("sid=1"), Some("1")));
     assert_eq!(given(&get(&service).await), (None, Some("1")));

@@ -4,7 +4,7 @@ use axum::body::Body;
 use http::{HeaderName, Request};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    FillLayer, KeyRule, KeyRules, LookupLayer, MemoryStore, Purge, ReadThrough, ReadThroughLayer, StoreLayer,
+    FillLayer, KeyRule, KeyRules, LookupLayer, MemoryStore, Purge, ReadThroughLayer, StoreLayer,
     tags::{Separator, TagFields},
 };
 
@@ -14,7 +14,7 @@ use crate::support::open::{Origin, bytes, call, fixed, get, response, status, st
 struct Tenant(&'static str);
 
 fn layer(rules: KeyRules) -> ReadThroughLayer<MemoryStore, KeyRules> {
-    ReadThrough::new(store()).key(rules).rules(fixed(3_600_000)).build().unwrap()
+    ReadThroughLayer::builder(store()).key(rules).rules(fixed(3_600_000)).build().unwrap()
 }
 
 /// Which of the tags purge the response to this request.
@@ -156,7 +156,7 @@ fn stacks() -> [ReadThroughLayer<MemoryStore, KeyRules>; 3] {
     let none = KeyRules::builder().build().unwrap();
     let rules = fixed(3_600_000);
     let build = |key, fields: TagFields| {
-        ReadThrough::new(store()).key(key).tag_fields(fields).rules(rules.clone()).build().unwrap()
+        ReadThroughLayer::builder(store()).key(key).tag_fields(fields).rules(rules.clone()).build().unwrap()
     };
     [
         build(by_rules, TagFields::default()),
@@ -266,7 +266,7 @@ fn a_field_that_clients_read_is_refused() {
         assert!(error.contains("`tag_fields`") && error.contains("xkey"), "{error}");
     }
     let fields = TagFields::from_iter([(HeaderName::from_static("vary"), Separator::Space)]);
-    let error = ReadThrough::new(store()).tag_fields(fields).build().unwrap_err().to_string();
+    let error = ReadThroughLayer::builder(store()).tag_fields(fields).build().unwrap_err().to_string();
     assert!(error.contains("`tag_fields`: `vary`"), "{error}");
 }
 

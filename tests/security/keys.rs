@@ -5,7 +5,7 @@ use http::{Request, request::Parts};
 use tower::Layer;
 use tower_readthrough::{
     CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough,
-    ReadThroughService,
+    ReadThroughLayer,
 };
 
 use crate::support::open::{Origin, call, fixed, get, response, store};
@@ -33,11 +33,11 @@ fn mirror() -> Origin {
     })
 }
 
-type Service = ReadThroughService<Origin, MemoryStore, KeyRules>;
+type Service = ReadThrough<Origin, MemoryStore, KeyRules>;
 
 fn stack(keys: KeyRulesBuilder, origin: &Origin) -> Service {
     let keys = keys.build().unwrap();
-    ReadThrough::new(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
+    ReadThroughLayer::builder(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
 }
 
 async fn text(service: &Service, request: Request<Body>) -> String {
@@ -88,7 +88,7 @@ mod host_header_poisoning {
     async fn no_client_gets_the_links_of_another_and_the_application_sees_the_field() {
         let keyed_by_rules = KeyRules::builder().rule(KeyRule::any().ignore_query(["utm_*"]));
         let service = stack(keyed_by_rules, &mirror());
-        let layer = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap();
+        let layer = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
         let without_rules = layer.layer(mirror());
         for name in OVERRIDES {
             let attack = || request("http://h/", &[(name, "host=evil")]);
@@ -104,7 +104,7 @@ mod host_header_poisoning {
     #[tokio::test(start_paused = true)]
     async fn a_purge_by_url_reaches_the_entries_of_all_overrides() {
         let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
-        let cache = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap();
+        let cache = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
         let (service, purge) = (cache.layer(origin.clone()), cache.purge());
         let requests = || {
             let fields = [&[][..], &[("x-forwarded-host", "a")], &[("forwarded", "host=b;for=c")]];
@@ -126,7 +126,7 @@ mod method_override {
     #[tokio::test(start_paused = true)]
     async fn a_get_that_may_be_taken_for_another_method_has_no_key() {
         let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
-        let layer = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap();
+        let layer = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
         let service = layer.layer(origin.clone());
         assert_eq!(call(&service, get("http://h/")).await.1, "1");
         let names =

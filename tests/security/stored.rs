@@ -3,11 +3,11 @@
 use axum::body::Body;
 use http::Request;
 use tower::Layer;
-use tower_readthrough::{MemoryStore, ReadThroughService};
+use tower_readthrough::{MemoryStore, ReadThrough};
 
 use crate::support::open::{Origin, call, fixed, ms, response, stack};
 
-type Service = ReadThroughService<Origin, MemoryStore>;
+type Service = ReadThrough<Origin, MemoryStore>;
 
 /// An application with a page for each language that a client names.
 fn by_language() -> (Service, Origin) {

@@ -4,7 +4,7 @@ use axum::body::Body;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, header};
 use tower::{Layer, Service};
-use tower_readthrough::{KeyRules, ReadThrough, Rules};
+use tower_readthrough::{KeyRules, ReadThroughLayer, Rules};
 
 use crate::support::open::{Origin, bytes, call, fixed, get, response, store};
 
@@ -30,7 +30,8 @@ async fn a_long_accept_language_is_not_reduced_and_is_compared_as_it_is_written(
         [(header::ACCEPT_LANGUAGE, "en;q=0", ",en"), (header::ACCEPT_ENCODING, "br;q=0.1", ",br")]
     {
         let origin = echo(name.clone(), "accept-language, accept-encoding");
-        let layer = ReadThrough::new(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap();
+        let layer =
+            ReadThroughLayer::builder(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap();
         let stack = layer.layer(origin.clone());
         let long = format!("{start}{}", member.repeat(100_000));
         for _ in 0..2 {
@@ -56,7 +57,7 @@ async fn a_long_selecting_field_costs_no_more_where_many_variants_are_stored() {
         let allocated = async |variants: usize| {
             let name = HeaderName::from_static(name);
             let vary = "accept, accept-language, accept-encoding, cookie, x-own";
-            let layer = ReadThrough::new(store()).rules(Rules::new()).build().unwrap();
+            let layer = ReadThroughLayer::builder(store()).rules(Rules::new()).build().unwrap();
             let origin = Origin::new(move |_, _| async move {
                 response(&[("vary", vary), ("cache-control", "public, max-age=60")], "hello")
             });
@@ -83,7 +84,7 @@ async fn a_long_selecting_field_costs_no_more_where_many_variants_are_stored() {
 #[tokio::test(start_paused = true)]
 async fn a_long_range_is_not_read() {
     let origin = Origin::new(|_, _| async { response(&[], "hello") });
-    let layer = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
     let stack = layer.layer(origin.clone());
     call(&stack, get("http://h/")).await;
     let short = format!("bytes={}1-3", "0".repeat(500));
@@ -102,8 +103,9 @@ async fn a_long_range_is_not_read() {
 #[tokio::test(start_paused = true)]
 async fn quotation_marks_that_are_never_closed_are_no_directives() {
     let origin = Origin::new(|_, _| async { response(&[], "hello") });
-    let layer =
-        ReadThrough::new(store()).rules(fixed(60_000)).lookup(|lookup| lookup.request_directives(true));
+    let layer = ReadThroughLayer::builder(store())
+        .rules(fixed(60_000))
+        .lookup(|lookup| lookup.request_directives(true));
     let stack = layer.build().unwrap().layer(origin.clone());
     call(&stack, get("http://h/")).await;
     for (calls, name) in [(1, header::CACHE_CONTROL), (2, header::PRAGMA)] {

@@ -18,7 +18,7 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
-use tower_readthrough::{MemoryStore, ReadThrough, ReadThroughLayer, Rules};
+use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 type Handler = dyn Fn(usize, Request<Body>) -> BoxFuture<Response<Body>> + Send + Sync;
@@ -122,7 +122,7 @@ pub(crate) fn store() -> MemoryStore {
 
 /// The default stack under these rules.
 pub(crate) fn stack(rules: Rules) -> ReadThroughLayer<MemoryStore> {
-    ReadThrough::new(store()).rules(rules).build().unwrap()
+    ReadThroughLayer::builder(store()).rules(rules).build().unwrap()
 }
 
 pub(crate) fn fixed(millis: u64) -> Rules {

@@ -21,7 +21,7 @@ pub(super) use self::{
 use super::{
     KeyRules, KeyRulesBuilder, RuleError, method_field::is_in_body, read::ReadByRule, rules::BodyRule,
 };
-use crate::{future::BoxFuture, http::framing::content_length, request_body::RequestBody};
+use crate::{http::framing::content_length, layers::future::BoxFuture, request_body::RequestBody};
 
 mod graphql;
 mod json;
@@ -46,7 +46,7 @@ impl BodyKeyLayer {
         Self { rules }
     }
 
-    /// All rules, for the layers below: [`ReadThrough::key`](crate::ReadThrough::key).
+    /// All rules, for the layers below: [`ReadThroughBuilder::key`](crate::ReadThroughBuilder::key).
     pub fn rules(&self) -> KeyRules {
         self.rules.clone()
     }

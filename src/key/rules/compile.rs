@@ -16,12 +16,12 @@ use super::{
     pattern::{GAP, PathPattern},
     query::{Name, QueryRules},
     rule::Storing,
-    shape::{QueryShape, Shape},
+    shape::{KeyLayout, QueryShape},
     tags::{Source, TagTemplates},
     template::QueryTemplate,
     when::When,
 };
-use crate::http::{changes::Changes, credentials::Keyed, rules::Ttl, withheld::WithheldNames};
+use crate::http::{changes::RuleOverrides, credentials::Keyed, rules::Ttl, withheld::WithheldNames};
 
 /// Compiles a rule for one of its paths, or for every path.
 pub(super) fn compile(
@@ -68,7 +68,7 @@ pub(super) fn compile(
         path,
         template,
         // With a condition it shares no entries with the rules for the other requests.
-        shape: ((!is_default || rule.when.is_some()) && !rule.bypass).then(|| Shape { id, query, parts }),
+        shape: ((!is_default || rule.when.is_some()) && !rule.bypass).then(|| KeyLayout { id, query, parts }),
         when: rule.when.as_ref().map(When::compile).transpose()?,
         is_bypass: rule.bypass,
         loose_path,
@@ -326,7 +326,7 @@ impl Storing {
         Ok(Some(names))
     }
 
-    fn compile(&self) -> Result<Option<Changes>, Problem> {
+    fn compile(&self) -> Result<Option<RuleOverrides>, Problem> {
         let ttls = [
             ("fixed_ttl", self.fixed_ttl),
             ("default_ttl", self.default_ttl),
@@ -346,7 +346,7 @@ impl Storing {
             }
             (fixed, default) => fixed.map(Ttl::Fixed).or(default.map(Ttl::OriginOr)),
         };
-        let changes = Changes {
+        let changes = RuleOverrides {
             ttl,
             negative_ttl: self.negative_ttl,
             heuristic: self.heuristic,
@@ -361,6 +361,6 @@ impl Storing {
             store_no_store: self.store_no_store,
             store_authorized: self.store_authorized,
         };
-        Ok((changes != Changes::default()).then_some(changes))
+        Ok((changes != RuleOverrides::default()).then_some(changes))
     }
 }

@@ -6,13 +6,13 @@ use super::{
     body::is_get_with_body,
     host::HostPattern,
     pattern::PathPattern,
-    shape::{Match, QueryShape, Shape},
+    shape::{KeyLayout, Match, QueryShape},
     sightings::Truth,
     tags::TagTemplates,
     template::{QueryTemplate, Slots},
     when::{CompiledWhen, Facts},
 };
-use crate::{http::changes::Changes, key::normal::Authority};
+use crate::{http::changes::RuleOverrides, key::normal::Authority};
 
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
@@ -27,7 +27,7 @@ pub(super) struct Compiled {
     /// None: every request.
     pub(super) when: Option<CompiledWhen>,
     /// None: the default key.
-    pub(super) shape: Option<Shape>,
+    pub(super) shape: Option<KeyLayout>,
     pub(super) is_bypass: bool,
     /// If it bypasses, its path for those servers that read paths loosely.
     pub(super) loose_path: Option<PathPattern>,
@@ -36,7 +36,7 @@ pub(super) struct Compiled {
     #[cfg(feature = "body-key")]
     pub(super) reading: Option<std::sync::Arc<crate::key::Reading>>,
     pub(super) forwards_unkeyed: bool,
-    pub(super) changes: Option<Changes>,
+    pub(super) changes: Option<RuleOverrides>,
     pub(super) tags: TagTemplates,
 }
 
@@ -123,7 +123,7 @@ impl Compiled {
 
     /// Whether it has a body in its keys, and not all of the URI.
     pub(super) fn merges_bodies(&self) -> bool {
-        let is_verbatim = |shape: &Shape| matches!(shape.query, QueryShape::Verbatim);
+        let is_verbatim = |shape: &KeyLayout| matches!(shape.query, QueryShape::Verbatim);
         self.max_body.is_some() && (self.ignores_path_case() || !self.shape.as_ref().is_none_or(is_verbatim))
     }
 

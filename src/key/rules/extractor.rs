@@ -13,11 +13,11 @@ use super::{
     names::all_queries,
     negotiation::Negotiation,
     query,
-    shape::{Match, QueryShape, Search, Shape},
+    shape::{KeyLayout, Match, QueryShape, Search},
     when::Facts,
 };
 use crate::{
-    http::{changes::Changes, credentials::Keyed},
+    http::{changes::RuleOverrides, credentials::Keyed},
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
         normal::{Authority, fold, normal_uri},
@@ -107,7 +107,7 @@ impl KeyRules {
         head: &Parts,
         authority: Authority<'_>,
         found: &Match<'_, '_>,
-        shape: &Shape,
+        shape: &KeyLayout,
         search: Search<'_>,
         key: &mut KeyBuffer,
     ) -> Result<(), Unkeyed> {
@@ -295,7 +295,7 @@ impl KeyExtractor for KeyRules {
             let tags = rule.tags.add_to(&head.extensions, &found);
             (rule.changes.clone(), tags, learns, pairs.map(|pairs| query::write(&pairs)))
         };
-        changes.map(|changes: Changes| head.extensions.insert(changes));
+        changes.map(|changes: RuleOverrides| head.extensions.insert(changes));
         tags.map(|tags| head.extensions.insert(tags));
         learns.then(|| head.extensions.insert(SearchKey(self.clone())));
         if let Some(query) = query {

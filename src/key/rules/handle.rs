@@ -33,11 +33,11 @@ use crate::{build_error::BuildError, tags::TagFields};
 ///   fetch for each path.
 ///
 /// ```
-/// use tower_readthrough::{KeyRule, KeyRules, KeyRulesHandle, MemoryStore, ReadThrough};
+/// use tower_readthrough::{KeyRule, KeyRules, KeyRulesHandle, MemoryStore, ReadThroughLayer};
 ///
 /// let product = || KeyRule::path("/product?pid={pid}&uid={_}");
 /// let rules = KeyRulesHandle::new(KeyRules::builder().rule(product()).build()?)?;
-/// let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).key(rules.clone()).build()?;
+/// let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).key(rules.clone()).build()?;
 ///
 /// // Later, for example when a file has changed: products stay warm.
 /// let account = KeyRule::path("/account/{**rest}").bypass();
@@ -51,7 +51,7 @@ pub struct KeyRulesHandle {
 }
 
 impl KeyRulesHandle {
-    /// A handle to these rules, which a stack gets as its [key](crate::ReadThrough::key).
+    /// A handle to these rules, which a stack gets as its [key](crate::ReadThroughBuilder::key).
     ///
     /// # Errors
     ///

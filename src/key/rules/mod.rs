@@ -11,7 +11,7 @@
 //! use axum::{Router, body::Body, extract::RawQuery, routing::get};
 //! use http::Request;
 //! use tower::ServiceExt;
-//! use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThrough};
+//! use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThroughLayer};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
@@ -24,7 +24,7 @@
 //!     .rule(product)
 //!     .rule(KeyRule::path("/account/{*rest}").bypass())
 //!     .build()?;
-//! let cache = ReadThrough::new(MemoryStore::with_capacity_bytes(64 << 20)).key(rules).build()?;
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20)).key(rules).build()?;
 //! let page = get(async |RawQuery(query): RawQuery| query.unwrap_or_default());
 //! let app = Router::new().route("/get_fprod.php", page).layer(cache);
 //!

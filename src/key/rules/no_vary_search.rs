@@ -9,9 +9,9 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use super::{
     KeyRules,
     query::{Name, QueryRules, decode},
-    shape::{QueryShape, Search, Shape},
+    shape::{KeyLayout, QueryShape, Search},
 };
-use crate::{exchange::Asked, key::KeyBuffer};
+use crate::{exchange::CacheRequest, key::KeyBuffer};
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
@@ -69,7 +69,7 @@ pub(crate) struct SearchKey(pub(super) KeyRules);
 
 impl SearchKey {
     /// Whether this answer to `request` may be kept under `key`.
-    pub(crate) fn agrees(&self, request: &Parts, answer: &HeaderMap, asked: &Asked) -> bool {
+    pub(crate) fn agrees(&self, request: &Parts, answer: &HeaderMap, asked: &CacheRequest) -> bool {
         self.0.agrees_on_search(request, answer, asked)
     }
 
@@ -130,9 +130,9 @@ fn names(entry: &ListEntry) -> Option<Box<[Name]>> {
 impl KeyRules {
     /// Whether an answer may be kept under this key of its request, by what it says about its
     /// query.
-    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, asked: &Asked) -> bool {
+    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, asked: &CacheRequest) -> bool {
         let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
-        let Some(shape @ Shape { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
+        let Some(shape @ KeyLayout { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
             return true;
         };
         let is_under = |policy: Option<&_>| {
@@ -151,7 +151,7 @@ impl KeyRules {
 
     pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
         let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
-        if let Some(shape @ Shape { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
+        if let Some(shape @ KeyLayout { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
             let mut path = KeyBuffer::new();
             self.inner.default_key.begin(found.target, authority, &mut path);
             shape.push_path(&found, &mut path);

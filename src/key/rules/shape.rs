@@ -16,7 +16,7 @@ use super::{
 
 /// What is in the key of a rule's requests, where that is not the default key.
 #[derive(Debug)]
-pub(super) struct Shape {
+pub(super) struct KeyLayout {
     /// All that makes the keys of the rule: keys of two rules that differ in it, or of two editions of one,
     /// are never the same. Begins with 0, which no path does.
     pub(super) id: Box<[u8]>,
@@ -50,7 +50,7 @@ pub(super) enum Search<'a> {
     Omitted,
 }
 
-impl Shape {
+impl KeyLayout {
     pub(super) fn push_path(&self, found: &Match<'_, '_>, key: &mut KeyBuffer) {
         key.push(&self.id);
         found.path_parts().for_each(|part| key.push(part));

@@ -7,7 +7,7 @@ use http::request::Parts;
 use super::{
     KeyRules,
     parts::Extension,
-    shape::{QueryShape, Shape},
+    shape::{KeyLayout, QueryShape},
 };
 
 /// The values of the extensions that a row names.
@@ -44,7 +44,7 @@ impl KeyRules {
 
     /// Whether keys depend on what was learned.
     pub(crate) fn learns(&self) -> bool {
-        let is_learned = |shape: &Shape| matches!(shape.query, QueryShape::Learned(_));
+        let is_learned = |shape: &KeyLayout| matches!(shape.query, QueryShape::Learned(_));
         self.rules().iter().any(|rule| rule.shape.as_ref().is_some_and(is_learned))
     }
 

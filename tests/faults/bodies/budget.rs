@@ -4,7 +4,7 @@ use futures_util::{FutureExt, future::join_all};
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower::Layer;
-use tower_readthrough::{BodyError, BuildError, CoalesceLayer, KeyLayer, MemoryStore, ReadThrough};
+use tower_readthrough::{BodyError, BuildError, CoalesceLayer, KeyLayer, MemoryStore, ReadThroughLayer};
 
 use super::{apart, chunked, open, read, ready};
 use crate::support::{
@@ -25,7 +25,7 @@ async fn readers_that_stand_still_hold_no_more_than_the_budget_and_a_cold_key_is
     for chunks in [1, 4, 100] {
         let (origin, store) = (body(chunks), MemoryStore::builder(2 << 20).max_response_share(0.25));
         let store = store.build().unwrap();
-        let layer = ReadThrough::new(store.clone()).rules(fixed(600_000)).build().unwrap();
+        let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(600_000)).build().unwrap();
         let service = layer.layer(origin.clone());
         let mut idle = Vec::new();
         for n in 0..200 {
@@ -161,7 +161,7 @@ async fn what_is_read_by_all_and_complete_is_not_held() {
 #[test]
 fn a_budget_below_what_one_body_may_hold_is_refused() {
     let built = |change: fn(CoalesceLayer) -> CoalesceLayer| {
-        ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).coalesce(change).build().err()
+        ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).coalesce(change).build().err()
     };
     assert!(matches!(built(|layer| layer.max_total_bytes(1000)), Some(BuildError::NoEffect { .. })));
     assert!(matches!(built(|layer| layer.max_held_bytes(2 << 20)), Some(BuildError::NoEffect { .. })));

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use http::request::Parts;
 use tower::Layer;
-use tower_readthrough::{CacheKey, LookupLayer, MemoryStore, Resource, Rules, Store, StoreLayer};
+use tower_readthrough::{CacheKey, Entry, LookupLayer, MemoryStore, Rules, Store, StoreLayer};
 
 use crate::support::{Origin, get, ok, secs};
 
@@ -13,7 +13,7 @@ fn key() -> impl Fn(&Parts) -> Option<CacheKey> + Clone {
 }
 
 /// The original and what this thread made of it.
-async fn copied(store: &MemoryStore, origin: &Origin) -> [Weak<Resource>; 2] {
+async fn copied(store: &MemoryStore, origin: &Origin) -> [Weak<Entry>; 2] {
     let layer = StoreLayer::new(store.clone()).rules(Rules::new().default_ttl(secs(60))).key(key());
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
@@ -27,7 +27,7 @@ async fn copied(store: &MemoryStore, origin: &Origin) -> [Weak<Resource>; 2] {
 }
 
 fn remove(store: &MemoryStore) {
-    store.update(&CacheKey::new("/"), &mut |resource| *resource = Resource::default());
+    store.update(&CacheKey::new("/"), &mut |resource| *resource = Entry::default());
 }
 
 #[tokio::test]

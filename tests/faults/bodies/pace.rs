@@ -5,7 +5,9 @@ use futures_util::future::join_all;
 use http_body_util::BodyExt;
 use tokio::time::sleep;
 use tower::Layer;
-use tower_readthrough::{BodyError, CoalesceLayer, KeyLayer, MemoryStore, OriginLimitLayer, ReadThrough};
+use tower_readthrough::{
+    BodyError, CoalesceLayer, KeyLayer, MemoryStore, OriginLimitLayer, ReadThroughLayer,
+};
 
 use super::{apart, open, read, ready};
 use crate::support::{
@@ -22,7 +24,8 @@ async fn several_who_read_too_large_a_body_at_the_same_speed_get_all_of_it() {
     for readers in [2, 8, 50] {
         let origin = ready(48, 64 * KIB);
         let store = MemoryStore::with_capacity_bytes(16 << 20);
-        let service = ReadThrough::new(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
+        let service =
+            ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
         let together = (0..readers).map(|_| {
             let service = service.clone();
             apart(async move { read(open(&service, "http://h/").await).await.0 })
@@ -36,7 +39,8 @@ async fn several_who_read_too_large_a_body_at_the_same_speed_get_all_of_it() {
 async fn several_who_read_at_the_same_speed_on_several_threads_get_all_of_it() {
     let origin = ready(480, 64 * KIB);
     let store = MemoryStore::with_capacity_bytes(16 << 20);
-    let service = ReadThrough::new(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
+    let service =
+        ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
     let together = (0..8).map(|_| {
         let service = service.clone();
         apart(async move { read(open(&service, "http://h/").await).await.0 })
@@ -94,7 +98,8 @@ async fn downloads_that_stand_still_give_their_places_at_the_origin_back() {
         });
         let store = MemoryStore::with_capacity_bytes(16 << 20);
         let limit = OriginLimitLayer::new(4);
-        let layer = ReadThrough::new(store).rules(fixed(60_000)).origin_limit(limit).build().unwrap();
+        let layer =
+            ReadThroughLayer::builder(store).rules(fixed(60_000)).origin_limit(limit).build().unwrap();
         let service = layer.layer(origin.clone());
         let mut idle = Vec::new();
         for n in 0..4 {
@@ -135,7 +140,8 @@ async fn what_is_being_stored_does_not_wait_for_ever_for_its_reader() {
     let origin = ready(100, KIB);
     let store = MemoryStore::with_capacity_bytes(16 << 20);
     let coalesce = |layer: CoalesceLayer| layer.max_held_bytes(20 * KIB);
-    let layer = ReadThrough::new(store.clone()).rules(fixed(600_000)).coalesce(coalesce).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store.clone()).rules(fixed(600_000)).coalesce(coalesce).build().unwrap();
     let service = layer.layer(origin.clone());
     let idle = open(&service, "http://h/").await;
     sleep(secs(61)).await;
@@ -149,7 +155,8 @@ async fn an_abandoned_fetch_that_the_store_takes_is_completed_whatever_may_be_he
     let origin = ready(100, KIB);
     let store = MemoryStore::with_capacity_bytes(16 << 20);
     let coalesce = |layer: CoalesceLayer| layer.max_held_bytes(20 * KIB);
-    let layer = ReadThrough::new(store.clone()).rules(fixed(600_000)).coalesce(coalesce).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store.clone()).rules(fixed(600_000)).coalesce(coalesce).build().unwrap();
     let service = layer.layer(origin.clone());
     drop(open(&service, "http://h/").await);
     sleep(ms(1)).await;

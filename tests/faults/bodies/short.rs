@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use http::StatusCode;
 use tower::Layer;
-use tower_readthrough::{CoalesceLayer, KeyLayer, MemoryStore, ReadThrough, StoreLayer};
+use tower_readthrough::{CoalesceLayer, KeyLayer, MemoryStore, ReadThroughLayer, StoreLayer};
 
 use crate::support::{Answer, Origin, get, ms, ok, open::fixed, request, send};
 
@@ -27,7 +27,7 @@ const KINDS: [&[(&str, &str)]; 4] = [
 async fn no_caller_takes_it_for_complete_in_the_stack() {
     for (fields, by_field) in KINDS.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let (origin, store) = (short(fields, by_field), MemoryStore::with_capacity_bytes(1 << 20));
-        let service = ReadThrough::new(store).build().unwrap().layer(origin.clone());
+        let service = ReadThroughLayer::builder(store).build().unwrap().layer(origin.clone());
         for reply in join_all((0..3).map(|_| get(&service, "/"))).await {
             assert!(reply.is_cut, "{fields:?} {by_field}");
         }
@@ -62,7 +62,7 @@ async fn nor_with_trailers_or_without_any_content() {
     ];
     for answer in answers {
         let store = MemoryStore::with_capacity_bytes(1 << 20);
-        let service = ReadThrough::new(store.clone()).build().unwrap().layer(Origin::always(answer));
+        let service = ReadThroughLayer::builder(store.clone()).build().unwrap().layer(Origin::always(answer));
         assert!(get(&service, "/").await.is_cut);
         let service = StoreLayer::new(store).layer(Origin::always(answer));
         assert!(get(&service, "/").await.is_cut);
@@ -81,7 +81,7 @@ async fn what_has_no_content_by_its_method_or_status_is_complete_without_any() {
         }
         answer
     });
-    let layer = ReadThrough::new(store.clone()).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).build().unwrap();
     let alone = CoalesceLayer::new().rules(fixed(60_000));
     let alone = KeyLayer::default().layer(alone.layer(origin.clone()));
     let service = layer.layer(origin.clone());

@@ -15,7 +15,7 @@ use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CacheStatus, CoalesceLayer, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughService,
+    CacheStatus, CoalesceLayer, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughLayer,
 };
 
 use crate::support::{
@@ -62,10 +62,11 @@ fn endless(fields: &'static [(&'static str, &'static str)], every: Duration) -> 
     (origin, open)
 }
 
-type Service = ReadThroughService<Origin, MemoryStore>;
+type Service = ReadThrough<Origin, MemoryStore>;
 
 fn limited(origin: &Origin) -> Service {
-    let layer = ReadThrough::new(store()).rules(fixed(60_000)).origin_limit(OriginLimitLayer::new(2));
+    let layer =
+        ReadThroughLayer::builder(store()).rules(fixed(60_000)).origin_limit(OriginLimitLayer::new(2));
     layer.build().unwrap().layer(origin.clone())
 }
 
@@ -138,7 +139,7 @@ async fn a_fetch_without_callers_has_a_deadline_whatever_comes() {
 async fn the_deadline_can_be_set() {
     for (deadline, left) in [(secs(5), 0), (secs(20), 1), (Duration::ZERO, 0)] {
         let (origin, streams) = endless(&[], ms(200));
-        let layer = ReadThrough::new(store()).rules(fixed(600_000));
+        let layer = ReadThroughLayer::builder(store()).rules(fixed(600_000));
         let layer = layer.coalesce(|layer| layer.abandoned_deadline(deadline)).build().unwrap();
         let service = layer.layer(origin.clone());
         visit(&service, "http://h/stream").await;
@@ -152,7 +153,7 @@ async fn the_deadline_can_be_set() {
 #[tokio::test(start_paused = true)]
 async fn a_head_that_nobody_waits_for_has_a_deadline() {
     let origin = support::Origin::always(hangs);
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let call = tokio::spawn(service.oneshot(support::request("GET", "/", &[])));
     settle().await;
     call.abort();
@@ -179,7 +180,7 @@ async fn a_body_without_readers_ends_when_it_is_too_large_for_the_store() {
         }
     });
     let store = MemoryStore::with_capacity_bytes(16 << 20);
-    let service = ReadThrough::new(store).rules(fixed(60_000)).build().unwrap().layer(origin);
+    let service = ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap().layer(origin);
     drop(service.oneshot(open::get("http://h/")).await.unwrap());
     sleep(secs(1)).await;
     let all = sent.load(Ordering::SeqCst);
@@ -269,7 +270,7 @@ async fn a_refresh_that_brings_no_end_ends() {
     });
     let rules = fixed(1000).stale_while_revalidate_for(secs(600));
     let store = MemoryStore::with_capacity_bytes(16 << 20);
-    let service = ReadThrough::new(store).rules(rules).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store).rules(rules).build().unwrap().layer(origin.clone());
     open::call(&service, open::get("http://h/")).await;
     sleep(secs(2)).await;
     assert_eq!(open::call(&service, open::get("http://h/")).await.1, "page");

@@ -8,7 +8,8 @@ use http::{Request, Response, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_readthrough::{
-    CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThrough, Refused, RetryPolicy, SharedError,
+    CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThrough, ReadThroughLayer, Refused, RetryPolicy,
+    SharedError,
 };
 
 use crate::support::{
@@ -18,8 +19,8 @@ use crate::support::{
 };
 
 /// The service of the whole stack, without retries.
-fn stack(origin: &Origin) -> tower_readthrough::ReadThroughService<Origin, tower_readthrough::MemoryStore> {
-    let layer = ReadThrough::new(store()).retry(RetryPolicy::never()).build().unwrap();
+fn stack(origin: &Origin) -> tower_readthrough::ReadThrough<Origin, tower_readthrough::MemoryStore> {
+    let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).build().unwrap();
     layer.layer(origin.clone())
 }
 
@@ -87,7 +88,8 @@ async fn what_the_cache_itself_refuses_is_for_all_at_once() {
         ok("x").max_age(60).after(if head.uri.path() == "/busy" { secs(5) } else { ms(50) })
     });
     let limit = OriginLimitLayer::new(1).max_queue_wait(ms(100));
-    let layer = ReadThrough::new(store()).retry(RetryPolicy::never()).origin_limit(limit).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).origin_limit(limit).build().unwrap();
     let service = layer.layer(origin.clone());
     let busy = get(&service, "/busy");
     let others = async {

@@ -3,7 +3,7 @@
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower::Layer;
-use tower_readthrough::{CoalesceLayer, KeyLayer, ReadThrough, Refused, StoreLayer};
+use tower_readthrough::{CoalesceLayer, KeyLayer, ReadThroughLayer, Refused, StoreLayer};
 
 use crate::support::{
     Origin, get, get_with, ms, ok,
@@ -20,7 +20,7 @@ async fn a_purge_a_cookie_and_a_vary_together_make_a_few_fetches() {
             ok(language.to_owned()).header("surrogate-key", "news").header("vary", "accept-language");
         answer.after(ms(100))
     });
-    let cache = ReadThrough::new(store()).rules(open::fixed(60_000));
+    let cache = ReadThroughLayer::builder(store()).rules(open::fixed(60_000));
     let purge = cache.purge();
     let service = cache.build().unwrap().layer(origin.clone());
     let callers = async |count: usize| {
@@ -55,7 +55,7 @@ async fn more_moves_than_three_are_made_together() {
             .iter()
             .fold(ok(mine).max_age(60).after(ms(50)), |answer, field| answer.header("vary", field))
     });
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let bodies = join_all((0..1000).map(async |n| {
         let value = (n % 4).to_string();
         let fields: Vec<_> = FIELDS.iter().map(|field| (*field, value.as_str())).collect();
@@ -74,7 +74,7 @@ async fn responses_that_differ_in_what_selects_them_end_the_moves_all_the_same()
         let all = ["x-a", "x-b"].map(|name| head.headers[name].to_str().unwrap().to_owned()).concat();
         ok(all).max_age(60).header("vary", ["x-a", "x-b"][n % 2]).after(ms(50))
     });
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let replies = join_all((0..1000).map(async |n| {
         let (a, b) = ((n % 3).to_string(), (n / 3 % 3).to_string());
         let reply = get_with(&service, "/", &[("x-a", &a), ("x-b", &b)]).await;
@@ -87,7 +87,7 @@ async fn responses_that_differ_in_what_selects_them_end_the_moves_all_the_same()
 #[tokio::test(start_paused = true)]
 async fn purges_all_the_time_do_not_multiply_fetches() {
     let origin = Origin::forgetful(|_, _| ok("x").max_age(60).header("surrogate-key", "t").after(ms(100)));
-    let cache = ReadThrough::new(store());
+    let cache = ReadThroughLayer::builder(store());
     let purge = cache.purge();
     let service = cache.build().unwrap().layer(origin.clone());
     let purging = async {

@@ -16,7 +16,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_readthrough::{CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThrough, Rules, StoreLayer};
+use tower_readthrough::{CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThroughLayer, Rules, StoreLayer};
 
 use crate::support::{
     ms,
@@ -62,8 +62,8 @@ async fn the_same_layer_value_may_be_twice_on_a_path() {
     let limit = || OriginLimitLayer::new(1);
     let rules = fixed(60_000).stale_while_revalidate_for(secs(60)).stale_if_error_for(secs(60));
     for cache in [
-        ReadThrough::new(store()).rules(rules.clone()).build().unwrap(),
-        ReadThrough::new(store()).rules(rules).origin_limit(limit()).build().unwrap(),
+        ReadThroughLayer::builder(store()).rules(rules.clone()).build().unwrap(),
+        ReadThroughLayer::builder(store()).rules(rules).origin_limit(limit()).build().unwrap(),
     ] {
         let calls = Arc::default();
         let site = Router::new().merge(api(&calls).layer(cache.clone())).layer(cache);
@@ -122,7 +122,7 @@ fn self_asking(
             Ok(open::response(&[("vary", "accept")], format!("page of {part}")))
         }
     });
-    let cache = ReadThrough::new(store()).rules(fixed(60_000)).build().unwrap().layer(handler);
+    let cache = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap().layer(handler);
     let site = self::site(cache);
     itself.set(site.clone()).unwrap();
     (site, calls)
@@ -167,7 +167,8 @@ async fn a_handler_that_asks_its_own_url_over_a_socket_waits_no_longer_than_call
             (vary, format!("page of {part}"))
         }
     };
-    let cache = ReadThrough::new(store()).rules(fixed(60_000)).coalesce(|layer| layer.max_wait(ms(100)));
+    let cache =
+        ReadThroughLayer::builder(store()).rules(fixed(60_000)).coalesce(|layer| layer.max_wait(ms(100)));
     let site = Router::new().route("/page", routing::get(handler)).layer(cache.build().unwrap());
     let server = tokio::spawn(async move { axum::serve(listener, site).await });
     for _ in 0..2 {
@@ -202,7 +203,7 @@ async fn a_round_through_another_url_is_recognised() {
             Ok::<_, Infallible>(open::response(&[("vary", "x-depth"), ("cache-control", "max-age=60")], body))
         }
     });
-    let cache = ReadThrough::new(store()).rules(Rules::new()).build().unwrap().layer(handler);
+    let cache = ReadThroughLayer::builder(store()).rules(Rules::new()).build().unwrap().layer(handler);
     let site = self::site(cache);
     itself.set(site.clone()).unwrap();
     assert_eq!(ask(&site, "/a").await, "/a/b/a");

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{OriginLimitLayer, ReadThrough, RetryPolicy};
+use tower_readthrough::{OriginLimitLayer, ReadThroughLayer, RetryPolicy};
 
 use crate::support::{
     Origin, error, get, get_with, hangs, ms, ok,
@@ -24,7 +24,7 @@ async fn whoever_comes_while_a_refresh_is_read_shares_it() {
         let control = "max-age=1, stale-while-revalidate=2";
         open::response(&[("cache-control", control)], axum::body::Body::from_stream(chunks))
     });
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let length = async || open::call(&service, open::get("http://h/")).await.1.len();
     assert_eq!(length().await, 30);
     sleep(secs(2)).await;
@@ -50,7 +50,7 @@ async fn a_response_for_a_client_with_a_session_leaves_all_others_together() {
                 true => ok("mine").header(name, value).after(ms(50)),
                 false => ok("page").max_age(60).after(ms(50)),
             });
-            let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+            let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
             let fields = [(credential, "sid=1")];
             let first = get_with(&service, "/", &fields);
             let (first, replies) = tokio::join!(first, join_all((0..1000).map(|_| get(&service, "/"))));
@@ -68,7 +68,7 @@ async fn some_errors_leave_the_rest_of_a_burst_shared() {
             true => status(400).after(ms(50)),
             false => ok("page").max_age(60).after(ms(50)),
         });
-        let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+        let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
         let callers = (0..1000).map(async |n| match n < bad {
             true => assert_eq!(get_with(&service, "/", &[("bad", "1")]).await.status, 400),
             false => assert_eq!(get(&service, "/").await.body, "page"),
@@ -85,7 +85,7 @@ async fn errors_that_are_each_for_one_client_come_in_a_few_rounds() {
             let mine = head.headers["x-mine"].to_str().unwrap().to_owned();
             status(404).header("cache-control", "no-store").chunk(mine).after(delay)
         });
-        let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+        let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
         let started = Instant::now();
         let callers = (0..1000).map(async |n| {
             let mine = n.to_string();
@@ -105,7 +105,7 @@ async fn failures_beside_a_fetch_that_hangs_become_the_answer_for_all() {
     let all: [Fails; 4] = [|| status(500), || status(503).header("retry-after", "7"), error, panics];
     for fails in all {
         let origin = Origin::forgetful(move |n, _| if n == 1 { hangs() } else { fails().after(ms(50)) });
-        let layer = ReadThrough::new(store()).retry(RetryPolicy::never()).build().unwrap();
+        let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).build().unwrap();
         let service = layer.layer(origin.clone());
         let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
         settle().await;
@@ -125,7 +125,7 @@ async fn failures_beside_a_fetch_that_hangs_become_the_answer_for_all() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_beside_a_slow_one_ends_with_it() {
     let origin = Origin::new(|n, _| ok("x").max_age(60).after(secs(if n == 1 { 35 } else { 300 })));
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let replies = join_all((0..10).map(|_| get(&service, "/"))).await;
     assert!(replies.iter().all(|reply| reply.body == "x"));
     assert!(origin.calls() > 2);
@@ -138,7 +138,7 @@ async fn a_fetch_beside_a_slow_one_ends_with_it() {
 async fn a_limit_in_use_can_be_given_to_another_stack() {
     let origin = Origin::always(|| ok("x").after(secs(1)));
     let limit = OriginLimitLayer::new(1).max_queue_wait(secs(5));
-    let build = || ReadThrough::new(store()).origin_limit(limit.clone()).build();
+    let build = || ReadThroughLayer::builder(store()).origin_limit(limit.clone()).build();
     let service = build().unwrap().layer(origin.clone());
     let first = tokio::spawn(async move { get(&service, "/").await });
     settle().await;
@@ -146,7 +146,7 @@ async fn a_limit_in_use_can_be_given_to_another_stack() {
     let service = build().expect("the limit is in use, not zero").layer(origin.clone());
     assert_eq!(get(&service, "/").await.body, "x");
     assert_eq!(first.await.unwrap().body, "x");
-    assert!(ReadThrough::new(store()).origin_limit(OriginLimitLayer::new(0)).build().is_err());
+    assert!(ReadThroughLayer::builder(store()).origin_limit(OriginLimitLayer::new(0)).build().is_err());
     let never = OriginLimitLayer::new(1).max_queue_wait(secs(0));
-    assert!(ReadThrough::new(store()).origin_limit(never).build().is_err());
+    assert!(ReadThroughLayer::builder(store()).origin_limit(never).build().is_err());
 }

@@ -4,7 +4,7 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::time::{Instant, sleep, timeout};
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{CoalesceLayer, KeyLayer, LookupLayer, ReadThrough, Refused, StaleIfErrorLayer};
+use tower_readthrough::{CoalesceLayer, KeyLayer, LookupLayer, ReadThroughLayer, Refused, StaleIfErrorLayer};
 
 use crate::support::{
     Origin, get, get_with, hangs, ms, ok,
@@ -32,7 +32,7 @@ async fn a_report_that_takes_long_reaches_the_client_who_waits_for_it() {
                 kind.iter()
                     .fold(ok("report").after(secs(90)), |answer, (name, value)| answer.header(name, value))
             });
-            let stack = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+            let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
             let alone = CoalesceLayer::new().rules(fixed(60_000));
             let alone = KeyLayer::default().layer(alone.layer(origin.clone()));
             let reply = get_with(&stack, "/", fields).await;
@@ -66,7 +66,7 @@ async fn a_body_that_stands_still_is_not_cut_while_a_client_waits_for_it() {
 #[tokio::test(start_paused = true)]
 async fn the_last_who_waits_gets_the_response_even_if_it_was_not_the_first() {
     let origin = Origin::always(|| ok("x").max_age(60).after(secs(90)));
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
     settle().await;
     let started = Instant::now();
@@ -81,7 +81,7 @@ async fn the_last_who_waits_gets_the_response_even_if_it_was_not_the_first() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_hangs_keeps_no_other_caller_for_ever() {
     let origin = Origin::new(|n, _| if n == 1 { hangs() } else { ok("x").max_age(60) });
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
     settle().await;
     let started = Instant::now();
@@ -97,7 +97,7 @@ async fn a_fetch_that_hangs_keeps_no_other_caller_for_ever() {
 #[tokio::test(start_paused = true)]
 async fn ten_thousand_callers_of_what_takes_a_second_too_long_make_a_few_calls() {
     let origin = Origin::forgetful(|_, _| ok("x").max_age(60).after(secs(31)));
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let started = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
     for _ in 0..10_000 {
@@ -118,7 +118,7 @@ async fn long_polls_are_delayed_by_no_more_than_the_doubling() {
     for (kind, fields) in [("no-store", &[][..]), ("private", &[]), ("max-age=60", &[("authorization", "x")])]
     {
         let origin = Origin::forgetful(move |_, _| ok("x").header("cache-control", kind).after(secs(300)));
-        let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+        let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
         let started = Instant::now();
         let polls = (0..CLIENTS).map(async |_| {
             assert_eq!(get_with(&service, "/", fields).await.body, "x");
@@ -142,7 +142,7 @@ async fn the_head_of_any_fetch_tells_all_who_wait() {
         let answer = ok(n.to_string()).header("cache-control", "no-store");
         answer.after(if n == 1 { secs(300) } else { secs(2) })
     });
-    let service = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let started = Instant::now();
     let polls = (0..101).map(async |n| {
         let body = get(&service, "/").await.body;
@@ -160,7 +160,8 @@ async fn the_head_of_any_fetch_tells_all_who_wait() {
 async fn a_fetch_that_was_closed_by_its_age_still_tells_those_who_wait_for_the_next() {
     let origin =
         Origin::new(|n, _| ok(n.to_string()).max_age(600).after(secs(if n == 1 { 70 } else { 300 })));
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.max_flight_age(secs(20))).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_flight_age(secs(20))).build().unwrap();
     let service = layer.layer(origin.clone());
     let first = async { get(&service, "/").await.body };
     let later = async {
@@ -179,7 +180,7 @@ async fn callers_with_a_stale_response_get_it_when_the_fetch_is_slow() {
         let answer = ok(n.to_string()).header("cache-control", "max-age=1, stale-if-error=600");
         answer.after(if n == 1 { ms(0) } else { secs(90) })
     });
-    let stack = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     get(&stack, "/").await;
     sleep(secs(2)).await;
     let started = Instant::now();
@@ -214,7 +215,8 @@ async fn single_layers_serve_stale_responses_to_those_who_wait_too() {
 #[tokio::test(start_paused = true)]
 async fn a_limit_to_the_wait_is_for_all_callers_and_the_fetch_goes_on() {
     let origin = Origin::always(|| ok("x").max_age(600).after(secs(20)));
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.wait_at_most(secs(5))).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).coalesce(|layer| layer.wait_at_most(secs(5))).build().unwrap();
     let service = layer.layer(origin.clone());
     let started = Instant::now();
     for reply in join_all((0..10).map(|_| get(&service, "/"))).await {
@@ -236,7 +238,8 @@ async fn a_limit_to_the_wait_gives_stale_responses_to_all_who_may_have_them() {
         let answer = ok(n.to_string()).header("cache-control", "max-age=1, stale-if-error=600");
         answer.after(if n == 1 { ms(0) } else { secs(90) })
     });
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.wait_at_most(secs(5))).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(store()).coalesce(|layer| layer.wait_at_most(secs(5))).build().unwrap();
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     sleep(secs(2)).await;
@@ -250,7 +253,7 @@ async fn a_slow_fetch_gives_its_place_up_and_keeps_its_callers() {
         let is_slow = head.uri.path() == "/slow";
         ok("x").max_age(60).after(if is_slow { secs(300) } else { secs(1) })
     });
-    let layer = ReadThrough::new(store()).coalesce(|layer| layer.max_flights(1)).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_flights(1)).build().unwrap();
     let service = layer.layer(origin.clone());
     let slow = tokio::spawn({
         let service = service.clone();
@@ -268,7 +271,8 @@ async fn a_slow_fetch_gives_its_place_up_and_keeps_its_callers() {
 #[tokio::test(start_paused = true)]
 async fn a_failure_beside_a_slow_fetch_is_for_its_own_caller() {
     let origin = Origin::new(|n, _| if n == 2 { status(500) } else { ok("x").max_age(60).after(secs(35)) });
-    let service = ReadThrough::new(store()).retry(tower_readthrough::RetryPolicy::never()).build().unwrap();
+    let service =
+        ReadThroughLayer::builder(store()).retry(tower_readthrough::RetryPolicy::never()).build().unwrap();
     let service = service.layer(origin.clone());
     let replies = join_all((0..100).map(|_| get(&service, "/"))).await;
     assert_eq!(replies.iter().filter(|reply| reply.status == 500).count(), 1);

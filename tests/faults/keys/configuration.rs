@@ -6,7 +6,7 @@ use http::{Request, request::Parts};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_readthrough::{
     BuildError, CacheKey, CoalesceLayer, DefaultKey, FillLayer, KeyLayer, KeyRule, KeyRules, LookupLayer,
-    MemoryStore, OriginLimitLayer, ReadThrough, Rules, StaleIfErrorLayer, StoreLayer, Unkeyed,
+    MemoryStore, OriginLimitLayer, ReadThroughLayer, Rules, StaleIfErrorLayer, StoreLayer, Unkeyed,
 };
 
 use super::{ask, boxed};
@@ -135,11 +135,12 @@ fn a_store_without_room_for_a_usual_response_is_refused() {
         let error = MemoryStore::builder(capacity).build().unwrap_err();
         assert!(matches!(error, BuildError::SmallStore { .. }), "{error}");
         assert!(error.to_string().contains("capacity"), "{error}");
-        let error = ReadThrough::new(MemoryStore::with_capacity_bytes(capacity)).build().unwrap_err();
+        let error =
+            ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(capacity)).build().unwrap_err();
         assert!(matches!(error, BuildError::SmallStore { .. }), "{error}");
     }
     let all = MemoryStore::builder(8_000).max_response_share(1.0).build();
-    assert!(ReadThrough::new(all.unwrap()).build().is_ok());
+    assert!(ReadThroughLayer::builder(all.unwrap()).build().is_ok());
     assert!(MemoryStore::builder(1 << 20).max_response_share(1e-9).build().is_err());
 }
 
@@ -151,7 +152,7 @@ fn rules() -> KeyRules {
 #[tokio::test(start_paused = true)]
 async fn a_handle_taken_before_the_key_reaches_what_the_rules_name() {
     let origin = Origin::always(|| ok("x").max_age(60));
-    let builder = ReadThrough::new(store());
+    let builder = ReadThroughLayer::builder(store());
     let early = builder.purge();
     let stack = boxed(builder.key(rules()).build().unwrap().layer(origin.clone()));
     let own = store();

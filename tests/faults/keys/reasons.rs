@@ -5,7 +5,7 @@ use http_body_util::Full;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
     CacheKey, CacheStatus, CoalesceLayer, FillLayer, Forward, Guard, KeyRule, KeyRules, LookupLayer,
-    MemoryStore, OriginLimitLayer, ReadThrough, Refused, Rules, StoreLayer, Unkeyed,
+    MemoryStore, OriginLimitLayer, ReadThroughLayer, Refused, Rules, StoreLayer, Unkeyed,
 };
 
 use super::{Boxed, ask, boxed};
@@ -30,7 +30,7 @@ fn store() -> MemoryStore {
 fn caches(shows_status: bool) -> [(&'static str, Boxed, Origin); 3] {
     let origin = || Origin::always(|| ok("x").max_age(60));
     let (first, second, third) = (origin(), origin(), origin());
-    let stack = ReadThrough::new(store())
+    let stack = ReadThroughLayer::builder(store())
         .key(rules())
         .lookup(|lookup| lookup.cache_status(shows_status))
         .build()
@@ -97,7 +97,8 @@ async fn get_and_head_without_a_key_say_why() {
 
 #[tokio::test(start_paused = true)]
 async fn an_extractor_without_a_reason_of_its_own_gives_the_general_one() {
-    let cache = ReadThrough::new(store()).key(|_: &http::request::Parts| None::<CacheKey>).build().unwrap();
+    let cache =
+        ReadThroughLayer::builder(store()).key(|_: &http::request::Parts| None::<CacheKey>).build().unwrap();
     let reply = send(&cache.layer(Origin::always(|| ok("x"))), request("GET", "/", &[])).await;
     assert_eq!(reply.cache(), "fwd=bypass; detail=no-key");
 }
@@ -121,8 +122,8 @@ async fn other_methods_say_nothing_and_hidden_reasons_stay_in_the_extensions() {
 #[tokio::test(start_paused = true)]
 async fn what_a_cache_below_decided_stays() {
     let origin = Origin::always(|| ok("x").max_age(60));
-    let inner = ReadThrough::new(store()).build().unwrap();
-    let outer = ReadThrough::new(store()).key(rules()).build().unwrap();
+    let inner = ReadThroughLayer::builder(store()).build().unwrap();
+    let outer = ReadThroughLayer::builder(store()).key(rules()).build().unwrap();
     let service = outer.layer(inner.layer(origin.clone()));
     send(&service, request("GET", "/account/7", &[])).await;
     let reply = send(&service, request("GET", "/account/7", &[])).await;
@@ -135,7 +136,7 @@ async fn what_a_cache_below_decided_stays() {
 #[tokio::test(start_paused = true)]
 async fn a_request_with_a_key_that_is_for_one_client_alone_says_how_it_came_about() {
     let origin = Origin::always(|| ok("0123456789").max_age(60));
-    let stack = ReadThrough::new(store()).lookup(|lookup| lookup.request_directives(true));
+    let stack = ReadThroughLayer::builder(store()).lookup(|lookup| lookup.request_directives(true));
     let service = stack.build().unwrap().layer(origin);
     for (fields, says) in [
         (("cache-control", "no-store"), "fwd=request; detail=no-store"),
@@ -161,7 +162,7 @@ fn assert_refused(reply: &Reply, status: u16, refused: Refused, says: &str) {
 async fn only_if_cached_that_is_not_stored_says_so() {
     let directives = |lookup: LookupLayer<MemoryStore>| lookup.request_directives(true);
     let ask_for = || request("GET", "/", &[("cache-control", "only-if-cached")]);
-    let stack = ReadThrough::new(store()).lookup(directives).build().unwrap();
+    let stack = ReadThroughLayer::builder(store()).lookup(directives).build().unwrap();
     let reply = send(&stack.layer(Origin::always(|| ok("x"))), ask_for()).await;
     assert_refused(&reply, 504, Refused::NotStored, "detail=not-stored");
     assert_eq!(reply.came_about.unwrap().forward_reason(), None, "it was not forwarded");
@@ -172,7 +173,7 @@ async fn only_if_cached_that_is_not_stored_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn one_waiter_too_many_is_told_so() {
-    let stack = ReadThrough::new(store()).coalesce(|coalesce| coalesce.max_waiters(1));
+    let stack = ReadThroughLayer::builder(store()).coalesce(|coalesce| coalesce.max_waiters(1));
     let service = boxed(stack.build().unwrap().layer(Origin::always(hangs)));
     let first = tokio::spawn(ask(&service, request("GET", "/", &[])));
     settle().await;
@@ -187,7 +188,7 @@ async fn one_waiter_too_many_is_told_so() {
 #[tokio::test(start_paused = true)]
 async fn a_full_queue_to_the_origin_says_so_with_and_without_a_key() {
     let limit = OriginLimitLayer::new(1).max_queue(0).max_queue_wait(ms(10));
-    let stack = ReadThrough::new(store()).origin_limit(limit).build().unwrap();
+    let stack = ReadThroughLayer::builder(store()).origin_limit(limit).build().unwrap();
     let service = boxed(stack.layer(Origin::always(hangs)));
     let held = tokio::spawn(ask(&service, request("GET", "/held", &[])));
     settle().await;

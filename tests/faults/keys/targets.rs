@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::extract::OriginalUri;
 use http::{Request, Uri, header, uri::Scheme};
 use tower::Layer;
-use tower_readthrough::{DefaultKey, KeyRule, KeyRules, MemoryStore, ReadThrough, StoreLayer};
+use tower_readthrough::{DefaultKey, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, StoreLayer};
 
 use crate::support::{Body, Origin, ok, request, send};
 
@@ -40,7 +40,7 @@ const SAME: [(&str, Option<&str>); 7] = [
 #[tokio::test(start_paused = true)]
 async fn a_default_port_is_no_other_resource() {
     let origin = fresh();
-    let stack = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let rules = KeyRules::builder().rule(KeyRule::path("/{id}").headers(["x-a"])).build().unwrap();
     let by_rules = StoreLayer::new(store()).key(rules).layer(origin.clone());
     for (uri, host) in SAME {
@@ -59,7 +59,7 @@ async fn a_default_port_is_no_other_resource() {
 async fn the_default_port_is_that_of_the_scheme_of_all_requests() {
     let origin = fresh();
     let key = DefaultKey::new().scheme(Scheme::HTTPS);
-    let stack = ReadThrough::new(store()).key(key).build().unwrap().layer(origin.clone());
+    let stack = ReadThroughLayer::builder(store()).key(key).build().unwrap().layer(origin.clone());
     for (uri, host) in [("/a", "h"), ("/a", "h:443"), ("https://h:443/a", "h"), ("http://h/a", "h")] {
         send(&stack, ask("GET", uri, Some(host))).await;
         assert_eq!(origin.calls(), 1, "{uri} {host}");
@@ -71,7 +71,7 @@ async fn the_default_port_is_that_of_the_scheme_of_all_requests() {
 #[tokio::test(start_paused = true)]
 async fn every_spelling_invalidates_and_purges_the_same() {
     let origin = fresh();
-    let cache = ReadThrough::new(store()).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).build().unwrap();
     let (purge, stack) = (cache.purge(), cache.layer(origin.clone()));
     for path in ["/~a/caf%C3%A9", "/%7Ea/caf%c3%a9", "/%7ea/%63af%C3%a9"] {
         for (number, change) in ["PUT", "url", "prefix"].into_iter().enumerate() {
@@ -96,7 +96,7 @@ async fn every_spelling_invalidates_and_purges_the_same() {
 async fn what_rules_name_together_is_invalidated_in_every_spelling() {
     let origin = fresh();
     let rules = KeyRules::builder().rule(KeyRule::path("/{*path}").ignore_query(["utm_*"])).build().unwrap();
-    let cache = ReadThrough::new(store()).key(rules).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(rules).build().unwrap();
     let (purge, stack) = (cache.purge(), cache.layer(origin.clone()));
     for url in ["http://h/caf%c3%a9?utm_a=1", "http://h:80/c%61f%C3%A9"] {
         send(&stack, ask("GET", "/caf%C3%A9", Some("h"))).await;
@@ -127,7 +127,7 @@ async fn a_location_of_another_scheme_invalidates_nothing() {
                 _ => ok("").header(field, location),
             });
             let key = DefaultKey::new().scheme(scheme.clone());
-            let stack = ReadThrough::new(store()).key(key).build().unwrap().layer(origin.clone());
+            let stack = ReadThroughLayer::builder(store()).key(key).build().unwrap().layer(origin.clone());
             send(&stack, ask("GET", "/b", Some("h"))).await;
             send(&stack, ask("POST", "/a", Some("h"))).await;
             send(&stack, ask("GET", "/b", Some("h"))).await;
@@ -143,7 +143,7 @@ async fn a_wrong_weekday_does_not_make_a_response_stale() {
             .header("date", "Mon, 06 Nov 2096 08:00:00 GMT")
             .header("expires", "Mon, 06 Nov 2096 09:00:00 GMT")
     });
-    let stack = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
+    let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     for _ in 0..2 {
         send(&stack, request("GET", "/", &[])).await;
     }
@@ -155,8 +155,8 @@ async fn a_wrong_weekday_does_not_make_a_response_stale() {
 async fn the_origin_sees_the_target_as_the_key_has_it() {
     let rules = || KeyRules::builder().rule(KeyRule::path("/{id}").headers(["x-a"])).build().unwrap();
     let origin = fresh();
-    let by_default = ReadThrough::new(store()).build().unwrap().layer(origin.clone());
-    let by_rules = ReadThrough::new(store()).key(rules()).build().unwrap().layer(origin.clone());
+    let by_default = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
+    let by_rules = ReadThroughLayer::builder(store()).key(rules()).build().unwrap().layer(origin.clone());
     for (number, (uri, host)) in SAME.into_iter().enumerate() {
         for is_default in [true, false] {
             let uri = uri.replace("/a", &format!("/a{number}"));
@@ -177,7 +177,7 @@ async fn the_origin_sees_the_target_as_the_key_has_it() {
 async fn the_origin_sees_the_scheme_of_all_requests_and_routers_do_too() {
     let origin = fresh();
     let key = DefaultKey::new().scheme(Scheme::HTTPS);
-    let stack = ReadThrough::new(store()).key(key).build().unwrap().layer(origin.clone());
+    let stack = ReadThroughLayer::builder(store()).key(key).build().unwrap().layer(origin.clone());
     let mut first = ask("GET", "http://H/a", None);
     first.extensions_mut().insert(OriginalUri(Uri::from_static("http://H/nested/a")));
     send(&stack, first).await;
@@ -190,7 +190,7 @@ async fn the_origin_sees_the_scheme_of_all_requests_and_routers_do_too() {
 #[tokio::test(start_paused = true)]
 async fn what_has_no_key_is_not_touched() {
     let origin = fresh();
-    let stack = Arc::new(ReadThrough::new(store()).build().unwrap().layer(origin.clone()));
+    let stack = Arc::new(ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone()));
     send(&*stack, ask("POST", "/a", Some("H:80"))).await;
     assert_eq!(origin.last_request().headers["host"], "H:80");
 }
@@ -210,7 +210,8 @@ async fn what_shares_a_key_under_another_scheme_looks_the_same_to_the_service() 
             let authority = head.uri.authority().map_or("h", |authority| authority.as_str());
             ok(format!("{host} {authority}")).max_age(60)
         });
-        let cache = ReadThrough::new(store()).key(DefaultKey::new().scheme(Scheme::HTTPS)).build().unwrap();
+        let cache =
+            ReadThroughLayer::builder(store()).key(DefaultKey::new().scheme(Scheme::HTTPS)).build().unwrap();
         let stack = cache.layer(origin.clone());
         assert_eq!(send(&stack, ask("GET", uri, host)).await.body, "h h", "{uri} {host:?}");
         send(&stack, ask("GET", "/a", Some("h"))).await;
@@ -231,7 +232,8 @@ async fn a_group_is_invalidated_in_every_spelling_of_its_origin() {
             "GET" => ok("x").max_age(60).header("cache-groups", "\"g\""),
             _ => ok("x").header("cache-group-invalidation", "\"g\""),
         });
-        let cache = ReadThrough::new(store()).key(DefaultKey::new().scheme(Scheme::HTTPS)).build().unwrap();
+        let cache =
+            ReadThroughLayer::builder(store()).key(DefaultKey::new().scheme(Scheme::HTTPS)).build().unwrap();
         let stack = cache.layer(origin.clone());
         for (calls, [get, post]) in [(3, [host, "h"]), (5, ["h", host])] {
             send(&stack, ask("GET", "/a", Some(get))).await;

@@ -12,8 +12,8 @@ use futures_util::future::join_all;
 use http::{HeaderMap, StatusCode};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    CoalesceLayer, DefaultFailures, Failures, FillLayer, KeyLayer, LookupLayer, ReadThrough, RetryPolicy,
-    Rules, StaleIfErrorLayer,
+    CoalesceLayer, DefaultFailures, Failures, FillLayer, KeyLayer, LookupLayer, ReadThroughLayer,
+    RetryPolicy, Rules, StaleIfErrorLayer,
 };
 
 use super::{Cache, boxed, caches, store};
@@ -39,7 +39,8 @@ fn own(status: StatusCode, headers: &HeaderMap) -> bool {
 
 /// All ways to put the layers together, with these failures.
 fn caches_with(rules: Rules, failures: impl Failures + Clone) -> [(&'static str, Cache); 3] {
-    let stack = ReadThrough::new(store()).rules(rules.clone()).failures(failures.clone()).build().unwrap();
+    let stack =
+        ReadThroughLayer::builder(store()).rules(rules.clone()).failures(failures.clone()).build().unwrap();
     let shared = store();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(shared.clone()))
@@ -169,7 +170,12 @@ async fn a_refresh_that_fails_by_its_fields_leaves_the_stale_response() {
 async fn retries_follow_the_failures_of_the_stack_but_for_500() {
     let retry = || RetryPolicy::new().backoff(Duration::ZERO, Duration::ZERO).max_retries(1);
     let stack = |failures: fn(StatusCode, &HeaderMap) -> bool, retry: RetryPolicy, origin: &Origin| {
-        let layer = ReadThrough::new(store()).rules(rules()).failures(failures).retry(retry).build().unwrap();
+        let layer = ReadThroughLayer::builder(store())
+            .rules(rules())
+            .failures(failures)
+            .retry(retry)
+            .build()
+            .unwrap();
         boxed(layer.layer(origin.clone()))
     };
     for (code, calls) in [(200, 1), (404, 1), (408, 2), (429, 1), (500, 1), (502, 2), (503, 1), (520, 2)] {
@@ -211,6 +217,6 @@ async fn the_policy_is_not_asked_about_what_comes_from_the_store() {
 #[test]
 fn failures_that_would_not_count_are_refused() {
     let never = |_: StatusCode, _: &HeaderMap| false;
-    let built = ReadThrough::new(store()).coalesce(|coalesce| coalesce.failures(never)).build();
-    assert!(built.unwrap_err().to_string().contains("ReadThrough::failures"));
+    let built = ReadThroughLayer::builder(store()).coalesce(|coalesce| coalesce.failures(never)).build();
+    assert!(built.unwrap_err().to_string().contains("ReadThroughBuilder::failures"));
 }

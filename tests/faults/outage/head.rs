@@ -8,7 +8,7 @@ use std::sync::{
 use axum::{Router, routing::get};
 use http::StatusCode;
 use tower::ServiceExt;
-use tower_readthrough::{ReadThrough, Rules};
+use tower_readthrough::{ReadThroughLayer, Rules};
 
 use super::{caches, store};
 use crate::support::{Origin, get as get_page, ms, ok, request, secs, send, settle};
@@ -25,7 +25,7 @@ async fn a_head_of_a_stale_page_never_fills_it_from_a_head_handler() {
         let pages = Arc::clone(&pages);
         async move || format!("page {}", pages.fetch_add(1, Ordering::SeqCst) + 1)
     };
-    let cache = ReadThrough::new(store()).rules(rules()).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).rules(rules()).build().unwrap();
     let app: Router = Router::new().route("/", get(page).head(async || "")).layer(cache);
     let ask = async |method: &str| {
         let request = http::Request::builder().method(method).uri("/").header("host", "app.example");

@@ -13,7 +13,7 @@ use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, LookupLayer, MemoryStore, ReadThrough, Rules, StaleIfErrorLayer,
+    CoalesceLayer, FillLayer, LookupLayer, MemoryStore, ReadThroughLayer, Rules, StaleIfErrorLayer,
 };
 
 use crate::support::{Body, Failure, Origin};
@@ -51,7 +51,8 @@ fn caches(rules: Rules) -> [(&'static str, Cache); 3] {
 }
 
 fn stack(rules: Rules) -> Cache {
-    let cache = ReadThrough::new(store()).rules(rules).lookup(|lookup| lookup.request_directives(true));
+    let cache =
+        ReadThroughLayer::builder(store()).rules(rules).lookup(|lookup| lookup.request_directives(true));
     let layer = cache.build().unwrap();
     Box::new(move |origin| boxed(layer.layer(origin)))
 }

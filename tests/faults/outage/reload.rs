@@ -3,7 +3,7 @@
 
 use http::StatusCode;
 use tower::{Layer, ServiceBuilder};
-use tower_readthrough::{FillLayer, LookupLayer, ReadThrough, Rules, StaleIfErrorLayer};
+use tower_readthrough::{FillLayer, LookupLayer, ReadThroughLayer, Rules, StaleIfErrorLayer};
 
 use super::{Cache, boxed, caches, store};
 use crate::support::{Answer, Origin, Reply, error, get_with, ms, ok, panics, request, secs, send, status};
@@ -157,7 +157,7 @@ async fn a_stored_part_is_served_if_a_forced_fetch_of_it_fails() {
 async fn what_was_purged_meanwhile_is_not_served() {
     let store = store();
     let purge = LookupLayer::new(store.clone()).purge();
-    let stack = ReadThrough::new(store.clone()).lookup(|lookup| lookup.request_directives(true));
+    let stack = ReadThroughLayer::builder(store.clone()).lookup(|lookup| lookup.request_directives(true));
     let stack = stack.build().unwrap();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()).request_directives(true))

@@ -8,7 +8,7 @@ use std::sync::{
 use axum::{Router, routing::get};
 use http::StatusCode;
 use tower::{Layer, ServiceExt};
-use tower_readthrough::{ReadThrough, RetryPolicy, Rules};
+use tower_readthrough::{ReadThroughLayer, RetryPolicy, Rules};
 
 use super::{boxed, stack, store};
 use crate::support::{Answer, Origin, error, request, status, try_send};
@@ -23,7 +23,7 @@ async fn a_handler_that_fails_runs_once() {
             StatusCode::SERVICE_UNAVAILABLE
         }
     };
-    let cache = ReadThrough::new(store()).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).build().unwrap();
     let app: Router = Router::new().route("/", get(handler)).layer(cache);
     let request = http::Request::get("/").header("host", "app.example").body(axum::body::Body::empty());
     let response = app.oneshot(request.unwrap()).await.unwrap();
@@ -41,7 +41,7 @@ async fn no_failure_is_tried_again_until_it_is_asked_for() {
             assert_eq!(origin.calls(), 1, "{method}");
         }
         let origin = Origin::always(failure);
-        let layer = ReadThrough::new(store()).retry(RetryPolicy::new()).build().unwrap();
+        let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::new()).build().unwrap();
         _ = try_send(&boxed(layer.layer(origin.clone())), request("GET", "/", &[])).await;
         assert_eq!(origin.calls(), 3);
     }

@@ -5,7 +5,7 @@ use crate::support::{Origin, get_with, ok, request, secs, settle};
 use http::request::Parts;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    CacheKey, CoalesceLayer, FillLayer, Guard, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThrough,
+    CacheKey, CoalesceLayer, FillLayer, Guard, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThroughLayer,
     RetryPolicy, Rules, StoreLayer, Unshareable,
 };
 
@@ -82,7 +82,7 @@ async fn a_request_without_a_key_keeps_its_cookies() {
         assert_eq!(&reply.body[..], b"[sid=1]");
     }
     let rules = KeyRules::builder().rule(KeyRule::path("/account").bypass()).build().unwrap();
-    let service = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).key(rules);
+    let service = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).key(rules);
     let service = service.rules(ttl().cookies([])).build().unwrap().layer(echo());
     assert_eq!(get_with(&service, "/account", &[("cookie", "sid=1")]).await.body, "[sid=1]");
     assert_eq!(get_with(&service, "/other", &[("cookie", "sid=1")]).await.body, "[]");
@@ -108,7 +108,7 @@ fn by_rule(rule: KeyRule) -> KeyRules {
 async fn a_key_rule_says_the_same_and_goes_first() {
     let stack = |rule: KeyRule, rules: Rules| {
         let store = MemoryStore::with_capacity_bytes(1 << 20);
-        ReadThrough::new(store).key(by_rule(rule)).rules(rules).build().unwrap().layer(echo())
+        ReadThroughLayer::builder(store).key(by_rule(rule)).rules(rules).build().unwrap().layer(echo())
     };
     let none = KeyRule::any().cookies([]).fixed_ttl(secs(60));
     for service in [stack(none.clone(), Rules::new()), stack(none, ttl().cookies(["sid"]))] {
@@ -138,7 +138,7 @@ async fn a_key_rule_says_the_same_and_goes_first() {
 async fn a_key_rule_that_names_no_cookie_leaves_them_to_the_rules() {
     let rules = by_rule(KeyRule::any().ignore_query(["utm_*"]));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let layer = ReadThrough::new(store).key(rules).rules(ttl().cookies(["sid"])).build().unwrap();
+    let layer = ReadThroughLayer::builder(store).key(rules).rules(ttl().cookies(["sid"])).build().unwrap();
     let service = layer.layer(echo());
     for (path, line, body, is_hit) in [
         ("/?utm_a=1", "x=1; sid=1", "[sid=1]", false),
@@ -160,7 +160,7 @@ async fn an_empty_list_in_a_document_is_a_whole_statement() {
     let rules: KeyRules = serde_json::from_str(text).unwrap();
     let origin = Origin::always(|| ok("x"));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let service = ReadThrough::new(store).key(rules).build().unwrap().layer(origin.clone());
+    let service = ReadThroughLayer::builder(store).key(rules).build().unwrap().layer(origin.clone());
     for uid in 0..50 {
         let path = format!("/get_fprod.php?uid={uid}&pid=7&sid={uid}");
         get_with(&service, &path, &[("cookie", &format!("_ga={uid}"))]).await;
@@ -176,7 +176,7 @@ async fn an_empty_list_in_a_document_is_a_whole_statement() {
 async fn no_vary_search_agrees_with_cookies_in_the_key() {
     let origin = Origin::always(|| ok("x").header("no-vary-search", "params=(\"a\")"));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let layer = ReadThrough::new(store).key(by_rule(KeyRule::any().no_vary_search()));
+    let layer = ReadThroughLayer::builder(store).key(by_rule(KeyRule::any().no_vary_search()));
     let service = layer.rules(ttl().cookies(["sid"])).build().unwrap().layer(origin.clone());
     for (path, sid, is_hit) in
         [("/?a=1", "1", false), ("/?a=2", "1", false), ("/?a=3", "1", true), ("/?a=3", "2", false)]
@@ -193,7 +193,8 @@ async fn callers_share_a_fetch_by_the_cookies_in_the_key_alone() {
     };
     let origin = Origin::new(|_, head| ok(cookie(head)).after(secs(1)));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let stack = ReadThrough::new(store).rules(ttl().cookies(["sid"])).build().unwrap().layer(origin.clone());
+    let stack =
+        ReadThroughLayer::builder(store).rules(ttl().cookies(["sid"])).build().unwrap().layer(origin.clone());
     let line = |n: usize| format!("_ga={n}; sid={}", n % 2);
     let replies = (0..100).map(async |n| get_with(&stack, "/", &[("cookie", &line(n))]).await.body);
     check(&futures_util::future::join_all(replies).await);
@@ -237,7 +238,7 @@ async fn a_layer_that_stores_below_a_layer_that_keys_knows_what_is_in_the_key() 
 async fn a_key_of_the_applications_own_has_the_cookies_too_and_a_prefix_purges_them() {
     let origin = echo();
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let layer = ReadThrough::new(store).rules(ttl().cookies(["sid"])).retry(RetryPolicy::never());
+    let layer = ReadThroughLayer::builder(store).rules(ttl().cookies(["sid"])).retry(RetryPolicy::never());
     let layer = layer.key(|_: &Parts| Some(CacheKey::from_parts(["page"]))).build().unwrap();
     let (purge, service) = (layer.purge(), layer.layer(origin.clone()));
     for (line, is_hit) in [("sid=1", false), ("sid=2", false), ("sid=1; x=1", true)] {
@@ -287,7 +288,7 @@ async fn rules_of_one_request_come_too_late_for_its_cookies() {
 #[test]
 fn what_cannot_be_a_name_is_refused() {
     let build = |rules: Rules| {
-        ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20))
+        ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
             .rules(rules)
             .build()
             .unwrap_err()

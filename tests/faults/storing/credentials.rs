@@ -4,7 +4,7 @@ use super::Both;
 use crate::support::{Answer, Origin, get_with, ok, request, secs};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThrough, Rules, Unshareable,
+    CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, Rules, Unshareable,
 };
 
 const ALICE: &[(&str, &str)] = &[("x-api-key", "alice")];
@@ -138,7 +138,7 @@ async fn a_credential_in_the_key_is_a_whole_statement() {
         let rules = KeyRules::builder().rule(rule).build().unwrap();
         let origin = Origin::new(move |_, head| ok(format!("{:?}", head.headers.get(name))));
         let store = MemoryStore::with_capacity_bytes(1 << 20);
-        let layer = ReadThrough::new(store).key(rules).rules(named()).build().unwrap();
+        let layer = ReadThroughLayer::builder(store).key(rules).rules(named()).build().unwrap();
         let service = layer.layer(origin.clone());
         for (user, is_hit) in [("a", false), ("a", true), ("b", false), ("b", true), ("a", true)] {
             let reply = get_with(&service, "/", &[(name, user)]).await;
@@ -164,7 +164,7 @@ async fn callers_with_different_credentials_share_no_fetch() {
         |head: &http::request::Parts| ok(format!("{:?}", head.headers.get("x-api-key"))).after(secs(1));
     let origin = Origin::new(move |_, head| reply_to(head));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let stack = ReadThrough::new(store).rules(ttl()).build().unwrap().layer(origin);
+    let stack = ReadThroughLayer::builder(store).rules(ttl()).build().unwrap().layer(origin);
     let users: Vec<String> = (0..30).map(|n| format!("user{n}")).collect();
     let fields = |n: usize| {
         [("x-api-key", &*users[n])].into_iter().filter(move |_| !n.is_multiple_of(3)).collect::<Vec<_>>()

@@ -3,7 +3,7 @@
 use super::Both;
 use crate::support::{Origin, get, ok, secs, status};
 use tower::Layer;
-use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThrough, RetryPolicy, Rules, StaleWindow};
+use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThroughLayer, RetryPolicy, Rules, StaleWindow};
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_fresh_by_a_guess_unless_a_rule_asks_for_it() {
@@ -24,7 +24,8 @@ async fn a_guess_is_made_where_a_rule_asks_for_it() {
     tokio::time::advance(secs(61)).await;
     assert!(both.get("/", &[]).await.iter().all(|reply| !reply.is_hit()), "a minute at most");
     let rules = KeyRules::builder().rule(KeyRule::path("/files/{*rest}").heuristic(0.1, secs(60)));
-    let layer = ReadThrough::new(MemoryStore::with_capacity_bytes(1 << 20)).key(rules.build().unwrap());
+    let layer =
+        ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).key(rules.build().unwrap());
     let service = layer.build().unwrap().layer(Origin::always(dated));
     for (path, is_hit) in [("/files/a", false), ("/files/a", true), ("/b", false), ("/b", false)] {
         assert_eq!(get(&service, path).await.is_hit(), is_hit, "{path}");
@@ -47,7 +48,11 @@ async fn served_stale(rules: Rules, line: &'static str) -> [bool; 2] {
             _ => second.lock().unwrap().take().unwrap_or_else(|| status(503)),
         });
         let store = MemoryStore::with_capacity_bytes(1 << 20);
-        let layer = ReadThrough::new(store).rules(rules.clone()).retry(RetryPolicy::never()).build().unwrap();
+        let layer = ReadThroughLayer::builder(store)
+            .rules(rules.clone())
+            .retry(RetryPolicy::never())
+            .build()
+            .unwrap();
         let service = layer.layer(origin);
         get(&service, "/").await;
         tokio::time::advance(secs(61)).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use http::request::Parts;
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
-use tower_readthrough::{OriginLimitLayer, ReadThrough, RetryPolicy, Rules, StoreLayer};
+use tower_readthrough::{OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules, StoreLayer};
 
 use super::{on_each, store};
 use crate::support::{
@@ -172,7 +172,7 @@ async fn a_failed_second_request_is_tried_again_without_conditions() {
         3 => status(503),
         _ => ok("4").max_age(10),
     });
-    let layer = ReadThrough::new(store()).retry(RetryPolicy::new()).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::new()).build().unwrap();
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     tokio::time::advance(secs(11)).await;
@@ -184,7 +184,7 @@ async fn a_failed_second_request_is_tried_again_without_conditions() {
 async fn the_second_request_needs_no_second_place_at_the_origin() {
     let misfit = || answering(MISFITS[0].0, MISFITS[0].1);
     let limit = OriginLimitLayer::new(1).max_queue(0);
-    let layer = ReadThrough::new(store()).origin_limit(limit).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).origin_limit(limit).build().unwrap();
     let (stack, single) = (
         layer.layer(misfit()),
         ServiceBuilder::new()
@@ -229,7 +229,7 @@ async fn what_is_purged_between_the_two_requests_is_not_stored() {
             ok(call.to_string()).max_age(10).header("etag", "\"1\"").after(ms(if call > 1 { 50 } else { 0 }))
         }
     });
-    let layer = ReadThrough::new(store()).build().unwrap();
+    let layer = ReadThroughLayer::builder(store()).build().unwrap();
     let (purge, service) = (layer.purge(), layer.layer(origin.clone()));
     get(&service, "/").await;
     tokio::time::advance(secs(11)).await;

@@ -6,7 +6,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    KeyRule, KeyRules, KeyRulesHandle, LookupLayer, MemoryStore, ReadThrough, Rules, StoreLayer,
+    KeyRule, KeyRules, KeyRulesHandle, LookupLayer, MemoryStore, ReadThroughLayer, Rules, StoreLayer,
 };
 
 use super::{Config, Kind, Meta, Visitor, meta};
@@ -53,8 +53,10 @@ fn rules(config: &Config) -> Rules {
 
 pub(super) fn visit<V: Visitor>(visitor: &mut V) {
     visitor.visit(meta("tower-readthrough", Kind::Layer), |config: &Config, origin: &OriginHandle| {
-        let stack =
-            ReadThrough::new(store(config, origin)).rules(rules(config)).build().expect("sound settings");
+        let stack = ReadThroughLayer::builder(store(config, origin))
+            .rules(rules(config))
+            .build()
+            .expect("sound settings");
         stack.layer(origin.service::<Full<Bytes>>())
     });
     visitor.visit(meta("tower-readthrough-store", Kind::Layer), |config: &Config, origin: &OriginHandle| {
@@ -64,19 +66,20 @@ pub(super) fn visit<V: Visitor>(visitor: &mut V) {
     visitor.visit(swr, |config: &Config, origin: &OriginHandle| {
         // What is stale is served while one refresh is under way.
         let rules = rules(config).stale_while_revalidate_for(config.explicit_ttl());
-        let stack = ReadThrough::new(store(config, origin)).rules(rules).build().expect("sound settings");
+        let stack =
+            ReadThroughLayer::builder(store(config, origin)).rules(rules).build().expect("sound settings");
         stack.layer(origin.service::<Full<Bytes>>())
     });
     let with_rules = Meta { special: true, short_ttl: false, ..meta("tower-readthrough-rules", Kind::Layer) };
     visitor.visit(with_rules, |config: &Config, origin: &OriginHandle| {
-        let stack = ReadThrough::new(store(config, origin)).key(key_rules(config.key_rules));
+        let stack = ReadThroughLayer::builder(store(config, origin)).key(key_rules(config.key_rules));
         stack.build().expect("sound settings").layer(origin.service::<Full<Bytes>>())
     });
     let with_handle =
         Meta { special: true, short_ttl: false, ..meta("tower-readthrough-handle", Kind::Layer) };
     visitor.visit(with_handle, |config: &Config, origin: &OriginHandle| {
         let rules = KeyRulesHandle::new(key_rules(config.key_rules)).expect("rules without bodies");
-        let stack = ReadThrough::new(store(config, origin)).key(rules);
+        let stack = ReadThroughLayer::builder(store(config, origin)).key(rules);
         stack.build().expect("sound settings").layer(origin.service::<Full<Bytes>>())
     });
 }

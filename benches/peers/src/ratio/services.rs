@@ -7,7 +7,7 @@ use http::Request;
 use http_body_util::{BodyExt, Full};
 use tokio::runtime::Runtime;
 use tower::{Layer, Service, ServiceExt};
-use tower_readthrough::{MemoryStore, ReadThrough, StoreLayer};
+use tower_readthrough::{MemoryStore, ReadThroughLayer, StoreLayer};
 
 use super::{Make, Sim};
 use crate::{
@@ -24,14 +24,14 @@ fn get(key: u64) -> Request<Body> {
     Request::get(uri).body(Body::empty()).expect("a request")
 }
 
-struct Asked<S> {
+struct CacheRequest<S> {
     service: S,
     store: MemoryStore,
     origin: OriginHandle,
     runtime: Runtime,
 }
 
-impl<S> Asked<S> {
+impl<S> CacheRequest<S> {
     fn new<L: Layer<Origin<Full<Bytes>>, Service = S>>(layer: L, store: &MemoryStore) -> Self {
         let origin = OriginHandle::new(Answer::new(BODY, Mode::Shared));
         let runtime = current_thread();
@@ -39,7 +39,7 @@ impl<S> Asked<S> {
     }
 }
 
-impl<S, B> Sim for Asked<S>
+impl<S, B> Sim for CacheRequest<S>
 where
     S: Service<Request<Body>, Response = http::Response<B>>,
     B: http_body::Body,
@@ -71,15 +71,15 @@ pub(super) fn all() -> Vec<(&'static str, Make)> {
             "tower-readthrough",
             Box::new(|_, room| {
                 let store = store(room);
-                let stack = ReadThrough::new(store.clone()).build().expect("sound settings");
-                Box::new(Asked::new(stack, &store))
+                let stack = ReadThroughLayer::builder(store.clone()).build().expect("sound settings");
+                Box::new(CacheRequest::new(stack, &store))
             }),
         ),
         (
             "tower-readthrough-store",
             Box::new(|_, room| {
                 let store = store(room);
-                Box::new(Asked::new(StoreLayer::new(store.clone()), &store))
+                Box::new(CacheRequest::new(StoreLayer::new(store.clone()), &store))
             }),
         ),
     ]

@@ -1,0 +1,431 @@
+mod written;
+
+use std::fmt;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
+use sfv::{Integer, ItemSerializer, KeyRef, RefBareItem, TokenRef};
+
+use crate::{
+    exchange::Refused,
+    http::{fields::has, storing::Unshareable},
+    key::Unkeyed,
+    sequence::Loss,
+};
+
+/// The response field of RFC 9211.
+pub(crate) const CACHE_STATUS: HeaderName = header::CACHE_STATUS;
+
+/// How this cache is called in it.
+const NAME: &str = "tower-readthrough";
+
+/// How an answer came about, in the terms of RFC 9211.
+///
+/// Every response that a layer here had to do with has one, for logs and metrics; see
+/// [`of`](Self::of). For everybody else it is in the response's `Cache-Status` field. Of several
+/// layers the outermost one that decided has the last word.
+/// [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) leaves the field out.
+///
+/// ```
+/// use tower_readthrough::CacheStatus;
+///
+/// fn log<B>(response: &http::Response<B>) -> String {
+///     match CacheStatus::of(response) {
+///         Some(status) => status.to_string(),
+///         None => "not asked".into(),
+///     }
+/// }
+/// # assert_eq!(log(&http::Response::new(())), "not asked");
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CacheStatus {
+    /// `None`: the request did not go to the origin, it is a hit.
+    forward: Option<Forward>,
+    /// What the origin answered, where the client gets another status.
+    forward_status: Option<StatusCode>,
+    stale: Option<Stale>,
+    loss: Option<Loss>,
+    is_stored: bool,
+    is_collapsed: bool,
+    unshareable: Option<Unshareable>,
+    unkeyed: Option<Unkeyed>,
+    /// The cache itself answered, with an error.
+    refused: Option<Refused>,
+}
+
+/// Why a stale response was served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Stale {
+    /// A fresh one is being fetched (RFC 5861 §3).
+    WhileRevalidating,
+    /// The origin failed, or could not be asked (RFC 5861 §4).
+    IfError,
+    /// The client accepts stale responses (`max-stale`, RFC 9111 §5.2.1.2).
+    AsRequested,
+}
+
+/// Why a request went to the origin (the `fwd` parameter, RFC 9211 §2.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Forward {
+    /// Nothing is stored under its key.
+    UriMiss,
+    /// Something is stored under its key, but no response whose `Vary` the request matches.
+    VaryMiss,
+    /// Nothing that can be used, for no more specific reason.
+    Miss,
+    /// What is stored is stale: its lifetime has ended, or it was purged or invalidated.
+    Stale,
+    /// A part is stored, but not all of what the request asks for.
+    Partial,
+    /// The response was not shareable a moment ago (hit-for-miss), or the request has no key
+    /// ([`CacheStatus::unkeyed_reason`]).
+    Bypass,
+    /// A stored response could be used, but not for a request with these directives or credentials.
+    Request,
+}
+
+/// The value of a parameter.
+enum Value {
+    True,
+    Token(&'static str),
+    Status(StatusCode),
+}
+
+/// What hits say, written out. That the field of a response is one of these very strings, and not
+/// just the same text, tells that it was put there in this process: what came in over a connection
+/// is never taken for ours.
+static HITS: [(Option<Stale>, HeaderValue); 4] = [
+    (None, HeaderValue::from_static("tower-readthrough;hit")),
+    (
+        Some(Stale::WhileRevalidating),
+        HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate"),
+    ),
+    (Some(Stale::IfError), HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
+    (Some(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
+];
+
+impl CacheStatus {
+    /// How this response came about. `None`: no layer here had anything to do with it.
+    ///
+    /// It is in the extensions of the response, except for a hit and for what is stored that say it
+    /// in `Cache-Status`: an extension would cost a hit more than everything else that it hands out.
+    pub fn of<B>(response: &Response<B>) -> Option<Self> {
+        response.extensions().get().copied().or_else(|| Self::shown(response.headers()))
+    }
+
+    /// What the last member of the field says, if that is ours and written out.
+    pub(crate) fn shown(headers: &HeaderMap) -> Option<Self> {
+        // Most have none, which is known sooner like this.
+        if !has(headers, &CACHE_STATUS) {
+            return None;
+        }
+        let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
+        let is_last = |value: &HeaderValue| std::ptr::eq(value.as_bytes(), last);
+        let hit = HITS.iter().find(|(_, value)| is_last(value));
+        let hit = hit.map(|(stale, _)| stale.map_or(Self::hit(), Self::stale));
+        hit.or_else(|| Self::find_written(is_last))
+    }
+
+    /// Says so in the `Cache-Status` of the response, and in its extensions unless that shows it. What a
+    /// layer below refused before the origin was asked stays as it said.
+    pub(crate) fn mark<B>(self, response: &mut Response<B>) {
+        let before = Self::of(response);
+        let status = match before {
+            Some(refused) if refused.is_refused_at_once() => {
+                Self { is_collapsed: self.is_collapsed, ..refused }
+            }
+            _ => self,
+        };
+        match before.is_some() {
+            true => status.replace_last(response.headers_mut()),
+            false => _ = response.headers_mut().append(CACHE_STATUS, status.to_value()),
+        }
+        match response.extensions_mut().get_mut() {
+            Some(before) => *before = status,
+            None if status.written().is_some() => {}
+            None => _ = response.extensions_mut().insert(status),
+        }
+    }
+
+    /// As [`mark`](Self::mark), of a response that was only passed on: what a layer below said stays.
+    pub(crate) fn mark_passed<B>(self, response: &mut Response<B>) {
+        if Self::of(response).is_none() {
+            self.mark(response);
+        }
+    }
+
+    /// As [`mark`](Self::mark), of a stored response, which says that it is a hit.
+    pub(crate) fn mark_stored<B>(self, response: &mut Response<B>) {
+        if self.stale.is_some() || !self.is_hit() {
+            self.replace_last(response.headers_mut());
+        }
+        if !self.is_hit() {
+            response.extensions_mut().insert(self);
+        }
+    }
+
+    fn replace_last(self, headers: &mut HeaderMap) {
+        let is_only_one = headers.get_all(CACHE_STATUS).iter().nth(1).is_none();
+        match headers.get_mut(CACHE_STATUS) {
+            // `insert` and `entry` would let a full map grow before they look for the name.
+            Some(ours) if is_only_one => *ours = self.to_value(),
+            _ => {
+                Self::unmark(headers);
+                headers.append(CACHE_STATUS, self.to_value());
+            }
+        }
+    }
+
+    /// Removes our member from a response that has one, and leaves it in the extensions.
+    pub(crate) fn hide<B>(response: &mut Response<B>) {
+        // What passed untouched has none, and another cache's is not ours to remove.
+        if let Some(status) = Self::of(response) {
+            Self::unmark(response.headers_mut());
+            response.extensions_mut().insert(status);
+        }
+    }
+
+    /// Removes our member, the last one, and leaves what other caches said.
+    pub(crate) fn unmark(headers: &mut HeaderMap) {
+        let mut members: Vec<_> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
+        members.pop();
+        headers.remove(CACHE_STATUS);
+        members.into_iter().for_each(|other| _ = headers.append(CACHE_STATUS, other));
+    }
+
+    /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
+    pub(crate) fn to_value(self) -> HeaderValue {
+        let hit = HITS.iter().filter(|_| self.is_hit()).find(|(stale, _)| *stale == self.stale);
+        let hit = hit.map(|(_, value)| value);
+        match hit.or_else(|| self.written()) {
+            Some(value) => value.clone(),
+            None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
+        }
+    }
+
+    /// What a plain hit says.
+    pub(crate) fn hit_value() -> &'static HeaderValue {
+        &HITS[0].1
+    }
+
+    fn serialize(self) -> Option<HeaderValue> {
+        let parameters = self.parameters().filter_map(|(name, value)| {
+            let value = match value {
+                Value::Token(token) => RefBareItem::from(TokenRef::from_str(token).ok()?),
+                Value::Status(status) => RefBareItem::from(Integer::from(status.as_u16())),
+                Value::True => RefBareItem::from(true),
+            };
+            Some((KeyRef::from_str(name).ok()?, value))
+        });
+        let member = ItemSerializer::new().bare_item(TokenRef::from_str(NAME).ok()?).parameters(parameters);
+        HeaderValue::try_from(member.finish()).ok()
+    }
+
+    /// The parameters of RFC 9211 §2.
+    fn parameters(self) -> impl Iterator<Item = (&'static str, Value)> {
+        let forward = self.forward.map(|why| ("fwd", Value::Token(why.as_str())));
+        [
+            forward.or_else(|| self.is_hit().then_some(("hit", Value::True))),
+            self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
+            self.is_stored.then_some(("stored", Value::True)),
+            // Of what was not forwarded nothing was collapsed (RFC 9211 §2.6).
+            (self.is_collapsed && !self.is_refused_at_once()).then_some(("collapsed", Value::True)),
+            self.detail().map(|why| ("detail", Value::Token(why))),
+        ]
+        .into_iter()
+        .flatten()
+    }
+
+    pub(crate) const fn hit() -> Self {
+        Self {
+            forward: None,
+            forward_status: None,
+            stale: None,
+            loss: None,
+            is_stored: false,
+            is_collapsed: false,
+            unshareable: None,
+            unkeyed: None,
+            refused: None,
+        }
+    }
+
+    pub(crate) const fn stale(why: Stale) -> Self {
+        Self { stale: Some(why), ..Self::hit() }
+    }
+
+    pub(crate) const fn forwarded(why: Forward) -> Self {
+        Self { forward: Some(why), ..Self::hit() }
+    }
+
+    /// Of a request without a key.
+    pub(crate) const fn unkeyed(why: Unkeyed) -> Self {
+        Self { unkeyed: Some(why), ..Self::forwarded(Forward::Bypass) }
+    }
+
+    /// Of a request on its way to the origin that the cache itself answers, with an error.
+    pub(crate) const fn refused(self, why: Refused) -> Self {
+        let before = if why.is_before_origin() { Self::hit() } else { self };
+        Self { refused: Some(why), ..before }
+    }
+
+    /// Whether the cache answered with an error without asking the origin.
+    const fn is_refused_at_once(&self) -> bool {
+        self.refused.is_some() && self.forward.is_none()
+    }
+
+    /// Of a request that selects nothing but what was lost.
+    pub(crate) const fn lost(why: Loss) -> Self {
+        Self { loss: Some(why), ..Self::forwarded(Forward::Stale) }
+    }
+
+    /// Of a stale response that is served because this fetch failed.
+    pub(crate) const fn rescued(self) -> Self {
+        Self { stale: Some(Stale::IfError), unshareable: None, refused: None, is_stored: false, ..self }
+    }
+
+    /// Notes what the origin answered, unless the client gets the same (RFC 9211 §2.3).
+    pub(crate) fn answered(self, from_origin: StatusCode, sent: StatusCode) -> Self {
+        let from_origin = self.forward_status.unwrap_or(from_origin);
+        let is_other = !self.is_hit() && from_origin != sent;
+        Self { forward_status: is_other.then_some(from_origin), ..self }
+    }
+
+    pub(crate) const fn stored(self, is_stored: bool) -> Self {
+        Self { is_stored, ..self }
+    }
+
+    pub(crate) const fn unshared(self, why: Unshareable) -> Self {
+        Self { unshareable: Some(why), ..self }
+    }
+
+    pub(crate) const fn collapsed(self) -> Self {
+        Self { is_collapsed: true, ..self }
+    }
+
+    /// Whether the body is a stored one, even if the origin was asked in vain before.
+    pub(crate) const fn is_from_store(&self) -> bool {
+        self.is_hit() || self.stale.is_some()
+    }
+
+    /// Whether it came from the store, fresh or stale, without the origin being asked.
+    pub const fn is_hit(&self) -> bool {
+        self.forward.is_none() && self.refused.is_none()
+    }
+
+    /// Whether it was stale when it was served, and why it was served all the same.
+    pub const fn stale_reason(&self) -> Option<Stale> {
+        self.stale
+    }
+
+    /// Why the request went to the origin, if it did.
+    pub const fn forward_reason(&self) -> Option<Forward> {
+        self.forward
+    }
+
+    /// The status that the origin answered with, if the client gets another one (the `fwd-status`
+    /// parameter, RFC 9211 §2.3).
+    ///
+    /// A 304 for what is stored, a failure for which a stale response is served, or the 200 of
+    /// which the client gets a range.
+    pub const fn forward_status(&self) -> Option<StatusCode> {
+        self.forward_status
+    }
+
+    /// The `detail` parameter (RFC 9211 §2.8), if there is one.
+    ///
+    /// Why a stale response was served, else why the cache itself answered with an error, else why the
+    /// request has no key, else why the response of the origin was for this client
+    /// alone, else what made a stored response stale before its time: `purged` or `invalidated` (by
+    /// an unsafe request, RFC 9111 §4.4).
+    pub const fn detail(&self) -> Option<&'static str> {
+        match self {
+            Self { stale: Some(why), .. } => Some(why.as_str()),
+            Self { refused: Some(why), .. } => Some(why.as_str()),
+            Self { unkeyed: Some(why), .. } => Some(why.as_str()),
+            Self { unshareable: Some(why), .. } => Some(why.as_str()),
+            Self { loss: Some(why), .. } => Some(why.as_str()),
+            _ => None,
+        }
+    }
+
+    /// Whether the answer of the origin is stored, once it is complete.
+    pub const fn is_stored(&self) -> bool {
+        self.is_stored
+    }
+
+    /// Why the answer of the origin was for this client alone, if it was.
+    pub const fn unshareable_reason(&self) -> Option<Unshareable> {
+        self.unshareable
+    }
+
+    /// Why the request has no key, if it has none.
+    pub const fn unkeyed_reason(&self) -> Option<Unkeyed> {
+        self.unkeyed
+    }
+
+    /// Why the cache itself answered with an error, if it did.
+    pub const fn refused_reason(&self) -> Option<Refused> {
+        self.refused
+    }
+
+    /// Whether this client shared the fetch of another one.
+    pub const fn is_collapsed(&self) -> bool {
+        self.is_collapsed
+    }
+}
+
+impl Stale {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::WhileRevalidating => "stale-while-revalidate",
+            Self::IfError => "stale-if-error",
+            Self::AsRequested => "max-stale",
+        }
+    }
+}
+
+impl Forward {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::UriMiss => "uri-miss",
+            Self::VaryMiss => "vary-miss",
+            Self::Miss => "miss",
+            Self::Stale => "stale",
+            Self::Partial => "partial",
+            Self::Bypass => "bypass",
+            Self::Request => "request",
+        }
+    }
+}
+
+impl Loss {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Purged => "purged",
+            Self::Invalidated => "invalidated",
+        }
+    }
+}
+
+impl fmt::Display for CacheStatus {
+    /// The parameters of RFC 9211 §2, such as `fwd=stale; stored; collapsed` or
+    /// `fwd=uri-miss; detail=no-store`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (n, (name, value)) in self.parameters().enumerate() {
+            f.write_str(if n > 0 { "; " } else { "" })?;
+            f.write_str(name)?;
+            match value {
+                Value::True => {}
+                Value::Token(token) => write!(f, "={token}")?,
+                Value::Status(status) => write!(f, "={}", status.as_u16())?,
+            }
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+#[path = "status_tests.rs"]
+mod tests;

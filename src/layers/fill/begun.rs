@@ -1,0 +1,281 @@
+//! From the head of the answer to its way into the store.
+
+use std::{
+    borrow::Cow,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
+
+use super::{
+    Policy,
+    candidate::Candidate,
+    fetch::{Client, Fetch},
+    recorder::{Content, Pending, record},
+};
+use crate::{
+    body::{Body, BoxError},
+    exchange::{AttemptBegan, CompletesItself, without_extensions},
+    http::{
+        cookies,
+        fields::remove_all,
+        range::Extent,
+        response_fields::ResponseFields,
+        storing::{Decision, Sharing, Unshareable},
+    },
+    key::copy_of_body,
+    sequence::{Fetching, Subject, Tagged},
+    store::{HeadBuilder, Origin, Store, selection},
+    tags::Tags,
+};
+
+/// A fetch whose request is on its way to the origin, and what the answer is judged by.
+pub(super) struct Begun<St, P> {
+    pub(super) fetch: Fetch<St, P>,
+    /// What the request is conditional on, if it is by the cache's own doing.
+    pub(super) candidate: Option<Candidate>,
+    /// Whether this is the repetition without conditions.
+    pub(super) is_repeated: bool,
+    pub(super) subject: Arc<Subject>,
+    pub(super) sent_at: Instant,
+}
+
+/// What is known of a request that goes out, by whoever sends it.
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
+    /// Has a copy of the head, if that goes out as it came.
+    pub(crate) client: Option<Arc<Client>>,
+}
+
+/// Sends the request once more, without conditions.
+pub(super) type Again<F> = Box<dyn FnOnce(Sent) -> F + Send>;
+
+pin_project! {
+    /// Waits for the origin's answer beside what it will be judged by, which is large and stays where
+    /// it is.
+    pub(super) struct Asking<F, St, P> {
+        #[pin]
+        answer: Option<F>,
+        begun: Begun<St, P>,
+        // Only of a request that is conditional.
+        again: Option<Again<F>>,
+        // Until the answer is there, and then for as long as it may be stored.
+        fetching: Option<Fetching>,
+    }
+}
+
+impl<F, St, P> Asking<F, St, P> {
+    // Else it is moved once more.
+    #[inline(always)]
+    pub(super) fn new(answer: F, begun: Begun<St, P>, again: Option<Again<F>>, fetching: Fetching) -> Self {
+        Self { answer: Some(answer), begun, again, fetching: Some(fetching) }
+    }
+}
+
+impl<F, St: Store, P: Policy, B, E> Future for Asking<F, St, P>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Output = Result<Response<Body<B>>, E>;
+
+    #[allow(clippy::expect_used)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let answer = this.answer.as_mut().as_pin_mut().expect("polled after completion");
+            let mut answer = match ready!(answer.poll(cx)) {
+                Ok(answer) => answer,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            let fetch = &this.begun.fetch;
+            let mut outline = fetch.layer.targets.outline(answer.headers()).under(&fetch.client.asked.keyed);
+            outline.settle_length(&this.begun.fetch.client.head.method, &mut answer);
+            if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
+                // First, with what they hold, such as a place at the origin.
+                drop(answer);
+                this.answer.set(None);
+                let sent = this.begun.repeat();
+                this.answer.set(Some(again(sent)));
+                continue;
+            }
+            let fetching = this.fetching.take().expect("polled after completion");
+            return Poll::Ready(Ok(this.begun.conclude(answer, &outline, fetching)));
+        }
+    }
+}
+
+impl<St: Store, P: Policy> Begun<St, P> {
+    pub(super) fn sent(&self) -> Sent {
+        let is_as_it_came = self.candidate.is_none();
+        Sent { at: self.sent_at, client: is_as_it_came.then(|| Arc::clone(&self.fetch.client)) }
+    }
+
+    /// Makes the request conditional, if there is something to confirm, and returns the way to send it
+    /// without conditions. What cannot be sent twice stays without.
+    pub(super) fn make_conditional<S, ReqB, F>(
+        &mut self,
+        head: &mut request::Parts,
+        body: &ReqB,
+        (inner, below): (
+            &S,
+            &(impl FnOnce(S, request::Parts, ReqB, Option<Sent>) -> F + Clone + Send + 'static),
+        ),
+    ) -> Option<Again<F>>
+    where
+        S: Clone + Send + 'static,
+        ReqB: HttpBody + Default + Send + 'static,
+    {
+        let candidate = self.candidate.take()?;
+        let body = copy_of_body(body, &head.extensions)?;
+        let (inner, below) = (inner.clone(), below.clone());
+        let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
+        candidate.make_conditional(&mut head.headers);
+        self.candidate = Some(candidate);
+        Some(Box::new(move |sent| {
+            let mut head = without_extensions(&client.head);
+            head.extensions = extensions;
+            below(inner, head, body, Some(sent))
+        }))
+    }
+
+    /// Whether the answer comes of the conditions, which the client did not ask for, and is not one
+    /// that the client can get: a 304 that does not confirm the candidate, or a 412.
+    fn is_misfit<B>(&self, answer: &Response<B>, outline: &ResponseFields) -> bool {
+        match (&self.candidate, answer.status()) {
+            (Some(candidate), StatusCode::NOT_MODIFIED) => {
+                candidate.confirmed_by(answer.headers(), &outline.vary).is_none()
+            }
+            (Some(_), status) => status == StatusCode::PRECONDITION_FAILED,
+            (None, _) => false,
+        }
+    }
+
+    /// Notes that the request goes out once more now, without conditions. The fetch keeps its number:
+    /// what was purged since it began is not to be stored.
+    fn repeat(&mut self) -> Sent {
+        (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
+        self.sent()
+    }
+
+    /// What the client gets of the origin's answer.
+    fn conclude<B>(
+        &self,
+        response: Response<B>,
+        outline: &ResponseFields,
+        fetching: Fetching,
+    ) -> Response<Body<B>>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let Self { fetch, .. } = self;
+        let client = &fetch.client.head;
+        let (head, body) = response.into_parts();
+        let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
+        let own = head.extensions.get::<Tags>();
+        let fields = Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
+        let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
+        let origin = Origin::new(outline, sent_at, fetching.number, subject);
+        if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {
+            return self.not_modified(head, outline, &origin);
+        }
+        self.fetched((head, body), outline, &origin, fetching)
+    }
+
+    /// Apart, as all that is rare: the way of all others is long enough.
+    #[inline(never)]
+    fn not_modified<B>(
+        &self,
+        head: response::Parts,
+        outline: &ResponseFields,
+        origin: &Origin,
+    ) -> Response<Body<B>> {
+        let candidate = self.candidate.as_ref();
+        match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &outline.vary)) {
+            Some(stored) => self.fetch.revalidated(&self.fetch.client.head, stored, head, origin),
+            None => self.fetch.unasked(origin),
+        }
+    }
+
+    fn fetched<B>(
+        &self,
+        (mut head, body): (response::Parts, B),
+        outline: &ResponseFields,
+        origin: &Origin,
+        fetching: Fetching,
+    ) -> Response<Body<B>>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let fetch = &self.fetch;
+        let client = &fetch.client.head;
+        if client.method == Method::HEAD {
+            fetch.learn_from_head(client, &head, &outline.vary, origin);
+        }
+        let glance = fetch.client.asked.glance(&client.headers);
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
+        if let (true, Some(extent), Some(length)) = (decision.is_storable, extent, outline.content)
+            && length != extent.len() as u64
+        {
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::Framing));
+        }
+        if decision.is_storable && fetch.is_too_large(outline, &body) {
+            fetch.layer.store.refused();
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
+        }
+        fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
+        let selection = selection(&outline.vary, &glance);
+        fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
+        let body = match decision.is_storable {
+            true => {
+                let fields = kept(&head.headers, outline, &decision.withheld);
+                let length = outline.content.and_then(|length| usize::try_from(length).ok());
+                let pending = Pending {
+                    content: match extent {
+                        Some(extent) => Content::Part(extent, fields.into_owned()),
+                        None => Content::Whole(HeadBuilder::new(head.status, &fields, length)),
+                    },
+                    length,
+                    withheld: decision.withheld.clone(),
+                    selection: selection.clone(),
+                    terms: decision.terms,
+                    origin: origin.clone(),
+                    fetching,
+                };
+                let marker = fetch.marker((client, &glance), head.status, &rules, origin);
+                let (store, client) = (fetch.layer.store.clone(), Arc::clone(&fetch.client));
+                record(store, client, pending, marker, (body, outline.content))
+            }
+            false => Body::declared(body, outline.content),
+        };
+        if rules.store_without.has(&header::SET_COOKIE) {
+            cookies::spare_those_of_client(client, &mut head.headers);
+        }
+        // Said by a stack below of its own body, which nothing reads to its end for the store here.
+        head.extensions.remove::<CompletesItself>();
+        let mut response = Response::from_parts(head, body);
+        let status = response.status();
+        fetch.sign(&mut response, status, decision, selection, origin);
+        response
+    }
+}
+
+/// The fields that may be kept, with a valid `Date` in any case.
+fn kept<'a>(headers: &'a HeaderMap, outline: &ResponseFields, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
+    let mut kept = Cow::Borrowed(headers);
+    if outline.date.is_none() || headers.keys().any(|name| withheld.contains(name)) {
+        remove_all(kept.to_mut(), |name| withheld.contains(name));
+        outline.give_date(kept.to_mut());
+    }
+    kept
+}

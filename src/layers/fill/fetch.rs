@@ -1,0 +1,279 @@
+//! One fetch: from the second look into the store to the head of the answer.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, Method, Response, StatusCode, request, response};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+
+use super::{Policy, begun::Begun, candidate::Candidate, layer::FillLayer};
+use crate::{
+    body::Body,
+    exchange::status::CacheStatus,
+    exchange::{CacheRequest, Verdict},
+    http::{
+        conditions::{is_conditional, strong_tag},
+        range::{self, Extent, asks_for_one_part},
+        request_fields::RequestFields,
+        response_fields::ResponseFields,
+        rules::Rules,
+        storing::{Decision, Judged, Sharing, Unshareable, decide, is_error, is_gone},
+        vary::Selection,
+    },
+    key::{DefaultKey, SearchKey, brings_whole, has_content},
+    sequence::{Fetching, Provenance, Subject},
+    store::{Entry, HitForMiss, Origin, Part, Store, StoredResponse},
+};
+
+pub(super) struct Fetch<St, P> {
+    pub(super) layer: Arc<FillLayer<St, P>>,
+    pub(super) client: Arc<Client>,
+}
+
+/// Who asks, and for what: what the answer is judged by.
+pub(crate) struct Client {
+    /// Without its extensions, as the case may be.
+    pub(crate) head: request::Parts,
+    pub(crate) asked: CacheRequest,
+    /// Those that hold for this request.
+    pub(super) rules: Rules,
+    pub(super) search: Option<SearchKey>,
+}
+
+impl<St: Store, P: Policy> Fetch<St, P> {
+    /// What is stored under the key by now.
+    pub(super) fn resource(&self) -> Option<Arc<Entry>> {
+        self.layer.store.get(&self.client.asked.key)
+    }
+
+    /// The answer, if another fetch has put it into the store since the request arrived.
+    #[inline(never)]
+    pub(super) fn stored_meanwhile<B>(&self, resource: &Entry) -> Option<Response<Body<B>>> {
+        let head = &self.client.head;
+        let selected = self.selected(resource, head);
+        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, head)) {
+            return Some(self.answer_from(stored, head));
+        }
+        self.part_stored_meanwhile(resource, head).map(|part| self.answer_from_part(part, head))
+    }
+
+    /// Numbers the fetch, and finds what the origin can be asked to confirm.
+    pub(super) fn begin(self, resource: Option<&Entry>) -> (Begun<St, P>, Fetching) {
+        let client = &self.client.head;
+        let subject = self.subject(client);
+        let fetching = self.layer.store.sequence().begin(&subject);
+        // After the number was taken: what is purged from now on is not confirmed either.
+        let candidate = self.candidate(resource, client);
+        (Begun { fetch: self, candidate, is_repeated: false, subject, sent_at: Instant::now() }, fetching)
+    }
+
+    /// What purges can match of the answer before it is there.
+    fn subject(&self, client: &request::Parts) -> Arc<Subject> {
+        match &self.client.asked.arrival {
+            Some(arrival) => Arc::clone(&arrival.subject),
+            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.client.asked.key),
+        }
+    }
+
+    fn selected<'a>(&self, resource: &'a Entry, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
+        resource.select(&self.client.asked.glance(&head.headers), self.layer.store.sequence())
+    }
+
+    /// Whether another fetch put it into the store since the request arrived.
+    fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
+        let is_for_all = !is_conditional(&head.headers) || asks_for_one_part(&head.method, &head.headers);
+        self.is_recent(stored) && stored.is_fresh(Instant::now()) && is_for_all
+    }
+
+    fn is_recent(&self, stored: &StoredResponse) -> bool {
+        !self.client.asked.is_forced || stored.begun() > self.client.asked.arrived_at()
+    }
+
+    fn candidate(&self, resource: Option<&Entry>, head: &request::Parts) -> Option<Candidate> {
+        if is_conditional(&head.headers) || head.method != Method::GET || has_content(&head.extensions) {
+            return None;
+        }
+        let selected = match &self.client.asked.stored {
+            Some(known) => known.clone(),
+            None => resource.and_then(|resource| self.selected(resource, head)).cloned(),
+        };
+        Candidate::new(selected?, self.layer.store.sequence())
+    }
+
+    fn part_stored_meanwhile<'a>(&self, resource: &'a Entry, head: &request::Parts) -> Option<&'a Part> {
+        if !asks_for_one_part(&head.method, &head.headers) {
+            return None;
+        }
+        let (glance, sequence) = (self.client.asked.glance(&head.headers), self.layer.store.sequence());
+        let part = resource.select_part(&glance, sequence, Instant::now())?;
+        self.is_recent(part.response()).then_some(part)
+    }
+
+    fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
+        let (head_only, now) = (head.method == Method::HEAD, Instant::now());
+        let mut response = stored.to_response(head_only, now, CacheStatus::hit());
+        range::apply(&head.method, &head.headers, &mut response, stored.body());
+        self.tell_sharers(&mut response, stored, now);
+        response
+    }
+
+    fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
+        let now = Instant::now();
+        let mut response = part.to_response(&head.headers, now, CacheStatus::hit());
+        self.tell_sharers(&mut response, part.response(), now);
+        response
+    }
+
+    fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse, now: Instant) {
+        if self.client.asked.is_for_many {
+            response.extensions_mut().insert(Verdict::of(stored, now, self.layer.store.sequence()));
+        }
+    }
+
+    pub(super) fn decide(
+        &self,
+        (client, glance): (&request::Parts, &RequestFields<'_>),
+        head: &response::Parts,
+        extent: Option<Extent>,
+        outline: &ResponseFields,
+        origin: &Origin,
+    ) -> (Decision, Rules) {
+        let rules = self.layer.policy.rules(client, head, self.client.rules.clone());
+        // A part may be stored where the whole might be (RFC 9111 §3.3).
+        let status = extent.map_or(head.status, |_| StatusCode::OK);
+        let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
+        let is_breakdown = self.layer.failures.is_breakdown(head.status, &head.headers);
+        let judged = Judged { status, headers: &head.headers, is_breakdown };
+        let mut decision = decide(client, credentials, judged, outline, &rules, targets);
+        if is_breakdown && decision.is_storable && self.would_displace(client, outline) {
+            decision = decision.displacing(&rules);
+        }
+        self.check_search(client, &head.headers, &mut decision);
+        if origin.subject.is_excessive() && decision.sharing == Sharing::Shareable {
+            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
+        }
+        (decision, rules)
+    }
+
+    /// A key may leave out parts of a query only as far as the answer itself says so.
+    fn check_search(&self, client: &request::Parts, answer: &HeaderMap, decision: &mut Decision) {
+        let Some(search) = &self.client.search else { return };
+        let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
+        if is_kept {
+            search.learn(client, answer);
+        }
+        if search.agrees(client, answer, &self.client.asked) {
+            return;
+        }
+        match &mut decision.sharing {
+            Sharing::Failed { for_all } => *for_all = false,
+            _ if is_kept => {
+                *decision = Decision::not_stored(Sharing::Unshareable(Unshareable::NoVarySearch));
+            }
+            _ => {}
+        }
+    }
+
+    /// Whether a stored error would take the place of what may be served instead of it, to this
+    /// client or to another. The store knows, also where nobody above has looked.
+    fn would_displace(&self, client: &request::Parts, error: &ResponseFields) -> bool {
+        let Some(resource) = self.layer.store.get(&self.client.asked.key) else { return false };
+        let selection = error.vary.selection(&client.headers);
+        let is_kept_apart = |stored: &StoredResponse| match (stored.selection(), &selection) {
+            (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
+            _ => false,
+        };
+        let (now, sequence) = (Instant::now(), self.layer.store.sequence());
+        resource.variants().iter().any(|stored| {
+            // First, for it notes what is stale by a soft purge.
+            sequence.admits(stored)
+                && stored.is_usable_on_error(now)
+                && !self.layer.failures.is_breakdown(stored.status(), &stored.headers())
+                && !is_kept_apart(stored)
+        })
+    }
+
+    pub(super) fn is_too_large(&self, outline: &ResponseFields, body: &impl HttpBody) -> bool {
+        let limit = self.layer.store.max_response_bytes() as u64;
+        outline.content.unwrap_or(body.size_hint().lower()) > limit
+    }
+
+    /// Leaves a marker for what cannot be shared, and removes what the response supersedes.
+    pub(super) fn note(
+        &self,
+        (client, glance): (&request::Parts, &RequestFields<'_>),
+        (status, headers): (StatusCode, &HeaderMap),
+        decision: &Decision,
+        rules: &Rules,
+        origin: &Origin,
+    ) {
+        let Sharing::Unshareable(why) = decision.sharing else { return };
+        // What answers one client's condition or range says nothing about the answer for others.
+        if why == Unshareable::Incomplete && is_conditional(&client.headers) {
+            return;
+        }
+        let supersedes = match why {
+            Unshareable::Authorization
+            | Unshareable::Cookie
+            | Unshareable::Token
+            | Unshareable::Incomplete
+            | Unshareable::Framing => false,
+            // An error may be the fault of this client, unless it says that nothing is there.
+            _ => !is_error(status) || is_gone(status),
+        } && brings_whole(client)
+            && !decision.is_storable;
+        let marker = self.marker((client, glance), status, rules, origin);
+        if !supersedes && marker.is_none() {
+            return;
+        }
+        // What is too large leaves the parts that are not.
+        let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
+        self.layer.store.update(&self.client.asked.key, &mut |resource| {
+            if supersedes {
+                resource.remove(glance, origin.begun, spared);
+            }
+            if let Some(marker) = marker {
+                resource.mark(marker);
+            }
+        });
+    }
+
+    /// What a response that cannot be shared leaves for requests like this one.
+    ///
+    /// Nothing if it is an error, which may be the fault of one client and must not end sharing for
+    /// all others, and nothing for HEAD, since the response to GET may well be shareable.
+    pub(super) fn marker(
+        &self,
+        (client, glance): (&request::Parts, &RequestFields<'_>),
+        status: StatusCode,
+        rules: &Rules,
+        origin: &Origin,
+    ) -> Option<HitForMiss> {
+        let window = rules.hit_for_miss_for;
+        let says_nothing = is_error(status) || client.method == Method::HEAD || window.is_zero();
+        (!says_nothing).then(|| HitForMiss::new(&client.method, glance, origin.received_at, window))
+    }
+
+    pub(super) fn sign<B>(
+        &self,
+        response: &mut Response<Body<B>>,
+        from_origin: StatusCode,
+        decision: Decision,
+        selection: Option<Selection>,
+        origin: &Origin,
+    ) {
+        let status = self.client.asked.why.stored(decision.is_storable);
+        let mut status = status.answered(from_origin, response.status());
+        if let Sharing::Unshareable(why) = decision.sharing {
+            status = status.unshared(why);
+        }
+        if self.client.asked.is_for_many {
+            let times = (origin.received_at, origin.fresh_until(&decision.terms));
+            let lineage = Provenance::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
+            let limit = if decision.is_storable { self.layer.store.max_response_bytes() } else { 0 };
+            let verdict = Verdict::new(decision, selection, times, Some(lineage)).storing(limit);
+            response.extensions_mut().insert(verdict);
+        }
+        status.mark(response);
+    }
+}

@@ -1,0 +1,177 @@
+//! What an answer without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use tokio::time::Instant;
+
+use super::{Policy, fetch::Fetch};
+use crate::{
+    body::Body,
+    exchange::status::CacheStatus,
+    http::{
+        conditions::{confirms, freshen},
+        cookies,
+        fields::remove_all,
+        framing::content_length,
+        range::Extent,
+        rules::Rules,
+        storing::{Decision, Freshness, Sharing},
+        vary::Vary,
+    },
+    store::{HeadBuilder, Origin, Store, StoredResponse, select},
+};
+
+/// A stored head with the fields of a newer one, and what is to be done with it.
+struct Updated {
+    head: response::Parts,
+    decision: Decision,
+    rules: Rules,
+}
+
+impl<St: Store, P: Policy> Fetch<St, P> {
+    /// 304: the stored response is the current one, with the fields of the 304.
+    pub(super) fn revalidated<B>(
+        &self,
+        client: &request::Parts,
+        confirmed: &StoredResponse,
+        head: response::Parts,
+        origin: &Origin,
+    ) -> Response<Body<B>> {
+        let update = head.headers.clone();
+        let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
+        let glance = self.client.asked.glance(&client.headers);
+        self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
+        let mut response = fresh.to_response(false, Instant::now(), self.client.asked.why);
+        // What is withheld from all others is for the one who asked.
+        for name in &decision.withheld {
+            update
+                .get_all(name)
+                .iter()
+                .for_each(|value| _ = response.headers_mut().append(name, value.clone()));
+        }
+        if rules.store_without.has(&header::SET_COOKIE) {
+            cookies::spare_those_of_client(client, response.headers_mut());
+        }
+        self.layer.targets.strip(response.headers_mut(), true);
+        let selection = fresh.selection().cloned();
+        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, selection, fresh.origin());
+        response
+    }
+
+    /// The stored response under the fields of a newer head. In the store, if it may be there.
+    fn freshened(
+        &self,
+        client: &request::Parts,
+        stored: &StoredResponse,
+        head: response::Parts,
+        origin: &Origin,
+    ) -> (Arc<StoredResponse>, Decision, Rules) {
+        let origin = with_tags_of(stored, origin);
+        let Updated { head, decision, rules } = self.updated(client, stored, head, &origin);
+        let fresh = renewed(&head.headers, stored, &decision, origin);
+        if decision.is_storable {
+            self.put(client, &fresh);
+        }
+        (fresh, decision, rules)
+    }
+
+    /// The stored head with the fields of a newer one.
+    fn updated(
+        &self,
+        client: &request::Parts,
+        stored: &StoredResponse,
+        mut head: response::Parts,
+        origin: &Origin,
+    ) -> Updated {
+        let mut headers = stored.headers().into_owned();
+        CacheStatus::unmark(&mut headers);
+        freshen(&mut headers, &head.headers);
+        head.headers = headers;
+        head.status = stored.status();
+
+        let outline = self.layer.targets.outline(&head.headers).under(&self.client.asked.keyed);
+        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let glance = self.client.asked.glance(&client.headers);
+        let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
+        self.layer.targets.strip(&mut head.headers, outline.has_tags);
+        remove_all(&mut head.headers, |name| decision.withheld.contains(name));
+        outline.give_date(&mut head.headers);
+        Updated { head, decision, rules }
+    }
+
+    fn put(&self, client: &request::Parts, fresh: &Arc<StoredResponse>) {
+        if self.layer.store.sequence().admits(fresh) {
+            self.layer.store.update(&self.client.asked.key, &mut |resource| {
+                resource.put(fresh, &client.headers, Instant::now());
+            });
+        }
+    }
+
+    /// A 304 to a request without conditions is a failure of the origin. What is stored stays: it may
+    /// be used while the origin fails.
+    pub(super) fn unasked<B>(&self, origin: &Origin) -> Response<Body<B>> {
+        let mut response = Response::new(Body::default());
+        *response.status_mut() = StatusCode::BAD_GATEWAY;
+        let decision = Decision::not_stored(Sharing::Failed { for_all: true });
+        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, None, origin);
+        response
+    }
+
+    /// A response to HEAD has the head that a response to GET would have (§4.3.5): it freshens a stored
+    /// response of the same validator, selecting fields and length, and shows that another one is
+    /// outdated.
+    #[inline(never)]
+    pub(super) fn learn_from_head(
+        &self,
+        client: &request::Parts,
+        head: &response::Parts,
+        vary: &Vary,
+        origin: &Origin,
+    ) {
+        let glance = self.client.asked.glance(&client.headers);
+        let stored = select(&self.layer.store, &self.client.asked.key, &glance);
+        let Some(stored) =
+            stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
+        else {
+            return;
+        };
+        let has_length = has_length(&head.headers, stored.body());
+        match confirms(&head.headers, &stored.headers()) {
+            Some(true) if has_length && vary.is_within(stored.selection()) => {
+                let mut as_get = client.clone();
+                as_get.method = Method::GET;
+                self.freshened(&as_get, &stored, head.clone(), origin);
+            }
+            // Nothing shows that it is about the same content, or that it is not.
+            Some(true) | None if has_length => {}
+            _ => self.layer.store.update(&self.client.asked.key, &mut |resource| {
+                resource.remove(&glance, origin.begun, None);
+            }),
+        }
+    }
+}
+
+/// It has all tags that it ever had: what they purge may still be in it.
+fn with_tags_of(stored: &StoredResponse, origin: &Origin) -> Origin {
+    Origin { subject: origin.subject.and(stored.subject()), ..origin.clone() }
+}
+
+/// The stored body under newer fields.
+fn renewed(
+    headers: &HeaderMap,
+    stored: &StoredResponse,
+    decision: &Decision,
+    origin: Origin,
+) -> Arc<StoredResponse> {
+    let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
+    let selection = stored.selection().cloned();
+    let terms = if decision.is_storable { decision.terms } else { Freshness::NONE };
+    let kept = HeadBuilder::new(stored.status(), headers, Some(body.len())).with_shared(body);
+    Arc::new(StoredResponse::new(kept, trailers, selection, terms, origin))
+}
+
+fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
+    content_length(head).ok().flatten().is_none_or(|length| length == body.len() as u64)
+}

@@ -1,0 +1,145 @@
+//! What the answers to unsafe requests invalidate.
+
+use std::sync::Arc;
+
+use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http_body::Body as HttpBody;
+
+use crate::sequence::Sequence;
+use crate::{
+    http::{fields::first_line, framing, request_fields::PassedFields, tag_fields},
+    key::{Hashes, KeyExtractor, Origins, Target, is_read_by_rule},
+    tags::TagFields,
+};
+
+/// Where things are invalidated, and what names them.
+pub(crate) trait Invalidates: Send + Sync {
+    fn sequence(&self) -> &Sequence;
+    fn extractor(&self) -> &dyn KeyExtractor;
+}
+
+/// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its answer
+/// says that it invalidates (RFC 9875 §3).
+pub(crate) struct Invalidation {
+    place: Arc<dyn Invalidates>,
+    /// What names things there, if that may change.
+    edition: Option<Arc<dyn KeyExtractor>>,
+    /// Of what the target names for one request or another.
+    hashes: Hashes,
+    uri: Uri,
+    host: Option<HeaderValue>,
+}
+
+impl Invalidation {
+    /// None for methods that are known to be safe (RFC 9110 §9.2.1, and QUERY), and for what a rule
+    /// says to be a read.
+    #[inline]
+    pub(crate) fn of<B>(place: &Arc<impl Invalidates + 'static>, request: &Request<B>) -> Option<Self> {
+        // In one expression: it is large, and made where it stays.
+        (!is_safe(request.method(), request.extensions())).then(|| {
+            let edition = place.extractor().edition();
+            let extractor = edition.as_deref().unwrap_or(place.extractor());
+            let target = Target::of_request(request, Origins::of(extractor));
+            let hasher = place.sequence().hasher();
+            let named = (request.uri(), request.extensions());
+            let hashes = target.hashes_named(extractor, named, hasher);
+            let (uri, host) = target.parts();
+            let (uri, host) = (uri.clone(), host.cloned());
+            Self { place: Arc::clone(place) as _, edition, hashes, uri, host }
+        })
+    }
+
+    /// The target URI, unless the request failed; if it succeeded, also what `Location` and
+    /// `Content-Location` refer to on the same origin. The target of a redirection is only where
+    /// the client goes next, for example after a login.
+    fn apply(&self, status: StatusCode, headers: &HeaderMap, mentions: PassedFields) {
+        if mentions.has_groups {
+            self.purge_groups(headers);
+        }
+        if !(status.is_success() || status.is_redirection()) {
+            return;
+        }
+        let sequence = self.place.sequence();
+        self.hashes.iter().for_each(|hash| sequence.invalidate(*hash));
+        let has_reference = status.is_success() && mentions.has_reference;
+        if has_reference {
+            self.invalidate_references(headers, self.extractor());
+        }
+        if let Some(later) = self.later_edition() {
+            let target = self.target_by(&*later);
+            let named = (&self.uri, &Extensions::new());
+            let hashes = target.hashes_named(&*later, named, sequence.hasher());
+            hashes.iter().for_each(|hash| sequence.invalidate(*hash));
+            if has_reference {
+                self.invalidate_references(headers, &*later);
+            }
+        }
+    }
+
+    fn invalidate_references(&self, headers: &HeaderMap, extractor: &dyn KeyExtractor) {
+        let sequence = self.place.sequence();
+        for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
+            // Some write it without encoding it.
+            let reference =
+                first_line(headers, field).and_then(|(line, _)| str::from_utf8(line.as_bytes()).ok());
+            let hashes = reference.map(|reference| {
+                self.target_by(extractor).hashes_of_reference(reference, extractor, sequence.hasher())
+            });
+            hashes.iter().flatten().for_each(|hash| sequence.invalidate(*hash));
+        }
+    }
+
+    /// What names things now, if that is something else than when the request arrived: what was stored in
+    /// between has names by this.
+    fn later_edition(&self) -> Option<Arc<dyn KeyExtractor>> {
+        let now = self.place.extractor().edition()?;
+        let is_same = self.edition.as_ref().is_some_and(|then| Arc::ptr_eq(then, &now));
+        (!is_same).then_some(now)
+    }
+
+    fn target_by<'a>(&'a self, extractor: &'a dyn KeyExtractor) -> Target<'a> {
+        Target::new(&self.uri, self.host.as_ref(), Origins::of(extractor))
+    }
+
+    fn extractor(&self) -> &dyn KeyExtractor {
+        self.edition.as_deref().unwrap_or(self.place.extractor())
+    }
+
+    /// The groups of the same origin that the answer names, whatever its status: it says so in so
+    /// many words.
+    fn purge_groups(&self, headers: &HeaderMap) {
+        let sequence = self.place.sequence();
+        for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
+            for hash in self.target_by(self.extractor()).groups_to_purge(&group, sequence.hasher()) {
+                sequence.purge_label(hash);
+            }
+        }
+    }
+}
+
+fn is_safe(method: &Method, extensions: &Extensions) -> bool {
+    matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT)
+        || method.as_str() == "QUERY"
+        || is_read_by_rule(extensions)
+}
+
+/// What an answer that the cache only passes on means to it, and what is not for the client.
+pub(crate) fn pass_on<B: HttpBody>(
+    response: &mut Response<B>,
+    invalidation: Option<&Invalidation>,
+    strips_tags: Option<&TagFields>,
+) {
+    if invalidation.is_none() && strips_tags.is_none() {
+        return framing::settle(response);
+    }
+    let mentions = PassedFields::of(response.headers());
+    mentions.framing.settle_response(response);
+    if let Some(invalidation) = invalidation {
+        invalidation.apply(response.status(), response.headers(), mentions);
+    }
+    if let Some(own) = strips_tags
+        && (mentions.has_tags || own.are_in(response.headers()))
+    {
+        tag_fields::strip(response.headers_mut(), own);
+    }
+}

@@ -1,0 +1,207 @@
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use http::{Request, request::Parts};
+use http_body::Body as HttpBody;
+use smallvec::SmallVec;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::key::{
+    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Origins, Target, Unkeyed, find, is_for_cache,
+    is_get_or_head, is_read_by_rule, normalise, prepare,
+};
+use crate::{
+    exchange::{CacheRequest, Read},
+    http::{
+        credentials::Credentials,
+        request_fields::RequestFields,
+        rules::{RequestRules, Rules},
+    },
+};
+
+/// Puts the key of a request into its extensions, for the layers below.
+///
+/// Only needed where several layers without a [`LookupLayer`](crate::LookupLayer) share a key, which it
+/// derives itself. A [`CoalesceLayer`](crate::CoalesceLayer) or a
+/// [`StaleIfErrorLayer`](crate::StaleIfErrorLayer) alone does so too.
+///
+/// **A [`LookupLayer`](crate::LookupLayer) below needs the same extractor**: what has no key here, by a rule
+/// that bypasses for example, has the key there that its own extractor says, which is by default the URI.
+///
+/// ```
+/// use tower::{Layer, ServiceExt, service_fn};
+/// use tower_readthrough::{CacheKey, KeyLayer};
+///
+/// # futures_util::future::FutureExt::now_or_never(async {
+/// let service = KeyLayer::default().layer(service_fn(async |request: http::Request<String>| {
+///     Ok::<_, std::convert::Infallible>(request.extensions().get::<CacheKey>().is_some())
+/// }));
+/// let request = http::Request::get("http://example.com/").body(String::new()).unwrap();
+/// assert!(service.oneshot(request).await.unwrap());
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct KeyLayer<K = DefaultKey> {
+    extractor: Arc<K>,
+    rules: RequestRules,
+}
+
+impl<K: KeyExtractor> KeyLayer<K> {
+    /// Derives keys with this extractor.
+    pub fn new(extractor: K) -> Self {
+        Self { extractor: Arc::new(extractor), rules: RequestRules::default() }
+    }
+
+    /// Which [cookies](Rules::cookies) are in the key, and what is a [credential](Rules::credentials): the
+    /// same rules as those of the layer below. The others of them are for that layer alone. Default:
+    /// [`Rules::new`].
+    #[must_use]
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.rules = rules.request;
+        self
+    }
+}
+
+impl Default for KeyLayer {
+    fn default() -> Self {
+        Self::new(DefaultKey::new())
+    }
+}
+
+impl<S, K> Layer<S> for KeyLayer<K> {
+    type Service = Key<S, K>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Key { inner, extractor: Arc::clone(&self.extractor), rules: self.rules.clone() }
+    }
+}
+
+/// The service of [`KeyLayer`].
+#[derive(Debug)]
+pub struct Key<S, K = DefaultKey> {
+    inner: S,
+    extractor: Arc<K>,
+    rules: RequestRules,
+}
+
+impl<S: Clone, K> Clone for Key<S, K> {
+    fn clone(&self) -> Self {
+        let (extractor, rules) = (Arc::clone(&self.extractor), self.rules.clone());
+        Self { inner: self.inner.clone(), extractor, rules }
+    }
+}
+
+impl<S, K, B> Service<Request<B>> for Key<S, K>
+where
+    S: Service<Request<B>>,
+    K: KeyExtractor,
+    B: HttpBody,
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> S::Future {
+        let (head, body, _) = derive(&*self.extractor, &self.rules, request);
+        self.inner.call(Request::from_parts(head, body))
+    }
+}
+
+/// A layer above has looked for a key, and there is none: in the request's extensions.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WithoutKey;
+
+/// Puts the key of a request into its extensions, or that it has none. Also returns why, if responses to
+/// such requests say it.
+fn derive<B: HttpBody>(
+    extractor: &dyn KeyExtractor,
+    rules: &RequestRules,
+    request: Request<B>,
+) -> (Parts, B, Option<Unkeyed>) {
+    let edition = extractor.edition();
+    let extractor = edition.as_deref().unwrap_or(extractor);
+    let is_for_cache = is_for_cache(&request);
+    let why = if is_for_cache { None } else { Unkeyed::of(&request) };
+    let (mut head, body) = request.into_parts();
+    // What a cache above this one has asked is not what is asked here.
+    head.extensions.remove::<CacheRequest>();
+    if is_for_cache {
+        extractor.note(&mut head);
+    }
+    // Before what follows changes the URI.
+    match identity_of(extractor, &head) {
+        Some(identity) => drop(head.extensions.insert(identity)),
+        None => drop(head.extensions.remove::<Identity>()),
+    }
+    let mut key = KeyBuffer::new();
+    let found = match is_for_cache {
+        true => find(extractor, rules, &head, &RequestFields::of(&head.headers), &mut key).map_err(Some),
+        false => Err(why),
+    };
+    match found {
+        Ok(()) => {
+            normalise(extractor, rules, &mut head, &mut key);
+            prepare(extractor, &key, &mut head);
+            head.extensions.insert(key.to_key());
+            note_read(rules, &mut head, &key);
+            (head, body, None)
+        }
+        Err(why) => {
+            head.extensions.remove::<CacheKey>();
+            head.extensions.remove::<Read>();
+            head.extensions.insert(WithoutKey);
+            (head, body, why)
+        }
+    }
+}
+
+/// What the target of a request names, if it is not its URI alone.
+fn identity_of(extractor: &dyn KeyExtractor, head: &Parts) -> Option<Identity> {
+    let (_, host) = Target::of(head, Origins::default()).parts();
+    let mut named = SmallVec::new();
+    match is_get_or_head(&head.method) || is_read_by_rule(&head.extensions) {
+        true => named.push(extractor.identity(&head.uri, host, &head.extensions)),
+        false => {
+            let mut each = |identity| named.push(identity);
+            extractor.identities(&head.uri, host, &head.extensions, &mut each);
+        }
+    }
+    named.iter().any(Option::is_some).then_some(Identity(named))
+}
+
+/// As [`derive`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.
+pub(crate) fn derive_alone<B: HttpBody>(
+    extractor: &dyn KeyExtractor,
+    rules: &RequestRules,
+    request: Request<B>,
+) -> (Parts, B, Option<Unkeyed>) {
+    let extensions = request.extensions();
+    let is_known = extensions.get::<WithoutKey>().is_some()
+        || extensions.get::<CacheRequest>().is_some()
+        || extensions.get::<CacheKey>().is_some();
+    // What never has a key costs nothing here.
+    if is_known || !is_get_or_head(request.method()) {
+        let (head, body) = request.into_parts();
+        return (head, body, None);
+    }
+    derive(extractor, rules, request)
+}
+
+/// Tells the layers below what they would not find out by themselves.
+fn note_read(rules: &RequestRules, head: &mut Parts, key: &KeyBuffer) {
+    match key.keyed().is_nothing() && rules.credentials.is_default() {
+        true => drop(head.extensions.remove::<Read>()),
+        false => {
+            let keyed = key.keyed().clone();
+            let credentials = Credentials::of(&head.headers, &rules.credentials, &keyed);
+            head.extensions.insert(Read { keyed, credentials });
+        }
+    }
+}

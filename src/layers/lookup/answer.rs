@@ -1,0 +1,106 @@
+//! What the client's own preconditions and ranges make of an answer (RFC 9110 §13, §14).
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Response, StatusCode};
+use http_body::Body as HttpBody;
+
+use super::{refresh::Completion, request::Question};
+use crate::{
+    body::{Body, BoxError},
+    exchange::status::CacheStatus,
+    http::{
+        conditions::{Precondition, evaluate},
+        framing,
+        made::{make_failed, make_not_modified},
+        range,
+    },
+    store::{Part, StoredResponse},
+};
+
+/// An answer out of the store.
+pub(super) fn from_store<B>(
+    stored: &StoredResponse,
+    question: &Question<'_>,
+    status: CacheStatus,
+) -> Response<Body<B>> {
+    let Question { head, glance, settings, now, .. } = *question;
+    let mut response = stored.to_response(head.method == Method::HEAD, now, status);
+    if glance.has_precondition {
+        apply_preconditions(&head.headers, &mut response);
+    }
+    if glance.has_range {
+        range::apply(&head.method, &head.headers, &mut response, stored.body());
+    }
+    settings.show(response)
+}
+
+/// An answer out of the store, of which only a part is there.
+pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheStatus) -> Response<Body<B>> {
+    let Question { head, settings, now, .. } = *question;
+    let mut response = part.to_response(&head.headers, now, status);
+    apply_preconditions(&head.headers, &mut response);
+    settings.show(response)
+}
+
+/// An answer of the layers below to a request on behalf of everybody, as this client gets it. What it
+/// leaves of the body is read by `completion`, if there is any.
+pub(super) fn from_below<B>(
+    method: &Method,
+    conditions: &HeaderMap,
+    mut response: Response<B>,
+    completion: Option<Completion>,
+) -> Response<Body<B>>
+where
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    let from_origin = response.status();
+    framing::settle(&mut response);
+    let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
+    let part = match length {
+        Some(length) if evaluate(conditions, response.headers()) == Precondition::Holds => {
+            range::cut(method, conditions, &mut response, length)
+        }
+        _ => None,
+    };
+    let complete = |unread| _ = completion.map(|completion| completion.run(unread));
+    let mut response = match part {
+        Some(part) if !part.is_empty() => response.map(|body| Body::part(body, &part, complete)),
+        Some(_) => response.map(|body| {
+            complete(Box::pin(body));
+            Body::default()
+        }),
+        None => {
+            let mut response = response.map(Some);
+            if let Some(body) = apply_preconditions(conditions, &mut response).flatten() {
+                complete(Box::pin(body));
+            }
+            response.map(|body| body.map(Body::inner).unwrap_or_default())
+        }
+    };
+    note_status(&mut response, from_origin);
+    response
+}
+
+/// Says what the layers below answered, where the client gets another status.
+fn note_status<B>(response: &mut Response<B>, from_below: StatusCode) {
+    let sent = response.status();
+    let said = CacheStatus::of(response);
+    if let Some(said) = said.filter(|_| sent != from_below) {
+        said.answered(from_below, sent).mark(response);
+    }
+}
+
+/// They count only for what would be a success without them (§13.2.1). Returns the body that the
+/// client does not get because of them.
+fn apply_preconditions<B: Default>(conditions: &HeaderMap, response: &mut Response<B>) -> Option<B> {
+    if !response.status().is_success() {
+        return None;
+    }
+    match evaluate(conditions, response.headers()) {
+        Precondition::Holds => return None,
+        Precondition::NotModified => make_not_modified(response),
+        Precondition::Failed => make_failed(response, StatusCode::PRECONDITION_FAILED),
+    }
+    Some(std::mem::take(response.body_mut()))
+}

@@ -1,0 +1,139 @@
+use std::{pin::pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use http::{Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::BodyExt;
+use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+
+use super::{layer::Settings, request::Question};
+use crate::{
+    exchange::status::CacheStatus,
+    exchange::{CacheRequest, CompletesItself, Purpose},
+    executor::Executor,
+    http::conditions::take_conditions,
+    store::{Refresh, StoredResponse},
+};
+
+/// Whether a refresh of a stale response can begin now.
+pub(super) enum Refreshing {
+    Begin(Refresher),
+    /// Another refresh of it is under way or failed a moment ago, too many others are under way, or
+    /// the request is not one that refreshes.
+    NotNow,
+    /// Nothing can run in the background here.
+    Impossible,
+}
+
+/// One refresh in the background: the right to do it, and its place among all others.
+pub(crate) struct Refresher {
+    _right: Refresh,
+    _place: OwnedSemaphorePermit,
+    deadline: Instant,
+}
+
+impl Refresher {
+    pub(super) fn claim(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Refreshing {
+        let Question { head, settings, now, .. } = *question;
+        if !Executor::is_available() {
+            return Refreshing::Impossible;
+        }
+        // The response to HEAD cannot take the place of a stored one, and the service below may be
+        // one for HEAD alone, which must not be sent a GET.
+        if head.method == Method::HEAD {
+            return Refreshing::NotNow;
+        }
+        let deadline = settings.refresh_deadline;
+        let Ok(place) = Arc::clone(&settings.refreshes).try_acquire_owned() else {
+            return Refreshing::NotNow;
+        };
+        match Refresh::claim(stored, now, deadline, settings.refresh_pause) {
+            Some(right) => {
+                let deadline = crate::http::freshness::after(now, deadline);
+                Refreshing::Begin(Self { _right: right, _place: place, deadline })
+            }
+            None => Refreshing::NotNow,
+        }
+    }
+
+    /// The client's request as the refresh, with all its extensions.
+    pub(super) fn request<ReqB>(&self, mut head: Parts, body: ReqB, asked: CacheRequest) -> Request<ReqB> {
+        take_conditions(&mut head.headers);
+        head.extensions.insert(CacheRequest { purpose: Purpose::Refresh, is_forced: true, ..asked });
+        Request::from_parts(head, body)
+    }
+
+    /// Lets the refresh go on by itself. The body of the response is read to its end, so that it can
+    /// be stored, but no further than the store's `limit`.
+    pub(super) fn spawn<B, E>(
+        self,
+        executor: &Executor,
+        limit: usize,
+        answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
+    ) where
+        E: Send,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+    {
+        executor.spawn(async move {
+            let fetch = async {
+                if let Ok(response) = answer.await {
+                    read_at_most(limit, response.into_body()).await;
+                }
+            };
+            _ = tokio::time::timeout_at(self.deadline, fetch).await;
+            drop(self);
+        });
+    }
+}
+
+/// What is longer is not stored anyway.
+async fn read_at_most(limit: usize, body: impl HttpBody<Data = Bytes>) {
+    let mut body = pin!(body);
+    let mut length = 0_usize;
+    while length <= limit
+        && let Some(Ok(frame)) = body.frame().await
+    {
+        length = length.saturating_add(frame.data_ref().map_or(0, Bytes::len));
+    }
+}
+
+impl Settings {
+    /// An answer as clients are to see it.
+    pub(super) fn show<B>(&self, mut response: Response<B>) -> Response<B> {
+        if !self.shows_status {
+            CacheStatus::hide(&mut response);
+        }
+        response
+    }
+
+    /// What reads to its end the body of a response that is to be stored, if the client does not. Else
+    /// clients that have it already, or want a part of it, would keep it out of the store.
+    pub(super) fn completion<B>(&self, response: &Response<B>, limit: usize) -> Option<Completion> {
+        let is_stored =
+            CacheStatus::of(response).is_some_and(|status| status.is_stored() && !status.is_collapsed());
+        // A shared body completes itself, at the pace of those who want it.
+        let needs_a_reader = is_stored && response.extensions().get::<CompletesItself>().is_none();
+        needs_a_reader.then(|| Completion {
+            executor: self.executor.clone(),
+            deadline: self.refresh_deadline,
+            limit,
+        })
+    }
+}
+
+/// Reads the rest of a body in the background.
+pub(super) struct Completion {
+    executor: Executor,
+    deadline: Duration,
+    limit: usize,
+}
+
+impl Completion {
+    /// Outside a runtime the body is dropped, and nothing is stored.
+    pub(super) fn run(self, unread: impl HttpBody<Data = Bytes> + Send + 'static) {
+        if Executor::is_available() {
+            let reading = tokio::time::timeout(self.deadline, read_at_most(self.limit, unread));
+            self.executor.spawn(async move { _ = reading.await });
+        }
+    }
+}

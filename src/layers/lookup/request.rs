@@ -1,0 +1,207 @@
+use std::sync::Arc;
+
+use http::{Method, request::Parts};
+use tokio::time::Instant;
+
+use super::{
+    layer::Settings,
+    reason::{selected, unselected},
+    service::Edition,
+};
+use crate::{
+    exchange::status::{CacheStatus, Forward},
+    exchange::{CacheRequest, Purpose},
+    http::{
+        cache_control::RequestDirectives, freshness::after, range::asks_for_one_part,
+        request_fields::RequestFields, vary::Selection,
+    },
+    key::{KeyBuffer, KeyExtractor},
+    layers::invalidation::Invalidates,
+    sequence::{PurgeSnapshot, Sequence},
+    store::{Entry, Part, Store, StoredResponse},
+};
+
+/// Finds what a request may be answered with.
+pub(super) struct Reader<St, K> {
+    pub(super) store: St,
+    pub(super) extractor: Arc<K>,
+    pub(super) settings: Arc<Settings>,
+}
+
+impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
+    fn sequence(&self) -> &Sequence {
+        self.store.sequence()
+    }
+
+    fn extractor(&self) -> &dyn KeyExtractor {
+        &*self.extractor
+    }
+}
+
+/// What is asked, and when.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) key: &'a KeyBuffer,
+    pub(super) edition: Edition<'a>,
+    pub(super) head: &'a Parts,
+    pub(super) glance: &'a RequestFields<'a>,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Instant,
+}
+
+impl Question<'_> {
+    /// Whether whatever is stored is the answer as it stands.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.glance.has_precondition && !self.glance.has_range && self.settings.shows_status
+    }
+}
+
+/// What the store had when a request arrived.
+pub(super) struct Reading {
+    /// Noted before the store was read: what begins later is newer than what was found.
+    arrival: u64,
+    resource: Option<Arc<Entry>>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
+pub(super) enum Found<'a> {
+    /// As stale as the client says that it may be (RFC 9111 §5.2.1.2).
+    Stale(&'a StoredResponse),
+    /// A part that has what is asked for.
+    Part(&'a Part),
+    /// Stale, but usable while a fresh one is fetched.
+    Refreshable(&'a Arc<StoredResponse>, CacheRequest),
+    Nothing(CacheRequest),
+}
+
+impl<St: Store, K: KeyExtractor> Reader<St, K> {
+    pub(super) fn read(&self, key: &KeyBuffer) -> Reading {
+        let arrival = self.store.sequence().current();
+        Reading { arrival, resource: self.store.get(key.as_bytes()) }
+    }
+
+    /// The latest stored response that answers the request, fresh or not.
+    #[inline(always)]
+    pub(super) fn select<'a>(
+        &self,
+        reading: &'a Reading,
+        glance: &RequestFields<'_>,
+    ) -> Option<&'a Arc<StoredResponse>> {
+        reading.resource.as_deref()?.select(glance, self.store.sequence())
+    }
+
+    /// What there is if that is not fresh, or not fresh enough.
+    pub(super) fn find<'a>(
+        &self,
+        reading: &'a Reading,
+        stored: Option<&'a Arc<StoredResponse>>,
+        question: &Question<'_>,
+        wishes: Option<&RequestDirectives>,
+    ) -> Found<'a> {
+        let now = question.now;
+        let max_stale = wishes.and_then(|wishes| wishes.max_stale);
+        if let (Some(stored), Some(max_stale)) = (stored, max_stale)
+            && accepts(stored, wishes, now)
+            && stored.is_usable_if_stale_by(max_stale, now)
+        {
+            return Found::Stale(stored);
+        }
+        let resource = reading.resource.as_deref();
+        let part = resource.and_then(|resource| self.find_part(resource, question));
+        if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
+            return Found::Part(part);
+        }
+        let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
+        let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+        let mut asked = self.asked(reading, stored, question, wants_newer || is_fresh);
+        asked.part = part.cloned().map(Box::new);
+        let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
+        if is_fresh || wants_newer && usable.is_some() {
+            asked.why = CacheStatus::forwarded(Forward::Request);
+        }
+        match usable {
+            Some(stored) if accepts(stored, wishes, now) => Found::Refreshable(stored, asked),
+            Some(_) => Found::Nothing(CacheRequest { purpose: Purpose::Reload, ..asked }),
+            None => Found::Nothing(asked),
+        }
+    }
+
+    /// Whether a layer with this store has made a fetch of the request, to which it is answered: the same
+    /// layer value is on a path twice.
+    pub(super) fn is_asking(&self, question: &Question<'_>) -> bool {
+        let is_same = |arrival: &PurgeSnapshot| arrival.is_of(self.store.sequence());
+        question.head.extensions.get::<CacheRequest>().is_some_and(|asked| {
+            asked.key.as_bytes() == question.key.as_bytes() && asked.arrival.as_ref().is_some_and(is_same)
+        })
+    }
+
+    /// What is asked of the layers below.
+    fn asked(
+        &self,
+        reading: &Reading,
+        stored: Option<&Arc<StoredResponse>>,
+        question: &Question<'_>,
+        is_forced: bool,
+    ) -> CacheRequest {
+        let Question { key, edition, head, glance, settings, now } = *question;
+        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
+        let asks_for_part = glance.has_range
+            && !settings.fetches_whole
+            && stored.is_none()
+            && asks_for_one_part(&head.method, &head.headers);
+        let is_marked =
+            resource.is_some_and(|resource| resource.is_marked(glance.credentials, asks_for_part, now));
+        let why = match stored {
+            Some(stored) => selected(stored, now),
+            None if is_marked => CacheStatus::forwarded(Forward::Bypass),
+            None => unselected(resource, question, sequence),
+        };
+        let extractor = edition.unwrap_or(&*self.extractor);
+        let (key, keyed) = (key.to_key(), key.keyed().clone());
+        let subject = sequence.subject(extractor, head, &key);
+        CacheRequest {
+            key,
+            arrival: Some(sequence.arrival(reading.arrival, subject)),
+            purpose: Purpose::Client,
+            is_forced,
+            stored: Some(stored.cloned()),
+            part: None,
+            is_for_client: false,
+            is_marked,
+            selection: resource.and_then(|resource| known_selection(resource, head)),
+            keyed,
+            credentials: glance.credentials,
+            is_for_many: false,
+            is_passed: false,
+            has_fallback: false,
+            why,
+        }
+    }
+}
+
+impl<St: Store, K> Reader<St, K> {
+    /// A fresh part that has all of what a request asks for.
+    fn find_part<'a>(&self, resource: &'a Entry, question: &Question<'_>) -> Option<&'a Part> {
+        let Question { head, glance, now, .. } = *question;
+        if head.method != Method::GET {
+            return None;
+        }
+        resource.select_part(glance, self.store.sequence(), now)
+    }
+}
+
+/// Whether the client takes a stored answer of this age (RFC 9111 §5.2.1).
+#[inline]
+pub(super) fn accepts(stored: &StoredResponse, wishes: Option<&RequestDirectives>, now: Instant) -> bool {
+    wishes.is_none_or(|wishes| {
+        !wishes.no_cache
+            && wishes.max_age.is_none_or(|max_age| stored.age(now) <= max_age)
+            && wishes.min_fresh.is_none_or(|min_fresh| stored.is_fresh(after(now, min_fresh)))
+    })
+}
+
+/// The latest response is the best guess at what selects the next one.
+fn known_selection(resource: &Entry, head: &Parts) -> Option<Selection> {
+    let fields = resource.latest()?.selection()?.fields();
+    Some(Selection::new(fields, &head.headers))
+}

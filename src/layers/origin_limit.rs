@@ -1,0 +1,354 @@
+//! A bound on what the origin has to do at a time.
+//!
+//! [`OriginLimit`] lets at most so many attempts through, each with a permit that it keeps until
+//! the body of its answer is in, or is [left unread](OriginLimitLayer::max_read_pause). Further ones wait in a queue that is bounded in length and
+//! time. Who finds it full, or waits in it too long, gets 503 with `Retry-After`, marked with
+//! [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) leaves it alone, and
+//! [`StaleIfError`](crate::StaleIfError) may turn it into a stale answer.
+//!
+//! It stands below `Retry`, so that a request which waits to be tried again holds no permit.
+//!
+//! ```
+//! use std::{convert::Infallible, time::Duration};
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Empty;
+//! use bytes::Bytes;
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_readthrough::{OriginLimitLayer, Refused};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let service = OriginLimitLayer::new(1).max_queue_wait(Duration::from_millis(100)).layer(
+//!     service_fn(async |_: Request<()>| {
+//!         tokio::time::sleep(Duration::from_secs(1)).await;
+//!         Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new()))
+//!     }),
+//! );
+//! let (first, second) = tokio::join!(
+//!     service.clone().oneshot(Request::new(())),
+//!     service.clone().oneshot(Request::new(())),
+//! );
+//! assert_eq!(first.unwrap().status(), StatusCode::OK);
+//! let second = second.unwrap();
+//! assert_eq!(second.status(), StatusCode::SERVICE_UNAVAILABLE);
+//! assert_eq!(second.extensions().get(), Some(&Refused::QueueTimeout));
+//! # }
+//! ```
+
+mod held;
+
+use std::{
+    fmt,
+    pin::{Pin, pin},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::Instant,
+};
+use tower::ServiceExt;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use self::held::Holders;
+use crate::{
+    body::{Body, BoxError},
+    build_error::BuildError,
+    exchange::status::{CacheStatus, Forward},
+    exchange::{AttemptBegan, Refused},
+    executor::Executor,
+    http::{framing, freshness::after},
+    layers::eager_oneshot::EagerOneshot,
+    layers::future::{BoxFuture, ResponseFuture},
+};
+
+/// Bounds the attempts under way; see the [module](self).
+///
+/// The bound belongs to the layer value and its clones: all services made by them share it.
+#[derive(Clone, Debug)]
+pub struct OriginLimitLayer {
+    /// `None`: no limit.
+    limit: Option<Arc<Limit>>,
+}
+
+#[derive(Clone)]
+struct Limit {
+    max_attempts: usize,
+    max_queue: usize,
+    attempts: Arc<Semaphore>,
+    queue: Arc<Semaphore>,
+    holders: Arc<Holders>,
+    max_queue_wait: Duration,
+    max_read_pause: Duration,
+    retry_after: Duration,
+}
+
+impl fmt::Debug for Limit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Limit")
+            .field("attempts", &self.attempts)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+impl OriginLimitLayer {
+    /// At most `max_attempts` at a time, and the default queue.
+    pub fn new(max_attempts: usize) -> Self {
+        let max_queue = 1024;
+        let limit = Limit {
+            max_attempts,
+            max_queue,
+            attempts: semaphore(max_attempts),
+            queue: semaphore(max_queue),
+            holders: Arc::default(),
+            max_queue_wait: Duration::from_secs(1),
+            max_read_pause: Duration::from_secs(90),
+            retry_after: Duration::from_secs(1),
+        };
+        Self { limit: Some(Arc::new(limit)) }
+    }
+
+    /// Lets everything through.
+    pub(crate) fn unlimited() -> Self {
+        Self { limit: None }
+    }
+
+    /// How many may wait for their turn. Default: 1024; 0: nobody waits.
+    #[must_use]
+    pub fn max_queue(self, places: usize) -> Self {
+        self.set(|limit| (limit.max_queue, limit.queue) = (places, semaphore(places)))
+    }
+
+    /// How long one may wait for its turn. Default: one second.
+    #[must_use]
+    pub fn max_queue_wait(self, wait: Duration) -> Self {
+        self.set(|limit| limit.max_queue_wait = wait)
+    }
+
+    /// How long a body may be left unread by its caller while another attempt waits for its place.
+    /// Default: 90 seconds, so that a shared fetch that waits for its readers goes on by itself before
+    /// ([`CoalesceLayer::max_read_pause`](crate::CoalesceLayer::max_read_pause)). Then the body that has
+    /// been left unread longest ends with [`BodyError::Idle`](crate::BodyError::Idle), and its place is
+    /// free.
+    ///
+    /// A body that no other attempt waits for may be left unread for any time, and one whose caller
+    /// waits for the origin is not unread.
+    #[must_use]
+    pub fn max_read_pause(self, pause: Duration) -> Self {
+        self.set(|limit| limit.max_read_pause = pause)
+    }
+
+    /// What `Retry-After` tells those who did not get through, rounded up to whole seconds.
+    /// Default: one second.
+    #[must_use]
+    pub fn retry_after(self, retry_after: Duration) -> Self {
+        self.set(|limit| limit.retry_after = retry_after)
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Limit)) -> Self {
+        if let Some(limit) = &mut self.limit {
+            change(Arc::make_mut(limit));
+        }
+        self
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        match &self.limit {
+            Some(limit) if limit.max_attempts == 0 => {
+                let consequence = "nothing ever reaches the origin";
+                Err(BuildError::ZeroLimit { setting: "max_attempts", consequence })
+            }
+            Some(limit) if limit.max_queue_wait.is_zero() && limit.max_queue > 0 => {
+                let consequence = "nobody ever waits; for that use `max_queue(0)`";
+                Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence })
+            }
+            Some(limit) if limit.max_read_pause.is_zero() => {
+                let consequence = "any body is broken off that another attempt waits for";
+                Err(BuildError::ZeroDuration { setting: "max_read_pause", consequence })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+fn semaphore(permits: usize) -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+}
+
+impl<S> Layer<S> for OriginLimitLayer {
+    type Service = OriginLimit<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        OriginLimit { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`OriginLimitLayer`].
+#[derive(Clone, Debug)]
+pub struct OriginLimit<S> {
+    inner: S,
+    layer: OriginLimitLayer,
+}
+
+impl<S, ReqB, B> Service<Request<ReqB>> for OriginLimit<S>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqB: Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>;
+
+    /// Always ready: the queue is inside.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        match self.layer.attempt(&self.inner, request) {
+            Attempt::Free { called } => ResponseFuture::pass(called),
+            Attempt::Queued { future } => ResponseFuture::waiting(future),
+        }
+    }
+}
+
+pin_project! {
+    /// As the future of the service, which has room for an answer of its own.
+    #[project = AttemptProj]
+    pub(crate) enum Attempt<S, R, B>
+    where
+        S: Service<R>,
+    {
+        Free { #[pin] called: EagerOneshot<S, R> },
+        Queued { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
+    }
+}
+
+impl<S, R, B> Attempt<S, R, B>
+where
+    S: Service<R, Response = Response<B>>,
+{
+    /// As `poll`, of what else becomes of the answer: a response is large, and moved but once here.
+    pub(crate) fn poll_with<C>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        finish: impl FnOnce(Response<Body<B>>) -> Response<C>,
+    ) -> Poll<Result<Response<C>, S::Error>> {
+        match self.project() {
+            AttemptProj::Free { called } => called.poll(cx).map_ok(|answer| finish(answer.map(Body::inner))),
+            AttemptProj::Queued { future } => future.as_mut().poll(cx).map_ok(finish),
+        }
+    }
+}
+
+impl OriginLimitLayer {
+    /// As [`OriginLimit`] is called, which needs no more than this.
+    // Else the request is moved once more.
+    #[inline(always)]
+    pub(crate) fn attempt<S, ReqB, B>(
+        &self,
+        inner: &S,
+        request: Request<ReqB>,
+    ) -> Attempt<S, Request<ReqB>, B>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+        S::Future: Send,
+        S::Error: Send,
+        ReqB: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // Another one for each: what a service reserves when it is asked whether it is ready goes with it.
+        let inner = inner.clone();
+        match &self.limit {
+            None => Attempt::Free { called: EagerOneshot::new(inner, request) },
+            Some(limit) => Attempt::Queued { future: Box::pin(Arc::clone(limit).ask(inner, request)) },
+        }
+    }
+}
+
+impl Limit {
+    /// In its turn.
+    async fn ask<S, ReqB, B>(
+        self: Arc<Self>,
+        inner: S,
+        request: Request<ReqB>,
+    ) -> Result<Response<Body<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        let permit = match self.admit().await {
+            Ok(permit) => permit,
+            Err(refused) => {
+                return Ok(refused.to_response(self.retry_after, CacheStatus::forwarded(Forward::Miss)));
+            }
+        };
+        let began = AttemptBegan(Instant::now());
+        let mut response = inner.oneshot(request).await?;
+        framing::settle(&mut response);
+        response.extensions_mut().insert(began);
+        Ok(response.map(|body| self.hold(permit, body)))
+    }
+
+    async fn admit(&self) -> Result<OwnedSemaphorePermit, Refused> {
+        if let Ok(permit) = Arc::clone(&self.attempts).try_acquire_owned() {
+            return Ok(permit);
+        }
+        let Ok(_place) = self.queue.try_acquire() else { return Err(Refused::QueueFull) };
+        let mut turn = pin!(Arc::clone(&self.attempts).acquire_owned());
+        if !Executor::is_available() {
+            // No runtime, no clock: the wait is bounded by the queue alone.
+            return turn.await.map_err(|_| Refused::QueueFull);
+        }
+        let deadline = after(Instant::now(), self.max_queue_wait);
+        loop {
+            let next_look = self.holders.make_room(self.max_read_pause);
+            match tokio::time::timeout_at(next_look.min(deadline), turn.as_mut()).await {
+                Ok(permit) => return permit.map_err(|_| Refused::QueueFull),
+                Err(_) if Instant::now() >= deadline => return Err(Refused::QueueTimeout),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Keeps the permit until the body is in, or is not read any more.
+    fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Body<B>
+    where
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        match body.is_end_stream() {
+            true => Body::inner(body),
+            false => Body::shared(self.holders.hold(permit, body)),
+        }
+    }
+}
+
+#[cfg(test)]
+impl OriginLimitLayer {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::span;
+        let Some(limit) = &self.limit else { return Vec::new() };
+        let Limit { max_queue, max_queue_wait, max_read_pause, retry_after, .. } = &**limit;
+        vec![
+            ("OriginLimitLayer::max_queue", max_queue.to_string()),
+            ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),
+            ("OriginLimitLayer::max_read_pause", span(*max_read_pause)),
+            ("OriginLimitLayer::retry_after", span(*retry_after)),
+        ]
+    }
+}

@@ -1,0 +1,347 @@
+//! Trying again what may be tried again: a policy for [`tower::retry`].
+//!
+//! [`RetryPolicy`] repeats a request whose response was an error of the service, a 408, 502, 503 or
+//! 504, if that can do no harm: its method is idempotent (RFC 9110 §9.2.2) and it has no body, or
+//! it is a [read by its body](crate::key#keys-from-bodies), which is sent again.
+//! It waits with exponential backoff and full jitter, or for as long as `Retry-After` asks for
+//! within a bound, and begins no attempt after an overall deadline. A budget keeps retries to a
+//! share of the requests that succeeded, so that an origin in trouble is not asked twice as
+//! often just then.
+//!
+//! What [`OriginLimit`](crate::OriginLimit) did not let through ([`Refused`]) is not tried again.
+//! The verdict falls with the head: a body that breaks off later is not asked for again.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}};
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::Empty;
+//! use tower::{ServiceBuilder, ServiceExt, service_fn};
+//! use tower_readthrough::{Attempts, RetryPolicy};
+//!
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! static CALLS: AtomicU32 = AtomicU32::new(0);
+//! let service = ServiceBuilder::new().retry(RetryPolicy::new()).service(service_fn(
+//!     async |_: Request<Empty<Bytes>>| {
+//!         let mut response = Response::new(Empty::<Bytes>::new());
+//!         if CALLS.fetch_add(1, Ordering::Relaxed) == 0 {
+//!             *response.status_mut() = StatusCode::BAD_GATEWAY;
+//!         }
+//!         Ok::<_, Infallible>(response)
+//!     },
+//! ));
+//! let response = service.oneshot(Request::new(Empty::new())).await.unwrap();
+//! assert_eq!(response.status(), StatusCode::OK);
+//! assert_eq!(response.extensions().get::<Attempts>().unwrap().count(), 2);
+//! # }
+//! ```
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
+use http_body::Body as HttpBody;
+use tokio::time::{Instant, Sleep};
+use tower::retry::{
+    Policy,
+    budget::{Budget, TpsBudget},
+};
+
+use crate::{
+    build_error::BuildError,
+    exchange::failures::{FailurePolicy, Failures},
+    exchange::{AttemptBegan, Refused},
+    executor::Executor,
+    http::freshness::after,
+    key::{copy_of_body, has_content},
+};
+
+/// When to try again; see the [module](self). Clones share the budget and the count.
+#[derive(Clone, Debug)]
+pub struct RetryPolicy {
+    /// In one piece, since a policy is cloned for each request.
+    settings: Arc<Settings>,
+    /// Of the request at hand.
+    attempts: u32,
+    began_at: Option<Instant>,
+    attempt_began_at: Option<Instant>,
+}
+
+#[derive(Clone, Debug)]
+struct Settings {
+    budget: Arc<TpsBudget>,
+    retries: Arc<AtomicU64>,
+    max_retries: u32,
+    min_backoff: Duration,
+    max_backoff: Duration,
+    max_retry_after: Duration,
+    deadline: Duration,
+    /// What is tried again.
+    own: FailurePolicy,
+    /// What the layers around it take for a failure: tried again, but for 500.
+    shared: FailurePolicy,
+}
+
+/// How many attempts it took to get a response: in its extensions, unless the request is one that
+/// may not be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts(u32);
+
+impl Attempts {
+    /// 1 if the first one was the last.
+    pub fn count(&self) -> u32 {
+        self.0
+    }
+}
+
+impl Default for RetryPolicy {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl RetryPolicy {
+    /// Two retries within ten seconds, after at most 100 ms and 200 ms, in a budget of a fifth of
+    /// the successful requests of the last ten seconds and ten a second.
+    pub fn new() -> Self {
+        let settings = Settings {
+            budget: Arc::new(TpsBudget::new(Duration::from_secs(10), 10, 0.2)),
+            retries: Arc::default(),
+            max_retries: 2,
+            min_backoff: Duration::from_millis(100),
+            max_backoff: Duration::from_secs(2),
+            max_retry_after: Duration::from_secs(2),
+            deadline: Duration::from_secs(10),
+            own: FailurePolicy::default(),
+            shared: FailurePolicy::default(),
+        };
+        Self { settings: Arc::new(settings), attempts: 0, began_at: None, attempt_began_at: None }
+    }
+
+    /// Tries nothing again.
+    pub fn never() -> Self {
+        Self::new().max_retries(0)
+    }
+
+    /// How often one request is tried again at most. Default: 2; 0: never.
+    #[must_use]
+    pub fn max_retries(self, retries: u32) -> Self {
+        self.set(|settings| settings.max_retries = retries)
+    }
+
+    /// The wait before the first retry lies between 0 and `min`, and doubles with each further
+    /// one up to `max`. Default: 100 ms and 2 s.
+    #[must_use]
+    pub fn backoff(self, min: Duration, max: Duration) -> Self {
+        self.set(|settings| (settings.min_backoff, settings.max_backoff) = (min, max))
+    }
+
+    /// The longest `Retry-After` that is waited for; what asks for more is not tried again.
+    /// Default: 2 seconds.
+    #[must_use]
+    pub fn max_retry_after(self, bound: Duration) -> Self {
+        self.set(|settings| settings.max_retry_after = bound)
+    }
+
+    /// No attempt begins later than this after the first one. Default: ten seconds.
+    ///
+    /// It does not end an attempt that is under way; a timeout below does that.
+    #[must_use]
+    pub fn deadline(self, deadline: Duration) -> Self {
+        self.set(|settings| settings.deadline = deadline)
+    }
+
+    /// Which responses are tried again, 500 included if it is among them. Default: the
+    /// [`Failures`](crate::ReadThroughBuilder::failures) of the stack, or the
+    /// [default ones](crate::DefaultFailures), without 500, which tends to come again.
+    ///
+    /// Errors of the service are tried again in any case, and what a layer here refused
+    /// ([`Refused`]) never.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.set(|settings| settings.own = FailurePolicy::new(failures))
+    }
+
+    /// What the layers around it take for a failure.
+    pub(crate) fn shared_failures(self, failures: FailurePolicy) -> Self {
+        self.set(|settings| settings.shared = failures)
+    }
+
+    /// Takes retries from this budget. Default: see [`new`](Self::new).
+    #[must_use]
+    pub fn budget(self, budget: TpsBudget) -> Self {
+        self.set(|settings| settings.budget = Arc::new(budget))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
+        self
+    }
+
+    /// How many retries this policy and its clones have begun.
+    pub fn retries(&self) -> u64 {
+        self.settings.retries.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        let Settings { max_retries, min_backoff, max_backoff, deadline, .. } = *self.settings;
+        if max_retries > 0 && deadline.is_zero() {
+            let reason = "its deadline is over when the first attempt begins; use `RetryPolicy::never()` or a longer deadline";
+            return Err(BuildError::NoEffect { setting: "retry", reason });
+        }
+        if max_backoff < min_backoff {
+            let reason = "the shortest backoff is longer than the longest; swap them";
+            return Err(BuildError::NoEffect { setting: "backoff", reason });
+        }
+        Ok(())
+    }
+
+    /// How long to wait before the next attempt, or `None` if there is to be none.
+    fn next_wait(&self, asked_for: Option<Duration>) -> Option<Duration> {
+        let Settings { max_retries, min_backoff, max_backoff, max_retry_after, deadline, .. } =
+            *self.settings;
+        if self.attempts >= max_retries || !Executor::is_available() {
+            return None;
+        }
+        let asked_for = asked_for.unwrap_or_default();
+        if asked_for > max_retry_after {
+            return None;
+        }
+        let ceiling = min_backoff.saturating_mul(1 << self.attempts.min(30)).min(max_backoff);
+        let wait = ceiling.mul_f64(fastrand::f64()).max(asked_for);
+        let is_late = self.began_at.is_some_and(|began| after(began, deadline) < after(Instant::now(), wait));
+        (!is_late && self.settings.budget.withdraw()).then_some(wait)
+    }
+}
+
+impl<ReqB, B, E> Policy<Request<ReqB>, Response<B>, E> for RetryPolicy
+where
+    ReqB: HttpBody + Default + 'static,
+{
+    type Future = Sleep;
+
+    fn retry(&mut self, _: &mut Request<ReqB>, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
+        self.next(result)
+    }
+
+    fn clone_request(&mut self, request: &Request<ReqB>) -> Option<Request<ReqB>> {
+        let body = self.begin(Instant::now(), request.method(), request.extensions(), request.body())?;
+        let mut copy = Request::new(body);
+        request.method().clone_into(copy.method_mut());
+        request.uri().clone_into(copy.uri_mut());
+        *copy.version_mut() = request.version();
+        request.headers().clone_into(copy.headers_mut());
+        request.extensions().clone_into(copy.extensions_mut());
+        Some(copy)
+    }
+}
+
+impl RetryPolicy {
+    /// Notes that an attempt begins now. The body for another one, if the request may be tried again.
+    pub(crate) fn begin<ReqB>(
+        &mut self,
+        now: Instant,
+        method: &Method,
+        extensions: &Extensions,
+        body: &ReqB,
+    ) -> Option<ReqB>
+    where
+        ReqB: HttpBody + Default + 'static,
+    {
+        if self.attempts == 0 {
+            self.began_at = Some(now);
+        }
+        self.attempt_began_at = Some(now);
+        let may_be_repeated = method.is_idempotent() || has_content(extensions);
+        may_be_repeated.then(|| copy_of_body(body, extensions)).flatten()
+    }
+
+    /// How long to wait before the next attempt, or `None` if this is the answer.
+    pub(crate) fn next<B, E>(&mut self, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
+        let wait = match result {
+            Ok(response) if self.settings.may_recover(response) => {
+                self.next_wait(retry_after(response.headers(), SystemTime::now()))
+            }
+            Ok(response) => {
+                // What failed pays for no retry, and neither does what never reached the origin.
+                if !response.status().is_server_error() && !self.settings.shared.has_failed(response) {
+                    self.settings.budget.deposit();
+                }
+                None
+            }
+            Err(_) => self.next_wait(None),
+        };
+        self.attempts += 1;
+        let Some(wait) = wait else {
+            self.sign(result);
+            return None;
+        };
+        self.settings.retries.fetch_add(1, Ordering::Relaxed);
+        Some(tokio::time::sleep(wait))
+    }
+
+    fn sign<B, E>(&self, result: &mut Result<Response<B>, E>) {
+        let Ok(response) = result else { return };
+        let extensions = response.extensions_mut();
+        extensions.insert(Attempts(self.attempts));
+        // The first one began at once.
+        if self.attempts > 1
+            && let (Some(began), None) = (self.attempt_began_at, extensions.get::<AttemptBegan>())
+        {
+            extensions.insert(AttemptBegan(began));
+        }
+    }
+}
+
+impl Settings {
+    /// Whether the origin may do better a moment later, and was asked at all.
+    fn may_recover<B>(&self, response: &Response<B>) -> bool {
+        let (status, headers) = (response.status(), response.headers());
+        let is_worth_it = match self.own.is_given() {
+            true => self.own.is_failure(status, headers),
+            false => status != StatusCode::INTERNAL_SERVER_ERROR && self.shared.is_failure(status, headers),
+        };
+        is_worth_it && response.extensions().get::<Refused>().is_none()
+    }
+}
+
+/// Seconds or a date (RFC 9110 §10.2.3).
+fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?;
+    crate::http::cache_control::seconds(value.as_bytes())
+        .or_else(|| crate::http::date::parse(value, now)?.duration_since(now).ok())
+}
+
+#[cfg(test)]
+impl RetryPolicy {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::span;
+        let Settings {
+            budget: _,
+            retries: _,
+            max_retries,
+            min_backoff,
+            max_backoff,
+            max_retry_after,
+            deadline,
+            own: _,
+            shared: _,
+        } = &*self.settings;
+        vec![
+            ("RetryPolicy::max_retries", max_retries.to_string()),
+            ("RetryPolicy::backoff", format!("{}, {}", span(*min_backoff), span(*max_backoff))),
+            ("RetryPolicy::max_retry_after", span(*max_retry_after)),
+            ("RetryPolicy::deadline", span(*deadline)),
+        ]
+    }
+
+    pub(crate) fn is_never(&self) -> bool {
+        self.settings.max_retries == 0
+    }
+}

@@ -1,0 +1,324 @@
+//! When the origin fails, a stale response may be better than none (RFC 5861 §4).
+//!
+//! [`StaleIfError`] serves a stored response past its lifetime if the service below fails: if it
+//! returns an error, panics, or responds with a status that is a failure by the
+//! [`Failures`] of the layer (408, 500, 502, 503 and 504 unless it is told otherwise). Any other
+//! response passes, 404 and 429 included. A response by which [`OriginLimit`](crate::OriginLimit) or
+//! [`Coalesce`](crate::Coalesce) [refuses](crate::Refused) a request is a failure as well. A panic
+//! goes on where nothing stored may be served.
+//!
+//! The directives of a request (RFC 9111 §5.2.1) are wishes: what could have been served without
+//! them, fresh or stale, is served if the fetch that they forced fails.
+//!
+//! The window is the `stale-if-error` of the stored response, else
+//! [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for), counted from the end of its
+//! lifetime. `must-revalidate`, `proxy-revalidate` and `no-cache` in the stored response close it, and so
+//! does `s-maxage` unless the response names the window itself (RFC 9111 §4.2.4);
+//! [`Rules::stale_despite_revalidate`](crate::Rules::stale_despite_revalidate) opens it all the same. A
+//! stored failure has none.
+//!
+//! A body that fails after its head went out cannot be taken back.
+//!
+//! ```
+//! use std::{convert::Infallible, sync::atomic::{AtomicBool, Ordering}, time::Duration};
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{Layer, ServiceBuilder, ServiceExt, service_fn};
+//! use tower_readthrough::{FillLayer, LookupLayer, MemoryStore, StaleIfErrorLayer, Rules};
+//!
+//! static DOWN: AtomicBool = AtomicBool::new(false);
+//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+//! let store = MemoryStore::with_capacity_bytes(1 << 20);
+//! let service = ServiceBuilder::new()
+//!     .layer(LookupLayer::new(store.clone()))
+//!     .layer(StaleIfErrorLayer::new(store.clone()))
+//!     .layer(FillLayer::new(store).rules(Rules::new().default_ttl(Duration::from_secs(5))))
+//!     .service(service_fn(async |_: Request<Full<Bytes>>| {
+//!         let mut response = Response::new(Full::<Bytes>::from("hello"));
+//!         if DOWN.load(Ordering::Relaxed) {
+//!             *response.status_mut() = StatusCode::BAD_GATEWAY;
+//!         }
+//!         Ok::<_, Infallible>(response)
+//!     }));
+//! let get = async || {
+//!     let request = Request::get("http://example.com/").body(Full::default()).unwrap();
+//!     let response = service.clone().oneshot(request).await.unwrap();
+//!     (response.status(), response.into_body().collect().await.unwrap().to_bytes())
+//! };
+//! assert_eq!(get().await, (StatusCode::OK, "hello".into()));
+//! DOWN.store(true, Ordering::Relaxed);
+//! tokio::time::advance(Duration::from_secs(60)).await;
+//! assert_eq!(get().await, (StatusCode::OK, "hello".into()));
+//! # }
+//! ```
+
+use std::{
+    borrow::Cow,
+    fmt,
+    panic::{AssertUnwindSafe, resume_unwind},
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+use tower::{ServiceExt, util::Oneshot};
+use tower_layer::Layer;
+use tower_service::Service;
+
+use crate::{
+    body::{Body, BoxError},
+    exchange::failures::{FailurePolicy, Failures},
+    exchange::status::{CacheStatus, Forward, Stale},
+    exchange::{CacheRequest, Purpose, Refused},
+    http::{credentials::CredentialNames, framing, rules::RequestRules},
+    key::{DefaultKey, KeyExtractor},
+    layers::future::ResponseFuture,
+    layers::key::derive_alone,
+    sequence::Sequence,
+    store::{Part, Store, StoredResponse, select},
+};
+
+/// Serves stale answers while the origin fails; see the [module](self).
+#[derive(Clone)]
+pub struct StaleIfErrorLayer<St> {
+    store: St,
+    failures: FailurePolicy,
+    extractor: Arc<dyn KeyExtractor>,
+}
+
+impl<St: Store> StaleIfErrorLayer<St> {
+    /// Takes stale responses from this store, if [`Lookup`](crate::Lookup) has not found one already.
+    pub fn new(store: St) -> Self {
+        Self { store, failures: FailurePolicy::default(), extractor: Arc::new(DefaultKey::new()) }
+    }
+
+    /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
+    /// the service and [refusals](crate::Refused) of the layers below are failures in any case.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.failure_policy(FailurePolicy::new(failures))
+    }
+
+    pub(crate) fn failure_policy(mut self, failures: FailurePolicy) -> Self {
+        self.failures = failures;
+        self
+    }
+
+    /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or
+    /// [`Key`](crate::Key). Default: [`DefaultKey`].
+    #[must_use]
+    pub fn key(mut self, extractor: impl KeyExtractor) -> Self {
+        self.extractor = Arc::new(extractor);
+        self
+    }
+}
+
+impl<St: fmt::Debug> fmt::Debug for StaleIfErrorLayer<St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { store, failures, .. } = self;
+        let mut layer = f.debug_struct("StaleIfErrorLayer");
+        layer.field("store", store).field("failures", failures).finish_non_exhaustive()
+    }
+}
+
+impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
+    type Service = StaleIfError<S, St>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        StaleIfError { inner, layer: self.clone() }
+    }
+}
+
+/// The service of [`StaleIfErrorLayer`].
+#[derive(Clone)]
+pub struct StaleIfError<S, St> {
+    pub(crate) inner: S,
+    layer: StaleIfErrorLayer<St>,
+}
+
+/// What may be served instead of a failure.
+struct Fallback {
+    stored: Arc<StoredResponse>,
+    /// The part that it is, if it is one, for a request with these fields.
+    part: Option<(Box<Part>, HeaderMap)>,
+    head_only: bool,
+    /// The client's directives refuse what might have been served without asking the origin.
+    is_reload: bool,
+    /// Why the origin is asked all the same.
+    why: CacheStatus,
+}
+
+impl Fallback {
+    /// For a request that came through Lookup, or has a key.
+    fn of(head: &Parts, store: &impl Store) -> Option<Self> {
+        let asked = CacheRequest::with_fallback(head, &CredentialNames::DEFAULT)?;
+        // A refresh is there to learn what the origin says.
+        if asked.purpose == Purpose::Refresh {
+            return None;
+        }
+        let whole = match &asked.stored {
+            Some(known) => known.clone(),
+            None => select(store, &asked.key, &asked.glance(&head.headers)),
+        };
+        // A request that Lookup has made one for the whole is not for a part any more.
+        let part = asked.part.clone().filter(|_| whole.is_none() && head.headers.contains_key(header::RANGE));
+        let part = part.map(|part| (part, range_fields(&head.headers)));
+        let stored = whole.or_else(|| part.as_ref().map(|(part, _)| Arc::clone(part.response())))?;
+        let why = why(&stored, asked.why);
+        let is_reload = asked.purpose == Purpose::Reload;
+        let fallback = Self { stored, part, head_only: head.method == Method::HEAD, is_reload, why };
+        fallback.is_usable(store.sequence()).then_some(fallback)
+    }
+
+    fn is_usable(&self, sequence: &Sequence) -> bool {
+        let Self { stored, part, is_reload, .. } = self;
+        // First, for it notes what is stale by a soft purge, which may have closed the window.
+        if !sequence.admits(stored) {
+            return false;
+        }
+        let now = Instant::now();
+        match part {
+            Some(_) => stored.is_fresh(now),
+            None => stored.is_usable_on_error(now) || *is_reload && stored.is_usable_while_revalidating(now),
+        }
+    }
+
+    /// The response instead of this one, if there was one.
+    fn instead_of<A, B>(&self, failure: Option<&Response<A>>) -> Response<Body<B>> {
+        let now = Instant::now();
+        match &self.part {
+            Some((part, fields)) => {
+                let status = came_about(self.why, failure, StatusCode::PARTIAL_CONTENT);
+                part.to_response(fields, now, status)
+            }
+            None => {
+                let status = came_about(self.why, failure, self.stored.status());
+                self.stored.to_response(self.head_only, now, status)
+            }
+        }
+    }
+}
+
+/// What of a request decides about a part.
+fn range_fields(request: &HeaderMap) -> HeaderMap {
+    let names = [header::RANGE, header::IF_RANGE];
+    names.into_iter().filter_map(|name| Some((name.clone(), request.get(&name)?.clone()))).collect()
+}
+
+impl<S, St: Store> StaleIfError<S, St> {
+    /// As `call`, of whatever is `below`.
+    pub(crate) fn ask<F, ReqB, B, E>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        below: impl FnOnce(Parts, ReqB) -> F,
+    ) -> ResponseFuture<F, B, E>
+    where
+        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
+        E: Send + 'static,
+        B: HttpBody<Data = Bytes> + Send + 'static,
+        B::Error: Into<BoxError>,
+    {
+        // On a miss there is nothing, as `Lookup` has seen.
+        if let Some(CacheRequest { stored: Some(None), part: None, .. }) = head.extensions.get() {
+            return ResponseFuture::pass(below(head, body));
+        }
+        let fallback = Fallback::of(&head, &self.layer.store);
+        let Some(fallback) = fallback else { return ResponseFuture::pass(below(head, body)) };
+        announce_fallback(&mut head);
+        let answer = below(head, body);
+        let (sequence, failures) = (Arc::clone(self.layer.store.sequence()), self.layer.failures.clone());
+        ResponseFuture::boxed(async move {
+            let outcome = AssertUnwindSafe(answer).catch_unwind().await;
+            let has_failed = match &outcome {
+                Ok(Ok(response)) => failures.has_failed(response),
+                Ok(Err(_)) | Err(_) => true,
+            };
+            // Once more: the failure may have come late.
+            if has_failed && fallback.is_usable(&sequence) {
+                return Ok(fallback.instead_of(outcome.as_ref().ok().and_then(|answer| answer.as_ref().ok())));
+            }
+            match outcome {
+                Ok(answer) => answer.map(|mut response| {
+                    framing::settle(&mut response);
+                    response.map(Body::inner)
+                }),
+                Err(panic) => resume_unwind(panic),
+            }
+        })
+    }
+}
+
+/// Why the origin is asked, where this response is what there is instead.
+fn why(stored: &StoredResponse, known: CacheStatus) -> CacheStatus {
+    match known.forward_reason() {
+        // No layer above has looked.
+        Some(Forward::Miss) if stored.is_fresh(Instant::now()) => CacheStatus::forwarded(Forward::Request),
+        Some(Forward::Miss) => CacheStatus::forwarded(Forward::Stale),
+        _ => known,
+    }
+}
+
+/// How a stale response came about that is served with this status instead of a failure: as a hit
+/// only if the origin was not asked (RFC 9211 §2.2).
+fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCode) -> CacheStatus {
+    let Some(failure) = failure else { return why.rescued() };
+    let said = CacheStatus::of(failure);
+    let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
+    match failure.extensions().get::<Refused>() {
+        Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
+        // What a layer here answered is not what the origin did.
+        Some(_) => why.rescued(),
+        None => {
+            let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
+            why.rescued().answered(from_origin, sent)
+        }
+    }
+}
+
+/// Tells the layers below that a failure will not reach the client, so that no other fetch is made
+/// to avoid it.
+fn announce_fallback(head: &mut Parts) {
+    if let Some(mut asked) = CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned) {
+        asked.has_fallback = true;
+        head.extensions.insert(asked);
+    }
+}
+
+impl<S: fmt::Debug, St> fmt::Debug for StaleIfError<S, St> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StaleIfError").field("inner", &self.inner).finish_non_exhaustive()
+    }
+}
+
+impl<S, St, ReqB, B> Service<Request<ReqB>> for StaleIfError<S, St>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    St: Store,
+    ReqB: HttpBody + Send + 'static,
+    B: HttpBody<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<Body<B>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+
+    /// Always ready: it may have to answer just because the service below is not.
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let (head, body, why) = derive_alone(&*self.layer.extractor, &RequestRules::DEFAULT, request);
+        let answer =
+            self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)));
+        answer.say(why)
+    }
+}

@@ -1,0 +1,375 @@
+//! The recommended stack, assembled.
+//!
+//! [`ReadThrough`] puts the layers of this crate round a service in the order that makes their
+//! promises hold together, with defaults for all of them. It behaves as the layers stacked by
+//! hand do; only a request without a key takes the short way round all of them. It is passed on when
+//! the service is called, if what is below is ready then and there is no limit to the origin; a miss
+//! when its answer is first waited for.
+//!
+//! ```
+//! use std::time::Duration;
+//! use axum::{Router, routing::get};
+//! use tower_readthrough::{MemoryStore, OriginLimitLayer, ReadThroughLayer, Rules};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20))
+//!     .rules(Rules::new().default_ttl(Duration::from_secs(10)))
+//!     .origin_limit(OriginLimitLayer::new(64))
+//!     .build()?;
+//! let app: Router = Router::new().route("/", get(async || "hello")).layer(cache);
+//!
+//! // What cannot work is refused.
+//! assert!(ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(0)).build().is_err());
+//! # let _ = app;
+//! # Ok(())
+//! # }
+//! ```
+
+mod retrying;
+mod service;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::header;
+use tower_layer::Layer;
+
+pub use self::service::{ReadThrough, ReadThroughBody, ReadThroughFuture};
+
+use self::service::Layers;
+use crate::{
+    build_error::BuildError,
+    exchange::failures::{FailurePolicy, Failures},
+    executor::Task,
+    http::{
+        cookies::CookieNames,
+        rules::{RequestRules, Rules, Ttl},
+    },
+    key::{DefaultKey, KeyExtractor},
+    layers::coalesce::{CoalesceLayer, CoalesceStats},
+    layers::fill::{FillLayer, Policy},
+    layers::lookup::LookupLayer,
+    layers::origin_limit::OriginLimitLayer,
+    layers::retry::RetryPolicy,
+    layers::stale_if_error::StaleIfErrorLayer,
+    purge::Purge,
+    store::{MemoryStore, Store},
+    tags::TagFields,
+};
+
+/// Builds the recommended stack; see the [module](self).
+#[derive(Clone)]
+#[must_use]
+pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
+    store: St,
+    lookup: LookupLayer<St, K>,
+    coalesce: CoalesceLayer,
+    fill: FillLayer<St, P>,
+    rules: Rules,
+    failures: FailurePolicy,
+    retry: RetryPolicy,
+    origin_limit: OriginLimitLayer,
+}
+
+impl<St: Store> ReadThroughBuilder<St> {
+    fn new(store: St) -> Self {
+        Self {
+            lookup: LookupLayer::new(store.clone()),
+            coalesce: CoalesceLayer::new()
+                .max_held_bytes(store.max_response_bytes())
+                .max_total_bytes(store.capacity_bytes()),
+            fill: FillLayer::new(store.clone()),
+            rules: Rules::new(),
+            failures: FailurePolicy::default(),
+            retry: RetryPolicy::never(),
+            origin_limit: OriginLimitLayer::unlimited(),
+            store,
+        }
+    }
+}
+
+impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
+    /// Derives keys in another way. Default: [`DefaultKey`].
+    pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
+        let lookup = lookup.key(extractor);
+        ReadThroughBuilder { lookup, store, coalesce, fill, rules, failures, retry, origin_limit }
+    }
+
+    /// A handle to purge what is stored, which names URLs as the layer does that is built, also by a
+    /// [`key`](Self::key) that is set afterwards, but not as a clone of the builder does.
+    pub fn purge(&self) -> Purge {
+        self.lookup.purge()
+    }
+
+    /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are
+    /// removed from responses, those included that the cache has nothing else to do with; see
+    /// [`FillLayer::strip_tags`]. Default: yes.
+    pub fn strip_tags(mut self, strip: bool) -> Self {
+        self.fill = self.fill.strip_tags(strip);
+        self
+    }
+
+    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`. Their tags
+    /// count as those do, and the fields are [stripped](Self::strip_tags) as those are. Those of the
+    /// [key rules](crate::KeyRulesBuilder::tag_fields) count as well. Default: none.
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_readthrough::{MemoryStore, ReadThroughLayer, tags::{Separator, TagFields}};
+    ///
+    /// let magento = (HeaderName::from_static("x-magento-tags"), Separator::Comma);
+    /// let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+    ///     .tag_fields(TagFields::from_iter([magento]))
+    ///     .build();
+    /// assert!(cache.is_ok());
+    /// ```
+    pub fn tag_fields(mut self, fields: TagFields) -> Self {
+        self.fill = self.fill.tag_fields(fields);
+        self
+    }
+
+    /// How answers are stored. Default: [`Rules::new`], the origin decides.
+    pub fn rules(mut self, rules: Rules) -> Self {
+        self.lookup = self.lookup.rules(rules.clone());
+        self.fill = self.fill.rules(rules.clone());
+        self.rules = rules;
+        self
+    }
+
+    /// Decides for each answer. Default: the rules as they are.
+    pub fn policy<Q: Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
+        let fill = fill.policy(policy);
+        ReadThroughBuilder { fill, store, lookup, coalesce, rules, failures, retry, origin_limit }
+    }
+
+    /// Changes the settings of background refreshes.
+    pub fn lookup(mut self, change: impl FnOnce(LookupLayer<St, K>) -> LookupLayer<St, K>) -> Self {
+        self.lookup = change(self.lookup);
+        self
+    }
+
+    /// Changes the limits of coalescing. What one shared body may hold, and all of them, is what the
+    /// store takes of one response and of all, if not set here.
+    pub fn coalesce(mut self, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Self {
+        self.coalesce = change(self.coalesce);
+        self
+    }
+
+    /// Which responses of the service are failures: a stale response is served instead, callers who
+    /// wait share them, they are stored only with freshness of their own, and [`retry`](Self::retry)
+    /// tries them again. Default: [`DefaultFailures`](crate::DefaultFailures).
+    pub fn failures(mut self, failures: impl Failures) -> Self {
+        self.failures = FailurePolicy::new(failures);
+        self
+    }
+
+    /// When to try again what may be tried again, [`RetryPolicy::new`] for example. Default: never
+    /// ([`RetryPolicy::never`]), each request is sent once.
+    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+        self.retry = policy;
+        self
+    }
+
+    /// Bounds the attempts under way at the origin, those included that the cache has nothing
+    /// to do with. Default: no bound.
+    pub fn origin_limit(mut self, limit: OriginLimitLayer) -> Self {
+        self.origin_limit = limit;
+        self
+    }
+
+    /// Runs fetches and refreshes with this function; see [`CoalesceLayer::executor`].
+    pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
+        let spawn = Arc::new(spawn);
+        let shared = Arc::clone(&spawn);
+        self.lookup = self.lookup.executor(move |task| shared(task));
+        self.coalesce = self.coalesce.executor(move |task| spawn(task));
+        self
+    }
+
+    /// The layer, if the settings make sense.
+    ///
+    /// # Errors
+    ///
+    /// Says which setting cannot work, and what to change.
+    pub fn build(self) -> Result<ReadThroughLayer<St, K, P>, BuildError> {
+        self.lookup.check()?;
+        self.coalesce.check()?;
+        self.retry.check()?;
+        self.origin_limit.check()?;
+        check_rules(&self.rules)?;
+        if let Some(name) = self.fill.own_tag_fields().invalid() {
+            let reason = "clients read this field, and tags are for caches alone";
+            return Err(BuildError::TagField { name: name.as_str().into(), reason });
+        }
+        if self.coalesce.has_rules() {
+            let reason = "the rules of `ReadThrough` decide; give them to `ReadThroughBuilder::rules`";
+            return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
+        }
+        if self.coalesce.has_failures() {
+            let reason = "the failures of `ReadThrough` decide; give them to `ReadThroughBuilder::failures`";
+            return Err(BuildError::NoEffect { setting: "CoalesceLayer::failures", reason });
+        }
+        Ok(self.assembled())
+    }
+
+    fn assembled(self) -> ReadThroughLayer<St, K, P> {
+        ReadThroughLayer { layers: Arc::new(self.assemble()) }
+    }
+
+    /// From the origin outwards.
+    fn assemble(self) -> Layers<St, K, P> {
+        let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, .. } = self;
+        Layers {
+            // Next to the origin: each attempt takes a permit, and a backoff holds none.
+            origin_limit,
+            // Inside the fetch: callers who share it share its retries too.
+            retry: retry.shared_failures(failures.clone()),
+            stack: {
+                // Sees the answer once per fetch, and stores it before the fetch ends.
+                let fill = fill.and_tag_fields(&lookup.tag_fields());
+                let filled = fill.failure_policy(failures.clone()).layer(());
+                // From here on outwards things happen once per client.
+                let coalesced = coalesce.judged_below().layer(filled);
+                // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
+                let with_stale = StaleIfErrorLayer::new(store).failure_policy(failures).layer(coalesced);
+                // Outermost: a hit concerns nobody else.
+                lookup.layer(with_stale)
+            },
+        }
+    }
+}
+
+fn check_rules(rules: &Rules) -> Result<(), BuildError> {
+    let consequence = "nothing is ever fresh by it";
+    let zero = |setting| BuildError::ZeroDuration { setting, consequence };
+    match rules.ttl {
+        Ttl::Fixed(ttl) if ttl.is_zero() => return Err(zero("fixed_ttl")),
+        Ttl::OriginOr(ttl) if ttl.is_zero() => return Err(zero("default_ttl")),
+        _ => {}
+    }
+    match (rules.negative_ttl, rules.heuristic) {
+        (Some(ttl), _) if ttl.is_zero() => Err(zero("negative_ttl")),
+        (_, Some(heuristic)) if heuristic.at_most.is_zero() => Err(zero("heuristic")),
+        (_, Some(heuristic)) if !heuristic.is_possible() => Err(BuildError::HeuristicShare),
+        _ => check_withheld(rules).and_then(|()| check_names(&rules.request)),
+    }
+}
+
+fn check_withheld(rules: &Rules) -> Result<(), BuildError> {
+    if let Some(name) = rules.store_without.invalid() {
+        return Err(BuildError::Withheld(name.into()));
+    }
+    if rules.store_set_cookie && rules.store_without.has(&header::SET_COOKIE) {
+        let reason = "`store_without` names `set-cookie`, which is not stored then";
+        return Err(BuildError::NoEffect { setting: "store_set_cookie", reason });
+    }
+    Ok(())
+}
+
+fn check_names(rules: &RequestRules) -> Result<(), BuildError> {
+    let cookie = rules.keyed.cookies().and_then(CookieNames::invalid).map(|name| ("cookies", name.into()));
+    match cookie.or(rules.credentials.invalid().map(|name| ("credentials", name.into()))) {
+        Some((setting, name)) => Err(BuildError::Name { setting, name }),
+        None => Ok(()),
+    }
+}
+
+impl<St, K, P> fmt::Debug for ReadThroughBuilder<St, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadThroughBuilder")
+            .field("rules", &self.rules)
+            .field("lookup", &self.lookup)
+            .field("coalesce", &self.coalesce)
+            .field("failures", &self.failures)
+            .field("retry", &self.retry)
+            .field("origin_limit", &self.origin_limit)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The recommended stack as a layer, made by [`ReadThroughBuilder::build`].
+///
+/// What its services share (store, fetches under way, limits, budget) belongs to the layer value
+/// and its clones.
+pub struct ReadThroughLayer<St, K = DefaultKey, P = ()> {
+    layers: Arc<Layers<St, K, P>>,
+}
+
+impl<St: Store> ReadThroughLayer<St> {
+    /// Returns a builder of the stack over this store: with the default key, [`Rules`] and limits,
+    /// without retries, and without a limit to the origin.
+    pub fn builder(store: St) -> ReadThroughBuilder<St> {
+        ReadThroughBuilder::new(store)
+    }
+}
+
+impl ReadThroughLayer<MemoryStore> {
+    /// Returns a stack over a [`MemoryStore`] of 64 MiB of its own, in which responses that say nothing
+    /// themselves are fresh for this long ([`Rules::default_ttl`]).
+    ///
+    /// A response that says for how long it is fresh, or that it is not to be stored, is right: `max-age`,
+    /// `no-store` and `private` win. `Duration::ZERO` adds nothing. Everything else is as in
+    /// [`builder`](Self::builder).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use axum::{Router, routing::get};
+    /// use tower_readthrough::ReadThroughLayer;
+    ///
+    /// let app: Router = Router::new()
+    ///     .route("/", get(async || "hello"))
+    ///     .layer(ReadThroughLayer::with_ttl(Duration::from_secs(10)));
+    /// # let _ = app;
+    /// ```
+    #[must_use]
+    pub fn with_ttl(ttl: Duration) -> Self {
+        let rules = if ttl.is_zero() { Rules::new() } else { Rules::new().default_ttl(ttl) };
+        Self::builder(MemoryStore::with_capacity_bytes(64 << 20)).rules(rules).assembled()
+    }
+}
+
+impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
+    /// A handle to purge what is stored, which names URLs as this layer does.
+    pub fn purge(&self) -> Purge {
+        self.layers.stack.purge()
+    }
+
+    /// What the fetches under way hold; see [`CoalesceLayer::stats`].
+    pub fn coalesce_stats(&self) -> CoalesceStats {
+        self.layers.coalesced().stats()
+    }
+}
+
+impl<St, K, P> Clone for ReadThroughLayer<St, K, P> {
+    fn clone(&self) -> Self {
+        Self { layers: Arc::clone(&self.layers) }
+    }
+}
+
+impl<St, K, P> fmt::Debug for ReadThroughLayer<St, K, P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReadThroughLayer").finish_non_exhaustive()
+    }
+}
+
+impl<S, St, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
+    type Service = ReadThrough<S, St, K, P>;
+
+    fn layer(&self, origin: S) -> Self::Service {
+        ReadThrough::new(origin, Arc::clone(&self.layers))
+    }
+}
+
+#[cfg(test)]
+impl<St, K, P> ReadThroughBuilder<St, K, P> {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        let limit = if self.origin_limit.settings().is_empty() { "none" } else { "some" };
+        let retry = if self.retry.is_never() { "never" } else { "some" };
+        vec![
+            ("ReadThroughBuilder::origin_limit", limit.to_owned()),
+            ("ReadThroughBuilder::retry", retry.to_owned()),
+        ]
+    }
+}

@@ -1,0 +1,409 @@
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{HeaderMap, HeaderValue, Method};
+use parking_lot::Mutex;
+use smallvec::SmallVec;
+use tokio::time::Instant;
+
+use crate::http::{
+    credentials::Credentials, freshness::after, range::asks_for_one_part, request_fields::RequestFields,
+    vary::Forms,
+};
+use crate::sequence::Loss;
+use crate::sequence::Sequence;
+use crate::store::StoredResponse;
+use crate::store::memory::expiry::Version;
+use crate::store::parts::{Part, Parts};
+
+/// Variants that one key may have. The next one takes the place of the one that is used least: else
+/// made-up values of a selecting field would push out what is in use.
+pub(crate) const MAX_VARIANTS: usize = 32;
+
+/// So long after its last use a variant is in use, and goes after all that are not.
+const IN_USE_FOR: Duration = Duration::from_secs(60);
+
+/// All that a store knows about one key: the variants of its response, and markers.
+///
+/// Also parts of responses (206), of which only requests for a range within them are served.
+///
+/// A marker ("hit-for-miss") says that answers to requests with such credentials were not
+/// shareable a moment ago, so that the next burst does not wait for its first answer in vain.
+/// Requests with `Authorization` have markers of their own: what one client may not share says
+/// nothing about the answers for everybody. So have requests for a part: what is too large as a
+/// whole is not as a part, and an origin that knows no ranges may know the whole.
+///
+/// In this order in memory: the variants are next to the counter that each hit has to touch.
+#[derive(Clone, Debug, Default)]
+#[repr(C)]
+pub struct Entry {
+    /// By [rank](StoredResponse::rank). Most keys never have another one.
+    variants: SmallVec<[Arc<StoredResponse>; 1]>,
+    /// Apart from the variants, so that nobody takes a part for a whole.
+    parts: Option<Box<Parts>>,
+    markers: Vec<HitForMiss>,
+    shelf: Shelf,
+    /// What was dropped because of a purge while this was changed.
+    loss: Option<Loss>,
+}
+
+/// How [`MemoryStore`](super::MemoryStore) keeps it.
+#[derive(Debug, Default)]
+pub(super) struct Shelf {
+    pub(super) bytes: u64,
+    pub(super) version: Version,
+    /// The node of the index of what expires.
+    pub(super) expires_in: Option<usize>,
+    /// Set for good once it is not what the store holds.
+    is_retired: AtomicBool,
+    /// Those that threads have made for themselves. They go with it.
+    copies: Mutex<Copies>,
+}
+
+/// Most resources have none.
+pub(super) type Copies = Option<Box<Vec<Arc<Entry>>>>;
+
+impl Shelf {
+    pub(super) fn new(bytes: u64, version: Version, expires_in: Option<usize>) -> Self {
+        Self { bytes, version, expires_in, ..Self::default() }
+    }
+}
+
+/// What is made of a resource has a place of its own.
+impl Clone for Shelf {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct HitForMiss {
+    pub(crate) credentials: Credentials,
+    /// Whether a part was asked for.
+    pub(crate) is_for_part: bool,
+    pub(crate) until: Instant,
+}
+
+impl HitForMiss {
+    /// For requests like this one, whose answer came in then.
+    pub(crate) fn new(
+        method: &Method,
+        request: &RequestFields<'_>,
+        received_at: Instant,
+        window: Duration,
+    ) -> Self {
+        Self {
+            credentials: request.credentials,
+            is_for_part: request.has_range && asks_for_one_part(method, request.fields),
+            until: after(received_at, window),
+        }
+    }
+}
+
+impl Entry {
+    /// The stored variants, the latest first, but one without `Vary` last.
+    pub fn variants(&self) -> &[Arc<StoredResponse>] {
+        &self.variants
+    }
+
+    /// The variant of the latest fetch.
+    pub(crate) fn latest(&self) -> Option<&Arc<StoredResponse>> {
+        self.variants.iter().max_by_key(|variant| variant.begun())
+    }
+
+    /// Whether there is nothing worth keeping.
+    pub fn is_empty(&self) -> bool {
+        self.variants.is_empty() && self.parts.is_none() && self.markers.is_empty()
+    }
+
+    /// Whether there is no response, nor a part of one.
+    pub(super) fn has_no_response(&self) -> bool {
+        self.variants.is_empty() && self.parts.is_none()
+    }
+
+    /// What it costs to keep, without its key.
+    pub fn bytes(&self) -> usize {
+        let variants: usize = self.variants.iter().map(|variant| variant.bytes()).sum();
+        let parts = self.parts.as_ref().map_or(0, |parts| parts.bytes() + size_of::<Parts>());
+        variants
+            + parts
+            + if self.variants.spilled() { self.variants.capacity() * size_of::<usize>() } else { 0 }
+            + self.markers.capacity() * size_of::<HitForMiss>()
+    }
+
+    /// The same in memory of its own; see [`StoredResponse::copied`].
+    pub(super) fn copied(&self) -> Self {
+        let variants = self.variants.iter().map(|variant| Arc::new(variant.copied())).collect();
+        let (parts, markers) = (self.parts.clone(), self.markers.clone());
+        Self { variants, parts, markers, shelf: Shelf::default(), loss: None }
+    }
+
+    pub(super) fn put_on(self, shelf: Shelf) -> Self {
+        Self { shelf, ..self }
+    }
+
+    pub(super) fn shelf(&self) -> &Shelf {
+        &self.shelf
+    }
+
+    /// Whether it is what the store holds, or a copy of that. False for good once it is not. A clone
+    /// does not know.
+    pub(super) fn is_current(&self) -> bool {
+        !self.shelf.is_retired.load(Ordering::Acquire)
+    }
+
+    /// Keeps a copy for as long as this is what the store holds. False if it is not any more.
+    pub(super) fn keep(&self, copy: &Arc<Self>) -> bool {
+        let mut copies = self.shelf.copies.lock();
+        if self.is_current() {
+            copies.get_or_insert_default().push(Arc::clone(copy));
+        }
+        self.is_current()
+    }
+
+    /// Gives a copy back that its thread does not use any more.
+    pub(super) fn let_go(&self, copy: &Weak<Self>) {
+        let mut copies = self.shelf.copies.lock();
+        let at = copies
+            .iter()
+            .flat_map(|copies| copies.iter())
+            .position(|kept| copy.as_ptr() == Arc::as_ptr(kept));
+        let gone = copies.as_mut().zip(at).map(|(copies, at)| copies.swap_remove(at));
+        drop(copies);
+        drop(gone);
+    }
+
+    /// Ends the use of copies: no request that begins after this gets one. Returns them, to be dropped
+    /// where no lock is held.
+    pub(super) fn retire(&self) -> Copies {
+        let mut copies = self.shelf.copies.lock();
+        self.shelf.is_retired.store(true, Ordering::Release);
+        for copy in copies.iter().flat_map(|copies| copies.iter()) {
+            copy.shelf.is_retired.store(true, Ordering::Release);
+        }
+        copies.take()
+    }
+
+    /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
+    pub fn next_expiry(&self) -> Option<Instant> {
+        let variants = self.variants.iter().map(|variant| variant.expires_at());
+        let parts = self.parts().map(|part| part.response().fresh_until());
+        variants.chain(parts).chain(self.markers.iter().map(|marker| marker.until)).min()
+    }
+
+    /// Drops all that is of no use any more.
+    pub fn prune(&mut self, now: Instant) {
+        self.variants.retain(|variant| now < variant.expires_at());
+        self.retain_parts(|part| part.is_fresh(now));
+        self.markers.retain(|marker| now < marker.until);
+    }
+
+    /// The variant that answers a request with these fields, and is not invalidated: the latest one
+    /// that has a `Vary`, or the one without (RFC 9111 §4.1).
+    #[inline(always)]
+    pub(crate) fn select(
+        &self,
+        request: &RequestFields<'_>,
+        sequence: &Sequence,
+    ) -> Option<&Arc<StoredResponse>> {
+        if let Some(first) = self.variants.first()
+            && sequence.admits(first)
+            && first.is_written_for(request)
+        {
+            return Some(first);
+        }
+        self.select_by_form(request, sequence)
+    }
+
+    /// As [`select`](Self::select), where a normal form of some field may be needed.
+    #[inline(never)]
+    fn select_by_form(
+        &self,
+        request: &RequestFields<'_>,
+        sequence: &Sequence,
+    ) -> Option<&Arc<StoredResponse>> {
+        let mut forms = Forms::default();
+        let answers =
+            |variant: &&Arc<StoredResponse>| sequence.admits(variant) && variant.matches(request, &mut forms);
+        self.variants.iter().find(answers)
+    }
+
+    pub(crate) fn parts(&self) -> impl Iterator<Item = &Part> {
+        self.parts.iter().flat_map(|parts| parts.iter())
+    }
+
+    /// A fresh part that has all of the range that a request asks for.
+    pub(crate) fn select_part(
+        &self,
+        request: &RequestFields<'_>,
+        sequence: &Sequence,
+        now: Instant,
+    ) -> Option<&Part> {
+        self.parts.as_ref()?.select(request, sequence, now)
+    }
+
+    /// Stores a part that answers a request with these fields, and removes what it supersedes and the
+    /// markers it disproves.
+    ///
+    /// False if it is not stored: it is of no use any more, or something else came from a later
+    /// fetch.
+    pub(crate) fn put_part(&mut self, part: Part, request: &HeaderMap, now: Instant) -> bool {
+        self.prune(now);
+        let response = part.response();
+        if self.variants.iter().any(|variant| variant.supersedes(response)) {
+            return false;
+        }
+        let mut forms = Forms::default();
+        self.retain_parts(|stored| !is_superseded(stored, response, request, &mut forms));
+        let audience = response.terms().audience;
+        let is_stored = self.parts.get_or_insert_default().put(part, now);
+        self.retain_parts(|_| true);
+        if is_stored {
+            self.markers.retain(|marker| !marker.is_for_part || !marker.credentials.admitted_to(audience));
+        }
+        is_stored
+    }
+
+    fn retain_parts(&mut self, keeps: impl FnMut(&Arc<StoredResponse>) -> bool) {
+        if let Some(parts) = &mut self.parts {
+            parts.retain(keeps);
+            if parts.is_empty() {
+                self.parts = None;
+            }
+        }
+    }
+
+    /// Whether answers to such requests were not shareable a moment ago.
+    pub(crate) fn is_marked(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
+        let is_theirs =
+            |marker: &&HitForMiss| (marker.credentials, marker.is_for_part) == (credentials, is_for_part);
+        self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
+    }
+
+    /// Stores a response that answers a request with these fields in place of its variant, and removes
+    /// what it supersedes and the markers it disproves.
+    ///
+    /// False if it is not stored: it is of no use any more, or the one in its place came from a
+    /// later fetch.
+    pub(crate) fn put(&mut self, response: &Arc<StoredResponse>, request: &HeaderMap, now: Instant) -> bool {
+        self.prune(now);
+        let same = |variant: &Arc<StoredResponse>| variant.selection() == response.selection();
+        let is_late = self.variants.iter().any(|variant| variant.supersedes(response));
+        let is_outdated = self.parts.as_ref().is_some_and(|parts| parts.outdate(response));
+        if is_late || is_outdated || response.expires_at() <= now {
+            return false;
+        }
+        if let Some(before) = self.variants.iter().find(|variant| same(variant)) {
+            response.inherit_use(before);
+        }
+        self.variants.retain(|variant| !same(variant));
+        let mut forms = Forms::default();
+        self.variants.retain(|variant| !is_superseded(variant, response, request, &mut forms));
+        self.retain_parts(|part| !is_superseded(part, response, request, &mut forms));
+        if self.variants.len() >= MAX_VARIANTS {
+            self.drop_least_used(now, None);
+        }
+        let place = self.variants.partition_point(|variant| variant.rank() > response.rank());
+        self.variants.reserve_exact(1);
+        self.variants.insert(place, Arc::clone(response));
+        self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
+        if response.is_fresh(now) {
+            let audience = response.terms().audience;
+            self.markers.retain(|marker| !marker.credentials.admitted_to(audience));
+        }
+        true
+    }
+
+    /// Drops a variant that is not in use, or else the one whose last use was the earliest; not the one
+    /// of this fetch.
+    fn drop_least_used(&mut self, now: Instant, spared: Option<u64>) {
+        let use_of = |variant: &Arc<StoredResponse>| {
+            let used_at = variant.used_at();
+            let is_in_use = used_at.is_some_and(|used_at| now < after(used_at, IN_USE_FOR));
+            (is_in_use, used_at.unwrap_or(variant.received_at()), variant.begun())
+        };
+        let others = self.variants.iter().enumerate().filter(|(_, variant)| Some(variant.begun()) != spared);
+        if let Some((least, _)) = others.min_by_key(|(_, variant)| use_of(variant)) {
+            self.variants.remove(least);
+        }
+    }
+
+    /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
+    /// of what has this strong tag.
+    pub(crate) fn remove(&mut self, request: &RequestFields<'_>, begun: u64, spared: Option<&HeaderValue>) {
+        let mut forms = Forms::default();
+        let mut stays =
+            |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, &mut forms);
+        self.variants.retain(|variant| stays(variant));
+        let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && part.strong_tag().as_ref() == spared;
+        self.retain_parts(|part| stays(part) || is_spared(part));
+    }
+
+    /// Drops what fetches below this number brought, and what it taught.
+    pub(crate) fn purge(&mut self, number: u64) {
+        let is_purged = |stored: &Arc<StoredResponse>| stored.begun() <= number;
+        if self.variants.iter().chain(self.parts().map(Part::response)).any(is_purged) {
+            self.loss = Some(Loss::Purged);
+        }
+        self.variants.retain(|variant| variant.begun() > number);
+        self.retain_parts(|part| part.begun() > number);
+        self.markers.clear();
+    }
+
+    /// Drops what is purged.
+    pub(super) fn sift(&mut self, sequence: &Sequence) {
+        let responses = self.variants.iter().chain(self.parts().map(Part::response));
+        let lost = responses.map(|stored| (!sequence.admits(stored)).then(|| sequence.loss(stored)));
+        self.loss = lost.fold(self.loss, Option::or);
+        self.variants.retain(|variant| sequence.admits(variant));
+        self.retain_parts(|part| sequence.admits(part));
+    }
+
+    /// What was dropped because of a purge since this was asked last.
+    pub(super) fn take_loss(&mut self) -> Option<Loss> {
+        self.loss.take()
+    }
+
+    pub(crate) fn mark(&mut self, marker: HitForMiss) {
+        let theirs = (marker.credentials, marker.is_for_part);
+        self.markers.retain(|other| (other.credentials, other.is_for_part) != theirs);
+        self.markers.push(marker);
+    }
+
+    /// Makes room: drops parts, then the variants that are used least, but for the latest, until the rest
+    /// is small enough.
+    pub(crate) fn shrink_to(&mut self, max_bytes: usize) {
+        while self.bytes() > max_bytes {
+            match &mut self.parts {
+                Some(parts) if parts.len() > 1 || !self.variants.is_empty() => {
+                    parts.drop_oldest();
+                    self.retain_parts(|_| true);
+                }
+                _ if self.variants.len() > 1 => {
+                    let latest = self.latest().map(|latest| latest.begun());
+                    self.drop_least_used(Instant::now(), latest);
+                }
+                _ => return,
+            }
+        }
+    }
+}
+
+/// Whether a stored response is outdated because a later fetch brought a response without `Vary` for a
+/// request with these fields, which would go on to select the stored one.
+fn is_superseded(
+    stored: &StoredResponse,
+    by: &StoredResponse,
+    request: &HeaderMap,
+    forms: &mut Forms,
+) -> bool {
+    by.selection().is_none()
+        && stored.selection().is_some()
+        && stored.begun() < by.begun()
+        && stored.matches(&RequestFields::of(request).with(Credentials::default()), forms)
+}

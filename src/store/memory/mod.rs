@@ -1,0 +1,363 @@
+//! The store in memory: quick_cache, with bytes and time added.
+
+mod builder;
+pub(super) mod expiry;
+mod purge_sweep;
+mod sweeper;
+mod thread_cache;
+
+use std::{
+    fmt,
+    hash::BuildHasher,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+pub use self::builder::MemoryStoreBuilder;
+
+use parking_lot::Mutex;
+use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync::Cache};
+use smallvec::SmallVec;
+use tokio::{runtime::Handle, time::Instant};
+
+use crate::key::CacheKey;
+use crate::sequence::Sequence;
+use crate::store::Entry;
+use crate::store::Part;
+use crate::store::Store;
+use crate::store::StoredResponse;
+use crate::store::entry::Shelf;
+use crate::store::memory::expiry::Expiry;
+use crate::store::memory::purge_sweep::PurgeSweep;
+use crate::store::memory::sweeper::Sweeper;
+
+/// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
+/// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
+const ENTRY_OVERHEAD: usize = 360;
+
+/// The engine's default: the part of its capacity for what was asked for more than once.
+const HOT_SHARE: f64 = 0.97;
+
+const STRIPES: usize = 64;
+
+/// Keys that are looked at for each purge while there are many.
+const HELP: usize = 16;
+
+/// A [`Store`] in memory, bounded in bytes.
+///
+/// * **Bound.** Keys, header fields, bodies and a fixed overhead for each entry are charged;
+///   the sum never exceeds the capacity. What does not fit pushes out what was least useful,
+///   by recency and frequency, so that a crawler does not empty the store.
+/// * **Large responses.** One that is larger than its share of the capacity (1/16, see
+///   [`MemoryStoreBuilder::max_response_share`]) is refused and counted, not stored.
+/// * **Expiry.** What can never be used again, not even stale or for revalidation, is given
+///   back in time by a small background task. It is started by the first response that is
+///   stored inside a tokio runtime and ends with the store or the runtime. Outside a runtime
+///   the same is done bit by bit whenever something is stored.
+/// * **Threads** keep copies of what they are asked for most, so that they do not fight over the
+///   reference counters of one response: of at most 64 keys and 16 KiB each, so 1 MiB a thread
+///   beside the capacity. A copy is kept only for as long as its original is stored.
+/// * **Heads** of which only some values differ share the rest, in all stores of a process: at most
+///   256 such shapes, of at most 64 fields, beside the capacity. Other heads are charged what a
+///   `HeaderMap` takes.
+/// * **Time** is tokio's clock, in nanoseconds.
+///
+/// ```
+/// use tower_readthrough::MemoryStore;
+///
+/// let store = MemoryStore::with_capacity_bytes(64 << 20);
+/// assert_eq!(store.stats().entries, 0);
+/// assert_eq!(store.stats().capacity_bytes, 64 << 20);
+/// ```
+#[derive(Clone)]
+pub struct MemoryStore {
+    inner: Arc<Inner>,
+}
+
+/// What a [`MemoryStore`] holds and what happened to the rest.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct StoreStats {
+    /// Bytes charged at the moment, never more than the capacity.
+    pub bytes: u64,
+    /// The configured bound in bytes.
+    pub capacity_bytes: u64,
+    /// Keys stored at the moment, those included that hold only a hit-for-miss marker.
+    pub entries: u64,
+    /// Keys pushed out for lack of room since the store was made.
+    pub evictions: u64,
+    /// Keys given back because nothing of them could be used any more.
+    pub expirations: u64,
+    /// Responses refused because they were larger than their share of the store.
+    pub refused: u64,
+}
+
+impl MemoryStore {
+    /// A store that holds at most so many bytes, with the default settings.
+    ///
+    /// A capacity of 0 makes a store that holds nothing, which
+    /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses.
+    pub fn with_capacity_bytes(capacity_bytes: u64) -> Self {
+        Self::made_by(&Self::builder(capacity_bytes))
+    }
+
+    /// Starts with the default settings for a store of so many bytes.
+    pub fn builder(capacity_bytes: u64) -> MemoryStoreBuilder {
+        MemoryStoreBuilder::new(capacity_bytes)
+    }
+
+    pub(super) fn made_by(settings: &MemoryStoreBuilder) -> Self {
+        let parts = (1.0 / settings.max_response_share / 2.0).clamp(1.0, 64.0);
+        // Rounded down to a power of two: the engine rounds up.
+        let parts = 1_usize << (parts as usize).ilog2();
+        let options = OptionsBuilder::new()
+            .weight_capacity(settings.capacity_bytes)
+            .estimated_items_capacity(
+                usize::try_from(settings.capacity_bytes / 2048).unwrap_or(usize::MAX).clamp(1, 1 << 24),
+            )
+            .shards(parts)
+            .hot_allocation(HOT_SHARE)
+            .build();
+        // The builder fails only where a required option was not given.
+        #[allow(clippy::expect_used)]
+        let options = options.expect("all required options are given");
+        let (weigher, hasher) = (ChargedBytes, DefaultHashBuilder::default());
+        let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
+        let share = (settings.capacity_bytes as f64 * settings.max_response_share) as usize;
+        // The engine refuses what is larger than that.
+        let max_resource_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
+        let max_response_bytes = share.min(max_resource_bytes);
+        let floors =
+            usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
+        let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
+        Self {
+            inner: Arc::new(Inner {
+                id: STORES.fetch_add(1, Ordering::Relaxed),
+                table,
+                hasher,
+                stripes: std::array::from_fn(|_| Mutex::new(())),
+                sequence: Arc::new(sequence),
+                expiry: Expiry::default(),
+                purge_sweep: PurgeSweep::default(),
+                sweeper: Arc::default(),
+                versions: AtomicU64::new(0),
+                evictions: AtomicU64::new(0),
+                expirations: AtomicU64::new(0),
+                refused: AtomicU64::new(0),
+                capacity_bytes: settings.capacity_bytes,
+                max_response_bytes,
+                max_resource_bytes,
+            }),
+        }
+    }
+
+    /// Gauges and counters as they stand.
+    pub fn stats(&self) -> StoreStats {
+        let inner = &*self.inner;
+        StoreStats {
+            bytes: inner.table.weight(),
+            capacity_bytes: inner.capacity_bytes,
+            entries: inner.table.len() as u64,
+            evictions: inner.evictions.load(Ordering::Relaxed),
+            expirations: inner.expirations.load(Ordering::Relaxed),
+            refused: inner.refused.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        thread_cache::get(self.inner.id, key, || self.inner.table.get(key))
+    }
+
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
+        self.inner.update(key, change);
+        match Handle::try_current() {
+            Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
+            // A sweeper there may be, but its runtime need not be driven now.
+            Err(_) => {
+                self.inner.sweep(Instant::now(), 4);
+                self.inner.sweep_purged(Instant::now(), 4);
+            }
+        }
+    }
+
+    fn sequence(&self) -> &Arc<Sequence> {
+        &self.inner.sequence
+    }
+
+    fn max_response_bytes(&self) -> usize {
+        self.inner.max_response_bytes.saturating_sub(ENTRY_OVERHEAD)
+    }
+
+    fn capacity_bytes(&self) -> u64 {
+        self.inner.capacity_bytes
+    }
+
+    /// A storm of purges may keep the sweeper from its turn.
+    fn purged(&self) {
+        if self.inner.sequence.purges().is_crowded() {
+            self.inner.sweep_purged(Instant::now(), HELP);
+        }
+    }
+
+    fn refused(&self) {
+        self.inner.refused.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl fmt::Debug for MemoryStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("MemoryStore").field(&self.stats()).finish()
+    }
+}
+
+static STORES: AtomicU64 = AtomicU64::new(0);
+
+pub(super) struct Inner {
+    /// Tells stores apart in what each thread keeps.
+    id: u64,
+    table: Cache<CacheKey, Arc<Entry>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
+    hasher: DefaultHashBuilder,
+    /// Held while a key is updated. Readers never take one.
+    stripes: [Mutex<()>; STRIPES],
+    sequence: Arc<Sequence>,
+    expiry: Expiry,
+    purge_sweep: PurgeSweep,
+    sweeper: Arc<Sweeper>,
+    versions: AtomicU64,
+    evictions: AtomicU64,
+    expirations: AtomicU64,
+    refused: AtomicU64,
+    capacity_bytes: u64,
+    max_response_bytes: usize,
+    /// All variants of a key have to fit into one part of the table.
+    max_resource_bytes: usize,
+}
+
+impl Inner {
+    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
+        let mut evicted = Evicted::default();
+        let stripe = &self.stripes[self.hasher.hash_one(key) as usize % STRIPES];
+        let updating = stripe.lock();
+        let old = self.table.peek(key);
+        let mut resource = old.as_ref().map(|entry| (**entry).clone()).unwrap_or_default();
+        change(&mut resource);
+        // Nothing goes in that purges have caught up with, and what stays need not be looked at soon.
+        resource.sift(&self.sequence);
+        self.note_loss(key, old.as_deref(), &mut resource);
+        resource.shrink_to(self.max_resource_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
+        let removed = if resource.is_empty() {
+            self.table.remove(key)
+        } else {
+            self.insert(key, resource, &mut evicted);
+            None
+        };
+        if let Some(old) = &old {
+            self.forget(old);
+        }
+        let copies: SmallVec<[_; 4]> =
+            evicted.0.iter().chain(&old).filter_map(|entry| entry.retire()).collect();
+        drop(updating);
+        // The engine reports what was replaced as well, which was not pushed out.
+        let is_replaced = |entry: &&Arc<Entry>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
+        let pushed_out = evicted.0.iter().filter(|entry| !is_replaced(entry)).count();
+        self.evictions.fetch_add(pushed_out as u64, Ordering::Relaxed);
+        evicted.0.iter().for_each(|entry| self.forget(entry));
+        // Values are dropped where no lock is held.
+        drop((old, removed, copies));
+    }
+
+    fn note_loss(&self, key: &CacheKey, old: Option<&Entry>, new: &mut Entry) {
+        match new.take_loss() {
+            Some(loss) if new.has_no_response() => self.sequence.note_loss(key.as_bytes(), loss),
+            None if !new.has_no_response() && old.is_none_or(Entry::has_no_response) => {
+                self.sequence.note_stored(key.as_bytes());
+            }
+            _ => {}
+        }
+    }
+
+    fn insert(&self, key: &CacheKey, resource: Entry, evicted: &mut Evicted) {
+        let version = self.versions.fetch_add(1, Ordering::Relaxed);
+        let expires_in = resource.next_expiry().map(|at| {
+            let (node, is_next) = self.expiry.insert(at, version, key.clone());
+            if is_next {
+                self.sweeper.wake_before(at);
+            }
+            node
+        });
+        let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
+        let shelf = Shelf::new(bytes, version, expires_in);
+        self.table.insert_with_lifecycle(key.clone(), Arc::new(resource.put_on(shelf)), evicted);
+    }
+
+    fn forget(&self, resource: &Entry) {
+        let shelf = resource.shelf();
+        if let Some(node) = shelf.expires_in {
+            self.expiry.remove(node, shelf.version);
+        }
+    }
+
+    /// Looks at what is stored under at most `most` keys, whether it is purged. Returns when there
+    /// is more to do, if there is.
+    pub(super) fn sweep_purged(&self, now: Instant, most: usize) -> Option<Instant> {
+        self.purge_sweep.step(&self.sequence, &self.expiry, now, most, |key| {
+            let Some(resource) = self.table.peek(key) else { return };
+            let is_useless =
+                |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
+            let mut parts = resource.parts().map(Part::response);
+            if resource.variants().iter().any(is_useless) || parts.any(is_useless) {
+                self.update(key, &mut |resource| resource.prune(now));
+            }
+        })
+    }
+
+    /// Gives back at most `most` entries that are due. Returns whether there may be more.
+    pub(super) fn sweep(&self, now: Instant, most: usize) -> bool {
+        let due = self.expiry.take_due(now, most);
+        for (version, key) in &due {
+            if self.table.peek(key).is_some_and(|resource| resource.shelf().version == *version) {
+                let mut gone = false;
+                self.update(key, &mut |resource| {
+                    resource.prune(now);
+                    gone = resource.is_empty();
+                });
+                self.expirations.fetch_add(u64::from(gone), Ordering::Relaxed);
+            }
+        }
+        due.len() == most
+    }
+}
+
+#[derive(Clone, Debug)]
+struct ChargedBytes;
+
+impl Weighter<CacheKey, Arc<Entry>> for ChargedBytes {
+    fn weight(&self, _: &CacheKey, resource: &Arc<Entry>) -> u64 {
+        resource.shelf().bytes
+    }
+}
+
+/// Collects what an insertion pushed out, to be dropped after the engine let go of its lock.
+#[derive(Clone, Debug)]
+struct NoteEvicted;
+
+#[derive(Default)]
+struct Evicted(SmallVec<[Arc<Entry>; 4]>);
+
+impl Lifecycle<CacheKey, Arc<Entry>> for NoteEvicted {
+    type RequestState = Evicted;
+
+    fn on_evict(&self, state: &mut Evicted, _: CacheKey, entry: Arc<Entry>) {
+        state.0.push(entry);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.sweeper.wake();
+    }
+}
