@@ -8,8 +8,7 @@ use http::{Request, Response, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_readthrough::{
-    CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThrough, ReadThroughLayer, Refused, RetryPolicy,
-    SharedError,
+    CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThroughLayer, Refused, RetryPolicy, SharedError,
 };
 
 use crate::support::{
