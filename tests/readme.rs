@@ -1,7 +1,5 @@
 //! What the README shows compiles and does what it says.
 
-#![cfg(all(feature = "body-key", feature = "serde"))]
-
 use std::{collections::HashSet, error::Error};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error>>;
@@ -26,72 +24,74 @@ fn every_line_of_rust_is_one_of_those_below() {
     assert_eq!(unknown, Vec::<&str>::new());
 }
 
-#[tokio::test]
-async fn five_lines_make_a_cache() -> Result {
+/// The first program, as it stands in the README.
+#[allow(dead_code, reason = "it serves for ever; the test below sends requests to such a router")]
+mod first_program {
     use axum::{Router, routing::get};
     use std::time::Duration;
-    use tower::ServiceExt;
-    use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
+    use tower_readthrough::ReadThroughLayer;
 
-    async fn handler() -> &'static str {
-        "hello"
+    #[tokio::main]
+    async fn main() -> std::io::Result<()> {
+        let cache = ReadThroughLayer::with_ttl(Duration::from_secs(10));
+        let app = Router::new().route("/", get(async || "hello")).layer(cache);
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:3000").await?;
+        axum::serve(listener, app).await
     }
-
-    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20))
-        .rules(Rules::new().default_ttl(Duration::from_secs(10)).cookies([]))
-        .build()?;
-    let app = Router::new().route("/", get(handler)).layer(cache);
-
-    for status in ["tower-readthrough;fwd=uri-miss;stored", "tower-readthrough;hit"] {
-        let request = http::Request::get("http://h/").body(axum::body::Body::empty())?;
-        let answer = app.clone().oneshot(request).await?;
-        assert!(answer.headers()["cache-status"].to_str()?.starts_with(status));
-    }
-    Ok(())
 }
 
-#[test]
-fn the_document_is_taken_as_rules() -> Result {
-    use tower_readthrough::{KeyRules, MemoryStore, ReadThroughLayer};
-
-    let text = blocks("json").next().ok_or("no document")?.to_owned();
-    let rules: KeyRules = serde_json::from_str(&text)?; // refuses what cannot work, naming the rule
-    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20)).key(rules).build()?;
-    drop(cache);
-    Ok(())
-}
-
-#[test]
-fn bodies_are_read_in_front_of_the_cache() -> Result {
-    use axum::Router;
+#[tokio::test]
+async fn the_first_program_answers_from_its_cache() -> Result {
+    use axum::{Router, routing::get};
     use std::time::Duration;
-    use tower::ServiceBuilder;
-    use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThroughLayer};
+    use tower_readthrough::ReadThroughLayer;
 
-    let (app, store) = (Router::new(), MemoryStore::with_capacity_bytes(1 << 20));
-    let search = KeyRule::path("/search").method("POST").body(64 << 10).default_ttl(Duration::from_secs(5));
-    let bodies = KeyRules::builder().rule(search).build_with_bodies()?;
-    let cache = ReadThroughLayer::builder(store).key(bodies.rules()).build()?;
-    let app = app.layer(ServiceBuilder::new().layer(bodies).layer(cache));
-    drop::<Router>(app);
+    let cache = ReadThroughLayer::with_ttl(Duration::from_secs(10));
+    let app = Router::new().route("/", get(async || "hello")).layer(cache);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let server = tokio::spawn(async { axum::serve(listener, app).await });
+    for expected in ["tower-readthrough;fwd=uri-miss;stored", "tower-readthrough;hit"] {
+        let response = reqwest::get(&url).await?;
+        assert!(response.headers()["cache-status"].to_str()?.starts_with(expected));
+        assert_eq!(response.text().await?, "hello");
+    }
+    server.abort();
+    Ok(())
+}
+
+#[tokio::test]
+async fn cookies_are_named() -> Result {
+    use axum::{Router, body::Body, routing::get};
+    use http::Request;
+    use std::time::Duration;
+    use tower::ServiceExt;
+    use tower_readthrough::{CacheStatus, MemoryStore, ReadThroughLayer, Rules};
+
+    let rules = Rules::new().default_ttl(Duration::from_secs(10)).cookies(["session", "lang"]);
+    let store = MemoryStore::with_capacity_bytes(256 << 20);
+    let cache = ReadThroughLayer::builder(store).rules(rules).build()?;
+    let app = Router::new().route("/", get(async || "hello")).layer(cache);
+    let expected = [("session=1", false), ("_ga=7; session=1", true), ("session=2", false)];
+    for (cookies, is_hit) in expected {
+        let request = Request::get("http://h/").header("cookie", cookies).body(Body::empty())?;
+        let response = app.clone().oneshot(request).await?;
+        let status = CacheStatus::of(&response).ok_or("no status")?;
+        assert_eq!(status.is_hit(), is_hit, "{cookies}");
+        axum::body::to_bytes(response.into_body(), 1024).await?;
+    }
     Ok(())
 }
 
 #[test]
 fn a_handle_purges() -> Result {
-    use std::time::Duration;
-    use tower_readthrough::{MemoryStore, ReadThroughLayer, Rules};
+    use tower_readthrough::{MemoryStore, ReadThroughLayer};
 
-    let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let cache = ReadThroughLayer::builder(store).rules(Rules::new().fixed_ttl(Duration::from_secs(86_400)));
-    let purge = cache.purge(); // a handle, cheap to clone
-
-    purge.tag("product-7"); // Surrogate-Key, Cache-Tag, Cache-Groups, Tags
-    purge.url("https://shop.example/p?pid=7")?; // all variants, by the key rules
-    purge.path_prefix("https://shop.example/blog")?;
-    purge.pattern("https://shop.example/user/{id}")?; // all that the pattern of a rule covers
-    purge.host("shop.example")?;
-    purge.soft().everything(); // stale from now on, and revalidated
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
+    let purge = cache.purge(); // a cheap handle; feature `purge-service` takes purges over HTTP
+    purge.tag("product-7"); // Surrogate-Key, Cache-Tag, or `Tags` in the extensions of a response
+    purge.url("https://shop.example/p?pid=7")?; // in all variants
+    purge.soft().path_prefix("https://shop.example/blog")?; // stale from now on, and revalidated
     Ok(())
 }
 
@@ -107,4 +107,67 @@ fn a_client_of_hyper_is_an_origin() -> Result {
     let proxy = ServiceBuilder::new().layer(cache).service(client.map_err(SharedError::new));
     drop(proxy);
     Ok(())
+}
+
+#[tokio::test]
+async fn a_client_of_reqwest_answers_from_its_cache() -> Result {
+    use http_body_util::BodyExt;
+    use std::time::Duration;
+    use tower::{ServiceBuilder, ServiceExt, service_fn};
+    use tower_readthrough::{CacheStatus, ReadThroughLayer, SharedError};
+
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
+    let url = format!("http://{}/", listener.local_addr()?);
+    let api = axum::Router::new().route("/", axum::routing::get(async || "from the API"));
+    let server = tokio::spawn(async { axum::serve(listener, api).await });
+
+    let (client, cache) = (reqwest::Client::new(), ReadThroughLayer::with_ttl(Duration::from_secs(60)));
+    let send = service_fn(move |request: http::Request<reqwest::Body>| {
+        let call = request.try_into().map(|request| client.execute(request));
+        async { Ok::<_, reqwest::Error>(http::Response::<reqwest::Body>::from(call?.await?)) }
+    });
+    let api = ServiceBuilder::new().layer(cache).service(send.map_err(SharedError::new));
+
+    let get = async || -> Result<(bool, bytes::Bytes)> {
+        let response = api.clone().oneshot(http::Request::get(&url).body(reqwest::Body::default())?).await?;
+        let is_hit = CacheStatus::of(&response).ok_or("no status")?.is_hit();
+        Ok((is_hit, response.into_body().collect().await?.to_bytes()))
+    };
+    assert_eq!(get().await?, (false, "from the API".into()));
+    server.abort();
+    assert!(server.await.is_err(), "the API is gone");
+    assert_eq!(get().await?, (true, "from the API".into()));
+    Ok(())
+}
+
+mod paused_clock {
+    use axum::{Router, body::Body, routing::get};
+    use http::Request;
+    use std::time::Duration;
+    use tower::ServiceExt;
+    use tower_readthrough::{CacheStatus, ReadThroughLayer};
+
+    fn app(ttl: Duration) -> Router {
+        Router::new().route("/", get(async || "hello")).layer(ReadThroughLayer::with_ttl(ttl))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_page_is_fresh_for_ten_seconds() {
+        let app = app(Duration::from_secs(10));
+        let is_hit = async || {
+            let request = Request::get("/").header("host", "example.com").body(Body::empty()).unwrap();
+            let response = app.clone().oneshot(request).await.unwrap();
+            let status = CacheStatus::of(&response).unwrap();
+            axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
+            status.is_hit()
+        };
+        assert_eq!((is_hit().await, is_hit().await), (false, true));
+        tokio::time::advance(Duration::from_secs(10)).await;
+        assert!(!is_hit().await);
+    }
+}
+
+#[test]
+fn it_is_read_in_one_sitting() {
+    assert!(README.lines().count() <= 150);
 }
