@@ -1,22 +1,20 @@
 //! Read-through HTTP caching inside your own process, as composable Tower layers.
 //!
-//! Wrap a service – an axum router, a hyper client in a proxy, anything that takes an
-//! `http::Request` and returns an `http::Response` – and its responses are stored and reused by the
-//! rules of HTTP caching (RFC 9111), an expired key costs the origin one request however many clients
-//! ask for it, and stored responses cover for an origin that fails.
+//! Wrap a service – an axum router, a hyper client in a proxy, anything that takes an `http::Request` and
+//! returns an `http::Response` – and its responses are stored and reused by the rules of HTTP caching
+//! (RFC 9111). An expired key costs the origin one request however many clients ask for it, and stored
+//! responses cover for an origin that fails.
 //!
 //! ```
 //! use std::time::Duration;
 //! use axum::{Router, body::Body, routing::get};
 //! use http::Request;
 //! use tower::ServiceExt;
-//! use tower_readthrough::{CacheStatus, MemoryStore, ReadThroughLayer, Rules};
+//! use tower_readthrough::{CacheStatus, ReadThroughLayer};
 //!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20))
-//!     .rules(Rules::new().default_ttl(Duration::from_secs(10)))
-//!     .build()?;
+//! let cache = ReadThroughLayer::with_ttl(Duration::from_secs(10));
 //! let app = Router::new().route("/", get(async || "hello")).layer(cache);
 //!
 //! let mut seen = Vec::new();
@@ -32,55 +30,84 @@
 //! ```
 //!
 //! A request has a key only if it names its host: without the `host` line both responses would say
-//! `fwd=bypass; detail=no-host`. What is on and off until you say otherwise is in one table, [`defaults`].
+//! `fwd=bypass; detail=no-host`.
+//!
+//! # Where to start
+//!
+//! | type | what it is for |
+//! |---|---|
+//! | [`ReadThroughLayer`] | the whole stack as one layer: [`with_ttl`](ReadThroughLayer::with_ttl) in one line, [`builder`](ReadThroughLayer::builder) with every setting |
+//! | [`MemoryStore`] | keeps responses, bounded in bytes |
+//! | [`Rules`] | which responses are stored, for how long, and how long they serve as stale ones |
+//! | [`KeyRules`] | which requests share a response, per endpoint, in code or from a document |
+//! | [`Purge`] | removes what has changed: by tag, URL, pattern, host or key |
+//! | [`CacheStatus`] | how a response came about |
+//! | [`OriginLimitLayer`], [`RetryPolicy`] | bound and repeat the requests that reach the origin |
+//!
+//! What is on and off until you say otherwise is in one table: [`defaults`].
 //!
 //! # The picture
 //!
-//! A request enters at the left; each arrow is one layer calling the next.
+//! A request enters at the top left. Each arrow is one layer that calls the next.
 //!
 //! ```text
-//!            per client                       │            once per fetch
-//!  ┌─────┐   ┌─────────┐   ┌──────────────┐   │  ┌──────────┐   ┌───────┐   ┌───────┐   ┌─────────────┐
-//!→ │ Key │ → │ Lookup  │ → │ StaleIfError │ → │  │ Coalesce │ → │ Fill  │ → │ Retry │ → │ OriginLimit │ → origin
-//!  └─────┘   │ (read)  │   └──────────────┘   │  │ (flight) │   │(write)│   └───────┘   └─────────────┘
-//!            └────┬────┘          │           │  └──────────┘   └───┬───┘
-//!                 └──────────── Store ────────┴─────────────────────┘
+//! once per client   Key → Lookup → StaleIfError ─┐
+//!                            │           │       │
+//!                          Store ────────┘       │
+//!                            │                   │
+//!                            └────────┐          │
+//! once per fetch    ┌─────────────────│──────────┘
+//!                   └→ Coalesce → Fill → Retry → OriginLimit → origin
 //! ```
 //!
 //! | layer | its one duty |
 //! |---|---|
-//! | [`key`] | derive the cache key of a request, or none; `Lookup` can do it itself |
-//! | [`lookup`] | serve from the store what may be served |
-//! | [`stale_if_error`] | serve a stale response when all to the right failed |
-//! | [`coalesce`] | fetch the same thing once at a time, for all callers who ask for it |
-//! | [`fill`] | store and revalidate what the origin sends |
-//! | [`retry`] | try again, within a budget, what may be tried again; off in [`ReadThrough`] until [`retry`](ReadThroughBuilder::retry) is given |
-//! | [`origin_limit`] | bound the attempts under way at the origin; off until it is given |
+//! | [`key`] | derives the cache key of a request, or none; `Lookup` can do it itself |
+//! | [`lookup`] | answers from the store where it may |
+//! | [`stale_if_error`] | serves a stale response when everything to the right failed |
+//! | [`coalesce`] | fetches the same thing once at a time, for all callers who ask for it |
+//! | [`fill`] | stores and revalidates what the origin sends |
+//! | [`retry`] | tries again, within a budget, what may be tried again |
+//! | [`origin_limit`] | bounds the attempts under way at the origin |
 //!
-//! [`ReadThrough`] assembles them all, [`StoreLayer`] is Lookup directly round Fill. Each is
-//! public and of use alone and in any subset of this order. They talk through extensions of the
-//! request and the response. [`Lookup`], [`Coalesce`] and [`StaleIfError`] derive a key where no layer above
-//! did; a request without a key passes.
+//! [`ReadThroughLayer`] assembles them all; `Retry` and `OriginLimit` are off until they are configured.
+//! [`StoreLayer`] is `Lookup` directly round `Fill`. Each layer is public and of use alone, and in any subset
+//! of this order, with other Tower layers between. They talk through extensions of the request and the
+//! response. [`Lookup`], [`Coalesce`] and [`StaleIfError`] derive a key where no layer above did; a request
+//! without a key passes.
 //!
-//! What is stored is purged by a handle: [`purge`] by URL, key, [tag](tags), prefix, or everything. How a
-//! response came about is in its `Cache-Status` field, and in [`CacheStatus`].
+//! # What it promises
 //!
-//! # What all layers keep to
+//! * **A hit never waits for the origin.** A layer that may answer by itself is always ready, also over a
+//!   service that is saturated or hangs.
+//! * **Your error type stays yours**, so that the stack goes straight into `axum::Router::layer`.
+//! * **One origin call per key** while the origin is healthy: ten thousand callers of a cold or expired key
+//!   make one request.
+//! * **No client can cancel, stall or slow another**, and no client waits less because of the cache: no limit
+//!   that is set by default takes a response away from a client that waits for it.
+//! * **A response is shared only with callers for whom it may be reused.** What `Vary` keeps apart stays
+//!   apart. A validator of one variant never confirms another.
+//! * **A failure does not multiply.** A failed fetch is followed by one more, for a second caller, since the
+//!   first may be the fault of one request; then all who wait get the failure, or a stale response.
+//! * **Incomplete is never stored**, and never handed on as complete.
+//! * **A purge wins**: a request that arrives after it never gets what was purged.
+//! * **Safe and unsurprising by default.** Whatever changes what an application does is off until asked for.
+//! * **Everything is bounded**, and each bound says what happens at it.
+//! * **Nothing is silent.** Every response that the cache had to do with says how it came about, and `build()`
+//!   refuses configuration that cannot have an effect.
 //!
-//! * The service's error type stays what it is, so that the stack goes straight into
-//!   `axum::Router::layer`. [`Coalesce`] asks that it be `Clone`; [`SharedError`] helps.
-//! * Request bodies are `http_body::Body`, since over HTTP/2 nothing else shows that a GET has one.
-//!   [`Fill`] and [`RetryPolicy`] need `Default` as well, for requests that they send again;
-//!   [`RequestBody`] helps.
-//! * A layer that may answer by itself is always ready: hits are served over a service that is
-//!   saturated or hangs.
-//! * No limit that is set by default takes a response away from a client that waits for it.
-//! * State that services share is made with the layer value and belongs to it and its clones.
-//! * Everything is bounded, and each bound says what happens at it.
-//! * Incomplete is never stored, and never handed on as complete.
-//! * Lifetimes run on tokio's clock, to the nanosecond, so tests can pause it. The runtime has its
-//!   time enabled, as `#[tokio::main]` and `enable_all` do. Outside a runtime there are no tasks
-//!   and no waits: nothing is coalesced, refreshed or tried again, and all else works.
+//! # What a service needs
+//!
+//! | requirement | why | what helps |
+//! |---|---|---|
+//! | the service is `Clone` | a fetch becomes a task of its own | `tower::buffer`, or an `Arc` inside |
+//! | its error is `Clone` | all callers of a failed fetch get it | [`SharedError`] |
+//! | the request body is `http_body::Body` | over HTTP/2 nothing else shows that a GET has one | [`RequestBody`] |
+//! | … and `Default` | revalidations and retries send requests again, without a body | [`RequestBody`] |
+//!
+//! Lifetimes run on tokio's clock, to the nanosecond, so tests can pause it. The runtime has its time enabled,
+//! as `#[tokio::main]` and `enable_all` do. Outside a runtime nothing is coalesced, refreshed or tried again,
+//! and everything else works.
 //!
 //! # Where authentication goes
 //!
@@ -166,10 +193,13 @@ pub mod tags;
 mod work;
 
 #[cfg(feature = "body-key")]
+#[doc(inline)]
 pub use self::key::{BodyKey, BodyKeyLayer, JsonBody, JsonConstant};
 pub use self::layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error};
 #[cfg(feature = "serde")]
+#[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
+#[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
     build_error::BuildError,
