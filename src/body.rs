@@ -86,6 +86,35 @@ impl<B> Body<B> {
     }
 }
 
+impl<B> Body<Body<B>> {
+    /// Undoes one level of nesting: the same body, in the type that one layer alone returns.
+    ///
+    /// Each layer wraps the body of the service below, so two layers stacked by hand return a
+    /// `Body<Body<B>>`. Nothing is boxed or copied. [`ReadThrough`](crate::ReadThrough) does this for all its
+    /// layers, and returns a `Body<B>`.
+    ///
+    /// ```
+    /// use bytes::Bytes;
+    /// use http_body::Body as _;
+    /// use http_body_util::Full;
+    /// use tower_readthrough::Body;
+    ///
+    /// let nested = Body::inner(Body::inner(Full::<Bytes>::from("hello")));
+    /// let body: Body<Full<Bytes>> = nested.flatten();
+    /// assert_eq!(body.size_hint().exact(), Some(5));
+    /// ```
+    #[inline]
+    #[must_use]
+    pub fn flatten(self) -> Body<B> {
+        let kind = match self.kind {
+            Kind::Full { bytes, trailers } => Kind::Full { bytes, trailers },
+            Kind::Inner { inner } => inner.kind,
+            Kind::Boxed { body } => Kind::Boxed { body },
+        };
+        Body { kind }
+    }
+}
+
 impl<B> Body<B>
 where
     B: HttpBody<Data = Bytes> + Send + 'static,

@@ -229,7 +229,7 @@ pub use self::{
     retry::{Attempts, RetryPolicy},
     sequence::Sequence,
     shared_error::SharedError,
-    stack::{ReadThrough, ReadThroughBody, ReadThroughBuilder, ReadThroughFuture, ReadThroughLayer},
+    stack::{ReadThrough, ReadThroughBuilder, ReadThroughFuture, ReadThroughLayer},
     stale_if_error::{StaleIfError, StaleIfErrorLayer},
     store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,

@@ -11,11 +11,11 @@ use hyper_util::{
 use tokio::net::TcpListener;
 use tower::{Layer, Service, ServiceExt, util::BoxCloneSyncService};
 use tower_readthrough::{
-    BuildError, KeyRule, KeyRules, MemoryStore, OriginLimitLayer, ReadThroughBody, ReadThroughLayer,
-    RequestBody, RuleError, Rules, SharedError,
+    Body, BuildError, KeyRule, KeyRules, MemoryStore, OriginLimitLayer, ReadThroughLayer, RequestBody,
+    RuleError, Rules, SharedError,
 };
 
-type Page = Response<ReadThroughBody<Incoming>>;
+type Page = Response<Body<Incoming>>;
 pub(crate) type Stack = BoxCloneSyncService<Request<RequestBody<Incoming>>, Page, SharedError>;
 
 /// What the shop can do at a time, and no more.
@@ -70,7 +70,7 @@ pub(crate) async fn serve(listener: std::net::TcpListener, stack: Stack) -> io::
 }
 
 fn bad_gateway() -> Page {
-    let mut page = Response::new(ReadThroughBody::default());
+    let mut page = Response::new(Body::default());
     *page.status_mut() = StatusCode::BAD_GATEWAY;
     page
 }

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 use tower::Service;
-use tower_readthrough::{ReadThroughBody, RequestBody, SharedError};
+use tower_readthrough::{Body, RequestBody, SharedError};
 
 use crate::{
     headers::{self, Hop, MAX_FIELDS},
@@ -23,7 +23,7 @@ use crate::{
     stack::Stack,
 };
 
-type Answer = Response<ReadThroughBody<Incoming>>;
+type Answer = Response<Body<Incoming>>;
 
 /// How long a client may take to send the head of a request, or to stay idle between two.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -158,8 +158,8 @@ fn status_of(error: &SharedError) -> StatusCode {
 }
 
 fn plain(status: StatusCode) -> Answer {
-    let mut answer = Response::new(format!("{status}\n").into_bytes())
-        .map(|text| ReadThroughBody::from(bytes::Bytes::from(text)));
+    let mut answer =
+        Response::new(format!("{status}\n").into_bytes()).map(|text| Body::from(bytes::Bytes::from(text)));
     *answer.status_mut() = status;
     answer.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
     answer

@@ -33,7 +33,7 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::header;
 use tower_layer::Layer;
 
-pub use self::service::{ReadThrough, ReadThroughBody, ReadThroughFuture};
+pub use self::service::{ReadThrough, ReadThroughFuture};
 
 use self::service::Layers;
 use crate::{

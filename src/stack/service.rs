@@ -8,14 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use http::{Request, Response, request::Parts};
-use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::retrying::Retrying;
 use crate::{
-    body::{Body, BodyError, BoxError},
+    body::{Body, BoxError},
     http::request_fields::RequestFields,
     key::{DefaultKey, KeyBuffer, KeyExtractor, Unkeyed, is_for_cache},
     layers::coalesce::Coalesce,
@@ -96,7 +96,7 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    type Response = Response<ReadThroughBody<B>>;
+    type Response = Response<Body<B>>;
     type Error = S::Error;
     type Future = ReadThroughFuture<S, ReqB, B>;
 
@@ -128,7 +128,7 @@ where
             glance = RequestFields::of(&head.headers);
         }
         // Each of the ways at once: what all went through would be moved once more.
-        match stack.read((&key, edition), &head, &mut glance, ReadThroughBody::new) {
+        match stack.read((&key, edition), &head, &mut glance, flatten) {
             Ok(response) => ReadThroughFuture { way: Way::Stored { response: Some(response) } },
             Err(Open::Pass) => {
                 // Its fetch has a place at the origin already, and its responses are for the layers above.
@@ -214,7 +214,7 @@ pin_project! {
     where
         S: Service<Request<ReqB>>,
     {
-        Stored { response: Option<Response<ReadThroughBody<B>>> },
+        Stored { response: Option<Response<Body<B>>> },
         Through { #[pin] future: Missed<B, S::Error> },
         Round { #[pin] attempt: Attempt<S, Request<ReqB>, B>, keyless: Keyless, strips_tags: Option<TagFields> },
     }
@@ -226,7 +226,7 @@ where
     B: HttpBody<Data = Bytes>,
     B::Error: Into<BoxError>,
 {
-    type Output = Result<Response<ReadThroughBody<B>>, S::Error>;
+    type Output = Result<Response<Body<B>>, S::Error>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().way.project() {
@@ -234,11 +234,11 @@ where
             WayProj::Stored { response } => {
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
-            WayProj::Through { future } => future.poll_with(cx, ReadThroughBody::new),
+            WayProj::Through { future } => future.poll_with(cx, flatten),
             // No other layer removes the fields that are for caches alone.
             WayProj::Round { attempt, keyless, strips_tags } => attempt.poll_with(cx, |mut answer| {
                 keyless.finish(&mut answer, strips_tags.as_ref());
-                answer.map(ReadThroughBody::round)
+                answer
             }),
         }
     }
@@ -256,76 +256,7 @@ where
 /// A body that went through every layer.
 type Nested<B> = Body<Body<Body<Body<Body<B>>>>>;
 
-pin_project! {
-    /// The body of what the stack makes of a response with body `B`.
-    #[derive(Debug)]
-    pub struct ReadThroughBody<B> {
-        #[pin]
-        kind: BodyKind<B>,
-    }
-}
-
-pin_project! {
-    #[project = BodyKindProj]
-    #[derive(Debug)]
-    enum BodyKind<B> {
-        Through { #[pin] nested: Nested<B> },
-        Round { #[pin] inner: Body<B> },
-    }
-}
-
-impl<B> ReadThroughBody<B> {
-    fn new(nested: Nested<B>) -> Self {
-        Self { kind: BodyKind::Through { nested } }
-    }
-
-    /// Of an answer that the cache had nothing to do with.
-    fn round(inner: Body<B>) -> Self {
-        Self { kind: BodyKind::Round { inner } }
-    }
-}
-
-impl<B> Default for ReadThroughBody<B> {
-    fn default() -> Self {
-        Self::new(Body::default())
-    }
-}
-
-impl<B> From<Bytes> for ReadThroughBody<B> {
-    fn from(bytes: Bytes) -> Self {
-        Self::new(Body::from(bytes))
-    }
-}
-
-impl<B> HttpBody for ReadThroughBody<B>
-where
-    B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
-{
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        match self.project().kind.project() {
-            BodyKindProj::Through { nested } => nested.poll_frame(cx),
-            BodyKindProj::Round { inner } => inner.poll_frame(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            BodyKind::Through { nested } => nested.is_end_stream(),
-            BodyKind::Round { inner } => inner.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            BodyKind::Through { nested } => nested.size_hint(),
-            BodyKind::Round { inner } => inner.size_hint(),
-        }
-    }
+#[inline]
+fn flatten<B>(nested: Nested<B>) -> Body<B> {
+    nested.flatten().flatten().flatten().flatten()
 }

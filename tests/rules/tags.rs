@@ -190,7 +190,7 @@ async fn fields_of_other_names_give_tags() {
 /// Whatever becomes of the response: fetched, stored, confirmed, not stored, without a key.
 #[tokio::test(start_paused = true)]
 async fn fields_of_other_names_are_not_shown_to_clients() {
-    let left = |response: http::Response<tower_readthrough::ReadThroughBody<Body>>| async move {
+    let left = |response: http::Response<tower_readthrough::Body<Body>>| async move {
         let names: Vec<_> =
             FIELDS.iter().filter(|(name, _)| response.headers().contains_key(*name)).collect();
         let names: Vec<_> = names.into_iter().map(|(name, _)| *name).collect();
