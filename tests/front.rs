@@ -12,8 +12,12 @@ use std::{
 
 use http::Method;
 use support::{Origin, get, get_with, ok, request, secs, send};
+use tokio::time::Instant;
 use tower::Layer;
-use tower_readthrough::{CacheKey, Entry, MemoryStore, Rules, Store, StoreLayer};
+use tower_readthrough::{
+    CacheKey, Entry, MemoryStore, Rules, Store, StoreLayer,
+    store::{Change, RequestHeaders},
+};
 
 /// So often a key is asked for that it is copied.
 const OFTEN: usize = 50;
@@ -41,6 +45,11 @@ async fn numbered(count: usize) -> Vec<Arc<Entry>> {
     resources
 }
 
+fn put(store: &MemoryStore, key: &CacheKey, entry: &Entry) {
+    let (response, request) = (Arc::clone(&entry.variants()[0]), RequestHeaders::default());
+    assert!(store.apply(key, Change::Put { response, request, at: Instant::now() }).is_stored());
+}
+
 fn number(resource: &Entry) -> usize {
     std::str::from_utf8(resource.variants()[0].body()).unwrap().parse().unwrap()
 }
@@ -49,7 +58,7 @@ fn number(resource: &Entry) -> usize {
 async fn once_an_update_has_returned_no_thread_gets_what_was_there_before() {
     let (store, resources) = (store(), numbered(300).await);
     let (key, published) = (CacheKey::new("key"), AtomicUsize::new(0));
-    let write = |number: usize| store.update(&key, &mut |resource| *resource = (*resources[number]).clone());
+    let write = |number: usize| put(&store, &key, &resources[number]);
     write(0);
     thread::scope(|scope| {
         for _ in 0..2 {
@@ -74,7 +83,7 @@ async fn once_an_update_has_returned_no_thread_gets_what_was_there_before() {
 async fn what_is_removed_is_gone_in_all_threads() {
     let (store, resources) = (store(), numbered(1).await);
     let (key, barrier) = (CacheKey::new("key"), Barrier::new(3));
-    store.update(&key, &mut |resource| *resource = (*resources[0]).clone());
+    put(&store, &key, &resources[0]);
     thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
@@ -85,7 +94,7 @@ async fn what_is_removed_is_gone_in_all_threads() {
             });
         }
         barrier.wait();
-        store.update(&key, &mut |resource| *resource = Entry::default());
+        store.apply(&key, Change::Purge { number: u64::MAX });
         barrier.wait();
     });
 }
@@ -95,7 +104,7 @@ async fn stores_do_not_see_each_others_copies() {
     let (one, other, resources) = (store(), store(), numbered(2).await);
     let key = CacheKey::new("key");
     for (store, resource) in [(&one, &resources[0]), (&other, &resources[1])] {
-        store.update(&key, &mut |stored| *stored = (**resource).clone());
+        put(store, &key, resource);
     }
     for store in [&one, &other, &one] {
         (0..OFTEN).for_each(|_| _ = store.get(&key));

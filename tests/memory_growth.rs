@@ -5,9 +5,15 @@
 
 mod support;
 
+use std::sync::Arc;
+
 use support::{Origin, get, ok, secs};
+use tokio::time::Instant;
 use tower::Layer;
-use tower_readthrough::{CacheKey, Entry, MemoryStore, Rules, Store, StoreLayer, StoreStats};
+use tower_readthrough::{
+    CacheKey, MemoryStore, Rules, Store, StoreLayer, StoreStats,
+    store::{Change, RequestHeaders},
+};
 
 const MIB: u64 = 1 << 20;
 const CAPACITY: u64 = 64 * MIB;
@@ -77,8 +83,9 @@ async fn a_full_store_takes_little_more_than_its_capacity() {
     let sample = store.get(&CacheKey::new("one")).unwrap();
     for _ in 0..3_000 {
         let key = CacheKey::new([0; 50_000]);
-        store.update(&key, &mut |resource| *resource = (*sample).clone());
-        store.update(&key, &mut |resource| *resource = Entry::default());
+        let (response, request) = (Arc::clone(&sample.variants()[0]), RequestHeaders::default());
+        store.apply(&key, Change::Put { response, request, at: Instant::now() });
+        store.apply(&key, Change::Purge { number: u64::MAX });
     }
     let took = resident().saturating_sub(before);
     assert_eq!(store.stats().entries, 1);

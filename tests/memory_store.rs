@@ -13,10 +13,12 @@ use http::{Request, Response, StatusCode};
 use support::{
     Answer, Body, Origin, error, get, get_with, ms, ok, request, secs, send, settle, status, try_send,
 };
+use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder};
 use tower_readthrough::{
     BuildError, CacheKey, Entry, FillLayer, LookupLayer, MemoryStore, Rules, Sequence, StaleIfErrorLayer,
     Store, StoreLayer,
+    store::{Applied, Change, RequestHeaders},
 };
 
 type Cached<St> = tower_readthrough::Lookup<tower_readthrough::Fill<Origin, St>, St>;
@@ -47,7 +49,14 @@ async fn sample(bytes: usize) -> Entry {
 }
 
 fn put(store: &impl Store, key: &CacheKey, resource: &Entry) {
-    store.update(key, &mut |stored| *stored = resource.clone());
+    for response in resource.variants().iter().map(Arc::clone) {
+        let (request, at) = (RequestHeaders::default(), Instant::now());
+        store.apply(key, Change::Put { response, request, at });
+    }
+}
+
+fn remove(store: &impl Store, key: &CacheKey) {
+    store.apply(key, Change::Purge { number: u64::MAX });
 }
 
 fn key(number: usize) -> CacheKey {
@@ -72,9 +81,9 @@ async fn the_bytes_never_exceed_the_capacity_whatever_passes() {
         let stats = store.stats();
         assert_eq!(stats.capacity_bytes, capacity);
         assert_eq!(
-            stats.entries + stats.evictions,
+            stats.entries + stats.evictions + stats.refused,
             (KEYS / 5) as u64,
-            "each key is stored or was pushed out"
+            "each key is stored, was pushed out, or is too large for the store"
         );
         assert!(capacity < 1 << 20 || stats.bytes > capacity / 10 * 8, "the room is used: {stats:?}");
     }
@@ -420,7 +429,7 @@ async fn variants_together_fit_into_one_part_of_the_store() {
 #[tokio::test(start_paused = true)]
 async fn updates_from_many_threads_leave_the_books_exact() {
     for capacity in [20_000, 1 << 20, 64 << 20] {
-        let samples = [sample(0).await, sample(500).await, sample(5_000).await, Entry::default()];
+        let samples = [sample(0).await, sample(500).await, sample(5_000).await];
         let store = MemoryStore::with_capacity_bytes(capacity);
         let runtime = tokio::runtime::Handle::current();
         std::thread::scope(|scope| {
@@ -437,7 +446,10 @@ async fn updates_from_many_threads_leave_the_books_exact() {
                                 let path = format!("/{}/{}", random() % 3_000, random() % 20);
                                 get(&service, &path).now_or_never().unwrap();
                             }
-                            _ => put(store, &key(random() % 100), &samples[random() % 4]),
+                            _ => match samples.get(random() % 4) {
+                                Some(sample) => put(store, &key(random() % 100), sample),
+                                None => remove(store, &key(random() % 100)),
+                            },
                         }
                         assert!(store.stats().bytes <= capacity);
                     }
@@ -452,38 +464,32 @@ async fn updates_from_many_threads_leave_the_books_exact() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_updates_of_one_key_never_overlap() {
-    let sample = sample(10).await;
-    let store = MemoryStore::with_capacity_bytes(1 << 20);
-    put(&store, &key(0), &sample);
-    let (inside, updates) = (Mutex::new(()), Mutex::new(0_u32));
-    std::thread::scope(|scope| {
-        for _ in 0..4 {
-            scope.spawn(|| {
-                for _ in 0..2_000 {
-                    store.update(&key(0), &mut |_| {
-                        let _alone = inside.try_lock().expect("another update is under way");
-                        std::thread::yield_now();
-                        *updates.lock().unwrap() += 1;
-                    });
-                }
-            });
-        }
-    });
-    assert_eq!(*updates.lock().unwrap(), 8_000);
-}
-
-#[tokio::test(start_paused = true)]
-async fn an_update_that_panics_changes_nothing_and_blocks_nobody() {
-    let sample = sample(10).await;
-    let store = MemoryStore::with_capacity_bytes(1 << 20);
-    put(&store, &key(0), &sample);
-    let before = store.stats();
-    let update = || store.update(&key(0), &mut |_| panic!("as the test wants it"));
-    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(update)).is_err());
-    assert_eq!(store.stats(), before);
-    put(&store, &key(0), &Entry::default());
-    assert_eq!((store.stats().entries, store.stats().bytes), (0, 0));
+async fn no_change_of_a_key_is_lost_to_another_one() {
+    let samples = MemoryStore::with_capacity_bytes(64 << 20);
+    let varied = Origin::always(|| ok("x").header("vary", "accept"));
+    let layer = StoreLayer::new(samples.clone()).rules(rules());
+    let service = layer.key(|_: &http::request::Parts| Some(key(0))).layer(varied);
+    for accept in 0..32 {
+        get_with(&service, "/", &[("accept", &accept.to_string())]).await;
+    }
+    let entry = samples.get(key(0).as_bytes()).unwrap();
+    assert_eq!(entry.variants().len(), 32);
+    for round in 0..100 {
+        let store = MemoryStore::with_capacity_bytes(64 << 20);
+        std::thread::scope(|scope| {
+            for variants in entry.variants().chunks(8) {
+                let (store, runtime) = (&store, tokio::runtime::Handle::current());
+                scope.spawn(move || {
+                    let _clock = runtime.enter();
+                    for response in variants.iter().map(Arc::clone) {
+                        let (request, at) = (RequestHeaders::default(), Instant::now());
+                        assert!(store.apply(&key(0), Change::Put { response, request, at }).is_stored());
+                    }
+                });
+            }
+        });
+        assert_eq!(store.get(key(0).as_bytes()).unwrap().variants().len(), 32, "round {round}");
+    }
 }
 
 // A store of one's own.
@@ -500,13 +506,14 @@ impl Store for Simple {
         self.resources.lock().unwrap().get(key).cloned()
     }
 
-    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
+    fn apply(&self, key: &CacheKey, change: Change) -> Applied {
         let mut resources = self.resources.lock().unwrap();
-        let mut resource = resources.remove(key).map(Arc::unwrap_or_clone).unwrap_or_default();
-        change(&mut resource);
-        if !resource.is_empty() {
-            resources.insert(key.clone(), Arc::new(resource));
+        let (resource, applied) = Entry::apply(resources.get(key).map(|resource| &**resource), change);
+        match resource {
+            Some(resource) => _ = resources.insert(key.clone(), Arc::new(resource)),
+            None => _ = resources.remove(key),
         }
+        applied
     }
 
     fn sequence(&self) -> &Arc<Sequence> {
@@ -517,8 +524,8 @@ impl Store for Simple {
         10_000
     }
 
-    fn refused(&self) {
-        *self.refused.lock().unwrap() += 1;
+    fn not_stored(&self, _: &CacheKey, reason: Applied) {
+        *self.refused.lock().unwrap() += u32::from(reason == Applied::TooLarge);
     }
 }
 
@@ -597,8 +604,8 @@ impl Store for Forgetful {
         None
     }
 
-    fn update(&self, _: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
-        change(&mut Entry::default());
+    fn apply(&self, _: &CacheKey, _: Change) -> Applied {
+        Applied::Unchanged
     }
 
     fn sequence(&self) -> &Arc<Sequence> {

@@ -99,7 +99,7 @@ use crate::tags::TagFields;
 use crate::{
     key::{CacheKey, KeyExtractor, Origins, Target, normal_form},
     sequence::{Glob, Sequence},
-    store::Store,
+    store::{Change, Store},
 };
 
 /// A handle to purge what is stored; see the [module](self).
@@ -503,7 +503,7 @@ impl<St: Store> Of<St> {
     /// The number alone makes it safe. This spares the memory of what is known to be of no use.
     fn give_back(&self, key: &CacheKey, number: u64) {
         if self.store.get(key).is_some() {
-            self.store.update(key, &mut |resource| resource.purge(number));
+            self.store.apply(key, Change::Purge { number });
         }
     }
 }

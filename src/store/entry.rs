@@ -15,11 +15,15 @@ use crate::http::{
     credentials::Credentials, freshness::after, range::asks_for_one_part, request_fields::RequestFields,
     vary::Forms,
 };
-use crate::sequence::Loss;
-use crate::sequence::Sequence;
-use crate::store::StoredResponse;
-use crate::store::memory::expiry::Version;
-use crate::store::parts::{Part, Parts};
+use crate::{
+    sequence::{Loss, Sequence},
+    store::{
+        Applied, Change, StoredResponse,
+        change::RequestHeaders,
+        memory::expiry::Version,
+        parts::{Part, Parts},
+    },
+};
 
 /// Variants that one key may have. The next one takes the place of the one that is used least: else
 /// made-up values of a selecting field would push out what is in use.
@@ -48,8 +52,6 @@ pub struct Entry {
     parts: Option<Box<Parts>>,
     markers: Vec<HitForMiss>,
     shelf: Shelf,
-    /// What was dropped because of a purge while this was changed.
-    loss: Option<Loss>,
 }
 
 /// How [`MemoryStore`](super::MemoryStore) keeps it.
@@ -81,16 +83,25 @@ impl Clone for Shelf {
     }
 }
 
+/// A note that responses to some requests could not be shared a moment ago.
+///
+/// It is about requests with the same kinds of credentials, and either about requests for one part or about
+/// all others.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct HitForMiss {
-    pub(crate) credentials: Credentials,
+pub struct HitForMiss {
+    credentials: Credentials,
     /// Whether a part was asked for.
-    pub(crate) is_for_part: bool,
-    pub(crate) until: Instant,
+    is_for_part: bool,
+    until: Instant,
 }
 
 impl HitForMiss {
-    /// For requests like this one, whose answer came in then.
+    /// When it ceases to hold.
+    pub fn until(&self) -> Instant {
+        self.until
+    }
+
+    /// Returns one for requests like this, whose response came in at `received_at`.
     pub(crate) fn new(
         method: &Method,
         request: &RequestFields<'_>,
@@ -106,6 +117,41 @@ impl HitForMiss {
 }
 
 impl Entry {
+    /// Returns what a change makes of an entry, `None` if nothing is left, and what came of the change.
+    ///
+    /// It depends on nothing else, not even on the time. Purges are the exception that a store need not see
+    /// to: each request checks what it selects against the store's [`Sequence`].
+    pub fn apply(current: Option<&Self>, change: Change) -> (Option<Self>, Applied) {
+        let mut entry = current.cloned().unwrap_or_default();
+        let applied = entry.change(change);
+        ((!entry.is_empty()).then_some(entry), applied)
+    }
+
+    fn change(&mut self, change: Change) -> Applied {
+        match change {
+            Change::Put { response, request, at } | Change::Confirm { response, request, at } => {
+                self.put(response, request.headers(), at)
+            }
+            Change::PutPart { part, request, at } => self.put_part(part, request.headers(), at),
+            Change::HitForMiss(hit_for_miss) => self.note(hit_for_miss),
+            Change::Supersede { request, fetch_number, spared_tag, hit_for_miss } => {
+                let removed = self.supersede(&request, fetch_number, spared_tag.as_ref());
+                hit_for_miss.map_or(removed, |hit_for_miss| self.note(hit_for_miss))
+            }
+            Change::Purge { number } => self.purge(number),
+            Change::Prune { at } => {
+                let before = self.count();
+                self.prune(at);
+                Applied::removed(self.count() < before)
+            }
+        }
+    }
+
+    /// How many things it holds.
+    fn count(&self) -> usize {
+        self.variants.len() + self.parts().count() + self.markers.len()
+    }
+
     /// The stored variants, the latest first, but one without `Vary` last.
     pub fn variants(&self) -> &[Arc<StoredResponse>] {
         &self.variants
@@ -140,7 +186,7 @@ impl Entry {
     pub(super) fn copied(&self) -> Self {
         let variants = self.variants.iter().map(|variant| Arc::new(variant.copied())).collect();
         let (parts, markers) = (self.parts.clone(), self.markers.clone());
-        Self { variants, parts, markers, shelf: Shelf::default(), loss: None }
+        Self { variants, parts, markers, shelf: Shelf::default() }
     }
 
     pub(super) fn put_on(self, shelf: Shelf) -> Self {
@@ -189,15 +235,14 @@ impl Entry {
         copies.take()
     }
 
-    /// When the first part of it ceases to be of use; see [`prune`](Self::prune).
+    /// When the first part of it ceases to be of use; see [`Change::Prune`].
     pub fn next_expiry(&self) -> Option<Instant> {
         let variants = self.variants.iter().map(|variant| variant.expires_at());
         let parts = self.parts().map(|part| part.response().fresh_until());
         variants.chain(parts).chain(self.markers.iter().map(|marker| marker.until)).min()
     }
 
-    /// Drops all that is of no use any more.
-    pub fn prune(&mut self, now: Instant) {
+    fn prune(&mut self, now: Instant) {
         self.variants.retain(|variant| now < variant.expires_at());
         self.retain_parts(|part| part.is_fresh(now));
         self.markers.retain(|marker| now < marker.until);
@@ -247,17 +292,13 @@ impl Entry {
         self.parts.as_ref()?.select(request, sequence, now)
     }
 
-    /// Stores a part that answers a request with these fields, and removes what it supersedes and the
-    /// markers it disproves.
-    ///
-    /// False if it is not stored: it is of no use any more, or something else came from a later
-    /// fetch.
-    pub(crate) fn put_part(&mut self, part: Part, request: &HeaderMap, now: Instant) -> bool {
+    fn put_part(&mut self, part: Part, request: &HeaderMap, now: Instant) -> Applied {
         self.prune(now);
         let response = part.response();
         if self.variants.iter().any(|variant| variant.supersedes(response)) {
-            return false;
+            return Applied::Outdated;
         }
+        let is_fresh = response.is_fresh(now);
         let mut forms = Forms::default();
         self.retain_parts(|stored| !is_superseded(stored, response, request, &mut forms));
         let audience = response.terms().audience;
@@ -266,7 +307,11 @@ impl Entry {
         if is_stored {
             self.markers.retain(|marker| !marker.is_for_part || !marker.credentials.admitted_to(audience));
         }
-        is_stored
+        match is_stored {
+            true => Applied::Stored,
+            false if is_fresh => Applied::Outdated,
+            false => Applied::Expired,
+        }
     }
 
     fn retain_parts(&mut self, keeps: impl FnMut(&Arc<StoredResponse>) -> bool) {
@@ -285,38 +330,35 @@ impl Entry {
         self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
     }
 
-    /// Stores a response that answers a request with these fields in place of its variant, and removes
-    /// what it supersedes and the markers it disproves.
-    ///
-    /// False if it is not stored: it is of no use any more, or the one in its place came from a
-    /// later fetch.
-    pub(crate) fn put(&mut self, response: &Arc<StoredResponse>, request: &HeaderMap, now: Instant) -> bool {
+    fn put(&mut self, response: Arc<StoredResponse>, request: &HeaderMap, now: Instant) -> Applied {
         self.prune(now);
         let same = |variant: &Arc<StoredResponse>| variant.selection() == response.selection();
-        let is_late = self.variants.iter().any(|variant| variant.supersedes(response));
-        let is_outdated = self.parts.as_ref().is_some_and(|parts| parts.outdate(response));
-        if is_late || is_outdated || response.expires_at() <= now {
-            return false;
+        let is_late = self.variants.iter().any(|variant| variant.supersedes(&response));
+        if is_late || self.parts.as_ref().is_some_and(|parts| parts.outdate(&response)) {
+            return Applied::Outdated;
+        }
+        if response.expires_at() <= now {
+            return Applied::Expired;
         }
         if let Some(before) = self.variants.iter().find(|variant| same(variant)) {
             response.inherit_use(before);
         }
         self.variants.retain(|variant| !same(variant));
         let mut forms = Forms::default();
-        self.variants.retain(|variant| !is_superseded(variant, response, request, &mut forms));
-        self.retain_parts(|part| !is_superseded(part, response, request, &mut forms));
+        self.variants.retain(|variant| !is_superseded(variant, &response, request, &mut forms));
+        self.retain_parts(|part| !is_superseded(part, &response, request, &mut forms));
         if self.variants.len() >= MAX_VARIANTS {
             self.drop_least_used(now, None);
         }
         let place = self.variants.partition_point(|variant| variant.rank() > response.rank());
-        self.variants.reserve_exact(1);
-        self.variants.insert(place, Arc::clone(response));
         self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
         if response.is_fresh(now) {
             let audience = response.terms().audience;
             self.markers.retain(|marker| !marker.credentials.admitted_to(audience));
         }
-        true
+        self.variants.reserve_exact(1);
+        self.variants.insert(place, response);
+        Applied::Stored
     }
 
     /// Drops a variant that is not in use, or else the one whose last use was the earliest; not the one
@@ -333,51 +375,51 @@ impl Entry {
         }
     }
 
-    /// Drops what answered such a request until now, if it came from an earlier fetch, but for parts
-    /// of what has this strong tag.
-    pub(crate) fn remove(&mut self, request: &RequestFields<'_>, begun: u64, spared: Option<&HeaderValue>) {
-        let mut forms = Forms::default();
+    fn supersede(&mut self, request: &RequestHeaders, number: u64, spared: Option<&HeaderValue>) -> Applied {
+        if self.has_no_response() {
+            return Applied::Unchanged;
+        }
+        let (before, request, mut forms) = (self.count(), request.fields(), Forms::default());
         let mut stays =
-            |stored: &Arc<StoredResponse>| stored.begun() >= begun || !stored.matches(request, &mut forms);
+            |stored: &Arc<StoredResponse>| stored.begun() >= number || !stored.matches(&request, &mut forms);
         self.variants.retain(|variant| stays(variant));
         let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && part.strong_tag().as_ref() == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));
+        Applied::removed(self.count() < before)
     }
 
-    /// Drops what fetches below this number brought, and what it taught.
-    pub(crate) fn purge(&mut self, number: u64) {
-        let is_purged = |stored: &Arc<StoredResponse>| stored.begun() <= number;
-        if self.variants.iter().chain(self.parts().map(Part::response)).any(is_purged) {
-            self.loss = Some(Loss::Purged);
-        }
+    fn purge(&mut self, number: u64) -> Applied {
+        let before = self.count();
         self.variants.retain(|variant| variant.begun() > number);
         self.retain_parts(|part| part.begun() > number);
         self.markers.clear();
+        Applied::removed(self.count() < before)
     }
 
-    /// Drops what is purged.
-    pub(super) fn sift(&mut self, sequence: &Sequence) {
-        let responses = self.variants.iter().chain(self.parts().map(Part::response));
-        let lost = responses.map(|stored| (!sequence.admits(stored)).then(|| sequence.loss(stored)));
-        self.loss = lost.fold(self.loss, Option::or);
+    /// The variants and the responses of the parts.
+    pub(super) fn responses(&self) -> impl Iterator<Item = &Arc<StoredResponse>> {
+        self.variants.iter().chain(self.parts().map(Part::response))
+    }
+
+    /// Drops what is purged, and says by what.
+    pub(super) fn sift(&mut self, sequence: &Sequence) -> Option<Loss> {
+        let lost = self.responses().map(|stored| (!sequence.admits(stored)).then(|| sequence.loss(stored)));
+        let loss = lost.fold(None, Option::or);
         self.variants.retain(|variant| sequence.admits(variant));
         self.retain_parts(|part| sequence.admits(part));
+        loss
     }
 
-    /// What was dropped because of a purge since this was asked last.
-    pub(super) fn take_loss(&mut self) -> Option<Loss> {
-        self.loss.take()
+    fn note(&mut self, hit_for_miss: HitForMiss) -> Applied {
+        let kind = (hit_for_miss.credentials, hit_for_miss.is_for_part);
+        self.markers.retain(|other| (other.credentials, other.is_for_part) != kind);
+        self.markers.push(hit_for_miss);
+        Applied::Stored
     }
 
-    pub(crate) fn mark(&mut self, marker: HitForMiss) {
-        let theirs = (marker.credentials, marker.is_for_part);
-        self.markers.retain(|other| (other.credentials, other.is_for_part) != theirs);
-        self.markers.push(marker);
-    }
-
-    /// Makes room: drops parts, then the variants that are used least, but for the latest, until the rest
-    /// is small enough.
-    pub(crate) fn shrink_to(&mut self, max_bytes: usize) {
+    /// Makes room: drops parts, then the variants that are used least, until the rest takes no more than
+    /// `max_bytes`. The latest variant stays, whatever it takes.
+    pub fn shrink_to(&mut self, max_bytes: usize) {
         while self.bytes() > max_bytes {
             match &mut self.parts {
                 Some(parts) if parts.len() > 1 || !self.variants.is_empty() => {

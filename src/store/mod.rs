@@ -22,6 +22,7 @@
 //! Fetches are numbered by the store's [`Sequence`]. A response never replaces one whose fetch
 //! began later, so a slow answer cannot undo a newer one.
 
+mod change;
 mod entry;
 mod head;
 mod memory;
@@ -33,19 +34,21 @@ mod selections;
 
 use std::sync::Arc;
 
-pub use self::{
-    entry::Entry,
-    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
-    response::StoredResponse,
-};
 pub(crate) use self::{
-    entry::HitForMiss,
+    change::Headers,
     head::{BodyBuffer, HeadBuilder},
-    parts::{Arrived, Part, Stored},
+    parts::{Arrived, Stored},
     pieces::Pieces,
     refresh::Refresh,
     response::Origin,
     selections::selection,
+};
+pub use self::{
+    change::{Applied, Change, RequestHeaders},
+    entry::{Entry, HitForMiss},
+    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
+    parts::Part,
+    response::StoredResponse,
 };
 
 use crate::{http::request_fields::RequestFields, key::CacheKey, sequence::Sequence};
@@ -55,17 +58,53 @@ use crate::{http::request_fields::RequestFields, key::CacheKey, sequence::Sequen
 /// A clone is a handle to the same store. All methods return at once: they are called while a
 /// request is polled. A store that cannot keep something drops it; to the layers that is a miss.
 ///
-/// Changes go through [`update`](Self::update), so that everything that decides what may be
-/// stored is in [`Entry`] and holds for every store.
+/// What a change means is decided by [`Entry::apply`] alone, for every store. A store only keeps what that
+/// returns:
+///
+/// ```
+/// use std::{collections::HashMap, sync::{Arc, Mutex}};
+/// use tower_readthrough::{CacheKey, Sequence, Store, store::{Applied, Change, Entry}};
+///
+/// #[derive(Clone, Default)]
+/// struct Map {
+///     entries: Arc<Mutex<HashMap<CacheKey, Arc<Entry>>>>,
+///     sequence: Arc<Sequence>,
+/// }
+///
+/// impl Store for Map {
+///     fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+///         self.entries.lock().unwrap().get(key).cloned()
+///     }
+///
+///     fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+///         let mut entries = self.entries.lock().unwrap();
+///         let (entry, applied) = Entry::apply(entries.get(key).map(|entry| &**entry), change);
+///         match entry {
+///             Some(entry) => _ = entries.insert(key.clone(), Arc::new(entry)),
+///             None => _ = entries.remove(key),
+///         }
+///         applied
+///     }
+///
+///     fn sequence(&self) -> &Arc<Sequence> {
+///         &self.sequence
+///     }
+///
+///     fn max_response_bytes(&self) -> usize {
+///         1 << 20
+///     }
+/// }
+/// ```
 pub trait Store: Clone + Send + Sync + 'static {
     /// What is stored under the key of these bytes.
     fn get(&self, key: &[u8]) -> Option<Arc<Entry>>;
 
-    /// Replaces what is stored under the key by what `change` makes of it; nothing is stored
-    /// any more if that [is empty](Entry::is_empty).
+    /// Replaces what is stored under the key by what [`Entry::apply`] makes of it, and returns what came
+    /// of the change.
     ///
-    /// Two updates of one key never overlap. `change` is short and does not call the store.
-    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry));
+    /// Two changes of one key never overlap. Once this has returned, [`get`](Self::get) returns nothing
+    /// older in any thread.
+    fn apply(&self, key: &CacheKey, change: Change) -> Applied;
 
     /// Numbers the beginnings of fetches, store-wide.
     fn sequence(&self) -> &Arc<Sequence>;
@@ -85,8 +124,9 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// holds before the [records](Sequence#what-is-kept-of-purges) are too many. Default: nothing.
     fn purged(&self) {}
 
-    /// Told when a response was not stored because of its size, for the store's gauges.
-    fn refused(&self) {}
+    /// Called for a response that was to be stored and did not become a [`Change`], with the reason: it is
+    /// too large, incomplete, or was purged meanwhile. Default: nothing.
+    fn not_stored(&self, _key: &CacheKey, _reason: Applied) {}
 }
 
 /// The latest response that answers a request and is not invalidated.

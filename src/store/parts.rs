@@ -1,6 +1,6 @@
 //! Parts of representations that are not there as a whole (RFC 9111 §3.3, §3.4).
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
@@ -28,9 +28,11 @@ use crate::{
 /// Parts that one key may have, of all its variants. The next one takes the place of the oldest.
 const MAX_PARTS: usize = 8;
 
-/// A 206 in the store. No plain GET ever sees it: whoever looks for parts asks for a range.
+/// A part of a response (206) in the store. It serves only requests for a range that lies within it.
+///
+/// A clone shares the content.
 #[derive(Clone, Debug)]
-pub(crate) struct Part {
+pub struct Part {
     extent: Extent,
     /// The content: the response itself has none.
     pieces: Pieces,
@@ -38,8 +40,19 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    pub(crate) fn response(&self) -> &Arc<StoredResponse> {
+    /// Its head and lifetimes. The body of that is empty.
+    pub fn response(&self) -> &Arc<StoredResponse> {
         &self.response
+    }
+
+    /// The bytes that it has of the whole.
+    pub fn range(&self) -> Range<usize> {
+        self.extent.first..self.extent.end
+    }
+
+    /// How long the whole is, in bytes.
+    pub fn total(&self) -> usize {
+        self.extent.total
     }
 
     /// As a client gets it who asks for a range that lies within.
@@ -56,8 +69,8 @@ impl Part {
         response
     }
 
-    /// What it costs to keep.
-    pub(crate) fn bytes(&self) -> usize {
+    /// What it costs to keep, in bytes.
+    pub fn bytes(&self) -> usize {
         self.response.bytes() + self.pieces.bytes()
     }
 

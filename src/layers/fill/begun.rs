@@ -31,7 +31,7 @@ use crate::{
     },
     key::copy_of_body,
     sequence::{Fetching, Subject, Tagged},
-    store::{HeadBuilder, Origin, Store, selection},
+    store::{Applied, HeadBuilder, Origin, Store, selection},
     tags::Tags,
 };
 
@@ -230,7 +230,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::Framing));
         }
         if decision.is_storable && fetch.is_too_large(outline, &body) {
-            fetch.layer.store.refused();
+            fetch.layer.store.not_stored(&fetch.client.asked.key, Applied::TooLarge);
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);

@@ -22,7 +22,7 @@ use crate::{
     },
     key::{DefaultKey, SearchKey, brings_whole, has_content},
     sequence::{Fetching, Provenance, Subject},
-    store::{Entry, HitForMiss, Origin, Part, Store, StoredResponse},
+    store::{Change, Entry, Headers, HitForMiss, Origin, Part, RequestHeaders, Store, StoredResponse},
 };
 
 pub(super) struct Fetch<St, P> {
@@ -38,6 +38,23 @@ pub(crate) struct Client {
     /// Those that hold for this request.
     pub(super) rules: Rules,
     pub(super) search: Option<SearchKey>,
+}
+
+impl Client {
+    /// The header fields of the request, for a change to the store.
+    pub(super) fn to_headers(self: &Arc<Self>) -> RequestHeaders {
+        RequestHeaders::shared(Arc::clone(self))
+    }
+}
+
+impl Headers for Client {
+    fn headers(&self) -> &HeaderMap {
+        &self.head.headers
+    }
+
+    fn fields(&self) -> RequestFields<'_> {
+        self.asked.glance(&self.head.headers)
+    }
 }
 
 impl<St: Store, P: Policy> Fetch<St, P> {
@@ -228,14 +245,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
         // What is too large leaves the parts that are not.
         let spared = if why == Unshareable::TooLarge { strong_tag(headers) } else { None };
-        self.layer.store.update(&self.client.asked.key, &mut |resource| {
-            if supersedes {
-                resource.remove(glance, origin.begun, spared);
+        let change = match (supersedes, marker) {
+            (false, Some(marker)) => Change::HitForMiss(marker),
+            (_, hit_for_miss) => {
+                let (request, spared_tag) = (self.client.to_headers(), spared.cloned());
+                Change::Supersede { request, fetch_number: origin.begun, spared_tag, hit_for_miss }
             }
-            if let Some(marker) = marker {
-                resource.mark(marker);
-            }
-        });
+        };
+        self.layer.store.apply(&self.client.asked.key, change);
     }
 
     /// What a response that cannot be shared leaves for requests like this one.

@@ -20,7 +20,7 @@ use crate::{
         storing::{Decision, Freshness, Sharing},
         vary::Vary,
     },
-    store::{HeadBuilder, Origin, Store, StoredResponse, select},
+    store::{Applied, Change, HeadBuilder, Origin, Store, StoredResponse, select},
 };
 
 /// A stored head with the fields of a newer one, and what is to be done with it.
@@ -72,7 +72,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let Updated { head, decision, rules } = self.updated(client, stored, head, &origin);
         let fresh = renewed(&head.headers, stored, &decision, origin);
         if decision.is_storable {
-            self.put(client, &fresh);
+            self.put(&fresh);
         }
         (fresh, decision, rules)
     }
@@ -101,12 +101,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         Updated { head, decision, rules }
     }
 
-    fn put(&self, client: &request::Parts, fresh: &Arc<StoredResponse>) {
-        if self.layer.store.sequence().admits(fresh) {
-            self.layer.store.update(&self.client.asked.key, &mut |resource| {
-                resource.put(fresh, &client.headers, Instant::now());
-            });
+    fn put(&self, fresh: &Arc<StoredResponse>) {
+        let (store, key) = (&self.layer.store, &self.client.asked.key);
+        if !store.sequence().admits(fresh) {
+            return store.not_stored(key, Applied::Purged);
         }
+        let (response, request) = (Arc::clone(fresh), self.client.to_headers());
+        store.apply(key, Change::Confirm { response, request, at: Instant::now() });
     }
 
     /// A 304 to a request without conditions is a failure of the origin. What is stored stays: it may
@@ -146,9 +147,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             }
             // Nothing shows that it is about the same content, or that it is not.
             Some(true) | None if has_length => {}
-            _ => self.layer.store.update(&self.client.asked.key, &mut |resource| {
-                resource.remove(&glance, origin.begun, None);
-            }),
+            _ => {
+                let (request, fetch_number) = (self.client.to_headers(), origin.begun);
+                let change =
+                    Change::Supersede { request, fetch_number, spared_tag: None, hit_for_miss: None };
+                self.layer.store.apply(&self.client.asked.key, change);
+            }
         }
     }
 }

@@ -12,7 +12,8 @@ use crate::{
     http::{fields::clean_trailers, range::Extent, storing::Freshness, vary::Selection},
     sequence::Fetching,
     store::{
-        Arrived, BodyBuffer, HeadBuilder, HitForMiss, Origin, Part, Pieces, Store, Stored, StoredResponse,
+        Applied, Arrived, BodyBuffer, Change, HeadBuilder, HitForMiss, Origin, Part, Pieces, Store, Stored,
+        StoredResponse,
     },
 };
 
@@ -67,7 +68,7 @@ where
 {
     if body.is_end_stream() {
         let block = BodyBuffer::new(0);
-        Recorder { store, client, pending: Some(pending), block, trailers: None, marker }.complete();
+        Recorder { store, client, pending: Some(pending), block, trailers: None, marker }.finish();
         return Body::declared(body, content);
     }
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
@@ -81,100 +82,65 @@ where
 }
 
 impl<St: Store> Recorder<St> {
-    fn give_up(&mut self) {
-        self.pending = None;
-        self.block = BodyBuffer::new(0);
-        self.store.refused();
-        if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until) {
-            self.store.update(&self.client.asked.key, &mut |resource| resource.mark(marker));
+    /// Stores what came in, and says what came of it.
+    fn finish(&mut self) -> Applied {
+        let Some(pending) = self.pending.take() else { return Applied::Unchanged };
+        let block = std::mem::replace(&mut self.block, BodyBuffer::new(0));
+        // As long as the head said, or else the body of itself, if they said anything (RFC 9111 §3.3).
+        let expected = match &pending.content {
+            Content::Whole(_) => pending.length,
+            Content::Part(extent, _) => Some(extent.len()),
+        };
+        let is_incomplete = [expected, pending.length].iter().flatten().any(|length| *length != block.len());
+        if is_incomplete {
+            return self.refuse(Applied::Incomplete);
         }
-    }
-}
-
-impl<St: Store> Observer for Recorder<St> {
-    fn data(&mut self, chunk: &Bytes) {
-        if self.pending.is_none() {
-            return;
-        }
-        if self.block.len().saturating_add(chunk.len()) > self.store.max_response_bytes() {
+        // Until it is stored: what is purged meanwhile has to be remembered.
+        let (stored, _fetching) = self.stored(pending, block);
+        if stored.bytes() > self.store.max_response_bytes() {
             return self.give_up();
         }
-        self.block.push(chunk);
-    }
-
-    fn trailers(&mut self, trailers: &HeaderMap) {
-        let mut trailers = trailers.clone();
-        clean_trailers(&mut trailers, self.pending.as_ref().map_or(&[], |pending| &pending.withheld));
-        self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
-    }
-
-    fn failed(&mut self) {
-        self.pending = None;
-    }
-
-    fn complete(&mut self) {
-        let Some(pending) = self.pending.take() else { return };
-        // As long as the head said, or else the body of itself, if they said anything (RFC 9111 §3.3).
-        if pending.length.is_some_and(|length| length != self.block.len()) {
-            return;
+        // Each request that selects it asks again: this only spares the room.
+        if !self.store.sequence().admits(stored.response()) {
+            return self.refuse(Applied::Purged);
         }
-        let block = std::mem::replace(&mut self.block, BodyBuffer::new(0));
-        let Pending { content, withheld, selection, terms, origin, fetching: _fetching, .. } = pending;
-        let limit = self.store.max_response_bytes();
+        self.put(stored)
+    }
+
+    fn stored(&mut self, pending: Pending, block: BodyBuffer) -> (Stored, Fetching) {
+        let Pending { content, withheld, selection, terms, origin, fetching, .. } = pending;
         let stored = match content {
             Content::Whole(draft) => {
                 let trailers = self.trailers.take();
                 let response = StoredResponse::new(draft.with(block), trailers, selection, terms, origin);
                 Stored::Whole(Arc::new(response))
             }
-            Content::Part(extent, _) if block.len() != extent.len() => return,
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {
-                let body = block.into_body();
-                let pieces = Pieces::from(body);
+                let pieces = Pieces::from(block.into_body());
                 let arrived = Arrived { extent, headers, withheld, pieces, selection, terms, origin };
                 match self.store.get(&self.client.asked.key) {
-                    Some(resource) => arrived.combine(&resource, self.store.sequence(), limit),
+                    Some(entry) => {
+                        arrived.combine(&entry, self.store.sequence(), self.store.max_response_bytes())
+                    }
                     None => arrived.into_stored(),
                 }
             }
         };
-        self.put(&stored);
+        (stored, fetching)
     }
-}
 
-/// A server over HTTP/1 drops a body of a declared length without asking it for its end.
-impl<St: Store> Drop for Recorder<St> {
-    fn drop(&mut self) {
-        let length = self.pending.as_ref().and_then(|pending| pending.length);
-        if length == Some(self.block.len()) {
-            self.complete();
-        }
-    }
-}
-
-impl<St: Store> Recorder<St> {
-    fn put(&mut self, stored: &Stored) {
-        let response = stored.response();
-        if stored.bytes() > self.store.max_response_bytes() {
-            return self.give_up();
-        }
-        // Whoever reads it asks again: this only spares the room.
-        if !self.store.sequence().admits(response) {
-            return;
-        }
-        let (request, now) = (&self.client.head.headers, Instant::now());
-        self.store.update(&self.client.asked.key, &mut |resource| {
-            _ = match stored {
-                Stored::Whole(response) => resource.put(response, request, now),
-                Stored::Part(part) => resource.put_part(part.clone(), request, now),
-            };
-        });
-        if let Stored::Part(part) = stored
-            && part.is_complete()
-        {
-            self.assemble(part.clone());
-        }
+    fn put(&self, stored: Stored) -> Applied {
+        let (request, at) = (self.client.to_headers(), Instant::now());
+        let key = &self.client.asked.key;
+        let part = match stored {
+            Stored::Whole(response) => return self.store.apply(key, Change::Put { response, request, at }),
+            Stored::Part(part) => part,
+        };
+        let complete = part.is_complete().then(|| part.clone());
+        let applied = self.store.apply(key, Change::PutPart { part, request, at });
+        complete.into_iter().for_each(|part| self.assemble(part));
+        applied
     }
 
     /// Stores a whole that is too long to be put together while its body is polled.
@@ -186,11 +152,67 @@ impl<St: Store> Recorder<St> {
         }
         let (store, client) = (self.store.clone(), Arc::clone(&self.client));
         Executor::default().spawn(async move {
-            let whole = part.assembled().await;
-            if store.sequence().admits(&whole) {
-                let (key, request) = (&client.asked.key, &client.head.headers);
-                store.update(key, &mut |resource| _ = resource.put(&whole, request, Instant::now()));
+            let response = part.assembled().await;
+            let (key, request) = (&client.asked.key, client.to_headers());
+            match store.sequence().admits(&response) {
+                true => _ = store.apply(key, Change::Put { response, request, at: Instant::now() }),
+                false => store.not_stored(key, Applied::Purged),
             }
         });
+    }
+
+    /// The body is too large: keeps no more of it, and leaves a marker.
+    fn give_up(&mut self) -> Applied {
+        self.pending = None;
+        self.block = BodyBuffer::new(0);
+        if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until()) {
+            self.store.apply(&self.client.asked.key, Change::HitForMiss(marker));
+        }
+        self.refuse(Applied::TooLarge)
+    }
+
+    fn refuse(&self, reason: Applied) -> Applied {
+        self.store.not_stored(&self.client.asked.key, reason);
+        reason
+    }
+}
+
+impl<St: Store> Observer for Recorder<St> {
+    fn data(&mut self, chunk: &Bytes) {
+        if self.pending.is_none() {
+            return;
+        }
+        if self.block.len().saturating_add(chunk.len()) > self.store.max_response_bytes() {
+            self.give_up();
+            return;
+        }
+        self.block.push(chunk);
+    }
+
+    fn trailers(&mut self, trailers: &HeaderMap) {
+        let mut trailers = trailers.clone();
+        clean_trailers(&mut trailers, self.pending.as_ref().map_or(&[], |pending| &pending.withheld));
+        self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
+    }
+
+    fn failed(&mut self) {
+        if self.pending.take().is_some() {
+            self.refuse(Applied::Incomplete);
+        }
+    }
+
+    fn complete(&mut self) {
+        self.finish();
+    }
+}
+
+/// A server over HTTP/1 drops a body of a declared length without asking it for its end.
+impl<St: Store> Drop for Recorder<St> {
+    fn drop(&mut self) {
+        let Some(pending) = &self.pending else { return };
+        _ = match pending.length == Some(self.block.len()) {
+            true => self.finish(),
+            false => self.refuse(Applied::Incomplete),
+        };
     }
 }

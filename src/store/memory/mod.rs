@@ -22,16 +22,12 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync:
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
-use crate::key::CacheKey;
-use crate::sequence::Sequence;
-use crate::store::Entry;
-use crate::store::Part;
-use crate::store::Store;
-use crate::store::StoredResponse;
-use crate::store::entry::Shelf;
-use crate::store::memory::expiry::Expiry;
-use crate::store::memory::purge_sweep::PurgeSweep;
-use crate::store::memory::sweeper::Sweeper;
+use self::{expiry::Expiry, purge_sweep::PurgeSweep, sweeper::Sweeper};
+use crate::{
+    key::CacheKey,
+    sequence::{Loss, Sequence},
+    store::{Applied, Change, Entry, Store, StoredResponse, entry::Shelf},
+};
 
 /// Per key: its slot in the table and the eviction queue, its entry in the expiry index, the
 /// counted blocks of key and value, and what the allocator adds. Measured, rounded up.
@@ -172,8 +168,8 @@ impl Store for MemoryStore {
         thread_cache::get(self.inner.id, key, || self.inner.table.get(key))
     }
 
-    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
-        self.inner.update(key, change);
+    fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+        let (applied, _) = self.inner.apply(key, change);
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
             // A sweeper there may be, but its runtime need not be driven now.
@@ -182,6 +178,7 @@ impl Store for MemoryStore {
                 self.inner.sweep_purged(Instant::now(), 4);
             }
         }
+        applied
     }
 
     fn sequence(&self) -> &Arc<Sequence> {
@@ -203,8 +200,10 @@ impl Store for MemoryStore {
         }
     }
 
-    fn refused(&self) {
-        self.inner.refused.fetch_add(1, Ordering::Relaxed);
+    fn not_stored(&self, _: &CacheKey, reason: Applied) {
+        if reason == Applied::TooLarge {
+            self.inner.refused.fetch_add(1, Ordering::Relaxed);
+        }
     }
 }
 
@@ -238,23 +237,32 @@ pub(super) struct Inner {
 }
 
 impl Inner {
-    fn update(&self, key: &CacheKey, change: &mut dyn FnMut(&mut Entry)) {
+    /// Returns what came of the change, and whether nothing is left of what was stored.
+    fn apply(&self, key: &CacheKey, change: Change) -> (Applied, bool) {
         let mut evicted = Evicted::default();
+        let fetch_number = change.response().map(|response| response.begun());
+        let purged = matches!(change, Change::Purge { .. }).then_some(Loss::Purged);
         let stripe = &self.stripes[self.hasher.hash_one(key) as usize % STRIPES];
         let updating = stripe.lock();
         let old = self.table.peek(key);
-        let mut resource = old.as_ref().map(|entry| (**entry).clone()).unwrap_or_default();
-        change(&mut resource);
+        let (mut new, mut applied) = Entry::apply(old.as_deref(), change);
+        let is_gone = new.is_none() && old.is_some();
         // Nothing goes in that purges have caught up with, and what stays need not be looked at soon.
-        resource.sift(&self.sequence);
-        self.note_loss(key, old.as_deref(), &mut resource);
-        resource.shrink_to(self.max_resource_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len()));
-        let removed = if resource.is_empty() {
-            self.table.remove(key)
-        } else {
-            self.insert(key, resource, &mut evicted);
-            None
-        };
+        let sifted = new.as_mut().and_then(|entry| entry.sift(&self.sequence));
+        if sifted.is_some() {
+            new = new.filter(|entry| !entry.is_empty());
+            let is_kept = |entry: &Entry| entry.responses().any(|kept| Some(kept.begun()) == fetch_number);
+            if applied.is_stored() && fetch_number.is_some() && !new.as_ref().is_some_and(is_kept) {
+                applied = Applied::Purged;
+            }
+        }
+        self.note_loss(key, sifted, purged, [old.as_deref(), new.as_ref()]);
+        let has_room = new.map(|entry| self.insert(key, entry, &mut evicted));
+        let removed = if has_room == Some(true) { None } else { self.table.remove(key) };
+        if has_room == Some(false) {
+            applied = Applied::TooLarge;
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(old) = &old {
             self.forget(old);
         }
@@ -268,30 +276,44 @@ impl Inner {
         evicted.0.iter().for_each(|entry| self.forget(entry));
         // Values are dropped where no lock is held.
         drop((old, removed, copies));
+        (applied, is_gone)
     }
 
-    fn note_loss(&self, key: &CacheKey, old: Option<&Entry>, new: &mut Entry) {
-        match new.take_loss() {
-            Some(loss) if new.has_no_response() => self.sequence.note_loss(key.as_bytes(), loss),
-            None if !new.has_no_response() && old.is_none_or(Entry::has_no_response) => {
-                self.sequence.note_stored(key.as_bytes());
-            }
+    /// Remembers that everything under a key was purged, until something is stored there again.
+    fn note_loss(
+        &self,
+        key: &CacheKey,
+        sifted: Option<Loss>,
+        purged: Option<Loss>,
+        entries: [Option<&Entry>; 2],
+    ) {
+        let [had, has] = entries.map(|entry| entry.is_some_and(|entry| !entry.has_no_response()));
+        match sifted.or(purged.filter(|_| had)) {
+            Some(loss) if !has => self.sequence.note_loss(key.as_bytes(), loss),
+            None if has && !had => self.sequence.note_stored(key.as_bytes()),
             _ => {}
         }
     }
 
-    fn insert(&self, key: &CacheKey, resource: Entry, evicted: &mut Evicted) {
+    /// False if there is no room for so much under one key.
+    fn insert(&self, key: &CacheKey, mut entry: Entry, evicted: &mut Evicted) -> bool {
+        let overhead = ENTRY_OVERHEAD + key.as_bytes().len();
+        entry.shrink_to(self.max_resource_bytes.saturating_sub(overhead));
+        let bytes = overhead + entry.bytes();
+        if bytes > self.max_resource_bytes {
+            return false;
+        }
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
-        let expires_in = resource.next_expiry().map(|at| {
+        let expires_in = entry.next_expiry().map(|at| {
             let (node, is_next) = self.expiry.insert(at, version, key.clone());
             if is_next {
                 self.sweeper.wake_before(at);
             }
             node
         });
-        let bytes = (ENTRY_OVERHEAD + key.as_bytes().len() + resource.bytes()) as u64;
-        let shelf = Shelf::new(bytes, version, expires_in);
-        self.table.insert_with_lifecycle(key.clone(), Arc::new(resource.put_on(shelf)), evicted);
+        let shelf = Shelf::new(bytes as u64, version, expires_in);
+        self.table.insert_with_lifecycle(key.clone(), Arc::new(entry.put_on(shelf)), evicted);
+        true
     }
 
     fn forget(&self, resource: &Entry) {
@@ -308,9 +330,8 @@ impl Inner {
             let Some(resource) = self.table.peek(key) else { return };
             let is_useless =
                 |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
-            let mut parts = resource.parts().map(Part::response);
-            if resource.variants().iter().any(is_useless) || parts.any(is_useless) {
-                self.update(key, &mut |resource| resource.prune(now));
+            if resource.responses().any(is_useless) {
+                self.apply(key, Change::Prune { at: now });
             }
         })
     }
@@ -320,12 +341,8 @@ impl Inner {
         let due = self.expiry.take_due(now, most);
         for (version, key) in &due {
             if self.table.peek(key).is_some_and(|resource| resource.shelf().version == *version) {
-                let mut gone = false;
-                self.update(key, &mut |resource| {
-                    resource.prune(now);
-                    gone = resource.is_empty();
-                });
-                self.expirations.fetch_add(u64::from(gone), Ordering::Relaxed);
+                let (_, is_gone) = self.apply(key, Change::Prune { at: now });
+                self.expirations.fetch_add(u64::from(is_gone), Ordering::Relaxed);
             }
         }
         due.len() == most

@@ -4,7 +4,7 @@ use std::sync::{Arc, Weak};
 
 use http::request::Parts;
 use tower::Layer;
-use tower_readthrough::{CacheKey, Entry, LookupLayer, MemoryStore, Rules, Store, StoreLayer};
+use tower_readthrough::{CacheKey, Entry, LookupLayer, MemoryStore, Rules, Store, StoreLayer, store::Change};
 
 use crate::support::{Origin, get, ok, secs};
 
@@ -27,7 +27,7 @@ async fn copied(store: &MemoryStore, origin: &Origin) -> [Weak<Entry>; 2] {
 }
 
 fn remove(store: &MemoryStore) {
-    store.update(&CacheKey::new("/"), &mut |resource| *resource = Entry::default());
+    store.apply(&CacheKey::new("/"), Change::Purge { number: u64::MAX });
 }
 
 #[tokio::test]
