@@ -1,4 +1,4 @@
-//! What a purge costs in a store of a million entries, and what it costs those who come after it.
+//! What a purge costs in a store of a million entries, and what the requests after it cost.
 //!
 //! ```text
 //! cargo bench --bench purge

@@ -45,7 +45,7 @@ fn body(len: usize) -> Bytes {
     Bytes::from(body)
 }
 
-/// In order of importance: who asks for fewer gets the first ones. Freshness is given by the
+/// In order of importance: a request for fewer fields gets the first ones. Freshness is given by the
 /// first, and computed from the second.
 fn fields(body_len: usize) -> [(HeaderName, HeaderValue); FIELDS] {
     let date = httpdate::fmt_http_date(SystemTime::now());

@@ -96,7 +96,7 @@ impl Sieve {
         Self { room, held: HashMap::new(), nodes: Vec::new(), head: NIL, tail: NIL, hand: NIL }
     }
 
-    /// Takes the next node that nobody visited out of the queue.
+    /// Takes the next unvisited node out of the queue.
     fn evict(&mut self) -> usize {
         let mut at = if self.hand == NIL { self.tail } else { self.hand };
         while self.nodes[at].visited {
