@@ -41,7 +41,7 @@ usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
   mem        what an entry takes           [--n N] [--body N] [--fields N]
   ratio      hit ratio on traces           [--n N]
   bounds     what the crate holds itself to; fails if something is missed
-  report     renews the tables in BENCHMARKS.md and README.md   [--match TEXT]
+  report     renews the tables in BENCHMARKS.md   [--match TEXT]
   machine    where the figures come from
   curves     figures against sizes, to benches/curves   [--curve a,b] [--most N] [--out DIR]
   plot       draws them again              [--curve a,b] [--out DIR]

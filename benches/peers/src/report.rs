@@ -1,4 +1,4 @@
-//! Renews the figures in the documents.
+//! Renews the figures in BENCHMARKS.md.
 //!
 //! A line `<!-- run: hit --rounds 41 -->` says which command the text up to the next
 //! `<!-- end -->` comes from.
@@ -11,7 +11,7 @@ use crate::{
 };
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
-const FILES: [&str; 2] = ["BENCHMARKS.md", "README.md"];
+const FILE: &str = "BENCHMARKS.md";
 const END: &str = "<!-- end -->";
 
 fn command(line: &str) -> Option<&str> {
@@ -21,9 +21,7 @@ fn command(line: &str) -> Option<&str> {
 /// With `--match TEXT`, only commands that contain it.
 pub(crate) fn report(args: &Args) -> Result<(), String> {
     let wanted = args.text("match").unwrap_or_default();
-    FILES.iter().try_for_each(|file| {
-        renew(&format!("{ROOT}/{file}"), wanted).map_err(|error| format!("{file}: {error}"))
-    })
+    renew(&format!("{ROOT}/{FILE}"), wanted).map_err(|error| format!("{FILE}: {error}"))
 }
 
 fn renew(file: &str, wanted: &str) -> io::Result<()> {
