@@ -103,7 +103,7 @@ pub(crate) mod tests {
         CoalesceLayer, DefaultFailures, DefaultKey, Failures, FillLayer, KeyRules, LookupLayer, MemoryStore,
         OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
         http::{
-            rules::{Despite, RequestRules, Ttl},
+            rules::{RequestRules, StaleWindows, Ttl},
             withheld::WithheldNames,
         },
     };
@@ -137,7 +137,7 @@ pub(crate) mod tests {
             heuristic,
             stale_while_revalidate_for,
             stale_if_error_for,
-            despite_revalidate: Despite { while_revalidating, if_error },
+            stale_despite_revalidate: StaleWindows { while_revalidating, if_error },
             revalidate_for,
             hit_for_miss_for,
             store_set_cookie,

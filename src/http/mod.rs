@@ -4,7 +4,6 @@
 
 pub(crate) mod bounds;
 pub(crate) mod cache_control;
-pub(crate) mod changes;
 pub(crate) mod conditions;
 pub(crate) mod cookies;
 pub(crate) mod credentials;

@@ -57,7 +57,7 @@ pub struct Rules {
     pub(crate) heuristic: Option<Heuristic>,
     pub(crate) stale_while_revalidate_for: Duration,
     pub(crate) stale_if_error_for: Duration,
-    pub(crate) despite_revalidate: Despite,
+    pub(crate) stale_despite_revalidate: StaleWindows,
     pub(crate) revalidate_for: Duration,
     pub(crate) hit_for_miss_for: Duration,
     pub(crate) store_set_cookie: bool,
@@ -93,23 +93,29 @@ pub enum StaleWindow {
     IfError,
 }
 
-/// In which windows a response is served stale that says that it must be revalidated.
+/// The windows in which a response that must be revalidated is served stale all the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Despite {
+pub(crate) struct StaleWindows {
     pub(crate) while_revalidating: bool,
     pub(crate) if_error: bool,
 }
 
-impl Despite {
-    pub(crate) fn of(windows: impl IntoIterator<Item = StaleWindow>) -> Self {
-        let mut despite = Self { while_revalidating: false, if_error: false };
-        for window in windows {
-            match window {
-                StaleWindow::WhileRevalidating => despite.while_revalidating = true,
-                StaleWindow::IfError => despite.if_error = true,
-            }
-        }
-        despite
+impl StaleWindows {
+    const NONE: Self = Self { while_revalidating: false, if_error: false };
+}
+
+impl FromIterator<StaleWindow> for StaleWindows {
+    fn from_iter<I: IntoIterator<Item = StaleWindow>>(windows: I) -> Self {
+        windows.into_iter().fold(Self::NONE, |all, window| match window {
+            StaleWindow::WhileRevalidating => Self { while_revalidating: true, ..all },
+            StaleWindow::IfError => Self { if_error: true, ..all },
+        })
+    }
+}
+
+impl From<Vec<StaleWindow>> for StaleWindows {
+    fn from(windows: Vec<StaleWindow>) -> Self {
+        windows.into_iter().collect()
     }
 }
 
@@ -165,7 +171,7 @@ impl Rules {
             heuristic: None,
             stale_while_revalidate_for: Duration::ZERO,
             stale_if_error_for: Duration::from_secs(3600),
-            despite_revalidate: Despite { while_revalidating: false, if_error: false },
+            stale_despite_revalidate: StaleWindows::NONE,
             revalidate_for: Duration::from_secs(600),
             hit_for_miss_for: Duration::from_secs(10),
             store_set_cookie: false,
@@ -281,7 +287,7 @@ impl Rules {
     /// ```
     #[must_use]
     pub fn stale_despite_revalidate(mut self, windows: impl IntoIterator<Item = StaleWindow>) -> Self {
-        self.despite_revalidate = Despite::of(windows);
+        self.stale_despite_revalidate = windows.into_iter().collect();
         self
     }
 
@@ -339,7 +345,7 @@ impl Rules {
     /// ```
     #[must_use]
     pub fn store_without<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
-        self.store_without = WithheldNames::new(names);
+        self.store_without = names.into_iter().collect();
         self
     }
 

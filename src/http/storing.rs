@@ -285,7 +285,7 @@ impl Answer<'_> {
 
     /// Whether the answer itself says that it may be used when it is stale.
     fn has_window(&self) -> bool {
-        let (said, despite) = (self.cache_control, self.rules.despite_revalidate);
+        let (said, despite) = (self.cache_control, self.rules.stale_despite_revalidate);
         let windows = [
             (said.stale_while_revalidate, despite.while_revalidating),
             (said.stale_if_error, despite.if_error),
@@ -367,7 +367,7 @@ impl Answer<'_> {
     }
 
     fn terms(&self, fresh_for: Duration, source: Source) -> Freshness {
-        let (answer, rules, despite) = (self.cache_control, self.rules, self.rules.despite_revalidate);
+        let (answer, rules, despite) = (self.cache_control, self.rules, self.rules.stale_despite_revalidate);
         Freshness {
             fresh_for,
             stale_while_revalidate_for: self.window(

@@ -1,6 +1,6 @@
 //! Response fields that a rule keeps from all but the client whose request fetched them.
 
-use std::sync::Arc;
+use std::{fmt, iter, sync::Arc};
 
 use http::{HeaderName, header};
 
@@ -17,17 +17,6 @@ pub(crate) struct WithheldNames {
 impl WithheldNames {
     pub(crate) const NONE: Self = Self { names: None, invalid: None };
 
-    pub(crate) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
-        let (mut known, mut invalid) = (Vec::new(), None);
-        for text in names {
-            match parse(text) {
-                Some(name) => known.push(name),
-                None => invalid = Some(text.into()),
-            }
-        }
-        Self { names: (!known.is_empty()).then(|| known.into()), invalid }
-    }
-
     pub(crate) fn invalid(&self) -> Option<&str> {
         self.invalid.as_deref()
     }
@@ -40,6 +29,34 @@ impl WithheldNames {
     pub(crate) fn and(&self, said: &[HeaderName]) -> Vec<HeaderName> {
         let own = self.names.iter().flat_map(|names| names.iter());
         said.iter().chain(own.filter(|name| !said.contains(name))).cloned().collect()
+    }
+}
+
+impl<N: AsRef<str>> FromIterator<N> for WithheldNames {
+    fn from_iter<I: IntoIterator<Item = N>>(names: I) -> Self {
+        let (mut known, mut invalid) = (Vec::new(), None);
+        for text in names {
+            match parse(text.as_ref()) {
+                Some(name) => known.push(name),
+                None => invalid = Some(text.as_ref().into()),
+            }
+        }
+        Self { names: (!known.is_empty()).then(|| known.into()), invalid }
+    }
+}
+
+impl From<Vec<String>> for WithheldNames {
+    fn from(names: Vec<String>) -> Self {
+        names.into_iter().collect()
+    }
+}
+
+/// The names, separated by commas.
+impl fmt::Display for WithheldNames {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = self.names.iter().flat_map(|names| names.iter());
+        let separators = iter::once("").chain(iter::repeat(", "));
+        names.zip(separators).try_for_each(|(name, separator)| write!(f, "{separator}{name}"))
     }
 }
 
@@ -75,16 +92,16 @@ mod tests {
     #[test]
     fn what_a_response_cannot_be_without_is_refused() {
         for name in ["set-cookie", "Set-Cookie", "x-request-id", "server-timing", "content-language"] {
-            assert_eq!(WithheldNames::new([name]).invalid(), None, "{name}");
+            assert_eq!(WithheldNames::from_iter([name]).invalid(), None, "{name}");
         }
         for name in ["vary", "Cache-Control", "etag", "connection", "cache-status", "x-*", "a b", "", "x,y"] {
-            assert_eq!(WithheldNames::new(["set-cookie", name]).invalid(), Some(name), "{name}");
+            assert_eq!(WithheldNames::from_iter(["set-cookie", name]).invalid(), Some(name), "{name}");
         }
     }
 
     #[test]
     fn what_is_named_twice_is_withheld_once() {
-        let names = WithheldNames::new(["x-a", "x-b"]);
+        let names = WithheldNames::from_iter(["x-a", "x-b"]);
         assert_eq!(names.and(&[HeaderName::from_static("x-b")]), ["x-b", "x-a"]);
         assert!(WithheldNames::NONE.and(&[]).is_empty());
     }

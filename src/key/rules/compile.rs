@@ -2,7 +2,7 @@
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 
-use http::{Method, header};
+use http::Method;
 
 use super::{
     KeyRule, KeyRulesBuilder,
@@ -15,13 +15,12 @@ use super::{
     parts::{Extension, KeyParts, parse_cookies, parse_header, parse_prefix},
     pattern::{GAP, PathPattern},
     query::{Name, QueryRules},
-    rule::Storing,
     shape::{KeyLayout, QueryShape},
     tags::{Source, TagTemplates},
     template::QueryTemplate,
     when::When,
 };
-use crate::http::{changes::RuleOverrides, credentials::Keyed, rules::Ttl, withheld::WithheldNames};
+use crate::http::credentials::Keyed;
 
 /// Compiles a rule for one of its paths, or for every path.
 pub(super) fn compile(
@@ -76,7 +75,7 @@ pub(super) fn compile(
         #[cfg(feature = "body-key")]
         reading: rule.reading()?,
         forwards_unkeyed: rule.forward_unkeyed,
-        changes: rule.storing.compile()?,
+        overrides: rule.overrides.checked()?,
         tags,
     })
 }
@@ -309,58 +308,5 @@ fn parse_method(text: &str) -> Result<Method, Problem> {
         "GET" => Ok(Method::GET),
         "HEAD" => Ok(Method::HEAD),
         other => Err(Problem::Method(other.into())),
-    }
-}
-
-impl Storing {
-    fn store_without(&self) -> Result<Option<WithheldNames>, Problem> {
-        let Some(names) = &self.store_without else { return Ok(None) };
-        let names = WithheldNames::new(names.iter().map(String::as_str));
-        if let Some(name) = names.invalid() {
-            return Err(Problem::Withheld(name.into()));
-        }
-        if self.store_set_cookie == Some(true) && names.has(&header::SET_COOKIE) {
-            let reason = "`store_without` names `set-cookie`, which is not stored then";
-            return Err(Problem::NoEffect { setting: "store_set_cookie", reason });
-        }
-        Ok(Some(names))
-    }
-
-    fn compile(&self) -> Result<Option<RuleOverrides>, Problem> {
-        let ttls = [
-            ("fixed_ttl", self.fixed_ttl),
-            ("default_ttl", self.default_ttl),
-            ("negative_ttl", self.negative_ttl),
-            ("heuristic", self.heuristic.map(|heuristic| heuristic.at_most)),
-        ];
-        if let Some((setting, _)) = ttls.iter().find(|(_, ttl)| ttl.is_some_and(|ttl| ttl.is_zero())) {
-            return Err(Problem::Zero { setting, consequence: "nothing is ever fresh by it" });
-        }
-        if self.heuristic.is_some_and(|heuristic| !heuristic.is_possible()) {
-            return Err(Problem::Share);
-        }
-        let ttl = match (self.fixed_ttl, self.default_ttl) {
-            (Some(_), Some(_)) => {
-                let reason = "every answer has the `fixed_ttl`";
-                return Err(Problem::NoEffect { setting: "default_ttl", reason });
-            }
-            (fixed, default) => fixed.map(Ttl::Fixed).or(default.map(Ttl::OriginOr)),
-        };
-        let changes = RuleOverrides {
-            ttl,
-            negative_ttl: self.negative_ttl,
-            heuristic: self.heuristic,
-            stale_while_revalidate_for: self.stale_while_revalidate_for,
-            stale_if_error_for: self.stale_if_error_for,
-            despite_revalidate: self.despite_revalidate,
-            revalidate_for: self.revalidate_for,
-            hit_for_miss_for: self.hit_for_miss_for,
-            store_set_cookie: self.store_set_cookie,
-            store_without: self.store_without()?,
-            store_private: self.store_private,
-            store_no_store: self.store_no_store,
-            store_authorized: self.store_authorized,
-        };
-        Ok((changes != RuleOverrides::default()).then_some(changes))
     }
 }

@@ -5,6 +5,7 @@ use http::{Method, Uri};
 use super::{
     body::is_get_with_body,
     host::HostPattern,
+    overrides::RuleOverrides,
     pattern::PathPattern,
     shape::{KeyLayout, Match, QueryShape},
     sightings::Truth,
@@ -12,7 +13,7 @@ use super::{
     template::{QueryTemplate, Slots},
     when::{CompiledWhen, Facts},
 };
-use crate::{http::changes::RuleOverrides, key::normal::Authority};
+use crate::key::normal::Authority;
 
 #[derive(Debug, Default)]
 pub(super) struct Compiled {
@@ -36,7 +37,7 @@ pub(super) struct Compiled {
     #[cfg(feature = "body-key")]
     pub(super) reading: Option<std::sync::Arc<crate::key::Reading>>,
     pub(super) forwards_unkeyed: bool,
-    pub(super) changes: Option<RuleOverrides>,
+    pub(super) overrides: Option<RuleOverrides>,
     pub(super) tags: TagTemplates,
 }
 

@@ -14,11 +14,11 @@ use super::{
     Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
     classes::Class,
     named::{Named, numbered},
-    rule::Storing,
+    overrides::{RuleOverrides, storing_settings},
     when::When,
 };
 use crate::{
-    http::rules::{Despite, Heuristic, StaleWindow},
+    http::rules::{Heuristic, StaleWindow},
     tags::Separator,
 };
 
@@ -122,119 +122,95 @@ impl TryFrom<KeyRulesBuilder> for KeyRules {
     }
 }
 
-#[derive(Default, Deserialize)]
-#[serde(default, deny_unknown_fields, remote = "Self")]
-pub(super) struct RuleDocument {
-    name: Option<String>,
-    #[serde(alias = "hosts", deserialize_with = "one_or_more")]
-    host: Vec<String>,
-    #[serde(alias = "methods", deserialize_with = "one_or_more")]
-    method: Vec<String>,
-    when: Option<When>,
-    #[serde(alias = "paths", deserialize_with = "some_or_more")]
-    path: Option<Vec<String>>,
-    ignore_path_case: bool,
-    keep_query: Option<Vec<String>>,
-    ignore_query: Vec<String>,
-    sort_query: bool,
-    drop_empty_query: bool,
-    no_vary_search: bool,
-    headers: Vec<String>,
-    cookies: Option<Vec<String>>,
-    extensions: Vec<String>,
-    forward_unkeyed: bool,
-    #[cfg(feature = "body-key")]
-    body: Option<usize>,
-    #[cfg(feature = "body-key")]
-    graphql: bool,
-    #[cfg(feature = "body-key")]
-    persisted_queries: Vec<String>,
-    #[cfg(feature = "body-key")]
-    json_body: Option<JsonBody>,
-    bypass: bool,
-    tags: Vec<String>,
-    fixed_ttl: Option<Span>,
-    default_ttl: Option<Span>,
-    negative_ttl: Option<Span>,
-    heuristic: Option<HeuristicDocument>,
-    stale_while_revalidate_for: Option<Span>,
-    stale_if_error_for: Option<Span>,
-    stale_despite_revalidate: Option<Vec<StaleWindow>>,
-    revalidate_for: Option<Span>,
-    hit_for_miss_for: Option<Span>,
-    store_set_cookie: Option<bool>,
-    store_without: Option<Vec<String>>,
-    store_private: Option<bool>,
-    store_no_store: Option<bool>,
-    store_authorized: Option<bool>,
+macro_rules! rule_document {
+    ($(
+        $(#[$doc:meta])*
+        $setting:ident $arguments:tt -> $type:ty { value: $value:expr, document: $document:ty, $($rest:tt)* }
+    )*) => {
+        #[derive(Default, Deserialize)]
+        #[serde(default, deny_unknown_fields, remote = "Self")]
+        pub(super) struct RuleDocument {
+            name: Option<String>,
+            #[serde(alias = "hosts", deserialize_with = "one_or_more")]
+            host: Vec<String>,
+            #[serde(alias = "methods", deserialize_with = "one_or_more")]
+            method: Vec<String>,
+            when: Option<When>,
+            #[serde(alias = "paths", deserialize_with = "some")]
+            path: Option<Vec<String>>,
+            ignore_path_case: bool,
+            keep_query: Option<Vec<String>>,
+            ignore_query: Vec<String>,
+            sort_query: bool,
+            drop_empty_query: bool,
+            no_vary_search: bool,
+            headers: Vec<String>,
+            cookies: Option<Vec<String>>,
+            extensions: Vec<String>,
+            forward_unkeyed: bool,
+            #[cfg(feature = "body-key")]
+            body: Option<usize>,
+            #[cfg(feature = "body-key")]
+            graphql: bool,
+            #[cfg(feature = "body-key")]
+            persisted_queries: Vec<String>,
+            #[cfg(feature = "body-key")]
+            json_body: Option<JsonBody>,
+            bypass: bool,
+            tags: Vec<String>,
+            $($setting: Option<$document>,)*
+        }
+
+        impl From<RuleDocument> for KeyRule {
+            fn from(document: RuleDocument) -> Self {
+                Self {
+                    name: document.name,
+                    hosts: document.host,
+                    methods: document.method,
+                    when: document.when,
+                    paths: document.path,
+                    ignore_path_case: document.ignore_path_case,
+                    keep_query: document.keep_query,
+                    ignore_query: document.ignore_query,
+                    sort_query: document.sort_query,
+                    drop_empty_query: document.drop_empty_query,
+                    no_vary_search: document.no_vary_search,
+                    headers: document.headers,
+                    cookies: document.cookies,
+                    extensions: document.extensions,
+                    forward_unkeyed: document.forward_unkeyed,
+                    #[cfg(feature = "body-key")]
+                    body: document.body,
+                    #[cfg(not(feature = "body-key"))]
+                    body: None,
+                    #[cfg(feature = "body-key")]
+                    graphql: document.graphql,
+                    #[cfg(feature = "body-key")]
+                    persisted_queries: document.persisted_queries,
+                    #[cfg(feature = "body-key")]
+                    json_body: document.json_body,
+                    bypass: document.bypass,
+                    tags: document.tags,
+                    overrides: RuleOverrides { $($setting: document.$setting.map(Into::into),)* },
+                }
+            }
+        }
+    };
 }
 
-impl From<RuleDocument> for KeyRule {
-    fn from(document: RuleDocument) -> Self {
-        let storing = document.storing();
-        Self {
-            name: document.name,
-            hosts: document.host,
-            methods: document.method,
-            when: document.when,
-            paths: document.path,
-            ignore_path_case: document.ignore_path_case,
-            keep_query: document.keep_query,
-            ignore_query: document.ignore_query,
-            sort_query: document.sort_query,
-            drop_empty_query: document.drop_empty_query,
-            no_vary_search: document.no_vary_search,
-            headers: document.headers,
-            cookies: document.cookies,
-            extensions: document.extensions,
-            forward_unkeyed: document.forward_unkeyed,
-            #[cfg(feature = "body-key")]
-            body: document.body,
-            #[cfg(not(feature = "body-key"))]
-            body: None,
-            #[cfg(feature = "body-key")]
-            graphql: document.graphql,
-            #[cfg(feature = "body-key")]
-            persisted_queries: document.persisted_queries,
-            #[cfg(feature = "body-key")]
-            json_body: document.json_body,
-            bypass: document.bypass,
-            tags: document.tags,
-            storing,
-        }
-    }
-}
-
-impl RuleDocument {
-    fn storing(&self) -> Storing {
-        let span = |span: &Option<Span>| span.as_ref().map(|span| span.0);
-        Storing {
-            fixed_ttl: span(&self.fixed_ttl),
-            default_ttl: span(&self.default_ttl),
-            negative_ttl: span(&self.negative_ttl),
-            heuristic: self.heuristic.as_ref().map(|own| Heuristic::new(own.share, own.at_most.0)),
-            stale_while_revalidate_for: span(&self.stale_while_revalidate_for),
-            stale_if_error_for: span(&self.stale_if_error_for),
-            despite_revalidate: self
-                .stale_despite_revalidate
-                .as_ref()
-                .map(|own| Despite::of(own.iter().copied())),
-            revalidate_for: span(&self.revalidate_for),
-            hit_for_miss_for: span(&self.hit_for_miss_for),
-            store_set_cookie: self.store_set_cookie,
-            store_without: self.store_without.clone(),
-            store_private: self.store_private,
-            store_no_store: self.store_no_store,
-            store_authorized: self.store_authorized,
-        }
-    }
-}
+storing_settings!(rule_document);
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct HeuristicDocument {
     share: f64,
     at_most: Span,
+}
+
+impl From<HeuristicDocument> for Heuristic {
+    fn from(document: HeuristicDocument) -> Self {
+        Self::new(document.share, document.at_most.0)
+    }
 }
 
 /// A list of rules, of which an error says which one it is about.
@@ -245,6 +221,12 @@ fn numbered_rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyR
 /// A time with its unit: `200ms`, `10s`, `1h 30m`. A number alone does not say what it counts.
 #[derive(Clone, Debug)]
 pub(crate) struct Span(pub(crate) Duration);
+
+impl From<Span> for Duration {
+    fn from(span: Span) -> Self {
+        span.0
+    }
+}
 
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -269,10 +251,6 @@ impl<'de> Deserialize<'de> for Span {
 
         deserializer.deserialize_str(Text)
     }
-}
-
-fn some_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
-    one_or_more(deserializer).map(Some)
 }
 
 /// As [`one_or_more`], where nothing may be said.

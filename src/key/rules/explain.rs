@@ -1,9 +1,8 @@
 //! What rules say, in words.
 
-use std::{fmt, time::Duration};
+use std::fmt;
 
-use super::{KeyRule, KeyRules, KeyRulesBuilder, rule::Storing};
-use crate::http::rules::Despite;
+use super::{KeyRule, KeyRules, KeyRulesBuilder};
 
 /// What one rule matches, keys, stores and purges, in words; see [`KeyRules::explain`].
 ///
@@ -120,7 +119,7 @@ impl KeyRule {
         }
         lines.push(("keys", self.keyed()));
         lines.extend(self.removed().map(|removed| ("removes", removed)));
-        lines.push(("stores", self.storing.in_words()));
+        lines.push(("stores", self.overrides.in_words()));
         lines.push(("purges", self.purged()));
         lines
     }
@@ -264,94 +263,5 @@ fn listed<'n>(names: impl ExactSizeIterator<Item = &'n str>) -> String {
     match names.len() {
         0 => "nothing".into(),
         _ => names.collect::<Vec<_>>().join(", "),
-    }
-}
-
-/// A time in the largest unit that it is a multiple of.
-fn in_units(time: Duration) -> String {
-    let seconds = time.as_secs();
-    let units = [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")];
-    match units.into_iter().find(|(unit, _)| seconds > 0 && seconds.is_multiple_of(*unit)) {
-        Some((unit, name)) if time.subsec_nanos() == 0 => format!("{}{name}", seconds / unit),
-        _ => format!("{time:?}"),
-    }
-}
-
-impl Storing {
-    fn in_words(&self) -> String {
-        let Self { fixed_ttl, default_ttl, negative_ttl, heuristic, despite_revalidate, .. } = self;
-        let lifetime = match (fixed_ttl, default_ttl) {
-            (Some(ttl), _) => format!("for {}, whatever lifetime the response gives", in_units(*ttl)),
-            (None, Some(ttl)) => format!("for as long as the response says, or else {}", in_units(*ttl)),
-            (None, None) => "for as long as the response says".to_owned(),
-        };
-        let negative = negative_ttl.map(|ttl| format!("404 and 410 for {}", in_units(ttl)));
-        let guessed = heuristic.map(|guess| {
-            format!("by `Last-Modified` for {} at most where nothing else is said", in_units(guess.at_most))
-        });
-        let despite = despite_revalidate
-            .map(|despite| format!("although it must be revalidated: {}", despite.in_words()));
-        let parts = [Some(lifetime), negative, guessed].into_iter().chain(self.windows()).chain([despite]);
-        let without = self.store_without.as_ref();
-        let without = without.map(|names| format!("without the fields {}", names.join(", ")));
-        parts.flatten().chain(without).chain(self.stored_too()).collect::<Vec<_>>().join("; ")
-    }
-
-    fn windows(&self) -> [Option<String>; 4] {
-        let shown = |prefix: &str, window: Option<Duration>| {
-            window.map(|time| format!("{prefix} {}", in_units(time)))
-        };
-        [
-            shown("stale while a fresh one is fetched for", self.stale_while_revalidate_for),
-            shown("stale when the origin fails for", self.stale_if_error_for),
-            shown("kept for revalidation for", self.revalidate_for),
-            shown("not waited for after one that is not shared for", self.hit_for_miss_for),
-        ]
-    }
-
-    /// What would not be stored by default, and the other way round.
-    fn stored_too(&self) -> impl Iterator<Item = String> {
-        let Self { store_set_cookie, store_private, store_no_store, store_authorized, .. } = *self;
-        [
-            (store_set_cookie, "responses with `Set-Cookie`"),
-            (store_private, "`private` responses"),
-            (store_no_store, "`no-store` responses"),
-            (store_authorized, "responses to requests with `Authorization`"),
-        ]
-        .into_iter()
-        .filter_map(|(setting, what)| match setting? {
-            true => Some(format!("also {what}")),
-            false => Some(format!("not {what}")),
-        })
-    }
-}
-
-impl Despite {
-    fn in_words(self) -> String {
-        let windows = [
-            self.while_revalidating.then_some("while a fresh one is fetched"),
-            self.if_error.then_some("when the origin fails"),
-        ];
-        let words: Vec<_> = windows.into_iter().flatten().collect();
-        if words.is_empty() { "never".into() } else { words.join(" and ") }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_in_the_unit_that_leaves_no_fraction() {
-        for (time, text) in [
-            (Duration::from_secs(604_800), "7d"),
-            (Duration::from_secs(5400), "90m"),
-            (Duration::from_secs(61), "61s"),
-            (Duration::from_millis(200), "200ms"),
-            (Duration::from_millis(1500), "1.5s"),
-            (Duration::ZERO, "0ns"),
-        ] {
-            assert_eq!(in_units(time), text);
-        }
     }
 }

@@ -17,7 +17,7 @@ use super::{
     when::Facts,
 };
 use crate::{
-    http::{changes::RuleOverrides, credentials::Keyed},
+    http::credentials::Keyed,
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
         normal::{Authority, fold, normal_uri},
@@ -285,7 +285,7 @@ impl KeyExtractor for KeyRules {
         fold(head, self.assumed_scheme(), self.same_hosts());
         // What is in a key of somebody else's making is not known here.
         let is_own = head.extensions.get::<CacheKey>().is_none() || has_content(&head.extensions);
-        let (changes, tags, learns, query) = {
+        let (overrides, tags, learns, query) = {
             let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return };
             let rule = found.rule;
             let shape = rule.shape.as_ref().filter(|_| is_own);
@@ -293,9 +293,9 @@ impl KeyExtractor for KeyRules {
             let shown = shape.filter(|_| !rule.forwards_unkeyed);
             let pairs = shown.and_then(|shape| shape.shown(&found));
             let tags = rule.tags.add_to(&head.extensions, &found);
-            (rule.changes.clone(), tags, learns, pairs.map(|pairs| query::write(&pairs)))
+            (rule.overrides.clone(), tags, learns, pairs.map(|pairs| query::write(&pairs)))
         };
-        changes.map(|changes: RuleOverrides| head.extensions.insert(changes));
+        overrides.map(|overrides| head.extensions.insert(overrides));
         tags.map(|tags| head.extensions.insert(tags));
         learns.then(|| head.extensions.insert(SearchKey(self.clone())));
         if let Some(query) = query {

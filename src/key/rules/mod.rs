@@ -287,6 +287,7 @@ mod named;
 mod names;
 mod negotiation;
 mod no_vary_search;
+mod overrides;
 mod parts;
 mod pattern;
 mod query;
@@ -306,7 +307,6 @@ mod when;
 pub(super) use self::body::BodyRule;
 #[cfg(feature = "body-key")]
 pub use self::json_body::{JsonBody, JsonConstant};
-pub(crate) use self::no_vary_search::SearchKey;
 pub(super) use self::query::resemble;
 pub use self::{
     builder::KeyRulesBuilder, classes::Classes, error::RuleError, explain::RuleSummary, extractor::KeyRules,
@@ -318,3 +318,4 @@ pub(crate) use self::{
     named::{Named, numbered},
     trials::RowExtensions,
 };
+pub(crate) use self::{no_vary_search::SearchKey, overrides::RuleOverrides};

@@ -1,7 +1,4 @@
-use std::time::Duration;
-
-use super::when::When;
-use crate::http::rules::{Despite, Heuristic, StaleWindow};
+use super::{overrides::RuleOverrides, when::When};
 
 /// One rule: which requests it is for, what of them is in the key, and how their answers are
 /// stored. See the [module](super).
@@ -37,26 +34,7 @@ pub struct KeyRule {
     pub(super) json_body: Option<super::JsonBody>,
     pub(super) bypass: bool,
     pub(super) tags: Vec<String>,
-    pub(super) storing: Storing,
-}
-
-/// What the answers are stored by; see [`Rules`](crate::Rules).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(super) struct Storing {
-    pub(super) fixed_ttl: Option<Duration>,
-    pub(super) default_ttl: Option<Duration>,
-    pub(super) negative_ttl: Option<Duration>,
-    pub(super) heuristic: Option<Heuristic>,
-    pub(super) stale_while_revalidate_for: Option<Duration>,
-    pub(super) stale_if_error_for: Option<Duration>,
-    pub(super) despite_revalidate: Option<Despite>,
-    pub(super) revalidate_for: Option<Duration>,
-    pub(super) hit_for_miss_for: Option<Duration>,
-    pub(super) store_set_cookie: Option<bool>,
-    pub(super) store_without: Option<Vec<String>>,
-    pub(super) store_private: Option<bool>,
-    pub(super) store_no_store: Option<bool>,
-    pub(super) store_authorized: Option<bool>,
+    pub(super) overrides: RuleOverrides,
 }
 
 impl KeyRule {
@@ -288,93 +266,6 @@ impl KeyRule {
     /// ```
     pub fn tags<N: Into<String>>(mut self, tags: impl IntoIterator<Item = N>) -> Self {
         self.tags.extend(strings(tags));
-        self
-    }
-
-    /// See [`Rules::fixed_ttl`](crate::Rules::fixed_ttl).
-    pub fn fixed_ttl(mut self, fresh_for: Duration) -> Self {
-        self.storing.fixed_ttl = Some(fresh_for);
-        self
-    }
-
-    /// See [`Rules::default_ttl`](crate::Rules::default_ttl).
-    pub fn default_ttl(mut self, fresh_for: Duration) -> Self {
-        self.storing.default_ttl = Some(fresh_for);
-        self
-    }
-
-    /// See [`Rules::negative_ttl`](crate::Rules::negative_ttl).
-    pub fn negative_ttl(mut self, fresh_for: Duration) -> Self {
-        self.storing.negative_ttl = Some(fresh_for);
-        self
-    }
-
-    /// See [`Rules::heuristic`](crate::Rules::heuristic). In a document:
-    /// `"heuristic": { "share": 0.1, "at_most": "1d" }`.
-    pub fn heuristic(mut self, share: f64, at_most: Duration) -> Self {
-        self.storing.heuristic = Some(Heuristic::new(share, at_most));
-        self
-    }
-
-    /// See [`Rules::stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for).
-    pub fn stale_while_revalidate_for(mut self, window: Duration) -> Self {
-        self.storing.stale_while_revalidate_for = Some(window);
-        self
-    }
-
-    /// See [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for).
-    pub fn stale_if_error_for(mut self, window: Duration) -> Self {
-        self.storing.stale_if_error_for = Some(window);
-        self
-    }
-
-    /// See [`Rules::stale_despite_revalidate`](crate::Rules::stale_despite_revalidate). In a document:
-    /// `"stale_despite_revalidate": ["while-revalidating", "if-error"]`.
-    pub fn stale_despite_revalidate(mut self, windows: impl IntoIterator<Item = StaleWindow>) -> Self {
-        self.storing.despite_revalidate = Some(Despite::of(windows));
-        self
-    }
-
-    /// See [`Rules::revalidate_for`](crate::Rules::revalidate_for).
-    pub fn revalidate_for(mut self, window: Duration) -> Self {
-        self.storing.revalidate_for = Some(window);
-        self
-    }
-
-    /// See [`Rules::hit_for_miss_for`](crate::Rules::hit_for_miss_for).
-    pub fn hit_for_miss_for(mut self, window: Duration) -> Self {
-        self.storing.hit_for_miss_for = Some(window);
-        self
-    }
-
-    /// See [`Rules::store_set_cookie`](crate::Rules::store_set_cookie).
-    pub fn store_set_cookie(mut self, store: bool) -> Self {
-        self.storing.store_set_cookie = Some(store);
-        self
-    }
-
-    /// See [`Rules::store_without`](crate::Rules::store_without), in whose place this comes. Without any
-    /// name the responses are stored with all that they may be stored with.
-    pub fn store_without<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
-        self.storing.store_without = Some(strings(names));
-        self
-    }
-
-    /// See [`Rules::store_private`](crate::Rules::store_private).
-    pub fn store_private(mut self, store: bool) -> Self {
-        self.storing.store_private = Some(store);
-        self
-    }
-
-    /// See [`Rules::store_no_store`](crate::Rules::store_no_store).
-    pub fn store_no_store(mut self, store: bool) -> Self {
-        self.storing.store_no_store = Some(store);
-        self
-    }
-
-    /// See [`Rules::store_authorized`](crate::Rules::store_authorized).
-    pub fn store_authorized(mut self, store: bool) -> Self {
-        self.storing.store_authorized = Some(store);
         self
     }
 }

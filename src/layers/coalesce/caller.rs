@@ -23,7 +23,6 @@ use crate::{
     exchange::{CacheRequest, CompletesItself, Refused, Verdict, without_extensions},
     executor::{Executor, Task},
     http::{
-        changes::rules_for,
         credentials::Credentials,
         fields::content_of,
         freshness::after,
@@ -31,6 +30,7 @@ use crate::{
         storing::{Unshareable, is_error},
         vary::{Forms, Selection},
     },
+    key::RuleOverrides,
     sequence::Provenance,
 };
 
@@ -196,7 +196,7 @@ where
         let is_for_more = asked.is_some_and(|asked| std::mem::replace(&mut asked.is_for_many, true));
         let (leader, delivery) = oneshot::channel();
         let judge = self.layer.settings.rules.as_ref().map(|rules| {
-            let rules = rules_for(&self.head.extensions, rules);
+            let rules = RuleOverrides::rules_for(&self.head.extensions, rules);
             let (request, credentials) = (without_extensions(&self.head), self.credentials);
             Box::new(Judge { request, credentials, rules: rules.for_flight() })
         });

@@ -21,14 +21,13 @@ use crate::{
     exchange::failures::{FailurePolicy, Failures},
     exchange::{CacheRequest, without_extensions},
     http::{
-        changes::{RuleOverrides, rules_for},
         fields::{remove_all, remove_upgrade},
         response_fields::ResponseFields,
         rules::Rules,
         storing::CDN_CACHE_CONTROL,
         tag_fields,
     },
-    key::SearchKey,
+    key::{RuleOverrides, SearchKey},
     layers::eager_oneshot::EagerOneshot,
     layers::future::ResponseFuture,
     store::Store,
@@ -264,7 +263,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        let rules = rules_for(&head.extensions, &self.layer.rules);
+        let rules = RuleOverrides::rules_for(&head.extensions, &self.layer.rules);
         // Meant for here, not for a cache below.
         head.extensions.remove::<RuleOverrides>();
         let search = head.extensions.remove::<SearchKey>();

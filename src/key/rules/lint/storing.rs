@@ -6,22 +6,25 @@ use super::{Concern, Place};
 
 impl Place<'_> {
     pub(super) fn storing(self) -> Vec<Concern> {
-        let storing = &self.rule.storing;
+        let overrides = &self.rule.overrides;
         let is_on = |setting: Option<bool>| setting == Some(true);
-        let is_fixed = storing.fixed_ttl.is_some();
+        let is_fixed = overrides.fixed_ttl.is_some();
         let lacks = "neither `Authorization` nor a cookie nor an extension that tells clients apart";
         let lacks_authorization = "neither `Authorization` nor an extension that tells clients apart";
         let for_all = |setting, lacks| Concern::ForAll { setting, lacks };
         [
-            (is_on(storing.store_private) && !self.tells_clients_apart(), for_all("store_private", lacks)),
-            (is_on(storing.store_no_store) && !self.tells_clients_apart(), for_all("store_no_store", lacks)),
+            (is_on(overrides.store_private) && !self.tells_clients_apart(), for_all("store_private", lacks)),
             (
-                is_on(storing.store_authorized)
+                is_on(overrides.store_no_store) && !self.tells_clients_apart(),
+                for_all("store_no_store", lacks),
+            ),
+            (
+                is_on(overrides.store_authorized)
                     && !self.keys_field("authorization")
                     && self.rule.extensions.is_empty(),
                 for_all("store_authorized", lacks_authorization),
             ),
-            (is_on(storing.store_set_cookie), Concern::SetCookie),
+            (is_on(overrides.store_set_cookie), Concern::SetCookie),
             (is_fixed && self.rule.forward_unkeyed, Concern::ForwardedAndFixed),
             (is_fixed && self.is_for_every_path(), Concern::FixedEverywhere),
         ]
@@ -49,8 +52,8 @@ impl Place<'_> {
 
     /// A lifetime of our own is not for requests with cookies that nothing is said about.
     fn cookies_unsaid(self) -> Option<Concern> {
-        let storing = &self.rule.storing;
-        let ttls = [("fixed_ttl", storing.fixed_ttl), ("default_ttl", storing.default_ttl)];
+        let overrides = &self.rule.overrides;
+        let ttls = [("fixed_ttl", overrides.fixed_ttl), ("default_ttl", overrides.default_ttl)];
         let (setting, _) = ttls.into_iter().find(|(_, ttl)| ttl.is_some())?;
         let is_said = self.rule.cookies.is_some()
             || self.keys_field("cookie")
