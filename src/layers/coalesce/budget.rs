@@ -1,4 +1,4 @@
-//! What all fetches of a layer hold together for their callers.
+//! What all flights of a layer hold together for their readers.
 
 use std::{
     collections::{BinaryHeap, HashMap},
@@ -11,29 +11,36 @@ use std::{
 use parking_lot::Mutex;
 use quick_cache::DefaultHashBuilder;
 
-use super::{
-    flight::Flight,
-    log::{Dropped, Spare},
-};
+use super::log::{Dropped, Reclaim};
 
-/// One fetch may be ahead of its fastest reader by this part of what is free: the more is held, the
-/// closer every fetch keeps to its readers.
+/// One flight may be ahead of its fastest reader by this part of what is free: the more is held, the
+/// closer every flight keeps to its readers.
 const SHARE: u64 = 4;
 
-/// Of this part of the budget each fetch uses no more than one chunk at a time.
+/// In this last part of the budget each flight uses no more than one chunk at a time.
 const RESERVE: u64 = 4;
 
-/// Once full, this part of the budget is made free at a time, so that not each chunk looks for room.
+/// At the limit this part of the budget is freed at once, so that not every chunk looks for room.
 const ROOM: u64 = 32;
 
+/// Holds bytes that a budget counts.
+pub(super) trait Holder: Send + Sync {
+    /// What [`reclaim`](Self::reclaim) gives up next.
+    fn reclaimable(&self) -> Option<Reclaim>;
+
+    /// Gives up something, and releases it from the budget.
+    fn reclaim(&self) -> Dropped;
+}
+
+/// A soft bound of the bytes that all holders have: beyond it they give up what is needed least.
 #[derive(Debug, Default)]
 pub(super) struct Budget {
     held: AtomicU64,
     /// Readers that lost their place for lack of room.
     lagged: AtomicU64,
-    /// Whatever holds something, by its address.
-    flights: Mutex<HashMap<usize, Weak<Flight>, DefaultHashBuilder>>,
-    /// Held while room is made, so that several fetches do not make more than they need.
+    /// All that hold something, by their addresses.
+    holders: Mutex<HashMap<usize, Weak<dyn Holder>, DefaultHashBuilder>>,
+    /// Held while room is made, so that several fetches do not free more than they need.
     making_room: Mutex<()>,
 }
 
@@ -46,18 +53,20 @@ impl Budget {
         self.lagged.load(Ordering::Relaxed)
     }
 
-    pub(super) fn allowance(&self, limit: u64) -> u64 {
+    /// How far one flight may be ahead of its fastest reader now.
+    pub(super) fn max_ahead(&self, limit: u64) -> u64 {
         (limit - limit / RESERVE).saturating_sub(self.held()) / SHARE
     }
 
-    pub(super) fn enter(&self, flight: &Arc<Flight>) {
-        self.flights.lock().insert(address(flight), Arc::downgrade(flight));
+    pub(super) fn enter<H: Holder + 'static>(&self, holder: &Arc<H>) {
+        let weak = Arc::downgrade(holder);
+        self.holders.lock().insert(address(&**holder), weak);
     }
 
-    /// `flight` is about to be dropped.
-    pub(super) fn leave(&self, flight: &Flight, held: u64) {
+    /// Releases all that `holder` has, which is about to be dropped.
+    pub(super) fn leave<H>(&self, holder: &H, held: u64) {
         self.release(held);
-        let gone = self.flights.lock().remove(&address(flight));
+        let gone = self.holders.lock().remove(&address(holder));
         drop(gone);
     }
 
@@ -67,47 +76,50 @@ impl Budget {
         }
     }
 
-    /// Takes up that a log holds so much now. Returns whether that is too much for all of them.
+    /// Counts `after` bytes of a holder instead of `before`. Returns whether all together are now beyond
+    /// the limit.
     pub(super) fn replace(&self, before: u64, after: u64, limit: u64) -> bool {
         self.release(before.saturating_sub(after));
         let more = after.saturating_sub(before);
         self.held.fetch_add(more, Ordering::Relaxed).saturating_add(more) > limit
     }
 
-    /// Lets what is furthest behind give way to what a fetch has brought.
+    /// Makes room for what `pusher` has brought: readers that are behind others go first, then what is
+    /// kept for newcomers, and last the only readers of other flights.
     #[cold]
-    pub(super) fn make_room(&self, limit: u64, pusher: &Arc<Flight>) {
+    pub(super) fn make_room<H>(&self, limit: u64, pusher: &H) {
         // Dropped last: no lock is held then.
-        let (mut flights, mut dropped) = (Vec::new(), Vec::new());
+        let (mut holders, mut dropped) = (Vec::new(), Vec::new());
         let making_room = self.making_room.lock();
         if self.held() <= limit {
             return;
         }
-        flights.extend(self.flights.lock().values().filter_map(Weak::upgrade));
+        holders.extend(self.holders.lock().values().filter_map(Weak::upgrade));
         let goal = limit - limit / ROOM;
-        let spare = |at: usize| {
-            let flight: &Arc<Flight> = &flights[at];
+        let candidate = |at: usize| {
+            let holder: &Arc<dyn Holder> = &holders[at];
+            let is_pusher = address(&**holder) == address(pusher);
             // What has just come in is not given up for itself.
-            let may_go = |spare: &Spare| !(matches!(spare, Spare::Alone(_)) && Arc::ptr_eq(flight, pusher));
-            flight.spare().filter(may_go).map(|spare| (spare, at))
+            let may_go = |reclaim: &Reclaim| !(matches!(reclaim, Reclaim::OnlyReaders(_)) && is_pusher);
+            holder.reclaimable().filter(may_go).map(|reclaim| (reclaim, at))
         };
-        let mut candidates: BinaryHeap<_> = (0..flights.len()).filter_map(spare).collect();
+        let mut candidates: BinaryHeap<_> = (0..holders.len()).filter_map(candidate).collect();
         while self.held() > goal
-            && let Some((found, at)) = candidates.pop()
+            && let Some((reclaim, at)) = candidates.pop()
         {
-            // The others are taken only as far as there is no other way.
-            if !matches!(found, Spare::Behind(_)) && self.held() <= limit {
+            // All but slow readers go only as far as needed.
+            if !matches!(reclaim, Reclaim::SlowestReader(_)) && self.held() <= limit {
                 break;
             }
-            let given: Dropped = flights[at].give_way();
-            self.lagged.fetch_add(given.readers as u64, Ordering::Relaxed);
-            dropped.push(given);
-            candidates.extend(spare(at));
+            let given_up = holders[at].reclaim();
+            self.lagged.fetch_add(given_up.readers() as u64, Ordering::Relaxed);
+            dropped.push(given_up);
+            candidates.extend(candidate(at));
         }
         drop(making_room);
     }
 }
 
-fn address(flight: &Flight) -> usize {
-    std::ptr::from_ref(flight).addr()
+fn address<H: ?Sized>(holder: &H) -> usize {
+    std::ptr::from_ref(holder).addr()
 }

@@ -1,24 +1,41 @@
 //! One fetch, many readers. Knows no Tower.
 //!
-//! A task of its own drives the fetch and appends what comes in to a log; callers wait for the
-//! head and then read the log, each at its own pace. As long as the body is within the limit
-//! the log is kept from its first chunk on, so that a caller can join at any time. A body that
-//! turns out larger closes the flight to newcomers, and the log becomes a window round the
-//! fastest reader: the fetch waits for it, and a reader that falls too far behind gets an error.
-//! What all logs hold together is bounded by a [`Budget`].
+//! The fetch task appends what comes in to a [`Log`]. Subscribers wait for the outcome and then read the
+//! log, each at its own pace. As long as the body is within the limit the log is kept from its first
+//! chunk on, so that a caller can join at any time. A body that turns out larger closes the flight to
+//! newcomers, and the log becomes a window round the fastest reader: the fetch waits for it, and a reader
+//! that falls too far behind gets an error. What all logs hold together is bounded by a [`Budget`].
+//!
+//! # Why two cells
+//!
+//! The outcome is set once and read by every subscriber without a lock. The rest is behind one mutex,
+//! [`State`], which is held for a few instructions at a time: no waker is called, nothing is freed and no
+//! other lock is taken under it. Whoever waits registers with `changed` first and looks again after
+//! that, so that no change in between is missed. `changed` is made by the first that waits: most flights
+//! of a calm time have a single caller, which finds everything there.
+//!
+//! # Order of locks
+//!
+//! A shard of the table of flights, then the state of one flight: a caller subscribes under the shard's
+//! lock, so that a flight cannot be closed and replaced in between. The budget's lock that makes room is
+//! taken before states, and never under one. Dropping the last reference of a flight takes the
+//! budget's list, which is why flights are never dropped under any of these locks.
 
 use std::{
-    any::Any,
+    pin::Pin,
     sync::{
         Arc, OnceLock,
         atomic::{AtomicBool, AtomicU32, Ordering},
     },
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version};
+use http::HeaderMap;
+use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
+use pin_project_lite::pin_project;
 use tokio::{
     sync::{
         Notify,
@@ -28,117 +45,115 @@ use tokio::{
 };
 
 use super::{
-    budget::Budget,
-    log::{Bounds, Chunk, Dropped, Log, Pace, Spare},
+    budget::{self, Budget},
+    log::{Bounds, Chunk, Dropped, Log, Pace, Reclaim},
+    outcome::FetchOutcome,
 };
 use crate::{
-    body::BodyError,
-    exchange::status::CacheStatus,
-    exchange::{Refused, Verdict},
+    body::{Body, BodyError},
     http::{credentials::Credentials, freshness::after},
 };
 
-/// So long a fetch waits for readers that would lose their place: they may not have had a turn yet.
-const TURN: Duration = Duration::from_millis(100);
+/// How long a fetch waits for readers that would lose their place: their tasks may not have been
+/// scheduled yet.
+const CATCH_UP: Duration = Duration::from_millis(100);
 
-/// After so long a fetch that is ahead of its readers looks whether there is more room by now.
+/// How often a fetch that is ahead of its readers looks whether the budget has more room by now.
 const LOOK: Duration = Duration::from_secs(1);
-
-/// What became of the fetch, apart from the body.
-#[derive(Debug)]
-pub(super) enum Outcome {
-    Head(Box<Head>),
-    /// The service's own error, of whatever type it is.
-    Error(Arc<dyn Any + Send + Sync>),
-    /// The fetch panicked or was dropped.
-    Aborted,
-}
-
-/// The head of an answer, as all callers get it.
-#[derive(Debug)]
-pub(super) struct Head {
-    pub(super) status: StatusCode,
-    pub(super) version: Version,
-    pub(super) headers: HeaderMap,
-    pub(super) verdict: Verdict,
-    /// How it came about, if the fields do not say it, or not any more.
-    pub(super) came_about: Option<CacheStatus>,
-    /// The size of the body, if the head told it.
-    pub(super) size: Option<u64>,
-    /// Set if a layer below did not let the request through: no fault of the request.
-    pub(super) refused: Option<Refused>,
-}
 
 #[derive(Debug)]
 pub(super) struct Flight {
-    pub(super) started_at: Instant,
-    /// In the order in which the fetches of a layer begin.
+    started_at: Instant,
+    /// Its place in the order in which the fetches of a layer begin.
     number: u64,
     /// Of the request that was sent.
-    asker: Credentials,
-    outcome: OnceLock<Outcome>,
-    log: Mutex<Log>,
-    /// Set with the end in the log, so that a second end need not look there.
+    leader: Credentials,
+    outcome: OnceLock<FetchOutcome>,
+    state: Mutex<State>,
+    /// Set with the end in the log, so that a second end takes no lock.
     has_ended: AtomicBool,
-    /// A reader has moved on, or the last caller has left.
+    /// A reader has moved on, or the last subscriber has left. Only the fetch task waits for it.
     moved: Notify,
     room: Room,
-    /// How many callers have been told when to ask beside this fetch.
-    turns: AtomicU32,
-    /// How many callers have been sent apart by its response.
-    parted: AtomicU32,
-    /// How many fetches beside this one have failed.
-    failed_beside: AtomicU32,
+    /// How many subscribers have been told when to hedge.
+    hedges: AtomicU32,
+    failed_hedges: AtomicU32,
+    /// How many subscribers have been assigned to a group.
+    grouped: AtomicU32,
 }
 
-/// What a flight may hold, alone and with all others.
+#[derive(Debug, Default)]
+struct State {
+    log: Log,
+    /// Wakes all that wait for the outcome, or for the log to grow or end.
+    changed: Option<Arc<Notify>>,
+    /// The budget counts what the log holds.
+    is_counted: bool,
+    /// The last subscriber left with the response of another flight.
+    is_superseded: bool,
+    /// Another flight for the same, which got its head first.
+    redirect: Option<Arc<Flight>>,
+}
+
+impl State {
+    fn subscribe(&mut self) {
+        self.log.subscribe();
+        self.is_superseded = false;
+    }
+
+    fn next_change(&mut self) -> OwnedNotified {
+        Arc::clone(self.changed.get_or_insert_default()).notified_owned()
+    }
+}
+
+/// How much a flight may hold, alone and with all others.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    pub(super) max_held: usize,
-    pub(super) max_total: u64,
-    pub(super) budget: Arc<Budget>,
+    max_held: usize,
+    max_total: u64,
+    budget: Arc<Budget>,
 }
 
-/// What a reader finds at its place in the log.
-pub(super) enum Found {
-    Data(Bytes),
-    Trailers(HeaderMap),
-    /// Nothing yet.
-    Pending,
-    End,
-    Failed(BodyError),
+impl Room {
+    pub(super) fn new(max_held: usize, max_total: u64, budget: Arc<Budget>) -> Self {
+        Self { max_held, max_total, budget }
+    }
 }
 
-/// Whether a newcomer got on.
 pub(super) enum Subscription {
-    Aboard(Subscriber),
+    Subscribed(Subscriber),
+    /// The flight has as many subscribers as it may have.
     Full,
+    /// The flight takes no more subscribers.
     Closed,
 }
 
 impl Flight {
-    pub(super) fn new(room: Room) -> Self {
+    fn new(room: Room, number: u64, leader: Credentials) -> Self {
         Self {
             started_at: Instant::now(),
-            number: 0,
-            asker: Credentials::default(),
+            number,
+            leader,
             outcome: OnceLock::new(),
-            log: Mutex::default(),
+            state: Mutex::default(),
             has_ended: AtomicBool::new(false),
             moved: Notify::new(),
             room,
-            turns: AtomicU32::new(0),
-            parted: AtomicU32::new(0),
-            failed_beside: AtomicU32::new(0),
+            hedges: AtomicU32::new(0),
+            failed_hedges: AtomicU32::new(0),
+            grouped: AtomicU32::new(0),
         }
     }
 
-    /// A new one, with its first caller aboard.
-    pub(super) fn begin(room: Room, number: u64, asker: Credentials) -> Subscriber {
-        let mut flight = Self::new(room);
-        (flight.number, flight.asker) = (number, asker);
-        flight.log.get_mut().subscribe();
-        Subscriber { flight: Arc::new(flight), place: 0 }
+    /// A new flight, with its leader subscribed.
+    pub(super) fn begin(room: Room, number: u64, leader: Credentials) -> Subscriber {
+        let mut flight = Self::new(room, number, leader);
+        flight.state.get_mut().subscribe();
+        Subscriber { flight: Arc::new(flight), index: 0 }
+    }
+
+    pub(super) fn started_at(&self) -> Instant {
+        self.started_at
     }
 
     pub(super) fn number(&self) -> u64 {
@@ -146,83 +161,73 @@ impl Flight {
     }
 
     /// The credentials of the request that was sent.
-    pub(super) fn asker(&self) -> Credentials {
-        self.asker
+    pub(super) fn leader_credentials(&self) -> Credentials {
+        self.leader
     }
 
-    pub(super) fn outcome(&self) -> Option<&Outcome> {
+    pub(super) fn outcome(&self) -> Option<&FetchOutcome> {
         self.outcome.get()
     }
 
-    /// Whether there is nothing to be read for any caller but the first, be it a response or not.
-    pub(super) fn has_no_body(&self) -> bool {
-        match self.outcome() {
-            Some(Outcome::Head(head)) => matches!(head.verdict, Verdict::Unshareable(_)),
-            Some(Outcome::Error(_) | Outcome::Aborted) => true,
-            None => false,
+    /// Sets the outcome. The first one counts.
+    pub(super) fn settle(&self, outcome: FetchOutcome) {
+        if self.outcome.set(outcome).is_ok() {
+            let changed = self.state.lock().changed.clone();
+            wake(changed);
         }
     }
 
-    /// Waits until a head is known, or that there will be none: of this fetch, or of another one for
-    /// the same. Returns the flight that has it.
-    pub(super) async fn heard(self: &Arc<Self>) -> Arc<Self> {
+    /// Waits for the outcome of this flight, or of another one for the same. Returns the flight that has
+    /// it.
+    pub(super) async fn settled(self: &Arc<Self>) -> Arc<Self> {
         loop {
-            // Registered before looking, so that no change in between is missed.
-            let (changed, relayed) = {
-                let mut log = self.log.lock();
-                (Arc::clone(log.changed.get_or_insert_default()).notified_owned(), log.relayed.clone())
+            let (changed, redirect) = {
+                let mut state = self.state.lock();
+                (state.next_change(), state.redirect.clone())
             };
             if self.outcome.get().is_some() {
                 return Arc::clone(self);
             }
-            match relayed {
+            match redirect {
                 Some(other) => return other,
                 None => changed.await,
             }
         }
     }
 
-    /// Sends those who wait for this flight's head to another flight, which has one.
-    pub(super) fn relay(&self, other: &Arc<Self>) {
+    /// Sends all that wait for this flight's outcome to another flight, which has one.
+    pub(super) fn redirect_to(&self, other: &Arc<Self>) {
         let (changed, replaced) = {
-            let mut log = self.log.lock();
-            (log.changed.clone(), log.relayed.replace(Arc::clone(other)))
+            let mut state = self.state.lock();
+            (state.changed.clone(), state.redirect.replace(Arc::clone(other)))
         };
         drop(replaced);
         wake(changed);
     }
 
-    /// Forgets a flight that takes no callers any more.
-    pub(super) fn forget_relayed(&self, other: &Arc<Self>) {
-        let forgotten = self.log.lock().relayed.take_if(|relayed| Arc::ptr_eq(relayed, other));
+    /// Sends no more subscribers to a flight that takes none any more.
+    pub(super) fn forget_redirect(&self, other: &Arc<Self>) {
+        let forgotten = self.state.lock().redirect.take_if(|redirect| Arc::ptr_eq(redirect, other));
         drop(forgotten);
     }
 
-    /// When one more caller may ask beside this fetch, whose head is `max_wait` late by then: one caller
-    /// at first, and twice as many each second.
-    pub(super) fn next_turn(&self, max_wait: Duration) -> Instant {
-        let turn = self.turns.fetch_add(1, Ordering::Relaxed).saturating_add(1);
-        let rounds = turn.checked_ilog2().unwrap_or_default();
-        after(after(self.started_at, max_wait), Duration::from_secs(rounds.into()))
+    /// When one more subscriber may hedge this fetch, whose head is `max_wait` late by then: one
+    /// subscriber at first, and twice as many in each second that follows.
+    pub(super) fn next_hedge_at(&self, max_wait: Duration) -> Instant {
+        let hedge = self.hedges.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        let seconds = hedge.checked_ilog2().unwrap_or_default();
+        after(after(self.started_at, max_wait), Duration::from_secs(seconds.into()))
     }
 
-    /// Which of so many parts of its callers the next one belongs to.
-    pub(super) fn next_part(&self, parts: u16) -> u16 {
-        let parted = self.parted.fetch_add(1, Ordering::Relaxed) % u32::from(parts.max(1));
-        u16::try_from(parted).unwrap_or_default()
+    /// Notes that a hedge of this fetch has failed. Returns whether another one had failed before.
+    pub(super) fn note_failed_hedge(&self) -> bool {
+        self.failed_hedges.fetch_add(1, Ordering::Relaxed) > 0
     }
 
-    /// Notes that a fetch beside this one has failed. Whether another one did before.
-    pub(super) fn note_failure_beside(&self) -> bool {
-        self.failed_beside.fetch_add(1, Ordering::Relaxed) > 0
-    }
-
-    /// The first outcome stands.
-    pub(super) fn settle(&self, outcome: Outcome) {
-        if self.outcome.set(outcome).is_ok() {
-            let changed = self.log.lock().changed.clone();
-            wake(changed);
-        }
+    /// Assigns subscribers to so many groups in turn.
+    pub(super) fn next_group(&self, groups: u16) -> u16 {
+        let group = self.grouped.fetch_add(1, Ordering::Relaxed) % u32::from(groups.max(1));
+        u16::try_from(group).unwrap_or_default()
     }
 
     pub(super) fn push_data(self: &Arc<Self>, data: Bytes, is_last: bool) {
@@ -236,186 +241,179 @@ impl Flight {
     }
 
     fn push(self: &Arc<Self>, chunk: Chunk, is_last: bool) {
-        let budget = &self.room.budget;
-        let mut log = self.log.lock();
-        let before = if log.is_counted { log.held() } else { 0 };
-        log.push(chunk);
+        let Room { budget, max_total, .. } = &self.room;
+        let mut state = self.state.lock();
+        let before = if state.is_counted { state.log.held() } else { 0 };
+        let unread = state.log.push(chunk);
         if is_last {
-            log.end.get_or_insert(Ok(()));
+            state.log.end(Ok(()));
             self.has_ended.store(true, Ordering::Release);
         }
-        // If no caller reads it and none can subscribe any more.
-        let unread = log.trim();
-        let is_new = !log.is_counted && !log.is_handed_over();
-        log.is_counted |= is_new;
-        // Under the lock: what is read at once must not be given back before it is taken up.
-        let is_over = log.is_counted && budget.replace(before, log.held(), self.room.max_total);
-        let changed = log.changed.clone();
-        drop(log);
+        let is_new = !state.is_counted && !state.log.is_handed_over();
+        state.is_counted |= is_new;
+        // Under the lock: what a reader takes at once must be counted before it is released.
+        let is_over = state.is_counted && budget.replace(before, state.log.held(), *max_total);
+        let changed = state.changed.clone();
+        drop(state);
         drop(unread);
         wake(changed);
         if is_new {
             budget.enter(self);
         }
         if is_over {
-            budget.make_room(self.room.max_total, self);
+            budget.make_room(*max_total, &**self);
         }
     }
 
-    fn release(&self, dropped: &Dropped) {
-        self.room.budget.release(dropped.bytes);
-    }
-
-    /// As [`Log::spare`].
-    pub(super) fn spare(&self) -> Option<Spare> {
-        self.log.lock().spare()
-    }
-
-    /// As [`Log::give_way`].
-    pub(super) fn give_way(&self) -> Dropped {
-        let dropped = self.change(Log::give_way);
-        self.moved.notify_one();
-        dropped
-    }
-
-    /// Changes the log, and gives back to the budget what it does not hold any more.
-    fn change(&self, change: impl FnOnce(&mut Log) -> Dropped) -> Dropped {
-        let mut log = self.log.lock();
-        let dropped = change(&mut log);
-        let is_counted = log.is_counted;
-        drop(log);
-        if is_counted {
-            self.release(&dropped);
-        }
-        dropped
-    }
-
-    /// Takes on no more callers.
-    pub(super) fn close(&self) {
-        self.change(Log::close);
-    }
-
-    /// The body has ended. The first end stands.
+    /// Ends the body. The first end counts.
     pub(super) fn end(&self, end: Result<(), BodyError>) {
         if self.has_ended.load(Ordering::Acquire) {
             return;
         }
-        let mut log = self.log.lock();
-        // Who sees a body break off and asks again gets another one.
-        log.is_closed |= end.is_err();
-        if log.end.is_none() {
-            log.end = Some(end);
+        let mut state = self.state.lock();
+        if state.log.end(end) {
             self.has_ended.store(true, Ordering::Release);
-            let changed = log.changed.clone();
-            drop(log);
+            let changed = state.changed.clone();
+            drop(state);
             wake(changed);
         }
     }
 
-    /// Lets the fetch go on when there is room. At the first call beyond the limit it is told to
-    /// close the flight. Waits no longer than `max_pause` for readers that stand still.
+    /// Waits until there is room for more, but no longer than `max_pause` for readers that stand still.
+    /// Once the body is beyond the limit, the first call says that the flight is to be closed.
     ///
-    /// `unread`: how large a body is fetched although no caller is left.
-    pub(super) async fn pace(&self, unread: u64, max_pause: Duration) -> Pace {
-        let (mut pause, mut turn) = (None, None);
+    /// `max_unread`: how large a body is fetched even if no subscriber is left.
+    pub(super) async fn pace(&self, max_unread: u64, max_pause: Duration) -> Pace {
+        let Room { max_held, max_total, budget } = &self.room;
+        let (mut paused_at, mut lagging_at) = (None, None);
         loop {
             let moved = self.moved.notified();
-            let allowance = self.room.budget.allowance(self.room.max_total);
-            let bounds = Bounds { max_held: self.room.max_held, unread, allowance };
-            let pace = self.log.lock().pace(&bounds, turn.is_some());
+            let bounds = Bounds { max_held: *max_held, max_unread, max_ahead: budget.max_ahead(*max_total) };
+            let pace = self.state.lock().log.pace(&bounds, lagging_at.is_some());
             let (since, limit) = match pace {
-                Pace::Ahead => (&mut pause, max_pause),
-                Pace::Turn => (&mut turn, TURN),
+                Pace::Ahead => (&mut paused_at, max_pause),
+                Pace::Lagging => (&mut lagging_at, CATCH_UP),
                 _ => return pace,
             };
             let until = after(*since.get_or_insert_with(Instant::now), limit);
             let next_look = until.min(after(Instant::now(), LOOK));
             if tokio::time::timeout_at(next_look, moved).await.is_ok() {
-                pause = None;
+                paused_at = None;
             } else if Instant::now() >= until {
                 match pace {
-                    Pace::Turn => self.change(|log| log.drop_laggards(self.room.max_held)),
+                    Pace::Lagging => self.change(|log| log.drop_laggards(*max_held)),
                     _ => self.change(Log::end_waiting),
                 };
             }
         }
     }
 
+    /// Changes the log, and releases from the budget what it does not hold any more.
+    fn change(&self, change: impl FnOnce(&mut Log) -> Dropped) -> Dropped {
+        let mut state = self.state.lock();
+        let dropped = change(&mut state.log);
+        let is_counted = state.is_counted;
+        drop(state);
+        if is_counted {
+            self.room.budget.release(dropped.bytes());
+        }
+        dropped
+    }
+
+    /// Takes no more subscribers.
+    pub(super) fn close(&self) {
+        self.change(Log::close);
+    }
+
     pub(super) fn is_closed(&self) -> bool {
-        self.log.lock().is_closed
+        self.state.lock().log.is_closed()
     }
 
-    /// Whether its last caller has left with the response of another fetch.
-    pub(super) fn is_needless(&self) -> bool {
-        self.log.lock().is_needless
+    /// Takes no more subscribers if there has been none since this moment or an earlier one. Returns
+    /// whether that is so.
+    pub(super) fn close_if_unread_since(&self, moment: Instant) -> bool {
+        self.state.lock().log.close_if_unread_since(moment)
     }
 
-    /// Resolves when a reader has moved on or the last caller has left, since the last such time.
+    /// Since when there has been no subscriber.
+    pub(super) fn unread_since(&self) -> Option<Instant> {
+        self.state.lock().log.unread_since()
+    }
+
+    /// Whether the last subscriber left with the response of another flight.
+    pub(super) fn is_superseded(&self) -> bool {
+        self.state.lock().is_superseded
+    }
+
+    /// Resolves once a reader has moved on or the last subscriber has left, since it last resolved.
     pub(super) fn moved(&self) -> Notified<'_> {
         self.moved.notified()
     }
 
-    /// Since when it has had no caller.
-    pub(super) fn unread_since(&self) -> Option<Instant> {
-        self.log.lock().unread_since
-    }
-
-    /// Takes on no more callers if it has had none since this moment or an earlier one.
-    pub(super) fn close_if_unread_since(&self, moment: Instant) -> bool {
-        let mut log = self.log.lock();
-        let is_unread = log.unread_since.is_some_and(|since| since <= moment);
-        log.is_closed |= is_unread;
-        is_unread
-    }
-
-    /// One more caller, unless there are `limit` already.
+    /// One more subscriber, unless there are `limit` already.
     pub(super) fn subscribe(self: &Arc<Self>, limit: usize) -> Subscription {
-        let mut log = self.log.lock();
-        if log.is_closed {
+        let mut state = self.state.lock();
+        if state.log.is_closed() {
             return Subscription::Closed;
         }
-        if log.callers >= limit {
+        if state.log.readers() >= limit {
             return Subscription::Full;
         }
-        log.subscribe();
-        Subscription::Aboard(Subscriber { flight: Arc::clone(self), place: 0 })
+        state.subscribe();
+        Subscription::Subscribed(Subscriber { flight: Arc::clone(self), index: 0 })
     }
 
-    /// Resolves at the next change after this call.
-    pub(super) fn next_change(&self) -> OwnedNotified {
-        let changed = Arc::clone(self.log.lock().changed.get_or_insert_default());
-        changed.notified_owned()
+    /// The body, if all of it is there in one small chunk of this length, and nothing else.
+    fn whole(&self, length: u64) -> Option<Bytes> {
+        self.state.lock().log.whole().filter(|data| data.len() as u64 == length).cloned()
+    }
+}
+
+impl budget::Holder for Flight {
+    fn reclaimable(&self) -> Option<Reclaim> {
+        self.state.lock().log.reclaimable()
     }
 
-    /// The body, if all of it is there in one small piece of this length, and nothing else.
-    pub(super) fn whole(&self, length: u64) -> Option<Bytes> {
-        self.log.lock().whole().filter(|data| data.len() as u64 == length).cloned()
+    fn reclaim(&self) -> Dropped {
+        let dropped = self.change(Log::reclaim);
+        self.moved.notify_one();
+        dropped
     }
 }
 
 impl Drop for Flight {
     fn drop(&mut self) {
-        let log = self.log.get_mut();
-        if log.is_counted {
-            let held = log.held();
+        let state = self.state.get_mut();
+        if state.is_counted {
+            let held = state.log.held();
             self.room.budget.leave(self, held);
         }
     }
 }
 
-/// Tells of a change those who wait for one, if there are any.
+/// Wakes all that wait for a change, if there are any.
 fn wake(changed: Option<Arc<Notify>>) {
     if let Some(changed) = changed {
         changed.notify_waiters();
     }
 }
 
-/// A caller's seat on a flight, and its place in the log; given up when dropped.
+/// One caller's part in a flight, and its place in the log. Dropping it unsubscribes.
 #[derive(Debug)]
 pub(super) struct Subscriber {
     flight: Arc<Flight>,
-    /// The number of the chunk that it reads next.
-    place: usize,
+    /// The index of the chunk to read next.
+    index: usize,
+}
+
+/// What a subscriber finds at its place in the log.
+enum Next {
+    Data(Bytes),
+    Trailers(HeaderMap),
+    /// Nothing yet.
+    Pending,
+    End,
+    Failed(BodyError),
 }
 
 impl Subscriber {
@@ -423,74 +421,134 @@ impl Subscriber {
         &self.flight
     }
 
-    /// The fields of the shared head. A caller that holds the flight alone needs no copy: no other one
-    /// can subscribe it any more.
-    pub(super) fn take_fields(&mut self) -> HeaderMap {
+    /// The fields of the shared head. A subscriber that is the last to hold the flight needs no copy: no
+    /// other caller can subscribe any more.
+    pub(super) fn take_headers(&mut self) -> HeaderMap {
         let own = Arc::get_mut(&mut self.flight).and_then(|own| own.outcome.get_mut());
-        if let Some(Outcome::Head(head)) = own {
-            return std::mem::take(&mut head.headers);
+        if let Some(FetchOutcome::Head(head)) = own {
+            return head.take_headers();
         }
-        match self.flight.outcome() {
-            Some(Outcome::Head(head)) => head.headers.clone(),
-            _ => HeaderMap::new(),
-        }
+        let head = self.flight.outcome().and_then(FetchOutcome::head);
+        head.map_or_else(HeaderMap::new, |head| head.headers().clone())
     }
 
-    /// Leaves with the response of another fetch. This one is not needed any more if no caller is left.
+    /// Leaves with the response of another flight. If no subscriber is left then, this fetch may end.
     pub(super) fn leave_for_another(self) {
-        let mut log = self.flight.log.lock();
-        log.is_needless = log.callers <= 1;
-        drop(log);
+        let mut state = self.flight.state.lock();
+        state.is_superseded = state.log.readers() <= 1;
+        drop(state);
     }
 
-    /// The next of the log.
-    pub(super) fn read(&mut self) -> Found {
+    /// The body, of this size if that is known. What is there in one piece needs no reader.
+    pub(super) fn into_body<B>(self, size: Option<u64>) -> Body<B> {
+        match size.and_then(|size| self.flight.whole(size)) {
+            Some(whole) => Body::stored(whole, None),
+            None => Body::shared(SharedBody { subscriber: self, remaining: size, change: None }),
+        }
+    }
+
+    fn next(&mut self) -> Next {
         let flight = &*self.flight;
-        let mut log = flight.log.lock();
-        let Some((chunk, dropped)) = log.advance(self.place) else {
-            return match log.end_at(self.place) {
-                None => Found::Pending,
-                Some(Ok(())) => Found::End,
-                Some(Err(error)) => Found::Failed(error),
+        let mut state = flight.state.lock();
+        let Some((chunk, dropped)) = state.log.advance(self.index) else {
+            return match state.log.end_at(self.index) {
+                None => Next::Pending,
+                Some(Ok(())) => Next::End,
+                Some(Err(error)) => Next::Failed(error),
             };
         };
-        self.place += 1;
-        let (is_waited_for, is_counted) = (log.take_waiting(), log.is_counted);
-        drop(log);
+        self.index += 1;
+        let (is_waited_for, is_counted) = (state.log.take_waiting(), state.is_counted);
+        drop(state);
         if is_counted {
-            flight.release(&dropped);
+            flight.room.budget.release(dropped.bytes());
         }
         drop(dropped);
         if is_waited_for {
             flight.moved.notify_one();
         }
         match chunk {
-            Chunk::Data(data) => Found::Data(data),
-            Chunk::Trailers(trailers) => Found::Trailers(Arc::unwrap_or_clone(trailers)),
+            Chunk::Data(data) => Next::Data(data),
+            Chunk::Trailers(trailers) => Next::Trailers(Arc::unwrap_or_clone(trailers)),
         }
     }
 
-    /// Whether it has had everything.
-    pub(super) fn is_at_end(&self) -> bool {
-        self.flight.log.lock().is_end(self.place)
+    /// Resolves at the next change after this call.
+    fn next_change(&self) -> OwnedNotified {
+        self.flight.state.lock().next_change()
+    }
+
+    fn is_at_end(&self) -> bool {
+        self.flight.state.lock().log.is_complete_at(self.index)
     }
 }
 
 impl Drop for Subscriber {
     fn drop(&mut self) {
-        let (mut is_noticed, mut forgotten) = (false, None);
-        let dropped = self.flight.change(|log| {
-            let dropped = log.leave(self.place);
-            is_noticed = log.callers == 0 || log.take_waiting();
-            if log.callers == 0 {
-                forgotten = log.relayed.take();
-            }
-            dropped
-        });
-        drop((dropped, forgotten));
+        let mut state = self.flight.state.lock();
+        let dropped = state.log.leave(self.index);
+        let is_last = state.log.readers() == 0;
+        let is_noticed = is_last || state.log.take_waiting();
+        let redirect = if is_last { state.redirect.take() } else { None };
+        let is_counted = state.is_counted;
+        drop(state);
+        if is_counted {
+            self.flight.room.budget.release(dropped.bytes());
+        }
+        drop((dropped, redirect));
         if is_noticed {
             self.flight.moved.notify_one();
         }
+    }
+}
+
+pin_project! {
+    /// The body of a shared response, as one subscriber reads it.
+    struct SharedBody {
+        subscriber: Subscriber,
+        // Bytes yet to come, if the size is known.
+        remaining: Option<u64>,
+        #[pin]
+        change: Option<OwnedNotified>,
+    }
+}
+
+impl HttpBody for SharedBody {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut this = self.project();
+        loop {
+            match this.subscriber.next() {
+                Next::Data(data) => {
+                    *this.remaining = this.remaining.map(|bytes| bytes.saturating_sub(data.len() as u64));
+                    return Poll::Ready(Some(Ok(Frame::data(data))));
+                }
+                Next::Trailers(trailers) => return Poll::Ready(Some(Ok(Frame::trailers(trailers)))),
+                Next::End => return Poll::Ready(None),
+                Next::Failed(error) => return Poll::Ready(Some(Err(error))),
+                Next::Pending => {}
+            }
+            match this.change.as_mut().as_pin_mut() {
+                None => this.change.set(Some(this.subscriber.next_change())),
+                Some(change) => {
+                    ready!(change.poll(cx));
+                    this.change.set(None);
+                }
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.subscriber.is_at_end()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.remaining.map_or_else(SizeHint::default, SizeHint::with_exact)
     }
 }
 

@@ -1,33 +1,33 @@
 use super::*;
-use crate::http::storing::Unshareable;
+use crate::{exchange::Verdict, http::storing::Unshareable, layers::coalesce::outcome::SharedHead};
 
 #[test]
-fn nobody_boards_a_flight_that_broke_off() {
+fn a_flight_that_broke_off_takes_no_subscribers() {
     let flight = new_flight();
     let first = flight.subscribe(2);
-    assert!(matches!(first, Subscription::Aboard(_)));
+    assert!(matches!(first, Subscription::Subscribed(_)));
     flight.end(Err(BodyError::Cancelled));
     assert!(matches!(flight.subscribe(2), Subscription::Closed));
 
     let complete = new_flight();
     complete.end(Ok(()));
-    assert!(matches!(complete.subscribe(2), Subscription::Aboard(_)), "what is there can be read");
+    assert!(matches!(complete.subscribe(2), Subscription::Subscribed(_)), "what is there can be read");
 }
 
 fn new_flight() -> Arc<Flight> {
-    let room = Room { max_held: 1024, max_total: 4096, budget: Arc::default() };
-    Arc::new(Flight::new(room))
+    let room = Room::new(1024, 4096, Arc::default());
+    Arc::new(Flight::new(room, 1, Credentials::default()))
 }
 
-fn aboard(flight: &Arc<Flight>) -> Subscriber {
+fn subscribed(flight: &Arc<Flight>) -> Subscriber {
     match flight.subscribe(9) {
-        Subscription::Aboard(caller) => caller,
+        Subscription::Subscribed(subscriber) => subscriber,
         Subscription::Full | Subscription::Closed => unreachable!(),
     }
 }
 
 #[test]
-fn a_body_is_whole_once_all_of_it_is_there_in_one_piece_of_the_length_that_was_told() {
+fn a_complete_body_of_one_chunk_and_of_the_declared_length_is_whole() {
     let hello = || Bytes::from_static(b"hello");
     let flight = new_flight();
     flight.push_data(hello(), false);
@@ -44,17 +44,17 @@ fn a_body_is_whole_once_all_of_it_is_there_in_one_piece_of_the_length_that_was_t
 }
 
 #[test]
-fn only_who_is_left_alone_takes_the_fields_without_a_copy() {
+fn the_last_to_hold_a_flight_takes_the_fields_without_a_copy() {
     let response = http::Response::builder().header("retry-after", "1").body(String::new()).unwrap();
     let flight = new_flight();
     let verdict = Verdict::Unshareable(Unshareable::Error);
-    let head = Head::new(&response, response.headers().clone(), None, verdict);
-    flight.settle(Outcome::Head(Box::new(head)));
-    let (mut first, mut second) = (aboard(&flight), aboard(&flight));
-    assert_eq!(first.take_fields(), *response.headers(), "the slot has it too");
+    let head = SharedHead::new(&response, response.headers().clone(), None, verdict);
+    flight.settle(FetchOutcome::Head(Box::new(head)));
+    let (mut first, mut second) = (subscribed(&flight), subscribed(&flight));
+    assert_eq!(first.take_headers(), *response.headers(), "the table has it too");
     drop(flight);
-    assert_eq!(first.take_fields(), *response.headers(), "so has another caller");
+    assert_eq!(first.take_headers(), *response.headers(), "another subscriber has it too");
     drop(first);
-    assert_eq!(second.take_fields(), *response.headers());
-    assert!(second.take_fields().is_empty());
+    assert_eq!(second.take_headers(), *response.headers());
+    assert!(second.take_headers().is_empty());
 }

@@ -1,6 +1,5 @@
 use std::{
     borrow::Cow,
-    fmt,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
@@ -14,26 +13,22 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    caller::Call,
-    leading,
-    slots::{FlightKey, Flights},
+    caller::Caller,
+    flights::{FlightKey, Flights},
+    settings::{CoalesceSettings, SharedExtractor},
+    waiter::Waiter,
 };
 use crate::{
     body::{Body, BoxError},
     build_error::BuildError,
-    exchange::CacheRequest,
-    exchange::failures::{FailurePolicy, Failures},
-    executor::{Executor, Task},
-    http::{
-        conditions::is_conditional,
-        credentials::CredentialNames,
-        fields::remove_upgrade,
-        range::asks_for_one_part,
-        rules::{RequestRules, Rules},
+    exchange::{
+        CacheRequest,
+        failures::{FailurePolicy, Failures},
     },
-    key::{CacheKey, DefaultKey, KeyExtractor},
-    layers::future::ResponseFuture,
-    layers::key::derive_alone,
+    executor::{Executor, Task},
+    http::{conditions::is_conditional, fields::remove_upgrade, range::asks_for_one_part, rules::Rules},
+    key::KeyExtractor,
+    layers::{future::ResponseFuture, key::derive_alone},
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -42,8 +37,7 @@ use crate::{
 /// share fetches, also with each other.
 #[derive(Clone, Debug, Default)]
 pub struct CoalesceLayer {
-    pub(super) slots: Arc<Flights>,
-    pub(super) settings: Arc<Settings>,
+    flights: Arc<Flights>,
 }
 
 /// What the fetches of a [`CoalesceLayer`] hold, and what happened to their readers.
@@ -61,62 +55,6 @@ pub struct CoalesceStats {
     pub lagged: u64,
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) max_flights: usize,
-    pub(super) max_waiters: usize,
-    pub(super) max_wait: Duration,
-    pub(super) max_flight_age: Duration,
-    pub(super) max_held_bytes: usize,
-    pub(super) max_total_bytes: u64,
-    pub(super) max_read_pause: Duration,
-    pub(super) wait_at_most: Option<Duration>,
-    pub(super) abandoned_deadline: Duration,
-    /// `None`: what is below says of every answer whose it is.
-    pub(super) rules: Option<Rules>,
-    pub(super) failures: FailurePolicy,
-    pub(super) executor: Executor,
-    /// What has a key from a layer above needs none.
-    extractor: Keys,
-}
-
-/// What derives keys.
-#[derive(Clone)]
-struct Keys(Arc<dyn KeyExtractor>);
-
-impl fmt::Debug for Keys {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Keys").finish_non_exhaustive()
-    }
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_flights: 1 << 14,
-            max_waiters: 1 << 17,
-            max_wait: Duration::from_secs(30),
-            max_flight_age: Duration::from_secs(60),
-            max_held_bytes: 4 << 20,
-            max_total_bytes: 64 << 20,
-            max_read_pause: Duration::from_secs(60),
-            wait_at_most: None,
-            abandoned_deadline: Duration::from_secs(30),
-            rules: Some(Rules::new()),
-            failures: FailurePolicy::default(),
-            executor: Executor::default(),
-            extractor: Keys(Arc::new(DefaultKey::new())),
-        }
-    }
-}
-
-impl Settings {
-    /// How many callers a fetch may have, the first one included.
-    pub(super) fn max_callers(&self) -> usize {
-        self.max_waiters.saturating_add(1)
-    }
-}
-
 impl CoalesceLayer {
     /// With the default limits; see the [module](crate::coalesce).
     pub fn new() -> Self {
@@ -127,7 +65,7 @@ impl CoalesceLayer {
     /// [`Key`](crate::Key). Default: [`DefaultKey`].
     #[must_use]
     pub fn key(self, extractor: impl KeyExtractor) -> Self {
-        self.set(|settings| settings.extractor = Keys(Arc::new(extractor)))
+        self.set(|settings| settings.extractor = SharedExtractor::new(extractor))
     }
 
     /// How many fetches may be under way that callers can join, those included that all callers have
@@ -225,10 +163,10 @@ impl CoalesceLayer {
     /// Gauges and counters as they stand, of all services made by this layer and its clones.
     pub fn stats(&self) -> CoalesceStats {
         CoalesceStats {
-            fetches: self.slots.under_way(),
-            held_bytes: self.slots.budget.held(),
-            max_total_bytes: self.settings.max_total_bytes,
-            lagged: self.slots.budget.lagged(),
+            fetches: self.flights.under_way(),
+            held_bytes: self.flights.budget().held(),
+            max_total_bytes: self.flights.settings().max_total_bytes,
+            lagged: self.flights.budget().lagged(),
         }
     }
 
@@ -275,67 +213,29 @@ impl CoalesceLayer {
         self.set(|settings| settings.executor = Executor::new(spawn))
     }
 
-    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
-        change(Arc::make_mut(&mut self.settings));
+    fn set(mut self, change: impl FnOnce(&mut CoalesceSettings)) -> Self {
+        change(Arc::make_mut(&mut self.flights).settings_mut());
         self
     }
 
     /// Whether rules were given, which count only where there is no `Fill` below.
     pub(crate) fn has_rules(&self) -> bool {
-        self.settings.rules.as_ref().is_some_and(|rules| *rules != Rules::new())
-    }
-
-    /// How it reads requests, by its rules. Where a `Fill` below decides, that and `Lookup` have others.
-    fn request_rules(&self) -> &RequestRules {
-        static DEFAULT: RequestRules = RequestRules::DEFAULT;
-        self.settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
-    }
-
-    fn credential_names(&self) -> &CredentialNames {
-        &self.request_rules().credentials
+        self.flights.settings().rules.as_ref().is_some_and(|rules| *rules != Rules::new())
     }
 
     /// Whether failures were named, which count only where there is no `Fill` below.
     pub(crate) fn has_failures(&self) -> bool {
-        self.settings.failures.is_given()
+        self.flights.settings().failures.is_given()
     }
 
-    /// Leaves it to [`Fill`](crate::Fill) below to judge the answers, so that no request has to be
-    /// kept for that.
+    /// Leaves it to [`Fill`](crate::Fill) below to judge the responses, so that no request has to be kept
+    /// for that.
     pub(crate) fn judged_below(self) -> Self {
         self.set(|settings| settings.rules = None)
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {
-        let settings = &*self.settings;
-        for (setting, value, consequence) in [
-            ("max_wait", settings.max_wait, "no caller relies on the fetch of another"),
-            ("max_flight_age", settings.max_flight_age, "no caller can join a fetch"),
-            (
-                "wait_at_most",
-                settings.wait_at_most.unwrap_or(Duration::MAX),
-                "no caller waits for a response that takes any time",
-            ),
-            ("max_read_pause", settings.max_read_pause, "every body too large to hold is broken off"),
-        ] {
-            if value.is_zero() {
-                return Err(BuildError::ZeroDuration { setting, consequence });
-            }
-        }
-        for (setting, value, consequence) in [
-            ("max_flights", settings.max_flights, "no fetch can be shared"),
-            ("max_waiters", settings.max_waiters, "no fetch can be shared"),
-            ("max_held_bytes", settings.max_held_bytes, "no body can be shared"),
-        ] {
-            if value == 0 {
-                return Err(BuildError::ZeroLimit { setting, consequence });
-            }
-        }
-        if settings.max_total_bytes < settings.max_held_bytes as u64 {
-            let reason = "no body as large as `max_held_bytes` fits; raise the one or lower the other";
-            return Err(BuildError::NoEffect { setting: "CoalesceLayer::max_total_bytes", reason });
-        }
-        Ok(())
+        self.flights.settings().check()
     }
 }
 
@@ -343,7 +243,7 @@ impl<S> Layer<S> for CoalesceLayer {
     type Service = Coalesce<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Coalesce { inner, layer: Arc::new(self.clone()) }
+        Coalesce { inner, flights: Arc::clone(&self.flights) }
     }
 }
 
@@ -354,8 +254,7 @@ impl<S> Layer<S> for CoalesceLayer {
 #[derive(Clone, Debug)]
 pub struct Coalesce<S> {
     pub(crate) inner: S,
-    // One counter: each fetch has it.
-    layer: Arc<CoalesceLayer>,
+    flights: Arc<Flights>,
 }
 
 impl<S, ReqB, B> Service<Request<ReqB>> for Coalesce<S>
@@ -378,21 +277,16 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let inner = self.inner.clone();
-        let (head, body, why) =
-            derive_alone(&*self.layer.settings.extractor.0, self.layer.request_rules(), request);
+        let settings = self.flights.settings();
+        let (head, body, why) = derive_alone(settings.extractor.get(), settings.request_rules(), request);
         self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body))).say(why)
     }
 }
 
 impl<S> Coalesce<S> {
-    /// Whether this code runs as a part of a fetch of this key by this layer, and must not wait for it.
-    fn leads(&self, key: &CacheKey) -> bool {
-        leading::leads(&self.layer.slots, key)
-    }
-
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
-        self.layer.stats()
+        CoalesceLayer { flights: Arc::clone(&self.flights) }.stats()
     }
 
     /// As `call`, of whatever is `below`.
@@ -409,21 +303,22 @@ impl<S> Coalesce<S> {
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
-        // Conditions make the answer one client's own; a range alone is the same for all who ask so.
+        // Conditions make the response one client's own; a range alone is the same for all that ask so.
         let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
-        let is_shared =
-            |asked: &Cow<'_, CacheRequest>| !(asked.is_marked || is_for_one || self.leads(&asked.key));
-        match CacheRequest::of(&head, self.layer.credential_names()).filter(is_shared) {
+        let is_shared = |request: &Cow<'_, CacheRequest>| {
+            !(request.is_marked || is_for_one || self.flights.is_leading(&request.key))
+        };
+        let settings = self.flights.settings();
+        match CacheRequest::of(&head, settings.credential_names()).filter(is_shared) {
             None => ResponseFuture::pass(below(head, body)),
-            Some(asked) => {
-                let (slot, credentials) = (FlightKey::new(&asked, &head), asked.credentials);
+            Some(request) => {
+                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials);
                 remove_upgrade(&mut head.headers);
-                let layer = Arc::clone(&self.layer);
-                let arrived = self.layer.slots.begun();
-                let call = Call { below, head, body, slot, credentials, layer, arrived };
-                match self.layer.settings.wait_at_most {
-                    None => ResponseFuture::boxed(call.run()),
-                    Some(limit) => ResponseFuture::boxed(call.run_within(limit)),
+                let waiter = Waiter::new(head, key, credentials, self.flights.begun());
+                let caller = Caller::new(Arc::clone(&self.flights), waiter, body, below);
+                match settings.wait_at_most {
+                    None => ResponseFuture::boxed(caller.run()),
+                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
             }
         }
@@ -435,7 +330,7 @@ impl CoalesceLayer {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
         use crate::defaults::tests::{option, span};
-        let Settings {
+        let CoalesceSettings {
             max_flights,
             max_waiters,
             max_wait,
@@ -449,7 +344,7 @@ impl CoalesceLayer {
             failures: _,
             executor: _,
             extractor: _,
-        } = &*self.settings;
+        } = self.flights.settings();
         vec![
             ("CoalesceLayer::max_flights", max_flights.to_string()),
             ("CoalesceLayer::max_waiters", max_waiters.to_string()),

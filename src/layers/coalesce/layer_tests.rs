@@ -1,6 +1,6 @@
 use super::*;
 use crate::{
-    KeyLayer, Rules,
+    KeyLayer,
     exchange::status::{CACHE_STATUS, CacheStatus},
 };
 use http_body_util::Full;
@@ -10,7 +10,7 @@ use std::{
 };
 use tower::{ServiceBuilder, service_fn};
 
-/// How often the origin is asked for what two want at once.
+/// How often the origin is asked by two requests at once.
 async fn calls(layer: CoalesceLayer) -> u32 {
     let calls = AtomicU32::new(0);
     let calls: &'static AtomicU32 = Box::leak(Box::new(calls));
@@ -28,14 +28,14 @@ async fn calls(layer: CoalesceLayer) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn where_answers_are_judged_below_what_was_not_is_for_one_alone() {
+async fn judged_below_a_response_without_a_verdict_is_for_one_caller() {
     let layer = CoalesceLayer::new().rules(Rules::new().fixed_ttl(Duration::from_secs(1)));
     assert_eq!(calls(layer.clone()).await, 1);
     assert_eq!(calls(layer.judged_below()).await, 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_shares_what_came_from_the_store_is_told_so() {
+async fn a_shared_response_from_the_store_says_that_it_is_one() {
     let layer = CoalesceLayer::new().rules(Rules::new().fixed_ttl(Duration::from_secs(1)));
     let service = ServiceBuilder::new().layer(KeyLayer::default()).layer(layer).service(service_fn(
         async |_: Request<Full<Bytes>>| {

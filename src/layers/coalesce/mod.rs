@@ -98,13 +98,14 @@
 
 mod budget;
 mod caller;
-mod drive;
+mod dispatch;
 mod flight;
-mod landing;
+mod flights;
 mod layer;
-mod leading;
 mod log;
-mod reader;
-mod slots;
+mod outcome;
+mod settings;
+mod task;
+mod waiter;
 
 pub use self::layer::{Coalesce, CoalesceLayer, CoalesceStats};
