@@ -42,7 +42,7 @@
 //! | [`KeyRules`] | which requests share a response, per endpoint, in code or from a document |
 //! | [`Purge`] | removes what has changed: by tag, URL, pattern, host or key |
 //! | [`CacheStatus`] | how a response came about |
-//! | [`OriginLimitLayer`], [`RetryPolicy`] | bound and repeat the requests that reach the origin |
+//! | [`OriginLimitLayer`], [`RetryLayer`] | bound and repeat the requests that reach the origin |
 //!
 //! What is on and off until you say otherwise is in one table: [`defaults`].
 //!
@@ -226,7 +226,7 @@ pub use self::{
     origin_limit::{OriginLimit, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     request_body::RequestBody,
-    retry::{Attempts, RetryPolicy},
+    retry::{Attempts, Retry, RetryFuture, RetryLayer, RetryPolicy},
     sequence::Sequence,
     shared_error::SharedError,
     stack::{ReadThrough, ReadThroughBuilder, ReadThroughFuture, ReadThroughLayer},

@@ -8,7 +8,7 @@ use http::{HeaderValue, Request, Response};
 use http_body_util::BodyExt;
 use support::open::{Origin, fixed, get, response, store};
 use tower::{Layer, Service};
-use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThroughLayer, StoreLayer};
+use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThroughLayer, RetryPolicy, StoreLayer};
 
 /// The allocations of one call that is answered at once, its body read to the end.
 fn allocations<S, B>(service: &mut S, request: Request<Body>) -> u64
@@ -145,6 +145,15 @@ async fn a_miss_through_all_layers_allocates_little_more_than_one_through_a_stor
     let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     let (stack, plain) = (least(&mut stack), least(&mut plain));
     assert!(stack <= plain + LAYERS, "{stack} instead of {plain}");
+}
+
+/// The head is copied once, by the layer that judges the response.
+#[tokio::test]
+async fn a_request_that_may_be_repeated_is_not_copied_before() {
+    let retrying = ReadThroughLayer::builder(store()).rules(fixed(60_000)).retry(RetryPolicy::new());
+    let mut retrying = retrying.build().unwrap().layer(origin());
+    let mut once = support::open::stack(fixed(60_000)).layer(origin());
+    assert_eq!(least(&mut retrying), least(&mut once));
 }
 
 /// The bytes of somebody who waits for another one's fetch: the future, his request with what is

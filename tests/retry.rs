@@ -18,17 +18,13 @@ use support::{
     Answer, Body, Origin, collect, error, get, ms, ok, request, secs, send, serve, status, try_send,
 };
 use tokio::time::{Duration, Instant};
-use tower::{
-    Layer, ServiceBuilder, ServiceExt,
-    retry::{Retry, RetryLayer, budget::TpsBudget},
-    service_fn,
-};
+use tower::{Layer, ServiceBuilder, ServiceExt, retry::budget::TpsBudget, service_fn};
 use tower_readthrough::{
     Attempts, CacheRequest, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, ReadThrough,
-    ReadThroughLayer, Refused, RetryPolicy, Rules,
+    ReadThroughLayer, Refused, Retry, RetryLayer, RetryPolicy, Rules,
 };
 
-fn retried(policy: RetryPolicy, origin: &Origin) -> Retry<RetryPolicy, Origin> {
+fn retried(policy: RetryPolicy, origin: &Origin) -> Retry<Origin> {
     RetryLayer::new(policy).layer(origin.clone())
 }
 
@@ -376,7 +372,7 @@ async fn what_the_limit_refused_is_not_tried_again() {
     let origin = Origin::always(|| ok("").after(secs(60)));
     let policy = eager();
     let service = ServiceBuilder::new()
-        .retry(policy.clone())
+        .layer(RetryLayer::new(policy.clone()))
         .layer(OriginLimitLayer::new(1).max_queue(0))
         .service(origin.clone());
     let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
@@ -395,7 +391,7 @@ async fn a_request_that_waits_to_be_tried_again_holds_no_permit() {
         _ => ok("well"),
     });
     let service = ServiceBuilder::new()
-        .retry(eager().max_retries(1))
+        .layer(RetryLayer::new(eager().max_retries(1)))
         .layer(OriginLimitLayer::new(1).max_queue(0))
         .service(origin.clone());
     let sick = tokio::spawn(service.clone().oneshot(request("GET", "/sick", &[])));
@@ -404,7 +400,82 @@ async fn a_request_that_waits_to_be_tried_again_holds_no_permit() {
     assert_eq!(sick.await.unwrap().unwrap().extensions().get::<Attempts>().unwrap().count(), 2);
 }
 
-// Through the assembled stack, which keeps less of a request than `tower::retry` does.
+#[tokio::test(start_paused = true)]
+async fn a_body_is_made_for_a_further_attempt_and_not_before() {
+    static MADE: AtomicUsize = AtomicUsize::new(0);
+
+    /// Cannot be cloned, and counts the bodies that are made for repetitions.
+    struct Counted;
+
+    impl Default for Counted {
+        fn default() -> Self {
+            MADE.fetch_add(1, Ordering::Relaxed);
+            Self
+        }
+    }
+
+    impl http_body::Body for Counted {
+        type Data = Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<http_body::Frame<Bytes>, Self::Error>>> {
+            std::task::Poll::Ready(None)
+        }
+
+        fn is_end_stream(&self) -> bool {
+            true
+        }
+    }
+
+    for (failures, method, made) in [(0, "GET", 0), (2, "GET", 2), (2, "POST", 0)] {
+        MADE.store(0, Ordering::Relaxed);
+        let calls = Arc::new(AtomicUsize::new(0));
+        let origin = service_fn(move |_: Request<Counted>| {
+            let status = if calls.fetch_add(1, Ordering::Relaxed) < failures { 503 } else { 200 };
+            let response = Response::builder().status(status).body(Full::<Bytes>::default());
+            async { response }
+        });
+        let request = Request::builder().method(method).body(Counted).unwrap();
+        RetryLayer::new(eager()).layer(origin).oneshot(request).await.unwrap();
+        assert_eq!(MADE.load(Ordering::Relaxed), made, "{failures} {method}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_layer_above_has_changed_is_in_each_attempt() {
+    let origin = recovering(1, || status(503));
+    let sign = |mut request: Request<Body>| {
+        request.headers_mut().insert("authorization", http::HeaderValue::from_static("to the origin"));
+        request
+    };
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let service = ServiceBuilder::new()
+        .layer(LookupLayer::new(store.clone()))
+        .layer(FillLayer::new(store))
+        .map_request(sign)
+        .layer(RetryLayer::new(eager()))
+        .service(origin.clone());
+    assert_eq!(get(&service, "/").await.body, "fine");
+    for call in 1..=2 {
+        assert_eq!(origin.request(call).headers["authorization"], "to the origin");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_policy_is_one_for_towers_own_layer_too() {
+    let origin = recovering(2, || status(503));
+    let service = ServiceBuilder::new().retry(eager()).service(origin.clone());
+    let reply = get(&service, "/").await;
+    assert_eq!((&*reply.body, reply.extensions.get::<Attempts>().unwrap().count()), (&b"fine"[..], 3));
+    let sent_once =
+        send(&ServiceBuilder::new().retry(eager()).service(origin), request("POST", "/", &[])).await;
+    assert_eq!(sent_once.extensions.get::<Attempts>(), None);
+}
+
+// Through the assembled stack, which copies less of a request than `Retry` alone does.
 
 fn stacked(policy: RetryPolicy, origin: &Origin) -> ReadThrough<Origin, MemoryStore> {
     let stack = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).retry(policy);
@@ -542,9 +613,8 @@ async fn a_body_that_breaks_off_is_not_asked_for_again() {
 async fn services_are_waited_for_before_each_attempt() {
     let (service, mut origin) =
         tower_test::mock::spawn_with(|mock| RetryLayer::new(eager().max_retries(1)).layer(mock));
-    let mut service: tower_test::mock::Spawn<
-        Retry<_, tower_test::mock::Mock<Request<Body>, Response<Body>>>,
-    > = service;
+    let mut service: tower_test::mock::Spawn<Retry<tower_test::mock::Mock<Request<Body>, Response<Body>>>> =
+        service;
     origin.allow(1);
     tokio_test::assert_ready_ok!(service.poll_ready());
     let mut answer = tokio_test::task::spawn(service.call(request("GET", "/", &[])));

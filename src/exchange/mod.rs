@@ -2,16 +2,18 @@
 //!
 //! No layer knows another one. Each reads what is there and does without what is not.
 
+pub(crate) mod copy;
 pub(crate) mod failures;
 pub(crate) mod status;
 
 use std::{borrow::Cow, sync::Arc, time::Duration};
 
-use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 use tokio::time::Instant;
 
 use crate::{
     body::Body,
+    exchange::copy::RequestCopy,
     exchange::status::{CacheStatus, Forward},
     http::{
         credentials::{CredentialNames, Credentials, Keyed},
@@ -60,6 +62,8 @@ pub struct CacheRequest {
     pub(crate) has_fallback: bool,
     /// How the response will have come about, as far as that is known before it is there.
     pub(crate) why: CacheStatus,
+    /// The head of the request as it goes down, kept by the layer that judges the response.
+    pub(crate) copy: Option<Arc<RequestCopy>>,
 }
 
 /// Who waits for a response, and why what is stored does not do.
@@ -116,6 +120,7 @@ impl CacheRequest {
             is_passed: false,
             has_fallback: false,
             why: CacheStatus::forwarded(Forward::Miss),
+            copy: None,
         }))
     }
 
@@ -339,14 +344,4 @@ impl Refused {
         why.refused(self).mark(&mut response);
         response
     }
-}
-
-/// A copy of a request's head without its extensions, each of which would have to be boxed again.
-pub(crate) fn without_extensions(head: &Parts) -> Parts {
-    let (mut copy, ()) = Request::new(()).into_parts();
-    copy.method.clone_from(&head.method);
-    copy.uri.clone_from(&head.uri);
-    copy.version = head.version;
-    copy.headers.clone_from(&head.headers);
-    copy
 }

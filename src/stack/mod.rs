@@ -25,7 +25,6 @@
 //! # }
 //! ```
 
-mod retrying;
 mod service;
 
 use std::{fmt, sync::Arc, time::Duration};
@@ -49,7 +48,7 @@ use crate::{
     layers::fill::{FillLayer, Policy},
     layers::lookup::LookupLayer,
     layers::origin_limit::OriginLimitLayer,
-    layers::retry::RetryPolicy,
+    layers::retry::{RetryLayer, RetryPolicy},
     layers::stale_if_error::StaleIfErrorLayer,
     purge::Purge,
     store::{MemoryStore, Store},
@@ -224,7 +223,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
             // Next to the origin: each attempt takes a permit, and a backoff holds none.
             origin_limit,
             // Inside the fetch: callers who share it share its retries too.
-            retry: retry.shared_failures(failures.clone()),
+            retry: RetryLayer::new(retry.shared_failures(failures.clone())),
             stack: {
                 // Sees the answer once per fetch, and stores it before the fetch ends.
                 let fill = fill.and_tag_fields(&lookup.tag_fields());

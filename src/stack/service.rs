@@ -10,10 +10,10 @@ use bytes::Bytes;
 use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
+use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::retrying::Retrying;
 use crate::{
     body::{Body, BoxError},
     http::request_fields::RequestFields,
@@ -23,7 +23,7 @@ use crate::{
     layers::future::{BoxFuture, ResponseFuture},
     layers::lookup::{Keyless, Lookup, Open},
     layers::origin_limit::{Attempt, OriginLimitLayer},
-    layers::retry::RetryPolicy,
+    layers::retry::RetryLayer,
     layers::stale_if_error::StaleIfError,
     store::Store,
     tags::TagFields,
@@ -42,7 +42,7 @@ type WithStale<St, P> = StaleIfError<Coalesce<Filled<St, P>>, St>;
 /// layer.
 pub(super) struct Layers<St, K, P> {
     pub(super) stack: Lookup<WithStale<St, P>, St, K>,
-    pub(super) retry: RetryPolicy,
+    pub(super) retry: RetryLayer,
     pub(super) origin_limit: OriginLimitLayer,
 }
 
@@ -187,10 +187,9 @@ where
         let layers = &*self.layers;
         layers.with_stale().ask(head, body, |head, body| {
             let filled = layers.filled().clone();
-            let retrying =
-                Retrying::new(layers.retry.clone(), layers.origin_limit.layer(self.origin.clone()));
+            let retried = layers.retry.layer(layers.origin_limit.layer(self.origin.clone()));
             layers.coalesced().ask(head, body, |head, body| {
-                let below = move |(), head, body, sent| retrying.ask(head, body, sent);
+                let below = move |(), head, body| retried.oneshot(Request::from_parts(head, body));
                 filled.ask(head, body, below).into_boxed()
             })
         })

@@ -27,9 +27,9 @@ use crate::{
     body::{Body, BoxError, Declared},
     exchange::{
         CompletesItself, Refused, Verdict,
+        copy::without_extensions,
         failures::FailurePolicy,
         status::{CacheStatus, Forward},
-        without_extensions,
     },
     http::{
         credentials::Credentials,

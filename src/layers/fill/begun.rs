@@ -16,12 +16,12 @@ use tokio::time::Instant;
 use super::{
     Policy,
     candidate::Candidate,
-    fetch::{Client, Fetch},
+    fetch::Fetch,
     recorder::{Content, Pending, record},
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::{AttemptBegan, CompletesItself, without_extensions},
+    exchange::{AttemptBegan, CompletesItself},
     http::{
         cookies,
         fields::remove_all,
@@ -46,15 +46,8 @@ pub(super) struct Begun<St, P> {
     pub(super) sent_at: Instant,
 }
 
-/// What is known of a request that goes out, by whoever sends it.
-pub(crate) struct Sent {
-    pub(crate) at: Instant,
-    /// Has a copy of the head, if that goes out as it came.
-    pub(crate) client: Option<Arc<Client>>,
-}
-
 /// Sends the request once more, without conditions.
-pub(super) type Again<F> = Box<dyn FnOnce(Sent) -> F + Send>;
+pub(super) type Again<F> = Box<dyn FnOnce() -> F + Send>;
 
 pin_project! {
     /// Waits for the origin's answer beside what it will be judged by, which is large and stays where
@@ -96,14 +89,15 @@ where
                 Err(error) => return Poll::Ready(Err(error)),
             };
             let fetch = &this.begun.fetch;
-            let mut outline = fetch.layer.targets.outline(answer.headers()).under(&fetch.client.asked.keyed);
-            outline.settle_length(&this.begun.fetch.client.head.method, &mut answer);
+            let mut outline =
+                fetch.layer.targets.outline(answer.headers()).under(&fetch.client.asked().keyed);
+            outline.settle_length(&this.begun.fetch.client.head().method, &mut answer);
             if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
                 // First, with what they hold, such as a place at the origin.
                 drop(answer);
                 this.answer.set(None);
-                let sent = this.begun.repeat();
-                this.answer.set(Some(again(sent)));
+                this.begun.repeat();
+                this.answer.set(Some(again()));
                 continue;
             }
             let fetching = this.fetching.take().expect("polled after completion");
@@ -113,21 +107,13 @@ where
 }
 
 impl<St: Store, P: Policy> Begun<St, P> {
-    pub(super) fn sent(&self) -> Sent {
-        let is_as_it_came = self.candidate.is_none();
-        Sent { at: self.sent_at, client: is_as_it_came.then(|| Arc::clone(&self.fetch.client)) }
-    }
-
     /// Makes the request conditional, if there is something to confirm, and returns the way to send it
     /// without conditions. What cannot be sent twice stays without.
     pub(super) fn make_conditional<S, ReqB, F>(
         &mut self,
         head: &mut request::Parts,
         body: &ReqB,
-        (inner, below): (
-            &S,
-            &(impl FnOnce(S, request::Parts, ReqB, Option<Sent>) -> F + Clone + Send + 'static),
-        ),
+        (inner, below): (&S, &(impl FnOnce(S, request::Parts, ReqB) -> F + Clone + Send + 'static)),
     ) -> Option<Again<F>>
     where
         S: Clone + Send + 'static,
@@ -139,11 +125,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
         candidate.make_conditional(&mut head.headers);
         self.candidate = Some(candidate);
-        Some(Box::new(move |sent| {
-            let mut head = without_extensions(&client.head);
-            head.extensions = extensions;
-            below(inner, head, body, Some(sent))
-        }))
+        Some(Box::new(move || below(inner, client.to_head(Some(&extensions)), body)))
     }
 
     /// Whether the answer comes of the conditions, which the client did not ask for, and is not one
@@ -160,9 +142,8 @@ impl<St: Store, P: Policy> Begun<St, P> {
 
     /// Notes that the request goes out once more now, without conditions. The fetch keeps its number:
     /// what was purged since it began is not to be stored.
-    fn repeat(&mut self) -> Sent {
+    fn repeat(&mut self) {
         (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
-        self.sent()
     }
 
     /// What the client gets of the origin's answer.
@@ -177,7 +158,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         B::Error: Into<BoxError>,
     {
         let Self { fetch, .. } = self;
-        let client = &fetch.client.head;
+        let client = fetch.client.head();
         let (head, body) = response.into_parts();
         let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
         let own = head.extensions.get::<Tags>();
@@ -200,7 +181,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
     ) -> Response<Body<B>> {
         let candidate = self.candidate.as_ref();
         match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &outline.vary)) {
-            Some(stored) => self.fetch.revalidated(&self.fetch.client.head, stored, head, origin),
+            Some(stored) => self.fetch.revalidated(self.fetch.client.head(), stored, head, origin),
             None => self.fetch.unasked(origin),
         }
     }
@@ -217,11 +198,11 @@ impl<St: Store, P: Policy> Begun<St, P> {
         B::Error: Into<BoxError>,
     {
         let fetch = &self.fetch;
-        let client = &fetch.client.head;
+        let client = fetch.client.head();
         if client.method == Method::HEAD {
             fetch.learn_from_head(client, &head, &outline.vary, origin);
         }
-        let glance = fetch.client.asked.glance(&client.headers);
+        let glance = fetch.client.asked().glance(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
         if let (true, Some(extent), Some(length)) = (decision.is_storable, extent, outline.content)
@@ -230,7 +211,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::Framing));
         }
         if decision.is_storable && fetch.is_too_large(outline, &body) {
-            fetch.layer.store.not_stored(&fetch.client.asked.key, Applied::TooLarge);
+            fetch.layer.store.not_stored(&fetch.client.asked().key, Applied::TooLarge);
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);

@@ -10,7 +10,7 @@ use super::{Policy, begun::Begun, candidate::Candidate, layer::FillLayer};
 use crate::{
     body::Body,
     exchange::status::CacheStatus,
-    exchange::{CacheRequest, Verdict},
+    exchange::{Verdict, copy::RequestCopy},
     http::{
         conditions::{is_conditional, strong_tag},
         range::{self, Extent, asks_for_one_part},
@@ -22,51 +22,28 @@ use crate::{
     },
     key::{DefaultKey, SearchKey, brings_whole, has_content},
     sequence::{Fetching, Provenance, Subject},
-    store::{Change, Entry, Headers, HitForMiss, Origin, Part, RequestHeaders, Store, StoredResponse},
+    store::{Change, Entry, HitForMiss, Origin, Part, Store, StoredResponse},
 };
 
 pub(super) struct Fetch<St, P> {
     pub(super) layer: Arc<FillLayer<St, P>>,
-    pub(super) client: Arc<Client>,
-}
-
-/// Who asks, and for what: what the answer is judged by.
-pub(crate) struct Client {
-    /// Without its extensions, as the case may be.
-    pub(crate) head: request::Parts,
-    pub(crate) asked: CacheRequest,
+    /// What the response is judged by.
+    pub(super) client: Arc<RequestCopy>,
     /// Those that hold for this request.
     pub(super) rules: Rules,
     pub(super) search: Option<SearchKey>,
 }
 
-impl Client {
-    /// The header fields of the request, for a change to the store.
-    pub(super) fn to_headers(self: &Arc<Self>) -> RequestHeaders {
-        RequestHeaders::shared(Arc::clone(self))
-    }
-}
-
-impl Headers for Client {
-    fn headers(&self) -> &HeaderMap {
-        &self.head.headers
-    }
-
-    fn fields(&self) -> RequestFields<'_> {
-        self.asked.glance(&self.head.headers)
-    }
-}
-
 impl<St: Store, P: Policy> Fetch<St, P> {
     /// What is stored under the key by now.
     pub(super) fn resource(&self) -> Option<Arc<Entry>> {
-        self.layer.store.get(&self.client.asked.key)
+        self.layer.store.get(&self.client.asked().key)
     }
 
     /// The answer, if another fetch has put it into the store since the request arrived.
     #[inline(never)]
     pub(super) fn stored_meanwhile<B>(&self, resource: &Entry) -> Option<Response<Body<B>>> {
-        let head = &self.client.head;
+        let head = self.client.head();
         let selected = self.selected(resource, head);
         if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, head)) {
             return Some(self.answer_from(stored, head));
@@ -76,7 +53,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// Numbers the fetch, and finds what the origin can be asked to confirm.
     pub(super) fn begin(self, resource: Option<&Entry>) -> (Begun<St, P>, Fetching) {
-        let client = &self.client.head;
+        let client = self.client.head();
         let subject = self.subject(client);
         let fetching = self.layer.store.sequence().begin(&subject);
         // After the number was taken: what is purged from now on is not confirmed either.
@@ -86,14 +63,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// What purges can match of the answer before it is there.
     fn subject(&self, client: &request::Parts) -> Arc<Subject> {
-        match &self.client.asked.arrival {
+        match &self.client.asked().arrival {
             Some(arrival) => Arc::clone(&arrival.subject),
-            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.client.asked.key),
+            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.client.asked().key),
         }
     }
 
     fn selected<'a>(&self, resource: &'a Entry, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
-        resource.select(&self.client.asked.glance(&head.headers), self.layer.store.sequence())
+        resource.select(&self.client.asked().glance(&head.headers), self.layer.store.sequence())
     }
 
     /// Whether another fetch put it into the store since the request arrived.
@@ -103,14 +80,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn is_recent(&self, stored: &StoredResponse) -> bool {
-        !self.client.asked.is_forced || stored.begun() > self.client.asked.arrived_at()
+        !self.client.asked().is_forced || stored.begun() > self.client.asked().arrived_at()
     }
 
     fn candidate(&self, resource: Option<&Entry>, head: &request::Parts) -> Option<Candidate> {
         if is_conditional(&head.headers) || head.method != Method::GET || has_content(&head.extensions) {
             return None;
         }
-        let selected = match &self.client.asked.stored {
+        let selected = match &self.client.asked().stored {
             Some(known) => known.clone(),
             None => resource.and_then(|resource| self.selected(resource, head)).cloned(),
         };
@@ -121,7 +98,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if !asks_for_one_part(&head.method, &head.headers) {
             return None;
         }
-        let (glance, sequence) = (self.client.asked.glance(&head.headers), self.layer.store.sequence());
+        let (glance, sequence) = (self.client.asked().glance(&head.headers), self.layer.store.sequence());
         let part = resource.select_part(&glance, sequence, Instant::now())?;
         self.is_recent(part.response()).then_some(part)
     }
@@ -142,7 +119,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse, now: Instant) {
-        if self.client.asked.is_for_many {
+        if self.client.asked().is_for_many {
             response.extensions_mut().insert(Verdict::of(stored, now, self.layer.store.sequence()));
         }
     }
@@ -155,7 +132,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         outline: &ResponseFields,
         origin: &Origin,
     ) -> (Decision, Rules) {
-        let rules = self.layer.policy.rules(client, head, self.client.rules.clone());
+        let rules = self.layer.policy.rules(client, head, self.rules.clone());
         // A part may be stored where the whole might be (RFC 9111 §3.3).
         let status = extent.map_or(head.status, |_| StatusCode::OK);
         let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
@@ -174,12 +151,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// A key may leave out parts of a query only as far as the answer itself says so.
     fn check_search(&self, client: &request::Parts, answer: &HeaderMap, decision: &mut Decision) {
-        let Some(search) = &self.client.search else { return };
+        let Some(search) = &self.search else { return };
         let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
         if is_kept {
             search.learn(client, answer);
         }
-        if search.agrees(client, answer, &self.client.asked) {
+        if search.agrees(client, answer, self.client.asked()) {
             return;
         }
         match &mut decision.sharing {
@@ -194,7 +171,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Whether a stored error would take the place of what may be served instead of it, to this
     /// client or to another. The store knows, also where nobody above has looked.
     fn would_displace(&self, client: &request::Parts, error: &ResponseFields) -> bool {
-        let Some(resource) = self.layer.store.get(&self.client.asked.key) else { return false };
+        let Some(resource) = self.layer.store.get(&self.client.asked().key) else { return false };
         let selection = error.vary.selection(&client.headers);
         let is_kept_apart = |stored: &StoredResponse| match (stored.selection(), &selection) {
             (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
@@ -252,7 +229,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 Change::Supersede { request, fetch_number: origin.begun, spared_tag, hit_for_miss }
             }
         };
-        self.layer.store.apply(&self.client.asked.key, change);
+        self.layer.store.apply(&self.client.asked().key, change);
     }
 
     /// What a response that cannot be shared leaves for requests like this one.
@@ -279,12 +256,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         selection: Option<Selection>,
         origin: &Origin,
     ) {
-        let status = self.client.asked.why.stored(decision.is_storable);
+        let status = self.client.asked().why.stored(decision.is_storable);
         let mut status = status.answered(from_origin, response.status());
         if let Sharing::Unshareable(why) = decision.sharing {
             status = status.unshared(why);
         }
-        if self.client.asked.is_for_many {
+        if self.client.asked().is_for_many {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));
             let lineage = Provenance::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
             let limit = if decision.is_storable { self.layer.store.max_response_bytes() } else { 0 };

@@ -11,15 +11,14 @@ use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::{
-    Policy,
-    begun::{Asking, Sent},
-    fetch::{Client, Fetch},
-};
+use super::{Policy, begun::Asking, fetch::Fetch};
 use crate::{
     body::{Body, BoxError},
     exchange::failures::{FailurePolicy, Failures},
-    exchange::{CacheRequest, without_extensions},
+    exchange::{
+        CacheRequest,
+        copy::{RequestCopy, without_extensions},
+    },
     http::{
         fields::{remove_all, remove_upgrade},
         response_fields::ResponseFields,
@@ -241,7 +240,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (head, body) = request.into_parts();
-        let called = |inner, head, body, _| EagerOneshot::new(inner, Request::from_parts(head, body));
+        let called = |inner, head, body| EagerOneshot::new(inner, Request::from_parts(head, body));
         self.clone().ask(head, body, called)
     }
 }
@@ -253,7 +252,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         self,
         mut head: Parts,
         body: ReqB,
-        below: impl FnOnce(S, Parts, ReqB, Option<Sent>) -> F + Clone + Send + 'static,
+        below: impl FnOnce(S, Parts, ReqB) -> F + Clone + Send + 'static,
     ) -> ResponseFuture<F, B, E>
     where
         S: Clone + Send + 'static,
@@ -272,30 +271,25 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
                 // What passes as a part of a fetch above is stripped there.
                 let strips_tags =
                     self.strips_tags().filter(|_| head.extensions.get::<CacheRequest>().is_none());
-                let below = below(self.inner, head, body, None);
+                let below = below(self.inner, head, body);
                 ResponseFuture::pass(below).strip_tags(strips_tags)
             }
             Some(asked) => {
                 let asked = asked.into_owned();
                 remove_upgrade(&mut head.headers);
                 let copy = self.layer.copy(&head);
-                let client = Arc::new(Client { head: copy, asked, rules, search });
-                let fetch = Fetch { layer: self.layer, client };
+                let client = RequestCopy::new(copy, asked);
+                let fetch = Fetch { layer: self.layer, client, rules, search };
                 let resource = fetch.resource();
                 let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
                 if let Some(answer) = stored {
                     return ResponseFuture::ready(answer);
                 }
+                fetch.client.attach(&mut head.extensions);
                 let (mut begun, fetching) = fetch.begin(resource.as_deref());
                 let again = begun.make_conditional(&mut head, &body, (&self.inner, &below));
-                let sent = begun.sent();
                 // In one expression: what is made apart would be moved once more.
-                ResponseFuture::boxed(Asking::new(
-                    below(self.inner, head, body, Some(sent)),
-                    begun,
-                    again,
-                    fetching,
-                ))
+                ResponseFuture::boxed(Asking::new(below(self.inner, head, body), begun, again, fetching))
             }
         }
     }

@@ -66,7 +66,6 @@ mod layer;
 mod policy;
 mod recorder;
 
-pub(crate) use self::{begun::Sent, fetch::Client};
 pub use self::{
     layer::{Fill, FillLayer},
     policy::Policy,

@@ -175,6 +175,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             is_passed: false,
             has_fallback: false,
             why,
+            copy: None,
         }
     }
 }

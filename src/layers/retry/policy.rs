@@ -1,41 +1,3 @@
-//! Trying again what may be tried again: a policy for [`tower::retry`].
-//!
-//! [`RetryPolicy`] repeats a request whose response was an error of the service, a 408, 502, 503 or
-//! 504, if that can do no harm: its method is idempotent (RFC 9110 §9.2.2) and it has no body, or
-//! it is a [read by its body](crate::key#keys-from-bodies), which is sent again.
-//! It waits with exponential backoff and full jitter, or for as long as `Retry-After` asks for
-//! within a bound, and begins no attempt after an overall deadline. A budget keeps retries to a
-//! share of the requests that succeeded, so that an origin in trouble is not asked twice as
-//! often just then.
-//!
-//! What [`OriginLimit`](crate::OriginLimit) did not let through ([`Refused`]) is not tried again.
-//! The verdict falls with the head: a body that breaks off later is not asked for again.
-//!
-//! ```
-//! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}};
-//! use bytes::Bytes;
-//! use http::{Request, Response, StatusCode};
-//! use http_body_util::Empty;
-//! use tower::{ServiceBuilder, ServiceExt, service_fn};
-//! use tower_readthrough::{Attempts, RetryPolicy};
-//!
-//! # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
-//! static CALLS: AtomicU32 = AtomicU32::new(0);
-//! let service = ServiceBuilder::new().retry(RetryPolicy::new()).service(service_fn(
-//!     async |_: Request<Empty<Bytes>>| {
-//!         let mut response = Response::new(Empty::<Bytes>::new());
-//!         if CALLS.fetch_add(1, Ordering::Relaxed) == 0 {
-//!             *response.status_mut() = StatusCode::BAD_GATEWAY;
-//!         }
-//!         Ok::<_, Infallible>(response)
-//!     },
-//! ));
-//! let response = service.oneshot(Request::new(Empty::new())).await.unwrap();
-//! assert_eq!(response.status(), StatusCode::OK);
-//! assert_eq!(response.extensions().get::<Attempts>().unwrap().count(), 2);
-//! # }
-//! ```
-
 use std::{
     sync::{
         Arc,
@@ -44,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, Request, Response, StatusCode, header};
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, Sleep};
 use tower::retry::{
@@ -54,8 +16,11 @@ use tower::retry::{
 
 use crate::{
     build_error::BuildError,
-    exchange::failures::{FailurePolicy, Failures},
-    exchange::{AttemptBegan, Refused},
+    exchange::{
+        AttemptBegan, Refused,
+        copy::head_of,
+        failures::{FailurePolicy, Failures},
+    },
     executor::Executor,
     http::freshness::after,
     key::{copy_of_body, has_content},
@@ -230,39 +195,36 @@ where
     }
 
     fn clone_request(&mut self, request: &Request<ReqB>) -> Option<Request<ReqB>> {
-        let body = self.begin(Instant::now(), request.method(), request.extensions(), request.body())?;
-        let mut copy = Request::new(body);
-        request.method().clone_into(copy.method_mut());
-        request.uri().clone_into(copy.uri_mut());
-        *copy.version_mut() = request.version();
-        request.headers().clone_into(copy.headers_mut());
-        request.extensions().clone_into(copy.extensions_mut());
-        Some(copy)
+        self.begin();
+        if !may_be_repeated(request) {
+            return None;
+        }
+        let body = copy_of_body(request.body(), request.extensions())?;
+        Some(head_of(request).map(|()| body))
     }
 }
 
+/// Whether sending the request twice does no more than sending it once.
+pub(super) fn may_be_repeated<ReqB>(request: &Request<ReqB>) -> bool {
+    request.method().is_idempotent() || has_content(request.extensions())
+}
+
 impl RetryPolicy {
-    /// Notes that an attempt begins now. The body for another one, if the request may be tried again.
-    pub(crate) fn begin<ReqB>(
-        &mut self,
-        now: Instant,
-        method: &Method,
-        extensions: &Extensions,
-        body: &ReqB,
-    ) -> Option<ReqB>
-    where
-        ReqB: HttpBody + Default + 'static,
-    {
+    /// Notes that an attempt begins now.
+    pub(super) fn begin(&mut self) {
+        let now = Instant::now();
         if self.attempts == 0 {
             self.began_at = Some(now);
         }
         self.attempt_began_at = Some(now);
-        let may_be_repeated = method.is_idempotent() || has_content(extensions);
-        may_be_repeated.then(|| copy_of_body(body, extensions)).flatten()
     }
 
-    /// How long to wait before the next attempt, or `None` if this is the answer.
-    pub(crate) fn next<B, E>(&mut self, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
+    pub(crate) fn is_never(&self) -> bool {
+        self.settings.max_retries == 0
+    }
+
+    /// How long to wait before the next attempt, or `None` if `result` is the response.
+    pub(super) fn next<B, E>(&mut self, result: &mut Result<Response<B>, E>) -> Option<Sleep> {
         let wait = match result {
             Ok(response) if self.settings.may_recover(response) => {
                 self.next_wait(retry_after(response.headers(), SystemTime::now()))
@@ -339,9 +301,5 @@ impl RetryPolicy {
             ("RetryPolicy::max_retry_after", span(*max_retry_after)),
             ("RetryPolicy::deadline", span(*deadline)),
         ]
-    }
-
-    pub(crate) fn is_never(&self) -> bool {
-        self.settings.max_retries == 0
     }
 }

@@ -1,0 +1,242 @@
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use http::{Extensions, Request, Response};
+use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::time::Sleep;
+use tower::ServiceExt;
+use tower_layer::Layer;
+use tower_service::Service;
+
+use super::policy::{RetryPolicy, may_be_repeated};
+use crate::{
+    exchange::copy::{RequestCopy, head_of},
+    key::copy_of_body,
+    layers::future::BoxFuture,
+};
+
+/// Repeats requests that failed; see the [module](self).
+///
+/// The budget belongs to the policy and its clones: all services made by this layer share it.
+#[derive(Clone, Debug)]
+pub struct RetryLayer {
+    policy: RetryPolicy,
+}
+
+impl RetryLayer {
+    /// Repeats requests as this policy says.
+    pub const fn new(policy: RetryPolicy) -> Self {
+        Self { policy }
+    }
+}
+
+impl<S> Layer<S> for RetryLayer {
+    type Service = Retry<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        Retry { inner, policy: self.policy.clone() }
+    }
+}
+
+/// The service of [`RetryLayer`].
+#[derive(Clone, Debug)]
+pub struct Retry<S> {
+    inner: S,
+    policy: RetryPolicy,
+}
+
+impl<S, ReqB, B> Service<Request<ReqB>> for Retry<S>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqB: HttpBody + Default + Send + 'static,
+    B: Send + 'static,
+{
+    type Response = Response<B>;
+    type Error = S::Error;
+    type Future = RetryFuture<S, ReqB>;
+
+    /// Ready when the service below is. Before a further attempt that is waited for again.
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<ReqB>) -> Self::Future {
+        let decision = KeptBody::of(&request).map(|body| {
+            let mut policy = self.policy.clone();
+            let is_never = policy.is_never();
+            let repetition = (!is_never).then(|| {
+                policy.begin();
+                Repetition { inner: self.inner.clone(), head: KeptHead::of(&request), body }
+            });
+            Decision { policy, repetition }
+        });
+        RetryFuture { state: State::First { attempt: self.inner.call(request), decision } }
+    }
+}
+
+/// What becomes of the first response to a request that may be repeated.
+struct Decision<S, ReqB> {
+    policy: RetryPolicy,
+    /// `None` under a policy that repeats nothing.
+    repetition: Option<Repetition<S, ReqB>>,
+}
+
+/// All that a further attempt needs.
+struct Repetition<S, ReqB> {
+    inner: S,
+    head: KeptHead,
+    body: KeptBody<ReqB>,
+}
+
+enum KeptHead {
+    /// A layer above keeps it. With the extensions, if there are others than what is asked of the cache.
+    Shared(Arc<RequestCopy>, Option<Extensions>),
+    Own(Box<Request<()>>),
+}
+
+enum KeptBody<ReqB> {
+    Empty,
+    /// Of a request that is keyed by it.
+    Read(ReqB),
+}
+
+impl KeptHead {
+    fn of<ReqB>(request: &Request<ReqB>) -> Self {
+        match RequestCopy::of(request) {
+            Some(copy) => {
+                let extensions = request.extensions();
+                Self::Shared(Arc::clone(copy), (extensions.len() > 1).then(|| extensions.clone()))
+            }
+            None => Self::Own(Box::new(head_of(request))),
+        }
+    }
+
+    fn to_request(&self) -> Request<()> {
+        match self {
+            Self::Shared(copy, extensions) => Request::from_parts(copy.to_head(extensions.as_ref()), ()),
+            Self::Own(head) => (**head).clone(),
+        }
+    }
+}
+
+impl<ReqB> KeptBody<ReqB>
+where
+    ReqB: HttpBody + Default + 'static,
+{
+    /// `None` if the request may not be repeated.
+    fn of(request: &Request<ReqB>) -> Option<Self> {
+        if !may_be_repeated(request) {
+            return None;
+        }
+        match request.body().is_end_stream() {
+            true => Some(Self::Empty),
+            false => copy_of_body(request.body(), request.extensions()).map(Self::Read),
+        }
+    }
+}
+
+impl<S, ReqB> Repetition<S, ReqB>
+where
+    ReqB: HttpBody + Default + 'static,
+{
+    fn request(&self) -> Option<Request<ReqB>> {
+        let head = self.head.to_request();
+        let body = match &self.body {
+            KeptBody::Empty => ReqB::default(),
+            KeptBody::Read(body) => copy_of_body(body, head.extensions())?,
+        };
+        Some(head.map(|()| body))
+    }
+
+    /// Makes further attempts until one succeeds, or there are to be no more.
+    async fn run<B>(
+        mut self,
+        mut policy: RetryPolicy,
+        mut request: Request<ReqB>,
+        mut wait: Sleep,
+    ) -> Result<Response<B>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+    {
+        loop {
+            wait.await;
+            policy.begin();
+            let mut result = (&mut self.inner).oneshot(request).await;
+            // What a failed response holds, such as a place at the origin, goes before the next wait.
+            let Some(next_wait) = policy.next(&mut result) else { return result };
+            let Some(next_request) = self.request() else { return result };
+            (request, wait) = (next_request, next_wait);
+        }
+    }
+}
+
+pin_project! {
+    /// The response future of [`Retry`].
+    pub struct RetryFuture<S, ReqB>
+    where
+        S: Service<Request<ReqB>>,
+    {
+        #[pin]
+        state: State<S, ReqB>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, ReqB>
+    where
+        S: Service<Request<ReqB>>,
+    {
+        // `None`: a request that may not be repeated.
+        First { #[pin] attempt: S::Future, decision: Option<Decision<S, ReqB>> },
+        // Boxed, for it is rare, and other requests need not have room for it.
+        Further { future: BoxFuture<Result<S::Response, S::Error>> },
+    }
+}
+
+impl<S, ReqB, B> Future for RetryFuture<S, ReqB>
+where
+    S: Service<Request<ReqB>, Response = Response<B>> + Send + 'static,
+    S::Future: Send,
+    S::Error: Send,
+    ReqB: HttpBody + Default + Send + 'static,
+    B: Send + 'static,
+{
+    type Output = Result<Response<B>, S::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let further = match self.as_mut().project().state.project() {
+            StateProj::Further { future } => return future.as_mut().poll(cx),
+            StateProj::First { attempt, decision } => {
+                let mut result = ready!(attempt.poll(cx));
+                let Some(Decision { mut policy, repetition }) = decision.take() else {
+                    return Poll::Ready(result);
+                };
+                let (Some(wait), Some(repetition)) = (policy.next(&mut result), repetition) else {
+                    return Poll::Ready(result);
+                };
+                let Some(request) = repetition.request() else { return Poll::Ready(result) };
+                repetition.run(policy, request, wait)
+            }
+        };
+        self.as_mut().project().state.set(State::Further { future: Box::pin(further) });
+        self.poll(cx)
+    }
+}
+
+impl<S, ReqB> fmt::Debug for RetryFuture<S, ReqB>
+where
+    S: Service<Request<ReqB>>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RetryFuture").finish_non_exhaustive()
+    }
+}
