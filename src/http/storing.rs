@@ -2,17 +2,17 @@
 
 use std::{fmt, time::Duration};
 
-use http::{HeaderMap, HeaderName, Method, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, StatusCode, header};
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
     credentials::Credentials,
     freshness::{explicit_lifetime, unchanged_for},
+    range::Extent,
     response_fields::ResponseFields,
     rules::{Rules, Ttl},
     vary::Vary,
 };
-use crate::key::{brings_whole, has_content};
 
 /// Why an answer may not be shared: it goes to the client that asked and to nobody else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -175,57 +175,68 @@ pub(crate) fn is_gone(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
 
-/// The head of a response that is to be decided about.
-#[derive(Clone, Copy)]
-pub(crate) struct Judged<'a> {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: &'a HeaderMap,
-    /// Whether it says nothing about what was asked for.
-    pub(crate) is_breakdown: bool,
+/// What a request that may have a key asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    Get,
+    Head,
+    /// A read whose key holds its body, whatever its method.
+    ReadByBody,
 }
 
-/// Decides about a response to a GET or HEAD request, or to a read by its body.
-pub(crate) fn decide(
-    request: &Parts,
+impl RequestKind {
+    /// Whether the response is what is stored under the key of the request.
+    pub(crate) fn is_whole(self) -> bool {
+        self != Self::Head
+    }
+
+    /// Whether the cache may make the request conditional.
+    pub(crate) fn is_revalidatable(self) -> bool {
+        self == Self::Get
+    }
+}
+
+/// The head of the response to judge.
+pub(crate) struct ResponseHead<'a> {
+    status: StatusCode,
+    headers: &'a HeaderMap,
+    fields: &'a ResponseFields,
+    extent: Option<Extent>,
+    is_breakdown: bool,
+}
+
+impl<'a> ResponseHead<'a> {
+    pub(crate) fn new(status: StatusCode, headers: &'a HeaderMap, fields: &'a ResponseFields) -> Self {
+        Self { status, headers, fields, extent: None, is_breakdown: false }
+    }
+
+    /// Of a part that every client gets which asks for it: it may be stored where the whole might be (RFC
+    /// 9111 §3.3).
+    pub(crate) fn with_extent(self, extent: Option<Extent>) -> Self {
+        let status = extent.map_or(self.status, |_| StatusCode::OK);
+        Self { status, extent, ..self }
+    }
+
+    /// Whether it only says that the origin could not respond.
+    pub(crate) fn with_breakdown(self, is_breakdown: bool) -> Self {
+        Self { is_breakdown, ..self }
+    }
+}
+
+/// Decides whether a response may be stored and with whom it may be shared (RFC 9111 §3).
+///
+/// `targets` are the fields that go before `Cache-Control` (RFC 9213), the most specific one first. The
+/// credentials are those that the key of the request does not hold.
+pub(crate) fn judge(
+    request: RequestKind,
     credentials: Credentials,
-    head: Judged<'_>,
-    outline: &ResponseFields,
+    response: &ResponseHead<'_>,
     rules: &Rules,
     targets: &[HeaderName],
 ) -> Decision {
-    let Judged { status, headers, is_breakdown } = head;
-    let targeted = CacheControl::targeted(headers, targets);
-    let cache_control = targeted.as_ref().unwrap_or(&outline.cache_control);
-    let answer = Answer { status, headers, outline, cache_control, credentials, rules, is_breakdown };
-    let explicit = explicit_lifetime(cache_control, headers, outline);
-    let barrier = answer.barrier();
-    let (lifetime, source) = answer.lifetime(explicit);
-    let (fresh, own) = (lifetime > Duration::ZERO, source == Source::Origin);
-    let withheld = rules.store_without.and(&cache_control.withheld);
-
-    if is_breakdown && !(fresh && barrier.is_none()) {
-        let for_all = barrier.is_none()
-            && !(credentials.cookie || credentials.token)
-            && answer.cache_control.withheld.is_empty();
-        return Decision::failed(for_all, withheld);
-    }
-    let barrier = barrier.or_else(|| answer.barrier_without_own_freshness(fresh && !own));
-    let storable = brings_whole(request) && barrier.is_none();
-    let sharing = match barrier {
-        Some(why) => Sharing::Unshareable(why),
-        None if fresh => Sharing::Shareable,
-        None if is_error(status) => Sharing::Unshareable(Unshareable::Error),
-        None => Sharing::Unshareable(Unshareable::NotFresh),
-    };
-    let terms = answer.terms(lifetime, source);
-    // Reads by a body are never made conditional.
-    let can_be_confirmed = request.method == Method::GET
-        && !has_content(&request.extensions)
-        && (explicit.is_some() || answer.cache_control.no_cache)
-        && outline.has_validator;
-    let says_when_stale = explicit.is_some() || cache_control.no_cache;
-    let worth_keeping = fresh || can_be_confirmed || says_when_stale && answer.has_window();
-    Decision { sharing, is_storable: storable && worth_keeping, terms, withheld }
+    let targeted = CacheControl::targeted(response.headers, targets);
+    let cache_control = targeted.as_ref().unwrap_or(&response.fields.cache_control);
+    Case { request, credentials, response, cache_control, rules }.decide()
 }
 
 /// What a lifetime comes from.
@@ -237,48 +248,89 @@ enum Source {
     Rules,
 }
 
-struct Answer<'a> {
-    status: StatusCode,
-    headers: &'a HeaderMap,
-    outline: &'a ResponseFields,
-    cache_control: &'a CacheControl,
+struct Case<'a> {
+    request: RequestKind,
     credentials: Credentials,
+    response: &'a ResponseHead<'a>,
+    /// Of the targeted field, if there is one.
+    cache_control: &'a CacheControl,
     rules: &'a Rules,
-    is_breakdown: bool,
 }
 
-impl Answer<'_> {
-    /// What keeps the answer from being shared, however fresh it is.
+impl Case<'_> {
+    fn decide(&self) -> Decision {
+        let ResponseHead { status, headers, fields, is_breakdown, .. } = *self.response;
+        let explicit = explicit_lifetime(self.cache_control, headers, fields);
+        let (lifetime, source) = self.lifetime(explicit);
+        let is_fresh = lifetime > Duration::ZERO;
+        let barrier = self.barrier();
+        let withheld = self.rules.store_without.and(&self.cache_control.withheld);
+        if is_breakdown && !(is_fresh && barrier.is_none()) {
+            return Decision::failed(barrier.is_none() && self.is_impersonal(), withheld);
+        }
+        let is_own = source == Source::Origin;
+        let barrier = barrier.or_else(|| self.barrier_without_own_freshness(is_fresh && !is_own));
+        let sharing = match barrier {
+            Some(why) => Sharing::Unshareable(why),
+            None if is_fresh => Sharing::Shareable,
+            None if is_error(status) => Sharing::Unshareable(Unshareable::Error),
+            None => Sharing::Unshareable(Unshareable::NotFresh),
+        };
+        let is_storable = self.request.is_whole()
+            && barrier.is_none()
+            && (is_fresh || self.is_useful_when_stale(explicit.is_some()));
+        Decision { sharing, is_storable, terms: self.terms(lifetime, source), withheld }
+    }
+
+    /// Whether a failure holds nothing that is for one client.
+    fn is_impersonal(&self) -> bool {
+        !(self.credentials.cookie || self.credentials.token) && self.cache_control.withheld.is_empty()
+    }
+
+    /// Whether a response without a lifetime can be revalidated, or served stale by its own directives.
+    fn is_useful_when_stale(&self, has_explicit_lifetime: bool) -> bool {
+        let says_when_stale = has_explicit_lifetime || self.cache_control.no_cache;
+        let can_be_confirmed = self.request.is_revalidatable() && self.response.fields.has_validator;
+        says_when_stale && (can_be_confirmed || self.has_window())
+    }
+
+    /// What keeps the response from being shared, however fresh it is.
     fn barrier(&self) -> Option<Unshareable> {
-        let (answer, rules) = (self.cache_control, self.rules);
+        let (response, rules) = (self.response, self.rules);
         [
             (rules.never, Unshareable::Rules),
-            (is_incomplete(self.status), Unshareable::Incomplete),
-            (is_about_message(self.status), Unshareable::Error),
-            (self.outline.length.is_err(), Unshareable::Framing),
+            (is_incomplete(response.status), Unshareable::Incomplete),
+            (is_about_message(response.status), Unshareable::Error),
+            (self.has_wrong_length(), Unshareable::Framing),
             (self.must_not_be_stored() && !rules.store_no_store, Unshareable::NoStore),
-            (answer.private && !rules.store_private, Unshareable::Private),
+            (self.cache_control.private && !rules.store_private, Unshareable::Private),
             (self.sets_cookie() && !rules.store_set_cookie, Unshareable::SetCookie),
             (
                 self.credentials.authorization && !self.is_for_all() && !rules.store_authorized,
                 Unshareable::Authorization,
             ),
-            (self.outline.vary == Vary::Anything, Unshareable::Vary),
+            (response.fields.vary == Vary::Anything, Unshareable::Vary),
         ]
         .into_iter()
-        .find_map(|(stands, why)| stands.then_some(why))
+        .find_map(|(holds, why)| holds.then_some(why))
+    }
+
+    fn has_wrong_length(&self) -> bool {
+        let ResponseHead { fields, extent, .. } = self.response;
+        let is_of_part = |extent: &Extent| fields.content.is_none_or(|length| length == extent.len() as u64);
+        fields.length.is_err() || !extent.as_ref().is_none_or(is_of_part)
     }
 
     /// `must-understand` makes `no-store` count only for statuses that mean nothing to us (§5.2.2.3).
     fn must_not_be_stored(&self) -> bool {
         match self.cache_control.must_understand {
-            true => !is_understood(self.status),
+            true => !is_understood(self.response.status),
             false => self.cache_control.no_store,
         }
     }
 
     fn sets_cookie(&self) -> bool {
-        self.outline.sets_cookie
+        self.response.fields.sets_cookie
             && !self.cache_control.withheld.contains(&header::SET_COOKIE)
             && !self.rules.store_without.has(&header::SET_COOKIE)
     }
@@ -327,24 +379,25 @@ impl Answer<'_> {
         }
         match (self.rules.ttl, self.rules.negative_ttl) {
             (Ttl::OriginOr(ttl), _) if self.gets_default() => ours(ttl),
-            (_, Some(ttl)) if is_gone(self.status) && !self.is_breakdown => ours(ttl),
+            (_, Some(ttl)) if is_gone(self.response.status) && !self.response.is_breakdown => ours(ttl),
             _ => (self.heuristic().min(MAX_DELTA), Source::Guess),
         }
     }
 
     /// Whether a lifetime of ours makes sense for it.
     fn gets_default(&self) -> bool {
-        gets_default(self.status) && !self.is_breakdown
+        gets_default(self.response.status) && !self.response.is_breakdown
     }
 
     /// §4.2.2: for statuses that are cacheable by default, and what is marked as cacheable.
     fn heuristic(&self) -> Duration {
-        let is_cacheable =
-            gets_default(self.status) || is_gone(self.status) || matches!(self.status.as_u16(), 204 | 451);
-        let is_cacheable = is_cacheable && !self.is_breakdown || self.cache_control.public;
+        let ResponseHead { status, is_breakdown, .. } = *self.response;
+        let is_cacheable = gets_default(status) || is_gone(status) || matches!(status.as_u16(), 204 | 451);
+        let is_cacheable = is_cacheable && !is_breakdown || self.cache_control.public;
         match self.rules.heuristic.filter(|_| is_cacheable) {
             Some(heuristic) => {
-                let unchanged = unchanged_for(self.headers, self.outline).unwrap_or_default();
+                let unchanged =
+                    unchanged_for(self.response.headers, self.response.fields).unwrap_or_default();
                 heuristic.lifetime(unchanged)
             }
             None => Duration::ZERO,
@@ -362,7 +415,7 @@ impl Answer<'_> {
         if self.credentials.token {
             return Some(Unshareable::Token);
         }
-        let may_have_no_end = self.outline.content.is_none() && is_stream(self.headers);
+        let may_have_no_end = self.response.fields.content.is_none() && is_stream(self.response.headers);
         may_have_no_end.then_some(Unshareable::Stream)
     }
 
@@ -375,12 +428,12 @@ impl Answer<'_> {
                 rules.stale_while_revalidate_for,
                 despite.while_revalidating,
             ),
-            stale_if_error_for: match self.is_breakdown {
+            stale_if_error_for: match self.response.is_breakdown {
                 // An old failure is no better than a new one.
                 true => Duration::ZERO,
                 false => self.window(answer.stale_if_error, rules.stale_if_error_for, despite.if_error),
             },
-            revalidate_for: match self.outline.has_validator {
+            revalidate_for: match self.response.fields.has_validator {
                 true => rules.revalidate_for.min(MAX_DELTA),
                 false => Duration::ZERO,
             },

@@ -2,7 +2,7 @@ use super::*;
 use crate::http::credentials::{CredentialNames, Keyed};
 use std::time::SystemTime;
 
-use http::Request;
+use http::{HeaderValue, Request};
 
 type Fields<'a> = &'a [(&'static str, &'a str)];
 type Allow = fn(Rules) -> Rules;
@@ -28,8 +28,8 @@ fn decision(
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
     let (status, outline) = (StatusCode::from_u16(status).unwrap(), ResponseFields::of(&headers, now));
     let credentials = Credentials::of(&head.headers, &CredentialNames::DEFAULT, &Keyed::default());
-    let judged = Judged { status, headers: &headers, is_breakdown: is_breakdown(status) };
-    decide(&head, credentials, judged, &outline, rules.borrow(), &[CDN_CACHE_CONTROL])
+    let response = ResponseHead::new(status, &headers, &outline).with_breakdown(is_breakdown(status));
+    judge(RequestKind::Get, credentials, &response, rules.borrow(), &[CDN_CACHE_CONTROL])
 }
 
 /// The terms of what may be stored.
@@ -239,12 +239,10 @@ fn parts_and_answers_to_conditions_are_for_nobody_else() {
 
 #[test]
 fn an_answer_to_head_is_shared_but_not_stored() {
-    let head = Request::head("http://h/").body(()).unwrap().into_parts().0;
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
-    let outline = ResponseFields::of(&headers, SystemTime::UNIX_EPOCH);
-    let nobody = Credentials::default();
-    let judged = Judged { status: StatusCode::OK, headers: &headers, is_breakdown: false };
-    let decision = decide(&head, nobody, judged, &outline, &Rules::new(), &[]);
+    let fields = ResponseFields::of(&headers, SystemTime::UNIX_EPOCH);
+    let response = ResponseHead::new(StatusCode::OK, &headers, &fields);
+    let decision = judge(RequestKind::Head, Credentials::default(), &response, &Rules::new(), &[]);
     assert_eq!((decision.sharing, decision.is_storable), (Sharing::Shareable, false));
     assert!(decision.terms.audience.cookie, "who may share it does not depend on the method");
 }
@@ -329,4 +327,38 @@ fn a_targeted_field_decides_alone() {
     assert_eq!(refusal(&with("no-store", "max-age=60")), Unshareable::NoStore);
     assert_eq!(refusal(&with("no-cache", "max-age=60")), Unshareable::NotFresh);
     assert_eq!(fresh_for(&with("max-age=60,", "max-age=30")), Some(30));
+}
+
+#[test]
+fn a_part_is_judged_as_the_whole_would_be_unless_it_has_another_length() {
+    let part = |length: &str, said: &'static str| {
+        let fields = [
+            (header::CACHE_CONTROL, HeaderValue::from_static(said)),
+            (header::CONTENT_RANGE, HeaderValue::from_static("bytes 0-4/10")),
+            (header::CONTENT_LENGTH, HeaderValue::from_str(length).unwrap()),
+        ];
+        let headers = fields.into_iter().collect();
+        let mut fields = ResponseFields::of(&headers, SystemTime::UNIX_EPOCH);
+        fields.content = fields.length.unwrap();
+        let response = ResponseHead::new(StatusCode::PARTIAL_CONTENT, &headers, &fields);
+        let response = response.with_extent(Extent::of(&headers));
+        judge(RequestKind::Get, Credentials::default(), &response, &Rules::new(), &[])
+    };
+    assert_eq!(fresh_for(&part("5", "max-age=60")), Some(60));
+    assert_eq!(refusal(&part("5", "no-store")), Unshareable::NoStore);
+    assert_eq!(refusal(&part("6", "max-age=60")), Unshareable::Framing);
+}
+
+#[test]
+fn only_a_get_without_content_is_kept_for_its_validator_alone() {
+    let fields = [(header::CACHE_CONTROL, "no-cache"), (header::ETAG, "\"1\"")];
+    let headers = fields.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
+    let fields = ResponseFields::of(&headers, SystemTime::UNIX_EPOCH);
+    for (kind, is_kept) in
+        [(RequestKind::Get, true), (RequestKind::Head, false), (RequestKind::ReadByBody, false)]
+    {
+        let response = ResponseHead::new(StatusCode::OK, &headers, &fields);
+        let decision = judge(kind, Credentials::default(), &response, &Rules::new(), &[]);
+        assert_eq!(decision.is_storable, is_kept, "{kind:?}");
+    }
 }

@@ -182,7 +182,7 @@ pub use self::{
 };
 pub(crate) use self::{
     normal::normal_form,
-    read::{brings_whole, copy_of_body, has_content, is_read_by_rule},
+    read::{copy_of_body, has_content, is_read_by_rule, kind_of},
     rules::{RuleOverrides, SearchKey},
     target::{Hashes, Origins, Target},
 };

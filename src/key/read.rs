@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http::{Extensions, Method, request::Parts};
 use http_body::Body as HttpBody;
 
-use crate::request_body::RequestBody;
+use crate::{http::storing::RequestKind, request_body::RequestBody};
 
 /// A rule says that the request is a read, whatever its method: in its extensions, put there by
 /// [`BodyKey`](crate::BodyKey). Nobody else can say so.
@@ -59,10 +59,13 @@ pub(crate) fn has_content(extensions: &Extensions) -> bool {
     content(extensions).is_some()
 }
 
-/// Whether the answer to a request is what is stored under its key: to GET, and to a read by a
-/// body. An answer to HEAD is not.
-pub(crate) fn brings_whole(head: &Parts) -> bool {
-    head.method == Method::GET || has_content(&head.extensions)
+/// Of a request that may have a key.
+pub(crate) fn kind_of(head: &Parts) -> RequestKind {
+    match head.method {
+        _ if has_content(&head.extensions) => RequestKind::ReadByBody,
+        Method::GET => RequestKind::Get,
+        _ => RequestKind::Head,
+    }
 }
 
 /// The body of a request once more: an empty one, or one that was read for its key. `None` if it is

@@ -14,7 +14,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderName, Response, header, request, response};
 use http_body::Body as HttpBody;
 use tokio::{sync::oneshot, time::Instant};
 
@@ -38,8 +38,9 @@ use crate::{
         range::Extent,
         response_fields::ResponseFields,
         rules::Rules,
-        storing::{self, CDN_CACHE_CONTROL, Judged, Unshareable},
+        storing::{self, CDN_CACHE_CONTROL, RequestKind, ResponseHead, Unshareable},
     },
+    key,
 };
 
 /// After how long a client may try again.
@@ -198,13 +199,14 @@ fn unwritten_status<B>(response: &Response<B>, verdict: &Verdict) -> Option<Cach
 /// Decides who may share a response that comes without a verdict.
 pub(super) struct Judge {
     request: request::Parts,
+    kind: RequestKind,
     credentials: Credentials,
     rules: Rules,
 }
 
 impl Judge {
     pub(super) fn new(request: &request::Parts, credentials: Credentials, rules: Rules) -> Self {
-        Self { request: without_extensions(request), credentials, rules }
+        Self { request: without_extensions(request), kind: key::kind_of(request), credentials, rules }
     }
 
     fn verdict<B: HttpBody>(
@@ -217,13 +219,10 @@ impl Judge {
         let mut outline = ResponseFields::of(response.headers(), SystemTime::now());
         outline.settle_length(method, response);
         let headers = response.headers();
-        let targets = [CDN_CACHE_CONTROL];
-        let extent = Extent::for_all(method, request, response.status(), headers);
-        let status = extent.map_or(response.status(), |_| StatusCode::OK);
-        let is_breakdown = failures.is_breakdown(response.status(), headers);
-        let judged = Judged { status, headers, is_breakdown };
-        let decision =
-            storing::decide(&self.request, self.credentials, judged, &outline, &self.rules, &targets);
+        let head = ResponseHead::new(response.status(), headers, &outline)
+            .with_extent(Extent::for_all(method, request, response.status(), headers))
+            .with_breakdown(failures.is_breakdown(response.status(), headers));
+        let decision = storing::judge(self.kind, self.credentials, &head, &self.rules, &[CDN_CACHE_CONTROL]);
         let selection = outline.vary.selection(request);
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(flight.started_at());

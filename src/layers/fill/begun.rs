@@ -205,11 +205,6 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let glance = fetch.client.asked().glance(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
-        if let (true, Some(extent), Some(length)) = (decision.is_storable, extent, outline.content)
-            && length != extent.len() as u64
-        {
-            decision = Decision::not_stored(Sharing::Unshareable(Unshareable::Framing));
-        }
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.not_stored(&fetch.client.asked().key, Applied::TooLarge);
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));

@@ -17,10 +17,10 @@ use crate::{
         request_fields::RequestFields,
         response_fields::ResponseFields,
         rules::Rules,
-        storing::{Decision, Judged, Sharing, Unshareable, decide, is_error, is_gone},
+        storing::{self, Decision, ResponseHead, Sharing, Unshareable, is_error, is_gone},
         vary::Selection,
     },
-    key::{DefaultKey, SearchKey, brings_whole, has_content},
+    key::{self, DefaultKey, SearchKey},
     sequence::{Fetching, Provenance, Subject},
     store::{Change, Entry, HitForMiss, Origin, Part, Store, StoredResponse},
 };
@@ -84,7 +84,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn candidate(&self, resource: Option<&Entry>, head: &request::Parts) -> Option<Candidate> {
-        if is_conditional(&head.headers) || head.method != Method::GET || has_content(&head.extensions) {
+        if is_conditional(&head.headers) || !key::kind_of(head).is_revalidatable() {
             return None;
         }
         let selected = match &self.client.asked().stored {
@@ -133,12 +133,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: &Origin,
     ) -> (Decision, Rules) {
         let rules = self.layer.policy.rules(client, head, self.rules.clone());
-        // A part may be stored where the whole might be (RFC 9111 §3.3).
-        let status = extent.map_or(head.status, |_| StatusCode::OK);
-        let (credentials, targets) = (glance.credentials, &self.layer.targets.names);
+        let (kind, targets) = (key::kind_of(client), &self.layer.targets.names);
         let is_breakdown = self.layer.failures.is_breakdown(head.status, &head.headers);
-        let judged = Judged { status, headers: &head.headers, is_breakdown };
-        let mut decision = decide(client, credentials, judged, outline, &rules, targets);
+        let response = ResponseHead::new(head.status, &head.headers, outline)
+            .with_extent(extent)
+            .with_breakdown(is_breakdown);
+        let mut decision = storing::judge(kind, glance.credentials, &response, &rules, targets);
         if is_breakdown && decision.is_storable && self.would_displace(client, outline) {
             decision = decision.displacing(&rules);
         }
@@ -214,7 +214,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             | Unshareable::Framing => false,
             // An error may be the fault of this client, unless it says that nothing is there.
             _ => !is_error(status) || is_gone(status),
-        } && brings_whole(client)
+        } && key::kind_of(client).is_whole()
             && !decision.is_storable;
         let marker = self.marker((client, glance), status, rules, origin);
         if !supersedes && marker.is_none() {
