@@ -192,9 +192,6 @@ pub mod store;
 pub mod tags;
 mod work;
 
-#[cfg(feature = "body-key")]
-#[doc(inline)]
-pub use self::key::{BodyKey, BodyKeyLayer, JsonBody, JsonConstant};
 pub use self::layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error};
 #[cfg(feature = "serde")]
 #[doc(inline)]
@@ -233,4 +230,10 @@ pub use self::{
     stale_if_error::{StaleIfError, StaleIfErrorLayer},
     store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,
+};
+#[cfg(feature = "body-key")]
+#[doc(inline)]
+pub use self::{
+    key::{JsonBody, JsonConstant},
+    layers::body_key::{BodyKey, BodyKeyFuture, BodyKeyLayer},
 };

@@ -22,9 +22,6 @@ const FLOORS: &[&[&str]] = &[
 /// Imports from a higher floor, and why they stand.
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("build_error", "key", "an error of the builder has the error of the rules as its source"),
-    ("key", "layers", "the layer of keys from bodies is still in the room of keys"),
-    ("key", "exchange", "what a key has read is still in the exchange"),
-    ("http", "key", "the decision about storing still asks the key about the request"),
     ("sequence", "store", "the sequence still takes stored responses"),
     ("store", "exchange", "the store still writes the status of a hit"),
 ];

@@ -21,7 +21,7 @@ use crate::{
         storing::{Decision, Sharing, Unshareable},
         vary::Selection,
     },
-    key::{CacheKey, may_have_key},
+    key::{CacheKey, KeyFacts, may_have_key},
     sequence::{Provenance, PurgeSnapshot, Sequence},
     store::{Part, StoredResponse},
 };
@@ -102,11 +102,11 @@ impl CacheRequest {
             });
         }
         let key = head.extensions.get::<CacheKey>()?;
-        let read = head.extensions.get::<Read>().cloned().unwrap_or_default();
-        glance.put_under(names, &read.keyed);
+        let facts = head.extensions.get::<KeyFacts>().cloned().unwrap_or_default();
+        glance.put_under(names, facts.keyed());
         Some(Cow::Owned(Self {
-            credentials: read.credentials.and(glance.credentials),
-            keyed: read.keyed,
+            credentials: facts.credentials().and(glance.credentials),
+            keyed: facts.keyed().clone(),
             key: key.clone(),
             arrival: None,
             purpose: Purpose::Client,
@@ -159,14 +159,6 @@ impl CacheRequest {
     pub fn is_forced(&self) -> bool {
         self.is_forced
     }
-}
-
-/// What the layer that gave a request its key has read of it: in the request's extensions, where that is
-/// not what its fields say by themselves.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Read {
-    pub(crate) keyed: Keyed,
-    pub(crate) credentials: Credentials,
 }
 
 /// Which requests may share a response: in its extensions, put there by `Fill` where

@@ -140,6 +140,7 @@
 mod body;
 mod buffer;
 mod default;
+mod facts;
 mod method_field;
 mod normal;
 mod overrides;
@@ -157,15 +158,14 @@ use smallvec::SmallVec;
 
 use crate::{
     build_error::BuildError,
-    exchange::Read,
     http::{credentials::Keyed, request_fields::RequestFields, rules::RequestRules},
     tags::TagFields,
 };
 
 #[cfg(feature = "body-key")]
-use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
+pub(crate) use self::body::with_body_key;
 #[cfg(feature = "body-key")]
-pub use self::body::{BodyKey, BodyKeyFuture, BodyKeyLayer};
+use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
 #[cfg(feature = "body-key")]
 pub use self::rules::{JsonBody, JsonConstant};
 #[cfg(feature = "purge-service")]
@@ -181,6 +181,7 @@ pub use self::{
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{
+    facts::KeyFacts,
     normal::normal_form,
     read::{copy_of_body, has_content, is_read_by_rule, kind_of},
     rules::{RuleOverrides, SearchKey},
@@ -396,8 +397,8 @@ pub(crate) fn find(
     match head.extensions.get::<CacheKey>() {
         Some(own) => {
             buffer.set(own);
-            if let Some(read) = head.extensions.get::<Read>() {
-                buffer.set_keyed(read.keyed.clone());
+            if let Some(facts) = head.extensions.get::<KeyFacts>() {
+                buffer.set_keyed(facts.keyed().clone());
             }
         }
         None if is_get_or_head(&head.method) => {

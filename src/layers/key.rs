@@ -9,16 +9,15 @@ use smallvec::SmallVec;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::key::{
-    CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, Origins, Target, Unkeyed, find, is_for_cache,
-    is_get_or_head, is_read_by_rule, normalise, prepare,
-};
 use crate::{
-    exchange::{CacheRequest, Read},
+    exchange::CacheRequest,
     http::{
-        credentials::Credentials,
+        credentials::{Credentials, Keyed},
         request_fields::RequestFields,
         rules::{RequestRules, Rules},
+    },
+    key::{
+        self, CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, KeyFacts, Origins, Target, Unkeyed,
     },
 };
 
@@ -127,7 +126,7 @@ fn derive<B: HttpBody>(
 ) -> (Parts, B, Option<Unkeyed>) {
     let edition = extractor.edition();
     let extractor = edition.as_deref().unwrap_or(extractor);
-    let is_for_cache = is_for_cache(&request);
+    let is_for_cache = key::is_for_cache(&request);
     let why = if is_for_cache { None } else { Unkeyed::of(&request) };
     let (mut head, body) = request.into_parts();
     // What a cache above this one has asked is not what is asked here.
@@ -140,22 +139,24 @@ fn derive<B: HttpBody>(
         Some(identity) => drop(head.extensions.insert(identity)),
         None => drop(head.extensions.remove::<Identity>()),
     }
-    let mut key = KeyBuffer::new();
+    let mut buffer = KeyBuffer::new();
     let found = match is_for_cache {
-        true => find(extractor, rules, &head, &RequestFields::of(&head.headers), &mut key).map_err(Some),
+        true => {
+            key::find(extractor, rules, &head, &RequestFields::of(&head.headers), &mut buffer).map_err(Some)
+        }
         false => Err(why),
     };
     match found {
         Ok(()) => {
-            normalise(extractor, rules, &mut head, &mut key);
-            prepare(extractor, &key, &mut head);
-            head.extensions.insert(key.to_key());
-            note_read(rules, &mut head, &key);
+            key::normalise(extractor, rules, &mut head, &mut buffer);
+            key::prepare(extractor, &buffer, &mut head);
+            head.extensions.insert(buffer.to_key());
+            note_facts(rules, &mut head, buffer.keyed());
             (head, body, None)
         }
         Err(why) => {
             head.extensions.remove::<CacheKey>();
-            head.extensions.remove::<Read>();
+            head.extensions.remove::<KeyFacts>();
             head.extensions.insert(WithoutKey);
             (head, body, why)
         }
@@ -166,7 +167,7 @@ fn derive<B: HttpBody>(
 fn identity_of(extractor: &dyn KeyExtractor, head: &Parts) -> Option<Identity> {
     let (_, host) = Target::of(head, Origins::default()).parts();
     let mut named = SmallVec::new();
-    match is_get_or_head(&head.method) || is_read_by_rule(&head.extensions) {
+    match key::is_get_or_head(&head.method) || key::is_read_by_rule(&head.extensions) {
         true => named.push(extractor.identity(&head.uri, host, &head.extensions)),
         false => {
             let mut each = |identity| named.push(identity);
@@ -187,21 +188,20 @@ pub(crate) fn derive_alone<B: HttpBody>(
         || extensions.get::<CacheRequest>().is_some()
         || extensions.get::<CacheKey>().is_some();
     // What never has a key costs nothing here.
-    if is_known || !is_get_or_head(request.method()) {
+    if is_known || !key::is_get_or_head(request.method()) {
         let (head, body) = request.into_parts();
         return (head, body, None);
     }
     derive(extractor, rules, request)
 }
 
-/// Tells the layers below what they would not find out by themselves.
-fn note_read(rules: &RequestRules, head: &mut Parts, key: &KeyBuffer) {
-    match key.keyed().is_nothing() && rules.credentials.is_default() {
-        true => drop(head.extensions.remove::<Read>()),
+/// Notes for the layers below what the fields of the request do not say.
+fn note_facts(rules: &RequestRules, head: &mut Parts, keyed: &Keyed) {
+    match keyed.is_nothing() && rules.credentials.is_default() {
+        true => drop(head.extensions.remove::<KeyFacts>()),
         false => {
-            let keyed = key.keyed().clone();
-            let credentials = Credentials::of(&head.headers, &rules.credentials, &keyed);
-            head.extensions.insert(Read { keyed, credentials });
+            let credentials = Credentials::of(&head.headers, &rules.credentials, keyed);
+            head.extensions.insert(KeyFacts::new(keyed.clone(), credentials));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The layers: everything in this crate that knows Tower.
 
+#[cfg(feature = "body-key")]
+pub(crate) mod body_key;
 pub mod coalesce;
 pub(crate) mod eager_oneshot;
 pub mod fill;

@@ -181,7 +181,7 @@ impl Stack<'_> {
         let seen = Arc::clone(&origin.seen);
         let service = cache.layer(origin);
         #[cfg(feature = "body-key")]
-        let mut service = crate::key::BodyKeyLayer::new(rules.clone()).layer(service);
+        let mut service = crate::layers::body_key::BodyKeyLayer::new(rules.clone()).layer(service);
         #[cfg(not(feature = "body-key"))]
         let mut service = service;
         let waits = || "the layers wait for something".to_owned();

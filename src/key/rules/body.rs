@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 #[cfg(feature = "body-key")]
 use super::{
-    JsonBody, KeyRules, KeyRulesBuilder, RuleError,
+    JsonBody, KeyRules,
     choice::Chosen,
     classes::Classified,
     parts::push_values,
@@ -21,14 +21,12 @@ use super::{
 use super::{KeyRule, error::Problem};
 #[cfg(feature = "body-key")]
 use crate::{
-    exchange::Read,
     http::{
         conditions::is_conditional,
+        credentials::Credentials,
         fields::{asks_for_another_protocol, is_spelling_of},
     },
-    key::{
-        BodyKeyLayer, CacheKey, Form, KeyBuffer, Persisted, Reading, Unkeyed, has_content, normal::Authority,
-    },
+    key::{CacheKey, Form, KeyBuffer, KeyFacts, Persisted, Reading, Unkeyed, has_content, normal::Authority},
 };
 
 /// The largest body that a key may be made of.
@@ -127,7 +125,7 @@ impl KeyRule {
 
 /// What a rule says about the body of a request.
 #[cfg(feature = "body-key")]
-pub(in crate::key) struct BodyRule {
+pub(crate) struct BodyRule {
     pub(in crate::key) max_bytes: usize,
     /// None: the request has no key, whatever its body.
     pub(in crate::key) place: Option<Place>,
@@ -159,33 +157,16 @@ impl Place {
             names.keep_in(head);
         }
         match keyed.is_nothing() {
-            true => drop(head.extensions.remove::<Read>()),
-            false => {
-                head.extensions.insert(Read { keyed, ..Read::default() });
-            }
+            true => drop(head.extensions.remove::<KeyFacts>()),
+            false => drop(head.extensions.insert(KeyFacts::new(keyed, Credentials::default()))),
         }
-    }
-}
-
-#[cfg(feature = "body-key")]
-impl KeyRulesBuilder {
-    /// As [`build`](Self::build), with rules that have a [`body`](KeyRule::body).
-    ///
-    /// The layer goes directly in front of the cache, which gets the same rules. It is the only way
-    /// to such rules, so that nobody can forget it.
-    ///
-    /// # Errors
-    ///
-    /// As [`build`](Self::build).
-    pub fn build_with_bodies(self) -> Result<BodyKeyLayer, RuleError> {
-        self.compile().map(BodyKeyLayer::new)
     }
 }
 
 #[cfg(feature = "body-key")]
 impl KeyRules {
     /// What the rule for a request says about its body, if it says that the request is a read.
-    pub(in crate::key) fn body_rule(&self, head: &Parts, has_body: bool) -> Option<BodyRule> {
+    pub(crate) fn body_rule(&self, head: &Parts, has_body: bool) -> Option<BodyRule> {
         let may_be_read = match head.method {
             Method::GET => has_body,
             Method::HEAD => false,

@@ -176,7 +176,7 @@ impl KeyRulesBuilder {
         self.compile()
     }
 
-    pub(super) fn compile(self) -> Result<KeyRules, RuleError> {
+    pub(crate) fn compile(self) -> Result<KeyRules, RuleError> {
         if !(cfg!(feature = "axum") || self.whole_uri) {
             return Err(RuleError::of_all(Problem::CutUri));
         }

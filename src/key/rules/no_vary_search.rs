@@ -11,7 +11,10 @@ use super::{
     query::{Name, QueryRules, decode},
     shape::{KeyLayout, QueryShape, Search},
 };
-use crate::{exchange::CacheRequest, key::KeyBuffer};
+use crate::{
+    http::credentials::Keyed,
+    key::{CacheKey, KeyBuffer},
+};
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
@@ -68,9 +71,14 @@ impl fmt::Debug for Learned {
 pub(crate) struct SearchKey(pub(super) KeyRules);
 
 impl SearchKey {
-    /// Whether this answer to `request` may be kept under `key`.
-    pub(crate) fn agrees(&self, request: &Parts, answer: &HeaderMap, asked: &CacheRequest) -> bool {
-        self.0.agrees_on_search(request, answer, asked)
+    /// Whether this answer to `request` may be kept under `key`, which holds `keyed`.
+    pub(crate) fn agrees(
+        &self,
+        request: &Parts,
+        answer: &HeaderMap,
+        (key, keyed): (&CacheKey, &Keyed),
+    ) -> bool {
+        self.0.agrees_on_search(request, answer, (key, keyed))
     }
 
     /// Remembers what an answer says, for the keys of those who ask for the same path.
@@ -130,20 +138,20 @@ fn names(entry: &ListEntry) -> Option<Box<[Name]>> {
 impl KeyRules {
     /// Whether an answer may be kept under this key of its request, by what it says about its
     /// query.
-    pub(super) fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, asked: &CacheRequest) -> bool {
+    fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, (key, keyed): (&CacheKey, &Keyed)) -> bool {
         let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
         let Some(shape @ KeyLayout { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
             return true;
         };
         let is_under = |policy: Option<&_>| {
             let mut own = KeyBuffer::new();
-            own.set_keyed(asked.keyed.clone());
+            own.set_keyed(keyed.clone());
             let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
             // Those of the rules for all requests come last.
-            if let (None, Some(names)) = (shape.parts.keyed.cookies(), asked.keyed.cookies()) {
+            if let (None, Some(names)) = (shape.parts.keyed.cookies(), keyed.cookies()) {
                 own.push_cookies(names, &head.headers);
             }
-            is_whole && own.as_bytes() == asked.key.as_bytes()
+            is_whole && own.as_bytes() == key.as_bytes()
         };
         // Under its whole query every answer is right.
         is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))

@@ -156,7 +156,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if is_kept {
             search.learn(client, answer);
         }
-        if search.agrees(client, answer, self.client.asked()) {
+        let asked = self.client.asked();
+        if search.agrees(client, answer, (&asked.key, &asked.keyed)) {
             return;
         }
         match &mut decision.sharing {

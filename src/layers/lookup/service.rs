@@ -20,12 +20,12 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     exchange::status::{CacheStatus, Stale},
-    exchange::{CacheRequest, Read, Refused},
+    exchange::{CacheRequest, Refused},
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
         range::asks_for_one_part, request_fields::RequestFields, storing::Unshareable,
     },
-    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor, Unkeyed},
+    key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor, KeyFacts, Unkeyed},
     layers::future::ResponseFuture,
     layers::invalidation::{Invalidation, pass_on},
     layers::key::WithoutKey,
@@ -145,7 +145,7 @@ where
         let extensions = request.extensions_mut();
         extensions.remove::<CacheKey>();
         extensions.remove::<CacheRequest>();
-        extensions.remove::<Read>();
+        extensions.remove::<KeyFacts>();
         let shows_status = self.reader.settings.shows_status;
         Keyless { invalidation: Invalidation::of(&self.reader, request), why, shows_status }
     }
@@ -281,7 +281,7 @@ where
         // Who gave it a key above may share the answer there.
         let has_key = head.extensions.remove::<CacheKey>().is_some();
         let above = head.extensions.remove::<CacheRequest>();
-        head.extensions.remove::<Read>();
+        head.extensions.remove::<KeyFacts>();
         let is_for_many = above.is_some_and(|above| !above.is_for_client) || has_key;
         let conditions = match scope {
             Scope::Whole if !asked.is_marked => take_conditions(&mut head.headers),
