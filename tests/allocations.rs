@@ -1,14 +1,20 @@
 //! What hits, misses and callers who wait cost in allocations, each with its reason.
 
+#[allow(dead_code, reason = "a part of it is used here")]
+#[path = "it/support/mod.rs"]
 mod support;
 
+use std::convert::Infallible;
+
 use axum::body::Body;
-use futures_util::FutureExt;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderValue, Request, Response};
-use http_body_util::BodyExt;
+use http_body::Frame;
+use http_body_util::{BodyExt, StreamBody};
 use support::open::{Origin, fixed, get, response, store};
-use tower::{Layer, Service};
-use tower_readthrough::{Guard, KeyRule, KeyRules, ReadThroughLayer, RetryPolicy, StoreLayer};
+use tower::{Layer, Service, ServiceExt};
+use tower_readthrough::{Guard, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, RetryPolicy, StoreLayer};
 
 /// The allocations of one call that is answered at once, its body read to the end.
 fn allocations<S, B>(service: &mut S, request: Request<Body>) -> u64
@@ -230,5 +236,44 @@ async fn what_an_entry_holds_is_charged() {
         let (held, charged) = (held.cast_unsigned() / ENTRIES, (store.stats().bytes - before) / ENTRIES);
         // Some six blocks of memory.
         assert!(held + 60 <= charged && charged <= held + held / 2 + 150, "{charged} for {held}");
+    }
+}
+
+const CHUNK: usize = 64 << 10;
+const CHUNKS: usize = 16 << 10;
+const MIB: u64 = 1 << 20;
+
+/// An origin with a body of a GiB, in chunks.
+fn gibibyte(declared: bool) -> Origin {
+    Origin::new(move |_, _| async move {
+        let chunks = futures_util::stream::iter(0..CHUNKS);
+        let frames = chunks.map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; CHUNK]))));
+        let length = (CHUNK * CHUNKS).to_string();
+        let fields: &[_] = if declared { &[("content-length", length.as_str())] } else { &[] };
+        response(fields, Body::new(StreamBody::new(frames)))
+    })
+}
+
+/// The store takes 4 MiB of one response; nothing beyond that may be held.
+#[test]
+fn a_body_larger_than_the_store_takes_passes_through_a_few_mebibytes() {
+    for declared in [true, false] {
+        let store = MemoryStore::with_capacity_bytes(64 << 20);
+        let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(60_000)).build().unwrap();
+        let service = layer.layer(gibibyte(declared));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        // One thread runs all of it, and allocations are counted by thread.
+        let held = allocation_counter::measure(|| {
+            runtime.block_on(async {
+                let mut body = service.oneshot(get("http://h/")).await.unwrap().into_body();
+                let mut length = 0;
+                while let Some(frame) = body.frame().await {
+                    length += frame.unwrap().into_data().unwrap().len();
+                }
+                assert_eq!(length, CHUNK * CHUNKS);
+            });
+        });
+        assert!(held.bytes_max < 12 * MIB, "{} bytes", held.bytes_max);
+        assert_eq!((store.stats().refused, store.stats().bytes < 1000), (1, true));
     }
 }

@@ -3,6 +3,8 @@
 //! The books are tested in `memory_store.rs`; this is whether they tell the truth.
 #![cfg(target_os = "linux")]
 
+#[allow(dead_code, reason = "a part of it is used here")]
+#[path = "it/support/mod.rs"]
 mod support;
 
 use std::sync::Arc;

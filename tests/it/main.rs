@@ -1,0 +1,47 @@
+//! The promises of the crate, by topic. `tests/README.md` says where to look for which.
+
+mod architecture;
+mod axum_apps;
+mod build;
+mod coalesce;
+mod conformance;
+mod differential;
+mod faults;
+mod fill;
+mod front;
+mod hyper_client;
+mod invalidation;
+#[cfg(feature = "body-key")]
+mod key_body;
+#[cfg(feature = "serde")]
+mod key_document;
+mod key_guard;
+mod key_properties;
+mod key_purge;
+mod key_rules;
+mod key_systems;
+mod lookup;
+mod memory_store;
+mod model;
+mod origin_limit;
+mod parts;
+mod promises;
+mod proxy;
+mod purge;
+#[cfg(feature = "purge-service")]
+mod purge_service;
+mod ranges;
+mod readiness;
+#[cfg(all(feature = "body-key", feature = "serde"))]
+mod readme;
+mod request_directives;
+mod retry;
+mod rules;
+mod rust_version;
+mod security;
+mod sockets;
+mod stale_if_error;
+mod stampede;
+mod support;
+mod tags;
+mod validation;
