@@ -203,7 +203,7 @@ pub use self::{
     coalesce::{Coalesce, CoalesceLayer, CoalesceStats},
     exchange::failures::{DefaultFailures, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
-    exchange::{CacheRequest, Refused},
+    exchange::{CacheRequest, Purpose, Refused},
     executor::Task,
     fill::{Fill, FillLayer, Policy},
     http::{

@@ -40,7 +40,7 @@ impl RequestCopy {
     /// Lets the layers below know of the copy. It says what `request` asks of the cache, if that is there.
     pub(crate) fn attach(self: &Arc<Self>, request: &mut Extensions) {
         if let Some(asked) = request.get_mut::<CacheRequest>() {
-            asked.copy = Some(Arc::clone(self));
+            asked.keep_copy(Arc::clone(self));
         }
     }
 
@@ -49,7 +49,7 @@ impl RequestCopy {
     /// Compared field by field in their order: cheaper than a second copy, and a difference that is none
     /// only costs that.
     pub(crate) fn of<B>(request: &Request<B>) -> Option<&Arc<Self>> {
-        let copy = request.extensions().get::<CacheRequest>()?.copy.as_ref()?;
+        let copy = request.extensions().get::<CacheRequest>()?.copy()?;
         let Parts { method, uri, version, headers, .. } = &copy.head;
         let is_same = method == request.method()
             && *version == request.version()
@@ -65,7 +65,8 @@ impl RequestCopy {
         match extensions {
             Some(extensions) => head.extensions.clone_from(extensions),
             None => {
-                let asked = CacheRequest { copy: Some(Arc::clone(self)), ..self.asked.clone() };
+                let mut asked = self.asked.clone();
+                asked.keep_copy(Arc::clone(self));
                 head.extensions.insert(asked);
             }
         }
@@ -79,7 +80,7 @@ impl Headers for RequestCopy {
     }
 
     fn fields(&self) -> RequestFields<'_> {
-        self.asked.glance(&self.head.headers)
+        self.asked.fields(&self.head.headers)
     }
 }
 

@@ -1,12 +1,13 @@
 //! What of a message's fields has to be known before anything else, found in one pass.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{
     credentials::{CredentialNames, Credentials, Keyed, is_well_known},
     fields::first_line,
     framing::Framing,
     overrides::Overrides,
+    range::asks_for_one_part,
 };
 
 /// Most requests have none of these but the last, and a hit then has nothing to do with their
@@ -19,8 +20,40 @@ pub(crate) struct RequestFields<'a> {
     /// A precondition (RFC 9110 §13.1).
     pub(crate) has_precondition: bool,
     pub(crate) has_range: bool,
+    has_if_range: bool,
     /// What selects most of what is selected by anything.
     accept_encoding: Line<'a>,
+}
+
+/// What the conditions and the range of a request ask for (RFC 9110 §13, §14).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct RequestFacts {
+    has_precondition: bool,
+    has_range: bool,
+    has_if_range: bool,
+    asks_for_one_part: bool,
+}
+
+impl RequestFacts {
+    /// Whether any precondition or range is in the request.
+    pub(crate) fn is_conditional(self) -> bool {
+        self.has_precondition || self.has_range || self.has_if_range
+    }
+
+    pub(crate) fn has_range(self) -> bool {
+        self.has_range
+    }
+
+    /// Whether the request asks for one range under no condition.
+    pub(crate) fn asks_for_one_part(self) -> bool {
+        self.asks_for_one_part
+    }
+
+    /// Whether all clients that send the same request may share its response: it has no conditions, or
+    /// asks for one range alone.
+    pub(crate) fn is_for_all(self) -> bool {
+        !self.is_conditional() || self.asks_for_one_part
+    }
 }
 
 /// The value of a field.
@@ -51,6 +84,7 @@ impl<'a> RequestFields<'a> {
             credentials: Credentials::default(),
             has_precondition: false,
             has_range: false,
+            has_if_range: false,
             accept_encoding: Line::None,
         };
         for (name, line) in request {
@@ -59,6 +93,7 @@ impl<'a> RequestFields<'a> {
                 header::AUTHORIZATION => glance.credentials.authorization = true,
                 header::COOKIE => glance.credentials.cookie = true,
                 header::RANGE => glance.has_range = true,
+                header::IF_RANGE => glance.has_if_range = true,
                 header::IF_MATCH
                 | header::IF_NONE_MATCH
                 | header::IF_MODIFIED_SINCE
@@ -91,9 +126,29 @@ impl<'a> RequestFields<'a> {
         self.credentials.token |= is_well_known(name);
     }
 
-    /// Of a request whose credentials are known.
+    /// The fields of a request of which the rest is known: they are not looked through again.
+    pub(crate) fn known(request: &'a HeaderMap, credentials: Credentials, facts: RequestFacts) -> Self {
+        Self {
+            fields: request,
+            overrides: Overrides::default(),
+            credentials,
+            has_precondition: facts.has_precondition,
+            has_range: facts.has_range,
+            has_if_range: facts.has_if_range,
+            accept_encoding: line(request, &header::ACCEPT_ENCODING),
+        }
+    }
+
+    /// The same with these credentials.
     pub(crate) fn with(self, credentials: Credentials) -> Self {
         Self { credentials, ..self }
+    }
+
+    /// What the conditions and the range of a request with this method ask for.
+    pub(crate) fn facts(&self, method: &Method) -> RequestFacts {
+        let Self { has_precondition, has_range, has_if_range, .. } = *self;
+        let asks_for_one_part = has_range && asks_for_one_part(method, self.fields);
+        RequestFacts { has_precondition, has_range, has_if_range, asks_for_one_part }
     }
 
     /// Of a request under a key that holds `keyed`: its credentials are the fields of these names that are

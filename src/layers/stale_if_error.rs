@@ -74,7 +74,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::failures::{FailurePolicy, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
-    exchange::{CacheRequest, Purpose, Refused},
+    exchange::{CacheRequest, Purpose, Refused, StaleCandidate},
     http::{credentials::CredentialNames, framing, rules::RequestRules},
     key::{DefaultKey, KeyExtractor},
     layers::future::ResponseFuture,
@@ -147,8 +147,8 @@ struct Fallback {
     /// The part that it is, if it is one, for a request with these fields.
     part: Option<(Box<Part>, HeaderMap)>,
     head_only: bool,
-    /// The client's directives refuse what might have been served without asking the origin.
-    is_reload: bool,
+    /// Only the client's directives keep it from being served without asking the origin.
+    is_servable: bool,
     /// Why the origin is asked all the same.
     why: CacheStatus,
 }
@@ -156,27 +156,29 @@ struct Fallback {
 impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
-        let asked = CacheRequest::with_fallback(head, &CredentialNames::DEFAULT)?;
+        let asked = CacheRequest::with_private(head, &CredentialNames::DEFAULT)?;
         // A refresh is there to learn what the origin says.
-        if asked.purpose == Purpose::Refresh {
+        if asked.purpose() == Purpose::Refresh {
             return None;
         }
-        let whole = match &asked.stored {
-            Some(known) => known.clone(),
-            None => select(store, &asked.key, &asked.glance(&head.headers)),
+        let (stored, part, is_servable) = match asked.candidate() {
+            StaleCandidate::Unknown => {
+                (select(store, asked.key(), &asked.fields(&head.headers))?, None, false)
+            }
+            StaleCandidate::Whole { response, is_servable } => (Arc::clone(response), None, *is_servable),
+            // A request that Lookup has made one for the whole is not for a part any more.
+            StaleCandidate::Part(part) if asked.facts().has_range() => {
+                (Arc::clone(part.response()), Some((part.clone(), range_fields(&head.headers))), false)
+            }
+            StaleCandidate::Part(_) | StaleCandidate::None => return None,
         };
-        // A request that Lookup has made one for the whole is not for a part any more.
-        let part = asked.part.clone().filter(|_| whole.is_none() && head.headers.contains_key(header::RANGE));
-        let part = part.map(|part| (part, range_fields(&head.headers)));
-        let stored = whole.or_else(|| part.as_ref().map(|(part, _)| Arc::clone(part.response())))?;
-        let why = why(&stored, asked.why);
-        let is_reload = asked.purpose == Purpose::Reload;
-        let fallback = Self { stored, part, head_only: head.method == Method::HEAD, is_reload, why };
+        let why = why(&stored, asked.why());
+        let fallback = Self { stored, part, head_only: head.method == Method::HEAD, is_servable, why };
         fallback.is_usable(store.sequence()).then_some(fallback)
     }
 
     fn is_usable(&self, sequence: &Sequence) -> bool {
-        let Self { stored, part, is_reload, .. } = self;
+        let Self { stored, part, is_servable, .. } = self;
         // First, for it notes what is stale by a soft purge, which may have closed the window.
         if !sequence.admits(stored) {
             return false;
@@ -184,7 +186,9 @@ impl Fallback {
         let now = Instant::now();
         match part {
             Some(_) => stored.is_fresh(now),
-            None => stored.is_usable_on_error(now) || *is_reload && stored.is_usable_while_revalidating(now),
+            None => {
+                stored.is_usable_on_error(now) || *is_servable && stored.is_usable_while_revalidating(now)
+            }
         }
     }
 
@@ -225,7 +229,8 @@ impl<S, St: Store> StaleIfError<S, St> {
         B::Error: Into<BoxError>,
     {
         // On a miss there is nothing, as `Lookup` has seen.
-        if let Some(CacheRequest { stored: Some(None), part: None, .. }) = head.extensions.get() {
+        let known = head.extensions.get::<CacheRequest>().map(CacheRequest::candidate);
+        if known.is_some_and(StaleCandidate::is_none) {
             return ResponseFuture::pass(below(head, body));
         }
         let fallback = Fallback::of(&head, &self.layer.store);
@@ -285,7 +290,7 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
 /// to avoid it.
 fn announce_fallback(head: &mut Parts) {
     if let Some(mut asked) = CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned) {
-        asked.has_fallback = true;
+        asked.announce_fallback();
         head.extensions.insert(asked);
     }
 }

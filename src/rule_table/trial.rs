@@ -90,7 +90,7 @@ impl<'t> Trials<'t> {
         let sent = passes.map(|exchange| self.stack.send(&rules, &store, exchange));
         let [_, _, Ok(sent)] = &sent else { return false };
         // However short its lifetime: it is selected, and a fresh one would have been served.
-        let is_selected = sent.asked().is_some_and(|asked| matches!(asked.stored, Some(Some(_))));
+        let is_selected = sent.asked().is_some_and(|asked| asked.candidate().is_whole());
         is_selected || sent.status.is_some_and(|status| status.is_hit())
     }
 
@@ -123,7 +123,7 @@ impl<'t> Trials<'t> {
     /// Whether one response could be for both: without the same key none is.
     pub(super) fn may_share(&self, first: &Trial<'_>, second: &Trial<'_>) -> bool {
         match (first.sent.asked(), second.sent.asked()) {
-            (Some(first), Some(second)) => first.key == second.key || self.stack.rules.learns(),
+            (Some(first), Some(second)) => first.key() == second.key() || self.stack.rules.learns(),
             _ => false,
         }
     }
@@ -146,7 +146,7 @@ impl Sent {
     }
 
     fn stored_in(&self, store: &MemoryStore) -> Option<Arc<StoredResponse>> {
-        let resource = store.get(&self.asked()?.key)?;
+        let resource = store.get(self.asked()?.key())?;
         resource.variants().first().cloned()
     }
 }

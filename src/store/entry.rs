@@ -11,10 +11,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::http::{
-    credentials::Credentials, freshness::after, range::asks_for_one_part, request_fields::RequestFields,
-    vary::Forms,
-};
+use crate::http::{credentials::Credentials, freshness::after, request_fields::RequestFields, vary::Forms};
 use crate::{
     sequence::{Loss, Sequence},
     store::{
@@ -110,7 +107,7 @@ impl HitForMiss {
     ) -> Self {
         Self {
             credentials: request.credentials,
-            is_for_part: request.has_range && asks_for_one_part(method, request.fields),
+            is_for_part: request.facts(method).asks_for_one_part(),
             until: after(received_at, window),
         }
     }

@@ -18,8 +18,8 @@ use http::{Request, Response, StatusCode, request::Parts};
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    CacheKey, CacheRequest, DefaultKey, Fill, FillLayer, Lookup, LookupLayer, MemoryStore, Rules, Stale,
-    StoreLayer,
+    CacheKey, CacheRequest, DefaultKey, Fill, FillLayer, Lookup, LookupLayer, MemoryStore, Purpose, Rules,
+    Stale, StoreLayer,
 };
 
 type Cached = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
@@ -181,12 +181,29 @@ fn error_only() -> Origin {
 }
 
 #[tokio::test(start_paused = true)]
+async fn services_below_learn_that_a_client_forced_the_fetch() {
+    let origin = numbered();
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let lookup = LookupLayer::new(store.clone()).request_directives(true);
+    let service = lookup.layer(FillLayer::new(store).rules(ttl()).layer(origin.clone()));
+    let purpose = || origin.last_request().extensions.get::<CacheRequest>().unwrap().purpose();
+    get(&service, "/").await;
+    assert_eq!(purpose(), Purpose::Client);
+    for directive in ["no-cache", "max-age=0", "min-fresh=1000000"] {
+        tokio::time::advance(secs(1)).await;
+        get_with(&service, "/", &[("cache-control", directive)]).await;
+        assert_eq!(purpose(), Purpose::Forced, "{directive}");
+    }
+    assert_eq!(origin.calls(), 4);
+}
+
+#[tokio::test(start_paused = true)]
 async fn services_below_learn_what_was_asked() {
     let origin = numbered();
     let service = cached(ttl(), &origin);
     get(&service, "/").await;
     let asked = origin.last_request().extensions.get::<CacheRequest>().cloned().unwrap();
-    assert!(!asked.is_forced());
+    assert_eq!(asked.purpose(), Purpose::Client);
     assert!(asked.key().as_bytes().ends_with(b"/"));
     send(&service, request("POST", "/", &[])).await;
     assert!(origin.last_request().extensions.get::<CacheRequest>().is_none());
@@ -478,7 +495,7 @@ async fn a_refresh_is_the_clients_request_without_its_conditions() {
     let refresh = origin.request(2);
     assert_eq!(refresh.method, "GET");
     assert_eq!(refresh.extensions.get(), Some(&Tenant(7)));
-    assert!(refresh.extensions.get::<CacheRequest>().unwrap().is_forced());
+    assert_eq!(refresh.extensions.get::<CacheRequest>().unwrap().purpose(), Purpose::Refresh);
     assert_eq!(refresh.headers["x"], "1");
     assert_eq!(refresh.headers["if-none-match"], "\"1\"", "the condition is that of the store");
     assert!(!refresh.headers.contains_key("if-modified-since"));

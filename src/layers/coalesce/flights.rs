@@ -86,13 +86,13 @@ impl FlightKey {
     pub(super) fn new(request: &CacheRequest, head: &Parts) -> Self {
         let range = fields::first_line(&head.headers, &header::RANGE).map(|(line, _)| line);
         Self {
-            key: request.key.clone(),
+            key: request.key().clone(),
             is_head: head.method == Method::HEAD,
-            is_forced: request.is_forced,
-            credentials: CredentialClass::AnyCookie { authorization: request.credentials.authorization },
-            selection: request.selection.clone(),
+            is_forced: request.needs_newer(),
+            credentials: CredentialClass::AnyCookie { authorization: request.credentials().authorization },
+            selection: request.selection().cloned(),
             range: range.cloned().map(Box::new),
-            floor: request.arrival.as_ref().map_or(0, |arrival| arrival.floor),
+            floor: request.arrival().map_or(0, |arrival| arrival.floor),
             failures: 0,
             group: 0,
         }

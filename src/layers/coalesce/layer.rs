@@ -26,7 +26,7 @@ use crate::{
         failures::{FailurePolicy, Failures},
     },
     executor::{Executor, Task},
-    http::{conditions::is_conditional, fields::remove_upgrade, range::asks_for_one_part, rules::Rules},
+    http::{fields::remove_upgrade, rules::Rules},
     key::KeyExtractor,
     layers::{future::ResponseFuture, key::derive_alone},
 };
@@ -304,15 +304,16 @@ impl<S> Coalesce<S> {
         B::Error: Into<BoxError>,
     {
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
-        let is_for_one = is_conditional(&head.headers) && !asks_for_one_part(&head.method, &head.headers);
         let is_shared = |request: &Cow<'_, CacheRequest>| {
-            !(request.is_marked || is_for_one || self.flights.is_leading(&request.key))
+            !request.is_hit_for_miss()
+                && request.facts().is_for_all()
+                && !self.flights.is_leading(request.key())
         };
         let settings = self.flights.settings();
         match CacheRequest::of(&head, settings.credential_names()).filter(is_shared) {
             None => ResponseFuture::pass(below(head, body)),
             Some(request) => {
-                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials);
+                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
                 remove_upgrade(&mut head.headers);
                 let waiter = Waiter::new(head, key, credentials, self.flights.begun());
                 let caller = Caller::new(Arc::clone(&self.flights), waiter, body, below);

@@ -97,7 +97,7 @@ impl Waiter {
     /// Notes that several callers may get the response. Returns whether a layer above had noted so.
     pub(super) fn set_for_many(&mut self) -> bool {
         let request = self.head.extensions.get_mut::<CacheRequest>();
-        request.is_some_and(|request| std::mem::replace(&mut request.is_for_many, true))
+        request.is_some_and(|request| request.want_shareability(true))
     }
 
     /// `None`: the request is cached by its key alone.
@@ -107,12 +107,12 @@ impl Waiter {
 
     /// Why the request is on its way to the origin.
     pub(super) fn why(&self) -> Option<CacheStatus> {
-        self.request().map(|request| request.why)
+        self.request().map(CacheRequest::why)
     }
 
     /// Whether a layer above serves a stale response instead of a failure.
     pub(super) fn has_fallback(&self) -> bool {
-        self.request().is_some_and(|request| request.has_fallback)
+        self.request().is_some_and(CacheRequest::has_fallback)
     }
 
     pub(super) fn refuse<B>(&self, refused: Refused) -> Response<Body<B>> {
@@ -142,7 +142,7 @@ impl Waiter {
             // The tags were not known before, and were purged since this request arrived.
             Verdict::Shareable { lineage: Some(lineage), .. }
             | Verdict::Failed { lineage: Some(lineage), .. }
-                if !lineage.is_for(self.request().and_then(|request| request.arrival.as_ref())) =>
+                if !lineage.is_for(self.request().and_then(CacheRequest::arrival)) =>
             {
                 Next::Rejoin(self.key.not_below(lineage.floor()))
             }
@@ -202,7 +202,7 @@ impl Waiter {
             None => head.to_bare_response(),
         };
         // A layer above shares the response as well.
-        if self.request().is_some_and(|request| request.is_for_many) {
+        if self.request().is_some_and(CacheRequest::wants_shareability) {
             response.extensions_mut().insert(head.verdict().handed_on());
         }
         Next::Respond(Ok(response))
@@ -246,7 +246,7 @@ impl Waiter {
             Some(lineage) => lineage.begun() > request.arrived_at(),
             None => flight > self.arrived,
         };
-        self.request().is_some_and(|request| request.is_forced && !is_newer(request))
+        self.request().is_some_and(|request| request.needs_newer() && !is_newer(request))
     }
 }
 

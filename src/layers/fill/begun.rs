@@ -90,7 +90,7 @@ where
             };
             let fetch = &this.begun.fetch;
             let mut outline =
-                fetch.layer.targets.outline(answer.headers()).under(&fetch.client.asked().keyed);
+                fetch.layer.targets.outline(answer.headers()).under(fetch.client.asked().keyed());
             outline.settle_length(&this.begun.fetch.client.head().method, &mut answer);
             if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
                 // First, with what they hold, such as a place at the origin.
@@ -202,11 +202,11 @@ impl<St: Store, P: Policy> Begun<St, P> {
         if client.method == Method::HEAD {
             fetch.learn_from_head(client, &head, &outline.vary, origin);
         }
-        let glance = fetch.client.asked().glance(&client.headers);
+        let glance = fetch.client.asked().fields(&client.headers);
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
         if decision.is_storable && fetch.is_too_large(outline, &body) {
-            fetch.layer.store.not_stored(&fetch.client.asked().key, Applied::TooLarge);
+            fetch.layer.store.not_stored(fetch.client.asked().key(), Applied::TooLarge);
             decision = Decision::not_stored(Sharing::Unshareable(Unshareable::TooLarge));
         }
         fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);

@@ -10,10 +10,10 @@ use super::{Policy, begun::Begun, candidate::Candidate, layer::FillLayer};
 use crate::{
     body::Body,
     exchange::status::CacheStatus,
-    exchange::{Verdict, copy::RequestCopy},
+    exchange::{StaleCandidate, Verdict, copy::RequestCopy},
     http::{
-        conditions::{is_conditional, strong_tag},
-        range::{self, Extent, asks_for_one_part},
+        conditions::strong_tag,
+        range::{self, Extent},
         request_fields::RequestFields,
         response_fields::ResponseFields,
         rules::Rules,
@@ -37,7 +37,7 @@ pub(super) struct Fetch<St, P> {
 impl<St: Store, P: Policy> Fetch<St, P> {
     /// What is stored under the key by now.
     pub(super) fn resource(&self) -> Option<Arc<Entry>> {
-        self.layer.store.get(&self.client.asked().key)
+        self.layer.store.get(self.client.asked().key())
     }
 
     /// The answer, if another fetch has put it into the store since the request arrived.
@@ -45,7 +45,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn stored_meanwhile<B>(&self, resource: &Entry) -> Option<Response<Body<B>>> {
         let head = self.client.head();
         let selected = self.selected(resource, head);
-        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored, head)) {
+        if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored)) {
             return Some(self.answer_from(stored, head));
         }
         self.part_stored_meanwhile(resource, head).map(|part| self.answer_from_part(part, head))
@@ -63,42 +63,45 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     /// What purges can match of the answer before it is there.
     fn subject(&self, client: &request::Parts) -> Arc<Subject> {
-        match &self.client.asked().arrival {
+        match self.client.asked().arrival() {
             Some(arrival) => Arc::clone(&arrival.subject),
-            None => self.layer.store.sequence().subject(&DefaultKey::new(), client, &self.client.asked().key),
+            None => {
+                self.layer.store.sequence().subject(&DefaultKey::new(), client, self.client.asked().key())
+            }
         }
     }
 
     fn selected<'a>(&self, resource: &'a Entry, head: &request::Parts) -> Option<&'a Arc<StoredResponse>> {
-        resource.select(&self.client.asked().glance(&head.headers), self.layer.store.sequence())
+        resource.select(&self.client.asked().fields(&head.headers), self.layer.store.sequence())
     }
 
     /// Whether another fetch put it into the store since the request arrived.
-    fn is_stored_meanwhile(&self, stored: &StoredResponse, head: &request::Parts) -> bool {
-        let is_for_all = !is_conditional(&head.headers) || asks_for_one_part(&head.method, &head.headers);
+    fn is_stored_meanwhile(&self, stored: &StoredResponse) -> bool {
+        let is_for_all = self.client.asked().facts().is_for_all();
         self.is_recent(stored) && stored.is_fresh(Instant::now()) && is_for_all
     }
 
     fn is_recent(&self, stored: &StoredResponse) -> bool {
-        !self.client.asked().is_forced || stored.begun() > self.client.asked().arrived_at()
+        !self.client.asked().needs_newer() || stored.begun() > self.client.asked().arrived_at()
     }
 
     fn candidate(&self, resource: Option<&Entry>, head: &request::Parts) -> Option<Candidate> {
-        if is_conditional(&head.headers) || !key::kind_of(head).is_revalidatable() {
+        if self.client.asked().facts().is_conditional() || !key::kind_of(head).is_revalidatable() {
             return None;
         }
-        let selected = match &self.client.asked().stored {
-            Some(known) => known.clone(),
-            None => resource.and_then(|resource| self.selected(resource, head)).cloned(),
+        let selected = match self.client.asked().candidate() {
+            StaleCandidate::Whole { response, .. } => response,
+            StaleCandidate::None | StaleCandidate::Part(_) => return None,
+            StaleCandidate::Unknown => self.selected(resource?, head)?,
         };
-        Candidate::new(selected?, self.layer.store.sequence())
+        Candidate::new(Arc::clone(selected), self.layer.store.sequence())
     }
 
     fn part_stored_meanwhile<'a>(&self, resource: &'a Entry, head: &request::Parts) -> Option<&'a Part> {
-        if !asks_for_one_part(&head.method, &head.headers) {
+        if !self.client.asked().facts().asks_for_one_part() {
             return None;
         }
-        let (glance, sequence) = (self.client.asked().glance(&head.headers), self.layer.store.sequence());
+        let (glance, sequence) = (self.client.asked().fields(&head.headers), self.layer.store.sequence());
         let part = resource.select_part(&glance, sequence, Instant::now())?;
         self.is_recent(part.response()).then_some(part)
     }
@@ -119,7 +122,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse, now: Instant) {
-        if self.client.asked().is_for_many {
+        if self.client.asked().wants_shareability() {
             response.extensions_mut().insert(Verdict::of(stored, now, self.layer.store.sequence()));
         }
     }
@@ -156,8 +159,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         if is_kept {
             search.learn(client, answer);
         }
-        let asked = self.client.asked();
-        if search.agrees(client, answer, (&asked.key, &asked.keyed)) {
+        if search.agrees(client, answer, (self.client.asked().key(), self.client.asked().keyed())) {
             return;
         }
         match &mut decision.sharing {
@@ -172,7 +174,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Whether a stored error would take the place of what may be served instead of it, to this
     /// client or to another. The store knows, also where nobody above has looked.
     fn would_displace(&self, client: &request::Parts, error: &ResponseFields) -> bool {
-        let Some(resource) = self.layer.store.get(&self.client.asked().key) else { return false };
+        let Some(resource) = self.layer.store.get(self.client.asked().key()) else { return false };
         let selection = error.vary.selection(&client.headers);
         let is_kept_apart = |stored: &StoredResponse| match (stored.selection(), &selection) {
             (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
@@ -204,7 +206,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
         // What answers one client's condition or range says nothing about the answer for others.
-        if why == Unshareable::Incomplete && is_conditional(&client.headers) {
+        if why == Unshareable::Incomplete && self.client.asked().facts().is_conditional() {
             return;
         }
         let supersedes = match why {
@@ -230,7 +232,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 Change::Supersede { request, fetch_number: origin.begun, spared_tag, hit_for_miss }
             }
         };
-        self.layer.store.apply(&self.client.asked().key, change);
+        self.layer.store.apply(self.client.asked().key(), change);
     }
 
     /// What a response that cannot be shared leaves for requests like this one.
@@ -257,12 +259,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         selection: Option<Selection>,
         origin: &Origin,
     ) {
-        let status = self.client.asked().why.stored(decision.is_storable);
+        let status = self.client.asked().why().stored(decision.is_storable);
         let mut status = status.answered(from_origin, response.status());
         if let Sharing::Unshareable(why) = decision.sharing {
             status = status.unshared(why);
         }
-        if self.client.asked().is_for_many {
+        if self.client.asked().wants_shareability() {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));
             let lineage = Provenance::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
             let limit = if decision.is_storable { self.layer.store.max_response_bytes() } else { 0 };

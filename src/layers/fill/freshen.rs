@@ -41,9 +41,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Response<Body<B>> {
         let update = head.headers.clone();
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        let glance = self.client.asked().glance(&client.headers);
+        let glance = self.client.asked().fields(&client.headers);
         self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
-        let mut response = fresh.to_response(false, Instant::now(), self.client.asked().why);
+        let mut response = fresh.to_response(false, Instant::now(), self.client.asked().why());
         // What is withheld from all others is for the one who asked.
         for name in &decision.withheld {
             update
@@ -91,9 +91,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.headers = headers;
         head.status = stored.status();
 
-        let outline = self.layer.targets.outline(&head.headers).under(&self.client.asked().keyed);
+        let outline = self.layer.targets.outline(&head.headers).under(self.client.asked().keyed());
         let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
-        let glance = self.client.asked().glance(&client.headers);
+        let glance = self.client.asked().fields(&client.headers);
         let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
         remove_all(&mut head.headers, |name| decision.withheld.contains(name));
@@ -102,7 +102,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn put(&self, fresh: &Arc<StoredResponse>) {
-        let (store, key) = (&self.layer.store, &self.client.asked().key);
+        let (store, key) = (&self.layer.store, self.client.asked().key());
         if !store.sequence().admits(fresh) {
             return store.not_stored(key, Applied::Purged);
         }
@@ -131,8 +131,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         vary: &Vary,
         origin: &Origin,
     ) {
-        let glance = self.client.asked().glance(&client.headers);
-        let stored = select(&self.layer.store, &self.client.asked().key, &glance);
+        let glance = self.client.asked().fields(&client.headers);
+        let stored = select(&self.layer.store, self.client.asked().key(), &glance);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {
@@ -151,7 +151,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
                 let (request, fetch_number) = (self.client.to_headers(), origin.begun);
                 let change =
                     Change::Supersede { request, fetch_number, spared_tag: None, hit_for_miss: None };
-                self.layer.store.apply(&self.client.asked().key, change);
+                self.layer.store.apply(self.client.asked().key(), change);
             }
         }
     }

@@ -119,7 +119,7 @@ impl<St: Store> Recorder<St> {
             Content::Part(extent, headers) => {
                 let pieces = Pieces::from(block.into_body());
                 let arrived = Arrived { extent, headers, withheld, pieces, selection, terms, origin };
-                match self.store.get(&self.client.asked().key) {
+                match self.store.get(self.client.asked().key()) {
                     Some(entry) => {
                         arrived.combine(&entry, self.store.sequence(), self.store.max_response_bytes())
                     }
@@ -132,7 +132,7 @@ impl<St: Store> Recorder<St> {
 
     fn put(&self, stored: Stored) -> Applied {
         let (request, at) = (self.client.to_headers(), Instant::now());
-        let key = &self.client.asked().key;
+        let key = self.client.asked().key();
         let part = match stored {
             Stored::Whole(response) => return self.store.apply(key, Change::Put { response, request, at }),
             Stored::Part(part) => part,
@@ -153,7 +153,7 @@ impl<St: Store> Recorder<St> {
         let (store, client) = (self.store.clone(), Arc::clone(&self.client));
         Executor::default().spawn(async move {
             let response = part.assembled().await;
-            let (key, request) = (&client.asked().key, client.to_headers());
+            let (key, request) = (client.asked().key(), client.to_headers());
             match store.sequence().admits(&response) {
                 true => _ = store.apply(key, Change::Put { response, request, at: Instant::now() }),
                 false => store.not_stored(key, Applied::Purged),
@@ -166,13 +166,13 @@ impl<St: Store> Recorder<St> {
         self.pending = None;
         self.block = BodyBuffer::new(0);
         if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until()) {
-            self.store.apply(&self.client.asked().key, Change::HitForMiss(marker));
+            self.store.apply(self.client.asked().key(), Change::HitForMiss(marker));
         }
         self.refuse(Applied::TooLarge)
     }
 
     fn refuse(&self, reason: Applied) -> Applied {
-        self.store.not_stored(&self.client.asked().key, reason);
+        self.store.not_stored(self.client.asked().key(), reason);
         reason
     }
 }

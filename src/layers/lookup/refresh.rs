@@ -59,7 +59,7 @@ impl Refresher {
     /// The client's request as the refresh, with all its extensions.
     pub(super) fn request<ReqB>(&self, mut head: Parts, body: ReqB, asked: CacheRequest) -> Request<ReqB> {
         take_conditions(&mut head.headers);
-        head.extensions.insert(CacheRequest { purpose: Purpose::Refresh, is_forced: true, ..asked });
+        head.extensions.insert(asked.for_purpose(Purpose::Refresh).without_conditions());
         Request::from_parts(head, body)
     }
 

@@ -10,10 +10,9 @@ use super::{
 };
 use crate::{
     exchange::status::{CacheStatus, Forward},
-    exchange::{CacheRequest, Purpose},
+    exchange::{CacheRequest, Purpose, StaleCandidate},
     http::{
-        cache_control::RequestDirectives, freshness::after, range::asks_for_one_part,
-        request_fields::RequestFields, vary::Selection,
+        cache_control::RequestDirectives, freshness::after, request_fields::RequestFields, vary::Selection,
     },
     key::{KeyBuffer, KeyExtractor},
     layers::invalidation::Invalidates,
@@ -113,15 +112,21 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         }
         let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
         let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
-        let mut asked = self.asked(reading, stored, question, wants_newer || is_fresh);
-        asked.part = part.cloned().map(Box::new);
+        let purpose = if wants_newer || is_fresh { Purpose::Forced } else { Purpose::Client };
         let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
-        if is_fresh || wants_newer && usable.is_some() {
-            asked.why = CacheStatus::forwarded(Forward::Request);
-        }
-        match usable {
-            Some(stored) if accepts(stored, wishes, now) => Found::Refreshable(stored, asked),
-            Some(_) => Found::Nothing(CacheRequest { purpose: Purpose::Reload, ..asked }),
+        let acceptable = usable.filter(|stored| accepts(stored, wishes, now));
+        let candidate = match (stored, part) {
+            (Some(stored), _) => {
+                let is_servable = usable.is_some() && acceptable.is_none();
+                StaleCandidate::Whole { response: Arc::clone(stored), is_servable }
+            }
+            (None, Some(part)) => StaleCandidate::Part(Box::new(part.clone())),
+            (None, None) => StaleCandidate::None,
+        };
+        let is_refused = is_fresh || wants_newer && usable.is_some();
+        let asked = self.asked(reading, candidate, question, is_refused).for_purpose(purpose);
+        match acceptable {
+            Some(stored) => Found::Refreshable(stored, asked),
             None => Found::Nothing(asked),
         }
     }
@@ -131,52 +136,38 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     pub(super) fn is_asking(&self, question: &Question<'_>) -> bool {
         let is_same = |arrival: &PurgeSnapshot| arrival.is_of(self.store.sequence());
         question.head.extensions.get::<CacheRequest>().is_some_and(|asked| {
-            asked.key.as_bytes() == question.key.as_bytes() && asked.arrival.as_ref().is_some_and(is_same)
+            asked.key().as_bytes() == question.key.as_bytes() && asked.arrival().is_some_and(is_same)
         })
     }
 
-    /// What is asked of the layers below.
+    /// What is asked of the layers below. `is_refused`: the directives of the request refuse what could be
+    /// served.
     fn asked(
         &self,
         reading: &Reading,
-        stored: Option<&Arc<StoredResponse>>,
+        candidate: StaleCandidate,
         question: &Question<'_>,
-        is_forced: bool,
+        is_refused: bool,
     ) -> CacheRequest {
         let Question { key, edition, head, glance, settings, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
-        let asks_for_part = glance.has_range
-            && !settings.fetches_whole
-            && stored.is_none()
-            && asks_for_one_part(&head.method, &head.headers);
-        let is_marked =
+        let facts = glance.facts(&head.method);
+        let asks_for_part = facts.asks_for_one_part() && !settings.fetches_whole && !candidate.is_whole();
+        let is_hit_for_miss =
             resource.is_some_and(|resource| resource.is_marked(glance.credentials, asks_for_part, now));
-        let why = match stored {
-            Some(stored) => selected(stored, now),
-            None if is_marked => CacheStatus::forwarded(Forward::Bypass),
-            None => unselected(resource, question, sequence),
+        let why = match &candidate {
+            _ if is_refused => CacheStatus::forwarded(Forward::Request),
+            StaleCandidate::Whole { response, .. } => selected(response, now),
+            _ if is_hit_for_miss => CacheStatus::forwarded(Forward::Bypass),
+            _ => unselected(resource, question, sequence),
         };
         let extractor = edition.unwrap_or(&*self.extractor);
         let (key, keyed) = (key.to_key(), key.keyed().clone());
         let subject = sequence.subject(extractor, head, &key);
-        CacheRequest {
-            key,
-            arrival: Some(sequence.arrival(reading.arrival, subject)),
-            purpose: Purpose::Client,
-            is_forced,
-            stored: Some(stored.cloned()),
-            part: None,
-            is_for_client: false,
-            is_marked,
-            selection: resource.and_then(|resource| known_selection(resource, head)),
-            keyed,
-            credentials: glance.credentials,
-            is_for_many: false,
-            is_passed: false,
-            has_fallback: false,
-            why,
-            copy: None,
-        }
+        CacheRequest::by_key(key, keyed, glance.credentials, facts)
+            .looked_up(sequence.arrival(reading.arrival, subject), candidate, why)
+            .hit_for_miss(is_hit_for_miss)
+            .selecting(resource.and_then(|resource| known_selection(resource, head)))
     }
 }
 

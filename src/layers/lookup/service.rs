@@ -23,7 +23,7 @@ use crate::{
     exchange::{CacheRequest, Refused},
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
-        range::asks_for_one_part, request_fields::RequestFields, storing::Unshareable,
+        request_fields::RequestFields, storing::Unshareable,
     },
     key::{self, CacheKey, DefaultKey, KeyBuffer, KeyExtractor, KeyFacts, Unkeyed},
     layers::future::ResponseFuture,
@@ -216,7 +216,7 @@ where
         };
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
-            let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why);
+            let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why());
             return Ok(question.settings.show(refused));
         }
         let scope = match wishes.no_store {
@@ -253,10 +253,7 @@ where
             }
             Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
             Open::Pass => {
-                head.extensions
-                    .get_mut::<CacheRequest>()
-                    .into_iter()
-                    .for_each(|asked| asked.is_passed = true);
+                head.extensions.get_mut().map(CacheRequest::pass);
                 ResponseFuture::pass(below(head, body))
             }
         }
@@ -268,7 +265,7 @@ where
         &self,
         mut head: Parts,
         body: ReqB,
-        asked: CacheRequest,
+        mut asked: CacheRequest,
         scope: Scope,
         below: impl FnOnce(Parts, ReqB) -> F,
     ) -> ResponseFuture<F, B, E>
@@ -282,21 +279,23 @@ where
         let has_key = head.extensions.remove::<CacheKey>().is_some();
         let above = head.extensions.remove::<CacheRequest>();
         head.extensions.remove::<KeyFacts>();
-        let is_for_many = above.is_some_and(|above| !above.is_for_client) || has_key;
+        let is_shared_above = above.is_some_and(|above| !above.is_private()) || has_key;
+        asked.want_shareability(is_shared_above);
         let conditions = match scope {
-            Scope::Whole if !asked.is_marked => take_conditions(&mut head.headers),
+            Scope::Whole if !asked.is_hit_for_miss() => take_conditions(&mut head.headers),
             _ => None,
         };
+        if conditions.is_some() {
+            asked = asked.without_conditions();
+        }
         let alone = match scope {
             Scope::Client(why) => Some(asked.for_one(why)),
             _ => None,
         };
         match alone {
-            None => _ = head.extensions.insert(CacheRequest { is_for_many, ..asked }),
+            None => _ = head.extensions.insert(asked),
             // Neither stored nor shared, but what is stored may stand in for a failure.
-            Some(_) if asked.has_fallback() => {
-                _ = head.extensions.insert(CacheRequest { is_for_many, is_for_client: true, ..asked });
-            }
+            Some(_) if asked.candidate().is_some() => _ = head.extensions.insert(asked.private()),
             Some(_) => _ = head.extensions.insert(WithoutKey),
         }
         let method = head.method.clone();
@@ -344,11 +343,10 @@ where
 }
 
 fn scope(question: &Question<'_>, asked: &CacheRequest) -> Scope {
-    let Question { head, glance, settings, .. } = *question;
-    let asks_for_part = glance.has_range && !settings.fetches_whole && !matches!(asked.stored, Some(Some(_)));
-    match asks_for_part {
+    let facts = asked.facts();
+    match facts.has_range() && !question.settings.fetches_whole && !asked.candidate().is_whole() {
         false => Scope::Whole,
-        true if asks_for_one_part(&head.method, &head.headers) => Scope::Part,
+        true if facts.asks_for_one_part() => Scope::Part,
         true => Scope::Client(Unshareable::Incomplete),
     }
 }

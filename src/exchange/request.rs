@@ -1,0 +1,315 @@
+//! What a request asks of the layers below.
+
+use std::{borrow::Cow, sync::Arc};
+
+use http::{HeaderMap, request::Parts};
+
+use crate::{
+    exchange::{
+        copy::RequestCopy,
+        status::{CacheStatus, Forward},
+    },
+    http::{
+        credentials::{CredentialNames, Credentials, Keyed},
+        request_fields::{RequestFacts, RequestFields},
+        storing::Unshareable,
+        vary::Selection,
+    },
+    key::{CacheKey, KeyFacts, may_have_key},
+    sequence::PurgeSnapshot,
+    store::{Part, StoredResponse},
+};
+
+/// What a request asks of the layers below: in its extensions, put there by [`Lookup`](crate::Lookup)
+/// for each request that the store alone does not answer.
+///
+/// A service below may read it, for example to log the key and the purpose of a fetch.
+///
+/// ```
+/// use tower_readthrough::{CacheRequest, Purpose};
+///
+/// fn is_refresh<B>(request: &http::Request<B>) -> bool {
+///     let asked = request.extensions().get::<CacheRequest>();
+///     asked.is_some_and(|asked| asked.purpose() == Purpose::Refresh)
+/// }
+/// # assert!(!is_refresh(&http::Request::new(())));
+/// ```
+#[derive(Clone, Debug)]
+pub struct CacheRequest {
+    key: CacheKey,
+    purpose: Purpose,
+    handling: Handling,
+    /// What was known of purges when the request arrived. `None`: no layer has looked.
+    arrival: Option<PurgeSnapshot>,
+    candidate: StaleCandidate,
+    is_hit_for_miss: bool,
+    /// The selecting fields that responses under this key are known to have.
+    selection: Option<Selection>,
+    /// The fields of the request that its key holds.
+    keyed: Keyed,
+    /// The credentials of the request that its key does not hold.
+    credentials: Credentials,
+    facts: RequestFacts,
+    /// The layer that asks may share the response, and has to be told with which requests.
+    wants_shareability: bool,
+    /// A layer above serves a stale response instead of a failure.
+    has_fallback: bool,
+    /// Why what is stored does not do.
+    why: CacheStatus,
+    /// The request as it goes down, kept by the layer that judges the response.
+    copy: Option<Arc<RequestCopy>>,
+}
+
+/// For whom a request is sent on, and how new its response has to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Purpose {
+    /// A client waits for the response, and nothing that is stored can be served.
+    Client,
+    /// A client waits, whose [directives](crate::LookupLayer::request_directives) refuse what is stored
+    /// (RFC 9111 §5.2.1). Only a response will do that is fetched after the request arrived.
+    Forced,
+    /// No client waits: a stored response is refreshed in the background. Only a response will do that is
+    /// fetched after the request arrived.
+    Refresh,
+}
+
+/// What the layers below do with a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Handling {
+    /// They share and store its response, where that may be.
+    Shared,
+    /// Its response is for one client alone. They may serve a stored one if the fetch fails.
+    Private,
+    /// They leave it alone: it is a part of a fetch that they have under way.
+    Passed,
+}
+
+/// What is stored that the request selects.
+#[derive(Clone, Debug)]
+pub(crate) enum StaleCandidate {
+    /// No layer has looked.
+    Unknown,
+    None,
+    Whole {
+        response: Arc<StoredResponse>,
+        /// Only the directives of the request keep it from being served.
+        is_servable: bool,
+    },
+    /// A fresh part that has all that the request asks for, and that its directives refuse.
+    Part(Box<Part>),
+}
+
+impl CacheRequest {
+    /// A request that is known by its key alone.
+    pub(crate) fn by_key(key: CacheKey, keyed: Keyed, credentials: Credentials, facts: RequestFacts) -> Self {
+        Self {
+            key,
+            purpose: Purpose::Client,
+            handling: Handling::Shared,
+            arrival: None,
+            candidate: StaleCandidate::Unknown,
+            is_hit_for_miss: false,
+            selection: None,
+            keyed,
+            credentials,
+            facts,
+            wants_shareability: true,
+            has_fallback: false,
+            why: CacheStatus::forwarded(Forward::Miss),
+            copy: None,
+        }
+    }
+
+    /// A request that a layer has looked up.
+    pub(crate) fn looked_up(
+        self,
+        arrival: PurgeSnapshot,
+        candidate: StaleCandidate,
+        why: CacheStatus,
+    ) -> Self {
+        Self { arrival: Some(arrival), candidate, why, wants_shareability: false, ..self }
+    }
+
+    pub(crate) fn for_purpose(self, purpose: Purpose) -> Self {
+        Self { purpose, ..self }
+    }
+
+    pub(crate) fn selecting(self, selection: Option<Selection>) -> Self {
+        Self { selection, ..self }
+    }
+
+    /// Whether the response was not shareable a moment ago, so that no other request waits for it.
+    pub(crate) fn hit_for_miss(self, is_hit_for_miss: bool) -> Self {
+        Self { is_hit_for_miss, ..self }
+    }
+
+    /// The same once its conditions and its range have been taken out.
+    pub(crate) fn without_conditions(self) -> Self {
+        Self { facts: RequestFacts::default(), ..self }
+    }
+
+    /// The same for one client alone.
+    pub(crate) fn private(self) -> Self {
+        Self { handling: Handling::Private, ..self }
+    }
+
+    /// Lets the layers below leave the request alone.
+    pub(crate) fn pass(&mut self) {
+        self.handling = Handling::Passed;
+    }
+
+    /// Says whether the layer that asks has to be told with which requests it may share the response.
+    /// Returns what was said before.
+    pub(crate) fn want_shareability(&mut self, wants: bool) -> bool {
+        std::mem::replace(&mut self.wants_shareability, wants)
+    }
+
+    /// Says that a failure will not reach the client.
+    pub(crate) fn announce_fallback(&mut self) {
+        self.has_fallback = true;
+    }
+
+    /// Lets the layers below know what a layer keeps of the request.
+    pub(crate) fn keep_copy(&mut self, copy: Arc<RequestCopy>) {
+        self.copy = Some(copy);
+    }
+
+    pub(crate) fn copy(&self) -> Option<&Arc<RequestCopy>> {
+        self.copy.as_ref()
+    }
+
+    /// What a request asks on behalf of all clients: as `Lookup` says, else by its key alone, else nothing.
+    /// Fields that became credentials on the way here, or are so by these names, count as well.
+    ///
+    /// This is where a layer looks at the fields of a request, once: a service between the layers may have
+    /// changed them.
+    pub(crate) fn of<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
+        Self::with_private(head, names).filter(|asked| asked.handling == Handling::Shared)
+    }
+
+    /// As [`of`](Self::of), and also what is asked for one client alone.
+    pub(crate) fn with_private<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
+        let mut fields = RequestFields::of(&head.headers);
+        if !may_have_key(head, &fields) {
+            return None;
+        }
+        let facts = fields.facts(&head.method);
+        if let Some(asked) = head.extensions.get::<Self>() {
+            if asked.handling == Handling::Passed {
+                return None;
+            }
+            fields.put_under(names, &asked.keyed);
+            let credentials = asked.credentials.and(fields.credentials);
+            return Some(match (credentials, facts) == (asked.credentials, asked.facts) {
+                true => Cow::Borrowed(asked),
+                false => Cow::Owned(Self { credentials, facts, ..asked.clone() }),
+            });
+        }
+        let key = head.extensions.get::<CacheKey>()?;
+        let read = head.extensions.get::<KeyFacts>().cloned().unwrap_or_default();
+        fields.put_under(names, read.keyed());
+        let credentials = read.credentials().and(fields.credentials);
+        Some(Cow::Owned(Self::by_key(key.clone(), read.keyed().clone(), credentials, facts)))
+    }
+
+    /// Returns the key under which the response is stored.
+    pub fn key(&self) -> &CacheKey {
+        &self.key
+    }
+
+    /// Returns for whom the request is sent on.
+    pub fn purpose(&self) -> Purpose {
+        self.purpose
+    }
+
+    /// Whether the request is one on behalf of all clients, or for the sake of one.
+    pub(crate) fn is_private(&self) -> bool {
+        self.handling == Handling::Private
+    }
+
+    /// Whether only a response will do that is fetched after the request arrived.
+    pub(crate) fn needs_newer(&self) -> bool {
+        self.purpose != Purpose::Client
+    }
+
+    /// What was known of purges when the request arrived, if a layer has looked.
+    pub(crate) fn arrival(&self) -> Option<&PurgeSnapshot> {
+        self.arrival.as_ref()
+    }
+
+    /// The number of the store's sequence when the request arrived, or 0.
+    pub(crate) fn arrived_at(&self) -> u64 {
+        self.arrival.as_ref().map_or(0, |arrival| arrival.number)
+    }
+
+    pub(crate) fn candidate(&self) -> &StaleCandidate {
+        &self.candidate
+    }
+
+    pub(crate) fn is_hit_for_miss(&self) -> bool {
+        self.is_hit_for_miss
+    }
+
+    pub(crate) fn selection(&self) -> Option<&Selection> {
+        self.selection.as_ref()
+    }
+
+    pub(crate) fn keyed(&self) -> &Keyed {
+        &self.keyed
+    }
+
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+
+    pub(crate) fn facts(&self) -> RequestFacts {
+        self.facts
+    }
+
+    pub(crate) fn wants_shareability(&self) -> bool {
+        self.wants_shareability
+    }
+
+    /// Whether a layer above serves a stale response instead of a failure.
+    pub(crate) fn has_fallback(&self) -> bool {
+        self.has_fallback
+    }
+
+    /// Why what is stored does not do.
+    pub(crate) fn why(&self) -> CacheStatus {
+        self.why
+    }
+
+    /// The fields of a request that asks this, without another look at all of them.
+    pub(crate) fn fields<'h>(&self, request: &'h HeaderMap) -> RequestFields<'h> {
+        RequestFields::known(request, self.credentials, self.facts)
+    }
+
+    /// How the response comes about to a request that is for one client alone, for this reason.
+    pub(crate) fn for_one(&self, why: Unshareable) -> CacheStatus {
+        let forwarded = match why {
+            // A directive of the request, not what is stored, sends it there (RFC 9211 §2.2).
+            Unshareable::NoStore => CacheStatus::forwarded(Forward::Request),
+            _ => self.why,
+        };
+        forwarded.unshared(why)
+    }
+}
+
+impl StaleCandidate {
+    /// Whether a layer has looked, and found nothing.
+    pub(crate) fn is_none(&self) -> bool {
+        matches!(self, Self::None)
+    }
+
+    /// Whether there is something that may be served if the origin fails.
+    pub(crate) fn is_some(&self) -> bool {
+        matches!(self, Self::Whole { .. } | Self::Part(_))
+    }
+
+    /// Whether there is a whole response.
+    pub(crate) fn is_whole(&self) -> bool {
+        matches!(self, Self::Whole { .. })
+    }
+}
