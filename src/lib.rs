@@ -180,6 +180,7 @@ mod http;
 pub mod key;
 mod layers;
 pub mod purge;
+mod reasons;
 mod request_body;
 #[cfg(feature = "serde")]
 pub mod rule_table;
@@ -203,7 +204,10 @@ pub use self::{
     coalesce::{Coalesce, CoalesceLayer, CoalesceStats},
     exchange::failures::{DefaultFailures, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
-    exchange::{CacheRequest, Purpose, Refused},
+    exchange::{
+        Attempts, BackgroundEvent, CacheRequest, Observer, Outcome, Purpose, Record, RefreshResult, Refused,
+        Role,
+    },
     executor::Task,
     fill::{Fill, FillLayer, Policy},
     http::{
@@ -223,7 +227,7 @@ pub use self::{
     origin_limit::{OriginLimit, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     request_body::RequestBody,
-    retry::{Attempts, Retry, RetryFuture, RetryLayer, RetryPolicy},
+    retry::{Retry, RetryFuture, RetryLayer, RetryPolicy},
     sequence::Sequence,
     shared_error::SharedError,
     stack::{ReadThrough, ReadThroughBuilder, ReadThroughFuture, ReadThroughLayer},

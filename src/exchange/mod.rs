@@ -4,16 +4,20 @@
 
 pub(crate) mod copy;
 pub(crate) mod failures;
+pub(crate) mod record;
 mod refused;
 mod request;
 mod response;
 pub(crate) mod status;
 
 pub use self::{
+    record::{BackgroundEvent, Observer, Outcome, Record, RefreshResult, Role},
     refused::Refused,
     request::{CacheRequest, Purpose},
+    response::Attempts,
 };
 pub(crate) use self::{
+    record::{ObservedStore, Observers},
     request::StaleCandidate,
     response::{AttemptBegan, CompletesItself, Verdict},
 };

@@ -4,49 +4,38 @@ use std::time::Duration;
 
 use http::{HeaderValue, Response, StatusCode, header};
 
-use crate::{body::Body, exchange::status::CacheStatus};
+use crate::{body::Body, exchange::status::CacheStatus, reasons::reasons};
 
-/// In the extensions of a response that did not come from the origin but from a layer here
-/// which did not let the request through, for the origin's sake.
-///
-/// [`RetryPolicy`](crate::RetryPolicy) does not try again what was answered so, and
-/// [`StaleIfError`](crate::StaleIfError) gives a stale answer instead where there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Refused {
-    /// [`OriginLimit`](crate::OriginLimit): the queue to the origin was full.
-    QueueFull,
-    /// [`OriginLimit`](crate::OriginLimit): the request waited in the queue for too long.
-    QueueTimeout,
-    /// [`Coalesce`](crate::Coalesce): too many callers of this fetch already.
-    TooManyWaiters,
-    /// [`Coalesce`](crate::Coalesce): no response within the time that a caller waits
-    /// ([`wait_at_most`](crate::CoalesceLayer::wait_at_most)), or within
-    /// [`max_wait`](crate::CoalesceLayer::max_wait) where a stale response can be served.
-    WaitTimeout,
-    /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, or its response was not
-    /// for this caller, and the same is true of the fetch after it.
-    FetchAborted,
-    /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
-    /// (`only-if-cached`, RFC 9111 §5.2.1.7).
-    NotStored,
+reasons! {
+    /// In the extensions of a response that did not come from the origin but from a layer here
+    /// which did not let the request through, for the origin's sake.
+    ///
+    /// [`RetryPolicy`](crate::RetryPolicy) does not try again what was answered so, and
+    /// [`StaleIfError`](crate::StaleIfError) gives a stale answer instead where there is one.
+    pub enum Refused {
+        /// [`OriginLimit`](crate::OriginLimit): the queue to the origin was full.
+        QueueFull => "queue-full",
+        /// [`OriginLimit`](crate::OriginLimit): the request waited in the queue for too long.
+        QueueTimeout => "queue-timeout",
+        /// [`Coalesce`](crate::Coalesce): too many callers of this fetch already.
+        TooManyWaiters => "too-many-waiters",
+        /// [`Coalesce`](crate::Coalesce): no response within the time that a caller waits
+        /// ([`wait_at_most`](crate::CoalesceLayer::wait_at_most)), or within
+        /// [`max_wait`](crate::CoalesceLayer::max_wait) where a stale response can be served.
+        WaitTimeout => "wait-timeout",
+        /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, or its response was not
+        /// for this caller, and the same is true of the fetch after it.
+        FetchAborted => "fetch-aborted",
+        /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
+        /// (`only-if-cached`, RFC 9111 §5.2.1.7).
+        NotStored => "not-stored",
+    }
 }
 
 impl Refused {
     /// Whether it was refused without the origin being asked, also by another request.
     pub(crate) const fn is_before_origin(self) -> bool {
         matches!(self, Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::NotStored)
-    }
-
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::QueueFull => "queue-full",
-            Self::QueueTimeout => "queue-timeout",
-            Self::TooManyWaiters => "too-many-waiters",
-            Self::WaitTimeout => "wait-timeout",
-            Self::FetchAborted => "fetch-aborted",
-            Self::NotStored => "not-stored",
-        }
     }
 
     /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`. A

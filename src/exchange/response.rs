@@ -128,3 +128,19 @@ pub(crate) struct CompletesItself;
 /// layer that let the request wait before. The time before is not part of the response's age.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct AttemptBegan(pub(crate) Instant);
+
+/// How many attempts it took to get a response: in its extensions, unless the request is one that
+/// may not be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempts(u32);
+
+impl Attempts {
+    pub(crate) const fn new(count: u32) -> Self {
+        Self(count)
+    }
+
+    /// 1 if the first one was the last.
+    pub const fn count(&self) -> u32 {
+        self.0
+    }
+}

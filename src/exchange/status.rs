@@ -9,6 +9,7 @@ use crate::{
     exchange::Refused,
     http::{fields::has, storing::Unshareable},
     key::Unkeyed,
+    reasons::reasons,
     sequence::Loss,
 };
 
@@ -52,37 +53,37 @@ pub struct CacheStatus {
     refused: Option<Refused>,
 }
 
-/// Why a stale response was served.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Stale {
-    /// A fresh one is being fetched (RFC 5861 §3).
-    WhileRevalidating,
-    /// The origin failed, or could not be asked (RFC 5861 §4).
-    IfError,
-    /// The client accepts stale responses (`max-stale`, RFC 9111 §5.2.1.2).
-    AsRequested,
+reasons! {
+    /// Why a stale response was served.
+    pub enum Stale {
+        /// A fresh one is being fetched (RFC 5861 §3).
+        WhileRevalidating => "stale-while-revalidate",
+        /// The origin failed, or could not be asked (RFC 5861 §4).
+        IfError => "stale-if-error",
+        /// The client accepts stale responses (`max-stale`, RFC 9111 §5.2.1.2).
+        AsRequested => "max-stale",
+    }
 }
 
-/// Why a request went to the origin (the `fwd` parameter, RFC 9211 §2.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Forward {
-    /// Nothing is stored under its key.
-    UriMiss,
-    /// Something is stored under its key, but no response whose `Vary` the request matches.
-    VaryMiss,
-    /// Nothing that can be used, for no more specific reason.
-    Miss,
-    /// What is stored is stale: its lifetime has ended, or it was purged or invalidated.
-    Stale,
-    /// A part is stored, but not all of what the request asks for.
-    Partial,
-    /// The response was not shareable a moment ago (hit-for-miss), or the request has no key
-    /// ([`CacheStatus::unkeyed_reason`]).
-    Bypass,
-    /// A stored response could be used, but not for a request with these directives or credentials.
-    Request,
+reasons! {
+    /// Why a request went to the origin (the `fwd` parameter, RFC 9211 §2.2).
+    pub enum Forward {
+        /// Nothing is stored under its key.
+        UriMiss => "uri-miss",
+        /// Something is stored under its key, but no response whose `Vary` the request matches.
+        VaryMiss => "vary-miss",
+        /// Nothing that can be used, for no more specific reason.
+        Miss => "miss",
+        /// What is stored is stale: its lifetime has ended, or it was purged or invalidated.
+        Stale => "stale",
+        /// A part is stored, but not all of what the request asks for.
+        Partial => "partial",
+        /// The response was not shareable a moment ago (hit-for-miss), or the request has no key
+        /// ([`CacheStatus::unkeyed_reason`]).
+        Bypass => "bypass",
+        /// A stored response could be used, but not for a request with these directives or credentials.
+        Request => "request",
+    }
 }
 
 /// The value of a parameter.
@@ -373,30 +374,6 @@ impl CacheStatus {
     /// Whether this client shared the fetch of another one.
     pub const fn is_collapsed(&self) -> bool {
         self.is_collapsed
-    }
-}
-
-impl Stale {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::WhileRevalidating => "stale-while-revalidate",
-            Self::IfError => "stale-if-error",
-            Self::AsRequested => "max-stale",
-        }
-    }
-}
-
-impl Forward {
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::UriMiss => "uri-miss",
-            Self::VaryMiss => "vary-miss",
-            Self::Miss => "miss",
-            Self::Stale => "stale",
-            Self::Partial => "partial",
-            Self::Bypass => "bypass",
-            Self::Request => "request",
-        }
     }
 }
 

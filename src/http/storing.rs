@@ -1,6 +1,6 @@
 //! Whether an answer may be stored, and with whom it may be shared (RFC 9111 §3).
 
-use std::{fmt, time::Duration};
+use std::time::Duration;
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 
@@ -13,76 +13,49 @@ use super::{
     rules::{Rules, Ttl},
     vary::Vary,
 };
+use crate::reasons::reasons;
 
-/// Why an answer may not be shared: it goes to the client that asked and to nobody else.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum Unshareable {
-    /// `Cache-Control: no-store` (RFC 9111 §5.2.2.5).
-    NoStore,
-    /// `Cache-Control: private` (RFC 9111 §5.2.2.7).
-    Private,
-    /// It sets a cookie that is neither [left out](crate::Rules::store_without) nor
-    /// [stored](crate::Rules::store_set_cookie).
-    SetCookie,
-    /// The request had `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
-    /// and the answer does not say that it is for all (RFC 9111 §3.5).
-    Authorization,
-    /// The request had a `Cookie`, and the answer does not give its own freshness.
-    Cookie,
-    /// The request had an API key or a token in one of
-    /// [`Rules::WELL_KNOWN_CREDENTIALS`](crate::Rules::WELL_KNOWN_CREDENTIALS), and the answer does not
-    /// give its own freshness.
-    Token,
-    /// `Vary: *`, or one that cannot be read (RFC 9111 §4.1).
-    Vary,
-    /// It has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
-    NotFresh,
-    /// An error without freshness of its own, or about one message or connection: 400, 401, 405 to 408,
-    /// 411, 413 to 415, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505, 508, 510 and 511.
-    Error,
-    /// A part of a representation or a change of one (206, 226), a response to the condition or range
-    /// of one client (304, 412, 416), or about the connection (1xx, 305, 306).
-    Incomplete,
-    /// Its fields contradict each other or the body about the length (several, or one that is no
-    /// number), or its transfer coding is another than `chunked` (RFC 9112 §6.3).
-    Framing,
-    /// A stream by its type (`text/event-stream`, `application/x-ndjson` and the like), of which nothing
-    /// says where it ends, without freshness of its own.
-    Stream,
-    /// What it says in `No-Vary-Search` is not what the answers to such requests said before.
-    NoVarySearch,
-    /// It is larger than the store takes.
-    TooLarge,
-    /// The [`Rules`] say so ([`Rules::never_store`]).
-    Rules,
-}
-
-impl Unshareable {
-    pub(crate) const fn as_str(self) -> &'static str {
-        match self {
-            Self::NoStore => "no-store",
-            Self::Private => "private",
-            Self::SetCookie => "set-cookie",
-            Self::Authorization => "authorization",
-            Self::Cookie => "cookie",
-            Self::Token => "token",
-            Self::Vary => "vary",
-            Self::NotFresh => "not-fresh",
-            Self::Error => "error",
-            Self::Incomplete => "incomplete",
-            Self::Framing => "framing",
-            Self::Stream => "stream",
-            Self::NoVarySearch => "no-vary-search",
-            Self::TooLarge => "too-large",
-            Self::Rules => "rules",
-        }
-    }
-}
-
-impl fmt::Display for Unshareable {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+reasons! {
+    /// Why an answer may not be shared: it goes to the client that asked and to nobody else.
+    pub enum Unshareable {
+        /// `Cache-Control: no-store` (RFC 9111 §5.2.2.5).
+        NoStore => "no-store",
+        /// `Cache-Control: private` (RFC 9111 §5.2.2.7).
+        Private => "private",
+        /// It sets a cookie that is neither [left out](crate::Rules::store_without) nor
+        /// [stored](crate::Rules::store_set_cookie).
+        SetCookie => "set-cookie",
+        /// The request had `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
+        /// and the answer does not say that it is for all (RFC 9111 §3.5).
+        Authorization => "authorization",
+        /// The request had a `Cookie`, and the answer does not give its own freshness.
+        Cookie => "cookie",
+        /// The request had an API key or a token in one of
+        /// [`Rules::WELL_KNOWN_CREDENTIALS`](crate::Rules::WELL_KNOWN_CREDENTIALS), and the answer does not
+        /// give its own freshness.
+        Token => "token",
+        /// `Vary: *`, or one that cannot be read (RFC 9111 §4.1).
+        Vary => "vary",
+        /// It has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
+        NotFresh => "not-fresh",
+        /// An error without freshness of its own, or about one message or connection: 400, 401, 405 to 408,
+        /// 411, 413 to 415, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505, 508, 510 and 511.
+        Error => "error",
+        /// A part of a representation or a change of one (206, 226), a response to the condition or range
+        /// of one client (304, 412, 416), or about the connection (1xx, 305, 306).
+        Incomplete => "incomplete",
+        /// Its fields contradict each other or the body about the length (several, or one that is no
+        /// number), or its transfer coding is another than `chunked` (RFC 9112 §6.3).
+        Framing => "framing",
+        /// A stream by its type (`text/event-stream`, `application/x-ndjson` and the like), of which nothing
+        /// says where it ends, without freshness of its own.
+        Stream => "stream",
+        /// What it says in `No-Vary-Search` is not what the answers to such requests said before.
+        NoVarySearch => "no-vary-search",
+        /// It is larger than the store takes.
+        TooLarge => "too-large",
+        /// The [`Rules`] say so ([`Rules::never_store`]).
+        Rules => "rules",
     }
 }
 

@@ -10,7 +10,11 @@ use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
 use crate::{
-    body::Body, exchange::status::CacheStatus, key::Unkeyed, layers::invalidation::pass_on, tags::TagFields,
+    body::Body,
+    exchange::{Observers, status::CacheStatus},
+    key::Unkeyed,
+    layers::invalidation::pass_on,
+    tags::TagFields,
 };
 
 pub(crate) type BoxFuture<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -71,6 +75,27 @@ where
 
     pub(crate) fn waiting(future: BoxFuture<Result<Response<Body<B>>, E>>) -> Self {
         Self { kind: Kind::Boxed { future } }
+    }
+
+    /// Tells the observers what became of a request that was sent on for this reason.
+    pub(crate) fn observed(self, observers: &Observers, why: CacheStatus) -> Self
+    where
+        F: Send + 'static,
+        B: HttpBody + Send + 'static,
+        E: Send + 'static,
+    {
+        if observers.is_empty() {
+            return self;
+        }
+        let observers = observers.clone();
+        Self::boxed(async move {
+            let result = self.await;
+            match &result {
+                Ok(response) => observers.finish(response),
+                Err(_) => observers.fail(why),
+            }
+            result
+        })
     }
 
     /// In a box, but not in a second one.

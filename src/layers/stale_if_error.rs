@@ -74,7 +74,7 @@ use crate::{
     body::{Body, BoxError},
     exchange::failures::{FailurePolicy, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
-    exchange::{CacheRequest, Purpose, Refused, StaleCandidate},
+    exchange::{CacheRequest, Observer, Observers, Purpose, Refused, StaleCandidate},
     http::{credentials::CredentialNames, framing, rules::RequestRules},
     key::{DefaultKey, KeyExtractor},
     layers::future::ResponseFuture,
@@ -89,12 +89,14 @@ pub struct StaleIfErrorLayer<St> {
     store: St,
     failures: FailurePolicy,
     extractor: Arc<dyn KeyExtractor>,
+    observers: Observers,
 }
 
 impl<St: Store> StaleIfErrorLayer<St> {
     /// Takes stale responses from this store, if [`Lookup`](crate::Lookup) has not found one already.
     pub fn new(store: St) -> Self {
-        Self { store, failures: FailurePolicy::default(), extractor: Arc::new(DefaultKey::new()) }
+        let (failures, extractor) = (FailurePolicy::default(), Arc::new(DefaultKey::new()));
+        Self { store, failures, extractor, observers: Observers::NONE }
     }
 
     /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
@@ -106,6 +108,14 @@ impl<St: Store> StaleIfErrorLayer<St> {
 
     pub(crate) fn failure_policy(mut self, failures: FailurePolicy) -> Self {
         self.failures = failures;
+        self
+    }
+
+    /// Tells this observer of each response that the service returns, if no [`Lookup`](crate::Lookup) above
+    /// it does. Default: none.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observers = Observers::new(observer);
         self
     }
 
@@ -322,8 +332,10 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (head, body, why) = derive_alone(&*self.layer.extractor, &RequestRules::DEFAULT, request);
+        let observers = self.layer.observers.of_outermost(&head.extensions, why);
+        let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
         let answer =
             self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)));
-        answer.say(why)
+        answer.say(why).observed(&observers, reason)
     }
 }

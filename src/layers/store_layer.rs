@@ -3,6 +3,7 @@ use std::fmt;
 use tower_layer::Layer;
 
 use crate::{
+    exchange::{Observer, Observers},
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
     layers::fill::{Fill, FillLayer, Policy},
@@ -62,6 +63,16 @@ impl<St: Store, K: KeyExtractor, P: Policy> StoreLayer<St, K, P> {
     #[must_use]
     pub fn tag_fields(mut self, fields: TagFields) -> Self {
         self.fill = self.fill.tag_fields(fields);
+        self
+    }
+
+    /// Tells this observer of each response, of what comes of storing it, and of background refreshes.
+    /// Default: none.
+    #[must_use]
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        let observers = Observers::new(observer);
+        self.lookup = self.lookup.observers(observers.clone());
+        self.fill = self.fill.observers(observers);
         self
     }
 

@@ -37,7 +37,10 @@ pub use self::service::{ReadThrough, ReadThroughFuture};
 use self::service::Layers;
 use crate::{
     build_error::BuildError,
-    exchange::failures::{FailurePolicy, Failures},
+    exchange::{
+        Observer, Observers,
+        failures::{FailurePolicy, Failures},
+    },
     executor::Task,
     http::{
         cookies::CookieNames,
@@ -174,6 +177,15 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
     /// to do with. Default: no bound.
     pub fn origin_limit(mut self, limit: OriginLimitLayer) -> Self {
         self.origin_limit = limit;
+        self
+    }
+
+    /// Tells this observer of each response, of what comes of storing it, and of what happens in the
+    /// background. Default: none, which costs nothing.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        let observers = Observers::new(observer);
+        self.lookup = self.lookup.observers(observers.clone());
+        self.fill = self.fill.observers(observers);
         self
     }
 

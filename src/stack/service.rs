@@ -235,10 +235,16 @@ where
             }
             WayProj::Through { future } => future.poll_with(cx, flatten),
             // No other layer removes the fields that are for caches alone.
-            WayProj::Round { attempt, keyless, strips_tags } => attempt.poll_with(cx, |mut answer| {
-                keyless.finish(&mut answer, strips_tags.as_ref());
-                answer
-            }),
+            WayProj::Round { attempt, keyless, strips_tags } => {
+                let result = attempt.poll_with(cx, |mut answer| {
+                    keyless.finish(&mut answer, strips_tags.as_ref());
+                    answer
+                });
+                if matches!(result, Poll::Ready(Err(_))) {
+                    keyless.fail();
+                }
+                result
+            }
         }
     }
 }

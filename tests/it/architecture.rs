@@ -8,7 +8,7 @@ use std::{
 
 /// The rooms from the ground up. A room imports from its own line and from the lines before it.
 const FLOORS: &[&[&str]] = &[
-    &["work", "executor", "shared_error", "body", "request_body"],
+    &["work", "reasons", "executor", "shared_error", "body", "request_body"],
     &["http", "tags", "build_error"],
     &["key"],
     &["sequence"],

@@ -105,7 +105,7 @@ mod tests {
             }
         }
         for why in Unkeyed::ALL {
-            let status = CacheStatus::unkeyed(why);
+            let status = CacheStatus::unkeyed(*why);
             assert_eq!(status.written().cloned(), status.serialize());
         }
     }

@@ -22,8 +22,9 @@ use crate::{
     body::{Body, BoxError},
     build_error::BuildError,
     exchange::{
-        CacheRequest,
+        CacheRequest, Observer, Observers,
         failures::{FailurePolicy, Failures},
+        status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
     http::{fields::remove_upgrade, rules::Rules},
@@ -66,6 +67,13 @@ impl CoalesceLayer {
     #[must_use]
     pub fn key(self, extractor: impl KeyExtractor) -> Self {
         self.set(|settings| settings.extractor = SharedExtractor::new(extractor))
+    }
+
+    /// Tells this observer of each response that the service returns, if no [`Lookup`](crate::Lookup) above
+    /// it does. Default: none.
+    #[must_use]
+    pub fn observer(self, observer: impl Observer) -> Self {
+        self.set(|settings| settings.observers = Observers::new(observer))
     }
 
     /// How many fetches may be under way that callers can join, those included that all callers have
@@ -279,7 +287,11 @@ where
         let inner = self.inner.clone();
         let settings = self.flights.settings();
         let (head, body, why) = derive_alone(settings.extractor.get(), settings.request_rules(), request);
-        self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body))).say(why)
+        let observers = settings.observers.of_outermost(&head.extensions, why);
+        let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
+        self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body)))
+            .say(why)
+            .observed(&observers, reason)
     }
 }
 
@@ -345,6 +357,7 @@ impl CoalesceLayer {
             failures: _,
             executor: _,
             extractor: _,
+            observers: _,
         } = self.flights.settings();
         vec![
             ("CoalesceLayer::max_flights", max_flights.to_string()),

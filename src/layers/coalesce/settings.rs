@@ -4,7 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use crate::{
     build_error::BuildError,
-    exchange::failures::FailurePolicy,
+    exchange::{Observers, failures::FailurePolicy},
     executor::Executor,
     http::{
         credentials::CredentialNames,
@@ -31,6 +31,7 @@ pub(super) struct CoalesceSettings {
     pub(super) executor: Executor,
     /// For requests that have no key from a layer above.
     pub(super) extractor: SharedExtractor,
+    pub(super) observers: Observers,
 }
 
 #[derive(Clone)]
@@ -68,6 +69,7 @@ impl Default for CoalesceSettings {
             failures: FailurePolicy::default(),
             executor: Executor::default(),
             extractor: SharedExtractor::new(DefaultKey::new()),
+            observers: Observers::NONE,
         }
     }
 }

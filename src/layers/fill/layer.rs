@@ -16,8 +16,9 @@ use crate::{
     body::{Body, BoxError},
     exchange::failures::{FailurePolicy, Failures},
     exchange::{
-        CacheRequest,
+        CacheRequest, ObservedStore, Observer, Observers,
         copy::{RequestCopy, without_extensions},
+        status::{CacheStatus, Forward},
     },
     http::{
         fields::{remove_all, remove_upgrade},
@@ -36,7 +37,7 @@ use crate::{
 /// Stores what the wrapped service answers; see the [module](crate::fill).
 #[derive(Clone)]
 pub struct FillLayer<St, P = ()> {
-    pub(super) store: St,
+    pub(super) store: ObservedStore<St>,
     rules: Rules,
     pub(super) policy: Arc<P>,
     pub(super) targets: Targets,
@@ -80,7 +81,7 @@ impl<St: Store> FillLayer<St> {
             tags: TagFields::default(),
             tags_are_stripped: true,
         };
-        let failures = FailurePolicy::default();
+        let (store, failures) = (ObservedStore::new(store), FailurePolicy::default());
         Self { store, rules: Rules::new(), policy: Arc::new(()), targets, failures }
     }
 }
@@ -98,6 +99,18 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
         let Self { store, rules, targets, failures, .. } = self;
         FillLayer { store, rules, policy: Arc::new(policy), targets, failures }
+    }
+
+    /// Tells this observer what comes of storing each response, and of each response that the service
+    /// returns, if no [`Lookup`](crate::Lookup) above it does. Default: none.
+    #[must_use]
+    pub fn observer(self, observer: impl Observer) -> Self {
+        self.observers(Observers::new(observer))
+    }
+
+    pub(crate) fn observers(mut self, observers: Observers) -> Self {
+        self.store.observe(observers);
+        self
     }
 
     /// Which responses are failures, which are stored only with freshness of their own and where
@@ -241,7 +254,9 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (head, body) = request.into_parts();
         let called = |inner, head, body| EagerOneshot::new(inner, Request::from_parts(head, body));
-        self.clone().ask(head, body, called)
+        let observers = self.layer.store.observers().of_outermost(&head.extensions, None);
+        let why = CacheStatus::forwarded(Forward::Miss);
+        self.clone().ask(head, body, called).observed(&observers, why)
     }
 }
 

@@ -11,7 +11,7 @@ use tower::util::Oneshot;
 use tower_service::Service;
 
 use crate::{
-    exchange::status::CacheStatus,
+    exchange::{Observers, status::CacheStatus},
     key::Unkeyed,
     layers::eager_oneshot::EagerOneshot,
     layers::invalidation::{Invalidation, pass_on},
@@ -25,20 +25,30 @@ pub(crate) struct Keyless {
     /// Why there is no key, if responses to such requests say it.
     pub(super) why: Option<Unkeyed>,
     pub(super) shows_status: bool,
+    pub(super) observers: Observers,
 }
 
 impl Keyless {
     /// Nothing: the request is that of a fetch of this very cache.
-    pub(crate) const PASSED: Self = Self { invalidation: None, why: None, shows_status: true };
+    pub(crate) const PASSED: Self =
+        Self { invalidation: None, why: None, shows_status: true, observers: Observers::NONE };
 
     #[inline]
     pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: Option<&TagFields>) {
         pass_on(response, self.invalidation.as_ref(), strips_tags);
         if let Some(why) = self.why {
             CacheStatus::unkeyed(why).mark_passed(response);
+            self.observers.finish(response);
         }
         if !self.shows_status {
             CacheStatus::hide(response);
+        }
+    }
+
+    /// Tells observers that there is no response.
+    pub(crate) fn fail(&self) {
+        if let Some(why) = self.why {
+            self.observers.fail(CacheStatus::unkeyed(why));
         }
     }
 }
@@ -82,8 +92,9 @@ where
             BelowProj::Keyed { oneshot } => oneshot.poll(cx),
             BelowProj::Keyless { called, keyless } => {
                 let mut answer = ready!(called.poll(cx));
-                if let Ok(response) = &mut answer {
-                    keyless.finish(response, None);
+                match &mut answer {
+                    Ok(response) => keyless.finish(response, None),
+                    Err(_) => keyless.fail(),
                 }
                 Poll::Ready(answer)
             }

@@ -6,6 +6,7 @@ use tower_layer::Layer;
 use super::{request::Reader, service::Lookup};
 use crate::{
     build_error::BuildError,
+    exchange::{Observer, Observers},
     executor::{Executor, Task},
     http::rules::{RequestRules, Rules},
     key::{DefaultKey, KeyExtractor},
@@ -42,6 +43,7 @@ pub(super) struct Settings {
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) executor: Executor,
     pub(super) shows_status: bool,
+    pub(super) observers: Observers,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
     pub(super) request: RequestRules,
@@ -59,6 +61,7 @@ impl<St: Store> LookupLayer<St> {
             refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
             executor: Executor::default(),
             shows_status: true,
+            observers: Observers::NONE,
             follows_requests: false,
             fetches_whole: false,
             request: RequestRules::default(),
@@ -125,6 +128,19 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     #[must_use]
     pub fn cache_status(self, show: bool) -> Self {
         self.set(|settings| settings.shows_status = show)
+    }
+
+    /// Tells this observer of each response that the service returns, and of its background refreshes.
+    /// Default: none.
+    ///
+    /// What comes of storing a response is told by [`FillLayer::observer`](crate::FillLayer::observer).
+    #[must_use]
+    pub fn observer(self, observer: impl Observer) -> Self {
+        self.observers(Observers::new(observer))
+    }
+
+    pub(crate) fn observers(self, observers: Observers) -> Self {
+        self.set(|settings| settings.observers = observers)
     }
 
     /// What is done with a range of something that is not stored: fetch the whole, so that others
@@ -205,6 +221,7 @@ impl<St, K> LookupLayer<St, K> {
             refreshes,
             executor: _,
             shows_status,
+            observers: _,
             follows_requests,
             fetches_whole,
             request: _,

@@ -9,9 +9,10 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{layer::Settings, request::Question};
 use crate::{
     exchange::status::CacheStatus,
-    exchange::{CacheRequest, CompletesItself, Purpose},
+    exchange::{BackgroundEvent, CacheRequest, CompletesItself, Observers, Purpose, RefreshResult},
     executor::Executor,
     http::conditions::take_conditions,
+    key::CacheKey,
     store::{Refresh, StoredResponse},
 };
 
@@ -30,6 +31,26 @@ pub(crate) struct Refresher {
     _right: Refresh,
     _place: OwnedSemaphorePermit,
     deadline: Instant,
+}
+
+/// Tells observers of a refresh, and how it ended when it is dropped.
+struct RefreshWatch {
+    observers: Observers,
+    key: CacheKey,
+    result: RefreshResult,
+}
+
+impl RefreshWatch {
+    fn begin(observers: &Observers, key: CacheKey) -> Self {
+        observers.background(BackgroundEvent::RefreshBegan(&key));
+        Self { observers: observers.clone(), key, result: RefreshResult::Aborted }
+    }
+}
+
+impl Drop for RefreshWatch {
+    fn drop(&mut self) {
+        self.observers.background(BackgroundEvent::RefreshEnded(&self.key, self.result));
+    }
 }
 
 impl Refresher {
@@ -67,21 +88,24 @@ impl Refresher {
     /// be stored, but no further than the store's `limit`.
     pub(super) fn spawn<B, E>(
         self,
-        executor: &Executor,
-        limit: usize,
+        settings: &Settings,
+        (key, limit): (CacheKey, usize),
         answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
     ) where
         E: Send,
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
-        executor.spawn(async move {
+        let mut watch = RefreshWatch::begin(&settings.observers, key);
+        settings.executor.spawn(async move {
             let fetch = async {
-                if let Ok(response) = answer.await {
-                    read_at_most(limit, response.into_body()).await;
-                }
+                let Ok(response) = answer.await else { return RefreshResult::Failed };
+                let status = response.status();
+                read_at_most(limit, response.into_body()).await;
+                RefreshResult::Responded(status)
             };
-            _ = tokio::time::timeout_at(self.deadline, fetch).await;
-            drop(self);
+            let result = tokio::time::timeout_at(self.deadline, fetch).await;
+            watch.result = result.unwrap_or(RefreshResult::TimedOut);
+            drop((self, watch));
         });
     }
 }
@@ -98,8 +122,15 @@ async fn read_at_most(limit: usize, body: impl HttpBody<Data = Bytes>) {
 }
 
 impl Settings {
-    /// An answer as clients are to see it.
-    pub(super) fn show<B>(&self, mut response: Response<B>) -> Response<B> {
+    /// Whether [`finish`](Self::finish) does nothing.
+    #[inline]
+    pub(super) fn leaves_responses(&self) -> bool {
+        self.shows_status & self.observers.is_empty()
+    }
+
+    /// Finishes a response that leaves the cache: observers are told, and clients see what they are to see.
+    pub(super) fn finish<B>(&self, mut response: Response<B>) -> Response<B> {
+        self.observers.finish(&response);
         if !self.shows_status {
             CacheStatus::hide(&mut response);
         }

@@ -49,9 +49,9 @@ pub(super) struct Question<'a> {
 }
 
 impl Question<'_> {
-    /// Whether whatever is stored is the answer as it stands.
+    /// Whether a stored response is the answer as it stands, of which nothing has to be told.
     pub(super) fn is_plain(&self) -> bool {
-        !self.glance.has_precondition && !self.glance.has_range && self.settings.shows_status
+        !self.glance.has_precondition && !self.glance.has_range && self.settings.leaves_responses()
     }
 }
 

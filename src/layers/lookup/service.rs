@@ -20,7 +20,7 @@ use super::{
 use crate::{
     body::{Body, BoxError},
     exchange::status::{CacheStatus, Stale},
-    exchange::{CacheRequest, Refused},
+    exchange::{CacheRequest, Observers, Refused},
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
         request_fields::RequestFields, storing::Unshareable,
@@ -146,8 +146,10 @@ where
         extensions.remove::<CacheKey>();
         extensions.remove::<CacheRequest>();
         extensions.remove::<KeyFacts>();
-        let shows_status = self.reader.settings.shows_status;
-        Keyless { invalidation: Invalidation::of(&self.reader, request), why, shows_status }
+        let settings = &*self.reader.settings;
+        let observers = why.map_or(Observers::NONE, |_| settings.observers.clone());
+        let (invalidation, shows_status) = (Invalidation::of(&self.reader, request), settings.shows_status);
+        Keyless { invalidation, why, shows_status, observers }
     }
 
     /// The response to a request that has a key, with a body of this kind, if the store has one and nothing
@@ -217,7 +219,7 @@ where
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
             let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why());
-            return Ok(question.settings.show(refused));
+            return Ok(question.settings.finish(refused));
         }
         let scope = match wishes.no_store {
             true => Scope::Client(Unshareable::NoStore),
@@ -246,9 +248,9 @@ where
         remove_upgrade(&mut head.headers);
         match open {
             Open::Refresh(served, refresher, asked) => {
+                let (key, limit) = (asked.key().clone(), self.reader.store.max_response_bytes());
                 let (head, body) = refresher.request(head, body, asked).into_parts();
-                let limit = self.reader.store.max_response_bytes();
-                refresher.spawn(&self.reader.settings.executor, limit, below(head, body));
+                refresher.spawn(&self.reader.settings, (key, limit), below(head, body));
                 ResponseFuture::ready(served)
             }
             Open::Ask(asked, scope) => self.forward(head, body, asked, scope, below),
@@ -292,6 +294,7 @@ where
             Scope::Client(why) => Some(asked.for_one(why)),
             _ => None,
         };
+        let why = asked.why();
         match alone {
             None => _ = head.extensions.insert(asked),
             // Neither stored nor shared, but what is stored may stand in for a failure.
@@ -300,21 +303,21 @@ where
         }
         let method = head.method.clone();
         let answer = below(head, body);
-        if conditions.is_none() && alone.is_none() && self.reader.settings.shows_status {
+        if conditions.is_none() && alone.is_none() && self.reader.settings.leaves_responses() {
             return ResponseFuture::pass(answer);
         }
         let limit = self.reader.store.max_response_bytes();
         let settings = Arc::clone(&self.reader.settings);
         ResponseFuture::boxed(async move {
-            let mut answer = answer.await?;
+            let mut answer = answer.await.inspect_err(|_| settings.observers.fail(alone.unwrap_or(why)))?;
             if let Some(alone) = alone {
                 pass_on(&mut answer, None, None);
                 alone.mark_passed(&mut answer);
-                return Ok(settings.show(answer.map(Body::inner)));
+                return Ok(settings.finish(answer.map(Body::inner)));
             }
             let completion = settings.completion(&answer, limit);
             let conditions = conditions.unwrap_or_default();
-            Ok(settings.show(from_below(&method, &conditions, answer, completion)))
+            Ok(settings.finish(from_below(&method, &conditions, answer, completion)))
         })
     }
 }

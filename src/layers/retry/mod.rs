@@ -45,6 +45,6 @@ mod policy;
 mod service;
 
 pub use self::{
-    policy::{Attempts, RetryPolicy},
+    policy::RetryPolicy,
     service::{Retry, RetryFuture, RetryLayer},
 };

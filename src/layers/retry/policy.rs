@@ -17,7 +17,7 @@ use tower::retry::{
 use crate::{
     build_error::BuildError,
     exchange::{
-        AttemptBegan, Refused,
+        AttemptBegan, Attempts, Refused,
         copy::head_of,
         failures::{FailurePolicy, Failures},
     },
@@ -50,18 +50,6 @@ struct Settings {
     own: FailurePolicy,
     /// What the layers around it take for a failure: tried again, but for 500.
     shared: FailurePolicy,
-}
-
-/// How many attempts it took to get a response: in its extensions, unless the request is one that
-/// may not be tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Attempts(u32);
-
-impl Attempts {
-    /// 1 if the first one was the last.
-    pub fn count(&self) -> u32 {
-        self.0
-    }
 }
 
 impl Default for RetryPolicy {
@@ -250,7 +238,7 @@ impl RetryPolicy {
     fn sign<B, E>(&self, result: &mut Result<Response<B>, E>) {
         let Ok(response) = result else { return };
         let extensions = response.extensions_mut();
-        extensions.insert(Attempts(self.attempts));
+        extensions.insert(Attempts::new(self.attempts));
         // The first one began at once.
         if self.attempts > 1
             && let (Some(began), None) = (self.attempt_began_at, extensions.get::<AttemptBegan>())

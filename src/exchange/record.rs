@@ -1,0 +1,383 @@
+//! How each response came about, in one record, and the observers that are told.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::Arc,
+};
+
+use http::{Extensions, Response, StatusCode};
+
+use crate::{
+    exchange::{
+        Attempts, CacheRequest, CompletesItself, Refused,
+        status::{CacheStatus, Forward, Stale},
+    },
+    http::storing::Unshareable,
+    key::{CacheKey, Unkeyed},
+    sequence::Sequence,
+    store::{Applied, Change, Entry, Store},
+};
+
+/// How the response to one request came about, for an [`Observer`].
+///
+/// It is a small value to copy. Its reasons are closed sets whose names do not change, so that they can
+/// be labels of metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Record {
+    came_about: CacheStatus,
+    /// `None`: there is no response.
+    status: Option<StatusCode>,
+    role: Role,
+    attempts: Option<u32>,
+}
+
+const _: () = assert!(size_of::<Record>() <= 32);
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// A fresh response was served from the store.
+    Hit,
+    /// A stale response was served from the store, also if the origin was asked in vain before
+    /// ([`CacheStatus::forward_reason`]).
+    Stale(Stale),
+    /// The origin was asked, by this request or by another one that shares its response.
+    Forwarded(Forward),
+    /// The request has no key and was passed on.
+    Unkeyed(Unkeyed),
+    /// The cache itself answered, with an error.
+    Refused(Refused),
+    /// The service below returned an error, and there is no response.
+    Failed,
+}
+
+/// Whose fetch brought a response.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Role {
+    /// None, or one for this request alone.
+    Alone,
+    /// That of this request, which others could share.
+    Leader,
+    /// That of another request.
+    Follower,
+}
+
+impl Record {
+    /// Of a response with all that layers have said of it.
+    fn of<B>(response: &Response<B>, came_about: CacheStatus) -> Self {
+        let extensions = response.extensions();
+        let role = match came_about.is_collapsed() {
+            true => Role::Follower,
+            false if extensions.get::<CompletesItself>().is_some() => Role::Leader,
+            false => Role::Alone,
+        };
+        let attempts = extensions.get::<Attempts>().map(|attempts| attempts.count());
+        Self { came_about, status: Some(response.status()), role, attempts }
+    }
+
+    /// Of a request that was sent on for this reason and that the service below failed.
+    fn failed(why: CacheStatus) -> Self {
+        Self { came_about: why, status: None, role: Role::Alone, attempts: None }
+    }
+
+    /// Returns what became of the request.
+    pub const fn outcome(&self) -> Outcome {
+        let Self { came_about, .. } = self;
+        if self.status.is_none() {
+            return Outcome::Failed;
+        }
+        if let Some(why) = came_about.stale_reason() {
+            return Outcome::Stale(why);
+        }
+        if let Some(why) = came_about.refused_reason() {
+            return Outcome::Refused(why);
+        }
+        if let Some(why) = came_about.unkeyed_reason() {
+            return Outcome::Unkeyed(why);
+        }
+        match came_about.forward_reason() {
+            Some(why) => Outcome::Forwarded(why),
+            None => Outcome::Hit,
+        }
+    }
+
+    /// Returns the same in the terms of RFC 9211, as the `Cache-Status` field of the response has it.
+    pub const fn cache_status(&self) -> CacheStatus {
+        self.came_about
+    }
+
+    /// Returns the status of the response. `None`: the service below returned an error.
+    pub const fn status(&self) -> Option<StatusCode> {
+        self.status
+    }
+
+    /// Returns the status with which the origin answered: the
+    /// [`forward_status`](CacheStatus::forward_status), or that of the response. `None`: it did not answer.
+    pub fn origin_status(&self) -> Option<StatusCode> {
+        let is_of_origin = matches!(self.outcome(), Outcome::Forwarded(_) | Outcome::Unkeyed(_));
+        self.came_about.forward_status().or(self.status.filter(|_| is_of_origin))
+    }
+
+    /// Whether the response is being stored. What came of it is told by [`Observer::committed`].
+    pub const fn is_stored(&self) -> bool {
+        self.came_about.is_stored()
+    }
+
+    /// Returns why the response is for this client alone, if it is.
+    pub const fn unshareable_reason(&self) -> Option<Unshareable> {
+        self.came_about.unshareable_reason()
+    }
+
+    /// Returns whose fetch brought the response.
+    pub const fn role(&self) -> Role {
+        self.role
+    }
+
+    /// Returns how many attempts the fetch took. `None`: no [retries](crate::RetryPolicy) are configured,
+    /// or the fetch is that of another request.
+    pub const fn attempts(&self) -> Option<u32> {
+        self.attempts
+    }
+}
+
+impl Outcome {
+    /// Returns its name, in kebab case, without the reason. It does not change between versions.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Stale(_) => "stale",
+            Self::Forwarded(_) => "forwarded",
+            Self::Unkeyed(_) => "unkeyed",
+            Self::Refused(_) => "refused",
+            Self::Failed => "failed",
+        }
+    }
+
+    /// Returns the name of the reason, if it has one.
+    pub const fn reason(self) -> Option<&'static str> {
+        match self {
+            Self::Stale(why) => Some(why.as_str()),
+            Self::Forwarded(why) => Some(why.as_str()),
+            Self::Unkeyed(why) => Some(why.as_str()),
+            Self::Refused(why) => Some(why.as_str()),
+            Self::Hit | Self::Failed => None,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    /// Such as `hit`, or `forwarded=uri-miss`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())?;
+        self.reason().map_or(Ok(()), |reason| write!(f, "={reason}"))
+    }
+}
+
+/// Is told what the cache does: the base of metrics, logs and dashboards.
+///
+/// All methods do nothing by default, and `()` is an observer that does nothing. A layer without an
+/// observer makes no records.
+///
+/// The calls are made where the response or the body is handed on: a slow observer slows these down, so
+/// one that does more than to count sends what it has to another task. A panic in an observer is caught
+/// and changes no response; the panic hook of the process is called as for any other.
+///
+/// ```
+/// use std::sync::{Arc, atomic::{AtomicU64, Ordering}};
+/// use tower_readthrough::{MemoryStore, Observer, Outcome, ReadThroughLayer, Record};
+///
+/// #[derive(Default)]
+/// struct Counters {
+///     hits: AtomicU64,
+///     others: AtomicU64,
+/// }
+///
+/// impl Observer for Counters {
+///     fn finished(&self, record: &Record) {
+///         let counter = match record.outcome() {
+///             Outcome::Hit => &self.hits,
+///             _ => &self.others,
+///         };
+///         counter.fetch_add(1, Ordering::Relaxed);
+///     }
+/// }
+///
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let counters = Arc::new(Counters::default());
+/// let store = MemoryStore::with_capacity_bytes(64 << 20);
+/// let cache = ReadThroughLayer::builder(store).observer(Arc::clone(&counters)).build()?;
+/// # let _ = cache;
+/// # Ok(())
+/// # }
+/// ```
+pub trait Observer: Send + Sync + 'static {
+    /// Called once for each response that the cache had to do with, when its head is handed on, and for
+    /// each error of the service below.
+    ///
+    /// Not for requests of methods that never have a key, such as POST; not for a request that its client
+    /// gave up before; and not for the fetches of background refreshes, which no client waits for.
+    fn finished(&self, _record: &Record) {}
+
+    /// Called when it is known what came of storing a response: at the end of its body, or before.
+    fn committed(&self, _key: &CacheKey, _applied: Applied) {}
+
+    /// Called for what happens without a client that waits for it.
+    fn background(&self, _event: BackgroundEvent<'_>) {}
+}
+
+/// What happens in the background.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BackgroundEvent<'a> {
+    /// The refresh of a stale response under this key began.
+    RefreshBegan(&'a CacheKey),
+    /// It ended.
+    RefreshEnded(&'a CacheKey, RefreshResult),
+}
+
+/// How a background refresh ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum RefreshResult {
+    /// With a response of this status. Whether that is stored is told by [`Observer::committed`].
+    Responded(StatusCode),
+    /// The service below returned an error.
+    Failed,
+    /// It took longer than [`refresh_deadline`](crate::LookupLayer::refresh_deadline).
+    TimedOut,
+    /// It panicked, or its task was dropped.
+    Aborted,
+}
+
+impl Observer for () {}
+
+impl<O: Observer + ?Sized> Observer for Arc<O> {
+    fn finished(&self, record: &Record) {
+        (**self).finished(record);
+    }
+
+    fn committed(&self, key: &CacheKey, applied: Applied) {
+        (**self).committed(key, applied);
+    }
+
+    fn background(&self, event: BackgroundEvent<'_>) {
+        (**self).background(event);
+    }
+}
+
+/// The observer of a layer, if it was given one.
+#[derive(Clone, Default)]
+pub(crate) struct Observers(Option<Arc<dyn Observer>>);
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.is_empty() { "Observer(none)" } else { "Observer(custom)" })
+    }
+}
+
+impl Observers {
+    pub(crate) const NONE: Self = Self(None);
+
+    pub(crate) fn new(observer: impl Observer) -> Self {
+        Self(Some(Arc::new(observer)))
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// Those to tell of a request with a key, or without one for this reason: none if a layer above has
+    /// looked at the request, which tells its own.
+    pub(crate) fn of_outermost(&self, request: &Extensions, unkeyed: Option<Unkeyed>) -> Self {
+        let is_keyed_here = request.get::<CacheKey>().is_some() && request.get::<CacheRequest>().is_none();
+        if is_keyed_here || unkeyed.is_some() { self.clone() } else { Self::NONE }
+    }
+
+    /// Tells of a response that leaves the cache. One that says nothing passed it by.
+    pub(crate) fn finish<B>(&self, response: &Response<B>) {
+        self.tell(|observer| {
+            if let Some(came_about) = CacheStatus::of(response) {
+                observer.finished(&Record::of(response, came_about));
+            }
+        });
+    }
+
+    /// Tells of an error instead of the response to a request that was sent on for this reason.
+    pub(crate) fn fail(&self, why: CacheStatus) {
+        self.tell(|observer| observer.finished(&Record::failed(why)));
+    }
+
+    pub(crate) fn background(&self, event: BackgroundEvent<'_>) {
+        self.tell(|observer| observer.background(event));
+    }
+
+    fn tell(&self, call: impl FnOnce(&dyn Observer)) {
+        if let Some(observer) = &self.0 {
+            _ = catch_unwind(AssertUnwindSafe(|| call(&**observer)));
+        }
+    }
+}
+
+/// A store of whose changes an observer is told.
+#[derive(Clone, Debug)]
+pub(crate) struct ObservedStore<St> {
+    store: St,
+    observers: Observers,
+}
+
+impl<St> ObservedStore<St> {
+    pub(crate) fn new(store: St) -> Self {
+        Self { store, observers: Observers::default() }
+    }
+
+    pub(crate) fn observe(&mut self, observers: Observers) {
+        self.observers = observers;
+    }
+
+    pub(crate) fn observers(&self) -> &Observers {
+        &self.observers
+    }
+
+    fn committed(&self, key: &CacheKey, applied: Applied) {
+        self.observers.tell(|observer| observer.committed(key, applied));
+    }
+}
+
+impl<St: Store> Store for ObservedStore<St> {
+    fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.store.get(key)
+    }
+
+    fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+        let brings_response = change.response().is_some();
+        let applied = self.store.apply(key, change);
+        if brings_response {
+            self.committed(key, applied);
+        }
+        applied
+    }
+
+    fn sequence(&self) -> &Arc<Sequence> {
+        self.store.sequence()
+    }
+
+    fn max_response_bytes(&self) -> usize {
+        self.store.max_response_bytes()
+    }
+
+    fn capacity_bytes(&self) -> u64 {
+        self.store.capacity_bytes()
+    }
+
+    fn purged(&self) {
+        self.store.purged();
+    }
+
+    fn not_stored(&self, key: &CacheKey, reason: Applied) {
+        self.store.not_stored(key, reason);
+        self.committed(key, reason);
+    }
+}
