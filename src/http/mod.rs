@@ -20,4 +20,5 @@ pub(crate) mod rules;
 pub(crate) mod storing;
 pub(crate) mod tag_fields;
 pub(crate) mod vary;
+pub(crate) mod weight;
 pub(crate) mod withheld;

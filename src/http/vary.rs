@@ -17,6 +17,7 @@ use super::{
     credentials::Keyed,
     fields::has,
     request_fields::{Line, RequestFields, line},
+    weight,
 };
 use crate::work::{is_same, looked_at};
 
@@ -367,7 +368,7 @@ fn write_ranked(members: &[&[u8]], is_ordered: bool, normal: &mut Buffer) {
             normal.push(b',');
         }
         normal.extend(lower_case(name));
-        if weight != MAX_WEIGHT {
+        if weight != weight::MAX {
             // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
             normal.extend_from_slice(format!("\n{weight}").as_bytes());
         }
@@ -384,35 +385,14 @@ fn number_of(name: &[u8]) -> u64 {
     lower_case(name).fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
-/// In thousandths (RFC 9110 §12.4.2).
-const MAX_WEIGHT: u16 = 1000;
-
 /// The name and its weight. What has something else for a weight stays as it is.
 fn preference(element: &[u8]) -> (u16, &[u8]) {
     let mut halves = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
     match (halves.next(), halves.next()) {
         (Some(name), Some([b'q' | b'Q', b'=', weight @ ..])) => {
-            parse_weight(weight).map_or((MAX_WEIGHT, element), |weight| (weight, name))
+            weight::parse(weight).map_or((weight::MAX, element), |parsed| (parsed, name))
         }
-        _ => (MAX_WEIGHT, element),
-    }
-}
-
-fn parse_weight(weight: &[u8]) -> Option<u16> {
-    let (whole, decimals) = match weight {
-        [whole] => (whole, &[][..]),
-        [whole, b'.', decimals @ ..] if decimals.len() <= 3 => (whole, decimals),
-        _ => return None,
-    };
-    let mut digits = decimals.iter().copied().chain(std::iter::repeat(b'0'));
-    let thousandths = (0..3).try_fold(0, |sum, _| {
-        let digit = digits.next().filter(u8::is_ascii_digit)?;
-        Some(sum * 10 + u16::from(digit - b'0'))
-    })?;
-    match (whole, thousandths) {
-        (b'0', thousandths) => Some(thousandths),
-        (b'1', 0) => Some(MAX_WEIGHT),
-        _ => None,
+        _ => (weight::MAX, element),
     }
 }
 

@@ -140,6 +140,7 @@
 mod body;
 mod buffer;
 mod default;
+mod dot_segments;
 mod facts;
 mod method_field;
 mod normal;

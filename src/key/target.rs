@@ -9,7 +9,7 @@ use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Pa
 use smallvec::SmallVec;
 
 use super::{
-    CacheKey, Identity, KeyExtractor,
+    CacheKey, Identity, KeyExtractor, dot_segments,
     normal::{Authority, is_normal, normal_form, rooted},
     same_hosts::SameHosts,
 };
@@ -304,21 +304,8 @@ pub(super) fn path_and_query(uri: &Uri) -> &str {
 /// A relative path resolved against the path of the base (RFC 3986 §5.2.3, §5.2.4).
 fn resolve(base: &str, relative: &str) -> String {
     let (path, query) = relative.split_at(relative.find('?').unwrap_or(relative.len()));
-    let mut segments: Vec<&str> = base.split('/').skip(1).collect();
-    segments.pop();
-    let ends_in_directory = matches!(path.rsplit('/').next(), Some("." | ".."));
-    for segment in path.split('/') {
-        match segment {
-            "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    let mut resolved: String = segments.iter().flat_map(|segment| ["/", segment]).collect();
-    if ends_in_directory || resolved.is_empty() {
-        resolved.push('/');
-    }
-    resolved + query
+    let directory = base.rsplit_once('/').map_or("", |(directory, _)| directory);
+    dot_segments::join(directory.split('/').skip(1).chain(path.split('/')), true, false) + query
 }
 
 #[cfg(test)]

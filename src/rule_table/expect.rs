@@ -23,13 +23,11 @@ pub(super) fn misses_of(trials: &Trials<'_>, trial: &Trial<'_>) -> Vec<TableMiss
     let messages = [
         rule(trial),
         bypass(trial),
-        lifetime(trial, "ttl", trial.row.ttl.as_ref(), |terms| terms.fresh_for),
-        lifetime(trial, "stale_while_revalidate", trial.row.stale_while_revalidate.as_ref(), |terms| {
+        lifetime(trial, "ttl", trial.row.ttl, |terms| terms.fresh_for),
+        lifetime(trial, "stale_while_revalidate", trial.row.stale_while_revalidate, |terms| {
             terms.stale_while_revalidate_for
         }),
-        lifetime(trial, "stale_if_error", trial.row.stale_if_error.as_ref(), |terms| {
-            terms.stale_if_error_for
-        }),
+        lifetime(trial, "stale_if_error", trial.row.stale_if_error, |terms| terms.stale_if_error_for),
         not_stored(trial),
         tags(trial),
         origin(trial),
@@ -63,10 +61,10 @@ fn bypass(trial: &Trial<'_>) -> Option<String> {
 fn lifetime(
     trial: &Trial<'_>,
     expectation: &str,
-    wanted: Option<&Span>,
+    wanted: Option<Span>,
     of: impl Fn(&Freshness) -> Duration,
 ) -> Option<String> {
-    let wanted = humantime::format_duration(wanted?.0);
+    let wanted = humantime::format_duration(wanted?.into());
     match &trial.stored {
         Some(stored) => {
             let found = humantime::format_duration(of(stored.terms()));

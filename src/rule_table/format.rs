@@ -120,12 +120,12 @@ fn numbered_rows<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Row>,
 // Derived are functions of the same name, without names in their errors.
 impl<'de> Deserialize<'de> for RuleTable {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 impl<'de> Deserialize<'de> for Row {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }

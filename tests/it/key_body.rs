@@ -665,30 +665,31 @@ async fn over_sockets_it_is_the_same() {
 
 #[test]
 fn rules_that_cannot_work_are_refused_by_name() {
-    let path = "it has a `body`, so that all of the path is in the key, and `no_vary_search` is not for it";
+    let path = "a rule with a `body` has all of the path in its keys; remove `no_vary_search`, and name the captures of \
+                the path";
     let cases = [
         (
             KeyRule::path("/s").body(1),
-            "it has a `body`, but no `method` that says which of GET, POST and QUERY are reads",
+            "a rule with a `body` needs a `method`; name those of GET, POST and QUERY that are reads",
         ),
         (
             search().method("HEAD"),
-            "it cannot have a `body` and the method `HEAD`: only GET, POST and QUERY can be reads with one",
+            "a rule with a `body` cannot have the method `HEAD`; use GET, POST or QUERY",
         ),
-        (search().body(0), "`body` is zero, so that no body is short enough for a key"),
+        (search().body(0), "`body` is zero, so no body is short enough for a key"),
         (
             search().body((1 << 20) + 1),
-            "a `body` of 1048577 bytes is too large to hold for a key: 1048576 is the most",
+            "a `body` of 1048577 bytes is too large for a key; the limit is 1048576",
         ),
         (search().no_vary_search(), path),
         (KeyRule::path("/s/{_}").method("POST").body(1), path),
         (
             search().bypass(),
-            "`bypass` has no effect: there is no key and nothing is stored, so that nothing else counts",
+            "`bypass` has no effect: a rule that bypasses has no key and stores nothing; remove its other settings",
         ),
         (
             KeyRule::path("/s").method("POST"),
-            "it can never match a request of method `POST`: only GET and HEAD have keys",
+            "requests of method `POST` have no key; use GET or HEAD, or give the rule a `body`",
         ),
     ];
     for (rule, problem) in cases {
@@ -699,13 +700,13 @@ fn rules_that_cannot_work_are_refused_by_name() {
         KeyRules::builder().rule(KeyRule::any().bypass()).rule(search()).build_with_bodies().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "key rule 1 (`/search`): it is never reached: rule 0 matches all that it does"
+        "key rule 1 (`/search`): this rule is never reached: rule 0 matches all of its requests"
     );
     let guard = tower_readthrough::Guard::new().headers(["content-type"]);
     let error = KeyRules::builder().guard(guard).rule(search()).build_with_bodies().unwrap_err();
     assert_eq!(
         error.to_string(),
-        "key rules: `content-type` is no field that a guard can remove: it is a name, or how names begin, like \
+        "key rules: `content-type` is not a field that a guard can remove; write a name, or a prefix like \
          `x-forwarded-*`"
     );
 }
@@ -731,7 +732,7 @@ fn nobody_can_forget_the_layer() {
     assert_eq!(error.index(), Some(1));
     assert_eq!(
         error.to_string(),
-        "key rule 1 (`/search`): its key holds the `body`, which a layer has to read: use \
+        "key rule 1 (`/search`): a rule with a `body` needs a layer that reads bodies; use \
          `KeyRulesBuilder::build_with_bodies`",
     );
     let (head, ()) = Request::post(SEARCH).body(()).unwrap().into_parts();
@@ -745,7 +746,7 @@ fn documents_have_bodies_too() {
     assert_eq!(serde_json::from_str::<KeyRule>(&text[12..text.len() - 3]).unwrap(), search());
     assert!(serde_json::from_str::<BodyKeyLayer>(text).is_ok());
     let error = serde_json::from_str::<KeyRules>(text).unwrap_err().to_string();
-    assert!(error.starts_with("key rule 0 (`/search`): its key holds the `body`"), "{error}");
+    assert!(error.starts_with("key rule 0 (`/search`): a rule with a `body` needs a layer"), "{error}");
     assert!(serde_json::from_str::<BodyKeyLayer>(r#"{ "rules": [] }"#).is_ok());
 }
 

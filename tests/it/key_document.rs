@@ -119,9 +119,9 @@ fn what_is_misspelt_or_cannot_work_is_refused() {
         ("`soon`", r#""fixed_ttl": "soon""#),
         ("invalid type: integer", r#""fixed_ttl": 10"#),
         ("invalid type", r#""bypass": "yes""#),
-        ("key rule 0 (`x`): the path is none", r#""path": "x""#),
+        ("key rule 0 (`x`): invalid path pattern", r#""path": "x""#),
         ("key rule 0 (`mine`): `fixed_ttl` is zero", r#""name": "mine", "fixed_ttl": "0ms""#),
-        ("key rule 0 (`any path`): nothing says where the extension `tenant`", r#""extensions": ["tenant"]"#),
+        ("key rule 0 (`any path`): unknown extension `tenant`", r#""extensions": ["tenant"]"#),
         ("method `POST`", r#""method": "POST""#),
     ] {
         let document = format!(r#"{{ "rules": [{{ {rule} }}] }}"#);

@@ -142,8 +142,8 @@ fn a_guard_that_cannot_work_is_refused() {
     for (expected, rule, guard) in [
         ("`x-host` is in the key", KeyRule::any().headers(["X-Host"]), Guard::new()),
         ("`cookie` is in the key", KeyRule::any().cookies(["a"]), Guard::new().headers(["cookie"])),
-        ("`host` is no field that a guard", KeyRule::any(), Guard::new().headers(["host"])),
-        ("`a b` is no field that a guard", KeyRule::any(), Guard::new().headers(["a b"])),
+        ("`host` is not a field that a guard", KeyRule::any(), Guard::new().headers(["host"])),
+        ("`a b` is not a field that a guard", KeyRule::any(), Guard::new().headers(["a b"])),
     ] {
         let error = build(rule, guard).expect_err(expected);
         assert!(error.to_string().contains(expected), "{error}");

@@ -508,26 +508,26 @@ fn what_cannot_work_is_refused_and_the_rule_named() {
     const ZERO: Duration = Duration::ZERO;
     let build = |rule| KeyRules::builder().rule(KeyRule::path("/first")).rule(rule).build();
     for (expected, rule) in [
-        ("(`/a/{b`): the path is none", KeyRule::path("/a/{b")),
-        ("(`a`): the path is none", KeyRule::path("a")),
-        ("(`shop`): the path is none", KeyRule::path("/{a}{b}").name("shop")),
+        ("(`/a/{b`): invalid path pattern", KeyRule::path("/a/{b")),
+        ("(`a`): invalid path pattern", KeyRule::path("a")),
+        ("(`shop`): invalid path pattern", KeyRule::path("/{a}{b}").name("shop")),
         ("two captures are named `a`", KeyRule::path("/{a}/{a}")),
         ("two captures are named `a`", KeyRule::path("/{a}?b={a}")),
         ("`b` in the query of the path", KeyRule::path("/a?b")),
         ("names the parameter `b` twice", KeyRule::path("/a?b={x}&b={y}")),
-        ("`a b` is no host", KeyRule::any().host("a b")),
-        ("request of method `POST`", KeyRule::any().method("POST")),
-        ("request of method `get`", KeyRule::any().method("get")),
-        ("`a*b` is no name", KeyRule::any().ignore_query(["a*b"])),
-        ("`*` is no name", KeyRule::any().keep_query(["*"])),
-        ("`a b` is no header field", KeyRule::any().headers(["a b"])),
-        ("`Host` is no header field", KeyRule::any().headers(["Host"])),
-        ("`if-none-match` is no header field", KeyRule::any().headers(["if-none-match"])),
-        ("`a;b` is no cookie", KeyRule::any().cookies(["a;b"])),
-        ("the extension `tenant`", KeyRule::any().extensions(["tenant"])),
-        ("the tag `x-{y}`", KeyRule::path("/{z}").tags(["x-{y}"])),
-        ("the tag `x-{_}`", KeyRule::path("/{_}").tags(["x-{_}"])),
-        ("the tag ``", KeyRule::any().tags([""])),
+        ("`a b` is not a valid host", KeyRule::any().host("a b")),
+        ("requests of method `POST`", KeyRule::any().method("POST")),
+        ("requests of method `get`", KeyRule::any().method("get")),
+        ("`a*b` is not a parameter name", KeyRule::any().ignore_query(["a*b"])),
+        ("`*` is not a parameter name", KeyRule::any().keep_query(["*"])),
+        ("`a b` is not a header field", KeyRule::any().headers(["a b"])),
+        ("`Host` is not a header field", KeyRule::any().headers(["Host"])),
+        ("`if-none-match` is not a header field", KeyRule::any().headers(["if-none-match"])),
+        ("`a;b` is not a cookie", KeyRule::any().cookies(["a;b"])),
+        ("unknown extension `tenant`", KeyRule::any().extensions(["tenant"])),
+        ("invalid tag `x-{y}`", KeyRule::path("/{z}").tags(["x-{y}"])),
+        ("invalid tag `x-{_}`", KeyRule::path("/{_}").tags(["x-{_}"])),
+        ("invalid tag ``", KeyRule::any().tags([""])),
         ("`fixed_ttl` is zero", KeyRule::any().fixed_ttl(ZERO)),
         ("`default_ttl` is zero", KeyRule::any().default_ttl(ZERO)),
         ("`negative_ttl` is zero", KeyRule::any().negative_ttl(ZERO)),
@@ -548,10 +548,10 @@ fn what_cannot_work_is_refused_and_the_rule_named() {
         assert_eq!(error.index(), Some(1));
     }
     let error = KeyRules::builder().rule(KeyRule::any()).rule(KeyRule::path("/a")).build().unwrap_err();
-    assert!(error.to_string().contains("rule 1 (`/a`): it is never reached: rule 0"), "{error}");
+    assert!(error.to_string().contains("rule 1 (`/a`): this rule is never reached: rule 0"), "{error}");
     for (expected, builder) in [
-        ("`g zip` is no content coding", KeyRules::builder().accept_encoding(["g zip"])),
-        ("`*` is no language tag", KeyRules::builder().accept_language(["*"])),
+        ("`g zip` is not a content coding", KeyRules::builder().accept_encoding(["g zip"])),
+        ("`*` is not a language tag", KeyRules::builder().accept_language(["*"])),
     ] {
         let error = builder.build().unwrap_err();
         assert_eq!((error.to_string().contains(expected), error.rule()), (true, None), "{error}");

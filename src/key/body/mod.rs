@@ -23,23 +23,24 @@ pub(crate) async fn with_body_key<B>(mut head: Parts, body: B, rule: BodyRule) -
 where
     B: HttpBody<Data = Bytes> + 'static,
 {
-    let reading = rule.reading.as_deref();
+    let (max_bytes, reading) = (rule.max_bytes(), rule.reading());
+    let reading = reading.as_deref();
     // Where the body has to say that it is a read, those that are not looked into are not known to be one.
     let is_any_read = reading.is_none_or(|reading| reading.graphql.is_none());
     let without_key = |head: &mut Parts| {
         is_any_read.then(|| head.extensions.insert(ReadByRule::WITHOUT_KEY));
     };
-    let Some(place) = rule.place.filter(|_| !is_declared_beyond(&head, rule.max_bytes)) else {
+    let Some(key) = rule.into_key().filter(|_| !is_declared_beyond(&head, max_bytes)) else {
         without_key(&mut head);
         return Request::from_parts(head, RequestBody::new(body));
     };
     let is_read = |head: &Parts, bytes: &Bytes| reading.is_none_or(|reading| reading.is_read(head, bytes));
-    let body = match read(body, rule.max_bytes).await {
+    let body = match read(body, max_bytes).await {
         // Frameworks take it for another method than its own, or it may be a mutation.
         Body::Whole(bytes) if is_in_body(&bytes) || !is_read(&head, &bytes) => RequestBody::from(bytes),
         Body::Whole(bytes) if is_as_declared(&head, &bytes) => {
             let form = reading.map_or_else(|| Form::of_bytes(&bytes), |reading| reading.form(&head, &bytes));
-            place.give_key(&mut head, &form);
+            key.give_key(&mut head, &form);
             form.tell_length(&mut head.headers);
             head.extensions.insert(ReadByRule::with_content::<B>(form.sent.clone()));
             RequestBody::from(form.sent)

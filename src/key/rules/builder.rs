@@ -5,25 +5,23 @@ use http::{HeaderName, uri::Scheme};
 use super::{
     KeyRule, KeyRules,
     classes::{Classes, CompiledClasses},
-    compile::compile,
-    compiled::Compiled,
+    compiled::CompiledRule,
     error::{Problem, RuleError},
-    extractor::{Bypasses, Inner},
     guard::{CompiledGuard, Guard},
     host::HostPattern,
-    index::Index,
-    negotiation::{Negotiation, parse_values},
-    parts::Extension,
-    pattern::PathPattern,
+    layout::Extension,
+    negotiation::Negotiation,
+    normaliser::FieldNormaliser,
+    selection::Selector,
 };
 use crate::{
     key::{DefaultKey, SameHosts, normal::Authority},
     tags::{Separator, TagFields},
 };
 
-/// Key rules as they are written, before they are checked; see the [module](super).
+/// Key rules before they are checked; see the [module](super).
 ///
-/// With the feature `serde` it can be deserialised, from JSON for example.
+/// With the feature `serde` it can be deserialised, for example from JSON.
 #[derive(Clone, Debug, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "super::document::RulesDocument"))]
 #[must_use]
@@ -43,7 +41,7 @@ pub struct KeyRulesBuilder {
 }
 
 impl KeyRulesBuilder {
-    /// Adds a rule, for the requests that none before it is for.
+    /// Adds a rule, for requests that no earlier rule is for.
     pub fn rule(mut self, rule: KeyRule) -> Self {
         self.rules.push(rule);
         self
@@ -61,85 +59,80 @@ impl KeyRulesBuilder {
         self
     }
 
-    /// See [`DefaultKey::whole_uri`]. Without the feature `axum`, [`build`](Self::build) refuses rules that
-    /// do not state it.
+    /// See [`DefaultKey::whole_uri`]. Without the feature `axum`, [`build`](Self::build) requires this.
     pub fn whole_uri(mut self) -> Self {
         self.whole_uri = true;
         self
     }
 
-    /// The content codings that the application has, in its order of preference. Of each
-    /// `Accept-Encoding` the one that the client likes best is left, or `identity`, so that there
-    /// are as many variants as codings. One that cannot be read, or refuses all of them, stays;
-    /// so does one with more than 64 members or 1024 bytes, which the origin and `Vary` then see as it
-    /// is written. Default: the field stays as it is.
+    /// The content codings that the application supports, in its order of preference. Each `Accept-Encoding` is
+    /// reduced to the one that the client prefers, or to `identity`, so there are as many variants as codings.
+    /// A field that is invalid, refuses all of them, or has more than 64 members or 1024 bytes stays as it is.
+    /// Default: the field stays as it is.
     pub fn accept_encoding<V: Into<String>>(mut self, codings: impl IntoIterator<Item = V>) -> Self {
         self.accept_encoding = Some(codings.into_iter().map(Into::into).collect());
         self
     }
 
-    /// The languages that the application speaks. Of each `Accept-Language` the one is left that
-    /// the client understands best (RFC 4647 §3.4); where there is none the field is removed, and
-    /// the application takes its default. One that cannot be read stays; so does one with
-    /// more than 64 members or 1024 bytes, which the origin and `Vary` then see as it is written.
-    /// Default: the field stays as it is.
+    /// The languages that the application supports. Each `Accept-Language` is reduced to the best match (RFC 4647
+    /// §3.4). If nothing matches, the field is removed, and the application uses its default. A field that is
+    /// invalid, or has more than 64 members or 1024 bytes, stays as it is. Default: the field stays as it is.
     pub fn accept_language<V: Into<String>>(mut self, languages: impl IntoIterator<Item = V>) -> Self {
         self.accept_language = Some(languages.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`, with what
-    /// stands between their tags: those of other caches, which the application sends already. They are
-    /// removed from responses as those are. In a document:
+    /// Response fields that name [tags](crate::tags), with the separator of their tags, in addition to
+    /// `Surrogate-Key` and `Cache-Tag`: for applications that already send tags to another cache. They are
+    /// removed from responses like these. In a document:
     /// `"tag_fields": { "xkey": "space", "X-Magento-Tags": "comma" }`. Default: none.
     ///
-    /// They count when a [`ReadThrough`](crate::ReadThrough) or [`StoreLayer`](crate::StoreLayer) is built;
-    /// tell a [`FillLayer`](crate::FillLayer) of your own [itself](crate::FillLayer::tag_fields).
+    /// [`ReadThrough`](crate::ReadThrough) and [`StoreLayer`](crate::StoreLayer) read this setting when they are
+    /// built. For a separate [`FillLayer`](crate::FillLayer) set its
+    /// [`tag_fields`](crate::FillLayer::tag_fields).
     pub fn tag_fields<N: Into<String>>(mut self, fields: impl IntoIterator<Item = (N, Separator)>) -> Self {
         self.tag_fields.extend(fields.into_iter().map(|(name, separator)| (name.into(), separator)));
         self
     }
 
-    /// Adds classes of a field, which the rules have in their keys that name the field of the class in
-    /// their [`headers`](KeyRule::headers). Default: none.
+    /// Adds classes of a field. Rules that name the field of the class in their [`headers`](KeyRule::headers)
+    /// have the class in their keys. Default: none.
     pub fn classes(mut self, classes: Classes) -> Self {
         self.classes.push(classes);
         self
     }
 
-    /// Removes from requests what their keys do not show. Default: it reaches the origin.
+    /// Removes from requests what is not in their keys. Default: it reaches the origin.
     pub fn guard(mut self, guard: Guard) -> Self {
         self.guard = Some(guard);
         self
     }
 
-    /// These query parameters count for no request: they are not in keys and do not reach the origin, and
-    /// [templates](KeyRule::path) match with and without them. `utm_*` stands for all that begin so. Default:
-    /// none.
+    /// Query parameters that no response depends on: they are not in keys and do not reach the origin, and
+    /// [templates](KeyRule::path) match with and without them. `utm_*` is a prefix. Default: none.
     ///
-    /// That holds for requests without a rule as well, but not for rules that say of all parameters what
-    /// counts ([`keep_query`](KeyRule::keep_query), [`no_vary_search`](KeyRule::no_vary_search),
-    /// [bodies](crate::key#keys-from-bodies)), and a template may name such a parameter itself. A rule with
-    /// [`forward_unkeyed`](KeyRule::forward_unkeyed) passes them on.
+    /// This includes requests without a rule. Rules that decide about all parameters
+    /// ([`keep_query`](KeyRule::keep_query), [`no_vary_search`](KeyRule::no_vary_search),
+    /// [bodies](crate::key#keys-from-bodies)) are not affected, and a template may name such a parameter. Rules
+    /// with [`forward_unkeyed`](KeyRule::forward_unkeyed) forward them.
     pub fn ignore_query<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.ignore_query.extend(names.into_iter().map(Into::into));
         self
     }
 
-    /// These hosts have the same resources: requests for any of them share entries, purges and unsafe
-    /// requests for one reach what is stored for all, and the origin sees the first one in their place.
-    /// Requests without a key, such as those by which something is changed, keep their host. May be called
-    /// for several groups. Default: each host has its own.
+    /// These hosts have the same resources: requests for any of them share entries, purges and unsafe requests
+    /// for one reach the entries of all, and the origin sees the first host of the group. Requests without a
+    /// key, such as writes, keep their host. May be called for several groups. Default: no groups.
     ///
-    /// A host is a name like `example.com`, which has the default port, or `example.com:8080`. A rule that
-    /// is for one of them is for all: it names each, or none.
+    /// A host is a name like `example.com`, with the default port, or `example.com:8080`. A rule must be for all
+    /// hosts of a group or for none.
     pub fn same_hosts<H: Into<String>>(mut self, hosts: impl IntoIterator<Item = H>) -> Self {
         self.same_hosts.push(hosts.into_iter().map(Into::into).collect());
         self
     }
 
-    /// Says how to read what [`KeyRule::extensions`] calls by this name from the extensions of a
-    /// request. Where it gives nothing, or there is no `T`, the request has no key.
+    /// Defines how the value that [`KeyRule::extensions`] calls by this name is read from the extensions of a
+    /// request. If `part` returns `None`, or there is no `T`, the request has no key.
     ///
     /// ```
     /// use tower_readthrough::{KeyRule, KeyRules};
@@ -167,7 +160,7 @@ impl KeyRulesBuilder {
     ///
     /// # Errors
     ///
-    /// Names the rule that cannot work, or that has a setting without effect. One with a `body`
+    /// The error names the rule that cannot work, or that has a setting without effect. A rule with a `body`
     /// needs a [layer of its own](crate::key#keys-from-bodies), and is refused here.
     pub fn build(self) -> Result<KeyRules, RuleError> {
         if let Some((index, rule)) = self.rules.iter().enumerate().find(|(_, rule)| rule.body.is_some()) {
@@ -180,7 +173,9 @@ impl KeyRulesBuilder {
         if !(cfg!(feature = "axum") || self.whole_uri) {
             return Err(RuleError::of_all(Problem::CutUri));
         }
-        let negotiation = self.negotiation().map_err(RuleError::of_all)?;
+        let negotiation =
+            Negotiation::compile(self.accept_encoding.as_deref(), self.accept_language.as_deref());
+        let negotiation = negotiation.map_err(RuleError::of_all)?;
         let tag_fields = self.compile_tag_fields().map_err(RuleError::of_all)?;
         let guard = self.guard.as_ref().map(Guard::compile).transpose().map_err(RuleError::of_all)?;
         let mut guard = guard.unwrap_or_default();
@@ -189,55 +184,22 @@ impl KeyRulesBuilder {
         self.check_reachable(&rules)?;
         self.check_bodies(&rules)?;
         let rest = self.compile_rest(&guard).map_err(RuleError::of_all)?;
-        let keyed = || rules.iter().filter_map(|rule| Some(&rule.shape.as_ref()?.parts.keyed));
-        keyed().for_each(|keyed| guard.spare(keyed));
-        let classes = CompiledClasses::compile(&self.classes, |name| {
-            keyed().any(|keyed| keyed.fields().contains(name))
-        });
-        let classes = classes.map_err(RuleError::of_all)?;
-        self.check_classes(&classes, &rules, &guard)?;
+        let classes = self.compile_classes(&rules, &mut guard)?;
         let mut default_key = DefaultKey::new().namespace(self.namespace.as_str());
         if let Some(scheme) = &self.scheme {
             default_key = default_key.scheme(scheme.clone());
         }
-        let merges_bodies = rules.iter().any(Compiled::merges_bodies);
-        let has_paths = rules.iter().any(|rule| rule.path.is_some());
-        let has_conditions = rules.iter().any(|rule| rule.when.is_some());
-        let has_bodies = self.rules.iter().any(|rule| rule.body.is_some());
-        let loose = rules
-            .iter()
-            .enumerate()
-            .filter_map(|(rule, compiled)| compiled.loose_path.as_ref().map(|path| (rule, path.prefix())));
-        let (bypasses, prefixes): (Vec<usize>, Vec<&[u8]>) = loose.unzip();
-        let bypasses = Bypasses { index: Index::new(prefixes), rules: bypasses.into() };
-        let index =
-            Index::new(rules.iter().map(|rule| rule.path.as_ref().map_or(&[][..], PathPattern::prefix)));
-        let inner = Inner {
-            default_key,
-            same_hosts,
-            rules,
-            rest,
-            index,
-            bypasses,
-            has_paths,
-            has_bodies,
-            merges_bodies,
-            has_conditions,
-            negotiation,
-            classes,
-            guard,
-            tag_fields,
-            source: self,
-        };
-        Ok(KeyRules::new(inner))
+        let (selector, fields) =
+            (Selector::new(rules, rest), FieldNormaliser::new(negotiation, classes, guard));
+        Ok(KeyRules::new(default_key, same_hosts, selector, fields, tag_fields, self))
     }
 
-    /// Each rule for each of its paths.
-    fn compile_rules(&self, guard: &CompiledGuard) -> Result<Box<[Compiled]>, RuleError> {
+    /// Compiles each rule for each of its paths.
+    fn compile_rules(&self, guard: &CompiledGuard) -> Result<Box<[CompiledRule]>, RuleError> {
         let of_rule = |(index, rule): (usize, &'_ KeyRule)| {
             let of_path = |path| {
                 let label = if rule.name.is_none() { path } else { None }.unwrap_or(rule.label());
-                let compiled = compile(index, rule, path, guard, self);
+                let compiled = CompiledRule::compile(index, rule, path, guard, self);
                 compiled.map_err(|problem| RuleError::of_rule(index, label, problem))
             };
             match rule.each_path().next() {
@@ -248,16 +210,15 @@ impl KeyRulesBuilder {
         self.rules.iter().enumerate().flat_map(of_rule).collect()
     }
 
-    /// The hosts that are one, each of which the rules treat like the others.
-    fn compile_hosts(&self, rules: &[Compiled]) -> Result<Option<SameHosts>, RuleError> {
+    /// The groups of hosts, if each rule is for all hosts of a group or for none.
+    fn compile_hosts(&self, rules: &[CompiledRule]) -> Result<Option<SameHosts>, RuleError> {
         self.check_hosts().map_err(RuleError::of_all)?;
         for group in &self.same_hosts {
             for rule in rules {
                 let of = |host: &str| rule.is_for_host(Authority::new(host.as_bytes(), self.scheme.as_ref()));
                 let (ours, others): (Vec<_>, Vec<_>) = group.iter().partition(|host| of(host));
                 if let (Some(_), Some(other)) = (ours.first(), others.first()) {
-                    let problem = Problem::PartOfSameHosts(other.as_str().into());
-                    return Err(RuleError::of_rule(rule.index, self.rules[rule.index].label(), problem));
+                    return Err(self.error_in(rule, Problem::PartOfSameHosts(other.as_str().into())));
                 }
             }
         }
@@ -281,44 +242,34 @@ impl KeyRulesBuilder {
         if self.same_hosts.iter().any(is_alone) { Err(Problem::OneHost) } else { Ok(()) }
     }
 
-    /// What holds for requests that no rule is for, if that is not the default key.
-    fn compile_rest(&self, guard: &CompiledGuard) -> Result<Option<Compiled>, Problem> {
+    fn error_in(&self, rule: &CompiledRule, problem: Problem) -> RuleError {
+        RuleError::of_rule(rule.index(), self.rules[rule.index()].label(), problem)
+    }
+
+    /// The rule for requests that no rule is for, if they do not have the default key.
+    fn compile_rest(&self, guard: &CompiledGuard) -> Result<Option<CompiledRule>, Problem> {
         let rest = (!self.ignore_query.is_empty())
-            .then(|| compile(self.rules.len(), &KeyRule::any(), None, guard, self));
+            .then(|| CompiledRule::compile(self.rules.len(), &KeyRule::any(), None, guard, self));
         rest.transpose()
     }
 
-    /// What is classified and removed is not in the key.
-    fn check_classes(
+    /// Compiles the classes, and lets the guard pass what the rules have in their keys.
+    fn compile_classes(
         &self,
-        classes: &CompiledClasses,
-        rules: &[Compiled],
-        guard: &CompiledGuard,
-    ) -> Result<(), RuleError> {
-        for rule in rules {
-            let Some(keyed) = rule.shape.as_ref().map(|shape| &shape.parts.keyed) else { continue };
-            if let Some(field) =
-                classes.replaced(keyed.fields()).find(|field| keyed.has(field) || guard.keys(field))
-            {
-                let problem = Problem::Classified { field: field.as_str().into() };
-                return Err(RuleError::of_rule(rule.index, self.rules[rule.index].label(), problem));
+        rules: &[CompiledRule],
+        guard: &mut CompiledGuard,
+    ) -> Result<CompiledClasses, RuleError> {
+        let layouts = || rules.iter().filter_map(|rule| Some((rule, rule.layout()?.keyed())));
+        layouts().for_each(|(_, keyed)| guard.spare(keyed));
+        let is_keyed = |name: &HeaderName| layouts().any(|(_, keyed)| keyed.fields().contains(name));
+        let classes = CompiledClasses::compile(&self.classes, is_keyed).map_err(RuleError::of_all)?;
+        for (rule, keyed) in layouts() {
+            let mut replaced = classes.replaced(keyed.fields());
+            if let Some(field) = replaced.find(|field| keyed.has(field) || guard.keys(field)) {
+                return Err(self.error_in(rule, Problem::Classified { field: field.as_str().into() }));
             }
         }
-        Ok(())
-    }
-
-    fn negotiation(&self) -> Result<Negotiation, Problem> {
-        // `de_DE` is how programs name a locale, and never in a request (RFC 5646 §2.1).
-        if let Some(tag) = self.accept_language.iter().flatten().find(|tag| tag.contains('_')) {
-            return Err(Problem::Language(tag.as_str().into()));
-        }
-        let parse = |values: &Option<Vec<String>>, problem| {
-            values.as_deref().map(|values| parse_values(values, problem)).transpose()
-        };
-        Ok(Negotiation {
-            encodings: parse(&self.accept_encoding, Problem::Coding)?,
-            languages: parse(&self.accept_language, Problem::Language)?,
-        })
+        Ok(classes)
     }
 
     fn compile_tag_fields(&self) -> Result<TagFields, Problem> {
@@ -333,33 +284,34 @@ impl KeyRulesBuilder {
         }
     }
 
-    /// What is purged and invalidated together at a path is known by the path where bodies share entries of
-    /// several queries, and by a part of it where a rule leaves parts out: not both.
-    fn check_bodies(&self, rules: &[Compiled]) -> Result<(), RuleError> {
+    /// Refuses rules that disagree about what is purged together: requests that share entries of several
+    /// queries by their bodies have the identity of their path, and a rule that leaves out parts of a path has
+    /// another one.
+    fn check_bodies(&self, rules: &[CompiledRule]) -> Result<(), RuleError> {
         for rule in rules.iter().filter(|rule| rule.merges_bodies()) {
-            if let Some(other) = rules.iter().find(|other| other.has_path_gaps() && other.may_meet(rule)) {
-                let label = self.rules[rule.index].label();
-                return Err(RuleError::of_rule(rule.index, label, Problem::BodyGaps(other.index)));
+            if let Some(other) =
+                rules.iter().find(|other| other.has_path_gaps() && other.may_share_path(rule))
+            {
+                return Err(self.error_in(rule, Problem::BodyGaps(other.index())));
             }
         }
         Ok(())
     }
 
-    /// The first rule that matches wins: one whose requests another one before it is for as well is
-    /// never reached.
-    fn check_reachable(&self, rules: &[Compiled]) -> Result<(), RuleError> {
-        let has_bodies = rules.iter().any(|rule| rule.max_body.is_some());
+    /// Refuses rules of which an earlier rule matches all requests.
+    fn check_reachable(&self, rules: &[CompiledRule]) -> Result<(), RuleError> {
+        let has_bodies = rules.iter().any(|rule| rule.max_body().is_some());
         for (at, rule) in rules.iter().enumerate() {
             let Some(first) = rules[..at].iter().find(|earlier| earlier.covers(rule, has_bodies)) else {
                 continue;
             };
-            let (index, written) = (rule.index, &self.rules[rule.index]);
-            let position = rules[..at].iter().filter(|earlier| earlier.index == index).count();
+            let (index, written) = (rule.index(), &self.rules[rule.index()]);
+            let position = rules[..at].iter().filter(|earlier| earlier.index() == index).count();
             let problem = match written.each_path().nth(position).flatten() {
                 Some(path) if written.each_path().count() > 1 => {
-                    Problem::UnreachablePath { path: path.into(), first: first.index }
+                    Problem::UnreachablePath { path: path.into(), first: first.index() }
                 }
-                _ => Problem::Unreachable(first.index),
+                _ => Problem::Unreachable(first.index()),
             };
             return Err(RuleError::of_rule(index, written.label(), problem));
         }
@@ -369,7 +321,7 @@ impl KeyRulesBuilder {
 
 #[cfg(test)]
 impl KeyRulesBuilder {
-    /// As the table of [defaults](crate::defaults) has them.
+    /// The settings in the table of [defaults](crate::defaults).
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
         use crate::defaults::tests::option;
         let guard = option(self.guard.as_ref(), |guard| format!("{guard:?}"));

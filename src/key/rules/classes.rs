@@ -5,32 +5,28 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use smallvec::SmallVec;
 
-use super::{error::Problem, glob::Glob, guard::Guard, parts::parse_header};
-use crate::http::{
-    bounds::MAX_NORMAL_BYTES,
-    fields::{is_spelling_of, remove_all},
-};
+use super::{error::Problem, glob::Glob, guard::Guard, layout::parse_header};
+use crate::http::{bounds::MAX_NORMAL_BYTES, fields};
 
-/// Classes of a request's header field, such as kinds of devices by `User-Agent` or formats of images by
-/// `Accept`. The class is in the key of a rule, and reaches the origin in a field of its own.
+/// Classes of a request header field, such as kinds of devices by `User-Agent` or image formats by `Accept`. The
+/// class is in the key of a rule, and reaches the origin in a field of its own.
 ///
-/// Fields like these have thousands of values, and a response that varies by one of them is stored as
-/// often. An application that tells a few classes apart gets the class instead:
+/// Fields like these have thousands of values, and a response that varies by one of them would be stored for each
+/// value. An application that only tells a few classes apart gets the class instead:
 ///
-/// * A rule that names the field of the class in its [`headers`](super::KeyRule::headers) has the class in
-///   its key. Its origin gets the class in this field, in place of whatever the client sent in it, and the
-///   field that was classified is **removed** from the request, so that no response can depend on more than
-///   the class. Where both have the same name, the class stands in place of the value: the origin of
-///   `Classes::of("accept", "accept")` gets a plain `Accept: image/avif`.
-/// * `Vary` is compared with what the origin gets. A response that says `Vary: User-Agent` or
-///   `Vary: X-Device` is therefore one for all requests of a class.
-/// * For other rules, and for requests that no rule is for, the field of the class is removed from what the
-///   client sent, and the field that is classified stays as it is. The requests that have no key are
-///   passed on untouched, with both.
-/// * The first class counts of which a pattern matches the whole value, in any case; a `*` stands for any
-///   characters, or none. Several lines are joined with `, `. A request without the field, or with more
-///   than 1024 bytes of it, is of the class [`otherwise`](Self::otherwise). Weights are not read:
-///   `image/avif;q=0` matches `*image/avif*`.
+/// * A rule that names the field of the class in its [`headers`](super::KeyRule::headers) has the class in its
+///   key. The origin gets the class in this field, whatever the client sent in it, and the classified field is
+///   **removed** from the request, so that no response can depend on more than the class. If both fields have
+///   the same name, the class replaces the value: with `Classes::of("accept", "accept")` the origin gets
+///   `Accept: image/avif`.
+/// * `Vary` is compared with what the origin gets, so a response with `Vary: User-Agent` or `Vary: X-Device` is
+///   shared by all requests of a class.
+/// * For other rules, and for requests that no rule is for, the field of the class is removed, and the
+///   classified field stays as it is. Requests without a key keep both fields.
+/// * The first class with a pattern that matches the whole value counts, in any case. A `*` stands for any number
+///   of characters. Several lines are joined with `, `. A request without the field, or with more than 1024
+///   bytes of it, has the class [`otherwise`](Self::otherwise). Weights are not read: `image/avif;q=0` matches
+///   `*image/avif*`.
 ///
 /// ```
 /// use http::Request;
@@ -84,13 +80,13 @@ pub(super) struct Class {
 }
 
 impl Classes {
-    /// Classes of this field of requests, which reach the origin in the field `name`. Not of fields that
-    /// the cache itself reads, nor of credentials.
+    /// Classes of this request field, which reach the origin in the field `name`. Fields that the cache reads and
+    /// credentials are refused for both.
     pub fn of(field: impl Into<String>, name: impl Into<String>) -> Self {
         Self { field: field.into(), name: name.into(), classes: Vec::new(), otherwise: None }
     }
 
-    /// Adds a class, for the values that none before it is for and that match one of these patterns.
+    /// Adds a class, for values that match one of these patterns and no earlier class.
     pub fn class<P: Into<String>>(
         mut self,
         class: impl Into<String>,
@@ -101,7 +97,7 @@ impl Classes {
         self
     }
 
-    /// The class of all other requests. It has no default: rules without it are refused.
+    /// The class of all other requests. Required: there is no default.
     pub fn otherwise(mut self, class: impl Into<String>) -> Self {
         self.otherwise = Some(class.into());
         self
@@ -118,8 +114,8 @@ impl Classes {
         format!("{} of {} by {}", self.name, all.join(", "), self.field)
     }
 
-    /// Whether no value is left for a class by those before it.
-    fn is_taken_before(&self, at: usize, class: &Class) -> bool {
+    /// Whether earlier classes match all values of a class.
+    fn is_shadowed(&self, at: usize, class: &Class) -> bool {
         let glob = |text: &String| Glob::new(&text.to_ascii_lowercase());
         let earlier = || self.classes[..at].iter().flat_map(|class| &class.patterns).map(glob);
         class.patterns.iter().map(glob).all(|own| earlier().any(|other| other.covers(&own)))
@@ -128,30 +124,30 @@ impl Classes {
     fn compile(&self) -> Result<Definition, Problem> {
         let refused = |reason| Problem::Classes { name: self.name.as_str().into(), reason };
         let field = |text: &str| {
-            let name = parse_header(text).ok().filter(|name| !is_taken(name));
+            let name = parse_header(text).ok().filter(|name| !is_reserved(name));
             name.ok_or_else(|| {
-                refused("`field` and `name` are fields that neither the cache reads nor carry credentials")
+                refused("`field` and `name` cannot be fields that the cache reads, nor credentials")
             })
         };
         let value = |text: &str| {
             let value = HeaderValue::from_str(text).ok().filter(|_| !text.is_empty() && text.trim() == text);
-            value.ok_or_else(|| refused("a class is the value of a field, and not empty"))
+            value.ok_or_else(|| refused("a class must be a field value that is not empty"))
         };
         let class = |class: &Class| match class.patterns.is_empty()
             || class.patterns.iter().any(String::is_empty)
         {
-            true => Err(refused("each class has `patterns`, such as `*iPhone*`")),
+            true => Err(refused("each class needs `patterns` that are not empty, such as `*iPhone*`")),
             false => Ok((value(&class.class)?, class.patterns.iter().map(|text| Glob::new(text)).collect())),
         };
         if self.classes.is_empty() {
-            return Err(refused("there are none but `otherwise`"));
+            return Err(refused("there is no class beside `otherwise`"));
         }
         let otherwise = self
             .otherwise
             .as_deref()
-            .ok_or_else(|| refused("say in `otherwise` what all other requests are"))?;
-        if self.classes.iter().enumerate().any(|(at, class)| self.is_taken_before(at, class)) {
-            return Err(refused("a class before another one has all of its values"));
+            .ok_or_else(|| refused("`otherwise` is missing; name the class of all other requests"))?;
+        if self.classes.iter().enumerate().any(|(at, class)| self.is_shadowed(at, class)) {
+            return Err(refused("a class matches nothing that an earlier one does not match"));
         }
         Ok(Definition {
             field: field(&self.field)?,
@@ -162,8 +158,8 @@ impl Classes {
     }
 }
 
-/// Fields that have a meaning to the cache, or say who the client is.
-fn is_taken(name: &HeaderName) -> bool {
+/// Whether the cache reads a field, or it is a credential.
+fn is_reserved(name: &HeaderName) -> bool {
     let credentials = [header::COOKIE, header::AUTHORIZATION, header::PROXY_AUTHORIZATION];
     Guard::OF_THE_CACHE.contains(name) || credentials.contains(name) || *name == header::ACCEPT_LANGUAGE
 }
@@ -176,11 +172,11 @@ struct Definition {
     otherwise: HeaderValue,
 }
 
-/// The classes of all fields.
+/// The classes of all fields, checked.
 #[derive(Clone, Debug, Default)]
 pub(super) struct CompiledClasses(Option<Arc<[Definition]>>);
 
-/// The classes of a request whose classified fields may be removed by now: in its extensions.
+/// The classes of a request: in its extensions, since the classified fields may be removed from it.
 #[derive(Clone, Debug)]
 pub(super) struct Classified {
     by: Arc<[Definition]>,
@@ -188,17 +184,17 @@ pub(super) struct Classified {
 }
 
 impl CompiledClasses {
-    /// `is_keyed` says whether a rule has a field in its keys.
+    /// `is_keyed`: whether any rule has a field in its keys.
     pub(super) fn compile(all: &[Classes], is_keyed: impl Fn(&HeaderName) -> bool) -> Result<Self, Problem> {
         let definitions = all.iter().map(Classes::compile).collect::<Result<Vec<_>, _>>()?;
         for (at, own) in definitions.iter().enumerate() {
             let refused = |reason| Err(Problem::Classes { name: own.name.as_str().into(), reason });
             let others = || definitions.iter().enumerate().filter(|(other, _)| *other != at);
             if others().any(|(_, other)| other.name == own.name || other.field == own.name) {
-                return refused("`name` is a field of other classes");
+                return refused("`name` is already a field of other classes");
             }
             if !is_keyed(&own.name) {
-                return refused("no rule has this field in its `headers`");
+                return refused("no rule names this field in its `headers`");
             }
         }
         Ok(Self((!definitions.is_empty()).then(|| definitions.into())))
@@ -208,13 +204,13 @@ impl CompiledClasses {
         self.0.is_none()
     }
 
-    /// The fields that do not reach the origin of a rule with these fields in its keys.
+    /// The fields that are removed for a rule with these fields in its keys.
     pub(super) fn replaced<'c>(&'c self, keyed: &'c [HeaderName]) -> impl Iterator<Item = &'c HeaderName> {
         let used = self.0.iter().flat_map(|all| all.iter()).filter(|own| keyed.contains(&own.name));
         used.filter(|own| own.field != own.name).map(|own| &own.field)
     }
 
-    /// The class of a request that this field tells. None: the field tells no class.
+    /// The class of a request, if this field carries one.
     pub(super) fn value_of(&self, name: &HeaderName, head: &Parts) -> Option<HeaderValue> {
         let definitions = self.0.as_ref()?;
         let at = definitions.iter().position(|own| own.name == *name)?;
@@ -238,13 +234,14 @@ impl CompiledClasses {
         Some(Classified { by: Arc::clone(by), values })
     }
 
-    /// Puts the classes that are in the key of a request into their fields, and removes what they stand for.
+    /// Puts the classes in the key of a request into their fields, and removes the classified fields.
     pub(super) fn apply(&self, head: &mut Parts, is_keyed: impl Fn(&HeaderName) -> bool) {
         let Some(definitions) = &self.0 else { return };
         let is_replaced = |name: &HeaderName| {
             definitions.iter().any(|own| {
-                let is_own =
-                    |field: &HeaderName| is_spelling_of(field.as_str().as_bytes(), name.as_str().as_bytes());
+                let is_own = |field: &HeaderName| {
+                    fields::is_spelling_of(field.as_str().as_bytes(), name.as_str().as_bytes())
+                };
                 match is_keyed(&own.name) {
                     true => is_own(&own.field) || is_own(&own.name),
                     false => own.field != own.name && is_own(&own.name),
@@ -254,7 +251,7 @@ impl CompiledClasses {
         let is_any_keyed = definitions.iter().any(|own| is_keyed(&own.name));
         let known =
             if is_any_keyed { self.known(head).cloned().or_else(|| self.classify(head)) } else { None };
-        remove_all(&mut head.headers, is_replaced);
+        fields::remove_all(&mut head.headers, is_replaced);
         let Some(known) = known else { return };
         for (own, value) in definitions.iter().zip(&known.values).filter(|(own, _)| is_keyed(&own.name)) {
             head.headers.insert(own.name.clone(), value.clone());
@@ -298,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_class_counts_that_matches() {
+    fn the_first_matching_class_counts() {
         let own = formats().compile().unwrap();
         let long = format!("image/avif, {}", "x".repeat(MAX_NORMAL_BYTES));
         for (lines, expected) in [

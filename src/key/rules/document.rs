@@ -1,11 +1,12 @@
 //! Key rules as a document. The names are those of the builders' methods.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, marker::PhantomData, time::Duration};
 
 use http::uri::Scheme;
 use serde::{
     Deserialize, Deserializer,
-    de::{Error, SeqAccess, Visitor},
+    de::{DeserializeSeed, Error, IntoDeserializer, MapAccess, SeqAccess, Visitor},
+    forward_to_deserialize_any,
 };
 
 #[cfg(feature = "body-key")]
@@ -13,7 +14,6 @@ use super::JsonBody;
 use super::{
     Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, RuleError,
     classes::Class,
-    named::{Named, numbered},
     overrides::{RuleOverrides, storing_settings},
     when::When,
 };
@@ -25,7 +25,7 @@ use crate::{
 #[derive(Default, Deserialize)]
 #[serde(default, deny_unknown_fields, remote = "Self")]
 pub(super) struct RulesDocument {
-    /// For editors.
+    /// The schema, for editors.
     #[serde(rename = "$schema")]
     _schema: Option<String>,
     namespace: String,
@@ -42,47 +42,47 @@ pub(super) struct RulesDocument {
     rules: Vec<KeyRule>,
 }
 
-// Derived are functions of the same name, without names in their errors.
+// The derived functions have the same names, and no field names in their errors.
 impl<'de> Deserialize<'de> for RulesDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 impl<'de> Deserialize<'de> for RuleDocument {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 #[cfg(feature = "body-key")]
 impl<'de> Deserialize<'de> for JsonBody {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 impl<'de> Deserialize<'de> for Guard {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 impl<'de> Deserialize<'de> for Classes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 impl<'de> Deserialize<'de> for Class {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
 impl<'de> Deserialize<'de> for When {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        Self::deserialize(Named(deserializer))
+        Self::deserialize(Named::new(deserializer))
     }
 }
 
@@ -213,14 +213,14 @@ impl From<HeuristicDocument> for Heuristic {
     }
 }
 
-/// A list of rules, of which an error says which one it is about.
+/// A list of rules; errors have the number of the rule.
 fn numbered_rules<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<KeyRule>, D::Error> {
     numbered(deserializer, "key rule")
 }
 
-/// A time with its unit: `200ms`, `10s`, `1h 30m`. A number alone does not say what it counts.
-#[derive(Clone, Debug)]
-pub(crate) struct Span(pub(crate) Duration);
+/// A duration with its unit: `200ms`, `10s`, `1h 30m`. A number alone has no unit, and is refused.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span(Duration);
 
 impl From<Span> for Duration {
     fn from(span: Span) -> Self {
@@ -236,12 +236,12 @@ impl<'de> Deserialize<'de> for Span {
             type Value = Span;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a time with its unit, such as `200ms` or `10s`")
+                f.write_str("a duration with its unit, like `200ms` or `10s`")
             }
 
             fn visit_str<E: Error>(self, text: &str) -> Result<Span, E> {
                 if text.contains('M') {
-                    let reason = "`M` would be months: write `m` for minutes, or `months`";
+                    let reason = "`M` means months; write `m` for minutes, or `months`";
                     return Err(E::custom(format!("`{text}`: {reason}")));
                 }
                 let parsed = humantime::parse_duration(text);
@@ -253,12 +253,12 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// As [`one_or_more`], where nothing may be said.
+/// Like [`one_or_more`], for a field that may be absent.
 pub(super) fn some<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<String>>, D::Error> {
     one_or_more(deserializer).map(Some)
 }
 
-/// A string, or a list of at least one.
+/// A string, or a list of at least one string.
 pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     struct OneOrMore;
 
@@ -279,11 +279,110 @@ pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
                 texts.push(text);
             }
             match texts.is_empty() {
-                true => Err(A::Error::custom("an empty list is for no request: leave it out to match all")),
+                true => Err(A::Error::custom("an empty list matches no request; remove it to match all")),
                 false => Ok(texts),
             }
         }
     }
 
     deserializer.deserialize_any(OneOrMore)
+}
+
+/// A deserializer of structs that puts the name of the field before each error.
+pub(crate) struct Named<D>(D);
+
+impl<D> Named<D> {
+    pub(crate) fn new(deserializer: D) -> Self {
+        Self(deserializer)
+    }
+}
+
+impl<'de, D: Deserializer<'de>> Deserializer<'de> for Named<D> {
+    type Error = D::Error;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
+        self.0.deserialize_any(NamedFields(visitor))
+    }
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, D::Error> {
+        self.0.deserialize_struct(name, fields, NamedFields(visitor))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option unit
+        unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
+struct NamedFields<V>(V);
+
+impl<'de, V: Visitor<'de>> Visitor<'de> for NamedFields<V> {
+    type Value = V::Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<V::Value, A::Error> {
+        self.0.visit_map(FieldNames { map, name: String::new() })
+    }
+}
+
+struct FieldNames<A> {
+    map: A,
+    /// The name of the field that the next value is for.
+    name: String,
+}
+
+impl<'de, A: MapAccess<'de>> MapAccess<'de> for FieldNames<A> {
+    type Error = A::Error;
+
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, A::Error> {
+        let Some(name) = self.map.next_key::<String>()? else { return Ok(None) };
+        let key = seed.deserialize(name.as_str().into_deserializer())?;
+        self.name = name;
+        Ok(Some(key))
+    }
+
+    fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, A::Error> {
+        let name = &self.name;
+        let named = |error| A::Error::custom(format!("`{name}`: {error}"));
+        self.map.next_value_seed(seed).map_err(named)
+    }
+}
+
+/// Reads a list, and puts the name for an element and its number before each error.
+pub(crate) fn numbered<'de, T, D>(deserializer: D, called: &'static str) -> Result<Vec<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    deserializer.deserialize_seq(Numbered { called, of: PhantomData })
+}
+
+struct Numbered<T> {
+    called: &'static str,
+    of: PhantomData<T>,
+}
+
+impl<'de, T: Deserialize<'de>> Visitor<'de> for Numbered<T> {
+    type Value = Vec<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "a list of {}s", self.called)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Vec<T>, A::Error> {
+        let mut all = Vec::new();
+        let of = |index: usize| move |error| A::Error::custom(format!("{} {index}: {error}", self.called));
+        while let Some(next) = list.next_element().map_err(of(all.len()))? {
+            all.push(next);
+        }
+        Ok(all)
+    }
 }

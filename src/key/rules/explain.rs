@@ -1,4 +1,4 @@
-//! What rules say, in words.
+//! What rules do, in words.
 
 use std::fmt;
 
@@ -6,21 +6,22 @@ use super::{KeyRule, KeyRules, KeyRulesBuilder};
 
 /// What one rule matches, keys, stores and purges, in words; see [`KeyRules::explain`].
 ///
-/// It is written in several lines. They are for people, and may be worded differently in another version.
+/// `Display` writes several lines for people. The wording may change in any version.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RuleSummary {
-    /// The number and the name of a rule, or what else it is about.
+    /// The position and the name of a rule, or else the requests that it is about.
     about: Result<(usize, String), &'static str>,
     lines: Vec<(&'static str, String)>,
 }
 
 impl RuleSummary {
-    /// The position of the rule, from 0 on. None: it is about requests that no rule is for, or about all.
+    /// The position of the rule, from 0. `None` if the summary is about requests that no rule is for, or about
+    /// all requests.
     pub fn index(&self) -> Option<usize> {
         self.about.as_ref().ok().map(|(index, _)| *index)
     }
 
-    /// The name of the rule, or its path if it has none.
+    /// The name of the rule, or its path if it has no name.
     pub fn rule(&self) -> Option<&str> {
         self.about.as_ref().ok().map(|(_, rule)| rule.as_str())
     }
@@ -37,8 +38,8 @@ impl fmt::Display for RuleSummary {
 }
 
 impl KeyRules {
-    /// What each rule matches, keys, stores and purges, in words, for reviews and for authors who want to see
-    /// what they have said. The last summary is of the requests that no rule is for.
+    /// Describes what each rule matches, keys, stores and purges, for review. Summaries of the requests that no
+    /// rule is for, and of settings for all requests if there are any, follow.
     ///
     /// ```
     /// use tower_readthrough::{KeyRule, KeyRules};
@@ -81,13 +82,13 @@ impl KeyRules {
 }
 
 impl KeyRulesBuilder {
-    /// What holds for all requests that have a key.
+    /// The settings for all requests that have a key.
     fn common_lines(&self) -> Vec<(&'static str, String)> {
         let Self { namespace, scheme, whole_uri, accept_encoding, accept_language, .. } = self;
         let Self { guard, classes, ignore_query, tag_fields, .. } = self;
         let mut lines = Vec::new();
         if !namespace.is_empty() {
-            lines.push(("keys", format!("`{namespace}` at the beginning")));
+            lines.push(("keys", format!("`{namespace}` first")));
         }
         lines.extend(scheme.iter().map(|scheme| ("keys", format!("{scheme} as the scheme of all requests"))));
         lines.extend(whole_uri.then(|| ("keys", "paths as they arrive at the cache".into())));
@@ -96,12 +97,12 @@ impl KeyRulesBuilder {
             lines.extend(values.as_ref().map(chosen));
         }
         lines.extend(
-            self.same_hosts.iter().map(|group| ("hosts", format!("{} are one", group.join(" and ")))),
+            self.same_hosts.iter().map(|group| ("hosts", format!("{} are the same", group.join(" and ")))),
         );
         lines.extend(classes.iter().map(|classes| ("classes", classes.in_words())));
         if !ignore_query.is_empty() {
             let names = ignore_query.join(", ");
-            lines.push(("removes", format!("the query parameters {names}, which count for nothing")));
+            lines.push(("removes", format!("the query parameters {names}")));
         }
         lines.extend(guard.as_ref().map(|guard| ("guards", guard.in_words())));
         let fields: Vec<_> = tag_fields.iter().map(|(name, _)| name.as_str()).collect();
@@ -114,7 +115,7 @@ impl KeyRule {
     fn lines(&self) -> Vec<(&'static str, String)> {
         let mut lines = vec![("for", self.matched())];
         if self.bypass {
-            lines.push(("keys", "nothing: the origin is asked, and nothing is stored".into()));
+            lines.push(("keys", "nothing: requests go to the origin, and nothing is stored".into()));
             return lines;
         }
         lines.push(("keys", self.keyed()));
@@ -134,7 +135,7 @@ impl KeyRule {
         let path = paths.join(" or ");
         let loosely = match () {
             () if self.bypass && self.paths.is_some() => {
-                " in any case, with and without a slash or an ending"
+                " in any case, with or without a trailing slash or an extension"
             }
             () if self.ignore_path_case => " in any case",
             () => "",
@@ -189,7 +190,7 @@ impl KeyRule {
             (_, Some(names)) => format!("of the query {}", listed(names.iter().copied())),
             (Some(keep), _) => format!("of the query {}", listed(keep.iter().map(String::as_str))),
             (None, _) if self.no_vary_search => {
-                "what `No-Vary-Search` of the responses leaves of the query".into()
+                "what `No-Vary-Search` of the response leaves of the query".into()
             }
             (None, _) if !self.ignore_query.is_empty() => {
                 format!("the query without {}", self.ignore_query.join(", "))

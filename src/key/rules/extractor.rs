@@ -3,28 +3,27 @@ use std::sync::Arc;
 use http::{Extensions, HeaderValue, Method, Uri, request::Parts, uri::Scheme};
 
 use super::{
-    KeyRulesBuilder, SearchKey,
-    body::method_of,
-    choice::{Chosen, Selected},
-    classes::{Classified, CompiledClasses},
-    compiled::Compiled,
-    guard::{CompiledGuard, replace_query},
-    index::Index,
-    names::all_queries,
-    negotiation::Negotiation,
+    KeyRulesBuilder, SearchKey, body,
+    compiled::{CompiledRule, Match, RequestLine},
+    guard,
+    layout::{KeyLayout, PolicySource},
+    normaliser::FieldNormaliser,
     query,
-    shape::{KeyLayout, Match, QueryShape, Search},
+    selection::{Ambiguous, Selected, Selector},
     when::Facts,
 };
 use crate::{
     http::credentials::Keyed,
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
-        normal::{Authority, fold, normal_uri},
-        target::{original, original_uri, path_and_query},
+        normal::{self, Authority},
+        target,
     },
     tags::TagFields,
 };
+
+/// The method by which a URI alone is looked up.
+static GET: Method = Method::GET;
 
 /// Derives keys by rules; see the [module](super).
 ///
@@ -34,38 +33,27 @@ use crate::{
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "KeyRulesBuilder"))]
 pub struct KeyRules {
-    pub(super) inner: Arc<Inner>,
+    inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
-pub(super) struct Inner {
-    pub(super) default_key: DefaultKey,
-    pub(super) same_hosts: Option<SameHosts>,
-    pub(super) rules: Box<[Compiled]>,
-    /// For the requests that none of them is for. None: they have the default key.
-    pub(super) rest: Option<Compiled>,
-    pub(super) index: Index,
-    pub(super) bypasses: Bypasses,
-    pub(super) has_paths: bool,
-    #[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "there are none"))]
-    pub(super) has_bodies: bool,
-    /// Whether a rule with a body leaves out something of its URIs.
-    pub(super) merges_bodies: bool,
-    /// Whether any rule is for some requests only, by their fields or their query.
-    pub(super) has_conditions: bool,
-    pub(super) negotiation: Negotiation,
-    pub(super) classes: CompiledClasses,
-    pub(super) guard: CompiledGuard,
-    pub(super) tag_fields: TagFields,
-    /// As it was written, for those who ask what the rules say.
-    pub(super) source: KeyRulesBuilder,
+struct Inner {
+    default_key: DefaultKey,
+    same_hosts: Option<SameHosts>,
+    selector: Selector,
+    fields: FieldNormaliser,
+    tag_fields: TagFields,
+    /// The rules as written.
+    source: KeyRulesBuilder,
 }
 
-/// The rules that bypass certain paths, by how these begin when they are read loosely.
-#[derive(Debug)]
-pub(super) struct Bypasses {
-    pub(super) index: Index,
-    pub(super) rules: Box<[usize]>,
+/// The rule that was chosen for a request by its conditions: in the extensions of the request, from which
+/// what the conditions depend on may be removed later.
+#[derive(Clone)]
+pub(super) struct ChosenRule {
+    by: KeyRules,
+    /// `Ok(None)`: no rule is for it.
+    position: Result<Option<usize>, Ambiguous>,
 }
 
 impl KeyRules {
@@ -74,80 +62,154 @@ impl KeyRules {
         KeyRulesBuilder::default()
     }
 
-    pub(super) fn new(inner: Inner) -> Self {
+    pub(super) fn new(
+        default_key: DefaultKey,
+        same_hosts: Option<SameHosts>,
+        selector: Selector,
+        fields: FieldNormaliser,
+        tag_fields: TagFields,
+        source: KeyRulesBuilder,
+    ) -> Self {
+        let inner = Inner { default_key, same_hosts, selector, fields, tag_fields, source };
         Self { inner: Arc::new(inner) }
     }
 
-    /// The rules as they were written.
+    /// The rules as written.
     pub(super) fn source(&self) -> &KeyRulesBuilder {
         &self.inner.source
     }
 
-    pub(super) fn guard(&self) -> &CompiledGuard {
-        &self.inner.guard
+    pub(super) fn fields(&self) -> &FieldNormaliser {
+        &self.inner.fields
     }
 
-    /// In the order of the [source](Self::source).
-    pub(super) fn rules(&self) -> &[Compiled] {
-        &self.inner.rules
+    /// Each rule for each of its paths, in the order of the [source](Self::source).
+    pub(super) fn rules(&self) -> &[CompiledRule] {
+        self.inner.selector.rules()
     }
 
+    /// Whether any rule has bodies in its keys.
     #[cfg(feature = "body-key")]
     pub(super) fn has_bodies(&self) -> bool {
-        self.inner.has_bodies
+        self.inner.selector.has_bodies()
     }
 
-    /// How errors call a rule.
-    fn label(&self, rule: &Compiled) -> String {
-        self.source().rules[rule.index].label().to_owned()
+    /// What errors call a rule. `None`: it is not one of those that were written.
+    pub(super) fn label(&self, rule: &CompiledRule) -> Option<&str> {
+        self.source().rules.get(rule.index()).map(|rule| rule.label())
     }
 
-    pub(super) fn encode(
+    /// Writes what all keys of a target begin with.
+    pub(super) fn begin_key(&self, target: &Uri, authority: Authority<'_>, key: &mut KeyBuffer) {
+        self.inner.default_key.begin(target, authority, key);
+    }
+
+    /// The rule of a request that may have a key, and the authority of the request.
+    pub(super) fn rule_of<'h>(
+        &'h self,
+        head: &'h Parts,
+    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
+        let method = body::method_of(head);
+        if self.chosen(&head.extensions).is_none() {
+            return self.rule_for(head, method);
+        }
+        let (target, authority) = (target::original_uri(head), self.authority_of_request(head)?);
+        let selected = self.chosen_match(target, authority, &head.extensions);
+        let select = || {
+            let facts = Facts::of(&head.headers, target);
+            self.inner.selector.select(RequestLine::new(authority, method, target), &facts)
+        };
+        Ok((selected.unwrap_or_else(select), authority))
+    }
+
+    /// Like [`rule_of`](Self::rule_of), as if the request had this method, and without regard to a rule that
+    /// was chosen before.
+    pub(super) fn rule_for<'h>(
+        &'h self,
+        head: &'h Parts,
+        method: &'h Method,
+    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
+        let (target, authority) = (target::original_uri(head), self.authority_of_request(head)?);
+        let facts = Facts::of(&head.headers, target);
+        Ok((self.inner.selector.select(RequestLine::new(authority, method, target), &facts), authority))
+    }
+
+    /// The rule that is chosen for a request with this method, if a condition was evaluated for that.
+    pub(super) fn choose(&self, head: &Parts, method: &Method) -> Option<ChosenRule> {
+        if !self.inner.selector.has_conditions() {
+            return None;
+        }
+        let (target, authority) = (target::original_uri(head), self.authority_of_request(head).ok()?);
+        let facts = Facts::of(&head.headers, target);
+        let selected = self.inner.selector.select(RequestLine::new(authority, method, target), &facts);
+        let position = selected.map(|found| found.and_then(|found| self.inner.selector.position(&found)));
+        facts.were_evaluated().then(|| ChosenRule { by: self.clone(), position })
+    }
+
+    fn chosen<'e>(&self, extensions: &'e Extensions) -> Option<&'e ChosenRule> {
+        let is_ours = |chosen: &&ChosenRule| Arc::ptr_eq(&chosen.by.inner, &self.inner);
+        if self.inner.selector.has_conditions() {
+            extensions.get::<ChosenRule>().filter(is_ours)
+        } else {
+            None
+        }
+    }
+
+    /// The rule that was chosen before anything was removed from a request. `None`: none was, or the target
+    /// has changed since.
+    fn chosen_match<'h>(
         &self,
-        head: &Parts,
+        target: &'h Uri,
         authority: Authority<'_>,
-        found: &Match<'_, '_>,
-        shape: &KeyLayout,
-        search: Search<'_>,
-        key: &mut KeyBuffer,
-    ) -> Result<(), Unkeyed> {
-        self.inner.default_key.begin(found.target, authority, key);
-        shape.push_path(found, key);
-        shape.push_query(found, search, key);
-        push_rewritten(head, key);
-        shape.parts.push(head, (&self.inner.negotiation, &self.inner.classes), key)?;
-        self.inner.guard.push_keyed(&head.headers, key);
-        Ok(())
+        extensions: &Extensions,
+    ) -> Option<Selected<'_, 'h>> {
+        match self.chosen(extensions)?.position {
+            Err(ambiguous) => Some(Err(ambiguous)),
+            Ok(position) => self.inner.selector.match_at(position, authority, target).map(Ok),
+        }
     }
 
-    /// What the rule of a request has in its key.
+    #[inline]
+    fn authority_of_request<'h>(&'h self, head: &'h Parts) -> Result<Authority<'h>, Unkeyed> {
+        let authority =
+            Authority::of_request(target::original_uri(head), &head.headers, self.assumed_scheme())?;
+        Ok(authority.among(self.same_hosts()))
+    }
+
+    fn authority_of<'a>(&'a self, uri: &'a Uri, host: Option<&'a HeaderValue>) -> Option<Authority<'a>> {
+        let host = host.map(HeaderValue::as_bytes);
+        let authority = uri.authority().map(|authority| authority.as_str().as_bytes()).or(host)?;
+        Some(Authority::of_target(authority, uri, self.assumed_scheme()).among(self.same_hosts()))
+    }
+
+    /// The header fields and cookies in the key of a request.
     fn keyed_of(&self, head: &Parts) -> Keyed {
         let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return Keyed::NOTHING };
-        found.rule.shape.as_ref().map_or(Keyed::NOTHING, |shape| shape.parts.keyed.clone())
+        found.rule().layout().map_or(Keyed::NOTHING, |layout| layout.keyed().clone())
     }
 
-    /// The classes of a request, for which a key holds them that it is given from elsewhere.
-    #[cfg(feature = "body-key")]
-    pub(super) fn classify(&self, head: &Parts) -> Option<Classified> {
-        self.inner.classes.classify(head)
+    /// The rule of a URI alone, for which no condition holds.
+    fn rule_of_uri<'h>(&'h self, uri: &'h Uri, authority: Authority<'h>) -> Selected<'h, 'h> {
+        self.inner.selector.select(RequestLine::new(authority, &GET, uri), &Facts::unknown())
     }
 }
 
-/// What was rewritten on the way here. What a router of axum cut off counts as that alone, for the
-/// rest is in the key already, but for what the rule leaves out.
-fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
-    let target = original_uri(head);
-    if head.uri.path_and_query() == target.path_and_query() {
-        return;
-    }
-    let is_same_query = head.uri.query() == target.query();
-    match target.path().strip_suffix(head.uri.path()).filter(|_| is_same_query) {
-        Some(cut) => key.push(cut.as_bytes()),
-        None => {
-            key.push(b"?");
-            key.push(path_and_query(&head.uri));
-        }
-    }
+/// The identity of the requests for a URI that a rule is for.
+fn identity_of(found: &Match<'_, '_>, authority: Authority<'_>) -> Option<CacheKey> {
+    let layout = found.rule().layout()?;
+    let mut identity = KeyBuffer::new();
+    identity.push_lower_case(authority.as_bytes());
+    layout.push_identity(found, &mut identity);
+    Some(identity.to_key())
+}
+
+/// The identity of all URIs of a path, where requests with different queries share entries by their bodies.
+fn identity_of_path(uri: &Uri, authority: Authority<'_>) -> CacheKey {
+    let mut identity = KeyBuffer::new();
+    identity.push_lower_case(authority.as_bytes());
+    identity.push(b"all queries");
+    identity.push_lower_case(uri.path().as_bytes());
+    identity.to_key()
 }
 
 impl KeyExtractor for KeyRules {
@@ -158,35 +220,39 @@ impl KeyExtractor for KeyRules {
 
     fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         let (selected, authority) = self.rule_of(head)?;
-        match selected? {
-            Some(found) if found.rule.is_bypass => Err(Unkeyed::RuleBypass),
-            Some(found) if found.rule.max_body.is_some() => Err(Unkeyed::Body),
-            Some(ref found @ Match { rule: Compiled { shape: Some(shape), .. }, .. }) => {
-                key.set_keyed(shape.parts.keyed.clone());
-                self.encode(head, authority, found, shape, Search::AsLearned, key)
+        let found = selected?;
+        if let Some(found) = &found {
+            let rule = found.rule();
+            if rule.is_bypass() {
+                return Err(Unkeyed::RuleBypass);
             }
-            _ => {
-                self.inner.default_key.write_target_at(authority, head, key);
-                self.inner.guard.push_keyed(&head.headers, key);
-                Ok(())
+            if rule.max_body().is_some() {
+                return Err(Unkeyed::Body);
+            }
+            if let Some(layout) = rule.layout() {
+                key.set_keyed(layout.keyed().clone());
+                self.begin_key(found.target(), authority, key);
+                return layout.push(head, found, PolicySource::Learned, self.fields(), key);
             }
         }
+        self.inner.default_key.write_target_at(authority, head, key);
+        self.fields().push_guarded(&head.headers, key);
+        Ok(())
     }
 
     fn identity(&self, uri: &Uri, host: Option<&HeaderValue>, extensions: &Extensions) -> Option<CacheKey> {
-        let uri = original(uri, extensions);
-        let normal = normal_uri(uri);
+        let uri = target::original(uri, extensions);
+        let normal = normal::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         let authority = self.authority_of(uri, host)?;
-        if self.inner.merges_bodies && self.merges_bodies_at(authority, uri.path()) {
-            return Some(all_queries(uri, authority));
+        if self.inner.selector.merges_bodies_at(authority, uri.path()) {
+            return Some(identity_of_path(uri, authority));
         }
-        // As GET: reads by a body that hold all of the URI in their keys go with what it names.
-        let of_uri = || self.select(uri, authority, &Method::GET, &Facts::unknown());
-        let chosen = self.selected_before(uri, authority, extensions);
-        let is_read = |selected: &Selected<'_, '_>| matches!(selected, Ok(Some(found)) if found.rule.max_body.is_none());
-        let found = chosen.filter(is_read).unwrap_or_else(of_uri).ok().flatten()?;
-        self.name_for(&found, authority)
+        // As for GET: reads by a body with all of the URI in their keys have the identity of the URI.
+        let chosen = self.chosen_match(uri, authority, extensions);
+        let is_read = |selected: &Selected<'_, '_>| matches!(selected, Ok(Some(found)) if found.rule().max_body().is_none());
+        let selected = chosen.filter(is_read).unwrap_or_else(|| self.rule_of_uri(uri, authority));
+        identity_of(&selected.ok().flatten()?, authority)
     }
 
     fn identities(
@@ -196,58 +262,60 @@ impl KeyExtractor for KeyRules {
         extensions: &Extensions,
         each: &mut dyn FnMut(Option<CacheKey>),
     ) {
-        if !self.inner.has_conditions {
+        let selector = &self.inner.selector;
+        if !selector.has_conditions() {
             return each(self.identity(uri, host, extensions));
         }
-        let uri = original(uri, extensions);
-        let normal = normal_uri(uri);
+        let uri = target::original(uri, extensions);
+        let normal = normal::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         match self.authority_of(uri, host) {
-            Some(authority) if self.inner.merges_bodies && self.merges_bodies_at(authority, uri.path()) => {
-                each(Some(all_queries(uri, authority)));
+            Some(authority) if selector.merges_bodies_at(authority, uri.path()) => {
+                each(Some(identity_of_path(uri, authority)));
             }
-            Some(authority) => self.each_name(uri, authority, each),
+            Some(authority) => selector.for_each_match(authority, uri, |found| {
+                each(found.and_then(|found| identity_of(&found, authority)));
+            }),
             None => each(None),
         }
     }
 
     fn note(&self, head: &mut Parts) {
-        // A request with a key went through these rules already, and may have lost what they looked at.
+        // A request with a key has been here before, and may have lost what conditions and classes depend on.
         let has_key = head.extensions.get::<CacheKey>().is_some();
-        if !has_key && !self.inner.classes.is_empty() {
-            head.extensions.remove::<Classified>();
+        if !has_key {
+            self.fields().forget_classes(head);
         }
-        if !self.inner.has_conditions || has_key && self.chosen(&head.extensions).is_some() {
+        if !self.inner.selector.has_conditions() || has_key && self.chosen(&head.extensions).is_some() {
             return;
         }
-        match self.choose(head, method_of(head)) {
+        match self.choose(head, body::method_of(head)) {
             Some(chosen) => drop(head.extensions.insert(chosen)),
-            None => drop(head.extensions.remove::<Chosen>()),
+            None => drop(head.extensions.remove::<ChosenRule>()),
         }
     }
 
     fn rule_of_url(&self, uri: &Uri, host: Option<&HeaderValue>) -> Result<Option<String>, String> {
-        let normal = normal_uri(uri);
+        let normal = normal::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         let Some(authority) = self.authority_of(uri, host) else { return Ok(None) };
-        match self.select(uri, authority, &Method::GET, &Facts::unknown()) {
-            Ok(Some(found)) if found.rule.index < self.source().rules.len() => {
-                Ok(Some(self.label(found.rule)))
-            }
-            Err(_) => Ok(None),
-            // What holds for requests that no rule is for is no rule.
-            Ok(_) => {
-                let mut rules = self.inner.rules.iter();
-                let is_conditional = |rule: &&Compiled| {
-                    rule.when.is_some() && rule.find(authority, &Method::GET, uri.path(), uri).is_some()
-                };
-                if let Some(rule) = rules.clone().find(is_conditional) {
-                    return Ok(Some(self.label(rule)));
-                }
-                let other = rules.find(|rule| rule.is_for_another_query(authority, &Method::GET, uri.path()));
-                other.map_or(Ok(None), |rule| Err(self.label(rule)))
-            }
+        // The rest, which is for requests that no rule is for, has no label.
+        let label = |rule: &CompiledRule| self.label(rule).map(str::to_owned);
+        let found = match self.rule_of_uri(uri, authority) {
+            Ok(found) => found.and_then(|found| label(found.rule())),
+            Err(_) => return Ok(None),
+        };
+        let request = RequestLine::new(authority, &GET, uri);
+        let conditional = || {
+            let is_for =
+                |rule: &&CompiledRule| rule.is_conditional() && rule.find(request, uri.path()).is_some();
+            self.rules().iter().find(is_for).and_then(label)
+        };
+        if let Some(label) = found.or_else(conditional) {
+            return Ok(Some(label));
         }
+        let other = self.rules().iter().find(|rule| rule.is_for_another_query(request));
+        other.and_then(label).map_or(Ok(None), Err)
     }
 
     fn assumed_scheme(&self) -> Option<&Scheme> {
@@ -263,43 +331,32 @@ impl KeyExtractor for KeyRules {
     }
 
     fn normalise(&self, head: &mut Parts) {
-        let Inner { negotiation, classes, guard, .. } = &*self.inner;
-        negotiation.apply(&mut head.headers);
-        let asks_for_rule = guard.asks_for_rule();
-        if !asks_for_rule && classes.is_empty() {
-            return guard.strip(&mut head.headers, |_| false);
-        }
-        let keyed = self.keyed_of(head);
-        // A key of the caller's own making does not hold the class.
-        let holds_classes = head.extensions.get::<CacheKey>().is_none() || classes.are_known(head);
-        classes.apply(head, |name| holds_classes && keyed.fields().contains(name));
-        guard.strip(&mut head.headers, |name| asks_for_rule && keyed.has_exactly(name));
+        self.fields().apply(head, |head| self.keyed_of(head));
     }
 
     fn normalises(&self) -> bool {
-        let Inner { negotiation, classes, guard, .. } = &*self.inner;
-        !(negotiation.is_nothing() && classes.is_empty() && guard.is_nothing())
+        !self.fields().is_nothing()
     }
 
     fn prepare(&self, head: &mut Parts) {
-        fold(head, self.assumed_scheme(), self.same_hosts());
-        // What is in a key of somebody else's making is not known here.
+        normal::fold(head, self.assumed_scheme(), self.same_hosts());
+        // What a key holds that is not made by these rules is not known here.
         let is_own = head.extensions.get::<CacheKey>().is_none() || has_content(&head.extensions);
         let (overrides, tags, learns, query) = {
             let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return };
-            let rule = found.rule;
-            let shape = rule.shape.as_ref().filter(|_| is_own);
-            let learns = shape.is_some_and(|shape| matches!(shape.query, QueryShape::Learned(_)));
-            let shown = shape.filter(|_| !rule.forwards_unkeyed);
-            let pairs = shown.and_then(|shape| shape.shown(&found));
-            let tags = rule.tags.add_to(&head.extensions, &found);
-            (rule.overrides.clone(), tags, learns, pairs.map(|pairs| query::write(&pairs)))
+            let rule = found.rule();
+            let layout = rule.layout().filter(|_| is_own);
+            let learns = layout.and_then(KeyLayout::learned).is_some();
+            let forwarding = layout.filter(|_| !rule.forwards_unkeyed());
+            let parameters = forwarding.and_then(|layout| layout.forwarded_parameters(&found));
+            let tags = rule.tags().add_to(&head.extensions, &found);
+            (rule.overrides(), tags, learns, parameters.map(|parameters| query::write(&parameters)))
         };
         overrides.map(|overrides| head.extensions.insert(overrides));
         tags.map(|tags| head.extensions.insert(tags));
-        learns.then(|| head.extensions.insert(SearchKey(self.clone())));
+        learns.then(|| head.extensions.insert(SearchKey::new(self.clone())));
         if let Some(query) = query {
-            replace_query(head, &query);
+            guard::replace_query(head, &query);
         }
     }
 }

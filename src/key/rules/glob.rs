@@ -1,8 +1,8 @@
-//! Texts in which a `*` stands for any characters, or none.
+//! Texts in which a `*` stands for any number of characters.
 
 use crate::work::looked_at;
 
-/// What a condition compares with. Matching is linear in the text, for each piece between two `*`.
+/// A text with wildcards. Matching is linear in the text for each piece between two `*`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Glob {
     text: Box<str>,
@@ -24,8 +24,8 @@ impl Glob {
         self.matches(text, <[u8]>::eq_ignore_ascii_case)
     }
 
-    /// Whether it matches all that the other one does: a `*` of the other is a character like no other,
-    /// which only a `*` can stand for.
+    /// Whether it matches every text that the other one matches. A `*` in the other one counts as a character that
+    /// only a `*` matches.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.is(other.text.as_bytes())
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_star_is_any_text_and_all_else_is_itself() {
+    fn a_star_matches_any_text() {
         for (glob, texts, others) in [
             ("", &[""][..], &["a"][..]),
             ("*", &["", "a"], &[]),
@@ -79,7 +79,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn what_is_covered_is_matched(ours in "[ab*]{0,4}", theirs in "[ab*]{0,4}", text in "[ab]{0,5}") {
+        fn covered_texts_match(ours in "[ab*]{0,4}", theirs in "[ab*]{0,4}", text in "[ab]{0,5}") {
             let (ours, theirs) = (Glob::new(&ours), Glob::new(&theirs));
             if ours.covers(&theirs) && theirs.is(text.as_bytes()) {
                 proptest::prop_assert!(ours.is(text.as_bytes()));
@@ -87,7 +87,7 @@ mod tests {
         }
 
         #[test]
-        fn all_is_found_that_a_search_would_find(glob in "[ab*]{0,4}", text in "[ab]{0,5}") {
+        fn matching_agrees_with_an_exhaustive_search(glob in "[ab*]{0,4}", text in "[ab]{0,5}") {
             fn search(glob: &[u8], text: &[u8]) -> bool {
                 match (glob, text) {
                     ([], text) => text.is_empty(),

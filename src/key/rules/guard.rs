@@ -1,44 +1,39 @@
-//! What is not in the key does not reach the origin.
+//! Header fields that are not in the key do not reach the origin.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery};
 
-use super::{error::Problem, field_set::FieldSet};
+use super::error::Problem;
 use crate::{
-    http::{credentials::Keyed, fields::remove_all, overrides::TARGET_OVERRIDES},
-    key::{
-        KeyBuffer,
-        overrides::{push_fields, push_overrides},
-        target::original_uri,
-    },
+    http::{credentials::Keyed, fields, overrides::TARGET_OVERRIDES},
+    key::{KeyBuffer, overrides, target},
 };
 
-/// Removes the header fields from requests that a response could depend on without the key showing
-/// it, or puts them into the key.
+/// Removes from requests the header fields that a response could depend on although they are not in the key,
+/// or puts them into the key.
 ///
-/// Without it a cache can be poisoned: an attacker asks for a popular page with a field that the
-/// application builds its text from, and the response is stored under a key that does not hold the
-/// field. Every client that asks for the page gets the text of the attacker until it expires. With
-/// the guard the application sees the same request from all clients that share a response.
+/// Without a guard, a cache can be poisoned: an attacker requests a popular page with a field that the
+/// application builds its response from, and the response is stored under a key that does not hold the field.
+/// Every client that requests the page gets the attacker's text until it expires. With a guard, the
+/// application sees the same request from all clients that share a response.
 ///
-/// * Fields that [override](Self::REMOVED) the host, the path or internals of a framework are removed
-///   from requests that have a key, on hits as well, before `Vary` is compared.
-/// * Fields that a [framework's own client](Self::KEYED) sends, and those that name the scheme, reach
-///   the origin and are in the key of a request that has them.
-/// * Cookies about which neither the rule of the request nor [`Rules::cookies`](crate::Rules::cookies) says
-///   anything reach the origin, so the whole `Cookie` field is in the key. `"cookies": []` lets all clients
-///   share a response, and the origin gets none. A credential in another field reaches the origin as well:
-///   its response is shared if the origin says so (RFC 9111 §3.5).
-/// * Names with underscores are removed, since a service behind CGI takes them for the same with
-///   dashes (RFC 3875 §4.1.18), unless exactly this name is keyed or let through.
+/// * Fields that [override](Self::REMOVED) the host, the path or internals of a framework are removed from
+///   requests that have a key, on hits too, before `Vary` is compared.
+/// * Fields that the [client of a framework](Self::KEYED) sends, and fields that name the scheme, reach the
+///   origin and are in the key of a request that has them.
+/// * Cookies reach the origin if neither the rule of the request nor [`Rules::cookies`](crate::Rules::cookies)
+///   is about cookies, so the whole `Cookie` field is in the key. With `"cookies": []`, all clients share a
+///   response, and the origin gets no cookies. Credentials in other fields reach the origin as well: the
+///   response is shared if the origin allows it (RFC 9111 §3.5).
+/// * Fields with underscores in their names are removed, since a service behind CGI does not tell them from
+///   names with dashes (RFC 3875 §4.1.18), unless exactly this name is keyed or allowed.
 ///
-/// Requests without a key, those of other methods and those to bypassed endpoints among them, are
-/// left alone. Without a guard nothing is removed; the fields that override the target are in the key
-/// ([`DefaultKey`](crate::DefaultKey)). Query parameters that a key leaves out are kept from the
-/// origin with and without a guard; see
-/// [`forward_unkeyed`](super::KeyRule::forward_unkeyed).
+/// Requests without a key, such as those of other methods and to bypassed endpoints, are not changed. Without a
+/// guard nothing is removed, and the fields that override the target are in the key
+/// ([`DefaultKey`](crate::DefaultKey)). Query parameters that are not in the key do not reach the origin in
+/// either case; see [`forward_unkeyed`](super::KeyRule::forward_unkeyed).
 ///
-/// A name that ends in `*` stands for all that begin so.
+/// A name that ends in `*` is a prefix.
 ///
 /// ```
 /// use tower_readthrough::{Guard, KeyRule, KeyRules};
@@ -51,8 +46,8 @@ use crate::{
 /// # Ok::<(), tower_readthrough::RuleError>(())
 /// ```
 ///
-/// In documents the settings are called `headers`, `only_headers`, `keyed` and `only`; `{}` is the
-/// guard of [`new`](Self::new).
+/// In documents the settings are `headers`, `only_headers`, `keyed` and `only`; `{}` is the guard of
+/// [`new`](Self::new).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(
     feature = "serde",
@@ -67,8 +62,8 @@ pub struct Guard {
 }
 
 impl Guard {
-    /// Fields that are removed: those by which a request overrides the host or the path of its
-    /// target, and those by which the parts of a framework talk to each other.
+    /// Fields that are removed: those that override the host or the path of the target, and those that the
+    /// parts of a framework send to each other.
     pub const REMOVED: [&str; 31] = [
         "base-url",
         "forwarded",
@@ -103,9 +98,9 @@ impl Guard {
         "x-waws-unencoded-url",
     ];
 
-    /// Fields that are in the key of a request that has them: those that name the scheme or the port,
-    /// which an application behind a TLS terminator needs, and those by which the client of a
-    /// framework asks for another form of a page (Next.js, htmx, Turbo, Inertia, PJAX).
+    /// Fields that are in the key of a request that has them: those that name the scheme or the port, which an
+    /// application behind a TLS terminator needs, and those with which the client of a framework requests
+    /// another form of a page (Next.js, htmx, Turbo, Inertia, PJAX).
     pub const KEYED: [&str; 34] = [
         "front-end-https",
         "hx-boosted",
@@ -143,7 +138,7 @@ impl Guard {
         "x-url-scheme",
     ];
 
-    /// Fields that the cache itself reads or that frame the message: they are never removed.
+    /// Fields that are never removed, since the cache reads them or they frame the message.
     pub(super) const OF_THE_CACHE: [HeaderName; 18] = [
         header::ACCEPT_ENCODING,
         header::CACHE_CONTROL,
@@ -165,49 +160,47 @@ impl Guard {
         header::VIA,
     ];
 
-    /// Removes the fields of [`REMOVED`](Self::REMOVED), and puts those of [`KEYED`](Self::KEYED)
-    /// into the key.
+    /// Removes the fields of [`REMOVED`](Self::REMOVED), and puts those of [`KEYED`](Self::KEYED) into the key.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Lets only these fields through to the origin, for requests that have a key, beside those that
-    /// their keys hold and those that the cache itself reads (conditions, ranges,
-    /// `Cache-Control`, `Accept-Encoding`, `Host` and the fields of the content).
+    /// Of requests that have a key, only these fields reach the origin, in addition to those that are in the key
+    /// and those that the cache reads (conditions, ranges, `Cache-Control`, `Accept-Encoding`, `Host` and the
+    /// content fields).
     ///
-    /// `Cookie` and `Authorization` are removed as well unless they are named here or keyed by the
-    /// rule of the request.
+    /// `Cookie` and `Authorization` are removed too, unless they are named here or keyed by the rule of the
+    /// request.
     pub fn only<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Self {
         Self { only: Some(strings(names)), ..Self::default() }
     }
 
     /// Removes these fields too. Default: only those of [`REMOVED`](Self::REMOVED).
     ///
-    /// `Cookie` and `Authorization` may be among them: then all requests that have a key are
-    /// anonymous to the origin.
+    /// With `Cookie` and `Authorization` among them, all requests that have a key are anonymous to the origin.
     #[must_use]
     pub fn headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.headers.extend(strings(names));
         self
     }
 
-    /// Removes these fields instead of those of [`REMOVED`](Self::REMOVED). Of the latter, those that
-    /// override the target are then in the key.
+    /// Removes these fields instead of those of [`REMOVED`](Self::REMOVED), of which those that override the
+    /// target are then in the key.
     #[must_use]
     pub fn only_headers<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.only_headers = Some(strings(names));
         self
     }
 
-    /// Puts these fields into the key of a request that has them, and lets them through, also those
-    /// that would be removed by default. Default: only those of [`KEYED`](Self::KEYED).
+    /// Puts these fields into the key of a request that has them, and forwards them, even those that would be
+    /// removed by default. Default: only those of [`KEYED`](Self::KEYED).
     #[must_use]
     pub fn keyed<N: Into<String>>(mut self, names: impl IntoIterator<Item = N>) -> Self {
         self.keyed.extend(strings(names));
         self
     }
 
-    /// What it does to a request.
+    /// Describes what the guard does to a request.
     pub(super) fn in_words(&self) -> String {
         let Self { headers, only_headers, keyed, only } = self;
         let named = |what: &str, names: &[String]| {
@@ -224,7 +217,7 @@ impl Guard {
 
     pub(super) fn compile(&self) -> Result<CompiledGuard, Problem> {
         if self.only.is_some() && (self.only_headers.is_some() || !self.headers.is_empty()) {
-            let reason = "`only` removes every other field already";
+            let reason = "`only` already removes every other field";
             return Err(Problem::NoEffect { setting: "headers or only_headers", reason });
         }
         let listed = |names: &'_ [String]| FieldSet::parse(names.iter().map(String::as_str));
@@ -245,7 +238,13 @@ impl Guard {
         let named = TARGET_OVERRIDES.into_iter().chain(Self::KEYED);
         let keyed = FieldSet::parse(named.chain(self.keyed.iter().map(String::as_str)))?;
         let only = self.only.as_deref().map(listed).transpose()?;
-        Ok(CompiledGuard(Some(Fields { removed, keyed, own_keyed, only, spared: FieldSet::default() })))
+        Ok(CompiledGuard(Some(GuardedFields {
+            removed,
+            keyed,
+            own_keyed,
+            only,
+            spared: FieldSet::default(),
+        })))
     }
 }
 
@@ -253,29 +252,29 @@ fn strings<N: Into<String>>(names: impl IntoIterator<Item = N>) -> Vec<String> {
     names.into_iter().map(Into::into).collect()
 }
 
-/// Without fields there is no guard, and those that override the target are in the key.
+/// `None`: there is no guard, and the fields that override the target are in the key.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CompiledGuard(Option<Fields>);
+pub(super) struct CompiledGuard(Option<GuardedFields>);
 
 #[derive(Clone, Debug)]
-struct Fields {
+struct GuardedFields {
     removed: FieldSet,
     keyed: FieldSet,
-    /// Those that the user named: they win over what is removed.
+    /// Those of [`Guard::keyed`], which are not removed.
     own_keyed: FieldSet,
     only: Option<FieldSet>,
-    /// Those in the keys of rules, whose underscores are meant.
+    /// Those in the keys of rules, which may have underscores.
     spared: FieldSet,
 }
 
-impl Fields {
+impl GuardedFields {
     fn removes(&self, name: &HeaderName) -> bool {
         let is_keyed = self.own_keyed.contains(name);
-        let is_misspelt = name.as_str().contains('_') && !self.lets_through_exactly(name);
+        let is_misspelt = name.as_str().contains('_') && !self.allows_exactly(name);
         is_misspelt || !is_keyed && (self.removed.contains(name) || self.is_unlisted(name))
     }
 
-    fn lets_through_exactly(&self, name: &HeaderName) -> bool {
+    fn allows_exactly(&self, name: &HeaderName) -> bool {
         self.own_keyed.contains_exactly(name)
             || self.spared.contains_exactly(name)
             || self.only.as_ref().is_some_and(|only| only.contains_exactly(name))
@@ -288,7 +287,7 @@ impl Fields {
 }
 
 impl CompiledGuard {
-    /// Lets fields through that are in the keys of rules, in exactly this spelling.
+    /// Allows fields that are in the keys of rules, in exactly this spelling.
     pub(super) fn spare(&mut self, keyed: &Keyed) {
         if let Some(fields) = &mut self.0 {
             keyed.fields().iter().for_each(|name| fields.spared.insert(name.as_str()));
@@ -296,29 +295,29 @@ impl CompiledGuard {
         }
     }
 
-    /// Whether what is removed depends on what the rule of a request has in its keys.
+    /// Whether the fields that are removed depend on the rule of a request.
     pub(super) fn asks_for_rule(&self) -> bool {
         self.0.as_ref().is_some_and(|fields| fields.only.is_some())
     }
 
-    /// Whether requests that have a key lose this field.
+    /// Whether the field is removed from all requests that have a key.
     pub(super) fn removes(&self, name: &HeaderName) -> bool {
         self.0
             .as_ref()
             .is_some_and(|fields| fields.removed.contains(name) && !fields.own_keyed.contains(name))
     }
 
-    /// Whether there is none.
+    /// Whether there is no guard.
     pub(super) fn is_nothing(&self) -> bool {
         self.0.is_none()
     }
 
-    /// Whether it removes a field that no rule has in its key.
+    /// Whether a field is removed that is in no rule's key.
     pub(super) fn strips(&self, name: &HeaderName) -> bool {
         self.0.as_ref().is_some_and(|fields| fields.removes(name))
     }
 
-    /// Whether requests that have a key may lose a field whose name begins so.
+    /// Whether a field with this prefix may be removed from requests that have a key.
     pub(super) fn removes_any_with(&self, start: &str) -> bool {
         self.0.as_ref().is_some_and(|fields| {
             fields.removed.has_any_with(start) && !fields.own_keyed.contains_prefix(start)
@@ -330,33 +329,33 @@ impl CompiledGuard {
         self.0.as_ref().is_some_and(|fields| fields.keyed.contains(name))
     }
 
-    /// Removes what the origin may not see, but for the fields that the rule of the request has in
-    /// its key.
+    /// Removes fields, except those in the key by the rule of the request.
     pub(super) fn strip(&self, headers: &mut HeaderMap, is_in_key: impl Fn(&HeaderName) -> bool) {
-        if let Some(fields) = &self.0 {
-            remove_all(headers, |name| fields.removes(name) && !is_in_key(name));
+        if let Some(guarded) = &self.0 {
+            fields::remove_all(headers, |name| guarded.removes(name) && !is_in_key(name));
         }
     }
 
-    /// Appends the fields of a request that reach the origin although they may change a response in
-    /// ways that its `Vary` does not tell.
+    /// Appends the fields that reach the origin although they may change a response in ways that its `Vary` does
+    /// not tell.
     pub(super) fn push_keyed(&self, headers: &HeaderMap, key: &mut KeyBuffer) {
-        let Some(fields) = &self.0 else { return push_overrides(headers, key) };
+        let Some(fields) = &self.0 else { return overrides::push_overrides(headers, key) };
         let holds_cookies = key.holds_cookies();
         let counts = |name: &HeaderName| match *name == header::COOKIE {
             true => !holds_cookies,
             false => fields.keyed.contains(name),
         };
-        push_fields(headers.iter().filter(|(name, _)| counts(name) && !fields.removes(name)), key);
+        overrides::push_fields(headers.iter().filter(|(name, _)| counts(name) && !fields.removes(name)), key);
     }
 }
 
-/// Leaves only these parameters in the query of a request, wherever the service may read it.
+/// Replaces the query of a request wherever the service may read it.
 pub(super) fn replace_query(head: &mut Parts, query: &str) {
     let rewritten = |uri: &Uri| with_query(uri, query);
-    let original = rewritten(original_uri(head));
-    // What was rewritten on the way here is in the key as it is.
-    let inner = (head.uri.query() == original_uri(head).query()).then(|| rewritten(&head.uri)).flatten();
+    let original = rewritten(target::original_uri(head));
+    // A URI that was rewritten before the request reached the cache is in the key as it is.
+    let inner =
+        (head.uri.query() == target::original_uri(head).query()).then(|| rewritten(&head.uri)).flatten();
     if let Some(uri) = inner {
         head.uri = uri;
     }
@@ -378,4 +377,97 @@ fn with_query(uri: &Uri, query: &str) -> Option<Uri> {
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(target)).ok();
     Uri::from_parts(parts).ok()
+}
+
+/// Names of header fields and prefixes of names, found without hashing.
+#[derive(Clone, Debug, Default)]
+struct FieldSet {
+    /// By length.
+    names: Vec<Vec<Box<str>>>,
+    prefixes: Vec<Box<str>>,
+}
+
+impl FieldSet {
+    /// Parses names in any case. A name that ends in `*` is a prefix.
+    fn parse<'n>(names: impl IntoIterator<Item = &'n str>) -> Result<Self, Problem> {
+        let mut set = Self::default();
+        for text in names {
+            let refused = || Problem::Guard(text.into());
+            let (stem, is_prefix) = match text.strip_suffix('*') {
+                Some(stem) => (stem, true),
+                None => (text, false),
+            };
+            let name = HeaderName::from_bytes(stem.as_bytes()).map_err(|_| refused())?;
+            match is_prefix {
+                _ if stem.contains('*') => return Err(refused()),
+                true => set.prefixes.push(name.as_str().into()),
+                false => set.insert(name.as_str()),
+            }
+        }
+        Ok(set)
+    }
+
+    fn insert(&mut self, name: &str) {
+        if self.names.len() <= name.len() {
+            self.names.resize_with(name.len() + 1, Vec::new);
+        }
+        self.names[name.len()].push(name.into());
+    }
+
+    /// Whether a name is in the set, or would be with dashes for its underscores.
+    fn contains(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().as_bytes();
+        let named = self.names.get(name.len());
+        named.is_some_and(|names| names.iter().any(|own| fields::is_spelling_of(own.as_bytes(), name)))
+            || self.prefixes.iter().any(|prefix| {
+                name.get(..prefix.len()).is_some_and(|start| fields::is_spelling_of(prefix.as_bytes(), start))
+            })
+    }
+
+    /// Whether all names with this prefix are in the set.
+    fn contains_prefix(&self, start: &str) -> bool {
+        self.prefixes.iter().any(|own| start.starts_with(&**own))
+    }
+
+    /// Inserts all names with this prefix.
+    fn insert_prefix(&mut self, start: &str) {
+        self.prefixes.push(start.into());
+    }
+
+    /// Whether a name in the set may have this prefix.
+    fn has_any_with(&self, start: &str) -> bool {
+        self.names.iter().flatten().any(|name| name.starts_with(start))
+            || self.prefixes.iter().any(|own| own.starts_with(start) || start.starts_with(&**own))
+    }
+
+    /// Whether a name is in the set in exactly this spelling.
+    fn contains_exactly(&self, name: &HeaderName) -> bool {
+        let name = name.as_str();
+        self.names.get(name.len()).is_some_and(|names| names.iter().any(|own| **own == *name))
+            || self.prefixes.iter().any(|prefix| name.starts_with(&**prefix))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_found_in_full_and_by_their_prefixes() {
+        let set = FieldSet::parse(["X-Host", "x-forwarded-*"]).unwrap();
+        for (name, is_in, is_in_exactly) in [
+            ("x-host", true, true),
+            ("x_host", true, false),
+            ("x-forwarded-for", true, true),
+            ("x_forwarded_for", true, false),
+            ("x-forwarded", false, false),
+            ("x-hosts", false, false),
+        ] {
+            let name = HeaderName::from_static(name);
+            assert_eq!((set.contains(&name), set.contains_exactly(&name)), (is_in, is_in_exactly), "{name}");
+        }
+        for name in ["", "*", "a b", "x-*-y", "x-**"] {
+            assert!(FieldSet::parse([name]).is_err(), "{name:?}");
+        }
+    }
 }

@@ -10,27 +10,26 @@ use super::{
 };
 use crate::{build_error::BuildError, tags::TagFields};
 
-/// Rules that can be replaced while requests are served; clones are handles to the same rules.
+/// Rules that can be replaced while requests are served. Clones are handles to the same rules.
 ///
-/// A request is under the rules that were there when it arrived, in all layers and until its response is
-/// stored; a purge and an unsafe request are under those of the moment. A hit pays for that with a lock
-/// that is only taken for writing for as long as a pointer takes to be exchanged, and a reference count.
+/// The rules at the arrival of a request apply to it in all layers and until its response is stored. The current
+/// rules apply to purges and unsafe requests. A hit pays with a reference count and a read lock, which a writer
+/// holds only while it swaps a pointer.
 ///
 /// # What stays
 ///
-/// Keys depend on what a rule says and not on where it stands, so that what is stored is found again as
-/// long as the rule for it says the same of keys: its path, its query, header fields, cookies, extensions
-/// and whether it forwards what is not in the key. Other rules may come, go and move. Its name, its tags
-/// and how long responses are stored may change; what is stored keeps those with which it was stored. So do
-/// responses without a rule, unless a new one is for them or the document begins to ignore parameters.
+/// Keys depend on the settings of a rule and not on its position, so entries are found as long as the settings
+/// of their rule about keys stay the same: path, query, header fields, cookies, extensions and forwarding. Other
+/// rules may be added, removed and moved. The name, the tags and the storing settings may change; stored
+/// responses keep theirs. Entries without a rule also stay, unless a new rule is for them or the document begins
+/// to ignore parameters.
 ///
-/// * What no request finds any more is evicted in the end; nothing is purged.
-/// * **Earlier rules find again what was stored by them**, without the purges by URL and the unsafe requests
-///   in between, for these are under the rules of the moment. When going back, purge what has changed
-///   since, by tag, by prefix, or everything.
-/// * A new [`Guard`](super::Guard) does not undo what was stored before.
-/// * What was learned from [`No-Vary-Search`](super::KeyRule::no_vary_search) is learned again, by one
-///   fetch for each path.
+/// * Entries that no request selects any more are evicted eventually; nothing is purged.
+/// * **Earlier rules find their entries again**, which purges by URL and unsafe requests under other rules did
+///   not reach. After going back to earlier rules, purge what has changed by tag, by prefix, or everything.
+/// * A new [`Guard`](super::Guard) does not affect what is stored already.
+/// * Policies from [`No-Vary-Search`](super::KeyRule::no_vary_search) are learned again, with one fetch for each
+///   path.
 ///
 /// ```
 /// use tower_readthrough::{KeyRule, KeyRules, KeyRulesHandle, MemoryStore, ReadThroughLayer};
@@ -39,7 +38,7 @@ use crate::{build_error::BuildError, tags::TagFields};
 /// let rules = KeyRulesHandle::new(KeyRules::builder().rule(product()).build()?)?;
 /// let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).key(rules.clone()).build()?;
 ///
-/// // Later, for example when a file has changed: products stay warm.
+/// // Later, for example when a file has changed: the entries of products stay.
 /// let account = KeyRule::path("/account/{**rest}").bypass();
 /// let before = rules.replace(KeyRules::builder().rule(account).rule(product()).build()?)?;
 /// # drop((cache, before));
@@ -51,28 +50,27 @@ pub struct KeyRulesHandle {
 }
 
 impl KeyRulesHandle {
-    /// A handle to these rules, which a stack gets as its [key](crate::ReadThroughBuilder::key).
+    /// A handle to these rules, for the [key](crate::ReadThroughBuilder::key) of a stack.
     ///
     /// # Errors
     ///
-    /// If one of them has a `body`: the layer that reads bodies has rules of its own.
+    /// If a rule has a `body`: the layer that reads bodies has rules of its own.
     pub fn new(rules: KeyRules) -> Result<Self, RuleError> {
         check(&rules)?;
         Ok(Self { current: Arc::new(RwLock::new(Arc::new(rules))) })
     }
 
-    /// The rules of the moment.
+    /// The current rules.
     pub fn current(&self) -> KeyRules {
         KeyRules::clone(&self.load())
     }
 
-    /// Puts these rules into the place of those before, which it returns: whole, and for all requests that
-    /// arrive from now on.
+    /// Replaces the rules for all requests that arrive from now on, and returns the previous rules.
     ///
     /// # Errors
     ///
-    /// If one of them has a `body`, or if they take tags from other fields than those before: a stack knows
-    /// these since it was built. Then nothing has changed.
+    /// If a rule has a `body`, or if the rules have other tag fields than before, which a stack reads when it is
+    /// built. Then nothing changes.
     pub fn replace(&self, rules: KeyRules) -> Result<KeyRules, RuleError> {
         check(&rules)?;
         let rules = Arc::new(rules);
@@ -83,7 +81,7 @@ impl KeyRulesHandle {
             }
             mem::replace(&mut *current, rules)
         };
-        // Not under the lock.
+        // Unwrapped, and possibly cloned, after the lock is released.
         Ok(Arc::unwrap_or_clone(before))
     }
 
@@ -93,14 +91,14 @@ impl KeyRulesHandle {
 }
 
 fn check(rules: &KeyRules) -> Result<(), RuleError> {
-    let with_body = rules.rules().iter().find(|rule| rule.max_body.is_some());
+    let with_body = rules.rules().iter().find(|rule| rule.max_body().is_some());
     with_body.map_or(Ok(()), |rule| {
-        let label = rules.source().rules.get(rule.index).map_or("", |rule| rule.label());
-        Err(RuleError::of_rule(rule.index, label, Problem::BodyHandle))
+        let label = rules.label(rule).unwrap_or_default();
+        Err(RuleError::of_rule(rule.index(), label, Problem::BodyHandle))
     })
 }
 
-/// The layers ask for the [edition](KeyExtractor::edition), and that for all else.
+/// The layers call [`edition`](KeyExtractor::edition), and use what it returns for everything else.
 impl KeyExtractor for KeyRulesHandle {
     fn key(&self, head: &Parts) -> Option<CacheKey> {
         self.load().key(head)

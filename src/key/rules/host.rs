@@ -1,15 +1,15 @@
-//! Which hosts a rule is for.
+//! Patterns of hosts.
 
 use super::error::Problem;
 use crate::key::normal::Authority;
 
-/// The hosts that a rule is for.
+/// A host, or all hosts below one, that a rule is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct HostPattern {
-    /// In lower case. What all begin with a dot and end with if they are below a name.
+    /// In lower case. With a leading dot if the pattern is for all hosts below.
     name: Box<str>,
     is_below: bool,
-    /// None: any.
+    /// None: any port.
     port: Option<Box<str>>,
 }
 
@@ -41,8 +41,8 @@ impl HostPattern {
         Ok(Self { name: name.to_ascii_lowercase().into(), is_below, port: port.map(Into::into) })
     }
 
-    /// Case and the dot of the root do not count (RFC 9110 §4.2.3); a port that is not there is the
-    /// default one.
+    /// Whether it matches a host, without regard to case (RFC 9110 §4.2.3) and a trailing dot. An authority
+    /// without a port has the default port.
     pub(super) fn is(&self, authority: Authority<'_>) -> bool {
         let (host, port) = authority.host_and_port();
         let is_name = |host: &[u8]| host.eq_ignore_ascii_case(self.name.as_bytes());
@@ -56,7 +56,7 @@ impl HostPattern {
         is_host && self.port.as_ref().is_none_or(|own| own.as_bytes() == port)
     }
 
-    /// Whether this one is for all hosts that the other is for.
+    /// Whether this pattern matches all hosts that the other one matches.
     pub(super) fn covers(&self, other: &Self) -> bool {
         let is_name = match (self.is_below, other.is_below) {
             (false, false) => self.name == other.name,
@@ -77,7 +77,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_match_in_any_case_with_any_port_unless_one_is_named() {
+    fn hosts_match_in_any_case_and_with_any_port_unless_one_is_named() {
         let is = |pattern: &str, host: &str| parse(pattern).is(Authority::new(host.as_bytes(), None));
         for host in ["a.example", "A.Example", "a.example:8080", "a.example."] {
             assert!(is("a.Example", host), "{host}");
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_host_is_refused() {
+    fn invalid_hosts_are_refused() {
         for host in
             ["", "*", "*.", "*a", "a b", "a/b", "*.*.a", ":80", "a.", "a:", "a:b", "http://a", "*.[::1]"]
         {
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_covers_what_it_is_for() {
+    fn patterns_cover_narrower_ones() {
         for (wide, narrow) in [
             ("a.example", "A.example"),
             ("a.example", "a.example:81"),

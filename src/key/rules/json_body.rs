@@ -1,31 +1,32 @@
-//! What of a JSON body is in the key.
+//! Which parts of a JSON body are in the key.
 
 use std::collections::BTreeMap;
 
 use super::error::Problem;
 use crate::key::{Action, JsonShape, parse_pointer};
 
-/// Puts the normal form of a JSON body, or of a part of it, into the key, instead of its bytes; see
+/// Puts the normal form of a JSON body, or of a part of it, into the key instead of its bytes; see
 /// [`KeyRule::json_body`](crate::KeyRule::json_body).
 ///
-/// Blanks and the order of members do not count. Numbers and strings do as they are written (`1.0` is
-/// another one than `1`), and so does the order in a list. **The origin gets the normal form as well**, so
-/// that requests which share an entry are the same to it, unless the rule has
+/// White space and the order of members do not count. The spelling of numbers and strings does (`1.0` differs
+/// from `1`), and so does the order in lists. **The origin gets the normal form as well**, so that it sees the
+/// same request from all clients that share an entry, unless the rule has
 /// [`forward_unkeyed`](crate::KeyRule::forward_unkeyed).
 ///
-/// What is meant is named by JSON Pointers (RFC 6901): `/params/page`. In a list, `*` stands for each
-/// element: `/*/id`.
+/// Parts are named by JSON Pointers (RFC 6901): `/params/page`. In a list, `*` stands for each element: `/*/id`.
 ///
-/// A body counts by its bytes, and reaches the origin as it came, if servers may read it in several ways
-/// (a name is there twice, in the same case or another, or in another case than one that counts), if it has
-/// a list where a pointer of [`include`](Self::include) names a member, more than 32 levels, is no
-/// JSON in UTF-8 by its `Content-Type` or its text, has a `Content-Encoding`, or is signed or summed up in
-/// a field of the request.
+/// The bytes of a body are in the key, and reach the origin unchanged, if
+///
+/// * servers may read it in several ways: a name is repeated, possibly in another case, or differs from a named
+///   one only in case;
+/// * it has a list where a pointer of [`include`](Self::include) names a member, or more than 32 levels;
+/// * it is not JSON in UTF-8 by its `Content-Type` or its text, or has a `Content-Encoding`;
+/// * a request field has a digest or signature of it.
 ///
 /// ```
 /// use tower_readthrough::{JsonBody, KeyRule};
 ///
-/// // Clients number their calls, and the response repeats the number: all of them get 1.
+/// // Clients number their calls, and the response repeats the number: all clients get 1.
 /// let calls = KeyRule::path("/rpc").method("POST").body(64 << 10).json_body(JsonBody::new().replace("/id", 1));
 /// let search = KeyRule::path("/search")
 ///     .method("POST")
@@ -48,7 +49,7 @@ pub struct JsonBody {
     replace: BTreeMap<String, JsonConstant>,
 }
 
-/// A value that takes the place of what clients send; see [`JsonBody::replace`].
+/// A value that replaces what clients send; see [`JsonBody::replace`].
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(untagged))]
 #[non_exhaustive]
@@ -104,19 +105,18 @@ impl JsonBody {
 
     /// These parts are not in the key, and do not reach the origin. Default: none.
     ///
-    /// A JSON-RPC request without its `id` asks for no response: [`replace`](Self::replace) that one.
+    /// A JSON-RPC request without an `id` gets no response: [`replace`](Self::replace) the `id` instead.
     #[must_use]
     pub fn ignore<P: Into<String>>(mut self, pointers: impl IntoIterator<Item = P>) -> Self {
         self.ignore.extend(pointers.into_iter().map(Into::into));
         self
     }
 
-    /// Where this part is there, the key and the origin have `value` in its place, whatever the client
-    /// sent. Default: none is replaced.
+    /// If this part is present, the key and the origin have `value` in its place. Default: nothing is replaced.
     ///
-    /// What the response repeats of it is this value. **A JSON-RPC client that compares the `id` of a
-    /// response with its own works with this only if it always sends that very one**: where clients number
-    /// their calls, such calls cannot be shared, and the `id` has to stay in the key.
+    /// A response that repeats the part has this value. **A JSON-RPC client that compares the `id` of a response
+    /// with its own works with this only if it always sends this value**: calls of clients that number them
+    /// cannot be shared, and their `id` has to stay in the key.
     #[must_use]
     pub fn replace(mut self, pointer: impl Into<String>, value: impl Into<JsonConstant>) -> Self {
         self.replace.insert(pointer.into(), value.into());
@@ -139,7 +139,7 @@ impl JsonBody {
             return Err(Problem::RepeatedPointer(to_pointer(&steps[at].0).into()));
         }
         if self.include.as_ref().is_some_and(Vec::is_empty) {
-            let reason = "its `include` names nothing that would be in the key";
+            let reason = "`include` is empty, so nothing would be in the key";
             return Err(Problem::NoEffect { setting: "json_body", reason });
         }
         match steps.iter().find(|step| self.is_idle(step, &steps)) {
@@ -148,7 +148,7 @@ impl JsonBody {
         }
     }
 
-    /// Whether others say already what becomes of what it names.
+    /// Whether other steps already decide about what this step names.
     fn is_idle(&self, (path, action): &Step, all: &[Step]) -> bool {
         let is_within = |is_such: fn(&Action) -> bool| {
             let is_around = |other: &[Box<str>]| other.len() < path.len() && path.starts_with(other);
@@ -164,7 +164,7 @@ impl JsonBody {
     }
 }
 
-/// What is named, and what is done with it.
+/// A path, and what is done with the part at it.
 type Step = (Box<[Box<str>]>, Action);
 
 fn to_pointer(path: &[Box<str>]) -> String {

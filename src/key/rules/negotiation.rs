@@ -1,33 +1,49 @@
-//! `Accept-Encoding` and `Accept-Language`, reduced to what the application tells apart.
+//! `Accept-Encoding` and `Accept-Language`, reduced to what the application supports.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use smallvec::SmallVec;
 
 use super::error::Problem;
 use crate::{
-    http::bounds::{MAX_MEMBERS, bounded_members},
+    http::{
+        bounds::{MAX_MEMBERS, bounded_members},
+        weight,
+    },
     work::{is_same_name, looked_at},
 };
 
-/// The values that the application distinguishes, in its order of preference. None: the field
-/// stays as it is.
+/// The values that the application supports, in its order of preference. `None`: the field stays as it is.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Negotiation {
-    pub(super) encodings: Option<Box<[HeaderValue]>>,
-    pub(super) languages: Option<Box<[HeaderValue]>>,
+    encodings: Option<Box<[HeaderValue]>>,
+    languages: Option<Box<[HeaderValue]>>,
 }
 
 /// A range of a request with its weight in thousandths.
 type Weighted<'a> = (&'a [u8], u16);
-/// Without an allocation for what browsers send: hits pay for this.
+/// Without an allocation for what browsers send, since every hit pays for it.
 type Accepted<'a> = SmallVec<[Weighted<'a>; 8]>;
 
 impl Negotiation {
+    pub(super) fn compile(
+        encodings: Option<&[String]>,
+        languages: Option<&[String]>,
+    ) -> Result<Self, Problem> {
+        // Programs name a locale `de_DE`, and no request does (RFC 5646 §2.1).
+        if let Some(tag) = languages.into_iter().flatten().find(|tag| tag.contains('_')) {
+            return Err(Problem::Language(tag.as_str().into()));
+        }
+        Ok(Self {
+            encodings: encodings.map(|values| parse_values(values, Problem::Coding)).transpose()?,
+            languages: languages.map(|values| parse_values(values, Problem::Language)).transpose()?,
+        })
+    }
+
     pub(super) fn is_nothing(&self) -> bool {
         self.encodings.is_none() && self.languages.is_none()
     }
 
-    /// Puts the fields of a request into their normal form.
+    /// Brings the fields of a request into their normal form.
     pub(super) fn apply(&self, headers: &mut HeaderMap) {
         for name in [header::ACCEPT_ENCODING, header::ACCEPT_LANGUAGE] {
             match self.normal_form(&name, headers) {
@@ -38,7 +54,7 @@ impl Negotiation {
         }
     }
 
-    /// `None`: the field stays as it is. `None` inside: the normal form is that it is not there.
+    /// The normal form of a field. `None`: as it is. `None` inside: absent.
     pub(super) fn normal_form(&self, name: &HeaderName, headers: &HeaderMap) -> Option<Option<HeaderValue>> {
         if *name == header::ACCEPT_ENCODING {
             encoding(self.encodings.as_deref()?, &weights(headers, name)?).map(Some)
@@ -50,7 +66,7 @@ impl Negotiation {
     }
 }
 
-/// `insert` would let a full map grow before it looks for the name.
+/// Unlike `insert`, does not grow a full map that has the name.
 fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     let is_one_line = headers.get_all(&name).iter().nth(1).is_none();
     match headers.get_mut(&name) {
@@ -59,8 +75,8 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
     }
 }
 
-/// The coding that the client likes best of those there are, else `identity` (RFC 9110 §12.5.3).
-/// A client that says nothing takes that too. None for one that refuses even that.
+/// The supported coding that the client prefers, or else `identity` (RFC 9110 §12.5.3), which is also the coding
+/// for a request without the field. `None` if the client refuses even that.
 fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderValue> {
     let named = |coding: &[u8]| accepted.iter().find(|(range, _)| is_same_name(range, coding));
     let weight = |coding: &[u8]| named(coding).or_else(|| named(b"*")).map_or(0, |(_, weight)| *weight);
@@ -81,13 +97,13 @@ fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderVa
     }
 }
 
-/// The language that a lookup finds (RFC 4647 §3.4), or one that the range stands for; else the
-/// field goes, and the application takes its default. None where the client refuses that.
+/// The language that a lookup finds (RFC 4647 §3.4), or one that the range is a prefix of. `None` inside: the
+/// field is removed, and the application uses its default. `None` if the client refuses that.
 fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<HeaderValue>> {
     accepted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     let (wanted, refused) = accepted.split_at(accepted.partition_point(|(_, weight)| *weight > 0));
     let is_refused = |tag: &[u8]| refused.iter().any(|(range, _)| is_same_name(range, tag));
-    // Once for each language, and not for each range that finds it. Few requests refuse anything.
+    // Once for each language instead of each range that finds it. Few requests refuse any language.
     let refused_tags: SmallVec<[bool; 16]> = match refused.is_empty() {
         true => SmallVec::new(),
         false => known.iter().map(|tag| is_refused(tag.as_bytes())).collect(),
@@ -104,7 +120,7 @@ fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<
     (!is_refused(b"*")).then_some(None)
 }
 
-/// Which of the known languages it is.
+/// The position of the known language that a range finds.
 fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
     let mut shortened = range;
     loop {
@@ -123,19 +139,19 @@ fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
 }
 
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
-/// None if there is anything that cannot be read, or more than has a [normal form](crate::http::bounds).
+/// `None` if an element is invalid, or there are more than have a [normal form](crate::http::bounds).
 fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
-    let accepted: Accepted<'_> = bounded_members(headers, name)?.map(weight).collect::<Option<_>>()?;
+    let accepted: Accepted<'_> = bounded_members(headers, name)?.map(weighted).collect::<Option<_>>()?;
     (accepted.len() <= MAX_MEMBERS).then_some(accepted)
 }
 
-fn weight(element: &[u8]) -> Option<Weighted<'_>> {
+fn weighted(element: &[u8]) -> Option<Weighted<'_>> {
     looked_at(element.len());
     let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let range = parts.next().filter(|range| is_range(range))?;
     let weight = match parts.next() {
-        None => 1000,
-        Some([b'q' | b'Q', b'=', value @ ..]) => thousandths(value)?,
+        None => weight::MAX,
+        Some([b'q' | b'Q', b'=', value @ ..]) => weight::parse(value)?,
         Some(_) => return None,
     };
     parts.next().is_none().then_some((range, weight))
@@ -145,25 +161,8 @@ fn is_range(text: &[u8]) -> bool {
     !text.is_empty() && text.iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.*+".contains(byte))
 }
 
-fn thousandths(text: &[u8]) -> Option<u16> {
-    let (whole, digits) = match text {
-        [whole @ (b'0' | b'1')] => (whole, &b""[..]),
-        [whole @ (b'0' | b'1'), b'.', digits @ ..] if digits.len() <= 3 => (whole, digits),
-        _ => return None,
-    };
-    let mut value = u16::from(whole - b'0');
-    for at in 0..3 {
-        let digit = digits.get(at).copied().unwrap_or(b'0');
-        value = value * 10 + digit.is_ascii_digit().then(|| u16::from(digit - b'0'))?;
-    }
-    (value <= 1000).then_some(value)
-}
-
-/// What the application distinguishes, as the origin is to see it.
-pub(super) fn parse_values(
-    values: &[String],
-    problem: fn(Box<str>) -> Problem,
-) -> Result<Box<[HeaderValue]>, Problem> {
+/// Parses the values that the application supports, as the origin will see them.
+fn parse_values(values: &[String], problem: fn(Box<str>) -> Problem) -> Result<Box<[HeaderValue]>, Problem> {
     let parse = |text: &String| {
         let is_name = is_range(text.as_bytes()) && text != "*" && !text.eq_ignore_ascii_case("identity");
         let value = HeaderValue::from_str(text).ok().filter(|_| is_name);
@@ -192,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn encodings_become_the_best_of_those_there_are() {
+    fn encodings_become_the_best_supported_one() {
         for (lines, expected) in [
             (&["gzip, deflate, br, zstd"][..], "br"),
             (&["gzip", "br;q=0.5"], "gzip"),
@@ -221,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn languages_become_the_one_that_the_application_speaks() {
+    fn languages_become_the_best_supported_one() {
         for (lines, expected) in [
             (&["de-CH, en;q=0.5"][..], Some("de")),
             (&["fr, en-us;q=0.5, de;q=0.9"], Some("de")),

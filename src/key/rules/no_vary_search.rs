@@ -1,4 +1,4 @@
-//! `No-Vary-Search`: the origin says which query parameters its answers do not depend on
+//! `No-Vary-Search`: the origin says which query parameters its responses do not depend on
 //! (draft-ietf-httpbis-no-vary-search).
 
 use std::{fmt, sync::Arc};
@@ -8,8 +8,8 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 
 use super::{
     KeyRules,
-    query::{Name, QueryRules, decode},
-    shape::{KeyLayout, QueryShape, Search},
+    layout::{KeyLayout, PolicySource},
+    query::{self, ParameterName, QueryRules},
 };
 use crate::{
     http::credentials::Keyed,
@@ -18,107 +18,146 @@ use crate::{
 
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
-/// Paths whose last word is remembered. Beyond that the least used are forgotten, and their
-/// queries are in the key as they stand until an answer says it again.
+/// How many paths have their last policy remembered. Beyond that the least used are forgotten: their queries
+/// are in the key as written until another response says more.
 const MAX_PATHS: usize = 4096;
 
-/// Of longer ones nothing is remembered: there may be thousands of them.
+/// Nothing is remembered of longer paths, which bounds the memory of [`MAX_PATHS`].
 const MAX_PATH_BYTES: usize = 2048;
 
 /// What the origin said last about each path.
-pub(super) struct Learned(quick_cache::sync::Cache<Box<[u8]>, Arc<Policy>>);
+pub(super) struct LearnedPolicies(quick_cache::sync::Cache<Box<[u8]>, Arc<SearchPolicy>>);
 
-/// What an answer says, and how keys name it: what was stored under one policy answers for no
-/// request under another.
+/// What a response says about the queries of its path.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) struct Policy {
-    pub(super) rules: QueryRules,
-    pub(super) id: Box<str>,
+pub(super) struct SearchPolicy {
+    rules: QueryRules,
+    /// In the key, so that what was stored under one policy is not selected under another.
+    id: Box<str>,
 }
 
-impl Learned {
+impl SearchPolicy {
+    /// The policy of a response. `None` if it has none, or none that is understood: a guess could select the
+    /// response to another query.
+    fn of(response: &HeaderMap) -> Option<Arc<Self>> {
+        let rules = parse(response)?;
+        let id = format!("{rules:?}").into();
+        Some(Arc::new(Self { rules, id }))
+    }
+
+    pub(super) fn rules(&self) -> &QueryRules {
+        &self.rules
+    }
+
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+}
+
+impl LearnedPolicies {
     pub(super) fn new() -> Self {
         Self(quick_cache::sync::Cache::new(MAX_PATHS))
     }
 
-    pub(super) fn get(&self, path: &[u8]) -> Option<Arc<Policy>> {
+    pub(super) fn get(&self, path: &[u8]) -> Option<Arc<SearchPolicy>> {
         self.0.get(path)
     }
 
-    /// Notes what an answer says, which may be nothing any more.
-    pub(super) fn note(&self, path: &[u8], said: Option<&Arc<Policy>>) {
+    /// Records the policy of a response. `None` if it has none, and none is to be remembered.
+    fn record(&self, path: &[u8], policy: Option<&Arc<SearchPolicy>>) {
         if path.len() > MAX_PATH_BYTES {
             return;
         }
         let known = self.0.get(path);
-        match said {
-            Some(said) if known.as_ref() == Some(said) => {}
-            Some(said) => self.0.insert(path.into(), Arc::clone(said)),
+        match policy {
+            Some(policy) if known.as_ref() == Some(policy) => {}
+            Some(policy) => self.0.insert(path.into(), Arc::clone(policy)),
             None => drop(known.map(|_| self.0.remove(path))),
         }
     }
 }
 
-impl fmt::Debug for Learned {
+impl fmt::Debug for LearnedPolicies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Learned").field(&self.0.len()).finish()
+        f.debug_tuple("LearnedPolicies").field(&self.0.len()).finish()
     }
 }
 
-/// Asks `Fill` to compare the key of a request with what its answer says: in the extensions of the
-/// request.
+/// Asks `Fill` to compare the key of a request with the `No-Vary-Search` of its response: in the extensions
+/// of the request.
 #[derive(Clone, Debug)]
-pub(crate) struct SearchKey(pub(super) KeyRules);
+pub(crate) struct SearchKey(KeyRules);
 
 impl SearchKey {
-    /// Whether this answer to `request` may be kept under `key`, which holds `keyed`.
+    pub(super) fn new(rules: KeyRules) -> Self {
+        Self(rules)
+    }
+
+    /// Whether the response to `request` may be stored under `key`, which holds `keyed`.
     pub(crate) fn agrees(
         &self,
         request: &Parts,
-        answer: &HeaderMap,
+        response: &HeaderMap,
         (key, keyed): (&CacheKey, &Keyed),
     ) -> bool {
-        self.0.agrees_on_search(request, answer, (key, keyed))
+        let Ok((Ok(Some(found)), authority)) = self.0.rule_of(request) else { return true };
+        let Some(layout) = found.rule().layout().filter(|layout| layout.learned().is_some()) else {
+            return true;
+        };
+        let is_key_under = |policy: Option<&_>| {
+            let mut own = KeyBuffer::new();
+            own.set_keyed(keyed.clone());
+            self.0.begin_key(found.target(), authority, &mut own);
+            let source = PolicySource::Given(policy);
+            let is_whole = layout.push(request, &found, source, self.0.fields(), &mut own).is_ok();
+            // Cookies by the rules for all requests come last.
+            if let (None, Some(names)) = (layout.keyed().cookies(), keyed.cookies()) {
+                own.push_cookies(names, &request.headers);
+            }
+            is_whole && own.as_bytes() == key.as_bytes()
+        };
+        // Every response may be stored under its whole query.
+        is_key_under(None) || SearchPolicy::of(response).is_some_and(|policy| is_key_under(Some(&policy)))
     }
 
-    /// Remembers what an answer says, for the keys of those who ask for the same path.
-    pub(crate) fn learn(&self, request: &Parts, answer: &HeaderMap) {
-        self.0.learn_search(request, answer);
+    /// Remembers what a response says, for the keys of later requests for the same path.
+    pub(crate) fn learn(&self, request: &Parts, response: &HeaderMap) {
+        let Ok((Ok(Some(found)), authority)) = self.0.rule_of(request) else { return };
+        let layout = found.rule().layout();
+        if let Some((layout, learned)) = layout.zip(layout.and_then(KeyLayout::learned)) {
+            let mut path = KeyBuffer::new();
+            self.0.begin_key(found.target(), authority, &mut path);
+            layout.push_path(&found, &mut path);
+            learned.record(path.as_bytes(), SearchPolicy::of(response).as_ref());
+        }
     }
 }
 
-/// What an answer says about its query. None if it says nothing, or nothing that is understood:
-/// guessing would let one answer for another.
-pub(super) fn policy_of(answer: &HeaderMap) -> Option<Arc<Policy>> {
-    let rules = parse(answer)?;
-    let id = format!("{rules:?}").into();
-    Some(Arc::new(Policy { rules, id }))
-}
-
-fn parse(answer: &HeaderMap) -> Option<QueryRules> {
-    let lines: Vec<&[u8]> = answer.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes).collect();
+fn parse(response: &HeaderMap) -> Option<QueryRules> {
+    let lines: Vec<&[u8]> = response.get_all(NO_VARY_SEARCH).iter().map(HeaderValue::as_bytes).collect();
     if lines.is_empty() {
         return None;
     }
-    let said = Parser::new(&lines.join(&b", "[..])).parse::<Dictionary>().ok()?;
-    let sort = match said.get("key-order") {
+    let members = Parser::new(&lines.join(&b", "[..])).parse::<Dictionary>().ok()?;
+    let sorts = match members.get("key-order") {
         None => false,
         Some(entry) => boolean(entry)?,
     };
-    let mut rules = QueryRules { sort, ..QueryRules::default() };
-    match (said.get("params"), said.get("except")) {
-        (None, None) => {}
+    let (keep, ignore) = match (members.get("params"), members.get("except")) {
+        (None, None) => (None, Box::default()),
         (Some(params), None) => match boolean(params) {
-            Some(true) => rules.keep = Some([].into()),
-            Some(false) => {}
-            None => rules.ignore = names(params)?,
+            Some(true) => (Some(Box::default()), Box::default()),
+            Some(false) => (None, Box::default()),
+            None => (None, names(params)?),
         },
-        (Some(params), Some(except)) if boolean(params) == Some(true) => rules.keep = Some(names(except)?),
+        (Some(params), Some(except)) if boolean(params) == Some(true) => {
+            (Some(names(except)?), Box::default())
+        }
         _ => return None,
-    }
-    let says_something = rules != QueryRules::default();
-    // The origin sees all of a query, whatever it says about it.
-    says_something.then_some(QueryRules { forwards: true, ..rules })
+    };
+    let rules = QueryRules::new(keep, ignore).sorted(sorts);
+    // The origin sees all of the query in any case.
+    (rules != QueryRules::default()).then(|| rules.forwarding(true))
 }
 
 fn boolean(entry: &ListEntry) -> Option<bool> {
@@ -129,43 +168,11 @@ fn boolean(entry: &ListEntry) -> Option<bool> {
 }
 
 /// A list of strings, each encoded as in a query.
-fn names(entry: &ListEntry) -> Option<Box<[Name]>> {
+fn names(entry: &ListEntry) -> Option<Box<[ParameterName]>> {
     let ListEntry::InnerList(list) = entry else { return None };
-    let name = |item: &BareItem| Some(Name::Exact(decode(item.as_string()?.as_str())?.into()));
+    let name =
+        |item: &BareItem| Some(ParameterName::Exact(query::decode(item.as_string()?.as_str())?.into()));
     list.items.iter().map(|item| name(&item.bare_item)).collect()
-}
-
-impl KeyRules {
-    /// Whether an answer may be kept under this key of its request, by what it says about its
-    /// query.
-    fn agrees_on_search(&self, head: &Parts, answer: &HeaderMap, (key, keyed): (&CacheKey, &Keyed)) -> bool {
-        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return true };
-        let Some(shape @ KeyLayout { query: QueryShape::Learned(_), .. }) = &found.rule.shape else {
-            return true;
-        };
-        let is_under = |policy: Option<&_>| {
-            let mut own = KeyBuffer::new();
-            own.set_keyed(keyed.clone());
-            let is_whole = self.encode(head, authority, &found, shape, Search::By(policy), &mut own).is_ok();
-            // Those of the rules for all requests come last.
-            if let (None, Some(names)) = (shape.parts.keyed.cookies(), keyed.cookies()) {
-                own.push_cookies(names, &head.headers);
-            }
-            is_whole && own.as_bytes() == key.as_bytes()
-        };
-        // Under its whole query every answer is right.
-        is_under(None) || policy_of(answer).is_some_and(|policy| is_under(Some(&policy)))
-    }
-
-    pub(super) fn learn_search(&self, head: &Parts, answer: &HeaderMap) {
-        let Ok((Ok(Some(found)), authority)) = self.rule_of(head) else { return };
-        if let Some(shape @ KeyLayout { query: QueryShape::Learned(learned), .. }) = &found.rule.shape {
-            let mut path = KeyBuffer::new();
-            self.inner.default_key.begin(found.target, authority, &mut path);
-            shape.push_path(&found, &mut path);
-            learned.note(path.as_bytes(), policy_of(answer).as_ref());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -180,41 +187,31 @@ mod tests {
         parse(&headers)
     }
 
-    fn exact(names: &[&str]) -> Box<[Name]> {
-        names.iter().map(|name| Name::Exact((*name).into())).collect()
+    fn exact(names: &[&str]) -> Box<[ParameterName]> {
+        names.iter().map(|name| ParameterName::Exact((*name).into())).collect()
     }
 
     #[test]
-    fn what_the_draft_says_is_understood() {
-        let rules = QueryRules::default;
+    fn fields_as_in_the_draft_are_understood() {
+        let keep = |names: &[&str]| QueryRules::new(Some(exact(names)), Box::default());
+        let ignore = |names: &[&str]| QueryRules::new(None, exact(names));
+        let sort = || QueryRules::default().sorted(true);
         for (lines, expected) in [
-            (
-                &["params=(\"a\" \"b c\")"][..],
-                QueryRules { ignore: exact(&["a", "b c"]), forwards: true, ..rules() },
-            ),
-            (
-                &["params=(\"b+c\" \"%c3%a9\")"],
-                QueryRules { ignore: exact(&["b c", "é"]), forwards: true, ..rules() },
-            ),
-            (&["params"], QueryRules { keep: Some([].into()), forwards: true, ..rules() }),
-            (
-                &["params=?1, except=(\"a\")"],
-                QueryRules { keep: Some(exact(&["a"])), forwards: true, ..rules() },
-            ),
-            (
-                &["params", "except=(\"a\")"],
-                QueryRules { keep: Some(exact(&["a"])), forwards: true, ..rules() },
-            ),
-            (&["key-order"], QueryRules { sort: true, forwards: true, ..rules() }),
-            (&["key-order=?1, params=?0, unknown=1"], QueryRules { sort: true, forwards: true, ..rules() }),
-            (&["params;x=1"], QueryRules { keep: Some([].into()), forwards: true, ..rules() }),
+            (&["params=(\"a\" \"b c\")"][..], ignore(&["a", "b c"])),
+            (&["params=(\"b+c\" \"%c3%a9\")"], ignore(&["b c", "é"])),
+            (&["params"], keep(&[])),
+            (&["params=?1, except=(\"a\")"], keep(&["a"])),
+            (&["params", "except=(\"a\")"], keep(&["a"])),
+            (&["key-order"], sort()),
+            (&["key-order=?1, params=?0, unknown=1"], sort()),
+            (&["params;x=1"], keep(&[])),
         ] {
-            assert_eq!(parsed(lines), Some(expected), "{lines:?}");
+            assert_eq!(parsed(lines), Some(expected.forwarding(true)), "{lines:?}");
         }
     }
 
     #[test]
-    fn what_is_not_understood_is_ignored_as_a_whole() {
+    fn fields_that_are_not_understood_are_ignored_entirely() {
         for lines in [
             &[][..],
             &[""],
@@ -241,7 +238,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn any_value_is_taken_without_panic(value in "[ -~]{0,40}") {
+        fn no_value_panics(value in "[ -~]{0,40}") {
             parsed(&[&value]);
         }
     }

@@ -56,7 +56,7 @@ macro_rules! storing_settings {
                 check: is_possible,
                 apply: |rules, heuristic| rules.heuristic = Some(heuristic),
                 explain: |guess| format!(
-                    "by `Last-Modified` for {} at most where nothing else is said",
+                    "by `Last-Modified`, for at most {}, where nothing else gives a lifetime",
                     in_units(guess.at_most)
                 ),
             }
@@ -67,7 +67,7 @@ macro_rules! storing_settings {
                 document: Span,
                 check: is_valid,
                 apply: |rules, window| rules.stale_while_revalidate_for = window,
-                explain: |window| format!("stale while a fresh one is fetched for {}", in_units(*window)),
+                explain: |window| format!("stale for {} while a fresh response is fetched", in_units(*window)),
             }
 
             /// See [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for).
@@ -76,7 +76,7 @@ macro_rules! storing_settings {
                 document: Span,
                 check: is_valid,
                 apply: |rules, window| rules.stale_if_error_for = window,
-                explain: |window| format!("stale when the origin fails for {}", in_units(*window)),
+                explain: |window| format!("stale for {} when the origin fails", in_units(*window)),
             }
 
             /// See [`Rules::stale_despite_revalidate`](crate::Rules::stale_despite_revalidate). In a document:
@@ -86,7 +86,7 @@ macro_rules! storing_settings {
                 document: Vec<StaleWindow>,
                 check: is_valid,
                 apply: |rules, windows| rules.stale_despite_revalidate = windows,
-                explain: |windows| format!("although it must be revalidated: {}", in_words(*windows)),
+                explain: |windows| format!("stale despite `must-revalidate`: {}", in_words(*windows)),
             }
 
             /// See [`Rules::revalidate_for`](crate::Rules::revalidate_for).
@@ -105,7 +105,7 @@ macro_rules! storing_settings {
                 check: is_valid,
                 apply: |rules, window| rules.hit_for_miss_for = window,
                 explain: |window| format!(
-                    "not waited for after one that is not shared for {}",
+                    "not collapsed for {} after an unshareable response",
                     in_units(*window)
                 ),
             }
@@ -287,7 +287,7 @@ fn without(names: &WithheldNames) -> String {
 
 fn in_words(windows: StaleWindows) -> String {
     let windows = [
-        windows.while_revalidating.then_some("while a fresh one is fetched"),
+        windows.while_revalidating.then_some("while a fresh response is fetched"),
         windows.if_error.then_some("when the origin fails"),
     ];
     let words: Vec<_> = windows.into_iter().flatten().collect();

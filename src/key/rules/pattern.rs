@@ -1,57 +1,53 @@
-//! Which paths a rule is for.
+//! Patterns of paths.
 
 use std::borrow::Cow;
-
-use percent_encoding::percent_decode_str;
 
 use smallvec::SmallVec;
 
 use super::{
     error::Problem,
-    readings::other_readings,
-    segment::{Segment, Tail, characters},
+    readings,
+    segment::{self, Segment, SegmentComparison},
     spelling,
 };
-use crate::{
-    key::normal::{is_unreserved, octet},
-    work::looked_at,
-};
+use crate::work::looked_at;
 
-/// A path pattern: literals and captures, in the syntax of axum, with endings and trees besides.
+/// A path pattern: literals and captures in the syntax of axum, extended by endings and trees.
 ///
-/// Literals match in every spelling that all servers decode to the same text; captures are as written.
+/// Literals match in every spelling that all servers decode to the same text. Captures are as written.
 #[derive(Clone, Debug)]
 pub(super) struct PathPattern {
     segments: Box<[Segment]>,
     ignores_case: bool,
-    /// What every match begins with, in [the form of an index](indexed).
+    /// The prefix of every match, in [the form of an index](indexed).
     prefix: Box<[u8]>,
 }
 
-/// What a pattern captures of a path, as written.
-pub(super) struct Captures<'r, 'h> {
-    /// Names and values. The one of a tree has the slash before it, if there is one.
+/// The captures of a path, as written.
+pub(super) struct PathCaptures<'r, 'h> {
+    /// Names and values. The value of a tree includes the slash before it, if there is one.
     all: SmallVec<[(&'r str, &'h str); 4]>,
-    /// Whether the path has the literals of the pattern in the expected spelling.
-    pub(super) is_as_spelt: bool,
-    /// Whether the last one is of a tree.
+    has_expected_spelling: bool,
+    /// Whether the last one is a tree.
     has_tree: bool,
 }
 
-/// The capture that is not in the key.
+/// The name of captures that are not in the key.
 pub(super) const GAP: &str = "_";
 
 impl PathPattern {
     pub(super) fn parse(text: &str, ignores_case: bool) -> Result<Self, Problem> {
         let Some(written) = text.strip_prefix('/').filter(|_| !text.contains(['?', '#'])) else {
-            return Err(Problem::Path("it begins with `/` and has no `#`".into()));
+            return Err(Problem::Path("it must begin with `/` and have no `#`".into()));
         };
         if let Some(instead) = spelling::of_path(text) {
             return Err(Problem::Wildcard { text: text.into(), instead: instead.into() });
         }
         let segments = written.split('/').map(Segment::parse).collect::<Result<Box<[_]>, _>>()?;
         if segments.iter().rev().skip(1).any(Segment::is_last) {
-            return Err(Problem::Path("`{*name}` captures all that follows: nothing comes after it".into()));
+            return Err(Problem::Path(
+                "`{*name}` captures the rest of the path, so nothing can follow it".into(),
+            ));
         }
         let pattern = Self { prefix: prefix(&segments), segments, ignores_case };
         let names: Vec<&str> = pattern.names().filter(|name| *name != GAP).collect();
@@ -64,22 +60,29 @@ impl PathPattern {
         }
     }
 
-    /// Whether it is for paths that all servers read alike.
+    /// Whether some path that it matches is read alike by all servers.
     fn is_for_some_path(&self) -> bool {
         let example: String = self.segments.iter().flat_map(|own| ["/".to_owned(), own.example()]).collect();
-        let readings = other_readings(&example);
-        readings.is_some_and(|readings| readings.others.iter().all(|read| self.at(read).is_some()))
+        let readings = readings::of_path(&example);
+        readings.is_some_and(|readings| readings.others().iter().all(|read| self.at(read).is_some()))
     }
 
-    pub(super) fn segments(&self) -> &[Segment] {
-        &self.segments
+    /// Whether all paths of the other pattern are paths of this one.
+    pub(super) fn covers(&self, other: &Self) -> bool {
+        SegmentComparison::new(self.ignores_case, other.ignores_case).covers(&self.segments, &other.segments)
+    }
+
+    /// Whether some path is a path of both patterns.
+    pub(super) fn meets(&self, other: &Self) -> bool {
+        let ignores_case = self.ignores_case || other.ignores_case;
+        SegmentComparison::new(ignores_case, ignores_case).meet(&self.segments, &other.segments)
     }
 
     pub(super) fn ignores_case(&self) -> bool {
         self.ignores_case
     }
 
-    /// The same pattern for [loosened](loosened) paths.
+    /// The pattern for [loosened] paths.
     pub(super) fn loose(text: &str) -> Result<Self, Problem> {
         match text.trim_end_matches('/') {
             "" => Self::parse("/", true),
@@ -87,31 +90,32 @@ impl PathPattern {
         }
     }
 
-    /// What every path begins with that it is for.
+    /// What every path that it matches begins with.
     pub(super) fn prefix(&self) -> &[u8] {
         &self.prefix
     }
 
-    pub(super) fn at<'h>(&self, path: &'h str) -> Option<Captures<'_, 'h>> {
-        let mut captures = Captures { all: SmallVec::new(), is_as_spelt: true, has_tree: false };
+    pub(super) fn at<'h>(&self, path: &'h str) -> Option<PathCaptures<'_, 'h>> {
+        let mut captures =
+            PathCaptures { all: SmallVec::new(), has_expected_spelling: true, has_tree: false };
         let (last, others) = self.segments.split_last()?;
-        // With its slash.
+        // With its leading slash.
         let mut left = path;
         for segment in others {
             let after = left.strip_prefix('/')?;
-            // Segments are short: no search that has to be prepared.
+            // Segments are short: `str::find` would cost more to set up.
             let end = after.bytes().position(|byte| byte == b'/').unwrap_or(after.len());
             let (text, rest) = after.split_at(end);
             captures.note(segment, text, self.ignores_case)?;
             left = rest;
         }
-        match &last.tail {
-            Tail::Tree(name) if left.is_empty() || left.starts_with('/') => {
+        match last.tree() {
+            Some(name) if left.is_empty() || left.starts_with('/') => {
                 captures.all.push((name, left));
                 captures.has_tree = true;
             }
-            Tail::Tree(_) => return None,
-            _ => {
+            Some(_) => return None,
+            None => {
                 let text = left.strip_prefix('/')?;
                 let is_one = last.is_last() || !text.bytes().any(|byte| byte == b'/');
                 is_one.then(|| captures.note(last, text, self.ignores_case)).flatten()?;
@@ -131,15 +135,20 @@ impl PathPattern {
     }
 }
 
-impl<'r, 'h> Captures<'r, 'h> {
+impl<'r, 'h> PathCaptures<'r, 'h> {
     fn note(&mut self, segment: &'r Segment, text: &'h str, ignores_case: bool) -> Option<()> {
         let found = segment.at(text, ignores_case)?;
-        self.is_as_spelt &= found.is_as_spelt;
-        self.all.extend(segment.name().map(|name| (name, found.rest)));
+        self.has_expected_spelling &= found.is_expected_spelling();
+        self.all.extend(segment.name().map(|name| (name, found.rest())));
         Some(())
     }
 
-    /// Those that are in the key.
+    /// Whether the path has the literals of the pattern in the spelling that ordinary clients use.
+    pub(super) fn has_expected_spelling(&self) -> bool {
+        self.has_expected_spelling
+    }
+
+    /// The captures that are in the key.
     pub(super) fn keyed(&self) -> impl Iterator<Item = &'h str> {
         self.all.iter().filter(|(name, _)| *name != GAP).map(|(_, value)| *value)
     }
@@ -152,36 +161,36 @@ impl<'r, 'h> Captures<'r, 'h> {
     }
 }
 
-/// What all paths begin with that have these segments.
+/// What all paths with these segments begin with.
 fn prefix(segments: &[Segment]) -> Box<[u8]> {
     let mut prefix = Vec::new();
     for segment in segments {
-        if matches!(segment.tail, Tail::Tree(_)) {
+        if segment.tree().is_some() {
             break;
         }
         prefix.push(b'/');
-        prefix.extend(segment.start.octets.to_ascii_lowercase());
-        if segment.tail != Tail::None {
+        prefix.extend(segment.start().to_ascii_lowercase());
+        if !segment.is_literal() {
             break;
         }
     }
     prefix.into()
 }
 
-/// The form in which paths are looked up: decoded as far as [patterns](PathPattern) are, and in lower case.
+/// The form in which paths are looked up: decoded like the literals of [patterns](PathPattern), and in lower case.
 pub(super) fn indexed(path: &str) -> Cow<'_, [u8]> {
     looked_at(path.len());
     let is_folded = |byte: u8| byte != b'%' && !byte.is_ascii_uppercase();
-    // Without a branch for each byte.
+    // Without a branch per byte.
     if path.bytes().fold(true, |are, byte| are & is_folded(byte)) {
         return Cow::Borrowed(path.as_bytes());
     }
     let folded = |(at, octet): (usize, Option<u8>)| octet.unwrap_or(path.as_bytes()[at]).to_ascii_lowercase();
-    Cow::Owned(characters(path).map(folded).collect())
+    Cow::Owned(segment::characters(path).map(folded).collect())
 }
 
-/// A path as servers read it that neither mind case nor a slash at the end, and the same without
-/// the ending (`/account.css`) that others take for the format that is asked for.
+/// A path as servers read it that ignore case and a trailing slash, and the same without the extension
+/// (`/account.css`) that others take for the requested format.
 pub(super) fn loosened(path: &str) -> impl Iterator<Item = Cow<'_, str>> {
     looked_at(path.len());
     let plain = match path.trim_end_matches('/') {
@@ -200,108 +209,9 @@ fn lower_case(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// The other way in which a router may read this path, if there is one: with encoded characters
-/// decoded, `\` as `/`, without parameters (`;`), empty and dot segments (RFC 3986 §3.3, §5.2.4).
-///
-/// None for a path that all routers read alike. Encoded characters that mean nothing to a path
-/// (`%20`, `%C3%A9`) do not make two readings.
-pub(super) fn other_reading(path: &str) -> Option<String> {
-    if is_unequivocal(path) {
-        return None;
-    }
-    looked_at(path.len());
-    // Twice, for those who decode what has been decoded for them.
-    let once: Cow<'_, str> = percent_decode_str(path).decode_utf8_lossy();
-    let twice = percent_decode_str(&once).decode_utf8_lossy().replace('\\', "/");
-    let path = &twice[..twice.find(['?', '#', '\0', '\n']).unwrap_or(twice.len())];
-    let mut segments: Vec<&str> = Vec::new();
-    let mut ends_in_directory = false;
-    for segment in path.split('/') {
-        let segment = &segment[..segment.find(';').unwrap_or(segment.len())];
-        ends_in_directory = matches!(segment, "" | "." | "..");
-        match segment {
-            "" | "." => {}
-            ".." => drop(segments.pop()),
-            segment => segments.push(segment),
-        }
-    }
-    let mut read: String = segments.iter().flat_map(|segment| ["/", segment]).collect();
-    if ends_in_directory || read.is_empty() {
-        read.push('/');
-    }
-    Some(read)
-}
-
-fn is_unequivocal(path: &str) -> bool {
-    let bytes = path.as_bytes();
-    bytes.iter().enumerate().all(|(at, byte)| match byte {
-        b';' | b'\\' => false,
-        b'/' => !begins_odd_segment(&bytes[at + 1..], at + 1 == bytes.len()),
-        b'%' => encoded(&bytes[at + 1..]).is_some_and(is_meaningless),
-        _ => true,
-    })
-}
-
-/// Whether what follows a slash is an empty or a dot segment. An empty one at the end is usual.
-fn begins_odd_segment(rest: &[u8], is_end: bool) -> bool {
-    let segment = rest.split(|byte| *byte == b'/').next().unwrap_or_default();
-    looked_at(segment.len());
-    matches!(segment, b"." | b"..") || (segment.is_empty() && !is_end)
-}
-
-fn encoded(digits: &[u8]) -> Option<u8> {
-    octet(*digits.first()?, *digits.get(1)?)
-}
-
-/// Whether a path means the same with this octet encoded, to whoever decodes it before routing.
-pub(super) fn is_meaningless(octet: u8) -> bool {
-    let separates = matches!(octet, b'/' | b'\\' | b';' | b'%' | b'?' | b'#');
-    // Unreserved characters are never encoded by honest clients (RFC 3986 §2.3).
-    !separates && !is_unreserved(octet) && !octet.is_ascii_control()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn paths_that_all_routers_read_alike_have_no_other_reading() {
-        for path in
-            ["/", "/a", "/a/", "/a/b.c", "/...", "/a%20b", "/caf%C3%A9", "/a/.well-known/x", "*", "/a:b@c,d"]
-        {
-            assert_eq!(other_reading(path), None, "{path}");
-        }
-    }
-
-    #[test]
-    fn the_other_reading_is_that_of_whoever_decodes_and_resolves_all() {
-        for (path, read) in [
-            ("//", "/"),
-            ("//a", "/a"),
-            ("/a//b", "/a/b"),
-            ("/a//", "/a/"),
-            ("/.", "/"),
-            ("/a/..", "/"),
-            ("/a/./b/../c", "/a/c"),
-            ("/../a", "/a"),
-            ("/%61", "/a"),
-            ("/a%2fb", "/a/b"),
-            ("/a/%2e%2E/b", "/b"),
-            ("/static/..%2faccount", "/account"),
-            ("/static/%252e%252e/account", "/account"),
-            ("/a\\..\\b", "/b"),
-            ("/a%5cb", "/a/b"),
-            ("/a;v=1/b;x", "/a/b"),
-            ("/a%3bx", "/a"),
-            ("/a%3fb", "/a"),
-            ("/a%00b", "/a"),
-            ("/a/..;/b", "/b"),
-            ("/a%zz", "/a%zz"),
-            ("/a%2", "/a%2"),
-        ] {
-            assert_eq!(other_reading(path).as_deref(), Some(read), "{path}");
-        }
-    }
 
     fn captured(pattern: &str, path: &str) -> Option<Vec<String>> {
         let pattern = PathPattern::parse(pattern, false).unwrap();
@@ -310,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn captures_are_found_as_written_and_doubled_braces_are_none() {
+    fn captures_are_as_written_and_doubled_braces_are_literal() {
         for (pattern, path, values) in [
             ("/a/{b}/{{c}}/{*d}", "/a/1/{c}/2/3", &["1", "2/3"][..]),
             ("/a/{b}/{{c}}/{*d}", "/a/1/%7Bc%7D/2%2c", &["1", "2%2c"]),
@@ -344,12 +254,12 @@ mod tests {
     }
 
     #[test]
-    fn text_matches_in_every_spelling_that_means_the_same() {
+    fn literals_match_in_every_equivalent_spelling() {
         let spellings = ["/caf\u{e9}", "/caf%C3%A9", "/caf%c3%a9", "/ca%66\u{e9}"];
         for pattern in &spellings {
             let pattern = PathPattern::parse(pattern, false).unwrap();
-            let matches = spellings.map(|path| pattern.at(path).map(|found| found.is_as_spelt));
-            // What is encoded needlessly is not certain to mean the same.
+            let matches = spellings.map(|path| pattern.at(path).map(|found| found.has_expected_spelling));
+            // A needless encoding does not certainly mean the same.
             assert_eq!(matches, [Some(false), Some(true), Some(false), None]);
         }
         for (pattern, path) in [
@@ -369,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn without_case_text_matches_in_any_and_captures_stay() {
+    fn literals_match_in_any_case_if_case_is_ignored() {
         let pattern = PathPattern::parse("/Caf\u{e9}/{id}.JPG", true).unwrap();
         for path in ["/caf%c3%a9/Ab.jpg", "/CAF\u{e9}/Ab.Jpg", "/Caf%C3%A9/Ab.JPG"] {
             assert_eq!(pattern.at(path).and_then(|found| found.get("id")), Some("Ab"), "{path}");
@@ -378,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn broken_patterns_are_refused() {
+    fn invalid_patterns_are_refused() {
         for pattern in [
             "",
             "a",
@@ -405,9 +315,9 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// What axum's router says of the patterns that it knows.
+        /// Compared with the router of axum, for patterns in its syntax.
         #[test]
-        fn patterns_of_axum_mean_what_they_mean_there(
+        fn patterns_of_axum_match_as_there(
             text in "(/(a|b|\\{x\\}|a\\{x\\}|\\{\\{)){0,2}(/(a|\\{y\\}|\\{\\*y\\}|a\\{\\*y\\}|))",
             path in "(/[ab{]{0,2}){1,4}",
         ) {
@@ -416,7 +326,7 @@ mod tests {
                 let theirs = router.at(&path).ok().map(|found| found.params.iter().map(|(_, value)| value.to_owned()).collect());
                 let found = pattern.at(&path);
                 let ours: Option<Vec<_>> = found.map(|found| pattern.names().map(|name| found.get(name).unwrap().to_owned()).collect());
-                // It also takes `/a/b` for `/a{x}/{y}`, with nothing captured.
+                // axum also matches `/a/b` by `/a{x}/{y}`, with an empty capture.
                 let is_empty = |values: &Vec<String>| values.iter().any(String::is_empty);
                 if !theirs.as_ref().is_some_and(is_empty) {
                     proptest::prop_assert_eq!(ours, theirs);
@@ -425,19 +335,137 @@ mod tests {
         }
 
         #[test]
-        fn the_index_holds_what_a_pattern_is_for(text in "(/(a|B|%2c|\u{e9}|\\{x\\})){1,3}", path in "(/(a|A|b|B|,|%2C|%C3%A9|%61)){1,3}") {
+        fn matching_paths_have_the_prefix_of_their_pattern(text in "(/(a|B|%2c|\u{e9}|\\{x\\})){1,3}", path in "(/(a|A|b|B|,|%2C|%C3%A9|%61)){1,3}") {
             if let Ok(pattern) = PathPattern::parse(&text, true) && pattern.at(&path).is_some() {
                 proptest::prop_assert!(indexed(&path).starts_with(pattern.prefix()));
             }
         }
+    }
+
+    /// A pattern, which ignores case after a `~`.
+    fn pattern(text: &str) -> PathPattern {
+        let plain = text.trim_start_matches('~');
+        PathPattern::parse(plain, plain != text).unwrap()
+    }
+
+    fn covers(ours: &str, theirs: &str) -> bool {
+        pattern(ours).covers(&pattern(theirs))
+    }
+
+    #[test]
+    fn wider_patterns_cover_narrower_ones() {
+        for (wide, narrow) in [
+            ("/{*all}", "/account/{*rest}"),
+            ("/{*all}", "/a"),
+            ("/{*all}", "/{id}/x/"),
+            ("/a/{id}", "/a/special"),
+            ("/a/{id}", "/a/{other}"),
+            ("/a/{_}", "/a/{id}"),
+            ("/a/{id}/{*rest}", "/a/b/c/{d}"),
+            ("/a{id}", "/ab"),
+            ("/a/{*rest}", "/a/b{c}"),
+            ("/{**all}", "/"),
+            ("/{**all}", "/{*rest}"),
+            ("/a/{**t}", "/a"),
+            ("/a/{**t}", "/a/"),
+            ("/a/{**t}", "/a/{x}/b.css"),
+            ("/a/{**t}", "/a/{**u}"),
+            ("/{*rest}", "/a/{**t}"),
+            ("/{x}.css", "/a.css"),
+            ("/{x}.css", "/a{x}.min.css"),
+            ("/{*rest}.css", "/a/{x}.css"),
+            ("/{*rest}.css", "/a.css"),
+            ("/{*rest}.css", "/a/{*rest}.css"),
+            ("/{x}", "/{x}.css"),
+            ("/caf%C3%A9", "/caf\u{e9}"),
+            ("/a,b", "/a%2cb"),
+            ("~/A/{x}", "/a/b"),
+            ("~/A/{x}.css", "~/a/b.CSS"),
+            ("/1/{x}", "~/1/{y}"),
+        ] {
+            assert!(covers(wide, narrow), "{wide} {narrow}");
+        }
+        for (one, other) in [
+            ("/{*all}", "/"),
+            ("/a/{*rest}", "/a/"),
+            ("/a/{*rest}", "/a"),
+            ("/a/{id}", "/a/"),
+            ("/a/{id}", "/a/{*rest}"),
+            ("/a/special", "/a/{id}"),
+            ("/a", "/A"),
+            ("/ab{id}", "/a{id}"),
+            ("/a", "/a/b"),
+            ("/{{a}}", "/{a}"),
+            ("/a/{*rest}", "/a/{**t}"),
+            ("/a{*rest}", "/a/{**t}"),
+            ("/a", "/a/{**t}"),
+            ("/{*rest}", "/{**t}"),
+            ("/{x}.css", "/{x}"),
+            ("/{x}.css", "/.css"),
+            ("/{x}b.css", "/ab.css/{**t}"),
+            ("/{*rest}.css", "/a.css/{**t}"),
+            ("/{*rest}.css", "/a/{x}.js"),
+            ("/a{x}a", "/aa"),
+            ("/a/{x}", "~/a/{x}"),
+            ("/a", "~/A"),
+        ] {
+            assert!(!covers(one, other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn patterns_meet_if_a_path_matches_both() {
+        let meets = |ours: &str, theirs: &str| {
+            let both = [pattern(ours).meets(&pattern(theirs)), pattern(theirs).meets(&pattern(ours))];
+            assert_eq!(both[0], both[1], "{ours} {theirs}");
+            both[0]
+        };
+        for (one, other) in [
+            ("/a/{b}", "/{a}/b"),
+            ("/shop/{*rest}", "/{country}/account"),
+            ("/a{b}", "/ab{c}"),
+            ("/{*all}", "/a"),
+            ("/a/{*rest}", "/a/b/{c}/{*more}"),
+            ("/a{*rest}", "/a/b"),
+            ("/a/{**tree}", "/a"),
+            ("/a/{**tree}", "/{x}/y.css"),
+            ("/{x}.css", "/a{y}"),
+            ("/{*rest}.css", "/a/{x}"),
+            ("~/A", "/a"),
+        ] {
+            assert!(meets(one, other), "{one} {other}");
+        }
+        for (one, other) in [
+            ("/a", "/b"),
+            ("/a/{b}", "/{a}"),
+            ("/a{b}", "/a"),
+            ("/a{b}", "/c{d}"),
+            ("/a/{*rest}", "/{b}"),
+            ("/a/{*rest}", "/{b}/"),
+            ("/a{*rest}", "/a"),
+            ("/{x}.css", "/{y}.js"),
+            ("/{*rest}.css", "/a/b.js"),
+            ("/a/{**tree}", "/ab"),
+        ] {
+            assert!(!meets(one, other), "{one} {other}");
+        }
+    }
+
+    const PATTERN: &str = "~?(/(a|b|\\{x\\}|a\\{x\\}|\\{x\\}b)){0,2}(/(a|B|%61|\\{y\\}|a\\{y\\}b|\\{\\*y\\}|a\\{\\*y\\}b|\\{\\*\\*y\\}|))";
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(4_000))]
 
         #[test]
-        fn the_other_reading_has_no_other_reading(path in "/[a.%/;2eEfF5cC\\\\]{0,12}") {
-            if let Some(read) = other_reading(&path) {
-                // What is broken stays broken, and what was encoded thrice is still encoded.
-                if !read.contains(['%', '\\', ';']) {
-                    proptest::prop_assert_eq!(other_reading(&read), None);
-                }
+        fn covering_and_meeting_agree_with_what_patterns_match(ours in PATTERN, theirs in PATTERN, path in "(/[abAB]{0,2}){1,4}") {
+            let parse = |text: &str| {
+                let plain = text.trim_start_matches('~');
+                PathPattern::parse(plain, plain != text).ok()
+            };
+            if let (Some(our), Some(their)) = (parse(&ours), parse(&theirs)) && their.at(&path).is_some() {
+                let is_ours = our.at(&path).is_some();
+                proptest::prop_assert!(is_ours || !our.covers(&their), "{} {} {}", ours, theirs, path);
+                proptest::prop_assert!(!is_ours || our.meets(&their), "{} {} {}", ours, theirs, path);
             }
         }
     }

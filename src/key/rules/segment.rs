@@ -2,51 +2,60 @@
 
 use smallvec::SmallVec;
 
-use super::{error::Problem, pattern::is_meaningless};
+use super::{error::Problem, readings::is_meaningless};
 use crate::{
     key::normal::{normal_form, octet},
     work::looked_at,
 };
 
-/// A segment of a path pattern: what it begins with, what it captures after that, and what it ends with.
+/// A segment of a path pattern: a literal, followed by a capture if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Segment {
-    pub(super) start: Literal,
-    pub(super) tail: Tail,
+    start: Literal,
+    tail: Tail,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Tail {
+enum Tail {
     None,
     Capture(Capture),
-    /// The capture goes on to the end of the path.
+    /// A capture up to the end of the path.
     Rest(Capture),
-    /// All segments from here on, of which there may be none: not even the slash before them.
+    /// All segments from here on, possibly none and without the slash before them.
     Tree(Box<str>),
 }
 
-/// At least one character, up to what the segment ends with.
+/// At least one character, up to the literal at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Capture {
-    pub(super) name: Box<str>,
-    pub(super) end: Literal,
+struct Capture {
+    name: Box<str>,
+    end: Literal,
 }
 
-/// Text of a pattern. It stands for all spellings that mean the same in a path: `é` and `%C3%A9`, `,` and
-/// `%2C`.
+/// Text of a pattern. It matches all equivalent spellings: `é` and `%C3%A9`, `,` and `%2C`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Literal {
+struct Literal {
     /// Decoded.
-    pub(super) octets: Box<[u8]>,
-    /// As clients are expected to write it.
+    octets: Box<[u8]>,
+    /// As ordinary clients write it.
     spelling: Box<str>,
 }
 
-/// What is left of a path after a literal, or before it.
+/// What is left of a path after removing a literal.
 pub(super) struct Stripped<'p> {
-    pub(super) rest: &'p str,
-    /// Whether the path has the literal in the expected spelling.
-    pub(super) is_as_spelt: bool,
+    rest: &'p str,
+    /// Whether the path has the literal in its expected spelling.
+    is_expected_spelling: bool,
+}
+
+impl<'p> Stripped<'p> {
+    pub(super) fn rest(&self) -> &'p str {
+        self.rest
+    }
+
+    pub(super) fn is_expected_spelling(&self) -> bool {
+        self.is_expected_spelling
+    }
 }
 
 impl Segment {
@@ -56,15 +65,15 @@ impl Segment {
         let Some(after) = after else { return Ok(Self { start, tail: Tail::None }) };
         let broken = |reason: &str| Err(Problem::Path(format!("`{text}`: {reason}").into()));
         let Some((name, after)) = after.split_once('}') else {
-            return broken("a brace is not closed, and one that stands for itself is doubled");
+            return broken("a brace is not closed; double a brace that stands for itself");
         };
         let (end, None) = literal(after)? else {
-            return broken("a segment has one capture at most");
+            return broken("a segment can have only one capture");
         };
         let (stars, name) = (name.len() - name.trim_start_matches('*').len(), name.trim_start_matches('*'));
         let is_name = |byte: u8| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte);
         if name.is_empty() || !name.bytes().all(is_name) {
-            return broken("a capture has a name of letters, digits, `_`, `-` and `.`, or is `{_}`");
+            return broken("name a capture with letters, digits, `_`, `-` and `.`, or write `{_}`");
         }
         let capture = Capture { name: name.into(), end: Literal::parse(&end) };
         let is_alone = start.octets.is_empty() && capture.end.octets.is_empty();
@@ -72,7 +81,7 @@ impl Segment {
             0 => Tail::Capture(capture),
             1 => Tail::Rest(capture),
             2 if is_alone => Tail::Tree(capture.name),
-            _ => return broken("`{**name}` is a whole segment"),
+            _ => return broken("`{**name}` must be a segment of its own"),
         };
         Ok(Self { start, tail })
     }
@@ -86,19 +95,38 @@ impl Segment {
         }
     }
 
+    /// Whether it captures the rest of the path, so that nothing can follow it.
     pub(super) fn is_last(&self) -> bool {
         matches!(self.tail, Tail::Rest(_) | Tail::Tree(_))
     }
 
-    /// What it captures of a segment, or of the rest of a path, that it is for.
+    /// Whether it is a whole literal.
+    pub(super) fn is_literal(&self) -> bool {
+        self.tail == Tail::None
+    }
+
+    /// The name of its capture, if that is a tree.
+    pub(super) fn tree(&self) -> Option<&str> {
+        match &self.tail {
+            Tail::Tree(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What the segment begins with, decoded.
+    pub(super) fn start(&self) -> &[u8] {
+        &self.start.octets
+    }
+
+    /// Matches a segment or the rest of a path, and returns what it captures.
     pub(super) fn at<'p>(&self, text: &'p str, ignores_case: bool) -> Option<Stripped<'p>> {
-        // Most segments are one literal, as it is expected to be written, or one capture.
+        // Most segments are a literal in its expected spelling, or a capture.
         match &self.tail {
             Tail::None if *text == *self.start.spelling => {
-                return Some(Stripped { rest: "", is_as_spelt: true });
+                return Some(Stripped { rest: "", is_expected_spelling: true });
             }
             Tail::Capture(capture) if self.start.octets.is_empty() && capture.end.octets.is_empty() => {
-                return (!text.is_empty()).then_some(Stripped { rest: text, is_as_spelt: true });
+                return (!text.is_empty()).then_some(Stripped { rest: text, is_expected_spelling: true });
             }
             _ => {}
         }
@@ -109,11 +137,11 @@ impl Segment {
             Tail::Capture(capture) | Tail::Rest(capture) => capture,
         };
         let end = capture.end.strip_from_end(start.rest, ignores_case)?;
-        let is_as_spelt = start.is_as_spelt && end.is_as_spelt;
-        (!end.rest.is_empty()).then_some(Stripped { is_as_spelt, ..end })
+        let is_expected_spelling = start.is_expected_spelling && end.is_expected_spelling;
+        (!end.rest.is_empty()).then_some(Stripped { is_expected_spelling, ..end })
     }
 
-    /// A segment that it is for.
+    /// A segment that it matches.
     pub(super) fn example(&self) -> String {
         let start = &*self.start.spelling;
         match &self.tail {
@@ -124,8 +152,7 @@ impl Segment {
     }
 }
 
-/// The text before a capture, with single braces for doubled ones, and what follows the brace of the
-/// capture.
+/// The text before a capture, with doubled braces made single, and what follows the brace of the capture.
 fn literal(text: &str) -> Result<(String, Option<&str>), Problem> {
     let (mut literal, mut rest) = (String::new(), text);
     while let Some(at) = rest.find(['{', '}']) {
@@ -138,7 +165,7 @@ fn literal(text: &str) -> Result<(String, Option<&str>), Problem> {
             }
             None if brace == "{" => return Ok((literal, Some(after))),
             None => {
-                let reason = "a brace is not opened, and one that stands for itself is doubled";
+                let reason = "a brace is not opened; double a brace that stands for itself";
                 return Err(Problem::Path(format!("`{text}`: {reason}").into()));
             }
         }
@@ -158,7 +185,7 @@ impl Literal {
             };
             let (written, after) = rest.split_at(if encoded.is_some() { 3 } else { 1 });
             octets.push(encoded.unwrap_or(*byte));
-            // What does not encode an octet is a plain `%`.
+            // A `%` that does not encode an octet stands for itself.
             spelling.extend_from_slice(if written == b"%" { b"%25" } else { written });
             rest = after;
         }
@@ -168,18 +195,18 @@ impl Literal {
 
     fn strip_from_start<'p>(&self, text: &'p str, ignores_case: bool) -> Option<Stripped<'p>> {
         if let Some(rest) = text.strip_prefix(&*self.spelling) {
-            return Some(Stripped { rest, is_as_spelt: true });
+            return Some(Stripped { rest, is_expected_spelling: true });
         }
         let rest = match text.contains('%') || !text.is_ascii() {
             false => strip_plain(text, &self.octets, ignores_case)?,
             true => strip_encoded(text, &self.octets, ignores_case)?,
         };
-        Some(Stripped { rest, is_as_spelt: false })
+        Some(Stripped { rest, is_expected_spelling: false })
     }
 
     fn strip_from_end<'p>(&self, text: &'p str, ignores_case: bool) -> Option<Stripped<'p>> {
         if self.octets.is_empty() {
-            return Some(Stripped { rest: text, is_as_spelt: true });
+            return Some(Stripped { rest: text, is_expected_spelling: true });
         }
         looked_at(text.len());
         let starts: SmallVec<[usize; 64]> = characters(text).map(|(at, _)| at).collect();
@@ -213,8 +240,8 @@ fn strip_encoded<'p>(text: &'p str, octets: &[u8], ignores_case: bool) -> Option
     }
 }
 
-/// The octets of a path, and where they are written. None for one that means something else encoded than
-/// it does plainly, or that honest clients do not encode: no pattern has those.
+/// The octets of a path and their positions. `None` for an octet that means something else when encoded, or that
+/// ordinary clients do not encode: patterns never match these.
 pub(super) fn characters(text: &str) -> impl Iterator<Item = (usize, Option<u8>)> {
     let bytes = text.as_bytes();
     let mut at = 0;
@@ -230,4 +257,141 @@ pub(super) fn characters(text: &str) -> impl Iterator<Item = (usize, Option<u8>)
             Some(octet) => (start, Some(octet).filter(|octet| *octet == b'%' || is_meaningless(*octet))),
         })
     })
+}
+
+/// Compares the segments of two patterns, of which each may ignore case.
+#[derive(Clone, Copy)]
+pub(super) struct SegmentComparison {
+    ours_ignore_case: bool,
+    theirs_ignore_case: bool,
+}
+
+impl SegmentComparison {
+    pub(super) fn new(ours_ignore_case: bool, theirs_ignore_case: bool) -> Self {
+        Self { ours_ignore_case, theirs_ignore_case }
+    }
+
+    /// Whether all paths of `theirs` are paths of `ours`.
+    pub(super) fn covers(self, ours: &[Segment], theirs: &[Segment]) -> bool {
+        match (ours, theirs) {
+            ([], []) | ([Segment { tail: Tail::Tree(_), .. }], _) => true,
+            ([Segment { start, tail: Tail::Rest(capture) }], theirs) => {
+                self.rest_covers(start, capture, theirs)
+            }
+            ([our, ours @ ..], [their, theirs @ ..]) => {
+                self.segment_covers(our, their) && self.covers(ours, theirs)
+            }
+            _ => false,
+        }
+    }
+
+    fn segment_covers(self, our: &Segment, their: &Segment) -> bool {
+        match (&our.tail, &their.tail) {
+            (Tail::None, Tail::None) => {
+                our.start.octets.len() == their.start.octets.len() && self.starts(&their.start, &our.start)
+            }
+            (Tail::Capture(capture), Tail::None) => self.encloses(&our.start, &capture.end, &their.start),
+            (Tail::Capture(our_capture), Tail::Capture(capture)) => {
+                self.starts(&their.start, &our.start) && self.ends(&capture.end, &our_capture.end)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether all paths of `theirs` are `start`, at least one character, and the end of the capture.
+    fn rest_covers(self, start: &Literal, capture: &Capture, theirs: &[Segment]) -> bool {
+        let (Some(first), Some(last)) = (theirs.first(), theirs.last()) else { return false };
+        let is_longer = first.start.octets.len() > start.octets.len() || first.tail != Tail::None;
+        let has_end = match &last.tail {
+            _ if capture.end.octets.is_empty() => true,
+            Tail::Tree(_) => false,
+            Tail::None => self.ends(&last.start, &capture.end),
+            Tail::Capture(their) | Tail::Rest(their) => self.ends(&their.end, &capture.end),
+        };
+        match theirs {
+            [Segment { start: their, tail: Tail::None }] => self.encloses(start, &capture.end, their),
+            [Segment { tail: Tail::Tree(_), .. }] => false,
+            // The tree may be empty.
+            [_, Segment { tail: Tail::Tree(_), .. }] => {
+                is_longer && has_end && self.starts(&first.start, start)
+            }
+            _ => has_end && self.starts(&first.start, start),
+        }
+    }
+
+    /// Whether some path is a path of both.
+    pub(super) fn meet(self, ours: &[Segment], theirs: &[Segment]) -> bool {
+        match (ours, theirs) {
+            ([], [])
+            | ([Segment { tail: Tail::Tree(_), .. }], _)
+            | (_, [Segment { tail: Tail::Tree(_), .. }]) => true,
+            ([Segment { start, tail: Tail::Rest(capture) }], others)
+            | (others, [Segment { start, tail: Tail::Rest(capture) }]) => {
+                self.rest_meets(start, &capture.end, others)
+            }
+            ([our, ours @ ..], [their, theirs @ ..]) => {
+                self.segments_meet(our, their) && self.meet(ours, theirs)
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether some path of `others` is `start`, at least one character, and `end`.
+    fn rest_meets(self, start: &Literal, end: &Literal, others: &[Segment]) -> bool {
+        let (Some(first), Some(last)) = (others.first(), others.last()) else { return false };
+        let is_start = match first.tail {
+            Tail::None => self.starts(&first.start, start),
+            _ => self.starts(&first.start, start) || self.starts(start, &first.start),
+        };
+        let is_end = match &last.tail {
+            Tail::None => self.ends(&last.start, end),
+            Tail::Tree(_) => true,
+            Tail::Capture(own) | Tail::Rest(own) => self.ends(&own.end, end) || self.ends(end, &own.end),
+        };
+        match others {
+            [Segment { start: text, tail: Tail::None }] => self.encloses(start, end, text),
+            _ => is_start && is_end,
+        }
+    }
+
+    fn segments_meet(self, our: &Segment, their: &Segment) -> bool {
+        match (&our.tail, &their.tail) {
+            (Tail::None, Tail::None) => {
+                our.start.octets.len() == their.start.octets.len() && self.starts(&their.start, &our.start)
+            }
+            (Tail::None, Tail::Capture(capture)) => self.encloses(&their.start, &capture.end, &our.start),
+            (Tail::Capture(capture), Tail::None) => self.encloses(&our.start, &capture.end, &their.start),
+            (Tail::Capture(own), Tail::Capture(their_own)) => {
+                let are_starts =
+                    self.starts(&our.start, &their.start) || self.starts(&their.start, &our.start);
+                are_starts && (self.ends(&own.end, &their_own.end) || self.ends(&their_own.end, &own.end))
+            }
+            _ => false,
+        }
+    }
+
+    /// Whether a text is `start`, at least one character, and `end`.
+    fn encloses(self, start: &Literal, end: &Literal, text: &Literal) -> bool {
+        text.octets.len() > start.octets.len() + end.octets.len()
+            && self.starts(text, start)
+            && self.ends(text, end)
+    }
+
+    fn starts(self, text: &Literal, start: &Literal) -> bool {
+        text.octets.get(..start.octets.len()).is_some_and(|text| self.is_same(text, &start.octets))
+    }
+
+    fn ends(self, text: &Literal, end: &Literal) -> bool {
+        let at = text.octets.len().checked_sub(end.octets.len());
+        at.is_some_and(|at| self.is_same(&text.octets[at..], &end.octets))
+    }
+
+    /// Whether each text that matches theirs matches ours.
+    fn is_same(self, theirs: &[u8], ours: &[u8]) -> bool {
+        match (self.ours_ignore_case, self.theirs_ignore_case) {
+            (true, _) => theirs.eq_ignore_ascii_case(ours),
+            (false, false) => theirs == ours,
+            (false, true) => theirs == ours && !ours.iter().any(u8::is_ascii_alphabetic),
+        }
+    }
 }

@@ -1,7 +1,7 @@
-//! Patterns in the syntax of other routers and caches, and how they are written here.
+//! Suggestions for patterns in the syntax of other routers and caches.
 
-/// How a path pattern is written here that has wildcards in another syntax: `:id` and `<id>` for
-/// `{id}`, `*` for `{*rest}`, or an expression within a capture. None if it has none.
+/// The spelling here of a path pattern with wildcards in another syntax: `:id` and `<id>` for `{id}`, `*` for
+/// `{*rest}`, or an expression within a capture. `None` if it has none.
 pub(super) fn of_path(text: &str) -> Option<String> {
     if is_own(text) {
         return None;
@@ -15,11 +15,11 @@ pub(super) fn of_path(text: &str) -> Option<String> {
         })
     });
     let suggestion = segments.collect::<Vec<_>>().join("/");
-    // What is still in no syntax of ours has no single spelling.
+    // A pattern that is still in another syntax has no single spelling here.
     Some(if is_own(&suggestion) { suggestion } else { "/user/{id} or /assets/{*rest}".into() })
 }
 
-/// The same for the value of a parameter in a template.
+/// The spelling here of a value in a query template.
 pub(super) fn of_value(name: &str, value: &str) -> Option<String> {
     let value = match value.strip_prefix(':') {
         Some(capture) if is_name(capture) => format!("{{{capture}}}"),
@@ -29,7 +29,7 @@ pub(super) fn of_value(name: &str, value: &str) -> Option<String> {
     Some(format!("{name}={value}"))
 }
 
-/// Whether wildcards are captures alone, with names that are names.
+/// Whether all wildcards are captures with valid names.
 fn is_own(text: &str) -> bool {
     let mut rest = text;
     let mut literal = String::new();
@@ -41,11 +41,11 @@ fn is_own(text: &str) -> bool {
             continue;
         }
         let Some((name, after)) = after.split_once('}').filter(|_| brace == "{") else {
-            // Broken, which the router says better.
+            // Invalid, which the parser reports better.
             return true;
         };
         if !is_name(name.trim_start_matches('*')) {
-            // An empty name is broken too.
+            // An empty name is invalid too.
             return name.is_empty();
         }
         rest = after;
@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn patterns_of_ours_are_left_alone() {
+    fn patterns_in_our_syntax_stay() {
         for text in [
             "/",
             "/a/{id}",
@@ -105,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn patterns_of_others_have_a_spelling_here() {
+    fn patterns_in_other_syntaxes_have_a_suggestion() {
         for (text, spelling) in [
             ("/u/:id", "/u/{id}"),
             ("/u/:id/x", "/u/{id}/x"),

@@ -1,42 +1,45 @@
-//! The tags that a rule gives.
+//! The tags that a rule gives to responses.
 
 use http::Extensions;
 use percent_encoding::percent_decode_str;
 
-use super::{error::Problem, parts::Extension, query, shape::Match};
+use super::{compiled::Match, error::Problem, layout::Extension, query};
 use crate::tags::Tags;
 
-#[derive(Debug, Default)]
-pub(super) enum TagTemplates {
-    #[default]
+/// The tags that a rule gives to responses.
+#[derive(Debug)]
+pub(super) struct TagTemplates(RuleTags);
+
+#[derive(Debug)]
+enum RuleTags {
     None,
-    /// Made once, for they are the same for all requests.
+    /// The same for all requests.
     Fixed(Tags),
-    Templates(Box<[Template]>),
+    Templates(Box<[TagTemplate]>),
 }
 
 #[derive(Debug)]
-pub(super) struct Template(Box<[Piece]>);
+struct TagTemplate(Box<[Piece]>);
 
 #[derive(Debug)]
 enum Piece {
     Text(Box<str>),
-    Value(Source),
+    Value(ValueSource),
 }
 
-/// What a name in a tag stands for.
+/// Where the value for a name in a tag comes from.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) enum ValueSource {
     Capture(Box<str>),
-    /// Of `keep_query`, in all its values.
+    /// A parameter of `keep_query`, with all its values.
     Parameter(Box<str>),
     Extension(Extension),
-    /// Of the path, from 1 on.
+    /// A segment of the path, from 1.
     Segment(usize),
 }
 
-impl Source {
-    /// What `path.2` stands for.
+impl ValueSource {
+    /// The source of a name like `path.2`.
     pub(super) fn segment(name: &str) -> Option<Self> {
         let number = name.strip_prefix("path.")?.parse().ok()?;
         (1..=MAX_SEGMENTS).contains(&number).then_some(Self::Segment(number))
@@ -46,13 +49,13 @@ impl Source {
         matches!(self, Self::Parameter(_))
     }
 
-    /// The one value that a request has, if it has any. Of parameters there may be several.
+    /// The value that a request has, if it has one. Parameters, which may have several, have none here.
     fn value(&self, found: &Match<'_, '_>, extensions: &Extensions) -> Option<String> {
         match self {
             Self::Capture(name) => found.capture(name),
             Self::Extension(extension) => extension.text(extensions),
             Self::Segment(number) => {
-                let mut segments = found.target.path().split('/').filter(|segment| !segment.is_empty());
+                let mut segments = found.target().path().split('/').filter(|segment| !segment.is_empty());
                 let segment = segments.nth(number - 1)?;
                 Some(percent_decode_str(segment).decode_utf8_lossy().into_owned())
             }
@@ -61,30 +64,30 @@ impl Source {
     }
 }
 
-/// As many as purges by a prefix of the path tell apart.
+/// The number of segments that purges by prefix tell apart.
 const MAX_SEGMENTS: usize = 32;
 
 impl TagTemplates {
-    /// `source` says what a name stands for.
+    /// `source`: where the value for a name comes from.
     pub(super) fn parse(
         tags: &[String],
-        source: impl Fn(&str) -> Result<Source, Problem>,
+        source: impl Fn(&str) -> Result<ValueSource, Problem>,
     ) -> Result<Self, Problem> {
-        let parse = |tag: &String| Template::parse(tag, &source);
-        let templates: Vec<Template> = tags.iter().map(parse).collect::<Result<_, _>>()?;
-        Ok(match templates.iter().all(Template::is_fixed) {
-            _ if templates.is_empty() => Self::None,
-            true => Self::Fixed(tags.iter().map(String::as_str).collect()),
-            false => Self::Templates(templates.into()),
-        })
+        let parse = |tag: &String| TagTemplate::parse(tag, &source);
+        let templates: Vec<TagTemplate> = tags.iter().map(parse).collect::<Result<_, _>>()?;
+        Ok(Self(match templates.iter().all(TagTemplate::is_fixed) {
+            _ if templates.is_empty() => RuleTags::None,
+            true => RuleTags::Fixed(tags.iter().map(String::as_str).collect()),
+            false => RuleTags::Templates(templates.into()),
+        }))
     }
 
-    /// These tags for a match, after those that the request has already.
+    /// These tags for a match, after those that the request already has.
     pub(super) fn add_to(&self, extensions: &Extensions, found: &Match<'_, '_>) -> Option<Tags> {
-        let own = match self {
-            Self::None => return None,
-            Self::Fixed(own) => own.clone(),
-            Self::Templates(templates) => {
+        let own = match &self.0 {
+            RuleTags::None => return None,
+            RuleTags::Fixed(own) => own.clone(),
+            RuleTags::Templates(templates) => {
                 let mut tags = Vec::new();
                 templates.iter().for_each(|template| template.render(found, extensions, &mut tags));
                 tags.into_iter().collect()
@@ -97,8 +100,8 @@ impl TagTemplates {
     }
 }
 
-impl Template {
-    fn parse(tag: &str, source: &impl Fn(&str) -> Result<Source, Problem>) -> Result<Self, Problem> {
+impl TagTemplate {
+    fn parse(tag: &str, source: &impl Fn(&str) -> Result<ValueSource, Problem>) -> Result<Self, Problem> {
         if tag.contains([' ', '\t', ',']) {
             return Err(Problem::SeveralTags(tag.into()));
         }
@@ -121,18 +124,18 @@ impl Template {
         self.sources().next().is_none()
     }
 
-    fn sources(&self) -> impl Iterator<Item = &Source> {
+    fn sources(&self) -> impl Iterator<Item = &ValueSource> {
         self.0.iter().filter_map(|piece| match piece {
             Piece::Value(source) => Some(source),
             Piece::Text(_) => None,
         })
     }
 
-    /// A tag for each value that some server may take its parameter for. None where a request lacks a
-    /// part of it.
+    /// Adds a tag for each value of its parameter that some server may read, or no tag if the request lacks a
+    /// value.
     fn render(&self, found: &Match<'_, '_>, extensions: &Extensions, tags: &mut Vec<String>) {
         let parameter = self.sources().find_map(|source| match source {
-            Source::Parameter(name) => Some(name),
+            ValueSource::Parameter(name) => Some(name),
             _ => None,
         });
         let mut push = |value: &str| {
@@ -146,14 +149,14 @@ impl Template {
         match parameter {
             None => push(""),
             Some(name) => {
-                let query = found.target.query().unwrap_or_default();
+                let query = found.target().query().unwrap_or_default();
                 query::values(query, name).for_each(|value| push(&value));
             }
         }
     }
 }
 
-/// A value in a tag: what would separate tags is encoded.
+/// A value in a tag, with separators of tags encoded.
 fn encoded(value: &str) -> String {
     let separates = |character: char| matches!(character, ' ' | ',') || character.is_ascii_control();
     let mut tag = String::with_capacity(value.len());
@@ -166,8 +169,7 @@ fn encoded(value: &str) -> String {
     tag
 }
 
-/// The texts and names of a tag, the names being what stands in braces. None if it is empty, or a brace
-/// is not closed or not opened.
+/// The texts of a tag and the names in braces. `None` if it is empty, or a brace is not closed or not opened.
 fn split(tag: &str) -> Option<Vec<(&str, bool)>> {
     let mut pieces = Vec::new();
     let mut rest = tag;
@@ -198,14 +200,14 @@ mod tests {
 
     #[test]
     fn segments_have_numbers() {
-        assert!(matches!(Source::segment("path.2"), Some(Source::Segment(2))));
+        assert!(matches!(ValueSource::segment("path.2"), Some(ValueSource::Segment(2))));
         for name in ["path", "path.", "path.0", "path.33", "path.x", "2", "xpath.2"] {
-            assert!(Source::segment(name).is_none(), "{name}");
+            assert!(ValueSource::segment(name).is_none(), "{name}");
         }
     }
 
     #[test]
-    fn what_separates_tags_stays_encoded() {
+    fn separators_of_tags_stay_encoded() {
         assert_eq!(encoded("a b,c\tü"), "a%20b%2Cc%09ü");
     }
 }

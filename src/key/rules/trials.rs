@@ -1,4 +1,4 @@
-//! Rules as the rows of a [table](crate::rule_table) try them.
+//! Rules for checking [tables](crate::rule_table) of requests.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -6,11 +6,10 @@ use http::request::Parts;
 
 use super::{
     KeyRules,
-    parts::Extension,
-    shape::{KeyLayout, QueryShape},
+    layout::{Extension, KeyLayout},
 };
 
-/// The values of the extensions that a row names.
+/// The values of a row for the extensions of rules.
 #[derive(Clone, Debug)]
 pub(crate) struct RowExtensions(Arc<BTreeMap<String, String>>);
 
@@ -21,20 +20,20 @@ impl RowExtensions {
 }
 
 impl KeyRules {
-    /// The same rules, with the extensions that rows have.
+    /// The same rules, which read extensions from the [values of a row](RowExtensions).
     pub(crate) fn for_trials(&self) -> Self {
         let mut source = self.source().clone();
         for extension in &mut source.extensions {
-            let name = extension.name.clone();
-            *extension = Extension::new(extension.name.clone(), move |row: &RowExtensions| {
+            let name: Box<str> = extension.name().into();
+            *extension = Extension::new(name.clone(), move |row: &RowExtensions| {
                 row.0.get(&*name).map(|value| value.as_bytes().into())
             });
         }
-        // What has been compiled once compiles again.
+        // These rules have been compiled before.
         source.compile().unwrap_or_else(|_| self.clone())
     }
 
-    /// The same rules, before anything was learned from `No-Vary-Search`.
+    /// The same rules, with nothing learned from `No-Vary-Search`.
     pub(crate) fn fresh(&self) -> Self {
         match self.learns() {
             true => self.source().clone().compile().unwrap_or_else(|_| self.clone()),
@@ -42,15 +41,14 @@ impl KeyRules {
         }
     }
 
-    /// Whether keys depend on what was learned.
+    /// Whether any rule learns from `No-Vary-Search`.
     pub(crate) fn learns(&self) -> bool {
-        let is_learned = |shape: &KeyLayout| matches!(shape.query, QueryShape::Learned(_));
-        self.rules().iter().any(|rule| rule.shape.as_ref().is_some_and(is_learned))
+        self.rules().iter().any(|rule| rule.layout().and_then(KeyLayout::learned).is_some())
     }
 
-    /// How errors call the rule that is for a request, if one is.
+    /// What errors call the rule for a request, if there is one.
     pub(crate) fn rule_label(&self, head: &Parts) -> Option<String> {
         let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return None };
-        Some(self.source().rules.get(found.rule.index)?.label().to_owned())
+        self.label(found.rule()).map(str::to_owned)
     }
 }

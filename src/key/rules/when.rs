@@ -4,33 +4,33 @@ use http::{HeaderMap, HeaderName, Uri, header};
 use smallvec::SmallVec;
 
 use super::{
+    condition::{self, Condition, Holds},
     error::Problem,
-    sightings::{self, Test, Truth},
 };
 
-/// Which requests a rule is for, by more than their host, method and path. See
+/// Conditions on the cookies, header fields and query of a rule's requests. See
 /// [conditions](super#conditions).
 ///
-/// All that is said must hold. Of several names of one kind, one is enough.
+/// All settings must hold. Of the names in one setting, one is enough.
 ///
 /// | setting | holds for a request with |
 /// |---|---|
-/// | [`cookies`](Self::cookies) | one of these cookies, or more |
+/// | [`cookies`](Self::cookies) | at least one of these cookies |
 /// | [`no_cookies`](Self::no_cookies) | none of them |
-/// | [`headers`](Self::headers) | one of these header fields, or more |
+/// | [`headers`](Self::headers) | at least one of these header fields |
 /// | [`no_headers`](Self::no_headers) | none of them |
-/// | [`query`](Self::query) | one of these query parameters, or more |
+/// | [`query`](Self::query) | at least one of these query parameters |
 /// | [`no_query`](Self::no_query) | none of them |
 ///
 /// | condition | holds if |
 /// |---|---|
-/// | `"wordpress_logged_in_*"` | the name of a cookie (or field, or parameter) begins so |
-/// | `"preview"` | there is one of this name, whatever its value |
-/// | `"theme=dark"`, `"theme=d*"` | there is a cookie or a parameter with such a value |
+/// | `"wordpress_logged_in_*"` | the name of a cookie (or field, or parameter) has this prefix |
+/// | `"preview"` | there is one of this name, with any value |
+/// | `"theme=dark"`, `"theme=d*"` | there is a cookie or parameter with such a value |
 /// | `"x-preview: 1"`, `"user-agent: *bot*"` | there is a header field with such a value |
 ///
-/// A `*` stands for any characters, or none. [`KeyRule::method`](super::KeyRule::method) and
-/// [`KeyRule::host`](super::KeyRule::host) are said beside it.
+/// A `*` stands for any number of characters. For methods and hosts see
+/// [`KeyRule::method`](super::KeyRule::method) and [`KeyRule::host`](super::KeyRule::host).
 ///
 /// ```
 /// use tower_readthrough::{KeyRule, KeyRules, When};
@@ -46,8 +46,8 @@ use super::{
 /// let error = KeyRules::builder().rule(KeyRule::any().when(When::new().headers(["x-preview=1"]))).build();
 /// assert_eq!(
 ///     error.unwrap_err().to_string(),
-///     "key rule 0 (`any path`): `x-preview=1` is no condition on header fields: write `name` or `name: value`, \
-///      in which `*` stands for any characters",
+///     "key rule 0 (`any path`): `x-preview=1` is not a condition on header fields; write `name` or \
+///      `name: value`, where `*` stands for any characters",
 /// );
 /// # drop(rules);
 /// # Ok::<(), tower_readthrough::RuleError>(())
@@ -75,7 +75,7 @@ pub struct When {
 }
 
 impl When {
-    /// No condition yet, which [`build`](super::KeyRulesBuilder::build) refuses.
+    /// No conditions yet, which [`build`](super::KeyRulesBuilder::build) refuses.
     pub fn new() -> Self {
         Self::default()
     }
@@ -92,9 +92,8 @@ impl When {
         self
     }
 
-    /// Only for requests with one of these header fields: `name` or `name: value`. The fields are those
-    /// that the client sent, before anything is removed from them. Not `Host` and `Cookie`, nor the fields
-    /// of the connection.
+    /// Only for requests with one of these header fields: `name` or `name: value`. The fields are those that the
+    /// client sent, before any are removed. `Host`, `Cookie` and the fields of the connection are refused.
     pub fn headers<C: Into<String>>(mut self, conditions: impl IntoIterator<Item = C>) -> Self {
         extend(&mut self.headers, conditions);
         self
@@ -118,8 +117,8 @@ impl When {
         self
     }
 
-    /// What is said, by settings.
-    fn said(&self) -> impl Iterator<Item = (&'static str, Kind, bool, &[String])> {
+    /// The settings that were made.
+    fn settings(&self) -> impl Iterator<Item = (&'static str, Kind, bool, &[String])> {
         use Kind::{Cookies, Headers, Query};
         let settings = [
             ("cookies", Cookies, false, &self.cookies),
@@ -139,25 +138,27 @@ impl When {
             let (no, or) = if is_negated { ("no ", ", nor ") } else { ("", " or ") };
             format!("{no}{} {}", kind.subject(), conditions.join(or))
         };
-        self.said().map(words).collect::<Vec<_>>().join(", and ")
+        self.settings().map(words).collect::<Vec<_>>().join(", and ")
     }
 
     pub(super) fn compile(&self) -> Result<CompiledWhen, Problem> {
         let mut clauses = Vec::new();
-        for (setting, kind, is_negated, conditions) in self.said() {
+        for (setting, kind, is_negated, conditions) in self.settings() {
             if conditions.is_empty() {
                 return Err(Problem::NoEffect {
                     setting,
-                    reason: "a condition of `when` has a name at least",
+                    reason: "it has no names; write at least one, or remove it",
                 });
             }
-            let tests = conditions.iter().map(|text| kind.parse(text)).collect::<Result<_, _>>()?;
-            clauses.push(Clause { kind, is_negated, tests });
+            let conditions = conditions.iter().map(|text| kind.parse(text)).collect::<Result<_, _>>()?;
+            clauses.push(Clause { kind, is_negated, conditions });
         }
         let when = CompiledWhen(clauses.into());
         let reason = match when.0.is_empty() {
-            true => "it has no condition",
-            false if when.excludes(&when) => "no request has what it says and has it not",
+            true => "it has no conditions",
+            false if when.excludes(&when) => {
+                "it asks for the same thing to be present and absent, so no request matches"
+            }
             false => return Ok(when),
         };
         Err(Problem::NoEffect { setting: "when", reason })
@@ -168,7 +169,7 @@ fn extend<C: Into<String>>(all: &mut Option<Vec<String>>, more: impl IntoIterato
     all.get_or_insert_default().extend(more.into_iter().map(Into::into));
 }
 
-/// Conditions that have been checked. All of them must hold.
+/// Conditions that have been checked. All clauses must hold.
 #[derive(Clone, Debug)]
 pub(super) struct CompiledWhen(Box<[Clause]>);
 
@@ -176,8 +177,8 @@ pub(super) struct CompiledWhen(Box<[Clause]>);
 struct Clause {
     kind: Kind,
     is_negated: bool,
-    /// One of them is enough.
-    tests: Box<[Test]>,
+    /// At least one of them must hold.
+    conditions: Box<[Condition]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -196,7 +197,7 @@ impl Kind {
         }
     }
 
-    fn parse(self, text: &str) -> Result<Test, Problem> {
+    fn parse(self, text: &str) -> Result<Condition, Problem> {
         let (separator, forms) = match self {
             Self::Headers => (':', "`name` or `name: value`"),
             Self::Cookies | Self::Query => ('=', "`name` or `name=value`"),
@@ -205,16 +206,16 @@ impl Kind {
             Some((name, value)) => (name, Some(value)),
             None => (text, None),
         };
-        let test = match self {
-            Self::Cookies => Test::of_cookie(name, value),
-            Self::Headers => Test::of_field(name, value.map(str::trim)).filter(|_| !is_elsewhere(name)),
-            Self::Query => Test::of_parameter(name, value),
+        let condition = match self {
+            Self::Cookies => Condition::of_cookie(name, value),
+            Self::Headers => Condition::of_field(name, value.map(str::trim)).filter(|_| !is_elsewhere(name)),
+            Self::Query => Condition::of_parameter(name, value),
         };
-        test.ok_or_else(|| Problem::Condition { text: text.into(), subject: self.subject(), forms })
+        condition.ok_or_else(|| Problem::Condition { text: text.into(), subject: self.subject(), forms })
     }
 }
 
-/// The host has a setting of its own, cookies have, and the rest is about the connection.
+/// Whether a field has a setting of its own, as hosts and cookies have, or is about the connection.
 fn is_elsewhere(name: &str) -> bool {
     const ELSEWHERE: [HeaderName; 7] = [
         header::HOST,
@@ -229,31 +230,34 @@ fn is_elsewhere(name: &str) -> bool {
 }
 
 impl CompiledWhen {
-    fn holds(&self, headers: &HeaderMap, target: &Uri) -> Truth {
-        let truth = |clause: &Clause| {
+    fn hold(&self, headers: &HeaderMap, target: &Uri) -> Holds {
+        let outcome = |clause: &Clause| {
             let found = match clause.kind {
-                Kind::Cookies => sightings::of_cookies(&clause.tests, headers),
-                Kind::Headers => sightings::of_fields(&clause.tests, headers),
-                Kind::Query => sightings::of_parameters(&clause.tests, target.query()),
+                Kind::Cookies => condition::of_cookies(&clause.conditions, headers),
+                Kind::Headers => condition::of_fields(&clause.conditions, headers),
+                Kind::Query => condition::of_parameters(&clause.conditions, target.query()),
             };
             if clause.is_negated { found.negated() } else { found }
         };
-        self.0.iter().map(truth).min().unwrap_or(Truth::Yes)
+        self.0.iter().map(outcome).min().unwrap_or(Holds::Yes)
     }
 
-    /// Whether they never hold where the others do.
+    /// Whether these conditions never hold where the other ones do.
     pub(super) fn excludes(&self, other: &Self) -> bool {
-        let is_denied = |ours: &Clause, theirs: &Clause| {
+        let contradicts = |ours: &Clause, theirs: &Clause| {
             let (denial, claim) = if ours.is_negated { (ours, theirs) } else { (theirs, ours) };
             denial.is_negated
                 && !claim.is_negated
                 && denial.kind == claim.kind
-                && claim.tests.iter().all(|test| denial.tests.iter().any(|denied| denied.covers(test)))
+                && claim
+                    .conditions
+                    .iter()
+                    .all(|claimed| denial.conditions.iter().any(|denied| denied.covers(claimed)))
         };
-        self.0.iter().any(|ours| other.0.iter().any(|theirs| is_denied(ours, theirs)))
+        self.0.iter().any(|ours| other.0.iter().any(|theirs| contradicts(ours, theirs)))
     }
 
-    /// Whether they hold wherever the others do.
+    /// Whether these conditions hold wherever the other ones do.
     pub(super) fn covers(&self, other: &Self) -> bool {
         self.0.iter().all(|ours| other.0.iter().any(|theirs| ours.covers(theirs)))
     }
@@ -261,22 +265,23 @@ impl CompiledWhen {
 
 impl Clause {
     fn covers(&self, other: &Self) -> bool {
-        let is_within = |narrow: &[Test], wide: &[Test]| {
+        let is_within = |narrow: &[Condition], wide: &[Condition]| {
             narrow.iter().all(|narrow| wide.iter().any(|wide| wide.covers(narrow)))
         };
         let is_same = self.kind == other.kind && self.is_negated == other.is_negated;
         is_same
             && match self.is_negated {
-                false => is_within(&other.tests, &self.tests),
-                true => is_within(&self.tests, &other.tests),
+                false => is_within(&other.conditions, &self.conditions),
+                true => is_within(&self.conditions, &other.conditions),
             }
     }
 }
 
-/// What conditions look at of a request, and what was found out: each condition is looked at once.
+/// What conditions depend on, with the results of those that have been evaluated, so that each is evaluated
+/// once.
 pub(super) struct Facts<'h> {
     request: Option<(&'h HeaderMap, &'h Uri)>,
-    known: RefCell<SmallVec<[(usize, Truth); 2]>>,
+    known: RefCell<SmallVec<[(usize, Holds); 2]>>,
 }
 
 impl<'h> Facts<'h> {
@@ -284,25 +289,25 @@ impl<'h> Facts<'h> {
         Self { request: Some((headers, target)), known: RefCell::default() }
     }
 
-    /// Of a URI alone: no condition holds.
+    /// The facts of a URI alone, for which no condition holds.
     pub(super) fn unknown() -> Self {
         Self { request: None, known: RefCell::default() }
     }
 
-    /// Whether the conditions of the rule with this number hold.
-    pub(super) fn truth(&self, rule: usize, when: &CompiledWhen) -> Truth {
-        let Some((headers, target)) = self.request else { return Truth::No };
-        let known = |known: &[(usize, Truth)]| known.iter().find(|(own, _)| *own == rule).map(|(_, is)| *is);
+    /// Whether the conditions of the rule at this position hold.
+    pub(super) fn hold(&self, rule: usize, when: &CompiledWhen) -> Holds {
+        let Some((headers, target)) = self.request else { return Holds::No };
+        let known = |known: &[(usize, Holds)]| known.iter().find(|(own, _)| *own == rule).map(|(_, is)| *is);
         if let Some(known) = known(&self.known.borrow()) {
             return known;
         }
-        let truth = when.holds(headers, target);
-        self.known.borrow_mut().push((rule, truth));
-        truth
+        let holds = when.hold(headers, target);
+        self.known.borrow_mut().push((rule, holds));
+        holds
     }
 
-    /// Whether any condition was looked at.
-    pub(super) fn were_asked(&self) -> bool {
+    /// Whether any condition was evaluated.
+    pub(super) fn were_evaluated(&self) -> bool {
         !self.known.borrow().is_empty()
     }
 }
@@ -316,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn what_one_denies_and_the_other_claims_holds_for_no_request() {
+    fn conditions_exclude_what_they_contradict() {
         let cookies = compiled(&When::new().cookies(["ab", "a*=1"]).query(["q"]));
         for (other, is_excluded) in [
             (When::new().no_cookies(["a*"]), true),
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn what_holds_for_fewer_requests_is_covered() {
+    fn conditions_cover_narrower_ones() {
         let cookies = |names: &[&'static str]| When::new().cookies(names.iter().copied());
         let none = |names: &[&'static str]| When::new().no_cookies(names.iter().copied());
         for (wide, narrow) in [
@@ -361,7 +366,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_condition_is_refused() {
+    fn invalid_conditions_are_refused() {
         for when in [
             When::new(),
             When::new().cookies([""; 0]),

@@ -179,8 +179,9 @@ fn a_body_rule_and_one_that_leaves_a_part_of_the_path_out_do_not_share_a_path() 
     for path in ["/a/{_}", "/{_}/1", "/{*_}", "/a/{*_}", "/a/x{_}"] {
         assert_eq!(
             build(merging(), gaps(path)).unwrap_err().to_string(),
-            "key rule 0 (`/a/{id}`): it has a `body` and leaves a part of the query out of the key, and rule 1 a \
-             part of the same paths: a purge of one URI would not reach all that share an entry",
+            "key rule 0 (`/a/{id}`): this rule has a `body` and leaves a part of the query out of the key, and rule 1 \
+             leaves out a part of the same paths, so a purge of one URI would not reach all requests that share an \
+             entry",
             "{path}",
         );
         build(search("/a/{id}"), gaps(path)).unwrap();
@@ -441,26 +442,25 @@ async fn a_part_that_is_not_in_the_key_reaches_the_origin_only_where_the_rule_sa
 #[test]
 fn settings_of_bodies_that_cannot_work_are_refused() {
     let none = KeyRule::path("/s");
-    let alone = "has no effect: it is about a `body`, and the rule has none";
+    let alone = "has no effect: it is about a body, and the rule has no `body`";
     let idle = |pointer: &str| {
         format!(
-            "`json_body` does nothing with `{pointer}`: it is a part of what is ignored, replaced or included, or \
+            "`{pointer}` in `json_body` has no effect: it is a part of what is ignored, replaced or included, or \
              `include` leaves it out"
         )
     };
-    let pointer = "is no JSON Pointer: it is like `/id`, `/params/page` or `/*/id`, with `~1` for a `/`";
+    let pointer = "is not a JSON Pointer; write `/id`, `/params/page` or `/*/id`, with `~1` for a `/`";
     for (rule, problem) in [
         (none.clone().graphql(), format!("`graphql` {alone}")),
         (none.json_body(JsonBody::new()), format!("`json_body` {alone}")),
         (
             search("/s").persisted_queries(["a"]),
-            "`persisted_queries` has no effect: it says which requests of `graphql` are reads, and the rule is not \
-             about these"
+            "`persisted_queries` has no effect: it names GraphQL queries, and the rule has no `graphql`"
                 .into(),
         ),
         (
             search("/s").graphql().persisted_queries(["a b"]),
-            "`a b` is no name of a persisted query, such as its SHA-256 hash".into(),
+            "`a b` cannot name a persisted query; write its SHA-256 hash or its id".into(),
         ),
         (search("/s").json_body(JsonBody::new().ignore(["id"])), format!("`id` {pointer}")),
         (search("/s").json_body(JsonBody::new().include([""])), format!("`` {pointer}")),
@@ -476,7 +476,7 @@ fn settings_of_bodies_that_cannot_work_are_refused() {
         (search("/s").json_body(JsonBody::new().include(["/a"]).ignore(["/b"])), idle("/b")),
         (
             search("/s").json_body(JsonBody::new().include([""; 0])),
-            "`json_body` has no effect: its `include` names nothing that would be in the key".into(),
+            "`json_body` has no effect: `include` is empty, so nothing would be in the key".into(),
         ),
     ] {
         let built = KeyRules::builder().whole_uri().rule(rule.name("r")).build_with_bodies();

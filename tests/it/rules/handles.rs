@@ -198,7 +198,7 @@ fn rules_with_bodies_are_not_for_a_handle() {
     let read = KeyRule::path("/read").method("POST").body(9);
     let bodies = KeyRules::builder().rule(product()).rule(read).build_with_bodies().unwrap();
     let error = KeyRulesHandle::new(bodies.rules()).unwrap_err().to_string();
-    assert!(error.starts_with("key rule 1 (`/read`): it has a `body`"), "{error}");
+    assert!(error.starts_with("key rule 1 (`/read`): a rule with a `body`"), "{error}");
     let handle = KeyRulesHandle::new(rules([product()])).unwrap();
     assert_eq!(handle.replace(bodies.rules()).unwrap_err().to_string(), error);
     let key = |rules: &dyn KeyExtractor| rules.key(&get("http://h/p?uid=1&pid=2").map(drop).into_parts().0);

@@ -60,10 +60,10 @@ fn the_origin_sees_the_first_host_whoever_asks() {
 #[test]
 fn what_is_one_is_one_to_every_rule() {
     for (hosts, problem) in [
-        (&["a.example"][..], "takes two hosts or more"),
-        (&[], "takes two hosts or more"),
-        (&["a.example", "*.example"], "`*.example` is no host"),
-        (&["a.example", "http://b"], "`http://b` is no host"),
+        (&["a.example"][..], "needs two hosts or more"),
+        (&[], "needs two hosts or more"),
+        (&["a.example", "*.example"], "`*.example` is not a valid host"),
+        (&["a.example", "http://b"], "`http://b` is not a valid host"),
         (&["a.example", "A.example"], "names `a.example` twice"),
         (&["a.example", "www.shop.example"], "names `www.shop.example` twice"),
     ] {
@@ -80,7 +80,7 @@ fn what_is_one_is_one_to_every_rule() {
         assert_eq!(built.is_err(), other.is_some(), "{host}");
         if let (Err(error), Some(other)) = (built, other) {
             assert!(
-                error.to_string().contains(&format!("`{other}` is one with a host of the rule")),
+                error.to_string().contains(&format!("makes `{other}` the same as a host of the rule")),
                 "{error}"
             );
         }

@@ -60,7 +60,7 @@ fn what_is_usual_and_right_gives_no_warning() {
 }
 
 #[test]
-fn each_concern_names_its_rule_and_says_what_to_change() {
+fn each_warning_names_its_rule_and_says_what_to_change() {
     let any = KeyRule::any;
     let cases: Vec<(KeyRulesBuilder, usize, &str)> = vec![
         (
@@ -70,70 +70,78 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
                 path("/a").host("b.example").host("a.example"),
             ]),
             2,
-            "it is never reached: the rules before it match",
+            "this rule is never reached: earlier rules match",
         ),
-        (rules([path("/a").method("GET"), path("/a").method("HEAD"), path("/a")]), 2, "it is never reached"),
+        (
+            rules([path("/a").method("GET"), path("/a").method("HEAD"), path("/a")]),
+            2,
+            "this rule is never reached",
+        ),
         (
             rules([path("/a/{*rest}").host("a.example"), path("/a/b").host("a.example").host("b.example")]),
             1,
-            "rule 0 (`/a/{*rest}`) takes some of its requests",
+            "rule 0 (`/a/{*rest}`) has a wider path and takes some requests of this rule",
         ),
-        (rules([any().host("a.example"), path("/a").host("*.example")]), 1, "rule 0 (`any path`) takes some"),
+        (
+            rules([any().host("a.example"), path("/a").host("*.example")]),
+            1,
+            "rule 0 (`any path`) has a wider path",
+        ),
         (
             rules([path("/shop/{*rest}"), path("/{country}/account").bypass()]),
             1,
-            "rule 0 (`/shop/{*rest}`) takes some of the requests that this one bypasses",
+            "rule 0 (`/shop/{*rest}`) takes some requests that this rule bypasses",
         ),
         (
             rules([path("/a").cookies([]), path("/{*all}").when(When::new().cookies(["sid"])).bypass()]),
             1,
-            "rule 0 (`/a`) takes some of the requests that this one bypasses",
+            "rule 0 (`/a`) takes some requests that this rule bypasses",
         ),
-        (rules([path("/account/{*rest}").bypass()]), 0, "`/account` is not bypassed, only what is below it"),
+        (rules([path("/account/{*rest}").bypass()]), 0, "only paths below `/account` are bypassed"),
         (
             rules([
                 KeyRule::paths(["/b", "/shop/{*rest}"]),
                 KeyRule::paths(["/c", "/{country}/account"]).bypass(),
             ]),
             1,
-            "rule 0 (`/b`) takes some of the requests that this one bypasses",
+            "rule 0 (`/b`) takes some requests that this rule bypasses",
         ),
         (rules([path("/a").name("x"), path("/b").name("x")]), 1, "rule 0 has the same name"),
         (
             rules([path("/a").host("a.example"), path("/b").host("b.example"), path("/c")]),
             2,
-            "it is for every host, and other rules say which",
+            "this rule is for every host, while other rules",
         ),
-        (rules([path("/a").headers(["User-Agent"])]), 0, "`user-agent` in the key gives each of its values"),
-        (rules([path("/a").headers(["accept-language"])]), 0, "`accept-language` in the key gives"),
         (
-            rules([path("/a").cookies(["PHPSESSID"])]),
+            rules([path("/a").headers(["User-Agent"])]),
             0,
-            "the cookie `PHPSESSID` looks like that of a session",
+            "`user-agent` in the key stores an entry for each of its values",
         ),
-        (rules([path("/a").cookies(["sid"])]), 0, "the cookie `sid` looks like that of a session"),
-        (rules([path("/a").fixed_ttl(TTL)]), 0, "browsers send cookies, and by `fixed_ttl` alone"),
-        (rules([path("/a").default_ttl(TTL)]), 0, "browsers send cookies, and by `default_ttl` alone"),
+        (rules([path("/a").headers(["accept-language"])]), 0, "`accept-language` in the key stores"),
+        (rules([path("/a").cookies(["PHPSESSID"])]), 0, "the cookie `PHPSESSID` looks like a session"),
+        (rules([path("/a").cookies(["sid"])]), 0, "the cookie `sid` looks like a session"),
+        (rules([path("/a").fixed_ttl(TTL)]), 0, "browsers send cookies, and with `fixed_ttl` alone"),
+        (rules([path("/a").default_ttl(TTL)]), 0, "browsers send cookies, and with `default_ttl` alone"),
         (
             rules([path("/a").keep_query(["q"]).forward_unkeyed().cookies([]).fixed_ttl(TTL)]),
             0,
-            "`forward_unkeyed` with `fixed_ttl`",
+            "with `forward_unkeyed` and `fixed_ttl`",
         ),
         (rules([KeyRule::paths(["/a", "/b"]).fixed_ttl(TTL)]), 0, "browsers send cookies"),
-        (rules([any().cookies([]).fixed_ttl(TTL)]), 0, "`fixed_ttl` for every path"),
-        (rules([path("/{**all}").cookies([]).fixed_ttl(TTL)]), 0, "`fixed_ttl` for every path"),
+        (rules([any().cookies([]).fixed_ttl(TTL)]), 0, "with `fixed_ttl` for every path"),
+        (rules([path("/{**all}").cookies([]).fixed_ttl(TTL)]), 0, "with `fixed_ttl` for every path"),
         (
             rules([path("/a").cookies([]).store_private(true)]),
             0,
-            "`store_private` gives what was made for one",
+            "with `store_private`, a response for one client",
         ),
-        (rules([path("/a").store_no_store(true)]), 0, "`store_no_store` gives what was made for one"),
+        (rules([path("/a").store_no_store(true)]), 0, "with `store_no_store`, a response for one client"),
         (
             rules([path("/a").cookies(["a"]).store_authorized(true)]),
             0,
-            "`store_authorized` gives what was made",
+            "with `store_authorized`, a response for one client",
         ),
-        (rules([path("/a").store_set_cookie(true)]), 0, "`store_set_cookie` gives the cookie of one client"),
+        (rules([path("/a").store_set_cookie(true)]), 0, "with `store_set_cookie`, the cookie of one client"),
     ];
     for (builder, index, begins) in cases {
         let found = warnings(builder);
@@ -144,7 +152,7 @@ fn each_concern_names_its_rule_and_says_what_to_change() {
 
 #[cfg(feature = "body-key")]
 #[test]
-fn a_tree_of_reads_by_post_is_a_concern() {
+fn reads_by_post_on_many_paths_are_warned_of() {
     let of = |rule: KeyRule| {
         let layer = rules([rule.method("POST").body(100)]).build_with_bodies().unwrap();
         layer.rules().check().iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -153,7 +161,8 @@ fn a_tree_of_reads_by_post_is_a_concern() {
     for rule in [path("/api/{*rest}"), KeyRule::any()] {
         let found = of(rule);
         assert!(
-            found.len() == 1 && found[0].contains("it takes every POST to many paths for a read"),
+            found.len() == 1
+                && found[0].contains("this rule treats all requests with a body as reads on many paths"),
             "{found:?}"
         );
     }

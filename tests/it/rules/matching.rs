@@ -46,16 +46,16 @@ fn a_rule_with_several_paths_is_for_each_of_them() {
 fn errors_name_the_path_that_is_wrong() {
     for (paths, expected) in [
         (&["/a/{id}", "/b/*"][..], "key rule 1 (`/b/*`): `/b/*` has a wildcard in another syntax"),
-        (&["/a/{id}", "/x"], "key rule 1 (`/x`): the tag `t-{id}` names what the rule does not have"),
+        (&["/a/{id}", "/x"], "key rule 1 (`/x`): invalid tag `t-{id}`"),
         (
             &["/new/{id}", "/old/{id}"],
-            "key rule 1 (`/new/{id}`): its path `/old/{id}` is never reached: rule 0",
+            "key rule 1 (`/new/{id}`): the path `/old/{id}` is never reached: rule 0",
         ),
         (
             &["/new/{id}", "/new/{id}"],
-            "key rule 1 (`/new/{id}`): its path `/new/{id}` is never reached: rule 1",
+            "key rule 1 (`/new/{id}`): the path `/new/{id}` is never reached: rule 1",
         ),
-        (&[], "key rule 1 (`any path`): its list of paths is empty"),
+        (&[], "key rule 1 (`any path`): the list of paths is empty"),
     ] {
         let rule = KeyRule::paths(paths.iter().copied()).tags(["t-{id}"]);
         let error = error([KeyRule::path("/old/{*rest}").bypass(), rule]);

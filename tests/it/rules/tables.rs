@@ -306,9 +306,9 @@ fn a_table_with_a_word_that_is_none_is_refused() {
         (r#"{ "rows": [{ "request": "GET /", "tttl": "1s" }] }"#, "`rows`: row 0: unknown field `tttl`"),
         (
             r#"{ "rows": [{}, { "ttl": 1 }] }"#,
-            "`rows`: row 1: `ttl`: invalid type: integer `1`, expected a time",
+            "`rows`: row 1: `ttl`: invalid type: integer `1`, expected a duration",
         ),
-        (r#"{ "rows": [{ "ttl": "5M" }] }"#, "`rows`: row 0: `ttl`: `5M`: `M` would be months"),
+        (r#"{ "rows": [{ "ttl": "5M" }] }"#, "`rows`: row 0: `ttl`: `5M`: `M` means months"),
         (r#"{ "rows": [{ "headers": { "a": 1 } }] }"#, "`rows`: row 0: `headers`: "),
         (r#"{ "row": [] }"#, "unknown field `row`"),
         (r#"[{ "request": "GET /" }]"#, "invalid type: sequence, expected an object"),

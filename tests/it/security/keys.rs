@@ -308,9 +308,9 @@ mod framework_headers {
             (Guard::new().headers(["x-a"]).keyed(["x-a"]), "`x-a` is in the key"),
             (Guard::only(["x-a"]).headers(["x-b"]), "`headers or only_headers` has no effect"),
             (Guard::only(none).only_headers(none), "`headers or only_headers` has no effect"),
-            (Guard::new().headers(["c*"]), "is no field that a guard can remove"),
-            (Guard::new().headers(["range"]), "`range` is no field that a guard can remove"),
-            (Guard::new().headers(["x-*-y"]), "`x-*-y` is no field that a guard can remove"),
+            (Guard::new().headers(["c*"]), "is not a field that a guard can remove"),
+            (Guard::new().headers(["range"]), "`range` is not a field that a guard can remove"),
+            (Guard::new().headers(["x-*-y"]), "`x-*-y` is not a field that a guard can remove"),
         ] {
             let error = KeyRules::builder().guard(guard).build().expect_err(expected);
             assert!(error.to_string().contains(expected), "{error}");

@@ -30,29 +30,32 @@ fn wildcards_of_other_syntaxes_are_refused_with_the_spelling_to_use() {
 
 #[test]
 fn names_with_wildcards_where_names_are_whole_are_refused() {
-    assert!(error(KeyRule::any().cookies(["wordpress_*_in"])).contains("no cookie name"));
-    assert!(error(KeyRule::any().headers(["x-*-for"])).contains("no header field"));
+    assert!(error(KeyRule::any().cookies(["wordpress_*_in"])).contains("is not a cookie name"));
+    assert!(error(KeyRule::any().headers(["x-*-for"])).contains("is not a header field"));
 }
 
 #[test]
 fn mistakes_in_names_and_texts_are_refused() {
     for (rule, says) in [
-        (KeyRule::any().ignore_query(["utm_source,utm_medium"]), "several names"),
-        (KeyRule::any().keep_query(["a,b"]), "several names"),
+        (KeyRule::any().ignore_query(["utm_source,utm_medium"]), "one name per string"),
+        (KeyRule::any().keep_query(["a,b"]), "one name per string"),
         (KeyRule::any().tags(["a, b"]), "not one tag"),
         (KeyRule::any().tags(["a b"]), "not one tag"),
         (KeyRule::path("/p?id=5#top"), "fragment"),
         (KeyRule::path("/p#top"), "fragment"),
-        (KeyRule::any().host("example.com."), "no host"),
-        (KeyRule::any().host("http://example.com"), "no host"),
-        (KeyRule::any().host("example.com/a"), "no host"),
+        (KeyRule::any().host("example.com."), "is not a valid host"),
+        (KeyRule::any().host("http://example.com"), "is not a valid host"),
+        (KeyRule::any().host("example.com/a"), "is not a valid host"),
     ] {
         let error = error(rule);
         assert!(error.contains(says), "{error}");
     }
     let languages = KeyRules::builder().accept_language(["de_DE"]).build();
     assert!(
-        languages.unwrap_err().to_string().contains("`de_DE` is no language tag, such as `de` or `de-AT`")
+        languages
+            .unwrap_err()
+            .to_string()
+            .contains("`de_DE` is not a language tag; write one like `de` or `de-AT`")
     );
     for host in ["*.example.com:8080", "example.com:80", "[::1]:80"] {
         assert!(KeyRules::builder().rule(KeyRule::any().host(host)).build().is_ok(), "{host}");
@@ -114,8 +117,8 @@ mod documents {
     fn errors_name_the_rule_and_the_field() {
         for (text, says) in [
             (r#"{"rules": [{}, {"fixed_ttl": 10}]}"#, "key rule 1: `fixed_ttl`: invalid type: integer `10`"),
-            (r#"{"rules": [{"fixed_ttl": 10}]}"#, "a time with its unit, such as `200ms` or `10s`"),
-            (r#"{"rules": [{"fixed_ttl": "5M"}]}"#, "`fixed_ttl`: `5M`: `M` would be months"),
+            (r#"{"rules": [{"fixed_ttl": 10}]}"#, "a duration with its unit, like `200ms` or `10s`"),
+            (r#"{"rules": [{"fixed_ttl": "5M"}]}"#, "`fixed_ttl`: `5M`: `M` means months"),
             (r#"{"rules": [{"fixed_ttl": "5"}]}"#, "`fixed_ttl`: `5`"),
             (r#"{"rules": [{"bypass": "yes"}]}"#, "key rule 0: `bypass`: invalid type"),
             (r#"{"rules": [{"host": []}]}"#, "key rule 0: `host`: an empty list"),
