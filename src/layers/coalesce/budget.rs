@@ -76,8 +76,8 @@ impl Budget {
         }
     }
 
-    /// Counts `after` bytes of a holder instead of `before`. Returns whether all together are now beyond
-    /// the limit.
+    /// Counts `after` bytes of a holder instead of `before`. Returns whether all together are beyond the
+    /// limit now.
     pub(super) fn replace(&self, before: u64, after: u64, limit: u64) -> bool {
         self.release(before.saturating_sub(after));
         let more = after.saturating_sub(before);
@@ -87,7 +87,7 @@ impl Budget {
     /// Makes room for what `pusher` has brought: readers that are behind others go first, then what is
     /// kept for newcomers, and last the only readers of other flights.
     #[cold]
-    pub(super) fn make_room<H>(&self, limit: u64, pusher: &H) {
+    pub(super) fn make_room<H>(&self, limit: u64, pusher: &Arc<H>) {
         // Dropped last: no lock is held then.
         let (mut holders, mut dropped) = (Vec::new(), Vec::new());
         let making_room = self.making_room.lock();
@@ -98,7 +98,7 @@ impl Budget {
         let goal = limit - limit / ROOM;
         let candidate = |at: usize| {
             let holder: &Arc<dyn Holder> = &holders[at];
-            let is_pusher = address(&**holder) == address(pusher);
+            let is_pusher = address(&**holder) == address(&**pusher);
             // What has just come in is not given up for itself.
             let may_go = |reclaim: &Reclaim| !(matches!(reclaim, Reclaim::OnlyReaders(_)) && is_pusher);
             holder.reclaimable().filter(may_go).map(|reclaim| (reclaim, at))
@@ -112,7 +112,7 @@ impl Budget {
                 break;
             }
             let given_up = holders[at].reclaim();
-            self.lagged.fetch_add(given_up.readers() as u64, Ordering::Relaxed);
+            self.lagged.fetch_add(given_up.readers as u64, Ordering::Relaxed);
             dropped.push(given_up);
             candidates.extend(candidate(at));
         }

@@ -1,52 +1,73 @@
 //! What one caller does: join a flight, lead it or wait for its outcome, and take the response or go
 //! elsewhere.
 //!
+//! A caller that cannot have a response has [`Learned`] something: that a fetch failed, which fields select
+//! a variant, that the response is for one kind of credentials only, that a purge came in between. It goes
+//! on to the flight of all that have learned the same.
+//!
 //! # Why callers come to an end
 //!
-//! A caller whose response is not for it moves to another flight key, and may do so again. For as long as
-//! each move says something new, and no longer than `max_wait`, that is free: see
-//! [`Waiter::next`]. After that, or if a move says nothing new, there is one more: all callers that are
-//! still there share one last fetch, with a failure noted in their key, and what does not have a
-//! response after that one gets 503. So an origin that says something else each time costs a bounded time
-//! and one fetch more, not a fetch for each caller.
+//! For as long as each move says something new, and no longer than `max_wait`, moves are free. After that,
+//! or if a move says nothing new, there is one more: all callers that are still there share one last fetch,
+//! with a failure noted in their key, and a caller that cannot have that response either gets 503. So an
+//! origin that says something else each time costs a bounded time and one fetch more, not a fetch for
+//! each caller.
+//!
+//! # Failures
+//!
+//! A failure may be the fault of the request that was sent, for example of a header field that the origin
+//! does not like. So it is shared only after a second fetch, for another caller, has failed as well. More
+//! would be wrong for an origin in trouble, where each fetch costs a timeout; less would let one client
+//! fail all others.
+//!
+//! An error that may be for one client each (a 4xx) cannot be shared at all, however often it comes. Among
+//! many callers there may still be some for whom there is a response to share. So after two errors the
+//! callers split into 16 groups, which ask side by side; after another error such a group splits
+//! again, and after that each caller asks alone. A few hundred fetches then find the callers that can
+//! share, instead of one fetch for each of a hundred thousand. 429 says that there are too many requests
+//! already, and is the response for all after two.
 //!
 //! # Hedging
 //!
-//! A flight whose head is late may be stuck, and one stuck fetch must not hold up all callers. So from
-//! `max_wait` on they begin hedges: one at first, then 2, 4, 8, … in each second that follows, which bounds
-//! what a slow origin gets in addition. The outcome of whichever fetch is settled first is the outcome for
-//! all, except that a failure is one only if two hedges have failed.
+//! If the head of a response is late, the fetch may be stuck, and one stuck fetch must not hold up all
+//! callers. So from `max_wait` on they begin hedges: one at first, then 2, 4, 8, … in each second that
+//! follows, which bounds the load on a slow origin. The fetch that is settled first decides for all, except
+//! that a failed hedge fails only its own caller until a second one has failed.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::{Either, select};
-use http::{Response, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
-    dispatch::{self, Dispatch, Judge, Leader, LengthCheck},
-    flight::{Flight, Subscriber, Subscription},
-    flights::{FlightGuard, FlightKey, Flights, Joined},
-    outcome::FetchOutcome,
-    task::FetchTask,
-    waiter::{Next, Waiter},
+    fetch,
+    flight::{FetchOutcome, Flight, SharedHead, Subscriber, Subscription},
+    flights::{FlightGuard, FlightKey, Flights, Joined, Learned},
 };
 use crate::{
     body::{Body, BoxError},
-    exchange::Refused,
+    exchange::{
+        CacheRequest, Refused, Verdict,
+        status::{CacheStatus, Forward},
+    },
     executor::{Executor, Task},
-    http::freshness::after,
-    key::RuleOverrides,
+    http::{credentials::Credentials, freshness::after, request_fields::RequestFields, storing, vary},
 };
+
+/// Into how many groups callers split after an error.
+const GROUPS: u16 = 16;
+
+/// After an error that follows so many failures, callers ask alone.
+const MAX_FAILURES: u8 = 3;
 
 /// One request, on its way to a response.
 pub(super) struct Caller<N, ReqB> {
     flights: Arc<Flights>,
     waiter: Waiter,
     body: ReqB,
-    /// Asks the service below, once.
     below: N,
     /// When moves to other flights have to come to an end. Set by the first one.
     moves_until: Option<Instant>,
@@ -70,8 +91,16 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    pub(super) fn new(flights: Arc<Flights>, waiter: Waiter, body: ReqB, below: N) -> Self {
-        Self { flights, waiter, body, below, moves_until: None }
+    /// For a request that others may share a response with. `below` asks the service below, once.
+    pub(super) fn new(
+        flights: &Arc<Flights>,
+        key: FlightKey,
+        credentials: Credentials,
+        (head, body): (Parts, ReqB),
+        below: N,
+    ) -> Self {
+        let waiter = Waiter { head, key, credentials, arrived: flights.begun() };
+        Self { flights: Arc::clone(flights), waiter, body, below, moves_until: None }
     }
 
     /// As [`run`](Self::run), for no longer than `limit`.
@@ -82,27 +111,22 @@ where
         }
         let why = self.waiter.why();
         let response = timeout(limit, self.run()).await;
-        response.unwrap_or_else(|_| Ok(dispatch::refuse(Refused::WaitTimeout, why)))
+        response.unwrap_or_else(|_| Ok(fetch::refuse(Refused::WaitTimeout, why)))
     }
 
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
     pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
         async move {
-            let wants_newer = self.waiter.key().is_forced();
-            if let Some(forced) = self.flights.forced(self.waiter.key()) {
-                self.waiter.set_key(forced);
+            let wants_newer = self.waiter.key.is_forced;
+            if let Some(forced) = self.flights.forced(&self.waiter.key) {
+                self.waiter.key = forced;
             }
             // Outside a runtime there are no tasks, and so no flights.
             while Executor::is_available() {
-                let (key, credentials) = (self.waiter.key(), self.waiter.credentials());
-                let subscriber = match self.flights.join(key, credentials, wants_newer) {
+                let Waiter { key, credentials, .. } = &self.waiter;
+                let subscriber = match self.flights.join(key, *credentials, wants_newer) {
                     Joined::Follow(subscriber) => subscriber,
-                    Joined::Lead(subscriber, guard) => {
-                        let executor = self.flights.settings().executor.clone();
-                        let (task, leader) = self.begin(subscriber, guard);
-                        executor.start(task).await;
-                        return leader.await;
-                    }
+                    Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
                     Joined::Full => return Ok(self.waiter.refuse(Refused::TooManyWaiters)),
                     Joined::Alone => break,
                 };
@@ -112,18 +136,17 @@ where
                     // Boxed: it is rare, and every caller would have to have room for it.
                     Waited::Hedge(slow) => return Box::pin(self.hedge(slow)).await,
                 };
-                let has_moved = match next {
+                let learned = match next {
                     Next::Respond(response) => return response,
                     Next::Alone => break,
-                    Next::Rejoin(key) => self.rejoin(key, false),
-                    Next::RejoinLater => self.rejoin(self.waiter.key().clone(), true),
-                    Next::Split(key) => match self.rejoin(key, false) {
-                        true => continue,
-                        false => break,
-                    },
+                    Next::Rejoin(learned) => learned,
                 };
-                if !has_moved {
-                    return Ok(self.waiter.refuse(Refused::FetchAborted));
+                let is_split = matches!(learned, Learned::Error { .. });
+                if !self.rejoin(learned) {
+                    match is_split {
+                        true => break,
+                        false => return Ok(self.waiter.refuse(Refused::FetchAborted)),
+                    }
                 }
             }
             self.alone().await
@@ -132,55 +155,55 @@ where
 
     /// Asks the service below for this caller alone.
     async fn alone(self) -> Result<Response<Body<B>>, E> {
-        let length_check = self.length_check();
-        let response = (self.below)(self.waiter.into_head(), self.body);
-        response.await.map(|response| length_check.wrap(response))
+        let response = (self.below)(self.waiter.head, self.body).await?;
+        Ok(fetch::own_response(response, self.flights.settings(), self.waiter.key.is_head))
     }
 
-    fn length_check(&self) -> LengthCheck {
-        match self.flights.settings().rules {
-            None => LengthCheck::Below,
-            Some(_) => LengthCheck::Here { is_head: self.waiter.key().is_head() },
-        }
-    }
-
-    /// Moves the caller to another flight key, if it may still move. `is_later`: its flight has passed,
-    /// so that the same key is a new one.
-    fn rejoin(&mut self, key: FlightKey, is_later: bool) -> bool {
+    /// Moves the caller to the flight of all that have learned the same. Returns whether it may still
+    /// move.
+    fn rejoin(&mut self, learned: Learned) -> bool {
         let now = Instant::now();
         let max_wait = self.flights.settings().max_wait;
         let moves_until = *self.moves_until.get_or_insert_with(|| after(now, max_wait));
-        if (is_later || key != *self.waiter.key()) && now < moves_until {
-            self.waiter.set_key(key);
+        let is_later = matches!(learned, Learned::TooOld);
+        let key = self.waiter.key.with(learned);
+        if (is_later || key != self.waiter.key) && now < moves_until {
+            self.waiter.key = key;
             return true;
         }
-        let is_last = self.waiter.key().failures() == 0;
+        let is_last = self.waiter.key.failures == 0;
         if is_last {
-            self.waiter.set_key(key.after_failure());
+            self.waiter.key = key.with(Learned::Failure);
         }
         is_last
     }
 
-    /// The fetch of a new flight, which has not begun yet, and its response.
-    fn begin(mut self, subscriber: Subscriber, guard: FlightGuard) -> (Task, Leader<B, E>) {
-        let length_check = self.length_check();
-        let is_for_many = self.waiter.set_for_many();
-        let (head, credentials) = (self.waiter.head(), self.waiter.credentials());
-        let judge = self.flights.settings().rules.as_ref().map(|rules| {
-            let rules = RuleOverrides::rules_for(&head.extensions, rules).for_flight();
-            Box::new(Judge::new(head, credentials, rules))
-        });
-        let (dispatch, leader) = Dispatch::new(subscriber, length_check, judge, is_for_many);
-        let key = self.waiter.key().cache_key().clone();
-        let ask = move || (self.below)(self.waiter.into_head(), self.body);
-        let fetch = FetchTask::new(guard, dispatch).run(ask);
+    /// Begins the fetch of a new flight, and waits for the leader's response.
+    fn lead(
+        self,
+        subscriber: Subscriber,
+        guard: FlightGuard,
+    ) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
+        let executor = self.flights.settings().executor.clone();
+        let (task, leader) = self.begin(subscriber, guard);
+        async move {
+            executor.start(task).await;
+            leader.await
+        }
+    }
+
+    /// The fetch of a new flight, which has not begun yet, and the leader's response.
+    fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, E>) {
+        let Waiter { mut head, key, credentials, .. } = self.waiter;
+        let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
+        let fetch = fetch.run(move || (self.below)(head, self.body));
         (Box::pin(self.flights.lead(key, fetch)), leader)
     }
 
     /// Begins a fetch for this caller beside a slow one, and takes whichever response is there first.
     async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, E> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
-        let begun = flights.hedge(waiter.key(), waiter.credentials(), slow.flight());
+        let begun = flights.hedge(&waiter.key, waiter.credentials, slow.flight());
         let Some((subscriber, guard)) = begun else { return self.alone().await };
         let (task, mut leader) = self.begin(subscriber, guard);
         flights.settings().executor.start(task).await;
@@ -188,13 +211,12 @@ where
             Either::Left((response, _)) => return response,
             Either::Right((settled, _)) => settled,
         };
-        let is_own = leader.flight().is_some_and(|own| Arc::ptr_eq(own, &settled));
+        let is_own = leader.subscriber().is_some_and(|own| Arc::ptr_eq(own.flight(), &settled));
         if !is_own
             && let Ok(Waited::Settled(flight, subscriber)) = change_over(&flights, slow, settled)
             && let Next::Respond(response) = waiter.next(&flight, subscriber)
         {
-            let head = flight.outcome().and_then(FetchOutcome::head);
-            if head.is_some_and(|head| head.verdict().is_shareable()) {
+            if flight.head().is_some_and(|head| head.verdict.is_shareable()) {
                 leader.leave_for_another();
             }
             return response;
@@ -239,12 +261,246 @@ fn change_over(
         Subscription::Subscribed(subscriber) => Ok(Waited::Settled(settled, subscriber)),
         Subscription::Full => Ok(Waited::Refused(Refused::TooManyWaiters)),
         // There is nothing to be read but the verdict.
-        Subscription::Closed if settled.outcome().is_some_and(FetchOutcome::has_no_body) => {
-            Ok(Waited::Settled(settled, subscriber))
-        }
+        Subscription::Closed if has_no_body(&settled) => Ok(Waited::Settled(settled, subscriber)),
         Subscription::Closed => {
             subscriber.flight().forget_redirect(&settled);
             Err(subscriber)
         }
     }
+}
+
+/// Whether a flight is settled without a body for any caller but the leader.
+fn has_no_body(flight: &Flight) -> bool {
+    let is_unshareable = |head: &SharedHead| matches!(head.verdict, Verdict::Unshareable(_));
+    flight.outcome().is_some() && flight.head().is_none_or(is_unshareable)
+}
+
+/// A request that waits for the response of another one.
+#[derive(Clone)]
+struct Waiter {
+    head: Parts,
+    key: FlightKey,
+    credentials: Credentials,
+    /// The number of the fetch that had begun last when the request arrived.
+    arrived: u64,
+}
+
+/// What a caller does once the outcome of a flight is known.
+enum Next<B, E> {
+    Respond(Result<Response<Body<B>>, E>),
+    /// Join the flight of all that have learned the same.
+    Rejoin(Learned),
+    /// Ask the origin for this caller alone.
+    Alone,
+}
+
+impl Waiter {
+    /// `None`: the request is cached by its key alone.
+    fn request(&self) -> Option<&CacheRequest> {
+        self.head.extensions.get()
+    }
+
+    /// Why the request is on its way to the origin.
+    fn why(&self) -> Option<CacheStatus> {
+        self.request().map(CacheRequest::why)
+    }
+
+    /// Whether a layer above serves a stale response instead of a failure.
+    fn has_fallback(&self) -> bool {
+        self.request().is_some_and(CacheRequest::has_fallback)
+    }
+
+    fn refuse<B>(&self, refused: Refused) -> Response<Body<B>> {
+        fetch::refuse(refused, self.why())
+    }
+
+    /// What this caller does, given the outcome of a flight that it has joined or was redirected to.
+    #[inline(never)]
+    fn next<B, E: Clone + 'static>(&self, flight: &Flight, subscriber: Subscriber) -> Next<B, E> {
+        let shares_failures = self.key.failures > 0 || self.has_fallback();
+        let aborted = || Next::Respond(Ok(self.refuse(Refused::FetchAborted)));
+        match flight.outcome() {
+            Some(FetchOutcome::Head(head)) => self.next_after(head, flight, subscriber),
+            Some(FetchOutcome::Error(error)) if shares_failures => {
+                // The type differs where one layer value wraps services of different errors.
+                let error = error.downcast_ref::<E>();
+                error.map_or_else(aborted, |error| Next::Respond(Err(error.clone())))
+            }
+            Some(FetchOutcome::Aborted) if shares_failures => aborted(),
+            Some(FetchOutcome::Error(_) | FetchOutcome::Aborted) | None => Next::Rejoin(Learned::Failure),
+        }
+    }
+
+    fn next_after<B, E>(&self, head: &SharedHead, flight: &Flight, subscriber: Subscriber) -> Next<B, E> {
+        match &head.verdict {
+            Verdict::Unshareable(why) => self.next_after_unshareable(*why, head, flight),
+            // The tags were not known before, and were purged since this request arrived.
+            Verdict::Shareable { lineage: Some(lineage), .. }
+            | Verdict::Failed { lineage: Some(lineage), .. }
+                if !lineage.is_for(self.request().and_then(CacheRequest::arrival)) =>
+            {
+                Next::Rejoin(Learned::Floor(lineage.floor()))
+            }
+            // What a layer below refused is not the fault of a request, and another one makes it worse.
+            Verdict::Failed { .. }
+                if self.key.failures == 0 && head.refused.is_none() && !self.has_fallback() =>
+            {
+                Next::Rejoin(Learned::Failure)
+            }
+            Verdict::Failed { selection, for_all, .. } => {
+                let is_shared = *for_all && self.is_selected(selection);
+                let subscriber = is_shared.then_some(subscriber);
+                self.respond(head, subscriber)
+            }
+            // Begun before this caller came: all of its kind share the next one.
+            Verdict::Shareable { lineage, .. }
+                if self.is_too_old(lineage.as_ref().map(|lineage| lineage.begun()), flight.number()) =>
+            {
+                Next::Rejoin(Learned::TooOld)
+            }
+            Verdict::Shareable { audience, .. } if !self.credentials.admitted_to(*audience) => {
+                Next::Rejoin(Learned::OnlyFor(self.credentials))
+            }
+            Verdict::Shareable { selection, .. } if !self.is_selected(selection) => {
+                Next::Rejoin(Learned::Selection(self.own_selection(selection.as_ref())))
+            }
+            Verdict::Shareable { .. } => self.respond(head, Some(subscriber)),
+        }
+    }
+
+    fn next_after_unshareable<B, E>(
+        &self,
+        why: storing::Unshareable,
+        head: &SharedHead,
+        flight: &Flight,
+    ) -> Next<B, E> {
+        if self.is_of_session(why, head, flight.leader_credentials()) {
+            return Next::Rejoin(Learned::OnlyFor(self.credentials));
+        }
+        let failures = self.key.failures;
+        match storing::is_error(head.status) {
+            true if failures == 0 => Next::Rejoin(Learned::Failure),
+            // An origin that says so twice is not asked again for all the others.
+            _ if head.status == StatusCode::TOO_MANY_REQUESTS => self.respond(head, None),
+            true if failures < MAX_FAILURES => {
+                let group = flight.next_group(GROUPS);
+                Next::Rejoin(Learned::Error { group, groups: GROUPS })
+            }
+            _ => Next::Alone,
+        }
+    }
+
+    /// Responds with the shared response, or without a subscriber with its status alone.
+    fn respond<B, E>(&self, head: &SharedHead, subscriber: Option<Subscriber>) -> Next<B, E> {
+        let mut response = match subscriber {
+            Some(subscriber) => shared_response(head, subscriber),
+            None => bare_response(head),
+        };
+        // A layer above shares the response as well.
+        if self.request().is_some_and(CacheRequest::wants_shareability) {
+            response.extensions_mut().insert(head.verdict.handed_on());
+        }
+        Next::Respond(Ok(response))
+    }
+
+    fn is_selected(&self, selection: &Option<vary::Selection>) -> bool {
+        selection.as_ref().is_none_or(|selection| {
+            selection.matches(&RequestFields::of(&self.head.headers), &mut vary::Forms::default())
+        })
+    }
+
+    /// This request's values of all fields that are known to select a response, those that were known
+    /// before included: where responses differ in what they name, a caller must not come back to a
+    /// flight key that it has had.
+    fn own_selection(&self, named: Option<&vary::Selection>) -> Option<vary::Selection> {
+        let known = self.key.selection.as_ref().map_or(&[][..], |known| known.fields());
+        let fields = named.map(|named| all_fields(known, named.fields()));
+        fields.map(|fields| vary::Selection::new(&fields, &self.head.headers))
+    }
+
+    /// Whether a response may be for one client because the leader's request had a session, while this
+    /// one has none.
+    fn is_of_session(&self, why: storing::Unshareable, head: &SharedHead, leader: Credentials) -> bool {
+        use storing::Unshareable::{Cookie, Error, NoStore, NotFresh, Private, SetCookie, Token};
+        let has_session = leader.cookie || leader.token;
+        let is_of_session = match why {
+            Cookie | Token => true,
+            NoStore | Private | SetCookie | NotFresh | Error => {
+                has_session && head.status != StatusCode::TOO_MANY_REQUESTS
+            }
+            _ => false,
+        };
+        let own = self.credentials;
+        is_of_session && !own.cookie && !own.token && !self.key.is_only_for(own)
+    }
+
+    /// Whether only a fetch will do that began after this caller came, and this one did not: by the number
+    /// that the store gave it, else by that of its flight.
+    fn is_too_old(&self, begun: Option<u64>, flight: u64) -> bool {
+        let is_newer = |request: &CacheRequest| match begun {
+            Some(begun) => begun > request.arrived_at(),
+            None => flight > self.arrived,
+        };
+        self.request().is_some_and(|request| request.needs_newer() && !is_newer(request))
+    }
+}
+
+fn all_fields(known: &[HeaderName], named: &Arc<[HeaderName]>) -> Arc<[HeaderName]> {
+    if known.iter().all(|field| named.contains(field)) {
+        return Arc::clone(named);
+    }
+    let mut all: Vec<_> = known.iter().chain(&**named).cloned().collect();
+    all.sort_unstable_by(|a, b| a.as_str().cmp(b.as_str()));
+    all.dedup();
+    all.into()
+}
+
+/// The response as every caller but the leader gets it.
+fn shared_response<B>(head: &SharedHead, subscriber: Subscriber) -> Response<Body<B>> {
+    let mut response = Response::new(subscriber.into_body(head.size));
+    *response.status_mut() = head.status;
+    *response.version_mut() = head.version;
+    *response.headers_mut() = head.headers.clone();
+    update_age(response.headers_mut(), &head.verdict);
+    if let Some(came_about) = head.came_about
+        && CacheStatus::of(&response).is_none()
+    {
+        // As in the leader's response: what follows takes its place.
+        response.extensions_mut().insert(came_about);
+    }
+    mark_collapsed(&mut response, head);
+    response
+}
+
+/// The response where fields and body are for another client: its status, and when to come back.
+fn bare_response<B>(head: &SharedHead) -> Response<Body<B>> {
+    let mut response = Response::new(Body::default());
+    *response.status_mut() = head.status;
+    if let Some(retry_after) = head.headers.get(header::RETRY_AFTER) {
+        response.headers_mut().insert(header::RETRY_AFTER, retry_after.clone());
+    }
+    mark_collapsed(&mut response, head);
+    response
+}
+
+/// A caller that joins while a slow body comes in gets a response that is older by then.
+fn update_age(headers: &mut HeaderMap, verdict: &Verdict) {
+    let (Verdict::Shareable { received_at, .. } | Verdict::Failed { received_at, .. }) = verdict else {
+        return;
+    };
+    let waited = received_at.elapsed().as_secs();
+    if waited > 0 {
+        let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
+        let age = HeaderValue::from(age.unwrap_or(0_u64).saturating_add(waited));
+        headers.insert(header::AGE, age);
+    }
+}
+
+fn mark_collapsed<B>(response: &mut Response<Body<B>>, head: &SharedHead) {
+    if let Some(refused) = head.refused {
+        response.extensions_mut().insert(refused);
+    }
+    let shown = || CacheStatus::shown(&head.headers);
+    let status = head.came_about.or_else(shown).unwrap_or(CacheStatus::forwarded(Forward::Miss));
+    status.collapsed().mark(response);
 }

@@ -10,9 +10,9 @@
 //!
 //! The outcome is set once and read by every subscriber without a lock. The rest is behind one mutex,
 //! [`State`], which is held for a few instructions at a time: no waker is called, nothing is freed and no
-//! other lock is taken under it. Whoever waits registers with `changed` first and looks again after
-//! that, so that no change in between is missed. `changed` is made by the first that waits: most flights
-//! of a calm time have a single caller, which finds everything there.
+//! other lock is taken under it. A task that waits registers with `changed` first and looks again
+//! after that, so that no change in between is missed. The first task that waits makes `changed`: most
+//! flights have a single caller, which finds everything there.
 //!
 //! # Order of locks
 //!
@@ -22,6 +22,7 @@
 //! budget's list, which is why flights are never dropped under any of these locks.
 
 use std::{
+    any::Any,
     pin::Pin,
     sync::{
         Arc, OnceLock,
@@ -32,7 +33,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
@@ -45,12 +46,12 @@ use tokio::{
 };
 
 use super::{
-    budget::{self, Budget},
-    log::{Bounds, Chunk, Dropped, Log, Pace, Reclaim},
-    outcome::FetchOutcome,
+    budget::{Budget, Holder},
+    log::{self, Log},
 };
 use crate::{
     body::{Body, BodyError},
+    exchange::{Refused, Verdict, status::CacheStatus},
     http::{credentials::Credentials, freshness::after},
 };
 
@@ -60,6 +61,31 @@ const CATCH_UP: Duration = Duration::from_millis(100);
 
 /// How often a fetch that is ahead of its readers looks whether the budget has more room by now.
 const LOOK: Duration = Duration::from_secs(1);
+
+/// What became of a fetch, apart from its body.
+#[derive(Debug)]
+pub(super) enum FetchOutcome {
+    Head(Box<SharedHead>),
+    /// The service's own error, of whatever type it is.
+    Error(Arc<dyn Any + Send + Sync>),
+    /// The fetch panicked or was dropped.
+    Aborted,
+}
+
+/// The head of a response, as all callers but the leader get it. Plain data.
+#[derive(Debug)]
+pub(super) struct SharedHead {
+    pub(super) status: StatusCode,
+    pub(super) version: Version,
+    pub(super) headers: HeaderMap,
+    pub(super) verdict: Verdict,
+    /// How the response came about, if its fields do not say so, or will not when some of them are gone.
+    pub(super) came_about: Option<CacheStatus>,
+    /// The size of the body, if it is known.
+    pub(super) size: Option<u64>,
+    /// Set if a layer below refused the request, which then is not at fault.
+    pub(super) refused: Option<Refused>,
+}
 
 #[derive(Debug)]
 pub(super) struct Flight {
@@ -106,18 +132,12 @@ impl State {
     }
 }
 
-/// How much a flight may hold, alone and with all others.
+/// How much a flight may hold, alone and with all others. Plain data.
 #[derive(Clone, Debug)]
 pub(super) struct Room {
-    max_held: usize,
-    max_total: u64,
-    budget: Arc<Budget>,
-}
-
-impl Room {
-    pub(super) fn new(max_held: usize, max_total: u64, budget: Arc<Budget>) -> Self {
-        Self { max_held, max_total, budget }
-    }
+    pub(super) max_held: usize,
+    pub(super) max_total: u64,
+    pub(super) budget: Arc<Budget>,
 }
 
 pub(super) enum Subscription {
@@ -169,6 +189,14 @@ impl Flight {
         self.outcome.get()
     }
 
+    /// The head of the response, if there is one.
+    pub(super) fn head(&self) -> Option<&SharedHead> {
+        match self.outcome()? {
+            FetchOutcome::Head(head) => Some(head),
+            FetchOutcome::Error(_) | FetchOutcome::Aborted => None,
+        }
+    }
+
     /// Sets the outcome. The first one counts.
     pub(super) fn settle(&self, outcome: FetchOutcome) {
         if self.outcome.set(outcome).is_ok() {
@@ -211,8 +239,8 @@ impl Flight {
         drop(forgotten);
     }
 
-    /// When one more subscriber may hedge this fetch, whose head is `max_wait` late by then: one
-    /// subscriber at first, and twice as many in each second that follows.
+    /// When one more subscriber may hedge this fetch: one when the head has been awaited for `max_wait`,
+    /// and twice as many in each second that follows.
     pub(super) fn next_hedge_at(&self, max_wait: Duration) -> Instant {
         let hedge = self.hedges.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         let seconds = hedge.checked_ilog2().unwrap_or_default();
@@ -231,17 +259,16 @@ impl Flight {
     }
 
     pub(super) fn push_data(self: &Arc<Self>, data: Bytes, is_last: bool) {
-        self.push(Chunk::Data(data), is_last);
+        self.push(log::Chunk::Data(data), is_last);
     }
 
     pub(super) fn push_trailers(self: &Arc<Self>, trailers: HeaderMap) {
         if !trailers.is_empty() {
-            self.push(Chunk::Trailers(Arc::new(trailers)), false);
+            self.push(log::Chunk::Trailers(Arc::new(trailers)), false);
         }
     }
 
-    fn push(self: &Arc<Self>, chunk: Chunk, is_last: bool) {
-        let Room { budget, max_total, .. } = &self.room;
+    fn push(self: &Arc<Self>, chunk: log::Chunk, is_last: bool) {
         let mut state = self.state.lock();
         let before = if state.is_counted { state.log.held() } else { 0 };
         let unread = state.log.push(chunk);
@@ -252,16 +279,17 @@ impl Flight {
         let is_new = !state.is_counted && !state.log.is_handed_over();
         state.is_counted |= is_new;
         // Under the lock: what a reader takes at once must be counted before it is released.
-        let is_over = state.is_counted && budget.replace(before, state.log.held(), *max_total);
+        let is_over =
+            state.is_counted && self.room.budget.replace(before, state.log.held(), self.room.max_total);
         let changed = state.changed.clone();
         drop(state);
         drop(unread);
         wake(changed);
         if is_new {
-            budget.enter(self);
+            self.room.budget.enter(self);
         }
         if is_over {
-            budget.make_room(*max_total, &**self);
+            self.room.budget.make_room(self.room.max_total, self);
         }
     }
 
@@ -283,16 +311,17 @@ impl Flight {
     /// Once the body is beyond the limit, the first call says that the flight is to be closed.
     ///
     /// `max_unread`: how large a body is fetched even if no subscriber is left.
-    pub(super) async fn pace(&self, max_unread: u64, max_pause: Duration) -> Pace {
+    pub(super) async fn pace(&self, max_unread: u64, max_pause: Duration) -> log::Pace {
         let Room { max_held, max_total, budget } = &self.room;
         let (mut paused_at, mut lagging_at) = (None, None);
         loop {
             let moved = self.moved.notified();
-            let bounds = Bounds { max_held: *max_held, max_unread, max_ahead: budget.max_ahead(*max_total) };
+            let bounds =
+                log::Bounds { max_held: *max_held, max_unread, max_ahead: budget.max_ahead(*max_total) };
             let pace = self.state.lock().log.pace(&bounds, lagging_at.is_some());
             let (since, limit) = match pace {
-                Pace::Ahead => (&mut paused_at, max_pause),
-                Pace::Lagging => (&mut lagging_at, CATCH_UP),
+                log::Pace::Ahead => (&mut paused_at, max_pause),
+                log::Pace::Lagging => (&mut lagging_at, CATCH_UP),
                 _ => return pace,
             };
             let until = after(*since.get_or_insert_with(Instant::now), limit);
@@ -301,7 +330,7 @@ impl Flight {
                 paused_at = None;
             } else if Instant::now() >= until {
                 match pace {
-                    Pace::Lagging => self.change(|log| log.drop_laggards(*max_held)),
+                    log::Pace::Lagging => self.change(|log| log.drop_laggards(*max_held)),
                     _ => self.change(Log::end_waiting),
                 };
             }
@@ -309,13 +338,13 @@ impl Flight {
     }
 
     /// Changes the log, and releases from the budget what it does not hold any more.
-    fn change(&self, change: impl FnOnce(&mut Log) -> Dropped) -> Dropped {
+    fn change(&self, change: impl FnOnce(&mut Log) -> log::Dropped) -> log::Dropped {
         let mut state = self.state.lock();
         let dropped = change(&mut state.log);
         let is_counted = state.is_counted;
         drop(state);
         if is_counted {
-            self.room.budget.release(dropped.bytes());
+            self.room.budget.release(dropped.bytes);
         }
         dropped
     }
@@ -369,12 +398,12 @@ impl Flight {
     }
 }
 
-impl budget::Holder for Flight {
-    fn reclaimable(&self) -> Option<Reclaim> {
+impl Holder for Flight {
+    fn reclaimable(&self) -> Option<log::Reclaim> {
         self.state.lock().log.reclaimable()
     }
 
-    fn reclaim(&self) -> Dropped {
+    fn reclaim(&self) -> log::Dropped {
         let dropped = self.change(Log::reclaim);
         self.moved.notify_one();
         dropped
@@ -426,10 +455,9 @@ impl Subscriber {
     pub(super) fn take_headers(&mut self) -> HeaderMap {
         let own = Arc::get_mut(&mut self.flight).and_then(|own| own.outcome.get_mut());
         if let Some(FetchOutcome::Head(head)) = own {
-            return head.take_headers();
+            return std::mem::take(&mut head.headers);
         }
-        let head = self.flight.outcome().and_then(FetchOutcome::head);
-        head.map_or_else(HeaderMap::new, |head| head.headers().clone())
+        self.flight.head().map_or_else(HeaderMap::new, |head| head.headers.clone())
     }
 
     /// Leaves with the response of another flight. If no subscriber is left then, this fetch may end.
@@ -461,15 +489,15 @@ impl Subscriber {
         let (is_waited_for, is_counted) = (state.log.take_waiting(), state.is_counted);
         drop(state);
         if is_counted {
-            flight.room.budget.release(dropped.bytes());
+            flight.room.budget.release(dropped.bytes);
         }
         drop(dropped);
         if is_waited_for {
             flight.moved.notify_one();
         }
         match chunk {
-            Chunk::Data(data) => Next::Data(data),
-            Chunk::Trailers(trailers) => Next::Trailers(Arc::unwrap_or_clone(trailers)),
+            log::Chunk::Data(data) => Next::Data(data),
+            log::Chunk::Trailers(trailers) => Next::Trailers(Arc::unwrap_or_clone(trailers)),
         }
     }
 
@@ -493,7 +521,7 @@ impl Drop for Subscriber {
         let is_counted = state.is_counted;
         drop(state);
         if is_counted {
-            self.flight.room.budget.release(dropped.bytes());
+            self.flight.room.budget.release(dropped.bytes);
         }
         drop((dropped, redirect));
         if is_noticed {

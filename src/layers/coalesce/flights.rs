@@ -16,21 +16,19 @@ use std::{
 };
 
 use dashmap::{DashMap, Entry};
-use http::{HeaderValue, Method, Response, header, request::Parts};
-use http_body::Body as HttpBody;
+use http::{HeaderValue, Method, header, request::Parts};
 use quick_cache::DefaultHashBuilder;
 use tokio::time::Instant;
 
 use super::{
     budget::Budget,
-    flight::{Flight, Room, Subscriber, Subscription},
-    outcome::{FetchOutcome, SharedHead},
+    flight::{self, FetchOutcome, Flight, SharedHead, Subscriber},
     settings::CoalesceSettings,
 };
 use crate::{
     body::BodyError,
     exchange::{CacheRequest, Verdict},
-    http::{credentials::Credentials, fields, vary::Selection},
+    http::{credentials::Credentials, fields, storing, vary::Selection},
     key::CacheKey,
 };
 
@@ -41,17 +39,17 @@ use crate::{
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct FlightKey {
     key: CacheKey,
-    is_head: bool,
-    is_forced: bool,
+    pub(super) is_head: bool,
+    pub(super) is_forced: bool,
     credentials: CredentialClass,
     /// Set once the selecting fields are known.
-    selection: Option<Selection>,
+    pub(super) selection: Option<Selection>,
     /// Set where only a part of the response is asked for.
     range: Option<Box<HeaderValue>>,
     /// Fetches that began below this number were invalidated before the callers arrived.
     floor: u64,
     /// How many fetches have failed these callers, or have brought nothing for them.
-    failures: u8,
+    pub(super) failures: u8,
     /// Which group of these callers asks together, after errors that may each be for one client.
     group: u16,
 }
@@ -98,56 +96,59 @@ impl FlightKey {
         }
     }
 
-    pub(super) fn cache_key(&self) -> &CacheKey {
-        &self.key
-    }
-
-    pub(super) fn is_head(&self) -> bool {
-        self.is_head
-    }
-
-    pub(super) fn is_forced(&self) -> bool {
-        self.is_forced
-    }
-
-    pub(super) fn selection(&self) -> Option<&Selection> {
-        self.selection.as_ref()
-    }
-
-    pub(super) fn failures(&self) -> u8 {
-        self.failures
-    }
-
     /// Whether all callers of this key have exactly these credentials.
     pub(super) fn is_only_for(&self, credentials: Credentials) -> bool {
         self.credentials == CredentialClass::Exactly(credentials)
     }
 
-    /// The key of those that have exactly these credentials.
-    pub(super) fn only_for(&self, credentials: Credentials) -> Self {
-        Self { credentials: CredentialClass::Exactly(credentials), ..self.clone() }
+    /// The key of those that have learned this in a flight of the present key.
+    pub(super) fn with(&self, learned: Learned) -> Self {
+        let mut key = self.clone();
+        match learned {
+            Learned::Failure => key.failures = 1,
+            Learned::Error { group, groups } => {
+                key.failures = key.failures.saturating_add(1);
+                key.group = key.group.saturating_mul(groups).saturating_add(group);
+            }
+            Learned::TooOld => {}
+            Learned::Floor(floor) => key.floor = key.floor.max(floor),
+            Learned::OnlyFor(credentials) => key.credentials = CredentialClass::Exactly(credentials),
+            Learned::Selection(selection) => key.selection = selection,
+        }
+        key
     }
+}
 
-    /// The key of those that want a fetch which began at this number or later.
-    pub(super) fn not_below(&self, floor: u64) -> Self {
-        Self { floor: self.floor.max(floor), ..self.clone() }
-    }
+/// What the fetches of a [`CoalesceLayer`](crate::CoalesceLayer) hold, and what happened to their readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CoalesceStats {
+    /// Fetches under way.
+    pub fetches: usize,
+    /// Bytes held for callers that have not read them yet, by complete fetches too; see
+    /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes).
+    pub held_bytes: u64,
+    /// The configured limit of these bytes.
+    pub max_total_bytes: u64,
+    /// Readers that lost their place for lack of room since the layer was made.
+    pub lagged: u64,
+}
 
-    /// The key of those that want the variant with this selection.
-    pub(super) fn selecting(&self, selection: Option<Selection>) -> Self {
-        Self { selection, ..self.clone() }
-    }
-
-    /// The key of those that a first fetch has failed.
-    pub(super) fn after_failure(self) -> Self {
-        Self { failures: 1, ..self }
-    }
-
-    /// The key of one of `groups` groups, into which the callers of this one are split.
-    pub(super) fn split(&self, group: u16, groups: u16) -> Self {
-        let group = self.group.saturating_mul(groups).saturating_add(group);
-        Self { failures: self.failures.saturating_add(1), group, ..self.clone() }
-    }
+/// What a caller has learned from a response that it cannot have.
+pub(super) enum Learned {
+    /// The fetch has failed.
+    Failure,
+    /// The response is an error that may be for one client. The caller belongs to this group of `groups`,
+    /// into which its kind splits.
+    Error { group: u16, groups: u16 },
+    /// The fetch began before the caller came, which wants a newer one.
+    TooOld,
+    /// Fetches that began below this number are invalid.
+    Floor(u64),
+    /// The response is not for these credentials, which are the caller's.
+    OnlyFor(Credentials),
+    /// The response is another variant. The caller's has this selection.
+    Selection(Option<Selection>),
 }
 
 /// The flights of a layer, and its settings. Clones with other settings share the flights.
@@ -188,12 +189,14 @@ impl Flights {
         &mut self.settings
     }
 
-    pub(super) fn budget(&self) -> &Budget {
-        &self.table.budget
-    }
-
-    pub(super) fn under_way(&self) -> usize {
-        self.table.under_way.load(Ordering::Relaxed)
+    pub(super) fn stats(&self) -> CoalesceStats {
+        let Self { table, settings } = self;
+        CoalesceStats {
+            fetches: table.under_way.load(Ordering::Relaxed),
+            held_bytes: table.budget.held(),
+            max_total_bytes: settings.max_total_bytes,
+            lagged: table.budget.lagged(),
+        }
     }
 
     /// The number of the fetch that began last.
@@ -215,9 +218,9 @@ impl Flights {
             && takes_newcomers(entry.get(), &self.settings, wants_newer)
         {
             match entry.get().subscribe(self.settings.max_subscribers()) {
-                Subscription::Subscribed(subscriber) => return Joined::Follow(subscriber),
-                Subscription::Full => return Joined::Full,
-                Subscription::Closed => {}
+                flight::Subscription::Subscribed(subscriber) => return Joined::Follow(subscriber),
+                flight::Subscription::Full => return Joined::Full,
+                flight::Subscription::Closed => {}
             }
         }
         let Some(permit) = Permit::take(self, key.is_forced) else { return Joined::Alone };
@@ -250,7 +253,11 @@ impl Flights {
 
     fn begin(&self, credentials: Credentials) -> Subscriber {
         let (table, settings) = (&self.table, &self.settings);
-        let room = Room::new(settings.max_held_bytes, settings.max_total_bytes, Arc::clone(&table.budget));
+        let room = flight::Room {
+            max_held: settings.max_held_bytes,
+            max_total: settings.max_total_bytes,
+            budget: Arc::clone(&table.budget),
+        };
         let number = table.begun.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
         Flight::begin(room, number, credentials)
     }
@@ -268,11 +275,11 @@ impl Flights {
     /// Runs a fetch so that requests made below it are recognised by [`is_leading`](Self::is_leading).
     pub(super) fn lead<F: Future>(
         &self,
-        key: CacheKey,
+        key: FlightKey,
         fetch: F,
     ) -> impl Future<Output = F::Output> + use<F> {
         let outer = LEADING.try_with(|outer| Arc::new(outer.clone())).ok();
-        LEADING.scope(Leading { table: self.address(), key, outer }, fetch)
+        LEADING.scope(Leading { table: self.address(), key: key.key, outer }, fetch)
     }
 
     /// Whether this code runs as a part of a fetch of this key, for which it must not wait.
@@ -294,7 +301,7 @@ tokio::task_local! {
     static LEADING: Leading;
 }
 
-/// A fetch under way, and the one whose service made the request for it.
+/// A fetch under way, and the fetch that made the request for it.
 #[derive(Clone)]
 struct Leading {
     /// The address of the table, for comparison alone.
@@ -320,10 +327,10 @@ impl Table {
 
 /// A newcomer may wait for a head that is not overdue, and share one that is still fresh.
 fn takes_newcomers(flight: &Flight, settings: &CoalesceSettings, wants_newer: bool) -> bool {
-    let Some(outcome) = flight.outcome() else {
+    if flight.outcome().is_none() {
         return flight.started_at().elapsed() < settings.max_flight_age;
-    };
-    match outcome.head().map(SharedHead::verdict) {
+    }
+    match flight.head().map(|head| &head.verdict) {
         // What came in before the caller is not newer.
         Some(Verdict::Shareable { fresh_until, .. }) => !wants_newer && Instant::now() < *fresh_until,
         _ => false,
@@ -376,7 +383,7 @@ pub(super) struct FlightGuard {
     permit: Permit,
     key: FlightKey,
     flight: Arc<Flight>,
-    /// An older flight for the same, whose subscribers may get the response of this one.
+    /// An older flight for the same. Its subscribers may get the response of this one.
     slower: Option<Arc<Flight>>,
     /// Subscribers of other flights are on their way to this one, which has to stay open for them.
     has_redirected: AtomicBool,
@@ -391,6 +398,10 @@ impl FlightGuard {
         &self.permit.flights.settings
     }
 
+    pub(super) fn is_head(&self) -> bool {
+        self.key.is_head
+    }
+
     pub(super) fn flight(&self) -> &Arc<Flight> {
         &self.flight
     }
@@ -399,13 +410,7 @@ impl FlightGuard {
     /// callers may share.
     pub(super) fn max_unread(&self) -> u64 {
         let held = self.settings().max_held_bytes as u64;
-        let head = self.flight.outcome().and_then(FetchOutcome::head);
-        head.map_or(held, |head| head.verdict().stored_up_to().max(held))
-    }
-
-    /// The length of the content of a response, if it is declared.
-    pub(super) fn content_length<B: HttpBody>(&self, response: &Response<B>) -> Option<u64> {
-        fields::content_of(self.key.is_head, response)
+        self.flight.head().map_or(held, |head| head.verdict.stored_up_to().max(held))
     }
 
     /// Takes no more callers. A newer flight with the same key is left alone.
@@ -423,10 +428,10 @@ impl FlightGuard {
 
     /// Tells the head to all subscribers, and to those of other flights for the same that have none yet.
     pub(super) fn settle(&self, head: SharedHead) {
-        let is_for_all = head.verdict().is_shareable();
-        let is_for_one = matches!(head.verdict(), Verdict::Unshareable(_)) && !head.is_error();
+        let is_for_all = head.verdict.is_shareable();
+        let is_for_one = matches!(head.verdict, Verdict::Unshareable(_)) && !storing::is_error(head.status);
         // What a layer below refused says nothing about the fetches of others.
-        let has_failed = matches!(head.verdict(), Verdict::Failed { .. }) && !head.is_refused();
+        let has_failed = matches!(head.verdict, Verdict::Failed { .. }) && head.refused.is_none();
         self.flight.settle(FetchOutcome::Head(Box::new(head)));
         if has_failed {
             return self.note_failure();

@@ -14,9 +14,8 @@ use tower_service::Service;
 
 use super::{
     caller::Caller,
-    flights::{FlightKey, Flights},
+    flights::{CoalesceStats, FlightKey, Flights},
     settings::{CoalesceSettings, SharedExtractor},
-    waiter::Waiter,
 };
 use crate::{
     body::{Body, BoxError},
@@ -34,51 +33,38 @@ use crate::{
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
 ///
-/// The fetches under way belong to the layer value and its clones: services made by one of them
-/// share fetches, also with each other.
+/// The fetches under way belong to the layer value and its clones: all services made by them share
+/// fetches with each other.
 #[derive(Clone, Debug, Default)]
 pub struct CoalesceLayer {
     flights: Arc<Flights>,
 }
 
-/// What the fetches of a [`CoalesceLayer`] hold, and what happened to their readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CoalesceStats {
-    /// Fetches under way.
-    pub fetches: usize,
-    /// Bytes held at the moment for callers that have not read them yet, by fetches that are complete
-    /// too; see [`CoalesceLayer::max_total_bytes`].
-    pub held_bytes: u64,
-    /// The configured bound of these bytes.
-    pub max_total_bytes: u64,
-    /// Readers that lost their place for lack of room since the layer was made.
-    pub lagged: u64,
-}
-
 impl CoalesceLayer {
-    /// With the default limits; see the [module](crate::coalesce).
+    /// Creates a layer with the default limits; see the [module](crate::coalesce).
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or
-    /// [`Key`](crate::Key). Default: [`DefaultKey`].
+    /// Derives the key of a request that has none from a layer above ([`Lookup`](crate::Lookup) or
+    /// [`Key`](crate::Key)). Default: [`DefaultKey`](crate::DefaultKey).
     #[must_use]
     pub fn key(self, extractor: impl KeyExtractor) -> Self {
         self.set(|settings| settings.extractor = SharedExtractor::new(extractor))
     }
 
     /// Tells this observer of each response that the service returns, if no [`Lookup`](crate::Lookup) above
-    /// it does. Default: none.
+    /// does so. Default: none.
     #[must_use]
     pub fn observer(self, observer: impl Observer) -> Self {
         self.set(|settings| settings.observers = Observers::new(observer))
     }
 
-    /// How many fetches may be under way that callers can join, those included that all callers have
-    /// left. Default: 16,384. Further requests go to the service below on their own: nothing is shared
-    /// with them, and their fetch ends with their client.
+    /// How many fetches that callers can join may be under way, including those that all callers have
+    /// left. Default: 16,384.
+    ///
+    /// Further requests go to the service below on their own: nothing is shared with them, and their fetch
+    /// ends with their client.
     #[must_use]
     pub fn max_flights(self, limit: usize) -> Self {
         self.set(|settings| settings.max_flights = limit)
@@ -92,66 +78,70 @@ impl CoalesceLayer {
         self.set(|settings| settings.max_waiters = limit)
     }
 
-    /// How long callers rely on a fetch that another caller began and whose response head is not there
-    /// yet, counted from its beginning. Default: 30 seconds.
+    /// How long callers wait for the response head of a fetch that another caller began, counted from its
+    /// beginning. Default: 30 seconds.
     ///
-    /// Then a caller for whom a stale response may be served gets that one. Of the others one begins
-    /// a fetch of its own, a second later two more, then four, and so on, until one of the responses
-    /// says whether it may be shared. The first fetch goes on.
+    /// After that, a caller for which a stale response may be served gets that one. One of the others
+    /// begins a fetch of its own, a second later two more do, then four, and so on, until one of the
+    /// responses says whether it may be shared. The first fetch goes on.
     #[must_use]
     pub fn max_wait(self, limit: Duration) -> Self {
         self.set(|settings| settings.max_wait = limit)
     }
 
-    /// For how long a fetch takes new callers on that has no response head yet, or whose body stands
-    /// still. Default: 60 seconds. After that the next request begins another fetch, and this one does
-    /// not count for [`max_flights`](Self::max_flights) any more. It goes on for the callers it has.
+    /// For how long callers can join a fetch while no response head arrives, or while its body stands
+    /// still. Default: 60 seconds.
+    ///
+    /// After that the next request begins another fetch, and this one no longer counts against
+    /// [`max_flights`](Self::max_flights). It goes on for the callers that it has.
     #[must_use]
     pub fn max_flight_age(self, limit: Duration) -> Self {
         self.set(|settings| settings.max_flight_age = limit)
     }
 
-    /// How long any caller waits for a response head, the first one included. Default: without limit.
+    /// How long any caller waits for a response head, including the first one. Default: no limit.
     ///
-    /// Then it gets a stale response where [`StaleIfError`](crate::StaleIfError) has one, else 504. The
-    /// fetch goes on as one without this caller.
+    /// After that it gets a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504. The
+    /// fetch goes on without this caller.
     #[must_use]
     pub fn wait_at_most(self, limit: Duration) -> Self {
         self.set(|settings| settings.wait_at_most = Some(limit))
     }
 
-    /// How long a fetch goes on, for the store below, after its last caller has left. Default: 30
-    /// seconds; zero ends it with its last caller.
+    /// How long a fetch goes on for the store below after its last caller has left. Default: 30 seconds;
+    /// zero ends it with its last caller.
     ///
-    /// A body that does not declare its length ends sooner if nothing of it comes for a second: it may
-    /// have no end. A body that turns out larger than the store takes and than
+    /// A body without a declared length may have no end, so its fetch ends sooner if nothing arrives for
+    /// a second. The fetch of a body that turns out to be larger than both the limit of the store and
     /// [`max_held_bytes`](Self::max_held_bytes) ends with its last caller.
     #[must_use]
     pub fn abandoned_deadline(self, deadline: Duration) -> Self {
         self.set(|settings| settings.abandoned_deadline = deadline)
     }
 
-    /// How much of a shared body may be held, 64 bytes a chunk included, for callers to join at
-    /// any time. Default: 4 MiB; [`ReadThrough`](crate::ReadThrough) takes what its store
-    /// takes. Beyond it see the [module](crate::coalesce#limits).
+    /// How large a shared body may become, counting 64 bytes more for each chunk, for callers to join at
+    /// any time. Default: 4 MiB; in [`ReadThrough`](crate::ReadThrough) the largest body that its store
+    /// takes. The [module](crate::coalesce#limits) says what happens to larger ones.
     #[must_use]
     pub fn max_held_bytes(self, limit: usize) -> Self {
         self.set(|settings| settings.max_held_bytes = limit)
     }
 
-    /// How much of all shared bodies together may be held for callers that have not read it yet, 64
-    /// bytes a chunk included. Default: 64 MiB; [`ReadThrough`](crate::ReadThrough) takes as much as
-    /// its store holds. [`stats`](Self::stats) tells how much it is.
+    /// How many bytes of all shared bodies together may be held for callers that have not read them yet,
+    /// counting 64 bytes more for each chunk. Default: 64 MiB; in [`ReadThrough`](crate::ReadThrough) the
+    /// capacity of its store. [`stats`](Self::stats) tells how many are held.
     ///
-    /// The fuller it is, the closer each fetch keeps to its fastest reader: none is further ahead than
-    /// a quarter of what is free, and in the last quarter of the budget than one chunk. At the limit the reader that is furthest behind ends with
-    /// [`BodyError::Lagged`](crate::BodyError::Lagged): first those of complete or closed fetches; then
-    /// the largest fetch under way takes on no more callers, so that its beginning can go; at last the
-    /// readers of a fetch that none of them reads on. A fetch that is being stored goes on in any case.
+    /// The more is held, the closer each fetch keeps to its fastest reader: it is ahead by no more than a
+    /// quarter of what is free, and in the last quarter of the budget by no more than one chunk.
     ///
-    /// Not counted: what a caller has been handed already, as is the whole of a stored response, and of
-    /// a shared one that comes in one chunk of at most 64 KiB; what is read past the cache; and what a
-    /// store collects until a body is complete.
+    /// At the limit, readers end with [`BodyError::Lagged`](crate::BodyError::Lagged), in this order: the
+    /// slowest readers of complete or closed fetches; then the largest fetch under way takes no more
+    /// callers, so that the beginning of its body can go; then the readers of a fetch that have all
+    /// stopped reading. A fetch that is being stored goes on in any case.
+    ///
+    /// Not counted: what has been handed to a caller (all of a stored response, and all of a shared one
+    /// that comes in one chunk of at most 64 KiB), what is read past the cache, and what a store collects
+    /// until a body is complete.
     #[must_use]
     pub fn max_total_bytes(self, limit: u64) -> Self {
         self.set(|settings| settings.max_total_bytes = limit)
@@ -160,7 +150,7 @@ impl CoalesceLayer {
     /// How long a fetch that is ahead of its readers waits for any of them to read on. Default: 60
     /// seconds.
     ///
-    /// Then all readers of a body larger than [`max_held_bytes`](Self::max_held_bytes) end with
+    /// After that all readers of a body larger than [`max_held_bytes`](Self::max_held_bytes) end with
     /// [`BodyError::Idle`](crate::BodyError::Idle), and the fetch ends too, unless what it brings is
     /// being stored. A smaller body is fetched to its end without waiting for them.
     #[must_use]
@@ -168,30 +158,25 @@ impl CoalesceLayer {
         self.set(|settings| settings.max_read_pause = limit)
     }
 
-    /// Gauges and counters as they stand, of all services made by this layer and its clones.
+    /// Returns the gauges and counters of all services made by this layer and its clones.
     pub fn stats(&self) -> CoalesceStats {
-        CoalesceStats {
-            fetches: self.flights.under_way(),
-            held_bytes: self.flights.budget().held(),
-            max_total_bytes: self.flights.settings().max_total_bytes,
-            lagged: self.flights.budget().lagged(),
-        }
+        self.flights.stats()
     }
 
-    /// Who may share an answer, if there is no [`Fill`](crate::Fill) below that says so. Default:
+    /// Which requests may share a response, if there is no [`Fill`](crate::Fill) below to say so. Default:
     /// [`Rules::new`].
     ///
-    /// To share a fetch takes no lifetime: a response without a word about its freshness is shared by
-    /// those who wait for it, as [`Rules::default_ttl`] would let them, unless the rules give it a
-    /// lifetime. Then those who come later share it too, for as long as its body is on its way.
+    /// Sharing a fetch takes no lifetime: a response that says nothing about its freshness is shared by the
+    /// callers that wait for it. If the rules give it a lifetime, callers that arrive later share it too,
+    /// for as long as its body is coming in.
     #[must_use]
     pub fn rules(self, rules: Rules) -> Self {
         self.set(|settings| settings.rules = Some(rules))
     }
 
-    /// Which responses are failures, if there is no [`Fill`](crate::Fill) below that says so: callers
-    /// who wait for the same fetch share them. Default:
-    /// [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501 is shared so in any case.
+    /// Which responses are failures, if there is no [`Fill`](crate::Fill) below to say so: callers that wait
+    /// for the same fetch share them. Default: [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501
+    /// is shared in this way in any case.
     #[must_use]
     pub fn failures(self, failures: impl Failures) -> Self {
         self.set(|settings| settings.failures = FailurePolicy::new(failures))
@@ -199,9 +184,9 @@ impl CoalesceLayer {
 
     /// Runs fetches with this function instead of `tokio::spawn`.
     ///
-    /// It is called where the request is handled, so it can see task-locals and the current
-    /// tracing span and put them round the task. It must run the task on a tokio runtime. A task
-    /// that it drops counts as a fetch that was cancelled.
+    /// The function is called where the request is handled, so it can read task-locals and the current
+    /// tracing span and wrap the task in them. It must run the task on a tokio runtime. If it drops the
+    /// task, the fetch counts as cancelled.
     ///
     /// ```
     /// use tower_readthrough::CoalesceLayer;
@@ -257,7 +242,7 @@ impl<S> Layer<S> for CoalesceLayer {
 
 /// The service of [`CoalesceLayer`].
 ///
-/// The error of the service below is cloned for everybody who shared the fetch;
+/// The error of the service below is cloned for every caller that shared the fetch;
 /// [`SharedError`](crate::SharedError) makes any error cloneable.
 #[derive(Clone, Debug)]
 pub struct Coalesce<S> {
@@ -298,7 +283,7 @@ where
 impl<S> Coalesce<S> {
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
-        CoalesceLayer { flights: Arc::clone(&self.flights) }.stats()
+        self.flights.stats()
     }
 
     /// As `call`, of whatever is `below`.
@@ -322,13 +307,12 @@ impl<S> Coalesce<S> {
                 && !self.flights.is_leading(request.key())
         };
         let settings = self.flights.settings();
-        match CacheRequest::of(&head, settings.credential_names()).filter(is_shared) {
+        match CacheRequest::of(&head, &settings.request_rules().credentials).filter(is_shared) {
             None => ResponseFuture::pass(below(head, body)),
             Some(request) => {
                 let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
                 remove_upgrade(&mut head.headers);
-                let waiter = Waiter::new(head, key, credentials, self.flights.begun());
-                let caller = Caller::new(Arc::clone(&self.flights), waiter, body, below);
+                let caller = Caller::new(&self.flights, key, credentials, (head, body), below);
                 match settings.wait_at_most {
                     None => ResponseFuture::boxed(caller.run()),
                     Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),

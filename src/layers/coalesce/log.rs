@@ -88,20 +88,10 @@ struct Entry {
 #[derive(Debug, Default)]
 pub(super) struct Dropped {
     chunks: SmallVec<[Chunk; 2]>,
-    bytes: u64,
-    readers: usize,
-}
-
-impl Dropped {
     /// The charged bytes that are free again.
-    pub(super) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// How many readers lost their place with it.
-    pub(super) fn readers(&self) -> usize {
-        self.readers
-    }
+    pub(super) bytes: u64,
+    /// Readers that lost their place with it.
+    pub(super) readers: usize,
 }
 
 /// What a fetch may do after each chunk.

@@ -1,31 +1,44 @@
-//! One fetch at a time for what many ask for at once.
+//! Shares one fetch between all callers that ask for the same response at the same time.
 //!
-//! The first caller of a key starts a fetch as a task of its own, and all callers, the first
-//! included, read what it brings as it comes in. No client can cancel the fetch, stall it or
-//! slow it down for the others, and when all have left it still goes on for a while, so that a store
-//! below is filled.
+//! The first caller of a key starts a fetch, which runs as a task of its own. All callers, the first
+//! included, read the response while it comes in. No client can cancel the fetch, stall it, or slow it down
+//! for the others. When all callers have left, the fetch still goes on for a while, so that a store below
+//! is filled.
 //!
-//! # Who shares a response
+//! # Which callers share a response
 //!
-//! Only callers for whom it may be reused. What may not be shared (`no-store`, `private`,
-//! `Set-Cookie`, …) goes to the client whose request it answers, untouched and at its own pace,
-//! and all others ask the origin themselves, at once and side by side. A caller for whom the
-//! wrong variant came in (RFC 9111 §4.1) joins those who want the same one: one fetch per variant.
-//! So does a caller who came after a purge of what is under way, or who has credentials that the
-//! response is not for, or who has none where it may be for the session of the client that asked. It goes
-//! on so as long as each response says something that was not known; after that one more fetch is made,
-//! and a caller that cannot have that one either gets 503.
+//! Only those for which it may be reused. A response that may not be shared (`no-store`, `private`,
+//! `Set-Cookie`, …) goes to the client that it was fetched for, untouched and at that client's pace. All
+//! other callers then ask the origin themselves, at once and side by side.
 //!
-//! A failure (an error of the service, a panic, or a 5xx that says that the origin could not answer) may
-//! be the fault of the request that was sent: one other caller tries, and if that fails too, it is the
-//! answer for all who wait. Of one that holds something personal the others get the bare status. Callers
-//! for whom [`StaleIfError`](crate::StaleIfError) has a stale response get that at the first failure.
-//! After two 4xx the rest ask in 16 parts, each of which shares a response: after an error they ask in 16
-//! parts of it, and then each for itself. But 429 is the answer for all after two.
+//! A response may also be shareable, but not with every caller that waited for it. These callers wait
+//! again, each with those that need the same:
 //!
-//! [`Fill`](crate::Fill) below says which it is. That a layer above wants to know it learns from the
-//! request's extensions: where something in between loses them, each caller asks for itself. Without
-//! `Fill` the [`Rules`](crate::Rules) given to [`CoalesceLayer::rules`] decide.
+//! * those that need another variant (RFC 9111 §4.1): one fetch for each variant;
+//! * those that arrived after a purge of what was being fetched;
+//! * those with credentials that the response is not for, and those without where it may belong to the
+//!   session of the client that it was fetched for.
+//!
+//! A caller goes on so as long as each response says something new, for up to `max_wait`. After that one
+//! more fetch is made, and a caller that cannot have that response either gets 503.
+//!
+//! # Failures
+//!
+//! A failure is an error of the service, a panic, or a 5xx response which says that the origin could not
+//! answer. It may be the fault of the request that was sent, so one other caller tries. If that fetch fails
+//! too, its failure is the response for all callers that wait. If it holds something personal, the others
+//! get only its status. Callers for which [`StaleIfError`](crate::StaleIfError) has a stale response get that
+//! at the first failure.
+//!
+//! After two 4xx responses the remaining callers ask in 16 groups, each of which shares a response. After
+//! an error a group splits once more, and then each caller asks for itself. 429 is the response for all
+//! callers after two.
+//!
+//! # Which layer decides
+//!
+//! [`Fill`](crate::Fill) below says which requests may share a response. It learns from the request's
+//! extensions that a layer above wants to know: where something in between loses them, each caller asks
+//! for itself. Without `Fill`, the [`Rules`](crate::Rules) given to [`CoalesceLayer::rules`] decide.
 //!
 //! # Limits
 //!
@@ -33,19 +46,19 @@
 //! |---|---|---|
 //! | [`max_waiters`](CoalesceLayer::max_waiters) | 131,072 | 503 with `Retry-After: 1` for the next caller |
 //! | [`max_flights`](CoalesceLayer::max_flights) | 16,384 | further requests go through on their own |
-//! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | callers get a stale response if there is one; of the others one begins a fetch beside the slow one, then 2, 4, 8, … in each second that follows, until two of these have failed |
-//! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no callers on any more, and the next request begins another one |
+//! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | callers get a stale response if there is one; one of the others begins a fetch beside the slow one, then 2, 4, 8, … in each second that follows, until two of these have failed |
+//! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no more callers, and the next request begins another one |
 //! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; the fetch goes on |
-//! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch that its last caller left so long ago ends |
-//! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the flight takes on no more callers, holds at most a window of 4 MiB and goes at the pace of its fastest reader; a reader that falls out of the window gets a body error |
-//! | [`max_total_bytes`](CoalesceLayer::max_total_bytes) | 64 MiB; in [`ReadThrough`](crate::ReadThrough) the capacity of the store | the reader that is furthest behind gets a body error |
+//! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch without callers for so long ends |
+//! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the fetch takes no more callers, holds at most a window of 4 MiB and goes at the pace of its fastest reader; a reader that falls out of the window gets a body error |
+//! | [`max_total_bytes`](CoalesceLayer::max_total_bytes) | 64 MiB; in [`ReadThrough`](crate::ReadThrough) the capacity of the store | the slowest reader gets a body error |
 //! | [`max_read_pause`](CoalesceLayer::max_read_pause) | 60 s | readers of a body beyond `max_held_bytes` get a body error; a smaller one is fetched without waiting for them |
 //!
-//! A reader that is about to fall out of the window is waited for up to 100 ms, since it may not have had
-//! a turn yet. In that time it has to make up a quarter of the window. Of what is known to be too large
-//! for the store when its head arrives, each caller fetches its own.
+//! A reader that is about to fall out of the window is waited for up to 100 ms, since its task may not have
+//! been scheduled yet. In that time it has to catch up to a quarter of the window. If a response is known
+//! to be too large for the store when its head arrives, each caller fetches its own.
 //!
-//! What is held of all bodies together is a gauge: [`CoalesceLayer::stats`].
+//! [`CoalesceLayer::stats`] tells how much is held of all bodies together.
 //!
 //! The first caller waits for its own fetch as long as that takes, as it would without this layer, and
 //! so does every other caller in the end: no limit that is set by default takes a response away.
@@ -54,20 +67,19 @@
 //!
 //! # Requests that are made by a fetch
 //!
-//! A service below may ask for what is being fetched: the same layer value may be twice on a path, and
+//! A service below may ask for what is being fetched: the same layer value may be on a path twice, and
 //! a handler may ask its own URL for another representation. In the task of the fetch such a request is
-//! recognised by its key, and passes. Where the service spawns a task or goes over a socket before
-//! it asks, the request waits for the fetch that waits for it: after `max_wait` it asks beside it.
+//! recognised by its key, and passes. If the service spawns a task or goes over a socket before it asks,
+//! the request waits for the fetch that waits for it, and fetches beside it after `max_wait`.
 //!
 //! # Tasks
 //!
-//! A fetch becomes a task of its own when it first has to wait for something: one that never does
-//! needs none. From then on it has neither the task-locals nor the tracing span of the request. Hand
-//! over what you need with [`CoalesceLayer::executor`], which gets the whole fetch from its
-//! beginning. Outside a tokio runtime there are no tasks: every request goes through on its own.
+//! A fetch becomes a task when it first has to wait for something. From then on it has neither the
+//! task-locals nor the tracing span of the request. Hand over what you need with
+//! [`CoalesceLayer::executor`], which gets the whole fetch from its beginning. Outside a tokio runtime there
+//! are no tasks: every request goes through on its own.
 //!
-//! Requests with conditions of their own are not coalesced, and those for a range only with others
-//! for the same one.
+//! Conditional requests are not coalesced, and those for a range only with others for the same range.
 //!
 //! ```
 //! use std::{convert::Infallible, sync::atomic::{AtomicU32, Ordering}, time::Duration};
@@ -98,14 +110,14 @@
 
 mod budget;
 mod caller;
-mod dispatch;
+mod fetch;
 mod flight;
 mod flights;
 mod layer;
 mod log;
-mod outcome;
 mod settings;
-mod task;
-mod waiter;
 
-pub use self::layer::{Coalesce, CoalesceLayer, CoalesceStats};
+pub use self::{
+    flights::CoalesceStats,
+    layer::{Coalesce, CoalesceLayer},
+};

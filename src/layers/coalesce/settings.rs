@@ -6,10 +6,7 @@ use crate::{
     build_error::BuildError,
     exchange::{Observers, failures::FailurePolicy},
     executor::Executor,
-    http::{
-        credentials::CredentialNames,
-        rules::{RequestRules, Rules},
-    },
+    http::rules::{RequestRules, Rules},
     key::{DefaultKey, KeyExtractor},
 };
 
@@ -84,10 +81,6 @@ impl CoalesceSettings {
     pub(super) fn request_rules(&self) -> &RequestRules {
         static DEFAULT: RequestRules = RequestRules::DEFAULT;
         self.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
-    }
-
-    pub(super) fn credential_names(&self) -> &CredentialNames {
-        &self.request_rules().credentials
     }
 
     /// Refuses what leaves the layer without effect.
