@@ -1,45 +1,45 @@
 use crate::key::RuleError;
 
-/// A configuration that cannot work, and what to change.
+/// Why a configuration is refused, and what to change.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// The store has no room for anything.
-    #[error("the store holds nothing: give it a capacity of more than 0 bytes")]
+    /// The store has a capacity of 0 bytes.
+    #[error("the store has a capacity of 0 bytes: give it a larger one")]
     EmptyStore,
-    /// The store takes so small responses only that it holds next to nothing.
+    /// The largest response that the store accepts is smaller than ordinary ones.
     #[error(
-        "the store takes responses of up to {max_response_bytes} bytes, their header fields included, which \
-         is less than {at_least}: give it a larger capacity, or a larger `max_response_share`"
+        "the store accepts responses of up to {max_response_bytes} bytes, including their header fields, which \
+         is less than {at_least}: give it a larger capacity or a larger `max_response_share`"
     )]
     SmallStore {
-        /// The largest response that the store takes.
+        /// The largest response that the store accepts.
         max_response_bytes: usize,
-        /// What it takes at least.
+        /// The least that is allowed.
         at_least: usize,
     },
     /// See [`MemoryStoreBuilder::max_response_share`](crate::MemoryStoreBuilder::max_response_share).
-    #[error("one response may take a share of the store that is more than 0 and at most 1, not {0}")]
+    #[error("`max_response_share` is {0}: give it a share that is more than 0 and at most 1")]
     ResponseShare(f64),
     /// See [`Rules::heuristic`](crate::Rules::heuristic).
-    #[error("`heuristic` takes a share of the time without change that is more than 0 and at most 1")]
+    #[error("`heuristic` has an invalid share: give it one that is more than 0 and at most 1")]
     HeuristicShare,
-    /// A name that none can have.
-    #[error("`{setting}`: `{name}` is no name that one can have: leave it out, or spell it as a token")]
+    /// An invalid name.
+    #[error("`{setting}`: `{name}` is not a valid name: remove it, or write it as a token")]
     Name {
         /// The setting.
         setting: &'static str,
-        /// What was given.
+        /// The given name.
         name: Box<str>,
     },
-    /// A response field without which what is stored could not be used; see
+    /// A response field without which a stored response cannot be used; see
     /// [`Rules::store_without`](crate::Rules::store_without).
     #[error(
-        "`store_without`: `{0}` is no field that a response can be stored without: give the whole name of \
-         one that says nothing about its content, its lifetime or its connection"
+        "`store_without`: a response cannot be stored without `{0}`: give the whole name of a field that is not \
+         about its content, its lifetime or its connection"
     )]
     Withheld(Box<str>),
-    /// A field that cannot be one of [tags](crate::FillLayer::tag_fields).
+    /// A field that cannot be a [tag field](crate::FillLayer::tag_fields).
     #[error("`tag_fields`: `{name}` cannot name tags: {reason}")]
     TagField {
         /// The name of the field.
@@ -47,7 +47,7 @@ pub enum BuildError {
         /// Why not.
         reason: &'static str,
     },
-    /// A duration that must not be zero.
+    /// A duration of zero.
     #[error("`{setting}` is zero, so that {consequence}: give it a longer time")]
     ZeroDuration {
         /// The setting.
@@ -55,7 +55,7 @@ pub enum BuildError {
         /// What would happen.
         consequence: &'static str,
     },
-    /// A number that must not be zero.
+    /// A limit of zero.
     #[error("`{setting}` is zero, so that {consequence}: give it at least 1")]
     ZeroLimit {
         /// The setting.
@@ -63,31 +63,31 @@ pub enum BuildError {
         /// What would happen.
         consequence: &'static str,
     },
-    /// One setting makes another one useless.
+    /// A setting has no effect because of another one.
     #[error("`{setting}` has no effect: {reason}")]
     NoEffect {
-        /// The setting that does nothing.
+        /// The setting without effect.
         setting: &'static str,
         /// Why, and what to change.
         reason: &'static str,
     },
-    /// Without the feature `axum` the path that a client asked for is not seen within
-    /// `axum::Router::nest`, which cuts a prefix off.
+    /// Without the feature `axum` the path of the client is not visible inside `axum::Router::nest`, which
+    /// cuts off a prefix.
     #[error(
-        "without the feature `axum` two routers within `axum::Router::nest` would share entries: enable the \
-         feature, or state with `whole_uri` of the key that nothing above the cache cuts the path"
+        "without the feature `axum` two routers inside `axum::Router::nest` would share entries: enable the \
+         feature, or state with `whole_uri` of the key that no router above the cache cuts off a part of the path"
     )]
     CutUri,
-    /// A key rule cannot work.
+    /// An invalid key rule.
     #[error(transparent)]
     KeyRule(#[from] RuleError),
 }
 
-/// What a response with three header fields and a body of a few bytes is charged.
+/// The cost of a response with three header fields and a body of a few bytes.
 const LEAST_RESPONSE_BYTES: usize = 640;
 
 impl BuildError {
-    /// Refuses a store in which there is no room for a usual response.
+    /// Refuses a store without room for an ordinary response.
     pub(crate) fn check_room(max_response_bytes: usize) -> Result<(), Self> {
         match max_response_bytes < LEAST_RESPONSE_BYTES {
             true => Err(Self::SmallStore { max_response_bytes, at_least: LEAST_RESPONSE_BYTES }),

@@ -9,12 +9,11 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 pin_project! {
-    /// A request body that can be empty, or of bytes at hand, whatever `B` is.
+    /// A request body `B`, or an empty one, or bytes in memory.
     ///
-    /// [`RetryPolicy`](crate::RetryPolicy) repeats requests without a body, for which it needs
-    /// to make a fresh, empty one. `axum::body::Body` can be that by itself, `hyper::body::Incoming`
-    /// cannot: wrap it, once, where the request enters the stack. A
-    /// [`BodyKeyLayer`](crate::key#keys-from-bodies) does so itself.
+    /// [`RetryPolicy`](crate::RetryPolicy) repeats requests without a body, for which it has to create an
+    /// empty one. `axum::body::Body` can be empty, `hyper::body::Incoming` cannot be created: wrap it once
+    /// where the request enters the stack. A [`BodyKeyLayer`](crate::key#keys-from-bodies) does so itself.
     ///
     /// ```
     /// use http_body::Body as _;
@@ -28,24 +27,23 @@ pin_project! {
     ///
     /// # Over hyper's client
     ///
-    /// The layers settle the length of every response that passes through them: `Content-Length` beside
-    /// `Transfer-Encoding` is removed, one that is repeated is given once, and one that is no number is
+    /// The layers correct the declared length of every response: `Content-Length` beside
+    /// `Transfer-Encoding` is removed, a repeated one is written once, and an invalid one is
     /// removed (RFC 9112 §6.3, RFC 9110 §8.6). The service between the layers and hyper's client has to
-    /// see to the rest, as a proxy does (RFC 9110 §7.6); the `proxy` example shows each step:
+    /// do the rest, as a proxy does (RFC 9110 §7.6); the `proxy` example shows each step:
     ///
-    /// * The fields of the connection are removed in both directions, those that `Connection` names
-    ///   included (RFC 9110 §7.6.1). A response with another transfer coding than `chunked` is refused:
-    ///   hyper's client does not decode it.
-    /// * `Expect` is removed from requests. Hyper's server answers 100 by itself and its client sends the
-    ///   body at once, so that an origin which refuses early would read the next request from that body,
+    /// * Remove the fields of the connection in both directions, including those that `Connection` names (RFC
+    ///   9110 §7.6.1). Refuse a response with a transfer coding other than `chunked`, which hyper's client
+    ///   does not decode.
+    /// * Remove `Expect` from requests. Hyper's server sends the 100 itself and its client sends the
+    ///   body at once, so that an origin that refuses early would read the next request from that body,
     ///   and its response would be stored for another target.
-    /// * `Trailer` and the trailers of requests are removed: an origin may merge them into the fields.
-    /// * Requests with a body use another pool of connections than requests without one, so that no
-    ///   response for the cache is read from a connection which has carried a body.
-    /// * An idempotent request without a body is sent once more on a new connection if the one from the
-    ///   pool turns out to have been closed (RFC 9112 §9.3.1).
-    /// * Field names with an underscore are removed, where an origin may read them as the same name with a
-    ///   hyphen.
+    /// * Remove `Trailer` and the trailers of requests: an origin may merge them into the fields.
+    /// * Use separate connection pools for requests with and without a body, so that no response for the
+    ///   cache is read from a connection that has carried a body.
+    /// * Send an idempotent request without a body once more on a new connection if the pooled one turns out
+    ///   to be closed (RFC 9112 §9.3.1).
+    /// * Remove fields with an underscore in their name if the origin may read it as a hyphen.
     pub struct RequestBody<B>
     where
         B: HttpBody,
@@ -67,11 +65,11 @@ pin_project! {
     }
 }
 
-/// A body that somebody has begun to read, as it would be if nobody had.
+/// A body that was read in part, which yields everything from the start.
 pub(crate) struct Begun<B: HttpBody> {
-    /// What has been read, in one piece.
+    /// The data read, in one piece.
     pub(crate) data: Bytes,
-    /// What came after it, if that is known: data beyond a bound, trailers, or an error.
+    /// The next frame, if it was read: data beyond a bound, trailers, or an error.
     pub(crate) next: Option<Result<Frame<Bytes>, B::Error>>,
     pub(crate) rest: Pin<Box<B>>,
 }
@@ -164,7 +162,7 @@ impl<B: HttpBody<Data = Bytes>> Begun<B> {
     }
 }
 
-/// What is left, as one frame.
+/// The remaining bytes as one frame.
 fn take(bytes: &mut Bytes) -> Option<Frame<Bytes>> {
     (!bytes.is_empty()).then(|| Frame::data(std::mem::take(bytes)))
 }

@@ -2,10 +2,10 @@ use std::{error::Error as StdError, fmt, sync::Arc};
 
 use crate::body::BoxError;
 
-/// Any error, made cloneable, so that all who shared a fetch can get it.
+/// A cloneable wrapper of any error, so that all callers of a shared fetch can get it.
 ///
-/// [`Coalesce`](crate::Coalesce) clones the error of the service below. A service whose error
-/// cannot be cloned, such as hyper's client, goes under it with one `map_err`:
+/// [`Coalesce`](crate::Coalesce) clones the error of the inner service. A service with an error that
+/// cannot be cloned, such as hyper's client, needs one `map_err`:
 ///
 /// ```
 /// use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -21,12 +21,12 @@ use crate::body::BoxError;
 pub struct SharedError(Arc<dyn StdError + Send + Sync>);
 
 impl SharedError {
-    /// Shares an error.
+    /// Wraps an error.
     pub fn new(error: impl Into<BoxError>) -> Self {
         Self(Arc::from(error.into()))
     }
 
-    /// The error that is shared, for example to downcast it.
+    /// The wrapped error, for example to downcast it.
     pub fn get_ref(&self) -> &(dyn StdError + Send + Sync + 'static) {
         &*self.0
     }

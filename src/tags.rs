@@ -1,17 +1,17 @@
-//! Tags: names that answers share, so that they can be purged together.
+//! Tags: names that responses share, so that they can be purged together.
 //!
-//! An answer has all the tags that any of these give it:
+//! The tags of a response come from all of these:
 //!
 //! * its fields `Surrogate-Key` (separated by spaces or commas) and `Cache-Tag` (separated by commas),
-//!   which are for caches like this one and are stripped from what clients see;
-//! * its fields of other names that the stack is [told](TagFields) of, which are stripped as well;
+//!   which are only for caches and are stripped from responses to clients;
+//! * its fields with other names in [`TagFields`], which are stripped as well;
 //! * its field `Cache-Groups` (RFC 9875), which stays;
 //! * [`Tags`] in the extensions of the response, put there by a handler;
 //! * [`Tags`] in the extensions of the request, put there by a key rule or a middleware.
 //!
-//! A tag is compared byte for byte, so case counts. An answer may have some 1,000 of them, of
-//! which a group counts for three; one with more is neither stored nor shared, since a purge of those left out would not find it. A 304 adds
-//! its tags to those of what it confirms.
+//! Tags are compared byte for byte, so case counts. A response may have about 1,000 of them, where a group
+//! counts as three. One with more is neither stored nor shared, since a purge of the remaining tags would not
+//! find it. A 304 adds its tags to those of the response that it confirms.
 //!
 //! ```
 //! use axum::response::{IntoResponse, Response};
@@ -34,21 +34,21 @@ use http::{HeaderMap, HeaderName};
 
 use crate::http::tag_fields::{self, is_for_clients};
 
-/// What stands between the tags of a field.
+/// The separator of the tags in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum Separator {
-    /// White space, or commas, as in `Surrogate-Key`: `xkey` and `X-Drupal-Cache-Tags`.
+    /// White space or commas, as in `Surrogate-Key`. For `xkey` and `X-Drupal-Cache-Tags`.
     Space,
-    /// Commas, with or without white space around them, as in `Cache-Tag`: `Edge-Cache-Tag` and
+    /// Commas, with or without white space around them, as in `Cache-Tag`. For `Edge-Cache-Tag` and
     /// `X-Magento-Tags`.
     Comma,
 }
 
 /// Response fields that name tags, beside `Surrogate-Key` and `Cache-Tag`. Default: none.
 ///
-/// They are given to [`ReadThroughBuilder::tag_fields`](crate::ReadThroughBuilder::tag_fields), or stand in the
+/// Set by [`ReadThroughBuilder::tag_fields`](crate::ReadThroughBuilder::tag_fields) or by
 /// [rules](crate::KeyRulesBuilder::tag_fields). A clone costs one reference count.
 ///
 /// ```
@@ -63,12 +63,12 @@ pub enum Separator {
 pub struct TagFields(Option<Arc<[(HeaderName, Separator)]>>);
 
 impl TagFields {
-    /// The names of the fields, and what separates their tags.
+    /// The names of the fields with their separators.
     pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, Separator)> {
         self.0.iter().flat_map(|fields| fields.iter()).map(|(name, separator)| (name, *separator))
     }
 
-    /// These and those of another one.
+    /// The union of both.
     pub(crate) fn and(&self, other: &Self) -> Self {
         match (&self.0, &other.0) {
             (_, None) => self.clone(),
@@ -86,14 +86,14 @@ impl TagFields {
         self.iter().any(|(own, _)| own == name)
     }
 
-    /// Shows the tags in them, as they stand there.
+    /// Calls `f` with each tag in these fields, as written.
     pub(crate) fn for_each_tag(&self, headers: &HeaderMap, mut f: impl FnMut(&[u8])) {
         for (name, separator) in self.iter() {
             tag_fields::for_each_tag_of(headers, name, separator, &mut f);
         }
     }
 
-    /// The first of them that clients need for something else, and that must stay.
+    /// The first that clients need, which must not be stripped.
     pub(crate) fn invalid(&self) -> Option<&HeaderName> {
         self.iter().map(|(name, _)| name).find(|name| is_for_clients(name))
     }
@@ -106,21 +106,21 @@ impl FromIterator<(HeaderName, Separator)> for TagFields {
     }
 }
 
-/// The tags of an answer, in the extensions of the request or the response; see the
+/// The tags of a response, in the extensions of the request or the response; see the
 /// [module](self).
 ///
-/// A clone costs one reference count, so that tags which many answers have can be made once.
-/// Empty names count for nothing.
+/// A clone costs one reference count, so that the tags of many responses can be built once.
+/// Empty names are ignored.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Tags(Arc<[Box<str>]>);
 
 impl Tags {
-    /// The tags, in the order in which they were given.
+    /// The tags, in the order given.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &str> {
         self.0.iter().map(AsRef::as_ref)
     }
 
-    /// Whether this is one of them.
+    /// Whether `tag` is one of them.
     pub fn contains(&self, tag: &str) -> bool {
         self.iter().any(|own| own == tag)
     }

@@ -1,12 +1,12 @@
-//! How many bytes of requests are looked at, counted in tests alone: what a client sends must cost no
-//! more than in proportion to its length.
+//! Counts in tests how many bytes of requests are read: the cost of a request must be proportional to its
+//! length.
 
 #[cfg(test)]
 thread_local! {
     static LOOKED_AT: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
-/// Call where bytes of a request are read.
+/// Notes that bytes of a request are read.
 #[inline(always)]
 pub(crate) fn looked_at(bytes: usize) {
     #[cfg(test)]
@@ -15,7 +15,7 @@ pub(crate) fn looked_at(bytes: usize) {
     let _ = bytes;
 }
 
-/// Whether the two are the same. Different lengths are told apart without a look at the bytes.
+/// Whether both are equal. Different lengths are found without reading the bytes.
 #[inline(always)]
 pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
     #[cfg(test)]
@@ -25,7 +25,7 @@ pub(crate) fn is_same(one: &[u8], other: &[u8]) -> bool {
     one == other
 }
 
-/// The same without case.
+/// Whether both are equal without case.
 #[inline(always)]
 pub(crate) fn is_same_name(one: &[u8], other: &[u8]) -> bool {
     #[cfg(test)]

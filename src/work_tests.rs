@@ -1,4 +1,4 @@
-//! What a request costs grows no faster than the request.
+//! The cost of a request grows no faster than the request.
 
 use std::convert::Infallible;
 
@@ -14,33 +14,33 @@ use crate::{
 };
 
 type Body = Full<Bytes>;
-type Asked = Request<Body>;
+type BodyRequest = Request<Body>;
 
-/// Twice as much may cost a little more than twice.
+/// Twice the length may cost a little more than twice as much.
 const MAX_GROWTH: f64 = 2.2;
 
-/// How often one byte is looked at, with 40 names in rules that it may belong to.
+/// How often one byte is read, with 40 names in rules that it may belong to.
 const MAX_LOOKS: usize = 256;
 
 /// On both sides of the bounds of normal forms.
 const LENGTHS: [usize; 6] = [256, 512, 1 << 10, 1 << 11, 1 << 12, 1 << 13];
 
-/// How many bytes are looked at for one request by a stack before such an origin, once it was asked for
-/// the others.
+/// How many bytes a stack reads for the last of these requests, with an origin that responds with these
+/// fields.
 async fn work(
     layer: &ReadThroughLayer<MemoryStore, KeyRules>,
-    answer: &HeaderMap,
-    asked: Vec<Asked>,
+    response_fields: &HeaderMap,
+    requests: Vec<BodyRequest>,
 ) -> usize {
-    let answer = answer.clone();
-    let origin = tower::service_fn(move |_: Asked| {
+    let response_fields = response_fields.clone();
+    let origin = tower::service_fn(move |_: BodyRequest| {
         let mut response = Response::new(Body::from("hello"));
-        response.headers_mut().clone_from(&answer);
+        response.headers_mut().clone_from(&response_fields);
         async { Ok::<_, Infallible>(response) }
     });
     let mut stack = layer.layer(origin);
     let mut before = 0;
-    for request in asked {
+    for request in requests {
         before = LOOKED_AT.get();
         let response = stack.ready().await.unwrap().call(request).await.unwrap();
         http_body_util::BodyExt::collect(response.into_body()).await.unwrap();
@@ -57,11 +57,11 @@ fn no_rules() -> KeyRules {
     KeyRules::builder().build().unwrap()
 }
 
-fn get(target: &str) -> Asked {
+fn get(target: &str) -> BodyRequest {
     Request::get(format!("http://h{target}")).body(Body::default()).unwrap()
 }
 
-fn with(name: &HeaderName, value: &str) -> Asked {
+fn with(name: &HeaderName, value: &str) -> BodyRequest {
     let mut request = get("/");
     request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
     request
@@ -95,7 +95,7 @@ async fn assert_linear(
     what: &str,
     key: impl Fn() -> KeyRules,
     answer: &[(&'static str, &'static str)],
-    asked: impl Fn(usize) -> Vec<Asked>,
+    asked: impl Fn(usize) -> Vec<BodyRequest>,
 ) {
     let mut before: Option<(usize, Vec<[bool; 2]>)> = None;
     for length in LENGTHS {
@@ -212,7 +212,7 @@ async fn a_selecting_field_is_read_once_however_many_variants_are_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_client_asks_of_the_cache_is_read_in_proportion_to_its_length() {
+async fn request_directives_are_read_in_proportion_to_their_length() {
     let answer = [("etag", "\"a-tag-of-some-length\""), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")];
     let directives =
         ["\"\\\"", "\\\"", "a=\"", "no-cache=\"\\", "max-age=1,", "max-age=1;", "a= ;", "x=y ", "=", "\""];
@@ -259,7 +259,7 @@ async fn fields_in_the_key_are_read_in_proportion_to_their_length() {
 
 /// Each rule whose conditions are looked at costs one more reading of the request.
 #[tokio::test(start_paused = true)]
-async fn what_conditions_look_at_is_read_in_proportion_to_its_length() {
+async fn preconditions_are_read_in_proportion_to_their_length() {
     let conditions = || {
         let cookies = When::new().cookies(["a*b*c=1*2", "session", "wordpress_logged_in_*"]);
         let fields = When::new().headers(["accept: *a*b*c*", "x-*: 1"]);
@@ -372,7 +372,7 @@ async fn queries_are_read_in_proportion_to_their_length() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn queries_of_which_the_origin_says_what_counts_are_read_in_proportion_to_their_length() {
+async fn queries_with_no_vary_search_are_read_in_proportion_to_their_length() {
     let key = || KeyRules::builder().rule(KeyRule::any().no_vary_search()).build().unwrap();
     for said in ["params=(\"a\" \"utm_0001\"), key-order", "params, except=(\"a\")", "key-order"] {
         assert_queries_are_linear(key, &[("no-vary-search", said)]).await;

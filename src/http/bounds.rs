@@ -1,19 +1,19 @@
-//! How much of a field is brought into a normal form.
+//! How long a field may be to be brought into a normal form.
 //!
-//! Clients send a fraction of it. A field of a request that is longer, or has more members, has no normal
-//! form: it counts as it is written, so that it costs a cache one look at it.
+//! Ordinary clients send a fraction of that. A longer field, or one with more members, is compared as
+//! written, so that it costs a cache one look.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::cache_control::split_list;
+use super::fields::split_list;
 
-/// Of all lines of a field together.
+/// The length of all lines of a field together.
 pub(crate) const MAX_NORMAL_BYTES: usize = 1024;
 
-/// Of a list that has to be sorted or compared with another one.
+/// The length of a list that is sorted or compared with another one.
 pub(crate) const MAX_MEMBERS: usize = 64;
 
-/// The members of a list in all its lines (RFC 9110 §5.6.1), and no more than one too many. None if they
+/// The members of a list in all its lines (RFC 9110 §5.6.1), at most one more than allowed. `None` if they
 /// are too long.
 pub(crate) fn bounded_members<'a>(
     headers: &'a HeaderMap,

@@ -6,44 +6,44 @@ use std::{borrow::Cow, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
-use super::fields::has;
+use super::fields::{digits, has, split_list};
 use crate::work::looked_at;
 
-/// The longest lifetime that is told apart: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
+/// The field that goes before `Cache-Control` in shared caches outside the origin's own (RFC 9213 §3).
+pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
+
+/// The longest lifetime: 2^31 seconds (RFC 9111 §1.2.2), 68 years.
 pub(crate) const MAX_DELTA: Duration = Duration::from_secs(1 << 31);
 
 /// The directives of a response that mean something to a shared cache.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CacheControl {
-    pub(crate) no_store: bool,
-    pub(crate) no_cache: bool,
-    pub(crate) private: bool,
-    pub(crate) public: bool,
-    pub(crate) must_revalidate: bool,
-    pub(crate) proxy_revalidate: bool,
-    pub(crate) must_understand: bool,
-    pub(crate) max_age: Option<Duration>,
-    pub(crate) s_maxage: Option<Duration>,
-    pub(crate) stale_while_revalidate: Option<Duration>,
-    pub(crate) stale_if_error: Option<Duration>,
-    /// The fields that `no-cache` and `private` name, which no other client may get
-    /// (§5.2.2.4, §5.2.2.7). Without names these directives are about the whole response.
-    pub(crate) withheld: Vec<HeaderName>,
-    /// Whether a targeted field said all this: then `Cache-Control` and `Expires` count for nothing.
-    pub(crate) is_targeted: bool,
+    no_store: bool,
+    no_cache: bool,
+    private: bool,
+    public: bool,
+    must_revalidate: bool,
+    proxy_revalidate: bool,
+    must_understand: bool,
+    max_age: Option<Duration>,
+    s_maxage: Option<Duration>,
+    stale_while_revalidate: Option<Duration>,
+    stale_if_error: Option<Duration>,
+    withheld: Vec<HeaderName>,
+    is_targeted: bool,
     /// A directive that forbids stale responses, in a member that is no single directive. What such a
     /// member allows does not count.
-    pub(crate) must_revalidate_loosely: bool,
+    must_revalidate_loosely: bool,
 }
 
 impl CacheControl {
-    /// What the first valid field of `targets` says, which takes the place of `Cache-Control` (RFC 9213
-    /// §2.2).
-    pub(crate) fn targeted(headers: &HeaderMap, targets: &[HeaderName]) -> Option<Self> {
+    /// Returns the directives of the first valid field of `targets`, which replace those of `Cache-Control`
+    /// (RFC 9213 §2.2).
+    pub(super) fn targeted(headers: &HeaderMap, targets: &[HeaderName]) -> Option<Self> {
         targets.iter().find_map(|name| Self::parse(headers, name))
     }
 
-    /// Takes what one more line of `Cache-Control` says.
+    /// Adds the directives of one line of `Cache-Control`.
     pub(super) fn read(&mut self, line: &HeaderValue) {
         for member in split_list(line.as_bytes()) {
             match Member::of(member) {
@@ -53,8 +53,8 @@ impl CacheControl {
         }
     }
 
-    /// Takes what a word forbids that stands where no directive may stand, as in
-    /// `private; max-age=60`. A lifetime counts if it is the shortest.
+    /// Adds what a word forbids where the grammar has no directive, as in `private; max-age=60`. A lifetime
+    /// counts if it is the shortest.
     fn take_loosely(&mut self, (word, argument): (&[u8], Option<&[u8]>)) {
         match &*in_lower_case(word) {
             b"no-store" => self.no_store = true,
@@ -62,10 +62,10 @@ impl CacheControl {
             b"private" => self.private = true,
             b"must-revalidate" | b"proxy-revalidate" => self.must_revalidate_loosely = true,
             lifetime @ (b"max-age" | b"s-maxage") => {
-                // It has the meaning of `proxy-revalidate` as well (§5.2.2.10).
+                // It implies `proxy-revalidate` (§5.2.2.10).
                 self.must_revalidate_loosely |= *lifetime == *b"s-maxage";
                 let age = if self.s_maxage.is_some() { &mut self.s_maxage } else { &mut self.max_age };
-                // One that cannot be read is none, as of a directive: if it is the first.
+                // An unreadable lifetime is zero if it is the first, as for a directive.
                 let own = delta_seconds(argument).or(*age).unwrap_or_default();
                 *age = Some(age.map_or(own, |before| before.min(own)));
             }
@@ -73,8 +73,8 @@ impl CacheControl {
         }
     }
 
-    /// A structured field (RFC 9213 §2.1). One that is empty or cannot be parsed is ignored as a
-    /// whole, unless a word in it forbids something; a member of the wrong type is ignored.
+    /// Parses a structured field (RFC 9213 §2.1). An empty or invalid one is ignored as a whole, unless a
+    /// word in it forbids something; a member of the wrong type is ignored.
     fn parse(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
         if !has(headers, name) {
             return None;
@@ -93,7 +93,7 @@ impl CacheControl {
         for (name, member) in &members {
             if let ListEntry::Item(item) = member {
                 parsed.take_member(name.as_str(), item);
-                // `max-age=60;private`: the parameters of a member mean nothing by themselves.
+                // `max-age=60;private`: the parameters of a member have no meaning of their own.
                 item.params.keys().for_each(|name| parsed.take_loosely((name.as_str().as_bytes(), None)));
             }
         }
@@ -114,18 +114,73 @@ impl CacheControl {
         }
     }
 
-    /// Whether a stale answer is forbidden in so many words (RFC 9111 §4.2.4).
-    pub(crate) fn forbids_stale(&self) -> bool {
+    /// Whether the directives come from a targeted field, beside which `Cache-Control` and `Expires` do not
+    /// count (RFC 9213 §2.2).
+    pub(super) fn is_targeted(&self) -> bool {
+        self.is_targeted
+    }
+
+    /// Whether the response must not be stored. With `must-understand`, `no-store` is only for caches that
+    /// do not know what the status requires of them (RFC 9111 §5.2.2.3).
+    pub(super) fn forbids_storing(&self, is_status_understood: bool) -> bool {
+        match self.must_understand {
+            true => !is_status_understood,
+            false => self.no_store,
+        }
+    }
+
+    /// Whether the whole response is for one client.
+    pub(super) fn is_private(&self) -> bool {
+        self.private
+    }
+
+    pub(super) fn is_public(&self) -> bool {
+        self.public
+    }
+
+    /// Whether each use needs a revalidation.
+    pub(super) fn is_no_cache(&self) -> bool {
+        self.no_cache
+    }
+
+    /// Whether requests with `Authorization` may share the response (RFC 9111 §3.5).
+    pub(super) fn allows_authorization(&self) -> bool {
+        self.public || self.must_revalidate || self.s_maxage.is_some()
+    }
+
+    /// The explicit lifetime in a shared cache.
+    pub(super) fn lifetime(&self) -> Option<Duration> {
+        self.s_maxage.or(self.max_age)
+    }
+
+    /// RFC 5861 §3.
+    pub(super) fn stale_while_revalidate(&self) -> Option<Duration> {
+        self.stale_while_revalidate
+    }
+
+    /// RFC 5861 §4.
+    pub(super) fn stale_if_error(&self) -> Option<Duration> {
+        self.stale_if_error
+    }
+
+    /// The fields that `no-cache` and `private` name, which no other client may get (RFC 9111 §5.2.2.4,
+    /// §5.2.2.7). Without names these directives are about the whole response.
+    pub(super) fn withheld(&self) -> &[HeaderName] {
+        &self.withheld
+    }
+
+    /// Whether stale responses are forbidden explicitly (RFC 9111 §4.2.4).
+    pub(super) fn forbids_stale(&self) -> bool {
         self.demands_revalidation() || self.s_maxage.is_some()
     }
 
-    /// As [`forbids_stale`](Self::forbids_stale), also in the windows that the response names itself.
-    pub(crate) fn demands_revalidation(&self) -> bool {
+    /// Like [`forbids_stale`](Self::forbids_stale), also within the windows that the response gives itself.
+    pub(super) fn demands_revalidation(&self) -> bool {
         self.must_revalidate || self.proxy_revalidate || self.must_revalidate_loosely || self.no_cache
     }
 
-    /// Of a directive that is there twice the first counts (RFC 9111 §4.2.1). A lifetime that
-    /// cannot be read is none; a window that cannot be read was not given.
+    /// The first of repeated directives counts (RFC 9111 §4.2.1). An unreadable lifetime is zero; an
+    /// unreadable window counts as absent.
     fn take(&mut self, name: &[u8], argument: Option<&[u8]>) {
         let lifetime = || delta_seconds(argument).unwrap_or_default();
         match name {
@@ -146,8 +201,8 @@ impl CacheControl {
         }
     }
 
-    /// Withholds the fields that are named. False if there are none, or not all are names: then
-    /// the directive is about the whole response, which is the stricter reading.
+    /// Withholds the named fields. Returns false if there are none or one is invalid: then the directive is
+    /// about the whole response, which is the stricter reading.
     fn withhold(&mut self, argument: Option<&[u8]>) -> bool {
         let names = argument.map(unquoted).into_iter().flat_map(split_list);
         let names: Option<Vec<_>> = names.map(|name| HeaderName::from_bytes(name).ok()).collect();
@@ -169,12 +224,12 @@ pub(crate) struct RequestDirectives {
     pub(crate) only_if_cached: bool,
     pub(crate) max_age: Option<Duration>,
     pub(crate) min_fresh: Option<Duration>,
-    /// How stale an answer may be; without an argument, however stale.
+    /// How stale a response may be: [`MAX_DELTA`] without an argument.
     pub(crate) max_stale: Option<Duration>,
 }
 
 impl RequestDirectives {
-    /// Without `Cache-Control`, `Pragma: no-cache` means `no-cache` (§5.4).
+    /// Parses `Cache-Control`, or in its absence `Pragma: no-cache` (RFC 9111 §5.4).
     pub(crate) fn parse(headers: &HeaderMap) -> Self {
         let mut parsed = Self::default();
         if !headers.contains_key(header::CACHE_CONTROL) {
@@ -193,7 +248,7 @@ impl RequestDirectives {
         parsed
     }
 
-    /// As [`CacheControl::take_loosely`].
+    /// Like [`CacheControl::take_loosely`].
     fn take_loosely(&mut self, word: &[u8]) {
         match &*in_lower_case(word) {
             b"no-cache" => self.no_cache = true,
@@ -221,10 +276,10 @@ impl RequestDirectives {
     }
 }
 
-/// A member of the list that `Cache-Control` is.
+/// A list member of `Cache-Control`.
 enum Member<'a, W> {
     Directive(&'a [u8], Option<&'a [u8]>),
-    /// Several things in one, or none that the grammar knows (§5.2).
+    /// Not a single directive by the grammar (§5.2).
     Words(W),
 }
 
@@ -239,14 +294,14 @@ impl<'a> Member<'a, ()> {
     }
 }
 
-/// A word, and what follows it after an equals sign.
+/// A word, and its argument after an equals sign.
 type Word<'a> = (&'a [u8], Option<&'a [u8]>);
 
-/// The words outside of quoted strings. A quotation mark that is never closed quotes nothing.
+/// Returns the words outside quoted strings. An unclosed quotation mark quotes nothing.
 fn words(text: &[u8]) -> impl Iterator<Item = Word<'_>> {
     looked_at(text.len());
     let mut rest = text;
-    // After a mark that is never closed all others are escaped, and none of them is closed either.
+    // After an unclosed mark all others are escaped, and none of them can be closed either.
     let mut are_closed = true;
     std::iter::from_fn(move || {
         loop {
@@ -271,7 +326,7 @@ fn word_length(text: &[u8]) -> usize {
     text.iter().position(|byte| !is_in_word(*byte)).unwrap_or(text.len())
 }
 
-/// The argument that `text` begins with; an unreadable one if what follows is no word.
+/// Returns the argument that `text` begins with, or an unreadable one unless a word follows it.
 fn argument_of(text: &[u8]) -> &[u8] {
     let (argument, after) = text.split_at(argument_length(text));
     let next =
@@ -279,7 +334,7 @@ fn argument_of(text: &[u8]) -> &[u8] {
     if next.is_none_or(u8::is_ascii_alphabetic) { argument } else { b" " }
 }
 
-/// Up to where a token or a quoted string reaches.
+/// The length of the token or quoted string that `text` begins with.
 fn argument_length(text: &[u8]) -> usize {
     match text.strip_prefix(b"\"").and_then(closed_by) {
         Some(at) => at + 2,
@@ -287,7 +342,7 @@ fn argument_length(text: &[u8]) -> usize {
     }
 }
 
-/// Where a quoted string ends whose opening quotation mark has been read.
+/// The position of the closing quotation mark, after the opening one.
 fn closed_by(text: &[u8]) -> Option<usize> {
     let mut escaped = false;
     text.iter().position(|byte| {
@@ -298,7 +353,7 @@ fn closed_by(text: &[u8]) -> Option<usize> {
     })
 }
 
-/// Whether this is a token or a quoted string, and without a word of its own that forbids.
+/// Whether this is a token or a quoted string, and no word in it forbids anything.
 fn is_argument(argument: &[u8]) -> bool {
     let forbidding: [&[u8]; 3] = [b"no-store", b"no-cache", b"private"];
     let forbids = |word: &[u8]| forbidding.iter().any(|other| word.eq_ignore_ascii_case(other));
@@ -314,7 +369,7 @@ const fn is_in_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_')
 }
 
-/// As nearly all write them.
+/// Borrowed if it is in lower case, as nearly all names are.
 fn in_lower_case(name: &[u8]) -> Cow<'_, [u8]> {
     match name.iter().any(u8::is_ascii_uppercase) {
         true => Cow::Owned(name.to_ascii_lowercase()),
@@ -322,12 +377,12 @@ fn in_lower_case(name: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// Directives whose argument is a number of seconds.
+/// Whether the argument of a directive is a number of seconds.
 fn is_lifetime(name: &[u8]) -> bool {
     matches!(name, b"max-age" | b"s-maxage" | b"stale-while-revalidate" | b"stale-if-error")
 }
 
-/// Whole seconds, as a token or quoted. Too large a number means the largest (§1.2.2).
+/// Parses whole seconds, as a token or quoted. Larger numbers mean the largest (§1.2.2).
 fn delta_seconds(argument: Option<&[u8]>) -> Option<Duration> {
     seconds(unquoted(argument?))
 }
@@ -336,34 +391,9 @@ fn unquoted(argument: &[u8]) -> &[u8] {
     argument.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(argument)
 }
 
-/// A non-empty run of digits, saturating at [`MAX_DELTA`].
-pub(crate) fn seconds(digits: &[u8]) -> Option<Duration> {
-    if digits.is_empty() || !digits.iter().all(u8::is_ascii_digit) {
-        return None;
-    }
-    let number = digits.iter().fold(0_u64, |n, d| n.saturating_mul(10).saturating_add(u64::from(d - b'0')));
-    Some(Duration::from_secs(number).min(MAX_DELTA))
-}
-
-/// The elements of a comma-separated list, trimmed; commas inside quoted strings do not
-/// separate (RFC 9110 §5.6.1, §5.6.4). Empty elements are left out.
-pub(crate) fn split_list(line: &[u8]) -> impl Iterator<Item = &[u8]> {
-    looked_at(line.len());
-    let (mut quoted, mut escaped) = (false, false);
-    let has_quotes = line.contains(&b'"');
-    line.split(move |byte| {
-        let separates = *byte == b',' && !quoted;
-        match byte {
-            _ if !has_quotes => {}
-            _ if escaped => escaped = false,
-            b'\\' if quoted => escaped = true,
-            b'"' => quoted = !quoted,
-            _ => {}
-        }
-        separates
-    })
-    .map(<[u8]>::trim_ascii)
-    .filter(|element| !element.is_empty())
+/// Whole seconds, at most [`MAX_DELTA`].
+pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
+    digits(text).map(|number| Duration::from_secs(number).min(MAX_DELTA))
 }
 
 #[cfg(test)]

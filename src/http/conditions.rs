@@ -1,30 +1,29 @@
-//! Conditional requests (RFC 9110 §13): the client's own, and the cache's to the origin.
+//! Conditional requests (RFC 9110 §13), of clients and of the cache to the origin.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use super::{
-    cache_control::split_list,
     date::parse,
-    fields::{is_digest, remove_all},
+    fields::{is_digest, remove_all, split_list},
 };
 use crate::work::is_same;
 
-/// Preconditions, by which a client says what it has or expects (§13.1).
+/// The fields of preconditions (§13.1).
 pub(super) const PRECONDITIONS: [HeaderName; 4] =
     [header::IF_MATCH, header::IF_UNMODIFIED_SINCE, header::IF_NONE_MATCH, header::IF_MODIFIED_SINCE];
 
-/// What the preconditions of a GET or HEAD request make of a response.
+/// The result of evaluating the preconditions of a GET or HEAD request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Precondition {
     Holds,
-    /// 304: the client has it.
+    /// 304: the client has the representation.
     NotModified,
     /// 412.
     Failed,
 }
 
-/// Takes preconditions and ranges out of a request, and returns them: the origin is to answer
-/// everybody, not just this client.
+/// Removes preconditions and ranges from a request, so that the response is for all clients, and returns
+/// them.
 pub(crate) fn take_conditions(request: &mut HeaderMap) -> Option<HeaderMap> {
     if !is_conditional(request) {
         return None;
@@ -41,7 +40,7 @@ pub(crate) fn take_conditions(request: &mut HeaderMap) -> Option<HeaderMap> {
     Some(taken)
 }
 
-/// Whether any precondition or range is in the request.
+/// Whether a request has any precondition or range.
 pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
     request.keys().any(|name| is_precondition(name) || matches!(*name, header::RANGE | header::IF_RANGE))
 }
@@ -72,15 +71,15 @@ pub(crate) fn evaluate(request: &HeaderMap, response: &HeaderMap) -> Preconditio
     let client_has_it = if has(header::IF_NONE_MATCH) {
         names_etag(request, header::IF_NONE_MATCH, response, is_weak_match)
     } else {
-        // What does not say when it was modified was so at its `Date` at the latest (RFC 9111 §4.3.2).
+        // A response without `Last-Modified` was last modified at its `Date` at the latest (RFC 9111 §4.3.2).
         let modified = response.get(header::LAST_MODIFIED).or_else(|| response.get(header::DATE));
         unmodified_since(request.get(header::IF_MODIFIED_SINCE), modified) == Some(true)
     };
     if client_has_it { Precondition::NotModified } else { Precondition::Holds }
 }
 
-/// Whether a `Range` is to be applied to this response (§13.1.5): there is no `If-Range`, or its
-/// validator is this response's by strong comparison.
+/// Whether a `Range` applies to this response (§13.1.5): there is no `If-Range`, or its validator equals that
+/// of the response by strong comparison.
 pub(crate) fn if_range_holds(request: &HeaderMap, response: &HeaderMap) -> bool {
     let Some(validator) = request.get(header::IF_RANGE) else { return true };
     let is_tag = validator.as_bytes().starts_with(b"\"") || validator.as_bytes().starts_with(b"W/");
@@ -90,14 +89,15 @@ pub(crate) fn if_range_holds(request: &HeaderMap, response: &HeaderMap) -> bool 
     }
     let now = std::time::SystemTime::now();
     let date_of = |name| response.get(name).and_then(|value| parse(value, now));
-    // A date is a strong validator only if the representation could not change twice in it (§8.8.2.2).
+    // A date is a strong validator only if the representation could not change twice in that second
+    // (§8.8.2.2).
     match (parse(validator, now), date_of(header::LAST_MODIFIED), date_of(header::DATE)) {
         (Some(validator), Some(modified), Some(date)) => validator == modified && modified < date,
         _ => false,
     }
 }
 
-/// Whether the field names the response's entity tag, or any at all.
+/// Whether the field has the entity tag of the response, or `*`.
 fn names_etag(
     request: &HeaderMap,
     field: HeaderName,
@@ -109,7 +109,7 @@ fn names_etag(
     tags.any(|tag| tag == b"*" || etag.is_some_and(|etag| matches(tag, etag)))
 }
 
-/// `None` if either date is missing or unreadable: then the field is ignored.
+/// `None` if either date is missing or invalid: then the field is ignored.
 fn unmodified_since(date: Option<&HeaderValue>, modified: Option<&HeaderValue>) -> Option<bool> {
     let now = std::time::SystemTime::now();
     let date = parse(date?, now)?;
@@ -130,8 +130,7 @@ fn opaque_tag(tag: &[u8]) -> &[u8] {
     tag.strip_prefix(b"W/").unwrap_or(tag)
 }
 
-/// Asks the origin whether the stored response with these validators is still the current one
-/// (RFC 9111 §4.3.1).
+/// Makes a request conditional on the validators of a stored response (RFC 9111 §4.3.1).
 pub(crate) fn make_conditional(
     request: &mut HeaderMap,
     tag: Option<HeaderValue>,
@@ -145,7 +144,7 @@ pub(crate) fn make_conditional(
     }
 }
 
-/// The entity tag, if it says that not a byte differs (RFC 9110 §8.8.1), and is nothing but one.
+/// The entity tag, if it is a valid strong one, which names the bytes (RFC 9110 §8.8.1).
 pub(crate) fn strong_tag(headers: &HeaderMap) -> Option<&HeaderValue> {
     headers.get(header::ETAG).filter(|tag| is_strong_tag(tag))
 }
@@ -157,40 +156,38 @@ pub(crate) fn is_strong_tag(tag: &HeaderValue) -> bool {
     }
 }
 
-/// Whether the validator that both have is the same (RFC 9111 §4.3.4, §4.3.5), the entity tag
-/// before the date. `None` if they have none in common.
+/// Whether a validator that both heads have is the same (RFC 9111 §4.3.4, §4.3.5): the entity tag, or else
+/// the date. `None` if they have none in common.
 pub(crate) fn confirms(update: &HeaderMap, stored: &HeaderMap) -> Option<bool> {
-    let same = |name: HeaderName, matches: fn(&[u8], &[u8]) -> bool| {
-        let (theirs, ours) = (update.get(&name)?, stored.get(&name)?);
-        Some(matches(theirs.as_bytes(), ours.as_bytes()))
+    let compare = |name: HeaderName, matches: fn(&[u8], &[u8]) -> bool| {
+        let (new, old) = (update.get(&name)?, stored.get(&name)?);
+        Some(matches(new.as_bytes(), old.as_bytes()))
     };
-    same(header::ETAG, is_weak_match).or_else(|| same(header::LAST_MODIFIED, <[u8]>::eq))
+    compare(header::ETAG, is_weak_match).or_else(|| compare(header::LAST_MODIFIED, <[u8]>::eq))
 }
 
-/// Updates a stored head from a 304 (RFC 9111 §3.2): every field that the 304 has replaces the
-/// stored one, but for those that describe the bytes of the body that is stored. A 304 without a
-/// `Date` was made now (RFC 9110 §6.6.1): counted from the old one, an `Expires` that has passed
-/// would be another lifetime.
+/// Updates a stored head from a 304 (RFC 9111 §3.2): each field of the 304 replaces the stored one, except
+/// those that describe the bytes of the stored body. A 304 without a `Date` was made now (RFC 9110 §6.6.1):
+/// with the old one, a past `Expires` would give another lifetime.
 ///
-/// Nor does a strong tag replace another one: it names bytes, and these did not come under it. What
-/// compresses on the way out weakens the tag of a 200, but not of a 304.
+/// A strong tag does not replace another one either: it names bytes, and the stored ones came under the other
+/// tag. Compressing proxies weaken the tag of a 200, but not that of a 304.
 ///
-/// `Vary` stays as well: what selected the stored response goes on to select it, even if a layer
-/// that adds a selecting field to a 200 does not add it to a 304.
+/// `Vary` stays as well: a layer that adds a selecting field to a 200 may not add it to a 304.
 pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
     let renames = strong_tag(update).is_some_and(|tag| strong_tag(stored) != Some(tag));
-    let stays = |name: &HeaderName| {
+    let is_kept = |name: &HeaderName| {
         describes_bytes(name) || *name == header::VARY || renames && *name == header::ETAG
     };
-    let is_update = |name: &HeaderName| !stays(name) && update.contains_key(name);
+    let is_update = |name: &HeaderName| !is_kept(name) && update.contains_key(name);
     remove_all(stored, |name| *name == header::AGE || *name == header::DATE || is_update(name));
-    for (name, value) in update.iter().filter(|(name, _)| !stays(name)) {
+    for (name, value) in update.iter().filter(|(name, _)| !is_kept(name)) {
         stored.append(name.clone(), value.clone());
     }
 }
 
-/// Fields without which, or with another value, the stored bytes could not be read. The digests of
-/// a 304 are those of its own content, of which there is none (RFC 9530 §2).
+/// Whether the stored bytes depend on a field. The digests of a 304 are those of its own, empty content (RFC
+/// 9530 §2).
 fn describes_bytes(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name)
         || is_digest(name)

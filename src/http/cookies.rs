@@ -1,4 +1,4 @@
-//! Which cookies of a request count, where rules say so.
+//! The cookies of a request that are in its key, where rules name them.
 
 use std::sync::Arc;
 
@@ -8,14 +8,14 @@ use smallvec::SmallVec;
 use super::fields::first_line;
 use crate::work::{is_same, looked_at};
 
-/// Servers read a thousand cookies, or fewer: of more than these none is left out.
+/// Servers read at most a thousand cookies, some fewer. Of more than these none is left out.
 const MAX_READ: usize = 256;
 
-/// Names of cookies: what is in the key and reaches the origin, and nothing else.
+/// Names of the cookies that are in the key and reach the origin.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct CookieNames(Arc<[CookieName]>);
 
-/// A name, or with a `*` at the end how names begin.
+/// A name, or a prefix of names, written with a `*` at the end.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct CookieName {
     text: Box<str>,
@@ -40,7 +40,7 @@ impl CookieName {
     }
 }
 
-/// The cookies of a request, each with its name.
+/// The cookies of a request, as `name=value`.
 pub(crate) type Cookies<'h> = SmallVec<[&'h [u8]; 4]>;
 
 impl CookieNames {
@@ -52,7 +52,7 @@ impl CookieNames {
         self.0.is_empty()
     }
 
-    /// One that is no name of a cookie (RFC 6265 §4.1.1), nor the beginning of one with a `*` after it.
+    /// The first that is neither the name of a cookie (RFC 6265 §4.1.1) nor a prefix with a `*` after it.
     pub(crate) fn invalid(&self) -> Option<String> {
         let is_token =
             |name: &str| http::HeaderName::from_bytes(name.as_bytes()).is_ok() && !name.contains('*');
@@ -60,13 +60,13 @@ impl CookieNames {
         Some(format!("{}{}", broken.text, if broken.is_prefix { "*" } else { "" }))
     }
 
-    /// The cookies of these names, by the order of the names, and of each name in the order of the
-    /// request (RFC 6265 §5.4). The lines of a request with more cookies than all servers read.
+    /// The cookies with these names, in the order of the names, and with the same name in the order of the
+    /// request (RFC 6265 §5.4). Of a request with more cookies than all servers read, its lines.
     pub(crate) fn of<'h>(&self, request: &'h HeaderMap) -> Cookies<'h> {
         self.named(request).unwrap_or_else(|| lines(request).collect())
     }
 
-    /// None if there are too many cookies to leave any out.
+    /// `None` if there are too many cookies to leave any out.
     fn named<'h>(&self, request: &'h HeaderMap) -> Option<Cookies<'h>> {
         let mut named: SmallVec<[(usize, &[u8]); 4]> = SmallVec::new();
         if self.is_empty() {
@@ -79,12 +79,12 @@ impl CookieNames {
             let own = name_of(cookie);
             named.extend(self.0.iter().position(|name| name.is(own)).map(|place| (place, cookie)));
         }
-        // Keeps the order of those with the same name.
+        // A stable sort keeps the order of cookies with the same name.
         named.sort_by_key(|(place, _)| *place);
         Some(named.into_iter().map(|(_, cookie)| cookie).collect())
     }
 
-    /// As [`keep`](Self::keep), and remembers all that the client has, if the origin does not get them.
+    /// Like [`keep`](Self::keep), and notes all cookies of the client if the origin does not get them all.
     pub(crate) fn keep_in(&self, head: &mut Parts) {
         let before: SmallVec<[HeaderValue; 1]> =
             head.headers.get_all(header::COOKIE).iter().cloned().collect();
@@ -95,8 +95,8 @@ impl CookieNames {
         }
     }
 
-    /// Leaves only the cookies of these names in a request, in one line and in the order in which they
-    /// are in the key: what shares a key looks the same to the origin.
+    /// Leaves only the cookies with these names in a request, in one line and in the order of the key, so
+    /// that requests with one key look the same to the origin.
     pub(crate) fn keep(&self, request: &mut HeaderMap) {
         let Some((line, has_more)) = first_line(request, &header::COOKIE) else { return };
         let Some(named) = self.named(request) else { return };
@@ -117,28 +117,28 @@ impl CookieNames {
     }
 }
 
-/// The cookies of a client of which the origin does not get all: in the extensions of its request.
+/// Request extension: all cookies of a client, where the origin does not get all of them.
 #[derive(Clone, Debug)]
 struct OfClient(SmallVec<[HeaderValue; 1]>);
 
-/// Takes from a response what it sets in the place of cookies that the client has and that the origin did
-/// not get: it would begin a new session in the midst of one.
+/// Removes `Set-Cookie` for cookies that the client has and that the origin did not get: it would replace the
+/// session of the client by a new one.
 pub(crate) fn spare_those_of_client(request: &Parts, response: &mut HeaderMap) {
     let Some(OfClient(lines)) = request.extensions.get() else { return };
-    let is_sent = |name: &[u8]| cookies(&request.headers).any(|cookie| name_of(cookie) == name);
+    let was_sent = |name: &[u8]| cookies(&request.headers).any(|cookie| name_of(cookie) == name);
     let is_of_client = |name: &[u8]| {
         let mut own = lines.iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b';'));
         own.any(|cookie| name_of(cookie.trim_ascii()) == name)
     };
-    let is_spared = |line: &HeaderValue| {
+    let is_removed = |line: &HeaderValue| {
         let name = name_of(line.as_bytes().trim_ascii());
-        is_of_client(name) && !is_sent(name)
+        is_of_client(name) && !was_sent(name)
     };
-    if !response.get_all(header::SET_COOKIE).iter().any(is_spared) {
+    if !response.get_all(header::SET_COOKIE).iter().any(is_removed) {
         return;
     }
     let kept: Vec<HeaderValue> =
-        response.get_all(header::SET_COOKIE).iter().filter(|line| !is_spared(line)).cloned().collect();
+        response.get_all(header::SET_COOKIE).iter().filter(|line| !is_removed(line)).cloned().collect();
     response.remove(header::SET_COOKIE);
     kept.into_iter().for_each(|line| _ = response.append(header::SET_COOKIE, line));
 }
@@ -147,7 +147,7 @@ fn lines(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     request.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes)
 }
 
-/// All cookies of a request as written, also what is none.
+/// All cookies of a request as written, also invalid ones.
 pub(crate) fn cookies(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
     lines(request).flat_map(|line| line.split(|byte| *byte == b';')).map(<[u8]>::trim_ascii)
 }
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn names_may_be_said_by_how_they_begin() {
+    fn names_may_be_given_by_a_prefix() {
         let names = &["wp_*", "wp", "a"];
         assert_eq!(
             kept(names, &["a=1; wp_2=x; b=2; wp_1=y; wp=3"]).as_deref(),
@@ -198,9 +198,9 @@ mod tests {
         assert_eq!(kept(names, &["w=1; WP_1=2; awp_=3"]), None);
     }
 
-    /// A server that reads fewer would take another one of them.
+    /// A server that reads fewer would take a different one.
     #[test]
-    fn of_more_cookies_than_every_server_reads_none_is_left_out() {
+    fn more_cookies_than_every_server_reads_are_all_kept() {
         let names = CookieNames::new(["a"]);
         for (junk, is_read) in [(MAX_READ - 1, true), (MAX_READ, false)] {
             let line = format!("{}a=1", "x=1; ".repeat(junk));
@@ -209,12 +209,12 @@ mod tests {
             assert_eq!(names.of(&request).to_vec(), [expected.as_bytes()]);
             names.keep(&mut request);
             assert_eq!(request[header::COOKIE], expected);
-            assert_eq!(kept(&[], &[&line]), None, "where no name counts, none is left");
+            assert_eq!(kept(&[], &[&line]), None, "without a name none is kept");
         }
     }
 
     #[test]
-    fn what_is_no_token_is_no_name() {
+    fn a_name_is_a_token() {
         assert_eq!(CookieNames::new(["sid", "__Host-x", "wp_*"]).invalid(), None);
         for text in ["a b", "", "*", "a*b", "a**"] {
             assert_eq!(CookieNames::new(["sid", text]).invalid().as_deref(), Some(text));

@@ -1,4 +1,4 @@
-//! What of a request's fields decides who may share its response.
+//! The credentials of a request, which decide with which others it may share a response.
 
 use std::sync::Arc;
 
@@ -6,10 +6,10 @@ use http::{HeaderMap, HeaderName, header};
 
 use super::{cookies::CookieNames, fields::is_spelling_of};
 
-/// The credentials of a request that its key does not hold.
+/// The kinds of credentials in a request that its key does not hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Credentials {
-    /// `Authorization`, or a field that the rules name.
+    /// `Authorization`, or a field named by the rules.
     pub(crate) authorization: bool,
     /// `Cookie`.
     pub(crate) cookie: bool,
@@ -31,7 +31,7 @@ impl Credentials {
         credentials
     }
 
-    /// These and those.
+    /// The union of both.
     pub(crate) fn and(self, other: Self) -> Self {
         Self {
             authorization: self.authorization || other.authorization,
@@ -40,7 +40,7 @@ impl Credentials {
         }
     }
 
-    /// Whether a request with these may have a response that is meant for `audience`.
+    /// Whether a request with these may get a response for `audience`.
     pub(crate) fn admitted_to(self, audience: Self) -> bool {
         let lacks = |sent: bool, admitted: bool| sent & !admitted;
         !(lacks(self.authorization, audience.authorization)
@@ -49,12 +49,12 @@ impl Credentials {
     }
 }
 
-/// Which fields are credentials, beside `Authorization` and `Cookie`.
+/// The fields that are credentials beside `Authorization` and `Cookie`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct CredentialNames {
     named: Option<Arc<[HeaderName]>>,
     ignores_well_known: bool,
-    /// What was named and is no name of a field.
+    /// A given name that is invalid.
     invalid: Option<Arc<str>>,
 }
 
@@ -62,7 +62,7 @@ impl CredentialNames {
     /// The well-known ones.
     pub(crate) const DEFAULT: Self = Self { named: None, ignores_well_known: false, invalid: None };
 
-    /// With these fields as well, which count as `Authorization` does.
+    /// Adds fields that count as `Authorization` does.
     pub(crate) fn with<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         let mut all: Vec<HeaderName> = self.named.iter().flat_map(|named| named.iter().cloned()).collect();
         for name in names {
@@ -84,7 +84,7 @@ impl CredentialNames {
         self.invalid.as_deref()
     }
 
-    /// Whether they are the well-known ones, so that names alone tell them.
+    /// Whether they are exactly the well-known ones.
     pub(crate) fn is_default(&self) -> bool {
         self.named.is_none() && self.counts_well_known()
     }
@@ -98,16 +98,16 @@ impl CredentialNames {
     }
 }
 
-/// What of a request its key holds beside the URI.
+/// What the key of a request holds beside the URI.
 ///
-/// In one piece, since it goes with each request.
+/// One pointer, since every request carries it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Keyed(Option<Arc<Held>>);
 
 #[derive(Debug, PartialEq, Eq)]
 struct Held {
     fields: Box<[HeaderName]>,
-    /// How the names of further fields begin.
+    /// Prefixes of the names of further fields.
     prefixes: Box<[Box<str>]>,
     cookies: Option<CookieNames>,
 }
@@ -119,7 +119,7 @@ impl Keyed {
         Self::with_prefixes(fields, [], cookies)
     }
 
-    /// Also with all fields whose names begin so, in lower case.
+    /// Also with all fields whose names have one of these prefixes, in lower case.
     pub(crate) fn with_prefixes(
         fields: impl Into<Box<[HeaderName]>>,
         prefixes: impl Into<Box<[Box<str>]>>,
@@ -130,7 +130,7 @@ impl Keyed {
         Self((!is_nothing).then(|| Arc::new(Held { fields, prefixes, cookies })))
     }
 
-    /// The same, and these cookies.
+    /// Adds cookies.
     pub(crate) fn and_cookies(&self, cookies: CookieNames) -> Self {
         Self::with_prefixes(self.fields(), self.prefixes(), Some(cookies))
     }
@@ -140,17 +140,17 @@ impl Keyed {
         self.0.is_none()
     }
 
-    /// Fields that are in the key with all their values.
+    /// The fields in the key, with all their values.
     pub(crate) fn fields(&self) -> &[HeaderName] {
         self.0.as_ref().map_or(&[], |held| &held.fields)
     }
 
-    /// How the names of further fields begin that are in the key with all their values.
+    /// The prefixes of the names of further fields in the key, with all their values.
     pub(crate) fn prefixes(&self) -> &[Box<str>] {
         self.0.as_ref().map_or(&[], |held| &held.prefixes)
     }
 
-    /// Whether a field is in the key by how its name begins, with a dash for each underscore.
+    /// Whether a field is in the key by the prefix of its name, where an underscore equals a dash.
     pub(crate) fn has_by_prefix(&self, name: &HeaderName) -> bool {
         let name = name.as_str().as_bytes();
         self.prefixes().iter().any(|prefix| {
@@ -158,12 +158,12 @@ impl Keyed {
         })
     }
 
-    /// The cookies that are in the key: the origin gets no others.
+    /// The cookies in the key: the origin gets no others.
     pub(crate) fn cookies(&self) -> Option<&CookieNames> {
         self.0.as_ref()?.cookies.as_ref()
     }
 
-    /// As [`has`](Self::has), with underscores that are none of a dash.
+    /// Like [`has`](Self::has), where an underscore does not equal a dash.
     pub(crate) fn has_exactly(&self, name: &HeaderName) -> bool {
         let mut prefixes = self.prefixes().iter();
         self.has(name)
@@ -179,11 +179,11 @@ impl Keyed {
 
 macro_rules! well_known {
     ($($name:literal)*) => {
-        /// Fields in which common gateways, platforms and frameworks carry an API key, a token or who
-        /// a client is.
+        /// Fields in which common gateways, platforms and frameworks carry an API key, a token or the
+        /// identity of a client.
         pub(crate) const WELL_KNOWN: &[&str] = &[$($name),*];
 
-        /// As text, whose length alone tells most names apart.
+        /// Compared as text, whose length alone rules most names out.
         pub(crate) fn is_well_known(name: &HeaderName) -> bool {
             matches!(name.as_str(), $($name)|*)
         }
@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_the_key_is_no_credential_of_the_client_alone() {
+    fn a_field_in_the_key_is_not_a_credential() {
         let names = CredentialNames::default().with(["x-mine"]);
         let fields = ["authorization", "x-mine", "x-api-key"].map(HeaderName::from_static);
         let keyed = Keyed::new(fields.clone(), Some(CookieNames::new([])));

@@ -1,19 +1,19 @@
-//! What the fields of a message say about the length of its body (RFC 9110 §8.6, RFC 9112 §6).
+//! The declared length of the body of a message (RFC 9110 §8.6, RFC 9112 §6).
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, SizeHint};
 
-use super::{cache_control::split_list, fields::remove_all};
+use super::fields::{digits, remove_all, split_list};
 
-/// The declared length is no number, or several, or not the length of the body.
+/// The declared length is invalid, ambiguous, or not the length of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct NoLength;
 
-/// The fields that frame a message, as far as they have been read.
+/// The fields that frame a message, as read so far.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Framing {
     declared: Result<Option<u64>, NoLength>,
-    /// Whether `Content-Length` is absent, or a single number on a single line.
+    /// Whether `Content-Length` is absent, or one number on one line.
     is_plain: bool,
     coding: Option<Coding>,
 }
@@ -22,7 +22,7 @@ pub(crate) struct Framing {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Coding {
     Chunked,
-    /// The body is still coded.
+    /// Any other, which has not been decoded.
     Other,
 }
 
@@ -47,7 +47,7 @@ impl Framing {
     }
 
     pub(crate) fn read_length(&mut self, line: &HeaderValue) {
-        let number = number(line.as_bytes());
+        let number = length(line.as_bytes());
         self.is_plain &= self.declared == Ok(None) && number.is_some();
         self.declared = match (self.declared, number.or_else(|| repeated(line))) {
             (Ok(None), Some(length)) => Ok(Some(length)),
@@ -65,7 +65,7 @@ impl Framing {
         }
     }
 
-    /// The length that the fields give, for what has no body of its own to compare with.
+    /// The declared length, without a body to compare it with.
     pub(crate) fn declared(self) -> Result<Option<u64>, NoLength> {
         match self.coding {
             None => self.declared,
@@ -74,7 +74,7 @@ impl Framing {
         }
     }
 
-    /// The length that the body of a response will have, as far as it is declared.
+    /// The declared length of the body of a response. An error if the body cannot have it.
     pub(crate) fn length_of(self, status: StatusCode, body: &SizeHint) -> Result<Option<u64>, NoLength> {
         match self.declared()? {
             _ if has_no_length(status) => Ok(None),
@@ -85,14 +85,14 @@ impl Framing {
         }
     }
 
-    /// Leaves a response at most one `Content-Length`, and none that would cut its body: a transfer
+    /// Leaves a response at most one `Content-Length`, and none that would cut off its body: a transfer
     /// coding overrides it (RFC 9112 §6.3), and so does a body that is known to be longer.
     ///
-    /// One that is larger than the body stays: it shows that the body is incomplete, or that the
-    /// response is to HEAD. An error: the removed field contradicted itself or the body.
+    /// A length beyond that of the body stays: it shows that the body is incomplete, or that the request was
+    /// HEAD. Returns an error if the removed field contradicted itself or the body.
     #[inline]
-    pub(crate) fn settle(
-        self,
+    fn settle(
+        &mut self,
         status: StatusCode,
         headers: &mut HeaderMap,
         body: &SizeHint,
@@ -108,24 +108,36 @@ impl Framing {
             _ => {}
         }
         remove_all(headers, |name| *name == header::CONTENT_LENGTH);
+        (self.declared, self.is_plain) = (Ok(None), true);
         match self.coding.is_some() || has_no_length(status) {
             true => Ok(()),
             false => Err(NoLength),
         }
     }
 
-    /// As [`settle`](Self::settle), of a response whose fields were read. That they contradicted each
-    /// other is noted in its extensions, for the layers above.
+    /// Like [`settle`](Self::settle), for a response whose fields were read. An error goes into its
+    /// extensions, for the outer layers. Returns what the corrected fields declare.
     #[inline]
-    pub(crate) fn settle_response<B: HttpBody>(self, response: &mut Response<B>) {
+    pub(crate) fn settle_response<B: HttpBody>(mut self, response: &mut Response<B>) -> Self {
         let (status, size) = (response.status(), response.body().size_hint());
         if let Err(note) = self.settle(status, response.headers_mut(), &size) {
             response.extensions_mut().insert(note);
         }
+        self
+    }
+
+    /// The length of the content of a response with these fields, if its head or its body tells it (RFC 9110
+    /// §8.6).
+    pub(super) fn content_of<B: HttpBody>(self, is_head: bool, response: &Response<B>) -> Option<u64> {
+        let declared = || self.declared().ok().flatten();
+        match has_content(is_head, response.status()) {
+            true => declared().or_else(|| response.body().size_hint().exact()),
+            false => None,
+        }
     }
 }
 
-/// As [`Framing::settle_response`], of a response whose fields have not been read.
+/// Like [`Framing::settle_response`], for a response whose fields have not been read.
 pub(crate) fn settle<B: HttpBody>(response: &mut Response<B>) {
     Framing::of(response.headers()).settle_response(response);
 }
@@ -135,26 +147,33 @@ fn has_no_length(status: StatusCode) -> bool {
     status == StatusCode::NO_CONTENT || status.is_informational()
 }
 
-/// How long a message says that its content is.
+/// The declared length of the content of a message.
 pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoLength> {
     Framing::of(headers).declared()
 }
 
-/// The length that a line declares by the same number several times (RFC 9110 §8.6).
-#[cold]
-fn repeated(line: &HeaderValue) -> Option<u64> {
-    let mut members = line.as_bytes().split(|byte| *byte == b',').map(|member| number(member.trim_ascii()));
-    let first = members.next()??;
-    members.all(|member| member == Some(first)).then_some(first)
+/// Like [`Framing::content_of`], for a response whose fields have not been read.
+pub(crate) fn content_of<B: HttpBody>(is_head: bool, response: &Response<B>) -> Option<u64> {
+    Framing::of(response.headers()).content_of(is_head, response)
 }
 
-/// Of digits alone: `parse` would take a sign.
-fn number(digits: &[u8]) -> Option<u64> {
-    let append = |number: u64, digit: &u8| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(digit.into())
-    };
-    (!digits.is_empty()).then_some(digits)?.iter().try_fold(0, append)
+/// Whether a response has content by the method of its request and its status (RFC 9110 §6.4.1).
+fn has_content(is_head: bool, status: StatusCode) -> bool {
+    let is_without = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    !is_head && !status.is_informational() && !is_without.contains(&status)
+}
+
+/// `None` for the largest number, which stands for all larger ones.
+fn length(text: &[u8]) -> Option<u64> {
+    digits(text).filter(|length| *length < u64::MAX)
+}
+
+/// The length of a line that repeats one number (RFC 9110 §8.6).
+#[cold]
+fn repeated(line: &HeaderValue) -> Option<u64> {
+    let mut members = line.as_bytes().split(|byte| *byte == b',').map(|member| length(member.trim_ascii()));
+    let first = members.next()??;
+    members.all(|member| member == Some(first)).then_some(first)
 }
 
 #[cfg(test)]
@@ -218,11 +237,13 @@ mod tests {
     }
 
     #[test]
-    fn a_field_that_would_cut_the_body_goes_and_others_stay() {
+    fn a_length_that_would_cut_off_the_body_is_removed_and_others_stay() {
         let settled = |status: u16, fields: &[(&'static str, &str)], hint: SizeHint| {
             let status = StatusCode::from_u16(status).unwrap();
             let (mut headers, framing) = (headers(fields), Framing::of(&headers(fields)));
-            let is_lost = framing.settle(status, &mut headers, &hint).is_err();
+            let mut settled = framing;
+            let is_lost = settled.settle(status, &mut headers, &hint).is_err();
+            assert_eq!(settled.declared(), content_length(&headers));
             let left: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().cloned().collect();
             let (before, after) = (framing.length_of(status, &hint), Framing::of(&headers));
             assert_eq!(is_lost, before.is_err() && after.length_of(status, &hint).is_ok());

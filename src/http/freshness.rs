@@ -2,63 +2,87 @@
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, header};
 use tokio::time::Instant;
 
 use super::{
-    cache_control::{CacheControl, MAX_DELTA, seconds},
+    cache_control::{CacheControl, MAX_DELTA},
+    credentials::Credentials,
     date::parse,
     response_fields::ResponseFields,
 };
 
-/// The lifetime that the origin gave explicitly (§4.2.1), or `None` if it gave none.
+/// For how long a response may be used, counted from when it was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub(crate) struct Freshness {
+    /// Which credentials a request may have to get the response. First in memory: every hit reads it.
+    pub(crate) audience: Credentials,
+    pub(crate) fresh_for: Duration,
+    pub(crate) stale_while_revalidate_for: Duration,
+    pub(crate) stale_if_error_for: Duration,
+    /// How long it is kept only to be revalidated.
+    pub(crate) revalidate_for: Duration,
+    /// Whether the lifetime comes from the rules: then it starts with the request, however old the response
+    /// was. One from the response's own dates, even a heuristic one, does not (RFC 9111 §4.2).
+    pub(crate) is_ours: bool,
+    /// Whether even a client that accepts stale responses gets none (§4.2.4).
+    pub(crate) forbids_stale: bool,
+}
+
+impl Freshness {
+    /// Of a response that must not be used again.
+    pub(crate) const NONE: Self = Self {
+        fresh_for: Duration::ZERO,
+        stale_while_revalidate_for: Duration::ZERO,
+        stale_if_error_for: Duration::ZERO,
+        revalidate_for: Duration::ZERO,
+        is_ours: false,
+        forbids_stale: true,
+        audience: Credentials { authorization: false, cookie: false, token: false },
+    };
+}
+
+/// The explicit lifetime of a response in a shared cache (§4.2.1): `s-maxage`, else `max-age`, else `Expires`
+/// minus `Date`. `None` if it has none.
 ///
-/// For a shared cache: `s-maxage`, else `max-age`, else `Expires` less `Date`. What is there
-/// but cannot be read means stale (§5.3). Next to a targeted field `Expires` counts for nothing
-/// (RFC 9213 §2.2).
+/// An unreadable one means stale (§5.3). `Expires` does not count beside a targeted field (RFC 9213 §2.2).
 pub(crate) fn explicit_lifetime(
     cache_control: &CacheControl,
     headers: &HeaderMap,
-    outline: &ResponseFields,
+    fields: &ResponseFields,
 ) -> Option<Duration> {
-    if let Some(delta) = cache_control.s_maxage.or(cache_control.max_age) {
-        return Some(delta);
+    if let Some(lifetime) = cache_control.lifetime() {
+        return Some(lifetime);
     }
-    if cache_control.is_targeted || !outline.has_expires {
+    if cache_control.is_targeted() || !fields.has_expires {
         return None;
     }
-    let expires = parse(headers.get(header::EXPIRES)?, outline.now);
-    let date = outline.date.unwrap_or(outline.now);
+    let expires = parse(headers.get(header::EXPIRES)?, fields.now);
+    let date = fields.date.unwrap_or(fields.now);
     Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
 }
 
-/// For how long the representation had not changed when it was sent (§4.2.2), or `None` if that is
-/// not known.
-pub(crate) fn unchanged_for(headers: &HeaderMap, outline: &ResponseFields) -> Option<Duration> {
-    let modified = parse(headers.get(header::LAST_MODIFIED)?, outline.now)?;
-    let date = outline.date.unwrap_or(outline.now);
+/// For how long the representation had not changed when it was sent (§4.2.2), if that is known.
+pub(crate) fn unchanged_for(headers: &HeaderMap, fields: &ResponseFields) -> Option<Duration> {
+    let modified = parse(headers.get(header::LAST_MODIFIED)?, fields.now)?;
+    let date = fields.date.unwrap_or(fields.now);
     date.duration_since(modified).ok()
 }
 
-/// `corrected_initial_age` of §4.2.3: how old the response was when it came in.
+/// How old a response was when it came in: `corrected_initial_age` of §4.2.3.
 ///
-/// `delay` is the time from the request to the response: the answer may have been made right
-/// after the request arrived, so all of it counts. That is the correction for the round trip.
-pub(crate) fn initial_age(outline: &ResponseFields, delay: Duration) -> Duration {
-    let apparent = outline.date.and_then(|date| outline.now.duration_since(date).ok()).unwrap_or_default();
-    // `Date` counts in whole seconds, and so does what is taken from it.
+/// `delay` is the time from the request to the response. All of it counts, since the response may have been
+/// made as soon as the request was sent.
+pub(crate) fn initial_age(fields: &ResponseFields, delay: Duration) -> Duration {
+    let apparent = fields.date.and_then(|date| fields.now.duration_since(date).ok()).unwrap_or_default();
+    // `Date` has whole seconds, so the difference does too.
     let apparent = Duration::from_secs(apparent.as_secs());
-    let corrected = outline.age.saturating_add(delay);
+    let corrected = fields.age.saturating_add(delay);
     apparent.max(corrected).min(MAX_DELTA)
 }
 
-/// What an `Age` field says; of several values the first, of an unreadable one none (§5.1).
-pub(super) fn age_value(value: &HeaderValue) -> Duration {
-    let first = value.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
-    seconds(first.trim_ascii()).unwrap_or_default()
-}
-
-/// A point in time that far away; times too far for the clock are a lifetime away at most.
+/// The point in time `duration` after `start`, at most [`MAX_DELTA`] after it.
 pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
     let duration = duration.min(MAX_DELTA);
     start.checked_add(duration).unwrap_or(start)
@@ -67,7 +91,7 @@ pub(crate) fn after(start: Instant, duration: Duration) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::HeaderName;
+    use http::{HeaderName, HeaderValue};
     use proptest::prelude::*;
     use std::time::SystemTime;
 
@@ -86,8 +110,8 @@ mod tests {
 
     fn lifetime(fields: &[(&str, &str)]) -> Option<u64> {
         let headers = headers(fields);
-        let outline = ResponseFields::of(&headers, noon());
-        explicit_lifetime(&outline.cache_control, &headers, &outline).map(|lifetime| lifetime.as_secs())
+        let fields = ResponseFields::of(&headers, noon());
+        explicit_lifetime(&fields.cache_control, &headers, &fields).map(|lifetime| lifetime.as_secs())
     }
 
     #[test]
@@ -182,9 +206,9 @@ mod tests {
         #[test]
         fn dates_never_panic(date in "[ -~]{0,40}", expires in "[ -~]{0,40}", age in "[ -~]{0,30}") {
             let headers = headers(&[("date", &date), ("expires", &expires), ("age", &age)]);
-            let outline = ResponseFields::of(&headers, noon());
-            let _ = explicit_lifetime(&outline.cache_control, &headers, &outline);
-            let _ = initial_age(&outline, Duration::MAX);
+            let fields = ResponseFields::of(&headers, noon());
+            let _ = explicit_lifetime(&fields.cache_control, &headers, &fields);
+            let _ = initial_age(&fields, Duration::MAX);
         }
     }
 

@@ -1,7 +1,7 @@
-//! Header fields that say something else than the target URI and `Host` do.
+//! Request fields that override the target URI, `Host` or the method.
 //!
-//! Frameworks build links and redirects from them, so a response made from one of them must not
-//! answer a request without it, whatever its `Vary` says.
+//! Frameworks build links and redirects from them, so a response to a request with one of them must not be
+//! served to a request without it, whatever its `Vary`.
 
 use http::{HeaderMap, HeaderName, header};
 
@@ -40,30 +40,29 @@ pub(crate) const TARGET_OVERRIDES: [&str; 29] = [
     "x-waws-unencoded-url",
 ];
 
-/// Fields by which many frameworks take a request for one of another method.
+/// Fields that override the method in many frameworks.
 const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
 
 /// What the fields of a request override.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Overrides {
-    /// Frameworks may take it for a request of another method.
+    /// Whether frameworks may read another method.
     pub(crate) method: bool,
-    /// It asks for another protocol than HTTP.
+    /// Whether it asks for a protocol other than HTTP.
     pub(crate) protocol: bool,
-    /// Its host, its path or its scheme may be taken for another one.
+    /// Whether frameworks may read another host, path or scheme.
     pub(crate) target: bool,
 }
 
 impl Overrides {
-    /// Notes what a field of this name overrides.
+    /// Notes what a field with this name overrides. Call [`settle`](Self::settle) after the last one.
     pub(super) fn note(&mut self, name: &HeaderName) {
-        // Once all lines are known, it is [settled](Self::settle) whether it does.
         self.protocol |= *name == header::UPGRADE;
         self.method |= is_one_of(&METHOD_OVERRIDES, name);
         self.target |= overrides_target(name);
     }
 
-    /// Call when all fields are noted.
+    /// Decides what depends on several fields.
     #[inline]
     pub(super) fn settle(&mut self, headers: &HeaderMap) {
         if self.protocol {
@@ -72,14 +71,14 @@ impl Overrides {
     }
 }
 
-/// Whether it is a field of [`TARGET_OVERRIDES`].
+/// Whether a field is one of [`TARGET_OVERRIDES`].
 pub(crate) fn overrides_target(name: &HeaderName) -> bool {
     is_one_of(&TARGET_OVERRIDES, name)
 }
 
 fn is_one_of(names: &[&str], name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
-    // All of them begin so, and few other names do.
+    // All of them begin with these letters, and few other names do.
     matches!(name.first(), Some(b'f' | b'x')) && names.iter().any(|own| is_spelling_of(own.as_bytes(), name))
 }
 

@@ -6,30 +6,27 @@ use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
 use super::{
-    cache_control::split_list,
     conditions::{has_precondition, if_range_holds},
-    fields::{first_line, has},
+    fields::{digits, first_line, has, split_list},
     made::{make_failed, make_part},
 };
-use crate::work::looked_at;
 
-/// More parts than this are not worth their framing: the whole is served (§14.2 allows it).
+/// For more parts the whole is served, as §14.2 allows: they are not worth their framing.
 const MAX_PARTS: usize = 16;
 
-/// A longer field is not read: as many parts as are served take less.
+/// A longer field is ignored: the parts that are served take less.
 const MAX_RANGE_BYTES: usize = 1024;
 
-/// What a `Range` field asks of a representation of some length.
+/// What a `Range` field asks for of a representation with a known length.
 #[derive(Debug, PartialEq, Eq)]
 enum Wanted {
-    /// Everything: the field cannot be read, or asks for too much.
+    /// Everything: the field is invalid, or asks for too many parts.
     Whole,
-    /// Nothing that there is.
     Unsatisfiable,
     Parts(Vec<Range<usize>>),
 }
 
-/// Which part of a representation a 206 has (§14.4).
+/// The part of a representation in a 206 (§14.4).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Extent {
     pub(crate) first: usize,
@@ -40,7 +37,7 @@ pub(crate) struct Extent {
 }
 
 impl Extent {
-    /// `None` if the field is missing or invalid, or the length of the whole is not known.
+    /// `None` if `Content-Range` is missing or invalid, or the length of the whole is unknown.
     pub(crate) fn of(response: &HeaderMap) -> Option<Self> {
         let mut lines = response.get_all(header::CONTENT_RANGE).iter();
         let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
@@ -48,7 +45,7 @@ impl Extent {
         let (part, total) = range.split_once('/')?;
         let (first, last) = part.split_once('-')?;
         let [first, last, total] = [first, last, total].map(|digits| number(digits.as_bytes()));
-        // A number that is too large for us is no place where anything could be put together.
+        // Parts of a larger whole could not be put together.
         let (first, end, total) = (first?, last?.checked_add(1)?, total.filter(|total| *total < usize::MAX)?);
         (unit.eq_ignore_ascii_case("bytes") && first < end && end <= total).then_some(Self {
             first,
@@ -57,7 +54,7 @@ impl Extent {
         })
     }
 
-    /// Of a 206 that is what anybody gets who asks so.
+    /// The part in a 206 that is for all requests with the same `Range`.
     pub(crate) fn for_all(
         method: &Method,
         request: &HeaderMap,
@@ -76,24 +73,24 @@ impl Extent {
         self.len() == self.total
     }
 
-    /// Whether the two overlap or adjoin, as parts of what may be one representation.
+    /// Whether the parts overlap or adjoin, in representations of one length.
     pub(crate) fn touches(self, other: Self) -> bool {
         self.total == other.total && self.first <= other.end && other.first <= self.end
     }
 
-    /// Both, where they touch.
+    /// The union of two parts that [touch](Self::touches).
     pub(crate) fn join(self, other: Self) -> Self {
         Self { first: self.first.min(other.first), end: self.end.max(other.end), total: self.total }
     }
 
-    /// What a `Range` field asks for, if that is one range and all of it is in this part.
+    /// The range that a `Range` field asks for, if it is one and within this part.
     fn resolve(self, range: &HeaderValue) -> Option<Range<usize>> {
         let wanted = one_spec(range)?.resolve(self.total)?;
         (self.first <= wanted.start && wanted.end <= self.end).then_some(wanted)
     }
 
-    /// Makes the head of this part that of the answer to a request. Returns which bytes of the part are
-    /// its body; `None` if the request asks for anything that is not in the part.
+    /// Turns the head of this part into that of the response to a request. Returns which bytes of the part
+    /// are its body, or `None` if the request asks for anything beyond the part.
     pub(crate) fn apply<B>(self, request: &HeaderMap, response: &mut Response<B>) -> Option<Range<usize>> {
         let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range))?;
         let text = content_range(&wanted, self.total);
@@ -102,15 +99,15 @@ impl Extent {
         Some(wanted.start - self.first..wanted.end - self.first)
     }
 
-    /// Whether [`apply`](Self::apply) would do it.
+    /// Whether [`apply`](Self::apply) would succeed.
     pub(crate) fn answers(self, request: &HeaderMap, response: &HeaderMap) -> bool {
         let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range));
         wanted.is_some() && if_range_holds(request, response)
     }
 }
 
-/// Whether a request asks for one part, and for nothing else that a cache would have to judge
-/// (a precondition, `If-Range`): all who ask so may share the answer.
+/// Whether a request asks for one part without a condition (a precondition, `If-Range`): all such requests
+/// may share the response.
 pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
     let Some((range, false)) = first_line(request, &header::RANGE) else { return false };
     let has_other = has_precondition(request) || request.contains_key(header::IF_RANGE);
@@ -119,7 +116,7 @@ pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
 
 /// Turns a 200 into the part of it that the request asks for: 206, or 416 (§15.3.7, §15.5.17).
 ///
-/// `response` is what the client would get without `Range`, and `body` its body.
+/// `response` is the response without `Range`, and `body` its body.
 pub(crate) fn apply<B: From<Bytes>>(
     method: &Method,
     request: &HeaderMap,
@@ -128,15 +125,15 @@ pub(crate) fn apply<B: From<Bytes>>(
 ) {
     let part = match wanted_of(method, request, response, body.len()) {
         Wanted::Parts(parts) if parts.len() > 1 => return several(response, &parts, body),
-        wanted => mark(wanted, response, body.len()),
+        wanted => one(wanted, response, body.len()),
     };
     if let Some(part) = part {
         *response.body_mut() = B::from(body.slice(part));
     }
 }
 
-/// As [`apply`], for a body of this length that is yet to come: returns what of it is to be sent.
-/// Where several parts are wanted the whole is served.
+/// Like [`apply`], for a body of this length that is yet to come: returns the range of it to send, or `None`
+/// for the whole, also where several parts are wanted.
 pub(crate) fn cut<B>(
     method: &Method,
     request: &HeaderMap,
@@ -145,7 +142,7 @@ pub(crate) fn cut<B>(
 ) -> Option<Range<usize>> {
     match wanted_of(method, request, response, length) {
         Wanted::Parts(parts) if parts.len() > 1 => None,
-        wanted => mark(wanted, response, length),
+        wanted => one(wanted, response, length),
     }
 }
 
@@ -154,7 +151,7 @@ fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, le
     match request.get(header::RANGE) {
         Some(range) if whole && if_range_holds(request, response.headers()) => {
             match wanted(range.as_bytes(), length) {
-                // The coding would be read as that of all parts together.
+                // The coding would be that of all parts together.
                 Wanted::Parts(parts)
                     if parts.len() > 1 && has(response.headers(), &header::CONTENT_ENCODING) =>
                 {
@@ -167,8 +164,8 @@ fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, le
     }
 }
 
-/// Says in the head that only a part of the body follows, or nothing.
-fn mark<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<Range<usize>> {
+/// Makes the head fit one part of the body, and returns that part.
+fn one<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<Range<usize>> {
     match wanted {
         Wanted::Whole => None,
         Wanted::Unsatisfiable => {
@@ -185,7 +182,7 @@ fn mark<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<
     }
 }
 
-/// §14.6: every part with its own head.
+/// Builds a multipart body, each part with its own head (§14.6).
 fn several<B: From<Bytes>>(response: &mut Response<B>, parts: &[Range<usize>], body: &Bytes) {
     let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
     let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
@@ -204,7 +201,7 @@ fn several<B: From<Bytes>>(response: &mut Response<B>, parts: &[Range<usize>], b
     joined.put_slice(format!("--{boundary}--\r\n").as_bytes());
     let content_type = format!("multipart/byteranges; boundary={boundary}");
     make_part(response, joined.len(), false);
-    // Each part has its own (§15.3.7.2).
+    // Each part has a `Content-Range` of its own (§15.3.7.2).
     response.headers_mut().remove(header::CONTENT_RANGE);
     set(response, header::CONTENT_TYPE, &content_type);
     *response.body_mut() = B::from(joined.freeze());
@@ -220,7 +217,7 @@ fn content_range(part: &Range<usize>, length: usize) -> String {
     format!("bytes {}-{}/{length}", part.start, part.end - 1)
 }
 
-/// Parts that overlap so that together they are longer than the whole are an attack (§17.15).
+/// Overlapping parts that are longer in total than the whole are an attack (§17.15).
 fn wanted(range: &[u8], length: usize) -> Wanted {
     let Some(specs) = specs(range) else { return Wanted::Whole };
     let parts: Vec<_> = specs.iter().filter_map(|spec| spec.resolve(length)).collect();
@@ -240,7 +237,7 @@ enum Spec {
 }
 
 impl Spec {
-    /// `None`: it is not in a representation of this length.
+    /// `None` if it is outside a representation of this length.
     fn resolve(&self, length: usize) -> Option<Range<usize>> {
         let part = match *self {
             Self::From { first, last } => {
@@ -259,7 +256,7 @@ fn one_spec(range: &HeaderValue) -> Option<Spec> {
     }
 }
 
-/// §14.1.2. A range that ends before it begins makes the whole field invalid.
+/// Parses the ranges (§14.1.2). A range that ends before it begins makes the whole field invalid.
 fn specs(range: &[u8]) -> Option<Vec<Spec>> {
     let unit = range.get(..6)?;
     if range.len() > MAX_RANGE_BYTES || !unit.eq_ignore_ascii_case(b"bytes=") {
@@ -280,12 +277,9 @@ fn specs(range: &[u8]) -> Option<Vec<Spec>> {
     (!specs.is_empty()).then_some(specs)
 }
 
-/// Too large a number is larger than any representation.
-fn number(digits: &[u8]) -> Option<usize> {
-    looked_at(digits.len());
-    let is_number = !digits.is_empty() && digits.iter().all(u8::is_ascii_digit);
-    let fold = |n: usize, d: &u8| n.saturating_mul(10).saturating_add(usize::from(d - b'0'));
-    is_number.then(|| digits.iter().fold(0, fold))
+/// A number that is too large is larger than any representation.
+fn number(text: &[u8]) -> Option<usize> {
+    digits(text).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

@@ -6,40 +6,40 @@ use super::{
     withheld::WithheldNames,
 };
 
-/// How answers of the origin are to be stored: times, and what may be stored at all.
+/// Which responses are stored, and for how long.
 ///
 /// The default is the strict reading of RFC 9111 for a shared cache: the origin decides, and
 /// nothing personal is stored. Every exception has a name.
 ///
-/// Rules are cheap to clone. They come from [`ReadThrough`](crate::ReadThrough) or
-/// [`FillLayer`](crate::FillLayer), a middleware may replace them for one request by putting
-/// others into its extensions, and a [`Policy`](crate::Policy) has the last word once it sees
-/// the response.
+/// Rules are cheap to clone. They are set on [`ReadThrough`](crate::ReadThrough) or
+/// [`FillLayer`](crate::FillLayer); a middleware may replace them for one request by putting
+/// others into its extensions, and a [`Policy`](crate::Policy) may replace them once it has
+/// the head of the response.
 ///
-/// | answer | stored by default | stored if |
+/// | response | stored by default | stored with |
 /// |---|---|---|
 /// | fresh by its own `Cache-Control` or `Expires` | yes | |
-/// | without a word about freshness, 200 203 300 301 308 | no | [`default_ttl`](Self::default_ttl) or [`fixed_ttl`](Self::fixed_ttl) |
-/// | the same, 404 410 | no | [`negative_ttl`](Self::negative_ttl) |
-/// | the same, any of these, 204 or 451, with `Last-Modified` | no | [`heuristic`](Self::heuristic) |
+/// | 200 203 300 301 308 without freshness | no | [`default_ttl`](Self::default_ttl) or [`fixed_ttl`](Self::fixed_ttl) |
+/// | 404 410 without freshness | no | [`negative_ttl`](Self::negative_ttl) |
+/// | any of these, 204 or 451 without freshness, but with `Last-Modified` | no | [`heuristic`](Self::heuristic) |
 /// | `no-store` | no | [`store_no_store`](Self::store_no_store) |
 /// | `private` without field names | no | [`store_private`](Self::store_private) |
-/// | with `Set-Cookie` | no | without it: [`store_without`](Self::store_without); with it: [`store_set_cookie`](Self::store_set_cookie) |
+/// | with `Set-Cookie` | no | [`store_without`](Self::store_without), which leaves the field out, or [`store_set_cookie`](Self::store_set_cookie) |
 /// | to a request with `Authorization` | if `public`, `must-revalidate` or `s-maxage` | [`store_authorized`](Self::store_authorized) |
 /// | to a request with `Cookie`, without freshness of its own | no | [`cookies`](Self::cookies) |
-/// | to a request with an [API key or a token](Self::WELL_KNOWN_CREDENTIALS), without freshness of its own | no | it is in the key of a [rule](crate::KeyRule::headers), or [`only_credentials`](Self::only_credentials) |
+/// | to a request with an [API key or a token](Self::WELL_KNOWN_CREDENTIALS), without freshness of its own | no | the field in the key of a [rule](crate::KeyRule::headers), or [`only_credentials`](Self::only_credentials) |
 /// | with a status about one message or connection, such as 400, 405, 414, 429, 431 and 501 | no | never |
 /// | `Vary: *`, 206 to anything but a request for one range, unasked 304, event streams without freshness of their own | no | never |
 ///
-/// Whose own answer could not be stored does not get a stored one either: a request with
-/// `Authorization` gets only what says that it is for all (or with the rule), and a request
-/// with `Cookie`, an API key or a token nothing whose lifetime its origin did not give.
+/// A request whose own response could not be stored is not served a stored response either: one with
+/// `Authorization` gets only responses that allow sharing explicitly (or by the rule), and one with `Cookie`,
+/// an API key or a token only responses with a lifetime of the origin's own.
 ///
-/// [`cookies`](Self::cookies) and [`credentials`](Self::credentials) say how a request is read. They
-/// count where a layer or the stack is configured; a layer that derives keys by itself
+/// [`cookies`](Self::cookies) and [`credentials`](Self::credentials) say how requests are read. They have to
+/// be set on the stack or the layer; a layer that derives keys by itself
 /// ([`LookupLayer::rules`](crate::LookupLayer::rules), [`KeyLayer::rules`](crate::KeyLayer::rules))
-/// gets the same rules as the layer that stores. `Rules` in the extensions of a request, or from a
-/// policy, come too late for them.
+/// needs the same rules as the layer that stores. In `Rules` from the extensions of a request or from a
+/// policy these two have no effect.
 ///
 /// ```
 /// use std::time::Duration;
@@ -69,16 +69,16 @@ pub struct Rules {
     pub(crate) request: RequestRules,
 }
 
-/// What of a request is in its key, and what is for its client alone. Read where the key is made.
+/// How requests are read where keys are derived.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct RequestRules {
-    /// The cookies that are in every key.
+    /// The cookies in every key.
     pub(crate) keyed: Keyed,
     pub(crate) credentials: CredentialNames,
 }
 
 impl RequestRules {
-    /// Those of [`Rules::new`].
+    /// The rules of [`Rules::new`].
     pub(crate) const DEFAULT: Self = Self { keyed: Keyed::NOTHING, credentials: CredentialNames::DEFAULT };
 }
 
@@ -87,7 +87,7 @@ impl RequestRules {
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(rename_all = "kebab-case"))]
 #[non_exhaustive]
 pub enum StaleWindow {
-    /// While a fresh one is fetched: [`Rules::stale_while_revalidate_for`].
+    /// While a fresh response is fetched: [`Rules::stale_while_revalidate_for`].
     WhileRevalidating,
     /// When the origin fails: [`Rules::stale_if_error_for`].
     IfError,
@@ -119,10 +119,10 @@ impl From<Vec<StaleWindow>> for StaleWindows {
     }
 }
 
-/// How a lifetime is guessed from when a representation last changed (RFC 9111 §4.2.2).
+/// Heuristic freshness (RFC 9111 §4.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heuristic {
-    /// Of the time without change, in millionths.
+    /// The share of the time without change, in millionths.
     share: u32,
     pub(crate) at_most: Duration,
 }
@@ -130,7 +130,7 @@ pub(crate) struct Heuristic {
 impl Heuristic {
     const WHOLE: u32 = 1_000_000;
 
-    /// A share that is no number counts as none.
+    /// NaN counts as zero.
     pub(crate) const fn new(share: f64, at_most: Duration) -> Self {
         // The conversion saturates.
         Self { share: (share * Self::WHOLE as f64) as u32, at_most }
@@ -141,14 +141,14 @@ impl Heuristic {
     }
 
     pub(crate) fn lifetime(self, unchanged: Duration) -> Duration {
-        // Millionths of nanoseconds: a share of the longest time fits.
+        // The longest time in millionths of nanoseconds fits.
         let nanos = unchanged.as_nanos().saturating_mul(self.share.into()) / u128::from(Self::WHOLE);
         let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
         Duration::from_nanos(nanos).min(self.at_most)
     }
 }
 
-/// Where a lifetime comes from.
+/// The source of lifetimes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ttl {
     Origin,
@@ -184,8 +184,7 @@ impl Rules {
         }
     }
 
-    /// For what is shared in flight and then forgotten, which takes no lifetime: where nothing gives one,
-    /// it is the shortest.
+    /// For responses that are only shared in flight, which need no lifetime: the default is the shortest.
     pub(crate) fn for_flight(self) -> Self {
         match self.ttl {
             Ttl::Origin => self.default_ttl(Duration::from_nanos(1)),
@@ -193,21 +192,20 @@ impl Rules {
         }
     }
 
-    /// An answer that says nothing about its freshness stays fresh for so long. What does say
-    /// something (`max-age`, `Expires`, `no-cache`, …) is followed.
+    /// The lifetime of a response without freshness of its own (`max-age`, `Expires`, `no-cache`, …).
+    /// Default: none.
     ///
-    /// Any precision down to a nanosecond counts. The time that the answer took is taken off
-    /// (RFC 9111 §4.2.3). Longer than 68 years means 68 years.
+    /// It has the precision of a nanosecond, and starts when the request was sent (RFC 9111 §4.2.3). Longer
+    /// than 68 years means 68 years.
     #[must_use]
     pub const fn default_ttl(mut self, fresh_for: Duration) -> Self {
         self.ttl = Ttl::OriginOr(fresh_for);
         self
     }
 
-    /// Every response stays fresh for so long, whatever lifetime its fields give, `no-cache` and
-    /// `max-age=0` included. `no-store`, `private` and `Set-Cookie` still keep it out of the store, and so
-    /// do `Authorization`, `Cookie` and other [credentials](Self::credentials) of the request that are not
-    /// in the key.
+    /// The lifetime of every response, even with another one of its own, `no-cache` and `max-age=0` included.
+    /// `no-store`, `private` and `Set-Cookie` still keep it out of the store, and so do `Authorization`,
+    /// `Cookie` and other [credentials](Self::credentials) of the request that are not in the key.
     ///
     /// Precision and limits as for [`default_ttl`](Self::default_ttl), which this replaces.
     #[must_use]
@@ -216,9 +214,9 @@ impl Rules {
         self
     }
 
-    /// A 404 or 410 that says nothing about its freshness stays fresh for so long. Default: they are
-    /// not stored. Errors about one message or connection never are (400, 405, 414, 429, 501 and the
-    /// like), and other errors only with freshness of their own.
+    /// The lifetime of a 404 or 410 without freshness of its own. Default: they are not stored. Errors about
+    /// one message or connection never are (400, 405, 414, 429, 501 and the like), and other errors only with
+    /// freshness of their own.
     ///
     /// Precision and limits as for [`default_ttl`](Self::default_ttl).
     #[must_use]
@@ -227,25 +225,25 @@ impl Rules {
         self
     }
 
-    /// A response that says nothing about its freshness but when it last changed stays fresh for this
-    /// share of the time since then, and at most for so long (heuristic freshness, RFC 9111 §4.2.2).
-    /// RFC 9111 suggests a share of 0.1. Only for 200, 203, 204, 300, 301, 308, 404, 410 and 451,
-    /// and for what is `public`.
+    /// Heuristic freshness (RFC 9111 §4.2.2): a response with `Last-Modified` and without freshness of its
+    /// own stays fresh for this share of the time since it changed, and not longer than `at_most`. RFC 9111
+    /// suggests a share of 0.1. Only for 200, 203, 204, 300, 301, 308, 404, 410 and 451, and for `public`
+    /// responses.
     ///
-    /// Default: none. A guess keeps serving a file that was edited a moment ago. A default TTL goes
-    /// first. The share is more than 0 and at most 1, which [`build`](crate::ReadThroughBuilder::build)
-    /// checks; millionths count.
+    /// Default: none, since a heuristic lifetime keeps serving a file that was just edited. A default TTL
+    /// takes precedence. The share is more than 0 and at most 1, which
+    /// [`build`](crate::ReadThroughBuilder::build) checks, with a precision of millionths.
     #[must_use]
     pub const fn heuristic(mut self, share: f64, at_most: Duration) -> Self {
         self.heuristic = Some(Heuristic::new(share, at_most));
         self
     }
 
-    /// How long after its lifetime an answer may be served while a fresh one is fetched in the
+    /// How long after its lifetime a response may be served while a fresh one is fetched in the
     /// background, if it has no `stale-while-revalidate` of its own (RFC 5861 §3). Default: 0,
     /// never.
     ///
-    /// Directives that forbid stale answers win, as for
+    /// Directives that forbid stale responses take precedence, as for
     /// [`stale_if_error_for`](Self::stale_if_error_for).
     #[must_use]
     pub const fn stale_while_revalidate_for(mut self, window: Duration) -> Self {
@@ -253,29 +251,29 @@ impl Rules {
         self
     }
 
-    /// How long after its lifetime an answer may be served when the origin fails, if it has no
+    /// How long after its lifetime a response may be served when the origin fails, if it has no
     /// `stale-if-error` of its own (RFC 5861 §4). Default: one hour; 0 switches it off.
     ///
-    /// `must-revalidate`, `proxy-revalidate`, `s-maxage` and `no-cache` in the answer forbid it
-    /// (RFC 9111 §4.2.4), unless [`stale_despite_revalidate`](Self::stale_despite_revalidate) says
-    /// otherwise. `s-maxage` does not forbid a window that the answer names itself, as in
-    /// `s-maxage=60, stale-while-revalidate=300`: RFC 9111 §5.2.2.10 gives `s-maxage` the meaning of
-    /// `proxy-revalidate` as well, but an origin that writes both directives means the window of RFC
-    /// 5861 too, for private caches have no `s-maxage` to go by. That is our reading.
+    /// `must-revalidate`, `proxy-revalidate`, `s-maxage` and `no-cache` in the response forbid it
+    /// (RFC 9111 §4.2.4), unless [`stale_despite_revalidate`](Self::stale_despite_revalidate) allows it.
+    /// `s-maxage` does not forbid a window that the response gives itself, as in
+    /// `s-maxage=60, stale-while-revalidate=300`. RFC 9111 §5.2.2.10 gives `s-maxage` the meaning of
+    /// `proxy-revalidate`, but an origin that writes both directives must mean the window of RFC 5861 for
+    /// shared caches, since private ones ignore `s-maxage`. This is an interpretation.
     #[must_use]
     pub const fn stale_if_error_for(mut self, window: Duration) -> Self {
         self.stale_if_error_for = window;
         self
     }
 
-    /// In these windows a response is served stale although `must-revalidate`, `proxy-revalidate`,
-    /// `s-maxage` or `no-cache` in it forbids that (RFC 9111 §4.2.4). The length of a window is what the
-    /// response says, or else [`stale_while_revalidate_for`](Self::stale_while_revalidate_for) and
-    /// [`stale_if_error_for`](Self::stale_if_error_for). Default: in none. A later call replaces an
+    /// The windows in which a response is served stale although its `must-revalidate`, `proxy-revalidate`,
+    /// `s-maxage` or `no-cache` forbids that (RFC 9111 §4.2.4). The length of a window is that of the
+    /// response, or else of [`stale_while_revalidate_for`](Self::stale_while_revalidate_for) and
+    /// [`stale_if_error_for`](Self::stale_if_error_for). Default: none. A later call replaces an
     /// earlier one.
     ///
-    /// For an origin whose `s-maxage` or `must-revalidate` is meant for a CDN, and which can bear stale
-    /// responses in an outage. `max-stale` of a client still gets none.
+    /// For an origin whose `s-maxage` or `must-revalidate` is meant for a CDN, and whose responses may be
+    /// served stale in an outage. A client's `max-stale` still gets none of them.
     ///
     /// ```
     /// use std::time::Duration;
@@ -291,48 +289,47 @@ impl Rules {
         self
     }
 
-    /// How long after its lifetime an answer with an `ETag` or `Last-Modified` is kept, so that
-    /// the origin can say 304 instead of sending it again. Default: ten minutes.
+    /// How long after its lifetime a response with an `ETag` or `Last-Modified` is kept, so that
+    /// the origin can confirm it with a 304 instead of sending it again. Default: ten minutes.
     #[must_use]
     pub const fn revalidate_for(mut self, window: Duration) -> Self {
         self.revalidate_for = window;
         self
     }
 
-    /// How long requests for something that turned out not to be shareable go to the origin
-    /// side by side, without waiting for each other first. Default: ten seconds; 0 switches
-    /// it off, and every burst waits for its first answer.
+    /// How long after a response that cannot be shared further requests for its key go to the origin without
+    /// waiting for each other. Default: ten seconds; with 0 every burst waits for its first response.
     #[must_use]
     pub const fn hit_for_miss_for(mut self, window: Duration) -> Self {
         self.hit_for_miss_for = window;
         self
     }
 
-    /// Stores answers with `Set-Cookie`, cookie and all: every client gets the same one. See
-    /// [`store_without`](Self::store_without) for storing them without it.
+    /// Whether responses with `Set-Cookie` are stored together with it, so that every client gets the same
+    /// cookie. Default: no. [`store_without`](Self::store_without) stores them without it.
     #[must_use]
     pub const fn store_set_cookie(mut self, store: bool) -> Self {
         self.store_set_cookie = store;
         self
     }
 
-    /// Response fields that are for one client alone: the one whose request the origin answered gets them,
-    /// and what is stored or shared has none of them, as if the response named them in
-    /// `Cache-Control: no-cache="…"` (RFC 9111 §5.2.2.4). A 304 gives its own to the client whose request
-    /// was revalidated. Trailers of these names reach no client of a shared fetch, and a background refresh
+    /// Response fields for one client: only the client whose request the origin answered gets them, and
+    /// stored or shared responses have none of them, as if the response named them in `Cache-Control:
+    /// no-cache="…"` (RFC 9111 §5.2.2.4). Those of a 304 go to the client whose request led to the
+    /// revalidation. Trailers of these names reach no client of a shared fetch, and a background refresh
     /// drops them. Default: none. A later call replaces an earlier one.
     ///
-    /// `set-cookie` among them lets a response with `Set-Cookie` be stored, unless something else forbids
-    /// that. **Its content must then be the same for all**: a page with a token of the session that the
-    /// cookie begins is not.
-    /// A cookie that the client has and that [`cookies`](Self::cookies) or a key rule kept from the origin is
-    /// not set anew, in any response: an origin that sees no session begins one, which would replace the
-    /// session of the client.
+    /// With `set-cookie` a response with `Set-Cookie` may be stored, unless something else forbids that.
+    /// **Its content must then be the same for all clients**: a page with a token of the session that the
+    /// cookie starts is not. No response sets a cookie that the client has and that
+    /// [`cookies`](Self::cookies) or a key rule kept from the origin: an origin that sees no session starts
+    /// one, which would replace the session of the client.
     ///
-    /// What cannot be read without is refused by [`build`](crate::ReadThroughBuilder::build): `Vary`,
-    /// `Cache-Control`, `CDN-Cache-Control`, `Expires`, `Date`, `Age`, `ETag`, `Last-Modified`,
-    /// `No-Vary-Search`, `Location`, `Content-Type`, `Content-Encoding`, `Content-Length`, `Content-Range`,
-    /// `Cache-Status`, and the fields of the connection.
+    /// Fields that a response cannot be used without are refused by
+    /// [`build`](crate::ReadThroughBuilder::build): `Vary`, `Cache-Control`, `CDN-Cache-Control`, `Expires`,
+    /// `Date`, `Age`, `ETag`, `Last-Modified`, `No-Vary-Search`, `Location`, `Content-Type`,
+    /// `Content-Encoding`, `Content-Length`, `Content-Range`, `Cache-Status`, and the fields of the
+    /// connection.
     ///
     /// ```
     /// use std::time::Duration;
@@ -349,50 +346,50 @@ impl Rules {
         self
     }
 
-    /// Stores answers that their origin marked `private`, and gives them to everybody.
+    /// Whether `private` responses are stored and shared with all clients. Default: no.
     #[must_use]
     pub const fn store_private(mut self, store: bool) -> Self {
         self.store_private = store;
         self
     }
 
-    /// Stores answers that their origin marked `no-store`.
+    /// Whether `no-store` responses are stored. Default: no.
     #[must_use]
     pub const fn store_no_store(mut self, store: bool) -> Self {
         self.store_no_store = store;
         self
     }
 
-    /// Stores answers to requests with `Authorization` as if it were not there, and serves such
-    /// requests from the store. Only right if the answer is the same for all who may ask.
+    /// Whether `Authorization` is ignored: responses to requests with it are stored, and such requests are
+    /// answered from the store. Default: no. Only right if the response is the same for all clients that have
+    /// access.
     #[must_use]
     pub const fn store_authorized(mut self, store: bool) -> Self {
         self.store_authorized = store;
         self
     }
 
-    /// Of a request that may be stored, exactly these cookies are in the key and reach the origin; the
-    /// others are removed from it. Without any name, none is in the key and none reaches the origin.
-    /// Such a request is answered from the store and stored like one without cookies, for what the
-    /// origin sees of it is in the key.
+    /// The cookies that are in the key and reach the origin, for requests with a key; all others are removed.
+    /// With no name, none is in the key and none reaches the origin. Such a request is answered from the
+    /// store like one without cookies, since its key holds all cookies that the origin gets.
     ///
     /// Default: all cookies reach the origin and none is in the key, so that responses without freshness
     /// of their own to requests with `Cookie` are not stored (`detail=cookie` in
-    /// [`Cache-Status`](crate::CacheStatus)), and such requests get none of those that are stored.
+    /// [`Cache-Status`](crate::CacheStatus)), and such requests get no stored responses of that kind.
     ///
-    /// Requests without a key, of other methods for example, keep all their cookies. A
-    /// [key rule](crate::KeyRule::cookies) that names cookies goes first. A cookie that selects a page by
-    /// its value gives each value an entry of its own; a purge by URL or tag reaches all of them, and of
-    /// a purge by key only one by [prefix](crate::Purge::key_prefix) does. A name is a token (RFC 6265
-    /// §4.1.1), which [`build`](crate::ReadThroughBuilder::build) checks, and its case counts; `wordpress_*` stands
-    /// for all names that begin so. All cookies of a request that has more than 256 are in the key and reach
-    /// the origin, if any are named: servers read different ones of so many.
+    /// Requests without a key, such as those of other methods, keep all their cookies. The cookies of a [key
+    /// rule](crate::KeyRule::cookies) take precedence. Each value of a cookie in the key has an entry of its
+    /// own; a purge by URL or tag reaches all of them, a purge by key only with a
+    /// [prefix](crate::Purge::key_prefix). A name is a token (RFC 6265 §4.1.1), which
+    /// [`build`](crate::ReadThroughBuilder::build) checks, and its case counts; `wordpress_*` means all names
+    /// with that prefix. If any are named and a request has more than 256 cookies, all of them are in the key
+    /// and reach the origin, since servers differ in which of so many they read.
     ///
     /// ```
     /// use std::time::Duration;
     /// use tower_readthrough::Rules;
     ///
-    /// // What analytics and advertisement put into browsers changes no page.
+    /// // The cookies of analytics and advertisement change no page.
     /// let same_for_all = Rules::new().default_ttl(Duration::from_secs(10)).cookies([]);
     /// let by_language = Rules::new().default_ttl(Duration::from_secs(10)).cookies(["lang"]);
     /// # drop((same_for_all, by_language));
@@ -403,19 +400,19 @@ impl Rules {
         self
     }
 
-    /// Fields that count as credentials of a client wherever they are not in the key: API keys and
-    /// tokens, or what names a client. Under lifetimes of our own a request with one of them counts as one
-    /// with `Cookie` does. [`only_credentials`](Self::only_credentials) replaces them.
+    /// Fields that count as credentials where they are not in the key: API keys, tokens, and names of
+    /// clients. They count as `Cookie` does, for responses without a lifetime of the origin's own.
+    /// [`only_credentials`](Self::only_credentials) replaces them.
     pub const WELL_KNOWN_CREDENTIALS: &[&str] = WELL_KNOWN;
 
-    /// A field of these names is a credential as `Authorization` is (RFC 9111 §3.5): a response to a
-    /// request with it is stored only if it says that it is for all, and such a request gets only
-    /// what says so, whether the lifetime is the origin's or our own.
-    /// [`store_authorized`](Self::store_authorized) is about these fields too. A field that is in the
-    /// key of a [rule](crate::KeyRule::headers) keeps the entries apart and is no credential there.
+    /// Names of fields that are credentials as `Authorization` is (RFC 9111 §3.5): a response to a request
+    /// with one of them is stored only if it allows sharing explicitly, and such a request gets only such
+    /// responses, whatever the source of the lifetime. [`store_authorized`](Self::store_authorized) is about
+    /// these fields too. A field in the key of a [rule](crate::KeyRule::headers) keeps the entries apart and
+    /// is not a credential there.
     ///
-    /// Adds to what was named before and to [`WELL_KNOWN_CREDENTIALS`](Self::WELL_KNOWN_CREDENTIALS).
-    /// Default: none. What is no name of a field is refused by [`build`](crate::ReadThroughBuilder::build).
+    /// Adds to earlier names and to [`WELL_KNOWN_CREDENTIALS`](Self::WELL_KNOWN_CREDENTIALS).
+    /// Default: none. Invalid names are refused by [`build`](crate::ReadThroughBuilder::build).
     ///
     /// ```
     /// use tower_readthrough::Rules;
@@ -429,18 +426,18 @@ impl Rules {
         self
     }
 
-    /// As [`credentials`](Self::credentials), in place of what was named before and of
-    /// [`WELL_KNOWN_CREDENTIALS`](Self::WELL_KNOWN_CREDENTIALS). `Authorization` and `Cookie` stay what
-    /// they are.
+    /// Like [`credentials`](Self::credentials), but replaces earlier names and
+    /// [`WELL_KNOWN_CREDENTIALS`](Self::WELL_KNOWN_CREDENTIALS). `Authorization` and `Cookie` stay
+    /// credentials.
     ///
-    /// Only right if no other field lets a request see what others may not.
+    /// Only right if no other field gives a request access to anything that others must not see.
     #[must_use]
     pub fn only_credentials<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
         self.request.credentials = CredentialNames::only(names);
         self
     }
 
-    /// Stores nothing and shares nothing.
+    /// No response is stored or shared.
     #[must_use]
     pub const fn never_store(mut self) -> Self {
         self.never = true;

@@ -1,4 +1,4 @@
-//! Whether an answer may be stored, and with whom it may be shared (RFC 9111 §3).
+//! Whether a response may be stored, and with which requests it may be shared (RFC 9111 §3).
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
     credentials::Credentials,
-    freshness::{explicit_lifetime, unchanged_for},
+    freshness::{Freshness, explicit_lifetime, unchanged_for},
     range::Extent,
     response_fields::ResponseFields,
     rules::{Rules, Ttl},
@@ -16,27 +16,27 @@ use super::{
 use crate::reasons::reasons;
 
 reasons! {
-    /// Why an answer may not be shared: it goes to the client that asked and to nobody else.
+    /// Why a response may not be shared: only the client whose request it answers gets it.
     pub enum Unshareable {
         /// `Cache-Control: no-store` (RFC 9111 §5.2.2.5).
         NoStore => "no-store",
         /// `Cache-Control: private` (RFC 9111 §5.2.2.7).
         Private => "private",
-        /// It sets a cookie that is neither [left out](crate::Rules::store_without) nor
+        /// The response sets a cookie that is neither [left out](crate::Rules::store_without) nor
         /// [stored](crate::Rules::store_set_cookie).
         SetCookie => "set-cookie",
-        /// The request had `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
-        /// and the answer does not say that it is for all (RFC 9111 §3.5).
+        /// The request has `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
+        /// and the response has no directive that allows sharing it all the same (RFC 9111 §3.5).
         Authorization => "authorization",
-        /// The request had a `Cookie`, and the answer does not give its own freshness.
+        /// The request has a `Cookie`, and the response has no freshness of its own.
         Cookie => "cookie",
-        /// The request had an API key or a token in one of
-        /// [`Rules::WELL_KNOWN_CREDENTIALS`](crate::Rules::WELL_KNOWN_CREDENTIALS), and the answer does not
-        /// give its own freshness.
+        /// The request has an API key or a token in one of
+        /// [`Rules::WELL_KNOWN_CREDENTIALS`](crate::Rules::WELL_KNOWN_CREDENTIALS), and the response has no
+        /// freshness of its own.
         Token => "token",
-        /// `Vary: *`, or one that cannot be read (RFC 9111 §4.1).
+        /// `Vary: *`, or an invalid `Vary` (RFC 9111 §4.1).
         Vary => "vary",
-        /// It has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
+        /// The response has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
         NotFresh => "not-fresh",
         /// An error without freshness of its own, or about one message or connection: 400, 401, 405 to 408,
         /// 411, 413 to 415, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505, 508, 510 and 511.
@@ -44,62 +44,31 @@ reasons! {
         /// A part of a representation or a change of one (206, 226), a response to the condition or range
         /// of one client (304, 412, 416), or about the connection (1xx, 305, 306).
         Incomplete => "incomplete",
-        /// Its fields contradict each other or the body about the length (several, or one that is no
-        /// number), or its transfer coding is another than `chunked` (RFC 9112 §6.3).
+        /// The declared length is invalid, ambiguous, or not that of the body, or the transfer coding is not
+        /// `chunked` (RFC 9112 §6.3).
         Framing => "framing",
-        /// A stream by its type (`text/event-stream`, `application/x-ndjson` and the like), of which nothing
-        /// says where it ends, without freshness of its own.
+        /// A stream by its media type (`text/event-stream`, `application/x-ndjson` and the like) without a
+        /// declared length and without freshness of its own.
         Stream => "stream",
-        /// What it says in `No-Vary-Search` is not what the answers to such requests said before.
+        /// `No-Vary-Search` differs from that of earlier responses for this path.
         NoVarySearch => "no-vary-search",
-        /// It is larger than the store takes.
+        /// The response is larger than the store accepts.
         TooLarge => "too-large",
-        /// The [`Rules`] say so ([`Rules::never_store`]).
+        /// The [`Rules`] forbid it ([`Rules::never_store`]).
         Rules => "rules",
     }
 }
 
-/// With whom an answer may be shared.
+/// Whether other requests may share a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     Shareable,
     Unshareable(Unshareable),
-    /// The origin failed: all who wait learn it, and nobody tries again because of it.
+    /// The origin failed: all waiting callers get the failure, and none of them tries again.
     Failed {
-        /// Whether the answer holds nothing meant for one client alone.
+        /// Whether the response has nothing that is for one client alone.
         for_all: bool,
     },
-}
-
-/// For how long an answer may be used, counted from when it was made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[repr(C)]
-pub(crate) struct Freshness {
-    /// Which credentials a request may have to get it. First in memory: all hits look at it.
-    pub(crate) audience: Credentials,
-    pub(crate) fresh_for: Duration,
-    pub(crate) stale_while_revalidate_for: Duration,
-    pub(crate) stale_if_error_for: Duration,
-    /// Kept for revalidation alone.
-    pub(crate) revalidate_for: Duration,
-    /// The lifetime is that of our rules: it counts from when the answer was asked for, however
-    /// old it was then. What the answer's own dates gave, be it a guess, does not (§4.2).
-    pub(crate) is_ours: bool,
-    /// Not even a client that takes stale answers gets one (§4.2.4).
-    pub(crate) forbids_stale: bool,
-}
-
-impl Freshness {
-    /// Not to be used again.
-    pub(crate) const NONE: Self = Self {
-        fresh_for: Duration::ZERO,
-        stale_while_revalidate_for: Duration::ZERO,
-        stale_if_error_for: Duration::ZERO,
-        revalidate_for: Duration::ZERO,
-        is_ours: false,
-        forbids_stale: true,
-        audience: Credentials { authorization: false, cookie: false, token: false },
-    };
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,12 +77,12 @@ pub(crate) struct Decision {
     /// Whether it may be stored; also if only to be revalidated.
     pub(crate) is_storable: bool,
     pub(crate) terms: Freshness,
-    /// Fields that are for the client alone whose request it answers.
+    /// Fields that only the client gets whose request the origin answered.
     pub(crate) withheld: Vec<HeaderName>,
 }
 
 impl Decision {
-    /// Neither to be stored nor to be shared as it is.
+    /// Of a response that is not stored.
     pub(crate) fn not_stored(sharing: Sharing) -> Self {
         Self { sharing, is_storable: false, terms: Freshness::NONE, withheld: Vec::new() }
     }
@@ -123,27 +92,24 @@ impl Decision {
         Self { withheld, ..Self::not_stored(Sharing::Failed { for_all }) }
     }
 
-    /// The same of a failure that would be stored in the place of something better.
+    /// Of a failure that would replace a usable stored response: it is shared and not stored.
     pub(crate) fn displacing(self, rules: &Rules) -> Self {
         let for_all = self.withheld.iter().all(|name| rules.store_without.has(name));
         Self::failed(for_all, self.withheld)
     }
 }
 
-/// The field that speaks to caches like this one before `Cache-Control` does (RFC 9213 §3).
-pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
-
-/// Whether a status may be the fault of the client that sent the request, or of the origin.
+/// Whether a status may be caused by one request, or by a failing origin.
 pub(crate) fn is_error(status: StatusCode) -> bool {
     status.is_client_error() || status.is_server_error()
 }
 
-/// Whether a status says nothing about what was asked for, only that the origin could not answer.
+/// Whether a status only says that the origin could not respond, and nothing about the resource.
 pub(crate) fn is_breakdown(status: StatusCode) -> bool {
     status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
 }
 
-/// Says that there is nothing any more where something was.
+/// Whether a status says that the resource no longer exists.
 pub(crate) fn is_gone(status: StatusCode) -> bool {
     matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE)
 }
@@ -212,15 +178,16 @@ pub(crate) fn judge(
     Case { request, credentials, response, cache_control, rules }.decide()
 }
 
-/// What a lifetime comes from.
+/// The source of a lifetime.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Source {
     Origin,
-    /// When the representation last changed (§4.2.2).
+    /// Heuristic freshness (RFC 9111 §4.2.2).
     Guess,
     Rules,
 }
 
+/// A response to judge, with all that the decision depends on.
 struct Case<'a> {
     request: RequestKind,
     credentials: Credentials,
@@ -237,7 +204,7 @@ impl Case<'_> {
         let (lifetime, source) = self.lifetime(explicit);
         let is_fresh = lifetime > Duration::ZERO;
         let barrier = self.barrier();
-        let withheld = self.rules.store_without.and(&self.cache_control.withheld);
+        let withheld = self.rules.store_without.and(self.cache_control.withheld());
         if is_breakdown && !(is_fresh && barrier.is_none()) {
             return Decision::failed(barrier.is_none() && self.is_impersonal(), withheld);
         }
@@ -257,31 +224,31 @@ impl Case<'_> {
 
     /// Whether a failure holds nothing that is for one client.
     fn is_impersonal(&self) -> bool {
-        !(self.credentials.cookie || self.credentials.token) && self.cache_control.withheld.is_empty()
+        !(self.credentials.cookie || self.credentials.token) && self.cache_control.withheld().is_empty()
     }
 
     /// Whether a response without a lifetime can be revalidated, or served stale by its own directives.
     fn is_useful_when_stale(&self, has_explicit_lifetime: bool) -> bool {
-        let says_when_stale = has_explicit_lifetime || self.cache_control.no_cache;
+        let says_when_stale = has_explicit_lifetime || self.cache_control.is_no_cache();
         let can_be_confirmed = self.request.is_revalidatable() && self.response.fields.has_validator;
         says_when_stale && (can_be_confirmed || self.has_window())
     }
 
     /// What keeps the response from being shared, however fresh it is.
     fn barrier(&self) -> Option<Unshareable> {
-        let (response, rules) = (self.response, self.rules);
+        let Self { response, cache_control, rules, .. } = *self;
         [
             (rules.never, Unshareable::Rules),
             (is_incomplete(response.status), Unshareable::Incomplete),
             (is_about_message(response.status), Unshareable::Error),
             (self.has_wrong_length(), Unshareable::Framing),
-            (self.must_not_be_stored() && !rules.store_no_store, Unshareable::NoStore),
-            (self.cache_control.private && !rules.store_private, Unshareable::Private),
-            (self.sets_cookie() && !rules.store_set_cookie, Unshareable::SetCookie),
             (
-                self.credentials.authorization && !self.is_for_all() && !rules.store_authorized,
-                Unshareable::Authorization,
+                cache_control.forbids_storing(is_understood(response.status)) && !rules.store_no_store,
+                Unshareable::NoStore,
             ),
+            (cache_control.is_private() && !rules.store_private, Unshareable::Private),
+            (self.sets_cookie() && !rules.store_set_cookie, Unshareable::SetCookie),
+            (self.credentials.authorization && !self.admits_authorization(), Unshareable::Authorization),
             (response.fields.vary == Vary::Anything, Unshareable::Vary),
         ]
         .into_iter()
@@ -294,32 +261,24 @@ impl Case<'_> {
         fields.length.is_err() || !extent.as_ref().is_none_or(is_of_part)
     }
 
-    /// `must-understand` makes `no-store` count only for statuses that mean nothing to us (§5.2.2.3).
-    fn must_not_be_stored(&self) -> bool {
-        match self.cache_control.must_understand {
-            true => !is_understood(self.response.status),
-            false => self.cache_control.no_store,
-        }
-    }
-
     fn sets_cookie(&self) -> bool {
         self.response.fields.sets_cookie
-            && !self.cache_control.withheld.contains(&header::SET_COOKIE)
+            && !self.cache_control.withheld().contains(&header::SET_COOKIE)
             && !self.rules.store_without.has(&header::SET_COOKIE)
     }
 
-    /// Whether the answer itself says that it may be used when it is stale.
+    /// Whether the response gives itself a window in which it may be served stale.
     fn has_window(&self) -> bool {
         let (said, despite) = (self.cache_control, self.rules.stale_despite_revalidate);
         let windows = [
-            (said.stale_while_revalidate, despite.while_revalidating),
-            (said.stale_if_error, despite.if_error),
+            (said.stale_while_revalidate(), despite.while_revalidating),
+            (said.stale_if_error(), despite.if_error),
         ];
         windows.into_iter().any(|(own, despite)| !self.window(own, Duration::ZERO, despite).is_zero())
     }
 
-    /// How long the answer may be used when it is stale: for as long as it says itself, else for the
-    /// default, unless it forbids that and no rule goes first.
+    /// How long the response may be served stale: its own window, else the default, unless its directives
+    /// forbid that and no rule overrides them.
     fn window(&self, own: Option<Duration>, default: Duration, despite_revalidate: bool) -> Duration {
         let said = self.cache_control;
         let is_forbidden = match own {
@@ -332,41 +291,40 @@ impl Case<'_> {
         }
     }
 
-    /// Whether the answer says that requests with `Authorization` may share it (RFC 9111 §3.5).
-    fn is_for_all(&self) -> bool {
-        let said = self.cache_control;
-        said.public || said.must_revalidate || said.s_maxage.is_some()
+    /// Whether requests with `Authorization` may share the response (RFC 9111 §3.5).
+    fn admits_authorization(&self) -> bool {
+        self.cache_control.allows_authorization() || self.rules.store_authorized
     }
 
-    /// The lifetime, and who says so.
+    /// The lifetime and its source.
     fn lifetime(&self, explicit: Option<Duration>) -> (Duration, Source) {
-        let ours = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
+        let of_rules = |ttl: Duration| (ttl.min(MAX_DELTA), Source::Rules);
         if let (Ttl::Fixed(ttl), true) = (self.rules.ttl, self.gets_default()) {
-            return ours(ttl);
+            return of_rules(ttl);
         }
-        if self.cache_control.no_cache {
+        if self.cache_control.is_no_cache() {
             return (Duration::ZERO, Source::Origin);
         }
         if let Some(explicit) = explicit {
             return (explicit, Source::Origin);
         }
         match (self.rules.ttl, self.rules.negative_ttl) {
-            (Ttl::OriginOr(ttl), _) if self.gets_default() => ours(ttl),
-            (_, Some(ttl)) if is_gone(self.response.status) && !self.response.is_breakdown => ours(ttl),
+            (Ttl::OriginOr(ttl), _) if self.gets_default() => of_rules(ttl),
+            (_, Some(ttl)) if is_gone(self.response.status) && !self.response.is_breakdown => of_rules(ttl),
             _ => (self.heuristic().min(MAX_DELTA), Source::Guess),
         }
     }
 
-    /// Whether a lifetime of ours makes sense for it.
+    /// Whether a default or fixed lifetime is for this response.
     fn gets_default(&self) -> bool {
         gets_default(self.response.status) && !self.response.is_breakdown
     }
 
-    /// §4.2.2: for statuses that are cacheable by default, and what is marked as cacheable.
+    /// RFC 9111 §4.2.2: for statuses that are heuristically cacheable, and for `public` responses.
     fn heuristic(&self) -> Duration {
         let ResponseHead { status, is_breakdown, .. } = *self.response;
         let is_cacheable = gets_default(status) || is_gone(status) || matches!(status.as_u16(), 204 | 451);
-        let is_cacheable = is_cacheable && !is_breakdown || self.cache_control.public;
+        let is_cacheable = is_cacheable && !is_breakdown || self.cache_control.is_public();
         match self.rules.heuristic.filter(|_| is_cacheable) {
             Some(heuristic) => {
                 let unchanged =
@@ -377,9 +335,9 @@ impl Case<'_> {
         }
     }
 
-    /// A lifetime that only our rules gave says nothing about who may see the answer.
-    fn barrier_without_own_freshness(&self, ours: bool) -> Option<Unshareable> {
-        if !ours {
+    /// A lifetime that is not the origin's does not mean that other clients may see the response.
+    fn barrier_without_own_freshness(&self, has_foreign_lifetime: bool) -> Option<Unshareable> {
+        if !has_foreign_lifetime {
             return None;
         }
         if self.credentials.cookie {
@@ -393,28 +351,28 @@ impl Case<'_> {
     }
 
     fn terms(&self, fresh_for: Duration, source: Source) -> Freshness {
-        let (answer, rules, despite) = (self.cache_control, self.rules, self.rules.stale_despite_revalidate);
+        let (said, rules, despite) = (self.cache_control, self.rules, self.rules.stale_despite_revalidate);
         Freshness {
             fresh_for,
             stale_while_revalidate_for: self.window(
-                answer.stale_while_revalidate,
+                said.stale_while_revalidate(),
                 rules.stale_while_revalidate_for,
                 despite.while_revalidating,
             ),
             stale_if_error_for: match self.response.is_breakdown {
-                // An old failure is no better than a new one.
+                // An old failure is not better than a new one.
                 true => Duration::ZERO,
-                false => self.window(answer.stale_if_error, rules.stale_if_error_for, despite.if_error),
+                false => self.window(said.stale_if_error(), rules.stale_if_error_for, despite.if_error),
             },
             revalidate_for: match self.response.fields.has_validator {
                 true => rules.revalidate_for.min(MAX_DELTA),
                 false => Duration::ZERO,
             },
             is_ours: source == Source::Rules,
-            forbids_stale: answer.forbids_stale(),
+            forbids_stale: said.forbids_stale(),
             audience: Credentials {
-                // Who may not have his own answer stored does not get another's either.
-                authorization: self.is_for_all() || rules.store_authorized,
+                // A request whose own response could not be stored is not served a stored one either.
+                authorization: self.admits_authorization(),
                 cookie: source == Source::Origin,
                 token: source == Source::Origin,
             },
@@ -422,26 +380,26 @@ impl Case<'_> {
     }
 }
 
-/// Statuses for which a default or fixed TTL makes sense: whole answers and lasting redirects.
+/// Statuses that default and fixed TTLs are for: whole representations and permanent redirects.
 fn gets_default(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200 | 203 | 300 | 301 | 308)
 }
 
-/// Statuses whose content is no whole representation: parts (RFC 9110 §15.3.7), changes (RFC 3229
+/// Statuses without a whole representation: parts (RFC 9110 §15.3.7), changes (RFC 3229
 /// §10.4.1), responses to preconditions and ranges, and what concerns the connection.
 fn is_incomplete(status: StatusCode) -> bool {
     status.is_informational() || matches!(status.as_u16(), 206 | 226 | 304..=306 | 412 | 416)
 }
 
-/// Statuses that say something about one message, its credentials or its connection, and nothing
-/// about the resource: another request for it may get another response. RFC 6585 forbids to store
-/// 428, 429, 431 and 511, and RFC 8470 §5.2 expects another response to the request after a 425; a
-/// store that kept the others would let one client's malformed request answer all clients.
+/// Statuses about one message, its credentials or its connection, not about the resource: another request
+/// for it may get another response. RFC 6585 forbids storing 428, 429, 431 and 511, and RFC 8470 §5.2
+/// expects another response to the request after a 425. Storing the others would let the malformed request
+/// of one client decide the response for all clients.
 ///
-/// | stored if they are fresh by their own fields | |
+/// | stored if fresh by their own fields | |
 /// |---|---|
 /// | 2xx but 206 and 226, 300 to 303, 307, 308 | responses about the resource |
-/// | 402, 403, 404, 409, 410, 418, 423, 424, 451 | its state, or who may see it |
+/// | 402, 403, 404, 409, 410, 418, 423, 424, 451 | its state, or access to it |
 /// | 500, 502, 503, 504, 506, 507 | the state of the origin |
 /// | unregistered ones | as their class (RFC 9110 §15) |
 fn is_about_message(status: StatusCode) -> bool {
@@ -472,7 +430,7 @@ fn is_understood(status: StatusCode) -> bool {
     matches!(status.as_u16(), 200..=205 | 300..=303 | 307 | 308 | 400..=417 | 421 | 422 | 426 | 500..=505)
 }
 
-/// Media types of bodies that need not have an end.
+/// Media types of bodies that may be endless.
 const STREAMS: [&str; 11] = [
     "text/event-stream",
     "multipart/x-mixed-replace",

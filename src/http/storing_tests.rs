@@ -1,5 +1,8 @@
 use super::*;
-use crate::http::credentials::{CredentialNames, Keyed};
+use crate::http::{
+    cache_control::CDN_CACHE_CONTROL,
+    credentials::{CredentialNames, Keyed},
+};
 use std::time::SystemTime;
 
 use http::{HeaderValue, Request};
@@ -119,7 +122,7 @@ fn each_protection_falls_only_to_the_rule_of_its_name() {
 }
 
 #[test]
-fn authorization_needs_a_word_from_the_origin() {
+fn authorization_needs_a_directive_of_the_origin() {
     let with = |said| decision(200, &[("cache-control", said)], &[("authorization", "x")], Rules::new());
     assert_eq!(refusal(&with("max-age=60")), Unshareable::Authorization);
     for said in ["max-age=60, public", "max-age=60, must-revalidate", "s-maxage=60"] {
@@ -128,21 +131,21 @@ fn authorization_needs_a_word_from_the_origin() {
 }
 
 #[test]
-fn who_could_not_have_his_own_answer_stored_does_not_get_a_stored_one() {
+fn a_request_whose_own_response_could_not_be_stored_gets_no_stored_one() {
     let audience =
         |said, rules| stored(&decision(200, &[("cache-control", said)], &[], rules)).unwrap().audience;
-    let who = |authorization, cookie| Credentials { authorization, cookie, token: cookie };
+    let credentials = |authorization, cookie| Credentials { authorization, cookie, token: cookie };
     let ttl = Rules::new().default_ttl(TTL);
-    assert_eq!(audience("x", ttl.clone()), who(false, false));
-    assert_eq!(audience("max-age=60", Rules::new().fixed_ttl(TTL)), who(false, false));
-    assert_eq!(audience("public", ttl.clone()), who(true, false));
-    assert_eq!(audience("max-age=60", ttl.clone()), who(false, true));
-    assert_eq!(audience("max-age=60, public", ttl.clone()), who(true, true));
-    assert_eq!(audience("x", ttl.store_authorized(true)), who(true, false));
-    assert!(who(false, false).admitted_to(who(false, false)));
-    assert!(who(true, false).admitted_to(who(true, true)));
-    assert!(!who(true, false).admitted_to(who(false, true)));
-    assert!(!who(true, true).admitted_to(who(true, false)));
+    assert_eq!(audience("x", ttl.clone()), credentials(false, false));
+    assert_eq!(audience("max-age=60", Rules::new().fixed_ttl(TTL)), credentials(false, false));
+    assert_eq!(audience("public", ttl.clone()), credentials(true, false));
+    assert_eq!(audience("max-age=60", ttl.clone()), credentials(false, true));
+    assert_eq!(audience("max-age=60, public", ttl.clone()), credentials(true, true));
+    assert_eq!(audience("x", ttl.store_authorized(true)), credentials(true, false));
+    assert!(credentials(false, false).admitted_to(credentials(false, false)));
+    assert!(credentials(true, false).admitted_to(credentials(true, true)));
+    assert!(!credentials(true, false).admitted_to(credentials(false, true)));
+    assert!(!credentials(true, true).admitted_to(credentials(true, false)));
 }
 
 #[test]
@@ -161,7 +164,7 @@ fn errors_need_explicit_freshness_or_a_negative_lifetime() {
 }
 
 #[test]
-fn a_failure_with_something_personal_is_not_for_all() {
+fn a_failure_with_a_private_part_is_not_for_all() {
     for response in
         [("set-cookie", "a=b"), ("cache-control", "private, max-age=9"), ("cache-control", "no-store")]
     {
@@ -171,7 +174,7 @@ fn a_failure_with_something_personal_is_not_for_all() {
 }
 
 #[test]
-fn directives_forbid_stale_answers_whatever_the_rules_say() {
+fn directives_forbid_stale_responses_under_any_rules() {
     let rules = Rules::new().stale_if_error_for(TTL).stale_while_revalidate_for(TTL);
     let windows = |said| {
         let terms = stored(&decision(200, &[("cache-control", said)], &[], &rules)).unwrap();
@@ -229,7 +232,7 @@ fn what_must_be_revalidated_is_kept_if_it_can_be() {
 }
 
 #[test]
-fn parts_and_answers_to_conditions_are_for_nobody_else() {
+fn parts_and_responses_to_conditions_are_for_one_client() {
     for status in [101, 206, 226, 304, 305, 306, 412, 416] {
         let decision = decision(status, &[MAX_AGE], &[], Rules::new().fixed_ttl(TTL));
         assert_eq!(refusal(&decision), Unshareable::Incomplete);
@@ -238,13 +241,13 @@ fn parts_and_answers_to_conditions_are_for_nobody_else() {
 }
 
 #[test]
-fn an_answer_to_head_is_shared_but_not_stored() {
+fn a_response_to_head_is_shared_but_not_stored() {
     let headers = [(header::CACHE_CONTROL, "max-age=1".parse().unwrap())].into_iter().collect();
     let fields = ResponseFields::of(&headers, SystemTime::UNIX_EPOCH);
     let response = ResponseHead::new(StatusCode::OK, &headers, &fields);
     let decision = judge(RequestKind::Head, Credentials::default(), &response, &Rules::new(), &[]);
     assert_eq!((decision.sharing, decision.is_storable), (Sharing::Shareable, false));
-    assert!(decision.terms.audience.cookie, "who may share it does not depend on the method");
+    assert!(decision.terms.audience.cookie, "the audience does not depend on the method");
 }
 
 /// The clock of these tests stands at 1,000,000 seconds: 12 January 1970, 13:46:40.

@@ -1,4 +1,4 @@
-//! The fields in which answers name their tags and groups.
+//! The response fields that name tags and groups.
 
 use http::{HeaderMap, HeaderName, header};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
@@ -6,31 +6,31 @@ use sfv::{BareItem, Item, List, ListEntry, Parser};
 use super::fields::{is_hop_by_hop, remove_all};
 use crate::tags::{Separator, TagFields};
 
-/// Separated by white space or commas. For caches in front of the origin alone.
+/// Tags separated by white space or commas, only for caches in front of the origin.
 pub(crate) static SURROGATE_KEY: HeaderName = HeaderName::from_static("surrogate-key");
 
-/// Separated by commas. For caches in front of the origin alone.
+/// Tags separated by commas, only for caches in front of the origin.
 pub(crate) static CACHE_TAG: HeaderName = HeaderName::from_static("cache-tag");
 
-/// RFC 9875 §2, for all caches.
+/// Groups, for all caches (RFC 9875 §2).
 pub(crate) static CACHE_GROUPS: HeaderName = HeaderName::from_static("cache-groups");
 
-/// RFC 9875 §3.
+/// Groups to invalidate (RFC 9875 §3).
 pub(crate) static CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static("cache-group-invalidation");
 
-/// Removes the fields that are for this cache alone: the two that always are, and its own.
+/// Removes the fields that are only for this cache: the two built-in ones and `own`.
 pub(crate) fn strip(headers: &mut HeaderMap, own: &TagFields) {
     remove_all(headers, |name| *name == SURROGATE_KEY || *name == CACHE_TAG || own.has(name));
 }
 
-/// The tags in `Surrogate-Key` and `Cache-Tag`, and in the cache's own fields, as they stand there.
+/// Calls `f` with each tag in `Surrogate-Key`, `Cache-Tag` and the fields in `own`, as written.
 pub(crate) fn for_each_tag(headers: &HeaderMap, own: &TagFields, mut f: impl FnMut(&[u8])) {
     for_each_tag_of(headers, &SURROGATE_KEY, Separator::Space, &mut f);
     for_each_tag_of(headers, &CACHE_TAG, Separator::Comma, &mut f);
     own.for_each_tag(headers, f);
 }
 
-/// The tags in one field. Not a list of tokens: a quotation mark is part of a tag.
+/// Calls `f` with each tag in one field. They are not tokens: a quotation mark is part of a tag.
 pub(crate) fn for_each_tag_of(
     headers: &HeaderMap,
     name: &HeaderName,
@@ -38,7 +38,7 @@ pub(crate) fn for_each_tag_of(
     f: &mut impl FnMut(&[u8]),
 ) {
     let separates = |byte: &u8| match separator {
-        // Many write such a field as a list.
+        // Many origins write the field as a list.
         Separator::Space => byte.is_ascii_whitespace() || *byte == b',',
         Separator::Comma => *byte == b',',
     };
@@ -48,7 +48,7 @@ pub(crate) fn for_each_tag_of(
     }
 }
 
-/// Whether clients read this field, so that it cannot be taken from them.
+/// Whether clients need a field, so that it cannot be stripped.
 pub(crate) fn is_for_clients(name: &HeaderName) -> bool {
     const READ: [HeaderName; 19] = [
         header::ACCEPT_RANGES,
@@ -74,8 +74,8 @@ pub(crate) fn is_for_clients(name: &HeaderName) -> bool {
     READ.contains(name) || is_hop_by_hop(name)
 }
 
-/// The groups that a field names: a list of strings, whose parameters mean nothing. A field that is
-/// anything else counts as absent (RFC 9651 §2).
+/// The groups in a field: a list of strings, whose parameters have no meaning. An invalid field counts as
+/// absent (RFC 9651 §2).
 pub(crate) fn groups(headers: &HeaderMap, field: &HeaderName) -> Vec<String> {
     let mut lines = headers.get_all(field).iter();
     let Some(first) = lines.next() else { return Vec::new() };

@@ -1,4 +1,4 @@
-//! `Vary`: which request header fields select an answer (RFC 9111 §4.1).
+//! `Vary`: the request fields that select a response (RFC 9111 §4.1).
 
 use std::{
     cmp::Reverse,
@@ -13,33 +13,32 @@ use smallvec::SmallVec;
 
 use super::{
     bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES, bounded_members},
-    cache_control::split_list,
     credentials::Keyed,
-    fields::has,
-    request_fields::{Line, RequestFields, line},
+    fields::{Line, has, split_list},
+    request_fields::RequestFields,
     weight,
 };
 use crate::work::{is_same, looked_at};
 
-/// What a response's `Vary` says.
+/// The `Vary` of a response.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Vary {
-    /// Nothing selects: one answer for all.
+    /// No field selects: one response for all requests.
     Nothing,
-    /// `*`, or what cannot be read: the answer fits no other request.
+    /// `*`, or an invalid `Vary`: the response fits no other request.
     Anything,
     /// These request fields, sorted, each once.
     Fields(Arc<[HeaderName]>),
 }
 
-/// What most answers name that name anything: kept once, and not for each of them.
+/// The most common names, allocated once instead of for each response.
 static ENCODING: LazyLock<Arc<[HeaderName]>> = LazyLock::new(|| Arc::from([header::ACCEPT_ENCODING]));
 
-/// Most answers name no more fields than that.
+/// Most responses name no more fields.
 const USUAL_FIELDS: usize = 4;
 
 impl Vary {
-    /// What the lines of the field say, if there are any in the head of an answer.
+    /// Of a head with this line of `Vary`.
     pub(super) fn of(line: Line<'_>, headers: &HeaderMap) -> Self {
         match line {
             Line::None => Self::Nothing,
@@ -50,7 +49,7 @@ impl Vary {
         }
     }
 
-    /// Without what selects nothing, for requests that share a key are alike in it.
+    /// Without the fields in which all requests with the same key are alike.
     pub(super) fn without(self, keyed: &Keyed) -> Self {
         match self {
             Self::Fields(fields) if keyed.cookies().is_some() && fields.contains(&header::COOKIE) => {
@@ -78,7 +77,7 @@ impl Vary {
         }
     }
 
-    /// The values that a request has for these fields.
+    /// The values of these fields in a request.
     pub(crate) fn selection(&self, request: &HeaderMap) -> Option<Selection> {
         match self {
             Self::Fields(fields) => Some(Selection::new(fields, request)),
@@ -86,7 +85,7 @@ impl Vary {
         }
     }
 
-    /// Whether all that it names has selected a response already that was stored with this selection.
+    /// Whether it names only fields that the selection of a stored response has.
     pub(crate) fn is_within(&self, selection: Option<&Selection>) -> bool {
         match (self, selection) {
             (Self::Nothing, _) => true,
@@ -96,10 +95,10 @@ impl Vary {
     }
 }
 
-/// The values that a request has for the selecting fields of a response.
+/// The values of the selecting fields of a response in the request for it.
 ///
-/// Values are compared in a [normal form](Form), as §4.1 allows; an absent field is not an empty one.
-/// What is [too long](super::bounds) for that is compared as it is written.
+/// Values are compared in a [normal form](Form), as §4.1 allows; an absent field differs from an empty one.
+/// Values that are [too long](super::bounds) for that are compared as written.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Selection(Arc<Selected>);
 
@@ -112,8 +111,8 @@ struct Selected {
 #[derive(Debug)]
 struct Value {
     normal: Box<[u8]>,
-    /// As it came, if it came in one line: most who want the same say it in the same way, and
-    /// comparing that costs no allocation. Empty if it is the normal form already, or too long for one.
+    /// As received, if it was one line: most requests for the same write it in the same way, and comparing
+    /// that costs no allocation. Empty if it equals the normal form, or is too long for one.
     raw: Box<[u8]>,
 }
 
@@ -134,7 +133,7 @@ impl Hash for Value {
 impl Value {
     fn of(request: &HeaderMap, name: &HeaderName) -> Option<Self> {
         let normal = normalised(request, name)?;
-        let raw = match line(request, name) {
+        let raw = match Line::of(request, name) {
             Line::One(line) if !is_long(line) && *line.as_bytes() != *normal => line.as_bytes().into(),
             _ => Box::default(),
         };
@@ -151,7 +150,7 @@ impl Value {
         }
     }
 
-    /// Whether [`of`](Self::of) would make the same of a line.
+    /// Whether [`of`](Self::of) makes the same of a line.
     fn is_of(&self, line: &[u8]) -> bool {
         *line == **if self.raw.is_empty() { &self.normal } else { &self.raw }
     }
@@ -161,8 +160,7 @@ impl Value {
     }
 }
 
-/// The normal forms that a request has of fields, each made once however many variants it is compared
-/// with.
+/// The normal forms of the fields of a request, each made once for all variants that it is compared with.
 #[derive(Default)]
 pub(crate) struct Forms(Vec<FieldForm>);
 
@@ -183,10 +181,10 @@ impl Forms {
     }
 }
 
-/// Of an `Arc`.
+/// The counters of an `Arc`.
 const COUNTERS: usize = 2 * size_of::<usize>();
 
-/// What an allocator adds to a block, more or less.
+/// About what an allocator adds to a block.
 const ALLOCATION: usize = 16;
 
 impl Selection {
@@ -200,8 +198,8 @@ impl Selection {
         Arc::ptr_eq(&self.0, &other.0)
     }
 
-    /// Whether it is what a request with these lines has for these fields, down to how it is
-    /// written. What comes in several lines is not looked at.
+    /// Whether it is the selection of a request with these lines for these fields, as written. False for
+    /// fields in several lines.
     pub(crate) fn is_written_in(&self, fields: &[HeaderName], lines: &[Line<'_>]) -> bool {
         let is_written = |(line, value): (&Line<'_>, &Option<Value>)| match (value, line) {
             (Some(value), Line::One(line)) => value.is_of(line.as_bytes()),
@@ -210,7 +208,7 @@ impl Selection {
         **self.fields() == *fields && lines.iter().zip(&self.0.values).all(is_written)
     }
 
-    /// Whether a request with these fields would be selected too, as its lines are written.
+    /// Whether it selects a request with these fields by its lines as written.
     pub(crate) fn is_written_by(&self, request: &RequestFields<'_>) -> bool {
         self.fields().iter().zip(&self.0.values).all(|(name, value)| match (value, request.line(name)) {
             (Some(value), Line::One(line)) => value.is_written(line.as_bytes()),
@@ -218,7 +216,7 @@ impl Selection {
         })
     }
 
-    /// Whether a request with these fields would be selected too.
+    /// Whether it selects a request with these fields.
     #[inline]
     pub(crate) fn matches(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         self.fields().iter().zip(&self.0.values).all(|(name, value)| {
@@ -234,7 +232,7 @@ impl Selection {
         &self.0.fields
     }
 
-    /// Bytes on the heap, for the store's books.
+    /// Bytes on the heap, for the accounts of the store.
     pub(crate) fn heap_bytes(&self) -> usize {
         let values = self.0.values.iter().flatten();
         let values: usize = values.map(|value| value.normal.len() + value.raw.len() + 2 * ALLOCATION).sum();
@@ -244,7 +242,7 @@ impl Selection {
     }
 }
 
-/// What a name takes that is not known to [`HeaderName`]: its text, and a counter for that.
+/// The heap size of a name that is not a constant of [`HeaderName`].
 fn name_bytes(name: &HeaderName) -> usize {
     match *name {
         header::ACCEPT
@@ -270,8 +268,8 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
     Some(if normal.len() > MAX_NORMAL_BYTES { with_hash(&normal) } else { Box::from(&*normal) })
 }
 
-/// A long value behind its hash: two that are not the same differ at once, whatever they begin with. It
-/// begins with what no line may have in it, so that it is no other value.
+/// A long value after its hash, so that comparing two different ones ends early. It begins with a byte that
+/// no line may have, so that it equals no other value.
 fn with_hash(value: &[u8]) -> Box<[u8]> {
     static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
     looked_at(value.len());
@@ -282,10 +280,10 @@ fn is_long(line: &HeaderValue) -> bool {
     line.len() > MAX_NORMAL_BYTES
 }
 
-/// Where values are put together: few are longer.
+/// Few values are longer.
 type Buffer = SmallVec<[u8; 256]>;
 
-/// Which values of a field mean the same by its own specification. All others are different.
+/// Which values of a field mean the same by its specification.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Form {
     /// Names without case, ranked by their weights (RFC 9110 §12.4.2).
@@ -294,14 +292,14 @@ enum Form {
     List,
     /// One line, which HTTP/2 and HTTP/3 may split (RFC 9113 §8.2.3).
     Cookie,
-    /// Nothing is known: the lines as they are.
+    /// Unknown: the lines as written.
     Lines,
 }
 
 impl Form {
     fn of(name: &HeaderName) -> Self {
         match *name {
-            // `Accept` is none of these: its elements may have parameters with quoted values.
+            // Not `Accept`: its elements may have parameters with quoted values.
             header::ACCEPT_LANGUAGE | header::ACCEPT_ENCODING | header::ACCEPT_CHARSET => Self::Preferences,
             header::ACCEPT
             | header::ACCESS_CONTROL_REQUEST_HEADERS
@@ -314,7 +312,7 @@ impl Form {
         }
     }
 
-    /// Whether a line may mean the same as another one that is written differently.
+    /// Whether two different lines may mean the same.
     fn is_list(self) -> bool {
         matches!(self, Self::Preferences | Self::List)
     }
@@ -333,12 +331,12 @@ fn write_normal(request: &HeaderMap, name: &HeaderName, normal: &mut Buffer) {
         }
         Some(members) => write_joined(members.into_iter(), b",", normal),
         None if form == Form::Cookie => write_joined(lines(), b"; ", normal),
-        // Nothing that a line may have in it.
+        // A byte that no line may have.
         None => write_joined(lines(), b"\n", normal),
     }
 }
 
-/// None if they are too many, or too long.
+/// `None` if there are too many, or they are too long.
 fn members<'a>(request: &'a HeaderMap, name: &HeaderName) -> Option<SmallVec<[&'a [u8]; 8]>> {
     let members: SmallVec<_> = bounded_members(request, name)?.collect();
     (members.len() <= MAX_MEMBERS).then_some(members)
@@ -354,11 +352,11 @@ fn write_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], no
     }
 }
 
-/// By weight. Of equal weights the order counts for languages alone, where some recipients take the
-/// first one (RFC 9110 §12.5.4).
+/// Sorted by weight. The order of equal weights counts for languages alone, where some recipients take the
+/// first (RFC 9110 §12.5.4).
 fn write_ranked(members: &[&[u8]], is_ordered: bool, normal: &mut Buffer) {
     let mut ranked: SmallVec<[_; 8]> = members.iter().map(|member| preference(member)).collect();
-    // By numbers: names may have much in common, and the same order for all requests will do.
+    // By numbers, since names may have long common prefixes, and any order that all requests share will do.
     match is_ordered {
         true => ranked.sort_by_key(|(weight, _)| Reverse(*weight)),
         false => ranked.sort_by_cached_key(|(weight, name)| (Reverse(*weight), number_of(name))),
@@ -369,7 +367,7 @@ fn write_ranked(members: &[&[u8]], is_ordered: bool, normal: &mut Buffer) {
         }
         normal.extend(lower_case(name));
         if weight != weight::MAX {
-            // Nothing that a client may send: an invalid weight is a part of the name, and looks like one.
+            // A byte that no client may send, since an invalid weight stays in the name.
             normal.extend_from_slice(format!("\n{weight}").as_bytes());
         }
     }
@@ -379,13 +377,13 @@ fn lower_case(name: &[u8]) -> impl Iterator<Item = u8> {
     name.iter().inspect(|_| looked_at(1)).map(u8::to_ascii_lowercase)
 }
 
-/// A number for a name without case (FNV-1a). Names that share one stay in the order of the request.
+/// A hash of a name without case (FNV-1a). Names with the same one stay in the order of the request.
 fn number_of(name: &[u8]) -> u64 {
     let mix = |hash: u64, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     lower_case(name).fold(0xcbf2_9ce4_8422_2325, mix)
 }
 
-/// The name and its weight. What has something else for a weight stays as it is.
+/// The weight and the name. An element with an invalid weight stays whole.
 fn preference(element: &[u8]) -> (u16, &[u8]) {
     let mut halves = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
     match (halves.next(), halves.next()) {

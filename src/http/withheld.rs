@@ -1,16 +1,16 @@
-//! Response fields that a rule keeps from all but the client whose request fetched them.
+//! Response fields that only the client gets whose request fetched them.
 
 use std::{fmt, iter, sync::Arc};
 
 use http::{HeaderName, header};
 
-use super::{fields::is_hop_by_hop, storing::CDN_CACHE_CONTROL};
+use super::{cache_control::CDN_CACHE_CONTROL, fields::is_hop_by_hop};
 
-/// Names of response fields that are neither stored nor shared.
+/// The names of response fields that are neither stored nor shared.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct WithheldNames {
     names: Option<Arc<[HeaderName]>>,
-    /// What was named and cannot be withheld.
+    /// A given name that cannot be withheld.
     invalid: Option<Arc<str>>,
 }
 
@@ -25,7 +25,7 @@ impl WithheldNames {
         self.names.as_ref().is_some_and(|names| names.contains(name))
     }
 
-    /// These and those that a response names itself.
+    /// These and the names in the response itself.
     pub(crate) fn and(&self, said: &[HeaderName]) -> Vec<HeaderName> {
         let own = self.names.iter().flat_map(|names| names.iter());
         said.iter().chain(own.filter(|name| !said.contains(name))).cloned().collect()
@@ -60,8 +60,8 @@ impl fmt::Display for WithheldNames {
     }
 }
 
-/// A field without which the rest of a response can still be used. Others say what its content is, for
-/// whom, and for how long, to this cache and to those behind it.
+/// Parses the name of a field that a response can be used without. Others describe its content, its audience
+/// and its lifetime, to this cache and to those after it.
 fn parse(text: &str) -> Option<HeaderName> {
     const ESSENTIAL: [HeaderName; 16] = [
         header::AGE,
@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_response_cannot_be_without_is_refused() {
+    fn fields_that_a_response_cannot_be_used_without_are_refused() {
         for name in ["set-cookie", "Set-Cookie", "x-request-id", "server-timing", "content-language"] {
             assert_eq!(WithheldNames::from_iter([name]).invalid(), None, "{name}");
         }
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_named_twice_is_withheld_once() {
+    fn a_name_given_twice_is_withheld_once() {
         let names = WithheldNames::from_iter(["x-a", "x-b"]);
         assert_eq!(names.and(&[HeaderName::from_static("x-b")]), ["x-b", "x-a"]);
         assert!(WithheldNames::NONE.and(&[]).is_empty());

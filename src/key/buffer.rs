@@ -5,18 +5,18 @@ use http::{HeaderMap, header};
 use super::CacheKey;
 use crate::http::{cookies::CookieNames, credentials::Keyed, overrides::Overrides};
 
-/// Longer keys are written on the heap.
+/// Longer keys are on the heap.
 const INLINE: usize = 240;
 
-/// A length that leaves no room in the array, not even for nothing.
+/// A length that leaves no room in the array, not even for an empty part.
 const SPILLED: usize = INLINE + 1;
 
-/// What is put into lower case at a time.
+/// How many bytes are put into lower case at a time.
 const CHUNK: usize = 16;
 
-/// A key while it is written: on the stack, for all but very long ones.
+/// A key that is being written, on the stack unless it is very long.
 ///
-/// To look something up takes no more than this; only what is kept becomes a [`CacheKey`].
+/// A lookup needs only this; a key that is kept becomes a [`CacheKey`].
 ///
 /// ```
 /// use tower_readthrough::{CacheKey, KeyBuffer};
@@ -28,15 +28,15 @@ const CHUNK: usize = 16;
 /// ```
 #[derive(Clone)]
 pub struct KeyBuffer {
-    /// Of what is in the array, or else [`SPILLED`].
+    /// The length of the key in the array, or else [`SPILLED`].
     length: usize,
     inline: [u8; INLINE],
-    /// All of a key that is too long.
+    /// The whole key, if it is too long for the array.
     spilled: Vec<u8>,
     keyed: Keyed,
     /// Whether the request may have fields that override its target.
     has_overrides: bool,
-    /// Whether rules for all requests say which cookies count, which come last.
+    /// Whether the cookies of the rules for all requests will follow at the end.
     expects_cookies: bool,
 }
 
@@ -70,18 +70,18 @@ impl KeyBuffer {
         self.has_overrides
     }
 
-    /// Notes that the cookies follow which the rules for all requests name, if they name any.
+    /// Notes whether the cookies of the rules for all requests follow.
     #[inline]
     pub(super) fn expect_cookies(&mut self, keyed: &Keyed) {
         self.expects_cookies = keyed.cookies().is_some();
     }
 
-    /// Whether it is said which cookies are in the key: no others reach the origin.
+    /// Whether the key decides which cookies reach the origin.
     pub(super) fn holds_cookies(&self) -> bool {
         self.expects_cookies || self.keyed.has(&header::COOKIE)
     }
 
-    /// What of the request is in the key, beside its URI.
+    /// What the key holds beside the URI.
     #[inline]
     pub(crate) fn keyed(&self) -> &Keyed {
         &self.keyed
@@ -91,7 +91,7 @@ impl KeyBuffer {
         self.keyed = keyed;
     }
 
-    /// Appends the cookies of these names.
+    /// Appends the cookies with these names.
     pub(super) fn push_cookies(&mut self, names: &CookieNames, request: &HeaderMap) {
         if !names.is_empty() {
             let cookies = names.of(request);
@@ -100,8 +100,7 @@ impl KeyBuffer {
         }
     }
 
-    /// Appends a value and, before it, its length, so that different values never run together
-    /// into the same key.
+    /// Appends the length of a value and the value, so that different values never form the same key.
     #[inline]
     pub fn push(&mut self, part: impl AsRef<[u8]>) {
         let part = part.as_ref();
@@ -111,14 +110,14 @@ impl KeyBuffer {
         }
     }
 
-    /// As [`push`](Self::push), in lower case.
+    /// Like [`push`](Self::push), in lower case.
     #[inline]
     pub(super) fn push_lower_case(&mut self, part: &[u8]) {
         match self.room_for(part.len()) {
             Some(room) => {
                 room.copy_from_slice(part);
                 let start = self.length - part.len();
-                // By whole chunks: what lies behind the key counts for nothing yet.
+                // In whole chunks, since bytes after the key have no meaning yet.
                 let (chunks, rest) = self.inline[start..].as_chunks_mut::<CHUNK>();
                 let needed = part.len().div_ceil(CHUNK);
                 chunks.iter_mut().take(needed).for_each(|chunk| chunk.make_ascii_lowercase());
@@ -130,14 +129,13 @@ impl KeyBuffer {
         }
     }
 
-    /// Appends the length of a part that is neither long itself nor makes the key long, and room
-    /// for it.
+    /// Appends a length, and returns room for a part of that length. `None` if the array has none.
     #[inline]
     fn room_for(&mut self, length: usize) -> Option<&mut [u8]> {
         const WIDTH: usize = size_of::<u16>();
         let end = self.length + WIDTH + length;
         let (width, room) = self.inline.get_mut(self.length..end)?.split_first_chunk_mut::<WIDTH>()?;
-        // The whole array is far shorter than what needs another length.
+        // The array is far shorter than the parts that need a wider length.
         *width = (length as u16).to_le_bytes();
         self.length = end;
         Some(room)
@@ -155,7 +153,7 @@ impl KeyBuffer {
         self.extend(part);
     }
 
-    /// Takes bytes that are a key already, in place of everything so far.
+    /// Replaces everything so far by a key.
     #[inline]
     pub(super) fn set(&mut self, key: &CacheKey) {
         self.length = 0;
@@ -163,7 +161,7 @@ impl KeyBuffer {
         self.extend(key);
     }
 
-    /// Appends bytes that are parts of a key already.
+    /// Appends encoded parts of a key.
     #[inline]
     pub(super) fn extend(&mut self, bytes: &[u8]) {
         let end = self.length + bytes.len();
@@ -190,7 +188,7 @@ impl KeyBuffer {
         self.inline.get(..self.length).unwrap_or(&self.spilled)
     }
 
-    /// The key, to be kept.
+    /// Copies the key into a [`CacheKey`].
     pub fn to_key(&self) -> CacheKey {
         CacheKey::new(self.as_bytes())
     }
@@ -226,7 +224,7 @@ mod tests {
         }
 
         #[test]
-        fn lower_case_is_that_of_the_part_alone(before in "A{0,300}", part in "[aA]{0,300}") {
+        fn only_the_part_is_put_into_lower_case(before in "A{0,300}", part in "[aA]{0,300}") {
             let (mut lower, mut expected) = (KeyBuffer::new(), KeyBuffer::new());
             lower.push(&before);
             lower.push_lower_case(part.as_bytes());

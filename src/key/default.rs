@@ -11,24 +11,24 @@ use super::{
 };
 use crate::build_error::BuildError;
 
-/// Scheme, authority, path and query: the target URI of RFC 9110 §7.1, as the client wrote it.
+/// The default key: scheme, authority, path and query, the target URI of RFC 9110 §7.1 as the client wrote
+/// it.
 ///
 /// * The authority is the one of the URI (HTTP/2, or HTTP/1 in absolute form), else the
 ///   `Host` field, in lower case and without the default port of the scheme (RFC 9110 §4.2.3). A
-///   request with none, with several or with an unusable one has no key; neither has one in which
-///   both are there and disagree, since only the service knows which of them it will believe.
-/// * The scheme is the one of the URI, else `http`: HTTP/1 servers cannot see it. A server
-///   that speaks TLS says so with [`scheme`](Self::scheme), and both versions share keys.
-/// * A request that is forwarded has its `Host`, and its URI if that is absolute, in this form, so that
-///   the response for all does not show how one client wrote them.
+///   request with none, with several or with an invalid one has no key; nor has one whose URI and `Host`
+///   disagree, since only the service knows which of them it uses.
+/// * The scheme is the one of the URI, else `http`: HTTP/1 servers cannot see it. With
+///   [`scheme`](Self::scheme) a server behind TLS shares keys between HTTP/1 and HTTP/2.
+/// * The `Host` of a forwarded request, and its URI if that is absolute, have this form, so that
+///   the shared response does not show how one client wrote them.
 /// * Path and query are taken byte for byte: `/a`, `/a/`, `/%61` and `/a?` are four keys.
-/// * A field that overrides the target, such as `X-Forwarded-Host`, `Forwarded` or
-///   `X-Forwarded-Proto`, is in the key of a request that has it: an application may build its links
-///   from it. Addresses in `Forwarded` are left out. What a URL names is the same with and without
-///   these fields, so that a purge by URL reaches all of these entries.
-/// * Inside `axum::Router::nest`, which cuts the prefix off the URI, the key holds the URI
-///   that the client asked for as well (feature `axum`, on by default), so that nested routers can
-///   share a store. This is the `nest` of axum 0.8: with another version the layer belongs outside of
+/// * A field that overrides the target, such as `X-Forwarded-Host`, `Forwarded` or `X-Forwarded-Proto`, is in
+///   the key of a request that has it: an application may build its links from it. Addresses in `Forwarded`
+///   are left out. A purge by URL reaches the entries with and without these fields.
+/// * Inside `axum::Router::nest`, which cuts off a prefix of the URI, the key also holds the URI
+///   that the client sent (feature `axum`, on by default), so that nested routers can
+///   share a store. This is the `nest` of axum 0.8: with another version the layer belongs outside
 ///   `nest`. Without the feature see [`whole_uri`](Self::whole_uri).
 ///
 /// ```
@@ -48,9 +48,9 @@ use crate::build_error::BuildError;
 pub struct DefaultKey {
     namespace: Box<str>,
     scheme: Option<Scheme>,
-    /// Stated where it cannot be seen.
+    /// Whether the URI is stated not to be cut.
     is_whole: bool,
-    /// How the keys of most requests begin: the namespace, and this scheme or else `http`.
+    /// The beginning of most keys: the namespace, and this scheme or else `http`.
     start: CacheKey,
 }
 
@@ -73,27 +73,27 @@ impl DefaultKey {
 
     /// Puts every key into a namespace of its own.
     ///
-    /// Layers in front of different services that share one store need different namespaces,
-    /// unless the host or the path keeps their requests apart. Default: the empty one.
+    /// Layers in front of different services need different namespaces to share one store,
+    /// unless their requests differ by host or path. Default: the empty one.
     #[must_use]
     pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
         self.namespace = namespace.into();
         self.restarted()
     }
 
-    /// Takes every request as one of this scheme, whatever its URI says.
+    /// The scheme of all requests, whatever their URIs have. Default: that of the URI, or `http`.
     #[must_use]
     pub fn scheme(mut self, scheme: Scheme) -> Self {
         self.scheme = Some(scheme);
         self.restarted()
     }
 
-    /// States that nothing above the cache cuts the path of a request, so that its URI is the one that
-    /// the client asked for.
+    /// States that no router above the cache cuts off a part of the path, so that the URI of a request is the
+    /// one that the client sent.
     ///
-    /// Needed without the feature `axum`, where `axum::Router::nest` is not understood:
-    /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses the key otherwise. With the feature it
-    /// changes nothing.
+    /// Required without the feature `axum`, where `axum::Router::nest` is not recognised:
+    /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses the key otherwise. No effect
+    /// with the feature.
     #[must_use]
     pub fn whole_uri(mut self) -> Self {
         self.is_whole = true;
@@ -106,7 +106,7 @@ impl DefaultKey {
         self
     }
 
-    /// Writes what the target URI has in the key.
+    /// Writes the part of the key that is from the target URI.
     #[inline]
     pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
         let target = original_uri(head);
@@ -115,7 +115,7 @@ impl DefaultKey {
         Ok(())
     }
 
-    /// The same, at an authority that is known.
+    /// Like [`write_target`](Self::write_target), with a known authority.
     #[inline]
     pub(super) fn write_target_at(&self, authority: Authority<'_>, head: &Parts, key: &mut KeyBuffer) {
         let target = original_uri(head);
@@ -130,7 +130,7 @@ impl DefaultKey {
         }
     }
 
-    /// What every key begins with: namespace, scheme and authority.
+    /// Writes the beginning of every key: namespace, scheme and authority.
     #[inline]
     pub(super) fn begin(&self, target: &Uri, authority: Authority<'_>, key: &mut KeyBuffer) {
         match target.scheme() {
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn what_another_extractor_wrote_before_stays() {
+    fn the_parts_of_another_extractor_stay() {
         for uri in ["http://h/p", "https://h/p", "/p"] {
             let head = at(uri).header("host", "h").body(()).unwrap().into_parts().0;
             let keys = ["one", "two"].map(|tenant| {
@@ -224,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_that_could_be_answered_differently_are_kept_apart() {
+    fn requests_with_different_responses_have_different_keys() {
         let targets = [
             "http://a/",
             "https://a/",
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_may_be_cut_is_refused_unless_it_is_seen_or_stated_to_be_whole() {
+    fn a_path_that_may_be_cut_is_refused_unless_it_is_known_or_stated_to_be_whole() {
         let built = |key: DefaultKey| {
             let store = crate::MemoryStore::with_capacity_bytes(1 << 20);
             crate::ReadThroughLayer::builder(store).key(key).build().map(drop)
@@ -298,7 +298,7 @@ mod tests {
 
     #[cfg(feature = "axum")]
     #[test]
-    fn a_nested_router_is_keyed_by_what_the_client_asked_for() {
+    fn a_nested_router_is_keyed_by_the_uri_of_the_client() {
         let nested_at = |original: &'static str, inner: &str| {
             let (mut head, ()) = at(inner).header("host", "h").body(()).unwrap().into_parts();
             head.extensions.insert(axum::extract::OriginalUri(Uri::from_static(original)));

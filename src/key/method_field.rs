@@ -1,7 +1,7 @@
-//! The parameter `_method`, by which frameworks take a request for one of another method.
+//! The parameter `_method`, from which frameworks read another method of a request.
 //!
-//! WordPress reads it from the query of every request. Rails, Laravel and Symfony read it from the form, or
-//! the JSON, of a POST.
+//! WordPress reads it from the query of every request. Rails, Laravel and Symfony read it from the form or
+//! the JSON of a POST.
 
 use percent_encoding::percent_decode_str;
 
@@ -10,10 +10,10 @@ use crate::work::looked_at;
 
 const NAME: &str = "_method";
 
-/// Whether some framework finds it in a query.
+/// Whether any framework finds it in a query.
 pub(super) fn is_in_query(query: &str) -> bool {
     looked_at(query.len());
-    // Some frameworks separate at `;` as well.
+    // Some frameworks also separate at `;`.
     query.split(['&', ';']).any(|pair| is_method(pair.split('=').next().unwrap_or_default()))
 }
 
@@ -24,7 +24,7 @@ fn is_method(name: &str) -> bool {
     }
 }
 
-/// Whether some framework may find it in a body: as a name of its own, whatever the body is written in.
+/// Whether any framework may find it in a body: as a whole name, in any format of the body.
 #[cfg(feature = "body-key")]
 pub(super) fn is_in_body(body: &[u8]) -> bool {
     let decoded = |mark: u8, digits: &[u8]| body.contains(&mark).then(|| unescaped(body, mark, digits));
@@ -32,7 +32,7 @@ pub(super) fn is_in_body(body: &[u8]) -> bool {
     names_method(body) || readings.iter().flatten().any(|reading| names_method(reading))
 }
 
-/// A body with its escapes read: `%5F`, or `\u005f`.
+/// A body with its escapes decoded: `%5F`, or `\u005f`.
 #[cfg(feature = "body-key")]
 fn unescaped(body: &[u8], mark: u8, digits: &[u8]) -> Vec<u8> {
     let octet = |rest: &[u8]| {
@@ -55,7 +55,7 @@ fn names_method(text: &[u8]) -> bool {
         byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-'))
     };
     text.windows(NAME.len()).enumerate().any(|(at, window)| {
-        // PHP takes a dot in a name for an underscore.
+        // PHP reads a dot in a name as an underscore.
         matches!(window[0], b'_' | b'.')
             && window[1..].eq_ignore_ascii_case(&NAME.as_bytes()[1..])
             && !is_part_of_name(at.checked_sub(1).map(|before| &text[before]))
@@ -91,7 +91,7 @@ mod tests {
 
     #[cfg(feature = "body-key")]
     #[test]
-    fn it_is_found_in_bodies_whatever_they_are_written_in() {
+    fn it_is_found_in_bodies_of_any_format() {
         for body in [
             "_method=DELETE",
             "a=1&%5Fmethod=DELETE",

@@ -1,16 +1,18 @@
-//! Which stored response may answer a request: the cache key (RFC 9111 §2).
+//! Cache keys: which requests share a stored response (RFC 9111 §2).
 //!
-//! A key is a string of bytes. Two requests with the same key share a stored response, so
-//! everything that changes the answer must be in it, or be named by the answer's `Vary`.
-//! [`DefaultKey`] takes the scheme, the authority, the path and the query as they stand.
-//! [`KeyRules`] say for each endpoint what counts, as data; see [`rules`]. Anything else is a
-//! closure over the request head:
+//! A key is a string of bytes. Requests with the same key share a stored response, so everything that changes
+//! the response must be in the key, or be named by the `Vary` of the response. There are three ways to derive
+//! keys:
+//!
+//! * [`DefaultKey`], the default: scheme, authority, path and query as written.
+//! * [`KeyRules`]: per endpoint, which parts of a request count, as data; see [`rules`].
+//! * A closure over the request head, or any other [`KeyExtractor`]:
 //!
 //! ```
 //! use http::request::Parts;
 //! use tower_readthrough::{CacheKey, KeyExtractor};
 //!
-//! // One entry per product, whoever asks for it.
+//! // One entry per product for all clients.
 //! let by_product = |head: &Parts| {
 //!     let id = head.uri.path().strip_prefix("/product/")?;
 //!     Some(CacheKey::from_parts(["product", id]))
@@ -19,23 +21,26 @@
 //! assert_eq!(by_product.key(&head), Some(CacheKey::from_parts(["product", "7"])));
 //! ```
 //!
-//! A request that has no key is passed on untouched by every layer; responses to GET and HEAD say in
-//! `Cache-Status` why there is none ([`Unkeyed`]). Requests of other methods, requests with a body and
-//! requests for a protocol other than HTTP (`Upgrade`, RFC 9110 §7.8) have no key, whatever the extractor
-//! says; but see [below](#keys-from-bodies). Neither has a GET by which frameworks may mean another method:
-//! one with a field such as `X-HTTP-Method-Override`, or with the query parameter `_method`.
+//! A [`CacheKey`] in the extensions of a request, from a middleware of your own, takes precedence over every
+//! extractor.
 //!
-//! A [`CacheKey`] that is in the request's extensions already, put there by a middleware of
-//! your own, wins over every extractor.
+//! # Requests without a key
+//!
+//! All layers pass a request without a key on unchanged; `Cache-Status` of responses to GET and HEAD has the
+//! reason ([`Unkeyed`]). These have no key with any extractor:
+//!
+//! * requests with another method or with a body, except [reads by their body](#keys-from-bodies);
+//! * requests for a protocol other than HTTP (`Upgrade`, RFC 9110 §7.8);
+//! * requests of which frameworks may read another method: with a field such as `X-HTTP-Method-Override`, or
+//!   with the query parameter `_method`.
 //!
 //! # Keys from bodies
 //!
-//! Some services are read by POST, or by QUERY (RFC 10008): a search, GraphQL queries, a batch of
-//! ids. With the feature `body-key`, a rule can say that such requests are reads whose answer
-//! depends on their body, of a GET as well. A layer in front of the cache reads the body, up to the bound
-//! of the rule, and the key then holds the method, the URI but for what the rule leaves out of its query,
-//! `Content-Type`, `Content-Encoding`, `Content-Language`, what else the rule names, and a SHA-256 digest
-//! of the body:
+//! Some services are read by POST, or by QUERY (RFC 10008): a search, GraphQL queries, a batch of ids. With
+//! the feature `body-key` a rule can declare such requests, and GET requests with a body, as reads whose
+//! response depends on the body. A layer in front of the cache reads the body, up to the bound of the rule.
+//! The key holds the method, the URI without the parts of the query that the rule leaves out, `Content-Type`,
+//! `Content-Encoding`, `Content-Language`, other parts that the rule names, and a SHA-256 digest of the body:
 //!
 //! ```
 //! # #[cfg(feature = "body-key")]
@@ -60,8 +65,8 @@
 //!     let request = Request::post("http://shop.example/search").body(Body::from(query))?;
 //!     let response = app.clone().oneshot(request).await?;
 //!     seen.push(CacheStatus::of(&response).unwrap().to_string());
-//!     let answer = axum::body::to_bytes(response.into_body(), 1024).await?;
-//!     assert_eq!(answer, format!("found {query}"));
+//!     let body = axum::body::to_bytes(response.into_body(), 1024).await?;
+//!     assert_eq!(body, format!("found {query}"));
 //! }
 //! assert_eq!(seen, ["fwd=uri-miss; stored", "fwd=uri-miss; stored", "hit"]);
 //! # Ok(())
@@ -70,33 +75,32 @@
 //! # fn main() {}
 //! ```
 //!
-//! **Such a rule must be about reads only.** One for a POST that writes breaks the application: the
-//! second of two equal orders gets the answer to the first and never arrives, and a failed one is
-//! sent again. Hence each rule names its methods, and a request with `X-HTTP-Method-Override`,
-//! `X-Method-Override` or `X-HTTP-Method`, or with the name `_method` in its query or in a body within
-//! the bound, is for none.
+//! **Such a rule must be for reads only.** One for a POST that writes breaks the application: the second of
+//! two equal orders gets the response to the first and never arrives, and a failed one is sent again.
+//! Therefore each rule names its methods, and no rule matches a request with `X-HTTP-Method-Override`,
+//! `X-Method-Override` or `X-HTTP-Method`, or with the name `_method` in its query or in a body within the
+//! bound.
 //!
-//! * Without a key pass, as they come and as their bodies arrive: what is longer than the bound, has
-//!   trailers, fails on the way or is shorter than its `Content-Length`; what has preconditions, a
-//!   `Range` or a key already; what lacks an extension that the rule names. They are reads all the
-//!   same, and invalidate nothing. A POST that no such rule is for does, also at the same URI.
-//! * What is stored is not revalidated, but fetched whole. Misses, background refreshes and
-//!   [retries](crate::retry) send the whole body. A layer in between that makes another type of the
-//!   [`RequestBody`](crate::RequestBody) does away with retries: the layer of the bodies belongs
-//!   directly in front of the cache.
-//! * RFC 9110 §9.3.3 lets an answer to POST be stored only if it says how long it is fresh, and then
-//!   answer GET. Here the rules say whether it is stored, as of GET, and it answers equal POSTs alone.
-//! * Purges and unsafe requests do not see bodies: they reach what is stored for all bodies at a URI,
+//! * Some of these requests pass without a key, unchanged and without waiting for their bodies: those with a
+//!   body that is longer than the bound, has trailers, fails, or is shorter than its `Content-Length`; those
+//!   with preconditions, a `Range` or a key already; those without an extension that the rule names. They
+//!   still count as reads, and invalidate nothing. A POST without such a rule does, also at the same URI.
+//! * Stored responses are not revalidated, but fetched whole. Misses, background refreshes and
+//!   [retries](crate::retry) send the whole body. A layer in between that changes the type of the
+//!   [`RequestBody`](crate::RequestBody) disables retries: the body layer belongs directly in front of the
+//!   cache.
+//! * RFC 9110 §9.3.3 allows storing a response to POST only if it has explicit freshness, and then for GET
+//!   requests. Here the rules decide about storing it, as for GET, and it is only for equal POST requests.
+//! * Purges and unsafe requests do not depend on bodies: they reach the entries for all bodies at a URI,
 //!   and for GET; and for all queries of its path, if a rule with a body leaves out a part of its query.
-//! * Each request under way holds its body once, with room to grow: twice the bound at most.
-//!   How many there are is for a concurrency limit in front to say, and how long a client may take to
-//!   send a body for a timeout there.
-//! * Bodies are compared by their bytes: another order of JSON members is another key, unless the rule has
+//! * Each request in flight holds its body once, in a buffer of at most twice the bound. Limit their number
+//!   by a concurrency limit in front, and the time to send a body by a timeout there.
+//! * Bodies are compared byte for byte: another order of JSON members is another key, unless the rule has
 //!   [`json_body`](KeyRule::json_body). Then the origin gets the normal form that the key holds.
-//! * By [`graphql`](KeyRule::graphql) a rule tells queries from mutations, by every operation in the
-//!   document: what a client says beside it proves nothing. What is no query, or cannot be read without
-//!   doubt, is no read, and a success of it invalidates what is stored for the URI.
-//! * For GET (`"method": ["GET"]`) a rule with a `body` is about requests with a body alone.
+//! * With [`graphql`](KeyRule::graphql) a rule distinguishes queries from mutations by every operation in the
+//!   document: other claims of the client prove nothing. A document that is not a query, or is ambiguous, is
+//!   not a read, and its success invalidates the entries for the URI.
+//! * A rule with a `body` for GET (`"method": ["GET"]`) matches only requests with a body.
 //!
 //! ```
 //! # #[cfg(feature = "body-key")]
@@ -189,7 +193,7 @@ pub(crate) use self::{
     target::{Hashes, Origins, Target},
 };
 
-/// Identifies what a store holds; see the [module](self).
+/// The key of an entry in a store; see the [module](self).
 ///
 /// A clone costs one reference count. Two keys are equal when their bytes are.
 #[derive(Clone, PartialEq, Eq, Hash)]
@@ -198,14 +202,13 @@ pub struct CacheKey(Arc<[u8]>);
 impl CacheKey {
     /// A key of exactly these bytes.
     ///
-    /// To put several values into one key use [`from_parts`](Self::from_parts), which keeps
-    /// `("ab", "c")` and `("a", "bc")` apart.
+    /// For several values use [`from_parts`](Self::from_parts), with which `("ab", "c")` and `("a", "bc")`
+    /// differ.
     pub fn new(bytes: impl AsRef<[u8]>) -> Self {
         Self(Arc::from(bytes.as_ref()))
     }
 
-    /// A key of several values, each preceded by its length, so that different values can
-    /// never run together into the same key.
+    /// A key of several values, each after its length, so that different values never form the same key.
     pub fn from_parts<P: AsRef<[u8]>>(parts: impl IntoIterator<Item = P>) -> Self {
         let mut key = KeyBuffer::new();
         parts.into_iter().for_each(|part| key.push(part));
@@ -232,62 +235,62 @@ impl Deref for CacheKey {
     }
 }
 
-/// So that a map of keys can be asked for the bytes of one.
+/// Allows lookups in maps of keys by the bytes of one.
 impl Borrow<[u8]> for CacheKey {
     fn borrow(&self) -> &[u8] {
         &self.0
     }
 }
 
-/// Derives the key of a request, or none if the request is not to be cached.
+/// Derives the key of a request, or none if it must not be cached.
 ///
 /// Implemented for closures over the request head; see the [module](self).
 pub trait KeyExtractor: Send + Sync + 'static {
-    /// The key of this request.
+    /// Returns the key of this request.
     ///
-    /// Only GET and HEAD requests without a body are ever asked about. The method is not
-    /// part of the key: a HEAD request is answered from what a GET left in the store.
+    /// Called for GET and HEAD requests without a body alone. The method is not part of the key: a HEAD
+    /// request is answered from the response to a GET.
     fn key(&self, head: &Parts) -> Option<CacheKey>;
 
-    /// Writes the key of this request into an empty buffer. Default: what [`key`](Self::key) returns.
+    /// Writes the key of this request into an empty buffer. Default: the result of [`key`](Self::key).
     ///
-    /// This is what the layers call, and a key that is written here costs a hit no allocation.
+    /// The layers call this method. Overriding it saves a hit the allocation of a [`CacheKey`].
     ///
     /// # Errors
     ///
-    /// Why the request has no key.
+    /// Returns why the request has no key.
     fn write_key(&self, head: &Parts, buffer: &mut KeyBuffer) -> Result<(), Unkeyed> {
         self.key(head).map(|key| buffer.set(&key)).ok_or(Unkeyed::NoKey)
     }
 
-    /// What the URI of this request names, whoever asks and however: what is invalidated
-    /// together. Default: none, each target URI names a thing of its own.
+    /// Returns what the URI of this request names: the entries that are invalidated together. Default: none,
+    /// each target URI is a resource of its own.
     ///
-    /// An extractor whose keys leave out parts of the URI says so here, so that an unsafe request
-    /// to one spelling, or a purge of it, reaches what was stored for another (RFC 9111 §4.4).
-    /// Asked about requests of every method, with and without a body, by their URI, their `Host` and
-    /// their extensions, all as [`key`](Self::key) sees them; of the extensions only what a router left
-    /// there of the URI is to count. Requests with the same key must have the same identity.
+    /// Override it if keys leave out parts of the URI, so that an unsafe request to one URI, or a purge of
+    /// it, reaches the responses stored for another (RFC 9111 §4.4). Called for requests of every method,
+    /// with and without a body, with their URI, their `Host` and their extensions, as [`key`](Self::key) gets
+    /// them. It may depend on the extensions only as far as routers keep the URI there. Requests with the
+    /// same key must have the same identity.
     fn identity(&self, _uri: &Uri, _host: Option<&HeaderValue>, _: &Extensions) -> Option<CacheKey> {
         None
     }
 
-    /// What a purge of this URI is by: the name of a rule, for those who ask for the purge. Default: none,
-    /// it is the URI as it stands.
+    /// Returns the name of the rule for a purge of this URI, which the purge service reports. Default: none,
+    /// the purge is of the URI as written.
     ///
     /// # Errors
     ///
-    /// What the query would have to be, if there are only rules for its path with another one.
+    /// Returns the expected query, if the rules for the path are all for another one.
     fn rule_of_url(&self, _uri: &Uri, _host: Option<&HeaderValue>) -> Result<Option<String>, String> {
         Ok(None)
     }
 
-    /// Calls `each` with what the URI names for each kind of request for it: what an unsafe request to the
-    /// URI, or a purge of it, reaches. None is the URI itself. Default: its
-    /// [identity](Self::identity) alone.
+    /// Calls `each` with every identity that requests for the URI may have: what an unsafe request to the
+    /// URI, or a purge of it, reaches. `None` is the URI itself. Default: its [identity](Self::identity)
+    /// alone.
     ///
-    /// An extractor whose identity depends on more than the URI, which it has [noted](Self::note), says so
-    /// here. What it is for a request must be among these.
+    /// Override it if the identity depends on anything beside the URI, which was [noted](Self::note). The
+    /// identity of each request must be among these.
     fn identities(
         &self,
         uri: &Uri,
@@ -298,75 +301,73 @@ pub trait KeyExtractor: Send + Sync + 'static {
         each(self.identity(uri, host, extensions));
     }
 
-    /// Notes in the extensions of a request what the other methods need to know of it, for its fields are
-    /// changed on the way to the origin. Called before all others, for each request that may have a key.
-    /// Default: nothing.
+    /// Notes in the extensions of a request what the other methods need, since its fields change on the way
+    /// to the origin. Called before all others, for each request that may have a key. Default: nothing.
     fn note(&self, _head: &mut Parts) {}
 
-    /// The scheme that all requests are taken to have, whatever their URIs say. Default: none, it is
-    /// that of the URI, or `http`.
+    /// Returns the scheme of all requests, whatever their URIs have. Default: none, it is that of the URI, or
+    /// `http`.
     ///
-    /// It says which port is the default one, and whether a `Location` names the same origin.
+    /// It decides which port is the default one, and whether a `Location` names the same origin.
     fn assumed_scheme(&self) -> Option<&Scheme> {
         None
     }
 
-    /// Fields of responses that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`; see
-    /// [`KeyRulesBuilder::tag_fields`]. Default: none. Asked when [`ReadThrough`](crate::ReadThrough)
+    /// Returns the response fields that name [tags](crate::tags), beside `Surrogate-Key` and `Cache-Tag`; see
+    /// [`KeyRulesBuilder::tag_fields`]. Default: none. Called when [`ReadThrough`](crate::ReadThrough)
     /// or [`StoreLayer`](crate::StoreLayer) is built, and by the purge service.
     fn tag_fields(&self) -> TagFields {
         TagFields::default()
     }
 
-    /// The hosts of which several are one. Default: none.
+    /// Returns the groups of hosts that share entries. Default: none.
     ///
-    /// An extractor whose keys have one host in the place of another says so here, so that purges of
-    /// prefixes and what responses refer to are about all of them.
+    /// Override it if keys have one host in place of another, so that purges of prefixes and the references
+    /// in responses are for all of them.
     fn same_hosts(&self) -> Option<&SameHosts> {
         None
     }
 
-    /// The extractor as it is now, if it may change while requests are served; then the layers use what
-    /// this returns for all of one request, a purge or an unsafe request, and call nothing else of it but
-    /// [`check`](Self::check) and [`tag_fields`](Self::tag_fields). Default: none, it never changes.
+    /// Returns the current edition of an extractor that may change while requests are served. The layers use
+    /// one edition throughout a request or a purge, and call only [`check`](Self::check) and
+    /// [`tag_fields`](Self::tag_fields) on the extractor itself. Default: none, it never changes.
     fn edition(&self) -> Option<Arc<dyn KeyExtractor>> {
         None
     }
 
-    /// Whether it can work. Default: yes. Asked when a stack with it is built.
+    /// Checks the configuration when a stack is built. Default: it is valid.
     ///
     /// # Errors
     ///
-    /// Says what to change.
+    /// Returns what to change.
     fn check(&self) -> Result<(), BuildError> {
         Ok(())
     }
 
-    /// Brings the fields of a request that has a key into the form in which they are compared
-    /// with what a stored answer was selected by (`Vary`, RFC 9111 §4.1), and in which the origin
-    /// sees them. Default: they stay as they are.
+    /// Normalises the fields of a request with a key. The origin gets this form, and the selecting fields of
+    /// a stored response are compared in it (`Vary`, RFC 9111 §4.1). Default: the fields do not change.
     ///
-    /// Called once the key is known, on hits too, so it had better be cheap. What it changes must
-    /// not change the key.
+    /// Called after the key is written, on hits too, so it should be cheap. The changes must not affect the
+    /// key.
     fn normalise(&self, _head: &mut Parts) {}
 
     /// Whether [`normalise`](Self::normalise) may change a request. Default: yes.
     ///
-    /// Without that the fields of a request are looked at once on a hit, and not twice.
+    /// If not, a hit reads the fields of a request only once.
     fn normalises(&self) -> bool {
         true
     }
 
-    /// Makes a request that has a key ready for the origin. Default: nothing to do.
+    /// Prepares a request with a key for the origin. Default: no changes.
     ///
-    /// Called when nothing that is stored answers it, or when that is to be refreshed: a hit does
-    /// not pay for it. [`Rules`](crate::Rules) for the answer go into the extensions here.
+    /// Called on misses and for refreshes, not on hits. [`Rules`](crate::Rules) for the response can be put
+    /// into the extensions here.
     fn prepare(&self, _head: &mut Parts) {}
 }
 
-/// What the URI names by an extractor above: in the request's extensions, put there by [`Key`].
+/// Request extension from [`Key`](crate::Key): what the URI names by the extractor of that layer.
 ///
-/// The first is that of the request, where it is a read, and all are what it invalidates otherwise.
+/// The first is the identity of a read; other requests invalidate all of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity(pub(crate) SmallVec<[Option<CacheKey>; 1]>);
 
@@ -383,18 +384,18 @@ where
     }
 }
 
-/// Writes the key of a request that [may have one](is_for_cache): its own if it carries one, else
-/// the extractor's. Call [`normalise`] next.
+/// Writes the key of a request that [may have one](is_for_cache): the one in its extensions, or else that of
+/// the extractor. Call [`normalise`] next.
 #[inline(always)]
 pub(crate) fn find(
     extractor: &(impl KeyExtractor + ?Sized),
     rules: &RequestRules,
     head: &Parts,
-    glance: &RequestFields<'_>,
+    fields: &RequestFields<'_>,
     buffer: &mut KeyBuffer,
 ) -> Result<(), Unkeyed> {
-    Unkeyed::by(&head.uri, glance.overrides).map_or(Ok(()), Err)?;
-    buffer.note(glance.overrides);
+    Unkeyed::by(&head.uri, fields.overrides).map_or(Ok(()), Err)?;
+    buffer.note(fields.overrides);
     match head.extensions.get::<CacheKey>() {
         Some(own) => {
             buffer.set(own);
@@ -406,7 +407,7 @@ pub(crate) fn find(
             buffer.expect_cookies(&rules.keyed);
             extractor.write_key(head, buffer)?;
         }
-        // No extractor knows the body of a read by its body.
+        // Extractors do not get the body that the key would need.
         None => return Err(Unkeyed::Body),
     }
     Ok(())
@@ -418,8 +419,7 @@ pub(crate) fn normalises(extractor: &(impl KeyExtractor + ?Sized), rules: &Reque
     extractor.normalises() || !rules.keyed.is_nothing()
 }
 
-/// Brings a request that has this key into its normal form, and adds to the key what the rules for all
-/// requests say.
+/// Normalises a request with this key, and adds the cookies of the rules for all requests to the key.
 pub(crate) fn normalise(
     extractor: &(impl KeyExtractor + ?Sized),
     rules: &RequestRules,
@@ -430,7 +430,7 @@ pub(crate) fn normalise(
     key_cookies(&rules.keyed, head, buffer);
 }
 
-/// Puts cookies into the key, unless it has its own already.
+/// Adds cookies to the key, unless a rule has already chosen its cookies.
 fn key_cookies(keyed: &Keyed, head: &Parts, buffer: &mut KeyBuffer) {
     let Some(names) = keyed.cookies().filter(|_| !buffer.keyed().has(&header::COOKIE)) else { return };
     buffer.push_cookies(names, &head.headers);
@@ -441,7 +441,7 @@ fn key_cookies(keyed: &Keyed, head: &Parts, buffer: &mut KeyBuffer) {
     buffer.set_keyed(all);
 }
 
-/// Makes a request that has this key ready for the origin.
+/// Prepares a request with this key for the origin.
 pub(crate) fn prepare(extractor: &(impl KeyExtractor + ?Sized), key: &KeyBuffer, head: &mut Parts) {
     if let Some(names) = key.keyed().cookies() {
         names.keep_in(head);
@@ -453,10 +453,9 @@ pub(crate) fn is_get_or_head(method: &Method) -> bool {
     matches!(*method, Method::GET | Method::HEAD)
 }
 
-/// Whether a request may have a key, by all but its fields: only GET, HEAD and reads by a body are
-/// answered from a store.
+/// Whether a request may have a key, apart from its fields: only GET, HEAD and reads by a body may.
 ///
-/// Asked before it is taken apart: most requests that have none are not moved for the cache's sake.
+/// Checked before the request is split into head and body, so that requests without a key are not moved.
 #[inline]
 pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
     match is_get_or_head(request.method()) {
@@ -465,16 +464,16 @@ pub(crate) fn is_for_cache<B: HttpBody>(request: &Request<B>) -> bool {
     }
 }
 
-/// Whether the key of a GET with a body holds that.
+/// Whether the key of a GET with a body holds the body.
 #[cold]
 fn is_keyed_with_content(extensions: &Extensions) -> bool {
     has_content(extensions) && extensions.get::<CacheKey>().is_some()
 }
 
 /// Whether a request may have a key, whatever its body.
-pub(crate) fn may_have_key(head: &Parts, glance: &RequestFields<'_>) -> bool {
+pub(crate) fn may_have_key(head: &Parts, fields: &RequestFields<'_>) -> bool {
     let is_read = is_get_or_head(&head.method) || has_content(&head.extensions);
-    is_read && Unkeyed::by(&head.uri, glance.overrides).is_none()
+    is_read && Unkeyed::by(&head.uri, fields.overrides).is_none()
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The normal form of a target URI (RFC 9110 §4.2.3), by which two spellings are one resource.
+//! The normal form of a target URI (RFC 9110 §4.2.3), in which two spellings of one resource are equal.
 
 use std::borrow::Cow;
 
@@ -12,8 +12,8 @@ use http::{
 use super::{Unkeyed, same_hosts::SameHosts, target::original_uri};
 use crate::{http::fields::first_line, work::looked_at};
 
-/// An authority in its normal form but for the case of letters: without an empty port, and without the
-/// default port of its scheme.
+/// An authority in its normal form except for the case of letters: without an empty port or the default port
+/// of its scheme.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Authority<'a> {
     text: &'a [u8],
@@ -21,10 +21,10 @@ pub(crate) struct Authority<'a> {
 }
 
 impl<'a> Authority<'a> {
-    /// Without a scheme it is that of an `http` URI, which is what HTTP/1 requests are taken for.
+    /// Without a scheme it counts as that of an `http` URI, as requests over HTTP/1 do.
     #[inline(always)]
     pub(super) fn new(text: &'a [u8], scheme: Option<&'a Scheme>) -> Self {
-        // What ends in a letter, as nearly all do, has no port.
+        // An authority that ends in a letter, as nearly all do, has no port.
         let text = match text.last() {
             Some(b'0'..=b'9' | b':') => without_port(text, default_port(scheme)),
             _ => text,
@@ -32,8 +32,8 @@ impl<'a> Authority<'a> {
         Self { text, scheme }
     }
 
-    /// Of a request for this URI, all of which have `scheme` if there is one. The default port of the
-    /// URI's own scheme counts for nothing either.
+    /// Of a request for this URI, where all requests have `scheme`, if any. The default port of the URI's own
+    /// scheme is removed as well.
     #[inline(always)]
     pub(super) fn of_target(text: &'a [u8], uri: &'a Uri, scheme: Option<&'a Scheme>) -> Self {
         match uri.scheme() {
@@ -44,8 +44,7 @@ impl<'a> Authority<'a> {
         }
     }
 
-    /// Of a request, if it has exactly one and that is valid. `scheme` is that of all requests, if there
-    /// is one.
+    /// Of a request, which must have exactly one valid authority. All requests have `scheme`, if any.
     #[inline]
     pub(super) fn of_request(
         uri: &'a Uri,
@@ -68,7 +67,7 @@ impl<'a> Authority<'a> {
         authority.is_valid().then_some(authority).ok_or(Unkeyed::UnusableHost)
     }
 
-    /// As the host that stands for this one, where several are one.
+    /// With the first of the hosts that are the same as this one.
     #[inline]
     pub(super) fn among(self, hosts: Option<&'a SameHosts>) -> Self {
         match hosts.and_then(|hosts| hosts.first_of(self.text)) {
@@ -81,12 +80,12 @@ impl<'a> Authority<'a> {
         self.text
     }
 
-    /// Case does not count.
+    /// Whether both are equal without case.
     pub(super) fn is(self, other: Self) -> bool {
         self.text.eq_ignore_ascii_case(other.text)
     }
 
-    /// The host, without the dot of the root, and the port that is meant.
+    /// The host without a final dot, and the port or the default one.
     pub(super) fn host_and_port(self) -> (&'a [u8], &'a [u8]) {
         let (host, port) = match self.text.iter().rposition(|byte| matches!(byte, b':' | b']')) {
             Some(at) if self.text[at] == b':' => (&self.text[..at], &self.text[at + 1..]),
@@ -95,9 +94,9 @@ impl<'a> Authority<'a> {
         (host.strip_suffix(b".").unwrap_or(host), port)
     }
 
-    /// RFC 9110 §4.2: no empty host, no userinfo, and none of the characters that would end a host.
+    /// Whether it has a host, no userinfo, and no character that would end a host (RFC 9110 §4.2).
     fn is_valid(self) -> bool {
-        // Without a branch for each byte, and four at a time.
+        // Four bytes at a time and without a branch for each: this is on the path of every hit.
         let is_host = |byte: &u8| IS_HOST[usize::from(*byte)];
         let (chunks, rest) = self.text.as_chunks::<4>();
         let are_of_host = chunks
@@ -158,11 +157,11 @@ static IS_HOST: [bool; 256] = {
     is_host
 };
 
-/// A path, or a path and a query, in the normal form of their spelling: only what is not unreserved is
-/// encoded, in upper case (RFC 3986 §6.2.2).
+/// A path, or a path and a query, in normal form: exactly the octets that are not unreserved are encoded, in
+/// upper case (RFC 3986 §6.2.2).
 ///
-/// What is purged and invalidated together is compared in this form. Keys hold a path as it was written,
-/// since services may tell the spellings apart.
+/// Purges and invalidation compare this form. Keys hold the path as written, since services may distinguish
+/// the spellings.
 pub(crate) fn normal_form(target: &str) -> Cow<'_, str> {
     looked_at(target.len());
     if is_normal(target) {
@@ -185,12 +184,12 @@ pub(crate) fn normal_form(target: &str) -> Cow<'_, str> {
     Cow::Owned(normal)
 }
 
-/// Whether nothing in it is encoded, nor has to be.
+/// Whether nothing in it is encoded or has to be.
 pub(super) fn is_normal(target: &str) -> bool {
     target.bytes().all(|byte| IS_PLAIN[usize::from(byte)])
 }
 
-/// A path and a query, of which the path is not empty (RFC 9110 §4.2.3): `http://h?q` is `http://h/?q`.
+/// A path and a query with a non-empty path (RFC 9110 §4.2.3): `http://h?q` is `http://h/?q`.
 pub(super) fn rooted(target: &str) -> Cow<'_, str> {
     match target.starts_with('?') {
         true => Cow::Owned(format!("/{target}")),
@@ -198,7 +197,7 @@ pub(super) fn rooted(target: &str) -> Cow<'_, str> {
     }
 }
 
-/// The URI with its path and query in their normal form, if they are not in it already.
+/// The URI with its path and query in normal form, unless they already are.
 pub(super) fn normal_uri(uri: &Uri) -> Option<Uri> {
     let Cow::Owned(normal) = normal_form(super::target::path_and_query(uri)) else { return None };
     let mut parts = uri.clone().into_parts();
@@ -206,7 +205,7 @@ pub(super) fn normal_uri(uri: &Uri) -> Option<Uri> {
     Uri::from_parts(parts).ok()
 }
 
-/// Whether it is no character of a URI (RFC 3986 §2).
+/// Whether a URI cannot have this character (RFC 3986 §2).
 fn needs_encoding(byte: u8) -> bool {
     byte != b'%' && !IS_PLAIN[usize::from(byte)]
 }
@@ -311,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_and_ports_are_told_apart() {
+    fn hosts_and_ports_are_split() {
         for (text, host, port) in [
             ("h", "h", "80"),
             ("h:81", "h", "81"),

@@ -1,4 +1,4 @@
-//! Fields that override the target of a request, in its key.
+//! Fields that override the target of a request, as parts of its key.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 use smallvec::SmallVec;
@@ -6,7 +6,9 @@ use smallvec::SmallVec;
 use super::KeyBuffer;
 use crate::{
     http::{
-        bounds::MAX_NORMAL_BYTES, cache_control::split_list, fields::by_spelling, overrides::overrides_target,
+        bounds::MAX_NORMAL_BYTES,
+        fields::{by_spelling, split_list},
+        overrides::overrides_target,
     },
     work::looked_at,
 };
@@ -24,7 +26,7 @@ fn push_each_override(headers: &HeaderMap, key: &mut KeyBuffer) {
     push_fields(headers.iter().filter(|(name, _)| overrides_target(name)), key);
 }
 
-/// Appends these lines. The order of fields of different names counts for nothing, and changes where others
+/// Appends these lines. The order of fields with different names does not count, since it changes when others
 /// are removed.
 pub(super) fn push_fields<'h>(
     lines: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>,
@@ -44,8 +46,8 @@ fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBuffer) {
     }
 }
 
-/// A line of `Forwarded` (RFC 7239 §4) without the addresses of the client and of the proxies, which
-/// name no target: with them each client would have entries of its own.
+/// A line of `Forwarded` (RFC 7239 §4) without the addresses of the client and of the proxies, with which
+/// each client would have entries of its own. They are not part of the target.
 fn without_addresses(line: &[u8]) -> Vec<u8> {
     let elements = split_list(line).map(|element| {
         looked_at(element.len());
@@ -55,7 +57,7 @@ fn without_addresses(line: &[u8]) -> Vec<u8> {
     elements.collect::<Vec<_>>().join(&b',')
 }
 
-/// Whether a pair is `for` or `by` with a value that cannot be taken for more than one pair.
+/// Whether a pair is `for` or `by`, with a value that cannot be read as more than one pair.
 fn is_address(pair: &[u8]) -> bool {
     let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { return false };
     let (name, value) = (&pair[..equals], &pair[equals + 1..]);
@@ -68,7 +70,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_left_out_of_forwarded_and_all_else_stays() {
+    fn only_addresses_are_left_out_of_forwarded() {
         for (line, expected) in [
             ("for=192.0.2.1", ""),
             ("for=192.0.2.1;host=a;proto=https", "host=a;proto=https"),

@@ -1,4 +1,4 @@
-//! What the layers know of a request whose answer depends on its body.
+//! Requests whose response depends on their body.
 #![cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "only bodies for keys are read here"))]
 
 use std::{any::Any, fmt};
@@ -9,19 +9,19 @@ use http_body::Body as HttpBody;
 
 use crate::{http::storing::RequestKind, request_body::RequestBody};
 
-/// A rule says that the request is a read, whatever its method: in its extensions, put there by
-/// [`BodyKey`](crate::BodyKey). Nobody else can say so.
+/// Request extension from [`BodyKey`](crate::BodyKey) alone: a rule declares the request a read, whatever its
+/// method.
 #[derive(Clone, Debug)]
 pub(crate) struct ReadByRule {
-    /// None: it is too large or otherwise not for a key, and passes as it comes.
+    /// `None` if the body is not in the key, as it is too large or for another reason.
     content: Option<Content>,
 }
 
-/// The whole body of a request, and how to make another one of it.
+/// The whole body of a request, and how to make a copy of it.
 #[derive(Clone)]
 struct Content {
     bytes: Bytes,
-    /// Knows the type of the body, which the extensions of a request cannot.
+    /// Knows the type of the body, which cannot be in the extensions.
     fill: fn(&mut dyn Any, &Bytes) -> bool,
 }
 
@@ -34,7 +34,7 @@ impl fmt::Debug for Content {
 impl ReadByRule {
     pub(crate) const WITHOUT_KEY: Self = Self { content: None };
 
-    /// Of a request with this body, which is sent as a `RequestBody<B>`.
+    /// For a request with this body, which is sent as a `RequestBody<B>`.
     pub(crate) fn with_content<B: HttpBody + 'static>(bytes: Bytes) -> Self {
         Self { content: Some(Content { bytes, fill: fill::<B> }) }
     }
@@ -45,7 +45,7 @@ fn fill<B: HttpBody + 'static>(body: &mut dyn Any, bytes: &Bytes) -> bool {
     body.map(|body| *body = RequestBody::from(bytes.clone())).is_some()
 }
 
-/// Whether a request is a read because a rule says so.
+/// Whether a rule declares the request a read.
 pub(crate) fn is_read_by_rule(extensions: &Extensions) -> bool {
     extensions.get::<ReadByRule>().is_some()
 }
@@ -54,12 +54,12 @@ fn content(extensions: &Extensions) -> Option<&Content> {
     extensions.get::<ReadByRule>()?.content.as_ref()
 }
 
-/// Whether all of the body of a request was read for its key.
+/// Whether the key of a request holds its body.
 pub(crate) fn has_content(extensions: &Extensions) -> bool {
     content(extensions).is_some()
 }
 
-/// Of a request that may have a key.
+/// The kind of a request that may have a key.
 pub(crate) fn kind_of(head: &Parts) -> RequestKind {
     match head.method {
         _ if has_content(&head.extensions) => RequestKind::ReadByBody,
@@ -68,8 +68,8 @@ pub(crate) fn kind_of(head: &Parts) -> RequestKind {
     }
 }
 
-/// The body of a request once more: an empty one, or one that was read for its key. `None` if it is
-/// not known, or if a layer between made another body of it: an empty one would be another request.
+/// A copy of the body of a request: an empty one, or the one in its key. `None` if the body is unknown, or if
+/// a layer in between changed its type: an empty body would make another request.
 pub(crate) fn copy_of_body<ReqB>(body: &ReqB, extensions: &Extensions) -> Option<ReqB>
 where
     ReqB: HttpBody + Default + 'static,

@@ -4,18 +4,18 @@ use http::uri::Scheme;
 
 use super::normal::Authority;
 
-/// Hosts that have the same resources: what is stored, purged and invalidated for one of them is so for
-/// all. Made by [`KeyRulesBuilder::same_hosts`](crate::KeyRulesBuilder::same_hosts).
+/// Groups of hosts with the same resources, which share entries, purges and invalidations. Built by
+/// [`KeyRulesBuilder::same_hosts`](crate::KeyRulesBuilder::same_hosts).
 #[derive(Clone, Debug)]
 pub struct SameHosts {
-    /// In lower case and sorted, with the positions of their groups.
+    /// In lower case and sorted, with the indices of their groups.
     names: Box<[(Box<[u8]>, usize)]>,
-    /// The first host of each group, which stands for all of it.
+    /// The first host of each group, which is in keys in place of all others.
     firsts: Box<[Box<[u8]>]>,
 }
 
 impl SameHosts {
-    /// Of groups in which each host occurs once. Their default ports are those of this scheme.
+    /// Of groups without repeated hosts. The default ports are those of this scheme.
     pub(super) fn new(groups: &[Vec<String>], scheme: Option<&Scheme>) -> Self {
         let normal = |host: &str| -> Box<[u8]> {
             Authority::new(host.as_bytes(), scheme).as_bytes().to_ascii_lowercase().into()
@@ -29,8 +29,8 @@ impl SameHosts {
         Self { names: names.into(), firsts }
     }
 
-    /// The host that stands for this one, if another one may: both with their ports, unless these are the
-    /// default ones.
+    /// The first host of the group of `host`, if it is in any. Hosts include their ports, unless these are
+    /// the default ones.
     pub(super) fn first_of(&self, host: &[u8]) -> Option<&[u8]> {
         let compared =
             |(own, _): &(Box<[u8]>, usize)| own.iter().copied().cmp(host.iter().map(u8::to_ascii_lowercase));
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_host_of_a_group_stands_for_all_in_any_case() {
+    fn the_first_host_of_a_group_is_found_in_any_case() {
         let groups = [vec!["B.example", "a.example", "c.example:8080"], vec!["d:80", "[::1]"]];
         let groups = groups.map(|group| group.iter().map(ToString::to_string).collect());
         let hosts = SameHosts::new(&groups, None);

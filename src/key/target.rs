@@ -1,4 +1,4 @@
-//! The target URI of a request (RFC 9110 §7.1), and which others have the same origin.
+//! The target URI of a request (RFC 9110 §7.1), and other URIs of the same origin.
 
 use std::{
     borrow::Cow,
@@ -15,13 +15,13 @@ use super::{
 };
 use crate::http::fields::first_line;
 
-/// Few URIs have more than one rule that may be for them.
+/// Few URIs have more than one rule.
 pub(crate) type Hashes = SmallVec<[u64; 2]>;
 
 /// The host and 32 segments.
 const MAX_PREFIXES: usize = 33;
 
-/// What a request is about, whatever its key: what unsafe requests invalidate (RFC 9111 §4.4).
+/// What a request names, whatever its key: what unsafe requests to it invalidate (RFC 9111 §4.4).
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Target<'a> {
     uri: &'a Uri,
@@ -29,10 +29,10 @@ pub(crate) struct Target<'a> {
     origins: Origins<'a>,
 }
 
-/// What an extractor says of the origins of all requests.
+/// What an extractor knows about the origins of all requests.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Origins<'a> {
-    /// That of all requests, whatever their URIs say.
+    /// The scheme of all requests, whatever their URIs have.
     scheme: Option<&'a Scheme>,
     hosts: Option<&'a SameHosts>,
 }
@@ -48,7 +48,7 @@ impl<'a> Target<'a> {
         Self::of_fields((&head.uri, &head.headers, &head.extensions), origins)
     }
 
-    /// Of a request that is not to be taken apart.
+    /// Of a request that is still in one piece.
     pub(crate) fn of_request<B>(request: &'a Request<B>, origins: Origins<'a>) -> Self {
         Self::of_fields((request.uri(), request.headers(), request.extensions()), origins)
     }
@@ -61,19 +61,19 @@ impl<'a> Target<'a> {
         Self::new(original(uri, extensions), host, origins)
     }
 
-    /// Of a request for this URI with this `Host`.
+    /// Of a request for this URI with this `Host` field.
     pub(crate) fn new(uri: &'a Uri, host: Option<&'a HeaderValue>, origins: Origins<'a>) -> Self {
         Self { uri, host, origins }
     }
 
-    /// Its URI, and `Host`.
+    /// Its URI and `Host`.
     pub(crate) fn parts(self) -> (&'a Uri, Option<&'a HeaderValue>) {
         (self.uri, self.host)
     }
 
-    /// A number for what it names as the target of a request with this URI, as routers left it, and
-    /// these extensions; the same for HTTP/1 and HTTP/2. That is what the extractor says, or one above
-    /// that gave the request its key; else the URI itself.
+    /// A hash of what it names for a request with these extensions and this URI, which routers may have
+    /// changed; the same for HTTP/1 and HTTP/2. That is the identity from the outer layer that keyed the
+    /// request, or else from this extractor, or else the URI itself.
     pub(crate) fn hash_named(
         self,
         extractor: &dyn KeyExtractor,
@@ -81,13 +81,13 @@ impl<'a> Target<'a> {
         hasher: &impl BuildHasher,
     ) -> u64 {
         let named = match extensions.get::<Identity>() {
-            Some(Identity(above)) => above.first().cloned().flatten(),
+            Some(Identity(outer)) => outer.first().cloned().flatten(),
             None => extractor.identity(uri, self.host, extensions),
         };
         self.hash_of(named, hasher)
     }
 
-    /// The numbers of all that the target may name for one request or another: what a purge of it reaches.
+    /// The hashes of all that the target may name for any request: what a purge of it reaches.
     pub(crate) fn hashes_named(
         self,
         extractor: &dyn KeyExtractor,
@@ -96,8 +96,8 @@ impl<'a> Target<'a> {
     ) -> Hashes {
         let mut hashes = Hashes::new();
         match extensions.get::<Identity>() {
-            Some(Identity(above)) => {
-                hashes.extend(above.iter().map(|named| self.hash_of(named.clone(), hasher)));
+            Some(Identity(outer)) => {
+                hashes.extend(outer.iter().map(|named| self.hash_of(named.clone(), hasher)));
             }
             None => extractor.identities(uri, self.host, extensions, &mut |named| {
                 hashes.push(self.hash_of(named, hasher));
@@ -110,18 +110,18 @@ impl<'a> Target<'a> {
         named.map_or_else(|| self.hash(hasher), |named| hasher.hash_one(named))
     }
 
-    /// Its host in lower case, with a port that is not the default one.
+    /// Its host in lower case, and the port unless it is the default one.
     pub(crate) fn host(&self) -> String {
         String::from_utf8_lossy(self.authority().as_bytes()).to_ascii_lowercase()
     }
 
-    /// Its path in the normal form by which purges compare it.
+    /// Its path in the normal form in which purges compare it.
     pub(crate) fn path(&self) -> Cow<'a, str> {
         normal_form(self.uri.path())
     }
 
-    /// Numbers for the host, and for each prefix of the path that ends with a segment, the
-    /// shortest first and not more than 32 segments long. A slash at the end counts for nothing.
+    /// Hashes of the host, and of each prefix of whole segments of the path, the shortest first and up to 32
+    /// segments long. A final slash does not count.
     pub(crate) fn path_hashes(
         &self,
         hasher: &impl BuildHasher<Hasher: Clone>,
@@ -131,7 +131,7 @@ impl<'a> Target<'a> {
         let mut host = hasher.build_hasher();
         host.write(b"path");
         self.write_authority(&mut host);
-        // Before the first slash there is nothing but the host. Each number is made of the one before it.
+        // The first segment is empty: the host alone. Each hash includes the one before it.
         let is_normal = is_normal(path);
         path.split('/').take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
             let segment = if is_normal { Cow::Borrowed(segment) } else { normal_form(segment) };
@@ -143,13 +143,13 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// Numbers for a group of this origin (RFC 9875 §2.1): one for whoever knows the scheme, and
-    /// one for those who do not. HTTP/1 does not tell it.
+    /// Hashes of a group of this origin (RFC 9875 §2.1): one for purges without a scheme, and one for purges
+    /// with it, where `?` stands for the unknown scheme of HTTP/1.
     pub(crate) fn group_hashes(&self, group: &str, hasher: &impl BuildHasher) -> [u64; 2] {
         ["*", self.uri.scheme_str().unwrap_or("?")].map(|scheme| self.group_hash(scheme, group, hasher))
     }
 
-    /// The numbers of all who may be of this origin and in this group.
+    /// The hashes of a group of this origin in all responses that a purge of it has to reach.
     pub(crate) fn groups_to_purge(&self, group: &str, hasher: &impl BuildHasher) -> Vec<u64> {
         let schemes = match self.uri.scheme_str() {
             Some(scheme) => vec![scheme, "?"],
@@ -172,8 +172,8 @@ impl<'a> Target<'a> {
         self.hash_with(path_and_query(self.uri), hasher)
     }
 
-    /// The numbers of what a `Location` or `Content-Location` refers to, if that is of the same
-    /// origin: others cannot be spoken for.
+    /// The hashes of what a `Location` or `Content-Location` refers to. None for another origin, which this
+    /// one cannot invalidate.
     pub(crate) fn hashes_of_reference(
         &self,
         reference: &str,
@@ -190,13 +190,13 @@ impl<'a> Target<'a> {
         };
         match self.at(&target) {
             Some(uri) => extractor.identities(&uri, self.host, &Extensions::new(), &mut each),
-            // What is no URI cannot have been asked for; a number for it does no harm.
+            // An invalid URI cannot have been requested; a hash of it does no harm.
             None => each(None),
         }
         hashes
     }
 
-    /// Path and query of a reference to the same origin.
+    /// The path and query of a reference to the same origin.
     fn resolve<'b>(&self, reference: &'b str) -> Option<Cow<'b, str>> {
         let reference = reference.split('#').next()?;
         if let Some((scheme, rest)) = reference.split_once("://")
@@ -218,11 +218,11 @@ impl<'a> Target<'a> {
 
     fn resolve_absolute<'b>(&self, scheme: Option<&str>, rest: &'b str) -> Option<Cow<'b, str>> {
         let authority = &rest[..rest.find(['/', '?']).unwrap_or(rest.len())];
-        let ours = self.scheme();
-        // As in keys: what HTTP/1 does not say is `http`.
-        let is_ours = |scheme: &str| scheme.eq_ignore_ascii_case(ours.map_or("http", Scheme::as_str));
-        let authority_there = Authority::new(authority.as_bytes(), ours).among(self.origins.hosts);
-        let is_same = scheme.is_none_or(is_ours) && self.authority().is(authority_there);
+        let own = self.scheme();
+        // As in keys, requests over HTTP/1 count as `http`.
+        let has_own_scheme = |scheme: &str| scheme.eq_ignore_ascii_case(own.map_or("http", Scheme::as_str));
+        let other = Authority::new(authority.as_bytes(), own).among(self.origins.hosts);
+        let is_same = scheme.is_none_or(has_own_scheme) && self.authority().is(other);
         let target = &rest[authority.len()..];
         is_same.then(|| match target.starts_with('/') {
             true => Cow::Borrowed(target),
@@ -230,7 +230,7 @@ impl<'a> Target<'a> {
         })
     }
 
-    /// The URI of something else of the same origin.
+    /// A URI with this path and query of the same origin.
     fn at(&self, path_and_query: &str) -> Option<Uri> {
         let mut uri = self.uri.clone().into_parts();
         uri.path_and_query = Some(path_and_query.parse().ok()?);
@@ -257,37 +257,23 @@ impl<'a> Target<'a> {
         state.finish()
     }
 
-    /// In lower case (RFC 9110 §4.2.3), by whole words, the last of which tells how much is in it.
+    /// In lower case (RFC 9110 §4.2.3), and with its length, which ends it.
     fn write_authority(&self, state: &mut impl Hasher) {
-        let (words, rest) = self.authority().as_bytes().as_chunks();
-        for word in words {
-            state.write_u64(lower_case(u64::from_le_bytes(*word)));
-        }
-        let last = rest.iter().fold(rest.len() as u64, |word, byte| word << 8 | u64::from(*byte));
-        state.write_u64(lower_case(last));
+        let mut text = SmallVec::<[u8; 64]>::from_slice(self.authority().as_bytes());
+        text.make_ascii_lowercase();
+        state.write(&text);
+        state.write_usize(text.len());
     }
 }
 
-/// Eight characters in lower case: what is not of ASCII stays as it is.
-fn lower_case(word: u64) -> u64 {
-    const EACH: u64 = u64::from_le_bytes([1; 8]);
-    const HIGHEST: u64 = EACH * 0x80;
-    // Without carries from one to the next.
-    let low = word & !HIGHEST;
-    let from_a = low + EACH * u64::from(0x80 - b'A');
-    let after_z = low + EACH * u64::from(0x7f - b'Z');
-    let is_upper = from_a & !after_z & !word & HIGHEST;
-    word | is_upper >> 2
-}
-
-/// The URI before axum's routers cut anything off it.
+/// The URI before axum's routers cut off a prefix.
 #[inline]
 pub(crate) fn original_uri(head: &Parts) -> &Uri {
     original(&head.uri, &head.extensions)
 }
 
 #[inline]
-#[cfg_attr(not(feature = "axum"), allow(unused_variables, reason = "nobody cuts anything off"))]
+#[cfg_attr(not(feature = "axum"), allow(unused_variables, reason = "only routers of axum cut off a prefix"))]
 pub(super) fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
     #[cfg(feature = "axum")]
     if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
@@ -296,7 +282,7 @@ pub(super) fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri 
     uri
 }
 
-/// The query counts as absent only if there is no `?`.
+/// The path and query. An empty query differs from an absent one.
 pub(super) fn path_and_query(uri: &Uri) -> &str {
     uri.path_and_query().map_or("/", |target| target.as_str())
 }

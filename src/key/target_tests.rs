@@ -85,12 +85,6 @@ fn http1_and_http2_have_the_same_target() {
 
 proptest::proptest! {
     #[test]
-    fn words_are_in_lower_case_as_their_bytes_are(word: [u8; 8]) {
-        let lower = lower_case(u64::from_le_bytes(word)).to_le_bytes();
-        proptest::prop_assert_eq!(lower, <[u8; 8]>::try_from(word.to_ascii_lowercase()).unwrap());
-    }
-
-    #[test]
     fn hosts_are_the_same_in_any_case_and_no_two_others(host in "[a-cA-C.]{1,18}", at in 0..18_usize) {
         let hasher = std::hash::RandomState::new();
         let hash = |host: &str| Target::of(&head("/", Some(host)), Origins::default()).hash(&hasher);

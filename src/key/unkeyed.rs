@@ -10,12 +10,12 @@ use crate::{
 };
 
 reasons! {
-    /// Why a request has no key, so that the cache passes it on untouched.
+    /// Why a request has no key, so that the cache passes it on unchanged.
     ///
-    /// Responses to GET and HEAD requests, and to [reads by their body](crate::key#keys-from-bodies), say
-    /// it in `Cache-Status` as `fwd=bypass` with this as `detail`; see
-    /// [`CacheStatus::unkeyed_reason`](crate::CacheStatus::unkeyed_reason). Other methods never have a
-    /// key, which is not said of each response.
+    /// `Cache-Status` of responses to GET and HEAD requests, and to [reads by their
+    /// body](crate::key#keys-from-bodies), is `fwd=bypass` with this reason as `detail`; see
+    /// [`CacheStatus::unkeyed_reason`](crate::CacheStatus::unkeyed_reason). Other methods never have a key, so
+    /// their responses have no such field.
     pub enum Unkeyed {
         /// Neither the URI nor a `Host` field names a host (`no-host`). In a test with an origin-form URI,
         /// send a `Host` field or an absolute URI.
@@ -23,31 +23,30 @@ reasons! {
         /// The host is not valid, there are several `Host` fields, or the URI and `Host` disagree
         /// (`unusable-host`; RFC 9110 §7.2).
         UnusableHost => "unusable-host",
-        /// A rule says so: [`KeyRule::bypass`](crate::KeyRule::bypass) (`rule-bypass`).
+        /// By a rule: [`KeyRule::bypass`](crate::KeyRule::bypass) (`rule-bypass`).
         RuleBypass => "rule-bypass",
-        /// Servers read the path in several ways for which different rules apply (`ambiguous-path`); see
+        /// Different rules apply to the ways in which servers read the path (`ambiguous-path`); see
         /// [`rules`](crate::key::rules#how-a-request-is-read).
         AmbiguousPath => "ambiguous-path",
-        /// Servers read the request in several ways, and a rule's [condition](crate::KeyRule::when) holds by some
-        /// of them (`ambiguous-condition`); see [`rules`](crate::key::rules#conditions).
+        /// A rule's [condition](crate::KeyRule::when) holds for some of the ways in which servers read the
+        /// request (`ambiguous-condition`); see [`rules`](crate::key::rules#conditions).
         AmbiguousCondition => "ambiguous-condition",
-        /// An extension that the rule has in its keys is not in the request (`missing-extension`).
+        /// The request lacks an extension that the rule has in its keys (`missing-extension`).
         MissingExtension => "missing-extension",
         /// The request has a body that is not part of a key (`body`).
         Body => "body",
-        /// The request asks for another protocol (`upgrade`; RFC 9110 §7.8).
+        /// The request asks for a protocol other than HTTP (`upgrade`; RFC 9110 §7.8).
         Upgrade => "upgrade",
-        /// Frameworks may take the request for one of another method, by a field such as
-        /// `X-HTTP-Method-Override` or by the query parameter `_method` (`method-override`).
+        /// Frameworks may read another method, from a field such as
+        /// `X-HTTP-Method-Override` or from the query parameter `_method` (`method-override`).
         MethodOverride => "method-override",
-        /// The [`KeyExtractor`](crate::KeyExtractor) has no key for it, for a reason of its own (`no-key`).
+        /// The [`KeyExtractor`](crate::KeyExtractor) returned no key (`no-key`).
         NoKey => "no-key",
     }
 }
 
 impl Unkeyed {
-    /// Why a request is not [for the cache](super::is_for_cache). None for the methods of requests that
-    /// never are.
+    /// Why a request is not [for the cache](super::is_for_cache). `None` for methods that never are.
     pub(crate) fn of<B: HttpBody>(request: &Request<B>) -> Option<Self> {
         let is_read = is_get_or_head(request.method()) || is_read_by_rule(request.extensions());
         is_read.then(|| {
@@ -56,15 +55,15 @@ impl Unkeyed {
         })
     }
 
-    /// Whether frameworks may take a request for one of another method.
+    /// Whether frameworks may read another method of a request.
     #[cfg(feature = "body-key")]
     pub(super) fn overrides_method(head: &Parts) -> bool {
         let overrides = RequestFields::of(&head.headers).overrides;
         Self::by(&head.uri, overrides) == Some(Self::MethodOverride)
     }
 
-    /// Why a request for this URI that overrides this has no key, if it has none: frameworks may take it
-    /// for one of another method, or it asks for another protocol.
+    /// Why a request with this URI and these overrides has no key, if frameworks may read another method or
+    /// it asks for another protocol.
     #[inline]
     pub(super) fn by(uri: &Uri, overrides: Overrides) -> Option<Self> {
         let names_method = overrides.method || uri.query().is_some_and(method_field::is_in_query);

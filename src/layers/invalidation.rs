@@ -7,7 +7,7 @@ use http_body::Body as HttpBody;
 
 use crate::sequence::Sequence;
 use crate::{
-    http::{fields::first_line, framing, request_fields::PassedFields, tag_fields},
+    http::{fields::first_line, framing, response_fields::PassedFields, tag_fields},
     key::{Hashes, KeyExtractor, Origins, Target, is_read_by_rule},
     tags::TagFields,
 };

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     http::{
-        storing::Freshness,
+        freshness::Freshness,
         tag_fields::{CACHE_GROUPS, for_each_tag, groups},
     },
     key::rules::Span,

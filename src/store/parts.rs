@@ -18,9 +18,9 @@ use crate::{
     http::{
         conditions::{confirms, freshen, strong_tag},
         fields::{is_digest, remove_all},
+        freshness::Freshness,
         range::Extent,
         request_fields::RequestFields,
-        storing::Freshness,
         vary::{Forms, Selection},
     },
 };

@@ -21,10 +21,9 @@ use crate::{
     exchange::status::CacheStatus,
     http::{
         conditions::is_strong_tag,
-        freshness::{after, initial_age},
+        freshness::{Freshness, after, initial_age},
         request_fields::RequestFields,
         response_fields::ResponseFields,
-        storing::Freshness,
         vary::{Forms, Selection},
     },
 };

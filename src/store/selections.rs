@@ -14,7 +14,8 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use crate::http::{
-    request_fields::{Line, RequestFields},
+    fields::Line,
+    request_fields::RequestFields,
     vary::{Selection, Vary},
 };
 

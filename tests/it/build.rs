@@ -23,17 +23,23 @@ fn what_cannot_work_is_refused_by_name() {
     const ZERO: Duration = Duration::ZERO;
     let refused = [
         (
-            "takes responses of up to 0 bytes",
+            "accepts responses of up to 0 bytes",
             ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(0)).build(),
         ),
         ("`fixed_ttl` is zero", builder().rules(Rules::new().fixed_ttl(ZERO)).build()),
         ("`default_ttl` is zero", builder().rules(Rules::new().default_ttl(ZERO)).build()),
         ("`negative_ttl` is zero", builder().rules(Rules::new().negative_ttl(ZERO)).build()),
         ("`heuristic` is zero", builder().rules(Rules::new().heuristic(0.1, ZERO)).build()),
-        ("`heuristic` takes a share", builder().rules(Rules::new().heuristic(0.0, Duration::MAX)).build()),
-        ("`heuristic` takes a share", builder().rules(Rules::new().heuristic(1.1, Duration::MAX)).build()),
         (
-            "`heuristic` takes a share",
+            "`heuristic` has an invalid share",
+            builder().rules(Rules::new().heuristic(0.0, Duration::MAX)).build(),
+        ),
+        (
+            "`heuristic` has an invalid share",
+            builder().rules(Rules::new().heuristic(1.1, Duration::MAX)).build(),
+        ),
+        (
+            "`heuristic` has an invalid share",
             builder().rules(Rules::new().heuristic(f64::NAN, Duration::MAX)).build(),
         ),
         ("`max_wait` is zero", builder().coalesce(|layer| layer.max_wait(ZERO)).build()),

@@ -1,4 +1,4 @@
-//! Whether a GraphQL request reads, by its document: what a client says about it is no proof.
+//! Whether a GraphQL request is a read, from its document alone: claims of the client prove nothing.
 
 use std::{borrow::Cow, fmt::Write};
 
@@ -9,14 +9,14 @@ use smallvec::SmallVec;
 
 use crate::work::looked_at;
 
-/// Brackets within brackets, in a document that is looked into.
+/// The deepest nesting of brackets in a document that is examined.
 const MAX_DEPTH: usize = 64;
 
-/// Queries that a rule knows by their hashes or other names.
+/// The queries that a rule lists by their hashes or other names.
 #[derive(Debug, Default)]
 pub(in crate::key) struct Persisted(Box<[Box<str>]>);
 
-/// Servers may read it as something else than a query, or not at all.
+/// Servers may read a document as something other than a query, or reject it.
 struct Unclear;
 
 impl Persisted {
@@ -24,10 +24,9 @@ impl Persisted {
         Self(names.into_iter().map(Into::into).collect())
     }
 
-    /// Whether all operations of a request or of a batch of them are queries.
+    /// Whether all operations of a request, or of a batch of requests, are queries.
     ///
-    /// Members that are not known here, or that are there twice, may be read by servers in place of those
-    /// that are.
+    /// Not if a member is unknown or repeated: servers may read it in place of the known ones.
     pub(super) fn is_read(&self, body: &[u8]) -> bool {
         let body = body.trim_ascii();
         let requests = match body.first() {
@@ -40,7 +39,7 @@ impl Persisted {
     }
 
     fn is_request_read(&self, text: &str) -> bool {
-        // A list would be taken for the members in their order.
+        // Serde reads a list as the members in order.
         let request = serde_json::from_str::<Request<'_>>(text).ok().filter(|_| text.starts_with('{'));
         request.is_some_and(|request| self.is_query(&request))
     }
@@ -51,14 +50,14 @@ impl Persisted {
         let mut names = names.into_iter().flatten();
         let is_known = |name: &str| self.0.iter().any(|own| **own == *name);
         match &request.query {
-            // A server may go by the name alone.
+            // A server may use only the name.
             Some(query) => is_query(query) && names.all(|name| is_known(name) || *name == sha256(query)),
             None => names.next().is_some_and(|name| is_known(name)) && names.all(|name| is_known(name)),
         }
     }
 }
 
-/// A request as GraphQL over HTTP has it, and with the names by which servers know documents.
+/// A request of GraphQL over HTTP, with the members by which servers find persisted documents.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Request<'a> {
@@ -102,10 +101,10 @@ fn sha256(query: &str) -> String {
     text
 }
 
-/// Whether every operation in a document is a query, and there is one.
+/// Whether a document has operations, and all of them are queries.
 fn is_query(document: &str) -> bool {
     looked_at(document.len());
-    // Some servers end a comment where others do not.
+    // Servers differ in which of these end a comment.
     let is_clear = |char: char| match char {
         '\t' | '\n' | '\r' => true,
         '\u{feff}' | '\u{2028}' | '\u{2029}' => false,
@@ -122,7 +121,7 @@ enum Token<'d> {
     Value,
 }
 
-/// What is left of a document.
+/// The rest of a document.
 struct Tokens<'d>(&'d str);
 
 impl<'d> Tokens<'d> {
@@ -183,7 +182,7 @@ impl<'d> Tokens<'d> {
         }
     }
 
-    /// All up to the bracket that closes the one that was opened.
+    /// Skips to the bracket that closes an open one.
     fn group(&mut self, close: u8) -> Result<(), Unclear> {
         let mut open: SmallVec<[u8; MAX_DEPTH]> = SmallVec::from_iter([close]);
         while let Some(&expected) = open.last() {
@@ -214,7 +213,7 @@ impl<'d> Tokens<'d> {
                 Some(comment) => self.0 = comment.trim_start_matches(|char| !matches!(char, '\n' | '\r')),
                 None => break,
             }
-            // To some servers that is no end of a line.
+            // Some servers do not end a line here.
             if self.0.starts_with('\r') && !self.0.starts_with("\r\n") {
                 return Err(Unclear);
             }
@@ -239,7 +238,7 @@ impl<'d> Tokens<'d> {
         }))
     }
 
-    /// All bytes of ASCII that are so.
+    /// Takes all ASCII bytes with a property.
     fn take(&mut self, is: impl Fn(u8) -> bool) -> &'d str {
         let end = self.0.bytes().position(|byte| !is(byte)).unwrap_or(self.0.len());
         let (taken, rest) = self.0.split_at(end);
@@ -250,8 +249,8 @@ impl<'d> Tokens<'d> {
     fn string(&mut self) -> Result<Token<'d>, Unclear> {
         self.0 = match self.0.strip_prefix("\"\"\"") {
             Some(block) => {
-                // A server that knows no such strings reads several strings instead: with another quote
-                // within, these may end elsewhere.
+                // Servers without block strings read several strings here, which may end elsewhere if there
+                // is another quote inside.
                 let (content, rest) = block.split_once('"').ok_or(Unclear)?;
                 let rest = rest.strip_prefix("\"\"").filter(|_| !content.ends_with('\\'));
                 rest.ok_or(Unclear)?
@@ -266,7 +265,7 @@ fn is_name(byte: u8) -> bool {
     byte == b'_' || byte.is_ascii_alphanumeric()
 }
 
-/// What follows the quote that ends a string, which has one line.
+/// The text after the closing quote of a string on one line.
 fn end_of_string(text: &str) -> Result<&str, Unclear> {
     let mut bytes = text.bytes().enumerate();
     while let Some((at, byte)) = bytes.next() {
@@ -288,7 +287,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn documents_of_queries_alone_are_reads() {
+    fn documents_with_only_queries_are_reads() {
         for document in [
             "{a}",
             "query{a}",
@@ -305,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn all_else_is_none() {
+    fn other_documents_are_not_reads() {
         for document in [
             "",
             "#",

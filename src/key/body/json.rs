@@ -1,7 +1,7 @@
 //! The normal form of a JSON body, or of a part of it.
 //!
-//! It is what the origin gets, so that bodies which share an entry are the same to it. Scalars stay as they
-//! are written: a number keeps its digits.
+//! The origin gets this form, so that bodies with one entry are the same to it. Scalars stay as written: a
+//! number keeps its digits.
 
 use std::{borrow::Cow, fmt};
 
@@ -13,36 +13,36 @@ use serde_json::value::RawValue;
 
 use crate::work::looked_at;
 
-/// Each level is read once more than the one above it.
+/// Limited, since each level is read once more than the one above it.
 const MAX_DEPTH: usize = 32;
 
-/// The names of members, from the outermost one on.
-type Way = Box<[Box<str>]>;
+/// The names of members, from the outermost one.
+type Pointer = Box<[Box<str>]>;
 
-/// What of a body is in its normal form.
+/// The parts of a body in its normal form.
 #[derive(Debug, Default)]
 pub(in crate::key) struct JsonShape {
-    /// Whether only what is included is.
+    /// Whether only included members are.
     is_part: bool,
-    steps: Box<[(Way, Action)]>,
+    steps: Box<[(Pointer, Action)]>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::key) enum Action {
     Include,
     Ignore,
-    /// By this JSON text.
+    /// With this JSON text.
     Replace(Box<str>),
 }
 
-/// The body has none: servers may read it in several ways, or it is no JSON.
+/// The body has no normal form: servers may read it in several ways, or it is not JSON.
 struct NoForm;
 
-/// What is left of the way to something, and what is to be done with that.
+/// The remaining pointers and the actions at their ends.
 type Steps<'p> = Vec<(&'p [Box<str>], &'p Action)>;
 
-/// The way to a member by a JSON Pointer (RFC 6901), where `*` stands for each element of a list.
-pub(in crate::key) fn parse_pointer(text: &str) -> Option<Way> {
+/// Parses a JSON Pointer (RFC 6901), where `*` means each element of a list.
+pub(in crate::key) fn parse_pointer(text: &str) -> Option<Pointer> {
     let names = text.strip_prefix('/')?.split('/');
     let unescaped = |name: &str| {
         let is_escaped = name.split('~').skip(1).all(|rest| rest.starts_with(['0', '1']));
@@ -52,11 +52,11 @@ pub(in crate::key) fn parse_pointer(text: &str) -> Option<Way> {
 }
 
 impl JsonShape {
-    pub(in crate::key) fn new(is_part: bool, steps: Vec<(Way, Action)>) -> Self {
+    pub(in crate::key) fn new(is_part: bool, steps: Vec<(Pointer, Action)>) -> Self {
         Self { is_part, steps: steps.into() }
     }
 
-    /// None: there is none, and only the bytes of the body tell what it is.
+    /// Returns the normal form, or `None` if the body counts byte for byte.
     pub(super) fn apply(&self, body: &[u8]) -> Option<Vec<u8>> {
         let value: &RawValue = serde_json::from_slice(body).ok()?;
         let steps = self.steps.iter().map(|(path, action)| (&**path, action)).collect();
@@ -66,7 +66,7 @@ impl JsonShape {
     }
 }
 
-/// Writes a value, all of it or only what is included further down.
+/// Writes a value: all of it, or only the included members inside.
 fn write(
     text: &str,
     steps: &Steps<'_>,
@@ -76,7 +76,7 @@ fn write(
 ) -> Result<(), NoForm> {
     looked_at(text.len());
     let depth = depth.checked_sub(1).ok_or(NoForm)?;
-    // What is included cannot be in it.
+    // It cannot contain the included members.
     if !is_whole && !leads_into(text, steps) {
         return Err(NoForm);
     }
@@ -109,7 +109,7 @@ fn write_object(
     form: &mut Vec<u8>,
 ) -> Result<(), NoForm> {
     let Members(mut members) = serde_json::from_str(text).map_err(|_| NoForm)?;
-    // Servers take the first of two, the last, or both, and some do not mind their case.
+    // Of repeated names servers take the first, the last, or both, and some ignore case.
     let mut names: Vec<String> = members.iter().map(|(name, _)| without_case(name)).collect();
     names.sort_unstable();
     if names.windows(2).any(|two| two[0] == two[1]) {
@@ -120,7 +120,7 @@ fn write_object(
     for (name, value) in members {
         let (next, is_included) = follow(steps, &name, is_whole);
         if !separate(form, &mut separator, &next, is_included, value.get()) {
-            // Some servers do not mind the case of names.
+            // Some servers ignore the case of names.
             let is_same = |path: &[Box<str>]| path.first().is_some_and(|own| is_another_case(own, &name));
             match steps.iter().any(|(path, _)| is_same(path)) {
                 true => return Err(NoForm),
@@ -151,7 +151,7 @@ fn write_next(
     }
 }
 
-/// The steps that go on through this member, and whether all of it is included.
+/// The steps that continue in this member, and whether all of it is included.
 fn follow<'p>(steps: &Steps<'p>, name: &str, is_whole: bool) -> (Steps<'p>, bool) {
     let next: Steps<'p> = steps
         .iter()
@@ -164,7 +164,7 @@ fn follow<'p>(steps: &Steps<'p>, name: &str, is_whole: bool) -> (Steps<'p>, bool
     (next, is_whole || is_included)
 }
 
-/// Begins a member or an element, if it is written at all.
+/// Writes the separator before a member or an element. Returns false if that is not written at all.
 fn separate(form: &mut Vec<u8>, separator: &mut u8, next: &Steps<'_>, is_whole: bool, text: &str) -> bool {
     let is_ignored = next.iter().any(|(rest, action)| rest.is_empty() && **action == Action::Ignore);
     let leads_on =
@@ -190,7 +190,7 @@ fn replacement<'p>(next: &Steps<'p>) -> Option<&'p str> {
     })
 }
 
-/// Whether one of the ways leads into a list, or into the members of an object, where the text is that.
+/// Whether any pointer continues into this list or object. True for scalars.
 fn leads_into(text: &str, steps: &Steps<'_>) -> bool {
     let mut firsts = steps.iter().filter_map(|(path, _)| path.first());
     match text.as_bytes().first() {
@@ -204,7 +204,7 @@ fn is_another_case(own: &str, name: &str) -> bool {
     own != name && without_case(own) == without_case(name)
 }
 
-/// Also of letters that have one case alone, such as the long s.
+/// Also for letters with a single case, such as the long s.
 fn without_case(name: &str) -> String {
     name.to_uppercase().to_lowercase()
 }
@@ -236,7 +236,7 @@ impl<'de> Deserialize<'de> for Members<'de> {
     }
 }
 
-/// Borrowed, if nothing in it is escaped.
+/// Borrowed if it has no escapes.
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_and_the_order_of_members_do_not_count_and_all_else_does() {
+    fn only_blanks_and_the_order_of_members_do_not_count() {
         let whole = shape(None, &[], &[]);
         for (body, expected) in [
             (
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn what_servers_read_in_several_ways_has_no_form() {
+    fn ambiguous_bodies_have_no_form() {
         let whole = shape(None, &[], &[]);
         let deep = format!("{}{}", "[".repeat(MAX_DEPTH + 1), "]".repeat(MAX_DEPTH + 1));
         for body in [
@@ -324,7 +324,7 @@ mod tests {
 
     /// To a server that does not mind case it is the one that counts.
     #[test]
-    fn a_name_in_another_case_than_one_that_counts_leaves_no_form() {
+    fn a_name_that_differs_by_case_from_one_that_counts_leaves_no_form() {
         let part = shape(Some(&["/q"]), &[], &[]);
         assert_eq!(form(&part, r#"{"q":1,"Q":2}"#), None);
         assert_eq!(form(&part, r#"{"Q":2}"#), None);
@@ -342,7 +342,7 @@ mod tests {
 
     /// JSON-RPC has lists of calls, and parameters by their positions: all of them would be one.
     #[test]
-    fn a_list_in_the_place_of_names_has_no_form_and_the_other_way_round() {
+    fn a_list_instead_of_an_object_has_no_form_nor_the_reverse() {
         for (pointer, body) in [
             ("/q", r#"[{"q":1}]"#),
             ("/p/q", r#"{"p":[1,2]}"#),
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn pointers_are_told_from_what_is_none() {
+    fn invalid_pointers_are_refused() {
         for text in ["", "id", "a/b", "/~", "/~2", "/a~"] {
             assert_eq!(parse_pointer(text), None, "{text}");
         }

@@ -4,18 +4,17 @@ use http_body_util::BodyExt;
 
 use crate::request_body::Begun;
 
-/// What becomes of a body that is read for a key.
+/// A body after reading it for a key.
 pub(super) enum Body<B: HttpBody> {
     Whole(Bytes),
-    /// It is longer than the bound, failed, or has trailers.
+    /// Longer than the bound, failed, or with trailers.
     Begun(Begun<B>),
 }
 
-/// Reads a body that is not longer than this.
+/// Reads a body of at most `max_bytes`.
 ///
-/// Its chunks are copied together: kept as they come, chunks of a byte each would take a hundred
-/// times as much, and each may hold all of a large buffer that it is a part of. Nothing is reserved
-/// for what has not arrived.
+/// Chunks are copied into one buffer: kept as they are, chunks of one byte each would take a hundred times as
+/// much memory, and each may keep a large buffer alive. Nothing is reserved for data that has not arrived.
 pub(super) async fn read<B: HttpBody<Data = Bytes>>(body: B, max_bytes: usize) -> Body<B> {
     let mut rest = Box::pin(body);
     let mut data = BytesMut::new();

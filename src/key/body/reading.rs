@@ -1,4 +1,4 @@
-//! What a body says, where a rule is about more than its bytes.
+//! Bodies that are read as JSON or GraphQL.
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
@@ -9,20 +9,20 @@ use crate::{
     key::target::original_uri,
 };
 
-/// What a rule says of how bodies are read.
+/// How the bodies for a rule are read.
 #[derive(Debug, Default)]
 pub(in crate::key) struct Reading {
-    /// Only queries are reads.
+    /// Set if only queries are reads.
     pub(in crate::key) graphql: Option<Persisted>,
     pub(in crate::key) json: Option<JsonShape>,
-    /// Whether the origin gets the body as it came.
+    /// Whether the origin gets the body as received.
     pub(in crate::key) forwards: bool,
 }
 
-/// A body in the form in which it is in the key.
+/// A body in the form that its key holds.
 pub(in crate::key) struct Form {
     pub(in crate::key) keyed: Bytes,
-    /// What the origin gets.
+    /// What the origin receives.
     pub(super) sent: Bytes,
     pub(in crate::key) is_normal: bool,
 }
@@ -32,7 +32,7 @@ impl Form {
         Self { keyed: body.clone(), sent: body.clone(), is_normal: false }
     }
 
-    /// Makes the head say how long the body is that goes out.
+    /// Corrects `Content-Length` for the body that is sent.
     pub(super) fn tell_length(&self, headers: &mut HeaderMap) {
         if has(headers, &header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.sent.len()));
@@ -40,21 +40,21 @@ impl Form {
     }
 }
 
-/// Fields about the bytes of a body, which would be wrong about others.
+/// Fields about the bytes of a body, which would be wrong for other bytes.
 const SUMS: [&str; 6] =
     ["content-digest", "content-md5", "digest", "repr-digest", "signature", "x-amz-content-sha256"];
 
-/// What servers take from the query of a GraphQL request, some of them before what the body says.
+/// Parameters that servers read from the query of a GraphQL request, some of them before the body.
 const OF_GRAPHQL: [&str; 8] =
     ["documentid", "doc_id", "extensions", "id", "mutation", "operationname", "query", "variables"];
 
 impl Reading {
-    /// Whether the request is known to be a read.
+    /// Whether the request is certainly a read.
     pub(super) fn is_read(&self, head: &Parts, body: &[u8]) -> bool {
-        self.graphql.as_ref().is_none_or(|known| {
+        self.graphql.as_ref().is_none_or(|persisted| {
             is_json(&head.headers, |media_type| media_type == "application/json")
                 && [&head.uri, original_uri(head)].iter().all(|uri| uri.query().is_none_or(is_plain))
-                && known.is_read(body)
+                && persisted.is_read(body)
         })
     }
 
@@ -73,7 +73,7 @@ impl Reading {
     }
 }
 
-/// Whether a query has nothing that servers read as a part of a GraphQL request.
+/// Whether a query has no parameter that servers read as a part of a GraphQL request.
 fn is_plain(query: &str) -> bool {
     !query.contains(['%', '+', ';'])
         && query.split('&').all(|pair| {
@@ -82,7 +82,7 @@ fn is_plain(query: &str) -> bool {
         })
 }
 
-/// Whether the content is JSON in UTF-8 of such a media type by its fields.
+/// Whether the content is declared as JSON in UTF-8 with an accepted media type.
 fn is_json(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
     let Some((line, false)) = first_line(headers, &header::CONTENT_TYPE) else { return false };
     let Ok(text) = line.to_str() else { return false };
@@ -91,7 +91,7 @@ fn is_json(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
         Some((name, value)) if name.trim() == "charset" => {
             matches!(value.trim().trim_matches('"'), "utf-8" | "utf8")
         }
-        // `charset*`, which some servers read as well (RFC 2231 §4).
+        // Some servers also read `charset*` (RFC 2231 §4).
         _ => !parameter.starts_with("charset"),
     };
     !has(headers, &header::CONTENT_ENCODING) && parts.next().is_some_and(|own| is(&own)) && parts.all(is_utf8)

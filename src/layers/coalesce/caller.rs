@@ -54,7 +54,10 @@ use crate::{
         status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
-    http::{credentials::Credentials, freshness::after, request_fields::RequestFields, storing, vary},
+    http::{
+        credentials::Credentials, freshness::after, request_fields::RequestFields,
+        response_fields::age_value, storing, vary,
+    },
 };
 
 /// Into how many groups callers split after an error.
@@ -490,8 +493,8 @@ fn update_age(headers: &mut HeaderMap, verdict: &Verdict) {
     };
     let waited = received_at.elapsed().as_secs();
     if waited > 0 {
-        let age = headers.get(header::AGE).and_then(|age| age.to_str().ok()?.parse().ok());
-        let age = HeaderValue::from(age.unwrap_or(0_u64).saturating_add(waited));
+        let age = headers.get(header::AGE).map(age_value).unwrap_or_default();
+        let age = HeaderValue::from(age.as_secs().saturating_add(waited));
         headers.insert(header::AGE, age);
     }
 }

@@ -37,8 +37,8 @@ use crate::{
     body::{Body, BodyError, BoxError, Declared},
     exchange::{self, CacheRequest, Verdict, status::CacheStatus},
     http::{
-        credentials::Credentials, fields, freshness, range::Extent, response_fields::ResponseFields,
-        rules::Rules, storing,
+        cache_control, credentials::Credentials, fields, framing, freshness, range::Extent,
+        response_fields::ResponseFields, rules::Rules, storing,
     },
     key,
 };
@@ -202,7 +202,7 @@ where
             self.tell_leader(LeaderOutcome::Own(response));
             return None;
         }
-        let length = fields::content_of(guard.is_head(), &response);
+        let length = framing::content_of(guard.is_head(), &response);
         let mut response = response.map(|body| Declared::new(body, length));
         fields::remove_hop_by_hop(response.headers_mut());
         let shared = shared_fields(response.headers_mut(), &verdict);
@@ -299,7 +299,7 @@ impl Judge {
         let head = storing::ResponseHead::new(response.status(), headers, &outline)
             .with_extent(Extent::for_all(method, request, response.status(), headers))
             .with_breakdown(failures.is_breakdown(response.status(), headers));
-        let targets = [storing::CDN_CACHE_CONTROL];
+        let targets = [cache_control::CDN_CACHE_CONTROL];
         let decision = storing::judge(self.kind, self.credentials, &head, &self.rules, &targets);
         let selection = outline.vary.selection(request);
         let received_at = Instant::now();
@@ -393,7 +393,7 @@ where
     B::Error: Into<BoxError>,
 {
     let is_checked = settings.rules.is_some();
-    let length = is_checked.then(|| fields::content_of(is_head, &response)).flatten();
+    let length = is_checked.then(|| framing::content_of(is_head, &response)).flatten();
     response.map(|body| Body::declared(body, length))
 }
 

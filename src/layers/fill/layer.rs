@@ -21,10 +21,10 @@ use crate::{
         status::{CacheStatus, Forward},
     },
     http::{
+        cache_control::CDN_CACHE_CONTROL,
         fields::{remove_all, remove_upgrade},
         response_fields::ResponseFields,
         rules::Rules,
-        storing::CDN_CACHE_CONTROL,
         tag_fields,
     },
     key::{RuleOverrides, SearchKey},

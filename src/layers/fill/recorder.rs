@@ -9,7 +9,7 @@ use crate::{
     body::{Body, BoxError, Observer},
     exchange::copy::RequestCopy,
     executor::Executor,
-    http::{fields::clean_trailers, range::Extent, storing::Freshness, vary::Selection},
+    http::{fields::clean_trailers, freshness::Freshness, range::Extent, vary::Selection},
     sequence::Fetching,
     store::{
         Applied, Arrived, BodyBuffer, Change, HeadBuilder, HitForMiss, Origin, Part, Pieces, Store, Stored,

@@ -257,12 +257,13 @@ async fn a_response_that_sets_a_cookie_is_stored_only_without_it() {
 
 #[test]
 fn what_cannot_be_left_out_is_refused() {
-    let reason = "is no field that a response can be stored without: give the whole name of one that says \
-                  nothing about its content, its lifetime or its connection";
+    let reason =
+        "give the whole name of a field that is not about its content, its lifetime or its connection";
     for name in ["vary", "Cache-Control", "x-*", "set-cookie, x-a", "connection"] {
         let error = KeyRules::builder().whole_uri().rule(KeyRule::any().store_without([name])).build();
         let said = error.unwrap_err().to_string();
-        assert_eq!(said, format!("key rule 0 (`any path`): `store_without`: `{name}` {reason}"));
+        let expected = format!("`store_without`: a response cannot be stored without `{name}`: {reason}");
+        assert_eq!(said, format!("key rule 0 (`any path`): {expected}"));
         let built = ReadThroughLayer::builder(store()).rules(Rules::new().store_without([name])).build();
         assert_eq!(built.err(), Some(BuildError::Withheld(name.into())));
     }
