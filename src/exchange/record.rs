@@ -296,12 +296,11 @@ impl Observers {
         if is_keyed_here || unkeyed.is_some() { self.clone() } else { Self::NONE }
     }
 
-    /// Tells of a response that leaves the cache. One that says nothing passed it by.
-    pub(crate) fn finish<B>(&self, response: &Response<B>) {
+    /// Tells of a response that leaves the cache. It came about as it says itself, else so.
+    pub(crate) fn finish<B>(&self, response: &Response<B>, otherwise: CacheStatus) {
         self.tell(|observer| {
-            if let Some(came_about) = CacheStatus::of(response) {
-                observer.finished(&Record::of(response, came_about));
-            }
+            let came_about = CacheStatus::of(response).unwrap_or(otherwise);
+            observer.finished(&Record::of(response, came_about));
         });
     }
 

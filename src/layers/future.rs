@@ -91,7 +91,7 @@ where
         Self::boxed(async move {
             let result = self.await;
             match &result {
-                Ok(response) => observers.finish(response),
+                Ok(response) => observers.finish(response, why),
                 Err(_) => observers.fail(why),
             }
             result

@@ -23,6 +23,7 @@ mod key_systems;
 mod lookup;
 mod memory_store;
 mod model;
+mod observer;
 mod origin_limit;
 mod parts;
 mod promises;

@@ -31,7 +31,7 @@ pub(super) fn from_store<B>(
     if glance.has_range {
         range::apply(&head.method, &head.headers, &mut response, stored.body());
     }
-    settings.finish(response)
+    settings.finish(response, status)
 }
 
 /// An answer out of the store, of which only a part is there.
@@ -39,7 +39,7 @@ pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheSt
     let Question { head, settings, now, .. } = *question;
     let mut response = part.to_response(&head.headers, now, status);
     apply_preconditions(&head.headers, &mut response);
-    settings.finish(response)
+    settings.finish(response, status)
 }
 
 /// An answer of the layers below to a request on behalf of everybody, as this client gets it. What it

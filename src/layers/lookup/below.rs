@@ -37,8 +37,9 @@ impl Keyless {
     pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: Option<&TagFields>) {
         pass_on(response, self.invalidation.as_ref(), strips_tags);
         if let Some(why) = self.why {
-            CacheStatus::unkeyed(why).mark_passed(response);
-            self.observers.finish(response);
+            let came_about = CacheStatus::unkeyed(why);
+            came_about.mark_passed(response);
+            self.observers.finish(response, came_about);
         }
         if !self.shows_status {
             CacheStatus::hide(response);

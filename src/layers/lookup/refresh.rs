@@ -128,9 +128,10 @@ impl Settings {
         self.shows_status & self.observers.is_empty()
     }
 
-    /// Finishes a response that leaves the cache: observers are told, and clients see what they are to see.
-    pub(super) fn finish<B>(&self, mut response: Response<B>) -> Response<B> {
-        self.observers.finish(&response);
+    /// Finishes a response that leaves the cache: observers are told, and clients see what they
+    /// are to see. It came about as it says itself, else so.
+    pub(super) fn finish<B>(&self, mut response: Response<B>, came_about: CacheStatus) -> Response<B> {
+        self.observers.finish(&response, came_about);
         if !self.shows_status {
             CacheStatus::hide(&mut response);
         }

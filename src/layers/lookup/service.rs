@@ -219,7 +219,7 @@ where
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
             let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why());
-            return Ok(question.settings.finish(refused));
+            return Ok(question.settings.finish(refused, asked.why()));
         }
         let scope = match wishes.no_store {
             true => Scope::Client(Unshareable::NoStore),
@@ -313,11 +313,11 @@ where
             if let Some(alone) = alone {
                 pass_on(&mut answer, None, None);
                 alone.mark_passed(&mut answer);
-                return Ok(settings.finish(answer.map(Body::inner)));
+                return Ok(settings.finish(answer.map(Body::inner), alone));
             }
             let completion = settings.completion(&answer, limit);
             let conditions = conditions.unwrap_or_default();
-            Ok(settings.finish(from_below(&method, &conditions, answer, completion)))
+            Ok(settings.finish(from_below(&method, &conditions, answer, completion), why))
         })
     }
 }

@@ -1,0 +1,521 @@
+//! What an observer is told: every outcome, each once.
+
+use std::{
+    collections::HashSet,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Mutex},
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, request::Parts};
+use http_body::Body as HttpBody;
+use http_body_util::Full;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
+use tower_readthrough::{
+    BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules,
+    LookupLayer, MemoryStore, Observer, OriginLimitLayer, Outcome, ReadThroughBuilder, ReadThroughLayer,
+    Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Stale, StaleIfErrorLayer, StoreLayer, Unkeyed,
+    Unshareable, When, store::Applied,
+};
+
+use crate::support::{
+    Answer, Body, Failure, Origin, Reply, collect, error, hangs, ms, ok, panics, request, secs, settle,
+    status,
+};
+
+type Boxed = BoxCloneService<Request<Body>, Reply, Failure>;
+
+/// A service whose bodies are read to their end.
+fn boxed<S, B>(service: S) -> Boxed
+where
+    S: Service<Request<Body>, Response = Response<B>, Error = Failure> + Clone + Send + 'static,
+    S::Future: Send,
+    B: HttpBody<Data = Bytes> + Send,
+{
+    BoxCloneService::new(service_fn(move |request| {
+        let call = service.clone().oneshot(request);
+        async move { Ok(collect(call.await?).await) }
+    }))
+}
+
+#[derive(Default)]
+struct Watch {
+    records: Mutex<Vec<Record>>,
+    commits: Mutex<Vec<(CacheKey, Applied)>>,
+    events: Mutex<Vec<String>>,
+}
+
+impl Observer for Watch {
+    fn finished(&self, record: &Record) {
+        self.records.lock().unwrap().push(*record);
+    }
+
+    fn committed(&self, key: &CacheKey, applied: Applied) {
+        self.commits.lock().unwrap().push((key.clone(), applied));
+    }
+
+    fn background(&self, event: BackgroundEvent<'_>) {
+        self.events.lock().unwrap().push(match event {
+            BackgroundEvent::RefreshBegan(_) => "began".into(),
+            BackgroundEvent::RefreshEnded(_, result) => format!("{result:?}"),
+            other => panic!("{other:?}"),
+        });
+    }
+}
+
+impl Watch {
+    fn applied(&self) -> Vec<Applied> {
+        self.commits.lock().unwrap().iter().map(|(_, applied)| *applied).collect()
+    }
+
+    fn events(&self) -> Vec<String> {
+        self.events.lock().unwrap().clone()
+    }
+}
+
+/// A service, and what its observer was told.
+struct Cache {
+    service: Boxed,
+    watch: Arc<Watch>,
+}
+
+impl Cache {
+    /// Sends a request, of which the observer has to be told once, and in the words of the response.
+    async fn ask(&self, request: Request<Body>) -> Record {
+        let before = self.watch.records.lock().unwrap().len();
+        let result = self.service.clone().oneshot(request).await;
+        let records = self.watch.records.lock().unwrap();
+        assert_eq!(records.len(), before + 1, "told once: {result:?}");
+        let record = records[before];
+        match &result {
+            Ok(reply) => {
+                assert_eq!(record.status(), Some(reply.status));
+                assert!(reply.came_about.is_none_or(|said| said == record.cache_status()), "{reply:?}");
+            }
+            Err(Failure) => assert_eq!((record.status(), record.outcome()), (None, Outcome::Failed)),
+        }
+        record
+    }
+
+    async fn get(&self, path: &str) -> Record {
+        self.ask(request("GET", path, &[])).await
+    }
+
+    async fn get_with(&self, path: &str, field: (&str, &str)) -> Record {
+        self.ask(request("GET", path, &[field])).await
+    }
+
+    /// A request that is never answered.
+    async fn hold(&self, path: &str) {
+        drop(tokio::spawn(self.service.clone().oneshot(request("GET", path, &[]))));
+        settle().await;
+    }
+}
+
+type Builder = ReadThroughBuilder<MemoryStore>;
+
+fn store() -> MemoryStore {
+    MemoryStore::with_capacity_bytes(1 << 20)
+}
+
+fn stack(origin: Origin, change: impl FnOnce(Builder) -> Builder) -> Cache {
+    let watch = Arc::new(Watch::default());
+    let builder = ReadThroughLayer::builder(store()).lookup(|lookup| lookup.request_directives(true));
+    let layer = change(builder).observer(Arc::clone(&watch)).build().unwrap();
+    Cache { service: boxed(layer.layer(origin)), watch }
+}
+
+fn keyed(origin: Origin, rules: KeyRules) -> Cache {
+    let watch = Arc::new(Watch::default());
+    let layer = ReadThroughLayer::builder(store()).key(rules).observer(Arc::clone(&watch)).build().unwrap();
+    Cache { service: boxed(layer.layer(origin)), watch }
+}
+
+fn always(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Cache {
+    stack(Origin::always(answer), |builder| builder)
+}
+
+/// Fresh for ten seconds at first, and then this.
+fn then(answer: fn() -> Answer, rules: Rules) -> Cache {
+    let script = move |n: usize, _: &Parts| if n == 1 { ok("x").max_age(10) } else { answer() };
+    stack(Origin::new(script), |builder| builder.rules(rules))
+}
+
+type Case = (Outcome, Pin<Box<dyn Future<Output = Record>>>);
+
+fn case(outcome: Outcome, run: impl Future<Output = Record> + 'static) -> Case {
+    (outcome, Box::pin(run))
+}
+
+fn served() -> Vec<Case> {
+    let usable = || Rules::new().stale_while_revalidate_for(secs(60));
+    vec![
+        case(Outcome::Hit, async {
+            let cache = always(|| ok("x").max_age(60));
+            cache.get("/").await;
+            cache.get("/").await
+        }),
+        case(Outcome::Stale(Stale::WhileRevalidating), async move {
+            let cache = then(hangs, usable());
+            cache.get("/").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/").await
+        }),
+        case(Outcome::Stale(Stale::IfError), async {
+            let cache = then(|| status(503), Rules::new().stale_if_error_for(secs(60)));
+            cache.get("/").await;
+            tokio::time::advance(secs(11)).await;
+            let record = cache.get("/").await;
+            assert_eq!(record.origin_status(), Some(StatusCode::SERVICE_UNAVAILABLE));
+            record
+        }),
+        case(Outcome::Stale(Stale::AsRequested), async {
+            let cache = always(|| ok("x").max_age(10));
+            cache.get("/").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get_with("/", ("cache-control", "max-stale=60")).await
+        }),
+        case(Outcome::Failed, async { always(error).get("/").await }),
+    ]
+}
+
+fn forwarded() -> Vec<Case> {
+    let by = Outcome::Forwarded;
+    vec![
+        case(by(Forward::UriMiss), async { always(|| ok("x").max_age(60)).get("/").await }),
+        case(by(Forward::VaryMiss), async {
+            let cache = always(|| ok("x").max_age(60).header("vary", "accept-language"));
+            cache.get_with("/", ("accept-language", "de")).await;
+            cache.get_with("/", ("accept-language", "en")).await
+        }),
+        // No layer has looked.
+        case(by(Forward::Miss), async {
+            let watch = Arc::new(Watch::default());
+            let fill = FillLayer::new(store()).observer(Arc::clone(&watch));
+            let service = KeyLayer::default().layer(fill.layer(Origin::always(|| ok("x").max_age(60))));
+            Cache { service: boxed(service), watch }.get("/").await
+        }),
+        case(by(Forward::Stale), async {
+            let cache = always(|| ok("x").max_age(10).header("etag", "\"1\""));
+            cache.get("/").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/").await
+        }),
+        case(by(Forward::Partial), async {
+            let part = || status(206).chunk("he").header("content-range", "bytes 0-1/5").max_age(60);
+            let cache = stack(
+                Origin::new(move |n, _| if n == 1 { part().header("etag", "\"1\"") } else { ok("hello") }),
+                |builder| builder,
+            );
+            cache.get_with("/", ("range", "bytes=0-1")).await;
+            cache.get("/").await
+        }),
+        case(by(Forward::Bypass), async {
+            let cache = always(|| ok("x").header("cache-control", "no-store"));
+            cache.get("/").await;
+            cache.get("/").await
+        }),
+        case(by(Forward::Request), async {
+            let cache = always(|| ok("x").max_age(60));
+            cache.get("/").await;
+            cache.get_with("/", ("cache-control", "no-cache")).await
+        }),
+    ]
+}
+
+fn refused() -> Vec<Case> {
+    let by = Outcome::Refused;
+    let limited = |queue: usize| {
+        let limit = OriginLimitLayer::new(1).max_queue(queue).max_queue_wait(ms(10));
+        stack(Origin::always(hangs), |builder| builder.origin_limit(limit))
+    };
+    vec![
+        case(by(Refused::QueueFull), async move {
+            let cache = limited(0);
+            cache.hold("/held").await;
+            cache.get("/").await
+        }),
+        case(by(Refused::QueueTimeout), async move {
+            let cache = limited(1);
+            cache.hold("/held").await;
+            cache.get("/").await
+        }),
+        case(by(Refused::TooManyWaiters), async {
+            let cache =
+                stack(Origin::always(hangs), |builder| builder.coalesce(|coalesce| coalesce.max_waiters(1)));
+            cache.hold("/").await;
+            cache.hold("/").await;
+            cache.get("/").await
+        }),
+        case(by(Refused::WaitTimeout), async {
+            let cache = stack(Origin::always(hangs), |builder| {
+                builder.coalesce(|coalesce| coalesce.wait_at_most(secs(1)))
+            });
+            cache.get("/").await
+        }),
+        case(by(Refused::FetchAborted), async {
+            let cache =
+                stack(Origin::always(hangs), |builder| builder.coalesce(|coalesce| coalesce.executor(drop)));
+            cache.get("/").await
+        }),
+        case(by(Refused::NotStored), async {
+            always(|| ok("x")).get_with("/", ("cache-control", "only-if-cached")).await
+        }),
+    ]
+}
+
+fn unkeyed() -> Vec<Case> {
+    let bare = |fields: &[(&str, &str)]| {
+        let (mut head, body) = request("GET", "/", fields).into_parts();
+        head.uri = http::Uri::from_static("/");
+        Request::from_parts(head, body)
+    };
+    let rules = || {
+        let bot = When::new().headers(["user-agent: *bot*"]);
+        let rules = KeyRules::builder()
+            .rule(KeyRule::path("/account/{*rest}").bypass())
+            .rule(KeyRule::path("/report/{id}").extensions(["tenant"]))
+            .rule(KeyRule::path("/bots/{id}").when(bot).cookies([]))
+            .rule(KeyRule::path("/a/{id}").ignore_query(["utm_*"]))
+            .extension("tenant", |tenant: &u8| Some(std::slice::from_ref(tenant).into()));
+        rules.guard(Guard::new()).build().unwrap()
+    };
+    let requests = vec![
+        (Unkeyed::NoHost, bare(&[])),
+        (Unkeyed::UnusableHost, bare(&[("host", "a b")])),
+        (Unkeyed::RuleBypass, request("GET", "/account/7", &[])),
+        (Unkeyed::AmbiguousPath, request("GET", "/x/..%2faccount/7", &[])),
+        (Unkeyed::AmbiguousCondition, request("GET", "/bots/7", &[("user_agent", "a bot")])),
+        (Unkeyed::MissingExtension, request("GET", "/report/7", &[])),
+        (Unkeyed::Body, request("GET", "/", &[]).map(|_| Full::from("body"))),
+        (Unkeyed::Upgrade, request("GET", "/", &[("connection", "upgrade"), ("upgrade", "websocket")])),
+        (Unkeyed::MethodOverride, request("GET", "/", &[("x-http-method-override", "DELETE")])),
+    ];
+    let mut cases: Vec<_> = requests
+        .into_iter()
+        .map(|(why, request)| {
+            let cache = keyed(Origin::always(|| ok("x")), rules());
+            case(Outcome::Unkeyed(why), async move { cache.ask(request).await })
+        })
+        .collect();
+    cases.push(case(Outcome::Unkeyed(Unkeyed::NoKey), async {
+        let watch = Arc::new(Watch::default());
+        let layer = ReadThroughLayer::builder(store()).key(|_: &Parts| None::<CacheKey>);
+        let layer = layer.observer(Arc::clone(&watch)).build().unwrap();
+        Cache { service: boxed(layer.layer(Origin::always(|| ok("x")))), watch }.get("/").await
+    }));
+    cases
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_outcome_is_told_once() {
+    let mut seen = HashSet::new();
+    for (outcome, run) in served().into_iter().chain(forwarded()).chain(refused()).chain(unkeyed()) {
+        let record = run.await;
+        assert_eq!(record.outcome(), outcome, "{record:?}");
+        seen.insert(outcome);
+    }
+    // A reason without a case of its own fails here.
+    let all = [Outcome::Hit, Outcome::Failed].into_iter();
+    let all = all.chain(Stale::ALL.iter().copied().map(Outcome::Stale));
+    let all = all.chain(Forward::ALL.iter().copied().map(Outcome::Forwarded));
+    let all = all.chain(Refused::ALL.iter().copied().map(Outcome::Refused));
+    let all = all.chain(Unkeyed::ALL.iter().copied().map(Outcome::Unkeyed));
+    let missing: Vec<_> = all.filter(|outcome| !seen.contains(outcome)).collect();
+    assert_eq!(missing, []);
+}
+
+/// A response that is for one client alone, and the request for it.
+type Own = (Unshareable, Cache, Request<Body>);
+
+fn unshareable() -> Vec<Own> {
+    let plain = || request("GET", "/", &[]);
+    let with = |field| request("GET", "/", &[field]);
+    let said = |name, value: &'static str| always(move || ok("x").header(name, value));
+    let ours = |answer: fn() -> Answer| {
+        stack(Origin::always(answer), |builder| builder.rules(Rules::new().default_ttl(secs(60))))
+    };
+    let never = |builder: Builder| builder.rules(Rules::new().never_store());
+    let parts = || status(206).chunk("01").header("content-type", "multipart/byteranges; boundary=x");
+    vec![
+        (Unshareable::NoStore, said("cache-control", "no-store"), plain()),
+        (Unshareable::Private, said("cache-control", "private, max-age=60"), plain()),
+        (Unshareable::SetCookie, always(|| ok("x").max_age(60).header("set-cookie", "a=b")), plain()),
+        (Unshareable::Authorization, always(|| ok("x").max_age(60)), with(("authorization", "Basic x"))),
+        (Unshareable::Cookie, ours(|| ok("x")), with(("cookie", "a=b"))),
+        (Unshareable::Token, ours(|| ok("x")), with(("x-api-key", "secret"))),
+        (Unshareable::Vary, always(|| ok("x").max_age(60).header("vary", "*")), plain()),
+        (Unshareable::NotFresh, always(|| ok("x")), plain()),
+        (Unshareable::Error, always(|| status(404)), plain()),
+        (Unshareable::Incomplete, always(parts), with(("range", "bytes=0-1,4-5"))),
+        (Unshareable::Framing, always(|| ok("x").max_age(60).header("content-length", "")), plain()),
+        (Unshareable::Stream, ours(|| ok("x").header("content-type", "text/event-stream")), plain()),
+        (Unshareable::TooLarge, always(|| ok("x").max_age(60).declares(1 << 30)), plain()),
+        (Unshareable::Rules, stack(Origin::always(|| ok("x").max_age(60)), never), plain()),
+    ]
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_reason_why_a_response_is_for_one_client_is_told() {
+    let mut seen = HashSet::new();
+    for (why, cache, request) in unshareable() {
+        let record = cache.ask(request).await;
+        assert_eq!((record.unshareable_reason(), record.is_stored()), (Some(why), false));
+        seen.insert(why);
+    }
+    // What the first response left out of the key the second one does not.
+    let script = |n: usize, _: &Parts| {
+        ok("x").max_age(60).header("no-vary-search", if n == 1 { "params" } else { "?" })
+    };
+    let rules = KeyRules::builder().rule(KeyRule::path("/{*rest}").no_vary_search()).build().unwrap();
+    let cache = keyed(Origin::new(script), rules);
+    cache.get("/a?id=0").await;
+    tokio::time::advance(secs(61)).await;
+    let record = cache.get("/a?id=1").await;
+    seen.extend(record.unshareable_reason());
+    let missing: Vec<_> = Unshareable::ALL.iter().filter(|why| !seen.contains(why)).collect();
+    assert_eq!(missing, Vec::<&Unshareable>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shared_fetch_is_told_of_its_leader_and_of_each_follower() {
+    let origin = Origin::always(|| ok("x").max_age(60).after(ms(10)));
+    let cache = stack(origin.clone(), |builder| builder.retry(RetryPolicy::new()));
+    let ask = || cache.service.clone().oneshot(request("GET", "/", &[]));
+    let (first, second, third) = tokio::join!(ask(), ask(), ask());
+    assert!(first.is_ok() && second.is_ok() && third.is_ok());
+    let mut records = cache.watch.records.lock().unwrap().clone();
+    records.sort_by_key(|record| record.role() == Role::Follower);
+    let told: Vec<_> = records.iter().map(|record| (record.role(), record.attempts())).collect();
+    assert_eq!(told, [(Role::Leader, Some(1)), (Role::Follower, None), (Role::Follower, None)]);
+    assert_eq!(origin.calls(), 1);
+    drop(records);
+    let alone = always(|| ok("x").header("cache-control", "no-store")).get("/").await;
+    assert_eq!(alone.role(), Role::Alone);
+}
+
+/// Each layer by itself tells what it returns, if no other one above it does.
+#[tokio::test(start_paused = true)]
+async fn layers_that_stand_alone_tell_each_response_once() {
+    let script = |_: usize, head: &Parts| match head.uri.path() {
+        "/error" => error(),
+        _ => ok("x").max_age(60),
+    };
+    let origin = || Origin::new(script);
+    let cache = |make: &dyn Fn(Arc<Watch>) -> Boxed| {
+        let watch = Arc::new(Watch::default());
+        Cache { service: make(Arc::clone(&watch)), watch }
+    };
+    let caches = [
+        ("lookup", cache(&|watch| boxed(LookupLayer::new(store()).observer(watch).layer(origin())))),
+        ("store", cache(&|watch| boxed(StoreLayer::new(store()).observer(watch).layer(origin())))),
+        ("coalesce", cache(&|watch| boxed(CoalesceLayer::new().observer(watch).layer(origin())))),
+        (
+            "stale if error",
+            cache(&|watch| boxed(StaleIfErrorLayer::new(store()).observer(watch).layer(origin()))),
+        ),
+        (
+            "fill",
+            cache(&|watch| {
+                let fill = FillLayer::new(store()).observer(watch);
+                boxed(KeyLayer::default().layer(fill.layer(origin())))
+            }),
+        ),
+        (
+            "by hand",
+            cache(&|watch| {
+                let own = store();
+                let layers = ServiceBuilder::new()
+                    .layer(LookupLayer::new(own.clone()).observer(Arc::clone(&watch)))
+                    .layer(StaleIfErrorLayer::new(own.clone()).observer(Arc::clone(&watch)))
+                    .layer(CoalesceLayer::new().observer(Arc::clone(&watch)))
+                    .layer(FillLayer::new(own).observer(watch));
+                boxed(layers.service(origin()))
+            }),
+        ),
+    ];
+    for (name, cache) in caches {
+        for path in ["/", "/", "/error"] {
+            let record = cache.get(path).await;
+            assert_eq!(record.outcome() == Outcome::Failed, path == "/error", "{name}");
+        }
+        let before = cache.watch.records.lock().unwrap().len();
+        assert!(cache.service.clone().oneshot(request("POST", "/", &[])).await.is_ok());
+        assert_eq!(cache.watch.records.lock().unwrap().len(), before, "{name}: other methods are not told");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_of_storing_is_told() {
+    let cache = always(|| ok("x").max_age(60));
+    cache.get("/").await;
+    assert_eq!(cache.watch.applied(), [Applied::Stored]);
+    cache.get("/").await;
+    assert_eq!(cache.watch.applied().len(), 1, "a hit stores nothing");
+    let cut = always(|| ok("x").max_age(60).cut());
+    cut.get("/").await;
+    settle().await;
+    assert_eq!(cut.watch.applied(), [Applied::Incomplete]);
+    let large = always(|| ok(vec![b'x'; 2 << 20]).max_age(60));
+    large.get("/").await;
+    settle().await;
+    assert_eq!(large.watch.applied(), [Applied::TooLarge]);
+    let watch = Arc::new(Watch::default());
+    let layer = ReadThroughLayer::builder(store()).observer(Arc::clone(&watch)).build().unwrap();
+    let purge = layer.purge();
+    let origin = Origin::new(move |_, _| {
+        purge.everything();
+        ok("x").max_age(60)
+    });
+    let purged = Cache { service: boxed(layer.layer(origin)), watch };
+    purged.get("/").await;
+    assert_eq!(purged.watch.applied(), [Applied::Purged]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refreshes_are_told_with_their_results_and_not_as_responses() {
+    let rows: [(fn() -> Answer, RefreshResult); 4] = [
+        (|| ok("y").max_age(10), RefreshResult::Responded(StatusCode::OK)),
+        (error, RefreshResult::Failed),
+        (hangs, RefreshResult::TimedOut),
+        (panics, RefreshResult::Aborted),
+    ];
+    for (answer, result) in rows {
+        let cache = then(answer, Rules::new().stale_while_revalidate_for(secs(600)));
+        cache.get("/").await;
+        tokio::time::advance(secs(11)).await;
+        cache.get("/").await;
+        tokio::time::sleep(secs(40)).await;
+        assert_eq!(cache.watch.events(), ["began".to_owned(), format!("{result:?}")]);
+        assert_eq!(cache.watch.records.lock().unwrap().len(), 2);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_observer_that_panics_changes_nothing() {
+    struct Broken;
+    impl Observer for Broken {
+        fn finished(&self, _: &Record) {
+            panic!("as the test wants it");
+        }
+
+        fn committed(&self, _: &CacheKey, _: Applied) {
+            panic!("as the test wants it");
+        }
+
+        fn background(&self, _: BackgroundEvent<'_>) {
+            panic!("as the test wants it");
+        }
+    }
+    let origin = Origin::always(|| ok("x").max_age(10));
+    let rules = Rules::new().stale_while_revalidate_for(secs(60));
+    let layer = ReadThroughLayer::builder(store()).rules(rules).observer(Broken).build().unwrap();
+    let service = boxed(layer.layer(origin.clone()));
+    let ask = async || service.clone().oneshot(request("GET", "/", &[])).await.unwrap().cache();
+    assert_eq!([ask().await, ask().await], ["fwd=uri-miss; stored", "hit"]);
+    tokio::time::advance(secs(11)).await;
+    assert_eq!(ask().await, "hit; detail=stale-while-revalidate");
+    settle().await;
+    assert_eq!((ask().await, origin.calls()), ("hit".to_owned(), 2), "it was refreshed");
+}
