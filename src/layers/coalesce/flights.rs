@@ -514,4 +514,27 @@ mod tests {
         let unique: std::collections::HashSet<_> = hashes.into_iter().collect();
         assert_eq!(unique.len(), hashes.len());
     }
+
+    #[test]
+    fn threads_never_hold_more_permits_than_there_are() {
+        const THREADS: usize = 4;
+        let mut flights = Flights::default();
+        flights.settings_mut().max_flights = 1;
+        let (flights, start) = (Arc::new(flights), std::sync::Barrier::new(THREADS));
+        let held = AtomicUsize::new(0);
+        let take_often = || {
+            start.wait();
+            for _ in 0..20_000 {
+                if let Some(_permit) = Permit::take(&flights, false) {
+                    let others = held.fetch_add(1, Ordering::SeqCst);
+                    // Long enough for another holder to be noticed.
+                    (0..50).for_each(|_| std::hint::spin_loop());
+                    held.fetch_sub(1, Ordering::SeqCst);
+                    assert_eq!(others, 0);
+                }
+            }
+        };
+        std::thread::scope(|scope| (0..THREADS).for_each(|_| drop(scope.spawn(take_often))));
+        assert_eq!(flights.stats().fetches, 0);
+    }
 }
