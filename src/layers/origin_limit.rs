@@ -1,12 +1,12 @@
-//! A bound on what the origin has to do at a time.
+//! Limits how many requests the origin handles at the same time.
 //!
-//! [`OriginLimit`] lets at most so many attempts through, each with a permit that it keeps until
-//! the body of its answer is in, or is [left unread](OriginLimitLayer::max_read_pause). Further ones wait in a queue that is bounded in length and
-//! time. Who finds it full, or waits in it too long, gets 503 with `Retry-After`, marked with
-//! [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) leaves it alone, and
-//! [`StaleIfError`](crate::StaleIfError) may turn it into a stale answer.
+//! [`OriginLimit`] lets a fixed number of attempts through. Each holds a permit until its response body is
+//! complete, or has been [left unread](OriginLimitLayer::max_read_pause) for too long. Further attempts wait in
+//! a queue that is bounded in length and time. An attempt that finds the queue full, or waits in it for too
+//! long, gets 503 with `Retry-After`, marked with [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) does not
+//! try it again, and [`StaleIfError`](crate::StaleIfError) may serve a stale response instead.
 //!
-//! It stands below `Retry`, so that a request which waits to be tried again holds no permit.
+//! The layer belongs below `Retry`, so that a request holds no permit while it waits for its next attempt.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
@@ -68,9 +68,9 @@ use crate::{
     layers::future::{BoxFuture, ResponseFuture},
 };
 
-/// Bounds the attempts under way; see the [module](self).
+/// Limits the attempts under way; see the [module](self).
 ///
-/// The bound belongs to the layer value and its clones: all services made by them share it.
+/// The limit belongs to the layer value and its clones: all services made by them share it.
 #[derive(Clone, Debug)]
 pub struct OriginLimitLayer {
     /// `None`: no limit.
@@ -99,7 +99,7 @@ impl fmt::Debug for Limit {
 }
 
 impl OriginLimitLayer {
-    /// At most `max_attempts` at a time, and the default queue.
+    /// Lets at most `max_attempts` through at a time, with the default queue.
     pub fn new(max_attempts: usize) -> Self {
         let max_queue = 1024;
         let limit = Limit {
@@ -120,33 +120,32 @@ impl OriginLimitLayer {
         Self { limit: None }
     }
 
-    /// How many may wait for their turn. Default: 1024; 0: nobody waits.
+    /// How many attempts may wait for a permit. Default: 1024. With 0 an attempt without a permit is refused
+    /// at once.
     #[must_use]
-    pub fn max_queue(self, places: usize) -> Self {
-        self.set(|limit| (limit.max_queue, limit.queue) = (places, semaphore(places)))
+    pub fn max_queue(self, attempts: usize) -> Self {
+        self.set(|limit| (limit.max_queue, limit.queue) = (attempts, semaphore(attempts)))
     }
 
-    /// How long one may wait for its turn. Default: one second.
+    /// How long an attempt may wait for a permit. Default: one second.
     #[must_use]
     pub fn max_queue_wait(self, wait: Duration) -> Self {
         self.set(|limit| limit.max_queue_wait = wait)
     }
 
-    /// How long a body may be left unread by its caller while another attempt waits for its place.
-    /// Default: 90 seconds, so that a shared fetch that waits for its readers goes on by itself before
-    /// ([`CoalesceLayer::max_read_pause`](crate::CoalesceLayer::max_read_pause)). Then the body that has
-    /// been left unread longest ends with [`BodyError::Idle`](crate::BodyError::Idle), and its place is
-    /// free.
+    /// How long a caller may leave a body unread while another attempt waits for a permit. Default: 90
+    /// seconds, which is longer than a shared fetch waits for its readers
+    /// ([`CoalesceLayer::max_read_pause`](crate::CoalesceLayer::max_read_pause)).
     ///
-    /// A body that no other attempt waits for may be left unread for any time, and one whose caller
-    /// waits for the origin is not unread.
+    /// After that the body that has been left unread longest ends with
+    /// [`BodyError::Idle`](crate::BodyError::Idle), and its permit is free. While no other attempt waits, a
+    /// body may be left unread for any time. A body is not unread while its caller waits for the origin.
     #[must_use]
     pub fn max_read_pause(self, pause: Duration) -> Self {
         self.set(|limit| limit.max_read_pause = pause)
     }
 
-    /// What `Retry-After` tells those who did not get through, rounded up to whole seconds.
-    /// Default: one second.
+    /// The `Retry-After` of attempts that are refused, rounded up to whole seconds. Default: one second.
     #[must_use]
     pub fn retry_after(self, retry_after: Duration) -> Self {
         self.set(|limit| limit.retry_after = retry_after)
@@ -166,11 +165,11 @@ impl OriginLimitLayer {
                 Err(BuildError::ZeroLimit { setting: "max_attempts", consequence })
             }
             Some(limit) if limit.max_queue_wait.is_zero() && limit.max_queue > 0 => {
-                let consequence = "nobody ever waits; for that use `max_queue(0)`";
+                let consequence = "no attempt ever waits; use `max_queue(0)` for that";
                 Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence })
             }
             Some(limit) if limit.max_read_pause.is_zero() => {
-                let consequence = "any body is broken off that another attempt waits for";
+                let consequence = "every body is broken off while another attempt waits";
                 Err(BuildError::ZeroDuration { setting: "max_read_pause", consequence })
             }
             _ => Ok(()),
@@ -210,7 +209,7 @@ where
     type Error = S::Error;
     type Future = ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>;
 
-    /// Always ready: the queue is inside.
+    /// Always ready: attempts queue in their futures.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
@@ -279,7 +278,7 @@ impl OriginLimitLayer {
 }
 
 impl Limit {
-    /// In its turn.
+    /// Calls the service once there is a permit.
     async fn ask<S, ReqB, B>(
         self: Arc<Self>,
         inner: S,
@@ -307,16 +306,16 @@ impl Limit {
         if let Ok(permit) = Arc::clone(&self.attempts).try_acquire_owned() {
             return Ok(permit);
         }
-        let Ok(_place) = self.queue.try_acquire() else { return Err(Refused::QueueFull) };
-        let mut turn = pin!(Arc::clone(&self.attempts).acquire_owned());
+        let Ok(_queued) = self.queue.try_acquire() else { return Err(Refused::QueueFull) };
+        let mut permit = pin!(Arc::clone(&self.attempts).acquire_owned());
         if !Executor::is_available() {
             // No runtime, no clock: the wait is bounded by the queue alone.
-            return turn.await.map_err(|_| Refused::QueueFull);
+            return permit.await.map_err(|_| Refused::QueueFull);
         }
         let deadline = after(Instant::now(), self.max_queue_wait);
         loop {
             let next_look = self.holders.make_room(self.max_read_pause);
-            match tokio::time::timeout_at(next_look.min(deadline), turn.as_mut()).await {
+            match tokio::time::timeout_at(next_look.min(deadline), permit.as_mut()).await {
                 Ok(permit) => return permit.map_err(|_| Refused::QueueFull),
                 Err(_) if Instant::now() >= deadline => return Err(Refused::QueueTimeout),
                 Err(_) => {}
@@ -324,7 +323,7 @@ impl Limit {
         }
     }
 
-    /// Keeps the permit until the body is in, or is not read any more.
+    /// Keeps the permit until the body is complete, or is no longer read.
     fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Body<B>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,

@@ -1,4 +1,5 @@
-//! Bodies that hold a permit, and which of them their callers have left unread.
+//! Response bodies that hold a permit. The one that has been left unread longest can be ended when another
+//! attempt needs its permit.
 
 use std::{
     pin::Pin,
@@ -21,38 +22,38 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Holders {
     all: Mutex<Vec<Weak<dyn Idle>>>,
-    /// Before that none of them can have been left unread for too long.
+    /// Until then no body can have been left unread for too long.
     next_look: Mutex<Option<Instant>>,
 }
 
 trait Idle: Send + Sync {
-    /// Since when its caller has not asked for more. `None`: it waits for more, or has all.
+    /// When the body was last read. `None`: its caller waits for more, or has all of it.
     fn idle_since(&self) -> Option<Instant>;
-    /// Ends the body and gives its permit back, unless its caller has come back since then.
+    /// Ends the body and returns its permit, unless it has been read since then.
     fn end(&self, idle_since: Instant);
 }
 
 impl Holders {
-    /// Keeps the permit until the body is in, dropped, or ended for the sake of another attempt.
+    /// Returns a body that keeps the permit until it is complete, dropped, or ended for another attempt.
     pub(super) fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Held<B>
     where
         B: HttpBody<Data = Bytes> + Send + 'static,
         B::Error: Into<BoxError>,
     {
         let inner = Inner { body: Box::pin(body), idle_since: Some(Instant::now()), _permit: permit };
-        let held = Arc::new(Place { state: Mutex::new(State::Open(inner)) });
-        let weak: Weak<dyn Idle> = Arc::downgrade(&(Arc::clone(&held) as Arc<dyn Idle>));
+        let shared = Arc::new(Shared { state: Mutex::new(State::Open(inner)) });
+        let weak: Weak<dyn Idle> = Arc::downgrade(&(Arc::clone(&shared) as Arc<dyn Idle>));
         let mut all = self.all.lock();
         if all.len() == all.capacity() {
             all.retain(|held| held.strong_count() > 0);
         }
         all.push(weak);
-        Held { place: held }
+        Held { shared }
     }
 
-    /// Ends the body that has been left unread longest, if that is `most` or longer. Returns when to
-    /// look again.
-    pub(super) fn make_room(&self, most: Duration) -> Instant {
+    /// Ends the body that has been left unread longest, if that is `max_pause` or longer. Returns when to
+    /// call this again.
+    pub(super) fn make_room(&self, max_pause: Duration) -> Instant {
         let now = Instant::now();
         let mut next_look = self.next_look.lock();
         if let Some(at) = *next_look
@@ -63,11 +64,11 @@ impl Holders {
         let held: Vec<_> = self.all.lock().iter().filter_map(Weak::upgrade).collect();
         let mut idle: Vec<_> = held.iter().filter_map(|held| Some((held.idle_since()?, held))).collect();
         idle.sort_by_key(|(since, _)| *since);
-        let is_due = |since: &Instant| after(*since, most) <= now;
+        let is_due = |since: &Instant| after(*since, max_pause) <= now;
         let longest = idle.first().filter(|(since, _)| is_due(since));
-        // Whatever is held from now on is due later.
+        // A body that is held from now on is due later.
         let next = idle.get(usize::from(longest.is_some())).map_or(now, |(since, _)| *since);
-        let at = after(next, most);
+        let at = after(next, max_pause);
         *next_look = Some(at);
         drop(next_look);
         if let Some((since, longest)) = longest {
@@ -77,16 +78,18 @@ impl Holders {
     }
 }
 
-/// A body and its permit, which either its caller or an attempt that waits may end.
-struct Place<B> {
+/// A body and its permit. Either its caller or a waiting attempt may end it.
+struct Shared<B> {
     state: Mutex<State<B>>,
 }
 
 enum State<B> {
     Open(Inner<B>),
-    /// It is being looked at, for which no lock is held.
+    /// It is in use, without the lock.
     InUse,
+    /// Its caller has all of it.
     Over,
+    /// It was ended for another attempt.
     Ended,
 }
 
@@ -96,13 +99,13 @@ struct Inner<B> {
     _permit: OwnedSemaphorePermit,
 }
 
-impl<B> Place<B> {
-    /// `None` if it is over or was ended.
-    fn with<T>(&self, look: impl FnOnce(&mut Inner<B>) -> T) -> Option<T> {
-        let mut inner = self.take()?;
-        let found = look(&mut inner);
+impl<B> Shared<B> {
+    /// `None`: it is over or was ended.
+    fn with<T>(&self, get: impl FnOnce(&Inner<B>) -> T) -> Option<T> {
+        let inner = self.take()?;
+        let value = get(&inner);
         *self.state.lock() = State::Open(inner);
-        Some(found)
+        Some(value)
     }
 
     fn take(&self) -> Option<Inner<B>> {
@@ -117,7 +120,7 @@ impl<B> Place<B> {
     }
 }
 
-impl<B: Send> Idle for Place<B> {
+impl<B: Send> Idle for Shared<B> {
     fn idle_since(&self) -> Option<Instant> {
         match &*self.state.lock() {
             State::Open(inner) => inner.idle_since,
@@ -127,7 +130,7 @@ impl<B: Send> Idle for Place<B> {
 
     fn end(&self, idle_since: Instant) {
         let mut state = self.state.lock();
-        // At once: what is not open for a moment would look like a body that is complete.
+        // In one step: a body that is not open in between would look complete.
         if matches!(&*state, State::Open(inner) if inner.idle_since == Some(idle_since)) {
             let ended = std::mem::replace(&mut *state, State::Ended);
             drop(state);
@@ -138,7 +141,7 @@ impl<B: Send> Idle for Place<B> {
 
 /// A body that holds a permit.
 pub(super) struct Held<B> {
-    place: Arc<Place<B>>,
+    shared: Arc<Shared<B>>,
 }
 
 impl<B> HttpBody for Held<B>
@@ -153,8 +156,8 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(mut inner) = self.place.take() else {
-            let state = std::mem::replace(&mut *self.place.state.lock(), State::Over);
+        let Some(mut inner) = self.shared.take() else {
+            let state = std::mem::replace(&mut *self.shared.state.lock(), State::Over);
             return Poll::Ready(match state {
                 State::Ended => Some(Err(BodyError::Idle)),
                 // The body has panicked.
@@ -169,17 +172,17 @@ where
             Poll::Ready(_) => true,
         };
         inner.idle_since = frame.is_ready().then(Instant::now);
-        *self.place.state.lock() = if is_over { State::Over } else { State::Open(inner) };
+        *self.shared.state.lock() = if is_over { State::Over } else { State::Open(inner) };
         frame.map_err(BodyError::new)
     }
 
     fn is_end_stream(&self) -> bool {
-        let is_end = self.place.with(|inner| inner.body.is_end_stream());
-        is_end.unwrap_or_else(|| matches!(*self.place.state.lock(), State::Over))
+        let is_end = self.shared.with(|inner| inner.body.is_end_stream());
+        is_end.unwrap_or_else(|| matches!(*self.shared.state.lock(), State::Over))
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.place.with(|inner| inner.body.size_hint()).unwrap_or_default()
+        self.shared.with(|inner| inner.body.size_hint()).unwrap_or_default()
     }
 }
 
@@ -189,20 +192,20 @@ mod tests {
     use http_body_util::StreamBody;
     use tokio::sync::Semaphore;
 
-    /// A body that yields one chunk after the other, without end.
+    /// A body that yields chunks without end.
     fn endless() -> impl HttpBody<Data = Bytes, Error = std::convert::Infallible> + Send + 'static {
         StreamBody::new(futures_util::stream::repeat_with(|| Ok(Frame::data(Bytes::from_static(b"x")))))
     }
 
     #[test]
-    fn a_body_that_is_ended_while_it_is_read_is_not_taken_for_complete() {
+    fn a_body_ended_while_it_is_read_does_not_look_complete() {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let _guard = runtime.enter();
         let holders = Holders::default();
         for n in 0..300_usize {
             let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
             let mut held = holders.hold(permit, endless());
-            let place = Arc::clone(&held.place);
+            let shared = Arc::clone(&held.shared);
             let start = std::sync::Barrier::new(2);
             std::thread::scope(|scope| {
                 scope.spawn(|| {
@@ -210,9 +213,9 @@ mod tests {
                     for _ in 0..n % 64 {
                         std::hint::spin_loop();
                     }
-                    while !matches!(*place.state.lock(), State::Ended | State::Over) {
-                        if let Some(since) = place.idle_since() {
-                            place.end(since);
+                    while !matches!(*shared.state.lock(), State::Ended | State::Over) {
+                        if let Some(since) = shared.idle_since() {
+                            shared.end(since);
                         }
                     }
                 });
