@@ -9,7 +9,7 @@ use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 use super::fields::{digits, has, split_list};
 use crate::work::looked_at;
 
-/// The field that goes before `Cache-Control` in shared caches outside the origin's own (RFC 9213 §3).
+/// The targeted field for CDN caches, which takes precedence over `Cache-Control` (RFC 9213 §3).
 pub(crate) const CDN_CACHE_CONTROL: HeaderName = HeaderName::from_static("cdn-cache-control");
 
 /// The longest lifetime: 2^31 seconds (RFC 9111 §1.2.2), 68 years.

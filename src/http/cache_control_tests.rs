@@ -49,7 +49,7 @@ fn a_lifetime_is_whole_seconds_or_nothing() {
 }
 
 #[test]
-fn white_space_round_the_sign_spoils_the_argument_but_not_the_directive() {
+fn white_space_around_the_equals_sign_invalidates_the_argument_alone() {
     for spaced in ["max-age =7", "max-age= 7", "max-age = 7", "max-age\t=\"7\""] {
         assert_eq!(parse(&[spaced]).max_age, secs(0), "{spaced}");
     }
@@ -61,7 +61,7 @@ fn white_space_round_the_sign_spoils_the_argument_but_not_the_directive() {
 }
 
 #[test]
-fn a_word_forbids_wherever_it_stands_unquoted() {
+fn an_unquoted_word_forbids_in_any_place() {
     let forbids = |line: &str| {
         let parsed = parse(&[line]);
         (parsed.no_store, parsed.private, parsed.no_cache, parsed.forbids_stale())
@@ -125,7 +125,7 @@ fn the_first_of_two_counts() {
 }
 
 #[test]
-fn an_unreadable_window_was_not_given() {
+fn an_invalid_window_counts_as_absent() {
     assert_eq!(parse(&["stale-if-error=soon"]).stale_if_error, None);
     assert_eq!(parse(&["stale-if-error=5"]).stale_if_error, secs(5));
 }
@@ -142,7 +142,7 @@ fn qualified_private_and_no_cache_are_about_the_fields_they_name() {
 }
 
 #[test]
-fn what_forbids_a_stale_answer() {
+fn directives_that_forbid_stale_responses() {
     for directive in ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"] {
         assert!(parse(&[directive]).forbids_stale(), "{directive}");
     }
@@ -193,10 +193,10 @@ fn an_invalid_or_empty_targeted_field_is_ignored_as_a_whole() {
 fn the_first_valid_target_counts() {
     let mut headers = headers(&CDN, &["max-age=1"]);
     headers.insert("our-cache-control", "max-age=2".parse().unwrap());
-    let ours = HeaderName::from_static("our-cache-control");
-    assert_eq!(of(&headers, &[ours.clone(), CDN]).max_age, secs(2));
+    let own = HeaderName::from_static("our-cache-control");
+    assert_eq!(of(&headers, &[own.clone(), CDN]).max_age, secs(2));
     headers.insert("our-cache-control", "&".parse().unwrap());
-    assert_eq!(of(&headers, &[ours, CDN]).max_age, secs(1));
+    assert_eq!(of(&headers, &[own, CDN]).max_age, secs(1));
 }
 
 #[test]

@@ -285,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_the_same_validator_is_confirmed() {
+    fn a_response_with_the_same_validator_is_confirmed() {
         let stored = map(&[("etag", "\"1\""), ("last-modified", MODIFIED)]);
         let both = |tag, date| map(&[("etag", tag), ("last-modified", date)]);
         assert_eq!(confirms(&map(&[]), &stored), None);
@@ -294,7 +294,7 @@ mod tests {
         assert_eq!(confirms(&map(&[("etag", "\"2\"")]), &stored), Some(false));
         assert_eq!(confirms(&map(&[("last-modified", MODIFIED)]), &stored), Some(true));
         assert_eq!(confirms(&map(&[("last-modified", BEFORE)]), &stored), Some(false));
-        assert_eq!(confirms(&both("\"1\"", BEFORE), &stored), Some(true), "the tag goes first");
+        assert_eq!(confirms(&both("\"1\"", BEFORE), &stored), Some(true), "the tag takes precedence");
         assert_eq!(confirms(&both("\"2\"", MODIFIED), &stored), Some(false));
         let dated = map(&[("last-modified", MODIFIED)]);
         assert_eq!(confirms(&both("\"1\"", MODIFIED), &dated), Some(true), "a tag that is new");

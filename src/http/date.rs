@@ -37,8 +37,8 @@ const MONTHS: [(&[u8; 3], u64); 12] = [
     (b"Feb", 337),
 ];
 
-/// `Sun, 06 Nov 1994 08:49:37 GMT`, which senders must write, and nearly all do. By hand: 340 instructions, where
-/// `httpdate` takes 780 (callgrind) and refuses a wrong name of the day.
+/// `Sun, 06 Nov 1994 08:49:37 GMT`, which senders must write, and nearly all do. By hand: 340 instructions,
+/// where `httpdate` takes 780 (callgrind) and refuses a wrong name of the day.
 fn read_usual(text: &[u8]) -> Option<SystemTime> {
     let (name, [b',', b' ', day @ .., b'G', b'M', b'T']) = text.split_first_chunk::<3>()? else {
         return None;

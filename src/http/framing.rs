@@ -163,7 +163,7 @@ fn has_content(is_head: bool, status: StatusCode) -> bool {
     !is_head && !status.is_informational() && !is_without.contains(&status)
 }
 
-/// `None` for the largest number, which stands for all larger ones.
+/// `None` for the largest number, which is also the result for all larger ones.
 fn length(text: &[u8]) -> Option<u64> {
     digits(text).filter(|length| *length < u64::MAX)
 }

@@ -1,6 +1,6 @@
 //! The rules of HTTP caching as pure functions over header fields and times.
 //!
-//! Nothing here does I/O, takes a lock or knows of Tower: what goes in decides what comes out.
+//! Nothing here does I/O, takes a lock or knows Tower: results depend on arguments alone.
 
 pub(crate) mod bounds;
 pub(crate) mod cache_control;

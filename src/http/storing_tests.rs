@@ -29,9 +29,9 @@ fn decision(
     }
     let head = builder.body(()).unwrap().into_parts().0;
     let now = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000);
-    let (status, outline) = (StatusCode::from_u16(status).unwrap(), ResponseFields::of(&headers, now));
+    let (status, fields) = (StatusCode::from_u16(status).unwrap(), ResponseFields::of(&headers, now));
     let credentials = Credentials::of(&head.headers, &CredentialNames::DEFAULT, &Keyed::default());
-    let response = ResponseHead::new(status, &headers, &outline).with_breakdown(is_breakdown(status));
+    let response = ResponseHead::new(status, &headers, &fields).with_breakdown(is_breakdown(status));
     judge(RequestKind::Get, credentials, &response, rules.borrow(), &[CDN_CACHE_CONTROL])
 }
 
@@ -66,7 +66,7 @@ fn the_origin_decides() {
 }
 
 #[test]
-fn a_default_speaks_only_where_the_origin_is_silent() {
+fn a_default_is_only_for_responses_without_freshness() {
     let rules = Rules::new().default_ttl(TTL);
     assert_eq!(fresh_for(&decision(200, &[], &[], &rules)), Some(10));
     assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], &rules)), Some(60));
@@ -83,7 +83,7 @@ fn a_default_speaks_only_where_the_origin_is_silent() {
 }
 
 #[test]
-fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
+fn a_fixed_lifetime_overrides_every_lifetime_but_no_protection() {
     let rules = Rules::new().fixed_ttl(TTL);
     for said in ["no-cache", "max-age=0", "max-age=60", "must-revalidate"] {
         assert_eq!(fresh_for(&decision(200, &[("cache-control", said)], &[], &rules)), Some(10), "{said}");
@@ -105,7 +105,7 @@ fn a_fixed_lifetime_overrules_every_lifetime_but_no_protection() {
 }
 
 #[test]
-fn each_protection_falls_only_to_the_rule_of_its_name() {
+fn each_protection_is_only_lifted_by_the_rule_of_its_name() {
     let rules = Rules::new().fixed_ttl(TTL);
     let table: [Case<'_, Allow>; 4] = [
         (&[("cache-control", "no-store")], &[], |rules| rules.store_no_store(true)),
@@ -219,7 +219,7 @@ fn a_status_about_one_message_is_never_stored() {
 }
 
 #[test]
-fn what_must_be_revalidated_is_kept_if_it_can_be() {
+fn a_response_that_must_be_revalidated_is_kept_if_it_can_be() {
     let kept = |fields: &[(&'static str, &str)]| decision(200, fields, &[], Rules::new()).is_storable;
     assert!(kept(&[("cache-control", "no-cache"), ("etag", "\"1\"")]));
     assert!(kept(&[("cache-control", "max-age=0"), ("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")]));
@@ -250,11 +250,11 @@ fn a_response_to_head_is_shared_but_not_stored() {
     assert!(decision.terms.audience.cookie, "the audience does not depend on the method");
 }
 
-/// The clock of these tests stands at 1,000,000 seconds: 12 January 1970, 13:46:40.
+/// The time in these tests is 1,000,000 seconds: 12 January 1970, 13:46:40.
 const TEN_THOUSAND_SECONDS_AGO: (&str, &str) = ("last-modified", "Mon, 12 Jan 1970 11:00:00 GMT");
 
 #[test]
-fn what_says_only_when_it_changed_is_fresh_for_a_share_of_the_time_since() {
+fn a_response_with_only_last_modified_is_fresh_for_a_share_of_the_time_since() {
     let rules = Rules::new().heuristic(0.1, Duration::MAX);
     for status in [200, 203, 204, 300, 301, 308, 404, 410, 451] {
         assert_eq!(
@@ -282,14 +282,14 @@ fn the_age_on_arrival_counts_unless_the_lifetime_is_of_the_rules() {
 }
 
 #[test]
-fn a_guess_is_off_by_default_bounded_and_for_clients_without_cookies() {
+fn heuristic_freshness_is_off_by_default_bounded_and_for_clients_without_cookies() {
     let with = |rules| decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
     let guess = Rules::new().heuristic(0.1, Duration::from_secs(86_400));
     assert_eq!(refusal(&with(Rules::new())), Unshareable::NotFresh);
     assert_eq!(fresh_for(&with(guess.clone())), Some(1000));
     assert_eq!(fresh_for(&with(Rules::new().heuristic(0.1, TTL))), Some(10));
     assert_eq!(fresh_for(&with(Rules::new().heuristic(1.0, Duration::MAX))), Some(10_000));
-    assert_eq!(fresh_for(&with(guess.clone().default_ttl(TTL))), Some(10), "a default goes first");
+    assert_eq!(fresh_for(&with(guess.clone().default_ttl(TTL))), Some(10), "a default takes precedence");
     assert!(!stored(&with(guess.clone())).unwrap().audience.cookie);
     let cookie = decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[("cookie", "a=b")], &guess);
     assert_eq!(refusal(&cookie), Unshareable::Cookie);
@@ -300,7 +300,7 @@ fn a_guess_is_off_by_default_bounded_and_for_clients_without_cookies() {
 }
 
 #[test]
-fn must_understand_overrules_no_store_for_what_is_understood() {
+fn must_understand_overrides_no_store_for_what_is_understood() {
     let with = |status, said| decision(status, &[("cache-control", said)], &[], Rules::new());
     assert_eq!(fresh_for(&with(200, "max-age=60, no-store, must-understand")), Some(60));
     assert_eq!(refusal(&with(299, "max-age=60, no-store, must-understand")), Unshareable::NoStore);

@@ -62,7 +62,7 @@ fn selecting_values_match_up_to_white_space_and_lines() {
 }
 
 #[test]
-fn what_is_no_list_matches_as_it_is_written() {
+fn a_field_that_is_not_a_list_matches_as_written() {
     for (name, other) in [("a,b", "a, b"), ("a,", "a"), ("a", "A"), ("a", "\"a\""), ("", ",")] {
         assert!(matches(&[("x", name)], &[("x", name)]));
         assert!(!matches(&[("x", name)], &[("x", other)]), "{name} {other}");
@@ -96,7 +96,7 @@ fn preferences_are_compared_by_what_they_mean() {
 }
 
 #[test]
-fn what_is_no_weight_is_a_part_of_the_name() {
+fn an_invalid_weight_is_a_part_of_the_name() {
     let junk = ["en;q=1.1", "en;q=0.1234", "en;q=.5", "en;q=", "en;q=0.x", "en;level=1", "en;q=0.5;x"];
     for junk in junk.into_iter().chain(["en;q=500", "en;q=100"]) {
         let others = ["en", "en;q=0.5", "en;q=0.1"];
@@ -111,7 +111,7 @@ fn what_is_no_weight_is_a_part_of_the_name() {
 }
 
 #[test]
-fn selections_that_match_are_one_slot() {
+fn matching_selections_are_equal() {
     let fields: Arc<[HeaderName]> = Arc::from([header::ACCEPT_LANGUAGE]);
     let of = |value| Selection::new(&fields, &map(&[("accept-language", value)]));
     let hash = |selection: &Selection| {
@@ -136,7 +136,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_written_in_a_request_is_what_would_be_made_of_it(
+    fn a_selection_written_in_a_request_is_the_selection_made_from_it(
         a in proptest::collection::vec("[ab, \"]{0,4}", 0..3),
         b in proptest::collection::vec("[ab, \"]{0,4}", 0..3),
         name in proptest::sample::select(&["accept", "accept-encoding", "cookie", "x"][..]),

@@ -227,16 +227,15 @@ pub(super) fn is_unreserved(octet: u8) -> bool {
     octet.is_ascii_alphanumeric() || b"-._~".contains(&octet)
 }
 
-/// The octet that two hexadecimal digits stand for.
+/// The octet with these two hexadecimal digits.
 pub(super) fn octet(high: u8, low: u8) -> Option<u8> {
     let digit = |byte: u8| char::from(byte).to_digit(16);
     u8::try_from(digit(high)? * 16 + digit(low)?).ok()
 }
 
-/// Brings the target of a request into the form in which its key has it, so that no client's spelling
-/// shows in a response that others get: the host in lower case and without the default port of the
-/// scheme, or the host that stands for it, and the scheme of all requests if there is one. The path and the
-/// query stay.
+/// Rewrites the target of a request into the form that its key has, so that a shared response does not show
+/// how one client wrote it: the host in lower case and without the default port of the scheme, or the first
+/// of its group of same hosts, and the scheme of all requests, if any. The path and the query stay.
 pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>, hosts: Option<&SameHosts>) {
     let host = head.headers.get(header::HOST);
     if let Some(folded) = host.and_then(|host| folded(host.as_bytes(), original_uri(head), scheme, hosts))
@@ -256,7 +255,7 @@ pub(super) fn fold(head: &mut Parts, scheme: Option<&Scheme>, hosts: Option<&Sam
     }
 }
 
-/// None: it is in that form already.
+/// `None` if it already has that form.
 fn folded(
     authority: &[u8],
     uri: &Uri,

@@ -144,7 +144,7 @@ impl<'a> Target<'a> {
     }
 
     /// Hashes of a group of this origin (RFC 9875 §2.1): one for purges without a scheme, and one for purges
-    /// with it, where `?` stands for the unknown scheme of HTTP/1.
+    /// with it, where `?` is the unknown scheme of HTTP/1.
     pub(crate) fn group_hashes(&self, group: &str, hasher: &impl BuildHasher) -> [u64; 2] {
         ["*", self.uri.scheme_str().unwrap_or("?")].map(|scheme| self.group_hash(scheme, group, hasher))
     }

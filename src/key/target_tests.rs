@@ -10,7 +10,7 @@ fn head(uri: &str, host: Option<&str>) -> Parts {
 }
 
 #[test]
-fn references_are_resolved_and_those_to_other_origins_are_none() {
+fn references_within_the_origin_are_resolved() {
     let hasher = std::hash::RandomState::new();
     let base = head("http://h.example/a/b/c?q", None);
     let base = Target::of(&base, Origins::default());
@@ -52,7 +52,7 @@ fn references_are_resolved_and_those_to_other_origins_are_none() {
 }
 
 #[test]
-fn the_scheme_of_all_requests_says_what_the_origin_is() {
+fn the_scheme_of_all_requests_is_that_of_the_origin() {
     let hasher = std::hash::RandomState::new();
     let base = head("/a", Some("h.example:443"));
     let base = Target::of(&base, Origins { scheme: Some(&Scheme::HTTPS), hosts: None });
@@ -85,7 +85,7 @@ fn http1_and_http2_have_the_same_target() {
 
 proptest::proptest! {
     #[test]
-    fn hosts_are_the_same_in_any_case_and_no_two_others(host in "[a-cA-C.]{1,18}", at in 0..18_usize) {
+    fn only_hosts_that_differ_by_case_are_the_same(host in "[a-cA-C.]{1,18}", at in 0..18_usize) {
         let hasher = std::hash::RandomState::new();
         let hash = |host: &str| Target::of(&head("/", Some(host)), Origins::default()).hash(&hasher);
         proptest::prop_assert_eq!(hash(&host), hash(&host.to_uppercase()));

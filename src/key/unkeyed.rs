@@ -14,8 +14,8 @@ reasons! {
     ///
     /// `Cache-Status` of responses to GET and HEAD requests, and to [reads by their
     /// body](crate::key#keys-from-bodies), is `fwd=bypass` with this reason as `detail`; see
-    /// [`CacheStatus::unkeyed_reason`](crate::CacheStatus::unkeyed_reason). Other methods never have a key, so
-    /// their responses have no such field.
+    /// [`CacheStatus::unkeyed_reason`](crate::CacheStatus::unkeyed_reason). Other methods never have a key,
+    /// so their responses have no such field.
     pub enum Unkeyed {
         /// Neither the URI nor a `Host` field names a host (`no-host`). In a test with an origin-form URI,
         /// send a `Host` field or an absolute URI.

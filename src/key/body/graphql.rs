@@ -412,7 +412,7 @@ mod tests {
     }
 
     proptest! {
-        /// Wherever a mutation stands that a parser could come to.
+        /// A mutation in any place that a parser could reach.
         #[test]
         fn a_mutation_after_a_whole_definition_is_always_seen(
             parts in proptest::collection::vec(
