@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, hea
 use http_body::Body as HttpBody;
 
 use super::{
-    cache_control::{CacheControl, seconds},
+    cache_control::{CacheControl, MAX_DELTA, seconds},
     credentials::Keyed,
     date::parse,
     fields::{Line, has},
@@ -21,16 +21,16 @@ use super::{
 #[derive(Debug)]
 pub(crate) struct ResponseFields {
     /// When the fields were read.
-    pub(crate) now: SystemTime,
+    now: SystemTime,
     /// `Date`, if it is valid.
-    pub(crate) date: Option<SystemTime>,
+    date: Option<SystemTime>,
     /// `Age`.
-    pub(crate) age: Duration,
+    age: Duration,
     pub(crate) vary: Vary,
     /// `Cache-Control`, not a targeted field that may replace it.
     pub(crate) cache_control: CacheControl,
     pub(crate) has_validator: bool,
-    pub(crate) has_expires: bool,
+    has_expires: bool,
     pub(crate) sets_cookie: bool,
     framing: Framing,
     /// The declared length of the body.
@@ -102,6 +102,50 @@ impl ResponseFields {
         }
     }
 
+    /// Whether the head has a valid `Date`.
+    pub(crate) fn has_date(&self) -> bool {
+        self.date.is_some()
+    }
+
+    /// The explicit lifetime of the response in a shared cache (RFC 9111 §4.2.1): `s-maxage`, else `max-age`,
+    /// else `Expires` minus `Date`. `None` if it has none.
+    ///
+    /// An unreadable one means stale (§5.3). `Expires` does not count beside a targeted field (RFC 9213 §2.2).
+    pub(super) fn explicit_lifetime(
+        &self,
+        cache_control: &CacheControl,
+        headers: &HeaderMap,
+    ) -> Option<Duration> {
+        if let Some(lifetime) = cache_control.lifetime() {
+            return Some(lifetime);
+        }
+        if cache_control.is_targeted() || !self.has_expires {
+            return None;
+        }
+        let expires = parse(headers.get(header::EXPIRES)?, self.now);
+        let date = self.date.unwrap_or(self.now);
+        Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
+    }
+
+    /// For how long the representation had not changed when it was sent (RFC 9111 §4.2.2), if that is known.
+    pub(super) fn unchanged_for(&self, headers: &HeaderMap) -> Option<Duration> {
+        let modified = parse(headers.get(header::LAST_MODIFIED)?, self.now)?;
+        let date = self.date.unwrap_or(self.now);
+        date.duration_since(modified).ok()
+    }
+
+    /// How old the response was when it came in: `corrected_initial_age` of RFC 9111 §4.2.3.
+    ///
+    /// `delay` is the time from the request to the response. All of it counts, since the response may have been
+    /// made as soon as the request was sent.
+    pub(crate) fn initial_age(&self, delay: Duration) -> Duration {
+        let apparent = self.date.and_then(|date| self.now.duration_since(date).ok()).unwrap_or_default();
+        // `Date` has whole seconds, so the difference does too.
+        let apparent = Duration::from_secs(apparent.as_secs());
+        let corrected = self.age.saturating_add(delay);
+        apparent.max(corrected).min(MAX_DELTA)
+    }
+
     /// Adds a `Date` to a head without a valid one (RFC 9110 §6.6.1).
     pub(crate) fn give_date(&self, headers: &mut HeaderMap) {
         if (self.date.is_none() || !has(headers, &header::DATE))
@@ -168,69 +212,5 @@ impl PassedFields {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::tag_fields::CACHE_GROUP_INVALIDATION;
-
-    fn response_fields(fields: &[(&'static str, &str)]) -> ResponseFields {
-        let field = |(name, value): &(&'static str, &str)| {
-            (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
-        };
-        ResponseFields::of(&fields.iter().map(field).collect(), SystemTime::UNIX_EPOCH)
-    }
-
-    #[test]
-    fn the_first_of_repeated_fields_counts() {
-        let dated = response_fields(&[
-            ("date", "Thu, 01 Jan 1970 00:00:07 GMT"),
-            ("date", "Thu, 01 Jan 1970 00:00:08 GMT"),
-            ("age", "1"),
-            ("age", "2"),
-        ]);
-        assert_eq!(dated.date, Some(SystemTime::UNIX_EPOCH + Duration::from_secs(7)));
-        assert_eq!(dated.age, Duration::from_secs(1));
-        assert_eq!(response_fields(&[("date", "x"), ("date", "Thu, 01 Jan 1970 00:00:08 GMT")]).date, None);
-    }
-
-    #[test]
-    fn present_fields_are_found() {
-        let seen = |name| {
-            let ResponseFields { has_tags, has_groups, has_validator, has_expires, sets_cookie, .. } =
-                response_fields(&[("server", "x"), (name, "x")]);
-            [has_tags, has_groups, has_validator, has_expires, sets_cookie]
-        };
-        for (at, names) in [
-            &["surrogate-key", "cache-tag"][..],
-            &["cache-groups"],
-            &["etag", "last-modified"],
-            &["expires"],
-            &["set-cookie"],
-        ]
-        .iter()
-        .enumerate()
-        {
-            for name in *names {
-                assert_eq!(seen(name), std::array::from_fn(|other| other == at), "{name}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_fields_of_a_passed_response_are_found() {
-        let found = |name: &HeaderName| {
-            let fields = [
-                (header::ETAG, HeaderValue::from_static("x")),
-                (name.clone(), HeaderValue::from_static("x")),
-            ];
-            PassedFields::of(&fields.into_iter().collect())
-        };
-        for name in [header::LOCATION, header::CONTENT_LOCATION] {
-            assert_eq!(found(&name), PassedFields { has_reference: true, ..PassedFields::NONE });
-        }
-        for name in [&SURROGATE_KEY, &CACHE_TAG] {
-            assert_eq!(found(name), PassedFields { has_tags: true, ..PassedFields::NONE });
-        }
-        assert_eq!(found(&CACHE_GROUP_INVALIDATION), PassedFields { has_groups: true, ..PassedFields::NONE });
-        assert_eq!(found(&header::SERVER), PassedFields::NONE);
-    }
-}
+#[path = "response_fields_tests.rs"]
+mod tests;

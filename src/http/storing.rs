@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, StatusCode, header};
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
     credentials::Credentials,
-    freshness::{Freshness, explicit_lifetime, unchanged_for},
+    freshness::Freshness,
     range::Extent,
     response_fields::ResponseFields,
     rules::{Rules, Ttl},
@@ -200,7 +200,7 @@ struct Case<'a> {
 impl Case<'_> {
     fn decide(&self) -> Decision {
         let ResponseHead { status, headers, fields, is_breakdown, .. } = *self.response;
-        let explicit = explicit_lifetime(self.cache_control, headers, fields);
+        let explicit = fields.explicit_lifetime(self.cache_control, headers);
         let (lifetime, source) = self.lifetime(explicit);
         let is_fresh = lifetime > Duration::ZERO;
         let barrier = self.barrier();
@@ -327,8 +327,7 @@ impl Case<'_> {
         let is_cacheable = is_cacheable && !is_breakdown || self.cache_control.is_public();
         match self.rules.heuristic.filter(|_| is_cacheable) {
             Some(heuristic) => {
-                let unchanged =
-                    unchanged_for(self.response.headers, self.response.fields).unwrap_or_default();
+                let unchanged = self.response.fields.unchanged_for(self.response.headers).unwrap_or_default();
                 heuristic.lifetime(unchanged)
             }
             None => Duration::ZERO,

@@ -21,7 +21,7 @@ use crate::{
     exchange::status::CacheStatus,
     http::{
         conditions::is_strong_tag,
-        freshness::{Freshness, after, initial_age},
+        freshness::{Freshness, after},
         request_fields::RequestFields,
         response_fields::ResponseFields,
         vary::{Forms, Selection},
@@ -87,7 +87,7 @@ impl Origin {
     pub(crate) fn new(outline: &ResponseFields, sent_at: Instant, begun: u64, subject: Arc<Subject>) -> Self {
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(sent_at);
-        Self { received_at, initial_age: initial_age(outline, delay), delay, begun, subject }
+        Self { received_at, initial_age: outline.initial_age(delay), delay, begun, subject }
     }
 
     /// When a response ceases to be fresh.

@@ -304,7 +304,7 @@ impl Judge {
         let selection = outline.vary.selection(request);
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(started_at);
-        let age = if decision.terms.is_ours { delay } else { freshness::initial_age(&outline, delay) };
+        let age = if decision.terms.is_ours { delay } else { outline.initial_age(delay) };
         let fresh_until = freshness::after(received_at, decision.terms.fresh_for.saturating_sub(age));
         Verdict::new(decision, selection, (received_at, fresh_until), None)
     }

@@ -249,7 +249,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
 /// The fields that may be kept, with a valid `Date` in any case.
 fn kept<'a>(headers: &'a HeaderMap, outline: &ResponseFields, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
     let mut kept = Cow::Borrowed(headers);
-    if outline.date.is_none() || headers.keys().any(|name| withheld.contains(name)) {
+    if !outline.has_date() || headers.keys().any(|name| withheld.contains(name)) {
         remove_all(kept.to_mut(), |name| withheld.contains(name));
         outline.give_date(kept.to_mut());
     }
