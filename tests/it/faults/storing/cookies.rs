@@ -294,8 +294,8 @@ fn what_cannot_be_a_name_is_refused() {
             .unwrap_err()
             .to_string()
     };
-    assert!(build(Rules::new().cookies(["a b"])).starts_with("`cookies`: `a b` is no name"));
-    assert!(build(Rules::new().credentials(["a b"])).starts_with("`credentials`: `a b` is no name"));
+    assert!(build(Rules::new().cookies(["a b"])).starts_with("`cookies`: `a b` is not a valid name"));
+    assert!(build(Rules::new().credentials(["a b"])).starts_with("`credentials`: `a b` is not a valid name"));
     let twice = KeyRules::builder().rule(KeyRule::any().headers(["Cookie"]).cookies(["sid"])).build();
     assert!(twice.unwrap_err().to_string().contains("`cookies` has no effect"));
     let guarded = KeyRules::builder().guard(Guard::new().headers(["cookie"]));
