@@ -1,4 +1,4 @@
-//! What the rules of a document do, and what is probably not meant.
+//! Describes the rules of a document, and warns of probable mistakes.
 
 use std::{collections::BTreeSet, error::Error, fmt::Write};
 
@@ -31,8 +31,7 @@ pub(crate) fn check(document: &str, table: Option<&str>) -> Result<Report, Box<d
     Ok(Report { text, warnings: warnings.len() })
 }
 
-/// The rules of a document. What they name as extensions is for code to say, so that requests have none
-/// here but those of a table.
+/// The rules of a document. Extensions are defined in code, so here only the rows of a table have values for them.
 pub(crate) fn rules(document: &str) -> Result<KeyRules, Box<dyn Error>> {
     let mut builder: KeyRulesBuilder = serde_json::from_str(document)?;
     for name in extensions(&serde_json::from_str(document)?) {

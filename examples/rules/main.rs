@@ -1,4 +1,4 @@
-//! Checks documents of key rules, and begins them.
+//! Checks and drafts documents of key rules.
 //!
 //! ```text
 //! cargo run --example rules --features serde,body-key -- --check examples/rules/wordpress.json \
@@ -7,18 +7,16 @@
 //! cargo run --example rules --features serde,body-key -- --from-openapi api.json
 //! ```
 //!
-//! `--check` prints what each rule matches, keys, stores and purges, and warns of what is probably not
-//! meant. With `--table` it sends the requests of a table through the layers as well, and says where they do
-//! not give what the table says. It fails if the document cannot work or the table is not met, and with
-//! `--deny-warnings` if there is a warning.
+//! `--check` prints what each rule matches, keys, stores and purges, and warns of probable mistakes. With
+//! `--table` it also sends the requests of a table through the layers, and compares the results with the table.
+//! It fails if the document is invalid or the table is not met, and with `--deny-warnings` if there is a warning.
 //!
 //! `--schema` prints the JSON Schema of documents, for editors.
 //!
-//! `--from-openapi` makes a document of the description of an API, OpenAPI 3.0 or 3.1 in JSON, to go on
-//! from: reads that need no authorisation have a rule each, with their parameters in the key; everything
-//! else is bypassed.
+//! `--from-openapi` drafts a document from the description of an API, OpenAPI 3.0 or 3.1 in JSON: reads that
+//! need no authorisation have a rule each, with their parameters in the key; everything else is bypassed.
 //!
-//! The documents beside this file are to be copied: each is of one kind of site, with its table.
+//! The documents beside this file, each for one kind of site and with its table, can be copied.
 
 mod check;
 mod openapi;
@@ -27,17 +25,17 @@ use std::{error::Error, fs, path::PathBuf, process::ExitCode};
 
 use clap::Parser;
 
-/// Checks documents of key rules, and begins them.
+/// Checks and drafts documents of key rules.
 #[derive(Parser)]
 #[group(required = true, multiple = false)]
 struct Task {
-    /// Print what the rules of a document do, and what is probably not meant.
+    /// Print what the rules of a document do, and warn of probable mistakes.
     #[arg(long, value_name = "FILE")]
     check: Option<PathBuf>,
     /// Print the JSON Schema of documents.
     #[arg(long)]
     schema: bool,
-    /// Print a document for an API that OpenAPI 3.0 or 3.1 describes, for editing.
+    /// Draft a document for an API from its description in OpenAPI 3.0 or 3.1.
     #[arg(long, value_name = "FILE")]
     from_openapi: Option<PathBuf>,
 }
@@ -46,7 +44,7 @@ struct Task {
 struct Args {
     #[command(flatten)]
     task: Task,
-    /// With `--check`: check requests and what they must give as well.
+    /// With `--check`: also check a table of requests and their expected results.
     #[arg(long, value_name = "FILE")]
     table: Option<PathBuf>,
     /// With `--check`: fail if there is a warning.
@@ -67,7 +65,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// What is printed.
+/// Returns what is printed.
 fn run(args: &Args) -> Result<String, Box<dyn Error>> {
     let Args { task, table, deny_warnings } = args;
     let read =
@@ -81,7 +79,7 @@ fn run(args: &Args) -> Result<String, Box<dyn Error>> {
         };
     }
     if table.is_some() || *deny_warnings {
-        return Err("`--table` and `--deny-warnings` go with `--check`".into());
+        return Err("`--table` and `--deny-warnings` need `--check`".into());
     }
     match &task.from_openapi {
         Some(path) => {

@@ -1,4 +1,4 @@
-//! A document of key rules for an API that OpenAPI describes.
+//! Drafts a document of key rules from an OpenAPI description.
 
 #[path = "openapi/order.rs"]
 mod order;
@@ -14,7 +14,7 @@ use self::{order::in_order, pattern::Pattern};
 
 const METHODS: [&str; 2] = ["get", "head"];
 
-/// Fields that the cache reads itself, that are never in a key, or on which `Vary` has the say.
+/// Fields that the cache reads, that cannot be in a key, or that are left to `Vary`.
 const NOT_KEYED: [&str; 16] = [
     "accept",
     "accept-charset",
@@ -59,15 +59,15 @@ pub(crate) struct Rule {
     bypass: bool,
 }
 
-/// The text of a document for the API that this text describes.
+/// Returns a document for the API that this text describes.
 ///
-/// Each GET or HEAD without `security` has a rule that keys its parameters; all others are bypassed, and so
-/// is what is not described.
+/// Each GET or HEAD without `security` has a rule that keys its parameters. All other requests are bypassed,
+/// described or not.
 pub(crate) fn document(api: &str) -> Result<String, Box<dyn Error>> {
     let api: Value = serde_json::from_str(api)?;
     let version = api["openapi"].as_str().unwrap_or_default();
     if !["3.0", "3.1"].iter().any(|known| version.starts_with(known)) {
-        return Err("`openapi` must be 3.0 or 3.1: convert the description first".into());
+        return Err("`openapi` must be 3.0 or 3.1; convert the description first".into());
     }
     let mut rules: BTreeMap<(String, Vec<String>, Vec<&str>), Rule> = BTreeMap::new();
     for (path, item) in api["paths"].as_object().into_iter().flatten() {
@@ -104,7 +104,7 @@ fn rules_of(api: &Value, path: &str, item: &Value) -> Result<Vec<Rule>, String> 
     Ok(rules)
 }
 
-/// GET says what HEAD gives, but not the other way round.
+/// The description of GET is also for HEAD, but not the reverse.
 fn alone(item: &Value) -> Vec<&'static str> {
     if item["get"].is_null() { vec!["HEAD"] } else { Vec::new() }
 }
@@ -135,7 +135,7 @@ impl Rule {
         match parameter["in"].as_str() {
             Some("query") if has_free_names(api, parameter) => self.keep_query = None,
             Some("query") => {
-                // So are the members of an object, `name[..]`.
+                // The members of an object are parameters too, `name[..]`.
                 if let Some(keep) = &mut self.keep_query {
                     keep.push(name.into());
                 }
@@ -151,7 +151,7 @@ impl Rule {
         *self = Self { name, host, path, bypass: true, ..Self::default() };
     }
 
-    /// For both, where both are for the same requests.
+    /// Merges two rules for the same requests.
     fn merge(&mut self, other: &Self) {
         if self.bypass || other.bypass {
             return self.turn_into_bypass();
@@ -173,14 +173,14 @@ impl Rule {
     }
 }
 
-/// What may be an object whose properties are parameters of their own.
+/// Whether the properties of a parameter may be parameters of their own.
 fn has_free_names(api: &Value, parameter: &Value) -> bool {
     let is_form = parameter["style"].as_str().is_none_or(|style| style == "form");
     let is_exploded = parameter["explode"].as_bool().unwrap_or(true);
     is_form && is_exploded && !parameter["schema"].is_null() && may_be_object(api, &parameter["schema"])
 }
 
-/// Whether nothing says that it is something else: it may be composed of others, or in another file.
+/// Whether a schema may be an object. It may be composed of others, or in another file.
 fn may_be_object(api: &Value, schema: &Value) -> bool {
     let schema = resolved(api, schema);
     match &schema["type"] {
@@ -190,7 +190,7 @@ fn may_be_object(api: &Value, schema: &Value) -> bool {
     }
 }
 
-/// Whether there is a way to ask with authorisation, be it optional.
+/// Whether requests can have authorisation, even if it is optional.
 fn is_secured(api: &Value, operation: &Value) -> bool {
     let own = operation.get("security").filter(|own| !own.is_null());
     let security = own.unwrap_or(&api["security"]);
@@ -199,7 +199,7 @@ fn is_secured(api: &Value, operation: &Value) -> bool {
         || list(security).any(|requirement| requirement.as_object().is_none_or(|schemes| !schemes.is_empty()))
 }
 
-/// Hosts, where they are named, and what comes before the path.
+/// Hosts, if they are named, and the prefix of the path.
 fn servers(api: &Value, item: &Value, operation: &Value) -> Vec<(Option<String>, String)> {
     let named = [operation, item, api].into_iter().find(|holder| list(&holder["servers"]).next().is_some());
     let servers = named.into_iter().flat_map(|holder| list(&holder["servers"]));
@@ -229,10 +229,10 @@ fn list(value: &Value) -> impl Iterator<Item = &Value> {
     value.as_array().into_iter().flatten()
 }
 
-/// What a reference within the description stands for.
+/// Resolves a reference within the description.
 fn resolved<'v>(api: &'v Value, value: &'v Value) -> &'v Value {
     let mut value = value;
-    // References to references are rare, and circles are none of ours.
+    // References to references are rare; circles end here.
     for _ in 0..8 {
         match value["$ref"].as_str().and_then(|reference| reference.strip_prefix('#')) {
             Some(pointer) => value = api.pointer(pointer).unwrap_or(&Value::Null),

@@ -1,9 +1,9 @@
-//! Tables of requests and what key rules must make of them (feature `serde`).
+//! Tables of requests and their expected results by key rules (feature `serde`).
 //!
 //! Rules are easily right for the request that their author had in mind, and wrong for the next one: a
-//! cookie that every browser has, another order of parameters, a preview. A table says in one line for
-//! each request what it must give, and [`KeyRules::check_table`] sends it through the layers that serve
-//! requests, with a service in their midst that gives the response of the row.
+//! cookie that every browser sends, another order of parameters, a preview. A table states the expected result
+//! of each request in one line. [`KeyRules::check_table`] sends the requests through the layers that serve
+//! requests, with a service that gives the response of the row as their origin.
 //!
 //! ```
 //! # #[cfg(feature = "serde")]
@@ -42,79 +42,133 @@
 //!
 //! # The format
 //!
-//! A table has `rows`, and what they have in common: `host`, request `headers`, and the `response` that the
-//! service gives. A row that says the same itself has its own; of `headers` it adds to those of the table,
-//! and `null` takes one away.
+//! A table has `rows`, and settings for all rows: `host`, request `headers`, and the `response` of the service. A
+//! row may override them. Its `headers` are added to those of the table, and `null` removes one.
 //!
 //! | field of a row | meaning |
 //! |---|---|
 //! | `request` | method and target: `GET /product?pid=7` |
 //! | `host` | the `Host` field |
 //! | `headers` | fields of the request, each a string or a list of them |
-//! | `body` | of the request: a string, or JSON that is sent in its shortest form |
-//! | `extensions` | values of [`extensions`](crate::KeyRule::extensions) by their names |
+//! | `body` | body of the request: a string, or JSON, which is sent in its shortest form |
+//! | `extensions` | values of [`extensions`](crate::KeyRule::extensions) by name |
 //! | `status`, `response` | status and fields of the response of the service. Default: 200, no fields |
-//! | `why` | a remark, which errors repeat |
-//! | **`rule`** | name of the rule that is for the request, or its path if it has no name; `null`: no rule is |
-//! | **`entry`** | a label of your own. Rows with the same label get each other's stored response; those with another one, or without, do not |
-//! | **`bypass`** | why there is no key: the `detail` of [`Unkeyed`](crate::Unkeyed), or `method` for a method that never has one |
-//! | **`ttl`** | for how long the response is fresh, as `200ms` or `1h` |
-//! | **`stale_while_revalidate`**, **`stale_if_error`** | how long after that it is served stale, in either case |
+//! | `why` | a remark, which is repeated in errors |
+//! | **`rule`** | name of the rule for the request, or its path if it has no name; `null`: no rule |
+//! | **`entry`** | any label. Rows with the same label share stored responses; rows with another one, or none, do not |
+//! | **`bypass`** | why the request has no key: the `detail` of [`Unkeyed`](crate::Unkeyed), or `method` for other methods |
+//! | **`ttl`** | how long the response is fresh: `200ms`, `1h` |
+//! | **`stale_while_revalidate`**, **`stale_if_error`** | how long after that it is served stale |
 //! | **`not_stored`** | why the response is not stored: the `detail` of [`Unshareable`](crate::Unshareable) |
 //! | **`tags`** | all tags of the stored response, in any order |
-//! | **`purged_by`**, **`kept_by`** | purges that reach the stored response, and that do not: `url /product?pid=7`, `prefix /product`, `pattern /product/*`, `host shop.example`, `tag product-7` |
+//! | **`purged_by`**, **`kept_by`** | purges that reach the stored response, and purges that do not: `url /product?pid=7`, `prefix /product`, `pattern /product/*`, `host shop.example`, `tag product-7` |
 //! | **`origin`** | path and query that the service gets |
-//! | **`origin_headers`** | fields that the service gets, as in `headers`; `null`: it gets none of this name |
-//! | **`stored_headers`** | the same of the stored response, which is what all but its first client get |
+//! | **`origin_headers`** | fields that the service gets, as in `headers`; `null`: absent |
+//! | **`stored_headers`** | fields of the stored response, which later clients get |
 //!
-//! The fields in bold are expectations, of which each row has at least one. That rows without an `entry`
-//! share nothing with any other is checked for all rows whose response is stored.
+//! The fields in bold are expectations, of which each row needs at least one. If its response is stored, a row
+//! without an `entry` must not share it with any other row.
 //!
 //! # Limits
 //!
-//! * Rows are told from what they give with the [`Rules`](crate::Rules) of [`RuleTable::rules`], and without a
-//!   [`Policy`](crate::Policy) or an extractor of your own.
-//! * Extensions have the values of the row, whatever
+//! * Rows are checked with the [`Rules`](crate::Rules) of [`RuleTable::rules`], and without a
+//!   [`Policy`](crate::Policy) or another extractor.
+//! * Extensions have the values of the row, instead of those that
 //!   [`KeyRulesBuilder::extension`](crate::KeyRulesBuilder::extension) would read.
-//! * Rows are compared in pairs: a table of some thousand rows takes seconds.
+//! * Rows are compared in pairs: a table of a few thousand rows takes seconds.
 
-mod error;
 mod expect;
 mod format;
-mod pairs;
 mod trial;
 
-pub use self::{
-    error::{TableError, TableMiss},
-    format::RuleTable,
-};
+use std::fmt;
 
-use self::{expect::misses_of, pairs::misses_of_pairs, trial::Trials};
+pub use self::format::RuleTable;
+
+use self::trial::Trials;
 use crate::key::KeyRules;
 
 impl KeyRules {
-    /// Checks the rules against a [table](crate::rule_table) of requests and what they must give.
+    /// Checks the rules against a [table](crate::rule_table) of requests and their expected results.
     ///
-    /// The rows are sent through the layers themselves, each with an empty store. What was learned from
-    /// `No-Vary-Search` so far does not count, and nothing is learned. It takes no runtime and no time to
-    /// wait, and may be called in a runtime.
+    /// Each row is sent through the layers, with an empty store. What was learned from `No-Vary-Search` is not
+    /// used, and nothing is learned. Needs no runtime and waits for nothing; may be called in a runtime.
     ///
     /// # Errors
     ///
-    /// All rows that do not give what they must, and rows that cannot be sent or expect nothing.
+    /// All expectations that are not met, and all rows that cannot be sent or expect nothing.
     pub fn check_table(&self, table: &RuleTable) -> Result<(), TableError> {
         let mut misses = Vec::new();
         if table.rows().is_empty() {
-            misses.push(TableMiss::of_table("it has no rows, so that it checks nothing"));
+            misses.push(TableMiss::of_table("the table has no rows; add at least one"));
         }
         let trials = Trials::new(self, table, &mut misses);
         for trial in trials.iter() {
-            misses.extend(misses_of(&trials, trial));
+            misses.extend(expect::misses_of(&trials, trial));
         }
-        misses.extend(misses_of_pairs(&trials));
+        misses.extend(expect::misses_of_pairs(&trials));
         match misses.is_empty() {
             true => Ok(()),
             false => Err(TableError::new(misses)),
         }
     }
 }
+
+/// The points in which key rules do not meet a [table](self).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableError {
+    misses: Vec<TableMiss>,
+}
+
+impl TableError {
+    fn new(mut misses: Vec<TableMiss>) -> Self {
+        misses.sort_by_key(|miss| miss.row.as_ref().map(|(row, _)| *row));
+        Self { misses }
+    }
+
+    /// All points in which the table is not met, in the order of the rows.
+    pub fn misses(&self) -> &[TableMiss] {
+        &self.misses
+    }
+}
+
+/// One point in which a [table](self) is not met.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableMiss {
+    row: Option<(usize, Box<str>)>,
+    message: Box<str>,
+}
+
+impl TableMiss {
+    fn of_table(message: &str) -> Self {
+        Self { row: None, message: message.into() }
+    }
+
+    fn of_row(row: usize, label: &str, message: impl Into<Box<str>>) -> Self {
+        Self { row: Some((row, label.into())), message: message.into() }
+    }
+
+    /// The position of the row, from 0. `None` if it is about the whole table.
+    pub fn row(&self) -> Option<usize> {
+        self.row.as_ref().map(|(row, _)| *row)
+    }
+}
+
+impl fmt::Display for TableMiss {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.row {
+            Some((row, label)) => write!(f, "row {row} ({label}): {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl fmt::Display for TableError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.misses.len() == 1 { "" } else { "s" };
+        write!(f, "the table is not met in {} point{plural}:", self.misses.len())?;
+        self.misses.iter().try_for_each(|miss| write!(f, "\n{miss}"))
+    }
+}
+
+impl std::error::Error for TableError {}

@@ -1,6 +1,7 @@
-//! Sends a row through the layers.
+//! Sends the rows of a table through the layers.
 
 use std::{
+    collections::BTreeSet,
     convert::Infallible,
     future::{self, Future},
     pin::pin,
@@ -9,64 +10,61 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
-};
+use http::{Request, Response, request::Parts};
 use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
-    error::TableMiss,
-    format::{Fields, Row, RuleTable},
+    TableMiss,
+    format::{Row, RowExchange, RuleTable, ServiceResponse},
 };
 use crate::{
-    exchange::CacheRequest,
-    exchange::status::CacheStatus,
-    key::{KeyExtractor, KeyRules, rules::RowExtensions},
-    request_body::RequestBody,
+    exchange::{CacheRequest, status::CacheStatus},
+    http::tag_fields,
+    key::{KeyExtractor, KeyRules},
     stack::{ReadThroughBuilder, ReadThroughLayer},
     store::{MemoryStore, Store, StoredResponse},
-    tags::TagFields,
+    tags::{TagFields, Tags},
 };
 
-/// Room for a few responses without a body to speak of.
+/// Room for a few responses with tiny bodies.
 const CAPACITY_BYTES: u64 = 16 << 20;
 
-/// Nothing here waits: what is not ready after so many polls never will be.
+/// Nothing here waits: a future that is not ready after so many polls never will be.
 const MAX_POLLS: usize = 64;
 
-/// The rows of a table, and what each of them gives.
+/// The rows of a table with their results.
 pub(super) struct Trials<'t> {
-    stack: Stack<'t>,
+    stack: TrialStack<'t>,
     trials: Vec<Trial<'t>>,
 }
 
-/// What a row gives to an empty store.
+/// The results of a row with an empty store.
 pub(super) struct Trial<'t> {
-    pub(super) index: usize,
-    pub(super) row: &'t Row,
-    exchange: Exchange,
-    /// The fields of responses that name tags by the rules.
-    pub(super) tag_fields: TagFields,
-    pub(super) rule: Option<String>,
-    pub(super) sent: Sent,
+    index: usize,
+    row: &'t Row,
+    exchange: RowExchange,
+    /// The response fields that name tags.
+    tag_fields: TagFields,
+    rule: Option<String>,
+    sent: Sent,
     /// The response, if it is stored.
-    pub(super) stored: Option<Arc<StoredResponse>>,
+    stored: Option<Arc<StoredResponse>>,
 }
 
-/// What came of sending a request.
-pub(super) struct Sent {
-    pub(super) status: Option<CacheStatus>,
-    /// As the service got it, if it did.
-    pub(super) at_origin: Option<Parts>,
+/// The result of sending a request.
+struct Sent {
+    status: Option<CacheStatus>,
+    /// The request as the service got it, if it did.
+    at_origin: Option<Parts>,
 }
 
 impl<'t> Trials<'t> {
     /// Sends all rows that can be sent, each to an empty store.
     pub(super) fn new(rules: &KeyRules, table: &'t RuleTable, misses: &mut Vec<TableMiss>) -> Self {
-        let stack = Stack { rules: rules.for_trials(), table };
+        let stack = TrialStack { rules: rules.for_trials(), table };
         let mut trials = Vec::new();
         for (index, row) in table.rows().iter().enumerate() {
             match stack.try_row(index, row) {
@@ -81,46 +79,51 @@ impl<'t> Trials<'t> {
         self.trials.iter()
     }
 
-    /// Whether the stored response of the first answers the second.
-    pub(super) fn answers(&self, first: &Trial<'_>, second: &Trial<'_>) -> bool {
-        // Twice: the first response may say by `No-Vary-Search` what the key of the next one is.
+    /// Whether the second request gets the stored response of the first one.
+    pub(super) fn shares_response(&self, first: &Trial<'_>, second: &Trial<'_>) -> bool {
+        // Twice, since `No-Vary-Search` of the first response may decide the key of the next request.
         let passes = [&first.exchange, &first.exchange, &second.exchange];
         let store = MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
         let rules = self.stack.rules.fresh();
         let sent = passes.map(|exchange| self.stack.send(&rules, &store, exchange));
         let [_, _, Ok(sent)] = &sent else { return false };
-        // However short its lifetime: it is selected, and a fresh one would have been served.
+        // A response that has become stale is selected too.
         let is_selected = sent.asked().is_some_and(|asked| asked.candidate().is_whole());
         is_selected || sent.status.is_some_and(|status| status.is_hit())
     }
 
-    /// Whether a purge reaches what the row stores.
+    /// Whether a purge reaches the stored response of a row.
     pub(super) fn is_purged_by(&self, trial: &Trial<'_>, purge: &str) -> Result<bool, String> {
         let store = MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
         let rules = self.stack.rules.fresh();
         let stored = self.stack.send(&rules, &store, &trial.exchange)?.stored_in(&store);
         let handle = self.stack.cache(&rules, &store).purge();
-        let (kind, argument) = purge.split_once(' ').ok_or("it is a kind and an argument")?;
+        let (kind, argument) =
+            purge.split_once(' ').ok_or("write a kind and an argument, like `tag product-7`")?;
         let url = || match argument.starts_with('/') {
             true => trial.exchange.url_of(&rules, argument),
             false => argument.to_owned(),
         };
         match kind {
             "tag" if argument.is_empty() || argument.contains([',', '*', '{', '}']) => {
-                return Err("a tag is compared whole, and has no wildcards".into());
+                return Err("a tag has no wildcards, spaces or commas".into());
             }
             "tag" => Ok(handle.tag(argument)),
             "url" => handle.url(&url()),
             "prefix" => handle.path_prefix(&url()),
             "pattern" => handle.pattern(&url()),
             "host" => handle.host(argument),
-            _ => return Err(format!("`{kind}` is neither `url`, `prefix`, `pattern`, `host` nor `tag`")),
+            _ => {
+                return Err(format!(
+                    "unknown kind `{kind}`; use `url`, `prefix`, `pattern`, `host` or `tag`"
+                ));
+            }
         }
         .map_err(|error| error.to_string())?;
         Ok(stored.is_some_and(|stored| !store.sequence().admits(&stored)))
     }
 
-    /// Whether one response could be for both: without the same key none is.
+    /// Whether the rows could share a response, which needs the same key.
     pub(super) fn may_share(&self, first: &Trial<'_>, second: &Trial<'_>) -> bool {
         match (first.sent.asked(), second.sent.asked()) {
             (Some(first), Some(second)) => first.key() == second.key() || self.stack.rules.learns(),
@@ -129,14 +132,68 @@ impl<'t> Trials<'t> {
     }
 }
 
-impl Trial<'_> {
+impl<'t> Trial<'t> {
+    /// The position of the row.
+    pub(super) fn index(&self) -> usize {
+        self.index
+    }
+
+    pub(super) fn row(&self) -> &'t Row {
+        self.row
+    }
+
+    /// What errors call the rule for the request, if there is one.
+    pub(super) fn rule(&self) -> Option<&str> {
+        self.rule.as_deref()
+    }
+
+    pub(super) fn stored(&self) -> Option<&StoredResponse> {
+        self.stored.as_deref()
+    }
+
+    /// The request as the service got it, if it did.
+    pub(super) fn at_origin(&self) -> Option<&Parts> {
+        self.sent.at_origin.as_ref()
+    }
+
     pub(super) fn has_key(&self) -> bool {
         self.sent.asked().is_some()
     }
 
-    /// The fields of the response of the service.
-    pub(super) fn answer_headers(&self) -> &HeaderMap {
-        &self.exchange.answer.headers
+    /// Why the request has no key, if it has none.
+    pub(super) fn unkeyed(&self) -> Option<&'static str> {
+        match self.sent.status {
+            Some(status) => status.unkeyed_reason().map(|reason| reason.as_str()),
+            None => Some("method"),
+        }
+    }
+
+    /// Why the response is not stored, if there is a reason.
+    pub(super) fn unshareable(&self) -> Option<&'static str> {
+        let reason = self.sent.status.and_then(|status| status.unshareable_reason());
+        reason.map(|reason| reason.as_str())
+    }
+
+    /// Why there is no stored response.
+    pub(super) fn no_response(&self) -> String {
+        match (self.unkeyed(), self.unshareable()) {
+            (Some(reason), _) => format!("the request has no key: `{reason}`"),
+            (None, Some(reason)) => format!("the response is not stored: `{reason}`"),
+            (None, None) => "the response is not stored".into(),
+        }
+    }
+
+    /// The tags of the response, as the store reads them.
+    pub(super) fn tags(&self) -> BTreeSet<String> {
+        let mut tags = BTreeSet::new();
+        let headers = self.exchange.response().headers();
+        tag_fields::for_each_tag(headers, &self.tag_fields, |tag| {
+            _ = tags.insert(String::from_utf8_lossy(tag).into_owned());
+        });
+        tags.extend(tag_fields::groups(headers, &tag_fields::CACHE_GROUPS));
+        let of_request = self.at_origin().and_then(|head| head.extensions.get::<Tags>());
+        tags.extend(of_request.into_iter().flat_map(Tags::iter).map(String::from));
+        tags
     }
 }
 
@@ -151,18 +208,18 @@ impl Sent {
     }
 }
 
-/// The layers of a table, round a service that gives the response of a row.
-struct Stack<'t> {
+/// The layers of a table, above a service that gives the response of a row.
+struct TrialStack<'t> {
     rules: KeyRules,
     table: &'t RuleTable,
 }
 
-impl Stack<'_> {
+impl TrialStack<'_> {
     fn try_row<'t>(&self, index: usize, row: &'t Row) -> Result<Trial<'t>, String> {
         if !row.expects_something() {
-            return Err("it expects nothing".into());
+            return Err("the row has no expectation; add one, such as `entry` or `bypass`".into());
         }
-        let exchange = Exchange::of(row, self.table)?;
+        let exchange = RowExchange::of(row, self.table)?;
         let store = MemoryStore::with_capacity_bytes(CAPACITY_BYTES);
         let rules = self.rules.fresh();
         let rule = rules.rule_label(&exchange.head());
@@ -175,20 +232,20 @@ impl Stack<'_> {
         ReadThroughLayer::builder(store.clone()).key(rules.clone()).rules(self.table.storing().clone())
     }
 
-    fn send(&self, rules: &KeyRules, store: &MemoryStore, exchange: &Exchange) -> Result<Sent, String> {
+    fn send(&self, rules: &KeyRules, store: &MemoryStore, exchange: &RowExchange) -> Result<Sent, String> {
         let cache = self.cache(rules, store).build().map_err(|error| error.to_string())?;
-        let origin = Origin { answer: exchange.answer.clone(), seen: Arc::default() };
-        let seen = Arc::clone(&origin.seen);
+        let origin = RowOrigin { response: exchange.response().clone(), request: Arc::default() };
+        let request = Arc::clone(&origin.request);
         let service = cache.layer(origin);
         #[cfg(feature = "body-key")]
         let mut service = crate::layers::body_key::BodyKeyLayer::new(rules.clone()).layer(service);
         #[cfg(not(feature = "body-key"))]
         let mut service = service;
-        let waits = || "the layers wait for something".to_owned();
+        let waits = || "the layers did not respond at once".to_owned();
         let Ok(response) = at_once(service.call(exchange.request())).ok_or_else(waits)?;
         let status = CacheStatus::of(&response);
         at_once(response.into_body().collect()).ok_or_else(waits)?.map_err(|error| error.to_string())?;
-        let at_origin = seen.lock().take();
+        let at_origin = request.lock().take();
         Ok(Sent { status, at_origin })
     }
 }
@@ -202,94 +259,14 @@ fn at_once<F: Future>(future: F) -> Option<F::Output> {
     })
 }
 
-/// A request, and the response of the service to it.
-struct Exchange {
-    method: Method,
-    target: http::Uri,
-    headers: HeaderMap,
-    extensions: RowExtensions,
-    body: Bytes,
-    answer: Answer,
-}
-
+/// The service below the layers.
 #[derive(Clone)]
-struct Answer {
-    status: StatusCode,
-    headers: HeaderMap,
+struct RowOrigin {
+    response: ServiceResponse,
+    request: Arc<Mutex<Option<Parts>>>,
 }
 
-impl Exchange {
-    fn of(row: &Row, table: &RuleTable) -> Result<Self, String> {
-        let (method, target) =
-            row.request.split_once(' ').ok_or("`request` is a method and a target, such as `GET /`")?;
-        let method = method.parse().map_err(|_| format!("`request`: `{method}` is no method"))?;
-        let target =
-            target.parse().map_err(|error| format!("`request`: `{target}` is no target: {error}"))?;
-        let mut fields = table.headers.clone();
-        fields.extend(row.headers.iter().map(|(name, lines)| (name.to_ascii_lowercase(), lines.clone())));
-        let mut headers = header_map(&fields).map_err(|reason| format!("`headers`: {reason}"))?;
-        if let Some(host) = row.host.as_ref().or(table.host.as_ref()) {
-            let value = HeaderValue::from_str(host).map_err(|_| format!("`host`: `{host}` is none"))?;
-            headers.entry(header::HOST).or_insert(value);
-        }
-        let body = match &row.body {
-            None => Bytes::new(),
-            Some(serde_json::Value::String(text)) => Bytes::from(text.clone()),
-            Some(json) => Bytes::from(json.to_string()),
-        };
-        let response = row.response.as_ref().or(table.response.as_ref());
-        let fields =
-            response.map(header_map).transpose().map_err(|reason| format!("`response`: {reason}"))?;
-        let status = row.status.unwrap_or(200);
-        let status = StatusCode::from_u16(status).map_err(|_| format!("`status`: {status} is none"))?;
-        let answer = Answer { status, headers: fields.unwrap_or_default() };
-        let extensions = RowExtensions::new(row.extensions.clone());
-        Ok(Self { method, target, headers, extensions, body, answer })
-    }
-
-    /// A path at the host of the request.
-    fn url_of(&self, rules: &KeyRules, path: &str) -> String {
-        let scheme = rules.assumed_scheme().map_or("http", |scheme| scheme.as_str());
-        let host = self.headers.get(header::HOST).and_then(|host| host.to_str().ok());
-        format!("{scheme}://{}{path}", host.or(self.target.host()).unwrap_or_default())
-    }
-
-    fn head(&self) -> Parts {
-        self.request().into_parts().0
-    }
-
-    fn request(&self) -> Request<RequestBody<Full<Bytes>>> {
-        let body = RequestBody::new(Full::new(self.body.clone()));
-        let mut request = Request::new(body);
-        *request.method_mut() = self.method.clone();
-        *request.uri_mut() = self.target.clone();
-        *request.headers_mut() = self.headers.clone();
-        request.extensions_mut().insert(self.extensions.clone());
-        request
-    }
-}
-
-fn header_map(fields: &Fields) -> Result<HeaderMap, String> {
-    let mut map = HeaderMap::new();
-    for (name, lines) in fields {
-        let field = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("`{name}` is no field"))?;
-        for line in lines.iter().flat_map(|lines| lines.as_slice()) {
-            let value = HeaderValue::from_bytes(line.as_bytes())
-                .map_err(|_| format!("`{line}` cannot be the value of `{name}`"))?;
-            map.append(field.clone(), value);
-        }
-    }
-    Ok(map)
-}
-
-/// The service in the midst of the layers.
-#[derive(Clone)]
-struct Origin {
-    answer: Answer,
-    seen: Arc<Mutex<Option<Parts>>>,
-}
-
-impl<B> Service<Request<B>> for Origin {
+impl<B> Service<Request<B>> for RowOrigin {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
     type Future = future::Ready<Result<Response<Full<Bytes>>, Infallible>>;
@@ -300,12 +277,8 @@ impl<B> Service<Request<B>> for Origin {
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let (head, _) = request.into_parts();
-        let is_empty = head.method == Method::HEAD || [204, 304].contains(&self.answer.status.as_u16());
-        let body = if is_empty { Bytes::new() } else { Bytes::from_static(b"x") };
-        *self.seen.lock() = Some(head);
-        let mut response = Response::new(Full::new(body));
-        *response.status_mut() = self.answer.status;
-        *response.headers_mut() = self.answer.headers.clone();
+        let response = self.response.to_response(&head.method);
+        *self.request.lock() = Some(head);
         future::ready(Ok(response))
     }
 }

@@ -1,9 +1,9 @@
-//! In which order rules are tried.
+//! The order of rules.
 
 use super::Rule;
 
-/// What is more special comes first, as OpenAPI has it, and of two that both match some path the one that
-/// bypasses.
+/// More specific rules come first, as in OpenAPI. Of two rules that match a common path, the one that bypasses
+/// comes first.
 pub(crate) fn in_order(mut left: Vec<Rule>) -> Vec<Rule> {
     let mut ordered = Vec::with_capacity(left.len());
     while !left.is_empty() {

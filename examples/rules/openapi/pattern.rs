@@ -9,7 +9,7 @@ pub(crate) struct Pattern(Vec<Segment>);
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Segment {
     Literal(String),
-    /// What it begins with, the name of what follows, and what it ends with.
+    /// The text before a parameter, the name of the parameter, and the text after it.
     Capture {
         begin: String,
         name: String,
@@ -18,12 +18,12 @@ enum Segment {
 }
 
 impl Pattern {
-    /// A segment with more than one parameter is captured whole.
+    /// A segment with more than one parameter, which is captured entirely.
     pub(crate) fn of_template(path: &str) -> Self {
         Self(path.split('/').skip(1).map(Segment::of_template).collect())
     }
 
-    /// The pattern without the names of its captures.
+    /// The pattern without the names of captures.
     pub(crate) fn shape(&self) -> String {
         let shapes = self.0.iter().map(|segment| match segment {
             Segment::Literal(text) => format!("/{text}"),
@@ -78,7 +78,7 @@ impl Segment {
     }
 }
 
-/// A name for a capture.
+/// A valid name for a capture.
 fn word(text: &str) -> String {
     let is_word = |char: char| char.is_ascii_alphanumeric() || char == '_';
     text.split(|char| !is_word(char)).filter(|part| !part.is_empty()).collect::<Vec<_>>().join("_")

@@ -13,14 +13,14 @@ use crate::key::has_content;
 /// The largest body, in bytes, that a key can be made of.
 const MAX_BODY: usize = 1 << 20;
 
-/// The fields that say how a body is to be read.
+/// The fields that decide how a body is read.
 #[cfg(feature = "body-key")]
 pub(super) const CONTENT_FIELDS: [HeaderName; 3] =
     [header::CONTENT_TYPE, header::CONTENT_ENCODING, header::CONTENT_LANGUAGE];
 #[cfg(not(feature = "body-key"))]
 pub(super) const CONTENT_FIELDS: [HeaderName; 0] = [];
 
-/// The method that rules see of a GET with a body, so that rules for GET with a body and without one are
+/// The method that rules see for a GET with a body: rules for GET with a body and rules for GET without one are
 /// never for the same request.
 static GET_WITH_BODY: LazyLock<Method> =
     LazyLock::new(|| Method::from_bytes(b"GET+BODY").unwrap_or(Method::GET));

@@ -1,4 +1,4 @@
-//! What a rule says about the body of a request.
+//! Keys that hold the body of a request, by a rule.
 
 use std::sync::Arc;
 
@@ -96,7 +96,7 @@ impl KeyRule {
 }
 
 impl KeyRules {
-    /// What the rule for a request says about its body, if the rule has bodies in its keys.
+    /// How the body becomes a part of the key, if the rule for the request has bodies in its keys.
     pub(crate) fn body_rule(&self, head: &Parts, has_body: bool) -> Option<BodyRule> {
         let may_be_read = match head.method {
             Method::GET => has_body,

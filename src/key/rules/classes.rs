@@ -121,7 +121,7 @@ impl Classes {
         class.patterns.iter().map(glob).all(|own| earlier().any(|other| other.covers(&own)))
     }
 
-    fn compile(&self) -> Result<Definition, Problem> {
+    fn compile(&self) -> Result<ClassDefinition, Problem> {
         let refused = |reason| Problem::Classes { name: self.name.as_str().into(), reason };
         let field = |text: &str| {
             let name = parse_header(text).ok().filter(|name| !is_reserved(name));
@@ -149,7 +149,7 @@ impl Classes {
         if self.classes.iter().enumerate().any(|(at, class)| self.is_shadowed(at, class)) {
             return Err(refused("a class matches nothing that an earlier one does not match"));
         }
-        Ok(Definition {
+        Ok(ClassDefinition {
             field: field(&self.field)?,
             name: field(&self.name)?,
             classes: self.classes.iter().map(class).collect::<Result<_, _>>()?,
@@ -165,7 +165,7 @@ fn is_reserved(name: &HeaderName) -> bool {
 }
 
 #[derive(Debug)]
-struct Definition {
+struct ClassDefinition {
     field: HeaderName,
     name: HeaderName,
     classes: Box<[(HeaderValue, Box<[Glob]>)]>,
@@ -174,12 +174,12 @@ struct Definition {
 
 /// The classes of all fields, checked.
 #[derive(Clone, Debug, Default)]
-pub(super) struct CompiledClasses(Option<Arc<[Definition]>>);
+pub(super) struct CompiledClasses(Option<Arc<[ClassDefinition]>>);
 
 /// The classes of a request: in its extensions, since the classified fields may be removed from it.
 #[derive(Clone, Debug)]
 pub(super) struct Classified {
-    by: Arc<[Definition]>,
+    by: Arc<[ClassDefinition]>,
     values: SmallVec<[HeaderValue; 2]>,
 }
 
@@ -260,7 +260,7 @@ impl CompiledClasses {
     }
 }
 
-impl Definition {
+impl ClassDefinition {
     fn classify(&self, headers: &HeaderMap) -> &HeaderValue {
         let lines: SmallVec<[&[u8]; 2]> =
             headers.get_all(&self.field).iter().map(HeaderValue::as_bytes).collect();

@@ -10,14 +10,14 @@ use super::{
     host::HostPattern,
     layout::KeyLayout,
     pattern::{GAP, PathCaptures, PathPattern},
-    query::{self, ParameterName, Parameters},
+    query,
     tags::{TagTemplates, ValueSource},
     template::{QueryCaptures, QueryTemplate},
-    when::{CompiledWhen, Facts, When},
+    when::{CompiledWhen, Facts},
 };
 use crate::key::normal::Authority;
 
-/// What rules look at of a request, beside its conditions.
+/// What rules compare of a request, in addition to their conditions.
 #[derive(Clone, Copy)]
 pub(super) struct RequestLine<'h> {
     authority: Authority<'h>,
@@ -98,7 +98,7 @@ impl CompiledRule {
             template,
             // A rule with a condition shares no entries with the rules for the other requests.
             layout: ((!is_default || rule.when.is_some()) && !rule.bypass).then_some(layout),
-            when: rule.when.as_ref().map(When::compile).transpose()?,
+            when: rule.when.as_ref().map(|when| when.compile()).transpose()?,
             is_bypass: rule.bypass,
             loose_path,
             max_body: rule.body,
@@ -355,7 +355,7 @@ impl<'r, 'h> Match<'r, 'h> {
     }
 
     /// What of the query is in the key, by the rule's template.
-    pub(super) fn keyed_parameters(&self) -> Option<Parameters<'h>> {
+    pub(super) fn keyed_parameters(&self) -> Option<query::Parameters<'h>> {
         let (template, captures) = (self.rule.template.as_ref()?, self.query.as_ref()?);
         let mut keyed = template.keyed(captures);
         keyed.extend(template.misspelt(captures));
@@ -363,7 +363,7 @@ impl<'r, 'h> Match<'r, 'h> {
     }
 
     /// What of the query the origin sees, by the rule's template.
-    pub(super) fn forwarded_parameters(&self) -> Option<Parameters<'h>> {
+    pub(super) fn forwarded_parameters(&self) -> Option<query::Parameters<'h>> {
         Some(self.rule.template.as_ref()?.forwarded(self.query.as_ref()?))
     }
 
@@ -382,7 +382,7 @@ impl<'r, 'h> Match<'r, 'h> {
 fn parse_target(
     rule: &KeyRule,
     text: Option<&str>,
-    ignored: &[ParameterName],
+    ignored: &[query::ParameterName],
 ) -> Result<(Option<PathPattern>, Option<QueryTemplate>), Problem> {
     let Some(text) = text else {
         rule.check_key(false)?;
@@ -436,7 +436,7 @@ fn value_source(
     is_capture: bool,
     layout: &KeyLayout,
 ) -> Result<ValueSource, Problem> {
-    let mut kept = rule.keep_query.iter().flatten().filter_map(|kept| ParameterName::parse(kept).ok());
+    let mut kept = rule.keep_query.iter().flatten().filter_map(|kept| query::ParameterName::parse(kept).ok());
     let is_kept = kept.any(|kept| kept.resembles(name));
     let sources = [
         is_capture.then(|| ValueSource::Capture(name.into())),

@@ -9,7 +9,7 @@ use super::{
     layout::{KeyLayout, PolicySource},
     normaliser::FieldNormaliser,
     query,
-    selection::{Ambiguous, Selected, Selector},
+    selection::{self, Selector},
     when::Facts,
 };
 use crate::{
@@ -22,14 +22,14 @@ use crate::{
     tags::TagFields,
 };
 
-/// The method by which a URI alone is looked up.
+/// The method for looking up a URI without a request.
 static GET: Method = Method::GET;
 
 /// Derives keys by rules; see the [module](super).
 ///
 /// A clone costs one reference count, and shares what was learned from `No-Vary-Search`. With the
 /// feature `serde` it can be deserialised, unless a rule needs an
-/// [extension](KeyRulesBuilder::extension), which a document cannot say how to read.
+/// [extension](KeyRulesBuilder::extension), which only code can define.
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "KeyRulesBuilder"))]
 pub struct KeyRules {
@@ -53,7 +53,7 @@ struct Inner {
 pub(super) struct ChosenRule {
     by: KeyRules,
     /// `Ok(None)`: no rule is for it.
-    position: Result<Option<usize>, Ambiguous>,
+    position: Result<Option<usize>, selection::Ambiguous>,
 }
 
 impl KeyRules {
@@ -108,7 +108,7 @@ impl KeyRules {
     pub(super) fn rule_of<'h>(
         &'h self,
         head: &'h Parts,
-    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
+    ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), Unkeyed> {
         let method = body::method_of(head);
         if self.chosen(&head.extensions).is_none() {
             return self.rule_for(head, method);
@@ -128,7 +128,7 @@ impl KeyRules {
         &'h self,
         head: &'h Parts,
         method: &'h Method,
-    ) -> Result<(Selected<'h, 'h>, Authority<'h>), Unkeyed> {
+    ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), Unkeyed> {
         let (target, authority) = (target::original_uri(head), self.authority_of_request(head)?);
         let facts = Facts::of(&head.headers, target);
         Ok((self.inner.selector.select(RequestLine::new(authority, method, target), &facts), authority))
@@ -162,7 +162,7 @@ impl KeyRules {
         target: &'h Uri,
         authority: Authority<'_>,
         extensions: &Extensions,
-    ) -> Option<Selected<'_, 'h>> {
+    ) -> Option<selection::SelectedRule<'_, 'h>> {
         match self.chosen(extensions)?.position {
             Err(ambiguous) => Some(Err(ambiguous)),
             Ok(position) => self.inner.selector.match_at(position, authority, target).map(Ok),
@@ -188,8 +188,8 @@ impl KeyRules {
         found.rule().layout().map_or(Keyed::NOTHING, |layout| layout.keyed().clone())
     }
 
-    /// The rule of a URI alone, for which no condition holds.
-    fn rule_of_uri<'h>(&'h self, uri: &'h Uri, authority: Authority<'h>) -> Selected<'h, 'h> {
+    /// The rule of a URI without a request, for which no condition holds.
+    fn rule_of_uri<'h>(&'h self, uri: &'h Uri, authority: Authority<'h>) -> selection::SelectedRule<'h, 'h> {
         self.inner.selector.select(RequestLine::new(authority, &GET, uri), &Facts::unknown())
     }
 }
@@ -250,7 +250,7 @@ impl KeyExtractor for KeyRules {
         }
         // As for GET: reads by a body with all of the URI in their keys have the identity of the URI.
         let chosen = self.chosen_match(uri, authority, extensions);
-        let is_read = |selected: &Selected<'_, '_>| matches!(selected, Ok(Some(found)) if found.rule().max_body().is_none());
+        let is_read = |selected: &selection::SelectedRule<'_, '_>| matches!(selected, Ok(Some(found)) if found.rule().max_body().is_none());
         let selected = chosen.filter(is_read).unwrap_or_else(|| self.rule_of_uri(uri, authority));
         identity_of(&selected.ok().flatten()?, authority)
     }

@@ -4,11 +4,14 @@ use http::{Extensions, HeaderValue, Uri, request::Parts};
 use parking_lot::RwLock;
 
 use super::{
-    super::{CacheKey, KeyBuffer, KeyExtractor, Unkeyed},
     KeyRules,
     error::{Problem, RuleError},
 };
-use crate::{build_error::BuildError, tags::TagFields};
+use crate::{
+    build_error::BuildError,
+    key::{self, CacheKey, KeyExtractor},
+    tags::TagFields,
+};
 
 /// Rules that can be replaced while requests are served. Clones are handles to the same rules.
 ///
@@ -104,7 +107,7 @@ impl KeyExtractor for KeyRulesHandle {
         self.load().key(head)
     }
 
-    fn write_key(&self, head: &Parts, buffer: &mut KeyBuffer) -> Result<(), Unkeyed> {
+    fn write_key(&self, head: &Parts, buffer: &mut key::KeyBuffer) -> Result<(), key::Unkeyed> {
         self.load().write_key(head, buffer)
     }
 

@@ -17,7 +17,7 @@ use super::{
     guard::CompiledGuard,
     no_vary_search::{LearnedPolicies, SearchPolicy},
     normaliser::FieldNormaliser,
-    query::{ParameterName, Parameters, QueryRules},
+    query::{self, QueryRules},
     template::QueryTemplate,
 };
 use crate::{
@@ -57,13 +57,13 @@ pub(super) enum PolicySource<'a> {
 }
 
 impl KeyLayout {
-    /// The layout of a rule for one of its paths, of which `template` is the query and `ignored` the
-    /// parameters that do not count.
+    /// The layout of a rule for one of its paths. `template`: that of the path; `ignored`: parameters that do not
+    /// count.
     pub(super) fn compile(
         rule: &KeyRule,
         path: Option<&str>,
         template: Option<&QueryTemplate>,
-        ignored: Box<[ParameterName]>,
+        ignored: Box<[query::ParameterName]>,
         source: &KeyRulesBuilder,
     ) -> Result<Self, Problem> {
         Ok(Self {
@@ -121,7 +121,7 @@ impl KeyLayout {
     ///
     /// # Errors
     ///
-    /// The request lacks an extension: what is for one tenant must never be for all.
+    /// The request lacks an extension: the response for one tenant must never reach another one.
     pub(super) fn push(
         &self,
         head: &Parts,
@@ -181,9 +181,9 @@ impl KeyLayout {
         }
     }
 
-    /// The parameters that the origin sees if what is not in the key is removed: those in the key, and those
-    /// that are the same for all requests of the rule. `None`: the whole query.
-    pub(super) fn forwarded_parameters<'h>(&self, found: &Match<'_, 'h>) -> Option<Parameters<'h>> {
+    /// The parameters that the origin sees if those that are not in the key are removed: those in the key, and
+    /// those that are the same for all requests of the rule. `None`: the whole query.
+    pub(super) fn forwarded_parameters<'h>(&self, found: &Match<'_, 'h>) -> Option<query::Parameters<'h>> {
         match &self.query {
             QueryLayout::Rules(rules) => rules.select(found.target().query()),
             QueryLayout::Template => found.forwarded_parameters(),
@@ -216,9 +216,10 @@ impl QueryLayout {
     fn compile(
         rule: &KeyRule,
         template: Option<&QueryTemplate>,
-        ignored: Box<[ParameterName]>,
+        ignored: Box<[query::ParameterName]>,
     ) -> Result<Self, Problem> {
-        let keep = rule.keep_query.as_ref().map(|names| ParameterName::parse_all(names)).transpose()?;
+        let keep =
+            rule.keep_query.as_ref().map(|names| query::ParameterName::parse_all(names)).transpose()?;
         let rules = QueryRules::new(keep, ignored);
         let rules = rules.sorted(rule.sort_query).without_empty(rule.drop_empty_query);
         Ok(match template {
@@ -232,7 +233,7 @@ impl QueryLayout {
 
 /// Pushes the parameters that count, or without them the query as written. No query differs from an empty
 /// one.
-fn push_parameters(parameters: Option<Parameters<'_>>, query: Option<&str>, key: &mut KeyBuffer) {
+fn push_parameters(parameters: Option<query::Parameters<'_>>, query: Option<&str>, key: &mut KeyBuffer) {
     match (parameters, query) {
         (Some(parameters), _) => {
             key.push((parameters.len() as u64).to_le_bytes());
@@ -263,7 +264,7 @@ fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
     }
 }
 
-/// What is in a key beside the URI.
+/// What is in a key in addition to the URI.
 #[derive(Clone, Debug, Default)]
 struct KeyParts {
     /// Header fields and cookies.

@@ -1,8 +1,8 @@
 //! Keys by rules, built in code or read from a document (feature `serde`).
 //!
 //! [`KeyRules`] is a [`KeyExtractor`](super::KeyExtractor). The first [`KeyRule`] that matches the host, the
-//! method, the path and the [conditions](#conditions) of a request decides what is in the key and how responses
-//! are stored. Without a rule, or with one that has no settings about keys, a request has the
+//! method, the path and the [conditions](#conditions) of a request decides what is in the key and how
+//! responses are stored. Without a rule, or with one that has no settings about keys, a request has the
 //! [`DefaultKey`](super::DefaultKey).
 //!
 //! ```
@@ -83,36 +83,36 @@
 //!
 //! * **Paths** are matched and keyed as the client wrote them, before routers of axum 0.8 remove a prefix
 //!   (feature `axum`; without it see [`KeyRulesBuilder::whole_uri`], and with another version of axum put the
-//!   layer outside of `nest`). A path that routers read in different ways (with `//`, dot segments, `;`, `\` or
-//!   encoded characters such as `%2e`, `%2F` and `%61`) has a key only if the same rule, or no rule, is for all
-//!   its readings, and if there are at most 16. A path that servers decode in different ways (`%u002e`, octets
-//!   that are not encoded UTF-8, triple encoding) has no key. A rule that leaves a part of the path out of the
-//!   key is for neither kind. So the rule for `/assets/{*rest}` is not for `/assets/..%2faccount`, and only a
-//!   rule for `/report:all` is for `/report%3Aall`.
+//!   layer outside of `nest`). A path that routers read in different ways (with `//`, dot segments, `;`, `\`
+//!   or encoded characters such as `%2e`, `%2F` and `%61`) has a key only if the same rule, or no rule, is
+//!   for all its readings, and if there are at most 16. A path that servers decode in different ways
+//!   (`%u002e`, octets that are not encoded UTF-8, triple encoding) has no key. A rule that leaves a part of
+//!   the path out of the key is for neither kind. So the rule for `/assets/{*rest}` is not for
+//!   `/assets/..%2faccount`, and only a rule for `/report:all` is for `/report%3Aall`.
 //! * **Case** counts in paths, except for rules that bypass: these match in any case, with or without a
 //!   trailing slash, and with an extension (`/account.css` for `/account`).
-//! * **Queries** are split at `&`, and names are decoded (`+` and `%`) before they are compared. Values are in
-//!   the key as written: `id=7` and `id=%37` are two entries. A query that can be read in several ways (with a
-//!   `;`, or a name that is not encoded UTF-8 or has control characters) is in the key whole, and matches no
-//!   template. What a rule leaves out of the key does not reach the origin, unless the rule
-//!   [forwards](KeyRule::forward_unkeyed) it. A query of more than 256 parameters, of which servers read
-//!   different ones, is in the key whole.
-//! * **Fields that override the target**, such as `X-Forwarded-Host`, are in the key of a request that
-//!   has them, as with [`DefaultKey`](super::DefaultKey), unless a [`Guard`] removes them.
-//! * **Hosts** are compared without regard to case, and are in the key with their port. A request in
-//!   which URI and `Host` differ has no key.
+//! * **Queries** are split at `&`, and names are decoded (`+` and `%`) before they are compared. Values are
+//!   in the key as written: `id=7` and `id=%37` are two entries. A query that can be read in several ways
+//!   (with a `;`, or a name that is not encoded UTF-8 or has control characters) is in the key whole, and
+//!   matches no template. What a rule leaves out of the key does not reach the origin, unless the rule
+//!   [forwards](KeyRule::forward_unkeyed) it. Servers differ in which of more than 256 parameters they read,
+//!   so a query with more is in the key whole.
+//! * **Fields that override the target**, such as `X-Forwarded-Host`, are in the key of a request that has
+//!   them, as with [`DefaultKey`](super::DefaultKey), unless a [`Guard`] removes them.
+//! * **Hosts** are compared without regard to case, and are in the key with their port. A request in which
+//!   URI and `Host` differ has no key.
 //! * **Cookies** that a rule names are in the key with all their values. The origin gets only these, in the
-//!   order of the rule, so however it reads the field, all of it is in the key. A cookie ends at the next `;`,
-//!   quoted or not, and the case of names counts. If the rule names any cookies, a request with more than 256
-//!   has all of them in the key, and all reach the origin.
+//!   order of the rule, so however it reads the field, all of it is in the key. A cookie ends at the next
+//!   `;`, quoted or not, and the case of names counts. If the rule names any cookies, a request with more
+//!   than 256 has all of them in the key, and all reach the origin.
 //!
-//! The key, the [identity](super::KeyExtractor::identity) by which unsafe requests and purges find entries, and
-//! what the [`Guard`] lets pass all come from the same reading.
+//! The key, the [identity](super::KeyExtractor::identity) by which unsafe requests and purges find entries,
+//! and what the [`Guard`] lets pass all come from the same reading.
 //!
 //! # Conditions
 //!
-//! A rule with [`when`](KeyRule::when) is only for requests with cookies, header fields and a query that meet its
-//! conditions. [`When`] lists all conditions.
+//! A rule with [`when`](KeyRule::when) is only for requests with cookies, header fields and a query that meet
+//! its conditions. [`When`] lists all conditions.
 //!
 //! ```
 //! # #[cfg(feature = "serde")]
@@ -138,28 +138,29 @@
 //! # fn main() {}
 //! ```
 //!
-//! * **Ambiguity.** Servers read some requests in different ways. A condition is ambiguous if one server could
-//!   find what it names and another could not, or with another value: several cookies, parameters or field
-//!   lines of one name with different values; quoted cookies, and cookies separated by commas or spaces;
-//!   names and values that are encoded or in another case, `_` for `-` in fields, `.` for `_` elsewhere;
-//!   `__Host-` or `__Secure-` before the name of a cookie; elements such as `a[]`; queries with a `;`; and
-//!   more than 256 cookies or parameters. A rule that bypasses is for such a request. If any other rule is
-//!   ambiguous, the request has no key ([`AmbiguousCondition`](super::Unkeyed::AmbiguousCondition)).
+//! * **Ambiguity.** Servers read some requests in different ways. A condition is ambiguous if one server
+//!   could find what it names and another could not, or with another value: several cookies, parameters or
+//!   field lines of one name with different values; quoted cookies, and cookies separated by commas or
+//!   spaces; names and values that are encoded or in another case, `_` for `-` in fields, `.` for `_`
+//!   elsewhere; `__Host-` or `__Secure-` before the name of a cookie; elements such as `a[]`; queries with a
+//!   `;`; and more than 256 cookies or parameters. A rule that bypasses is for such a request. If the
+//!   conditions of another rule are ambiguous, the request has no key
+//!   ([`AmbiguousCondition`](super::Unkeyed::AmbiguousCondition)).
 //! * **Entries.** A rule with conditions shares no entries with other rules, nor with rules that have other
-//!   conditions. Conditions affect keys in no other way: cookies, fields and parameters that change the response by
-//!   their values must also be in `cookies`, `headers` or `keep_query`.
+//!   conditions. Conditions affect keys in no other way: cookies, fields and parameters that change the
+//!   response by their values must also be in `cookies`, `headers` or `keep_query`.
 //! * **The origin.** Conditions are evaluated on the request of the client. A cookie that is missing in
 //!   `cookies`, a parameter that `keep_query` leaves out, or a field that the [`Guard`] removes can select a
 //!   rule, but does not reach the origin, which responds as if it were absent.
-//! * **Purges** by URL and unsafe requests have only a URI. They reach the entries of each rule that may be for
-//!   it, whatever its conditions.
-//! * **Order.** A rule that an earlier one covers is refused as unreachable. A rule with conditions covers only
-//!   rules with the same or narrower conditions.
+//! * **Purges** by URL and unsafe requests have only a URI. They reach the entries of each rule that may be
+//!   for it, whatever its conditions.
+//! * **Order.** A rule that an earlier one covers is refused as unreachable. A rule with conditions covers
+//!   only rules with the same or narrower conditions.
 //!
 //! # Storing
 //!
-//! The storing settings of a rule override the configured [`Rules`](crate::Rules), setting by setting. `Rules`
-//! that a middleware puts into the extensions of the request take precedence. So does a
+//! The storing settings of a rule override the configured [`Rules`](crate::Rules), setting by setting.
+//! `Rules` that a middleware puts into the extensions of the request take precedence. So does a
 //! [`CacheKey`](super::CacheKey) in the extensions: then the rule only decides about storing.
 //!
 //! | setting | example |
@@ -240,13 +241,13 @@
 //!
 //! # Checking
 //!
-//! [`KeyRules::check`] warns of rules that work, but probably not as intended, [`KeyRules::explain`] describes
-//! what each rule does, and with the feature `serde` [`KeyRules::check_table`] checks rules against a
-//! [table](crate::rule_table) of requests and their expected results. The `rules` example does all of this on
-//! the command line (`--check FILE --table FILE`), prints a JSON Schema of documents for editors (`--schema`),
-//! and drafts a document for an API that OpenAPI describes (`--from-openapi FILE`). It comes with documents to
-//! copy and their tables: for WordPress, Drupal, Magento, a headless CMS, GraphQL, search, images, an API
-//! gateway, a flash sale and a small SaaS.
+//! [`KeyRules::check`] warns of rules that work, but probably not as intended, [`KeyRules::explain`]
+//! describes what each rule does, and with the feature `serde` [`KeyRules::check_table`] checks rules against
+//! a [table](crate::rule_table) of requests and their expected results. The `rules` example does all of this
+//! on the command line (`--check FILE --table FILE`), prints a JSON Schema of documents for editors
+//! (`--schema`), and drafts a document for an API that OpenAPI describes (`--from-openapi FILE`). It comes
+//! with documents to copy and their tables: for WordPress, Drupal, Magento, a headless CMS, GraphQL, search,
+//! images, an API gateway, a flash sale and a small SaaS.
 //!
 //! A document may name its schema in `$schema`.
 //!
@@ -254,10 +255,10 @@
 //!
 //! * Only GET and HEAD requests without a body have keys, except by rules with a
 //!   [`body`](super#keys-from-bodies). A rule for GET alone leaves HEAD to later rules.
-//! * Rules are found by the literal prefix of their paths and tried in order. Rules without a path are tried for
-//!   each request.
-//! * A purge by URL has no header fields, cookies and extensions: it reaches the entries for all their values,
-//!   by each rule that may be for the URI.
+//! * Rules are found by the literal prefix of their paths and tried in order. Rules without a path are tried
+//!   for each request.
+//! * A purge by URL has no header fields, cookies and extensions: it reaches the entries for all their
+//!   values, by each rule that may be for the URI.
 
 mod body;
 #[cfg(feature = "body-key")]

@@ -5,10 +5,7 @@ use smallvec::SmallVec;
 
 use super::error::Problem;
 use crate::{
-    http::{
-        bounds::{MAX_MEMBERS, bounded_members},
-        weight,
-    },
+    http::{bounds, weight},
     work::{is_same_name, looked_at},
 };
 
@@ -141,8 +138,9 @@ fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
 /// `None` if an element is invalid, or there are more than have a [normal form](crate::http::bounds).
 fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
-    let accepted: Accepted<'_> = bounded_members(headers, name)?.map(weighted).collect::<Option<_>>()?;
-    (accepted.len() <= MAX_MEMBERS).then_some(accepted)
+    let accepted: Accepted<'_> =
+        bounds::bounded_members(headers, name)?.map(weighted).collect::<Option<_>>()?;
+    (accepted.len() <= bounds::MAX_MEMBERS).then_some(accepted)
 }
 
 fn weighted(element: &[u8]) -> Option<Weighted<'_>> {

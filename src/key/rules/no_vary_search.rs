@@ -1,4 +1,4 @@
-//! `No-Vary-Search`: the origin says which query parameters its responses do not depend on
+//! `No-Vary-Search`: the origin names the query parameters that its responses do not depend on
 //! (draft-ietf-httpbis-no-vary-search).
 
 use std::{fmt, sync::Arc};
@@ -9,7 +9,7 @@ use sfv::{BareItem, Dictionary, ListEntry, Parser};
 use super::{
     KeyRules,
     layout::{KeyLayout, PolicySource},
-    query::{self, ParameterName, QueryRules},
+    query::{self, QueryRules},
 };
 use crate::{
     http::credentials::Keyed,
@@ -19,16 +19,16 @@ use crate::{
 const NO_VARY_SEARCH: HeaderName = HeaderName::from_static("no-vary-search");
 
 /// How many paths have their last policy remembered. Beyond that the least used are forgotten: their queries
-/// are in the key as written until another response says more.
+/// are in the key as written until another response has a policy.
 const MAX_PATHS: usize = 4096;
 
 /// Nothing is remembered of longer paths, which bounds the memory of [`MAX_PATHS`].
 const MAX_PATH_BYTES: usize = 2048;
 
-/// What the origin said last about each path.
+/// The last policy of each path.
 pub(super) struct LearnedPolicies(quick_cache::sync::Cache<Box<[u8]>, Arc<SearchPolicy>>);
 
-/// What a response says about the queries of its path.
+/// Which parameters the responses of a path depend on.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct SearchPolicy {
     rules: QueryRules,
@@ -63,7 +63,7 @@ impl LearnedPolicies {
         self.0.get(path)
     }
 
-    /// Records the policy of a response. `None` if it has none, and none is to be remembered.
+    /// Records the policy of a response. With `None`, the path has no policy any more.
     fn record(&self, path: &[u8], policy: Option<&Arc<SearchPolicy>>) {
         if path.len() > MAX_PATH_BYTES {
             return;
@@ -120,7 +120,7 @@ impl SearchKey {
         is_key_under(None) || SearchPolicy::of(response).is_some_and(|policy| is_key_under(Some(&policy)))
     }
 
-    /// Remembers what a response says, for the keys of later requests for the same path.
+    /// Remembers the policy of a response, for the keys of later requests for the same path.
     pub(crate) fn learn(&self, request: &Parts, response: &HeaderMap) {
         let Ok((Ok(Some(found)), authority)) = self.0.rule_of(request) else { return };
         let layout = found.rule().layout();
@@ -168,10 +168,11 @@ fn boolean(entry: &ListEntry) -> Option<bool> {
 }
 
 /// A list of strings, each encoded as in a query.
-fn names(entry: &ListEntry) -> Option<Box<[ParameterName]>> {
+fn names(entry: &ListEntry) -> Option<Box<[query::ParameterName]>> {
     let ListEntry::InnerList(list) = entry else { return None };
-    let name =
-        |item: &BareItem| Some(ParameterName::Exact(query::decode(item.as_string()?.as_str())?.into()));
+    let name = |item: &BareItem| {
+        Some(query::ParameterName::Exact(query::decode(item.as_string()?.as_str())?.into()))
+    };
     list.items.iter().map(|item| name(&item.bare_item)).collect()
 }
 
@@ -187,8 +188,8 @@ mod tests {
         parse(&headers)
     }
 
-    fn exact(names: &[&str]) -> Box<[ParameterName]> {
-        names.iter().map(|name| ParameterName::Exact((*name).into())).collect()
+    fn exact(names: &[&str]) -> Box<[query::ParameterName]> {
+        names.iter().map(|name| query::ParameterName::Exact((*name).into())).collect()
     }
 
     #[test]

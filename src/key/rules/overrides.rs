@@ -1,4 +1,4 @@
-//! What a key rule says about storing.
+//! The storing settings of key rules.
 
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use crate::http::{
     withheld::WithheldNames,
 };
 
-/// Hands the definitions of all settings to the macro `$then`. A setting has
+/// Passes the definitions of all storing settings to the macro `$then`. A setting has
 ///
 /// * a name, which is that of its setter, of its field in documents and of its setter in [`Rules`];
 /// * the arguments of the setter, and the `value` that it stores;
 /// * `document`: the type that documents are read as, which converts into the value;
-/// * `check`: what is wrong with a value, if anything is;
-/// * `apply`: what it changes about the configured [`Rules`];
-/// * `explain`: what [`KeyRules::explain`](super::KeyRules::explain) says about it.
+/// * `check`: the check of a value;
+/// * `apply`: how it changes the configured [`Rules`];
+/// * `explain`: its words in [`KeyRules::explain`](super::KeyRules::explain).
 macro_rules! storing_settings {
     ($then:ident) => {
         $then! {

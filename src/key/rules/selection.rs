@@ -38,9 +38,9 @@ struct Bypasses {
 }
 
 /// The match of the rule that is for a request, if there is one.
-pub(super) type Selected<'r, 'h> = Result<Option<Match<'r, 'h>>, Ambiguous>;
+pub(super) type SelectedRule<'r, 'h> = Result<Option<Match<'r, 'h>>, Ambiguous>;
 
-/// What servers read differently about a request, so that different rules may be for it.
+/// What servers read differently in a request, so that different rules may be for it.
 #[derive(Clone, Copy)]
 pub(super) enum Ambiguous {
     Path,
@@ -95,7 +95,7 @@ impl Selector {
 
     /// The rule for a request, if all servers read its path and its conditions so that the same one is for
     /// it.
-    pub(super) fn select<'h>(&self, request: RequestLine<'h>, facts: &Facts<'_>) -> Selected<'_, 'h> {
+    pub(super) fn select<'h>(&self, request: RequestLine<'h>, facts: &Facts<'_>) -> SelectedRule<'_, 'h> {
         let path = request.target().path();
         let found = self.first(request, path, facts)?;
         if self.has_paths {
@@ -122,7 +122,7 @@ impl Selector {
     }
 
     /// The first rule that is for a request if its path is read like this.
-    fn first<'h>(&self, request: RequestLine<'h>, path: &'h str, facts: &Facts<'_>) -> Selected<'_, 'h> {
+    fn first<'h>(&self, request: RequestLine<'h>, path: &'h str, facts: &Facts<'_>) -> SelectedRule<'_, 'h> {
         let mut found = None;
         for at in self.index.candidates(path) {
             let Some(matched) = self.rules[at].find(request, path) else { continue };
@@ -209,8 +209,7 @@ impl Selector {
 
     /// Whether requests for several queries of this path share entries by their bodies.
     ///
-    /// It is asked of the path and not of each query: purging or invalidating one of these queries affects
-    /// all.
+    /// Depends on the path and not on the query: purging or invalidating one of these queries affects all.
     pub(super) fn merges_bodies_at(&self, authority: Authority<'_>, path: &str) -> bool {
         self.merges_bodies
             && self
@@ -237,7 +236,7 @@ struct Prefix {
 }
 
 /// The positions of rules, in order.
-type Candidates = SmallVec<[usize; 16]>;
+type RulePositions = SmallVec<[usize; 16]>;
 
 impl PrefixIndex {
     /// An index of rules, in their order, by their [prefixes](pattern::indexed). An empty prefix is for all
@@ -255,8 +254,8 @@ impl PrefixIndex {
         Self(sorted.into_iter().enumerate().map(prefix).collect())
     }
 
-    fn candidates(&self, path: &str) -> Candidates {
-        let mut found = Candidates::new();
+    fn candidates(&self, path: &str) -> RulePositions {
+        let mut found = RulePositions::new();
         let path = pattern::indexed(path);
         let mut at = self.0.partition_point(|prefix| *prefix.text <= *path).checked_sub(1);
         while let Some(prefix) = at.map(|at| &self.0[at]) {

@@ -2,12 +2,7 @@
 
 use smallvec::{SmallVec, smallvec};
 
-use super::{
-    error::Problem,
-    pattern::GAP,
-    query::{self, ParameterName, Parameters},
-    spelling,
-};
+use super::{error::Problem, pattern::GAP, query, spelling};
 use crate::work::is_same;
 
 /// Matches queries with these parameters, each once and in any order, and any tolerated ones.
@@ -16,7 +11,7 @@ pub(super) struct QueryTemplate {
     parameters: Box<[(Box<str>, ParameterValue)]>,
     /// The parameters as written.
     spelling: Box<[Box<str>]>,
-    tolerated: Box<[ParameterName]>,
+    tolerated: Box<[query::ParameterName]>,
     /// Whether the origin sees the tolerated parameters.
     forwards: bool,
 }
@@ -62,7 +57,7 @@ impl QueryTemplate {
     }
 
     /// Lets it match queries with these parameters too, which the origin sees if it `forwards` them.
-    pub(super) fn tolerate(&mut self, names: Box<[ParameterName]>, forwards: bool) {
+    pub(super) fn tolerate(&mut self, names: Box<[query::ParameterName]>, forwards: bool) {
         (self.tolerated, self.forwards) = (names, forwards);
     }
 
@@ -99,7 +94,7 @@ impl QueryTemplate {
     }
 
     /// The parameters in the key: the named captures.
-    pub(super) fn keyed<'q>(&self, captures: &QueryCaptures<'q>) -> Parameters<'q> {
+    pub(super) fn keyed<'q>(&self, captures: &QueryCaptures<'q>) -> query::Parameters<'q> {
         let is_keyed =
             |value: &ParameterValue| matches!(value, ParameterValue::Capture(name) if **name != *GAP);
         self.zip(captures).filter(|(value, _)| is_keyed(value)).map(|(_, pair)| pair).collect()
@@ -107,7 +102,7 @@ impl QueryTemplate {
 
     /// The other parameters that are not spelled as in the template: to a service that decodes less, or more, they
     /// are different.
-    pub(super) fn misspelt<'q>(&self, captures: &QueryCaptures<'q>) -> Parameters<'q> {
+    pub(super) fn misspelt<'q>(&self, captures: &QueryCaptures<'q>) -> query::Parameters<'q> {
         fn name(pair: &str) -> Option<&str> {
             pair.split('=').next()
         }
@@ -123,7 +118,7 @@ impl QueryTemplate {
     }
 
     /// The parameters that the origin sees if those that are not in the key are removed.
-    pub(super) fn forwarded<'q>(&self, captures: &QueryCaptures<'q>) -> Parameters<'q> {
+    pub(super) fn forwarded<'q>(&self, captures: &QueryCaptures<'q>) -> query::Parameters<'q> {
         self.zip(captures).filter(|(value, _)| !value.is_gap()).map(|(_, pair)| pair).collect()
     }
 
@@ -149,10 +144,10 @@ impl QueryTemplate {
         };
         let is_known =
             |(name, _): &(Box<str>, ParameterValue)| find(self, name).is_some() || self.tolerates(name);
-        let is_tolerated = |their: &ParameterName| match their {
-            ParameterName::Exact(name) => self.tolerates(name),
+        let is_tolerated = |their: &query::ParameterName| match their {
+            query::ParameterName::Exact(name) => self.tolerates(name),
             // Neither tolerates names that resemble a parameter.
-            ParameterName::Prefix(_) => {
+            query::ParameterName::Prefix(_) => {
                 self.tolerated.iter().any(|own| own.covers(their)) && self.has_all_of(other)
             }
         };
@@ -276,7 +271,10 @@ mod tests {
 
     fn tolerant(text: &str, names: &[&str], forwards: bool) -> QueryTemplate {
         let mut template = QueryTemplate::parse(text).unwrap();
-        template.tolerate(names.iter().map(|name| ParameterName::parse(name).unwrap()).collect(), forwards);
+        template.tolerate(
+            names.iter().map(|name| query::ParameterName::parse(name).unwrap()).collect(),
+            forwards,
+        );
         template
     }
 

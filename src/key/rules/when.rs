@@ -118,8 +118,8 @@ impl When {
     }
 
     /// The settings that were made.
-    fn settings(&self) -> impl Iterator<Item = (&'static str, Kind, bool, &[String])> {
-        use Kind::{Cookies, Headers, Query};
+    fn settings(&self) -> impl Iterator<Item = (&'static str, ConditionKind, bool, &[String])> {
+        use ConditionKind::{Cookies, Headers, Query};
         let settings = [
             ("cookies", Cookies, false, &self.cookies),
             ("no_cookies", Cookies, true, &self.no_cookies),
@@ -134,7 +134,7 @@ impl When {
     }
 
     pub(super) fn in_words(&self) -> String {
-        let words = |(_, kind, is_negated, conditions): (_, Kind, bool, &[String])| {
+        let words = |(_, kind, is_negated, conditions): (_, ConditionKind, bool, &[String])| {
             let (no, or) = if is_negated { ("no ", ", nor ") } else { ("", " or ") };
             format!("{no}{} {}", kind.subject(), conditions.join(or))
         };
@@ -175,20 +175,20 @@ pub(super) struct CompiledWhen(Box<[Clause]>);
 
 #[derive(Clone, Debug)]
 struct Clause {
-    kind: Kind,
+    kind: ConditionKind,
     is_negated: bool,
     /// At least one of them must hold.
     conditions: Box<[Condition]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum ConditionKind {
     Cookies,
     Headers,
     Query,
 }
 
-impl Kind {
+impl ConditionKind {
     const fn subject(self) -> &'static str {
         match self {
             Self::Cookies => "cookies",
@@ -233,9 +233,9 @@ impl CompiledWhen {
     fn hold(&self, headers: &HeaderMap, target: &Uri) -> Holds {
         let outcome = |clause: &Clause| {
             let found = match clause.kind {
-                Kind::Cookies => condition::of_cookies(&clause.conditions, headers),
-                Kind::Headers => condition::of_fields(&clause.conditions, headers),
-                Kind::Query => condition::of_parameters(&clause.conditions, target.query()),
+                ConditionKind::Cookies => condition::of_cookies(&clause.conditions, headers),
+                ConditionKind::Headers => condition::of_fields(&clause.conditions, headers),
+                ConditionKind::Query => condition::of_parameters(&clause.conditions, target.query()),
             };
             if clause.is_negated { found.negated() } else { found }
         };
@@ -289,7 +289,7 @@ impl<'h> Facts<'h> {
         Self { request: Some((headers, target)), known: RefCell::default() }
     }
 
-    /// The facts of a URI alone, for which no condition holds.
+    /// The facts of a URI without a request, for which no condition holds.
     pub(super) fn unknown() -> Self {
         Self { request: None, known: RefCell::default() }
     }

@@ -124,7 +124,7 @@ fn each_expectation_says_what_was_found_instead() {
         ),
         (
             json!({ "request": "GET /account/x", "stored_headers": { "x-a": null } }),
-            "`stored_headers` are of a stored response, and the request has no key: `rule-bypass`",
+            "`stored_headers` needs a stored response, and the request has no key: `rule-bypass`",
         ),
         (
             json!({ "request": "GET /product", "purged_by": ["tag a"] }),
@@ -136,40 +136,43 @@ fn each_expectation_says_what_was_found_instead() {
         ),
         (
             json!({ "request": "GET /product", "kept_by": ["all"] }),
-            "`all` is no purge: it is a kind and an argument",
+            "invalid purge `all`: write a kind and an argument, like `tag product-7`",
         ),
         (
             json!({ "request": "GET /product", "kept_by": ["page /a"] }),
-            "`page /a` is no purge: `page` is neither `url`, `prefix`, `pattern`, `host` nor `tag`",
+            "invalid purge `page /a`: unknown kind `page`; use `url`, `prefix`, `pattern`, `host` or `tag`",
         ),
         (
             json!({ "request": "GET /product", "kept_by": ["tag a,b"] }),
-            "`tag a,b` is no purge: a tag is compared whole, and has no wildcards",
+            "invalid purge `tag a,b`: a tag has no wildcards, spaces or commas",
         ),
         (
             json!({ "request": "GET /account/x", "kept_by": ["tag a"] }),
-            "`purged_by` and `kept_by` are about a stored response, and the request has no key: `rule-bypass`",
+            "`purged_by` and `kept_by` need a stored response, and the request has no key: `rule-bypass`",
         ),
         (
             json!({ "request": "GET /other", "entry": "a" }),
-            "`entry` is `a`, and no row of it has a stored response; here the response is not stored: `not-fresh`",
+            "`entry` is `a`, and no row of this entry has a stored response; here the response is not stored: `not-fresh`",
         ),
-        (json!({ "request": "GET /product" }), "it expects nothing"),
+        (
+            json!({ "request": "GET /product" }),
+            "the row has no expectation; add one, such as `entry` or `bypass`",
+        ),
         (
             json!({ "request": "/product", "ttl": "1s" }),
-            "`request` is a method and a target, such as `GET /`",
+            "`request` must be a method and a target, like `GET /`",
         ),
         (
             json!({ "request": "GET /", "headers": { "a b": "1" }, "ttl": "1s" }),
-            "`headers`: `a b` is no field",
+            "`headers`: `a b` is not a field name",
         ),
-        (json!({ "request": "GET /", "status": 1000, "ttl": "1s" }), "`status`: 1000 is none"),
+        (json!({ "request": "GET /", "status": 1000, "ttl": "1s" }), "`status`: 1000 is not a status code"),
     ];
     for (row, message) in cases {
         let label = row["request"].as_str().unwrap().to_owned();
         assert_eq!(misses(&json!([row])), [format!("row 0 (`{label}`): {message}")]);
     }
-    assert_eq!(misses(&json!([])), ["it has no rows, so that it checks nothing"]);
+    assert_eq!(misses(&json!([])), ["the table has no rows; add at least one"]);
 }
 
 #[test]
@@ -186,29 +189,20 @@ fn rows_share_an_entry_if_and_only_if_the_table_says_so() {
         { "request": "GET /page", "entry": "c", "bypass": "method-override",
           "headers": { "x-http-method-override": "PUT" } },
     ]));
-    let gets = "gets what is stored by row";
-    let does_not = "does not answer it";
+    let gets = "gets the response stored by row";
+    let none = "with which it has no `entry` in common";
+    let misses_it = "but it does not get the response stored by row";
     assert_eq!(
         found,
         [
+            format!("row 0 (`GET /product?pid=7`): it {gets} 1 (`GET /product?pid=7&x=1`), {none}"),
+            format!("row 0 (`GET /product?pid=7`): `entry` is `a`, {misses_it} 2 (`GET /product?pid=8`)"),
             format!(
-                "row 0 (`GET /product?pid=7`): it {gets} 1 (`GET /product?pid=7&x=1`), and no common `entry` says that it may"
+                "row 1 (`GET /product?pid=7&x=1`, not in the key): it {gets} 0 (`GET /product?pid=7`), {none}"
             ),
-            format!(
-                "row 0 (`GET /product?pid=7`): `entry` is `a`, and what is stored by row 2 (`GET /product?pid=8`) {does_not}"
-            ),
-            format!(
-                "row 1 (`GET /product?pid=7&x=1`, not in the key): it {gets} 0 (`GET /product?pid=7`), and no common `entry` says that it may"
-            ),
-            format!(
-                "row 2 (`GET /product?pid=8`): `entry` is `a`, and what is stored by row 0 (`GET /product?pid=7`) {does_not}"
-            ),
-            format!(
-                "row 3 (`GET /other`): `entry` is `b`, and what is stored by row 4 (`GET /other`) {does_not}"
-            ),
-            format!(
-                "row 4 (`GET /other`): `entry` is `b`, and what is stored by row 3 (`GET /other`) {does_not}"
-            ),
+            format!("row 2 (`GET /product?pid=8`): `entry` is `a`, {misses_it} 0 (`GET /product?pid=7`)"),
+            format!("row 3 (`GET /other`): `entry` is `b`, {misses_it} 4 (`GET /other`)"),
+            format!("row 4 (`GET /other`): `entry` is `b`, {misses_it} 3 (`GET /other`)"),
             "row 6 (`GET /page`): `entry` is `c`, and the request has no key: `method-override`".to_owned(),
         ],
     );
@@ -249,7 +243,7 @@ fn requests_that_no_rule_is_for_are_purged_as_they_are_stored() {
     };
     assert_eq!(of(json!(["url /other", "url /other?utm_source=b"])), Ok(()));
     let error = of(json!(["url /page"])).unwrap_err().to_string();
-    assert!(error.contains("`url /page` is no purge"), "{error}");
+    assert!(error.contains("invalid purge `url /page`"), "{error}");
 }
 
 #[test]
