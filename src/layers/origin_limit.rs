@@ -1,8 +1,8 @@
 //! Limits how many requests the origin handles at the same time.
 //!
 //! [`OriginLimit`] lets a fixed number of attempts through. Each holds a permit until its response body is
-//! complete, or has been [left unread](OriginLimitLayer::max_read_pause) for too long. Further attempts wait in
-//! a queue that is bounded in length and time. An attempt that finds the queue full, or waits in it for too
+//! complete, or has been [left unread](OriginLimitLayer::max_read_pause) for too long. Further attempts
+//! wait in a queue that is bounded in length and time. An attempt that finds the queue full, or waits in it for too
 //! long, gets 503 with `Retry-After`, marked with [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) does not
 //! try it again, and [`StaleIfError`](crate::StaleIfError) may serve a stale response instead.
 //!

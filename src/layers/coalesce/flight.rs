@@ -3,7 +3,7 @@
 //! The fetch task appends what comes in to a [`Log`]. Subscribers wait for the outcome and then read the
 //! log, each at its own pace. As long as the body is within the limit the log is kept from its first
 //! chunk on, so that a caller can join at any time. A body that turns out larger closes the flight to
-//! newcomers, and the log becomes a window round the fastest reader: the fetch waits for it, and a reader
+//! newcomers, and the log becomes a window around the fastest reader: the fetch waits for it, and a reader
 //! that falls too far behind gets an error. What all logs hold together is bounded by a [`Budget`].
 //!
 //! # Why two cells

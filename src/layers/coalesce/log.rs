@@ -6,7 +6,7 @@
 //!
 //! A log is open or closed. While it is open its first chunk is kept, and readers can subscribe at any
 //! time. Once closed, it drops every chunk that has no reader left. A body that outgrows
-//! [`Bounds::max_held`] closes its log and turns it into a window round the fastest reader.
+//! [`Bounds::max_held`] closes its log and turns it into a window around the fastest reader.
 //!
 //! Nothing here waits, locks or wakes: [`Flight`](super::flight::Flight) does. Chunks that go are
 //! returned in a [`Dropped`], so that they are freed after the lock.
@@ -268,7 +268,7 @@ impl Log {
         is_unread
     }
 
-    /// Whether the fetch waits for a reader, and has to be told that one has moved. Clears the mark.
+    /// Whether the fetch waits for a reader, and has to be told that one has moved. Clears the flag.
     pub(super) fn take_waiting(&mut self) -> bool {
         std::mem::take(&mut self.is_waiting)
     }
