@@ -5,9 +5,8 @@ use http::{
 
 use super::{
     CacheKey, KeyBuffer, KeyExtractor, Unkeyed,
-    normal::{Authority, fold, rooted},
+    normal::{Authority, fold, original_uri, path_and_query, rooted},
     overrides::push_overrides,
-    target::{original_uri, path_and_query},
 };
 use crate::build_error::BuildError;
 

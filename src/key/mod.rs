@@ -151,7 +151,6 @@ mod normal;
 mod overrides;
 mod read;
 pub mod rules;
-mod same_hosts;
 mod target;
 mod unkeyed;
 
@@ -171,18 +170,18 @@ use crate::{
 pub(crate) use self::body::with_body_key;
 #[cfg(feature = "body-key")]
 use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
+#[cfg(feature = "purge-service")]
+pub(crate) use self::normal::original_uri;
 #[cfg(feature = "body-key")]
 pub use self::rules::{JsonBody, JsonConstant};
-#[cfg(feature = "purge-service")]
-pub(crate) use self::target::original_uri;
 pub use self::{
     buffer::KeyBuffer,
     default::DefaultKey,
+    normal::SameHosts,
     rules::{
         Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, KeyRulesHandle, RuleError, RuleSummary,
         RuleWarning, When,
     },
-    same_hosts::SameHosts,
     unkeyed::Unkeyed,
 };
 pub(crate) use self::{

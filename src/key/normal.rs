@@ -1,15 +1,15 @@
-//! The normal form of a target URI (RFC 9110 §4.2.3), in which two spellings of one resource are equal.
+//! The normal form of target URIs and hosts (RFC 9110 §4.2.3), in which spellings of one resource are equal.
 
 use std::borrow::Cow;
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderValue, Uri, header,
+    Extensions, HeaderMap, HeaderValue, Uri, header,
     request::Parts,
     uri::{PathAndQuery, Scheme},
 };
 
-use super::{Unkeyed, same_hosts::SameHosts, target::original_uri};
+use super::Unkeyed;
 use crate::{http::fields::first_line, work::looked_at};
 
 /// An authority in its normal form except for the case of letters: without an empty port or the default port
@@ -199,7 +199,7 @@ pub(super) fn rooted(target: &str) -> Cow<'_, str> {
 
 /// The URI with its path and query in normal form, unless they already are.
 pub(super) fn normal_uri(uri: &Uri) -> Option<Uri> {
-    let Cow::Owned(normal) = normal_form(super::target::path_and_query(uri)) else { return None };
+    let Cow::Owned(normal) = normal_form(path_and_query(uri)) else { return None };
     let mut parts = uri.clone().into_parts();
     parts.path_and_query = PathAndQuery::from_maybe_shared(Bytes::from(normal)).ok();
     Uri::from_parts(parts).ok()
@@ -283,6 +283,62 @@ fn folded_uri(uri: &Uri, scheme: Option<&Scheme>, hosts: Option<&SameHosts>) -> 
     Uri::from_parts(parts).ok()
 }
 
+/// The URI before axum's routers cut off a prefix.
+#[inline]
+pub(crate) fn original_uri(head: &Parts) -> &Uri {
+    original(&head.uri, &head.extensions)
+}
+
+#[inline]
+#[cfg_attr(not(feature = "axum"), allow(unused_variables, reason = "only routers of axum cut off a prefix"))]
+pub(super) fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
+    #[cfg(feature = "axum")]
+    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
+        return &original.0;
+    }
+    uri
+}
+
+/// The path and query. An empty query differs from an absent one.
+pub(super) fn path_and_query(uri: &Uri) -> &str {
+    uri.path_and_query().map_or("/", |target| target.as_str())
+}
+
+/// Groups of hosts with the same resources, which share entries, purges and invalidations. Built by
+/// [`KeyRulesBuilder::same_hosts`](crate::KeyRulesBuilder::same_hosts).
+#[derive(Clone, Debug)]
+pub struct SameHosts {
+    /// In lower case and sorted, with the indices of their groups.
+    names: Box<[(Box<[u8]>, usize)]>,
+    /// The first host of each group, which is in keys in place of all others.
+    firsts: Box<[Box<[u8]>]>,
+}
+
+impl SameHosts {
+    /// Of groups without repeated hosts. The default ports are those of this scheme.
+    pub(super) fn new(groups: &[Vec<String>], scheme: Option<&Scheme>) -> Self {
+        let normal = |host: &str| -> Box<[u8]> {
+            Authority::new(host.as_bytes(), scheme).as_bytes().to_ascii_lowercase().into()
+        };
+        let named = |(at, group): (usize, &Vec<String>)| -> Vec<_> {
+            group.iter().map(|host| (normal(host), at)).collect()
+        };
+        let mut names: Vec<_> = groups.iter().enumerate().flat_map(named).collect();
+        names.sort();
+        let firsts = groups.iter().filter_map(|group| Some(normal(group.first()?))).collect();
+        Self { names: names.into(), firsts }
+    }
+
+    /// The first host of the group of `host`, if it is in any. Hosts include their ports, unless these are
+    /// the default ones.
+    pub(super) fn first_of(&self, host: &[u8]) -> Option<&[u8]> {
+        let compared =
+            |(own, _): &(Box<[u8]>, usize)| own.iter().copied().cmp(host.iter().map(u8::to_ascii_lowercase));
+        let at = self.names.binary_search_by(compared).ok()?;
+        self.firsts.get(self.names[at].1).map(AsRef::as_ref)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -355,6 +411,27 @@ mod tests {
             if !target.contains("%25") {
                 prop_assert_eq!(normal_form(&normal).into_owned(), normal);
             }
+        }
+    }
+
+    #[test]
+    fn the_first_host_of_a_group_is_found_in_any_case() {
+        let groups = [vec!["B.example", "a.example", "c.example:8080"], vec!["d:80", "[::1]"]];
+        let groups = groups.map(|group| group.iter().map(ToString::to_string).collect());
+        let hosts = SameHosts::new(&groups, None);
+        for (host, first) in [
+            ("A.example", Some("b.example")),
+            ("b.example", Some("b.example")),
+            ("c.example:8080", Some("b.example")),
+            ("D", Some("d")),
+            ("[::1]", Some("d")),
+            ("c.example", None),
+            ("a.example.", None),
+            ("a.exampl", None),
+            ("xa.example", None),
+            ("", None),
+        ] {
+            assert_eq!(hosts.first_of(host.as_bytes()), first.map(str::as_bytes), "{host}");
         }
     }
 }

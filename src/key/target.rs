@@ -10,8 +10,7 @@ use smallvec::SmallVec;
 
 use super::{
     CacheKey, Identity, KeyExtractor, dot_segments,
-    normal::{Authority, is_normal, normal_form, rooted},
-    same_hosts::SameHosts,
+    normal::{Authority, SameHosts, is_normal, normal_form, original, path_and_query, rooted},
 };
 use crate::http::fields::first_line;
 
@@ -264,27 +263,6 @@ impl<'a> Target<'a> {
         state.write(&text);
         state.write_usize(text.len());
     }
-}
-
-/// The URI before axum's routers cut off a prefix.
-#[inline]
-pub(crate) fn original_uri(head: &Parts) -> &Uri {
-    original(&head.uri, &head.extensions)
-}
-
-#[inline]
-#[cfg_attr(not(feature = "axum"), allow(unused_variables, reason = "only routers of axum cut off a prefix"))]
-pub(super) fn original<'a>(uri: &'a Uri, extensions: &'a Extensions) -> &'a Uri {
-    #[cfg(feature = "axum")]
-    if let Some(original) = extensions.get::<axum::extract::OriginalUri>() {
-        return &original.0;
-    }
-    uri
-}
-
-/// The path and query. An empty query differs from an absent one.
-pub(super) fn path_and_query(uri: &Uri) -> &str {
-    uri.path_and_query().map_or("/", |target| target.as_str())
 }
 
 /// A relative path resolved against the path of the base (RFC 3986 §5.2.3, §5.2.4).

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use super::{graphql::Persisted, json::JsonShape};
 use crate::{
     http::fields::{first_line, has},
-    key::target::original_uri,
+    key::normal::original_uri,
 };
 
 /// How the bodies for a rule are read.

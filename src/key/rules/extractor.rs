@@ -17,7 +17,6 @@ use crate::{
     key::{
         CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
         normal::{self, Authority},
-        target,
     },
     tags::TagFields,
 };
@@ -113,7 +112,7 @@ impl KeyRules {
         if self.chosen(&head.extensions).is_none() {
             return self.rule_for(head, method);
         }
-        let (target, authority) = (target::original_uri(head), self.authority_of_request(head)?);
+        let (target, authority) = (normal::original_uri(head), self.authority_of_request(head)?);
         let selected = self.chosen_match(target, authority, &head.extensions);
         let select = || {
             let facts = Facts::of(&head.headers, target);
@@ -129,7 +128,7 @@ impl KeyRules {
         head: &'h Parts,
         method: &'h Method,
     ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), Unkeyed> {
-        let (target, authority) = (target::original_uri(head), self.authority_of_request(head)?);
+        let (target, authority) = (normal::original_uri(head), self.authority_of_request(head)?);
         let facts = Facts::of(&head.headers, target);
         Ok((self.inner.selector.select(RequestLine::new(authority, method, target), &facts), authority))
     }
@@ -139,7 +138,7 @@ impl KeyRules {
         if !self.inner.selector.has_conditions() {
             return None;
         }
-        let (target, authority) = (target::original_uri(head), self.authority_of_request(head).ok()?);
+        let (target, authority) = (normal::original_uri(head), self.authority_of_request(head).ok()?);
         let facts = Facts::of(&head.headers, target);
         let selected = self.inner.selector.select(RequestLine::new(authority, method, target), &facts);
         let position = selected.map(|found| found.and_then(|found| self.inner.selector.position(&found)));
@@ -172,7 +171,7 @@ impl KeyRules {
     #[inline]
     fn authority_of_request<'h>(&'h self, head: &'h Parts) -> Result<Authority<'h>, Unkeyed> {
         let authority =
-            Authority::of_request(target::original_uri(head), &head.headers, self.assumed_scheme())?;
+            Authority::of_request(normal::original_uri(head), &head.headers, self.assumed_scheme())?;
         Ok(authority.among(self.same_hosts()))
     }
 
@@ -241,7 +240,7 @@ impl KeyExtractor for KeyRules {
     }
 
     fn identity(&self, uri: &Uri, host: Option<&HeaderValue>, extensions: &Extensions) -> Option<CacheKey> {
-        let uri = target::original(uri, extensions);
+        let uri = normal::original(uri, extensions);
         let normal = normal::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         let authority = self.authority_of(uri, host)?;
@@ -266,7 +265,7 @@ impl KeyExtractor for KeyRules {
         if !selector.has_conditions() {
             return each(self.identity(uri, host, extensions));
         }
-        let uri = target::original(uri, extensions);
+        let uri = normal::original(uri, extensions);
         let normal = normal::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         match self.authority_of(uri, host) {

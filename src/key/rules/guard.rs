@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery
 use super::error::Problem;
 use crate::{
     http::{credentials::Keyed, fields, overrides::TARGET_OVERRIDES},
-    key::{KeyBuffer, overrides, target},
+    key::{KeyBuffer, normal, overrides},
 };
 
 /// Removes from requests the header fields that a response could depend on although they are not in the key,
@@ -352,10 +352,10 @@ impl CompiledGuard {
 /// Replaces the query of a request wherever the service may read it.
 pub(super) fn replace_query(head: &mut Parts, query: &str) {
     let rewritten = |uri: &Uri| with_query(uri, query);
-    let original = rewritten(target::original_uri(head));
+    let original = rewritten(normal::original_uri(head));
     // A URI that was rewritten before the request reached the cache is in the key as it is.
     let inner =
-        (head.uri.query() == target::original_uri(head).query()).then(|| rewritten(&head.uri)).flatten();
+        (head.uri.query() == normal::original_uri(head).query()).then(|| rewritten(&head.uri)).flatten();
     if let Some(uri) = inner {
         head.uri = uri;
     }
