@@ -26,6 +26,11 @@ use self::watched::{Observed, Part, Several};
 /// Any error that can cross a thread.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
 
+/// The body of the responses of a wrapped service.
+pub(crate) trait ResponseBody: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
+impl<B> ResponseBody for B where B: HttpBody<Data = Bytes, Error: Into<BoxError>> + Send + 'static {}
+
 type BoxBody = Pin<Box<dyn HttpBody<Data = Bytes, Error = BodyError> + Send>>;
 
 pin_project! {

@@ -12,7 +12,7 @@ use tokio::runtime::Handle;
 /// A task that runs on its own.
 pub type Task = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// Where fetches and refreshes run that no single client owns.
+/// Where fetches and refreshes run that belong to no single client.
 #[derive(Clone, Default)]
 pub(crate) struct Executor(Option<Arc<dyn Fn(Task) + Send + Sync>>);
 
@@ -26,24 +26,17 @@ impl Executor {
         Handle::try_current().is_ok()
     }
 
-    pub(crate) fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
-        match &self.0 {
-            Some(spawn) => spawn(Box::pin(task)),
-            None => drop(tokio::spawn(task)),
-        }
-    }
-
-    fn spawn_boxed(&self, task: Task) {
+    pub(crate) fn spawn(&self, task: Task) {
         match &self.0 {
             Some(spawn) => spawn(task),
             None => drop(tokio::spawn(task)),
         }
     }
 
-    /// As [`spawn`](Self::spawn), but a task that is done without waiting for anything never becomes
-    /// one. Who brings an executor of his own gets every task whole: it may have to run elsewhere.
+    /// Polls the task once in place, and spawns it only if it has to wait. A custom executor gets each task
+    /// from its beginning, since it may have to run elsewhere.
     ///
-    /// Once begun the task does not depend on who began it: nothing is awaited until it is spawned.
+    /// Once begun the task does not depend on its caller: nothing is awaited until it is spawned.
     pub(crate) async fn start(&self, mut task: Task) {
         if self.0.is_none() {
             // A task that panics is gone, and does not take its caller along.
@@ -53,7 +46,7 @@ impl Executor {
                 Ok(Poll::Ready(())) | Err(_) => return,
             }
         }
-        self.spawn_boxed(task);
+        self.spawn(task);
     }
 }
 

@@ -60,7 +60,8 @@ pub enum Separator {
 /// assert_eq!(fields.iter().next().unwrap().0, "xkey");
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TagFields(Option<Arc<[(HeaderName, Separator)]>>);
+// One pointer: it is in the future of every request that is passed on.
+pub struct TagFields(Option<Arc<Vec<(HeaderName, Separator)>>>);
 
 impl TagFields {
     /// The names of the fields with their separators.
@@ -101,8 +102,8 @@ impl TagFields {
 
 impl FromIterator<(HeaderName, Separator)> for TagFields {
     fn from_iter<I: IntoIterator<Item = (HeaderName, Separator)>>(fields: I) -> Self {
-        let fields: Arc<[_]> = fields.into_iter().collect();
-        Self((!fields.is_empty()).then_some(fields))
+        let fields: Vec<_> = fields.into_iter().collect();
+        Self((!fields.is_empty()).then(|| Arc::new(fields)))
     }
 }
 

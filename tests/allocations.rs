@@ -4,14 +4,17 @@
 #[path = "it/support/mod.rs"]
 mod support;
 
-use std::convert::Infallible;
+use std::{
+    convert::Infallible,
+    task::{Context, Poll},
+};
 
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderValue, Request, Response};
 use http_body::Frame;
-use http_body_util::{BodyExt, StreamBody};
+use http_body_util::{BodyExt, Full, StreamBody};
 use support::open::{Origin, fixed, get, response, store};
 use tower::{Layer, Service, ServiceExt};
 use tower_readthrough::{Guard, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, RetryPolicy, StoreLayer};
@@ -160,6 +163,31 @@ async fn a_request_that_may_be_repeated_is_not_copied_before() {
     let mut retrying = retrying.build().unwrap().layer(origin());
     let mut once = support::open::stack(fixed(60_000)).layer(origin());
     assert_eq!(least(&mut retrying), least(&mut once));
+}
+
+/// Servers keep a future for each request, hit or not, and it is moved into its task.
+#[test]
+fn the_future_of_a_request_stays_small() {
+    #[derive(Clone)]
+    struct Ready;
+
+    impl Service<Request<Full<Bytes>>> for Ready {
+        type Response = Response<Full<Bytes>>;
+        type Error = Infallible;
+        type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Full<Bytes>>) -> Self::Future {
+            std::future::ready(Ok(Response::default()))
+        }
+    }
+
+    let mut service = support::open::stack(fixed(60_000)).layer(Ready);
+    let future = service.call(Request::new(Full::default()));
+    assert!(size_of_val(&future) <= 392, "{}", size_of_val(&future));
 }
 
 /// The bytes of somebody who waits for another one's fetch: the future, his request with what is

@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use super::{BodyError, BoxError, Observer};
 
 pin_project! {
-    /// A body whose observer sees its frames.
+    /// A body with an observer of its frames.
     pub(super) struct Observed<B, O> {
         #[pin]
         pub(super) inner: B,

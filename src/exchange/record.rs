@@ -292,6 +292,9 @@ impl Observers {
     /// Those to tell of a request with a key, or without one for this reason: none if a layer above has
     /// looked at the request, which tells its own.
     pub(crate) fn of_outermost(&self, request: &Extensions, unkeyed: Option<Unkeyed>) -> Self {
+        if self.is_empty() {
+            return Self::NONE;
+        }
         let is_keyed_here = request.get::<CacheKey>().is_some() && request.get::<CacheRequest>().is_none();
         if is_keyed_here || unkeyed.is_some() { self.clone() } else { Self::NONE }
     }

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use crate::{
     key::{self, KeyRules, KeyRulesBuilder, RuleError},
-    layers::future::BoxFuture,
+    layers::service::BoxFuture,
     request_body::RequestBody,
 };
 

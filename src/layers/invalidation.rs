@@ -1,4 +1,4 @@
-//! What the answers to unsafe requests invalidate.
+//! What the responses to unsafe requests invalidate.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ pub(crate) trait Invalidates: Send + Sync {
     fn extractor(&self) -> &dyn KeyExtractor;
 }
 
-/// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its answer
+/// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its response
 /// says that it invalidates (RFC 9875 §3).
 pub(crate) struct Invalidation {
     place: Arc<dyn Invalidates>,
@@ -105,8 +105,7 @@ impl Invalidation {
         self.edition.as_deref().unwrap_or(self.place.extractor())
     }
 
-    /// The groups of the same origin that the answer names, whatever its status: it says so in so
-    /// many words.
+    /// Purges the groups of the same origin that the response names, whatever its status.
     fn purge_groups(&self, headers: &HeaderMap) {
         let sequence = self.place.sequence();
         for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
@@ -123,7 +122,7 @@ fn is_safe(method: &Method, extensions: &Extensions) -> bool {
         || is_read_by_rule(extensions)
 }
 
-/// What an answer that the cache only passes on means to it, and what is not for the client.
+/// Applies what a response that is passed on invalidates, and removes what is not for the client.
 pub(crate) fn pass_on<B: HttpBody>(
     response: &mut Response<B>,
     invalidation: Option<&Invalidation>,

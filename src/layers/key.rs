@@ -184,8 +184,8 @@ pub(crate) fn derive_alone<B: HttpBody>(
     request: Request<B>,
 ) -> (Parts, B, Option<Unkeyed>) {
     let extensions = request.extensions();
-    let is_known = extensions.get::<WithoutKey>().is_some()
-        || extensions.get::<CacheRequest>().is_some()
+    let is_known = extensions.get::<CacheRequest>().is_some()
+        || extensions.get::<WithoutKey>().is_some()
         || extensions.get::<CacheKey>().is_some();
     // What never has a key costs nothing here.
     if is_known || !key::is_get_or_head(request.method()) {

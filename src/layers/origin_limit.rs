@@ -38,13 +38,13 @@ mod held;
 
 use std::{
     fmt,
+    future::Future,
     pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
@@ -58,14 +58,13 @@ use tower_service::Service;
 
 use self::held::Holders;
 use crate::{
-    body::{Body, BoxError},
+    body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::status::{CacheStatus, Forward},
     exchange::{AttemptBegan, Refused},
     executor::Executor,
     http::{framing, freshness::after},
-    layers::eager_oneshot::EagerOneshot,
-    layers::future::{BoxFuture, ResponseFuture},
+    layers::service::{BoxFuture, EagerOneshot, HttpService},
 };
 
 /// Limits the attempts under way; see the [module](self).
@@ -116,8 +115,12 @@ impl OriginLimitLayer {
     }
 
     /// Lets everything through.
-    pub(crate) fn unlimited() -> Self {
+    pub(crate) const fn unlimited() -> Self {
         Self { limit: None }
+    }
+
+    pub(crate) const fn is_unlimited(&self) -> bool {
+        self.limit.is_none()
     }
 
     /// How many attempts may wait for a permit. Default: 1024. With 0 an attempt without a permit is refused
@@ -198,16 +201,13 @@ pub struct OriginLimit<S> {
 
 impl<S, ReqB, B> Service<Request<ReqB>> for OriginLimit<S>
 where
-    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
+    S: HttpService<ReqB, Response = Response<B>>,
     ReqB: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>;
+    type Future = OriginLimitFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: attempts queue in their futures.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -215,79 +215,68 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        match self.layer.attempt(&self.inner, request) {
-            Attempt::Free { called } => ResponseFuture::pass(called),
-            Attempt::Queued { future } => ResponseFuture::waiting(future),
-        }
+        let kind = match &self.layer.limit {
+            None => Kind::Free { response: EagerOneshot::new(&mut self.inner, request) },
+            Some(limit) => {
+                let response = Arc::clone(limit).admitted(self.inner.clone(), request);
+                Kind::Queued { response: Box::pin(response) }
+            }
+        };
+        OriginLimitFuture { kind }
     }
 }
 
 pin_project! {
-    /// As the future of the service, which has room for an answer of its own.
-    #[project = AttemptProj]
-    pub(crate) enum Attempt<S, R, B>
-    where
-        S: Service<R>,
-    {
-        Free { #[pin] called: EagerOneshot<S, R> },
-        Queued { future: BoxFuture<Result<Response<Body<B>>, S::Error>> },
+    /// The response future of [`OriginLimit`].
+    // It has no room for a response, since it is at the heart of larger futures.
+    pub struct OriginLimitFuture<F, B, E> {
+        #[pin]
+        kind: Kind<F, B, E>,
     }
 }
 
-impl<S, R, B> Attempt<S, R, B>
+pin_project! {
+    #[project = KindProj]
+    enum Kind<F, B, E> {
+        Free { #[pin] response: F },
+        Queued { response: BoxFuture<Result<Response<Body<B>>, E>> },
+    }
+}
+
+impl<F, B, E> Future for OriginLimitFuture<F, B, E>
 where
-    S: Service<R, Response = Response<B>>,
+    F: Future<Output = Result<Response<B>, E>>,
+    B: HttpBody,
 {
-    /// As `poll`, of what else becomes of the answer: a response is large, and moved but once here.
-    pub(crate) fn poll_with<C>(
-        self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        finish: impl FnOnce(Response<Body<B>>) -> Response<C>,
-    ) -> Poll<Result<Response<C>, S::Error>> {
-        match self.project() {
-            AttemptProj::Free { called } => called.poll(cx).map_ok(|answer| finish(answer.map(Body::inner))),
-            AttemptProj::Queued { future } => future.as_mut().poll(cx).map_ok(finish),
+    type Output = Result<Response<Body<B>>, E>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        match self.project().kind.project() {
+            KindProj::Queued { response } => response.as_mut().poll(cx),
+            KindProj::Free { response } => response.poll(cx).map_ok(|mut response| {
+                framing::settle(&mut response);
+                response.map(Body::inner)
+            }),
         }
     }
 }
 
-impl OriginLimitLayer {
-    /// As [`OriginLimit`] is called, which needs no more than this.
-    // Else the request is moved once more.
-    #[inline(always)]
-    pub(crate) fn attempt<S, ReqB, B>(
-        &self,
-        inner: &S,
-        request: Request<ReqB>,
-    ) -> Attempt<S, Request<ReqB>, B>
-    where
-        S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-        S::Future: Send,
-        S::Error: Send,
-        ReqB: Send + 'static,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        // Another one for each: what a service reserves when it is asked whether it is ready goes with it.
-        let inner = inner.clone();
-        match &self.limit {
-            None => Attempt::Free { called: EagerOneshot::new(inner, request) },
-            Some(limit) => Attempt::Queued { future: Box::pin(Arc::clone(limit).ask(inner, request)) },
-        }
+impl<F, B, E> fmt::Debug for OriginLimitFuture<F, B, E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginLimitFuture").finish_non_exhaustive()
     }
 }
 
 impl Limit {
     /// Calls the service once there is a permit.
-    async fn ask<S, ReqB, B>(
+    async fn admitted<S, ReqB, B>(
         self: Arc<Self>,
         inner: S,
         request: Request<ReqB>,
     ) -> Result<Response<Body<B>>, S::Error>
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: ResponseBody,
     {
         let permit = match self.admit().await {
             Ok(permit) => permit,
@@ -326,8 +315,7 @@ impl Limit {
     /// Keeps the permit until the body is complete, or is no longer read.
     fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Body<B>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: ResponseBody,
     {
         match body.is_end_stream() {
             true => Body::inner(body),

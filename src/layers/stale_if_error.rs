@@ -66,26 +66,31 @@ use futures_util::FutureExt;
 use http::{HeaderMap, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
-use tower::{ServiceExt, util::Oneshot};
+use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    body::{Body, BoxError},
+    body::{Body, ResponseBody},
     exchange::failures::{FailurePolicy, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
     exchange::{CacheRequest, Observer, Observers, Purpose, Refused, StaleCandidate},
     http::{credentials::CredentialNames, framing, rules::RequestRules},
     key::{DefaultKey, KeyExtractor},
-    layers::future::ResponseFuture,
     layers::key::derive_alone,
+    layers::service::{EagerOneshot, HttpService, ResponseFuture},
     sequence::Sequence,
     store::{Part, Store, StoredResponse, select},
 };
 
-/// Serves stale answers while the origin fails; see the [module](self).
+/// Serves stale responses while the origin fails; see the [module](self).
 #[derive(Clone)]
 pub struct StaleIfErrorLayer<St> {
+    shared: Arc<Shared<St>>,
+}
+
+#[derive(Clone)]
+struct Shared<St> {
     store: St,
     failures: FailurePolicy,
     extractor: Arc<dyn KeyExtractor>,
@@ -96,7 +101,8 @@ impl<St: Store> StaleIfErrorLayer<St> {
     /// Takes stale responses from this store, if [`Lookup`](crate::Lookup) has not found one already.
     pub fn new(store: St) -> Self {
         let (failures, extractor) = (FailurePolicy::default(), Arc::new(DefaultKey::new()));
-        Self { store, failures, extractor, observers: Observers::NONE }
+        let observers = Observers::NONE;
+        Self { shared: Arc::new(Shared { store, failures, extractor, observers }) }
     }
 
     /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
@@ -106,49 +112,56 @@ impl<St: Store> StaleIfErrorLayer<St> {
         self.failure_policy(FailurePolicy::new(failures))
     }
 
-    pub(crate) fn failure_policy(mut self, failures: FailurePolicy) -> Self {
-        self.failures = failures;
-        self
+    pub(crate) fn failure_policy(self, failures: FailurePolicy) -> Self {
+        self.set(|shared| shared.failures = failures)
     }
 
     /// Tells this observer of each response that the service returns, if no [`Lookup`](crate::Lookup) above
     /// it does. Default: none.
     #[must_use]
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        self.observers = Observers::new(observer);
-        self
+    pub fn observer(self, observer: impl Observer) -> Self {
+        self.set(|shared| shared.observers = Observers::new(observer))
     }
 
     /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or
     /// [`Key`](crate::Key). Default: [`DefaultKey`].
     #[must_use]
-    pub fn key(mut self, extractor: impl KeyExtractor) -> Self {
-        self.extractor = Arc::new(extractor);
+    pub fn key(self, extractor: impl KeyExtractor) -> Self {
+        self.set(|shared| shared.extractor = Arc::new(extractor))
+    }
+
+    fn set(mut self, change: impl FnOnce(&mut Shared<St>)) -> Self {
+        change(Arc::make_mut(&mut self.shared));
         self
     }
 }
 
 impl<St: fmt::Debug> fmt::Debug for StaleIfErrorLayer<St> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { store, failures, .. } = self;
+        let Shared { store, failures, .. } = &*self.shared;
         let mut layer = f.debug_struct("StaleIfErrorLayer");
         layer.field("store", store).field("failures", failures).finish_non_exhaustive()
     }
 }
 
-impl<S, St: Clone> Layer<S> for StaleIfErrorLayer<St> {
+impl<S, St> Layer<S> for StaleIfErrorLayer<St> {
     type Service = StaleIfError<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        StaleIfError { inner, layer: self.clone() }
+        StaleIfError { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
 /// The service of [`StaleIfErrorLayer`].
-#[derive(Clone)]
 pub struct StaleIfError<S, St> {
-    pub(crate) inner: S,
-    layer: StaleIfErrorLayer<St>,
+    inner: S,
+    shared: Arc<Shared<St>>,
+}
+
+impl<S: Clone, St> Clone for StaleIfError<S, St> {
+    fn clone(&self) -> Self {
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+    }
 }
 
 /// What may be served instead of a failure.
@@ -224,48 +237,33 @@ fn range_fields(request: &HeaderMap) -> HeaderMap {
     names.into_iter().filter_map(|name| Some((name.clone(), request.get(&name)?.clone()))).collect()
 }
 
-impl<S, St: Store> StaleIfError<S, St> {
-    /// As `call`, of whatever is `below`.
-    pub(crate) fn ask<F, ReqB, B, E>(
-        &self,
-        mut head: Parts,
-        body: ReqB,
-        below: impl FnOnce(Parts, ReqB) -> F,
-    ) -> ResponseFuture<F, B, E>
+impl Fallback {
+    /// Serves the response of the service below, or the stored one if that is a failure.
+    async fn cover<B, E>(
+        self,
+        response: impl Future<Output = Result<Response<B>, E>>,
+        sequence: Arc<Sequence>,
+        failures: FailurePolicy,
+    ) -> Result<Response<Body<B>>, E>
     where
-        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-        E: Send + 'static,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: HttpBody<Data = Bytes>,
     {
-        // On a miss there is nothing, as `Lookup` has seen.
-        let known = head.extensions.get::<CacheRequest>().map(CacheRequest::candidate);
-        if known.is_some_and(StaleCandidate::is_none) {
-            return ResponseFuture::pass(below(head, body));
+        let outcome = AssertUnwindSafe(response).catch_unwind().await;
+        let has_failed = match &outcome {
+            Ok(Ok(response)) => failures.has_failed(response),
+            Ok(Err(_)) | Err(_) => true,
+        };
+        // Once more: the failure may have come late.
+        if has_failed && self.is_usable(&sequence) {
+            return Ok(self.instead_of(outcome.as_ref().ok().and_then(|result| result.as_ref().ok())));
         }
-        let fallback = Fallback::of(&head, &self.layer.store);
-        let Some(fallback) = fallback else { return ResponseFuture::pass(below(head, body)) };
-        announce_fallback(&mut head);
-        let answer = below(head, body);
-        let (sequence, failures) = (Arc::clone(self.layer.store.sequence()), self.layer.failures.clone());
-        ResponseFuture::boxed(async move {
-            let outcome = AssertUnwindSafe(answer).catch_unwind().await;
-            let has_failed = match &outcome {
-                Ok(Ok(response)) => failures.has_failed(response),
-                Ok(Err(_)) | Err(_) => true,
-            };
-            // Once more: the failure may have come late.
-            if has_failed && fallback.is_usable(&sequence) {
-                return Ok(fallback.instead_of(outcome.as_ref().ok().and_then(|answer| answer.as_ref().ok())));
-            }
-            match outcome {
-                Ok(answer) => answer.map(|mut response| {
-                    framing::settle(&mut response);
-                    response.map(Body::inner)
-                }),
-                Err(panic) => resume_unwind(panic),
-            }
-        })
+        match outcome {
+            Ok(result) => result.map(|mut response| {
+                framing::settle(&mut response);
+                response.map(Body::inner)
+            }),
+            Err(panic) => resume_unwind(panic),
+        }
     }
 }
 
@@ -287,7 +285,7 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
     match failure.extensions().get::<Refused>() {
         Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
-        // What a layer here answered is not what the origin did.
+        // A response of a layer here says nothing of the origin's status.
         Some(_) => why.rescued(),
         None => {
             let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
@@ -313,29 +311,46 @@ impl<S: fmt::Debug, St> fmt::Debug for StaleIfError<S, St> {
 
 impl<S, St, ReqB, B> Service<Request<ReqB>> for StaleIfError<S, St>
 where
-    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
+    S: HttpService<ReqB, Response = Response<B>>,
     St: Store,
     ReqB: HttpBody + Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+    type Future = ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>;
 
-    /// Always ready: it may have to answer just because the service below is not.
+    /// Always ready: it may have to respond just because the service below is not.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (head, body, why) = derive_alone(&*self.layer.extractor, &RequestRules::DEFAULT, request);
-        let observers = self.layer.observers.of_outermost(&head.extensions, why);
+        // On a miss there is nothing, as `Lookup` has seen. Then the request is not even taken apart.
+        let known = request.extensions().get::<CacheRequest>().map(CacheRequest::candidate);
+        if known.is_some_and(StaleCandidate::is_none) {
+            return ResponseFuture::pass(EagerOneshot::new(&mut self.inner, request));
+        }
+        let Shared { store, failures, extractor, observers } = &*self.shared;
+        let (mut head, body, why) = derive_alone(&**extractor, &RequestRules::DEFAULT, request);
+        let observers = observers.of_outermost(&head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
-        let answer =
-            self.ask(head, body, |head, body| self.inner.clone().oneshot(Request::from_parts(head, body)));
-        answer.say(why).observed(&observers, reason)
+        let response = match Fallback::of(&head, store) {
+            None => {
+                let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
+                ResponseFuture::pass_unkeyed(response, why)
+            }
+            Some(fallback) => {
+                announce_fallback(&mut head);
+                // Called once it is polled, where a panic is caught.
+                let response = self.inner.clone().oneshot(Request::from_parts(head, body));
+                ResponseFuture::boxed(fallback.cover(
+                    response,
+                    Arc::clone(store.sequence()),
+                    failures.clone(),
+                ))
+            }
+        };
+        response.observed(&observers, reason)
     }
 }

@@ -13,11 +13,11 @@ use crate::{
     tags::TagFields,
 };
 
-/// [`Lookup`] directly round [`Fill`]: a cache, without coalescing or stale answers on error.
+/// [`Lookup`] directly round [`Fill`]: a cache, without coalescing or stale responses on error.
 ///
 /// A body is stored when the client has read it to its end, or as far as its declared length and then
 /// dropped it, as hyper does over HTTP/1. If it wants only a part of what is fetched
-/// for everybody, or has it already, the rest is read in the background.
+/// for all clients, or has it already, the rest is read in the background.
 #[derive(Clone)]
 pub struct StoreLayer<St, K = DefaultKey, P = ()> {
     lookup: LookupLayer<St, K>,
@@ -25,7 +25,7 @@ pub struct StoreLayer<St, K = DefaultKey, P = ()> {
 }
 
 impl<St: Store> StoreLayer<St> {
-    /// Keeps answers in this store, with the default key and [`Rules`].
+    /// Keeps responses in this store, with the default key and [`Rules`].
     pub fn new(store: St) -> Self {
         Self { lookup: LookupLayer::new(store.clone()), fill: FillLayer::new(store) }
     }
@@ -93,7 +93,7 @@ impl<S, St: Store, K: KeyExtractor, P> Layer<S> for StoreLayer<St, K, P> {
     type Service = Lookup<Fill<S, St, P>, St, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let fill = self.fill.and_tag_fields(&self.lookup.tag_fields());
+        let fill = self.fill.clone().and_tag_fields(&self.lookup.tag_fields());
         self.lookup.layer(fill.layer(inner))
     }
 }

@@ -2,9 +2,9 @@
 //!
 //! [`ReadThrough`] puts the layers of this crate round a service in the order that makes their
 //! promises hold together, with defaults for all of them. It behaves as the layers stacked by
-//! hand do; only a request without a key takes the short way round all of them. It is passed on when
-//! the service is called, if what is below is ready then and there is no limit to the origin; a miss
-//! when its answer is first waited for.
+//! hand do; only a request without a key takes the short way round all of them. If the origin is ready and has
+//! no limit, it is called at once, also for a response that is for one client alone. A fetch that can be shared
+//! begins when the response is first polled.
 //!
 //! ```
 //! use std::time::Duration;
@@ -130,7 +130,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
-    /// How answers are stored. Default: [`Rules::new`], the origin decides.
+    /// How responses are stored. Default: [`Rules::new`], the origin decides.
     pub fn rules(mut self, rules: Rules) -> Self {
         self.lookup = self.lookup.rules(rules.clone());
         self.fill = self.fill.rules(rules.clone());
@@ -138,7 +138,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
-    /// Decides for each answer. Default: the rules as they are.
+    /// Decides for each response. Default: the rules as they are.
     pub fn policy<Q: Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
         let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
         let fill = fill.policy(policy);
@@ -158,7 +158,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
-    /// Which responses of the service are failures: a stale response is served instead, callers who
+    /// Which responses of the service are failures: a stale response is served instead, callers that
     /// wait share them, they are stored only with freshness of their own, and [`retry`](Self::retry)
     /// tries them again. Default: [`DefaultFailures`](crate::DefaultFailures).
     pub fn failures(mut self, failures: impl Failures) -> Self {
@@ -228,25 +228,16 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
         ReadThroughLayer { layers: Arc::new(self.assemble()) }
     }
 
-    /// From the origin outwards.
     fn assemble(self) -> Layers<St, K, P> {
         let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, .. } = self;
+        let fill = fill.and_tag_fields(&lookup.tag_fields());
         Layers {
-            // Next to the origin: each attempt takes a permit, and a backoff holds none.
+            lookup: lookup.reader(),
+            stale_if_error: StaleIfErrorLayer::new(store).failure_policy(failures.clone()),
+            coalesce: coalesce.judged_below(),
+            fill: fill.failure_policy(failures.clone()),
+            retry: RetryLayer::new(retry.shared_failures(failures)),
             origin_limit,
-            // Inside the fetch: callers who share it share its retries too.
-            retry: RetryLayer::new(retry.shared_failures(failures.clone())),
-            stack: {
-                // Sees the answer once per fetch, and stores it before the fetch ends.
-                let fill = fill.and_tag_fields(&lookup.tag_fields());
-                let filled = fill.failure_policy(failures.clone()).layer(());
-                // From here on outwards things happen once per client.
-                let coalesced = coalesce.judged_below().layer(filled);
-                // Outside Coalesce, so that a caller who waited in vain gets a stale answer too.
-                let with_stale = StaleIfErrorLayer::new(store).failure_policy(failures).layer(coalesced);
-                // Outermost: a hit concerns nobody else.
-                lookup.layer(with_stale)
-            },
         }
     }
 }
@@ -343,12 +334,12 @@ impl ReadThroughLayer<MemoryStore> {
 impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     /// A handle to purge what is stored, which names URLs as this layer does.
     pub fn purge(&self) -> Purge {
-        self.layers.stack.purge()
+        self.layers.lookup.purge()
     }
 
     /// What the fetches under way hold; see [`CoalesceLayer::stats`].
     pub fn coalesce_stats(&self) -> CoalesceStats {
-        self.layers.coalesced().stats()
+        self.layers.coalesce.stats()
     }
 }
 

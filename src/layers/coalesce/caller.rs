@@ -36,10 +36,8 @@
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
-use bytes::Bytes;
 use futures_util::future::{Either, select};
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
-use http_body::Body as HttpBody;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
@@ -48,7 +46,7 @@ use super::{
     flights::{FlightGuard, FlightKey, Flights, Joined, Learned},
 };
 use crate::{
-    body::{Body, BoxError},
+    body::{Body, ResponseBody},
     exchange::{
         CacheRequest, Refused, Verdict,
         status::{CacheStatus, Forward},
@@ -91,8 +89,7 @@ where
     F: Future<Output = Result<Response<B>, E>> + Send + 'static,
     E: Clone + Send + Sync + 'static,
     ReqB: Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     /// For a request that others may share a response with. `below` asks the service below, once.
     pub(super) fn new(

@@ -34,7 +34,7 @@ use super::{
     settings::CoalesceSettings,
 };
 use crate::{
-    body::{Body, BodyError, BoxError, Declared},
+    body::{Body, BodyError, BoxError, Declared, ResponseBody},
     exchange::{self, CacheRequest, Verdict, status::CacheStatus},
     http::{
         cache_control, credentials::Credentials, fields, framing, freshness, range::Extent,
@@ -63,8 +63,7 @@ pub(super) struct Fetch<B, E> {
 
 impl<B, E> Fetch<B, E>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
     E: Clone + Send + Sync + 'static,
 {
     /// The fetch of a new flight for this request, and the leader's response. Notes in the request that
@@ -155,8 +154,7 @@ struct Dispatch<B, E> {
 
 impl<B, E> Dispatch<B, E>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
     E: Clone + Send + Sync + 'static,
 {
     fn tell_leader(&mut self, outcome: LeaderOutcome<B, E>) {
@@ -344,8 +342,7 @@ impl<B, E> Leader<B, E> {
 
 impl<B, E> Future for Leader<B, E>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     type Output = Result<Response<Body<B>>, E>;
 
@@ -389,8 +386,7 @@ pub(super) fn own_response<B>(
     is_head: bool,
 ) -> Response<Body<B>>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     let is_checked = settings.rules.is_some();
     let length = is_checked.then(|| framing::content_of(is_head, &response)).flatten();

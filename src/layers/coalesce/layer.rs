@@ -5,10 +5,9 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response, request::Parts};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
-use tower::{ServiceExt, util::Oneshot};
+use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -18,7 +17,7 @@ use super::{
     settings::{CoalesceSettings, SharedExtractor},
 };
 use crate::{
-    body::{Body, BoxError},
+    body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
         CacheRequest, Observer, Observers,
@@ -28,7 +27,10 @@ use crate::{
     executor::{Executor, Task},
     http::{fields::remove_upgrade, rules::Rules},
     key::KeyExtractor,
-    layers::{future::ResponseFuture, key::derive_alone},
+    layers::{
+        key::derive_alone,
+        service::{EagerOneshot, HttpService, ResponseFuture},
+    },
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -246,22 +248,20 @@ impl<S> Layer<S> for CoalesceLayer {
 /// [`SharedError`](crate::SharedError) makes any error cloneable.
 #[derive(Clone, Debug)]
 pub struct Coalesce<S> {
-    pub(crate) inner: S,
+    inner: S,
     flights: Arc<Flights>,
 }
 
 impl<S, ReqB, B> Service<Request<ReqB>> for Coalesce<S>
 where
-    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Clone + Send + Sync + 'static,
+    S: HttpService<ReqB, Response = Response<B>>,
+    S::Error: Clone + Sync + 'static,
     ReqB: HttpBody + Send + 'static,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     type Response = Response<Body<B>>;
     type Error = S::Error;
-    type Future = ResponseFuture<Oneshot<S, Request<ReqB>>, B, S::Error>;
+    type Future = ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>;
 
     /// Always ready: a fetch that can be shared is under way already.
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
@@ -269,14 +269,35 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let inner = self.inner.clone();
         let settings = self.flights.settings();
-        let (head, body, why) = derive_alone(settings.extractor.get(), settings.request_rules(), request);
+        let (mut head, body, why) = derive_alone(settings.extractor.get(), settings.request_rules(), request);
         let observers = settings.observers.of_outermost(&head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
-        self.ask(head, body, |head, body| inner.oneshot(Request::from_parts(head, body)))
-            .say(why)
-            .observed(&observers, reason)
+        // Conditions make the response one client's own; a range alone is the same for all that ask so.
+        let is_shared = |request: &Cow<'_, CacheRequest>| {
+            !request.is_hit_for_miss()
+                && request.facts().is_for_all()
+                && !self.flights.is_leading(request.key())
+        };
+        let response = match CacheRequest::of(&head, &settings.request_rules().credentials).filter(is_shared)
+        {
+            None => {
+                let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
+                ResponseFuture::pass_unkeyed(response, why)
+            }
+            Some(request) => {
+                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                remove_upgrade(&mut head.headers);
+                let inner = self.inner.clone();
+                let below = |head, body| inner.oneshot(Request::from_parts(head, body));
+                let caller = Caller::new(&self.flights, key, credentials, (head, body), below);
+                match settings.wait_at_most {
+                    None => ResponseFuture::boxed(caller.run()),
+                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
+                }
+            }
+        };
+        response.observed(&observers, reason)
     }
 }
 
@@ -284,41 +305,6 @@ impl<S> Coalesce<S> {
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
         self.flights.stats()
-    }
-
-    /// As `call`, of whatever is `below`.
-    pub(crate) fn ask<F, ReqB, B, E>(
-        &self,
-        mut head: Parts,
-        body: ReqB,
-        below: impl FnOnce(Parts, ReqB) -> F + Send + 'static,
-    ) -> ResponseFuture<F, B, E>
-    where
-        F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-        E: Clone + Send + Sync + 'static,
-        ReqB: Send + 'static,
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
-    {
-        // Conditions make the response one client's own; a range alone is the same for all that ask so.
-        let is_shared = |request: &Cow<'_, CacheRequest>| {
-            !request.is_hit_for_miss()
-                && request.facts().is_for_all()
-                && !self.flights.is_leading(request.key())
-        };
-        let settings = self.flights.settings();
-        match CacheRequest::of(&head, &settings.request_rules().credentials).filter(is_shared) {
-            None => ResponseFuture::pass(below(head, body)),
-            Some(request) => {
-                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
-                remove_upgrade(&mut head.headers);
-                let caller = Caller::new(&self.flights, key, credentials, (head, body), below);
-                match settings.wait_at_most {
-                    None => ResponseFuture::boxed(caller.run()),
-                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
-                }
-            }
-        }
     }
 }
 

@@ -3,6 +3,7 @@ use crate::{
     KeyLayer,
     exchange::status::{CACHE_STATUS, CacheStatus},
 };
+use bytes::Bytes;
 use http_body_util::Full;
 use std::{
     convert::Infallible,

@@ -1,4 +1,4 @@
-//! From the head of the answer to its way into the store.
+//! From the head of the response to its way into the store.
 
 use std::{
     borrow::Cow,
@@ -7,11 +7,11 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderName, Method, Request, Response, StatusCode, header, request, response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tower_service::Service;
 
 use super::{
     Policy,
@@ -20,7 +20,7 @@ use super::{
     recorder::{Content, Pending, record},
 };
 use crate::{
-    body::{Body, BoxError},
+    body::{Body, ResponseBody},
     exchange::{AttemptBegan, CompletesItself},
     http::{
         cookies,
@@ -30,12 +30,13 @@ use crate::{
         storing::{Decision, Sharing, Unshareable},
     },
     key::copy_of_body,
+    layers::service::EagerOneshot,
     sequence::{Fetching, Subject, Tagged},
     store::{Applied, HeadBuilder, Origin, Store, selection},
     tags::Tags,
 };
 
-/// A fetch whose request is on its way to the origin, and what the answer is judged by.
+/// A fetch whose request is on its way to the origin, and what the response is judged by.
 pub(super) struct Begun<St, P> {
     pub(super) fetch: Fetch<St, P>,
     /// What the request is conditional on, if it is by the cache's own doing.
@@ -50,15 +51,15 @@ pub(super) struct Begun<St, P> {
 pub(super) type Again<F> = Box<dyn FnOnce() -> F + Send>;
 
 pin_project! {
-    /// Waits for the origin's answer beside what it will be judged by, which is large and stays where
-    /// it is.
+    /// Waits for the origin's response, beside what it will be judged by: that is large, and is not
+    /// moved again.
     pub(super) struct Asking<F, St, P> {
         #[pin]
-        answer: Option<F>,
+        response: Option<F>,
         begun: Begun<St, P>,
         // Only of a request that is conditional.
         again: Option<Again<F>>,
-        // Until the answer is there, and then for as long as it may be stored.
+        // Until the response is there, and then for as long as it may be stored.
         fetching: Option<Fetching>,
     }
 }
@@ -66,16 +67,15 @@ pin_project! {
 impl<F, St, P> Asking<F, St, P> {
     // Else it is moved once more.
     #[inline(always)]
-    pub(super) fn new(answer: F, begun: Begun<St, P>, again: Option<Again<F>>, fetching: Fetching) -> Self {
-        Self { answer: Some(answer), begun, again, fetching: Some(fetching) }
+    pub(super) fn new(response: F, begun: Begun<St, P>, again: Option<Again<F>>, fetching: Fetching) -> Self {
+        Self { response: Some(response), begun, again, fetching: Some(fetching) }
     }
 }
 
 impl<F, St: Store, P: Policy, B, E> Future for Asking<F, St, P>
 where
     F: Future<Output = Result<Response<B>, E>>,
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     type Output = Result<Response<Body<B>>, E>;
 
@@ -83,25 +83,25 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut this = self.project();
         loop {
-            let answer = this.answer.as_mut().as_pin_mut().expect("polled after completion");
-            let mut answer = match ready!(answer.poll(cx)) {
-                Ok(answer) => answer,
+            let response = this.response.as_mut().as_pin_mut().expect("polled after completion");
+            let mut response = match ready!(response.poll(cx)) {
+                Ok(response) => response,
                 Err(error) => return Poll::Ready(Err(error)),
             };
             let fetch = &this.begun.fetch;
             let mut outline =
-                fetch.layer.targets.outline(answer.headers()).under(fetch.client.asked().keyed());
-            outline.settle_length(&this.begun.fetch.client.head().method, &mut answer);
-            if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&answer, &outline)) {
+                fetch.layer.targets.outline(response.headers()).under(fetch.client.asked().keyed());
+            outline.settle_length(&this.begun.fetch.client.head().method, &mut response);
+            if let Some(again) = this.again.take_if(|_| this.begun.is_misfit(&response, &outline)) {
                 // First, with what they hold, such as a place at the origin.
-                drop(answer);
-                this.answer.set(None);
+                drop(response);
+                this.response.set(None);
                 this.begun.repeat();
-                this.answer.set(Some(again()));
+                this.response.set(Some(again()));
                 continue;
             }
             let fetching = this.fetching.take().expect("polled after completion");
-            return Poll::Ready(Ok(this.begun.conclude(answer, &outline, fetching)));
+            return Poll::Ready(Ok(this.begun.conclude(response, &outline, fetching)));
         }
     }
 }
@@ -109,31 +109,34 @@ where
 impl<St: Store, P: Policy> Begun<St, P> {
     /// Makes the request conditional, if there is something to confirm, and returns the way to send it
     /// without conditions. What cannot be sent twice stays without.
-    pub(super) fn make_conditional<S, ReqB, F>(
+    pub(super) fn make_conditional<S, ReqB>(
         &mut self,
         head: &mut request::Parts,
         body: &ReqB,
-        (inner, below): (&S, &(impl FnOnce(S, request::Parts, ReqB) -> F + Clone + Send + 'static)),
-    ) -> Option<Again<F>>
+        inner: &S,
+    ) -> Option<Again<EagerOneshot<S, Request<ReqB>>>>
     where
-        S: Clone + Send + 'static,
+        S: Service<Request<ReqB>> + Clone + Send + 'static,
         ReqB: HttpBody + Default + Send + 'static,
     {
         let candidate = self.candidate.take()?;
         let body = copy_of_body(body, &head.extensions)?;
-        let (inner, below) = (inner.clone(), below.clone());
+        let mut inner = inner.clone();
         let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
         candidate.make_conditional(&mut head.headers);
         self.candidate = Some(candidate);
-        Some(Box::new(move || below(inner, client.to_head(Some(&extensions)), body)))
+        Some(Box::new(move || {
+            let head = client.to_head(Some(&extensions));
+            EagerOneshot::new(&mut inner, Request::from_parts(head, body))
+        }))
     }
 
-    /// Whether the answer comes of the conditions, which the client did not ask for, and is not one
-    /// that the client can get: a 304 that does not confirm the candidate, or a 412.
-    fn is_misfit<B>(&self, answer: &Response<B>, outline: &ResponseFields) -> bool {
-        match (&self.candidate, answer.status()) {
+    /// Whether the response is due to the cache's own conditions and of no use to the client: a 304 that
+    /// does not confirm the candidate, or a 412.
+    fn is_misfit<B>(&self, response: &Response<B>, outline: &ResponseFields) -> bool {
+        match (&self.candidate, response.status()) {
             (Some(candidate), StatusCode::NOT_MODIFIED) => {
-                candidate.confirmed_by(answer.headers(), &outline.vary).is_none()
+                candidate.confirmed_by(response.headers(), &outline.vary).is_none()
             }
             (Some(_), status) => status == StatusCode::PRECONDITION_FAILED,
             (None, _) => false,
@@ -146,7 +149,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
     }
 
-    /// What the client gets of the origin's answer.
+    /// Returns what the client gets of the origin's response.
     fn conclude<B>(
         &self,
         response: Response<B>,
@@ -154,8 +157,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         fetching: Fetching,
     ) -> Response<Body<B>>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: ResponseBody,
     {
         let Self { fetch, .. } = self;
         let client = fetch.client.head();
@@ -194,8 +196,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         fetching: Fetching,
     ) -> Response<Body<B>>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: ResponseBody,
     {
         let fetch = &self.fetch;
         let client = fetch.client.head();

@@ -1,4 +1,4 @@
-//! One fetch: from the second look into the store to the head of the answer.
+//! One fetch: from the second look into the store to the head of the response.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Response, StatusCode, request, response};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use super::{Policy, begun::Begun, candidate::Candidate, layer::FillLayer};
+use super::{Policy, begun::Begun, candidate::Candidate, layer::Shared};
 use crate::{
     body::Body,
     exchange::status::CacheStatus,
@@ -26,7 +26,7 @@ use crate::{
 };
 
 pub(super) struct Fetch<St, P> {
-    pub(super) layer: Arc<FillLayer<St, P>>,
+    pub(super) layer: Arc<Shared<St, P>>,
     /// What the response is judged by.
     pub(super) client: Arc<RequestCopy>,
     /// Those that hold for this request.
@@ -40,15 +40,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         self.layer.store.get(self.client.asked().key())
     }
 
-    /// The answer, if another fetch has put it into the store since the request arrived.
+    /// Returns the response, if another fetch has stored it since the request arrived.
     #[inline(never)]
     pub(super) fn stored_meanwhile<B>(&self, resource: &Entry) -> Option<Response<Body<B>>> {
         let head = self.client.head();
         let selected = self.selected(resource, head);
         if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored)) {
-            return Some(self.answer_from(stored, head));
+            return Some(self.stored_response_to(stored, head));
         }
-        self.part_stored_meanwhile(resource, head).map(|part| self.answer_from_part(part, head))
+        self.part_stored_meanwhile(resource, head).map(|part| self.part_response(part, head))
     }
 
     /// Numbers the fetch, and finds what the origin can be asked to confirm.
@@ -61,7 +61,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         (Begun { fetch: self, candidate, is_repeated: false, subject, sent_at: Instant::now() }, fetching)
     }
 
-    /// What purges can match of the answer before it is there.
+    /// What purges can match of the response before it is there.
     fn subject(&self, client: &request::Parts) -> Arc<Subject> {
         match self.client.asked().arrival() {
             Some(arrival) => Arc::clone(&arrival.subject),
@@ -106,7 +106,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         self.is_recent(part.response()).then_some(part)
     }
 
-    fn answer_from<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
+    fn stored_response_to<B>(&self, stored: &StoredResponse, head: &request::Parts) -> Response<Body<B>> {
         let (head_only, now) = (head.method == Method::HEAD, Instant::now());
         let mut response = stored.to_response(head_only, now, CacheStatus::hit());
         range::apply(&head.method, &head.headers, &mut response, stored.body());
@@ -114,7 +114,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response
     }
 
-    fn answer_from_part<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
+    fn part_response<B>(&self, part: &Part, head: &request::Parts) -> Response<Body<B>> {
         let now = Instant::now();
         let mut response = part.to_response(&head.headers, now, CacheStatus::hit());
         self.tell_sharers(&mut response, part.response(), now);
@@ -152,14 +152,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         (decision, rules)
     }
 
-    /// A key may leave out parts of a query only as far as the answer itself says so.
-    fn check_search(&self, client: &request::Parts, answer: &HeaderMap, decision: &mut Decision) {
+    /// A key may leave out parts of a query only as far as the response itself says so.
+    fn check_search(&self, client: &request::Parts, response: &HeaderMap, decision: &mut Decision) {
         let Some(search) = &self.search else { return };
         let is_kept = decision.is_storable || decision.sharing == Sharing::Shareable;
         if is_kept {
-            search.learn(client, answer);
+            search.learn(client, response);
         }
-        if search.agrees(client, answer, (self.client.asked().key(), self.client.asked().keyed())) {
+        if search.agrees(client, response, (self.client.asked().key(), self.client.asked().keyed())) {
             return;
         }
         match &mut decision.sharing {
@@ -172,7 +172,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// Whether a stored error would take the place of what may be served instead of it, to this
-    /// client or to another. The store knows, also where nobody above has looked.
+    /// client or to another. The store knows, also if no layer above has looked.
     fn would_displace(&self, client: &request::Parts, error: &ResponseFields) -> bool {
         let Some(resource) = self.layer.store.get(self.client.asked().key()) else { return false };
         let selection = error.vary.selection(&client.headers);
@@ -205,7 +205,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         origin: &Origin,
     ) {
         let Sharing::Unshareable(why) = decision.sharing else { return };
-        // What answers one client's condition or range says nothing about the answer for others.
+        // A response to one client's condition or range says nothing about the response for others.
         if why == Unshareable::Incomplete && self.client.asked().facts().is_conditional() {
             return;
         }

@@ -1,4 +1,4 @@
-//! What an answer without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
+//! What a response without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
 
 use std::sync::Arc;
 
@@ -45,7 +45,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let glance = self.client.asked().fields(&client.headers);
         self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
         let mut response = fresh.to_response(false, Instant::now(), self.client.asked().why());
-        // What is withheld from all others is for the one who asked.
+        // Fields that are withheld from all other clients are for the one that sent the request.
         for name in &decision.withheld {
             update
                 .get_all(name)

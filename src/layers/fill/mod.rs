@@ -2,7 +2,7 @@
 //!
 //! [`Fill`] looks into the store once more before it asks the origin, because another fetch may
 //! have ended meanwhile. It makes the request conditional if there is something to revalidate
-//! (RFC 9111 §4.3.1), decides by [`Rules`] and [`Policy`] whether the answer may be stored and
+//! (RFC 9111 §4.3.1), decides by [`Rules`] and [`Policy`] whether the response may be stored and
 //! shared, and records the body while the client reads it. Only a complete body is stored, in
 //! the moment in which it is complete. It is complete at its end, and also when it is dropped after as
 //! many bytes as its head or its size hint declares: a server over HTTP/1 asks for no more. A response
@@ -10,7 +10,7 @@
 //! ([`Unshareable::Framing`](crate::Unshareable::Framing)). A body that turns out too large is passed on to its end
 //! without being held any longer.
 //!
-//! A part (206) is stored too, apart from whole responses, if it answers a request for one range
+//! A part (206) is stored too, apart from whole responses, if it is for a request for one range
 //! and says which part of how long a whole it is. Parts of one strong validator are put together
 //! (RFC 9111 §3.4); up to eight that do not touch are kept for a key.
 //!

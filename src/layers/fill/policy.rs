@@ -2,7 +2,7 @@ use http::{request, response};
 
 use crate::http::rules::Rules;
 
-/// Has the last word on the [`Rules`] for one answer, once its head is there.
+/// Has the last word on the [`Rules`] for one response, once its head is there.
 ///
 /// Gets the rules that hold so far, which are the configured ones or those that a middleware
 /// put into the request's extensions, and returns those that are to be used. Implemented for
@@ -26,7 +26,7 @@ use crate::http::rules::Rules;
 /// takes_policies(policy);
 /// ```
 pub trait Policy: Send + Sync + 'static {
-    /// The rules for this answer to this request.
+    /// Returns the rules for this response to this request.
     ///
     /// The heads are as they came: a request before the cache made it conditional, and a
     /// response with the extensions that the wrapped service gave it. Of a 304 the fields of

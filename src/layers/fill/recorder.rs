@@ -2,11 +2,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName};
-use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use crate::{
-    body::{Body, BoxError, Observer},
+    body::{Body, Observer, ResponseBody},
     exchange::copy::RequestCopy,
     executor::Executor,
     http::{fields::clean_trailers, freshness::Freshness, range::Extent, vary::Selection},
@@ -63,8 +62,7 @@ pub(super) fn record<St: Store, B>(
     (body, content): (B, Option<u64>),
 ) -> Body<B>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     if body.is_end_stream() {
         let block = BodyBuffer::new(0);
@@ -151,14 +149,14 @@ impl<St: Store> Recorder<St> {
             return;
         }
         let (store, client) = (self.store.clone(), Arc::clone(&self.client));
-        Executor::default().spawn(async move {
+        Executor::default().spawn(Box::pin(async move {
             let response = part.assembled().await;
             let (key, request) = (client.asked().key(), client.to_headers());
             match store.sequence().admits(&response) {
                 true => _ = store.apply(key, Change::Put { response, request, at: Instant::now() }),
                 false => store.not_stored(key, Applied::Purged),
             }
-        });
+        }));
     }
 
     /// The body is too large: keeps no more of it, and leaves a marker.

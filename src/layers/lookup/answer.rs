@@ -1,12 +1,10 @@
-//! What the client's own preconditions and ranges make of an answer (RFC 9110 §13, §14).
+//! How the client's own preconditions and ranges change a response (RFC 9110 §13, §14).
 
-use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode};
-use http_body::Body as HttpBody;
 
-use super::{refresh::Completion, request::Question};
+use super::{refresh::Completion, select::Question};
 use crate::{
-    body::{Body, BoxError},
+    body::{Body, ResponseBody},
     exchange::status::CacheStatus,
     http::{
         conditions::{Precondition, evaluate},
@@ -17,24 +15,24 @@ use crate::{
     store::{Part, StoredResponse},
 };
 
-/// An answer out of the store.
+/// Returns a response from the store.
 pub(super) fn from_store<B>(
     stored: &StoredResponse,
     question: &Question<'_>,
     status: CacheStatus,
 ) -> Response<Body<B>> {
-    let Question { head, glance, settings, now, .. } = *question;
+    let Question { head, fields, settings, now, .. } = *question;
     let mut response = stored.to_response(head.method == Method::HEAD, now, status);
-    if glance.has_precondition {
+    if fields.has_precondition {
         apply_preconditions(&head.headers, &mut response);
     }
-    if glance.has_range {
+    if fields.has_range {
         range::apply(&head.method, &head.headers, &mut response, stored.body());
     }
     settings.finish(response, status)
 }
 
-/// An answer out of the store, of which only a part is there.
+/// Returns a response from the store, which has only a part of it.
 pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheStatus) -> Response<Body<B>> {
     let Question { head, settings, now, .. } = *question;
     let mut response = part.to_response(&head.headers, now, status);
@@ -42,8 +40,8 @@ pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheSt
     settings.finish(response, status)
 }
 
-/// An answer of the layers below to a request on behalf of everybody, as this client gets it. What it
-/// leaves of the body is read by `completion`, if there is any.
+/// Returns what this client gets of a response that the layers below gave on behalf of all clients. What
+/// the client leaves of the body is read by `completion`, if there is one.
 pub(super) fn from_below<B>(
     method: &Method,
     conditions: &HeaderMap,
@@ -51,8 +49,7 @@ pub(super) fn from_below<B>(
     completion: Option<Completion>,
 ) -> Response<Body<B>>
 where
-    B: HttpBody<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
+    B: ResponseBody,
 {
     let from_origin = response.status();
     framing::settle(&mut response);
@@ -82,7 +79,7 @@ where
     response
 }
 
-/// Says what the layers below answered, where the client gets another status.
+/// Says which status the layers below responded with, if the client gets another one.
 fn note_status<B>(response: &mut Response<B>, from_below: StatusCode) {
     let sent = response.status();
     let said = CacheStatus::of(response);
@@ -91,7 +88,7 @@ fn note_status<B>(response: &mut Response<B>, from_below: StatusCode) {
     }
 }
 
-/// They count only for what would be a success without them (§13.2.1). Returns the body that the
+/// Preconditions count only for what would be a success without them (§13.2.1). Returns the body that the
 /// client does not get because of them.
 fn apply_preconditions<B: Default>(conditions: &HeaderMap, response: &mut Response<B>) -> Option<B> {
     if !response.status().is_success() {

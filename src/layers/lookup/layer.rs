@@ -3,19 +3,19 @@ use std::{fmt, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
-use super::{request::Reader, service::Lookup};
+use super::{select::Reader, service::Lookup, settings::Settings};
 use crate::{
     build_error::BuildError,
     exchange::{Observer, Observers},
     executor::{Executor, Task},
-    http::rules::{RequestRules, Rules},
+    http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
     purge::{Naming, Purge},
     store::Store,
     tags::TagFields,
 };
 
-/// Answers from a store; see the [module](crate::lookup).
+/// Serves responses from a store; see the [module](crate::lookup).
 pub struct LookupLayer<St, K = DefaultKey> {
     store: St,
     extractor: Arc<K>,
@@ -36,38 +36,11 @@ impl<St: Clone, K> Clone for LookupLayer<St, K> {
     }
 }
 
-#[derive(Clone, Debug)]
-pub(super) struct Settings {
-    pub(super) refresh_deadline: Duration,
-    pub(super) refresh_pause: Duration,
-    pub(super) refreshes: Arc<Semaphore>,
-    pub(super) executor: Executor,
-    pub(super) shows_status: bool,
-    pub(super) observers: Observers,
-    pub(super) follows_requests: bool,
-    pub(super) fetches_whole: bool,
-    pub(super) request: RequestRules,
-}
-
-/// Refreshes under way at a time.
-const MAX_REFRESHES: usize = 1024;
-
 impl<St: Store> LookupLayer<St> {
-    /// Answers from this store under the [`DefaultKey`].
+    /// Serves responses from this store under the [`DefaultKey`].
     pub fn new(store: St) -> Self {
-        let settings = Settings {
-            refresh_deadline: Duration::from_secs(30),
-            refresh_pause: Duration::from_secs(1),
-            refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
-            executor: Executor::default(),
-            shows_status: true,
-            observers: Observers::NONE,
-            follows_requests: false,
-            fetches_whole: false,
-            request: RequestRules::default(),
-        };
         let extractor = Arc::new(DefaultKey::new());
-        Self { store, naming: Naming::new(extractor.clone()), extractor, settings: Arc::new(settings) }
+        Self { store, naming: Naming::new(extractor.clone()), extractor, settings: Arc::default() }
     }
 }
 
@@ -117,13 +90,13 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     }
 
     /// How many refreshes may be under way at a time, in all services of this layer together.
-    /// At the limit stale answers are served without a refresh. Default: 1024.
+    /// At the limit stale responses are served without a refresh. Default: 1024.
     #[must_use]
     pub fn max_refreshes(self, limit: usize) -> Self {
         self.set(|settings| settings.refreshes = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Whether answers that a cache here had to do with say in a `Cache-Status` field how they came
+    /// Whether responses that the cache had a part in say in a `Cache-Status` field how they came
     /// about (RFC 9211). Default: yes.
     #[must_use]
     pub fn cache_status(self, show: bool) -> Self {
@@ -159,7 +132,7 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     /// `no-cache`, `no-store`, `max-age`, `min-fresh`, `max-stale` and `only-if-cached`.
     ///
     /// Default: no. They let any client ask the origin for something newer than what is stored,
-    /// which is what browsers do when somebody reloads a page. Those who do so at the same time
+    /// which is what browsers do when a page is reloaded. Requests that do so at the same time
     /// share a fetch, so that a key costs the origin one request at a time; only requests with
     /// `no-store` go there on their own.
     #[must_use]
@@ -200,13 +173,20 @@ impl<St, K> fmt::Debug for LookupLayer<St, K> {
     }
 }
 
+impl<St: Clone, K> LookupLayer<St, K> {
+    /// What all services of this layer share.
+    pub(crate) fn reader(&self) -> Arc<Reader<St, K>> {
+        let (store, extractor, settings) =
+            (self.store.clone(), Arc::clone(&self.extractor), Arc::clone(&self.settings));
+        Arc::new(Reader { store, extractor, settings })
+    }
+}
+
 impl<S, St: Clone, K> Layer<S> for LookupLayer<St, K> {
     type Service = Lookup<S, St, K>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        let (store, extractor, settings) =
-            (self.store.clone(), Arc::clone(&self.extractor), Arc::clone(&self.settings));
-        Lookup { inner, reader: Arc::new(Reader { store, extractor, settings }) }
+        Lookup::new(inner, self.reader())
     }
 }
 

@@ -1,4 +1,4 @@
-//! The read path: answers from the store what the store may answer.
+//! The read path: serves from the store what may be served from it.
 //!
 //! [`Lookup`] derives the key of a request, looks it up, and serves what it finds if that is
 //! fresh and selected by the request (RFC 9111 §4). It is always ready, whatever state the
@@ -9,23 +9,22 @@
 //!   without its conditions. One refresh per stored response at a time, each with a deadline; after
 //!   one that failed there is a pause before the next. A HEAD receives the stale head and leaves
 //!   refreshing to the next GET: the service below it may be a handler for HEAD alone.
-//! * **The client's own preconditions** (RFC 9110 §13) are answered here with 304 or 412, from
-//!   the store or from what the origin sends, so that the origin answers for everybody and not
-//!   for what one client has. Where answers are known not to be shareable they go on to the
-//!   origin instead.
-//! * **Ranges** (RFC 9110 §14) are served out of a stored answer: one as 206, several as
+//! * **The client's own preconditions** (RFC 9110 §13) are evaluated here, to 304 or 412, on what
+//!   is stored or on what the origin sends, so that the response of the origin is one for all clients.
+//!   Where responses are known not to be shareable, preconditions go on to the origin instead.
+//! * **Ranges** (RFC 9110 §14) are served from a stored response: one as 206, several as
 //!   `multipart/byteranges`. What is stale is revalidated as a whole. Where nothing is stored the
 //!   origin is asked for the range alone, unless [`LookupLayer::fetch_whole_for_ranges`] says
 //!   otherwise. The part is kept: it serves ranges within it, and grows together with others that
 //!   have the same strong validator, until it is the whole (RFC 9111 §3.4). Requests for several
 //!   ranges, and for a range under a condition, then pass untouched.
 //! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
-//!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx answer name on the
-//!   same origin, in all variants. What is being fetched at that moment is neither stored nor given to anybody
-//!   who comes later.
+//!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx response name on the
+//!   same origin, in all variants. What is being fetched at that moment is neither stored nor served to
+//!   requests that arrive later.
 //! * **Cache directives in requests** are followed only with
-//!   [`LookupLayer::request_directives`]: a public service does not want strangers to force its
-//!   origin.
+//!   [`LookupLayer::request_directives`]: a public service does not let any client force a
+//!   fetch.
 //! * Every response to GET and HEAD says in `Cache-Status` how it came about (RFC 9211), or why the request
 //!   has no key ([`Unkeyed`](crate::Unkeyed)).
 //!
@@ -57,12 +56,15 @@
 //! ```
 
 mod answer;
-mod below;
 mod layer;
-mod reason;
 mod refresh;
-mod request;
+mod route;
+mod select;
 mod service;
+mod settings;
 
-pub(crate) use self::{below::Keyless, service::Open};
 pub use self::{layer::LookupLayer, service::Lookup};
+pub(crate) use self::{
+    route::{Keyless, Route},
+    select::Reader,
+};

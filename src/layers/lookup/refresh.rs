@@ -6,7 +6,7 @@ use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::{layer::Settings, request::Question};
+use super::{select::Question, settings::Settings};
 use crate::{
     exchange::status::CacheStatus,
     exchange::{BackgroundEvent, CacheRequest, CompletesItself, Observers, Purpose, RefreshResult},
@@ -90,15 +90,15 @@ impl Refresher {
         self,
         settings: &Settings,
         (key, limit): (CacheKey, usize),
-        answer: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
+        response: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
     ) where
         E: Send,
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
         let mut watch = RefreshWatch::begin(&settings.observers, key);
-        settings.executor.spawn(async move {
+        settings.executor.spawn(Box::pin(async move {
             let fetch = async {
-                let Ok(response) = answer.await else { return RefreshResult::Failed };
+                let Ok(response) = response.await else { return RefreshResult::Failed };
                 let status = response.status();
                 read_at_most(limit, response.into_body()).await;
                 RefreshResult::Responded(status)
@@ -106,7 +106,7 @@ impl Refresher {
             let result = tokio::time::timeout_at(self.deadline, fetch).await;
             watch.result = result.unwrap_or(RefreshResult::TimedOut);
             drop((self, watch));
-        });
+        }));
     }
 }
 
@@ -122,28 +122,12 @@ async fn read_at_most(limit: usize, body: impl HttpBody<Data = Bytes>) {
 }
 
 impl Settings {
-    /// Whether [`finish`](Self::finish) does nothing.
-    #[inline]
-    pub(super) fn leaves_responses(&self) -> bool {
-        self.shows_status & self.observers.is_empty()
-    }
-
-    /// Finishes a response that leaves the cache: observers are told, and clients see what they
-    /// are to see. It came about as it says itself, else so.
-    pub(super) fn finish<B>(&self, mut response: Response<B>, came_about: CacheStatus) -> Response<B> {
-        self.observers.finish(&response, came_about);
-        if !self.shows_status {
-            CacheStatus::hide(&mut response);
-        }
-        response
-    }
-
     /// What reads to its end the body of a response that is to be stored, if the client does not. Else
     /// clients that have it already, or want a part of it, would keep it out of the store.
     pub(super) fn completion<B>(&self, response: &Response<B>, limit: usize) -> Option<Completion> {
         let is_stored =
             CacheStatus::of(response).is_some_and(|status| status.is_stored() && !status.is_collapsed());
-        // A shared body completes itself, at the pace of those who want it.
+        // A shared body completes itself, at the pace of its readers.
         let needs_a_reader = is_stored && response.extensions().get::<CompletesItself>().is_none();
         needs_a_reader.then(|| Completion {
             executor: self.executor.clone(),
@@ -165,7 +149,7 @@ impl Completion {
     pub(super) fn run(self, unread: impl HttpBody<Data = Bytes> + Send + 'static) {
         if Executor::is_available() {
             let reading = tokio::time::timeout(self.deadline, read_at_most(self.limit, unread));
-            self.executor.spawn(async move { _ = reading.await });
+            self.executor.spawn(Box::pin(async move { _ = reading.await }));
         }
     }
 }

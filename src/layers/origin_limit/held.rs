@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use crate::{
-    body::{BodyError, BoxError},
+    body::{BodyError, BoxError, ResponseBody},
     http::freshness::after,
 };
 
@@ -37,8 +37,7 @@ impl Holders {
     /// Returns a body that keeps the permit until it is complete, dropped, or ended for another attempt.
     pub(super) fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Held<B>
     where
-        B: HttpBody<Data = Bytes> + Send + 'static,
-        B::Error: Into<BoxError>,
+        B: ResponseBody,
     {
         let inner = Inner { body: Box::pin(body), idle_since: Some(Instant::now()), _permit: permit };
         let shared = Arc::new(Shared { state: Mutex::new(State::Open(inner)) });

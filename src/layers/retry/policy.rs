@@ -38,7 +38,7 @@ pub struct RetryPolicy {
 }
 
 #[derive(Clone, Debug)]
-struct Settings {
+pub(super) struct Settings {
     budget: Arc<TpsBudget>,
     retries: Arc<AtomicU64>,
     max_retries: u32,
@@ -198,6 +198,15 @@ pub(super) fn may_be_repeated<ReqB>(request: &Request<ReqB>) -> bool {
 }
 
 impl RetryPolicy {
+    pub(super) fn shared(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings)
+    }
+
+    /// The policy for a request with its first attempt at this time, if that matters.
+    pub(super) const fn begun(settings: Arc<Settings>, at: Option<Instant>) -> Self {
+        Self { settings, attempts: 0, began_at: at, attempt_began_at: at }
+    }
+
     /// Notes that an attempt begins now.
     pub(super) fn begin(&mut self) {
         let now = Instant::now();
@@ -207,8 +216,9 @@ impl RetryPolicy {
         self.attempt_began_at = Some(now);
     }
 
+    #[cfg(test)]
     pub(crate) fn is_never(&self) -> bool {
-        self.settings.max_retries == 0
+        self.settings.is_never()
     }
 
     /// How long to wait before the next attempt, or `None` if `result` is the response.
@@ -249,6 +259,10 @@ impl RetryPolicy {
 }
 
 impl Settings {
+    pub(super) const fn is_never(&self) -> bool {
+        self.max_retries == 0
+    }
+
     /// Whether the origin may do better a moment later, and was asked at all.
     fn may_recover<B>(&self, response: &Response<B>) -> bool {
         let (status, headers) = (response.status(), response.headers());

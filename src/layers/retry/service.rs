@@ -9,16 +9,16 @@ use std::{
 use http::{Extensions, Request, Response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
-use tokio::time::Sleep;
+use tokio::time::{Instant, Sleep};
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::policy::{RetryPolicy, may_be_repeated};
+use super::policy::{RetryPolicy, Settings, may_be_repeated};
 use crate::{
     exchange::copy::{RequestCopy, head_of},
     key::copy_of_body,
-    layers::future::BoxFuture,
+    layers::service::{BoxFuture, HttpService},
 };
 
 /// Repeats requests that failed; see the [module](self).
@@ -40,7 +40,7 @@ impl<S> Layer<S> for RetryLayer {
     type Service = Retry<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Retry { inner, policy: self.policy.clone() }
+        Retry { inner, settings: self.policy.shared() }
     }
 }
 
@@ -48,14 +48,12 @@ impl<S> Layer<S> for RetryLayer {
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
-    policy: RetryPolicy,
+    settings: Arc<Settings>,
 }
 
 impl<S, ReqB, B> Service<Request<ReqB>> for Retry<S>
 where
-    S: Service<Request<ReqB>, Response = Response<B>> + Clone + Send + 'static,
-    S::Future: Send,
-    S::Error: Send,
+    S: HttpService<ReqB, Response = Response<B>>,
     ReqB: HttpBody + Default + Send + 'static,
     B: Send + 'static,
 {
@@ -70,13 +68,12 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let decision = KeptBody::of(&request).map(|body| {
-            let mut policy = self.policy.clone();
-            let is_never = policy.is_never();
-            let repetition = (!is_never).then(|| {
-                policy.begin();
-                Repetition { inner: self.inner.clone(), head: KeptHead::of(&request), body }
+            let settings = Arc::clone(&self.settings);
+            let repetition = (!settings.is_never()).then(|| {
+                let (inner, head) = (self.inner.clone(), KeptHead::of(&request));
+                Repetition { inner, head, body, began_at: Instant::now() }
             });
-            Decision { policy, repetition }
+            Decision { settings, repetition }
         });
         RetryFuture { state: State::First { attempt: self.inner.call(request), decision } }
     }
@@ -84,7 +81,7 @@ where
 
 /// What becomes of the first response to a request that may be repeated.
 struct Decision<S, ReqB> {
-    policy: RetryPolicy,
+    settings: Arc<Settings>,
     /// `None` under a policy that repeats nothing.
     repetition: Option<Repetition<S, ReqB>>,
 }
@@ -94,6 +91,7 @@ struct Repetition<S, ReqB> {
     inner: S,
     head: KeptHead,
     body: KeptBody<ReqB>,
+    began_at: Instant,
 }
 
 enum KeptHead {
@@ -217,9 +215,11 @@ where
             StateProj::Further { future } => return future.as_mut().poll(cx),
             StateProj::First { attempt, decision } => {
                 let mut result = ready!(attempt.poll(cx));
-                let Some(Decision { mut policy, repetition }) = decision.take() else {
+                let Some(Decision { settings, repetition }) = decision.take() else {
                     return Poll::Ready(result);
                 };
+                let began_at = repetition.as_ref().map(|repetition| repetition.began_at);
+                let mut policy = RetryPolicy::begun(settings, began_at);
                 let (Some(wait), Some(repetition)) = (policy.next(&mut result), repetition) else {
                     return Poll::Ready(result);
                 };

@@ -1,0 +1,414 @@
+//! The way of a request through the lookup: served from the store, or sent on.
+
+use std::{sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, Request, Response, request::Parts};
+use http_body::Body as HttpBody;
+use tokio::time::Instant;
+
+use super::{
+    answer::{from_below, from_part, from_store},
+    refresh::{Refresher, Refreshing},
+    select::{Found, Question, Reader, Reading, accepts},
+    settings::Settings,
+};
+use crate::{
+    body::{Body, ResponseBody},
+    exchange::status::{CacheStatus, Stale},
+    exchange::{CacheRequest, Observers, Refused},
+    http::{
+        cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
+        request_fields::RequestFields, storing::Unshareable,
+    },
+    key::{self, CacheKey, KeyBuffer, KeyExtractor, KeyFacts, Unkeyed},
+    layers::invalidation::{Invalidation, pass_on},
+    layers::key::WithoutKey,
+    layers::service::ResponseFuture,
+    store::{Store, StoredResponse},
+    tags::TagFields,
+};
+
+/// What is to be done with the response to a request without a key.
+pub(crate) struct Keyless {
+    /// What it invalidates.
+    invalidation: Option<Invalidation>,
+    /// Why there is no key, if responses to such requests say it.
+    why: Option<Unkeyed>,
+    shows_status: bool,
+    observers: Observers,
+}
+
+impl Keyless {
+    /// Nothing: the request is that of a fetch of this very cache.
+    pub(crate) const PASSED: Self =
+        Self { invalidation: None, why: None, shows_status: true, observers: Observers::NONE };
+
+    /// Whether responses to such requests say why there is no key.
+    pub(super) const fn says_why(&self) -> bool {
+        self.why.is_some()
+    }
+
+    #[inline]
+    pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: Option<&TagFields>) {
+        pass_on(response, self.invalidation.as_ref(), strips_tags);
+        if let Some(why) = self.why {
+            let came_about = CacheStatus::unkeyed(why);
+            came_about.mark_passed(response);
+            self.observers.finish(response, came_about);
+        }
+        if !self.shows_status {
+            CacheStatus::hide(response);
+        }
+    }
+
+    /// Tells observers that there is no response.
+    pub(crate) fn fail(&self) {
+        if let Some(why) = self.why {
+            self.observers.fail(CacheStatus::unkeyed(why));
+        }
+    }
+}
+
+/// The extractor that holds for a request, if that is another one than the configured one.
+pub(super) type Edition<'e> = Option<&'e dyn KeyExtractor>;
+
+/// What is to be done with a request that the store alone does not settle.
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and no hit has one")]
+enum Open<B> {
+    /// A stale response is served, and a fresh one fetched.
+    Refresh(Response<Body<B>>, Refresher, CacheRequest),
+    /// The request goes on to the layers below.
+    Forward(CacheRequest, Scope),
+    /// The request was made by a fetch for this very key, and goes on as if this layer were not there.
+    Pass,
+}
+
+/// What the layers below are to respond with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// The whole, for all clients.
+    Whole,
+    /// The part that all clients get that request the same one.
+    Part,
+    /// The response is for this client alone, for this reason.
+    Client(Unshareable),
+}
+
+/// Where a request goes after the lookup of its key.
+pub(crate) trait Route<ReqB>: Sized {
+    /// The body of responses from the store.
+    type Stored;
+    /// The body of responses from below.
+    type Below: ResponseBody;
+    type Error: Send + 'static;
+    /// A call of what is below.
+    type Call: Future<Output = Result<Response<Self::Below>, Self::Error>> + Send + 'static;
+    /// A call of what is below that begins when it is polled: the request that starts a background refresh
+    /// must not block on it or inherit its panic.
+    type Refresh: Future<Output = Result<Response<Self::Below>, Self::Error>> + Send + 'static;
+    type Future;
+
+    fn call_below(&mut self, request: Request<ReqB>) -> Self::Call;
+    fn refresh_below(&mut self, request: Request<ReqB>) -> Self::Refresh;
+    fn stored(self, response: Response<Body<Self::Stored>>) -> Self::Future;
+    fn forwarded(self, response: ResponseFuture<Self::Call, Self::Below, Self::Error>) -> Self::Future;
+    fn keyless(self, request: Request<ReqB>, keyless: Keyless) -> Self::Future;
+    /// Of a request that was made by a fetch for the same key.
+    fn passed(self, request: Request<ReqB>) -> Self::Future;
+}
+
+impl<St, K> Reader<St, K>
+where
+    St: Store,
+    K: KeyExtractor,
+{
+    /// Looks the request up, and sends it on its way.
+    // As what it calls on the way of a hit: each call that is not inlined moves the request.
+    #[inline(always)]
+    pub(crate) fn route<R, ReqB>(self: &Arc<Self>, request: Request<ReqB>, route: R) -> R::Future
+    where
+        R: Route<ReqB>,
+        ReqB: HttpBody,
+    {
+        if !key::is_for_cache(&request) {
+            let why = Unkeyed::of(&request);
+            return self.keyless(request, why, route);
+        }
+        let (mut head, body) = request.into_parts();
+        let edition = self.note(&mut head);
+        let edition = edition.as_deref();
+        let mut fields = RequestFields::of(&head.headers);
+        let mut key = KeyBuffer::new();
+        if let Err(why) = self.find_key(edition, &head, &fields, &mut key) {
+            return self.keyless(Request::from_parts(head, body), Some(why), route);
+        }
+        if self.normalises(edition) {
+            self.normalise(edition, &mut head, &mut key);
+            fields = RequestFields::of(&head.headers);
+        }
+        match self.respond((&key, edition), &head, &mut fields) {
+            Ok(response) => route.stored(response),
+            Err(open) => self.go_on(open, (&key, edition), Request::from_parts(head, body), route),
+        }
+    }
+
+    /// Lets the extractor note in a request what it needs to know of it later. Returns the one that holds
+    /// for this request, if it is another one.
+    // Costs nothing where the extractor has no editions.
+    #[inline(always)]
+    fn note(&self, head: &mut Parts) -> Option<Arc<dyn KeyExtractor>> {
+        let edition = self.extractor.edition();
+        match &edition {
+            None => self.extractor.note(head),
+            Some(edition) => edition.note(head),
+        }
+        edition
+    }
+
+    /// Writes the key of a request that [may have one](key::is_for_cache).
+    #[inline(always)]
+    fn find_key(
+        &self,
+        edition: Edition<'_>,
+        head: &Parts,
+        fields: &RequestFields<'_>,
+        key: &mut KeyBuffer,
+    ) -> Result<(), Unkeyed> {
+        let rules = &self.settings.request;
+        match edition {
+            None => key::find(&*self.extractor, rules, head, fields, key),
+            Some(edition) => key::find(edition, rules, head, fields, key),
+        }
+    }
+
+    /// Whether [`normalise`](Self::normalise) has anything to do.
+    #[inline(always)]
+    fn normalises(&self, edition: Edition<'_>) -> bool {
+        let rules = &self.settings.request;
+        match edition {
+            None => key::normalises(&*self.extractor, rules),
+            Some(edition) => key::normalises(edition, rules),
+        }
+    }
+
+    /// Brings a request that has this key into its normal form.
+    #[inline(never)]
+    fn normalise(&self, edition: Edition<'_>, head: &mut Parts, key: &mut KeyBuffer) {
+        let rules = &self.settings.request;
+        match edition {
+            None => key::normalise(&*self.extractor, rules, head, key),
+            Some(edition) => key::normalise(edition, rules, head, key),
+        }
+    }
+
+    /// Sends a request on that has no key, for the reason `why`. It also loses the key that an outer stack
+    /// may have left behind.
+    #[inline(always)]
+    fn keyless<R, ReqB>(
+        self: &Arc<Self>,
+        mut request: Request<ReqB>,
+        why: Option<Unkeyed>,
+        route: R,
+    ) -> R::Future
+    where
+        R: Route<ReqB>,
+    {
+        let extensions = request.extensions_mut();
+        extensions.remove::<CacheKey>();
+        extensions.remove::<CacheRequest>();
+        extensions.remove::<KeyFacts>();
+        let observers = why.map_or(Observers::NONE, |_| self.settings.observers.clone());
+        let shows_status = self.settings.shows_status;
+        let keyless =
+            Keyless { invalidation: Invalidation::of(self, &request), why, shows_status, observers };
+        route.keyless(request, keyless)
+    }
+
+    /// The response to a request that has a key, if the store has one and nothing else is to be done.
+    ///
+    /// The request stays where it is: a hit has nothing else to do with it.
+    #[inline(always)]
+    #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
+    fn respond<B>(
+        &self,
+        (key, edition): (&KeyBuffer, Edition<'_>),
+        head: &Parts,
+        fields: &mut RequestFields<'_>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
+        let (now, settings) = (Instant::now(), &*self.settings);
+        fields.put_under(&settings.request.credentials, key.keyed());
+        let fields = &*fields;
+        let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
+        let reading = self.read(key);
+        let question = Question { key, edition, head, fields, settings, now };
+        let stored = self.select(&reading, fields);
+        if let Some(stored) = stored
+            && accepts(stored, wishes.as_ref(), now)
+            && stored.is_fresh(now)
+        {
+            // Returned as it is made: to change it afterwards would let it be moved.
+            return match question.is_plain() {
+                true => Ok(stored.to_hit(head.method == Method::HEAD, now, |body| body)),
+                false => Ok(from_store(stored, &question, CacheStatus::hit())),
+            };
+        }
+        self.respond_otherwise(&reading, stored, &question, wishes)
+    }
+
+    /// If the latest response cannot be served as it is, or if there is none.
+    ///
+    /// Apart from [`respond`](Self::respond), as what follows is: a hit makes no room on the stack for it.
+    #[inline(never)]
+    #[allow(clippy::result_large_err, reason = "as above")]
+    fn respond_otherwise<B>(
+        &self,
+        reading: &Reading,
+        stored: Option<&Arc<StoredResponse>>,
+        question: &Question<'_>,
+        wishes: Option<RequestDirectives>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
+        if self.is_asking(question) {
+            return Err(Open::Pass);
+        }
+        let asked = match self.find(reading, stored, question, wishes.as_ref()) {
+            Found::Stale(stored) => {
+                return Ok(from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
+            }
+            Found::Part(part) => return Ok(from_part(part, question, CacheStatus::hit())),
+            Found::Refreshable(stored, asked) => {
+                let serve = || from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
+                match Refresher::claim(question, stored) {
+                    Refreshing::Begin(refresher) => {
+                        return Err(Open::Refresh(serve(), refresher, asked));
+                    }
+                    Refreshing::NotNow => return Ok(serve()),
+                    Refreshing::Impossible => asked,
+                }
+            }
+            Found::Nothing(asked) => asked,
+        };
+        let wishes = wishes.unwrap_or_default();
+        if wishes.only_if_cached {
+            let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why());
+            return Ok(question.settings.finish(refused, asked.why()));
+        }
+        let scope = match wishes.no_store {
+            true => Scope::Client(Unshareable::NoStore),
+            false => scope(question, &asked),
+        };
+        Err(Open::Forward(asked, scope))
+    }
+
+    /// Sends a request on that the store alone does not settle.
+    #[inline(never)]
+    fn go_on<R, ReqB>(
+        &self,
+        open: Open<R::Stored>,
+        (key, edition): (&KeyBuffer, Edition<'_>),
+        request: Request<ReqB>,
+        mut route: R,
+    ) -> R::Future
+    where
+        R: Route<ReqB>,
+    {
+        let (mut head, body) = request.into_parts();
+        key::prepare(edition.unwrap_or(&*self.extractor), key, &mut head);
+        remove_upgrade(&mut head.headers);
+        match open {
+            Open::Refresh(served, refresher, asked) => {
+                let (key, limit) = (asked.key().clone(), self.store.max_response_bytes());
+                let response = route.refresh_below(refresher.request(head, body, asked));
+                refresher.spawn(&self.settings, (key, limit), response);
+                route.stored(served)
+            }
+            Open::Forward(asked, scope) => {
+                let then = self.prepare(&mut head, asked, scope);
+                let response = route.call_below(Request::from_parts(head, body));
+                route.forwarded(match then {
+                    None => ResponseFuture::pass(response),
+                    Some(then) => ResponseFuture::boxed(then.finish(response)),
+                })
+            }
+            Open::Pass => route.passed(Request::from_parts(head, body)),
+        }
+    }
+
+    /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone:
+    /// then the request passes untouched. Returns what there is to do with the response.
+    fn prepare(&self, head: &mut Parts, mut asked: CacheRequest, scope: Scope) -> Option<Then> {
+        // A layer above that gave it a key may share the response there.
+        let has_key = head.extensions.remove::<CacheKey>().is_some();
+        let above = head.extensions.remove::<CacheRequest>();
+        head.extensions.remove::<KeyFacts>();
+        let is_shared_above = above.is_some_and(|above| !above.is_private()) || has_key;
+        asked.want_shareability(is_shared_above);
+        let conditions = match scope {
+            Scope::Whole if !asked.is_hit_for_miss() => take_conditions(&mut head.headers),
+            _ => None,
+        };
+        if conditions.is_some() {
+            asked = asked.without_conditions();
+        }
+        let alone = match scope {
+            Scope::Client(why) => Some(asked.for_one(why)),
+            _ => None,
+        };
+        let why = alone.unwrap_or(asked.why());
+        match alone {
+            None => _ = head.extensions.insert(asked),
+            // Neither stored nor shared, but what is stored may stand in for a failure.
+            Some(_) if asked.candidate().is_some() => _ = head.extensions.insert(asked.private()),
+            Some(_) => _ = head.extensions.insert(WithoutKey),
+        }
+        let is_done = conditions.is_none() && alone.is_none() && self.settings.leaves_responses();
+        (!is_done).then(|| Then {
+            method: head.method.clone(),
+            conditions: conditions.unwrap_or_default(),
+            is_alone: alone.is_some(),
+            why,
+            limit: self.store.max_response_bytes(),
+            settings: Arc::clone(&self.settings),
+        })
+    }
+}
+
+/// What is to be done with the response of the layers below.
+struct Then {
+    method: Method,
+    conditions: HeaderMap,
+    /// Whether the response is for this client alone.
+    is_alone: bool,
+    /// Why the request is sent on.
+    why: CacheStatus,
+    limit: usize,
+    settings: Arc<Settings>,
+}
+
+impl Then {
+    async fn finish<B, E>(
+        self,
+        response: impl Future<Output = Result<Response<B>, E>>,
+    ) -> Result<Response<Body<B>>, E>
+    where
+        B: ResponseBody,
+    {
+        let Self { method, conditions, is_alone, why, limit, settings } = self;
+        let mut response = response.await.inspect_err(|_| settings.observers.fail(why))?;
+        if is_alone {
+            pass_on(&mut response, None, None);
+            why.mark_passed(&mut response);
+            return Ok(settings.finish(response.map(Body::inner), why));
+        }
+        let completion = settings.completion(&response, limit);
+        Ok(settings.finish(from_below(&method, &conditions, response, completion), why))
+    }
+}
+
+fn scope(question: &Question<'_>, asked: &CacheRequest) -> Scope {
+    let facts = asked.facts();
+    match facts.has_range() && !question.settings.fetches_whole && !asked.candidate().is_whole() {
+        false => Scope::Whole,
+        true if facts.asks_for_one_part() => Scope::Part,
+        true => Scope::Client(Unshareable::Incomplete),
+    }
+}

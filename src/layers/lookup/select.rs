@@ -1,0 +1,252 @@
+//! What is stored for a request, and why it does not do (RFC 9111 §4, RFC 9211 §2.2).
+
+use std::sync::Arc;
+
+use http::{Method, request::Parts};
+use tokio::time::Instant;
+
+use super::{route::Edition, settings::Settings};
+use crate::{
+    exchange::status::{CacheStatus, Forward},
+    exchange::{CacheRequest, Purpose, StaleCandidate},
+    http::{
+        cache_control::RequestDirectives,
+        freshness::after,
+        request_fields::RequestFields,
+        vary::{Forms, Selection},
+    },
+    key::{KeyBuffer, KeyExtractor},
+    layers::invalidation::Invalidates,
+    purge::{Naming, Purge},
+    sequence::{Loss, PurgeSnapshot, Sequence},
+    store::{Entry, Part, Store, StoredResponse},
+};
+
+/// The store and what is read from it: what all services of a layer share.
+pub(crate) struct Reader<St, K> {
+    pub(super) store: St,
+    pub(super) extractor: Arc<K>,
+    pub(super) settings: Arc<Settings>,
+}
+
+impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
+    fn sequence(&self) -> &Sequence {
+        self.store.sequence()
+    }
+
+    fn extractor(&self) -> &dyn KeyExtractor {
+        &*self.extractor
+    }
+}
+
+/// A request, and the time at which it is looked up.
+#[derive(Clone, Copy)]
+pub(super) struct Question<'a> {
+    pub(super) key: &'a KeyBuffer,
+    pub(super) edition: Edition<'a>,
+    pub(super) head: &'a Parts,
+    pub(super) fields: &'a RequestFields<'a>,
+    pub(super) settings: &'a Settings,
+    pub(super) now: Instant,
+}
+
+impl Question<'_> {
+    /// Whether a stored response can be served as it stands, and no observer has to be told.
+    pub(super) fn is_plain(&self) -> bool {
+        !self.fields.has_precondition && !self.fields.has_range && self.settings.leaves_responses()
+    }
+}
+
+/// What the store had when a request arrived.
+pub(super) struct Reading {
+    /// Noted before the store was read: what begins later is newer than what was found.
+    arrival: u64,
+    resource: Option<Arc<Entry>>,
+}
+
+#[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
+pub(super) enum Found<'a> {
+    /// As stale as the client says that it may be (RFC 9111 §5.2.1.2).
+    Stale(&'a StoredResponse),
+    /// A part that has what is asked for.
+    Part(&'a Part),
+    /// Stale, but usable while a fresh one is fetched.
+    Refreshable(&'a Arc<StoredResponse>, CacheRequest),
+    Nothing(CacheRequest),
+}
+
+impl<St: Store, K: KeyExtractor> Reader<St, K> {
+    /// A handle to purge what is stored, which names URLs as the layer does.
+    pub(crate) fn purge(&self) -> Purge {
+        Purge::new(self.store.clone(), Naming::new(Arc::clone(&self.extractor) as _))
+    }
+
+    pub(super) fn read(&self, key: &KeyBuffer) -> Reading {
+        let arrival = self.store.sequence().current();
+        Reading { arrival, resource: self.store.get(key.as_bytes()) }
+    }
+
+    /// Returns the latest stored response that the request selects, fresh or not.
+    #[inline(always)]
+    pub(super) fn select<'a>(
+        &self,
+        reading: &'a Reading,
+        fields: &RequestFields<'_>,
+    ) -> Option<&'a Arc<StoredResponse>> {
+        reading.resource.as_deref()?.select(fields, self.store.sequence())
+    }
+
+    /// What there is if that is not fresh, or not fresh enough.
+    pub(super) fn find<'a>(
+        &self,
+        reading: &'a Reading,
+        stored: Option<&'a Arc<StoredResponse>>,
+        question: &Question<'_>,
+        wishes: Option<&RequestDirectives>,
+    ) -> Found<'a> {
+        let now = question.now;
+        let max_stale = wishes.and_then(|wishes| wishes.max_stale);
+        if let (Some(stored), Some(max_stale)) = (stored, max_stale)
+            && accepts(stored, wishes, now)
+            && stored.is_usable_if_stale_by(max_stale, now)
+        {
+            return Found::Stale(stored);
+        }
+        let resource = reading.resource.as_deref();
+        let part = resource.and_then(|resource| self.find_part(resource, question));
+        if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
+            return Found::Part(part);
+        }
+        let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
+        let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
+        let purpose = if wants_newer || is_fresh { Purpose::Forced } else { Purpose::Client };
+        let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
+        let acceptable = usable.filter(|stored| accepts(stored, wishes, now));
+        let candidate = match (stored, part) {
+            (Some(stored), _) => {
+                let is_servable = usable.is_some() && acceptable.is_none();
+                StaleCandidate::Whole { response: Arc::clone(stored), is_servable }
+            }
+            (None, Some(part)) => StaleCandidate::Part(Box::new(part.clone())),
+            (None, None) => StaleCandidate::None,
+        };
+        let is_refused = is_fresh || wants_newer && usable.is_some();
+        let asked = self.asked(reading, candidate, question, is_refused).for_purpose(purpose);
+        match acceptable {
+            Some(stored) => Found::Refreshable(stored, asked),
+            None => Found::Nothing(asked),
+        }
+    }
+
+    /// Whether the request was made by a fetch of a layer with this store for the same key: the same layer
+    /// value is on a path twice.
+    pub(super) fn is_asking(&self, question: &Question<'_>) -> bool {
+        let is_same = |arrival: &PurgeSnapshot| arrival.is_of(self.store.sequence());
+        question.head.extensions.get::<CacheRequest>().is_some_and(|asked| {
+            asked.key().as_bytes() == question.key.as_bytes() && asked.arrival().is_some_and(is_same)
+        })
+    }
+
+    /// What is asked of the layers below. `is_refused`: the directives of the request refuse what could be
+    /// served.
+    fn asked(
+        &self,
+        reading: &Reading,
+        candidate: StaleCandidate,
+        question: &Question<'_>,
+        is_refused: bool,
+    ) -> CacheRequest {
+        let Question { key, edition, head, fields, settings, now } = *question;
+        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
+        let facts = fields.facts(&head.method);
+        let asks_for_part = facts.asks_for_one_part() && !settings.fetches_whole && !candidate.is_whole();
+        let is_hit_for_miss =
+            resource.is_some_and(|resource| resource.is_marked(fields.credentials, asks_for_part, now));
+        let why = match &candidate {
+            _ if is_refused => CacheStatus::forwarded(Forward::Request),
+            StaleCandidate::Whole { response, .. } => selected(response, now),
+            _ if is_hit_for_miss => CacheStatus::forwarded(Forward::Bypass),
+            _ => unselected(resource, question, sequence),
+        };
+        let extractor = edition.unwrap_or(&*self.extractor);
+        let (key, keyed) = (key.to_key(), key.keyed().clone());
+        let subject = sequence.subject(extractor, head, &key);
+        CacheRequest::by_key(key, keyed, fields.credentials, facts)
+            .looked_up(sequence.arrival(reading.arrival, subject), candidate, why)
+            .hit_for_miss(is_hit_for_miss)
+            .selecting(resource.and_then(|resource| known_selection(resource, head)))
+    }
+}
+
+impl<St: Store, K> Reader<St, K> {
+    /// A fresh part that has all of what a request asks for.
+    fn find_part<'a>(&self, resource: &'a Entry, question: &Question<'_>) -> Option<&'a Part> {
+        let Question { head, fields, now, .. } = *question;
+        if head.method != Method::GET {
+            return None;
+        }
+        resource.select_part(fields, self.store.sequence(), now)
+    }
+}
+
+/// Whether the client takes a stored response of this age (RFC 9111 §5.2.1).
+#[inline]
+pub(super) fn accepts(stored: &StoredResponse, wishes: Option<&RequestDirectives>, now: Instant) -> bool {
+    wishes.is_none_or(|wishes| {
+        !wishes.no_cache
+            && wishes.max_age.is_none_or(|max_age| stored.age(now) <= max_age)
+            && wishes.min_fresh.is_none_or(|min_fresh| stored.is_fresh(after(now, min_fresh)))
+    })
+}
+
+/// The latest response is the best guess at what selects the next one.
+fn known_selection(resource: &Entry, head: &Parts) -> Option<Selection> {
+    let fields = resource.latest()?.selection()?.fields();
+    Some(Selection::new(fields, &head.headers))
+}
+
+/// Returns why a request is sent on that selects this response, which is not fresh.
+fn selected(stored: &StoredResponse, now: Instant) -> CacheStatus {
+    match stored.is_stale_by_purge(now) {
+        true => CacheStatus::lost(Loss::Purged),
+        false => CacheStatus::forwarded(Forward::Stale),
+    }
+}
+
+/// Returns why a request is sent on that selects no whole response, and has no hit-for-miss entry.
+///
+/// What is purged counts only where nothing else is left: it may be given back at any time, and that
+/// must make no difference.
+fn unselected(resource: Option<&Entry>, question: &Question<'_>, sequence: &Sequence) -> CacheStatus {
+    let Question { key, fields, now, .. } = question;
+    let Some(resource) = resource else { return lost_or_missing(sequence, key.as_bytes()) };
+    let is_left = |stored: &&StoredResponse| sequence.admits(stored);
+    let variants = || resource.variants().iter().map(|variant| &**variant);
+    // Only the credentials of the request keep it from this one.
+    let mut forms = Forms::default();
+    let is_selected = |variant: &&StoredResponse| variant.is_selected_by(fields, &mut forms);
+    if let Some(barred) = variants().filter(is_left).find(is_selected) {
+        let why = if barred.is_fresh(*now) { Forward::Request } else { Forward::Stale };
+        return CacheStatus::forwarded(why);
+    }
+    let mut forms = Forms::default();
+    let has_part = |part: &Part| {
+        let response = part.response();
+        sequence.admits(response) && response.is_fresh(*now) && response.matches(fields, &mut forms)
+    };
+    if resource.parts().any(has_part) {
+        return CacheStatus::forwarded(Forward::Partial);
+    }
+    if variants().any(|variant| is_left(&variant)) {
+        return CacheStatus::forwarded(Forward::VaryMiss);
+    }
+    let mut lost = variants().chain(resource.parts().map(|part| &**part.response()));
+    match lost.find(|stored| !is_left(stored)) {
+        Some(lost) => CacheStatus::lost(sequence.loss(lost)),
+        None => lost_or_missing(sequence, key.as_bytes()),
+    }
+}
+
+fn lost_or_missing(sequence: &Sequence, key: &[u8]) -> CacheStatus {
+    sequence.loss_of_key(key).map_or(CacheStatus::forwarded(Forward::UriMiss), CacheStatus::lost)
+}
