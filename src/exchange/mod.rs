@@ -2,7 +2,6 @@
 //!
 //! No layer knows another one. Each reads what is there and does without what is not.
 
-pub(crate) mod copy;
 pub(crate) mod failures;
 pub(crate) mod record;
 mod refused;
@@ -18,6 +17,6 @@ pub use self::{
 };
 pub(crate) use self::{
     record::{ObservedStore, Observers},
-    request::StaleCandidate,
+    request::{RequestCopy, StaleCandidate, head_of, without_extensions},
     response::{AttemptBegan, CompletesItself, Verdict},
 };

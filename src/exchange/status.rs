@@ -1,4 +1,4 @@
-mod written;
+//! How a response came about, in the terms of RFC 9211.
 
 use std::fmt;
 
@@ -16,15 +16,15 @@ use crate::{
 /// The response field of RFC 9211.
 pub(crate) const CACHE_STATUS: HeaderName = header::CACHE_STATUS;
 
-/// How this cache is called in it.
+/// The name of this cache in it.
 const NAME: &str = "tower-readthrough";
 
-/// How an answer came about, in the terms of RFC 9211.
+/// How a response came about, in the terms of RFC 9211.
 ///
-/// Every response that a layer here had to do with has one, for logs and metrics; see
-/// [`of`](Self::of). For everybody else it is in the response's `Cache-Status` field. Of several
-/// layers the outermost one that decided has the last word.
-/// [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) leaves the field out.
+/// Every response that a layer here had to do with has one, for logs; see [`of`](Self::of). Clients find it
+/// in the `Cache-Status` field. Of several layers the outermost one that decided has the last word.
+/// [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) leaves the field out. An
+/// [`Observer`](crate::Observer) is told more.
 ///
 /// ```
 /// use tower_readthrough::CacheStatus;
@@ -104,6 +104,66 @@ static HITS: [(Option<Stale>, HeaderValue); 4] = [
     ),
     (Some(Stale::IfError), HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
     (Some(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
+];
+
+/// What misses say most of the time, written out as well: a value that is made of a text is checked byte
+/// by byte, and one that is cloned is not. Of responses that are stored, and of the first one to HEAD.
+static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
+    const fn first(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
+        (CacheStatus::forwarded(why).stored(true), HeaderValue::from_static(text))
+    }
+    const fn shared(why: Forward, text: &'static str) -> (CacheStatus, HeaderValue) {
+        (CacheStatus::forwarded(why).stored(true).collapsed(), HeaderValue::from_static(text))
+    }
+    /// What a 304 confirmed.
+    const CONFIRMED: CacheStatus = CacheStatus {
+        forward_status: Some(StatusCode::NOT_MODIFIED),
+        ..CacheStatus::forwarded(Forward::Stale).stored(true)
+    };
+    [
+        first(Forward::UriMiss, "tower-readthrough;fwd=uri-miss;stored"),
+        shared(Forward::UriMiss, "tower-readthrough;fwd=uri-miss;stored;collapsed"),
+        first(Forward::VaryMiss, "tower-readthrough;fwd=vary-miss;stored"),
+        shared(Forward::VaryMiss, "tower-readthrough;fwd=vary-miss;stored;collapsed"),
+        first(Forward::Miss, "tower-readthrough;fwd=miss;stored"),
+        shared(Forward::Miss, "tower-readthrough;fwd=miss;stored;collapsed"),
+        first(Forward::Stale, "tower-readthrough;fwd=stale;stored"),
+        shared(Forward::Stale, "tower-readthrough;fwd=stale;stored;collapsed"),
+        (CONFIRMED, HeaderValue::from_static("tower-readthrough;fwd=stale;fwd-status=304;stored")),
+        (
+            CONFIRMED.collapsed(),
+            HeaderValue::from_static("tower-readthrough;fwd=stale;fwd-status=304;stored;collapsed"),
+        ),
+        first(Forward::Request, "tower-readthrough;fwd=request;stored"),
+        shared(Forward::Request, "tower-readthrough;fwd=request;stored;collapsed"),
+        (
+            CacheStatus::forwarded(Forward::UriMiss),
+            HeaderValue::from_static("tower-readthrough;fwd=uri-miss"),
+        ),
+    ]
+};
+
+/// Of requests without a key.
+static UNKEYED: [(Unkeyed, HeaderValue); Unkeyed::ALL.len()] = [
+    (Unkeyed::NoHost, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=no-host")),
+    (Unkeyed::UnusableHost, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=unusable-host")),
+    (Unkeyed::RuleBypass, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=rule-bypass")),
+    (Unkeyed::AmbiguousPath, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=ambiguous-path")),
+    (
+        Unkeyed::AmbiguousCondition,
+        HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=ambiguous-condition"),
+    ),
+    (
+        Unkeyed::MissingExtension,
+        HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=missing-extension"),
+    ),
+    (Unkeyed::Body, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=body")),
+    (Unkeyed::Upgrade, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=upgrade")),
+    (
+        Unkeyed::MethodOverride,
+        HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=method-override"),
+    ),
+    (Unkeyed::NoKey, HeaderValue::from_static("tower-readthrough;fwd=bypass;detail=no-key")),
 ];
 
 impl CacheStatus {
@@ -208,6 +268,20 @@ impl CacheStatus {
     /// What a plain hit says.
     pub(crate) fn hit_value() -> &'static HeaderValue {
         &HITS[0].1
+    }
+
+    /// The value that says so, if it is written out.
+    fn written(self) -> Option<&'static HeaderValue> {
+        match self.unkeyed_reason() {
+            Some(why) => UNKEYED.iter().find(|(own, _)| *own == why).map(|(_, value)| value),
+            None => WRITTEN.iter().find(|(status, _)| *status == self).map(|(_, value)| value),
+        }
+    }
+
+    fn find_written(is_it: impl Fn(&HeaderValue) -> bool) -> Option<Self> {
+        let written = WRITTEN.iter().find(|(_, value)| is_it(value)).map(|(status, _)| *status);
+        let unkeyed = || UNKEYED.iter().find(|(_, value)| is_it(value));
+        written.or_else(|| unkeyed().map(|(why, _)| Self::unkeyed(*why)))
     }
 
     fn serialize(self) -> Option<HeaderValue> {

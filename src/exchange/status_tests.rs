@@ -94,3 +94,20 @@ fn a_refusal_says_why_and_whether_the_origin_was_asked() {
         );
     }
 }
+
+#[test]
+fn what_is_written_out_is_what_would_be_said() {
+    for &why in Forward::ALL {
+        for (is_stored, is_collapsed) in [(false, false), (false, true), (true, false), (true, true)] {
+            for forward_status in [None, Some(StatusCode::NOT_MODIFIED)] {
+                let status = CacheStatus::forwarded(why).stored(is_stored);
+                let status = CacheStatus { is_collapsed, forward_status, ..status };
+                assert_eq!(status.to_value(), status.serialize().unwrap());
+            }
+        }
+    }
+    for why in Unkeyed::ALL {
+        let status = CacheStatus::unkeyed(*why);
+        assert_eq!(status.written().cloned(), status.serialize());
+    }
+}

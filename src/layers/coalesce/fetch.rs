@@ -80,7 +80,7 @@ where
         let judge = settings.rules.as_ref().map(|rules| {
             let rules = key::RuleOverrides::rules_for(&request.extensions, rules).for_flight();
             let kind = key::kind_of(request);
-            Box::new(Judge { request: exchange::copy::without_extensions(request), kind, credentials, rules })
+            Box::new(Judge { request: exchange::without_extensions(request), kind, credentials, rules })
         });
         let (sender, outcome) = oneshot::channel();
         let leader = Leader { outcome, subscriber: Some(subscriber) };

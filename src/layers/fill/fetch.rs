@@ -10,7 +10,7 @@ use super::{Policy, begun::Begun, candidate::Candidate, layer::Shared};
 use crate::{
     body::Body,
     exchange::status::CacheStatus,
-    exchange::{StaleCandidate, Verdict, copy::RequestCopy},
+    exchange::{RequestCopy, StaleCandidate, Verdict},
     http::{
         conditions::strong_tag,
         range::{self, Extent},

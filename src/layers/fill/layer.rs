@@ -15,9 +15,9 @@ use crate::{
     body::{Body, ResponseBody},
     exchange::failures::{FailurePolicy, Failures},
     exchange::{
-        CacheRequest, ObservedStore, Observer, Observers,
-        copy::{RequestCopy, without_extensions},
+        CacheRequest, ObservedStore, Observer, Observers, RequestCopy,
         status::{CacheStatus, Forward},
+        without_extensions,
     },
     http::{
         cache_control::CDN_CACHE_CONTROL,

@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use crate::{
     body::{Body, Observer, ResponseBody},
-    exchange::copy::RequestCopy,
+    exchange::RequestCopy,
     executor::Executor,
     http::{fields::clean_trailers, freshness::Freshness, range::Extent, vary::Selection},
     sequence::Fetching,

@@ -18,8 +18,8 @@ use crate::{
     build_error::BuildError,
     exchange::{
         AttemptBegan, Attempts, Refused,
-        copy::head_of,
         failures::{FailurePolicy, Failures},
+        head_of,
     },
     executor::Executor,
     http::freshness::after,

@@ -16,7 +16,7 @@ use tower_service::Service;
 
 use super::policy::{RetryPolicy, Settings, may_be_repeated};
 use crate::{
-    exchange::copy::{RequestCopy, head_of},
+    exchange::{RequestCopy, head_of},
     key::copy_of_body,
     layers::service::{BoxFuture, HttpService},
 };
