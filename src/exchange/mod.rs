@@ -18,5 +18,5 @@ pub use self::{
 pub(crate) use self::{
     record::{ObservedStore, Observers},
     request::{RequestCopy, StaleCandidate, head_of, without_extensions},
-    response::{AttemptBegan, CompletesItself, Verdict},
+    response::{ResponseFacts, Shareability},
 };

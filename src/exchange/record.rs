@@ -10,7 +10,7 @@ use http::{Extensions, Response, StatusCode};
 
 use crate::{
     exchange::{
-        Attempts, CacheRequest, CompletesItself, Refused,
+        Attempts, CacheRequest, Refused, ResponseFacts,
         status::{CacheStatus, Forward, Stale},
     },
     http::storing::Unshareable,
@@ -71,7 +71,7 @@ impl Record {
         let extensions = response.extensions();
         let role = match came_about.is_collapsed() {
             true => Role::Follower,
-            false if extensions.get::<CompletesItself>().is_some() => Role::Leader,
+            false if ResponseFacts::completes_itself(extensions) => Role::Leader,
             false => Role::Alone,
         };
         let attempts = extensions.get::<Attempts>().map(|attempts| attempts.count());

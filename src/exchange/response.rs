@@ -1,8 +1,8 @@
-//! With whom a response may be shared, and how it came about.
+//! What layers say of a response to the layers above.
 
 use std::sync::Arc;
 
-use http::HeaderName;
+use http::{Extensions, HeaderName};
 use tokio::time::Instant;
 
 use crate::{
@@ -15,119 +15,153 @@ use crate::{
     store::StoredResponse,
 };
 
-/// Which requests may share a response: in its extensions, put there by `Fill` where
-/// [several may](CacheRequest::is_for_many), and passed on by a `Coalesce` that is not the uppermost.
-#[derive(Clone, Debug)]
-pub(crate) enum Verdict {
-    Shareable {
-        selection: Option<Selection>,
-        audience: Credentials,
-        /// When the answer was as old as its head says.
-        received_at: Instant,
-        fresh_until: Instant,
-        /// `None`: it did not come from a layer that numbers its fetches.
-        lineage: Option<Provenance>,
-        /// Fields that are for the one alone who asked.
-        withheld: Vec<HeaderName>,
-        /// How large a body may become that is being stored. 0: it is not.
-        stored_up_to: u64,
-    },
-    Unshareable(Unshareable),
-    Failed {
-        selection: Option<Selection>,
-        received_at: Instant,
-        for_all: bool,
-        lineage: Option<Provenance>,
-        withheld: Vec<HeaderName>,
-    },
+/// What the layers above have to know of a response: in its extensions, in one piece.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ResponseFacts {
+    shareability: Option<Shareability>,
+    attempt_began: Option<Instant>,
+    completes_itself: bool,
 }
 
-impl Verdict {
-    /// Of the same answer with an age that is true now.
-    pub(crate) fn handed_on(&self) -> Self {
-        let mut verdict = self.clone();
-        match &mut verdict {
-            Self::Shareable { received_at, .. } | Self::Failed { received_at, .. } => {
-                *received_at = Instant::now();
-            }
-            Self::Unshareable(_) => {}
-        }
-        verdict
+/// Which requests may share a response, and for how long.
+#[derive(Clone, Debug)]
+pub(crate) struct Shareability {
+    decision: Decision,
+    selection: Option<Selection>,
+    /// When the response was as old as its head says.
+    received_at: Instant,
+    fresh_until: Instant,
+    /// `None`: it did not come from a layer that numbers its fetches.
+    provenance: Option<Provenance>,
+    /// How large a body may become that is being stored. 0: it is not.
+    stored_up_to: u64,
+}
+
+impl ResponseFacts {
+    fn of(response: &mut Extensions) -> &mut Self {
+        response.get_or_insert_default()
     }
 
-    /// Of what is stored.
-    pub(crate) fn of(stored: &StoredResponse, now: Instant, sequence: &Arc<Sequence>) -> Self {
-        Self::Shareable {
-            selection: stored.selection().cloned(),
-            audience: stored.terms().audience,
-            received_at: now,
-            fresh_until: stored.fresh_until(),
-            lineage: Some(Provenance::of_stored(sequence, stored)),
-            withheld: Vec::new(),
-            stored_up_to: 0,
-        }
+    /// Says which requests may share the response, to a layer that
+    /// [wants to know](super::CacheRequest::wants_shareability).
+    pub(crate) fn note_shareability(response: &mut Extensions, shareability: Shareability) {
+        Self::of(response).shareability = Some(shareability);
     }
 
-    /// The fields that are for the one alone who asked, of what others get as well.
-    pub(crate) fn withheld(&self) -> &[HeaderName] {
-        match self {
-            Self::Shareable { withheld, .. } | Self::Failed { withheld, .. } => withheld,
-            Self::Unshareable(_) => &[],
-        }
+    /// Takes what was said of that. The rest stays for the layers above.
+    pub(crate) fn take_shareability(response: &mut Extensions) -> Option<Shareability> {
+        response.get_mut::<Self>()?.shareability.take()
     }
 
-    pub(crate) const fn is_shareable(&self) -> bool {
-        matches!(self, Self::Shareable { .. })
+    /// Says when the attempt began that led to the response. What the request waited before is not part of
+    /// the response's age.
+    pub(crate) fn note_attempt(response: &mut Extensions, began: Instant) {
+        Self::of(response).attempt_began = Some(began);
     }
 
-    /// Says how large the body may become that is being stored.
-    pub(crate) fn storing(mut self, limit: usize) -> Self {
-        if let Self::Shareable { stored_up_to, .. } = &mut self {
-            *stored_up_to = limit as u64;
-        }
-        self
+    /// When the attempt began that led to the response, if a layer let the request wait before.
+    pub(crate) fn attempt_began(response: &Extensions) -> Option<Instant> {
+        response.get::<Self>()?.attempt_began
     }
 
-    pub(crate) fn stored_up_to(&self) -> u64 {
-        match self {
-            Self::Shareable { stored_up_to, .. } => *stored_up_to,
-            _ => 0,
-        }
+    /// Says that the body is read to its end by any caller of a shared fetch.
+    pub(crate) fn note_shared_body(response: &mut Extensions) {
+        Self::of(response).completes_itself = true;
     }
 
+    /// Whether the body is read to its end although this client leaves it: it is that of a shared fetch,
+    /// as the first caller gets it.
+    pub(crate) fn completes_itself(response: &Extensions) -> bool {
+        response.get::<Self>().is_some_and(|facts| facts.completes_itself)
+    }
+
+    /// Removes what was said to layers that the response has passed.
+    pub(crate) fn forget(response: &mut Extensions) {
+        response.remove::<Self>();
+    }
+}
+
+impl Shareability {
     pub(crate) fn new(
         decision: Decision,
         selection: Option<Selection>,
         (received_at, fresh_until): (Instant, Instant),
-        lineage: Option<Provenance>,
+        provenance: Option<Provenance>,
     ) -> Self {
-        match decision.sharing {
-            Sharing::Unshareable(why) => Self::Unshareable(why),
-            Sharing::Failed { for_all } => {
-                Self::Failed { selection, received_at, for_all, lineage, withheld: decision.withheld }
-            }
-            Sharing::Shareable => Self::Shareable {
-                selection,
-                audience: decision.terms.audience,
-                received_at,
-                fresh_until,
-                lineage,
-                withheld: decision.withheld,
-                stored_up_to: 0,
-            },
-        }
+        Self { decision, selection, received_at, fresh_until, provenance, stored_up_to: 0 }
+    }
+
+    /// Of a response for one client alone.
+    pub(crate) fn unshareable(why: Unshareable) -> Self {
+        let now = Instant::now();
+        Self::new(Decision::not_stored(Sharing::Unshareable(why)), None, (now, now), None)
+    }
+
+    /// Of a stored response.
+    pub(crate) fn of_stored(stored: &StoredResponse, now: Instant, sequence: &Arc<Sequence>) -> Self {
+        let decision = Decision { terms: *stored.terms(), ..Decision::not_stored(Sharing::Shareable) };
+        let provenance = Provenance::of_stored(sequence, stored);
+        Self::new(decision, stored.selection().cloned(), (now, stored.fresh_until()), Some(provenance))
+    }
+
+    /// Says how large the body may become that is being stored.
+    pub(crate) fn stored_up_to(self, limit: usize) -> Self {
+        Self { stored_up_to: limit as u64, ..self }
+    }
+
+    /// The same of the same response with an age that is true now.
+    pub(crate) fn handed_on(&self) -> Self {
+        Self { received_at: Instant::now(), ..self.clone() }
+    }
+
+    pub(crate) fn sharing(&self) -> Sharing {
+        self.decision.sharing
+    }
+
+    pub(crate) fn is_shareable(&self) -> bool {
+        self.sharing() == Sharing::Shareable
+    }
+
+    pub(crate) fn is_unshareable(&self) -> bool {
+        matches!(self.sharing(), Sharing::Unshareable(_))
+    }
+
+    pub(crate) fn is_failed(&self) -> bool {
+        matches!(self.sharing(), Sharing::Failed { .. })
+    }
+
+    /// Which credentials a request may have to share it.
+    pub(crate) fn audience(&self) -> Credentials {
+        self.decision.terms.audience
+    }
+
+    pub(crate) fn selection(&self) -> Option<&Selection> {
+        self.selection.as_ref()
+    }
+
+    pub(crate) fn received_at(&self) -> Instant {
+        self.received_at
+    }
+
+    /// Whether it may be shared with requests that arrive now.
+    pub(crate) fn is_fresh(&self) -> bool {
+        self.is_shareable() && Instant::now() < self.fresh_until
+    }
+
+    pub(crate) fn provenance(&self) -> Option<&Provenance> {
+        self.provenance.as_ref()
+    }
+
+    /// The fields of a response for several that only the client gets whose request the origin answered.
+    pub(crate) fn withheld(&self) -> &[HeaderName] {
+        if self.is_unshareable() { &[] } else { &self.decision.withheld }
+    }
+
+    /// How large a body may become that is being stored and shared. 0: it is not.
+    pub(crate) fn max_stored(&self) -> u64 {
+        if self.is_shareable() { self.stored_up_to } else { 0 }
     }
 }
-
-/// The body of this response is read to its end by any caller: in the extensions of what the first
-/// caller of a shared fetch gets.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct CompletesItself;
-
-/// When the attempt began that led to this response: in its extensions, put there by the
-/// layer that let the request wait before. The time before is not part of the response's age.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct AttemptBegan(pub(crate) Instant);
 
 /// How many attempts it took to get a response: in its extensions, unless the request is one that
 /// may not be tried again.
@@ -139,7 +173,7 @@ impl Attempts {
         Self(count)
     }
 
-    /// 1 if the first one was the last.
+    /// Returns the number. 1 if the first attempt was the last.
     pub const fn count(&self) -> u32 {
         self.0
     }

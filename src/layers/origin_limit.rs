@@ -61,7 +61,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::status::{CacheStatus, Forward},
-    exchange::{AttemptBegan, Refused},
+    exchange::{Refused, ResponseFacts},
     executor::Executor,
     http::{framing, freshness::after},
     layers::service::{BoxFuture, EagerOneshot, HttpService},
@@ -284,10 +284,10 @@ impl Limit {
                 return Ok(refused.to_response(self.retry_after, CacheStatus::forwarded(Forward::Miss)));
             }
         };
-        let began = AttemptBegan(Instant::now());
+        let began = Instant::now();
         let mut response = inner.oneshot(request).await?;
         framing::settle(&mut response);
-        response.extensions_mut().insert(began);
+        ResponseFacts::note_attempt(response.extensions_mut(), began);
         Ok(response.map(|body| self.hold(permit, body)))
     }
 

@@ -48,7 +48,7 @@ use super::{
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
-        CacheRequest, Refused, Verdict,
+        CacheRequest, Refused, ResponseFacts, Shareability,
         status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
@@ -216,7 +216,7 @@ where
             && let Ok(Waited::Settled(flight, subscriber)) = change_over(&flights, slow, settled)
             && let Next::Respond(response) = waiter.next(&flight, subscriber)
         {
-            if flight.head().is_some_and(|head| head.verdict.is_shareable()) {
+            if flight.head().is_some_and(|head| head.shareability.is_shareable()) {
                 leader.leave_for_another();
             }
             return response;
@@ -260,7 +260,7 @@ fn change_over(
     match settled.subscribe(flights.settings().max_subscribers()) {
         Subscription::Subscribed(subscriber) => Ok(Waited::Settled(settled, subscriber)),
         Subscription::Full => Ok(Waited::Refused(Refused::TooManyWaiters)),
-        // There is nothing to be read but the verdict.
+        // There is nothing to be read but the head.
         Subscription::Closed if has_no_body(&settled) => Ok(Waited::Settled(settled, subscriber)),
         Subscription::Closed => {
             subscriber.flight().forget_redirect(&settled);
@@ -271,7 +271,7 @@ fn change_over(
 
 /// Whether a flight is settled without a body for any caller but the leader.
 fn has_no_body(flight: &Flight) -> bool {
-    let is_unshareable = |head: &SharedHead| matches!(head.verdict, Verdict::Unshareable(_));
+    let is_unshareable = |head: &SharedHead| head.shareability.is_unshareable();
     flight.outcome().is_some() && flight.head().is_none_or(is_unshareable)
 }
 
@@ -332,40 +332,35 @@ impl Waiter {
     }
 
     fn next_after<B, E>(&self, head: &SharedHead, flight: &Flight, subscriber: Subscriber) -> Next<B, E> {
-        match &head.verdict {
-            Verdict::Unshareable(why) => self.next_after_unshareable(*why, head, flight),
-            // The tags were not known before, and were purged since this request arrived.
-            Verdict::Shareable { lineage: Some(lineage), .. }
-            | Verdict::Failed { lineage: Some(lineage), .. }
-                if !lineage.is_for(self.request().and_then(CacheRequest::arrival)) =>
-            {
-                Next::Rejoin(Learned::Floor(lineage.floor()))
-            }
-            // What a layer below refused is not the fault of a request, and another one makes it worse.
-            Verdict::Failed { .. }
-                if self.key.failures == 0 && head.refused.is_none() && !self.has_fallback() =>
-            {
-                Next::Rejoin(Learned::Failure)
-            }
-            Verdict::Failed { selection, for_all, .. } => {
-                let is_shared = *for_all && self.is_selected(selection);
-                let subscriber = is_shared.then_some(subscriber);
-                self.respond(head, subscriber)
-            }
-            // Begun before this caller came: all of its kind share the next one.
-            Verdict::Shareable { lineage, .. }
-                if self.is_too_old(lineage.as_ref().map(|lineage| lineage.begun()), flight.number()) =>
-            {
-                Next::Rejoin(Learned::TooOld)
-            }
-            Verdict::Shareable { audience, .. } if !self.credentials.admitted_to(*audience) => {
-                Next::Rejoin(Learned::OnlyFor(self.credentials))
-            }
-            Verdict::Shareable { selection, .. } if !self.is_selected(selection) => {
-                Next::Rejoin(Learned::Selection(self.own_selection(selection.as_ref())))
-            }
-            Verdict::Shareable { .. } => self.respond(head, Some(subscriber)),
+        let said = &head.shareability;
+        if let storing::Sharing::Unshareable(why) = said.sharing() {
+            return self.next_after_unshareable(why, head, flight);
         }
+        // The tags were not known before, and were purged since this request arrived.
+        if let Some(provenance) = said.provenance()
+            && !provenance.is_for(self.request().and_then(CacheRequest::arrival))
+        {
+            return Next::Rejoin(Learned::Floor(provenance.floor()));
+        }
+        if let storing::Sharing::Failed { for_all } = said.sharing() {
+            // What a layer below refused is not the fault of a request, and another one makes it worse.
+            if self.key.failures == 0 && head.refused.is_none() && !self.has_fallback() {
+                return Next::Rejoin(Learned::Failure);
+            }
+            let is_shared = for_all && self.is_selected(said.selection());
+            return self.respond(head, is_shared.then_some(subscriber));
+        }
+        // Begun before this caller came: all of its kind share the next one.
+        if self.is_too_old(said.provenance().map(|provenance| provenance.begun()), flight.number()) {
+            return Next::Rejoin(Learned::TooOld);
+        }
+        if !self.credentials.admitted_to(said.audience()) {
+            return Next::Rejoin(Learned::OnlyFor(self.credentials));
+        }
+        if !self.is_selected(said.selection()) {
+            return Next::Rejoin(Learned::Selection(self.own_selection(said.selection())));
+        }
+        self.respond(head, Some(subscriber))
     }
 
     fn next_after_unshareable<B, E>(
@@ -398,14 +393,17 @@ impl Waiter {
         };
         // A layer above shares the response as well.
         if self.request().is_some_and(CacheRequest::wants_shareability) {
-            response.extensions_mut().insert(head.verdict.handed_on());
+            ResponseFacts::note_shareability(response.extensions_mut(), head.shareability.handed_on());
         }
         Next::Respond(Ok(response))
     }
 
-    fn is_selected(&self, selection: &Option<vary::Selection>) -> bool {
-        selection.as_ref().is_none_or(|selection| {
-            selection.matches(&RequestFields::of(&self.head.headers), &mut vary::Forms::default())
+    fn is_selected(&self, selection: Option<&vary::Selection>) -> bool {
+        let headers = &self.head.headers;
+        let known = || self.request().map(|request| request.fields(headers));
+        selection.is_none_or(|selection| {
+            let fields = known().unwrap_or_else(|| RequestFields::of(headers));
+            selection.matches(&fields, &mut vary::Forms::default())
         })
     }
 
@@ -461,7 +459,7 @@ fn shared_response<B>(head: &SharedHead, subscriber: Subscriber) -> Response<Bod
     *response.status_mut() = head.status;
     *response.version_mut() = head.version;
     *response.headers_mut() = head.headers.clone();
-    update_age(response.headers_mut(), &head.verdict);
+    update_age(response.headers_mut(), &head.shareability);
     if let Some(came_about) = head.came_about
         && CacheStatus::of(&response).is_none()
     {
@@ -484,12 +482,9 @@ fn bare_response<B>(head: &SharedHead) -> Response<Body<B>> {
 }
 
 /// A caller that joins while a slow body comes in gets a response that is older by then.
-fn update_age(headers: &mut HeaderMap, verdict: &Verdict) {
-    let (Verdict::Shareable { received_at, .. } | Verdict::Failed { received_at, .. }) = verdict else {
-        return;
-    };
-    let waited = received_at.elapsed().as_secs();
-    if waited > 0 {
+fn update_age(headers: &mut HeaderMap, shareability: &Shareability) {
+    let waited = shareability.received_at().elapsed().as_secs();
+    if waited > 0 && !shareability.is_unshareable() {
         let age = headers.get(header::AGE).map(age_value).unwrap_or_default();
         let age = HeaderValue::from(age.as_secs().saturating_add(waited));
         headers.insert(header::AGE, age);

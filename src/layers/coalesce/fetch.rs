@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     body::{Body, BodyError, BoxError, Declared, ResponseBody},
-    exchange::{self, CacheRequest, Verdict, status::CacheStatus},
+    exchange::{self, CacheRequest, ResponseFacts, Shareability, status::CacheStatus},
     http::{
         cache_control, credentials::Credentials, fields, framing, freshness, range::Extent,
         response_fields::ResponseFields, rules::Rules, storing,
@@ -146,7 +146,7 @@ where
 struct Dispatch<B, E> {
     /// `None` once the leader has its outcome.
     leader: Option<oneshot::Sender<LeaderOutcome<B, E>>>,
-    /// `None`: every response comes with a verdict.
+    /// `None`: the layers below say it of every response.
     judge: Option<Box<Judge>>,
     /// A layer above shares the response as well.
     is_for_many: bool,
@@ -184,18 +184,18 @@ where
     }
 
     fn settle_response(&mut self, guard: &FlightGuard, mut response: Response<B>) -> Option<Declared<B>> {
-        let verdict = self.verdict(guard, &mut response);
-        if !verdict.is_shareable() {
+        let shareability = self.shareability(guard, &mut response);
+        if !shareability.is_shareable() {
             guard.close();
         }
         if self.is_for_many {
-            response.extensions_mut().insert(verdict.clone());
+            ResponseFacts::note_shareability(response.extensions_mut(), shareability.clone());
         }
-        let came_about = unwritten_status(&response, &verdict);
-        if let Verdict::Unshareable(_) = verdict {
+        let came_about = unwritten_status(&response, &shareability);
+        if shareability.is_unshareable() {
             let retry_after = response.headers().get(header::RETRY_AFTER).cloned();
             let bare = retry_after.map(|value| (header::RETRY_AFTER, value)).into_iter().collect();
-            guard.settle(shared_head(&response, bare, came_about, verdict));
+            guard.settle(shared_head(&response, bare, came_about, shareability));
             let response = own_response(response, guard.settings(), guard.is_head());
             self.tell_leader(LeaderOutcome::Own(response));
             return None;
@@ -203,30 +203,32 @@ where
         let length = framing::content_of(guard.is_head(), &response);
         let mut response = response.map(|body| Declared::new(body, length));
         fields::remove_hop_by_hop(response.headers_mut());
-        let shared = shared_fields(response.headers_mut(), &verdict);
+        let shared = shared_fields(response.headers_mut(), &shareability);
         if response.body().is_end_stream() {
             guard.flight().end(Ok(()));
         }
-        guard.settle(shared_head(&response, shared, came_about, verdict));
+        guard.settle(shared_head(&response, shared, came_about, shareability));
         let (parts, body) = response.into_parts();
         self.tell_leader(LeaderOutcome::Shared(parts));
         Some(body)
     }
 
-    fn verdict(&self, guard: &FlightGuard, response: &mut Response<B>) -> Verdict {
-        if let Some(verdict) = response.extensions_mut().remove() {
-            return verdict;
+    fn shareability(&self, guard: &FlightGuard, response: &mut Response<B>) -> Shareability {
+        if let Some(shareability) = ResponseFacts::take_shareability(response.extensions_mut()) {
+            return shareability;
         }
         match &self.judge {
             _ if response.body().size_hint().lower() > guard.settings().max_held_bytes as u64 => {
-                Verdict::Unshareable(storing::Unshareable::TooLarge)
+                Shareability::unshareable(storing::Unshareable::TooLarge)
             }
             // A `Fill` below was not told that the response may be shared, and may have judged it otherwise.
             Some(_) if CacheStatus::of(response).is_some_and(is_of_a_fetch) => {
-                Verdict::Unshareable(storing::Unshareable::Rules)
+                Shareability::unshareable(storing::Unshareable::Rules)
             }
-            Some(judge) => judge.verdict(response, guard.flight().started_at(), &guard.settings().failures),
-            None => Verdict::Unshareable(storing::Unshareable::Rules),
+            Some(judge) => {
+                judge.shareability(response, guard.flight().started_at(), &guard.settings().failures)
+            }
+            None => Shareability::unshareable(storing::Unshareable::Rules),
         }
     }
 }
@@ -241,17 +243,17 @@ fn shared_head<B: HttpBody>(
     response: &Response<B>,
     headers: HeaderMap,
     came_about: Option<CacheStatus>,
-    verdict: Verdict,
+    shareability: Shareability,
 ) -> SharedHead {
     let size = response.body().size_hint().exact();
     let refused = response.extensions().get().copied();
     let (status, version) = (response.status(), response.version());
-    SharedHead { status, version, headers, verdict, came_about, size, refused }
+    SharedHead { status, version, headers, shareability, came_about, size, refused }
 }
 
 /// Returns the fields that all callers get. If some are withheld, `headers` keeps all for the leader.
-fn shared_fields(headers: &mut HeaderMap, verdict: &Verdict) -> HeaderMap {
-    let withheld = verdict.withheld();
+fn shared_fields(headers: &mut HeaderMap, shareability: &Shareability) -> HeaderMap {
+    let withheld = shareability.withheld();
     match has_any(headers, withheld) {
         true => {
             let mut shared = headers.clone();
@@ -267,15 +269,15 @@ fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
 }
 
 /// How a response came about, if its fields do not say so, or will not when some of them are gone.
-fn unwritten_status<B>(response: &Response<B>, verdict: &Verdict) -> Option<CacheStatus> {
+fn unwritten_status<B>(response: &Response<B>, shareability: &Shareability) -> Option<CacheStatus> {
     let headers = response.headers();
-    let loses_fields = matches!(verdict, Verdict::Unshareable(_))
-        || has_any(headers, verdict.withheld())
+    let loses_fields = shareability.is_unshareable()
+        || has_any(headers, shareability.withheld())
         || fields::has(headers, &header::CONNECTION);
     if loses_fields { CacheStatus::of(response) } else { response.extensions().get().copied() }
 }
 
-/// Decides which requests may share a response that comes without a verdict.
+/// Decides which requests may share a response of which no layer below says so.
 struct Judge {
     request: request::Parts,
     kind: storing::RequestKind,
@@ -284,12 +286,12 @@ struct Judge {
 }
 
 impl Judge {
-    fn verdict<B: HttpBody>(
+    fn shareability<B: HttpBody>(
         &self,
         response: &mut Response<B>,
         started_at: Instant,
         failures: &exchange::failures::FailurePolicy,
-    ) -> Verdict {
+    ) -> Shareability {
         let request::Parts { method, headers: request, .. } = &self.request;
         let mut outline = ResponseFields::of(response.headers(), SystemTime::now());
         outline.settle_length(method, response);
@@ -304,7 +306,7 @@ impl Judge {
         let delay = received_at.saturating_duration_since(started_at);
         let age = if decision.terms.is_ours { delay } else { outline.initial_age(delay) };
         let fresh_until = freshness::after(received_at, decision.terms.fresh_for.saturating_sub(age));
-        Verdict::new(decision, selection, (received_at, fresh_until), None)
+        Shareability::new(decision, selection, (received_at, fresh_until), None)
     }
 }
 
@@ -367,7 +369,7 @@ fn leader_response<B>(mut subscriber: Subscriber, mut head: response::Parts) -> 
     if head.headers.is_empty() {
         head.headers = subscriber.take_headers();
     }
-    head.extensions.insert(exchange::CompletesItself);
+    ResponseFacts::note_shared_body(&mut head.extensions);
     let shared = subscriber.flight().head();
     let (came_about, size) = shared.map_or((None, None), |head| (head.came_about, head.size));
     // Set where the origin named the field as one of the connection.
@@ -452,7 +454,7 @@ fn has_known_length(guard: &FlightGuard, body: &impl HttpBody) -> bool {
 
 /// Trailers without the fields that are withheld from all but the leader.
 fn shared_trailers(guard: &FlightGuard, mut trailers: HeaderMap) -> HeaderMap {
-    let withheld = guard.flight().head().map_or(&[][..], |head| head.verdict.withheld());
+    let withheld = guard.flight().head().map_or(&[][..], |head| head.shareability.withheld());
     fields::clean_trailers(&mut trailers, withheld);
     trailers
 }

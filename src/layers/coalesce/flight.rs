@@ -51,7 +51,7 @@ use super::{
 };
 use crate::{
     body::{Body, BodyError},
-    exchange::{Refused, Verdict, status::CacheStatus},
+    exchange::{Refused, Shareability, status::CacheStatus},
     http::{credentials::Credentials, freshness::after},
 };
 
@@ -78,7 +78,7 @@ pub(super) struct SharedHead {
     pub(super) status: StatusCode,
     pub(super) version: Version,
     pub(super) headers: HeaderMap,
-    pub(super) verdict: Verdict,
+    pub(super) shareability: Shareability,
     /// How the response came about, if its fields do not say so, or will not when some of them are gone.
     pub(super) came_about: Option<CacheStatus>,
     /// The size of the body, if it is known.

@@ -51,7 +51,7 @@ fn the_last_to_hold_a_flight_takes_the_fields_without_a_copy() {
         status: StatusCode::NOT_FOUND,
         version: Version::default(),
         headers: headers.clone(),
-        verdict: Verdict::Unshareable(Unshareable::Error),
+        shareability: Shareability::unshareable(Unshareable::Error),
         came_about: None,
         size: None,
         refused: None,

@@ -18,7 +18,6 @@ use std::{
 use dashmap::{DashMap, Entry};
 use http::{HeaderValue, Method, header, request::Parts};
 use quick_cache::DefaultHashBuilder;
-use tokio::time::Instant;
 
 use super::{
     budget::Budget,
@@ -27,7 +26,7 @@ use super::{
 };
 use crate::{
     body::BodyError,
-    exchange::{CacheRequest, Verdict},
+    exchange::CacheRequest,
     http::{credentials::Credentials, fields, storing, vary::Selection},
     key::CacheKey,
 };
@@ -330,11 +329,8 @@ fn takes_newcomers(flight: &Flight, settings: &CoalesceSettings, wants_newer: bo
     if flight.outcome().is_none() {
         return flight.started_at().elapsed() < settings.max_flight_age;
     }
-    match flight.head().map(|head| &head.verdict) {
-        // What came in before the caller is not newer.
-        Some(Verdict::Shareable { fresh_until, .. }) => !wants_newer && Instant::now() < *fresh_until,
-        _ => false,
-    }
+    // What came in before the caller is not newer.
+    !wants_newer && flight.head().is_some_and(|head| head.shareability.is_fresh())
 }
 
 /// One of the `max_flights` fetches that may be under way.
@@ -410,7 +406,7 @@ impl FlightGuard {
     /// callers may share.
     pub(super) fn max_unread(&self) -> u64 {
         let held = self.settings().max_held_bytes as u64;
-        self.flight.head().map_or(held, |head| head.verdict.stored_up_to().max(held))
+        self.flight.head().map_or(held, |head| head.shareability.max_stored().max(held))
     }
 
     /// Takes no more callers. A newer flight with the same key is left alone.
@@ -428,10 +424,10 @@ impl FlightGuard {
 
     /// Tells the head to all subscribers, and to those of other flights for the same that have none yet.
     pub(super) fn settle(&self, head: SharedHead) {
-        let is_for_all = head.verdict.is_shareable();
-        let is_for_one = matches!(head.verdict, Verdict::Unshareable(_)) && !storing::is_error(head.status);
+        let is_for_all = head.shareability.is_shareable();
+        let is_for_one = head.shareability.is_unshareable() && !storing::is_error(head.status);
         // What a layer below refused says nothing about the fetches of others.
-        let has_failed = matches!(head.verdict, Verdict::Failed { .. }) && head.refused.is_none();
+        let has_failed = head.shareability.is_failed() && head.refused.is_none();
         self.flight.settle(FetchOutcome::Head(Box::new(head)));
         if has_failed {
             return self.note_failure();

@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{
     body::{Body, ResponseBody},
-    exchange::{AttemptBegan, CompletesItself},
+    exchange::ResponseFacts,
     http::{
         cookies,
         fields::remove_all,
@@ -162,7 +162,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
         let Self { fetch, .. } = self;
         let client = fetch.client.head();
         let (head, body) = response.into_parts();
-        let sent_at = head.extensions.get::<AttemptBegan>().map_or(self.sent_at, |began| began.0);
+        let sent_at = ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
         let own = head.extensions.get::<Tags>();
         let fields = Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
         let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
@@ -239,7 +239,7 @@ impl<St: Store, P: Policy> Begun<St, P> {
             cookies::spare_those_of_client(client, &mut head.headers);
         }
         // Said by a stack below of its own body, which nothing reads to its end for the store here.
-        head.extensions.remove::<CompletesItself>();
+        ResponseFacts::forget(&mut head.extensions);
         let mut response = Response::from_parts(head, body);
         let status = response.status();
         fetch.sign(&mut response, status, decision, selection, origin);

@@ -10,7 +10,7 @@ use super::{Policy, begun::Begun, candidate::Candidate, layer::Shared};
 use crate::{
     body::Body,
     exchange::status::CacheStatus,
-    exchange::{RequestCopy, StaleCandidate, Verdict},
+    exchange::{RequestCopy, ResponseFacts, Shareability, StaleCandidate},
     http::{
         conditions::strong_tag,
         range::{self, Extent},
@@ -123,7 +123,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn tell_sharers<B>(&self, response: &mut Response<Body<B>>, stored: &StoredResponse, now: Instant) {
         if self.client.asked().wants_shareability() {
-            response.extensions_mut().insert(Verdict::of(stored, now, self.layer.store.sequence()));
+            let shareability = Shareability::of_stored(stored, now, self.layer.store.sequence());
+            ResponseFacts::note_shareability(response.extensions_mut(), shareability);
         }
     }
 
@@ -266,10 +267,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
         if self.client.asked().wants_shareability() {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));
-            let lineage = Provenance::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
+            let provenance = Provenance::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
             let limit = if decision.is_storable { self.layer.store.max_response_bytes() } else { 0 };
-            let verdict = Verdict::new(decision, selection, times, Some(lineage)).storing(limit);
-            response.extensions_mut().insert(verdict);
+            let shareability = Shareability::new(decision, selection, times, Some(provenance));
+            ResponseFacts::note_shareability(response.extensions_mut(), shareability.stored_up_to(limit));
         }
         status.mark(response);
     }

@@ -9,7 +9,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 use super::{select::Question, settings::Settings};
 use crate::{
     exchange::status::CacheStatus,
-    exchange::{BackgroundEvent, CacheRequest, CompletesItself, Observers, Purpose, RefreshResult},
+    exchange::{BackgroundEvent, CacheRequest, Observers, Purpose, RefreshResult, ResponseFacts},
     executor::Executor,
     http::conditions::take_conditions,
     key::CacheKey,
@@ -128,7 +128,7 @@ impl Settings {
         let is_stored =
             CacheStatus::of(response).is_some_and(|status| status.is_stored() && !status.is_collapsed());
         // A shared body completes itself, at the pace of its readers.
-        let needs_a_reader = is_stored && response.extensions().get::<CompletesItself>().is_none();
+        let needs_a_reader = is_stored && !ResponseFacts::completes_itself(response.extensions());
         needs_a_reader.then(|| Completion {
             executor: self.executor.clone(),
             deadline: self.refresh_deadline,

@@ -17,7 +17,7 @@ use tower::retry::{
 use crate::{
     build_error::BuildError,
     exchange::{
-        AttemptBegan, Attempts, Refused,
+        Attempts, Refused, ResponseFacts,
         failures::{FailurePolicy, Failures},
         head_of,
     },
@@ -251,9 +251,9 @@ impl RetryPolicy {
         extensions.insert(Attempts::new(self.attempts));
         // The first one began at once.
         if self.attempts > 1
-            && let (Some(began), None) = (self.attempt_began_at, extensions.get::<AttemptBegan>())
+            && let (Some(began), None) = (self.attempt_began_at, ResponseFacts::attempt_began(extensions))
         {
-            extensions.insert(AttemptBegan(began));
+            ResponseFacts::note_attempt(extensions, began);
         }
     }
 }
