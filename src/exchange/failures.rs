@@ -9,10 +9,10 @@ use crate::{exchange::Refused, http::storing::is_breakdown};
 /// Decides which responses are failures of the service below.
 ///
 /// Instead of a failure a stale response is served where one may be used (RFC 5861 §4), a failure is
-/// not stored unless it has freshness of its own and nothing better is there, callers who wait for the
+/// not stored unless it has freshness of its own and nothing better is there, callers that wait for the
 /// same fetch share it, and [`RetryPolicy`](crate::RetryPolicy) may try again. Errors of the service
 /// are failures in any case, and so are the timeouts and refusals of the layers here ([`Refused`]). A
-/// 304 that answers a condition of the cache is not asked about.
+/// 304 to a condition of the cache's own is not passed to it.
 ///
 /// Implemented for closures, and for [`DefaultFailures`].
 /// [`ReadThroughBuilder::failures`](crate::ReadThroughBuilder::failures) sets it for all layers at once; layers put
@@ -23,7 +23,7 @@ use crate::{exchange::Refused, http::storing::is_breakdown};
 /// use tower_readthrough::{DefaultFailures, Failures, MemoryStore, ReadThroughLayer};
 ///
 /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
-/// // The gateway in front of the origin answers 520 if that closes the connection.
+/// // The gateway in front of the origin responds with 520 if the origin closes the connection.
 /// let failures = |status: StatusCode, headers: &HeaderMap| {
 ///     status.as_u16() == 520 || DefaultFailures.is_failure(status, headers)
 /// };
@@ -39,7 +39,7 @@ pub trait Failures: Send + Sync + 'static {
 
 /// The [`Failures`] where none are set: 408, 500, 502, 503 and 504.
 ///
-/// 408 is what `tower_http::timeout::TimeoutLayer` answers by default: the service below has failed
+/// 408 is the response of `tower_http::timeout::TimeoutLayer` by default: the service below has failed
 /// to respond in time, not the client. 429 is never a failure by default: the origin is well and asks
 /// to be spared.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -87,7 +87,7 @@ impl FailurePolicy {
     }
 
     /// Whether a response says nothing about what was asked for: a failure, and any other 5xx that
-    /// only says that the origin could not answer.
+    /// only says that the origin could not respond.
     pub(crate) fn is_breakdown(&self, status: StatusCode, headers: &HeaderMap) -> bool {
         is_breakdown(status) || self.is_failure(status, headers)
     }

@@ -21,8 +21,8 @@ use crate::{
 
 /// How the response to one request came about, for an [`Observer`].
 ///
-/// It is a small value to copy. Its reasons are closed sets whose names do not change, so that they can
-/// be labels of metrics.
+/// It is a small value to copy. The names of its reasons are closed sets and do not change, so that they
+/// can be labels of metrics.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Record {
     came_about: CacheStatus,
@@ -47,21 +47,21 @@ pub enum Outcome {
     Forwarded(Forward),
     /// The request has no key and was passed on.
     Unkeyed(Unkeyed),
-    /// The cache itself answered, with an error.
+    /// The cache itself responded, with an error.
     Refused(Refused),
     /// The service below returned an error, and there is no response.
     Failed,
 }
 
-/// Whose fetch brought a response.
+/// What a request was to the fetch that brought its response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Role {
-    /// None, or one for this request alone.
+    /// There was no fetch, or one for this request alone.
     Alone,
-    /// That of this request, which others could share.
+    /// The fetch was begun by this request, and others could share it.
     Leader,
-    /// That of another request.
+    /// The fetch was begun by another request.
     Follower,
 }
 
@@ -114,8 +114,8 @@ impl Record {
         self.status
     }
 
-    /// Returns the status with which the origin answered: the
-    /// [`forward_status`](CacheStatus::forward_status), or that of the response. `None`: it did not answer.
+    /// Returns the status of the response of the origin: the
+    /// [`forward_status`](CacheStatus::forward_status), or that of the response. `None`: it did not respond.
     pub fn origin_status(&self) -> Option<StatusCode> {
         let is_of_origin = matches!(self.outcome(), Outcome::Forwarded(_) | Outcome::Unkeyed(_));
         self.came_about.forward_status().or(self.status.filter(|_| is_of_origin))
@@ -131,7 +131,7 @@ impl Record {
         self.came_about.unshareable_reason()
     }
 
-    /// Returns whose fetch brought the response.
+    /// Returns what the request was to the fetch that brought its response.
     pub const fn role(&self) -> Role {
         self.role
     }
@@ -176,7 +176,7 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Is told what the cache does: the base of metrics, logs and dashboards.
+/// Learns what the cache does: the base of metrics, logs and dashboards.
 ///
 /// All methods do nothing by default, and `()` is an observer that does nothing. A layer without an
 /// observer makes no records.
@@ -323,7 +323,7 @@ impl Observers {
     }
 }
 
-/// A store of whose changes an observer is told.
+/// A store that tells an observer what came of storing each response.
 #[derive(Clone, Debug)]
 pub(crate) struct ObservedStore<St> {
     store: St,

@@ -7,11 +7,10 @@ use http::{HeaderValue, Response, StatusCode, header};
 use crate::{body::Body, exchange::status::CacheStatus, reasons::reasons};
 
 reasons! {
-    /// In the extensions of a response that did not come from the origin but from a layer here
-    /// which did not let the request through, for the origin's sake.
+    /// Why a layer refused a request: in the extensions of the response, which is one of the cache itself.
     ///
-    /// [`RetryPolicy`](crate::RetryPolicy) does not try again what was answered so, and
-    /// [`StaleIfError`](crate::StaleIfError) gives a stale answer instead where there is one.
+    /// [`RetryPolicy`](crate::RetryPolicy) does not try again what was refused, and
+    /// [`StaleIfError`](crate::StaleIfError) serves a stale response instead where there is one.
     pub enum Refused {
         /// [`OriginLimit`](crate::OriginLimit): the queue to the origin was full.
         QueueFull => "queue-full",
@@ -33,7 +32,7 @@ reasons! {
 }
 
 impl Refused {
-    /// Whether it was refused without the origin being asked, also by another request.
+    /// Whether the request was refused before it was sent to the origin, or before it joined another one.
     pub(crate) const fn is_before_origin(self) -> bool {
         matches!(self, Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::NotStored)
     }

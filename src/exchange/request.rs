@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// What a request asks of the layers below: in its extensions, put there by [`Lookup`](crate::Lookup)
-/// for each request that the store alone does not answer.
+/// for each request that is sent on.
 ///
 /// A service below may read it, for example to log the key and the purpose of a fetch.
 ///
@@ -63,7 +63,7 @@ pub struct CacheRequest {
 pub enum Purpose {
     /// A client waits for the response, and nothing that is stored can be served.
     Client,
-    /// A client waits, whose [directives](crate::LookupLayer::request_directives) refuse what is stored
+    /// A client waits, and its [directives](crate::LookupLayer::request_directives) refuse what is stored
     /// (RFC 9111 §5.2.1). Only a response will do that is fetched after the request arrived.
     Forced,
     /// No client waits: a stored response is refreshed in the background. Only a response will do that is
@@ -220,7 +220,7 @@ impl CacheRequest {
         self.purpose
     }
 
-    /// Whether the request is one on behalf of all clients, or for the sake of one.
+    /// Whether the response is for one client alone.
     pub(crate) fn is_private(&self) -> bool {
         self.handling == Handling::Private
     }

@@ -152,7 +152,7 @@ impl Shareability {
         self.provenance.as_ref()
     }
 
-    /// The fields of a response for several that only the client gets whose request the origin answered.
+    /// The fields of a shared response that its first client alone gets.
     pub(crate) fn withheld(&self) -> &[HeaderName] {
         if self.is_unshareable() { &[] } else { &self.decision.withheld }
     }

@@ -41,7 +41,7 @@ const NAME: &str = "tower-readthrough";
 pub struct CacheStatus {
     /// `None`: the request did not go to the origin, it is a hit.
     forward: Option<Forward>,
-    /// What the origin answered, where the client gets another status.
+    /// The status of the response of the origin, where the client gets another status.
     forward_status: Option<StatusCode>,
     stale: Option<Stale>,
     loss: Option<Loss>,
@@ -49,7 +49,7 @@ pub struct CacheStatus {
     is_collapsed: bool,
     unshareable: Option<Unshareable>,
     unkeyed: Option<Unkeyed>,
-    /// The cache itself answered, with an error.
+    /// The cache itself responded, with an error.
     refused: Option<Refused>,
 }
 
@@ -339,13 +339,13 @@ impl CacheStatus {
         Self { unkeyed: Some(why), ..Self::forwarded(Forward::Bypass) }
     }
 
-    /// Of a request on its way to the origin that the cache itself answers, with an error.
+    /// Of a request on its way to the origin that is refused.
     pub(crate) const fn refused(self, why: Refused) -> Self {
         let before = if why.is_before_origin() { Self::hit() } else { self };
         Self { refused: Some(why), ..before }
     }
 
-    /// Whether the cache answered with an error without asking the origin.
+    /// Whether the cache responded with an error without asking the origin.
     const fn is_refused_at_once(&self) -> bool {
         self.refused.is_some() && self.forward.is_none()
     }
@@ -360,7 +360,7 @@ impl CacheStatus {
         Self { stale: Some(Stale::IfError), unshareable: None, refused: None, is_stored: false, ..self }
     }
 
-    /// Notes what the origin answered, unless the client gets the same (RFC 9211 §2.3).
+    /// Notes the status of the response of the origin, unless the client gets the same (RFC 9211 §2.3).
     pub(crate) fn answered(self, from_origin: StatusCode, sent: StatusCode) -> Self {
         let from_origin = self.forward_status.unwrap_or(from_origin);
         let is_other = !self.is_hit() && from_origin != sent;
@@ -399,7 +399,7 @@ impl CacheStatus {
         self.forward
     }
 
-    /// The status that the origin answered with, if the client gets another one (the `fwd-status`
+    /// The status of the response of the origin, if the client gets another one (the `fwd-status`
     /// parameter, RFC 9211 §2.3).
     ///
     /// A 304 for what is stored, a failure for which a stale response is served, or the 200 of
@@ -410,7 +410,7 @@ impl CacheStatus {
 
     /// The `detail` parameter (RFC 9211 §2.8), if there is one.
     ///
-    /// Why a stale response was served, else why the cache itself answered with an error, else why the
+    /// Why a stale response was served, else why the cache itself responded with an error, else why the
     /// request has no key, else why the response of the origin was for this client
     /// alone, else what made a stored response stale before its time: `purged` or `invalidated` (by
     /// an unsafe request, RFC 9111 §4.4).
@@ -425,12 +425,12 @@ impl CacheStatus {
         }
     }
 
-    /// Whether the answer of the origin is stored, once it is complete.
+    /// Whether the response of the origin is stored, once it is complete.
     pub const fn is_stored(&self) -> bool {
         self.is_stored
     }
 
-    /// Why the answer of the origin was for this client alone, if it was.
+    /// Why the response of the origin was for this client alone, if it was.
     pub const fn unshareable_reason(&self) -> Option<Unshareable> {
         self.unshareable
     }
