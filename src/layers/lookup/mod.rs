@@ -60,10 +60,8 @@ mod layer;
 mod refresh;
 mod route;
 mod select;
-mod service;
-mod settings;
 
-pub use self::{layer::LookupLayer, service::Lookup};
+pub use self::layer::{Lookup, LookupLayer};
 pub(crate) use self::{
     route::{Keyless, Route},
     select::Reader,

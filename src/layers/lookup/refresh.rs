@@ -6,7 +6,7 @@ use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use super::{select::Question, settings::Settings};
+use super::select::{Question, Settings};
 use crate::{
     exchange::status::CacheStatus,
     exchange::{BackgroundEvent, CacheRequest, Observers, Purpose, RefreshResult, ResponseFacts},

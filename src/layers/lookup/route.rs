@@ -9,8 +9,7 @@ use tokio::time::Instant;
 use super::{
     answer::{from_below, from_part, from_store},
     refresh::{Refresher, Refreshing},
-    select::{Found, Question, Reader, Reading, accepts},
-    settings::Settings,
+    select::{Edition, Found, Question, Reader, Reading, Settings, accepts},
 };
 use crate::{
     body::{Body, ResponseBody},
@@ -68,9 +67,6 @@ impl Keyless {
         }
     }
 }
-
-/// The extractor that holds for a request, if that is another one than the configured one.
-pub(super) type Edition<'e> = Option<&'e dyn KeyExtractor>;
 
 /// What is to be done with a request that the store alone does not settle.
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and no hit has one")]

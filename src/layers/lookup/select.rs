@@ -1,18 +1,19 @@
 //! What is stored for a request, and why it does not do (RFC 9111 §4, RFC 9211 §2.2).
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
-use http::{Method, request::Parts};
-use tokio::time::Instant;
+use http::{Method, Response, request::Parts};
+use tokio::{sync::Semaphore, time::Instant};
 
-use super::{route::Edition, settings::Settings};
 use crate::{
     exchange::status::{CacheStatus, Forward},
-    exchange::{CacheRequest, Purpose, StaleCandidate},
+    exchange::{CacheRequest, Observers, Purpose, StaleCandidate},
+    executor::Executor,
     http::{
         cache_control::RequestDirectives,
         freshness::after,
         request_fields::RequestFields,
+        rules::RequestRules,
         vary::{Forms, Selection},
     },
     key::{KeyBuffer, KeyExtractor},
@@ -21,6 +22,59 @@ use crate::{
     sequence::{Loss, PurgeSnapshot, Sequence},
     store::{Entry, Part, Store, StoredResponse},
 };
+
+#[derive(Clone, Debug)]
+pub(super) struct Settings {
+    pub(super) refresh_deadline: Duration,
+    pub(super) refresh_pause: Duration,
+    pub(super) refreshes: Arc<Semaphore>,
+    pub(super) executor: Executor,
+    pub(super) shows_status: bool,
+    pub(super) observers: Observers,
+    pub(super) follows_requests: bool,
+    pub(super) fetches_whole: bool,
+    pub(super) request: RequestRules,
+}
+
+/// Refreshes under way at a time.
+const MAX_REFRESHES: usize = 1024;
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            refresh_deadline: Duration::from_secs(30),
+            refresh_pause: Duration::from_secs(1),
+            refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
+            executor: Executor::default(),
+            shows_status: true,
+            observers: Observers::NONE,
+            follows_requests: false,
+            fetches_whole: false,
+            request: RequestRules::default(),
+        }
+    }
+}
+
+impl Settings {
+    /// Whether [`finish`](Self::finish) does nothing.
+    #[inline]
+    pub(super) fn leaves_responses(&self) -> bool {
+        self.shows_status & self.observers.is_empty()
+    }
+
+    /// Finishes a response that leaves the cache: observers are told, and clients see what they are to see.
+    /// `came_about` is how it came about, unless it says so itself.
+    pub(super) fn finish<B>(&self, mut response: Response<B>, came_about: CacheStatus) -> Response<B> {
+        self.observers.finish(&response, came_about);
+        if !self.shows_status {
+            CacheStatus::hide(&mut response);
+        }
+        response
+    }
+}
+
+/// The extractor that holds for a request, if that is another one than the configured one.
+pub(super) type Edition<'e> = Option<&'e dyn KeyExtractor>;
 
 /// The store and what is read from it: what all services of a layer share.
 pub(crate) struct Reader<St, K> {
