@@ -37,8 +37,9 @@
 use std::{pin::pin, sync::Arc, time::Duration};
 
 use futures_util::future::{Either, select};
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header, request::Parts};
+use http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header, request::Parts};
 use tokio::time::{Instant, timeout, timeout_at};
+use tower::ServiceExt;
 
 use super::{
     fetch,
@@ -56,6 +57,7 @@ use crate::{
         credentials::Credentials, freshness::after, request_fields::RequestFields,
         response_fields::age_value, storing, vary,
     },
+    layers::service::HttpService,
 };
 
 /// Into how many groups callers split after an error.
@@ -65,11 +67,12 @@ const GROUPS: u16 = 16;
 const MAX_FAILURES: u8 = 3;
 
 /// One request, on its way to a response.
-pub(super) struct Caller<N, ReqB> {
+pub(super) struct Caller<S, ReqB> {
     flights: Arc<Flights>,
     waiter: Waiter,
     body: ReqB,
-    below: N,
+    /// The service below, which is called once.
+    inner: S,
     /// When moves to other flights have to come to an end. Set by the first one.
     moves_until: Option<Instant>,
 }
@@ -83,28 +86,27 @@ enum Waited {
     Refused(Refused),
 }
 
-impl<N, F, ReqB, B, E> Caller<N, ReqB>
+impl<S, ReqB, B> Caller<S, ReqB>
 where
-    N: FnOnce(Parts, ReqB) -> F + Send + 'static,
-    F: Future<Output = Result<Response<B>, E>> + Send + 'static,
-    E: Clone + Send + Sync + 'static,
+    S: HttpService<ReqB, Response = Response<B>>,
+    S::Error: Clone + Sync + 'static,
     ReqB: Send + 'static,
     B: ResponseBody,
 {
-    /// For a request that others may share a response with. `below` asks the service below, once.
+    /// For a request that others may share a response with.
     pub(super) fn new(
         flights: &Arc<Flights>,
         key: FlightKey,
         credentials: Credentials,
         (head, body): (Parts, ReqB),
-        below: N,
+        inner: S,
     ) -> Self {
         let waiter = Waiter { head, key, credentials, arrived: flights.begun() };
-        Self { flights: Arc::clone(flights), waiter, body, below, moves_until: None }
+        Self { flights: Arc::clone(flights), waiter, body, inner, moves_until: None }
     }
 
     /// As [`run`](Self::run), for no longer than `limit`.
-    pub(super) async fn run_within(self, limit: Duration) -> Result<Response<Body<B>>, E> {
+    pub(super) async fn run_within(self, limit: Duration) -> Result<Response<Body<B>>, S::Error> {
         // Outside a runtime there are no timers.
         if !Executor::is_available() {
             return self.alone().await;
@@ -115,7 +117,7 @@ where
     }
 
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
-    pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
+    pub(super) fn run(mut self) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send {
         async move {
             let wants_newer = self.waiter.key.is_forced;
             if let Some(forced) = self.flights.forced(&self.waiter.key) {
@@ -154,8 +156,8 @@ where
     }
 
     /// Asks the service below for this caller alone.
-    async fn alone(self) -> Result<Response<Body<B>>, E> {
-        let response = (self.below)(self.waiter.head, self.body).await?;
+    async fn alone(self) -> Result<Response<Body<B>>, S::Error> {
+        let response = self.inner.oneshot(Request::from_parts(self.waiter.head, self.body)).await?;
         Ok(fetch::own_response(response, self.flights.settings(), self.waiter.key.is_head))
     }
 
@@ -183,7 +185,7 @@ where
         self,
         subscriber: Subscriber,
         guard: FlightGuard,
-    ) -> impl Future<Output = Result<Response<Body<B>>, E>> + Send {
+    ) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send {
         let executor = self.flights.settings().executor.clone();
         let (task, leader) = self.begin(subscriber, guard);
         async move {
@@ -193,15 +195,15 @@ where
     }
 
     /// The fetch of a new flight, which has not begun yet, and the leader's response.
-    fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, E>) {
+    fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, S::Error>) {
         let Waiter { mut head, key, credentials, .. } = self.waiter;
         let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
-        let fetch = fetch.run(move || (self.below)(head, self.body));
+        let fetch = fetch.run(move || self.inner.oneshot(Request::from_parts(head, self.body)));
         (Box::pin(self.flights.lead(key, fetch)), leader)
     }
 
     /// Begins a fetch for this caller beside a slow one, and takes whichever response is there first.
-    async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, E> {
+    async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, S::Error> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
         let begun = flights.hedge(&waiter.key, waiter.credentials, slow.flight());
         let Some((subscriber, guard)) = begun else { return self.alone().await };

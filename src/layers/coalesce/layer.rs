@@ -7,7 +7,6 @@ use std::{
 
 use http::{Request, Response};
 use http_body::Body as HttpBody;
-use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -25,7 +24,10 @@ use crate::{
         status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
-    http::{fields::remove_upgrade, rules::Rules},
+    http::{
+        fields::remove_upgrade,
+        rules::{RequestRules, Rules},
+    },
     key::KeyExtractor,
     layers::{
         key::derive_alone,
@@ -270,7 +272,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let settings = self.flights.settings();
-        let (mut head, body, why) = derive_alone(settings.extractor.get(), settings.request_rules(), request);
+        let (mut head, body, why) = derive_alone(settings.extractor.get(), request_rules(settings), request);
         let observers = settings.observers.of_outermost(&head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
@@ -279,8 +281,7 @@ where
                 && request.facts().is_for_all()
                 && !self.flights.is_leading(request.key())
         };
-        let response = match CacheRequest::of(&head, &settings.request_rules().credentials).filter(is_shared)
-        {
+        let response = match CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
             None => {
                 let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
                 ResponseFuture::pass_unkeyed(response, why)
@@ -289,8 +290,7 @@ where
                 let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
                 remove_upgrade(&mut head.headers);
                 let inner = self.inner.clone();
-                let below = |head, body| inner.oneshot(Request::from_parts(head, body));
-                let caller = Caller::new(&self.flights, key, credentials, (head, body), below);
+                let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
                 match settings.wait_at_most {
                     None => ResponseFuture::boxed(caller.run()),
                     Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
@@ -299,6 +299,12 @@ where
         };
         response.observed(&observers, reason)
     }
+}
+
+/// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.
+fn request_rules(settings: &CoalesceSettings) -> &RequestRules {
+    static DEFAULT: RequestRules = RequestRules::DEFAULT;
+    settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
 }
 
 impl<S> Coalesce<S> {

@@ -9,7 +9,7 @@ use std::{
     convert::Infallible,
     sync::atomic::{AtomicU32, Ordering},
 };
-use tower::{ServiceBuilder, service_fn};
+use tower::{ServiceBuilder, ServiceExt, service_fn};
 
 /// How often the origin is asked by two requests at once.
 async fn calls(layer: CoalesceLayer) -> u32 {

@@ -6,7 +6,7 @@ use crate::{
     build_error::BuildError,
     exchange::{Observers, failures::FailurePolicy},
     executor::Executor,
-    http::rules::{RequestRules, Rules},
+    http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
 };
 
@@ -75,12 +75,6 @@ impl CoalesceSettings {
     /// How many subscribers a flight may have, its leader included.
     pub(super) fn max_subscribers(&self) -> usize {
         self.max_waiters.saturating_add(1)
-    }
-
-    /// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.
-    pub(super) fn request_rules(&self) -> &RequestRules {
-        static DEFAULT: RequestRules = RequestRules::DEFAULT;
-        self.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
     }
 
     /// Refuses what leaves the layer without effect.
