@@ -146,7 +146,7 @@ where
 struct Dispatch<B, E> {
     /// `None` once the leader has its outcome.
     leader: Option<oneshot::Sender<LeaderOutcome<B, E>>>,
-    /// `None`: the layers below say it of every response.
+    /// `None`: the layers below decide for every response.
     judge: Option<Box<Judge>>,
     /// A layer above shares the response as well.
     is_for_many: bool,
@@ -277,7 +277,7 @@ fn unwritten_status<B>(response: &Response<B>, shareability: &Shareability) -> O
     if loses_fields { CacheStatus::of(response) } else { response.extensions().get().copied() }
 }
 
-/// Decides which requests may share a response of which no layer below says so.
+/// Decides which requests may share a response if no layer below has decided.
 struct Judge {
     request: request::Parts,
     kind: storing::RequestKind,

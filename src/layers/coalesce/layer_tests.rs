@@ -29,7 +29,7 @@ async fn calls(layer: CoalesceLayer) -> u32 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn judged_below_a_response_without_a_verdict_is_for_one_caller() {
+async fn a_response_that_the_layers_below_leave_unjudged_is_for_one_caller() {
     let layer = CoalesceLayer::new().rules(Rules::new().fixed_ttl(Duration::from_secs(1)));
     assert_eq!(calls(layer.clone()).await, 1);
     assert_eq!(calls(layer.judged_below()).await, 2);

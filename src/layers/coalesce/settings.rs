@@ -22,7 +22,7 @@ pub(super) struct CoalesceSettings {
     pub(super) max_read_pause: Duration,
     pub(super) wait_at_most: Option<Duration>,
     pub(super) abandoned_deadline: Duration,
-    /// `None`: the layers below say of every response which requests may share it.
+    /// `None`: the layers below decide which requests may share a response.
     pub(super) rules: Option<Rules>,
     pub(super) failures: FailurePolicy,
     pub(super) executor: Executor,
