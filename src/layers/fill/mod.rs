@@ -58,15 +58,9 @@
 //! [`Rules`]: crate::Rules
 //! [`Rules::hit_for_miss_for`]: crate::Rules::hit_for_miss_for
 
-mod begun;
-mod candidate;
 mod fetch;
-mod freshen;
 mod layer;
-mod policy;
 mod recorder;
+mod revalidation;
 
-pub use self::{
-    layer::{Fill, FillLayer},
-    policy::Policy,
-};
+pub use self::layer::{Fill, FillLayer, Policy};

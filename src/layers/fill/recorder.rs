@@ -1,71 +1,110 @@
-use std::sync::Arc;
+//! From the head of a response to its place in the store, while its body is read.
+
+use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, response};
 use tokio::time::Instant;
 
+use super::fetch::Fetch;
 use crate::{
     body::{Body, Observer, ResponseBody},
-    exchange::RequestCopy,
+    exchange,
     executor::Executor,
-    http::{fields::clean_trailers, freshness::Freshness, range::Extent, vary::Selection},
-    sequence::Fetching,
-    store::{
-        Applied, Arrived, BodyBuffer, Change, HeadBuilder, HitForMiss, Origin, Part, Pieces, Store, Stored,
-        StoredResponse,
-    },
+    http::{fields, freshness, range, response_fields::ResponseFields, storing, vary},
+    sequence,
+    store::{self, Store},
 };
+
+/// A response that may be stored, and how.
+pub(super) struct Recording<'a> {
+    pub(super) extent: Option<range::Extent>,
+    pub(super) decision: &'a storing::Decision,
+    pub(super) selection: &'a Option<vary::Selection>,
+    pub(super) origin: &'a store::Origin,
+    /// Left if the body is too large.
+    pub(super) hit_for_miss: Option<store::HitForMiss>,
+}
+
+impl Recording<'_> {
+    /// Stores the response once its body, which is returned, has been read.
+    pub(super) fn start<St: Store, P, B: ResponseBody>(
+        self,
+        fetch: &Fetch<St, P>,
+        head: &response::Parts,
+        (body, outline): (B, &ResponseFields),
+        fetching: sequence::Fetching,
+    ) -> Body<B> {
+        let Self { extent, decision, selection, origin, hit_for_miss } = self;
+        let fields = kept(&head.headers, outline, &decision.withheld);
+        let length = outline.content.and_then(|length| usize::try_from(length).ok());
+        let pending = Pending {
+            content: match extent {
+                Some(extent) => Content::Part(extent, fields.into_owned()),
+                None => Content::Whole(store::HeadBuilder::new(head.status, &fields, length)),
+            },
+            length,
+            withheld: decision.withheld.clone(),
+            selection: selection.clone(),
+            terms: decision.terms,
+            origin: origin.clone(),
+            fetching,
+        };
+        let (store, client) = (fetch.layer.store.clone(), Arc::clone(&fetch.client));
+        record(store, client, pending, hit_for_miss, (body, outline.content))
+    }
+}
 
 /// So much room is made at once for what the head promises: a body that never comes takes no more.
 const MAX_RESERVED: usize = 256 << 10;
 
 /// What is known of a response when its head is there.
-pub(super) struct Pending {
-    pub(super) content: Content,
+struct Pending {
+    content: Content,
     /// How long the body is, if that is known.
-    pub(super) length: Option<usize>,
-    pub(super) withheld: Vec<HeaderName>,
-    pub(super) selection: Option<Selection>,
-    pub(super) terms: Freshness,
-    pub(super) origin: Origin,
+    length: Option<usize>,
+    withheld: Vec<HeaderName>,
+    selection: Option<vary::Selection>,
+    terms: freshness::Freshness,
+    origin: store::Origin,
     /// What is purged while the body comes in has to be remembered.
-    pub(super) fetching: Fetching,
+    fetching: sequence::Fetching,
 }
 
 /// What the body is the content of.
-pub(super) enum Content {
-    Whole(HeadBuilder),
-    Part(Extent, HeaderMap),
+enum Content {
+    Whole(store::HeadBuilder),
+    Part(range::Extent, HeaderMap),
 }
 
 /// Keeps the chunks of a body as they pass and stores the response when it is complete: at the end of
 /// the body, or when the body is dropped after as many bytes as its head declared.
 struct Recorder<St: Store> {
     store: St,
-    client: Arc<RequestCopy>,
+    client: Arc<exchange::RequestCopy>,
     /// `None` once the response is stored, or known not to be.
     pending: Option<Pending>,
     /// Copied: a chunk may be a small part of a large read buffer, and keep all of it alive.
-    block: BodyBuffer,
+    block: store::BodyBuffer,
     trailers: Option<Arc<HeaderMap>>,
     /// Left if the body is too large.
-    marker: Option<HitForMiss>,
+    marker: Option<store::HitForMiss>,
 }
 
 /// Watches a body, and that it is as long as its head says. One that is empty from the start is complete
 /// now: it may never be polled.
-pub(super) fn record<St: Store, B>(
+fn record<St: Store, B>(
     store: St,
-    client: Arc<RequestCopy>,
+    client: Arc<exchange::RequestCopy>,
     mut pending: Pending,
-    marker: Option<HitForMiss>,
+    marker: Option<store::HitForMiss>,
     (body, content): (B, Option<u64>),
 ) -> Body<B>
 where
     B: ResponseBody,
 {
     if body.is_end_stream() {
-        let block = BodyBuffer::new(0);
+        let block = store::BodyBuffer::new(0);
         Recorder { store, client, pending: Some(pending), block, trailers: None, marker }.finish();
         return Body::declared(body, content);
     }
@@ -73,7 +112,7 @@ where
     let expected = expected.min(store.max_response_bytes()).min(MAX_RESERVED);
     let block = match &mut pending.content {
         Content::Whole(draft) => draft.block(expected),
-        Content::Part(..) => BodyBuffer::new(expected),
+        Content::Part(..) => store::BodyBuffer::new(expected),
     };
     let recorder = Recorder { store, client, pending: Some(pending), block, trailers: None, marker };
     Body::recorded(body, content, recorder)
@@ -81,9 +120,9 @@ where
 
 impl<St: Store> Recorder<St> {
     /// Stores what came in, and says what came of it.
-    fn finish(&mut self) -> Applied {
-        let Some(pending) = self.pending.take() else { return Applied::Unchanged };
-        let block = std::mem::replace(&mut self.block, BodyBuffer::new(0));
+    fn finish(&mut self) -> store::Applied {
+        let Some(pending) = self.pending.take() else { return store::Applied::Unchanged };
+        let block = std::mem::replace(&mut self.block, store::BodyBuffer::new(0));
         // As long as the head said, or else the body of itself, if they said anything (RFC 9111 §3.3).
         let expected = match &pending.content {
             Content::Whole(_) => pending.length,
@@ -91,7 +130,7 @@ impl<St: Store> Recorder<St> {
         };
         let is_incomplete = [expected, pending.length].iter().flatten().any(|length| *length != block.len());
         if is_incomplete {
-            return self.refuse(Applied::Incomplete);
+            return self.refuse(store::Applied::Incomplete);
         }
         // Until it is stored: what is purged meanwhile has to be remembered.
         let (stored, _fetching) = self.stored(pending, block);
@@ -100,23 +139,24 @@ impl<St: Store> Recorder<St> {
         }
         // Each request that selects it asks again: this only spares the room.
         if !self.store.sequence().admits(stored.response()) {
-            return self.refuse(Applied::Purged);
+            return self.refuse(store::Applied::Purged);
         }
         self.put(stored)
     }
 
-    fn stored(&mut self, pending: Pending, block: BodyBuffer) -> (Stored, Fetching) {
+    fn stored(&mut self, pending: Pending, block: store::BodyBuffer) -> (store::Stored, sequence::Fetching) {
         let Pending { content, withheld, selection, terms, origin, fetching, .. } = pending;
         let stored = match content {
             Content::Whole(draft) => {
                 let trailers = self.trailers.take();
-                let response = StoredResponse::new(draft.with(block), trailers, selection, terms, origin);
-                Stored::Whole(Arc::new(response))
+                let response =
+                    store::StoredResponse::new(draft.with(block), trailers, selection, terms, origin);
+                store::Stored::Whole(Arc::new(response))
             }
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {
-                let pieces = Pieces::from(block.into_body());
-                let arrived = Arrived { extent, headers, withheld, pieces, selection, terms, origin };
+                let pieces = store::Pieces::from(block.into_body());
+                let arrived = store::Arrived { extent, headers, withheld, pieces, selection, terms, origin };
                 match self.store.get(self.client.asked().key()) {
                     Some(entry) => {
                         arrived.combine(&entry, self.store.sequence(), self.store.max_response_bytes())
@@ -128,15 +168,17 @@ impl<St: Store> Recorder<St> {
         (stored, fetching)
     }
 
-    fn put(&self, stored: Stored) -> Applied {
+    fn put(&self, stored: store::Stored) -> store::Applied {
         let (request, at) = (self.client.to_headers(), Instant::now());
         let key = self.client.asked().key();
         let part = match stored {
-            Stored::Whole(response) => return self.store.apply(key, Change::Put { response, request, at }),
-            Stored::Part(part) => part,
+            store::Stored::Whole(response) => {
+                return self.store.apply(key, store::Change::Put { response, request, at });
+            }
+            store::Stored::Part(part) => part,
         };
         let complete = part.is_complete().then(|| part.clone());
-        let applied = self.store.apply(key, Change::PutPart { part, request, at });
+        let applied = self.store.apply(key, store::Change::PutPart { part, request, at });
         complete.into_iter().for_each(|part| self.assemble(part));
         applied
     }
@@ -144,7 +186,7 @@ impl<St: Store> Recorder<St> {
     /// Stores a whole that is too long to be put together while its body is polled.
     ///
     /// Outside a runtime it stays a part, and serves ranges alone.
-    fn assemble(&self, part: Part) {
+    fn assemble(&self, part: store::Part) {
         if !Executor::is_available() {
             return;
         }
@@ -153,23 +195,23 @@ impl<St: Store> Recorder<St> {
             let response = part.assembled().await;
             let (key, request) = (client.asked().key(), client.to_headers());
             match store.sequence().admits(&response) {
-                true => _ = store.apply(key, Change::Put { response, request, at: Instant::now() }),
-                false => store.not_stored(key, Applied::Purged),
+                true => _ = store.apply(key, store::Change::Put { response, request, at: Instant::now() }),
+                false => store.not_stored(key, store::Applied::Purged),
             }
         }));
     }
 
     /// The body is too large: keeps no more of it, and leaves a marker.
-    fn give_up(&mut self) -> Applied {
+    fn give_up(&mut self) -> store::Applied {
         self.pending = None;
-        self.block = BodyBuffer::new(0);
+        self.block = store::BodyBuffer::new(0);
         if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until()) {
-            self.store.apply(self.client.asked().key(), Change::HitForMiss(marker));
+            self.store.apply(self.client.asked().key(), store::Change::HitForMiss(marker));
         }
-        self.refuse(Applied::TooLarge)
+        self.refuse(store::Applied::TooLarge)
     }
 
-    fn refuse(&self, reason: Applied) -> Applied {
+    fn refuse(&self, reason: store::Applied) -> store::Applied {
         self.store.not_stored(self.client.asked().key(), reason);
         reason
     }
@@ -189,13 +231,13 @@ impl<St: Store> Observer for Recorder<St> {
 
     fn trailers(&mut self, trailers: &HeaderMap) {
         let mut trailers = trailers.clone();
-        clean_trailers(&mut trailers, self.pending.as_ref().map_or(&[], |pending| &pending.withheld));
+        fields::clean_trailers(&mut trailers, self.pending.as_ref().map_or(&[], |pending| &pending.withheld));
         self.trailers = (!trailers.is_empty()).then(|| Arc::new(trailers));
     }
 
     fn failed(&mut self) {
         if self.pending.take().is_some() {
-            self.refuse(Applied::Incomplete);
+            self.refuse(store::Applied::Incomplete);
         }
     }
 
@@ -210,7 +252,17 @@ impl<St: Store> Drop for Recorder<St> {
         let Some(pending) = &self.pending else { return };
         _ = match pending.length == Some(self.block.len()) {
             true => self.finish(),
-            false => self.refuse(Applied::Incomplete),
+            false => self.refuse(store::Applied::Incomplete),
         };
     }
+}
+
+/// The fields that may be kept, with a valid `Date` in any case.
+fn kept<'a>(headers: &'a HeaderMap, outline: &ResponseFields, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
+    let mut kept = Cow::Borrowed(headers);
+    if !outline.has_date() || headers.keys().any(|name| withheld.contains(name)) {
+        fields::remove_all(kept.to_mut(), |name| withheld.contains(name));
+        outline.give_date(kept.to_mut());
+    }
+    kept
 }

@@ -26,7 +26,7 @@ use crate::{
     key::{copy_of_body, has_content},
 };
 
-/// When to try again; see the [module](self). Clones share the budget and the count.
+/// When to try again; see the [module](crate::retry). Clones share the budget and the count.
 #[derive(Clone, Debug)]
 pub struct RetryPolicy {
     /// In one piece, since a policy is cloned for each request.

@@ -21,7 +21,7 @@ use crate::{
     layers::service::{BoxFuture, HttpService},
 };
 
-/// Repeats requests that failed; see the [module](self).
+/// Repeats requests that failed; see the [module](crate::retry).
 ///
 /// The budget belongs to the policy and its clones: all services made by this layer share it.
 #[derive(Clone, Debug)]

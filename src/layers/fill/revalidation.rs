@@ -1,33 +1,68 @@
-//! What a response without a body says about a stored one (RFC 9111 §4.3.4, §4.3.5).
+//! What the origin is asked to confirm, and what a response without a body says about a stored one
+//! (RFC 9111 §4.3.1, §4.3.4, §4.3.5).
 
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
 use tokio::time::Instant;
 
 use super::{Policy, fetch::Fetch};
 use crate::{
     body::Body,
     exchange::status::CacheStatus,
-    http::{
-        conditions::{confirms, freshen},
-        cookies,
-        fields::remove_all,
-        framing::content_length,
-        freshness::Freshness,
-        range::Extent,
-        rules::Rules,
-        storing::{Decision, Sharing},
-        vary::Vary,
-    },
-    store::{Applied, Change, HeadBuilder, Origin, Store, StoredResponse, select},
+    http::{conditions, cookies, fields, framing, freshness, range, rules::Rules, storing, vary},
+    sequence,
+    store::{self, Store},
 };
+
+const VALIDATORS: [HeaderName; 2] = [header::ETAG, header::LAST_MODIFIED];
+
+/// The stored response whose validators go into a request: the one that the request selects.
+///
+/// Validators of other variants are not sent, although §4.3.1 allows it. A tag speaks of the content
+/// alone (RFC 9110 §8.8.1), many origins use one tag for all variants, and a 304 does not bring the
+/// fields in which variants differ (§15.4.5).
+pub(super) struct Candidate(Arc<store::StoredResponse>);
+
+impl Candidate {
+    /// `None` if the response cannot be confirmed.
+    #[inline(never)]
+    pub(super) fn new(selected: Arc<store::StoredResponse>, sequence: &sequence::Sequence) -> Option<Self> {
+        let has_validator = || VALIDATORS.iter().any(|name| selected.value(name).is_some());
+        // A purged response stays purged even if the origin would confirm it. And a 304 stands for a
+        // 200 (RFC 9110 §15.4.5), so it confirms no error or redirection.
+        let is_confirmable = sequence.admits(&selected) && selected.status().is_success() && has_validator();
+        is_confirmable.then_some(Self(selected))
+    }
+
+    /// Makes a request conditional on its validators.
+    #[inline(never)]
+    pub(super) fn make_conditional(&self, request: &mut HeaderMap) {
+        let [tag, modified] = VALIDATORS.map(|name| self.0.value(&name));
+        conditions::make_conditional(request, tag, modified);
+    }
+
+    /// The stored response, if a 304 with this head and `Vary` confirms it.
+    ///
+    /// Not if its validator is another one. Nor if it names selecting fields that did not select the
+    /// stored response: that was fetched for a request that may have had other values for them.
+    pub(super) fn confirmed_by(
+        &self,
+        not_modified: &HeaderMap,
+        vary: &vary::Vary,
+    ) -> Option<&Arc<store::StoredResponse>> {
+        let Self(stored) = self;
+        let is_selected_as_before = vary.is_within(stored.selection());
+        let is_same = conditions::confirms(not_modified, &stored.headers()) != Some(false);
+        (is_selected_as_before && is_same).then_some(stored)
+    }
+}
 
 /// A stored head with the fields of a newer one, and what is to be done with it.
 struct Updated {
     head: response::Parts,
-    decision: Decision,
+    decision: storing::Decision,
     rules: Rules,
 }
 
@@ -36,9 +71,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn revalidated<B>(
         &self,
         client: &request::Parts,
-        confirmed: &StoredResponse,
+        confirmed: &store::StoredResponse,
         head: response::Parts,
-        origin: &Origin,
+        origin: &store::Origin,
     ) -> Response<Body<B>> {
         let update = head.headers.clone();
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
@@ -65,10 +100,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn freshened(
         &self,
         client: &request::Parts,
-        stored: &StoredResponse,
+        stored: &store::StoredResponse,
         head: response::Parts,
-        origin: &Origin,
-    ) -> (Arc<StoredResponse>, Decision, Rules) {
+        origin: &store::Origin,
+    ) -> (Arc<store::StoredResponse>, storing::Decision, Rules) {
         let origin = with_tags_of(stored, origin);
         let Updated { head, decision, rules } = self.updated(client, stored, head, &origin);
         let fresh = renewed(&head.headers, stored, &decision, origin);
@@ -82,41 +117,41 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn updated(
         &self,
         client: &request::Parts,
-        stored: &StoredResponse,
+        stored: &store::StoredResponse,
         mut head: response::Parts,
-        origin: &Origin,
+        origin: &store::Origin,
     ) -> Updated {
         let mut headers = stored.headers().into_owned();
         CacheStatus::unmark(&mut headers);
-        freshen(&mut headers, &head.headers);
+        conditions::freshen(&mut headers, &head.headers);
         head.headers = headers;
         head.status = stored.status();
 
         let outline = self.layer.targets.outline(&head.headers).under(self.client.asked().keyed());
-        let extent = Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let extent = range::Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
         let glance = self.client.asked().fields(&client.headers);
         let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
-        remove_all(&mut head.headers, |name| decision.withheld.contains(name));
+        fields::remove_all(&mut head.headers, |name| decision.withheld.contains(name));
         outline.give_date(&mut head.headers);
         Updated { head, decision, rules }
     }
 
-    fn put(&self, fresh: &Arc<StoredResponse>) {
+    fn put(&self, fresh: &Arc<store::StoredResponse>) {
         let (store, key) = (&self.layer.store, self.client.asked().key());
         if !store.sequence().admits(fresh) {
-            return store.not_stored(key, Applied::Purged);
+            return store.not_stored(key, store::Applied::Purged);
         }
         let (response, request) = (Arc::clone(fresh), self.client.to_headers());
-        store.apply(key, Change::Confirm { response, request, at: Instant::now() });
+        store.apply(key, store::Change::Confirm { response, request, at: Instant::now() });
     }
 
     /// A 304 to a request without conditions is a failure of the origin. What is stored stays: it may
     /// be used while the origin fails.
-    pub(super) fn unasked<B>(&self, origin: &Origin) -> Response<Body<B>> {
+    pub(super) fn unasked<B>(&self, origin: &store::Origin) -> Response<Body<B>> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
-        let decision = Decision::not_stored(Sharing::Failed { for_all: true });
+        let decision = storing::Decision::not_stored(storing::Sharing::Failed { for_all: true });
         self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, None, origin);
         response
     }
@@ -129,18 +164,18 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         &self,
         client: &request::Parts,
         head: &response::Parts,
-        vary: &Vary,
-        origin: &Origin,
+        vary: &vary::Vary,
+        origin: &store::Origin,
     ) {
         let glance = self.client.asked().fields(&client.headers);
-        let stored = select(&self.layer.store, self.client.asked().key(), &glance);
+        let stored = store::select(&self.layer.store, self.client.asked().key(), &glance);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {
             return;
         };
         let has_length = has_length(&head.headers, stored.body());
-        match confirms(&head.headers, &stored.headers()) {
+        match conditions::confirms(&head.headers, &stored.headers()) {
             Some(true) if has_length && vary.is_within(stored.selection()) => {
                 let mut as_get = client.clone();
                 as_get.method = Method::GET;
@@ -151,7 +186,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             _ => {
                 let (request, fetch_number) = (self.client.to_headers(), origin.begun);
                 let change =
-                    Change::Supersede { request, fetch_number, spared_tag: None, hit_for_miss: None };
+                    store::Change::Supersede { request, fetch_number, spared_tag: None, hit_for_miss: None };
                 self.layer.store.apply(self.client.asked().key(), change);
             }
         }
@@ -159,24 +194,24 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 }
 
 /// It has all tags that it ever had: what they purge may still be in it.
-fn with_tags_of(stored: &StoredResponse, origin: &Origin) -> Origin {
-    Origin { subject: origin.subject.and(stored.subject()), ..origin.clone() }
+fn with_tags_of(stored: &store::StoredResponse, origin: &store::Origin) -> store::Origin {
+    store::Origin { subject: origin.subject.and(stored.subject()), ..origin.clone() }
 }
 
 /// The stored body under newer fields.
 fn renewed(
     headers: &HeaderMap,
-    stored: &StoredResponse,
-    decision: &Decision,
-    origin: Origin,
-) -> Arc<StoredResponse> {
+    stored: &store::StoredResponse,
+    decision: &storing::Decision,
+    origin: store::Origin,
+) -> Arc<store::StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
     let selection = stored.selection().cloned();
-    let terms = if decision.is_storable { decision.terms } else { Freshness::NONE };
-    let kept = HeadBuilder::new(stored.status(), headers, Some(body.len())).with_shared(body);
-    Arc::new(StoredResponse::new(kept, trailers, selection, terms, origin))
+    let terms = if decision.is_storable { decision.terms } else { freshness::Freshness::NONE };
+    let kept = store::HeadBuilder::new(stored.status(), headers, Some(body.len())).with_shared(body);
+    Arc::new(store::StoredResponse::new(kept, trailers, selection, terms, origin))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
-    content_length(head).ok().flatten().is_none_or(|length| length == body.len() as u64)
+    framing::content_length(head).ok().flatten().is_none_or(|length| length == body.len() as u64)
 }
