@@ -5,17 +5,17 @@ use std::sync::Arc;
 use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use http_body::Body as HttpBody;
 
-use crate::sequence::Sequence;
 use crate::{
-    http::{fields::first_line, framing, response_fields::PassedFields, tag_fields},
-    key::{Hashes, KeyExtractor, Origins, Target, is_read_by_rule},
+    http::{fields, framing, response_fields::PassedFields, tag_fields},
+    key,
+    sequence::Sequence,
     tags::TagFields,
 };
 
 /// Where things are invalidated, and what names them.
 pub(crate) trait Invalidates: Send + Sync {
     fn sequence(&self) -> &Sequence;
-    fn extractor(&self) -> &dyn KeyExtractor;
+    fn extractor(&self) -> &dyn key::KeyExtractor;
 }
 
 /// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its response
@@ -23,9 +23,9 @@ pub(crate) trait Invalidates: Send + Sync {
 pub(crate) struct Invalidation {
     place: Arc<dyn Invalidates>,
     /// What names things there, if that may change.
-    edition: Option<Arc<dyn KeyExtractor>>,
+    edition: Option<Arc<dyn key::KeyExtractor>>,
     /// Of what the target names for one request or another.
-    hashes: Hashes,
+    hashes: key::Hashes,
     uri: Uri,
     host: Option<HeaderValue>,
 }
@@ -39,7 +39,7 @@ impl Invalidation {
         (!is_safe(request.method(), request.extensions())).then(|| {
             let edition = place.extractor().edition();
             let extractor = edition.as_deref().unwrap_or(place.extractor());
-            let target = Target::of_request(request, Origins::of(extractor));
+            let target = key::Target::of_request(request, key::Origins::of(extractor));
             let hasher = place.sequence().hasher();
             let named = (request.uri(), request.extensions());
             let hashes = target.hashes_named(extractor, named, hasher);
@@ -76,12 +76,12 @@ impl Invalidation {
         }
     }
 
-    fn invalidate_references(&self, headers: &HeaderMap, extractor: &dyn KeyExtractor) {
+    fn invalidate_references(&self, headers: &HeaderMap, extractor: &dyn key::KeyExtractor) {
         let sequence = self.place.sequence();
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
             // Some write it without encoding it.
             let reference =
-                first_line(headers, field).and_then(|(line, _)| str::from_utf8(line.as_bytes()).ok());
+                fields::first_line(headers, field).and_then(|(line, _)| str::from_utf8(line.as_bytes()).ok());
             let hashes = reference.map(|reference| {
                 self.target_by(extractor).hashes_of_reference(reference, extractor, sequence.hasher())
             });
@@ -91,17 +91,17 @@ impl Invalidation {
 
     /// What names things now, if that is something else than when the request arrived: what was stored in
     /// between has names by this.
-    fn later_edition(&self) -> Option<Arc<dyn KeyExtractor>> {
+    fn later_edition(&self) -> Option<Arc<dyn key::KeyExtractor>> {
         let now = self.place.extractor().edition()?;
         let is_same = self.edition.as_ref().is_some_and(|then| Arc::ptr_eq(then, &now));
         (!is_same).then_some(now)
     }
 
-    fn target_by<'a>(&'a self, extractor: &'a dyn KeyExtractor) -> Target<'a> {
-        Target::new(&self.uri, self.host.as_ref(), Origins::of(extractor))
+    fn target_by<'a>(&'a self, extractor: &'a dyn key::KeyExtractor) -> key::Target<'a> {
+        key::Target::new(&self.uri, self.host.as_ref(), key::Origins::of(extractor))
     }
 
-    fn extractor(&self) -> &dyn KeyExtractor {
+    fn extractor(&self) -> &dyn key::KeyExtractor {
         self.edition.as_deref().unwrap_or(self.place.extractor())
     }
 
@@ -119,7 +119,7 @@ impl Invalidation {
 fn is_safe(method: &Method, extensions: &Extensions) -> bool {
     matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS | Method::TRACE | Method::CONNECT)
         || method.as_str() == "QUERY"
-        || is_read_by_rule(extensions)
+        || key::is_read_by_rule(extensions)
 }
 
 /// Applies what a response that is passed on invalidates, and removes what is not for the client.

@@ -11,14 +11,8 @@ use tower_service::Service;
 
 use crate::{
     exchange::CacheRequest,
-    http::{
-        credentials::{Credentials, Keyed},
-        request_fields::RequestFields,
-        rules::{RequestRules, Rules},
-    },
-    key::{
-        self, CacheKey, DefaultKey, Identity, KeyBuffer, KeyExtractor, KeyFacts, Origins, Target, Unkeyed,
-    },
+    http::{credentials, request_fields::RequestFields, rules},
+    key,
 };
 
 /// Puts the key of a request into its extensions, for the layers below.
@@ -43,22 +37,22 @@ use crate::{
 /// # }).unwrap();
 /// ```
 #[derive(Clone, Debug)]
-pub struct KeyLayer<K = DefaultKey> {
+pub struct KeyLayer<K = key::DefaultKey> {
     extractor: Arc<K>,
-    rules: RequestRules,
+    rules: rules::RequestRules,
 }
 
-impl<K: KeyExtractor> KeyLayer<K> {
+impl<K: key::KeyExtractor> KeyLayer<K> {
     /// Derives keys with this extractor.
     pub fn new(extractor: K) -> Self {
-        Self { extractor: Arc::new(extractor), rules: RequestRules::default() }
+        Self { extractor: Arc::new(extractor), rules: rules::RequestRules::default() }
     }
 
     /// Which [cookies](Rules::cookies) are in the key, and what is a [credential](Rules::credentials): the
     /// same rules as those of the layer below. The others of them are for that layer alone. Default:
-    /// [`Rules::new`].
+    /// [`Rules::new`](crate::Rules::new).
     #[must_use]
-    pub fn rules(mut self, rules: Rules) -> Self {
+    pub fn rules(mut self, rules: rules::Rules) -> Self {
         self.rules = rules.request;
         self
     }
@@ -66,7 +60,7 @@ impl<K: KeyExtractor> KeyLayer<K> {
 
 impl Default for KeyLayer {
     fn default() -> Self {
-        Self::new(DefaultKey::new())
+        Self::new(key::DefaultKey::new())
     }
 }
 
@@ -80,10 +74,10 @@ impl<S, K> Layer<S> for KeyLayer<K> {
 
 /// The service of [`KeyLayer`].
 #[derive(Debug)]
-pub struct Key<S, K = DefaultKey> {
+pub struct Key<S, K = key::DefaultKey> {
     inner: S,
     extractor: Arc<K>,
-    rules: RequestRules,
+    rules: rules::RequestRules,
 }
 
 impl<S: Clone, K> Clone for Key<S, K> {
@@ -96,7 +90,7 @@ impl<S: Clone, K> Clone for Key<S, K> {
 impl<S, K, B> Service<Request<B>> for Key<S, K>
 where
     S: Service<Request<B>>,
-    K: KeyExtractor,
+    K: key::KeyExtractor,
     B: HttpBody,
 {
     type Response = S::Response;
@@ -120,14 +114,14 @@ pub(crate) struct WithoutKey;
 /// Puts the key of a request into its extensions, or that it has none. Also returns why, if responses to
 /// such requests say it.
 fn derive<B: HttpBody>(
-    extractor: &dyn KeyExtractor,
-    rules: &RequestRules,
+    extractor: &dyn key::KeyExtractor,
+    rules: &rules::RequestRules,
     request: Request<B>,
-) -> (Parts, B, Option<Unkeyed>) {
+) -> (Parts, B, Option<key::Unkeyed>) {
     let edition = extractor.edition();
     let extractor = edition.as_deref().unwrap_or(extractor);
     let is_for_cache = key::is_for_cache(&request);
-    let why = if is_for_cache { None } else { Unkeyed::of(&request) };
+    let why = if is_for_cache { None } else { key::Unkeyed::of(&request) };
     let (mut head, body) = request.into_parts();
     // What a cache above this one has asked is not what is asked here.
     head.extensions.remove::<CacheRequest>();
@@ -137,9 +131,9 @@ fn derive<B: HttpBody>(
     // Before what follows changes the URI.
     match identity_of(extractor, &head) {
         Some(identity) => drop(head.extensions.insert(identity)),
-        None => drop(head.extensions.remove::<Identity>()),
+        None => drop(head.extensions.remove::<key::Identity>()),
     }
-    let mut buffer = KeyBuffer::new();
+    let mut buffer = key::KeyBuffer::new();
     let found = match is_for_cache {
         true => {
             key::find(extractor, rules, &head, &RequestFields::of(&head.headers), &mut buffer).map_err(Some)
@@ -155,8 +149,8 @@ fn derive<B: HttpBody>(
             (head, body, None)
         }
         Err(why) => {
-            head.extensions.remove::<CacheKey>();
-            head.extensions.remove::<KeyFacts>();
+            head.extensions.remove::<key::CacheKey>();
+            head.extensions.remove::<key::KeyFacts>();
             head.extensions.insert(WithoutKey);
             (head, body, why)
         }
@@ -164,8 +158,8 @@ fn derive<B: HttpBody>(
 }
 
 /// What the target of a request names, if it is not its URI alone.
-fn identity_of(extractor: &dyn KeyExtractor, head: &Parts) -> Option<Identity> {
-    let (_, host) = Target::of(head, Origins::default()).parts();
+fn identity_of(extractor: &dyn key::KeyExtractor, head: &Parts) -> Option<key::Identity> {
+    let (_, host) = key::Target::of(head, key::Origins::default()).parts();
     let mut named = SmallVec::new();
     match key::is_get_or_head(&head.method) || key::is_read_by_rule(&head.extensions) {
         true => named.push(extractor.identity(&head.uri, host, &head.extensions)),
@@ -174,19 +168,19 @@ fn identity_of(extractor: &dyn KeyExtractor, head: &Parts) -> Option<Identity> {
             extractor.identities(&head.uri, host, &head.extensions, &mut each);
         }
     }
-    named.iter().any(Option::is_some).then_some(Identity(named))
+    named.iter().any(Option::is_some).then_some(key::Identity(named))
 }
 
 /// As [`derive`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.
 pub(crate) fn derive_alone<B: HttpBody>(
-    extractor: &dyn KeyExtractor,
-    rules: &RequestRules,
+    extractor: &dyn key::KeyExtractor,
+    rules: &rules::RequestRules,
     request: Request<B>,
-) -> (Parts, B, Option<Unkeyed>) {
+) -> (Parts, B, Option<key::Unkeyed>) {
     let extensions = request.extensions();
     let is_known = extensions.get::<CacheRequest>().is_some()
         || extensions.get::<WithoutKey>().is_some()
-        || extensions.get::<CacheKey>().is_some();
+        || extensions.get::<key::CacheKey>().is_some();
     // What never has a key costs nothing here.
     if is_known || !key::is_get_or_head(request.method()) {
         let (head, body) = request.into_parts();
@@ -196,12 +190,12 @@ pub(crate) fn derive_alone<B: HttpBody>(
 }
 
 /// Notes for the layers below what the fields of the request do not say.
-fn note_facts(rules: &RequestRules, head: &mut Parts, keyed: &Keyed) {
+fn note_facts(rules: &rules::RequestRules, head: &mut Parts, keyed: &credentials::Keyed) {
     match keyed.is_nothing() && rules.credentials.is_default() {
-        true => drop(head.extensions.remove::<KeyFacts>()),
+        true => drop(head.extensions.remove::<key::KeyFacts>()),
         false => {
-            let credentials = Credentials::of(&head.headers, &rules.credentials, keyed);
-            head.extensions.insert(KeyFacts::new(keyed.clone(), credentials));
+            let credentials = credentials::Credentials::of(&head.headers, &rules.credentials, keyed);
+            head.extensions.insert(key::KeyFacts::new(keyed.clone(), credentials));
         }
     }
 }

@@ -72,15 +72,18 @@ use tower_service::Service;
 
 use crate::{
     body::{Body, ResponseBody},
-    exchange::failures::{FailurePolicy, Failures},
-    exchange::status::{CacheStatus, Forward, Stale},
-    exchange::{CacheRequest, Observer, Observers, Purpose, Refused, StaleCandidate},
-    http::{credentials::CredentialNames, framing, rules::RequestRules},
+    exchange::{
+        self, failures,
+        status::{self, CacheStatus},
+    },
+    http::{credentials, framing, rules},
     key::{DefaultKey, KeyExtractor},
-    layers::key::derive_alone,
-    layers::service::{EagerOneshot, HttpService, ResponseFuture},
+    layers::{
+        key,
+        service::{EagerOneshot, HttpService, ResponseFuture},
+    },
     sequence::Sequence,
-    store::{Part, Store, StoredResponse, select},
+    store::{self, Store},
 };
 
 /// Serves stale responses while the origin fails; see the [module](self).
@@ -92,35 +95,35 @@ pub struct StaleIfErrorLayer<St> {
 #[derive(Clone)]
 struct Shared<St> {
     store: St,
-    failures: FailurePolicy,
+    failures: failures::FailurePolicy,
     extractor: Arc<dyn KeyExtractor>,
-    observers: Observers,
+    observers: exchange::Observers,
 }
 
 impl<St: Store> StaleIfErrorLayer<St> {
     /// Takes stale responses from this store, if [`Lookup`](crate::Lookup) has not found one already.
     pub fn new(store: St) -> Self {
-        let (failures, extractor) = (FailurePolicy::default(), Arc::new(DefaultKey::new()));
-        let observers = Observers::NONE;
+        let (failures, extractor) = (failures::FailurePolicy::default(), Arc::new(DefaultKey::new()));
+        let observers = exchange::Observers::NONE;
         Self { shared: Arc::new(Shared { store, failures, extractor, observers }) }
     }
 
     /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
     /// the service and [refusals](crate::Refused) of the layers below are failures in any case.
     #[must_use]
-    pub fn failures(self, failures: impl Failures) -> Self {
-        self.failure_policy(FailurePolicy::new(failures))
+    pub fn failures(self, failures: impl failures::Failures) -> Self {
+        self.failure_policy(failures::FailurePolicy::new(failures))
     }
 
-    pub(crate) fn failure_policy(self, failures: FailurePolicy) -> Self {
+    pub(crate) fn failure_policy(self, failures: failures::FailurePolicy) -> Self {
         self.set(|shared| shared.failures = failures)
     }
 
     /// Tells this observer of each response that the service returns, if no [`Lookup`](crate::Lookup) above
     /// it does. Default: none.
     #[must_use]
-    pub fn observer(self, observer: impl Observer) -> Self {
-        self.set(|shared| shared.observers = Observers::new(observer))
+    pub fn observer(self, observer: impl exchange::Observer) -> Self {
+        self.set(|shared| shared.observers = exchange::Observers::new(observer))
     }
 
     /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or
@@ -166,9 +169,9 @@ impl<S: Clone, St> Clone for StaleIfError<S, St> {
 
 /// What may be served instead of a failure.
 struct Fallback {
-    stored: Arc<StoredResponse>,
+    stored: Arc<store::StoredResponse>,
     /// The part that it is, if it is one, for a request with these fields.
-    part: Option<(Box<Part>, HeaderMap)>,
+    part: Option<(Box<store::Part>, HeaderMap)>,
     head_only: bool,
     /// Only the client's directives keep it from being served without asking the origin.
     is_servable: bool,
@@ -179,21 +182,23 @@ struct Fallback {
 impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
-        let asked = CacheRequest::with_private(head, &CredentialNames::DEFAULT)?;
+        let asked = exchange::CacheRequest::with_private(head, &credentials::CredentialNames::DEFAULT)?;
         // A refresh is there to learn what the origin says.
-        if asked.purpose() == Purpose::Refresh {
+        if asked.purpose() == exchange::Purpose::Refresh {
             return None;
         }
         let (stored, part, is_servable) = match asked.candidate() {
-            StaleCandidate::Unknown => {
-                (select(store, asked.key(), &asked.fields(&head.headers))?, None, false)
+            exchange::StaleCandidate::Unknown => {
+                (store::select(store, asked.key(), &asked.fields(&head.headers))?, None, false)
             }
-            StaleCandidate::Whole { response, is_servable } => (Arc::clone(response), None, *is_servable),
+            exchange::StaleCandidate::Whole { response, is_servable } => {
+                (Arc::clone(response), None, *is_servable)
+            }
             // A request that Lookup has made one for the whole is not for a part any more.
-            StaleCandidate::Part(part) if asked.facts().has_range() => {
+            exchange::StaleCandidate::Part(part) if asked.facts().has_range() => {
                 (Arc::clone(part.response()), Some((part.clone(), range_fields(&head.headers))), false)
             }
-            StaleCandidate::Part(_) | StaleCandidate::None => return None,
+            exchange::StaleCandidate::Part(_) | exchange::StaleCandidate::None => return None,
         };
         let why = why(&stored, asked.why());
         let fallback = Self { stored, part, head_only: head.method == Method::HEAD, is_servable, why };
@@ -243,7 +248,7 @@ impl Fallback {
         self,
         response: impl Future<Output = Result<Response<B>, E>>,
         sequence: Arc<Sequence>,
-        failures: FailurePolicy,
+        failures: failures::FailurePolicy,
     ) -> Result<Response<Body<B>>, E>
     where
         B: HttpBody<Data = Bytes>,
@@ -268,11 +273,13 @@ impl Fallback {
 }
 
 /// Why the origin is asked, where this response is what there is instead.
-fn why(stored: &StoredResponse, known: CacheStatus) -> CacheStatus {
+fn why(stored: &store::StoredResponse, known: CacheStatus) -> CacheStatus {
     match known.forward_reason() {
         // No layer above has looked.
-        Some(Forward::Miss) if stored.is_fresh(Instant::now()) => CacheStatus::forwarded(Forward::Request),
-        Some(Forward::Miss) => CacheStatus::forwarded(Forward::Stale),
+        Some(status::Forward::Miss) if stored.is_fresh(Instant::now()) => {
+            CacheStatus::forwarded(status::Forward::Request)
+        }
+        Some(status::Forward::Miss) => CacheStatus::forwarded(status::Forward::Stale),
         _ => known,
     }
 }
@@ -283,8 +290,8 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
     let Some(failure) = failure else { return why.rescued() };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
-    match failure.extensions().get::<Refused>() {
-        Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
+    match failure.extensions().get::<exchange::Refused>() {
+        Some(refused) if refused.is_before_origin() => CacheStatus::stale(status::Stale::IfError),
         // A response of a layer here says nothing of the origin's status.
         Some(_) => why.rescued(),
         None => {
@@ -297,7 +304,9 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
 /// Tells the layers below that a failure will not reach the client, so that no other fetch is made
 /// to avoid it.
 fn announce_fallback(head: &mut Parts) {
-    if let Some(mut asked) = CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned) {
+    if let Some(mut asked) =
+        exchange::CacheRequest::of(head, &credentials::CredentialNames::DEFAULT).map(Cow::into_owned)
+    {
         asked.announce_fallback();
         head.extensions.insert(asked);
     }
@@ -327,14 +336,15 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         // On a miss there is nothing, as `Lookup` has seen. Then the request is not even taken apart.
-        let known = request.extensions().get::<CacheRequest>().map(CacheRequest::candidate);
-        if known.is_some_and(StaleCandidate::is_none) {
+        let known =
+            request.extensions().get::<exchange::CacheRequest>().map(exchange::CacheRequest::candidate);
+        if known.is_some_and(exchange::StaleCandidate::is_none) {
             return ResponseFuture::pass(EagerOneshot::new(&mut self.inner, request));
         }
         let Shared { store, failures, extractor, observers } = &*self.shared;
-        let (mut head, body, why) = derive_alone(&**extractor, &RequestRules::DEFAULT, request);
+        let (mut head, body, why) = key::derive_alone(&**extractor, &rules::RequestRules::DEFAULT, request);
         let observers = observers.of_outermost(&head.extensions, why);
-        let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
+        let reason = why.map_or(CacheStatus::forwarded(status::Forward::Miss), CacheStatus::unkeyed);
         let response = match Fallback::of(&head, store) {
             None => {
                 let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));

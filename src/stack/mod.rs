@@ -37,24 +37,13 @@ pub use self::service::{ReadThrough, ReadThroughFuture};
 use self::service::Layers;
 use crate::{
     build_error::BuildError,
-    exchange::{
-        Observer, Observers,
-        failures::{FailurePolicy, Failures},
-    },
+    exchange::{self, failures},
     executor::Task,
-    http::{
-        cookies::CookieNames,
-        rules::{RequestRules, Rules, Ttl},
-    },
+    http::{cookies, rules},
     key::{DefaultKey, KeyExtractor},
-    layers::coalesce::{CoalesceLayer, CoalesceStats},
-    layers::fill::{FillLayer, Policy},
-    layers::lookup::LookupLayer,
-    layers::origin_limit::OriginLimitLayer,
-    layers::retry::{RetryLayer, RetryPolicy},
-    layers::stale_if_error::StaleIfErrorLayer,
+    layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error},
     purge::Purge,
-    store::{MemoryStore, Store},
+    store::{self, Store},
     tags::TagFields,
 };
 
@@ -63,33 +52,33 @@ use crate::{
 #[must_use]
 pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
     store: St,
-    lookup: LookupLayer<St, K>,
-    coalesce: CoalesceLayer,
-    fill: FillLayer<St, P>,
-    rules: Rules,
-    failures: FailurePolicy,
-    retry: RetryPolicy,
-    origin_limit: OriginLimitLayer,
+    lookup: lookup::LookupLayer<St, K>,
+    coalesce: coalesce::CoalesceLayer,
+    fill: fill::FillLayer<St, P>,
+    rules: rules::Rules,
+    failures: failures::FailurePolicy,
+    retry: retry::RetryPolicy,
+    origin_limit: origin_limit::OriginLimitLayer,
 }
 
 impl<St: Store> ReadThroughBuilder<St> {
     fn new(store: St) -> Self {
         Self {
-            lookup: LookupLayer::new(store.clone()),
-            coalesce: CoalesceLayer::new()
+            lookup: lookup::LookupLayer::new(store.clone()),
+            coalesce: coalesce::CoalesceLayer::new()
                 .max_held_bytes(store.max_response_bytes())
                 .max_total_bytes(store.capacity_bytes()),
-            fill: FillLayer::new(store.clone()),
-            rules: Rules::new(),
-            failures: FailurePolicy::default(),
-            retry: RetryPolicy::never(),
-            origin_limit: OriginLimitLayer::unlimited(),
+            fill: fill::FillLayer::new(store.clone()),
+            rules: rules::Rules::new(),
+            failures: failures::FailurePolicy::default(),
+            retry: retry::RetryPolicy::never(),
+            origin_limit: origin_limit::OriginLimitLayer::unlimited(),
             store,
         }
     }
 }
 
-impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
+impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
         let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
@@ -105,7 +94,7 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
 
     /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are
     /// removed from responses, those included that the cache has nothing else to do with; see
-    /// [`FillLayer::strip_tags`]. Default: yes.
+    /// [`FillLayer::strip_tags`](crate::FillLayer::strip_tags). Default: yes.
     pub fn strip_tags(mut self, strip: bool) -> Self {
         self.fill = self.fill.strip_tags(strip);
         self
@@ -130,8 +119,8 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
-    /// How responses are stored. Default: [`Rules::new`], the origin decides.
-    pub fn rules(mut self, rules: Rules) -> Self {
+    /// How responses are stored. Default: [`Rules::new`](crate::Rules::new), the origin decides.
+    pub fn rules(mut self, rules: rules::Rules) -> Self {
         self.lookup = self.lookup.rules(rules.clone());
         self.fill = self.fill.rules(rules.clone());
         self.rules = rules;
@@ -139,21 +128,27 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
     }
 
     /// Decides for each response. Default: the rules as they are.
-    pub fn policy<Q: Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
+    pub fn policy<Q: fill::Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
         let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
         let fill = fill.policy(policy);
         ReadThroughBuilder { fill, store, lookup, coalesce, rules, failures, retry, origin_limit }
     }
 
     /// Changes the settings of background refreshes.
-    pub fn lookup(mut self, change: impl FnOnce(LookupLayer<St, K>) -> LookupLayer<St, K>) -> Self {
+    pub fn lookup(
+        mut self,
+        change: impl FnOnce(lookup::LookupLayer<St, K>) -> lookup::LookupLayer<St, K>,
+    ) -> Self {
         self.lookup = change(self.lookup);
         self
     }
 
     /// Changes the limits of coalescing. What one shared body may hold, and all of them, is what the
     /// store takes of one response and of all, if not set here.
-    pub fn coalesce(mut self, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Self {
+    pub fn coalesce(
+        mut self,
+        change: impl FnOnce(coalesce::CoalesceLayer) -> coalesce::CoalesceLayer,
+    ) -> Self {
         self.coalesce = change(self.coalesce);
         self
     }
@@ -161,35 +156,35 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
     /// Which responses of the service are failures: a stale response is served instead, callers that
     /// wait share them, they are stored only with freshness of their own, and [`retry`](Self::retry)
     /// tries them again. Default: [`DefaultFailures`](crate::DefaultFailures).
-    pub fn failures(mut self, failures: impl Failures) -> Self {
-        self.failures = FailurePolicy::new(failures);
+    pub fn failures(mut self, failures: impl failures::Failures) -> Self {
+        self.failures = failures::FailurePolicy::new(failures);
         self
     }
 
-    /// When to try again what may be tried again, [`RetryPolicy::new`] for example. Default: never
-    /// ([`RetryPolicy::never`]), each request is sent once.
-    pub fn retry(mut self, policy: RetryPolicy) -> Self {
+    /// When to try again what may be tried again, [`RetryPolicy::new`](crate::RetryPolicy::new) for example.
+    /// Default: [`RetryPolicy::never`](crate::RetryPolicy::never), each request is sent once.
+    pub fn retry(mut self, policy: retry::RetryPolicy) -> Self {
         self.retry = policy;
         self
     }
 
     /// Bounds the attempts under way at the origin, those included that the cache has nothing
     /// to do with. Default: no bound.
-    pub fn origin_limit(mut self, limit: OriginLimitLayer) -> Self {
+    pub fn origin_limit(mut self, limit: origin_limit::OriginLimitLayer) -> Self {
         self.origin_limit = limit;
         self
     }
 
     /// Tells this observer of each response, of what comes of storing it, and of what happens in the
     /// background. Default: none, which costs nothing.
-    pub fn observer(mut self, observer: impl Observer) -> Self {
-        let observers = Observers::new(observer);
+    pub fn observer(mut self, observer: impl exchange::Observer) -> Self {
+        let observers = exchange::Observers::new(observer);
         self.lookup = self.lookup.observers(observers.clone());
         self.fill = self.fill.observers(observers);
         self
     }
 
-    /// Runs fetches and refreshes with this function; see [`CoalesceLayer::executor`].
+    /// Runs fetches and refreshes with this function; see [`CoalesceLayer::executor`](crate::CoalesceLayer::executor).
     pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
         let spawn = Arc::new(spawn);
         let shared = Arc::clone(&spawn);
@@ -233,21 +228,21 @@ impl<St: Store, K: KeyExtractor, P: Policy> ReadThroughBuilder<St, K, P> {
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         Layers {
             lookup: lookup.reader(),
-            stale_if_error: StaleIfErrorLayer::new(store).failure_policy(failures.clone()),
+            stale_if_error: stale_if_error::StaleIfErrorLayer::new(store).failure_policy(failures.clone()),
             coalesce: coalesce.judged_below(),
             fill: fill.failure_policy(failures.clone()),
-            retry: RetryLayer::new(retry.shared_failures(failures)),
+            retry: retry::RetryLayer::new(retry.shared_failures(failures)),
             origin_limit,
         }
     }
 }
 
-fn check_rules(rules: &Rules) -> Result<(), BuildError> {
+fn check_rules(rules: &rules::Rules) -> Result<(), BuildError> {
     let consequence = "nothing is ever fresh by it";
     let zero = |setting| BuildError::ZeroDuration { setting, consequence };
     match rules.ttl {
-        Ttl::Fixed(ttl) if ttl.is_zero() => return Err(zero("fixed_ttl")),
-        Ttl::OriginOr(ttl) if ttl.is_zero() => return Err(zero("default_ttl")),
+        rules::Ttl::Fixed(ttl) if ttl.is_zero() => return Err(zero("fixed_ttl")),
+        rules::Ttl::OriginOr(ttl) if ttl.is_zero() => return Err(zero("default_ttl")),
         _ => {}
     }
     match (rules.negative_ttl, rules.heuristic) {
@@ -258,7 +253,7 @@ fn check_rules(rules: &Rules) -> Result<(), BuildError> {
     }
 }
 
-fn check_withheld(rules: &Rules) -> Result<(), BuildError> {
+fn check_withheld(rules: &rules::Rules) -> Result<(), BuildError> {
     if let Some(name) = rules.store_without.invalid() {
         return Err(BuildError::Withheld(name.into()));
     }
@@ -269,8 +264,9 @@ fn check_withheld(rules: &Rules) -> Result<(), BuildError> {
     Ok(())
 }
 
-fn check_names(rules: &RequestRules) -> Result<(), BuildError> {
-    let cookie = rules.keyed.cookies().and_then(CookieNames::invalid).map(|name| ("cookies", name.into()));
+fn check_names(rules: &rules::RequestRules) -> Result<(), BuildError> {
+    let cookie =
+        rules.keyed.cookies().and_then(cookies::CookieNames::invalid).map(|name| ("cookies", name.into()));
     match cookie.or(rules.credentials.invalid().map(|name| ("credentials", name.into()))) {
         Some((setting, name)) => Err(BuildError::Name { setting, name }),
         None => Ok(()),
@@ -299,16 +295,16 @@ pub struct ReadThroughLayer<St, K = DefaultKey, P = ()> {
 }
 
 impl<St: Store> ReadThroughLayer<St> {
-    /// Returns a builder of the stack over this store: with the default key, [`Rules`] and limits,
+    /// Returns a builder of the stack over this store: with the default key, [`Rules`](crate::Rules) and limits,
     /// without retries, and without a limit to the origin.
     pub fn builder(store: St) -> ReadThroughBuilder<St> {
         ReadThroughBuilder::new(store)
     }
 }
 
-impl ReadThroughLayer<MemoryStore> {
-    /// Returns a stack over a [`MemoryStore`] of 64 MiB of its own, in which responses that say nothing
-    /// themselves are fresh for this long ([`Rules::default_ttl`]).
+impl ReadThroughLayer<store::MemoryStore> {
+    /// Returns a stack over a [`MemoryStore`](crate::MemoryStore) of 64 MiB of its own, in which responses that
+    /// say nothing themselves are fresh for this long ([`Rules::default_ttl`](crate::Rules::default_ttl)).
     ///
     /// A response that says for how long it is fresh, or that it is not to be stored, is right: `max-age`,
     /// `no-store` and `private` win. `Duration::ZERO` adds nothing. Everything else is as in
@@ -326,8 +322,8 @@ impl ReadThroughLayer<MemoryStore> {
     /// ```
     #[must_use]
     pub fn with_ttl(ttl: Duration) -> Self {
-        let rules = if ttl.is_zero() { Rules::new() } else { Rules::new().default_ttl(ttl) };
-        Self::builder(MemoryStore::with_capacity_bytes(64 << 20)).rules(rules).assembled()
+        let rules = if ttl.is_zero() { rules::Rules::new() } else { rules::Rules::new().default_ttl(ttl) };
+        Self::builder(store::MemoryStore::with_capacity_bytes(64 << 20)).rules(rules).assembled()
     }
 }
 
@@ -337,8 +333,8 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
         self.layers.lookup.purge()
     }
 
-    /// What the fetches under way hold; see [`CoalesceLayer::stats`].
-    pub fn coalesce_stats(&self) -> CoalesceStats {
+    /// What the fetches under way hold; see [`CoalesceLayer::stats`](crate::CoalesceLayer::stats).
+    pub fn coalesce_stats(&self) -> coalesce::CoalesceStats {
         self.layers.coalesce.stats()
     }
 }

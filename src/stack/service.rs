@@ -17,21 +17,20 @@ use tower_service::Service;
 use crate::{
     body::{Body, BoxError, ResponseBody},
     key::{DefaultKey, KeyExtractor},
-    layers::service::{EagerOneshot, HttpService, ResponseFuture},
     layers::{
-        coalesce::{Coalesce, CoalesceLayer},
-        fill::{Fill, FillLayer, Policy},
-        lookup::{Keyless, Reader, Route},
-        origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
-        retry::{Retry, RetryLayer},
-        stale_if_error::{StaleIfError, StaleIfErrorLayer},
+        coalesce, fill, lookup, origin_limit, retry,
+        service::{EagerOneshot, HttpService, ResponseFuture},
+        stale_if_error,
     },
     store::Store,
     tags::TagFields,
 };
 
 /// What a miss goes through below the lookup.
-type Below<S, St, P> = StaleIfError<Coalesce<Fill<Retry<OriginLimit<S>>, St, P>>, St>;
+type Below<S, St, P> = stale_if_error::StaleIfError<
+    coalesce::Coalesce<fill::Fill<retry::Retry<origin_limit::OriginLimit<S>>, St, P>>,
+    St,
+>;
 
 /// The body of what that responds with, in a layer each: Retry has none of its own.
 type Nested<B> = Body<Body<Body<Body<B>>>>;
@@ -39,12 +38,12 @@ type Nested<B> = Body<Body<Body<Body<B>>>>;
 /// The layers, in one piece: servers clone a service for each request, which takes one counter so, and not
 /// one for each layer.
 pub(super) struct Layers<St, K, P> {
-    pub(super) lookup: Arc<Reader<St, K>>,
-    pub(super) stale_if_error: StaleIfErrorLayer<St>,
-    pub(super) coalesce: CoalesceLayer,
-    pub(super) fill: FillLayer<St, P>,
-    pub(super) retry: RetryLayer,
-    pub(super) origin_limit: OriginLimitLayer,
+    pub(super) lookup: Arc<lookup::Reader<St, K>>,
+    pub(super) stale_if_error: stale_if_error::StaleIfErrorLayer<St>,
+    pub(super) coalesce: coalesce::CoalesceLayer,
+    pub(super) fill: fill::FillLayer<St, P>,
+    pub(super) retry: retry::RetryLayer,
+    pub(super) origin_limit: origin_limit::OriginLimitLayer,
 }
 
 impl<St, K, P> Layers<St, K, P> {
@@ -93,7 +92,7 @@ where
     S::Error: Clone + Sync + 'static,
     St: Store,
     K: KeyExtractor,
-    P: Policy,
+    P: fill::Policy,
     ReqB: HttpBody + Default + Send + 'static,
     B: ResponseBody,
 {
@@ -123,13 +122,13 @@ struct Through<'s, S, St, K, P> {
     layers: &'s Layers<St, K, P>,
 }
 
-impl<S, St, K, P, ReqB, B> Route<ReqB> for Through<'_, S, St, K, P>
+impl<S, St, K, P, ReqB, B> lookup::Route<ReqB> for Through<'_, S, St, K, P>
 where
     S: HttpService<ReqB, Response = Response<B>>,
     S::Error: Clone + Sync + 'static,
     St: Store,
     K: KeyExtractor,
-    P: Policy,
+    P: fill::Policy,
     ReqB: HttpBody + Default + Send + 'static,
     B: ResponseBody,
 {
@@ -159,7 +158,7 @@ where
     }
 
     #[inline(always)]
-    fn keyless(self, request: Request<ReqB>, keyless: Keyless) -> Self::Future {
+    fn keyless(self, request: Request<ReqB>, keyless: lookup::Keyless) -> Self::Future {
         // No other layer removes the fields that are for caches alone.
         let strips_tags = self.layers.fill.strips_tags();
         let way = match self.layers.origin_limit.is_unlimited() {
@@ -175,7 +174,9 @@ where
     /// Its fetch has a place at the origin already, and its responses are for the layers above.
     fn passed(self, request: Request<ReqB>) -> Self::Future {
         let response = EagerOneshot::new(self.origin, request);
-        ReadThroughFuture { way: Way::Round { response, keyless: Keyless::PASSED, strips_tags: None } }
+        ReadThroughFuture {
+            way: Way::Round { response, keyless: lookup::Keyless::PASSED, strips_tags: None },
+        }
     }
 }
 
@@ -192,8 +193,8 @@ pin_project! {
     enum Way<O, T, B, E> {
         Stored { response: Option<Response<Body<B>>> },
         Through { #[pin] response: ResponseFuture<T, Nested<B>, E> },
-        Round { #[pin] response: O, keyless: Keyless, strips_tags: Option<TagFields> },
-        Limited { #[pin] response: OriginLimitFuture<O, B, E>, keyless: Keyless, strips_tags: Option<TagFields> },
+        Round { #[pin] response: O, keyless: lookup::Keyless, strips_tags: Option<TagFields> },
+        Limited { #[pin] response: origin_limit::OriginLimitFuture<O, B, E>, keyless: lookup::Keyless, strips_tags: Option<TagFields> },
     }
 }
 

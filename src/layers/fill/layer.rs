@@ -17,20 +17,12 @@ use tower_service::Service;
 use super::fetch::{Fetch, FetchFuture};
 use crate::{
     body::{Body, ResponseBody},
-    exchange::failures::{FailurePolicy, Failures},
     exchange::{
-        CacheRequest, ObservedStore, Observer, Observers, RequestCopy,
-        status::{CacheStatus, Forward},
-        without_extensions,
+        self, failures,
+        status::{self, CacheStatus},
     },
-    http::{
-        cache_control::CDN_CACHE_CONTROL,
-        fields::{remove_all, remove_upgrade},
-        response_fields::ResponseFields,
-        rules::Rules,
-        tag_fields,
-    },
-    key::{RuleOverrides, SearchKey},
+    http::{cache_control, fields, response_fields::ResponseFields, rules::Rules, tag_fields},
+    key,
     layers::service::{EagerOneshot, HttpService, ResponseFuture},
     store::Store,
     tags::TagFields,
@@ -49,11 +41,11 @@ impl<St, P> Clone for FillLayer<St, P> {
 
 /// What all services of a layer share.
 pub(super) struct Shared<St, P> {
-    pub(super) store: ObservedStore<St>,
+    pub(super) store: exchange::ObservedStore<St>,
     rules: Rules,
     pub(super) policy: Arc<P>,
     pub(super) targets: Targets,
-    pub(super) failures: FailurePolicy,
+    pub(super) failures: failures::FailurePolicy,
 }
 
 impl<St: Clone, P> Clone for Shared<St, P> {
@@ -86,7 +78,7 @@ impl Targets {
 
     pub(super) fn strip(&self, headers: &mut HeaderMap, may_have_tags: bool) {
         if self.are_stripped {
-            remove_all(headers, |name| self.names.contains(name));
+            fields::remove_all(headers, |name| self.names.contains(name));
         }
         if self.tags_are_stripped && may_have_tags {
             tag_fields::strip(headers, &self.tags);
@@ -105,12 +97,13 @@ impl<St: Store> FillLayer<St> {
     /// Fills this store by the default [`Rules`].
     pub fn new(store: St) -> Self {
         let targets = Targets {
-            names: Arc::from([CDN_CACHE_CONTROL]),
+            names: Arc::from([cache_control::CDN_CACHE_CONTROL]),
             are_stripped: false,
             tags: TagFields::default(),
             tags_are_stripped: true,
         };
-        let (store, policy, failures) = (ObservedStore::new(store), Arc::new(()), FailurePolicy::default());
+        let (store, policy, failures) =
+            (exchange::ObservedStore::new(store), Arc::new(()), failures::FailurePolicy::default());
         Self { shared: Arc::new(Shared { store, rules: Rules::new(), policy, targets, failures }) }
     }
 }
@@ -132,11 +125,11 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// Tells this observer what comes of storing each response, and of each response that the service
     /// returns, if no [`Lookup`](crate::Lookup) above it does. Default: none.
     #[must_use]
-    pub fn observer(self, observer: impl Observer) -> Self {
-        self.observers(Observers::new(observer))
+    pub fn observer(self, observer: impl exchange::Observer) -> Self {
+        self.observers(exchange::Observers::new(observer))
     }
 
-    pub(crate) fn observers(self, observers: Observers) -> Self {
+    pub(crate) fn observers(self, observers: exchange::Observers) -> Self {
         self.set(|shared| shared.store.observe(observers))
     }
 
@@ -144,11 +137,11 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// nothing better is stored. Default: [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501
     /// is treated so in any case.
     #[must_use]
-    pub fn failures(self, failures: impl Failures) -> Self {
-        self.failure_policy(FailurePolicy::new(failures))
+    pub fn failures(self, failures: impl failures::Failures) -> Self {
+        self.failure_policy(failures::FailurePolicy::new(failures))
     }
 
-    pub(crate) fn failure_policy(self, failures: FailurePolicy) -> Self {
+    pub(crate) fn failure_policy(self, failures: failures::FailurePolicy) -> Self {
         self.set(|shared| shared.failures = failures)
     }
 
@@ -216,7 +209,7 @@ impl<St, P: Policy> Shared<St, P> {
     /// is asked of the cache is in them and no policy looks at them.
     fn copy(&self, head: &Parts) -> Parts {
         match head.extensions.len() {
-            ..=1 if !self.policy.looks() => without_extensions(head),
+            ..=1 if !self.policy.looks() => exchange::without_extensions(head),
             _ => head.clone(),
         }
     }
@@ -274,7 +267,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (head, body) = request.into_parts();
         let observers = self.layer.shared.store.observers().of_outermost(&head.extensions, None);
-        let why = CacheStatus::forwarded(Forward::Miss);
+        let why = CacheStatus::forwarded(status::Forward::Miss);
         self.respond(head, body).observed(&observers, why)
     }
 }
@@ -291,20 +284,20 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         B: ResponseBody,
     {
         let shared = &self.layer.shared;
-        let rules = RuleOverrides::rules_for(&head.extensions, &shared.rules);
+        let rules = key::RuleOverrides::rules_for(&head.extensions, &shared.rules);
         // Meant for here, not for a cache below.
-        head.extensions.remove::<RuleOverrides>();
-        let search = head.extensions.remove::<SearchKey>();
-        let Some(asked) = CacheRequest::of(&head, &shared.rules.request.credentials) else {
+        head.extensions.remove::<key::RuleOverrides>();
+        let search = head.extensions.remove::<key::SearchKey>();
+        let Some(asked) = exchange::CacheRequest::of(&head, &shared.rules.request.credentials) else {
             // What passes as a part of a fetch above is stripped there.
-            let is_part = head.extensions.get::<CacheRequest>().is_some();
+            let is_part = head.extensions.get::<exchange::CacheRequest>().is_some();
             let strips_tags = self.layer.strips_tags().filter(|_| !is_part);
             let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
             return ResponseFuture::pass_without_tags(response, strips_tags);
         };
         let asked = asked.into_owned();
-        remove_upgrade(&mut head.headers);
-        let client = RequestCopy::new(shared.copy(&head), asked);
+        fields::remove_upgrade(&mut head.headers);
+        let client = exchange::RequestCopy::new(shared.copy(&head), asked);
         let fetch = Fetch { layer: Arc::clone(shared), client, rules, search };
         let resource = fetch.resource();
         let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
@@ -383,7 +376,7 @@ impl<St, P> FillLayer<St, P> {
         use crate::defaults::tests::switch;
         let Targets { names, are_stripped, tags, tags_are_stripped } = &self.shared.targets;
         let has_tags = tags.iter().next().is_some();
-        let is_builtin = **names == [CDN_CACHE_CONTROL];
+        let is_builtin = **names == [cache_control::CDN_CACHE_CONTROL];
         vec![
             ("FillLayer::targets", if is_builtin { "CDN-Cache-Control" } else { "others" }.to_owned()),
             ("FillLayer::strip_targets", switch(*are_stripped)),
