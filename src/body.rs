@@ -1,27 +1,23 @@
 //! The response body of every layer here.
 //!
-//! One generic enum serves all layers, so that a hit needs no box and a bypassed
-//! response keeps its own body untouched. Whatever is large or rare sits behind a
-//! box, which keeps a stack of layers, and with it a nest of bodies, a few bytes deep.
-
-mod watched;
+//! One generic enum serves all layers, so that a hit needs no box, and a response that is passed on keeps its
+//! own body. All that is large or rare is behind a box, so that a body that is nested in several layers is
+//! only a few bytes larger.
 
 use std::{
+    collections::VecDeque,
     error::Error as StdError,
     fmt,
     ops::Range,
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
-use bytes::Bytes;
+use bytes::{Buf, Bytes};
 use http::HeaderMap;
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use pin_project_lite::pin_project;
-
-pub(crate) use self::watched::Declared;
-use self::watched::{Observed, Part, Several};
 
 /// Any error that can cross a thread.
 pub type BoxError = Box<dyn StdError + Send + Sync>;
@@ -125,8 +121,8 @@ where
     B: HttpBody<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {
-    /// What lies between these bytes of a body that is at least so long, without trailers. When all of
-    /// that is read, `rest` gets what is left of the body.
+    /// These bytes of a body that is at least so long, without trailers. When all of them are read, `rest`
+    /// gets what is left of the body.
     pub(crate) fn part(
         inner: B,
         part: &Range<usize>,
@@ -135,7 +131,7 @@ where
         Self::shared(Part { inner: Some((Box::pin(inner), rest)), skip: part.start, take: part.len() })
     }
 
-    /// The body of the wrapped service, of which `length` tells how long it is.
+    /// The body of the wrapped service, which fails if it ends before this length.
     pub(crate) fn declared(inner: B, length: Option<u64>) -> Self {
         match length {
             None | Some(0) => Self::inner(inner),
@@ -214,10 +210,215 @@ where
     }
 }
 
-/// Apart, as few have any: a body is polled where there is no need to make room for them.
+/// Apart, since few bodies have trailers: polling makes no room for them.
 #[cold]
 fn stored_trailers(trailers: Arc<HeaderMap>) -> Frame<Bytes> {
     Frame::trailers(Arc::unwrap_or_clone(trailers))
+}
+
+pin_project! {
+    /// A body with an observer of its frames.
+    struct Observed<B, O> {
+        #[pin]
+        inner: B,
+        observer: Option<O>,
+    }
+}
+
+impl<B, O> HttpBody for Observed<B, O>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    O: Observer,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    /// The observer learns of the end as soon as the body says so: hyper does not poll a body again that
+    /// has said `is_end_stream`.
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let mut this = self.project();
+        let frame = ready!(this.inner.as_mut().poll_frame(cx));
+        match &frame {
+            Some(Ok(frame)) => {
+                if let Some(observer) = this.observer {
+                    if let Some(chunk) = frame.data_ref() {
+                        observer.data(chunk);
+                    } else if let Some(trailers) = frame.trailers_ref() {
+                        observer.trailers(trailers);
+                    }
+                }
+                if this.inner.is_end_stream() {
+                    end(this.observer);
+                }
+            }
+            Some(Err(_)) => {
+                if let Some(mut observer) = this.observer.take() {
+                    observer.failed();
+                }
+            }
+            None => end(this.observer),
+        }
+        Poll::Ready(frame.map(|frame| frame.map_err(BodyError::new)))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+pin_project! {
+    /// A body that fails if it ends before it is as long as its head says.
+    pub(crate) struct Declared<B> {
+        #[pin]
+        inner: B,
+        // The bytes yet to come.
+        missing: u64,
+    }
+}
+
+impl<B> Declared<B> {
+    pub(crate) fn new(inner: B, length: Option<u64>) -> Self {
+        Self { inner, missing: length.unwrap_or_default() }
+    }
+}
+
+impl<B> HttpBody for Declared<B>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.project();
+        let frame = ready!(this.inner.poll_frame(cx)).transpose().map_err(BodyError::new)?;
+        match frame.as_ref().map(Frame::data_ref) {
+            Some(Some(data)) => *this.missing = this.missing.saturating_sub(data.len() as u64),
+            // Trailers follow the content.
+            _ if *this.missing > 0 => {
+                *this.missing = 0;
+                return Poll::Ready(Some(Err(BodyError::Incomplete)));
+            }
+            _ => {}
+        }
+        Poll::Ready(frame.map(Ok))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.missing == 0 && self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+fn end(observer: &mut Option<impl Observer>) {
+    if let Some(observer) = observer {
+        observer.complete();
+    }
+    *observer = None;
+}
+
+/// A range of bytes of a body.
+struct Part<B, R> {
+    /// The body, and the function that gets the rest of it. `None` once it has been called.
+    inner: Option<(Pin<Box<B>>, R)>,
+    skip: usize,
+    take: usize,
+}
+
+/// `R` is never pinned.
+impl<B, R> Unpin for Part<B, R> {}
+
+impl<B, R> Part<B, R>
+where
+    R: FnOnce(Pin<Box<B>>),
+{
+    /// Called at once at the end of the range: a body that says it is at its end may not be polled again.
+    fn give_back(&mut self) {
+        if let Some((inner, rest)) = self.inner.take() {
+            rest(inner);
+        }
+    }
+}
+
+impl<B, R> HttpBody for Part<B, R>
+where
+    B: HttpBody<Data = Bytes>,
+    B::Error: Into<BoxError>,
+    R: FnOnce(Pin<Box<B>>),
+{
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = &mut *self;
+        while let Some((inner, _)) = &mut this.inner
+            && this.take > 0
+        {
+            let Some(frame) = ready!(inner.as_mut().poll_frame(cx)) else { break };
+            let Ok(mut data) = frame.map_err(BodyError::new)?.into_data() else { continue };
+            let skipped = data.len().min(this.skip);
+            this.skip -= skipped;
+            data.advance(skipped);
+            data.truncate(this.take);
+            if !data.is_empty() {
+                this.take -= data.len();
+                if this.take == 0 {
+                    this.give_back();
+                }
+                return Poll::Ready(Some(Ok(Frame::data(data))));
+            }
+        }
+        Poll::Ready(None)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.take == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.take as u64)
+    }
+}
+
+/// Bytes in memory, one frame for each piece.
+struct Several(VecDeque<Bytes>);
+
+impl HttpBody for Several {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        Poll::Ready(self.0.pop_front().map(|piece| Ok(Frame::data(piece))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.0.iter().map(|piece| piece.len() as u64).sum())
+    }
 }
 
 /// Why a response body ended early.

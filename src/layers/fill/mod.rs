@@ -1,14 +1,13 @@
-//! The write path: puts into the store what the origin says.
+//! The write path: stores what the origin responds with.
 //!
 //! [`Fill`] looks into the store once more before it asks the origin, because another fetch may
 //! have ended meanwhile. It makes the request conditional if there is something to revalidate
 //! (RFC 9111 §4.3.1), decides by [`Rules`] and [`Policy`] whether the response may be stored and
-//! shared, and records the body while the client reads it. Only a complete body is stored, in
-//! the moment in which it is complete. It is complete at its end, and also when it is dropped after as
-//! many bytes as its head or its size hint declares: a server over HTTP/1 asks for no more. A response
-//! whose length contradicts itself or its body is not stored
-//! ([`Unshareable::Framing`](crate::Unshareable::Framing)). A body that turns out too large is passed on to its end
-//! without being held any longer.
+//! shared, and records the body while the client reads it. Only a complete body is stored, as soon as it is
+//! complete: at its end, or when it is dropped after as many bytes as its head or its size hint declares,
+//! since a server over HTTP/1 reads no further. A response with a length that contradicts itself or the body
+//! is not stored ([`Unshareable::Framing`](crate::Unshareable::Framing)). A body that turns out too large is
+//! passed on to its end without being held any longer.
 //!
 //! A part (206) is stored too, apart from whole responses, if it is for a request for one range
 //! and says which part of how long a whole it is. Parts of one strong validator are put together
@@ -26,10 +25,10 @@
 //! from a 304. A response to HEAD freshens what it describes too, or removes what it shows to be
 //! outdated (§4.3.5).
 //!
-//! What may not be shared leaves a marker in the store for a while ([`Rules::hit_for_miss_for`]),
-//! and removes what it supersedes. An error leaves no marker, and no error but 404 and 410 removes
-//! anything: it may be the fault of one client, or of the origin. A response to HEAD leaves no marker
-//! either.
+//! A response that may not be shared leaves a hit-for-miss entry in the store for a while
+//! ([`Rules::hit_for_miss_for`]), and removes what it supersedes. An error leaves no such entry, and no error
+//! but 404 and 410 removes anything: it may be the fault of one client, or of the origin. A response to HEAD
+//! leaves no entry either.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
