@@ -218,7 +218,8 @@ pub trait Observer: Send + Sync + 'static {
     /// each error of the service below.
     ///
     /// Not for requests of methods that never have a key, such as POST; not for a request that its client
-    /// gave up before; and not for the fetches of background refreshes, which no client waits for.
+    /// gave up before, or whose fetch panicked; not for a request that a fetch of the same layers makes for
+    /// the key that it fetches; and not for background refreshes, which no client waits for.
     fn finished(&self, _record: &Record) {}
 
     /// Called when it is known what came of storing a response: at the end of its body, or before.

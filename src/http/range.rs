@@ -55,13 +55,8 @@ impl Extent {
     }
 
     /// The part in a 206 that is for all requests with the same `Range`.
-    pub(crate) fn for_all(
-        method: &Method,
-        request: &HeaderMap,
-        status: StatusCode,
-        response: &HeaderMap,
-    ) -> Option<Self> {
-        let is_part = status == StatusCode::PARTIAL_CONTENT && asks_for_one_part(method, request);
+    pub(crate) fn for_all(asks_for_one_part: bool, status: StatusCode, response: &HeaderMap) -> Option<Self> {
+        let is_part = status == StatusCode::PARTIAL_CONTENT && asks_for_one_part;
         is_part.then(|| Self::of(response))?
     }
 

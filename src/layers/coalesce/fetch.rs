@@ -37,8 +37,13 @@ use crate::{
     body::{Body, BodyError, BoxError, Declared, ResponseBody},
     exchange::{self, CacheRequest, ResponseFacts, Shareability, status::CacheStatus},
     http::{
-        cache_control, credentials::Credentials, fields, framing, freshness, range::Extent,
-        response_fields::ResponseFields, rules::Rules, storing,
+        cache_control,
+        credentials::Credentials,
+        fields, framing, freshness,
+        range::{self, Extent},
+        response_fields::ResponseFields,
+        rules::Rules,
+        storing,
     },
     key,
 };
@@ -296,8 +301,9 @@ impl Judge {
         let mut outline = ResponseFields::of(response.headers(), SystemTime::now());
         outline.settle_length(method, response);
         let headers = response.headers();
+        let asks_for_one_part = range::asks_for_one_part(method, request);
         let head = storing::ResponseHead::new(response.status(), headers, &outline)
-            .with_extent(Extent::for_all(method, request, response.status(), headers))
+            .with_extent(Extent::for_all(asks_for_one_part, response.status(), headers))
             .with_breakdown(failures.is_breakdown(response.status(), headers));
         let targets = [cache_control::CDN_CACHE_CONTROL];
         let decision = storing::judge(self.kind, self.credentials, &head, &self.rules, &targets);

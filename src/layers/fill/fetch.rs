@@ -478,7 +478,8 @@ impl<St: Store, P: Policy> InFlight<St, P> {
             fetch.learn_from_head(client, &head, &outline.vary, origin);
         }
         let glance = fetch.client.asked().fields(&client.headers);
-        let extent = range::Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let asks_for_one_part = fetch.client.asked().facts().asks_for_one_part();
+        let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
         if decision.is_storable && fetch.is_too_large(outline, &body) {
             fetch.layer.store.not_stored(fetch.client.asked().key(), store::Applied::TooLarge);

@@ -128,7 +128,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.status = stored.status();
 
         let outline = self.layer.targets.outline(&head.headers).under(self.client.asked().keyed());
-        let extent = range::Extent::for_all(&client.method, &client.headers, head.status, &head.headers);
+        let asks_for_one_part = self.client.asked().facts().asks_for_one_part();
+        let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
         let glance = self.client.asked().fields(&client.headers);
         let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
         self.layer.targets.strip(&mut head.headers, outline.has_tags);
