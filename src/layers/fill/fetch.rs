@@ -1,32 +1,146 @@
-//! One fetch: from the second look into the store to the head of the response, and what it means.
+//! What one fetch is about, and what its response means for the store and for other requests.
 
-use std::{
-    pin::Pin,
-    sync::Arc,
-    task::{Context, Poll, ready},
-};
+use std::{sync::Arc, time::SystemTime};
 
-use http::{HeaderMap, Method, Request, Response, StatusCode, header, request, response};
+use http::{HeaderMap, HeaderName, Method, Response, StatusCode, header, request, response};
 use http_body::Body as HttpBody;
-use pin_project_lite::pin_project;
 use tokio::time::Instant;
-use tower_service::Service;
 
-use super::{Policy, layer::Shared, recorder::Recording, revalidation::Candidate};
 use crate::{
-    body::{Body, ResponseBody},
-    exchange::{self, status::CacheStatus},
+    body::Body,
+    exchange::{self, failures, status::CacheStatus},
     http::{
-        conditions, cookies, range, request_fields::RequestFields, response_fields::ResponseFields,
-        rules::Rules, storing, vary,
+        conditions, fields, range, request_fields::RequestFields, response_fields::ResponseFields,
+        rules::Rules, storing, tag_fields, vary,
     },
-    key,
-    layers::service::EagerOneshot,
-    sequence,
+    key, sequence,
     store::{self, Store},
-    tags::Tags,
+    tags::TagFields,
 };
 
+/// Has the last word on the [`Rules`] for one response, once its head is there.
+///
+/// Gets the rules that hold so far, which are the configured ones or those that a middleware
+/// put into the request's extensions, and returns those that are to be used. Implemented for
+/// closures, and for `()`, which changes nothing.
+///
+/// ```
+/// use std::time::Duration;
+/// use http::{request, response};
+/// use tower_readthrough::{Policy, Rules};
+///
+/// let policy = |request: &request::Parts, response: &response::Parts, rules: Rules| {
+///     if request.uri.path().starts_with("/search") {
+///         rules.fixed_ttl(Duration::from_millis(200))
+///     } else if response.headers.contains_key("x-personal") {
+///         rules.never_store()
+///     } else {
+///         rules
+///     }
+/// };
+/// fn takes_policies(_: impl Policy) {}
+/// takes_policies(policy);
+/// ```
+pub trait Policy: Send + Sync + 'static {
+    /// Returns the rules for this response to this request.
+    ///
+    /// The heads are as they came: a request before the cache made it conditional, and a
+    /// response with the extensions that the wrapped service gave it. Of a 304 the fields of
+    /// the stored response are shown, updated by it.
+    fn rules(&self, request: &request::Parts, response: &response::Parts, rules: Rules) -> Rules;
+
+    /// Whether the heads matter at all: if not, less of them is copied.
+    #[doc(hidden)]
+    fn looks(&self) -> bool {
+        true
+    }
+}
+
+impl Policy for () {
+    fn rules(&self, _: &request::Parts, _: &response::Parts, rules: Rules) -> Rules {
+        rules
+    }
+
+    fn looks(&self) -> bool {
+        false
+    }
+}
+
+impl<F> Policy for F
+where
+    F: Fn(&request::Parts, &response::Parts, Rules) -> Rules + Send + Sync + 'static,
+{
+    fn rules(&self, request: &request::Parts, response: &response::Parts, rules: Rules) -> Rules {
+        self(request, response, rules)
+    }
+}
+
+/// What all services of a layer share.
+pub(super) struct Shared<St, P> {
+    pub(super) store: exchange::ObservedStore<St>,
+    pub(super) rules: Rules,
+    pub(super) policy: Arc<P>,
+    pub(super) targets: Targets,
+    pub(super) failures: failures::FailurePolicy,
+}
+
+impl<St: Clone, P> Clone for Shared<St, P> {
+    fn clone(&self) -> Self {
+        let Self { store, rules, policy, targets, failures } = self;
+        Self {
+            store: store.clone(),
+            rules: rules.clone(),
+            policy: Arc::clone(policy),
+            targets: targets.clone(),
+            failures: failures.clone(),
+        }
+    }
+}
+
+/// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
+#[derive(Clone, Debug)]
+pub(super) struct Targets {
+    pub(super) names: Arc<[HeaderName]>,
+    pub(super) are_stripped: bool,
+    /// Those that name tags, beside the two that always do.
+    pub(super) tags: TagFields,
+    pub(super) tags_are_stripped: bool,
+}
+
+impl Targets {
+    pub(super) fn stripped_tags(&self) -> Option<TagFields> {
+        self.tags_are_stripped.then(|| self.tags.clone())
+    }
+
+    pub(super) fn strip(&self, headers: &mut HeaderMap, may_have_tags: bool) {
+        if self.are_stripped {
+            fields::remove_all(headers, |name| self.names.contains(name));
+        }
+        if self.tags_are_stripped && may_have_tags {
+            tag_fields::strip(headers, &self.tags);
+        }
+    }
+
+    /// What of the fields of a response decides about storing it.
+    pub(super) fn outline(&self, headers: &HeaderMap) -> ResponseFields {
+        let mut outline = ResponseFields::of(headers, SystemTime::now());
+        outline.has_tags |= self.tags.are_in(headers);
+        outline
+    }
+}
+
+impl<St, P: Policy> Shared<St, P> {
+    /// Returns the client's head, for judging the response. Without its extensions, if only the key or what
+    /// is asked of the cache is in them and no policy looks at them.
+    pub(super) fn copy(&self, head: &request::Parts) -> request::Parts {
+        match head.extensions.len() {
+            ..=1 if !self.policy.looks() => exchange::without_extensions(head),
+            _ => head.clone(),
+        }
+    }
+}
+
+/// A fetch for one request.
 pub(super) struct Fetch<St, P> {
     pub(super) layer: Arc<Shared<St, P>>,
     /// What the response is judged by.
@@ -53,18 +167,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         self.part_stored_meanwhile(resource, head).map(|part| self.part_response(part, head))
     }
 
-    /// Numbers the fetch, and finds what the origin can be asked to confirm.
-    pub(super) fn begin(self, resource: Option<&store::Entry>) -> (InFlight<St, P>, sequence::Fetching) {
-        let client = self.client.head();
-        let subject = self.subject(client);
-        let fetching = self.layer.store.sequence().begin(&subject);
-        // After the number was taken: what is purged from now on is not confirmed either.
-        let candidate = self.candidate(resource, client);
-        (InFlight { fetch: self, candidate, is_repeated: false, subject, sent_at: Instant::now() }, fetching)
-    }
-
     /// What purges can match of the response before it is there.
-    fn subject(&self, client: &request::Parts) -> Arc<sequence::Subject> {
+    pub(super) fn subject(&self) -> Arc<sequence::Subject> {
+        let client = self.client.head();
         match self.client.asked().arrival() {
             Some(arrival) => Arc::clone(&arrival.subject),
             None => self.layer.store.sequence().subject(
@@ -93,7 +198,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         !self.client.asked().needs_newer() || stored.begun() > self.client.asked().arrived_at()
     }
 
-    fn candidate(&self, resource: Option<&store::Entry>, head: &request::Parts) -> Option<Candidate> {
+    /// What the origin can be asked to confirm.
+    pub(super) fn candidate(&self, resource: Option<&store::Entry>) -> Option<Candidate> {
+        let head = self.client.head();
         if self.client.asked().facts().is_conditional() || !key::kind_of(head).is_revalidatable() {
             return None;
         }
@@ -305,207 +412,45 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 }
 
-/// A fetch whose request is on its way to the origin, and what the response is judged by.
-pub(super) struct InFlight<St, P> {
-    pub(super) fetch: Fetch<St, P>,
-    /// What the request is conditional on, if it is by the cache's own doing.
-    pub(super) candidate: Option<Candidate>,
-    /// Whether this is the repetition without conditions.
-    pub(super) is_repeated: bool,
-    pub(super) subject: Arc<sequence::Subject>,
-    pub(super) sent_at: Instant,
-}
+const VALIDATORS: [HeaderName; 2] = [header::ETAG, header::LAST_MODIFIED];
 
-/// Sends the request once more, without conditions.
-pub(super) type Again<F> = Box<dyn FnOnce() -> F + Send>;
+/// The stored response whose validators go into a request: the one that the request selects.
+///
+/// Validators of other variants are not sent, although §4.3.1 allows it. A tag speaks of the content
+/// alone (RFC 9110 §8.8.1), many origins use one tag for all variants, and a 304 does not bring the
+/// fields in which variants differ (§15.4.5).
+pub(super) struct Candidate(Arc<store::StoredResponse>);
 
-pin_project! {
-    /// Waits for the origin's response, beside what it will be judged by: that is large, and is not
-    /// moved again.
-    pub(super) struct FetchFuture<F, St, P> {
-        #[pin]
-        response: Option<F>,
-        in_flight: InFlight<St, P>,
-        // Only of a request that is conditional.
-        again: Option<Again<F>>,
-        // Until the response is there, and then for as long as it may be stored.
-        fetching: Option<sequence::Fetching>,
-    }
-}
-
-impl<F, St, P> FetchFuture<F, St, P> {
-    // Else it is moved once more.
-    #[inline(always)]
-    pub(super) fn new(
-        response: F,
-        in_flight: InFlight<St, P>,
-        again: Option<Again<F>>,
-        fetching: sequence::Fetching,
-    ) -> Self {
-        Self { response: Some(response), in_flight, again, fetching: Some(fetching) }
-    }
-}
-
-impl<F, St: Store, P: Policy, B, E> Future for FetchFuture<F, St, P>
-where
-    F: Future<Output = Result<Response<B>, E>>,
-    B: ResponseBody,
-{
-    type Output = Result<Response<Body<B>>, E>;
-
-    #[allow(clippy::expect_used)]
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut this = self.project();
-        loop {
-            let response = this.response.as_mut().as_pin_mut().expect("polled after completion");
-            let mut response = match ready!(response.poll(cx)) {
-                Ok(response) => response,
-                Err(error) => return Poll::Ready(Err(error)),
-            };
-            let fetch = &this.in_flight.fetch;
-            let mut outline =
-                fetch.layer.targets.outline(response.headers()).under(fetch.client.asked().keyed());
-            outline.settle_length(&this.in_flight.fetch.client.head().method, &mut response);
-            if let Some(again) = this.again.take_if(|_| this.in_flight.is_misfit(&response, &outline)) {
-                // First, with what they hold, such as a place at the origin.
-                drop(response);
-                this.response.set(None);
-                this.in_flight.repeat();
-                this.response.set(Some(again()));
-                continue;
-            }
-            let fetching = this.fetching.take().expect("polled after completion");
-            return Poll::Ready(Ok(this.in_flight.conclude(response, &outline, fetching)));
-        }
-    }
-}
-
-impl<St: Store, P: Policy> InFlight<St, P> {
-    /// Makes the request conditional, if there is something to confirm, and returns the way to send it
-    /// without conditions. What cannot be sent twice stays without.
-    pub(super) fn make_conditional<S, ReqB>(
-        &mut self,
-        head: &mut request::Parts,
-        body: &ReqB,
-        inner: &S,
-    ) -> Option<Again<EagerOneshot<S, Request<ReqB>>>>
-    where
-        S: Service<Request<ReqB>> + Clone + Send + 'static,
-        ReqB: HttpBody + Default + Send + 'static,
-    {
-        let candidate = self.candidate.take()?;
-        let body = key::copy_of_body(body, &head.extensions)?;
-        let mut inner = inner.clone();
-        let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
-        candidate.make_conditional(&mut head.headers);
-        self.candidate = Some(candidate);
-        Some(Box::new(move || {
-            let head = client.to_head(Some(&extensions));
-            EagerOneshot::new(&mut inner, Request::from_parts(head, body))
-        }))
-    }
-
-    /// Whether the response is due to the cache's own conditions and of no use to the client: a 304 that
-    /// does not confirm the candidate, or a 412.
-    fn is_misfit<B>(&self, response: &Response<B>, outline: &ResponseFields) -> bool {
-        match (&self.candidate, response.status()) {
-            (Some(candidate), StatusCode::NOT_MODIFIED) => {
-                candidate.confirmed_by(response.headers(), &outline.vary).is_none()
-            }
-            (Some(_), status) => status == StatusCode::PRECONDITION_FAILED,
-            (None, _) => false,
-        }
-    }
-
-    /// Notes that the request goes out once more now, without conditions. The fetch keeps its number:
-    /// what was purged since it began is not to be stored.
-    fn repeat(&mut self) {
-        (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
-    }
-
-    /// Returns what the client gets of the origin's response.
-    fn conclude<B>(
-        &self,
-        response: Response<B>,
-        outline: &ResponseFields,
-        fetching: sequence::Fetching,
-    ) -> Response<Body<B>>
-    where
-        B: ResponseBody,
-    {
-        let Self { fetch, .. } = self;
-        let client = fetch.client.head();
-        let (head, body) = response.into_parts();
-        let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
-        let own = head.extensions.get::<Tags>();
-        let fields = sequence::Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
-        let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
-        let origin = store::Origin::new(outline, sent_at, fetching.number, subject);
-        if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {
-            return self.not_modified(head, outline, &origin);
-        }
-        self.fetched((head, body), outline, &origin, fetching)
-    }
-
-    /// Apart, as all that is rare: the way of all others is long enough.
+impl Candidate {
+    /// `None` if the response cannot be confirmed.
     #[inline(never)]
-    fn not_modified<B>(
-        &self,
-        head: response::Parts,
-        outline: &ResponseFields,
-        origin: &store::Origin,
-    ) -> Response<Body<B>> {
-        let candidate = self.candidate.as_ref();
-        match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &outline.vary)) {
-            Some(stored) => self.fetch.revalidated(self.fetch.client.head(), stored, head, origin),
-            None => self.fetch.unasked(origin),
-        }
+    pub(super) fn new(selected: Arc<store::StoredResponse>, sequence: &sequence::Sequence) -> Option<Self> {
+        let has_validator = || VALIDATORS.iter().any(|name| selected.value(name).is_some());
+        // A purged response stays purged even if the origin would confirm it. And a 304 stands for a
+        // 200 (RFC 9110 §15.4.5), so it confirms no error or redirection.
+        let is_confirmable = sequence.admits(&selected) && selected.status().is_success() && has_validator();
+        is_confirmable.then_some(Self(selected))
     }
 
-    fn fetched<B>(
+    /// Makes a request conditional on its validators.
+    #[inline(never)]
+    pub(super) fn make_conditional(&self, request: &mut HeaderMap) {
+        let [tag, modified] = VALIDATORS.map(|name| self.0.value(&name));
+        conditions::make_conditional(request, tag, modified);
+    }
+
+    /// The stored response, if a 304 with this head and `Vary` confirms it.
+    ///
+    /// Not if its validator is another one. Nor if it names selecting fields that did not select the
+    /// stored response: that was fetched for a request that may have had other values for them.
+    pub(super) fn confirmed_by(
         &self,
-        (mut head, body): (response::Parts, B),
-        outline: &ResponseFields,
-        origin: &store::Origin,
-        fetching: sequence::Fetching,
-    ) -> Response<Body<B>>
-    where
-        B: ResponseBody,
-    {
-        let fetch = &self.fetch;
-        let client = fetch.client.head();
-        if client.method == Method::HEAD {
-            fetch.learn_from_head(client, &head, &outline.vary, origin);
-        }
-        let glance = fetch.client.asked().fields(&client.headers);
-        let asks_for_one_part = fetch.client.asked().facts().asks_for_one_part();
-        let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
-        let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
-        if decision.is_storable && fetch.is_too_large(outline, &body) {
-            fetch.layer.store.not_stored(fetch.client.asked().key(), store::Applied::TooLarge);
-            decision =
-                storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));
-        }
-        fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
-        let selection = store::selection(&outline.vary, &glance);
-        fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
-        let body = match decision.is_storable {
-            true => {
-                let hit_for_miss = fetch.marker((client, &glance), head.status, &rules, origin);
-                let recording =
-                    Recording { extent, decision: &decision, selection: &selection, origin, hit_for_miss };
-                recording.start(fetch, &head, (body, outline), fetching)
-            }
-            false => Body::declared(body, outline.content),
-        };
-        if rules.store_without.has(&header::SET_COOKIE) {
-            cookies::spare_those_of_client(client, &mut head.headers);
-        }
-        // Said by a stack below of its own body, which nothing reads to its end for the store here.
-        exchange::ResponseFacts::forget(&mut head.extensions);
-        let mut response = Response::from_parts(head, body);
-        let status = response.status();
-        fetch.sign(&mut response, status, decision, selection, origin);
-        response
+        not_modified: &HeaderMap,
+        vary: &vary::Vary,
+    ) -> Option<&Arc<store::StoredResponse>> {
+        let Self(stored) = self;
+        let is_selected_as_before = vary.is_within(stored.selection());
+        let is_same = conditions::confirms(not_modified, &stored.headers()) != Some(false);
+        (is_selected_as_before && is_same).then_some(stored)
     }
 }

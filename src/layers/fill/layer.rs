@@ -1,31 +1,33 @@
 use std::{
     fmt,
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
-    time::SystemTime,
+    task::{Context, Poll, ready},
 };
 
-use http::{
-    HeaderMap, HeaderName, Request, Response,
-    request::{self, Parts},
-    response,
-};
+use http::{HeaderName, Method, Request, Response, StatusCode, header, request, response};
 use http_body::Body as HttpBody;
+use pin_project_lite::pin_project;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::fetch::{Fetch, FetchFuture};
+use super::{
+    fetch::{Candidate, Fetch, Policy, Shared, Targets},
+    recorder::Recording,
+};
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
         self, failures,
         status::{self, CacheStatus},
     },
-    http::{cache_control, fields, response_fields::ResponseFields, rules::Rules, tag_fields},
+    http::{cache_control, cookies, fields, range, response_fields::ResponseFields, rules::Rules, storing},
     key,
     layers::service::{EagerOneshot, HttpService, ResponseFuture},
-    store::Store,
-    tags::TagFields,
+    sequence,
+    store::{self, Store},
+    tags::{TagFields, Tags},
 };
 
 /// Stores the responses of the wrapped service; see the [module](crate::fill).
@@ -36,60 +38,6 @@ pub struct FillLayer<St, P = ()> {
 impl<St, P> Clone for FillLayer<St, P> {
     fn clone(&self) -> Self {
         Self { shared: Arc::clone(&self.shared) }
-    }
-}
-
-/// What all services of a layer share.
-pub(super) struct Shared<St, P> {
-    pub(super) store: exchange::ObservedStore<St>,
-    rules: Rules,
-    pub(super) policy: Arc<P>,
-    pub(super) targets: Targets,
-    pub(super) failures: failures::FailurePolicy,
-}
-
-impl<St: Clone, P> Clone for Shared<St, P> {
-    fn clone(&self) -> Self {
-        let Self { store, rules, policy, targets, failures } = self;
-        Self {
-            store: store.clone(),
-            rules: rules.clone(),
-            policy: Arc::clone(policy),
-            targets: targets.clone(),
-            failures: failures.clone(),
-        }
-    }
-}
-
-/// The fields that speak to this cache before `Cache-Control` does (RFC 9213).
-#[derive(Clone, Debug)]
-pub(super) struct Targets {
-    pub(super) names: Arc<[HeaderName]>,
-    are_stripped: bool,
-    /// Those that name tags, beside the two that always do.
-    pub(super) tags: TagFields,
-    tags_are_stripped: bool,
-}
-
-impl Targets {
-    fn stripped_tags(&self) -> Option<TagFields> {
-        self.tags_are_stripped.then(|| self.tags.clone())
-    }
-
-    pub(super) fn strip(&self, headers: &mut HeaderMap, may_have_tags: bool) {
-        if self.are_stripped {
-            fields::remove_all(headers, |name| self.names.contains(name));
-        }
-        if self.tags_are_stripped && may_have_tags {
-            tag_fields::strip(headers, &self.tags);
-        }
-    }
-
-    /// What of the fields of a response decides about storing it.
-    pub(super) fn outline(&self, headers: &HeaderMap) -> ResponseFields {
-        let mut outline = ResponseFields::of(headers, SystemTime::now());
-        outline.has_tags |= self.tags.are_in(headers);
-        outline
     }
 }
 
@@ -204,17 +152,6 @@ impl<St, P> FillLayer<St, P> {
     }
 }
 
-impl<St, P: Policy> Shared<St, P> {
-    /// Returns the client's head, for judging the response. Without its extensions, if only the key or what
-    /// is asked of the cache is in them and no policy looks at them.
-    fn copy(&self, head: &Parts) -> Parts {
-        match head.extensions.len() {
-            ..=1 if !self.policy.looks() => exchange::without_extensions(head),
-            _ => head.clone(),
-        }
-    }
-}
-
 impl<St, P> fmt::Debug for FillLayer<St, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("FillLayer").field("rules", &self.shared.rules).finish_non_exhaustive()
@@ -275,7 +212,7 @@ where
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
     fn respond<ReqB, B>(
         &mut self,
-        mut head: Parts,
+        mut head: request::Parts,
         body: ReqB,
     ) -> ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>
     where
@@ -305,67 +242,224 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
             return ResponseFuture::ready(response);
         }
         fetch.client.attach(&mut head.extensions);
-        let (mut in_flight, fetching) = fetch.begin(resource.as_deref());
+        let (mut in_flight, fetching) = InFlight::begin(fetch, resource.as_deref());
         let again = in_flight.make_conditional(&mut head, &body, &self.inner);
         let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
         ResponseFuture::boxed(FetchFuture::new(response, in_flight, again, fetching))
     }
 }
 
-/// Has the last word on the [`Rules`] for one response, once its head is there.
-///
-/// Gets the rules that hold so far, which are the configured ones or those that a middleware
-/// put into the request's extensions, and returns those that are to be used. Implemented for
-/// closures, and for `()`, which changes nothing.
-///
-/// ```
-/// use std::time::Duration;
-/// use http::{request, response};
-/// use tower_readthrough::{Policy, Rules};
-///
-/// let policy = |request: &request::Parts, response: &response::Parts, rules: Rules| {
-///     if request.uri.path().starts_with("/search") {
-///         rules.fixed_ttl(Duration::from_millis(200))
-///     } else if response.headers.contains_key("x-personal") {
-///         rules.never_store()
-///     } else {
-///         rules
-///     }
-/// };
-/// fn takes_policies(_: impl Policy) {}
-/// takes_policies(policy);
-/// ```
-pub trait Policy: Send + Sync + 'static {
-    /// Returns the rules for this response to this request.
-    ///
-    /// The heads are as they came: a request before the cache made it conditional, and a
-    /// response with the extensions that the wrapped service gave it. Of a 304 the fields of
-    /// the stored response are shown, updated by it.
-    fn rules(&self, request: &request::Parts, response: &response::Parts, rules: Rules) -> Rules;
+/// A fetch whose request is on its way to the origin, and what the response is judged by.
+struct InFlight<St, P> {
+    fetch: Fetch<St, P>,
+    /// What the request is conditional on, if it is by the cache's own doing.
+    candidate: Option<Candidate>,
+    /// Whether this is the repetition without conditions.
+    is_repeated: bool,
+    subject: Arc<sequence::Subject>,
+    sent_at: Instant,
+}
 
-    /// Whether the heads matter at all: if not, less of them is copied.
-    #[doc(hidden)]
-    fn looks(&self) -> bool {
-        true
+/// Sends the request once more, without conditions.
+type Again<F> = Box<dyn FnOnce() -> F + Send>;
+
+pin_project! {
+    /// Waits for the origin's response, beside what it will be judged by: that is large, and is not
+    /// moved again.
+    struct FetchFuture<F, St, P> {
+        #[pin]
+        response: Option<F>,
+        in_flight: InFlight<St, P>,
+        // Only of a request that is conditional.
+        again: Option<Again<F>>,
+        // Until the response is there, and then for as long as it may be stored.
+        fetching: Option<sequence::Fetching>,
     }
 }
 
-impl Policy for () {
-    fn rules(&self, _: &request::Parts, _: &response::Parts, rules: Rules) -> Rules {
-        rules
-    }
-
-    fn looks(&self) -> bool {
-        false
+impl<F, St, P> FetchFuture<F, St, P> {
+    // Else it is moved once more.
+    #[inline(always)]
+    fn new(
+        response: F,
+        in_flight: InFlight<St, P>,
+        again: Option<Again<F>>,
+        fetching: sequence::Fetching,
+    ) -> Self {
+        Self { response: Some(response), in_flight, again, fetching: Some(fetching) }
     }
 }
 
-impl<F> Policy for F
+impl<F, St: Store, P: Policy, B, E> Future for FetchFuture<F, St, P>
 where
-    F: Fn(&request::Parts, &response::Parts, Rules) -> Rules + Send + Sync + 'static,
+    F: Future<Output = Result<Response<B>, E>>,
+    B: ResponseBody,
 {
-    fn rules(&self, request: &request::Parts, response: &response::Parts, rules: Rules) -> Rules {
-        self(request, response, rules)
+    type Output = Result<Response<Body<B>>, E>;
+
+    #[allow(clippy::expect_used)]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let response = this.response.as_mut().as_pin_mut().expect("polled after completion");
+            let mut response = match ready!(response.poll(cx)) {
+                Ok(response) => response,
+                Err(error) => return Poll::Ready(Err(error)),
+            };
+            let fetch = &this.in_flight.fetch;
+            let mut outline =
+                fetch.layer.targets.outline(response.headers()).under(fetch.client.asked().keyed());
+            outline.settle_length(&this.in_flight.fetch.client.head().method, &mut response);
+            if let Some(again) = this.again.take_if(|_| this.in_flight.is_misfit(&response, &outline)) {
+                // First, with what they hold, such as a place at the origin.
+                drop(response);
+                this.response.set(None);
+                this.in_flight.repeat();
+                this.response.set(Some(again()));
+                continue;
+            }
+            let fetching = this.fetching.take().expect("polled after completion");
+            return Poll::Ready(Ok(this.in_flight.conclude(response, &outline, fetching)));
+        }
+    }
+}
+
+impl<St: Store, P: Policy> InFlight<St, P> {
+    /// Numbers the fetch, and finds what the origin can be asked to confirm.
+    fn begin(fetch: Fetch<St, P>, entry: Option<&store::Entry>) -> (Self, sequence::Fetching) {
+        let subject = fetch.subject();
+        let fetching = fetch.layer.store.sequence().begin(&subject);
+        // After the number was taken: what is purged from now on is not confirmed either.
+        let candidate = fetch.candidate(entry);
+        (Self { fetch, candidate, is_repeated: false, subject, sent_at: Instant::now() }, fetching)
+    }
+
+    /// Makes the request conditional, if there is something to confirm, and returns the way to send it
+    /// without conditions. What cannot be sent twice stays without.
+    fn make_conditional<S, ReqB>(
+        &mut self,
+        head: &mut request::Parts,
+        body: &ReqB,
+        inner: &S,
+    ) -> Option<Again<EagerOneshot<S, Request<ReqB>>>>
+    where
+        S: Service<Request<ReqB>> + Clone + Send + 'static,
+        ReqB: HttpBody + Default + Send + 'static,
+    {
+        let candidate = self.candidate.take()?;
+        let body = key::copy_of_body(body, &head.extensions)?;
+        let mut inner = inner.clone();
+        let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
+        candidate.make_conditional(&mut head.headers);
+        self.candidate = Some(candidate);
+        Some(Box::new(move || {
+            let head = client.to_head(Some(&extensions));
+            EagerOneshot::new(&mut inner, Request::from_parts(head, body))
+        }))
+    }
+
+    /// Whether the response is due to the cache's own conditions and of no use to the client: a 304 that
+    /// does not confirm the candidate, or a 412.
+    fn is_misfit<B>(&self, response: &Response<B>, outline: &ResponseFields) -> bool {
+        match (&self.candidate, response.status()) {
+            (Some(candidate), StatusCode::NOT_MODIFIED) => {
+                candidate.confirmed_by(response.headers(), &outline.vary).is_none()
+            }
+            (Some(_), status) => status == StatusCode::PRECONDITION_FAILED,
+            (None, _) => false,
+        }
+    }
+
+    /// Notes that the request goes out once more now, without conditions. The fetch keeps its number:
+    /// what was purged since it began is not to be stored.
+    fn repeat(&mut self) {
+        (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
+    }
+
+    /// Returns what the client gets of the origin's response.
+    fn conclude<B>(
+        &self,
+        response: Response<B>,
+        outline: &ResponseFields,
+        fetching: sequence::Fetching,
+    ) -> Response<Body<B>>
+    where
+        B: ResponseBody,
+    {
+        let Self { fetch, .. } = self;
+        let client = fetch.client.head();
+        let (head, body) = response.into_parts();
+        let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
+        let own = head.extensions.get::<Tags>();
+        let fields = sequence::Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
+        let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
+        let origin = store::Origin::new(outline, sent_at, fetching.number, subject);
+        if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {
+            return self.not_modified(head, outline, &origin);
+        }
+        self.fetched((head, body), outline, &origin, fetching)
+    }
+
+    /// Apart, as all that is rare: the way of all others is long enough.
+    #[inline(never)]
+    fn not_modified<B>(
+        &self,
+        head: response::Parts,
+        outline: &ResponseFields,
+        origin: &store::Origin,
+    ) -> Response<Body<B>> {
+        let candidate = self.candidate.as_ref();
+        match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &outline.vary)) {
+            Some(stored) => self.fetch.revalidated(self.fetch.client.head(), stored, head, origin),
+            None => self.fetch.unasked(origin),
+        }
+    }
+
+    fn fetched<B>(
+        &self,
+        (mut head, body): (response::Parts, B),
+        outline: &ResponseFields,
+        origin: &store::Origin,
+        fetching: sequence::Fetching,
+    ) -> Response<Body<B>>
+    where
+        B: ResponseBody,
+    {
+        let fetch = &self.fetch;
+        let client = fetch.client.head();
+        if client.method == Method::HEAD {
+            fetch.learn_from_head(client, &head, &outline.vary, origin);
+        }
+        let glance = fetch.client.asked().fields(&client.headers);
+        let asks_for_one_part = fetch.client.asked().facts().asks_for_one_part();
+        let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
+        let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
+        if decision.is_storable && fetch.is_too_large(outline, &body) {
+            fetch.layer.store.not_stored(fetch.client.asked().key(), store::Applied::TooLarge);
+            decision =
+                storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));
+        }
+        fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
+        let selection = store::selection(&outline.vary, &glance);
+        fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
+        let body = match decision.is_storable {
+            true => {
+                let hit_for_miss = fetch.marker((client, &glance), head.status, &rules, origin);
+                let recording =
+                    Recording { extent, decision: &decision, selection: &selection, origin, hit_for_miss };
+                recording.start((fetch.layer.store.clone(), &fetch.client), &head, (body, outline), fetching)
+            }
+            false => Body::declared(body, outline.content),
+        };
+        if rules.store_without.has(&header::SET_COOKIE) {
+            cookies::spare_those_of_client(client, &mut head.headers);
+        }
+        // Said by a stack below of its own body, which nothing reads to its end for the store here.
+        exchange::ResponseFacts::forget(&mut head.extensions);
+        let mut response = Response::from_parts(head, body);
+        let status = response.status();
+        fetch.sign(&mut response, status, decision, selection, origin);
+        response
     }
 }
 

@@ -62,4 +62,7 @@ mod layer;
 mod recorder;
 mod revalidation;
 
-pub use self::layer::{Fill, FillLayer, Policy};
+pub use self::{
+    fetch::Policy,
+    layer::{Fill, FillLayer},
+};

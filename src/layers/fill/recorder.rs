@@ -6,7 +6,6 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, response};
 use tokio::time::Instant;
 
-use super::fetch::Fetch;
 use crate::{
     body::{Body, Observer, ResponseBody},
     exchange,
@@ -28,9 +27,9 @@ pub(super) struct Recording<'a> {
 
 impl Recording<'_> {
     /// Stores the response once its body, which is returned, has been read.
-    pub(super) fn start<St: Store, P, B: ResponseBody>(
+    pub(super) fn start<St: Store, B: ResponseBody>(
         self,
-        fetch: &Fetch<St, P>,
+        (store, client): (St, &Arc<exchange::RequestCopy>),
         head: &response::Parts,
         (body, outline): (B, &ResponseFields),
         fetching: sequence::Fetching,
@@ -50,8 +49,7 @@ impl Recording<'_> {
             origin: origin.clone(),
             fetching,
         };
-        let (store, client) = (fetch.layer.store.clone(), Arc::clone(&fetch.client));
-        record(store, client, pending, hit_for_miss, (body, outline.content))
+        record(store, Arc::clone(client), pending, hit_for_miss, (body, outline.content))
     }
 }
 
