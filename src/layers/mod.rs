@@ -3,6 +3,7 @@
 #[cfg(feature = "body-key")]
 pub(crate) mod body_key;
 pub mod coalesce;
+pub(crate) mod derived_key;
 pub mod fill;
 pub(crate) mod invalidation;
 pub(crate) mod key;
@@ -11,4 +12,3 @@ pub mod origin_limit;
 pub mod retry;
 pub(crate) mod service;
 pub mod stale_if_error;
-pub(crate) mod store_layer;

@@ -79,7 +79,7 @@ use crate::{
     http::{credentials, framing, rules},
     key::{DefaultKey, KeyExtractor},
     layers::{
-        key,
+        derived_key,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
     sequence::Sequence,
@@ -342,7 +342,8 @@ where
             return ResponseFuture::pass(EagerOneshot::new(&mut self.inner, request));
         }
         let Shared { store, failures, extractor, observers } = &*self.shared;
-        let (mut head, body, why) = key::derive_alone(&**extractor, &rules::RequestRules::DEFAULT, request);
+        let (mut head, body, why) =
+            derived_key::derive_alone(&**extractor, &rules::RequestRules::DEFAULT, request);
         let observers = observers.of_outermost(&head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(status::Forward::Miss), CacheStatus::unkeyed);
         let response = match Fallback::of(&head, store) {

@@ -26,13 +26,17 @@
 //! ```
 
 mod service;
+mod store_layer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
 use http::header;
 use tower_layer::Layer;
 
-pub use self::service::{ReadThrough, ReadThroughFuture};
+pub use self::{
+    service::{ReadThrough, ReadThroughFuture},
+    store_layer::StoreLayer,
+};
 
 use self::service::Layers;
 use crate::{

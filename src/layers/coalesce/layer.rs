@@ -30,7 +30,7 @@ use crate::{
     },
     key::KeyExtractor,
     layers::{
-        key::derive_alone,
+        derived_key::derive_alone,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
 };

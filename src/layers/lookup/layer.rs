@@ -28,7 +28,7 @@ use crate::{
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
     layers::{
-        key::WithoutKey,
+        derived_key::WithoutKey,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
     purge::{Naming, Purge},
