@@ -193,6 +193,9 @@ impl<S> Layer<S> for OriginLimitLayer {
 }
 
 /// The service of [`OriginLimitLayer`].
+///
+/// It wraps any service of [`http::Request`]s that can be cloned and sent to another thread, and so can its
+/// futures and errors.
 #[derive(Clone, Debug)]
 pub struct OriginLimit<S> {
     inner: S,

@@ -156,6 +156,9 @@ impl<S, St> Layer<S> for StaleIfErrorLayer<St> {
 }
 
 /// The service of [`StaleIfErrorLayer`].
+///
+/// It wraps any service of [`http::Request`]s that can be cloned and sent to another thread, and so can its
+/// futures and errors.
 pub struct StaleIfError<S, St> {
     inner: S,
     shared: Arc<Shared<St>>,

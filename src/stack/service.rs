@@ -63,6 +63,9 @@ impl<St, K, P> Layers<St, K, P> {
 }
 
 /// The service of [`ReadThroughLayer`](super::ReadThroughLayer).
+///
+/// It wraps any service of [`http::Request`]s that can be cloned and sent to another thread, and so can its
+/// futures and errors.
 pub struct ReadThrough<S, St, K = DefaultKey, P = ()> {
     origin: S,
     layers: Arc<Layers<St, K, P>>,

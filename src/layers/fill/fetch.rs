@@ -145,7 +145,7 @@ pub(super) struct Fetch<St, P> {
     pub(super) layer: Arc<Shared<St, P>>,
     /// What the response is judged by.
     pub(super) client: Arc<exchange::RequestCopy>,
-    /// Those that hold for this request.
+    /// The rules that hold for this request.
     pub(super) rules: Rules,
     pub(super) search: Option<key::SearchKey>,
 }
@@ -327,7 +327,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         outline.content.unwrap_or(body.size_hint().lower()) > limit
     }
 
-    /// Leaves a marker for what cannot be shared, and removes what the response supersedes.
+    /// Leaves a hit-for-miss entry for what cannot be shared, and removes what the response supersedes.
     pub(super) fn note(
         &self,
         (client, glance): (&request::Parts, &RequestFields<'_>),

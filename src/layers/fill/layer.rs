@@ -167,6 +167,9 @@ impl<S, St, P> Layer<S> for FillLayer<St, P> {
 }
 
 /// The service of [`FillLayer`].
+///
+/// It wraps any service of [`http::Request`]s that can be cloned and sent to another thread, and so can its
+/// futures and errors.
 pub struct Fill<S, St, P = ()> {
     inner: S,
     layer: FillLayer<St, P>,
@@ -226,7 +229,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         head.extensions.remove::<key::RuleOverrides>();
         let search = head.extensions.remove::<key::SearchKey>();
         let Some(asked) = exchange::CacheRequest::of(&head, &shared.rules.request.credentials) else {
-            // What passes as a part of a fetch above is stripped there.
+            // A request that passes as a part of a fetch above is stripped there.
             let is_part = head.extensions.get::<exchange::CacheRequest>().is_some();
             let strips_tags = self.layer.strips_tags().filter(|_| !is_part);
             let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
@@ -278,7 +281,7 @@ pin_project! {
 }
 
 impl<F, St, P> FetchFuture<F, St, P> {
-    // Else it is moved once more.
+    // Not inlined, the response future is moved once more.
     #[inline(always)]
     fn new(
         response: F,
@@ -311,7 +314,7 @@ where
                 fetch.layer.targets.outline(response.headers()).under(fetch.client.asked().keyed());
             outline.settle_length(&this.in_flight.fetch.client.head().method, &mut response);
             if let Some(again) = this.again.take_if(|_| this.in_flight.is_misfit(&response, &outline)) {
-                // First, with what they hold, such as a place at the origin.
+                // Dropped before the request is sent again, with what they hold, such as a place at the origin.
                 drop(response);
                 this.response.set(None);
                 this.in_flight.repeat();
@@ -400,7 +403,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         self.fetched((head, body), outline, &origin, fetching)
     }
 
-    /// Apart, as all that is rare: the way of all others is long enough.
+    /// Not inlined, since it is rare.
     #[inline(never)]
     fn not_modified<B>(
         &self,

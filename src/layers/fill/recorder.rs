@@ -53,7 +53,7 @@ impl Recording<'_> {
     }
 }
 
-/// So much room is made at once for what the head promises: a body that never comes takes no more.
+/// The most bytes that are reserved for a body by its declared length: it may never arrive.
 const MAX_RESERVED: usize = 256 << 10;
 
 /// What is known of a response when its head is there.

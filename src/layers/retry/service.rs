@@ -45,6 +45,9 @@ impl<S> Layer<S> for RetryLayer {
 }
 
 /// The service of [`RetryLayer`].
+///
+/// It wraps any service of [`http::Request`]s that can be cloned and sent to another thread, and so can its
+/// futures and errors.
 #[derive(Clone, Debug)]
 pub struct Retry<S> {
     inner: S,
