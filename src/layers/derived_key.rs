@@ -74,7 +74,7 @@ fn identity_of(extractor: &dyn key::KeyExtractor, head: &Parts) -> Option<key::I
     named.iter().any(Option::is_some).then_some(key::Identity(named))
 }
 
-/// As [`derive`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.
+/// As [`derive()`], by a layer that needs a key and may stand alone: not if a layer above has looked for one.
 pub(crate) fn derive_alone<B: HttpBody>(
     extractor: &dyn key::KeyExtractor,
     rules: &rules::RequestRules,

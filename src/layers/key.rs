@@ -43,9 +43,9 @@ impl<K: key::KeyExtractor> KeyLayer<K> {
         Self { extractor: Arc::new(extractor), rules: rules::RequestRules::default() }
     }
 
-    /// Which [cookies](Rules::cookies) are in the key, and what is a [credential](Rules::credentials): the
-    /// same rules as those of the layer below. The others of them are for that layer alone. Default:
-    /// [`Rules::new`](crate::Rules::new).
+    /// Which [cookies](crate::Rules::cookies) are in the key, and what is a
+    /// [credential](crate::Rules::credentials): the same rules as those of the layer below. All other rules are
+    /// for that layer alone. Default: [`Rules::new`](crate::Rules::new).
     #[must_use]
     pub fn rules(mut self, rules: rules::Rules) -> Self {
         self.rules = rules.request;

@@ -2,7 +2,7 @@
 //!
 //! [`StaleIfError`] serves a stored response past its lifetime if the service below fails: if it
 //! returns an error, panics, or responds with a status that is a failure by the
-//! [`Failures`] of the layer (408, 500, 502, 503 and 504 unless it is told otherwise). Any other
+//! [`Failures`](crate::Failures) of the layer (408, 500, 502, 503 and 504 unless it is told otherwise). Any other
 //! response passes, 404 and 429 included. A response by which [`OriginLimit`](crate::OriginLimit) or
 //! [`Coalesce`](crate::Coalesce) [refuses](crate::Refused) a request is a failure as well. A panic
 //! goes on where nothing stored may be served.
