@@ -52,27 +52,26 @@ mod sync {
     }
 }
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use self::{
-    core::{FloorIndex, Matter, PurgeCheck, PurgeKind, Purges, TagHash},
+    core::{FloorIndex, PurgeCheck, PurgeKeys, PurgeKind, Purges, TagHash},
     sync::{AtomicU64, Mutex, Ordering},
 };
 
 const KEY: &[u8] = b"key";
-const PLACE: FloorIndex = FloorIndex(0);
-const PLACES: [FloorIndex; 2] = [PLACE, PLACE];
-const TAG: TagHash = TagHash(7);
+const FLOOR: FloorIndex = FloorIndex::new(0);
+const TAG: TagHash = TagHash::new(7);
 /// Nothing has it.
-const OTHER: TagHash = TagHash(9);
+const OTHER: TagHash = TagHash::new(9);
 
 /// What a request is known to be about when it arrives: not the tag.
-fn asked() -> Matter<'static> {
-    Matter { key: KEY, places: PLACES, labels: &[], path: "/" }
-}
+static ASKED: LazyLock<PurgeKeys> = LazyLock::new(|| keys(&[]));
 
-fn answered() -> Matter<'static> {
-    Matter { key: KEY, places: PLACES, labels: &[TAG], path: "/" }
+static ANSWERED: LazyLock<PurgeKeys> = LazyLock::new(|| keys(&[TAG]));
+
+fn keys(tags: &[TagHash]) -> PurgeKeys {
+    PurgeKeys::new(KEY.into(), [FLOOR, FLOOR], tags.iter().copied(), "/", None)
 }
 
 struct Entry {
@@ -125,7 +124,7 @@ impl World {
 
     /// What an unsafe request does.
     fn post(&self) {
-        self.change(|purges| purges.invalidate(PLACE));
+        self.change(|purges| purges.invalidate(FLOOR));
     }
 
     fn change(&self, purge: impl FnOnce(&Purges)) {
@@ -135,7 +134,7 @@ impl World {
     }
 
     fn admits(&self, entry: &Entry) -> bool {
-        self.purges.admits(&entry.mark, entry.begun, answered, |_| ())
+        self.purges.admits(&entry.mark, entry.begun, || &ANSWERED, |_| ())
     }
 
     fn select(&self) -> Option<Arc<Entry>> {
@@ -153,8 +152,8 @@ impl World {
     }
 
     fn fetch(&self) {
-        let floor = self.purges.arrive(&asked(), PLACE);
-        let begun = self.purges.begin(PLACE);
+        let floor = self.purges.arrive(&ASKED);
+        let begun = self.purges.begin(FLOOR);
         let content = self.content.load(Ordering::SeqCst);
         // Whether the content is what it was is not asked: a purge has its reasons.
         *self.flight.lock() = Some(Flight { content, begun: Some(begun), floor });
@@ -164,7 +163,7 @@ impl World {
 
     /// What comes from below takes no number, and is not stored.
     fn fetch_unnumbered(&self) {
-        let floor = self.purges.arrive(&asked(), PLACE);
+        let floor = self.purges.arrive(&ASKED);
         let content = self.content.load(Ordering::SeqCst);
         *self.flight.lock() = Some(Flight { content, begun: None, floor });
     }
@@ -172,7 +171,7 @@ impl World {
     /// 304: what was stored, under a new number.
     fn confirm(&self) {
         let Some(known) = self.select() else { return };
-        let begun = self.purges.begin(PLACE);
+        let begun = self.purges.begin(FLOOR);
         if self.admits(&known) {
             self.put(Entry::new(known.content, begun));
         }
@@ -189,17 +188,17 @@ impl World {
     fn wait(&self) {
         let at_least = self.returned.load(Ordering::SeqCst);
         let number = self.purges.current();
-        let own_floor = self.purges.arrive(&asked(), PLACE);
+        let own_floor = self.purges.arrive(&ASKED);
         let flight = *self.flight.lock();
         let Some(Flight { content, begun, floor }) = flight else { return };
-        let is_served = |begun| self.purges.serves(&answered(), begun, Some((number, asked())));
+        let is_served = |begun| self.purges.serves(&ANSWERED, begun, Some((number, &*ASKED)));
         if own_floor == floor && begun.is_none_or(is_served) {
             assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
         }
         let Some(begun) = begun else { return };
         // Who does not know when he came.
         let at_least = self.returned.load(Ordering::SeqCst);
-        if self.purges.serves(&answered(), begun, None) {
+        if self.purges.serves(&ANSWERED, begun, None) {
             assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
         }
     }
@@ -269,10 +268,10 @@ fn posts(world: &World) {
 
 const KINDS: [fn(&World); 5] = [
     posts,
-    |world| world.edit(PurgeKind::TagHash(TAG)),
-    |world| world.edit(PurgeKind::Place(PLACE)),
+    |world| world.edit(PurgeKind::Tag(TAG)),
+    |world| world.edit(PurgeKind::Floor(FLOOR)),
     |world| world.edit(PurgeKind::KeyPrefix(b"ke")),
-    |world| world.edit(PurgeKind::TagHash(TagHash::EVERYTHING)),
+    |world| world.edit(PurgeKind::Tag(TagHash::EVERYTHING)),
 ];
 
 #[test]
@@ -314,15 +313,15 @@ fn who_comes_after_an_unsafe_request_gets_nothing_older() {
 fn purges_at_the_same_time_are_all_seen() {
     let both: [fn(&World); 2] = [KINDS[1], KINDS[3]];
     explore(8, vec![both[0], both[1], looks]);
-    explore(8, vec![both[0], |world| _ = world.purges.purge(PurgeKind::TagHash(OTHER), None), looks]);
+    explore(8, vec![both[0], |world| _ = world.purges.purge(PurgeKind::Tag(OTHER), None), looks]);
     explore(8, vec![both[0], both[0], fetches, waits]);
 }
 
 #[test]
 fn what_is_forgotten_still_counts() {
     let others: fn(&World) = |world| {
-        world.purges.purge(PurgeKind::TagHash(OTHER), None);
-        world.purges.purge(PurgeKind::TagHash(TagHash(10)), None);
+        world.purges.purge(PurgeKind::Tag(OTHER), None);
+        world.purges.purge(PurgeKind::Tag(TagHash::new(10)), None);
     };
     explore(1, vec![KINDS[1], others, fetches, looks]);
     explore(1, vec![KINDS[1], others, World::confirm, waits]);

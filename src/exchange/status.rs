@@ -11,6 +11,7 @@ use crate::{
     key::Unkeyed,
     reasons::reasons,
     sequence::Loss,
+    store::HIT,
 };
 
 /// The response field of RFC 9211.
@@ -96,14 +97,13 @@ enum Value {
 /// What hits say, written out. That the field of a response is one of these very strings, and not
 /// just the same text, tells that it was put there in this process: what came in over a connection
 /// is never taken for ours.
-static HITS: [(Option<Stale>, HeaderValue); 4] = [
-    (None, HeaderValue::from_static("tower-readthrough;hit")),
+static STALE_HITS: [(Stale, HeaderValue); 3] = [
     (
-        Some(Stale::WhileRevalidating),
+        Stale::WhileRevalidating,
         HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate"),
     ),
-    (Some(Stale::IfError), HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
-    (Some(Stale::AsRequested), HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
+    (Stale::IfError, HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
+    (Stale::AsRequested, HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
 ];
 
 /// What misses say most of the time, written out as well: a value that is made of a text is checked byte
@@ -183,9 +183,11 @@ impl CacheStatus {
         }
         let last = headers.get_all(CACHE_STATUS).iter().next_back()?.as_bytes();
         let is_last = |value: &HeaderValue| std::ptr::eq(value.as_bytes(), last);
-        let hit = HITS.iter().find(|(_, value)| is_last(value));
-        let hit = hit.map(|(stale, _)| stale.map_or(Self::hit(), Self::stale));
-        hit.or_else(|| Self::find_written(is_last))
+        if is_last(&HIT) {
+            return Some(Self::hit());
+        }
+        let hit = STALE_HITS.iter().find(|(_, value)| is_last(value));
+        hit.map(|(stale, _)| Self::stale(*stale)).or_else(|| Self::find_written(is_last))
     }
 
     /// Says so in the `Cache-Status` of the response, and in its extensions unless that shows it. What a
@@ -216,14 +218,15 @@ impl CacheStatus {
         }
     }
 
-    /// As [`mark`](Self::mark), of a stored response, which says that it is a hit.
-    pub(crate) fn mark_stored<B>(self, response: &mut Response<B>) {
+    /// As [`mark`](Self::mark), of a response out of the store, which says that it is a hit.
+    pub(crate) fn serve<B>(self, mut response: Response<B>) -> Response<B> {
         if self.stale.is_some() || !self.is_hit() {
             self.replace_last(response.headers_mut());
         }
         if !self.is_hit() {
             response.extensions_mut().insert(self);
         }
+        response
     }
 
     fn replace_last(self, headers: &mut HeaderMap) {
@@ -248,7 +251,7 @@ impl CacheStatus {
     }
 
     /// Removes our member, the last one, and leaves what other caches said.
-    pub(crate) fn unmark(headers: &mut HeaderMap) {
+    fn unmark(headers: &mut HeaderMap) {
         let mut members: Vec<_> = headers.get_all(CACHE_STATUS).iter().cloned().collect();
         members.pop();
         headers.remove(CACHE_STATUS);
@@ -257,17 +260,15 @@ impl CacheStatus {
 
     /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
-        let hit = HITS.iter().filter(|_| self.is_hit()).find(|(stale, _)| *stale == self.stale);
-        let hit = hit.map(|(_, value)| value);
+        let hit = match self.stale {
+            _ if !self.is_hit() => None,
+            None => Some(&HIT),
+            Some(stale) => STALE_HITS.iter().find(|(hit, _)| *hit == stale).map(|(_, value)| value),
+        };
         match hit.or_else(|| self.written()) {
             Some(value) => value.clone(),
             None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
         }
-    }
-
-    /// What a plain hit says.
-    pub(crate) fn hit_value() -> &'static HeaderValue {
-        &HITS[0].1
     }
 
     /// The value that says so, if it is written out.

@@ -42,7 +42,7 @@ fn a_hit_is_told_by_its_field_alone_and_never_by_the_same_text_from_elsewhere() 
     for status in [CacheStatus::hit(), CacheStatus::stale(Stale::AsRequested)] {
         let mut response = Response::new(());
         response.headers_mut().append(CACHE_STATUS, CacheStatus::hit().to_value());
-        status.mark_stored(&mut response);
+        let mut response = status.serve(response);
         assert!(response.extensions().is_empty());
         assert_eq!(CacheStatus::of(&response), Some(status));
         CacheStatus::hide(&mut response);

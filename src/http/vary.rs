@@ -193,6 +193,29 @@ impl Selection {
         Self(Arc::new(Selected { fields: Arc::clone(fields), values }))
     }
 
+    /// The fields, and for each the normal form of its value and that as it came, which is empty if it is the
+    /// same or long. `None` where the request has no such field.
+    pub(crate) fn to_parts(&self) -> impl Iterator<Item = (&HeaderName, Option<(&[u8], &[u8])>)> {
+        let parts = self.0.values.iter().map(|value| {
+            let value = value.as_ref()?;
+            Some((without_hash(&value.normal), &*value.raw))
+        });
+        self.fields().iter().zip(parts)
+    }
+
+    /// The selection of which these are the [parts](Self::to_parts).
+    pub(crate) fn from_parts(mut parts: Vec<(HeaderName, Option<(Box<[u8]>, Box<[u8]>)>)>) -> Self {
+        parts.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
+        parts.dedup_by(|(a, _), (b, _)| a == b);
+        let value = |(normal, raw): (Box<[u8]>, Box<[u8]>)| {
+            let normal = if normal.len() > MAX_NORMAL_BYTES { with_hash(&normal) } else { normal };
+            Value { normal, raw }
+        };
+        let (fields, values): (Vec<_>, Vec<_>) =
+            parts.into_iter().map(|(name, parts)| (name, parts.map(value))).unzip();
+        Self(Arc::new(Selected { fields: fields.into(), values: values.into() }))
+    }
+
     #[cfg(test)]
     pub(crate) fn is_same_memory(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -274,6 +297,11 @@ fn with_hash(value: &[u8]) -> Box<[u8]> {
     static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
     looked_at(value.len());
     [b"\0", &HASHER.hash_one(value).to_le_bytes()[..], value].concat().into()
+}
+
+/// What stands behind the hash of a [long value](with_hash).
+fn without_hash(normal: &[u8]) -> &[u8] {
+    normal.strip_prefix(b"\0").and_then(|rest| rest.get(size_of::<u64>()..)).unwrap_or(normal)
 }
 
 fn is_long(line: &HeaderValue) -> bool {

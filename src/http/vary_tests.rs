@@ -136,6 +136,20 @@ proptest! {
     }
 
     #[test]
+    fn a_selection_comes_back_from_its_parts(
+        lines in proptest::collection::vec("[ab, \"]{0,4}|[a-z]{5000}", 0..3),
+        names in proptest::sample::subsequence(vec!["accept", "accept-encoding", "cookie", "x"], 1..4),
+    ) {
+        let fields: Arc<[HeaderName]> = names.iter().map(|name| HeaderName::from_static(name)).collect();
+        let selection = Selection::new(&fields, &map(&lines.iter().map(|line| (names[0], line.as_str())).collect::<Vec<_>>()));
+        let owned = |(normal, raw): (&[u8], &[u8])| (normal.into(), raw.into());
+        let parts = selection.to_parts().map(|(name, parts)| (name.clone(), parts.map(owned)));
+        let back = Selection::from_parts(parts.collect());
+        prop_assert_eq!(&back, &selection);
+        prop_assert!(is_written_as(&back, &selection));
+    }
+
+    #[test]
     fn a_selection_written_in_a_request_is_the_selection_made_from_it(
         a in proptest::collection::vec("[ab, \"]{0,4}", 0..3),
         b in proptest::collection::vec("[ab, \"]{0,4}", 0..3),

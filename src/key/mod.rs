@@ -214,6 +214,11 @@ impl CacheKey {
         key.to_key()
     }
 
+    /// The same bytes, without a copy.
+    pub(crate) fn to_shared(&self) -> Arc<[u8]> {
+        Arc::clone(&self.0)
+    }
+
     /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0

@@ -70,20 +70,36 @@ impl<'a> Target<'a> {
         (self.uri, self.host)
     }
 
-    /// A hash of what it names for a request with these extensions and this URI, which routers may have
-    /// changed; the same for HTTP/1 and HTTP/2. That is the identity from the outer layer that keyed the
-    /// request, or else from this extractor, or else the URI itself.
-    pub(crate) fn hash_named(
+    /// What it names as the target of a request with this URI, as routers left it, and these extensions: what
+    /// the extractor says, or one above that gave the request its key. `None`: the URI itself.
+    pub(crate) fn identity(
         self,
         extractor: &dyn KeyExtractor,
         (uri, extensions): (&Uri, &Extensions),
-        hasher: &impl BuildHasher,
-    ) -> u64 {
-        let named = match extensions.get::<Identity>() {
+    ) -> Option<CacheKey> {
+        match extensions.get::<Identity>() {
             Some(Identity(outer)) => outer.first().cloned().flatten(),
             None => extractor.identity(uri, self.host, extensions),
-        };
-        self.hash_of(named, hasher)
+        }
+    }
+
+    /// A text from which [`parse_text`](Self::parse_text) makes a target with the same hashes. `None` if the
+    /// host is not text.
+    pub(crate) fn to_text(self) -> Option<String> {
+        let authority = self.authority();
+        let host = str::from_utf8(authority.as_bytes()).ok()?.to_ascii_lowercase();
+        let (scheme, colon) = self.uri.scheme_str().map_or(("", ""), |scheme| (scheme, ":"));
+        Some(format!("{scheme}{colon}//{host}{}", path_and_query(self.uri)))
+    }
+
+    /// The URI and the `Host` of a target.
+    pub(crate) fn parse_text(text: &str) -> Option<(Uri, Option<HeaderValue>)> {
+        let (scheme, rest) = text.split_once("//")?;
+        if !scheme.is_empty() {
+            return Some((text.parse().ok()?, None));
+        }
+        let (host, path) = rest.split_at(rest.find('/')?);
+        Some((path.parse().ok()?, Some(host.parse().ok()?)))
     }
 
     /// The hashes of all that the target may name for any request: what a purge of it reaches.
@@ -105,7 +121,8 @@ impl<'a> Target<'a> {
         hashes
     }
 
-    fn hash_of(self, named: Option<CacheKey>, hasher: &impl BuildHasher) -> u64 {
+    /// A number for what it names, the same for HTTP/1 and HTTP/2.
+    pub(crate) fn hash_of(self, named: Option<CacheKey>, hasher: &impl BuildHasher) -> u64 {
         named.map_or_else(|| self.hash(hasher), |named| hasher.hash_one(named))
     }
 

@@ -110,7 +110,7 @@ impl Invalidation {
         let sequence = self.place.sequence();
         for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
             for hash in self.target_by(self.extractor()).groups_to_purge(&group, sequence.hasher()) {
-                sequence.purge_label(hash);
+                sequence.purge_group(hash);
             }
         }
     }

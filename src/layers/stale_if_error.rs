@@ -229,11 +229,11 @@ impl Fallback {
         match &self.part {
             Some((part, fields)) => {
                 let status = came_about(self.why, failure, StatusCode::PARTIAL_CONTENT);
-                part.to_response(fields, now, status)
+                status.serve(part.to_hit(fields, now))
             }
             None => {
                 let status = came_about(self.why, failure, self.stored.status());
-                self.stored.to_response(self.head_only, now, status)
+                status.serve(self.stored.to_hit(self.head_only, now, |body| body))
             }
         }
     }

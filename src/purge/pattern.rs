@@ -100,7 +100,7 @@ mod tests {
     use super::*;
 
     fn is(pattern: &str, path: &str) -> bool {
-        UrlPattern::parse(&format!("http://h{pattern}")).unwrap().paths.is(path)
+        UrlPattern::parse(&format!("http://h{pattern}")).unwrap().paths.matches(path)
     }
 
     #[test]

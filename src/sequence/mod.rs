@@ -1,12 +1,10 @@
-//! One order of fetches and purges.
+//! The order of fetches and purges in a store.
 
-pub(crate) mod core;
-mod losses;
-pub(crate) mod provenance;
+mod core;
 mod sync;
 
-pub(crate) use self::core::{Glob, Loss, Segment};
-pub(crate) use self::provenance::{Provenance, PurgeSnapshot, Subject};
+pub use self::core::PurgeTexts;
+pub(crate) use self::core::{Glob, Loss, PurgeCheck, PurgeKeys, Segment};
 
 use std::{
     fmt,
@@ -19,9 +17,10 @@ use http::{HeaderMap, request::Parts};
 use quick_cache::DefaultHashBuilder;
 use tokio::{sync::Notify, time::Instant};
 
-use self::core::{FloorIndex, Pattern, PurgeKind, Purges, TagHash};
-use self::losses::Losses;
-use crate::store::StoredResponse;
+use self::{
+    core::{FloorIndex, Pattern, PurgeKind, Purges, TagHash},
+    sync::{AtomicU64, Ordering},
+};
 use crate::{
     http::{response_fields::ResponseFields, tag_fields},
     key::{CacheKey, KeyExtractor, Origins, Target},
@@ -36,37 +35,34 @@ pub(super) const DEFAULT_PREFIX_RECORDS: usize = 1 << 10;
 /// Longer prefixes of keys are cut off here, and purge more.
 const MAX_PREFIX_BYTES: usize = 1024;
 
-/// Numbers the beginnings of fetches in a store, from 1 on, and what purges their answers.
+/// Numbers the fetches of a store and the purges of their responses, in one sequence from 1 on.
 ///
-/// A request notes [`current`](Self::current) when it arrives, before it looks into the store;
-/// whatever has a larger number began after it. A purge takes a number as well: no answer that
-/// it matches and whose fetch began below it is stored or served any more, nor is a fetch shared
-/// that is still under way. That costs the same however much is stored, and a hit one atomic load
-/// for as long as nothing is purged.
+/// A request notes [`current`](Self::current) when it arrives, before it looks into the store; whatever has a
+/// larger number began after it. A response that a purge matches and whose fetch has a smaller number than the
+/// purge is neither stored nor served any more, and such a fetch that is under way is not shared. The cost does not
+/// depend on how much is stored; a hit takes one atomic load for as long as nothing is purged.
 ///
 /// # What is kept of purges
 ///
-/// * Of URIs and keys, those included that unsafe requests invalidate: one number for all that have
-///   the same hash. They are purged together. With the default of 65,536 such floors, what is stored
-///   loses one in 65,536 to each purge of something else: under 100 unsafe requests a second, half
-///   of it within eight minutes. Unsafe requests to where nothing was fetched since the last purge,
-///   which most are, purge nothing and take no number.
-/// * Of tags, groups and prefixes of paths, of everything, and of what was purged softly: a record.
-///   By default there are at most 65,536. Of prefixes of keys and patterns of paths at most
-///   1,024, of 1,024 bytes each.
-/// * A record is dropped as soon as nothing can match it any more. Once half of them are taken, all
-///   that is stored is looked at without a rest, with each further purge and in the background, so
-///   that a storm of purges takes nothing else along. If there are too many before that is done, the
-///   oldest one is dropped, and whatever began before it and was not looked at since counts as purged.
+/// * Of a URI or a key, purged or invalidated by an unsafe request: the number of the purge, in one of 65,536 floors
+///   by default. URIs with the same hash share a floor and are purged together, so each purge takes one in 65,536 of
+///   all that is stored along: under 100 unsafe requests a second, half of it within eight minutes. Unsafe requests
+///   to a URI that was not fetched since its last purge, which most are, purge nothing and take no number.
+/// * Of a tag, a group, a prefix of paths, everything, and of each soft purge: a record, at most 65,536 by default.
+///   Of a prefix of keys or a pattern of paths: a record of at most 1,024 bytes, at most 1,024 by default.
+/// * A record is dropped as soon as it can match nothing any more. Once half of them are taken, all that is stored is
+///   checked without a pause, with each further purge and in the background. At the limit the oldest record is
+///   dropped, and all that began before it and was not checked since counts as purged.
 pub struct Sequence {
     purges: Purges,
     floors: usize,
     hasher: DefaultHashBuilder,
     /// The moments of soft purges count from here.
     made_at: Instant,
-    /// Told of purges that leave something to give back.
+    /// Notified of purges that leave memory to give back.
     purged: Notify,
     losses: Losses,
+    keeps_texts: bool,
 }
 
 impl Default for Sequence {
@@ -82,14 +78,14 @@ impl fmt::Debug for Sequence {
 }
 
 impl Sequence {
-    /// A sequence with so many floors for URIs, of eight bytes each, and a quarter as many for keys:
-    /// more keep them better apart. At least one, at most 2^24.
+    /// Returns a sequence with this many floors for URIs, of eight bytes each, and a quarter as many for keys. More
+    /// of them keep more URIs apart. At least one, at most 2^24. Default: 65,536.
     pub fn with_floors(floors: usize) -> Self {
         Self::with_records(floors, DEFAULT_TAG_RECORDS, DEFAULT_PREFIX_RECORDS)
     }
 
-    /// With so many floors, and at most so many records of what was purged: of tags and the like,
-    /// of about 100 bytes each, and of prefixes of keys and patterns of paths. At least one of each.
+    /// Returns a sequence with this many floors and at most so many records of purges: of `tags` and the like, of
+    /// about 100 bytes each, and of `prefixes` of keys and patterns of paths. At least one of each.
     pub fn with_records(floors: usize, tags: usize, prefixes: usize) -> Self {
         let floors = floors.clamp(1, 1 << 24);
         Self {
@@ -99,141 +95,192 @@ impl Sequence {
             made_at: Instant::now(),
             purged: Notify::new(),
             losses: Losses::default(),
+            keeps_texts: false,
         }
     }
 
-    /// The number of the fetch or purge that began last; 0 if none has.
+    /// Returns the number of the last fetch or purge; 0 if there was none.
     pub fn current(&self) -> u64 {
         self.purges.current()
     }
 
-    /// The records of purges at the moment: of tags and the like, and of prefixes of keys and
-    /// patterns of paths.
+    /// Returns how many records of purges there are: of tags and the like, and of prefixes of keys and patterns of
+    /// paths.
     pub fn records(&self) -> (usize, usize) {
         self.purges.records()
     }
 
-    /// Numbers a fetch that begins now, and may bring an answer for as long as this is kept.
-    pub(crate) fn begin(self: &Arc<Self>, subject: &Subject) -> Fetching {
-        Fetching { sequence: Arc::clone(self), number: self.purges.begin(subject.named()) }
+    /// Numbers a fetch that begins now. Its response may be stored for as long as the result is kept.
+    pub(crate) fn begin(self: &Arc<Self>, keys: &PurgeKeys) -> Fetching {
+        Fetching { sequence: Arc::clone(self), number: self.purges.begin(keys.uri_floor()) }
     }
 
-    /// Whether nothing has purged the response since its fetch began. Notes since when it is stale
-    /// if it was purged softly.
+    /// Notes that a [snapshot](crate::store::Snapshot) is about to be read, to be stored for as long as the
+    /// result is kept: it counts as fetched now, so that purges from now on reach it.
+    pub fn begin_load(self: &Arc<Self>) -> Loading {
+        let (under_way, number) = self.purges.begin_load();
+        Loading { sequence: Arc::clone(self), under_way, number }
+    }
+
+    /// Whether nothing has purged the response since its fetch began. Notes since when it is stale if it was
+    /// purged softly.
     ///
-    /// One atomic load where nothing was purged since the response was last looked at.
+    /// One atomic load where nothing was purged since the response was last checked.
     #[inline(always)]
-    pub(crate) fn admits(&self, response: &StoredResponse) -> bool {
-        let matter = || response.subject().matter();
-        let is_stale_since = |at| response.is_stale_since(self.instant(at));
-        self.purges.admits(response.mark(), response.begun(), matter, is_stale_since)
+    pub(crate) fn admits(&self, response: &impl Checked) -> bool {
+        let keys = || &**response.purge_keys();
+        let is_stale_since = |at| response.note_stale_since(self.instant(at));
+        self.purges.admits(response.purge_check(), response.fetch_number(), keys, is_stale_since)
     }
 
-    /// What it was that purged a response which is not [admitted](Self::admits).
-    pub(crate) fn loss(&self, response: &StoredResponse) -> Loss {
-        self.purges.loss(&response.subject().matter(), response.begun())
+    /// What purged a response that is not [admitted](Self::admits).
+    pub(crate) fn loss(&self, response: &impl Checked) -> Loss {
+        self.purges.loss(response.purge_keys(), response.fetch_number())
     }
 
-    /// What it was that purged everything under a key, if nothing was stored there since.
+    /// What purged everything under a key, if nothing was stored there since.
     pub(crate) fn loss_of_key(&self, key: &[u8]) -> Option<Loss> {
         self.losses.find(self.hasher.hash_one(key))
     }
 
-    /// Nothing is stored under the key any more, because of a purge.
+    /// Notes that nothing is stored under the key any more because of a purge.
     pub(super) fn note_loss(&self, key: &[u8], loss: Loss) {
         self.losses.note(self.hasher.hash_one(key), loss);
     }
 
-    /// Something is stored under the key, where nothing was.
+    /// Notes that something is stored under the key where nothing was.
     pub(super) fn note_stored(&self, key: &[u8]) {
         self.losses.forget(self.hasher.hash_one(key));
     }
 
-    /// What is known about purges when a request arrives.
-    pub(crate) fn arrival(&self, number: u64, subject: Arc<Subject>) -> PurgeSnapshot {
-        let floor = self.purges.arrive(&subject.matter(), subject.named());
-        PurgeSnapshot { number, floor, subject, sequence: self.address() }
+    /// Returns what a request that arrives now knows of purges.
+    pub(crate) fn arrival(&self, number: u64, keys: Arc<PurgeKeys>) -> PurgeSnapshot {
+        let floor = self.purges.arrive(&keys);
+        PurgeSnapshot { number, floor, keys, sequence: self.address() }
     }
 
     pub(super) fn address(&self) -> usize {
         std::ptr::from_ref(self).addr()
     }
 
-    /// What purges can match of a request: its key, what its URI names by the extractor's
+    /// Returns what purges can match of a request: its key, what its URI names by the extractor's
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
-    pub(crate) fn subject(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<Subject> {
+    pub(crate) fn keys(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<PurgeKeys> {
         let target = Target::of(head, Origins::of(extractor));
-        let named = target.hash_named(extractor, (&head.uri, &head.extensions), &self.hasher);
-        let places = [self.place(named), self.place_of_key(key)];
-        let labels = target.path_hashes(&self.hasher).map(TagHash);
-        Arc::new(Subject::new(key.clone(), places, labels, &target.path()))
+        let identity = target.identity(extractor, (&head.uri, &head.extensions));
+        let url = if self.keeps_texts { target.to_text() } else { None };
+        let texts = url.map(|url| {
+            let mut texts = PurgeTexts::default();
+            texts.urls.push(url);
+            texts.identity = identity.as_ref().map(|identity| identity.as_bytes().to_vec());
+            texts
+        });
+        Arc::new(self.keys_of(target, key, target.hash_of(identity, &self.hasher), texts))
     }
 
-    /// The subject of an answer, with the tags that its request and the answer itself give it.
+    fn keys_of(&self, target: Target<'_>, key: &CacheKey, hash: u64, texts: Option<PurgeTexts>) -> PurgeKeys {
+        let floors = [self.floor(hash), self.key_floor(key)];
+        let tags = target.path_hashes(&self.hasher).map(TagHash::new);
+        PurgeKeys::new(key.to_shared(), floors, tags, &target.path(), texts)
+    }
+
+    /// The same as [`keys`](Self::keys) and [`tagged`](Self::tagged) have made of these texts. `None` if there
+    /// is no URL, or one cannot be read.
+    pub(crate) fn keys_from_texts(&self, key: &CacheKey, texts: &PurgeTexts) -> Option<PurgeKeys> {
+        let mut keys = None::<PurgeKeys>;
+        for url in &texts.urls {
+            let (uri, host) = Target::parse_text(url)?;
+            let target = Target::new(&uri, host.as_ref(), Origins::default());
+            let identity = texts.identity.as_ref().filter(|_| keys.is_none()).map(CacheKey::new);
+            let kept = self.keeps_texts.then(PurgeTexts::default);
+            let more = self.keys_of(target, key, target.hash_of(identity, &self.hasher), kept);
+            keys = Some(match keys {
+                Some(keys) => keys.and(&more),
+                None => more,
+            });
+        }
+        let mut tags: Vec<_> = texts.tags.iter().map(|tag| self.tag(tag)).collect();
+        for (url, group) in &texts.groups {
+            let (uri, host) = Target::parse_text(url)?;
+            self.push_group(group, Target::new(&uri, host.as_ref(), Origins::default()), &mut tags);
+        }
+        keys.map(|keys| if tags.is_empty() { keys } else { keys.with(&tags, None) }.with_texts(texts))
+    }
+
+    /// The keys of a response, with the tags that its request and the response itself give it.
     pub(crate) fn tagged(
         &self,
-        subject: &Arc<Subject>,
+        keys: &Arc<PurgeKeys>,
         request: &Parts,
         response: Tagged<'_>,
         own: Option<&Tags>,
-    ) -> Arc<Subject> {
+    ) -> Arc<PurgeKeys> {
         let tags = [request.extensions.get::<Tags>(), own];
         let ResponseFields { has_tags, has_groups, .. } = response.outline;
         match *has_tags || *has_groups || tags.iter().any(Option::is_some) {
-            true => self.with_tags(subject, request, response, tags),
-            false => Arc::clone(subject),
+            true => self.with_tags(keys, request, response, tags),
+            false => Arc::clone(keys),
         }
     }
 
     #[inline(never)]
     fn with_tags(
         &self,
-        subject: &Arc<Subject>,
+        keys: &Arc<PurgeKeys>,
         request: &Parts,
         Tagged { headers, outline, fields }: Tagged<'_>,
-        tags: [Option<&Tags>; 2],
-    ) -> Arc<Subject> {
-        let mut labels = Vec::new();
+        given: [Option<&Tags>; 2],
+    ) -> Arc<PurgeKeys> {
+        let (mut tags, mut texts) = (Vec::new(), keys.texts().map(|_| PurgeTexts::default()));
+        let mut push = |tag: &[u8]| {
+            tags.push(self.tag(tag));
+            texts.iter_mut().for_each(|texts| texts.tags.push(tag.to_vec()));
+        };
         if outline.has_tags {
-            tag_fields::for_each_tag(headers, fields, |tag| labels.push(self.tag(tag)));
+            tag_fields::for_each_tag(headers, fields, &mut push);
         }
-        let tags = tags.into_iter().flatten();
-        labels.extend(tags.flat_map(Tags::iter).map(|tag| self.tag(tag.as_bytes())));
+        given.into_iter().flatten().flat_map(Tags::iter).for_each(|tag| push(tag.as_bytes()));
         if outline.has_groups {
             let target = Target::of(request, Origins::default());
             for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
-                labels.push(self.tag(group.as_bytes()));
-                labels.extend(target.group_hashes(&group, &self.hasher).map(TagHash));
+                self.push_group(&group, target, &mut tags);
+                let url = target.to_text().unwrap_or_default();
+                texts.iter_mut().for_each(|texts| texts.groups.push((url.clone(), group.clone())));
             }
         }
-        match labels.is_empty() {
-            true => Arc::clone(subject),
-            false => Arc::new(subject.with(&labels)),
+        match tags.is_empty() {
+            true => Arc::clone(keys),
+            false => Arc::new(keys.with(&tags, texts.as_ref())),
         }
     }
 
-    /// What the target of a request names.
+    fn push_group(&self, group: &str, target: Target<'_>, tags: &mut Vec<TagHash>) {
+        tags.push(self.tag(group.as_bytes()));
+        tags.extend(target.group_hashes(group, &self.hasher).map(TagHash::new));
+    }
+
+    /// Purges all that the target of a request may name.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
         let target = Target::of(head, Origins::of(extractor));
         let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
-        hashes.iter().map(|hash| self.purge_place(*hash, is_soft)).max().unwrap_or_default()
+        hashes.iter().map(|hash| self.purge_uri(*hash, is_soft)).max().unwrap_or_default()
     }
 
     pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Place(self.place_of_key(key)), is_soft)
+        self.purge(PurgeKind::Floor(self.key_floor(key)), is_soft)
     }
 
     pub(crate) fn purge_tag(&self, tag: &str, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::TagHash(self.tag(tag.as_bytes())), is_soft)
+        self.purge(PurgeKind::Tag(self.tag(tag.as_bytes())), is_soft)
     }
 
-    /// Everything at the target's path and below.
+    /// Purges everything at the target's path and below.
     pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
         let hash = Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).last();
-        self.purge(PurgeKind::TagHash(hash.map_or(TagHash::EVERYTHING, TagHash)), is_soft)
+        self.purge(PurgeKind::Tag(hash.map_or(TagHash::EVERYTHING, TagHash::new)), is_soft)
     }
 
-    /// All at the paths of a pattern, of the target's host if there is one.
+    /// Purges everything at the paths of a pattern, of the host of `host` if there is one.
     pub(crate) fn purge_paths(
         &self,
         extractor: &dyn KeyExtractor,
@@ -241,8 +288,9 @@ impl Sequence {
         paths: &Glob,
         is_soft: bool,
     ) -> u64 {
-        let first =
-            |head| Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).next().map(TagHash);
+        let first = |head| {
+            Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).next().map(TagHash::new)
+        };
         self.purge(PurgeKind::Paths(&Pattern::new(host.and_then(first), paths.clone())), is_soft)
     }
 
@@ -252,32 +300,32 @@ impl Sequence {
     }
 
     pub(crate) fn purge_everything(&self, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::TagHash(TagHash::EVERYTHING), is_soft)
+        self.purge(PurgeKind::Tag(TagHash::EVERYTHING), is_soft)
     }
 
-    /// What an unsafe request does to what has this number.
+    /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, hash: u64) {
-        self.purges.invalidate(self.place(hash));
+        self.purges.invalidate(self.floor(hash));
     }
 
-    fn purge_place(&self, hash: u64, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Place(self.place(hash)), is_soft)
+    fn purge_uri(&self, hash: u64, is_soft: bool) -> u64 {
+        self.purge(PurgeKind::Floor(self.floor(hash)), is_soft)
     }
 
-    pub(super) fn purge_label(&self, hash: u64) -> u64 {
-        self.purge(PurgeKind::TagHash(TagHash(hash)), false)
+    pub(super) fn purge_group(&self, hash: u64) -> u64 {
+        self.purge(PurgeKind::Tag(TagHash::new(hash)), false)
     }
 
     fn purge(&self, what: PurgeKind<'_>, is_soft: bool) -> u64 {
         let soft_at = is_soft.then(|| self.moment());
         let number = self.purges.purge(what, soft_at);
-        if !matches!((what, is_soft), (PurgeKind::Place(_), false)) {
+        if !matches!((what, is_soft), (PurgeKind::Floor(_), false)) {
             self.purged.notify_one();
         }
         number
     }
 
-    pub(super) fn purges(&self) -> &Purges {
+    pub(crate) fn purges(&self) -> &Purges {
         &self.purges
     }
 
@@ -285,7 +333,16 @@ impl Sequence {
         &self.hasher
     }
 
-    /// Resolves after a purge that leaves something to give back.
+    /// Keeps the texts of tags and URLs beside their hashes, so that [snapshots](crate::store::Snapshot) can be
+    /// taken of what is stored from now on. That takes their length and 40 bytes each for each stored response.
+    /// Default: they are not kept.
+    #[must_use]
+    pub fn keep_texts(mut self) -> Self {
+        self.keeps_texts = true;
+        self
+    }
+
+    /// Resolves after a purge that leaves memory to give back.
     pub(super) async fn next_purge(&self) {
         self.purged.notified().await;
     }
@@ -294,17 +351,17 @@ impl Sequence {
         let mut state = self.hasher.build_hasher();
         state.write(b"tag");
         state.write(tag);
-        TagHash(state.finish())
+        TagHash::new(state.finish())
     }
 
-    fn place_of_key(&self, key: &CacheKey) -> FloorIndex {
+    fn key_floor(&self, key: &CacheKey) -> FloorIndex {
         // Apart from the URIs, so that unsafe requests reach no keys by chance.
-        let place = self.hasher.hash_one(key) % key_floors(self.floors) as u64;
-        FloorIndex((self.floors as u64 + place) as u32)
+        let index = self.hasher.hash_one(key) % key_floors(self.floors) as u64;
+        FloorIndex::new((self.floors as u64 + index) as u32)
     }
 
-    fn place(&self, hash: u64) -> FloorIndex {
-        FloorIndex((hash % self.floors as u64) as u32)
+    fn floor(&self, hash: u64) -> FloorIndex {
+        FloorIndex::new((hash % self.floors as u64) as u32)
     }
 
     fn moment(&self) -> u64 {
@@ -316,7 +373,7 @@ impl Sequence {
     }
 }
 
-/// Keys are purged by code alone, and not by every unsafe request.
+/// Fewer: keys are purged by code alone, and not by each unsafe request.
 fn key_floors(floors: usize) -> usize {
     (floors / 4).max(1)
 }
@@ -329,7 +386,7 @@ pub(crate) struct Tagged<'a> {
     pub(crate) fields: &'a TagFields,
 }
 
-/// A fetch that may bring an answer to be stored. Dropped when it cannot any more.
+/// A fetch whose response may be stored. Dropped when it cannot be any more.
 #[derive(Debug)]
 pub(crate) struct Fetching {
     sequence: Arc<Sequence>,
@@ -339,5 +396,203 @@ pub(crate) struct Fetching {
 impl Drop for Fetching {
     fn drop(&mut self) {
         self.sequence.purges.end(self.number);
+    }
+}
+
+/// A load of a [snapshot](crate::store::Snapshot) that is under way. Kept until the response is stored.
+#[derive(Debug)]
+pub struct Loading {
+    sequence: Arc<Sequence>,
+    under_way: u64,
+    number: u64,
+}
+
+impl Loading {
+    /// The sequence in which it is.
+    pub(crate) fn sequence(&self) -> &Sequence {
+        &self.sequence
+    }
+
+    /// The number of the fetch for which it stands.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Unsafe requests from now on reach what has these keys.
+    pub(crate) fn loaded(&self, keys: &PurgeKeys) {
+        self.sequence.purges.loaded(keys.uri_floor());
+    }
+}
+
+impl Drop for Loading {
+    fn drop(&mut self) {
+        self.sequence.purges.end_load(self.under_way);
+    }
+}
+
+/// A response that remembers up to which purge it was checked.
+pub(crate) trait Checked {
+    fn purge_check(&self) -> &PurgeCheck;
+
+    /// The number of its fetch.
+    fn fetch_number(&self) -> u64;
+
+    fn purge_keys(&self) -> &Arc<PurgeKeys>;
+
+    /// A soft purge has made it stale from this moment on.
+    fn note_stale_since(&self, at: Instant);
+}
+
+impl<T: Checked> Checked for Arc<T> {
+    fn purge_check(&self) -> &PurgeCheck {
+        (**self).purge_check()
+    }
+
+    fn fetch_number(&self) -> u64 {
+        (**self).fetch_number()
+    }
+
+    fn purge_keys(&self) -> &Arc<PurgeKeys> {
+        (**self).purge_keys()
+    }
+
+    fn note_stale_since(&self, at: Instant) {
+        (**self).note_stale_since(at);
+    }
+}
+
+/// What a request knows of purges when it arrives.
+#[derive(Clone, Debug)]
+pub(crate) struct PurgeSnapshot {
+    /// The number of the store's sequence.
+    pub(crate) number: u64,
+    /// The number of the last purge that matches the request.
+    pub(crate) floor: u64,
+    pub(crate) keys: Arc<PurgeKeys>,
+    /// The address of the sequence, for comparison alone.
+    sequence: usize,
+}
+
+impl PurgeSnapshot {
+    /// Whether it was noted by this sequence.
+    pub(crate) fn is_of(&self, sequence: &Sequence) -> bool {
+        self.sequence == sequence.address()
+    }
+}
+
+/// Which fetch a response came from, for requests that share it.
+#[derive(Clone, Debug)]
+pub(crate) struct Provenance {
+    sequence: Arc<Sequence>,
+    keys: Arc<PurgeKeys>,
+    fetch_number: u64,
+    /// Nothing up to this number has purged it.
+    checked: u64,
+}
+
+impl Provenance {
+    /// That of a fetch.
+    pub(crate) fn of_fetch(sequence: &Arc<Sequence>, keys: &Arc<PurgeKeys>, fetch_number: u64) -> Self {
+        let (sequence, keys) = (Arc::clone(sequence), Arc::clone(keys));
+        Self { sequence, keys, fetch_number, checked: fetch_number }
+    }
+
+    /// That of a stored response.
+    pub(crate) fn of_stored(sequence: &Arc<Sequence>, stored: &impl Checked) -> Self {
+        let checked = stored.purge_check().checked();
+        Self { checked, ..Self::of_fetch(sequence, stored.purge_keys(), stored.fetch_number()) }
+    }
+
+    pub(crate) fn fetch_number(&self) -> u64 {
+        self.fetch_number
+    }
+
+    /// Whether no purge lies between the beginning of the fetch and the arrival of a request that waited for it, as
+    /// far as that is known. Without an arrival, anything that purged the response counts.
+    pub(crate) fn is_for(&self, arrival: Option<&PurgeSnapshot>) -> bool {
+        let arrival = arrival.map(|arrival| (arrival.number, &*arrival.keys));
+        self.sequence.purges().serves(&self.keys, self.checked, arrival)
+    }
+
+    /// A request that it does not serve waits for a fetch that began after this number.
+    pub(crate) fn floor(&self) -> u64 {
+        let purges = self.sequence.purges();
+        let floor = purges.floor(&self.keys);
+        let dropped = purges.dropped();
+        if dropped > self.checked { floor.max(dropped) } else { floor }
+    }
+}
+
+/// Keys whose loss is remembered. The next one takes the place of another with the same slot.
+const LOSS_SLOTS: usize = 1024;
+
+const PURGED: u64 = 1;
+const INVALIDATED: u64 = 2;
+const KINDS: u64 = PURGED | INVALIDATED;
+
+/// The keys under which everything was purged and nothing was stored since, by their hashes.
+///
+/// So that `Cache-Status` says the same before and after the memory was given back.
+struct Losses(Box<[AtomicU64]>);
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self((0..LOSS_SLOTS).map(|_| AtomicU64::new(0)).collect())
+    }
+}
+
+impl Losses {
+    fn note(&self, hash: u64, loss: Loss) {
+        let kind = if loss == Loss::Invalidated { INVALIDATED } else { PURGED };
+        if let Some(word) = self.word(hash) {
+            word.store(hash & !KINDS | kind, Ordering::Relaxed);
+        }
+    }
+
+    /// Notes that something is stored under the key again.
+    fn forget(&self, hash: u64) {
+        if let Some(word) = self.word(hash)
+            && word.load(Ordering::Relaxed) & !KINDS == hash & !KINDS
+        {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+
+    fn find(&self, hash: u64) -> Option<Loss> {
+        let word = self.word(hash)?.load(Ordering::Relaxed);
+        match word & KINDS {
+            _ if word & !KINDS != hash & !KINDS => None,
+            PURGED => Some(Loss::Purged),
+            INVALIDATED => Some(Loss::Invalidated),
+            _ => None,
+        }
+    }
+
+    fn word(&self, hash: u64) -> Option<&AtomicU64> {
+        self.0.get((hash >> 32) as usize % LOSS_SLOTS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_loss_is_remembered_until_something_is_stored_again_or_the_slot_is_taken() {
+        let losses = Losses::default();
+        let (a, other_slot, same_slot) = (0x10, 1 << 32 | 0x10, 0x20);
+        assert_eq!(losses.find(a), None);
+        losses.note(a, Loss::Purged);
+        losses.note(other_slot, Loss::Invalidated);
+        assert_eq!(losses.find(a), Some(Loss::Purged));
+        assert_eq!(losses.find(other_slot), Some(Loss::Invalidated));
+        assert_eq!(losses.find(same_slot), None);
+        losses.forget(same_slot);
+        assert_eq!(losses.find(a), Some(Loss::Purged), "another key");
+        losses.forget(a);
+        assert_eq!(losses.find(a), None);
+        losses.note(a, Loss::Purged);
+        losses.note(same_slot, Loss::Purged);
+        assert_eq!((losses.find(a), losses.find(same_slot)), (None, Some(Loss::Purged)));
     }
 }

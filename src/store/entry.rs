@@ -15,9 +15,8 @@ use crate::http::{credentials::Credentials, freshness::after, request_fields::Re
 use crate::{
     sequence::{Loss, Sequence},
     store::{
-        Applied, Change, StoredResponse,
-        change::RequestHeaders,
-        memory::expiry::Version,
+        Applied, Change, RequestHeaders, StoredResponse,
+        memory::{Due, Version},
         parts::{Part, Parts},
     },
 };
@@ -56,8 +55,8 @@ pub struct Entry {
 pub(super) struct Shelf {
     pub(super) bytes: u64,
     pub(super) version: Version,
-    /// The node of the index of what expires.
-    pub(super) expires_in: Option<usize>,
+    /// Where it is in the index of what expires.
+    pub(super) due: Option<Due>,
     /// Set for good once it is not what the store holds.
     is_retired: AtomicBool,
     /// Those that threads have made for themselves. They go with it.
@@ -68,8 +67,8 @@ pub(super) struct Shelf {
 pub(super) type Copies = Option<Box<Vec<Arc<Entry>>>>;
 
 impl Shelf {
-    pub(super) fn new(bytes: u64, version: Version, expires_in: Option<usize>) -> Self {
-        Self { bytes, version, expires_in, ..Self::default() }
+    pub(super) fn new(bytes: u64, version: Version, due: Option<Due>) -> Self {
+        Self { bytes, version, due, ..Self::default() }
     }
 }
 
@@ -156,7 +155,7 @@ impl Entry {
 
     /// The variant of the latest fetch.
     pub(crate) fn latest(&self) -> Option<&Arc<StoredResponse>> {
-        self.variants.iter().max_by_key(|variant| variant.begun())
+        self.variants.iter().max_by_key(|variant| variant.fetch_number())
     }
 
     /// Whether there is nothing worth keeping.
@@ -270,8 +269,9 @@ impl Entry {
         sequence: &Sequence,
     ) -> Option<&Arc<StoredResponse>> {
         let mut forms = Forms::default();
-        let answers =
-            |variant: &&Arc<StoredResponse>| sequence.admits(variant) && variant.matches(request, &mut forms);
+        let answers = |variant: &&Arc<StoredResponse>| {
+            sequence.admits(*variant) && variant.matches(request, &mut forms)
+        };
         self.variants.iter().find(answers)
     }
 
@@ -321,7 +321,7 @@ impl Entry {
     }
 
     /// Whether answers to such requests were not shareable a moment ago.
-    pub(crate) fn is_marked(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
+    pub(crate) fn is_hit_for_miss(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
         let is_theirs =
             |marker: &&HitForMiss| (marker.credentials, marker.is_for_part) == (credentials, is_for_part);
         self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
@@ -348,7 +348,9 @@ impl Entry {
             self.drop_least_used(now, None);
         }
         let place = self.variants.partition_point(|variant| variant.rank() > response.rank());
-        self.retain_parts(|part| part.selection() != response.selection() || part.begun() > response.begun());
+        self.retain_parts(|part| {
+            part.selection() != response.selection() || part.fetch_number() > response.fetch_number()
+        });
         if response.is_fresh(now) {
             let audience = response.terms().audience;
             self.markers.retain(|marker| !marker.credentials.admitted_to(audience));
@@ -364,9 +366,10 @@ impl Entry {
         let use_of = |variant: &Arc<StoredResponse>| {
             let used_at = variant.used_at();
             let is_in_use = used_at.is_some_and(|used_at| now < after(used_at, IN_USE_FOR));
-            (is_in_use, used_at.unwrap_or(variant.received_at()), variant.begun())
+            (is_in_use, used_at.unwrap_or(variant.received_at()), variant.fetch_number())
         };
-        let others = self.variants.iter().enumerate().filter(|(_, variant)| Some(variant.begun()) != spared);
+        let others =
+            self.variants.iter().enumerate().filter(|(_, variant)| Some(variant.fetch_number()) != spared);
         if let Some((least, _)) = others.min_by_key(|(_, variant)| use_of(variant)) {
             self.variants.remove(least);
         }
@@ -377,8 +380,9 @@ impl Entry {
             return Applied::Unchanged;
         }
         let (before, request, mut forms) = (self.count(), request.fields(), Forms::default());
-        let mut stays =
-            |stored: &Arc<StoredResponse>| stored.begun() >= number || !stored.matches(&request, &mut forms);
+        let mut stays = |stored: &Arc<StoredResponse>| {
+            stored.fetch_number() >= number || !stored.matches(&request, &mut forms)
+        };
         self.variants.retain(|variant| stays(variant));
         let is_spared = |part: &Arc<StoredResponse>| spared.is_some() && part.strong_tag().as_ref() == spared;
         self.retain_parts(|part| stays(part) || is_spared(part));
@@ -387,8 +391,8 @@ impl Entry {
 
     fn purge(&mut self, number: u64) -> Applied {
         let before = self.count();
-        self.variants.retain(|variant| variant.begun() > number);
-        self.retain_parts(|part| part.begun() > number);
+        self.variants.retain(|variant| variant.fetch_number() > number);
+        self.retain_parts(|part| part.fetch_number() > number);
         self.markers.clear();
         Applied::removed(self.count() < before)
     }
@@ -424,7 +428,7 @@ impl Entry {
                     self.retain_parts(|_| true);
                 }
                 _ if self.variants.len() > 1 => {
-                    let latest = self.latest().map(|latest| latest.begun());
+                    let latest = self.latest().map(|latest| latest.fetch_number());
                     self.drop_least_used(Instant::now(), latest);
                 }
                 _ => return,
@@ -443,6 +447,6 @@ fn is_superseded(
 ) -> bool {
     by.selection().is_none()
         && stored.selection().is_some()
-        && stored.begun() < by.begun()
+        && stored.fetch_number() < by.fetch_number()
         && stored.matches(&RequestFields::of(request).with(Credentials::default()), forms)
 }

@@ -1,12 +1,12 @@
 //! Where responses are kept.
 //!
-//! A [`Store`] maps a [`CacheKey`] to a [`Entry`]: all that is known about one key, which is
-//! the stored variants of its response (RFC 9111 §4.1) and whether its answers turned out not
-//! to be shareable. Keeping the variants together makes it one lookup to find the one that a
-//! request selects, and one step to drop them all.
+//! A [`Store`] maps a [`CacheKey`] to an [`Entry`]: the stored variants of a response (RFC 9111 §4.1), parts of it
+//! (§3.3), and whether its responses turned out not to be shareable. One lookup finds the variant that a request
+//! selects, and one step drops them all.
 //!
-//! A store answers at once and never fails: [`MemoryStore`] is the one to use, and the layers
-//! work with any other that keeps the contract of the trait.
+//! A store returns at once and never fails. [`MemoryStore`] is the one to use; the layers work with any other that
+//! keeps the contract of the trait. All changes are [`Change`]s, so that a wrapper round a store can log, queue or
+//! repeat them. A [`Snapshot`] is a stored response in a form that can leave the process.
 //!
 //! # The engine
 //!
@@ -19,10 +19,9 @@
 //!
 //! # The sequence
 //!
-//! Fetches are numbered by the store's [`Sequence`]. A response never replaces one whose fetch
-//! began later, so a slow answer cannot undo a newer one.
+//! Fetches are numbered by the store's [`Sequence`]. A response never replaces one of a later fetch, so a slow
+//! response cannot undo a newer one.
 
-mod change;
 mod entry;
 mod head;
 mod memory;
@@ -31,32 +30,36 @@ mod pieces;
 mod refresh;
 mod response;
 mod selections;
+mod snapshot;
 
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 
+use http::{HeaderMap, HeaderValue};
+use tokio::time::Instant;
+
+pub use self::{
+    entry::{Entry, HitForMiss},
+    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
+    parts::Part,
+    response::StoredResponse,
+    snapshot::{Audience, Lifetimes, Moment, RestoreError, SelectingField, SelectingValue, Snapshot},
+};
 pub(crate) use self::{
-    change::Headers,
-    head::{BodyBuffer, HeadBuilder},
+    head::{BodyBuffer, HIT, HeadBuilder},
     parts::{Arrived, Stored},
     pieces::Pieces,
     refresh::Refresh,
     response::Origin,
     selections::selection,
 };
-pub use self::{
-    change::{Applied, Change, RequestHeaders},
-    entry::{Entry, HitForMiss},
-    memory::{MemoryStore, MemoryStoreBuilder, StoreStats},
-    parts::Part,
-    response::StoredResponse,
-};
 
+pub use crate::sequence::{Loading, PurgeTexts};
 use crate::{http::request_fields::RequestFields, key::CacheKey, sequence::Sequence};
 
-/// Keeps responses under their keys.
+/// Keeps entries under their keys.
 ///
-/// A clone is a handle to the same store. All methods return at once: they are called while a
-/// request is polled. A store that cannot keep something drops it; to the layers that is a miss.
+/// A clone is a handle to the same store. All methods return at once: they are called while a request is polled. A
+/// store that cannot keep something drops it; to the layers that is a miss.
 ///
 /// What a change means is decided by [`Entry::apply`] alone, for every store. A store only keeps what that
 /// returns:
@@ -96,7 +99,7 @@ use crate::{http::request_fields::RequestFields, key::CacheKey, sequence::Sequen
 /// }
 /// ```
 pub trait Store: Clone + Send + Sync + 'static {
-    /// What is stored under the key of these bytes.
+    /// Returns what is stored under the key of these bytes.
     fn get(&self, key: &[u8]) -> Option<Arc<Entry>>;
 
     /// Replaces what is stored under the key by what [`Entry::apply`] makes of it, and returns what came
@@ -106,22 +109,22 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// older in any thread.
     fn apply(&self, key: &CacheKey, change: Change) -> Applied;
 
-    /// Numbers the beginnings of fetches, store-wide.
+    /// Returns the sequence that numbers the fetches and purges of this store.
     fn sequence(&self) -> &Arc<Sequence>;
 
-    /// The largest response that the store takes, in bytes as [`StoredResponse::bytes`] counts
-    /// them. Larger ones are passed on without being held in memory. 0: it takes none.
+    /// Returns the largest response that the store takes, in bytes as [`StoredResponse::bytes`] counts them. Larger
+    /// ones are passed on without being held in memory. 0: it takes none.
     fn max_response_bytes(&self) -> usize;
 
-    /// How many bytes it holds at most. Bodies under way may take as much beside it; see
-    /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes). Default: 16 of the
-    /// largest responses.
+    /// Returns how many bytes it holds at most. Bodies under way may take as much beside it; see
+    /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes). Default: 16 of the largest
+    /// responses.
     fn capacity_bytes(&self) -> u64 {
         (self.max_response_bytes() as u64).saturating_mul(16)
     }
 
-    /// Told after a purge through a [handle](crate::Purge), so that a store can look at a part of what it
-    /// holds before the [records](Sequence#what-is-kept-of-purges) are too many. Default: nothing.
+    /// Called after a purge through a [handle](crate::Purge), so that a store can check a part of what it holds before
+    /// there are too many [records](Sequence#what-is-kept-of-purges). Default: nothing.
     fn purged(&self) {}
 
     /// Called for a response that was to be stored and did not become a [`Change`], with the reason: it is
@@ -129,7 +132,169 @@ pub trait Store: Clone + Send + Sync + 'static {
     fn not_stored(&self, _key: &CacheKey, _reason: Applied) {}
 }
 
-/// The latest response that answers a request and is not invalidated.
+/// A change to what is stored under one key.
+///
+/// [`Entry::apply`] defines its meaning, for every store. It owns what it holds, and a
+/// clone copies no body: a wrapper round a store can queue it, to repeat it elsewhere.
+///
+/// More kinds may come: a store passes those that it does not know on to `Entry::apply`.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum Change {
+    /// Stores a complete response in place of its variant, and removes the variants and parts that it
+    /// supersedes (RFC 9111 §4.1), what has expired, and each [`HitForMiss`] that it disproves.
+    Put {
+        /// The response.
+        response: Arc<StoredResponse>,
+        /// The request that it answers.
+        request: RequestHeaders,
+        /// When it was complete.
+        at: Instant,
+    },
+    /// As [`Put`](Self::Put), of a response which the origin has confirmed (RFC 9111 §4.3.4): only its
+    /// fields and lifetimes are new.
+    Confirm {
+        /// The response under its new fields.
+        response: Arc<StoredResponse>,
+        /// The request that it answers.
+        request: RequestHeaders,
+        /// When it was confirmed.
+        at: Instant,
+    },
+    /// Stores a part of a response (RFC 9111 §3.3), and removes what it supersedes.
+    PutPart {
+        /// The part, combined with the stored parts that it touches.
+        part: Part,
+        /// The request that it answers.
+        request: RequestHeaders,
+        /// When it was complete.
+        at: Instant,
+    },
+    /// Notes that responses to some requests could not be shared a moment ago.
+    HitForMiss(HitForMiss),
+    /// Removes what a request selects, if it came from an earlier fetch: the origin has sent something
+    /// else since, which is not stored.
+    Supersede {
+        /// The request.
+        request: RequestHeaders,
+        /// The number of the fetch that brought something else.
+        fetch_number: u64,
+        /// Parts with this strong entity tag stay.
+        spared_tag: Option<HeaderValue>,
+        /// Noted at the same time.
+        hit_for_miss: Option<HitForMiss>,
+    },
+    /// Removes what fetches up to this number brought, and each [`HitForMiss`].
+    Purge {
+        /// The number of the purge in the store's [`Sequence`].
+        number: u64,
+    },
+    /// Removes what has expired.
+    Prune {
+        /// The time of the check.
+        at: Instant,
+    },
+}
+
+impl Change {
+    /// The response or the part that it brings.
+    pub fn response(&self) -> Option<&Arc<StoredResponse>> {
+        match self {
+            Self::Put { response, .. } | Self::Confirm { response, .. } => Some(response),
+            Self::PutPart { part, .. } => Some(part.response()),
+            _ => None,
+        }
+    }
+}
+
+/// What came of a [`Change`], or of a response that was to become one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Applied {
+    /// What the change brought is stored.
+    Stored,
+    /// What the change was to remove was there, and is not any more.
+    Removed,
+    /// There was nothing to do.
+    Unchanged,
+    /// Not stored: the result of a later fetch is.
+    Outdated,
+    /// Not stored: its lifetime and all windows after it are over.
+    Expired,
+    /// Not stored: purged since its fetch began.
+    Purged,
+    /// Not stored: larger than [`max_response_bytes`](Store::max_response_bytes).
+    TooLarge,
+    /// Not stored: its body broke off, or was not as long as its head said.
+    Incomplete,
+}
+
+impl Applied {
+    /// Whether what the change brought is stored.
+    pub const fn is_stored(self) -> bool {
+        matches!(self, Self::Stored)
+    }
+
+    const fn removed(is_removed: bool) -> Self {
+        if is_removed { Self::Removed } else { Self::Unchanged }
+    }
+}
+
+/// The header fields of the request that a response answers.
+///
+/// A clone shares them. They may contain credentials; `Debug` shows names alone.
+#[derive(Clone)]
+pub struct RequestHeaders(Arc<dyn Headers>);
+
+/// Something that holds the header fields of a request.
+pub(crate) trait Headers: Send + Sync + 'static {
+    fn headers(&self) -> &HeaderMap;
+
+    fn fields(&self) -> RequestFields<'_> {
+        RequestFields::of(self.headers())
+    }
+}
+
+impl Headers for HeaderMap {
+    fn headers(&self) -> &HeaderMap {
+        self
+    }
+}
+
+impl RequestHeaders {
+    pub(crate) fn shared(holder: Arc<impl Headers>) -> Self {
+        Self(holder)
+    }
+
+    /// The fields.
+    pub fn headers(&self) -> &HeaderMap {
+        self.0.headers()
+    }
+
+    pub(crate) fn fields(&self) -> RequestFields<'_> {
+        self.0.fields()
+    }
+}
+
+impl Default for RequestHeaders {
+    fn default() -> Self {
+        HeaderMap::new().into()
+    }
+}
+
+impl From<HeaderMap> for RequestHeaders {
+    fn from(headers: HeaderMap) -> Self {
+        Self(Arc::new(headers))
+    }
+}
+
+impl fmt::Debug for RequestHeaders {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.headers().keys()).finish()
+    }
+}
+
+/// Returns the latest response that a request selects and that is not purged.
 pub(crate) fn select(
     store: &impl Store,
     key: &CacheKey,

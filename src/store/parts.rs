@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use crate::sequence::Sequence;
+use crate::sequence::{Checked as _, Sequence};
 use crate::store::Entry;
 use crate::store::HeadBuilder;
 use crate::store::Origin;
@@ -14,7 +14,6 @@ use crate::store::Pieces;
 use crate::store::StoredResponse;
 use crate::{
     body::Body,
-    exchange::status::CacheStatus,
     http::{
         conditions::{confirms, freshen, strong_tag},
         fields::{is_digest, remove_all},
@@ -55,14 +54,9 @@ impl Part {
         self.extent.total
     }
 
-    /// As a client gets it who asks for a range that lies within.
-    pub(crate) fn to_response<B>(
-        &self,
-        request: &HeaderMap,
-        now: Instant,
-        status: CacheStatus,
-    ) -> Response<Body<B>> {
-        let mut response = self.response.to_response(false, now, status);
+    /// Returns the response to a request for a range that lies within, as that of a hit.
+    pub(crate) fn to_hit<B>(&self, request: &HeaderMap, now: Instant) -> Response<Body<B>> {
+        let mut response = self.response.to_hit(false, now, |body| body);
         if let Some(range) = self.extent.apply(request, &mut response) {
             *response.body_mut() = Body::pieces(self.pieces.slice(range));
         }
@@ -81,8 +75,7 @@ impl Part {
 
     /// The whole, if nothing is missing.
     pub(crate) async fn assembled(&self) -> Arc<StoredResponse> {
-        let mut headers = self.response.headers().into_owned();
-        CacheStatus::unmark(&mut headers);
+        let mut headers = self.response.headers();
         remove_all(&mut headers, |name| *name == header::CONTENT_LENGTH);
         let body = self.pieces.assembled().await;
         let kept = HeadBuilder::new(StatusCode::OK, &headers, Some(body.len())).with_shared(body);
@@ -118,7 +111,7 @@ impl Parts {
     }
 
     pub(super) fn drop_oldest(&mut self) {
-        let oldest = self.0.iter().enumerate().min_by_key(|(_, part)| part.response.begun());
+        let oldest = self.0.iter().enumerate().min_by_key(|(_, part)| part.response.fetch_number());
         if let Some((oldest, _)) = oldest {
             self.0.remove(oldest);
         }
@@ -137,7 +130,7 @@ impl Parts {
             sequence.admits(response)
                 && response.is_fresh(now)
                 && response.matches(request, &mut forms)
-                && extent.answers(request.fields, &response.headers())
+                && extent.answers(request.fields, &response.hit_fields())
         })
     }
 
@@ -145,8 +138,10 @@ impl Parts {
     pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
         self.0.iter().any(|Part { extent, response, .. }| {
             let is_another = extent.total != whole.body().len()
-                || confirms(&response.headers(), &whole.headers()) == Some(false);
-            response.begun() > whole.begun() && response.selection() == whole.selection() && is_another
+                || confirms(&response.hit_fields(), &whole.hit_fields()) == Some(false);
+            response.fetch_number() > whole.fetch_number()
+                && response.selection() == whole.selection()
+                && is_another
         })
     }
 
@@ -267,17 +262,16 @@ impl Arrived {
     }
 
     fn take_up_fields(&mut self, part: &Part) {
-        let mut headers = part.response.headers().into_owned();
-        CacheStatus::unmark(&mut headers);
+        let mut headers = part.response.headers();
         // What purges a part of it purges the whole.
-        let subject = self.origin.subject.and(part.response.subject());
+        let purge_keys = Arc::new(self.origin.purge_keys.and(part.response.purge_keys()));
         // What comes late gives its bytes alone.
-        if part.response.begun() > self.origin.begun {
+        if part.response.fetch_number() > self.origin.fetch_number {
             (self.terms, self.origin) = (*part.response.terms(), part.response.origin().clone());
         } else {
             freshen(&mut headers, &self.headers);
         }
-        self.origin.subject = subject;
+        self.origin.purge_keys = purge_keys;
         let is_withheld = |name: &HeaderName| *name != header::DATE && self.withheld.contains(name);
         remove_all(&mut headers, |name| is_digest(name) || is_withheld(name));
         self.headers = headers;

@@ -36,7 +36,7 @@ impl Refresh {
         deadline: Duration,
         pause: Duration,
     ) -> Option<Self> {
-        let mark = &response.refresh().0;
+        let mark = &response.refresh_lease().0;
         let due = mark.load(Ordering::Acquire);
         if nanos(response, now) < due {
             return None;
@@ -52,7 +52,7 @@ impl Refresh {
 impl Drop for Refresh {
     fn drop(&mut self) {
         let next = nanos(&self.response, Instant::now()).saturating_add(nanos_of(self.pause));
-        let mark = &self.response.refresh().0;
+        let mark = &self.response.refresh_lease().0;
         _ = mark.compare_exchange(self.until, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 }

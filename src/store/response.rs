@@ -11,14 +11,12 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use crate::sequence::Subject;
-use crate::sequence::core::PurgeCheck;
-use crate::store::head::StoredHead;
-use crate::store::head::{self, Head};
-use crate::store::refresh::RefreshLease;
+use super::{
+    head::{self, Head, StoredHead},
+    refresh::RefreshLease,
+};
 use crate::{
     body::Body,
-    exchange::status::CacheStatus,
     http::{
         conditions::is_strong_tag,
         freshness::{Freshness, after},
@@ -26,6 +24,7 @@ use crate::{
         response_fields::ResponseFields,
         vary::{Forms, Selection},
     },
+    sequence::{Checked, PurgeCheck, PurgeKeys},
 };
 
 /// A complete response as the store keeps it.
@@ -36,7 +35,7 @@ use crate::{
 #[derive(Debug)]
 #[repr(C)]
 pub struct StoredResponse {
-    mark: PurgeCheck,
+    purge_check: PurgeCheck,
     /// What this is a copy of, if it is one.
     original: Option<Arc<Self>>,
     selection: Option<Selection>,
@@ -49,7 +48,7 @@ pub struct StoredResponse {
     last_use: LastUse,
     terms: Freshness,
     bytes: usize,
-    refresh: RefreshLease,
+    refresh_lease: RefreshLease,
 }
 
 /// The age of a response when it was served last, in whole seconds, and one more. 0: never.
@@ -78,16 +77,21 @@ pub(crate) struct Origin {
     /// From the request to the response.
     pub(crate) delay: Duration,
     /// The number of the fetch in the store's sequence.
-    pub(crate) begun: u64,
-    pub(crate) subject: Arc<Subject>,
+    pub(crate) fetch_number: u64,
+    pub(crate) purge_keys: Arc<PurgeKeys>,
 }
 
 impl Origin {
     /// For a response whose head came in now, to a request that was sent then.
-    pub(crate) fn new(outline: &ResponseFields, sent_at: Instant, begun: u64, subject: Arc<Subject>) -> Self {
+    pub(crate) fn new(
+        outline: &ResponseFields,
+        sent_at: Instant,
+        fetch_number: u64,
+        purge_keys: Arc<PurgeKeys>,
+    ) -> Self {
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(sent_at);
-        Self { received_at, initial_age: outline.initial_age(delay), delay, begun, subject }
+        Self { received_at, initial_age: outline.initial_age(delay), delay, fetch_number, purge_keys }
     }
 
     /// When a response ceases to be fresh.
@@ -110,12 +114,12 @@ impl StoredResponse {
         terms: Freshness,
         origin: Origin,
     ) -> Self {
-        let StoredHead { status, head, body } = kept;
+        let (status, head, body) = kept.into_parts();
         let bytes = body.len()
             + head.bytes()
             + trailers.as_deref().map_or(0, head::bytes)
             + selection.as_ref().map_or(0, Selection::heap_bytes)
-            + origin.subject.bytes()
+            + origin.purge_keys.bytes()
             + size_of::<Self>();
         Self {
             status,
@@ -124,11 +128,11 @@ impl StoredResponse {
             trailers,
             selection,
             terms,
-            mark: PurgeCheck::new(origin.begun),
+            purge_check: PurgeCheck::new(origin.fetch_number),
             fresh_until: origin.fresh_until(&terms),
             origin,
             bytes,
-            refresh: RefreshLease::default(),
+            refresh_lease: RefreshLease::default(),
             last_use: LastUse::default(),
             original: None,
         }
@@ -137,7 +141,7 @@ impl StoredResponse {
     /// The same in memory of its own, so that its clones share no counter with those of the original.
     pub(super) fn copied(self: &Arc<Self>) -> Self {
         let mut body = Bytes::copy_from_slice(&self.body);
-        let head = Head::ready(self.headers().into_owned(), &mut body);
+        let head = Head::ready(self.head.complete().into_owned(), &mut body);
         Self {
             status: self.status,
             head,
@@ -148,16 +152,16 @@ impl StoredResponse {
             origin: self.origin.clone(),
             fresh_until: self.fresh_until,
             bytes: self.bytes,
-            refresh: RefreshLease::default(),
+            refresh_lease: RefreshLease::default(),
             last_use: LastUse::default(),
-            mark: PurgeCheck::new(self.origin.begun),
+            purge_check: PurgeCheck::new(self.origin.fetch_number),
             original: Some(Arc::clone(self.original.as_ref().unwrap_or(self))),
         }
     }
 
     /// What is to happen once for a response and all its copies is noted at the original.
-    pub(super) fn refresh(&self) -> &RefreshLease {
-        self.original.as_ref().map_or(&self.refresh, |original| &original.refresh)
+    pub(super) fn refresh_lease(&self) -> &RefreshLease {
+        self.original.as_ref().map_or(&self.refresh_lease, |original| &original.refresh_lease)
     }
 
     /// Notes that it was served at this age, in whole seconds. Most often another request was served in
@@ -195,11 +199,16 @@ impl StoredResponse {
         self.status
     }
 
-    /// The header fields, without those that belong to a connection. `Age` is a placeholder.
+    /// Returns the header fields as the origin sent them, without `Age` and those that belong to a connection.
     ///
     /// Most responses are kept in less room than a map takes: it is made anew for each call.
-    pub fn headers(&self) -> Cow<'_, HeaderMap> {
-        self.head.headers()
+    pub fn headers(&self) -> HeaderMap {
+        self.head.message()
+    }
+
+    /// The same with those that a hit adds, which are not true of this one. Most often cheaper.
+    pub(super) fn hit_fields(&self) -> Cow<'_, HeaderMap> {
+        self.head.complete()
     }
 
     /// The first value of a field, for which the others need not be looked at.
@@ -228,8 +237,8 @@ impl StoredResponse {
     }
 
     /// The number of its fetch in the store's [`Sequence`](super::Sequence).
-    pub fn begun(&self) -> u64 {
-        self.origin.begun
+    pub fn fetch_number(&self) -> u64 {
+        self.origin.fetch_number
     }
 
     /// How old it is: its age when it came in and the time since (RFC 9111 §4.2.3).
@@ -270,28 +279,13 @@ impl StoredResponse {
         self.until(window)
     }
 
-    pub(crate) fn subject(&self) -> &Arc<Subject> {
-        &self.origin.subject
-    }
-
     pub(crate) fn origin(&self) -> &Origin {
         &self.origin
     }
 
-    /// As [`refresh`](Self::refresh): what purged the original purged its copies.
-    pub(crate) fn mark(&self) -> &PurgeCheck {
-        self.original.as_ref().map_or(&self.mark, |original| &original.mark)
-    }
-
-    /// Softly purged: not fresh from this moment on.
     /// Whether it would be fresh, had it not been purged softly.
     pub(crate) fn is_stale_by_purge(&self, now: Instant) -> bool {
         now < self.fresh_until && !self.is_fresh(now)
-    }
-
-    pub(crate) fn is_stale_since(&self, at: Instant) {
-        let after = at.saturating_duration_since(self.origin.received_at);
-        self.mark().is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
     }
 
     pub(crate) fn selection(&self) -> Option<&Selection> {
@@ -307,7 +301,7 @@ impl StoredResponse {
     }
 
     pub(crate) fn fresh_until(&self) -> Instant {
-        match self.mark().stale_after() {
+        match self.purge_check().stale_after() {
             None => self.fresh_until,
             Some(_) => self.until(Duration::ZERO),
         }
@@ -317,7 +311,7 @@ impl StoredResponse {
     /// ends, or when it was purged softly before that.
     fn until(&self, window: Duration) -> Instant {
         let until = self.origin.until(&self.terms, window);
-        match self.mark().stale_after() {
+        match self.purge_check().stale_after() {
             None => until,
             Some(nanos) => {
                 let purged_at = after(self.origin.received_at, Duration::from_nanos(nanos));
@@ -330,12 +324,13 @@ impl StoredResponse {
     /// those with one, since resources omit the field where a request expresses no preference
     /// (RFC 9111 §4.1), and else the latest first.
     pub(super) fn rank(&self) -> (bool, u64) {
-        (self.selection.is_some(), self.begun())
+        (self.selection.is_some(), self.fetch_number())
     }
 
     /// Whether it came from a later fetch than another response, and answers the same requests.
     pub(super) fn supersedes(&self, other: &Self) -> bool {
-        self.begun() > other.begun() && (self.selection.is_none() || self.selection == other.selection)
+        self.fetch_number() > other.fetch_number()
+            && (self.selection.is_none() || self.selection == other.selection)
     }
 
     /// Whether it answers a request with these fields, which says by the same words what selects it.
@@ -355,18 +350,6 @@ impl StoredResponse {
     #[inline]
     pub(crate) fn is_selected_by(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         self.selection.as_ref().is_none_or(|selection| selection.matches(request, forms))
-    }
-
-    /// As [`to_hit`](Self::to_hit), of a response that came about in any way.
-    pub(crate) fn to_response<B>(
-        &self,
-        head_only: bool,
-        now: Instant,
-        status: CacheStatus,
-    ) -> Response<Body<B>> {
-        let mut response = self.to_hit(head_only, now, |body| body);
-        status.mark_stored(&mut response);
-        response
     }
 
     /// The response as a client gets it, with its `Age` (RFC 9111 §5.1), and a body of this kind.
@@ -397,5 +380,25 @@ impl StoredResponse {
         *response.status_mut() = self.status;
         *response.headers_mut() = headers;
         response
+    }
+}
+
+impl Checked for StoredResponse {
+    /// What purged the original purged its copies.
+    fn purge_check(&self) -> &PurgeCheck {
+        self.original.as_ref().map_or(&self.purge_check, |original| &original.purge_check)
+    }
+
+    fn fetch_number(&self) -> u64 {
+        self.origin.fetch_number
+    }
+
+    fn purge_keys(&self) -> &Arc<PurgeKeys> {
+        &self.origin.purge_keys
+    }
+
+    fn note_stale_since(&self, at: Instant) {
+        let after = at.saturating_duration_since(self.origin.received_at);
+        self.purge_check().is_stale_after(u64::try_from(after.as_nanos()).unwrap_or(u64::MAX));
     }
 }

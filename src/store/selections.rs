@@ -1,7 +1,7 @@
 //! What selects stored responses, once for many of them.
 //!
-//! Most clients accept one of a few things. What all hits on their answers are compared with is the
-//! same in memory, and stays in the processor's cache.
+//! Most clients accept one of a few things. Sharing the selection of their responses saves a miss four allocations and
+//! each of these responses about 200 bytes.
 
 use std::{
     hash::BuildHasher,
@@ -27,7 +27,7 @@ static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::
 /// Larger ones are not worth it.
 const MAX_BYTES: usize = 512;
 
-/// What a request has for the fields that an answer to it names, to be stored with the answer.
+/// Returns what a request has for the fields that a response to it names, to be stored with the response.
 pub(crate) fn selection(vary: &Vary, request: &RequestFields<'_>) -> Option<Selection> {
     match vary {
         Vary::Fields(fields) if fields.iter().all(has_few_values) => Some(common(fields, request)),
@@ -35,7 +35,7 @@ pub(crate) fn selection(vary: &Vary, request: &RequestFields<'_>) -> Option<Sele
     }
 }
 
-/// Most often it is known, and then nothing is made.
+/// Most often it is known, and then nothing is allocated.
 fn common(fields: &Arc<[HeaderName]>, request: &RequestFields<'_>) -> Selection {
     let lines: SmallVec<[Line<'_>; 4]> = fields.iter().map(|name| request.line(name)).collect();
     let slot = &COMMON[HASHER.hash_one(&lines) as usize % COMMON.len()];
@@ -53,7 +53,7 @@ fn common(fields: &Arc<[HeaderName]>, request: &RequestFields<'_>) -> Selection 
     selection
 }
 
-/// What many clients say alike. All else may be a secret of one, not to be kept beyond its response.
+/// Whether many clients send the same value. All else may be a secret of one client, not to be kept beyond its response.
 fn has_few_values(name: &HeaderName) -> bool {
     matches!(
         *name,

@@ -20,11 +20,8 @@ const FLOORS: &[&[&str]] = &[
 ];
 
 /// Imports from a higher floor, and why they stand.
-const EXCEPTIONS: &[(&str, &str, &str)] = &[
-    ("build_error", "key", "an error of the builder has the error of the rules as its source"),
-    ("sequence", "store", "the sequence still takes stored responses"),
-    ("store", "exchange", "the store still writes the status of a hit"),
-];
+const EXCEPTIONS: &[(&str, &str, &str)] =
+    &[("build_error", "key", "an error of the builder has the error of the rules as its source")];
 
 fn floor(room: &str) -> Option<usize> {
     FLOORS.iter().position(|floor| floor.contains(&room))

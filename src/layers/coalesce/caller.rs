@@ -353,7 +353,7 @@ impl Waiter {
             return self.respond(head, is_shared.then_some(subscriber));
         }
         // Begun before this caller came: all of its kind share the next one.
-        if self.is_too_old(said.provenance().map(|provenance| provenance.begun()), flight.number()) {
+        if self.is_too_old(said.provenance().map(|provenance| provenance.fetch_number()), flight.number()) {
             return Next::Rejoin(Learned::TooOld);
         }
         if !self.credentials.admitted_to(said.audience()) {

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     body::Body,
-    exchange::{self, failures, status::CacheStatus},
+    exchange::{self, failures},
     http::{
         conditions, fields, range, request_fields::RequestFields, response_fields::ResponseFields,
         rules::Rules, storing, tag_fields, vary,
@@ -168,15 +168,13 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// What purges can match of the response before it is there.
-    pub(super) fn subject(&self) -> Arc<sequence::Subject> {
+    pub(super) fn purge_keys(&self) -> Arc<sequence::PurgeKeys> {
         let client = self.client.head();
         match self.client.asked().arrival() {
-            Some(arrival) => Arc::clone(&arrival.subject),
-            None => self.layer.store.sequence().subject(
-                &key::DefaultKey::new(),
-                client,
-                self.client.asked().key(),
-            ),
+            Some(arrival) => Arc::clone(&arrival.keys),
+            None => {
+                self.layer.store.sequence().keys(&key::DefaultKey::new(), client, self.client.asked().key())
+            }
         }
     }
 
@@ -195,7 +193,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn is_recent(&self, stored: &store::StoredResponse) -> bool {
-        !self.client.asked().needs_newer() || stored.begun() > self.client.asked().arrived_at()
+        !self.client.asked().needs_newer() || stored.fetch_number() > self.client.asked().arrived_at()
     }
 
     /// What the origin can be asked to confirm.
@@ -231,7 +229,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head: &request::Parts,
     ) -> Response<Body<B>> {
         let (head_only, now) = (head.method == Method::HEAD, Instant::now());
-        let mut response = stored.to_response(head_only, now, CacheStatus::hit());
+        let mut response = stored.to_hit(head_only, now, |body| body);
         range::apply(&head.method, &head.headers, &mut response, stored.body());
         self.tell_sharers(&mut response, stored, now);
         response
@@ -239,7 +237,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn part_response<B>(&self, part: &store::Part, head: &request::Parts) -> Response<Body<B>> {
         let now = Instant::now();
-        let mut response = part.to_response(&head.headers, now, CacheStatus::hit());
+        let mut response = part.to_hit(&head.headers, now);
         self.tell_sharers(&mut response, part.response(), now);
         response
     }
@@ -275,7 +273,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             decision = decision.displacing(&rules);
         }
         self.check_search(client, &head.headers, &mut decision);
-        if origin.subject.is_excessive() && decision.sharing == storing::Sharing::Shareable {
+        if origin.purge_keys.is_excessive() && decision.sharing == storing::Sharing::Shareable {
             decision =
                 storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));
         }
@@ -362,7 +360,12 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             (false, Some(marker)) => store::Change::HitForMiss(marker),
             (_, hit_for_miss) => {
                 let (request, spared_tag) = (self.client.to_headers(), spared.cloned());
-                store::Change::Supersede { request, fetch_number: origin.begun, spared_tag, hit_for_miss }
+                store::Change::Supersede {
+                    request,
+                    fetch_number: origin.fetch_number,
+                    spared_tag,
+                    hit_for_miss,
+                }
             }
         };
         self.layer.store.apply(self.client.asked().key(), change);
@@ -399,8 +402,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
         if self.client.asked().wants_shareability() {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));
-            let provenance =
-                sequence::Provenance::of_fetch(self.layer.store.sequence(), &origin.subject, origin.begun);
+            let provenance = sequence::Provenance::of_fetch(
+                self.layer.store.sequence(),
+                &origin.purge_keys,
+                origin.fetch_number,
+            );
             let limit = if decision.is_storable { self.layer.store.max_response_bytes() } else { 0 };
             let shareability = exchange::Shareability::new(decision, selection, times, Some(provenance));
             exchange::ResponseFacts::note_shareability(

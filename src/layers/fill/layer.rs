@@ -259,7 +259,7 @@ struct InFlight<St, P> {
     candidate: Option<Candidate>,
     /// Whether this is the repetition without conditions.
     is_repeated: bool,
-    subject: Arc<sequence::Subject>,
+    purge_keys: Arc<sequence::PurgeKeys>,
     sent_at: Instant,
 }
 
@@ -330,11 +330,11 @@ where
 impl<St: Store, P: Policy> InFlight<St, P> {
     /// Numbers the fetch, and finds what the origin can be asked to confirm.
     fn begin(fetch: Fetch<St, P>, entry: Option<&store::Entry>) -> (Self, sequence::Fetching) {
-        let subject = fetch.subject();
-        let fetching = fetch.layer.store.sequence().begin(&subject);
+        let purge_keys = fetch.purge_keys();
+        let fetching = fetch.layer.store.sequence().begin(&purge_keys);
         // After the number was taken: what is purged from now on is not confirmed either.
         let candidate = fetch.candidate(entry);
-        (Self { fetch, candidate, is_repeated: false, subject, sent_at: Instant::now() }, fetching)
+        (Self { fetch, candidate, is_repeated: false, purge_keys, sent_at: Instant::now() }, fetching)
     }
 
     /// Makes the request conditional, if there is something to confirm, and returns the way to send it
@@ -395,8 +395,8 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
         let own = head.extensions.get::<Tags>();
         let fields = sequence::Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
-        let subject = fetch.layer.store.sequence().tagged(&self.subject, client, fields, own);
-        let origin = store::Origin::new(outline, sent_at, fetching.number, subject);
+        let purge_keys = fetch.layer.store.sequence().tagged(&self.purge_keys, client, fields, own);
+        let origin = store::Origin::new(outline, sent_at, fetching.number, purge_keys);
         if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {
             return self.not_modified(head, outline, &origin);
         }

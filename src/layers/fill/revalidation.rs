@@ -9,8 +9,8 @@ use tokio::time::Instant;
 use super::fetch::{Fetch, Policy};
 use crate::{
     body::Body,
-    exchange::status::CacheStatus,
     http::{conditions, cookies, fields, framing, freshness, range, rules::Rules, storing, vary},
+    sequence::Checked as _,
     store::{self, Store},
 };
 
@@ -34,7 +34,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         let glance = self.client.asked().fields(&client.headers);
         self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
-        let mut response = fresh.to_response(false, Instant::now(), self.client.asked().why());
+        let mut response = self.client.asked().why().serve(fresh.to_hit(false, Instant::now(), |body| body));
         // Fields that are withheld from all other clients are for the one that sent the request.
         for name in &decision.withheld {
             update
@@ -76,8 +76,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         mut head: response::Parts,
         origin: &store::Origin,
     ) -> Updated {
-        let mut headers = stored.headers().into_owned();
-        CacheStatus::unmark(&mut headers);
+        let mut headers = stored.headers();
         conditions::freshen(&mut headers, &head.headers);
         head.headers = headers;
         head.status = stored.status();
@@ -140,7 +139,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             // Nothing shows that it is about the same content, or that it is not.
             Some(true) | None if has_length => {}
             _ => {
-                let (request, fetch_number) = (self.client.to_headers(), origin.begun);
+                let (request, fetch_number) = (self.client.to_headers(), origin.fetch_number);
                 let change =
                     store::Change::Supersede { request, fetch_number, spared_tag: None, hit_for_miss: None };
                 self.layer.store.apply(self.client.asked().key(), change);
@@ -151,7 +150,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
 /// It has all tags that it ever had: what they purge may still be in it.
 fn with_tags_of(stored: &store::StoredResponse, origin: &store::Origin) -> store::Origin {
-    store::Origin { subject: origin.subject.and(stored.subject()), ..origin.clone() }
+    let purge_keys = Arc::new(origin.purge_keys.and(stored.purge_keys()));
+    store::Origin { purge_keys, ..origin.clone() }
 }
 
 /// The stored body under newer fields.

@@ -22,7 +22,7 @@ pub(super) fn from_store<B>(
     status: CacheStatus,
 ) -> Response<Body<B>> {
     let Question { head, fields, settings, now, .. } = *question;
-    let mut response = stored.to_response(head.method == Method::HEAD, now, status);
+    let mut response = status.serve(stored.to_hit(head.method == Method::HEAD, now, |body| body));
     if fields.has_precondition {
         apply_preconditions(&head.headers, &mut response);
     }
@@ -35,7 +35,7 @@ pub(super) fn from_store<B>(
 /// Returns a response from the store, which has only a part of it.
 pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheStatus) -> Response<Body<B>> {
     let Question { head, settings, now, .. } = *question;
-    let mut response = part.to_response(&head.headers, now, status);
+    let mut response = status.serve(part.to_hit(&head.headers, now));
     apply_preconditions(&head.headers, &mut response);
     settings.finish(response, status)
 }

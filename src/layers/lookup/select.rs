@@ -215,7 +215,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let facts = fields.facts(&head.method);
         let asks_for_part = facts.asks_for_one_part() && !settings.fetches_whole && !candidate.is_whole();
         let is_hit_for_miss =
-            resource.is_some_and(|resource| resource.is_marked(fields.credentials, asks_for_part, now));
+            resource.is_some_and(|resource| resource.is_hit_for_miss(fields.credentials, asks_for_part, now));
         let why = match &candidate {
             _ if is_refused => CacheStatus::forwarded(Forward::Request),
             StaleCandidate::Whole { response, .. } => selected(response, now),
@@ -224,9 +224,9 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         };
         let extractor = edition.unwrap_or(&*self.extractor);
         let (key, keyed) = (key.to_key(), key.keyed().clone());
-        let subject = sequence.subject(extractor, head, &key);
+        let purge_keys = sequence.keys(extractor, head, &key);
         CacheRequest::by_key(key, keyed, fields.credentials, facts)
-            .looked_up(sequence.arrival(reading.arrival, subject), candidate, why)
+            .looked_up(sequence.arrival(reading.arrival, purge_keys), candidate, why)
             .hit_for_miss(is_hit_for_miss)
             .selecting(resource.and_then(|resource| known_selection(resource, head)))
     }
@@ -274,7 +274,7 @@ fn selected(stored: &StoredResponse, now: Instant) -> CacheStatus {
 fn unselected(resource: Option<&Entry>, question: &Question<'_>, sequence: &Sequence) -> CacheStatus {
     let Question { key, fields, now, .. } = question;
     let Some(resource) = resource else { return lost_or_missing(sequence, key.as_bytes()) };
-    let is_left = |stored: &&StoredResponse| sequence.admits(stored);
+    let is_left = |stored: &&StoredResponse| sequence.admits(*stored);
     let variants = || resource.variants().iter().map(|variant| &**variant);
     // Only the credentials of the request keep it from this one.
     let mut forms = Forms::default();

@@ -1,63 +1,51 @@
-//! Which purges there were, in one sequence with the fetches.
+//! Purges and fetches in one sequence.
 //!
-//! Fetches and purges take their numbers from one counter. An answer is purged if a purge that
-//! matches it has a larger number than its fetch. What there is to match:
+//! Both take their numbers from one counter. A response is purged if a purge that matches it has a larger
+//! number than its fetch. What a purge matches by:
 //!
-//! * **Places**: floors for the hashes of target URIs and keys. A purge raises the floor.
-//! * **Labels**: hashes of what an answer shares with others, such as its tags and the prefixes of
-//!   its path, and one that all answers have. A purge leaves a record, found by the hash.
-//! * **Ranges**: prefixes of keys and patterns of paths, a list of records.
+//! * **Floors**, for the hashes of target URIs and keys. A purge raises the floor to its number.
+//! * **Tags**: hashes of what responses share, such as tags and the prefixes of paths, and one that all
+//!   responses have. A purge leaves a record, found by the hash.
+//! * **Ranges**: prefixes of keys and patterns of paths. A purge leaves a record in a list.
 //!
-//! # What makes it right
+//! # Why it is correct
 //!
-//! 1. A purge takes its number, makes its floor or record visible and only then
-//!    [publishes](Purges::latest) the number, all under one lock. So who has read a published
-//!    number finds all records up to it, and an answer that was checked up to it needs no second
-//!    check until another one is published. Fetches take their numbers under the lock as well: one
-//!    that then finds a stored answer to be confirmed not purged confirms nothing that a purge with
-//!    a smaller number is just about to reach.
-//! 2. Records are bounded. Before one is dropped, [`dropped`](Purges::dropped) rises to its
-//!    number; it is read after the records. So who missed the record sees that he may have, and
-//!    an answer that was checked last before that number counts as purged.
-//! 3. Records that nothing can match are dropped without harm: when all that is stored was checked
-//!    and all fetches that began before are over. Hence the list of fetches under way.
-//! 4. Most unsafe requests go where nothing is ever fetched. So a fetch leaves a mark at its place
-//!    once it has its number and before it asks the origin, and an [invalidation](Purges::invalidate)
-//!    that finds none does nothing: what began there before is purged already, by the purge that removed
-//!    its mark, has a larger number and published it, and what begins later finds the origin as it is
-//!    now. A request that may wait for another one's fetch [leaves a mark](Purges::arrive) as well,
-//!    once it has seen the floor: where nobody numbers fetches, floors alone tell those who came
-//!    before an invalidation from those who came after it.
+//! 1. Under one lock a purge takes its number, makes its floor or record visible, and only then
+//!    [publishes](Purges::latest) the number. A reader of a published number therefore finds all records up to
+//!    it, and a response that was checked up to it needs no second check until another one is published.
+//!    Fetches take their numbers under the same lock: one that then finds a stored response not purged, to
+//!    have it confirmed, cannot confirm what a purge with a smaller number is about to reach.
+//! 2. Records are bounded. Before one is dropped, [`dropped`](Purges::dropped) rises to its number, and it is
+//!    read after the records. A reader that missed the record therefore sees that it may have, and a
+//!    response that was last checked before that number counts as purged.
+//! 3. A record that can match nothing any more may be dropped: when all that is stored was checked, and all
+//!    fetches that began before are over. Hence the set of fetches under way.
+//! 4. Most unsafe requests go to URIs that are never fetched. So a fetch sets the `BEGUN` bit of its floor once
+//!    it has its number and before it asks the origin, and an [invalidation](Purges::invalidate) that finds the
+//!    bit unset does nothing. Anything that began there earlier was purged when the bit was cleared, under a
+//!    larger, already published number; anything that begins later sees the origin after the change. A request
+//!    that may wait for another one's fetch [sets the bit](Purges::arrive) as well, once it has read the floor:
+//!    where no layer numbers fetches, floors alone tell requests before an invalidation from those after it.
 //!
-//! Knows neither HTTP nor time: the moments of soft purges are numbers that somebody else made.
+//! Knows neither HTTP nor time: the moments of soft purges are numbers given by the caller.
 
-mod check;
-mod floors;
-mod index;
-mod matter;
+mod keys;
 mod pattern;
-mod record;
+mod records;
 
 use std::collections::BTreeSet;
 
+pub use self::keys::PurgeTexts;
+use self::records::{Order, Range, RangeRecords, Record, TagRecords};
 pub(crate) use self::{
-    check::PurgeCheck,
-    matter::{FloorIndex, Matter, PurgeKind, TagHash},
-};
-use self::{
-    floors::Floors,
-    index::{Labels, Order, Range, Ranges},
-    record::Record,
-};
-pub(crate) use self::{
-    matter::Loss,
+    keys::{FloorIndex, Loss, PurgeKeys, PurgeKind, TagHash},
     pattern::{Glob, Pattern, Segment},
 };
 use super::sync::{AtomicU64, Mutex, Ordering};
 
-/// What purges say about an answer.
+/// What purges say about a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Judgement {
+enum Judgement {
     Untouched,
     /// Stale from this moment on.
     StaleSince(u64),
@@ -67,7 +55,7 @@ pub(crate) enum Judgement {
 #[derive(Debug, Default)]
 struct Book {
     order: Order,
-    /// The numbers of the fetches that may still bring an answer.
+    /// The numbers of the fetches whose response may still be stored.
     under_way: BTreeSet<u64>,
 }
 
@@ -79,26 +67,29 @@ pub(crate) struct Purges {
     latest: AtomicU64,
     /// Records up to this number may have been dropped.
     dropped: AtomicU64,
+    /// How many loads are under way, of what may be at any floor.
+    loads: AtomicU64,
     floors: Floors,
-    labels: Labels,
-    ranges: Ranges,
-    /// Held by whoever takes a number or drops a record.
+    tags: TagRecords,
+    ranges: RangeRecords,
+    /// Held to take a number or to drop a record.
     book: Mutex<Book>,
-    max_labels: usize,
+    max_tags: usize,
     max_ranges: usize,
 }
 
 impl Purges {
-    pub(crate) fn new(floors: usize, max_labels: usize, max_ranges: usize) -> Self {
+    pub(crate) fn new(floors: usize, max_tags: usize, max_ranges: usize) -> Self {
         Self {
             current: AtomicU64::new(0),
             latest: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
+            loads: AtomicU64::new(0),
             floors: Floors::new(floors),
-            labels: Labels::new(max_labels),
-            ranges: Ranges::new(max_ranges),
+            tags: TagRecords::new(max_tags),
+            ranges: RangeRecords::new(max_ranges),
             book: Mutex::new(Book::default()),
-            max_labels,
+            max_tags,
             max_ranges,
         }
     }
@@ -116,24 +107,45 @@ impl Purges {
         self.dropped.load(Ordering::Acquire)
     }
 
-    /// Numbers a fetch that begins now, and that invalidations of the place are to reach. Purges with
+    /// Numbers a fetch that begins now, and that invalidations of the floor are to reach. Purges with
     /// smaller numbers are visible.
-    pub(crate) fn begin(&self, place: FloorIndex) -> u64 {
+    pub(crate) fn begin(&self, floor: FloorIndex) -> u64 {
         let mut book = self.book.lock();
         let number = self.next();
         book.under_way.insert(number);
         drop(book);
-        self.floors.begin(place);
+        self.floors.begin(floor);
         number
     }
 
-    /// The fetch will not bring an answer to be stored any more.
+    /// Notes that something is about to be loaded that was fetched in the past. Returns a number to
+    /// [end](Self::end_load) that with, and the number under which it is stored: of the last purge, which is not
+    /// that of any fetch.
+    pub(crate) fn begin_load(&self) -> (u64, u64) {
+        self.loads.fetch_add(1, Ordering::AcqRel);
+        let mut book = self.book.lock();
+        let number = self.next();
+        book.under_way.insert(number);
+        (number, self.latest())
+    }
+
+    /// What was loaded is about to be stored: invalidations of the floor are to reach it from now on.
+    pub(crate) fn loaded(&self, floor: FloorIndex) {
+        self.floors.begin(floor);
+    }
+
+    pub(crate) fn end_load(&self, number: u64) {
+        self.end(number);
+        self.loads.fetch_sub(1, Ordering::AcqRel);
+    }
+
+    /// The response of the fetch will not be stored any more.
     pub(crate) fn end(&self, number: u64) {
         self.book.lock().under_way.remove(&number);
     }
 
-    /// Everything that matches and began before now is purged for who comes after this returned.
-    /// With a moment it is stale from then on, else gone.
+    /// Purges all that matches and began before now, for all requests that arrive after this has returned. With a
+    /// moment it is stale from then on, else gone.
     pub(crate) fn purge(&self, what: PurgeKind<'_>, soft_at: Option<u64>) -> u64 {
         self.lose(what, soft_at, Loss::Purged)
     }
@@ -142,9 +154,9 @@ impl Purges {
         let order = &mut self.book.lock().order;
         let number = self.next();
         match (what, soft_at) {
-            (PurgeKind::Place(place), None) => self.floors.raise(place, number, loss),
-            (PurgeKind::Place(place), soft_at) => self.note(order, TagHash::of_place(place), number, soft_at),
-            (PurgeKind::TagHash(label), soft_at) => self.note(order, label, number, soft_at),
+            (PurgeKind::Floor(floor), None) => self.floors.raise(floor, number, loss),
+            (PurgeKind::Floor(floor), soft_at) => self.note(order, TagHash::of_floor(floor), number, soft_at),
+            (PurgeKind::Tag(tag), soft_at) => self.note(order, tag, number, soft_at),
             (PurgeKind::KeyPrefix(prefix), soft_at) => {
                 self.note_range(Range::KeyPrefix(prefix.into()), number, soft_at);
             }
@@ -152,130 +164,121 @@ impl Purges {
                 self.note_range(Range::Paths(Box::new(pattern.clone())), number, soft_at);
             }
         }
-        // Whatever it purges is visible by now, and so is all that was purged before.
+        // Its record is visible by now, and so are all before it.
         self.latest.store(number, Ordering::Release);
         number
     }
 
-    /// Purges a place, unless nothing began there since that was done last.
-    pub(crate) fn invalidate(&self, place: FloorIndex) {
-        // Another one that is just about to do so is not waited for: its number may not be published.
+    /// Purges a floor, unless nothing began there since that was done last.
+    pub(crate) fn invalidate(&self, floor: FloorIndex) {
+        // The purge that cleared the bit may not have published its number yet.
         let is_done = |floor| floor <= self.latest();
-        if !self.floors.idle_since(place).is_some_and(is_done) {
-            self.lose(PurgeKind::Place(place), None, Loss::Invalidated);
+        let is_load_under_way = self.loads.load(Ordering::Acquire) > 0;
+        if is_load_under_way || !self.floors.idle_since(floor).is_some_and(is_done) {
+            self.lose(PurgeKind::Floor(floor), None, Loss::Invalidated);
         }
     }
 
-    /// Whether nothing has purged an answer since its fetch began. Tells since when it is stale if it
-    /// was purged softly.
+    /// Whether nothing has purged a response since its fetch began. Calls `is_stale_since` with the moment from
+    /// which a soft purge made it stale.
     ///
-    /// One atomic load where nothing was purged since the answer was last looked at.
+    /// One atomic load where nothing was purged since the response was last checked.
     #[inline(always)]
     pub(crate) fn admits<'a>(
         &self,
-        mark: &PurgeCheck,
+        check: &PurgeCheck,
         begun: u64,
-        matter: impl FnOnce() -> Matter<'a>,
+        keys: impl FnOnce() -> &'a PurgeKeys,
         is_stale_since: impl FnOnce(u64),
     ) -> bool {
         let latest = self.latest();
-        if mark.checked() >= latest {
+        if check.checked() >= latest {
             return true;
         }
-        match self.judge(&matter(), begun, mark.checked()) {
+        match self.judge(keys(), begun, check.checked()) {
             Judgement::Purged => return false,
             Judgement::StaleSince(at) => is_stale_since(at),
             Judgement::Untouched => {}
         }
-        // Only what was published before the records were read.
-        mark.check(latest);
+        // Not further: only these were published before the records were read.
+        check.raise(latest);
         true
     }
 
-    /// What it was that purged an answer which began with this number.
-    pub(crate) fn loss(&self, matter: &Matter<'_>, begun: u64) -> Loss {
-        let floors = matter.places.iter().map(|place| (self.floors.at(*place), *place));
-        match floors.max_by_key(|(floor, _)| *floor) {
-            Some((floor, place)) if floor > begun && self.floors.is_invalidated(place) => Loss::Invalidated,
+    /// What purged a response whose fetch had this number.
+    pub(crate) fn loss(&self, keys: &PurgeKeys, begun: u64) -> Loss {
+        let purged = keys.floors().map(|floor| (self.floors.at(floor), floor));
+        match purged.into_iter().max_by_key(|(number, _)| *number) {
+            Some((number, floor)) if number > begun && self.floors.is_invalidated(floor) => Loss::Invalidated,
             _ => Loss::Purged,
         }
     }
 
-    /// What purges say about an answer that began with this number and was checked up to that one.
+    /// What purges say about a response whose fetch had the number `begun`, and that was checked up to `checked`.
     #[cold]
-    fn judge(&self, matter: &Matter<'_>, begun: u64, checked: u64) -> Judgement {
-        if matter.places.iter().any(|place| self.floors.at(*place) > begun) {
+    fn judge(&self, keys: &PurgeKeys, begun: u64, checked: u64) -> Judgement {
+        if keys.floors().iter().any(|floor| self.floors.at(*floor) > begun) {
             return Judgement::Purged;
         }
         let (mut is_purged, mut stale_since) = (false, None::<u64>);
-        self.for_each_record(matter, checked, |record| {
-            is_purged |= record.hard.last > begun;
-            if record.soft.last > begun {
-                stale_since = Some(stale_since.map_or(record.soft_at, |at| at.min(record.soft_at)));
-            }
+        self.for_each_record(keys, checked, |record| {
+            is_purged |= record.is_purged_since(begun);
+            stale_since = stale_since.into_iter().chain(record.stale_since(begun)).min();
         });
-        // Read after the records: of one that was gone by then this tells.
+        // Read after the records: it tells of those that were dropped by then.
         if is_purged || checked < self.dropped() {
             return Judgement::Purged;
         }
         stale_since.map_or(Judgement::Untouched, Judgement::StaleSince)
     }
 
-    /// The floor of a request that may wait for another one's fetch, and share it if that one had the
-    /// same. Invalidations of the place raise it from now on.
-    pub(crate) fn arrive(&self, matter: &Matter<'_>, place: FloorIndex) -> u64 {
-        let floor = self.floor(matter);
-        self.floors.begin(place);
-        floor
+    /// The floor of a request that may wait for another one's fetch, and share it if that has the same.
+    /// Invalidations raise it from now on.
+    pub(crate) fn arrive(&self, keys: &PurgeKeys) -> u64 {
+        let last = self.floor(keys);
+        self.floors.begin(keys.uri_floor());
+        last
     }
 
     /// The number of the last purge that matches, hard or soft.
-    pub(crate) fn floor(&self, matter: &Matter<'_>) -> u64 {
-        let mut floor = matter.places.iter().map(|place| self.floors.at(*place)).max().unwrap_or(0);
-        self.for_each_record(matter, 0, |record| floor = floor.max(record.last()));
-        floor
+    pub(crate) fn floor(&self, keys: &PurgeKeys) -> u64 {
+        let mut last = keys.floors().iter().map(|floor| self.floors.at(*floor)).max().unwrap_or(0);
+        self.for_each_record(keys, 0, |record| last = last.max(record.last()));
+        last
     }
 
     /// Whether no purge lies between the beginning of a fetch and the arrival of a request that
     /// waited for it, as far as that is known; up to `checked` there is none.
     ///
-    /// The request has seen what purged its own matter, and waits with those who saw the same. What
-    /// is left are the tags, and the URI of another request with the same key. Where nobody looked
-    /// when the request arrived, anything that purged the answer counts.
-    pub(crate) fn serves(
-        &self,
-        matter: &Matter<'_>,
-        checked: u64,
-        arrival: Option<(u64, Matter<'_>)>,
-    ) -> bool {
+    /// The request has seen what purged its own keys, and waits with requests that saw the same. What is left
+    /// are the tags, and the URI of another request with the same key. Without an arrival, anything that purged
+    /// the response counts.
+    pub(crate) fn serves(&self, keys: &PurgeKeys, checked: u64, arrival: Option<(u64, &PurgeKeys)>) -> bool {
         match arrival {
             _ if checked >= self.latest() => true,
-            None => self.floor(matter) <= checked && self.dropped() <= checked,
-            Some((number, known)) => {
-                number <= checked || !self.may_lie_between(matter, &known, checked, number)
-            }
+            None => self.floor(keys) <= checked && self.dropped() <= checked,
+            Some((number, known)) => number <= checked || !self.may_lie_between(keys, known, checked, number),
         }
     }
 
     /// Whether something may have purged what was checked up to `after`, not later than `until`.
     /// What `known` matches is left out.
-    fn may_lie_between(&self, matter: &Matter<'_>, known: &Matter<'_>, after: u64, until: u64) -> bool {
-        let places = || matter.places.into_iter().filter(|place| !known.places.contains(place));
-        let labels = matter.labels.iter().copied().filter(|label| !known.labels.contains(label));
-        let mut records =
-            labels.chain(places().map(TagHash::of_place)).filter_map(|label| self.labels.get(label));
+    fn may_lie_between(&self, keys: &PurgeKeys, known: &PurgeKeys, after: u64, until: u64) -> bool {
+        let floors = || keys.floors().into_iter().filter(|floor| !known.floors().contains(floor));
+        let tags = keys.tags().iter().copied().filter(|tag| !known.tags().contains(tag));
+        let mut records = tags.chain(floors().map(TagHash::of_floor)).filter_map(|tag| self.tags.get(tag));
         records.any(|record| record.may_lie_between(after, until))
-            || places().any(|place| self.floors.at(place) > after)
+            || floors().any(|floor| self.floors.at(floor) > after)
             // Under one key there may be responses of several paths.
             || self.ranges.any(after, |range, record| {
-                record.may_lie_between(after, until) && range.has(matter) && !range.has(known)
+                record.may_lie_between(after, until) && range.matches(keys) && !range.matches(known)
             })
             // Read after the records, as above.
             || after < self.dropped()
     }
 
-    /// Everything that is stored was checked up to this number: drops at most `most` of the records
-    /// that nothing can match any more. Returns whether there are more.
+    /// Drops at most `most` of the records that can match nothing any more, now that all that is stored was
+    /// checked up to this number. Returns whether there are more.
     pub(crate) fn forget(&self, checked: u64, most: usize) -> bool {
         let Book { order, under_way } = &mut *self.book.lock();
         let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
@@ -286,7 +289,7 @@ impl Purges {
         self.drop_until(Some(until));
         for _ in 0..most {
             match (is_due(order.oldest()), is_due(self.ranges.oldest())) {
-                (true, _) => self.labels.forget_oldest(order),
+                (true, _) => self.tags.forget_oldest(order),
                 (false, true) => self.ranges.forget_oldest(),
                 (false, false) => return false,
             }
@@ -294,31 +297,31 @@ impl Purges {
         true
     }
 
-    /// The records of labels and of ranges.
+    /// The records of tags and of ranges.
     pub(crate) fn records(&self) -> (usize, usize) {
-        let labels = self.book.lock().order.len();
-        (labels, self.ranges.len())
+        let tags = self.book.lock().order.len();
+        (tags, self.ranges.len())
     }
 
     /// The number of the last purge that left a record.
     pub(crate) fn newest_record(&self) -> u64 {
-        self.labels.newest().max(self.ranges.newest())
+        self.tags.newest().max(self.ranges.newest())
     }
 
-    /// Whether there are more than half of the records that there may be, of one kind or the other.
+    /// Whether more than half of the records of one kind are taken.
     pub(crate) fn is_crowded(&self) -> bool {
-        self.labels.fill().is_half_full() || self.ranges.fill().is_half_full()
+        self.tags.fill().is_half_full() || self.ranges.fill().is_half_full()
     }
 
-    /// Whether so many are new that all that is stored should be looked at before they are too many.
+    /// Whether so many are new that all that is stored should be checked before they are too many.
     pub(crate) fn is_walk_due(&self) -> bool {
-        self.labels.fill().is_half_new() || self.ranges.fill().is_half_new()
+        self.tags.fill().is_half_new() || self.ranges.fill().is_half_new()
     }
 
-    /// All that is stored is looked at from now on, and what is noted later needs another walk. Returns
-    /// the number up to which everything is checked once that is done.
+    /// Begins to check all that is stored; what is noted later needs another walk. Returns the number up to
+    /// which everything is checked when the walk ends.
     pub(crate) fn begin_walk(&self) -> u64 {
-        self.labels.fill().walk_begins();
+        self.tags.fill().walk_begins();
         self.ranges.fill().walk_begins();
         self.latest()
     }
@@ -327,11 +330,11 @@ impl Purges {
         self.current.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    fn note(&self, order: &mut Order, label: TagHash, number: u64, soft_at: Option<u64>) {
-        self.labels.note(order, label, number, soft_at);
-        if order.len() > self.max_labels {
+    fn note(&self, order: &mut Order, tag: TagHash, number: u64, soft_at: Option<u64>) {
+        self.tags.note(order, tag, number, soft_at);
+        if order.len() > self.max_tags {
             self.drop_until(order.oldest());
-            self.labels.forget_oldest(order);
+            self.tags.forget_oldest(order);
         }
     }
 
@@ -352,18 +355,108 @@ impl Purges {
     }
 
     /// The records above `after` that match.
-    fn for_each_record(&self, matter: &Matter<'_>, after: u64, mut f: impl FnMut(Record)) {
-        if self.labels.newest() > after {
-            let places = matter.places.map(TagHash::of_place);
-            let labels = matter.labels.iter().copied();
-            let all = labels.chain(places).chain([TagHash::EVERYTHING]);
-            all.filter_map(|label| self.labels.get(label)).for_each(&mut f);
+    fn for_each_record(&self, keys: &PurgeKeys, after: u64, mut f: impl FnMut(Record)) {
+        if self.tags.newest() > after {
+            let floors = keys.floors().map(TagHash::of_floor);
+            let tags = keys.tags().iter().copied();
+            let all = tags.chain(floors).chain([TagHash::EVERYTHING]);
+            all.filter_map(|tag| self.tags.get(tag)).for_each(&mut f);
         }
         self.ranges.any(after, |range, record| {
-            if range.has(matter) {
+            if range.matches(keys) {
                 f(record);
             }
             false
         });
+    }
+}
+
+/// For each floor the number of its last purge, and whether anything began there since.
+///
+/// Both are in one word, and every access that decides something is a read-modify-write of it: these have one
+/// order for each floor, and each sees what the threads of the earlier ones had done before.
+#[derive(Debug)]
+struct Floors(Box<[AtomicU64]>);
+
+/// Something began.
+const BEGUN: u64 = 1;
+
+/// The last purge came from an unsafe request.
+const UNSAFE: u64 = 1 << 1;
+
+/// The number is in the bits from here on.
+const NUMBER: u32 = 2;
+
+impl Floors {
+    fn new(floors: usize) -> Self {
+        Self((0..floors).map(|_| AtomicU64::new(0)).collect())
+    }
+
+    /// The number of the last purge; 0 if there was none.
+    fn at(&self, floor: FloorIndex) -> u64 {
+        self.word(floor).map_or(0, |word| word.load(Ordering::Acquire) >> NUMBER)
+    }
+
+    /// Whether the last purge came from an unsafe request.
+    fn is_invalidated(&self, floor: FloorIndex) -> bool {
+        self.word(floor).is_some_and(|word| word.load(Ordering::Acquire) & UNSAFE != 0)
+    }
+
+    /// A purge with this number, which reaches all that began so far.
+    fn raise(&self, floor: FloorIndex, number: u64, loss: Loss) {
+        let by = if loss == Loss::Invalidated { UNSAFE } else { 0 };
+        if let Some(word) = self.word(floor) {
+            word.swap(number << NUMBER | by, Ordering::AcqRel);
+        }
+    }
+
+    /// A fetch begins that invalidations are to reach.
+    fn begin(&self, floor: FloorIndex) {
+        if let Some(word) = self.word(floor) {
+            word.fetch_or(BEGUN, Ordering::AcqRel);
+        }
+    }
+
+    /// The number of the last purge, if nothing began since. Not a mere load: a fetch that begins later has to
+    /// see all that the caller did before.
+    fn idle_since(&self, floor: FloorIndex) -> Option<u64> {
+        let word = self.word(floor).map_or(0, |word| word.fetch_or(0, Ordering::AcqRel));
+        (word & BEGUN == 0).then_some(word >> NUMBER)
+    }
+
+    fn word(&self, floor: FloorIndex) -> Option<&AtomicU64> {
+        self.0.get(floor.get())
+    }
+}
+
+/// What was found out about a stored response since it is stored.
+#[derive(Debug)]
+pub(crate) struct PurgeCheck {
+    checked: AtomicU64,
+    /// In nanoseconds after the response came in.
+    stale_after: AtomicU64,
+}
+
+impl PurgeCheck {
+    pub(crate) fn new(begun: u64) -> Self {
+        Self { checked: AtomicU64::new(begun), stale_after: AtomicU64::new(u64::MAX) }
+    }
+
+    /// Nothing up to this number has purged it.
+    pub(crate) fn checked(&self) -> u64 {
+        self.checked.load(Ordering::Acquire)
+    }
+
+    fn raise(&self, number: u64) {
+        self.checked.fetch_max(number, Ordering::AcqRel);
+    }
+
+    pub(crate) fn stale_after(&self) -> Option<u64> {
+        Some(self.stale_after.load(Ordering::Relaxed)).filter(|after| *after != u64::MAX)
+    }
+
+    /// The first moment counts.
+    pub(crate) fn is_stale_after(&self, nanos: u64) {
+        self.stale_after.fetch_min(nanos, Ordering::Relaxed);
     }
 }

@@ -1,6 +1,6 @@
 //! Which paths a purge by pattern is about.
 
-use super::{Matter, TagHash};
+use super::{PurgeKeys, TagHash};
 
 /// Paths of a host, or of any.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,15 +35,16 @@ impl Pattern {
         Self { host, path }
     }
 
-    pub(super) fn is(&self, matter: &Matter<'_>) -> bool {
-        self.host.is_none_or(|host| matter.labels.contains(&host))
-            && (matter.path.is_empty() || matter.path.split('\n').any(|path| self.path.is(path)))
+    pub(super) fn matches(&self, keys: &PurgeKeys) -> bool {
+        let path = keys.path();
+        self.host.is_none_or(|host| keys.tags().contains(&host))
+            && (path.is_empty() || path.split('\n').any(|path| self.path.matches(path)))
     }
 }
 
 impl Glob {
     /// A slash at the end of the path changes nothing.
-    pub(crate) fn is(&self, path: &str) -> bool {
+    pub(crate) fn matches(&self, path: &str) -> bool {
         self.is_whole(path) || path.strip_suffix('/').is_some_and(|path| self.is_whole(path))
     }
 
@@ -53,7 +54,7 @@ impl Glob {
             Self::Segments { segments, rest } => {
                 let mut of_path = path.split('/').skip(1);
                 let is_start =
-                    segments.iter().all(|own| of_path.next().is_some_and(|segment| own.is(segment)));
+                    segments.iter().all(|own| of_path.next().is_some_and(|segment| own.matches(segment)));
                 is_start && of_path.any(|segment| !segment.is_empty()) == *rest
             }
         }
@@ -74,7 +75,7 @@ fn are_in(texts: &[Box<str>], path: &str) -> bool {
 }
 
 impl Segment {
-    fn is(&self, segment: &str) -> bool {
+    fn matches(&self, segment: &str) -> bool {
         match self {
             Self::Text(text) => **text == *segment,
             Self::Any { before, after } => {
@@ -106,10 +107,10 @@ mod tests {
             ("/a*b*c", &["/abc", "/axbbxc"], &["/acb", "/ac"]),
         ] {
             for path in matching {
-                assert!(texts(pattern).is(path), "{pattern} {path}");
+                assert!(texts(pattern).matches(path), "{pattern} {path}");
             }
             for path in others {
-                assert!(!texts(pattern).is(path), "{pattern} {path}");
+                assert!(!texts(pattern).matches(path), "{pattern} {path}");
             }
         }
     }
@@ -129,10 +130,10 @@ mod tests {
             ("/user/7/posts", false, true),
             ("/user/7/posts/1", false, true),
         ] {
-            assert_eq!((one.is(path), below.is(path)), (is_one, is_below), "{path}");
+            assert_eq!((one.matches(path), below.matches(path)), (is_one, is_below), "{path}");
         }
         let image = Glob::Segments { segments: [any("img-", ".png")].into(), rest: false };
-        assert!(image.is("/img-7.png") && !image.is("/img-.png") && !image.is("/img-7.gif"));
+        assert!(image.matches("/img-7.png") && !image.matches("/img-.png") && !image.matches("/img-7.gif"));
     }
 
     /// As slow as it is simple.

@@ -1,6 +1,9 @@
 //! The head of a stored response: what a hit clones.
+//!
+//! Most heads are kept packed, at about half the memory of a header map: what they share with others is in a
+//! [template](HeaderTemplate), their own values are in one block, a small body included. A
+//! [`HeadBuilder`] makes a [`StoredHead`] as soon as the fields are there; the response keeps the [`Head`] of that.
 
-mod builder;
 mod template;
 
 use std::{
@@ -8,14 +11,14 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-pub(super) use self::builder::StoredHead;
-pub(crate) use self::builder::{BodyBuffer, HeadBuilder};
-
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, header::CACHE_STATUS};
 
-use crate::exchange::status::CACHE_STATUS;
-use crate::store::head::template::HeaderTemplate;
+use self::template::{HeaderTemplate, MAX_FIELDS};
+use crate::http::fields::{is_hop_by_hop, named_by_connection};
+
+/// What a plain hit says in `Cache-Status` (RFC 9211).
+pub(crate) static HIT: HeaderValue = HeaderValue::from_static("tower-readthrough;hit");
 
 /// What a header map needs on the heap for one field, apart from its text: most names that are not
 /// standard have a block and a counter of their own. Measured, rounded up.
@@ -24,19 +27,22 @@ const FIELD_OVERHEAD: usize = 160;
 /// The counter of a block of values, and what the allocator adds to both and to the list of values.
 const BLOCK_OVERHEAD: usize = 64;
 
-/// Values that are kept as a client gets them: room for more would be charged to many that nobody
-/// asks for again.
+/// Heads with more values of their own make them anew for each hit: room for the values is charged to each head,
+/// whether it is served again or not.
 const MAX_MADE: usize = 16;
 
 /// The fields of a stored response.
 #[derive(Debug)]
-pub(super) enum Head {
-    /// As most are kept: what is its own, in a block that may end with the body.
+pub(super) struct Head(Form);
+
+#[derive(Debug)]
+enum Form {
+    /// Own values in one block, which may end with the body.
     Packed {
-        shape: Arc<HeaderTemplate>,
+        template: Arc<HeaderTemplate>,
         values: Bytes,
-        /// The same as a client gets it, once one did. A value is checked byte by byte whenever it is
-        /// made, which takes longer than all else that a hit does with it.
+        /// The values, from the first hit on. A value is validated byte by byte when it is made, which takes longer
+        /// than all else that a hit does with it.
         made: OnceLock<Box<[HeaderValue]>>,
     },
     /// Ready to be cloned.
@@ -44,76 +50,95 @@ pub(super) enum Head {
 }
 
 impl Head {
-    pub(super) fn packed(shape: Arc<HeaderTemplate>, values: Bytes) -> Self {
-        Self::Packed { shape, values, made: OnceLock::new() }
+    fn packed(template: Arc<HeaderTemplate>, values: Bytes) -> Self {
+        Self(Form::Packed { template, values, made: OnceLock::new() })
     }
 
-    /// For what is looked at for each request.
+    /// A map of its own, for heads whose fields are read for each request.
     pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
         pack(&mut headers, body);
-        Self::Ready(Box::new(headers))
+        Self(Form::Ready(Box::new(headers)))
     }
 
-    pub(super) fn headers(&self) -> Cow<'_, HeaderMap> {
-        match self {
-            Self::Packed { .. } => Cow::Owned(self.to_map()),
-            Self::Ready(headers) => Cow::Borrowed(headers),
+    /// The fields of the message, without those that a hit adds.
+    pub(super) fn message(&self) -> HeaderMap {
+        let complete = self.complete();
+        let mut message = HeaderMap::with_capacity(complete.keys_len().min(MAX_FIELDS));
+        // Ours is the last of its name.
+        let mut others = complete.get_all(CACHE_STATUS).iter().count() - 1;
+        for (name, value) in complete.iter().filter(|(name, _)| **name != header::AGE) {
+            if *name == CACHE_STATUS {
+                let Some(left) = others.checked_sub(1) else { continue };
+                others = left;
+            }
+            message.append(name.clone(), value.clone());
+        }
+        message
+    }
+
+    /// The fields as the youngest of hits has them: behind an `Age` of zero, and with a `Cache-Status`. All
+    /// others are those of the message.
+    pub(super) fn complete(&self) -> Cow<'_, HeaderMap> {
+        match &self.0 {
+            Form::Packed { .. } => Cow::Owned(self.to_map()),
+            Form::Ready(headers) => Cow::Borrowed(headers),
         }
     }
 
     pub(super) fn to_map(&self) -> HeaderMap {
-        match self {
-            Self::Packed { shape, values, made } => {
+        match &self.0 {
+            Form::Packed { template, values, made } => {
                 if let Some(made) = made.get() {
-                    return shape.to_headers(made.iter().cloned());
+                    return template.to_headers(made.iter().cloned());
                 }
-                match shape.own_count() {
+                match template.own_count() {
                     0..=MAX_MADE => {
-                        shape.to_headers(made.get_or_init(|| make(shape, values)).iter().cloned())
+                        template.to_headers(made.get_or_init(|| make(template, values)).iter().cloned())
                     }
-                    _ => shape.to_headers(shape.own_values(values)),
+                    _ => template.to_headers(template.own_values(values)),
                 }
             }
-            Self::Ready(headers) => (**headers).clone(),
+            Form::Ready(headers) => (**headers).clone(),
         }
     }
 
-    /// Looks at all that [`to_map`](Self::to_map) is going to clone and that is this head's alone.
+    /// Reads all that [`to_map`](Self::to_map) is going to clone and that is this head's alone, so that it is in
+    /// the processor's cache by then.
     #[inline]
     pub(super) fn touch(&self) -> usize {
-        match self {
-            Self::Packed { made, .. } => made.get().into_iter().flatten().map(HeaderValue::len).sum(),
-            Self::Ready(_) => 0,
+        match &self.0 {
+            Form::Packed { made, .. } => made.get().into_iter().flatten().map(HeaderValue::len).sum(),
+            Form::Ready(_) => 0,
         }
     }
 
     /// The first value of a field.
     pub(super) fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
-        match self {
-            Self::Packed { shape, values, .. } => shape.value(values, name),
-            Self::Ready(headers) => headers.get(name).cloned(),
+        match &self.0 {
+            Form::Packed { template, values, .. } => template.value(values, name),
+            Form::Ready(headers) => headers.get(name).cloned(),
         }
     }
 
-    /// Without the body, and as if it had been served.
+    /// What it costs to keep, without the body, and as if it had been served.
     pub(super) fn bytes(&self) -> usize {
-        match self {
-            Self::Packed { shape, values, .. } => {
-                let made = Some(shape.own_count()).filter(|count| *count <= MAX_MADE).unwrap_or_default();
+        match &self.0 {
+            Form::Packed { template, values, .. } => {
+                let made = Some(template.own_count()).filter(|count| *count <= MAX_MADE).unwrap_or_default();
                 values.len() + made * size_of::<HeaderValue>() + BLOCK_OVERHEAD
             }
-            Self::Ready(headers) => bytes(headers) + size_of::<HeaderMap>(),
+            Form::Ready(headers) => bytes(headers) + size_of::<HeaderMap>(),
         }
     }
 }
 
-fn make(shape: &HeaderTemplate, values: &Bytes) -> Box<[HeaderValue]> {
-    let mut made = Vec::with_capacity(shape.own_count());
-    made.extend(shape.own_values(values));
+fn make(template: &HeaderTemplate, values: &Bytes) -> Box<[HeaderValue]> {
+    let mut made = Vec::with_capacity(template.own_count());
+    made.extend(template.own_values(values));
     made.into()
 }
 
-/// The numbers of four digits, one after the other.
+/// The numbers from 0000 to 9999.
 static NUMBERS: [u8; 40_000] = {
     let mut digits = [0; 40_000];
     let mut at = 0;
@@ -130,8 +155,8 @@ static DIGITS: &str = match std::str::from_utf8(&NUMBERS) {
     Err(_) => "",
 };
 
-/// The value of an `Age` for the first hours, or of the length of a small body, without an
-/// allocation.
+/// Returns a number as a value: without an allocation if it has up to four digits, as an `Age` in the first hours
+/// or the length of a small body.
 pub(super) fn number(number: u64) -> HeaderValue {
     let width = match number {
         0..=9 => 1,
@@ -149,10 +174,10 @@ pub(super) fn bytes(headers: &HeaderMap) -> usize {
 }
 
 /// Bodies up to this size lie in one block with the header fields.
-pub(super) const SMALL_BODY: usize = 1024;
+const SMALL_BODY: usize = 1024;
 
-/// Puts the values of all fields into one block of memory, and a small body with them: one
-/// allocation and one counter instead of one for each, and for what everybody sends none at all.
+/// Puts the values of all fields into one block of memory, and a small body with them: one allocation and one
+/// counter instead of one for each, and none for well-known values.
 fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
     let with_body = if body.len() <= SMALL_BODY { body.len() } else { 0 };
     let is_packed = |(name, value): &(&HeaderName, &HeaderValue)| {
@@ -184,8 +209,8 @@ fn pack(headers: &mut HeaderMap, body: &mut Bytes) {
     }
 }
 
-/// Values that are the same in most answers.
-pub(super) fn well_known(value: &[u8]) -> Option<&'static str> {
+/// Values that are the same in most responses.
+fn well_known(value: &[u8]) -> Option<&'static str> {
     Some(match value {
         b"0" => "0",
         b"br" => "br",
@@ -219,59 +244,261 @@ pub(super) fn well_known(value: &[u8]) -> Option<&'static str> {
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use super::HeadBuilder;
-    use super::*;
-    use http::StatusCode;
+/// The status and the fields of a response whose body is still to come.
+#[derive(Debug)]
+pub(crate) struct HeadBuilder {
+    status: StatusCode,
+    fields: Fields,
+    /// Whether the length of the body is still unknown.
+    is_open: bool,
+}
 
-    #[test]
-    fn what_is_packed_is_the_same_as_before() {
-        let mut headers = HeaderMap::new();
-        for (name, value) in [
-            ("content-type", &b"text/html"[..]),
-            ("set-cookie", b"a=1"),
-            ("set-cookie", b"b=\xff"),
-            ("x-empty", b""),
-            ("cache-status", b"Other;hit"),
-            ("x-secret", b"s"),
-        ] {
-            headers.append(name, HeaderValue::from_bytes(value).unwrap());
-        }
-        headers.get_mut("x-secret").unwrap().set_sensitive(true);
-        for size in [0, 1, SMALL_BODY, SMALL_BODY + 1] {
-            let body = Bytes::from(vec![b'x'; size]);
-            let (mut packed, mut packed_body) = (headers.clone(), body.clone());
-            pack(&mut packed, &mut packed_body);
-            assert_eq!((&packed, &packed_body), (&headers, &body));
-            assert!(packed["x-secret"].is_sensitive() && !packed["set-cookie"].is_sensitive());
+#[derive(Debug)]
+enum Fields {
+    Packed { template: Arc<HeaderTemplate>, values: Vec<u8> },
+    Map(HeaderMap),
+}
+
+impl HeadBuilder {
+    /// `headers` are as they came, with a valid `Date`; `length` is that of the body, if it is known.
+    pub(crate) fn new(status: StatusCode, headers: &HeaderMap, length: Option<usize>) -> Self {
+        let value = length.map_or(HeaderValue::from_static(""), |length| number(length as u64));
+        let message = Message::new(status, headers, &value);
+        let beside = length.filter(|length| *length <= SMALL_BODY).unwrap_or_default();
+        let packed = match status {
+            // The fields of a part are read for each request that it may answer.
+            StatusCode::PARTIAL_CONTENT => None,
+            _ => HeaderTemplate::pack(&message, beside),
+        };
+        let fields = match packed {
+            Some((template, values)) => Fields::Packed { template, values },
+            None => Fields::Map(to_map(&complete(message.fields()))),
+        };
+        let is_open = length.is_none() && status != StatusCode::NO_CONTENT;
+        Self { status, fields, is_open }
+    }
+
+    /// Returns a buffer for the body, with room for `expected` bytes. A small body of known length shares the block
+    /// of the fields.
+    pub(crate) fn block(&mut self, expected: usize) -> BodyBuffer {
+        match &mut self.fields {
+            Fields::Packed { values, .. } if values.len() < values.capacity() => {
+                let bytes = std::mem::take(values);
+                BodyBuffer { start: bytes.len(), bytes }
+            }
+            _ => BodyBuffer::new(expected),
         }
     }
 
-    #[test]
-    fn what_serving_a_head_takes_is_charged_before() {
-        let mut fields = HeaderMap::new();
-        for (name, value) in [("etag", "\"1\""), ("content-type", "text/html"), ("x-own", "own")] {
-            fields.insert(name, HeaderValue::from_static(value));
+    /// Finishes it with a body in a buffer from [`block`](Self::block).
+    pub(crate) fn with(mut self, BodyBuffer { bytes, start }: BodyBuffer) -> StoredHead {
+        let length = bytes.len() - start;
+        if start == 0 && length > SMALL_BODY {
+            // Exact: spare capacity would be kept without being charged.
+            return self.with_shared(bytes.into_boxed_slice().into());
         }
-        let kept =
-            HeadBuilder::new(StatusCode::OK, &fields, Some(5)).with_shared(Bytes::from_static(b"hello"));
-        let Head::Packed { values, made, .. } = &kept.head else { panic!("it has a shape") };
-        assert_eq!(made.get(), None, "who is never served takes no more than his text");
-        let before = kept.head.bytes();
-        let served = kept.head.to_map();
-        assert_eq!((served["etag"].as_bytes(), served["x-own"].as_bytes()), (&b"\"1\""[..], &b"own"[..]));
-        let made = made.get().unwrap();
-        // The length of the body is the third of its own.
-        assert_eq!(made.len(), 3);
-        assert_eq!(kept.head.bytes(), before);
-        assert!(before >= values.len() + size_of_val(&**made));
+        self.set_length(length);
+        let status = self.status;
+        match self.fields {
+            Fields::Map(headers) => StoredHead::new(status, headers, bytes.into()),
+            Fields::Packed { template, mut values } => {
+                let (bytes, start) = if values.is_empty() {
+                    (bytes, start)
+                } else {
+                    let start = values.len();
+                    values.reserve_exact(length);
+                    values.extend_from_slice(&bytes);
+                    (values, start)
+                };
+                let mut values = Bytes::from(bytes.into_boxed_slice());
+                let body = values.split_off(start);
+                StoredHead { status, head: Head::packed(template, values), body }
+            }
+        }
     }
 
-    #[test]
-    fn a_number_is_the_same_whether_it_is_written_out_or_not() {
-        for seconds in (0..10_100).chain([u64::MAX]) {
-            assert_eq!(number(seconds).as_bytes(), seconds.to_string().as_bytes());
+    /// Finishes it with a body that is shared with others.
+    pub(crate) fn with_shared(mut self, body: Bytes) -> StoredHead {
+        if body.len() <= SMALL_BODY {
+            let mut block = self.block(body.len());
+            block.push(&body);
+            return self.with(block);
+        }
+        self.set_length(body.len());
+        match self.fields {
+            Fields::Map(headers) => StoredHead::new(self.status, headers, body),
+            Fields::Packed { template, values } => {
+                // The first clone allocates the counter: here, and not in a hit.
+                let values = Bytes::from(values).slice(..);
+                StoredHead { status: self.status, head: Head::packed(template, values), body }
+            }
+        }
+    }
+
+    fn set_length(&mut self, length: usize) {
+        if self.is_open {
+            self.fields.set_length(&number(length as u64));
         }
     }
 }
+
+/// The memory into which a body is received, behind the values of its head if they share it.
+#[derive(Debug)]
+pub(crate) struct BodyBuffer {
+    bytes: Vec<u8>,
+    start: usize,
+}
+
+impl BodyBuffer {
+    pub(crate) fn new(expected: usize) -> Self {
+        Self { bytes: Vec::with_capacity(expected), start: 0 }
+    }
+
+    pub(crate) fn push(&mut self, chunk: &[u8]) {
+        self.bytes.extend_from_slice(chunk);
+    }
+
+    /// The length of the body so far.
+    pub(crate) fn len(&self) -> usize {
+        self.bytes.len() - self.start
+    }
+
+    /// The body, where it does not share a block with a head.
+    pub(crate) fn into_body(self) -> Bytes {
+        self.bytes.into_boxed_slice().into()
+    }
+}
+
+/// The finished head and body.
+#[derive(Debug)]
+pub(crate) struct StoredHead {
+    status: StatusCode,
+    head: Head,
+    body: Bytes,
+}
+
+impl StoredHead {
+    pub(super) fn into_parts(self) -> (StatusCode, Head, Bytes) {
+        (self.status, self.head, self.body)
+    }
+
+    fn new(status: StatusCode, headers: HeaderMap, mut body: Bytes) -> Self {
+        let head = Head::ready(headers, &mut body);
+        Self { status, head, body }
+    }
+}
+
+impl Fields {
+    fn set_length(&mut self, length: &HeaderValue) {
+        match self {
+            // A length that was not known is the last of the own values.
+            Self::Packed { template, values } => template.set_last(values, length),
+            // `insert` would let a full map grow.
+            Self::Map(headers) => {
+                if let Some(value) = headers.get_mut(header::CONTENT_LENGTH) {
+                    value.clone_from(length);
+                }
+            }
+        }
+    }
+}
+
+/// A field of a head as it is kept.
+#[derive(Clone, Copy, Debug)]
+struct Field<'a> {
+    name: &'a HeaderName,
+    value: &'a HeaderValue,
+    /// Whether the value is this head's own, and not the same in many.
+    is_own: bool,
+}
+
+impl<'a> Field<'a> {
+    fn new(name: &'a HeaderName, value: &'a HeaderValue) -> Self {
+        Self { name, value, is_own: is_own(name, value) }
+    }
+}
+
+/// The fields of the message alone, with a true `Content-Length`.
+#[derive(Debug)]
+struct Message<'a> {
+    headers: &'a HeaderMap,
+    /// What `Connection` names.
+    named: Vec<HeaderName>,
+    /// `None` where there is to be none.
+    length: Option<&'a HeaderValue>,
+}
+
+impl<'a> Message<'a> {
+    fn new(status: StatusCode, headers: &'a HeaderMap, length: &'a HeaderValue) -> Self {
+        let length = (status != StatusCode::NO_CONTENT).then_some(length);
+        Self { headers, named: named_by_connection(headers), length }
+    }
+
+    /// Calls `show` with all fields in order until it returns `None`.
+    #[inline]
+    fn try_each(&self, mut show: impl FnMut(Field<'a>) -> Option<()>) -> Option<()> {
+        let mut length = self.length;
+        for (name, value) in self.headers {
+            let value = match *name {
+                header::AGE => continue,
+                header::CONTENT_LENGTH => match length.take() {
+                    Some(length) => length,
+                    None => continue,
+                },
+                // What is stored has a `Date`, even if `Connection` names it.
+                header::DATE => value,
+                _ if is_hop_by_hop(name) || self.named.contains(name) => continue,
+                _ => value,
+            };
+            show(Field::new(name, value))?;
+        }
+        match length {
+            Some(length) => show(Field::new(&header::CONTENT_LENGTH, length)),
+            None => Some(()),
+        }
+    }
+
+    fn fields(&self) -> Vec<Field<'a>> {
+        let mut fields = Vec::with_capacity(self.headers.len() + 1);
+        self.try_each(|field| {
+            fields.push(field);
+            Some(())
+        });
+        fields
+    }
+}
+
+/// The fields as a hit of age 0 has them: behind an `Age`, and with a `Cache-Status`.
+fn complete<'a>(message: impl IntoIterator<Item = Field<'a>>) -> Vec<Field<'a>> {
+    let age = Field { name: &header::AGE, value: &YOUNGEST, is_own: false };
+    let mut fields: Vec<_> = std::iter::once(age).chain(message).collect();
+    // Ours is the last of its name.
+    let last = fields.iter().rposition(|field| *field.name == CACHE_STATUS);
+    let ours = Field { name: &CACHE_STATUS, value: &HIT, is_own: false };
+    fields.insert(last.map_or(fields.len(), |last| last + 1), ours);
+    fields
+}
+
+static YOUNGEST: HeaderValue = HeaderValue::from_static("0");
+
+/// Whether a value is kept for each head: not well-known values, nor the `Cache-Status` of a hit.
+fn is_own(name: &HeaderName, value: &HeaderValue) -> bool {
+    match *name {
+        CACHE_STATUS => value != HIT,
+        _ => well_known(value.as_bytes()).is_none(),
+    }
+}
+
+fn to_map(fields: &[Field<'_>]) -> HeaderMap {
+    // Capacity is for names: one name may have more lines than a map takes names.
+    let mut headers = HeaderMap::with_capacity(fields.len().min(MAX_FIELDS));
+    for field in fields {
+        headers.append(field.name.clone(), field.value.clone());
+    }
+    // A clone is exact, a map with a capacity keeps room for fields that never come.
+    headers.clone()
+}
+
+#[cfg(test)]
+#[path = "head_tests.rs"]
+mod tests;

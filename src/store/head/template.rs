@@ -1,8 +1,8 @@
 //! What the heads of many stored responses have in common.
 //!
-//! The answers of one endpoint have the same fields in the same order, and some of the same values.
-//! A header map for each of them would cost ten times what tells them apart. So the shape of a head
-//! is kept once, as a map to be cloned, and each stored response keeps its own values alone.
+//! The responses of one endpoint have the same fields in the same order, and some of the same values. A header
+//! map for each would take ten times the memory of what tells them apart. So names, order and common values are
+//! kept once, as a map to be cloned, and each stored response keeps its own values alone.
 
 use std::{
     cell::RefCell,
@@ -13,36 +13,35 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderName, HeaderValue, header::CACHE_STATUS};
 use parking_lot::RwLock;
 use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
-use crate::exchange::status::{CACHE_STATUS, CacheStatus};
-use crate::store::head::builder::{Field, Message, complete};
-use crate::store::head::well_known;
+use super::{Field, HIT, Message, complete, well_known};
 
-/// Heads of other shapes are kept as maps of their own, at the price of one.
-const MAX_SHAPES: usize = 256;
+/// Templates in use at a time, in a process. Further heads are kept as maps of their own.
+const MAX_TEMPLATES: usize = 256;
 pub(super) const MAX_FIELDS: usize = 64;
 
-/// Names are never given back: of this many, and no longer than that, 64 KiB.
+/// Names that are kept for good, so that no hit touches a reference count for them: 64 KiB at most. Templates with
+/// further names hold those by reference count, and go with them.
 const MAX_NAMES: usize = 1024;
 const MAX_NAME: usize = 64;
 
-/// Most heads have no more values of their own.
+/// Most heads have no more own values.
 const USUAL_FIELDS: usize = 16;
 
 /// The length of a value in front of the values.
 const WIDTH: usize = size_of::<u16>();
 
-/// The fields of a head in their order, and those of their values that many heads have.
+/// The fields of heads in their order, and those of their values that all of these heads have.
 #[derive(Debug)]
-pub(in crate::store) struct HeaderTemplate {
+pub(super) struct HeaderTemplate {
     /// With empty values where each head has its own.
     prototype: HeaderMap,
     is_own: Box<[bool]>,
-    /// Those of the message, which have the shape or not.
+    /// The fields of the message, to compare others with.
     message: Box<[Known]>,
 }
 
@@ -55,43 +54,43 @@ struct Known {
 }
 
 thread_local! {
-    /// What an answer is compared with first, by the number of fields: most answers look like another
-    /// one of late. Whatever nobody uses any more can go all the same.
-    static RECENT: RefCell<[Weak<HeaderTemplate>; RECENT_SHAPES]> =
-        const { RefCell::new([const { Weak::new() }; RECENT_SHAPES]) };
+    /// With what a response is compared first, by the number of its fields: most look like a recent one. Weak, so
+    /// that unused templates can go.
+    static RECENT: RefCell<[Weak<HeaderTemplate>; RECENT_TEMPLATES]> =
+        const { RefCell::new([const { Weak::new() }; RECENT_TEMPLATES]) };
 }
 
-const RECENT_SHAPES: usize = 32;
+const RECENT_TEMPLATES: usize = 32;
 
 impl HeaderTemplate {
-    /// The shape of a message and what it has of its own, with so much room beside it. `None` if there
-    /// are too many shapes already, or if it is none to be kept.
+    /// Returns the template of a message and its own values, with `room` bytes to spare. `None` if there are too many
+    /// templates, or if a name or a value is too long.
     pub(super) fn pack(message: &Message<'_>, room: usize) -> Option<(Arc<Self>, Vec<u8>)> {
         let count = message.headers.len();
-        let recent = RECENT.try_with(|recent| recent.borrow()[count % RECENT_SHAPES].upgrade());
-        if let Some(shape) = recent.ok().flatten()
-            && let Some(values) = shape.values_of(message, room)
+        let recent = RECENT.try_with(|recent| recent.borrow()[count % RECENT_TEMPLATES].upgrade());
+        if let Some(template) = recent.ok().flatten()
+            && let Some(values) = template.values_of(message, room)
         {
-            return Some((shape, values));
+            return Some((template, values));
         }
-        let shape = Self::of(&message.fields())?;
-        // Another one of the same hash is as rare as it is harmless.
-        let values = shape.values_of(message, room)?;
-        let known = Arc::downgrade(&shape);
-        _ = RECENT.try_with(|recent| recent.borrow_mut()[count % RECENT_SHAPES] = known);
-        Some((shape, values))
+        let template = Self::of(&message.fields())?;
+        // Another head with the same hash is rare, and gets a map.
+        let values = template.values_of(message, room)?;
+        let known = Arc::downgrade(&template);
+        _ = RECENT.try_with(|recent| recent.borrow_mut()[count % RECENT_TEMPLATES] = known);
+        Some((template, values))
     }
 
     fn of(fields: &[Field<'_>]) -> Option<Arc<Self>> {
         if fields.len() > MAX_FIELDS {
             return None;
         }
-        let hash = SHAPES.hash(fields);
-        let known = SHAPES.table.read().shapes.get(&hash).cloned();
-        known.or_else(|| SHAPES.table.write().learn(hash, fields))
+        let hash = TEMPLATES.hash(fields);
+        let known = TEMPLATES.table.read().templates.get(&hash).cloned();
+        known.or_else(|| TEMPLATES.table.write().learn(hash, fields))
     }
 
-    /// What a message has of its own, lengths and then values, if it is of this shape.
+    /// Returns the own values of a message, lengths first, if it is like this template.
     fn values_of(&self, message: &Message<'_>, room: usize) -> Option<Vec<u8>> {
         let mut own = SmallVec::<[&[u8]; USUAL_FIELDS]>::new();
         let mut known = self.message.iter();
@@ -113,7 +112,7 @@ impl HeaderTemplate {
         Some(values)
     }
 
-    /// Fills in the last value, which was empty.
+    /// Sets the last value, which was empty.
     pub(super) fn set_last(&self, values: &mut Vec<u8>, last: &HeaderValue) {
         if let Some((_, length)) =
             values.get_mut(..self.own_count() * WIDTH).and_then(<[u8]>::split_last_chunk_mut)
@@ -124,31 +123,30 @@ impl HeaderTemplate {
         }
     }
 
-    /// The head with these values of its own: no name is hashed and no place is sought, which makes it
-    /// as cheap as the clone of a map.
+    /// Returns the head with these values of its own. No name is hashed, which makes it as cheap as a clone.
     pub(super) fn to_headers(&self, own: impl Iterator<Item = HeaderValue>) -> HeaderMap {
         let mut headers = self.prototype.clone();
         let places = headers.values_mut().zip(&self.is_own).filter(|(_, is_own)| **is_own);
-        // The values first: no place is sought for the one behind the last.
+        // The values first, to end with the last of them.
         for (own, (place, _)) in own.zip(places) {
             *place = own;
         }
         headers
     }
 
-    /// The values of a head's own.
+    /// Returns the own values of a head.
     pub(super) fn own_values(&self, values: &Bytes) -> impl Iterator<Item = HeaderValue> {
         let own = self.prototype.values().zip(&self.is_own).filter(|(_, is_own)| **is_own);
         let own = own.zip(self.ranges(values));
         own.map(|((value, _), range)| own_value(values, range, value).unwrap_or_else(|| value.clone()))
     }
 
-    /// How many values are a head's own.
+    /// Returns how many values are a head's own.
     pub(super) fn own_count(&self) -> usize {
         self.is_own.iter().filter(|is_own| **is_own).count()
     }
 
-    /// The first value of a field in the head with these values, without the rest of it.
+    /// Returns the first value of a field in the head with these own values.
     pub(super) fn value(&self, values: &Bytes, name: &HeaderName) -> Option<HeaderValue> {
         let mut ranges = self.ranges(values);
         for ((theirs, value), is_own) in self.prototype.iter().zip(&self.is_own) {
@@ -160,7 +158,7 @@ impl HeaderTemplate {
         None
     }
 
-    /// Where the values of a head's own are.
+    /// Returns where each of the own values is.
     fn ranges(&self, values: &[u8]) -> impl Iterator<Item = Range<usize>> {
         let mut end = self.own_count() * WIDTH;
         values.chunks_exact(WIDTH).map(move |length| {
@@ -172,7 +170,7 @@ impl HeaderTemplate {
 }
 
 fn own_value(values: &Bytes, range: Range<usize>, prototype: &HeaderValue) -> Option<HeaderValue> {
-    // They were valid before.
+    // It was valid before.
     let mut own = HeaderValue::from_maybe_shared(values.slice(range)).ok()?;
     own.set_sensitive(prototype.is_sensitive());
     Some(own)
@@ -187,18 +185,18 @@ impl Known {
     }
 }
 
-/// The value of a field in memory that is nobody's own, or an empty one.
+/// The value of a field in static memory, or an empty one for an own value.
 fn fixed(field: &Field<'_>) -> HeaderValue {
     let mut fixed = match *field.name {
         _ if field.is_own => HeaderValue::from_static(""),
-        CACHE_STATUS => CacheStatus::hit_value().clone(),
+        CACHE_STATUS => HIT.clone(),
         _ => HeaderValue::from_static(well_known(field.value.as_bytes()).unwrap_or_default()),
     };
     fixed.set_sensitive(field.value.is_sensitive());
     fixed
 }
 
-static SHAPES: LazyLock<HeaderTemplates> = LazyLock::new(HeaderTemplates::default);
+static TEMPLATES: LazyLock<HeaderTemplates> = LazyLock::new(HeaderTemplates::default);
 
 #[derive(Default)]
 struct HeaderTemplates {
@@ -222,21 +220,19 @@ impl HeaderTemplates {
 
 #[derive(Default)]
 struct Table {
-    shapes: HashMap<u64, Arc<HeaderTemplate>, DefaultHashBuilder>,
+    templates: HashMap<u64, Arc<HeaderTemplate>, DefaultHashBuilder>,
     names: HashSet<&'static str>,
 }
 
 impl Table {
     fn learn(&mut self, hash: u64, fields: &[Field<'_>]) -> Option<Arc<HeaderTemplate>> {
-        if self.shapes.len() >= MAX_SHAPES {
-            self.shapes.retain(|_, shape| Arc::strong_count(shape) > 1);
+        if self.templates.len() >= MAX_TEMPLATES {
+            self.templates.retain(|_, template| Arc::strong_count(template) > 1);
         }
         let is_long = |field: &Field<'_>| {
             field.name.as_str().len() > MAX_NAME || field.value.len() > usize::from(u16::MAX)
         };
-        let new = fields.iter().filter(|field| !self.names.contains(field.name.as_str())).count();
-        if fields.iter().any(is_long) || self.shapes.len() >= MAX_SHAPES || self.names.len() + new > MAX_NAMES
-        {
+        if fields.iter().any(is_long) || self.templates.len() >= MAX_TEMPLATES {
             return None;
         }
         let mut known = |field: &Field<'_>| Known {
@@ -251,20 +247,25 @@ impl Table {
             prototype.append(name.clone(), value.clone());
         }
         let is_own = head.iter().map(|known| known.is_own).collect();
-        // A clone has no room to spare.
-        let shape = Arc::new(HeaderTemplate { prototype: prototype.clone(), is_own, message });
-        self.shapes.insert(hash, Arc::clone(&shape));
-        Some(shape)
+        // A clone has no spare capacity.
+        let template = Arc::new(HeaderTemplate { prototype: prototype.clone(), is_own, message });
+        self.templates.insert(hash, Arc::clone(&template));
+        Some(template)
     }
 
-    /// The same name without a counter, for which all threads would fight.
+    /// Returns the same name without a reference count, for which all threads would contend, as long as there is
+    /// room for it.
     fn name(&mut self, name: &HeaderName) -> HeaderName {
-        let known = self.names.get(name.as_str()).copied().unwrap_or_else(|| {
-            let name: &'static str = Box::leak(name.as_str().into());
-            self.names.insert(name);
-            name
-        });
-        HeaderName::from_static(known)
+        let text = name.as_str();
+        if let Some(known) = self.names.get(text) {
+            return HeaderName::from_static(known);
+        }
+        if self.names.len() >= MAX_NAMES {
+            return HeaderName::from_bytes(text.as_bytes()).unwrap_or_else(|_| name.clone());
+        }
+        let kept: &'static str = Box::leak(text.into());
+        self.names.insert(kept);
+        HeaderName::from_static(kept)
     }
 }
 

@@ -13,7 +13,7 @@ fn fields(headers: &HeaderMap) -> Vec<Field<'_>> {
 }
 
 fn pack(headers: &HeaderMap) -> Option<(Arc<HeaderTemplate>, Bytes)> {
-    HeaderTemplate::pack(&message(headers), 0).map(|(shape, values)| (shape, values.into()))
+    HeaderTemplate::pack(&message(headers), 0).map(|(template, values)| (template, values.into()))
 }
 
 fn map(fields: &[(&'static str, &[u8])]) -> HeaderMap {
@@ -41,22 +41,22 @@ fn a_head_is_the_same_with_its_order_when_it_comes_back() {
     for sensitive in ["etag", "content-type"] {
         let mut headers = head("\"1\"");
         headers.get_mut(sensitive).unwrap().set_sensitive(true);
-        let (shape, values) = pack(&headers).unwrap();
-        let back = shape.to_headers(shape.own_values(&values));
+        let (template, values) = pack(&headers).unwrap();
+        let back = template.to_headers(template.own_values(&values));
         let complete = complete(fields(&headers));
         assert!(back.iter().eq(complete.iter().map(|field| (field.name, field.value))), "{back:?}");
         // One at a time as well, whether it may be shown or not.
         for (name, value) in &back {
-            let one = shape.value(&values, name).unwrap();
+            let one = template.value(&values, name).unwrap();
             assert_eq!(Some(&one), back.get(name), "{name}");
             assert_eq!(value.is_sensitive(), *name == sensitive, "{name}");
         }
-        assert_eq!(shape.value(&values, &http::header::VIA), None);
+        assert_eq!(template.value(&values, &http::header::VIA), None);
     }
 }
 
 #[test]
-fn heads_of_one_shape_share_it_and_others_do_not() {
+fn heads_that_are_alike_share_a_template_and_others_do_not() {
     let (first, _) = pack(&head("\"1\"")).unwrap();
     assert!(Arc::ptr_eq(&first, &pack(&head("\"22\"")).unwrap().0));
     let mut other = head("\"1\"");
@@ -87,32 +87,44 @@ fn what_differs_in_anything_from_a_recent_head_is_not_taken_for_it() {
         shorter,
     ];
     for other in others {
-        let (shape, _) = pack(&map(&same)).unwrap();
-        assert!(shape.values_of(&message(&map(&other)), 0).is_none());
+        let (template, _) = pack(&map(&same)).unwrap();
+        assert!(template.values_of(&message(&map(&other)), 0).is_none());
         // Also where the number of fields does not tell.
         let other = map(&other);
-        let known = Arc::downgrade(&shape);
-        RECENT.with(|recent| recent.borrow_mut()[other.len() % RECENT_SHAPES] = known);
-        let (shape, values) = HeaderTemplate::pack(&message(&other), 0).unwrap();
+        let known = Arc::downgrade(&template);
+        RECENT.with(|recent| recent.borrow_mut()[other.len() % RECENT_TEMPLATES] = known);
+        let (template, values) = HeaderTemplate::pack(&message(&other), 0).unwrap();
         let complete = complete(fields(&other));
-        let back = shape.to_headers(shape.own_values(&values.into()));
+        let back = template.to_headers(template.own_values(&values.into()));
         assert!(back.iter().eq(complete.iter().map(|field| (field.name, field.value))), "{back:?}");
     }
 }
 
 #[test]
-fn there_are_so_many_shapes_and_no_more() {
+fn templates_are_bounded_and_unused_ones_make_room() {
     let mut table = Table::default();
     let mut kept = Vec::new();
     for number in 0..2 * MAX_NAMES {
         let mut headers = HeaderMap::new();
         headers.insert(HeaderName::try_from(format!("x-{number}")).unwrap(), "own".parse().unwrap());
-        let shape = table.learn(number as u64, &fields(&headers));
-        assert_eq!(shape.is_some(), number < MAX_SHAPES, "{number}");
-        kept.extend(shape);
+        let template = table.learn(number as u64, &fields(&headers));
+        assert_eq!(template.is_some(), number < MAX_TEMPLATES, "{number}");
+        kept.extend(template);
     }
-    // What nobody uses makes room.
+    // Unused ones make room.
     kept.clear();
     assert!(table.learn(u64::MAX, &fields(&head("\"1\""))).is_some());
-    assert_eq!(table.shapes.len(), 1);
+    assert_eq!(table.templates.len(), 1);
+}
+
+#[test]
+fn made_up_names_end_packing_for_none_of_the_others() {
+    let mut table = Table::default();
+    for number in 0..2 * MAX_NAMES {
+        let mut headers = HeaderMap::new();
+        headers.insert(HeaderName::try_from(format!("x-{number}")).unwrap(), "own".parse().unwrap());
+        assert!(table.learn(number as u64, &fields(&headers)).is_some(), "{number}");
+    }
+    assert_eq!((table.names.len(), table.templates.len()), (MAX_NAMES, MAX_TEMPLATES));
+    assert!(table.learn(u64::MAX, &fields(&head("\"1\""))).is_some());
 }

@@ -11,6 +11,7 @@ pub struct MemoryStoreBuilder {
     pub(super) max_response_share: f64,
     pub(super) max_tag_records: usize,
     pub(super) max_prefix_records: usize,
+    pub(super) keeps_texts: bool,
 }
 
 impl MemoryStoreBuilder {
@@ -20,6 +21,7 @@ impl MemoryStoreBuilder {
             max_response_share: 1.0 / 16.0,
             max_tag_records: DEFAULT_TAG_RECORDS,
             max_prefix_records: DEFAULT_PREFIX_RECORDS,
+            keeps_texts: false,
         }
     }
 
@@ -50,6 +52,13 @@ impl MemoryStoreBuilder {
     /// paths, together. Default: 1,024. A miss compares its key and its path with all of them.
     pub fn max_prefix_records(mut self, records: usize) -> Self {
         self.max_prefix_records = records;
+        self
+    }
+
+    /// Whether [snapshots](crate::store::Snapshot) can be taken of what is stored. The texts of tags and URLs are
+    /// kept for that, which takes their length and 40 bytes each, charged to the response. Default: no.
+    pub fn snapshots(mut self, keep_texts: bool) -> Self {
+        self.keeps_texts = keep_texts;
         self
     }
 
@@ -84,11 +93,13 @@ impl MemoryStoreBuilder {
 impl MemoryStoreBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records } = self;
+        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records, keeps_texts } =
+            self;
         vec![
             ("MemoryStoreBuilder::max_response_share", format!("1/{}", max_response_share.recip())),
             ("MemoryStoreBuilder::max_tag_records", max_tag_records.to_string()),
             ("MemoryStoreBuilder::max_prefix_records", max_prefix_records.to_string()),
+            ("MemoryStoreBuilder::snapshots", crate::defaults::tests::switch(*keeps_texts)),
         ]
     }
 }

@@ -1,8 +1,6 @@
 //! The store in memory: quick_cache, with bytes and time added.
 
 mod builder;
-pub(super) mod expiry;
-mod purge_sweep;
 mod sweeper;
 mod thread_cache;
 
@@ -22,7 +20,8 @@ use quick_cache::{DefaultHashBuilder, Lifecycle, OptionsBuilder, Weighter, sync:
 use smallvec::SmallVec;
 use tokio::{runtime::Handle, time::Instant};
 
-use self::{expiry::Expiry, purge_sweep::PurgeSweep, sweeper::Sweeper};
+pub(super) use self::sweeper::{Due, Version};
+use self::sweeper::{Expiry, PurgeSweep, Sweeper};
 use crate::{
     key::CacheKey,
     sequence::{Loss, Sequence},
@@ -128,6 +127,7 @@ impl MemoryStore {
         let floors =
             usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
         let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
+        let sequence = if settings.keeps_texts { sequence.keep_texts() } else { sequence };
         Self {
             inner: Arc::new(Inner {
                 id: STORES.fetch_add(1, Ordering::Relaxed),
@@ -240,7 +240,7 @@ impl Inner {
     /// Returns what came of the change, and whether nothing is left of what was stored.
     fn apply(&self, key: &CacheKey, change: Change) -> (Applied, bool) {
         let mut evicted = Evicted::default();
-        let fetch_number = change.response().map(|response| response.begun());
+        let fetch_number = change.response().map(|response| response.fetch_number());
         let purged = matches!(change, Change::Purge { .. }).then_some(Loss::Purged);
         let stripe = &self.stripes[self.hasher.hash_one(key) as usize % STRIPES];
         let updating = stripe.lock();
@@ -251,7 +251,8 @@ impl Inner {
         let sifted = new.as_mut().and_then(|entry| entry.sift(&self.sequence));
         if sifted.is_some() {
             new = new.filter(|entry| !entry.is_empty());
-            let is_kept = |entry: &Entry| entry.responses().any(|kept| Some(kept.begun()) == fetch_number);
+            let is_kept =
+                |entry: &Entry| entry.responses().any(|kept| Some(kept.fetch_number()) == fetch_number);
             if applied.is_stored() && fetch_number.is_some() && !new.as_ref().is_some_and(is_kept) {
                 applied = Applied::Purged;
             }
@@ -304,22 +305,22 @@ impl Inner {
             return false;
         }
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
-        let expires_in = entry.next_expiry().map(|at| {
-            let (node, is_next) = self.expiry.insert(at, version, key.clone());
+        let due = entry.next_expiry().map(|at| {
+            let (due, is_next) = self.expiry.insert(at, version, key.clone());
             if is_next {
                 self.sweeper.wake_before(at);
             }
-            node
+            due
         });
-        let shelf = Shelf::new(bytes as u64, version, expires_in);
+        let shelf = Shelf::new(bytes as u64, version, due);
         self.table.insert_with_lifecycle(key.clone(), Arc::new(entry.put_on(shelf)), evicted);
         true
     }
 
     fn forget(&self, resource: &Entry) {
         let shelf = resource.shelf();
-        if let Some(node) = shelf.expires_in {
-            self.expiry.remove(node, shelf.version);
+        if let Some(due) = shelf.due {
+            self.expiry.remove(due, shelf.version);
         }
     }
 

@@ -1,25 +1,24 @@
-//! The records of what was purged: a bounded number of each kind, found by what they are about.
+//! Records of purges: a bounded number of each kind, found by what was purged.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     super::sync::{AtomicU64, Ordering, RwLock},
-    Matter, Pattern, TagHash,
-    record::Record,
+    Pattern, PurgeKeys, TagHash,
 };
 
 const SHARDS: usize = 16;
 
-/// The records of labels. A label that was purged again keeps one record.
+/// The records of tags. A tag that is purged again keeps one record.
 #[derive(Debug)]
-pub(super) struct Labels {
+pub(super) struct TagRecords {
     shards: [RwLock<HashMap<u64, Record>>; SHARDS],
     /// The number of the newest record.
     newest: AtomicU64,
     fill: Fill,
 }
 
-/// How many records there are, and how many were noted since all that is stored was last looked at.
+/// How many records there are, and how many were noted since the last walk through all that is stored began.
 #[derive(Debug)]
 pub(super) struct Fill {
     most: u64,
@@ -42,7 +41,7 @@ impl Fill {
         self.records.store(records as u64, Ordering::Relaxed);
     }
 
-    /// Whether there are more than half of the records that there may be.
+    /// Whether more than half of the records are taken.
     pub(super) fn is_half_full(&self) -> bool {
         self.is_half(&self.records)
     }
@@ -61,11 +60,11 @@ impl Fill {
     }
 }
 
-/// The labels in the order in which they were last purged; belongs to who writes.
+/// The tags in the order in which they were last purged. Held under the lock of the writers.
 #[derive(Debug, Default)]
 pub(super) struct Order(BTreeMap<u64, TagHash>);
 
-impl Labels {
+impl TagRecords {
     pub(super) fn new(most: usize) -> Self {
         Self {
             shards: std::array::from_fn(|_| RwLock::new(HashMap::new())),
@@ -82,27 +81,27 @@ impl Labels {
         self.newest.load(Ordering::Acquire)
     }
 
-    pub(super) fn get(&self, label: TagHash) -> Option<Record> {
-        self.shard(label).read().get(&label.0).copied()
+    pub(super) fn get(&self, tag: TagHash) -> Option<Record> {
+        self.shard(tag).read().get(&tag.get()).copied()
     }
 
-    pub(super) fn note(&self, order: &mut Order, label: TagHash, number: u64, soft_at: Option<u64>) {
-        let mut shard = self.shard(label).write();
-        let record = shard.entry(label.0).or_default();
+    pub(super) fn note(&self, order: &mut Order, tag: TagHash, number: u64, soft_at: Option<u64>) {
+        let mut shard = self.shard(tag).write();
+        let record = shard.entry(tag.get()).or_default();
         order.0.remove(&record.last());
         record.note(number, soft_at);
         drop(shard);
-        order.0.insert(number, label);
+        order.0.insert(number, tag);
         self.fill.note(order.0.len());
         self.newest.store(number, Ordering::Release);
     }
 
     /// Forgets the record that is the next to go.
     pub(super) fn forget_oldest(&self, order: &mut Order) {
-        if let Some((_, label)) = order.0.pop_first() {
+        if let Some((_, tag)) = order.0.pop_first() {
             self.fill.count(order.0.len());
-            let mut shard = self.shard(label).write();
-            shard.remove(&label.0);
+            let mut shard = self.shard(tag).write();
+            shard.remove(&tag.get());
             // After a storm the room goes back too, in few steps.
             if shard.capacity() > 64 && shard.len() < shard.capacity() / 8 {
                 shard.shrink_to_fit();
@@ -110,8 +109,8 @@ impl Labels {
         }
     }
 
-    fn shard(&self, label: TagHash) -> &RwLock<HashMap<u64, Record>> {
-        &self.shards[label.0 as usize % SHARDS]
+    fn shard(&self, tag: TagHash) -> &RwLock<HashMap<u64, Record>> {
+        &self.shards[tag.get() as usize % SHARDS]
     }
 }
 
@@ -133,23 +132,23 @@ pub(super) enum Range {
 }
 
 impl Range {
-    pub(super) fn has(&self, matter: &Matter<'_>) -> bool {
+    pub(super) fn matches(&self, keys: &PurgeKeys) -> bool {
         match self {
-            Self::KeyPrefix(prefix) => matter.key.starts_with(prefix),
-            Self::Paths(pattern) => pattern.is(matter),
+            Self::KeyPrefix(prefix) => keys.key().starts_with(prefix),
+            Self::Paths(pattern) => pattern.matches(keys),
         }
     }
 }
 
 /// The records of ranges, in the order in which they were last purged.
 #[derive(Debug)]
-pub(super) struct Ranges {
+pub(super) struct RangeRecords {
     records: RwLock<VecDeque<(Range, Record)>>,
     newest: AtomicU64,
     fill: Fill,
 }
 
-impl Ranges {
+impl RangeRecords {
     pub(super) fn new(most: usize) -> Self {
         Self { records: RwLock::new(VecDeque::new()), newest: AtomicU64::new(0), fill: Fill::new(most) }
     }
@@ -198,5 +197,86 @@ impl Ranges {
         self.fill.count(records.len());
         drop(records);
         drop(oldest);
+    }
+}
+
+/// The numbers of the last two purges; 0 where there was none.
+///
+/// Two, so that a response is still given to requests that came before a purge of the same thing during its
+/// fetch. With three or more purges within one fetch it errs on the safe side.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Numbers {
+    last: u64,
+    before: u64,
+}
+
+impl Numbers {
+    fn push(&mut self, number: u64) {
+        *self = Self { last: number, before: self.last };
+    }
+
+    /// Whether there may be one above `after` and not above `until`.
+    fn may_lie_between(self, after: u64, until: u64) -> bool {
+        match self.last <= until {
+            true => self.last > after,
+            false => self.before > after,
+        }
+    }
+}
+
+/// The purges of one thing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Record {
+    hard: Numbers,
+    soft: Numbers,
+    /// The moment of the last soft one.
+    soft_at: u64,
+}
+
+impl Record {
+    fn note(&mut self, number: u64, soft_at: Option<u64>) {
+        match soft_at {
+            None => self.hard.push(number),
+            Some(at) => {
+                self.soft.push(number);
+                self.soft_at = at;
+            }
+        }
+    }
+
+    /// Whether a hard purge has a number above this.
+    pub(super) fn is_purged_since(&self, number: u64) -> bool {
+        self.hard.last > number
+    }
+
+    /// The moment of the last soft purge, if its number is above this.
+    pub(super) fn stale_since(&self, number: u64) -> Option<u64> {
+        (self.soft.last > number).then_some(self.soft_at)
+    }
+
+    pub(super) fn last(&self) -> u64 {
+        self.hard.last.max(self.soft.last)
+    }
+
+    pub(super) fn may_lie_between(&self, after: u64, until: u64) -> bool {
+        self.hard.may_lie_between(after, until) || self.soft.may_lie_between(after, until)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_two_purges_it_is_known_between_what_they_lie() {
+        let mut numbers = Numbers::default();
+        assert!(!numbers.may_lie_between(0, u64::MAX));
+        numbers.push(5);
+        assert!(numbers.may_lie_between(4, 5) && !numbers.may_lie_between(5, 9));
+        assert!(!numbers.may_lie_between(3, 4), "it came later");
+        numbers.push(8);
+        assert!(numbers.may_lie_between(4, 6) && !numbers.may_lie_between(5, 7));
+        numbers.push(10);
+        assert!(numbers.may_lie_between(4, 6), "forgotten, so it may be");
     }
 }
