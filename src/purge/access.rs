@@ -1,4 +1,4 @@
-//! Who may purge over HTTP.
+//! Which requests may purge over HTTP.
 
 use std::{fmt, hint::black_box};
 
@@ -7,11 +7,11 @@ use http::{header, request::Parts};
 /// Whether a request may purge.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// It may.
+    /// The request may purge.
     Granted,
-    /// It shows no identity that is known: 401.
+    /// It has no valid credentials: 401.
     Unauthenticated,
-    /// Its identity is known and may not purge: 403.
+    /// Its credentials are valid, without the permission to purge: 403.
     Forbidden,
 }
 
@@ -31,13 +31,14 @@ where
     }
 }
 
-/// Lets those purge who have the token (`Authorization: Bearer <token>`, RFC 6750). How long the
-/// comparison takes does not depend on how much of it is right.
+/// Grants access to requests with a token (`Authorization: Bearer <token>`, RFC 6750). The time of the
+/// comparison does not depend on how much of the token is right.
 #[derive(Clone)]
 pub struct Bearer(Box<str>);
 
 impl Bearer {
-    /// The token: at least 16 random bytes, spelled in printable ASCII. An empty one lets nobody in.
+    /// Compares with this token: at least 16 random bytes, in printable ASCII. An empty one grants access to
+    /// no request.
     pub fn new(token: impl Into<Box<str>>) -> Self {
         Self(token.into())
     }
@@ -64,7 +65,7 @@ impl Authorize for Bearer {
     }
 }
 
-/// Looks at all bytes, whichever of them differ.
+/// Compares all bytes, whichever of them differ.
 fn are_equal(given: &[u8], expected: &[u8]) -> bool {
     let differences = given.iter().zip(expected).fold(0, |all, (a, b)| black_box(all | (a ^ b)));
     black_box(differences) == 0 && given.len() == expected.len()

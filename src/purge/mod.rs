@@ -1,16 +1,16 @@
-//! Purges: what is stored and should not be served any more.
+//! Purges: what is stored and must not be served any more.
 //!
-//! [`Purge`] is a handle that anything may hold and clone: a handler that changed something, a
-//! queue of events, an admin command. It comes from the [builder](crate::ReadThroughBuilder::purge) or from a
-//! layer, whose key rules it knows.
+//! [`Purge`] is a handle to hold and clone anywhere: in a handler that changed something, a queue of events,
+//! an admin command. It comes from the [builder](crate::ReadThroughBuilder::purge) or from a layer, and has
+//! the key rules of that.
 //!
-//! | purged | what it reaches |
+//! | method | what it reaches |
 //! |---|---|
 //! | [`url`](Purge::url) | all that is stored for the URL, in all variants, by the key rules of the layer |
 //! | [`key`](Purge::key) | what is stored under one cache key, in all variants |
 //! | [`tag`](Purge::tag), [`tags`](Purge::tags) | all responses with the tag, or one of them; see [`tags`](crate::tags) |
 //! | [`path_prefix`](Purge::path_prefix) | all that was fetched for URLs of a host, at a path and below |
-//! | [`pattern`](Purge::pattern) | all that was fetched for URLs whose path matches: `http://h/img/*.png`, `http://h/user/{id}` |
+//! | [`pattern`](Purge::pattern) | all that was fetched for URLs with a matching path: `http://h/img/*.png`, `http://h/user/{id}` |
 //! | [`host`](Purge::host) | all that was fetched for URLs of a host |
 //! | [`key_prefix`](Purge::key_prefix) | all keys that begin with these bytes |
 //! | [`everything`](Purge::everything) | everything |
@@ -23,19 +23,20 @@
 //!   `stale-while-revalidate` and `stale-if-error` windows, counted from the purge, and revalidated.
 //!   The first purge counts that was noticed while it was stored. A soft purge does not lengthen
 //!   what is left of a window.
-//! * **Cost.** A purge takes about a microsecond, however much is stored and however many answers it
-//!   reaches, and some microseconds in a storm of tens of thousands, when each looks at a part of what is
-//!   stored. What it reaches is found out as it is asked for, and by a background task that gives
-//!   the memory back, up to 250,000 entries a second. A hit costs one atomic load for as long as
-//!   nothing is purged, and some hundred nanoseconds when it is the first after a purge.
-//! * **Bounds.** See [`Sequence`] for what is remembered of purges, and for what
-//!   happens if that is too much.
-//! * **What cannot match** is refused, with what to do instead: a URL with a wildcard, or with a query that
-//!   no rule for its path is for. Handles know the rules by which the stack stores: they come from its
-//!   builder or its layer, or are [told](Purge::of).
-//! * **Elsewhere.** A purge is about one store in this process; it is for the caller to tell others.
+//! * **Cost.** A purge takes about a microsecond, however much is stored and however many responses it
+//!   reaches, and some microseconds among tens of thousands, when each checks a part of what is stored. What
+//!   it reaches is found when it is requested, and by a background task that gives the memory back, up to
+//!   250,000 entries a second. Copies that threads keep of hot entries are not served either, and go with
+//!   their originals. A hit costs one atomic load for as long as nothing is purged, and some hundred
+//!   nanoseconds when it is the first after a purge.
+//! * **Bounds.** See [`Sequence`] for what is kept of purges, and for what happens at the limits.
+//! * **What cannot match** is an error that says what to do instead: a URL with a wildcard, or with a query
+//!   that no rule for its path stores. Handles know the rules by which the stack stores: they come from its
+//!   builder or its layer, or are [given](Purge::of) them.
+//! * **Other processes.** A purge reaches one store in this process. Other processes need a purge of their
+//!   own.
 //!
-//! Answers to unsafe requests purge too: their URI (RFC 9111 §4.4), and with
+//! Responses to unsafe requests purge too: their URI (RFC 9111 §4.4), and with
 //! `Cache-Group-Invalidation` groups of the same origin (RFC 9875 §3), whatever their status.
 //!
 //! ```
@@ -68,7 +69,7 @@
 //! purge.tag("product-7");
 //! assert_eq!(price().await, "8");
 //!
-//! assert!(purge.url("/lamp").is_err(), "of which host?");
+//! assert!(purge.url("/lamp").is_err(), "it does not say the host");
 //! # Ok(())
 //! # }
 //! ```
@@ -111,10 +112,10 @@ pub struct Purge {
     is_soft: bool,
 }
 
-/// A purge that has happened: every request that arrives from now on is safe from what it reached.
+/// A purge that has happened: no request that arrives from now on gets what it reached.
 ///
-/// How many answers that were is not known, and never will be: what nobody asks for is given back
-/// bit by bit.
+/// How many responses that were is not known: the memory of what is not requested again is given back bit by
+/// bit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
     number: u64,
@@ -122,12 +123,12 @@ pub struct Purged {
 }
 
 impl Purged {
-    /// Its number in the store's [`Sequence`]: it reached what began below, and nothing else.
+    /// Returns its number in the store's [`Sequence`]: it reached responses of fetches with smaller numbers.
     pub fn number(&self) -> u64 {
         self.number
     }
 
-    /// Whether what it reached is stale instead of gone.
+    /// Whether what it reached is stale, instead of gone.
     pub fn is_soft(&self) -> bool {
         self.is_soft
     }
@@ -143,7 +144,7 @@ pub enum PurgeError {
     /// It does not say which host it is about.
     #[error("{0:?} is not absolute: begin it with the scheme and the host, as in http://example.com/path")]
     NotAbsolute(String),
-    /// It has a user, which is not part of what an answer is stored for.
+    /// It has a user, and responses are stored without one.
     #[error("{0:?} has a user before the host: leave that out")]
     HasUser(String),
     /// A prefix of paths has no query.
@@ -151,16 +152,16 @@ pub enum PurgeError {
         "{0:?} has a query, but prefixes and patterns are compared with paths: leave it out, or purge the URL"
     )]
     HasQuery(String),
-    /// A URL is one URL.
+    /// It has a wildcard, but a URL is compared as it stands.
     #[error(
         "{0:?} has a wildcard, and a URL is compared as it stands: purge it as a pattern, in which `*` stands \
          for anything and `{{id}}` for one segment of the path"
     )]
     Wildcard(String),
-    /// What is stored at this path is stored by a rule that asks for another query.
+    /// Responses at this path are stored by a rule that requires another query.
     #[error(
-        "{url:?} is not what the rule `{rule}` is for, which stores what is at this path: give all parameters \
-         that it names, or purge a pattern, a prefix or a tag"
+        "{url:?} is not what the rule `{rule}` is for, which stores responses at this path: give all \
+         parameters that it names, or purge a pattern, a prefix or a tag"
     )]
     OtherQuery {
         /// The URL.
@@ -169,15 +170,17 @@ pub enum PurgeError {
         rule: String,
     },
     /// It cannot be read as a pattern of paths.
-    #[error("{pattern:?} is no pattern of paths: {reason}")]
+    #[error("invalid path pattern {pattern:?}: {reason}")]
     Pattern {
         /// What was given.
         pattern: String,
-        /// Why not.
+        /// What is wrong with it.
         reason: &'static str,
     },
     /// It cannot be read as a host.
-    #[error("{0:?} is no host: it is a name, with its port if that is not the default one")]
+    #[error(
+        "{0:?} is not a valid host: expected a name such as `example.com`, with its port if that is not the default one"
+    )]
     Host(String),
 }
 
@@ -186,29 +189,29 @@ impl Purge {
         Self { shared: Arc::new(Of { store, naming }), is_soft: false }
     }
 
-    /// A handle to any store, with the extractor of the layer that stores there: the same key rules, or
-    /// URLs do not reach what is stored. A [stack](crate::ReadThroughBuilder::purge) and its layers give handles
-    /// that know them.
+    /// Returns a handle to any store, with the extractor of the layer that stores there: with other key
+    /// rules, purges of URLs do not reach what is stored. A [stack](crate::ReadThroughBuilder::purge) and its
+    /// layers return handles with the right one.
     pub fn of<St: Store, K: KeyExtractor>(store: St, extractor: K) -> Self {
         Self::new(store, Naming::new(Arc::new(extractor)))
     }
 
-    /// The same handle for soft purges: what they reach is stale from then on, and served as stale
-    /// answers are.
+    /// Returns the same handle for soft purges: what they reach is stale from then on, and served as stale
+    /// responses are.
     #[must_use]
     pub fn soft(&self) -> Self {
         Self { shared: Arc::clone(&self.shared), is_soft: true }
     }
 
-    /// What is stored for a URL: the answers to all requests for what it names by the
-    /// [identity](KeyExtractor::identity) that the key rules have for it, whatever their header
-    /// fields; without key rules for the URL as it stands, with its query. The scheme counts only
-    /// where the identity says so.
+    /// Purges what is stored for a URL: the responses to all requests for what it names by the
+    /// [identity](KeyExtractor::identity) that the key rules have for it, whatever their header fields.
+    /// Without key rules, those for the URL as it stands, with its query. The scheme counts only where the
+    /// identity says so.
     ///
     /// # Errors
     ///
-    /// If it is not an absolute URL without a user, if its path has a wildcard (`*`; spelt `%2A` it is none),
-    /// or if there are only key rules for its path with another query.
+    /// If it is not an absolute URL without a user, if its path has a wildcard (`*`; write `%2A` for the
+    /// character), or if key rules for its path store only other queries.
     pub fn url(&self, url: &str) -> Result<Purged, PurgeError> {
         Ok(self.url_of(&self.checked(url)?.0))
     }
@@ -228,38 +231,38 @@ impl Purge {
         self.purged(self.shared.purge_url(head, self.is_soft))
     }
 
-    /// Several URLs at once.
+    /// Purges several URLs at once. Returns the last purge, if there is a URL.
     ///
     /// # Errors
     ///
-    /// As of [`url`](Self::url), for the first that is none: then nothing is purged.
+    /// That of [`url`](Self::url) for the first invalid one. Then nothing is purged.
     pub fn urls<'u>(&self, urls: impl IntoIterator<Item = &'u str>) -> Result<Option<Purged>, PurgeError> {
         let heads = urls.into_iter().map(|url| self.checked(url)).collect::<Result<Vec<_>, _>>()?;
         Ok(heads.iter().map(|(head, _)| self.url_of(head)).last())
     }
 
-    /// What is stored under a key.
+    /// Purges what is stored under a key.
     pub fn key(&self, key: &CacheKey) -> Purged {
         self.purged(self.shared.purge_key(key, self.is_soft))
     }
 
-    /// All responses with one of these tags. Returns the last purge, if there is a tag.
+    /// Purges all responses with one of these tags. Returns the last purge, if there is a tag.
     pub fn tags<'t>(&self, tags: impl IntoIterator<Item = &'t str>) -> Option<Purged> {
         tags.into_iter().map(|tag| self.tag(tag)).last()
     }
 
-    /// All answers with this tag, or with a group of this name, whatever their origin.
+    /// Purges all responses with this tag, or with a group of this name from any origin.
     pub fn tag(&self, tag: &str) -> Purged {
         self.purged(self.sequence().purge_tag(tag, self.is_soft))
     }
 
-    /// All that was fetched for URLs of a host at this path and below: `http://h/blog` is
-    /// `http://h/blog`, `http://h/blog?page=2` and `http://h/blog/2026/`, but not
-    /// `http://h/blogger`. A slash at the end changes nothing, and the scheme is not compared.
-    /// Segments after the 32nd are left out, and what is at the 32nd and below is purged.
+    /// Purges all that was fetched for URLs of a host at this path and below: `http://h/blog` reaches
+    /// `http://h/blog`, `http://h/blog?page=2` and `http://h/blog/2026/`, but not `http://h/blogger`. A final
+    /// slash and the scheme are not compared. Segments after the 32nd are left out, so that more is purged.
     ///
-    /// Where one answer is stored for several URLs, the one counts for which it was fetched, and each for which
-    /// it was revalidated. Case counts, also where a [rule](crate::KeyRule::ignore_path_case) ignores it.
+    /// A response that is stored for several URLs is reached by the one for which it was fetched, and by each
+    /// for which it was revalidated. Case counts, also where a [rule](crate::KeyRule::ignore_path_case)
+    /// ignores it.
     ///
     /// # Errors
     ///
@@ -272,34 +275,33 @@ impl Purge {
         self.purged(self.shared.purge_path(head, self.is_soft))
     }
 
-    /// All that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
+    /// Purges all that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
     ///
     /// # Errors
     ///
-    /// If it is no host.
+    /// If it is not a valid host.
     pub fn host(&self, host: &str) -> Result<Purged, PurgeError> {
         Ok(self.path_prefix_of(&host_of(host)?))
     }
 
-    /// All that was fetched for URLs whose path matches a pattern, with any query:
+    /// Purges all that was fetched for URLs with a path that matches a pattern, and any query:
     ///
     /// * `http://example.com/img/*.png`: `*` stands for anything, also for several segments or for nothing;
-    /// * `http://example.com/user/{id}`: `{id}` stands for one segment or a part of it, under any name, and
-    ///   a last `{*rest}` for all that follows: what a path of a key rule is for. `/user/7` alone is one
-    ///   of them, with all its queries;
+    /// * `http://example.com/user/{id}`: `{id}` stands for one segment or a part of it, under any name, and a
+    ///   last `{*rest}` for all that follows, as in the path of a key rule. Both match `/user/7`, with all
+    ///   its queries;
     /// * `http://*/feed`: of every host.
     ///
     /// There are no regular expressions. The scheme is not compared, nor is a slash at the end, and paths
-    /// are compared in their normal form. A pattern may have 1,024 bytes. Records of patterns are kept with
-    /// those of [`key_prefix`](Self::key_prefix), and are as many: where tags or prefixes of the path say
-    /// what is meant, they cost less.
+    /// are compared in their normal form. A pattern may have 1,024 bytes. Its record is kept with those of
+    /// [`key_prefix`](Self::key_prefix), within the same limit: tags and prefixes of paths cost less.
     ///
-    /// Where one response is stored for several URLs, the one counts for which it was fetched, and each for which it was
-    /// revalidated.
+    /// A response that is stored for several URLs is reached by the one for which it was fetched, and by each
+    /// for which it was revalidated.
     ///
     /// # Errors
     ///
-    /// If it is no such pattern.
+    /// If it is not a valid pattern.
     ///
     /// ```
     /// use tower_readthrough::{MemoryStore, ReadThroughLayer};
@@ -316,13 +318,13 @@ impl Purge {
         self.purged(self.shared.purge_paths(host.as_ref(), paths, self.is_soft))
     }
 
-    /// All that is stored under keys that begin with these bytes. Of a prefix longer than 1,024
-    /// bytes those count, so that more is purged.
+    /// Purges all that is stored under keys that begin with these bytes. Of a longer prefix the first 1,024
+    /// bytes count, so that more is purged.
     pub fn key_prefix(&self, prefix: impl AsRef<[u8]>) -> Purged {
         self.purged(self.sequence().purge_key_prefix(prefix.as_ref(), self.is_soft))
     }
 
-    /// Everything.
+    /// Purges everything.
     pub fn everything(&self) -> Purged {
         self.purged(self.sequence().purge_everything(self.is_soft))
     }
@@ -443,7 +445,7 @@ impl Naming {
         drop(before);
     }
 
-    /// As it is now. Calls of it hold no lock.
+    /// Returns the current one. Calls of it hold no lock.
     pub(crate) fn extractor(&self) -> Arc<dyn KeyExtractor> {
         Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
     }
@@ -500,7 +502,7 @@ impl<St: Store> Purgeable for Of<St> {
 }
 
 impl<St: Store> Of<St> {
-    /// The number alone makes it safe. This spares the memory of what is known to be of no use.
+    /// The number alone keeps it from being served. This gives the memory back at once.
     fn give_back(&self, key: &CacheKey, number: u64) {
         if self.store.get(key).is_some() {
             self.store.apply(key, Change::Purge { number });

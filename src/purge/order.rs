@@ -129,7 +129,7 @@ impl Order {
             read.push(name.clone());
         }
         if !is_text {
-            return Err(Refusal::bad("a tag is not in UTF-8, and cannot be purged by its name"));
+            return Err(Refusal::bad("a tag is not valid UTF-8"));
         }
         let has_field = !read.is_empty();
         match single(headers, &MAGENTO_PATTERN)? {
@@ -138,17 +138,17 @@ impl Order {
             Some(pattern) => self.tags.extend(tags_of_magento(pattern)?),
         }
         if has_field && self.tags.is_empty() {
-            return Err(Refusal::bad("a field for tags names none"));
+            return Err(Refusal::bad("a field for tags is empty"));
         }
         // What is meant for a cache that understands more must not be taken for something else. Other
-        // fields may be for the check of who may purge.
+        // fields may be for the access check.
         let is_unknown = |name: &&HeaderName| {
             let says_what = |what: &str| name.as_str().contains(what);
             let is_about_purges = says_what("purge") && SCOPES.into_iter().any(says_what);
             is_about_purges && !read.contains(name)
         };
         match headers.keys().find(is_unknown) {
-            Some(name) => Err(Refusal::bad(format!("`{name}` is not understood"))),
+            Some(name) => Err(Refusal::bad(format!("unknown field `{name}`"))),
             None => Ok(()),
         }
     }
@@ -166,11 +166,11 @@ impl Order {
     pub(super) fn apply(&self, purge: &Purge, max_items: usize) -> Result<Done, Refusal> {
         let items = self.items();
         if items > max_items {
-            return Err(Refusal::bad(format!("{items} items are more than {max_items}")));
+            return Err(Refusal::bad(format!("{items} items are too many: send at most {max_items}")));
         }
         if items == 0 && !self.all {
             let kinds = "`urls`, `tags`, `prefixes`, `patterns`, `hosts` or `all`";
-            return Err(Refusal::bad(format!("it names nothing: give {kinds}")));
+            return Err(Refusal::bad(format!("nothing to purge: give {kinds}")));
         }
         let (steps, purged): (Vec<Step>, Vec<Understood>) = self.steps(purge)?.into_iter().unzip();
         let purge = if self.soft { purge.soft() } else { purge.clone() };
@@ -255,7 +255,7 @@ fn checked_tag(tag: &str) -> Result<&str, Refusal> {
     }
     if tag.contains(['*', '{', '}']) {
         let reason = "tags are compared whole, and have no wildcards: `patterns` are for paths";
-        return Err(Refusal::bad(format!("{tag:?} is no tag: {reason}")));
+        return Err(Refusal::bad(format!("invalid tag {tag:?}: {reason}")));
     }
     Ok(tag)
 }
@@ -266,7 +266,7 @@ fn single<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Result<Option<&'h st
     match (values.next(), values.next()) {
         (None, _) => Ok(None),
         (Some(Ok(value)), None) => Ok(Some(value.trim())),
-        _ => Err(Refusal::bad(format!("`{name}` is there several times, or is no text"))),
+        _ => Err(Refusal::bad(format!("`{name}` is repeated, or not ASCII text"))),
     }
 }
 
@@ -275,7 +275,9 @@ fn without_expression(url: &str) -> Result<String, Refusal> {
     let is_plain = |start: &&str| !start.contains(['(', ')', '[', ']', '+', '$', '*']);
     match url.strip_suffix(".*").filter(is_plain) {
         Some(start) => Ok(format!("{start}*")),
-        None => Err(Refusal::bad("of a regular expression `.*` at the end is understood, and no other")),
+        None => {
+            Err(Refusal::bad("unsupported regular expression: only `.*` at the end of the URL is supported"))
+        }
     }
 }
 
@@ -287,5 +289,7 @@ fn tags_of_magento(pattern: &str) -> Result<Vec<String>, Refusal> {
         (!tag.is_empty() && tag.bytes().all(is_tag)).then(|| tag.to_owned())
     };
     let tags = pattern.strip_suffix("(,|$))").and_then(|all| all.split("(,|$))").map(of_tag).collect());
-    tags.ok_or_else(|| Refusal::bad("`X-Magento-Tags-Pattern` is no list of tags as Magento writes it"))
+    tags.ok_or_else(|| {
+        Refusal::bad("invalid `X-Magento-Tags-Pattern`: expected a list of tags as Magento writes it")
+    })
 }

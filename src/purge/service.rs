@@ -1,6 +1,6 @@
 //! Purges over HTTP, for deploy hooks and content management systems (feature `purge-service`).
 //!
-//! [`PurgeService`] is a Tower service to be mounted wherever it is to be reached. It takes
+//! [`PurgeService`] is a Tower service, to be mounted at any path. It takes
 //!
 //! * `PURGE <url>`: an absolute URL as the request target, or a path and a `Host`;
 //! * `PURGE` with tags in a field of the request, in place of the URL: `Surrogate-Key`, `Cache-Tag`,
@@ -22,18 +22,18 @@
 //! in which it is compared; for a URL also the key `rule` by which it is named, if one is. How many
 //! responses that reached is not known. What cannot reach anything is refused.
 //!
-//! | answer | when, with the reason in `error`; nothing is purged |
+//! | status | when, with the reason in `error`; nothing is purged |
 //! |---|---|
-//! | 400 | it is not such an object, names nothing, has a field that is unknown, or too many items |
-//! | 400 | something in it cannot match: what is no URL, host or pattern, a URL with a wildcard or with a query that no rule for its path is for, tags with a comma, white space, `*` or braces, another regular expression, a field that says what to purge and is unknown, such as `X-Purge-Regex` |
-//! | 401, 403 | the check says so |
+//! | 400 | it is not such an object, names nothing, or has an unknown field or too many items |
+//! | 400 | something in it cannot match: an invalid URL, host or pattern, a URL with a wildcard or with a query that no rule for its path stores, a tag with a comma, white space, `*` or braces, another regular expression, an unknown field that says what to purge, such as `X-Purge-Regex` |
+//! | 401, 403 | the check denies access |
 //! | 403 | a browser sent it for a page of another origin, by `Sec-Fetch-Site` or else by `Origin` |
 //! | 404, 405 | another path, another method |
-//! | 408 | the body did not come in within ten seconds |
+//! | 408 | the body was not complete within ten seconds |
 //! | 413 | the body is too large |
 //! | 415 | `Content-Type` does not say that the body is JSON, or says nothing |
 //!
-//! No request purges before a check of yours has let it: the service cannot be made without one.
+//! No request purges before a check has granted it access: the service cannot be made without one.
 //! [`Bearer`](super::Bearer) is a check that compares a token. A check sees the head of the request alone,
 //! before the body is read. Where it goes by cookies, a page of another site cannot purge with the cookies
 //! of its visitors: what browsers send without a preflight, such as a form, is refused by its
@@ -92,7 +92,7 @@ use crate::{body::BoxError, key::original_uri};
 /// Which page a browser sent the request for (W3C Fetch Metadata §2.3).
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// For the body to come in.
+/// For the whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Takes purges over HTTP; see the [module](self).
@@ -105,7 +105,7 @@ pub struct PurgeService {
 }
 
 impl PurgeService {
-    /// Purges by this handle what requests that the check lets in name.
+    /// Purges through this handle what a request names, if the check grants it access.
     pub fn new(purge: Purge, check: impl Authorize) -> Self {
         Self { purge, check: Arc::new(check), max_body_bytes: 64 << 10, max_items: 1024 }
     }
@@ -132,26 +132,39 @@ impl PurgeService {
     {
         let (head, body) = request.into_parts();
         if !head.method.is_safe() && is_of_another_origin(&head) {
-            return Err(Refusal::new(StatusCode::FORBIDDEN, "a page of another origin may not purge"));
+            return Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "a request from a page of another origin may not purge",
+            ));
         }
         match self.check.authorize(&head) {
             Access::Granted => {}
             Access::Unauthenticated => {
-                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "authentication is required"));
+                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "missing or invalid credentials"));
             }
-            Access::Forbidden => return Err(Refusal::new(StatusCode::FORBIDDEN, "you may not purge")),
+            Access::Forbidden => {
+                return Err(Refusal::new(StatusCode::FORBIDDEN, "these credentials do not permit to purge"));
+            }
         }
         let order = match head.method.as_str() {
             "PURGE" => Order::of_purge(&head.headers, &self.purge.tag_fields(), || url_of(&head))?,
             _ if !original_uri(&head).path().ends_with("/purge") => {
-                let reason = "there is PURGE of a URL, and POST to /purge";
+                let reason = "no such resource: send PURGE to a URL, or POST to /purge";
                 return Err(Refusal::new(StatusCode::NOT_FOUND, reason));
             }
             "POST" if !is_json(&head.headers) => {
-                return Err(Refusal::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "send it as application/json"));
+                return Err(Refusal::new(
+                    StatusCode::UNSUPPORTED_MEDIA_TYPE,
+                    "`Content-Type` must be application/json",
+                ));
             }
             "POST" => self.read(body).await?,
-            _ => return Err(Refusal::new(StatusCode::METHOD_NOT_ALLOWED, "POST a JSON object")),
+            _ => {
+                return Err(Refusal::new(
+                    StatusCode::METHOD_NOT_ALLOWED,
+                    "method not allowed: send POST with a JSON object, or PURGE",
+                ));
+            }
         };
         order.apply(&self.purge, self.max_items)
     }
@@ -163,20 +176,25 @@ impl PurgeService {
     {
         let whole = tokio::time::timeout(BODY_TIMEOUT, Limited::new(body, self.max_body_bytes).collect());
         let whole = match whole.await {
-            Err(_) => return Err(Refusal::new(StatusCode::REQUEST_TIMEOUT, "the body did not come in")),
+            Err(_) => {
+                return Err(Refusal::new(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "the body was not complete within ten seconds",
+                ));
+            }
             Ok(Err(error)) if error.is::<LengthLimitError>() => {
                 let reason = format!("the body has more than {} bytes", self.max_body_bytes);
                 return Err(Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, reason));
             }
-            Ok(Err(error)) => return Err(Refusal::bad(format!("the body broke off: {error}"))),
+            Ok(Err(error)) => return Err(Refusal::bad(format!("the body could not be read: {error}"))),
             Ok(Ok(whole)) => whole.to_bytes(),
         };
         Order::of_json(&whole)
     }
 }
 
-/// Whether a browser sent the request for a page of another origin. Other clients send neither field,
-/// and no credentials but their own.
+/// Whether a browser sent the request for a page of another origin. Other clients send neither field, and
+/// only credentials of their own.
 fn is_of_another_origin(head: &Parts) -> bool {
     let headers = &head.headers;
     if headers.contains_key(SEC_FETCH_SITE) {
@@ -194,7 +212,7 @@ fn is_of_another_origin(head: &Parts) -> bool {
     }
 }
 
-/// Whether the body is said to be JSON, which no form can say.
+/// Whether `Content-Type` says JSON, which an HTML form cannot send.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
     let (Some(value), None) = (values.next(), values.next()) else { return false };
@@ -202,24 +220,24 @@ fn is_json(headers: &HeaderMap) -> bool {
     essence.eq_ignore_ascii_case(b"application/json")
 }
 
-/// The URL that PURGE is about: its target (RFC 9110 §7.1).
+/// Returns the URL to purge: the target of the request (RFC 9110 §7.1).
 fn url_of(head: &Parts) -> Result<String, Refusal> {
     let target = original_uri(head);
     if !target.path().starts_with('/') {
-        return Err(Refusal::bad("of which URL?"));
+        return Err(Refusal::bad("the request target is not a URL"));
     }
     if target.authority().is_some() {
         return Ok(target.to_string());
     }
     let mut hosts = head.headers.get_all(header::HOST).iter().map(HeaderValue::to_str);
     match (hosts.next(), hosts.next()) {
-        // Else it might go on with a path of its own.
+        // Parsed, since it might go on with a path.
         (Some(Ok(host)), None) if host.parse::<Authority>().is_ok() => Ok(format!("http://{host}{target}")),
-        _ => Err(Refusal::bad("of which host? Give an absolute URL, or one `Host`")),
+        _ => Err(Refusal::bad("no host: send an absolute URL, or one valid `Host`")),
     }
 }
 
-/// Why nothing was done.
+/// An error response.
 #[derive(Debug)]
 pub(super) struct Refusal {
     status: StatusCode,

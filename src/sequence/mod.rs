@@ -38,21 +38,23 @@ const MAX_PREFIX_BYTES: usize = 1024;
 /// Numbers the fetches of a store and the purges of their responses, in one sequence from 1 on.
 ///
 /// A request notes [`current`](Self::current) when it arrives, before it looks into the store; whatever has a
-/// larger number began after it. A response that a purge matches and whose fetch has a smaller number than the
-/// purge is neither stored nor served any more, and such a fetch that is under way is not shared. The cost does not
-/// depend on how much is stored; a hit takes one atomic load for as long as nothing is purged.
+/// larger number began after it. A response that a purge matches, with a fetch of a smaller number than the
+/// purge, is neither stored nor served any more, and such a fetch that is under way is not shared. The cost
+/// does not depend on how much is stored; a hit takes one atomic load for as long as nothing is purged.
 ///
 /// # What is kept of purges
 ///
-/// * Of a URI or a key, purged or invalidated by an unsafe request: the number of the purge, in one of 65,536 floors
-///   by default. URIs with the same hash share a floor and are purged together, so each purge takes one in 65,536 of
-///   all that is stored along: under 100 unsafe requests a second, half of it within eight minutes. Unsafe requests
-///   to a URI that was not fetched since its last purge, which most are, purge nothing and take no number.
-/// * Of a tag, a group, a prefix of paths, everything, and of each soft purge: a record, at most 65,536 by default.
-///   Of a prefix of keys or a pattern of paths: a record of at most 1,024 bytes, at most 1,024 by default.
-/// * A record is dropped as soon as it can match nothing any more. Once half of them are taken, all that is stored is
-///   checked without a pause, with each further purge and in the background. At the limit the oldest record is
-///   dropped, and all that began before it and was not checked since counts as purged.
+/// * Of a URI or a key, purged or invalidated by an unsafe request: the number of the purge, in one of 65,536
+///   floors by default. URIs with the same hash share a floor and are purged together, so each purge takes
+///   one in 65,536 of all that is stored along: under 100 unsafe requests a second, half of it within eight
+///   minutes. Unsafe requests to a URI that was not fetched since its last purge, which most are, purge
+///   nothing and take no number.
+/// * Of a tag, a group, a prefix of paths, everything, and of each soft purge: a record, at most 65,536 by
+///   default. Of a prefix of keys or a pattern of paths: a record of at most 1,024 bytes, at most 1,024 by
+///   default.
+/// * A record is dropped as soon as it can match nothing any more. Once half of them are taken, all that is
+///   stored is checked without a pause, with each further purge and in the background. At the limit the
+///   oldest record is dropped, and all that began before it and was not checked since counts as purged.
 pub struct Sequence {
     purges: Purges,
     floors: usize,
@@ -78,14 +80,14 @@ impl fmt::Debug for Sequence {
 }
 
 impl Sequence {
-    /// Returns a sequence with this many floors for URIs, of eight bytes each, and a quarter as many for keys. More
-    /// of them keep more URIs apart. At least one, at most 2^24. Default: 65,536.
+    /// Returns a sequence with this many floors for URIs, of eight bytes each, and a quarter as many for
+    /// keys. More of them keep more URIs apart. At least one, at most 2^24. Default: 65,536.
     pub fn with_floors(floors: usize) -> Self {
         Self::with_records(floors, DEFAULT_TAG_RECORDS, DEFAULT_PREFIX_RECORDS)
     }
 
-    /// Returns a sequence with this many floors and at most so many records of purges: of `tags` and the like, of
-    /// about 100 bytes each, and of `prefixes` of keys and patterns of paths. At least one of each.
+    /// Returns a sequence with this many floors and at most so many records of purges: of `tags` and the
+    /// like, of about 100 bytes each, and of `prefixes` of keys and patterns of paths. At least one of each.
     pub fn with_records(floors: usize, tags: usize, prefixes: usize) -> Self {
         let floors = floors.clamp(1, 1 << 24);
         Self {
@@ -104,8 +106,8 @@ impl Sequence {
         self.purges.current()
     }
 
-    /// Returns how many records of purges there are: of tags and the like, and of prefixes of keys and patterns of
-    /// paths.
+    /// Returns how many records of purges there are: of tags and the like, and of prefixes of keys and
+    /// patterns of paths.
     pub fn records(&self) -> (usize, usize) {
         self.purges.records()
     }
@@ -184,8 +186,8 @@ impl Sequence {
         PurgeKeys::new(key.to_shared(), floors, tags, &target.path(), texts)
     }
 
-    /// The same as [`keys`](Self::keys) and [`tagged`](Self::tagged) have made of these texts. `None` if there
-    /// is no URL, or one cannot be read.
+    /// The same as [`keys`](Self::keys) and [`tagged`](Self::tagged) have made of these texts. `None` if
+    /// there is no URL, or one cannot be read.
     pub(crate) fn keys_from_texts(&self, key: &CacheKey, texts: &PurgeTexts) -> Option<PurgeKeys> {
         let mut keys = None::<PurgeKeys>;
         for url in &texts.urls {
@@ -333,9 +335,9 @@ impl Sequence {
         &self.hasher
     }
 
-    /// Keeps the texts of tags and URLs beside their hashes, so that [snapshots](crate::store::Snapshot) can be
-    /// taken of what is stored from now on. That takes their length and 40 bytes each for each stored response.
-    /// Default: they are not kept.
+    /// Keeps the texts of tags and URLs beside their hashes, so that [snapshots](crate::store::Snapshot) can
+    /// be taken of what is stored from now on. That takes their length and 40 bytes each for each stored
+    /// response. Default: they are not kept.
     #[must_use]
     pub fn keep_texts(mut self) -> Self {
         self.keeps_texts = true;
@@ -386,7 +388,7 @@ pub(crate) struct Tagged<'a> {
     pub(crate) fields: &'a TagFields,
 }
 
-/// A fetch whose response may be stored. Dropped when it cannot be any more.
+/// A fetch under way. Dropped when its response cannot be stored any more.
 #[derive(Debug)]
 pub(crate) struct Fetching {
     sequence: Arc<Sequence>,
@@ -507,8 +509,8 @@ impl Provenance {
         self.fetch_number
     }
 
-    /// Whether no purge lies between the beginning of the fetch and the arrival of a request that waited for it, as
-    /// far as that is known. Without an arrival, anything that purged the response counts.
+    /// Whether no purge lies between the beginning of the fetch and the arrival of a request that waited for
+    /// it, as far as that is known. Without an arrival, anything that purged the response counts.
     pub(crate) fn is_for(&self, arrival: Option<&PurgeSnapshot>) -> bool {
         let arrival = arrival.map(|arrival| (arrival.number, &*arrival.keys));
         self.sequence.purges().serves(&self.keys, self.checked, arrival)
@@ -523,7 +525,7 @@ impl Provenance {
     }
 }
 
-/// Keys whose loss is remembered. The next one takes the place of another with the same slot.
+/// Losses that are remembered. The next one takes the place of another with the same slot.
 const LOSS_SLOTS: usize = 1024;
 
 const PURGED: u64 = 1;

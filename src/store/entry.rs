@@ -21,30 +21,24 @@ use crate::{
     },
 };
 
-/// Variants that one key may have. The next one takes the place of the one that is used least: else
-/// made-up values of a selecting field would push out what is in use.
+/// Variants that one key may have. The next one takes the place of the least used one, so that made-up values
+/// of a selecting field do not push out variants in use.
 pub(crate) const MAX_VARIANTS: usize = 32;
 
-/// So long after its last use a variant is in use, and goes after all that are not.
+/// For so long after its last use a variant counts as in use, and goes after all that do not.
 const IN_USE_FOR: Duration = Duration::from_secs(60);
 
-/// All that a store knows about one key: the variants of its response, and markers.
+/// All that is stored under one key: the variants of a response, parts of responses (206), and each
+/// [`HitForMiss`].
 ///
-/// Also parts of responses (206), of which only requests for a range within them are served.
-///
-/// A marker ("hit-for-miss") says that answers to requests with such credentials were not
-/// shareable a moment ago, so that the next burst does not wait for its first answer in vain.
-/// Requests with `Authorization` have markers of their own: what one client may not share says
-/// nothing about the answers for everybody. So have requests for a part: what is too large as a
-/// whole is not as a part, and an origin that knows no ranges may know the whole.
-///
-/// In this order in memory: the variants are next to the counter that each hit has to touch.
+/// Parts serve only requests for a range within them.
+// In this order in memory: the variants are next to the counter that each hit touches.
 #[derive(Clone, Debug, Default)]
 #[repr(C)]
 pub struct Entry {
     /// By [rank](StoredResponse::rank). Most keys never have another one.
     variants: SmallVec<[Arc<StoredResponse>; 1]>,
-    /// Apart from the variants, so that nobody takes a part for a whole.
+    /// Apart from the variants, so that no part is taken for a whole.
     parts: Option<Box<Parts>>,
     markers: Vec<HitForMiss>,
     shelf: Shelf,
@@ -57,13 +51,13 @@ pub(super) struct Shelf {
     pub(super) version: Version,
     /// Where it is in the index of what expires.
     pub(super) due: Option<Due>,
-    /// Set for good once it is not what the store holds.
+    /// Set once the store does not hold it any more.
     is_retired: AtomicBool,
-    /// Those that threads have made for themselves. They go with it.
+    /// The copies of threads. They go with it.
     copies: Mutex<Copies>,
 }
 
-/// Most resources have none.
+/// Most entries have none.
 pub(super) type Copies = Option<Box<Vec<Arc<Entry>>>>;
 
 impl Shelf {
@@ -72,17 +66,19 @@ impl Shelf {
     }
 }
 
-/// What is made of a resource has a place of its own.
+/// A clone is not in the store.
 impl Clone for Shelf {
     fn clone(&self) -> Self {
         Self::default()
     }
 }
 
-/// A note that responses to some requests could not be shared a moment ago.
+/// A note that responses to some requests could not be shared a moment ago, so that the next burst of
+/// requests does not wait for one response in vain.
 ///
-/// It is about requests with the same kinds of credentials, and either about requests for one part or about
-/// all others.
+/// It holds for requests with the same kinds of credentials: a response to one client says nothing about
+/// those for all. And either for requests for one part or for all others: what is too large as a whole is not
+/// as a part, and an origin without ranges may have the whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HitForMiss {
     credentials: Credentials,
@@ -97,7 +93,7 @@ impl HitForMiss {
         self.until
     }
 
-    /// Returns one for requests like this, whose response came in at `received_at`.
+    /// Returns one for requests like this one. Its response came in at `received_at`.
     pub(crate) fn new(
         method: &Method,
         request: &RequestFields<'_>,
@@ -148,7 +144,7 @@ impl Entry {
         self.variants.len() + self.parts().count() + self.markers.len()
     }
 
-    /// The stored variants, the latest first, but one without `Vary` last.
+    /// Returns the stored variants, the latest first, but one without `Vary` last.
     pub fn variants(&self) -> &[Arc<StoredResponse>] {
         &self.variants
     }
@@ -168,7 +164,7 @@ impl Entry {
         self.variants.is_empty() && self.parts.is_none()
     }
 
-    /// What it costs to keep, without its key.
+    /// Returns what it costs to keep, in bytes, without its key.
     pub fn bytes(&self) -> usize {
         let variants: usize = self.variants.iter().map(|variant| variant.bytes()).sum();
         let parts = self.parts.as_ref().map_or(0, |parts| parts.bytes() + size_of::<Parts>());
@@ -193,13 +189,12 @@ impl Entry {
         &self.shelf
     }
 
-    /// Whether it is what the store holds, or a copy of that. False for good once it is not. A clone
-    /// does not know.
+    /// Whether the store holds it, or its original. Once false, it stays so. Meaningless for a clone.
     pub(super) fn is_current(&self) -> bool {
         !self.shelf.is_retired.load(Ordering::Acquire)
     }
 
-    /// Keeps a copy for as long as this is what the store holds. False if it is not any more.
+    /// Keeps a copy for as long as the store holds this. False if it does not any more.
     pub(super) fn keep(&self, copy: &Arc<Self>) -> bool {
         let mut copies = self.shelf.copies.lock();
         if self.is_current() {
@@ -208,7 +203,7 @@ impl Entry {
         self.is_current()
     }
 
-    /// Gives a copy back that its thread does not use any more.
+    /// Drops a copy that its thread does not use any more.
     pub(super) fn let_go(&self, copy: &Weak<Self>) {
         let mut copies = self.shelf.copies.lock();
         let at = copies
@@ -220,7 +215,7 @@ impl Entry {
         drop(gone);
     }
 
-    /// Ends the use of copies: no request that begins after this gets one. Returns them, to be dropped
+    /// Ends the use of the copies: no request that begins after this gets one. Returns them, to be dropped
     /// where no lock is held.
     pub(super) fn retire(&self) -> Copies {
         let mut copies = self.shelf.copies.lock();
@@ -231,7 +226,7 @@ impl Entry {
         copies.take()
     }
 
-    /// When the first part of it ceases to be of use; see [`Change::Prune`].
+    /// Returns when [`Change::Prune`] will first remove something.
     pub fn next_expiry(&self) -> Option<Instant> {
         let variants = self.variants.iter().map(|variant| variant.expires_at());
         let parts = self.parts().map(|part| part.response().fresh_until());
@@ -244,8 +239,8 @@ impl Entry {
         self.markers.retain(|marker| now < marker.until);
     }
 
-    /// The variant that answers a request with these fields, and is not invalidated: the latest one
-    /// that has a `Vary`, or the one without (RFC 9111 §4.1).
+    /// Returns the variant that a request selects, if it is not purged: the latest one that has a `Vary`, or
+    /// the one without (RFC 9111 §4.1).
     #[inline(always)]
     pub(crate) fn select(
         &self,
@@ -279,7 +274,7 @@ impl Entry {
         self.parts.iter().flat_map(|parts| parts.iter())
     }
 
-    /// A fresh part that has all of the range that a request asks for.
+    /// Returns a fresh part that has all of the range that a request asks for.
     pub(crate) fn select_part(
         &self,
         request: &RequestFields<'_>,
@@ -320,11 +315,11 @@ impl Entry {
         }
     }
 
-    /// Whether answers to such requests were not shareable a moment ago.
+    /// Whether responses to such requests could not be shared a moment ago.
     pub(crate) fn is_hit_for_miss(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
-        let is_theirs =
+        let has_kind =
             |marker: &&HitForMiss| (marker.credentials, marker.is_for_part) == (credentials, is_for_part);
-        self.markers.iter().filter(is_theirs).any(|marker| now < marker.until)
+        self.markers.iter().filter(has_kind).any(|marker| now < marker.until)
     }
 
     fn put(&mut self, response: Arc<StoredResponse>, request: &HeaderMap, now: Instant) -> Applied {
@@ -360,8 +355,8 @@ impl Entry {
         Applied::Stored
     }
 
-    /// Drops a variant that is not in use, or else the one whose last use was the earliest; not the one
-    /// of this fetch.
+    /// Drops a variant that is not in use, or else the one with the earliest last use; not the one of this
+    /// fetch.
     fn drop_least_used(&mut self, now: Instant, spared: Option<u64>) {
         let use_of = |variant: &Arc<StoredResponse>| {
             let used_at = variant.used_at();

@@ -1,12 +1,12 @@
 //! Where responses are kept.
 //!
-//! A [`Store`] maps a [`CacheKey`] to an [`Entry`]: the stored variants of a response (RFC 9111 §4.1), parts of it
-//! (§3.3), and whether its responses turned out not to be shareable. One lookup finds the variant that a request
-//! selects, and one step drops them all.
+//! A [`Store`] maps a [`CacheKey`] to an [`Entry`]: the stored variants of a response (RFC 9111 §4.1), parts
+//! of it (§3.3), and whether its responses turned out not to be shareable. One lookup finds the variant that
+//! a request selects, and one step drops them all.
 //!
-//! A store returns at once and never fails. [`MemoryStore`] is the one to use; the layers work with any other that
-//! keeps the contract of the trait. All changes are [`Change`]s, so that a wrapper round a store can log, queue or
-//! repeat them. A [`Snapshot`] is a stored response in a form that can leave the process.
+//! A store returns at once and never fails. [`MemoryStore`] is the one to use; the layers work with any other
+//! that keeps the contract of the trait. All changes are [`Change`]s, so that a wrapper round a store can
+//! log, queue or repeat them. A [`Snapshot`] is a stored response in a form that can leave the process.
 //!
 //! # The engine
 //!
@@ -19,8 +19,8 @@
 //!
 //! # The sequence
 //!
-//! Fetches are numbered by the store's [`Sequence`]. A response never replaces one of a later fetch, so a slow
-//! response cannot undo a newer one.
+//! Fetches are numbered by the store's [`Sequence`]. A response never replaces one of a later fetch, so a
+//! slow response cannot undo a newer one.
 
 mod entry;
 mod head;
@@ -58,8 +58,8 @@ use crate::{http::request_fields::RequestFields, key::CacheKey, sequence::Sequen
 
 /// Keeps entries under their keys.
 ///
-/// A clone is a handle to the same store. All methods return at once: they are called while a request is polled. A
-/// store that cannot keep something drops it; to the layers that is a miss.
+/// A clone is a handle to the same store. All methods return at once: they are called while a request is
+/// polled. A store that cannot keep something drops it; to the layers that is a miss.
 ///
 /// What a change means is decided by [`Entry::apply`] alone, for every store. A store only keeps what that
 /// returns:
@@ -112,8 +112,8 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// Returns the sequence that numbers the fetches and purges of this store.
     fn sequence(&self) -> &Arc<Sequence>;
 
-    /// Returns the largest response that the store takes, in bytes as [`StoredResponse::bytes`] counts them. Larger
-    /// ones are passed on without being held in memory. 0: it takes none.
+    /// Returns the largest response that the store takes, in bytes as [`StoredResponse::bytes`] counts them.
+    /// Larger ones are passed on without being held in memory. 0: it takes none.
     fn max_response_bytes(&self) -> usize;
 
     /// Returns how many bytes it holds at most. Bodies under way may take as much beside it; see
@@ -123,8 +123,8 @@ pub trait Store: Clone + Send + Sync + 'static {
         (self.max_response_bytes() as u64).saturating_mul(16)
     }
 
-    /// Called after a purge through a [handle](crate::Purge), so that a store can check a part of what it holds before
-    /// there are too many [records](Sequence#what-is-kept-of-purges). Default: nothing.
+    /// Called after a purge through a [handle](crate::Purge), so that a store can check a part of what it
+    /// holds before there are too many [records](Sequence#what-is-kept-of-purges). Default: nothing.
     fn purged(&self) {}
 
     /// Called for a response that was to be stored and did not become a [`Change`], with the reason: it is

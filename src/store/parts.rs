@@ -68,12 +68,12 @@ impl Part {
         self.response.bytes() + self.pieces.bytes()
     }
 
-    /// Whether nothing is missing, so that it is to be [stored as a whole](Self::assembled).
+    /// Whether it has all bytes of the whole, so that it can be [stored as one](Self::assembled).
     pub(crate) fn is_complete(&self) -> bool {
         self.extent.is_whole()
     }
 
-    /// The whole, if nothing is missing.
+    /// Returns the whole. Only for a [complete](Self::is_complete) part.
     pub(crate) async fn assembled(&self) -> Arc<StoredResponse> {
         let mut headers = self.response.headers();
         remove_all(&mut headers, |name| *name == header::CONTENT_LENGTH);
@@ -117,7 +117,7 @@ impl Parts {
         }
     }
 
-    /// A fresh part that has all that a request asks for.
+    /// Returns a fresh part that has all that a request asks for.
     pub(super) fn select(
         &self,
         request: &RequestFields<'_>,
@@ -126,7 +126,7 @@ impl Parts {
     ) -> Option<&Part> {
         let mut forms = Forms::default();
         self.0.iter().find(|Part { extent, response, .. }| {
-            // First, for it notes what is stale by a soft purge.
+            // First: it notes what a soft purge made stale.
             sequence.admits(response)
                 && response.is_fresh(now)
                 && response.matches(request, &mut forms)
@@ -134,7 +134,7 @@ impl Parts {
         })
     }
 
-    /// Whether a part came later that shows a whole response to be of another representation.
+    /// Whether a later part shows that a whole response is of another representation.
     pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
         self.0.iter().any(|Part { extent, response, .. }| {
             let is_another = extent.total != whole.body().len()
@@ -145,8 +145,8 @@ impl Parts {
         })
     }
 
-    /// False if it is stale, or if a part came later that is not known to be of the same
-    /// representation. Parts of another one that came before go in any case.
+    /// Returns false if it is stale, or if there is a later part that is not known to be of the same
+    /// representation. Earlier parts of another one go in any case.
     pub(super) fn put(&mut self, part: Part, now: Instant) -> bool {
         let Part { extent, response, .. } = &part;
         let is_rival = |other: &Part| {
@@ -183,12 +183,12 @@ fn is_same(a: &StoredResponse, b: &StoredResponse) -> bool {
     a.strong_tag().is_some_and(|tag| b.strong_tag() == Some(tag))
 }
 
-/// A 206 that came in whole, before it is put into the store.
+/// A complete 206, before it is stored.
 #[derive(Clone)]
 pub(crate) struct Arrived {
     pub(crate) extent: Extent,
     pub(crate) headers: HeaderMap,
-    /// Fields that are for the client alone whose request it answers.
+    /// Fields for the requesting client alone.
     pub(crate) withheld: Vec<HeaderName>,
     pub(crate) pieces: Pieces,
     pub(crate) selection: Option<Selection>,
@@ -197,11 +197,11 @@ pub(crate) struct Arrived {
 }
 
 impl Arrived {
-    /// With all stored parts of the same representation that it touches, as far as the result is not
-    /// larger than `max_bytes`. Only a strong validator shows that they are of the same.
+    /// Combines it with all stored parts of the same representation that it touches, as far as the result is
+    /// not larger than `max_bytes`. Only a strong validator shows that they are of the same.
     pub(crate) fn combine(self, stored: &Entry, sequence: &Sequence, max_bytes: usize) -> Stored {
         let alone = self.clone().into_stored();
-        // Beside what began later nobody would see any more that it was purged.
+        // Combined with a part of a later fetch, it would not be seen as purged any more.
         if !sequence.admits(alone.response()) {
             return alone;
         }
@@ -244,8 +244,8 @@ impl Arrived {
         self
     }
 
-    /// The content of stored parts on both sides, and of this one what neither of them has. Of what is
-    /// stored not more than the ends that meet is copied, however long it is.
+    /// Puts the content between that of stored parts on both sides. Of these, only the ends that meet are
+    /// copied, however long they are.
     fn put_between(&mut self, left: Option<&Part>, right: Option<&Part>) {
         let own = self.extent;
         let start = left.map_or(own.first, |left| left.extent.end.clamp(own.first, own.end));
@@ -265,7 +265,7 @@ impl Arrived {
         let mut headers = part.response.headers();
         // What purges a part of it purges the whole.
         let purge_keys = Arc::new(self.origin.purge_keys.and(part.response.purge_keys()));
-        // What comes late gives its bytes alone.
+        // A part of an earlier fetch gives its bytes alone.
         if part.response.fetch_number() > self.origin.fetch_number {
             (self.terms, self.origin) = (*part.response.terms(), part.response.origin().clone());
         } else {
@@ -277,8 +277,8 @@ impl Arrived {
         self.headers = headers;
     }
 
-    /// What is to be stored of it: the whole, if nothing is missing any more, or a part. A whole in many
-    /// pieces stays a part until it is [assembled](Part::assembled).
+    /// Returns the whole if no byte is missing any more, or else a part. A whole in many pieces stays a part
+    /// until it is [assembled](Part::assembled).
     pub(crate) fn into_stored(mut self) -> Stored {
         remove_all(&mut self.headers, |name| {
             [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::TRAILER].contains(name)

@@ -1,4 +1,4 @@
-//! Bytes in the pieces in which they came, so that more of them can be put together without a copy.
+//! Bytes in the pieces in which they came, so that they can be put together without a copy.
 
 use std::ops::Range;
 

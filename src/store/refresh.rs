@@ -17,34 +17,34 @@ pub(super) struct RefreshLease(AtomicU64);
 
 /// One background refresh of a stored response, and the right to do it.
 ///
-/// While it lives nobody else refreshes the response. When it is dropped, for whatever reason,
-/// the next refresh may begin after a pause; a refresh that succeeded has put another response
-/// in this one's place anyway. One that outlives its deadline has lost the right.
+/// While it lives, no other refresh of the response begins. When it is dropped, the next one may begin after
+/// a pause; a refresh that succeeded has replaced the response anyway. One that outlives its deadline has
+/// lost the right.
 #[derive(Debug)]
 pub(crate) struct Refresh {
     response: Arc<StoredResponse>,
     pause: Duration,
-    /// What the mark says for as long as the right is ours.
+    /// What the lease says for as long as this has the right.
     until: u64,
 }
 
 impl Refresh {
-    /// Takes the right to refresh for at most `deadline`, unless somebody has it already.
+    /// Takes the right to refresh for at most `deadline`, unless it is taken.
     pub(crate) fn claim(
         response: &Arc<StoredResponse>,
         now: Instant,
         deadline: Duration,
         pause: Duration,
     ) -> Option<Self> {
-        let mark = &response.refresh_lease().0;
-        let due = mark.load(Ordering::Acquire);
+        let lease = &response.refresh_lease().0;
+        let due = lease.load(Ordering::Acquire);
         if nanos(response, now) < due {
             return None;
         }
         let until = nanos(response, now).saturating_add(nanos_of(deadline));
-        // A deadline of zero would give the right to everybody.
+        // With a deadline of zero each request would take the right.
         let until = until.max(due.saturating_add(1));
-        let claimed = mark.compare_exchange(due, until, Ordering::AcqRel, Ordering::Acquire);
+        let claimed = lease.compare_exchange(due, until, Ordering::AcqRel, Ordering::Acquire);
         claimed.is_ok().then(|| Self { response: Arc::clone(response), pause, until })
     }
 }
@@ -52,8 +52,8 @@ impl Refresh {
 impl Drop for Refresh {
     fn drop(&mut self) {
         let next = nanos(&self.response, Instant::now()).saturating_add(nanos_of(self.pause));
-        let mark = &self.response.refresh_lease().0;
-        _ = mark.compare_exchange(self.until, next, Ordering::AcqRel, Ordering::Relaxed);
+        let lease = &self.response.refresh_lease().0;
+        _ = lease.compare_exchange(self.until, next, Ordering::AcqRel, Ordering::Relaxed);
     }
 }
 

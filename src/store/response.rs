@@ -31,12 +31,12 @@ use crate::{
 ///
 /// Everything that a hit has to know was parsed when it was stored.
 ///
-/// In this order in memory: what a hit looks at comes first, for it is most often far away.
+/// In this order in memory: what a hit reads comes first, for it is most often not in the processor's cache.
 #[derive(Debug)]
 #[repr(C)]
 pub struct StoredResponse {
     purge_check: PurgeCheck,
-    /// What this is a copy of, if it is one.
+    /// The response of which this is a copy, if it is one.
     original: Option<Arc<Self>>,
     selection: Option<Selection>,
     fresh_until: Instant,
@@ -82,7 +82,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    /// For a response whose head came in now, to a request that was sent then.
+    /// For a response whose head came in now, to a request that was sent at `sent_at`.
     pub(crate) fn new(
         outline: &ResponseFields,
         sent_at: Instant,
@@ -159,7 +159,7 @@ impl StoredResponse {
         }
     }
 
-    /// What is to happen once for a response and all its copies is noted at the original.
+    /// That of the original: a response and its copies are refreshed once.
     pub(super) fn refresh_lease(&self) -> &RefreshLease {
         self.original.as_ref().map_or(&self.refresh_lease, |original| &original.refresh_lease)
     }
@@ -194,54 +194,55 @@ impl StoredResponse {
         Some(after(self.origin.received_at, age.saturating_sub(self.origin.initial_age)))
     }
 
-    /// The status of the response.
+    /// Returns the status.
     pub fn status(&self) -> StatusCode {
         self.status
     }
 
-    /// Returns the header fields as the origin sent them, without `Age` and those that belong to a connection.
+    /// Returns the header fields as the origin sent them, without `Age` and those that belong to a
+    /// connection.
     ///
     /// Most responses are kept in less room than a map takes: it is made anew for each call.
     pub fn headers(&self) -> HeaderMap {
         self.head.message()
     }
 
-    /// The same with those that a hit adds, which are not true of this one. Most often cheaper.
+    /// Returns the same with those that a hit adds. Costs nothing for a head that is kept as a map.
     pub(super) fn hit_fields(&self) -> Cow<'_, HeaderMap> {
         self.head.complete()
     }
 
-    /// The first value of a field, for which the others need not be looked at.
+    /// Returns the first value of a field, without making the others.
     pub(crate) fn value(&self, name: &HeaderName) -> Option<HeaderValue> {
         self.head.value(name)
     }
 
-    /// Its entity tag, if that says that not a byte differs.
+    /// Returns its entity tag, if that is a strong one (RFC 9110 §8.8.1).
     pub(crate) fn strong_tag(&self) -> Option<HeaderValue> {
         self.value(&header::ETAG).filter(is_strong_tag)
     }
 
-    /// The whole body.
+    /// Returns the whole body.
     pub fn body(&self) -> &Bytes {
         &self.body
     }
 
-    /// What it costs to keep: its fields, body, trailers, selecting values.
+    /// Returns what it costs to keep, in bytes: its fields, body, trailers and selecting values.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// When its head came from the origin.
+    /// Returns when its head came from the origin.
     pub fn received_at(&self) -> Instant {
         self.origin.received_at
     }
 
-    /// The number of its fetch in the store's [`Sequence`](super::Sequence).
+    /// Returns the number of its fetch in the store's [`Sequence`](super::Sequence).
     pub fn fetch_number(&self) -> u64 {
         self.origin.fetch_number
     }
 
-    /// How old it is: its age when it came in and the time since (RFC 9111 §4.2.3).
+    /// Returns how old it is: its age when it came in and the time since (RFC 9111 §4.2.3).
     pub fn age(&self, now: Instant) -> Duration {
         self.origin.initial_age.saturating_add(now.saturating_duration_since(self.origin.received_at))
     }
@@ -261,8 +262,8 @@ impl StoredResponse {
         self.is_usable_for(self.terms.stale_if_error_for, now)
     }
 
-    /// Whether it may be served to a client that takes answers which are stale for so long
-    /// (RFC 9111 §5.2.1.2), which the answer may forbid (§4.2.4).
+    /// Whether it may be served to a client that takes responses which are stale for so long (RFC 9111
+    /// §5.2.1.2). The response may forbid that (§4.2.4).
     pub(crate) fn is_usable_if_stale_by(&self, window: Duration, now: Instant) -> bool {
         !self.terms.forbids_stale && now <= self.until(window)
     }
@@ -272,7 +273,7 @@ impl StoredResponse {
         now < self.until(window)
     }
 
-    /// From when on it is of no use at all.
+    /// Returns when it ceases to be of any use.
     pub fn expires_at(&self) -> Instant {
         let Freshness { stale_while_revalidate_for, stale_if_error_for, revalidate_for, .. } = self.terms;
         let window = stale_while_revalidate_for.max(stale_if_error_for).max(revalidate_for);
@@ -320,42 +321,43 @@ impl StoredResponse {
         }
     }
 
-    /// Where it stands among the responses of its key, the greatest first: one without `Vary` behind
-    /// those with one, since resources omit the field where a request expresses no preference
-    /// (RFC 9111 §4.1), and else the latest first.
+    /// Its place among the responses of its key, the greatest first: one without `Vary` behind those with
+    /// one, since resources omit the field where a request expresses no preference (RFC 9111 §4.1), and else
+    /// the latest first.
     pub(super) fn rank(&self) -> (bool, u64) {
         (self.selection.is_some(), self.fetch_number())
     }
 
-    /// Whether it came from a later fetch than another response, and answers the same requests.
+    /// Whether it came from a later fetch than another response, and the same requests select it.
     pub(super) fn supersedes(&self, other: &Self) -> bool {
         self.fetch_number() > other.fetch_number()
             && (self.selection.is_none() || self.selection == other.selection)
     }
 
-    /// Whether it answers a request with these fields, which says by the same words what selects it.
+    /// Whether a request selects it that writes the selecting fields in the same way.
     #[inline]
     pub(super) fn is_written_for(&self, request: &RequestFields<'_>) -> bool {
         request.credentials.admitted_to(self.terms.audience)
             && self.selection.as_ref().is_none_or(|selection| selection.is_written_by(request))
     }
 
-    /// Whether it answers a request with these fields.
+    /// Whether a request with these fields selects it, and may have it.
     #[inline]
     pub(crate) fn matches(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         request.credentials.admitted_to(self.terms.audience) && self.is_selected_by(request, forms)
     }
 
-    /// Whether its `Vary` selects it for a request with these fields (RFC 9111 §4.1).
+    /// Whether a request with these fields selects it by its `Vary` (RFC 9111 §4.1).
     #[inline]
     pub(crate) fn is_selected_by(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
         self.selection.as_ref().is_none_or(|selection| selection.matches(request, forms))
     }
 
-    /// The response as a client gets it, with its `Age` (RFC 9111 §5.1), and a body of this kind.
+    /// Returns the response of a hit, with its `Age` (RFC 9111 §5.1) and its `Cache-Status`, and the body
+    /// wrapped.
     ///
     /// A response to HEAD says how long the body would be, and has none.
-    // Else it is made in one place and moved to another.
+    // Inlined, so that the response is not moved once more.
     #[inline(always)]
     pub(crate) fn to_hit<B, T>(
         &self,
@@ -363,12 +365,12 @@ impl StoredResponse {
         now: Instant,
         wrap: impl FnOnce(Body<B>) -> T,
     ) -> Response<T> {
-        // What may be far away in memory is asked for at once, and comes in while the rest is made.
+        // Loads from memory what may not be in the processor's cache, while the rest is made.
         std::hint::black_box((self.head.touch(), self.body.is_unique()));
         let body =
             if head_only { Body::default() } else { Body::stored(self.body.clone(), self.trailers.clone()) };
         let mut headers = self.head.to_map();
-        // The first field: to look for it by its name would cost more than to set it.
+        // It is the first field: a lookup by its name would cost more than all of this.
         let age = self.age(now).as_secs();
         self.note_use(age);
         if age > 0
@@ -384,7 +386,7 @@ impl StoredResponse {
 }
 
 impl Checked for StoredResponse {
-    /// What purged the original purged its copies.
+    /// That of the original: what purged it purged its copies.
     fn purge_check(&self) -> &PurgeCheck {
         self.original.as_ref().map_or(&self.purge_check, |original| &original.purge_check)
     }

@@ -1,7 +1,7 @@
 //! What selects stored responses, once for many of them.
 //!
-//! Most clients accept one of a few things. Sharing the selection of their responses saves a miss four allocations and
-//! each of these responses about 200 bytes.
+//! Most clients accept one of a few things. Sharing the selection of their responses saves a miss four
+//! allocations and each of these responses about 200 bytes.
 
 use std::{
     hash::BuildHasher,
@@ -53,7 +53,8 @@ fn common(fields: &Arc<[HeaderName]>, request: &RequestFields<'_>) -> Selection 
     selection
 }
 
-/// Whether many clients send the same value. All else may be a secret of one client, not to be kept beyond its response.
+/// Whether many clients send the same value. All else may be a secret of one client, not to be kept beyond
+/// its response.
 fn has_few_values(name: &HeaderName) -> bool {
     matches!(
         *name,

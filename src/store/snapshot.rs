@@ -23,8 +23,8 @@ use crate::{
 /// A stored response without anything that has a meaning in one process alone: plain values, in words and in
 /// wall-clock time, for a second tier or another process.
 ///
-/// [`StoredResponse::snapshot`] takes one, [`restore`](Self::restore) makes a stored response of it again. There
-/// is no wire format yet: start from [`Snapshot::default`] and set all fields to read one of your own.
+/// [`StoredResponse::snapshot`] takes one, [`restore`](Self::restore) makes a stored response of it again.
+/// There is no wire format yet: start from [`Snapshot::default`] and set all fields to read one of your own.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -161,11 +161,11 @@ pub enum RestoreError {
 }
 
 impl StoredResponse {
-    /// Returns the response in a form that leaves the process. A moment is needed to put times into wall-clock
-    /// time.
+    /// Returns the response in a form that leaves the process. A moment is needed to put times into
+    /// wall-clock time.
     ///
-    /// `None` if the texts of its tags and URLs were not kept, without which purges could not reach it after a
-    /// restore: see [`MemoryStoreBuilder::snapshots`](crate::MemoryStoreBuilder::snapshots) and
+    /// `None` if the texts of its tags and URLs were not kept, without which purges could not reach it after
+    /// a restore: see [`MemoryStoreBuilder::snapshots`](crate::MemoryStoreBuilder::snapshots) and
     /// [`Sequence::keep_texts`](crate::Sequence::keep_texts).
     pub fn snapshot(&self, now: Moment) -> Option<Snapshot> {
         let (origin, texts) = (self.origin(), self.purge_keys().texts()?.clone());
@@ -193,8 +193,8 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If a URL in its [`texts`](Self::texts) is invalid or there is none, or if the clock cannot express when
-    /// it came in.
+    /// If a URL in its [`texts`](Self::texts) is invalid or there is none, or if the clock cannot express
+    /// when it came in.
     pub fn restore(
         self,
         key: &CacheKey,

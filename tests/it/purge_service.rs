@@ -413,11 +413,11 @@ async fn what_cannot_match_is_refused() {
         (json!({ "patterns": ["http://h/a/.*"] }), "no regular expressions"),
         (json!({ "patterns": ["http://h/a?x=*"] }), "has a query"),
         (json!({ "patterns": ["http://*.example/a"] }), "a host is whole"),
-        (json!({ "hosts": ["http://h"] }), "is no host"),
-        (json!({ "hosts": ["h/a"] }), "is no host"),
-        (json!({ "hosts": [""] }), "is no host"),
-        (json!({ "hosts": ["*.example"] }), "is no host"),
-        (json!({ "tags": ["red"], "hosts": ["a b"] }), "is no host"),
+        (json!({ "hosts": ["http://h"] }), "is not a valid host"),
+        (json!({ "hosts": ["h/a"] }), "is not a valid host"),
+        (json!({ "hosts": [""] }), "is not a valid host"),
+        (json!({ "hosts": ["*.example"] }), "is not a valid host"),
+        (json!({ "tags": ["red"], "hosts": ["a b"] }), "is not a valid host"),
     ] {
         let (status, said) = site.post(order.to_string()).await;
         assert_eq!(status, StatusCode::BAD_REQUEST, "{order}");

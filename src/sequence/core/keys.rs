@@ -253,9 +253,9 @@ impl Path {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct PurgeTexts {
-    /// The URLs of the requests that it answers, as `http://host/path?query`, or `//host/path?query` where the
-    /// request did not say the scheme. The first one is that of the last fetch; others come from responses
-    /// that it was combined with.
+    /// The URLs of the requests that it answers, as `http://host/path?query`, or `//host/path?query` where
+    /// the request did not say the scheme. The first one is that of the last fetch; others come from
+    /// responses that it was combined with.
     pub urls: Vec<String>,
     /// What the [key extractor](crate::KeyExtractor::identity) says that the first URL names, if it says
     /// something.

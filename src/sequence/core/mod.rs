@@ -11,8 +11,8 @@
 //! # Why it is correct
 //!
 //! 1. Under one lock a purge takes its number, makes its floor or record visible, and only then
-//!    [publishes](Purges::latest) the number. A reader of a published number therefore finds all records up to
-//!    it, and a response that was checked up to it needs no second check until another one is published.
+//!    [publishes](Purges::latest) the number. A reader of a published number therefore finds all records up
+//!    to it, and a response that was checked up to it needs no second check until another one is published.
 //!    Fetches take their numbers under the same lock: one that then finds a stored response not purged, to
 //!    have it confirmed, cannot confirm what a purge with a smaller number is about to reach.
 //! 2. Records are bounded. Before one is dropped, [`dropped`](Purges::dropped) rises to its number, and it is
@@ -20,12 +20,13 @@
 //!    response that was last checked before that number counts as purged.
 //! 3. A record that can match nothing any more may be dropped: when all that is stored was checked, and all
 //!    fetches that began before are over. Hence the set of fetches under way.
-//! 4. Most unsafe requests go to URIs that are never fetched. So a fetch sets the `BEGUN` bit of its floor once
-//!    it has its number and before it asks the origin, and an [invalidation](Purges::invalidate) that finds the
-//!    bit unset does nothing. Anything that began there earlier was purged when the bit was cleared, under a
-//!    larger, already published number; anything that begins later sees the origin after the change. A request
-//!    that may wait for another one's fetch [sets the bit](Purges::arrive) as well, once it has read the floor:
-//!    where no layer numbers fetches, floors alone tell requests before an invalidation from those after it.
+//! 4. Most unsafe requests go to URIs that are never fetched. So a fetch sets the `BEGUN` bit of its floor
+//!    once it has its number and before it asks the origin, and an [invalidation](Purges::invalidate) that
+//!    finds the bit unset does nothing. Anything that began there earlier was purged when the bit was
+//!    cleared, under a larger, already published number; anything that begins later sees the origin after the
+//!    change. A request that may wait for another one's fetch [sets the bit](Purges::arrive) as well, once it
+//!    has read the floor: where no layer numbers fetches, floors alone tell requests before an invalidation
+//!    from those after it.
 //!
 //! Knows neither HTTP nor time: the moments of soft purges are numbers given by the caller.
 
@@ -55,7 +56,7 @@ enum Judgement {
 #[derive(Debug, Default)]
 struct Book {
     order: Order,
-    /// The numbers of the fetches whose response may still be stored.
+    /// The numbers of the fetches that may still bring a response to store.
     under_way: BTreeSet<u64>,
 }
 
@@ -63,7 +64,7 @@ struct Book {
 pub(crate) struct Purges {
     /// The number of the fetch or purge that began last.
     current: AtomicU64,
-    /// The number of the last purge whose record is visible, as are all before it.
+    /// The number of the last purge. Its record is visible, and so are all before it.
     latest: AtomicU64,
     /// Records up to this number may have been dropped.
     dropped: AtomicU64,
@@ -119,8 +120,8 @@ impl Purges {
     }
 
     /// Notes that something is about to be loaded that was fetched in the past. Returns a number to
-    /// [end](Self::end_load) that with, and the number under which it is stored: of the last purge, which is not
-    /// that of any fetch.
+    /// [end](Self::end_load) that with, and the number under which it is stored: of the last purge, which is
+    /// not that of any fetch.
     pub(crate) fn begin_load(&self) -> (u64, u64) {
         self.loads.fetch_add(1, Ordering::AcqRel);
         let mut book = self.book.lock();
@@ -144,8 +145,8 @@ impl Purges {
         self.book.lock().under_way.remove(&number);
     }
 
-    /// Purges all that matches and began before now, for all requests that arrive after this has returned. With a
-    /// moment it is stale from then on, else gone.
+    /// Purges all that matches and began before now, for all requests that arrive after this has returned.
+    /// With a moment it is stale from then on, else gone.
     pub(crate) fn purge(&self, what: PurgeKind<'_>, soft_at: Option<u64>) -> u64 {
         self.lose(what, soft_at, Loss::Purged)
     }
@@ -179,8 +180,8 @@ impl Purges {
         }
     }
 
-    /// Whether nothing has purged a response since its fetch began. Calls `is_stale_since` with the moment from
-    /// which a soft purge made it stale.
+    /// Whether nothing has purged a response since its fetch began. Calls `is_stale_since` with the moment
+    /// from which a soft purge made it stale.
     ///
     /// One atomic load where nothing was purged since the response was last checked.
     #[inline(always)]
@@ -205,7 +206,7 @@ impl Purges {
         true
     }
 
-    /// What purged a response whose fetch had this number.
+    /// What purged the response of the fetch with this number.
     pub(crate) fn loss(&self, keys: &PurgeKeys, begun: u64) -> Loss {
         let purged = keys.floors().map(|floor| (self.floors.at(floor), floor));
         match purged.into_iter().max_by_key(|(number, _)| *number) {
@@ -214,7 +215,7 @@ impl Purges {
         }
     }
 
-    /// What purges say about a response whose fetch had the number `begun`, and that was checked up to `checked`.
+    /// What purges say about the response of the fetch `begun` that was checked up to `checked`.
     #[cold]
     fn judge(&self, keys: &PurgeKeys, begun: u64, checked: u64) -> Judgement {
         if keys.floors().iter().any(|floor| self.floors.at(*floor) > begun) {
@@ -251,8 +252,8 @@ impl Purges {
     /// waited for it, as far as that is known; up to `checked` there is none.
     ///
     /// The request has seen what purged its own keys, and waits with requests that saw the same. What is left
-    /// are the tags, and the URI of another request with the same key. Without an arrival, anything that purged
-    /// the response counts.
+    /// are the tags, and the URI of another request with the same key. Without an arrival, anything that
+    /// purged the response counts.
     pub(crate) fn serves(&self, keys: &PurgeKeys, checked: u64, arrival: Option<(u64, &PurgeKeys)>) -> bool {
         match arrival {
             _ if checked >= self.latest() => true,
@@ -417,8 +418,8 @@ impl Floors {
         }
     }
 
-    /// The number of the last purge, if nothing began since. Not a mere load: a fetch that begins later has to
-    /// see all that the caller did before.
+    /// The number of the last purge, if nothing began since. Not a mere load: a fetch that begins later has
+    /// to see all that the caller did before.
     fn idle_since(&self, floor: FloorIndex) -> Option<u64> {
         let word = self.word(floor).map_or(0, |word| word.fetch_or(0, Ordering::AcqRel));
         (word & BEGUN == 0).then_some(word >> NUMBER)

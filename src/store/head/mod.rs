@@ -1,8 +1,8 @@
 //! The head of a stored response: what a hit clones.
 //!
 //! Most heads are kept packed, at about half the memory of a header map: what they share with others is in a
-//! [template](HeaderTemplate), their own values are in one block, a small body included. A
-//! [`HeadBuilder`] makes a [`StoredHead`] as soon as the fields are there; the response keeps the [`Head`] of that.
+//! [template](HeaderTemplate), their own values are in one block, a small body included. A [`HeadBuilder`]
+//! makes a [`StoredHead`] as soon as the fields are there; the response keeps the [`Head`] of that.
 
 mod template;
 
@@ -27,8 +27,8 @@ const FIELD_OVERHEAD: usize = 160;
 /// The counter of a block of values, and what the allocator adds to both and to the list of values.
 const BLOCK_OVERHEAD: usize = 64;
 
-/// Heads with more values of their own make them anew for each hit: room for the values is charged to each head,
-/// whether it is served again or not.
+/// Heads with more values of their own make them anew for each hit: room for the values is charged to each
+/// head, whether it is served again or not.
 const MAX_MADE: usize = 16;
 
 /// The fields of a stored response.
@@ -41,8 +41,8 @@ enum Form {
     Packed {
         template: Arc<HeaderTemplate>,
         values: Bytes,
-        /// The values, from the first hit on. A value is validated byte by byte when it is made, which takes longer
-        /// than all else that a hit does with it.
+        /// The values, from the first hit on. A value is validated byte by byte when it is made, which takes
+        /// longer than all else that a hit does with it.
         made: OnceLock<Box<[HeaderValue]>>,
     },
     /// Ready to be cloned.
@@ -54,7 +54,7 @@ impl Head {
         Self(Form::Packed { template, values, made: OnceLock::new() })
     }
 
-    /// A map of its own, for heads whose fields are read for each request.
+    /// A map of its own, where fields are read for each request.
     pub(super) fn ready(mut headers: HeaderMap, body: &mut Bytes) -> Self {
         pack(&mut headers, body);
         Self(Form::Ready(Box::new(headers)))
@@ -102,8 +102,8 @@ impl Head {
         }
     }
 
-    /// Reads all that [`to_map`](Self::to_map) is going to clone and that is this head's alone, so that it is in
-    /// the processor's cache by then.
+    /// Reads all that [`to_map`](Self::to_map) is going to clone and that is this head's alone, so that it is
+    /// in the processor's cache by then.
     #[inline]
     pub(super) fn touch(&self) -> usize {
         match &self.0 {
@@ -155,8 +155,8 @@ static DIGITS: &str = match std::str::from_utf8(&NUMBERS) {
     Err(_) => "",
 };
 
-/// Returns a number as a value: without an allocation if it has up to four digits, as an `Age` in the first hours
-/// or the length of a small body.
+/// Returns a number as a value: without an allocation if it has up to four digits, as an `Age` in the first
+/// hours or the length of a small body.
 pub(super) fn number(number: u64) -> HeaderValue {
     let width = match number {
         0..=9 => 1,
@@ -244,7 +244,7 @@ fn well_known(value: &[u8]) -> Option<&'static str> {
     })
 }
 
-/// The status and the fields of a response whose body is still to come.
+/// The status and the fields of a response before its body is there.
 #[derive(Debug)]
 pub(crate) struct HeadBuilder {
     status: StatusCode,
@@ -278,8 +278,8 @@ impl HeadBuilder {
         Self { status, fields, is_open }
     }
 
-    /// Returns a buffer for the body, with room for `expected` bytes. A small body of known length shares the block
-    /// of the fields.
+    /// Returns a buffer for the body, with room for `expected` bytes. A small body of known length shares the
+    /// block of the fields.
     pub(crate) fn block(&mut self, expected: usize) -> BodyBuffer {
         match &mut self.fields {
             Fields::Packed { values, .. } if values.len() < values.capacity() => {

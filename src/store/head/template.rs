@@ -1,8 +1,8 @@
 //! What the heads of many stored responses have in common.
 //!
-//! The responses of one endpoint have the same fields in the same order, and some of the same values. A header
-//! map for each would take ten times the memory of what tells them apart. So names, order and common values are
-//! kept once, as a map to be cloned, and each stored response keeps its own values alone.
+//! The responses of one endpoint have the same fields in the same order, and some of the same values. A
+//! header map for each would take ten times the memory of what tells them apart. So names, order and common
+//! values are kept once, as a map to be cloned, and each stored response keeps its own values alone.
 
 use std::{
     cell::RefCell,
@@ -24,8 +24,8 @@ use super::{Field, HIT, Message, complete, well_known};
 const MAX_TEMPLATES: usize = 256;
 pub(super) const MAX_FIELDS: usize = 64;
 
-/// Names that are kept for good, so that no hit touches a reference count for them: 64 KiB at most. Templates with
-/// further names hold those by reference count, and go with them.
+/// Names that are kept for good, so that no hit touches a reference count for them: 64 KiB at most. Templates
+/// with further names hold those by reference count, and go with them.
 const MAX_NAMES: usize = 1024;
 const MAX_NAME: usize = 64;
 
@@ -54,8 +54,8 @@ struct Known {
 }
 
 thread_local! {
-    /// With what a response is compared first, by the number of its fields: most look like a recent one. Weak, so
-    /// that unused templates can go.
+    /// With what a response is compared first, by the number of its fields: most look like a recent one.
+    /// Weak, so that unused templates can go.
     static RECENT: RefCell<[Weak<HeaderTemplate>; RECENT_TEMPLATES]> =
         const { RefCell::new([const { Weak::new() }; RECENT_TEMPLATES]) };
 }
@@ -63,8 +63,8 @@ thread_local! {
 const RECENT_TEMPLATES: usize = 32;
 
 impl HeaderTemplate {
-    /// Returns the template of a message and its own values, with `room` bytes to spare. `None` if there are too many
-    /// templates, or if a name or a value is too long.
+    /// Returns the template of a message and its own values, with `room` bytes to spare. `None` if there are
+    /// too many templates, or if a name or a value is too long.
     pub(super) fn pack(message: &Message<'_>, room: usize) -> Option<(Arc<Self>, Vec<u8>)> {
         let count = message.headers.len();
         let recent = RECENT.try_with(|recent| recent.borrow()[count % RECENT_TEMPLATES].upgrade());
@@ -253,8 +253,8 @@ impl Table {
         Some(template)
     }
 
-    /// Returns the same name without a reference count, for which all threads would contend, as long as there is
-    /// room for it.
+    /// Returns the same name without a reference count, for which all threads would contend, as long as there
+    /// is room for it.
     fn name(&mut self, name: &HeaderName) -> HeaderName {
         let text = name.as_str();
         if let Some(known) = self.names.get(text) {

@@ -1,9 +1,11 @@
-use crate::build_error::BuildError;
-use crate::sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS};
-use crate::store::Store;
-use crate::store::memory::MemoryStore;
+use super::MemoryStore;
+use crate::{
+    build_error::BuildError,
+    sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS},
+    store::Store,
+};
 
-/// Makes a [`MemoryStore`] with other than the default settings.
+/// Configures a [`MemoryStore`].
 #[derive(Clone, Copy, Debug)]
 #[must_use]
 pub struct MemoryStoreBuilder {
@@ -28,21 +30,21 @@ impl MemoryStoreBuilder {
     /// The largest part of the capacity that one response may take: more than 0, at most 1.
     /// Default: 1/16.
     ///
-    /// The store is divided into independent parts for the sake of speed, and a response has
-    /// to fit into one: a share over 1/2 leaves a single part.
+    /// The store is divided into shards, and a response has to fit into one: a share over 1/2 leaves a single
+    /// shard.
     pub fn max_response_share(mut self, share: f64) -> Self {
         self.max_response_share = share;
         self
     }
 
-    /// How many purges of tags, groups, prefixes of paths and of everything, and soft purges of
-    /// URLs and keys, are remembered at a time, each in about 100 bytes. Purging the same again
-    /// takes no more room. At the limit the oldest is forgotten, and all counts as purged that
-    /// began before it and was not looked at since. Default: 65,536.
+    /// How many purges of tags, groups, prefixes of paths and of everything, and soft purges of URLs and
+    /// keys, are kept at a time, each in about 100 bytes. Purging the same again takes no more. At the limit
+    /// the oldest one is dropped, and all that began before it and was not checked since counts as purged.
+    /// Default: 65,536.
     ///
-    /// They are forgotten anyway once all that is stored was looked at, which takes a background
-    /// task some seconds, and all fetches are over that began before. At the default the limit
-    /// matters to those who purge more than 10,000 different tags a second.
+    /// They are dropped anyway once all that is stored was checked, which takes a background task some
+    /// seconds, and all fetches that began before are over. The default suffices for 10,000 different tags a
+    /// second.
     pub fn max_tag_records(mut self, records: usize) -> Self {
         self.max_tag_records = records;
         self
@@ -55,8 +57,8 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// Whether [snapshots](crate::store::Snapshot) can be taken of what is stored. The texts of tags and URLs are
-    /// kept for that, which takes their length and 40 bytes each, charged to the response. Default: no.
+    /// Whether [snapshots](crate::store::Snapshot) can be taken of what is stored. The texts of tags and URLs
+    /// are kept for that, which takes their length and 40 bytes each, charged to the response. Default: no.
     pub fn snapshots(mut self, keep_texts: bool) -> Self {
         self.keeps_texts = keep_texts;
         self
@@ -66,8 +68,8 @@ impl MemoryStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the capacity or a number of records is zero, the share is not more than 0 and at most 1, or
-    /// one response may not even have 640 bytes.
+    /// If the capacity or a number of records is zero, if the share is not more than 0 and at most 1, or if
+    /// the largest response would have less than 640 bytes.
     pub fn build(self) -> Result<MemoryStore, BuildError> {
         if self.capacity_bytes == 0 {
             return Err(BuildError::EmptyStore);

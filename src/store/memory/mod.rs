@@ -37,8 +37,8 @@ const HOT_SHARE: f64 = 0.97;
 
 const STRIPES: usize = 64;
 
-/// Keys that are looked at for each purge while there are many.
-const HELP: usize = 16;
+/// Keys that are checked with each purge while there are many.
+const CHECKED_PER_PURGE: usize = 16;
 
 /// A [`Store`] in memory, bounded in bytes.
 ///
@@ -51,7 +51,7 @@ const HELP: usize = 16;
 ///   back in time by a small background task. It is started by the first response that is
 ///   stored inside a tokio runtime and ends with the store or the runtime. Outside a runtime
 ///   the same is done bit by bit whenever something is stored.
-/// * **Threads** keep copies of what they are asked for most, so that they do not fight over the
+/// * **Threads** keep copies of the entries that they serve most, so that they do not contend for the
 ///   reference counters of one response: of at most 64 keys and 16 KiB each, so 1 MiB a thread
 ///   beside the capacity. A copy is kept only for as long as its original is stored.
 /// * **Heads** of which only some values differ share the rest, in all stores of a process: at most
@@ -90,7 +90,7 @@ pub struct StoreStats {
 }
 
 impl MemoryStore {
-    /// A store that holds at most so many bytes, with the default settings.
+    /// Returns a store that holds at most so many bytes, with the default settings.
     ///
     /// A capacity of 0 makes a store that holds nothing, which
     /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses.
@@ -98,7 +98,7 @@ impl MemoryStore {
         Self::made_by(&Self::builder(capacity_bytes))
     }
 
-    /// Starts with the default settings for a store of so many bytes.
+    /// Returns a builder with the default settings for a store of so many bytes.
     pub fn builder(capacity_bytes: u64) -> MemoryStoreBuilder {
         MemoryStoreBuilder::new(capacity_bytes)
     }
@@ -122,8 +122,8 @@ impl MemoryStore {
         let table = Cache::with_options(options, weigher, hasher.clone(), NoteEvicted);
         let share = (settings.capacity_bytes as f64 * settings.max_response_share) as usize;
         // The engine refuses what is larger than that.
-        let max_resource_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
-        let max_response_bytes = share.min(max_resource_bytes);
+        let max_entry_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
+        let max_response_bytes = share.min(max_entry_bytes);
         let floors =
             usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
         let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
@@ -144,12 +144,12 @@ impl MemoryStore {
                 refused: AtomicU64::new(0),
                 capacity_bytes: settings.capacity_bytes,
                 max_response_bytes,
-                max_resource_bytes,
+                max_entry_bytes,
             }),
         }
     }
 
-    /// Gauges and counters as they stand.
+    /// Returns the current gauges and counters.
     pub fn stats(&self) -> StoreStats {
         let inner = &*self.inner;
         StoreStats {
@@ -172,7 +172,7 @@ impl Store for MemoryStore {
         let (applied, _) = self.inner.apply(key, change);
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
-            // A sweeper there may be, but its runtime need not be driven now.
+            // The runtime of a sweeper, if there is one, may not be running now.
             Err(_) => {
                 self.inner.sweep(Instant::now(), 4);
                 self.inner.sweep_purged(Instant::now(), 4);
@@ -193,10 +193,10 @@ impl Store for MemoryStore {
         self.inner.capacity_bytes
     }
 
-    /// A storm of purges may keep the sweeper from its turn.
+    /// The sweeper may not get its turn among many purges.
     fn purged(&self) {
         if self.inner.sequence.purges().is_crowded() {
-            self.inner.sweep_purged(Instant::now(), HELP);
+            self.inner.sweep_purged(Instant::now(), CHECKED_PER_PURGE);
         }
     }
 
@@ -216,7 +216,7 @@ impl fmt::Debug for MemoryStore {
 static STORES: AtomicU64 = AtomicU64::new(0);
 
 pub(super) struct Inner {
-    /// Tells stores apart in what each thread keeps.
+    /// Keeps stores apart in the copies of threads.
     id: u64,
     table: Cache<CacheKey, Arc<Entry>, ChargedBytes, DefaultHashBuilder, NoteEvicted>,
     hasher: DefaultHashBuilder,
@@ -233,7 +233,7 @@ pub(super) struct Inner {
     capacity_bytes: u64,
     max_response_bytes: usize,
     /// All variants of a key have to fit into one part of the table.
-    max_resource_bytes: usize,
+    max_entry_bytes: usize,
 }
 
 impl Inner {
@@ -247,7 +247,7 @@ impl Inner {
         let old = self.table.peek(key);
         let (mut new, mut applied) = Entry::apply(old.as_deref(), change);
         let is_gone = new.is_none() && old.is_some();
-        // Nothing goes in that purges have caught up with, and what stays need not be looked at soon.
+        // Nothing purged goes in, and what stays need not be checked soon.
         let sifted = new.as_mut().and_then(|entry| entry.sift(&self.sequence));
         if sifted.is_some() {
             new = new.filter(|entry| !entry.is_empty());
@@ -270,7 +270,7 @@ impl Inner {
         let copies: SmallVec<[_; 4]> =
             evicted.0.iter().chain(&old).filter_map(|entry| entry.retire()).collect();
         drop(updating);
-        // The engine reports what was replaced as well, which was not pushed out.
+        // The engine reports what was replaced as evicted, too.
         let is_replaced = |entry: &&Arc<Entry>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
         let pushed_out = evicted.0.iter().filter(|entry| !is_replaced(entry)).count();
         self.evictions.fetch_add(pushed_out as u64, Ordering::Relaxed);
@@ -299,9 +299,9 @@ impl Inner {
     /// False if there is no room for so much under one key.
     fn insert(&self, key: &CacheKey, mut entry: Entry, evicted: &mut Evicted) -> bool {
         let overhead = ENTRY_OVERHEAD + key.as_bytes().len();
-        entry.shrink_to(self.max_resource_bytes.saturating_sub(overhead));
+        entry.shrink_to(self.max_entry_bytes.saturating_sub(overhead));
         let bytes = overhead + entry.bytes();
-        if bytes > self.max_resource_bytes {
+        if bytes > self.max_entry_bytes {
             return false;
         }
         let version = self.versions.fetch_add(1, Ordering::Relaxed);
@@ -317,21 +317,20 @@ impl Inner {
         true
     }
 
-    fn forget(&self, resource: &Entry) {
-        let shelf = resource.shelf();
+    fn forget(&self, entry: &Entry) {
+        let shelf = entry.shelf();
         if let Some(due) = shelf.due {
             self.expiry.remove(due, shelf.version);
         }
     }
 
-    /// Looks at what is stored under at most `most` keys, whether it is purged. Returns when there
-    /// is more to do, if there is.
+    /// Checks the entries of at most `most` keys for purges. Returns when there is more to do, if there is.
     pub(super) fn sweep_purged(&self, now: Instant, most: usize) -> Option<Instant> {
         self.purge_sweep.step(&self.sequence, &self.expiry, now, most, |key| {
-            let Some(resource) = self.table.peek(key) else { return };
+            let Some(entry) = self.table.peek(key) else { return };
             let is_useless =
                 |stored: &Arc<StoredResponse>| !self.sequence.admits(stored) || stored.expires_at() <= now;
-            if resource.responses().any(is_useless) {
+            if entry.responses().any(is_useless) {
                 self.apply(key, Change::Prune { at: now });
             }
         })
@@ -341,7 +340,7 @@ impl Inner {
     pub(super) fn sweep(&self, now: Instant, most: usize) -> bool {
         let due = self.expiry.take_due(now, most);
         for (version, key) in &due {
-            if self.table.peek(key).is_some_and(|resource| resource.shelf().version == *version) {
+            if self.table.peek(key).is_some_and(|entry| entry.shelf().version == *version) {
                 let (_, is_gone) = self.apply(key, Change::Prune { at: now });
                 self.expirations.fetch_add(u64::from(is_gone), Ordering::Relaxed);
             }
@@ -354,8 +353,8 @@ impl Inner {
 struct ChargedBytes;
 
 impl Weighter<CacheKey, Arc<Entry>> for ChargedBytes {
-    fn weight(&self, _: &CacheKey, resource: &Arc<Entry>) -> u64 {
-        resource.shelf().bytes
+    fn weight(&self, _: &CacheKey, entry: &Arc<Entry>) -> u64 {
+        entry.shelf().bytes
     }
 }
 

@@ -20,7 +20,7 @@ use crate::{http::freshness::after, key::CacheKey, sequence::Sequence};
 /// Entries that are given back before other tasks get a turn.
 const BATCH: usize = 256;
 
-/// Keys whose entries are checked for purges before other tasks get a turn: some hundred microseconds.
+/// Entries that are checked for purges before other tasks get a turn: some hundred microseconds.
 const PURGE_BATCH: usize = 512;
 const PURGE_PAUSE: Duration = Duration::from_millis(1);
 
@@ -184,8 +184,8 @@ impl Expiry {
         taken
     }
 
-    /// The next keys from `position` on, at most `most` of them and of one shard. Moves `position` on, to `None`
-    /// after the last. What is inserted during a walk may be left out.
+    /// The next keys from `position` on, at most `most` of them and of one shard. Moves `position` on, to
+    /// `None` after the last. What is inserted during a walk may be left out.
     pub(super) fn walk(&self, position: &mut Option<WalkPosition>, most: usize) -> Vec<CacheKey> {
         let Some(WalkPosition { shard, last }) = position.take() else { return Vec::new() };
         let Some(entries) = self.shards.get(shard).map(|shard| shard.lock()) else { return Vec::new() };
@@ -225,12 +225,12 @@ const WALK_PAUSE: Duration = Duration::from_secs(1);
 
 /// Walks through all keys after purges that left a record.
 ///
-/// When a walk has ended, all that is stored was checked up to the purge that was the last when it began: what is
-/// stored meanwhile is checked as it goes in. Then the records up to there are dropped, but for those that fetches
-/// under way may need.
+/// When a walk has ended, all that is stored was checked up to the purge that was the last when it began:
+/// what is stored meanwhile is checked as it goes in. Then the records up to there are dropped, but for those
+/// that fetches under way may need.
 ///
-/// A pause follows a walk, unless so many records come in that they would be too many before it is over: what is not
-/// checked by then would be lost.
+/// A pause follows a walk, unless so many records come in that they would be too many before it is over: what
+/// is not checked by then would be lost.
 #[derive(Debug, Default)]
 pub(super) struct PurgeSweep(Mutex<WalkState>);
 
@@ -246,8 +246,8 @@ struct WalkState {
 }
 
 impl PurgeSweep {
-    /// Calls `check` with up to `most` keys and drops up to as many records. Returns when there is more to do, if there
-    /// is.
+    /// Calls `check` with up to `most` keys and drops up to as many records. Returns when there is more to
+    /// do, if there is.
     pub(super) fn step(
         &self,
         sequence: &Sequence,

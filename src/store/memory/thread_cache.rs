@@ -1,8 +1,8 @@
-//! What a thread is asked for most, in copies of its own.
+//! Copies of the hottest entries, for each thread.
 //!
-//! Clones of one response fight over its reference counters as soon as two threads serve it: on
-//! two cores that alone doubles the cost of a hit. So each thread keeps copies of the few keys that
-//! dominate there, with counters that nobody else touches.
+//! Threads that serve the same response contend for its reference counters: on two cores that alone doubles
+//! the cost of a hit. So each thread keeps copies of the few entries that dominate there, with counters of
+//! their own.
 //!
 //! A copy belongs to its original: whatever replaces, removes or evicts an entry
 //! [retires](Entry::retire) it, and its copies with it, before it returns. A thread has no more than
@@ -22,20 +22,20 @@ use crate::store::Entry;
 
 const SLOTS: usize = 64;
 
-/// Larger resources are not copied: what it takes to send them dwarfs their counters.
+/// Larger entries are not copied: to send them costs far more than to count references.
 const MAX_BYTES: usize = 16 << 10;
 
-/// By so many requests a key has to lead over all others of its slot.
+/// A key needs so many requests more than all others of its slot.
 const LEAD: u32 = 8;
 
-/// Of so many uses of a copy the table learns of one, so that what is in use is not evicted.
+/// One of so many uses of a copy is reported to the table, so that it does not evict what is in use.
 const SILENT_USES: u32 = 16;
 
 thread_local! {
     static FRONT: RefCell<Vec<Slot>> = const { RefCell::new(Vec::new()) };
 }
 
-/// One place, and the vote on who gets it (after Boyer and Moore).
+/// Room for one copy, and the vote on which key gets it (after Boyer and Moore).
 #[derive(Default)]
 struct Slot {
     held: Option<Held>,
@@ -44,7 +44,7 @@ struct Slot {
 }
 
 struct Held {
-    /// Where stores keep apart what has the same key.
+    /// Keeps apart the same key in different stores.
     store: u64,
     key: Box<[u8]>,
     original: Weak<Entry>,
@@ -61,12 +61,12 @@ impl Drop for Held {
 }
 
 enum Use {
-    /// And whether the table is to learn of it.
+    /// And whether to report it to the table.
     Copy(Arc<Entry>, bool),
     None,
 }
 
-/// The resource under a key: this thread's copy, or else what the table has.
+/// Returns this thread's copy of the entry under a key, or else what the table has.
 pub(super) fn get(store: u64, key: &[u8], table: impl Fn() -> Option<Arc<Entry>>) -> Option<Arc<Entry>> {
     let hash = mix(store, key);
     match FRONT.try_with(|front| use_copy(&mut front.borrow_mut(), hash, store, key)) {
@@ -116,7 +116,7 @@ fn has_lead(front: &mut Vec<Slot>, hash: u64) -> bool {
     slot.candidate == hash && slot.lead >= LEAD
 }
 
-/// Values are dropped where nothing is borrowed: it may be anybody's code that drops them.
+/// Values are dropped where nothing is borrowed: dropping a body may run code of the application.
 fn hold(hash: u64, held: Held) {
     let before = FRONT.try_with(|front| {
         let mut front = front.borrow_mut();
