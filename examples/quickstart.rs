@@ -4,10 +4,10 @@
 //! cargo run --example quickstart
 //! ```
 //!
-//! It prints the address and a few `curl` lines to try. The first request takes the 200 ms that
-//! the handler takes; all others take well under a millisecond for the ten seconds that follow,
-//! HEAD included. A client that has the response already is told just that (304), by the cache:
-//! the handler knows nothing of conditions, it only sends an `ETag`.
+//! It prints the address and a few `curl` lines to try. The first request takes the 200 ms of the
+//! handler; for the next ten seconds all others, HEAD included, take well under a millisecond. A
+//! client that has the response already gets 304 from the cache: the handler only sends an `ETag`,
+//! and does not evaluate conditions.
 //!
 //! `--listen ADDR` listens elsewhere; with port 0 the system chooses one. Ctrl-C lets requests
 //! under way finish, and ends the program.
@@ -45,14 +45,14 @@ async fn main() -> Result<(), Box<dyn Error>> {
 
 fn app() -> Result<Router, BuildError> {
     let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
-        // The handler says nothing about freshness, so the cache needs to be told. Nor does it look at
-        // cookies, which browsers send.
+        // The handler sends no freshness, so the rules give it. Nor does it read cookies, which browsers
+        // send.
         .rules(Rules::new().default_ttl(Duration::from_secs(10)).cookies([]))
         .build()?;
     Ok(Router::new().route("/hello/{name}", get(hello)).layer(cache))
 }
 
-/// Takes its time, and says how often it has been asked.
+/// Responds slowly, with the number of the call.
 async fn hello(Path(name): Path<String>) -> impl IntoResponse {
     static CALLS: AtomicU32 = AtomicU32::new(0);
     tokio::time::sleep(Duration::from_millis(200)).await;

@@ -1,6 +1,6 @@
-//! What hits, misses and callers who wait cost in allocations, each with its reason.
+//! The allocations of hits, misses and waiting callers, each with its reason.
 
-#[allow(dead_code, reason = "a part of it is used here")]
+#[allow(dead_code, unused_imports, reason = "a part of it is used here")]
 #[path = "it/support/mod.rs"]
 mod support;
 
@@ -9,17 +9,16 @@ use std::{
     task::{Context, Poll},
 };
 
-use axum::body::Body;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use http::{HeaderValue, Request, Response};
 use http_body::Frame;
 use http_body_util::{BodyExt, Full, StreamBody};
-use support::open::{Origin, fixed, get, response, store};
+use support::{Body, ScriptedOrigin, fixed, get_request, response, store};
 use tower::{Layer, Service, ServiceExt};
 use tower_readthrough::{Guard, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, RetryPolicy, StoreLayer};
 
-/// The allocations of one call that is answered at once, its body read to the end.
+/// The allocations of one call whose response is there at once, with its body read to the end.
 fn allocations<S, B>(service: &mut S, request: Request<Body>) -> u64
 where
     S: Service<Request<Body>, Response = Response<B>>,
@@ -34,26 +33,25 @@ where
     allocation_counter::measure(answer_and_read).count_total
 }
 
-/// Of requests for something new each: tables that grow at times are left out.
+/// The least of several misses: tables that happen to grow are left out.
 fn least<S, B>(service: &mut S) -> u64
 where
     S: Service<Request<Body>, Response = Response<B>>,
     B: http_body::Body + Unpin,
 {
     let counts = (0..32).map(|number| {
-        let mut request = get(&format!("http://h/{number}"));
+        let mut request = get_request(&format!("http://h/{number}"));
         request.headers_mut().insert("accept-encoding", HeaderValue::from_static("gzip, br"));
         allocations(service, request)
     });
     counts.min().unwrap()
 }
 
-fn origin() -> Origin {
+fn origin() -> ScriptedOrigin {
     let fields: Vec<_> = (0..8).map(|n| (format!("x-field-{n}"), "value")).collect();
-    Origin::new(move |_, _| {
+    ScriptedOrigin::unrecorded(move |_, _| {
         let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), *value)).collect();
-        let answer = response(&fields, "hello");
-        async { answer }
+        response(&fields, "hello")
     })
 }
 
@@ -62,17 +60,17 @@ const HIT: u64 = 2;
 
 #[tokio::test]
 async fn a_hit_allocates_what_it_hands_out_and_no_more() {
-    let mut stack = support::open::stack(fixed(60_000)).layer(origin());
+    let mut stack = support::stack(fixed(60_000)).layer(origin());
     let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     for _ in 0..2 {
-        support::open::call(&stack, get("http://h/")).await;
-        support::open::call(&plain, get("http://h/")).await;
+        support::call(&stack, get_request("http://h/")).await;
+        support::call(&plain, get_request("http://h/")).await;
     }
-    assert_eq!(allocations(&mut plain, get("http://h/")), HIT);
-    assert_eq!(allocations(&mut stack, get("http://h/")), HIT, "the other layers cost a hit nothing");
+    assert_eq!(allocations(&mut plain, get_request("http://h/")), HIT);
+    assert_eq!(allocations(&mut stack, get_request("http://h/")), HIT, "the other layers cost a hit nothing");
 }
 
-/// Rules cost a hit no allocation, whether one is for the request or none.
+/// Key rules cost a hit no allocation, whether or not one applies to the request.
 #[tokio::test]
 async fn a_hit_by_key_rules_allocates_no_more() {
     let rules = || {
@@ -90,31 +88,31 @@ async fn a_hit_by_key_rules_allocates_no_more() {
         let cache = ReadThroughLayer::builder(store()).key(rules()).rules(configured).build().unwrap();
         let mut stack = cache.layer(origin());
         let request = || {
-            let mut request = get(uri);
+            let mut request = get_request(uri);
             request.headers_mut().insert("accept-encoding", "gzip".parse().unwrap());
             request.headers_mut().insert("cookie", "sid=1; currency=EUR".parse().unwrap());
             request
         };
-        support::open::call(&stack, request()).await;
-        // What is compared with is made once.
+        support::call(&stack, request()).await;
+        // The first hit makes what later hits compare with.
         allocations(&mut stack, request());
         assert_eq!(allocations(&mut stack, request()), HIT, "{uri}");
     }
 }
 
 /// * 1: the key
-/// * 1: what purges can match
-/// * 3: what is asked, in the request's extensions, which are a table in a box
+/// * 1: the names that purges match
+/// * 3: the cache request in the extensions of the request, which are a boxed table
 /// * 1: the future
 /// * 3: the copy of the request's head, and its fields
-/// * 1: what is kept, fields and body, in one block
-/// * 1: the names of the selecting fields, whose values most often are known
-/// * 1: who watches the body
-/// * 1: the counter of the block that is kept
-/// * 2: the response and the resource in the table
+/// * 1: the stored fields and body, in one block
+/// * 1: the names of the selecting fields
+/// * 1: the recorder of the body
+/// * 1: the reference count of the stored block
+/// * 2: the response and the entry in the table
 const MISS: u64 = 15;
 
-/// Beside those of the origin.
+/// Without the allocations of the origin.
 #[tokio::test]
 async fn a_miss_allocates_what_is_kept_and_little_else() {
     let fields = [
@@ -123,7 +121,7 @@ async fn a_miss_allocates_what_is_kept_and_little_else() {
         ("etag", "\"1\""),
         ("vary", "accept-encoding, accept-language"),
     ];
-    let origin = || Origin::new(move |_, _| async move { response(&fields, "hello") });
+    let origin = || ScriptedOrigin::unrecorded(move |_, _| response(&fields, "hello"));
     let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     let (bare, miss) = (least(&mut origin()), least(&mut plain));
     assert!(miss <= bare + MISS, "{miss} - {bare} = {}", miss - bare);
@@ -133,24 +131,24 @@ async fn a_miss_allocates_what_is_kept_and_little_else() {
 async fn a_request_without_a_key_costs_nothing() {
     let post = || Request::post("http://h/").body(Body::empty()).unwrap();
     let bare = allocations(&mut origin(), post());
-    let mut stack = support::open::stack(fixed(60_000)).layer(origin());
+    let mut stack = support::stack(fixed(60_000)).layer(origin());
     let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     assert_eq!(allocations(&mut stack, post()), bare);
     assert_eq!(allocations(&mut plain, post()), bare);
 }
 
-/// What the layers between Lookup and the origin allocate for a miss, beyond what a plain store does:
+/// The allocations of a miss in the layers between Lookup and the origin, beyond those of a plain store:
 ///
-/// * 2: the wait for an answer, and the fetch, each in one piece
+/// * 2: the wait for a response, and the fetch
 /// * 3: the flight, its head, and its log
-/// * 1: what only the first caller gets
-/// * 3: who may share the answer, in the response's extensions
-/// * 1: how many attempts it took
+/// * 1: the extensions, which only the first caller gets
+/// * 3: whether the response may be shared, in its extensions
+/// * 1: the number of attempts
 const LAYERS: u64 = 10;
 
 #[tokio::test]
 async fn a_miss_through_all_layers_allocates_little_more_than_one_through_a_store() {
-    let mut stack = support::open::stack(fixed(60_000)).layer(origin());
+    let mut stack = support::stack(fixed(60_000)).layer(origin());
     let mut plain = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin());
     let (stack, plain) = (least(&mut stack), least(&mut plain));
     assert!(stack <= plain + LAYERS, "{stack} instead of {plain}");
@@ -161,7 +159,7 @@ async fn a_miss_through_all_layers_allocates_little_more_than_one_through_a_stor
 async fn a_request_that_may_be_repeated_is_not_copied_before() {
     let retrying = ReadThroughLayer::builder(store()).rules(fixed(60_000)).retry(RetryPolicy::new());
     let mut retrying = retrying.build().unwrap().layer(origin());
-    let mut once = support::open::stack(fixed(60_000)).layer(origin());
+    let mut once = support::stack(fixed(60_000)).layer(origin());
     assert_eq!(least(&mut retrying), least(&mut once));
 }
 
@@ -185,22 +183,21 @@ fn the_future_of_a_request_stays_small() {
         }
     }
 
-    let mut service = support::open::stack(fixed(60_000)).layer(Ready);
+    let mut service = support::stack(fixed(60_000)).layer(Ready);
     let future = service.call(Request::new(Full::default()));
     assert!(size_of_val(&future) <= 392, "{}", size_of_val(&future));
 }
 
-/// The bytes of somebody who waits for another one's fetch: the future, his request with what is
-/// asked of the layers, his place, and a timer.
+/// The bytes of a caller that waits for the fetch of another: the future, the request with its
+/// extensions, the place in the flight, and a timer.
 const WAITING: usize = 2_300;
 
 #[tokio::test(start_paused = true)]
-async fn whoever_waits_for_another_holds_little_more_than_his_request() {
-    let mut stack = support::open::stack(fixed(60_000)).layer(Origin::new(async |_, _| {
-        tokio::time::sleep(support::open::ms(100)).await;
-        response(&[("x-field", "value")], "hello")
+async fn a_waiting_caller_holds_little_more_than_its_request() {
+    let mut stack = support::stack(fixed(60_000)).layer(ScriptedOrigin::unrecorded(|_, _| {
+        response(&[("x-field", "value")], "hello").after(support::ms(100))
     }));
-    let requests = [0; 3].map(|_| get("http://h/"));
+    let requests = [0; 3].map(|_| get_request("http://h/"));
     let mut callers = Vec::with_capacity(requests.len());
     let mut held = Vec::new();
     for request in requests {
@@ -218,18 +215,15 @@ async fn whoever_waits_for_another_holds_little_more_than_his_request() {
 }
 
 #[tokio::test]
-async fn what_an_answer_was_selected_by_is_charged() {
+async fn selecting_values_are_charged_to_the_store() {
     const ENTRIES: u64 = 2_000;
     for count in [1, 8, 40] {
         let names: Vec<_> = (0..count).map(|n| format!("x-field-of-a-request-{n}")).collect();
         let (store, vary) = (store(), names.join(", "));
-        let origin = Origin::new(move |_, _| {
-            let answer = response(&[("vary", &vary)], "hello");
-            async { answer }
-        });
+        let origin = ScriptedOrigin::unrecorded(move |_, _| response(&[("vary", &vary)], "hello"));
         let mut service = StoreLayer::new(store.clone()).rules(fixed(60_000)).layer(origin);
         let mut ask = |number: u64| {
-            let mut request = get(&format!("http://h/{number}"));
+            let mut request = get_request(&format!("http://h/{number}"));
             for name in &names {
                 let name = http::HeaderName::try_from(name).unwrap();
                 request.headers_mut().insert(name, HeaderValue::from_static("1"));
@@ -244,25 +238,27 @@ async fn what_an_answer_was_selected_by_is_charged() {
     }
 }
 
-/// The books of the store are of what is held, and of what the allocator adds to it, not of much more.
+/// What the store charges covers what it holds and the overhead of the allocator, and little more.
 #[tokio::test]
 async fn what_an_entry_holds_is_charged() {
     const ENTRIES: u64 = 2_000;
     for (fields, body) in [(0, 10), (0, 1_024), (8, 100), (8, 5_000), (60, 100), (90, 100)] {
         let store = store();
-        let origin = Origin::new(move |number, _| async move {
+        let origin = ScriptedOrigin::unrecorded(move |number, _| {
             let fields: Vec<_> =
                 (0..fields).map(|n| (format!("x-field-{n}"), format!("{number:020}"))).collect();
             let fields: Vec<_> = fields.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
             response(&fields, vec![b'x'; body])
         });
         let mut service = StoreLayer::new(store.clone()).rules(fixed(60_000)).layer(origin);
-        allocations(&mut service, get("http://h/"));
+        allocations(&mut service, get_request("http://h/"));
         let before = store.stats().bytes;
-        let fill = || (0..ENTRIES).for_each(|n| _ = allocations(&mut service, get(&format!("http://h/{n}"))));
+        let fill = || {
+            (0..ENTRIES).for_each(|n| _ = allocations(&mut service, get_request(&format!("http://h/{n}"))));
+        };
         let held = allocation_counter::measure(fill).bytes_current;
         let (held, charged) = (held.cast_unsigned() / ENTRIES, (store.stats().bytes - before) / ENTRIES);
-        // Some six blocks of memory.
+        // The overhead of about six blocks of memory.
         assert!(held + 60 <= charged && charged <= held + held / 2 + 150, "{charged} for {held}");
     }
 }
@@ -272,8 +268,8 @@ const CHUNKS: usize = 16 << 10;
 const MIB: u64 = 1 << 20;
 
 /// An origin with a body of a GiB, in chunks.
-fn gibibyte(declared: bool) -> Origin {
-    Origin::new(move |_, _| async move {
+fn gibibyte(declared: bool) -> ScriptedOrigin {
+    ScriptedOrigin::unrecorded(move |_, _| {
         let chunks = futures_util::stream::iter(0..CHUNKS);
         let frames = chunks.map(|_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; CHUNK]))));
         let length = (CHUNK * CHUNKS).to_string();
@@ -293,7 +289,7 @@ fn a_body_larger_than_the_store_takes_passes_through_a_few_mebibytes() {
         // One thread runs all of it, and allocations are counted by thread.
         let held = allocation_counter::measure(|| {
             runtime.block_on(async {
-                let mut body = service.oneshot(get("http://h/")).await.unwrap().into_body();
+                let mut body = service.oneshot(get_request("http://h/")).await.unwrap().into_body();
                 let mut length = 0;
                 while let Some(frame) = body.frame().await {
                     length += frame.unwrap().into_data().unwrap().len();

@@ -1,15 +1,15 @@
-//! What the process really takes for a full store, alone in a process of its own.
+//! The memory that the process really takes for a full store, in a process of its own.
 //!
-//! The books are tested in `memory_store.rs`; this is whether they tell the truth.
+//! `memory_store` tests the statistics of the store; this tests that they are true.
 #![cfg(target_os = "linux")]
 
-#[allow(dead_code, reason = "a part of it is used here")]
+#[allow(dead_code, unused_imports, reason = "a part of it is used here")]
 #[path = "it/support/mod.rs"]
 mod support;
 
 use std::sync::Arc;
 
-use support::{Origin, get, ok, secs};
+use support::{ScriptedOrigin, get, ok, secs};
 use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
@@ -20,7 +20,7 @@ use tower_readthrough::{
 const MIB: u64 = 1 << 20;
 const CAPACITY: u64 = 64 * MIB;
 
-/// What passes through a store: so many requests, their paths, and the sizes of the answers.
+/// Requests that pass through a store: how many, their paths, and the sizes of the responses.
 struct Load {
     name: &'static str,
     requests: usize,
@@ -34,11 +34,11 @@ fn resident() -> u64 {
     statm.split(' ').nth(1).unwrap().parse::<u64>().unwrap() * 4096
 }
 
-/// Lets it all pass, and says what that took at most, beyond what the process took `before`.
+/// Sends all requests, and returns the most memory that this took beyond `before`.
 async fn growth(before: u64, load: &Load) -> (u64, StoreStats) {
     let store = MemoryStore::with_capacity_bytes(CAPACITY);
     let size = load.size;
-    let origin = Origin::forgetful(move |call, _| ok(vec![b'x'; size(call)]));
+    let origin = ScriptedOrigin::unrecorded(move |call, _| ok(vec![b'x'; size(call)]));
     let rules = Rules::new().fixed_ttl(secs(1)).stale_if_error_for(secs(36_000));
     let service = StoreLayer::new(store.clone()).rules(rules).layer(origin);
     let mut most = 0;
@@ -47,7 +47,7 @@ async fn growth(before: u64, load: &Load) -> (u64, StoreStats) {
         if number % 1_000 == 999 {
             assert!(store.stats().bytes <= CAPACITY);
             most = most.max(resident().saturating_sub(before));
-            // What is stored is stale from here on, and kept: it is replaced when asked for again.
+            // From here on entries are stale and kept: they are replaced when they are requested again.
             tokio::time::advance(secs(1)).await;
         }
     }
@@ -61,27 +61,27 @@ async fn a_full_store_takes_little_more_than_its_capacity() {
         // half a minute; these are a quarter more than the store holds.
         Load { name: "tiny", requests: 100_000, path: |n| format!("/{n}"), size: |_| 10 },
         Load { name: "mixed", requests: 25_000, path: |n| format!("/{n}"), size: |n| n * 7_919 % 16_384 },
-        // Where a key that is kept for nothing would show.
+        // Long keys, to notice keys that are kept without an entry.
         Load { name: "keys", requests: 25_000, path: |n| format!("/{n:04000}"), size: |_| 10 },
         Load { name: "again", requests: 20_000, path: |n| format!("/{:04000}", n % 1_000), size: |_| 10 },
     ];
-    // Before the first store: the others are given the memory of the first.
+    // Before the first store: the others reuse its memory.
     let before = resident();
     for load in &loads {
         let (took, stats) = growth(before, load).await;
         let name = load.name;
         let is_full = name != "again";
         assert_eq!(stats.evictions > 0, is_full, "{name}: {stats:?}");
-        // The promise is 64 MiB more than that, which would hide books that are wrong by half.
+        // The promise is 64 MiB more than that, which would hide statistics that are wrong by half.
         assert!(took * 10 < (CAPACITY + 4 * MIB) * 13, "{name}: {} MiB", took / MIB);
-        // Were it far less, the books would charge for what is not there.
+        // Far less would mean that the statistics charge for memory that is not used.
         assert!(!is_full || took > CAPACITY / 2, "{name}: {} MiB", took / MIB);
     }
-    // What is removed again and again keeps nothing either.
+    // Entries that are removed again and again keep no memory either.
     let store = MemoryStore::with_capacity_bytes(CAPACITY);
     let by_one_key = |_: &http::request::Parts| Some(CacheKey::new("one"));
     let layer = StoreLayer::new(store.clone()).rules(Rules::new().fixed_ttl(secs(3_600))).key(by_one_key);
-    get(&layer.layer(Origin::always(|| ok("x"))), "/").await;
+    get(&layer.layer(ScriptedOrigin::always(|| ok("x"))), "/").await;
     let sample = store.get(&CacheKey::new("one")).unwrap();
     for _ in 0..3_000 {
         let key = CacheKey::new([0; 50_000]);

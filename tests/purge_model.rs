@@ -1,11 +1,11 @@
-//! The sequence of purges under every interleaving that a scheduler comes up with.
+//! The sequence of purges under the interleavings that shuttle explores.
 //!
 //! This is the code of the crate, compiled once more with the primitives of shuttle, which runs
-//! threads one step at a time in an order of its own. Round it stands a store for one key, with
-//! the steps that the layers take: look, fetch and store, confirm, wait for another's fetch, sweep.
+//! threads one step at a time in an order of its own. Around it is a store for one key, with
+//! the steps of the layers: look up, fetch and store, revalidate, wait for another fetch, sweep.
 //!
-//! The origin's content has a number. Each purge comes after a new content, and is told to the
-//! readers after it has returned. From then on nobody may get anything older.
+//! The content of the origin has a number. Each purge comes after new content, and is announced to the
+//! readers after it has returned. From then on no reader may get older content.
 
 #[allow(
     dead_code,
@@ -16,7 +16,7 @@
 #[path = "../src/sequence/core/mod.rs"]
 mod core;
 
-/// As the crate's own, but for the primitives.
+/// As in the crate, but with other primitives.
 mod sync {
     pub(super) use shuttle::sync::atomic::{AtomicU64, Ordering};
     use shuttle::sync::{MutexGuard, RwLockReadGuard, RwLockWriteGuard};
@@ -65,7 +65,7 @@ const TAG: TagHash = TagHash::new(7);
 /// Nothing has it.
 const OTHER: TagHash = TagHash::new(9);
 
-/// What a request is known to be about when it arrives: not the tag.
+/// What is known of a request when it arrives: not the tag.
 static ASKED: LazyLock<PurgeKeys> = LazyLock::new(|| keys(&[]));
 
 static ANSWERED: LazyLock<PurgeKeys> = LazyLock::new(|| keys(&[TAG]));
@@ -89,9 +89,9 @@ impl Entry {
 #[derive(Clone, Copy)]
 struct Flight {
     content: u64,
-    /// None: nobody below numbers fetches.
+    /// `None`: no layer below numbers fetches.
     begun: Option<u64>,
-    /// Of those who may join.
+    /// The fetch that others may join.
     floor: u64,
 }
 
@@ -100,7 +100,7 @@ struct World {
     stored: Mutex<Option<Arc<Entry>>>,
     /// A fetch that others may wait for.
     flight: Mutex<Option<Flight>>,
-    /// What the origin has.
+    /// The content of the origin.
     content: AtomicU64,
     /// Purges up to this content have returned.
     returned: AtomicU64,
@@ -122,7 +122,7 @@ impl World {
         self.change(|purges| _ = purges.purge(what, None));
     }
 
-    /// What an unsafe request does.
+    /// An unsafe request.
     fn post(&self) {
         self.change(|purges| purges.invalidate(FLOOR));
     }
@@ -155,20 +155,20 @@ impl World {
         let floor = self.purges.arrive(&ASKED);
         let begun = self.purges.begin(FLOOR);
         let content = self.content.load(Ordering::SeqCst);
-        // Whether the content is what it was is not asked: a purge has its reasons.
+        // A purge counts even if the content has not changed.
         *self.flight.lock() = Some(Flight { content, begun: Some(begun), floor });
         self.put(Entry::new(content, begun));
         self.purges.end(begun);
     }
 
-    /// What comes from below takes no number, and is not stored.
+    /// A response from below without a number is not stored.
     fn fetch_unnumbered(&self) {
         let floor = self.purges.arrive(&ASKED);
         let content = self.content.load(Ordering::SeqCst);
         *self.flight.lock() = Some(Flight { content, begun: None, floor });
     }
 
-    /// 304: what was stored, under a new number.
+    /// A 304: the stored response, under a new number.
     fn confirm(&self) {
         let Some(known) = self.select() else { return };
         let begun = self.purges.begin(FLOOR);
@@ -196,7 +196,7 @@ impl World {
             assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
         }
         let Some(begun) = begun else { return };
-        // Who does not know when he came.
+        // A caller without a known arrival.
         let at_least = self.returned.load(Ordering::SeqCst);
         if self.purges.serves(&ANSWERED, begun, None) {
             assert!(content >= at_least, "{content} from a fetch, {at_least} purged");
@@ -218,7 +218,7 @@ impl World {
     }
 }
 
-/// Lets these run at the same time, in many orders.
+/// Runs these at the same time, in many orders.
 fn explore(max_records: usize, threads: Vec<fn(&World)>) {
     const ORDERS: usize = 1_000;
     let run = move || {
@@ -289,15 +289,15 @@ fn a_purge_beats_a_confirmation() {
 }
 
 #[test]
-fn who_comes_after_a_purge_does_not_share_an_older_fetch() {
+fn a_request_after_a_purge_does_not_share_an_older_fetch() {
     for kind in KINDS {
         explore(8, vec![kind, fetches, waits]);
     }
 }
 
-/// Of two unsafe requests the second finds what began after the first, and nothing else.
+/// The second of two unsafe requests finds only responses that began after the first.
 #[test]
-fn who_comes_after_an_unsafe_request_gets_nothing_older() {
+fn a_request_after_an_unsafe_request_gets_nothing_older() {
     let shares: fn(&World) = |world| {
         world.fetch_unnumbered();
         world.fetch_unnumbered();
@@ -318,7 +318,7 @@ fn purges_at_the_same_time_are_all_seen() {
 }
 
 #[test]
-fn what_is_forgotten_still_counts() {
+fn a_purge_counts_after_its_record_is_dropped() {
     let others: fn(&World) = |world| {
         world.purges.purge(PurgeKind::Tag(OTHER), None);
         world.purges.purge(PurgeKind::Tag(TagHash::new(10)), None);
@@ -328,7 +328,7 @@ fn what_is_forgotten_still_counts() {
 }
 
 #[test]
-fn a_sweep_forgets_nothing_that_matters() {
+fn a_sweep_drops_no_record_that_is_needed() {
     explore(8, vec![KINDS[1], sweeps, fetches, looks]);
     explore(8, vec![KINDS[1], sweeps, World::confirm, waits]);
     explore(8, vec![KINDS[3], sweeps, fetches, looks]);

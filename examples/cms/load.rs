@@ -23,7 +23,7 @@ use crate::{
 
 const CONNECTIONS: usize = 16;
 
-/// So many requests, and an edit after so many of them.
+/// The number of requests, and of requests between two edits.
 pub(crate) struct Load {
     pub(crate) requests: u64,
     pub(crate) edit_every: u64,
@@ -36,7 +36,7 @@ struct Visitors {
     purge: Purge,
     begun: Cell<u64>,
     random: RefCell<Random>,
-    /// The version of each text that every visitor must get from now on.
+    /// The version of each text that visitors must get from now on.
     published: RefCell<Vec<u64>>,
     report: RefCell<Report>,
 }
@@ -123,7 +123,7 @@ impl Visitors {
     }
 }
 
-/// Whether there is a text on the page that is older than what was published before it was asked for.
+/// Whether a text on the page is older than the version that was published before the request.
 fn is_outdated(page: &str, at_least: &[u64]) -> Result<bool, Box<dyn Error>> {
     let mut is_outdated = false;
     for line in page.lines() {
@@ -142,7 +142,7 @@ async fn connect(addr: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Box<dyn 
     Ok(sender)
 }
 
-/// The same numbers in each run.
+/// Gives the same numbers in each run.
 struct Random {
     generator: fastrand::Rng,
     /// How likely an article up to this one is, by Zipf's law.

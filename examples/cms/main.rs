@@ -1,19 +1,18 @@
-//! A content management system on real sockets, whose pages may live for a day because each edit
-//! purges what it changes.
+//! A content management system on real sockets. Its pages have a lifetime of a day, since each edit
+//! purges the pages that it changes.
 //!
 //! ```text
 //! cargo run --release --example cms
 //! ```
 //!
-//! 500 articles in 20 sections, which list what is in them, and a home page. Visitors come by
-//! Zipf's law. After every 250 requests an editor changes an article, a popular one more often, or,
-//! one time in twenty, the name of a section, which stands on all its pages. Each page says by tags
-//! what is on it, and an edit purges by tag; a request that goes out after that must not get the
-//! old text. The program counts the answers that are older than an edit, of which there are none,
-//! and fails if there are any.
+//! The site has 500 articles in 20 sections that list them, and a home page. Requests follow Zipf's
+//! law. After every 250 requests an editor changes an article (popular ones more often) or, one time
+//! in twenty, the name of a section, which is on all its pages. Each page names its texts by tags,
+//! and an edit purges by tag: a request sent after that must not get the old text. The program
+//! counts responses that are older than an edit, and fails if there are any.
 //!
 //! The site takes two milliseconds to make a page and reads the texts before that, so that edits
-//! do come while pages are being made.
+//! happen while pages are being made.
 
 mod load;
 mod report;

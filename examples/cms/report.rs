@@ -1,4 +1,4 @@
-//! What came of it, for people and for programs.
+//! The results, as a table and as JSON.
 
 use serde_json::json;
 
@@ -8,7 +8,7 @@ pub(crate) struct Report {
     pub(crate) misses: u64,
     pub(crate) origin_calls: u64,
     pub(crate) edits: u64,
-    /// Answers with a text that was older than an edit before the request.
+    /// Responses with a text older than an edit before the request.
     pub(crate) stale_after_edit: u64,
 }
 

@@ -1,4 +1,4 @@
-//! The site: texts that have versions, and pages that say which are on them.
+//! The site: texts with versions, and pages with tags for the texts on them.
 
 use std::{
     sync::{
@@ -18,7 +18,7 @@ use tower_readthrough::Tags;
 
 pub(crate) const ARTICLES: usize = 500;
 pub(crate) const SECTIONS: usize = 20;
-/// On the home page, the most popular ones.
+/// The articles on the home page: the most popular ones.
 const HEADLINES: usize = 20;
 const RENDERING: Duration = Duration::from_millis(2);
 
@@ -53,7 +53,7 @@ impl Site {
         self.pages_made.load(Ordering::Relaxed)
     }
 
-    /// The number and version of each text, as they are before the page is made.
+    /// The number and version of each text, read before the page is made.
     async fn page(&self, texts: impl Iterator<Item = usize>) -> Response {
         self.pages_made.fetch_add(1, Ordering::Relaxed);
         let texts: Vec<_> = texts.filter(|text| *text < TEXTS).collect();
@@ -66,7 +66,7 @@ impl Site {
     }
 }
 
-/// By which all pages are purged that a text is on.
+/// The tag that purges all pages with a text.
 pub(crate) fn tag(text: usize) -> String {
     format!("text-{text}")
 }

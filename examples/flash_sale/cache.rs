@@ -18,7 +18,7 @@ use tower_readthrough::{
 type Page = Response<Body<Incoming>>;
 pub(crate) type Stack = BoxCloneSyncService<Request<RequestBody<Incoming>>, Page, SharedError>;
 
-/// What the shop can do at a time, and no more.
+/// The number of pages that the shop can make at a time.
 const ORIGIN_LIMIT: usize = 40;
 
 pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildError> {
@@ -30,12 +30,12 @@ pub(crate) fn build(origin: SocketAddr, ttl: Duration) -> Result<Stack, BuildErr
     let client: Client<_, RequestBody<Incoming>> = Client::builder(TokioExecutor::new()).build_http();
     let client = client
         .map_request(move |request| to_origin(request, origin))
-        // All who wait for the same page learn of the same error.
+        // All callers that wait for the same page get the same error.
         .map_err(|error: legacy::Error| SharedError::new(error));
     Ok(BoxCloneSyncService::new(layers.layer(client)))
 }
 
-/// User, session and cookies change nothing on the page of a product.
+/// User, session and cookies do not change the page of a product.
 fn by_product() -> Result<KeyRules, RuleError> {
     KeyRules::builder()
         .rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").forward_unkeyed().cookies([]))

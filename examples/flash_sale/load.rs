@@ -1,4 +1,4 @@
-//! The crowd: requests on a schedule, over keep-alive connections.
+//! The load: requests on a schedule, over keep-alive connections.
 
 use std::{
     cell::{Cell, RefCell},
@@ -22,21 +22,21 @@ use tokio::{
 
 use crate::{origin::Origin, report::Run};
 
-/// Connections, and so requests under way. All others wait for their turn, as they would in
-/// front of a real shop, and their clock runs.
+/// Connections, and so requests under way. All other requests wait for their turn, as they would in
+/// front of a real shop, and their time counts.
 const CONNECTIONS: usize = 256;
 /// When a client gives up.
 const PATIENCE: Duration = Duration::from_secs(5);
 const PRODUCTS: u32 = 20;
 
-/// So many requests, so many a second.
+/// The number of requests, and their rate per second.
 #[derive(Clone, Copy)]
 pub(crate) struct Load {
     pub(crate) rate: u32,
     pub(crate) total: u64,
 }
 
-/// What all connections of a run share.
+/// State that all connections of a run share.
 struct Crowd {
     load: Load,
     addr: SocketAddr,
@@ -48,7 +48,7 @@ struct Crowd {
 }
 
 impl Load {
-    /// Offers the load to a server, and says how it went for the clients and for the origin.
+    /// Sends the load to a server, and returns the figures of the clients and of the origin.
     pub(crate) async fn run(self, addr: SocketAddr, origin: &Origin) -> Result<Run, Box<dyn Error>> {
         let mut connections = Vec::with_capacity(CONNECTIONS);
         for _ in 0..CONNECTIONS {
@@ -85,7 +85,7 @@ impl Crowd {
         while let Some(due) = self.next_due() {
             sleep_until(due).await;
             let gives_up = due + PATIENCE;
-            // A client who gave up while he waited for his turn never asks.
+            // A client that gave up before its turn sends no request.
             if Instant::now() >= gives_up {
                 self.failed();
                 continue;
@@ -135,7 +135,7 @@ async fn connect(addr: SocketAddr) -> Result<SendRequest<Empty<Bytes>>, Box<dyn 
     Ok(sender)
 }
 
-/// The status, once the whole page is there.
+/// The status, once the whole page has arrived.
 async fn ask(connection: &mut SendRequest<Empty<Bytes>>) -> Option<StatusCode> {
     let (user, product, session) = (fastrand::u32(..), fastrand::u32(..PRODUCTS), fastrand::u64(..));
     let request = Request::get(format!("/get_fprod.php?uid={user}&pid={product}&sid={session:x}"))

@@ -5,16 +5,16 @@
 //! ```
 //!
 //! A shop with 40 workers makes a page in 8 ms, at best 5,000 of them a second. A sale begins, and
-//! 10,000 requests a second come for the pages of 20 products. The queue grows, soon everybody
-//! waits longer than the five seconds that anybody waits, and from then on the shop is busy with
-//! pages that nobody looks at any more.
+//! 10,000 requests a second arrive for the pages of 20 products. The queue grows, soon every request
+//! waits longer than the five seconds after which clients give up, and from then on the shop makes
+//! pages for clients that have left.
 //!
 //! The second run puts `ReadThrough` in between, with a lifetime of 200 ms that no visitor will
 //! notice and a limit to the shop. All clients get their page at once, and the shop idles.
 //!
 //! | here, on two cores | without | with |
 //! |---|---|---|
-//! | requests answered with 200 | 73 % | 100 % |
+//! | responses with 200 | 73 % | 100 % |
 //! | mean latency | 3.2 s | 2 ms |
 //! | 99th percentile | 5 s | 11 ms |
 //! | pages made | 42,000 | 500 |
@@ -22,10 +22,10 @@
 //!
 //! The load is an open loop: requests have a schedule, and their latency counts from the moment
 //! they were due, so that waiting for a free connection counts. A request that failed counts with
-//! the time after which its client gave up. Shop, cache and clients have a thread each and talk
-//! HTTP/1.1 over loopback. What the machine cannot carry shows as a share below 100 % in the run
+//! the time after which its client gave up. Shop, cache and clients have a thread each and use
+//! HTTP/1.1 over loopback. A machine that is too slow shows as a share below 100 % in the run
 //! with the layers; `--rate` scales the load. With `--ttl 50ms` the shop is still 90 % idle, and
-//! with fewer `--seconds` the queue does not grow long enough for anybody to give up.
+//! with fewer `--seconds` the queue does not grow long enough for clients to give up.
 
 mod cache;
 mod load;
@@ -82,7 +82,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// One run against an origin of its own, with a cache in front of it if pages may live.
+/// One run against an origin of its own, with a cache in front of it if there is a lifetime.
 fn measure(load: Load, ttl: Option<Duration>) -> Result<Run, Box<dyn Error>> {
     let origin = Origin::new();
     let (listener, mut addr) = listen()?;
@@ -99,7 +99,7 @@ fn measure(load: Load, ttl: Option<Duration>) -> Result<Run, Box<dyn Error>> {
     Ok(clients)
 }
 
-/// Bound before anybody connects, but not registered with a runtime yet.
+/// Bound before any client connects, but not registered with a runtime yet.
 fn listen() -> std::io::Result<(std::net::TcpListener, std::net::SocketAddr)> {
     let listener = std::net::TcpListener::bind(("127.0.0.1", 0))?;
     listener.set_nonblocking(true)?;

@@ -1,4 +1,4 @@
-//! The shop: makes pages, slowly, and only so many at a time.
+//! The shop: makes pages slowly, a limited number at a time.
 
 use std::{
     convert::Infallible,
@@ -17,10 +17,10 @@ use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpListener, sync::Semaphore, time::Instant};
 
-/// How many pages it can work at, and how long one takes. Together, its capacity.
+/// The number of pages at a time, and the time that one takes; together, the capacity.
 const WORKERS: usize = 40;
 const PAGE_TIME: Duration = Duration::from_millis(8);
-/// Requests that may wait for a worker. Beyond it: 503.
+/// Requests that may wait for a worker; further ones get 503.
 const QUEUE: usize = 1024;
 
 /// A handle to the shop and to what it counts.
@@ -52,7 +52,7 @@ impl Origin {
         self.shared.calls.load(Ordering::Relaxed)
     }
 
-    /// The share of so much time that all workers were busy.
+    /// The share of this time that the workers were busy.
     pub(crate) fn busy_share(&self, time: Duration) -> f64 {
         let busy = Duration::from_micros(self.shared.busy_micros.load(Ordering::Relaxed));
         busy.as_secs_f64() / (time.as_secs_f64() * WORKERS as f64)

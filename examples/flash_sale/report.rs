@@ -1,4 +1,4 @@
-//! What came of it, for people and for programs.
+//! The results, as a table and as JSON.
 
 use serde_json::{Value, json};
 

@@ -1,4 +1,4 @@
-//! Connections to the origin, each of which knows whether it has brought a response.
+//! Connections to the origin that know whether they have carried a response before.
 
 use std::{
     io::{self, IoSlice},
@@ -21,18 +21,17 @@ use hyper_util::{
 };
 use tokio::net::TcpStream;
 
-/// Whether a connection has brought a response.
+/// Whether a connection has carried a response.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History(Arc<AtomicBool>);
 
 impl History {
-    /// Of the connection that brought a response, which has just been noted. True: it was not the
-    /// first one.
+    /// Notes a response of the connection. Returns whether it was not the first one.
     pub(crate) fn note_response(extensions: &mut Extensions) -> bool {
         extensions.remove::<Self>().is_some_and(|history| history.0.swap(true, Ordering::Relaxed))
     }
 
-    /// Whether the connection that failed had brought a response before.
+    /// Whether the failed connection had carried a response before.
     pub(crate) fn has_response(error: &legacy::Error) -> bool {
         let mut extensions = Extensions::new();
         if let Some(connected) = error.connect_info() {

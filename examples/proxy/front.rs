@@ -1,4 +1,4 @@
-//! The side that clients see: connections, and the answers that are nobody else's.
+//! The side of the clients: connections, and responses that the proxy makes itself.
 
 use std::{convert::Infallible, future::Future, io, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
 
@@ -32,14 +32,14 @@ const MAX_STREAMS: u32 = 200;
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(10);
 
-/// What all connections share.
+/// State that all connections share.
 #[derive(Clone)]
 pub(crate) struct Front {
     pub(crate) stack: Stack,
     pub(crate) hop: Arc<Hop>,
 }
 
-/// Answers until `shutdown` is ready, and then what is under way.
+/// Serves requests until `shutdown` is ready, and then those under way.
 pub(crate) async fn serve(listener: TcpListener, front: Front, shutdown: impl Future<Output = ()>) {
     let server = server();
     let graceful = GracefulShutdown::new();
@@ -81,7 +81,7 @@ fn connect(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    // Answers are written in one go: waiting for more to send would only delay them.
+    // A response is written at once: waiting for more data would only delay it.
     _ = stream.set_nodelay(true);
     let asked = Arc::new(Notify::new());
     let service = service_fn({
@@ -100,20 +100,20 @@ fn connect(
             _ = &mut connection => return,
             asked = timeout(HEAD_TIMEOUT, asked.notified()) => if asked.is_err() { return },
         }
-        // How it ended concerns the client alone.
+        // Only the client needs to know how the connection ended.
         _ = connection.await;
     });
 }
 
-/// When the process runs out of file descriptors, trying again at once would only burn time.
+/// When the process runs out of file descriptors, trying again at once would only waste time.
 async fn recover(error: &io::Error) {
     if !matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) {
         sleep(Duration::from_millis(50)).await;
     }
 }
 
-/// Asks the cache here and now, not when the future is polled first: once a hit has been found, the
-/// request is gone, and the connection reads the next one into the same buffer.
+/// Calls the cache at once, not when the future is first polled: after a hit the request is dropped,
+/// and the connection reads the next one into the same buffer.
 fn answer(
     front: &Front,
     peer: &HeaderValue,
@@ -123,7 +123,7 @@ fn answer(
         Some(status) => Err(status),
         None => {
             front.hop.take_over(&mut request, peer);
-            // It is always ready.
+            // The stack is always ready.
             Ok(front.stack.clone().call(request.map(RequestBody::new)))
         }
     };
@@ -135,19 +135,19 @@ fn answer(
     }
 }
 
-/// What no origin needs to be asked about.
+/// Requests that do not need the origin.
 fn refusal<B>(request: &Request<B>, hop: &Hop) -> Option<StatusCode> {
     if request.method() == Method::CONNECT {
         return Some(StatusCode::NOT_IMPLEMENTED);
     }
-    // It would wait for its own answer.
+    // The request would wait for its own response.
     if hop.has_seen(request.headers()) {
         return Some(StatusCode::LOOP_DETECTED);
     }
     if let Some(status) = headers::unknown_coding(request.headers()) {
         return Some(status);
     }
-    // RFC 9112 §3.2. Two hosts could be two different ones for the cache and the origin.
+    // RFC 9112 §3.2. The cache and the origin could take different ones of two hosts.
     let hosts = request.headers().get_all(header::HOST).iter().count();
     (hosts > 1 || hosts == 0 && request.version() == Version::HTTP_11).then_some(StatusCode::BAD_REQUEST)
 }

@@ -1,9 +1,9 @@
-//! What happens to header fields on their way through.
+//! Changes of header fields in both directions.
 //!
-//! Requests are changed in front of the cache, except for their target: what the cache sees is
-//! then what the origin sees, and an answer that varies by a field is stored for the value that
-//! the origin went by. A client could otherwise name a selecting field in `Connection`, and have
-//! the answer to a request without it stored for those who send it.
+//! Requests are changed in front of the cache, except for their target: the cache then sees the
+//! fields that the origin sees, and a response that varies by a field is stored for the value that
+//! the origin used. Otherwise a client could name a selecting field in `Connection`, and the response
+//! to a request without the field would be stored for requests with it.
 
 use std::net::SocketAddr;
 
@@ -20,18 +20,18 @@ const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// How a client's address is told to the origin.
+/// The field with the address of the client.
 pub(crate) fn address(peer: SocketAddr) -> HeaderValue {
     let peer = peer.ip().to_canonical().to_string();
     HeaderValue::from_str(&peer).unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// What this proxy tells the origin about itself.
+/// Fields that the proxy adds to requests.
 pub(crate) struct Hop {
-    /// No other one has it, so that a request which comes back is known (RFC 9110 §7.6.3).
+    /// Unique, so that a request that comes back is recognised (RFC 9110 §7.6.3).
     name: String,
     via: [HeaderValue; 3],
-    /// How clients ask, whatever a terminator in front makes of it.
+    /// The scheme of the clients, whether or not a terminator is in front.
     scheme: Option<Scheme>,
 }
 
@@ -43,14 +43,14 @@ impl Hop {
         Ok(Self { name, via, scheme })
     }
 
-    /// Whether a request has been here before.
+    /// Whether a request has passed this proxy before.
     pub(crate) fn has_seen(&self, headers: &HeaderMap) -> bool {
         let mut names = list(headers, &header::VIA)
             .filter_map(|hop| hop.split(u8::is_ascii_whitespace).filter(|part| !part.is_empty()).nth(1));
         names.any(|name| *name == *self.name.as_bytes())
     }
 
-    /// Makes the fields of a client's request those of the request to the origin.
+    /// Turns the fields of the client's request into those of the request to the origin.
     pub(crate) fn take_over<B>(&self, request: &mut Request<B>, peer: &HeaderValue) {
         self.set_scheme(request.uri_mut());
         let upgrade = wanted_upgrade(request);
@@ -77,7 +77,7 @@ impl Hop {
         headers.append(header::VIA, via.clone());
     }
 
-    /// HTTP/1 does not tell one.
+    /// An HTTP/1 request does not have one.
     fn set_scheme(&self, uri: &mut Uri) {
         if self.scheme.is_some() && uri.scheme().is_some() {
             let mut parts = std::mem::take(uri).into_parts();
@@ -94,7 +94,7 @@ impl Hop {
     }
 }
 
-/// Makes the origin's answer ours, and says whether it switches protocols.
+/// Turns the response of the origin into that of the proxy, and returns whether it switches protocols.
 pub(crate) fn from_origin<B>(response: &mut Response<B>) -> bool {
     *response.version_mut() = Version::HTTP_11;
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -115,7 +115,7 @@ pub(crate) fn is_coded(headers: &HeaderMap) -> bool {
     unknown_coding(headers).is_some()
 }
 
-/// What a request is answered with whose body cannot be read, for its transfer codings are not
+/// The response to a request with a body that cannot be read, since its transfer codings are not
 /// `chunked` alone, once (RFC 9112 §6.1, §7.1).
 pub(crate) fn unknown_coding(headers: &HeaderMap) -> Option<StatusCode> {
     let mut codings = list(headers, &header::TRANSFER_ENCODING).filter(|coding| !coding.is_empty());
@@ -131,8 +131,8 @@ pub(crate) fn unknown_coding(headers: &HeaderMap) -> Option<StatusCode> {
 }
 
 /// The protocols to switch to, of those that a request names. HTTP/1.1 alone can, if both fields say so
-/// (RFC 9110 §7.8). Another version of HTTP or TLS would bring the same response, and `curl --http2` asks
-/// for that with every request: what can be answered without a switch is.
+/// (RFC 9110 §7.8). Another version of HTTP, or TLS, would give the same response, and `curl --http2` names
+/// one in every request: such a request is handled without a switch.
 fn wanted_upgrade<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
     headers.get(header::UPGRADE)?;
@@ -154,7 +154,7 @@ fn carries_http(protocol: &[u8]) -> bool {
         || [&b"h2c"[..], b"h2", b"http", b"tls"].iter().any(|known| name.eq_ignore_ascii_case(known))
 }
 
-/// The authority that the client asked for: the URI's wins (RFC 9112 §3.2.2).
+/// The authority of the client's request: that of the URI wins (RFC 9112 §3.2.2).
 fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     match request.uri().authority().map(Authority::as_str) {
         Some(authority) => HeaderValue::from_str(authority).ok(),
@@ -162,8 +162,8 @@ fn host<B>(request: &Request<B>) -> Option<HeaderValue> {
     }
 }
 
-/// Removes these fields, and those that `Connection` names. To look at what there is costs less than
-/// to look for each that there could be.
+/// Removes these fields, and those that `Connection` names. Going through the fields of the message costs
+/// less than looking up each of these.
 fn remove(headers: &mut HeaderMap, is_unwanted: impl Fn(&HeaderName) -> bool) {
     let named = list(headers, &header::CONNECTION).filter_map(|name| HeaderName::from_bytes(name).ok());
     let unwanted = headers.keys().filter(|name| is_unwanted(name)).cloned();
@@ -188,13 +188,13 @@ fn is_hop_by_hop(name: &HeaderName) -> bool {
     )
 }
 
-/// About how the body of a request is transferred, which is settled here. What asks for another
-/// version of HTTP goes with `Upgrade`.
+/// Fields about the transfer of a request body, which ends here. Settings of another version of HTTP are
+/// removed with `Upgrade`.
 fn is_of_message_framing(name: &HeaderName) -> bool {
     matches!(name.as_str(), "expect" | "trailer" | "http2-settings")
 }
 
-/// By what a request overrides its own host, scheme, port, path or method: the key does not show it.
+/// Fields that override the host, scheme, port, path or method of a request: the key does not hold them.
 /// `X-Forwarded-For` is appended to instead.
 fn is_claim(name: &HeaderName) -> bool {
     let name = name.as_str();
@@ -247,7 +247,7 @@ fn append_peer(headers: &mut HeaderMap, peer: &HeaderValue) {
     }
 }
 
-/// Makes all values of a field, and perhaps a further one, a single value.
+/// Joins all values of a field, and an optional further one, into one value.
 fn set_joined(headers: &mut HeaderMap, name: HeaderName, separator: &[u8], further: Option<&[u8]>) {
     let values = headers.get_all(&name).iter().map(HeaderValue::as_bytes);
     let joined = values.chain(further).collect::<Vec<_>>().join(separator);

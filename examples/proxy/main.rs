@@ -8,46 +8,46 @@
 //! It speaks no TLS: put a terminator in front of it, say so with `--scheme https`, and put the
 //! origin into the same network.
 //!
-//! * **What is stored.** What the origin's `Cache-Control` or `Expires` allows. `--default-ttl`
-//!   adds answers that say nothing about it; `--force-ttl` overrules what they say. The two
-//!   exclude each other. `--heuristic-freshness` guesses from `Last-Modified`, as most shared caches
-//!   do (RFC 9111 §4.2.2); an edited file is then served as it was for up to a day. `no-store`, `private` and `Set-Cookie` keep an answer out in any case
-//!   (the last one unless `--store-set-cookie`). Cache directives of clients are followed, as
-//!   RFC 9111 has it (the library does not by default), unless `--ignore-request-directives`
-//!   protects the origin from them. Every answer says how it came about in a `Cache-Status` field (RFC 9211).
+//! * **What is stored.** Responses that `Cache-Control` or `Expires` of the origin allow to store.
+//!   `--default-ttl` is the lifetime of responses without freshness, and `--force-ttl` that of all
+//!   responses; they exclude each other. `--heuristic-freshness` takes a lifetime from `Last-Modified`,
+//!   as most shared caches do (RFC 9111 §4.2.2); an edited file may then be served stale for up to a
+//!   day. A response with `no-store`, `private` or `Set-Cookie` is never stored (`Set-Cookie` unless
+//!   `--store-set-cookie`). Cache directives of clients are honoured, as in RFC 9111 (the library does
+//!   not by default), unless `--ignore-request-directives` protects the origin from them. Every
+//!   response has a `Cache-Status` field (RFC 9211).
 //! * **Cookies and credentials.** Under `--default-ttl` and `--force-ttl` a request with a cookie is not
-//!   stored and gets nothing that is (`detail=cookie` in `Cache-Status`), unless `--cookies` says which
-//!   ones pages depend on. `--credentials` names fields that count as `Authorization` does.
-//! * **When the origin fails**, an answer past its time is served for as long as
-//!   `--stale-if-error` says (default: one hour). If there is none: 502 when the origin cannot be
-//!   reached or breaks off, 504 when it takes longer than `--origin-timeout` to send the head of
-//!   its answer. An upload that moves is not late. A body that breaks off later cuts the
-//!   connection to the client.
-//! * **Host policy.** The origin sees its own authority in `Host`, and the one that the client
-//!   asked for in `X-Forwarded-Host`. `X-Forwarded-For` is appended to, `X-Forwarded-Host` and
+//!   stored and gets no stored response (`detail=cookie` in `Cache-Status`), unless `--cookies` names
+//!   those that pages depend on. `--credentials` names fields that count as `Authorization` does.
+//! * **When the origin fails**, a stale response is served for up to `--stale-if-error` (default: one
+//!   hour). Without one, the client gets 502 if the origin cannot be reached or breaks off, and 504 if
+//!   it takes longer than `--origin-timeout` to send the head of its response. An upload that makes
+//!   progress is not late. A body that breaks off later cuts the connection to the client.
+//! * **Host policy.** The origin sees its own authority in `Host`, and that of the client's request
+//!   in `X-Forwarded-Host`. `X-Forwarded-For` is appended to, `X-Forwarded-Host` and
 //!   `X-Forwarded-Proto` of the client are replaced. Other fields by which a request overrides its
 //!   host, scheme, port, path or method are removed: `Forwarded`, `X-Forwarded-*`, `X-Original-*`,
 //!   `X-Rewrite-*`, `X-HTTP-Method-Override` and similar ones. The key does not hold them, so a client
 //!   could change the links of a page that is stored for all. So are names with an underscore, which
-//!   many origins read as the same name with a hyphen. A request that has been here before, as `Via`
-//!   tells, gets 508.
+//!   many origins read as the same name with a hyphen. A request that has passed this proxy before, by
+//!   its `Via`, gets 508.
 //! * **Fields of the connection** (RFC 9110 §7.6.1), those named in `Connection` included, end
 //!   here in both directions; `TE` too.
-//! * **Framing.** `Expect` ends here, which answers 100 by itself, and so do `Trailer` and the trailers
-//!   of requests. A request whose body breaks off or is framed wrongly gets 400, and one with another
-//!   transfer coding than `chunked` 501 (RFC 9112 §6.1). Requests with a body have connections of their
+//! * **Framing.** `Expect` ends here, and the proxy sends 100 itself; `Trailer` and the trailers of
+//!   requests end here too. A request with a body that breaks off or is framed wrongly gets 400, and
+//!   one with another transfer coding than `chunked` 501 (RFC 9112 §6.1). Requests with a body have connections of their
 //!   own to the origin. `Content-Length` beside `Transfer-Encoding` is removed from a response
-//!   (RFC 9112 §6.3); another coding than `chunked`, which was not asked for, means 502.
+//!   (RFC 9112 §6.3); another coding than `chunked`, which was not requested, means 502.
 //! * **Large heads.** A head has at most 256 lines, over HTTP/1 in both directions, and one of a request
-//!   at most 64 KiB. Beyond that a client gets 431, and 502 if it is the origin's.
+//!   at most 64 KiB. A client that exceeds this gets 431; if the origin does, the client gets 502.
 //! * **Connections that the origin closed** while they were idle: an idempotent request without a body
-//!   is sent once more on a new connection (RFC 9112 §9.3.1), whatever `--retries` says. All else is
-//!   answered with 502.
+//!   is sent once more on a new connection (RFC 9112 §9.3.1), in addition to `--retries`. All other
+//!   requests get 502.
 //! * **Upgrades** (WebSocket) pass through, over HTTP/1.1. They do not count for
-//!   `--origin-limit` once they are established, and end with the program. To another version of HTTP
-//!   or to TLS there is none: such a request is answered like any other.
+//!   `--origin-limit` once they are established, and end with the program. A request to upgrade to
+//!   another version of HTTP or to TLS is handled like any other.
 //!
-//! SIGTERM and Ctrl-C end it: no new connections, and ten seconds for what is under way.
+//! SIGTERM and Ctrl-C end the program: no new connections, and ten seconds for requests under way.
 
 mod connection;
 mod front;
@@ -71,49 +71,49 @@ struct Args {
     /// Where to listen; port 0 lets the system choose.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// Whom to ask: http://HOST[:PORT].
+    /// The origin: http://HOST[:PORT].
     #[arg(long, value_name = "URL", value_parser = origin::parse_url)]
     origin: Authority,
-    /// How clients ask, whatever a request says: https, if a TLS terminator is in front of it.
+    /// The scheme of the clients: https, if a TLS terminator is in front of the proxy.
     #[arg(long, value_name = "SCHEME", value_parser = parse_scheme)]
     scheme: Option<Scheme>,
-    /// How long the origin may take to connect and answer.
+    /// How long the origin may take to connect and to send the head of a response.
     #[arg(long, value_name = "DUR", default_value = "30s", value_parser = humantime::parse_duration)]
     origin_timeout: Duration,
-    /// How long answers stay fresh that do not say it themselves.
+    /// The lifetime of responses without freshness.
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration, conflicts_with = "force_ttl")]
     default_ttl: Option<Duration>,
-    /// How long all answers stay fresh, whatever they say.
+    /// The lifetime of all responses, whatever their own freshness.
     #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
     force_ttl: Option<Duration>,
-    /// Guess how long answers stay fresh that say only when they last changed: a tenth of the time since
-    /// then, a day at most.
+    /// Give responses that have only a Last-Modified a lifetime of a tenth of the time since then, of a day
+    /// at most.
     #[arg(long, conflicts_with = "force_ttl")]
     heuristic_freshness: bool,
-    /// How much memory stored answers may take.
+    /// How much memory stored responses may take.
     #[arg(long, value_name = "N", default_value_t = 256 << 20)]
     max_bytes: u64,
-    /// How long past its time an answer may be served while the origin fails.
+    /// How long a stale response may be served while the origin fails.
     #[arg(long, value_name = "DUR", default_value = "1h", value_parser = humantime::parse_duration)]
     stale_if_error: Duration,
-    /// How often a request is tried again if that can do no harm; 0: what the origin says is final.
+    /// How often a safe request is retried; 0: never.
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
     /// How many requests may be under way at the origin.
     #[arg(long, value_name = "N")]
     origin_limit: Option<usize>,
-    /// Store answers with Set-Cookie: every client gets the same cookie.
+    /// Store responses with Set-Cookie: every client gets the same cookie.
     #[arg(long)]
     store_set_cookie: bool,
     /// The cookies that pages depend on, as NAME,NAME: they are in the key, and the origin gets no others.
-    /// With an empty list no page depends on any. By default a request with a cookie is answered by the
-    /// origin, unless that said itself how long its answer stays fresh.
+    /// With an empty list no page depends on any. By default a request with a cookie goes to the origin,
+    /// unless the response has freshness of its own.
     #[arg(long, value_name = "NAMES")]
     cookies: Option<String>,
     /// Fields that are credentials as Authorization is, as NAME,NAME.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     credentials: Vec<String>,
-    /// Do not let clients ask for something newer than what is stored.
+    /// Ignore cache directives of clients.
     #[arg(long)]
     ignore_request_directives: bool,
 }

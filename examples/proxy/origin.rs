@@ -36,7 +36,7 @@ type Connector = MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Connection
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const MAX_IDLE_CONNECTIONS: usize = 256;
 
-/// Why there is no answer.
+/// The reason why there is no response.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
     #[error("the origin took too long")]
@@ -54,7 +54,7 @@ pub(crate) enum Error {
 }
 
 impl Error {
-    /// What the client is told if nothing better can be found.
+    /// The status that the client gets without a stored response.
     pub(crate) const fn status(&self) -> StatusCode {
         match self {
             Self::TimedOut => StatusCode::GATEWAY_TIMEOUT,
@@ -77,7 +77,7 @@ fn causes(error: &legacy::Error) -> impl Iterator<Item = &(dyn std::error::Error
     iter::successors(std::error::Error::source(error), |cause| cause.source())
 }
 
-/// Whether a connection that had been idle was closed, and not answered.
+/// Whether a connection that had been idle was closed before a response.
 fn is_worn_out(error: &legacy::Error) -> bool {
     use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
     let is_closed = |cause: &(dyn std::error::Error + 'static)| {
@@ -89,8 +89,8 @@ fn is_worn_out(error: &legacy::Error) -> bool {
     History::has_response(error) && causes(error).any(is_closed)
 }
 
-/// Takes `http://HOST[:PORT]`, and nothing more: a path would have to be cut off again from what
-/// the origin says about itself.
+/// Parses `http://HOST[:PORT]`, without a path: that would have to be removed from the references in
+/// responses.
 pub(crate) fn parse_url(url: &str) -> Result<Authority, String> {
     let parts = url.parse::<Uri>().map_err(|error| error.to_string())?.into_parts();
     if parts.scheme != Some(Scheme::HTTP) {
@@ -127,7 +127,7 @@ impl Origin {
 
     async fn send(self, mut request: Request<ReqBody>) -> Result<Response<Incoming>, Error> {
         self.address(&mut request).map_err(Error::Unsendable)?;
-        // The front leaves only an upgrade that is to be passed on.
+        // The front keeps only upgrades that are passed on.
         let asks_for_upgrade = request.headers().contains_key(header::UPGRADE);
         let client_side = asks_for_upgrade.then(|| hyper::upgrade::on(&mut request));
         let mut response = self.fetch(request).await?;
@@ -159,7 +159,7 @@ impl Origin {
         Ok(())
     }
 
-    /// Until the head of the response is there.
+    /// Waits for the head of the response.
     async fn fetch(&self, request: Request<ReqBody>) -> Result<Response<Incoming>, Error> {
         let progress = Arc::new(Progress::default());
         let upload = |body| Upload::new(body, Arc::clone(&progress));
@@ -180,8 +180,8 @@ impl Origin {
 
 /// Pools of connections to the origin.
 struct Clients {
-    /// For requests without a body. What an origin takes for a request in the body of another one is
-    /// never on a connection that a page is then read from.
+    /// For requests without a body. A request that is smuggled in the body of another is thus never on a
+    /// connection from which a page is read later.
     plain: Client<Connector, Upload>,
     /// For requests with a body.
     uploads: Client<Connector, Upload>,
@@ -206,8 +206,8 @@ impl Clients {
     }
 
     /// Sends a request, and once more on a connection of its own if the one from the pool turns out to
-    /// have been closed: idempotent requests alone, which the origin has not answered (RFC 9110 §9.2.2,
-    /// RFC 9112 §9.3.1). A body cannot be sent twice.
+    /// have been closed: only idempotent requests without a response (RFC 9110 §9.2.2, RFC 9112 §9.3.1). A
+    /// body cannot be sent twice.
     async fn send(
         &self,
         request: Request<Upload>,
@@ -221,7 +221,7 @@ impl Clients {
         match (again, response) {
             (Some(again), Err(error)) if is_worn_out(&error) => self.unpooled.request(again).await,
             (Some(again), Ok((response, true))) if response.status() == StatusCode::REQUEST_TIMEOUT => {
-                // The origin took the time without a request for a slow one (RFC 9110 §15.5.9).
+                // The origin took an idle connection for a slow request (RFC 9110 §15.5.9).
                 drop(response);
                 self.unpooled.request(again).await
             }
@@ -230,7 +230,7 @@ impl Clients {
     }
 }
 
-/// Tells of a response whether its connection had brought one before.
+/// Whether the connection of a response had carried one before.
 fn note(
     response: Result<Response<Incoming>, legacy::Error>,
 ) -> Result<(Response<Incoming>, bool), legacy::Error> {
@@ -262,7 +262,7 @@ impl Service<Request<ReqBody>> for Origin {
     }
 }
 
-/// Both connections speak another protocol from here on; what it is does not matter.
+/// Both connections use another protocol from here on, which does not matter here.
 async fn tunnel(client: OnUpgrade, origin: OnUpgrade) {
     if let (Ok(client), Ok(origin)) = tokio::join!(client, origin) {
         // However it ends, both sides learn of it when their connections are closed.

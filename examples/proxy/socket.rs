@@ -1,4 +1,4 @@
-//! How bytes go out to a client.
+//! Writing responses to a client.
 
 use std::{
     io::{self, IoSlice},
@@ -10,10 +10,10 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-/// To copy so much takes less time than the kernel takes for a write of several pieces.
+/// Copying this many bytes takes less time than a vectored write.
 const SMALL: usize = 4 << 10;
 
-/// A connection that sends head and body of a small answer in one piece. What is larger is not
+/// A connection that sends head and body of a small response in one write. Larger ones are not
 /// copied.
 pub(crate) struct Socket {
     stream: TokioIo<TcpStream>,

@@ -20,15 +20,15 @@ pub(crate) type ReqBody = RequestBody<Incoming>;
 /// A cheap handle to the one cache.
 pub(crate) type Stack = ReadThrough<SharedOrigin, MemoryStore>;
 
-/// The client's error cannot be cloned, but all who wait for one fetch have to learn of it.
+/// The error of the client cannot be cloned, and all callers of one fetch get it.
 type SharedOrigin = MapErr<Origin, fn(origin::Error) -> SharedError>;
 
 /// No attempt begins later than this after the first one.
 const RETRY_DEADLINE: Duration = Duration::from_secs(10);
 
 pub(crate) fn build(args: &Args) -> Result<Stack, BuildError> {
-    // All attempts together, waiting for `--origin-limit` included: the origin's timeout is to
-    // decide, not the cache's.
+    // All attempts together, including the wait for `--origin-limit`: the timeout of the origin should
+    // take effect, not that of the cache.
     let patience = args.origin_timeout.saturating_add(RETRY_DEADLINE + Duration::from_secs(5));
     let mut cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(args.max_bytes))
         .key(key(args))

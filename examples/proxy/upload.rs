@@ -1,4 +1,4 @@
-//! The bodies of requests on their way to the origin.
+//! Request bodies on their way to the origin.
 
 use std::{
     pin::Pin,
@@ -15,7 +15,7 @@ use tokio::sync::Notify;
 
 use crate::stack::ReqBody;
 
-/// How an upload goes.
+/// The progress of an upload.
 #[derive(Default)]
 pub(crate) struct Progress {
     moved: Notify,
@@ -34,7 +34,7 @@ impl Progress {
 }
 
 /// A request body that notes its progress, without trailers: an origin that merges them into the
-/// fields of the request would read fields that nothing here has checked (RFC 9110 §6.5.1).
+/// fields of the request would read unchecked fields (RFC 9110 §6.5.1).
 pub(crate) struct Upload {
     body: ReqBody,
     progress: Arc<Progress>,

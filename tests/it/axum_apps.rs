@@ -10,7 +10,6 @@ use std::{
     time::Duration,
 };
 
-use crate::support::open::{bytes, fixed, ms, store};
 use axum::{
     Extension, Router,
     body::Body,
@@ -27,6 +26,8 @@ use tower_readthrough::{
     CacheKey, CacheStatus, DefaultKey, KeyExtractor, LookupLayer, MemoryStore, ReadThroughLayer, RetryPolicy,
     Rules, StoreLayer,
 };
+
+use crate::support::{bytes, fixed, ms, stack, store};
 
 /// Serves on a free port, for as long as the test runs.
 async fn serve(app: Router) -> SocketAddr {
@@ -49,7 +50,7 @@ async fn text(app: &Router, request: Request<Body>) -> String {
 
 type Calls = Arc<AtomicUsize>;
 
-/// A handler that needs everything axum puts into the extensions of a request.
+/// A handler that needs everything that axum puts into the extensions of a request.
 async fn greedy(
     State(calls): State<Calls>,
     Path(id): Path<u32>,
@@ -57,7 +58,7 @@ async fn greedy(
     ConnectInfo(peer): ConnectInfo<SocketAddr>,
 ) -> (StatusCode, String) {
     let n = calls.fetch_add(1, Ordering::SeqCst) + 1;
-    // Every second attempt fails, to be retried.
+    // Every second attempt fails, and is retried.
     let status = if n.is_multiple_of(2) { StatusCode::OK } else { StatusCode::BAD_GATEWAY };
     (status, format!("{id} {tenant} {peer} {n}"))
 }
@@ -76,7 +77,7 @@ async fn extractors_work_on_a_miss_a_retry_and_a_background_refresh() {
         .layer(Extension("acme"))
         .layer(axum::extract::connect_info::MockConnectInfo(peer));
 
-    // The first attempt fails, its retry brings the answer.
+    // The first attempt fails, and the retry succeeds.
     assert_eq!(text(&app, request("/item/7")).await, "7 acme 10.0.0.1:7 2");
     sleep(ms(60)).await;
     // Stale, and refreshed in the background, with a retry as well.
@@ -87,7 +88,7 @@ async fn extractors_work_on_a_miss_a_retry_and_a_background_refresh() {
 }
 
 #[tokio::test]
-async fn nested_routers_that_share_a_store_never_answer_for_each_other() {
+async fn nested_routers_that_share_a_store_do_not_share_entries() {
     let shared = store();
     let cache = || ReadThroughLayer::builder(shared.clone()).rules(fixed(60_000)).build().unwrap();
     let inner = |name: &'static str| Router::new().route("/x", get(async move || name)).layer(cache());
@@ -161,7 +162,7 @@ async fn routes_under_one_layer_share_its_store_and_its_fetches() {
             "hello"
         })
     };
-    let layer: ReadThroughLayer<MemoryStore> = crate::support::open::stack(fixed(60_000));
+    let layer: ReadThroughLayer<MemoryStore> = stack(fixed(60_000));
     let app = Router::new().route("/a", count(&calls)).route("/b", count(&calls)).layer(layer);
     let asks = (0..100).map(|n| {
         let app = app.clone();
@@ -179,7 +180,7 @@ async fn the_layers_fit_a_router_a_method_router_and_a_handler() {
         .route("/method", get(async || "m").layer(one.clone()))
         .route_service("/handler", (async || "h").layer(one).with_state(()))
         .route_layer(LookupLayer::new(store()))
-        .layer(crate::support::open::stack(Rules::new()));
+        .layer(stack(Rules::new()));
     assert_eq!(text(&app, request("/method")).await, "m");
     assert_eq!(text(&app, request("/handler")).await, "h");
 }
@@ -190,7 +191,7 @@ async fn http1_and_http2_share_entries() {
     let handler = Arc::clone(&calls);
     let app = Router::new()
         .route("/x", get(async move || handler.fetch_add(1, Ordering::SeqCst).to_string()))
-        .layer(crate::support::open::stack(fixed(60_000)));
+        .layer(stack(fixed(60_000)));
     let url = format!("http://{}/x", serve(app).await);
     let http1 = reqwest::Client::new();
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -203,9 +204,8 @@ async fn http1_and_http2_share_entries() {
 }
 
 #[tokio::test]
-async fn hits_and_misses_carry_their_length_and_head_is_answered_from_get() {
-    let app =
-        Router::new().route("/x", get(async || "hello")).layer(crate::support::open::stack(fixed(60_000)));
+async fn hits_and_misses_have_a_length_and_head_is_a_hit_of_get() {
+    let app = Router::new().route("/x", get(async || "hello")).layer(stack(fixed(60_000)));
     let url = format!("http://{}/x", serve(app).await);
     let client = reqwest::Client::new();
     for _ in 0..2 {
@@ -227,7 +227,7 @@ async fn an_endless_event_stream_arrives_at_once_and_is_never_held_back() {
         Sse::new(events.map(|text| Ok::<_, Infallible>(Event::default().data(text))))
     };
     for rules in [Rules::new(), fixed(60_000), Rules::new().default_ttl(ms(60_000))] {
-        let app = Router::new().route("/events", get(events)).layer(crate::support::open::stack(rules));
+        let app = Router::new().route("/events", get(events)).layer(stack(rules));
         let url = format!("http://{}/events", serve(app).await);
         for _ in 0..2 {
             let mut answer = reqwest::get(&url).await.unwrap();
@@ -250,12 +250,10 @@ async fn posts_pass_with_their_body_and_are_never_stored() {
     assert_eq!(shared.stats().entries, 0);
 }
 
-/// A GET may have a body, which a handler may read: then it is none of the cache's business.
+/// A GET may have a body that a handler reads; the cache does not handle such a request.
 #[tokio::test]
 async fn a_get_with_a_body_is_not_cached_over_either_version_of_http() {
-    let app = Router::new()
-        .route("/x", get(async |body: String| body))
-        .layer(crate::support::open::stack(fixed(60_000)));
+    let app = Router::new().route("/x", get(async |body: String| body)).layer(stack(fixed(60_000)));
     let url = format!("http://{}/x", serve(app).await);
     let http1 = reqwest::Client::new();
     let http2 = reqwest::Client::builder().http2_prior_knowledge().build().unwrap();
@@ -281,12 +279,9 @@ async fn a_protocol_switch_passes_untouched() {
             io.read_exact(&mut line).await.unwrap();
             io.write_all(&line).await.unwrap();
         });
-        let mut switching = crate::support::open::status(101);
-        switching.headers_mut().insert("connection", "upgrade".parse().unwrap());
-        switching.headers_mut().insert("upgrade", "echo".parse().unwrap());
-        switching
+        crate::support::status(101).header("connection", "upgrade").header("upgrade", "echo").into_response()
     };
-    let app = Router::new().route("/ws", get(echo)).layer(crate::support::open::stack(fixed(60_000)));
+    let app = Router::new().route("/ws", get(echo)).layer(stack(fixed(60_000)));
     let address = serve(app).await;
     for _ in 0..2 {
         let mut connection = tokio::net::TcpStream::connect(address).await.unwrap();
@@ -304,7 +299,7 @@ async fn a_protocol_switch_passes_untouched() {
 async fn a_panicking_handler_closes_the_connection_as_it_would_without_the_layers() {
     let handler = async || -> &'static str { panic!("handler") };
     let plain = Router::new().route("/x", get(handler));
-    let cached = plain.clone().layer(crate::support::open::stack(fixed(60_000)));
+    let cached = plain.clone().layer(stack(fixed(60_000)));
     for app in [plain, cached] {
         let error = reqwest::get(format!("http://{}/x", serve(app).await)).await.unwrap_err();
         assert!(error.is_request(), "{error:?}");
@@ -312,9 +307,8 @@ async fn a_panicking_handler_closes_the_connection_as_it_would_without_the_layer
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_answer_says_how_it_came_about() {
-    let app =
-        Router::new().route("/x", get(async || "hello")).layer(crate::support::open::stack(fixed(1000)));
+async fn every_response_has_a_cache_status() {
+    let app = Router::new().route("/x", get(async || "hello")).layer(stack(fixed(1000)));
     let status = async || {
         let response = app.clone().oneshot(request("/x")).await.unwrap();
         let status = CacheStatus::of(&response).unwrap();
@@ -351,8 +345,7 @@ async fn a_body_over_the_limit_reaches_every_client_whole() {
 #[tokio::test]
 async fn bodies_of_the_stack_report_their_exact_size() {
     use http_body::Body as _;
-    let app =
-        Router::new().route("/x", get(async || "hello")).layer(crate::support::open::stack(fixed(60_000)));
+    let app = Router::new().route("/x", get(async || "hello")).layer(stack(fixed(60_000)));
     for _ in 0..2 {
         let body = app.clone().oneshot(request("/x")).await.unwrap().into_body();
         assert_eq!(body.size_hint().exact(), Some(5));

@@ -1,12 +1,13 @@
-//! Configuration that cannot work is refused, and the error says what to change.
+//! Configurations that cannot work are refused with an error that says what to change.
 
 use std::time::Duration;
 
-use crate::support::open::{Origin, call, get, response, status};
 use tower::Layer;
 use tower_readthrough::{
     BuildError, MemoryStore, OriginLimitLayer, ReadThroughBuilder, ReadThroughLayer, RetryPolicy, Rules,
 };
+
+use crate::support::{ScriptedOrigin, call, get_request, response, status};
 
 fn builder() -> ReadThroughBuilder<MemoryStore> {
     ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
@@ -19,7 +20,7 @@ fn the_defaults_are_accepted() {
 }
 
 #[test]
-fn what_cannot_work_is_refused_by_name() {
+fn settings_that_cannot_work_are_refused_by_name() {
     const ZERO: Duration = Duration::ZERO;
     let refused = [
         (
@@ -82,7 +83,7 @@ fn the_share_of_one_response_is_more_than_nothing_and_at_most_all() {
     assert_eq!(MemoryStore::builder(0).build().unwrap_err(), BuildError::EmptyStore);
 }
 
-/// A store that could hold no response at all is as good as empty.
+/// A store that is too small for any response is refused like an empty one.
 #[test]
 fn a_store_too_small_for_any_response_is_refused() {
     let built = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(100)).build();
@@ -108,10 +109,12 @@ async fn the_longest_durations_are_accepted_and_work() {
             OriginLimitLayer::new(usize::MAX).max_queue(usize::MAX).max_queue_wait(max).retry_after(max),
         )
         .build();
-    let origin = Origin::new(|n, _| async move { if n == 1 { status(503) } else { response(&[], "hello") } });
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
+        if n == 1 { status(503) } else { response(&[], "hello") }
+    });
     let service = built.unwrap().layer(origin.clone());
     for _ in 0..2 {
-        assert_eq!(call(&service, get("http://h/")).await.1, "hello");
+        assert_eq!(call(&service, get_request("http://h/")).await.1, "hello");
         tokio::time::advance(Duration::from_secs(86_400)).await;
     }
     assert_eq!(origin.calls(), 2);

@@ -9,7 +9,6 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::support::{Origin, request, secs, send, status};
 use http::{Request, Response};
 use http_cache_semantics::{BeforeRequest, CacheOptions, CachePolicy};
 use proptest::{
@@ -21,10 +20,12 @@ use proptest::{
 use tower::Layer;
 use tower_readthrough::{MemoryStore, Rules, StoreLayer};
 
+use crate::support::{ScriptedOrigin, request, secs, send, status};
+
 const CASES: u32 = 4000;
 
-/// All lifetimes and ages are multiples of ten seconds, or nearly, and it is looked in between: the
-/// clock on the wall, which goes on, makes no difference.
+/// All lifetimes and ages are multiples of ten seconds, or nearly, and the probes lie in between, so
+/// that the wall clock, which is not paused, makes no difference.
 const PROBES: [Duration; 7] = [secs(5), secs(15), secs(25), secs(35), secs(45), secs(55), secs(65)];
 
 /// Statuses that `http-cache-semantics` stores if told to.
@@ -51,7 +52,7 @@ enum Date {
     Junk,
 }
 
-/// A response to one request, and another request that it may answer.
+/// A response to one request, and a second request that it may be served to.
 #[derive(Clone, Debug)]
 struct Case {
     first: Client,
@@ -147,7 +148,7 @@ fn case() -> impl Strategy<Value = Case> {
     );
     (client(), client(), statuses, directives(), weighted(0.06, targeted), times, others).prop_map(
         |(first, second, status, directives, targeted, times, others)| Case {
-            // What HEAD brings is not stored here at all.
+            // A response to HEAD is not stored here at all.
             first: Client { method: "GET", ..first },
             second,
             status,
@@ -235,14 +236,14 @@ fn name_of(directive: &str) -> &str {
     directive.split('=').next().unwrap()
 }
 
-// The two sides. Each says at how many probes in a row the response answers the second request.
+// The two sides. Each returns at how many probes in a row the response is served to the second request.
 
 async fn ours(case: &Case, now: SystemTime) -> usize {
     let (fields, code) = (case.fields(now), case.status);
-    let origin = Origin::always(move || {
+    let origin = ScriptedOrigin::always(move || {
         fields.iter().fold(status(code), |answer, (name, value)| answer.header(name, value))
     });
-    // Which is what the other implementation does by default.
+    // The other implementation does so by default.
     let rules = Rules::new().heuristic(0.1, secs(86_400));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let service = StoreLayer::new(store).rules(rules).layer(origin.clone());
@@ -280,13 +281,13 @@ fn theirs(case: &Case, now: SystemTime) -> usize {
     PROBES.iter().take_while(|probe| is_fresh(probe)).count()
 }
 
-// Who is right.
+// The rules that decide between the two.
 
 /// How a case is to be read.
 enum Reading {
-    /// As this one, in which nothing is in dispute.
+    /// As this case, which is not in dispute.
     As(Box<Case>),
-    /// The response does not answer the second request.
+    /// The response is not served to the second request.
     Never,
 }
 
@@ -305,7 +306,7 @@ fn never(applies: bool) -> Option<Reading> {
     applies.then_some(Reading::Never)
 }
 
-/// In this order, since each rule takes for granted what those before it have cleared up.
+/// In this order: each rule assumes that those before it have been applied.
 const RULES: &[Rule] = &[
     Rule {
         name: "targeted fields go first",
@@ -504,7 +505,7 @@ const RULES: &[Rule] = &[
         reading: |case| never(case.sets_cookie),
     },
     Rule {
-        name: "who may not have his own answer stored does not get another's",
+        name: "a request whose own response may not be stored does not get another's",
         because: "RFC 9111 §2, as for Set-Cookie; §3.5 names what opens an answer to Authorization",
         reading: |case| {
             let is_for_all =
@@ -523,7 +524,7 @@ const RULES: &[Rule] = &[
     },
 ];
 
-/// By which rules the case has to be read so that theirs comes out as ours did.
+/// The rules by which the case must be read for the other side to give our result.
 fn classify(case: &Case, ours: usize, now: SystemTime) -> Option<Vec<&'static str>> {
     let agrees = |reading: &Reading| match reading {
         Reading::As(case) => theirs(case, now) == ours,
@@ -558,7 +559,7 @@ fn every_disagreement_with_another_implementation_has_a_rule_that_decides_it() {
         failure_persistence: None,
         ..Default::default()
     };
-    // How many agreed although they were fresh, how many were not, and which rules decided.
+    // How many cases agreed and were fresh, how many did not, and which rules decided.
     let seen = RefCell::new((0, 0, vec![0; RULES.len()]));
     let result = TestRunner::new(config).run(&case(), |case| {
         let now = SystemTime::now();

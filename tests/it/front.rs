@@ -1,4 +1,4 @@
-//! Each thread keeps copies of what it is asked for most: nobody may ever see that in an answer.
+//! Each thread keeps copies of the entries that it serves most, and no response may show that.
 
 use std::{
     sync::{
@@ -8,7 +8,6 @@ use std::{
     thread,
 };
 
-use crate::support::{Origin, get, get_with, ok, request, secs, send};
 use http::Method;
 use tokio::time::Instant;
 use tower::Layer;
@@ -17,7 +16,9 @@ use tower_readthrough::{
     store::{Change, RequestHeaders},
 };
 
-/// So often a key is asked for that it is copied.
+use crate::support::{ScriptedOrigin, get, get_with, ok, request, secs, send, settle};
+
+/// So many reads of a key that it is copied.
 const OFTEN: usize = 50;
 
 fn store() -> MemoryStore {
@@ -28,12 +29,12 @@ fn layer(store: &MemoryStore) -> StoreLayer<MemoryStore> {
     StoreLayer::new(store.clone()).rules(Rules::new().default_ttl(secs(60)))
 }
 
-/// Resources whose bodies are the numbers from 0 on.
+/// Entries with the numbers from 0 on as their bodies.
 async fn numbered(count: usize) -> Vec<Arc<Entry>> {
     let store = store();
     let service = layer(&store)
         .key(|head: &http::request::Parts| Some(CacheKey::new(head.uri.path())))
-        .layer(Origin::new(|_, head| ok(head.uri.path()[1..].to_owned())));
+        .layer(ScriptedOrigin::new(|_, head| ok(head.uri.path()[1..].to_owned())));
     let mut resources = Vec::new();
     for number in 0..count {
         let path = format!("/{number}");
@@ -53,7 +54,7 @@ fn number(resource: &Entry) -> usize {
 }
 
 #[tokio::test]
-async fn once_an_update_has_returned_no_thread_gets_what_was_there_before() {
+async fn once_an_update_has_returned_no_thread_gets_the_old_entry() {
     let (store, resources) = (store(), numbered(300).await);
     let (key, published) = (CacheKey::new("key"), AtomicUsize::new(0));
     let write = |number: usize| put(&store, &key, &resources[number]);
@@ -69,7 +70,7 @@ async fn once_an_update_has_returned_no_thread_gets_what_was_there_before() {
             });
         }
         for number in 1..resources.len() {
-            // Long enough for copies to be made.
+            // So many reads that copies are made.
             (0..2_000).for_each(|_| _ = store.get(&key));
             write(number);
             published.store(number, Ordering::Release);
@@ -78,7 +79,7 @@ async fn once_an_update_has_returned_no_thread_gets_what_was_there_before() {
 }
 
 #[tokio::test]
-async fn what_is_removed_is_gone_in_all_threads() {
+async fn a_removed_entry_is_gone_in_all_threads() {
     let (store, resources) = (store(), numbered(1).await);
     let (key, barrier) = (CacheKey::new("key"), Barrier::new(3));
     put(&store, &key, &resources[0]);
@@ -111,9 +112,9 @@ async fn stores_do_not_see_each_others_copies() {
 }
 
 #[tokio::test]
-async fn what_pushes_out_is_not_what_is_in_use() {
+async fn an_entry_in_use_is_not_evicted() {
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let service = layer(&store).layer(Origin::new(|_, _| ok("x".repeat(1_000))));
+    let service = layer(&store).layer(ScriptedOrigin::new(|_, _| ok("x".repeat(1_000))));
     for _ in 0..OFTEN {
         get(&service, "/hot").await;
     }
@@ -125,9 +126,9 @@ async fn what_pushes_out_is_not_what_is_in_use() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_copy_answers_as_its_original_does() {
+async fn a_copy_gives_the_same_response_as_its_original() {
     let store = store();
-    let origin = Origin::new(|call, _| {
+    let origin = ScriptedOrigin::new(|call, _| {
         ok("x".repeat(100)).header("etag", format!("\"{call}\"")).header("vary", "accept").max_age(60)
     });
     let service = layer(&store).layer(origin.clone());
@@ -154,9 +155,9 @@ async fn a_copy_answers_as_its_original_does() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_copy_is_refreshed_once_for_all_threads_copies() {
+async fn a_stale_copy_is_refreshed_once_for_the_copies_of_all_threads() {
     let store = store();
-    let origin = Origin::new(|call, _| {
+    let origin = ScriptedOrigin::new(|call, _| {
         let answer = ok("x").header("cache-control", "max-age=1, stale-while-revalidate=60");
         if call > 1 { answer.after(secs(5)) } else { answer }
     });
@@ -166,17 +167,17 @@ async fn a_stale_copy_is_refreshed_once_for_all_threads_copies() {
     }
     tokio::time::advance(secs(2)).await;
     for _ in 0..OFTEN {
-        assert!(get(&service, "/").await.came_about.unwrap().stale_reason().is_some());
+        assert!(get(&service, "/").await.cache_status.unwrap().stale_reason().is_some());
     }
-    crate::support::settle().await;
+    settle().await;
     assert_eq!(origin.calls(), 2);
-    // A thread of its own has seen none of it, and makes a copy of what is being refreshed.
+    // A new thread has no copy yet, and makes one of the entry that is being refreshed.
     let resource = thread::spawn({
         let (store, key) = (store.clone(), CacheKey::from_parts(["", "http", "example.com", "/"]));
         move || (0..OFTEN).fold(None, |_, _| store.get(&key))
     });
     assert!(resource.join().unwrap().is_some());
     get(&service, "/").await;
-    crate::support::settle().await;
+    settle().await;
     assert_eq!(origin.calls(), 2);
 }

@@ -1,4 +1,4 @@
-//! The stack round hyper's client, as a proxy has it: request and response bodies are `Incoming`.
+//! The stack over hyper's client, as in a proxy: request and response bodies are `Incoming`.
 
 use std::{
     net::SocketAddr,
@@ -29,7 +29,7 @@ async fn origin(calls: Arc<AtomicUsize>) -> SocketAddr {
     address
 }
 
-/// A server that passes on what it gets to the origin, through the cache.
+/// A server that passes requests on to the origin, through the cache.
 async fn proxy(origin: SocketAddr) -> SocketAddr {
     let rules = Rules::new().default_ttl(std::time::Duration::from_secs(60));
     let cache =

@@ -1,9 +1,7 @@
-//! What a successful unsafe request makes of what is stored (RFC 9111 §4.4).
+//! Invalidation by successful unsafe requests (RFC 9111 §4.4).
 
 use std::time::Duration;
 
-use crate::support::open::{Origin, call, fixed, get, ms, response, status, store};
-use axum::body::Body;
 use http::{Extensions, HeaderValue, Method, Request, StatusCode, Uri, request::Parts};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
@@ -12,11 +10,13 @@ use tower_readthrough::{
     Store, StoreLayer,
 };
 
+use crate::support::{Body, Failure, ScriptedOrigin, call, fixed, get_request, ms, response, status, store};
+
 const URI: &str = "http://h/a";
 
-/// Answers GET with the number of the call, and everything else as its `x-answer` says.
-fn origin() -> Origin {
-    Origin::new(|n, request: Request<Body>| async move {
+/// Responds to GET with the number of the call, and to other methods with the status of `x-answer`.
+fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         if request.method() == Method::GET {
             return response(&[("vary", "accept")], n.to_string());
         }
@@ -31,8 +31,8 @@ fn origin() -> Origin {
     })
 }
 
-fn stack() -> (ReadThrough<Origin, tower_readthrough::MemoryStore>, Origin) {
-    let layer: ReadThroughLayer<_> = crate::support::open::stack(fixed(60_000));
+fn stack() -> (ReadThrough<ScriptedOrigin, tower_readthrough::MemoryStore>, ScriptedOrigin) {
+    let layer: ReadThroughLayer<_> = crate::support::stack(fixed(60_000));
     let origin = origin();
     (layer.layer(origin.clone()), origin)
 }
@@ -48,9 +48,9 @@ fn unsafe_request(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> R
 /// Whether a stored GET survives this request.
 async fn survives(method: &str, uri: &str, fields: &[(&'static str, &str)]) -> bool {
     let (service, _) = stack();
-    let before = call(&service, get(URI)).await.1;
+    let before = call(&service, get_request(URI)).await.1;
     service.clone().oneshot(unsafe_request(method, uri, fields)).await.unwrap();
-    call(&service, get(URI)).await.1 == before
+    call(&service, get_request(URI)).await.1 == before
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,10 +89,10 @@ async fn location_and_content_location_count_on_the_same_origin_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_variants_go() {
+async fn all_variants_are_invalidated() {
     let (service, origin) = stack();
     let variant = |accept: &'static str| {
-        let mut request = get(URI);
+        let mut request = get_request(URI);
         request.headers_mut().insert("accept", accept.parse().unwrap());
         request
     };
@@ -111,15 +111,15 @@ async fn all_variants_go() {
 async fn lookup_round_fill_invalidates_too() {
     let origin = origin();
     let service = StoreLayer::new(store()).rules(fixed(60_000)).layer(origin.clone());
-    call(&service, get(URI)).await;
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
+    call(&service, get_request(URI)).await;
     assert_eq!(origin.calls(), 1);
     call(&service, unsafe_request("PUT", URI, &[])).await;
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
     assert_eq!(origin.calls(), 3);
 }
 
-/// One entry per product, whoever asks for it.
+/// One entry per product, for all clients.
 struct ByProduct;
 
 impl KeyExtractor for ByProduct {
@@ -134,7 +134,7 @@ impl KeyExtractor for ByProduct {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_for_another_spelling_of_the_same_thing_goes_too() {
+async fn entries_for_another_spelling_of_the_same_identity_are_invalidated_too() {
     for (method, uri, fields, goes) in [
         ("POST", "http://h/p?pid=1&uid=9", [].as_slice(), true),
         ("DELETE", "http://other/?uid=9&pid=1", &[], true),
@@ -148,10 +148,10 @@ async fn what_was_stored_for_another_spelling_of_the_same_thing_goes_too() {
         let full = ReadThroughLayer::builder(store()).key(ByProduct).rules(fixed(60_000)).build().unwrap();
         let (plain, origin) = (StoreLayer::new(store()).key(ByProduct).rules(fixed(60_000)), origin());
         let in_two =
-            KeyLayer::new(ByProduct).layer(crate::support::open::stack(fixed(60_000)).layer(origin.clone()));
+            KeyLayer::new(ByProduct).layer(crate::support::stack(fixed(60_000)).layer(origin.clone()));
         survey(full.layer(origin.clone()), method, uri, fields, goes).await;
         survey(plain.layer(origin), method, uri, fields, goes).await;
-        // A reference is for the layer below to resolve, which knows nothing of products.
+        // A relative reference is resolved by the layer below, which does not know products.
         if fields.is_empty() {
             survey(in_two, method, uri, fields, goes).await;
         }
@@ -160,31 +160,31 @@ async fn what_was_stored_for_another_spelling_of_the_same_thing_goes_too() {
 
 async fn survey<S, B>(service: S, method: &str, uri: &str, fields: &[(&'static str, &str)], goes: bool)
 where
-    S: tower::Service<Request<Body>, Response = http::Response<B>, Error = std::convert::Infallible> + Clone,
+    S: tower::Service<Request<Body>, Response = http::Response<B>, Error = Failure> + Clone,
     B: http_body::Body,
     B::Error: std::fmt::Debug,
 {
-    let before = call(&service, get("http://h/p?pid=1&uid=5")).await.1;
-    assert_eq!(call(&service, get("http://h/p?pid=1&uid=6")).await.1, before);
+    let before = call(&service, get_request("http://h/p?pid=1&uid=5")).await.1;
+    assert_eq!(call(&service, get_request("http://h/p?pid=1&uid=6")).await.1, before);
     call(&service, unsafe_request(method, uri, fields)).await;
-    let after = call(&service, get("http://h/p?pid=1&uid=7")).await.1;
+    let after = call(&service, get_request("http://h/p?pid=1&uid=7")).await.1;
     assert_eq!(after != before, goes, "{method} {uri} {fields:?}");
 }
 
-/// The answer of a fetch that began before may be of the time before.
+/// A fetch that began before may have a response from before.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_fetch_under_way_serves_earlier_requests_and_no_later_ones() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         if request.method() == Method::GET {
             sleep(ms(100)).await;
         }
         response(&[], n.to_string())
     });
-    let service = crate::support::open::stack(fixed(60_000)).layer(origin.clone());
+    let service = crate::support::stack(fixed(60_000)).layer(origin.clone());
     let before: Vec<_> = (0..10)
         .map(|_| {
             let service = service.clone();
-            tokio::spawn(async move { call(&service, get(URI)).await.1 })
+            tokio::spawn(async move { call(&service, get_request(URI)).await.1 })
         })
         .collect();
     sleep(ms(50)).await;
@@ -192,7 +192,7 @@ async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
     let after: Vec<_> = (0..10)
         .map(|_| {
             let service = service.clone();
-            tokio::spawn(async move { call(&service, get(URI)).await.1 })
+            tokio::spawn(async move { call(&service, get_request(URI)).await.1 })
         })
         .collect();
     for caller in before {
@@ -201,31 +201,31 @@ async fn a_fetch_under_way_serves_who_came_before_and_nobody_after() {
     for caller in after {
         assert_eq!(caller.await.unwrap(), "3", "one fetch of their own");
     }
-    assert_eq!(call(&service, get(URI)).await.1, "3", "the late answer was not stored");
+    assert_eq!(call(&service, get_request(URI)).await.1, "3", "the late answer was not stored");
     assert_eq!(origin.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_begins_meanwhile_is_invalidated_too() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         if request.method() == Method::POST {
             sleep(ms(100)).await;
         }
         response(&[], n.to_string())
     });
-    let service = crate::support::open::stack(fixed(60_000)).layer(origin);
+    let service = crate::support::stack(fixed(60_000)).layer(origin);
     let posting = service.clone();
     let posting = tokio::spawn(async move { call(&posting, unsafe_request("POST", URI, &[])).await });
     sleep(ms(50)).await;
-    assert_eq!(call(&service, get(URI)).await.1, "2", "the first fetch there is");
+    assert_eq!(call(&service, get_request(URI)).await.1, "2", "the first fetch there is");
     posting.await.unwrap();
-    assert_eq!(call(&service, get(URI)).await.1, "3");
+    assert_eq!(call(&service, get_request(URI)).await.1, "3");
 }
 
-/// Without a layer that numbers fetches.
+/// Without a layer that numbers its fetches.
 #[tokio::test(start_paused = true)]
-async fn a_shared_fetch_that_takes_no_number_serves_nobody_after() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_shared_fetch_without_a_number_serves_no_later_request() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         if request.method() == Method::GET {
             sleep(ms(100)).await;
         }
@@ -235,7 +235,7 @@ async fn a_shared_fetch_that_takes_no_number_serves_nobody_after() {
     let service = LookupLayer::new(store()).layer(coalesced);
     let ask = || {
         let service = service.clone();
-        tokio::spawn(async move { call(&service, get(URI)).await.1 })
+        tokio::spawn(async move { call(&service, get_request(URI)).await.1 })
     };
     let mut answers = Vec::new();
     for _ in 0..2 {
@@ -260,21 +260,21 @@ async fn where_nothing_was_fetched_there_is_nothing_to_invalidate() {
     post(&[]).await;
     post(&[("location", "/b")]).await;
     assert_eq!(number(), 0);
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
     assert_eq!(number(), 1);
     post(&[("x-answer", "404")]).await;
     post(&[("location", "/b")]).await;
     assert_eq!(number(), 2, "one purge, of the target");
     post(&[]).await;
     assert_eq!(number(), 2, "nothing began since");
-    call(&service, get("http://h/b")).await;
+    call(&service, get_request("http://h/b")).await;
     post(&[("location", "/b")]).await;
     assert_eq!(number(), 4, "a fetch, and the purge of what was fetched");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_under_way_does_not_bring_back_what_is_invalidated() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_revalidation_under_way_does_not_restore_an_invalidated_response() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         match n {
             1 => response(&[("cache-control", "max-age=1"), ("etag", "\"1\"")], "old"),
             2 => {
@@ -288,20 +288,20 @@ async fn a_confirmation_under_way_does_not_bring_back_what_is_invalidated() {
             _ => response(&[("cache-control", "max-age=60")], "new"),
         }
     });
-    let service = crate::support::open::stack(Rules::new()).layer(origin.clone());
-    call(&service, get(URI)).await;
+    let service = crate::support::stack(Rules::new()).layer(origin.clone());
+    call(&service, get_request(URI)).await;
     sleep(Duration::from_secs(2)).await;
     let confirming = service.clone();
-    let confirming = tokio::spawn(async move { call(&confirming, get(URI)).await.1 });
+    let confirming = tokio::spawn(async move { call(&confirming, get_request(URI)).await.1 });
     sleep(ms(50)).await;
     call(&service, unsafe_request("PUT", URI, &[])).await;
     assert_eq!(confirming.await.unwrap(), "old");
-    assert_eq!(call(&service, get(URI)).await.1, "new");
+    assert_eq!(call(&service, get_request(URI)).await.1, "new");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_invalidated_is_not_served_stale_either() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn an_invalidated_response_is_not_served_stale() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         match n {
             1 => response(&[], "old"),
             _ if request.method() == Method::POST => status(200),
@@ -309,16 +309,16 @@ async fn what_is_invalidated_is_not_served_stale_either() {
         }
     });
     let rules = fixed(1000).stale_while_revalidate_for(ms(60_000)).stale_if_error_for(ms(60_000));
-    let service = crate::support::open::stack(rules).layer(origin.clone());
-    call(&service, get(URI)).await;
+    let service = crate::support::stack(rules).layer(origin.clone());
+    call(&service, get_request(URI)).await;
     sleep(Duration::from_secs(2)).await;
     call(&service, unsafe_request("POST", URI, &[])).await;
-    assert_eq!(call(&service, get(URI)).await.0, StatusCode::BAD_GATEWAY);
+    assert_eq!(call(&service, get_request(URI)).await.0, StatusCode::BAD_GATEWAY);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_invalidated_while_the_origin_fails_is_not_served_stale() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_response_invalidated_during_an_outage_is_not_served_stale() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         match n {
             1 => response(&[], "old"),
             _ if request.method() == Method::POST => status(200),
@@ -328,11 +328,11 @@ async fn what_is_invalidated_while_the_origin_fails_is_not_served_stale() {
             }
         }
     });
-    let service = crate::support::open::stack(fixed(1000)).layer(origin.clone());
-    call(&service, get(URI)).await;
+    let service = crate::support::stack(fixed(1000)).layer(origin.clone());
+    call(&service, get_request(URI)).await;
     sleep(Duration::from_secs(2)).await;
     let failing = service.clone();
-    let failing = tokio::spawn(async move { call(&failing, get(URI)).await.0 });
+    let failing = tokio::spawn(async move { call(&failing, get_request(URI)).await.0 });
     sleep(ms(50)).await;
     call(&service, unsafe_request("POST", URI, &[])).await;
     assert_eq!(failing.await.unwrap(), StatusCode::INTERNAL_SERVER_ERROR);

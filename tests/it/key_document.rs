@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Request;
 use tower_readthrough::{Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, StaleWindow};
 
-/// Every word that a document may use.
+/// A document with every setting.
 const ALL: &str = r#"{
     "namespace": "n",
     "scheme": "https",
@@ -83,7 +83,7 @@ fn in_code() -> KeyRulesBuilder {
 }
 
 #[test]
-fn a_document_says_all_that_code_can() {
+fn a_document_has_every_setting_of_the_builder() {
     let read: KeyRulesBuilder = serde_json::from_str(ALL).unwrap();
     assert_eq!(format!("{read:?}"), format!("{:?}", in_code()));
     let build = |builder: KeyRulesBuilder| {
@@ -109,7 +109,7 @@ fn an_empty_document_is_the_default_key() {
 }
 
 #[test]
-fn what_is_misspelt_or_cannot_work_is_refused() {
+fn misspelt_and_useless_settings_are_refused() {
     for (expected, rule) in [
         ("unknown field `tll`", r#""tll": "1s""#),
         ("key rule 0: unknown field `tll`", r#""tll": "1s""#),

@@ -1,40 +1,42 @@
-//! What key rules do to requests on their way: the guard against poisoned answers, fields in
+//! What key rules change in requests: the guard against poisoned responses, fields in
 //! normal form, and `No-Vary-Search`.
 
 use std::time::Duration;
 
-use crate::support::open::{Origin, call, fixed, get, ms, request, response, status, store, text};
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     CacheStatus, Guard, KeyLayer, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, ReadThrough,
     ReadThroughLayer, Rules,
 };
 
-type Service = ReadThrough<Origin, MemoryStore, KeyRules>;
+use crate::support::{
+    Body, ScriptedOrigin, bytes, call, fixed, get_request, ms, request, response, status, store, text,
+};
 
-fn stack(keys: KeyRulesBuilder, origin: &Origin) -> Service {
+type Service = ReadThrough<ScriptedOrigin, MemoryStore, KeyRules>;
+
+fn stack(keys: KeyRulesBuilder, origin: &ScriptedOrigin) -> Service {
     let keys = keys.build().unwrap();
     ReadThroughLayer::builder(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
 }
 
-/// A page whose links hold what the request says about its host, and whose text its query.
-fn gullible() -> Origin {
-    Origin::new(|_, request: Request<Body>| async move {
+/// A page with the host of the request in its links, and the query in its text.
+fn gullible() -> ScriptedOrigin {
+    ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         let host = request.headers().get("x-forwarded-host").map_or("shop", |host| host.to_str().unwrap());
         response(&[], format!("{host} {}", request.uri().query().unwrap_or("-")))
     })
 }
 
-/// With and without a guard; a rule that forwards what it does not key says that the origin may be
-/// trusted with it.
+/// With and without a guard. A rule that forwards unkeyed parts says that the origin may be
+/// trusted with them.
 #[tokio::test(start_paused = true)]
-async fn no_client_gets_a_response_made_from_what_the_key_does_not_show() {
+async fn no_client_gets_a_response_made_from_unkeyed_input() {
     let rule = || KeyRule::any().ignore_query(["utm_*"]);
     let keys = |rule| KeyRules::builder().rule(rule);
-    let attack = || request("http://h/?utm_x=evil&a=1", &[("x-forwarded-host", "evil")]);
-    let victim = || get("http://h/?a=1");
+    let attack = || request("GET", "http://h/?utm_x=evil&a=1", &[("x-forwarded-host", "evil")]);
+    let victim = || get_request("http://h/?a=1");
 
     let unguarded = stack(keys(rule()), &gullible());
     assert_eq!(text(&unguarded, attack()).await, "evil a=1");
@@ -53,20 +55,20 @@ async fn no_client_gets_a_response_made_from_what_the_key_does_not_show() {
 #[tokio::test(start_paused = true)]
 async fn a_listed_field_is_removed_in_every_spelling() {
     let keys = KeyRules::builder().rule(KeyRule::any()).guard(Guard::new());
-    let origin = Origin::new(|_, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         let names: Vec<_> = request.headers().keys().map(http::HeaderName::as_str).collect();
         response(&[], names.join(" "))
     });
     let fields =
         [("x_forwarded_host", "evil"), ("x-forwarded_host", "evil"), ("x_other", "1"), ("x-other", "1")];
-    assert_eq!(text(&stack(keys, &origin), request("http://h/", &fields)).await, "x-other");
+    assert_eq!(text(&stack(keys, &origin), request("GET", "http://h/", &fields)).await, "x-other");
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_origin_sees_the_query_as_the_key_has_it() {
     let seen = |keys: KeyRule, uri: &'static str| async move {
         let service = stack(KeyRules::builder().rule(keys), &gullible());
-        text(&service, get(&format!("http://h{uri}"))).await
+        text(&service, get_request(&format!("http://h{uri}"))).await
     };
     let template = || KeyRule::path("/p?uid={_}&pid={pid}&view=full");
     for (rule, uri, expected) in [
@@ -85,16 +87,16 @@ async fn the_origin_sees_the_query_as_the_key_has_it() {
     }
 }
 
-/// What else is in a key that somebody made himself is not known.
+/// The contents of a key that the application made are not known.
 #[tokio::test(start_paused = true)]
 async fn the_query_of_a_request_with_a_key_of_its_own_stays() {
     let keys = KeyRules::builder().rule(KeyRule::any().keep_query(["a"])).guard(Guard::new());
-    let mut own = request("http://h/?a=1&b=2", &[("x-forwarded-host", "evil")]);
+    let mut own = request("GET", "http://h/?a=1&b=2", &[("x-forwarded-host", "evil")]);
     own.extensions_mut().insert(tower_readthrough::CacheKey::new("a=1&b=2"));
     assert_eq!(text(&stack(keys, &gullible()), own).await, "shop a=1&b=2");
 }
 
-/// What is stale is refreshed in the background, by the request of whoever came.
+/// A background refresh sends the request of the client that found the response stale.
 #[tokio::test(start_paused = true)]
 async fn a_refresh_in_the_background_is_guarded_too() {
     let keys =
@@ -102,36 +104,41 @@ async fn a_refresh_in_the_background_is_guarded_too() {
     let rules = fixed(100).stale_while_revalidate_for(Duration::from_secs(9));
     let cache = ReadThroughLayer::builder(store()).key(keys).rules(rules).build().unwrap();
     let service = cache.layer(gullible());
-    let attack = || request("http://h/?a=1&b=2", &[("x-forwarded-host", "evil")]);
+    let attack = || request("GET", "http://h/?a=1&b=2", &[("x-forwarded-host", "evil")]);
     for _ in 0..3 {
         assert_eq!(text(&service, attack()).await, "shop a=1");
         tokio::time::sleep(ms(150)).await;
     }
 }
 
-/// Hits compare what the client says with what the origin was told.
+/// Hits compare the request of the client with the one that was sent to the origin.
 #[tokio::test(start_paused = true)]
 async fn removed_fields_make_no_variants() {
-    let origin = Origin::new(|n, _| async move { response(&[("vary", "x-forwarded-host")], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
+        response(&[("vary", "x-forwarded-host")], n.to_string())
+    });
     let service = stack(KeyRules::builder().guard(Guard::new()), &origin);
     for host in ["a", "b", "c"] {
-        assert_eq!(text(&service, request("http://h/", &[("x-forwarded-host", host)])).await, "1");
+        assert_eq!(text(&service, request("GET", "http://h/", &[("x-forwarded-host", host)])).await, "1");
     }
-    assert_eq!(text(&service, get("http://h/")).await, "1");
+    assert_eq!(text(&service, get_request("http://h/")).await, "1");
 }
 
 #[tokio::test(start_paused = true)]
 async fn only_listed_fields_are_removed() {
-    let origin = Origin::new(|_, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         let mut names: Vec<_> = request.headers().keys().map(|name| name.as_str()).collect();
         names.sort_unstable();
         response(&[], names.join(" "))
     });
     let fields = [("x-forwarded-host", "a"), ("x-forwarded-for", "b"), ("cookie", "c"), ("x-a", "d")];
     let service = stack(KeyRules::builder().guard(Guard::new().only_headers(["X-A", "cookie"])), &origin);
-    assert_eq!(text(&service, request("http://h/", &fields)).await, "x-forwarded-for x-forwarded-host");
+    assert_eq!(
+        text(&service, request("GET", "http://h/", &fields)).await,
+        "x-forwarded-for x-forwarded-host"
+    );
     let service = stack(KeyRules::builder().guard(Guard::new()), &origin);
-    assert_eq!(text(&service, request("http://h/", &fields)).await, "cookie x-a x-forwarded-for");
+    assert_eq!(text(&service, request("GET", "http://h/", &fields)).await, "cookie x-a x-forwarded-for");
     let post = Request::post("http://h/").header("x-forwarded-host", "a").body(Body::empty()).unwrap();
     assert_eq!(text(&service, post).await, "x-forwarded-host", "what has no key is left alone");
 }
@@ -168,7 +175,7 @@ async fn nested_routers_are_keyed_and_guarded_by_what_the_client_asked_for() {
     let ask = async |uri: &str| {
         let request = Request::get(uri).header("host", "h").body(Body::empty()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
-        String::from_utf8(crate::support::open::bytes(response).await.to_vec()).unwrap()
+        String::from_utf8(bytes(response).await.to_vec()).unwrap()
     };
     assert_eq!(ask("/api/7?a=1&b=2").await, "/api/7?a=1 /7?a=1");
     assert_eq!(ask("/api/7?b=3&a=1").await, "/api/7?a=1 /7?a=1");
@@ -176,8 +183,8 @@ async fn nested_routers_are_keyed_and_guarded_by_what_the_client_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_are_as_many_variants_as_the_application_has() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn normalised_fields_make_as_many_variants_as_the_application_has() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         let field =
             |name: &str| request.headers().get(name).map_or("-", |value| value.to_str().unwrap()).to_owned();
         let said = format!("{n} {} {}", field("accept-encoding"), field("accept-language"));
@@ -186,22 +193,25 @@ async fn there_are_as_many_variants_as_the_application_has() {
     let keys = KeyRules::builder().accept_encoding(["br", "gzip"]).accept_language(["en", "de"]);
     let service = stack(keys, &origin);
     let ask = async |encoding: &str, language: &str| {
-        text(&service, request("http://h/", &[("accept-encoding", encoding), ("accept-language", language)]))
-            .await
+        text(
+            &service,
+            request("GET", "http://h/", &[("accept-encoding", encoding), ("accept-language", language)]),
+        )
+        .await
     };
     assert_eq!(ask("gzip, deflate, br, zstd", "de-DE,de;q=0.9,en;q=0.8").await, "1 br de");
     assert_eq!(ask("br;q=1.0, gzip;q=0.8, *;q=0.1", "de-AT").await, "1 br de");
     assert_eq!(ask("gzip", "en-US,en;q=0.5").await, "2 gzip en");
     assert_eq!(ask("x-gzip, gzip", "en").await, "2 gzip en");
     assert_eq!(ask("zstd", "fr").await, "3 identity -");
-    assert_eq!(text(&service, get("http://h/")).await, "3 identity -");
+    assert_eq!(text(&service, get_request("http://h/")).await, "3 identity -");
     assert_eq!(ask("identity;q=0", "de").await, "4 identity;q=0 de");
 }
 
 /// In the key they count as the origin sees them, without `Vary`.
 #[tokio::test(start_paused = true)]
 async fn a_normalised_field_is_in_the_key_in_normal_form() {
-    let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
     let keys = KeyRules::builder()
         .accept_language(["en", "de"])
         .rule(KeyRule::any().headers(["accept-language", "accept-encoding"]));
@@ -209,16 +219,19 @@ async fn a_normalised_field_is_in_the_key_in_normal_form() {
     for (language, expected) in
         [("de-CH", "1"), ("de", "1"), ("en", "2"), ("en, de;q=0.5", "2"), ("fr", "3"), ("it", "3")]
     {
-        assert_eq!(text(&service, request("http://h/", &[("accept-language", language)])).await, expected);
+        assert_eq!(
+            text(&service, request("GET", "http://h/", &[("accept-language", language)])).await,
+            expected
+        );
     }
-    assert_eq!(text(&service, get("http://h/")).await, "3");
-    assert_eq!(text(&service, request("http://h/", &[("accept-encoding", "br")])).await, "4");
+    assert_eq!(text(&service, get_request("http://h/")).await, "3");
+    assert_eq!(text(&service, request("GET", "http://h/", &[("accept-encoding", "br")])).await, "4");
 }
 
-/// The origin leaves out what it is told in `says`, by path.
-fn searching(says: impl Fn(usize, &str) -> Option<&'static str> + Send + Sync + 'static) -> Origin {
-    Origin::new(move |n, request: Request<Body>| {
-        let mut answer: Response<Body> = response(&[("cache-control", "max-age=60")], n.to_string());
+/// An origin with a `No-Vary-Search` by call and path.
+fn searching(says: impl Fn(usize, &str) -> Option<&'static str> + Send + Sync + 'static) -> ScriptedOrigin {
+    ScriptedOrigin::with_future(move |n, request: Request<Body>| {
+        let mut answer = response(&[("cache-control", "max-age=60")], n.to_string());
         if let Some(said) = says(n, request.uri().path()) {
             answer.headers_mut().insert("no-vary-search", said.parse().unwrap());
         }
@@ -232,12 +245,12 @@ fn search() -> KeyRulesBuilder {
 
 async fn answers(service: &Service, asked: &[(&str, &str)]) {
     for (uri, expected) in asked {
-        assert_eq!(text(service, get(&format!("http://h{uri}"))).await, *expected, "{uri}");
+        assert_eq!(text(service, get_request(&format!("http://h{uri}"))).await, *expected, "{uri}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_say_which_parameters_they_do_not_depend_on() {
+async fn no_vary_search_names_parameters_that_do_not_count() {
     let origin = searching(|_, path| match path {
         "/a" => Some("params=(\"id\" \"b c\")"),
         "/b" => Some("params, except=(\"q\")"),
@@ -249,7 +262,7 @@ async fn answers_say_which_parameters_they_do_not_depend_on() {
     answers(
         &service,
         &[
-            // What the origin said is known from its first answer on.
+            // The field is known from the first response on.
             ("/a?q=1&id=1", "1"),
             ("/a?q=1&id=1", "2"),
             ("/a?q=1&id=2", "2"),
@@ -278,15 +291,15 @@ async fn the_switch_is_off_by_default() {
     answers(&service, &[("/a?id=1", "1"), ("/a?id=2", "2"), ("/a?id=3", "3")]).await;
 }
 
-/// An answer that does not say so itself answers no other query, whatever its path said before.
+/// A response without the field is served to no other query, whatever earlier ones of the path said.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_does_not_say_so_is_for_its_own_query_alone() {
+async fn a_response_without_no_vary_search_is_for_its_own_query_alone() {
     let says = |n: usize| [Some("params"), None, Some("params")][(n - 1).min(2)];
     let service = stack(search(), &searching(move |n, _| says(n)));
     answers(&service, &[("/a?id=1", "1"), ("/a?id=2", "2"), ("/a?id=3", "3"), ("/a?id=4", "4"), ("/a", "4")])
         .await;
 
-    // What was stored under the old word is never given to those who ask under the new one.
+    // A response stored under the old field is not served to requests under the new one.
     let says = |n: usize| match n {
         1 | 2 => "params=(\"x\")",
         _ => "params, except=(\"id\")",
@@ -296,55 +309,53 @@ async fn an_answer_that_does_not_say_so_is_for_its_own_query_alone() {
     answers(&service, &[("/a?id=5&y=1", "4"), ("/a?id=5&y=2", "4")]).await;
 }
 
-/// Callers who wait together under one key all get an answer for their own query.
+/// Callers that wait under one key all get a response for their own query.
 #[tokio::test(start_paused = true)]
-async fn callers_are_let_go_if_the_answer_is_not_for_all_of_them() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn waiting_callers_with_another_query_fetch_for_themselves() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         tokio::time::sleep(ms(10)).await;
         let said = if n == 1 { "params" } else { "?" };
         let uri = request.uri().to_string();
         response(&[("cache-control", "max-age=60"), ("no-vary-search", said)], uri)
     });
     let service = stack(search(), &origin);
-    call(&service, get("http://h/a?id=0")).await;
+    call(&service, get_request("http://h/a?id=0")).await;
     let asks = (1..20).map(|id| {
         let (service, uri) = (service.clone(), format!("http://h/a?id={id}"));
-        async move { assert_eq!(text(&service, get(&uri)).await, uri) }
+        async move { assert_eq!(text(&service, get_request(&uri)).await, uri) }
     });
     futures_util::future::join_all(asks).await;
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_shows_nobody_the_query_of_another() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_failure_for_one_query_is_not_shown_to_callers_with_another() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         tokio::time::sleep(ms(10)).await;
         if n == 1 {
             return response(&[("cache-control", "max-age=60"), ("no-vary-search", "params")], "");
         }
-        let mut failed = response(&[("cache-control", "no-cache")], request.uri().to_string());
-        *failed.status_mut() = http::StatusCode::SERVICE_UNAVAILABLE;
-        failed
+        response(&[("cache-control", "no-cache")], request.uri().to_string()).status(503)
     });
     let keys = search().build().unwrap();
     let cache = ReadThroughLayer::builder(store()).key(keys).build();
     let service = cache.unwrap().layer(origin.clone());
-    call(&service, get("http://h/a?id=0")).await;
+    call(&service, get_request("http://h/a?id=0")).await;
     let asks = (1..20).map(|id| {
         let (service, uri) = (service.clone(), format!("http://h/a?id={id}"));
         async move {
-            let (status, body) = call(&service, get(&uri)).await;
+            let (status, body) = call(&service, get_request(&uri)).await;
             (status.as_u16(), body.is_empty() || body == uri)
         }
     });
     let answers = futures_util::future::join_all(asks).await;
     assert!(answers.iter().all(|answer| *answer == (503, true)), "{answers:?}");
-    // One client's failure is not that of all: a second caller asks, and its failure is shared.
+    // One failure is not shared: a second caller fetches, and its failure is.
     assert_eq!(origin.calls(), 3, "and costs the origin two calls");
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_kept_teaches_nothing() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_response_that_is_not_stored_changes_no_keys() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         match (n, request.method().as_str()) {
             (2, _) => status(404),
             (_, "HEAD") => response(&[], ""),
@@ -358,13 +369,13 @@ async fn what_is_not_kept_teaches_nothing() {
         .unwrap();
     let service = cache.layer(origin);
     answers(&service, &[("/a?id=1", "1")]).await;
-    call(&service, get("http://h/a?id=2")).await;
+    call(&service, get_request("http://h/a?id=2")).await;
     call(&service, Request::head("http://h/a?id=3").body(Body::empty()).unwrap()).await;
     tokio::time::advance(Duration::from_secs(11)).await;
     answers(&service, &[("/a?id=4", "4"), ("/a?id=5", "4")]).await;
 }
 
-/// Who changes one query of a path cannot know which others share its answer.
+/// An unsafe request for one query of a path cannot tell which other queries share the response.
 #[tokio::test(start_paused = true)]
 async fn an_unsafe_request_invalidates_every_query_of_the_path() {
     let service = stack(search(), &searching(|_, _| Some("params=(\"id\")")));
@@ -373,15 +384,15 @@ async fn an_unsafe_request_invalidates_every_query_of_the_path() {
     answers(&service, &[("/a?id=2", "7"), ("/a?q=1", "8"), ("/b", "5")]).await;
 }
 
-/// With the key found above, the answer is compared with it below.
+/// The key is found above, and the response is compared with it below.
 #[tokio::test(start_paused = true)]
 async fn a_key_layer_takes_part() {
     let origin = searching(|_, _| Some("params"));
     let fill = tower_readthrough::StoreLayer::new(store());
     let service = KeyLayer::new(search().build().unwrap()).layer(fill.layer(origin));
     for (uri, expected) in [("http://h/a?1", "1"), ("http://h/a?2", "2"), ("http://h/a?3", "2")] {
-        assert_eq!(call(&service, get(uri)).await.1, expected);
+        assert_eq!(call(&service, get_request(uri)).await.1, expected);
     }
-    let stored = service.clone().oneshot(get("http://h/a?4")).await.unwrap();
+    let stored = service.clone().oneshot(get_request("http://h/a?4")).await.unwrap();
     assert!(CacheStatus::of(&stored).unwrap().is_hit());
 }

@@ -1,14 +1,15 @@
-//! Key rules under any request: keys tell apart what counts, and nothing else.
+//! Key rules with random requests: keys tell apart what counts, and nothing else.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::support::open::{Origin, call, fixed, response, store};
 use http::{Method, Request, request::Parts};
 use proptest::prelude::*;
 use tower::Layer;
 use tower_readthrough::{
     CacheKey, DefaultKey, Guard, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, ReadThroughLayer, When,
 };
+
+use crate::support::{ScriptedOrigin, call, fixed, response, store};
 
 /// What a request consists of, as far as keys are concerned.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -104,7 +105,7 @@ fn builder(rules: impl IntoIterator<Item = KeyRule>) -> KeyRulesBuilder {
     rules.into_iter().fold(builder, KeyRulesBuilder::rule)
 }
 
-/// A set of rules in which everything occurs.
+/// Rules with every setting.
 fn all_kinds() -> KeyRulesBuilder {
     builder([
         KeyRule::path("/a/{x}").host("hh").bypass(),
@@ -131,7 +132,7 @@ fn with_conditions() -> KeyRulesBuilder {
     ])
 }
 
-/// Whether servers find the cookie `c`, and the field `x-c`, as some of them read requests.
+/// Whether some servers find the cookie `c`, and the field `x-c`.
 fn readings(asked: &AskedFor) -> Vec<bool> {
     let cookies = asked.field("cookie").join(";");
     let decoded = cookies.replace("%63", "c");
@@ -203,9 +204,9 @@ proptest! {
         }
     }
 
-    /// Where one value ends and the next begins counts.
+    /// The boundary between two values is part of the key.
     #[test]
-    fn values_never_run_together(text in "[ab]{2,6}", one in 0..7_usize, other in 0..7_usize) {
+    fn the_boundary_between_two_values_counts(text in "[ab]{2,6}", one in 0..7_usize, other in 0..7_usize) {
         let (one, other) = (one.min(text.len()), other.min(text.len()));
         let fields = builder([KeyRule::any().headers(["x-a"]).extensions(["tenant"])]).build().unwrap();
         let by_fields = |at: usize| {
@@ -224,13 +225,13 @@ proptest! {
         prop_assert_eq!(by_captures(one) == by_captures(other), one == other);
     }
 
-    /// A purge of one finds what was stored for the other.
+    /// A purge of one reaches the entry of the other.
     #[test]
-    fn what_shares_a_key_shares_its_identity((a, b) in two()) {
+    fn requests_that_share_a_key_share_an_identity((a, b) in two()) {
         let rules = all_kinds().build().unwrap();
         let name = |asked: &AskedFor| {
             let head = asked.head();
-            // Without an identity the URI is what is named.
+            // Without an identity the URI itself is named.
             let uri = || CacheKey::from_parts([asked.authority.as_str(), &head.uri.path_and_query().unwrap().to_string()]);
             identity(&rules, &head).unwrap_or_else(uri)
         };
@@ -238,7 +239,7 @@ proptest! {
         if keys.0.is_some() && keys.0 == keys.1 {
             prop_assert_eq!(name(&a), name(&b));
         }
-        // Neither who asks nor how changes what is named.
+        // Neither client nor method changes the identity.
         let bare = AskedFor { method: Method::POST, headers: Vec::new(), tenant: None, scheme: "http", ..a.clone() };
         prop_assert_eq!(name(&a), name(&bare));
         let mut http1 = Request::delete(a.head().uri.path_and_query().unwrap().as_str());
@@ -248,7 +249,7 @@ proptest! {
 
     /// By conditions, a URI has several rules, and a purge of it reaches the entries of all of them.
     #[test]
-    fn what_conditions_divide_a_purge_reaches((a, b) in two()) {
+    fn a_purge_reaches_entries_that_conditions_divide((a, b) in two()) {
         let rules = with_conditions().build().unwrap();
         let noted = |asked: &AskedFor| {
             let mut head = asked.head();
@@ -282,7 +283,7 @@ proptest! {
         }
     }
 
-    /// Where any server could take a condition to hold and another one not, there is no key.
+    /// If servers could disagree whether a condition holds, there is no key.
     #[test]
     fn requests_that_share_a_key_are_alike_in_what_conditions_look_at((a, b) in two()) {
         let rules = builder([
@@ -305,7 +306,7 @@ proptest! {
 
     /// What the origin sees of a request has the key that the request has.
     #[test]
-    fn what_reaches_the_origin_has_the_same_key(a in asked()) {
+    fn the_request_that_the_origin_sees_has_the_same_key(a in asked()) {
         let rules = builder([
             KeyRule::path("/a/{x}").keep_query(["a"]).sort_query(),
             KeyRule::path("/b?a={a}&b=1&u={u}"),
@@ -325,7 +326,7 @@ proptest! {
         prop_assert_eq!((head.uri, head.headers), (seen.uri, seen.headers), "nothing is left to do");
     }
 
-    /// Whatever is no word about keys leaves the default key.
+    /// Settings that are not about keys leave the default key.
     #[test]
     fn rules_that_only_store_leave_the_key_alone(a in asked()) {
         let rules = builder([KeyRule::any().store_authorized(true).tags(["t"])]).build().unwrap();
@@ -360,14 +361,14 @@ proptest! {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
-    /// The stack agrees with a table of keys: a hit for whatever has a key that was asked for, and
+    /// The stack agrees with a table of keys: a hit for every key that was requested before, and
     /// after an unsafe request to one spelling, a miss for all others of the same identity.
     #[test]
     fn a_stack_serves_by_key_and_invalidates_by_identity(all in proptest::collection::vec((asked(), any::<bool>()), 1..24)) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
         runtime.block_on(async {
             let rules = all_kinds().build().unwrap();
-            let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+            let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
             let service = ReadThroughLayer::builder(store()).key(rules.clone()).rules(fixed(60_000)).build().unwrap().layer(origin.clone());
             let mut stored: HashMap<CacheKey, (Option<CacheKey>, String, String)> = HashMap::new();
             for (asked, is_unsafe) in all {
@@ -377,7 +378,7 @@ proptest! {
                 let (head, uri) = (asked.head(), asked.head().uri.to_string());
                 let (key, identity) = (rules.key(&head), identity(&rules, &head));
                 if is_unsafe {
-                    call(&service, Request::post(uri).body(axum::body::Body::empty()).unwrap()).await;
+                    call(&service, Request::post(uri).body(crate::support::Body::empty()).unwrap()).await;
                     let target = format!("{}{}", asked.authority, head.uri.path_and_query().unwrap());
                     stored.retain(|_, (other, uri, _)| match (&identity, &other) {
                         (None, None) => *uri != target,
@@ -386,7 +387,7 @@ proptest! {
                     continue;
                 }
                 let target = format!("{}{}", asked.authority, head.uri.path_and_query().unwrap());
-                let request = Request::from_parts(head, axum::body::Body::empty());
+                let request = Request::from_parts(head, crate::support::Body::empty());
                 let answer = String::from_utf8(call(&service, request).await.1.to_vec()).unwrap();
                 let calls = origin.calls().to_string();
                 match key {
@@ -463,9 +464,9 @@ fn two_for_wide() -> impl Strategy<Value = (AskedFor, AskedFor)> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
-    /// No framework tells two requests apart that are the same to it.
+    /// No framework tells apart two requests that are equal to it.
     #[test]
-    fn what_shares_a_key_is_one_request_to_the_origin((a, b) in two_for_wide()) {
+    fn requests_that_share_a_key_are_one_request_to_the_origin((a, b) in two_for_wide()) {
         let rules = wide();
         let seen = |asked: &AskedFor| {
             let mut head = asked.head();
@@ -483,9 +484,9 @@ proptest! {
         }
     }
 
-    /// Parameters that the document ignores and hosts that are one make no difference, to whatever rule.
+    /// Globally ignored parameters and host aliases make no difference under any rule.
     #[test]
-    fn what_is_ignored_makes_no_difference(a in for_wide(), at_end in any::<bool>()) {
+    fn ignored_parameters_make_no_difference(a in for_wide(), at_end in any::<bool>()) {
         let rules = wide();
         let query = match (&a.query, at_end) {
             (None, _) => "u_x=1".to_owned(),
@@ -503,7 +504,7 @@ proptest! {
         prop_assert_eq!(rules.key(&elsewhere.head()) == key, a.authority != "i" || key.is_none());
     }
 
-    /// Where a rule stands counts for nothing, as long as it is for the same requests.
+    /// The position of a rule does not count, as long as it applies to the same requests.
     #[test]
     fn keys_do_not_depend_on_the_place_of_a_rule(a in asked()) {
         let all = [

@@ -1,23 +1,23 @@
-//! Purges where key rules say what is stored together.
+//! Purges under key rules.
 
-use crate::support::open::{Origin, call, fixed, get, response, store};
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use tower::Layer;
 use tower_readthrough::{
     Guard, KeyExtractor, KeyRule, KeyRules, MemoryStore, Purge, ReadThrough, ReadThroughLayer,
 };
 
+use crate::support::{Body, ScriptedOrigin, call, fixed, get_request, response, store};
+
 struct Site {
-    service: ReadThrough<Origin, MemoryStore, KeyRules>,
+    service: ReadThrough<ScriptedOrigin, MemoryStore, KeyRules>,
     purge: Purge,
     rules: KeyRules,
 }
 
-/// Answers with the number of the call.
+/// Responds with the number of the call.
 fn site() -> Site {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
-        let mut answer: Response<Body> = response(&[], n.to_string());
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
+        let mut answer = response(&[], n.to_string());
         if request.uri().path() == "/search" {
             answer.headers_mut().insert("no-vary-search", "params=(\"sid\")".parse().unwrap());
         }
@@ -40,17 +40,17 @@ fn site() -> Site {
 const STORED: [&str; 7] =
     ["/p?uid=1&pid=7", "/p?uid=1&pid=8", "/u/1/7", "/u/1/8", "/search?q=1&sid=1", "/a/b?x=1&y=2", "/a/c"];
 
-/// Which of them a purge reaches.
+/// The entries that a purge reaches.
 async fn reached(what: &str, purge: impl FnOnce(&Site)) -> Vec<&'static str> {
     let site = site();
     let answers = async || {
         let mut answers = Vec::new();
         for path in STORED {
-            answers.push(call(&site.service, get(&format!("http://h{path}"))).await.1);
+            answers.push(call(&site.service, get_request(&format!("http://h{path}"))).await.1);
         }
         answers
     };
-    // Twice, until it is known which parameters a search depends on.
+    // Twice, since the first response says which parameters count.
     answers().await;
     let before = answers().await;
     assert_eq!(answers().await, before, "stored before the purge of {what}");
@@ -61,7 +61,7 @@ async fn reached(what: &str, purge: impl FnOnce(&Site)) -> Vec<&'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_url_reaches_what_was_stored_for_any_spelling_of_it() {
+async fn a_url_reaches_entries_of_every_spelling() {
     let none: [&str; 0] = [];
     for (url, expected) in [
         ("/p?pid=7&uid=999", &["/p?uid=1&pid=7"][..]),
@@ -87,9 +87,9 @@ async fn tags_of_rules_are_tags_like_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn keys_and_prefixes_reach_what_rules_made() {
+async fn keys_and_prefixes_reach_entries_made_by_rules() {
     let key = reached("key", |site| {
-        let (head, ()) = get("http://h/p?pid=7&uid=5").map(drop).into_parts();
+        let (head, ()) = get_request("http://h/p?pid=7&uid=5").map(drop).into_parts();
         site.purge.key(&site.rules.key(&head).unwrap());
     });
     assert_eq!(key.await, ["/p?uid=1&pid=7"]);

@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use crate::support::open::store;
 use axum::{
     Router,
     extract::{Extension, Path, RawQuery},
@@ -19,6 +18,8 @@ use http::{HeaderMap, StatusCode};
 use tokio::net::TcpListener;
 use tower::Layer;
 use tower_readthrough::{KeyRule, KeyRules, KeyRulesBuilder, ReadThroughLayer, Rules, Tags};
+
+use crate::support::{Body, store};
 
 type Calls = Arc<AtomicUsize>;
 type Stack = ReadThroughLayer<tower_readthrough::MemoryStore, KeyRules>;
@@ -73,7 +74,7 @@ impl Client {
     }
 }
 
-/// A headless CMS: its API is the same for all, whichever campaign they come from, and each answer
+/// A headless CMS: its API is the same for all clients, whatever their campaign, and each response
 /// has the tags of its endpoint.
 #[tokio::test]
 async fn a_headless_cms() {
@@ -97,7 +98,7 @@ async fn a_headless_cms() {
     assert_eq!(client.get("/api/articles/7?locale=de&utm_id=1").await, "2 articles 7 articles,articles-7");
     assert_eq!(client.get("/api/articles/7?utm_id=2&locale=de").await, "2 articles 7 articles,articles-7");
     assert_eq!(client.get("/api/authors/7").await, "3 authors 7 authors,authors-7");
-    // The editor saves, at whichever spelling.
+    // The editor saves, under any spelling of the URL.
     client.ask(http::Method::PUT, "/api/articles/7?utm_source=editor", &[]).await;
     assert_eq!(calls.load(Ordering::SeqCst), 3, "no such route, nothing changed");
 }
@@ -105,8 +106,8 @@ async fn a_headless_cms() {
 /// A read API at high rates: the origin's own lifetimes, or one for all.
 #[tokio::test(start_paused = true)]
 async fn a_read_api() {
-    use crate::support::open::{Origin, call, get, response};
-    let origin = Origin::new(|n, request: http::Request<axum::body::Body>| async move {
+    use crate::support::{ScriptedOrigin, call, get_request, response};
+    let origin = ScriptedOrigin::with_future(|n, request: http::Request<Body>| async move {
         match request.uri().path() {
             "/says" => response(&[("cache-control", "max-age=10")], n.to_string()),
             "/never" => response(&[("cache-control", "no-cache")], n.to_string()),
@@ -118,10 +119,10 @@ async fn a_read_api() {
         let service = cache(keys, rules).layer(origin.clone());
         let before = origin.calls();
         for query in ["a=1&b=2", "b=2&a=1"] {
-            call(&service, get(&format!("http://h{path}?{query}"))).await;
+            call(&service, get_request(&format!("http://h{path}?{query}"))).await;
         }
         tokio::time::advance(Duration::from_secs(2)).await;
-        call(&service, get(&format!("http://h{path}?b=2&a=1"))).await;
+        call(&service, get_request(&format!("http://h{path}?b=2&a=1"))).await;
         origin.calls() - before
     };
     let constant = || Rules::new().fixed_ttl(Duration::from_secs(1));
@@ -165,26 +166,26 @@ async fn an_api_gateway() {
     assert_eq!(client.get("/prices/7?currency=EUR&sid=1").await, "3 prices/7 currency=EUR -");
     assert_eq!(client.get("/prices/7?sid=2&currency=EUR").await, "3 prices/7 currency=EUR -");
     assert_eq!(client.get("/prices/7?currency=USD").await, "4 prices/7 currency=USD -");
-    // One entry for each who asks.
+    // One entry for each client.
     let as_user = |user: &'static str| [("authorization", user)];
     assert_eq!(client.get_with("/me/orders", &as_user("ann")).await, "5 me/orders  ann");
     assert_eq!(client.get_with("/me/orders", &as_user("bob")).await, "6 me/orders  bob");
     assert_eq!(client.get_with("/me/orders", &as_user("ann")).await, "5 me/orders  ann");
     assert_eq!(client.get("/me/orders").await, "7 me/orders  -");
-    // One entry for all, whoever asks.
+    // One entry for all clients.
     assert_eq!(client.get_with("/public/docs", &as_user("ann")).await, "8 public/docs  ann");
     assert_eq!(client.get_with("/public/docs", &[("cookie", "sid=1")]).await, "8 public/docs  ann");
     for _ in 0..2 {
         let missing = client.ask(http::Method::GET, "/public/missing", &[]).await;
         assert_eq!(missing, (StatusCode::NOT_FOUND, "9 public/missing  -".into()));
     }
-    // What no rule is for is stored as the origin says, which says nothing.
+    // Without a rule the origin decides, and it sends no freshness.
     for expected in ["10 other  ann", "11 other  ann"] {
         assert_eq!(client.get_with("/other", &as_user("ann")).await, expected);
     }
 }
 
-/// A flash sale: one entry for each product, whoever asks for its page.
+/// A flash sale: one entry for each product, for all clients.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_flash_sale() {
     const REQUESTS: usize = 2_000;
@@ -195,7 +196,7 @@ async fn a_flash_sale() {
         let query = query.unwrap_or_default();
         query.split('&').find_map(|pair| pair.strip_prefix("pid=").map(str::to_owned)).unwrap_or_default()
     });
-    // So that none of it runs out, however slow the machine of the test is.
+    // Long enough for the slowest test machine.
     let rule = KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").fixed_ttl(Duration::from_secs(500));
     let cache = cache(keys(KeyRules::builder().rule(rule)), Rules::new());
     let client = Arc::new(Client::of(Router::new().route("/get_fprod.php", page).layer(cache)).await);
@@ -215,12 +216,12 @@ async fn a_flash_sale() {
     assert_eq!(calls.load(Ordering::SeqCst), 20);
 }
 
-/// The same with the lifetimes of a sale, on a clock that stands still while all of them ask.
+/// The same with the lifetimes of a sale, in paused time.
 #[tokio::test(start_paused = true)]
 async fn a_flash_sale_by_the_millisecond() {
-    use crate::support::open::{Origin, call, get, ms, response};
+    use crate::support::{ScriptedOrigin, call, get_request, ms, response};
     for ttl in [50, 500] {
-        let origin = Origin::new(|_, _| async move {
+        let origin = ScriptedOrigin::with_future(|_, _| async move {
             tokio::time::sleep(ms(10)).await;
             response(&[], "page")
         });
@@ -231,7 +232,7 @@ async fn a_flash_sale_by_the_millisecond() {
                 let (uid, sid) = (fastrand::u64(..), fastrand::u64(..));
                 let uri = format!("http://shop/get_fprod.php?uid={uid}&pid={}&sid={sid:x}", n % 20);
                 let service = service.clone();
-                async move { call(&service, get(&uri)).await.0 }
+                async move { call(&service, get_request(&uri)).await.0 }
             });
             assert!(
                 futures_util::future::join_all(asks).await.iter().all(|status| *status == StatusCode::OK)
@@ -248,7 +249,7 @@ async fn a_flash_sale_by_the_millisecond() {
     }
 }
 
-/// One person's SaaS: no rules at all, and nothing of one customer for another.
+/// A small SaaS: no rules at all, and no response of one customer for another.
 #[tokio::test]
 async fn one_persons_saas() {
     let calls = Calls::default();

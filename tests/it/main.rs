@@ -48,3 +48,16 @@ mod stampede;
 mod support;
 mod tags;
 mod validation;
+mod with_ttl;
+
+use bytes::Bytes;
+use futures_util::TryStream;
+use tower::BoxError;
+
+/// A body of the chunks of a stream, of unknown length.
+fn streamed<S>(chunks: S) -> support::Body
+where
+    S: TryStream<Ok: Into<Bytes>, Error: Into<BoxError>> + Send + 'static,
+{
+    support::Body::new(axum::body::Body::from_stream(chunks))
+}

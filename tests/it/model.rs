@@ -1,9 +1,9 @@
 //! The assembled stack against a reference model: random sequences of requests, changes and
-//! failures, and for every answer the question whether RFC 9110, 9111 and 5861 allow it.
+//! failures, and for every response the question whether RFC 9110, 9111 and 5861 allow it.
 //!
 //! The model knows nothing of how a cache works. It has the list of all responses that the origin
-//! ever made, and a predicate: may this response answer this request now? Each response names
-//! itself in `x-made`, so that an answer can be traced back to it.
+//! ever made, and a predicate: may this response be served to this request now? Each response names
+//! itself in `x-made`, so that what a client gets can be traced back to it.
 
 use std::{
     cell::RefCell,
@@ -11,9 +11,6 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{
-    Answer, Body, Failure, Origin, Reply, error, ms, request, secs, settle, status, try_send,
-};
 use futures_util::future::join_all;
 use http::{Request, request::Parts};
 use proptest::{
@@ -25,10 +22,15 @@ use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThroughLayer, RetryPolicy, Rules};
 
+use crate::support::{
+    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, error, ms, request, secs, settle, status,
+    try_send,
+};
+
 const URIS: usize = 2;
-/// For answers that say nothing about their freshness.
+/// For responses without freshness.
 const DEFAULT_TTL: Duration = secs(4);
-/// For answers without `stale-if-error`.
+/// For responses without `stale-if-error`.
 const DEFAULT_STALE_IF_ERROR: Duration = secs(30);
 
 // What can happen.
@@ -48,7 +50,7 @@ struct Caching {
     varies: bool,
     has_etag: bool,
     sets_cookie: bool,
-    /// How old the answer is already when the origin sends it.
+    /// The age of the response when the origin sends it.
     age: Option<u64>,
 }
 
@@ -56,9 +58,9 @@ struct Caching {
 enum Outage {
     /// The service returns an error.
     Error,
-    /// 503 and nothing else.
+    /// 503 without fields.
     Bare,
-    /// 503 with the fields that a success would have.
+    /// 503 with the fields of a success.
     Directed,
 }
 
@@ -81,7 +83,7 @@ struct Ask {
     authorization: bool,
 }
 
-/// By what a purge names what it reaches.
+/// How a purge names entries.
 #[derive(Clone, Copy, Debug)]
 enum Means {
     Url,
@@ -115,7 +117,7 @@ impl Means {
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// All at the same time.
+    /// Requests at the same time.
     Ask(Vec<Ask>),
     NewContent(usize),
     NewCaching(usize, Caching),
@@ -233,8 +235,8 @@ struct Entry {
 }
 
 impl Entry {
-    /// Longer in every version: an answer to HEAD without validators is told by its length alone
-    /// from one about something else (RFC 9111 §4.3.5).
+    /// Longer in every version: without validators only the length of a response to HEAD tells it
+    /// from one for other content (RFC 9111 §4.3.5).
     fn content(&self, uri: usize, accept: Option<&str>, version: u32) -> String {
         let selected = if self.caching.varies { accept.unwrap_or("none") } else { "all" };
         format!("/{uri} for {selected}, version {version}{}", ".".repeat(8 * version as usize))
@@ -272,7 +274,7 @@ fn slice(range: &str, length: usize) -> Option<(usize, usize)> {
 /// A response of the origin.
 #[derive(Clone, Debug)]
 struct Made {
-    /// The number of the request on whose behalf it was asked for.
+    /// The number of the request that it was fetched for.
     client: usize,
     uri: usize,
     method: String,
@@ -282,7 +284,7 @@ struct Made {
     caching: Caching,
     /// `None`: an error of the service.
     status: Option<u16>,
-    /// What a 200 holds, or would have held.
+    /// The content of a 200, or of the 200 that would have been sent.
     content: String,
     made_at: Instant,
     arrives_at: Instant,
@@ -295,7 +297,7 @@ struct World {
 }
 
 impl World {
-    /// Whether a request selects what was made, if that is in the store: unless an earlier one with
+    /// Whether a request selects this response, if it is in the store: unless an earlier one with
     /// `Vary` is there, which comes first if it matches.
     fn selects(&self, number: usize, ask: &Ask) -> bool {
         let made = &self.made[number];
@@ -303,7 +305,7 @@ impl World {
         made.suits(ask) && (made.caching.varies || !self.made[..number].iter().any(is_before))
     }
 
-    fn answer(&mut self, head: &Parts) -> Answer {
+    fn answer(&mut self, head: &Parts) -> ScriptedResponse {
         let field = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
         let uri: usize = head.uri.path()[1..].parse().unwrap();
         let resource = &mut self.resources[uri];
@@ -378,7 +380,7 @@ fn content_range(part: Option<(usize, usize)>, length: usize) -> String {
 }
 
 impl Caching {
-    /// Never empty: a 304 without the field would leave in force what an earlier answer said.
+    /// Never empty: a 304 without the field would leave that of an earlier response in force.
     fn cache_control(&self) -> String {
         let flags = [
             ("no-store", self.no_store),
@@ -436,7 +438,7 @@ impl Made {
         now.duration_since(self.made_at)
     }
 
-    /// RFC 9111 §4.2.3. A lifetime of our own does not count what was before us.
+    /// RFC 9111 §4.2.3. A lifetime by rules does not count the time before this cache.
     fn age(&self, now: Instant) -> Duration {
         let before = self.caching.own_lifetime().and(self.caching.age).unwrap_or(0);
         secs(before) + self.elapsed(now)
@@ -459,7 +461,7 @@ impl Made {
         self.is_fresh(now) || self.is_within(self.caching.stale_if_error, DEFAULT_STALE_IF_ERROR, now)
     }
 
-    /// Whether anybody but the client who asked for it may have it (RFC 9111 §3, §3.5).
+    /// Whether other clients may have it (RFC 9111 §3, §3.5).
     fn is_shareable(&self) -> bool {
         let caching = &self.caching;
         let is_personal = caching.no_store || caching.private || caching.sets_cookie;
@@ -468,18 +470,18 @@ impl Made {
         is_whole && is_safe && !is_personal && self.admits(self.cookie, self.authorization)
     }
 
-    /// Who may not have his own answer stored does not get another's.
+    /// Whether a request with these credentials may have it: only if its own response could be stored.
     fn admits(&self, cookie: bool, authorization: bool) -> bool {
         (!authorization || self.caching.is_for_the_authorized())
             && (!cookie || self.caching.own_lifetime().is_some())
     }
 
-    /// Whether it is about what the request asks for (RFC 9111 §4.1).
+    /// Whether it is a response to such a request (RFC 9111 §4.1).
     fn is_about(&self, ask: &Ask) -> bool {
         self.uri == ask.uri && (!self.caching.varies || self.accept.as_deref() == ask.accept)
     }
 
-    /// Whether the client may have it, although another one asked for it, at whatever time.
+    /// Whether a client may have it although it was fetched for another, at any time.
     fn suits(&self, ask: &Ask) -> bool {
         let admits = self.admits(ask.cookie, ask.authorization);
         !ask.is_unsafe() && self.is_about(ask) && self.is_shareable() && admits
@@ -507,7 +509,7 @@ impl Ask {
     }
 }
 
-/// How often what was seen, so that a model that checks nothing is noticed.
+/// How often each case occurred, so that a model that checks nothing is noticed.
 #[derive(Debug, Default)]
 struct Seen {
     fresh: usize,
@@ -526,11 +528,11 @@ struct Seen {
     stale_by_purge: usize,
 }
 
-/// A successful unsafe request: who comes later gets nothing that was made before it.
+/// A successful unsafe request: later requests get no response made before it.
 #[derive(Debug)]
 struct Invalidated {
     uri: usize,
-    /// The number of its own response.
+    /// The number of the response to it.
     before: usize,
 }
 
@@ -545,7 +547,7 @@ struct Model {
     clients: usize,
 }
 
-/// A request under way, or answered.
+/// A request under way, or with a response.
 struct CacheRequest<'a> {
     ask: &'a Ask,
     client: usize,
@@ -554,7 +556,7 @@ struct CacheRequest<'a> {
 }
 
 impl Model {
-    /// Checks that the answer is allowed. `kept`: what had to be in the store for it.
+    /// Checks that the response is allowed. `kept`: what had to be in the store for it.
     fn check(
         &self,
         asked: &CacheRequest<'_>,
@@ -565,7 +567,7 @@ impl Model {
     ) {
         let world = self.world.lock().unwrap();
         let CacheRequest { ask, client, began_at, .. } = asked;
-        // Failures that this request may have waited for.
+        // Failures of fetches that this request may have waited for.
         let has_failed = world
             .made
             .iter()
@@ -582,7 +584,7 @@ impl Model {
                 seen.bound_to_refresh += 1;
                 assert_eq!(number, Some(kept), "not served at once although it may be: {made:?}");
             }
-            // A range that is not in the store goes to the origin as it is, for better or worse.
+            // A range that is not in the store goes to the origin unchanged.
             if has_failed && made.is_usable_on_error(now) && ask.range.is_none() {
                 seen.bound_to_cover += 1;
                 assert!(!is_failure, "a failure shows although this may cover it: {made:?}");
@@ -604,7 +606,7 @@ impl Model {
         }
         let is_news = made.arrives_at >= *began_at;
         if !is_own {
-            // That the origin fails is an answer for all who wait for it.
+            // A failure of the origin is a response for all waiting callers.
             let is_shared_failure = made.is_failure() && is_news && made.is_about(ask) && made.is_shareable();
             assert!(made.suits(ask) || is_shared_failure, "not for this client: {made:?}");
             let is_gone = |gone: &Invalidated| gone.uri == ask.uri && number < gone.before;
@@ -623,7 +625,7 @@ impl Model {
             if made.is_fresh(now) {
                 seen.fresh += 1;
             } else if is_news {
-                // Requests at the same time share one answer (RFC 9111 §4).
+                // Requests at the same time share one response (RFC 9111 §4).
                 seen.collapsed += 1;
             } else if made.is_usable_while_revalidating(now) {
                 seen.while_revalidating += 1;
@@ -636,7 +638,7 @@ impl Model {
         Self::check_form(made, reply, asked, is_own && made.method == "GET", seen);
     }
 
-    /// RFC 9111 §5.1: a stored answer says how old it is. A 412 or 416 is made at this moment.
+    /// RFC 9111 §5.1: a stored response has an age. A 412 or 416 is made at this moment.
     fn check_age(made: &Made, reply: &Reply, is_news: bool, now: Instant) {
         let sent_with = made.caching.age.unwrap_or(0);
         let real = sent_with + made.elapsed(now).as_secs();
@@ -654,7 +656,7 @@ impl Model {
     fn check_form(made: &Made, reply: &Reply, asked: &CacheRequest<'_>, is_own: bool, seen: &mut Seen) {
         let (ask, mut etag) = (asked.ask, made.etag());
         if made.method == "HEAD" && etag.is_none() {
-            // What it freshened may have had a tag, and keeps it.
+            // The freshened response may have had a tag, and keeps it.
             etag = reply.header("etag").map(|_| tag_of(&made.content));
         }
         let has_it = asked.tag.as_deref().is_some_and(|tag| tag_matches(tag, etag.as_deref()));
@@ -688,25 +690,25 @@ impl Model {
         }
     }
 
-    /// What these requests have left in the store for certain. Where that is not plain, nothing.
+    /// What these requests have certainly left in the store; nothing where that is not certain.
     fn learn(&mut self, asked: &[CacheRequest<'_>], first_made: usize) {
         let world = self.world.lock().unwrap();
         for (number, made) in world.made.iter().enumerate().skip(first_made) {
             let ask = asked.iter().find(|asked| asked.client == made.client).unwrap().ask;
             if ask.is_unsafe() {
                 if !made.is_failure() {
-                    // URIs may share what an invalidation marks.
+                    // URIs may share the floor that an invalidation raises.
                     self.kept = Default::default();
                 }
                 continue;
             }
             let kept = &mut self.kept[made.uri];
-            // A part says nothing about the whole, nor does an answer that is for one client alone
-            // because of what that client is.
+            // A part says nothing about the complete response, nor does a response for one client
+            // because of its credentials.
             let is_about_others = made.admits(made.cookie, made.authorization);
             let is_personal = made.caching.private || made.caching.no_store || made.caching.sets_cookie;
             if made.is_failure() {
-                // One that may be stored takes the place of what is no better.
+                // A response that may be stored replaces one that is no better.
                 let is_storable = made.is_shareable() && made.lifetime() > Duration::ZERO;
                 let then = made.arrives_at + ms(1);
                 kept.retain(|kept| !is_storable || world.made[*kept].is_usable_on_error(then));
@@ -731,7 +733,7 @@ impl Model {
 
     async fn play(&mut self, events: &[Event], seen: &mut Seen) {
         let world = Arc::clone(&self.world);
-        let origin = Origin::new(move |_, head| world.lock().unwrap().answer(head));
+        let origin = ScriptedOrigin::new(move |_, head| world.lock().unwrap().answer(head));
         let rules = Rules::new().default_ttl(DEFAULT_TTL).stale_if_error_for(DEFAULT_STALE_IF_ERROR);
         let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
         let purge = cache.purge();
@@ -764,7 +766,7 @@ impl Model {
 
     fn note_purge(&mut self, uri: Option<usize>, is_soft: bool) {
         let before = self.world.lock().unwrap().made.len();
-        // What is hashed to the same place goes too.
+        // URIs with the same hash are purged too.
         self.kept = Default::default();
         for uri in (0..URIS).filter(|other| uri.is_none_or(|uri| uri == *other)) {
             let gone = Invalidated { uri, before };
@@ -806,7 +808,7 @@ impl Model {
         }
 
         for (asked, (reply, at)) in asked.iter().zip(&replies) {
-            // Of several at a time one may take away what the others would get.
+            // Of several requests at a time one may remove the response of the others.
             let kept = if asks.len() == 1 { &self.kept[asked.ask.uri][..] } else { &[] };
             self.check(asked, reply, *at, kept, seen);
         }
@@ -824,7 +826,7 @@ impl Model {
         }
     }
 
-    /// What is certainly stored and fresh for all of them does not reach the origin again.
+    /// A request for a response that is certainly stored and fresh does not reach the origin.
     fn check_that_hits_are_hits(&self, asked: &[CacheRequest<'_>], first_made: usize, seen: &mut Seen) {
         let world = self.world.lock().unwrap();
         let is_hit = |asked: &CacheRequest<'_>| {
@@ -848,7 +850,7 @@ fn play(caching: &[Caching], events: &[Event], seen: &mut Seen) {
 }
 
 #[test]
-fn every_answer_is_one_that_the_model_allows() {
+fn every_response_is_allowed_by_the_model() {
     let config =
         ProptestConfig { rng_seed: RngSeed::Fixed(9111), failure_persistence: None, ..Default::default() };
     let is_whole_run = config.cases >= 256;

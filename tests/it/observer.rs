@@ -10,7 +10,6 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
-use http_body_util::Full;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
     BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules,
@@ -20,8 +19,8 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    Answer, Body, Failure, Origin, Reply, collect, error, hangs, ms, ok, panics, request, secs, settle,
-    status,
+    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, hangs, ms, ok, panics, request,
+    secs, settle, small_store, status,
 };
 
 type Boxed = BoxCloneService<Request<Body>, Reply, Failure>;
@@ -91,7 +90,7 @@ impl Cache {
         match &result {
             Ok(reply) => {
                 assert_eq!(record.status(), Some(reply.status));
-                assert!(reply.came_about.is_none_or(|said| said == record.cache_status()), "{reply:?}");
+                assert!(reply.cache_status.is_none_or(|said| said == record.cache_status()), "{reply:?}");
             }
             Err(Failure) => assert_eq!((record.status(), record.outcome()), (None, Outcome::Failed)),
         }
@@ -115,31 +114,28 @@ impl Cache {
 
 type Builder = ReadThroughBuilder<MemoryStore>;
 
-fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(1 << 20)
-}
-
-fn stack(origin: Origin, change: impl FnOnce(Builder) -> Builder) -> Cache {
+fn stack(origin: ScriptedOrigin, change: impl FnOnce(Builder) -> Builder) -> Cache {
     let watch = Arc::new(Watch::default());
-    let builder = ReadThroughLayer::builder(store()).lookup(|lookup| lookup.request_directives(true));
+    let builder = ReadThroughLayer::builder(small_store()).lookup(|lookup| lookup.request_directives(true));
     let layer = change(builder).observer(Arc::clone(&watch)).build().unwrap();
     Cache { service: boxed(layer.layer(origin)), watch }
 }
 
-fn keyed(origin: Origin, rules: KeyRules) -> Cache {
+fn keyed(origin: ScriptedOrigin, rules: KeyRules) -> Cache {
     let watch = Arc::new(Watch::default());
-    let layer = ReadThroughLayer::builder(store()).key(rules).observer(Arc::clone(&watch)).build().unwrap();
+    let layer =
+        ReadThroughLayer::builder(small_store()).key(rules).observer(Arc::clone(&watch)).build().unwrap();
     Cache { service: boxed(layer.layer(origin)), watch }
 }
 
-fn always(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Cache {
-    stack(Origin::always(answer), |builder| builder)
+fn always(answer: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> Cache {
+    stack(ScriptedOrigin::always(answer), |builder| builder)
 }
 
 /// Fresh for ten seconds at first, and then this.
-fn then(answer: fn() -> Answer, rules: Rules) -> Cache {
+fn then(answer: fn() -> ScriptedResponse, rules: Rules) -> Cache {
     let script = move |n: usize, _: &Parts| if n == 1 { ok("x").max_age(10) } else { answer() };
-    stack(Origin::new(script), |builder| builder.rules(rules))
+    stack(ScriptedOrigin::new(script), |builder| builder.rules(rules))
 }
 
 type Case = (Outcome, Pin<Box<dyn Future<Output = Record>>>);
@@ -192,8 +188,9 @@ fn forwarded() -> Vec<Case> {
         // No layer has looked.
         case(by(Forward::Miss), async {
             let watch = Arc::new(Watch::default());
-            let fill = FillLayer::new(store()).observer(Arc::clone(&watch));
-            let service = KeyLayer::default().layer(fill.layer(Origin::always(|| ok("x").max_age(60))));
+            let fill = FillLayer::new(small_store()).observer(Arc::clone(&watch));
+            let service =
+                KeyLayer::default().layer(fill.layer(ScriptedOrigin::always(|| ok("x").max_age(60))));
             Cache { service: boxed(service), watch }.get("/").await
         }),
         case(by(Forward::Stale), async {
@@ -205,7 +202,9 @@ fn forwarded() -> Vec<Case> {
         case(by(Forward::Partial), async {
             let part = || status(206).chunk("he").header("content-range", "bytes 0-1/5").max_age(60);
             let cache = stack(
-                Origin::new(move |n, _| if n == 1 { part().header("etag", "\"1\"") } else { ok("hello") }),
+                ScriptedOrigin::new(
+                    move |n, _| if n == 1 { part().header("etag", "\"1\"") } else { ok("hello") },
+                ),
                 |builder| builder,
             );
             cache.get_with("/", ("range", "bytes=0-1")).await;
@@ -228,7 +227,7 @@ fn refused() -> Vec<Case> {
     let by = Outcome::Refused;
     let limited = |queue: usize| {
         let limit = OriginLimitLayer::new(1).max_queue(queue).max_queue_wait(ms(10));
-        stack(Origin::always(hangs), |builder| builder.origin_limit(limit))
+        stack(ScriptedOrigin::always(hangs), |builder| builder.origin_limit(limit))
     };
     vec![
         case(by(Refused::QueueFull), async move {
@@ -242,21 +241,23 @@ fn refused() -> Vec<Case> {
             cache.get("/").await
         }),
         case(by(Refused::TooManyWaiters), async {
-            let cache =
-                stack(Origin::always(hangs), |builder| builder.coalesce(|coalesce| coalesce.max_waiters(1)));
+            let cache = stack(ScriptedOrigin::always(hangs), |builder| {
+                builder.coalesce(|coalesce| coalesce.max_waiters(1))
+            });
             cache.hold("/").await;
             cache.hold("/").await;
             cache.get("/").await
         }),
         case(by(Refused::WaitTimeout), async {
-            let cache = stack(Origin::always(hangs), |builder| {
+            let cache = stack(ScriptedOrigin::always(hangs), |builder| {
                 builder.coalesce(|coalesce| coalesce.wait_at_most(secs(1)))
             });
             cache.get("/").await
         }),
         case(by(Refused::FetchAborted), async {
-            let cache =
-                stack(Origin::always(hangs), |builder| builder.coalesce(|coalesce| coalesce.executor(drop)));
+            let cache = stack(ScriptedOrigin::always(hangs), |builder| {
+                builder.coalesce(|coalesce| coalesce.executor(drop))
+            });
             cache.get("/").await
         }),
         case(by(Refused::NotStored), async {
@@ -288,22 +289,22 @@ fn unkeyed() -> Vec<Case> {
         (Unkeyed::AmbiguousPath, request("GET", "/x/..%2faccount/7", &[])),
         (Unkeyed::AmbiguousCondition, request("GET", "/bots/7", &[("user_agent", "a bot")])),
         (Unkeyed::MissingExtension, request("GET", "/report/7", &[])),
-        (Unkeyed::Body, request("GET", "/", &[]).map(|_| Full::from("body"))),
+        (Unkeyed::Body, request("GET", "/", &[]).map(|_| Body::from("body"))),
         (Unkeyed::Upgrade, request("GET", "/", &[("connection", "upgrade"), ("upgrade", "websocket")])),
         (Unkeyed::MethodOverride, request("GET", "/", &[("x-http-method-override", "DELETE")])),
     ];
     let mut cases: Vec<_> = requests
         .into_iter()
         .map(|(why, request)| {
-            let cache = keyed(Origin::always(|| ok("x")), rules());
+            let cache = keyed(ScriptedOrigin::always(|| ok("x")), rules());
             case(Outcome::Unkeyed(why), async move { cache.ask(request).await })
         })
         .collect();
     cases.push(case(Outcome::Unkeyed(Unkeyed::NoKey), async {
         let watch = Arc::new(Watch::default());
-        let layer = ReadThroughLayer::builder(store()).key(|_: &Parts| None::<CacheKey>);
+        let layer = ReadThroughLayer::builder(small_store()).key(|_: &Parts| None::<CacheKey>);
         let layer = layer.observer(Arc::clone(&watch)).build().unwrap();
-        Cache { service: boxed(layer.layer(Origin::always(|| ok("x")))), watch }.get("/").await
+        Cache { service: boxed(layer.layer(ScriptedOrigin::always(|| ok("x")))), watch }.get("/").await
     }));
     cases
 }
@@ -333,8 +334,8 @@ fn unshareable() -> Vec<Own> {
     let plain = || request("GET", "/", &[]);
     let with = |field| request("GET", "/", &[field]);
     let said = |name, value: &'static str| always(move || ok("x").header(name, value));
-    let ours = |answer: fn() -> Answer| {
-        stack(Origin::always(answer), |builder| builder.rules(Rules::new().default_ttl(secs(60))))
+    let ours = |answer: fn() -> ScriptedResponse| {
+        stack(ScriptedOrigin::always(answer), |builder| builder.rules(Rules::new().default_ttl(secs(60))))
     };
     let never = |builder: Builder| builder.rules(Rules::new().never_store());
     let parts = || status(206).chunk("01").header("content-type", "multipart/byteranges; boundary=x");
@@ -352,7 +353,7 @@ fn unshareable() -> Vec<Own> {
         (Unshareable::Framing, always(|| ok("x").max_age(60).header("content-length", "")), plain()),
         (Unshareable::Stream, ours(|| ok("x").header("content-type", "text/event-stream")), plain()),
         (Unshareable::TooLarge, always(|| ok("x").max_age(60).declares(1 << 30)), plain()),
-        (Unshareable::Rules, stack(Origin::always(|| ok("x").max_age(60)), never), plain()),
+        (Unshareable::Rules, stack(ScriptedOrigin::always(|| ok("x").max_age(60)), never), plain()),
     ]
 }
 
@@ -369,7 +370,7 @@ async fn every_reason_why_a_response_is_for_one_client_is_told() {
         ok("x").max_age(60).header("no-vary-search", if n == 1 { "params" } else { "?" })
     };
     let rules = KeyRules::builder().rule(KeyRule::path("/{*rest}").no_vary_search()).build().unwrap();
-    let cache = keyed(Origin::new(script), rules);
+    let cache = keyed(ScriptedOrigin::new(script), rules);
     cache.get("/a?id=0").await;
     tokio::time::advance(secs(61)).await;
     let record = cache.get("/a?id=1").await;
@@ -380,7 +381,7 @@ async fn every_reason_why_a_response_is_for_one_client_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn a_shared_fetch_is_told_of_its_leader_and_of_each_follower() {
-    let origin = Origin::always(|| ok("x").max_age(60).after(ms(10)));
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60).after(ms(10)));
     let cache = stack(origin.clone(), |builder| builder.retry(RetryPolicy::new()));
     let ask = || cache.service.clone().oneshot(request("GET", "/", &[]));
     let (first, second, third) = tokio::join!(ask(), ask(), ask());
@@ -402,30 +403,30 @@ async fn layers_that_stand_alone_tell_each_response_once() {
         "/error" => error(),
         _ => ok("x").max_age(60),
     };
-    let origin = || Origin::new(script);
+    let origin = || ScriptedOrigin::new(script);
     let cache = |make: &dyn Fn(Arc<Watch>) -> Boxed| {
         let watch = Arc::new(Watch::default());
         Cache { service: make(Arc::clone(&watch)), watch }
     };
     let caches = [
-        ("lookup", cache(&|watch| boxed(LookupLayer::new(store()).observer(watch).layer(origin())))),
-        ("store", cache(&|watch| boxed(StoreLayer::new(store()).observer(watch).layer(origin())))),
+        ("lookup", cache(&|watch| boxed(LookupLayer::new(small_store()).observer(watch).layer(origin())))),
+        ("store", cache(&|watch| boxed(StoreLayer::new(small_store()).observer(watch).layer(origin())))),
         ("coalesce", cache(&|watch| boxed(CoalesceLayer::new().observer(watch).layer(origin())))),
         (
             "stale if error",
-            cache(&|watch| boxed(StaleIfErrorLayer::new(store()).observer(watch).layer(origin()))),
+            cache(&|watch| boxed(StaleIfErrorLayer::new(small_store()).observer(watch).layer(origin()))),
         ),
         (
             "fill",
             cache(&|watch| {
-                let fill = FillLayer::new(store()).observer(watch);
+                let fill = FillLayer::new(small_store()).observer(watch);
                 boxed(KeyLayer::default().layer(fill.layer(origin())))
             }),
         ),
         (
             "by hand",
             cache(&|watch| {
-                let own = store();
+                let own = small_store();
                 let layers = ServiceBuilder::new()
                     .layer(LookupLayer::new(own.clone()).observer(Arc::clone(&watch)))
                     .layer(StaleIfErrorLayer::new(own.clone()).observer(Arc::clone(&watch)))
@@ -462,9 +463,9 @@ async fn what_comes_of_storing_is_told() {
     settle().await;
     assert_eq!(large.watch.applied(), [Applied::TooLarge]);
     let watch = Arc::new(Watch::default());
-    let layer = ReadThroughLayer::builder(store()).observer(Arc::clone(&watch)).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store()).observer(Arc::clone(&watch)).build().unwrap();
     let purge = layer.purge();
-    let origin = Origin::new(move |_, _| {
+    let origin = ScriptedOrigin::new(move |_, _| {
         purge.everything();
         ok("x").max_age(60)
     });
@@ -475,7 +476,7 @@ async fn what_comes_of_storing_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn refreshes_are_told_with_their_results_and_not_as_responses() {
-    let rows: [(fn() -> Answer, RefreshResult); 4] = [
+    let rows: [(fn() -> ScriptedResponse, RefreshResult); 4] = [
         (|| ok("y").max_age(10), RefreshResult::Responded(StatusCode::OK)),
         (error, RefreshResult::Failed),
         (hangs, RefreshResult::TimedOut),
@@ -508,9 +509,9 @@ async fn an_observer_that_panics_changes_nothing() {
             panic!("as the test wants it");
         }
     }
-    let origin = Origin::always(|| ok("x").max_age(10));
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(10));
     let rules = Rules::new().stale_while_revalidate_for(secs(60));
-    let layer = ReadThroughLayer::builder(store()).rules(rules).observer(Broken).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store()).rules(rules).observer(Broken).build().unwrap();
     let service = boxed(layer.layer(origin.clone()));
     let ask = async || service.clone().oneshot(request("GET", "/", &[])).await.unwrap().cache();
     assert_eq!([ask().await, ask().await], ["fwd=uri-miss; stored", "hit"]);

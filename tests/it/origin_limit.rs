@@ -1,33 +1,34 @@
-//! How many attempts are at the origin at a time, and what happens to the others.
+//! The limit of attempts at the origin at a time, the queue, and refusals.
 
 use std::time::Duration;
 
-use crate::support::{
-    Answer, Failure, Frames, Origin, Reply, collect, error, get, hangs, ms, ok, panics, request, secs, serve,
-    settle, try_send,
-};
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use tokio::{task::JoinHandle, time::Instant};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{Body, MemoryStore, OriginLimit, OriginLimitLayer, Refused, Rules, StoreLayer};
 
-type Service = OriginLimit<Origin>;
-type Answered = Result<Response<Body<Frames>>, Failure>;
+use crate::support::{
+    Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, get, hangs, ms, ok, panics, request,
+    secs, serve, settle, try_send,
+};
 
-/// Sends a request as a client of its own, which holds the response without reading it.
+type Service = OriginLimit<ScriptedOrigin>;
+type Answered = Result<Response<Body<crate::support::Body>>, Failure>;
+
+/// Sends a request from a client that holds the response without reading it.
 fn open(service: &Service, path: &str) -> JoinHandle<Answered> {
     tokio::spawn(service.clone().oneshot(request("GET", path, &[])))
 }
 
-/// A response whose body nobody has read yet.
-async fn opened(service: &Service) -> Response<Body<Frames>> {
+/// A response with an unread body.
+async fn opened(service: &Service) -> Response<Body<crate::support::Body>> {
     service.clone().oneshot(request("GET", "/", &[])).await.unwrap()
 }
 
-/// One place at the origin and none in the queue: who comes second is refused at once.
-fn single(answer: impl Fn() -> Answer + Send + Sync + 'static) -> (Origin, Service) {
-    let origin = Origin::always(answer);
+/// One place at the origin and none in the queue: a second request is refused at once.
+fn single(answer: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> (ScriptedOrigin, Service) {
+    let origin = ScriptedOrigin::always(answer);
     let service = OriginLimitLayer::new(1).max_queue(0).layer(origin.clone());
     (origin, service)
 }
@@ -37,9 +38,9 @@ fn refused(reply: &Reply) -> Option<Refused> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn there_are_never_more_at_a_time_than_allowed() {
+async fn attempts_at_a_time_never_exceed_the_limit() {
     for limit in [1, 3, 10] {
-        let origin = Origin::always(|| ok("x").after(ms(10)));
+        let origin = ScriptedOrigin::always(|| ok("x").after(ms(10)));
         let layer = OriginLimitLayer::new(limit).max_queue_wait(secs(60));
         let service = layer.layer(origin.clone());
         let clients: Vec<_> = (0..100)
@@ -58,7 +59,7 @@ async fn there_are_never_more_at_a_time_than_allowed() {
 
 #[tokio::test(start_paused = true)]
 async fn services_made_from_one_layer_and_its_clones_share_the_limit() {
-    let origin = Origin::always(|| ok("x").after(secs(1)));
+    let origin = ScriptedOrigin::always(|| ok("x").after(secs(1)));
     let layer = OriginLimitLayer::new(1).max_queue(0);
     let (one, two) = (layer.layer(origin.clone()), layer.clone().layer(origin.clone()));
     let first = open(&one, "/");
@@ -79,7 +80,7 @@ async fn a_permit_is_held_until_the_body_ends() {
     assert_eq!(refused(&get(&service, "/").await), Some(Refused::QueueFull));
     assert!(body.frame().await.unwrap().is_ok());
     assert_eq!(refused(&get(&service, "/").await), Some(Refused::QueueFull));
-    // With the last frame the body says that it is at its end; nobody has to ask once more.
+    // With the last frame the body is at its end, and is not polled once more.
     assert!(body.frame().await.unwrap().is_ok());
     assert_eq!(get(&service, "/").await.body, "onetwo");
     drop(body);
@@ -137,8 +138,8 @@ async fn an_error_of_the_service_frees_its_permit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_caller_who_leaves_frees_its_permit() {
-    let origin = Origin::new(|call, _| if call == 1 { hangs() } else { ok("x") });
+async fn a_caller_that_leaves_frees_its_permit() {
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { hangs() } else { ok("x") });
     let service = OriginLimitLayer::new(1).max_queue(0).layer(origin.clone());
     let first = open(&service, "/");
     settle().await;
@@ -150,7 +151,7 @@ async fn a_caller_who_leaves_frees_its_permit() {
 
 #[tokio::test(start_paused = true)]
 async fn a_panic_frees_its_permit() {
-    let origin = Origin::new(|call, _| if call == 1 { panics() } else { ok("x") });
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { panics() } else { ok("x") });
     let service = OriginLimitLayer::new(1).max_queue(0).layer(origin.clone());
     assert!(open(&service, "/").await.unwrap_err().is_panic());
     assert_eq!(get(&service, "/").await.status, StatusCode::OK);
@@ -165,13 +166,13 @@ async fn a_future_that_is_never_polled_holds_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn as_many_wait_as_the_queue_is_long_and_no_more() {
+async fn requests_beyond_the_queue_are_refused() {
     for places in [0, 1, 5] {
-        let origin = Origin::always(|| ok("").after(ms(100)));
+        let origin = ScriptedOrigin::always(|| ok("").after(ms(100)));
         let service = OriginLimitLayer::new(2).max_queue(places).layer(origin.clone());
         let clients: Vec<_> = (0..2 + places).map(|_| open(&service, "/")).collect();
         settle().await;
-        // The queue is full, and so it is for everybody who comes now, at once.
+        // The queue is full, and later requests are refused at once.
         let came = Instant::now();
         for _ in 0..3 {
             assert_eq!(refused(&get(&service, "/").await), Some(Refused::QueueFull), "{places}");
@@ -185,8 +186,8 @@ async fn as_many_wait_as_the_queue_is_long_and_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_leaves_the_queue_gives_his_place_back() {
-    let origin = Origin::always(|| ok("").after(ms(100)));
+async fn a_caller_that_leaves_the_queue_frees_its_place() {
+    let origin = ScriptedOrigin::always(|| ok("").after(ms(100)));
     let service = OriginLimitLayer::new(1).max_queue(1).layer(origin.clone());
     let first = open(&service, "/");
     settle().await;
@@ -200,12 +201,12 @@ async fn who_leaves_the_queue_gives_his_place_back() {
     let next = open(&service, "/");
     assert!(first.await.unwrap().is_ok());
     assert_eq!(next.await.unwrap().unwrap().status(), StatusCode::OK);
-    assert_eq!(origin.calls(), 2, "who left never reached the origin");
+    assert_eq!(origin.calls(), 2, "a caller that left never reached the origin");
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_longer_than_the_deadline() {
-    let origin = Origin::always(|| ok("").after(ms(1_000)));
+async fn a_request_is_refused_after_max_queue_wait() {
+    let origin = ScriptedOrigin::always(|| ok("").after(ms(1_000)));
     let service = OriginLimitLayer::new(1).max_queue_wait(ms(250)).layer(origin.clone());
     let first = open(&service, "/");
     settle().await;
@@ -217,8 +218,8 @@ async fn nobody_waits_longer_than_the_deadline() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whose_turn_comes_before_the_deadline_gets_through() {
-    let origin = Origin::always(|| ok("").after(ms(250)));
+async fn a_request_that_gets_a_permit_before_the_deadline_passes() {
+    let origin = ScriptedOrigin::always(|| ok("").after(ms(250)));
     let service = OriginLimitLayer::new(1).max_queue_wait(ms(300)).layer(origin.clone());
     let (first, second, third) = tokio::join!(get(&service, "/"), get(&service, "/"), get(&service, "/"));
     assert_eq!([first.status, second.status].map(|status| status.as_u16()), [200, 200]);
@@ -228,7 +229,7 @@ async fn whose_turn_comes_before_the_deadline_gets_through() {
 
 #[tokio::test(start_paused = true)]
 async fn after_a_timeout_the_place_in_the_queue_is_free_again() {
-    let origin = Origin::new(|call, _| if call == 1 { hangs() } else { ok("") });
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { hangs() } else { ok("") });
     let service = OriginLimitLayer::new(1).max_queue(1).max_queue_wait(ms(10)).layer(origin.clone());
     let first = open(&service, "/");
     settle().await;
@@ -241,16 +242,16 @@ async fn after_a_timeout_the_place_in_the_queue_is_free_again() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wait_without_end_is_allowed() {
-    let origin = Origin::always(|| ok("").after(secs(3600)));
+async fn the_wait_may_be_unbounded() {
+    let origin = ScriptedOrigin::always(|| ok("").after(secs(3600)));
     let service = OriginLimitLayer::new(1).max_queue_wait(Duration::MAX).layer(origin.clone());
     let (first, second) = tokio::join!(get(&service, "/"), get(&service, "/"));
     assert_eq!((first.status, second.status), (StatusCode::OK, StatusCode::OK));
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_came_first_goes_first() {
-    let origin = Origin::always(|| ok("").after(ms(10)));
+async fn the_queue_is_first_in_first_out() {
+    let origin = ScriptedOrigin::always(|| ok("").after(ms(10)));
     let service = OriginLimitLayer::new(1).layer(origin.clone());
     let mut clients = Vec::new();
     for number in 0..20 {
@@ -265,8 +266,8 @@ async fn who_came_first_goes_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn nobody_overtakes_those_who_wait_in_the_moment_in_which_a_permit_is_free() {
-    let origin = Origin::always(|| ok("x"));
+async fn a_new_request_does_not_overtake_the_queue_when_a_permit_is_freed() {
+    let origin = ScriptedOrigin::always(|| ok("x"));
     let service = OriginLimitLayer::new(1).layer(origin.clone());
     let holder = opened(&service).await;
     let waiting = open(&service, "/waiting");
@@ -288,7 +289,7 @@ async fn a_refusal_is_an_empty_503_with_retry_after_in_whole_seconds() {
         (ms(1_001), "2"),
         (Duration::MAX, "18446744073709551615"),
     ] {
-        let origin = Origin::always(hangs);
+        let origin = ScriptedOrigin::always(hangs);
         let service = OriginLimitLayer::new(1).max_queue(0).retry_after(retry_after).layer(origin.clone());
         let _first = open(&service, "/");
         settle().await;
@@ -304,8 +305,9 @@ async fn a_refusal_is_an_empty_503_with_retry_after_in_whole_seconds() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_got_through_is_untouched() {
-    let origin = Origin::always(|| ok("one").chunk("two").header("x", "1").header("x", "2").declares(6));
+async fn a_response_passes_unchanged() {
+    let origin =
+        ScriptedOrigin::always(|| ok("one").chunk("two").header("x", "1").header("x", "2").declares(6));
     let service = OriginLimitLayer::new(1).layer(origin.clone());
     let response = opened(&service).await;
     assert_eq!(http_body::Body::size_hint(response.body()).exact(), Some(6));
@@ -317,8 +319,8 @@ async fn what_got_through_is_untouched() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_limits_all_requests_whatever_their_method() {
-    let origin = Origin::new(|call, _| if call == 1 { hangs() } else { ok("") });
+async fn requests_of_every_method_are_limited() {
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { hangs() } else { ok("") });
     let service = OriginLimitLayer::new(1).max_queue(0).layer(origin.clone());
     let _first = open(&service, "/");
     settle().await;
@@ -330,15 +332,15 @@ async fn it_limits_all_requests_whatever_their_method() {
 
 #[tokio::test(start_paused = true)]
 async fn over_a_concurrency_limit_of_one_nothing_hangs() {
-    let origin = Origin::always(|| ok("x").after(ms(10)));
+    let origin = ScriptedOrigin::always(|| ok("x").after(ms(10)));
     let service =
         ServiceBuilder::new().layer(OriginLimitLayer::new(8)).concurrency_limit(1).service(origin.clone());
-    // The way of a server: make the service ready, then call that very one.
+    // As a server does: make the service ready, then call that very one.
     let mut own = service.clone();
     for _ in 0..3 {
         assert_eq!(serve(&mut own, request("GET", "/", &[])).await.body, "x");
     }
-    // A service that was made ready and is not called takes nothing from the others.
+    // A service that was made ready and is not called takes no permit.
     let mut idle = service.clone();
     ServiceExt::<Request<crate::support::Body>>::ready(&mut idle).await.unwrap();
     let clients: Vec<_> = (0..20)
@@ -355,8 +357,8 @@ async fn over_a_concurrency_limit_of_one_nothing_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_time_in_the_queue_does_not_age_an_answer() {
-    let origin = Origin::always(|| ok("x").after(secs(3)));
+async fn the_time_in_the_queue_is_not_part_of_the_age() {
+    let origin = ScriptedOrigin::always(|| ok("x").after(secs(3)));
     let service = ServiceBuilder::new()
         .layer(
             StoreLayer::new(MemoryStore::with_capacity_bytes(1 << 20))
@@ -368,14 +370,14 @@ async fn the_time_in_the_queue_does_not_age_an_answer() {
     tokio::join!(get(&service, "/first"), get(&service, "/second"));
     assert_eq!(begun.elapsed(), secs(6));
     let second = get(&service, "/second").await;
-    assert!(second.came_about.unwrap().is_hit());
+    assert!(second.cache_status.unwrap().is_hit());
     assert_eq!(second.age(), Some(3), "the attempt alone counts, not the wait for it");
     assert_eq!(get(&service, "/first").await.age(), Some(6));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_never_stored() {
-    let origin = Origin::new(|call, _| if call == 1 { hangs() } else { ok("x") });
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { hangs() } else { ok("x") });
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let service = ServiceBuilder::new()
         .layer(
@@ -393,7 +395,7 @@ async fn a_refusal_is_never_stored() {
 }
 
 #[test]
-fn without_a_runtime_it_works_and_never_panics() {
+fn the_limit_works_without_a_runtime() {
     let (origin, service) = single(|| ok("x"));
     assert_eq!(get(&service, "/").now_or_never().unwrap().body, "x");
     let queued = OriginLimitLayer::new(1).layer(origin);
@@ -406,7 +408,7 @@ fn without_a_runtime_it_works_and_never_panics() {
 
 #[test]
 fn enormous_limits_are_no_panic() {
-    let origin = Origin::always(|| ok("x"));
+    let origin = ScriptedOrigin::always(|| ok("x"));
     let service = OriginLimitLayer::new(usize::MAX).max_queue(usize::MAX).layer(origin);
     assert_eq!(get(&service, "/").now_or_never().unwrap().body, "x");
 }

@@ -1,5 +1,5 @@
-//! Attempts to break what the crate promises: leaks from one client to another, failures that
-//! multiply, answers that are wrong, work without bound.
+//! Attempts to break the promises of the crate: leaks from one client to another, failures that
+//! multiply, wrong responses, work without bound.
 
 use std::{
     convert::Infallible,
@@ -9,10 +9,6 @@ use std::{
     },
 };
 
-use crate::support::{
-    Body, Failure, Origin, Reply, collect, get, get_with, hangs, ms, ok, request, secs, send, settle, status,
-};
-use axum::body::Body as AxumBody;
 use futures_util::{StreamExt, future::join_all};
 use http::{HeaderName, Request, Response};
 use http_body_util::BodyExt;
@@ -22,13 +18,18 @@ use tower_readthrough::{
     RetryPolicy, Rules, StoreLayer,
 };
 
-type Service = ReadThrough<Origin, MemoryStore>;
+use crate::support::{
+    Body, Failure, Reply, ScriptedOrigin, collect, get, get_with, hangs, ms, ok, request, response, secs,
+    send, settle, status,
+};
+
+type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
 
 fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(64 << 20)
 }
 
-fn stack(rules: Rules, origin: &Origin) -> Service {
+fn stack(rules: Rules, origin: &ScriptedOrigin) -> Service {
     let layer = ReadThroughLayer::builder(store()).rules(rules).retry(RetryPolicy::never()).build().unwrap();
     layer.layer(origin.clone())
 }
@@ -40,9 +41,9 @@ async fn crowd(service: &Service, n: usize, method: &str, fields: &[(&str, &str)
 // Leaks.
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_with_something_personal_shows_others_its_status_alone() {
+async fn other_callers_get_only_the_status_of_a_private_failure() {
     for personal in ["private=\"set-cookie, x-user\"", "private", "max-age=60"] {
-        let origin = Origin::always(move || {
+        let origin = ScriptedOrigin::always(move || {
             let answer = status(503).chunk("for alice").header("cache-control", personal);
             answer.header("set-cookie", "sid=alice").header("x-user", "alice").after(ms(50))
         });
@@ -50,14 +51,14 @@ async fn a_failure_with_something_personal_shows_others_its_status_alone() {
         let replies = crowd(&service, 3, "GET", &[]).await;
         assert!(replies.iter().all(|reply| reply.status == 503));
         let leaked = |reply: &&Reply| reply.headers.contains_key("set-cookie") || !reply.body.is_empty();
-        // A second caller's fetch decides that it is everybody's.
+        // After the failure of a second caller it is shared.
         assert_eq!((origin.calls(), replies.iter().filter(leaked).count()), (2, 2), "{personal}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_and_trailers_that_are_named_private_reach_the_one_who_asked_alone() {
-    let origin = Origin::always(|| {
+async fn fields_and_trailers_named_private_reach_only_the_client_that_fetched() {
+    let origin = ScriptedOrigin::always(|| {
         let answer =
             ok("x").header("cache-control", "max-age=60, private=\"x-user\"").header("x-user", "alice");
         answer.trailer("x-user", "alice").after(ms(50))
@@ -74,8 +75,8 @@ async fn fields_and_trailers_that_are_named_private_reach_the_one_who_asked_alon
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_withheld_from_others_is_delivered_with_a_confirmation_too() {
-    let origin = Origin::new(|n, _| {
+async fn fields_named_private_are_delivered_with_a_revalidation_too() {
+    let origin = ScriptedOrigin::new(|n, _| {
         let answer = if n == 1 { ok("x") } else { status(304) };
         let answer =
             answer.header("etag", "\"1\"").header("cache-control", "max-age=1, private=\"set-cookie\"");
@@ -91,17 +92,17 @@ async fn what_is_withheld_from_others_is_delivered_with_a_confirmation_too() {
 
 /// A page made of two parts, each fetched with the extensions of the request for the page.
 #[tokio::test(start_paused = true)]
-async fn a_cache_below_another_one_asks_what_it_is_asked() {
-    let origin = Origin::new(|_, head| ok(head.uri.path().to_owned()).max_age(60).after(ms(50)));
+async fn a_cache_below_another_one_uses_the_uri_of_its_own_request() {
+    let origin = ScriptedOrigin::new(|_, head| ok(head.uri.path().to_owned()).max_age(60).after(ms(50)));
     let layers = ServiceBuilder::new().layer(KeyLayer::default()).layer(CoalesceLayer::new());
     let inner = layers.service(origin.clone());
     let page = service_fn(move |request: Request<Body>| {
-        let inner = inner.clone();
+        let (inner, page) = (inner.clone(), request.into_parts().0);
         async move {
             let part = |path: &'static str| {
-                let (mut head, body) = (request.clone().into_parts().0, Body::default());
+                let mut head = page.clone();
                 head.uri = format!("http://example.com{path}").parse().unwrap();
-                inner.clone().oneshot(Request::from_parts(head, body))
+                inner.clone().oneshot(Request::from_parts(head, Body::empty()))
             };
             let (a, b) = tokio::join!(part("/a"), part("/b"));
             let (a, b) = (collect(a.unwrap()).await, collect(b.unwrap()).await);
@@ -112,10 +113,10 @@ async fn a_cache_below_another_one_asks_what_it_is_asked() {
     assert_eq!(get(&service, "/page").await.body, "/a/b");
 }
 
-/// A key that is there all the same must not let the layers below share the answer.
+/// A key on such a request must not let the layers below share its response.
 #[tokio::test(start_paused = true)]
 async fn a_key_on_a_request_that_may_have_none_is_removed() {
-    let origin = Origin::always(|| ok("x").max_age(60).after(ms(50)));
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60).after(ms(50)));
     let layers = ServiceBuilder::new().layer(LookupLayer::new(store())).layer(CoalesceLayer::new());
     let service = layers.service(origin.clone());
     let with_body = || {
@@ -130,7 +131,8 @@ async fn a_key_on_a_request_that_may_have_none_is_removed() {
 #[tokio::test(start_paused = true)]
 async fn targeted_fields_are_stripped_only_if_asked_for() {
     for strip in [false, true] {
-        let origin = Origin::always(|| ok("x").header("our-control", "max-age=60").header("etag", "\"1\""));
+        let origin =
+            ScriptedOrigin::always(|| ok("x").header("our-control", "max-age=60").header("etag", "\"1\""));
         let fill =
             FillLayer::new(store()).targets([HeaderName::from_static("our-control")]).strip_targets(strip);
         let service = KeyLayer::default().layer(fill.layer(origin.clone()));
@@ -144,9 +146,9 @@ async fn targeted_fields_are_stripped_only_if_asked_for() {
 // Multiplication.
 
 #[tokio::test(start_paused = true)]
-async fn heads_with_credentials_share_what_is_for_all() {
+async fn head_requests_with_credentials_share_public_responses() {
     for (said, field) in [("max-age=60", "cookie"), ("public, max-age=60", "authorization")] {
-        let origin = Origin::always(move || ok("").header("cache-control", said).after(ms(50)));
+        let origin = ScriptedOrigin::always(move || ok("").header("cache-control", said).after(ms(50)));
         let service = stack(Rules::new(), &origin);
         crowd(&service, 1000, "HEAD", &[(field, "x")]).await;
         assert_eq!(origin.calls(), 1, "{field}");
@@ -155,15 +157,15 @@ async fn heads_with_credentials_share_what_is_for_all() {
 
 #[tokio::test(start_paused = true)]
 async fn an_if_range_without_a_range_changes_nothing() {
-    let origin = Origin::always(|| ok("x").max_age(60).after(ms(50)));
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60).after(ms(50)));
     let service = stack(Rules::new(), &origin);
     crowd(&service, 1000, "GET", &[("if-range", "\"1\"")]).await;
     assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_origin_that_asks_for_less_is_not_asked_for_more() {
-    let origin = Origin::new(|n, _| match n {
+async fn an_origin_that_returns_429_is_not_called_more_often() {
+    let origin = ScriptedOrigin::new(|n, _| match n {
         1 => ok("x").max_age(1),
         _ => status(429).header("retry-after", "5").after(ms(50)),
     });
@@ -179,7 +181,7 @@ async fn an_origin_that_asks_for_less_is_not_asked_for_more() {
 
 #[tokio::test(start_paused = true)]
 async fn one_bad_request_neither_removes_what_is_stored_nor_switches_coalescing_off() {
-    let origin = Origin::new(|_, head| match head.headers.contains_key("x-poison") {
+    let origin = ScriptedOrigin::new(|_, head| match head.headers.contains_key("x-poison") {
         true => status(431).after(ms(50)),
         false => ok("x").header("cache-control", "max-age=1, stale-while-revalidate=600").after(ms(50)),
     });
@@ -200,8 +202,8 @@ async fn one_bad_request_neither_removes_what_is_stored_nor_switches_coalescing_
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_unusual_failure_leaves_the_stale_answer_for_the_usual_ones() {
-    let origin = Origin::new(|n, _| match n {
+async fn a_501_does_not_remove_the_response_that_covers_failures() {
+    let origin = ScriptedOrigin::new(|n, _| match n {
         1 => ok("x").max_age(1),
         2 => status(522),
         _ => status(503),
@@ -214,9 +216,9 @@ async fn an_unusual_failure_leaves_the_stale_answer_for_the_usual_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_gone_is_gone() {
+async fn a_410_removes_the_stored_response() {
     for code in [404, 410] {
-        let origin = Origin::new(move |n, _| match n {
+        let origin = ScriptedOrigin::new(move |n, _| match n {
             1 => ok("x").max_age(1),
             2 => status(code),
             _ => status(503),
@@ -230,8 +232,8 @@ async fn what_is_gone_is_gone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_is_enough_for_a_crowd_that_comes_while_it_is_under_way() {
-    let origin = Origin::new(|n, _| {
+async fn requests_during_a_refresh_share_it() {
+    let origin = ScriptedOrigin::new(|n, _| {
         let answer = ok("x").header("cache-control", "max-age=1, stale-while-revalidate=1");
         answer.after(if n == 1 { ms(0) } else { ms(500) })
     });
@@ -246,7 +248,7 @@ async fn a_refresh_is_enough_for_a_crowd_that_comes_while_it_is_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn logging_in_does_not_invalidate_the_page_that_comes_next() {
-    let origin = Origin::forgetful(|_, head| match head.method.as_str() {
+    let origin = ScriptedOrigin::unrecorded(|_, head| match head.method.as_str() {
         "POST" => status(303).header("location", "/"),
         _ => ok("home").max_age(3600).after(ms(200)),
     });
@@ -260,7 +262,7 @@ async fn logging_in_does_not_invalidate_the_page_that_comes_next() {
 
 #[tokio::test(start_paused = true)]
 async fn unsafe_requests_elsewhere_leave_what_is_stored() {
-    let origin = Origin::forgetful(|_, head| match head.method.as_str() {
+    let origin = ScriptedOrigin::unrecorded(|_, head| match head.method.as_str() {
         "POST" => ok(""),
         _ => ok("x").max_age(3600),
     });
@@ -280,12 +282,14 @@ async fn unsafe_requests_elsewhere_leave_what_is_stored() {
     assert!(hits > 80, "{hits} of 100 left");
 }
 
-// Wrong answers.
+// Wrong responses.
 
 #[tokio::test(start_paused = true)]
-async fn what_was_stored_under_a_rewritten_uri_is_invalidated_by_the_one_that_was_asked_for() {
+async fn an_entry_of_a_rewritten_uri_is_invalidated_by_the_original_uri() {
     let origin =
-        Origin::new(|n, head| if head.method == "PUT" { ok("") } else { ok(n.to_string()).max_age(3600) });
+        ScriptedOrigin::new(
+            |n, head| if head.method == "PUT" { ok("") } else { ok(n.to_string()).max_age(3600) },
+        );
     let store = store();
     let service = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()))
@@ -302,8 +306,9 @@ async fn what_was_stored_under_a_rewritten_uri_is_invalidated_by_the_one_that_wa
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lifetime_of_our_own_counts_from_the_request_however_old_the_answer_was() {
-    let origin = Origin::always(|| ok("x").header("cache-control", "max-age=86400").header("age", "3600"));
+async fn a_fixed_lifetime_counts_from_the_request_whatever_the_age() {
+    let origin =
+        ScriptedOrigin::always(|| ok("x").header("cache-control", "max-age=86400").header("age", "3600"));
     let service = stack(Rules::new().fixed_ttl(secs(60)), &origin);
     get(&service, "/").await;
     tokio::time::advance(secs(59)).await;
@@ -315,7 +320,7 @@ async fn a_lifetime_of_our_own_counts_from_the_request_however_old_the_answer_wa
 #[tokio::test(start_paused = true)]
 async fn an_origin_that_begins_to_send_entity_tags_confirms_by_the_date() {
     let modified = "Sun, 06 Nov 1994 08:49:37 GMT";
-    let origin = Origin::new(move |_, head| {
+    let origin = ScriptedOrigin::new(move |_, head| {
         let answer = match head.headers.contains_key("if-modified-since") {
             true => status(304).header("etag", "\"1\""),
             false => ok("x"),
@@ -330,8 +335,9 @@ async fn an_origin_that_begins_to_send_entity_tags_confirms_by_the_date() {
 
 #[tokio::test(start_paused = true)]
 async fn two_large_variants_live_side_by_side() {
-    let origin =
-        Origin::forgetful(|_, _| ok(vec![b'x'; 40_000]).max_age(3600).header("vary", "accept-language"));
+    let origin = ScriptedOrigin::unrecorded(|_, _| {
+        ok(vec![b'x'; 40_000]).max_age(3600).header("vary", "accept-language")
+    });
     let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().unwrap();
     let service = layer.layer(origin.clone());
     for _ in 0..10 {
@@ -345,8 +351,8 @@ async fn two_large_variants_live_side_by_side() {
 // Bodies and bounds.
 
 #[tokio::test(start_paused = true)]
-async fn a_body_in_small_chunks_is_stored_though_everybody_left() {
-    let origin = Origin::always(|| {
+async fn a_body_in_small_chunks_is_stored_after_every_caller_left() {
+    let origin = ScriptedOrigin::always(|| {
         (0..1000).fold(ok("").max_age(60).after(ms(10)), |answer, _| answer.chunk("0123456789"))
     });
     let store = MemoryStore::with_capacity_bytes(1 << 20);
@@ -359,9 +365,9 @@ async fn a_body_in_small_chunks_is_stored_though_everybody_left() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_says_it_is_too_large_to_hold_is_shared_with_nobody() {
+async fn a_body_declared_too_large_to_hold_is_not_shared() {
     const LENGTH: usize = 100_000;
-    let origin = Origin::always(|| {
+    let origin = ScriptedOrigin::always(|| {
         let answer = ok("").max_age(60).after(ms(10)).declares(LENGTH as u64);
         (0..LENGTH / 1000).fold(answer, |answer, _| answer.chunk(vec![b'x'; 1000]))
     });
@@ -379,8 +385,8 @@ async fn a_body_that_says_it_is_too_large_to_hold_is_shared_with_nobody() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fetches_under_way_are_bounded_also_those_that_nobody_waits_for() {
-    let origin = Origin::forgetful(|_, _| hangs());
+async fn fetches_under_way_are_bounded_even_without_waiting_callers() {
+    let origin = ScriptedOrigin::unrecorded(|_, _| hangs());
     let layer = ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_flights(100)).build().unwrap();
     let service = layer.layer(origin.clone());
     for n in 0..1000 {
@@ -390,15 +396,15 @@ async fn fetches_under_way_are_bounded_also_those_that_nobody_waits_for() {
     }
     settle().await;
     assert_eq!(origin.under_way(), 100);
-    // The places are free again when the fetches are given up.
+    // The places are free again when the fetches are abandoned.
     tokio::time::sleep(secs(61)).await;
     assert_eq!(origin.under_way(), 0);
 }
 
 /// An endless supply of 64 KiB chunks, counted.
-fn large(chunks: usize, sent: &Arc<AtomicUsize>) -> crate::support::open::Origin {
+fn large(chunks: usize, sent: &Arc<AtomicUsize>) -> ScriptedOrigin {
     let sent = Arc::clone(sent);
-    crate::support::open::Origin::new(move |_, _| {
+    ScriptedOrigin::with_future(move |_, _| {
         let sent = Arc::clone(&sent);
         async move {
             tokio::time::sleep(ms(5)).await;
@@ -407,19 +413,19 @@ fn large(chunks: usize, sent: &Arc<AtomicUsize>) -> crate::support::open::Origin
                 Ok::<_, Infallible>(vec![b'x'; 64 << 10])
             });
             let fields = [("cache-control", "max-age=60"), ("etag", "\"1\"")];
-            crate::support::open::response(&fields, AxumBody::from_stream(chunks))
+            response(&fields, crate::streamed(chunks))
         }
     })
 }
 
-fn asks(fields: &[(&str, &str)]) -> Request<AxumBody> {
-    request("GET", "/", fields).map(|_| AxumBody::empty())
+fn asks(fields: &[(&str, &str)]) -> Request<Body> {
+    request("GET", "/", fields).map(|_| crate::support::Body::empty())
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_has_it_already_neither_paces_another_one_nor_reads_for_nothing() {
+async fn a_client_that_gets_304_neither_paces_another_reader_nor_reads_the_body() {
     let sent = Arc::new(AtomicUsize::new(0));
-    let service = crate::support::open::stack(Rules::new()).layer(large(400, &sent));
+    let service = crate::support::stack(Rules::new()).layer(large(400, &sent));
     let (slow, has) = tokio::join!(
         service.clone().oneshot(asks(&[])),
         service.clone().oneshot(asks(&[("if-none-match", "\"1\"")]))
@@ -452,10 +458,10 @@ async fn a_client_that_has_it_already_neither_paces_another_one_nor_reads_for_no
     }
 }
 
-/// A failure that may not take the place of what is stored is shared, but not all of it.
+/// A failure that may not replace the stored response is shared, without its private fields.
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_displaces_nothing_keeps_what_is_named_private_to_the_one_who_asked() {
-    let origin = Origin::new(|n, _| match n {
+async fn a_failure_that_is_not_stored_keeps_private_fields_from_other_callers() {
+    let origin = ScriptedOrigin::new(|n, _| match n {
         1 => ok("x").max_age(1),
         _ => {
             let failure = status(503).header("cache-control", "max-age=60, private=\"x-user\"");
@@ -470,13 +476,13 @@ async fn a_failure_that_displaces_nothing_keeps_what_is_named_private_to_the_one
     let replies = join_all((0..10).map(|_| get(&service, "/"))).await;
     assert!(replies.iter().all(|reply| reply.status == 503));
     assert_eq!(replies.iter().filter(|reply| reply.headers.contains_key("x-user")).count(), 2);
-    // A second caller's fetch decides that it is everybody's.
+    // After the failure of a second caller it is shared.
     assert_eq!(origin.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_for_its_executor_is_not_older_for_it() {
-    let origin = Origin::always(|| ok("x").max_age(1));
+async fn the_wait_for_the_executor_is_not_part_of_the_age() {
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(1));
     let late = |task| {
         tokio::spawn(async move {
             tokio::time::sleep(secs(2)).await;
@@ -491,10 +497,10 @@ async fn what_waits_for_its_executor_is_not_older_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn whoever_shares_a_fetch_is_told_about_it_once_or_not_at_all() {
+async fn a_shared_fetch_is_named_once_in_cache_status_or_not_at_all() {
     for (shows, members) in [(true, 2), (false, 1)] {
         let origin =
-            Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit").after(ms(10)));
+            ScriptedOrigin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit").after(ms(10)));
         let layer =
             ReadThroughLayer::builder(store()).lookup(|lookup| lookup.cache_status(shows)).build().unwrap();
         let service = layer.layer(origin.clone());
@@ -507,8 +513,8 @@ async fn whoever_shares_a_fetch_is_told_about_it_once_or_not_at_all() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_status_of_ours_that_of_other_caches_stays_whole() {
-    let origin = Origin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit"));
+async fn without_our_member_the_cache_status_of_other_caches_is_unchanged() {
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60).header("cache-status", "Origin;hit"));
     let layer =
         ReadThroughLayer::builder(store()).lookup(|lookup| lookup.cache_status(false)).build().unwrap();
     let service = layer.layer(origin.clone());

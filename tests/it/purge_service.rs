@@ -1,9 +1,8 @@
-//! Purges over HTTP, on real sockets: who may, what is done, and that nothing is done otherwise.
+//! Purges over HTTP, on real sockets: access, effects and refusals.
 
 use std::net::SocketAddr;
 
-use crate::support::open::{Origin, call, fixed, get, response, store};
-use axum::{Router, body::Body};
+use axum::Router;
 use http::{Method, Request, StatusCode, request::Parts};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
@@ -19,17 +18,22 @@ use tower_readthrough::{
     tags::Separator,
 };
 
+use crate::support::{Body, ScriptedOrigin, call, fixed, get_request, response, store};
+
 const TOKEN: &str = "0123456789abcdef";
 
 struct Site<K = DefaultKey> {
-    cache: ReadThrough<Origin, MemoryStore, K>,
-    origin: Origin,
+    cache: ReadThrough<ScriptedOrigin, MemoryStore, K>,
+    origin: ScriptedOrigin,
     store: MemoryStore,
     service: PurgeService,
 }
 
 fn site() -> Site {
-    let origin = Origin::new(|n, _| async move { response(&[("surrogate-key", "red")], n.to_string()) });
+    let origin =
+        ScriptedOrigin::with_future(
+            |n, _| async move { response(&[("surrogate-key", "red")], n.to_string()) },
+        );
     let store = store();
     let layer = ReadThroughLayer::builder(store.clone()).rules(fixed(60_000)).build().unwrap();
     let service = PurgeService::new(layer.purge(), Bearer::new(TOKEN));
@@ -37,15 +41,15 @@ fn site() -> Site {
 }
 
 impl<K: KeyExtractor> Site<K> {
-    /// How many of these are asked for again after something was done.
+    /// How many of these URIs are fetched again after a step.
     async fn reached(&self, uris: &[&str], act: impl AsyncFnOnce()) -> usize {
         for uri in uris {
-            call(&self.cache, get(uri)).await;
+            call(&self.cache, get_request(uri)).await;
         }
         act().await;
         let before = self.origin.calls();
         for uri in uris {
-            call(&self.cache, get(uri)).await;
+            call(&self.cache, get_request(uri)).await;
         }
         self.origin.calls() - before
     }
@@ -106,7 +110,7 @@ async fn a_list_of_what_to_purge_is_done_and_counted() {
 }
 
 #[tokio::test]
-async fn what_is_bad_is_refused_with_a_reason_and_does_nothing() {
+async fn an_invalid_purge_is_refused_with_a_reason_and_does_nothing() {
     let site = site();
     let many = json!({ "tags": vec!["red"; 1_025] }).to_string();
     let long = json!({ "tags": ["x".repeat(70_000)] }).to_string();
@@ -154,7 +158,7 @@ async fn what_is_bad_is_refused_with_a_reason_and_does_nothing() {
 }
 
 #[tokio::test]
-async fn who_may_not_does_nothing() {
+async fn a_purge_without_access_does_nothing() {
     let site = site();
     let before = site.store.sequence().current();
     let orders = [
@@ -190,18 +194,18 @@ async fn who_may_not_does_nothing() {
         site.ask(twice.body(Body::from(r#"{"all": true}"#)).unwrap()).await.0,
         StatusCode::UNAUTHORIZED
     );
-    let nobody = PurgeService::new(LookupLayer::new(site.store.clone()).purge(), Bearer::new(""));
+    let without_token = PurgeService::new(LookupLayer::new(site.store.clone()).purge(), Bearer::new(""));
     let empty =
         post("/purge").header("authorization", "Bearer ").body(Body::from(r#"{"all": true}"#)).unwrap();
-    assert_eq!(nobody.oneshot(empty).await.unwrap().status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(without_token.oneshot(empty).await.unwrap().status(), StatusCode::UNAUTHORIZED);
 
-    // A check of one's own, which the body is not read for.
+    // A custom check, for which the body is not read.
     let by_address = |head: &Parts| match head.headers.contains_key("x-from-here") {
         true => Access::Granted,
         false => Access::Forbidden,
     };
     let service = PurgeService::new(LookupLayer::new(site.store.clone()).purge(), by_address);
-    let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let endless = crate::streamed(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
     let request = post("/purge").body(endless).unwrap();
     assert_eq!(service.clone().oneshot(request).await.unwrap().status(), StatusCode::FORBIDDEN);
     assert_eq!(site.store.sequence().current(), before);
@@ -232,7 +236,7 @@ async fn other_paths_and_methods_are_refused() {
 #[tokio::test(start_paused = true)]
 async fn a_body_that_does_not_come_in_is_given_up() {
     let site = site();
-    let endless = Body::from_stream(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
+    let endless = crate::streamed(futures_util::stream::pending::<Result<bytes::Bytes, std::io::Error>>());
     assert_eq!(site.post(endless).await.0, StatusCode::REQUEST_TIMEOUT);
 }
 
@@ -247,7 +251,7 @@ async fn serve(service: PurgeService) -> SocketAddr {
     addr
 }
 
-/// Sends these bytes and returns the status and the last line of the answer.
+/// Sends these bytes, and returns the status and the last line of the response.
 async fn raw(addr: SocketAddr, request: String) -> (u16, String) {
     let mut stream = TcpStream::connect(addr).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
@@ -318,7 +322,7 @@ async fn posts_and_strangers_on_a_socket() {
     assert_eq!(reached.await, 0);
 }
 
-/// A site whose key rules say what is stored together.
+/// A site with key rules.
 fn by_rules() -> Site<KeyRules> {
     let rules = KeyRules::builder()
         .rule(KeyRule::path("/get_fprod.php?uid={_}&pid={pid}&sid={_}").name("product"))
@@ -326,7 +330,10 @@ fn by_rules() -> Site<KeyRules> {
         .tag_fields([("x-shop-tags", Separator::Comma)])
         .build()
         .unwrap();
-    let origin = Origin::new(|n, _| async move { response(&[("x-shop-tags", "a, b")], n.to_string()) });
+    let origin =
+        ScriptedOrigin::with_future(
+            |n, _| async move { response(&[("x-shop-tags", "a, b")], n.to_string()) },
+        );
     let store = store();
     let layer = ReadThroughLayer::builder(store.clone()).key(rules).rules(fixed(60_000)).build().unwrap();
     let service = PurgeService::new(layer.purge(), Bearer::new(TOKEN));
@@ -342,7 +349,7 @@ fn purge(uri: &str, fields: &[(&str, &str)]) -> Request<Body> {
 }
 
 #[tokio::test]
-async fn the_response_says_what_was_understood() {
+async fn the_response_repeats_what_is_purged() {
     let site = by_rules();
     let order = json!({
         "urls": ["HTTP://Shop.example:80/get_fprod.php?sid=1&pid=7&uid=2", "http://h/%7eme?q=%c3%a9"],
@@ -391,9 +398,9 @@ async fn patterns_and_hosts_reach_what_they_name() {
     }
 }
 
-/// A purge that reaches nothing is no success.
+/// A purge that can reach nothing is refused.
 #[tokio::test]
-async fn what_cannot_match_is_refused() {
+async fn a_purge_that_cannot_match_is_refused() {
     let site = by_rules();
     let before = site.store.sequence().current();
     for (order, says) in [

@@ -1,18 +1,16 @@
-//! Ranges and preconditions of clients, answered from the store (RFC 9110 §13, §14).
+//! Ranges and preconditions of clients, evaluated on stored responses (RFC 9110 §13, §14).
 
-use crate::support::{Answer, Origin, Reply, get, get_with, ok, request, secs, send, settle, status};
 use tower::Layer;
-use tower_readthrough::{Fill, Lookup, MemoryStore, Rules, StoreLayer};
+use tower_readthrough::{MemoryStore, Rules, StoreLayer};
 
-type Service = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
-
-fn cached(origin: &Origin) -> Service {
-    StoreLayer::new(MemoryStore::with_capacity_bytes(1 << 20)).rules(Rules::new()).layer(origin.clone())
-}
+use crate::support::{
+    Cached, Reply, ScriptedOrigin, ScriptedResponse, cached, get, get_with, ms, ok, request, secs, send,
+    settle, status,
+};
 
 const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
 
-fn alphabet() -> Answer {
+fn alphabet() -> ScriptedResponse {
     ok("abcdefghij")
         .max_age(60)
         .header("etag", "\"1\"")
@@ -23,8 +21,8 @@ fn alphabet() -> Answer {
 }
 
 /// A service that has the alphabet in its store, for ever.
-async fn stored() -> (Service, Origin) {
-    let origin = Origin::always(alphabet);
+async fn stored() -> (Cached, ScriptedOrigin) {
+    let origin = ScriptedOrigin::always(alphabet);
     let store = StoreLayer::new(MemoryStore::with_capacity_bytes(1 << 20));
     let service = store.rules(Rules::new().fixed_ttl(secs(u64::MAX))).layer(origin.clone());
     get(&service, "/").await;
@@ -107,11 +105,11 @@ async fn preconditions_go_before_ranges_and_head_has_none() {
 /// The origin is asked as the client asked it, and the part it sends is not mistaken for all.
 #[tokio::test(start_paused = true)]
 async fn a_range_of_what_is_not_stored_passes_untouched_and_leaves_nothing_behind() {
-    let origin = Origin::new(|_, head| match head.headers.contains_key("range") {
+    let origin = ScriptedOrigin::new(|_, head| match head.headers.contains_key("range") {
         true => status(206).max_age(60).header("content-range", "bytes 0-1/5").chunk("he"),
         false => ok("hello").max_age(60),
     });
-    let service = cached(&origin);
+    let service = cached(Rules::new(), &origin);
     for fields in [
         [("range", "bytes=0-1"), ("if-none-match", "\"x\"")],
         [("range", "bytes=0-1"), ("if-range", "\"x\"")],
@@ -132,8 +130,8 @@ async fn a_range_of_what_is_not_stored_passes_untouched_and_leaves_nothing_behin
 #[tokio::test(start_paused = true)]
 async fn only_a_stored_200_has_parts() {
     for code in [203, 404] {
-        let origin = Origin::always(move || status(code).max_age(60).chunk("abcdefghij"));
-        let service = cached(&origin);
+        let origin = ScriptedOrigin::always(move || status(code).max_age(60).chunk("abcdefghij"));
+        let service = cached(Rules::new(), &origin);
         get(&service, "/").await;
         let reply = get_with(&service, "/", &[("range", "bytes=0-3")]).await;
         assert_eq!((reply.status.as_u16(), reply.body.len()), (code, 10));
@@ -141,7 +139,7 @@ async fn only_a_stored_200_has_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn preconditions_are_answered_on_a_miss_and_on_a_hit_and_the_whole_is_stored() {
+async fn preconditions_are_evaluated_on_a_miss_and_on_a_hit_and_the_response_is_stored() {
     for (fields, expected) in [
         (&[("if-match", "\"1\"")][..], 200),
         (&[("if-match", "\"2\"")], 412),
@@ -151,7 +149,7 @@ async fn preconditions_are_answered_on_a_miss_and_on_a_hit_and_the_whole_is_stor
         (&[("if-modified-since", MODIFIED)], 304),
         (&[("if-match", "\"1\""), ("if-none-match", "\"1\"")], 304),
     ] {
-        let origin = Origin::always(|| alphabet().header("x", "kept"));
+        let origin = ScriptedOrigin::always(|| alphabet().header("x", "kept"));
         let store = StoreLayer::new(MemoryStore::with_capacity_bytes(1 << 20));
         let service = store.rules(Rules::new().fixed_ttl(secs(u64::MAX))).layer(origin.clone());
         for _ in 0..2 {
@@ -163,17 +161,17 @@ async fn preconditions_are_answered_on_a_miss_and_on_a_hit_and_the_whole_is_stor
             settle().await;
         }
         for (name, _) in fields {
-            assert!(!origin.request(1).headers.contains_key(*name), "the origin answers everybody");
+            assert!(!origin.request(1).headers.contains_key(*name), "the request is for all clients");
         }
         assert_eq!(get(&service, "/").await.body, "abcdefghij");
         assert_eq!(origin.calls(), 1, "{fields:?}");
     }
 }
 
-/// Stale, and so asked for as a whole, for everybody.
+/// Stale, and so fetched completely, for all clients.
 #[tokio::test(start_paused = true)]
 async fn a_range_of_what_is_stale_revalidates_it_and_survives_the_origin() {
-    let origin = Origin::new(|n, head| match n {
+    let origin = ScriptedOrigin::new(|n, head| match n {
         1 => alphabet(),
         2 => {
             assert!(head.headers.contains_key("if-none-match") && !head.headers.contains_key("range"));
@@ -195,10 +193,10 @@ async fn a_range_of_what_is_stale_revalidates_it_and_survives_the_origin() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_crowd_of_ranges_is_one_fetch_of_the_whole_if_that_is_wanted() {
+async fn many_ranges_share_one_fetch_of_the_complete_response_if_configured() {
     for chunk in [1, 3, 10] {
-        let origin = Origin::always(move || {
-            let whole = ok("").declares(10).max_age(60).after(crate::support::ms(50));
+        let origin = ScriptedOrigin::always(move || {
+            let whole = ok("").declares(10).max_age(60).after(ms(50));
             b"abcdefghij".chunks(chunk).fold(whole, |answer, data| answer.chunk(data.to_vec()))
         });
         let store = MemoryStore::with_capacity_bytes(1 << 20);

@@ -41,7 +41,7 @@ mod first_program {
 }
 
 #[tokio::test]
-async fn the_first_program_answers_from_its_cache() -> Result {
+async fn the_first_program_serves_hits() -> Result {
     use axum::{Router, routing::get};
     use std::time::Duration;
     use tower_readthrough::ReadThroughLayer;
@@ -110,7 +110,7 @@ fn a_client_of_hyper_is_an_origin() -> Result {
 }
 
 #[tokio::test]
-async fn a_client_of_reqwest_answers_from_its_cache() -> Result {
+async fn a_reqwest_client_serves_hits() -> Result {
     use http_body_util::BodyExt;
     use std::time::Duration;
     use tower::{ServiceBuilder, ServiceExt, service_fn};

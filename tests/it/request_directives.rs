@@ -1,22 +1,23 @@
-//! What clients may ask of the cache, where they may (RFC 9111 §5.2.1).
+//! Directives of requests, where they are honoured (RFC 9111 §5.2.1).
 
 use std::time::Duration;
 
-use crate::support::{Answer, Origin, get, get_with, ms, ok, secs, settle};
 use tower::Layer;
 use tower_readthrough::{MemoryStore, ReadThrough, ReadThroughLayer, Refused, Rules};
 
-type Service = ReadThrough<Origin, MemoryStore>;
+use crate::support::{ScriptedOrigin, ScriptedResponse, get, get_with, ms, ok, secs, settle};
 
-fn follows(origin: &Origin) -> Service {
+type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
+
+fn follows(origin: &ScriptedOrigin) -> Service {
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let layer =
         ReadThroughLayer::builder(store).lookup(|lookup| lookup.request_directives(true)).build().unwrap();
     layer.layer(origin.clone())
 }
 
-fn numbered(answer: impl Fn(Answer) -> Answer + Send + Sync + 'static) -> Origin {
-    Origin::new(move |n, _| answer(ok(n.to_string())))
+fn numbered(answer: impl Fn(ScriptedResponse) -> ScriptedResponse + Send + Sync + 'static) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |n, _| answer(ok(n.to_string())))
 }
 
 async fn said(service: &Service, directive: &str) -> (String, String) {
@@ -59,11 +60,11 @@ async fn max_age_and_min_fresh_bound_what_a_client_takes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn max_stale_takes_what_is_stale_unless_the_answer_forbids_it() {
+async fn max_stale_accepts_a_stale_response_unless_it_forbids_that() {
     for (forbids, directive) in
         [(false, "max-age=10"), (true, "max-age=10, must-revalidate"), (true, "s-maxage=10")]
     {
-        let origin = Origin::new(move |n, _| {
+        let origin = ScriptedOrigin::new(move |n, _| {
             ok(n.to_string()).header("cache-control", directive).header("etag", "\"1\"")
         });
         let service = follows(&origin);
@@ -105,8 +106,8 @@ async fn no_store_leaves_nothing_behind() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_in_the_background_is_not_enough_for_who_wants_something_new() {
-    let origin = Origin::new(|n, _| {
+async fn a_request_that_demands_a_new_response_does_not_share_a_refresh() {
+    let origin = ScriptedOrigin::new(|n, _| {
         ok(n.to_string()).header("cache-control", "max-age=10, stale-while-revalidate=60")
     });
     let service = follows(&origin);
@@ -119,10 +120,10 @@ async fn a_refresh_in_the_background_is_not_enough_for_who_wants_something_new()
     assert_eq!(origin.calls(), 3);
 }
 
-/// Who comes while a forced fetch is under way cannot be given its answer, but shares the next.
+/// A request that forces a fetch while one is under way shares the next one.
 #[tokio::test(start_paused = true)]
-async fn those_who_force_a_fetch_share_it_and_one_key_is_one_call_at_a_time() {
-    let origin = Origin::new(|n, _| ok(n.to_string()).max_age(60).after(ms(100)));
+async fn requests_that_force_a_fetch_share_it() {
+    let origin = ScriptedOrigin::new(|n, _| ok(n.to_string()).max_age(60).after(ms(100)));
     let service = follows(&origin);
     get(&service, "/").await;
     let force = |delay: Duration| {

@@ -1,4 +1,4 @@
-//! Rules as their authors write them: what each setting of the vocabulary does to a request, a response
+//! Key rules as their authors write them: the effect of each setting on a request, a response
 //! and a purge.
 
 #[cfg(feature = "body-key")]

@@ -1,4 +1,4 @@
-//! Who has the Rust version that the manifest asks for can build what it depends on.
+//! The dependencies build with the Rust version of the manifest.
 
 use std::{
     collections::HashSet,
@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-/// What `cargo` knows of this package and of all that it may need, whatever the platform.
+/// The metadata of this package and of its dependencies on every platform.
 fn metadata() -> Result<Value, Box<dyn Error>> {
     let output = Command::new(env::var_os("CARGO").ok_or("no CARGO")?)
         .args(["metadata", "--format-version=1", "--all-features", "--locked"])
@@ -28,7 +28,7 @@ fn version(package: &Value) -> Option<[u32; 3]> {
     Some([0; 3].map(|zero| parts.next().unwrap_or(zero)))
 }
 
-/// The ids of what is compiled for somebody who depends on this package.
+/// The ids of the packages that are compiled for a dependent of this one.
 fn needed(metadata: &Value) -> HashSet<&str> {
     let nodes = || list(&metadata["resolve"]["nodes"]);
     let is_needed = |of: &&Value| list(&of["dep_kinds"]).any(|kind| kind["kind"] != "dev");

@@ -7,7 +7,7 @@ mod purging;
 mod stored;
 mod work;
 
-/// The threat model names the tests that hold it.
+/// Every test that the threat model names exists.
 #[test]
 fn every_test_that_the_threat_model_names_is_there() {
     let model = include_str!("../../SECURITY.md");

@@ -1,4 +1,4 @@
-//! When a stale answer is served instead of a failure, and when not.
+//! Stale responses that are served instead of a failure (RFC 5861 §4).
 
 use std::{
     sync::{
@@ -8,10 +8,6 @@ use std::{
     time::Duration,
 };
 
-use crate::support::{
-    Answer, Body, Failure, Origin, Reply, error, get, get_with, hangs, ms, ok, request, secs, send, settle,
-    status, try_send,
-};
 use futures_util::FutureExt;
 use http::{Request, Response, StatusCode};
 use tower::{BoxError, Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
@@ -19,12 +15,16 @@ use tower_readthrough::{
     FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, Refused, Rules, Stale, StaleIfErrorLayer,
 };
 
-type Boxed<E = Failure> = BoxCloneService<Request<Body>, Response<Stored>, E>;
-type Stored =
-    tower_readthrough::Body<tower_readthrough::Body<tower_readthrough::Body<crate::support::Frames>>>;
+use crate::support::{
+    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, get, get_with, hangs, ms, ok,
+    request, secs, send, settle, status, try_send,
+};
 
-/// Lookup, StaleIfError and Fill round an origin.
-fn stack(rules: Rules, origin: &Origin) -> Boxed {
+type Boxed<E = Failure> = BoxCloneService<Request<Body>, Response<Stored>, E>;
+type Stored = tower_readthrough::Body<tower_readthrough::Body<tower_readthrough::Body<Body>>>;
+
+/// Lookup, StaleIfError and Fill over an origin.
+fn stack(rules: Rules, origin: &ScriptedOrigin) -> Boxed {
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()))
@@ -38,19 +38,19 @@ fn rules() -> Rules {
     Rules::new().default_ttl(secs(10)).stale_if_error_for(secs(60))
 }
 
-/// An origin that answers once, and fails from then on.
+/// An origin that responds once, and fails from then on.
 fn failing(
-    first: impl Fn() -> Answer + Send + Sync + 'static,
-    then: impl Fn() -> Answer + Send + Sync + 'static,
-) -> Origin {
-    Origin::new(move |call, _| if call == 1 { first() } else { then() })
+    first: impl Fn() -> ScriptedResponse + Send + Sync + 'static,
+    then: impl Fn() -> ScriptedResponse + Send + Sync + 'static,
+) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |call, _| if call == 1 { first() } else { then() })
 }
 
 fn is_stale(reply: &Reply) -> bool {
-    reply.came_about.and_then(|status| status.stale_reason()) == Some(Stale::IfError)
+    reply.cache_status.and_then(|status| status.stale_reason()) == Some(Stale::IfError)
 }
 
-async fn filled(rules: Rules, origin: &Origin) -> Boxed {
+async fn filled(rules: Rules, origin: &ScriptedOrigin) -> Boxed {
     let service = stack(rules, origin);
     assert_eq!(get(&service, "/").await.status, StatusCode::OK);
     assert_eq!(origin.calls(), 1);
@@ -58,8 +58,8 @@ async fn filled(rules: Rules, origin: &Origin) -> Boxed {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_way_to_fail_is_covered_by_a_stale_answer() {
-    type Failing = fn() -> Answer;
+async fn every_kind_of_failure_is_covered_by_a_stale_response() {
+    type Failing = fn() -> ScriptedResponse;
     let failures: [(&str, Failing); 5] = [
         ("an error", error),
         ("500", || status(500).chunk("broken")),
@@ -85,7 +85,7 @@ async fn every_way_to_fail_is_covered_by_a_stale_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn any_other_status_is_an_answer() {
+async fn any_other_status_is_passed_on() {
     for code in [301, 304, 400, 401, 403, 404, 405, 410, 418, 429, 451, 501, 505, 507, 599] {
         let origin = failing(|| ok("good"), move || status(code).header("x", "mine").chunk("body"));
         let service = filled(rules(), &origin).await;
@@ -98,7 +98,7 @@ async fn any_other_status_is_an_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn while_the_answer_is_fresh_nobody_is_asked() {
+async fn while_the_response_is_fresh_the_origin_is_not_called() {
     let origin = failing(|| ok("good"), error);
     let service = filled(rules(), &origin).await;
     tokio::time::advance(ms(9_999)).await;
@@ -120,7 +120,7 @@ async fn the_window_ends_to_the_millisecond() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_counts_is_when_the_failure_is_there_not_when_it_was_asked_for() {
+async fn the_window_is_checked_when_the_failure_arrives() {
     for (delay, usable) in [(999, true), (1_000, false)] {
         let origin = failing(|| ok("good"), move || status(503).after(ms(delay)));
         let service = filled(rules(), &origin).await;
@@ -134,9 +134,9 @@ async fn what_counts_is_when_the_failure_is_there_not_when_it_was_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_window_counts_from_the_end_of_the_lifetime_also_of_what_came_stale() {
+async fn the_window_counts_from_the_end_of_the_lifetime_even_if_the_response_came_stale() {
     for (after, usable) in [(ms(4_999), true), (ms(5_000), false)] {
-        // Kept for confirmation for longer, so that it is the window that ends here.
+        // Kept for revalidation for longer, so that it is the window that ends here.
         let said = "max-age=10, stale-if-error=10";
         let first =
             move || ok("good").header("cache-control", said).header("age", "15").header("etag", "\"1\"");
@@ -167,7 +167,7 @@ async fn a_window_without_end_lasts_for_decades() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_word_the_window_is_an_hour() {
+async fn the_default_window_is_an_hour() {
     let origin = failing(|| ok("good").max_age(10), error);
     let service = filled(Rules::new(), &origin).await;
     tokio::time::advance(ms(3_609_999)).await;
@@ -177,7 +177,7 @@ async fn without_a_word_the_window_is_an_hour() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_origin_has_the_last_word_on_the_window() {
+async fn the_window_of_the_response_wins() {
     for (said, last, first_too_late) in [
         ("max-age=10, stale-if-error=5", Some(14_999), 15_000),
         ("max-age=10, stale-if-error=100", Some(109_999), 110_000),
@@ -197,7 +197,7 @@ async fn the_origin_has_the_last_word_on_the_window() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn directives_that_forbid_a_stale_answer_win() {
+async fn directives_that_forbid_a_stale_response_win() {
     for said in [
         "max-age=10, must-revalidate",
         "max-age=10, proxy-revalidate",
@@ -227,7 +227,7 @@ async fn directives_that_forbid_a_stale_answer_win() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn head_gets_the_head_of_the_stale_answer() {
+async fn a_head_request_gets_the_head_of_the_stale_response() {
     let origin = failing(|| ok("good"), error);
     let service = filled(rules(), &origin).await;
     tokio::time::advance(secs(11)).await;
@@ -240,7 +240,7 @@ async fn head_gets_the_head_of_the_stale_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_clients_own_condition_applies_to_the_stale_answer() {
+async fn the_condition_of_the_client_applies_to_the_stale_response() {
     let origin = failing(|| ok("good").header("etag", "\"1\""), error);
     let service = filled(rules(), &origin).await;
     tokio::time::advance(secs(11)).await;
@@ -253,19 +253,19 @@ async fn the_clients_own_condition_applies_to_the_stale_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn nothing_stored_means_the_failure_passes() {
-    let origin = Origin::always(|| status(503).header("x", "mine").chunk("down"));
+    let origin = ScriptedOrigin::always(|| status(503).header("x", "mine").chunk("down"));
     let service = stack(rules(), &origin);
     let reply = get(&service, "/").await;
     assert_eq!(
         (reply.status.as_u16(), reply.header("x"), &reply.body[..]),
         (503, Some("mine"), &b"down"[..])
     );
-    let origin = Origin::always(error);
+    let origin = ScriptedOrigin::always(error);
     assert_eq!(try_send(&stack(rules(), &origin), request("GET", "/", &[])).await.unwrap_err(), Failure);
 }
 
 #[tokio::test(start_paused = true)]
-async fn other_keys_methods_and_variants_get_no_stale_answer() {
+async fn other_keys_methods_and_variants_get_no_stale_response() {
     let origin = failing(|| ok("good").header("vary", "accept-language"), || status(503));
     let service = filled(rules(), &origin).await;
     tokio::time::advance(secs(11)).await;
@@ -283,7 +283,7 @@ async fn other_keys_methods_and_variants_get_no_stale_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_stored_for_anonymous_clients_is_not_for_others() {
+async fn a_response_to_anonymous_requests_covers_no_failure_for_credentials() {
     let origin = failing(|| ok("good"), || status(503));
     let service = filled(rules(), &origin).await;
     tokio::time::advance(secs(11)).await;
@@ -294,8 +294,8 @@ async fn what_is_stored_for_anonymous_clients_is_not_for_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn after_the_origin_is_well_again_its_answer_counts() {
-    let origin = Origin::new(|call, _| match call {
+async fn after_the_origin_recovers_its_response_is_served() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 => ok("old"),
         2 | 3 => status(500),
         _ => ok("new"),
@@ -310,8 +310,8 @@ async fn after_the_origin_is_well_again_its_answer_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_with_a_lifetime_of_its_own_does_not_displace_a_stale_answer() {
-    async fn check<S, B>(service: S, origin: &Origin)
+async fn a_failure_with_a_lifetime_does_not_displace_a_stale_response() {
+    async fn check<S, B>(service: S, origin: &ScriptedOrigin)
     where
         S: Service<Request<Body>, Response = Response<B>, Error = Failure> + Clone,
         B: http_body::Body<Data = bytes::Bytes>,
@@ -323,16 +323,16 @@ async fn a_failure_with_a_lifetime_of_its_own_does_not_displace_a_stale_answer()
             assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"good"[..]));
             assert_eq!(origin.calls(), calls);
         }
-        // Where there is nothing better the failure is kept, as it asks for.
+        // Without a better response the failure is stored, as it asks for.
         tokio::time::advance(secs(60)).await;
         for _ in 0..3 {
             let reply = get(&service, "/").await;
             assert_eq!((reply.status.as_u16(), origin.calls()), (503, 5));
         }
     }
-    // An empty body is complete when its head is there, whoever reads it.
+    // An empty body is complete with its head.
     let fails = || failing(|| ok("good"), || status(503).max_age(60));
-    let below = |store: &MemoryStore, origin: &Origin| {
+    let below = |store: &MemoryStore, origin: &ScriptedOrigin| {
         let fill = FillLayer::new(store.clone()).rules(rules());
         StaleIfErrorLayer::new(store.clone()).layer(fill.layer(origin.clone()))
     };
@@ -343,7 +343,7 @@ async fn a_failure_with_a_lifetime_of_its_own_does_not_displace_a_stale_answer()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_for_one_client_does_not_displace_what_is_stored_for_others() {
+async fn a_failure_for_one_client_does_not_displace_the_stored_response() {
     let german = ("accept-language", "de");
     for (client, vary) in [(("authorization", "Basic eA=="), None), (german, Some("accept-language"))] {
         let origin = failing(
@@ -362,7 +362,7 @@ async fn a_failure_for_one_client_does_not_displace_what_is_stored_for_others() 
 
 #[tokio::test(start_paused = true)]
 async fn a_stored_failure_does_not_keep_the_next_one_out() {
-    let origin = Origin::always(|| status(503).max_age(10));
+    let origin = ScriptedOrigin::always(|| status(503).max_age(10));
     let service = stack(rules(), &origin);
     for round in 1..=3 {
         get(&service, "/").await;
@@ -373,7 +373,7 @@ async fn a_stored_failure_does_not_keep_the_next_one_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_lookup_it_finds_the_stale_answer_itself() {
+async fn stale_if_error_without_lookup_finds_the_stale_response() {
     let origin = failing(|| ok("good"), || status(503));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let service = ServiceBuilder::new()
@@ -395,8 +395,8 @@ async fn without_lookup_it_finds_the_stale_answer_itself() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn without_a_key_it_is_transparent() {
-    let origin = Origin::always(|| status(503));
+async fn stale_if_error_passes_a_request_without_a_key_through() {
+    let origin = ScriptedOrigin::always(|| status(503));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let service = StaleIfErrorLayer::new(store).layer(origin.clone());
     assert_eq!(get(&service, "/").await.status, StatusCode::SERVICE_UNAVAILABLE);
@@ -425,7 +425,7 @@ async fn a_timeout_below_is_a_failure() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_of_the_origin_limit_is_a_failure() {
-    let origin = Origin::new(|_, head| if head.uri.path() == "/slow" { hangs() } else { ok("good") });
+    let origin = ScriptedOrigin::new(|_, head| if head.uri.path() == "/slow" { hangs() } else { ok("good") });
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let service = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()))
@@ -446,12 +446,12 @@ async fn a_refusal_of_the_origin_limit_is_a_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refresh_in_the_background_learns_what_the_origin_says() {
-    // Were the stale answer given to the refresh, it would be taken for one of the origin.
+async fn a_background_refresh_gets_the_failure_of_the_origin() {
+    // A stale response given to the refresh would be taken for one of the origin.
     let down = Arc::new(AtomicBool::new(false));
     let switch = Arc::clone(&down);
     let origin =
-        Origin::new(move |_, _| if switch.load(Ordering::SeqCst) { status(503) } else { ok("good") });
+        ScriptedOrigin::new(move |_, _| if switch.load(Ordering::SeqCst) { status(503) } else { ok("good") });
     let store = MemoryStore::with_capacity_bytes(1 << 20);
     let learned = Arc::new(Mutex::new(Vec::new()));
     let spy = Arc::clone(&learned);
@@ -468,13 +468,13 @@ async fn a_refresh_in_the_background_learns_what_the_origin_says() {
     down.store(true, Ordering::SeqCst);
     tokio::time::advance(secs(11)).await;
     let reply = get(&service, "/").await;
-    let reason = reply.came_about.unwrap().stale_reason();
+    let reason = reply.cache_status.unwrap().stale_reason();
     assert_eq!(reason, Some(Stale::WhileRevalidating));
     settle().await;
     assert_eq!(origin.calls(), 2);
     assert_eq!(*learned.lock().unwrap(), [200, 503]);
     assert_eq!(get(&service, "/").await.age(), Some(11), "the failure changed nothing");
-    // Past that window the same answer serves while the origin fails.
+    // Past that window the same response is served while the origin fails.
     tokio::time::advance(secs(30)).await;
     let reply = get(&service, "/").await;
     assert!(is_stale(&reply));
@@ -482,8 +482,8 @@ async fn a_refresh_in_the_background_learns_what_the_origin_says() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_breaks_off_is_passed_on_and_the_stale_answer_kept() {
-    let origin = Origin::new(|call, _| match call {
+async fn a_body_that_breaks_off_is_passed_on_and_the_stale_response_kept() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 => ok("good"),
         2 => ok("ba").cut(),
         _ => status(503),
@@ -498,7 +498,7 @@ async fn a_body_that_breaks_off_is_passed_on_and_the_stale_answer_kept() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn it_is_ready_when_the_service_below_is_not() {
+async fn stale_if_error_is_ready_when_its_service_is_not() {
     let (mut service, mut origin) = tower_test::mock::spawn_with(|mock| {
         let store = MemoryStore::with_capacity_bytes(1 << 20);
         let fill = FillLayer::new(store.clone()).rules(rules());
@@ -508,18 +508,18 @@ async fn it_is_ready_when_the_service_below_is_not() {
     let answer = tokio::spawn(service.get_mut().clone().oneshot(request("GET", "/", &[])));
     let (_, respond) = origin.next_request().await.unwrap();
     respond.send_response(Response::new(Body::from("good")));
-    crate::support::collect(answer.await.unwrap().unwrap()).await;
+    collect(answer.await.unwrap().unwrap()).await;
     tokio::time::advance(secs(11)).await;
-    // The service below breaks for good: even that is covered.
+    // Even a service that fails for good is covered.
     tokio_test::assert_ready_ok!(service.poll_ready());
     origin.send_error(Failure);
     let reply = service.get_mut().clone().oneshot(request("GET", "/", &[])).await.unwrap();
-    assert_eq!(crate::support::collect(reply).await.body, "good");
+    assert_eq!(collect(reply).await.body, "good");
 }
 
 #[test]
-fn without_a_runtime_it_works() {
-    // As old as its lifetime when it comes, so that no clock is needed.
+fn stale_if_error_works_without_a_runtime() {
+    // The response arrives as old as its lifetime, so that no clock is needed.
     let origin = failing(|| ok("good").max_age(1).header("age", "1"), || status(503));
     let service = stack(Rules::new(), &origin);
     assert_eq!(get(&service, "/").now_or_never().unwrap().body, "good");

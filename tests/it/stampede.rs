@@ -1,9 +1,7 @@
-//! Many callers, one key: what the origin gets to see of it.
+//! Many callers of one key, and the calls of the origin.
 
 use std::{convert::Infallible, time::Duration};
 
-use crate::support::open::{Origin, bytes, call, fixed, get, ms, response, stack, status};
-use axum::body::Body;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{Request, Response, StatusCode};
@@ -16,12 +14,16 @@ use tokio::{
 use tower::{Layer, Service, ServiceExt};
 use tower_readthrough::{RetryPolicy, Rules};
 
+use crate::support::{
+    Body, Failure, ScriptedOrigin, bytes, call, fixed, get_request, ms, response, stack, status, store,
+};
+
 const URI: &str = "http://shop.example/p?id=1";
 
-/// Lets `n` callers ask at once and returns how often each status came, after checking bodies.
+/// Sends `n` requests at once, checks the bodies, and returns how often each status came.
 async fn crowd<S, B>(service: &S, n: usize, body: &'static [u8]) -> Vec<(StatusCode, usize)>
 where
-    S: Service<Request<Body>, Response = Response<B>, Error = Infallible> + Clone + Send + Sync + 'static,
+    S: Service<Request<Body>, Response = Response<B>, Error = Failure> + Clone + Send + Sync + 'static,
     S::Future: Send,
     B: http_body::Body + Send,
     B::Data: Send,
@@ -30,7 +32,7 @@ where
     let mut callers = JoinSet::new();
     for _ in 0..n {
         let service = service.clone();
-        callers.spawn(async move { call(&service, get(URI)).await });
+        callers.spawn(async move { call(&service, get_request(URI)).await });
     }
     let mut seen = std::collections::BTreeMap::new();
     for (status, got) in callers.join_all().await {
@@ -42,8 +44,8 @@ where
     seen.into_iter().map(|(status, n)| (StatusCode::from_u16(status).unwrap(), n)).collect()
 }
 
-fn slow(delay: u64) -> Origin {
-    Origin::new(move |_, _| async move {
+fn slow(delay: u64) -> ScriptedOrigin {
+    ScriptedOrigin::with_future(move |_, _| async move {
         sleep(ms(delay)).await;
         response(&[], "hello")
     })
@@ -56,7 +58,7 @@ async fn ten_thousand_callers_of_a_cold_key_are_one_call() {
     assert_eq!(crowd(&service, 10_000, b"hello").await, [(StatusCode::OK, 10_000)]);
     assert_eq!(origin.calls(), 1);
 
-    // At the very moment of expiry: the answer is 50 ms old when it comes in.
+    // At the very moment of expiry: the response is 50 ms old when it arrives.
     sleep(ms(950)).await;
     assert_eq!(crowd(&service, 10_000, b"hello").await, [(StatusCode::OK, 10_000)]);
     assert_eq!(origin.calls(), 2);
@@ -84,7 +86,7 @@ async fn callers_on_several_threads_are_one_call() {
 async fn the_first_caller_may_leave_before_the_head() {
     let origin = slow(50);
     let service = stack(fixed(1000)).layer(origin.clone());
-    let first = tokio::spawn(service.clone().oneshot(get(URI)));
+    let first = tokio::spawn(service.clone().oneshot(get_request(URI)));
     sleep(ms(10)).await;
     assert_eq!(origin.calls(), 1);
     let crowd = crowd(&service, 1000, b"hello");
@@ -97,8 +99,8 @@ async fn the_first_caller_may_leave_before_the_head() {
 }
 
 /// A body of ten chunks, one every ten milliseconds.
-fn drip() -> Origin {
-    Origin::new(|_, _| async {
+fn drip() -> ScriptedOrigin {
+    ScriptedOrigin::with_future(|_, _| async {
         let chunks = futures_util::stream::iter(0..10_u8).then(|n| async move {
             sleep(ms(10)).await;
             Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'0' + n])))
@@ -111,36 +113,36 @@ fn drip() -> Origin {
 async fn the_first_caller_may_leave_between_head_and_end_of_body() {
     let origin = drip();
     let service = stack(fixed(1000)).layer(origin.clone());
-    let first = service.clone().oneshot(get(URI)).await.unwrap();
+    let first = service.clone().oneshot(get_request(URI)).await.unwrap();
     let crowd = crowd(&service, 1000, b"0123456789");
     let leave = async {
         sleep(ms(35)).await;
         drop(first);
     };
     assert_eq!(tokio::join!(crowd, leave).0, [(StatusCode::OK, 1000)]);
-    assert_eq!(call(&service, get(URI)).await, (StatusCode::OK, "0123456789".into()));
+    assert_eq!(call(&service, get_request(URI)).await, (StatusCode::OK, "0123456789".into()));
     assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_everybody_left_still_fills_the_store() {
+async fn a_fetch_that_every_caller_left_still_fills_the_store() {
     let origin = drip();
     let service = stack(fixed(1000)).layer(origin.clone());
-    drop(service.clone().oneshot(get(URI)).await.unwrap());
+    drop(service.clone().oneshot(get_request(URI)).await.unwrap());
     sleep(ms(100)).await;
     let started = Instant::now();
-    assert_eq!(call(&service, get(URI)).await, (StatusCode::OK, "0123456789".into()));
+    assert_eq!(call(&service, get_request(URI)).await, (StatusCode::OK, "0123456789".into()));
     assert_eq!((origin.calls(), started.elapsed()), (1, Duration::ZERO));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_short_lifetime_under_fire_is_one_call_each_time_it_ends() {
-    let origin = Origin::new(|_, _| async { response(&[], "hello") });
+    let origin = ScriptedOrigin::with_future(|_, _| async { response(&[], "hello") });
     let service = stack(fixed(50)).layer(origin.clone());
     let started = Instant::now();
     while started.elapsed() < Duration::from_secs(1) {
         for _ in 0..10 {
-            call(&service, get(URI)).await;
+            call(&service, get_request(URI)).await;
         }
         sleep(ms(1)).await;
     }
@@ -155,7 +157,7 @@ async fn an_origin_slower_than_the_lifetime_is_still_asked_once_at_a_time() {
     for _ in 0..1000 {
         for _ in 0..10 {
             let service = service.clone();
-            callers.spawn(async move { call(&service, get(URI)).await });
+            callers.spawn(async move { call(&service, get_request(URI)).await });
         }
         sleep(ms(1)).await;
     }
@@ -164,8 +166,8 @@ async fn an_origin_slower_than_the_lifetime_is_still_asked_once_at_a_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_cannot_be_shared_releases_everybody_at_once_and_is_remembered() {
-    let origin = Origin::new(|_, _| async {
+async fn an_unshareable_response_releases_all_waiting_callers_and_is_remembered() {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         sleep(ms(100)).await;
         response(&[("cache-control", "no-store")], "hello")
     });
@@ -177,47 +179,44 @@ async fn what_cannot_be_shared_releases_everybody_at_once_and_is_remembered() {
 
     let started = Instant::now();
     crowd(&service, 1000, b"hello").await;
-    assert!(started.elapsed() <= ms(102), "the next burst waits for nobody: {:?}", started.elapsed());
+    assert!(started.elapsed() <= ms(102), "the next burst does not wait: {:?}", started.elapsed());
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_marker_ends_and_the_key_is_coalesced_again() {
-    let origin = Origin::new(|n, _| async move {
+async fn after_a_hit_for_miss_the_key_is_coalesced_again() {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         sleep(ms(10)).await;
         response(&[("cache-control", if n == 1 { "no-store" } else { "max-age=60" })], "hello")
     });
     let service = stack(Rules::new().hit_for_miss_for(Duration::from_secs(5))).layer(origin.clone());
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
     sleep(Duration::from_secs(5)).await;
     crowd(&service, 100, b"hello").await;
     assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_first_storable_answer_removes_the_marker() {
-    let origin = Origin::new(|n, _| async move {
+async fn the_first_storable_response_removes_the_hit_for_miss() {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         sleep(ms(10)).await;
         response(&[("cache-control", if n == 1 { "no-store" } else { "max-age=1" })], "hello")
     });
     let service = stack(Rules::new().hit_for_miss_for(Duration::from_secs(60))).layer(origin.clone());
-    call(&service, get(URI)).await;
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
+    call(&service, get_request(URI)).await;
     sleep(Duration::from_secs(2)).await;
     crowd(&service, 100, b"hello").await;
     assert_eq!(origin.calls(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_503_goes_to_all_who_waited_once_a_second_sequence_of_retries_has_failed() {
-    let origin = Origin::new(|_, _| async {
+async fn all_waiting_callers_get_a_503_after_a_second_sequence_of_retries() {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         sleep(ms(10)).await;
         status(503)
     });
     let retry = RetryPolicy::new();
-    let layer = tower_readthrough::ReadThroughLayer::builder(crate::support::open::store())
-        .retry(retry.clone())
-        .build()
-        .unwrap();
+    let layer = tower_readthrough::ReadThroughLayer::builder(store()).retry(retry.clone()).build().unwrap();
     let service = layer.layer(origin.clone());
     assert_eq!(crowd(&service, 10_000, b"").await, [(StatusCode::SERVICE_UNAVAILABLE, 10_000)]);
     assert_eq!(origin.calls() as u64, 2 + retry.retries());
@@ -225,15 +224,13 @@ async fn a_503_goes_to_all_who_waited_once_a_second_sequence_of_retries_has_fail
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_leaves_no_marker() {
-    let origin = Origin::new(|n, _| async move {
+async fn a_failure_leaves_no_hit_for_miss() {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         sleep(ms(10)).await;
         if n == 1 { status(503) } else { response(&[("cache-control", "max-age=60")], "hello") }
     });
-    let layer = tower_readthrough::ReadThroughLayer::builder(crate::support::open::store())
-        .retry(RetryPolicy::never())
-        .build()
-        .unwrap();
+    let layer =
+        tower_readthrough::ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).build().unwrap();
     let service = layer.layer(origin.clone());
     let statuses = [(StatusCode::OK, 99), (StatusCode::SERVICE_UNAVAILABLE, 1)];
     assert_eq!(crowd(&service, 100, b"hello").await, statuses);
@@ -242,7 +239,7 @@ async fn a_failure_leaves_no_marker() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_of_the_service_goes_to_all_who_waited_after_a_second_one() {
+async fn all_waiting_callers_get_a_service_error_after_a_second_one() {
     use std::sync::atomic::{AtomicUsize, Ordering};
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let failing = tower::service_fn(async |_: Request<Body>| {
@@ -250,14 +247,12 @@ async fn an_error_of_the_service_goes_to_all_who_waited_after_a_second_one() {
         sleep(ms(10)).await;
         Err::<Response<Body>, _>(tower_readthrough::SharedError::new("no route"))
     });
-    let layer = tower_readthrough::ReadThroughLayer::builder(crate::support::open::store())
-        .retry(RetryPolicy::never())
-        .build()
-        .unwrap();
+    let layer =
+        tower_readthrough::ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).build().unwrap();
     let service = layer.layer(failing);
     let mut callers = JoinSet::new();
     for _ in 0..10_000 {
-        callers.spawn(service.clone().oneshot(get(URI)));
+        callers.spawn(service.clone().oneshot(get_request(URI)));
     }
     for answer in callers.join_all().await {
         assert_eq!(answer.unwrap_err().to_string(), "no route");
@@ -266,8 +261,8 @@ async fn an_error_of_the_service_goes_to_all_who_waited_after_a_second_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_panic_costs_two_calls_and_everybody_gets_an_answer() {
-    let origin = Origin::new(|_, _| async {
+async fn a_panic_costs_two_calls_and_every_caller_gets_a_response() {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         sleep(ms(10)).await;
         panic!("handler");
     });
@@ -275,7 +270,7 @@ async fn a_panic_costs_two_calls_and_everybody_gets_an_answer() {
     let mut callers = JoinSet::new();
     for _ in 0..10_000 {
         let service = service.clone();
-        callers.spawn(async move { call(&service, get(URI)).await });
+        callers.spawn(async move { call(&service, get_request(URI)).await });
     }
     let (mut panics, mut unavailable) = (0, 0);
     while let Some(caller) = callers.join_next().await {
@@ -295,20 +290,20 @@ async fn a_panic_costs_two_calls_and_everybody_gets_an_answer() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_is_usable_again_after_a_panic() {
-    let origin = Origin::new(|n, _| async move {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         assert!(n > 1, "the first call panics");
         response(&[], "hello")
     });
     let service = stack(fixed(1000)).layer(origin.clone());
     let panicking = service.clone();
-    let first = tokio::spawn(async move { call(&panicking, get(URI)).await });
+    let first = tokio::spawn(async move { call(&panicking, get_request(URI)).await });
     assert!(first.await.unwrap_err().is_panic());
-    assert_eq!(call(&service, get(URI)).await, (StatusCode::OK, "hello".into()));
+    assert_eq!(call(&service, get_request(URI)).await, (StatusCode::OK, "hello".into()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_first_bytes_of_a_slow_body_reach_all_before_the_last_have_left_the_origin() {
-    let origin = Origin::new(|_, _| async {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         // 600 KB in 60 chunks over six seconds.
         let chunks = futures_util::stream::iter(0..60).then(|_| async move {
             sleep(ms(100)).await;
@@ -322,7 +317,7 @@ async fn the_first_bytes_of_a_slow_body_reach_all_before_the_last_have_left_the_
     for _ in 0..1000 {
         let service = service.clone();
         callers.spawn(async move {
-            let mut body = service.oneshot(get(URI)).await.unwrap().into_body();
+            let mut body = service.oneshot(get_request(URI)).await.unwrap().into_body();
             let first = body.frame().await.unwrap().unwrap().into_data().unwrap();
             let first_at = started.elapsed();
             let rest = body.collect().await.unwrap().to_bytes();
@@ -338,7 +333,7 @@ async fn the_first_bytes_of_a_slow_body_reach_all_before_the_last_have_left_the_
 
 #[tokio::test(start_paused = true)]
 async fn each_variant_is_one_call() {
-    let origin = Origin::new(|_, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         sleep(ms(50)).await;
         let language = request.headers()["accept-language"].to_str().unwrap().to_owned();
         response(&[("vary", "accept-language"), ("cache-control", "max-age=60")], language)
@@ -349,7 +344,7 @@ async fn each_variant_is_one_call() {
         let service = service.clone();
         let language = ["de", "en", "fr"][n % 3];
         callers.spawn(async move {
-            let mut request = get(URI);
+            let mut request = get_request(URI);
             request.headers_mut().insert("accept-language", language.parse().unwrap());
             (language, call(&service, request).await.1)
         });
@@ -360,41 +355,39 @@ async fn each_variant_is_one_call() {
     assert_eq!(origin.calls(), 3);
 }
 
-/// A follower must never see what was made for the leader.
+/// A waiting caller never gets a response for the first caller alone.
 #[tokio::test(start_paused = true)]
-async fn nobody_gets_what_was_for_another_alone_first_or_on_revalidation() {
+async fn no_caller_gets_a_private_response_of_another() {
     for personal in [("cache-control", "private, max-age=60"), ("set-cookie", "sid=1"), ("vary", "*")] {
-        let origin = Origin::new(move |n, request: Request<Body>| async move {
+        let origin = ScriptedOrigin::with_future(move |n, request: Request<Body>| async move {
             sleep(ms(10)).await;
             let who = request.headers()["x-who"].to_str().unwrap().to_owned();
             if n == 1 {
                 // Storable at first, with a validator; personal from then on, also as 304.
-                return response(&[("cache-control", "max-age=1"), ("etag", "\"1\"")], "everybody");
+                return response(&[("cache-control", "max-age=1"), ("etag", "\"1\"")], "shared");
             }
-            let mut answer = response(&[personal], who);
-            if request.headers().contains_key("if-none-match") {
-                *answer.status_mut() = StatusCode::NOT_MODIFIED;
-                *answer.body_mut() = Body::empty();
+            match request.headers().contains_key("if-none-match") {
+                true => response(&[personal], "").status(304),
+                false => response(&[personal], who),
             }
-            answer
         });
         let service = stack(Rules::new()).layer(origin.clone());
         let ask = |who: usize| {
             let service = service.clone();
             async move {
-                let mut request = get(URI);
+                let mut request = get_request(URI);
                 request.headers_mut().insert("x-who", who.into());
                 service.oneshot(request).await.unwrap()
             }
         };
-        assert_eq!(bytes(ask(0).await).await, "everybody");
+        assert_eq!(bytes(ask(0).await).await, "shared");
         sleep(Duration::from_secs(2)).await;
         let answers = futures_util::future::join_all((1..100).map(ask)).await;
         let mut signed = 0;
         for (answer, who) in answers.into_iter().zip(1..) {
             signed += usize::from(answer.headers().contains_key(personal.0));
             let body = bytes(answer).await;
-            assert!(body == who.to_string() || body == "everybody", "{body:?} for {who}");
+            assert!(body == who.to_string() || body == "shared", "{body:?} for {who}");
         }
         // A 304 with `Vary: *` confirms nothing: the request is sent once more without conditions.
         let calls = if personal.0 == "vary" { 2 } else { 1 };
@@ -403,17 +396,17 @@ async fn nobody_gets_what_was_for_another_alone_first_or_on_revalidation() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_authorized_crowd_and_an_anonymous_one_do_not_mix() {
-    let origin = Origin::new(|_, request: Request<Body>| async move {
+async fn requests_with_and_without_authorization_share_no_private_fetch() {
+    let origin = ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         sleep(ms(10)).await;
-        let who = request.headers().get("authorization").map_or("nobody", |who| who.to_str().unwrap());
+        let who = request.headers().get("authorization").map_or("anonymous", |who| who.to_str().unwrap());
         response(&[("cache-control", "max-age=60")], who.to_owned())
     });
     let service = stack(Rules::new()).layer(origin.clone());
     let answers = futures_util::future::join_all((0..200).map(|n| {
         let service = service.clone();
         async move {
-            let mut request = get(URI);
+            let mut request = get_request(URI);
             if n % 2 == 0 {
                 request.headers_mut().insert("authorization", format!("user {n}").parse().unwrap());
             }
@@ -422,16 +415,16 @@ async fn an_authorized_crowd_and_an_anonymous_one_do_not_mix() {
     }))
     .await;
     for (n, body) in answers {
-        assert_eq!(body, if n % 2 == 0 { format!("user {n}") } else { "nobody".into() });
+        assert_eq!(body, if n % 2 == 0 { format!("user {n}") } else { "anonymous".into() });
     }
-    assert_eq!(origin.calls(), 101, "one for all who are nobody");
+    assert_eq!(origin.calls(), 101, "one for all anonymous requests");
 }
 
 #[tokio::test(start_paused = true)]
-async fn cookies_keep_apart_what_only_our_rules_would_share() {
-    let origin = Origin::new(|_, request: Request<Body>| async move {
+async fn requests_with_cookies_do_not_share_a_response_fresh_by_rules_alone() {
+    let origin = ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         sleep(ms(10)).await;
-        let who = request.headers().get("cookie").map_or("nobody", |who| who.to_str().unwrap());
+        let who = request.headers().get("cookie").map_or("anonymous", |who| who.to_str().unwrap());
         response(&[], who.to_owned())
     });
     for first_has_cookie in [true, false] {
@@ -440,7 +433,7 @@ async fn cookies_keep_apart_what_only_our_rules_would_share() {
         let answers = futures_util::future::join_all((0..200).map(|n| {
             let service = service.clone();
             async move {
-                let mut request = get(URI);
+                let mut request = get_request(URI);
                 if (n % 2 == 0) == first_has_cookie {
                     request.headers_mut().insert("cookie", format!("u={n}").parse().unwrap());
                 }
@@ -450,7 +443,7 @@ async fn cookies_keep_apart_what_only_our_rules_would_share() {
         .await;
         for (n, body) in answers {
             let has_cookie = (n % 2 == 0) == first_has_cookie;
-            assert_eq!(body, if has_cookie { format!("u={n}") } else { "nobody".into() });
+            assert_eq!(body, if has_cookie { format!("u={n}") } else { "anonymous".into() });
         }
         assert_eq!(origin.calls() - before, 101);
     }

@@ -1,9 +1,7 @@
-//! Where the tags of an answer come from, and who gets to see them.
+//! Where the tags of a response come from, and that clients do not see them.
 
 use std::time::Duration;
 
-use crate::support::open::{Origin, bytes, call, fixed, get, ms, response, status, store};
-use axum::body::Body;
 use http::{HeaderMap, Request, Response, request::Parts};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
@@ -12,27 +10,32 @@ use tower_readthrough::{
     StoreLayer, Tags,
 };
 
+use crate::support::{Body, ScriptedOrigin, bytes, call, fixed, get_request, ms, response, status, store};
+
 const URI: &str = "http://h/a";
 
-fn stack_of(origin: &Origin, rules: Rules) -> (ReadThrough<Origin, MemoryStore>, Purge, MemoryStore) {
+fn stack_of(
+    origin: &ScriptedOrigin,
+    rules: Rules,
+) -> (ReadThrough<ScriptedOrigin, MemoryStore>, Purge, MemoryStore) {
     let store = store();
     let layer = ReadThroughLayer::builder(store.clone()).rules(rules).build().unwrap();
     (layer.layer(origin.clone()), layer.purge(), store)
 }
 
-/// Which of the tags purge an answer with these fields.
+/// The tags whose purge reaches a response with these fields.
 async fn tags_of(
     fields: &'static [(&'static str, &'static str)],
     tags: &[&'static str],
 ) -> Vec<&'static str> {
-    let origin = Origin::new(move |n, _| async move { response(fields, n.to_string()) });
+    let origin = ScriptedOrigin::with_future(move |n, _| async move { response(fields, n.to_string()) });
     let (service, purge, _) = stack_of(&origin, fixed(60_000));
     let mut found = Vec::new();
     for tag in tags {
-        call(&service, get(URI)).await;
+        call(&service, get_request(URI)).await;
         let before = origin.calls();
         purge.tag(tag);
-        call(&service, get(URI)).await;
+        call(&service, get_request(URI)).await;
         if origin.calls() > before {
             found.push(*tag);
         }
@@ -60,14 +63,12 @@ async fn tags_come_from_three_fields() {
 
 #[tokio::test(start_paused = true)]
 async fn tags_come_from_the_extensions_of_request_and_response() {
-    let origin = Origin::new(|n, _| async move {
-        let mut response = response(&[("cache-tag", "c")], n.to_string());
-        response.extensions_mut().insert(Tags::from_iter(["of-response"]));
-        response
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
+        response(&[("cache-tag", "c")], n.to_string()).extension(Tags::from_iter(["of-response"]))
     });
     let (service, purge, _) = stack_of(&origin, fixed(60_000));
     let ask = async || {
-        let mut request = get(URI);
+        let mut request = get_request(URI);
         request.extensions_mut().insert(Tags::from_iter(["of-request"]));
         call(&service, request).await.1
     };
@@ -96,13 +97,13 @@ impl KeyExtractor for Rule {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_rule_gives_tags() {
-    let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
     let builder = ReadThroughLayer::builder(store()).key(Rule).rules(fixed(60_000));
     let (purge, service) = (builder.purge(), builder.build().unwrap().layer(origin.clone()));
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
     purge.tag("by-rule");
-    assert_eq!(call(&service, get(URI)).await.1, "2");
-    assert_eq!(call(&service, get(URI)).await.1, "2");
+    assert_eq!(call(&service, get_request(URI)).await.1, "2");
+    assert_eq!(call(&service, get_request(URI)).await.1, "2");
 }
 
 const TAG_FIELDS: [(&str, &str); 4] =
@@ -114,9 +115,9 @@ fn names(headers: &HeaderMap) -> Vec<&'static str> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_do_not_see_what_is_for_the_cache() {
+async fn clients_do_not_see_tag_fields() {
     for strip in [true, false] {
-        let origin = Origin::new(|n, request: Request<Body>| async move {
+        let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
             match n {
                 1 | 2 => response(&TAG_FIELDS, "x"),
                 3 => {
@@ -141,10 +142,10 @@ async fn clients_do_not_see_what_is_for_the_cache() {
             ReadThroughLayer::builder(store()).rules(rules.clone()).strip_tags(strip).build().unwrap();
         let stack = layer.layer(origin.clone());
         let plain = StoreLayer::new(store()).rules(rules).strip_tags(strip).layer(origin.clone());
-        let ask = async |uri: &str| stack.clone().oneshot(get(uri)).await.unwrap();
+        let ask = async |uri: &str| stack.clone().oneshot(get_request(uri)).await.unwrap();
         let post = || Request::post(URI).body(Body::empty()).unwrap();
 
-        let of_plain = plain.clone().oneshot(get(URI)).await.unwrap();
+        let of_plain = plain.clone().oneshot(get_request(URI)).await.unwrap();
         assert_eq!(names(of_plain.headers()), expected, "fetched");
         for _ in 0..2 {
             let answer = ask(URI).await;
@@ -163,13 +164,13 @@ async fn clients_do_not_see_what_is_for_the_cache() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_does_not_see_them_either() {
-    let origin = Origin::new(|_, _| async {
+async fn waiting_callers_do_not_see_tag_fields() {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         sleep(ms(50)).await;
         response(&TAG_FIELDS, "x")
     });
     let (service, ..) = stack_of(&origin, fixed(60_000));
-    let ask = || service.clone().oneshot(get(URI));
+    let ask = || service.clone().oneshot(get_request(URI));
     let (one, two) = tokio::join!(ask(), ask());
     for answer in [one, two] {
         assert_eq!(names(answer.unwrap().headers()), ["cache-groups", "etag"]);
@@ -177,22 +178,17 @@ async fn who_waits_does_not_see_them_either() {
     assert_eq!(origin.calls(), 1);
 }
 
-/// Not even where an answer says that a field is for the one alone who asked.
+/// Not even if a response says that a field is for its own client.
 #[tokio::test(start_paused = true)]
-async fn tags_that_are_withheld_from_others_are_withheld_from_all() {
+async fn tag_fields_named_private_are_shown_to_no_client() {
     for control in ["max-age=1, private=\"surrogate-key\"", "max-age=1, no-cache=\"surrogate-key\""] {
-        let origin = Origin::new(move |n, _| async move {
-            let mut answer =
-                response(&[("cache-control", control), ("surrogate-key", "a"), ("etag", "\"1\"")], "x");
-            if n == 2 {
-                *answer.status_mut() = http::StatusCode::NOT_MODIFIED;
-                *answer.body_mut() = Body::empty();
-            }
-            answer
+        let origin = ScriptedOrigin::with_future(move |n, _| async move {
+            let fields = [("cache-control", control), ("surrogate-key", "a"), ("etag", "\"1\"")];
+            if n == 2 { response(&fields, "").status(304) } else { response(&fields, "x") }
         });
         let (service, ..) = stack_of(&origin, Rules::new());
         for _ in 0..2 {
-            let answer = service.clone().oneshot(get(URI)).await.unwrap();
+            let answer = service.clone().oneshot(get_request(URI)).await.unwrap();
             assert_eq!(names(answer.headers()), ["etag"], "{control}");
             bytes(answer).await;
             sleep(ms(2_000)).await;
@@ -202,7 +198,7 @@ async fn tags_that_are_withheld_from_others_are_withheld_from_all() {
 }
 
 async fn confirmed_then_purged(tag: &str) -> bytes::Bytes {
-    let origin = Origin::new(|n, _| async move {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         match n {
             2 => {
                 let mut confirmed = status(304);
@@ -222,11 +218,11 @@ async fn confirmed_then_purged(tag: &str) -> bytes::Bytes {
         }
     });
     let (service, purge, _) = stack_of(&origin, Rules::new().revalidate_for(ms(60_000)));
-    call(&service, get(URI)).await;
+    call(&service, get_request(URI)).await;
     sleep(ms(2_000)).await;
-    assert_eq!(call(&service, get(URI)).await.1, "1", "confirmed");
+    assert_eq!(call(&service, get_request(URI)).await.1, "1", "confirmed");
     purge.tag(tag);
-    call(&service, get(URI)).await.1
+    call(&service, get_request(URI)).await.1
 }
 
 #[tokio::test(start_paused = true)]
@@ -237,31 +233,38 @@ async fn a_304_adds_its_tags_and_removes_none() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_with_too_many_tags_is_neither_stored_nor_lost() {
+async fn a_response_with_too_many_tags_is_passed_on_and_not_stored() {
     let many: &'static str = (0..5_000).map(|n| format!("t{n} ")).collect::<String>().leak();
-    let origin = Origin::new(move |n, _| async move { response(&[("surrogate-key", many)], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(move |n, _| async move {
+        response(&[("surrogate-key", many)], n.to_string())
+    });
     let (service, _, store) = stack_of(&origin, fixed(60_000));
-    assert_eq!(call(&service, get(URI)).await.1, "1");
-    assert_eq!(call(&service, get(URI)).await.1, "2");
+    assert_eq!(call(&service, get_request(URI)).await.1, "1");
+    assert_eq!(call(&service, get_request(URI)).await.1, "2");
     assert!(store.get(&CacheKey::new("")).is_none());
 
     let some: &'static str = (0..1_000).map(|n| format!("t{n} ")).collect::<String>().leak();
-    let origin = Origin::new(move |n, _| async move { response(&[("surrogate-key", some)], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(move |n, _| async move {
+        response(&[("surrogate-key", some)], n.to_string())
+    });
     let (service, purge, _) = stack_of(&origin, fixed(60_000));
     for _ in 0..2 {
-        assert_eq!(call(&service, get(URI)).await.1, "1");
+        assert_eq!(call(&service, get_request(URI)).await.1, "1");
     }
     purge.tag("t999");
-    assert_eq!(call(&service, get(URI)).await.1, "2");
+    assert_eq!(call(&service, get_request(URI)).await.1, "2");
 }
 
 #[tokio::test(start_paused = true)]
 async fn tags_are_charged_to_the_store() {
     let bytes_with = async |tags: usize| {
         let value: &'static str = (0..tags).map(|n| format!("{n} ")).collect::<String>().leak();
-        let origin = Origin::new(move |_, _| async move { response(&[("surrogate-key", value)], "x") });
+        let origin =
+            ScriptedOrigin::with_future(
+                move |_, _| async move { response(&[("surrogate-key", value)], "x") },
+            );
         let (service, _, store) = stack_of(&origin, fixed(60_000));
-        call(&service, get(URI)).await;
+        call(&service, get_request(URI)).await;
         store.stats().bytes
     };
     let (none, many) = (bytes_with(0).await, bytes_with(1_000).await);
@@ -270,9 +273,9 @@ async fn tags_are_charged_to_the_store() {
 
 // RFC 9875 §3.
 
-/// Whether an answer to this request which names these groups invalidates `URI`.
+/// Whether a response to this request that names these groups invalidates `URI`.
 async fn invalidates(method: &str, uri: &str, code: u16, groups: &'static str) -> bool {
-    let origin = Origin::new(move |n, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(move |n, request: Request<Body>| async move {
         if request.headers().contains_key("x-act") {
             let mut response = status(code);
             response.headers_mut().insert("cache-group-invalidation", groups.parse().unwrap());
@@ -281,16 +284,16 @@ async fn invalidates(method: &str, uri: &str, code: u16, groups: &'static str) -
         response(&[("cache-groups", "\"news\", \"sport\"")], n.to_string())
     });
     let (service, ..) = stack_of(&origin, fixed(60_000));
-    let before = call(&service, get(URI)).await.1;
+    let before = call(&service, get_request(URI)).await.1;
     let request =
         Request::builder().method(method).uri(uri).header("x-act", "1").body(Body::empty()).unwrap();
     let answer: Response<_> = service.clone().oneshot(request).await.unwrap();
     assert!(answer.headers().contains_key("cache-group-invalidation"), "it is for all caches");
-    call(&service, get(URI)).await.1 != before
+    call(&service, get_request(URI)).await.1 != before
 }
 
 #[tokio::test(start_paused = true)]
-async fn answers_to_unsafe_requests_invalidate_groups_of_their_origin() {
+async fn responses_to_unsafe_requests_invalidate_groups_of_their_origin() {
     for method in ["POST", "PUT", "DELETE", "PATCH"] {
         assert!(invalidates(method, "http://h/b", 200, "\"news\"").await, "{method}");
     }
@@ -313,8 +316,8 @@ async fn answers_to_unsafe_requests_invalidate_groups_of_their_origin() {
 
 /// HTTP/1 does not tell the scheme.
 #[tokio::test(start_paused = true)]
-async fn an_unknown_scheme_is_any() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+async fn a_group_matches_under_an_unknown_scheme() {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         match request.method().as_str() {
             "GET" => response(&[("cache-groups", "\"news\"")], n.to_string()),
             _ => response(&[("cache-group-invalidation", "\"news\"")], ""),
@@ -336,8 +339,8 @@ async fn an_unknown_scheme_is_any() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_invalidated_by_group_is_given_back() {
-    let origin = Origin::new(|_, request: Request<Body>| async move {
+async fn entries_invalidated_by_group_are_removed() {
+    let origin = ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         match request.method().as_str() {
             "GET" => response(&[("cache-groups", "\"news\"")], "x"),
             _ => response(&[("cache-group-invalidation", "\"news\"")], ""),
@@ -345,7 +348,7 @@ async fn what_is_invalidated_by_group_is_given_back() {
     });
     let (service, _, store) = stack_of(&origin, fixed(3_600_000));
     for n in 0..100 {
-        call(&service, get(&format!("http://h/{n}"))).await;
+        call(&service, get_request(&format!("http://h/{n}"))).await;
     }
     call(&service, Request::post("http://h/edit").body(Body::empty()).unwrap()).await;
     sleep(Duration::from_secs(3)).await;

@@ -14,28 +14,28 @@ use http_body::{Body as HttpBody, Frame};
 use http_body_util::{BodyExt, StreamBody};
 use tower::{Service, ServiceExt};
 
-use crate::support::open::{Origin, response};
+use crate::support::{Failure, ScriptedOrigin, get_request, response};
 
-/// An origin that has everything ready: so many chunks, whose length it does not tell.
-fn ready(chunks: usize, chunk: usize) -> Origin {
-    Origin::new(move |_, _| async move { response(&[], chunked(chunks, chunk)) })
+/// An origin that has all chunks of its body ready, and does not declare the length.
+fn ready(chunks: usize, chunk: usize) -> ScriptedOrigin {
+    ScriptedOrigin::with_future(move |_, _| async move { response(&[], chunked(chunks, chunk)) })
 }
 
-fn chunked(chunks: usize, chunk: usize) -> axum::body::Body {
+fn chunked(chunks: usize, chunk: usize) -> crate::support::Body {
     let chunks = futures_util::stream::iter(0..chunks);
     let frames = chunks.map(move |_| Ok::<_, Infallible>(Frame::data(Bytes::from(vec![b'x'; chunk]))));
-    axum::body::Body::new(StreamBody::new(frames))
+    crate::support::Body::new(StreamBody::new(frames))
 }
 
-/// The body of what comes, which nobody has read yet.
+/// The body of the response, not read yet.
 async fn open<S, B>(service: &S, uri: &str) -> B
 where
-    S: Service<Request<axum::body::Body>, Response = Response<B>, Error = Infallible> + Clone,
+    S: Service<Request<crate::support::Body>, Response = Response<B>, Error = Failure> + Clone,
 {
-    service.clone().oneshot(crate::support::open::get(uri)).await.unwrap().into_body()
+    service.clone().oneshot(get_request(uri)).await.unwrap().into_body()
 }
 
-/// How much of it there is, and the error that ends it.
+/// The length of a body, and the error that ends it.
 async fn read<B: HttpBody<Data = Bytes>>(body: B) -> (usize, Option<B::Error>) {
     let mut body = std::pin::pin!(body);
     let mut length = 0;

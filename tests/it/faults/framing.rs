@@ -28,15 +28,13 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, MemoryStore, OriginLimitLayer, ReadThroughLayer,
-    RequestBody, SharedError, StaleIfErrorLayer, StoreLayer, Unshareable,
+    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThroughLayer, RequestBody,
+    SharedError, StaleIfErrorLayer, StoreLayer, Unshareable,
 };
 
-use crate::support::{Answer, Origin, Reply, collect, get, get_with, ok, request, send, status};
-
-fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(1 << 20)
-}
+use crate::support::{
+    Reply, ScriptedOrigin, ScriptedResponse, collect, get, get_with, ok, request, send, small_store, status,
+};
 
 /// Serves HTTP/1 on a port of its own.
 async fn serve<S, B>(service: S) -> SocketAddr
@@ -82,7 +80,7 @@ async fn raw_origin(response: &'static str) -> (SocketAddr, Arc<AtomicUsize>) {
     (addr, calls)
 }
 
-/// A body that learns of its end only when it is asked for more, as a file does.
+/// A body that knows its end only when it is polled once more, as that of a file does.
 fn unaware(chunks: Vec<&'static str>) -> impl HttpBody<Data = Bytes, Error = Infallible> + Send + 'static {
     StreamBody::new(stream::iter(chunks).map(|chunk| Ok(Frame::data(Bytes::from_static(chunk.as_bytes())))))
 }
@@ -102,8 +100,8 @@ async fn a_response_is_stored_at_its_declared_length_by_a_server_that_asks_for_n
             Response::builder().header("cache-control", "max-age=60").header("content-length", length);
         async move { Ok::<_, Infallible>(response.body(unaware(chunks)).unwrap()) }
     });
-    let together = StoreLayer::new(store()).layer(files.clone());
-    let shared = store();
+    let together = StoreLayer::new(small_store()).layer(files.clone());
+    let shared = small_store();
     let apart = LookupLayer::new(shared.clone()).layer(FillLayer::new(shared).layer(files));
     let wrap = |request: Request<Incoming>| request.map(RequestBody::new);
     for addr in [serve(together.map_request(wrap)).await, serve(apart.map_request(wrap)).await] {
@@ -119,11 +117,11 @@ async fn a_response_is_stored_at_its_declared_length_by_a_server_that_asks_for_n
     }
 }
 
-/// Whether a response is stored whose client reads so many bytes of its body, or finds it at its end,
+/// Whether a response is stored if its client reads this many bytes of the body, or finds it at its end,
 /// and then drops it.
-async fn is_stored_after(bytes: usize, fields: &[(&str, &str)], answer: fn() -> Answer) -> bool {
-    let store = store();
-    let service = StoreLayer::new(store.clone()).layer(Origin::always(move || answer().max_age(60)));
+async fn is_stored_after(bytes: usize, fields: &[(&str, &str)], answer: fn() -> ScriptedResponse) -> bool {
+    let store = small_store();
+    let service = StoreLayer::new(store.clone()).layer(ScriptedOrigin::always(move || answer().max_age(60)));
     let body = service.oneshot(request("GET", "/", fields)).await.unwrap().into_body();
     let mut read = 0;
     {
@@ -139,27 +137,27 @@ async fn is_stored_after(bytes: usize, fields: &[(&str, &str)], answer: fn() -> 
 
 #[tokio::test(start_paused = true)]
 async fn the_declared_length_completes_a_body_and_nothing_else_does() {
-    fn hello() -> Answer {
+    fn hello() -> ScriptedResponse {
         ok("hel").chunk("lo").chunk("!").header("content-length", "5")
     }
     assert!(!is_stored_after(3, &[], hello).await);
     assert!(is_stored_after(5, &[], hello).await, "what follows is not part of the message");
     assert!(!is_stored_after(6, &[], hello).await, "unless it was seen to be there");
-    fn broken() -> Answer {
+    fn broken() -> ScriptedResponse {
         ok("hello").header("content-length", "5").cut()
     }
     assert!(is_stored_after(5, &[], broken).await);
     assert!(!is_stored_after(6, &[], broken).await);
-    fn by_itself() -> Answer {
+    fn by_itself() -> ScriptedResponse {
         ok("hel").chunk("lo").trailer("x-sum", "1").declares(5)
     }
     assert!(!is_stored_after(3, &[], by_itself).await);
     assert!(is_stored_after(5, &[], by_itself).await);
-    fn undeclared() -> Answer {
+    fn undeclared() -> ScriptedResponse {
         ok("hello").chunk("!")
     }
     assert!(!is_stored_after(5, &[], undeclared).await);
-    fn part() -> Answer {
+    fn part() -> ScriptedResponse {
         let answer = status(206).header("content-range", "bytes 0-4/9").header("etag", "\"1\"");
         answer.chunk("hel").chunk("lo").chunk("!").header("content-length", "5")
     }
@@ -170,17 +168,18 @@ async fn the_declared_length_completes_a_body_and_nothing_else_does() {
 
 #[tokio::test(start_paused = true)]
 async fn trailers_after_a_declared_length_are_stored() {
-    let origin =
-        Origin::always(|| ok("hello").header("content-length", "5").trailer("x-sum", "1").max_age(60));
-    let service = StoreLayer::new(store()).layer(origin.clone());
+    let origin = ScriptedOrigin::always(|| {
+        ok("hello").header("content-length", "5").trailer("x-sum", "1").max_age(60)
+    });
+    let service = StoreLayer::new(small_store()).layer(origin.clone());
     for _ in 0..2 {
         assert_eq!(get(&service, "/").await.trailers.unwrap()["x-sum"], "1");
     }
     assert_eq!(origin.calls(), 1);
 }
 
-/// What each of the layers alone, and all of them together, make of a response.
-async fn through_each_layer(method: &str, answer: fn() -> Answer) -> Vec<(&'static str, Reply)> {
+/// The response through each layer alone, and through all of them together.
+async fn through_each_layer(method: &str, answer: fn() -> ScriptedResponse) -> Vec<(&'static str, Reply)> {
     async fn ask<S, B>(service: S, method: &str) -> Reply
     where
         S: Service<Request<crate::support::Body>, Response = Response<B>, Error: std::fmt::Debug> + Clone,
@@ -188,8 +187,8 @@ async fn through_each_layer(method: &str, answer: fn() -> Answer) -> Vec<(&'stat
     {
         collect(service.oneshot(request(method, "/", &[])).await.unwrap()).await
     }
-    let origin = Origin::always(answer);
-    let store = store();
+    let origin = ScriptedOrigin::always(answer);
+    let store = small_store();
     let unmarked = LookupLayer::new(store.clone()).cache_status(false);
     vec![
         (
@@ -214,8 +213,8 @@ async fn through_each_layer(method: &str, answer: fn() -> Answer) -> Vec<(&'stat
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_length_that_would_cut_the_body_goes_in_every_layer() {
-    type Row = (fn() -> Answer, Option<&'static str>);
+async fn every_layer_removes_a_length_that_would_cut_the_body() {
+    type Row = (fn() -> ScriptedResponse, Option<&'static str>);
     let rows: [Row; 6] = [
         (|| ok("hello").header("content-length", "3").header("transfer-encoding", "chunked"), None),
         (|| ok("hello").header("content-length", "3").declares(5), None),
@@ -238,7 +237,7 @@ async fn a_length_that_would_cut_the_body_goes_in_every_layer() {
 #[tokio::test(start_paused = true)]
 async fn a_length_without_a_body_to_cut_stays() {
     for (method, code) in [("HEAD", 200), ("GET", 304)] {
-        let answer: fn() -> Answer = match code {
+        let answer: fn() -> ScriptedResponse = match code {
             200 => || ok("").declares(0).header("content-length", "5"),
             _ => || status(304).declares(0).header("content-length", "5"),
         };
@@ -249,8 +248,8 @@ async fn a_length_without_a_body_to_cut_stays() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_says_stored_if_it_is() {
-    type Row = (fn() -> Answer, bool);
+async fn a_response_that_is_stored_reports_stored() {
+    type Row = (fn() -> ScriptedResponse, bool);
     let rows: [Row; 15] = [
         (|| ok("hello").header("content-length", "5"), true),
         (|| ok("hello").header("content-length", "5, 5"), true),
@@ -269,13 +268,13 @@ async fn a_response_says_stored_if_it_is() {
         (|| ok("hello").header("transfer-encoding", "gzip").header("transfer-encoding", "chunked"), false),
     ];
     for (answer, is_stored) in rows {
-        let origin = Origin::always(move || answer().max_age(60));
-        let shared = store();
-        let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
+        let origin = ScriptedOrigin::always(move || answer().max_age(60));
+        let shared = small_store();
+        let stack = ReadThroughLayer::builder(small_store()).build().unwrap().layer(origin.clone());
         let single = StoreLayer::new(shared).layer(origin.clone());
         for n in 0..2 {
             let ask = async || if n == 0 { get(&stack, "/").await } else { get(&single, "/").await };
-            let first = ask().await.came_about.unwrap();
+            let first = ask().await.cache_status.unwrap();
             assert_eq!(first.is_stored(), is_stored, "{:?}", answer());
             let why = (!is_stored).then_some(Unshareable::Framing);
             assert_eq!(first.unshareable_reason(), why, "{:?}", answer());
@@ -285,16 +284,16 @@ async fn a_response_says_stored_if_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_says_stored_if_it_has_the_length_of_its_range() {
+async fn a_part_with_the_length_of_its_range_reports_stored() {
     for (length, is_stored) in [("5", true), ("5, 5", true), ("4", false), ("x", false)] {
-        let origin = Origin::always(move || {
+        let origin = ScriptedOrigin::always(move || {
             let answer =
                 status(206).header("content-range", "bytes 0-4/9").header("etag", "\"1\"").max_age(60);
             answer.chunk("hello").header("content-length", length)
         });
-        let service = StoreLayer::new(store()).layer(origin);
+        let service = StoreLayer::new(small_store()).layer(origin);
         let ask = async || get_with(&service, "/", &[("range", "bytes=0-4")]).await;
-        assert_eq!(ask().await.came_about.unwrap().is_stored(), is_stored, "{length}");
+        assert_eq!(ask().await.cache_status.unwrap().is_stored(), is_stored, "{length}");
         assert_eq!(ask().await.is_hit(), is_stored, "{length}");
     }
 }
@@ -302,11 +301,11 @@ async fn a_part_says_stored_if_it_has_the_length_of_its_range() {
 /// A message that cannot be framed says nothing about what is stored.
 #[tokio::test(start_paused = true)]
 async fn a_broken_response_displaces_nothing() {
-    let origin = Origin::new(|n, _| match n {
+    let origin = ScriptedOrigin::new(|n, _| match n {
         2 => ok("hello").header("content-length", "+5").max_age(60),
         _ => ok("good").header("cache-control", "max-age=60").header("vary", "x"),
     });
-    let shared = store();
+    let shared = small_store();
     let service = StoreLayer::new(shared.clone()).layer(origin.clone());
     get(&service, "/").await;
     send(&FillLayer::new(shared).layer(origin), request("GET", "/", &[])).await;
@@ -326,7 +325,7 @@ async fn a_length_beside_a_transfer_coding_cuts_nothing_over_hyper_s_client() {
             request.headers_mut().remove("host");
             request.map(RequestBody::new)
         };
-        let cache = ReadThroughLayer::builder(store()).build().unwrap();
+        let cache = ReadThroughLayer::builder(small_store()).build().unwrap();
         let stack = cache.layer(client.map_err(SharedError::new)).map_request(to_origin);
         let addr = serve(stack).await;
         for (n, method) in ["DELETE", "GET", "GET"].into_iter().enumerate() {
@@ -343,12 +342,12 @@ async fn a_length_beside_a_transfer_coding_cuts_nothing_over_hyper_s_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_wish_for_another_version_of_http_goes_through_the_cache() {
+async fn an_upgrade_to_another_version_of_http_goes_through_the_cache() {
     let h2c = [("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "AAMAAABk")];
-    let origin = Origin::always(|| ok("hello").max_age(60));
-    let stack = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
-    let single = StoreLayer::new(store()).layer(origin.clone());
-    let shared = store();
+    let origin = ScriptedOrigin::always(|| ok("hello").max_age(60));
+    let stack = ReadThroughLayer::builder(small_store()).build().unwrap().layer(origin.clone());
+    let single = StoreLayer::new(small_store()).layer(origin.clone());
+    let shared = small_store();
     let fill = KeyLayer::default().layer(FillLayer::new(shared).layer(origin.clone()));
     let coalesced = KeyLayer::default().layer(CoalesceLayer::new().layer(origin.clone()));
     let wants = |head: &http::request::Parts| {

@@ -19,26 +19,26 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    Answer, Failure, Frames, Origin, Reply, get, get_with, ok, request, secs, send, settle, status,
+    Body, Reply, ScriptedOrigin, ScriptedResponse, get, get_with, ok, request, secs, send, settle, status,
 };
 
-type Stack = ReadThrough<Origin, MemoryStore>;
-type Single = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
+type Stack = ReadThrough<ScriptedOrigin, MemoryStore>;
+type Single = Lookup<Fill<ScriptedOrigin, MemoryStore>, MemoryStore>;
 
 fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(64 << 20)
 }
 
-fn stack(origin: &Origin) -> Stack {
+fn stack(origin: &ScriptedOrigin) -> Stack {
     let layer = ReadThroughLayer::builder(store()).rules(rules()).retry(RetryPolicy::never());
     layer.build().unwrap().layer(origin.clone())
 }
 
-fn single(origin: &Origin) -> Single {
+fn single(origin: &ScriptedOrigin) -> Single {
     StoreLayer::new(store()).rules(rules()).layer(origin.clone())
 }
 
-/// However old a response says that it is.
+/// A lifetime that does not depend on the age of a response.
 fn rules() -> Rules {
     Rules::new().fixed_ttl(secs(600))
 }
@@ -118,7 +118,7 @@ const ERROR: &[&str] = &[
     "trailer",
 ];
 
-/// What asks for each kind of head, by the method.
+/// The request that leads to each kind of head, by method.
 type Ask = (&'static str, &'static str, &'static [(&'static str, &'static str)]);
 
 const ASKS: [Ask; 9] = [
@@ -133,7 +133,7 @@ const ASKS: [Ask; 9] = [
     ("416", "GET", &[("range", "bytes=10-")]),
 ];
 
-fn described(body: &'static str) -> Answer {
+fn described(body: &'static str) -> ScriptedResponse {
     let answer = ok(body).trailer("x-sum", "1").declares(body.len() as u64).header("date", EARLIER);
     FIELDS.into_iter().fold(answer, |answer, (name, value)| answer.header(name, value))
 }
@@ -164,9 +164,9 @@ fn check(kind: &str, reply: &Reply, case: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_head_that_is_made_of_a_stored_one_says_what_is_true_of_it() {
+async fn heads_made_of_a_stored_response_say_what_is_true_of_them() {
     for (kind, method, fields) in ASKS {
-        let origin = Origin::always(|| described("abcdefghij"));
+        let origin = ScriptedOrigin::always(|| described("abcdefghij"));
         for reply in [
             {
                 let service = stack(&origin);
@@ -189,7 +189,7 @@ async fn every_head_that_is_made_of_a_stored_one_says_what_is_true_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_head_that_is_made_of_a_fetched_one_says_what_is_true_of_it() {
+async fn heads_made_of_a_fetched_response_say_what_is_true_of_them() {
     for (kind, method, fields) in ASKS {
         // A range alone goes to the origin as it is.
         let has_range_alone = fields.iter().all(|(name, _)| matches!(*name, "range" | "if-range"));
@@ -197,7 +197,7 @@ async fn every_head_that_is_made_of_a_fetched_one_says_what_is_true_of_it() {
             continue;
         }
         let fields: Vec<_> = fields.iter().filter(|(name, _)| *name != "range").copied().collect();
-        let origin = Origin::always(|| described("abcdefghij"));
+        let origin = ScriptedOrigin::always(|| described("abcdefghij"));
         for reply in [
             send(&stack(&origin), request(method, "/", &fields)).await,
             send(&single(&origin), request(method, "/", &fields)).await,
@@ -212,9 +212,10 @@ async fn every_head_that_is_made_of_a_fetched_one_says_what_is_true_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_range_of_what_is_fetched_whole_says_what_is_true_of_it() {
+async fn a_range_of_a_fetched_complete_response_has_its_own_fields() {
     for (kind, range) in [("206", "bytes=2-4"), ("416", "bytes=10-")] {
-        let origin = Origin::always(|| described("abcdefghij").header("transfer-encoding", "chunked"));
+        let origin =
+            ScriptedOrigin::always(|| described("abcdefghij").header("transfer-encoding", "chunked"));
         let layer = ReadThroughLayer::builder(store())
             .rules(rules())
             .lookup(|lookup| lookup.fetch_whole_for_ranges(true));
@@ -227,7 +228,7 @@ async fn a_range_of_what_is_fetched_whole_says_what_is_true_of_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_same_holds_of_a_stored_part() {
+async fn heads_made_of_a_stored_part_say_what_is_true_of_it() {
     let script = |_: usize, head: &http::request::Parts| match head.headers.contains_key("range") {
         true => {
             let part =
@@ -242,7 +243,7 @@ async fn the_same_holds_of_a_stored_part() {
         ("412", &[("range", "bytes=2-4"), ("if-match", "\"2\"")]),
     ];
     for (kind, fields) in cases {
-        let origin = Origin::new(script);
+        let origin = ScriptedOrigin::new(script);
         let service = stack(&origin);
         get_with(&service, "/", &[("range", "bytes=0-5")]).await;
         let reply = get_with(&service, "/", fields).await;
@@ -253,9 +254,9 @@ async fn the_same_holds_of_a_stored_part() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_parts_have_their_own_ranges_and_no_coding_of_all_together() {
+async fn multipart_ranges_are_not_made_of_encoded_content() {
     // The coding of a representation is not that of its parts put together: the whole is served.
-    let origin = Origin::always(|| described("abcdefghij"));
+    let origin = ScriptedOrigin::always(|| described("abcdefghij"));
     let service = stack(&origin);
     get(&service, "/").await;
     let whole = get_with(&service, "/", &[("range", "bytes=0-1, 4-5")]).await;
@@ -269,7 +270,7 @@ async fn several_parts_have_their_own_ranges_and_no_coding_of_all_together() {
         let answer = ok("abcdefghij").header("content-range", "bytes 0-9/10").header("date", EARLIER);
         fields.fold(answer, |answer, (name, value)| answer.header(name, value))
     };
-    let origin = Origin::always(plain);
+    let origin = ScriptedOrigin::always(plain);
     let service = stack(&origin);
     get(&service, "/").await;
     let parts = get_with(&service, "/", &[("range", "bytes=0-1, 4-5")]).await;
@@ -282,8 +283,8 @@ async fn several_parts_have_their_own_ranges_and_no_coding_of_all_together() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_has_no_field_of_a_response_that_is_not_there() {
-    let origin = Origin::always(|| described("abcdefghij").after(secs(60)));
+async fn a_412_or_416_has_no_fields_of_the_content() {
+    let origin = ScriptedOrigin::always(|| described("abcdefghij").after(secs(60)));
     let coalesced =
         ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_waiters(1).wait_at_most(secs(1)));
     let layer = coalesced.lookup(|lookup| lookup.request_directives(true)).build().unwrap();
@@ -302,15 +303,15 @@ async fn a_refusal_has_no_field_of_a_response_that_is_not_there() {
 
 // Ranges of what is fetched whole.
 
-/// Confirms nothing, so that what is stale is fetched again.
-fn renewed() -> Origin {
-    Origin::new(|call, _| {
+/// Never sends a 304, so that a stale response is fetched again.
+fn renewed() -> ScriptedOrigin {
+    ScriptedOrigin::new(|call, _| {
         let answer = ok("abc").chunk("def").chunk("ghij").declares(10).header("content-length", "10");
         answer.max_age(10).header("etag", format!("\"{call}\""))
     })
 }
 
-async fn five_ranges(service: &Single, origin: &Origin, case: &str) {
+async fn five_ranges(service: &Single, origin: &ScriptedOrigin, case: &str) {
     for (at, (range, body)) in
         [("0-1", "ab"), ("3-3", "d"), ("8-9", "ij"), ("2-6", "cdefg"), ("0-9", "abcdefghij")]
             .into_iter()
@@ -326,14 +327,14 @@ async fn five_ranges(service: &Single, origin: &Origin, case: &str) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn ranges_of_something_stale_share_one_fetch_that_is_stored() {
+async fn ranges_of_a_stale_response_share_one_fetch_that_is_stored() {
     let origin = renewed();
     let service = StoreLayer::new(store()).layer(origin.clone());
     get(&service, "/").await;
     tokio::time::advance(secs(10)).await;
     five_ranges(&service, &origin, "stale").await;
 
-    // What is fetched whole for a range of nothing stored, too.
+    // Also the complete response that is fetched for a range of nothing stored.
     let (origin, store) = (renewed(), store());
     let lookup = LookupLayer::new(store.clone()).fetch_whole_for_ranges(true);
     let service = lookup.layer(FillLayer::new(store).layer(origin.clone()));
@@ -342,7 +343,7 @@ async fn ranges_of_something_stale_share_one_fetch_that_is_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_range_that_is_not_there_does_not_keep_the_whole_out_of_the_store() {
+async fn an_unsatisfiable_range_does_not_keep_the_response_out_of_the_store() {
     let origin = renewed();
     let service = StoreLayer::new(store()).layer(origin.clone());
     get(&service, "/").await;
@@ -355,16 +356,16 @@ async fn a_range_that_is_not_there_does_not_keep_the_whole_out_of_the_store() {
 }
 
 /// Counts the frames that are read of a body.
-struct Counted(Frames, Arc<AtomicUsize>);
+struct Counted(Body, Arc<AtomicUsize>);
 
 impl http_body::Body for Counted {
     type Data = Bytes;
-    type Error = Failure;
+    type Error = tower::BoxError;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Failure>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, tower::BoxError>>> {
         self.1.fetch_add(1, Ordering::SeqCst);
         Pin::new(&mut self.0).poll_frame(cx)
     }
@@ -375,15 +376,15 @@ impl http_body::Body for Counted {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_to_be_stored_is_read_as_far_as_the_range_goes() {
+async fn a_response_that_is_not_stored_is_read_as_far_as_the_range() {
     let frames = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&frames);
-    let origin = Origin::new(move |call, _| match call {
+    let origin = ScriptedOrigin::new(move |call, _| match call {
         1 => ok("abcdefghij").max_age(10),
         _ => ok("abc").chunk("defghij").declares(10).header("cache-control", "no-store"),
     });
     let counting = ServiceBuilder::new()
-        .map_response(move |response: http::Response<Frames>| {
+        .map_response(move |response: http::Response<Body>| {
             response.map(|body| Counted(body, Arc::clone(&count)))
         })
         .service(origin.clone());
@@ -399,15 +400,16 @@ async fn what_is_not_to_be_stored_is_read_as_far_as_the_range_goes() {
 // Two stacks, one above the other.
 
 #[tokio::test(start_paused = true)]
-async fn a_store_above_a_stack_is_filled_for_clients_that_have_the_response_or_want_a_part() {
+async fn a_store_above_a_stack_is_filled_by_conditional_and_range_requests() {
     let wants: [&[(&str, &str)]; 3] = [
         &[("if-none-match", "\"1\"")],
         &[("if-match", "\"2\"")],
         &[("if-none-match", "\"2\""), ("range", "bytes=20-")],
     ];
     for fields in wants {
-        let origin =
-            Origin::always(|| ok("abc").chunk("defghij").declares(10).max_age(60).header("etag", "\"1\""));
+        let origin = ScriptedOrigin::always(|| {
+            ok("abc").chunk("defghij").declares(10).max_age(60).header("etag", "\"1\"")
+        });
         let above = store();
         let lookup = LookupLayer::new(above.clone()).fetch_whole_for_ranges(true);
         let service = lookup.layer(FillLayer::new(above.clone()).layer(stack(&origin)));
@@ -424,7 +426,7 @@ async fn a_store_above_a_stack_is_filled_for_clients_that_have_the_response_or_w
 // Parts that are put together.
 
 #[tokio::test(start_paused = true)]
-async fn a_long_whole_is_put_together_beside_the_request_that_completes_it() {
+async fn a_long_response_is_assembled_outside_the_request_that_completes_it() {
     const TOTAL: usize = 1 << 20;
     let script = |_: usize, head: &http::request::Parts| {
         let range = head.headers["range"].to_str().unwrap().strip_prefix("bytes=").unwrap();
@@ -434,7 +436,7 @@ async fn a_long_whole_is_put_together_beside_the_request_that_completes_it() {
         let part = status(206).chunk(body).header("content-range", format!("bytes {first}-{last}/{TOTAL}"));
         part.max_age(60).header("etag", "\"1\"")
     };
-    let origin = Origin::new(script);
+    let origin = ScriptedOrigin::new(script);
     let service = single(&origin);
     for range in ["0-499999", "500000-1048574", "1048575-1048575"] {
         get_with(&service, "/", &[("range", &format!("bytes={range}"))]).await;

@@ -9,16 +9,17 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    Answer, Origin, Reply, error, get, get_with, hangs, ok, request, secs, send, settle, status,
+    Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, hangs, ok, request, secs, send, settle,
+    status,
 };
 
-type Stack = ReadThrough<Origin, MemoryStore>;
+type Stack = ReadThrough<ScriptedOrigin, MemoryStore>;
 
 fn store() -> MemoryStore {
     MemoryStore::with_capacity_bytes(8 << 20)
 }
 
-fn stack(origin: &Origin) -> (Stack, MemoryStore) {
+fn stack(origin: &ScriptedOrigin) -> (Stack, MemoryStore) {
     let store = store();
     let layer = ReadThroughLayer::builder(store.clone()).retry(RetryPolicy::never());
     let layer = layer.lookup(|lookup| lookup.request_directives(true)).build().unwrap();
@@ -26,7 +27,7 @@ fn stack(origin: &Origin) -> (Stack, MemoryStore) {
 }
 
 /// Without coalescing, and without stale responses on error.
-fn single(origin: &Origin) -> (Lookup<Fill<Origin, MemoryStore>, MemoryStore>, MemoryStore) {
+fn single(origin: &ScriptedOrigin) -> (Lookup<Fill<ScriptedOrigin, MemoryStore>, MemoryStore>, MemoryStore) {
     let store = store();
     let lookup = LookupLayer::new(store.clone()).request_directives(true);
     (lookup.layer(FillLayer::new(store.clone()).layer(origin.clone())), store)
@@ -49,7 +50,7 @@ macro_rules! in_both {
 }
 
 /// A tag for everything, and ten minutes.
-fn page() -> Answer {
+fn page() -> ScriptedResponse {
     ok("page").max_age(600).header("surrogate-key", "red")
 }
 
@@ -69,14 +70,14 @@ const PURGES: [(&str, Apply); 6] = [
     ("everything", |purge| _ = purge.everything()),
 ];
 
-// What is purged.
+// Purged responses.
 
 #[tokio::test(start_paused = true)]
-async fn what_is_purged_is_stale_and_says_so_swept_or_not() {
+async fn a_purged_response_is_reported_stale_swept_or_not() {
     for (kind, apply) in PURGES {
         for is_soft in [false, true] {
             for is_swept in [false, true] {
-                in_both!(Origin::always(page), |service, store, origin| {
+                in_both!(ScriptedOrigin::always(page), |service, store, origin| {
                     get(&service, "/").await;
                     let purge = LookupLayer::new(store.clone()).purge();
                     apply(&if is_soft { purge.soft() } else { purge });
@@ -95,34 +96,37 @@ async fn what_is_purged_is_stale_and_says_so_swept_or_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_purged_with_all_its_variants_is_stale_for_every_selection() {
+async fn a_key_purged_with_all_its_variants_is_stale_for_every_selection() {
     for is_swept in [false, true] {
-        in_both!(Origin::always(|| page().header("vary", "accept-language")), |service, store, origin| {
-            for language in ["de", "en"] {
-                get_with(&service, "/", &[("accept-language", language)]).await;
+        in_both!(
+            ScriptedOrigin::always(|| page().header("vary", "accept-language")),
+            |service, store, origin| {
+                for language in ["de", "en"] {
+                    get_with(&service, "/", &[("accept-language", language)]).await;
+                }
+                LookupLayer::new(store.clone()).purge().tag("red");
+                if is_swept {
+                    tokio::time::sleep(secs(5)).await;
+                }
+                let reply = get_with(&service, "/", &[("accept-language", "fr")]).await;
+                assert_eq!(reply.cache(), "fwd=stale; stored; detail=purged", "swept: {is_swept}");
+                // From now on a response is stored again.
+                let reply = get_with(&service, "/", &[("accept-language", "de")]).await;
+                assert_eq!(reply.cache(), "fwd=vary-miss; stored", "swept: {is_swept}");
+                assert_eq!(origin.calls(), 4);
             }
-            LookupLayer::new(store.clone()).purge().tag("red");
-            if is_swept {
-                tokio::time::sleep(secs(5)).await;
-            }
-            let reply = get_with(&service, "/", &[("accept-language", "fr")]).await;
-            assert_eq!(reply.cache(), "fwd=stale; stored; detail=purged", "swept: {is_swept}");
-            // From now on there is something again.
-            let reply = get_with(&service, "/", &[("accept-language", "de")]).await;
-            assert_eq!(reply.cache(), "fwd=vary-miss; stored", "swept: {is_swept}");
-            assert_eq!(origin.calls(), 4);
-        });
+        );
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn beside_a_variant_that_is_left_a_purged_one_is_a_vary_miss_swept_or_not() {
+async fn a_purged_variant_beside_another_is_a_vary_miss_swept_or_not() {
     for is_swept in [false, true] {
         let script = |_: usize, head: &http::request::Parts| {
             let language = head.headers["accept-language"].to_str().unwrap().to_owned();
             ok("x").max_age(600).header("vary", "accept-language").header("surrogate-key", language)
         };
-        in_both!(Origin::new(script), |service, store, origin| {
+        in_both!(ScriptedOrigin::new(script), |service, store, origin| {
             for language in ["de", "en"] {
                 get_with(&service, "/", &[("accept-language", language)]).await;
             }
@@ -138,8 +142,8 @@ async fn beside_a_variant_that_is_left_a_purged_one_is_a_vary_miss_swept_or_not(
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_unsafe_request_invalidated_is_stale_and_says_so() {
-    in_both!(Origin::always(page), |service, _store, origin| {
+async fn an_invalidated_response_is_reported_stale() {
+    in_both!(ScriptedOrigin::always(page), |service, _store, origin| {
         for method in ["POST", "PUT", "DELETE", "PATCH"] {
             get(&service, "/").await;
             assert!(get(&service, "/").await.is_hit());
@@ -155,9 +159,9 @@ async fn what_an_unsafe_request_invalidated_is_stale_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_was_purged_once_and_stored_again_is_no_more_than_what_it_is() {
+async fn a_purge_is_not_reported_after_the_response_was_stored_again() {
     in_both!(
-        Origin::new(|_, head| {
+        ScriptedOrigin::new(|_, head| {
             let path = head.uri.path().to_owned();
             ok(path).max_age(10)
         }),
@@ -167,7 +171,7 @@ async fn what_was_purged_once_and_stored_again_is_no_more_than_what_it_is() {
             assert_eq!(get(&service, "/").await.cache(), "fwd=stale; stored; detail=purged");
             tokio::time::advance(secs(10)).await;
             assert_eq!(get(&service, "/").await.cache(), "fwd=stale; stored", "its lifetime has ended");
-            // Given back in time, so that nothing is left of it.
+            // Removed when it expires, so that nothing is left of it.
             tokio::time::sleep(secs(90_000)).await;
             assert_eq!(store.stats().entries, 0);
             assert_eq!(get(&service, "/").await.cache(), "fwd=uri-miss; stored");
@@ -177,16 +181,16 @@ async fn what_was_purged_once_and_stored_again_is_no_more_than_what_it_is() {
     );
 }
 
-// Who asks.
+// Reasons in the request.
 
 #[tokio::test(start_paused = true)]
-async fn what_credentials_keep_out_is_not_a_matter_of_vary() {
+async fn a_miss_because_of_credentials_is_not_reported_as_a_vary_miss() {
     let cases: [(&str, Rules); 2] =
         [("authorization", Rules::new()), ("cookie", Rules::new().default_ttl(secs(600)))];
     for (field, rules) in cases {
         for (after, why) in [(599, "request"), (600, "stale")] {
             let answer = move || if field == "cookie" { ok("x") } else { ok("x").max_age(600) };
-            let origin = Origin::always(answer);
+            let origin = ScriptedOrigin::always(answer);
             let service = StoreLayer::new(store()).rules(rules.clone()).layer(origin.clone());
             get(&service, "/").await;
             tokio::time::advance(secs(after)).await;
@@ -198,8 +202,8 @@ async fn what_credentials_keep_out_is_not_a_matter_of_vary() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_request_is_the_reason_only_where_something_could_be_served_without_what_it_says() {
-    in_both!(Origin::always(page), |service, _store, origin| {
+async fn a_request_is_the_reason_only_if_a_response_could_be_served_without_its_directives() {
+    in_both!(ScriptedOrigin::always(page), |service, _store, origin| {
         let no_cache = [("cache-control", "no-cache")];
         assert_eq!(get_with(&service, "/", &no_cache).await.cache(), "fwd=uri-miss; stored");
         assert_eq!(get_with(&service, "/", &no_cache).await.cache(), "fwd=request; stored");
@@ -210,7 +214,7 @@ async fn a_request_is_the_reason_only_where_something_could_be_served_without_wh
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_that_is_stored_is_partial_for_who_wants_more() {
+async fn a_stored_part_is_partial_for_a_request_that_wants_more() {
     let script = |_: usize, head: &http::request::Parts| match head.headers.get("range") {
         Some(_) => {
             let part = status(206).chunk("he").header("content-range", "bytes 0-1/5").header("etag", "\"1\"");
@@ -218,7 +222,7 @@ async fn a_part_that_is_stored_is_partial_for_who_wants_more() {
         }
         None => ok("hello").header("etag", "\"1\"").max_age(600),
     };
-    in_both!(Origin::new(script), |service, _store, origin| {
+    in_both!(ScriptedOrigin::new(script), |service, _store, origin| {
         assert_eq!(get_with(&service, "/", &[("range", "bytes=0-1")]).await.cache(), "fwd=uri-miss; stored");
         assert!(get_with(&service, "/", &[("range", "bytes=0-1")]).await.is_hit());
         assert_eq!(get(&service, "/").await.cache(), "fwd=partial; stored");
@@ -226,9 +230,9 @@ async fn a_part_that_is_stored_is_partial_for_who_wants_more() {
     });
 }
 
-// What the origin answered.
+// The status of the origin.
 
-fn rescued(origin: &Origin) -> impl AsyncFn() -> Reply {
+fn rescued(origin: &ScriptedOrigin) -> impl AsyncFn() -> Reply {
     let store = store();
     let service = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()))
@@ -239,12 +243,12 @@ fn rescued(origin: &Origin) -> impl AsyncFn() -> Reply {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_response_after_a_failure_says_what_the_origin_answered() {
+async fn a_stale_response_after_a_failure_has_the_status_of_the_origin() {
     for code in [500, 502, 503, 504] {
         let script = move |call: usize, _: &http::request::Parts| {
             if call == 1 { ok("page").max_age(10) } else { status(code) }
         };
-        let origin = Origin::new(script);
+        let origin = ScriptedOrigin::new(script);
         let ask = rescued(&origin);
         ask().await;
         tokio::time::advance(secs(10)).await;
@@ -253,10 +257,10 @@ async fn a_stale_response_after_a_failure_says_what_the_origin_answered() {
         assert_eq!((reply.status, reply.cache()), (StatusCode::OK, expected.clone()));
         let field = reply.header("cache-status").unwrap();
         assert_eq!(field, format!("tower-readthrough;{}", expected.replace("; ", ";")));
-        let came_about = reply.came_about.unwrap();
+        let came_about = reply.cache_status.unwrap();
         assert!(!came_about.is_hit() && came_about.stale_reason() == Some(Stale::IfError));
 
-        let origin = Origin::new(script);
+        let origin = ScriptedOrigin::new(script);
         let (service, _) = stack(&origin);
         get(&service, "/").await;
         tokio::time::advance(secs(10)).await;
@@ -266,7 +270,7 @@ async fn a_stale_response_after_a_failure_says_what_the_origin_answered() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_response_after_an_error_has_no_status_of_the_origin() {
-    let origin = Origin::new(|call, _| if call == 1 { ok("page").max_age(10) } else { error() });
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("page").max_age(10) } else { error() });
     let ask = rescued(&origin);
     ask().await;
     tokio::time::advance(secs(10)).await;
@@ -275,7 +279,7 @@ async fn a_stale_response_after_an_error_has_no_status_of_the_origin() {
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_response_instead_of_a_full_queue_is_a_hit() {
-    let origin = Origin::new(|_, head| match head.uri.path() {
+    let origin = ScriptedOrigin::new(|_, head| match head.uri.path() {
         "/slow" => hangs(),
         _ => ok("page").max_age(10),
     });
@@ -296,15 +300,15 @@ async fn a_stale_response_instead_of_a_full_queue_is_a_hit() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_origin_answered_is_said_where_the_client_gets_another_status() {
+async fn the_status_of_the_origin_is_reported_where_the_client_gets_another() {
     let script = |_: usize, head: &http::request::Parts| {
         if head.headers.contains_key("if-none-match") {
             return status(304).header("etag", "\"1\"").max_age(10);
         }
         ok("hello").header("etag", "\"1\"").max_age(10)
     };
-    in_both!(Origin::new(script), |service, _store, origin| {
-        // Asked for all of it on behalf of everyone, and answered with what this client wants.
+    in_both!(ScriptedOrigin::new(script), |service, _store, origin| {
+        // The complete response is fetched for all clients, and this client gets its range of it.
         let reply = get_with(&service, "/", &[("if-none-match", "\"1\"")]).await;
         assert_eq!(
             (reply.status.as_u16(), reply.cache()),
@@ -324,8 +328,8 @@ async fn what_the_origin_answered_is_said_where_the_client_gets_another_status()
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_follower_of_a_failed_fetch_says_the_same() {
-    let origin = Origin::new(|call, _| match call {
+async fn every_follower_of_a_failed_fetch_reports_the_same() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 => ok("page").max_age(10),
         _ => status(503).after(secs(1)),
     });
@@ -345,7 +349,7 @@ async fn every_follower_of_a_failed_fetch_says_the_same() {
 
 #[tokio::test(start_paused = true)]
 async fn forced_requests_share_a_fetch_where_no_store_numbers_it() {
-    let origin = Origin::always(|| ok("page").max_age(60).after(secs(1)));
+    let origin = ScriptedOrigin::always(|| ok("page").max_age(60).after(secs(1)));
     let store = store();
     let service = ServiceBuilder::new()
         .layer(LookupLayer::new(store).request_directives(true))
@@ -354,7 +358,7 @@ async fn forced_requests_share_a_fetch_where_no_store_numbers_it() {
     let ask = || get_with(&service, "/", &[("cache-control", "no-cache")]);
     let replies = futures_util::future::join_all((0..20).map(|_| ask())).await;
     assert!(replies.iter().all(|reply| reply.status == 200));
-    // The others came when the first fetch had begun, and share the next one.
+    // The others came after the first fetch had begun, and share the next one.
     assert_eq!(origin.calls(), 2);
     ask().await;
     assert_eq!(origin.calls(), 3, "one that comes later gets a newer response");

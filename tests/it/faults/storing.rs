@@ -11,18 +11,18 @@ use tower_readthrough::{
     Fill, Lookup, MemoryStore, ReadThrough, ReadThroughLayer, RetryPolicy, Rules, StoreLayer,
 };
 
-use crate::support::{Body, Origin, Reply, request, send};
+use crate::support::{Body, Reply, ScriptedOrigin, request, send};
 
 /// The assembled stack, and the single layers of a cache.
 struct Both {
-    stack: ReadThrough<Origin, MemoryStore>,
-    layers: Lookup<Fill<Origin, MemoryStore>, MemoryStore>,
+    stack: ReadThrough<ScriptedOrigin, MemoryStore>,
+    layers: Lookup<Fill<ScriptedOrigin, MemoryStore>, MemoryStore>,
     /// Of both together.
-    origin: Origin,
+    origin: ScriptedOrigin,
 }
 
 impl Both {
-    fn new(rules: Rules, origin: Origin) -> Self {
+    fn new(rules: Rules, origin: ScriptedOrigin) -> Self {
         let store = || MemoryStore::with_capacity_bytes(1 << 20);
         let stack = ReadThroughLayer::builder(store())
             .rules(rules.clone())
@@ -36,7 +36,7 @@ impl Both {
         }
     }
 
-    /// What each of the two answers to a request with these fields.
+    /// The responses of both to a request with these fields.
     async fn get(&self, path: &str, fields: &[(&str, &str)]) -> [Reply; 2] {
         self.send(|| request("GET", path, fields)).await
     }
@@ -45,7 +45,7 @@ impl Both {
         [send(&self.stack, request()).await, send(&self.layers, request()).await]
     }
 
-    /// Whether both have stored what answers the second of two such requests, or both have not.
+    /// Whether the second of two such requests is a hit in both; panics if they differ.
     async fn store(&self, path: &str, fields: &[(&str, &str)]) -> bool {
         self.get(path, fields).await;
         let [stack, layers] = self.get(path, fields).await.map(|reply| reply.is_hit());

@@ -5,29 +5,25 @@ use tower_readthrough::{
     Fill, FillLayer, Lookup, LookupLayer, MemoryStore, ReadThrough, ReadThroughLayer, RetryPolicy,
 };
 
-use crate::support::Origin;
-
 mod misfits;
 mod selecting_fields;
 mod validators;
 mod without_vary;
 
-type Stack = ReadThrough<Origin, MemoryStore>;
-type Single = Lookup<Fill<Origin, MemoryStore>, MemoryStore>;
+use crate::support::{ScriptedOrigin, small_store};
 
-fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(1 << 20)
-}
+type Stack = ReadThrough<ScriptedOrigin, MemoryStore>;
+type Single = Lookup<Fill<ScriptedOrigin, MemoryStore>, MemoryStore>;
 
 /// The assembled stack, which does what requests ask of a cache.
-fn stack(origin: &Origin) -> Stack {
-    let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::never());
+fn stack(origin: &ScriptedOrigin) -> Stack {
+    let layer = ReadThroughLayer::builder(small_store()).retry(RetryPolicy::never());
     layer.lookup(|lookup| lookup.request_directives(true)).build().unwrap().layer(origin.clone())
 }
 
 /// Lookup directly round Fill, as well.
-fn single(origin: &Origin) -> Single {
-    let store = store();
+fn single(origin: &ScriptedOrigin) -> Single {
+    let store = small_store();
     let fill = FillLayer::new(store.clone()).layer(origin.clone());
     LookupLayer::new(store).request_directives(true).layer(fill)
 }

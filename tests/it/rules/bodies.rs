@@ -1,6 +1,5 @@
-//! Rules by which the body of a request is in its key.
+//! Rules that put the body of a request into its key.
 
-use axum::body::Body;
 use bytes::Bytes;
 use http::{Request, StatusCode};
 use http_body_util::BodyExt;
@@ -10,21 +9,21 @@ use tower_readthrough::{
     ReadThroughLayer, RequestBody,
 };
 
-use crate::support::open::{Origin, bytes, fixed, ms, response, store};
+use crate::support::{Body, ScriptedOrigin, bytes, fixed, ms, response, store};
 
-type Front = MapRequest<Origin, fn(Request<RequestBody<Body>>) -> Request<Body>>;
+type Front = MapRequest<ScriptedOrigin, fn(Request<RequestBody<Body>>) -> Request<Body>>;
 type Stack = BodyKey<ReadThrough<Front, MemoryStore, KeyRules>>;
 
 struct Cached {
     stack: Stack,
-    origin: Origin,
+    origin: ScriptedOrigin,
     purge: Purge,
 }
 
 impl Cached {
-    /// Over an origin that says the number of the call, what was asked, and with which body and cookies.
+    /// Over an origin that responds with the number of the call and what it sees of the request.
     fn new(rules: KeyRulesBuilder) -> Self {
-        let origin = Origin::new(|n, request| async move {
+        let origin = ScriptedOrigin::with_future(|n, request| async move {
             let (head, body) = request.into_parts();
             let target = head.uri.path_and_query().unwrap().to_string();
             let cookie = head.headers.get("cookie").map_or("", |value| value.to_str().unwrap());
@@ -64,7 +63,7 @@ impl Cached {
     }
 
     /// How the response to a request came about.
-    async fn came_about(&self, method: &str, target: &str, body: &'static str) -> String {
+    async fn cache_status(&self, method: &str, target: &str, body: &'static str) -> String {
         let request = Request::builder().method(method).uri(format!("http://h{target}"));
         let response = self.stack.clone().oneshot(request.body(Body::from(body)).unwrap()).await.unwrap();
         let status = CacheStatus::of(&response).map_or_else(String::new, |status| status.to_string());
@@ -170,7 +169,7 @@ async fn a_write_reaches_what_is_stored_for_a_path_in_another_case() {
 }
 
 #[test]
-fn a_body_rule_and_one_that_leaves_a_part_of_the_path_out_do_not_share_a_path() {
+fn a_body_rule_and_a_rule_that_leaves_out_a_path_segment_do_not_share_a_path() {
     let gaps = |path: &str| KeyRule::path(path).forward_unkeyed();
     let build = |rule: KeyRule, other: KeyRule| {
         KeyRules::builder().whole_uri().rule(rule).rule(other).build_with_bodies().map(|_| ())
@@ -206,7 +205,7 @@ async fn a_get_with_a_body_has_a_key_where_a_rule_says_so() {
         );
         assert_eq!(cached.ask("GET", "/s?q=1", &[], "").await, "4 GET /s?q=1 ");
     }
-    assert_eq!(cached.came_about("GET", "/s?q=1", "a").await, "hit");
+    assert_eq!(cached.cache_status("GET", "/s?q=1", "a").await, "hit");
     cached.ask("DELETE", "/s?q=2", &[], "").await;
     assert!(cached.ask("GET", "/s?q=1", &[], "a").await.starts_with("6 "));
     // Too long for a key, of another method, or with a condition: it passes.
@@ -228,7 +227,7 @@ async fn without_such_a_rule_a_get_with_a_body_has_no_key() {
     for n in 1..=2 {
         assert_eq!(cached.ask("GET", "/s", &[], "a").await, format!("{n} GET /s a"));
     }
-    assert_eq!(cached.came_about("GET", "/s", "a").await, "fwd=bypass; detail=body");
+    assert_eq!(cached.cache_status("GET", "/s", "a").await, "fwd=bypass; detail=body");
     // A method of a client's own making is no GET.
     let gets = Cached::of(KeyRule::path("/s").method("GET").body(64));
     for n in 1..=2 {
@@ -237,7 +236,7 @@ async fn without_such_a_rule_a_get_with_a_body_has_no_key() {
 }
 
 #[tokio::test]
-async fn what_bypasses_for_get_bypasses_for_get_with_a_body() {
+async fn a_bypass_of_get_is_one_of_get_with_a_body() {
     for bypass in [KeyRule::path("/s").bypass(), KeyRule::path("/s").method("GET").bypass()] {
         let cached =
             Cached::new(KeyRules::builder().rule(bypass).rule(KeyRule::any().method("GET").body(64)));
@@ -251,7 +250,7 @@ async fn what_bypasses_for_get_bypasses_for_get_with_a_body() {
 /// The cache below has a key for GET, but none that holds a body.
 #[tokio::test]
 async fn a_cache_below_does_not_take_a_get_with_a_body_for_one_without() {
-    let origin = Origin::new(|_, request| async move {
+    let origin = ScriptedOrigin::with_future(|_, request| async move {
         response(&[], request.into_body().collect().await.unwrap().to_bytes())
     });
     let front: Front = origin.clone().map_request(|request| request.map(Body::new));
@@ -273,7 +272,7 @@ fn graphql() -> KeyRule {
     search("/graphql").graphql()
 }
 
-/// Of a request that is asked twice: whether the second was a hit, and whether it invalidated a stored GET.
+/// Whether the second of two equal requests was a hit, and whether it invalidated a stored GET.
 async fn is_read(cached: &Cached, target: &str, fields: &[(&str, &str)], body: &str) -> (bool, bool) {
     let path = target.split('?').next().unwrap();
     let stored = cached.ask("GET", path, &[], "").await;
@@ -283,7 +282,7 @@ async fn is_read(cached: &Cached, target: &str, fields: &[(&str, &str)], body: &
 }
 
 #[tokio::test]
-async fn queries_of_graphql_are_reads_and_all_that_may_be_a_mutation_is_none() {
+async fn graphql_queries_are_reads_and_possible_mutations_are_not() {
     const QUERY: &str = r#"{"query": "query Q { a }", "operationName": "Q"}"#;
     let known = r#"{"extensions": {"persistedQuery": {"version": 1, "sha256Hash": "abc"}}}"#;
     let long = format!("{{\"query\": \"{{ {} }}\"}}", "a ".repeat(256));
@@ -337,7 +336,7 @@ async fn queries_of_graphql_are_reads_and_all_that_may_be_a_mutation_is_none() {
 }
 
 #[tokio::test]
-async fn a_mutation_is_not_answered_from_the_store_and_ends_what_is_stored_of_queries() {
+async fn a_mutation_is_not_a_hit_and_invalidates_stored_queries() {
     let cached = Cached::of(graphql());
     let query = r#"{"query": "{ orders }"}"#;
     let before = cached.ask("POST", "/graphql", JSON, query).await;
@@ -402,7 +401,7 @@ async fn bodies_of_one_normal_form_share_an_entry_and_look_the_same_to_the_origi
 }
 
 #[tokio::test]
-async fn what_servers_may_read_otherwise_counts_by_its_bytes_and_passes_as_it_came() {
+async fn json_that_servers_may_read_differently_is_keyed_by_its_bytes() {
     const SUMMED: &[(&str, &str)] = &[("content-type", "application/json"), ("content-digest", "x")];
     const PACKED: &[(&str, &str)] = &[("content-type", "application/json"), ("content-encoding", "x")];
     let deep = format!(r#"{{ "id": 1, "q": {}{} }}"#, "[".repeat(40), "]".repeat(40));
@@ -486,7 +485,7 @@ fn settings_of_bodies_that_cannot_work_are_refused() {
 
 #[cfg(feature = "serde")]
 #[test]
-fn documents_say_the_same_of_bodies() {
+fn documents_have_the_settings_of_bodies() {
     let text = r#"{ "path": "/rpc", "method": "POST", "body": 256, "graphql": true, "persisted_queries": ["abc"],
         "json_body": { "include": ["/q"], "ignore": ["/q/s"], "replace": { "/id": 1, "/n": "x", "/b": true } } }"#;
     let body = JsonBody::new().include(["/q"]).ignore(["/q/s"]);

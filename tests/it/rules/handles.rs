@@ -5,8 +5,7 @@ use std::sync::{
     atomic::{AtomicBool, Ordering},
 };
 
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use tokio::sync::Notify;
 use tower::Layer;
 use tower_readthrough::{
@@ -14,7 +13,7 @@ use tower_readthrough::{
     ReadThroughLayer,
 };
 
-use crate::support::open::{Origin, call, fixed, get, response, store};
+use crate::support::{Body, ScriptedOrigin, call, fixed, get_request, ms, response, store};
 
 fn rules(rules: impl IntoIterator<Item = KeyRule>) -> KeyRules {
     rules.into_iter().fold(KeyRules::builder(), KeyRulesBuilder::rule).build().unwrap()
@@ -29,15 +28,15 @@ fn search() -> KeyRule {
 }
 
 struct Site {
-    service: ReadThrough<Origin, MemoryStore, KeyRulesHandle>,
+    service: ReadThrough<ScriptedOrigin, MemoryStore, KeyRulesHandle>,
     purge: Purge,
     rules: KeyRulesHandle,
 }
 
 impl Site {
-    /// Answers with the number of the call and what of the query it saw.
+    /// Responds with the number of the call and the query that it saw.
     fn new(rules: KeyRules) -> Self {
-        let origin = Origin::new(|n, request: Request<Body>| async move {
+        let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
             response(&[], format!("{n} {}", request.uri().query().unwrap_or_default()))
         });
         let rules = KeyRulesHandle::new(rules).unwrap();
@@ -47,13 +46,13 @@ impl Site {
     }
 
     async fn ask(&self, target: &str) -> String {
-        let body = call(&self.service, get(&format!("http://h{target}"))).await.1;
+        let body = call(&self.service, get_request(&format!("http://h{target}"))).await.1;
         String::from_utf8(body.to_vec()).unwrap()
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_the_rules_still_say_stays_warm_and_is_purged_after_they_were_replaced() {
+async fn entries_of_unchanged_rules_survive_a_replacement_and_can_be_purged() {
     let site = Site::new(rules([product(), search()]));
     let mut seen = Vec::new();
     for target in ["/p?uid=1&pid=7", "/p?uid=1&pid=8", "/search?q=a&x=1", "/plain?y"] {
@@ -63,12 +62,8 @@ async fn what_the_rules_still_say_stays_warm_and_is_purged_after_they_were_repla
 
     // Another rule at the top, the others in another order, with other names and lifetimes.
     let account = KeyRule::path("/account/{**rest}").bypass();
-    let before = site.rules.replace(rules([
-        account,
-        search().name("s").fixed_ttl(crate::support::open::ms(9)),
-        product(),
-    ]));
-    assert!(before.unwrap().key(&get("http://h/account").map(drop).into_parts().0).is_some());
+    let before = site.rules.replace(rules([account, search().name("s").fixed_ttl(ms(9)), product()]));
+    assert!(before.unwrap().key(&get_request("http://h/account").map(drop).into_parts().0).is_some());
     assert_eq!(site.ask("/account").await, "5 ");
     assert_eq!(site.ask("/account").await, "6 ", "the new rule counts");
     assert_eq!(site.ask("/p?pid=7&uid=2").await, "1 pid=7");
@@ -89,7 +84,7 @@ async fn what_the_rules_still_say_stays_warm_and_is_purged_after_they_were_repla
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_that_says_something_else_begins_anew() {
+async fn a_changed_rule_starts_with_an_empty_cache() {
     let site = Site::new(rules([product()]));
     assert_eq!(site.ask("/p?uid=1&pid=7").await, "1 pid=7");
     site.rules.replace(rules([product().headers(["x-a"])])).unwrap();
@@ -103,7 +98,7 @@ async fn a_rule_that_says_something_else_begins_anew() {
     assert_eq!(site.ask("/p?uid=2&pid=7").await, "1 pid=7", "as documented");
 }
 
-/// An extractor that lets a test replace the rules at any point of a request.
+/// An extractor with which a test replaces the rules at any point of a request.
 #[derive(Clone)]
 struct Replacing {
     rules: KeyRulesHandle,
@@ -131,7 +126,7 @@ async fn a_request_is_under_one_edition_of_the_rules_to_its_end() {
     let builder = || KeyRules::builder().guard(Guard::new().headers(["x-a"]));
     let first = builder().rule(KeyRule::path("/p").keep_query(["a"]).tags(["first"])).build().unwrap();
     let next = rules([KeyRule::path("/p").keep_query(["b"]).tags(["next"])]);
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         let has_field = request.headers().contains_key("x-a");
         response(&[], format!("{n} {} {has_field}", request.uri().query().unwrap_or_default()))
     });
@@ -161,14 +156,14 @@ async fn a_fetch_that_is_under_way_is_stored_by_the_rules_that_it_began_with() {
     let (asked, go_on) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let origin = {
         let (asked, go_on) = (Arc::clone(&asked), Arc::clone(&go_on));
-        Origin::new(move |n, _: Request<Body>| {
+        ScriptedOrigin::with_future(move |n, _: Request<Body>| {
             let (asked, go_on) = (Arc::clone(&asked), Arc::clone(&go_on));
             async move {
                 if n == 1 {
                     asked.notify_one();
                     go_on.notified().await;
                 }
-                Response::new(Body::from(n.to_string()))
+                response(&[], n.to_string())
             }
         })
     };
@@ -177,19 +172,19 @@ async fn a_fetch_that_is_under_way_is_stored_by_the_rules_that_it_began_with() {
     let service = cache.layer(origin);
     let first = tokio::spawn({
         let service = service.clone();
-        async move { call(&service, get("http://h/search?q=1&x=1")).await.1 }
+        async move { call(&service, get_request("http://h/search?q=1&x=1")).await.1 }
     });
     asked.notified().await;
     handle.replace(rules([product(), search()])).unwrap();
     let second = tokio::spawn({
         let service = service.clone();
-        async move { call(&service, get("http://h/search?q=1&x=2")).await.1 }
+        async move { call(&service, get_request("http://h/search?q=1&x=2")).await.1 }
     });
     tokio::task::yield_now().await;
     go_on.notify_one();
     assert_eq!(first.await.unwrap(), "1");
     assert_eq!(second.await.unwrap(), "1", "it has waited for the same fetch");
-    assert_eq!(call(&service, get("http://h/search?q=1")).await.1, "1");
+    assert_eq!(call(&service, get_request("http://h/search?q=1")).await.1, "1");
 }
 
 #[cfg(feature = "body-key")]
@@ -201,7 +196,8 @@ fn rules_with_bodies_are_not_for_a_handle() {
     assert!(error.starts_with("key rule 1 (`/read`): a rule with a `body`"), "{error}");
     let handle = KeyRulesHandle::new(rules([product()])).unwrap();
     assert_eq!(handle.replace(bodies.rules()).unwrap_err().to_string(), error);
-    let key = |rules: &dyn KeyExtractor| rules.key(&get("http://h/p?uid=1&pid=2").map(drop).into_parts().0);
+    let key =
+        |rules: &dyn KeyExtractor| rules.key(&get_request("http://h/p?uid=1&pid=2").map(drop).into_parts().0);
     assert_eq!(key(&handle.current()), key(&rules([product()])), "nothing has changed");
     assert_eq!(key(&handle), key(&handle.current()));
 }
@@ -209,9 +205,9 @@ fn rules_with_bodies_are_not_for_a_handle() {
 /// What an unsafe request changes may have been stored by rules that came while it was under way.
 #[tokio::test(start_paused = true)]
 async fn an_unsafe_request_reaches_what_was_stored_by_rules_that_came_after_it() {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         if request.method() == "PUT" {
-            tokio::time::sleep(crate::support::open::ms(100)).await;
+            tokio::time::sleep(ms(100)).await;
         }
         response(&[("content-location", "/list?q=b")], n.to_string())
     });
@@ -226,16 +222,16 @@ async fn an_unsafe_request_reaches_what_was_stored_by_rules_that_came_after_it()
             call(&service, request).await
         }
     });
-    tokio::time::sleep(crate::support::open::ms(10)).await;
+    tokio::time::sleep(ms(10)).await;
     handle.replace(rule("y")).unwrap();
     let stored = ["http://h/search?q=a", "http://h/list?q=b", "http://h/list?q=c"];
     for uri in stored {
-        call(&service, get(uri)).await;
+        call(&service, get_request(uri)).await;
     }
     put.await.unwrap();
     for (uri, fetches) in stored.into_iter().zip([1, 1, 0]) {
         let before = origin.calls();
-        call(&service, get(uri)).await;
+        call(&service, get_request(uri)).await;
         assert_eq!(origin.calls() - before, fetches, "{uri}");
     }
 }

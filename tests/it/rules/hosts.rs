@@ -1,14 +1,13 @@
-//! Several hosts that are one.
+//! Host aliases: several hosts with the same responses.
 
-use axum::body::Body;
-use http::{Request, Response};
+use http::Request;
 use tower::Layer;
 use tower_readthrough::{
     CacheKey, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder, MemoryStore, Purge, ReadThrough,
     ReadThroughLayer,
 };
 
-use crate::support::open::{Origin, call, fixed, get, store};
+use crate::support::{Body, ScriptedOrigin, call, fixed, get_request, response, store};
 
 fn builder() -> KeyRulesBuilder {
     KeyRules::builder().same_hosts(["shop.example", "www.shop.example"])
@@ -23,7 +22,7 @@ fn key(rules: &KeyRules, uri: &str) -> CacheKey {
 }
 
 #[test]
-fn hosts_that_are_one_share_keys_and_identities() {
+fn host_aliases_share_keys_and_identities() {
     let rules = shop();
     let identity = |uri: &str| rules.identity(&uri.parse().unwrap(), None, &Default::default());
     for path in ["/p?id=1&uid=2", "/other?x"] {
@@ -40,7 +39,7 @@ fn hosts_that_are_one_share_keys_and_identities() {
 }
 
 #[test]
-fn the_origin_sees_the_first_host_whoever_asks() {
+fn the_origin_sees_the_first_host_for_every_alias() {
     let rules = shop();
     for (uri, host) in [("http://www.Shop.example/a", None), ("/a", Some("WWW.shop.example:80"))] {
         let mut request = Request::get(uri);
@@ -58,7 +57,7 @@ fn the_origin_sees_the_first_host_whoever_asks() {
 }
 
 #[test]
-fn what_is_one_is_one_to_every_rule() {
+fn host_aliases_apply_to_every_rule() {
     for (hosts, problem) in [
         (&["a.example"][..], "needs two hosts or more"),
         (&[], "needs two hosts or more"),
@@ -89,24 +88,21 @@ fn what_is_one_is_one_to_every_rule() {
 }
 
 struct Site {
-    service: ReadThrough<Origin, MemoryStore, KeyRules>,
+    service: ReadThrough<ScriptedOrigin, MemoryStore, KeyRules>,
     purge: Purge,
 }
 
-/// Answers with the number of the call and the host that it saw; in a group, and with a reference to `/a`
+/// Responds with the number of the call and the host that it saw; in a group, and with a reference to `/a`
 /// at `Location` for what is posted.
 fn site() -> Site {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         let host = request.uri().host().unwrap_or_default().to_owned();
-        let mut response = Response::new(Body::from(format!("{n} {host}")));
-        let headers = response.headers_mut();
         let (name, value) = match (request.method().as_str(), request.uri().path()) {
             ("POST", "/create") => ("location", format!("http://{host}/a")),
             ("POST", "/groups") => ("cache-group-invalidation", "\"g\"".to_owned()),
             _ => ("cache-groups", "\"g\"".to_owned()),
         };
-        headers.insert(name, value.parse().unwrap());
-        response
+        response(&[(name, &value)], format!("{n} {host}"))
     });
     let cache = ReadThroughLayer::builder(store()).key(shop()).rules(fixed(60_000));
     let purge = cache.purge();
@@ -114,7 +110,7 @@ fn site() -> Site {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_purge_for_one_of_them_reaches_what_is_stored_for_all() {
+async fn a_purge_for_one_alias_reaches_the_entries_of_all() {
     type Purging = fn(&Purge);
     let post = |uri: &str| Request::post(uri).body(Body::empty()).unwrap();
     let purges: [(&str, Option<Purging>); 7] = [
@@ -128,7 +124,7 @@ async fn a_purge_for_one_of_them_reaches_what_is_stored_for_all() {
     ];
     for (what, purge) in purges {
         let site = site();
-        let asked = async |host: &str| call(&site.service, get(&format!("http://{host}/a"))).await.1;
+        let asked = async |host: &str| call(&site.service, get_request(&format!("http://{host}/a"))).await.1;
         assert_eq!(asked("www.shop.example").await, "1 shop.example", "{what}");
         assert_eq!(asked("shop.example").await, "1 shop.example", "{what}");
         match purge {

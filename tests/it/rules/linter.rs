@@ -1,4 +1,4 @@
-//! Warnings about rules that work, and are probably not meant.
+//! Warnings about rules that work and are probably a mistake.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn path(path: &str) -> KeyRule {
 }
 
 #[test]
-fn what_is_usual_and_right_gives_no_warning() {
+fn ordinary_rules_give_no_warning() {
     for builder in [
         rules([path("/account").bypass(), path("/account/{*rest}").bypass(), path("/{*rest}").cookies([])]),
         rules([path("/a?id={id}").cookies([]).fixed_ttl(TTL), path("/a").keep_query(["id"])]),

@@ -1,4 +1,4 @@
-//! Which paths, queries and hosts a rule is for.
+//! Which paths, queries and hosts a rule applies to.
 
 use std::collections::HashSet;
 
@@ -63,9 +63,9 @@ fn errors_name_the_path_that_is_wrong() {
     }
 }
 
-/// Else a new rule at the top of a document would make all that is stored useless.
+/// Otherwise a new rule at the top of a document would make every stored entry unreachable.
 #[test]
-fn keys_depend_on_what_a_rule_says_and_not_on_where_it_stands() {
+fn keys_depend_on_the_settings_of_a_rule_and_not_on_its_position() {
     let product = || KeyRule::path("/p?uid={_}&pid={pid}");
     let page = || KeyRule::path("/pages/{id}").host("h").keep_query(["page"]);
     let other = || KeyRule::path("/x").headers(["x-a"]);
@@ -85,7 +85,7 @@ fn keys_depend_on_what_a_rule_says_and_not_on_where_it_stands() {
     assert_eq!(changed[2], first[2]);
 }
 
-/// Two rules that leave out the same, of whom the keys do not say which of them was for a request.
+/// Two rules that leave out the same parts still have keys of their own.
 #[test]
 fn rules_for_other_requests_have_other_keys() {
     let all = rules([
@@ -103,7 +103,7 @@ fn rules_for_other_requests_have_other_keys() {
     assert_ne!(all.key(&head.into_parts().0), key(&all, "http://h/c?x=1"), "the default key");
 }
 
-/// Of what browsers send for the path of a rule, all is by the rule.
+/// Every spelling in which browsers send the path of a rule is handled by the rule.
 #[test]
 fn paths_as_browsers_encode_them_are_cached_by_their_rule() {
     for (pattern, paths) in [
@@ -181,7 +181,7 @@ fn endings_and_trees_are_patterns() {
 
 /// A tree that is not in the key, and one that is: `/a` and `/a/` are two pages for most servers.
 #[test]
-fn the_root_of_a_tree_is_told_from_what_is_below() {
+fn the_root_of_a_tree_is_not_an_entry_below_it() {
     let rules = rules([
         KeyRule::path("/a/{_}/{**rest}").forward_unkeyed().tags(["t-{rest}"]),
         KeyRule::path("/b/{**_}").forward_unkeyed(),
@@ -222,7 +222,7 @@ fn case_counts_unless_a_rule_says_otherwise() {
 }
 
 #[test]
-fn rules_that_other_ones_cover_are_never_reached() {
+fn rules_covered_by_earlier_ones_are_refused() {
     for (first, second) in [
         (KeyRule::path("/account/{**rest}"), KeyRule::path("/account")),
         (KeyRule::path("/{*file}.css"), KeyRule::path("/a/{x}.css")),
@@ -242,7 +242,7 @@ fn flash() -> KeyRulesBuilder {
     KeyRules::builder().ignore_query(["utm_*", "gclid"])
 }
 
-/// What the origin sees of a request.
+/// The target that the origin sees.
 fn shown(rules: &KeyRules, uri: &str) -> String {
     let mut head = Request::get(uri).body(()).unwrap().into_parts().0;
     rules.normalise(&mut head);
@@ -251,7 +251,7 @@ fn shown(rules: &KeyRules, uri: &str) -> String {
 }
 
 #[test]
-fn a_template_matches_with_what_the_document_ignores_and_without_what_may_be_missing() {
+fn a_template_matches_with_ignored_and_without_optional_parameters() {
     let rules = flash().rule(KeyRule::path(FLASH).ignore_query(["ref"])).build().unwrap();
     let expected = key(&rules, "http://h/get_fprod.php?uid=1&pid=2&sid=3").unwrap();
     for query in [
@@ -282,7 +282,7 @@ fn a_template_matches_with_what_the_document_ignores_and_without_what_may_be_mis
 }
 
 #[test]
-fn a_bypass_by_a_template_is_not_evaded_by_what_is_ignored() {
+fn ignored_parameters_do_not_evade_a_bypass_by_a_template() {
     let preview = KeyRule::path("/page?preview={_}").ignore_query(["x"]).bypass();
     let rules = flash().rule(preview).build().unwrap();
     for query in ["preview=1", "preview=1&utm_source=x", "gclid=1&preview=&x=2"] {
@@ -294,7 +294,7 @@ fn a_bypass_by_a_template_is_not_evaded_by_what_is_ignored() {
 }
 
 #[test]
-fn what_the_document_ignores_is_in_no_key_and_does_not_reach_the_origin() {
+fn globally_ignored_parameters_are_in_no_key_and_do_not_reach_the_origin() {
     let rules = flash()
         .rule(KeyRule::path("/kept").keep_query(["utm_source"]))
         .rule(KeyRule::path("/own").ignore_query(["x"]))
@@ -346,9 +346,9 @@ fn templates_that_tolerate_more_cover_those_with_more_parameters() {
     }
 }
 
-/// Who asks for a purge is told which rule it is by, which the document as a whole is not.
+/// The response to a purge names its rule, and globally ignored parameters are no rule.
 #[test]
-fn what_the_document_ignores_is_no_rule_to_be_named() {
+fn globally_ignored_parameters_do_not_appear_as_a_rule() {
     let rules = flash().rule(KeyRule::path(FLASH)).build().unwrap();
     let rule_of = |uri: &str| rules.rule_of_url(&format!("http://h{uri}").parse().unwrap(), None);
     assert_eq!(rule_of("/get_fprod.php?uid=1&pid=2&utm_x"), Ok(Some(FLASH.to_owned())));

@@ -111,7 +111,7 @@ fn a_made_document_does_what_the_description_says() {
 }
 
 #[test]
-fn what_is_more_special_or_bypassed_goes_first() {
+fn bypasses_and_more_specific_paths_come_first() {
     let open = json!({ "get": { "security": [] } });
     let closed = json!({ "get": { "security": [{ "key": [] }] } });
     let api = json!({ "openapi": "3.0.3", "paths": {
@@ -136,7 +136,7 @@ fn what_is_more_special_or_bypassed_goes_first() {
 }
 
 #[test]
-fn what_is_no_openapi_3_is_refused() {
+fn a_description_that_is_not_openapi_3_is_refused() {
     for text in ["", "{}", r#"{ "swagger": "2.0" }"#, r#"{ "openapi": "4.0.0" }"#] {
         assert!(made::document(text).is_err(), "{text}");
     }
@@ -147,7 +147,7 @@ fn what_is_no_openapi_3_is_refused() {
 
 /// What is written in an odd way is never less safe, and makes a document that can be used.
 #[test]
-fn odd_descriptions_err_on_the_safe_side() {
+fn unusual_descriptions_make_safe_rules() {
     let api = json!({
         "openapi": "3.0.3",
         "security": [{ "key": [] }],

@@ -1,21 +1,20 @@
-//! What a purge understands and reaches.
+//! Purges by tag, pattern, URL and key under rules.
 
 use std::time::Duration;
 
-use axum::body::Body;
 use http::Request;
 use tower::Layer;
 use tower_readthrough::{
     KeyRule, KeyRules, MemoryStore, Purge, PurgeError, ReadThrough, ReadThroughLayer, Store,
 };
 
-use crate::support::open::{Origin, call, fixed, get, response, store};
+use crate::support::{Body, ScriptedOrigin, call, fixed, get_request, response, store};
 
-type Site = ReadThrough<Origin, MemoryStore>;
+type Site = ReadThrough<ScriptedOrigin, MemoryStore>;
 
 /// Each page has a tag of its own.
-fn tagged() -> (Origin, Site, Purge, MemoryStore) {
-    let origin = Origin::new(|n, request: Request<Body>| async move {
+fn tagged() -> (ScriptedOrigin, Site, Purge, MemoryStore) {
+    let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
         let tag = format!("page-{}", request.uri().path().trim_matches('/'));
         response(&[("surrogate-key", &tag)], n.to_string())
     });
@@ -28,13 +27,13 @@ const PAGES: usize = 200;
 
 async fn ask_for_all(site: &Site) {
     for page in 0..PAGES {
-        call(site, get(&format!("http://h/{page}"))).await;
+        call(site, get_request(&format!("http://h/{page}"))).await;
     }
 }
 
-/// A nightly reindexing purges far more tags than there may be records of, most of what is not stored.
+/// A nightly reindexing purges far more tags than there are records, most of them without an entry.
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_tag_purges_takes_what_it_names_and_nothing_else() {
+async fn many_tag_purges_reach_only_their_tags() {
     for yields_after in [usize::MAX, 1_000, 100] {
         let (origin, site, purge, store) = tagged();
         ask_for_all(&site).await;
@@ -52,10 +51,10 @@ async fn a_storm_of_tag_purges_takes_what_it_names_and_nothing_else() {
     }
 }
 
-/// However many records are dropped, no fetch brings back what was purged since it began.
+/// Even if records are dropped, no fetch restores a response purged since it began.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_a_storm_overtakes_is_not_stored() {
-    let origin = Origin::new(|n, _| async move {
+async fn a_fetch_overtaken_by_many_purges_is_not_stored() {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         tokio::time::sleep(Duration::from_millis(if n == 1 { 500 } else { 0 })).await;
         response(&[("surrogate-key", "slow")], n.to_string())
     });
@@ -63,7 +62,7 @@ async fn a_fetch_that_a_storm_overtakes_is_not_stored() {
     let (site, purge) = (layer.layer(origin.clone()), layer.purge());
     let under_way = tokio::spawn({
         let site = site.clone();
-        async move { call(&site, get("http://h/slow")).await.1 }
+        async move { call(&site, get_request("http://h/slow")).await.1 }
     });
     tokio::time::sleep(Duration::from_millis(10)).await;
     purge.tag("slow");
@@ -74,12 +73,12 @@ async fn a_fetch_that_a_storm_overtakes_is_not_stored() {
         }
     }
     assert_eq!(under_way.await.unwrap(), "1");
-    assert_eq!(call(&site, get("http://h/slow")).await.1, "2");
+    assert_eq!(call(&site, get_request("http://h/slow")).await.1, "2");
 }
 
 /// Prefixes of keys have fewer records.
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_prefix_purges_spares_what_it_does_not_name() {
+async fn many_prefix_purges_reach_only_their_prefixes() {
     let (origin, site, purge, store) = tagged();
     ask_for_all(&site).await;
     for prefix in 0..3_000_u32 {
@@ -91,15 +90,15 @@ async fn a_storm_of_prefix_purges_spares_what_it_does_not_name() {
     assert_eq!(origin.calls(), calls);
 }
 
-/// Which of these are fetched again after a purge.
+/// The URIs that are fetched again after a purge.
 async fn reached(rules: KeyRules, uris: &[&'static str], act: impl FnOnce(&Purge)) -> Vec<&'static str> {
-    let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
     let layer = ReadThroughLayer::builder(store()).key(rules).rules(fixed(3_600_000)).build().unwrap();
     let (service, purge) = (layer.layer(origin.clone()), layer.purge());
     let ask = async || {
         let mut bodies = Vec::new();
         for uri in uris {
-            bodies.push(call(&service, get(uri)).await.1);
+            bodies.push(call(&service, get_request(uri)).await.1);
         }
         bodies
     };
@@ -131,7 +130,7 @@ const USERS: [&str; 6] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn patterns_reach_all_that_a_template_covers() {
+async fn a_pattern_reaches_every_entry_of_a_template() {
     for rules in users() {
         for (pattern, expected) in [
             ("http://h/user/7", &[0][..]),
@@ -170,11 +169,11 @@ async fn patterns_compare_the_normal_form_of_every_path() {
     }
 }
 
-/// As every purge: what is under way is not stored, and is for those alone who asked before.
+/// As with every purge, a response under way is not stored, and is only for earlier requests.
 #[tokio::test(start_paused = true)]
 async fn a_pattern_wins_against_a_fetch_under_way() {
     for (pattern, wins) in [("http://h/user/{id}", true), ("http://h/other/{id}", false)] {
-        let origin = Origin::new(|n, _| async move {
+        let origin = ScriptedOrigin::with_future(|n, _| async move {
             tokio::time::sleep(Duration::from_millis(100)).await;
             response(&[], n.to_string())
         });
@@ -182,7 +181,7 @@ async fn a_pattern_wins_against_a_fetch_under_way() {
         let (service, purge) = (layer.layer(origin.clone()), layer.purge());
         let ask = || {
             let service = service.clone();
-            tokio::spawn(async move { call(&service, get("http://h/user/7?x=1")).await.1 })
+            tokio::spawn(async move { call(&service, get_request("http://h/user/7?x=1")).await.1 })
         };
         let before = ask();
         tokio::time::sleep(Duration::from_millis(10)).await;
@@ -197,8 +196,8 @@ async fn a_pattern_wins_against_a_fetch_under_way() {
 
 /// Callers with one key may ask for several paths: the pattern is about the path that was fetched.
 #[tokio::test(start_paused = true)]
-async fn a_pattern_wins_where_several_paths_have_one_key() {
-    let origin = Origin::new(|n, _| async move {
+async fn a_pattern_matches_the_fetched_path_where_several_share_a_key() {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
         tokio::time::sleep(Duration::from_millis(100)).await;
         response(&[], n.to_string())
     });
@@ -207,7 +206,7 @@ async fn a_pattern_wins_where_several_paths_have_one_key() {
     let (service, purge) = (layer.layer(origin.clone()), layer.purge());
     let ask = |uri: &'static str| {
         let service = service.clone();
-        tokio::spawn(async move { call(&service, get(uri)).await.1 })
+        tokio::spawn(async move { call(&service, get_request(uri)).await.1 })
     };
     let before = ask("http://h/red/7");
     tokio::time::sleep(Duration::from_millis(10)).await;
@@ -219,15 +218,12 @@ async fn a_pattern_wins_where_several_paths_have_one_key() {
 
 /// A 304 to a request for another path of the same key adds that path.
 #[tokio::test(start_paused = true)]
-async fn a_pattern_reaches_what_was_confirmed_for_another_path() {
+async fn a_pattern_reaches_a_response_revalidated_for_another_path() {
     let origin = || {
-        Origin::new(|n, _| async move {
+        ScriptedOrigin::with_future(|n, _| async move {
             let fields = [("etag", "\"1\""), ("cache-control", "max-age=1")];
-            let mut made = response(&fields, n.to_string());
-            if n == 2 {
-                *made.status_mut() = http::StatusCode::NOT_MODIFIED;
-            }
-            made
+            let made = response(&fields, n.to_string());
+            if n == 2 { made.status(304) } else { made }
         })
     };
     let rules = KeyRules::builder().rule(KeyRule::path("/{_}/{id}").forward_unkeyed()).build().unwrap();
@@ -236,17 +232,17 @@ async fn a_pattern_reaches_what_was_confirmed_for_another_path() {
     {
         let layer = ReadThroughLayer::builder(store()).key(rules.clone()).build().unwrap();
         let (service, purge) = (layer.layer(origin()), layer.purge());
-        assert_eq!(call(&service, get("http://h/red/7")).await.1, "1");
+        assert_eq!(call(&service, get_request("http://h/red/7")).await.1, "1");
         tokio::time::sleep(Duration::from_secs(2)).await;
-        assert_eq!(call(&service, get("http://h/blue/7")).await.1, "1", "confirmed");
+        assert_eq!(call(&service, get_request("http://h/blue/7")).await.1, "1", "confirmed");
         purge.pattern(pattern).unwrap();
-        assert_eq!(call(&service, get("http://h/red/7")).await.1, expected);
+        assert_eq!(call(&service, get_request("http://h/red/7")).await.1, expected);
     }
 }
 
 /// Each spelling of a path has an entry of its own, and a purge of a URL reaches all of them.
 #[tokio::test(start_paused = true)]
-async fn purges_reach_paths_whose_case_does_not_count() {
+async fn purges_reach_paths_in_any_case_where_case_does_not_count() {
     let uris = ["http://h/img/a", "http://h/IMG/a", "http://h/other/a"];
     let rules = || {
         KeyRules::builder()
@@ -265,7 +261,7 @@ async fn purges_reach_paths_whose_case_does_not_count() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn soft_patterns_make_stale_and_what_is_purged_is_given_back() {
+async fn soft_patterns_make_entries_stale_and_hard_ones_remove_them() {
     let (origin, site, purge, store) = tagged();
     ask_for_all(&site).await;
     purge.soft().pattern("http://h/{page}").unwrap();
@@ -280,7 +276,7 @@ async fn soft_patterns_make_stale_and_what_is_purged_is_given_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_storm_of_patterns_spares_what_it_does_not_name() {
+async fn many_pattern_purges_reach_only_their_patterns() {
     let (origin, site, purge, store) = tagged();
     ask_for_all(&site).await;
     for pattern in 0..3_000 {
@@ -293,7 +289,7 @@ async fn a_storm_of_patterns_spares_what_it_does_not_name() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn several_are_purged_at_once_or_none() {
+async fn several_purges_apply_together_or_not_at_all() {
     let none: [&str; 0] = [];
     for (act, expected) in [
         (
@@ -309,7 +305,7 @@ async fn several_are_purged_at_once_or_none() {
     }
 }
 
-/// What reaches nothing is refused by a handle as it is by the service.
+/// A purge that can reach nothing is refused by a handle as by the service.
 #[test]
 fn urls_that_cannot_match_are_refused() {
     let rules = KeyRules::builder()
@@ -375,15 +371,13 @@ fn tables_check_purges_by_pattern_host_and_tag() {
 
 #[tokio::test(start_paused = true)]
 async fn a_location_that_is_not_encoded_is_invalidated() {
-    let origin = Origin::new(|n, _| async move {
-        let mut made = response(&[], n.to_string());
-        let location = http::HeaderValue::from_bytes("/caf\u{e9}".as_bytes()).unwrap();
-        made.headers_mut().insert("location", location);
-        made
-    });
+    let origin =
+        ScriptedOrigin::with_future(
+            |n, _| async move { response(&[("location", "/caf\u{e9}")], n.to_string()) },
+        );
     let layer = ReadThroughLayer::builder(store()).rules(fixed(3_600_000)).build().unwrap();
     let service = layer.layer(origin.clone());
-    call(&service, get("http://h/caf%C3%A9")).await;
+    call(&service, get_request("http://h/caf%C3%A9")).await;
     call(&service, Request::post("http://h/").body(Body::empty()).unwrap()).await;
-    assert_eq!(call(&service, get("http://h/caf%C3%A9")).await.1, "3");
+    assert_eq!(call(&service, get_request("http://h/caf%C3%A9")).await.1, "3");
 }

@@ -1,4 +1,4 @@
-//! What is stored of a response, and who gets the rest of it.
+//! Fields that are excluded from stored responses, and the clients that get them.
 
 use futures_util::future::join_all;
 use http::{Request, Response};
@@ -8,9 +8,11 @@ use tower_readthrough::{
     ReadThroughLayer, Rules, StaleIfErrorLayer,
 };
 
-use crate::support::{Answer, Body, Failure, Origin, Reply, collect, ms, ok, request, secs, settle, status};
+use crate::support::{
+    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, ms, ok, request, secs, settle, status,
+};
 
-type Stack = (&'static str, Origin, Service);
+type Stack = (&'static str, ScriptedOrigin, Service);
 type Service = BoxCloneService<Request<Body>, Reply, Failure>;
 
 const WITHHELD: [&str; 2] = ["set-cookie", "x-request-id"];
@@ -28,7 +30,7 @@ fn store() -> MemoryStore {
 }
 
 /// The assembled stack, and its layers put together by hand, each with an origin of its own.
-fn stacks(rule: &KeyRule, configured: &Rules, origin: impl Fn() -> Origin) -> [Stack; 2] {
+fn stacks(rule: &KeyRule, configured: &Rules, origin: impl Fn() -> ScriptedOrigin) -> [Stack; 2] {
     let key = rules(rule.clone());
     let assembled =
         ReadThroughLayer::builder(store()).key(key.clone()).rules(configured.clone()).build().unwrap();
@@ -62,8 +64,8 @@ async fn get(service: &Service) -> Reply {
     ask(service, "GET", &[]).await
 }
 
-/// With what the origin gave to the client of this call alone.
-fn personal(n: usize, answer: Answer) -> Answer {
+/// With the fields for the client of this call alone.
+fn personal(n: usize, answer: ScriptedResponse) -> ScriptedResponse {
     let answer = answer.header("set-cookie", format!("sid={n}")).header("set-cookie", "theme=dark");
     answer.header("x-request-id", n.to_string()).header("x-other", "stays")
 }
@@ -77,10 +79,10 @@ fn given(reply: &Reply) -> (Option<&str>, Option<&str>) {
 const NOTHING: (Option<&str>, Option<&str>) = (None, None);
 
 #[tokio::test(start_paused = true)]
-async fn fields_that_are_left_out_reach_the_client_that_fetched_them_alone() {
+async fn excluded_fields_reach_only_the_client_that_fetched_them() {
     let origin = || {
         let answer = || ok("page").max_age(60).trailer("x-request-id", "t").after(ms(50));
-        Origin::new(move |n, _| personal(n, answer()))
+        ScriptedOrigin::new(move |n, _| personal(n, answer()))
     };
     for (name, origin, service) in stacks(&without(), &Rules::new(), origin) {
         let replies = join_all((0..10).map(|_| get(&service))).await;
@@ -102,9 +104,9 @@ async fn fields_that_are_left_out_reach_the_client_that_fetched_them_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_part_is_stored_without_them_too_and_so_is_the_whole_of_parts() {
+async fn parts_are_stored_without_excluded_fields_too() {
     let origin = || {
-        Origin::new(|n, head| {
+        ScriptedOrigin::new(|n, head| {
             let range = head.headers.get("range").map(|range| range.to_str().unwrap().to_owned());
             let (body, range) = match range.as_deref() {
                 Some("bytes=0-1") => ("ab", "bytes 0-1/4"),
@@ -127,9 +129,9 @@ async fn a_part_is_stored_without_them_too_and_so_is_the_whole_of_parts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_confirmation_gives_its_own_to_the_client_that_revalidated() {
+async fn excluded_fields_of_a_304_reach_the_client_that_revalidated() {
     let origin = || {
-        Origin::new(|n, _| {
+        ScriptedOrigin::new(|n, _| {
             let answer = if n == 1 { ok("page") } else { status(304) };
             personal(n, answer.header("etag", "\"1\"").max_age(1))
         })
@@ -150,9 +152,9 @@ async fn a_confirmation_gives_its_own_to_the_client_that_revalidated() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_to_head_renews_what_is_stored_without_them() {
+async fn a_response_to_head_freshens_without_storing_excluded_fields() {
     let origin = || {
-        Origin::new(|n, _| {
+        ScriptedOrigin::new(|n, _| {
             let page = ok("page").header("etag", "\"1\"").header("content-length", "4");
             personal(n, page.max_age(10))
         })
@@ -168,9 +170,9 @@ async fn a_response_to_head_renews_what_is_stored_without_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn clients_of_a_failure_get_neither_its_fields_nor_those_of_the_stale_response() {
+async fn clients_of_a_covered_failure_get_no_excluded_fields() {
     let origin = || {
-        Origin::new(|n, _| match n {
+        ScriptedOrigin::new(|n, _| match n {
             1 => personal(n, ok("page").max_age(1)),
             _ => personal(n, status(503).chunk("sorry").after(ms(50))),
         })
@@ -185,8 +187,8 @@ async fn clients_of_a_failure_get_neither_its_fields_nor_those_of_the_stale_resp
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_is_for_all_is_shared_without_them() {
-    let origin = || Origin::new(|n, _| personal(n, status(503).chunk("sorry").after(ms(50))));
+async fn a_shared_failure_has_no_excluded_fields() {
+    let origin = || ScriptedOrigin::new(|n, _| personal(n, status(503).chunk("sorry").after(ms(50))));
     for (name, origin, service) in stacks(&without(), &Rules::new(), origin) {
         let replies = join_all((0..5).map(|_| get(&service))).await;
         assert_eq!(origin.calls(), 2, "{name}");
@@ -197,8 +199,8 @@ async fn a_failure_that_is_for_all_is_shared_without_them() {
 
 /// A failure that would be stored, were nothing better there.
 #[tokio::test(start_paused = true)]
-async fn a_failure_that_displaces_nothing_is_shared_without_them() {
-    let origin = Origin::new(|n, _| match n {
+async fn a_failure_that_is_not_stored_is_shared_without_excluded_fields() {
+    let origin = ScriptedOrigin::new(|n, _| match n {
         1 => personal(n, ok("page").max_age(1)),
         _ => personal(n, status(503).chunk("sorry").max_age(60).after(ms(50))),
     });
@@ -215,8 +217,8 @@ async fn a_failure_that_displaces_nothing_is_shared_without_them() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn sharing_alone_leaves_them_out_as_well() {
-    let origin = Origin::new(|n, _| personal(n, ok("page").max_age(60)).after(ms(50)));
+async fn coalescing_alone_shares_no_excluded_fields() {
+    let origin = ScriptedOrigin::new(|n, _| personal(n, ok("page").max_age(60)).after(ms(50)));
     let configured = Rules::new().store_without(WITHHELD);
     let by_rule = ServiceBuilder::new()
         .layer(KeyLayer::new(rules(without())))
@@ -234,7 +236,7 @@ async fn sharing_alone_leaves_them_out_as_well() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_that_sets_a_cookie_is_stored_only_without_it() {
+async fn a_response_with_set_cookie_is_stored_only_without_the_field() {
     let table = [
         (KeyRule::any(), Rules::new(), "fwd=uri-miss; detail=set-cookie"),
         (KeyRule::any().store_without(["x-request-id"]), Rules::new(), "fwd=uri-miss; detail=set-cookie"),
@@ -248,7 +250,7 @@ async fn a_response_that_sets_a_cookie_is_stored_only_without_it() {
         ),
     ];
     for (rule, configured, cache) in table {
-        let origin = || Origin::new(|n, _| personal(n, ok("page").max_age(60)));
+        let origin = || ScriptedOrigin::new(|n, _| personal(n, ok("page").max_age(60)));
         for (name, _, service) in stacks(&rule, &configured, origin) {
             assert_eq!(get(&service).await.cache(), cache, "{name}: {rule:?}");
         }
@@ -256,7 +258,7 @@ async fn a_response_that_sets_a_cookie_is_stored_only_without_it() {
 }
 
 #[test]
-fn what_cannot_be_left_out_is_refused() {
+fn fields_that_cannot_be_excluded_are_refused() {
     let reason =
         "give the whole name of a field that is not about its content, its lifetime or its connection";
     for name in ["vary", "Cache-Control", "x-*", "set-cookie, x-a", "connection"] {
@@ -278,10 +280,10 @@ fn what_cannot_be_left_out_is_refused() {
 
 #[cfg(feature = "serde")]
 #[tokio::test(start_paused = true)]
-async fn a_document_says_it_by_the_same_name() {
+async fn a_document_excludes_fields_by_the_same_name() {
     let text = r#"{ "whole_uri": true, "rules": [{ "store_without": ["set-cookie"] }] }"#;
     let rules: KeyRules = serde_json::from_str(text).unwrap();
-    let origin = Origin::new(|n, _| personal(n, ok("page").max_age(60)));
+    let origin = ScriptedOrigin::new(|n, _| personal(n, ok("page").max_age(60)));
     let service = ReadThroughLayer::builder(store()).key(rules).build().unwrap().layer(origin.clone());
     let service = boxed(service);
     assert_eq!(given(&get(&service).await), (Some("sid=1"), Some("1")));
@@ -292,7 +294,7 @@ async fn a_document_says_it_by_the_same_name() {
 #[tokio::test(start_paused = true)]
 async fn a_cookie_that_was_kept_from_the_origin_is_not_set_anew() {
     let origin = || {
-        Origin::new(|n, _| {
+        ScriptedOrigin::new(|n, _| {
             let answer = if n < 3 { ok("x") } else { status(304) };
             let lifetime = if n == 2 { "no-store" } else { "max-age=1" };
             let answer = personal(n, answer.header("cache-control", lifetime).header("etag", "\"1\""));

@@ -1,4 +1,4 @@
-//! The schema of documents says what the code reads, and nothing else.
+//! The schema of documents has exactly the fields that the code reads.
 
 use std::collections::BTreeSet;
 
@@ -139,7 +139,7 @@ fn the_schema_takes_what_the_code_reads() {
     });
 }
 
-/// What a rule must say beside a setting for it to have an effect.
+/// The settings that another setting needs to have an effect.
 fn companions(setting: &str) -> Value {
     match setting {
         "forward_unkeyed" => json!({ "keep_query": ["q"] }),
@@ -152,7 +152,7 @@ fn companions(setting: &str) -> Value {
 }
 
 #[test]
-fn each_setting_of_a_rule_is_in_what_is_said_of_it() {
+fn each_setting_of_a_rule_is_in_its_explanation() {
     let explained = |rule: &Value| {
         let document = json!({ "rules": [rule] });
         let rules = super::documents::check::rules(&document.to_string());
@@ -172,7 +172,7 @@ fn each_setting_of_a_rule_is_in_what_is_said_of_it() {
 }
 
 #[test]
-fn each_setting_of_a_document_is_in_what_is_said_of_it() {
+fn each_setting_of_a_document_is_in_its_explanation() {
     let explained = |document: &Value| {
         let summaries = super::documents::check::rules(&document.to_string()).unwrap().explain();
         summaries.iter().map(ToString::to_string).collect::<Vec<_>>()
@@ -200,7 +200,7 @@ fn the_documents_are_valid() {
     }
 }
 
-/// The documentation has a table of what can be said.
+/// The documentation has a table of all settings.
 #[test]
 fn the_table_of_the_documentation_has_every_name() {
     let text = include_str!("../../../src/key/rules/mod.rs");

@@ -1,4 +1,4 @@
-//! Tables of requests, by which authors of rules test them.
+//! Tables of requests, with which authors test their rules.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -27,7 +27,7 @@ fn table(rows: &Value) -> RuleTable {
     serde_json::from_value(json!({ "host": "shop.example", "rows": rows })).unwrap()
 }
 
-/// What the table misses, without the line that counts it.
+/// The failed rows of the table, without the line that counts them.
 fn misses(rows: &Value) -> Vec<String> {
     match rules().check_table(&table(rows)) {
         Ok(()) => Vec::new(),
@@ -36,7 +36,7 @@ fn misses(rows: &Value) -> Vec<String> {
 }
 
 #[test]
-fn rows_that_give_what_they_say_pass() {
+fn rows_with_the_expected_result_pass() {
     let rows = json!([
         { "request": "GET /product?pid=7&utm_source=x", "headers": { "cookie": "_ga=1; lang=de" },
           "rule": "product", "entry": "7 de", "ttl": "200ms", "stale_while_revalidate": "5s",
@@ -64,7 +64,7 @@ fn rows_that_give_what_they_say_pass() {
 }
 
 #[test]
-fn each_expectation_says_what_was_found_instead() {
+fn each_failed_expectation_reports_what_was_found() {
     let cases = [
         (json!({ "request": "GET /product", "rule": "x" }), "`rule` must be `x`, and is `product`"),
         (json!({ "request": "GET /product", "rule": null }), "`rule` must be none, and is `product`"),
@@ -209,7 +209,7 @@ fn rows_share_an_entry_if_and_only_if_the_table_says_so() {
 }
 
 #[test]
-fn what_a_response_says_of_its_query_counts_for_the_next_one() {
+fn no_vary_search_of_a_row_applies_to_the_next_row() {
     let response = json!({ "cache-control": "max-age=60", "no-vary-search": "params=(\"x\")" });
     let rows = json!([
         { "request": "GET /doc/a?x=1", "response": response, "entry": "a" },
@@ -229,7 +229,7 @@ fn what_a_response_says_of_its_query_counts_for_the_next_one() {
 }
 
 #[test]
-fn requests_that_no_rule_is_for_are_purged_as_they_are_stored() {
+fn requests_without_a_rule_can_be_purged() {
     let rules = KeyRules::builder()
         .ignore_query(["utm_*"])
         .rule(KeyRule::path("/page?id={id}").cookies([]))
@@ -290,12 +290,12 @@ fn bodies_are_read_by_the_layer_that_reads_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_table_is_checked_in_a_runtime_too() {
-    rows_that_give_what_they_say_pass();
+    rows_with_the_expected_result_pass();
     credentials_count_as_they_do_when_requests_are_served();
 }
 
 #[test]
-fn a_table_with_a_word_that_is_none_is_refused() {
+fn a_table_with_an_unknown_name_is_refused() {
     for (text, begins) in [
         (r#"{ "rows": [{ "request": "GET /", "tttl": "1s" }] }"#, "`rows`: row 0: unknown field `tttl`"),
         (

@@ -1,6 +1,5 @@
-//! Tags that rules and responses give.
+//! Tags from rules and from fields of responses.
 
-use axum::body::Body;
 use http::{HeaderName, Request};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
@@ -8,7 +7,9 @@ use tower_readthrough::{
     tags::{Separator, TagFields},
 };
 
-use crate::support::open::{Origin, bytes, call, fixed, get, response, status, store};
+use crate::support::{
+    Body, Failure, ScriptedOrigin, bytes, call, fixed, get_request, response, status, store,
+};
 
 #[derive(Clone)]
 struct Tenant(&'static str);
@@ -19,11 +20,11 @@ fn layer(rules: KeyRules) -> ReadThroughLayer<MemoryStore, KeyRules> {
 
 /// Which of the tags purge the response to this request.
 async fn found(rules: &KeyRules, uri: &str, tags: &[&'static str]) -> Vec<&'static str> {
-    let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
     let layer = layer(rules.clone());
     let (service, purge) = (layer.layer(origin.clone()), layer.purge());
     let ask = async || {
-        let mut request = get(uri);
+        let mut request = get_request(uri);
         request.extensions_mut().insert(Tenant("acme, inc"));
         call(&service, request).await
     };
@@ -80,9 +81,9 @@ async fn a_tag_names_captures_kept_parameters_extensions_and_segments() {
     }
 }
 
-/// Which of several values a service takes is its own affair: a purge of each of them reaches the response.
+/// Services differ in which of several values they take: a purge of each of them reaches the response.
 #[tokio::test(start_paused = true)]
-async fn a_parameter_gives_a_tag_for_each_value_that_a_server_may_take_it_for() {
+async fn a_repeated_parameter_gives_a_tag_for_each_value() {
     for query in
         ["pid=7&pid=8", "pid=7&PID=8", "pid[]=7&pid[]=8", "pid=7;pid=8", "p%69d=7&pid=8", "pid=%37&pid=8"]
     {
@@ -98,20 +99,20 @@ async fn a_parameter_gives_a_tag_for_each_value_that_a_server_may_take_it_for() 
 /// A response with more tags than are kept is not stored, so that no purge can miss it.
 #[tokio::test(start_paused = true)]
 async fn too_many_values_are_not_stored() {
-    let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+    let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
     let service = layer(rules()).layer(origin.clone());
     for (values, calls) in [(900, 1), (2_000, 2)] {
         let query = (0..values).map(|n| format!("pid={n}")).collect::<Vec<_>>().join("&");
         let before = origin.calls();
         for _ in 0..2 {
-            call(&service, get(&format!("http://h/list?{query}"))).await;
+            call(&service, get_request(&format!("http://h/list?{query}"))).await;
         }
         assert_eq!(origin.calls() - before, calls, "{values}");
     }
 }
 
 #[test]
-fn tags_that_name_what_is_not_there_are_refused() {
+fn tags_with_unknown_placeholders_are_refused() {
     let path = KeyRule::path;
     for (rule, says) in [
         (path("/a/{id}").tags(["a-{ID}"]), "invalid tag"),
@@ -166,30 +167,30 @@ fn stacks() -> [ReadThroughLayer<MemoryStore, KeyRules>; 3] {
 }
 
 #[tokio::test(start_paused = true)]
-async fn fields_of_other_names_give_tags() {
+async fn configured_fields_give_tags() {
     for layer in stacks() {
-        let origin = Origin::new(|n, _| async move { response(&FIELDS, n.to_string()) });
+        let origin = ScriptedOrigin::with_future(|n, _| async move { response(&FIELDS, n.to_string()) });
         let (service, purge) = (layer.layer(origin.clone()), layer.purge());
         let mut calls = 1;
         for tag in ["a", "b", "c", "d e", "node:1", "node_list", "cat_p_1", "cat_c", "f", "g"] {
-            call(&service, get("http://h/")).await;
+            call(&service, get_request("http://h/")).await;
             assert_eq!(origin.calls(), calls, "stored before {tag}");
             purge.tag(tag);
-            call(&service, get("http://h/")).await;
+            call(&service, get_request("http://h/")).await;
             calls += 1;
             assert_eq!(origin.calls(), calls, "{tag}");
         }
         for tag in ["h", "a b", "d", "e", "f,g"] {
             purge.tag(tag);
-            call(&service, get("http://h/")).await;
+            call(&service, get_request("http://h/")).await;
             assert_eq!(origin.calls(), calls, "{tag}");
         }
     }
 }
 
-/// Whatever becomes of the response: fetched, stored, confirmed, not stored, without a key.
+/// In every case: fetched, stored, revalidated, not stored, without a key.
 #[tokio::test(start_paused = true)]
-async fn fields_of_other_names_are_not_shown_to_clients() {
+async fn configured_tag_fields_are_not_shown_to_clients() {
     let left = |response: http::Response<tower_readthrough::Body<Body>>| async move {
         let names: Vec<_> =
             FIELDS.iter().filter(|(name, _)| response.headers().contains_key(*name)).collect();
@@ -198,7 +199,7 @@ async fn fields_of_other_names_are_not_shown_to_clients() {
         names
     };
     for (at, layer) in stacks().into_iter().enumerate() {
-        let origin = Origin::new(|n, request: Request<Body>| async move {
+        let origin = ScriptedOrigin::with_future(|n, request: Request<Body>| async move {
             let mut answer = match request.headers().contains_key("if-none-match") {
                 true => status(304),
                 false => response(&FIELDS, n.to_string()),
@@ -213,38 +214,37 @@ async fn fields_of_other_names_are_not_shown_to_clients() {
         let (service, purge) = (layer.layer(origin.clone()), layer.purge());
         let ask = async |request| left(service.clone().oneshot(request).await.unwrap()).await;
         for how in ["fetched", "stored"] {
-            assert_eq!(ask(get("http://h/")).await, ["x-other"], "{how} {at}");
+            assert_eq!(ask(get_request("http://h/")).await, ["x-other"], "{how} {at}");
         }
         assert_eq!(origin.calls(), 1);
         purge.soft().everything();
-        assert_eq!(ask(get("http://h/")).await, ["x-other"], "confirmed {at}");
+        assert_eq!(ask(get_request("http://h/")).await, ["x-other"], "confirmed {at}");
         assert_eq!(origin.calls(), 2);
-        assert_eq!(ask(get("http://h/no-store")).await, ["x-other"], "not stored {at}");
+        assert_eq!(ask(get_request("http://h/no-store")).await, ["x-other"], "not stored {at}");
         let post = Request::post("http://h/").body(Body::empty()).unwrap();
         assert_eq!(ask(post).await, ["x-other"], "without a key {at}");
     }
 }
 
-/// Layers of one's own are told, or take them of the rules.
+/// Single layers are configured with the fields, or take them from the rules.
 #[tokio::test(start_paused = true)]
-async fn single_layers_know_the_fields_too() {
-    async fn check<S, B>(service: S, purge: Purge, origin: &Origin)
+async fn single_layers_use_tag_fields_too() {
+    async fn check<S, B>(service: S, purge: Purge, origin: &ScriptedOrigin)
     where
-        S: tower::Service<Request<Body>, Response = http::Response<B>, Error = std::convert::Infallible>
-            + Clone,
+        S: tower::Service<Request<Body>, Response = http::Response<B>, Error = Failure> + Clone,
         B: http_body::Body,
         B::Error: std::fmt::Debug,
     {
-        let response = service.clone().oneshot(get("http://h/")).await.unwrap();
+        let response = service.clone().oneshot(get_request("http://h/")).await.unwrap();
         assert!(!response.headers().contains_key("xkey"));
         bytes(response).await;
-        call(&service, get("http://h/")).await;
+        call(&service, get_request("http://h/")).await;
         purge.tag("b");
-        call(&service, get("http://h/")).await;
+        call(&service, get_request("http://h/")).await;
         assert_eq!(origin.calls(), 2);
     }
     let rules = || KeyRules::builder().tag_fields(OWN).build().unwrap();
-    let origin = || Origin::new(|n, _| async move { response(&FIELDS, n.to_string()) });
+    let origin = || ScriptedOrigin::with_future(|n, _| async move { response(&FIELDS, n.to_string()) });
 
     let layer = StoreLayer::new(store()).key(rules()).rules(fixed(60_000));
     let of_store = origin();

@@ -1,6 +1,5 @@
 //! Cache poisoning and cache deception: what the key does not show, and paths read in two ways.
 
-use axum::body::Body;
 use http::{Request, request::Parts};
 use tower::Layer;
 use tower_readthrough::{
@@ -8,7 +7,7 @@ use tower_readthrough::{
     ReadThroughLayer,
 };
 
-use crate::support::open::{Origin, call, fixed, get, response, store};
+use crate::support::{Body, ScriptedOrigin, call, fixed, get_request, response, store};
 
 fn request(uri: &str, fields: &[(&str, &str)]) -> Request<Body> {
     let request =
@@ -20,9 +19,9 @@ fn head(uri: &str, fields: &[(&str, &str)]) -> Parts {
     request(uri, fields).into_parts().0
 }
 
-/// Answers with all that it sees of a request: whatever reaches it, a page may be made from.
-fn mirror() -> Origin {
-    Origin::new(|_, request: Request<Body>| async move {
+/// Responds with everything that it sees of a request: a page may be made from any of it.
+fn mirror() -> ScriptedOrigin {
+    ScriptedOrigin::with_future(|_, request: Request<Body>| async move {
         let mut fields: Vec<_> = request
             .headers()
             .iter()
@@ -33,9 +32,9 @@ fn mirror() -> Origin {
     })
 }
 
-type Service = ReadThrough<Origin, MemoryStore, KeyRules>;
+type Service = ReadThrough<ScriptedOrigin, MemoryStore, KeyRules>;
 
-fn stack(keys: KeyRulesBuilder, origin: &Origin) -> Service {
+fn stack(keys: KeyRulesBuilder, origin: &ScriptedOrigin) -> Service {
     let keys = keys.build().unwrap();
     ReadThroughLayer::builder(store()).key(keys).rules(fixed(60_000)).build().unwrap().layer(origin.clone())
 }
@@ -83,7 +82,7 @@ mod host_header_poisoning {
         assert_eq!(one, two, "behind a proxy that names its clients, all share an entry");
     }
 
-    /// Without a guard nothing is removed: an application behind a proxy needs the fields.
+    /// Without a guard no field is removed: an application behind a proxy needs them.
     #[tokio::test(start_paused = true)]
     async fn no_client_gets_the_links_of_another_and_the_application_sees_the_field() {
         let keyed_by_rules = KeyRules::builder().rule(KeyRule::any().ignore_query(["utm_*"]));
@@ -93,17 +92,17 @@ mod host_header_poisoning {
         for name in OVERRIDES {
             let attack = || request("http://h/", &[(name, "host=evil")]);
             assert!(text(&service, attack()).await.contains("evil"), "{name}");
-            assert!(!text(&service, get("http://h/")).await.contains("evil"), "{name}");
+            assert!(!text(&service, get_request("http://h/")).await.contains("evil"), "{name}");
             let seen =
                 async |request| String::from_utf8(call(&without_rules, request).await.1.to_vec()).unwrap();
             assert!(seen(attack()).await.contains("evil"), "{name}");
-            assert!(!seen(get("http://h/")).await.contains("evil"), "{name}");
+            assert!(!seen(get_request("http://h/")).await.contains("evil"), "{name}");
         }
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_purge_by_url_reaches_the_entries_of_all_overrides() {
-        let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+        let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
         let cache = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
         let (service, purge) = (cache.layer(origin.clone()), cache.purge());
         let requests = || {
@@ -125,10 +124,10 @@ mod method_override {
 
     #[tokio::test(start_paused = true)]
     async fn a_get_that_may_be_taken_for_another_method_has_no_key() {
-        let origin = Origin::new(|n, _| async move { response(&[], n.to_string()) });
+        let origin = ScriptedOrigin::with_future(|n, _| async move { response(&[], n.to_string()) });
         let layer = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
         let service = layer.layer(origin.clone());
-        assert_eq!(call(&service, get("http://h/")).await.1, "1");
+        assert_eq!(call(&service, get_request("http://h/")).await.1, "1");
         let names =
             ["x-http-method-override", "x-http-method", "x-method-override", "X_HTTP_Method_Override"];
         for (name, expected) in names.into_iter().zip(["2", "3", "4", "5"]) {
@@ -139,10 +138,10 @@ mod method_override {
         {
             for expected in expected {
                 let uri = format!("http://h/?{query}");
-                assert_eq!(call(&service, get(&uri)).await.1, expected, "{query}");
+                assert_eq!(call(&service, get_request(&uri)).await.1, expected, "{query}");
             }
         }
-        assert_eq!(call(&service, get("http://h/")).await.1, "1");
+        assert_eq!(call(&service, get_request("http://h/")).await.1, "1");
     }
 }
 
@@ -151,14 +150,14 @@ mod unkeyed_parameters {
 
     /// Parsers read a thousand parameters, or fewer: which `id` that is depends on those before it.
     #[tokio::test(start_paused = true)]
-    async fn of_more_parameters_than_all_servers_read_none_is_left_out() {
+    async fn with_more_parameters_than_all_servers_read_none_is_left_out_of_the_key() {
         let junk = "a=&".repeat(255);
         let mirror = mirror();
         let rules = KeyRules::builder().rule(KeyRule::path("/p").keep_query(["id"]));
         let service = stack(rules, &mirror);
         for (junk, expected) in [(&*junk, "id=1"), (&format!("{junk}a=&"), &format!("{junk}a=&id=1"))] {
             for _ in 0..2 {
-                let seen = text(&service, get(&format!("http://h/p?{junk}id=1"))).await;
+                let seen = text(&service, get_request(&format!("http://h/p?{junk}id=1"))).await;
                 assert!(seen.starts_with(&format!("http://h/p?{expected} ")), "{seen}");
             }
         }
@@ -167,7 +166,7 @@ mod unkeyed_parameters {
 
     /// Names that common parsers take for `id`, or from which they make it.
     #[tokio::test(start_paused = true)]
-    async fn what_reaches_the_origin_is_what_the_key_holds() {
+    async fn the_origin_sees_only_what_the_key_holds() {
         let service = stack(KeyRules::builder().rule(KeyRule::path("/p").keep_query(["id"])), &mirror());
         for query in [
             "id=1&utm_source=evil",
@@ -175,14 +174,14 @@ mod unkeyed_parameters {
             "id=1&utm_source=x%26id=evil",
             "cb=evil&id=1",
         ] {
-            let seen = text(&service, get(&format!("http://h/p?{query}"))).await;
+            let seen = text(&service, get_request(&format!("http://h/p?{query}"))).await;
             assert!(seen.starts_with("http://h/p?id=1 "), "{seen}");
         }
         for query in
             ["[id]=evil&id=1", "id[]=evil&id=1", "]id=evil&id=1", "ID=evil&id=1", "%5Bid%5D=evil&id=1"]
         {
-            text(&service, get(&format!("http://h/p?{query}"))).await;
-            assert!(!text(&service, get("http://h/p?id=1")).await.contains("evil"), "{query}");
+            text(&service, get_request(&format!("http://h/p?{query}"))).await;
+            assert!(!text(&service, get_request("http://h/p?id=1")).await.contains("evil"), "{query}");
         }
     }
 
@@ -196,8 +195,11 @@ mod unkeyed_parameters {
         let junk = "a=1&".repeat(1000);
         for query in ["uid=x%26id=evil&id=1", "id=1&uid=%3bid=evil", &format!("{junk}id=1&evil=1")] {
             for service in [&service, &template] {
-                text(service, get(&format!("http://h/p?{query}"))).await;
-                assert!(!text(service, get("http://h/p?id=1&uid=5")).await.contains("evil"), "{query}");
+                text(service, get_request(&format!("http://h/p?{query}"))).await;
+                assert!(
+                    !text(service, get_request("http://h/p?id=1&uid=5")).await.contains("evil"),
+                    "{query}"
+                );
             }
         }
     }
@@ -205,9 +207,9 @@ mod unkeyed_parameters {
     #[tokio::test(start_paused = true)]
     async fn a_switch_without_a_value_is_not_the_page_without_it() {
         let service = stack(KeyRules::builder().rule(KeyRule::any().drop_empty_query()), &mirror());
-        assert!(text(&service, get("http://h/?debug")).await.contains("debug"));
-        assert!(!text(&service, get("http://h/")).await.contains("debug"));
-        assert!(!text(&service, get("http://h/?debug=")).await.contains("debug"));
+        assert!(text(&service, get_request("http://h/?debug")).await.contains("debug"));
+        assert!(!text(&service, get_request("http://h/")).await.contains("debug"));
+        assert!(!text(&service, get_request("http://h/?debug=")).await.contains("debug"));
         let forwarding = KeyRule::any().drop_empty_query().forward_unkeyed();
         let error = KeyRules::builder().rule(forwarding).build().unwrap_err();
         assert!(error.to_string().contains("`forward_unkeyed` has no effect: `drop_empty_query`"), "{error}");
@@ -222,7 +224,7 @@ mod framework_headers {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn internals_of_frameworks_do_not_reach_the_origin() {
+    async fn internal_fields_of_frameworks_do_not_reach_the_origin() {
         let service = guarded(Guard::new());
         for name in [
             "x-forwarded-host",
@@ -240,7 +242,7 @@ mod framework_headers {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn what_a_framework_asks_for_has_an_entry_of_its_own() {
+    async fn requests_of_a_framework_have_entries_of_their_own() {
         let service = guarded(Guard::new());
         for name in [
             "rsc",
@@ -257,7 +259,7 @@ mod framework_headers {
         ] {
             let attack = text(&service, request("http://h/", &[(name, "evil")])).await;
             assert_eq!(attack, format!("http://h/ {name}=evil"));
-            assert_eq!(text(&service, get("http://h/")).await, "http://h/ ", "{name}");
+            assert_eq!(text(&service, get_request("http://h/")).await, "http://h/ ", "{name}");
         }
     }
 
@@ -282,11 +284,14 @@ mod framework_headers {
         let keyed = guarded(Guard::new().keyed(["x-host", "x-v"]));
         for name in ["x-host", "x-v"] {
             assert!(text(&keyed, request("http://h/", &[(name, "evil")])).await.contains("evil"));
-            assert!(!text(&keyed, get("http://h/")).await.contains("evil"), "{name}");
+            assert!(!text(&keyed, get_request("http://h/")).await.contains("evil"), "{name}");
         }
         let replaced = guarded(Guard::new().only_headers(["x-a"]));
         assert!(text(&replaced, request("http://h/", &[("x-host", "evil")])).await.contains("evil"));
-        assert!(!text(&replaced, get("http://h/")).await.contains("evil"), "what is not removed is keyed");
+        assert!(
+            !text(&replaced, get_request("http://h/")).await.contains("evil"),
+            "what is not removed is keyed"
+        );
     }
 
     /// What a rule has in its keys differs from rule to rule, and so does what passes.
@@ -302,7 +307,7 @@ mod framework_headers {
     }
 
     #[test]
-    fn a_guard_without_sense_is_refused() {
+    fn a_guard_that_cannot_work_has_an_error() {
         let none: [&str; 0] = [];
         for (guard, expected) in [
             (Guard::new().headers(["x-a"]).keyed(["x-a"]), "`x-a` is in the key"),

@@ -1,6 +1,5 @@
-//! Purges by strangers.
+//! Purges by clients without access.
 
-use axum::body::Body;
 use http::{Request, StatusCode, request::Parts};
 use tower::ServiceExt;
 use tower_readthrough::{
@@ -8,7 +7,7 @@ use tower_readthrough::{
     purge::{Access, PurgeService},
 };
 
-use crate::support::open::store;
+use crate::support::{Body, store};
 
 /// A check by the cookies that the browser of a visitor sends along.
 fn by_cookie(head: &Parts) -> Access {

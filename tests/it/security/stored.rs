@@ -1,22 +1,21 @@
 //! Stored errors, entries pushed out, and one client's failure for all.
 
-use axum::body::Body;
 use http::Request;
 use tower::Layer;
 use tower_readthrough::{MemoryStore, ReadThrough};
 
-use crate::support::open::{Origin, call, fixed, ms, response, stack};
+use crate::support::{Body, ScriptedOrigin, call, fixed, ms, response, stack};
 
-type Service = ReadThrough<Origin, MemoryStore>;
+type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
 
 /// An application with a page for each language that a client names.
-fn by_language() -> (Service, Origin) {
-    let origin = Origin::new(|_, _| async { response(&[("vary", "x-language")], "x") });
+fn by_language() -> (Service, ScriptedOrigin) {
+    let origin = ScriptedOrigin::with_future(|_, _| async { response(&[("vary", "x-language")], "x") });
     (stack(fixed(3_600_000)).layer(origin.clone()), origin)
 }
 
 /// Whether the origin was asked.
-async fn is_miss((service, origin): &(Service, Origin), language: &str) -> bool {
+async fn is_miss((service, origin): &(Service, ScriptedOrigin), language: &str) -> bool {
     let calls = origin.calls();
     call(service, Request::get("http://h/").header("x-language", language).body(Body::empty()).unwrap())
         .await;
@@ -27,7 +26,7 @@ mod made_up_variants {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn variants_in_use_stay_and_unused_ones_go() {
+    async fn unused_variants_are_replaced_first() {
         let site = by_language();
         let in_use = ["en", "de", "fr"];
         for language in in_use {
@@ -43,9 +42,9 @@ mod made_up_variants {
         }
     }
 
-    /// Else what was in use once would keep out what is in use now.
+    /// Otherwise variants that were in use once would keep out those in use now.
     #[tokio::test(start_paused = true)]
-    async fn what_is_no_more_in_use_gives_way() {
+    async fn variants_no_longer_in_use_are_replaced() {
         let site = by_language();
         for language in 0..32 {
             is_miss(&site, &language.to_string()).await;
@@ -62,7 +61,7 @@ mod made_up_variants {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn of_variants_in_use_the_least_recently_used_goes() {
+    async fn the_least_recently_used_variant_is_replaced() {
         let site = by_language();
         for language in 0..32 {
             is_miss(&site, &language.to_string()).await;
@@ -76,9 +75,9 @@ mod made_up_variants {
         assert!(is_miss(&site, "31").await);
     }
 
-    /// What answers most requests of a thread is a copy of what is stored.
+    /// Most hits of a thread are served from its own copy of an entry.
     #[tokio::test(start_paused = true)]
-    async fn the_use_of_a_copy_counts() {
+    async fn a_hit_of_a_copy_counts_as_use() {
         let site = by_language();
         is_miss(&site, "other").await;
         is_miss(&site, "en").await;

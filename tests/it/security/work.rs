@@ -1,22 +1,21 @@
 //! Work and memory that a crafted request costs.
 
-use axum::body::Body;
 use futures_util::FutureExt;
 use http::{HeaderName, HeaderValue, Request, header};
 use tower::{Layer, Service};
 use tower_readthrough::{KeyRules, ReadThroughLayer, Rules};
 
-use crate::support::open::{Origin, bytes, call, fixed, get, response, store};
+use crate::support::{Body, ScriptedOrigin, bytes, call, fixed, get_request, response, store};
 
 fn with(name: &HeaderName, value: &str) -> Request<Body> {
-    let mut request = get("http://h/");
+    let mut request = get_request("http://h/");
     request.headers_mut().insert(name, HeaderValue::from_str(value).unwrap());
     request
 }
 
 /// An origin that says in its body what it sees of a field.
-fn echo(name: HeaderName, vary: &'static str) -> Origin {
-    Origin::new(move |_, request| {
+fn echo(name: HeaderName, vary: &'static str) -> ScriptedOrigin {
+    ScriptedOrigin::with_future(move |_, request| {
         let seen = request.headers().get(&name).map_or(0, HeaderValue::len);
         async move { response(&[("vary", vary)], seen.to_string()) }
     })
@@ -58,7 +57,7 @@ async fn a_long_selecting_field_costs_no_more_where_many_variants_are_stored() {
             let name = HeaderName::from_static(name);
             let vary = "accept, accept-language, accept-encoding, cookie, x-own";
             let layer = ReadThroughLayer::builder(store()).rules(Rules::new()).build().unwrap();
-            let origin = Origin::new(move |_, _| async move {
+            let origin = ScriptedOrigin::with_future(move |_, _| async move {
                 response(&[("vary", vary), ("cache-control", "public, max-age=60")], "hello")
             });
             let mut stack = layer.layer(origin.clone());
@@ -83,10 +82,10 @@ async fn a_long_selecting_field_costs_no_more_where_many_variants_are_stored() {
 /// Each stored part would otherwise have it read again.
 #[tokio::test(start_paused = true)]
 async fn a_long_range_is_not_read() {
-    let origin = Origin::new(|_, _| async { response(&[], "hello") });
+    let origin = ScriptedOrigin::with_future(|_, _| async { response(&[], "hello") });
     let layer = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap();
     let stack = layer.layer(origin.clone());
-    call(&stack, get("http://h/")).await;
+    call(&stack, get_request("http://h/")).await;
     let short = format!("bytes={}1-3", "0".repeat(500));
     assert_eq!(call(&stack, with(&header::RANGE, &short)).await.0, 206);
     for long in [format!("bytes={}1-3", "0".repeat(60_000)), format!("bytes={}", "0-0,".repeat(16_000))] {
@@ -102,12 +101,12 @@ async fn a_long_range_is_not_read() {
 
 #[tokio::test(start_paused = true)]
 async fn quotation_marks_that_are_never_closed_are_no_directives() {
-    let origin = Origin::new(|_, _| async { response(&[], "hello") });
+    let origin = ScriptedOrigin::with_future(|_, _| async { response(&[], "hello") });
     let layer = ReadThroughLayer::builder(store())
         .rules(fixed(60_000))
         .lookup(|lookup| lookup.request_directives(true));
     let stack = layer.build().unwrap().layer(origin.clone());
-    call(&stack, get("http://h/")).await;
+    call(&stack, get_request("http://h/")).await;
     for (calls, name) in [(1, header::CACHE_CONTROL), (2, header::PRAGMA)] {
         let line = format!("\"{}", "\\\"".repeat(20_000));
         call(&stack, with(&name, &line)).await;

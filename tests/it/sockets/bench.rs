@@ -1,4 +1,4 @@
-//! The `proxy` example between a client and an origin whose answers a test writes by hand.
+//! The `proxy` example between a client and an origin whose responses a test writes by hand.
 
 use std::{
     collections::HashMap,
@@ -20,8 +20,8 @@ use tokio::{
 
 use super::program::Proxy;
 
-/// One answer of the origin. Its fields are lines of text, in which `{60}` is the date a minute
-/// from now and `{-60}` the one a minute ago. `x-answer` says the how manieth it is, and so does
+/// One response of the origin. Its fields are lines of text, in which `{60}` is the date a minute
+/// from now and `{-60}` the one a minute ago. `x-answer` has the number of the response, and so does
 /// the body if there is no other.
 #[derive(Clone, Debug)]
 pub(crate) struct Reply {
@@ -39,7 +39,7 @@ enum Ending {
     AtClose,
     /// Before the body has come to its end.
     Cut,
-    /// Before it has begun.
+    /// Before the body has begun.
     Nothing,
 }
 
@@ -123,7 +123,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// With the proxy's defaults, but that nothing is tried again and lifetimes are guessed.
+    /// With the defaults of the proxy, except for no retries and for heuristic lifetimes.
     pub(crate) async fn start() -> Self {
         let scripts = Scripts::default();
         let mut origin = JoinSet::new();
@@ -138,7 +138,7 @@ impl Bench {
         }
     }
 
-    /// A URI of its own, for which the origin has these answers. The last one counts on.
+    /// A new URI, for which the origin gives these responses in turn, and then the last one again.
     pub(crate) fn page(&self, replies: &[Reply]) -> Page<'_> {
         let path = format!("/{}", self.pages.fetch_add(1, Ordering::Relaxed));
         let script = Script { replies: replies.to_vec(), seen: Vec::new() };
@@ -244,7 +244,7 @@ impl Page<'_> {
         Got { status, headers, body }
     }
 
-    /// What the origin was asked.
+    /// The requests that the origin saw.
     pub(crate) fn seen(&self) -> Vec<Seen> {
         self.bench.scripts.lock().unwrap()[&self.path].seen.clone()
     }
@@ -254,7 +254,7 @@ impl Page<'_> {
     }
 }
 
-/// What a client got.
+/// The response that a client got.
 #[derive(Clone, Debug)]
 pub(crate) struct Got {
     /// 0 if the connection was closed before there was one.
@@ -277,7 +277,7 @@ impl Got {
         self.field("age").expect("an age").parse().unwrap()
     }
 
-    /// Which answer of the origin it is.
+    /// The number of the response of the origin.
     pub(crate) fn answer(&self) -> Option<&str> {
         self.field("x-answer")
     }

@@ -1,4 +1,4 @@
-//! The `proxy` example as a program, and origins that answer over real sockets.
+//! The `proxy` example as a program, and origins on real sockets.
 
 pub(crate) mod bench;
 pub(crate) mod program;

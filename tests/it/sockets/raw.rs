@@ -38,7 +38,7 @@ impl Arrived {
     }
 }
 
-/// Answers each request with these bytes, or closes the connection instead.
+/// Responds to each request with these bytes, or closes the connection instead.
 pub(crate) struct RawOrigin {
     pub(crate) addr: SocketAddr,
     arrived: Arc<Mutex<Vec<Arrived>>>,

@@ -7,21 +7,18 @@ use tower::Layer;
 use tower_readthrough::{BodyError, BuildError, CoalesceLayer, KeyLayer, MemoryStore, ReadThroughLayer};
 
 use super::{apart, chunked, open, read, ready};
-use crate::support::{
-    ms,
-    open::{Origin, call, fixed, get, response},
-    secs,
-};
+
+use crate::support::{ScriptedOrigin, call, fixed, get_request, ms, response, secs};
 
 const KIB: usize = 1 << 10;
 
 /// 200 KiB beside a store of 2 MiB, in one chunk or in many.
-fn body(chunks: usize) -> Origin {
+fn body(chunks: usize) -> ScriptedOrigin {
     ready(chunks, 200 * KIB / chunks)
 }
 
 #[tokio::test(start_paused = true)]
-async fn readers_that_stand_still_hold_no_more_than_the_budget_and_a_cold_key_is_one_call_and_stored() {
+async fn stalled_readers_hold_no_more_than_the_budget() {
     for chunks in [1, 4, 100] {
         let (origin, store) = (body(chunks), MemoryStore::builder(2 << 20).max_response_share(0.25));
         let store = store.build().unwrap();
@@ -39,15 +36,15 @@ async fn readers_that_stand_still_hold_no_more_than_the_budget_and_a_cold_key_is
             assert!(stats.held_bytes <= stats.max_total_bytes, "{n} of {chunks}: {stats:?}");
         }
         let calls = origin.calls();
-        let cold = (0..50).map(|_| call(&service, get("http://h/cold")));
+        let cold = (0..50).map(|_| call(&service, get_request("http://h/cold")));
         assert!(join_all(cold).await.iter().all(|(_, body)| body.len() == 200 * KIB));
-        assert_eq!(call(&service, get("http://h/cold")).await.1.len(), 200 * KIB, "stored");
+        assert_eq!(call(&service, get_request("http://h/cold")).await.1.len(), 200 * KIB, "stored");
         assert_eq!(origin.calls(), calls + 1, "{chunks}");
         let stats = layer.coalesce_stats();
         assert!(stats.held_bytes <= stats.max_total_bytes, "{chunks}: {stats:?}");
         assert_eq!((stats.max_total_bytes, stats.lagged > 0), (2 << 20, true), "{stats:?}");
 
-        // All fetches end, whoever reads, and nothing is held when nobody does.
+        // All fetches end, and without readers nothing is held.
         sleep(secs(61)).await;
         assert_eq!(layer.coalesce_stats().fetches, 0);
         drop(idle);
@@ -55,10 +52,10 @@ async fn readers_that_stand_still_hold_no_more_than_the_budget_and_a_cold_key_is
     }
 }
 
-/// The same of callers that do not even look at the response that is there for them.
+/// The same with callers that do not even poll for their response.
 #[tokio::test(start_paused = true)]
 async fn callers_that_do_not_take_their_response_hold_no_more_than_the_budget() {
-    let origin = Origin::new(|_, _| async {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         sleep(ms(10)).await;
         response(&[], chunked(4, 50 * KIB))
     });
@@ -112,8 +109,8 @@ async fn the_reader_furthest_behind_ends_first() {
     assert_eq!(behind, [1, 2][..lagged as usize], "by what they have left to read");
 }
 
-/// An origin that has everything ready, and many clients that read at a moderate speed: each fetch
-/// keeps to its reader rather than break another one off.
+/// An origin that has its bodies ready, and many clients that read at a moderate speed: each fetch
+/// waits for its reader instead of breaking another off.
 #[tokio::test(start_paused = true)]
 async fn readers_that_read_on_get_all_of_it_however_many_they_are() {
     let origin = body(100);
@@ -140,7 +137,7 @@ async fn readers_that_read_on_get_all_of_it_however_many_they_are() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_by_all_and_complete_is_not_held() {
+async fn a_body_that_all_callers_have_read_is_not_held() {
     let origin = body(100);
     let layer = CoalesceLayer::new().rules(fixed(600_000));
     let service = KeyLayer::default().layer(layer.layer(origin.clone()));
@@ -172,7 +169,7 @@ fn a_budget_below_what_one_body_may_hold_is_refused() {
 /// The declared length does not matter to it.
 #[tokio::test(start_paused = true)]
 async fn a_large_body_in_one_piece_is_counted_until_it_is_read() {
-    let origin = Origin::new(|_, _| async { response(&[], vec![b'x'; 200 * KIB]) });
+    let origin = ScriptedOrigin::with_future(|_, _| async { response(&[], vec![b'x'; 200 * KIB]) });
     let layer = CoalesceLayer::new().rules(fixed(600_000));
     let service = KeyLayer::default().layer(layer.layer(origin.clone()));
     let body = open(&service, "http://h/").await;

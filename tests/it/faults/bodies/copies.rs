@@ -6,14 +6,14 @@ use http::request::Parts;
 use tower::Layer;
 use tower_readthrough::{CacheKey, Entry, LookupLayer, MemoryStore, Rules, Store, StoreLayer, store::Change};
 
-use crate::support::{Origin, get, ok, secs};
+use crate::support::{ScriptedOrigin, get, ok, secs};
 
 fn key() -> impl Fn(&Parts) -> Option<CacheKey> + Clone {
     |head: &Parts| Some(CacheKey::new(head.uri.path()))
 }
 
 /// The original and what this thread made of it.
-async fn copied(store: &MemoryStore, origin: &Origin) -> [Weak<Entry>; 2] {
+async fn copied(store: &MemoryStore, origin: &ScriptedOrigin) -> [Weak<Entry>; 2] {
     let layer = StoreLayer::new(store.clone()).rules(Rules::new().default_ttl(secs(60))).key(key());
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
@@ -32,7 +32,7 @@ fn remove(store: &MemoryStore) {
 
 #[tokio::test]
 async fn a_copy_goes_with_its_original() {
-    let (store, origin) = (MemoryStore::with_capacity_bytes(1 << 20), Origin::always(|| ok("hello")));
+    let (store, origin) = (MemoryStore::with_capacity_bytes(1 << 20), ScriptedOrigin::always(|| ok("hello")));
     let [original, copy] = copied(&store, &origin).await;
     assert!(original.upgrade().is_some() && copy.upgrade().is_some());
     remove(&store);
@@ -54,7 +54,7 @@ async fn a_copy_goes_with_its_thread() {
     let theirs = store.clone();
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(copied(&theirs, &Origin::always(|| ok("hello"))))
+        runtime.block_on(copied(&theirs, &ScriptedOrigin::always(|| ok("hello"))))
     };
     let [original, copy] = std::thread::spawn(run).join().unwrap();
     assert!(original.upgrade().is_some(), "it is still stored");

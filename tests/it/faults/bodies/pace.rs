@@ -10,17 +10,14 @@ use tower_readthrough::{
 };
 
 use super::{apart, open, read, ready};
-use crate::support::{
-    ms,
-    open::{call, fixed, get},
-    secs,
-};
+
+use crate::support::{ScriptedOrigin, call, fixed, get_request, ms, response, secs};
 
 const KIB: usize = 1 << 10;
 
 /// A store of 16 MiB takes 1 MiB; the body has 3 MiB.
 #[tokio::test(start_paused = true)]
-async fn several_who_read_too_large_a_body_at_the_same_speed_get_all_of_it() {
+async fn readers_of_the_same_speed_get_all_of_a_body_too_large_to_hold() {
     for readers in [2, 8, 50] {
         let origin = ready(48, 64 * KIB);
         let store = MemoryStore::with_capacity_bytes(16 << 20);
@@ -36,7 +33,7 @@ async fn several_who_read_too_large_a_body_at_the_same_speed_get_all_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 3)]
-async fn several_who_read_at_the_same_speed_on_several_threads_get_all_of_it() {
+async fn readers_of_the_same_speed_on_several_threads_get_all_of_the_body() {
     let origin = ready(480, 64 * KIB);
     let store = MemoryStore::with_capacity_bytes(16 << 20);
     let service =
@@ -50,7 +47,7 @@ async fn several_who_read_at_the_same_speed_on_several_threads_get_all_of_it() {
 
 /// The same in a layer alone, whatever the proportions.
 #[tokio::test(start_paused = true)]
-async fn a_reader_without_a_turn_is_no_laggard_whatever_the_chunks() {
+async fn a_reader_that_had_no_turn_does_not_count_as_slow() {
     for (chunks, chunk, held) in [(1000, 100, 2000), (30, 10_000, 2000), (3, 100_000, 50_000)] {
         let origin = ready(chunks, chunk);
         let layer = CoalesceLayer::new().rules(fixed(60_000)).max_held_bytes(held);
@@ -64,7 +61,7 @@ async fn a_reader_without_a_turn_is_no_laggard_whatever_the_chunks() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_reader_that_stays_behind_loses_its_place_and_holds_up_the_others_for_its_turn_alone() {
+async fn a_slow_reader_loses_its_place_and_delays_the_others_for_its_turn_alone() {
     let origin = ready(1000, KIB);
     let layer = CoalesceLayer::new().rules(fixed(60_000)).max_held_bytes(20 * KIB);
     let service = KeyLayer::default().layer(layer.layer(origin.clone()));
@@ -85,15 +82,15 @@ async fn a_reader_that_stays_behind_loses_its_place_and_holds_up_the_others_for_
 }
 
 #[tokio::test(start_paused = true)]
-async fn downloads_that_stand_still_give_their_places_at_the_origin_back() {
+async fn stalled_downloads_free_their_places_at_the_origin() {
     // Declared: each is one caller's own. Not declared: shared.
     for declared in [false, true] {
-        let origin = crate::support::open::Origin::new(move |_, request| async move {
+        let origin = ScriptedOrigin::with_future(move |_, request| async move {
             let length = (4 << 20).to_string();
             let fields: &[_] = if declared { &[("content-length", length.as_str())] } else { &[] };
             match request.uri().path() {
-                "/small" => crate::support::open::response(&[], "hello"),
-                _ => crate::support::open::response(fields, super::chunked(64, 64 * KIB)),
+                "/small" => response(&[], "hello"),
+                _ => response(fields, super::chunked(64, 64 * KIB)),
             }
         });
         let store = MemoryStore::with_capacity_bytes(16 << 20);
@@ -108,9 +105,9 @@ async fn downloads_that_stand_still_give_their_places_at_the_origin_back() {
             idle.push(body);
         }
         sleep(secs(2)).await;
-        assert_eq!(call(&service, get("http://h/small")).await.0, 503, "all places are taken");
+        assert_eq!(call(&service, get_request("http://h/small")).await.0, 503, "all places are taken");
         sleep(secs(if declared { 91 } else { 61 })).await;
-        assert_eq!(call(&service, get("http://h/small")).await.0, 200, "declared: {declared}");
+        assert_eq!(call(&service, get_request("http://h/small")).await.0, 200, "declared: {declared}");
         let mut ended = 0;
         for body in idle {
             ended += usize::from(matches!(read(body).await.1, Some(BodyError::Idle)));
@@ -136,7 +133,7 @@ async fn a_reader_that_pauses_for_less_than_the_limit_gets_all_of_it() {
 
 /// What is being stored is fetched to its end although the only reader stands still.
 #[tokio::test(start_paused = true)]
-async fn what_is_being_stored_does_not_wait_for_ever_for_its_reader() {
+async fn a_body_that_is_being_stored_does_not_wait_for_a_stalled_reader() {
     let origin = ready(100, KIB);
     let store = MemoryStore::with_capacity_bytes(16 << 20);
     let coalesce = |layer: CoalesceLayer| layer.max_held_bytes(20 * KIB);
@@ -145,7 +142,7 @@ async fn what_is_being_stored_does_not_wait_for_ever_for_its_reader() {
     let service = layer.layer(origin.clone());
     let idle = open(&service, "http://h/").await;
     sleep(secs(61)).await;
-    assert_eq!(call(&service, get("http://h/")).await.1.len(), 100 * KIB);
+    assert_eq!(call(&service, get_request("http://h/")).await.1.len(), 100 * KIB);
     assert_eq!((origin.calls(), store.stats().entries), (1, 1));
     assert!(matches!(read(idle).await.1, Some(BodyError::Idle)));
 }
@@ -160,7 +157,7 @@ async fn an_abandoned_fetch_that_the_store_takes_is_completed_whatever_may_be_he
     let service = layer.layer(origin.clone());
     drop(open(&service, "http://h/").await);
     sleep(ms(1)).await;
-    assert_eq!(call(&service, get("http://h/")).await.1.len(), 100 * KIB);
+    assert_eq!(call(&service, get_request("http://h/")).await.1.len(), 100 * KIB);
     assert_eq!((origin.calls(), store.stats().entries), (1, 1));
 
     // What the store does not take ends with its last reader.

@@ -5,14 +5,14 @@ use http::StatusCode;
 use tower::Layer;
 use tower_readthrough::{CoalesceLayer, KeyLayer, MemoryStore, ReadThroughLayer, StoreLayer};
 
-use crate::support::{Answer, Origin, get, ms, ok, open::fixed, request, send};
+use crate::support::{ScriptedOrigin, ScriptedResponse, fixed, get, ms, ok, request, send, status};
 
 /// Three bytes of five, with these fields.
-fn short(fields: &'static [(&'static str, &'static str)], by_field: bool) -> Origin {
-    Origin::always(move || {
+fn short(fields: &'static [(&'static str, &'static str)], by_field: bool) -> ScriptedOrigin {
+    ScriptedOrigin::always(move || {
         let answer = ok("abc").after(ms(10));
         let answer = if by_field { answer.header("content-length", "5") } else { answer.declares(5) };
-        fields.iter().fold(answer, |answer: Answer, (name, value)| answer.header(name, value))
+        fields.iter().fold(answer, |answer: ScriptedResponse, (name, value)| answer.header(name, value))
     })
 }
 
@@ -24,7 +24,7 @@ const KINDS: [&[(&str, &str)]; 4] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn no_caller_takes_it_for_complete_in_the_stack() {
+async fn no_caller_of_the_stack_takes_a_short_body_for_complete() {
     for (fields, by_field) in KINDS.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let (origin, store) = (short(fields, by_field), MemoryStore::with_capacity_bytes(1 << 20));
         let service = ReadThroughLayer::builder(store).build().unwrap().layer(origin.clone());
@@ -38,7 +38,7 @@ async fn no_caller_takes_it_for_complete_in_the_stack() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_caller_takes_it_for_complete_in_single_layers() {
+async fn no_caller_of_a_single_layer_takes_a_short_body_for_complete() {
     for (fields, by_field) in KINDS.into_iter().flat_map(|kind| [(kind, true), (kind, false)]) {
         let origin = short(fields, by_field);
         let stored = StoreLayer::new(MemoryStore::with_capacity_bytes(1 << 20)).layer(origin.clone());
@@ -54,30 +54,31 @@ async fn no_caller_takes_it_for_complete_in_single_layers() {
 
 /// Trailers stand behind the content, and do not make it longer.
 #[tokio::test(start_paused = true)]
-async fn nor_with_trailers_or_without_any_content() {
-    let answers: [fn() -> Answer; 3] = [
+async fn trailers_or_an_empty_body_do_not_complete_a_short_body() {
+    let answers: [fn() -> ScriptedResponse; 3] = [
         || ok("abc").header("content-length", "5").trailer("x-sum", "3").max_age(60),
         || ok("").header("content-length", "5").max_age(60),
         || ok("").header("content-length", "5").header("cache-control", "no-store"),
     ];
     for answer in answers {
         let store = MemoryStore::with_capacity_bytes(1 << 20);
-        let service = ReadThroughLayer::builder(store.clone()).build().unwrap().layer(Origin::always(answer));
+        let service =
+            ReadThroughLayer::builder(store.clone()).build().unwrap().layer(ScriptedOrigin::always(answer));
         assert!(get(&service, "/").await.is_cut);
-        let service = StoreLayer::new(store).layer(Origin::always(answer));
+        let service = StoreLayer::new(store).layer(ScriptedOrigin::always(answer));
         assert!(get(&service, "/").await.is_cut);
-        let service = KeyLayer::default().layer(CoalesceLayer::new().layer(Origin::always(answer)));
+        let service = KeyLayer::default().layer(CoalesceLayer::new().layer(ScriptedOrigin::always(answer)));
         assert!(get(&service, "/").await.is_cut);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_has_no_content_by_its_method_or_status_is_complete_without_any() {
+async fn a_response_without_content_by_method_or_status_is_complete() {
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let origin = Origin::new(|_, head| {
+    let origin = ScriptedOrigin::new(|_, head| {
         let mut answer = ok("").header("content-length", "5").max_age(60);
         if head.uri.path() == "/304" {
-            answer = crate::support::status(304).header("content-length", "5").header("etag", "\"a\"");
+            answer = status(304).header("content-length", "5").header("etag", "\"a\"");
         }
         answer
     });

@@ -1,4 +1,4 @@
-//! What no client reads any more ends.
+//! Fetches and bodies without a client end.
 
 use std::{
     convert::Infallible,
@@ -9,7 +9,6 @@ use std::{
     time::Duration,
 };
 
-use axum::body::Body;
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use tokio::time::{sleep, timeout};
@@ -18,11 +17,7 @@ use tower_readthrough::{
     CacheStatus, CoalesceLayer, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughLayer,
 };
 
-use crate::support::{
-    hangs, ms,
-    open::{self, Origin, fixed, store},
-    secs, settle,
-};
+use crate::support::{Body, ScriptedOrigin, fixed, get_request, hangs, ms, secs, settle, stack, store};
 
 /// Counts the bodies that are there.
 struct Open(Arc<AtomicUsize>);
@@ -40,15 +35,18 @@ impl Drop for Open {
     }
 }
 
-/// An origin whose pages come at once, and whose streams never end: one line in each interval.
-fn endless(fields: &'static [(&'static str, &'static str)], every: Duration) -> (Origin, Arc<AtomicUsize>) {
+/// An origin with pages that come at once, and with streams that never end: a line in each interval.
+fn endless(
+    fields: &'static [(&'static str, &'static str)],
+    every: Duration,
+) -> (ScriptedOrigin, Arc<AtomicUsize>) {
     let open = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&open);
-    let origin = Origin::new(move |_, request: Request<Body>| {
+    let origin = ScriptedOrigin::with_future(move |_, request: Request<Body>| {
         let count = Arc::clone(&count);
         async move {
             if !request.uri().path().starts_with("/stream") {
-                return open::response(&[], "page");
+                return crate::support::response(&[], "page");
             }
             let lines = futures_util::stream::unfold((Open::new(&count), 0), move |(open, n)| async move {
                 if n > 0 {
@@ -56,15 +54,15 @@ fn endless(fields: &'static [(&'static str, &'static str)], every: Duration) -> 
                 }
                 Some((Ok::<_, Infallible>(format!("{n}\n")), (open, n + 1)))
             });
-            open::response(fields, Body::from_stream(lines))
+            crate::support::response(fields, crate::streamed(lines))
         }
     });
     (origin, open)
 }
 
-type Service = ReadThrough<Origin, MemoryStore>;
+type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
 
-fn limited(origin: &Origin) -> Service {
+fn limited(origin: &ScriptedOrigin) -> Service {
     let layer =
         ReadThroughLayer::builder(store()).rules(fixed(60_000)).origin_limit(OriginLimitLayer::new(2));
     layer.build().unwrap().layer(origin.clone())
@@ -72,7 +70,7 @@ fn limited(origin: &Origin) -> Service {
 
 /// Reads one line and leaves.
 async fn visit(service: &Service, path: &str) {
-    let response = service.clone().oneshot(open::get(path)).await.unwrap();
+    let response = service.clone().oneshot(get_request(path)).await.unwrap();
     assert!(response.into_body().frame().await.unwrap().is_ok());
 }
 
@@ -98,13 +96,17 @@ async fn two_visits_to_streams_leave_the_origin_free() {
         }
         settle().await;
         assert_eq!(streams.load(Ordering::SeqCst), 0, "{fields:?}");
-        assert_eq!(open::call(&service, open::get("http://h/page")).await.1, "page", "{fields:?}");
+        assert_eq!(
+            crate::support::call(&service, get_request("http://h/page")).await.1,
+            "page",
+            "{fields:?}"
+        );
     }
 }
 
-/// What does not say by its type that it has no end shows it.
+/// A stream without the content type of one is recognised by its behaviour.
 #[tokio::test(start_paused = true)]
-async fn what_stands_still_and_is_read_by_nobody_is_taken_for_a_stream() {
+async fn a_stalled_body_without_readers_counts_as_a_stream() {
     for fields in [&[][..], &[("content-type", "text/plain")]] {
         let (origin, streams) = endless(fields, secs(5));
         let service = limited(&origin);
@@ -113,19 +115,19 @@ async fn what_stands_still_and_is_read_by_nobody_is_taken_for_a_stream() {
         }
         sleep(ms(500)).await;
         // Within the time that a request waits for the origin.
-        assert_eq!(open::call(&service, open::get("http://h/page")).await.1, "page");
+        assert_eq!(crate::support::call(&service, get_request("http://h/page")).await.1, "page");
         assert_eq!(streams.load(Ordering::SeqCst), 0);
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_without_callers_has_a_deadline_whatever_comes() {
+async fn a_fetch_without_callers_has_a_deadline_even_while_data_arrives() {
     let (origin, streams) = endless(&[], ms(200));
-    let service = open::stack(fixed(600_000)).layer(origin.clone());
+    let service = stack(fixed(600_000)).layer(origin.clone());
     visit(&service, "http://h/stream").await;
     sleep(secs(29)).await;
     assert_eq!(streams.load(Ordering::SeqCst), 1);
-    // A caller who comes meanwhile has all of it, and the time counts from when it leaves.
+    // A caller that joins meanwhile gets the whole body, and the time counts from when it leaves.
     visit(&service, "http://h/stream").await;
     sleep(secs(29)).await;
     assert_eq!((streams.load(Ordering::SeqCst), origin.calls()), (1, 1));
@@ -151,8 +153,8 @@ async fn the_deadline_can_be_set() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_that_nobody_waits_for_has_a_deadline() {
-    let origin = crate::support::Origin::always(hangs);
+async fn a_fetch_whose_head_no_caller_waits_for_has_a_deadline() {
+    let origin = crate::support::ScriptedOrigin::always(hangs);
     let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let call = tokio::spawn(service.oneshot(crate::support::request("GET", "/", &[])));
     settle().await;
@@ -163,25 +165,25 @@ async fn a_head_that_nobody_waits_for_has_a_deadline() {
     assert_eq!(origin.under_way(), 0);
 }
 
-/// In bytes it is what the store takes.
+/// The bound in bytes is the largest response that the store takes.
 #[tokio::test(start_paused = true)]
 async fn a_body_without_readers_ends_when_it_is_too_large_for_the_store() {
     const CHUNK: usize = 64 << 10;
     let sent = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&sent);
-    let origin = Origin::new(move |_, _| {
+    let origin = ScriptedOrigin::with_future(move |_, _| {
         let count = Arc::clone(&count);
         async move {
             let chunks = futures_util::stream::unfold((), move |()| {
                 count.fetch_add(CHUNK, Ordering::SeqCst);
                 async { Some((Ok::<_, Infallible>(vec![0; CHUNK]), ())) }
             });
-            open::response(&[], Body::from_stream(chunks))
+            crate::support::response(&[], crate::streamed(chunks))
         }
     });
     let store = MemoryStore::with_capacity_bytes(16 << 20);
     let service = ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap().layer(origin);
-    drop(service.oneshot(open::get("http://h/")).await.unwrap());
+    drop(service.oneshot(get_request("http://h/")).await.unwrap());
     sleep(secs(1)).await;
     let all = sent.load(Ordering::SeqCst);
     assert!(all <= 17 << 20, "{all}");
@@ -190,32 +192,32 @@ async fn a_body_without_readers_ends_when_it_is_too_large_for_the_store() {
 }
 
 /// A body of five chunks, one every three seconds.
-fn slow_body(fields: &'static [(&'static str, &'static str)]) -> Origin {
-    Origin::new(move |_, _| async move {
+fn slow_body(fields: &'static [(&'static str, &'static str)]) -> ScriptedOrigin {
+    ScriptedOrigin::with_future(move |_, _| async move {
         let chunks = futures_util::stream::unfold(0, |n| async move {
             sleep(secs(3)).await;
             (n < 5).then(|| (Ok::<_, Infallible>("x"), n + 1))
         });
-        open::response(fields, Body::from_stream(chunks))
+        crate::support::response(fields, crate::streamed(chunks))
     })
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_says_where_it_ends_is_completed_and_stored_however_slow() {
+async fn a_body_of_known_length_is_completed_and_stored_however_slow() {
     let origin = slow_body(&[("content-length", "5")]);
-    let service = open::stack(fixed(60_000)).layer(origin.clone());
-    drop(service.clone().oneshot(open::get("http://h/")).await.unwrap());
+    let service = stack(fixed(60_000)).layer(origin.clone());
+    drop(service.clone().oneshot(get_request("http://h/")).await.unwrap());
     sleep(secs(20)).await;
-    assert_eq!(open::call(&service, open::get("http://h/")).await.1, "xxxxx");
+    assert_eq!(crate::support::call(&service, get_request("http://h/")).await.1, "xxxxx");
     assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_read_is_stored_however_slow() {
+async fn a_body_with_a_reader_is_stored_however_slow() {
     let origin = slow_body(&[]);
-    let service = open::stack(fixed(60_000)).layer(origin.clone());
+    let service = stack(fixed(60_000)).layer(origin.clone());
     for _ in 0..2 {
-        assert_eq!(open::call(&service, open::get("http://h/")).await.1, "xxxxx");
+        assert_eq!(crate::support::call(&service, get_request("http://h/")).await.1, "xxxxx");
     }
     assert_eq!(origin.calls(), 1);
 }
@@ -228,14 +230,15 @@ async fn lines_of_json_with_a_known_length_are_stored() {
         &[("content-type", "application/x-ndjson"), ("content-length", "5")],
     ];
     for fields in known {
-        let origin = Origin::new(move |_, _| async move { open::response(fields, "hello") });
-        let service = open::stack(fixed(60_000)).layer(origin.clone());
+        let origin =
+            ScriptedOrigin::with_future(move |_, _| async move { crate::support::response(fields, "hello") });
+        let service = stack(fixed(60_000)).layer(origin.clone());
         for _ in 0..2 {
-            assert_eq!(open::call(&service, open::get("http://h/")).await.1, "hello");
+            assert_eq!(crate::support::call(&service, get_request("http://h/")).await.1, "hello");
         }
         let alone = CoalesceLayer::new().rules(fixed(60_000)).layer(origin.clone());
         let alone = tower_readthrough::KeyLayer::default().layer(alone);
-        assert_eq!(open::call(&alone, open::get("http://h/")).await.1, "hello");
+        assert_eq!(crate::support::call(&alone, get_request("http://h/")).await.1, "hello");
         assert_eq!(origin.calls(), 2);
     }
 }
@@ -244,7 +247,7 @@ async fn lines_of_json_with_a_known_length_are_stored() {
 async fn a_stream_says_why_it_is_passed_through() {
     let (origin, _) = endless(&[("content-type", "application/x-ndjson")], secs(5));
     let service = limited(&origin);
-    let response: Response<_> = service.oneshot(open::get("http://h/stream")).await.unwrap();
+    let response: Response<_> = service.oneshot(get_request("http://h/stream")).await.unwrap();
     let status = CacheStatus::of(&response).unwrap().to_string();
     assert!(status.contains("stream") && !status.contains("stored"), "{status}");
 }
@@ -254,26 +257,26 @@ async fn a_stream_says_why_it_is_passed_through() {
 async fn a_refresh_that_brings_no_end_ends() {
     let streams = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&streams);
-    let origin = Origin::new(move |n, _| {
+    let origin = ScriptedOrigin::with_future(move |n, _| {
         let count = Arc::clone(&count);
         async move {
             if n == 1 {
-                return open::response(&[], "page");
+                return crate::support::response(&[], "page");
             }
             let open = Open::new(&count);
             let chunks = futures_util::stream::unfold(open, |open| async move {
                 sleep(ms(100)).await;
                 Some((Ok::<_, Infallible>(vec![0_u8; 1 << 20]), open))
             });
-            open::response(&[], Body::from_stream(chunks))
+            crate::support::response(&[], crate::streamed(chunks))
         }
     });
     let rules = fixed(1000).stale_while_revalidate_for(secs(600));
     let store = MemoryStore::with_capacity_bytes(16 << 20);
     let service = ReadThroughLayer::builder(store).rules(rules).build().unwrap().layer(origin.clone());
-    open::call(&service, open::get("http://h/")).await;
+    crate::support::call(&service, get_request("http://h/")).await;
     sleep(secs(2)).await;
-    assert_eq!(open::call(&service, open::get("http://h/")).await.1, "page");
+    assert_eq!(crate::support::call(&service, get_request("http://h/")).await.1, "page");
     settle().await;
     assert_eq!(streams.load(Ordering::SeqCst), 1);
     // Sooner than its deadline: it is too large for the store.

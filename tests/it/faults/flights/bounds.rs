@@ -1,16 +1,15 @@
-//! A bound is a bound.
+//! The bound of fetches under way.
 
 use std::sync::{
     Arc,
     atomic::{AtomicUsize, Ordering},
 };
 
-use axum::body::Body;
 use tokio::sync::Barrier;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{CoalesceLayer, KeyLayer};
 
-use crate::support::open::{self, fixed};
+use crate::support::{Body, ScriptedOrigin, fixed, get_request, response};
 
 /// However many threads begin fetches at the same moment.
 #[tokio::test(flavor = "multi_thread", worker_threads = 8)]
@@ -25,15 +24,15 @@ async fn fetches_under_way_stay_within_their_bound_when_many_begin_at_once() {
             highest.fetch_max(count.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
             drop(tokio::spawn(task));
         });
-        // No response before all have asked.
+        // No response before every caller has sent its request.
         let all = Arc::new(Barrier::new(CALLERS));
-        let origin = open::Origin::new({
+        let origin = ScriptedOrigin::with_future({
             let all = Arc::clone(&all);
             move |_, _| {
                 let all = Arc::clone(&all);
                 async move {
                     all.wait().await;
-                    open::response(&[], "x")
+                    response(&[], "x")
                 }
             }
         });
@@ -42,7 +41,7 @@ async fn fetches_under_way_stay_within_their_bound_when_many_begin_at_once() {
         let callers = (0..CALLERS).map(|n| {
             let (service, start) = (service.clone(), Arc::clone(&start));
             tokio::spawn(async move {
-                let request = open::get(&format!("http://h/{n}")).map(|_| Body::empty());
+                let request = get_request(&format!("http://h/{n}")).map(|_| Body::empty());
                 start.wait().await;
                 service.oneshot(request).await.unwrap().status()
             })

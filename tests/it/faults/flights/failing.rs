@@ -1,10 +1,9 @@
-//! One client's failure is not everybody's.
+//! The failure of one client is not shared with all others.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use axum::body::Body;
 use futures_util::future::join_all;
-use http::{Request, Response, StatusCode};
+use http::{Request, StatusCode};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn};
 use tower_readthrough::{
@@ -12,13 +11,13 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    Origin, get, get_with, ms, ok,
-    open::{self, fixed, store},
-    secs, settle, status,
+    Body, ScriptedOrigin, fixed, get, get_request, get_with, ms, ok, response, secs, settle, status, store,
 };
 
 /// The service of the whole stack, without retries.
-fn stack(origin: &Origin) -> tower_readthrough::ReadThrough<Origin, tower_readthrough::MemoryStore> {
+fn stack(
+    origin: &ScriptedOrigin,
+) -> tower_readthrough::ReadThrough<ScriptedOrigin, tower_readthrough::MemoryStore> {
     let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).build().unwrap();
     layer.layer(origin.clone())
 }
@@ -27,7 +26,7 @@ fn stack(origin: &Origin) -> tower_readthrough::ReadThrough<Origin, tower_readth
 async fn a_request_that_makes_the_handler_fail_fails_alone() {
     for code in [500, 502, 503, 504] {
         for control in ["max-age=60", "no-store"] {
-            let origin = Origin::new(move |_, head| {
+            let origin = ScriptedOrigin::new(move |_, head| {
                 let answer = if head.headers.contains_key("x-bad") { status(code) } else { ok("x") };
                 answer
                     .header("cache-control", if head.headers.contains_key("x-bad") { "" } else { control })
@@ -46,8 +45,8 @@ async fn a_request_that_makes_the_handler_fail_fails_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_fails_for_two_callers_fails_for_all() {
-    let origin = Origin::always(|| status(500).header("retry-after", "7").after(ms(50)));
+async fn a_failure_of_two_callers_is_shared_by_all() {
+    let origin = ScriptedOrigin::always(|| status(500).header("retry-after", "7").after(ms(50)));
     let service = stack(&origin);
     let replies = join_all((0..10_000).map(|_| get(&service, "/"))).await;
     assert!(replies.iter().all(|reply| reply.status == 500 && reply.header("retry-after") == Some("7")));
@@ -63,27 +62,27 @@ async fn an_error_or_a_panic_of_the_first_request_is_its_own() {
         assert!(!request.headers().contains_key("x-panic"), "the handler panics");
         match request.headers().contains_key("x-bad") {
             true => Err(SharedError::new("bad request")),
-            false => Ok::<Response<Body>, _>(open::response(&[], "x")),
+            false => Ok(response(&[], "x").into_response()),
         }
     });
     let service = KeyLayer::default().layer(CoalesceLayer::new().rules(fixed(60_000)).layer(service));
     for field in ["x-bad", "x-panic"] {
         let before = CALLS.load(Ordering::SeqCst);
-        let mut request = open::get("http://h/");
+        let mut request = get_request("http://h/");
         request.headers_mut().insert(field, http::HeaderValue::from_static("1"));
         let bad = tokio::spawn(service.clone().oneshot(request));
         settle().await;
-        let answers = join_all((0..40).map(|_| service.clone().oneshot(open::get("http://h/")))).await;
+        let answers = join_all((0..40).map(|_| service.clone().oneshot(get_request("http://h/")))).await;
         assert!(answers.iter().all(|answer| answer.as_ref().unwrap().status() == StatusCode::OK));
         assert!(bad.await.map_or(true, |answer| answer.is_err()));
         assert_eq!(CALLS.load(Ordering::SeqCst) - before, 2);
     }
 }
 
-/// What a bound of the cache's own refused is not tried again: that would be more of what was too much.
+/// A request that a limit of the cache refused is not retried: that would add to the load.
 #[tokio::test(start_paused = true)]
-async fn what_the_cache_itself_refuses_is_for_all_at_once() {
-    let origin = Origin::new(|_, head| {
+async fn a_refusal_of_the_cache_is_shared_at_once() {
+    let origin = ScriptedOrigin::new(|_, head| {
         ok("x").max_age(60).after(if head.uri.path() == "/busy" { secs(5) } else { ms(50) })
     });
     let limit = OriginLimitLayer::new(1).max_queue_wait(ms(100));
@@ -105,7 +104,7 @@ async fn what_the_cache_itself_refuses_is_for_all_at_once() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_is_not_tried_again_where_a_stale_response_is_served() {
-    let origin = Origin::new(|n, _| match n {
+    let origin = ScriptedOrigin::new(|n, _| match n {
         1 => ok("x").header("cache-control", "max-age=1, stale-if-error=600"),
         _ => status(500).after(ms(50)),
     });

@@ -1,4 +1,4 @@
-//! How long callers and fetches wait for each other, and who goes where.
+//! How long callers and fetches wait for each other, and which fetch a caller moves to.
 
 mod abandoned;
 mod bounds;

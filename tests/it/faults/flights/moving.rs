@@ -1,26 +1,23 @@
-//! Callers for whom a response turns out not to be go on together.
+//! Callers that cannot share a response move to another fetch together.
 
 use futures_util::future::join_all;
 use tokio::time::sleep;
 use tower::Layer;
 use tower_readthrough::{CoalesceLayer, KeyLayer, ReadThroughLayer, Refused, StoreLayer};
 
-use crate::support::{
-    Origin, get, get_with, ms, ok,
-    open::{self, store},
-};
+use crate::support::{ScriptedOrigin, fixed, get, get_with, ms, ok, store};
 
 /// A news site in a minute like any other: a client with a cookie is first, an editor purges a tag while
 /// the page is fetched, and the page varies.
 #[tokio::test(start_paused = true)]
 async fn a_purge_a_cookie_and_a_vary_together_make_a_few_fetches() {
-    let origin = Origin::forgetful(|_, head| {
+    let origin = ScriptedOrigin::unrecorded(|_, head| {
         let language = head.headers.get("accept-language").map_or("-", |value| value.to_str().unwrap());
         let answer =
             ok(language.to_owned()).header("surrogate-key", "news").header("vary", "accept-language");
         answer.after(ms(100))
     });
-    let cache = ReadThroughLayer::builder(store()).rules(open::fixed(60_000));
+    let cache = ReadThroughLayer::builder(store()).rules(fixed(60_000));
     let purge = cache.purge();
     let service = cache.build().unwrap().layer(origin.clone());
     let callers = async |count: usize| {
@@ -46,10 +43,10 @@ async fn a_purge_a_cookie_and_a_vary_together_make_a_few_fetches() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_moves_than_three_are_made_together() {
+async fn callers_that_move_more_than_three_times_move_together() {
     // Each response names one more field.
     const FIELDS: [&str; 6] = ["x-a", "x-b", "x-c", "x-d", "x-e", "x-f"];
-    let origin = Origin::forgetful(|n, head| {
+    let origin = ScriptedOrigin::unrecorded(|n, head| {
         let mine = head.headers["x-f"].to_str().unwrap().to_owned();
         FIELDS[..n.min(6)]
             .iter()
@@ -67,10 +64,10 @@ async fn more_moves_than_three_are_made_together() {
     assert!(origin.calls() <= 16, "{}", origin.calls());
 }
 
-/// What is known of one response is not forgotten at the next.
+/// The selecting fields of one response are still known at the next.
 #[tokio::test(start_paused = true)]
-async fn responses_that_differ_in_what_selects_them_end_the_moves_all_the_same() {
-    let origin = Origin::forgetful(|n, head| {
+async fn moves_end_even_if_responses_differ_in_their_selecting_fields() {
+    let origin = ScriptedOrigin::unrecorded(|n, head| {
         let all = ["x-a", "x-b"].map(|name| head.headers[name].to_str().unwrap().to_owned()).concat();
         ok(all).max_age(60).header("vary", ["x-a", "x-b"][n % 2]).after(ms(50))
     });
@@ -86,7 +83,8 @@ async fn responses_that_differ_in_what_selects_them_end_the_moves_all_the_same()
 
 #[tokio::test(start_paused = true)]
 async fn purges_all_the_time_do_not_multiply_fetches() {
-    let origin = Origin::forgetful(|_, _| ok("x").max_age(60).header("surrogate-key", "t").after(ms(100)));
+    let origin =
+        ScriptedOrigin::unrecorded(|_, _| ok("x").max_age(60).header("surrogate-key", "t").after(ms(100)));
     let cache = ReadThroughLayer::builder(store());
     let purge = cache.purge();
     let service = cache.build().unwrap().layer(origin.clone());
@@ -105,13 +103,14 @@ async fn purges_all_the_time_do_not_multiply_fetches() {
     assert!(origin.calls() <= 220, "{}", origin.calls());
 }
 
-/// The real end: whatever is fetched is purged before it is there. One fetch more, and none after it.
+/// Every response is purged before it arrives: callers share one more fetch, and there is none after it.
 #[tokio::test(start_paused = true)]
-async fn where_no_move_comes_to_an_end_one_fetch_more_is_made_and_the_rest_is_refused() {
-    let origin = Origin::forgetful(|_, _| ok("x").max_age(60).header("surrogate-key", "t").after(ms(100)));
+async fn callers_whose_moves_never_end_share_one_more_fetch_and_are_refused() {
+    let origin =
+        ScriptedOrigin::unrecorded(|_, _| ok("x").max_age(60).header("surrogate-key", "t").after(ms(100)));
     let below = StoreLayer::new(store());
     let purge = below.purge();
-    // Above it nobody knows when a request arrived: any purge since the beginning of a fetch counts.
+    // Without Lookup the arrival of a request is not known: any purge since the start of a fetch counts.
     let above = CoalesceLayer::new().max_wait(ms(400));
     let service = KeyLayer::default().layer(above.layer(below.layer(origin.clone())));
     let purging = tokio::spawn(async move {

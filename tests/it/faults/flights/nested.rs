@@ -1,6 +1,6 @@
 //! Requests that a fetch makes for what it is fetching.
 
-use axum::{Router, body::Body, routing};
+use axum::{Router, routing};
 use bytes::Bytes;
 use futures_util::future::{BoxFuture, join_all};
 use http::{HeaderMap, Request, Response};
@@ -18,11 +18,7 @@ use tokio::{
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_readthrough::{CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThroughLayer, Rules, StoreLayer};
 
-use crate::support::{
-    ms,
-    open::{self, fixed, store},
-    secs,
-};
+use crate::support::{Body, fixed, ms, secs, store};
 
 type Site = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -41,7 +37,7 @@ async fn ask(site: &Site, path: &str) -> String {
     let response =
         timeout(secs(29), site.clone().oneshot(request)).await.expect("it waits for itself").unwrap();
     assert_eq!(response.status(), 200);
-    String::from_utf8(open::bytes(response).await.to_vec()).unwrap()
+    String::from_utf8(crate::support::bytes(response).await.to_vec()).unwrap()
 }
 
 /// A router that counts the calls of its one handler.
@@ -110,16 +106,18 @@ fn self_asking(
             count.fetch_add(1, Ordering::SeqCst);
             sleep(ms(10)).await;
             if request.headers().get("accept").is_some_and(|accept| accept == "application/json") {
-                return Ok::<_, Infallible>(open::response(&[("vary", "accept")], "json"));
+                return Ok::<_, Infallible>(
+                    crate::support::response(&[("vary", "accept")], "json").into_response(),
+                );
             }
             let site = inner.get().unwrap().clone();
             let part = call(Box::pin(async move {
                 let request = Request::get("/page").header("host", "h").header("accept", "application/json");
                 let response = site.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-                String::from_utf8(open::bytes(response).await.to_vec()).unwrap()
+                String::from_utf8(crate::support::bytes(response).await.to_vec()).unwrap()
             }))
             .await;
-            Ok(open::response(&[("vary", "accept")], format!("page of {part}")))
+            Ok(crate::support::response(&[("vary", "accept")], format!("page of {part}")).into_response())
         }
     });
     let cache = ReadThroughLayer::builder(store()).rules(fixed(60_000)).build().unwrap().layer(handler);
@@ -143,7 +141,7 @@ async fn a_handler_that_asks_its_own_url_from_another_task_waits_no_longer_than_
     let started = Instant::now();
     let request = Request::get("/page").header("host", "h").body(Body::empty()).unwrap();
     let page = site.oneshot(request).await.unwrap();
-    assert_eq!(open::bytes(page).await, "page of json");
+    assert_eq!(crate::support::bytes(page).await, "page of json");
     assert_eq!((started.elapsed(), calls.load(Ordering::SeqCst)), (secs(30) + ms(10), 2));
 }
 
@@ -181,7 +179,7 @@ async fn a_handler_that_asks_its_own_url_over_a_socket_waits_no_longer_than_call
 
 /// A page that asks for another one, which asks for the first.
 #[tokio::test(start_paused = true)]
-async fn a_round_through_another_url_is_recognised() {
+async fn a_cycle_through_another_url_is_recognised() {
     let itself: Arc<OnceLock<Site>> = Arc::default();
     let inner = Arc::clone(&itself);
     let handler = service_fn(move |request: Request<Body>| {
@@ -196,11 +194,12 @@ async fn a_round_through_another_url_is_recognised() {
                     let request =
                         Request::get(path).header("host", "h").header("x-depth", (depth + 1).to_string());
                     let response = site.oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
-                    String::from_utf8(open::bytes(response).await.to_vec()).unwrap()
+                    String::from_utf8(crate::support::bytes(response).await.to_vec()).unwrap()
                 }
             };
             let body = format!("{}{rest}", request.uri().path());
-            Ok::<_, Infallible>(open::response(&[("vary", "x-depth"), ("cache-control", "max-age=60")], body))
+            let fields = [("vary", "x-depth"), ("cache-control", "max-age=60")];
+            Ok::<_, Infallible>(crate::support::response(&fields, body).into_response())
         }
     });
     let cache = ReadThroughLayer::builder(store()).rules(Rules::new()).build().unwrap().layer(handler);

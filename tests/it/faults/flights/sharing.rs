@@ -7,25 +7,24 @@ use tower::{Layer, ServiceExt};
 use tower_readthrough::{OriginLimitLayer, ReadThroughLayer, RetryPolicy};
 
 use crate::support::{
-    Origin, error, get, get_with, hangs, ms, ok,
-    open::{self, store},
-    panics, request, secs, settle, status,
+    ScriptedOrigin, ScriptedResponse, error, get, get_request, get_with, hangs, ms, ok, panics, request,
+    response, secs, settle, status, store,
 };
 
 /// A page is refreshed in the background, and others come while its body is on its way.
 #[tokio::test(start_paused = true)]
-async fn whoever_comes_while_a_refresh_is_read_shares_it() {
-    let origin = open::Origin::new(|call, _| async move {
+async fn requests_during_the_body_of_a_refresh_share_it() {
+    let origin = ScriptedOrigin::with_future(|call, _| async move {
         let pause = if call == 1 { ms(0) } else { secs(1) };
         let chunks = futures_util::stream::unfold(0, move |n| async move {
             sleep(pause).await;
             (n < 30).then(|| (Ok::<_, std::io::Error>("x"), n + 1))
         });
         let control = "max-age=1, stale-while-revalidate=2";
-        open::response(&[("cache-control", control)], axum::body::Body::from_stream(chunks))
+        response(&[("cache-control", control)], crate::streamed(chunks))
     });
     let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
-    let length = async || open::call(&service, open::get("http://h/")).await.1.len();
+    let length = async || crate::support::call(&service, get_request("http://h/")).await.1.len();
     assert_eq!(length().await, 30);
     sleep(secs(2)).await;
     assert_eq!((length().await, origin.calls()), (30, 1), "stale");
@@ -40,16 +39,17 @@ async fn whoever_comes_while_a_refresh_is_read_shares_it() {
     assert!(origin.calls() <= 3, "{}", origin.calls());
 }
 
-/// What a client with a session gets says nothing about what all others get.
+/// A response to a client with a session says nothing about responses to other clients.
 #[tokio::test(start_paused = true)]
 async fn a_response_for_a_client_with_a_session_leaves_all_others_together() {
     for (name, value) in [("cache-control", "private"), ("cache-control", "no-store"), ("set-cookie", "a=b")]
     {
         for credential in ["cookie", "x-api-key"] {
-            let origin = Origin::forgetful(move |_, head| match head.headers.contains_key(credential) {
-                true => ok("mine").header(name, value).after(ms(50)),
-                false => ok("page").max_age(60).after(ms(50)),
-            });
+            let origin =
+                ScriptedOrigin::unrecorded(move |_, head| match head.headers.contains_key(credential) {
+                    true => ok("mine").header(name, value).after(ms(50)),
+                    false => ok("page").max_age(60).after(ms(50)),
+                });
             let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
             let fields = [(credential, "sid=1")];
             let first = get_with(&service, "/", &fields);
@@ -64,7 +64,7 @@ async fn a_response_for_a_client_with_a_session_leaves_all_others_together() {
 #[tokio::test(start_paused = true)]
 async fn some_errors_leave_the_rest_of_a_burst_shared() {
     for bad in [2, 10] {
-        let origin = Origin::forgetful(|_, head| match head.headers.contains_key("bad") {
+        let origin = ScriptedOrigin::unrecorded(|_, head| match head.headers.contains_key("bad") {
             true => status(400).after(ms(50)),
             false => ok("page").max_age(60).after(ms(50)),
         });
@@ -81,7 +81,7 @@ async fn some_errors_leave_the_rest_of_a_burst_shared() {
 #[tokio::test(start_paused = true)]
 async fn errors_that_are_each_for_one_client_come_in_a_few_rounds() {
     for delay in [ms(50), secs(20)] {
-        let origin = Origin::forgetful(move |_, head| {
+        let origin = ScriptedOrigin::unrecorded(move |_, head| {
             let mine = head.headers["x-mine"].to_str().unwrap().to_owned();
             status(404).header("cache-control", "no-store").chunk(mine).after(delay)
         });
@@ -100,11 +100,12 @@ async fn errors_that_are_each_for_one_client_come_in_a_few_rounds() {
 
 /// The first fetch hangs, and all others fail.
 #[tokio::test(start_paused = true)]
-async fn failures_beside_a_fetch_that_hangs_become_the_answer_for_all() {
-    type Fails = fn() -> crate::support::Answer;
+async fn failures_beside_a_fetch_that_hangs_are_shared_by_all() {
+    type Fails = fn() -> ScriptedResponse;
     let all: [Fails; 4] = [|| status(500), || status(503).header("retry-after", "7"), error, panics];
     for fails in all {
-        let origin = Origin::forgetful(move |n, _| if n == 1 { hangs() } else { fails().after(ms(50)) });
+        let origin =
+            ScriptedOrigin::unrecorded(move |n, _| if n == 1 { hangs() } else { fails().after(ms(50)) });
         let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::never()).build().unwrap();
         let service = layer.layer(origin.clone());
         let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
@@ -121,10 +122,10 @@ async fn failures_beside_a_fetch_that_hangs_become_the_answer_for_all() {
     }
 }
 
-/// Whoever has the response of another fetch needs its own no more.
+/// A caller that has the response of another fetch no longer needs its own.
 #[tokio::test(start_paused = true)]
-async fn a_fetch_beside_a_slow_one_ends_with_it() {
-    let origin = Origin::new(|n, _| ok("x").max_age(60).after(secs(if n == 1 { 35 } else { 300 })));
+async fn a_fetch_beside_another_ends_when_the_other_has_a_response() {
+    let origin = ScriptedOrigin::new(|n, _| ok("x").max_age(60).after(secs(if n == 1 { 35 } else { 300 })));
     let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let replies = join_all((0..10).map(|_| get(&service, "/"))).await;
     assert!(replies.iter().all(|reply| reply.body == "x"));
@@ -136,7 +137,7 @@ async fn a_fetch_beside_a_slow_one_ends_with_it() {
 /// One limit for several stacks, one of which is made while the others use all of it.
 #[tokio::test(start_paused = true)]
 async fn a_limit_in_use_can_be_given_to_another_stack() {
-    let origin = Origin::always(|| ok("x").after(secs(1)));
+    let origin = ScriptedOrigin::always(|| ok("x").after(secs(1)));
     let limit = OriginLimitLayer::new(1).max_queue_wait(secs(5));
     let build = || ReadThroughLayer::builder(store()).origin_limit(limit.clone()).build();
     let service = build().unwrap().layer(origin.clone());

@@ -1,4 +1,4 @@
-//! A slow response costs nobody more than it would without the cache.
+//! A slow response delays no caller longer than it would without the cache.
 
 use futures_util::future::join_all;
 use http::StatusCode;
@@ -7,16 +7,15 @@ use tower::{Layer, ServiceExt};
 use tower_readthrough::{CoalesceLayer, KeyLayer, LookupLayer, ReadThroughLayer, Refused, StaleIfErrorLayer};
 
 use crate::support::{
-    Origin, get, get_with, hangs, ms, ok,
-    open::{self, fixed, store},
-    request, secs, send, settle, status,
+    Reply, ScriptedOrigin, call, fixed, get, get_request, get_with, hangs, ms, ok, request, response, secs,
+    send, settle, status, store,
 };
 
-fn refusal(reply: &crate::support::Reply) -> Option<Refused> {
+fn refusal(reply: &Reply) -> Option<Refused> {
     reply.extensions.get().copied()
 }
 
-/// What may not be shared, what may, and what says nothing about it.
+/// A response that may not be shared, one that may, and one without a directive.
 const KINDS: [&[(&str, &str)]; 4] = [
     &[("cache-control", "private, max-age=60")],
     &[("cache-control", "no-store")],
@@ -25,10 +24,10 @@ const KINDS: [&[(&str, &str)]; 4] = [
 ];
 
 #[tokio::test(start_paused = true)]
-async fn a_report_that_takes_long_reaches_the_client_who_waits_for_it() {
+async fn a_slow_response_reaches_the_client_that_waits_for_it() {
     for kind in KINDS {
         for fields in [&[][..], &[("authorization", "x")], &[("cookie", "a=b")], &[("range", "bytes=0-1")]] {
-            let origin = Origin::always(move || {
+            let origin = ScriptedOrigin::always(move || {
                 kind.iter()
                     .fold(ok("report").after(secs(90)), |answer, (name, value)| answer.header(name, value))
             });
@@ -49,23 +48,23 @@ async fn a_report_that_takes_long_reaches_the_client_who_waits_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_body_that_stands_still_is_not_cut_while_a_client_waits_for_it() {
-    let origin = open::Origin::new(|_, _| async {
+async fn a_stalled_body_is_not_cut_while_a_client_waits_for_it() {
+    let origin = ScriptedOrigin::with_future(|_, _| async {
         let chunks = futures_util::stream::unfold(0, |n| async move {
             sleep(secs(90)).await;
             (n < 3).then(|| (Ok::<_, std::io::Error>(n.to_string()), n + 1))
         });
-        open::response(&[], axum::body::Body::from_stream(chunks))
+        response(&[], crate::streamed(chunks))
     });
-    let service = open::stack(fixed(3_600_000)).layer(origin.clone());
-    let (status, body) = open::call(&service, open::get("http://h/")).await;
+    let service = crate::support::stack(fixed(3_600_000)).layer(origin.clone());
+    let (status, body) = call(&service, get_request("http://h/")).await;
     assert_eq!((status, &body[..]), (StatusCode::OK, &b"012"[..]));
     assert_eq!(origin.calls(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_last_who_waits_gets_the_response_even_if_it_was_not_the_first() {
-    let origin = Origin::always(|| ok("x").max_age(60).after(secs(90)));
+async fn the_last_waiting_caller_gets_the_response_even_if_it_did_not_start_the_fetch() {
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60).after(secs(90)));
     let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
     settle().await;
@@ -79,8 +78,8 @@ async fn the_last_who_waits_gets_the_response_even_if_it_was_not_the_first() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_hangs_keeps_no_other_caller_for_ever() {
-    let origin = Origin::new(|n, _| if n == 1 { hangs() } else { ok("x").max_age(60) });
+async fn a_fetch_that_hangs_blocks_no_other_caller_for_ever() {
+    let origin = ScriptedOrigin::new(|n, _| if n == 1 { hangs() } else { ok("x").max_age(60) });
     let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let first = tokio::spawn(service.clone().oneshot(request("GET", "/", &[])));
     settle().await;
@@ -88,15 +87,15 @@ async fn a_fetch_that_hangs_keeps_no_other_caller_for_ever() {
     let replies = join_all((0..1000).map(|_| get(&service, "/"))).await;
     assert!(replies.iter().all(|reply| reply.body == "x"));
     assert_eq!((started.elapsed(), origin.calls()), (secs(30), 2), "one successor for all");
-    // Whoever comes now finds it stored, and the first caller still waits for its own.
+    // A later request finds it stored, and the first caller still waits for its own fetch.
     assert!(get(&service, "/").await.is_hit());
     assert!(!first.is_finished());
 }
 
-/// As many as ask for a page that takes a little longer than callers wait for each other.
+/// Many callers of a page that takes a little longer than callers wait for each other.
 #[tokio::test(start_paused = true)]
-async fn ten_thousand_callers_of_what_takes_a_second_too_long_make_a_few_calls() {
-    let origin = Origin::forgetful(|_, _| ok("x").max_age(60).after(secs(31)));
+async fn ten_thousand_callers_of_a_response_a_second_too_slow_make_a_few_calls() {
+    let origin = ScriptedOrigin::unrecorded(|_, _| ok("x").max_age(60).after(secs(31)));
     let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
     let started = Instant::now();
     let mut callers = tokio::task::JoinSet::new();
@@ -111,13 +110,14 @@ async fn ten_thousand_callers_of_what_takes_a_second_too_long_make_a_few_calls()
     assert!((2..=8).contains(&origin.calls()), "{}", origin.calls());
 }
 
-/// Every poll waits for a message of its own: the response is for one client, and tells so when it comes.
+/// Every poll waits for a message of its own: the response is for one client, which its head shows.
 #[tokio::test(start_paused = true)]
 async fn long_polls_are_delayed_by_no_more_than_the_doubling() {
     const CLIENTS: usize = 1000;
     for (kind, fields) in [("no-store", &[][..]), ("private", &[]), ("max-age=60", &[("authorization", "x")])]
     {
-        let origin = Origin::forgetful(move |_, _| ok("x").header("cache-control", kind).after(secs(300)));
+        let origin =
+            ScriptedOrigin::unrecorded(move |_, _| ok("x").header("cache-control", kind).after(secs(300)));
         let service = ReadThroughLayer::builder(store()).build().unwrap().layer(origin.clone());
         let started = Instant::now();
         let polls = (0..CLIENTS).map(async |_| {
@@ -136,9 +136,9 @@ async fn long_polls_are_delayed_by_no_more_than_the_doubling() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_head_of_any_fetch_tells_all_who_wait() {
-    // The second says that it is for one client alone, long before the first is there.
-    let origin = Origin::new(|n, _| {
+async fn the_head_of_any_fetch_decides_for_all_waiting_callers() {
+    // The second response is private, and arrives long before the first.
+    let origin = ScriptedOrigin::new(|n, _| {
         let answer = ok(n.to_string()).header("cache-control", "no-store");
         answer.after(if n == 1 { secs(300) } else { secs(2) })
     });
@@ -157,9 +157,9 @@ async fn the_head_of_any_fetch_tells_all_who_wait() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fetch_that_was_closed_by_its_age_still_tells_those_who_wait_for_the_next() {
+async fn the_head_of_a_fetch_closed_by_its_age_decides_for_callers_of_the_next() {
     let origin =
-        Origin::new(|n, _| ok(n.to_string()).max_age(600).after(secs(if n == 1 { 70 } else { 300 })));
+        ScriptedOrigin::new(|n, _| ok(n.to_string()).max_age(600).after(secs(if n == 1 { 70 } else { 300 })));
     let layer =
         ReadThroughLayer::builder(store()).coalesce(|layer| layer.max_flight_age(secs(20))).build().unwrap();
     let service = layer.layer(origin.clone());
@@ -176,7 +176,7 @@ async fn a_fetch_that_was_closed_by_its_age_still_tells_those_who_wait_for_the_n
 
 #[tokio::test(start_paused = true)]
 async fn callers_with_a_stale_response_get_it_when_the_fetch_is_slow() {
-    let origin = Origin::new(|n, _| {
+    let origin = ScriptedOrigin::new(|n, _| {
         let answer = ok(n.to_string()).header("cache-control", "max-age=1, stale-if-error=600");
         answer.after(if n == 1 { ms(0) } else { secs(90) })
     });
@@ -192,8 +192,8 @@ async fn callers_with_a_stale_response_get_it_when_the_fetch_is_slow() {
 
 /// The same of layers that are stacked by hand.
 #[tokio::test(start_paused = true)]
-async fn single_layers_serve_stale_responses_to_those_who_wait_too() {
-    let origin = Origin::new(|n, _| {
+async fn single_layers_serve_stale_responses_to_waiting_callers_too() {
+    let origin = ScriptedOrigin::new(|n, _| {
         let answer = ok(n.to_string()).header("cache-control", "max-age=1, stale-if-error=600");
         answer.after(if n == 1 { ms(0) } else { secs(90) })
     });
@@ -214,7 +214,7 @@ async fn single_layers_serve_stale_responses_to_those_who_wait_too() {
 
 #[tokio::test(start_paused = true)]
 async fn a_limit_to_the_wait_is_for_all_callers_and_the_fetch_goes_on() {
-    let origin = Origin::always(|| ok("x").max_age(600).after(secs(20)));
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(600).after(secs(20)));
     let layer =
         ReadThroughLayer::builder(store()).coalesce(|layer| layer.wait_at_most(secs(5))).build().unwrap();
     let service = layer.layer(origin.clone());
@@ -233,8 +233,8 @@ async fn a_limit_to_the_wait_is_for_all_callers_and_the_fetch_goes_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_limit_to_the_wait_gives_stale_responses_to_all_who_may_have_them() {
-    let origin = Origin::new(|n, _| {
+async fn a_limit_to_the_wait_serves_stale_responses_where_allowed() {
+    let origin = ScriptedOrigin::new(|n, _| {
         let answer = ok(n.to_string()).header("cache-control", "max-age=1, stale-if-error=600");
         answer.after(if n == 1 { ms(0) } else { secs(90) })
     });
@@ -249,7 +249,7 @@ async fn a_limit_to_the_wait_gives_stale_responses_to_all_who_may_have_them() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_fetch_gives_its_place_up_and_keeps_its_callers() {
-    let origin = Origin::new(|_, head| {
+    let origin = ScriptedOrigin::new(|_, head| {
         let is_slow = head.uri.path() == "/slow";
         ok("x").max_age(60).after(if is_slow { secs(300) } else { secs(1) })
     });
@@ -270,7 +270,8 @@ async fn a_slow_fetch_gives_its_place_up_and_keeps_its_callers() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failure_beside_a_slow_fetch_is_for_its_own_caller() {
-    let origin = Origin::new(|n, _| if n == 2 { status(500) } else { ok("x").max_age(60).after(secs(35)) });
+    let origin =
+        ScriptedOrigin::new(|n, _| if n == 2 { status(500) } else { ok("x").max_age(60).after(secs(35)) });
     let service =
         ReadThroughLayer::builder(store()).retry(tower_readthrough::RetryPolicy::never()).build().unwrap();
     let service = service.layer(origin.clone());

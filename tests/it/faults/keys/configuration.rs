@@ -1,4 +1,4 @@
-//! Configuration without an effect: it works, or `build()` says what to change.
+//! Settings work, or `build()` says what to change.
 
 use std::sync::Arc;
 
@@ -10,15 +10,13 @@ use tower_readthrough::{
 };
 
 use super::{ask, boxed};
+
 use crate::support::{
-    Answer, Body, Failure, Origin, Reply, hangs, ms, ok, request, secs, send, settle, status,
+    Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, hangs, ms, ok, request, secs, send, settle,
+    small_store, status,
 };
 
-fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(1 << 20)
-}
-
-/// One call, whose callers all come before it answers.
+/// Several callers before the first response.
 async fn ask_together<S, B>(service: &S, count: usize, request: impl Fn() -> Request<Body>) -> Vec<Reply>
 where
     S: tower::Service<Request<Body>, Response = http::Response<B>, Error = Failure> + Clone,
@@ -28,12 +26,12 @@ where
     futures_util::future::join_all(asked).await
 }
 
-fn slow(answer: impl Fn() -> Answer + Send + Sync + 'static) -> Origin {
-    Origin::always(move || answer().after(ms(50)))
+fn slow(answer: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> ScriptedOrigin {
+    ScriptedOrigin::always(move || answer().after(ms(50)))
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coalesce_layer_alone_shares_what_forbids_nothing() {
+async fn a_coalesce_layer_alone_shares_responses_that_allow_it() {
     let origin = slow(|| ok("x"));
     let service = CoalesceLayer::new().layer(origin.clone());
     let replies = ask_together(&service, 10, || request("GET", "/", &[])).await;
@@ -44,7 +42,7 @@ async fn a_coalesce_layer_alone_shares_what_forbids_nothing() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_coalesce_layer_alone_shares_nothing_that_may_be_for_one() {
+async fn a_coalesce_layer_alone_shares_no_private_response() {
     let headers: [(&str, &str); 8] = [
         ("cache-control", "private"),
         ("cache-control", "no-store"),
@@ -69,10 +67,10 @@ async fn a_coalesce_layer_alone_shares_nothing_that_may_be_for_one() {
     }
 }
 
-/// What a limit to the origin refuses is the response of all who wait for it, after one more attempt.
+/// A refusal of the origin limit goes to all waiting callers, after one more attempt.
 #[tokio::test(start_paused = true)]
 async fn a_coalesce_layer_alone_shares_a_refusal() {
-    let origin = Origin::new(|_, head| if head.uri.path() == "/held" { hangs() } else { ok("x") });
+    let origin = ScriptedOrigin::new(|_, head| if head.uri.path() == "/held" { hangs() } else { ok("x") });
     let limit = OriginLimitLayer::new(1).max_queue(1).max_queue_wait(ms(10));
     let service = boxed(CoalesceLayer::new().layer(limit.layer(origin.clone())));
     let held = tokio::spawn(ask(&service, request("GET", "/held", &[])));
@@ -96,30 +94,31 @@ async fn a_coalesce_layer_alone_takes_another_key_and_says_why_there_is_none() {
     let rules = KeyRules::builder().rule(KeyRule::path("/a").bypass()).build().unwrap();
     let service = CoalesceLayer::new().key(rules).layer(origin);
     let reply = send(&service, request("GET", "/a", &[])).await;
-    assert_eq!(reply.came_about.unwrap().unkeyed_reason(), Some(Unkeyed::RuleBypass));
+    assert_eq!(reply.cache_status.unwrap().unkeyed_reason(), Some(Unkeyed::RuleBypass));
 }
 
-/// Lookup or Key above has looked already.
+/// Lookup or Key above has looked for a key already.
 #[tokio::test(start_paused = true)]
 async fn a_layer_derives_no_key_where_one_above_found_none() {
     let rules = || KeyRules::builder().rule(KeyRule::path("/a").bypass()).build().unwrap();
     let origin = slow(|| ok("x").max_age(60));
-    let by_lookup = LookupLayer::new(store()).key(rules()).layer(CoalesceLayer::new().layer(origin.clone()));
+    let by_lookup =
+        LookupLayer::new(small_store()).key(rules()).layer(CoalesceLayer::new().layer(origin.clone()));
     ask_together(&by_lookup, 3, || request("GET", "/a", &[])).await;
     assert_eq!(origin.calls(), 3);
     let by_key = KeyLayer::new(rules()).layer(CoalesceLayer::new().layer(origin.clone()));
     ask_together(&by_key, 3, || request("GET", "/a", &[])).await;
     assert_eq!(origin.calls(), 6);
     let ranges = || request("GET", "/b", &[("range", "bytes=0-0,2-2")]);
-    let by_lookup = LookupLayer::new(store()).layer(CoalesceLayer::new().layer(origin.clone()));
+    let by_lookup = LookupLayer::new(small_store()).layer(CoalesceLayer::new().layer(origin.clone()));
     ask_together(&by_lookup, 3, ranges).await;
     assert_eq!(origin.calls(), 9, "for each client alone");
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_stale_if_error_layer_without_a_key_above_derives_its_own() {
-    let store = store();
-    let origin = Origin::new(|call, _| if call == 1 { ok("x").max_age(1) } else { status(503) });
+    let store = small_store();
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("x").max_age(1) } else { status(503) });
     let fill = FillLayer::new(store.clone()).rules(Rules::new().stale_if_error_for(secs(600)));
     let service = StaleIfErrorLayer::new(store).layer(fill.layer(origin.clone()));
     send(&service, request("GET", "/", &[])).await;
@@ -148,18 +147,18 @@ fn rules() -> KeyRules {
     KeyRules::builder().rule(KeyRule::path("/p").ignore_query(["utm_*"])).build().unwrap()
 }
 
-/// A handle that is taken before the key is set names URLs as the layer does in the end.
+/// A handle taken before the key is set names URLs by the key that the layer gets.
 #[tokio::test(start_paused = true)]
 async fn a_handle_taken_before_the_key_reaches_what_the_rules_name() {
-    let origin = Origin::always(|| ok("x").max_age(60));
-    let builder = ReadThroughLayer::builder(store());
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60));
+    let builder = ReadThroughLayer::builder(small_store());
     let early = builder.purge();
     let stack = boxed(builder.key(rules()).build().unwrap().layer(origin.clone()));
-    let own = store();
+    let own = small_store();
     let layers = LookupLayer::new(own.clone());
     let early_of_layers = layers.purge();
     let layers = boxed(layers.key(rules()).layer(FillLayer::new(own).layer(origin.clone())));
-    let plain = StoreLayer::new(store());
+    let plain = StoreLayer::new(small_store());
     let early_of_plain = plain.purge();
     let plain = boxed(plain.key(rules()).layer(origin.clone()));
     for (purge, service) in [(early, stack), (early_of_layers, layers), (early_of_plain, plain)] {
@@ -174,11 +173,11 @@ async fn a_handle_taken_before_the_key_reaches_what_the_rules_name() {
     }
 }
 
-/// The keys of a clone are its own.
+/// A clone has keys of its own.
 #[tokio::test(start_paused = true)]
 async fn a_handle_follows_the_layer_that_it_was_taken_from_and_not_its_clones() {
-    let origin = Origin::always(|| ok("x").max_age(60));
-    let own = store();
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60));
+    let own = small_store();
     let layer = LookupLayer::new(own.clone());
     let purge = layer.purge();
     let other = layer.clone().key(|_: &Parts| None::<CacheKey>);
@@ -190,9 +189,9 @@ async fn a_handle_follows_the_layer_that_it_was_taken_from_and_not_its_clones() 
     assert_eq!(origin.calls(), 2);
 }
 
-/// A request body that is none is known to be none in every layer.
+/// Every layer knows a request without a body as such.
 #[tokio::test(start_paused = true)]
-async fn a_key_of_the_callers_own_is_used_as_it_is() {
+async fn a_key_set_by_the_caller_is_used_unchanged() {
     let seen = Arc::new(std::sync::Mutex::new(None));
     let note = Arc::clone(&seen);
     let service =

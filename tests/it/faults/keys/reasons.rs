@@ -1,7 +1,6 @@
-//! Why a request has no key, and what the cache's own refusals say.
+//! The reasons why a request has no key, and the refusals of the cache in `Cache-Status`.
 
 use http::{Request, StatusCode};
-use http_body_util::Full;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
     CacheKey, CacheStatus, CoalesceLayer, FillLayer, Forward, Guard, KeyRule, KeyRules, LookupLayer,
@@ -9,7 +8,8 @@ use tower_readthrough::{
 };
 
 use super::{Boxed, ask, boxed};
-use crate::support::{Body, Origin, Reply, hangs, ms, ok, request, secs, send, settle};
+
+use crate::support::{Body, Reply, ScriptedOrigin, hangs, ms, ok, request, secs, send, settle, small_store};
 
 fn rules() -> KeyRules {
     KeyRules::builder()
@@ -22,24 +22,20 @@ fn rules() -> KeyRules {
         .unwrap()
 }
 
-fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(1 << 20)
-}
-
 /// The assembled stack, the two layers round a store, and all layers by hand.
-fn caches(shows_status: bool) -> [(&'static str, Boxed, Origin); 3] {
-    let origin = || Origin::always(|| ok("x").max_age(60));
+fn caches(shows_status: bool) -> [(&'static str, Boxed, ScriptedOrigin); 3] {
+    let origin = || ScriptedOrigin::always(|| ok("x").max_age(60));
     let (first, second, third) = (origin(), origin(), origin());
-    let stack = ReadThroughLayer::builder(store())
+    let stack = ReadThroughLayer::builder(small_store())
         .key(rules())
         .lookup(|lookup| lookup.cache_status(shows_status))
         .build()
         .unwrap();
-    let own = store();
+    let own = small_store();
     let plain = ServiceBuilder::new()
         .layer(LookupLayer::new(own.clone()).key(rules()).cache_status(shows_status))
         .layer(FillLayer::new(own));
-    let own = store();
+    let own = small_store();
     let by_hand = ServiceBuilder::new()
         .layer(LookupLayer::new(own.clone()).key(rules()).cache_status(shows_status))
         .layer(CoalesceLayer::new())
@@ -69,7 +65,7 @@ fn unkeyed() -> Vec<(Request<Body>, Unkeyed, &'static str)> {
         (request("HEAD", "/account/7", &[]), Unkeyed::RuleBypass, "rule-bypass"),
         (request("GET", "/x/..%2faccount/7", &[]), Unkeyed::AmbiguousPath, "ambiguous-path"),
         (request("GET", "/report/7", &[]), Unkeyed::MissingExtension, "missing-extension"),
-        (request("GET", "/", &[]).map(|_| Full::from("body")), Unkeyed::Body, "body"),
+        (request("GET", "/", &[]).map(|_| Body::from("body")), Unkeyed::Body, "body"),
         (
             request("GET", "/", &[("connection", "upgrade"), ("upgrade", "websocket")]),
             Unkeyed::Upgrade,
@@ -79,12 +75,12 @@ fn unkeyed() -> Vec<(Request<Body>, Unkeyed, &'static str)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn get_and_head_without_a_key_say_why() {
+async fn get_and_head_without_a_key_report_the_reason() {
     for (name, cache, origin) in caches(true) {
         for (number, (request, why, text)) in unkeyed().into_iter().enumerate() {
             let reply = ask(&cache, request).await;
             assert_eq!(reply.cache(), format!("fwd=bypass; detail={text}"), "{name}");
-            let status = reply.came_about.unwrap();
+            let status = reply.cache_status.unwrap();
             assert_eq!(status.unkeyed_reason(), Some(why), "{name}");
             assert_eq!(status.forward_reason(), Some(Forward::Bypass), "{name}");
             let field = format!("tower-readthrough;fwd=bypass;detail={text}");
@@ -96,10 +92,12 @@ async fn get_and_head_without_a_key_say_why() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_extractor_without_a_reason_of_its_own_gives_the_general_one() {
-    let cache =
-        ReadThroughLayer::builder(store()).key(|_: &http::request::Parts| None::<CacheKey>).build().unwrap();
-    let reply = send(&cache.layer(Origin::always(|| ok("x"))), request("GET", "/", &[])).await;
+async fn an_extractor_without_a_reason_reports_the_general_one() {
+    let cache = ReadThroughLayer::builder(small_store())
+        .key(|_: &http::request::Parts| None::<CacheKey>)
+        .build()
+        .unwrap();
+    let reply = send(&cache.layer(ScriptedOrigin::always(|| ok("x"))), request("GET", "/", &[])).await;
     assert_eq!(reply.cache(), "fwd=bypass; detail=no-key");
 }
 
@@ -108,7 +106,7 @@ async fn other_methods_say_nothing_and_hidden_reasons_stay_in_the_extensions() {
     for (name, cache, _) in caches(true) {
         for method in ["POST", "PUT", "DELETE", "OPTIONS"] {
             let reply = ask(&cache, request(method, "/", &[])).await;
-            assert_eq!((reply.came_about, reply.header("cache-status")), (None, None), "{name} {method}");
+            assert_eq!((reply.cache_status, reply.header("cache-status")), (None, None), "{name} {method}");
         }
     }
     for (name, cache, _) in caches(false) {
@@ -118,12 +116,12 @@ async fn other_methods_say_nothing_and_hidden_reasons_stay_in_the_extensions() {
     }
 }
 
-/// The outer cache only passed the request on; the inner one decided.
+/// The outer cache only passed the request on, and the inner cache decided.
 #[tokio::test(start_paused = true)]
-async fn what_a_cache_below_decided_stays() {
-    let origin = Origin::always(|| ok("x").max_age(60));
-    let inner = ReadThroughLayer::builder(store()).build().unwrap();
-    let outer = ReadThroughLayer::builder(store()).key(rules()).build().unwrap();
+async fn the_cache_status_of_a_cache_below_is_kept() {
+    let origin = ScriptedOrigin::always(|| ok("x").max_age(60));
+    let inner = ReadThroughLayer::builder(small_store()).build().unwrap();
+    let outer = ReadThroughLayer::builder(small_store()).key(rules()).build().unwrap();
     let service = outer.layer(inner.layer(origin.clone()));
     send(&service, request("GET", "/account/7", &[])).await;
     let reply = send(&service, request("GET", "/account/7", &[])).await;
@@ -132,11 +130,11 @@ async fn what_a_cache_below_decided_stays() {
     assert_eq!(origin.calls(), 1);
 }
 
-/// What is asked for one client alone says so too.
+/// A request that is fetched for one client alone has a `Cache-Status` too.
 #[tokio::test(start_paused = true)]
 async fn a_request_with_a_key_that_is_for_one_client_alone_says_how_it_came_about() {
-    let origin = Origin::always(|| ok("0123456789").max_age(60));
-    let stack = ReadThroughLayer::builder(store()).lookup(|lookup| lookup.request_directives(true));
+    let origin = ScriptedOrigin::always(|| ok("0123456789").max_age(60));
+    let stack = ReadThroughLayer::builder(small_store()).lookup(|lookup| lookup.request_directives(true));
     let service = stack.build().unwrap().layer(origin);
     for (fields, says) in [
         (("cache-control", "no-store"), "fwd=request; detail=no-store"),
@@ -154,27 +152,27 @@ fn assert_refused(reply: &Reply, status: u16, refused: Refused, says: &str) {
     assert_eq!(reply.cache(), says);
     let field = format!("tower-readthrough;{}", says.replace("; ", ";"));
     assert_eq!(reply.header("cache-status"), Some(&*field));
-    assert_eq!(reply.came_about.unwrap().refused_reason(), Some(refused), "{says}");
-    assert!(!reply.came_about.unwrap().is_hit(), "{says}");
+    assert_eq!(reply.cache_status.unwrap().refused_reason(), Some(refused), "{says}");
+    assert!(!reply.cache_status.unwrap().is_hit(), "{says}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_if_cached_that_is_not_stored_says_so() {
+async fn only_if_cached_without_a_stored_response_is_reported() {
     let directives = |lookup: LookupLayer<MemoryStore>| lookup.request_directives(true);
     let ask_for = || request("GET", "/", &[("cache-control", "only-if-cached")]);
-    let stack = ReadThroughLayer::builder(store()).lookup(directives).build().unwrap();
-    let reply = send(&stack.layer(Origin::always(|| ok("x"))), ask_for()).await;
+    let stack = ReadThroughLayer::builder(small_store()).lookup(directives).build().unwrap();
+    let reply = send(&stack.layer(ScriptedOrigin::always(|| ok("x"))), ask_for()).await;
     assert_refused(&reply, 504, Refused::NotStored, "detail=not-stored");
-    assert_eq!(reply.came_about.unwrap().forward_reason(), None, "it was not forwarded");
-    let hidden = directives(LookupLayer::new(store())).cache_status(false);
-    let reply = send(&hidden.layer(Origin::always(|| ok("x"))), ask_for()).await;
+    assert_eq!(reply.cache_status.unwrap().forward_reason(), None, "it was not forwarded");
+    let hidden = directives(LookupLayer::new(small_store())).cache_status(false);
+    let reply = send(&hidden.layer(ScriptedOrigin::always(|| ok("x"))), ask_for()).await;
     assert_eq!((reply.header("cache-status"), &*reply.cache()), (None, "detail=not-stored"));
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_waiter_too_many_is_told_so() {
-    let stack = ReadThroughLayer::builder(store()).coalesce(|coalesce| coalesce.max_waiters(1));
-    let service = boxed(stack.build().unwrap().layer(Origin::always(hangs)));
+async fn a_caller_beyond_max_waiters_is_reported() {
+    let stack = ReadThroughLayer::builder(small_store()).coalesce(|coalesce| coalesce.max_waiters(1));
+    let service = boxed(stack.build().unwrap().layer(ScriptedOrigin::always(hangs)));
     let first = tokio::spawn(ask(&service, request("GET", "/", &[])));
     settle().await;
     let second = tokio::spawn(ask(&service, request("GET", "/", &[])));
@@ -186,10 +184,10 @@ async fn one_waiter_too_many_is_told_so() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_queue_to_the_origin_says_so_with_and_without_a_key() {
+async fn a_full_origin_queue_is_reported_with_and_without_a_key() {
     let limit = OriginLimitLayer::new(1).max_queue(0).max_queue_wait(ms(10));
-    let stack = ReadThroughLayer::builder(store()).origin_limit(limit).build().unwrap();
-    let service = boxed(stack.layer(Origin::always(hangs)));
+    let stack = ReadThroughLayer::builder(small_store()).origin_limit(limit).build().unwrap();
+    let service = boxed(stack.layer(ScriptedOrigin::always(hangs)));
     let held = tokio::spawn(ask(&service, request("GET", "/held", &[])));
     settle().await;
     for (method, uri) in [("GET", "/"), ("HEAD", "/"), ("POST", "/")] {
@@ -203,9 +201,9 @@ async fn a_full_queue_to_the_origin_says_so_with_and_without_a_key() {
 
 /// A layer alone, without Lookup above it.
 #[tokio::test(start_paused = true)]
-async fn an_origin_limit_alone_says_so() {
+async fn an_origin_limit_alone_reports_a_full_queue() {
     let limit = OriginLimitLayer::new(1).max_queue_wait(ms(10));
-    let service = boxed(limit.layer(Origin::always(hangs)));
+    let service = boxed(limit.layer(ScriptedOrigin::always(hangs)));
     let held = tokio::spawn(ask(&service, request("GET", "/held", &[])));
     settle().await;
     let reply = ask(&service, request("GET", "/", &[])).await;
@@ -215,11 +213,11 @@ async fn an_origin_limit_alone_says_so() {
 
 #[test]
 fn a_store_layer_shows_reasons_too() {
-    let cache = StoreLayer::new(store()).rules(Rules::new().default_ttl(secs(1)));
+    let cache = StoreLayer::new(small_store()).rules(Rules::new().default_ttl(secs(1)));
     let reply = futures_util::FutureExt::now_or_never(send(
-        &cache.layer(Origin::always(|| ok("x"))),
+        &cache.layer(ScriptedOrigin::always(|| ok("x"))),
         without_host("GET", "/").body(Body::default()).unwrap(),
     ));
-    let status: Option<CacheStatus> = reply.unwrap().came_about;
+    let status: Option<CacheStatus> = reply.unwrap().cache_status;
     assert_eq!(status.and_then(|status| status.unkeyed_reason()), Some(Unkeyed::NoHost));
 }

@@ -1,4 +1,4 @@
-//! Rules that mean what their author means, or are refused with the spelling to use.
+//! Rules with a mistake are refused with the right spelling.
 
 use tower_readthrough::{KeyRule, KeyRules};
 
@@ -7,7 +7,7 @@ fn error(rule: KeyRule) -> String {
 }
 
 #[test]
-fn wildcards_of_other_syntaxes_are_refused_with_the_spelling_to_use() {
+fn wildcards_of_other_syntaxes_are_refused_with_the_right_spelling() {
     for (path, instead) in [
         ("/u/:id", "/u/{id}"),
         ("/a/*", "/a/{*rest}"),
@@ -62,7 +62,7 @@ fn mistakes_in_names_and_texts_are_refused() {
     }
 }
 
-/// What patterns match is compared, not how they are written.
+/// Patterns are compared by what they match, not by their text.
 #[test]
 fn rules_that_are_never_reached_are_refused() {
     let path = KeyRule::path;
@@ -134,7 +134,7 @@ mod documents {
     }
 
     #[test]
-    fn what_is_written_well_is_read() {
+    fn valid_rules_are_accepted() {
         let text =
             r#"{"guard": {}, "rules": [{"host": ["a"], "method": "GET", "path": "/a", "fixed_ttl": "5m"}]}"#;
         serde_json::from_str::<KeyRules>(text).unwrap();

@@ -4,11 +4,14 @@ use futures_util::future::join_all;
 use http::StatusCode;
 use tower_readthrough::{CacheStatus, Forward, Rules};
 
-use super::{Cache, Served, caches, layers, stack, store};
-use crate::support::{Answer, Origin, get, get_with, ms, ok, request, secs, send, status};
+use super::{Cache, Served, caches, layers, stack};
 
-/// Errors that are not failures of the service, with and without a word about storing.
-fn errors() -> Vec<(String, impl Fn() -> Answer + Send + Sync + Clone + 'static)> {
+use crate::support::{
+    ScriptedOrigin, ScriptedResponse, get, get_with, ms, ok, request, secs, send, small_store, status,
+};
+
+/// Errors that are not failures of the service, with and without directives about storing.
+fn errors() -> Vec<(String, impl Fn() -> ScriptedResponse + Send + Sync + Clone + 'static)> {
     let fields = [
         None,
         Some(("cache-control", "no-store")),
@@ -33,9 +36,9 @@ fn errors() -> Vec<(String, impl Fn() -> Answer + Send + Sync + Clone + 'static)
     errors
 }
 
-/// Answers requests with the field `bad` so, and all others with a page that may be shared.
-fn origin(bad: impl Fn() -> Answer + Send + Sync + 'static) -> Origin {
-    Origin::new(move |_, head| match head.headers.contains_key("bad") {
+/// Gives this response to requests with the field `bad`, and a page that may be shared to all others.
+fn origin(bad: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |_, head| match head.headers.contains_key("bad") {
         true => bad(),
         false => ok("page").max_age(60).after(ms(10)),
     })
@@ -66,7 +69,7 @@ async fn an_error_for_one_client_leaves_a_cold_key_shared() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_for_the_first_caller_makes_the_next_one_ask_for_all_others() {
+async fn after_an_error_for_one_client_the_next_caller_fetches_for_all() {
     for (error, answer) in errors() {
         for (name, cache) in coalescing(Rules::new()) {
             let origin = origin(answer.clone());
@@ -79,15 +82,15 @@ async fn an_error_for_the_first_caller_makes_the_next_one_ask_for_all_others() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_for_one_client_does_not_take_a_stale_page_away() {
+async fn an_error_for_one_client_does_not_remove_a_stale_response() {
     let rules = Rules::new().stale_if_error_for(secs(600));
     for (error, answer) in errors() {
-        // These say that nothing is there any more.
+        // These mean that the resource is gone.
         if error.starts_with("404") || error.starts_with("410") {
             continue;
         }
         for (name, cache) in caches(rules.clone()) {
-            let origin = Origin::new({
+            let origin = ScriptedOrigin::new({
                 let answer = answer.clone();
                 move |call, head| match (call, head.headers.contains_key("bad")) {
                     (1, _) => ok("page").max_age(60),
@@ -106,13 +109,13 @@ async fn an_error_for_one_client_does_not_take_a_stale_page_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_head_says_nothing_about_whether_get_may_be_shared() {
-    type Head = fn() -> Answer;
+async fn a_response_to_head_says_nothing_about_sharing_of_get() {
+    type Head = fn() -> ScriptedResponse;
     let heads: [Head; 4] =
         [|| status(405), || status(500), || ok("").header("cache-control", "no-store"), || ok("")];
     for (n, head) in heads.into_iter().enumerate() {
         for (name, cache) in coalescing(Rules::new()) {
-            let origin = Origin::new(move |_, request| match request.method.as_str() {
+            let origin = ScriptedOrigin::new(move |_, request| match request.method.as_str() {
                 "HEAD" => head(),
                 _ => ok("page").max_age(60).after(ms(10)),
             });
@@ -127,20 +130,20 @@ async fn a_head_says_nothing_about_whether_get_may_be_shared() {
 #[tokio::test(start_paused = true)]
 async fn a_get_that_may_not_be_shared_still_says_so_for_head() {
     for (name, cache) in caches(Rules::new()) {
-        let origin = Origin::always(|| ok("mine").header("cache-control", "private"));
+        let origin = ScriptedOrigin::always(|| ok("mine").header("cache-control", "private"));
         let service = cache(origin.clone());
         get(&service, "/").await;
         let head = send(&service, request("HEAD", "/", &[])).await;
-        let why = head.came_about.and_then(|status: CacheStatus| status.forward_reason());
+        let why = head.cache_status.and_then(|status: CacheStatus| status.forward_reason());
         assert_eq!(why, Some(Forward::Bypass), "{name}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_burst_of_429_costs_an_origin_that_asks_to_be_spared_two_requests() {
+async fn each_burst_of_429_costs_the_origin_two_requests() {
     for field in ["", "no-store", "private"] {
         for (name, cache) in coalescing(Rules::new()) {
-            let origin = Origin::always(move || {
+            let origin = ScriptedOrigin::always(move || {
                 let answer = status(429).header("retry-after", "5").after(ms(10));
                 if field.is_empty() { answer } else { answer.header("cache-control", field) }
             });
@@ -159,11 +162,11 @@ async fn each_burst_of_429_costs_an_origin_that_asks_to_be_spared_two_requests()
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_error_that_is_too_large_for_the_store_leaves_no_marker() {
+async fn an_error_too_large_for_the_store_leaves_no_hit_for_miss() {
     use tower::{Layer, ServiceExt};
-    let store = store();
+    let store = small_store();
     let layer = tower_readthrough::StoreLayer::new(store.clone());
-    let origin = Origin::always(|| {
+    let origin = ScriptedOrigin::always(|| {
         let chunk = vec![b'x'; 1 << 20];
         status(404).max_age(60).chunk(chunk.clone()).chunk(chunk)
     });

@@ -1,4 +1,4 @@
-//! Which responses are failures, for every layer that asks.
+//! Which responses are failures, in every layer.
 
 use std::{
     sync::{
@@ -16,16 +16,17 @@ use tower_readthrough::{
     RetryPolicy, Rules, StaleIfErrorLayer,
 };
 
-use super::{Cache, boxed, caches, store};
-use crate::support::{Answer, Origin, get, ms, ok, secs, settle, status};
+use super::{Cache, boxed, caches};
+
+use crate::support::{ScriptedOrigin, ScriptedResponse, get, ms, ok, secs, settle, small_store, status};
 
 fn rules() -> Rules {
     Rules::new().default_ttl(secs(10)).stale_if_error_for(secs(600))
 }
 
-/// Answers once, and then so.
-fn failing(then: impl Fn() -> Answer + Send + Sync + 'static) -> Origin {
-    Origin::new(move |call, _| if call == 1 { ok("page") } else { then() })
+/// Responds once with a page, and then with this response.
+fn failing(then: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |call, _| if call == 1 { ok("page") } else { then() })
 }
 
 /// The failures of the tests: a status of a gateway, a 200 with a field that says so, and no 503.
@@ -39,15 +40,18 @@ fn own(status: StatusCode, headers: &HeaderMap) -> bool {
 
 /// All ways to put the layers together, with these failures.
 fn caches_with(rules: Rules, failures: impl Failures + Clone) -> [(&'static str, Cache); 3] {
-    let stack =
-        ReadThroughLayer::builder(store()).rules(rules.clone()).failures(failures.clone()).build().unwrap();
-    let shared = store();
+    let stack = ReadThroughLayer::builder(small_store())
+        .rules(rules.clone())
+        .failures(failures.clone())
+        .build()
+        .unwrap();
+    let shared = small_store();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(shared.clone()))
         .layer(StaleIfErrorLayer::new(shared.clone()).failures(failures.clone()))
         .layer(CoalesceLayer::new().failures(failures.clone()))
         .layer(FillLayer::new(shared).rules(rules.clone()).failures(failures.clone()));
-    let shared = store();
+    let shared = small_store();
     let uncoalesced = ServiceBuilder::new()
         .layer(LookupLayer::new(shared.clone()))
         .layer(StaleIfErrorLayer::new(shared.clone()).failures(failures.clone()))
@@ -76,13 +80,13 @@ async fn a_408_of_the_service_is_covered_by_a_stale_response() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_408_of_the_service_is_shared_by_all_who_wait() {
+async fn a_408_of_the_service_is_shared_by_all_waiting_callers() {
     let rules = rules();
     let without_fill = ServiceBuilder::new().layer(KeyLayer::default()).layer(CoalesceLayer::new());
     let mut caches: Vec<_> = caches(rules).into_iter().take(2).collect();
     caches.push(("without Fill", Box::new(move |origin| boxed(without_fill.service(origin)))));
     for (name, cache) in caches {
-        let origin = Origin::always(|| status(408).after(ms(10)));
+        let origin = ScriptedOrigin::always(|| status(408).after(ms(10)));
         let service = cache(origin.clone());
         for burst in 1..=3 {
             let replies = join_all((0..100).map(|_| get(&service, "/"))).await;
@@ -104,8 +108,8 @@ async fn a_429_is_no_failure() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_a_failure_can_be_said() {
-    type Case = (&'static str, fn() -> Answer, u16);
+async fn a_custom_failure_policy_is_used() {
+    type Case = (&'static str, fn() -> ScriptedResponse, u16);
     let cases: [Case; 5] = [
         ("a status of its own", || status(520), 200),
         ("a field of its own", || ok("sorry").header("x-failed", "1"), 200),
@@ -128,10 +132,10 @@ async fn what_is_a_failure_can_be_said() {
 
 /// The default lifetime, which any other 200 has, is not for one that is a failure.
 #[tokio::test(start_paused = true)]
-async fn a_failure_by_its_fields_is_not_stored_and_shared_by_all_who_wait() {
+async fn a_failure_by_its_fields_is_shared_and_not_stored() {
     let rules = rules().fixed_ttl(secs(10));
     for (name, cache) in caches_with(rules, own) {
-        let origin = Origin::new(|call, _| match call {
+        let origin = ScriptedOrigin::new(|call, _| match call {
             1 | 2 => ok("sorry").header("x-failed", "1").after(ms(10)),
             _ => ok("page").after(ms(10)),
         });
@@ -142,7 +146,7 @@ async fn a_failure_by_its_fields_is_not_stored_and_shared_by_all_who_wait() {
         assert_eq!(origin.calls(), 2, "{name}: the failure was not stored");
         assert_eq!(get(&service, "/").await.body, "page", "{name}");
         assert!(get(&service, "/").await.is_hit(), "{name}");
-        let sick = Origin::always(|| status(520).after(ms(10)));
+        let sick = ScriptedOrigin::always(|| status(520).after(ms(10)));
         let service = cache(sick.clone());
         let replies = join_all((0..100).map(|_| get(&service, "/sick"))).await;
         assert!(replies.iter().all(|reply| reply.status == 520), "{name}");
@@ -169,23 +173,24 @@ async fn a_refresh_that_fails_by_its_fields_leaves_the_stale_response() {
 #[tokio::test(start_paused = true)]
 async fn retries_follow_the_failures_of_the_stack_but_for_500() {
     let retry = || RetryPolicy::new().backoff(Duration::ZERO, Duration::ZERO).max_retries(1);
-    let stack = |failures: fn(StatusCode, &HeaderMap) -> bool, retry: RetryPolicy, origin: &Origin| {
-        let layer = ReadThroughLayer::builder(store())
-            .rules(rules())
-            .failures(failures)
-            .retry(retry)
-            .build()
-            .unwrap();
-        boxed(layer.layer(origin.clone()))
-    };
+    let stack =
+        |failures: fn(StatusCode, &HeaderMap) -> bool, retry: RetryPolicy, origin: &ScriptedOrigin| {
+            let layer = ReadThroughLayer::builder(small_store())
+                .rules(rules())
+                .failures(failures)
+                .retry(retry)
+                .build()
+                .unwrap();
+            boxed(layer.layer(origin.clone()))
+        };
     for (code, calls) in [(200, 1), (404, 1), (408, 2), (429, 1), (500, 1), (502, 2), (503, 1), (520, 2)] {
-        let origin = Origin::always(move || status(code));
+        let origin = ScriptedOrigin::always(move || status(code));
         get(&stack(own, retry(), &origin), "/").await;
         assert_eq!(origin.calls(), calls, "{code}");
     }
-    // A policy of its own has the last word.
+    // The policy of the layer itself wins.
     for (code, calls) in [(500, 2), (502, 1), (520, 1)] {
-        let origin = Origin::always(move || status(code));
+        let origin = ScriptedOrigin::always(move || status(code));
         let retry = retry().failures(|status: StatusCode, _: &HeaderMap| status == 500);
         get(&stack(own, retry, &origin), "/").await;
         assert_eq!(origin.calls(), calls, "{code}");
@@ -203,7 +208,7 @@ async fn the_policy_is_not_asked_about_what_comes_from_the_store() {
         }
     };
     for (name, cache) in caches_with(rules(), counting) {
-        let service = cache(Origin::always(|| ok("page")));
+        let service = cache(ScriptedOrigin::always(|| ok("page")));
         get(&service, "/").await;
         let before = asked.load(Ordering::SeqCst);
         assert!(before > 0, "{name}");
@@ -217,6 +222,7 @@ async fn the_policy_is_not_asked_about_what_comes_from_the_store() {
 #[test]
 fn failures_that_would_not_count_are_refused() {
     let never = |_: StatusCode, _: &HeaderMap| false;
-    let built = ReadThroughLayer::builder(store()).coalesce(|coalesce| coalesce.failures(never)).build();
+    let built =
+        ReadThroughLayer::builder(small_store()).coalesce(|coalesce| coalesce.failures(never)).build();
     assert!(built.unwrap_err().to_string().contains("ReadThroughBuilder::failures"));
 }

@@ -10,8 +10,9 @@ use http::StatusCode;
 use tower::ServiceExt;
 use tower_readthrough::{ReadThroughLayer, Rules};
 
-use super::{caches, store};
-use crate::support::{Origin, get as get_page, ms, ok, request, secs, send, settle};
+use super::caches;
+
+use crate::support::{ScriptedOrigin, get as get_page, ms, ok, request, secs, send, settle, small_store};
 
 /// Fresh for a second, and usable while it is refreshed for a minute.
 fn rules() -> Rules {
@@ -25,11 +26,12 @@ async fn a_head_of_a_stale_page_never_fills_it_from_a_head_handler() {
         let pages = Arc::clone(&pages);
         async move || format!("page {}", pages.fetch_add(1, Ordering::SeqCst) + 1)
     };
-    let cache = ReadThroughLayer::builder(store()).rules(rules()).build().unwrap();
+    let cache = ReadThroughLayer::builder(small_store()).rules(rules()).build().unwrap();
     let app: Router = Router::new().route("/", get(page).head(async || "")).layer(cache);
     let ask = async |method: &str| {
         let request = http::Request::builder().method(method).uri("/").header("host", "app.example");
-        let response = app.clone().oneshot(request.body(axum::body::Body::empty()).unwrap()).await.unwrap();
+        let response =
+            app.clone().oneshot(request.body(crate::support::Body::empty()).unwrap()).await.unwrap();
         assert_eq!(response.status(), StatusCode::OK);
         let body = axum::body::to_bytes(response.into_body(), 1 << 10).await.unwrap();
         settle().await;
@@ -58,7 +60,8 @@ async fn no_request_for_the_head_changes_its_method_or_what_get_receives() {
         for fields in fields {
             for (name, cache) in caches(rules()) {
                 let page = || ok("page").header("etag", "\"v\"");
-                let (gets, heads) = (Origin::always(page), Origin::always(|| ok("").header("etag", "\"v\"")));
+                let (gets, heads) =
+                    (ScriptedOrigin::always(page), ScriptedOrigin::always(|| ok("").header("etag", "\"v\"")));
                 let (get_service, head_service) = (cache(gets.clone()), cache(heads.clone()));
                 if let Some(age) = age {
                     get_page(&get_service, "/").await;
@@ -82,7 +85,7 @@ async fn no_request_for_the_head_changes_its_method_or_what_get_receives() {
 #[tokio::test(start_paused = true)]
 async fn a_head_takes_no_refresh_away_from_a_get() {
     for (name, cache) in caches(rules()) {
-        let origin = Origin::new(|call, _| ok(format!("page {call}")));
+        let origin = ScriptedOrigin::new(|call, _| ok(format!("page {call}")));
         let service = cache(origin.clone());
         get_page(&service, "/").await;
         tokio::time::advance(ms(1_001)).await;

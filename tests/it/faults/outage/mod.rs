@@ -12,17 +12,15 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, util::BoxCloneService};
-use tower_readthrough::{
-    CoalesceLayer, FillLayer, LookupLayer, MemoryStore, ReadThroughLayer, Rules, StaleIfErrorLayer,
-};
+use tower_readthrough::{CoalesceLayer, FillLayer, LookupLayer, ReadThroughLayer, Rules, StaleIfErrorLayer};
 
-use crate::support::{Body, Failure, Origin};
+use crate::support::{Body, Failure, ScriptedOrigin, small_store};
 
 type Served = BoxCloneService<Request<Body>, Response<UnsyncBoxBody<Bytes, Failed>>, Failure>;
 type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 /// Wraps a service. Services of one cache share its store and its fetches.
-type Cache = Box<dyn Fn(Origin) -> Served>;
+type Cache = Box<dyn Fn(ScriptedOrigin) -> Served>;
 
 fn boxed<S, B>(service: S) -> Served
 where
@@ -36,10 +34,6 @@ where
         .boxed_clone()
 }
 
-fn store() -> MemoryStore {
-    MemoryStore::with_capacity_bytes(1 << 20)
-}
-
 /// The assembled stack, and the layers put together by hand with and without shared fetches, all of
 /// which follow the directives of requests.
 fn caches(rules: Rules) -> [(&'static str, Cache); 3] {
@@ -51,14 +45,15 @@ fn caches(rules: Rules) -> [(&'static str, Cache); 3] {
 }
 
 fn stack(rules: Rules) -> Cache {
-    let cache =
-        ReadThroughLayer::builder(store()).rules(rules).lookup(|lookup| lookup.request_directives(true));
+    let cache = ReadThroughLayer::builder(small_store())
+        .rules(rules)
+        .lookup(|lookup| lookup.request_directives(true));
     let layer = cache.build().unwrap();
     Box::new(move |origin| boxed(layer.layer(origin)))
 }
 
 fn layers(rules: Rules) -> Cache {
-    let store = store();
+    let store = small_store();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()).request_directives(true))
         .layer(StaleIfErrorLayer::new(store.clone()))
@@ -68,7 +63,7 @@ fn layers(rules: Rules) -> Cache {
 }
 
 fn uncoalesced(rules: Rules) -> Cache {
-    let store = store();
+    let store = small_store();
     let layers = ServiceBuilder::new()
         .layer(LookupLayer::new(store.clone()).request_directives(true))
         .layer(StaleIfErrorLayer::new(store.clone()))

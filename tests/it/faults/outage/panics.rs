@@ -7,15 +7,16 @@ use futures_util::{FutureExt, future::join_all};
 use tower_readthrough::Rules;
 
 use super::caches;
-use crate::support::{Origin, get, get_with, ms, ok, panics, request, secs, send, settle};
+
+use crate::support::{ScriptedOrigin, get, get_with, ms, ok, panics, request, secs, send, settle};
 
 fn rules() -> Rules {
     Rules::new().default_ttl(secs(10)).stale_if_error_for(secs(60))
 }
 
-/// Answers once, and panics from then on.
-fn panicking() -> Origin {
-    Origin::new(|call, _| if call == 1 { ok("page") } else { panics().after(ms(10)) })
+/// Responds once, and panics from then on.
+fn panicking() -> ScriptedOrigin {
+    ScriptedOrigin::new(|call, _| if call == 1 { ok("page") } else { panics().after(ms(10)) })
 }
 
 #[tokio::test(start_paused = true)]
@@ -38,7 +39,7 @@ async fn every_caller_gets_the_stale_response() {
 #[tokio::test(start_paused = true)]
 async fn a_panic_at_once_is_covered_as_well() {
     for (name, cache) in caches(rules()) {
-        let service = cache(Origin::new(|call, _| match call {
+        let service = cache(ScriptedOrigin::new(|call, _| match call {
             1 => ok("page"),
             _ => panic!("in the call itself, as the test wants it"),
         }));
@@ -62,7 +63,7 @@ async fn without_anything_usable_the_panic_goes_on() {
         tokio::time::advance(secs(71)).await;
         let late = AssertUnwindSafe(get(&service, "/")).catch_unwind().await;
         let panic = late.unwrap_err();
-        assert_eq!(panic.downcast_ref(), Some(&"the origin panics, as the test wants it"), "{name}");
+        assert_eq!(panic.downcast_ref(), Some(&"the origin panics, as the script says"), "{name}");
     }
 }
 

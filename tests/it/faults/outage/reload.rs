@@ -5,8 +5,12 @@ use http::StatusCode;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{FillLayer, LookupLayer, ReadThroughLayer, Rules, StaleIfErrorLayer};
 
-use super::{Cache, boxed, caches, store};
-use crate::support::{Answer, Origin, Reply, error, get_with, ms, ok, panics, request, secs, send, status};
+use super::{Cache, boxed, caches};
+
+use crate::support::{
+    Reply, ScriptedOrigin, ScriptedResponse, error, get_with, ms, ok, panics, request, secs, send,
+    small_store, status,
+};
 
 const WISHES: [(&str, &str); 7] = [
     ("cache-control", "no-cache"),
@@ -18,15 +22,15 @@ const WISHES: [(&str, &str); 7] = [
     ("pragma", "no-cache"),
 ];
 
-type Failing = fn() -> Answer;
+type Failing = fn() -> ScriptedResponse;
 
 fn failures() -> [Failing; 7] {
     [|| status(408), || status(500), || status(502), || status(503), || status(504), error, panics]
 }
 
-/// Answers once so, and fails from then on.
-fn failing(first: Failing, then: Failing) -> Origin {
-    Origin::new(move |call, _| if call == 1 { first() } else { then() })
+/// Gives this response once, and fails from then on.
+fn failing(first: Failing, then: Failing) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |call, _| if call == 1 { first() } else { then() })
 }
 
 fn is_page(reply: &Reply) -> bool {
@@ -68,7 +72,7 @@ async fn what_is_stale_is_served_as_far_as_its_windows_allow_without_the_wish() 
     for wish in WISHES {
         for (directives, age, is_served) in cases {
             for (name, cache) in caches(Rules::new()) {
-                let origin = Origin::new(move |call, _| match call {
+                let origin = ScriptedOrigin::new(move |call, _| match call {
                     1 => ok("page").header("cache-control", directives),
                     _ => status(503),
                 });
@@ -98,7 +102,7 @@ async fn a_wish_not_to_store_does_not_refuse_what_is_stale() {
 async fn a_response_to_a_wish_not_to_store_is_neither_stored_nor_shared() {
     let no_store = [("cache-control", "no-store, no-cache")];
     for (name, cache) in caches(Rules::new()) {
-        let origin = Origin::new(|call, _| ok(format!("page {call}")).max_age(60).after(ms(10)));
+        let origin = ScriptedOrigin::new(|call, _| ok(format!("page {call}")).max_age(60).after(ms(10)));
         let service = cache(origin.clone());
         get_with(&service, "/", &[]).await;
         let (one, two) = tokio::join!(get_with(&service, "/", &no_store), get_with(&service, "/", &no_store));
@@ -155,7 +159,7 @@ async fn a_stored_part_is_served_if_a_forced_fetch_of_it_fails() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_purged_meanwhile_is_not_served() {
-    let store = store();
+    let store = small_store();
     let purge = LookupLayer::new(store.clone()).purge();
     let stack = ReadThroughLayer::builder(store.clone()).lookup(|lookup| lookup.request_directives(true));
     let stack = stack.build().unwrap();

@@ -10,8 +10,9 @@ use http::StatusCode;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{ReadThroughLayer, RetryPolicy, Rules};
 
-use super::{boxed, stack, store};
-use crate::support::{Answer, Origin, error, request, status, try_send};
+use super::{boxed, stack};
+
+use crate::support::{ScriptedOrigin, ScriptedResponse, error, request, small_store, status, try_send};
 
 #[tokio::test(start_paused = true)]
 async fn a_handler_that_fails_runs_once() {
@@ -23,25 +24,25 @@ async fn a_handler_that_fails_runs_once() {
             StatusCode::SERVICE_UNAVAILABLE
         }
     };
-    let cache = ReadThroughLayer::builder(store()).build().unwrap();
+    let cache = ReadThroughLayer::builder(small_store()).build().unwrap();
     let app: Router = Router::new().route("/", get(handler)).layer(cache);
-    let request = http::Request::get("/").header("host", "app.example").body(axum::body::Body::empty());
+    let request = http::Request::get("/").header("host", "app.example").body(crate::support::Body::empty());
     let response = app.oneshot(request.unwrap()).await.unwrap();
     assert_eq!((response.status(), calls.load(Ordering::SeqCst)), (StatusCode::SERVICE_UNAVAILABLE, 1));
 }
 
 #[tokio::test(start_paused = true)]
 async fn no_failure_is_tried_again_until_it_is_asked_for() {
-    let failures: [fn() -> Answer; 5] =
+    let failures: [fn() -> ScriptedResponse; 5] =
         [|| status(408), || status(502), || status(503), || status(504), error];
     for failure in failures {
         for method in ["GET", "HEAD", "OPTIONS", "PUT", "DELETE"] {
-            let origin = Origin::always(failure);
+            let origin = ScriptedOrigin::always(failure);
             _ = try_send(&stack(Rules::new())(origin.clone()), request(method, "/", &[])).await;
             assert_eq!(origin.calls(), 1, "{method}");
         }
-        let origin = Origin::always(failure);
-        let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::new()).build().unwrap();
+        let origin = ScriptedOrigin::always(failure);
+        let layer = ReadThroughLayer::builder(small_store()).retry(RetryPolicy::new()).build().unwrap();
         _ = try_send(&boxed(layer.layer(origin.clone())), request("GET", "/", &[])).await;
         assert_eq!(origin.calls(), 3);
     }

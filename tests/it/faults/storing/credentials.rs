@@ -1,17 +1,14 @@
 //! Credentials of requests, whatever the field that carries them is called.
 
 use super::Both;
-use crate::support::{Answer, Origin, get_with, ok, request, secs};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
     CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, Rules, Unshareable,
 };
 
-const ALICE: &[(&str, &str)] = &[("x-api-key", "alice")];
+use crate::support::{ScriptedOrigin, ScriptedResponse, fixed, get_with, ok, request, secs, status};
 
-fn ttl() -> Rules {
-    Rules::new().fixed_ttl(secs(60))
-}
+const ALICE: &[(&str, &str)] = &[("x-api-key", "alice")];
 
 fn named() -> Rules {
     Rules::new().credentials(["x-tenant-key"])
@@ -19,8 +16,8 @@ fn named() -> Rules {
 
 /// Whether a response to a request with these fields is served to one without, and the other way
 /// round.
-async fn is_shared(rules: Rules, fields: &[(&str, &str)], answer: fn() -> Answer) -> (bool, bool) {
-    let both = Both::new(rules, Origin::always(answer));
+async fn is_shared(rules: Rules, fields: &[(&str, &str)], answer: fn() -> ScriptedResponse) -> (bool, bool) {
+    let both = Both::new(rules, ScriptedOrigin::always(answer));
     both.get("/theirs", fields).await;
     let theirs = both.get("/theirs", &[]).await.map(|reply| reply.is_hit());
     both.get("/ours", &[]).await;
@@ -30,10 +27,10 @@ async fn is_shared(rules: Rules, fields: &[(&str, &str)], answer: fn() -> Answer
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_well_known_credential_is_not_shared_under_lifetimes_of_our_own() {
+async fn a_well_known_credential_keeps_a_response_private_under_rule_lifetimes() {
     for name in Rules::WELL_KNOWN_CREDENTIALS {
         let fields = [(*name, "alice")];
-        assert_eq!(is_shared(ttl(), &fields, || ok("x")).await, (false, false), "{name}");
+        assert_eq!(is_shared(fixed(60_000), &fields, || ok("x")).await, (false, false), "{name}");
         let heuristic = Rules::new().heuristic(0.5, secs(60));
         let dated = || ok("x").header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
         assert_eq!(is_shared(heuristic, &fields, dated).await, (false, false), "{name}");
@@ -42,9 +39,9 @@ async fn a_well_known_credential_is_not_shared_under_lifetimes_of_our_own() {
     }
 }
 
-/// A client signs in at a proxy in front of the application, which tells the application who it is.
+/// A proxy in front of the application authenticates clients, and passes on their identity in a field.
 #[tokio::test(start_paused = true)]
-async fn who_signed_in_at_a_proxy_is_not_shared_under_lifetimes_of_our_own() {
+async fn identity_fields_of_a_proxy_keep_a_response_private_under_rule_lifetimes() {
     for name in [
         "x-auth-request-user",
         "x-auth-request-email",
@@ -55,7 +52,7 @@ async fn who_signed_in_at_a_proxy_is_not_shared_under_lifetimes_of_our_own() {
         "x-ms-token-aad-access-token",
         "tailscale-user-login",
     ] {
-        assert_eq!(is_shared(ttl(), &[(name, "alice")], || ok("x")).await, (false, false), "{name}");
+        assert_eq!(is_shared(fixed(60_000), &[(name, "alice")], || ok("x")).await, (false, false), "{name}");
     }
 }
 
@@ -79,8 +76,8 @@ async fn a_named_credential_counts_as_authorization() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_the_named_ones_count_where_that_is_said() {
-    let only = ttl().only_credentials(["x-tenant-key"]);
+async fn only_named_credentials_count_if_configured() {
+    let only = fixed(60_000).only_credentials(["x-tenant-key"]);
     assert_eq!(is_shared(only.clone(), ALICE, || ok("x")).await, (true, true));
     assert_eq!(is_shared(only.clone(), &[("x-tenant-key", "a")], || ok("x")).await, (false, false));
     assert_eq!(is_shared(only.clone(), &[("authorization", "a")], || ok("x")).await, (false, false));
@@ -89,7 +86,7 @@ async fn only_the_named_ones_count_where_that_is_said() {
 
 #[tokio::test(start_paused = true)]
 async fn a_credential_that_bypasses_says_so() {
-    let both = Both::new(ttl().credentials(["x-tenant-key"]), Origin::always(|| ok("x")));
+    let both = Both::new(fixed(60_000).credentials(["x-tenant-key"]), ScriptedOrigin::always(|| ok("x")));
     for (name, why) in [
         ("x-api-key", Unshareable::Token),
         ("x-tenant-key", Unshareable::Authorization),
@@ -97,7 +94,7 @@ async fn a_credential_that_bypasses_says_so() {
         ("cookie", Unshareable::Cookie),
     ] {
         for reply in both.get("/", &[(name, "a=b")]).await {
-            assert_eq!(reply.came_about.unwrap().unshareable_reason(), Some(why), "{name}");
+            assert_eq!(reply.cache_status.unwrap().unshareable_reason(), Some(why), "{name}");
         }
     }
     let [stack, _] = both.get("/", ALICE).await;
@@ -106,23 +103,23 @@ async fn a_credential_that_bypasses_says_so() {
 
 #[tokio::test(start_paused = true)]
 async fn a_cache_outside_of_the_check_serves_nothing_to_callers_without_the_key() {
-    let origin = Origin::new(|_, head| match head.headers.contains_key("x-api-key") {
+    let origin = ScriptedOrigin::new(|_, head| match head.headers.contains_key("x-api-key") {
         true => ok("secret"),
-        false => crate::support::status(401),
+        false => status(401),
     });
-    let both = Both::new(ttl(), origin);
+    let both = Both::new(fixed(60_000), origin);
     both.get("/", ALICE).await;
     assert_eq!(both.get("/", &[]).await.map(|reply| reply.status.as_u16()), [401, 401]);
     assert_eq!(both.get("/", ALICE).await.map(|reply| reply.body), ["secret", "secret"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stale_response_and_a_head_keep_them_apart_too() {
-    let origin = Origin::new(|call, _| match call {
+async fn stale_responses_and_head_respect_named_credentials_too() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 | 2 => ok("anonymous"),
-        _ => crate::support::status(503),
+        _ => status(503),
     });
-    let both = Both::new(ttl().fixed_ttl(secs(1)).stale_while_revalidate_for(secs(60)), origin);
+    let both = Both::new(fixed(60_000).fixed_ttl(secs(1)).stale_while_revalidate_for(secs(60)), origin);
     both.get("/", &[]).await;
     assert!(both.send(|| request("HEAD", "/", ALICE)).await.iter().all(|reply| !reply.is_hit()));
     tokio::time::advance(secs(2)).await;
@@ -132,11 +129,11 @@ async fn a_stale_response_and_a_head_keep_them_apart_too() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_credential_in_the_key_is_a_whole_statement() {
+async fn a_credential_in_the_key_is_not_a_reason_against_storing() {
     for name in ["authorization", "x-api-key", "x-tenant-key"] {
         let rule = KeyRule::any().headers([name]).fixed_ttl(secs(60));
         let rules = KeyRules::builder().rule(rule).build().unwrap();
-        let origin = Origin::new(move |_, head| ok(format!("{:?}", head.headers.get(name))));
+        let origin = ScriptedOrigin::new(move |_, head| ok(format!("{:?}", head.headers.get(name))));
         let store = MemoryStore::with_capacity_bytes(1 << 20);
         let layer = ReadThroughLayer::builder(store).key(rules).rules(named()).build().unwrap();
         let service = layer.layer(origin.clone());
@@ -162,9 +159,9 @@ async fn a_credential_in_the_key_is_a_whole_statement() {
 async fn callers_with_different_credentials_share_no_fetch() {
     let reply_to =
         |head: &http::request::Parts| ok(format!("{:?}", head.headers.get("x-api-key"))).after(secs(1));
-    let origin = Origin::new(move |_, head| reply_to(head));
+    let origin = ScriptedOrigin::new(move |_, head| reply_to(head));
     let store = MemoryStore::with_capacity_bytes(1 << 20);
-    let stack = ReadThroughLayer::builder(store).rules(ttl()).build().unwrap().layer(origin);
+    let stack = ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap().layer(origin);
     let users: Vec<String> = (0..30).map(|n| format!("user{n}")).collect();
     let fields = |n: usize| {
         [("x-api-key", &*users[n])].into_iter().filter(move |_| !n.is_multiple_of(3)).collect::<Vec<_>>()
@@ -179,23 +176,23 @@ async fn callers_with_different_credentials_share_no_fetch() {
     check(&futures_util::future::join_all(replies).await);
     let coalesced = ServiceBuilder::new()
         .layer(KeyLayer::default())
-        .layer(CoalesceLayer::new().rules(ttl()))
-        .service(Origin::new(move |_, head| reply_to(head)));
+        .layer(CoalesceLayer::new().rules(fixed(60_000)))
+        .service(ScriptedOrigin::new(move |_, head| reply_to(head)));
     let replies = (0..30).map(async |n| get_with(&coalesced, "/", &fields(n)).await.body);
     check(&futures_util::future::join_all(replies).await);
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_layer_that_knows_the_name_is_enough_to_keep_a_response_out() {
+async fn one_layer_that_knows_a_credential_is_enough_to_keep_a_response_out() {
     let fields = &[("x-tenant-key", "alice")];
     let stores = |key: Rules, fill: Rules| async move {
         let (store, origin) =
-            (MemoryStore::with_capacity_bytes(1 << 20), Origin::always(|| ok("x").max_age(60)));
+            (MemoryStore::with_capacity_bytes(1 << 20), ScriptedOrigin::always(|| ok("x").max_age(60)));
         let service = ServiceBuilder::new()
             .layer(KeyLayer::default().rules(key))
             .layer(FillLayer::new(store).rules(fill))
             .service(origin);
-        get_with(&service, "/", fields).await.came_about.unwrap().is_stored()
+        get_with(&service, "/", fields).await.cache_status.unwrap().is_stored()
     };
     assert!(stores(Rules::new(), Rules::new()).await);
     assert!(!stores(named(), Rules::new()).await);

@@ -1,17 +1,18 @@
 //! Directives that are separated by anything but commas (RFC 9111 §5.2).
 
 use super::Both;
-use crate::support::{Origin, ok};
 use tower_readthrough::Rules;
 
+use crate::support::{ScriptedOrigin, ok, secs, status};
+
 async fn is_stored(rules: Rules, field: &'static str, line: &'static str) -> bool {
-    let origin = Origin::always(move || ok("x").header(field, line));
+    let origin = ScriptedOrigin::always(move || ok("x").header(field, line));
     Both::new(rules, origin).store("/", &[]).await
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_forbids_forbids_between_any_separators() {
-    let ttl = Rules::new().fixed_ttl(crate::support::secs(60));
+async fn directives_that_forbid_count_between_any_separators() {
+    let ttl = Rules::new().fixed_ttl(secs(60));
     for line in [
         "private; max-age=60",
         "no-store;",
@@ -33,7 +34,7 @@ async fn what_forbids_forbids_between_any_separators() {
 
 #[tokio::test(start_paused = true)]
 async fn no_cache_and_a_zero_lifetime_count_between_any_separators() {
-    let ttl = Rules::new().default_ttl(crate::support::secs(60));
+    let ttl = Rules::new().default_ttl(secs(60));
     for line in ["no-cache; public", "public; max-age=0", "public; max-age", "public s-maxage=0"] {
         assert!(!is_stored(ttl.clone(), "cache-control", line).await, "{line}");
     }
@@ -42,32 +43,32 @@ async fn no_cache_and_a_zero_lifetime_count_between_any_separators() {
 
 #[tokio::test(start_paused = true)]
 async fn a_targeted_field_forbids_in_parameters_and_where_it_cannot_be_parsed() {
-    let ttl = Rules::new().fixed_ttl(crate::support::secs(60));
+    let ttl = Rules::new().fixed_ttl(secs(60));
     for line in ["max-age=60; private", "max-age=60;no-store", "Private", "no-store,"] {
         assert!(!is_stored(ttl.clone(), "cdn-cache-control", line).await, "{line}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_loose_word_allows_does_not_count_for_requests_with_credentials() {
+async fn a_misplaced_directive_allows_nothing_for_requests_with_credentials() {
     for line in ["max-age=60, x; public", "max-age=60, x; must-revalidate", "max-age=60, x; s-maxage=60"] {
-        let origin = Origin::always(move || ok("x").header("cache-control", line));
+        let origin = ScriptedOrigin::always(move || ok("x").header("cache-control", line));
         let both = Both::new(Rules::new(), origin);
         assert!(!both.store("/", &[("authorization", "Basic x")]).await, "{line}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_loose_must_revalidate_or_s_maxage_forbids_stale_responses() {
+async fn a_misplaced_must_revalidate_or_s_maxage_forbids_stale_responses() {
     for line in ["max-age=60, x; must-revalidate", "public; s-maxage=60", "max-age=60, x; s-maxage=60"] {
-        let origin = Origin::new(move |call, _| match call {
+        let origin = ScriptedOrigin::new(move |call, _| match call {
             1 | 2 => ok("x").header("cache-control", line),
-            _ => crate::support::status(503),
+            _ => status(503),
         });
         let both = Both::new(Rules::new(), origin);
         both.get("/", &[]).await;
         assert!(both.get("/", &[]).await.iter().all(|reply| reply.is_hit()), "{line}");
-        tokio::time::advance(crate::support::secs(61)).await;
+        tokio::time::advance(secs(61)).await;
         let statuses = both.get("/", &[]).await.map(|reply| reply.status.as_u16());
         assert_eq!(statuses, [503, 503], "{line}");
     }

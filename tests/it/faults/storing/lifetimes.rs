@@ -1,14 +1,15 @@
-//! Lifetimes and windows: which there are without being asked for.
+//! Lifetimes and stale windows by default and by rules.
 
 use super::Both;
-use crate::support::{Origin, get, ok, secs, status};
 use tower::Layer;
 use tower_readthrough::{KeyRule, KeyRules, MemoryStore, ReadThroughLayer, RetryPolicy, Rules, StaleWindow};
 
+use crate::support::{ScriptedOrigin, get, ok, secs, status};
+
 #[tokio::test(start_paused = true)]
-async fn nothing_is_fresh_by_a_guess_unless_a_rule_asks_for_it() {
+async fn nothing_is_fresh_by_heuristics_unless_a_rule_asks_for_it() {
     for line in ["x", "public"] {
-        let origin = Origin::always(move || {
+        let origin = ScriptedOrigin::always(move || {
             ok("x").header("cache-control", line).header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT")
         });
         assert!(!Both::new(Rules::new(), origin).store("/", &[]).await);
@@ -16,17 +17,17 @@ async fn nothing_is_fresh_by_a_guess_unless_a_rule_asks_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guess_is_made_where_a_rule_asks_for_it() {
+async fn heuristics_apply_where_a_rule_asks_for_them() {
     let dated = || ok("x").header("last-modified", "Sun, 06 Nov 1994 08:49:37 GMT");
     let guess = Rules::new().heuristic(0.1, secs(60));
-    let both = Both::new(guess, Origin::always(dated));
+    let both = Both::new(guess, ScriptedOrigin::always(dated));
     assert!(both.store("/", &[]).await);
     tokio::time::advance(secs(61)).await;
     assert!(both.get("/", &[]).await.iter().all(|reply| !reply.is_hit()), "a minute at most");
     let rules = KeyRules::builder().rule(KeyRule::path("/files/{*rest}").heuristic(0.1, secs(60)));
     let layer =
         ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).key(rules.build().unwrap());
-    let service = layer.build().unwrap().layer(Origin::always(dated));
+    let service = layer.build().unwrap().layer(ScriptedOrigin::always(dated));
     for (path, is_hit) in [("/files/a", false), ("/files/a", true), ("/b", false), ("/b", false)] {
         assert_eq!(get(&service, path).await.is_hit(), is_hit, "{path}");
     }
@@ -36,14 +37,14 @@ async fn a_guess_is_made_where_a_rule_asks_for_it() {
     }
 }
 
-/// What a stale response is served as a second after its lifetime, by a stack whose origin fails or is
+/// How a response is served a second after its lifetime, by a stack whose origin fails or is
 /// slow.
 async fn served_stale(rules: Rules, line: &'static str) -> [bool; 2] {
     let mut served = [false; 2];
     for (at, answer) in [ok("y").after(secs(5)), status(503)].into_iter().enumerate() {
         let mut answer = Some(answer);
         let second = std::sync::Mutex::new(answer.take());
-        let origin = Origin::new(move |call, _| match call {
+        let origin = ScriptedOrigin::new(move |call, _| match call {
             1 => ok("x").header("cache-control", line),
             _ => second.lock().unwrap().take().unwrap_or_else(|| status(503)),
         });
@@ -79,7 +80,7 @@ async fn a_window_that_the_response_names_beside_s_maxage_counts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_rule_opens_a_window_despite_what_demands_revalidation() {
+async fn a_rule_opens_a_stale_window_despite_must_revalidate() {
     let rules = Rules::new().stale_while_revalidate_for(secs(600)).stale_if_error_for(secs(600));
     let all = [StaleWindow::WhileRevalidating, StaleWindow::IfError];
     for line in ["s-maxage=60", "max-age=60, must-revalidate", "max-age=60, proxy-revalidate"] {

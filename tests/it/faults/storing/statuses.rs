@@ -1,8 +1,9 @@
 //! Which statuses are stored, through the whole registry (RFC 9110 §16.2.1).
 
 use super::Both;
-use crate::support::{Origin, secs, status};
 use tower_readthrough::Rules;
+
+use crate::support::{ScriptedOrigin, request, secs, status};
 
 /// All that IANA has registered, and the one that RFC 9110 §15.4.7 reserves.
 const REGISTRY: [u16; 63] = [
@@ -21,7 +22,7 @@ async fn a_status_about_the_message_or_the_connection_is_never_stored() {
     let rules = Rules::new().fixed_ttl(secs(60)).negative_ttl(secs(60));
     for code in REGISTRY.into_iter().chain([511, 299, 499, 599]) {
         for rules in [Rules::new(), rules.clone()] {
-            let origin = Origin::always(move || status(code).max_age(60));
+            let origin = ScriptedOrigin::always(move || status(code).max_age(60));
             let is_stored = Both::new(rules, origin).store("/", &[]).await;
             assert_eq!(is_stored, STORED_IF_IT_SAYS_SO.contains(&code), "{code}");
         }
@@ -29,20 +30,21 @@ async fn a_status_about_the_message_or_the_connection_is_never_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_status_about_one_message_answers_no_head_either() {
+async fn a_status_about_one_message_is_not_shared_for_head_either() {
     for code in [400, 401, 405, 414, 425, 429, 431, 501, 505, 511] {
-        let origin = Origin::always(move || status(code).header("cache-control", "public, max-age=60"));
+        let origin =
+            ScriptedOrigin::always(move || status(code).header("cache-control", "public, max-age=60"));
         let both = Both::new(Rules::new(), origin);
         both.get("/", &[]).await;
-        let heads = both.send(|| crate::support::request("HEAD", "/", &[])).await;
+        let heads = both.send(|| request("HEAD", "/", &[])).await;
         assert!(heads.iter().all(|reply| !reply.is_hit()), "{code}");
         assert_eq!(both.origin.calls(), 4, "{code}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_never_stored_leaves_a_stored_response_where_it_is() {
-    let origin = Origin::new(|call, _| match call {
+async fn a_status_that_is_never_stored_leaves_the_stored_response() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 | 2 => status(200).header("cache-control", "max-age=1, stale-if-error=60"),
         3 | 4 => status(429).max_age(60),
         _ => status(503),
@@ -56,9 +58,9 @@ async fn what_is_never_stored_leaves_a_stored_response_where_it_is() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_negative_lifetime_is_for_what_is_not_there() {
+async fn a_negative_lifetime_is_for_404_and_410() {
     for code in REGISTRY {
-        let origin = Origin::always(move || status(code));
+        let origin = ScriptedOrigin::always(move || status(code));
         let is_stored = Both::new(Rules::new().negative_ttl(secs(60)), origin).store("/", &[]).await;
         assert_eq!(is_stored, matches!(code, 404 | 410), "{code}");
     }

@@ -1,4 +1,4 @@
-//! What the cache asks for on its own account fails no request: a 304 that does not fit is followed by
+//! A condition that the cache adds fails no request: a 304 that does not match is followed by
 //! one request without conditions, in the same fetch (RFC 9111 §4.3.4, RFC 9110 §13.1.3).
 
 use std::time::Duration;
@@ -8,9 +8,11 @@ use http::request::Parts;
 use tower::{Layer, ServiceBuilder, limit::ConcurrencyLimitLayer};
 use tower_readthrough::{OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules, StoreLayer};
 
-use super::{on_each, store};
+use super::on_each;
+
 use crate::support::{
-    Answer, Origin, error, get, get_with, ms, ok, panics, request, secs, send, settle, status,
+    ScriptedOrigin, ScriptedResponse, error, get, get_with, ms, ok, panics, request, secs, send, settle,
+    small_store, status,
 };
 
 const OLDER: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
@@ -20,9 +22,9 @@ fn is_conditional(head: &Parts) -> bool {
     ["if-none-match", "if-modified-since"].iter().any(|name| head.headers.contains_key(*name))
 }
 
-/// Says something new each time, under these validators, and answers conditions by this.
-fn answering(validators: &'static [(&str, &str)], conditional: fn() -> Answer) -> Origin {
-    Origin::new(move |call, head| {
+/// Responds with new content each time, under these validators, and to conditions with this response.
+fn answering(validators: &'static [(&str, &str)], conditional: fn() -> ScriptedResponse) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |call, head| {
         if is_conditional(head) {
             return conditional().max_age(10);
         }
@@ -31,10 +33,10 @@ fn answering(validators: &'static [(&str, &str)], conditional: fn() -> Answer) -
     })
 }
 
-/// Validators, and what answers a condition with them.
-type Misfit = (&'static [(&'static str, &'static str)], fn() -> Answer);
+/// Validators, and the response to a condition with them.
+type Misfit = (&'static [(&'static str, &'static str)], fn() -> ScriptedResponse);
 
-/// Validators of a 200, and what answers a condition with them that does not fit.
+/// Validators of a 200, and a response to a condition with them that does not match.
 const MISFITS: &[Misfit] = &[
     (&[("etag", "\"1\"")], || status(304).header("etag", "\"2\"")),
     (&[("etag", "\"abc-gzip\"")], || status(304).header("etag", "\"abc\"")),
@@ -46,9 +48,9 @@ const MISFITS: &[Misfit] = &[
 ];
 
 #[tokio::test(start_paused = true)]
-async fn what_does_not_confirm_is_followed_by_one_request_without_conditions() {
+async fn a_304_that_does_not_match_is_followed_by_one_request_without_conditions() {
     for (at, (validators, conditional)) in MISFITS.iter().enumerate() {
-        on_each!(answering(validators, *conditional), async |service: &_, origin: &Origin| {
+        on_each!(answering(validators, *conditional), async |service: &_, origin: &ScriptedOrigin| {
             assert_eq!(get(service, "/").await.body, "1");
             tokio::time::advance(secs(11)).await;
             let reply = get(service, "/").await;
@@ -65,14 +67,14 @@ async fn what_does_not_confirm_is_followed_by_one_request_without_conditions() {
 #[tokio::test(start_paused = true)]
 async fn a_single_candidate_is_confirmed_by_its_date_or_by_a_bare_304() {
     for (validators, conditional) in [
-        (&[("last-modified", DATE)][..], (|| status(304)) as fn() -> Answer),
+        (&[("last-modified", DATE)][..], (|| status(304)) as fn() -> ScriptedResponse),
         (&[("last-modified", DATE)], || status(304).header("last-modified", DATE)),
         (&[("last-modified", DATE)], || status(304).header("last-modified", DATE).header("etag", "\"1\"")),
         (&[("etag", "\"1\""), ("last-modified", DATE)], || status(304).header("last-modified", DATE)),
         (&[("etag", "\"1\"")], || status(304)),
         (&[("etag", "W/\"1\"")], || status(304).header("etag", "\"1\"")),
     ] {
-        on_each!(answering(validators, conditional), async |service: &_, origin: &Origin| {
+        on_each!(answering(validators, conditional), async |service: &_, origin: &ScriptedOrigin| {
             get(service, "/").await;
             tokio::time::advance(secs(11)).await;
             assert_eq!(get(service, "/").await.body, "1");
@@ -83,7 +85,7 @@ async fn a_single_candidate_is_confirmed_by_its_date_or_by_a_bare_304() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn all_callers_of_the_fetch_get_what_the_second_request_brings() {
+async fn all_callers_get_the_response_to_the_second_request() {
     let origin = answering(MISFITS[0].0, || status(304).header("etag", "\"2\"").after(ms(20)));
     let service = super::stack(&origin);
     get(&service, "/").await;
@@ -96,14 +98,14 @@ async fn all_callers_of_the_fetch_get_what_the_second_request_brings() {
 #[tokio::test(start_paused = true)]
 async fn a_refresh_in_the_background_asks_again_too() {
     let origin = || {
-        Origin::new(|call, head| match is_conditional(head) {
+        ScriptedOrigin::new(|call, head| match is_conditional(head) {
             true => status(304).header("etag", "\"2\""),
             false => ok(call.to_string())
                 .header("cache-control", "max-age=10, stale-while-revalidate=60")
                 .header("etag", "\"1\""),
         })
     };
-    on_each!(origin(), async |service: &_, origin: &Origin| {
+    on_each!(origin(), async |service: &_, origin: &ScriptedOrigin| {
         get(service, "/").await;
         tokio::time::advance(secs(11)).await;
         assert_eq!(get(service, "/").await.body, "1");
@@ -117,12 +119,12 @@ async fn a_refresh_in_the_background_asks_again_too() {
 #[tokio::test(start_paused = true)]
 async fn a_304_to_the_second_request_is_a_failure_of_the_origin() {
     let origin = || {
-        Origin::new(|call, _| match call {
+        ScriptedOrigin::new(|call, _| match call {
             1 => ok("1").header("cache-control", "max-age=10, must-revalidate").header("etag", "\"1\""),
             _ => status(304).max_age(10).header("etag", "\"2\""),
         })
     };
-    on_each!(origin(), async |service: &_, origin: &Origin| {
+    on_each!(origin(), async |service: &_, origin: &ScriptedOrigin| {
         get(service, "/").await;
         tokio::time::advance(secs(11)).await;
         let reply = get(service, "/").await;
@@ -132,8 +134,8 @@ async fn a_304_to_the_second_request_is_a_failure_of_the_origin() {
 }
 
 /// 200 that may be used for a minute if the origin fails, then a 304 that does not fit, then this.
-fn failing(last: fn() -> Answer) -> Origin {
-    Origin::new(move |call, _| match call {
+fn failing(last: fn() -> ScriptedResponse) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |call, _| match call {
         1 => ok("1").header("cache-control", "max-age=10, stale-if-error=60").header("etag", "\"1\""),
         2 => status(304).header("etag", "\"2\""),
         _ => last(),
@@ -141,8 +143,10 @@ fn failing(last: fn() -> Answer) -> Origin {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_stale_covers_a_failure_of_the_second_request() {
-    for last in [|| status(503), error, || status(304).header("etag", "\"2\"")] as [fn() -> Answer; 3] {
+async fn a_stale_response_covers_a_failure_of_the_second_request() {
+    for last in
+        [|| status(503), error, || status(304).header("etag", "\"2\"")] as [fn() -> ScriptedResponse; 3]
+    {
         let origin = failing(last);
         let service = super::stack(&origin);
         get(&service, "/").await;
@@ -150,7 +154,7 @@ async fn what_is_stale_covers_a_failure_of_the_second_request() {
         let reply = get(&service, "/").await;
         assert_eq!((reply.status.as_u16(), &reply.body[..]), (200, &b"1"[..]));
         assert_eq!(origin.calls(), 3);
-        // It is still there for the next failure.
+        // The stale response is still there for the next failure.
         assert_eq!(get(&service, "/").await.body, "1");
     }
 }
@@ -166,13 +170,13 @@ async fn a_panic_of_the_second_request_goes_on() {
 
 #[tokio::test(start_paused = true)]
 async fn a_failed_second_request_is_tried_again_without_conditions() {
-    let origin = Origin::new(|call, _| match call {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 => ok("1").max_age(10).header("etag", "\"1\""),
         2 => status(304).header("etag", "\"2\""),
         3 => status(503),
         _ => ok("4").max_age(10),
     });
-    let layer = ReadThroughLayer::builder(store()).retry(RetryPolicy::new()).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store()).retry(RetryPolicy::new()).build().unwrap();
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     tokio::time::advance(secs(11)).await;
@@ -184,11 +188,11 @@ async fn a_failed_second_request_is_tried_again_without_conditions() {
 async fn the_second_request_needs_no_second_place_at_the_origin() {
     let misfit = || answering(MISFITS[0].0, MISFITS[0].1);
     let limit = OriginLimitLayer::new(1).max_queue(0);
-    let layer = ReadThroughLayer::builder(store()).origin_limit(limit).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store()).origin_limit(limit).build().unwrap();
     let (stack, single) = (
         layer.layer(misfit()),
         ServiceBuilder::new()
-            .layer(StoreLayer::new(store()).rules(Rules::new()))
+            .layer(StoreLayer::new(small_store()).rules(Rules::new()))
             .layer(ConcurrencyLimitLayer::new(1))
             .service(misfit()),
     );
@@ -201,7 +205,7 @@ async fn the_second_request_needs_no_second_place_at_the_origin() {
 
 #[tokio::test(start_paused = true)]
 async fn the_second_request_is_the_client_s_and_its_age_begins_with_it() {
-    let origin = Origin::new(|call, head| match is_conditional(head) {
+    let origin = ScriptedOrigin::new(|call, head| match is_conditional(head) {
         true => status(304).header("etag", "\"2\"").after(secs(7)),
         false => ok(call.to_string()).max_age(10).header("etag", "\"1\"").header("vary", "accept"),
     });
@@ -222,14 +226,14 @@ async fn the_second_request_is_the_client_s_and_its_age_begins_with_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_purged_between_the_two_requests_is_not_stored() {
-    let origin = Origin::new(|call, head| match is_conditional(head) {
+async fn a_response_purged_between_the_two_requests_is_not_stored() {
+    let origin = ScriptedOrigin::new(|call, head| match is_conditional(head) {
         true => status(304).header("etag", "\"2\"").after(ms(50)),
         false => {
             ok(call.to_string()).max_age(10).header("etag", "\"1\"").after(ms(if call > 1 { 50 } else { 0 }))
         }
     });
-    let layer = ReadThroughLayer::builder(store()).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
     let (purge, service) = (layer.purge(), layer.layer(origin.clone()));
     get(&service, "/").await;
     tokio::time::advance(secs(11)).await;
@@ -243,15 +247,15 @@ async fn what_is_purged_between_the_two_requests_is_not_stored() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn conditions_of_the_client_are_not_the_caches_to_repeat() {
-    // A marked key: what the client says goes to the origin as it is.
+async fn a_412_to_the_condition_of_the_client_is_passed_on() {
+    // A key with a hit-for-miss: the condition of the client goes to the origin unchanged.
     let origin = || {
-        Origin::new(|call, head| match is_conditional(head) {
+        ScriptedOrigin::new(|call, head| match is_conditional(head) {
             true => status(304).header("etag", "\"2\""),
             false => ok(call.to_string()).header("cache-control", "private").header("etag", "\"1\""),
         })
     };
-    on_each!(origin(), async |service: &_, origin: &Origin| {
+    on_each!(origin(), async |service: &_, origin: &ScriptedOrigin| {
         get(service, "/").await;
         let reply = get_with(service, "/", &[("if-none-match", "\"9\"")]).await;
         assert_eq!((reply.status.as_u16(), origin.calls()), (304, 2));
@@ -260,7 +264,7 @@ async fn conditions_of_the_client_are_not_the_caches_to_repeat() {
 
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_leaves_does_not_end_the_second_request() {
-    let origin = Origin::new(|call, head| match is_conditional(head) {
+    let origin = ScriptedOrigin::new(|call, head| match is_conditional(head) {
         true => status(304).header("etag", "\"2\"").after(ms(20)),
         false => ok(call.to_string()).max_age(10).header("etag", "\"1\"").after(ms(20)),
     });

@@ -8,7 +8,10 @@ use http_body::Body as HttpBody;
 use tower::Service;
 
 use super::on_each;
-use crate::support::{Answer, Origin, Reply, get_with, ok, request, secs, send, settle, status};
+
+use crate::support::{
+    Reply, ScriptedOrigin, ScriptedResponse, get_with, ok, request, secs, send, settle, status,
+};
 
 fn field<'a>(head: &'a Parts, name: &str) -> Option<&'a str> {
     Some(head.headers.get(name)?.to_str().unwrap())
@@ -24,8 +27,8 @@ fn client(head: &Parts) -> String {
 }
 
 /// An origin with one version tag for all that it says, which confirms that very tag and no list.
-fn versioned(selecting: &'static str, directives: &'static str) -> Origin {
-    Origin::new(move |_, head| {
+fn versioned(selecting: &'static str, directives: &'static str) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |_, head| {
         let answer = match field(head, "if-none-match") {
             Some("\"v7\"") => status(304),
             _ => ok(client(head)).header("x-user", client(head)).header("vary", selecting),
@@ -49,7 +52,7 @@ fn is_conditional(head: &Parts) -> bool {
 #[tokio::test(start_paused = true)]
 async fn a_request_without_a_variant_is_fetched_without_conditions() {
     for selecting in ["cookie", "accept-encoding", "x-tenant", "authorization"] {
-        on_each!(versioned(selecting, "public, max-age=60"), async |service: &_, origin: &Origin| {
+        on_each!(versioned(selecting, "public, max-age=60"), async |service: &_, origin: &ScriptedOrigin| {
             ask(service, selecting, "a", &[]).await;
             let other = ask(service, selecting, "b", &[]).await;
             assert!(!is_conditional(&origin.last_request()), "{selecting}");
@@ -62,9 +65,9 @@ async fn a_request_without_a_variant_is_fetched_without_conditions() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_forces_a_fetch_without_a_variant_is_not_answered_with_another_variant() {
+async fn a_forced_fetch_without_a_variant_does_not_return_another_variant() {
     for directive in ["no-cache", "max-age=0", "min-fresh=100"] {
-        on_each!(versioned("cookie", "max-age=60"), async |service: &_, origin: &Origin| {
+        on_each!(versioned("cookie", "max-age=60"), async |service: &_, origin: &ScriptedOrigin| {
             ask(service, "cookie", "a", &[]).await;
             let other = ask(service, "cookie", "b", &[("cache-control", directive)]).await;
             assert!(!is_conditional(&origin.last_request()));
@@ -74,9 +77,9 @@ async fn a_client_that_forces_a_fetch_without_a_variant_is_not_answered_with_ano
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_stale_is_confirmed_by_its_own_validator_alone() {
+async fn a_stale_variant_is_revalidated_by_its_own_validator_alone() {
     for others in [&[][..], &[("cache-control", "no-cache")]] {
-        on_each!(versioned("cookie", "max-age=10"), async |service: &_, origin: &Origin| {
+        on_each!(versioned("cookie", "max-age=10"), async |service: &_, origin: &ScriptedOrigin| {
             for cookie in ["a", "b", "c"] {
                 ask(service, "cookie", cookie, &[]).await;
             }
@@ -85,7 +88,7 @@ async fn what_is_stale_is_confirmed_by_its_own_validator_alone() {
             assert_eq!(field(&origin.last_request(), "if-none-match"), Some("\"v7\""), "one tag");
             assert_eq!((own.status.as_u16(), &own.body[..]), (200, &b"b"[..]));
             assert_eq!(origin.calls(), 4);
-            // The 304 says nothing of what other clients select.
+            // The 304 says nothing about the variants of other clients.
             let other = ask(service, "cookie", "a", &[]).await;
             assert_eq!((&other.body[..], origin.calls()), (&b"a"[..], 5));
         });
@@ -96,7 +99,7 @@ async fn what_is_stale_is_confirmed_by_its_own_validator_alone() {
 async fn a_refresh_in_the_background_confirms_its_own_variant_alone() {
     on_each!(
         versioned("cookie", "max-age=10, stale-while-revalidate=60"),
-        async |service: &_, origin: &Origin| {
+        async |service: &_, origin: &ScriptedOrigin| {
             ask(service, "cookie", "a", &[]).await;
             ask(service, "cookie", "b", &[]).await;
             tokio::time::advance(secs(11)).await;
@@ -111,14 +114,14 @@ async fn a_refresh_in_the_background_confirms_its_own_variant_alone() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_bare_304_confirms_what_the_request_selects_however_many_variants_there_are() {
+async fn a_304_without_validators_freshens_the_selected_variant() {
     let origin = || {
-        Origin::new(|_, head| match field(head, "if-none-match") {
+        ScriptedOrigin::new(|_, head| match field(head, "if-none-match") {
             Some(_) => status(304).max_age(10),
             None => ok(client(head)).max_age(10).header("vary", "cookie").header("etag", "\"v7\""),
         })
     };
-    on_each!(origin(), async |service: &_, origin: &Origin| {
+    on_each!(origin(), async |service: &_, origin: &ScriptedOrigin| {
         ask(service, "cookie", "a", &[]).await;
         ask(service, "cookie", "b", &[]).await;
         tokio::time::advance(secs(11)).await;
@@ -131,7 +134,7 @@ async fn a_bare_304_confirms_what_the_request_selects_however_many_variants_ther
 
 #[tokio::test(start_paused = true)]
 async fn a_condition_of_the_client_is_evaluated_against_its_own_variant() {
-    on_each!(versioned("cookie", "max-age=60"), async |service: &_, origin: &Origin| {
+    on_each!(versioned("cookie", "max-age=60"), async |service: &_, origin: &ScriptedOrigin| {
         ask(service, "cookie", "a", &[]).await;
         let condition = [("if-none-match", "\"v7\"")];
         let other = ask(service, "cookie", "b", &condition).await;
@@ -143,9 +146,9 @@ async fn a_condition_of_the_client_is_evaluated_against_its_own_variant() {
     });
 }
 
-/// As a site that sets `Vary: Cookie` once there are cookies.
-fn begins_to_vary(confirming: fn(Answer) -> Answer) -> Origin {
-    Origin::new(move |_, head| {
+/// A site that sets `Vary: Cookie` once there are cookies.
+fn begins_to_vary(confirming: fn(ScriptedResponse) -> ScriptedResponse) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |_, head| {
         let answer = match field(head, "if-none-match") {
             Some(_) => confirming(status(304)),
             None if client(head) == "none" => ok("for all"),
@@ -158,11 +161,11 @@ fn begins_to_vary(confirming: fn(Answer) -> Answer) -> Origin {
 #[tokio::test(start_paused = true)]
 async fn a_304_that_names_further_selecting_fields_does_not_confirm() {
     for confirming in [
-        (|answer| answer.header("vary", "cookie")) as fn(Answer) -> Answer,
+        (|answer| answer.header("vary", "cookie")) as fn(ScriptedResponse) -> ScriptedResponse,
         |answer| answer.header("vary", "accept-encoding, cookie"),
         |answer| answer.header("vary", "*"),
     ] {
-        on_each!(begins_to_vary(confirming), async |service: &_, origin: &Origin| {
+        on_each!(begins_to_vary(confirming), async |service: &_, origin: &ScriptedOrigin| {
             get_with(service, "/", &[]).await;
             tokio::time::advance(secs(11)).await;
             let reply = ask(service, "cookie", "b", &[]).await;
@@ -173,11 +176,11 @@ async fn a_304_that_names_further_selecting_fields_does_not_confirm() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_304_that_names_fewer_selecting_fields_makes_a_variant_no_one_elses() {
-    // As servers whose 304 lacks what a layer further out adds to a 200.
+async fn a_304_with_fewer_selecting_fields_does_not_widen_a_variant() {
+    // Some servers send a 304 without the fields that an outer layer adds to a 200.
     for vary in [None, Some("accept-language")] {
         let origin = || {
-            Origin::new(move |_, head| match field(head, "if-none-match") {
+            ScriptedOrigin::new(move |_, head| match field(head, "if-none-match") {
                 Some(_) => {
                     let answer = status(304).max_age(10).header("etag", "\"v7\"");
                     vary.map_or_else(|| status(304).max_age(10), |vary| answer.header("vary", vary))
@@ -188,7 +191,7 @@ async fn a_304_that_names_fewer_selecting_fields_makes_a_variant_no_one_elses() 
                 }
             })
         };
-        on_each!(origin(), async |service: &_, origin: &Origin| {
+        on_each!(origin(), async |service: &_, origin: &ScriptedOrigin| {
             ask(service, "cookie", "a", &[]).await;
             tokio::time::advance(secs(11)).await;
             let own = ask(service, "cookie", "a", &[]).await;
@@ -200,9 +203,9 @@ async fn a_304_that_names_fewer_selecting_fields_makes_a_variant_no_one_elses() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answer_to_head_that_names_further_selecting_fields_renews_nothing() {
+async fn a_response_to_head_with_further_selecting_fields_freshens_nothing() {
     let origin = || {
-        Origin::new(|_, head| {
+        ScriptedOrigin::new(|_, head| {
             let answer = match head.method {
                 http::Method::HEAD => ok("").header("vary", "cookie"),
                 _ if client(head) == "none" => ok("for all"),
@@ -211,7 +214,7 @@ async fn an_answer_to_head_that_names_further_selecting_fields_renews_nothing() 
             answer.max_age(10).header("etag", "\"v7\"")
         })
     };
-    on_each!(origin(), async |service: &_, _: &Origin| {
+    on_each!(origin(), async |service: &_, _: &ScriptedOrigin| {
         get_with(service, "/", &[]).await;
         tokio::time::advance(secs(11)).await;
         send(service, request("HEAD", "/", &[("cookie", "b")])).await;

@@ -5,16 +5,19 @@ use http::request::Parts;
 use tower::Layer;
 use tower_readthrough::{CacheKey, FillLayer, LookupLayer, Store};
 
-use super::{on_each, store};
-use crate::support::{Answer, Origin, get, get_with, ms, ok, secs, settle, status};
+use super::on_each;
+
+use crate::support::{
+    ScriptedOrigin, ScriptedResponse, get, get_with, ms, ok, secs, settle, small_store, status,
+};
 
 fn origin_of(head: &Parts) -> Option<&str> {
     Some(head.headers.get("origin")?.to_str().unwrap())
 }
 
-/// As S3 and other servers with CORS: `Vary` is there only if there was an `Origin`.
-fn cors(directives: impl Fn(&Parts) -> &'static str + Send + Sync + 'static) -> Origin {
-    Origin::new(move |call, head| {
+/// S3 and other servers with CORS send `Vary` only if there was an `Origin`.
+fn cors(directives: impl Fn(&Parts) -> &'static str + Send + Sync + 'static) -> ScriptedOrigin {
+    ScriptedOrigin::new(move |call, head| {
         let answer = ok(call.to_string()).header("cache-control", directives(head));
         match origin_of(head) {
             Some(origin) => answer.header("vary", "origin").header("access-control-allow-origin", origin),
@@ -29,7 +32,7 @@ const B: &[(&str, &str)] = &[("origin", "https://b.example")];
 #[tokio::test(start_paused = true)]
 async fn a_variant_that_matches_is_chosen_before_a_later_response_without_vary() {
     for first in [A, &[]] {
-        on_each!(cors(|_| "max-age=60"), async |service: &_, origin: &Origin| {
+        on_each!(cors(|_| "max-age=60"), async |service: &_, origin: &ScriptedOrigin| {
             get_with(service, "/", A).await;
             get(service, "/").await;
             // In either order from the second round on.
@@ -47,7 +50,7 @@ async fn a_variant_that_matches_is_chosen_before_a_later_response_without_vary()
 #[tokio::test(start_paused = true)]
 async fn a_stale_variant_is_fetched_and_not_replaced_by_a_fresh_response_without_vary() {
     let lifetimes = |head: &Parts| if origin_of(head).is_some() { "max-age=10" } else { "max-age=60" };
-    on_each!(cors(lifetimes), async |service: &_, origin: &Origin| {
+    on_each!(cors(lifetimes), async |service: &_, origin: &ScriptedOrigin| {
         get_with(service, "/", A).await;
         get(service, "/").await;
         tokio::time::advance(secs(11)).await;
@@ -61,7 +64,7 @@ async fn a_stale_variant_is_fetched_and_not_replaced_by_a_fresh_response_without
 
 #[tokio::test(start_paused = true)]
 async fn a_variant_is_served_while_it_is_refreshed() {
-    on_each!(cors(|_| "max-age=10, stale-while-revalidate=60"), async |service: &_, _: &Origin| {
+    on_each!(cors(|_| "max-age=10, stale-while-revalidate=60"), async |service: &_, _: &ScriptedOrigin| {
         get_with(service, "/", A).await;
         get(service, "/").await;
         tokio::time::advance(secs(11)).await;
@@ -73,7 +76,7 @@ async fn a_variant_is_served_while_it_is_refreshed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_variant_covers_a_failure_of_the_origin() {
-    let origin = Origin::new(|call, head| match (call, origin_of(head)) {
+    let origin = ScriptedOrigin::new(|call, head| match (call, origin_of(head)) {
         (3.., _) => status(503),
         (_, Some(_)) => ok("own").max_age(10).header("vary", "origin"),
         (_, None) => ok("plain").max_age(10),
@@ -87,9 +90,9 @@ async fn a_variant_covers_a_failure_of_the_origin() {
 }
 
 /// A resource that varies until its second response.
-fn ceases_to_vary() -> Origin {
-    Origin::new(|call, head| {
-        let answer: Answer = ok(call.to_string()).max_age(10);
+fn ceases_to_vary() -> ScriptedOrigin {
+    ScriptedOrigin::new(|call, head| {
+        let answer: ScriptedResponse = ok(call.to_string()).max_age(10);
         let varies = call < 3 && origin_of(head).is_some();
         if varies { answer.header("vary", "origin") } else { answer }
     })
@@ -97,7 +100,7 @@ fn ceases_to_vary() -> Origin {
 
 #[tokio::test(start_paused = true)]
 async fn a_response_without_vary_takes_the_place_of_what_its_own_request_selected() {
-    on_each!(ceases_to_vary(), async |service: &_, origin: &Origin| {
+    on_each!(ceases_to_vary(), async |service: &_, origin: &ScriptedOrigin| {
         get_with(service, "/", A).await;
         tokio::time::advance(secs(1)).await;
         get_with(service, "/", B).await;
@@ -115,8 +118,8 @@ async fn a_response_without_vary_takes_the_place_of_what_its_own_request_selecte
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_ceased_to_vary_is_fetched_once_for_all() {
-    let origin = Origin::new(|call, _| {
+async fn a_response_that_ceased_to_vary_is_fetched_once_for_all() {
+    let origin = ScriptedOrigin::new(|call, _| {
         let answer = ok(call.to_string()).max_age(10).after(ms(20));
         if call == 1 { answer.header("vary", "origin") } else { answer }
     });
@@ -133,7 +136,7 @@ async fn what_ceased_to_vary_is_fetched_once_for_all() {
 
 #[tokio::test(start_paused = true)]
 async fn a_late_variant_does_not_stand_before_a_later_response_without_vary() {
-    let origin = Origin::new(|call, _| match call {
+    let origin = ScriptedOrigin::new(|call, _| match call {
         1 => ok("late").max_age(60).header("vary", "origin").after(ms(50)),
         _ => ok("later").max_age(60),
     });
@@ -150,7 +153,7 @@ async fn a_late_variant_does_not_stand_before_a_later_response_without_vary() {
 #[tokio::test(start_paused = true)]
 async fn the_oldest_gives_way_with_vary_or_without() {
     for (before, after) in [(0, 32), (5, 31), (5, 40)] {
-        let store = store();
+        let store = small_store();
         let one = |_: &Parts| Some(CacheKey::new("one"));
         let origin = cors(|_| "max-age=60");
         let fill = FillLayer::new(store.clone()).layer(origin.clone());
@@ -178,21 +181,21 @@ async fn the_oldest_gives_way_with_vary_or_without() {
 #[tokio::test(start_paused = true)]
 async fn a_part_that_matches_is_chosen_before_a_later_one_without_vary() {
     let origin = || {
-        Origin::new(|call, head| {
+        ScriptedOrigin::new(|call, head| {
             let answer = status(206).chunk(format!("{call}1234")).header("content-range", "bytes 0-4/10");
             let answer = answer.max_age(60).header("etag", "\"1\"");
             if call < 3 && origin_of(head).is_some() { answer.header("vary", "origin") } else { answer }
         })
     };
     let range = ("range", "bytes=0-4");
-    on_each!(origin(), async |service: &_, origin: &Origin| {
+    on_each!(origin(), async |service: &_, origin: &ScriptedOrigin| {
         let a = [range, A[0]];
         get_with(service, "/", &a).await;
         get_with(service, "/", &[range]).await;
         let own = get_with(service, "/", &a).await;
         assert!(own.is_hit() && own.body == "11234");
         assert_eq!(get_with(service, "/", &[range]).await.body, "21234");
-        // And what its own request brought since then without `Vary` before that.
+        // A later response to the same request without `Vary` is preferred to it.
         let forced = [range, A[0], ("cache-control", "no-cache")];
         assert_eq!(get_with(service, "/", &forced).await.body, "31234");
         assert_eq!(get_with(service, "/", &a).await.body, "31234");
