@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use crate::support::{Origin, error, get, get_with, ok, request, secs, send, status, try_send};
+use crate::support::{ScriptedOrigin, error, get, get_with, ok, request, secs, send, status, try_send};
 use tower::Layer;
 use tower_readthrough::{
     CacheKey, MemoryStore, ReadThroughLayer, Rules, Sequence, Store, StoreLayer,
@@ -114,8 +114,8 @@ impl<St: Store> Store for Logged<St> {
     }
 }
 
-fn origin() -> Origin {
-    Origin::new(|call, head| match head.uri.path() {
+fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::new(|call, head| match head.uri.path() {
         "/confirmed" if head.headers.contains_key("if-none-match") => status(304).max_age(10),
         "/confirmed" => ok("x").header("etag", "\"1\"").max_age(10),
         "/private" => ok("mine").header("cache-control", "private"),
@@ -249,7 +249,7 @@ async fn what_a_wrapper_has_logged_can_be_repeated_elsewhere() {
     for accept in ["a", "b"] {
         get_with(&service, "/varied", &[("accept", accept)]).await;
     }
-    let (copy, origin) = (Map::default(), Origin::always(error));
+    let (copy, origin) = (Map::default(), ScriptedOrigin::always(error));
     for (key, change) in store.1.lock().unwrap().drain(..) {
         assert!(copy.apply(&key, change).is_stored());
     }

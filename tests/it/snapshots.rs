@@ -5,7 +5,9 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use crate::support::{Answer, Origin, Reply, error, get, get_with, ok, request, secs, send, try_send};
+use crate::support::{
+    Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, try_send,
+};
 use http::HeaderMap;
 use proptest::prelude::*;
 use tokio::time::Instant;
@@ -91,7 +93,7 @@ fn cases() -> impl Strategy<Value = Case> {
         })
 }
 
-fn answer(case: &Case) -> Answer {
+fn answer(case: &Case) -> ScriptedResponse {
     let mut answer = ok(case.body.clone());
     for (name, value) in &case.fields {
         answer = answer.header(name, value);
@@ -103,7 +105,7 @@ async fn comes_back(case: Case) {
     let start = Instant::now();
     let (here, there) = (store(), store());
     let answered = case.clone();
-    let service = layer(&here).layer(Origin::always(move || answer(&answered)));
+    let service = layer(&here).layer(ScriptedOrigin::always(move || answer(&answered)));
     let fields: Vec<_> = case.accept.iter().map(|accept| ("accept-language", &**accept)).collect();
     get_with(&service, "/page", &fields).await;
     let before = stored(&here, "/page");
@@ -124,7 +126,7 @@ async fn comes_back(case: Case) {
             assert_eq!(of(&after), of(&before));
         }
     }
-    let restored = layer(&there).layer(Origin::always(error));
+    let restored = layer(&there).layer(ScriptedOrigin::always(error));
     let reply = get_with(&service, "/page", &fields).await;
     assert!(reply.is_hit());
     assert_eq!(seen(&get_with(&restored, "/page", &fields).await), seen(&reply));
@@ -158,7 +160,7 @@ async fn is_hit_for(store: &MemoryStore, fields: &[(&str, &str)]) -> bool {
 
 /// Whether something is served where the origin fails.
 async fn is_hit(store: &MemoryStore, path: &str, fields: &[(&str, &str)]) -> bool {
-    let service = layer(store).layer(Origin::always(error));
+    let service = layer(store).layer(ScriptedOrigin::always(error));
     try_send(&service, request("GET", path, fields)).await.is_ok_and(|reply| reply.is_hit())
 }
 
@@ -175,10 +177,10 @@ proptest! {
 #[tokio::test(start_paused = true)]
 async fn a_store_that_keeps_no_texts_says_that_there_is_no_snapshot() {
     let store = MemoryStore::with_capacity_bytes(64 << 20);
-    get(&layer(&store).layer(Origin::always(|| ok("x").max_age(9))), "/page").await;
+    get(&layer(&store).layer(ScriptedOrigin::always(|| ok("x").max_age(9))), "/page").await;
     assert!(stored(&store, "/page").snapshot(Moment::now()).is_none());
     let (here, start) = (self::store(), Instant::now());
-    get(&layer(&here).layer(Origin::always(|| ok("x").max_age(9))), "/page").await;
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("x").max_age(9))), "/page").await;
     let snapshot = stored(&here, "/page").snapshot(moment(start)).unwrap();
     let store = MemoryStore::with_capacity_bytes(64 << 20);
     load(snapshot, &store, "/page", moment(start)).unwrap();
@@ -191,10 +193,10 @@ async fn a_store_that_keeps_no_texts_says_that_there_is_no_snapshot() {
 async fn what_is_purged_while_it_is_loaded_is_not_served() {
     let (here, start) = (store(), Instant::now());
     let tagged = || ok("x").header("surrogate-key", "t").header("cache-groups", "\"g\"").max_age(900);
-    get(&layer(&here).layer(Origin::always(tagged)), "/page").await;
+    get(&layer(&here).layer(ScriptedOrigin::always(tagged)), "/page").await;
     let snapshot = stored(&here, "/page").snapshot(moment(start)).unwrap();
-    let post = async |store: &MemoryStore, path: &str, answer: fn() -> Answer| {
-        send(&layer(store).layer(Origin::always(answer)), request("POST", path, &[])).await;
+    let post = async |store: &MemoryStore, path: &str, answer: fn() -> ScriptedResponse| {
+        send(&layer(store).layer(ScriptedOrigin::always(answer)), request("POST", path, &[])).await;
     };
     for step in 0..5 {
         let (there, key) = (store(), CacheKey::new("/page"));
@@ -224,9 +226,9 @@ async fn what_is_purged_while_it_is_loaded_is_not_served() {
 #[tokio::test(start_paused = true)]
 async fn a_fetch_that_began_before_a_load_wins_over_it() {
     let (here, there, start) = (store(), store(), Instant::now());
-    get(&layer(&here).layer(Origin::always(|| ok("old").max_age(9))), "/page").await;
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("old").max_age(9))), "/page").await;
     let snapshot = stored(&here, "/page").snapshot(moment(start)).unwrap();
-    let service = layer(&there).layer(Origin::always(|| ok("new").max_age(9).after(secs(1))));
+    let service = layer(&there).layer(ScriptedOrigin::always(|| ok("new").max_age(9).after(secs(1))));
     let fetch = tokio::spawn(async move { get(&service, "/page").await.body });
     crate::support::settle().await;
     load(snapshot, &there, "/page", moment(start)).unwrap();
