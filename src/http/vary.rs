@@ -187,6 +187,9 @@ const COUNTERS: usize = 2 * size_of::<usize>();
 /// About what an allocator adds to a block.
 const ALLOCATION: usize = 16;
 
+/// The normal form of a value, and the value as it came.
+type ValueParts<T> = (T, T);
+
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
         let values = fields.iter().map(|name| Value::of(request, name)).collect();
@@ -195,7 +198,7 @@ impl Selection {
 
     /// The fields, and for each the normal form of its value and that as it came, which is empty if it is the
     /// same or long. `None` where the request has no such field.
-    pub(crate) fn to_parts(&self) -> impl Iterator<Item = (&HeaderName, Option<(&[u8], &[u8])>)> {
+    pub(crate) fn to_parts(&self) -> impl Iterator<Item = (&HeaderName, Option<ValueParts<&[u8]>>)> {
         let parts = self.0.values.iter().map(|value| {
             let value = value.as_ref()?;
             Some((without_hash(&value.normal), &*value.raw))
@@ -204,10 +207,10 @@ impl Selection {
     }
 
     /// The selection of which these are the [parts](Self::to_parts).
-    pub(crate) fn from_parts(mut parts: Vec<(HeaderName, Option<(Box<[u8]>, Box<[u8]>)>)>) -> Self {
+    pub(crate) fn from_parts(mut parts: Vec<(HeaderName, Option<ValueParts<Box<[u8]>>>)>) -> Self {
         parts.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         parts.dedup_by(|(a, _), (b, _)| a == b);
-        let value = |(normal, raw): (Box<[u8]>, Box<[u8]>)| {
+        let value = |(normal, raw): ValueParts<Box<[u8]>>| {
             let normal = if normal.len() > MAX_NORMAL_BYTES { with_hash(&normal) } else { normal };
             Value { normal, raw }
         };
