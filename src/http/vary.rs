@@ -190,6 +190,9 @@ const ALLOCATION: usize = 16;
 /// The normal form of a value, and the value as it came.
 type ValueParts<T> = (T, T);
 
+/// A field of a selection, and its value if the request had it.
+type FieldParts = (HeaderName, Option<ValueParts<Box<[u8]>>>);
+
 impl Selection {
     pub(crate) fn new(fields: &Arc<[HeaderName]>, request: &HeaderMap) -> Self {
         let values = fields.iter().map(|name| Value::of(request, name)).collect();
@@ -207,7 +210,7 @@ impl Selection {
     }
 
     /// The selection of which these are the [parts](Self::to_parts).
-    pub(crate) fn from_parts(mut parts: Vec<(HeaderName, Option<ValueParts<Box<[u8]>>>)>) -> Self {
+    pub(crate) fn from_parts(mut parts: Vec<FieldParts>) -> Self {
         parts.sort_unstable_by(|(a, _), (b, _)| a.as_str().cmp(b.as_str()));
         parts.dedup_by(|(a, _), (b, _)| a == b);
         let value = |(normal, raw): ValueParts<Box<[u8]>>| {
