@@ -219,7 +219,7 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let kind = match &self.layer.limit {
-            None => Kind::Free { response: EagerOneshot::new(&mut self.inner, request) },
+            None => Kind::Free { response: EagerOneshot::new(&self.inner, request) },
             Some(limit) => {
                 let response = Arc::clone(limit).admitted(self.inner.clone(), request);
                 Kind::Queued { response: Box::pin(response) }

@@ -37,8 +37,7 @@ pin_project! {
     /// One call of a service, made at once if the service is ready, for layers that are always ready
     /// themselves.
     ///
-    /// Unlike [`Oneshot`] it takes no clone of a service that is ready, as most are, and need not keep the
-    /// request.
+    /// Unlike [`Oneshot`] it need not keep the request of a service that is ready, as most are.
     #[project = EagerProj]
     pub enum EagerOneshot<S, R>
     where
@@ -54,16 +53,16 @@ pin_project! {
 impl<S: Service<R> + Clone, R> EagerOneshot<S, R> {
     // Not inlined, the request is moved once more.
     #[inline(always)]
-    pub(crate) fn new(service: &mut S, request: R) -> Self {
-        match service.poll_ready(&mut Context::from_waker(Waker::noop())) {
-            Poll::Ready(Ok(())) => Self::Called { future: service.call(request) },
+    pub(crate) fn new(service: &S, request: R) -> Self {
+        // A clone, which is gone after the call: what was polled may have got a place in a queue, also if
+        // it is ready (`LoadShed`), and its turn would come without a task to be woken.
+        let mut called = service.clone();
+        match called.poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(Ok(())) => Self::Called { future: called.call(request) },
             Poll::Ready(Err(error)) => Self::Failed { error: Some(error) },
             Poll::Pending => {
-                // Clones, one to wait and one to stay: the service itself may have got a place in a
-                // queue, where its turn would come without a task to be woken.
-                let waiting = service.clone();
-                *service = waiting.clone();
-                Self::Waiting { oneshot: Box::pin(Oneshot::new(waiting, request)) }
+                drop(called);
+                Self::Waiting { oneshot: Box::pin(Oneshot::new(service.clone(), request)) }
             }
         }
     }
@@ -241,18 +240,18 @@ mod tests {
         let counting = Counting::default();
         let called = || counting.0.load(Ordering::Relaxed);
         let mut limited = ConcurrencyLimit::new(counting.clone(), 1);
-        let first = EagerOneshot::new(&mut limited.clone(), 1);
+        let first = EagerOneshot::new(&limited, 1);
         assert_eq!(called(), 1);
-        let permit = tokio::spawn(EagerOneshot::new(&mut limited.clone(), 2));
+        let permit = tokio::spawn(EagerOneshot::new(&limited, 2));
         tokio::task::yield_now().await;
         assert_eq!(called(), 1, "its permit is taken");
         assert_eq!(first.await, Ok(1));
         assert_eq!(permit.await.unwrap(), Ok(2));
         // A future that is not polled has no place in the queue, where the turn would end with it.
         let held = limited.ready().await.unwrap().call(3);
-        let unpolled = EagerOneshot::new(&mut limited, 4);
+        let unpolled = EagerOneshot::new(&limited, 4);
         drop(held);
-        let next = tokio::time::timeout(Duration::from_secs(1), EagerOneshot::new(&mut limited, 5));
+        let next = tokio::time::timeout(Duration::from_secs(1), EagerOneshot::new(&limited, 5));
         assert_eq!(next.await, Ok(Ok(5)));
         assert_eq!(unpolled.await, Ok(4));
     }
@@ -276,6 +275,6 @@ mod tests {
             }
         }
 
-        assert_eq!(EagerOneshot::new(&mut Broken, ()).await, Err("broken"));
+        assert_eq!(EagerOneshot::new(&Broken, ()).await, Err("broken"));
     }
 }

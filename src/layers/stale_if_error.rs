@@ -342,7 +342,7 @@ where
         let known =
             request.extensions().get::<exchange::CacheRequest>().map(exchange::CacheRequest::candidate);
         if known.is_some_and(exchange::StaleCandidate::is_none) {
-            return ResponseFuture::pass(EagerOneshot::new(&mut self.inner, request));
+            return ResponseFuture::pass(EagerOneshot::new(&self.inner, request));
         }
         let Shared { store, failures, extractor, observers } = &*self.shared;
         let (mut head, body, why) =
@@ -351,7 +351,7 @@ where
         let reason = why.map_or(CacheStatus::forwarded(status::Forward::Miss), CacheStatus::unkeyed);
         let response = match Fallback::of(&head, store) {
             None => {
-                let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
+                let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
                 ResponseFuture::pass_unkeyed(response, why)
             }
             Some(fallback) => {

@@ -283,7 +283,7 @@ where
         };
         let response = match CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
             None => {
-                let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
+                let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
                 ResponseFuture::pass_unkeyed(response, why)
             }
             Some(request) => {

@@ -232,7 +232,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
             // A request that passes as a part of a fetch above is stripped there.
             let is_part = head.extensions.get::<exchange::CacheRequest>().is_some();
             let strips_tags = self.layer.strips_tags().filter(|_| !is_part);
-            let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
+            let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
             return ResponseFuture::pass_without_tags(response, strips_tags);
         };
         let asked = asked.into_owned();
@@ -247,7 +247,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         fetch.client.attach(&mut head.extensions);
         let (mut in_flight, fetching) = InFlight::begin(fetch, resource.as_deref());
         let again = in_flight.make_conditional(&mut head, &body, &self.inner);
-        let response = EagerOneshot::new(&mut self.inner, Request::from_parts(head, body));
+        let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
         ResponseFuture::boxed(FetchFuture::new(response, in_flight, again, fetching))
     }
 }
@@ -351,13 +351,13 @@ impl<St: Store, P: Policy> InFlight<St, P> {
     {
         let candidate = self.candidate.take()?;
         let body = key::copy_of_body(body, &head.extensions)?;
-        let mut inner = inner.clone();
+        let inner = inner.clone();
         let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
         candidate.make_conditional(&mut head.headers);
         self.candidate = Some(candidate);
         Some(Box::new(move || {
             let head = client.to_head(Some(&extensions));
-            EagerOneshot::new(&mut inner, Request::from_parts(head, body))
+            EagerOneshot::new(&inner, Request::from_parts(head, body))
         }))
     }
 

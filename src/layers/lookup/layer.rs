@@ -325,7 +325,7 @@ where
         Self::Keyed { oneshot: Oneshot::new(service, request) }
     }
 
-    fn keyless(service: &mut S, request: R, keyless: Keyless) -> Self {
+    fn keyless(service: &S, request: R, keyless: Keyless) -> Self {
         Self::Keyless { call: EagerOneshot::new(service, request), keyless }
     }
 }
