@@ -32,7 +32,7 @@ use std::sync::Arc;
 
 use http::{HeaderMap, HeaderName};
 
-use crate::http::tag_fields::{self, is_for_clients};
+use crate::http::tag_fields;
 
 /// The separator of the tags in a field.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,7 +96,7 @@ impl TagFields {
 
     /// The first that clients need, which must not be stripped.
     pub(crate) fn invalid(&self) -> Option<&HeaderName> {
-        self.iter().map(|(name, _)| name).find(|name| is_for_clients(name))
+        self.iter().map(|(name, _)| name).find(|name| tag_fields::is_for_clients(name))
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     http::storing::Unshareable,
     key::{CacheKey, Unkeyed},
     sequence::Sequence,
-    store::{Applied, Change, Entry, Store},
+    store::{self, Store},
 };
 
 /// How the response to one request came about, for an [`Observer`].
@@ -223,7 +223,7 @@ pub trait Observer: Send + Sync + 'static {
     fn finished(&self, _record: &Record) {}
 
     /// Called when it is known what came of storing a response: at the end of its body, or before.
-    fn committed(&self, _key: &CacheKey, _applied: Applied) {}
+    fn committed(&self, _key: &CacheKey, _applied: store::Applied) {}
 
     /// Called for what happens without a client that waits for it.
     fn background(&self, _event: BackgroundEvent<'_>) {}
@@ -260,7 +260,7 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
         (**self).finished(record);
     }
 
-    fn committed(&self, key: &CacheKey, applied: Applied) {
+    fn committed(&self, key: &CacheKey, applied: store::Applied) {
         (**self).committed(key, applied);
     }
 
@@ -344,17 +344,17 @@ impl<St> ObservedStore<St> {
         &self.observers
     }
 
-    fn committed(&self, key: &CacheKey, applied: Applied) {
+    fn committed(&self, key: &CacheKey, applied: store::Applied) {
         self.observers.tell(|observer| observer.committed(key, applied));
     }
 }
 
 impl<St: Store> Store for ObservedStore<St> {
-    fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+    fn get(&self, key: &[u8]) -> Option<Arc<store::Entry>> {
         self.store.get(key)
     }
 
-    fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+    fn apply(&self, key: &CacheKey, change: store::Change) -> store::Applied {
         let brings_response = change.response().is_some();
         let applied = self.store.apply(key, change);
         if brings_response {
@@ -379,7 +379,7 @@ impl<St: Store> Store for ObservedStore<St> {
         self.store.purged();
     }
 
-    fn not_stored(&self, key: &CacheKey, reason: Applied) {
+    fn not_stored(&self, key: &CacheKey, reason: store::Applied) {
         self.store.not_stored(key, reason);
         self.committed(key, reason);
     }

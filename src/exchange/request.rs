@@ -12,9 +12,9 @@ use crate::{
         storing::Unshareable,
         vary::Selection,
     },
-    key::{CacheKey, KeyFacts, may_have_key},
+    key,
     sequence::PurgeSnapshot,
-    store::{Headers, Part, RequestHeaders, StoredResponse},
+    store,
 };
 
 /// What a request asks of the layers below: in its extensions, put there by [`Lookup`](crate::Lookup)
@@ -33,7 +33,7 @@ use crate::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct CacheRequest {
-    key: CacheKey,
+    key: key::CacheKey,
     purpose: Purpose,
     handling: Handling,
     /// What was known of purges when the request arrived. `None`: no layer has looked.
@@ -89,17 +89,22 @@ pub(crate) enum StaleCandidate {
     Unknown,
     None,
     Whole {
-        response: Arc<StoredResponse>,
+        response: Arc<store::StoredResponse>,
         /// Only the directives of the request keep it from being served.
         is_servable: bool,
     },
     /// A fresh part that has all that the request asks for, and that its directives refuse.
-    Part(Box<Part>),
+    Part(Box<store::Part>),
 }
 
 impl CacheRequest {
     /// A request that is known by its key alone.
-    pub(crate) fn by_key(key: CacheKey, keyed: Keyed, credentials: Credentials, facts: RequestFacts) -> Self {
+    pub(crate) fn by_key(
+        key: key::CacheKey,
+        keyed: Keyed,
+        credentials: Credentials,
+        facts: RequestFacts,
+    ) -> Self {
         Self {
             key,
             purpose: Purpose::Client,
@@ -188,7 +193,7 @@ impl CacheRequest {
     /// As [`of`](Self::of), and also what is asked for one client alone.
     pub(crate) fn with_private<'h>(head: &'h Parts, names: &CredentialNames) -> Option<Cow<'h, Self>> {
         let mut fields = RequestFields::of(&head.headers);
-        if !may_have_key(head, &fields) {
+        if !key::may_have_key(head, &fields) {
             return None;
         }
         let facts = fields.facts(&head.method);
@@ -203,15 +208,15 @@ impl CacheRequest {
                 false => Cow::Owned(Self { credentials, facts, ..asked.clone() }),
             });
         }
-        let key = head.extensions.get::<CacheKey>()?;
-        let read = head.extensions.get::<KeyFacts>().cloned().unwrap_or_default();
+        let key = head.extensions.get::<key::CacheKey>()?;
+        let read = head.extensions.get::<key::KeyFacts>().cloned().unwrap_or_default();
         fields.put_under(names, read.keyed());
         let credentials = read.credentials().and(fields.credentials);
         Some(Cow::Owned(Self::by_key(key.clone(), read.keyed().clone(), credentials, facts)))
     }
 
     /// Returns the key under which the response is stored.
-    pub fn key(&self) -> &CacheKey {
+    pub fn key(&self) -> &key::CacheKey {
         &self.key
     }
 
@@ -334,8 +339,8 @@ impl RequestCopy {
     }
 
     /// The header fields of the request, for a change to the store.
-    pub(crate) fn to_headers(self: &Arc<Self>) -> RequestHeaders {
-        RequestHeaders::shared(Arc::clone(self))
+    pub(crate) fn to_headers(self: &Arc<Self>) -> store::RequestHeaders {
+        store::RequestHeaders::shared(Arc::clone(self))
     }
 
     /// Lets the layers below know of the copy. It says what `request` asks of the cache, if that is there.
@@ -375,7 +380,7 @@ impl RequestCopy {
     }
 }
 
-impl Headers for RequestCopy {
+impl store::Headers for RequestCopy {
     fn headers(&self) -> &HeaderMap {
         &self.head.headers
     }

@@ -6,7 +6,7 @@ use std::{borrow::Cow, time::Duration};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use sfv::{BareItem, Dictionary, Item, ListEntry, Parser};
 
-use super::fields::{digits, has, split_list};
+use super::fields;
 use crate::work::looked_at;
 
 /// The targeted field for CDN caches, which takes precedence over `Cache-Control` (RFC 9213 §3).
@@ -45,7 +45,7 @@ impl CacheControl {
 
     /// Adds the directives of one line of `Cache-Control`.
     pub(super) fn read(&mut self, line: &HeaderValue) {
-        for member in split_list(line.as_bytes()) {
+        for member in fields::split_list(line.as_bytes()) {
             match Member::of(member) {
                 Member::Directive(name, argument) => self.take(&in_lower_case(name), argument),
                 Member::Words(words) => words.for_each(|word| self.take_loosely(word)),
@@ -76,7 +76,7 @@ impl CacheControl {
     /// Parses a structured field (RFC 9213 §2.1). An empty or invalid one is ignored as a whole, unless a
     /// word in it forbids something; a member of the wrong type is ignored.
     fn parse(headers: &HeaderMap, name: &HeaderName) -> Option<Self> {
-        if !has(headers, name) {
+        if !fields::has(headers, name) {
             return None;
         }
         let lines = headers.get_all(name).iter().map(|line| line.as_bytes());
@@ -204,7 +204,7 @@ impl CacheControl {
     /// Withholds the named fields. Returns false if there are none or one is invalid: then the directive is
     /// about the whole response, which is the stricter reading.
     fn withhold(&mut self, argument: Option<&[u8]>) -> bool {
-        let names = argument.map(unquoted).into_iter().flat_map(split_list);
+        let names = argument.map(unquoted).into_iter().flat_map(fields::split_list);
         let names: Option<Vec<_>> = names.map(|name| HeaderName::from_bytes(name).ok()).collect();
         match names {
             Some(names) if !names.is_empty() => {
@@ -238,7 +238,7 @@ impl RequestDirectives {
             return parsed;
         }
         for line in headers.get_all(header::CACHE_CONTROL) {
-            for member in split_list(line.as_bytes()) {
+            for member in fields::split_list(line.as_bytes()) {
                 match Member::of(member) {
                     Member::Directive(name, argument) => parsed.take(&in_lower_case(name), argument),
                     Member::Words(words) => words.for_each(|(word, _)| parsed.take_loosely(word)),
@@ -393,7 +393,7 @@ fn unquoted(argument: &[u8]) -> &[u8] {
 
 /// Whole seconds, at most [`MAX_DELTA`].
 pub(crate) fn seconds(text: &[u8]) -> Option<Duration> {
-    digits(text).map(|number| Duration::from_secs(number).min(MAX_DELTA))
+    fields::digits(text).map(|number| Duration::from_secs(number).min(MAX_DELTA))
 }
 
 #[cfg(test)]

@@ -2,10 +2,7 @@
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
-use super::{
-    date::parse,
-    fields::{is_digest, remove_all, split_list},
-};
+use super::{date::parse, fields};
 use crate::work::is_same;
 
 /// The fields of preconditions (§13.1).
@@ -105,7 +102,7 @@ fn names_etag(
     matches: fn(&[u8], &[u8]) -> bool,
 ) -> bool {
     let etag = response.get(header::ETAG).map(HeaderValue::as_bytes);
-    let mut tags = request.get_all(field).iter().flat_map(|line| split_list(line.as_bytes()));
+    let mut tags = request.get_all(field).iter().flat_map(|line| fields::split_list(line.as_bytes()));
     tags.any(|tag| tag == b"*" || etag.is_some_and(|etag| matches(tag, etag)))
 }
 
@@ -180,7 +177,7 @@ pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
         describes_bytes(name) || *name == header::VARY || renames && *name == header::ETAG
     };
     let is_update = |name: &HeaderName| !is_kept(name) && update.contains_key(name);
-    remove_all(stored, |name| *name == header::AGE || *name == header::DATE || is_update(name));
+    fields::remove_all(stored, |name| *name == header::AGE || *name == header::DATE || is_update(name));
     for (name, value) in update.iter().filter(|(name, _)| !is_kept(name)) {
         stored.append(name.clone(), value.clone());
     }
@@ -190,7 +187,7 @@ pub(crate) fn freshen(stored: &mut HeaderMap, update: &HeaderMap) {
 /// 9530 §2).
 fn describes_bytes(name: &HeaderName) -> bool {
     [header::CONTENT_LENGTH, header::CONTENT_ENCODING, header::CONTENT_RANGE].contains(name)
-        || is_digest(name)
+        || fields::is_digest(name)
 }
 
 #[cfg(test)]

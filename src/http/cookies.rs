@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderValue, header, request::Parts};
 use smallvec::SmallVec;
 
 use super::fields::first_line;
-use crate::work::{is_same, looked_at};
+use crate::work;
 
 /// Servers read at most a thousand cookies, some fewer. Of more than these none is left out.
 const MAX_READ: usize = 256;
@@ -33,8 +33,8 @@ impl CookieName {
     fn is(&self, name: &[u8]) -> bool {
         let text = self.text.as_bytes();
         match (self.is_prefix, name.get(..text.len())) {
-            (false, _) => is_same(text, name),
-            (true, Some(start)) => is_same(text, start),
+            (false, _) => work::is_same(text, name),
+            (true, Some(start)) => work::is_same(text, start),
             (true, None) => false,
         }
     }
@@ -154,7 +154,7 @@ pub(crate) fn cookies(request: &HeaderMap) -> impl Iterator<Item = &[u8]> {
 
 fn name_of(cookie: &[u8]) -> &[u8] {
     let name = cookie.split(|byte| *byte == b'=').next().unwrap_or_default();
-    looked_at(name.len());
+    work::looked_at(name.len());
     name.trim_ascii_end()
 }
 

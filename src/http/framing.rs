@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use http_body::{Body as HttpBody, SizeHint};
 
-use super::fields::{digits, remove_all, split_list};
+use super::fields;
 
 /// The declared length is invalid, ambiguous, or not the length of the body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,7 @@ impl Framing {
     }
 
     pub(crate) fn read_coding(&mut self, line: &HeaderValue) {
-        for coding in split_list(line.as_bytes()) {
+        for coding in fields::split_list(line.as_bytes()) {
             self.coding = match self.coding {
                 None if coding.eq_ignore_ascii_case(b"chunked") => Some(Coding::Chunked),
                 _ => Some(Coding::Other),
@@ -107,7 +107,7 @@ impl Framing {
             }
             _ => {}
         }
-        remove_all(headers, |name| *name == header::CONTENT_LENGTH);
+        fields::remove_all(headers, |name| *name == header::CONTENT_LENGTH);
         (self.declared, self.is_plain) = (Ok(None), true);
         match self.coding.is_some() || has_no_length(status) {
             true => Ok(()),
@@ -165,7 +165,7 @@ fn has_content(is_head: bool, status: StatusCode) -> bool {
 
 /// `None` for the largest number, which is also the result for all larger ones.
 fn length(text: &[u8]) -> Option<u64> {
-    digits(text).filter(|length| *length < u64::MAX)
+    fields::digits(text).filter(|length| *length < u64::MAX)
 }
 
 /// The length of a line that repeats one number (RFC 9110 §8.6).

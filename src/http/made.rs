@@ -4,13 +4,13 @@ use std::time::SystemTime;
 
 use http::{HeaderName, HeaderValue, Response, StatusCode, header};
 
-use super::fields::{is_digest, remove_all};
+use super::fields;
 
 /// Turns the head of a 200 into that of a 304 (RFC 9110 §15.4.5): fields that describe the content are
 /// removed. Those about the use of the stored response stay, since the client has that response.
 pub(crate) fn make_not_modified<B>(response: &mut Response<B>) {
     *response.status_mut() = StatusCode::NOT_MODIFIED;
-    remove_all(response.headers_mut(), describes_content);
+    fields::remove_all(response.headers_mut(), describes_content);
 }
 
 /// Turns the head of a 200 into that of a 412 or 416 without content.
@@ -21,7 +21,7 @@ pub(crate) fn make_not_modified<B>(response: &mut Response<B>) {
 pub(crate) fn make_failed<B>(response: &mut Response<B>, status: StatusCode) {
     *response.status_mut() = status;
     let headers = response.headers_mut();
-    remove_all(headers, |name| {
+    fields::remove_all(headers, |name| {
         describes_content(name) || is_of_representation(name) || is_for_caches(name) || *name == header::DATE
     });
     headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
@@ -33,8 +33,8 @@ pub(crate) fn make_failed<B>(response: &mut Response<B>, status: StatusCode) {
 /// Turns the head of a response into that of a 206 with `length` bytes of its content (RFC 9110 §15.3.7).
 /// Digests of the content are removed unless the part is all of it; a part has no trailers.
 pub(crate) fn make_part<B>(response: &mut Response<B>, length: usize, is_all: bool) {
-    remove_all(response.headers_mut(), |name| {
-        !is_all && is_digest(name) || [header::TRAILER, header::TRANSFER_ENCODING].contains(name)
+    fields::remove_all(response.headers_mut(), |name| {
+        !is_all && fields::is_digest(name) || [header::TRAILER, header::TRANSFER_ENCODING].contains(name)
     });
     response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
     *response.status_mut() = StatusCode::PARTIAL_CONTENT;
@@ -52,7 +52,7 @@ fn describes_content(name: &HeaderName) -> bool {
         header::TRANSFER_ENCODING,
         header::TRAILER,
     ];
-    is_named.contains(name) || is_digest(name) || ["repr-digest", "digest"].contains(&name.as_str())
+    is_named.contains(name) || fields::is_digest(name) || ["repr-digest", "digest"].contains(&name.as_str())
 }
 
 /// Whether a field is about the representation, which a 304 may repeat and an error may not.

@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName, header};
 
-use super::fields::{asks_for_another_protocol, is_spelling_of};
+use super::fields;
 
 /// Fields by which a request overrides the host, the path or the scheme of its target.
 pub(crate) const TARGET_OVERRIDES: [&str; 29] = [
@@ -66,7 +66,7 @@ impl Overrides {
     #[inline]
     pub(super) fn settle(&mut self, headers: &HeaderMap) {
         if self.protocol {
-            self.protocol = asks_for_another_protocol(headers);
+            self.protocol = fields::asks_for_another_protocol(headers);
         }
     }
 }
@@ -79,7 +79,8 @@ pub(crate) fn overrides_target(name: &HeaderName) -> bool {
 fn is_one_of(names: &[&str], name: &HeaderName) -> bool {
     let name = name.as_str().as_bytes();
     // All of them begin with these letters, and few other names do.
-    matches!(name.first(), Some(b'f' | b'x')) && names.iter().any(|own| is_spelling_of(own.as_bytes(), name))
+    matches!(name.first(), Some(b'f' | b'x'))
+        && names.iter().any(|own| fields::is_spelling_of(own.as_bytes(), name))
 }
 
 #[cfg(test)]

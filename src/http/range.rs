@@ -5,11 +5,7 @@ use std::ops::Range;
 use bytes::{BufMut, Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 
-use super::{
-    conditions::{has_precondition, if_range_holds},
-    fields::{digits, first_line, has, split_list},
-    made::{make_failed, make_part},
-};
+use super::{conditions, fields, made};
 
 /// For more parts the whole is served, as §14.2 allows: they are not worth their framing.
 const MAX_PARTS: usize = 16;
@@ -89,7 +85,7 @@ impl Extent {
     pub(crate) fn apply<B>(self, request: &HeaderMap, response: &mut Response<B>) -> Option<Range<usize>> {
         let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range))?;
         let text = content_range(&wanted, self.total);
-        make_part(response, wanted.len(), wanted.len() == self.len());
+        made::make_part(response, wanted.len(), wanted.len() == self.len());
         set(response, header::CONTENT_RANGE, &text);
         Some(wanted.start - self.first..wanted.end - self.first)
     }
@@ -97,15 +93,15 @@ impl Extent {
     /// Whether [`apply`](Self::apply) would succeed.
     pub(crate) fn answers(self, request: &HeaderMap, response: &HeaderMap) -> bool {
         let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range));
-        wanted.is_some() && if_range_holds(request, response)
+        wanted.is_some() && conditions::if_range_holds(request, response)
     }
 }
 
 /// Whether a request asks for one part without a condition (a precondition, `If-Range`): all such requests
 /// may share the response.
 pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
-    let Some((range, false)) = first_line(request, &header::RANGE) else { return false };
-    let has_other = has_precondition(request) || request.contains_key(header::IF_RANGE);
+    let Some((range, false)) = fields::first_line(request, &header::RANGE) else { return false };
+    let has_other = conditions::has_precondition(request) || request.contains_key(header::IF_RANGE);
     method == Method::GET && !has_other && one_spec(range).is_some()
 }
 
@@ -144,11 +140,11 @@ pub(crate) fn cut<B>(
 fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, length: usize) -> Wanted {
     let whole = response.status() == StatusCode::OK && method == Method::GET;
     match request.get(header::RANGE) {
-        Some(range) if whole && if_range_holds(request, response.headers()) => {
+        Some(range) if whole && conditions::if_range_holds(request, response.headers()) => {
             match wanted(range.as_bytes(), length) {
                 // The coding would be that of all parts together.
                 Wanted::Parts(parts)
-                    if parts.len() > 1 && has(response.headers(), &header::CONTENT_ENCODING) =>
+                    if parts.len() > 1 && fields::has(response.headers(), &header::CONTENT_ENCODING) =>
                 {
                     Wanted::Whole
                 }
@@ -164,13 +160,13 @@ fn one<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<R
     match wanted {
         Wanted::Whole => None,
         Wanted::Unsatisfiable => {
-            make_failed(response, StatusCode::RANGE_NOT_SATISFIABLE);
+            made::make_failed(response, StatusCode::RANGE_NOT_SATISFIABLE);
             set(response, header::CONTENT_RANGE, &format!("bytes */{length}"));
             Some(0..0)
         }
         Wanted::Parts(parts) => {
             let part = parts.into_iter().next()?;
-            make_part(response, part.len(), part.len() == length);
+            made::make_part(response, part.len(), part.len() == length);
             set(response, header::CONTENT_RANGE, &content_range(&part, length));
             Some(part)
         }
@@ -195,7 +191,7 @@ fn several<B: From<Bytes>>(response: &mut Response<B>, parts: &[Range<usize>], b
     }
     joined.put_slice(format!("--{boundary}--\r\n").as_bytes());
     let content_type = format!("multipart/byteranges; boundary={boundary}");
-    make_part(response, joined.len(), false);
+    made::make_part(response, joined.len(), false);
     // Each part has a `Content-Range` of its own (§15.3.7.2).
     response.headers_mut().remove(header::CONTENT_RANGE);
     set(response, header::CONTENT_TYPE, &content_type);
@@ -257,7 +253,7 @@ fn specs(range: &[u8]) -> Option<Vec<Spec>> {
     if range.len() > MAX_RANGE_BYTES || !unit.eq_ignore_ascii_case(b"bytes=") {
         return None;
     }
-    let specs = split_list(&range[6..]).map(|spec| {
+    let specs = fields::split_list(&range[6..]).map(|spec| {
         let dash = spec.iter().position(|byte| *byte == b'-')?;
         match (&spec[..dash], &spec[dash + 1..]) {
             (b"", suffix) => Some(Spec::Suffix(number(suffix)?)),
@@ -274,7 +270,7 @@ fn specs(range: &[u8]) -> Option<Vec<Spec>> {
 
 /// A number that is too large is larger than any representation.
 fn number(text: &[u8]) -> Option<usize> {
-    digits(text).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
+    fields::digits(text).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
 }
 
 #[cfg(test)]

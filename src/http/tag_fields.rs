@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, header};
 use sfv::{BareItem, Item, List, ListEntry, Parser};
 
-use super::fields::{is_hop_by_hop, remove_all};
+use super::fields;
 use crate::tags::{Separator, TagFields};
 
 /// Tags separated by white space or commas, only for caches in front of the origin.
@@ -20,7 +20,7 @@ pub(crate) static CACHE_GROUP_INVALIDATION: HeaderName = HeaderName::from_static
 
 /// Removes the fields that are only for this cache: the two built-in ones and `own`.
 pub(crate) fn strip(headers: &mut HeaderMap, own: &TagFields) {
-    remove_all(headers, |name| *name == SURROGATE_KEY || *name == CACHE_TAG || own.has(name));
+    fields::remove_all(headers, |name| *name == SURROGATE_KEY || *name == CACHE_TAG || own.has(name));
 }
 
 /// Calls `f` with each tag in `Surrogate-Key`, `Cache-Tag` and the fields in `own`, as written.
@@ -71,7 +71,7 @@ pub(crate) fn is_for_clients(name: &HeaderName) -> bool {
         header::SET_COOKIE,
         header::VARY,
     ];
-    READ.contains(name) || is_hop_by_hop(name)
+    READ.contains(name) || fields::is_hop_by_hop(name)
 }
 
 /// The groups in a field: a list of strings, whose parameters have no meaning. An invalid field counts as

@@ -14,11 +14,11 @@ use smallvec::SmallVec;
 use super::{
     bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES, bounded_members},
     credentials::Keyed,
-    fields::{Line, has, split_list},
+    fields::{self, Line},
     request_fields::RequestFields,
     weight,
 };
-use crate::work::{is_same, looked_at};
+use crate::work;
 
 /// The `Vary` of a response.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,7 +62,9 @@ impl Vary {
 
     fn parse(headers: &HeaderMap) -> Self {
         let mut fields = SmallVec::<[HeaderName; USUAL_FIELDS]>::new();
-        for element in headers.get_all(header::VARY).iter().flat_map(|line| split_list(line.as_bytes())) {
+        for element in
+            headers.get_all(header::VARY).iter().flat_map(|line| fields::split_list(line.as_bytes()))
+        {
             match HeaderName::from_bytes(element) {
                 Ok(name) if element != b"*" => fields.push(name),
                 _ => return Self::Anything,
@@ -146,7 +148,7 @@ impl Value {
             Line::None => false,
             Line::One(line) if self.is_written(line.as_bytes()) => true,
             Line::One(line) if !is_long(line) && !Form::of(name).is_list() => false,
-            _ => forms.of(request, name).is_some_and(|value| is_same(value, &self.normal)),
+            _ => forms.of(request, name).is_some_and(|value| work::is_same(value, &self.normal)),
         }
     }
 
@@ -156,7 +158,7 @@ impl Value {
     }
 
     fn is_written(&self, line: &[u8]) -> bool {
-        is_same(line, &self.normal) || !line.is_empty() && is_same(line, &self.raw)
+        work::is_same(line, &self.normal) || !line.is_empty() && work::is_same(line, &self.raw)
     }
 }
 
@@ -289,7 +291,7 @@ fn name_bytes(name: &HeaderName) -> usize {
 }
 
 fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
-    if !has(request, name) {
+    if !fields::has(request, name) {
         return None;
     }
     let mut normal = Buffer::new();
@@ -301,7 +303,7 @@ fn normalised(request: &HeaderMap, name: &HeaderName) -> Option<Box<[u8]>> {
 /// no line may have, so that it equals no other value.
 fn with_hash(value: &[u8]) -> Box<[u8]> {
     static HASHER: LazyLock<DefaultHashBuilder> = LazyLock::new(DefaultHashBuilder::default);
-    looked_at(value.len());
+    work::looked_at(value.len());
     [b"\0", &HASHER.hash_one(value).to_le_bytes()[..], value].concat().into()
 }
 
@@ -381,7 +383,7 @@ fn write_joined<'a>(pieces: impl Iterator<Item = &'a [u8]>, separator: &[u8], no
         if at > 0 {
             normal.extend_from_slice(separator);
         }
-        looked_at(piece.len());
+        work::looked_at(piece.len());
         normal.extend_from_slice(piece);
     }
 }
@@ -408,7 +410,7 @@ fn write_ranked(members: &[&[u8]], is_ordered: bool, normal: &mut Buffer) {
 }
 
 fn lower_case(name: &[u8]) -> impl Iterator<Item = u8> {
-    name.iter().inspect(|_| looked_at(1)).map(u8::to_ascii_lowercase)
+    name.iter().inspect(|_| work::looked_at(1)).map(u8::to_ascii_lowercase)
 }
 
 /// A hash of a name without case (FNV-1a). Names with the same one stay in the order of the request.

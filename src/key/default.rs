@@ -5,7 +5,7 @@ use http::{
 
 use super::{
     CacheKey, KeyBuffer, KeyExtractor, Unkeyed,
-    normal::{Authority, fold, original_uri, path_and_query, rooted},
+    normal::{self, Authority},
     overrides::push_overrides,
 };
 use crate::build_error::BuildError;
@@ -108,7 +108,7 @@ impl DefaultKey {
     /// Writes the part of the key that is from the target URI.
     #[inline]
     pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
-        let target = original_uri(head);
+        let target = normal::original_uri(head);
         let authority = Authority::of_request(target, &head.headers, self.scheme.as_ref())?;
         self.write_target_at(authority, head, key);
         Ok(())
@@ -117,15 +117,15 @@ impl DefaultKey {
     /// Like [`write_target`](Self::write_target), with a known authority.
     #[inline]
     pub(super) fn write_target_at(&self, authority: Authority<'_>, head: &Parts, key: &mut KeyBuffer) {
-        let target = original_uri(head);
+        let target = normal::original_uri(head);
         self.begin(target, authority, key);
-        let asked = path_and_query(target);
+        let asked = normal::path_and_query(target);
         match asked.starts_with('/') {
             true => key.push(asked),
-            false => key.push(&*rooted(asked)),
+            false => key.push(&*normal::rooted(asked)),
         }
         if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
-            key.push(path_and_query(&head.uri));
+            key.push(normal::path_and_query(&head.uri));
         }
     }
 
@@ -170,7 +170,7 @@ impl KeyExtractor for DefaultKey {
     }
 
     fn prepare(&self, head: &mut Parts) {
-        fold(head, self.scheme.as_ref(), None);
+        normal::fold(head, self.scheme.as_ref(), None);
     }
 }
 

@@ -5,11 +5,7 @@ use smallvec::SmallVec;
 
 use super::KeyBuffer;
 use crate::{
-    http::{
-        bounds::MAX_NORMAL_BYTES,
-        fields::{by_spelling, split_list},
-        overrides::overrides_target,
-    },
+    http::{bounds::MAX_NORMAL_BYTES, fields, overrides::overrides_target},
     work::looked_at,
 };
 
@@ -33,7 +29,7 @@ pub(super) fn push_fields<'h>(
     key: &mut KeyBuffer,
 ) {
     let mut lines: SmallVec<[_; 8]> = lines.collect();
-    lines.sort_by(|(a, _), (b, _)| by_spelling(a, b));
+    lines.sort_by(|(a, _), (b, _)| fields::by_spelling(a, b));
     lines.iter().for_each(|(name, value)| push_field(name, value, key));
 }
 
@@ -49,7 +45,7 @@ fn push_field(name: &HeaderName, value: &HeaderValue, key: &mut KeyBuffer) {
 /// A line of `Forwarded` (RFC 7239 §4) without the addresses of the client and of the proxies, with which
 /// each client would have entries of its own. They are not part of the target.
 fn without_addresses(line: &[u8]) -> Vec<u8> {
-    let elements = split_list(line).map(|element| {
+    let elements = fields::split_list(line).map(|element| {
         looked_at(element.len());
         let pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
         pairs.filter(|pair| !is_address(pair)).collect::<Vec<_>>().join(&b';')

@@ -14,25 +14,21 @@ use pin_project_lite::pin_project;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use crate::{
-    key::{self, KeyRules, KeyRulesBuilder, RuleError},
-    layers::service::BoxFuture,
-    request_body::RequestBody,
-};
+use crate::{key, layers::service::BoxFuture, request_body::RequestBody};
 
 /// Keys the requests that a rule with a [`body`](crate::KeyRule::body) is for by a digest of their body, and
 /// passes on all others at once; see [`key`](crate::key#keys-from-bodies).
 ///
-/// Built by [`KeyRulesBuilder::build_with_bodies`]. With the feature `serde` it can be deserialised like
-/// [`KeyRules`].
+/// Built by [`build_with_bodies`](crate::KeyRulesBuilder::build_with_bodies). With the feature `serde` it can be deserialised like
+/// [`KeyRules`](crate::KeyRules).
 #[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "KeyRulesBuilder"))]
+#[cfg_attr(feature = "serde", derive(serde::Deserialize), serde(try_from = "key::KeyRulesBuilder"))]
 #[must_use]
 pub struct BodyKeyLayer {
-    rules: KeyRules,
+    rules: key::KeyRules,
 }
 
-impl KeyRulesBuilder {
+impl key::KeyRulesBuilder {
     /// As [`build`](Self::build), with rules that have a [`body`](crate::KeyRule::body).
     ///
     /// The layer goes directly in front of the cache, which gets the same [rules](BodyKeyLayer::rules).
@@ -41,26 +37,26 @@ impl KeyRulesBuilder {
     /// # Errors
     ///
     /// As [`build`](Self::build).
-    pub fn build_with_bodies(self) -> Result<BodyKeyLayer, RuleError> {
+    pub fn build_with_bodies(self) -> Result<BodyKeyLayer, key::RuleError> {
         self.compile().map(BodyKeyLayer::new)
     }
 }
 
 impl BodyKeyLayer {
-    pub(crate) fn new(rules: KeyRules) -> Self {
+    pub(crate) fn new(rules: key::KeyRules) -> Self {
         Self { rules }
     }
 
     /// All rules, for the layers below: [`ReadThroughBuilder::key`](crate::ReadThroughBuilder::key).
-    pub fn rules(&self) -> KeyRules {
+    pub fn rules(&self) -> key::KeyRules {
         self.rules.clone()
     }
 }
 
-impl TryFrom<KeyRulesBuilder> for BodyKeyLayer {
-    type Error = RuleError;
+impl TryFrom<key::KeyRulesBuilder> for BodyKeyLayer {
+    type Error = key::RuleError;
 
-    fn try_from(builder: KeyRulesBuilder) -> Result<Self, RuleError> {
+    fn try_from(builder: key::KeyRulesBuilder) -> Result<Self, key::RuleError> {
         builder.build_with_bodies()
     }
 }
@@ -79,7 +75,7 @@ impl<S> Layer<S> for BodyKeyLayer {
 #[derive(Clone, Debug)]
 pub struct BodyKey<S> {
     inner: S,
-    rules: KeyRules,
+    rules: key::KeyRules,
 }
 
 impl<S, B> Service<Request<B>> for BodyKey<S>

@@ -23,7 +23,7 @@ use self::{
 };
 use crate::{
     http::{response_fields::ResponseFields, tag_fields},
-    key::{CacheKey, KeyExtractor, Origins, Target},
+    key::{self, KeyExtractor},
     tags::{TagFields, Tags},
 };
 
@@ -167,8 +167,13 @@ impl Sequence {
 
     /// Returns what purges can match of a request: its key, what its URI names by the extractor's
     /// [identity](KeyExtractor::identity), and the prefixes of its path.
-    pub(crate) fn keys(&self, extractor: &dyn KeyExtractor, head: &Parts, key: &CacheKey) -> Arc<PurgeKeys> {
-        let target = Target::of(head, Origins::of(extractor));
+    pub(crate) fn keys(
+        &self,
+        extractor: &dyn KeyExtractor,
+        head: &Parts,
+        key: &key::CacheKey,
+    ) -> Arc<PurgeKeys> {
+        let target = key::Target::of(head, key::Origins::of(extractor));
         let identity = target.identity(extractor, (&head.uri, &head.extensions));
         let url = if self.keeps_texts { target.to_text() } else { None };
         let texts = url.map(|url| {
@@ -180,7 +185,13 @@ impl Sequence {
         Arc::new(self.keys_of(target, key, target.hash_of(identity, &self.hasher), texts))
     }
 
-    fn keys_of(&self, target: Target<'_>, key: &CacheKey, hash: u64, texts: Option<PurgeTexts>) -> PurgeKeys {
+    fn keys_of(
+        &self,
+        target: key::Target<'_>,
+        key: &key::CacheKey,
+        hash: u64,
+        texts: Option<PurgeTexts>,
+    ) -> PurgeKeys {
         let floors = [self.floor(hash), self.key_floor(key)];
         let tags = target.path_hashes(&self.hasher).map(TagHash::new);
         PurgeKeys::new(key.to_shared(), floors, tags, &target.path(), texts)
@@ -188,12 +199,12 @@ impl Sequence {
 
     /// The same as [`keys`](Self::keys) and [`tagged`](Self::tagged) have made of these texts. `None` if
     /// there is no URL, or one cannot be read.
-    pub(crate) fn keys_from_texts(&self, key: &CacheKey, texts: &PurgeTexts) -> Option<PurgeKeys> {
+    pub(crate) fn keys_from_texts(&self, key: &key::CacheKey, texts: &PurgeTexts) -> Option<PurgeKeys> {
         let mut keys = None::<PurgeKeys>;
         for url in &texts.urls {
-            let (uri, host) = Target::parse_text(url)?;
-            let target = Target::new(&uri, host.as_ref(), Origins::default());
-            let identity = texts.identity.as_ref().filter(|_| keys.is_none()).map(CacheKey::new);
+            let (uri, host) = key::Target::parse_text(url)?;
+            let target = key::Target::new(&uri, host.as_ref(), key::Origins::default());
+            let identity = texts.identity.as_ref().filter(|_| keys.is_none()).map(key::CacheKey::new);
             let kept = self.keeps_texts.then(PurgeTexts::default);
             let more = self.keys_of(target, key, target.hash_of(identity, &self.hasher), kept);
             keys = Some(match keys {
@@ -203,8 +214,8 @@ impl Sequence {
         }
         let mut tags: Vec<_> = texts.tags.iter().map(|tag| self.tag(tag)).collect();
         for (url, group) in &texts.groups {
-            let (uri, host) = Target::parse_text(url)?;
-            self.push_group(group, Target::new(&uri, host.as_ref(), Origins::default()), &mut tags);
+            let (uri, host) = key::Target::parse_text(url)?;
+            self.push_group(group, key::Target::new(&uri, host.as_ref(), key::Origins::default()), &mut tags);
         }
         keys.map(|keys| if tags.is_empty() { keys } else { keys.with(&tags, None) }.with_texts(texts))
     }
@@ -243,7 +254,7 @@ impl Sequence {
         }
         given.into_iter().flatten().flat_map(Tags::iter).for_each(|tag| push(tag.as_bytes()));
         if outline.has_groups {
-            let target = Target::of(request, Origins::default());
+            let target = key::Target::of(request, key::Origins::default());
             for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
                 self.push_group(&group, target, &mut tags);
                 let url = target.to_text().unwrap_or_default();
@@ -256,19 +267,19 @@ impl Sequence {
         }
     }
 
-    fn push_group(&self, group: &str, target: Target<'_>, tags: &mut Vec<TagHash>) {
+    fn push_group(&self, group: &str, target: key::Target<'_>, tags: &mut Vec<TagHash>) {
         tags.push(self.tag(group.as_bytes()));
         tags.extend(target.group_hashes(group, &self.hasher).map(TagHash::new));
     }
 
     /// Purges all that the target of a request may name.
     pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        let target = Target::of(head, Origins::of(extractor));
+        let target = key::Target::of(head, key::Origins::of(extractor));
         let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
         hashes.iter().map(|hash| self.purge_uri(*hash, is_soft)).max().unwrap_or_default()
     }
 
-    pub(crate) fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
+    pub(crate) fn purge_key(&self, key: &key::CacheKey, is_soft: bool) -> u64 {
         self.purge(PurgeKind::Floor(self.key_floor(key)), is_soft)
     }
 
@@ -278,7 +289,7 @@ impl Sequence {
 
     /// Purges everything at the target's path and below.
     pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
-        let hash = Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).last();
+        let hash = key::Target::of(head, key::Origins::of(extractor)).path_hashes(&self.hasher).last();
         self.purge(PurgeKind::Tag(hash.map_or(TagHash::EVERYTHING, TagHash::new)), is_soft)
     }
 
@@ -291,7 +302,10 @@ impl Sequence {
         is_soft: bool,
     ) -> u64 {
         let first = |head| {
-            Target::of(head, Origins::of(extractor)).path_hashes(&self.hasher).next().map(TagHash::new)
+            key::Target::of(head, key::Origins::of(extractor))
+                .path_hashes(&self.hasher)
+                .next()
+                .map(TagHash::new)
         };
         self.purge(PurgeKind::Paths(&Pattern::new(host.and_then(first), paths.clone())), is_soft)
     }
@@ -356,7 +370,7 @@ impl Sequence {
         TagHash::new(state.finish())
     }
 
-    fn key_floor(&self, key: &CacheKey) -> FloorIndex {
+    fn key_floor(&self, key: &key::CacheKey) -> FloorIndex {
         // Apart from the URIs, so that unsafe requests reach no keys by chance.
         let index = self.hasher.hash_one(key) % key_floors(self.floors) as u64;
         FloorIndex::new((self.floors as u64 + index) as u32)

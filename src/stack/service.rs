@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use crate::{
-    body::{Body, BoxError, ResponseBody},
+    body,
     key::{DefaultKey, KeyExtractor},
     layers::{
         coalesce, fill, lookup, origin_limit, retry,
@@ -33,7 +33,7 @@ type Below<S, St, P> = stale_if_error::StaleIfError<
 >;
 
 /// The body of what that responds with, in a layer each: Retry has none of its own.
-type Nested<B> = Body<Body<Body<Body<B>>>>;
+type Nested<B> = body::Body<body::Body<body::Body<body::Body<B>>>>;
 
 /// The layers, in one piece: servers clone a service for each request, which takes one counter so, and not
 /// one for each layer.
@@ -97,9 +97,9 @@ where
     K: KeyExtractor,
     P: fill::Policy,
     ReqB: HttpBody + Default + Send + 'static,
-    B: ResponseBody,
+    B: body::ResponseBody,
 {
-    type Response = Response<Body<B>>;
+    type Response = Response<body::Body<B>>;
     type Error = S::Error;
     type Future = ReadThroughFuture<
         EagerOneshot<S, Request<ReqB>>,
@@ -133,7 +133,7 @@ where
     K: KeyExtractor,
     P: fill::Policy,
     ReqB: HttpBody + Default + Send + 'static,
-    B: ResponseBody,
+    B: body::ResponseBody,
 {
     type Stored = B;
     type Below = Nested<B>;
@@ -152,7 +152,7 @@ where
     }
 
     #[inline(always)]
-    fn stored(self, response: Response<Body<B>>) -> Self::Future {
+    fn stored(self, response: Response<body::Body<B>>) -> Self::Future {
         ReadThroughFuture { way: Way::Stored { response: Some(response) } }
     }
 
@@ -194,7 +194,7 @@ pin_project! {
 pin_project! {
     #[project = WayProj]
     enum Way<O, T, B, E> {
-        Stored { response: Option<Response<Body<B>>> },
+        Stored { response: Option<Response<body::Body<B>>> },
         Through { #[pin] response: ResponseFuture<T, Nested<B>, E> },
         Round { #[pin] response: O, keyless: lookup::Keyless, strips_tags: Option<TagFields> },
         Limited { #[pin] response: origin_limit::OriginLimitFuture<O, B, E>, keyless: lookup::Keyless, strips_tags: Option<TagFields> },
@@ -206,9 +206,9 @@ where
     O: Future<Output = Result<Response<B>, E>>,
     T: Future<Output = Result<Response<Nested<B>>, E>>,
     B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B::Error: Into<body::BoxError>,
 {
-    type Output = Result<Response<Body<B>>, E>;
+    type Output = Result<Response<body::Body<B>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().way.project() {
@@ -222,7 +222,7 @@ where
             WayProj::Round { response, keyless, strips_tags } => match ready!(response.poll(cx)) {
                 Ok(mut response) => {
                     keyless.finish(&mut response, strips_tags.as_ref());
-                    Poll::Ready(Ok(response.map(Body::inner)))
+                    Poll::Ready(Ok(response.map(body::Body::inner)))
                 }
                 Err(error) => {
                     keyless.fail();

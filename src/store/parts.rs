@@ -6,22 +6,17 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
-use crate::sequence::{Checked as _, Sequence};
-use crate::store::Entry;
-use crate::store::HeadBuilder;
-use crate::store::Origin;
-use crate::store::Pieces;
-use crate::store::StoredResponse;
 use crate::{
     body::Body,
     http::{
-        conditions::{confirms, freshen, strong_tag},
-        fields::{is_digest, remove_all},
+        conditions, fields,
         freshness::Freshness,
         range::Extent,
         request_fields::RequestFields,
         vary::{Forms, Selection},
     },
+    sequence::{Checked as _, Sequence},
+    store::{Entry, HeadBuilder, Origin, Pieces, StoredResponse},
 };
 
 /// Parts that one key may have, of all its variants. The next one takes the place of the oldest.
@@ -76,7 +71,7 @@ impl Part {
     /// Returns the whole. Only for a [complete](Self::is_complete) part.
     pub(crate) async fn assembled(&self) -> Arc<StoredResponse> {
         let mut headers = self.response.headers();
-        remove_all(&mut headers, |name| *name == header::CONTENT_LENGTH);
+        fields::remove_all(&mut headers, |name| *name == header::CONTENT_LENGTH);
         let body = self.pieces.assembled().await;
         let kept = HeadBuilder::new(StatusCode::OK, &headers, Some(body.len())).with_shared(body);
         let (terms, origin) = (*self.response.terms(), self.response.origin().clone());
@@ -138,7 +133,7 @@ impl Parts {
     pub(super) fn outdate(&self, whole: &StoredResponse) -> bool {
         self.0.iter().any(|Part { extent, response, .. }| {
             let is_another = extent.total != whole.body().len()
-                || confirms(&response.hit_fields(), &whole.hit_fields()) == Some(false);
+                || conditions::confirms(&response.hit_fields(), &whole.hit_fields()) == Some(false);
             response.fetch_number() > whole.fetch_number()
                 && response.selection() == whole.selection()
                 && is_another
@@ -211,7 +206,7 @@ impl Arrived {
     }
 
     fn take_up_all(mut self, stored: &Entry, sequence: &Sequence, max_bytes: usize) -> Self {
-        let Some(tag) = strong_tag(&self.headers).cloned() else { return self };
+        let Some(tag) = conditions::strong_tag(&self.headers).cloned() else { return self };
         let own = self.extent;
         let touching = stored.parts().filter(|part| {
             part.response.strong_tag().as_ref() == Some(&tag)
@@ -269,18 +264,18 @@ impl Arrived {
         if part.response.fetch_number() > self.origin.fetch_number {
             (self.terms, self.origin) = (*part.response.terms(), part.response.origin().clone());
         } else {
-            freshen(&mut headers, &self.headers);
+            conditions::freshen(&mut headers, &self.headers);
         }
         self.origin.purge_keys = purge_keys;
         let is_withheld = |name: &HeaderName| *name != header::DATE && self.withheld.contains(name);
-        remove_all(&mut headers, |name| is_digest(name) || is_withheld(name));
+        fields::remove_all(&mut headers, |name| fields::is_digest(name) || is_withheld(name));
         self.headers = headers;
     }
 
     /// Returns the whole if no byte is missing any more, or else a part. A whole in many pieces stays a part
     /// until it is [assembled](Part::assembled).
     pub(crate) fn into_stored(mut self) -> Stored {
-        remove_all(&mut self.headers, |name| {
+        fields::remove_all(&mut self.headers, |name| {
             [header::CONTENT_RANGE, header::CONTENT_LENGTH, header::TRAILER].contains(name)
         });
         let Self { extent, headers, pieces, selection, terms, origin, .. } = self;

@@ -4,10 +4,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use super::{graphql::Persisted, json::JsonShape};
-use crate::{
-    http::fields::{first_line, has},
-    key::normal::original_uri,
-};
+use crate::{http::fields, key::normal::original_uri};
 
 /// How the bodies for a rule are read.
 #[derive(Debug, Default)]
@@ -34,7 +31,7 @@ impl Form {
 
     /// Corrects `Content-Length` for the body that is sent.
     pub(super) fn tell_length(&self, headers: &mut HeaderMap) {
-        if has(headers, &header::CONTENT_LENGTH) {
+        if fields::has(headers, &header::CONTENT_LENGTH) {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(self.sent.len()));
         }
     }
@@ -61,7 +58,7 @@ impl Reading {
     pub(super) fn form(&self, head: &Parts, body: &Bytes) -> Form {
         let is_json = |own: &str| own == "application/json" || own.ends_with("+json");
         let json = self.json.as_ref().filter(|_| self::is_json(&head.headers, is_json));
-        let is_summed_up = SUMS.iter().any(|name| has(&head.headers, &HeaderName::from_static(name)));
+        let is_summed_up = SUMS.iter().any(|name| fields::has(&head.headers, &HeaderName::from_static(name)));
         match json.filter(|_| !is_summed_up).and_then(|json| json.apply(body)) {
             Some(form) => {
                 let keyed = Bytes::from(form);
@@ -84,7 +81,7 @@ fn is_plain(query: &str) -> bool {
 
 /// Whether the content is declared as JSON in UTF-8 with an accepted media type.
 fn is_json(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
-    let Some((line, false)) = first_line(headers, &header::CONTENT_TYPE) else { return false };
+    let Some((line, false)) = fields::first_line(headers, &header::CONTENT_TYPE) else { return false };
     let Ok(text) = line.to_str() else { return false };
     let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
     let is_utf8 = |parameter: String| match parameter.split_once('=') {
@@ -94,5 +91,7 @@ fn is_json(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
         // Some servers also read `charset*` (RFC 2231 §4).
         _ => !parameter.starts_with("charset"),
     };
-    !has(headers, &header::CONTENT_ENCODING) && parts.next().is_some_and(|own| is(&own)) && parts.all(is_utf8)
+    !fields::has(headers, &header::CONTENT_ENCODING)
+        && parts.next().is_some_and(|own| is(&own))
+        && parts.all(is_utf8)
 }

@@ -15,14 +15,14 @@ use super::{
 };
 use crate::{
     http::{conditions, credentials::Credentials, fields},
-    key::{CacheKey, Form, KeyBuffer, KeyFacts, Persisted, Reading, Unkeyed, normal::Authority},
+    key::{self, normal::Authority},
 };
 
 /// How the body of a request becomes a part of its key.
 pub(crate) struct BodyRule {
     max_bytes: usize,
     key: Option<PartialKey>,
-    reading: Option<Arc<Reading>>,
+    reading: Option<Arc<key::Reading>>,
 }
 
 impl BodyRule {
@@ -32,7 +32,7 @@ impl BodyRule {
     }
 
     /// How the body is read. `None`: all bodies are reads, and their bytes count.
-    pub(in crate::key) fn reading(&self) -> Option<Arc<Reading>> {
+    pub(in crate::key) fn reading(&self) -> Option<Arc<key::Reading>> {
         self.reading.clone()
     }
 
@@ -44,19 +44,19 @@ impl BodyRule {
 
 /// A key without the digest of the body.
 pub(in crate::key) struct PartialKey {
-    key: KeyBuffer,
+    key: key::KeyBuffer,
     chosen: Option<ChosenRule>,
     classified: Option<Classified>,
 }
 
 impl PartialKey {
     /// Gives the request the key with this body, and removes the cookies that are not in the key.
-    pub(in crate::key) fn give_key(mut self, head: &mut Parts, form: &Form) {
+    pub(in crate::key) fn give_key(mut self, head: &mut Parts, form: &key::Form) {
         self.key.push(Sha256::digest(&form.keyed));
         if form.is_normal {
             self.key.push(b"json");
         }
-        head.extensions.insert::<CacheKey>(self.key.to_key());
+        head.extensions.insert::<key::CacheKey>(self.key.to_key());
         self.chosen.map(|chosen| head.extensions.insert(chosen));
         self.classified.map(|classified| head.extensions.insert(classified));
         let keyed = self.key.keyed().clone();
@@ -64,15 +64,15 @@ impl PartialKey {
             names.keep_in(head);
         }
         match keyed.is_nothing() {
-            true => drop(head.extensions.remove::<KeyFacts>()),
-            false => drop(head.extensions.insert(KeyFacts::new(keyed, Credentials::default()))),
+            true => drop(head.extensions.remove::<key::KeyFacts>()),
+            false => drop(head.extensions.insert(key::KeyFacts::new(keyed, Credentials::default()))),
         }
     }
 }
 
 impl KeyRule {
     /// How the bodies of its requests are read, if more than their bytes counts.
-    pub(super) fn reading(&self) -> Result<Option<Arc<Reading>>, Problem> {
+    pub(super) fn reading(&self) -> Result<Option<Arc<key::Reading>>, Problem> {
         let has_no_body = self.body.is_none();
         let no_body = "it is about a body, and the rule has no `body`";
         let no_graphql = "it names GraphQL queries, and the rule has no `graphql`";
@@ -89,8 +89,9 @@ impl KeyRule {
             return Err(Problem::Persisted(name.as_str().into()));
         }
         let json = self.json_body.as_ref().map(JsonBody::compile).transpose()?;
-        let known = || Persisted::new(self.persisted_queries.iter().map(String::as_str));
-        let reading = Reading { graphql: self.graphql.then(known), json, forwards: self.forward_unkeyed };
+        let known = || key::Persisted::new(self.persisted_queries.iter().map(String::as_str));
+        let reading =
+            key::Reading { graphql: self.graphql.then(known), json, forwards: self.forward_unkeyed };
         Ok((reading.graphql.is_some() || reading.json.is_some()).then(|| Arc::new(reading)))
     }
 }
@@ -103,7 +104,7 @@ impl KeyRules {
             Method::HEAD => false,
             _ => !body::is_get_with_body(&head.method),
         };
-        if !self.has_bodies() || !may_be_read || Unkeyed::overrides_method(head) {
+        if !self.has_bodies() || !may_be_read || key::Unkeyed::overrides_method(head) {
             return None;
         }
         let method = body::method_with(head, has_body);
@@ -122,7 +123,7 @@ impl KeyRules {
     ) -> Option<PartialKey> {
         let is_upgrade = fields::asks_for_another_protocol(&head.headers);
         // A key that is there already does not hold the body.
-        let has_key = head.extensions.get::<CacheKey>().is_some();
+        let has_key = head.extensions.get::<key::CacheKey>().is_some();
         if is_upgrade
             || has_key
             || conditions::is_conditional(&head.headers)
@@ -131,7 +132,7 @@ impl KeyRules {
             return None;
         }
         let layout = found.rule().layout()?;
-        let mut key = KeyBuffer::new();
+        let mut key = key::KeyBuffer::new();
         key.set_keyed(layout.keyed().clone());
         self.begin_key(found.target(), authority, &mut key);
         layout.push(head, found, PolicySource::Learned, self.fields(), &mut key).ok()?;

@@ -7,10 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 use percent_encoding::percent_decode;
 use smallvec::SmallVec;
 
-use super::{
-    glob::Glob,
-    query::{decode, hides_another},
-};
+use super::{glob::Glob, query};
 use crate::{http::cookies::cookies, work::looked_at};
 
 /// Servers differ in which of more cookies or parameters than these they read.
@@ -219,11 +216,11 @@ pub(super) fn of_parameters(conditions: &[Condition], query: Option<&str>) -> Ho
     let Some(query) = query else { return Holds::No };
     let mut names = query.split(['&', ';']).map(|pair| pair.split('=').next().unwrap_or_default());
     // Servers refuse such a query, cut it off, or decode it to different names.
-    if names.any(|name| decode(name).is_none()) {
+    if names.any(|name| query::decode(name).is_none()) {
         return Holds::Ambiguous;
     }
     let mut scan = Scan::new(conditions);
-    let is_clear = !query.contains(';') && !hides_another(query);
+    let is_clear = !query.contains(';') && !query::hides_another(query);
     let count = record_parameters(query.as_bytes(), is_clear, &mut scan);
     if !is_clear {
         let decoded: Vec<u8> = percent_decode(query.as_bytes()).collect();
@@ -240,7 +237,7 @@ fn record_parameters(query: &[u8], is_clear: bool, scan: &mut Scan<'_>) -> usize
 
 fn record_parameter(pair: &[u8], is_clear: bool, scan: &mut Scan<'_>) {
     let (name, value) = halves(pair);
-    let read = |text| std::str::from_utf8(text).ok().and_then(decode);
+    let read = |text| std::str::from_utf8(text).ok().and_then(query::decode);
     let (exact, value_read) = (read(name), read(value));
     let spaced = |text: &[u8]| -> SmallVec<[u8; 64]> {
         text.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect()

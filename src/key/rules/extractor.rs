@@ -15,7 +15,7 @@ use super::{
 use crate::{
     http::credentials::Keyed,
     key::{
-        CacheKey, DefaultKey, KeyBuffer, KeyExtractor, SameHosts, Unkeyed, has_content,
+        self, KeyExtractor,
         normal::{self, Authority},
     },
     tags::TagFields,
@@ -37,8 +37,8 @@ pub struct KeyRules {
 
 #[derive(Debug)]
 struct Inner {
-    default_key: DefaultKey,
-    same_hosts: Option<SameHosts>,
+    default_key: key::DefaultKey,
+    same_hosts: Option<key::SameHosts>,
     selector: Selector,
     fields: FieldNormaliser,
     tag_fields: TagFields,
@@ -62,8 +62,8 @@ impl KeyRules {
     }
 
     pub(super) fn new(
-        default_key: DefaultKey,
-        same_hosts: Option<SameHosts>,
+        default_key: key::DefaultKey,
+        same_hosts: Option<key::SameHosts>,
         selector: Selector,
         fields: FieldNormaliser,
         tag_fields: TagFields,
@@ -99,7 +99,7 @@ impl KeyRules {
     }
 
     /// Writes what all keys of a target begin with.
-    pub(super) fn begin_key(&self, target: &Uri, authority: Authority<'_>, key: &mut KeyBuffer) {
+    pub(super) fn begin_key(&self, target: &Uri, authority: Authority<'_>, key: &mut key::KeyBuffer) {
         self.inner.default_key.begin(target, authority, key);
     }
 
@@ -107,7 +107,7 @@ impl KeyRules {
     pub(super) fn rule_of<'h>(
         &'h self,
         head: &'h Parts,
-    ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), Unkeyed> {
+    ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), key::Unkeyed> {
         let method = body::method_of(head);
         if self.chosen(&head.extensions).is_none() {
             return self.rule_for(head, method);
@@ -127,7 +127,7 @@ impl KeyRules {
         &'h self,
         head: &'h Parts,
         method: &'h Method,
-    ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), Unkeyed> {
+    ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), key::Unkeyed> {
         let (target, authority) = (normal::original_uri(head), self.authority_of_request(head)?);
         let facts = Facts::of(&head.headers, target);
         Ok((self.inner.selector.select(RequestLine::new(authority, method, target), &facts), authority))
@@ -169,7 +169,7 @@ impl KeyRules {
     }
 
     #[inline]
-    fn authority_of_request<'h>(&'h self, head: &'h Parts) -> Result<Authority<'h>, Unkeyed> {
+    fn authority_of_request<'h>(&'h self, head: &'h Parts) -> Result<Authority<'h>, key::Unkeyed> {
         let authority =
             Authority::of_request(normal::original_uri(head), &head.headers, self.assumed_scheme())?;
         Ok(authority.among(self.same_hosts()))
@@ -194,17 +194,17 @@ impl KeyRules {
 }
 
 /// The identity of the requests for a URI that a rule is for.
-fn identity_of(found: &Match<'_, '_>, authority: Authority<'_>) -> Option<CacheKey> {
+fn identity_of(found: &Match<'_, '_>, authority: Authority<'_>) -> Option<key::CacheKey> {
     let layout = found.rule().layout()?;
-    let mut identity = KeyBuffer::new();
+    let mut identity = key::KeyBuffer::new();
     identity.push_lower_case(authority.as_bytes());
     layout.push_identity(found, &mut identity);
     Some(identity.to_key())
 }
 
 /// The identity of all URIs of a path, where requests with different queries share entries by their bodies.
-fn identity_of_path(uri: &Uri, authority: Authority<'_>) -> CacheKey {
-    let mut identity = KeyBuffer::new();
+fn identity_of_path(uri: &Uri, authority: Authority<'_>) -> key::CacheKey {
+    let mut identity = key::KeyBuffer::new();
     identity.push_lower_case(authority.as_bytes());
     identity.push(b"all queries");
     identity.push_lower_case(uri.path().as_bytes());
@@ -212,21 +212,21 @@ fn identity_of_path(uri: &Uri, authority: Authority<'_>) -> CacheKey {
 }
 
 impl KeyExtractor for KeyRules {
-    fn key(&self, head: &Parts) -> Option<CacheKey> {
-        let mut key = KeyBuffer::new();
+    fn key(&self, head: &Parts) -> Option<key::CacheKey> {
+        let mut key = key::KeyBuffer::new();
         self.write_key(head, &mut key).ok().map(|()| key.to_key())
     }
 
-    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
+    fn write_key(&self, head: &Parts, key: &mut key::KeyBuffer) -> Result<(), key::Unkeyed> {
         let (selected, authority) = self.rule_of(head)?;
         let found = selected?;
         if let Some(found) = &found {
             let rule = found.rule();
             if rule.is_bypass() {
-                return Err(Unkeyed::RuleBypass);
+                return Err(key::Unkeyed::RuleBypass);
             }
             if rule.max_body().is_some() {
-                return Err(Unkeyed::Body);
+                return Err(key::Unkeyed::Body);
             }
             if let Some(layout) = rule.layout() {
                 key.set_keyed(layout.keyed().clone());
@@ -239,7 +239,12 @@ impl KeyExtractor for KeyRules {
         Ok(())
     }
 
-    fn identity(&self, uri: &Uri, host: Option<&HeaderValue>, extensions: &Extensions) -> Option<CacheKey> {
+    fn identity(
+        &self,
+        uri: &Uri,
+        host: Option<&HeaderValue>,
+        extensions: &Extensions,
+    ) -> Option<key::CacheKey> {
         let uri = normal::original(uri, extensions);
         let normal = normal::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
@@ -259,7 +264,7 @@ impl KeyExtractor for KeyRules {
         uri: &Uri,
         host: Option<&HeaderValue>,
         extensions: &Extensions,
-        each: &mut dyn FnMut(Option<CacheKey>),
+        each: &mut dyn FnMut(Option<key::CacheKey>),
     ) {
         let selector = &self.inner.selector;
         if !selector.has_conditions() {
@@ -281,7 +286,7 @@ impl KeyExtractor for KeyRules {
 
     fn note(&self, head: &mut Parts) {
         // A request with a key has been here before, and may have lost what conditions and classes depend on.
-        let has_key = head.extensions.get::<CacheKey>().is_some();
+        let has_key = head.extensions.get::<key::CacheKey>().is_some();
         if !has_key {
             self.fields().forget_classes(head);
         }
@@ -321,7 +326,7 @@ impl KeyExtractor for KeyRules {
         self.inner.default_key.assumed_scheme()
     }
 
-    fn same_hosts(&self) -> Option<&SameHosts> {
+    fn same_hosts(&self) -> Option<&key::SameHosts> {
         self.inner.same_hosts.as_ref()
     }
 
@@ -340,7 +345,7 @@ impl KeyExtractor for KeyRules {
     fn prepare(&self, head: &mut Parts) {
         normal::fold(head, self.assumed_scheme(), self.same_hosts());
         // What a key holds that is not made by these rules is not known here.
-        let is_own = head.extensions.get::<CacheKey>().is_none() || has_content(&head.extensions);
+        let is_own = head.extensions.get::<key::CacheKey>().is_none() || key::has_content(&head.extensions);
         let (overrides, tags, learns, query) = {
             let Ok((Ok(Some(found)), _)) = self.rule_of(head) else { return };
             let rule = found.rule();

@@ -6,7 +6,7 @@ use smallvec::SmallVec;
 use super::error::Problem;
 use crate::{
     http::{bounds, weight},
-    work::{is_same_name, looked_at},
+    work,
 };
 
 /// The values that the application supports, in its order of preference. `None`: the field stays as it is.
@@ -75,7 +75,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, value: HeaderValue) {
 /// The supported coding that the client prefers, or else `identity` (RFC 9110 §12.5.3), which is also the coding
 /// for a request without the field. `None` if the client refuses even that.
 fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderValue> {
-    let named = |coding: &[u8]| accepted.iter().find(|(range, _)| is_same_name(range, coding));
+    let named = |coding: &[u8]| accepted.iter().find(|(range, _)| work::is_same_name(range, coding));
     let weight = |coding: &[u8]| named(coding).or_else(|| named(b"*")).map_or(0, |(_, weight)| *weight);
     let rest = named(b"identity").map(|(_, weight)| *weight);
     let mut best: Option<(&HeaderValue, u16)> = None;
@@ -99,7 +99,7 @@ fn encoding(known: &[HeaderValue], accepted: &[Weighted<'_>]) -> Option<HeaderVa
 fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<HeaderValue>> {
     accepted.sort_by_key(|(_, weight)| std::cmp::Reverse(*weight));
     let (wanted, refused) = accepted.split_at(accepted.partition_point(|(_, weight)| *weight > 0));
-    let is_refused = |tag: &[u8]| refused.iter().any(|(range, _)| is_same_name(range, tag));
+    let is_refused = |tag: &[u8]| refused.iter().any(|(range, _)| work::is_same_name(range, tag));
     // Once for each language instead of each range that finds it. Few requests refuse any language.
     let refused_tags: SmallVec<[bool; 16]> = match refused.is_empty() {
         true => SmallVec::new(),
@@ -121,17 +121,17 @@ fn language(known: &[HeaderValue], mut accepted: Accepted<'_>) -> Option<Option<
 fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
     let mut shortened = range;
     loop {
-        if let Some(at) = known.iter().position(|tag| is_same_name(tag.as_bytes(), shortened)) {
+        if let Some(at) = known.iter().position(|tag| work::is_same_name(tag.as_bytes(), shortened)) {
             return Some(at);
         }
-        match shortened.iter().inspect(|_| looked_at(1)).rposition(|byte| *byte == b'-') {
+        match shortened.iter().inspect(|_| work::looked_at(1)).rposition(|byte| *byte == b'-') {
             Some(end) => shortened = &shortened[..end],
             None => break,
         }
     }
     known.iter().position(|tag| {
         let (start, rest) = tag.as_bytes().split_at(range.len().min(tag.len()));
-        is_same_name(start, range) && rest.starts_with(b"-")
+        work::is_same_name(start, range) && rest.starts_with(b"-")
     })
 }
 
@@ -144,7 +144,7 @@ fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>
 }
 
 fn weighted(element: &[u8]) -> Option<Weighted<'_>> {
-    looked_at(element.len());
+    work::looked_at(element.len());
     let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let range = parts.next().filter(|range| is_range(range))?;
     let weight = match parts.next() {

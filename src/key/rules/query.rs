@@ -8,7 +8,7 @@ use percent_encoding::percent_decode_str;
 use smallvec::SmallVec;
 
 use super::error::Problem;
-use crate::work::{is_same, looked_at};
+use crate::work;
 
 /// Parameters as written, `name=value`.
 pub(super) type Parameters<'q> = SmallVec<[&'q str; 8]>;
@@ -74,7 +74,7 @@ impl ParameterName {
 
     pub(super) fn is(&self, name: &str) -> bool {
         match self {
-            Self::Exact(own) => is_same(own.as_bytes(), name.as_bytes()),
+            Self::Exact(own) => work::is_same(own.as_bytes(), name.as_bytes()),
             Self::Prefix(start) => name.starts_with(&**start),
         }
     }
@@ -101,7 +101,7 @@ pub(in crate::key) fn resemble(own: &str, name: &str) -> bool {
 /// Folds what frameworks are known to treat alike. PHP ends a name at a NUL.
 fn folded(name: &str) -> impl Iterator<Item = u8> {
     name.trim_start_matches(' ').bytes().take_while(|byte| *byte != 0).map(|byte| {
-        looked_at(1);
+        work::looked_at(1);
         match byte {
             b'.' | b' ' | b'[' => b'_',
             other => other.to_ascii_lowercase(),
@@ -187,7 +187,7 @@ fn sorted<'q>(pairs: &NamedParameters<'q>) -> Parameters<'q> {
         if group.len() < 2 {
             continue;
         }
-        looked_at(group.len());
+        work::looked_at(group.len());
         group.iter_mut().for_each(|folded| folded.next = folded.name.get(common).copied());
         group.sort_by_key(|folded| folded.next);
         let mut start = range.start;
@@ -205,7 +205,7 @@ fn sorted<'q>(pairs: &NamedParameters<'q>) -> Parameters<'q> {
 /// The decoded values of all parameters that some framework may take for this one, also if it separates at `;`.
 /// Values may be repeated.
 pub(super) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = Cow<'q, str>> {
-    looked_at(query.len());
+    work::looked_at(query.len());
     let by_both = query.contains(';').then(|| query.split(['&', ';']));
     query.split('&').chain(by_both.into_iter().flatten()).filter_map(move |pair| {
         let (own, value) = pair.split_once('=').unwrap_or((pair, ""));
@@ -216,7 +216,7 @@ pub(super) fn values<'q>(query: &'q str, name: &'q str) -> impl Iterator<Item = 
 
 /// Whether a parser that decodes a query before splitting it finds another parameter in this one.
 pub(super) fn hides_another(pair: &str) -> bool {
-    looked_at(pair.len());
+    work::looked_at(pair.len());
     let octets = pair.as_bytes().windows(3);
     octets.into_iter().any(|octet| matches!(octet, b"%26" | b"%3b" | b"%3B"))
 }
@@ -246,7 +246,7 @@ fn base(name: &str) -> &str {
 /// The parameters of a query (the `application/x-www-form-urlencoded` parser of the WHATWG URL
 /// standard, §5.1), each with its decoded name, or `None` if that can be read in several ways.
 pub(super) fn read(query: &str) -> impl Iterator<Item = (Option<Cow<'_, str>>, &str)> {
-    looked_at(query.len());
+    work::looked_at(query.len());
     // Some frameworks also separate at `;`: `a=1;b=2` is one parameter or two.
     let is_clear = !query.contains(';');
     query.split('&').map(move |pair| (is_clear.then(|| name_of(pair)).flatten(), pair))
@@ -259,7 +259,7 @@ fn name_of(pair: &str) -> Option<Cow<'_, str>> {
 
 /// Decodes `+` to a space, and `%` to octets of UTF-8. `None` if some decoders refuse or cut the text.
 pub(super) fn decode(text: &str) -> Option<Cow<'_, str>> {
-    looked_at(text.len());
+    work::looked_at(text.len());
     let is_verbatim = |byte: u8| !byte.is_ascii_control() && byte != b'%' && byte != b'+';
     if text.bytes().all(is_verbatim) {
         return Some(Cow::Borrowed(text));

@@ -5,10 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    key::{
-        dot_segments,
-        normal::{self, is_unreserved},
-    },
+    key::{dot_segments, normal},
     work::looked_at,
 };
 
@@ -163,7 +160,7 @@ fn encoded_octet(digits: &[u8]) -> Option<u8> {
 pub(super) fn is_meaningless(octet: u8) -> bool {
     let separates = matches!(octet, b'/' | b'\\' | b';' | b'%' | b'?' | b'#');
     // Ordinary clients never encode unreserved characters (RFC 3986 §2.3).
-    !separates && !is_unreserved(octet) && !octet.is_ascii_control()
+    !separates && !normal::is_unreserved(octet) && !octet.is_ascii_control()
 }
 
 /// Whether all servers decode a path to the same text: it has only octets of encoded UTF-8 (RFC 3629 §3), no
@@ -208,7 +205,7 @@ fn decode_unreserved(path: &str) -> String {
     while let Some((before, after)) = rest.split_once('%') {
         decoded.push_str(before);
         let octet = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match octet.filter(|octet| is_unreserved(*octet)) {
+        match octet.filter(|octet| normal::is_unreserved(*octet)) {
             Some(octet) => {
                 decoded.push(octet as char);
                 rest = &after[2..];

@@ -49,7 +49,7 @@ use super::{
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
-        CacheRequest, Refused, ResponseFacts, Shareability,
+        self,
         status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
@@ -83,7 +83,7 @@ enum Waited {
     Settled(Arc<Flight>, Subscriber),
     /// There is no head yet, and the caller may hedge the fetch.
     Hedge(Subscriber),
-    Refused(Refused),
+    Refused(exchange::Refused),
 }
 
 impl<S, ReqB, B> Caller<S, ReqB>
@@ -113,7 +113,7 @@ where
         }
         let why = self.waiter.why();
         let response = timeout(limit, self.run()).await;
-        response.unwrap_or_else(|_| Ok(fetch::refuse(Refused::WaitTimeout, why)))
+        response.unwrap_or_else(|_| Ok(fetch::refuse(exchange::Refused::WaitTimeout, why)))
     }
 
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
@@ -129,7 +129,7 @@ where
                 let subscriber = match self.flights.join(key, *credentials, wants_newer) {
                     Joined::Follow(subscriber) => subscriber,
                     Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
-                    Joined::Full => return Ok(self.waiter.refuse(Refused::TooManyWaiters)),
+                    Joined::Full => return Ok(self.waiter.refuse(exchange::Refused::TooManyWaiters)),
                     Joined::Alone => break,
                 };
                 let next = match wait(&self.flights, subscriber, self.waiter.has_fallback()).await {
@@ -147,7 +147,7 @@ where
                 if !self.rejoin(learned) {
                     match is_split {
                         true => break,
-                        false => return Ok(self.waiter.refuse(Refused::FetchAborted)),
+                        false => return Ok(self.waiter.refuse(exchange::Refused::FetchAborted)),
                     }
                 }
             }
@@ -242,7 +242,7 @@ async fn wait(flights: &Flights, mut subscriber: Subscriber, has_fallback: bool)
                 Ok(waited) => return waited,
                 Err(back) => subscriber = back,
             },
-            Err(_) if has_fallback => return Waited::Refused(Refused::WaitTimeout),
+            Err(_) if has_fallback => return Waited::Refused(exchange::Refused::WaitTimeout),
             Err(_) if hedge_at.is_some() => return Waited::Hedge(subscriber),
             Err(_) => hedge_at = Some(flight.next_hedge_at(max_wait)),
         }
@@ -261,7 +261,7 @@ fn change_over(
     }
     match settled.subscribe(flights.settings().max_subscribers()) {
         Subscription::Subscribed(subscriber) => Ok(Waited::Settled(settled, subscriber)),
-        Subscription::Full => Ok(Waited::Refused(Refused::TooManyWaiters)),
+        Subscription::Full => Ok(Waited::Refused(exchange::Refused::TooManyWaiters)),
         // There is nothing to be read but the head.
         Subscription::Closed if has_no_body(&settled) => Ok(Waited::Settled(settled, subscriber)),
         Subscription::Closed => {
@@ -298,21 +298,21 @@ enum Next<B, E> {
 
 impl Waiter {
     /// `None`: the request is cached by its key alone.
-    fn request(&self) -> Option<&CacheRequest> {
+    fn request(&self) -> Option<&exchange::CacheRequest> {
         self.head.extensions.get()
     }
 
     /// Why the request is on its way to the origin.
     fn why(&self) -> Option<CacheStatus> {
-        self.request().map(CacheRequest::why)
+        self.request().map(exchange::CacheRequest::why)
     }
 
     /// Whether a layer above serves a stale response instead of a failure.
     fn has_fallback(&self) -> bool {
-        self.request().is_some_and(CacheRequest::has_fallback)
+        self.request().is_some_and(exchange::CacheRequest::has_fallback)
     }
 
-    fn refuse<B>(&self, refused: Refused) -> Response<Body<B>> {
+    fn refuse<B>(&self, refused: exchange::Refused) -> Response<Body<B>> {
         fetch::refuse(refused, self.why())
     }
 
@@ -320,7 +320,7 @@ impl Waiter {
     #[inline(never)]
     fn next<B, E: Clone + 'static>(&self, flight: &Flight, subscriber: Subscriber) -> Next<B, E> {
         let shares_failures = self.key.failures > 0 || self.has_fallback();
-        let aborted = || Next::Respond(Ok(self.refuse(Refused::FetchAborted)));
+        let aborted = || Next::Respond(Ok(self.refuse(exchange::Refused::FetchAborted)));
         match flight.outcome() {
             Some(FetchOutcome::Head(head)) => self.next_after(head, flight, subscriber),
             Some(FetchOutcome::Error(error)) if shares_failures => {
@@ -340,7 +340,7 @@ impl Waiter {
         }
         // The tags were not known before, and were purged since this request arrived.
         if let Some(provenance) = said.provenance()
-            && !provenance.is_for(self.request().and_then(CacheRequest::arrival))
+            && !provenance.is_for(self.request().and_then(exchange::CacheRequest::arrival))
         {
             return Next::Rejoin(Learned::Floor(provenance.floor()));
         }
@@ -394,8 +394,11 @@ impl Waiter {
             None => bare_response(head),
         };
         // A layer above shares the response as well.
-        if self.request().is_some_and(CacheRequest::wants_shareability) {
-            ResponseFacts::note_shareability(response.extensions_mut(), head.shareability.handed_on());
+        if self.request().is_some_and(exchange::CacheRequest::wants_shareability) {
+            exchange::ResponseFacts::note_shareability(
+                response.extensions_mut(),
+                head.shareability.handed_on(),
+            );
         }
         Next::Respond(Ok(response))
     }
@@ -437,7 +440,7 @@ impl Waiter {
     /// Whether only a fetch will do that began after this caller came, and this one did not: by the number
     /// that the store gave it, else by that of its flight.
     fn is_too_old(&self, begun: Option<u64>, flight: u64) -> bool {
-        let is_newer = |request: &CacheRequest| match begun {
+        let is_newer = |request: &exchange::CacheRequest| match begun {
             Some(begun) => begun > request.arrived_at(),
             None => flight > self.arrived,
         };
@@ -484,7 +487,7 @@ fn bare_response<B>(head: &SharedHead) -> Response<Body<B>> {
 }
 
 /// A caller that joins while a slow body comes in gets a response that is older by then.
-fn update_age(headers: &mut HeaderMap, shareability: &Shareability) {
+fn update_age(headers: &mut HeaderMap, shareability: &exchange::Shareability) {
     let waited = shareability.received_at().elapsed().as_secs();
     if waited > 0 && !shareability.is_unshareable() {
         let age = headers.get(header::AGE).map(age_value).unwrap_or_default();

@@ -34,8 +34,8 @@ use super::{
     settings::CoalesceSettings,
 };
 use crate::{
-    body::{Body, BodyError, BoxError, Declared, ResponseBody},
-    exchange::{self, CacheRequest, ResponseFacts, Shareability, status::CacheStatus},
+    body,
+    exchange::{self, status::CacheStatus},
     http::{
         cache_control,
         credentials::Credentials,
@@ -68,7 +68,7 @@ pub(super) struct Fetch<B, E> {
 
 impl<B, E> Fetch<B, E>
 where
-    B: ResponseBody,
+    B: body::ResponseBody,
     E: Clone + Send + Sync + 'static,
 {
     /// The fetch of a new flight for this request, and the leader's response. Notes in the request that
@@ -80,7 +80,7 @@ where
         credentials: Credentials,
     ) -> (Self, Leader<B, E>) {
         let settings = guard.settings();
-        let cache_request = request.extensions.get_mut::<CacheRequest>();
+        let cache_request = request.extensions.get_mut::<exchange::CacheRequest>();
         let is_for_many = cache_request.is_some_and(|request| request.want_shareability(true));
         let judge = settings.rules.as_ref().map(|rules| {
             let rules = key::RuleOverrides::rules_for(&request.extensions, rules).for_flight();
@@ -112,7 +112,7 @@ where
                 tokio::task::yield_now().await;
             }
             let pumped = AssertUnwindSafe(pump(&self.guard, body)).catch_unwind().await;
-            self.guard.flight().end(pumped.unwrap_or(Err(BodyError::Cancelled)));
+            self.guard.flight().end(pumped.unwrap_or(Err(body::BodyError::Cancelled)));
         }
     }
 
@@ -120,7 +120,7 @@ where
     async fn dispatched(
         &mut self,
         fetch: impl Future<Output = Result<Response<B>, E>> + Send,
-    ) -> Option<Declared<B>> {
+    ) -> Option<body::Declared<B>> {
         let Self { guard, dispatch } = self;
         let started_at = guard.flight().started_at();
         let mut fetch = pin!(Some(fetch));
@@ -159,7 +159,7 @@ struct Dispatch<B, E> {
 
 impl<B, E> Dispatch<B, E>
 where
-    B: ResponseBody,
+    B: body::ResponseBody,
     E: Clone + Send + Sync + 'static,
 {
     fn tell_leader(&mut self, outcome: LeaderOutcome<B, E>) {
@@ -176,7 +176,7 @@ where
     }
 
     /// Settles the flight, and returns the body if it is for all subscribers.
-    fn settle(&mut self, guard: &FlightGuard, response: Result<Response<B>, E>) -> Option<Declared<B>> {
+    fn settle(&mut self, guard: &FlightGuard, response: Result<Response<B>, E>) -> Option<body::Declared<B>> {
         match response {
             Ok(response) => self.settle_response(guard, response),
             Err(error) => {
@@ -188,13 +188,17 @@ where
         }
     }
 
-    fn settle_response(&mut self, guard: &FlightGuard, mut response: Response<B>) -> Option<Declared<B>> {
+    fn settle_response(
+        &mut self,
+        guard: &FlightGuard,
+        mut response: Response<B>,
+    ) -> Option<body::Declared<B>> {
         let shareability = self.shareability(guard, &mut response);
         if !shareability.is_shareable() {
             guard.close();
         }
         if self.is_for_many {
-            ResponseFacts::note_shareability(response.extensions_mut(), shareability.clone());
+            exchange::ResponseFacts::note_shareability(response.extensions_mut(), shareability.clone());
         }
         let came_about = unwritten_status(&response, &shareability);
         if shareability.is_unshareable() {
@@ -206,7 +210,7 @@ where
             return None;
         }
         let length = framing::content_of(guard.is_head(), &response);
-        let mut response = response.map(|body| Declared::new(body, length));
+        let mut response = response.map(|body| body::Declared::new(body, length));
         fields::remove_hop_by_hop(response.headers_mut());
         let shared = shared_fields(response.headers_mut(), &shareability);
         if response.body().is_end_stream() {
@@ -218,22 +222,22 @@ where
         Some(body)
     }
 
-    fn shareability(&self, guard: &FlightGuard, response: &mut Response<B>) -> Shareability {
-        if let Some(shareability) = ResponseFacts::take_shareability(response.extensions_mut()) {
+    fn shareability(&self, guard: &FlightGuard, response: &mut Response<B>) -> exchange::Shareability {
+        if let Some(shareability) = exchange::ResponseFacts::take_shareability(response.extensions_mut()) {
             return shareability;
         }
         match &self.judge {
             _ if response.body().size_hint().lower() > guard.settings().max_held_bytes as u64 => {
-                Shareability::unshareable(storing::Unshareable::TooLarge)
+                exchange::Shareability::unshareable(storing::Unshareable::TooLarge)
             }
             // A `Fill` below was not told that the response may be shared, and may have judged it otherwise.
             Some(_) if CacheStatus::of(response).is_some_and(is_of_a_fetch) => {
-                Shareability::unshareable(storing::Unshareable::Rules)
+                exchange::Shareability::unshareable(storing::Unshareable::Rules)
             }
             Some(judge) => {
                 judge.shareability(response, guard.flight().started_at(), &guard.settings().failures)
             }
-            None => Shareability::unshareable(storing::Unshareable::Rules),
+            None => exchange::Shareability::unshareable(storing::Unshareable::Rules),
         }
     }
 }
@@ -248,7 +252,7 @@ fn shared_head<B: HttpBody>(
     response: &Response<B>,
     headers: HeaderMap,
     came_about: Option<CacheStatus>,
-    shareability: Shareability,
+    shareability: exchange::Shareability,
 ) -> SharedHead {
     let size = response.body().size_hint().exact();
     let refused = response.extensions().get().copied();
@@ -257,7 +261,7 @@ fn shared_head<B: HttpBody>(
 }
 
 /// Returns the fields that all callers get. If some are withheld, `headers` keeps all for the leader.
-fn shared_fields(headers: &mut HeaderMap, shareability: &Shareability) -> HeaderMap {
+fn shared_fields(headers: &mut HeaderMap, shareability: &exchange::Shareability) -> HeaderMap {
     let withheld = shareability.withheld();
     match has_any(headers, withheld) {
         true => {
@@ -274,7 +278,7 @@ fn has_any(headers: &HeaderMap, names: &[HeaderName]) -> bool {
 }
 
 /// How a response came about, if its fields do not say so, or will not when some of them are gone.
-fn unwritten_status<B>(response: &Response<B>, shareability: &Shareability) -> Option<CacheStatus> {
+fn unwritten_status<B>(response: &Response<B>, shareability: &exchange::Shareability) -> Option<CacheStatus> {
     let headers = response.headers();
     let loses_fields = shareability.is_unshareable()
         || has_any(headers, shareability.withheld())
@@ -296,7 +300,7 @@ impl Judge {
         response: &mut Response<B>,
         started_at: Instant,
         failures: &exchange::failures::FailurePolicy,
-    ) -> Shareability {
+    ) -> exchange::Shareability {
         let request::Parts { method, headers: request, .. } = &self.request;
         let mut outline = ResponseFields::of(response.headers(), SystemTime::now());
         outline.settle_length(method, response);
@@ -312,14 +316,14 @@ impl Judge {
         let delay = received_at.saturating_duration_since(started_at);
         let age = if decision.terms.is_ours { delay } else { outline.initial_age(delay) };
         let fresh_until = freshness::after(received_at, decision.terms.fresh_for.saturating_sub(age));
-        Shareability::new(decision, selection, (received_at, fresh_until), None)
+        exchange::Shareability::new(decision, selection, (received_at, fresh_until), None)
     }
 }
 
 /// What the leader gets, and no other caller.
 enum LeaderOutcome<B, E> {
     /// The response is for the leader alone.
-    Own(Response<Body<B>>),
+    Own(Response<body::Body<B>>),
     /// The leader reads the flight like all others, under the head as it came.
     ///
     /// The fields are with the flight, unless some are for the leader alone.
@@ -350,9 +354,9 @@ impl<B, E> Leader<B, E> {
 
 impl<B, E> Future for Leader<B, E>
 where
-    B: ResponseBody,
+    B: body::ResponseBody,
 {
-    type Output = Result<Response<Body<B>>, E>;
+    type Output = Result<Response<body::Body<B>>, E>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let outcome = ready!(Pin::new(&mut self.outcome).poll(cx));
@@ -371,11 +375,11 @@ where
 }
 
 /// The head as it came, except for what belongs to the connection.
-fn leader_response<B>(mut subscriber: Subscriber, mut head: response::Parts) -> Response<Body<B>> {
+fn leader_response<B>(mut subscriber: Subscriber, mut head: response::Parts) -> Response<body::Body<B>> {
     if head.headers.is_empty() {
         head.headers = subscriber.take_headers();
     }
-    ResponseFacts::note_shared_body(&mut head.extensions);
+    exchange::ResponseFacts::note_shared_body(&mut head.extensions);
     let shared = subscriber.flight().head();
     let (came_about, size) = shared.map_or((None, None), |head| (head.came_about, head.size));
     // Set where the origin named the field as one of the connection.
@@ -392,27 +396,27 @@ pub(super) fn own_response<B>(
     response: Response<B>,
     settings: &CoalesceSettings,
     is_head: bool,
-) -> Response<Body<B>>
+) -> Response<body::Body<B>>
 where
-    B: ResponseBody,
+    B: body::ResponseBody,
 {
     let is_checked = settings.rules.is_some();
     let length = is_checked.then(|| framing::content_of(is_head, &response)).flatten();
-    response.map(|body| Body::declared(body, length))
+    response.map(|body| body::Body::declared(body, length))
 }
 
 /// The response to a request that the cache does not serve, which was on its way to the origin for the
 /// reason `why`.
-pub(super) fn refuse<B>(refused: exchange::Refused, why: Option<CacheStatus>) -> Response<Body<B>> {
+pub(super) fn refuse<B>(refused: exchange::Refused, why: Option<CacheStatus>) -> Response<body::Body<B>> {
     let why = why.unwrap_or(CacheStatus::forwarded(exchange::status::Forward::Miss));
     refused.to_response(RETRY_AFTER, why)
 }
 
 /// Moves the body into the log, and returns how it ended.
-async fn pump<B>(guard: &FlightGuard, body: B) -> Result<(), BodyError>
+async fn pump<B>(guard: &FlightGuard, body: B) -> Result<(), body::BodyError>
 where
     B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B::Error: Into<body::BoxError>,
 {
     let flight = guard.flight();
     let max_unread = guard.max_unread();
@@ -421,8 +425,8 @@ where
     loop {
         let frame = pin!(poll_fn(|cx| body.as_mut().poll_frame(cx)));
         let frame = watch(guard, Instant::now, standstill, frame).await;
-        let frame = frame.map_err(|Abandoned| BodyError::Cancelled)?;
-        let Some(frame) = frame.transpose().map_err(BodyError::new)? else { return Ok(()) };
+        let frame = frame.map_err(|Abandoned| body::BodyError::Cancelled)?;
+        let Some(frame) = frame.transpose().map_err(body::BodyError::new)? else { return Ok(()) };
         match frame.into_data() {
             Ok(data) => {
                 let is_last = body.is_end_stream();
@@ -443,11 +447,11 @@ where
 }
 
 /// Waits until there is room for more.
-async fn keep_pace(guard: &FlightGuard, max_unread: u64) -> Result<(), BodyError> {
+async fn keep_pace(guard: &FlightGuard, max_unread: u64) -> Result<(), body::BodyError> {
     loop {
         match guard.flight().pace(max_unread, guard.settings().max_read_pause).await {
             Pace::Close => guard.close(),
-            Pace::Stop => return Err(BodyError::Cancelled),
+            Pace::Stop => return Err(body::BodyError::Cancelled),
             Pace::GoOn | Pace::Ahead | Pace::Lagging => return Ok(()),
         }
     }
@@ -535,14 +539,14 @@ async fn next_event<T>(
 }
 
 /// As [`watch`], for a body that is always ready.
-fn check_abandoned(guard: &FlightGuard) -> Result<(), BodyError> {
+fn check_abandoned(guard: &FlightGuard) -> Result<(), body::BodyError> {
     let flight = guard.flight();
     match flight.unread_since() {
         Some(unread)
             if ends_at(guard, unread, unread, None) <= Instant::now()
                 && flight.close_if_unread_since(unread) =>
         {
-            Err(BodyError::Cancelled)
+            Err(body::BodyError::Cancelled)
         }
         _ => Ok(()),
     }

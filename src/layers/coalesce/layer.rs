@@ -19,7 +19,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        CacheRequest, Observer, Observers,
+        self,
         failures::{FailurePolicy, Failures},
         status::{CacheStatus, Forward},
     },
@@ -60,8 +60,8 @@ impl CoalesceLayer {
     /// Tells this observer of each response that the service returns, if no [`Lookup`](crate::Lookup) above
     /// does so. Default: none.
     #[must_use]
-    pub fn observer(self, observer: impl Observer) -> Self {
-        self.set(|settings| settings.observers = Observers::new(observer))
+    pub fn observer(self, observer: impl exchange::Observer) -> Self {
+        self.set(|settings| settings.observers = exchange::Observers::new(observer))
     }
 
     /// How many fetches that callers can join may be under way, including those that all callers have
@@ -276,27 +276,28 @@ where
         let observers = settings.observers.of_outermost(&head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
-        let is_shared = |request: &Cow<'_, CacheRequest>| {
+        let is_shared = |request: &Cow<'_, exchange::CacheRequest>| {
             !request.is_hit_for_miss()
                 && request.facts().is_for_all()
                 && !self.flights.is_leading(request.key())
         };
-        let response = match CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
-            None => {
-                let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
-                ResponseFuture::pass_unkeyed(response, why)
-            }
-            Some(request) => {
-                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
-                remove_upgrade(&mut head.headers);
-                let inner = self.inner.clone();
-                let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                match settings.wait_at_most {
-                    None => ResponseFuture::boxed(caller.run()),
-                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
+        let response =
+            match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
+                None => {
+                    let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
+                    ResponseFuture::pass_unkeyed(response, why)
                 }
-            }
-        };
+                Some(request) => {
+                    let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                    remove_upgrade(&mut head.headers);
+                    let inner = self.inner.clone();
+                    let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
+                    match settings.wait_at_most {
+                        None => ResponseFuture::boxed(caller.run()),
+                        Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
+                    }
+                }
+            };
         response.observed(&observers, reason)
     }
 }

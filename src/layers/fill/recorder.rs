@@ -7,8 +7,7 @@ use http::{HeaderMap, HeaderName, response};
 use tokio::time::Instant;
 
 use crate::{
-    body::{Body, Observer, ResponseBody},
-    exchange,
+    body, exchange,
     executor::Executor,
     http::{fields, freshness, range, response_fields::ResponseFields, storing, vary},
     sequence,
@@ -27,13 +26,13 @@ pub(super) struct Recording<'a> {
 
 impl Recording<'_> {
     /// Stores the response once its body, which is returned, has been read.
-    pub(super) fn start<St: Store, B: ResponseBody>(
+    pub(super) fn start<St: Store, B: body::ResponseBody>(
         self,
         (store, client): (St, &Arc<exchange::RequestCopy>),
         head: &response::Parts,
         (body, outline): (B, &ResponseFields),
         fetching: sequence::Fetching,
-    ) -> Body<B> {
+    ) -> body::Body<B> {
         let Self { extent, decision, selection, origin, hit_for_miss } = self;
         let fields = kept(&head.headers, outline, &decision.withheld);
         let length = outline.content.and_then(|length| usize::try_from(length).ok());
@@ -97,14 +96,14 @@ fn record<St: Store, B>(
     mut pending: Pending,
     marker: Option<store::HitForMiss>,
     (body, content): (B, Option<u64>),
-) -> Body<B>
+) -> body::Body<B>
 where
-    B: ResponseBody,
+    B: body::ResponseBody,
 {
     if body.is_end_stream() {
         let block = store::BodyBuffer::new(0);
         Recorder { store, client, pending: Some(pending), block, trailers: None, marker }.finish();
-        return Body::declared(body, content);
+        return body::Body::declared(body, content);
     }
     let expected = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
     let expected = expected.min(store.max_response_bytes()).min(MAX_RESERVED);
@@ -113,7 +112,7 @@ where
         Content::Part(..) => store::BodyBuffer::new(expected),
     };
     let recorder = Recorder { store, client, pending: Some(pending), block, trailers: None, marker };
-    Body::recorded(body, content, recorder)
+    body::Body::recorded(body, content, recorder)
 }
 
 impl<St: Store> Recorder<St> {
@@ -215,7 +214,7 @@ impl<St: Store> Recorder<St> {
     }
 }
 
-impl<St: Store> Observer for Recorder<St> {
+impl<St: Store> body::Observer for Recorder<St> {
     fn data(&mut self, chunk: &Bytes) {
         if self.pending.is_none() {
             return;

@@ -8,9 +8,7 @@ use crate::{
     exchange::status::CacheStatus,
     http::{
         conditions::{Precondition, evaluate},
-        framing,
-        made::{make_failed, make_not_modified},
-        range,
+        framing, made, range,
     },
     store::{Part, StoredResponse},
 };
@@ -96,8 +94,8 @@ fn apply_preconditions<B: Default>(conditions: &HeaderMap, response: &mut Respon
     }
     match evaluate(conditions, response.headers()) {
         Precondition::Holds => return None,
-        Precondition::NotModified => make_not_modified(response),
-        Precondition::Failed => make_failed(response, StatusCode::PRECONDITION_FAILED),
+        Precondition::NotModified => made::make_not_modified(response),
+        Precondition::Failed => made::make_failed(response, StatusCode::PRECONDITION_FAILED),
     }
     Some(std::mem::take(response.body_mut()))
 }

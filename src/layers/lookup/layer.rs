@@ -23,7 +23,7 @@ use super::{
 use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
-    exchange::{CacheRequest, Observer, Observers},
+    exchange,
     executor::{Executor, Task},
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
@@ -129,11 +129,11 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     ///
     /// What comes of storing a response is told by [`FillLayer::observer`](crate::FillLayer::observer).
     #[must_use]
-    pub fn observer(self, observer: impl Observer) -> Self {
-        self.observers(Observers::new(observer))
+    pub fn observer(self, observer: impl exchange::Observer) -> Self {
+        self.observers(exchange::Observers::new(observer))
     }
 
-    pub(crate) fn observers(self, observers: Observers) -> Self {
+    pub(crate) fn observers(self, observers: exchange::Observers) -> Self {
         self.set(|settings| settings.observers = observers)
     }
 
@@ -298,7 +298,7 @@ where
     }
 
     fn passed(mut self, mut request: Request<ReqB>) -> Self::Future {
-        request.extensions_mut().get_mut().map(CacheRequest::pass);
+        request.extensions_mut().get_mut().map(exchange::CacheRequest::pass);
         ResponseFuture::pass(self.call_below(request))
     }
 }

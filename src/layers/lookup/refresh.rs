@@ -8,8 +8,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
 use super::select::{Question, Settings};
 use crate::{
-    exchange::status::CacheStatus,
-    exchange::{BackgroundEvent, CacheRequest, Observers, Purpose, RefreshResult, ResponseFacts},
+    exchange::{self, status::CacheStatus},
     executor::Executor,
     http::conditions::take_conditions,
     key::CacheKey,
@@ -35,21 +34,21 @@ pub(crate) struct Refresher {
 
 /// Tells observers of a refresh, and how it ended when it is dropped.
 struct RefreshWatch {
-    observers: Observers,
+    observers: exchange::Observers,
     key: CacheKey,
-    result: RefreshResult,
+    result: exchange::RefreshResult,
 }
 
 impl RefreshWatch {
-    fn begin(observers: &Observers, key: CacheKey) -> Self {
-        observers.background(BackgroundEvent::RefreshBegan(&key));
-        Self { observers: observers.clone(), key, result: RefreshResult::Aborted }
+    fn begin(observers: &exchange::Observers, key: CacheKey) -> Self {
+        observers.background(exchange::BackgroundEvent::RefreshBegan(&key));
+        Self { observers: observers.clone(), key, result: exchange::RefreshResult::Aborted }
     }
 }
 
 impl Drop for RefreshWatch {
     fn drop(&mut self) {
-        self.observers.background(BackgroundEvent::RefreshEnded(&self.key, self.result));
+        self.observers.background(exchange::BackgroundEvent::RefreshEnded(&self.key, self.result));
     }
 }
 
@@ -78,9 +77,14 @@ impl Refresher {
     }
 
     /// The client's request as the refresh, with all its extensions.
-    pub(super) fn request<ReqB>(&self, mut head: Parts, body: ReqB, asked: CacheRequest) -> Request<ReqB> {
+    pub(super) fn request<ReqB>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        asked: exchange::CacheRequest,
+    ) -> Request<ReqB> {
         take_conditions(&mut head.headers);
-        head.extensions.insert(asked.for_purpose(Purpose::Refresh).without_conditions());
+        head.extensions.insert(asked.for_purpose(exchange::Purpose::Refresh).without_conditions());
         Request::from_parts(head, body)
     }
 
@@ -98,13 +102,13 @@ impl Refresher {
         let mut watch = RefreshWatch::begin(&settings.observers, key);
         settings.executor.spawn(Box::pin(async move {
             let fetch = async {
-                let Ok(response) = response.await else { return RefreshResult::Failed };
+                let Ok(response) = response.await else { return exchange::RefreshResult::Failed };
                 let status = response.status();
                 read_at_most(limit, response.into_body()).await;
-                RefreshResult::Responded(status)
+                exchange::RefreshResult::Responded(status)
             };
             let result = tokio::time::timeout_at(self.deadline, fetch).await;
-            watch.result = result.unwrap_or(RefreshResult::TimedOut);
+            watch.result = result.unwrap_or(exchange::RefreshResult::TimedOut);
             drop((self, watch));
         }));
     }
@@ -128,7 +132,7 @@ impl Settings {
         let is_stored =
             CacheStatus::of(response).is_some_and(|status| status.is_stored() && !status.is_collapsed());
         // A shared body completes itself, at the pace of its readers.
-        let needs_a_reader = is_stored && !ResponseFacts::completes_itself(response.extensions());
+        let needs_a_reader = is_stored && !exchange::ResponseFacts::completes_itself(response.extensions());
         needs_a_reader.then(|| Completion {
             executor: self.executor.clone(),
             deadline: self.refresh_deadline,

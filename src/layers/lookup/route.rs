@@ -7,22 +7,26 @@ use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
 use super::{
-    answer::{from_below, from_part, from_store},
+    answer,
     refresh::{Refresher, Refreshing},
-    select::{Edition, Found, Question, Reader, Reading, Settings, accepts},
+    select,
 };
 use crate::{
     body::{Body, ResponseBody},
-    exchange::status::{CacheStatus, Stale},
-    exchange::{CacheRequest, Observers, Refused},
+    exchange::{
+        self,
+        status::{CacheStatus, Stale},
+    },
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
         request_fields::RequestFields, storing::Unshareable,
     },
-    key::{self, CacheKey, KeyBuffer, KeyExtractor, KeyFacts, Unkeyed},
-    layers::derived_key::WithoutKey,
-    layers::invalidation::{Invalidation, pass_on},
-    layers::service::ResponseFuture,
+    key::{self, KeyExtractor},
+    layers::{
+        derived_key::WithoutKey,
+        invalidation::{Invalidation, pass_on},
+        service::ResponseFuture,
+    },
     store::{Store, StoredResponse},
     tags::TagFields,
 };
@@ -32,15 +36,15 @@ pub(crate) struct Keyless {
     /// What it invalidates.
     invalidation: Option<Invalidation>,
     /// Why there is no key, if responses to such requests say it.
-    why: Option<Unkeyed>,
+    why: Option<key::Unkeyed>,
     shows_status: bool,
-    observers: Observers,
+    observers: exchange::Observers,
 }
 
 impl Keyless {
     /// Nothing: the request is that of a fetch of this very cache.
     pub(crate) const PASSED: Self =
-        Self { invalidation: None, why: None, shows_status: true, observers: Observers::NONE };
+        Self { invalidation: None, why: None, shows_status: true, observers: exchange::Observers::NONE };
 
     /// Whether responses to such requests say why there is no key.
     pub(super) const fn says_why(&self) -> bool {
@@ -72,9 +76,9 @@ impl Keyless {
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and no hit has one")]
 enum Open<B> {
     /// A stale response is served, and a fresh one fetched.
-    Refresh(Response<Body<B>>, Refresher, CacheRequest),
+    Refresh(Response<Body<B>>, Refresher, exchange::CacheRequest),
     /// The request goes on to the layers below.
-    Forward(CacheRequest, Scope),
+    Forward(exchange::CacheRequest, Scope),
     /// The request was made by a fetch for this very key, and goes on as if this layer were not there.
     Pass,
 }
@@ -113,7 +117,7 @@ pub(crate) trait Route<ReqB>: Sized {
     fn passed(self, request: Request<ReqB>) -> Self::Future;
 }
 
-impl<St, K> Reader<St, K>
+impl<St, K> select::Reader<St, K>
 where
     St: Store,
     K: KeyExtractor,
@@ -127,14 +131,14 @@ where
         ReqB: HttpBody,
     {
         if !key::is_for_cache(&request) {
-            let why = Unkeyed::of(&request);
+            let why = key::Unkeyed::of(&request);
             return self.keyless(request, why, route);
         }
         let (mut head, body) = request.into_parts();
         let edition = self.note(&mut head);
         let edition = edition.as_deref();
         let mut fields = RequestFields::of(&head.headers);
-        let mut key = KeyBuffer::new();
+        let mut key = key::KeyBuffer::new();
         if let Err(why) = self.find_key(edition, &head, &fields, &mut key) {
             return self.keyless(Request::from_parts(head, body), Some(why), route);
         }
@@ -165,11 +169,11 @@ where
     #[inline(always)]
     fn find_key(
         &self,
-        edition: Edition<'_>,
+        edition: select::Edition<'_>,
         head: &Parts,
         fields: &RequestFields<'_>,
-        key: &mut KeyBuffer,
-    ) -> Result<(), Unkeyed> {
+        key: &mut key::KeyBuffer,
+    ) -> Result<(), key::Unkeyed> {
         let rules = &self.settings.request;
         match edition {
             None => key::find(&*self.extractor, rules, head, fields, key),
@@ -179,7 +183,7 @@ where
 
     /// Whether [`normalise`](Self::normalise) has anything to do.
     #[inline(always)]
-    fn normalises(&self, edition: Edition<'_>) -> bool {
+    fn normalises(&self, edition: select::Edition<'_>) -> bool {
         let rules = &self.settings.request;
         match edition {
             None => key::normalises(&*self.extractor, rules),
@@ -189,7 +193,7 @@ where
 
     /// Brings a request that has this key into its normal form.
     #[inline(never)]
-    fn normalise(&self, edition: Edition<'_>, head: &mut Parts, key: &mut KeyBuffer) {
+    fn normalise(&self, edition: select::Edition<'_>, head: &mut Parts, key: &mut key::KeyBuffer) {
         let rules = &self.settings.request;
         match edition {
             None => key::normalise(&*self.extractor, rules, head, key),
@@ -203,17 +207,17 @@ where
     fn keyless<R, ReqB>(
         self: &Arc<Self>,
         mut request: Request<ReqB>,
-        why: Option<Unkeyed>,
+        why: Option<key::Unkeyed>,
         route: R,
     ) -> R::Future
     where
         R: Route<ReqB>,
     {
         let extensions = request.extensions_mut();
-        extensions.remove::<CacheKey>();
-        extensions.remove::<CacheRequest>();
-        extensions.remove::<KeyFacts>();
-        let observers = why.map_or(Observers::NONE, |_| self.settings.observers.clone());
+        extensions.remove::<key::CacheKey>();
+        extensions.remove::<exchange::CacheRequest>();
+        extensions.remove::<key::KeyFacts>();
+        let observers = why.map_or(exchange::Observers::NONE, |_| self.settings.observers.clone());
         let shows_status = self.settings.shows_status;
         let keyless =
             Keyless { invalidation: Invalidation::of(self, &request), why, shows_status, observers };
@@ -227,7 +231,7 @@ where
     #[allow(clippy::result_large_err, reason = "it is taken apart at once, and only a miss moves it")]
     fn respond<B>(
         &self,
-        (key, edition): (&KeyBuffer, Edition<'_>),
+        (key, edition): (&key::KeyBuffer, select::Edition<'_>),
         head: &Parts,
         fields: &mut RequestFields<'_>,
     ) -> Result<Response<Body<B>>, Open<B>> {
@@ -236,16 +240,16 @@ where
         let fields = &*fields;
         let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
         let reading = self.read(key);
-        let question = Question { key, edition, head, fields, settings, now };
+        let question = select::Question { key, edition, head, fields, settings, now };
         let stored = self.select(&reading, fields);
         if let Some(stored) = stored
-            && accepts(stored, wishes.as_ref(), now)
+            && select::accepts(stored, wishes.as_ref(), now)
             && stored.is_fresh(now)
         {
             // Returned as it is made: to change it afterwards would let it be moved.
             return match question.is_plain() {
                 true => Ok(stored.to_hit(head.method == Method::HEAD, now, |body| body)),
-                false => Ok(from_store(stored, &question, CacheStatus::hit())),
+                false => Ok(answer::from_store(stored, &question, CacheStatus::hit())),
             };
         }
         self.respond_otherwise(&reading, stored, &question, wishes)
@@ -258,21 +262,22 @@ where
     #[allow(clippy::result_large_err, reason = "as above")]
     fn respond_otherwise<B>(
         &self,
-        reading: &Reading,
+        reading: &select::Reading,
         stored: Option<&Arc<StoredResponse>>,
-        question: &Question<'_>,
+        question: &select::Question<'_>,
         wishes: Option<RequestDirectives>,
     ) -> Result<Response<Body<B>>, Open<B>> {
         if self.is_asking(question) {
             return Err(Open::Pass);
         }
         let asked = match self.find(reading, stored, question, wishes.as_ref()) {
-            Found::Stale(stored) => {
-                return Ok(from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
+            select::Found::Stale(stored) => {
+                return Ok(answer::from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
             }
-            Found::Part(part) => return Ok(from_part(part, question, CacheStatus::hit())),
-            Found::Refreshable(stored, asked) => {
-                let serve = || from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
+            select::Found::Part(part) => return Ok(answer::from_part(part, question, CacheStatus::hit())),
+            select::Found::Refreshable(stored, asked) => {
+                let serve =
+                    || answer::from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
                 match Refresher::claim(question, stored) {
                     Refreshing::Begin(refresher) => {
                         return Err(Open::Refresh(serve(), refresher, asked));
@@ -281,11 +286,11 @@ where
                     Refreshing::Impossible => asked,
                 }
             }
-            Found::Nothing(asked) => asked,
+            select::Found::Nothing(asked) => asked,
         };
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
-            let refused = Refused::NotStored.to_response(Duration::ZERO, asked.why());
+            let refused = exchange::Refused::NotStored.to_response(Duration::ZERO, asked.why());
             return Ok(question.settings.finish(refused, asked.why()));
         }
         let scope = match wishes.no_store {
@@ -300,7 +305,7 @@ where
     fn go_on<R, ReqB>(
         &self,
         open: Open<R::Stored>,
-        (key, edition): (&KeyBuffer, Edition<'_>),
+        (key, edition): (&key::KeyBuffer, select::Edition<'_>),
         request: Request<ReqB>,
         mut route: R,
     ) -> R::Future
@@ -331,11 +336,11 @@ where
 
     /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone:
     /// then the request passes untouched. Returns what there is to do with the response.
-    fn prepare(&self, head: &mut Parts, mut asked: CacheRequest, scope: Scope) -> Option<Then> {
+    fn prepare(&self, head: &mut Parts, mut asked: exchange::CacheRequest, scope: Scope) -> Option<Then> {
         // A layer above that gave it a key may share the response there.
-        let has_key = head.extensions.remove::<CacheKey>().is_some();
-        let above = head.extensions.remove::<CacheRequest>();
-        head.extensions.remove::<KeyFacts>();
+        let has_key = head.extensions.remove::<key::CacheKey>().is_some();
+        let above = head.extensions.remove::<exchange::CacheRequest>();
+        head.extensions.remove::<key::KeyFacts>();
         let is_shared_above = above.is_some_and(|above| !above.is_private()) || has_key;
         asked.want_shareability(is_shared_above);
         let conditions = match scope {
@@ -377,7 +382,7 @@ struct Then {
     /// Why the request is sent on.
     why: CacheStatus,
     limit: usize,
-    settings: Arc<Settings>,
+    settings: Arc<select::Settings>,
 }
 
 impl Then {
@@ -396,11 +401,11 @@ impl Then {
             return Ok(settings.finish(response.map(Body::inner), why));
         }
         let completion = settings.completion(&response, limit);
-        Ok(settings.finish(from_below(&method, &conditions, response, completion), why))
+        Ok(settings.finish(answer::from_below(&method, &conditions, response, completion), why))
     }
 }
 
-fn scope(question: &Question<'_>, asked: &CacheRequest) -> Scope {
+fn scope(question: &select::Question<'_>, asked: &exchange::CacheRequest) -> Scope {
     let facts = asked.facts();
     match facts.has_range() && !question.settings.fetches_whole && !asked.candidate().is_whole() {
         false => Scope::Whole,

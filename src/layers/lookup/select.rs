@@ -6,8 +6,10 @@ use http::{Method, Response, request::Parts};
 use tokio::{sync::Semaphore, time::Instant};
 
 use crate::{
-    exchange::status::{CacheStatus, Forward},
-    exchange::{CacheRequest, Observers, Purpose, StaleCandidate},
+    exchange::{
+        self,
+        status::{CacheStatus, Forward},
+    },
     executor::Executor,
     http::{
         cache_control::RequestDirectives,
@@ -19,8 +21,8 @@ use crate::{
     key::{KeyBuffer, KeyExtractor},
     layers::invalidation::Invalidates,
     purge::{Naming, Purge},
-    sequence::{Loss, PurgeSnapshot, Sequence},
-    store::{Entry, Part, Store, StoredResponse},
+    sequence,
+    store::{self, Store},
 };
 
 #[derive(Clone, Debug)]
@@ -30,7 +32,7 @@ pub(super) struct Settings {
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) executor: Executor,
     pub(super) shows_status: bool,
-    pub(super) observers: Observers,
+    pub(super) observers: exchange::Observers,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
     pub(super) request: RequestRules,
@@ -47,7 +49,7 @@ impl Default for Settings {
             refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
             executor: Executor::default(),
             shows_status: true,
-            observers: Observers::NONE,
+            observers: exchange::Observers::NONE,
             follows_requests: false,
             fetches_whole: false,
             request: RequestRules::default(),
@@ -84,7 +86,7 @@ pub(crate) struct Reader<St, K> {
 }
 
 impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
-    fn sequence(&self) -> &Sequence {
+    fn sequence(&self) -> &sequence::Sequence {
         self.store.sequence()
     }
 
@@ -115,18 +117,18 @@ impl Question<'_> {
 pub(super) struct Reading {
     /// Noted before the store was read: what begins later is newer than what was found.
     arrival: u64,
-    resource: Option<Arc<Entry>>,
+    resource: Option<Arc<store::Entry>>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
 pub(super) enum Found<'a> {
     /// As stale as the client says that it may be (RFC 9111 §5.2.1.2).
-    Stale(&'a StoredResponse),
+    Stale(&'a store::StoredResponse),
     /// A part that has what is asked for.
-    Part(&'a Part),
+    Part(&'a store::Part),
     /// Stale, but usable while a fresh one is fetched.
-    Refreshable(&'a Arc<StoredResponse>, CacheRequest),
-    Nothing(CacheRequest),
+    Refreshable(&'a Arc<store::StoredResponse>, exchange::CacheRequest),
+    Nothing(exchange::CacheRequest),
 }
 
 impl<St: Store, K: KeyExtractor> Reader<St, K> {
@@ -146,7 +148,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         &self,
         reading: &'a Reading,
         fields: &RequestFields<'_>,
-    ) -> Option<&'a Arc<StoredResponse>> {
+    ) -> Option<&'a Arc<store::StoredResponse>> {
         reading.resource.as_deref()?.select(fields, self.store.sequence())
     }
 
@@ -154,7 +156,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     pub(super) fn find<'a>(
         &self,
         reading: &'a Reading,
-        stored: Option<&'a Arc<StoredResponse>>,
+        stored: Option<&'a Arc<store::StoredResponse>>,
         question: &Question<'_>,
         wishes: Option<&RequestDirectives>,
     ) -> Found<'a> {
@@ -173,16 +175,17 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         }
         let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
         let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
-        let purpose = if wants_newer || is_fresh { Purpose::Forced } else { Purpose::Client };
+        let purpose =
+            if wants_newer || is_fresh { exchange::Purpose::Forced } else { exchange::Purpose::Client };
         let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
         let acceptable = usable.filter(|stored| accepts(stored, wishes, now));
         let candidate = match (stored, part) {
             (Some(stored), _) => {
                 let is_servable = usable.is_some() && acceptable.is_none();
-                StaleCandidate::Whole { response: Arc::clone(stored), is_servable }
+                exchange::StaleCandidate::Whole { response: Arc::clone(stored), is_servable }
             }
-            (None, Some(part)) => StaleCandidate::Part(Box::new(part.clone())),
-            (None, None) => StaleCandidate::None,
+            (None, Some(part)) => exchange::StaleCandidate::Part(Box::new(part.clone())),
+            (None, None) => exchange::StaleCandidate::None,
         };
         let is_refused = is_fresh || wants_newer && usable.is_some();
         let asked = self.asked(reading, candidate, question, is_refused).for_purpose(purpose);
@@ -195,8 +198,8 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     /// Whether the request was made by a fetch of a layer with this store for the same key: the same layer
     /// value is on a path twice.
     pub(super) fn is_asking(&self, question: &Question<'_>) -> bool {
-        let is_same = |arrival: &PurgeSnapshot| arrival.is_of(self.store.sequence());
-        question.head.extensions.get::<CacheRequest>().is_some_and(|asked| {
+        let is_same = |arrival: &sequence::PurgeSnapshot| arrival.is_of(self.store.sequence());
+        question.head.extensions.get::<exchange::CacheRequest>().is_some_and(|asked| {
             asked.key().as_bytes() == question.key.as_bytes() && asked.arrival().is_some_and(is_same)
         })
     }
@@ -206,10 +209,10 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     fn asked(
         &self,
         reading: &Reading,
-        candidate: StaleCandidate,
+        candidate: exchange::StaleCandidate,
         question: &Question<'_>,
         is_refused: bool,
-    ) -> CacheRequest {
+    ) -> exchange::CacheRequest {
         let Question { key, edition, head, fields, settings, now } = *question;
         let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
         let facts = fields.facts(&head.method);
@@ -218,14 +221,14 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
             resource.is_some_and(|resource| resource.is_hit_for_miss(fields.credentials, asks_for_part, now));
         let why = match &candidate {
             _ if is_refused => CacheStatus::forwarded(Forward::Request),
-            StaleCandidate::Whole { response, .. } => selected(response, now),
+            exchange::StaleCandidate::Whole { response, .. } => selected(response, now),
             _ if is_hit_for_miss => CacheStatus::forwarded(Forward::Bypass),
             _ => unselected(resource, question, sequence),
         };
         let extractor = edition.unwrap_or(&*self.extractor);
         let (key, keyed) = (key.to_key(), key.keyed().clone());
         let purge_keys = sequence.keys(extractor, head, &key);
-        CacheRequest::by_key(key, keyed, fields.credentials, facts)
+        exchange::CacheRequest::by_key(key, keyed, fields.credentials, facts)
             .looked_up(sequence.arrival(reading.arrival, purge_keys), candidate, why)
             .hit_for_miss(is_hit_for_miss)
             .selecting(resource.and_then(|resource| known_selection(resource, head)))
@@ -234,7 +237,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
 
 impl<St: Store, K> Reader<St, K> {
     /// A fresh part that has all of what a request asks for.
-    fn find_part<'a>(&self, resource: &'a Entry, question: &Question<'_>) -> Option<&'a Part> {
+    fn find_part<'a>(&self, resource: &'a store::Entry, question: &Question<'_>) -> Option<&'a store::Part> {
         let Question { head, fields, now, .. } = *question;
         if head.method != Method::GET {
             return None;
@@ -245,7 +248,11 @@ impl<St: Store, K> Reader<St, K> {
 
 /// Whether the client takes a stored response of this age (RFC 9111 §5.2.1).
 #[inline]
-pub(super) fn accepts(stored: &StoredResponse, wishes: Option<&RequestDirectives>, now: Instant) -> bool {
+pub(super) fn accepts(
+    stored: &store::StoredResponse,
+    wishes: Option<&RequestDirectives>,
+    now: Instant,
+) -> bool {
     wishes.is_none_or(|wishes| {
         !wishes.no_cache
             && wishes.max_age.is_none_or(|max_age| stored.age(now) <= max_age)
@@ -254,15 +261,15 @@ pub(super) fn accepts(stored: &StoredResponse, wishes: Option<&RequestDirectives
 }
 
 /// The latest response is the best guess at what selects the next one.
-fn known_selection(resource: &Entry, head: &Parts) -> Option<Selection> {
+fn known_selection(resource: &store::Entry, head: &Parts) -> Option<Selection> {
     let fields = resource.latest()?.selection()?.fields();
     Some(Selection::new(fields, &head.headers))
 }
 
 /// Returns why a request is sent on that selects this response, which is not fresh.
-fn selected(stored: &StoredResponse, now: Instant) -> CacheStatus {
+fn selected(stored: &store::StoredResponse, now: Instant) -> CacheStatus {
     match stored.is_stale_by_purge(now) {
-        true => CacheStatus::lost(Loss::Purged),
+        true => CacheStatus::lost(sequence::Loss::Purged),
         false => CacheStatus::forwarded(Forward::Stale),
     }
 }
@@ -271,20 +278,24 @@ fn selected(stored: &StoredResponse, now: Instant) -> CacheStatus {
 ///
 /// What is purged counts only where nothing else is left: it may be given back at any time, and that
 /// must make no difference.
-fn unselected(resource: Option<&Entry>, question: &Question<'_>, sequence: &Sequence) -> CacheStatus {
+fn unselected(
+    resource: Option<&store::Entry>,
+    question: &Question<'_>,
+    sequence: &sequence::Sequence,
+) -> CacheStatus {
     let Question { key, fields, now, .. } = question;
     let Some(resource) = resource else { return lost_or_missing(sequence, key.as_bytes()) };
-    let is_left = |stored: &&StoredResponse| sequence.admits(*stored);
+    let is_left = |stored: &&store::StoredResponse| sequence.admits(*stored);
     let variants = || resource.variants().iter().map(|variant| &**variant);
     // Only the credentials of the request keep it from this one.
     let mut forms = Forms::default();
-    let is_selected = |variant: &&StoredResponse| variant.is_selected_by(fields, &mut forms);
+    let is_selected = |variant: &&store::StoredResponse| variant.is_selected_by(fields, &mut forms);
     if let Some(barred) = variants().filter(is_left).find(is_selected) {
         let why = if barred.is_fresh(*now) { Forward::Request } else { Forward::Stale };
         return CacheStatus::forwarded(why);
     }
     let mut forms = Forms::default();
-    let has_part = |part: &Part| {
+    let has_part = |part: &store::Part| {
         let response = part.response();
         sequence.admits(response) && response.is_fresh(*now) && response.matches(fields, &mut forms)
     };
@@ -301,6 +312,6 @@ fn unselected(resource: Option<&Entry>, question: &Question<'_>, sequence: &Sequ
     }
 }
 
-fn lost_or_missing(sequence: &Sequence, key: &[u8]) -> CacheStatus {
+fn lost_or_missing(sequence: &sequence::Sequence, key: &[u8]) -> CacheStatus {
     sequence.loss_of_key(key).map_or(CacheStatus::forwarded(Forward::UriMiss), CacheStatus::lost)
 }

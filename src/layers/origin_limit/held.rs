@@ -13,10 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use crate::{
-    body::{BodyError, BoxError, ResponseBody},
-    http::freshness::after,
-};
+use crate::{body, http::freshness::after};
 
 /// The bodies that hold the permits of one limit.
 #[derive(Default)]
@@ -37,7 +34,7 @@ impl Holders {
     /// Returns a body that keeps the permit until it is complete, dropped, or ended for another attempt.
     pub(super) fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Held<B>
     where
-        B: ResponseBody,
+        B: body::ResponseBody,
     {
         let inner = Inner { body: Box::pin(body), idle_since: Some(Instant::now()), _permit: permit };
         let shared = Arc::new(Shared { state: Mutex::new(State::Open(inner)) });
@@ -146,21 +143,21 @@ pub(super) struct Held<B> {
 impl<B> HttpBody for Held<B>
 where
     B: HttpBody<Data = Bytes>,
-    B::Error: Into<BoxError>,
+    B::Error: Into<body::BoxError>,
 {
     type Data = Bytes;
-    type Error = BodyError;
+    type Error = body::BodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, body::BodyError>>> {
         let Some(mut inner) = self.shared.take() else {
             let state = std::mem::replace(&mut *self.shared.state.lock(), State::Over);
             return Poll::Ready(match state {
-                State::Ended => Some(Err(BodyError::Idle)),
+                State::Ended => Some(Err(body::BodyError::Idle)),
                 // The body has panicked.
-                State::InUse => Some(Err(BodyError::Cancelled)),
+                State::InUse => Some(Err(body::BodyError::Cancelled)),
                 State::Over | State::Open(_) => None,
             });
         };
@@ -172,7 +169,7 @@ where
         };
         inner.idle_since = frame.is_ready().then(Instant::now);
         *self.shared.state.lock() = if is_over { State::Over } else { State::Open(inner) };
-        frame.map_err(BodyError::new)
+        frame.map_err(body::BodyError::new)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -17,13 +17,12 @@ use tower::retry::{
 use crate::{
     build_error::BuildError,
     exchange::{
-        Attempts, Refused, ResponseFacts,
+        self,
         failures::{FailurePolicy, Failures},
-        head_of,
     },
     executor::Executor,
     http::freshness::after,
-    key::{copy_of_body, has_content},
+    key,
 };
 
 /// When to try again; see the [module](crate::retry). Clones share the budget and the count.
@@ -114,7 +113,7 @@ impl RetryPolicy {
     /// [default ones](crate::DefaultFailures), without 500, which tends to come again.
     ///
     /// Errors of the service are tried again in any case, and what a layer here refused
-    /// ([`Refused`]) never.
+    /// ([`Refused`](crate::Refused)) never.
     #[must_use]
     pub fn failures(self, failures: impl Failures) -> Self {
         self.set(|settings| settings.own = FailurePolicy::new(failures))
@@ -187,14 +186,14 @@ where
         if !may_be_repeated(request) {
             return None;
         }
-        let body = copy_of_body(request.body(), request.extensions())?;
-        Some(head_of(request).map(|()| body))
+        let body = key::copy_of_body(request.body(), request.extensions())?;
+        Some(exchange::head_of(request).map(|()| body))
     }
 }
 
 /// Whether sending the request twice does no more than sending it once.
 pub(super) fn may_be_repeated<ReqB>(request: &Request<ReqB>) -> bool {
-    request.method().is_idempotent() || has_content(request.extensions())
+    request.method().is_idempotent() || key::has_content(request.extensions())
 }
 
 impl RetryPolicy {
@@ -248,12 +247,13 @@ impl RetryPolicy {
     fn sign<B, E>(&self, result: &mut Result<Response<B>, E>) {
         let Ok(response) = result else { return };
         let extensions = response.extensions_mut();
-        extensions.insert(Attempts::new(self.attempts));
+        extensions.insert(exchange::Attempts::new(self.attempts));
         // The first one began at once.
         if self.attempts > 1
-            && let (Some(began), None) = (self.attempt_began_at, ResponseFacts::attempt_began(extensions))
+            && let (Some(began), None) =
+                (self.attempt_began_at, exchange::ResponseFacts::attempt_began(extensions))
         {
-            ResponseFacts::note_attempt(extensions, began);
+            exchange::ResponseFacts::note_attempt(extensions, began);
         }
     }
 }
@@ -270,7 +270,7 @@ impl Settings {
             true => self.own.is_failure(status, headers),
             false => status != StatusCode::INTERNAL_SERVER_ERROR && self.shared.is_failure(status, headers),
         };
-        is_worth_it && response.extensions().get::<Refused>().is_none()
+        is_worth_it && response.extensions().get::<exchange::Refused>().is_none()
     }
 }
 

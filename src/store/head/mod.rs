@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header, header::CACHE_STATUS};
 
 use self::template::{HeaderTemplate, MAX_FIELDS};
-use crate::http::fields::{is_hop_by_hop, named_by_connection};
+use crate::http::fields;
 
 /// What a plain hit says in `Cache-Status` (RFC 9211).
 pub(crate) static HIT: HeaderValue = HeaderValue::from_static("tower-readthrough;hit");
@@ -431,7 +431,7 @@ struct Message<'a> {
 impl<'a> Message<'a> {
     fn new(status: StatusCode, headers: &'a HeaderMap, length: &'a HeaderValue) -> Self {
         let length = (status != StatusCode::NO_CONTENT).then_some(length);
-        Self { headers, named: named_by_connection(headers), length }
+        Self { headers, named: fields::named_by_connection(headers), length }
     }
 
     /// Calls `show` with all fields in order until it returns `None`.
@@ -447,7 +447,7 @@ impl<'a> Message<'a> {
                 },
                 // What is stored has a `Date`, even if `Connection` names it.
                 header::DATE => value,
-                _ if is_hop_by_hop(name) || self.named.contains(name) => continue,
+                _ if fields::is_hop_by_hop(name) || self.named.contains(name) => continue,
                 _ => value,
             };
             show(Field::new(name, value))?;
