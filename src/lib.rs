@@ -184,6 +184,8 @@ mod reasons;
 mod request_body;
 #[cfg(feature = "serde")]
 pub mod rule_table;
+#[doc = include_str!("../ARCHITECTURE.md")]
+pub mod architecture {}
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
 mod sequence;

@@ -6,25 +6,36 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// The rooms from the ground up. A room imports from its own line and from the lines before it.
-const FLOORS: &[&[&str]] = &[
-    &["work", "reasons", "executor", "shared_error", "body", "request_body"],
-    &["http", "tags", "build_error"],
-    &["key"],
-    &["sequence"],
-    &["store"],
-    &["exchange", "purge"],
-    &["layers"],
-    &["stack"],
-    &["rule_table", "defaults"],
-];
+const HIT_FILES: usize = 15;
+const MISS_FILES: usize = 35;
 
-/// Imports from a higher floor, and why they stand.
-const EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("build_error", "key", "an error of the builder has the error of the rules as its source")];
+const DOCUMENT: &str = include_str!("../../ARCHITECTURE.md");
 
-fn floor(room: &str) -> Option<usize> {
-    FLOORS.iter().position(|floor| floor.contains(&room))
+/// The rooms from the ground up, as the first block of the document draws them. A room imports from its own
+/// line and from the lines before it.
+fn floors() -> Vec<Vec<&'static str>> {
+    let block = DOCUMENT.split("```").nth(1).expect("a block of rooms");
+    let lines = block.lines().skip(1).filter(|line| !line.trim().is_empty());
+    let names = |line: &'static str| line.split("  ").next().unwrap_or(line).split(" · ").map(str::trim);
+    let mut floors: Vec<_> = lines.map(|line| names(line).collect()).collect();
+    floors.reverse();
+    floors
+}
+
+/// Imports from a higher floor: the rows of the first table.
+fn exceptions() -> Vec<(&'static str, &'static str)> {
+    let rows = DOCUMENT.lines().skip_while(|line| !line.starts_with("| room |")).skip(2);
+    let rows = rows.take_while(|line| line.starts_with('|'));
+    let cell = |row: &'static str, n| row.split('|').nth(n).unwrap_or_default().trim().trim_matches('`');
+    rows.map(|row| (cell(row, 1), cell(row, 2))).collect()
+}
+
+/// The files that a section lists.
+fn listed(section: &str) -> Vec<&'static str> {
+    let start = DOCUMENT.find(&format!("### {section}\n")).expect("the section");
+    let text = &DOCUMENT[start + 4..];
+    let text = text.split("\n#").next().unwrap_or_default();
+    text.split('`').filter(|word| word.starts_with("src/")).collect()
 }
 
 fn rust_files(directory: &Path, found: &mut Vec<PathBuf>) {
@@ -85,6 +96,8 @@ fn imports_point_downwards() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut files = Vec::new();
     rust_files(&source, &mut files);
+    let (floors, exceptions) = (floors(), exceptions());
+    let floor = |room: &str| floors.iter().position(|floor| floor.contains(&room));
     let (mut upward, mut used) = (Vec::new(), BTreeSet::new());
     let is_test = |file: &Path| file.to_str().unwrap().ends_with("_tests.rs");
     for file in files.iter().filter(|file| !file.ends_with("lib.rs") && !is_test(file)) {
@@ -94,7 +107,7 @@ fn imports_point_downwards() {
         let here = floor(room).unwrap_or_else(|| panic!("`{room}` has no floor"));
         for other in imported(&code(file)) {
             let is_below = floor(&other).is_some_and(|there| there <= here);
-            let exception = EXCEPTIONS.iter().find(|(from, to, _)| *from == room && *to == other);
+            let exception = exceptions.iter().find(|(from, to)| *from == room && *to == other);
             match exception {
                 _ if is_below => {}
                 Some(exception) => drop(used.insert(exception)),
@@ -103,5 +116,46 @@ fn imports_point_downwards() {
         }
     }
     assert_eq!(upward, Vec::<String>::new());
-    assert_eq!(used.len(), EXCEPTIONS.len(), "an exception that nothing needs: {EXCEPTIONS:?}");
+    assert_eq!(used.len(), exceptions.len(), "an exception that nothing needs: {exceptions:?}");
+}
+
+/// A layer talks to another one through the contract alone; `service`, `derived_key`, `invalidation` and `key`
+/// are what several of them share.
+#[test]
+fn no_layer_imports_another_one() {
+    let layers = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/layers");
+    let names = ["coalesce", "fill", "lookup", "origin_limit", "retry", "stale_if_error"];
+    let mut files = Vec::new();
+    rust_files(&layers, &mut files);
+    let mut found = Vec::new();
+    for file in &files {
+        let inside = file.strip_prefix(&layers).unwrap().to_str().unwrap().to_owned();
+        let (code, own) = (code(file), names.iter().find(|name| inside.starts_with(**name)));
+        for other in names.iter().filter(|name| Some(*name) != own) {
+            let is_imported = code.contains(&format!("layers::{other}"))
+                || code.lines().any(|line| line.trim().starts_with(&format!("{other}::{{")));
+            if is_imported && !inside.starts_with("mod") {
+                found.push(format!("{inside} imports {other}"));
+            }
+        }
+    }
+    assert_eq!(found, Vec::<String>::new());
+}
+
+#[test]
+fn the_document_names_files_that_exist() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let is_path =
+        |word: &&str| ["src/", "tests/", "examples/", "benches/"].iter().any(|start| word.starts_with(start));
+    let missing: Vec<_> =
+        DOCUMENT.split('`').filter(is_path).filter(|path| !root.join(path).exists()).collect();
+    assert_eq!(missing, Vec::<&str>::new());
+}
+
+/// What a reader has to open to follow a request.
+#[test]
+fn a_hit_and_a_miss_cross_few_files() {
+    let (hit, miss) = (listed("A hit").len(), listed("A miss").len());
+    assert!((1..=HIT_FILES).contains(&hit), "{hit}");
+    assert!((1..=MISS_FILES).contains(&miss), "{miss}");
 }

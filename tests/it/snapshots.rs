@@ -47,8 +47,11 @@ fn load(snapshot: Snapshot, store: &MemoryStore, path: &str, now: Moment) -> Res
     Ok(())
 }
 
+/// Status, header fields, body, trailers, and how the response came about.
+type Seen = (u16, Vec<(String, Vec<u8>)>, Vec<u8>, Option<HeaderMap>, String);
+
 /// All that a client can see of a response.
-fn seen(reply: &Reply) -> (u16, Vec<(String, Vec<u8>)>, Vec<u8>, Option<HeaderMap>, String) {
+fn seen(reply: &Reply) -> Seen {
     let fields = reply.headers.iter().map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
     (reply.status.as_u16(), fields.collect(), reply.body.to_vec(), reply.trailers.clone(), reply.cache())
 }

@@ -220,7 +220,9 @@ mod tests {
                 loop {
                     match Pin::new(&mut held).poll_frame(&mut cx) {
                         Poll::Ready(Some(Ok(_))) => std::thread::yield_now(),
-                        Poll::Ready(Some(Err(error))) => break assert!(matches!(error, BodyError::Idle)),
+                        Poll::Ready(Some(Err(error))) => {
+                            break assert!(matches!(error, body::BodyError::Idle));
+                        }
                         other => panic!("{n}: {other:?}"),
                     }
                 }
