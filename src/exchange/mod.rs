@@ -11,6 +11,7 @@
 //! | `CacheKey` (public) | the key | users, `Key`, `BodyKey`, layers that stand alone | `Lookup`, and all layers where no `Lookup` is above them |
 //! | `Rules` (public) | the rules for this request | users | `Fill`, `Coalesce` alone |
 //! | `Tags` (public) | tags of the response | users, rules of keys | `Fill` |
+//! | `Told` | a layer above tells an observer of the response | layers without a `Lookup` above that have an observer | the same |
 //! | `WithoutKey` | a layer above has looked for a key, and there is none | `Key`, `Lookup` | layers that would look for one |
 //! | `KeyFacts`, `Identity` | what the layer that made the key knows of it: fields and credentials in it, what the target names | `Key`, `BodyKey` | `Lookup`, invalidation |
 //! | `ReadByRule` | a rule says that the request is a read, and the body that was read for its key | `BodyKey` | the room of keys, `Fill`, `Retry` |

@@ -269,6 +269,10 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
     }
 }
 
+/// In the extensions of a request: a layer above tells an observer of the response.
+#[derive(Clone, Copy)]
+struct Told;
+
 /// The observer of a layer, if it was given one.
 #[derive(Clone, Default)]
 pub(crate) struct Observers(Option<Arc<dyn Observer>>);
@@ -290,14 +294,20 @@ impl Observers {
         self.0.is_none()
     }
 
-    /// Those to tell of a request with a key, or without one for this reason: none if a layer above has
-    /// looked at the request, which tells its own.
-    pub(crate) fn of_outermost(&self, request: &Extensions, unkeyed: Option<Unkeyed>) -> Self {
+    /// Those to tell of a request with a key, or without one for this reason: none if a lookup above tells
+    /// its own, or another layer above does.
+    pub(crate) fn of_outermost(&self, request: &mut Extensions, unkeyed: Option<Unkeyed>) -> Self {
         if self.is_empty() {
             return Self::NONE;
         }
-        let is_keyed_here = request.get::<CacheKey>().is_some() && request.get::<CacheRequest>().is_none();
-        if is_keyed_here || unkeyed.is_some() { self.clone() } else { Self::NONE }
+        let is_told = request.get::<Told>().is_some()
+            || request.get::<CacheRequest>().is_some_and(|asked| asked.arrival().is_some());
+        let has_key = request.get::<CacheKey>().is_some() || request.get::<CacheRequest>().is_some();
+        if is_told || !(has_key || unkeyed.is_some()) {
+            return Self::NONE;
+        }
+        request.insert(Told);
+        self.clone()
     }
 
     /// Tells of a response that leaves the cache. It came about as it says itself, else so.

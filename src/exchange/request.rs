@@ -159,20 +159,24 @@ impl CacheRequest {
     /// Lets the layers below leave the request alone.
     pub(crate) fn pass(&mut self) {
         self.handling = Handling::Passed;
+        self.copy = None;
     }
 
     /// Says whether the layer that asks has to be told with which requests it may share the response.
     /// Returns what was said before.
     pub(crate) fn want_shareability(&mut self, wants: bool) -> bool {
+        self.copy = None;
         std::mem::replace(&mut self.wants_shareability, wants)
     }
 
     /// Says that a failure will not reach the client.
     pub(crate) fn announce_fallback(&mut self) {
         self.has_fallback = true;
+        self.copy = None;
     }
 
-    /// Lets the layers below know what a layer keeps of the request.
+    /// Lets the layers below know what a layer keeps of the request, this included: whatever changes it
+    /// afterwards drops the copy.
     pub(crate) fn keep_copy(&mut self, copy: Arc<RequestCopy>) {
         self.copy = Some(copy);
     }

@@ -75,9 +75,12 @@ impl ResponseFacts {
         response.get::<Self>().is_some_and(|facts| facts.completes_itself)
     }
 
-    /// Removes what was said to layers that the response has passed.
+    /// Removes what was said to layers that the response has passed. When its attempt began counts for the
+    /// layers above as well.
     pub(crate) fn forget(response: &mut Extensions) {
-        response.remove::<Self>();
+        if let Some(facts) = response.get_mut::<Self>() {
+            (facts.shareability, facts.completes_itself) = (None, false);
+        }
     }
 }
 

@@ -347,7 +347,7 @@ where
         let Shared { store, failures, extractor, observers } = &*self.shared;
         let (mut head, body, why) =
             derived_key::derive_alone(&**extractor, &rules::RequestRules::DEFAULT, request);
-        let observers = observers.of_outermost(&head.extensions, why);
+        let observers = observers.of_outermost(&mut head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(status::Forward::Miss), CacheStatus::unkeyed);
         let response = match Fallback::of(&head, store) {
             None => {

@@ -357,14 +357,15 @@ impl Entry {
 
     /// Drops a variant that is not in use, or else the one with the earliest last use; not the one of this
     /// fetch.
-    fn drop_least_used(&mut self, now: Instant, spared: Option<u64>) {
+    fn drop_least_used(&mut self, now: Instant, spared: Option<&Arc<StoredResponse>>) {
         let use_of = |variant: &Arc<StoredResponse>| {
             let used_at = variant.used_at();
             let is_in_use = used_at.is_some_and(|used_at| now < after(used_at, IN_USE_FOR));
             (is_in_use, used_at.unwrap_or(variant.received_at()), variant.fetch_number())
         };
-        let others =
-            self.variants.iter().enumerate().filter(|(_, variant)| Some(variant.fetch_number()) != spared);
+        let is_spared =
+            |variant: &Arc<StoredResponse>| spared.is_some_and(|spared| Arc::ptr_eq(spared, variant));
+        let others = self.variants.iter().enumerate().filter(|(_, variant)| !is_spared(variant));
         if let Some((least, _)) = others.min_by_key(|(_, variant)| use_of(variant)) {
             self.variants.remove(least);
         }
@@ -423,8 +424,9 @@ impl Entry {
                     self.retain_parts(|_| true);
                 }
                 _ if self.variants.len() > 1 => {
-                    let latest = self.latest().map(|latest| latest.fetch_number());
-                    self.drop_least_used(Instant::now(), latest);
+                    // By its address: what was restored together has one number.
+                    let latest = self.latest().cloned();
+                    self.drop_least_used(Instant::now(), latest.as_ref());
                 }
                 _ => return,
             }

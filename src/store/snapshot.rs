@@ -17,7 +17,7 @@ use crate::{
         vary::Selection,
     },
     key::CacheKey,
-    sequence::{Checked, Loading, PurgeTexts},
+    sequence::{Checked, Loading, PurgeTexts, Sequence},
 };
 
 /// A stored response without anything that has a meaning in one process alone: plain values, in words and in
@@ -155,19 +155,36 @@ pub enum RestoreError {
     /// Purges could not find it.
     #[error("`texts.urls` is empty, or a URL in `texts` is not `scheme://host/path` or `//host/path`")]
     InvalidUrl,
+    /// 1xx, 206 and 304 are no responses that can be stored as a whole.
+    #[error("`status` is not that of a whole response")]
+    InvalidStatus,
+    /// Tags, groups or URLs are more than a stored response has.
+    #[error("`texts` has more than 1,024 tags, groups or URLs")]
+    TooManyTexts,
     /// The clock of this process cannot express when it came in.
     #[error("`received_at` is out of the range of this process's clock")]
     OutOfRange,
+}
+
+/// As many as a stored response has at most.
+const MAX_TEXTS: usize = 1024;
+
+/// Whether a response with this status is one by itself.
+fn is_whole(status: StatusCode) -> bool {
+    !status.is_informational() && status != StatusCode::PARTIAL_CONTENT && status != StatusCode::NOT_MODIFIED
 }
 
 impl StoredResponse {
     /// Returns the response in a form that leaves the process. A moment is needed to put times into
     /// wall-clock time.
     ///
-    /// `None` if the texts of its tags and URLs were not kept, without which purges could not reach it after
+    /// `None` if it was purged or is a part (206), or if the texts of its tags and URLs were not kept, without which purges could not reach it after
     /// a restore: see [`MemoryStoreBuilder::snapshots`](crate::MemoryStoreBuilder::snapshots) and
     /// [`Sequence::keep_texts`](crate::Sequence::keep_texts).
-    pub fn snapshot(&self, now: Moment) -> Option<Snapshot> {
+    pub fn snapshot(&self, sequence: &Sequence, now: Moment) -> Option<Snapshot> {
+        if !sequence.admits(self) || !is_whole(self.status()) {
+            return None;
+        }
         let (origin, texts) = (self.origin(), self.purge_keys().texts()?.clone());
         let Credentials { authorization, cookie, token } = self.terms().audience;
         Some(Snapshot {
@@ -193,16 +210,24 @@ impl Snapshot {
     ///
     /// # Errors
     ///
-    /// If a URL in its [`texts`](Self::texts) is invalid or there is none, or if the clock cannot express
-    /// when it came in.
+    /// If it is not a whole response, if a URL in its [`texts`](Self::texts) is invalid or there is none, if
+    /// there are more than 1,024 of them, or if the clock cannot express when it came in.
     pub fn restore(
         self,
         key: &CacheKey,
         loading: &Loading,
         now: Moment,
     ) -> Result<StoredResponse, RestoreError> {
-        let received_at = now.instant_of(self.received_at).ok_or(RestoreError::OutOfRange)?;
-        let keys = loading.sequence().keys_from_texts(key, &self.texts).ok_or(RestoreError::InvalidUrl)?;
+        if !is_whole(self.status) {
+            return Err(RestoreError::InvalidStatus);
+        }
+        let texts = &self.texts;
+        if texts.urls.len().max(texts.tags.len()).max(texts.groups.len()) > MAX_TEXTS {
+            return Err(RestoreError::TooManyTexts);
+        }
+        // A clock that was set back makes it no younger than it is.
+        let received_at = now.instant_of(self.received_at).ok_or(RestoreError::OutOfRange)?.min(now.instant);
+        let keys = loading.sequence().keys_from_texts(key, texts).ok_or(RestoreError::InvalidUrl)?;
         loading.loaded(&keys);
         let freshness = self.lifetimes.for_audience(self.audience);
         let origin = Origin {
@@ -212,7 +237,9 @@ impl Snapshot {
             fetch_number: loading.number(),
             purge_keys: Arc::new(keys),
         };
-        let head = HeadBuilder::new(self.status, &self.headers, Some(self.body.len())).with_shared(self.body);
+        // Copied: the body may be a part of a large file, and keep all of it alive.
+        let body = Bytes::copy_from_slice(&self.body);
+        let head = HeadBuilder::new(self.status, &self.headers, Some(body.len())).with_shared(body);
         let (trailers, selection) = (self.trailers.map(Arc::new), self.selection.map(from_fields));
         let response = StoredResponse::new(head, trailers, selection, freshness, origin);
         if let Some(after) = self.stale_after {

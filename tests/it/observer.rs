@@ -424,6 +424,17 @@ async fn layers_that_stand_alone_tell_each_response_once() {
             }),
         ),
         (
+            "without a lookup",
+            cache(&|watch| {
+                let store = small_store();
+                let layers = ServiceBuilder::new()
+                    .layer(StaleIfErrorLayer::new(store.clone()))
+                    .layer(CoalesceLayer::new().observer(Arc::clone(&watch)))
+                    .layer(FillLayer::new(store).observer(watch));
+                boxed(layers.service(origin()))
+            }),
+        ),
+        (
             "by hand",
             cache(&|watch| {
                 let own = small_store();

@@ -8,7 +8,7 @@ use std::{
 use crate::support::{
     Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, try_send,
 };
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use proptest::prelude::*;
 use tokio::time::Instant;
 use tower::Layer;
@@ -112,12 +112,12 @@ async fn comes_back(case: Case) {
     let fields: Vec<_> = case.accept.iter().map(|accept| ("accept-language", &**accept)).collect();
     get_with(&service, "/page", &fields).await;
     let before = stored(&here, "/page");
-    let snapshot = before.snapshot(moment(start)).expect("the store keeps texts");
+    let snapshot = before.snapshot(here.sequence(), moment(start)).expect("the store keeps texts");
     tokio::time::advance(case.wait).await;
     load(snapshot.clone(), &there, "/page", moment(start)).unwrap();
 
     let after = stored(&there, "/page");
-    assert_eq!(after.snapshot(moment(start)).unwrap(), snapshot, "and once more");
+    assert_eq!(after.snapshot(there.sequence(), moment(start)).unwrap(), snapshot, "and once more");
     assert_eq!((after.received_at(), after.expires_at()), (before.received_at(), before.expires_at()));
     for later in [0, 9, 10, 29, 30, 59, 60, 61, 90, 99, 100, 130].map(secs) {
         for instant in [later, later + Duration::from_nanos(1)].map(|later| before.received_at() + later) {
@@ -181,10 +181,10 @@ proptest! {
 async fn a_store_that_keeps_no_texts_says_that_there_is_no_snapshot() {
     let store = MemoryStore::with_capacity_bytes(64 << 20);
     get(&layer(&store).layer(ScriptedOrigin::always(|| ok("x").max_age(9))), "/page").await;
-    assert!(stored(&store, "/page").snapshot(Moment::now()).is_none());
+    assert!(stored(&store, "/page").snapshot(store.sequence(), Moment::now()).is_none());
     let (here, start) = (self::store(), Instant::now());
     get(&layer(&here).layer(ScriptedOrigin::always(|| ok("x").max_age(9))), "/page").await;
-    let snapshot = stored(&here, "/page").snapshot(moment(start)).unwrap();
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
     let store = MemoryStore::with_capacity_bytes(64 << 20);
     load(snapshot, &store, "/page", moment(start)).unwrap();
     assert!(is_hit(&store, "/page", &[]).await, "it needs them to take one, not to restore it");
@@ -197,7 +197,7 @@ async fn what_is_purged_while_it_is_loaded_is_not_served() {
     let (here, start) = (store(), Instant::now());
     let tagged = || ok("x").header("surrogate-key", "t").header("cache-groups", "\"g\"").max_age(900);
     get(&layer(&here).layer(ScriptedOrigin::always(tagged)), "/page").await;
-    let snapshot = stored(&here, "/page").snapshot(moment(start)).unwrap();
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
     let post = async |store: &MemoryStore, path: &str, answer: fn() -> ScriptedResponse| {
         send(&layer(store).layer(ScriptedOrigin::always(answer)), request("POST", path, &[])).await;
     };
@@ -230,7 +230,7 @@ async fn what_is_purged_while_it_is_loaded_is_not_served() {
 async fn a_fetch_that_began_before_a_load_wins_over_it() {
     let (here, there, start) = (store(), store(), Instant::now());
     get(&layer(&here).layer(ScriptedOrigin::always(|| ok("old").max_age(9))), "/page").await;
-    let snapshot = stored(&here, "/page").snapshot(moment(start)).unwrap();
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
     let service = layer(&there).layer(ScriptedOrigin::always(|| ok("new").max_age(9).after(secs(1))));
     let fetch = tokio::spawn(async move { get(&service, "/page").await.body });
     crate::support::settle().await;
@@ -243,6 +243,19 @@ async fn a_fetch_that_began_before_a_load_wins_over_it() {
 async fn what_cannot_be_restored_says_why() {
     let start = Instant::now();
     let now = moment(start);
+    let (here, loading) = (store(), store().sequence().begin_load());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("x").max_age(9))), "/page").await;
+    let whole = stored(&here, "/page").snapshot(here.sequence(), now).unwrap();
+    for status in [StatusCode::PARTIAL_CONTENT, StatusCode::NOT_MODIFIED] {
+        let mut part = whole.clone();
+        part.status = status;
+        let restored = part.restore(&CacheKey::new("/page"), &loading, now);
+        assert_eq!(restored.unwrap_err(), RestoreError::InvalidStatus);
+    }
+    let mut many = whole;
+    many.texts.tags = (0..2000).map(|n| n.to_string().into()).collect();
+    let restored = many.restore(&CacheKey::new("/page"), &loading, now);
+    assert_eq!(restored.unwrap_err(), RestoreError::TooManyTexts);
     for (urls, is_valid) in [
         (vec![], false),
         (vec!["/page"], false),
@@ -258,4 +271,49 @@ async fn what_cannot_be_restored_says_why() {
         let result = load(snapshot, &store(), "/page", now);
         assert_eq!(result, if is_valid { Ok(()) } else { Err(RestoreError::InvalidUrl) }, "{urls:?}");
     }
+}
+
+/// What was restored together has one number.
+#[tokio::test(start_paused = true)]
+async fn variants_restored_together_make_room_for_each_other() {
+    let (here, there, start) = (store(), store(), Instant::now());
+    let varied = || ok("x").header("vary", "accept-language").max_age(900);
+    let service = layer(&here).layer(ScriptedOrigin::always(varied));
+    for language in ["de", "en", "fr"] {
+        get_with(&service, "/page", &[("accept-language", language)]).await;
+    }
+    let (key, loading) = (CacheKey::new("/page"), there.sequence().begin_load());
+    let entry = here.get(key.as_bytes()).unwrap();
+    for variant in entry.variants() {
+        let snapshot = variant.snapshot(here.sequence(), moment(start)).unwrap();
+        let response = Arc::new(snapshot.restore(&key, &loading, moment(start)).unwrap());
+        let change = Change::Put { response, request: RequestHeaders::default(), at: Instant::now() };
+        assert!(there.apply(&key, change).is_stored());
+    }
+    let mut entry = (*there.get(key.as_bytes()).unwrap()).clone();
+    assert_eq!(entry.variants().len(), 3);
+    entry.shrink_to(1);
+    assert_eq!(entry.variants().len(), 1, "the latest stays");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purged_response_does_not_leave_the_process() {
+    let (here, start) = (store(), Instant::now());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("x").max_age(900))), "/page").await;
+    let response = stored(&here, "/page");
+    layer(&here).purge().soft().url("http://example.com/page").unwrap();
+    let snapshot = response.snapshot(here.sequence(), moment(start)).unwrap();
+    assert!(snapshot.stale_after.is_some(), "a soft purge makes it stale there as well");
+    layer(&here).purge().url("http://example.com/page").unwrap();
+    assert!(response.snapshot(here.sequence(), moment(start)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_was_set_back_makes_nothing_younger() {
+    let (here, there, start) = (store(), store(), Instant::now());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("x").max_age(9))), "/page").await;
+    let mut snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
+    snapshot.received_at += secs(3600);
+    load(snapshot, &there, "/page", moment(start)).unwrap();
+    assert!(stored(&there, "/page").received_at() <= start);
 }

@@ -273,7 +273,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let settings = self.flights.settings();
         let (mut head, body, why) = derive_alone(settings.extractor.get(), request_rules(settings), request);
-        let observers = settings.observers.of_outermost(&head.extensions, why);
+        let observers = settings.observers.of_outermost(&mut head.extensions, why);
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
         let is_shared = |request: &Cow<'_, exchange::CacheRequest>| {

@@ -205,8 +205,8 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let (head, body) = request.into_parts();
-        let observers = self.layer.shared.store.observers().of_outermost(&head.extensions, None);
+        let (mut head, body) = request.into_parts();
+        let observers = self.layer.shared.store.observers().of_outermost(&mut head.extensions, None);
         let why = CacheStatus::forwarded(status::Forward::Miss);
         self.respond(head, body).observed(&observers, why)
     }

@@ -287,11 +287,18 @@ impl Purges {
         if !is_due(order.oldest()) && !is_due(self.ranges.oldest()) {
             return false;
         }
-        self.drop_until(Some(until));
         for _ in 0..most {
-            match (is_due(order.oldest()), is_due(self.ranges.oldest())) {
-                (true, _) => self.tags.forget_oldest(order),
-                (false, true) => self.ranges.forget_oldest(),
+            let (tag, range) = (order.oldest(), self.ranges.oldest());
+            // No further than what is dropped: what is being loaded was checked up to less than its number.
+            match (is_due(tag), is_due(range)) {
+                (true, _) => {
+                    self.drop_until(tag);
+                    self.tags.forget_oldest(order);
+                }
+                (false, true) => {
+                    self.drop_until(range);
+                    self.ranges.forget_oldest();
+                }
                 (false, false) => return false,
             }
         }

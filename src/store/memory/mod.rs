@@ -240,7 +240,7 @@ impl Inner {
     /// Returns what came of the change, and whether nothing is left of what was stored.
     fn apply(&self, key: &CacheKey, change: Change) -> (Applied, bool) {
         let mut evicted = Evicted::default();
-        let fetch_number = change.response().map(|response| response.fetch_number());
+        let changed = change.response().cloned();
         let purged = matches!(change, Change::Purge { .. }).then_some(Loss::Purged);
         let stripe = &self.stripes[self.hasher.hash_one(key) as usize % STRIPES];
         let updating = stripe.lock();
@@ -251,9 +251,11 @@ impl Inner {
         let sifted = new.as_mut().and_then(|entry| entry.sift(&self.sequence));
         if sifted.is_some() {
             new = new.filter(|entry| !entry.is_empty());
-            let is_kept =
-                |entry: &Entry| entry.responses().any(|kept| Some(kept.fetch_number()) == fetch_number);
-            if applied.is_stored() && fetch_number.is_some() && !new.as_ref().is_some_and(is_kept) {
+            let is_kept = |entry: &Entry| {
+                let is_changed = |kept| changed.as_ref().is_some_and(|changed| Arc::ptr_eq(kept, changed));
+                entry.responses().any(is_changed)
+            };
+            if applied.is_stored() && changed.is_some() && !new.as_ref().is_some_and(is_kept) {
                 applied = Applied::Purged;
             }
         }

@@ -7,7 +7,7 @@ use http::{HeaderMap, Request, Response};
 use std::{
     convert::Infallible,
     sync::{
-        Arc, OnceLock,
+        Arc, Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -16,9 +16,12 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 use tower::{BoxError, Layer, Service, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_readthrough::{CoalesceLayer, KeyLayer, OriginLimitLayer, ReadThroughLayer, Rules, StoreLayer};
+use tower_readthrough::{
+    CoalesceLayer, KeyLayer, KeyRule, KeyRules, OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
+    StoreLayer,
+};
 
-use crate::support::{Body, fixed, ms, secs, store};
+use crate::support::{Body, ScriptedOrigin, fixed, get, ms, ok, secs, status, store};
 
 type Site = BoxCloneSyncService<Request<Body>, Response<Body>, Infallible>;
 
@@ -77,6 +80,41 @@ async fn the_same_layer_value_may_be_twice_on_a_path() {
         assert_eq!(ask(&site, "/api").await, "3");
         assert_eq!(calls.load(Ordering::SeqCst), 3);
     }
+}
+
+/// The second time the layer leaves the request alone, whatever its rules say.
+#[tokio::test(start_paused = true)]
+async fn a_request_that_passes_is_not_changed() {
+    let rules = KeyRules::builder().rule(KeyRule::any().cookies([]).default_ttl(secs(60))).build().unwrap();
+    let cache = ReadThroughLayer::builder(store()).key(rules).build().unwrap();
+    let cookies = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&cookies);
+    let origin = service_fn(move |request: Request<Body>| {
+        seen.lock().unwrap().push(request.headers().get("cookie").cloned());
+        async { Ok::<_, Infallible>(Response::new(Body::from("x"))) }
+    });
+    let inner = cache.layer(origin).map_request(|mut request: Request<Body>| {
+        request.headers_mut().insert("cookie", "a=1".parse().unwrap());
+        request
+    });
+    let outer = cache.layer(inner);
+    outer.oneshot(Request::get("http://h/").body(Body::default()).unwrap()).await.unwrap();
+    assert_eq!(*cookies.lock().unwrap(), [Some("a=1".parse().unwrap())]);
+}
+
+/// The time before the last attempt is not part of the age, for the stack above either.
+#[tokio::test(start_paused = true)]
+async fn a_retry_in_an_inner_stack_does_not_age_the_response_of_the_outer_one() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        1 => status(503).header("retry-after", "2"),
+        _ => ok("x").max_age(1),
+    });
+    let inner = ReadThroughLayer::builder(store()).retry(RetryPolicy::new()).build().unwrap();
+    let outer = ReadThroughLayer::builder(store()).build().unwrap();
+    let service = outer.layer(inner.layer(origin.clone()));
+    assert_eq!(get(&service, "/page").await.body, "x");
+    assert!(get(&service, "/page").await.is_hit());
+    assert_eq!(origin.calls(), 2);
 }
 
 #[tokio::test(start_paused = true)]
