@@ -11,7 +11,7 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    Body, ScriptedOrigin, bytes, call, fixed, get_request, ms, request, response, status, store, text,
+    Body, ScriptedOrigin, call, fixed, get_request, ms, request, response, status, store, text,
 };
 
 type Service = ReadThrough<ScriptedOrigin, MemoryStore, KeyRules>;
@@ -175,7 +175,7 @@ async fn nested_routers_are_keyed_and_guarded_by_what_the_client_asked_for() {
     let ask = async |uri: &str| {
         let request = Request::get(uri).header("host", "h").body(Body::empty()).unwrap();
         let response = app.clone().oneshot(request).await.unwrap();
-        String::from_utf8(bytes(response).await.to_vec()).unwrap()
+        String::from_utf8(crate::support::bytes(response).await.to_vec()).unwrap()
     };
     assert_eq!(ask("/api/7?a=1&b=2").await, "/api/7?a=1 /7?a=1");
     assert_eq!(ask("/api/7?b=3&a=1").await, "/api/7?a=1 /7?a=1");

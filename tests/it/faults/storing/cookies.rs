@@ -8,7 +8,7 @@ use tower_readthrough::{
     RetryPolicy, Rules, StoreLayer, Unshareable,
 };
 
-use crate::support::{ScriptedOrigin, fixed, get, get_with, ok, request, secs, settle};
+use crate::support::{ScriptedOrigin, fixed, get_with, ok, request, secs, settle};
 
 fn cookie(head: &Parts) -> String {
     let lines = head.headers.get_all("cookie").iter().map(|line| line.to_str().unwrap());
@@ -167,7 +167,7 @@ async fn an_empty_list_in_a_document_is_a_whole_statement() {
     for (user, is_hit) in [("a", false), ("a", true), ("b", false), ("b", true)] {
         assert_eq!(get_with(&service, "/me", &[("authorization", user)]).await.is_hit(), is_hit, "{user}");
     }
-    assert!(!get(&service, "/me").await.is_hit());
+    assert!(!crate::support::get(&service, "/me").await.is_hit());
 }
 
 #[tokio::test(start_paused = true)]
