@@ -51,11 +51,11 @@ pin_project! {
 }
 
 impl<S: Service<R> + Clone, R> EagerOneshot<S, R> {
+    /// Calls a clone, which is gone after the call: what was polled may have got a place in a queue, also if
+    /// it is ready (`LoadShed`), and its turn would come without a task to be woken.
     // Not inlined, the request is moved once more.
     #[inline(always)]
     pub(crate) fn new(service: &S, request: R) -> Self {
-        // A clone, which is gone after the call: what was polled may have got a place in a queue, also if
-        // it is ready (`LoadShed`), and its turn would come without a task to be woken.
         let mut called = service.clone();
         match called.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Ready(Ok(())) => Self::Called { future: called.call(request) },
@@ -64,6 +64,16 @@ impl<S: Service<R> + Clone, R> EagerOneshot<S, R> {
                 drop(called);
                 Self::Waiting { oneshot: Box::pin(Oneshot::new(service.clone(), request)) }
             }
+        }
+    }
+
+    /// Calls the service itself if it is a layer of this crate: those are always ready, and a poll leaves
+    /// nothing in them. Otherwise as [`new`](Self::new). Spares a clone of all that is below.
+    #[inline(always)]
+    pub(crate) fn through(service: &mut S, is_own_layer: bool, request: R) -> Self {
+        match is_own_layer {
+            true => Self::Called { future: service.call(request) },
+            false => Self::new(service, request),
         }
     }
 }

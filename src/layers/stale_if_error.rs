@@ -151,7 +151,7 @@ impl<S, St> Layer<S> for StaleIfErrorLayer<St> {
     type Service = StaleIfError<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        StaleIfError { inner, shared: Arc::clone(&self.shared) }
+        StaleIfError { inner, is_inner_own: false, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -161,12 +161,22 @@ impl<S, St> Layer<S> for StaleIfErrorLayer<St> {
 /// futures and errors.
 pub struct StaleIfError<S, St> {
     inner: S,
+    /// Whether that is a layer of this crate.
+    is_inner_own: bool,
     shared: Arc<Shared<St>>,
+}
+
+impl<S, St> StaleIfError<S, St> {
+    /// Says that the service below is a layer of this crate.
+    pub(crate) fn over_own_layer(self) -> Self {
+        Self { is_inner_own: true, ..self }
+    }
 }
 
 impl<S: Clone, St> Clone for StaleIfError<S, St> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
+        let Self { inner, is_inner_own, shared } = self;
+        Self { inner: inner.clone(), is_inner_own: *is_inner_own, shared: Arc::clone(shared) }
     }
 }
 
@@ -342,7 +352,7 @@ where
         let known =
             request.extensions().get::<exchange::CacheRequest>().map(exchange::CacheRequest::candidate);
         if known.is_some_and(exchange::StaleCandidate::is_none) {
-            return ResponseFuture::pass(EagerOneshot::new(&self.inner, request));
+            return ResponseFuture::pass(EagerOneshot::through(&mut self.inner, self.is_inner_own, request));
         }
         let Shared { store, failures, extractor, observers } = &*self.shared;
         let (mut head, body, why) =

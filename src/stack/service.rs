@@ -54,11 +54,11 @@ impl<St, K, P> Layers<St, K, P> {
         // Inside the fetch: callers that share it share its retries too.
         let retried = self.retry.layer(limited);
         // Sees the response once per fetch, and stores it before the fetch ends.
-        let filled = self.fill.layer(retried);
+        let filled = self.fill.layer(retried).over_own_layer();
         // From here on outwards things happen once per client.
         let coalesced = self.coalesce.layer(filled);
         // Outside Coalesce, so that a caller that waited in vain gets a stale response too.
-        self.stale_if_error.layer(coalesced)
+        self.stale_if_error.layer(coalesced).over_own_layer()
     }
 }
 
@@ -219,26 +219,13 @@ where
             WayProj::Through { response } => response
                 .poll(cx)
                 .map_ok(|response| response.map(|body| body.flatten().flatten().flatten().flatten())),
-            WayProj::Round { response, keyless, strips_tags } => match ready!(response.poll(cx)) {
-                Ok(mut response) => {
-                    keyless.finish(&mut response, strips_tags.as_ref());
-                    Poll::Ready(Ok(response.map(body::Body::inner)))
-                }
-                Err(error) => {
-                    keyless.fail();
-                    Poll::Ready(Err(error))
-                }
-            },
-            WayProj::Limited { response, keyless, strips_tags } => match ready!(response.poll(cx)) {
-                Ok(mut response) => {
-                    keyless.finish(&mut response, strips_tags.as_ref());
-                    Poll::Ready(Ok(response))
-                }
-                Err(error) => {
-                    keyless.fail();
-                    Poll::Ready(Err(error))
-                }
-            },
+            WayProj::Round { response, keyless, strips_tags } => {
+                let result = keyless.finished(ready!(response.poll(cx)), strips_tags.as_ref());
+                Poll::Ready(result.map(|response| response.map(body::Body::inner)))
+            }
+            WayProj::Limited { response, keyless, strips_tags } => {
+                Poll::Ready(keyless.finished(ready!(response.poll(cx)), strips_tags.as_ref()))
+            }
         }
     }
 }

@@ -162,7 +162,7 @@ impl<S, St, P> Layer<S> for FillLayer<St, P> {
     type Service = Fill<S, St, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Fill { inner, layer: self.clone() }
+        Fill { inner, is_inner_own: false, layer: self.clone() }
     }
 }
 
@@ -172,12 +172,22 @@ impl<S, St, P> Layer<S> for FillLayer<St, P> {
 /// futures and errors.
 pub struct Fill<S, St, P = ()> {
     inner: S,
+    /// Whether that is a layer of this crate.
+    is_inner_own: bool,
     layer: FillLayer<St, P>,
+}
+
+impl<S, St, P> Fill<S, St, P> {
+    /// Says that the service below is a layer of this crate.
+    pub(crate) fn over_own_layer(self) -> Self {
+        Self { is_inner_own: true, ..self }
+    }
 }
 
 impl<S: Clone, St, P> Clone for Fill<S, St, P> {
     fn clone(&self) -> Self {
-        Self { inner: self.inner.clone(), layer: self.layer.clone() }
+        let Self { inner, is_inner_own, layer } = self;
+        Self { inner: inner.clone(), is_inner_own: *is_inner_own, layer: layer.clone() }
     }
 }
 
@@ -247,7 +257,8 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         fetch.client.attach(&mut head.extensions);
         let (mut in_flight, fetching) = InFlight::begin(fetch, resource.as_deref());
         let again = in_flight.make_conditional(&mut head, &body, &self.inner);
-        let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
+        let request = Request::from_parts(head, body);
+        let response = EagerOneshot::through(&mut self.inner, self.is_inner_own, request);
         ResponseFuture::boxed(FetchFuture::new(response, in_flight, again, fetching))
     }
 }

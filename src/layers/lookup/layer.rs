@@ -341,12 +341,7 @@ where
         match self.project() {
             BelowProj::Keyed { oneshot } => oneshot.poll(cx),
             BelowProj::Keyless { call, keyless } => {
-                let mut result = ready!(call.poll(cx));
-                match &mut result {
-                    Ok(response) => keyless.finish(response, None),
-                    Err(_) => keyless.fail(),
-                }
-                Poll::Ready(result)
+                Poll::Ready(keyless.finished(ready!(call.poll(cx)), None))
             }
         }
     }

@@ -51,8 +51,22 @@ impl Keyless {
         self.why.is_some()
     }
 
+    /// Finishes what the service below returned.
     #[inline]
-    pub(crate) fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: Option<&TagFields>) {
+    pub(crate) fn finished<B: HttpBody, E>(
+        &self,
+        mut result: Result<Response<B>, E>,
+        strips_tags: Option<&TagFields>,
+    ) -> Result<Response<B>, E> {
+        match &mut result {
+            Ok(response) => self.finish(response, strips_tags),
+            Err(_) => self.fail(),
+        }
+        result
+    }
+
+    #[inline]
+    fn finish<B: HttpBody>(&self, response: &mut Response<B>, strips_tags: Option<&TagFields>) {
         pass_on(response, self.invalidation.as_ref(), strips_tags);
         if let Some(why) = self.why {
             let came_about = CacheStatus::unkeyed(why);
@@ -65,7 +79,7 @@ impl Keyless {
     }
 
     /// Tells observers that there is no response.
-    pub(crate) fn fail(&self) {
+    fn fail(&self) {
         if let Some(why) = self.why {
             self.observers.fail(CacheStatus::unkeyed(why));
         }
