@@ -1,4 +1,4 @@
-use crate::key::RuleError;
+use crate::{http::rules::InvalidRules, key::RuleError};
 
 /// Why a configuration is refused, and what to change.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -81,6 +81,22 @@ pub enum BuildError {
     /// An invalid key rule.
     #[error(transparent)]
     KeyRule(#[from] RuleError),
+}
+
+impl From<InvalidRules> for BuildError {
+    fn from(invalid: InvalidRules) -> Self {
+        match invalid {
+            InvalidRules::Zero(setting) => {
+                Self::ZeroDuration { setting, consequence: "nothing is ever fresh by it" }
+            }
+            InvalidRules::Share => Self::HeuristicShare,
+            InvalidRules::Withheld(name) => Self::Withheld(name),
+            InvalidRules::WithheldCookie => Self::NoEffect {
+                setting: "store_set_cookie",
+                reason: "`store_without` names `set-cookie`, which is not stored then",
+            },
+        }
+    }
 }
 
 /// The cost of a response with three header fields and a body of a few bytes.

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use http::header;
+
 use super::{
     cookies::CookieNames,
     credentials::{CredentialNames, Keyed, WELL_KNOWN},
@@ -443,4 +445,40 @@ impl Rules {
         self.never = true;
         self
     }
+
+    /// Checks what is said about storing.
+    pub(crate) fn check(&self) -> Result<(), InvalidRules> {
+        let times = [
+            ("fixed_ttl", if let Ttl::Fixed(ttl) = self.ttl { Some(ttl) } else { None }),
+            ("default_ttl", if let Ttl::OriginOr(ttl) = self.ttl { Some(ttl) } else { None }),
+            ("negative_ttl", self.negative_ttl),
+            ("heuristic", self.heuristic.map(|heuristic| heuristic.at_most)),
+        ];
+        if let Some((setting, _)) = times.iter().find(|(_, time)| time.is_some_and(|time| time.is_zero())) {
+            return Err(InvalidRules::Zero(setting));
+        }
+        if self.heuristic.is_some_and(|heuristic| !heuristic.is_possible()) {
+            return Err(InvalidRules::Share);
+        }
+        if let Some(name) = self.store_without.invalid() {
+            return Err(InvalidRules::Withheld(name.into()));
+        }
+        match self.store_set_cookie && self.store_without.has(&header::SET_COOKIE) {
+            true => Err(InvalidRules::WithheldCookie),
+            false => Ok(()),
+        }
+    }
+}
+
+/// Why rules about storing cannot work. Shown as the [`BuildError`](crate::BuildError) that it becomes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum InvalidRules {
+    /// This time is zero.
+    Zero(&'static str),
+    /// The share of heuristic freshness.
+    Share,
+    /// A field without which a response cannot be stored.
+    Withheld(Box<str>),
+    /// `Set-Cookie` is to be stored and to be left out.
+    WithheldCookie,
 }

@@ -30,7 +30,6 @@ mod store_layer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use http::header;
 use tower_layer::Layer;
 
 pub use self::{
@@ -207,7 +206,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self.coalesce.check()?;
         self.retry.check()?;
         self.origin_limit.check()?;
-        check_rules(&self.rules)?;
+        self.rules.check()?;
+        check_names(&self.rules.request)?;
         if let Some(name) = self.fill.own_tag_fields().invalid() {
             let reason = "clients read this field, and tags are for caches alone";
             return Err(BuildError::TagField { name: name.as_str().into(), reason });
@@ -239,33 +239,6 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             origin_limit,
         }
     }
-}
-
-fn check_rules(rules: &rules::Rules) -> Result<(), BuildError> {
-    let consequence = "nothing is ever fresh by it";
-    let zero = |setting| BuildError::ZeroDuration { setting, consequence };
-    match rules.ttl {
-        rules::Ttl::Fixed(ttl) if ttl.is_zero() => return Err(zero("fixed_ttl")),
-        rules::Ttl::OriginOr(ttl) if ttl.is_zero() => return Err(zero("default_ttl")),
-        _ => {}
-    }
-    match (rules.negative_ttl, rules.heuristic) {
-        (Some(ttl), _) if ttl.is_zero() => Err(zero("negative_ttl")),
-        (_, Some(heuristic)) if heuristic.at_most.is_zero() => Err(zero("heuristic")),
-        (_, Some(heuristic)) if !heuristic.is_possible() => Err(BuildError::HeuristicShare),
-        _ => check_withheld(rules).and_then(|()| check_names(&rules.request)),
-    }
-}
-
-fn check_withheld(rules: &rules::Rules) -> Result<(), BuildError> {
-    if let Some(name) = rules.store_without.invalid() {
-        return Err(BuildError::Withheld(name.into()));
-    }
-    if rules.store_set_cookie && rules.store_without.has(&header::SET_COOKIE) {
-        let reason = "`store_without` names `set-cookie`, which is not stored then";
-        return Err(BuildError::NoEffect { setting: "store_set_cookie", reason });
-    }
-    Ok(())
 }
 
 fn check_names(rules: &rules::RequestRules) -> Result<(), BuildError> {

@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::build_error::BuildError;
+use crate::{build_error::BuildError, http::rules::InvalidRules};
 
 /// An error in a set of key rules: the rule, and what is wrong with it.
 ///
@@ -112,8 +112,8 @@ pub(super) enum Problem {
         "`{0}` is not a header field that keys can hold; write the name of one, or a prefix like `x-tenant-*`"
     )]
     Header(Box<str>),
-    #[error("{}", BuildError::Withheld(.0.clone()))]
-    Withheld(Box<str>),
+    #[error("{}", BuildError::from(.0.clone()))]
+    Storing(InvalidRules),
     #[error(
         "`{0}` is not a cookie name, which may end in `*`; for all cookies write `\"headers\": [\"cookie\"]`"
     )]
@@ -156,8 +156,6 @@ pub(super) enum Problem {
     OtherTagFields,
     #[error("{}", BuildError::CutUri)]
     CutUri,
-    #[error("the share of `heuristic` must be more than 0 and at most 1")]
-    Share,
     #[error("this rule is never reached: rule {0} matches all of its requests")]
     Unreachable(usize),
     #[error("the path `{path}` is never reached: rule {first} matches all of its requests")]

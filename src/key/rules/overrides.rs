@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::{Extensions, header};
+use http::Extensions;
 
 use super::{KeyRule, error::Problem};
 use crate::http::{
@@ -15,7 +15,6 @@ use crate::http::{
 /// * a name, which is that of its setter, of its field in documents and of its setter in [`Rules`];
 /// * the arguments of the setter, and the `value` that it stores;
 /// * `document`: the type that documents are read as, which converts into the value;
-/// * `check`: the check of a value;
 /// * `apply`: how it changes the configured [`Rules`];
 /// * `explain`: its words in [`KeyRules::explain`](super::KeyRules::explain).
 macro_rules! storing_settings {
@@ -25,7 +24,6 @@ macro_rules! storing_settings {
             fixed_ttl(fresh_for: Duration) -> Duration {
                 value: fresh_for,
                 document: Span,
-                check: is_not_zero,
                 apply: |rules, ttl| rules.ttl = Ttl::Fixed(ttl),
                 explain: |ttl| format!("for {}, whatever lifetime the response gives", in_units(*ttl)),
             }
@@ -34,7 +32,6 @@ macro_rules! storing_settings {
             default_ttl(fresh_for: Duration) -> Duration {
                 value: fresh_for,
                 document: Span,
-                check: is_not_zero,
                 apply: |rules, ttl| rules.ttl = Ttl::OriginOr(ttl),
                 explain: |ttl| format!("for as long as the response says, or else {}", in_units(*ttl)),
             }
@@ -43,7 +40,6 @@ macro_rules! storing_settings {
             negative_ttl(fresh_for: Duration) -> Duration {
                 value: fresh_for,
                 document: Span,
-                check: is_not_zero,
                 apply: |rules, ttl| rules.negative_ttl = Some(ttl),
                 explain: |ttl| format!("404 and 410 for {}", in_units(*ttl)),
             }
@@ -53,7 +49,6 @@ macro_rules! storing_settings {
             heuristic(share: f64, at_most: Duration) -> Heuristic {
                 value: Heuristic::new(share, at_most),
                 document: HeuristicDocument,
-                check: is_possible,
                 apply: |rules, heuristic| rules.heuristic = Some(heuristic),
                 explain: |guess| format!(
                     "by `Last-Modified`, for at most {}, where nothing else gives a lifetime",
@@ -65,7 +60,6 @@ macro_rules! storing_settings {
             stale_while_revalidate_for(window: Duration) -> Duration {
                 value: window,
                 document: Span,
-                check: is_valid,
                 apply: |rules, window| rules.stale_while_revalidate_for = window,
                 explain: |window| format!("stale for {} while a fresh response is fetched", in_units(*window)),
             }
@@ -74,7 +68,6 @@ macro_rules! storing_settings {
             stale_if_error_for(window: Duration) -> Duration {
                 value: window,
                 document: Span,
-                check: is_valid,
                 apply: |rules, window| rules.stale_if_error_for = window,
                 explain: |window| format!("stale for {} when the origin fails", in_units(*window)),
             }
@@ -84,7 +77,6 @@ macro_rules! storing_settings {
             stale_despite_revalidate(windows: impl IntoIterator<Item = StaleWindow>) -> StaleWindows {
                 value: windows.into_iter().collect(),
                 document: Vec<StaleWindow>,
-                check: is_valid,
                 apply: |rules, windows| rules.stale_despite_revalidate = windows,
                 explain: |windows| format!("stale despite `must-revalidate`: {}", in_words(*windows)),
             }
@@ -93,7 +85,6 @@ macro_rules! storing_settings {
             revalidate_for(window: Duration) -> Duration {
                 value: window,
                 document: Span,
-                check: is_valid,
                 apply: |rules, window| rules.revalidate_for = window,
                 explain: |window| format!("kept for revalidation for {}", in_units(*window)),
             }
@@ -102,7 +93,6 @@ macro_rules! storing_settings {
             hit_for_miss_for(window: Duration) -> Duration {
                 value: window,
                 document: Span,
-                check: is_valid,
                 apply: |rules, window| rules.hit_for_miss_for = window,
                 explain: |window| format!(
                     "not collapsed for {} after an unshareable response",
@@ -114,7 +104,6 @@ macro_rules! storing_settings {
             store_set_cookie(store: bool) -> bool {
                 value: store,
                 document: bool,
-                check: is_valid,
                 apply: |rules, store| rules.store_set_cookie = store,
                 explain: |store| format!("{} responses with `Set-Cookie`", also(*store)),
             }
@@ -124,7 +113,6 @@ macro_rules! storing_settings {
             store_without(names: impl IntoIterator<Item = impl Into<String>>) -> WithheldNames {
                 value: names.into_iter().map(Into::into).collect(),
                 document: Vec<String>,
-                check: are_not_essential,
                 apply: |rules, names| rules.store_without = names,
                 explain: without,
             }
@@ -133,7 +121,6 @@ macro_rules! storing_settings {
             store_private(store: bool) -> bool {
                 value: store,
                 document: bool,
-                check: is_valid,
                 apply: |rules, store| rules.store_private = store,
                 explain: |store| format!("{} `private` responses", also(*store)),
             }
@@ -142,7 +129,6 @@ macro_rules! storing_settings {
             store_no_store(store: bool) -> bool {
                 value: store,
                 document: bool,
-                check: is_valid,
                 apply: |rules, store| rules.store_no_store = store,
                 explain: |store| format!("{} `no-store` responses", also(*store)),
             }
@@ -151,7 +137,6 @@ macro_rules! storing_settings {
             store_authorized(store: bool) -> bool {
                 value: store,
                 document: bool,
-                check: is_valid,
                 apply: |rules, store| rules.store_authorized = store,
                 explain: |store| format!("{} responses to requests with `Authorization`", also(*store)),
             }
@@ -167,7 +152,6 @@ macro_rules! define {
         $setting:ident($($argument:ident: $argument_type:ty),*) -> $type:ty {
             value: $value:expr,
             document: $document:ty,
-            check: $check:expr,
             apply: $apply:expr,
             explain: $explain:expr,
         }
@@ -187,15 +171,6 @@ macro_rules! define {
                     apply(&mut rules, value.clone());
                 })*
                 rules
-            }
-
-            /// Checks each setting by itself.
-            fn check_each(&self) -> Result<(), Problem> {
-                $(if let Some(value) = &self.$setting {
-                    let check: fn(&'static str, &$type) -> Result<(), Problem> = $check;
-                    check(stringify!($setting), value)?;
-                })*
-                Ok(())
             }
 
             fn each_in_words(&self) -> Vec<String> {
@@ -233,17 +208,11 @@ impl RuleOverrides {
 
     /// These overrides, if there are any and they can work.
     pub(super) fn checked(&self) -> Result<Option<Self>, Problem> {
-        self.check_each()?;
         if self.fixed_ttl.is_some() && self.default_ttl.is_some() {
             let reason = "every response has the `fixed_ttl`";
             return Err(Problem::NoEffect { setting: "default_ttl", reason });
         }
-        let withholds_cookie =
-            self.store_without.as_ref().is_some_and(|names| names.has(&header::SET_COOKIE));
-        if self.store_set_cookie == Some(true) && withholds_cookie {
-            let reason = "`store_without` names `set-cookie`, which is not stored then";
-            return Err(Problem::NoEffect { setting: "store_set_cookie", reason });
-        }
+        self.apply(Rules::new()).check().map_err(Problem::Storing)?;
         Ok((*self != Self::default()).then(|| self.clone()))
     }
 
@@ -252,26 +221,6 @@ impl RuleOverrides {
         let lifetime = (!has_ttl).then(|| "for as long as the response says".to_owned());
         lifetime.into_iter().chain(self.each_in_words()).collect::<Vec<_>>().join("; ")
     }
-}
-
-fn is_valid<T>(_: &'static str, _: &T) -> Result<(), Problem> {
-    Ok(())
-}
-
-fn is_not_zero(setting: &'static str, ttl: &Duration) -> Result<(), Problem> {
-    match ttl.is_zero() {
-        true => Err(Problem::Zero { setting, consequence: "nothing is ever fresh by it" }),
-        false => Ok(()),
-    }
-}
-
-fn is_possible(setting: &'static str, heuristic: &Heuristic) -> Result<(), Problem> {
-    is_not_zero(setting, &heuristic.at_most)?;
-    if heuristic.is_possible() { Ok(()) } else { Err(Problem::Share) }
-}
-
-fn are_not_essential(_: &'static str, names: &WithheldNames) -> Result<(), Problem> {
-    names.invalid().map_or(Ok(()), |name| Err(Problem::Withheld(name.into())))
 }
 
 fn also(store: bool) -> &'static str {
