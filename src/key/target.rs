@@ -88,7 +88,9 @@ impl<'a> Target<'a> {
     pub(crate) fn to_text(self) -> Option<String> {
         let authority = self.authority();
         let host = str::from_utf8(authority.as_bytes()).ok()?.to_ascii_lowercase();
-        let (scheme, colon) = self.uri.scheme_str().map_or(("", ""), |scheme| (scheme, ":"));
+        // The scheme by which the default port was left out, so that no other port is when it is read.
+        let scheme = self.origins.scheme.or_else(|| self.uri.scheme());
+        let (scheme, colon) = scheme.map_or(("", ""), |scheme| (scheme.as_str(), ":"));
         Some(format!("{scheme}{colon}//{host}{}", path_and_query(self.uri)))
     }
 

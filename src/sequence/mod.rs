@@ -229,7 +229,7 @@ impl Sequence {
         own: Option<&Tags>,
     ) -> Arc<PurgeKeys> {
         let tags = [request.extensions.get::<Tags>(), own];
-        let ResponseFields { has_tags, has_groups, .. } = response.outline;
+        let ResponseFields { has_tags, has_groups, .. } = response.response_fields;
         match *has_tags || *has_groups || tags.iter().any(Option::is_some) {
             true => self.with_tags(keys, request, response, tags),
             false => Arc::clone(keys),
@@ -241,7 +241,7 @@ impl Sequence {
         &self,
         keys: &Arc<PurgeKeys>,
         request: &Parts,
-        Tagged { headers, outline, fields }: Tagged<'_>,
+        Tagged { headers, response_fields, fields }: Tagged<'_>,
         given: [Option<&Tags>; 2],
     ) -> Arc<PurgeKeys> {
         let (mut tags, mut texts) = (Vec::new(), keys.texts().map(|_| PurgeTexts::default()));
@@ -249,11 +249,11 @@ impl Sequence {
             tags.push(self.tag(tag));
             texts.iter_mut().for_each(|texts| texts.tags.push(tag.to_vec()));
         };
-        if outline.has_tags {
+        if response_fields.has_tags {
             tag_fields::for_each_tag(headers, fields, &mut push);
         }
         given.into_iter().flatten().flat_map(Tags::iter).for_each(|tag| push(tag.as_bytes()));
-        if outline.has_groups {
+        if response_fields.has_groups {
             let target = key::Target::of(request, key::Origins::default());
             for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
                 self.push_group(&group, target, &mut tags);
@@ -398,7 +398,7 @@ fn key_floors(floors: usize) -> usize {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Tagged<'a> {
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) outline: &'a ResponseFields,
+    pub(crate) response_fields: &'a ResponseFields,
     pub(crate) fields: &'a TagFields,
 }
 

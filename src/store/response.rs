@@ -84,14 +84,14 @@ pub(crate) struct Origin {
 impl Origin {
     /// For a response whose head came in now, to a request that was sent at `sent_at`.
     pub(crate) fn new(
-        outline: &ResponseFields,
+        response_fields: &ResponseFields,
         sent_at: Instant,
         fetch_number: u64,
         purge_keys: Arc<PurgeKeys>,
     ) -> Self {
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(sent_at);
-        Self { received_at, initial_age: outline.initial_age(delay), delay, fetch_number, purge_keys }
+        Self { received_at, initial_age: response_fields.initial_age(delay), delay, fetch_number, purge_keys }
     }
 
     /// When a response ceases to be fresh.

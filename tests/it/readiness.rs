@@ -1,8 +1,17 @@
 //! Tower's readiness contract, for every layer and for the stack.
 
-use std::task::{Context, Poll};
+use std::{
+    convert::Infallible,
+    future::{Ready, ready},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+};
 
 use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tower::{
     Layer, Service, ServiceBuilder, ServiceExt,
     limit::{ConcurrencyLimit, ConcurrencyLimitLayer},
@@ -285,4 +294,40 @@ async fn a_request_that_waits_for_a_retry_has_no_place_in_the_queue() {
     assert!(!second.is_finished(), "it waits to be tried again");
     let got = service.clone().oneshot(post("http://h/")).await;
     assert!(got.is_ok(), "there is no other request: {:?}", got.err());
+}
+
+/// A clone of a router takes several allocations.
+#[tokio::test(start_paused = true)]
+async fn a_miss_clones_the_service_three_times_and_a_hit_never() {
+    struct Counted(Arc<AtomicUsize>);
+
+    impl Clone for Counted {
+        fn clone(&self) -> Self {
+            self.0.fetch_add(1, Ordering::Relaxed);
+            Self(Arc::clone(&self.0))
+        }
+    }
+
+    impl Service<Request<Body>> for Counted {
+        type Response = Response<Body>;
+        type Error = Infallible;
+        type Future = Ready<Result<Response<Body>, Infallible>>;
+
+        fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn call(&mut self, _: Request<Body>) -> Self::Future {
+            ready(Ok(Response::new(Body::from("hello"))))
+        }
+    }
+
+    let clones = Arc::new(AtomicUsize::new(0));
+    let mut service = crate::support::stack(fixed(60_000)).layer(Counted(Arc::clone(&clones)));
+    for (request, most) in [(get_request(URI), 3), (get_request(URI), 0), (post(URI), 1)] {
+        let before = clones.load(Ordering::Relaxed);
+        let response = service.call(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        assert!(clones.load(Ordering::Relaxed) - before <= most, "{most}");
+    }
 }

@@ -8,13 +8,13 @@ use std::{
 use crate::support::{
     Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, try_send,
 };
-use http::{HeaderMap, StatusCode};
+use http::{HeaderMap, StatusCode, uri::Scheme};
 use proptest::prelude::*;
 use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, MemoryStore, Rules, Store, StoreLayer, StoredResponse,
-    store::{Change, Moment, RequestHeaders, RestoreError, Snapshot},
+    CacheKey, DefaultKey, KeyExtractor, MemoryStore, Rules, Store, StoreLayer, StoredResponse,
+    store::{Applied, Change, Moment, RequestHeaders, RestoreError, Snapshot},
 };
 
 fn store() -> MemoryStore {
@@ -316,4 +316,42 @@ async fn a_clock_that_was_set_back_makes_nothing_younger() {
     snapshot.received_at += secs(3600);
     load(snapshot, &there, "/page", moment(start)).unwrap();
     assert!(stored(&there, "/page").received_at() <= start);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_too_large_for_a_store_is_not_restored_and_replaces_nothing() {
+    let (here, start) = (store(), Instant::now());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok(vec![b'x'; 200_000]).max_age(900))), "/page").await;
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
+    let there = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    get(&layer(&there).layer(ScriptedOrigin::always(|| ok("small").max_age(900))), "/page").await;
+    let (key, loading) = (CacheKey::new("/page"), there.sequence().begin_load());
+    let response = Arc::new(snapshot.restore(&key, &loading, moment(start)).unwrap());
+    let change = Change::Put { response, request: RequestHeaders::default(), at: Instant::now() };
+    assert_eq!(there.apply(&key, change), Applied::TooLarge);
+    assert_eq!((stored(&there, "/page").body(), there.stats().refused), (&"small".into(), 1));
+}
+
+/// A port that is the default one of another scheme is a part of the host.
+#[tokio::test(start_paused = true)]
+async fn a_purge_reaches_what_was_restored_under_an_assumed_scheme() {
+    for (host, url) in [("h:80", "https://h:80/page"), ("h:443", "https://h/page")] {
+        let (here, there, start) = (store(), store(), Instant::now());
+        let by_scheme = DefaultKey::new().scheme(Scheme::HTTPS);
+        let over = |store: &MemoryStore| StoreLayer::new(store.clone()).key(by_scheme.clone());
+        let request = || request("GET", "/page", &[("host", host)]);
+        let origin = || ScriptedOrigin::always(|| ok("x").max_age(900));
+        send(&over(&here).layer(origin()), request()).await;
+        let key = by_scheme.key(&request().into_parts().0).unwrap();
+        let before = Arc::clone(&here.get(key.as_bytes()).unwrap().variants()[0]);
+        let loading = there.sequence().begin_load();
+        let snapshot = before.snapshot(here.sequence(), moment(start)).unwrap();
+        let response = Arc::new(snapshot.restore(&key, &loading, moment(start)).unwrap());
+        let change = Change::Put { response, request: RequestHeaders::default(), at: Instant::now() };
+        assert!(there.apply(&key, change).is_stored());
+        let service = over(&there).layer(origin());
+        assert!(send(&service, request()).await.is_hit(), "{host}");
+        over(&there).purge().url(url).unwrap();
+        assert!(!send(&service, request()).await.is_hit(), "{host}");
+    }
 }

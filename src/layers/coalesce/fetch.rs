@@ -302,19 +302,19 @@ impl Judge {
         failures: &exchange::failures::FailurePolicy,
     ) -> exchange::Shareability {
         let request::Parts { method, headers: request, .. } = &self.request;
-        let mut outline = ResponseFields::of(response.headers(), SystemTime::now());
-        outline.settle_length(method, response);
+        let mut response_fields = ResponseFields::of(response.headers(), SystemTime::now());
+        response_fields.settle_length(method, response);
         let headers = response.headers();
         let asks_for_one_part = range::asks_for_one_part(method, request);
-        let head = storing::ResponseHead::new(response.status(), headers, &outline)
+        let head = storing::ResponseHead::new(response.status(), headers, &response_fields)
             .with_extent(Extent::for_all(asks_for_one_part, response.status(), headers))
             .with_breakdown(failures.is_breakdown(response.status(), headers));
         let targets = [cache_control::CDN_CACHE_CONTROL];
         let decision = storing::judge(self.kind, self.credentials, &head, &self.rules, &targets);
-        let selection = outline.vary.selection(request);
+        let selection = response_fields.vary.selection(request);
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(started_at);
-        let age = if decision.terms.is_ours { delay } else { outline.initial_age(delay) };
+        let age = if decision.terms.is_ours { delay } else { response_fields.initial_age(delay) };
         let fresh_until = freshness::after(received_at, decision.terms.fresh_for.saturating_sub(age));
         exchange::Shareability::new(decision, selection, (received_at, fresh_until), None)
     }

@@ -122,10 +122,10 @@ impl Targets {
     }
 
     /// What of the fields of a response decides about storing it.
-    pub(super) fn outline(&self, headers: &HeaderMap) -> ResponseFields {
-        let mut outline = ResponseFields::of(headers, SystemTime::now());
-        outline.has_tags |= self.tags.are_in(headers);
-        outline
+    pub(super) fn response_fields(&self, headers: &HeaderMap) -> ResponseFields {
+        let mut response_fields = ResponseFields::of(headers, SystemTime::now());
+        response_fields.has_tags |= self.tags.are_in(headers);
+        response_fields
     }
 }
 
@@ -152,19 +152,19 @@ pub(super) struct Fetch<St, P> {
 
 impl<St: Store, P: Policy> Fetch<St, P> {
     /// What is stored under the key by now.
-    pub(super) fn resource(&self) -> Option<Arc<store::Entry>> {
+    pub(super) fn entry(&self) -> Option<Arc<store::Entry>> {
         self.layer.store.get(self.client.asked().key())
     }
 
     /// Returns the response, if another fetch has stored it since the request arrived.
     #[inline(never)]
-    pub(super) fn stored_meanwhile<B>(&self, resource: &store::Entry) -> Option<Response<Body<B>>> {
+    pub(super) fn stored_meanwhile<B>(&self, entry: &store::Entry) -> Option<Response<Body<B>>> {
         let head = self.client.head();
-        let selected = self.selected(resource, head);
+        let selected = self.selected(entry, head);
         if let Some(stored) = selected.filter(|stored| self.is_stored_meanwhile(stored)) {
             return Some(self.stored_response_to(stored, head));
         }
-        self.part_stored_meanwhile(resource, head).map(|part| self.part_response(part, head))
+        self.part_stored_meanwhile(entry, head).map(|part| self.part_response(part, head))
     }
 
     /// What purges can match of the response before it is there.
@@ -180,10 +180,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     fn selected<'a>(
         &self,
-        resource: &'a store::Entry,
+        entry: &'a store::Entry,
         head: &request::Parts,
     ) -> Option<&'a Arc<store::StoredResponse>> {
-        resource.select(&self.client.asked().fields(&head.headers), self.layer.store.sequence())
+        entry.select(&self.client.asked().fields(&head.headers), self.layer.store.sequence())
     }
 
     /// Whether another fetch put it into the store since the request arrived.
@@ -197,7 +197,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     /// What the origin can be asked to confirm.
-    pub(super) fn candidate(&self, resource: Option<&store::Entry>) -> Option<Candidate> {
+    pub(super) fn candidate(&self, entry: Option<&store::Entry>) -> Option<Candidate> {
         let head = self.client.head();
         if self.client.asked().facts().is_conditional() || !key::kind_of(head).is_revalidatable() {
             return None;
@@ -205,21 +205,21 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let selected = match self.client.asked().candidate() {
             exchange::StaleCandidate::Whole { response, .. } => response,
             exchange::StaleCandidate::None | exchange::StaleCandidate::Part(_) => return None,
-            exchange::StaleCandidate::Unknown => self.selected(resource?, head)?,
+            exchange::StaleCandidate::Unknown => self.selected(entry?, head)?,
         };
         Candidate::new(Arc::clone(selected), self.layer.store.sequence())
     }
 
     fn part_stored_meanwhile<'a>(
         &self,
-        resource: &'a store::Entry,
+        entry: &'a store::Entry,
         head: &request::Parts,
     ) -> Option<&'a store::Part> {
         if !self.client.asked().facts().asks_for_one_part() {
             return None;
         }
-        let (glance, sequence) = (self.client.asked().fields(&head.headers), self.layer.store.sequence());
-        let part = resource.select_part(&glance, sequence, Instant::now())?;
+        let (fields, sequence) = (self.client.asked().fields(&head.headers), self.layer.store.sequence());
+        let part = entry.select_part(&fields, sequence, Instant::now())?;
         self.is_recent(part.response()).then_some(part)
     }
 
@@ -256,20 +256,20 @@ impl<St: Store, P: Policy> Fetch<St, P> {
 
     pub(super) fn decide(
         &self,
-        (client, glance): (&request::Parts, &RequestFields<'_>),
+        (client, fields): (&request::Parts, &RequestFields<'_>),
         head: &response::Parts,
         extent: Option<range::Extent>,
-        outline: &ResponseFields,
+        response_fields: &ResponseFields,
         origin: &store::Origin,
     ) -> (storing::Decision, Rules) {
         let rules = self.layer.policy.rules(client, head, self.rules.clone());
         let (kind, targets) = (key::kind_of(client), &self.layer.targets.names);
         let is_breakdown = self.layer.failures.is_breakdown(head.status, &head.headers);
-        let response = storing::ResponseHead::new(head.status, &head.headers, outline)
+        let response = storing::ResponseHead::new(head.status, &head.headers, response_fields)
             .with_extent(extent)
             .with_breakdown(is_breakdown);
-        let mut decision = storing::judge(kind, glance.credentials, &response, &rules, targets);
-        if is_breakdown && decision.is_storable && self.would_displace(client, outline) {
+        let mut decision = storing::judge(kind, fields.credentials, &response, &rules, targets);
+        if is_breakdown && decision.is_storable && self.would_displace(client, response_fields) {
             decision = decision.displacing(&rules);
         }
         self.check_search(client, &head.headers, &mut decision);
@@ -304,14 +304,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// Whether a stored error would take the place of what may be served instead of it, to this
     /// client or to another. The store knows, also if no layer above has looked.
     fn would_displace(&self, client: &request::Parts, error: &ResponseFields) -> bool {
-        let Some(resource) = self.layer.store.get(self.client.asked().key()) else { return false };
+        let Some(entry) = self.layer.store.get(self.client.asked().key()) else { return false };
         let selection = error.vary.selection(&client.headers);
         let is_kept_apart = |stored: &store::StoredResponse| match (stored.selection(), &selection) {
             (Some(theirs), Some(ours)) => theirs.fields() == ours.fields() && theirs != ours,
             _ => false,
         };
         let (now, sequence) = (Instant::now(), self.layer.store.sequence());
-        resource.variants().iter().any(|stored| {
+        entry.variants().iter().any(|stored| {
             // First, for it notes what is stale by a soft purge.
             sequence.admits(stored)
                 && stored.is_usable_on_error(now)
@@ -320,15 +320,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         })
     }
 
-    pub(super) fn is_too_large(&self, outline: &ResponseFields, body: &impl HttpBody) -> bool {
+    pub(super) fn is_too_large(&self, response_fields: &ResponseFields, body: &impl HttpBody) -> bool {
         let limit = self.layer.store.max_response_bytes() as u64;
-        outline.content.unwrap_or(body.size_hint().lower()) > limit
+        response_fields.content.unwrap_or(body.size_hint().lower()) > limit
     }
 
     /// Leaves a hit-for-miss entry for what cannot be shared, and removes what the response supersedes.
     pub(super) fn note(
         &self,
-        (client, glance): (&request::Parts, &RequestFields<'_>),
+        (client, fields): (&request::Parts, &RequestFields<'_>),
         (status, headers): (StatusCode, &HeaderMap),
         decision: &storing::Decision,
         rules: &Rules,
@@ -349,7 +349,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             _ => !storing::is_error(status) || storing::is_gone(status),
         } && key::kind_of(client).is_whole()
             && !decision.is_storable;
-        let marker = self.marker((client, glance), status, rules, origin);
+        let marker = self.marker((client, fields), status, rules, origin);
         if !supersedes && marker.is_none() {
             return;
         }
@@ -377,14 +377,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     /// all others, and nothing for HEAD, since the response to GET may well be shareable.
     pub(super) fn marker(
         &self,
-        (client, glance): (&request::Parts, &RequestFields<'_>),
+        (client, fields): (&request::Parts, &RequestFields<'_>),
         status: StatusCode,
         rules: &Rules,
         origin: &store::Origin,
     ) -> Option<store::HitForMiss> {
         let window = rules.hit_for_miss_for;
         let says_nothing = storing::is_error(status) || client.method == Method::HEAD || window.is_zero();
-        (!says_nothing).then(|| store::HitForMiss::new(&client.method, glance, origin.received_at, window))
+        (!says_nothing).then(|| store::HitForMiss::new(&client.method, fields, origin.received_at, window))
     }
 
     pub(super) fn sign<B>(

@@ -249,13 +249,13 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         fields::remove_upgrade(&mut head.headers);
         let client = exchange::RequestCopy::new(shared.copy(&head), asked);
         let fetch = Fetch { layer: Arc::clone(shared), client, rules, search };
-        let resource = fetch.resource();
-        let stored = resource.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
+        let entry = fetch.entry();
+        let stored = entry.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
         if let Some(response) = stored {
             return ResponseFuture::ready(response);
         }
         fetch.client.attach(&mut head.extensions);
-        let (mut in_flight, fetching) = InFlight::begin(fetch, resource.as_deref());
+        let (mut in_flight, fetching) = InFlight::begin(fetch, entry.as_deref());
         let again = in_flight.make_conditional(&mut head, &body, &self.inner);
         let request = Request::from_parts(head, body);
         let response = EagerOneshot::through(&mut self.inner, self.is_inner_own, request);
@@ -321,10 +321,11 @@ where
                 Err(error) => return Poll::Ready(Err(error)),
             };
             let fetch = &this.in_flight.fetch;
-            let mut outline =
-                fetch.layer.targets.outline(response.headers()).under(fetch.client.asked().keyed());
-            outline.settle_length(&this.in_flight.fetch.client.head().method, &mut response);
-            if let Some(again) = this.again.take_if(|_| this.in_flight.is_misfit(&response, &outline)) {
+            let mut response_fields =
+                fetch.layer.targets.response_fields(response.headers()).under(fetch.client.asked().keyed());
+            response_fields.settle_length(&this.in_flight.fetch.client.head().method, &mut response);
+            if let Some(again) = this.again.take_if(|_| this.in_flight.is_misfit(&response, &response_fields))
+            {
                 // Dropped before the request is sent again, with what they hold, such as a place at the origin.
                 drop(response);
                 this.response.set(None);
@@ -333,7 +334,7 @@ where
                 continue;
             }
             let fetching = this.fetching.take().expect("polled after completion");
-            return Poll::Ready(Ok(this.in_flight.conclude(response, &outline, fetching)));
+            return Poll::Ready(Ok(this.in_flight.conclude(response, &response_fields, fetching)));
         }
     }
 }
@@ -374,10 +375,10 @@ impl<St: Store, P: Policy> InFlight<St, P> {
 
     /// Whether the response is due to the cache's own conditions and of no use to the client: a 304 that
     /// does not confirm the candidate, or a 412.
-    fn is_misfit<B>(&self, response: &Response<B>, outline: &ResponseFields) -> bool {
+    fn is_misfit<B>(&self, response: &Response<B>, response_fields: &ResponseFields) -> bool {
         match (&self.candidate, response.status()) {
             (Some(candidate), StatusCode::NOT_MODIFIED) => {
-                candidate.confirmed_by(response.headers(), &outline.vary).is_none()
+                candidate.confirmed_by(response.headers(), &response_fields.vary).is_none()
             }
             (Some(_), status) => status == StatusCode::PRECONDITION_FAILED,
             (None, _) => false,
@@ -394,7 +395,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
     fn conclude<B>(
         &self,
         response: Response<B>,
-        outline: &ResponseFields,
+        response_fields: &ResponseFields,
         fetching: sequence::Fetching,
     ) -> Response<Body<B>>
     where
@@ -405,13 +406,14 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let (head, body) = response.into_parts();
         let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
         let own = head.extensions.get::<Tags>();
-        let fields = sequence::Tagged { headers: &head.headers, outline, fields: &fetch.layer.targets.tags };
+        let fields =
+            sequence::Tagged { headers: &head.headers, response_fields, fields: &fetch.layer.targets.tags };
         let purge_keys = fetch.layer.store.sequence().tagged(&self.purge_keys, client, fields, own);
-        let origin = store::Origin::new(outline, sent_at, fetching.number, purge_keys);
+        let origin = store::Origin::new(response_fields, sent_at, fetching.number, purge_keys);
         if head.status == StatusCode::NOT_MODIFIED && (self.is_repeated || self.candidate.is_some()) {
-            return self.not_modified(head, outline, &origin);
+            return self.not_modified(head, response_fields, &origin);
         }
-        self.fetched((head, body), outline, &origin, fetching)
+        self.fetched((head, body), response_fields, &origin, fetching)
     }
 
     /// Not inlined, since it is rare.
@@ -419,11 +421,11 @@ impl<St: Store, P: Policy> InFlight<St, P> {
     fn not_modified<B>(
         &self,
         head: response::Parts,
-        outline: &ResponseFields,
+        response_fields: &ResponseFields,
         origin: &store::Origin,
     ) -> Response<Body<B>> {
         let candidate = self.candidate.as_ref();
-        match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &outline.vary)) {
+        match candidate.and_then(|candidate| candidate.confirmed_by(&head.headers, &response_fields.vary)) {
             Some(stored) => self.fetch.revalidated(self.fetch.client.head(), stored, head, origin),
             None => self.fetch.unasked(origin),
         }
@@ -432,7 +434,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
     fn fetched<B>(
         &self,
         (mut head, body): (response::Parts, B),
-        outline: &ResponseFields,
+        response_fields: &ResponseFields,
         origin: &store::Origin,
         fetching: sequence::Fetching,
     ) -> Response<Body<B>>
@@ -442,28 +444,33 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let fetch = &self.fetch;
         let client = fetch.client.head();
         if client.method == Method::HEAD {
-            fetch.learn_from_head(client, &head, &outline.vary, origin);
+            fetch.learn_from_head(client, &head, &response_fields.vary, origin);
         }
-        let glance = fetch.client.asked().fields(&client.headers);
+        let fields = fetch.client.asked().fields(&client.headers);
         let asks_for_one_part = fetch.client.asked().facts().asks_for_one_part();
         let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
-        let (mut decision, rules) = fetch.decide((client, &glance), &head, extent, outline, origin);
-        if decision.is_storable && fetch.is_too_large(outline, &body) {
+        let (mut decision, rules) = fetch.decide((client, &fields), &head, extent, response_fields, origin);
+        if decision.is_storable && fetch.is_too_large(response_fields, &body) {
             fetch.layer.store.not_stored(fetch.client.asked().key(), store::Applied::TooLarge);
             decision =
                 storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));
         }
-        fetch.note((client, &glance), (head.status, &head.headers), &decision, &rules, origin);
-        let selection = store::selection(&outline.vary, &glance);
-        fetch.layer.targets.strip(&mut head.headers, outline.has_tags);
+        fetch.note((client, &fields), (head.status, &head.headers), &decision, &rules, origin);
+        let selection = store::selection(&response_fields.vary, &fields);
+        fetch.layer.targets.strip(&mut head.headers, response_fields.has_tags);
         let body = match decision.is_storable {
             true => {
-                let hit_for_miss = fetch.marker((client, &glance), head.status, &rules, origin);
+                let hit_for_miss = fetch.marker((client, &fields), head.status, &rules, origin);
                 let recording =
                     Recording { extent, decision: &decision, selection: &selection, origin, hit_for_miss };
-                recording.start((fetch.layer.store.clone(), &fetch.client), &head, (body, outline), fetching)
+                recording.start(
+                    (fetch.layer.store.clone(), &fetch.client),
+                    &head,
+                    (body, response_fields),
+                    fetching,
+                )
             }
-            false => Body::declared(body, outline.content),
+            false => Body::declared(body, response_fields.content),
         };
         if rules.store_without.has(&header::SET_COOKIE) {
             cookies::spare_those_of_client(client, &mut head.headers);

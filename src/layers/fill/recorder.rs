@@ -30,12 +30,12 @@ impl Recording<'_> {
         self,
         (store, client): (St, &Arc<exchange::RequestCopy>),
         head: &response::Parts,
-        (body, outline): (B, &ResponseFields),
+        (body, response_fields): (B, &ResponseFields),
         fetching: sequence::Fetching,
     ) -> body::Body<B> {
         let Self { extent, decision, selection, origin, hit_for_miss } = self;
-        let fields = kept(&head.headers, outline, &decision.withheld);
-        let length = outline.content.and_then(|length| usize::try_from(length).ok());
+        let fields = kept(&head.headers, response_fields, &decision.withheld);
+        let length = response_fields.content.and_then(|length| usize::try_from(length).ok());
         let pending = Pending {
             content: match extent {
                 Some(extent) => Content::Part(extent, fields.into_owned()),
@@ -48,7 +48,7 @@ impl Recording<'_> {
             origin: origin.clone(),
             fetching,
         };
-        record(store, Arc::clone(client), pending, hit_for_miss, (body, outline.content))
+        record(store, Arc::clone(client), pending, hit_for_miss, (body, response_fields.content))
     }
 }
 
@@ -255,11 +255,15 @@ impl<St: Store> Drop for Recorder<St> {
 }
 
 /// The fields that may be kept, with a valid `Date` in any case.
-fn kept<'a>(headers: &'a HeaderMap, outline: &ResponseFields, withheld: &[HeaderName]) -> Cow<'a, HeaderMap> {
+fn kept<'a>(
+    headers: &'a HeaderMap,
+    response_fields: &ResponseFields,
+    withheld: &[HeaderName],
+) -> Cow<'a, HeaderMap> {
     let mut kept = Cow::Borrowed(headers);
-    if !outline.has_date() || headers.keys().any(|name| withheld.contains(name)) {
+    if !response_fields.has_date() || headers.keys().any(|name| withheld.contains(name)) {
         fields::remove_all(kept.to_mut(), |name| withheld.contains(name));
-        outline.give_date(kept.to_mut());
+        response_fields.give_date(kept.to_mut());
     }
     kept
 }

@@ -32,8 +32,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Response<Body<B>> {
         let update = head.headers.clone();
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
-        let glance = self.client.asked().fields(&client.headers);
-        self.note((client, &glance), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
+        let fields = self.client.asked().fields(&client.headers);
+        self.note((client, &fields), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
         let mut response = self.client.asked().why().serve(fresh.to_hit(false, Instant::now(), |body| body));
         // Fields that are withheld from all other clients are for the one that sent the request.
         for name in &decision.withheld {
@@ -81,14 +81,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head.headers = headers;
         head.status = stored.status();
 
-        let outline = self.layer.targets.outline(&head.headers).under(self.client.asked().keyed());
+        let response_fields =
+            self.layer.targets.response_fields(&head.headers).under(self.client.asked().keyed());
         let asks_for_one_part = self.client.asked().facts().asks_for_one_part();
         let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
-        let glance = self.client.asked().fields(&client.headers);
-        let (decision, rules) = self.decide((client, &glance), &head, extent, &outline, origin);
-        self.layer.targets.strip(&mut head.headers, outline.has_tags);
+        let fields = self.client.asked().fields(&client.headers);
+        let (decision, rules) = self.decide((client, &fields), &head, extent, &response_fields, origin);
+        self.layer.targets.strip(&mut head.headers, response_fields.has_tags);
         fields::remove_all(&mut head.headers, |name| decision.withheld.contains(name));
-        outline.give_date(&mut head.headers);
+        response_fields.give_date(&mut head.headers);
         Updated { head, decision, rules }
     }
 
@@ -122,8 +123,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         vary: &vary::Vary,
         origin: &store::Origin,
     ) {
-        let glance = self.client.asked().fields(&client.headers);
-        let stored = store::select(&self.layer.store, self.client.asked().key(), &glance);
+        let fields = self.client.asked().fields(&client.headers);
+        let stored = store::select(&self.layer.store, self.client.asked().key(), &fields);
         let Some(stored) =
             stored.filter(|stored| (head.status, stored.status()) == (StatusCode::OK, StatusCode::OK))
         else {

@@ -117,7 +117,7 @@ impl Question<'_> {
 pub(super) struct Reading {
     /// Noted before the store was read: what begins later is newer than what was found.
     arrival: u64,
-    resource: Option<Arc<store::Entry>>,
+    entry: Option<Arc<store::Entry>>,
 }
 
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
@@ -139,7 +139,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
 
     pub(super) fn read(&self, key: &KeyBuffer) -> Reading {
         let arrival = self.store.sequence().current();
-        Reading { arrival, resource: self.store.get(key.as_bytes()) }
+        Reading { arrival, entry: self.store.get(key.as_bytes()) }
     }
 
     /// Returns the latest stored response that the request selects, fresh or not.
@@ -149,7 +149,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         reading: &'a Reading,
         fields: &RequestFields<'_>,
     ) -> Option<&'a Arc<store::StoredResponse>> {
-        reading.resource.as_deref()?.select(fields, self.store.sequence())
+        reading.entry.as_deref()?.select(fields, self.store.sequence())
     }
 
     /// What there is if that is not fresh, or not fresh enough.
@@ -168,8 +168,8 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         {
             return Found::Stale(stored);
         }
-        let resource = reading.resource.as_deref();
-        let part = resource.and_then(|resource| self.find_part(resource, question));
+        let entry = reading.entry.as_deref();
+        let part = entry.and_then(|entry| self.find_part(entry, question));
         if let Some(part) = part.filter(|part| accepts(part.response(), wishes, now)) {
             return Found::Part(part);
         }
@@ -214,16 +214,16 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         is_refused: bool,
     ) -> exchange::CacheRequest {
         let Question { key, edition, head, fields, settings, now } = *question;
-        let (sequence, resource) = (self.store.sequence(), reading.resource.as_deref());
+        let (sequence, entry) = (self.store.sequence(), reading.entry.as_deref());
         let facts = fields.facts(&head.method);
         let asks_for_part = facts.asks_for_one_part() && !settings.fetches_whole && !candidate.is_whole();
         let is_hit_for_miss =
-            resource.is_some_and(|resource| resource.is_hit_for_miss(fields.credentials, asks_for_part, now));
+            entry.is_some_and(|entry| entry.is_hit_for_miss(fields.credentials, asks_for_part, now));
         let why = match &candidate {
             _ if is_refused => CacheStatus::forwarded(Forward::Request),
             exchange::StaleCandidate::Whole { response, .. } => selected(response, now),
             _ if is_hit_for_miss => CacheStatus::forwarded(Forward::Bypass),
-            _ => unselected(resource, question, sequence),
+            _ => unselected(entry, question, sequence),
         };
         let extractor = edition.unwrap_or(&*self.extractor);
         let (key, keyed) = (key.to_key(), key.keyed().clone());
@@ -231,18 +231,18 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         exchange::CacheRequest::by_key(key, keyed, fields.credentials, facts)
             .looked_up(sequence.arrival(reading.arrival, purge_keys), candidate, why)
             .hit_for_miss(is_hit_for_miss)
-            .selecting(resource.and_then(|resource| known_selection(resource, head)))
+            .selecting(entry.and_then(|entry| known_selection(entry, head)))
     }
 }
 
 impl<St: Store, K> Reader<St, K> {
     /// A fresh part that has all of what a request asks for.
-    fn find_part<'a>(&self, resource: &'a store::Entry, question: &Question<'_>) -> Option<&'a store::Part> {
+    fn find_part<'a>(&self, entry: &'a store::Entry, question: &Question<'_>) -> Option<&'a store::Part> {
         let Question { head, fields, now, .. } = *question;
         if head.method != Method::GET {
             return None;
         }
-        resource.select_part(fields, self.store.sequence(), now)
+        entry.select_part(fields, self.store.sequence(), now)
     }
 }
 
@@ -261,8 +261,8 @@ pub(super) fn accepts(
 }
 
 /// The latest response is the best guess at what selects the next one.
-fn known_selection(resource: &store::Entry, head: &Parts) -> Option<Selection> {
-    let fields = resource.latest()?.selection()?.fields();
+fn known_selection(entry: &store::Entry, head: &Parts) -> Option<Selection> {
+    let fields = entry.latest()?.selection()?.fields();
     Some(Selection::new(fields, &head.headers))
 }
 
@@ -279,14 +279,14 @@ fn selected(stored: &store::StoredResponse, now: Instant) -> CacheStatus {
 /// What is purged counts only where nothing else is left: it may be given back at any time, and that
 /// must make no difference.
 fn unselected(
-    resource: Option<&store::Entry>,
+    entry: Option<&store::Entry>,
     question: &Question<'_>,
     sequence: &sequence::Sequence,
 ) -> CacheStatus {
     let Question { key, fields, now, .. } = question;
-    let Some(resource) = resource else { return lost_or_missing(sequence, key.as_bytes()) };
+    let Some(entry) = entry else { return lost_or_missing(sequence, key.as_bytes()) };
     let is_left = |stored: &&store::StoredResponse| sequence.admits(*stored);
-    let variants = || resource.variants().iter().map(|variant| &**variant);
+    let variants = || entry.variants().iter().map(|variant| &**variant);
     // Only the credentials of the request keep it from this one.
     let mut forms = Forms::default();
     let is_selected = |variant: &&store::StoredResponse| variant.is_selected_by(fields, &mut forms);
@@ -299,13 +299,13 @@ fn unselected(
         let response = part.response();
         sequence.admits(response) && response.is_fresh(*now) && response.matches(fields, &mut forms)
     };
-    if resource.parts().any(has_part) {
+    if entry.parts().any(has_part) {
         return CacheStatus::forwarded(Forward::Partial);
     }
     if variants().any(|variant| is_left(&variant)) {
         return CacheStatus::forwarded(Forward::VaryMiss);
     }
-    let mut lost = variants().chain(resource.parts().map(|part| &**part.response()));
+    let mut lost = variants().chain(entry.parts().map(|part| &**part.response()));
     match lost.find(|stored| !is_left(stored)) {
         Some(lost) => CacheStatus::lost(sequence.loss(lost)),
         None => lost_or_missing(sequence, key.as_bytes()),

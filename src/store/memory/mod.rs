@@ -169,6 +169,13 @@ impl Store for MemoryStore {
     }
 
     fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+        // What is restored was not measured before.
+        if let Change::Put { response, .. } = &change
+            && response.bytes() > self.max_response_bytes()
+        {
+            self.not_stored(key, Applied::TooLarge);
+            return Applied::TooLarge;
+        }
         let (applied, _) = self.inner.apply(key, change);
         match Handle::try_current() {
             Ok(runtime) => Sweeper::ensure(&self.inner, &runtime),
@@ -249,14 +256,22 @@ impl Inner {
         let is_gone = new.is_none() && old.is_some();
         // Nothing purged goes in, and what stays need not be checked soon.
         let sifted = new.as_mut().and_then(|entry| entry.sift(&self.sequence));
+        let is_kept = |entry: Option<&Entry>| match (&changed, entry) {
+            (Some(changed), Some(entry)) => entry.responses().any(|kept| Arc::ptr_eq(kept, changed)),
+            (changed, _) => changed.is_none(),
+        };
         if sifted.is_some() {
             new = new.filter(|entry| !entry.is_empty());
-            let is_kept = |entry: &Entry| {
-                let is_changed = |kept| changed.as_ref().is_some_and(|changed| Arc::ptr_eq(kept, changed));
-                entry.responses().any(is_changed)
-            };
-            if applied.is_stored() && changed.is_some() && !new.as_ref().is_some_and(is_kept) {
+            if applied.is_stored() && !is_kept(new.as_ref()) {
                 applied = Applied::Purged;
+            }
+        }
+        let room = self.max_entry_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len());
+        if let Some(entry) = new.as_mut().filter(|entry| entry.bytes() > room) {
+            entry.shrink_to(room);
+            if applied.is_stored() && !is_kept(Some(entry)) {
+                applied = Applied::TooLarge;
+                self.refused.fetch_add(1, Ordering::Relaxed);
             }
         }
         self.note_loss(key, sifted, purged, [old.as_deref(), new.as_ref()]);
@@ -299,10 +314,8 @@ impl Inner {
     }
 
     /// False if there is no room for so much under one key.
-    fn insert(&self, key: &CacheKey, mut entry: Entry, evicted: &mut Evicted) -> bool {
-        let overhead = ENTRY_OVERHEAD + key.as_bytes().len();
-        entry.shrink_to(self.max_entry_bytes.saturating_sub(overhead));
-        let bytes = overhead + entry.bytes();
+    fn insert(&self, key: &CacheKey, entry: Entry, evicted: &mut Evicted) -> bool {
+        let bytes = ENTRY_OVERHEAD + key.as_bytes().len() + entry.bytes();
         if bytes > self.max_entry_bytes {
             return false;
         }
