@@ -35,6 +35,18 @@ impl Freshness {
         forbids_stale: true,
         audience: Credentials { authorization: false, cookie: false, token: false },
     };
+
+    /// When a window after the lifetime closes, of a response whose head came in then: so long after it was
+    /// asked for (`delay`), and so old (`initial_age`).
+    pub(crate) fn closes_at(
+        &self,
+        received_at: Instant,
+        (delay, initial_age): (Duration, Duration),
+        window: Duration,
+    ) -> Instant {
+        let age = if self.is_ours { delay } else { initial_age };
+        after(received_at, self.fresh_for.saturating_add(window).saturating_sub(age))
+    }
 }
 
 /// The point in time `duration` after `start`, at most [`MAX_DELTA`] after it.

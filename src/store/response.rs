@@ -101,8 +101,7 @@ impl Origin {
 
     /// When a window after the lifetime closes.
     fn until(&self, terms: &Freshness, window: Duration) -> Instant {
-        let age = if terms.is_ours { self.delay } else { self.initial_age };
-        after(self.received_at, terms.fresh_for.saturating_add(window).saturating_sub(age))
+        terms.closes_at(self.received_at, (self.delay, self.initial_age), window)
     }
 }
 

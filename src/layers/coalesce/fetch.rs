@@ -314,8 +314,8 @@ impl Judge {
         let selection = response_fields.vary.selection(request);
         let received_at = Instant::now();
         let delay = received_at.saturating_duration_since(started_at);
-        let age = if decision.terms.is_ours { delay } else { response_fields.initial_age(delay) };
-        let fresh_until = freshness::after(received_at, decision.terms.fresh_for.saturating_sub(age));
+        let ages = (delay, response_fields.initial_age(delay));
+        let fresh_until = decision.terms.closes_at(received_at, ages, Duration::ZERO);
         exchange::Shareability::new(decision, selection, (received_at, fresh_until), None)
     }
 }

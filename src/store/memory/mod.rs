@@ -266,13 +266,10 @@ impl Inner {
                 applied = Applied::Purged;
             }
         }
-        let room = self.max_entry_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len());
-        if let Some(entry) = new.as_mut().filter(|entry| entry.bytes() > room) {
-            entry.shrink_to(room);
-            if applied.is_stored() && !is_kept(Some(entry)) {
-                applied = Applied::TooLarge;
-                self.refused.fetch_add(1, Ordering::Relaxed);
-            }
+        let is_shrunk = new.as_mut().is_some_and(|entry| self.shrink(key, entry));
+        if is_shrunk && applied.is_stored() && !is_kept(new.as_ref()) {
+            applied = Applied::TooLarge;
+            self.refused.fetch_add(1, Ordering::Relaxed);
         }
         self.note_loss(key, sifted, purged, [old.as_deref(), new.as_ref()]);
         let has_room = new.map(|entry| self.insert(key, entry, &mut evicted));
@@ -311,6 +308,16 @@ impl Inner {
             None if has && !had => self.sequence.note_stored(key.as_bytes()),
             _ => {}
         }
+    }
+
+    /// Makes an entry fit under its key, if it does not. Whether something had to go.
+    fn shrink(&self, key: &CacheKey, entry: &mut Entry) -> bool {
+        let room = self.max_entry_bytes.saturating_sub(ENTRY_OVERHEAD + key.as_bytes().len());
+        let is_larger = entry.bytes() > room;
+        if is_larger {
+            entry.shrink_to(room);
+        }
+        is_larger
     }
 
     /// False if there is no room for so much under one key.
