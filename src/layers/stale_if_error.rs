@@ -98,6 +98,8 @@ struct Shared<St> {
     failures: failures::FailurePolicy,
     extractor: Arc<dyn KeyExtractor>,
     observers: exchange::Observers,
+    /// Whether the service below is a layer of this crate.
+    is_over_own_layer: bool,
 }
 
 impl<St: Store> StaleIfErrorLayer<St> {
@@ -105,7 +107,8 @@ impl<St: Store> StaleIfErrorLayer<St> {
     pub fn new(store: St) -> Self {
         let (failures, extractor) = (failures::FailurePolicy::default(), Arc::new(DefaultKey::new()));
         let observers = exchange::Observers::NONE;
-        Self { shared: Arc::new(Shared { store, failures, extractor, observers }) }
+        let is_over_own_layer = false;
+        Self { shared: Arc::new(Shared { store, failures, extractor, observers, is_over_own_layer }) }
     }
 
     /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
@@ -133,6 +136,11 @@ impl<St: Store> StaleIfErrorLayer<St> {
         self.set(|shared| shared.extractor = Arc::new(extractor))
     }
 
+    /// Says that the service below is a layer of this crate.
+    pub(crate) fn over_own_layer(self) -> Self {
+        self.set(|shared| shared.is_over_own_layer = true)
+    }
+
     fn set(mut self, change: impl FnOnce(&mut Shared<St>)) -> Self {
         change(Arc::make_mut(&mut self.shared));
         self
@@ -151,7 +159,7 @@ impl<S, St> Layer<S> for StaleIfErrorLayer<St> {
     type Service = StaleIfError<S, St>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        StaleIfError { inner, is_inner_own: false, shared: Arc::clone(&self.shared) }
+        StaleIfError { inner, shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -161,22 +169,12 @@ impl<S, St> Layer<S> for StaleIfErrorLayer<St> {
 /// futures and errors.
 pub struct StaleIfError<S, St> {
     inner: S,
-    /// Whether that is a layer of this crate.
-    is_inner_own: bool,
     shared: Arc<Shared<St>>,
-}
-
-impl<S, St> StaleIfError<S, St> {
-    /// Says that the service below is a layer of this crate.
-    pub(crate) fn over_own_layer(self) -> Self {
-        Self { is_inner_own: true, ..self }
-    }
 }
 
 impl<S: Clone, St> Clone for StaleIfError<S, St> {
     fn clone(&self) -> Self {
-        let Self { inner, is_inner_own, shared } = self;
-        Self { inner: inner.clone(), is_inner_own: *is_inner_own, shared: Arc::clone(shared) }
+        Self { inner: self.inner.clone(), shared: Arc::clone(&self.shared) }
     }
 }
 
@@ -352,9 +350,13 @@ where
         let known =
             request.extensions().get::<exchange::CacheRequest>().map(exchange::CacheRequest::candidate);
         if known.is_some_and(exchange::StaleCandidate::is_none) {
-            return ResponseFuture::pass(EagerOneshot::through(&mut self.inner, self.is_inner_own, request));
+            return ResponseFuture::pass(EagerOneshot::through(
+                &mut self.inner,
+                self.shared.is_over_own_layer,
+                request,
+            ));
         }
-        let Shared { store, failures, extractor, observers } = &*self.shared;
+        let Shared { store, failures, extractor, observers, .. } = &*self.shared;
         let (mut head, body, why) =
             derived_key::derive_alone(&**extractor, &rules::RequestRules::DEFAULT, request);
         let observers = observers.of_outermost(&mut head.extensions, why);

@@ -230,11 +230,12 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     fn assemble(self) -> Layers<St, K, P> {
         let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, .. } = self;
         let fill = fill.and_tag_fields(&lookup.tag_fields());
+        let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         Layers {
             lookup: lookup.reader(),
-            stale_if_error: stale_if_error::StaleIfErrorLayer::new(store).failure_policy(failures.clone()),
+            stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
             coalesce: coalesce.judged_below(),
-            fill: fill.failure_policy(failures.clone()),
+            fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures)),
             origin_limit,
         }

@@ -54,11 +54,11 @@ impl<St, K, P> Layers<St, K, P> {
         // Inside the fetch: callers that share it share its retries too.
         let retried = self.retry.layer(limited);
         // Sees the response once per fetch, and stores it before the fetch ends.
-        let filled = self.fill.layer(retried).over_own_layer();
+        let filled = self.fill.layer(retried);
         // From here on outwards things happen once per client.
         let coalesced = self.coalesce.layer(filled);
         // Outside Coalesce, so that a caller that waited in vain gets a stale response too.
-        self.stale_if_error.layer(coalesced).over_own_layer()
+        self.stale_if_error.layer(coalesced)
     }
 }
 

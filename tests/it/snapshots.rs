@@ -6,9 +6,9 @@ use std::{
 };
 
 use crate::support::{
-    Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, try_send,
+    Body, Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, try_send,
 };
-use http::{HeaderMap, StatusCode, uri::Scheme};
+use http::{HeaderMap, Request, StatusCode, uri::Scheme};
 use proptest::prelude::*;
 use tokio::time::Instant;
 use tower::Layer;
@@ -339,7 +339,7 @@ async fn a_purge_reaches_what_was_restored_under_an_assumed_scheme() {
         let (here, there, start) = (store(), store(), Instant::now());
         let by_scheme = DefaultKey::new().scheme(Scheme::HTTPS);
         let over = |store: &MemoryStore| StoreLayer::new(store.clone()).key(by_scheme.clone());
-        let request = || request("GET", "/page", &[("host", host)]);
+        let request = || Request::get("/page").header("host", host).body(Body::default()).unwrap();
         let origin = || ScriptedOrigin::always(|| ok("x").max_age(900));
         send(&over(&here).layer(origin()), request()).await;
         let key = by_scheme.key(&request().into_parts().0).unwrap();

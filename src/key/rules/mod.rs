@@ -230,7 +230,8 @@
 //! let error = serde_json::from_str::<KeyRules>(broken).unwrap_err();
 //! assert_eq!(
 //!     error.to_string(),
-//!     "key rule 0 (`/user/{id}`): `fixed_ttl` is zero, so nothing is ever fresh by it",
+//!     "key rule 0 (`/user/{id}`): `fixed_ttl` is zero, so that nothing is ever fresh by it: \
+//!      give it a longer time",
 //! );
 //! # drop(rules);
 //! # Ok(())

@@ -82,17 +82,20 @@ pub(super) struct Shared<St, P> {
     pub(super) policy: Arc<P>,
     pub(super) targets: Targets,
     pub(super) failures: failures::FailurePolicy,
+    /// Whether the service below is a layer of this crate.
+    pub(super) is_over_own_layer: bool,
 }
 
 impl<St: Clone, P> Clone for Shared<St, P> {
     fn clone(&self) -> Self {
-        let Self { store, rules, policy, targets, failures } = self;
+        let Self { store, rules, policy, targets, failures, is_over_own_layer } = self;
         Self {
             store: store.clone(),
             rules: rules.clone(),
             policy: Arc::clone(policy),
             targets: targets.clone(),
             failures: failures.clone(),
+            is_over_own_layer: *is_over_own_layer,
         }
     }
 }

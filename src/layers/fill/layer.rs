@@ -52,7 +52,8 @@ impl<St: Store> FillLayer<St> {
         };
         let (store, policy, failures) =
             (exchange::ObservedStore::new(store), Arc::new(()), failures::FailurePolicy::default());
-        Self { shared: Arc::new(Shared { store, rules: Rules::new(), policy, targets, failures }) }
+        let (rules, is_over_own_layer) = (Rules::new(), false);
+        Self { shared: Arc::new(Shared { store, rules, policy, targets, failures, is_over_own_layer }) }
     }
 }
 
@@ -66,8 +67,10 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// Decides for each response. Default: the rules as they are.
     #[must_use]
     pub fn policy<Q: Policy>(self, policy: Q) -> FillLayer<St, Q> {
-        let Shared { store, rules, targets, failures, .. } = Arc::unwrap_or_clone(self.shared);
-        FillLayer { shared: Arc::new(Shared { store, rules, policy: Arc::new(policy), targets, failures }) }
+        let Shared { store, rules, targets, failures, is_over_own_layer, .. } =
+            Arc::unwrap_or_clone(self.shared);
+        let policy = Arc::new(policy);
+        FillLayer { shared: Arc::new(Shared { store, rules, policy, targets, failures, is_over_own_layer }) }
     }
 
     /// Tells this observer what comes of storing each response, and of each response that the service
@@ -134,6 +137,11 @@ impl<St: Clone, P> FillLayer<St, P> {
         self
     }
 
+    /// Says that the service below is a layer of this crate.
+    pub(crate) fn over_own_layer(self) -> Self {
+        self.set(|shared| shared.is_over_own_layer = true)
+    }
+
     /// The fields that name tags, beside the two that always do.
     pub(crate) fn own_tag_fields(&self) -> &TagFields {
         &self.shared.targets.tags
@@ -162,7 +170,7 @@ impl<S, St, P> Layer<S> for FillLayer<St, P> {
     type Service = Fill<S, St, P>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        Fill { inner, is_inner_own: false, layer: self.clone() }
+        Fill { inner, layer: self.clone() }
     }
 }
 
@@ -172,22 +180,12 @@ impl<S, St, P> Layer<S> for FillLayer<St, P> {
 /// futures and errors.
 pub struct Fill<S, St, P = ()> {
     inner: S,
-    /// Whether that is a layer of this crate.
-    is_inner_own: bool,
     layer: FillLayer<St, P>,
-}
-
-impl<S, St, P> Fill<S, St, P> {
-    /// Says that the service below is a layer of this crate.
-    pub(crate) fn over_own_layer(self) -> Self {
-        Self { is_inner_own: true, ..self }
-    }
 }
 
 impl<S: Clone, St, P> Clone for Fill<S, St, P> {
     fn clone(&self) -> Self {
-        let Self { inner, is_inner_own, layer } = self;
-        Self { inner: inner.clone(), is_inner_own: *is_inner_own, layer: layer.clone() }
+        Self { inner: self.inner.clone(), layer: self.layer.clone() }
     }
 }
 
@@ -258,7 +256,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         let (mut in_flight, fetching) = InFlight::begin(fetch, entry.as_deref());
         let again = in_flight.make_conditional(&mut head, &body, &self.inner);
         let request = Request::from_parts(head, body);
-        let response = EagerOneshot::through(&mut self.inner, self.is_inner_own, request);
+        let response = EagerOneshot::through(&mut self.inner, shared.is_over_own_layer, request);
         ResponseFuture::boxed(FetchFuture::new(response, in_flight, again, fetching))
     }
 }
