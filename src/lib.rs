@@ -179,6 +179,7 @@ mod executor;
 mod http;
 pub mod key;
 mod layers;
+mod origin;
 pub mod purge;
 mod reasons;
 mod request_body;
