@@ -119,8 +119,8 @@ fn imports_point_downwards() {
     assert_eq!(used.len(), exceptions.len(), "an exception that nothing needs: {exceptions:?}");
 }
 
-/// A layer talks to another one through the contract alone; `service`, `derived_key`, `invalidation` and `key`
-/// are what several of them share.
+/// A layer talks to another one through the contract alone; `service`, `derived_key`, `invalidation`, `key`
+/// and `repeat` are what several of them share.
 #[test]
 fn no_layer_imports_another_one() {
     let layers = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/layers");

@@ -23,6 +23,7 @@ use crate::{
     executor::Executor,
     http::freshness::after,
     key,
+    layers::repeat::may_be_repeated,
 };
 
 /// When to try again; see the [module](crate::retry). Clones share the budget and the count.
@@ -189,11 +190,6 @@ where
         let body = key::copy_of_body(request.body(), request.extensions())?;
         Some(exchange::head_of(request).map(|()| body))
     }
-}
-
-/// Whether sending the request twice does no more than sending it once.
-pub(super) fn may_be_repeated<ReqB>(request: &Request<ReqB>) -> bool {
-    request.method().is_idempotent() || key::has_content(request.extensions())
 }
 
 impl RetryPolicy {

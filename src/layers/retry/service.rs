@@ -6,7 +6,7 @@ use std::{
     task::{Context, Poll, ready},
 };
 
-use http::{Extensions, Request, Response};
+use http::{Request, Response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep};
@@ -14,11 +14,10 @@ use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use super::policy::{RetryPolicy, Settings, may_be_repeated};
-use crate::{
-    exchange::{RequestCopy, head_of},
-    key::copy_of_body,
-    layers::service::{BoxFuture, HttpService},
+use super::policy::{RetryPolicy, Settings};
+use crate::layers::{
+    repeat::{KeptBody, KeptRequest},
+    service::{BoxFuture, HttpService},
 };
 
 /// Repeats requests that failed; see the [module](crate::retry).
@@ -73,8 +72,8 @@ where
         let decision = KeptBody::of(&request).map(|body| {
             let settings = Arc::clone(&self.settings);
             let repetition = (!settings.is_never()).then(|| {
-                let (inner, head) = (self.inner.clone(), KeptHead::of(&request));
-                Repetition { inner, head, body, began_at: Instant::now() }
+                let (inner, request) = (self.inner.clone(), body.with_head_of(&request));
+                Repetition { inner, request, began_at: Instant::now() }
             });
             Decision { settings, repetition }
         });
@@ -92,71 +91,14 @@ struct Decision<S, ReqB> {
 /// All that a further attempt needs.
 struct Repetition<S, ReqB> {
     inner: S,
-    head: KeptHead,
-    body: KeptBody<ReqB>,
+    request: KeptRequest<ReqB>,
     began_at: Instant,
-}
-
-enum KeptHead {
-    /// A layer above keeps it. With the extensions, if there are others than what is asked of the cache.
-    Shared(Arc<RequestCopy>, Option<Extensions>),
-    Own(Box<Request<()>>),
-}
-
-enum KeptBody<ReqB> {
-    Empty,
-    /// Of a request that is keyed by it.
-    Read(ReqB),
-}
-
-impl KeptHead {
-    fn of<ReqB>(request: &Request<ReqB>) -> Self {
-        match RequestCopy::of(request) {
-            Some(copy) => {
-                let extensions = request.extensions();
-                Self::Shared(Arc::clone(copy), (extensions.len() > 1).then(|| extensions.clone()))
-            }
-            None => Self::Own(Box::new(head_of(request))),
-        }
-    }
-
-    fn to_request(&self) -> Request<()> {
-        match self {
-            Self::Shared(copy, extensions) => Request::from_parts(copy.to_head(extensions.as_ref()), ()),
-            Self::Own(head) => (**head).clone(),
-        }
-    }
-}
-
-impl<ReqB> KeptBody<ReqB>
-where
-    ReqB: HttpBody + Default + 'static,
-{
-    /// `None` if the request may not be repeated.
-    fn of(request: &Request<ReqB>) -> Option<Self> {
-        if !may_be_repeated(request) {
-            return None;
-        }
-        match request.body().is_end_stream() {
-            true => Some(Self::Empty),
-            false => copy_of_body(request.body(), request.extensions()).map(Self::Read),
-        }
-    }
 }
 
 impl<S, ReqB> Repetition<S, ReqB>
 where
     ReqB: HttpBody + Default + 'static,
 {
-    fn request(&self) -> Option<Request<ReqB>> {
-        let head = self.head.to_request();
-        let body = match &self.body {
-            KeptBody::Empty => ReqB::default(),
-            KeptBody::Read(body) => copy_of_body(body, head.extensions())?,
-        };
-        Some(head.map(|()| body))
-    }
-
     /// Makes further attempts until one succeeds, or there are to be no more.
     async fn run<B>(
         mut self,
@@ -173,7 +115,7 @@ where
             let mut result = (&mut self.inner).oneshot(request).await;
             // What a failed response holds, such as a place at the origin, goes before the next wait.
             let Some(next_wait) = policy.next(&mut result) else { return result };
-            let Some(next_request) = self.request() else { return result };
+            let Some(next_request) = self.request.to_request() else { return result };
             (request, wait) = (next_request, next_wait);
         }
     }
@@ -226,7 +168,7 @@ where
                 let (Some(wait), Some(repetition)) = (policy.next(&mut result), repetition) else {
                     return Poll::Ready(result);
                 };
-                let Some(request) = repetition.request() else { return Poll::Ready(result) };
+                let Some(request) = repetition.request.to_request() else { return Poll::Ready(result) };
                 repetition.run(policy, request, wait)
             }
         };
