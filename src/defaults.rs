@@ -103,10 +103,7 @@ pub(crate) mod tests {
     use crate::{
         CoalesceLayer, DefaultFailures, DefaultKey, Failures, FillLayer, KeyRules, LookupLayer, MemoryStore,
         OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
-        http::{
-            rules::{RequestRules, StaleWindows, Ttl},
-            withheld::WithheldNames,
-        },
+        http::rules::{RequestRules, StaleWindows, Ttl, WithheldNames},
     };
 
     /// A setting and its value, as the table says them.

@@ -10,7 +10,7 @@ use tower::{Layer, Service, ServiceExt};
 use super::LOOKED_AT;
 use crate::{
     Classes, Guard, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, When,
-    http::bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES},
+    http::fields::{MAX_MEMBERS, MAX_NORMAL_BYTES},
 };
 
 type Body = Full<Bytes>;

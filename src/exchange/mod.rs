@@ -31,7 +31,7 @@
 //! | `Refused` (public) | the response is one of the cache itself | `Refused::to_response` | users, `Retry`, `StaleIfError`, `Coalesce` |
 //! | `Attempts` (public) | how many attempts it took | `Retry` | users, the record |
 //! | `Tags` (public) | tags of the response | services below | `Fill` |
-//! | `NoLength` | the response had fields about its length that contradict each other, and has lost them | framing | `Fill` |
+//! | `NoLength` | the response had fields about its length that contradict each other, and has lost them | `response_fields` | `Fill` |
 //!
 //! # How a response is finished
 //!

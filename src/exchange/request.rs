@@ -7,8 +7,7 @@ use http::{Extensions, HeaderMap, Request, request::Parts};
 use crate::{
     exchange::status::{CacheStatus, Forward},
     http::{
-        credentials::{CredentialNames, Credentials, Keyed},
-        request_fields::{RequestFacts, RequestFields},
+        request_fields::{CredentialNames, Credentials, Keyed, RequestFacts, RequestFields},
         storing::Unshareable,
         vary::Selection,
     },

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 use crate::{
     http::{
-        credentials::Credentials,
+        request_fields::Credentials,
         storing::{Decision, Sharing, Unshareable},
         vary::Selection,
     },

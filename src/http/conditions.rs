@@ -1,8 +1,15 @@
-//! Conditional requests (RFC 9110 §13), of clients and of the cache to the origin.
+//! Conditional requests (RFC 9110 §13), of clients and of the cache to the origin, requests for ranges (§14),
+//! and the responses to both that are made of a whole one.
 
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::{ops::Range, time::SystemTime};
 
-use super::{date::parse, fields};
+use bytes::{BufMut, Bytes, BytesMut};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
+
+use super::{
+    fields::{self, parse_date},
+    request_fields::first_line,
+};
 use crate::work::is_same;
 
 /// The fields of preconditions (§13.1).
@@ -42,7 +49,7 @@ pub(crate) fn is_conditional(request: &HeaderMap) -> bool {
     request.keys().any(|name| is_precondition(name) || matches!(*name, header::RANGE | header::IF_RANGE))
 }
 
-pub(crate) fn has_precondition(request: &HeaderMap) -> bool {
+fn has_precondition(request: &HeaderMap) -> bool {
     request.keys().any(is_precondition)
 }
 
@@ -77,18 +84,18 @@ pub(crate) fn evaluate(request: &HeaderMap, response: &HeaderMap) -> Preconditio
 
 /// Whether a `Range` applies to this response (§13.1.5): there is no `If-Range`, or its validator equals that
 /// of the response by strong comparison.
-pub(crate) fn if_range_holds(request: &HeaderMap, response: &HeaderMap) -> bool {
+fn if_range_holds(request: &HeaderMap, response: &HeaderMap) -> bool {
     let Some(validator) = request.get(header::IF_RANGE) else { return true };
     let is_tag = validator.as_bytes().starts_with(b"\"") || validator.as_bytes().starts_with(b"W/");
     if is_tag {
         let etag = response.get(header::ETAG).map(HeaderValue::as_bytes);
         return etag.is_some_and(|etag| is_strong_match(validator.as_bytes(), etag));
     }
-    let now = std::time::SystemTime::now();
-    let date_of = |name| response.get(name).and_then(|value| parse(value, now));
+    let now = SystemTime::now();
+    let date_of = |name| response.get(name).and_then(|value| parse_date(value, now));
     // A date is a strong validator only if the representation could not change twice in that second
     // (§8.8.2.2).
-    match (parse(validator, now), date_of(header::LAST_MODIFIED), date_of(header::DATE)) {
+    match (parse_date(validator, now), date_of(header::LAST_MODIFIED), date_of(header::DATE)) {
         (Some(validator), Some(modified), Some(date)) => validator == modified && modified < date,
         _ => false,
     }
@@ -108,9 +115,9 @@ fn names_etag(
 
 /// `None` if either date is missing or invalid: then the field is ignored.
 fn unmodified_since(date: Option<&HeaderValue>, modified: Option<&HeaderValue>) -> Option<bool> {
-    let now = std::time::SystemTime::now();
-    let date = parse(date?, now)?;
-    Some(parse(modified?, now)? <= date)
+    let now = SystemTime::now();
+    let date = parse_date(date?, now)?;
+    Some(parse_date(modified?, now)? <= date)
 }
 
 /// §8.8.3.2.
@@ -190,149 +197,334 @@ fn describes_bytes(name: &HeaderName) -> bool {
         || fields::is_digest(name)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// For more parts the whole is served, as §14.2 allows: they are not worth their framing.
+const MAX_PARTS: usize = 16;
 
-    fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
-        let mut headers = HeaderMap::new();
-        for (name, value) in fields {
-            headers.append(*name, HeaderValue::from_static(value));
-        }
-        headers
+/// A longer field is ignored: the parts that are served take less.
+const MAX_RANGE_BYTES: usize = 1024;
+
+/// What a `Range` field asks for of a representation with a known length.
+#[derive(Debug, PartialEq, Eq)]
+enum Wanted {
+    /// Everything: the field is invalid, or asks for too many parts.
+    Whole,
+    Unsatisfiable,
+    Parts(Vec<Range<usize>>),
+}
+
+/// The part of a representation in a 206 (§14.4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Extent {
+    pub(crate) first: usize,
+    /// The byte after the last one.
+    pub(crate) end: usize,
+    /// The length of the whole.
+    pub(crate) total: usize,
+}
+
+impl Extent {
+    /// `None` if `Content-Range` is missing or invalid, or the length of the whole is unknown.
+    pub(crate) fn of(response: &HeaderMap) -> Option<Self> {
+        let mut lines = response.get_all(header::CONTENT_RANGE).iter();
+        let (line, None) = (lines.next()?.to_str().ok()?, lines.next()) else { return None };
+        let (unit, range) = line.trim().split_once(' ')?;
+        let (part, total) = range.split_once('/')?;
+        let (first, last) = part.split_once('-')?;
+        let [first, last, total] = [first, last, total].map(|digits| number(digits.as_bytes()));
+        // Parts of a larger whole could not be put together.
+        let (first, end, total) = (first?, last?.checked_add(1)?, total.filter(|total| *total < usize::MAX)?);
+        (unit.eq_ignore_ascii_case("bytes") && first < end && end <= total).then_some(Self {
+            first,
+            end,
+            total,
+        })
     }
 
-    const MODIFIED: &str = "Sun, 06 Nov 1994 08:49:37 GMT";
-    const BEFORE: &str = "Sun, 06 Nov 1994 08:49:36 GMT";
-
-    fn outcome(fields: &[(&'static str, &'static str)]) -> Precondition {
-        evaluate(&map(fields), &map(&[("etag", "\"a,b\""), ("last-modified", MODIFIED)]))
+    /// The part in a 206 that is for all requests with the same `Range`.
+    pub(crate) fn for_all(asks_for_one_part: bool, status: StatusCode, response: &HeaderMap) -> Option<Self> {
+        let is_part = status == StatusCode::PARTIAL_CONTENT && asks_for_one_part;
+        is_part.then(|| Self::of(response))?
     }
 
-    #[test]
-    fn if_none_match_compares_weakly_and_goes_before_if_modified_since() {
-        use Precondition::{Holds, NotModified};
-        assert_eq!(outcome(&[("if-none-match", "\"a,b\"")]), NotModified);
-        assert_eq!(outcome(&[("if-none-match", "\"x\", W/\"a,b\"")]), NotModified);
-        assert_eq!(outcome(&[("if-none-match", "\"x\""), ("if-none-match", "*")]), NotModified);
-        assert_eq!(outcome(&[("if-none-match", "\"a\"")]), Holds);
-        assert_eq!(outcome(&[("if-modified-since", MODIFIED)]), NotModified);
-        assert_eq!(outcome(&[("if-none-match", "\"x\""), ("if-modified-since", MODIFIED)]), Holds);
-        assert_eq!(outcome(&[("if-modified-since", BEFORE)]), Holds);
-        assert_eq!(outcome(&[("if-modified-since", "yesterday")]), Holds);
-        assert_eq!(outcome(&[]), Holds);
-        assert_eq!(evaluate(&map(&[("if-none-match", "\"\"")]), &map(&[])), Holds);
+    pub(crate) fn len(self) -> usize {
+        self.end - self.first
     }
 
-    #[test]
-    fn without_last_modified_the_date_is_compared_with_if_modified_since_alone() {
-        use Precondition::{Holds, NotModified};
-        let at = |condition, date| evaluate(&map(&[(condition, date)]), &map(&[("date", MODIFIED)]));
-        assert_eq!(at("if-modified-since", MODIFIED), NotModified);
-        assert_eq!(at("if-modified-since", BEFORE), Holds);
-        assert_eq!(at("if-unmodified-since", BEFORE), Holds);
-        let unreadable = map(&[("date", MODIFIED), ("last-modified", "yesterday")]);
-        assert_eq!(evaluate(&map(&[("if-modified-since", MODIFIED)]), &unreadable), Holds);
+    pub(crate) fn is_whole(self) -> bool {
+        self.len() == self.total
     }
 
-    #[test]
-    fn if_match_compares_strongly_and_goes_before_all_others() {
-        use Precondition::{Failed, Holds, NotModified};
-        assert_eq!(outcome(&[("if-match", "\"a,b\"")]), Holds);
-        assert_eq!(outcome(&[("if-match", "*")]), Holds);
-        assert_eq!(outcome(&[("if-match", "W/\"a,b\"")]), Failed);
-        assert_eq!(outcome(&[("if-match", "\"x\""), ("if-none-match", "*")]), Failed);
-        assert_eq!(outcome(&[("if-match", "*"), ("if-unmodified-since", BEFORE)]), Holds);
-        assert_eq!(outcome(&[("if-match", "*"), ("if-none-match", "*")]), NotModified);
-        assert_eq!(evaluate(&map(&[("if-match", "W/\"a\"")]), &map(&[("etag", "W/\"a\"")])), Failed);
+    /// Whether the parts overlap or adjoin, in representations of one length.
+    pub(crate) fn touches(self, other: Self) -> bool {
+        self.total == other.total && self.first <= other.end && other.first <= self.end
     }
 
-    #[test]
-    fn if_unmodified_since_fails_only_on_what_is_known_to_have_changed() {
-        use Precondition::{Failed, Holds};
-        assert_eq!(outcome(&[("if-unmodified-since", MODIFIED)]), Holds);
-        assert_eq!(outcome(&[("if-unmodified-since", BEFORE)]), Failed);
-        assert_eq!(outcome(&[("if-unmodified-since", "yesterday")]), Holds);
-        assert_eq!(evaluate(&map(&[("if-unmodified-since", BEFORE)]), &map(&[])), Holds);
+    /// The union of two parts that [touch](Self::touches).
+    pub(crate) fn join(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), end: self.end.max(other.end), total: self.total }
     }
 
-    #[test]
-    fn if_range_needs_a_strong_validator() {
-        let response =
-            [("etag", "\"a\""), ("last-modified", MODIFIED), ("date", "Sun, 06 Nov 1994 08:49:38 GMT")];
-        let holds = |value| if_range_holds(&map(&[("if-range", value)]), &map(&response));
-        assert!(if_range_holds(&map(&[]), &map(&[])));
-        assert!(holds("\"a\"") && holds(MODIFIED));
-        for other in ["\"b\"", "W/\"a\"", BEFORE, "yesterday", "", "*"] {
-            assert!(!holds(other), "{other}");
-        }
-        assert!(!if_range_holds(&map(&[("if-range", "W/\"a\"")]), &map(&[("etag", "W/\"a\"")])));
-        let same_second = [("last-modified", MODIFIED), ("date", MODIFIED)];
-        assert!(!if_range_holds(&map(&[("if-range", MODIFIED)]), &map(&same_second)));
+    /// The range that a `Range` field asks for, if it is one and within this part.
+    fn resolve(self, range: &HeaderValue) -> Option<Range<usize>> {
+        let wanted = one_spec(range)?.resolve(self.total)?;
+        (self.first <= wanted.start && wanted.end <= self.end).then_some(wanted)
     }
 
-    #[test]
-    fn preconditions_are_taken_out_whole() {
-        let mut request = map(&[("if-none-match", "\"a\""), ("if-none-match", "\"b\""), ("accept", "x")]);
-        let taken = take_conditions(&mut request).unwrap();
-        assert_eq!(taken.get_all("if-none-match").iter().count(), 2);
-        assert_eq!(request, map(&[("accept", "x")]));
-        assert!(is_conditional(&taken) && !is_conditional(&request));
-        assert!(is_conditional(&map(&[("range", "bytes=0-")])));
+    /// Turns the head of this part into that of the response to a request. Returns which bytes of the part
+    /// are its body, or `None` if the request asks for anything beyond the part.
+    pub(crate) fn apply<B>(self, request: &HeaderMap, response: &mut Response<B>) -> Option<Range<usize>> {
+        let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range))?;
+        let text = content_range(&wanted, self.total);
+        make_part(response, wanted.len(), wanted.len() == self.len());
+        set(response, header::CONTENT_RANGE, &text);
+        Some(wanted.start - self.first..wanted.end - self.first)
     }
 
-    #[test]
-    fn a_response_with_the_same_validator_is_confirmed() {
-        let stored = map(&[("etag", "\"1\""), ("last-modified", MODIFIED)]);
-        let both = |tag, date| map(&[("etag", tag), ("last-modified", date)]);
-        assert_eq!(confirms(&map(&[]), &stored), None);
-        assert_eq!(confirms(&map(&[("etag", "\"1\"")]), &stored), Some(true));
-        assert_eq!(confirms(&map(&[("etag", "W/\"1\"")]), &stored), Some(true));
-        assert_eq!(confirms(&map(&[("etag", "\"2\"")]), &stored), Some(false));
-        assert_eq!(confirms(&map(&[("last-modified", MODIFIED)]), &stored), Some(true));
-        assert_eq!(confirms(&map(&[("last-modified", BEFORE)]), &stored), Some(false));
-        assert_eq!(confirms(&both("\"1\"", BEFORE), &stored), Some(true), "the tag takes precedence");
-        assert_eq!(confirms(&both("\"2\"", MODIFIED), &stored), Some(false));
-        let dated = map(&[("last-modified", MODIFIED)]);
-        assert_eq!(confirms(&both("\"1\"", MODIFIED), &dated), Some(true), "a tag that is new");
-        assert_eq!(confirms(&both("\"1\"", BEFORE), &dated), Some(false));
-    }
-
-    #[test]
-    fn a_304_replaces_every_field_but_those_that_describe_or_select_the_stored_bytes() {
-        let mut stored = map(&[
-            ("etag", "\"1\""),
-            ("vary", "cookie"),
-            ("content-length", "5"),
-            ("content-encoding", "gzip"),
-            ("x", "old"),
-            ("x", "older"),
-            ("age", "9"),
-            ("date", "old"),
-        ]);
-        freshen(
-            &mut stored,
-            &map(&[
-                ("x", "new"),
-                ("vary", "accept"),
-                ("content-length", "0"),
-                ("content-encoding", "br"),
-                ("content-range", "bytes 0-1/2"),
-                ("content-md5", "1B2M2Y8AsgTpgAmY7PhCfg=="),
-                ("content-digest", "md5=:1B2M2Y8AsgTpgAmY7PhCfg==:"),
-                ("content-type", "yes"),
-                ("y", "1"),
-            ]),
-        );
-        let expected = [
-            ("etag", "\"1\""),
-            ("vary", "cookie"),
-            ("content-length", "5"),
-            ("content-encoding", "gzip"),
-            ("x", "new"),
-            ("content-type", "yes"),
-            ("y", "1"),
-        ];
-        assert_eq!(stored, map(&expected));
+    /// Whether [`apply`](Self::apply) would succeed.
+    pub(crate) fn answers(self, request: &HeaderMap, response: &HeaderMap) -> bool {
+        let wanted = request.get(header::RANGE).and_then(|range| self.resolve(range));
+        wanted.is_some() && if_range_holds(request, response)
     }
 }
+
+/// Whether a request asks for one part without a condition (a precondition, `If-Range`): all such requests
+/// may share the response.
+pub(crate) fn asks_for_one_part(method: &Method, request: &HeaderMap) -> bool {
+    let Some((range, false)) = first_line(request, &header::RANGE) else { return false };
+    let has_other = has_precondition(request) || request.contains_key(header::IF_RANGE);
+    method == Method::GET && !has_other && one_spec(range).is_some()
+}
+
+/// Turns a 200 into the part of it that the request asks for: 206, or 416 (§15.3.7, §15.5.17).
+///
+/// `response` is the response without `Range`, and `body` its body.
+pub(crate) fn apply_range<B: From<Bytes>>(
+    method: &Method,
+    request: &HeaderMap,
+    response: &mut Response<B>,
+    body: &Bytes,
+) {
+    let part = match wanted_of(method, request, response, body.len()) {
+        Wanted::Parts(parts) if parts.len() > 1 => return several(response, &parts, body),
+        wanted => one(wanted, response, body.len()),
+    };
+    if let Some(part) = part {
+        *response.body_mut() = B::from(body.slice(part));
+    }
+}
+
+/// Like [`apply_range`], for a body of this length that is yet to come: returns the range of it to send, or `None`
+/// for the whole, also where several parts are wanted.
+pub(crate) fn cut_to_range<B>(
+    method: &Method,
+    request: &HeaderMap,
+    response: &mut Response<B>,
+    length: usize,
+) -> Option<Range<usize>> {
+    match wanted_of(method, request, response, length) {
+        Wanted::Parts(parts) if parts.len() > 1 => None,
+        wanted => one(wanted, response, length),
+    }
+}
+
+fn wanted_of<B>(method: &Method, request: &HeaderMap, response: &Response<B>, length: usize) -> Wanted {
+    let whole = response.status() == StatusCode::OK && method == Method::GET;
+    match request.get(header::RANGE) {
+        Some(range) if whole && if_range_holds(request, response.headers()) => {
+            match wanted(range.as_bytes(), length) {
+                // The coding would be that of all parts together.
+                Wanted::Parts(parts)
+                    if parts.len() > 1 && fields::has(response.headers(), &header::CONTENT_ENCODING) =>
+                {
+                    Wanted::Whole
+                }
+                wanted => wanted,
+            }
+        }
+        _ => Wanted::Whole,
+    }
+}
+
+/// Makes the head fit one part of the body, and returns that part.
+fn one<B>(wanted: Wanted, response: &mut Response<B>, length: usize) -> Option<Range<usize>> {
+    match wanted {
+        Wanted::Whole => None,
+        Wanted::Unsatisfiable => {
+            make_failed(response, StatusCode::RANGE_NOT_SATISFIABLE);
+            set(response, header::CONTENT_RANGE, &format!("bytes */{length}"));
+            Some(0..0)
+        }
+        Wanted::Parts(parts) => {
+            let part = parts.into_iter().next()?;
+            make_part(response, part.len(), part.len() == length);
+            set(response, header::CONTENT_RANGE, &content_range(&part, length));
+            Some(part)
+        }
+    }
+}
+
+/// Builds a multipart body, each part with its own head (§14.6).
+fn several<B: From<Bytes>>(response: &mut Response<B>, parts: &[Range<usize>], body: &Bytes) {
+    let boundary = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
+    let content_type = response.headers().get(header::CONTENT_TYPE).cloned();
+    let mut joined = BytesMut::new();
+    for part in parts {
+        joined.put_slice(format!("--{boundary}\r\n").as_bytes());
+        if let Some(content_type) = &content_type {
+            joined.put_slice(b"content-type: ");
+            joined.put_slice(content_type.as_bytes());
+            joined.put_slice(b"\r\n");
+        }
+        joined.put_slice(format!("content-range: {}\r\n\r\n", content_range(part, body.len())).as_bytes());
+        joined.put_slice(&body[part.clone()]);
+        joined.put_slice(b"\r\n");
+    }
+    joined.put_slice(format!("--{boundary}--\r\n").as_bytes());
+    let content_type = format!("multipart/byteranges; boundary={boundary}");
+    make_part(response, joined.len(), false);
+    // Each part has a `Content-Range` of its own (§15.3.7.2).
+    response.headers_mut().remove(header::CONTENT_RANGE);
+    set(response, header::CONTENT_TYPE, &content_type);
+    *response.body_mut() = B::from(joined.freeze());
+}
+
+fn set<B>(response: &mut Response<B>, name: HeaderName, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        response.headers_mut().insert(name, value);
+    }
+}
+
+fn content_range(part: &Range<usize>, length: usize) -> String {
+    format!("bytes {}-{}/{length}", part.start, part.end - 1)
+}
+
+/// Overlapping parts that are longer in total than the whole are an attack (§17.15).
+fn wanted(range: &[u8], length: usize) -> Wanted {
+    let Some(specs) = specs(range) else { return Wanted::Whole };
+    let parts: Vec<_> = specs.iter().filter_map(|spec| spec.resolve(length)).collect();
+    let total: usize = parts.iter().map(ExactSizeIterator::len).sum();
+    match parts.len() {
+        0 => Wanted::Unsatisfiable,
+        1 => Wanted::Parts(parts),
+        n if n > MAX_PARTS || total > length => Wanted::Whole,
+        _ => Wanted::Parts(parts),
+    }
+}
+
+#[derive(Debug)]
+enum Spec {
+    From { first: usize, last: Option<usize> },
+    Suffix(usize),
+}
+
+impl Spec {
+    /// `None` if it is outside a representation of this length.
+    fn resolve(&self, length: usize) -> Option<Range<usize>> {
+        let part = match *self {
+            Self::From { first, last } => {
+                first..last.map_or(length, |last| last.saturating_add(1).min(length))
+            }
+            Self::Suffix(suffix) => length.saturating_sub(suffix)..length,
+        };
+        (part.start < part.end).then_some(part)
+    }
+}
+
+fn one_spec(range: &HeaderValue) -> Option<Spec> {
+    match <[Spec; 1]>::try_from(specs(range.as_bytes())?) {
+        Ok([spec]) => Some(spec),
+        Err(_) => None,
+    }
+}
+
+/// Parses the ranges (§14.1.2). A range that ends before it begins makes the whole field invalid.
+fn specs(range: &[u8]) -> Option<Vec<Spec>> {
+    let unit = range.get(..6)?;
+    if range.len() > MAX_RANGE_BYTES || !unit.eq_ignore_ascii_case(b"bytes=") {
+        return None;
+    }
+    let specs = fields::split_list(&range[6..]).map(|spec| {
+        let dash = spec.iter().position(|byte| *byte == b'-')?;
+        match (&spec[..dash], &spec[dash + 1..]) {
+            (b"", suffix) => Some(Spec::Suffix(number(suffix)?)),
+            (first, b"") => Some(Spec::From { first: number(first)?, last: None }),
+            (first, last) => {
+                let (first, last) = (number(first)?, number(last)?);
+                (first <= last).then_some(Spec::From { first, last: Some(last) })
+            }
+        }
+    });
+    let specs: Vec<_> = specs.collect::<Option<_>>()?;
+    (!specs.is_empty()).then_some(specs)
+}
+
+/// A number that is too large is larger than any representation.
+fn number(text: &[u8]) -> Option<usize> {
+    fields::digits(text).map(|number| usize::try_from(number).unwrap_or(usize::MAX))
+}
+
+/// Turns the head of a 200 into that of a 304 (RFC 9110 §15.4.5): fields that describe the content are
+/// removed. Those about the use of the stored response stay, since the client has that response.
+pub(crate) fn make_not_modified<B>(response: &mut Response<B>) {
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    fields::remove_all(response.headers_mut(), describes_content);
+}
+
+/// Turns the head of a 200 into that of a 412 or 416 without content.
+///
+/// Fields that describe the content are removed, and those that would allow another cache to store the
+/// response to the condition or range of one client (RFC 9111 §3). `Date` is now, whatever the age of the
+/// 200. The validators stay: they tell which representation was compared.
+pub(crate) fn make_failed<B>(response: &mut Response<B>, status: StatusCode) {
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    fields::remove_all(headers, |name| {
+        describes_content(name) || is_of_representation(name) || is_for_caches(name) || *name == header::DATE
+    });
+    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(0));
+    if let Ok(date) = HeaderValue::try_from(httpdate::fmt_http_date(SystemTime::now())) {
+        headers.insert(header::DATE, date);
+    }
+}
+
+/// Turns the head of a response into that of a 206 with `length` bytes of its content (RFC 9110 §15.3.7).
+/// Digests of the content are removed unless the part is all of it; a part has no trailers.
+fn make_part<B>(response: &mut Response<B>, length: usize, is_all: bool) {
+    fields::remove_all(response.headers_mut(), |name| {
+        !is_all && fields::is_digest(name) || [header::TRAILER, header::TRANSFER_ENCODING].contains(name)
+    });
+    response.headers_mut().insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+    *response.status_mut() = StatusCode::PARTIAL_CONTENT;
+}
+
+/// Whether a field is about the content of a message or its transfer (RFC 9110 §8.3 to §8.6, §6.6.2; RFC
+/// 9530).
+fn describes_content(name: &HeaderName) -> bool {
+    let is_named = [
+        header::CONTENT_LENGTH,
+        header::CONTENT_TYPE,
+        header::CONTENT_ENCODING,
+        header::CONTENT_LANGUAGE,
+        header::CONTENT_RANGE,
+        header::TRANSFER_ENCODING,
+        header::TRAILER,
+    ];
+    is_named.contains(name) || fields::is_digest(name) || ["repr-digest", "digest"].contains(&name.as_str())
+}
+
+/// Whether a field is about the representation, which a 304 may repeat and an error may not.
+fn is_of_representation(name: &HeaderName) -> bool {
+    [header::CONTENT_LOCATION, header::CONTENT_DISPOSITION].contains(name)
+}
+
+/// Whether a field is about the storage and age of a response, also for particular caches (RFC 9111 §5,
+/// RFC 9213).
+fn is_for_caches(name: &HeaderName) -> bool {
+    let is_named =
+        [header::AGE, header::CACHE_CONTROL, header::EXPIRES, header::PRAGMA, header::WARNING].contains(name);
+    is_named || name.as_str().ends_with("-cache-control") || name.as_str() == "surrogate-control"
+}
+
+#[cfg(test)]
+#[path = "conditions_tests.rs"]
+mod tests;

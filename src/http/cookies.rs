@@ -5,7 +5,7 @@ use std::sync::Arc;
 use http::{HeaderMap, HeaderValue, header, request::Parts};
 use smallvec::SmallVec;
 
-use super::fields::first_line;
+use super::request_fields::first_line;
 use crate::work;
 
 /// Servers read at most a thousand cookies, some fewer. Of more than these none is left out.

@@ -1,12 +1,14 @@
-//! The request fields that a lookup needs, found in one pass.
+//! What the fields of a request mean to a cache, found in one pass: conditions, credentials, and what they
+//! override.
 
-use http::{HeaderMap, HeaderName, Method, header};
+use std::sync::Arc;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 
 use super::{
-    credentials::{CredentialNames, Credentials, Keyed, is_well_known},
-    fields::Line,
-    overrides::Overrides,
-    range::asks_for_one_part,
+    conditions::asks_for_one_part,
+    cookies::CookieNames,
+    fields::{asks_for_another_protocol, is_spelling_of},
 };
 
 /// The fields of a request that decide whether it may be answered from the store.
@@ -150,48 +152,322 @@ impl<'a> RequestFields<'a> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::http::{conditions::PRECONDITIONS, credentials::WELL_KNOWN};
-    use http::HeaderValue;
+/// The first line of a field, and whether it has more lines.
+///
+/// Requests have few fields: comparing their names is faster than hashing one, as `HeaderMap::get` does.
+#[inline]
+pub(crate) fn first_line<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<(&'a HeaderValue, bool)> {
+    let mut fields = headers.iter();
+    let (_, line) = fields.find(|(other, _)| *other == name)?;
+    // All lines of a field follow each other.
+    Some((line, fields.next().is_some_and(|(next, _)| next == name)))
+}
 
-    #[test]
-    fn present_fields_are_found() {
-        let seen = |name: &HeaderName| {
-            let lines = [(header::HOST, "h"), (name.clone(), "x")];
-            let request =
-                lines.map(|(name, value)| (name, HeaderValue::from_static(value))).into_iter().collect();
-            let RequestFields { credentials, has_precondition, has_range, accept_encoding, .. } =
-                RequestFields::of(&request);
-            let credentials_alone = Credentials::of(&request, &CredentialNames::default(), &Keyed::default());
-            assert_eq!(credentials, credentials_alone);
-            (
-                credentials != Credentials::default(),
-                has_precondition,
-                has_range,
-                accept_encoding != Line::None,
-            )
-        };
-        for name in PRECONDITIONS {
-            assert_eq!(seen(&name), (false, true, false, false));
+/// The value of a field.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) enum Line<'a> {
+    #[default]
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+impl<'a> Line<'a> {
+    pub(super) fn of(headers: &'a HeaderMap, name: &HeaderName) -> Self {
+        match first_line(headers, name) {
+            None => Self::None,
+            Some((line, false)) => Self::One(line),
+            Some((_, true)) => Self::Several,
         }
-        let tokens = WELL_KNOWN.iter().map(|name| HeaderName::from_static(name));
-        for name in tokens.chain([header::AUTHORIZATION, header::COOKIE]) {
-            assert_eq!(seen(&name), (true, false, false, false), "{name}");
-        }
-        assert_eq!(seen(&header::RANGE), (false, false, true, false));
-        assert_eq!(seen(&header::ACCEPT_ENCODING), (false, false, false, true));
-        assert_eq!(seen(&header::ACCEPT), (false, false, false, false));
     }
 
-    #[test]
-    fn one_line_differs_from_several() {
-        let mut request = HeaderMap::new();
-        let (gzip, br) = (HeaderValue::from_static("gzip"), HeaderValue::from_static("br"));
-        request.insert(header::ACCEPT_ENCODING, gzip.clone());
-        assert_eq!(RequestFields::of(&request).accept_encoding, Line::One(&gzip));
-        request.append(header::ACCEPT_ENCODING, br);
-        assert_eq!(RequestFields::of(&request).accept_encoding, Line::Several);
+    /// With one more line.
+    pub(super) fn and(self, line: &'a HeaderValue) -> Self {
+        match self {
+            Self::None => Self::One(line),
+            _ => Self::Several,
+        }
     }
 }
+
+/// Fields by which a request overrides the host, the path or the scheme of its target.
+pub(crate) const TARGET_OVERRIDES: [&str; 29] = [
+    "forwarded",
+    "front-end-https",
+    "x-arr-ssl",
+    "x-envoy-original-host",
+    "x-envoy-original-path",
+    "x-forwarded-host",
+    "x-forwarded-path",
+    "x-forwarded-port",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-forwarded-protocol",
+    "x-forwarded-scheme",
+    "x-forwarded-server",
+    "x-forwarded-ssl",
+    "x-forwarded-uri",
+    "x-forwarded-url",
+    "x-host",
+    "x-http-host-override",
+    "x-original-host",
+    "x-original-uri",
+    "x-original-url",
+    "x-override-url",
+    "x-proxied-https",
+    "x-replaced-path",
+    "x-rewrite-url",
+    "x-scheme",
+    "x-script-name",
+    "x-url-scheme",
+    "x-waws-unencoded-url",
+];
+
+/// Fields that override the method in many frameworks.
+const METHOD_OVERRIDES: [&str; 3] = ["x-http-method", "x-http-method-override", "x-method-override"];
+
+/// What the fields of a request override: the method, or parts of the target URI.
+///
+/// Frameworks build links and redirects from them, so a response to a request with one of them must not be
+/// served to a request without it, whatever its `Vary`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Overrides {
+    /// Whether frameworks may read another method.
+    pub(crate) method: bool,
+    /// Whether it asks for a protocol other than HTTP.
+    pub(crate) protocol: bool,
+    /// Whether frameworks may read another host, path or scheme.
+    pub(crate) target: bool,
+}
+
+impl Overrides {
+    /// Notes what a field with this name overrides. Call [`settle`](Self::settle) after the last one.
+    fn note(&mut self, name: &HeaderName) {
+        self.protocol |= *name == header::UPGRADE;
+        self.method |= is_one_of(&METHOD_OVERRIDES, name);
+        self.target |= overrides_target(name);
+    }
+
+    /// Decides what depends on several fields.
+    #[inline]
+    fn settle(&mut self, headers: &HeaderMap) {
+        if self.protocol {
+            self.protocol = asks_for_another_protocol(headers);
+        }
+    }
+}
+
+/// Whether a field is one of [`TARGET_OVERRIDES`].
+pub(crate) fn overrides_target(name: &HeaderName) -> bool {
+    is_one_of(&TARGET_OVERRIDES, name)
+}
+
+fn is_one_of(names: &[&str], name: &HeaderName) -> bool {
+    let name = name.as_str().as_bytes();
+    // All of them begin with these letters, and few other names do.
+    matches!(name.first(), Some(b'f' | b'x')) && names.iter().any(|own| is_spelling_of(own.as_bytes(), name))
+}
+
+/// The kinds of credentials in a request that its key does not hold: with which others it may share a
+/// response.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub(crate) struct Credentials {
+    /// `Authorization`, or a field named by the rules.
+    pub(crate) authorization: bool,
+    /// `Cookie`.
+    pub(crate) cookie: bool,
+    /// A field of [`WELL_KNOWN`], which counts as `Cookie` does.
+    pub(crate) token: bool,
+}
+
+impl Credentials {
+    pub(crate) fn of(request: &HeaderMap, names: &CredentialNames, keyed: &Keyed) -> Self {
+        let mut credentials = Self::default();
+        for name in request.keys().filter(|name| !keyed.has(name)) {
+            match *name {
+                header::AUTHORIZATION => credentials.authorization = true,
+                header::COOKIE => credentials.cookie = true,
+                _ => credentials.token |= names.counts_well_known() && is_well_known(name),
+            }
+            credentials.authorization |= names.has(name);
+        }
+        credentials
+    }
+
+    /// The union of both.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            authorization: self.authorization || other.authorization,
+            cookie: self.cookie || other.cookie,
+            token: self.token || other.token,
+        }
+    }
+
+    /// Whether a request with these may get a response for `audience`.
+    pub(crate) fn admitted_to(self, audience: Self) -> bool {
+        let lacks = |sent: bool, admitted: bool| sent & !admitted;
+        !(lacks(self.authorization, audience.authorization)
+            | lacks(self.cookie, audience.cookie)
+            | lacks(self.token, audience.token))
+    }
+}
+
+/// The fields that are credentials beside `Authorization` and `Cookie`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct CredentialNames {
+    named: Option<Arc<[HeaderName]>>,
+    ignores_well_known: bool,
+    /// A given name that is invalid.
+    invalid: Option<Arc<str>>,
+}
+
+impl CredentialNames {
+    /// The well-known ones.
+    pub(crate) const DEFAULT: Self = Self { named: None, ignores_well_known: false, invalid: None };
+
+    /// Adds fields that count as `Authorization` does.
+    pub(crate) fn with<'a>(mut self, names: impl IntoIterator<Item = &'a str>) -> Self {
+        let mut all: Vec<HeaderName> = self.named.iter().flat_map(|named| named.iter().cloned()).collect();
+        for name in names {
+            match HeaderName::from_bytes(name.as_bytes()) {
+                Ok(name) => all.push(name),
+                Err(_) => self.invalid = Some(name.into()),
+            }
+        }
+        self.named = (!all.is_empty()).then(|| all.into());
+        self
+    }
+
+    /// Only these fields, without those of [`WELL_KNOWN`].
+    pub(crate) fn only<'a>(names: impl IntoIterator<Item = &'a str>) -> Self {
+        Self { ignores_well_known: true, ..Self::default() }.with(names)
+    }
+
+    pub(crate) fn invalid(&self) -> Option<&str> {
+        self.invalid.as_deref()
+    }
+
+    /// Whether they are exactly the well-known ones.
+    pub(crate) fn is_default(&self) -> bool {
+        self.named.is_none() && self.counts_well_known()
+    }
+
+    fn counts_well_known(&self) -> bool {
+        !self.ignores_well_known
+    }
+
+    fn has(&self, name: &HeaderName) -> bool {
+        self.named.as_ref().is_some_and(|named| named.contains(name))
+    }
+}
+
+/// What the key of a request holds beside the URI.
+///
+/// One pointer, since every request carries it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Keyed(Option<Arc<Held>>);
+
+#[derive(Debug, PartialEq, Eq)]
+struct Held {
+    fields: Box<[HeaderName]>,
+    /// Prefixes of the names of further fields.
+    prefixes: Box<[Box<str>]>,
+    cookies: Option<CookieNames>,
+}
+
+impl Keyed {
+    pub(crate) const NOTHING: Self = Self(None);
+
+    pub(crate) fn new(fields: impl Into<Box<[HeaderName]>>, cookies: Option<CookieNames>) -> Self {
+        Self::with_prefixes(fields, [], cookies)
+    }
+
+    /// Also with all fields whose names have one of these prefixes, in lower case.
+    pub(crate) fn with_prefixes(
+        fields: impl Into<Box<[HeaderName]>>,
+        prefixes: impl Into<Box<[Box<str>]>>,
+        cookies: Option<CookieNames>,
+    ) -> Self {
+        let (fields, prefixes) = (fields.into(), prefixes.into());
+        let is_nothing = fields.is_empty() && prefixes.is_empty() && cookies.is_none();
+        Self((!is_nothing).then(|| Arc::new(Held { fields, prefixes, cookies })))
+    }
+
+    /// Adds cookies.
+    pub(crate) fn and_cookies(&self, cookies: CookieNames) -> Self {
+        Self::with_prefixes(self.fields(), self.prefixes(), Some(cookies))
+    }
+
+    #[inline]
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.0.is_none()
+    }
+
+    /// The fields in the key, with all their values.
+    pub(crate) fn fields(&self) -> &[HeaderName] {
+        self.0.as_ref().map_or(&[], |held| &held.fields)
+    }
+
+    /// The prefixes of the names of further fields in the key, with all their values.
+    pub(crate) fn prefixes(&self) -> &[Box<str>] {
+        self.0.as_ref().map_or(&[], |held| &held.prefixes)
+    }
+
+    /// Whether a field is in the key by the prefix of its name, where an underscore equals a dash.
+    pub(crate) fn has_by_prefix(&self, name: &HeaderName) -> bool {
+        let name = name.as_str().as_bytes();
+        self.prefixes().iter().any(|prefix| {
+            name.get(..prefix.len()).is_some_and(|start| is_spelling_of(prefix.as_bytes(), start))
+        })
+    }
+
+    /// The cookies in the key: the origin gets no others.
+    pub(crate) fn cookies(&self) -> Option<&CookieNames> {
+        self.0.as_ref()?.cookies.as_ref()
+    }
+
+    /// Like [`has`](Self::has), where an underscore does not equal a dash.
+    pub(crate) fn has_exactly(&self, name: &HeaderName) -> bool {
+        let mut prefixes = self.prefixes().iter();
+        self.has(name)
+            && (!self.has_by_prefix(name) || prefixes.any(|start| name.as_str().starts_with(&**start)))
+    }
+
+    pub(crate) fn has(&self, name: &HeaderName) -> bool {
+        self.cookies().is_some() && *name == header::COOKIE
+            || self.fields().contains(name)
+            || self.has_by_prefix(name)
+    }
+}
+
+macro_rules! well_known {
+    ($($name:literal)*) => {
+        /// Fields in which common gateways, platforms and frameworks carry an API key, a token or the
+        /// identity of a client.
+        pub(super) const WELL_KNOWN: &[&str] = &[$($name),*];
+
+        /// Compared as text, whose length alone rules most names out.
+        fn is_well_known(name: &HeaderName) -> bool {
+            matches!(name.as_str(), $($name)|*)
+        }
+    };
+}
+
+well_known! {
+    "api-key" "apikey" "x-api-key" "x-apikey" "x-api-token" "x-access-token" "x-auth-key" "x-auth-token"
+    "x-authorization" "x-id-token" "x-jwt" "x-jwt-assertion" "x-session-id" "x-session-token" "x-token"
+    "x-user-token" "proxy-authorization" "x-forwarded-access-token" "x-forwarded-user" "x-forwarded-email"
+    "x-remote-user" "remote-user" "x-webauth-user" "client-cert" "client-cert-chain" "x-client-cert"
+    "x-forwarded-client-cert" "x-ssl-client-cert" "x-amz-security-token" "x-amzn-oidc-accesstoken"
+    "x-amzn-oidc-data" "x-amzn-oidc-identity" "x-goog-api-key" "x-goog-authenticated-user-email"
+    "x-goog-authenticated-user-id" "x-goog-iap-jwt-assertion" "cf-access-client-id"
+    "cf-access-jwt-assertion" "x-ms-client-principal" "x-ms-client-principal-id" "x-functions-key"
+    "ocp-apim-subscription-key" "x-rapidapi-key" "private-token" "job-token" "x-vault-token"
+    "x-shopify-access-token" "x-shopify-storefront-access-token" "x-auth-request-user"
+    "x-auth-request-email" "x-auth-request-access-token" "cf-access-authenticated-user-email"
+    "x-pomerium-jwt-assertion" "x-authentik-username" "x-ms-token-aad-access-token" "tailscale-user-login"
+}
+
+#[cfg(test)]
+#[path = "request_fields_tests.rs"]
+mod tests;

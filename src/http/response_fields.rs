@@ -1,16 +1,15 @@
-//! The response fields that a cache needs, found in one pass.
+//! The response fields that a cache needs, found in one pass, and the declared length of the body of a message
+//! (RFC 9110 §8.6, RFC 9112 §6).
 
 use std::time::{Duration, SystemTime};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
-use http_body::Body as HttpBody;
+use http_body::{Body as HttpBody, SizeHint};
 
 use super::{
     cache_control::{CacheControl, MAX_DELTA, seconds},
-    credentials::Keyed,
-    date::parse,
-    fields::{Line, has},
-    framing::{Framing, NoLength},
+    fields::{digits, has, parse_date, remove_all, split_list},
+    request_fields::{Keyed, Line},
     tag_fields::{CACHE_GROUPS, CACHE_TAG, SURROGATE_KEY},
     vary::Vary,
 };
@@ -64,7 +63,7 @@ impl ResponseFields {
         let (mut has_date, mut has_age, mut vary) = (false, false, Line::None);
         for (name, value) in headers {
             match *name {
-                header::DATE if !has_date => (has_date, fields.date) = (true, parse(value, now)),
+                header::DATE if !has_date => (has_date, fields.date) = (true, parse_date(value, now)),
                 header::AGE if !has_age => (has_age, fields.age) = (true, age_value(value)),
                 header::VARY => vary = vary.and(value),
                 header::CACHE_CONTROL => fields.cache_control.read(value),
@@ -122,14 +121,14 @@ impl ResponseFields {
         if cache_control.is_targeted() || !self.has_expires {
             return None;
         }
-        let expires = parse(headers.get(header::EXPIRES)?, self.now);
+        let expires = parse_date(headers.get(header::EXPIRES)?, self.now);
         let date = self.date.unwrap_or(self.now);
         Some(expires.and_then(|expires| expires.duration_since(date).ok()).unwrap_or_default().min(MAX_DELTA))
     }
 
     /// For how long the representation had not changed when it was sent (RFC 9111 §4.2.2), if that is known.
     pub(super) fn unchanged_for(&self, headers: &HeaderMap) -> Option<Duration> {
-        let modified = parse(headers.get(header::LAST_MODIFIED)?, self.now)?;
+        let modified = parse_date(headers.get(header::LAST_MODIFIED)?, self.now)?;
         let date = self.date.unwrap_or(self.now);
         date.duration_since(modified).ok()
     }
@@ -165,7 +164,7 @@ pub(crate) fn age_value(value: &HeaderValue) -> Duration {
 /// What a cache needs of a response that it only passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PassedFields {
-    pub(crate) framing: Framing,
+    framing: Framing,
     /// `Location` or `Content-Location`, which may name another URI of the same origin.
     pub(crate) has_reference: bool,
     /// Groups to invalidate (RFC 9875 §3).
@@ -201,6 +200,11 @@ impl PassedFields {
         found
     }
 
+    /// Corrects the declared length of the response with these fields.
+    pub(crate) fn settle_length<B: HttpBody>(&self, response: &mut Response<B>) {
+        self.framing.settle_response(response);
+    }
+
     /// Compared as text, whose length alone rules most names out.
     fn note_unusual(&mut self, name: &HeaderName) {
         match name.as_str() {
@@ -209,6 +213,178 @@ impl PassedFields {
             _ => {}
         }
     }
+}
+
+/// The declared length is invalid, ambiguous, or not the length of the body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NoLength;
+
+/// The fields that frame a message, as read so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Framing {
+    declared: Result<Option<u64>, NoLength>,
+    /// Whether `Content-Length` is absent, or one number on one line.
+    is_plain: bool,
+    coding: Option<Coding>,
+}
+
+/// How the body was transferred.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Coding {
+    Chunked,
+    /// Any other, which has not been decoded.
+    Other,
+}
+
+impl Framing {
+    const NONE: Self = Self { declared: Ok(None), is_plain: true, coding: None };
+
+    fn of(headers: &HeaderMap) -> Self {
+        let mut framing = Self::NONE;
+        for (name, line) in headers {
+            framing.read(name, line);
+        }
+        framing
+    }
+
+    #[inline]
+    fn read(&mut self, name: &HeaderName, line: &HeaderValue) {
+        match *name {
+            header::CONTENT_LENGTH => self.read_length(line),
+            header::TRANSFER_ENCODING => self.read_coding(line),
+            _ => {}
+        }
+    }
+
+    fn read_length(&mut self, line: &HeaderValue) {
+        let number = number_of(line.as_bytes());
+        self.is_plain &= self.declared == Ok(None) && number.is_some();
+        self.declared = match (self.declared, number.or_else(|| repeated_number(line))) {
+            (Ok(None), Some(length)) => Ok(Some(length)),
+            (Ok(Some(before)), Some(length)) if before == length => Ok(Some(length)),
+            _ => Err(NoLength),
+        };
+    }
+
+    fn read_coding(&mut self, line: &HeaderValue) {
+        for coding in split_list(line.as_bytes()) {
+            self.coding = match self.coding {
+                None if coding.eq_ignore_ascii_case(b"chunked") => Some(Coding::Chunked),
+                _ => Some(Coding::Other),
+            };
+        }
+    }
+
+    /// The declared length, without a body to compare it with.
+    fn declared(self) -> Result<Option<u64>, NoLength> {
+        match self.coding {
+            None => self.declared,
+            Some(Coding::Chunked) => Ok(None),
+            Some(Coding::Other) => Err(NoLength),
+        }
+    }
+
+    /// The declared length of the body of a response. An error if the body cannot have it.
+    fn length_of(self, status: StatusCode, body: &SizeHint) -> Result<Option<u64>, NoLength> {
+        match self.declared()? {
+            _ if has_no_length(status) => Ok(None),
+            Some(length) if length < body.lower() || body.upper().is_some_and(|upper| upper < length) => {
+                Err(NoLength)
+            }
+            declared => Ok(declared),
+        }
+    }
+
+    /// Leaves a response at most one `Content-Length`, and none that would cut off its body: a transfer
+    /// coding overrides it (RFC 9112 §6.3), and so does a body that is known to be longer.
+    ///
+    /// A length beyond that of the body stays: it shows that the body is incomplete, or that the request was
+    /// HEAD. Returns an error if the removed field contradicted itself or the body.
+    #[inline]
+    fn settle(
+        &mut self,
+        status: StatusCode,
+        headers: &mut HeaderMap,
+        body: &SizeHint,
+    ) -> Result<(), NoLength> {
+        match self.declared {
+            Ok(None) => return Ok(()),
+            Ok(Some(length)) if self.coding.is_none() && !has_no_length(status) && length >= body.lower() => {
+                if !self.is_plain {
+                    headers.insert(header::CONTENT_LENGTH, length.into());
+                }
+                return Ok(());
+            }
+            _ => {}
+        }
+        remove_all(headers, |name| *name == header::CONTENT_LENGTH);
+        (self.declared, self.is_plain) = (Ok(None), true);
+        match self.coding.is_some() || has_no_length(status) {
+            true => Ok(()),
+            false => Err(NoLength),
+        }
+    }
+
+    /// Like [`settle`](Self::settle), for a response whose fields were read. An error goes into its
+    /// extensions, for the outer layers. Returns what the corrected fields declare.
+    #[inline]
+    fn settle_response<B: HttpBody>(mut self, response: &mut Response<B>) -> Self {
+        let (status, size) = (response.status(), response.body().size_hint());
+        if let Err(note) = self.settle(status, response.headers_mut(), &size) {
+            response.extensions_mut().insert(note);
+        }
+        self
+    }
+
+    /// The length of the content of a response with these fields, if its head or its body tells it (RFC 9110
+    /// §8.6).
+    fn content_of<B: HttpBody>(self, is_head: bool, response: &Response<B>) -> Option<u64> {
+        let declared = || self.declared().ok().flatten();
+        match has_content(is_head, response.status()) {
+            true => declared().or_else(|| response.body().size_hint().exact()),
+            false => None,
+        }
+    }
+}
+
+/// Like [`Framing::settle_response`], for a response whose fields have not been read.
+pub(crate) fn settle_length<B: HttpBody>(response: &mut Response<B>) {
+    Framing::of(response.headers()).settle_response(response);
+}
+
+/// RFC 9110 §8.6.
+fn has_no_length(status: StatusCode) -> bool {
+    status == StatusCode::NO_CONTENT || status.is_informational()
+}
+
+/// The declared length of the content of a message.
+pub(crate) fn content_length(headers: &HeaderMap) -> Result<Option<u64>, NoLength> {
+    Framing::of(headers).declared()
+}
+
+/// Like [`Framing::content_of`], for a response whose fields have not been read.
+pub(crate) fn content_of<B: HttpBody>(is_head: bool, response: &Response<B>) -> Option<u64> {
+    Framing::of(response.headers()).content_of(is_head, response)
+}
+
+/// Whether a response has content by the method of its request and its status (RFC 9110 §6.4.1).
+fn has_content(is_head: bool, status: StatusCode) -> bool {
+    let is_without = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];
+    !is_head && !status.is_informational() && !is_without.contains(&status)
+}
+
+/// `None` for the largest number, which is also the result for all larger ones.
+fn number_of(text: &[u8]) -> Option<u64> {
+    digits(text).filter(|length| *length < u64::MAX)
+}
+
+/// The length of a line that repeats one number (RFC 9110 §8.6).
+#[cold]
+fn repeated_number(line: &HeaderValue) -> Option<u64> {
+    let mut members =
+        line.as_bytes().split(|byte| *byte == b',').map(|member| number_of(member.trim_ascii()));
+    let first = members.next()??;
+    members.all(|member| member == Some(first)).then_some(first)
 }
 
 #[cfg(test)]

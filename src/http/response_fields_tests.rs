@@ -178,3 +178,97 @@ fn the_fields_of_a_passed_response_are_found() {
     assert_eq!(found(&CACHE_GROUP_INVALIDATION), PassedFields { has_groups: true, ..PassedFields::NONE });
     assert_eq!(found(&header::SERVER), PassedFields::NONE);
 }
+
+fn head(fields: &[(&'static str, &str)]) -> HeaderMap {
+    let field = |(name, value): &(&'static str, &str)| {
+        (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+    };
+    fields.iter().map(field).collect()
+}
+
+#[test]
+fn a_length_is_declared_in_one_number() {
+    let declared = |lines: &[&str]| {
+        let fields: Vec<_> = lines.iter().map(|line| ("content-length", *line)).collect();
+        content_length(&head(&fields))
+    };
+    assert_eq!(declared(&[]), Ok(None));
+    assert_eq!(declared(&["7"]), Ok(Some(7)));
+    for repeated in [&["7", "7"][..], &["7, 7"], &["7,7 ,\t7"], &["7, 7", "7"], &["007"]] {
+        assert_eq!(declared(repeated), Ok(Some(7)), "{repeated:?}");
+    }
+    for junk in [
+        &["7", "8"][..],
+        &["7", "x"],
+        &["x", "7"],
+        &["7", "8", "8"],
+        &["7", "8", "7"],
+        &["7, 8"],
+        &["7,"],
+        &[",7"],
+        &["-1"],
+        &["+7"],
+        &["7", "+7"],
+        &["0x7"],
+        &["7 7"],
+        &["18446744073709551616"],
+        &[""],
+    ] {
+        assert_eq!(declared(junk), Err(NoLength), "{junk:?}");
+    }
+}
+
+#[test]
+fn a_transfer_coding_overrides_a_length() {
+    let declared = |codings: &[&str]| {
+        let mut fields: Vec<_> = codings.iter().map(|line| ("transfer-encoding", *line)).collect();
+        fields.push(("content-length", "7"));
+        content_length(&head(&fields))
+    };
+    for chunked in [&["chunked"][..], &["Chunked"], &["", "chunked, "]] {
+        assert_eq!(declared(chunked), Ok(None), "{chunked:?}");
+    }
+    for other in
+        [&["gzip, chunked"][..], &["gzip", "chunked"], &["gzip"], &["chunked, chunked"], &["identity"]]
+    {
+        assert_eq!(declared(other), Err(NoLength), "{other:?}");
+    }
+}
+
+#[test]
+fn a_length_that_would_cut_off_the_body_is_removed_and_others_stay() {
+    let settled = |status: u16, fields: &[(&'static str, &str)], hint: SizeHint| {
+        let status = StatusCode::from_u16(status).unwrap();
+        let (mut headers, framing) = (head(fields), Framing::of(&head(fields)));
+        let mut settled = framing;
+        let is_lost = settled.settle(status, &mut headers, &hint).is_err();
+        assert_eq!(settled.declared(), content_length(&headers));
+        let left: Vec<_> = headers.get_all(header::CONTENT_LENGTH).iter().cloned().collect();
+        let (before, after) = (framing.length_of(status, &hint), Framing::of(&headers));
+        assert_eq!(is_lost, before.is_err() && after.length_of(status, &hint).is_ok());
+        (left, before)
+    };
+    let (unknown, five) = (SizeHint::default(), SizeHint::with_exact(5));
+    let length = |value| ("content-length", value);
+    let chunked = ("transfer-encoding", "chunked");
+    for (status, fields, hint, left, declared) in [
+        (200, &[][..], five, &[][..], Ok(None)),
+        (200, &[length("5")], five, &["5"], Ok(Some(5))),
+        (200, &[length("5, 5")], five, &["5"], Ok(Some(5))),
+        (200, &[length("5"), length("5")], unknown, &["5"], Ok(Some(5))),
+        (200, &[length("+5")], five, &[], Err(NoLength)),
+        (200, &[length("5"), length("6")], five, &[], Err(NoLength)),
+        (200, &[length("3")], five, &[], Err(NoLength)),
+        (200, &[length("9")], five, &["9"], Err(NoLength)),
+        (200, &[length("3"), chunked], unknown, &[], Ok(None)),
+        (200, &[length("9"), chunked], five, &[], Ok(None)),
+        (304, &[length("9")], SizeHint::with_exact(0), &["9"], Err(NoLength)),
+        (204, &[length("9")], SizeHint::with_exact(0), &[], Ok(None)),
+    ] {
+        assert_eq!(settled(status, fields, hint), (headers_of(left), declared), "{status} {fields:?}");
+    }
+}
+
+fn headers_of(lines: &[&'static str]) -> Vec<HeaderValue> {
+    lines.iter().map(|line| HeaderValue::from_static(line)).collect()
+}

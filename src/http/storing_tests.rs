@@ -1,7 +1,7 @@
 use super::*;
 use crate::http::{
     cache_control::CDN_CACHE_CONTROL,
-    credentials::{CredentialNames, Keyed},
+    request_fields::{CredentialNames, Keyed},
 };
 use std::time::SystemTime;
 
@@ -364,4 +364,11 @@ fn only_a_get_without_content_is_kept_for_its_validator_alone() {
         let decision = judge(kind, Credentials::default(), &response, &Rules::new(), &[]);
         assert_eq!(decision.is_storable, is_kept, "{kind:?}");
     }
+}
+
+#[test]
+fn far_times_saturate() {
+    let now = Instant::now();
+    assert!(after(now, Duration::MAX) > now);
+    assert_eq!(after(now, Duration::ZERO), now);
 }

@@ -12,11 +12,8 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use super::{
-    bounds::{MAX_MEMBERS, MAX_NORMAL_BYTES, bounded_members},
-    credentials::Keyed,
-    fields::{self, Line},
-    request_fields::RequestFields,
-    weight,
+    fields::{self, MAX_MEMBERS, MAX_NORMAL_BYTES, MAX_WEIGHT, bounded_members, parse_weight},
+    request_fields::{Keyed, Line, RequestFields},
 };
 use crate::work;
 
@@ -402,7 +399,7 @@ fn write_ranked(members: &[&[u8]], is_ordered: bool, normal: &mut Buffer) {
             normal.push(b',');
         }
         normal.extend(lower_case(name));
-        if weight != weight::MAX {
+        if weight != MAX_WEIGHT {
             // A byte that no client may send, since an invalid weight stays in the name.
             normal.extend_from_slice(format!("\n{weight}").as_bytes());
         }
@@ -424,9 +421,9 @@ fn preference(element: &[u8]) -> (u16, &[u8]) {
     let mut halves = element.splitn(2, |byte| *byte == b';').map(<[u8]>::trim_ascii);
     match (halves.next(), halves.next()) {
         (Some(name), Some([b'q' | b'Q', b'=', weight @ ..])) => {
-            weight::parse(weight).map_or((weight::MAX, element), |parsed| (parsed, name))
+            parse_weight(weight).map_or((MAX_WEIGHT, element), |parsed| (parsed, name))
         }
-        _ => (weight::MAX, element),
+        _ => (MAX_WEIGHT, element),
     }
 }
 

@@ -3,7 +3,10 @@ use std::fmt;
 use http::{HeaderMap, header};
 
 use super::CacheKey;
-use crate::http::{cookies::CookieNames, credentials::Keyed, overrides::Overrides};
+use crate::http::{
+    cookies::CookieNames,
+    request_fields::{Keyed, Overrides},
+};
 
 /// Longer keys are on the heap.
 const INLINE: usize = 240;

@@ -1,4 +1,4 @@
-use crate::http::credentials::{Credentials, Keyed};
+use crate::http::request_fields::{Credentials, Keyed};
 
 /// What the layer that gave a request its key has learned about it: in the request's extensions, where its
 /// fields alone do not say the same.

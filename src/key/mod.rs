@@ -162,7 +162,10 @@ use smallvec::SmallVec;
 
 use crate::{
     build_error::BuildError,
-    http::{credentials::Keyed, request_fields::RequestFields, rules::RequestRules},
+    http::{
+        request_fields::{Keyed, RequestFields},
+        rules::RequestRules,
+    },
     tags::TagFields,
 };
 

@@ -10,7 +10,7 @@ use http::{
 };
 
 use super::Unkeyed;
-use crate::{http::fields::first_line, work::looked_at};
+use crate::{http::request_fields::first_line, work::looked_at};
 
 /// An authority in its normal form except for the case of letters: without an empty port or the default port
 /// of its scheme.

@@ -5,7 +5,10 @@ use smallvec::SmallVec;
 
 use super::KeyBuffer;
 use crate::{
-    http::{bounds::MAX_NORMAL_BYTES, fields, overrides::overrides_target},
+    http::{
+        fields::{self, MAX_NORMAL_BYTES},
+        request_fields::overrides_target,
+    },
     work::looked_at,
 };
 

@@ -12,7 +12,7 @@ use super::{
     CacheKey, Identity, KeyExtractor, dot_segments,
     normal::{Authority, SameHosts, is_normal, normal_form, original, path_and_query, rooted},
 };
-use crate::http::fields::first_line;
+use crate::http::request_fields::first_line;
 
 /// Few URIs have more than one rule.
 pub(crate) type Hashes = SmallVec<[u64; 2]>;

@@ -5,7 +5,7 @@ use http_body::Body as HttpBody;
 
 use super::{is_get_or_head, is_read_by_rule, method_field};
 use crate::{
-    http::{overrides::Overrides, request_fields::RequestFields},
+    http::request_fields::{Overrides, RequestFields},
     reasons::reasons,
 };
 

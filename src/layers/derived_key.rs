@@ -6,7 +6,10 @@ use smallvec::SmallVec;
 
 use crate::{
     exchange::CacheRequest,
-    http::{credentials, request_fields::RequestFields, rules},
+    http::{
+        request_fields::{Credentials, Keyed, RequestFields},
+        rules,
+    },
     key,
 };
 
@@ -93,11 +96,11 @@ pub(crate) fn derive_alone<B: HttpBody>(
 }
 
 /// Notes for the layers below what the fields of the request do not say.
-fn note_facts(rules: &rules::RequestRules, head: &mut Parts, keyed: &credentials::Keyed) {
+fn note_facts(rules: &rules::RequestRules, head: &mut Parts, keyed: &Keyed) {
     match keyed.is_nothing() && rules.credentials.is_default() {
         true => drop(head.extensions.remove::<key::KeyFacts>()),
         false => {
-            let credentials = credentials::Credentials::of(&head.headers, &rules.credentials, keyed);
+            let credentials = Credentials::of(&head.headers, &rules.credentials, keyed);
             head.extensions.insert(key::KeyFacts::new(keyed.clone(), credentials));
         }
     }

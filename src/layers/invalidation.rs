@@ -6,7 +6,10 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Status
 use http_body::Body as HttpBody;
 
 use crate::{
-    http::{fields, framing, response_fields::PassedFields, tag_fields},
+    http::{
+        response_fields::{self, PassedFields},
+        tag_fields,
+    },
     key,
     sequence::Sequence,
     tags::TagFields,
@@ -80,8 +83,7 @@ impl Invalidation {
         let sequence = self.place.sequence();
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
             // Some write it without encoding it.
-            let reference =
-                fields::first_line(headers, field).and_then(|(line, _)| str::from_utf8(line.as_bytes()).ok());
+            let reference = headers.get(field).and_then(|line| str::from_utf8(line.as_bytes()).ok());
             let hashes = reference.map(|reference| {
                 self.target_by(extractor).hashes_of_reference(reference, extractor, sequence.hasher())
             });
@@ -129,10 +131,10 @@ pub(crate) fn pass_on<B: HttpBody>(
     strips_tags: Option<&TagFields>,
 ) {
     if invalidation.is_none() && strips_tags.is_none() {
-        return framing::settle(response);
+        return response_fields::settle_length(response);
     }
     let mentions = PassedFields::of(response.headers());
-    mentions.framing.settle_response(response);
+    mentions.settle_length(response);
     if let Some(invalidation) = invalidation {
         invalidation.apply(response.status(), response.headers(), mentions);
     }

@@ -60,10 +60,12 @@ use self::held::Holders;
 use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
-    exchange::status::{CacheStatus, Forward},
-    exchange::{Refused, ResponseFacts},
+    exchange::{
+        Refused, ResponseFacts,
+        status::{CacheStatus, Forward},
+    },
     executor::Executor,
-    http::{framing, freshness::after},
+    http::{response_fields, storing::after},
     layers::service::{BoxFuture, EagerOneshot, HttpService},
 };
 
@@ -257,7 +259,7 @@ where
         match self.project().kind.project() {
             KindProj::Queued { response } => response.as_mut().poll(cx),
             KindProj::Free { response } => response.poll(cx).map_ok(|mut response| {
-                framing::settle(&mut response);
+                response_fields::settle_length(&mut response);
                 response.map(Body::inner)
             }),
         }
@@ -289,7 +291,7 @@ impl Limit {
         };
         let began = Instant::now();
         let mut response = inner.oneshot(request).await?;
-        framing::settle(&mut response);
+        response_fields::settle_length(&mut response);
         ResponseFacts::note_attempt(response.extensions_mut(), began);
         Ok(response.map(|body| self.hold(permit, body)))
     }

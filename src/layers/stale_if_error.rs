@@ -76,7 +76,7 @@ use crate::{
         self, failures,
         status::{self, CacheStatus},
     },
-    http::{credentials, framing, rules},
+    http::{request_fields, response_fields, rules},
     key::{DefaultKey, KeyExtractor},
     layers::{
         derived_key,
@@ -193,7 +193,7 @@ struct Fallback {
 impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
-        let asked = exchange::CacheRequest::with_private(head, &credentials::CredentialNames::DEFAULT)?;
+        let asked = exchange::CacheRequest::with_private(head, &request_fields::CredentialNames::DEFAULT)?;
         // A refresh is there to learn what the origin says.
         if asked.purpose() == exchange::Purpose::Refresh {
             return None;
@@ -275,7 +275,7 @@ impl Fallback {
         }
         match outcome {
             Ok(result) => result.map(|mut response| {
-                framing::settle(&mut response);
+                response_fields::settle_length(&mut response);
                 response.map(Body::inner)
             }),
             Err(panic) => resume_unwind(panic),
@@ -316,7 +316,7 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
 /// to avoid it.
 fn announce_fallback(head: &mut Parts) {
     if let Some(mut asked) =
-        exchange::CacheRequest::of(head, &credentials::CredentialNames::DEFAULT).map(Cow::into_owned)
+        exchange::CacheRequest::of(head, &request_fields::CredentialNames::DEFAULT).map(Cow::into_owned)
     {
         asked.announce_fallback();
         head.extensions.insert(asked);

@@ -9,7 +9,7 @@ use super::{
     format::{HeaderFields, Lines},
     trial::{Trial, Trials},
 };
-use crate::{http::freshness::Freshness, key::rules::Span};
+use crate::{http::storing::Freshness, key::rules::Span};
 
 /// The points in which a row by itself does not meet its expectations.
 pub(super) fn misses_of(trials: &Trials<'_>, trial: &Trial<'_>) -> Vec<TableMiss> {

@@ -385,7 +385,7 @@ impl Sequence {
     }
 
     fn instant(&self, moment: u64) -> Instant {
-        crate::http::freshness::after(self.made_at, Duration::from_nanos(moment))
+        crate::http::storing::after(self.made_at, Duration::from_nanos(moment))
     }
 }
 

@@ -11,7 +11,11 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use crate::http::{credentials::Credentials, freshness::after, request_fields::RequestFields, vary::Forms};
+use crate::http::{
+    request_fields::{Credentials, RequestFields},
+    storing::after,
+    vary::Forms,
+};
 use crate::{
     sequence::{Loss, Sequence},
     store::{

@@ -9,10 +9,10 @@ use tokio::time::Instant;
 use crate::{
     body::Body,
     http::{
-        conditions, fields,
-        freshness::Freshness,
-        range::Extent,
+        conditions::{self, Extent},
+        fields,
         request_fields::RequestFields,
+        storing::Freshness,
         vary::{Forms, Selection},
     },
     sequence::{Checked as _, Sequence},

@@ -19,9 +19,9 @@ use crate::{
     body::Body,
     http::{
         conditions::is_strong_tag,
-        freshness::{Freshness, after},
         request_fields::RequestFields,
         response_fields::ResponseFields,
+        storing::{Freshness, after},
         vary::{Forms, Selection},
     },
     sequence::{Checked, PurgeCheck, PurgeKeys},

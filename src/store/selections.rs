@@ -14,8 +14,7 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 
 use crate::http::{
-    fields::Line,
-    request_fields::RequestFields,
+    request_fields::{Line, RequestFields},
     vary::{Selection, Vary},
 };
 

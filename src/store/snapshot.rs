@@ -12,8 +12,8 @@ use tokio::time::Instant;
 use super::{HeadBuilder, Origin, StoredResponse};
 use crate::{
     http::{
-        credentials::Credentials,
-        freshness::{self, Freshness},
+        request_fields::Credentials,
+        storing::{self, Freshness},
         vary::Selection,
     },
     key::CacheKey,
@@ -243,7 +243,7 @@ impl Snapshot {
         let (trailers, selection) = (self.trailers.map(Arc::new), self.selection.map(from_fields));
         let response = StoredResponse::new(head, trailers, selection, freshness, origin);
         if let Some(after) = self.stale_after {
-            response.note_stale_since(freshness::after(received_at, after));
+            response.note_stale_since(storing::after(received_at, after));
         }
         Ok(response)
     }

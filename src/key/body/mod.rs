@@ -16,7 +16,7 @@ pub(super) use self::{
     reading::{Form, Reading},
 };
 use super::{method_field::is_in_body, read::ReadByRule, rules::BodyRule};
-use crate::{http::framing::content_length, request_body::RequestBody};
+use crate::{http::response_fields::content_length, request_body::RequestBody};
 
 /// Reads a body, and returns the request with its key, if the body is one that a key can hold.
 pub(crate) async fn with_body_key<B>(mut head: Parts, body: B, rule: BodyRule) -> Request<RequestBody<B>>

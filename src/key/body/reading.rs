@@ -4,7 +4,10 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 
 use super::{graphql::Persisted, json::JsonShape};
-use crate::{http::fields, key::normal::original_uri};
+use crate::{
+    http::{fields, request_fields::first_line},
+    key::normal::original_uri,
+};
 
 /// How the bodies for a rule are read.
 #[derive(Debug, Default)]
@@ -81,7 +84,9 @@ fn is_plain(query: &str) -> bool {
 
 /// Whether the content is declared as JSON in UTF-8 with an accepted media type.
 fn is_json(headers: &HeaderMap, is: impl Fn(&str) -> bool) -> bool {
-    let Some((line, false)) = fields::first_line(headers, &header::CONTENT_TYPE) else { return false };
+    let Some((line, false)) = first_line(headers, &header::CONTENT_TYPE) else {
+        return false;
+    };
     let Ok(text) = line.to_str() else { return false };
     let mut parts = text.split(';').map(|part| part.trim().to_ascii_lowercase());
     let is_utf8 = |parameter: String| match parameter.split_once('=') {

@@ -14,7 +14,7 @@ use super::{
     layout::{self, PolicySource},
 };
 use crate::{
-    http::{conditions, credentials::Credentials, fields},
+    http::{conditions, fields, request_fields::Credentials},
     key::{self, normal::Authority},
 };
 

@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use smallvec::SmallVec;
 
 use super::{error::Problem, glob::Glob, guard::Guard, layout::parse_header};
-use crate::http::{bounds::MAX_NORMAL_BYTES, fields};
+use crate::http::fields::{self, MAX_NORMAL_BYTES};
 
 /// Classes of a request header field, such as kinds of devices by `User-Agent` or image formats by `Accept`. The
 /// class is in the key of a rule, and reaches the origin in a field of its own.

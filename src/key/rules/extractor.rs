@@ -13,7 +13,7 @@ use super::{
     when::Facts,
 };
 use crate::{
-    http::credentials::Keyed,
+    http::request_fields::Keyed,
     key::{
         self, KeyExtractor,
         normal::{self, Authority},

@@ -5,7 +5,10 @@ use http::{HeaderMap, HeaderName, Uri, header, request::Parts, uri::PathAndQuery
 
 use super::error::Problem;
 use crate::{
-    http::{credentials::Keyed, fields, overrides::TARGET_OVERRIDES},
+    http::{
+        fields,
+        request_fields::{Keyed, TARGET_OVERRIDES},
+    },
     key::{KeyBuffer, normal, overrides},
 };
 

@@ -21,7 +21,7 @@ use super::{
     template::QueryTemplate,
 };
 use crate::{
-    http::{cookies::CookieNames, credentials::Keyed, fields},
+    http::{cookies::CookieNames, fields, request_fields::Keyed},
     key::{KeyBuffer, Unkeyed, normal},
 };
 

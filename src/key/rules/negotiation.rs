@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 
 use super::error::Problem;
 use crate::{
-    http::{bounds, weight},
+    http::fields::{MAX_MEMBERS, MAX_WEIGHT, bounded_members, parse_weight},
     work,
 };
 
@@ -138,9 +138,8 @@ fn look_up(known: &[HeaderValue], range: &[u8]) -> Option<usize> {
 /// The elements of the field with their weights (RFC 9110 §12.4.2), those of weight 0 included.
 /// `None` if an element is invalid, or there are more than have a [normal form](crate::http::bounds).
 fn weights<'a>(headers: &'a HeaderMap, name: &HeaderName) -> Option<Accepted<'a>> {
-    let accepted: Accepted<'_> =
-        bounds::bounded_members(headers, name)?.map(weighted).collect::<Option<_>>()?;
-    (accepted.len() <= bounds::MAX_MEMBERS).then_some(accepted)
+    let accepted: Accepted<'_> = bounded_members(headers, name)?.map(weighted).collect::<Option<_>>()?;
+    (accepted.len() <= MAX_MEMBERS).then_some(accepted)
 }
 
 fn weighted(element: &[u8]) -> Option<Weighted<'_>> {
@@ -148,8 +147,8 @@ fn weighted(element: &[u8]) -> Option<Weighted<'_>> {
     let mut parts = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
     let range = parts.next().filter(|range| is_range(range))?;
     let weight = match parts.next() {
-        None => weight::MAX,
-        Some([b'q' | b'Q', b'=', value @ ..]) => weight::parse(value)?,
+        None => MAX_WEIGHT,
+        Some([b'q' | b'Q', b'=', value @ ..]) => parse_weight(value)?,
         Some(_) => return None,
     };
     parts.next().is_none().then_some((range, weight))

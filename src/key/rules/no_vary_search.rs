@@ -12,7 +12,7 @@ use super::{
     query::{self, QueryRules},
 };
 use crate::{
-    http::credentials::Keyed,
+    http::request_fields::Keyed,
     key::{CacheKey, KeyBuffer},
 };
 

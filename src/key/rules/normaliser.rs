@@ -8,7 +8,7 @@ use super::{
     negotiation::Negotiation,
 };
 use crate::{
-    http::credentials::Keyed,
+    http::request_fields::Keyed,
     key::{CacheKey, KeyBuffer},
 };
 

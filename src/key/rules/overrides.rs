@@ -5,10 +5,7 @@ use std::time::Duration;
 use http::Extensions;
 
 use super::{KeyRule, error::Problem};
-use crate::http::{
-    rules::{Heuristic, Rules, StaleWindow, StaleWindows, Ttl},
-    withheld::WithheldNames,
-};
+use crate::http::rules::{Heuristic, Rules, StaleWindow, StaleWindows, Ttl, WithheldNames};
 
 /// Passes the definitions of all storing settings to the macro `$then`. A setting has
 ///

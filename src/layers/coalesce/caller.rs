@@ -54,8 +54,10 @@ use crate::{
     },
     executor::{Executor, Task},
     http::{
-        credentials::Credentials, freshness::after, request_fields::RequestFields,
-        response_fields::age_value, storing, vary,
+        request_fields::{Credentials, RequestFields},
+        response_fields::age_value,
+        storing::{self, after},
+        vary,
     },
     layers::service::HttpService,
 };

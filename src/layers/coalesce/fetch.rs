@@ -38,10 +38,10 @@ use crate::{
     exchange::{self, status::CacheStatus},
     http::{
         cache_control,
-        credentials::Credentials,
-        fields, framing, freshness,
-        range::{self, Extent},
-        response_fields::ResponseFields,
+        conditions::{self, Extent},
+        fields,
+        request_fields::Credentials,
+        response_fields::{self, ResponseFields},
         rules::Rules,
         storing,
     },
@@ -209,7 +209,7 @@ where
             self.tell_leader(LeaderOutcome::Own(response));
             return None;
         }
-        let length = framing::content_of(guard.is_head(), &response);
+        let length = response_fields::content_of(guard.is_head(), &response);
         let mut response = response.map(|body| body::Declared::new(body, length));
         fields::remove_hop_by_hop(response.headers_mut());
         let shared = shared_fields(response.headers_mut(), &shareability);
@@ -305,7 +305,7 @@ impl Judge {
         let mut response_fields = ResponseFields::of(response.headers(), SystemTime::now());
         response_fields.settle_length(method, response);
         let headers = response.headers();
-        let asks_for_one_part = range::asks_for_one_part(method, request);
+        let asks_for_one_part = conditions::asks_for_one_part(method, request);
         let head = storing::ResponseHead::new(response.status(), headers, &response_fields)
             .with_extent(Extent::for_all(asks_for_one_part, response.status(), headers))
             .with_breakdown(failures.is_breakdown(response.status(), headers));
@@ -401,7 +401,7 @@ where
     B: body::ResponseBody,
 {
     let is_checked = settings.rules.is_some();
-    let length = is_checked.then(|| framing::content_of(is_head, &response)).flatten();
+    let length = is_checked.then(|| response_fields::content_of(is_head, &response)).flatten();
     response.map(|body| body::Body::declared(body, length))
 }
 
@@ -490,7 +490,7 @@ async fn watch<T>(
         return Ok(output);
     }
     let (flight, began) = (guard.flight(), since());
-    let mut closes_at = Some(freshness::after(began, guard.settings().max_flight_age));
+    let mut closes_at = Some(storing::after(began, guard.settings().max_flight_age));
     // The future will wake this task: to poll it again in the same turn would delay other tasks.
     let mut was_polled = true;
     loop {
@@ -563,6 +563,6 @@ fn ends_at(
     if guard.flight().is_superseded() {
         return unread;
     }
-    let at = freshness::after(unread, guard.settings().abandoned_deadline);
-    standstill.map_or(at, |standstill| at.min(freshness::after(unread.max(waits_since), standstill)))
+    let at = storing::after(unread, guard.settings().abandoned_deadline);
+    standstill.map_or(at, |standstill| at.min(storing::after(unread.max(waits_since), standstill)))
 }

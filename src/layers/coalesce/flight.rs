@@ -52,7 +52,7 @@ use super::{
 use crate::{
     body::{Body, BodyError},
     exchange::{Refused, Shareability, status::CacheStatus},
-    http::{credentials::Credentials, freshness::after},
+    http::{request_fields::Credentials, storing::after},
 };
 
 /// How long a fetch waits for readers that would lose their place: their tasks may not have been

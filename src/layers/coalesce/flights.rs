@@ -27,7 +27,11 @@ use super::{
 use crate::{
     body::BodyError,
     exchange::CacheRequest,
-    http::{credentials::Credentials, fields, storing, vary::Selection},
+    http::{
+        request_fields::{Credentials, first_line},
+        storing,
+        vary::Selection,
+    },
     key::CacheKey,
 };
 
@@ -81,7 +85,7 @@ enum CredentialClass {
 impl FlightKey {
     /// For a request, before anything is known of the response.
     pub(super) fn new(request: &CacheRequest, head: &Parts) -> Self {
-        let range = fields::first_line(&head.headers, &header::RANGE).map(|(line, _)| line);
+        let range = first_line(&head.headers, &header::RANGE).map(|(line, _)| line);
         Self {
             key: request.key().clone(),
             is_head: head.method == Method::HEAD,

@@ -10,8 +10,8 @@ use crate::{
     body::Body,
     exchange::{self, failures},
     http::{
-        conditions, fields, range, request_fields::RequestFields, response_fields::ResponseFields,
-        rules::Rules, storing, tag_fields, vary,
+        conditions, fields, request_fields::RequestFields, response_fields::ResponseFields, rules::Rules,
+        storing, tag_fields, vary,
     },
     key, sequence,
     store::{self, Store},
@@ -233,7 +233,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) -> Response<Body<B>> {
         let (head_only, now) = (head.method == Method::HEAD, Instant::now());
         let mut response = stored.to_hit(head_only, now, |body| body);
-        range::apply(&head.method, &head.headers, &mut response, stored.body());
+        conditions::apply_range(&head.method, &head.headers, &mut response, stored.body());
         self.tell_sharers(&mut response, stored, now);
         response
     }
@@ -261,7 +261,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         &self,
         (client, fields): (&request::Parts, &RequestFields<'_>),
         head: &response::Parts,
-        extent: Option<range::Extent>,
+        extent: Option<conditions::Extent>,
         response_fields: &ResponseFields,
         origin: &store::Origin,
     ) -> (storing::Decision, Rules) {

@@ -22,7 +22,9 @@ use crate::{
         self, failures,
         status::{self, CacheStatus},
     },
-    http::{cache_control, cookies, fields, range, response_fields::ResponseFields, rules::Rules, storing},
+    http::{
+        cache_control, conditions, cookies, fields, response_fields::ResponseFields, rules::Rules, storing,
+    },
     key,
     layers::service::{EagerOneshot, HttpService, ResponseFuture},
     sequence,
@@ -446,7 +448,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         }
         let fields = fetch.client.asked().fields(&client.headers);
         let asks_for_one_part = fetch.client.asked().facts().asks_for_one_part();
-        let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
+        let extent = conditions::Extent::for_all(asks_for_one_part, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &fields), &head, extent, response_fields, origin);
         if decision.is_storable && fetch.is_too_large(response_fields, &body) {
             fetch.layer.store.not_stored(fetch.client.asked().key(), store::Applied::TooLarge);

@@ -9,14 +9,14 @@ use tokio::time::Instant;
 use crate::{
     body, exchange,
     executor::Executor,
-    http::{fields, freshness, range, response_fields::ResponseFields, storing, vary},
+    http::{conditions, fields, response_fields::ResponseFields, storing, vary},
     sequence,
     store::{self, Store},
 };
 
 /// A response that may be stored, and how.
 pub(super) struct Recording<'a> {
-    pub(super) extent: Option<range::Extent>,
+    pub(super) extent: Option<conditions::Extent>,
     pub(super) decision: &'a storing::Decision,
     pub(super) selection: &'a Option<vary::Selection>,
     pub(super) origin: &'a store::Origin,
@@ -62,7 +62,7 @@ struct Pending {
     length: Option<usize>,
     withheld: Vec<HeaderName>,
     selection: Option<vary::Selection>,
-    terms: freshness::Freshness,
+    terms: storing::Freshness,
     origin: store::Origin,
     /// What is purged while the body comes in has to be remembered.
     fetching: sequence::Fetching,
@@ -71,7 +71,7 @@ struct Pending {
 /// What the body is the content of.
 enum Content {
     Whole(store::HeadBuilder),
-    Part(range::Extent, HeaderMap),
+    Part(conditions::Extent, HeaderMap),
 }
 
 /// Keeps the chunks of a body as they pass and stores the response when it is complete: at the end of

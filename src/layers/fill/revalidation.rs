@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::fetch::{Fetch, Policy};
 use crate::{
     body::Body,
-    http::{conditions, cookies, fields, framing, freshness, range, rules::Rules, storing, vary},
+    http::{conditions, cookies, fields, response_fields, rules::Rules, storing, vary},
     sequence::Checked as _,
     store::{self, Store},
 };
@@ -84,7 +84,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let response_fields =
             self.layer.targets.response_fields(&head.headers).under(self.client.asked().keyed());
         let asks_for_one_part = self.client.asked().facts().asks_for_one_part();
-        let extent = range::Extent::for_all(asks_for_one_part, head.status, &head.headers);
+        let extent = conditions::Extent::for_all(asks_for_one_part, head.status, &head.headers);
         let fields = self.client.asked().fields(&client.headers);
         let (decision, rules) = self.decide((client, &fields), &head, extent, &response_fields, origin);
         self.layer.targets.strip(&mut head.headers, response_fields.has_tags);
@@ -164,11 +164,11 @@ fn renewed(
 ) -> Arc<store::StoredResponse> {
     let (body, trailers) = (stored.body().clone(), stored.trailers().cloned());
     let selection = stored.selection().cloned();
-    let terms = if decision.is_storable { decision.terms } else { freshness::Freshness::NONE };
+    let terms = if decision.is_storable { decision.terms } else { storing::Freshness::NONE };
     let kept = store::HeadBuilder::new(stored.status(), headers, Some(body.len())).with_shared(body);
     Arc::new(store::StoredResponse::new(kept, trailers, selection, terms, origin))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
-    framing::content_length(head).ok().flatten().is_none_or(|length| length == body.len() as u64)
+    response_fields::content_length(head).ok().flatten().is_none_or(|length| length == body.len() as u64)
 }

@@ -7,8 +7,8 @@ use crate::{
     body::{Body, ResponseBody},
     exchange::status::CacheStatus,
     http::{
-        conditions::{Precondition, evaluate},
-        framing, made, range,
+        conditions::{Precondition, apply_range, cut_to_range, evaluate, make_failed, make_not_modified},
+        response_fields,
     },
     store::{Part, StoredResponse},
 };
@@ -25,7 +25,7 @@ pub(super) fn from_store<B>(
         apply_preconditions(&head.headers, &mut response);
     }
     if fields.has_range {
-        range::apply(&head.method, &head.headers, &mut response, stored.body());
+        apply_range(&head.method, &head.headers, &mut response, stored.body());
     }
     settings.finish(response, status)
 }
@@ -50,11 +50,11 @@ where
     B: ResponseBody,
 {
     let from_origin = response.status();
-    framing::settle(&mut response);
+    response_fields::settle_length(&mut response);
     let length = response.body().size_hint().exact().and_then(|length| usize::try_from(length).ok());
     let part = match length {
         Some(length) if evaluate(conditions, response.headers()) == Precondition::Holds => {
-            range::cut(method, conditions, &mut response, length)
+            cut_to_range(method, conditions, &mut response, length)
         }
         _ => None,
     };
@@ -94,8 +94,8 @@ fn apply_preconditions<B: Default>(conditions: &HeaderMap, response: &mut Respon
     }
     match evaluate(conditions, response.headers()) {
         Precondition::Holds => return None,
-        Precondition::NotModified => made::make_not_modified(response),
-        Precondition::Failed => made::make_failed(response, StatusCode::PRECONDITION_FAILED),
+        Precondition::NotModified => make_not_modified(response),
+        Precondition::Failed => make_failed(response, StatusCode::PRECONDITION_FAILED),
     }
     Some(std::mem::take(response.body_mut()))
 }

@@ -69,7 +69,7 @@ impl Refresher {
         };
         match Refresh::claim(stored, now, deadline, settings.refresh_pause) {
             Some(right) => {
-                let deadline = crate::http::freshness::after(now, deadline);
+                let deadline = crate::http::storing::after(now, deadline);
                 Refreshing::Begin(Self { _right: right, _place: place, deadline })
             }
             None => Refreshing::NotNow,

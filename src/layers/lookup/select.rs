@@ -13,9 +13,9 @@ use crate::{
     executor::Executor,
     http::{
         cache_control::RequestDirectives,
-        freshness::after,
         request_fields::RequestFields,
         rules::RequestRules,
+        storing::after,
         vary::{Forms, Selection},
     },
     key::{KeyBuffer, KeyExtractor},

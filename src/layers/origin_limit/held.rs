@@ -13,7 +13,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use tokio::{sync::OwnedSemaphorePermit, time::Instant};
 
-use crate::{body, http::freshness::after};
+use crate::{body, http::storing::after};
 
 /// The bodies that hold the permits of one limit.
 #[derive(Default)]

@@ -21,7 +21,7 @@ use crate::{
         failures::{FailurePolicy, Failures},
     },
     executor::Executor,
-    http::freshness::after,
+    http::storing::after,
     key,
     layers::repeat::may_be_repeated,
 };
@@ -274,7 +274,7 @@ impl Settings {
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?;
     crate::http::cache_control::seconds(value.as_bytes())
-        .or_else(|| crate::http::date::parse(value, now)?.duration_since(now).ok())
+        .or_else(|| crate::http::fields::parse_date(value, now)?.duration_since(now).ok())
 }
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
 use super::Inner;
-use crate::{http::freshness::after, key::CacheKey, sequence::Sequence};
+use crate::{http::storing::after, key::CacheKey, sequence::Sequence};
 
 /// Entries that are given back before other tasks get a turn.
 const BATCH: usize = 256;
