@@ -55,6 +55,12 @@ pub enum BuildError {
         /// What would happen.
         consequence: &'static str,
     },
+    /// A range that ends before it begins.
+    #[error("`{setting}`: the least is more than the most: exchange them")]
+    InvertedRange {
+        /// The setting.
+        setting: &'static str,
+    },
     /// A limit of zero.
     #[error("`{setting}` is zero, so that {consequence}: give it at least 1")]
     ZeroLimit {

@@ -1,7 +1,25 @@
-//! The state of the origin, and who may ask it: pure rules over times and outcomes.
+//! The state of the origin, and who may ask it.
 
-// The gate that uses them is not there yet.
-#[cfg_attr(not(test), allow(dead_code))]
+#![cfg_attr(not(test), allow(dead_code, reason = "the layers that report and ask are not here yet"))]
+
+mod health;
+mod pause;
 mod queue;
-#[cfg_attr(not(test), allow(dead_code))]
+mod ramp;
 mod rate;
+mod tally;
+mod voice;
+
+use crate::reasons::reasons;
+
+reasons! {
+    /// What the outcomes of requests say of an origin.
+    pub enum OriginState {
+        /// It responds.
+        Up => "up",
+        /// It does not respond, or mostly with failures: it is probed, and what is stored is served.
+        Down => "down",
+        /// It responds again, and gets more and more of the requests that are for it.
+        Recovering => "recovering",
+    }
+}
