@@ -11,7 +11,7 @@ use super::{
     tally::{Tally, Verdict},
     voice::{Watch, Watched},
 };
-use crate::http::freshness::after;
+use crate::http::storing::after;
 
 /// So many attempts may be under way while the origin is down, or an eighth of the permits if that is more.
 const DOWN_CAP: usize = 8;
