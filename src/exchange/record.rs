@@ -15,6 +15,7 @@ use crate::{
     },
     http::storing::Unshareable,
     key::{CacheKey, Unkeyed},
+    origin::AnsweredBy,
     sequence::Sequence,
     store::{self, Store},
 };
@@ -30,6 +31,7 @@ pub struct Record {
     status: Option<StatusCode>,
     role: Role,
     attempts: Option<u32>,
+    answered_by: Option<AnsweredBy>,
 }
 
 const _: () = assert!(size_of::<Record>() <= 32);
@@ -75,12 +77,13 @@ impl Record {
             false => Role::Alone,
         };
         let attempts = extensions.get::<Attempts>().map(|attempts| attempts.count());
-        Self { came_about, status: Some(response.status()), role, attempts }
+        let answered_by = extensions.get().copied();
+        Self { came_about, status: Some(response.status()), role, attempts, answered_by }
     }
 
     /// Of a request that was sent on for this reason and that the service below failed.
     fn failed(why: CacheStatus) -> Self {
-        Self { came_about: why, status: None, role: Role::Alone, attempts: None }
+        Self { came_about: why, status: None, role: Role::Alone, attempts: None, answered_by: None }
     }
 
     /// Returns what became of the request.
@@ -140,6 +143,12 @@ impl Record {
     /// or the fetch is that of another request.
     pub const fn attempts(&self) -> Option<u32> {
         self.attempts
+    }
+
+    /// Returns which origin the response came from. `None`: there is [one](crate::Failover) only, the response
+    /// was stored, or the fetch is that of another request.
+    pub const fn answered_by(&self) -> Option<AnsweredBy> {
+        self.answered_by
     }
 }
 

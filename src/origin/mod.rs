@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), allow(dead_code, reason = "the layers that report and ask are not here yet"))]
 
+mod answered_by;
 mod health;
 mod pause;
 mod queue;
@@ -10,6 +11,7 @@ mod rate;
 mod tally;
 mod voice;
 
+pub use self::answered_by::AnsweredBy;
 use crate::reasons::reasons;
 
 reasons! {

@@ -24,6 +24,7 @@ use crate::{
         storing::{Freshness, after},
         vary::{Forms, Selection},
     },
+    origin::AnsweredBy,
     sequence::{Checked, PurgeCheck, PurgeKeys},
 };
 
@@ -45,6 +46,7 @@ pub struct StoredResponse {
     body: Bytes,
     trailers: Option<Arc<HeaderMap>>,
     status: StatusCode,
+    answered_by: Option<AnsweredBy>,
     last_use: LastUse,
     terms: Freshness,
     bytes: usize,
@@ -122,6 +124,7 @@ impl StoredResponse {
             + size_of::<Self>();
         Self {
             status,
+            answered_by: None,
             head,
             body,
             trailers,
@@ -137,12 +140,23 @@ impl StoredResponse {
         }
     }
 
+    /// The same of one of several origins.
+    pub(crate) fn answered_by(self, origin: Option<AnsweredBy>) -> Self {
+        Self { answered_by: origin, ..self }
+    }
+
+    /// Which of several origins it came from, if that is known.
+    pub(crate) fn answering_origin(&self) -> Option<AnsweredBy> {
+        self.answered_by
+    }
+
     /// The same in memory of its own, so that its clones share no counter with those of the original.
     pub(super) fn copied(self: &Arc<Self>) -> Self {
         let mut body = Bytes::copy_from_slice(&self.body);
         let head = Head::ready(self.head.complete().into_owned(), &mut body);
         Self {
             status: self.status,
+            answered_by: self.answered_by,
             head,
             body,
             trailers: self.trailers.clone(),

@@ -10,6 +10,7 @@ use crate::{
     body, exchange,
     executor::Executor,
     http::{conditions, fields, response_fields::ResponseFields, storing, vary},
+    origin::AnsweredBy,
     sequence,
     store::{self, Store},
 };
@@ -46,6 +47,7 @@ impl Recording<'_> {
             selection: selection.clone(),
             terms: decision.terms,
             origin: origin.clone(),
+            answered_by: head.extensions.get().copied(),
             fetching,
         };
         record(store, Arc::clone(client), pending, hit_for_miss, (body, response_fields.content))
@@ -64,6 +66,7 @@ struct Pending {
     selection: Option<vary::Selection>,
     terms: storing::Freshness,
     origin: store::Origin,
+    answered_by: Option<AnsweredBy>,
     /// What is purged while the body comes in has to be remembered.
     fetching: sequence::Fetching,
 }
@@ -142,13 +145,13 @@ impl<St: Store> Recorder<St> {
     }
 
     fn stored(&mut self, pending: Pending, block: store::BodyBuffer) -> (store::Stored, sequence::Fetching) {
-        let Pending { content, withheld, selection, terms, origin, fetching, .. } = pending;
+        let Pending { content, withheld, selection, terms, origin, answered_by, fetching, .. } = pending;
         let stored = match content {
             Content::Whole(draft) => {
                 let trailers = self.trailers.take();
                 let response =
                     store::StoredResponse::new(draft.with(block), trailers, selection, terms, origin);
-                store::Stored::Whole(Arc::new(response))
+                store::Stored::Whole(Arc::new(response.answered_by(answered_by)))
             }
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {

@@ -10,6 +10,7 @@ use super::fetch::{Fetch, Policy};
 use crate::{
     body::Body,
     http::{conditions, cookies, fields, response_fields, rules::Rules, storing, vary},
+    origin::AnsweredBy,
     sequence::Checked as _,
     store::{self, Store},
 };
@@ -30,7 +31,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         head: response::Parts,
         origin: &store::Origin,
     ) -> Response<Body<B>> {
-        let update = head.headers.clone();
+        let (update, answered_by) = (head.headers.clone(), head.extensions.get::<AnsweredBy>().copied());
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         let fields = self.client.asked().fields(&client.headers);
         self.note((client, &fields), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
@@ -46,6 +47,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             cookies::spare_those_of_client(client, response.headers_mut());
         }
         self.layer.targets.strip(response.headers_mut(), true);
+        if let Some(origin) = answered_by {
+            response.extensions_mut().insert(origin);
+        }
         let selection = fresh.selection().cloned();
         self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, selection, fresh.origin());
         response
@@ -166,7 +170,8 @@ fn renewed(
     let selection = stored.selection().cloned();
     let terms = if decision.is_storable { decision.terms } else { storing::Freshness::NONE };
     let kept = store::HeadBuilder::new(stored.status(), headers, Some(body.len())).with_shared(body);
-    Arc::new(store::StoredResponse::new(kept, trailers, selection, terms, origin))
+    let fresh = store::StoredResponse::new(kept, trailers, selection, terms, origin);
+    Arc::new(fresh.answered_by(stored.answering_origin()))
 }
 
 fn has_length(head: &HeaderMap, body: &Bytes) -> bool {
