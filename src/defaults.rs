@@ -54,7 +54,7 @@
 //! | setting | default |
 //! |---|---|
 //! | [`LookupLayer::refresh_deadline`](crate::LookupLayer::refresh_deadline) | 30 s |
-//! | [`LookupLayer::refresh_pause`](crate::LookupLayer::refresh_pause) | 1 s |
+//! | [`LookupLayer::max_stale_while_up`](crate::LookupLayer::max_stale_while_up) | none |
 //! | [`LookupLayer::max_refreshes`](crate::LookupLayer::max_refreshes) | 1024 |
 //! | [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) | yes |
 //! | [`LookupLayer::request_directives`](crate::LookupLayer::request_directives) | no |
@@ -71,7 +71,9 @@
 //! | [`CoalesceLayer::max_waiters`](crate::CoalesceLayer::max_waiters) | 131072 |
 //! | [`CoalesceLayer::max_wait`](crate::CoalesceLayer::max_wait) | 30 s |
 //! | [`CoalesceLayer::max_flight_age`](crate::CoalesceLayer::max_flight_age) | 60 s |
+//! | [`CoalesceLayer::stale_after`](crate::CoalesceLayer::stale_after) | none |
 //! | [`CoalesceLayer::wait_at_most`](crate::CoalesceLayer::wait_at_most) | none |
+//! | [`CoalesceLayer::fetch_deadline`](crate::CoalesceLayer::fetch_deadline) | none |
 //! | [`CoalesceLayer::abandoned_deadline`](crate::CoalesceLayer::abandoned_deadline) | 30 s |
 //! | [`CoalesceLayer::max_held_bytes`](crate::CoalesceLayer::max_held_bytes) | 4 MiB |
 //! | [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes) | 64 MiB |

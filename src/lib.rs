@@ -224,7 +224,7 @@ pub use self::{
     layers::key::{Key, KeyLayer},
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
-    origin::{AnsweredBy, OriginState},
+    origin::{AnsweredBy, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     request_body::RequestBody,

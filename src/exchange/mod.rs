@@ -55,6 +55,6 @@ pub use self::{
 };
 pub(crate) use self::{
     record::{ObservedStore, Observers},
-    request::{RequestCopy, StaleCandidate, head_of, without_extensions},
+    request::{Fallback, KeyWatch, RequestCopy, StaleCandidate, head_of, without_extensions},
     response::{ResponseFacts, Shareability},
 };

@@ -25,6 +25,15 @@ reasons! {
         /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, or its response was not
         /// for this caller, and the same is true of the fetch after it.
         FetchAborted => "fetch-aborted",
+        /// [`Coalesce`](crate::Coalesce): the fetch had no response within its
+        /// [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline).
+        FetchTimeout => "fetch-timeout",
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is not up, and the request
+        /// is not one by which that is found out.
+        OriginDown => "origin-down",
+        /// [`OriginLimit`](crate::OriginLimit): no response within the time that an attempt has while the
+        /// [origin](crate::OriginHealth) is down and nothing is stored.
+        AttemptTimeout => "attempt-timeout",
         /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
         /// (`only-if-cached`, RFC 9111 §5.2.1.7).
         NotStored => "not-stored",
@@ -34,14 +43,19 @@ reasons! {
 impl Refused {
     /// Whether the request was refused before it was sent to the origin, or before it joined another one.
     pub(crate) const fn is_before_origin(self) -> bool {
-        matches!(self, Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::NotStored)
+        matches!(
+            self,
+            Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::OriginDown | Self::NotStored
+        )
     }
 
     /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`. A
     /// request that had been forwarded by then was so for the reason `why`.
     pub(crate) fn to_response<B>(self, retry_after: Duration, why: CacheStatus) -> Response<Body<B>> {
         let status = match self {
-            Self::WaitTimeout | Self::NotStored => StatusCode::GATEWAY_TIMEOUT,
+            Self::WaitTimeout | Self::FetchTimeout | Self::AttemptTimeout | Self::NotStored => {
+                StatusCode::GATEWAY_TIMEOUT
+            }
             _ => StatusCode::SERVICE_UNAVAILABLE,
         };
         let mut response = Response::new(Body::default());

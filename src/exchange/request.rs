@@ -1,8 +1,9 @@
 //! What a request asks of the layers below.
 
-use std::{borrow::Cow, sync::Arc};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use http::{Extensions, HeaderMap, Request, request::Parts};
+use tokio::time::Instant;
 
 use crate::{
     exchange::status::{CacheStatus, Forward},
@@ -12,6 +13,7 @@ use crate::{
         vary::Selection,
     },
     key,
+    origin::{OriginHealth, Pass},
     sequence::PurgeSnapshot,
     store,
 };
@@ -48,8 +50,14 @@ pub struct CacheRequest {
     facts: RequestFacts,
     /// The layer that asks may share the response, and has to be told with which requests.
     wants_shareability: bool,
-    /// A layer above serves a stale response instead of a failure.
-    has_fallback: bool,
+    /// Set by a layer above that serves a stale response instead of a failure, as long as that may be.
+    fallback: Option<Fallback>,
+    /// What is told how the fetch ends, if there is a stale response that it is for.
+    health: Option<OriginHealth>,
+    /// The right to ask an origin that is not up.
+    pass: Option<Arc<Pass>>,
+    /// When the fetch is given up.
+    deadline: Option<Instant>,
     /// Why what is stored does not do.
     why: CacheStatus,
     /// The request as it goes down, kept by the layer that judges the response.
@@ -116,7 +124,10 @@ impl CacheRequest {
             credentials,
             facts,
             wants_shareability: true,
-            has_fallback: false,
+            fallback: None,
+            health: None,
+            pass: None,
+            deadline: None,
             why: CacheStatus::forwarded(Forward::Miss),
             copy: None,
         }
@@ -134,6 +145,23 @@ impl CacheRequest {
 
     pub(crate) fn for_purpose(self, purpose: Purpose) -> Self {
         Self { purpose, ..self }
+    }
+
+    /// Lets the health of the origin decide about the stale response that was found.
+    pub(crate) fn watched_by(self, health: &OriginHealth) -> Self {
+        let health = self.candidate.is_whole().then(|| health.clone());
+        Self { health, ..self }
+    }
+
+    /// With the right to ask an origin that is not up, if one was needed.
+    pub(crate) fn with_pass(self, pass: Option<Arc<Pass>>) -> Self {
+        Self { pass, ..self }
+    }
+
+    /// Says when the fetch is given up, unless that is sooner already.
+    pub(crate) fn end_at(&mut self, deadline: Instant) {
+        self.deadline = Some(self.deadline.map_or(deadline, |sooner| sooner.min(deadline)));
+        self.copy = None;
     }
 
     pub(crate) fn selecting(self, selection: Option<Selection>) -> Self {
@@ -168,9 +196,9 @@ impl CacheRequest {
         std::mem::replace(&mut self.wants_shareability, wants)
     }
 
-    /// Says that a failure will not reach the client.
-    pub(crate) fn announce_fallback(&mut self) {
-        self.has_fallback = true;
+    /// Says that a failure will not reach the client as long as this may be served instead.
+    pub(crate) fn announce_fallback(&mut self, fallback: Fallback) {
+        self.fallback = Some(fallback);
         self.copy = None;
     }
 
@@ -278,7 +306,44 @@ impl CacheRequest {
 
     /// Whether a layer above serves a stale response instead of a failure.
     pub(crate) fn has_fallback(&self) -> bool {
-        self.has_fallback
+        self.fallback.is_some()
+    }
+
+    /// What it would serve.
+    pub(crate) fn fallback(&self) -> Option<&Fallback> {
+        self.fallback.as_ref()
+    }
+
+    /// Whether there is a stale response that may be served if the origin fails.
+    pub(crate) fn has_stale(&self) -> bool {
+        let StaleCandidate::Whole { response, .. } = &self.candidate else { return false };
+        let now = Instant::now();
+        self.has_fallback() || response.is_usable_on_error(now) || response.is_usable_while_revalidating(now)
+    }
+
+    /// How long the last fetch of the response under this key took, to its head.
+    pub(crate) fn last_cost(&self) -> Option<Duration> {
+        match &self.candidate {
+            StaleCandidate::Whole { response, .. } => Some(response.origin().delay),
+            _ => None,
+        }
+    }
+
+    /// The right to ask an origin that is not up.
+    pub(crate) fn origin_pass(&self) -> Option<&Arc<Pass>> {
+        self.pass.as_ref()
+    }
+
+    /// When the fetch is given up.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        self.deadline
+    }
+
+    /// What has to be told that the fetch has failed, if there is a stale response.
+    pub(crate) fn key_watch(&self) -> Option<KeyWatch> {
+        let StaleCandidate::Whole { response, .. } = &self.candidate else { return None };
+        let health = self.health.clone()?;
+        Some(KeyWatch { response: Arc::clone(response), health })
     }
 
     /// Why what is stored does not do.
@@ -299,6 +364,41 @@ impl CacheRequest {
             _ => self.why,
         };
         forwarded.unshared(why)
+    }
+}
+
+/// The stale response that a fetch is for, and how long it rests after a failure.
+#[derive(Debug)]
+pub(crate) struct KeyWatch {
+    response: Arc<store::StoredResponse>,
+    health: OriginHealth,
+}
+
+impl KeyWatch {
+    /// Notes that the fetch has failed: the stale response is served without another one until the pause is
+    /// over, or until the time that the origin asked for.
+    pub(crate) fn note_failed_fetch(&self, asked_for: Option<Duration>) {
+        store::note_failed_fetch(&self.response, Instant::now(), self.health.key_pause(), asked_for);
+    }
+}
+
+/// Whether what a layer above would serve instead of a failure may still be served.
+#[derive(Clone)]
+pub(crate) struct Fallback(Arc<dyn Fn() -> bool + Send + Sync>);
+
+impl Fallback {
+    pub(crate) fn new(is_usable: impl Fn() -> bool + Send + Sync + 'static) -> Self {
+        Self(Arc::new(is_usable))
+    }
+
+    pub(crate) fn is_usable(&self) -> bool {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Fallback {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Fallback").finish_non_exhaustive()
     }
 }
 

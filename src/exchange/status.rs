@@ -63,6 +63,18 @@ reasons! {
         IfError => "stale-if-error",
         /// The client accepts stale responses (`max-stale`, RFC 9111 §5.2.1.2).
         AsRequested => "max-stale",
+        /// The origin took longer than [`stale_after`](crate::CoalesceLayer::stale_after) or another limit of
+        /// the wait. The fetch goes on.
+        OriginSlow => "origin-slow",
+        /// The last fetch of this response failed, and the pause after it is not over
+        /// ([`key_pause`](crate::OriginHealthBuilder::key_pause)), or the next one is under way.
+        OriginFailed => "origin-failed",
+        /// The [origin](crate::OriginHealth) is down, and was not asked.
+        OriginDown => "origin-down",
+        /// The [origin](crate::OriginHealth) is recovering, and was not asked so that it is not overrun.
+        OriginRecovering => "origin-recovering",
+        /// The [origin](crate::OriginHealth) said that it gets too many requests (429), and was not asked.
+        OriginBusy => "origin-busy",
     }
 }
 
@@ -97,13 +109,18 @@ enum Value {
 /// What hits say, written out. That the field of a response is one of these very strings, and not
 /// just the same text, tells that it was put there in this process: what came in over a connection
 /// is never taken for ours.
-static STALE_HITS: [(Stale, HeaderValue); 3] = [
+static STALE_HITS: [(Stale, HeaderValue); Stale::ALL.len()] = [
     (
         Stale::WhileRevalidating,
         HeaderValue::from_static("tower-readthrough;hit;detail=stale-while-revalidate"),
     ),
     (Stale::IfError, HeaderValue::from_static("tower-readthrough;hit;detail=stale-if-error")),
     (Stale::AsRequested, HeaderValue::from_static("tower-readthrough;hit;detail=max-stale")),
+    (Stale::OriginSlow, HeaderValue::from_static("tower-readthrough;hit;detail=origin-slow")),
+    (Stale::OriginFailed, HeaderValue::from_static("tower-readthrough;hit;detail=origin-failed")),
+    (Stale::OriginDown, HeaderValue::from_static("tower-readthrough;hit;detail=origin-down")),
+    (Stale::OriginRecovering, HeaderValue::from_static("tower-readthrough;hit;detail=origin-recovering")),
+    (Stale::OriginBusy, HeaderValue::from_static("tower-readthrough;hit;detail=origin-busy")),
 ];
 
 /// What misses say most of the time, written out as well: a value that is made of a text is checked byte
@@ -356,9 +373,9 @@ impl CacheStatus {
         Self { loss: Some(why), ..Self::forwarded(Forward::Stale) }
     }
 
-    /// Of a stale response that is served because this fetch failed.
-    pub(crate) const fn rescued(self) -> Self {
-        Self { stale: Some(Stale::IfError), unshareable: None, refused: None, is_stored: false, ..self }
+    /// Of a stale response that is served because this fetch failed, or takes too long.
+    pub(crate) const fn rescued(self, why: Stale) -> Self {
+        Self { stale: Some(why), unshareable: None, refused: None, is_stored: false, ..self }
     }
 
     /// Notes the status of the response of the origin, unless the client gets the same (RFC 9211 §2.3).

@@ -161,6 +161,12 @@ pub(crate) fn age_value(value: &HeaderValue) -> Duration {
     seconds(first.trim_ascii()).unwrap_or_default()
 }
 
+/// How long the origin asks to be spared: seconds or a date (RFC 9110 §10.2.3).
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+    let value = headers.get(header::RETRY_AFTER)?;
+    seconds(value.as_bytes()).or_else(|| parse_date(value, now)?.duration_since(now).ok())
+}
+
 /// What a cache needs of a response that it only passes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct PassedFields {

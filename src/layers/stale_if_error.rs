@@ -217,17 +217,19 @@ impl Fallback {
     }
 
     fn is_usable(&self, sequence: &Sequence) -> bool {
-        let Self { stored, part, is_servable, .. } = self;
-        // First, for it notes what is stale by a soft purge, which may have closed the window.
-        if !sequence.admits(stored) {
-            return false;
-        }
-        let now = Instant::now();
-        match part {
-            Some(_) => stored.is_fresh(now),
-            None => {
-                stored.is_usable_on_error(now) || *is_servable && stored.is_usable_while_revalidating(now)
-            }
+        is_usable(&self.stored, self.part.is_some(), self.is_servable, sequence)
+    }
+
+    /// Lets the layers below know that a failure will not reach the client, and for how long.
+    fn announce(&self, head: &mut Parts, sequence: &Arc<Sequence>) {
+        let asked = exchange::CacheRequest::of(head, &request_fields::CredentialNames::DEFAULT);
+        if let Some(mut asked) = asked.map(Cow::into_owned) {
+            let (stored, sequence) = (Arc::clone(&self.stored), Arc::clone(sequence));
+            let (is_part, is_servable) = (self.part.is_some(), self.is_servable);
+            asked.announce_fallback(exchange::Fallback::new(move || {
+                is_usable(&stored, is_part, is_servable, &sequence)
+            }));
+            head.extensions.insert(asked);
         }
     }
 
@@ -244,6 +246,20 @@ impl Fallback {
                 status.serve(self.stored.to_hit(self.head_only, now, |body| body))
             }
         }
+    }
+}
+
+/// Whether a stored response may be served if the fetch fails now. `is_servable`: in the window for
+/// revalidation as well.
+fn is_usable(stored: &store::StoredResponse, is_part: bool, is_servable: bool, sequence: &Sequence) -> bool {
+    // First, for it notes what is stale by a soft purge, which may have closed the window.
+    if !sequence.admits(stored) {
+        return false;
+    }
+    let now = Instant::now();
+    match is_part {
+        true => stored.is_fresh(now),
+        false => stored.is_usable_on_error(now) || is_servable && stored.is_usable_while_revalidating(now),
     }
 }
 
@@ -298,28 +314,19 @@ fn why(stored: &store::StoredResponse, known: CacheStatus) -> CacheStatus {
 /// How a stale response came about that is served with this status instead of a failure: as a hit
 /// only if the origin was not asked (RFC 9211 §2.2).
 fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCode) -> CacheStatus {
-    let Some(failure) = failure else { return why.rescued() };
+    let Some(failure) = failure else { return why.rescued(status::Stale::IfError) };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
     match failure.extensions().get::<exchange::Refused>() {
+        Some(exchange::Refused::OriginDown) => CacheStatus::stale(status::Stale::OriginDown),
         Some(refused) if refused.is_before_origin() => CacheStatus::stale(status::Stale::IfError),
+        Some(exchange::Refused::WaitTimeout) => why.rescued(status::Stale::OriginSlow),
         // A response of a layer here says nothing of the origin's status.
-        Some(_) => why.rescued(),
+        Some(_) => why.rescued(status::Stale::IfError),
         None => {
             let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
-            why.rescued().answered(from_origin, sent)
+            why.rescued(status::Stale::IfError).answered(from_origin, sent)
         }
-    }
-}
-
-/// Tells the layers below that a failure will not reach the client, so that no other fetch is made
-/// to avoid it.
-fn announce_fallback(head: &mut Parts) {
-    if let Some(mut asked) =
-        exchange::CacheRequest::of(head, &request_fields::CredentialNames::DEFAULT).map(Cow::into_owned)
-    {
-        asked.announce_fallback();
-        head.extensions.insert(asked);
     }
 }
 
@@ -367,7 +374,7 @@ where
                 ResponseFuture::pass_unkeyed(response, why)
             }
             Some(fallback) => {
-                announce_fallback(&mut head);
+                fallback.announce(&mut head, store.sequence());
                 // Called once it is polled, where a panic is caught.
                 let response = self.inner.clone().oneshot(Request::from_parts(head, body));
                 ResponseFuture::boxed(fallback.cover(

@@ -8,10 +8,18 @@ mod pause;
 mod queue;
 mod ramp;
 mod rate;
+mod stub;
 mod tally;
 mod voice;
 
-pub use self::answered_by::AnsweredBy;
+pub use self::{
+    answered_by::AnsweredBy,
+    stub::{OriginHealth, OriginHealthBuilder},
+};
+pub(crate) use self::{
+    pause::KeyPause,
+    stub::{Answer, HeldBack, Pass, key_hash},
+};
 use crate::reasons::reasons;
 
 reasons! {

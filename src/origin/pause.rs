@@ -55,6 +55,9 @@ impl Backoff {
     }
 }
 
+/// How long the origin may ask for (`Retry-After`): no single response puts a key out of reach for longer.
+const MAX_ASKED_FOR: Duration = Duration::from_secs(60);
+
 /// How long a key is left alone after fetches that failed.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyPause {
@@ -67,10 +70,19 @@ impl KeyPause {
         Self { backoff, draws }
     }
 
+    /// Returns the shortest pause.
+    pub(crate) const fn min(&self) -> Duration {
+        self.backoff.min
+    }
+
     /// Returns how long to wait after so many failures in a row: doubling up to the longest pause, of which
-    /// one half is fixed and the other half random.
-    pub(crate) fn wait(&self, failures: u32) -> Duration {
-        self.backoff.wait(failures, &self.draws)
+    /// one half is fixed and the other half random. Longer if the origin has asked for that, with up to a
+    /// fifth more at random, so that what it sent away together does not come back together.
+    pub(crate) fn wait(&self, failures: u32, asked_for: Option<Duration>) -> Duration {
+        let pause = self.backoff.wait(failures, &self.draws);
+        asked_for.map_or(pause, |asked_for| {
+            pause.max(asked_for.min(MAX_ASKED_FOR).mul_f64(1.0 + self.draws.share() / 5.0))
+        })
     }
 }
 
@@ -102,7 +114,7 @@ mod tests {
     fn a_seed_repeats_its_draws() {
         let waits = |seed| {
             let pause = KeyPause::new(seconds(1, 30), Draws::new(seed));
-            (1..50).map(|failures| pause.wait(failures)).collect::<Vec<_>>()
+            (1..50).map(|failures| pause.wait(failures, None)).collect::<Vec<_>>()
         };
         assert_eq!(waits(3), waits(3));
         assert_ne!(waits(3), waits(4));

@@ -45,6 +45,7 @@ use crate::{
     http::{cookies, rules},
     key::{DefaultKey, KeyExtractor},
     layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error},
+    origin::OriginHealth,
     purge::Purge,
     store::{self, Store},
     tags::TagFields,
@@ -62,6 +63,7 @@ pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
     failures: failures::FailurePolicy,
     retry: retry::RetryPolicy,
     origin_limit: origin_limit::OriginLimitLayer,
+    health: OriginHealth,
 }
 
 impl<St: Store> ReadThroughBuilder<St> {
@@ -76,6 +78,7 @@ impl<St: Store> ReadThroughBuilder<St> {
             failures: failures::FailurePolicy::default(),
             retry: retry::RetryPolicy::never(),
             origin_limit: origin_limit::OriginLimitLayer::unlimited(),
+            health: OriginHealth::new(),
             store,
         }
     }
@@ -84,9 +87,9 @@ impl<St: Store> ReadThroughBuilder<St> {
 impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
-        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health } = self;
         let lookup = lookup.key(extractor);
-        ReadThroughBuilder { lookup, store, coalesce, fill, rules, failures, retry, origin_limit }
+        ReadThroughBuilder { lookup, store, coalesce, fill, rules, failures, retry, origin_limit, health }
     }
 
     /// A handle to purge what is stored, which names URLs as the layer does that is built, also by a
@@ -132,9 +135,9 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     /// Decides for each response. Default: the rules as they are.
     pub fn policy<Q: fill::Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
-        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit } = self;
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health } = self;
         let fill = fill.policy(policy);
-        ReadThroughBuilder { fill, store, lookup, coalesce, rules, failures, retry, origin_limit }
+        ReadThroughBuilder { fill, store, lookup, coalesce, rules, failures, retry, origin_limit, health }
     }
 
     /// Changes the settings of background refreshes.
@@ -175,6 +178,13 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// to do with. Default: no bound.
     pub fn origin_limit(mut self, limit: origin_limit::OriginLimitLayer) -> Self {
         self.origin_limit = limit;
+        self
+    }
+
+    /// Decides by this health of the origin what is done while the origin is down or recovers; see
+    /// [`OriginHealth`]. Default: one with the default settings, for one origin.
+    pub fn outage(mut self, health: OriginHealth) -> Self {
+        self.health = health;
         self
     }
 
@@ -228,11 +238,11 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     }
 
     fn assemble(self) -> Layers<St, K, P> {
-        let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, .. } = self;
+        let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, health, .. } = self;
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         Layers {
-            lookup: lookup.reader(),
+            lookup: lookup.health(health).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
             coalesce: coalesce.judged_below(),
             fill: fill.failure_policy(failures.clone()).over_own_layer(),

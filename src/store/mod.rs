@@ -48,7 +48,7 @@ pub(crate) use self::{
     head::{BodyBuffer, HIT, HeadBuilder},
     parts::{Arrived, Stored},
     pieces::Pieces,
-    refresh::Refresh,
+    refresh::{LastFetch, Refresh, note_failed_fetch},
     response::Origin,
     selections::selection,
 };

@@ -281,6 +281,11 @@ impl StoredResponse {
         !self.terms.forbids_stale && now <= self.until(window)
     }
 
+    /// Whether no more than this time has passed since it ceased to be fresh.
+    pub(crate) fn is_stale_by_at_most(&self, limit: Duration, now: Instant) -> bool {
+        now < self.until(limit)
+    }
+
     fn is_usable_for(&self, window: Duration, now: Instant) -> bool {
         // A window of zero closes when the lifetime ends, to the nanosecond.
         now < self.until(window)

@@ -103,7 +103,7 @@ async fn the_longest_durations_are_accepted_and_work() {
     let built = builder()
         .rules(rules)
         .coalesce(|layer| layer.max_wait(max).max_flight_age(max))
-        .lookup(|layer| layer.refresh_deadline(max).refresh_pause(max))
+        .lookup(|layer| layer.refresh_deadline(max).max_stale_while_up(max))
         .retry(RetryPolicy::new().deadline(max).backoff(Duration::from_secs(1), max).max_retry_after(max))
         .origin_limit(
             OriginLimitLayer::new(usize::MAX).max_queue(usize::MAX).max_queue_wait(max).retry_after(max),

@@ -23,8 +23,8 @@ use std::{
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{
-    CacheKey, CacheRequest, DefaultKey, FillLayer, LookupLayer, MemoryStore, Purpose, Rules, Stale,
-    StoreLayer,
+    CacheKey, CacheRequest, DefaultKey, FillLayer, LookupLayer, MemoryStore, OriginHealth, Purpose, Rules,
+    Stale, StoreLayer,
 };
 
 /// A cache with a configured lookup.
@@ -43,7 +43,16 @@ fn refreshing() -> Rules {
 }
 
 fn is_refreshing(reply: &Reply) -> bool {
-    reply.cache_status.and_then(|status| status.stale_reason()) == Some(Stale::WhileRevalidating)
+    stale_reason(reply) == Some(Stale::WhileRevalidating)
+}
+
+/// Whether a stale response was served because the last refresh failed.
+fn is_resting(reply: &Reply) -> bool {
+    stale_reason(reply) == Some(Stale::OriginFailed)
+}
+
+fn stale_reason(reply: &Reply) -> Option<Stale> {
+    reply.cache_status.and_then(|status| status.stale_reason())
 }
 
 /// Responds with the number of the call.

@@ -26,6 +26,7 @@ mod memory_store;
 mod model;
 mod observer;
 mod origin_limit;
+mod outage;
 mod parts;
 mod promises;
 mod proxy;

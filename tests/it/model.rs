@@ -305,6 +305,14 @@ impl World {
         made.suits(ask) && (made.caching.varies || !self.made[..number].iter().any(is_before))
     }
 
+    /// Whether a fetch has failed since a response came in: no client waits after that until one succeeds.
+    fn has_failed_since(&self, response: &Made, now: Instant) -> bool {
+        let since = response.arrives_at..=now;
+        let has_failed =
+            |made: &Made| made.uri == response.uri && made.is_failure() && since.contains(&made.arrives_at);
+        self.made.iter().any(has_failed)
+    }
+
     fn answer(&mut self, head: &Parts) -> ScriptedResponse {
         let field = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
         let uri: usize = head.uri.path()[1..].parse().unwrap();
@@ -618,7 +626,7 @@ impl Model {
                 };
                 let stale = window(made.caching.stale_while_revalidate, Duration::ZERO);
                 let on_error = window(made.caching.stale_if_error, DEFAULT_STALE_IF_ERROR);
-                let is_open = stale || on_error && has_failed;
+                let is_open = stale || on_error && (has_failed || world.has_failed_since(made, now));
                 assert!(is_news || is_open, "purged softly, and not in a window: {made:?}");
                 seen.stale_by_purge += 1;
             }
@@ -630,7 +638,8 @@ impl Model {
             } else if made.is_usable_while_revalidating(now) {
                 seen.while_revalidating += 1;
             } else {
-                assert!(has_failed && made.is_usable_on_error(now), "too old: {made:?}");
+                let is_covered = has_failed || world.has_failed_since(made, now);
+                assert!(is_covered && made.is_usable_on_error(now), "too old: {made:?}");
                 seen.on_error += 1;
             }
         }

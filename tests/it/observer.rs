@@ -166,6 +166,22 @@ fn served() -> Vec<Case> {
             assert_eq!(record.origin_status(), Some(StatusCode::SERVICE_UNAVAILABLE));
             record
         }),
+        case(Outcome::Stale(Stale::OriginFailed), async {
+            let cache = then(|| status(503), Rules::new().stale_if_error_for(secs(60)));
+            cache.get("/").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/").await;
+            cache.get("/").await
+        }),
+        case(Outcome::Stale(Stale::OriginSlow), async {
+            let script = |n: usize, _: &Parts| if n == 1 { ok("x").max_age(10) } else { hangs() };
+            let cache = stack(ScriptedOrigin::new(script), |builder| {
+                builder.coalesce(|coalesce| coalesce.stale_after(ms(50)))
+            });
+            cache.get("/").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/").await
+        }),
         case(Outcome::Stale(Stale::AsRequested), async {
             let cache = always(|| ok("x").max_age(10));
             cache.get("/").await;
@@ -251,6 +267,12 @@ fn refused() -> Vec<Case> {
         case(by(Refused::WaitTimeout), async {
             let cache = stack(ScriptedOrigin::always(hangs), |builder| {
                 builder.coalesce(|coalesce| coalesce.wait_at_most(secs(1)))
+            });
+            cache.get("/").await
+        }),
+        case(by(Refused::FetchTimeout), async {
+            let cache = stack(ScriptedOrigin::always(hangs), |builder| {
+                builder.coalesce(|coalesce| coalesce.fetch_deadline(secs(1)))
             });
             cache.get("/").await
         }),

@@ -45,6 +45,7 @@ use super::{
     fetch,
     flight::{FetchOutcome, Flight, SharedHead, Subscriber, Subscription},
     flights::{FlightGuard, FlightKey, Flights, Joined, Learned},
+    settings::CoalesceSettings,
 };
 use crate::{
     body::{Body, ResponseBody},
@@ -134,7 +135,7 @@ where
                     Joined::Full => return Ok(self.waiter.refuse(exchange::Refused::TooManyWaiters)),
                     Joined::Alone => break,
                 };
-                let next = match wait(&self.flights, subscriber, self.waiter.has_fallback()).await {
+                let next = match self.waiter.wait(&self.flights, subscriber).await {
                     Waited::Settled(flight, subscriber) => self.waiter.next(&flight, subscriber),
                     Waited::Refused(refused) => return Ok(self.waiter.refuse(refused)),
                     // Boxed: it is rare, and every caller would have to have room for it.
@@ -189,10 +190,15 @@ where
         guard: FlightGuard,
     ) -> impl Future<Output = Result<Response<Body<B>>, S::Error>> + Send {
         let executor = self.flights.settings().executor.clone();
+        let patience = Patience::of_leader(&self.waiter, &self.flights, subscriber.flight());
         let (task, leader) = self.begin(subscriber, guard);
         async move {
             executor.start(task).await;
-            leader.await
+            match patience {
+                None => leader.await,
+                // Boxed: it is rare, and every leader would have to have room for it.
+                Some(patience) => Box::pin(patience.wait(leader)).await,
+            }
         }
     }
 
@@ -229,24 +235,32 @@ where
     }
 }
 
-/// Waits for the outcome of a flight, or until the caller may hedge it. One with a fallback does not.
-async fn wait(flights: &Flights, mut subscriber: Subscriber, has_fallback: bool) -> Waited {
-    let flight = Arc::clone(subscriber.flight());
-    if flight.outcome().is_some() {
-        return Waited::Settled(flight, subscriber);
+/// How long a caller waits that has something stale to fall back on.
+struct Patience {
+    until: Instant,
+    fallback: exchange::Fallback,
+    why: Option<CacheStatus>,
+}
+
+impl Patience {
+    /// `None`: the leader waits for its own fetch as long as that takes.
+    fn of_leader(waiter: &Waiter, flights: &Flights, flight: &Flight) -> Option<Self> {
+        let limit = flights.settings().stale_after?;
+        let fallback = waiter.fallback()?.clone();
+        Some(Self { until: after(flight.started_at(), limit), fallback, why: waiter.why() })
     }
-    let max_wait = flights.settings().max_wait;
-    let mut hedge_at = None;
-    loop {
-        let until = hedge_at.unwrap_or_else(|| after(flight.started_at(), max_wait));
-        match timeout_at(until, flight.settled()).await {
-            Ok(settled) => match change_over(flights, subscriber, settled) {
-                Ok(waited) => return waited,
-                Err(back) => subscriber = back,
-            },
-            Err(_) if has_fallback => return Waited::Refused(exchange::Refused::WaitTimeout),
-            Err(_) if hedge_at.is_some() => return Waited::Hedge(subscriber),
-            Err(_) => hedge_at = Some(flight.next_hedge_at(max_wait)),
+
+    /// Waits for the response, and gives up if the stale one can be served then.
+    async fn wait<B, E>(self, mut leader: fetch::Leader<B, E>) -> Result<Response<Body<B>>, E>
+    where
+        B: ResponseBody,
+    {
+        match timeout_at(self.until, &mut leader).await {
+            Ok(response) => response,
+            Err(_) if self.fallback.is_usable() => {
+                Ok(fetch::refuse(exchange::Refused::WaitTimeout, self.why))
+            }
+            Err(_) => leader.await,
         }
     }
 }
@@ -309,9 +323,42 @@ impl Waiter {
         self.request().map(exchange::CacheRequest::why)
     }
 
-    /// Whether a layer above serves a stale response instead of a failure.
+    /// What a layer above serves instead of a failure.
+    fn fallback(&self) -> Option<&exchange::Fallback> {
+        self.request().and_then(exchange::CacheRequest::fallback)
+    }
+
     fn has_fallback(&self) -> bool {
-        self.request().is_some_and(exchange::CacheRequest::has_fallback)
+        self.fallback().is_some()
+    }
+
+    /// Waits for the outcome of a flight, or until the caller may hedge it. One that has something stale to
+    /// fall back on gives up instead.
+    async fn wait(&self, flights: &Flights, mut subscriber: Subscriber) -> Waited {
+        let flight = Arc::clone(subscriber.flight());
+        if flight.outcome().is_some() {
+            return Waited::Settled(flight, subscriber);
+        }
+        let CoalesceSettings { max_wait, stale_after, .. } = *flights.settings();
+        let mut fallback = self.fallback();
+        let mut hedge_at = None;
+        loop {
+            let patience = fallback.and(stale_after).unwrap_or(max_wait);
+            let until = hedge_at.unwrap_or_else(|| after(flight.started_at(), patience));
+            match timeout_at(until, flight.settled()).await {
+                Ok(settled) => match change_over(flights, subscriber, settled) {
+                    Ok(waited) => return waited,
+                    Err(back) => subscriber = back,
+                },
+                Err(_) if fallback.is_some_and(exchange::Fallback::is_usable) => {
+                    return Waited::Refused(exchange::Refused::WaitTimeout);
+                }
+                // It has been purged, or its window has closed: this caller waits as the others do.
+                Err(_) if fallback.take().is_some() => {}
+                Err(_) if hedge_at.is_some() => return Waited::Hedge(subscriber),
+                Err(_) => hedge_at = Some(flight.next_hedge_at(max_wait)),
+            }
+        }
     }
 
     fn refuse<B>(&self, refused: exchange::Refused) -> Response<Body<B>> {
@@ -331,6 +378,8 @@ impl Waiter {
                 error.map_or_else(aborted, |error| Next::Respond(Err(error.clone())))
             }
             Some(FetchOutcome::Aborted) if shares_failures => aborted(),
+            // All of them have waited long enough.
+            Some(FetchOutcome::TimedOut) => Next::Respond(Ok(self.refuse(exchange::Refused::FetchTimeout))),
             Some(FetchOutcome::Error(_) | FetchOutcome::Aborted) | None => Next::Rejoin(Learned::Failure),
         }
     }

@@ -1,8 +1,8 @@
 //! A fetch: the task that runs it, and what it gives to whom.
 //!
 //! The task asks for the response, settles the flight with its head, and pumps the body into the log. No
-//! client can cancel it. It ends early only if it has had no subscriber for too long, which [`watch`] looks
-//! for while it waits.
+//! client can cancel it. It ends early only if it has had no subscriber for too long or takes longer than it
+//! may, which [`watch`] looks for while it waits.
 //!
 //! A response that may be shared is split: its body goes into the flight for all, the leader gets the head
 //! as it came, and the others the head without the fields that are withheld from them. A response that
@@ -55,8 +55,14 @@ const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// stream without end after that.
 const STANDSTILL: Duration = Duration::from_secs(1);
 
-/// The fetch has had no subscriber for too long.
-struct Abandoned;
+/// Why a fetch ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum GivenUp {
+    /// It has had no subscriber for too long.
+    Abandoned,
+    /// Its deadline is over.
+    Overdue,
+}
 
 type Panic = Box<dyn Any + Send>;
 
@@ -80,7 +86,12 @@ where
         credentials: Credentials,
     ) -> (Self, Leader<B, E>) {
         let settings = guard.settings();
-        let cache_request = request.extensions.get_mut::<exchange::CacheRequest>();
+        let mut cache_request = request.extensions.get_mut::<exchange::CacheRequest>();
+        if let (Some(request), Some(limit)) = (&mut cache_request, settings.fetch_deadline) {
+            request.end_at(storing::after(guard.flight().started_at(), limit));
+        }
+        let key_watch = cache_request.as_deref().and_then(exchange::CacheRequest::key_watch);
+        let why = cache_request.as_deref().map(exchange::CacheRequest::why);
         let is_for_many = cache_request.is_some_and(|request| request.want_shareability(true));
         let judge = settings.rules.as_ref().map(|rules| {
             let rules = key::RuleOverrides::rules_for(&request.extensions, rules).for_flight();
@@ -89,7 +100,8 @@ where
         });
         let (sender, outcome) = oneshot::channel();
         let leader = Leader { outcome, subscriber: Some(subscriber) };
-        (Self { guard, dispatch: Dispatch { leader: Some(sender), judge, is_for_many } }, leader)
+        let dispatch = Dispatch { leader: Some(sender), judge, is_for_many, key_watch, why };
+        (Self { guard, dispatch }, leader)
     }
 
     /// Calls `ask` in the task, wherever that runs, so that what the layers below note of the time is true.
@@ -141,7 +153,7 @@ where
         match dispatched {
             Ok(Ok(body)) => return body,
             Ok(Err(panic)) => dispatch.panicked(guard, panic),
-            Err(Abandoned) => {}
+            Err(given_up) => dispatch.given_up(guard, given_up),
         }
         None
     }
@@ -155,6 +167,10 @@ struct Dispatch<B, E> {
     judge: Option<Box<Judge>>,
     /// A layer above shares the response as well.
     is_for_many: bool,
+    /// What has to know that the fetch has failed, before the next one can begin.
+    key_watch: Option<exchange::KeyWatch>,
+    /// Why the leader's request is on its way to the origin.
+    why: Option<CacheStatus>,
 }
 
 impl<B, E> Dispatch<B, E>
@@ -168,8 +184,28 @@ where
         }
     }
 
+    fn note_failure(&self) {
+        if let Some(watch) = &self.key_watch {
+            watch.note_failed_fetch(None);
+        }
+    }
+
+    /// Tells all callers that there will be no head, if the fetch was ended while they wait for it.
+    fn given_up(&mut self, guard: &FlightGuard, why: GivenUp) {
+        // Nobody needs what another fetch has brought.
+        if !guard.flight().is_superseded() {
+            self.note_failure();
+        }
+        if why == GivenUp::Overdue {
+            guard.close();
+            guard.fail(FetchOutcome::TimedOut);
+            self.tell_leader(LeaderOutcome::Own(refuse(exchange::Refused::FetchTimeout, self.why)));
+        }
+    }
+
     /// Gives the panic to the leader, and tells all others that there is no head.
     fn panicked(&mut self, guard: &FlightGuard, panic: Panic) {
+        self.note_failure();
         guard.close();
         guard.fail(FetchOutcome::Aborted);
         self.tell_leader(LeaderOutcome::Panic(panic));
@@ -425,7 +461,7 @@ where
     loop {
         let frame = pin!(poll_fn(|cx| body.as_mut().poll_frame(cx)));
         let frame = watch(guard, Instant::now, standstill, frame).await;
-        let frame = frame.map_err(|Abandoned| body::BodyError::Cancelled)?;
+        let frame = frame.map_err(|_| body::BodyError::Cancelled)?;
         let Some(frame) = frame.transpose().map_err(body::BodyError::new)? else { return Ok(()) };
         match frame.into_data() {
             Ok(data) => {
@@ -478,32 +514,37 @@ enum Event<T> {
 }
 
 /// Waits for `future`. After `max_flight_age`, counted from `since`, the flight takes no more callers and
-/// returns its permit; the fetch ends only if it has been without subscribers for too long.
+/// returns its permit; the fetch ends only if it has been without subscribers for too long, or at its
+/// deadline.
 async fn watch<T>(
     guard: &FlightGuard,
     since: impl FnOnce() -> Instant,
     standstill: Option<Duration>,
     mut future: Pin<&mut impl Future<Output = T>>,
-) -> Result<T, Abandoned> {
+) -> Result<T, GivenUp> {
     // What is there already needs no clock.
     if let Poll::Ready(output) = poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await {
         return Ok(output);
     }
     let (flight, began) = (guard.flight(), since());
     let mut closes_at = Some(storing::after(began, guard.settings().max_flight_age));
+    let overdue_at = guard.settings().fetch_deadline.map(|limit| storing::after(began, limit));
     // The future will wake this task: to poll it again in the same turn would delay other tasks.
     let mut was_polled = true;
     loop {
         let moved = flight.moved();
         let unread = flight.unread_since();
         let ends_at = unread.map(|unread| ends_at(guard, unread, began, standstill));
-        let due = closes_at.into_iter().chain(ends_at).min();
+        let due = closes_at.into_iter().chain(ends_at).chain(overdue_at).min();
         match next_event(future.as_mut(), moved, due, std::mem::take(&mut was_polled)).await {
             Event::Output(output) => return Ok(output),
             Event::Moved => continue,
             Event::Due => {}
         }
         let now = Instant::now();
+        if overdue_at.is_some_and(|at| at <= now) {
+            return Err(GivenUp::Overdue);
+        }
         if closes_at.take_if(|at| *at <= now).is_some() {
             guard.release();
         }
@@ -511,7 +552,7 @@ async fn watch<T>(
             && ends_at <= now
             && flight.close_if_unread_since(unread)
         {
-            return Err(Abandoned);
+            return Err(GivenUp::Abandoned);
         }
     }
 }

@@ -70,6 +70,8 @@ pub(super) enum FetchOutcome {
     Error(Arc<dyn Any + Send + Sync>),
     /// The fetch panicked or was dropped.
     Aborted,
+    /// The fetch took too long, and was ended.
+    TimedOut,
 }
 
 /// The head of a response, as all callers but the leader get it. Plain data.
@@ -193,7 +195,7 @@ impl Flight {
     pub(super) fn head(&self) -> Option<&SharedHead> {
         match self.outcome()? {
             FetchOutcome::Head(head) => Some(head),
-            FetchOutcome::Error(_) | FetchOutcome::Aborted => None,
+            FetchOutcome::Error(_) | FetchOutcome::Aborted | FetchOutcome::TimedOut => None,
         }
     }
 

@@ -103,6 +103,31 @@ impl CoalesceLayer {
         self.set(|settings| settings.max_flight_age = limit)
     }
 
+    /// How long a caller waits for a response head if a stale response can be served instead, counted from
+    /// the beginning of the fetch: a caller that comes later than that does not wait at all. Default:
+    /// [`max_wait`](Self::max_wait), and the first caller waits without a limit.
+    ///
+    /// [`StaleIfError`](crate::StaleIfError) serves the stale response, within its window for errors or for
+    /// revalidation. The fetch goes on, and what arrives late is stored. It is neither a failure nor
+    /// tried again. It has to be shorter than `max_wait`, [`wait_at_most`](Self::wait_at_most) and
+    /// [`fetch_deadline`](Self::fetch_deadline).
+    #[must_use]
+    pub fn stale_after(self, limit: Duration) -> Self {
+        self.set(|settings| settings.stale_after = Some(limit))
+    }
+
+    /// How long a fetch may take until the head of its response is there, counted from its beginning, the
+    /// time in a queue and all attempts included; and how long its body may stand still after that.
+    /// Default: no limit.
+    ///
+    /// After that the fetch ends with all that it holds, such as its place at the origin, and has failed:
+    /// its callers get a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504, or a body
+    /// error. [`OriginLimit`](crate::OriginLimit) lets it wait in its queue for half of this time at most.
+    #[must_use]
+    pub fn fetch_deadline(self, limit: Duration) -> Self {
+        self.set(|settings| settings.fetch_deadline = Some(limit))
+    }
+
     /// How long any caller waits for a response head, including the first one. Default: no limit.
     ///
     /// After that it gets a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504. The
@@ -328,7 +353,9 @@ impl CoalesceLayer {
             max_held_bytes,
             max_total_bytes,
             max_read_pause,
+            stale_after,
             wait_at_most,
+            fetch_deadline,
             abandoned_deadline,
             rules: _,
             failures: _,
@@ -341,7 +368,9 @@ impl CoalesceLayer {
             ("CoalesceLayer::max_waiters", max_waiters.to_string()),
             ("CoalesceLayer::max_wait", span(*max_wait)),
             ("CoalesceLayer::max_flight_age", span(*max_flight_age)),
+            ("CoalesceLayer::stale_after", option(*stale_after, span)),
             ("CoalesceLayer::wait_at_most", option(*wait_at_most, span)),
+            ("CoalesceLayer::fetch_deadline", option(*fetch_deadline, span)),
             ("CoalesceLayer::abandoned_deadline", span(*abandoned_deadline)),
             ("CoalesceLayer::max_held_bytes", format!("{} MiB", max_held_bytes >> 20)),
             ("CoalesceLayer::max_total_bytes", format!("{} MiB", max_total_bytes >> 20)),

@@ -48,6 +48,8 @@
 //! | [`max_flights`](CoalesceLayer::max_flights) | 16,384 | further requests go through on their own |
 //! | [`max_wait`](CoalesceLayer::max_wait) | 30 s | callers get a stale response if there is one; one of the others begins a fetch beside the slow one, then 2, 4, 8, … in each second that follows, until two of these have failed |
 //! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no more callers, and the next request begins another one |
+//! | [`stale_after`](CoalesceLayer::stale_after) | none | a stale response, if there is one; the fetch goes on |
+//! | [`fetch_deadline`](CoalesceLayer::fetch_deadline) | none | the fetch ends; a stale response, else 504 |
 //! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; the fetch goes on |
 //! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch without callers for so long ends |
 //! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the fetch takes no more callers, holds at most a window of 4 MiB and goes at the pace of its fastest reader; a reader that falls out of the window gets a body error |

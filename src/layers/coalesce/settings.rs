@@ -20,7 +20,9 @@ pub(super) struct CoalesceSettings {
     pub(super) max_held_bytes: usize,
     pub(super) max_total_bytes: u64,
     pub(super) max_read_pause: Duration,
+    pub(super) stale_after: Option<Duration>,
     pub(super) wait_at_most: Option<Duration>,
+    pub(super) fetch_deadline: Option<Duration>,
     pub(super) abandoned_deadline: Duration,
     /// `None`: the layers below decide which requests may share a response.
     pub(super) rules: Option<Rules>,
@@ -60,7 +62,9 @@ impl Default for CoalesceSettings {
             max_held_bytes: 4 << 20,
             max_total_bytes: 64 << 20,
             max_read_pause: Duration::from_secs(60),
+            stale_after: None,
             wait_at_most: None,
+            fetch_deadline: None,
             abandoned_deadline: Duration::from_secs(30),
             rules: Some(Rules::new()),
             failures: FailurePolicy::default(),
@@ -77,12 +81,35 @@ impl CoalesceSettings {
         self.max_waiters.saturating_add(1)
     }
 
+    /// Refuses limits of which a later one comes too soon to have an effect.
+    fn check_order(&self) -> Result<(), BuildError> {
+        let Self { stale_after, wait_at_most, fetch_deadline, max_wait, .. } = *self;
+        let is_too_late = |soft: Option<Duration>, hard: Option<Duration>| {
+            soft.zip(hard).is_some_and(|(soft, hard)| soft >= hard)
+        };
+        let (setting, reason) = if is_too_late(stale_after, wait_at_most.or(fetch_deadline)) {
+            (
+                "stale_after",
+                "no caller waits so long; make it shorter than `wait_at_most` and `fetch_deadline`",
+            )
+        } else if is_too_late(stale_after, Some(max_wait)) {
+            ("stale_after", "callers wait for `max_wait` at most; make it shorter than that")
+        } else if wait_at_most.zip(fetch_deadline).is_some_and(|(wait, deadline)| wait > deadline) {
+            ("wait_at_most", "the fetch ends before; make it no longer than `fetch_deadline`")
+        } else {
+            return Ok(());
+        };
+        Err(BuildError::NoEffect { setting, reason })
+    }
+
     /// Refuses what leaves the layer without effect.
     pub(super) fn check(&self) -> Result<(), BuildError> {
         for (setting, value, consequence) in [
             ("max_wait", Some(self.max_wait), "no caller relies on the fetch of another"),
             ("max_flight_age", Some(self.max_flight_age), "no caller can join a fetch"),
+            ("stale_after", self.stale_after, "no caller waits at all where a stale response can be served"),
             ("wait_at_most", self.wait_at_most, "no caller waits for a response that takes any time"),
+            ("fetch_deadline", self.fetch_deadline, "no fetch that takes any time succeeds"),
             ("max_read_pause", Some(self.max_read_pause), "every body too large to hold is broken off"),
         ] {
             if value.is_some_and(|value| value.is_zero()) {
@@ -98,6 +125,7 @@ impl CoalesceSettings {
                 return Err(BuildError::ZeroLimit { setting, consequence });
             }
         }
+        self.check_order()?;
         if self.max_total_bytes < self.max_held_bytes as u64 {
             let reason = "no body as large as `max_held_bytes` fits; raise the one or lower the other";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::max_total_bytes", reason });

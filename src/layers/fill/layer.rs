@@ -3,6 +3,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderName, Method, Request, Response, StatusCode, header, request, response};
@@ -23,7 +24,10 @@ use crate::{
         status::{self, CacheStatus},
     },
     http::{
-        cache_control, conditions, cookies, fields, response_fields::ResponseFields, rules::Rules, storing,
+        cache_control, conditions, cookies, fields,
+        response_fields::{ResponseFields, retry_after},
+        rules::Rules,
+        storing,
     },
     key,
     layers::service::{EagerOneshot, HttpService, ResponseFuture},
@@ -318,7 +322,10 @@ where
             let response = this.response.as_mut().as_pin_mut().expect("polled after completion");
             let mut response = match ready!(response.poll(cx)) {
                 Ok(response) => response,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => {
+                    this.in_flight.note_failed_fetch(None);
+                    return Poll::Ready(Err(error));
+                }
             };
             let fetch = &this.in_flight.fetch;
             let mut response_fields =
@@ -333,6 +340,7 @@ where
                 this.response.set(Some(again()));
                 continue;
             }
+            this.in_flight.note_failure(&response);
             let fetching = this.fetching.take().expect("polled after completion");
             return Poll::Ready(Ok(this.in_flight.conclude(response, &response_fields, fetching)));
         }
@@ -389,6 +397,25 @@ impl<St: Store, P: Policy> InFlight<St, P> {
     /// what was purged since it began is not to be stored.
     fn repeat(&mut self) {
         (self.candidate, self.is_repeated, self.sent_at) = (None, true, Instant::now());
+    }
+
+    /// Lets what is stored rest after a failure, and after a 429 as long as the origin asks for.
+    fn note_failure<B>(&self, response: &Response<B>) {
+        let (status, headers) = (response.status(), response.headers());
+        let is_refused = || response.extensions().get::<exchange::Refused>().is_some();
+        let is_failure = || self.fetch.layer.failures.is_failure(status, headers);
+        if (status.is_client_error() || status.is_server_error())
+            && !is_refused()
+            && (status == StatusCode::TOO_MANY_REQUESTS || is_failure())
+        {
+            self.note_failed_fetch(retry_after(headers, SystemTime::now()));
+        }
+    }
+
+    fn note_failed_fetch(&self, asked_for: Option<Duration>) {
+        if let Some(watch) = self.fetch.client.asked().key_watch() {
+            watch.note_failed_fetch(asked_for);
+        }
     }
 
     /// Returns what the client gets of the origin's response.

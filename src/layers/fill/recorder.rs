@@ -238,6 +238,9 @@ impl<St: Store> body::Observer for Recorder<St> {
     fn failed(&mut self) {
         if self.pending.take().is_some() {
             self.refuse(store::Applied::Incomplete);
+            if let Some(watch) = self.client.asked().key_watch() {
+                watch.note_failed_fetch(None);
+            }
         }
     }
 

@@ -31,6 +31,7 @@ use crate::{
         derived_key::WithoutKey,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
+    origin::OriginHealth,
     purge::{Naming, Purge},
     store::Store,
     tags::TagFields,
@@ -104,10 +105,25 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.refresh_deadline = deadline)
     }
 
-    /// How long after a refresh that brought nothing the next one may begin. Default: one second.
+    /// Lets this health of the origin decide whether a request goes on for which a stale response may be
+    /// served because the origin fails (RFC 5861 §4): not while the origin is down, nor in the pause after a
+    /// failed fetch. Then the stale response is served at once, and the next fetch goes on in the background.
+    /// Default: each such request goes on, and only refreshes have a pause.
+    ///
+    /// [`StaleIfError`](crate::StaleIfError) below serves the stale response where a fetch fails, and
+    /// [`OriginLimit`](crate::OriginLimit) next to the origin has to report to the same health.
     #[must_use]
-    pub fn refresh_pause(self, pause: Duration) -> Self {
-        self.set(|settings| settings.refresh_pause = pause)
+    pub fn health(self, health: OriginHealth) -> Self {
+        self.set(|settings| (settings.health, settings.serves_in_outages) = (health, true))
+    }
+
+    /// How stale a response may be that is served without waiting while the origin is up, within its
+    /// `stale-while-revalidate` window (RFC 5861 §3). Default: as stale as the window allows.
+    ///
+    /// The rest of the window is for the time in which the origin is not up, or fails.
+    #[must_use]
+    pub fn max_stale_while_up(self, limit: Duration) -> Self {
+        self.set(|settings| settings.max_stale_while_up = Some(limit))
     }
 
     /// How many refreshes may be under way at a time, in all services of this layer together.
@@ -351,10 +367,12 @@ where
 impl<St, K> LookupLayer<St, K> {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        use crate::defaults::tests::{span, switch};
+        use crate::defaults::tests::{option, span, switch};
         let Settings {
             refresh_deadline,
-            refresh_pause,
+            health: _,
+            serves_in_outages: _,
+            max_stale_while_up,
             refreshes,
             executor: _,
             shows_status,
@@ -365,7 +383,7 @@ impl<St, K> LookupLayer<St, K> {
         } = &*self.settings;
         vec![
             ("LookupLayer::refresh_deadline", span(*refresh_deadline)),
-            ("LookupLayer::refresh_pause", span(*refresh_pause)),
+            ("LookupLayer::max_stale_while_up", option(*max_stale_while_up, span)),
             ("LookupLayer::max_refreshes", refreshes.available_permits().to_string()),
             ("LookupLayer::cache_status", switch(*shows_status)),
             ("LookupLayer::request_directives", switch(*follows_requests)),

@@ -57,6 +57,7 @@
 
 mod answer;
 mod layer;
+mod outage;
 mod refresh;
 mod route;
 mod select;

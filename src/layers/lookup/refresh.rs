@@ -27,7 +27,7 @@ pub(super) enum Refreshing {
 
 /// One refresh in the background: the right to do it, and its place among all others.
 pub(crate) struct Refresher {
-    _right: Refresh,
+    right: Refresh,
     _place: OwnedSemaphorePermit,
     deadline: Instant,
 }
@@ -53,7 +53,8 @@ impl Drop for RefreshWatch {
 }
 
 impl Refresher {
-    pub(super) fn claim(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Refreshing {
+    /// `is_probe`: the pause after a failure does not count.
+    pub(super) fn claim(question: &Question<'_>, stored: &Arc<StoredResponse>, is_probe: bool) -> Refreshing {
         let Question { head, settings, now, .. } = *question;
         if !Executor::is_available() {
             return Refreshing::Impossible;
@@ -67,10 +68,10 @@ impl Refresher {
         let Ok(place) = Arc::clone(&settings.refreshes).try_acquire_owned() else {
             return Refreshing::NotNow;
         };
-        match Refresh::claim(stored, now, deadline, settings.refresh_pause) {
+        match Refresh::claim(stored, now, deadline, settings.health.key_pause(), is_probe) {
             Some(right) => {
                 let deadline = crate::http::storing::after(now, deadline);
-                Refreshing::Begin(Self { _right: right, _place: place, deadline })
+                Refreshing::Begin(Self { right, _place: place, deadline })
             }
             None => Refreshing::NotNow,
         }
@@ -84,14 +85,16 @@ impl Refresher {
         asked: exchange::CacheRequest,
     ) -> Request<ReqB> {
         take_conditions(&mut head.headers);
-        head.extensions.insert(asked.for_purpose(exchange::Purpose::Refresh).without_conditions());
+        let mut asked = asked.for_purpose(exchange::Purpose::Refresh).without_conditions();
+        asked.end_at(self.deadline);
+        head.extensions.insert(asked);
         Request::from_parts(head, body)
     }
 
     /// Lets the refresh go on by itself. The body of the response is read to its end, so that it can
     /// be stored, but no further than the store's `limit`.
     pub(super) fn spawn<B, E>(
-        self,
+        mut self,
         settings: &Settings,
         (key, limit): (CacheKey, usize),
         response: impl Future<Output = Result<Response<B>, E>> + Send + 'static,
@@ -101,9 +104,13 @@ impl Refresher {
     {
         let mut watch = RefreshWatch::begin(&settings.observers, key);
         settings.executor.spawn(Box::pin(async move {
+            let right = &mut self.right;
             let fetch = async {
                 let Ok(response) = response.await else { return exchange::RefreshResult::Failed };
                 let status = response.status();
+                if response.extensions().get::<exchange::Refused>().is_none() {
+                    right.note_response();
+                }
                 read_at_most(limit, response.into_body()).await;
                 exchange::RefreshResult::Responded(status)
             };

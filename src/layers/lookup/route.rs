@@ -6,11 +6,7 @@ use http::{HeaderMap, Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use super::{
-    answer,
-    refresh::{Refresher, Refreshing},
-    select,
-};
+use super::{answer, outage::Way, refresh::Refresher, select};
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
@@ -290,18 +286,45 @@ where
             }
             select::Found::Part(part) => return Ok(answer::from_part(part, question, CacheStatus::hit())),
             select::Found::Refreshable(stored, asked) => {
-                let serve =
-                    || answer::from_store(stored, question, CacheStatus::stale(Stale::WhileRevalidating));
-                match Refresher::claim(question, stored) {
-                    Refreshing::Begin(refresher) => {
-                        return Err(Open::Refresh(serve(), refresher, asked));
-                    }
-                    Refreshing::NotNow => return Ok(serve()),
-                    Refreshing::Impossible => asked,
-                }
+                let way = Way::of_refreshable(question, stored);
+                return self.respond_stale(way, stored, question, asked, wishes);
+            }
+            select::Found::Fallback(stored, asked) => {
+                let way = Way::of_fallback(question, stored);
+                return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Nothing(asked) => asked,
         };
+        self.forward(question, asked, wishes)
+    }
+
+    /// If the latest response is stale, and may be served all the same.
+    #[allow(clippy::result_large_err, reason = "as above")]
+    fn respond_stale<B>(
+        &self,
+        way: Way,
+        stored: &Arc<StoredResponse>,
+        question: &select::Question<'_>,
+        asked: exchange::CacheRequest,
+        wishes: Option<RequestDirectives>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
+        let serve = |why| answer::from_store(stored, question, CacheStatus::stale(why));
+        match way {
+            Way::Serve(why) => Ok(serve(why)),
+            Way::Refresh(refresher, pass, why) => {
+                Err(Open::Refresh(serve(why), refresher, asked.with_pass(pass)))
+            }
+            Way::Forward(pass) => self.forward(question, asked.with_pass(pass), wishes),
+        }
+    }
+
+    #[allow(clippy::result_large_err, reason = "as above")]
+    fn forward<B>(
+        &self,
+        question: &select::Question<'_>,
+        asked: exchange::CacheRequest,
+        wishes: Option<RequestDirectives>,
+    ) -> Result<Response<Body<B>>, Open<B>> {
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
             let refused = exchange::Refused::NotStored.to_response(Duration::ZERO, asked.why());

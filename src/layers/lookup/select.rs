@@ -20,6 +20,7 @@ use crate::{
     },
     key::{KeyBuffer, KeyExtractor},
     layers::invalidation::Invalidates,
+    origin::OriginHealth,
     purge::{Naming, Purge},
     sequence,
     store::{self, Store},
@@ -28,7 +29,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Settings {
     pub(super) refresh_deadline: Duration,
-    pub(super) refresh_pause: Duration,
+    pub(super) health: OriginHealth,
+    /// Whether stale responses are served without asking the origin because of what it has done.
+    pub(super) serves_in_outages: bool,
+    pub(super) max_stale_while_up: Option<Duration>,
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) executor: Executor,
     pub(super) shows_status: bool,
@@ -45,7 +49,9 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             refresh_deadline: Duration::from_secs(30),
-            refresh_pause: Duration::from_secs(1),
+            health: OriginHealth::default(),
+            serves_in_outages: false,
+            max_stale_while_up: None,
             refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
             executor: Executor::default(),
             shows_status: true,
@@ -128,6 +134,8 @@ pub(super) enum Found<'a> {
     Part(&'a store::Part),
     /// Stale, but usable while a fresh one is fetched.
     Refreshable(&'a Arc<store::StoredResponse>, exchange::CacheRequest),
+    /// Stale, and usable if the origin fails.
+    Fallback(&'a Arc<store::StoredResponse>, exchange::CacheRequest),
     Nothing(exchange::CacheRequest),
 }
 
@@ -178,7 +186,8 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let purpose =
             if wants_newer || is_fresh { exchange::Purpose::Forced } else { exchange::Purpose::Client };
         let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
-        let acceptable = usable.filter(|stored| accepts(stored, wishes, now));
+        let accepted = |stored: &&'a Arc<store::StoredResponse>| accepts(stored, wishes, now);
+        let acceptable = usable.filter(accepted).filter(|stored| self.serves_while_up(stored, now));
         let candidate = match (stored, part) {
             (Some(stored), _) => {
                 let is_servable = usable.is_some() && acceptable.is_none();
@@ -189,10 +198,21 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         };
         let is_refused = is_fresh || wants_newer && usable.is_some();
         let asked = self.asked(reading, candidate, question, is_refused).for_purpose(purpose);
+        let may_fall_back = self.settings.serves_in_outages && !is_refused;
+        let fallback = stored.filter(|stored| may_fall_back && is_fallback(stored, now)).filter(accepted);
         match acceptable {
             Some(stored) => Found::Refreshable(stored, asked),
-            None => Found::Nothing(asked),
+            None => match fallback {
+                Some(stored) => Found::Fallback(stored, asked),
+                None => Found::Nothing(asked),
+            },
         }
+    }
+
+    /// Whether a stale response within its window may be served without waiting while the origin is up.
+    fn serves_while_up(&self, stored: &store::StoredResponse, now: Instant) -> bool {
+        let Settings { health, max_stale_while_up, .. } = &*self.settings;
+        max_stale_while_up.is_none_or(|limit| !health.is_up() || stored.is_stale_by_at_most(limit, now))
     }
 
     /// Whether the request was made by a fetch of a layer with this store for the same key: the same layer
@@ -230,6 +250,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let purge_keys = sequence.keys(extractor, head, &key);
         exchange::CacheRequest::by_key(key, keyed, fields.credentials, facts)
             .looked_up(sequence.arrival(reading.arrival, purge_keys), candidate, why)
+            .watched_by(&settings.health)
             .hit_for_miss(is_hit_for_miss)
             .selecting(entry.and_then(|entry| known_selection(entry, head)))
     }
@@ -244,6 +265,11 @@ impl<St: Store, K> Reader<St, K> {
         }
         entry.select_part(fields, self.store.sequence(), now)
     }
+}
+
+/// Whether a stale response may be served if the origin fails, in whichever window.
+fn is_fallback(stored: &store::StoredResponse, now: Instant) -> bool {
+    stored.is_usable_on_error(now) || stored.is_usable_while_revalidating(now)
 }
 
 /// Whether the client takes a stored response of this age (RFC 9111 §5.2.1).

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, header};
+use http::{Request, Response, StatusCode};
 use http_body::Body as HttpBody;
 use tokio::time::{Instant, Sleep};
 use tower::retry::{
@@ -21,7 +21,7 @@ use crate::{
         failures::{FailurePolicy, Failures},
     },
     executor::Executor,
-    http::storing::after,
+    http::{response_fields::retry_after, storing::after},
     key,
     layers::repeat::may_be_repeated,
 };
@@ -268,13 +268,6 @@ impl Settings {
         };
         is_worth_it && response.extensions().get::<exchange::Refused>().is_none()
     }
-}
-
-/// Seconds or a date (RFC 9110 §10.2.3).
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
-    let value = headers.get(header::RETRY_AFTER)?;
-    crate::http::cache_control::seconds(value.as_bytes())
-        .or_else(|| crate::http::fields::parse_date(value, now)?.duration_since(now).ok())
 }
 
 #[cfg(test)]

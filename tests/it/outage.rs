@@ -1,0 +1,4 @@
+//! What happens when the origin is slow, failing or gone.
+
+mod key_pause;
+mod slow;

@@ -1,0 +1,216 @@
+//! Three limits: for how long a client waits that could have something stale, for how long any client waits,
+//! and how long a fetch takes.
+
+use http::StatusCode;
+use http_body_util::BodyExt;
+use tokio::time::{Instant, advance};
+use tower::{Layer, ServiceExt};
+use tower_readthrough::{CoalesceLayer, MemoryStore, ReadThrough, ReadThroughLayer, Refused, Rules, Stale};
+
+use crate::support::{
+    Body, Reply, ScriptedOrigin, get, get_request, hangs, ms, ok, response, secs, settle, small_store, status,
+};
+
+type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
+
+fn slow(origin: &ScriptedOrigin, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Service {
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(1)).stale_if_error_for(secs(86_400)))
+        .coalesce(change)
+        .build()
+        .unwrap();
+    layer.layer(origin.clone())
+}
+
+/// A response is stored and stale.
+async fn stale(origin: &ScriptedOrigin, change: impl FnOnce(CoalesceLayer) -> CoalesceLayer) -> Service {
+    let service = slow(origin, change);
+    assert_eq!(get(&service, "/").await.status, StatusCode::OK);
+    advance(secs(2)).await;
+    service
+}
+
+fn why(reply: &Reply) -> Option<Stale> {
+    reply.cache_status.and_then(|status| status.stale_reason())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_waits_for_a_slow_origin_no_longer_than_it_has_to() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        1 => ok("old"),
+        _ => ok("new").max_age(60).after(secs(2)),
+    });
+    let service = stale(&origin, |layer| layer.stale_after(ms(50))).await;
+    let begun = Instant::now();
+    let reply = get(&service, "/").await;
+    assert_eq!((&reply.body[..], begun.elapsed()), (&b"old"[..], ms(50)));
+    assert_eq!(reply.cache(), "fwd=stale; detail=origin-slow");
+    // The flight remembers that it is slow.
+    for _ in 0..100 {
+        let sent = Instant::now();
+        let reply = get(&service, "/").await;
+        assert_eq!((why(&reply), sent.elapsed()), (Some(Stale::OriginSlow), ms(0)));
+    }
+    tokio::time::sleep_until(begun + ms(2_001)).await;
+    settle().await;
+    let reply = get(&service, "/").await;
+    assert!(reply.is_hit());
+    assert_eq!((&reply.body[..], origin.calls()), (&b"new"[..], 2), "what arrives late is stored");
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_wait_together_get_the_stale_response_together() {
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("old") } else { hangs() });
+    let service = stale(&origin, |layer| layer.stale_after(ms(50))).await;
+    let begun = Instant::now();
+    let early = (0..50).map(|_| get(&service, "/"));
+    let late = async {
+        tokio::time::sleep(ms(30)).await;
+        get(&service, "/").await
+    };
+    let (early, late) = tokio::join!(futures_util::future::join_all(early), late);
+    assert_eq!(begun.elapsed(), ms(50), "counted from the beginning of the fetch");
+    assert!(early.iter().chain([&late]).all(|reply| why(reply) == Some(Stale::OriginSlow)));
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_with_nothing_to_fall_back_on_waits_as_long_as_ever() {
+    let origin = ScriptedOrigin::always(|| ok("late").after(secs(300)));
+    let service = slow(&origin, |layer| layer.stale_after(ms(50)));
+    assert_eq!(get(&service, "/").await.body, "late");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_purge_while_a_client_waits_lets_it_wait_for_the_response() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        1 => ok("old"),
+        _ => ok("new").after(secs(2)),
+    });
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(1)).stale_if_error_for(secs(86_400)))
+        .coalesce(|layer| layer.stale_after(ms(50)))
+        .build()
+        .unwrap();
+    let (service, purge) = (layer.layer(origin.clone()), layer.purge());
+    get(&service, "/").await;
+    advance(secs(2)).await;
+    let (leader, follower, ()) = tokio::join!(get(&service, "/"), get(&service, "/"), async {
+        tokio::time::sleep(ms(10)).await;
+        purge.everything();
+    });
+    for reply in [leader, follower] {
+        assert_eq!((reply.status, &reply.body[..]), (StatusCode::OK, &b"new"[..]));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_hangs_holds_nothing_after_the_deadline() {
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("old") } else { hangs() });
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(1)).stale_if_error_for(secs(86_400)))
+        .coalesce(|layer| layer.stale_after(ms(50)).fetch_deadline(secs(10)))
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    advance(secs(2)).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::OriginSlow));
+    assert_eq!((origin.under_way(), layer.coalesce_stats().fetches), (1, 1));
+    tokio::time::sleep(secs(10)).await;
+    settle().await;
+    assert_eq!((origin.under_way(), layer.coalesce_stats().fetches), (0, 0));
+    let sent = Instant::now();
+    let reply = get(&service, "/").await;
+    assert_eq!((why(&reply), sent.elapsed()), (Some(Stale::OriginFailed), ms(0)), "its pause has begun");
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_the_deadline_all_callers_of_a_fetch_get_504() {
+    let origin = ScriptedOrigin::always(hangs);
+    let service = slow(&origin, |layer| layer.fetch_deadline(secs(10)));
+    let begun = Instant::now();
+    let late = async {
+        tokio::time::sleep(secs(9)).await;
+        get(&service, "/").await
+    };
+    let (first, second, late) = tokio::join!(get(&service, "/"), get(&service, "/"), late);
+    assert_eq!(begun.elapsed(), secs(10));
+    for reply in [first, second, late] {
+        assert_eq!(reply.status, StatusCode::GATEWAY_TIMEOUT);
+        assert_eq!(
+            reply.cache_status.and_then(|status| status.refused_reason()),
+            Some(Refused::FetchTimeout)
+        );
+    }
+    assert_eq!((origin.calls(), origin.under_way()), (1, 0));
+    // The slot is free.
+    let (next, ()) = tokio::join!(get(&service, "/"), async {
+        settle().await;
+        assert_eq!((origin.calls(), origin.under_way()), (2, 1));
+    });
+    assert_eq!(next.status, StatusCode::GATEWAY_TIMEOUT);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_body_that_stands_still_ends_at_the_deadline_and_one_that_goes_on_does_not() {
+    let dripping = || {
+        let (sender, body) = Body::fed();
+        tokio::spawn(async move {
+            for _ in 0..10 {
+                tokio::time::sleep(secs(9)).await;
+                sender.send("x");
+            }
+        });
+        response(&[("cache-control", "max-age=60")], body)
+    };
+    let origin = ScriptedOrigin::always(dripping);
+    let service = slow(&origin, |layer| layer.fetch_deadline(secs(10)));
+    assert_eq!(get(&service, "/").await.body, "xxxxxxxxxx");
+    let stuck = || {
+        let (sender, body) = Body::fed();
+        sender.send("x");
+        // Never ends.
+        std::mem::forget(sender);
+        response(&[("cache-control", "max-age=60")], body)
+    };
+    let origin = ScriptedOrigin::always(stuck);
+    let service = slow(&origin, |layer| layer.fetch_deadline(secs(10)));
+    let begun = Instant::now();
+    let response = service.clone().oneshot(get_request("/")).await.unwrap();
+    assert!(response.into_body().collect().await.is_err());
+    assert_eq!(begun.elapsed(), secs(10));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_before_the_deadline_is_a_failure() {
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("old") } else { status(503).after(ms(20)) });
+    let service = stale(&origin, |layer| layer.stale_after(ms(50))).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::IfError));
+    // One that comes after the client has left lets the key rest as well.
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("old") } else { status(503).after(ms(80)) });
+    let service = stale(&origin, |layer| layer.stale_after(ms(50))).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::OriginSlow));
+    tokio::time::sleep(ms(40)).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::OriginFailed));
+    assert_eq!(origin.calls(), 2);
+}
+
+#[test]
+fn limits_that_come_too_late_are_refused() {
+    type Change = fn(CoalesceLayer) -> CoalesceLayer;
+    let refused: [(Change, &str); 6] = [
+        (|layer| layer.stale_after(secs(1)).wait_at_most(secs(1)), "stale_after"),
+        (|layer| layer.stale_after(secs(1)).fetch_deadline(secs(1)), "stale_after"),
+        (|layer| layer.stale_after(secs(30)), "stale_after"),
+        (|layer| layer.wait_at_most(secs(11)).fetch_deadline(secs(10)), "wait_at_most"),
+        (|layer| layer.stale_after(secs(0)), "stale_after"),
+        (|layer| layer.fetch_deadline(secs(0)), "fetch_deadline"),
+    ];
+    for (change, setting) in refused {
+        let error = ReadThroughLayer::builder(small_store()).coalesce(change).build().unwrap_err();
+        assert!(error.to_string().contains(setting), "{error}");
+    }
+    let fits: Change = |layer| layer.stale_after(ms(50)).wait_at_most(secs(5)).fetch_deadline(secs(5));
+    assert!(ReadThroughLayer::builder(small_store()).coalesce(fits).build().is_ok());
+}
