@@ -10,5 +10,4 @@ pub(crate) mod request_fields;
 pub(crate) mod response_fields;
 pub(crate) mod rules;
 pub(crate) mod storing;
-pub(crate) mod tag_fields;
 pub(crate) mod vary;

@@ -10,9 +10,9 @@ use super::{
     cache_control::{CacheControl, MAX_DELTA, seconds},
     fields::{digits, has, parse_date, remove_all, split_list},
     request_fields::{Keyed, Line},
-    tag_fields::{CACHE_GROUPS, CACHE_TAG, SURROGATE_KEY},
     vary::Vary,
 };
+use crate::tags::{CACHE_GROUPS, CACHE_TAG, SURROGATE_KEY};
 
 /// The fields that decide about storing a response, each parsed once.
 ///

@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::tag_fields::CACHE_GROUP_INVALIDATION;
+use crate::tags::CACHE_GROUP_INVALIDATION;
 use http::{HeaderName, HeaderValue};
 use proptest::prelude::*;
 use std::time::SystemTime;

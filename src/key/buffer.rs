@@ -1,11 +1,16 @@
 use std::fmt;
 
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use smallvec::SmallVec;
 
 use super::CacheKey;
-use crate::http::{
-    cookies::CookieNames,
-    request_fields::{Keyed, Overrides},
+use crate::{
+    http::{
+        cookies::CookieNames,
+        fields::{self, MAX_NORMAL_BYTES},
+        request_fields::{Keyed, Overrides, overrides_target},
+    },
+    work::looked_at,
 };
 
 /// Longer keys are on the heap.
@@ -68,11 +73,6 @@ impl KeyBuffer {
         self.has_overrides = overrides.target;
     }
 
-    #[inline]
-    pub(super) fn may_hold_overrides(&self) -> bool {
-        self.has_overrides
-    }
-
     /// Notes whether the cookies of the rules for all requests follow.
     #[inline]
     pub(super) fn expect_cookies(&mut self, keyed: &Keyed) {
@@ -100,6 +100,36 @@ impl KeyBuffer {
             let cookies = names.of(request);
             self.push((cookies.len() as u64).to_le_bytes());
             cookies.iter().for_each(|cookie| self.push(cookie));
+        }
+    }
+
+    /// Appends the fields of a request that override its target.
+    #[inline]
+    pub(super) fn push_overrides(&mut self, headers: &HeaderMap) {
+        if self.has_overrides {
+            self.push_each_override(headers);
+        }
+    }
+
+    #[inline(never)]
+    fn push_each_override(&mut self, headers: &HeaderMap) {
+        self.push_fields(headers.iter().filter(|(name, _)| overrides_target(name)));
+    }
+
+    /// Appends these lines. The order of fields with different names does not count, since it changes when others
+    /// are removed.
+    pub(super) fn push_fields<'h>(&mut self, lines: impl Iterator<Item = (&'h HeaderName, &'h HeaderValue)>) {
+        let mut lines: SmallVec<[_; 8]> = lines.collect();
+        lines.sort_by(|(a, _), (b, _)| fields::by_spelling(a, b));
+        lines.iter().for_each(|(name, value)| self.push_field(name, value));
+    }
+
+    /// Appends one line of a field.
+    fn push_field(&mut self, name: &HeaderName, value: &HeaderValue) {
+        self.push(name.as_str());
+        match name.as_str() {
+            "forwarded" if value.len() <= MAX_NORMAL_BYTES => self.push(without_addresses(value.as_bytes())),
+            _ => self.push(value.as_bytes()),
         }
     }
 
@@ -203,6 +233,25 @@ impl fmt::Debug for KeyBuffer {
     }
 }
 
+/// A line of `Forwarded` (RFC 7239 §4) without the addresses of the client and of the proxies, with which
+/// each client would have entries of its own. They are not part of the target.
+fn without_addresses(line: &[u8]) -> Vec<u8> {
+    let elements = fields::split_list(line).map(|element| {
+        looked_at(element.len());
+        let pairs = element.split(|byte| *byte == b';').map(<[u8]>::trim_ascii);
+        pairs.filter(|pair| !is_address(pair)).collect::<Vec<_>>().join(&b';')
+    });
+    elements.collect::<Vec<_>>().join(&b',')
+}
+
+/// Whether a pair is `for` or `by`, with a value that cannot be read as more than one pair.
+fn is_address(pair: &[u8]) -> bool {
+    let Some(equals) = pair.iter().position(|byte| *byte == b'=') else { return false };
+    let (name, value) = (&pair[..equals], &pair[equals + 1..]);
+    let is_node = |byte: &u8| byte.is_ascii_alphanumeric() || b".:_-[]\"".contains(byte);
+    (name.eq_ignore_ascii_case(b"for") || name.eq_ignore_ascii_case(b"by")) && value.iter().all(is_node)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +283,25 @@ mod tests {
             expected.push(&before);
             expected.push(part.to_ascii_lowercase());
             prop_assert_eq!(lower.as_bytes(), expected.as_bytes());
+        }
+    }
+
+    #[test]
+    fn only_addresses_are_left_out_of_forwarded() {
+        for (line, expected) in [
+            ("for=192.0.2.1", ""),
+            ("for=192.0.2.1;host=a;proto=https", "host=a;proto=https"),
+            ("For=\"[2001:db8::1]:47\"; by=_proxy ;HOST=a", "HOST=a"),
+            ("for=1.2.3.4, for=5.6.7.8;host=b", ",host=b"),
+            ("for=\"a,host=evil\"", "for=\"a,host=evil\""),
+            ("for=\"a;host=evil\"", "host=evil\""),
+            ("for=a host=evil", "for=a host=evil"),
+        ] {
+            assert_eq!(
+                without_addresses(line.as_bytes()).escape_ascii().to_string().replace("\\\"", "\""),
+                expected,
+                "{line}"
+            );
         }
     }
 }

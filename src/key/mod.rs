@@ -143,19 +143,14 @@
 #[cfg(feature = "body-key")]
 mod body;
 mod buffer;
-mod default;
-mod dot_segments;
-mod facts;
 mod method_field;
-mod normal;
-mod overrides;
-mod read;
 pub mod rules;
 mod target;
-mod unkeyed;
+mod uri;
 
-use std::{borrow::Borrow, fmt, ops::Deref, sync::Arc};
+use std::{any::Any, borrow::Borrow, fmt, ops::Deref, sync::Arc};
 
+use bytes::Bytes;
 use http::{Extensions, HeaderValue, Method, Request, Uri, header, request::Parts, uri::Scheme};
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
@@ -163,9 +158,11 @@ use smallvec::SmallVec;
 use crate::{
     build_error::BuildError,
     http::{
-        request_fields::{Keyed, RequestFields},
+        request_fields::{Credentials, Keyed, Overrides, RequestFields},
         rules::RequestRules,
+        storing::RequestKind,
     },
+    reasons::reasons,
     tags::TagFields,
 };
 
@@ -173,26 +170,22 @@ use crate::{
 pub(crate) use self::body::with_body_key;
 #[cfg(feature = "body-key")]
 use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
-#[cfg(feature = "purge-service")]
-pub(crate) use self::normal::original_uri;
 #[cfg(feature = "body-key")]
 pub use self::rules::{JsonBody, JsonConstant};
+#[cfg(feature = "purge-service")]
+pub(crate) use self::uri::original_uri;
 pub use self::{
     buffer::KeyBuffer,
-    default::DefaultKey,
-    normal::SameHosts,
     rules::{
         Classes, Guard, KeyRule, KeyRules, KeyRulesBuilder, KeyRulesHandle, RuleError, RuleSummary,
         RuleWarning, When,
     },
-    unkeyed::Unkeyed,
+    uri::{DefaultKey, SameHosts},
 };
 pub(crate) use self::{
-    facts::KeyFacts,
-    normal::normal_form,
-    read::{copy_of_body, has_content, is_read_by_rule, kind_of},
     rules::{RuleOverrides, SearchKey},
     target::{Hashes, Origins, Target},
+    uri::normal_form,
 };
 
 /// The key of an entry in a store; see the [module](self).
@@ -372,11 +365,101 @@ pub trait KeyExtractor: Send + Sync + 'static {
     fn prepare(&self, _head: &mut Parts) {}
 }
 
+reasons! {
+    /// Why a request has no key, so that the cache passes it on unchanged.
+    ///
+    /// `Cache-Status` of responses to GET and HEAD requests, and to [reads by their
+    /// body](crate::key#keys-from-bodies), is `fwd=bypass` with this reason as `detail`; see
+    /// [`CacheStatus::unkeyed_reason`](crate::CacheStatus::unkeyed_reason). Other methods never have a key,
+    /// so their responses have no such field.
+    pub enum Unkeyed {
+        /// Neither the URI nor a `Host` field names a host (`no-host`). In a test with an origin-form URI,
+        /// send a `Host` field or an absolute URI.
+        NoHost => "no-host",
+        /// The host is not valid, there are several `Host` fields, or the URI and `Host` disagree
+        /// (`unusable-host`; RFC 9110 §7.2).
+        UnusableHost => "unusable-host",
+        /// By a rule: [`KeyRule::bypass`](crate::KeyRule::bypass) (`rule-bypass`).
+        RuleBypass => "rule-bypass",
+        /// Different rules apply to the ways in which servers read the path (`ambiguous-path`); see
+        /// [`rules`](crate::key::rules#how-a-request-is-read).
+        AmbiguousPath => "ambiguous-path",
+        /// A rule's [condition](crate::KeyRule::when) holds for some of the ways in which servers read the
+        /// request (`ambiguous-condition`); see [`rules`](crate::key::rules#conditions).
+        AmbiguousCondition => "ambiguous-condition",
+        /// The request lacks an extension that the rule has in its keys (`missing-extension`).
+        MissingExtension => "missing-extension",
+        /// The request has a body that is not part of a key (`body`).
+        Body => "body",
+        /// The request asks for a protocol other than HTTP (`upgrade`; RFC 9110 §7.8).
+        Upgrade => "upgrade",
+        /// Frameworks may read another method, from a field such as
+        /// `X-HTTP-Method-Override` or from the query parameter `_method` (`method-override`).
+        MethodOverride => "method-override",
+        /// The [`KeyExtractor`](crate::KeyExtractor) returned no key (`no-key`).
+        NoKey => "no-key",
+    }
+}
+
+impl Unkeyed {
+    /// Why a request is not [for the cache](is_for_cache). `None` for methods that never are.
+    pub(crate) fn of<B: HttpBody>(request: &Request<B>) -> Option<Self> {
+        let is_read = is_get_or_head(request.method()) || is_read_by_rule(request.extensions());
+        is_read.then(|| {
+            let overrides = RequestFields::of(request.headers()).overrides;
+            Self::by(request.uri(), overrides).unwrap_or(Self::Body)
+        })
+    }
+
+    /// Whether frameworks may read another method of a request.
+    #[cfg(feature = "body-key")]
+    fn overrides_method(head: &Parts) -> bool {
+        let overrides = RequestFields::of(&head.headers).overrides;
+        Self::by(&head.uri, overrides) == Some(Self::MethodOverride)
+    }
+
+    /// Why a request with this URI and these overrides has no key, if frameworks may read another method or
+    /// it asks for another protocol.
+    #[inline]
+    fn by(uri: &Uri, overrides: Overrides) -> Option<Self> {
+        let names_method = overrides.method || uri.query().is_some_and(method_field::is_in_query);
+        match (names_method, overrides.protocol) {
+            (true, _) => Some(Self::MethodOverride),
+            (false, true) => Some(Self::Upgrade),
+            (false, false) => None,
+        }
+    }
+}
+
 /// Request extension from [`Key`](crate::Key): what the URI names by the extractor of that layer.
 ///
 /// The first is the identity of a read; other requests invalidate all of them.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity(pub(crate) SmallVec<[Option<CacheKey>; 1]>);
+
+/// What the layer that gave a request its key has learned about it: in the request's extensions, where its
+/// fields alone do not say the same.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyFacts {
+    keyed: Keyed,
+    credentials: Credentials,
+}
+
+impl KeyFacts {
+    pub(crate) fn new(keyed: Keyed, credentials: Credentials) -> Self {
+        Self { keyed, credentials }
+    }
+
+    /// What of the request its key holds, beside the URI.
+    pub(crate) fn keyed(&self) -> &Keyed {
+        &self.keyed
+    }
+
+    /// The credentials that its key does not hold.
+    pub(crate) fn credentials(&self) -> Credentials {
+        self.credentials
+    }
+}
 
 impl<F> KeyExtractor for F
 where
@@ -481,6 +564,83 @@ fn is_keyed_with_content(extensions: &Extensions) -> bool {
 pub(crate) fn may_have_key(head: &Parts, fields: &RequestFields<'_>) -> bool {
     let is_read = is_get_or_head(&head.method) || has_content(&head.extensions);
     is_read && Unkeyed::by(&head.uri, fields.overrides).is_none()
+}
+
+/// Request extension from [`BodyKey`](crate::BodyKey) alone: a rule declares the request a read, whatever its
+/// method.
+#[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "only bodies for keys are read"))]
+#[derive(Clone, Debug)]
+struct ReadByRule {
+    /// `None` if the body is not in the key, as it is too large or for another reason.
+    content: Option<Content>,
+}
+
+/// The whole body of a request, and how to make a copy of it.
+#[cfg_attr(not(feature = "body-key"), allow(dead_code, reason = "only bodies for keys are read"))]
+#[derive(Clone)]
+struct Content {
+    bytes: Bytes,
+    /// Knows the type of the body, which cannot be in the extensions.
+    fill: fn(&mut dyn Any, &Bytes) -> bool,
+}
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Content").field(&self.bytes.len()).finish()
+    }
+}
+
+#[cfg(feature = "body-key")]
+impl ReadByRule {
+    const WITHOUT_KEY: Self = Self { content: None };
+
+    /// For a request with this body, which is sent as a `RequestBody<B>`.
+    fn with_content<B: HttpBody + 'static>(bytes: Bytes) -> Self {
+        Self { content: Some(Content { bytes, fill: fill::<B> }) }
+    }
+}
+
+#[cfg(feature = "body-key")]
+fn fill<B: HttpBody + 'static>(body: &mut dyn Any, bytes: &Bytes) -> bool {
+    let body = body.downcast_mut::<crate::RequestBody<B>>();
+    body.map(|body| *body = crate::RequestBody::from(bytes.clone())).is_some()
+}
+
+/// Whether a rule declares the request a read.
+pub(crate) fn is_read_by_rule(extensions: &Extensions) -> bool {
+    extensions.get::<ReadByRule>().is_some()
+}
+
+fn content(extensions: &Extensions) -> Option<&Content> {
+    extensions.get::<ReadByRule>()?.content.as_ref()
+}
+
+/// Whether the key of a request holds its body.
+pub(crate) fn has_content(extensions: &Extensions) -> bool {
+    content(extensions).is_some()
+}
+
+/// The kind of a request that may have a key.
+pub(crate) fn kind_of(head: &Parts) -> RequestKind {
+    match head.method {
+        _ if has_content(&head.extensions) => RequestKind::ReadByBody,
+        Method::GET => RequestKind::Get,
+        _ => RequestKind::Head,
+    }
+}
+
+/// A copy of the body of a request: an empty one, or the one in its key. `None` if the body is unknown, or if
+/// a layer in between changed its type: an empty body would make another request.
+pub(crate) fn copy_of_body<ReqB>(body: &ReqB, extensions: &Extensions) -> Option<ReqB>
+where
+    ReqB: HttpBody + Default + 'static,
+{
+    if body.is_end_stream() {
+        return Some(ReqB::default());
+    }
+    let content = content(extensions)?;
+    let mut body = ReqB::default();
+    (content.fill)(&mut body, &content.bytes).then_some(body)
 }
 
 #[cfg(test)]

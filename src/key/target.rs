@@ -9,8 +9,8 @@ use http::{Extensions, HeaderMap, HeaderValue, Request, Uri, header, request::Pa
 use smallvec::SmallVec;
 
 use super::{
-    CacheKey, Identity, KeyExtractor, dot_segments,
-    normal::{Authority, SameHosts, is_normal, normal_form, original, path_and_query, rooted},
+    CacheKey, Identity, KeyExtractor,
+    uri::{Authority, SameHosts, is_normal, normal_form, original, path_and_query, rooted},
 };
 use crate::http::request_fields::first_line;
 
@@ -288,7 +288,34 @@ impl<'a> Target<'a> {
 fn resolve(base: &str, relative: &str) -> String {
     let (path, query) = relative.split_at(relative.find('?').unwrap_or(relative.len()));
     let directory = base.rsplit_once('/').map_or("", |(directory, _)| directory);
-    dot_segments::join(directory.split('/').skip(1).chain(path.split('/')), true, false) + query
+    join_segments(directory.split('/').skip(1).chain(path.split('/')), true, false) + query
+}
+
+/// A path of these segments (RFC 3986 §5.2.4), with `.` and `..` resolved if `resolves_dots`, and without empty segments if
+/// `merges_slashes`. It ends with a slash if the last segment is empty or resolved.
+pub(super) fn join_segments<'s>(
+    segments: impl Iterator<Item = &'s str>,
+    resolves_dots: bool,
+    merges_slashes: bool,
+) -> String {
+    let mut kept: Vec<&str> = Vec::new();
+    let mut ends_in_directory = false;
+    let mut segments = segments.peekable();
+    while let Some(segment) = segments.next() {
+        let is_dots = resolves_dots && matches!(segment, "." | "..");
+        ends_in_directory = segment.is_empty() || is_dots;
+        match segment {
+            ".." if is_dots => drop(kept.pop()),
+            _ if is_dots => {}
+            "" if merges_slashes || segments.peek().is_none() => {}
+            segment => kept.push(segment),
+        }
+    }
+    let mut path: String = kept.iter().flat_map(|segment| ["/", segment]).collect();
+    if ends_in_directory || path.is_empty() {
+        path.push('/');
+    }
+    path
 }
 
 #[cfg(test)]

@@ -104,3 +104,22 @@ proptest::proptest! {
         }
     }
 }
+
+#[test]
+fn dots_and_slashes_are_resolved_where_that_is_asked_for() {
+    for (path, as_is, resolved, merged) in [
+        ("", "/", "/", "/"),
+        ("a", "/a", "/a", "/a"),
+        ("a/", "/a/", "/a/", "/a/"),
+        ("a//b", "/a//b", "/a//b", "/a/b"),
+        ("a/./b/..", "/a/./b/..", "/a/", "/a/"),
+        ("../..//a", "/../..//a", "//a", "/a"),
+        ("...", "/...", "/...", "/..."),
+    ] {
+        let join = |resolves, merges| join_segments(path.split('/'), resolves, merges);
+        assert_eq!(
+            (join(false, false), join(true, false), join(true, true)),
+            (as_is.into(), resolved.into(), merged.into())
+        );
+    }
+}

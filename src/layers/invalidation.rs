@@ -6,13 +6,10 @@ use http::{Extensions, HeaderMap, HeaderValue, Method, Request, Response, Status
 use http_body::Body as HttpBody;
 
 use crate::{
-    http::{
-        response_fields::{self, PassedFields},
-        tag_fields,
-    },
+    http::response_fields::{self, PassedFields},
     key,
     sequence::Sequence,
-    tags::TagFields,
+    tags::{self, TagFields},
 };
 
 /// Where things are invalidated, and what names them.
@@ -110,7 +107,7 @@ impl Invalidation {
     /// Purges the groups of the same origin that the response names, whatever its status.
     fn purge_groups(&self, headers: &HeaderMap) {
         let sequence = self.place.sequence();
-        for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUP_INVALIDATION) {
+        for group in tags::groups(headers, &tags::CACHE_GROUP_INVALIDATION) {
             for hash in self.target_by(self.extractor()).groups_to_purge(&group, sequence.hasher()) {
                 sequence.purge_group(hash);
             }
@@ -141,6 +138,6 @@ pub(crate) fn pass_on<B: HttpBody>(
     if let Some(own) = strips_tags
         && (mentions.has_tags || own.are_in(response.headers()))
     {
-        tag_fields::strip(response.headers_mut(), own);
+        tags::strip(response.headers_mut(), own);
     }
 }

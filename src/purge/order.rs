@@ -4,10 +4,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use serde::{Deserialize, Serialize};
 
 use super::{Purge, PurgeError, display, host_of, pattern::UrlPattern, prefix, service::Refusal};
-use crate::{
-    http::tag_fields::for_each_tag_of,
-    tags::{Separator, TagFields},
-};
+use crate::tags::{Separator, TagFields, for_each_tag_of};
 
 /// What is to be purged, as it is written.
 #[derive(Debug, Default, Deserialize)]

@@ -22,11 +22,10 @@ use super::{
 };
 use crate::{
     exchange::{CacheRequest, status::CacheStatus},
-    http::tag_fields,
     key::{KeyExtractor, KeyRules},
     stack::{ReadThroughBuilder, ReadThroughLayer},
     store::{MemoryStore, Store, StoredResponse},
-    tags::{TagFields, Tags},
+    tags::{self, TagFields, Tags},
 };
 
 /// Room for a few responses with tiny bodies.
@@ -187,10 +186,10 @@ impl<'t> Trial<'t> {
     pub(super) fn tags(&self) -> BTreeSet<String> {
         let mut tags = BTreeSet::new();
         let headers = self.exchange.response().headers();
-        tag_fields::for_each_tag(headers, &self.tag_fields, |tag| {
+        tags::for_each_tag(headers, &self.tag_fields, |tag| {
             _ = tags.insert(String::from_utf8_lossy(tag).into_owned());
         });
-        tags.extend(tag_fields::groups(headers, &tag_fields::CACHE_GROUPS));
+        tags.extend(tags::groups(headers, &tags::CACHE_GROUPS));
         let of_request = self.at_origin().and_then(|head| head.extensions.get::<Tags>());
         tags.extend(of_request.into_iter().flat_map(Tags::iter).map(String::from));
         tags

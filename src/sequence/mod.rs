@@ -22,9 +22,9 @@ use self::{
     sync::{AtomicU64, Ordering},
 };
 use crate::{
-    http::{response_fields::ResponseFields, tag_fields},
+    http::response_fields::ResponseFields,
     key::{self, KeyExtractor},
-    tags::{TagFields, Tags},
+    tags::{self, TagFields, Tags},
 };
 
 /// URIs share a floor by their hash.
@@ -250,12 +250,12 @@ impl Sequence {
             texts.iter_mut().for_each(|texts| texts.tags.push(tag.to_vec()));
         };
         if response_fields.has_tags {
-            tag_fields::for_each_tag(headers, fields, &mut push);
+            tags::for_each_tag(headers, fields, &mut push);
         }
         given.into_iter().flatten().flat_map(Tags::iter).for_each(|tag| push(tag.as_bytes()));
         if response_fields.has_groups {
             let target = key::Target::of(request, key::Origins::default());
-            for group in tag_fields::groups(headers, &tag_fields::CACHE_GROUPS) {
+            for group in tags::groups(headers, &tags::CACHE_GROUPS) {
                 self.push_group(&group, target, &mut tags);
                 let url = target.to_text().unwrap_or_default();
                 texts.iter_mut().for_each(|texts| texts.groups.push((url.clone(), group.clone())));

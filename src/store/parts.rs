@@ -2,7 +2,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderName, Response, StatusCode, header};
 use tokio::time::Instant;
 
@@ -16,7 +16,7 @@ use crate::{
         vary::{Forms, Selection},
     },
     sequence::{Checked as _, Sequence},
-    store::{Entry, HeadBuilder, Origin, Pieces, StoredResponse},
+    store::{Entry, HeadBuilder, Origin, StoredResponse},
 };
 
 /// Parts that one key may have, of all its variants. The next one takes the place of the oldest.
@@ -310,6 +310,109 @@ impl Stored {
             Self::Whole(response) => response.bytes(),
             Self::Part(part) => part.bytes(),
         }
+    }
+}
+
+/// Two neighbours that are no longer than this together are put into one piece. So the pieces are few,
+/// and what is copied to join some is bounded, however long they are.
+const SMALL: usize = 64 << 10;
+
+/// Pieces that are no longer than this together become one at once. Longer ones in the background.
+const AT_ONCE: usize = 4 * SMALL;
+
+#[cfg(test)]
+thread_local! {
+    static COPIED: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
+}
+
+/// Copies, and counts that in tests.
+fn copy(bytes: &[u8], to: &mut BytesMut) {
+    #[cfg(test)]
+    COPIED.with(|copied| copied.set(copied.get() + bytes.len()));
+    to.extend_from_slice(bytes);
+}
+
+/// Bytes in the pieces in which they came, so that they can be put together without a copy.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pieces(Vec<Bytes>);
+
+impl From<Bytes> for Pieces {
+    fn from(bytes: Bytes) -> Self {
+        Self(if bytes.is_empty() { Vec::new() } else { vec![bytes] })
+    }
+}
+
+impl Pieces {
+    fn len(&self) -> usize {
+        self.0.iter().map(Bytes::len).sum()
+    }
+
+    /// What they cost to keep.
+    fn bytes(&self) -> usize {
+        self.len() + self.0.capacity() * size_of::<Bytes>()
+    }
+
+    /// These bytes of them, without a copy.
+    fn slice(&self, mut range: Range<usize>) -> Vec<Bytes> {
+        let mut slices = Vec::new();
+        for piece in &self.0 {
+            let (start, end) = (range.start.min(piece.len()), range.end.min(piece.len()));
+            if start < end {
+                slices.push(piece.slice(start..end));
+            }
+            range = range.start.saturating_sub(piece.len())..range.end.saturating_sub(piece.len());
+        }
+        slices
+    }
+
+    /// These bytes of them, as they are to be kept: what is cut off must not keep the rest in memory.
+    fn cut(&self, range: Range<usize>) -> Self {
+        if range == (0..self.len()) {
+            return self.clone();
+        }
+        let mut bytes = BytesMut::with_capacity(range.len());
+        self.slice(range).iter().for_each(|piece| copy(piece, &mut bytes));
+        bytes.freeze().into()
+    }
+
+    /// One after the other.
+    fn append(&mut self, other: &Self) {
+        let mut others = other.0.iter();
+        if let (Some(last), Some(first)) = (self.0.last_mut(), other.0.first())
+            && last.len() + first.len() <= SMALL
+        {
+            let mut joined = BytesMut::with_capacity(last.len() + first.len());
+            copy(last, &mut joined);
+            copy(first, &mut joined);
+            *last = joined.freeze();
+            others.next();
+        }
+        self.0.reserve_exact(others.len());
+        self.0.extend(others.cloned());
+    }
+
+    /// In one piece, if that costs little.
+    fn as_one(&self) -> Option<Bytes> {
+        match &*self.0 {
+            [] => Some(Bytes::new()),
+            [one] => Some(one.clone()),
+            _ if self.len() > AT_ONCE => None,
+            pieces => {
+                let mut bytes = BytesMut::with_capacity(self.len());
+                pieces.iter().for_each(|piece| copy(piece, &mut bytes));
+                Some(bytes.freeze())
+            }
+        }
+    }
+
+    /// In one piece, with a turn for other tasks now and then.
+    async fn assembled(&self) -> Bytes {
+        let mut bytes = BytesMut::with_capacity(self.len());
+        for chunk in self.0.iter().flat_map(|piece| piece.chunks(AT_ONCE)) {
+            copy(chunk, &mut bytes);
+            tokio::task::yield_now().await;
+        }
+        bytes.freeze()
     }
 }
 

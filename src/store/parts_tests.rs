@@ -5,7 +5,7 @@ use http::{Request, Response, header};
 use http_body_util::{BodyExt, Full};
 use tower::{Layer, ServiceExt, service_fn};
 
-use super::super::pieces::COPIED;
+use super::*;
 use crate::{MemoryStore, StoreLayer};
 
 const TOTAL: usize = 2 << 20;
@@ -51,4 +51,47 @@ async fn what_a_request_makes_the_store_copy_is_bounded_by_its_own_bytes_and_not
     for (first, last) in [(0, TOTAL - 1), (499_999, 500_001), ((1 << 20) - 150, (1 << 20) + 1)] {
         ask(first, last).await;
     }
+}
+
+fn pieces(lengths: &[usize]) -> Pieces {
+    let mut next = 0_u8;
+    let mut made = Pieces::default();
+    for length in lengths {
+        let piece: Bytes = std::iter::repeat_with(|| {
+            next = next.wrapping_add(1);
+            next
+        })
+        .take(*length)
+        .collect();
+        made.append(&piece.into());
+    }
+    made
+}
+
+#[test]
+fn every_slice_is_what_it_would_be_of_one_piece() {
+    let several = pieces(&[SMALL, 3, SMALL, 5]);
+    assert_eq!(several.0.len(), 4, "none fits with its neighbour");
+    let one = several.as_one().unwrap();
+    for range in [0..1, 0..one.len(), SMALL - 1..SMALL + 4, SMALL + 1..SMALL + 2, one.len() - 1..one.len()] {
+        assert_eq!(several.slice(range.clone()).concat(), one[range.clone()]);
+        assert_eq!(several.cut(range.clone()).as_one().unwrap(), one[range]);
+    }
+}
+
+#[test]
+fn to_append_a_byte_costs_no_more_than_the_last_piece_that_is_small() {
+    let mut many = pieces(&[16 << 20]);
+    COPIED.set(0);
+    for n in 1..=1000 {
+        many.append(&Bytes::from_static(b"x").into());
+        assert!(many.0.len() <= 2);
+        assert!(COPIED.take() <= n);
+    }
+    for _ in 0..SMALL {
+        many.append(&Bytes::from_static(b"x").into());
+        assert!(COPIED.take() <= SMALL);
+    }
+    assert_eq!(many.0.len(), 3);
+    assert_eq!(many.len(), (16 << 20) + 1000 + SMALL);
 }

@@ -15,7 +15,7 @@ pub(super) use self::{
     json::{Action, JsonShape, parse_pointer},
     reading::{Form, Reading},
 };
-use super::{method_field::is_in_body, read::ReadByRule, rules::BodyRule};
+use super::{ReadByRule, method_field::is_in_body, rules::BodyRule};
 use crate::{http::response_fields::content_length, request_body::RequestBody};
 
 /// Reads a body, and returns the request with its key, if the body is one that a key can hold.

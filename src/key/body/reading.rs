@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use super::{graphql::Persisted, json::JsonShape};
 use crate::{
     http::{fields, request_fields::first_line},
-    key::normal::original_uri,
+    key::uri::original_uri,
 };
 
 /// How the bodies for a rule are read.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     http::{conditions, fields, request_fields::Credentials},
-    key::{self, normal::Authority},
+    key::{self, uri::Authority},
 };
 
 /// How the body of a request becomes a part of its key.

@@ -15,7 +15,7 @@ use super::{
     selection::Selector,
 };
 use crate::{
-    key::{DefaultKey, SameHosts, normal::Authority},
+    key::{DefaultKey, SameHosts, uri::Authority},
     tags::{Separator, TagFields},
 };
 

@@ -15,7 +15,7 @@ use super::{
     template::{QueryCaptures, QueryTemplate},
     when::{CompiledWhen, Facts},
 };
-use crate::key::normal::Authority;
+use crate::key::uri::Authority;
 
 /// What rules compare of a request, in addition to their conditions.
 #[derive(Clone, Copy)]

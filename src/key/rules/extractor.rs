@@ -16,7 +16,7 @@ use crate::{
     http::request_fields::Keyed,
     key::{
         self, KeyExtractor,
-        normal::{self, Authority},
+        uri::{self, Authority},
     },
     tags::TagFields,
 };
@@ -112,7 +112,7 @@ impl KeyRules {
         if self.chosen(&head.extensions).is_none() {
             return self.rule_for(head, method);
         }
-        let (target, authority) = (normal::original_uri(head), self.authority_of_request(head)?);
+        let (target, authority) = (uri::original_uri(head), self.authority_of_request(head)?);
         let selected = self.chosen_match(target, authority, &head.extensions);
         let select = || {
             let facts = Facts::of(&head.headers, target);
@@ -128,7 +128,7 @@ impl KeyRules {
         head: &'h Parts,
         method: &'h Method,
     ) -> Result<(selection::SelectedRule<'h, 'h>, Authority<'h>), key::Unkeyed> {
-        let (target, authority) = (normal::original_uri(head), self.authority_of_request(head)?);
+        let (target, authority) = (uri::original_uri(head), self.authority_of_request(head)?);
         let facts = Facts::of(&head.headers, target);
         Ok((self.inner.selector.select(RequestLine::new(authority, method, target), &facts), authority))
     }
@@ -138,7 +138,7 @@ impl KeyRules {
         if !self.inner.selector.has_conditions() {
             return None;
         }
-        let (target, authority) = (normal::original_uri(head), self.authority_of_request(head).ok()?);
+        let (target, authority) = (uri::original_uri(head), self.authority_of_request(head).ok()?);
         let facts = Facts::of(&head.headers, target);
         let selected = self.inner.selector.select(RequestLine::new(authority, method, target), &facts);
         let position = selected.map(|found| found.and_then(|found| self.inner.selector.position(&found)));
@@ -170,8 +170,7 @@ impl KeyRules {
 
     #[inline]
     fn authority_of_request<'h>(&'h self, head: &'h Parts) -> Result<Authority<'h>, key::Unkeyed> {
-        let authority =
-            Authority::of_request(normal::original_uri(head), &head.headers, self.assumed_scheme())?;
+        let authority = Authority::of_request(uri::original_uri(head), &head.headers, self.assumed_scheme())?;
         Ok(authority.among(self.same_hosts()))
     }
 
@@ -245,8 +244,8 @@ impl KeyExtractor for KeyRules {
         host: Option<&HeaderValue>,
         extensions: &Extensions,
     ) -> Option<key::CacheKey> {
-        let uri = normal::original(uri, extensions);
-        let normal = normal::normal_uri(uri);
+        let uri = uri::original(uri, extensions);
+        let normal = uri::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         let authority = self.authority_of(uri, host)?;
         if self.inner.selector.merges_bodies_at(authority, uri.path()) {
@@ -270,8 +269,8 @@ impl KeyExtractor for KeyRules {
         if !selector.has_conditions() {
             return each(self.identity(uri, host, extensions));
         }
-        let uri = normal::original(uri, extensions);
-        let normal = normal::normal_uri(uri);
+        let uri = uri::original(uri, extensions);
+        let normal = uri::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         match self.authority_of(uri, host) {
             Some(authority) if selector.merges_bodies_at(authority, uri.path()) => {
@@ -300,7 +299,7 @@ impl KeyExtractor for KeyRules {
     }
 
     fn rule_of_url(&self, uri: &Uri, host: Option<&HeaderValue>) -> Result<Option<String>, String> {
-        let normal = normal::normal_uri(uri);
+        let normal = uri::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);
         let Some(authority) = self.authority_of(uri, host) else { return Ok(None) };
         // The rest, which is for requests that no rule is for, has no label.
@@ -343,7 +342,7 @@ impl KeyExtractor for KeyRules {
     }
 
     fn prepare(&self, head: &mut Parts) {
-        normal::fold(head, self.assumed_scheme(), self.same_hosts());
+        uri::fold(head, self.assumed_scheme(), self.same_hosts());
         // What a key holds that is not made by these rules is not known here.
         let is_own = head.extensions.get::<key::CacheKey>().is_none() || key::has_content(&head.extensions);
         let (overrides, tags, learns, query) = {

@@ -9,7 +9,7 @@ use crate::{
         fields,
         request_fields::{Keyed, TARGET_OVERRIDES},
     },
-    key::{KeyBuffer, normal, overrides},
+    key::{KeyBuffer, uri},
 };
 
 /// Removes from requests the header fields that a response could depend on although they are not in the key,
@@ -342,23 +342,22 @@ impl CompiledGuard {
     /// Appends the fields that reach the origin although they may change a response in ways that its `Vary` does
     /// not tell.
     pub(super) fn push_keyed(&self, headers: &HeaderMap, key: &mut KeyBuffer) {
-        let Some(fields) = &self.0 else { return overrides::push_overrides(headers, key) };
+        let Some(fields) = &self.0 else { return key.push_overrides(headers) };
         let holds_cookies = key.holds_cookies();
         let counts = |name: &HeaderName| match *name == header::COOKIE {
             true => !holds_cookies,
             false => fields.keyed.contains(name),
         };
-        overrides::push_fields(headers.iter().filter(|(name, _)| counts(name) && !fields.removes(name)), key);
+        key.push_fields(headers.iter().filter(|(name, _)| counts(name) && !fields.removes(name)));
     }
 }
 
 /// Replaces the query of a request wherever the service may read it.
 pub(super) fn replace_query(head: &mut Parts, query: &str) {
     let rewritten = |uri: &Uri| with_query(uri, query);
-    let original = rewritten(normal::original_uri(head));
+    let original = rewritten(uri::original_uri(head));
     // A URI that was rewritten before the request reached the cache is in the key as it is.
-    let inner =
-        (head.uri.query() == normal::original_uri(head).query()).then(|| rewritten(&head.uri)).flatten();
+    let inner = (head.uri.query() == uri::original_uri(head).query()).then(|| rewritten(&head.uri)).flatten();
     if let Some(uri) = inner {
         head.uri = uri;
     }

@@ -1,7 +1,7 @@
 //! Patterns of hosts.
 
 use super::error::Problem;
-use crate::key::normal::Authority;
+use crate::key::uri::Authority;
 
 /// A host, or all hosts below one, that a rule is for.
 #[derive(Clone, Debug, PartialEq, Eq)]

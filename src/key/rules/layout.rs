@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     http::{cookies::CookieNames, fields, request_fields::Keyed},
-    key::{KeyBuffer, Unkeyed, normal},
+    key::{KeyBuffer, Unkeyed, uri},
 };
 
 /// What is in the key of a rule's requests, where that is not the default key.
@@ -250,7 +250,7 @@ fn push_parameters(parameters: Option<query::Parameters<'_>>, query: Option<&str
 /// Pushes what was rewritten before the request reached the cache. What a router of axum cut off counts as
 /// that alone: the rest is in the key already, except for what the rule leaves out.
 fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
-    let original = normal::original_uri(head);
+    let original = uri::original_uri(head);
     if head.uri.path_and_query() == original.path_and_query() {
         return;
     }
@@ -259,7 +259,7 @@ fn push_rewritten(head: &Parts, key: &mut KeyBuffer) {
         Some(cut) => key.push(cut.as_bytes()),
         None => {
             key.push(b"?");
-            key.push(normal::path_and_query(&head.uri));
+            key.push(uri::path_and_query(&head.uri));
         }
     }
 }

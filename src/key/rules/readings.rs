@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeSet};
 use percent_encoding::percent_decode_str;
 
 use crate::{
-    key::{dot_segments, normal},
+    key::{target::join_segments, uri},
     work::looked_at,
 };
 
@@ -118,7 +118,7 @@ impl Quirks {
             let end = segment.find(';').filter(|_| self.has(Self::PARAMETERS)).unwrap_or(segment.len());
             &segment[..end]
         });
-        dot_segments::join(segments, self.has(Self::DOTS), self.has(Self::MERGE))
+        join_segments(segments, self.has(Self::DOTS), self.has(Self::MERGE))
     }
 }
 
@@ -153,14 +153,14 @@ fn begins_odd_segment(rest: &[u8], is_end: bool) -> bool {
 }
 
 fn encoded_octet(digits: &[u8]) -> Option<u8> {
-    normal::octet(*digits.first()?, *digits.get(1)?)
+    uri::octet(*digits.first()?, *digits.get(1)?)
 }
 
 /// Whether a path means the same with this octet encoded, to any server that decodes it before routing.
 pub(super) fn is_meaningless(octet: u8) -> bool {
     let separates = matches!(octet, b'/' | b'\\' | b';' | b'%' | b'?' | b'#');
     // Ordinary clients never encode unreserved characters (RFC 3986 §2.3).
-    !separates && !normal::is_unreserved(octet) && !octet.is_ascii_control()
+    !separates && !uri::is_unreserved(octet) && !octet.is_ascii_control()
 }
 
 /// Whether all servers decode a path to the same text: it has only octets of encoded UTF-8 (RFC 3629 §3), no
@@ -205,7 +205,7 @@ fn decode_unreserved(path: &str) -> String {
     while let Some((before, after)) = rest.split_once('%') {
         decoded.push_str(before);
         let octet = after.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-        match octet.filter(|octet| normal::is_unreserved(*octet)) {
+        match octet.filter(|octet| uri::is_unreserved(*octet)) {
             Some(octet) => {
                 decoded.push(octet as char);
                 rest = &after[2..];

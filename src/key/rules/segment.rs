@@ -4,7 +4,7 @@ use smallvec::SmallVec;
 
 use super::{error::Problem, readings::is_meaningless};
 use crate::{
-    key::normal::{normal_form, octet},
+    key::uri::{normal_form, octet},
     work::looked_at,
 };
 

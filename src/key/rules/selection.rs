@@ -12,7 +12,7 @@ use super::{
     readings,
     when::Facts,
 };
-use crate::key::{Unkeyed, normal::Authority};
+use crate::key::{Unkeyed, uri::Authority};
 
 /// The rules, in the order in which they are tried.
 #[derive(Debug)]

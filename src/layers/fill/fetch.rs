@@ -11,11 +11,11 @@ use crate::{
     exchange::{self, failures},
     http::{
         conditions, fields, request_fields::RequestFields, response_fields::ResponseFields, rules::Rules,
-        storing, tag_fields, vary,
+        storing, vary,
     },
     key, sequence,
     store::{self, Store},
-    tags::TagFields,
+    tags::{self, TagFields},
 };
 
 /// Has the last word on the [`Rules`] for one response, once its head is there.
@@ -120,7 +120,7 @@ impl Targets {
             fields::remove_all(headers, |name| self.names.contains(name));
         }
         if self.tags_are_stripped && may_have_tags {
-            tag_fields::strip(headers, &self.tags);
+            tags::strip(headers, &self.tags);
         }
     }
 

@@ -155,7 +155,7 @@ impl<St: Store> Recorder<St> {
             }
             // With what else is stored of the same representation (RFC 9111 §3.4).
             Content::Part(extent, headers) => {
-                let pieces = store::Pieces::from(block.into_body());
+                let pieces = block.into_body().into();
                 let arrived = store::Arrived { extent, headers, withheld, pieces, selection, terms, origin };
                 match self.store.get(self.client.asked().key()) {
                     Some(entry) => {

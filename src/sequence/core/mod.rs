@@ -31,17 +31,13 @@
 //! Knows neither HTTP nor time: the moments of soft purges are numbers given by the caller.
 
 mod keys;
-mod pattern;
 mod records;
 
 use std::collections::BTreeSet;
 
 pub use self::keys::PurgeTexts;
+pub(crate) use self::keys::{FloorIndex, Glob, Loss, Pattern, PurgeKeys, PurgeKind, Segment, TagHash};
 use self::records::{Order, Range, RangeRecords, Record, TagRecords};
-pub(crate) use self::{
-    keys::{FloorIndex, Loss, PurgeKeys, PurgeKind, TagHash},
-    pattern::{Glob, Pattern, Segment},
-};
 use super::sync::{AtomicU64, Mutex, Ordering};
 
 /// What purges say about a response.

@@ -1,4 +1,5 @@
-//! The normal form of target URIs and hosts (RFC 9110 §4.2.3), in which spellings of one resource are equal.
+//! The default key, and the normal form of target URIs and hosts (RFC 9110 §4.2.3), in which spellings of one
+//! resource are equal.
 
 use std::borrow::Cow;
 
@@ -9,8 +10,172 @@ use http::{
     uri::{PathAndQuery, Scheme},
 };
 
-use super::Unkeyed;
-use crate::{http::request_fields::first_line, work::looked_at};
+use super::{CacheKey, KeyBuffer, KeyExtractor, Unkeyed};
+use crate::{build_error::BuildError, http::request_fields::first_line, work::looked_at};
+
+/// The default key: scheme, authority, path and query, the target URI of RFC 9110 §7.1 as the client wrote
+/// it.
+///
+/// * The authority is the one of the URI (HTTP/2, or HTTP/1 in absolute form), else the
+///   `Host` field, in lower case and without the default port of the scheme (RFC 9110 §4.2.3). A
+///   request with none, with several or with an invalid one has no key; nor has one whose URI and `Host`
+///   disagree, since only the service knows which of them it uses.
+/// * The scheme is the one of the URI, else `http`: HTTP/1 servers cannot see it. With
+///   [`scheme`](Self::scheme) a server behind TLS shares keys between HTTP/1 and HTTP/2.
+/// * The `Host` of a forwarded request, and its URI if that is absolute, have this form, so that
+///   the shared response does not show how one client wrote them.
+/// * Path and query are taken byte for byte: `/a`, `/a/`, `/%61` and `/a?` are four keys.
+/// * A field that overrides the target, such as `X-Forwarded-Host`, `Forwarded` or `X-Forwarded-Proto`, is in
+///   the key of a request that has it: an application may build its links from it. Addresses in `Forwarded`
+///   are left out. A purge by URL reaches the entries with and without these fields.
+/// * Inside `axum::Router::nest`, which cuts off a prefix of the URI, the key also holds the URI
+///   that the client sent (feature `axum`, on by default), so that nested routers can
+///   share a store. This is the `nest` of axum 0.8: with another version the layer belongs outside
+///   `nest`. Without the feature see [`whole_uri`](Self::whole_uri).
+///
+/// ```
+/// use http::Request;
+/// use tower_readthrough::{DefaultKey, KeyExtractor};
+///
+/// let key = |request: http::request::Builder| {
+///     DefaultKey::new().key(&request.body(()).unwrap().into_parts().0)
+/// };
+/// let http1 = key(Request::get("/a?b=c").header("host", "Example.com"));
+/// let http2 = key(Request::get("http://example.com/a?b=c"));
+/// assert!(http1.is_some());
+/// assert_eq!(http1, http2);
+/// assert_eq!(key(Request::get("/a?b=c")), None);
+/// ```
+#[derive(Clone, Debug)]
+pub struct DefaultKey {
+    namespace: Box<str>,
+    scheme: Option<Scheme>,
+    /// Whether the URI is stated not to be cut.
+    is_whole: bool,
+    /// The beginning of most keys: the namespace, and this scheme or else `http`.
+    start: CacheKey,
+}
+
+impl Default for DefaultKey {
+    fn default() -> Self {
+        Self {
+            namespace: Box::default(),
+            scheme: None,
+            is_whole: false,
+            start: CacheKey::from_parts(["", "http"]),
+        }
+    }
+}
+
+impl DefaultKey {
+    /// The default key, in no namespace.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Puts every key into a namespace of its own.
+    ///
+    /// Layers in front of different services need different namespaces to share one store,
+    /// unless their requests differ by host or path. Default: the empty one.
+    #[must_use]
+    pub fn namespace(mut self, namespace: impl Into<Box<str>>) -> Self {
+        self.namespace = namespace.into();
+        self.restarted()
+    }
+
+    /// The scheme of all requests, whatever their URIs have. Default: that of the URI, or `http`.
+    #[must_use]
+    pub fn scheme(mut self, scheme: Scheme) -> Self {
+        self.scheme = Some(scheme);
+        self.restarted()
+    }
+
+    /// States that no router above the cache cuts off a part of the path, so that the URI of a request is the
+    /// one that the client sent.
+    ///
+    /// Required without the feature `axum`, where `axum::Router::nest` is not recognised:
+    /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses the key otherwise. No effect
+    /// with the feature.
+    #[must_use]
+    pub fn whole_uri(mut self) -> Self {
+        self.is_whole = true;
+        self
+    }
+
+    fn restarted(mut self) -> Self {
+        let scheme = self.scheme.as_ref().map_or("http", Scheme::as_str);
+        self.start = CacheKey::from_parts([&*self.namespace, scheme]);
+        self
+    }
+
+    /// Writes the part of the key that is from the target URI.
+    #[inline]
+    pub(super) fn write_target(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
+        let target = original_uri(head);
+        let authority = Authority::of_request(target, &head.headers, self.scheme.as_ref())?;
+        self.write_target_at(authority, head, key);
+        Ok(())
+    }
+
+    /// Like [`write_target`](Self::write_target), with a known authority.
+    #[inline]
+    pub(super) fn write_target_at(&self, authority: Authority<'_>, head: &Parts, key: &mut KeyBuffer) {
+        let target = original_uri(head);
+        self.begin(target, authority, key);
+        let asked = path_and_query(target);
+        match asked.starts_with('/') {
+            true => key.push(asked),
+            false => key.push(&*rooted(asked)),
+        }
+        if !std::ptr::eq(target, &head.uri) && head.uri.path_and_query() != target.path_and_query() {
+            key.push(path_and_query(&head.uri));
+        }
+    }
+
+    /// Writes the beginning of every key: namespace, scheme and authority.
+    #[inline]
+    pub(super) fn begin(&self, target: &Uri, authority: Authority<'_>, key: &mut KeyBuffer) {
+        match target.scheme() {
+            Some(scheme) if self.scheme.is_none() && *scheme != Scheme::HTTP => {
+                key.push(self.namespace.as_bytes());
+                key.push(scheme.as_str());
+            }
+            _ => key.extend(&self.start),
+        }
+        key.push_lower_case(authority.as_bytes());
+    }
+}
+
+impl KeyExtractor for DefaultKey {
+    fn key(&self, head: &Parts) -> Option<CacheKey> {
+        let mut key = KeyBuffer::new();
+        self.write_key(head, &mut key).ok().map(|()| key.to_key())
+    }
+
+    #[inline]
+    fn write_key(&self, head: &Parts, key: &mut KeyBuffer) -> Result<(), Unkeyed> {
+        self.write_target(head, key)?;
+        key.push_overrides(&head.headers);
+        Ok(())
+    }
+
+    fn assumed_scheme(&self) -> Option<&Scheme> {
+        self.scheme.as_ref()
+    }
+
+    fn check(&self) -> Result<(), BuildError> {
+        let is_known = cfg!(feature = "axum") || self.is_whole;
+        is_known.then_some(()).ok_or(BuildError::CutUri)
+    }
+
+    fn normalises(&self) -> bool {
+        false
+    }
+
+    fn prepare(&self, head: &mut Parts) {
+        fold(head, self.scheme.as_ref(), None);
+    }
+}
 
 /// An authority in its normal form except for the case of letters: without an empty port or the default port
 /// of its scheme.
@@ -340,98 +505,16 @@ impl SameHosts {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    #[test]
-    fn default_and_empty_ports_do_not_count() {
-        fn normal<'a>(text: &'a str, scheme: Option<&'a Scheme>) -> &'a [u8] {
-            Authority::new(text.as_bytes(), scheme).text
-        }
-        let https = Some(Scheme::HTTPS);
-        for (text, http, secure) in [
-            ("h", "h", "h"),
-            ("h:", "h", "h"),
-            ("h:80", "h", "h:80"),
-            ("h:443", "h:443", "h"),
-            ("h:8080", "h:8080", "h:8080"),
-            ("[::1]:80", "[::1]", "[::1]:80"),
-            ("[::80]", "[::80]", "[::80]"),
-        ] {
-            assert_eq!(normal(text, None), http.as_bytes(), "{text}");
-            assert_eq!(normal(text, https.as_ref()), secure.as_bytes(), "{text}");
-        }
-    }
-
-    #[test]
-    fn hosts_and_ports_are_split() {
-        for (text, host, port) in [
-            ("h", "h", "80"),
-            ("h:81", "h", "81"),
-            ("h.", "h", "80"),
-            ("h.:81", "h", "81"),
-            ("[::1]", "[::1]", "80"),
-            ("[::1]:81", "[::1]", "81"),
-        ] {
-            let expected = (host.as_bytes(), port.as_bytes());
-            assert_eq!(Authority::new(text.as_bytes(), None).host_and_port(), expected, "{text}");
-        }
-    }
-
-    #[test]
-    fn spellings_of_one_target_have_one_form() {
-        for (target, normal) in [
-            ("/a/b?c=d", "/a/b?c=d"),
-            ("/%61%7e%7E", "/a~~"),
-            ("/caf%c3%a9", "/caf%C3%A9"),
-            ("/caf\u{e9}", "/caf%C3%A9"),
-            ("/a%2fb%20c", "/a%2Fb%20c"),
-            ("/a{b}", "/a%7Bb%7D"),
-            ("/%zz%2", "/%zz%2"),
-            ("*", "*"),
-            ("", ""),
-        ] {
-            assert_eq!(normal_form(target), normal, "{target}");
-        }
-    }
-
-    #[test]
-    fn a_path_is_never_empty() {
-        for (target, rooted_target) in [("?q", "/?q"), ("/?q", "/?q"), ("*", "*")] {
-            assert_eq!(rooted(target), rooted_target);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn a_normal_form_is_its_own(target in "/[a%27eE~{\u{e9}?/]{0,12}") {
-            let normal = normal_form(&target).into_owned();
-            // What was encoded twice is still encoded once.
-            if !target.contains("%25") {
-                prop_assert_eq!(normal_form(&normal).into_owned(), normal);
-            }
-        }
-    }
-
-    #[test]
-    fn the_first_host_of_a_group_is_found_in_any_case() {
-        let groups = [vec!["B.example", "a.example", "c.example:8080"], vec!["d:80", "[::1]"]];
-        let groups = groups.map(|group| group.iter().map(ToString::to_string).collect());
-        let hosts = SameHosts::new(&groups, None);
-        for (host, first) in [
-            ("A.example", Some("b.example")),
-            ("b.example", Some("b.example")),
-            ("c.example:8080", Some("b.example")),
-            ("D", Some("d")),
-            ("[::1]", Some("d")),
-            ("c.example", None),
-            ("a.example.", None),
-            ("a.exampl", None),
-            ("xa.example", None),
-            ("", None),
-        ] {
-            assert_eq!(hosts.first_of(host.as_bytes()), first.map(str::as_bytes), "{host}");
-        }
+impl DefaultKey {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::option;
+        let namespace = if self.namespace.is_empty() { "empty" } else { "some" };
+        let scheme = option(self.scheme.as_ref(), ToString::to_string);
+        vec![("DefaultKey::namespace", namespace.to_owned()), ("DefaultKey::scheme", scheme)]
     }
 }
+
+#[cfg(test)]
+#[path = "uri_tests.rs"]
+mod tests;
