@@ -69,6 +69,14 @@ pub enum BuildError {
         /// What would happen.
         consequence: &'static str,
     },
+    /// A share outside its bounds.
+    #[error("`{setting}` is an invalid share: give it a number that is {bounds}")]
+    Share {
+        /// The setting.
+        setting: &'static str,
+        /// What it has to be.
+        bounds: &'static str,
+    },
     /// A setting has no effect because of another one.
     #[error("`{setting}` has no effect: {reason}")]
     NoEffect {
@@ -96,6 +104,7 @@ impl From<InvalidRules> for BuildError {
                 Self::ZeroDuration { setting, consequence: "nothing is ever fresh by it" }
             }
             InvalidRules::Share => Self::HeuristicShare,
+            InvalidRules::Spread(setting, bounds) => Self::Share { setting, bounds },
             InvalidRules::Withheld(name) => Self::Withheld(name),
             InvalidRules::WithheldCookie => Self::NoEffect {
                 setting: "store_set_cookie",

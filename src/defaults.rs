@@ -15,6 +15,8 @@
 //! | [`Rules::stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for) | 0 s |
 //! | [`Rules::stale_if_error_for`](crate::Rules::stale_if_error_for) | 1 h |
 //! | [`Rules::stale_despite_revalidate`](crate::Rules::stale_despite_revalidate) | none |
+//! | [`Rules::ttl_jitter`](crate::Rules::ttl_jitter) | none |
+//! | [`Rules::refresh_ahead`](crate::Rules::refresh_ahead) | none |
 //! | [`Rules::revalidate_for`](crate::Rules::revalidate_for) | 10 min |
 //! | [`Rules::hit_for_miss_for`](crate::Rules::hit_for_miss_for) | 10 s |
 //! | [`Rules::store_set_cookie`](crate::Rules::store_set_cookie) | no |
@@ -105,7 +107,7 @@ pub(crate) mod tests {
     use crate::{
         CoalesceLayer, DefaultFailures, DefaultKey, Failures, FillLayer, KeyRules, LookupLayer, MemoryStore,
         OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
-        http::rules::{RequestRules, StaleWindows, Ttl, WithheldNames},
+        http::rules::{RequestRules, Spread, StaleWindows, Ttl, WithheldNames},
     };
 
     /// A setting and its value, as the table says them.
@@ -139,6 +141,7 @@ pub(crate) mod tests {
             stale_if_error_for,
             stale_despite_revalidate: StaleWindows { while_revalidating, if_error },
             revalidate_for,
+            spread: Spread { jitter, refresh_ahead },
             hit_for_miss_for,
             store_set_cookie,
             store_without,
@@ -165,6 +168,8 @@ pub(crate) mod tests {
                 "Rules::stale_despite_revalidate",
                 option((while_revalidating || if_error).then_some("some"), str::to_owned),
             ),
+            ("Rules::ttl_jitter", option(jitter, |share| share.as_f64().to_string())),
+            ("Rules::refresh_ahead", option(refresh_ahead, |share| share.as_f64().to_string())),
             ("Rules::revalidate_for", span(revalidate_for)),
             ("Rules::hit_for_miss_for", span(hit_for_miss_for)),
             ("Rules::store_set_cookie", switch(store_set_cookie)),

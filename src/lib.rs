@@ -194,9 +194,10 @@ mod shared_error;
 pub mod stack;
 pub mod store;
 pub mod tags;
+
 mod work;
 
-pub use self::layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error};
+pub use self::layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error, warm_up};
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};

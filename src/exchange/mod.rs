@@ -12,6 +12,7 @@
 //! | `Rules` (public) | the rules for this request | users | `Fill`, `Coalesce` alone |
 //! | `Tags` (public) | tags of the response | users, rules of keys | `Fill` |
 //! | `Told` | a layer above tells an observer of the response | layers without a `Lookup` above that have an observer | the same |
+//! | `WarmUp` | the request warms up the store | `warm_up` | `Lookup` |
 //! | `WithoutKey` | a layer above has looked for a key, and there is none | `Key`, `Lookup` | layers that would look for one |
 //! | `KeyFacts`, `Identity` | what the layer that made the key knows of it: fields and credentials in it, what the target names | `Key`, `BodyKey` | `Lookup`, invalidation |
 //! | `ReadByRule` | a rule says that the request is a read, and the body that was read for its key | `BodyKey` | the room of keys, `Fill`, `Retry` |
@@ -55,6 +56,6 @@ pub use self::{
 };
 pub(crate) use self::{
     record::{ObservedStore, Observers},
-    request::{Fallback, KeyWatch, RequestCopy, StaleCandidate, head_of, without_extensions},
+    request::{Fallback, KeyWatch, RequestCopy, StaleCandidate, WarmUp, head_of, without_extensions},
     response::{ResponseFacts, Shareability},
 };

@@ -76,6 +76,21 @@ pub enum Purpose {
     /// No client waits: a stored response is refreshed in the background. Only a response will do that is
     /// fetched after the request arrived.
     Refresh,
+    /// As [`Refresh`](Self::Refresh), of a response that is [still fresh](crate::Rules::refresh_ahead).
+    RefreshAhead,
+    /// No client waits: the store is [warmed up](crate::warm_up).
+    WarmUp,
+}
+
+/// In the extensions of a request that warms up the store.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct WarmUp;
+
+impl Purpose {
+    /// Whether the fetch is to learn what the origin says, and what is stored is of no use instead.
+    pub(crate) fn is_refresh(self) -> bool {
+        matches!(self, Self::Refresh | Self::RefreshAhead)
+    }
 }
 
 /// What the layers below do with a request.
@@ -263,7 +278,7 @@ impl CacheRequest {
 
     /// Whether only a response will do that is fetched after the request arrived.
     pub(crate) fn needs_newer(&self) -> bool {
-        self.purpose != Purpose::Client
+        self.purpose == Purpose::Forced || self.purpose.is_refresh()
     }
 
     /// What was known of purges when the request arrived, if a layer has looked.

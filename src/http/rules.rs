@@ -62,6 +62,7 @@ pub struct Rules {
     pub(crate) stale_if_error_for: Duration,
     pub(crate) stale_despite_revalidate: StaleWindows,
     pub(crate) revalidate_for: Duration,
+    pub(crate) spread: Spread,
     pub(crate) hit_for_miss_for: Duration,
     pub(crate) store_set_cookie: bool,
     pub(crate) store_without: WithheldNames,
@@ -122,32 +123,84 @@ impl From<Vec<StaleWindow>> for StaleWindows {
     }
 }
 
+/// A share of a time, in millionths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Share(u32);
+
+impl Share {
+    const WHOLE: u32 = 1_000_000;
+
+    /// NaN counts as zero.
+    pub(crate) const fn new(share: f64) -> Self {
+        // The conversion saturates.
+        Self((share * Self::WHOLE as f64) as u32)
+    }
+
+    const fn is_within(self, least: u32, most: u32) -> bool {
+        least <= self.0 && self.0 <= most
+    }
+
+    pub(crate) fn as_f64(self) -> f64 {
+        f64::from(self.0) / f64::from(Self::WHOLE)
+    }
+
+    fn of(self, time: Duration) -> Duration {
+        // The longest time in millionths of nanoseconds fits.
+        let nanos = time.as_nanos().saturating_mul(self.0.into()) / u128::from(Self::WHOLE);
+        Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    }
+}
+
+#[cfg(feature = "serde")]
+impl From<f64> for Share {
+    fn from(share: f64) -> Self {
+        Self::new(share)
+    }
+}
+
 /// Heuristic freshness (RFC 9111 §4.2.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Heuristic {
-    /// The share of the time without change, in millionths.
-    share: u32,
+    /// Of the time without change.
+    share: Share,
     pub(crate) at_most: Duration,
 }
 
 impl Heuristic {
-    const WHOLE: u32 = 1_000_000;
-
-    /// NaN counts as zero.
     pub(crate) const fn new(share: f64, at_most: Duration) -> Self {
-        // The conversion saturates.
-        Self { share: (share * Self::WHOLE as f64) as u32, at_most }
+        Self { share: Share::new(share), at_most }
     }
 
-    pub(crate) const fn is_possible(self) -> bool {
-        0 < self.share && self.share <= Self::WHOLE
+    const fn is_possible(self) -> bool {
+        self.share.is_within(1, Share::WHOLE)
     }
 
     pub(crate) fn lifetime(self, unchanged: Duration) -> Duration {
-        // The longest time in millionths of nanoseconds fits.
-        let nanos = unchanged.as_nanos().saturating_mul(self.share.into()) / u128::from(Self::WHOLE);
-        let nanos = u64::try_from(nanos).unwrap_or(u64::MAX);
-        Duration::from_nanos(nanos).min(self.at_most)
+        self.share.of(unchanged).min(self.at_most)
+    }
+}
+
+/// What keeps responses that were stored together from being fetched together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Spread {
+    /// By how much of itself a lifetime may be shorter.
+    pub(crate) jitter: Option<Share>,
+    /// After how much of the lifetime a refresh may begin at the earliest.
+    pub(crate) refresh_ahead: Option<Share>,
+}
+
+impl Spread {
+    const NONE: Self = Self { jitter: None, refresh_ahead: None };
+
+    fn check(self) -> Result<(), InvalidRules> {
+        let invalid = |share: Option<Share>, most| share.is_some_and(|share| !share.is_within(1, most));
+        if invalid(self.jitter, Share::WHOLE / 2) {
+            return Err(InvalidRules::Spread("ttl_jitter", "more than 0 and at most 0.5"));
+        }
+        match invalid(self.refresh_ahead, Share::WHOLE - 1) {
+            true => Err(InvalidRules::Spread("refresh_ahead", "more than 0 and less than 1")),
+            false => Ok(()),
+        }
     }
 }
 
@@ -176,6 +229,7 @@ impl Rules {
             stale_if_error_for: Duration::from_secs(3600),
             stale_despite_revalidate: StaleWindows::NONE,
             revalidate_for: Duration::from_secs(600),
+            spread: Spread::NONE,
             hit_for_miss_for: Duration::from_secs(10),
             store_set_cookie: false,
             store_without: WithheldNames::NONE,
@@ -297,6 +351,35 @@ impl Rules {
     #[must_use]
     pub const fn revalidate_for(mut self, window: Duration) -> Self {
         self.revalidate_for = window;
+        self
+    }
+
+    /// Makes each lifetime shorter by up to this share of itself, at random, so that responses that were
+    /// stored together do not expire together. Default: none. The share is more than 0 and at most 0.5, which
+    /// [`build`](crate::ReadThroughBuilder::build) checks.
+    ///
+    /// It takes 0.4 for the worst second of a herd to be three times the mean; 0.1 leaves seven times. More
+    /// requests find a stale response then, so consider [`refresh_ahead`](Self::refresh_ahead) first. Clients
+    /// see the lifetime that the origin gave.
+    #[must_use]
+    pub const fn ttl_jitter(mut self, share: f64) -> Self {
+        self.spread.jitter = Some(Share::new(share));
+        self
+    }
+
+    /// Refreshes a response in the background before it expires, when it is requested after this share of
+    /// its lifetime: at a moment that is drawn at random between this share and the end when the response is
+    /// stored, and early enough for the time that the last fetch took. Default: never. The share is more
+    /// than 0 and less than 1, which [`build`](crate::ReadThroughBuilder::build) checks.
+    ///
+    /// With 0.6 a herd of responses that were stored together costs the origin in its worst second three
+    /// times the mean, and about a fifth more fetches altogether. A request that comes before that moment
+    /// costs nothing, and none waits for the refresh. It does not begin within a second of storing, nor while the
+    /// [origin](crate::OriginHealth) is not up, nor if the [origin limit](crate::OriginLimit) has no place for
+    /// it.
+    #[must_use]
+    pub const fn refresh_ahead(mut self, share: f64) -> Self {
+        self.spread.refresh_ahead = Some(Share::new(share));
         self
     }
 
@@ -461,6 +544,7 @@ impl Rules {
         if self.heuristic.is_some_and(|heuristic| !heuristic.is_possible()) {
             return Err(InvalidRules::Share);
         }
+        self.spread.check()?;
         if let Some(name) = self.store_without.invalid() {
             return Err(InvalidRules::Withheld(name.into()));
         }
@@ -478,6 +562,8 @@ pub(crate) enum InvalidRules {
     Zero(&'static str),
     /// The share of heuristic freshness.
     Share,
+    /// This share is not within these bounds.
+    Spread(&'static str, &'static str),
     /// A field without which a response cannot be stored.
     Withheld(Box<str>),
     /// `Set-Cookie` is to be stored and to be left out.

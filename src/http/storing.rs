@@ -11,7 +11,7 @@ use super::{
     conditions::Extent,
     request_fields::Credentials,
     response_fields::ResponseFields,
-    rules::{Rules, Ttl},
+    rules::{Rules, Spread, Ttl},
     vary::Vary,
 };
 use crate::reasons::reasons;
@@ -106,6 +106,8 @@ impl Decision {
 pub(crate) struct Freshness {
     /// Which credentials a request may have to get the response. First in memory: every hit reads it.
     pub(crate) audience: Credentials,
+    /// How much of the lifetime is left when a refresh may begin before its end.
+    pub(crate) lead: Lead,
     pub(crate) fresh_for: Duration,
     pub(crate) stale_while_revalidate_for: Duration,
     pub(crate) stale_if_error_for: Duration,
@@ -118,9 +120,60 @@ pub(crate) struct Freshness {
     pub(crate) forbids_stale: bool,
 }
 
+/// A share of a lifetime at its end, in 1/65,536. 0: none of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Lead(u16);
+
+impl Lead {
+    const WHOLE: f64 = 65_536.0;
+
+    /// Rounded down, so that it is never the whole lifetime.
+    fn new(lead: Duration, lifetime: Duration) -> Self {
+        match lifetime.is_zero() {
+            true => Self(0),
+            // The conversion saturates.
+            false => Self((lead.div_duration_f64(lifetime) * Self::WHOLE) as u16),
+        }
+    }
+
+    fn of(self, lifetime: Duration) -> Duration {
+        lifetime.mul_f64(f64::from(self.0) / Self::WHOLE)
+    }
+}
+
+/// How long after a response was stored it is not refreshed ahead.
+const LEAST_BEFORE_REFRESH: Duration = Duration::from_secs(1);
+
 impl Freshness {
+    /// Draws how much shorter the lifetime is, and when a refresh may begin before its end, for a response
+    /// whose head took so long. `draw` returns a number of at least 0 and less than 1.
+    ///
+    /// The moment of the refresh is spread over the end of the lifetime, and is early enough that the
+    /// response is there in time as often as not (XFetch, doi:10.14778/2757807.2757813).
+    pub(crate) fn spread(self, spread: Spread, cost: Duration, mut draw: impl FnMut() -> f64) -> Self {
+        let shorter = spread.jitter.map_or(0.0, |jitter| jitter.as_f64() * draw());
+        let fresh_for = self.fresh_for.mul_f64(1.0 - shorter);
+        let lead = spread.refresh_ahead.map(|share| {
+            let uniform = fresh_for.mul_f64((1.0 - share.as_f64()) * draw());
+            let in_time = cost.min(MAX_DELTA).mul_f64(-(1.0 - draw()).ln());
+            uniform.max(in_time).min(fresh_for.saturating_sub(LEAST_BEFORE_REFRESH))
+        });
+        let lead = lead.map_or(Lead::default(), |lead| Lead::new(lead, fresh_for));
+        Self { fresh_for, lead, ..self }
+    }
+
+    /// How long before the end of the lifetime a refresh may begin. `None`: it may not.
+    #[inline]
+    pub(crate) fn lead(&self) -> Option<Duration> {
+        match self.lead {
+            Lead(0) => None,
+            lead => Some(lead.of(self.fresh_for)),
+        }
+    }
+
     /// Of a response that must not be used again.
     pub(crate) const NONE: Self = Self {
+        lead: Lead(0),
         fresh_for: Duration::ZERO,
         stale_while_revalidate_for: Duration::ZERO,
         stale_if_error_for: Duration::ZERO,
@@ -403,6 +456,7 @@ impl Case<'_> {
         let (said, rules, despite) = (self.cache_control, self.rules, self.rules.stale_despite_revalidate);
         Freshness {
             fresh_for,
+            lead: Lead::default(),
             stale_while_revalidate_for: self.window(
                 said.stale_while_revalidate(),
                 rules.stale_while_revalidate_for,

@@ -13,3 +13,4 @@ pub(crate) mod repeat;
 pub mod retry;
 pub(crate) mod service;
 pub mod stale_if_error;
+pub mod warm_up;

@@ -195,7 +195,7 @@ impl Fallback {
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
         let asked = exchange::CacheRequest::with_private(head, &request_fields::CredentialNames::DEFAULT)?;
         // A refresh is there to learn what the origin says.
-        if asked.purpose() == exchange::Purpose::Refresh {
+        if asked.purpose().is_refresh() {
             return None;
         }
         let (stored, part, is_servable) = match asked.candidate() {

@@ -265,6 +265,12 @@ impl StoredResponse {
         now < self.fresh_until()
     }
 
+    /// Whether it is fresh, and to be refreshed before it is not.
+    #[inline]
+    pub(crate) fn is_refresh_due(&self, now: Instant) -> bool {
+        self.terms.lead().is_some_and(|lead| now.checked_add(lead).is_none_or(|end| end >= self.fresh_until))
+    }
+
     /// Whether it may be served while a fresh one is being fetched (RFC 5861 §3).
     pub fn is_usable_while_revalidating(&self, now: Instant) -> bool {
         self.is_usable_for(self.terms.stale_while_revalidate_for, now)

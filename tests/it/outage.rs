@@ -1,4 +1,6 @@
 //! What happens when the origin is slow, failing or gone.
 
 mod key_pause;
+mod refresh_ahead;
 mod slow;
+mod warm_up;

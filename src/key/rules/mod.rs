@@ -70,6 +70,7 @@
 //! | `graphql`, `persisted_queries` | GraphQL queries are reads |
 //! | `json_body` | the normal form of a JSON body: `include`, `ignore`, `replace` |
 //! | `fixed_ttl`, `default_ttl`, `negative_ttl`, `heuristic` | how long responses are fresh: always, by default, for 404 and 410, or by heuristic (`share`, `at_most`) |
+//! | `ttl_jitter`, `refresh_ahead` | what keeps them from being fetched together: lifetimes shorter by up to a share, refreshes after a share of the lifetime |
 //! | `stale_while_revalidate_for`, `stale_if_error_for`, `stale_despite_revalidate` | when responses are served stale |
 //! | `revalidate_for`, `hit_for_miss_for` | how long stale responses with validators, and hit-for-miss entries, are kept |
 //! | `store_set_cookie`, `store_private`, `store_no_store`, `store_authorized` | which responses are stored although their fields forbid it |

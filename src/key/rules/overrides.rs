@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Extensions;
 
 use super::{KeyRule, error::Problem};
-use crate::http::rules::{Heuristic, Rules, StaleWindow, StaleWindows, Ttl, WithheldNames};
+use crate::http::rules::{Heuristic, Rules, Share, StaleWindow, StaleWindows, Ttl, WithheldNames};
 
 /// Passes the definitions of all storing settings to the macro `$then`. A setting has
 ///
@@ -84,6 +84,22 @@ macro_rules! storing_settings {
                 document: Span,
                 apply: |rules, window| rules.revalidate_for = window,
                 explain: |window| format!("kept for revalidation for {}", in_units(*window)),
+            }
+
+            /// See [`Rules::ttl_jitter`](crate::Rules::ttl_jitter).
+            ttl_jitter(share: f64) -> Share {
+                value: Share::new(share),
+                document: f64,
+                apply: |rules, share| rules.spread.jitter = Some(share),
+                explain: |share| format!("lifetimes shorter by up to {} at random", share.as_f64()),
+            }
+
+            /// See [`Rules::refresh_ahead`](crate::Rules::refresh_ahead).
+            refresh_ahead(share: f64) -> Share {
+                value: Share::new(share),
+                document: f64,
+                apply: |rules, share| rules.spread.refresh_ahead = Some(share),
+                explain: |share| format!("refreshed ahead after {} of the lifetime", share.as_f64()),
             }
 
             /// See [`Rules::hit_for_miss_for`](crate::Rules::hit_for_miss_for).

@@ -10,7 +10,10 @@ use crate::{
     body::Body,
     exchange::{self, failures},
     http::{
-        conditions, fields, request_fields::RequestFields, response_fields::ResponseFields, rules::Rules,
+        conditions, fields,
+        request_fields::RequestFields,
+        response_fields::ResponseFields,
+        rules::{Rules, Spread},
         storing, vary,
     },
     key, sequence,
@@ -276,6 +279,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             decision = decision.displacing(&rules);
         }
         self.check_search(client, &head.headers, &mut decision);
+        if rules.spread != Spread::default() {
+            decision.terms = decision.terms.spread(rules.spread, origin.delay, fastrand::f64);
+        }
         if origin.purge_keys.is_excessive() && decision.sharing == storing::Sharing::Shareable {
             decision =
                 storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));

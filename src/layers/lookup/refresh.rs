@@ -77,6 +77,17 @@ impl Refresher {
         }
     }
 
+    /// For a response that is still fresh. `None`: it is served without a refresh.
+    pub(super) fn claim_ahead(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Option<Self> {
+        if !question.settings.health.is_up() {
+            return None;
+        }
+        match Self::claim(question, stored, false) {
+            Refreshing::Begin(refresher) => Some(refresher),
+            Refreshing::NotNow | Refreshing::Impossible => None,
+        }
+    }
+
     /// The client's request as the refresh, with all its extensions.
     pub(super) fn request<ReqB>(
         &self,
@@ -85,7 +96,11 @@ impl Refresher {
         asked: exchange::CacheRequest,
     ) -> Request<ReqB> {
         take_conditions(&mut head.headers);
-        let mut asked = asked.for_purpose(exchange::Purpose::Refresh).without_conditions();
+        let purpose = match asked.purpose() {
+            exchange::Purpose::RefreshAhead => exchange::Purpose::RefreshAhead,
+            _ => exchange::Purpose::Refresh,
+        };
+        let mut asked = asked.for_purpose(purpose).without_conditions();
         asked.end_at(self.deadline);
         head.extensions.insert(asked);
         Request::from_parts(head, body)

@@ -255,6 +255,7 @@ where
         if let Some(stored) = stored
             && select::accepts(stored, wishes.as_ref(), now)
             && stored.is_fresh(now)
+            && !stored.is_refresh_due(now)
         {
             // Returned as it is made: to change it afterwards would let it be moved.
             return match question.is_plain() {
@@ -279,6 +280,18 @@ where
     ) -> Result<Response<Body<B>>, Open<B>> {
         if self.is_asking(question) {
             return Err(Open::Pass);
+        }
+        if let Some(stored) = stored
+            && select::accepts(stored, wishes.as_ref(), question.now)
+            && stored.is_fresh(question.now)
+        {
+            let served = answer::from_store(stored, question, CacheStatus::hit());
+            return match Refresher::claim_ahead(question, stored) {
+                Some(refresher) => {
+                    Err(Open::Refresh(served, refresher, self.asked_ahead(reading, stored, question)))
+                }
+                None => Ok(served),
+            };
         }
         let asked = match self.find(reading, stored, question, wishes.as_ref()) {
             select::Found::Stale(stored) => {

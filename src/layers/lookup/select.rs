@@ -183,8 +183,13 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         }
         let wants_newer = wishes.is_some_and(|wishes| wishes.no_cache);
         let is_fresh = part.is_some() || stored.is_some_and(|stored| stored.is_fresh(now));
-        let purpose =
-            if wants_newer || is_fresh { exchange::Purpose::Forced } else { exchange::Purpose::Client };
+        let purpose = match wants_newer || is_fresh {
+            true => exchange::Purpose::Forced,
+            false if question.head.extensions.get::<exchange::WarmUp>().is_some() => {
+                exchange::Purpose::WarmUp
+            }
+            false => exchange::Purpose::Client,
+        };
         let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
         let accepted = |stored: &&'a Arc<store::StoredResponse>| accepts(stored, wishes, now);
         let acceptable = usable.filter(accepted).filter(|stored| self.serves_while_up(stored, now));
@@ -207,6 +212,18 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
                 None => Found::Nothing(asked),
             },
         }
+    }
+
+    /// What a refresh of a response asks that is still fresh.
+    pub(super) fn asked_ahead(
+        &self,
+        reading: &Reading,
+        stored: &Arc<store::StoredResponse>,
+        question: &Question<'_>,
+    ) -> exchange::CacheRequest {
+        let response = Arc::clone(stored);
+        let candidate = exchange::StaleCandidate::Whole { response, is_servable: false };
+        self.asked(reading, candidate, question, false).for_purpose(exchange::Purpose::RefreshAhead)
     }
 
     /// Whether a stale response within its window may be served without waiting while the origin is up.
