@@ -97,6 +97,18 @@
 //! | [`OriginLimitLayer::max_queue_wait`](crate::OriginLimitLayer::max_queue_wait) | 1 s |
 //! | [`OriginLimitLayer::max_read_pause`](crate::OriginLimitLayer::max_read_pause) | 90 s |
 //! | [`OriginLimitLayer::retry_after`](crate::OriginLimitLayer::retry_after) | 1 s |
+//!
+//! # The state of the origin
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`OriginHealthBuilder::fail_fast`](crate::OriginHealthBuilder::fail_fast) | no |
+//! | [`OriginHealthBuilder::probe_every`](crate::OriginHealthBuilder::probe_every) | 1 s, 10 s |
+//! | [`OriginHealthBuilder::probe_deadline`](crate::OriginHealthBuilder::probe_deadline) | 5 s |
+//! | [`OriginHealthBuilder::key_pause`](crate::OriginHealthBuilder::key_pause) | 1 s, 30 s |
+//! | [`OriginHealthBuilder::stalled_after`](crate::OriginHealthBuilder::stalled_after) | 10 s |
+//! | [`OriginHealthBuilder::count_without_key`](crate::OriginHealthBuilder::count_without_key) | no |
+//! | [`OriginHealthBuilder::origin`](crate::OriginHealthBuilder::origin) | none |
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -106,7 +118,7 @@ pub(crate) mod tests {
 
     use crate::{
         CoalesceLayer, DefaultFailures, DefaultKey, Failures, FillLayer, KeyRules, LookupLayer, MemoryStore,
-        OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
+        OriginHealth, OriginLimitLayer, ReadThroughLayer, RetryPolicy, Rules,
         http::rules::{RequestRules, Spread, StaleWindows, Ttl, WithheldNames},
     };
 
@@ -204,6 +216,7 @@ pub(crate) mod tests {
         all.extend(ReadThroughLayer::builder(store).settings());
         all.extend(RetryPolicy::new().settings());
         all.extend(OriginLimitLayer::new(1).settings());
+        all.extend(OriginHealth::builder().settings());
         all.extend(DefaultKey::new().settings());
         all.extend(KeyRules::builder().settings());
         all

@@ -72,8 +72,9 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    pub(super) const fn epoch(&self) -> u64 {
-        self.epoch
+    /// Whether its outcome says anything about the origin.
+    pub(super) const fn counts(&self) -> bool {
+        self.counts
     }
 }
 
@@ -132,6 +133,11 @@ impl Health {
             failed_probes: 0,
             probes: 0,
         }
+    }
+
+    /// Sets the number of permits.
+    pub(super) const fn limit(&mut self, permits: usize) {
+        self.permits = Some(permits);
     }
 
     pub(super) const fn state(&self) -> OriginState {

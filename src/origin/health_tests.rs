@@ -641,7 +641,7 @@ proptest! {
                     let begun = out.swap_remove(which % out.len());
                     let (outcome, before) = (outcomes[outcome], counts(&origin.health));
                     origin.end(&begun, outcome);
-                    let is_stale = begun.epoch() != epoch;
+                    let is_stale = begun.epoch != epoch;
                     prop_assert!(!is_stale || counts(&origin.health) == before || !outcome.is_answer());
                     if !is_stale && outcome == Success {
                         prop_assert_ne!(origin.state(), OriginState::Down);

@@ -1,26 +1,57 @@
 //! The state of the origin, and who may ask it.
+//!
+//! `health` says from outcomes whether an origin is up, `queue` and `rate` who goes next and how fast, `core`
+//! decides by all of them about each attempt, and `gate` puts that under a lock and hands it out.
 
 #![cfg_attr(not(test), allow(dead_code, reason = "the layers that report and ask are not here yet"))]
 
 mod answered_by;
+mod core;
+mod gate;
 mod health;
 mod pause;
 mod queue;
 mod ramp;
 mod rate;
-mod stub;
 mod tally;
 mod voice;
+mod wish;
 
-pub use self::{
-    answered_by::AnsweredBy,
-    stub::{OriginHealth, OriginHealthBuilder},
+use std::{
+    borrow::Cow,
+    collections::HashMap,
+    fmt,
+    hash::{BuildHasher, RandomState},
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, OnceLock},
+    time::Duration,
 };
+
+use http::request::Parts;
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+pub use self::answered_by::AnsweredBy;
+use self::{
+    core::CoreRules,
+    health::{Health, HealthRules},
+    pause::{Backoff, Draws},
+};
+#[allow(unused_imports, reason = "the layers that report and ask are not here yet")]
 pub(crate) use self::{
+    gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
+    health::AttemptOutcome,
     pause::KeyPause,
-    stub::{Answer, HeldBack, Pass, key_hash},
+    wish::{HeldBack, Kind, Refusal},
 };
-use crate::reasons::reasons;
+use crate::{build_error::BuildError, reasons::reasons};
+
+/// Origins beyond so many share one state.
+const MAX_ORIGINS: usize = 1024;
+/// The origin of a request of which nothing else is known.
+const DEFAULT_ORIGIN: &str = "default";
+/// What the origins beyond the most share.
+const OTHER_ORIGINS: &str = "others";
 
 reasons! {
     /// What the outcomes of requests say of an origin.
@@ -33,3 +64,403 @@ reasons! {
         Recovering => "recovering",
     }
 }
+
+type Extractor = dyn Fn(&Parts) -> Cow<'_, str> + Send + Sync;
+
+/// The state of the origin, by the outcomes of the requests to it.
+///
+/// An origin is [`Down`](OriginState::Down) after five failures in a row that last a second or longer, after
+/// twenty in a row, when fewer than half of at least 50 outcomes of the last ten seconds are successes, or when
+/// five keys wait for [a long time](OriginHealthBuilder::stalled_after) while nothing is answered. A key that
+/// fails again and again counts once. 429 is no failure, and neither is a request that was cancelled or that
+/// the cache itself refused.
+///
+/// While it is down, what is stored and may be served is served at once, and one request at a time is sent as a
+/// probe. What has nothing stored goes on, a few requests at a time, unless
+/// [`fail_fast`](OriginHealthBuilder::fail_fast) is set. The first success begins a recovery: the origin gets
+/// as many requests at the same time as its answers show it to bear, until it has all that are for it.
+///
+/// Clones share the state, which belongs to one process.
+///
+/// ```
+/// use tower_readthrough::{OriginHealth, OriginState};
+///
+/// let health = OriginHealth::new();
+/// assert_eq!(health.state(), OriginState::Up);
+/// ```
+#[derive(Clone)]
+pub struct OriginHealth {
+    /// At least one. Several are origins for the same requests, in the order in which they are asked.
+    members: Arc<[Arc<Member>]>,
+}
+
+struct Member {
+    settings: Settings,
+    draws: Arc<Draws>,
+    key_pause: KeyPause,
+    /// Permits and places in the queue of each origin.
+    limit: OnceLock<(usize, usize)>,
+    origins: Origins,
+}
+
+enum Origins {
+    One(Arc<Gate>),
+    Named { extractor: Box<Extractor>, gates: RwLock<HashMap<Box<str>, Arc<Gate>>> },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    fail_fast: bool,
+    probe_every: Backoff,
+    probe_deadline: Duration,
+    key_pause: Backoff,
+    stalled_after: Duration,
+    count_without_key: bool,
+    is_watched: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        let second = Duration::from_secs(1);
+        Self {
+            fail_fast: false,
+            probe_every: Backoff { min: second, max: 10 * second },
+            probe_deadline: 5 * second,
+            key_pause: Backoff { min: second, max: 30 * second },
+            stalled_after: 10 * second,
+            count_without_key: false,
+            is_watched: true,
+        }
+    }
+}
+
+impl Settings {
+    fn check(&self) -> Result<(), BuildError> {
+        self.probe_every.check("probe_every")?;
+        self.key_pause.check("key_pause")?;
+        let zero = |setting, duration: Duration, consequence| match duration.is_zero() {
+            true => Err(BuildError::ZeroDuration { setting, consequence }),
+            false => Ok(()),
+        };
+        zero("probe_deadline", self.probe_deadline, "each probe is over before it begins")?;
+        zero("stalled_after", self.stalled_after, "an origin hangs as soon as five keys are fetched")
+    }
+
+    fn gate(&self, draws: &Arc<Draws>) -> Arc<Gate> {
+        let Self {
+            fail_fast, probe_every, probe_deadline, stalled_after, count_without_key, is_watched, ..
+        } = *self;
+        let rules = HealthRules { probe_every, probe_deadline, stalled_after, is_watched };
+        let health = Health::new(rules, None, Arc::clone(draws), Instant::now());
+        let rules = CoreRules { fails_fast: fail_fast, attempt_deadline: probe_deadline };
+        Gate::new(rules, health, count_without_key)
+    }
+}
+
+impl OriginHealth {
+    /// The state of one origin, with the default settings.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::with(Settings::default(), None, fastrand::u64(..))
+    }
+
+    /// Returns a builder with the default settings.
+    pub fn builder() -> OriginHealthBuilder {
+        OriginHealthBuilder { settings: Settings::default(), extractor: None, seed: None }
+    }
+
+    /// One that is always up, whatever becomes of the requests.
+    pub(crate) fn unwatched() -> Self {
+        Self::with(Settings { is_watched: false, ..Settings::default() }, None, fastrand::u64(..))
+    }
+
+    /// Several origins for the same requests, in the order in which they are asked. `None`: there is none.
+    pub(crate) fn group(members: &[Self]) -> Option<Self> {
+        let members: Arc<[_]> = members.iter().flat_map(|health| health.members.iter().cloned()).collect();
+        (!members.is_empty()).then_some(Self { members })
+    }
+
+    fn with(settings: Settings, extractor: Option<Box<Extractor>>, seed: u64) -> Self {
+        let draws = Draws::new(seed);
+        let origins = match extractor {
+            None => Origins::One(settings.gate(&draws)),
+            Some(extractor) => Origins::Named { extractor, gates: RwLock::default() },
+        };
+        let key_pause = KeyPause::new(settings.key_pause, Arc::clone(&draws));
+        let member = Member { settings, draws, key_pause, limit: OnceLock::new(), origins };
+        Self { members: Arc::new([Arc::new(member)]) }
+    }
+
+    /// Returns the state. Of several origins: `Up` if one of them is, and `Down` only if all are.
+    #[must_use]
+    pub fn state(&self) -> OriginState {
+        let states = self.states();
+        let has = |state| states.iter().any(|(_, known)| *known == state);
+        if states.is_empty() || has(OriginState::Up) {
+            OriginState::Up
+        } else if has(OriginState::Recovering) {
+            OriginState::Recovering
+        } else {
+            OriginState::Down
+        }
+    }
+
+    /// Returns the states of all origins that have been asked, with the names that
+    /// [`origin`](OriginHealthBuilder::origin) gives them. Without that there is one, `default`.
+    #[must_use]
+    pub fn states(&self) -> Vec<(Box<str>, OriginState)> {
+        let now = Instant::now();
+        let gates = self.members.iter().flat_map(|member| member.gates());
+        gates.map(|(name, gate)| (name, gate.state(now))).collect()
+    }
+
+    /// The gate of the origin that a request is for. Of several: of the first.
+    pub(crate) fn gate(&self, head: &Parts) -> Arc<Gate> {
+        self.members[0].gate(head)
+    }
+
+    /// The gates of all origins that a request is for, in the order in which they are asked.
+    pub(crate) fn gates(&self, head: &Parts) -> Vec<Arc<Gate>> {
+        self.members.iter().map(|member| member.gate(head)).collect()
+    }
+
+    /// Whether an origin that a request is for is up, as of what was last heard of it.
+    pub(crate) fn is_up(&self, head: &Parts) -> bool {
+        self.members.iter().any(|member| member.gate(head).is_up())
+    }
+
+    /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.
+    pub(crate) fn ask_with_stale(&self, head: &Parts, now: Instant) -> Answer {
+        let mut held_back = None;
+        for member in self.members.iter() {
+            match member.gate(head).ask_with_stale(now) {
+                Answer::Serve(why) => held_back = held_back.or(Some(why)),
+                fetch @ Answer::Fetch(_) => return fetch,
+            }
+        }
+        held_back.map_or(Answer::Fetch(None), Answer::Serve)
+    }
+
+    /// How long a key is left alone after fetches that failed.
+    pub(crate) fn key_pause(&self) -> &KeyPause {
+        &self.members[0].key_pause
+    }
+
+    /// Limits the attempts under way at each origin, and those that wait for them, before the first attempt.
+    ///
+    /// Returns whether the limit holds: one that was set before stays.
+    pub(crate) fn limit(&self, permits: usize, places: usize) -> bool {
+        let refusing = self.members.iter().filter(|member| !member.limit(permits, places));
+        refusing.count() == 0
+    }
+}
+
+impl Default for OriginHealth {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for OriginHealth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_map().entries(self.states()).finish()
+    }
+}
+
+impl Member {
+    fn gate(&self, head: &Parts) -> Arc<Gate> {
+        let (extractor, gates) = match &self.origins {
+            Origins::One(gate) => return Arc::clone(gate),
+            Origins::Named { extractor, gates } => (extractor, gates),
+        };
+        // Code of the application, which must not take a request down.
+        let name = catch_unwind(AssertUnwindSafe(|| extractor(head)));
+        let name = name.as_deref().unwrap_or(DEFAULT_ORIGIN);
+        if let Some(gate) = gates.read().get(name) {
+            return Arc::clone(gate);
+        }
+        let mut gates = gates.write();
+        let is_full = gates.len() >= MAX_ORIGINS && !gates.contains_key(name);
+        let name = if is_full { OTHER_ORIGINS } else { name };
+        Arc::clone(gates.entry(name.into()).or_insert_with(|| self.new_gate()))
+    }
+
+    fn new_gate(&self) -> Arc<Gate> {
+        let gate = self.settings.gate(&self.draws);
+        if let Some((permits, places)) = self.limit.get() {
+            gate.limit(*permits, *places);
+        }
+        gate
+    }
+
+    fn gates(&self) -> Vec<(Box<str>, Arc<Gate>)> {
+        match &self.origins {
+            Origins::One(gate) => vec![(DEFAULT_ORIGIN.into(), Arc::clone(gate))],
+            Origins::Named { gates, .. } => {
+                let mut gates: Vec<_> =
+                    gates.read().iter().map(|(name, gate)| (name.clone(), Arc::clone(gate))).collect();
+                gates.sort_by(|(one, _), (other, _)| one.cmp(other));
+                gates
+            }
+        }
+    }
+
+    fn limit(&self, permits: usize, places: usize) -> bool {
+        let is_new = self.limit.set((permits, places)).is_ok();
+        if is_new {
+            self.gates().iter().for_each(|(_, gate)| gate.limit(permits, places));
+        }
+        is_new || self.limit.get() == Some(&(permits, places))
+    }
+}
+
+/// Settings of an [`OriginHealth`].
+#[must_use]
+pub struct OriginHealthBuilder {
+    settings: Settings,
+    extractor: Option<Box<Extractor>>,
+    seed: Option<u64>,
+}
+
+impl OriginHealthBuilder {
+    /// Whether a request with nothing stored is refused at once while its origin is down: 503 with
+    /// `Retry-After`. Default: no.
+    ///
+    /// Without it such requests go on, at most eight at a time where there is an
+    /// [`OriginLimit`](crate::OriginLimit) (or an eighth of its permits if that is more), so that an origin that
+    /// fails most of the time still answers some, and a short failure harms none that comes after it. Use it
+    /// where a failure is better than a wait. Requests without a key are refused only with
+    /// [`count_without_key`](Self::count_without_key).
+    pub fn fail_fast(mut self, is_on: bool) -> Self {
+        self.settings.fail_fast = is_on;
+        self
+    }
+
+    /// How long an origin that is down is left alone between two probes: `min` before the first, then twice as
+    /// long each time, up to `max`. One half of each wait is random. Default: one second to ten.
+    ///
+    /// A probe is a request that is made anyway, for something that is stored. A longer `max` is a later end of
+    /// an outage; a shorter one costs the origin requests.
+    pub fn probe_every(mut self, min: Duration, max: Duration) -> Self {
+        self.settings.probe_every = Backoff { min, max };
+        self
+    }
+
+    /// How long a request may take while its origin is down. Default: five seconds.
+    ///
+    /// A probe that takes longer goes on, and the next one may begin. Where there is an
+    /// [`OriginLimit`](crate::OriginLimit), a request with nothing stored that takes longer is given up, so that
+    /// an origin that hangs does not keep all permits.
+    pub fn probe_deadline(mut self, deadline: Duration) -> Self {
+        self.settings.probe_deadline = deadline;
+        self
+    }
+
+    /// How long a key is left alone after a fetch that failed, while something stale can be served for it:
+    /// `min` at first, then twice as long each time, up to `max`. One half of each pause is random. A success
+    /// ends it. Default: one second to thirty.
+    pub fn key_pause(mut self, min: Duration, max: Duration) -> Self {
+        self.settings.key_pause = Backoff { min, max };
+        self
+    }
+
+    /// How long five keys or more have to wait, with no answer to any request meanwhile, until the origin counts
+    /// as one that hangs. Default: ten seconds.
+    ///
+    /// It should be longer than an answer takes when all is well: an origin that needs longer than this for
+    /// everything is down again and again. That it hangs is noticed when the next request is made.
+    pub fn stalled_after(mut self, time: Duration) -> Self {
+        self.settings.stalled_after = time;
+        self
+    }
+
+    /// Whether the outcomes of requests without a key count, such as those of each POST. Default: no.
+    ///
+    /// They are often about one client or one action, and then say little about the origin. Each of their
+    /// failures counts, since nothing says which belong together.
+    pub fn count_without_key(mut self, is_on: bool) -> Self {
+        self.settings.count_without_key = is_on;
+        self
+    }
+
+    /// Which origin a request is for. Each has a state, and permits of the limit, of its own. Default: all
+    /// requests are for one origin.
+    ///
+    /// The names should be few, and not for a client to choose: beyond 1,024 all further origins share one state,
+    /// named `others`. If the extractor panics, the request is for the origin `default`.
+    ///
+    /// ```
+    /// use std::borrow::Cow;
+    /// use tower_readthrough::OriginHealth;
+    ///
+    /// # fn main() -> Result<(), tower_readthrough::BuildError> {
+    /// let health = OriginHealth::builder()
+    ///     .origin(|head| Cow::from(if head.uri.path().starts_with("/search") { "search" } else { "shop" }))
+    ///     .build()?;
+    /// assert!(health.states().is_empty(), "none has been asked yet");
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn origin(mut self, extractor: impl Fn(&Parts) -> Cow<'_, str> + Send + Sync + 'static) -> Self {
+        self.extractor = Some(Box::new(extractor));
+        self
+    }
+
+    /// Draws all that is random here from this seed, for tests. Default: a random one.
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// # Errors
+    ///
+    /// A duration is zero, or the shorter one of two is the longer.
+    pub fn build(self) -> Result<OriginHealth, BuildError> {
+        self.settings.check()?;
+        let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
+        Ok(OriginHealth::with(self.settings, self.extractor, seed))
+    }
+}
+
+impl fmt::Debug for OriginHealthBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OriginHealthBuilder").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+/// Returns the hash of a key, which is another one in each process.
+pub(crate) fn key_hash(key: &[u8]) -> u64 {
+    static HASHER: OnceLock<RandomState> = OnceLock::new();
+    HASHER.get_or_init(RandomState::new).hash_one(key)
+}
+
+#[cfg(test)]
+impl OriginHealthBuilder {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::{option, span, switch};
+        let Settings {
+            fail_fast,
+            probe_every,
+            probe_deadline,
+            key_pause,
+            stalled_after,
+            count_without_key,
+            is_watched: _,
+        } = self.settings;
+        let range = |Backoff { min, max }| format!("{}, {}", span(min), span(max));
+        vec![
+            ("OriginHealthBuilder::fail_fast", switch(fail_fast)),
+            ("OriginHealthBuilder::probe_every", range(probe_every)),
+            ("OriginHealthBuilder::probe_deadline", span(probe_deadline)),
+            ("OriginHealthBuilder::key_pause", range(key_pause)),
+            ("OriginHealthBuilder::stalled_after", span(stalled_after)),
+            ("OriginHealthBuilder::count_without_key", switch(count_without_key)),
+            ("OriginHealthBuilder::origin", option(self.extractor.as_ref(), |_| "some".to_owned())),
+        ]
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

@@ -174,6 +174,13 @@ impl<T> Queue<T> {
         self.take(id).map(|(_, item)| item)
     }
 
+    /// Takes out all attempts of which this is true, in the order in which they came.
+    pub(super) fn remove_where(&mut self, is_removed: impl Fn(&Waiter, &T) -> bool) -> Vec<T> {
+        let waiting = self.waiters.iter().filter(|(_, (waiter, item))| is_removed(waiter, item));
+        let ids: Vec<_> = waiting.map(|(id, _)| *id).collect();
+        ids.into_iter().filter_map(|id| self.remove(id)).collect()
+    }
+
     /// Gives an attempt a better class. It keeps its age. A lower class changes nothing.
     pub(super) fn promote(&mut self, id: Id, class: u8) {
         let Some((waiter, _)) = self.waiters.get_mut(&id) else { return };

@@ -37,6 +37,11 @@ impl Rate {
         Self::default()
     }
 
+    /// Whether there is a bound, or was when something last happened.
+    pub(super) const fn is_bounded(&self) -> bool {
+        self.bound.is_some()
+    }
+
     /// Whether a fetch with something stale may begin.
     pub(super) fn allows(&self, now: Instant) -> bool {
         if self.bound.is_none() {
@@ -190,6 +195,16 @@ mod tests {
         rate.limited(now);
         assert!(admit_all(&mut rate, now + 40 * SECOND) < 1000);
         assert_eq!(admit_all(&mut rate, now + 1_000_000 * SECOND), 10_000);
+    }
+
+    #[test]
+    fn a_bound_is_known_from_the_first_429_until_it_is_gone() {
+        let (mut rate, now) = after_good(1);
+        assert!(!rate.is_bounded());
+        rate.limited(now);
+        assert!(rate.is_bounded());
+        rate.admitted(now + 1_000_000 * SECOND);
+        assert!(!rate.is_bounded());
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     exchange::status::Stale,
-    origin::{Answer, HeldBack, Pass, key_hash},
+    origin::{Answer, HeldBack, Pass},
     store::{LastFetch, StoredResponse},
 };
 
@@ -47,7 +47,7 @@ impl Way {
     pub(super) fn of_fallback(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
         let last = LastFetch::of(stored, question.now);
         // The probes of an origin that is not up do not wait for the pause of a key.
-        if last == LastFetch::Paused && question.settings.health.is_up() {
+        if last == LastFetch::Paused && question.settings.health.is_up(question.head) {
             return Self::Serve(Stale::OriginFailed);
         }
         match (ask(question), last) {
@@ -79,8 +79,8 @@ impl Way {
 }
 
 fn ask(question: &Question<'_>) -> Answer {
-    let Question { settings, head, key, now, .. } = *question;
-    settings.health.ask_with_stale(head, key_hash(key.as_bytes()), now)
+    let Question { settings, head, now, .. } = *question;
+    settings.health.ask_with_stale(head, now)
 }
 
 const fn held_back(why: HeldBack) -> Stale {

@@ -79,7 +79,7 @@ impl Refresher {
 
     /// For a response that is still fresh. `None`: it is served without a refresh.
     pub(super) fn claim_ahead(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Option<Self> {
-        if !question.settings.health.is_up() {
+        if !question.settings.health.is_up(question.head) {
             return None;
         }
         match Self::claim(question, stored, false) {

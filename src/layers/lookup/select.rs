@@ -192,7 +192,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         };
         let usable = stored.filter(|stored| stored.is_usable_while_revalidating(now));
         let accepted = |stored: &&'a Arc<store::StoredResponse>| accepts(stored, wishes, now);
-        let acceptable = usable.filter(accepted).filter(|stored| self.serves_while_up(stored, now));
+        let acceptable = usable.filter(accepted).filter(|stored| self.serves_while_up(stored, question));
         let candidate = match (stored, part) {
             (Some(stored), _) => {
                 let is_servable = usable.is_some() && acceptable.is_none();
@@ -227,9 +227,11 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     }
 
     /// Whether a stale response within its window may be served without waiting while the origin is up.
-    fn serves_while_up(&self, stored: &store::StoredResponse, now: Instant) -> bool {
+    fn serves_while_up(&self, stored: &store::StoredResponse, question: &Question<'_>) -> bool {
         let Settings { health, max_stale_while_up, .. } = &*self.settings;
-        max_stale_while_up.is_none_or(|limit| !health.is_up() || stored.is_stale_by_at_most(limit, now))
+        max_stale_while_up.is_none_or(|limit| {
+            stored.is_stale_by_at_most(limit, question.now) || !health.is_up(question.head)
+        })
     }
 
     /// Whether the request was made by a fetch of a layer with this store for the same key: the same layer

@@ -1,0 +1,490 @@
+//! Who may ask one origin now, decided in one place: permits, queue and state together.
+//!
+//! * A permit stands for one attempt, until its response body is over. All together there are as many as the
+//!   limit says, and one more for the probe. In each state at most as many are given as its cap allows.
+//!   A lower cap takes none away, and what an earlier state has given counts under the whole alone.
+//! * What has something stale to serve instead may wait for a permit while the origin is up, and never
+//!   otherwise: it is a probe, takes what is free during a recovery, or is served what is stale.
+//! * Nothing here waits or wakes: what is decided about attempts that wait is [collected](Core::take_decided),
+//!   for when the lock is free again.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    OriginState,
+    health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
+    queue::{Id, Pushed, Queue, Waiter},
+    rate::Rate,
+    wish::{HeldBack, Kind, Part, Refusal, Wish},
+};
+use crate::http::storing::after;
+
+/// The part of the permits that fetches with something stale may hold together: three of four, …
+const STALE_PART: Part = Part::new(3, 4);
+/// … and below which part in use something fresh is refreshed, …
+const REFRESH_AHEAD_PART: Part = Part::new(7, 8);
+/// … or fetched before a client asks for it.
+const WARM_UP_PART: Part = Part::new(1, 2);
+
+/// A permit.
+#[derive(Debug)]
+pub(super) struct Hold {
+    epoch: u64,
+    has_stale: bool,
+    probe: Option<ProbeId>,
+}
+
+/// A right that is taken before its attempt begins.
+#[derive(Debug)]
+pub(super) enum Claim {
+    Probe(ProbeId),
+    /// A permit during a recovery.
+    Permit(Hold),
+}
+
+/// An attempt that has begun.
+#[derive(Debug)]
+pub(super) struct Ticket {
+    /// `None`: it needs no permit.
+    hold: Option<Hold>,
+    begun: Begun,
+    pub(super) give_up_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(super) enum Decision {
+    Grant(Ticket),
+    Queue,
+    Refuse(Refusal),
+}
+
+/// What was decided about an attempt that waited.
+#[derive(Debug)]
+pub(super) enum Decided<T> {
+    Granted(T, Ticket),
+    Refused(T, Refusal),
+}
+
+/// How the origin stands, in one number that can be read without the lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// It may be asked without a question.
+    Open = 0,
+    /// It is up, and a rate bounds what has something stale.
+    Bounded = 1,
+    NotUp = 2,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CoreRules {
+    /// Whether an attempt with nothing stored is refused while the origin is down.
+    pub(super) fails_fast: bool,
+    /// How long an attempt may take while the origin is down.
+    pub(super) attempt_deadline: Duration,
+}
+
+#[derive(Debug)]
+pub(super) struct Core<T> {
+    rules: CoreRules,
+    health: Health,
+    rate: Rate,
+    queue: Queue<Waiting<T>>,
+    /// `None`: no limit.
+    permits: Option<usize>,
+    /// Permits in use, without that of the probe.
+    used: usize,
+    /// Those in use by attempts with something stale, and those that were given in this state.
+    stale: usize,
+    given: usize,
+    epoch: u64,
+    /// Who has the permit of the probe.
+    extra: Option<ProbeId>,
+    decided: Vec<Decided<T>>,
+}
+
+#[derive(Debug)]
+struct Waiting<T> {
+    wish: Wish,
+    item: T,
+}
+
+impl<T> Core<T> {
+    pub(super) fn new(rules: CoreRules, health: Health) -> Self {
+        Self {
+            rules,
+            epoch: health.epoch(),
+            health,
+            rate: Rate::new(),
+            queue: Queue::new(0),
+            permits: None,
+            used: 0,
+            stale: 0,
+            given: 0,
+            extra: None,
+            decided: Vec::new(),
+        }
+    }
+
+    /// Sets the number of permits, and of places in the queue, before the first attempt.
+    pub(super) fn limit(&mut self, permits: usize, places: usize) {
+        self.permits = Some(permits);
+        self.queue = Queue::new(places);
+        self.health.limit(permits);
+    }
+
+    pub(super) const fn state(&self) -> OriginState {
+        self.health.state()
+    }
+
+    pub(super) const fn standing(&self) -> Standing {
+        match self.health.state() {
+            OriginState::Up if self.rate.is_bounded() => Standing::Bounded,
+            OriginState::Up => Standing::Open,
+            _ => Standing::NotUp,
+        }
+    }
+
+    /// What was decided about attempts that waited.
+    pub(super) fn take_decided(&mut self) -> Vec<Decided<T>> {
+        std::mem::take(&mut self.decided)
+    }
+
+    /// Does what is due by time. Before anything else under the lock.
+    pub(super) fn tick(&mut self, now: Instant) {
+        if !self.queue.is_empty() {
+            self.health.hold_back(now);
+        }
+        self.health.tick(now);
+        self.settle(now);
+    }
+
+    /// Follows a change of the state or of the permits. After everything else under the lock.
+    pub(super) fn settle(&mut self, now: Instant) {
+        if self.epoch != self.health.epoch() {
+            self.epoch = self.health.epoch();
+            self.given = 0;
+            if self.state() == OriginState::Down {
+                self.refuse_waiting(now);
+            }
+        }
+        self.settle_extra();
+        if !self.queue.is_empty() {
+            self.pump(now);
+        }
+    }
+
+    /// What waits with something stale is served it, and with `fails_fast` the rest fails.
+    fn refuse_waiting(&mut self, now: Instant) {
+        let fails_fast = self.rules.fails_fast;
+        let is_refused = |_: &Waiter, waiting: &Waiting<T>| {
+            waiting.wish.is_spare() || fails_fast && waiting.wish.subject.counts
+        };
+        let refused = self.queue.remove_where(is_refused);
+        for waiting in refused {
+            let refusal = self.refusal_while_down(&waiting.wish, now);
+            self.decided.push(Decided::Refused(waiting.item, refusal));
+        }
+    }
+
+    fn refusal_while_down(&self, wish: &Wish, now: Instant) -> Refusal {
+        match wish.is_spare() {
+            true => Refusal::HeldBack(HeldBack::Down),
+            false => Refusal::Down { next_probe: self.health.next_probe_in(now) },
+        }
+    }
+
+    /// A probe that is over its time holds an ordinary permit as soon as there is one.
+    fn settle_extra(&mut self) {
+        if self.extra.is_some_and(|probe| !self.health.is_probe(probe)) && self.has_permit() {
+            self.extra = None;
+            self.used += 1;
+        }
+    }
+
+    fn pump(&mut self, now: Instant) {
+        while self.has_room(now) {
+            let may_hold_stale = self.may_hold_stale();
+            let next = self.queue.pop(now, |waiter| !waiter.has_stale || may_hold_stale);
+            let Some((_, Waiting { wish, item })) = next else { break };
+            let decided = match wish.leave_at {
+                Some(leave_at) if leave_at <= now => Decided::Refused(item, Refusal::TooLate),
+                _ => {
+                    let hold = self.take_permit(wish.has_stale);
+                    Decided::Granted(item, self.begin(&wish, Some(hold), now))
+                }
+            };
+            self.decided.push(decided);
+        }
+    }
+
+    fn has_permit(&self) -> bool {
+        self.permits.is_none_or(|permits| self.used < permits)
+    }
+
+    /// Whether an attempt with nothing stored may begin.
+    fn has_room(&self, now: Instant) -> bool {
+        self.permits.is_none() || self.has_permit() && self.given < self.health.cap(now)
+    }
+
+    fn may_hold_stale(&self) -> bool {
+        // Of a single permit three quarters are none.
+        self.stale == 0 || self.permits.is_none_or(|permits| STALE_PART.holds(self.stale + 1, permits))
+    }
+
+    /// Whether so much is free that an attempt may begin that nobody waits for.
+    fn is_below(&self, kind: Kind, now: Instant) -> bool {
+        let part = match kind {
+            Kind::Request => return true,
+            Kind::RefreshAhead => REFRESH_AHEAD_PART,
+            Kind::WarmUp => WARM_UP_PART,
+        };
+        self.permits.is_none_or(|permits| part.is_above(self.used, permits))
+            && part.is_above(self.given, self.health.cap(now))
+    }
+
+    /// Whether an attempt may take a permit that none of those with nothing stored waits for.
+    fn has_spare_room(&self, wish: &Wish, now: Instant) -> bool {
+        let is_free = self.has_permit() && self.given < self.health.cap(now) && self.queue.is_empty();
+        is_free && (!wish.has_stale || self.may_hold_stale()) && self.is_below(wish.kind, now)
+    }
+
+    fn take_permit(&mut self, has_stale: bool) -> Hold {
+        self.used += 1;
+        self.given += 1;
+        self.stale += usize::from(has_stale);
+        Hold { epoch: self.epoch, has_stale, probe: None }
+    }
+
+    /// Takes a permit back.
+    pub(super) fn release(&mut self, hold: &Hold) {
+        if let Some(probe) = hold.probe {
+            if self.extra == Some(probe) {
+                self.extra = None;
+                return;
+            }
+        } else {
+            self.stale -= usize::from(hold.has_stale);
+            self.given -= usize::from(hold.epoch == self.epoch);
+        }
+        self.used -= 1;
+    }
+
+    /// Whether a request with something stale may ask the origin. `Ok(None)`: as if nothing were wrong.
+    pub(super) fn ask(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
+        let wish = Wish { has_stale: true, ..Wish::default() };
+        match self.state() {
+            OriginState::Down => self.claim_probe(now).map(Claim::Probe).map(Some).ok_or(HeldBack::Down),
+            _ if !self.rate.allows(now) => Err(HeldBack::RateLimited),
+            OriginState::Up => Ok(None),
+            OriginState::Recovering if self.has_spare_room(&wish, now) => {
+                Ok(Some(Claim::Permit(self.take_permit(true))))
+            }
+            OriginState::Recovering => {
+                self.health.hold_back(now);
+                Err(HeldBack::Recovering)
+            }
+        }
+    }
+
+    fn claim_probe(&mut self, now: Instant) -> Option<ProbeId> {
+        match self.extra {
+            // The one before still has its permit.
+            Some(_) => None,
+            None => self.health.claim_probe(now),
+        }
+    }
+
+    /// Takes a right back of which no use was made.
+    pub(super) fn unclaim(&mut self, claim: &Claim, now: Instant) {
+        match claim {
+            Claim::Probe(probe) => self.health.leave_probe(*probe, now),
+            Claim::Permit(hold) => self.release(hold),
+        }
+    }
+
+    /// Whether an attempt would begin without waiting: for those who have the choice between origins.
+    pub(super) fn is_inviting(&self, now: Instant) -> bool {
+        match self.state() {
+            OriginState::Up => true,
+            OriginState::Down => self.extra.is_none() && self.health.is_probe_due(now),
+            OriginState::Recovering => self.has_permit() && self.given < self.health.cap(now),
+        }
+    }
+
+    /// Decides about an attempt that has come. [`push`](Self::push) lets it wait, if that is decided.
+    pub(super) fn enter(&mut self, wish: &Wish, claim: Option<Claim>, now: Instant) -> Decision {
+        let hold = claim.and_then(|claim| self.redeem(claim, now));
+        let way = match (hold, self.state()) {
+            (Some(hold), _) => Ok(Way::With(hold)),
+            (None, OriginState::Up) => self.enter_up(wish, now),
+            (None, OriginState::Down) => self.enter_down(wish, now),
+            (None, OriginState::Recovering) => self.enter_recovering(wish, now),
+        };
+        match way {
+            Ok(Way::With(hold)) => Decision::Grant(self.begin(wish, Some(hold), now)),
+            Ok(Way::Now) => {
+                // Without a limit a permit is a number that tells how much a recovery bears.
+                let needs_permit = self.permits.is_some() || wish.subject.counts;
+                let hold = needs_permit.then(|| self.take_permit(wish.has_stale));
+                Decision::Grant(self.begin(wish, hold, now))
+            }
+            Ok(Way::Wait) if wish.leave_at.is_some_and(|at| at <= now) => Decision::Refuse(Refusal::TooLate),
+            Ok(Way::Wait) => Decision::Queue,
+            Err(refusal) => Decision::Refuse(refusal),
+        }
+    }
+
+    /// Makes use of a right. `None`: it has ended with its state, or with its time.
+    fn redeem(&mut self, claim: Claim, now: Instant) -> Option<Hold> {
+        match claim {
+            Claim::Probe(probe) => self.begin_probe(probe, now),
+            Claim::Permit(hold) if hold.epoch == self.epoch => Some(hold),
+            Claim::Permit(hold) => {
+                self.release(&hold);
+                self.settle(now);
+                None
+            }
+        }
+    }
+
+    fn begin_probe(&mut self, probe: ProbeId, now: Instant) -> Option<Hold> {
+        if !self.health.is_probe(probe) {
+            return None;
+        }
+        if self.extra.is_some() {
+            self.health.leave_probe(probe, now);
+            return None;
+        }
+        self.extra = Some(probe);
+        Some(Hold { epoch: self.epoch, has_stale: false, probe: Some(probe) })
+    }
+
+    fn enter_up(&self, wish: &Wish, now: Instant) -> Result<Way, Refusal> {
+        if wish.is_spare() && !self.rate.allows(now) {
+            return Err(Refusal::HeldBack(HeldBack::RateLimited));
+        }
+        if wish.kind != Kind::Request {
+            return if self.has_spare_room(wish, now) { Ok(Way::Now) } else { Err(Refusal::Busy) };
+        }
+        Ok(self.now_or_later(wish, now))
+    }
+
+    fn enter_down(&mut self, wish: &Wish, now: Instant) -> Result<Way, Refusal> {
+        let Subject { counts, .. } = wish.subject;
+        if !(wish.is_spare() || counts && self.rules.fails_fast) {
+            return Ok(self.now_or_later(wish, now));
+        }
+        let probe = if counts { self.claim_probe(now) } else { None };
+        match probe.and_then(|probe| self.begin_probe(probe, now)) {
+            Some(hold) => Ok(Way::With(hold)),
+            None => Err(self.refusal_while_down(wish, now)),
+        }
+    }
+
+    fn enter_recovering(&mut self, wish: &Wish, now: Instant) -> Result<Way, Refusal> {
+        if wish.is_spare() && !self.rate.allows(now) {
+            return Err(Refusal::HeldBack(HeldBack::RateLimited));
+        }
+        let way = match wish.is_spare() {
+            true if self.has_spare_room(wish, now) => return Ok(Way::Now),
+            true => Err(Refusal::HeldBack(HeldBack::Recovering)),
+            false => Ok(self.now_or_later(wish, now)),
+        };
+        // What nobody waits for does not make a recovery longer.
+        if !matches!(way, Ok(Way::Now)) && wish.kind == Kind::Request {
+            self.health.hold_back(now);
+        }
+        way
+    }
+
+    /// Nobody who waits may begin: it would have.
+    fn now_or_later(&self, wish: &Wish, now: Instant) -> Way {
+        match self.has_room(now) && (!wish.has_stale || self.may_hold_stale()) {
+            true => Way::Now,
+            false => Way::Wait,
+        }
+    }
+
+    /// Lets an attempt wait for a permit, in this class.
+    pub(super) fn push(
+        &mut self,
+        wish: Wish,
+        (class, is_shared): (u8, bool),
+        item: T,
+        now: Instant,
+    ) -> Result<Id, T> {
+        let waiter = Waiter { class, is_shared, has_stale: wish.has_stale, arrived: now };
+        match self.queue.push(waiter, Waiting { wish, item }) {
+            Pushed::Placed(id) => Ok(id),
+            Pushed::Displacing(id, displaced) => {
+                self.decided.push(Decided::Refused(displaced.item, Refusal::QueueFull));
+                Ok(id)
+            }
+            Pushed::Full(waiting) => Err(waiting.item),
+        }
+    }
+
+    /// Takes out an attempt that no longer waits.
+    pub(super) fn leave(&mut self, id: Id) -> Option<T> {
+        self.queue.remove(id).map(|waiting| waiting.item)
+    }
+
+    pub(super) fn promote(&mut self, id: Id, class: u8) {
+        self.queue.promote(id, class);
+    }
+
+    fn begin(&mut self, wish: &Wish, hold: Option<Hold>, now: Instant) -> Ticket {
+        let probe = hold.as_ref().and_then(|hold| hold.probe);
+        let begun = self.health.begin(Subject { probe, ..wish.subject }, now);
+        if wish.subject.counts {
+            self.rate.admitted(now);
+        }
+        let give_up_at = self.gives_up(wish, probe).then(|| after(now, self.rules.attempt_deadline));
+        Ticket { hold, begun, give_up_at }
+    }
+
+    /// Whether an attempt must not go on for longer than a probe has.
+    fn gives_up(&self, wish: &Wish, probe: Option<ProbeId>) -> bool {
+        let is_limited = self.permits.is_some();
+        match probe {
+            // There is no other permit that it could hold while the next probe has this one.
+            Some(_) => is_limited && !self.has_permit(),
+            None => is_limited && self.state() == OriginState::Down && wish.subject.key.is_some(),
+        }
+    }
+
+    /// Counts how an attempt ended. Returns the permit that it holds until its response body is over.
+    pub(super) fn end(&mut self, ticket: Ticket, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
+        let Ticket { hold, begun, .. } = ticket;
+        self.health.end(&begun, outcome, now);
+        match outcome {
+            AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),
+            AttemptOutcome::TooMany if begun.counts() => self.rate.limited(now),
+            _ => {}
+        }
+        if self.permits.is_some() {
+            return hold;
+        }
+        hold.iter().for_each(|hold| self.release(hold));
+        None
+    }
+
+    /// Takes note of a probe of someone else.
+    pub(super) fn probed(&mut self, is_success: bool, now: Instant) {
+        self.health.probed(is_success, now);
+    }
+}
+
+/// How an attempt begins.
+#[derive(Debug)]
+enum Way {
+    Now,
+    With(Hold),
+    Wait,
+}
+
+#[cfg(test)]
+#[path = "core_tests.rs"]
+mod tests;

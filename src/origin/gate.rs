@@ -1,0 +1,389 @@
+//! The way to one origin: who may ask it, who waits, and what its answers say of it.
+//!
+//! All that is decided is decided in the [core](super::core), under one lock, which is held for no longer than
+//! that. Whoever waits is woken after it is free again. What holds anything of the gate – an attempt, a permit,
+//! a pass, a place in the queue – gives it back when it is dropped, also by a panic.
+
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, Ordering},
+    },
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use parking_lot::Mutex;
+use tokio::{sync::oneshot, time::Instant};
+
+use super::{
+    OriginState,
+    core::{Claim, Core, CoreRules, Decided, Decision, Hold, Standing, Ticket},
+    health::{AttemptOutcome, Health, Subject},
+    queue::Id,
+    wish::{HeldBack, Kind, Refusal, Wish},
+};
+
+/// The way to one origin.
+#[derive(Debug)]
+pub(crate) struct Gate {
+    core: Mutex<Core<Seat>>,
+    /// A [`Standing`], as of the last change.
+    standing: AtomicU8,
+    counts_without_key: bool,
+}
+
+/// What waits in the queue.
+#[derive(Debug)]
+struct Seat {
+    answer: oneshot::Sender<Result<Attempt, Refusal>>,
+    place: Option<Arc<Place>>,
+}
+
+/// An attempt that is to be made.
+#[derive(Debug, Default)]
+pub(crate) struct Entrance {
+    /// The hash of the key under which the response is stored. `None`: it has none.
+    pub(crate) key: Option<u64>,
+    /// Whether something can be served if the attempt is not made, or fails.
+    pub(crate) has_stale: bool,
+    pub(crate) kind: Kind,
+    /// The class, of which 0 is the best.
+    pub(crate) class: u8,
+    /// The place that several callers share. `None`: there is one caller.
+    pub(crate) place: Option<Arc<Place>>,
+    /// How long the head of the same response took the last time.
+    pub(crate) last_cost: Option<Duration>,
+    pub(crate) pass: Option<Arc<Pass>>,
+    /// When it must not wait any longer. Whoever waits sets a timer for it; no permit is given after it.
+    pub(crate) leave_at: Option<Instant>,
+}
+
+#[derive(Debug)]
+pub(crate) enum Entered {
+    Admitted(Attempt),
+    Queued(Waiting),
+    Refused(Refusal),
+}
+
+/// What a request with something usable stored may do.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// Ask the origin; with the right to do so if it is not up.
+    Fetch(Option<Arc<Pass>>),
+    Serve(HeldBack),
+}
+
+impl Gate {
+    pub(super) fn new(rules: CoreRules, health: Health, counts_without_key: bool) -> Arc<Self> {
+        let core = Mutex::new(Core::new(rules, health));
+        Arc::new(Self { core, standing: AtomicU8::new(Standing::Open as u8), counts_without_key })
+    }
+
+    /// Sets the number of permits, and of places in the queue, before the first attempt.
+    pub(super) fn limit(&self, permits: usize, places: usize) {
+        self.core.lock().limit(permits, places);
+    }
+
+    pub(crate) fn state(self: &Arc<Self>, now: Instant) -> OriginState {
+        self.with(now, |core| core.state())
+    }
+
+    /// Whether the origin is up, as of what was last heard of it.
+    pub(crate) fn is_up(&self) -> bool {
+        self.standing.load(Ordering::Acquire) != Standing::NotUp as u8
+    }
+
+    /// Whether it may be asked without a look at anything else.
+    fn is_open(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == Standing::Open as u8
+    }
+
+    /// Whether an attempt would begin without waiting: for those who have the choice between origins.
+    pub(crate) fn is_inviting(self: &Arc<Self>, now: Instant) -> bool {
+        self.is_open() || self.with(now, |core| core.is_inviting(now))
+    }
+
+    /// Takes note of a probe that is no attempt.
+    pub(crate) fn probed(self: &Arc<Self>, is_success: bool, now: Instant) {
+        self.with(now, |core| core.probed(is_success, now));
+    }
+
+    /// Whether a request with something usable stored may ask the origin.
+    pub(crate) fn ask_with_stale(self: &Arc<Self>, now: Instant) -> Answer {
+        if self.is_open() {
+            return Answer::Fetch(None);
+        }
+        match self.with(now, |core| core.ask(now)) {
+            Ok(None) => Answer::Fetch(None),
+            Ok(Some(claim)) => Answer::Fetch(Some(Pass::new(Arc::clone(self), claim))),
+            Err(why) => Answer::Serve(why),
+        }
+    }
+
+    /// Lets an attempt begin, wait, or not be made.
+    pub(crate) fn enter(self: &Arc<Self>, entrance: Entrance, now: Instant) -> Entered {
+        let Entrance { key, has_stale, kind, class, place, last_cost, pass, leave_at } = entrance;
+        let counts = key.is_some() || self.counts_without_key;
+        let wish =
+            Wish { subject: Subject { key, counts, last_cost, probe: None }, has_stale, kind, leave_at };
+        let claim = pass.as_ref().and_then(|pass| pass.take(self));
+        let entered = self.with(now, |core| match core.enter(&wish, claim, now) {
+            Decision::Grant(ticket) => Step::Granted(ticket),
+            Decision::Refuse(refusal) => Step::Refused(refusal),
+            Decision::Queue => self.queue(core, wish, class, place, now),
+        });
+        match entered {
+            Step::Granted(ticket) => Entered::Admitted(Attempt::new(Arc::clone(self), ticket)),
+            Step::Queued(id, answer) => {
+                let gate = Arc::clone(self);
+                Entered::Queued(Waiting { gate, id, answer, is_over: false })
+            }
+            Step::Refused(refusal) => Entered::Refused(refusal),
+            Step::Full(seat) => {
+                // Without the lock.
+                drop(seat);
+                Entered::Refused(Refusal::QueueFull)
+            }
+        }
+    }
+
+    fn queue(
+        self: &Arc<Self>,
+        core: &mut Core<Seat>,
+        wish: Wish,
+        class: u8,
+        place: Option<Arc<Place>>,
+        now: Instant,
+    ) -> Step {
+        let class = place.as_ref().map_or(class, |place| class.min(place.class()));
+        let (answer, waits) = oneshot::channel();
+        let seat = Seat { answer, place: place.clone() };
+        match core.push(wish, (class, place.is_some()), seat, now) {
+            Err(seat) => Step::Full(seat),
+            Ok(id) => {
+                if let Some(place) = place {
+                    place.sit(self, id);
+                    // It may have been raised before it was known where it sits.
+                    core.promote(id, place.class());
+                }
+                Step::Queued(id, waits)
+            }
+        }
+    }
+
+    /// Does something under the lock, and tells those who waited what was decided after it.
+    fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut Core<Seat>) -> R) -> R {
+        let mut core = self.core.lock();
+        core.tick(now);
+        let result = act(&mut core);
+        core.settle(now);
+        self.standing.store(core.standing() as u8, Ordering::Release);
+        let decided = core.take_decided();
+        drop(core);
+        for decided in decided {
+            self.tell(decided);
+        }
+        result
+    }
+
+    fn tell(self: &Arc<Self>, decided: Decided<Seat>) {
+        let (seat, result) = match decided {
+            Decided::Granted(seat, ticket) => (seat, Ok(Attempt::new(Arc::clone(self), ticket))),
+            Decided::Refused(seat, refusal) => (seat, Err(refusal)),
+        };
+        // First, since whoever is told may take the place again.
+        if let Some(place) = &seat.place {
+            place.leave();
+        }
+        // Whoever has gone gives back what was granted: the attempt is dropped.
+        drop(seat.answer.send(result));
+    }
+}
+
+/// What came of an attempt that wants to enter.
+enum Step {
+    Granted(Ticket),
+    Queued(Id, oneshot::Receiver<Result<Attempt, Refusal>>),
+    Refused(Refusal),
+    Full(Seat),
+}
+
+/// An attempt that waits for a permit. When it is dropped, it waits no longer.
+#[derive(Debug)]
+pub(crate) struct Waiting {
+    gate: Arc<Gate>,
+    id: Id,
+    answer: oneshot::Receiver<Result<Attempt, Refusal>>,
+    is_over: bool,
+}
+
+impl Future for Waiting {
+    type Output = Result<Attempt, Refusal>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let answer = ready!(Pin::new(&mut self.answer).poll(cx));
+        self.is_over = true;
+        // The gate answers all who wait.
+        Poll::Ready(answer.unwrap_or(Err(Refusal::QueueFull)))
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        if !self.is_over {
+            let seat = self.gate.with(Instant::now(), |core| core.leave(self.id));
+            if let Some(place) = seat.as_ref().and_then(|seat| seat.place.as_ref()) {
+                place.leave();
+            }
+        }
+    }
+}
+
+/// The place of one attempt that several callers wait for: where it stands in the queue, for as long as it is
+/// there.
+#[derive(Debug)]
+pub(crate) struct Place {
+    class: AtomicU8,
+    seat: Mutex<Option<(Weak<Gate>, Id)>>,
+}
+
+impl Place {
+    /// `class`: that of the first caller, of which 0 is the best.
+    pub(crate) fn new(class: u8) -> Arc<Self> {
+        Arc::new(Self { class: AtomicU8::new(class), seat: Mutex::new(None) })
+    }
+
+    fn class(&self) -> u8 {
+        self.class.load(Ordering::Relaxed)
+    }
+
+    /// Takes note of a caller of this class. The best one of all callers counts.
+    pub(crate) fn raise(&self, class: u8) {
+        if self.class.fetch_min(class, Ordering::Relaxed) <= class {
+            return;
+        }
+        // The lock orders this with `sit`: one of both sees the other.
+        let seat = self.seat.lock().clone();
+        let Some((gate, id)) = seat else { return };
+        if let Some(gate) = gate.upgrade() {
+            gate.with(Instant::now(), |core| core.promote(id, class));
+        }
+    }
+
+    /// Whether the attempt waits for a permit.
+    pub(crate) fn is_queued(&self) -> bool {
+        self.seat.lock().is_some()
+    }
+
+    fn sit(&self, gate: &Arc<Gate>, id: Id) {
+        *self.seat.lock() = Some((Arc::downgrade(gate), id));
+    }
+
+    fn leave(&self) {
+        let seat = self.seat.lock().take();
+        drop(seat);
+    }
+}
+
+/// The right of one attempt with something stale to ask an origin that is not up. When it is dropped without
+/// use, another one has it.
+#[derive(Debug)]
+pub(crate) struct Pass {
+    gate: Arc<Gate>,
+    reason: HeldBack,
+    claim: Mutex<Option<Claim>>,
+}
+
+impl Pass {
+    fn new(gate: Arc<Gate>, claim: Claim) -> Arc<Self> {
+        let reason = match claim {
+            Claim::Probe(_) => HeldBack::Down,
+            Claim::Permit(_) => HeldBack::Recovering,
+        };
+        Arc::new(Self { gate, reason, claim: Mutex::new(Some(claim)) })
+    }
+
+    /// Why the others are held back.
+    pub(crate) const fn reason(&self) -> HeldBack {
+        self.reason
+    }
+
+    /// Whether it is for this origin.
+    pub(crate) fn is_for(&self, gate: &Arc<Gate>) -> bool {
+        Arc::ptr_eq(&self.gate, gate)
+    }
+
+    fn take(&self, gate: &Arc<Gate>) -> Option<Claim> {
+        if self.is_for(gate) { self.claim.lock().take() } else { None }
+    }
+}
+
+impl Drop for Pass {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.get_mut().take() {
+            let now = Instant::now();
+            self.gate.with(now, |core| core.unclaim(&claim, now));
+        }
+    }
+}
+
+/// An attempt that may ask the origin. When it is dropped without an outcome, it was cancelled.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    gate: Arc<Gate>,
+    /// `None`: it has ended.
+    ticket: Option<Ticket>,
+}
+
+impl Attempt {
+    const fn new(gate: Arc<Gate>, ticket: Ticket) -> Self {
+        Self { gate, ticket: Some(ticket) }
+    }
+
+    /// When the attempt has to be given up: while the origin is down its permits must not be held for long.
+    pub(crate) fn give_up_at(&self) -> Option<Instant> {
+        self.ticket.as_ref().and_then(|ticket| ticket.give_up_at)
+    }
+
+    /// Says how the attempt ended. The permit belongs to the response body.
+    pub(crate) fn finish(mut self, outcome: AttemptOutcome, now: Instant) -> Permit {
+        let hold = self.end(outcome, now);
+        Permit(hold.map(|hold| (Arc::clone(&self.gate), hold)))
+    }
+
+    fn end(&mut self, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
+        let ticket = self.ticket.take()?;
+        self.gate.with(now, |core| core.end(ticket, outcome, now))
+    }
+}
+
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Some(ticket) = self.ticket.take() {
+            let now = Instant::now();
+            self.gate.with(now, |core| {
+                let hold = core.end(ticket, AttemptOutcome::Neither, now);
+                hold.iter().for_each(|hold| core.release(hold));
+            });
+        }
+    }
+}
+
+/// The permit of an attempt that has a response. When it is dropped, another attempt may begin.
+#[derive(Debug)]
+pub(crate) struct Permit(Option<(Arc<Gate>, Hold)>);
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        if let Some((gate, hold)) = self.0.take() {
+            gate.with(Instant::now(), |core| core.release(&hold));
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "gate_tests.rs"]
+mod tests;
