@@ -93,6 +93,7 @@
 //! | [`RetryPolicy::backoff`](crate::RetryPolicy::backoff) | 100 ms, 2 s |
 //! | [`RetryPolicy::max_retry_after`](crate::RetryPolicy::max_retry_after) | 2 s |
 //! | [`RetryPolicy::deadline`](crate::RetryPolicy::deadline) | 10 s |
+//! | [`RetryPolicy::despite_stale`](crate::RetryPolicy::despite_stale) | no |
 //! | [`OriginLimitLayer::max_queue`](crate::OriginLimitLayer::max_queue) | 1024 |
 //! | [`OriginLimitLayer::max_queue_wait`](crate::OriginLimitLayer::max_queue_wait) | 1 s |
 //! | [`OriginLimitLayer::max_read_pause`](crate::OriginLimitLayer::max_read_pause) | 90 s |

@@ -242,11 +242,11 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         Layers {
-            lookup: lookup.health(health).reader(),
+            lookup: lookup.health(health.clone()).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
             coalesce: coalesce.judged_below(),
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
-            retry: retry::RetryLayer::new(retry.shared_failures(failures)),
+            retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
             origin_limit,
         }
     }

@@ -68,7 +68,7 @@ async fn extractors_work_on_a_miss_a_retry_and_a_background_refresh() {
     let calls = Calls::default();
     let peer: SocketAddr = "10.0.0.1:7".parse().unwrap();
     let rules = fixed(50).stale_while_revalidate_for(Duration::from_secs(10));
-    let retry = RetryPolicy::new().backoff(ms(1), ms(1));
+    let retry = RetryPolicy::new().backoff(ms(1), ms(1)).despite_stale(true);
     let cache = ReadThroughLayer::builder(store()).rules(rules).retry(retry).build().unwrap();
     let app = Router::new()
         .route("/item/{id}", get(greedy))

@@ -2,5 +2,6 @@
 
 mod key_pause;
 mod refresh_ahead;
+mod retries;
 mod slow;
 mod warm_up;

@@ -8,6 +8,9 @@
 //! share of the requests that succeeded, so that a failing origin is not sent twice its usual load.
 //! [`RetryPolicy`] has these settings.
 //!
+//! In the stack nothing is tried again while the [origin](crate::OriginHealth) is not up, nor where a stale response
+//! may be served instead ([`despite_stale`](RetryPolicy::despite_stale)).
+//!
 //! What [`OriginLimit`](crate::OriginLimit) did not let through ([`Refused`](crate::Refused)) is not tried
 //! again. The decision is made when the head of the response is there: a body that breaks off later is not
 //! requested again.

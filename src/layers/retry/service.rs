@@ -71,7 +71,7 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let decision = KeptBody::of(&request).map(|body| {
             let settings = Arc::clone(&self.settings);
-            let repetition = (!settings.is_never()).then(|| {
+            let repetition = settings.is_worth_it(&request).then(|| {
                 let (inner, request) = (self.inner.clone(), body.with_head_of(&request));
                 Repetition { inner, request, began_at: Instant::now() }
             });
@@ -109,13 +109,15 @@ where
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
     {
+        let settings = policy.shared();
         loop {
             wait.await;
             policy.begin();
             let mut result = (&mut self.inner).oneshot(request).await;
             // What a failed response holds, such as a place at the origin, goes before the next wait.
-            let Some(next_wait) = policy.next(&mut result) else { return result };
             let Some(next_request) = self.request.to_request() else { return result };
+            let is_up = || settings.is_up(&next_request);
+            let Some(next_wait) = policy.next(&mut result, is_up) else { return result };
             (request, wait) = (next_request, next_wait);
         }
     }
@@ -164,11 +166,16 @@ where
                     return Poll::Ready(result);
                 };
                 let began_at = repetition.as_ref().map(|repetition| repetition.began_at);
-                let mut policy = RetryPolicy::begun(settings, began_at);
-                let (Some(wait), Some(repetition)) = (policy.next(&mut result), repetition) else {
+                let mut policy = RetryPolicy::begun(Arc::clone(&settings), began_at);
+                let mut again = None;
+                let is_up = || {
+                    again = repetition.as_ref().and_then(|repetition| repetition.request.to_request());
+                    again.as_ref().is_some_and(|request| settings.is_up(request))
+                };
+                let wait = policy.next(&mut result, is_up);
+                let (Some(wait), Some(request), Some(repetition)) = (wait, again, repetition) else {
                     return Poll::Ready(result);
                 };
-                let Some(request) = repetition.request.to_request() else { return Poll::Ready(result) };
                 repetition.run(policy, request, wait)
             }
         };

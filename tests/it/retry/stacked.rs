@@ -46,7 +46,7 @@ async fn through_the_stack_a_retried_revalidation_is_still_conditional() {
         2 | 3 => status(503),
         _ => status(304).max_age(1).header("etag", "\"1\""),
     });
-    let service = stacked(eager(), &origin);
+    let service = stacked(eager().despite_stale(true), &origin);
     get(&service, "/").await;
     tokio::time::advance(secs(2)).await;
     assert_eq!(get(&service, "/").await.body, "hello");
