@@ -155,6 +155,8 @@ use http::{Extensions, HeaderValue, Method, Request, Uri, header, request::Parts
 use http_body::Body as HttpBody;
 use smallvec::SmallVec;
 
+#[cfg(feature = "body-key")]
+use crate::request_body::RequestBody;
 use crate::{
     build_error::BuildError,
     http::{
@@ -602,8 +604,8 @@ impl ReadByRule {
 
 #[cfg(feature = "body-key")]
 fn fill<B: HttpBody + 'static>(body: &mut dyn Any, bytes: &Bytes) -> bool {
-    let body = body.downcast_mut::<crate::RequestBody<B>>();
-    body.map(|body| *body = crate::RequestBody::from(bytes.clone())).is_some()
+    let body = body.downcast_mut::<RequestBody<B>>();
+    body.map(|body| *body = RequestBody::from(bytes.clone())).is_some()
 }
 
 /// Whether a rule declares the request a read.

@@ -48,6 +48,7 @@ usage: peers COMMAND [--only a,b] [--json | --columns a,b] [...]
   e2e        loopback servers under wrk    [--body N] [--conns N] [--rounds N] [--secs N]
   serve      one of those servers          --cand NAME [--port N] [--body N]
   instr      instructions per request, by callgrind    [hit|miss|post] [--key-rules N] [candidate ...]
+  files      the files of the crate that a request crosses, by callgrind    [hit|miss|post] [candidate]
   one        requests to one candidate, for callgrind  --cand NAME [--kind hit|miss|post] [--ops N]";
 
 fn main() -> ExitCode {
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
     let done = match words.split_first() {
         Some((command, options)) if command == "e2e" => script("python3", "e2e/run.py", options),
         Some((command, options)) if command == "instr" => script("sh", "instr.sh", options),
+        Some((command, options)) if command == "files" => script("sh", "files.sh", options),
         _ => Args::parse(words).and_then(|args| run(&args)),
     };
     match done {
