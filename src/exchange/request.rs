@@ -13,7 +13,7 @@ use crate::{
         vary::Selection,
     },
     key,
-    origin::{OriginHealth, Pass},
+    origin::{OriginHealth, Pass, Place},
     sequence::PurgeSnapshot,
     store,
 };
@@ -56,6 +56,8 @@ pub struct CacheRequest {
     health: Option<OriginHealth>,
     /// The right to ask an origin that is not up.
     pass: Option<Arc<Pass>>,
+    /// The place of the fetch in the queue to the origin, if several callers can share it.
+    place: Option<Arc<Place>>,
     /// When the fetch is given up.
     deadline: Option<Instant>,
     /// Why what is stored does not do.
@@ -142,6 +144,7 @@ impl CacheRequest {
             fallback: None,
             health: None,
             pass: None,
+            place: None,
             deadline: None,
             why: CacheStatus::forwarded(Forward::Miss),
             copy: None,
@@ -342,6 +345,17 @@ impl CacheRequest {
             StaleCandidate::Whole { response, .. } => Some(response.origin().delay),
             _ => None,
         }
+    }
+
+    /// Says that the fetch has this place in the queue, which all its callers share.
+    pub(crate) fn take_place(&mut self, place: Arc<Place>) {
+        self.place = Some(place);
+        self.copy = None;
+    }
+
+    /// The place of the fetch in the queue, if several callers share it.
+    pub(crate) fn place(&self) -> Option<&Arc<Place>> {
+        self.place.as_ref()
     }
 
     /// The right to ask an origin that is not up.

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -247,13 +247,19 @@ impl Drop for Waiting {
 #[derive(Debug)]
 pub(crate) struct Place {
     class: AtomicU8,
+    /// The attempt is made also if nobody waits for it any more.
+    is_kept: AtomicBool,
     seat: Mutex<Option<(Weak<Gate>, Id)>>,
 }
 
 impl Place {
     /// `class`: that of the first caller, of which 0 is the best.
     pub(crate) fn new(class: u8) -> Arc<Self> {
-        Arc::new(Self { class: AtomicU8::new(class), seat: Mutex::new(None) })
+        Arc::new(Self {
+            class: AtomicU8::new(class),
+            is_kept: AtomicBool::new(false),
+            seat: Mutex::new(None),
+        })
     }
 
     fn class(&self) -> u8 {
@@ -273,9 +279,15 @@ impl Place {
         }
     }
 
-    /// Whether the attempt waits for a permit.
-    pub(crate) fn is_queued(&self) -> bool {
-        self.seat.lock().is_some()
+    /// Lets the attempt wait also if nobody waits for it any more: callers that are served something stale
+    /// instead leave, and need it all the same.
+    pub(crate) fn keep(&self) {
+        self.is_kept.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the attempt waits for a permit, and is of no use if nobody waits for it.
+    pub(crate) fn may_leave(&self) -> bool {
+        !self.is_kept.load(Ordering::Relaxed) && self.seat.lock().is_some()
     }
 
     fn sit(&self, gate: &Arc<Gate>, id: Id) {

@@ -198,18 +198,18 @@ async fn a_place_takes_the_best_class_among_its_callers() {
     let gate = gate(1, 10);
     let held = admitted(&gate, miss(1));
     let place = Place::new(5);
-    assert!(!place.is_queued());
+    assert!(!place.may_leave());
     let shared = queued(&gate, Entrance { place: Some(Arc::clone(&place)), class: 5, ..miss(2) });
     let single = queued(&gate, Entrance { class: 3, ..miss(3) });
-    assert!(place.is_queued());
+    assert!(place.may_leave());
     place.raise(2);
     drop(held);
     let attempt = shared.now_or_never().unwrap().unwrap();
-    assert!(!place.is_queued());
+    assert!(!place.may_leave());
     // A class of before it was queued counts as well, and a lower one never.
     place.raise(7);
     let again = queued(&gate, Entrance { place: Some(Arc::clone(&place)), class: 6, ..miss(2) });
-    assert!(place.is_queued());
+    assert!(place.may_leave());
     drop(attempt);
     assert!(again.now_or_never().unwrap().is_ok());
     assert!(single.now_or_never().unwrap().is_ok());
@@ -222,10 +222,10 @@ async fn a_place_is_left_with_the_queue() {
     let place = Place::new(5);
     let entrance = || Entrance { place: Some(Arc::clone(&place)), class: 5, ..miss(2) };
     drop(queued(&gate, entrance()));
-    assert!(!place.is_queued());
+    assert!(!place.may_leave());
     let displaced = queued(&gate, entrance());
     let _better = queued(&gate, Entrance { class: 0, ..miss(3) });
-    assert!(!place.is_queued());
+    assert!(!place.may_leave());
     assert!(displaced.now_or_never().unwrap().is_err());
     place.raise(0);
     drop(gate);

@@ -10,6 +10,7 @@ mod core;
 mod gate;
 mod health;
 mod pause;
+mod priority;
 mod queue;
 mod ramp;
 mod rate;
@@ -42,6 +43,7 @@ pub(crate) use self::{
     gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
     health::AttemptOutcome,
     pause::KeyPause,
+    priority::Priority,
     wish::{HeldBack, Kind, Refusal},
 };
 use crate::{build_error::BuildError, reasons::reasons};

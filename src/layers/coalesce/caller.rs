@@ -104,7 +104,8 @@ where
         (head, body): (Parts, ReqB),
         inner: S,
     ) -> Self {
-        let waiter = Waiter { head, key, credentials, arrived: flights.begun() };
+        let class = flights.settings().priority.as_ref().map(|priority| priority.class(&head));
+        let waiter = Waiter { head, key, credentials, class, arrived: flights.begun() };
         Self { flights: Arc::clone(flights), waiter, body, inner, moves_until: None }
     }
 
@@ -128,8 +129,8 @@ where
             }
             // Outside a runtime there are no tasks, and so no flights.
             while Executor::is_available() {
-                let Waiter { key, credentials, .. } = &self.waiter;
-                let subscriber = match self.flights.join(key, *credentials, wants_newer) {
+                let Waiter { key, credentials, class, .. } = &self.waiter;
+                let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
                     Joined::Follow(subscriber) => subscriber,
                     Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
                     Joined::Full => return Ok(self.waiter.refuse(exchange::Refused::TooManyWaiters)),
@@ -213,7 +214,7 @@ where
     /// Begins a fetch for this caller beside a slow one, and takes whichever response is there first.
     async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, S::Error> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
-        let begun = flights.hedge(&waiter.key, waiter.credentials, slow.flight());
+        let begun = flights.hedge(&waiter.key, (waiter.credentials, waiter.class), slow.flight());
         let Some((subscriber, guard)) = begun else { return self.alone().await };
         let (task, mut leader) = self.begin(subscriber, guard);
         flights.settings().executor.start(task).await;
@@ -299,6 +300,8 @@ struct Waiter {
     head: Parts,
     key: FlightKey,
     credentials: Credentials,
+    /// Its class in the queue to the origin, if there is one.
+    class: Option<u8>,
     /// The number of the fetch that had begun last when the request arrived.
     arrived: u64,
 }

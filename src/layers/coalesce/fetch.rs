@@ -90,6 +90,12 @@ where
         if let (Some(request), Some(limit)) = (&mut cache_request, settings.fetch_deadline) {
             request.end_at(storing::after(guard.flight().started_at(), limit));
         }
+        if let (Some(request), Some(place)) = (&mut cache_request, guard.flight().place()) {
+            request.take_place(Arc::clone(place));
+            if request.has_stale() {
+                place.keep();
+            }
+        }
         let key_watch = cache_request.as_deref().and_then(exchange::CacheRequest::key_watch);
         let why = cache_request.as_deref().map(exchange::CacheRequest::why);
         let is_for_many = cache_request.is_some_and(|request| request.want_shareability(true));
@@ -601,7 +607,7 @@ fn ends_at(
     waits_since: Instant,
     standstill: Option<Duration>,
 ) -> Instant {
-    if guard.flight().is_superseded() {
+    if guard.flight().is_superseded() || guard.flight().is_of_no_use_in_queue() {
         return unread;
     }
     let at = storing::after(unread, guard.settings().abandoned_deadline);

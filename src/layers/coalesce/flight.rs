@@ -53,6 +53,7 @@ use crate::{
     body::{Body, BodyError},
     exchange::{Refused, Shareability, status::CacheStatus},
     http::{request_fields::Credentials, storing::after},
+    origin::Place,
 };
 
 /// How long a fetch waits for readers that would lose their place: their tasks may not have been
@@ -96,6 +97,8 @@ pub(super) struct Flight {
     number: u64,
     /// Of the request that was sent.
     leader: Credentials,
+    /// Its place in the queue to the origin, if there is one.
+    place: Option<Arc<Place>>,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
     /// Set with the end in the log, so that a second end takes no lock.
@@ -151,11 +154,12 @@ pub(super) enum Subscription {
 }
 
 impl Flight {
-    fn new(room: Room, number: u64, leader: Credentials) -> Self {
+    fn new(room: Room, number: u64, leader: Credentials, place: Option<Arc<Place>>) -> Self {
         Self {
             started_at: Instant::now(),
             number,
             leader,
+            place,
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -168,8 +172,13 @@ impl Flight {
     }
 
     /// A new flight, with its leader subscribed.
-    pub(super) fn begin(room: Room, number: u64, leader: Credentials) -> Subscriber {
-        let mut flight = Self::new(room, number, leader);
+    pub(super) fn begin(
+        room: Room,
+        number: u64,
+        leader: Credentials,
+        place: Option<Arc<Place>>,
+    ) -> Subscriber {
+        let mut flight = Self::new(room, number, leader, place);
         flight.state.get_mut().subscribe();
         Subscriber { flight: Arc::new(flight), index: 0 }
     }
@@ -185,6 +194,16 @@ impl Flight {
     /// The credentials of the request that was sent.
     pub(super) fn leader_credentials(&self) -> Credentials {
         self.leader
+    }
+
+    /// Whether the fetch waits in the queue and may leave it once it has no callers.
+    pub(super) fn is_of_no_use_in_queue(&self) -> bool {
+        self.place.as_ref().is_some_and(|place| place.may_leave())
+    }
+
+    /// Its place in the queue to the origin, if there is one.
+    pub(super) fn place(&self) -> Option<&Arc<Place>> {
+        self.place.as_ref()
     }
 
     pub(super) fn outcome(&self) -> Option<&FetchOutcome> {
@@ -460,6 +479,14 @@ impl Subscriber {
             return std::mem::take(&mut head.headers);
         }
         self.flight.head().map_or_else(HeaderMap::new, |head| head.headers.clone())
+    }
+
+    /// Lets the fetch wait in the queue as the best of its callers would, of which this is one.
+    pub(super) fn of_class(self, class: Option<u8>) -> Self {
+        if let (Some(place), Some(class)) = (&self.flight.place, class) {
+            place.raise(class);
+        }
+        self
     }
 
     /// Leaves with the response of another flight. If no subscriber is left then, this fetch may end.

@@ -16,7 +16,7 @@ fn a_flight_that_broke_off_takes_no_subscribers() {
 
 fn new_flight() -> Arc<Flight> {
     let room = Room { max_held: 1024, max_total: 4096, budget: Arc::default() };
-    Arc::new(Flight::new(room, 1, Credentials::default()))
+    Arc::new(Flight::new(room, 1, Credentials::default(), None))
 }
 
 fn subscribed(flight: &Arc<Flight>) -> Subscriber {

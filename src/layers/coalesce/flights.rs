@@ -33,6 +33,7 @@ use crate::{
         vary::Selection,
     },
     key::CacheKey,
+    origin::Place,
 };
 
 /// Callers with equal keys want the same response, as far as can be told before it is there.
@@ -207,13 +208,13 @@ impl Flights {
         self.table.begun.load(Ordering::Acquire)
     }
 
-    /// Joins the flight of this key, or begins one, for a caller with these credentials.
+    /// Joins the flight of this key, or begins one, for a caller with these credentials and of this class.
     ///
     /// `wants_newer`: only a response will do that was fetched after the caller came.
     pub(super) fn join(
         self: &Arc<Self>,
         key: &FlightKey,
-        credentials: Credentials,
+        (credentials, class): (Credentials, Option<u8>),
         wants_newer: bool,
     ) -> Joined {
         let entry = self.table.open.entry(key.clone());
@@ -221,13 +222,15 @@ impl Flights {
             && takes_newcomers(entry.get(), &self.settings, wants_newer)
         {
             match entry.get().subscribe(self.settings.max_subscribers()) {
-                flight::Subscription::Subscribed(subscriber) => return Joined::Follow(subscriber),
+                flight::Subscription::Subscribed(subscriber) => {
+                    return Joined::Follow(subscriber.of_class(class));
+                }
                 flight::Subscription::Full => return Joined::Full,
                 flight::Subscription::Closed => {}
             }
         }
         let Some(permit) = Permit::take(self, key.is_forced) else { return Joined::Alone };
-        let leader = self.begin(credentials);
+        let leader = self.begin(credentials, class);
         let flight = Arc::clone(leader.flight());
         // A flight that was there keeps its subscribers. Its guard will find it gone.
         let replaced = match entry {
@@ -245,16 +248,16 @@ impl Flights {
     pub(super) fn hedge(
         self: &Arc<Self>,
         key: &FlightKey,
-        credentials: Credentials,
+        (credentials, class): (Credentials, Option<u8>),
         slow: &Arc<Flight>,
     ) -> Option<(Subscriber, FlightGuard)> {
         let permit = Permit::take(self, key.is_forced)?;
-        let leader = self.begin(credentials);
+        let leader = self.begin(credentials, class);
         let (flight, slower) = (Arc::clone(leader.flight()), Some(Arc::clone(slow)));
         Some((leader, FlightGuard::new(permit, key, flight, slower)))
     }
 
-    fn begin(&self, credentials: Credentials) -> Subscriber {
+    fn begin(&self, credentials: Credentials, class: Option<u8>) -> Subscriber {
         let (table, settings) = (&self.table, &self.settings);
         let room = flight::Room {
             max_held: settings.max_held_bytes,
@@ -262,7 +265,7 @@ impl Flights {
             budget: Arc::clone(&table.budget),
         };
         let number = table.begun.fetch_add(1, Ordering::AcqRel).wrapping_add(1);
-        Flight::begin(room, number, credentials)
+        Flight::begin(room, number, credentials, class.map(Place::new))
     }
 
     /// The key of a forced fetch for the same that is under way: what it brings will do for all others.

@@ -33,6 +33,7 @@ use crate::{
         derived_key::derive_alone,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
+    origin::Priority,
 };
 
 /// Lets callers share fetches; see the [module](crate::coalesce).
@@ -256,6 +257,11 @@ impl CoalesceLayer {
         self.set(|settings| settings.rules = None)
     }
 
+    /// Lets the callers of a fetch share its place in the queue of the layer below, by these classes.
+    pub(crate) fn queued(self, priority: Priority) -> Self {
+        self.set(|settings| settings.priority = Some(priority))
+    }
+
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         self.flights.settings().check()
     }
@@ -357,6 +363,7 @@ impl CoalesceLayer {
             wait_at_most,
             fetch_deadline,
             abandoned_deadline,
+            priority: _,
             rules: _,
             failures: _,
             executor: _,

@@ -8,6 +8,7 @@ use crate::{
     executor::Executor,
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
+    origin::Priority,
 };
 
 /// Plain data: the builder of the layer sets it, and the other files read it.
@@ -24,6 +25,8 @@ pub(super) struct CoalesceSettings {
     pub(super) wait_at_most: Option<Duration>,
     pub(super) fetch_deadline: Option<Duration>,
     pub(super) abandoned_deadline: Duration,
+    /// `None`: fetches do not wait for the origin in a queue.
+    pub(super) priority: Option<Priority>,
     /// `None`: the layers below decide which requests may share a response.
     pub(super) rules: Option<Rules>,
     pub(super) failures: FailurePolicy,
@@ -66,6 +69,7 @@ impl Default for CoalesceSettings {
             wait_at_most: None,
             fetch_deadline: None,
             abandoned_deadline: Duration::from_secs(30),
+            priority: None,
             rules: Some(Rules::new()),
             failures: FailurePolicy::default(),
             executor: Executor::default(),
