@@ -171,6 +171,12 @@ impl CacheRequest {
         Self { health, ..self }
     }
 
+    /// For this stale response, which a layer has found that no other had looked for.
+    pub(crate) fn with_stale(self, response: Arc<store::StoredResponse>, health: OriginHealth) -> Self {
+        let candidate = StaleCandidate::Whole { response, is_servable: false };
+        Self { candidate, health: Some(health), ..self }
+    }
+
     /// With the right to ask an origin that is not up, if one was needed.
     pub(crate) fn with_pass(self, pass: Option<Arc<Pass>>) -> Self {
         Self { pass, ..self }

@@ -9,6 +9,7 @@ use crate::{
     exchange::Refused,
     http::{fields::has, storing::Unshareable},
     key::Unkeyed,
+    origin::HeldBack,
     reasons::reasons,
     sequence::Loss,
     store::HIT,
@@ -75,6 +76,16 @@ reasons! {
         OriginRecovering => "origin-recovering",
         /// The [origin](crate::OriginHealth) said that it gets too many requests (429), and was not asked.
         OriginBusy => "origin-busy",
+    }
+}
+
+impl From<HeldBack> for Stale {
+    fn from(why: HeldBack) -> Self {
+        match why {
+            HeldBack::Down => Self::OriginDown,
+            HeldBack::Recovering => Self::OriginRecovering,
+            HeldBack::RateLimited => Self::OriginBusy,
+        }
     }
 }
 

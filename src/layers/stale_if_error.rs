@@ -82,6 +82,7 @@ use crate::{
         derived_key,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
+    origin::{Answer, OriginHealth, Pass},
     sequence::Sequence,
     store::{self, Store},
 };
@@ -98,6 +99,8 @@ struct Shared<St> {
     failures: failures::FailurePolicy,
     extractor: Arc<dyn KeyExtractor>,
     observers: exchange::Observers,
+    /// Of requests that no layer above has looked up.
+    health: Option<OriginHealth>,
     /// Whether the service below is a layer of this crate.
     is_over_own_layer: bool,
 }
@@ -107,8 +110,8 @@ impl<St: Store> StaleIfErrorLayer<St> {
     pub fn new(store: St) -> Self {
         let (failures, extractor) = (failures::FailurePolicy::default(), Arc::new(DefaultKey::new()));
         let observers = exchange::Observers::NONE;
-        let is_over_own_layer = false;
-        Self { shared: Arc::new(Shared { store, failures, extractor, observers, is_over_own_layer }) }
+        let (health, is_over_own_layer) = (None, false);
+        Self { shared: Arc::new(Shared { store, failures, extractor, observers, health, is_over_own_layer }) }
     }
 
     /// Which responses are failures. Default: [`DefaultFailures`](crate::DefaultFailures). Errors of
@@ -134,6 +137,16 @@ impl<St: Store> StaleIfErrorLayer<St> {
     #[must_use]
     pub fn key(self, extractor: impl KeyExtractor) -> Self {
         self.set(|shared| shared.extractor = Arc::new(extractor))
+    }
+
+    /// Serves a stale response at once while this origin is down, and in the pause after a failed fetch, for
+    /// requests that no [`Lookup`](crate::Lookup) above has decided about. Default: the origin is asked for
+    /// each of them.
+    ///
+    /// [`OriginLimit`](crate::OriginLimit) next to the origin has to report to the same health.
+    #[must_use]
+    pub fn health(self, health: OriginHealth) -> Self {
+        self.set(|shared| shared.health = Some(health))
     }
 
     /// Says that the service below is a layer of this crate.
@@ -186,6 +199,8 @@ struct Fallback {
     head_only: bool,
     /// Only the client's directives keep it from being served without asking the origin.
     is_servable: bool,
+    /// Whether a layer above has decided that the origin is to be asked.
+    is_decided: bool,
     /// Why the origin is asked all the same.
     why: CacheStatus,
 }
@@ -211,8 +226,9 @@ impl Fallback {
             }
             exchange::StaleCandidate::Part(_) | exchange::StaleCandidate::None => return None,
         };
-        let why = why(&stored, asked.why());
-        let fallback = Self { stored, part, head_only: head.method == Method::HEAD, is_servable, why };
+        let is_decided = !matches!(asked.candidate(), exchange::StaleCandidate::Unknown);
+        let (why, head_only) = (why(&stored, asked.why()), head.method == Method::HEAD);
+        let fallback = Self { stored, part, head_only, is_servable, is_decided, why };
         fallback.is_usable(store.sequence()).then_some(fallback)
     }
 
@@ -220,10 +236,31 @@ impl Fallback {
         is_usable(&self.stored, self.part.is_some(), self.is_servable, sequence)
     }
 
-    /// Lets the layers below know that a failure will not reach the client, and for how long.
-    fn announce(&self, head: &mut Parts, sequence: &Arc<Sequence>) {
+    /// Why the response is served without asking the origin, or else the right to ask it if one is needed.
+    fn ask(&self, health: &OriginHealth, head: &Parts) -> Result<Option<Arc<Pass>>, status::Stale> {
+        let now = Instant::now();
+        if store::LastFetch::of(&self.stored, now) == store::LastFetch::Paused && health.is_up(head) {
+            return Err(status::Stale::OriginFailed);
+        }
+        match health.ask_with_stale(head, now) {
+            Answer::Serve(why) => Err(why.into()),
+            Answer::Fetch(pass) => Ok(pass),
+        }
+    }
+
+    /// Lets the layers below know that a failure will not reach the client, and for how long; and where no
+    /// layer above has done so, of the stale response.
+    fn announce(
+        &self,
+        head: &mut Parts,
+        sequence: &Arc<Sequence>,
+        undecided: Option<(&OriginHealth, Option<Arc<Pass>>)>,
+    ) {
         let asked = exchange::CacheRequest::of(head, &request_fields::CredentialNames::DEFAULT);
         if let Some(mut asked) = asked.map(Cow::into_owned) {
+            if let Some((health, pass)) = undecided {
+                asked = asked.with_stale(Arc::clone(&self.stored), health.clone()).with_pass(pass);
+            }
             let (stored, sequence) = (Arc::clone(&self.stored), Arc::clone(sequence));
             let (is_part, is_servable) = (self.part.is_some(), self.is_servable);
             asked.announce_fallback(exchange::Fallback::new(move || {
@@ -231,6 +268,12 @@ impl Fallback {
             }));
             head.extensions.insert(asked);
         }
+    }
+
+    /// The response without asking the origin.
+    fn at_once<B>(&self, why: status::Stale) -> Response<Body<B>> {
+        let stored = self.stored.to_hit(self.head_only, Instant::now(), |body| body);
+        CacheStatus::stale(why).serve(stored)
     }
 
     /// The response instead of this one, if there was one.
@@ -363,7 +406,7 @@ where
                 request,
             ));
         }
-        let Shared { store, failures, extractor, observers, .. } = &*self.shared;
+        let Shared { store, failures, extractor, observers, health, .. } = &*self.shared;
         let (mut head, body, why) =
             derived_key::derive_alone(&**extractor, &rules::RequestRules::DEFAULT, request);
         let observers = observers.of_outermost(&mut head.extensions, why);
@@ -374,7 +417,17 @@ where
                 ResponseFuture::pass_unkeyed(response, why)
             }
             Some(fallback) => {
-                fallback.announce(&mut head, store.sequence());
+                let undecided = health.as_ref().filter(|_| !fallback.is_decided);
+                let asked = undecided.map(|health| (health, fallback.ask(health, &head)));
+                let undecided = match asked {
+                    Some((_, Err(why))) => {
+                        let served = ResponseFuture::ready(fallback.at_once(why));
+                        return served.observed(&observers, CacheStatus::stale(why));
+                    }
+                    Some((health, Ok(pass))) => Some((health, pass)),
+                    None => None,
+                };
+                fallback.announce(&mut head, store.sequence(), undecided);
                 // Called once it is polled, where a panic is caught.
                 let response = self.inner.clone().oneshot(Request::from_parts(head, body));
                 ResponseFuture::boxed(fallback.cover(

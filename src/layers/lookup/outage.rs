@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     exchange::status::Stale,
-    origin::{Answer, HeldBack, Pass},
+    origin::{Answer, Pass},
     store::{LastFetch, StoredResponse},
 };
 
@@ -32,11 +32,11 @@ impl Way {
     /// For a response that may be served while a fresh one is fetched.
     pub(super) fn of_refreshable(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
         let pass = match ask(question) {
-            Answer::Serve(why) => return Self::Serve(held_back(why)),
+            Answer::Serve(why) => return Self::Serve(why.into()),
             Answer::Fetch(pass) => pass,
         };
         let why = match (&pass, LastFetch::of(stored, question.now)) {
-            (Some(pass), _) => held_back(pass.reason()),
+            (Some(pass), _) => pass.reason().into(),
             (None, LastFetch::Succeeded) => Stale::WhileRevalidating,
             (None, LastFetch::Failed | LastFetch::Paused) => Stale::OriginFailed,
         };
@@ -51,13 +51,13 @@ impl Way {
             return Self::Serve(Stale::OriginFailed);
         }
         match (ask(question), last) {
-            (Answer::Serve(why), _) => Self::Serve(held_back(why)),
+            (Answer::Serve(why), _) => Self::Serve(why.into()),
             // The response to HEAD cannot refresh what is stored.
             (Answer::Fetch(pass), _) if question.head.method == Method::HEAD => Self::Forward(pass),
             (Answer::Fetch(None), LastFetch::Succeeded) => Self::Forward(None),
             (Answer::Fetch(None), _) => Self::refresh(question, stored, None, Stale::OriginFailed),
             (Answer::Fetch(Some(pass)), _) => {
-                let why = held_back(pass.reason());
+                let why = pass.reason().into();
                 Self::refresh(question, stored, Some(pass), why)
             }
         }
@@ -81,12 +81,4 @@ impl Way {
 fn ask(question: &Question<'_>) -> Answer {
     let Question { settings, head, now, .. } = *question;
     settings.health.ask_with_stale(head, now)
-}
-
-const fn held_back(why: HeldBack) -> Stale {
-    match why {
-        HeldBack::Down => Stale::OriginDown,
-        HeldBack::Recovering => Stale::OriginRecovering,
-        HeldBack::RateLimited => Stale::OriginBusy,
-    }
 }

@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::{Instant, advance};
-use tower::Layer;
-use tower_readthrough::{MemoryStore, ReadThrough, ReadThroughLayer, Rules, Stale};
+use tower::{Layer, ServiceBuilder};
+use tower_readthrough::{
+    FillLayer, KeyLayer, MemoryStore, OriginHealth, ReadThrough, ReadThroughLayer, Rules, Stale,
+    StaleIfErrorLayer,
+};
 
 use crate::support::{
     Reply, ScriptedOrigin, error, get, get_with, hangs, ms, ok, panics, request, secs, send, settle,
@@ -237,4 +240,25 @@ async fn staleness_while_the_origin_is_up_can_be_bounded() {
     // The rest of the window is for the time in which it fails.
     advance(secs(1_000)).await;
     assert_eq!(get(&service, "/").await.body, "v2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_rests_without_a_lookup_above_too() {
+    let origin = then_refuses();
+    let store = small_store();
+    let service = ServiceBuilder::new()
+        .layer(KeyLayer::default())
+        .layer(StaleIfErrorLayer::new(store.clone()).health(OriginHealth::new()))
+        .layer(FillLayer::new(store).rules(rules()))
+        .service(origin.clone());
+    get(&service, "/").await;
+    advance(secs(2)).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::IfError));
+    for _ in 0..10 {
+        assert_eq!(get(&service, "/").await.cache(), "hit; detail=origin-failed");
+    }
+    assert_eq!(origin.calls(), 2);
+    advance(secs(1)).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::IfError), "asked again after the pause");
+    assert_eq!(origin.calls(), 3);
 }
