@@ -464,5 +464,8 @@ impl OriginHealthBuilder {
 }
 
 #[cfg(test)]
+#[path = "scenario_tests.rs"]
+mod scenarios;
+#[cfg(test)]
 #[path = "tests.rs"]
 mod tests;
