@@ -273,13 +273,24 @@ impl<T> Core<T> {
 
     /// Whether a request with something stale may ask the origin. `Ok(None)`: as if nothing were wrong.
     pub(super) fn ask(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
-        let wish = Wish { has_stale: true, ..Wish::default() };
         match self.state() {
-            OriginState::Down => self.claim_probe(now).map(Claim::Probe).map(Some).ok_or(HeldBack::Down),
-            _ if !self.rate.allows(now) => Err(HeldBack::RateLimited),
+            OriginState::Up | OriginState::Recovering if !self.rate.allows(now) => Err(HeldBack::RateLimited),
+            _ => self.claim(true, now),
+        }
+    }
+
+    /// Whether a request that another origin may answer as well should ask this one.
+    pub(super) fn invite(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
+        self.claim(false, now)
+    }
+
+    fn claim(&mut self, has_stale: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
+        let wish = Wish { has_stale, ..Wish::default() };
+        match self.state() {
             OriginState::Up => Ok(None),
+            OriginState::Down => self.claim_probe(now).map(Claim::Probe).map(Some).ok_or(HeldBack::Down),
             OriginState::Recovering if self.has_spare_room(&wish, now) => {
-                Ok(Some(Claim::Permit(self.take_permit(true))))
+                Ok(Some(Claim::Permit(self.take_permit(has_stale))))
             }
             OriginState::Recovering => {
                 self.health.hold_back(now);
@@ -301,15 +312,6 @@ impl<T> Core<T> {
         match claim {
             Claim::Probe(probe) => self.health.leave_probe(*probe, now),
             Claim::Permit(hold) => self.release(hold),
-        }
-    }
-
-    /// Whether an attempt would begin without waiting: for those who have the choice between origins.
-    pub(super) fn is_inviting(&self, now: Instant) -> bool {
-        match self.state() {
-            OriginState::Up => true,
-            OriginState::Down => self.extra.is_none() && self.health.is_probe_due(now),
-            OriginState::Recovering => self.has_permit() && self.given < self.health.cap(now),
         }
     }
 

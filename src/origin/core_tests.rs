@@ -258,10 +258,8 @@ fn what_has_something_stale_is_held_back_while_down_but_for_one_probe() {
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
     assert!(matches!(bench.core.ask(bench.now), Err(HeldBack::Down)));
     bench.wait_for_probe();
-    assert!(bench.core.is_inviting(bench.now));
     let probe = bench.begin(wish);
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
-    assert!(!bench.core.is_inviting(bench.now));
     assert_eq!(probe.give_up_at, None);
     bench.close(probe, Success);
     assert_eq!((bench.core.state(), bench.in_use()), (OriginState::Recovering, 0));
@@ -306,7 +304,6 @@ fn a_probe_over_its_time_holds_an_ordinary_permit() {
     bench.wait_for_probe();
     let wish = bench.stale();
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
-    assert!(!bench.core.is_inviting(bench.now));
     // The first permit that comes back is for it, before those who wait.
     let wish = bench.miss();
     bench.waits(wish);
@@ -390,9 +387,37 @@ fn by_default_what_has_nothing_stored_is_no_probe() {
     bench.go_down();
     bench.wait_for_probe();
     bench.misses(8);
-    assert!(bench.core.is_inviting(bench.now));
+    assert!(bench.core.health.is_probe_due(bench.now));
     let wish = bench.miss();
     bench.waits(wish);
+}
+
+#[test]
+fn one_that_another_origin_may_answer_is_a_probe_or_takes_what_is_free() {
+    let mut bench = Bench::new(64);
+    assert!(matches!(bench.core.invite(bench.now), Ok(None)));
+    // 429 is about what has something stale.
+    let limited = bench.misses(1).remove(0);
+    bench.close(limited, TooMany);
+    let _used = bench.stales(1);
+    assert!(matches!(bench.core.invite(bench.now), Ok(None)));
+    bench.go_down();
+    assert!(matches!(bench.core.invite(bench.now), Err(HeldBack::Down)));
+    bench.wait_for_probe();
+    let claim = bench.core.invite(bench.now).unwrap();
+    assert!(bench.core.invite(bench.now).is_err());
+    let wish = bench.miss();
+    let Came::In(probe) = bench.enter_with(wish, claim, 0, false) else { panic!() };
+    bench.close(probe, Success);
+    assert_eq!(bench.core.state(), OriginState::Recovering);
+    let claims: Vec<_> = (0..8).map(|_| bench.core.invite(bench.now).unwrap()).collect();
+    assert_eq!((bench.core.stale, bench.core.given), (1, 8));
+    assert!(matches!(bench.core.invite(bench.now), Err(HeldBack::Recovering)));
+    claims.iter().flatten().for_each(|claim| bench.core.unclaim(claim, bench.now));
+    let _misses = bench.misses(8);
+    let wish = bench.miss();
+    bench.waits(wish);
+    assert!(bench.core.invite(bench.now).is_err());
 }
 
 #[test]
@@ -638,6 +663,7 @@ fn an_origin_that_hangs_is_noticed_by_the_next_attempt() {
 enum Step {
     Enter { wish: usize, class: u8, is_shared: bool },
     Ask,
+    Invite,
     Unclaim(usize),
     End { which: usize, outcome: usize },
     Release(usize),
@@ -652,6 +678,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         10 => (0..9_usize, 0..8_u8, any::<bool>())
             .prop_map(|(wish, class, is_shared)| Step::Enter { wish, class, is_shared }),
         2 => Just(Step::Ask),
+        1 => Just(Step::Invite),
         1 => any::<usize>().prop_map(Step::Unclaim),
         10 => (any::<usize>(), 0..12_usize).prop_map(|(which, outcome)| Step::End { which, outcome }),
         7 => any::<usize>().prop_map(Step::Release),
@@ -778,7 +805,7 @@ proptest! {
             match step {
                 Step::Enter { wish: n, class, is_shared } => {
                     let wish = wish(&mut bench, n);
-                    let claim = if wish.has_stale { out.claims.pop() } else { None };
+                    let claim = if wish.subject.counts { out.claims.pop() } else { None };
                     match bench.enter_with(wish, claim, class, is_shared) {
                         Came::In(ticket) => out.tickets.push(ticket),
                         Came::Waits(item) => out.waiting.push(item),
@@ -786,6 +813,7 @@ proptest! {
                     }
                 }
                 Step::Ask => out.claims.extend(bench.core.ask(bench.now).ok().flatten()),
+                Step::Invite => out.claims.extend(bench.core.invite(bench.now).ok().flatten()),
                 Step::Unclaim(which) => {
                     if let Some(claim) = take(&mut out.claims, which) {
                         bench.core.unclaim(&claim, bench.now);

@@ -68,11 +68,12 @@ pub(crate) enum Entered {
     Refused(Refusal),
 }
 
-/// What a request with something usable stored may do.
+/// What a request may do that does not need the origin: it has something usable stored, or another origin.
 #[derive(Debug)]
 pub(crate) enum Answer {
     /// Ask the origin; with the right to do so if it is not up.
     Fetch(Option<Arc<Pass>>),
+    /// Use the other one.
     Serve(HeldBack),
 }
 
@@ -101,11 +102,6 @@ impl Gate {
         self.standing.load(Ordering::Acquire) == Standing::Open as u8
     }
 
-    /// Whether an attempt would begin without waiting: for those who have the choice between origins.
-    pub(crate) fn is_inviting(self: &Arc<Self>, now: Instant) -> bool {
-        self.is_open() || self.with(now, |core| core.is_inviting(now))
-    }
-
     /// Takes note of a probe that is no attempt.
     pub(crate) fn probed(self: &Arc<Self>, is_success: bool, now: Instant) {
         self.with(now, |core| core.probed(is_success, now));
@@ -113,10 +109,24 @@ impl Gate {
 
     /// Whether a request with something usable stored may ask the origin.
     pub(crate) fn ask_with_stale(self: &Arc<Self>, now: Instant) -> Answer {
+        self.ask(now, |core| core.ask(now))
+    }
+
+    /// Whether a request that another origin may answer as well should ask this one. [`Answer::Serve`]: the
+    /// other one is to be asked.
+    pub(crate) fn invite(self: &Arc<Self>, now: Instant) -> Answer {
+        self.ask(now, |core| core.invite(now))
+    }
+
+    fn ask(
+        self: &Arc<Self>,
+        now: Instant,
+        claim: impl FnOnce(&mut Core<Seat>) -> Result<Option<Claim>, HeldBack>,
+    ) -> Answer {
         if self.is_open() {
             return Answer::Fetch(None);
         }
-        match self.with(now, |core| core.ask(now)) {
+        match self.with(now, claim) {
             Ok(None) => Answer::Fetch(None),
             Ok(Some(claim)) => Answer::Fetch(Some(Pass::new(Arc::clone(self), claim))),
             Err(why) => Answer::Serve(why),
@@ -300,8 +310,7 @@ impl Place {
     }
 }
 
-/// The right of one attempt with something stale to ask an origin that is not up. When it is dropped without
-/// use, another one has it.
+/// The right of one attempt to ask an origin that is not up. When it is dropped without use, another one has it.
 #[derive(Debug)]
 pub(crate) struct Pass {
     gate: Arc<Gate>,
