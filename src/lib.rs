@@ -180,6 +180,7 @@ mod http;
 pub mod key;
 mod layers;
 mod origin;
+pub mod outage;
 pub mod purge;
 mod reasons;
 mod request_body;
@@ -197,7 +198,7 @@ pub mod tags;
 
 mod work;
 
-pub use self::layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error, warm_up};
+pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};

@@ -9,6 +9,7 @@ pub(crate) mod invalidation;
 pub(crate) mod key;
 pub mod lookup;
 pub mod origin_limit;
+pub mod probe;
 pub(crate) mod repeat;
 pub mod retry;
 pub(crate) mod service;

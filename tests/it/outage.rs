@@ -1,6 +1,7 @@
 //! What happens when the origin is slow, failing or gone.
 
 mod key_pause;
+mod probe;
 mod refresh_ahead;
 mod retries;
 mod slow;
