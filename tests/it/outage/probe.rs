@@ -34,8 +34,7 @@ fn probe(health: &OriginHealth) -> Probe {
 #[tokio::test(start_paused = true)]
 async fn a_probe_notices_without_traffic_that_an_origin_is_back() {
     let began = Instant::now();
-    let origin =
-        ScriptedOrigin::new(move |_, _| if began.elapsed() < secs(60) { error() } else { ok("up") });
+    let origin = ScriptedOrigin::new(move |_, _| if began.elapsed() < secs(60) { error() } else { ok("up") });
     let health = down(&origin).await;
     let calls = origin.calls();
     let task = tokio::spawn(probe(&health).every(secs(2)).run::<_, Body, _>(origin.clone()));
