@@ -1,7 +1,7 @@
 //! Whether a response may be stored, with which requests it may be shared (RFC 9111 §3), and for how long it
 //! may be used (§4.2, RFC 5861).
 
-use std::time::Duration;
+use std::{num::NonZeroU16, time::Duration};
 
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use tokio::time::Instant;
@@ -106,8 +106,8 @@ impl Decision {
 pub(crate) struct Freshness {
     /// Which credentials a request may have to get the response. First in memory: every hit reads it.
     pub(crate) audience: Credentials,
-    /// How much of the lifetime is left when a refresh may begin before its end.
-    pub(crate) lead: Lead,
+    /// How much of the lifetime is left when a refresh may begin before its end. `None`: it may not.
+    pub(crate) lead: Option<Lead>,
     pub(crate) fresh_for: Duration,
     pub(crate) stale_while_revalidate_for: Duration,
     pub(crate) stale_if_error_for: Duration,
@@ -120,24 +120,21 @@ pub(crate) struct Freshness {
     pub(crate) forbids_stale: bool,
 }
 
-/// A share of a lifetime at its end, in 1/65,536. 0: none of it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Lead(u16);
+/// A share of a lifetime at its end, in 1/65,536.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Lead(NonZeroU16);
 
 impl Lead {
     const WHOLE: f64 = 65_536.0;
 
-    /// Rounded down, so that it is never the whole lifetime.
-    fn new(lead: Duration, lifetime: Duration) -> Self {
-        match lifetime.is_zero() {
-            true => Self(0),
-            // The conversion saturates.
-            false => Self((lead.div_duration_f64(lifetime) * Self::WHOLE) as u16),
-        }
+    /// Of a `lead` within the lifetime. Rounded down, so that it is never the whole.
+    fn new(lead: Duration, lifetime: Duration) -> Option<Self> {
+        // The conversion saturates, and makes zero of the share of no lifetime, which is not a number.
+        NonZeroU16::new((lead.div_duration_f64(lifetime) * Self::WHOLE) as u16).map(Self)
     }
 
-    fn of(self, lifetime: Duration) -> Duration {
-        lifetime.mul_f64(f64::from(self.0) / Self::WHOLE)
+    pub(crate) fn of(self, lifetime: Duration) -> Duration {
+        lifetime.mul_f64(f64::from(self.0.get()) / Self::WHOLE)
     }
 }
 
@@ -158,22 +155,13 @@ impl Freshness {
             let in_time = cost.min(MAX_DELTA).mul_f64(-(1.0 - draw()).ln());
             uniform.max(in_time).min(fresh_for.saturating_sub(LEAST_BEFORE_REFRESH))
         });
-        let lead = lead.map_or(Lead::default(), |lead| Lead::new(lead, fresh_for));
+        let lead = lead.and_then(|lead| Lead::new(lead, fresh_for));
         Self { fresh_for, lead, ..self }
-    }
-
-    /// How long before the end of the lifetime a refresh may begin. `None`: it may not.
-    #[inline]
-    pub(crate) fn lead(&self) -> Option<Duration> {
-        match self.lead {
-            Lead(0) => None,
-            lead => Some(lead.of(self.fresh_for)),
-        }
     }
 
     /// Of a response that must not be used again.
     pub(crate) const NONE: Self = Self {
-        lead: Lead(0),
+        lead: None,
         fresh_for: Duration::ZERO,
         stale_while_revalidate_for: Duration::ZERO,
         stale_if_error_for: Duration::ZERO,
@@ -456,7 +444,7 @@ impl Case<'_> {
         let (said, rules, despite) = (self.cache_control, self.rules, self.rules.stale_despite_revalidate);
         Freshness {
             fresh_for,
-            lead: Lead::default(),
+            lead: None,
             stale_while_revalidate_for: self.window(
                 said.stale_while_revalidate(),
                 rules.stale_while_revalidate_for,

@@ -268,7 +268,10 @@ impl StoredResponse {
     /// Whether it is fresh, and to be refreshed before it is not.
     #[inline]
     pub(crate) fn is_refresh_due(&self, now: Instant) -> bool {
-        self.terms.lead().is_some_and(|lead| now.checked_add(lead).is_none_or(|end| end >= self.fresh_until))
+        self.terms.lead.is_some_and(|lead| {
+            let end = now.checked_add(lead.of(self.terms.fresh_for));
+            end.is_none_or(|end| end >= self.fresh_until)
+        })
     }
 
     /// Whether it may be served while a fresh one is being fetched (RFC 5861 §3).

@@ -284,7 +284,7 @@ impl Lifetimes {
         Freshness {
             audience: Credentials { authorization, cookie, token },
             fresh_for: self.fresh_for,
-            lead: storing::Lead::default(),
+            lead: None,
             stale_while_revalidate_for: self.stale_while_revalidate_for,
             stale_if_error_for: self.stale_if_error_for,
             revalidate_for: self.revalidate_for,
