@@ -17,6 +17,7 @@ use super::{
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
     rate::Rate,
+    slab::{Slab, Slot},
     wish::{HeldBack, Kind, Part, Refusal, Wish},
 };
 use crate::http::storing::after;
@@ -44,13 +45,18 @@ pub(super) enum Claim {
     Permit(Hold),
 }
 
-/// An attempt that has begun.
+/// An attempt that has begun. Small, since it lies in the future of its response.
 #[derive(Debug)]
-pub(super) struct Ticket {
+pub(super) struct Ticket(Slot);
+
+/// What is known of an attempt that has begun.
+#[derive(Debug)]
+struct UnderWay {
     /// `None`: it needs no permit.
     hold: Option<Hold>,
     begun: Begun,
-    pub(super) give_up_at: Option<Instant>,
+    give_up_at: Option<Instant>,
+    deadline: Option<Instant>,
 }
 
 #[derive(Debug)]
@@ -101,6 +107,7 @@ pub(super) struct Core<T> {
     epoch: u64,
     /// Who has the permit of the probe.
     extra: Option<ProbeId>,
+    under_way: Slab<UnderWay>,
     decided: Vec<Decided<T>>,
 }
 
@@ -123,6 +130,7 @@ impl<T> Core<T> {
             stale: 0,
             given: 0,
             extra: None,
+            under_way: Slab::new(),
             decided: Vec::new(),
         }
     }
@@ -317,6 +325,11 @@ impl<T> Core<T> {
 
     /// Decides about an attempt that has come. [`push`](Self::push) lets it wait, if that is decided.
     pub(super) fn enter(&mut self, wish: &Wish, claim: Option<Claim>, now: Instant) -> Decision {
+        if wish.is_exempt {
+            // It finds out as much without the right that another one may need.
+            claim.iter().for_each(|claim| self.unclaim(claim, now));
+            return Decision::Grant(self.begin(wish, None, now));
+        }
         let hold = claim.and_then(|claim| self.redeem(claim, now));
         let way = match (hold, self.state()) {
             (Some(hold), _) => Ok(Way::With(hold)),
@@ -444,12 +457,13 @@ impl<T> Core<T> {
             self.rate.admitted(now);
         }
         let give_up_at = self.gives_up(wish, probe).then(|| after(now, self.rules.attempt_deadline));
-        Ticket { hold, begun, give_up_at }
+        let deadline = wish.deadline;
+        Ticket(self.under_way.insert(UnderWay { hold, begun, give_up_at, deadline }))
     }
 
     /// Whether an attempt must not go on for longer than a probe has.
     fn gives_up(&self, wish: &Wish, probe: Option<ProbeId>) -> bool {
-        let is_limited = self.permits.is_some();
+        let is_limited = self.permits.is_some() && !wish.is_exempt;
         match probe {
             // There is no other permit that it could hold while the next probe has this one.
             Some(_) => is_limited && !self.has_permit(),
@@ -459,7 +473,26 @@ impl<T> Core<T> {
 
     /// Counts how an attempt ended. Returns the permit that it holds until its response body is over.
     pub(super) fn end(&mut self, ticket: Ticket, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
-        let Ticket { hold, begun, .. } = ticket;
+        let attempt = self.under_way.remove(ticket.0)?;
+        self.conclude(attempt, outcome, now)
+    }
+
+    /// Counts an attempt that was given up: at its deadline the origin is slow, before that its caller has left.
+    pub(super) fn cancel(&mut self, ticket: Ticket, now: Instant) {
+        let Some(attempt) = self.under_way.remove(ticket.0) else { return };
+        let is_late = attempt.deadline.is_some_and(|deadline| deadline <= now);
+        let outcome = if is_late { AttemptOutcome::TimedOut } else { AttemptOutcome::Neither };
+        let hold = self.conclude(attempt, outcome, now);
+        hold.iter().for_each(|hold| self.release(hold));
+    }
+
+    /// When an attempt has to be given up.
+    pub(super) fn give_up_at(&self, ticket: &Ticket) -> Option<Instant> {
+        self.under_way.get(&ticket.0)?.give_up_at
+    }
+
+    fn conclude(&mut self, attempt: UnderWay, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
+        let UnderWay { hold, begun, .. } = attempt;
         self.health.end(&begun, outcome, now);
         match outcome {
             AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),

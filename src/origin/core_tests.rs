@@ -224,7 +224,7 @@ fn without_a_limit_what_has_nothing_stored_always_begins() {
     let up = bench.misses(100);
     bench.go_down();
     let down = bench.misses(100);
-    assert!(down.iter().all(|ticket| ticket.give_up_at.is_none()));
+    assert!(down.iter().all(|ticket| bench.core.give_up_at(ticket).is_none()));
     bench.recover();
     bench.misses(100);
     for ticket in up.into_iter().chain(down) {
@@ -238,7 +238,8 @@ fn while_down_eight_go_on_for_five_seconds_each() {
     let mut bench = Bench::new(64);
     bench.go_down();
     let tickets = bench.misses(8);
-    assert!(tickets.iter().all(|ticket| ticket.give_up_at == Some(bench.now + 5 * SECOND)));
+    let is_given_up = |ticket| bench.core.give_up_at(ticket) == Some(bench.now + 5 * SECOND);
+    assert!(tickets.iter().all(is_given_up));
     let wish = bench.miss();
     let ninth = bench.waits(wish);
     for ticket in tickets {
@@ -247,7 +248,53 @@ fn while_down_eight_go_on_for_five_seconds_each() {
     assert_eq!(bench.granted()[0].0, ninth);
     // What may change something is never broken off.
     let keyless = bench.begin(Wish::default());
-    assert_eq!(keyless.give_up_at, None);
+    assert_eq!(bench.core.give_up_at(&keyless), None);
+}
+
+#[test]
+fn what_is_exempt_begins_in_any_state_and_takes_nothing() {
+    let mut bench = Bench::with(Some(1), 0, true);
+    let _holder = bench.misses(1);
+    let exempt = |bench: &mut Bench| Wish { is_exempt: true, ..bench.miss() };
+    let wish = exempt(&mut bench);
+    let ticket = bench.begin(wish);
+    assert_eq!(bench.in_use(), 1);
+    assert!(bench.end(ticket, Success).is_none());
+    for _ in 0..20 {
+        let wish = exempt(&mut bench);
+        let ticket = bench.begin(wish);
+        bench.close(ticket, Failure);
+    }
+    assert_eq!(bench.core.state(), OriginState::Down, "it counts");
+    // A right that it has got is for another one.
+    bench.wait_for_probe();
+    let Ok(claim @ Some(Claim::Probe(_))) = bench.core.ask(bench.now) else { panic!("the probe is due") };
+    let wish = exempt(&mut bench);
+    let Decision::Grant(ticket) = bench.core.enter(&wish, claim, bench.now) else { panic!("it never waits") };
+    assert_eq!((bench.in_use(), bench.core.give_up_at(&ticket)), (1, None));
+    assert!(matches!(bench.core.ask(bench.now), Ok(Some(Claim::Probe(_)))));
+    bench.close(ticket, Success);
+    assert_eq!(bench.core.state(), OriginState::Recovering);
+}
+
+#[test]
+fn an_attempt_that_is_cancelled_at_its_deadline_has_failed() {
+    for (after_begin, state) in
+        [(SECOND, OriginState::Down), (SECOND - Duration::from_millis(1), OriginState::Up)]
+    {
+        let mut bench = Bench::new(64);
+        let deadline = Some(bench.now + SECOND);
+        let begin = |bench: &mut Bench| {
+            let wish = Wish { deadline, ..bench.miss() };
+            bench.begin(wish)
+        };
+        let tickets: Vec<_> = (0..20).map(|_| begin(&mut bench)).collect();
+        bench.wait(after_begin);
+        for ticket in tickets {
+            bench.core.cancel(ticket, bench.now);
+        }
+        assert_eq!((bench.core.state(), bench.in_use()), (state, 0));
+    }
 }
 
 #[test]
@@ -260,7 +307,7 @@ fn what_has_something_stale_is_held_back_while_down_but_for_one_probe() {
     bench.wait_for_probe();
     let probe = bench.begin(wish);
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
-    assert_eq!(probe.give_up_at, None);
+    assert_eq!(bench.core.give_up_at(&probe), None);
     bench.close(probe, Success);
     assert_eq!((bench.core.state(), bench.in_use()), (OriginState::Recovering, 0));
 }
@@ -277,7 +324,7 @@ fn a_probe_has_a_permit_of_its_own() {
     let wish = bench.miss();
     bench.waits(wish);
     // There is no other one that it could have, so that the next probe needs it.
-    assert_eq!(probe.give_up_at, Some(bench.now + 5 * SECOND));
+    assert_eq!(bench.core.give_up_at(&probe), Some(bench.now + 5 * SECOND));
     bench.close(probe, TimedOut);
     assert!(bench.granted().is_empty(), "it is no permit for others");
     bench.wait_for_probe();
@@ -700,8 +747,9 @@ struct Out {
 }
 
 impl Out {
-    fn all_holds(&self) -> Vec<&Hold> {
-        let tickets = self.tickets.iter().filter_map(|ticket| ticket.hold.as_ref());
+    fn all_holds<'a>(&'a self, core: &'a Core<u32>) -> Vec<&'a Hold> {
+        let under_way = self.tickets.iter().filter_map(|ticket| core.under_way.get(&ticket.0));
+        let tickets = under_way.filter_map(|attempt| attempt.hold.as_ref());
         let claims = self.claims.iter().filter_map(|claim| match claim {
             Claim::Permit(hold) => Some(hold),
             Claim::Probe(_) => None,
@@ -709,12 +757,12 @@ impl Out {
         tickets.chain(&self.holds).chain(claims).collect()
     }
 
-    fn probes(&self) -> Vec<ProbeId> {
+    fn probes(&self, core: &Core<u32>) -> Vec<ProbeId> {
         let claims = self.claims.iter().filter_map(|claim| match claim {
             Claim::Probe(probe) => Some(*probe),
             Claim::Permit(_) => None,
         });
-        self.all_holds().iter().filter_map(|hold| hold.probe).chain(claims).collect()
+        self.all_holds(core).iter().filter_map(|hold| hold.probe).chain(claims).collect()
     }
 
     /// Takes over what was decided about those that wait.
@@ -736,7 +784,7 @@ impl Out {
 
     fn check(&self, bench: &Bench, given_before: (u64, usize)) -> Result<(), TestCaseError> {
         let Bench { core, now, .. } = bench;
-        let holds = self.all_holds();
+        let holds = self.all_holds(core);
         prop_assert_eq!(bench.in_use(), holds.len(), "permits out are permits in use");
         let given = holds.iter().filter(|hold| hold.probe.is_none() && hold.epoch == core.epoch).count();
         prop_assert_eq!(core.given, given);
@@ -751,7 +799,7 @@ impl Out {
             let waits_in_vain = core.queue.is_empty() || !core.has_room(*now) || !core.may_hold_stale();
             prop_assert!(waits_in_vain, "a permit is free for one that waits");
         }
-        let probes = self.probes();
+        let probes = self.probes(core);
         prop_assert!(probes.iter().filter(|probe| core.health.is_probe(**probe)).count() <= 1);
         if core.state() == OriginState::Down {
             // Under way, or scheduled.

@@ -59,6 +59,10 @@ pub(crate) struct Entrance {
     pub(crate) pass: Option<Arc<Pass>>,
     /// When it must not wait any longer. Whoever waits sets a timer for it; no permit is given after it.
     pub(crate) leave_at: Option<Instant>,
+    /// When the attempt is given up by dropping it: the origin has not answered in time then.
+    pub(crate) deadline: Option<Instant>,
+    /// Whether it takes no permit and never waits, such as a stream of events that goes on for hours.
+    pub(crate) is_exempt: bool,
 }
 
 #[derive(Debug)]
@@ -135,10 +139,11 @@ impl Gate {
 
     /// Lets an attempt begin, wait, or not be made.
     pub(crate) fn enter(self: &Arc<Self>, entrance: Entrance, now: Instant) -> Entered {
-        let Entrance { key, has_stale, kind, class, place, last_cost, pass, leave_at } = entrance;
+        let Entrance { key, has_stale, kind, class, place, last_cost, pass, leave_at, deadline, is_exempt } =
+            entrance;
         let counts = key.is_some() || self.counts_without_key;
-        let wish =
-            Wish { subject: Subject { key, counts, last_cost, probe: None }, has_stale, kind, leave_at };
+        let subject = Subject { key, counts, last_cost, probe: None };
+        let wish = Wish { subject, has_stale, kind, leave_at, deadline, is_exempt };
         let claim = pass.as_ref().and_then(|pass| pass.take(self));
         let entered = self.with(now, |core| match core.enter(&wish, claim, now) {
             Decision::Grant(ticket) => Step::Granted(ticket),
@@ -351,7 +356,8 @@ impl Drop for Pass {
     }
 }
 
-/// An attempt that may ask the origin. When it is dropped without an outcome, it was cancelled.
+/// An attempt that may ask the origin. When it is dropped without an outcome, it was cancelled, or given up at
+/// its deadline.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     gate: Arc<Gate>,
@@ -366,7 +372,7 @@ impl Attempt {
 
     /// When the attempt has to be given up: while the origin is down its permits must not be held for long.
     pub(crate) fn give_up_at(&self) -> Option<Instant> {
-        self.ticket.as_ref().and_then(|ticket| ticket.give_up_at)
+        self.gate.core.lock().give_up_at(self.ticket.as_ref()?)
     }
 
     /// Says how the attempt ended. The permit belongs to the response body.
@@ -385,10 +391,7 @@ impl Drop for Attempt {
     fn drop(&mut self) {
         if let Some(ticket) = self.ticket.take() {
             let now = Instant::now();
-            self.gate.with(now, |core| {
-                let hold = core.end(ticket, AttemptOutcome::Neither, now);
-                hold.iter().for_each(|hold| core.release(hold));
-            });
+            self.gate.with(now, |core| core.cancel(ticket, now));
         }
     }
 }
@@ -404,6 +407,9 @@ impl Drop for Permit {
         }
     }
 }
+
+// It lies in the response future of each request.
+const _: () = assert!(size_of::<Option<Attempt>>() <= 2 * size_of::<usize>());
 
 #[cfg(test)]
 #[path = "gate_tests.rs"]

@@ -14,6 +14,7 @@ mod priority;
 mod queue;
 mod ramp;
 mod rate;
+mod slab;
 mod tally;
 mod voice;
 mod wish;
