@@ -98,6 +98,9 @@
 //! | [`OriginLimitLayer::max_queue_wait`](crate::OriginLimitLayer::max_queue_wait) | 1 s |
 //! | [`OriginLimitLayer::max_read_pause`](crate::OriginLimitLayer::max_read_pause) | 90 s |
 //! | [`OriginLimitLayer::retry_after`](crate::OriginLimitLayer::retry_after) | 1 s |
+//! | [`OriginLimitLayer::priority`](crate::OriginLimitLayer::priority) | 3 |
+//! | [`OriginLimitLayer::exempt`](crate::OriginLimitLayer::exempt) | none |
+//! | [`OriginLimitLayer::failures`](crate::OriginLimitLayer::failures) | of the stack |
 //!
 //! # The state of the origin
 //!

@@ -34,108 +34,136 @@
 //! # }
 //! ```
 
+mod attempt;
 mod held;
+mod settings;
 
 use std::{
     fmt,
     future::Future,
-    pin::{Pin, pin},
+    pin::Pin,
     sync::Arc,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    time::Instant,
-};
-use tower::ServiceExt;
+use tokio::time::Instant;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::held::Holders;
+use self::{
+    attempt::{Watch, Watched},
+    settings::Settings,
+};
 use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
-    exchange::{
-        Refused, ResponseFacts,
-        status::{CacheStatus, Forward},
-    },
-    executor::Executor,
-    http::{response_fields, storing::after},
+    exchange::failures::{FailurePolicy, Failures},
+    http::response_fields,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
+    origin::{Entered, OriginHealth, Refusal},
 };
 
-/// Limits the attempts under way; see the [module](self).
+/// Limits the attempts under way and reports how they end; see the [module](self).
 ///
-/// The limit belongs to the layer value and its clones: all services made by them share it.
+/// The limit and the [health](Self::origin_health) belong to the layer value and its clones: all services made by them share
+/// both.
 #[derive(Clone, Debug)]
 pub struct OriginLimitLayer {
-    /// `None`: no limit.
-    limit: Option<Arc<Limit>>,
-}
-
-#[derive(Clone)]
-struct Limit {
-    max_attempts: usize,
-    max_queue: usize,
-    attempts: Arc<Semaphore>,
-    queue: Arc<Semaphore>,
-    holders: Arc<Holders>,
-    max_queue_wait: Duration,
-    max_read_pause: Duration,
-    retry_after: Duration,
-}
-
-impl fmt::Debug for Limit {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Limit")
-            .field("attempts", &self.attempts)
-            .field("queue", &self.queue)
-            .finish_non_exhaustive()
-    }
+    settings: Arc<Settings>,
 }
 
 impl OriginLimitLayer {
-    /// Lets at most `max_attempts` through at a time, with the default queue.
+    /// Lets at most `max_attempts` through at a time, with the default queue. With several
+    /// [origins](crate::OriginHealthBuilder::origin), so many at each.
     pub fn new(max_attempts: usize) -> Self {
-        let max_queue = 1024;
-        let limit = Limit {
-            max_attempts,
-            max_queue,
-            attempts: semaphore(max_attempts),
-            queue: semaphore(max_queue),
-            holders: Arc::default(),
-            max_queue_wait: Duration::from_secs(1),
-            max_read_pause: Duration::from_secs(90),
-            retry_after: Duration::from_secs(1),
-        };
-        Self { limit: Some(Arc::new(limit)) }
+        Self { settings: Arc::new(Settings::limited(max_attempts)) }
     }
 
-    /// Lets everything through.
-    pub(crate) const fn unlimited() -> Self {
-        Self { limit: None }
+    /// Lets everything through, and reports to the [health](Self::health) alone.
+    pub fn unlimited() -> Self {
+        Self { settings: Arc::new(Settings::unlimited()) }
     }
 
-    pub(crate) const fn is_unlimited(&self) -> bool {
-        self.limit.is_none()
+    /// The health of the origin: it learns from the attempts, and decides about them while the origin is not up.
+    /// Default: one of its own.
+    ///
+    /// One health is for one limit: what another layer limits counts as well, and [the stack](crate::ReadThroughBuilder::build)
+    /// refuses a limit of another size.
+    #[must_use]
+    pub fn health(self, health: OriginHealth) -> Self {
+        self.set(|settings| settings.give_health(health))
+    }
+
+    /// Returns the health of the origin.
+    #[must_use]
+    pub fn origin_health(&self) -> &OriginHealth {
+        self.settings.health()
+    }
+
+    /// Which responses are failures of the origin. Default: the [`Failures`](crate::ReadThroughBuilder::failures) of
+    /// the stack, or the [default ones](crate::DefaultFailures).
+    ///
+    /// Errors and panics of the service are failures in any case. 429 is none: it bounds how many fetches a second begin that have
+    /// something stale. What was [refused](crate::Refused) by the cache itself, and an attempt that was cancelled before its
+    /// deadline, say nothing.
+    #[must_use]
+    pub fn failures(self, failures: impl Failures) -> Self {
+        self.set(|settings| settings.failures = FailurePolicy::new(failures))
+    }
+
+    /// The class of a request, from 0, the best, to 7: a better one goes first, and where the queue is full the newest attempt of
+    /// the lowest class is refused. Default: 3 for all.
+    ///
+    /// A larger number counts as 7, and so does a panic. One place in four, and every fourth permit, is for fetches that
+    /// several callers can share, of whatever class: else requests that nobody shares would starve them.
+    ///
+    /// ```
+    /// use http::Method;
+    /// use tower_readthrough::OriginLimitLayer;
+    ///
+    /// let limit = OriginLimitLayer::new(64).priority(|head| match head.method {
+    ///     Method::GET => 3,
+    ///     _ if head.uri.path().starts_with("/checkout") => 0,
+    ///     _ => 1,
+    /// });
+    /// # let _ = limit;
+    /// ```
+    #[must_use]
+    pub fn priority(self, class: impl Fn(&Parts) -> u8 + Send + Sync + 'static) -> Self {
+        self.set_of_limit("priority", |settings| settings.priority = Some(Arc::new(class)))
+    }
+
+    /// Which requests take no permit and never wait, such as those for streams of events, which would keep a permit for hours.
+    /// How their attempts end counts all the same. Default: none. A panic exempts nothing.
+    ///
+    /// ```
+    /// use tower_readthrough::OriginLimitLayer;
+    ///
+    /// let limit = OriginLimitLayer::new(64).exempt(|head| head.uri.path() == "/events");
+    /// # let _ = limit;
+    /// ```
+    #[must_use]
+    pub fn exempt(self, is_exempt: impl Fn(&Parts) -> bool + Send + Sync + 'static) -> Self {
+        self.set_of_limit("exempt", |settings| settings.exempt = Some(Arc::new(is_exempt)))
     }
 
     /// How many attempts may wait for a permit. Default: 1024. With 0 an attempt without a permit is refused
     /// at once.
     #[must_use]
     pub fn max_queue(self, attempts: usize) -> Self {
-        self.set(|limit| (limit.max_queue, limit.queue) = (attempts, semaphore(attempts)))
+        self.set_of_limit("max_queue", |settings| settings.max_queue = attempts)
     }
 
-    /// How long an attempt may wait for a permit. Default: one second.
+    /// How long an attempt may wait for a permit. Default: one second. A fetch with a
+    /// [deadline](crate::CoalesceLayer::fetch_deadline) waits for half of that at most, so that there is time left for the
+    /// origin.
     #[must_use]
     pub fn max_queue_wait(self, wait: Duration) -> Self {
-        self.set(|limit| limit.max_queue_wait = wait)
+        self.set_of_limit("max_queue_wait", |settings| settings.max_queue_wait = wait)
     }
 
     /// How long a caller may leave a body unread while another attempt waits for a permit. Default: 90
@@ -147,49 +175,65 @@ impl OriginLimitLayer {
     /// body may be left unread for any time. A body is not unread while its caller waits for the origin.
     #[must_use]
     pub fn max_read_pause(self, pause: Duration) -> Self {
-        self.set(|limit| limit.max_read_pause = pause)
+        self.set_of_limit("max_read_pause", |settings| settings.max_read_pause = pause)
     }
 
-    /// The `Retry-After` of attempts that are refused, rounded up to whole seconds. Default: one second.
+    /// The `Retry-After` of attempts that find no place in the queue, or wait in it for too long, rounded up to whole seconds. Default: one second.
     #[must_use]
     pub fn retry_after(self, retry_after: Duration) -> Self {
-        self.set(|limit| limit.retry_after = retry_after)
+        self.set_of_limit("retry_after", |settings| settings.retry_after = retry_after)
     }
 
-    fn set(mut self, change: impl FnOnce(&mut Limit)) -> Self {
-        if let Some(limit) = &mut self.limit {
-            change(Arc::make_mut(limit));
-        }
+    fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
+        change(Arc::make_mut(&mut self.settings));
         self
     }
 
-    pub(crate) fn check(&self) -> Result<(), BuildError> {
-        match &self.limit {
-            Some(limit) if limit.max_attempts == 0 => {
-                let consequence = "nothing ever reaches the origin";
-                Err(BuildError::ZeroLimit { setting: "max_attempts", consequence })
-            }
-            Some(limit) if limit.max_queue_wait.is_zero() && limit.max_queue > 0 => {
-                let consequence = "no attempt ever waits; use `max_queue(0)` for that";
-                Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence })
-            }
-            Some(limit) if limit.max_read_pause.is_zero() => {
-                let consequence = "every body is broken off while another attempt waits";
-                Err(BuildError::ZeroDuration { setting: "max_read_pause", consequence })
-            }
-            _ => Ok(()),
+    /// Changes what means nothing without a limit.
+    fn set_of_limit(self, name: &'static str, change: impl FnOnce(&mut Settings)) -> Self {
+        self.set(|settings| {
+            settings.note_setting_of_limit(name);
+            change(settings);
+        })
+    }
+
+    /// As [`failures`](Self::failures), where none were given.
+    pub(crate) fn shared_failures(self, failures: &FailurePolicy) -> Self {
+        match self.settings.failures.is_given() {
+            true => self,
+            false => self.set(|settings| settings.failures = failures.clone()),
         }
     }
-}
 
-fn semaphore(permits: usize) -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(permits.min(Semaphore::MAX_PERMITS)))
+    /// As [`health`](Self::health), where none was given. With a health of several origins another layer below reports, and this one
+    /// does not.
+    pub(crate) fn shared_health(self, health: &OriginHealth) -> Self {
+        match self.settings.health_is_given() {
+            true => self,
+            false => self.set(|settings| settings.share_health(health)),
+        }
+    }
+
+    /// Whether attempts can be reported to this health, if there is one.
+    pub(crate) fn may_report_to(&self, health: Option<&OriginHealth>) -> bool {
+        !self.settings.health_is_given() || health.is_none_or(|health| health.is_same(self.origin_health()))
+    }
+
+    /// Whether a request without a key passes as if there were no layer.
+    pub(crate) fn ignores_keyless(&self) -> bool {
+        self.settings.ignores_keyless()
+    }
+
+    pub(crate) fn check(&self) -> Result<(), BuildError> {
+        self.settings.check()
+    }
 }
 
 impl<S> Layer<S> for OriginLimitLayer {
     type Service = OriginLimit<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
+        self.settings.take_effect();
         OriginLimit { inner, layer: self.clone() }
     }
 }
@@ -220,14 +264,30 @@ where
     }
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
-        let kind = match &self.layer.limit {
-            None => Kind::Free { response: EagerOneshot::new(&self.inner, request) },
-            Some(limit) => {
-                let response = Arc::clone(limit).admitted(self.inner.clone(), request);
-                Kind::Queued { response: Box::pin(response) }
+        let settings = &self.layer.settings;
+        if settings.is_idle() {
+            return OriginLimitFuture::free(Watched::unwatched(EagerOneshot::new(&self.inner, request)));
+        }
+        let (request, gate, entrance) = settings.entrance(request);
+        if settings.is_limited() && !entrance.is_exempt {
+            let inner = self.inner.clone();
+            return OriginLimitFuture::boxed(Arc::clone(settings).admit(gate, entrance, inner, request));
+        }
+        let attempt = match gate.enter(entrance, Instant::now()) {
+            Entered::Admitted(attempt) => attempt,
+            Entered::Refused(refusal) => {
+                let response = settings.refuse(refusal);
+                return OriginLimitFuture::boxed(async move { Ok(response) });
+            }
+            Entered::Queued(waiting) => {
+                // Without a limit, or exempt from it, nothing waits: this is for the compiler.
+                drop(waiting);
+                let response = settings.refuse(Refusal::QueueFull);
+                return OriginLimitFuture::boxed(async move { Ok(response) });
             }
         };
-        OriginLimitFuture { kind }
+        let watch = Watch::new(attempt, Arc::clone(settings));
+        OriginLimitFuture::free(Watched::begin(watch, || EagerOneshot::new(&self.inner, request)))
     }
 }
 
@@ -243,8 +303,18 @@ pin_project! {
 pin_project! {
     #[project = KindProj]
     enum Kind<F, B, E> {
-        Free { #[pin] response: F },
-        Queued { response: BoxFuture<Result<Response<Body<B>>, E>> },
+        Free { #[pin] response: Watched<F> },
+        Boxed { response: BoxFuture<Result<Response<Body<B>>, E>> },
+    }
+}
+
+impl<F, B, E> OriginLimitFuture<F, B, E> {
+    const fn free(response: Watched<F>) -> Self {
+        Self { kind: Kind::Free { response } }
+    }
+
+    fn boxed(response: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
+        Self { kind: Kind::Boxed { response: Box::pin(response) } }
     }
 }
 
@@ -257,11 +327,15 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         match self.project().kind.project() {
-            KindProj::Queued { response } => response.as_mut().poll(cx),
-            KindProj::Free { response } => response.poll(cx).map_ok(|mut response| {
-                response_fields::settle_length(&mut response);
-                response.map(Body::inner)
-            }),
+            KindProj::Boxed { response } => response.as_mut().poll(cx),
+            KindProj::Free { response } => {
+                let (result, permit) = ready!(response.poll(cx));
+                drop(permit);
+                Poll::Ready(result.map(|mut response| {
+                    response_fields::settle_length(&mut response);
+                    response.map(Body::inner)
+                }))
+            }
         }
     }
 }
@@ -272,75 +346,10 @@ impl<F, B, E> fmt::Debug for OriginLimitFuture<F, B, E> {
     }
 }
 
-impl Limit {
-    /// Calls the service once there is a permit.
-    async fn admitted<S, ReqB, B>(
-        self: Arc<Self>,
-        inner: S,
-        request: Request<ReqB>,
-    ) -> Result<Response<Body<B>>, S::Error>
-    where
-        S: Service<Request<ReqB>, Response = Response<B>>,
-        B: ResponseBody,
-    {
-        let permit = match self.admit().await {
-            Ok(permit) => permit,
-            Err(refused) => {
-                return Ok(refused.to_response(self.retry_after, CacheStatus::forwarded(Forward::Miss)));
-            }
-        };
-        let began = Instant::now();
-        let mut response = inner.oneshot(request).await?;
-        response_fields::settle_length(&mut response);
-        ResponseFacts::note_attempt(response.extensions_mut(), began);
-        Ok(response.map(|body| self.hold(permit, body)))
-    }
-
-    async fn admit(&self) -> Result<OwnedSemaphorePermit, Refused> {
-        if let Ok(permit) = Arc::clone(&self.attempts).try_acquire_owned() {
-            return Ok(permit);
-        }
-        let Ok(_queued) = self.queue.try_acquire() else { return Err(Refused::QueueFull) };
-        let mut permit = pin!(Arc::clone(&self.attempts).acquire_owned());
-        if !Executor::is_available() {
-            // No runtime, no clock: the wait is bounded by the queue alone.
-            return permit.await.map_err(|_| Refused::QueueFull);
-        }
-        let deadline = after(Instant::now(), self.max_queue_wait);
-        loop {
-            let next_look = self.holders.make_room(self.max_read_pause);
-            match tokio::time::timeout_at(next_look.min(deadline), permit.as_mut()).await {
-                Ok(permit) => return permit.map_err(|_| Refused::QueueFull),
-                Err(_) if Instant::now() >= deadline => return Err(Refused::QueueTimeout),
-                Err(_) => {}
-            }
-        }
-    }
-
-    /// Keeps the permit until the body is complete, or is no longer read.
-    fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Body<B>
-    where
-        B: ResponseBody,
-    {
-        match body.is_end_stream() {
-            true => Body::inner(body),
-            false => Body::shared(self.holders.hold(permit, body)),
-        }
-    }
-}
-
 #[cfg(test)]
 impl OriginLimitLayer {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        use crate::defaults::tests::span;
-        let Some(limit) = &self.limit else { return Vec::new() };
-        let Limit { max_queue, max_queue_wait, max_read_pause, retry_after, .. } = &**limit;
-        vec![
-            ("OriginLimitLayer::max_queue", max_queue.to_string()),
-            ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),
-            ("OriginLimitLayer::max_read_pause", span(*max_read_pause)),
-            ("OriginLimitLayer::retry_after", span(*retry_after)),
-        ]
+        self.settings.rows()
     }
 }

@@ -227,7 +227,7 @@ impl<T> Core<T> {
         }
     }
 
-    fn has_permit(&self) -> bool {
+    pub(super) fn has_permit(&self) -> bool {
         self.permits.is_none_or(|permits| self.used < permits)
     }
 

@@ -106,6 +106,11 @@ impl Gate {
         self.standing.load(Ordering::Acquire) == Standing::Open as u8
     }
 
+    /// Whether all permits are in use.
+    pub(crate) fn is_full(&self) -> bool {
+        !self.core.lock().has_permit()
+    }
+
     /// Takes note of a probe that is no attempt.
     pub(crate) fn probed(self: &Arc<Self>, is_success: bool, now: Instant) {
         self.with(now, |core| core.probed(is_success, now));

@@ -222,6 +222,31 @@ impl OriginHealth {
         self.members[0].gate(head)
     }
 
+    /// The gate of all requests, if they are for one origin.
+    pub(crate) fn only_gate(&self) -> Option<Arc<Gate>> {
+        match &self.members[0].origins {
+            Origins::One(gate) => Some(Arc::clone(gate)),
+            Origins::Named { .. } => None,
+        }
+    }
+
+    /// Whether there are several for the same requests.
+    pub(crate) fn is_group(&self) -> bool {
+        self.members.len() > 1
+    }
+
+    /// Whether it is the same one, and not just one that is alike.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        let (mine, others) = (self.members.iter(), other.members.iter());
+        self.members.len() == other.members.len()
+            && mine.zip(others).all(|(one, other)| Arc::ptr_eq(one, other))
+    }
+
+    /// Whether the outcomes of requests without a key count.
+    pub(crate) fn counts_without_key(&self) -> bool {
+        self.members.iter().any(|member| member.settings.count_without_key)
+    }
+
     /// The gates of all origins that a request is for, in the order in which they are asked.
     pub(crate) fn gates(&self, head: &Parts) -> Vec<Arc<Gate>> {
         self.members.iter().map(|member| member.gate(head)).collect()

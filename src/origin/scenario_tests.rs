@@ -329,7 +329,7 @@ impl World {
         self.counts.calls += 1;
         count(&mut self.counts.calls_by_second, self.t);
         let mut over = self.flights[&key].deadline;
-        if let Some(give_up_at) = ticket.give_up_at {
+        if let Some(give_up_at) = self.core.give_up_at(&ticket) {
             over = over.min((give_up_at - self.start).as_secs_f64());
         }
         self.attempts.insert(attempt, (key, ticket));

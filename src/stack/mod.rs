@@ -63,7 +63,8 @@ pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
     failures: failures::FailurePolicy,
     retry: retry::RetryPolicy,
     origin_limit: origin_limit::OriginLimitLayer,
-    health: OriginHealth,
+    /// `None`: that of the limit.
+    health: Option<OriginHealth>,
 }
 
 impl<St: Store> ReadThroughBuilder<St> {
@@ -78,7 +79,7 @@ impl<St: Store> ReadThroughBuilder<St> {
             failures: failures::FailurePolicy::default(),
             retry: retry::RetryPolicy::never(),
             origin_limit: origin_limit::OriginLimitLayer::unlimited(),
-            health: OriginHealth::new(),
+            health: None,
             store,
         }
     }
@@ -182,9 +183,9 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     }
 
     /// Decides by this health of the origin what is done while the origin is down or recovers; see
-    /// [`OriginHealth`]. Default: one with the default settings, for one origin.
+    /// [`OriginHealth`]. Default: that of the [limit](Self::origin_limit), which is one of its own for one origin if none was given.
     pub fn outage(mut self, health: OriginHealth) -> Self {
-        self.health = health;
+        self.health = Some(health);
         self
     }
 
@@ -215,7 +216,12 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self.lookup.check()?;
         self.coalesce.check()?;
         self.retry.check()?;
-        self.origin_limit.check()?;
+        if !self.origin_limit.may_report_to(self.health.as_ref()) {
+            let reason =
+                "the limit reports to another health; give that one to the stack too, or only to one of both";
+            return Err(BuildError::NoEffect { setting: "outage", reason });
+        }
+        self.watched_limit().0.check()?;
         self.rules.check()?;
         check_names(&self.rules.request)?;
         if let Some(name) = self.fill.own_tag_fields().invalid() {
@@ -233,12 +239,20 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         Ok(self.assembled())
     }
 
+    /// The limit as it reports, and what it reports to.
+    fn watched_limit(&self) -> (origin_limit::OriginLimitLayer, OriginHealth) {
+        let limit = self.origin_limit.clone().shared_failures(&self.failures);
+        let health = self.health.as_ref().unwrap_or_else(|| limit.origin_health()).clone();
+        (limit.shared_health(&health), health)
+    }
+
     fn assembled(self) -> ReadThroughLayer<St, K, P> {
         ReadThroughLayer { layers: Arc::new(self.assemble()) }
     }
 
     fn assemble(self) -> Layers<St, K, P> {
-        let Self { store, lookup, coalesce, fill, failures, retry, origin_limit, health, .. } = self;
+        let (origin_limit, health) = self.watched_limit();
+        let Self { store, lookup, coalesce, fill, failures, retry, .. } = self;
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         Layers {

@@ -164,7 +164,7 @@ where
     fn keyless(self, request: Request<ReqB>, keyless: lookup::Keyless) -> Self::Future {
         // No other layer removes the fields that are for caches alone.
         let strips_tags = self.layers.fill.strips_tags();
-        let way = match self.layers.origin_limit.is_unlimited() {
+        let way = match self.layers.origin_limit.ignores_keyless() {
             true => Way::Round { response: EagerOneshot::new(self.origin, request), keyless, strips_tags },
             false => {
                 let response = self.layers.origin_limit.layer(self.origin.clone()).call(request);

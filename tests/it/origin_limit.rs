@@ -10,7 +10,7 @@ use tower_readthrough::{Body, MemoryStore, OriginLimit, OriginLimitLayer, Refuse
 
 use crate::support::{
     Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, get, hangs, ms, ok, panics, request,
-    secs, serve, settle, try_send,
+    secs, send, serve, settle, status, try_send,
 };
 
 type Service = OriginLimit<ScriptedOrigin>;
@@ -219,8 +219,8 @@ async fn a_request_is_refused_after_max_queue_wait() {
 
 #[tokio::test(start_paused = true)]
 async fn a_request_that_gets_a_permit_before_the_deadline_passes() {
-    let origin = ScriptedOrigin::always(|| ok("").after(ms(250)));
-    let service = OriginLimitLayer::new(1).max_queue_wait(ms(300)).layer(origin.clone());
+    let origin = ScriptedOrigin::always(|| ok("").after(ms(90)));
+    let service = OriginLimitLayer::new(1).max_queue_wait(ms(100)).layer(origin.clone());
     let (first, second, third) = tokio::join!(get(&service, "/"), get(&service, "/"), get(&service, "/"));
     assert_eq!([first.status, second.status].map(|status| status.as_u16()), [200, 200]);
     assert_eq!(refused(&third), Some(Refused::QueueTimeout));
@@ -251,7 +251,8 @@ async fn the_wait_may_be_unbounded() {
 
 #[tokio::test(start_paused = true)]
 async fn the_queue_is_first_in_first_out() {
-    let origin = ScriptedOrigin::always(|| ok("").after(ms(10)));
+    // Less than the time after which the newest goes first.
+    let origin = ScriptedOrigin::always(|| ok("").after(ms(5)));
     let service = OriginLimitLayer::new(1).layer(origin.clone());
     let mut clients = Vec::new();
     for number in 0..20 {

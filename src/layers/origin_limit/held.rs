@@ -2,6 +2,7 @@
 //! attempt needs its permit.
 
 use std::{
+    collections::HashMap,
     pin::Pin,
     sync::{Arc, Weak},
     task::{Context, Poll},
@@ -10,12 +11,31 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use parking_lot::Mutex;
-use tokio::{sync::OwnedSemaphorePermit, time::Instant};
+use parking_lot::{Mutex, RwLock};
+use tokio::time::Instant;
 
-use crate::{body, http::storing::after};
+use crate::{
+    body,
+    http::storing::after,
+    origin::{Gate, Permit},
+};
 
-/// The bodies that hold the permits of one limit.
+/// The bodies that hold permits, by the origin that they came from.
+#[derive(Default)]
+pub(super) struct HoldersByOrigin(RwLock<HashMap<usize, Arc<Holders>>>);
+
+impl HoldersByOrigin {
+    /// The gates of a health live as long as it does, and there is a bounded number of them.
+    pub(super) fn of(&self, gate: &Arc<Gate>) -> Arc<Holders> {
+        let address = Arc::as_ptr(gate).addr();
+        if let Some(holders) = self.0.read().get(&address) {
+            return Arc::clone(holders);
+        }
+        Arc::clone(self.0.write().entry(address).or_default())
+    }
+}
+
+/// The bodies that hold the permits of one origin.
 #[derive(Default)]
 pub(super) struct Holders {
     all: Mutex<Vec<Weak<dyn Idle>>>,
@@ -32,7 +52,7 @@ trait Idle: Send + Sync {
 
 impl Holders {
     /// Returns a body that keeps the permit until it is complete, dropped, or ended for another attempt.
-    pub(super) fn hold<B>(&self, permit: OwnedSemaphorePermit, body: B) -> Held<B>
+    pub(super) fn hold<B>(&self, permit: Permit, body: B) -> Held<B>
     where
         B: body::ResponseBody,
     {
@@ -92,7 +112,7 @@ enum State<B> {
 struct Inner<B> {
     body: Pin<Box<B>>,
     idle_since: Option<Instant>,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl<B> Shared<B> {
@@ -185,8 +205,17 @@ where
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::origin::{AttemptOutcome, Entered, Entrance, OriginHealth};
     use http_body_util::StreamBody;
-    use tokio::sync::Semaphore;
+
+    fn permit() -> Permit {
+        let health = OriginHealth::new();
+        assert!(health.limit(1, 0));
+        match health.only_gate().unwrap().enter(Entrance::default(), Instant::now()) {
+            Entered::Admitted(attempt) => attempt.finish(AttemptOutcome::Success, Instant::now()),
+            other => panic!("{other:?}"),
+        }
+    }
 
     /// A body that yields chunks without end.
     fn endless() -> impl HttpBody<Data = Bytes, Error = std::convert::Infallible> + Send + 'static {
@@ -199,7 +228,7 @@ mod tests {
         let _guard = runtime.enter();
         let holders = Holders::default();
         for n in 0..300_usize {
-            let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+            let permit = permit();
             let mut held = holders.hold(permit, endless());
             let shared = Arc::clone(&held.shared);
             let start = std::sync::Barrier::new(2);

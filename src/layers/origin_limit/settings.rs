@@ -1,0 +1,354 @@
+//! What is configured, and the way of an attempt through it.
+
+use std::{
+    fmt,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::Arc,
+    time::Duration,
+};
+
+use http::{Extensions, Request, Response, request::Parts};
+use tokio::time::Instant;
+use tower::ServiceExt;
+use tower_service::Service;
+
+use super::{
+    attempt::{Watch, Watched},
+    held::{Holders, HoldersByOrigin},
+};
+use crate::{
+    body::{Body, ResponseBody},
+    build_error::BuildError,
+    exchange::{
+        CacheRequest, Refused, ResponseFacts,
+        failures::FailurePolicy,
+        status::{CacheStatus, Forward},
+    },
+    executor::Executor,
+    http::{response_fields, storing::after},
+    key::CacheKey,
+    origin::{
+        Attempt, AttemptOutcome, Entered, Entrance, Gate, OriginHealth, Permit, Refusal, Waiting, key_hash,
+    },
+};
+
+const DEFAULT_CLASS: u8 = 3;
+const LOWEST_CLASS: u8 = 7;
+
+type Priority = dyn Fn(&Parts) -> u8 + Send + Sync;
+type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
+
+/// What the services of one layer share.
+#[derive(Clone)]
+pub(super) struct Settings {
+    /// `None`: no limit.
+    max_attempts: Option<usize>,
+    pub(super) max_queue: usize,
+    pub(super) max_queue_wait: Duration,
+    pub(super) max_read_pause: Duration,
+    pub(super) retry_after: Duration,
+    pub(super) priority: Option<Arc<Priority>>,
+    pub(super) exempt: Option<Arc<Exempt>>,
+    pub(super) failures: FailurePolicy,
+    health: OriginHealth,
+    health_is_given: bool,
+    /// Whether attempts are reported, and asked about, at all.
+    reports: bool,
+    holders: Arc<HoldersByOrigin>,
+    /// The last one that was given of those that mean nothing without a limit.
+    setting_of_limit: Option<&'static str>,
+}
+
+impl fmt::Debug for Settings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Settings")
+            .field("max_attempts", &self.max_attempts)
+            .field("max_queue", &self.max_queue)
+            .field("health", &self.health)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Settings {
+    pub(super) fn limited(max_attempts: usize) -> Self {
+        Self { max_attempts: Some(max_attempts), ..Self::unlimited() }
+    }
+
+    pub(super) fn unlimited() -> Self {
+        Self {
+            max_attempts: None,
+            max_queue: 1024,
+            max_queue_wait: Duration::from_secs(1),
+            max_read_pause: Duration::from_secs(90),
+            retry_after: Duration::from_secs(1),
+            priority: None,
+            exempt: None,
+            failures: FailurePolicy::default(),
+            health: OriginHealth::new(),
+            health_is_given: false,
+            reports: true,
+            holders: Arc::default(),
+            setting_of_limit: None,
+        }
+    }
+
+    pub(super) fn note_setting_of_limit(&mut self, name: &'static str) {
+        self.setting_of_limit = Some(name);
+    }
+
+    pub(super) fn give_health(&mut self, health: OriginHealth) {
+        (self.health, self.health_is_given, self.holders) = (health, true, Arc::default());
+    }
+
+    pub(super) fn share_health(&mut self, health: &OriginHealth) {
+        self.reports = !health.is_group();
+        self.health = match self.reports {
+            true => health.clone(),
+            // Those of the group are reported to below.
+            false => OriginHealth::unwatched(),
+        };
+    }
+
+    pub(super) const fn health(&self) -> &OriginHealth {
+        &self.health
+    }
+
+    pub(super) const fn health_is_given(&self) -> bool {
+        self.health_is_given
+    }
+
+    pub(super) const fn is_limited(&self) -> bool {
+        self.max_attempts.is_some()
+    }
+
+    /// Whether requests pass as if there were no layer.
+    pub(super) const fn is_idle(&self) -> bool {
+        !self.reports && !self.is_limited()
+    }
+
+    /// Whether those do that have no key.
+    pub(super) fn ignores_keyless(&self) -> bool {
+        let are_counted = self.reports && self.health.counts_without_key();
+        !self.is_limited() && !are_counted
+    }
+
+    /// Gives the limit to the health, before the first attempt. Returns whether it is not limited otherwise.
+    pub(super) fn take_effect(&self) -> bool {
+        self.max_attempts.is_none_or(|permits| self.health.limit(permits, self.max_queue))
+    }
+
+    pub(super) fn check(&self) -> Result<(), BuildError> {
+        if let Some(setting) = self.setting_of_limit.filter(|_| !self.is_limited()) {
+            let reason = "there is no limit; use `OriginLimitLayer::new`";
+            return Err(BuildError::NoEffect { setting, reason });
+        }
+        if self.max_attempts == Some(0) {
+            let consequence = "nothing ever reaches the origin";
+            return Err(BuildError::ZeroLimit { setting: "max_attempts", consequence });
+        }
+        if self.max_queue_wait.is_zero() && self.max_queue > 0 {
+            let consequence = "no attempt ever waits; use `max_queue(0)` for that";
+            return Err(BuildError::ZeroDuration { setting: "max_queue_wait", consequence });
+        }
+        if self.max_read_pause.is_zero() {
+            let consequence = "every body is broken off while another attempt waits";
+            return Err(BuildError::ZeroDuration { setting: "max_read_pause", consequence });
+        }
+        if !self.take_effect() {
+            let reason =
+                "its health has a limit of another size already; give each limit a health of its own";
+            return Err(BuildError::NoEffect { setting: "origin_limit", reason });
+        }
+        Ok(())
+    }
+
+    /// Returns the request again, where it is to enter, and as what.
+    pub(super) fn entrance<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
+        let entrance = Entrance { class: DEFAULT_CLASS, ..of_extensions(request.extensions()) };
+        let looks_at_head = self.priority.is_some() || self.exempt.is_some();
+        if let Some(gate) = self.health.only_gate().filter(|_| !looks_at_head) {
+            return (request, gate, entrance);
+        }
+        // A head by itself is to be had in no other way.
+        let (head, body) = request.into_parts();
+        let entrance = Entrance { class: self.class(&head), is_exempt: self.is_exempt(&head), ..entrance };
+        let gate = self.health.gate(&head);
+        (Request::from_parts(head, body), gate, entrance)
+    }
+
+    // Both are code of the application, which must not take a request down.
+
+    fn class(&self, head: &Parts) -> u8 {
+        let Some(priority) = &self.priority else { return DEFAULT_CLASS };
+        let class = catch_unwind(AssertUnwindSafe(|| priority(head)));
+        class.map_or(LOWEST_CLASS, |class| class.min(LOWEST_CLASS))
+    }
+
+    fn is_exempt(&self, head: &Parts) -> bool {
+        let Some(exempt) = &self.exempt else { return false };
+        catch_unwind(AssertUnwindSafe(|| exempt(head))).unwrap_or(false)
+    }
+
+    /// Calls the service once there is a permit.
+    pub(super) async fn admit<S, ReqB, B>(
+        self: Arc<Self>,
+        gate: Arc<Gate>,
+        entrance: Entrance,
+        inner: S,
+        request: Request<ReqB>,
+    ) -> Result<Response<Body<B>>, S::Error>
+    where
+        S: Service<Request<ReqB>, Response = Response<B>>,
+        B: ResponseBody,
+    {
+        let holders = self.holders.of(&gate);
+        let attempt = match self.enter(&gate, entrance, &holders).await {
+            Ok(attempt) => attempt,
+            Err(refusal) => return Ok(self.refuse(refusal)),
+        };
+        let give_up_at = attempt.give_up_at().filter(|_| Executor::is_available());
+        let began = Instant::now();
+        let watch = Watch::new(attempt, self);
+        let mut call = pin!(Watched::begin(watch, || inner.oneshot(request)));
+        let (result, permit) = match give_up_at {
+            None => call.await,
+            Some(at) => match tokio::time::timeout_at(at, call.as_mut()).await {
+                Ok(ended) => ended,
+                Err(_) => {
+                    call.end(AttemptOutcome::TimedOut);
+                    return Ok(refused(Refused::AttemptTimeout, Duration::ZERO));
+                }
+            },
+        };
+        let mut response = result?;
+        response_fields::settle_length(&mut response);
+        ResponseFacts::note_attempt(response.extensions_mut(), began);
+        Ok(response.map(|body| hold(&holders, permit, body)))
+    }
+
+    async fn enter(
+        &self,
+        gate: &Arc<Gate>,
+        entrance: Entrance,
+        holders: &Holders,
+    ) -> Result<Attempt, Refusal> {
+        let now = Instant::now();
+        // No runtime, no clock: the wait is bounded by the queue alone.
+        let leave_at = Executor::is_available().then(|| self.leave_at(entrance.deadline, now));
+        match gate.enter(Entrance { leave_at, ..entrance }, now) {
+            Entered::Admitted(attempt) => Ok(attempt),
+            Entered::Refused(refusal) => Err(refusal),
+            Entered::Queued(waiting) => match leave_at {
+                None => waiting.await,
+                Some(leave_at) => self.wait(gate, waiting, leave_at, holders).await,
+            },
+        }
+    }
+
+    /// What waits until half of its time is over leaves the other half to those that have more.
+    fn leave_at(&self, deadline: Option<Instant>, now: Instant) -> Instant {
+        let leave_at = after(now, self.max_queue_wait);
+        let half = deadline.map(|deadline| now + deadline.saturating_duration_since(now) / 2);
+        half.map_or(leave_at, |half| half.min(leave_at))
+    }
+
+    async fn wait(
+        &self,
+        gate: &Arc<Gate>,
+        mut waiting: Waiting,
+        leave_at: Instant,
+        holders: &Holders,
+    ) -> Result<Attempt, Refusal> {
+        loop {
+            let next_look = match gate.is_full() {
+                true => holders.make_room(self.max_read_pause),
+                // It is not for a permit that it waits.
+                false => after(Instant::now(), self.max_read_pause),
+            };
+            match tokio::time::timeout_at(next_look.min(leave_at), &mut waiting).await {
+                Ok(result) => return result,
+                Err(_) if Instant::now() >= leave_at => return Err(Refusal::TooLate),
+                Err(_) => {}
+            }
+        }
+    }
+
+    pub(super) fn refuse<B>(&self, refusal: Refusal) -> Response<Body<B>> {
+        const LEAST: Duration = Duration::from_secs(1);
+        match refusal {
+            Refusal::QueueFull | Refusal::Busy => refused(Refused::QueueFull, self.retry_after),
+            Refusal::TooLate => refused(Refused::QueueTimeout, self.retry_after),
+            Refusal::HeldBack(_) => refused(Refused::OriginDown, LEAST),
+            Refusal::Down { next_probe } => refused(Refused::OriginDown, next_probe.max(LEAST)),
+        }
+    }
+}
+
+fn refused<B>(why: Refused, retry_after: Duration) -> Response<Body<B>> {
+    why.to_response(retry_after, CacheStatus::forwarded(Forward::Miss))
+}
+
+/// What a request asks of the cache decides what its attempt is.
+fn of_extensions(extensions: &Extensions) -> Entrance {
+    let Some(asked) = extensions.get::<CacheRequest>() else {
+        let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
+        return Entrance { key, ..Entrance::default() };
+    };
+    Entrance {
+        key: Some(key_hash(asked.key().as_bytes())),
+        has_stale: asked.has_stale(),
+        last_cost: asked.last_cost(),
+        pass: asked.origin_pass().cloned(),
+        deadline: asked.deadline(),
+        ..Entrance::default()
+    }
+}
+
+/// Keeps the permit until the body is complete, or is no longer read.
+fn hold<B: ResponseBody>(holders: &Holders, permit: Option<Permit>, body: B) -> Body<B> {
+    match permit {
+        Some(permit) if !body.is_end_stream() => Body::shared(holders.hold(permit, body)),
+        _ => Body::inner(body),
+    }
+}
+
+#[cfg(test)]
+impl Settings {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(super) fn rows(&self) -> Vec<crate::defaults::tests::Setting> {
+        use crate::defaults::tests::{option, span};
+        let Self {
+            max_attempts,
+            max_queue,
+            max_queue_wait,
+            max_read_pause,
+            retry_after,
+            priority,
+            exempt,
+            failures,
+            health: _,
+            health_is_given: _,
+            reports: _,
+            holders: _,
+            setting_of_limit: _,
+        } = self;
+        if max_attempts.is_none() {
+            return Vec::new();
+        }
+        let some = |is_given: bool| option(is_given.then_some("some"), str::to_owned);
+        let class = priority.as_ref().map_or_else(|| DEFAULT_CLASS.to_string(), |_| "some".to_owned());
+        vec![
+            ("OriginLimitLayer::max_queue", max_queue.to_string()),
+            ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),
+            ("OriginLimitLayer::max_read_pause", span(*max_read_pause)),
+            ("OriginLimitLayer::retry_after", span(*retry_after)),
+            ("OriginLimitLayer::priority", class),
+            ("OriginLimitLayer::exempt", some(exempt.is_some())),
+            (
+                "OriginLimitLayer::failures",
+                if failures.is_given() { "some" } else { "of the stack" }.to_owned(),
+            ),
+        ]
+    }
+}
