@@ -1,12 +1,36 @@
-//! Limits how many requests the origin handles at the same time.
+//! Limits how many requests the origin handles at the same time, and learns from them whether it is well.
 //!
 //! [`OriginLimit`] lets a fixed number of attempts through. Each holds a permit until its response body is
-//! complete, or has been [left unread](OriginLimitLayer::max_read_pause) for too long. Further attempts
-//! wait in a queue that is bounded in length and time. An attempt that finds the queue full, or waits in it for too
-//! long, gets 503 with `Retry-After`, marked with [`Refused`]: [`RetryPolicy`](crate::RetryPolicy) does not
-//! try it again, and [`StaleIfError`](crate::StaleIfError) may serve a stale response instead.
+//! complete, or has been [left unread](OriginLimitLayer::max_read_pause) for too long. Further attempts wait in
+//! a queue that is bounded in length and time. An attempt that finds the queue full, or waits in it for too
+//! long, gets 503 with `Retry-After`, marked with [`Refused`](crate::Refused):
+//! [`RetryPolicy`](crate::RetryPolicy) does not try it again, and [`StaleIfError`](crate::StaleIfError) may
+//! serve a stale response instead.
 //!
 //! The layer belongs below `Retry`, so that a request holds no permit while it waits for its next attempt.
+//!
+//! # Who waits, and for how long
+//!
+//! * Better [classes](OriginLimitLayer::priority) go first. In a class the oldest does, until it has waited for
+//!   100 ms. From then on it is the newest, for the oldest will soon be given up. Fetches that several callers
+//!   share keep their order.
+//! * Where the queue is full, the newest of the lowest class is refused, which may be the one that comes.
+//! * One place in four, and every fourth permit, is for fetches that several callers share.
+//! * Fetches with something stale to serve instead hold at most three of four permits, so that a slow part of
+//!   the origin does not take all of them.
+//! * What is still fresh is [refreshed](crate::Rules::refresh_ahead) only while fewer than seven of eight
+//!   permits are in use, and a store is [warmed up](crate::warm_up) while fewer than half of them are.
+//!
+//! Choose a limit that the origin bears: what it handles at the same time when it is just busy. Nothing here
+//! makes up for one under which it breaks down.
+//!
+//! # While the origin is not up
+//!
+//! How each attempt ends is reported to an [`OriginHealth`], also [without a
+//! limit](OriginLimitLayer::unlimited). It decides what is let through while the origin is down or recovers: of
+//! what has something stale a probe at a time, and then as much as the origin bears. What has nothing stored
+//! goes on while the origin is down, eight attempts at a time or an eighth of the permits, and each is given up
+//! after five seconds.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
@@ -64,13 +88,13 @@ use crate::{
     exchange::failures::{FailurePolicy, Failures},
     http::response_fields,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
-    origin::{Entered, OriginHealth, Refusal},
+    origin::{Entered, OriginHealth, Priority, Refusal},
 };
 
 /// Limits the attempts under way and reports how they end; see the [module](self).
 ///
-/// The limit and the [health](Self::origin_health) belong to the layer value and its clones: all services made by them share
-/// both.
+/// The limit and the [health](Self::origin_health) belong to the layer value and its clones: all services made
+/// by them share both.
 #[derive(Clone, Debug)]
 pub struct OriginLimitLayer {
     settings: Arc<Settings>,
@@ -91,8 +115,8 @@ impl OriginLimitLayer {
     /// The health of the origin: it learns from the attempts, and decides about them while the origin is not up.
     /// Default: one of its own.
     ///
-    /// One health is for one limit: what another layer limits counts as well, and [the stack](crate::ReadThroughBuilder::build)
-    /// refuses a limit of another size.
+    /// One health is for one limit: what another layer limits counts as well, and [the
+    /// stack](crate::ReadThroughBuilder::build) refuses a limit of another size.
     #[must_use]
     pub fn health(self, health: OriginHealth) -> Self {
         self.set(|settings| settings.give_health(health))
@@ -104,22 +128,24 @@ impl OriginLimitLayer {
         self.settings.health()
     }
 
-    /// Which responses are failures of the origin. Default: the [`Failures`](crate::ReadThroughBuilder::failures) of
-    /// the stack, or the [default ones](crate::DefaultFailures).
+    /// Which responses are failures of the origin. Default: the
+    /// [`Failures`](crate::ReadThroughBuilder::failures) of the stack, or the [default
+    /// ones](crate::DefaultFailures).
     ///
-    /// Errors and panics of the service are failures in any case. 429 is none: it bounds how many fetches a second begin that have
-    /// something stale. What was [refused](crate::Refused) by the cache itself, and an attempt that was cancelled before its
-    /// deadline, say nothing.
+    /// Errors and panics of the service are failures in any case. 429 is none: it bounds how many fetches a
+    /// second begin that have something stale. What was [refused](crate::Refused) by the cache itself, and an
+    /// attempt that was cancelled before its deadline, say nothing.
     #[must_use]
     pub fn failures(self, failures: impl Failures) -> Self {
         self.set(|settings| settings.failures = FailurePolicy::new(failures))
     }
 
-    /// The class of a request, from 0, the best, to 7: a better one goes first, and where the queue is full the newest attempt of
-    /// the lowest class is refused. Default: 3 for all.
+    /// The class of a request, from 0, the best, to 7: a better one goes first, and where the queue is full the
+    /// newest attempt of the lowest class is refused. Default: 3 for all.
     ///
-    /// A larger number counts as 7, and so does a panic. One place in four, and every fourth permit, is for fetches that
-    /// several callers can share, of whatever class: else requests that nobody shares would starve them.
+    /// A larger number counts as 7, and so does a panic. One place in four, and every fourth permit, is for
+    /// fetches that several callers can share, of whatever class: else requests that nobody shares would starve
+    /// them.
     ///
     /// ```
     /// use http::Method;
@@ -134,11 +160,11 @@ impl OriginLimitLayer {
     /// ```
     #[must_use]
     pub fn priority(self, class: impl Fn(&Parts) -> u8 + Send + Sync + 'static) -> Self {
-        self.set_of_limit("priority", |settings| settings.priority = Some(Arc::new(class)))
+        self.set_of_limit("priority", |settings| settings.priority = Priority::new(class))
     }
 
-    /// Which requests take no permit and never wait, such as those for streams of events, which would keep a permit for hours.
-    /// How their attempts end counts all the same. Default: none. A panic exempts nothing.
+    /// Which requests take no permit and never wait, such as those for streams of events, which would keep a
+    /// permit for hours. How their attempts end counts all the same. Default: none. A panic exempts nothing.
     ///
     /// ```
     /// use tower_readthrough::OriginLimitLayer;
@@ -159,8 +185,8 @@ impl OriginLimitLayer {
     }
 
     /// How long an attempt may wait for a permit. Default: one second. A fetch with a
-    /// [deadline](crate::CoalesceLayer::fetch_deadline) waits for half of that at most, so that there is time left for the
-    /// origin.
+    /// [deadline](crate::CoalesceLayer::fetch_deadline) waits for half of that at most, so that there is time
+    /// left for the origin.
     #[must_use]
     pub fn max_queue_wait(self, wait: Duration) -> Self {
         self.set_of_limit("max_queue_wait", |settings| settings.max_queue_wait = wait)
@@ -178,7 +204,8 @@ impl OriginLimitLayer {
         self.set_of_limit("max_read_pause", |settings| settings.max_read_pause = pause)
     }
 
-    /// The `Retry-After` of attempts that find no place in the queue, or wait in it for too long, rounded up to whole seconds. Default: one second.
+    /// The `Retry-After` of attempts that find no place in the queue, or wait in it for too long, rounded up to
+    /// whole seconds. Default: one second.
     #[must_use]
     pub fn retry_after(self, retry_after: Duration) -> Self {
         self.set_of_limit("retry_after", |settings| settings.retry_after = retry_after)
@@ -205,8 +232,8 @@ impl OriginLimitLayer {
         }
     }
 
-    /// As [`health`](Self::health), where none was given. With a health of several origins another layer below reports, and this one
-    /// does not.
+    /// As [`health`](Self::health), where none was given. With a health of several origins another layer below
+    /// reports, and this one does not.
     pub(crate) fn shared_health(self, health: &OriginHealth) -> Self {
         match self.settings.health_is_given() {
             true => self,
@@ -217,6 +244,11 @@ impl OriginLimitLayer {
     /// Whether attempts can be reported to this health, if there is one.
     pub(crate) fn may_report_to(&self, health: Option<&OriginHealth>) -> bool {
         !self.settings.health_is_given() || health.is_none_or(|health| health.is_same(self.origin_health()))
+    }
+
+    /// The classes of requests, if they may have to wait.
+    pub(crate) fn classes(&self) -> Option<&Priority> {
+        self.settings.classes()
     }
 
     /// Whether a request without a key passes as if there were no layer.

@@ -44,7 +44,7 @@ pub(crate) use self::{
     gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
     health::AttemptOutcome,
     pause::KeyPause,
-    priority::Priority,
+    priority::{DEFAULT_CLASS, LOWEST_CLASS, Priority},
     wish::{HeldBack, Kind, Refusal},
 };
 use crate::{build_error::BuildError, reasons::reasons};

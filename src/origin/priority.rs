@@ -23,6 +23,11 @@ impl Priority {
         Self(Some(Arc::new(classify)))
     }
 
+    /// Whether it says anything.
+    pub(crate) const fn is_given(&self) -> bool {
+        self.0.is_some()
+    }
+
     /// The class of a request. The lowest one if the code of the application panics, or says more than that.
     pub(crate) fn class(&self, head: &Parts) -> u8 {
         let Some(classify) = &self.0 else { return DEFAULT_CLASS };

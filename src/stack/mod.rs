@@ -183,7 +183,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     }
 
     /// Decides by this health of the origin what is done while the origin is down or recovers; see
-    /// [`OriginHealth`]. Default: that of the [limit](Self::origin_limit), which is one of its own for one origin if none was given.
+    /// [`OriginHealth`]. Default: that of the [limit](Self::origin_limit), which is one of its own for one
+    /// origin if none was given.
     pub fn outage(mut self, health: OriginHealth) -> Self {
         self.health = Some(health);
         self
@@ -198,7 +199,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
-    /// Runs fetches and refreshes with this function; see [`CoalesceLayer::executor`](crate::CoalesceLayer::executor).
+    /// Runs fetches and refreshes with this function; see
+    /// [`CoalesceLayer::executor`](crate::CoalesceLayer::executor).
     pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
         let spawn = Arc::new(spawn);
         let shared = Arc::clone(&spawn);
@@ -218,7 +220,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self.retry.check()?;
         if !self.origin_limit.may_report_to(self.health.as_ref()) {
             let reason =
-                "the limit reports to another health; give that one to the stack too, or only to one of both";
+                "`origin_limit` reports to another health; give both the same one, or one of them none";
             return Err(BuildError::NoEffect { setting: "outage", reason });
         }
         self.watched_limit().0.check()?;
@@ -258,7 +260,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         Layers {
             lookup: lookup.health(health.clone()).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
-            coalesce: coalesce.judged_below(),
+            coalesce: coalesce.judged_below().queued(origin_limit.classes().cloned()),
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
             origin_limit,

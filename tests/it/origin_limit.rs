@@ -8,6 +8,9 @@ use tokio::{task::JoinHandle, time::Instant};
 use tower::{Layer, ServiceBuilder, ServiceExt};
 use tower_readthrough::{Body, MemoryStore, OriginLimit, OriginLimitLayer, Refused, Rules, StoreLayer};
 
+mod order;
+mod outcomes;
+
 use crate::support::{
     Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, get, hangs, ms, ok, panics, request,
     secs, send, serve, settle, status, try_send,

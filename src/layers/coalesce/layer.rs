@@ -258,8 +258,9 @@ impl CoalesceLayer {
     }
 
     /// Lets the callers of a fetch share its place in the queue of the layer below, by these classes.
-    pub(crate) fn queued(self, priority: Priority) -> Self {
-        self.set(|settings| settings.priority = Some(priority))
+    /// `None`: there is no queue.
+    pub(crate) fn queued(self, priority: Option<Priority>) -> Self {
+        self.set(|settings| settings.priority = priority)
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {

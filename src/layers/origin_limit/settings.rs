@@ -21,7 +21,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        CacheRequest, Refused, ResponseFacts,
+        CacheRequest, Purpose, Refused, ResponseFacts,
         failures::FailurePolicy,
         status::{CacheStatus, Forward},
     },
@@ -29,14 +29,11 @@ use crate::{
     http::{response_fields, storing::after},
     key::CacheKey,
     origin::{
-        Attempt, AttemptOutcome, Entered, Entrance, Gate, OriginHealth, Permit, Refusal, Waiting, key_hash,
+        Attempt, AttemptOutcome, DEFAULT_CLASS, Entered, Entrance, Gate, Kind, LOWEST_CLASS, OriginHealth,
+        Permit, Priority, Refusal, Waiting, key_hash,
     },
 };
 
-const DEFAULT_CLASS: u8 = 3;
-const LOWEST_CLASS: u8 = 7;
-
-type Priority = dyn Fn(&Parts) -> u8 + Send + Sync;
 type Exempt = dyn Fn(&Parts) -> bool + Send + Sync;
 
 /// What the services of one layer share.
@@ -48,7 +45,7 @@ pub(super) struct Settings {
     pub(super) max_queue_wait: Duration,
     pub(super) max_read_pause: Duration,
     pub(super) retry_after: Duration,
-    pub(super) priority: Option<Arc<Priority>>,
+    pub(super) priority: Priority,
     pub(super) exempt: Option<Arc<Exempt>>,
     pub(super) failures: FailurePolicy,
     health: OriginHealth,
@@ -82,7 +79,7 @@ impl Settings {
             max_queue_wait: Duration::from_secs(1),
             max_read_pause: Duration::from_secs(90),
             retry_after: Duration::from_secs(1),
-            priority: None,
+            priority: Priority::default(),
             exempt: None,
             failures: FailurePolicy::default(),
             health: OriginHealth::new(),
@@ -120,6 +117,10 @@ impl Settings {
 
     pub(super) const fn is_limited(&self) -> bool {
         self.max_attempts.is_some()
+    }
+
+    pub(super) fn classes(&self) -> Option<&Priority> {
+        Some(&self.priority).filter(|_| self.is_limited())
     }
 
     /// Whether requests pass as if there were no layer.
@@ -165,28 +166,24 @@ impl Settings {
 
     /// Returns the request again, where it is to enter, and as what.
     pub(super) fn entrance<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
-        let entrance = Entrance { class: DEFAULT_CLASS, ..of_extensions(request.extensions()) };
-        let looks_at_head = self.priority.is_some() || self.exempt.is_some();
+        let entrance = of_extensions(request.extensions());
+        // The callers that share a place have said their classes.
+        let asks_for_class = self.priority.is_given() && entrance.place.is_none();
+        let looks_at_head = asks_for_class || self.exempt.is_some();
         if let Some(gate) = self.health.only_gate().filter(|_| !looks_at_head) {
             return (request, gate, entrance);
         }
         // A head by itself is to be had in no other way.
         let (head, body) = request.into_parts();
-        let entrance = Entrance { class: self.class(&head), is_exempt: self.is_exempt(&head), ..entrance };
+        let class = if asks_for_class { self.priority.class(&head) } else { entrance.class };
+        let entrance = Entrance { class, is_exempt: self.is_exempt(&head), ..entrance };
         let gate = self.health.gate(&head);
         (Request::from_parts(head, body), gate, entrance)
     }
 
-    // Both are code of the application, which must not take a request down.
-
-    fn class(&self, head: &Parts) -> u8 {
-        let Some(priority) = &self.priority else { return DEFAULT_CLASS };
-        let class = catch_unwind(AssertUnwindSafe(|| priority(head)));
-        class.map_or(LOWEST_CLASS, |class| class.min(LOWEST_CLASS))
-    }
-
     fn is_exempt(&self, head: &Parts) -> bool {
         let Some(exempt) = &self.exempt else { return false };
+        // Code of the application, which must not take a request down.
         catch_unwind(AssertUnwindSafe(|| exempt(head))).unwrap_or(false)
     }
 
@@ -293,15 +290,28 @@ fn refused<B>(why: Refused, retry_after: Duration) -> Response<Body<B>> {
 fn of_extensions(extensions: &Extensions) -> Entrance {
     let Some(asked) = extensions.get::<CacheRequest>() else {
         let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
-        return Entrance { key, ..Entrance::default() };
+        return Entrance { key, class: DEFAULT_CLASS, ..Entrance::default() };
     };
+    let place = asked.place().cloned();
     Entrance {
+        // The best of those that share the place, if there is one.
+        class: if place.is_some() { LOWEST_CLASS } else { DEFAULT_CLASS },
+        place,
         key: Some(key_hash(asked.key().as_bytes())),
         has_stale: asked.has_stale(),
+        kind: kind_of(asked.purpose()),
         last_cost: asked.last_cost(),
         pass: asked.origin_pass().cloned(),
         deadline: asked.deadline(),
         ..Entrance::default()
+    }
+}
+
+const fn kind_of(purpose: Purpose) -> Kind {
+    match purpose {
+        Purpose::RefreshAhead => Kind::RefreshAhead,
+        Purpose::WarmUp => Kind::WarmUp,
+        Purpose::Client | Purpose::Forced | Purpose::Refresh => Kind::Request,
     }
 }
 
@@ -337,7 +347,7 @@ impl Settings {
             return Vec::new();
         }
         let some = |is_given: bool| option(is_given.then_some("some"), str::to_owned);
-        let class = priority.as_ref().map_or_else(|| DEFAULT_CLASS.to_string(), |_| "some".to_owned());
+        let class = if priority.is_given() { "some".to_owned() } else { DEFAULT_CLASS.to_string() };
         vec![
             ("OriginLimitLayer::max_queue", max_queue.to_string()),
             ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),

@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
+use tower_readthrough::{ReadThrough, ReadThroughLayer};
 
 /// The class that a request names in a field.
 fn by_field(head: &http::request::Parts) -> u8 {
@@ -144,4 +145,57 @@ async fn the_class_of_an_attempt_is_asked_for_once() {
     let (one, two) = tokio::join!(get(&service, "/"), get(&service, "/"));
     assert_eq!((one.status, two.status), (StatusCode::OK, StatusCode::OK));
     assert_eq!(LOOKS.load(Ordering::Relaxed), 2, "one of them has waited");
+}
+
+/// The same in a stack, where callers share fetches.
+async fn taken_stack(layer: OriginLimitLayer) -> (ScriptedOrigin, Stack, JoinHandle<Answered>) {
+    let quick = || ok("").max_age(60).after(ms(1));
+    let origin = ScriptedOrigin::new(move |call, _| if call == 1 { hangs() } else { quick() });
+    let stack = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).origin_limit(layer);
+    let service = stack.build().unwrap().layer(origin.clone());
+    let holder = tokio::spawn(service.clone().oneshot(request("POST", "/holder", &[])));
+    settle().await;
+    (origin, service, holder)
+}
+
+type Stack = ReadThrough<ScriptedOrigin, MemoryStore>;
+
+async fn joins(service: &Stack, method: &str, path: &str, class: &str) {
+    drop(tokio::spawn(service.clone().oneshot(request(method, path, &[("class", class)]))));
+    settle().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_waits_as_the_best_of_its_callers() {
+    let (origin, service, holder) = taken_stack(OriginLimitLayer::new(1).priority(by_field)).await;
+    for (method, path, class) in
+        [("GET", "/shared", "7"), ("POST", "/single", "3"), ("GET", "/low", "7"), ("GET", "/shared", "0")]
+    {
+        joins(&service, method, path, class).await;
+    }
+    release(holder).await;
+    assert_eq!(order(&origin), ["/shared", "/single", "/low"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fourth_permit_is_for_a_fetch_that_callers_can_share() {
+    let (origin, service, holder) = taken_stack(OriginLimitLayer::new(1).priority(by_field)).await;
+    for path in ["/1", "/2", "/3", "/4", "/5"] {
+        joins(&service, "POST", path, "0").await;
+    }
+    joins(&service, "GET", "/shared", "7").await;
+    release(holder).await;
+    assert_eq!(order(&origin), ["/1", "/2", "/3", "/shared", "/4", "/5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_place_in_four_is_for_fetches_that_callers_can_share() {
+    let (origin, service, holder) = taken_stack(OriginLimitLayer::new(1).max_queue(4).priority(by_field)).await;
+    for path in ["/1", "/2", "/3", "/4"] {
+        joins(&service, "POST", path, "0").await;
+    }
+    joins(&service, "GET", "/shared", "7").await;
+    joins(&service, "POST", "/5", "0").await;
+    release(holder).await;
+    assert_eq!(order(&origin), ["/1", "/2", "/3", "/shared"]);
 }
