@@ -50,6 +50,18 @@ pub struct CacheRequest {
     facts: RequestFacts,
     /// The layer that asks may share the response, and has to be told with which requests.
     wants_shareability: bool,
+    /// What matters if the origin is slow or fails. Boxed, since most requests have none of it, and each caller
+    /// that waits holds a request.
+    trouble: Option<Box<Trouble>>,
+    /// Why what is stored does not do.
+    why: CacheStatus,
+    /// The request as it goes down, kept by the layer that judges the response.
+    copy: Option<Arc<RequestCopy>>,
+}
+
+/// What of a request matters if the origin is slow or fails.
+#[derive(Clone, Debug, Default)]
+struct Trouble {
     /// Set by a layer above that serves a stale response instead of a failure, as long as that may be.
     fallback: Option<Fallback>,
     /// What is told how the fetch ends, if there is a stale response that it is for.
@@ -60,10 +72,6 @@ pub struct CacheRequest {
     place: Option<Arc<Place>>,
     /// When the fetch is given up.
     deadline: Option<Instant>,
-    /// Why what is stored does not do.
-    why: CacheStatus,
-    /// The request as it goes down, kept by the layer that judges the response.
-    copy: Option<Arc<RequestCopy>>,
 }
 
 /// For whom a request is sent on, and how new its response has to be.
@@ -141,11 +149,7 @@ impl CacheRequest {
             credentials,
             facts,
             wants_shareability: true,
-            fallback: None,
-            health: None,
-            pass: None,
-            place: None,
-            deadline: None,
+            trouble: None,
             why: CacheStatus::forwarded(Forward::Miss),
             copy: None,
         }
@@ -166,25 +170,35 @@ impl CacheRequest {
     }
 
     /// Lets the health of the origin decide about the stale response that was found.
-    pub(crate) fn watched_by(self, health: &OriginHealth) -> Self {
-        let health = self.candidate.is_whole().then(|| health.clone());
-        Self { health, ..self }
+    pub(crate) fn watched_by(mut self, health: &OriginHealth) -> Self {
+        if self.candidate.is_whole() {
+            self.trouble_mut().health = Some(health.clone());
+        }
+        self
+    }
+
+    fn trouble_mut(&mut self) -> &mut Trouble {
+        self.trouble.get_or_insert_default()
     }
 
     /// For this stale response, which a layer has found that no other had looked for.
     pub(crate) fn with_stale(self, response: Arc<store::StoredResponse>, health: OriginHealth) -> Self {
         let candidate = StaleCandidate::Whole { response, is_servable: false };
-        Self { candidate, health: Some(health), ..self }
+        Self { candidate, ..self }.watched_by(&health)
     }
 
     /// With the right to ask an origin that is not up, if one was needed.
-    pub(crate) fn with_pass(self, pass: Option<Arc<Pass>>) -> Self {
-        Self { pass, ..self }
+    pub(crate) fn with_pass(mut self, pass: Option<Arc<Pass>>) -> Self {
+        if pass.is_some() {
+            self.trouble_mut().pass = pass;
+        }
+        self
     }
 
     /// Says when the fetch is given up, unless that is sooner already.
     pub(crate) fn end_at(&mut self, deadline: Instant) {
-        self.deadline = Some(self.deadline.map_or(deadline, |sooner| sooner.min(deadline)));
+        let own = &mut self.trouble_mut().deadline;
+        *own = Some(own.map_or(deadline, |sooner| sooner.min(deadline)));
         self.copy = None;
     }
 
@@ -222,7 +236,7 @@ impl CacheRequest {
 
     /// Says that a failure will not reach the client as long as this may be served instead.
     pub(crate) fn announce_fallback(&mut self, fallback: Fallback) {
-        self.fallback = Some(fallback);
+        self.trouble_mut().fallback = Some(fallback);
         self.copy = None;
     }
 
@@ -330,12 +344,12 @@ impl CacheRequest {
 
     /// Whether a layer above serves a stale response instead of a failure.
     pub(crate) fn has_fallback(&self) -> bool {
-        self.fallback.is_some()
+        self.fallback().is_some()
     }
 
     /// What it would serve.
     pub(crate) fn fallback(&self) -> Option<&Fallback> {
-        self.fallback.as_ref()
+        self.trouble.as_ref()?.fallback.as_ref()
     }
 
     /// Whether there is a stale response that may be served if the origin fails.
@@ -355,29 +369,29 @@ impl CacheRequest {
 
     /// Says that the fetch has this place in the queue, which all its callers share.
     pub(crate) fn take_place(&mut self, place: Arc<Place>) {
-        self.place = Some(place);
+        self.trouble_mut().place = Some(place);
         self.copy = None;
     }
 
     /// The place of the fetch in the queue, if several callers share it.
     pub(crate) fn place(&self) -> Option<&Arc<Place>> {
-        self.place.as_ref()
+        self.trouble.as_ref()?.place.as_ref()
     }
 
     /// The right to ask an origin that is not up.
     pub(crate) fn origin_pass(&self) -> Option<&Arc<Pass>> {
-        self.pass.as_ref()
+        self.trouble.as_ref()?.pass.as_ref()
     }
 
     /// When the fetch is given up.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.deadline
+        self.trouble.as_ref()?.deadline
     }
 
     /// What has to be told that the fetch has failed, if there is a stale response.
     pub(crate) fn key_watch(&self) -> Option<KeyWatch> {
         let StaleCandidate::Whole { response, .. } = &self.candidate else { return None };
-        let health = self.health.clone()?;
+        let health = self.trouble.as_ref()?.health.clone()?;
         Some(KeyWatch { response: Arc::clone(response), health })
     }
 

@@ -226,6 +226,7 @@ impl CacheStatus {
             Some(refused) if refused.is_refused_at_once() => {
                 Self { is_collapsed: self.is_collapsed, ..refused }
             }
+            Some(Self { refused: Some(why), .. }) if self.refused.is_none() => self.refused(why),
             _ => self,
         };
         match before.is_some() {

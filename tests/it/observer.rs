@@ -13,9 +13,9 @@ use http_body::Body as HttpBody;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
     BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules,
-    LookupLayer, MemoryStore, Observer, OriginLimitLayer, Outcome, ReadThroughBuilder, ReadThroughLayer,
-    Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Stale, StaleIfErrorLayer, StoreLayer, Unkeyed,
-    Unshareable, When, store::Applied,
+    LookupLayer, MemoryStore, Observer, OriginHealth, OriginLimitLayer, OriginState, Outcome,
+    ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Stale,
+    StaleIfErrorLayer, StoreLayer, Unkeyed, Unshareable, When, store::Applied,
 };
 
 use crate::support::{
@@ -138,6 +138,50 @@ fn then(answer: fn() -> ScriptedResponse, rules: Rules) -> Cache {
     stack(ScriptedOrigin::new(script), |builder| builder.rules(rules))
 }
 
+/// A stack over an origin of which `/stale` is stored and stale, and which is down.
+async fn down(answer: fn() -> ScriptedResponse, health: OriginHealth) -> Cache {
+    let script = move |n: usize, _: &Parts| if n == 1 { ok("x").max_age(10) } else { answer() };
+    let cache = stack(ScriptedOrigin::new(script), |builder| {
+        builder.outage(health.clone()).origin_limit(OriginLimitLayer::new(64))
+    });
+    cache.get("/stale").await;
+    for key in 0..30 {
+        cache.get(&format!("/{key}")).await;
+        tokio::time::advance(ms(400)).await;
+    }
+    assert_eq!(health.state(), OriginState::Down);
+    cache
+}
+
+/// After the first probe has brought a response.
+async fn recovering() -> Cache {
+    let script = |n: usize, head: &Parts| match (n, head.uri.path()) {
+        (1 | 2, _) => ok("x").max_age(10),
+        (3..=32, _) => status(503),
+        (_, "/probe") => ok("y").max_age(10),
+        _ => hangs(),
+    };
+    let health = OriginHealth::new();
+    let cache = stack(ScriptedOrigin::new(script), |builder| {
+        builder.outage(health.clone()).origin_limit(OriginLimitLayer::new(64))
+    });
+    for path in ["/probe", "/stale"] {
+        cache.get(path).await;
+    }
+    for key in 0..30 {
+        cache.get(&format!("/{key}")).await;
+        tokio::time::advance(ms(400)).await;
+    }
+    cache.get("/probe").await;
+    settle().await;
+    assert_eq!(health.state(), OriginState::Recovering);
+    // They take all that the recovery allows.
+    for key in 0..10 {
+        cache.hold(&format!("/held/{key}")).await;
+    }
+    cache
+}
+
 type Case = (Outcome, Pin<Box<dyn Future<Output = Record>>>);
 
 fn case(outcome: Outcome, run: impl Future<Output = Record> + 'static) -> Case {
@@ -172,6 +216,25 @@ fn served() -> Vec<Case> {
             tokio::time::advance(secs(11)).await;
             cache.get("/").await;
             cache.get("/").await
+        }),
+        case(Outcome::Stale(Stale::OriginDown), async {
+            let cache = down(|| status(503), OriginHealth::new()).await;
+            // The first one carries a probe.
+            cache.get("/stale").await;
+            cache.get("/stale").await
+        }),
+        case(Outcome::Stale(Stale::OriginRecovering), async {
+            let cache = recovering().await;
+            cache.get("/stale").await
+        }),
+        case(Outcome::Stale(Stale::OriginBusy), async {
+            let script = |n: usize, _: &Parts| if n <= 2 { ok("x").max_age(10) } else { status(429) };
+            let cache = stack(ScriptedOrigin::new(script), |builder| builder);
+            cache.get("/one").await;
+            cache.get("/two").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/one").await;
+            cache.get("/two").await
         }),
         case(Outcome::Stale(Stale::OriginSlow), async {
             let script = |n: usize, _: &Parts| if n == 1 { ok("x").max_age(10) } else { hangs() };
@@ -269,6 +332,27 @@ fn refused() -> Vec<Case> {
                 builder.coalesce(|coalesce| coalesce.wait_at_most(secs(1)))
             });
             cache.get("/").await
+        }),
+        case(by(Refused::OriginDown), async {
+            let health = OriginHealth::builder().fail_fast(true).build().unwrap();
+            let cache = down(|| status(503), health).await;
+            cache.get("/nothing").await;
+            let record = cache.get("/nothing").await;
+            assert_eq!(record.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
+            record
+        }),
+        case(by(Refused::AttemptTimeout), async {
+            let script = |n: usize, _: &Parts| if n <= 31 { status(503) } else { hangs() };
+            let health = OriginHealth::new();
+            let cache = stack(ScriptedOrigin::new(script), |builder| {
+                builder.outage(health.clone()).origin_limit(OriginLimitLayer::new(64))
+            });
+            for key in 0..31 {
+                cache.get(&format!("/{key}")).await;
+                tokio::time::advance(ms(100)).await;
+            }
+            assert_eq!(health.state(), OriginState::Down);
+            cache.get("/nothing").await
         }),
         case(by(Refused::FetchTimeout), async {
             let cache = stack(ScriptedOrigin::always(hangs), |builder| {

@@ -190,7 +190,8 @@ async fn every_fourth_permit_is_for_a_fetch_that_callers_can_share() {
 
 #[tokio::test(start_paused = true)]
 async fn one_place_in_four_is_for_fetches_that_callers_can_share() {
-    let (origin, service, holder) = taken_stack(OriginLimitLayer::new(1).max_queue(4).priority(by_field)).await;
+    let (origin, service, holder) =
+        taken_stack(OriginLimitLayer::new(1).max_queue(4).priority(by_field)).await;
     for path in ["/1", "/2", "/3", "/4"] {
         joins(&service, "POST", path, "0").await;
     }
