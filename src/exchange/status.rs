@@ -219,7 +219,7 @@ impl CacheStatus {
     }
 
     /// Says so in the `Cache-Status` of the response, and in its extensions unless that shows it. What a
-    /// layer below refused before the origin was asked stays as it said.
+    /// layer below refused before the origin was asked stays as it said, and so does why it refused later.
     pub(crate) fn mark<B>(self, response: &mut Response<B>) {
         let before = Self::of(response);
         let status = match before {
