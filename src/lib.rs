@@ -70,6 +70,7 @@
 //! | [`retry`] | tries again, within a budget, what may be tried again |
 //! | [`origin_limit`] | bounds the attempts under way at the origin |
 //!
+//! [`Failover`] takes the place of the origin where there are several of the same.
 //! [`ReadThroughLayer`] assembles them all; `Retry` and `OriginLimit` are off until they are configured.
 //! [`StoreLayer`] is `Lookup` directly round `Fill`. Each layer is public and of use alone, and in any subset
 //! of this order, with other Tower layers between. They talk through extensions of the request and the
@@ -202,6 +203,7 @@ pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
+pub use self::stack::failover;
 #[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
@@ -214,6 +216,7 @@ pub use self::{
         Role,
     },
     executor::Task,
+    failover::{Failover, FailoverBuilder, FailoverFuture},
     fill::{Fill, FillLayer, Policy},
     http::{
         rules::{Rules, StaleWindow},

@@ -7,12 +7,13 @@
 //!
 //! | extension | content | written by | read by |
 //! |---|---|---|---|
-//! | `CacheRequest` (public to read) | what a request asks of the layers below: key, purpose, stale candidate, facts | `Lookup`; `StaleIfError` and `Coalesce` add what they can do; `Fill` adds its copy of the head | `StaleIfError`, `Coalesce`, `Fill`, `Retry`, services below |
+//! | `CacheRequest` (public to read) | what a request asks of the layers below: key, purpose, stale candidate, facts | `Lookup`; `StaleIfError` and `Coalesce` add what they can do; `Fill` adds its copy of the head, and whether it has made the request conditional | `StaleIfError`, `Coalesce`, `Fill`, `Retry`, services below |
 //! | `CacheKey` (public) | the key | users, `Key`, `BodyKey`, layers that stand alone | `Lookup`, and all layers where no `Lookup` is above them |
 //! | `Rules` (public) | the rules for this request | users | `Fill`, `Coalesce` alone |
 //! | `Tags` (public) | tags of the response | users, rules of keys | `Fill` |
 //! | `Told` | a layer above tells an observer of the response | layers without a `Lookup` above that have an observer | the same |
 //! | `WarmUp` | the request warms up the store | `warm_up` | `Lookup` |
+//! | `PassOf`, `OwnValidators` | what `CacheRequest` says of a right to ask an origin that is not up, and of conditions of the cache, where there is none | `Failover`, `Fill` | `OriginLimit`, `Failover` |
 //! | `WithoutKey` | a layer above has looked for a key, and there is none | `Key`, `Lookup` | layers that would look for one |
 //! | `KeyFacts`, `Identity` | what the layer that made the key knows of it: fields and credentials in it, what the target names | `Key`, `BodyKey` | `Lookup`, invalidation |
 //! | `ReadByRule` | a rule says that the request is a read, and the body that was read for its key | `BodyKey` | the room of keys, `Fill`, `Retry` |
@@ -30,6 +31,7 @@
 //! | `ResponseFacts` | which requests may share the response, when its attempt began, whether its body completes itself | `Fill`, `Coalesce`, `Retry`, `OriginLimit` | `Coalesce`, `Fill`, `Lookup` |
 //! | `CacheStatus` (public) | how the response came about, unless its `Cache-Status` field shows it | whichever layer decided last | users, layers above |
 //! | `Refused` (public) | the response is one of the cache itself | `Refused::to_response` | users, `Retry`, `StaleIfError`, `Coalesce` |
+//! | `AnsweredBy` (public) | which of several origins it came from | `Failover` | users, `Fill`, the record |
 //! | `Attempts` (public) | how many attempts it took | `Retry` | users, the record |
 //! | `Tags` (public) | tags of the response | services below | `Fill` |
 //! | `NoLength` | the response had fields about its length that contradict each other, and has lost them | `response_fields` | `Fill` |

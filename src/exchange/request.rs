@@ -13,7 +13,7 @@ use crate::{
         vary::Selection,
     },
     key,
-    origin::{OriginHealth, Pass, Place},
+    origin::{AnsweredBy, OriginHealth, Pass, Place},
     sequence::PurgeSnapshot,
     store,
 };
@@ -50,6 +50,8 @@ pub struct CacheRequest {
     facts: RequestFacts,
     /// The layer that asks may share the response, and has to be told with which requests.
     wants_shareability: bool,
+    /// Whether the cache has made the request conditional.
+    validators: Option<OwnValidators>,
     /// What matters if the origin is slow or fails. Boxed, since most requests have none of it, and each caller
     /// that waits holds a request.
     trouble: Option<Box<Trouble>>,
@@ -150,6 +152,7 @@ impl CacheRequest {
             facts,
             wants_shareability: true,
             trouble: None,
+            validators: None,
             why: CacheStatus::forwarded(Forward::Miss),
             copy: None,
         }
@@ -383,6 +386,44 @@ impl CacheRequest {
         self.trouble.as_ref()?.pass.as_ref()
     }
 
+    /// Takes the right to ask an origin that is not up out of a request.
+    pub(crate) fn take_pass(request: &mut Extensions) -> Option<Arc<Pass>> {
+        let own = request.remove::<PassOf>().map(|PassOf(pass)| pass);
+        own.or_else(|| request.get_mut::<Self>()?.trouble.as_mut()?.pass.take())
+    }
+
+    /// Gives a request this right, and no other.
+    pub(crate) fn put_pass(request: &mut Extensions, pass: Option<Arc<Pass>>) {
+        match (request.get_mut::<Self>(), pass) {
+            (Some(asked), Some(pass)) => asked.trouble_mut().pass = Some(pass),
+            (Some(asked), None) => asked.trouble.iter_mut().for_each(|trouble| trouble.pass = None),
+            (None, Some(pass)) => drop(request.insert(PassOf(pass))),
+            (None, None) => {}
+        }
+    }
+
+    /// That of a request that asks nothing of the cache.
+    pub(crate) fn bare_pass(request: &Extensions) -> Option<&Arc<Pass>> {
+        request.get::<PassOf>().map(|PassOf(pass)| pass)
+    }
+
+    /// Notes that the cache has made a request conditional on a stored response.
+    pub(crate) fn note_validators(request: &mut Extensions, stored: &store::StoredResponse) {
+        let validators = OwnValidators(stored.answering_origin());
+        match request.get_mut::<Self>() {
+            Some(asked) => asked.validators = Some(validators),
+            None => drop(request.insert(validators)),
+        }
+    }
+
+    /// The conditions of a request, if the cache has made them.
+    pub(crate) fn own_validators(request: &Extensions) -> Option<OwnValidators> {
+        match request.get::<Self>() {
+            Some(asked) => asked.validators,
+            None => request.get::<OwnValidators>().copied(),
+        }
+    }
+
     /// When the fetch is given up.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         self.trouble.as_ref()?.deadline
@@ -413,6 +454,21 @@ impl CacheRequest {
             _ => self.why,
         };
         forwarded.unshared(why)
+    }
+}
+
+/// The right of a request that asks nothing of the cache.
+#[derive(Clone, Debug)]
+struct PassOf(Arc<Pass>);
+
+/// The conditions that the cache adds to a request, and the origin, of several, that gave the validators.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct OwnValidators(Option<AnsweredBy>);
+
+impl OwnValidators {
+    /// Whether this origin gave them.
+    pub(crate) fn are_of(self, index: usize) -> bool {
+        self.0.is_some_and(|origin| origin.index() == index)
     }
 }
 

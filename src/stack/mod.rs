@@ -25,6 +25,7 @@
 //! # }
 //! ```
 
+pub mod failover;
 mod service;
 mod store_layer;
 

@@ -7,6 +7,7 @@ mod coalesce;
 mod conformance;
 mod custom_store;
 mod differential;
+mod failover;
 mod faults;
 mod fill;
 mod front;

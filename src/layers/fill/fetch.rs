@@ -447,6 +447,10 @@ impl Candidate {
         is_confirmable.then_some(Self(selected))
     }
 
+    pub(super) fn stored(&self) -> &store::StoredResponse {
+        &self.0
+    }
+
     /// Makes a request conditional on its validators.
     #[inline(never)]
     pub(super) fn make_conditional(&self, request: &mut HeaderMap) {

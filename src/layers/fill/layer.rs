@@ -374,6 +374,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let inner = inner.clone();
         let (client, extensions) = (Arc::clone(&self.fetch.client), head.extensions.clone());
         candidate.make_conditional(&mut head.headers);
+        exchange::CacheRequest::note_validators(&mut head.extensions, candidate.stored());
         self.candidate = Some(candidate);
         Some(Box::new(move || {
             let head = client.to_head(Some(&extensions));

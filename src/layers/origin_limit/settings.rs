@@ -290,7 +290,8 @@ fn refused<B>(why: Refused, retry_after: Duration) -> Response<Body<B>> {
 fn of_extensions(extensions: &Extensions) -> Entrance {
     let Some(asked) = extensions.get::<CacheRequest>() else {
         let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
-        return Entrance { key, class: DEFAULT_CLASS, ..Entrance::default() };
+        let pass = CacheRequest::bare_pass(extensions).cloned();
+        return Entrance { key, pass, class: DEFAULT_CLASS, ..Entrance::default() };
     };
     let place = asked.place().cloned();
     Entrance {
