@@ -8,7 +8,7 @@ use std::{
 
 const HIT_FILES: usize = 15;
 const MISS_FILES: usize = 35;
-const MISS_FILES_IN_PASSING: usize = 24;
+const MISS_FILES_IN_PASSING: usize = 29;
 
 const DOCUMENT: &str = include_str!("../../ARCHITECTURE.md");
 
