@@ -241,6 +241,19 @@ async fn an_open_origin_is_not_asked_under_the_lock() {
     assert!(gate.is_up());
 }
 
+#[test]
+fn an_attempt_at_an_origin_that_is_up_allocates_nothing() {
+    let unlimited = OriginHealth::new().gate(&http::Request::new(()).into_parts().0);
+    for gate in [unlimited, gate(4, 4)] {
+        let attempt = |key| drop(admitted(&gate, miss(key)).finish(Success, Instant::now()));
+        attempt(1);
+        let counted = allocation_counter::measure(|| (2..50).for_each(attempt));
+        assert_eq!(counted.count_total, 0);
+        let waiting = || drop(std::hint::black_box(Place::new(1)));
+        assert_eq!(allocation_counter::measure(waiting).count_total, 1, "the counter counts");
+    }
+}
+
 /// Threads that enter, wait, leave and finish as chance has it, against a count of their own.
 #[test]
 fn threads_never_hold_more_permits_than_there_are() {
