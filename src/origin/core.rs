@@ -22,12 +22,8 @@ use super::{
 };
 use crate::http::storing::after;
 
-/// The part of the permits that fetches with something stale may hold together: three of four, …
+/// The part of the permits that fetches with something stale may hold together.
 const STALE_PART: Part = Part::new(3, 4);
-/// … and below which part in use something fresh is refreshed, …
-const REFRESH_AHEAD_PART: Part = Part::new(7, 8);
-/// … or fetched before a client asks for it.
-const WARM_UP_PART: Part = Part::new(1, 2);
 
 /// A permit.
 #[derive(Debug)]
@@ -243,18 +239,15 @@ impl<T> Core<T> {
 
     /// Whether so much is free that an attempt may begin that nobody waits for.
     fn is_below(&self, kind: Kind, now: Instant) -> bool {
-        let part = match kind {
-            Kind::Request => return true,
-            Kind::RefreshAhead => REFRESH_AHEAD_PART,
-            Kind::WarmUp => WARM_UP_PART,
-        };
+        let Some(part) = kind.part() else { return true };
         self.permits.is_none_or(|permits| part.is_above(self.used, permits))
             && part.is_above(self.given, self.health.cap(now))
     }
 
-    /// Whether an attempt may take a permit that none of those with nothing stored waits for.
+    /// Whether an attempt may take a permit that nobody needs. Whoever waits cannot use what is free: it would
+    /// have been let in.
     fn has_spare_room(&self, wish: &Wish, now: Instant) -> bool {
-        let is_free = self.has_permit() && self.given < self.health.cap(now) && self.queue.is_empty();
+        let is_free = self.has_permit() && self.given < self.health.cap(now);
         is_free && (!wish.has_stale || self.may_hold_stale()) && self.is_below(wish.kind, now)
     }
 
@@ -307,12 +300,9 @@ impl<T> Core<T> {
         }
     }
 
+    /// Not while the one before still has the permit of a probe.
     fn claim_probe(&mut self, now: Instant) -> Option<ProbeId> {
-        match self.extra {
-            // The one before still has its permit.
-            Some(_) => None,
-            None => self.health.claim_probe(now),
-        }
+        if self.extra.is_none() { self.health.claim_probe(now) } else { None }
     }
 
     /// Takes a right back of which no use was made.
@@ -354,7 +344,7 @@ impl<T> Core<T> {
     /// Makes use of a right. `None`: it has ended with its state, or with its time.
     fn redeem(&mut self, claim: Claim, now: Instant) -> Option<Hold> {
         match claim {
-            Claim::Probe(probe) => self.begin_probe(probe, now),
+            Claim::Probe(probe) => self.begin_probe(probe),
             Claim::Permit(hold) if hold.epoch == self.epoch => Some(hold),
             Claim::Permit(hold) => {
                 self.release(&hold);
@@ -364,12 +354,9 @@ impl<T> Core<T> {
         }
     }
 
-    fn begin_probe(&mut self, probe: ProbeId, now: Instant) -> Option<Hold> {
+    /// Its permit is free: as long as it is not, nobody gets the right to probe.
+    fn begin_probe(&mut self, probe: ProbeId) -> Option<Hold> {
         if !self.health.is_probe(probe) {
-            return None;
-        }
-        if self.extra.is_some() {
-            self.health.leave_probe(probe, now);
             return None;
         }
         self.extra = Some(probe);
@@ -392,7 +379,7 @@ impl<T> Core<T> {
             return Ok(self.now_or_later(wish, now));
         }
         let probe = if counts { self.claim_probe(now) } else { None };
-        match probe.and_then(|probe| self.begin_probe(probe, now)) {
+        match probe.and_then(|probe| self.begin_probe(probe)) {
             Some(hold) => Ok(Way::With(hold)),
             None => Err(self.refusal_while_down(wish, now)),
         }

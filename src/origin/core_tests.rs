@@ -351,6 +351,7 @@ fn a_probe_over_its_time_holds_an_ordinary_permit() {
     bench.wait_for_probe();
     let wish = bench.stale();
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
+    assert!(bench.core.ask(bench.now).is_err());
     // The first permit that comes back is for it, before those who wait.
     let wish = bench.miss();
     bench.waits(wish);

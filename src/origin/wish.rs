@@ -18,6 +18,17 @@ pub(crate) enum Kind {
     WarmUp,
 }
 
+impl Kind {
+    /// The part of the permits below which it begins. `None`: it needs a permit alone.
+    pub(super) const fn part(self) -> Option<Part> {
+        match self {
+            Self::Request => None,
+            Self::RefreshAhead => Some(Part::new(7, 8)),
+            Self::WarmUp => Some(Part::new(1, 2)),
+        }
+    }
+}
+
 /// Why the origin is not asked although it might be: something stale can be served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeldBack {
