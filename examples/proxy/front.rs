@@ -13,7 +13,6 @@ use tokio::{
     sync::Notify,
     time::{sleep, timeout},
 };
-use tower::Service;
 use tower_readthrough::{Body, RequestBody, SharedError};
 
 use crate::{
@@ -124,7 +123,7 @@ fn answer(
         None => {
             front.hop.take_over(&mut request, peer);
             // The stack is always ready.
-            Ok(front.stack.clone().call(request.map(RequestBody::new)))
+            Ok(front.stack.call(request.map(RequestBody::new)))
         }
     };
     async {

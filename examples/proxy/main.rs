@@ -23,6 +23,10 @@
 //!   hour). Without one, the client gets 502 if the origin cannot be reached or breaks off, and 504 if
 //!   it takes longer than `--origin-timeout` to send the head of its response. An upload that makes
 //!   progress is not late. A body that breaks off later cuts the connection to the client.
+//! * **Outages.** An `--origin` that is down is asked once in a while until it is back, and another `--origin` takes
+//!   over. `--stale-after` bounds how long a client waits that can have something stale, `--origin-limit` the
+//!   requests under way, `--fail-fast` refuses what has nothing stored, `--probe` asks by itself,
+//!   and `--refresh-ahead` renews responses before they expire.
 //! * **Host policy.** The origin sees its own authority in `Host`, and that of the client's request
 //!   in `X-Forwarded-Host`. `X-Forwarded-For` is appended to, `X-Forwarded-Host` and
 //!   `X-Forwarded-Proto` of the client are replaced. Other fields by which a request overrides its
@@ -60,7 +64,7 @@ mod upload;
 use std::{error::Error, net::SocketAddr, process::ExitCode, sync::Arc, time::Duration};
 
 use clap::Parser;
-use http::uri::{Authority, Scheme};
+use http::uri::{Authority, PathAndQuery, Scheme};
 use tokio::net::TcpListener;
 
 use self::{front::Front, headers::Hop};
@@ -71,9 +75,10 @@ struct Args {
     /// Where to listen; port 0 lets the system choose.
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     listen: SocketAddr,
-    /// The origin: http://HOST[:PORT].
-    #[arg(long, value_name = "URL", value_parser = origin::parse_url)]
-    origin: Authority,
+    /// The origin: http://HOST[:PORT]. Given several times: the origins in the order in which they are asked,
+    /// the next one while those before it fail.
+    #[arg(long, value_name = "URL", required = true, value_parser = origin::parse_url)]
+    origin: Vec<Authority>,
     /// The scheme of the clients: https, if a TLS terminator is in front of the proxy.
     #[arg(long, value_name = "SCHEME", value_parser = parse_scheme)]
     scheme: Option<Scheme>,
@@ -99,9 +104,21 @@ struct Args {
     /// How often a safe request is retried; 0: never.
     #[arg(long, value_name = "N", default_value_t = 0)]
     retries: u32,
-    /// How many requests may be under way at the origin.
+    /// How many requests may be under way at an origin.
     #[arg(long, value_name = "N")]
     origin_limit: Option<usize>,
+    /// How long a client waits for the origin if a stale response can be served instead.
+    #[arg(long, value_name = "DUR", value_parser = humantime::parse_duration)]
+    stale_after: Option<Duration>,
+    /// While the origin is down, refuse at once what has nothing stored, with 503.
+    #[arg(long, requires = "origin_limit")]
+    fail_fast: bool,
+    /// Refresh responses that are requested after this share of their lifetime, such as 0.6, before they expire.
+    #[arg(long, value_name = "SHARE")]
+    refresh_ahead: Option<f64>,
+    /// Ask an origin that is down for this path every five seconds, to notice when it is back.
+    #[arg(long, value_name = "PATH")]
+    probe: Option<PathAndQuery>,
     /// Store responses with Set-Cookie: every client gets the same cookie.
     #[arg(long)]
     store_set_cookie: bool,
