@@ -45,14 +45,13 @@ impl Stack {
         &self,
         request: Request<ReqBody>,
     ) -> impl Future<Output = Result<Response<Body<Incoming>>, SharedError>> + use<> {
-        let call = match self {
+        match self {
             Self::One(stack) => Either::Left(stack.clone().call(request)),
             Self::Several(stack) => {
                 let response = stack.clone().call(request);
                 Either::Right(response.map_ok(|response| response.map(Body::flatten)))
             }
-        };
-        call
+        }
     }
 }
 

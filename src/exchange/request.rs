@@ -185,9 +185,9 @@ impl CacheRequest {
     }
 
     /// For this stale response, which a layer has found that no other had looked for.
-    pub(crate) fn with_stale(self, response: Arc<store::StoredResponse>, health: OriginHealth) -> Self {
+    pub(crate) fn with_stale(self, response: Arc<store::StoredResponse>, health: &OriginHealth) -> Self {
         let candidate = StaleCandidate::Whole { response, is_servable: false };
-        Self { candidate, ..self }.watched_by(&health)
+        Self { candidate, ..self }.watched_by(health)
     }
 
     /// With the right to ask an origin that is not up, if one was needed.

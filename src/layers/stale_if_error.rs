@@ -259,7 +259,7 @@ impl Fallback {
         let asked = exchange::CacheRequest::of(head, &request_fields::CredentialNames::DEFAULT);
         if let Some(mut asked) = asked.map(Cow::into_owned) {
             if let Some((health, pass)) = undecided {
-                asked = asked.with_stale(Arc::clone(&self.stored), health.clone()).with_pass(pass);
+                asked = asked.with_stale(Arc::clone(&self.stored), health).with_pass(pass);
             }
             let (stored, sequence) = (Arc::clone(&self.stored), Arc::clone(sequence));
             let (is_part, is_servable) = (self.part.is_some(), self.is_servable);

@@ -511,7 +511,7 @@ fn noise_after_an_outage_does_not_hold_it_down() {
 
 #[test]
 fn an_origin_that_flaps_is_used_while_it_works() {
-    let way = |t: f64, _| if (t / 5.0) as u32 % 2 == 0 { Way::Work } else { Way::Refuse };
+    let way = |t: f64, _| if ((t / 5.0) as u32).is_multiple_of(2) { Way::Work } else { Way::Refuse };
     let mut world = World::new(Origin { workers: 100, ..Origin::new(way) }, 64, 1_000);
     world.ttl = 20.0;
     world.run(100.0, 0.0, 300.0);
@@ -521,7 +521,7 @@ fn an_origin_that_flaps_is_used_while_it_works() {
 
 #[test]
 fn most_failures_with_nothing_stored_still_let_the_others_through() {
-    let way = |t: f64, _| if t < 30.0 || t > 90.0 { Way::Work } else { Way::Fail(0.6) };
+    let way = |t: f64, _| if (30.0..=90.0).contains(&t) { Way::Fail(0.6) } else { Way::Work };
     let run = |fails_fast| {
         let mut world = World::with(Origin { workers: 100, ..Origin::new(way) }, 64, 500, fails_fast, true);
         world.ttl = 30.0;

@@ -36,10 +36,10 @@ async fn without_an_extractor_there_is_one_origin() {
     let health = OriginHealth::new();
     assert_eq!(states(&health), ["default up"]);
     fail(&health, "/a/1");
-    assert_eq!(health.clone().state(), OriginState::Down);
+    assert_eq!(health.state(), OriginState::Down);
     assert_eq!(format!("{health:?}"), r#"{"default": Down}"#);
     assert!(!health.is_up(&head("/b/1")));
-    assert!(Arc::ptr_eq(&health.gate(&head("/a")), &health.clone().gate(&head("/b"))));
+    assert!(Arc::ptr_eq(&health.gate(&head("/a")), &health.gate(&head("/b"))));
 }
 
 #[tokio::test(start_paused = true)]
