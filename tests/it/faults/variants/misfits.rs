@@ -176,7 +176,10 @@ async fn a_failed_second_request_is_tried_again_without_conditions() {
         3 => status(503),
         _ => ok("4").max_age(10),
     });
-    let layer = ReadThroughLayer::builder(small_store()).retry(RetryPolicy::new()).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store())
+        .retry(RetryPolicy::new().despite_stale(true))
+        .build()
+        .unwrap();
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     tokio::time::advance(secs(11)).await;
