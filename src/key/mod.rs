@@ -87,7 +87,7 @@
 //!   still count as reads, and invalidate nothing. A POST without such a rule does, also at the same URI.
 //! * Stored responses are not revalidated, but fetched whole. Misses, background refreshes and
 //!   [retries](crate::retry) send the whole body. A layer in between that changes the type of the
-//!   [`RequestBody`](crate::RequestBody) disables retries: the body layer belongs directly in front of the
+//!   [`RequestBody`] disables retries: the body layer belongs directly in front of the
 //!   cache.
 //! * RFC 9110 §9.3.3 allows storing a response to POST only if it has explicit freshness, and then for GET
 //!   requests. Here the rules decide about storing it, as for GET, and it is only for equal POST requests.
@@ -398,7 +398,7 @@ reasons! {
         /// Frameworks may read another method, from a field such as
         /// `X-HTTP-Method-Override` or from the query parameter `_method` (`method-override`).
         MethodOverride => "method-override",
-        /// The [`KeyExtractor`](crate::KeyExtractor) returned no key (`no-key`).
+        /// The [`KeyExtractor`] returned no key (`no-key`).
         NoKey => "no-key",
     }
 }
