@@ -313,6 +313,15 @@ impl World {
         self.made.iter().any(has_failed)
     }
 
+    /// Whether the origin as a whole may be taken for not up: it failed several times in a row, for any URI, or
+    /// often. What is stored covers that for the URIs that did not fail, too.
+    fn may_not_be_up(&self, now: Instant) -> bool {
+        let mut made: Vec<_> = self.made.iter().filter(|made| made.arrives_at <= now).collect();
+        made.sort_by_key(|made| made.arrives_at);
+        let has_streak = made.windows(5).any(|made| made.iter().all(|made| made.is_failure()));
+        has_streak || made.iter().filter(|made| made.is_failure()).count() >= 25
+    }
+
     fn answer(&mut self, head: &Parts) -> ScriptedResponse {
         let field = |name: &str| head.headers.get(name).map(|value| value.to_str().unwrap());
         let uri: usize = head.uri.path()[1..].parse().unwrap();
@@ -618,6 +627,10 @@ impl Model {
             let is_shared_failure = made.is_failure() && is_news && made.is_about(ask) && made.is_shareable();
             assert!(made.suits(ask) || is_shared_failure, "not for this client: {made:?}");
             let is_gone = |gone: &Invalidated| gone.uri == ask.uri && number < gone.before;
+            let status = reply.header("cache-status").unwrap_or_default();
+            let is_not_up = ["origin-down", "origin-recovering"].iter().any(|why| status.contains(why));
+            let is_covered =
+                has_failed || world.has_failed_since(made, now) || is_not_up && world.may_not_be_up(now);
             assert!(!self.invalidated.iter().any(is_gone), "invalidated: {made:?}");
             let softened = self.softened.iter().filter(|(gone, _)| is_gone(gone)).map(|(_, at)| *at).min();
             if let Some(at) = softened {
@@ -626,7 +639,7 @@ impl Model {
                 };
                 let stale = window(made.caching.stale_while_revalidate, Duration::ZERO);
                 let on_error = window(made.caching.stale_if_error, DEFAULT_STALE_IF_ERROR);
-                let is_open = stale || on_error && (has_failed || world.has_failed_since(made, now));
+                let is_open = stale || on_error && is_covered;
                 assert!(is_news || is_open, "purged softly, and not in a window: {made:?}");
                 seen.stale_by_purge += 1;
             }
@@ -638,7 +651,6 @@ impl Model {
             } else if made.is_usable_while_revalidating(now) {
                 seen.while_revalidating += 1;
             } else {
-                let is_covered = has_failed || world.has_failed_since(made, now);
                 assert!(is_covered && made.is_usable_on_error(now), "too old: {made:?}");
                 seen.on_error += 1;
             }
