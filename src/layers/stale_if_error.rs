@@ -239,7 +239,7 @@ impl Fallback {
     /// Why the response is served without asking the origin, or else the right to ask it if one is needed.
     fn ask(&self, health: &OriginHealth, head: &Parts) -> Result<Option<Arc<Pass>>, status::Stale> {
         let now = Instant::now();
-        if store::LastFetch::of(&self.stored, now) == store::LastFetch::Paused && health.is_up(head) {
+        if store::LastFetch::of(&self.stored, now) == store::LastFetch::Paused && !health.is_down(head) {
             return Err(status::Stale::OriginFailed);
         }
         match health.ask_with_stale(head, now) {

@@ -9,7 +9,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
     },
     task::{Context, Poll, ready},
     time::Duration,
@@ -32,6 +32,9 @@ pub(crate) struct Gate {
     core: Mutex<Core<Seat>>,
     /// A [`Standing`], as of the last change.
     standing: AtomicU8,
+    began: Instant,
+    /// From so many milliseconds after `began` on the origin can turn out to hang.
+    stall_due: AtomicU64,
     counts_without_key: bool,
 }
 
@@ -84,7 +87,9 @@ pub(crate) enum Answer {
 impl Gate {
     pub(super) fn new(rules: CoreRules, health: Health, counts_without_key: bool) -> Arc<Self> {
         let core = Mutex::new(Core::new(rules, health));
-        Arc::new(Self { core, standing: AtomicU8::new(Standing::Open as u8), counts_without_key })
+        let standing = AtomicU8::new(Standing::Open as u8);
+        let (began, stall_due) = (Instant::now(), AtomicU64::new(u64::MAX));
+        Arc::new(Self { core, standing, began, stall_due, counts_without_key })
     }
 
     /// Sets the number of permits, and of places in the queue, before the first attempt.
@@ -98,12 +103,23 @@ impl Gate {
 
     /// Whether the origin is up, as of what was last heard of it.
     pub(crate) fn is_up(&self) -> bool {
-        self.standing.load(Ordering::Acquire) != Standing::NotUp as u8
+        self.standing.load(Ordering::Acquire) <= Standing::Bounded as u8
     }
 
-    /// Whether it may be asked without a look at anything else.
-    fn is_open(&self) -> bool {
+    /// Whether the origin is down, as of what was last heard of it.
+    pub(crate) fn is_down(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == Standing::Down as u8
+    }
+
+    /// Whether it may be asked without a look at anything else. Where it hangs, nothing is heard of it: that is
+    /// for the next request to notice.
+    fn is_open(&self, now: Instant) -> bool {
         self.standing.load(Ordering::Acquire) == Standing::Open as u8
+            && self.millis(now) < self.stall_due.load(Ordering::Relaxed)
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether all permits are in use.
@@ -132,7 +148,7 @@ impl Gate {
         now: Instant,
         claim: impl FnOnce(&mut Core<Seat>) -> Result<Option<Claim>, HeldBack>,
     ) -> Answer {
-        if self.is_open() {
+        if self.is_open(now) {
             return Answer::Fetch(None);
         }
         match self.with(now, claim) {
@@ -200,6 +216,8 @@ impl Gate {
         core.tick(now);
         let result = act(&mut core);
         core.settle(now);
+        let stall_due = core.stall_due().map_or(u64::MAX, |at| self.millis(at));
+        self.stall_due.store(stall_due, Ordering::Relaxed);
         self.standing.store(core.standing() as u8, Ordering::Release);
         let decided = core.take_decided();
         drop(core);
@@ -335,6 +353,11 @@ impl Pass {
             Claim::Permit(_) => HeldBack::Recovering,
         };
         Arc::new(Self { gate, reason, claim: Mutex::new(Some(claim)) })
+    }
+
+    /// Whether it is the right to probe an origin that is down.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.reason == HeldBack::Down
     }
 
     /// Why the others are held back.
