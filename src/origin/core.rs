@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    counts::{AttemptCounts, OriginGauges},
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
     rate::Rate,
@@ -105,6 +106,9 @@ pub(super) struct Core<T> {
     /// Who has the permit of the probe.
     extra: Option<ProbeId>,
     under_way: Slab<UnderWay>,
+    attempts: AttemptCounts,
+    /// Attempts that have not ended.
+    open: usize,
     decided: Vec<Decided<T>>,
 }
 
@@ -128,6 +132,8 @@ impl<T> Core<T> {
             given: 0,
             extra: None,
             under_way: Slab::new(),
+            attempts: AttemptCounts::default(),
+            open: 0,
             decided: Vec::new(),
         }
     }
@@ -155,6 +161,16 @@ impl<T> Core<T> {
     /// The first time at which the origin can turn out to hang, unless it answers before.
     pub(super) fn stall_due(&self) -> Option<Instant> {
         self.health.stall_due()
+    }
+
+    pub(super) fn gauges(&self) -> OriginGauges {
+        OriginGauges {
+            attempts: self.attempts,
+            waiting: self.queue.len(),
+            under_way: self.open,
+            permits_in_use: self.permits.map_or(0, |_| self.used + usize::from(self.extra.is_some())),
+            permits: self.permits,
+        }
     }
 
     /// What was decided about attempts that waited.
@@ -465,6 +481,8 @@ impl<T> Core<T> {
         }
         let give_up_at = self.give_up_time(wish, probe, now);
         let deadline = wish.deadline;
+        self.attempts.begin();
+        self.open += 1;
         Ticket(self.under_way.insert(UnderWay { hold, begun, give_up_at, deadline }))
     }
 
@@ -504,6 +522,8 @@ impl<T> Core<T> {
 
     fn conclude(&mut self, attempt: UnderWay, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
         let UnderWay { hold, begun, .. } = attempt;
+        self.attempts.end(outcome, begun.at(), now);
+        self.open -= 1;
         self.health.end(&begun, outcome, now);
         match outcome {
             AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),
