@@ -49,6 +49,7 @@ mod stale_if_error;
 mod stampede;
 mod support;
 mod tags;
+mod testing;
 mod validation;
 mod with_ttl;
 
