@@ -182,6 +182,7 @@ mod executor;
 mod http;
 pub mod key;
 mod layers;
+mod observe;
 mod origin;
 pub mod outage;
 pub mod purge;
@@ -212,7 +213,7 @@ pub use self::stack::failover;
 pub use self::{
     body::{Body, BodyError, BoxError},
     build_error::BuildError,
-    coalesce::{Coalesce, CoalesceLayer, CoalesceStats},
+    coalesce::{Coalesce, CoalesceLayer},
     exchange::failures::{DefaultFailures, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
     exchange::{
@@ -223,8 +224,8 @@ pub use self::{
     failover::{Failover, FailoverBuilder, FailoverFuture},
     fill::{Fill, FillLayer, Policy},
     http::{
+        not_stored::NotStored,
         rules::{Rules, StaleWindow},
-        storing::Unshareable,
     },
     key::{
         CacheKey, Classes, DefaultKey, Guard, KeyBuffer, KeyExtractor, KeyRule, KeyRules, KeyRulesBuilder,
@@ -233,9 +234,11 @@ pub use self::{
     layers::key::{Key, KeyLayer},
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
-    origin::{AnsweredBy, OriginHealth, OriginHealthBuilder, OriginState},
+    observe::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot},
+    origin::{AnsweredBy, Latency, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
+    reasons::{Known, Named},
     request_body::RequestBody,
     retry::{Retry, RetryFuture, RetryLayer, RetryPolicy},
     sequence::Sequence,

@@ -13,11 +13,12 @@ use crate::{
         Attempts, CacheRequest, Refused, ResponseFacts,
         status::{CacheStatus, Forward, Stale},
     },
-    http::storing::Unshareable,
+    http::not_stored::NotStored,
     key::{CacheKey, Unkeyed},
+    observe::Stats,
     origin::AnsweredBy,
     sequence::Sequence,
-    store::{self, Store},
+    store::{self, Applied, Store},
 };
 
 /// How the response to one request came about, for an [`Observer`].
@@ -68,8 +69,9 @@ pub enum Role {
 }
 
 impl Record {
-    /// Of a response with all that layers have said of it.
-    fn of<B>(response: &Response<B>, came_about: CacheStatus) -> Self {
+    /// Of a response with all that layers have said of it, where it came about as it says itself, or else so.
+    pub(crate) fn of<B>(response: &Response<B>, otherwise: CacheStatus) -> Self {
+        let came_about = CacheStatus::of(response).unwrap_or(otherwise);
         let extensions = response.extensions();
         let role = match came_about.is_collapsed() {
             true => Role::Follower,
@@ -82,7 +84,7 @@ impl Record {
     }
 
     /// Of a request that was sent on for this reason and that the service below failed.
-    fn failed(why: CacheStatus) -> Self {
+    pub(crate) fn failed(why: CacheStatus) -> Self {
         Self { came_about: why, status: None, role: Role::Alone, attempts: None, answered_by: None }
     }
 
@@ -129,9 +131,9 @@ impl Record {
         self.came_about.is_stored()
     }
 
-    /// Returns why the response is for this client alone, if it is.
-    pub const fn unshareable_reason(&self) -> Option<Unshareable> {
-        self.came_about.unshareable_reason()
+    /// Returns why the response of the origin is not stored, as far as that is known with its head.
+    pub const fn not_stored_reason(&self) -> Option<NotStored> {
+        self.came_about.not_stored_reason()
     }
 
     /// Returns what the request was to the fetch that brought its response.
@@ -231,7 +233,8 @@ pub trait Observer: Send + Sync + 'static {
     /// the key that it fetches; and not for background refreshes, which no client waits for.
     fn finished(&self, _record: &Record) {}
 
-    /// Called when it is known what came of storing a response: at the end of its body, or before.
+    /// Called once for each response of a fetch, as soon as it is known whether it is stored, or why it is not:
+    /// with its head, or at the end of its body ([`NotStored::known`]).
     fn committed(&self, _key: &CacheKey, _applied: store::Applied) {}
 
     /// Called for what happens without a client that waits for it.
@@ -282,25 +285,65 @@ impl<O: Observer + ?Sized> Observer for Arc<O> {
 #[derive(Clone, Copy)]
 struct Told;
 
-/// The observer of a layer, if it was given one.
+/// The observer of a layer and its counters, if it was given some.
 #[derive(Clone, Default)]
-pub(crate) struct Observers(Option<Arc<dyn Observer>>);
+pub(crate) struct Observers {
+    observer: Option<Arc<dyn Observer>>,
+    stats: Option<Stats>,
+}
 
 impl fmt::Debug for Observers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.is_empty() { "Observer(none)" } else { "Observer(custom)" })
+        f.write_str(if self.makes_no_records() { "Observer(none)" } else { "Observer(custom)" })
     }
 }
 
 impl Observers {
-    pub(crate) const NONE: Self = Self(None);
+    pub(crate) const NONE: Self = Self { observer: None, stats: None };
 
-    pub(crate) fn new(observer: impl Observer) -> Self {
-        Self(Some(Arc::new(observer)))
+    pub(crate) fn observe(&mut self, observer: impl Observer) {
+        self.observer = Some(Arc::new(observer));
     }
 
+    pub(crate) fn count(&mut self, stats: &Stats) {
+        self.stats = Some(stats.clone());
+    }
+
+    pub(crate) fn stats(&self) -> Option<&Stats> {
+        self.stats.as_ref()
+    }
+
+    /// Whether nothing is told, nor counted.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_none()
+        self.makes_no_records() && self.stats.is_none()
+    }
+
+    /// Whether there is no observer, and things are only counted.
+    #[inline]
+    pub(crate) fn makes_no_records(&self) -> bool {
+        self.observer.is_none()
+    }
+
+    /// Counts a fresh response from the store where no observer has to be told.
+    #[inline(always)]
+    pub(crate) fn count_hit(&self) {
+        if let Some(stats) = &self.stats {
+            stats.hit();
+        }
+    }
+
+    /// Counts a request of a method that never has a key.
+    pub(crate) fn count_other_method(&self) {
+        if let Some(stats) = &self.stats {
+            stats.other_method();
+        }
+    }
+
+    /// Counts a response that was not to be stored.
+    pub(crate) fn count_not_stored(&self, why: NotStored) {
+        if let Some(stats) = &self.stats {
+            stats.not_stored(why);
+        }
     }
 
     /// Those to tell of a request with a key, or without one for this reason: none if a lookup above tells
@@ -321,23 +364,34 @@ impl Observers {
 
     /// Tells of a response that leaves the cache. It came about as it says itself, else so.
     pub(crate) fn finish<B>(&self, response: &Response<B>, otherwise: CacheStatus) {
-        self.tell(|observer| {
-            let came_about = CacheStatus::of(response).unwrap_or(otherwise);
-            observer.finished(&Record::of(response, came_about));
-        });
+        if !self.is_empty() {
+            self.finished(&Record::of(response, otherwise));
+        }
     }
 
     /// Tells of an error instead of the response to a request that was sent on for this reason.
     pub(crate) fn fail(&self, why: CacheStatus) {
-        self.tell(|observer| observer.finished(&Record::failed(why)));
+        if !self.is_empty() {
+            self.finished(&Record::failed(why));
+        }
+    }
+
+    fn finished(&self, record: &Record) {
+        if let Some(stats) = &self.stats {
+            stats.finished(record);
+        }
+        self.tell(|observer| observer.finished(record));
     }
 
     pub(crate) fn background(&self, event: BackgroundEvent<'_>) {
+        if let Some(stats) = &self.stats {
+            stats.background(&event);
+        }
         self.tell(|observer| observer.background(event));
     }
 
     fn tell(&self, call: impl FnOnce(&dyn Observer)) {
-        if let Some(observer) = &self.0 {
+        if let Some(observer) = &self.observer {
             _ = catch_unwind(AssertUnwindSafe(|| call(&**observer)));
         }
     }
@@ -355,15 +409,28 @@ impl<St> ObservedStore<St> {
         Self { store, observers: Observers::default() }
     }
 
-    pub(crate) fn observe(&mut self, observers: Observers) {
-        self.observers = observers;
+    pub(crate) fn observers_mut(&mut self) -> &mut Observers {
+        &mut self.observers
+    }
+
+    /// The store itself.
+    pub(crate) fn unobserved(&self) -> &St {
+        &self.store
     }
 
     pub(crate) fn observers(&self) -> &Observers {
         &self.observers
     }
 
+    /// Tells why a response is not to be stored.
+    pub(crate) fn judged(&self, key: &CacheKey, why: NotStored) {
+        self.committed(key, Applied::NotStored(why));
+    }
+
     fn committed(&self, key: &CacheKey, applied: store::Applied) {
+        if let Some(stats) = self.observers.stats() {
+            stats.committed(applied);
+        }
         self.observers.tell(|observer| observer.committed(key, applied));
     }
 }
@@ -376,9 +443,14 @@ impl<St: Store> Store for ObservedStore<St> {
     fn apply(&self, key: &CacheKey, change: store::Change) -> store::Applied {
         let brings_response = change.response().is_some();
         let applied = self.store.apply(key, change);
-        if brings_response {
-            self.committed(key, applied);
+        if !brings_response {
+            return applied;
         }
+        let applied = match applied {
+            Applied::Stored | Applied::NotStored(_) => applied,
+            Applied::Removed | Applied::Unchanged => Applied::NotStored(NotStored::StoreRefused),
+        };
+        self.committed(key, applied);
         applied
     }
 
@@ -396,6 +468,10 @@ impl<St: Store> Store for ObservedStore<St> {
 
     fn purged(&self) {
         self.store.purged();
+    }
+
+    fn stats(&self) -> Option<store::StoreStats> {
+        self.store.stats()
     }
 
     fn not_stored(&self, key: &CacheKey, reason: store::Applied) {

@@ -13,30 +13,30 @@ reasons! {
     /// [`StaleIfError`](crate::StaleIfError) serves a stale response instead where there is one.
     pub enum Refused {
         /// [`OriginLimit`](crate::OriginLimit): the queue to the origin was full.
-        QueueFull => "queue-full",
+        QueueFull => "queue-full", BeforeFetch;
         /// [`OriginLimit`](crate::OriginLimit): the request waited in the queue for too long.
-        QueueTimeout => "queue-timeout",
+        QueueTimeout => "queue-timeout", BeforeFetch;
         /// [`Coalesce`](crate::Coalesce): too many callers of this fetch already.
-        TooManyWaiters => "too-many-waiters",
+        TooManyWaiters => "too-many-waiters", BeforeFetch;
         /// [`Coalesce`](crate::Coalesce): no response within the time that a caller waits
         /// ([`wait_at_most`](crate::CoalesceLayer::wait_at_most)), or within
         /// [`max_wait`](crate::CoalesceLayer::max_wait) where a stale response can be served.
-        WaitTimeout => "wait-timeout",
+        WaitTimeout => "wait-timeout", WithHead;
         /// [`Coalesce`](crate::Coalesce): the fetch panicked or was cancelled, or its response was not
         /// for this caller, and the same is true of the fetch after it.
-        FetchAborted => "fetch-aborted",
+        FetchAborted => "fetch-aborted", WithHead;
         /// [`Coalesce`](crate::Coalesce): the fetch had no response within its
         /// [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline).
-        FetchTimeout => "fetch-timeout",
+        FetchTimeout => "fetch-timeout", WithHead;
         /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is not up, and the request
         /// is not one by which that is found out.
-        OriginDown => "origin-down",
+        OriginDown => "origin-down", BeforeFetch;
         /// [`OriginLimit`](crate::OriginLimit): no response within the time that an attempt has while the
         /// [origin](crate::OriginHealth) is down and nothing is stored.
-        AttemptTimeout => "attempt-timeout",
+        AttemptTimeout => "attempt-timeout", WithHead;
         /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
         /// (`only-if-cached`, RFC 9111 §5.2.1.7).
-        NotStored => "not-stored",
+        NotStored => "not-stored", BeforeFetch;
     }
 }
 

@@ -9,7 +9,7 @@ use crate::{
     exchange::status::{CacheStatus, Forward},
     http::{
         request_fields::{CredentialNames, Credentials, Keyed, RequestFacts, RequestFields},
-        storing::Unshareable,
+        storing::NotStored,
         vary::Selection,
     },
     key,
@@ -447,10 +447,10 @@ impl CacheRequest {
     }
 
     /// How the response comes about to a request that is for one client alone, for this reason.
-    pub(crate) fn for_one(&self, why: Unshareable) -> CacheStatus {
+    pub(crate) fn for_one(&self, why: NotStored) -> CacheStatus {
         let forwarded = match why {
             // A directive of the request, not what is stored, sends it there (RFC 9211 §2.2).
-            Unshareable::NoStore => CacheStatus::forwarded(Forward::Request),
+            NotStored::NoStore => CacheStatus::forwarded(Forward::Request),
             _ => self.why,
         };
         forwarded.unshared(why)

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use crate::{
     http::{
         request_fields::Credentials,
-        storing::{Decision, Sharing, Unshareable},
+        storing::{Decision, NotStored, Sharing},
         vary::Selection,
     },
     sequence::{Provenance, Sequence},
@@ -95,7 +95,7 @@ impl Shareability {
     }
 
     /// Of a response for one client alone.
-    pub(crate) fn unshareable(why: Unshareable) -> Self {
+    pub(crate) fn unshareable(why: NotStored) -> Self {
         let now = Instant::now();
         Self::new(Decision::not_stored(Sharing::Unshareable(why)), None, (now, now), None)
     }

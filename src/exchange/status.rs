@@ -7,7 +7,7 @@ use sfv::{Integer, ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
 use crate::{
     exchange::Refused,
-    http::{fields::has, storing::Unshareable},
+    http::{fields::has, storing::NotStored},
     key::Unkeyed,
     origin::HeldBack,
     reasons::reasons,
@@ -49,7 +49,7 @@ pub struct CacheStatus {
     loss: Option<Loss>,
     is_stored: bool,
     is_collapsed: bool,
-    unshareable: Option<Unshareable>,
+    unshareable: Option<NotStored>,
     unkeyed: Option<Unkeyed>,
     /// The cache itself responded, with an error.
     refused: Option<Refused>,
@@ -59,23 +59,23 @@ reasons! {
     /// Why a stale response was served.
     pub enum Stale {
         /// A fresh one is being fetched (RFC 5861 §3).
-        WhileRevalidating => "stale-while-revalidate",
+        WhileRevalidating => "stale-while-revalidate", BeforeFetch;
         /// The origin failed, or could not be asked (RFC 5861 §4).
-        IfError => "stale-if-error",
+        IfError => "stale-if-error", WithHead;
         /// The client accepts stale responses (`max-stale`, RFC 9111 §5.2.1.2).
-        AsRequested => "max-stale",
+        AsRequested => "max-stale", BeforeFetch;
         /// The origin took longer than [`stale_after`](crate::CoalesceLayer::stale_after) or another limit of
         /// the wait. The fetch goes on.
-        OriginSlow => "origin-slow",
+        OriginSlow => "origin-slow", WithHead;
         /// The last fetch of this response failed, and the pause after it is not over
         /// ([`key_pause`](crate::OriginHealthBuilder::key_pause)), or the next one is under way.
-        OriginFailed => "origin-failed",
+        OriginFailed => "origin-failed", BeforeFetch;
         /// The [origin](crate::OriginHealth) is down, and was not asked.
-        OriginDown => "origin-down",
+        OriginDown => "origin-down", BeforeFetch;
         /// The [origin](crate::OriginHealth) is recovering, and was not asked so that it is not overrun.
-        OriginRecovering => "origin-recovering",
+        OriginRecovering => "origin-recovering", BeforeFetch;
         /// The [origin](crate::OriginHealth) said that it gets too many requests (429), and was not asked.
-        OriginBusy => "origin-busy",
+        OriginBusy => "origin-busy", BeforeFetch;
     }
 }
 
@@ -93,20 +93,20 @@ reasons! {
     /// Why a request went to the origin (the `fwd` parameter, RFC 9211 §2.2).
     pub enum Forward {
         /// Nothing is stored under its key.
-        UriMiss => "uri-miss",
+        UriMiss => "uri-miss", BeforeFetch;
         /// Something is stored under its key, but no response whose `Vary` the request matches.
-        VaryMiss => "vary-miss",
+        VaryMiss => "vary-miss", BeforeFetch;
         /// Nothing that can be used, for no more specific reason.
-        Miss => "miss",
+        Miss => "miss", BeforeFetch;
         /// What is stored is stale: its lifetime has ended, or it was purged or invalidated.
-        Stale => "stale",
+        Stale => "stale", BeforeFetch;
         /// A part is stored, but not all of what the request asks for.
-        Partial => "partial",
+        Partial => "partial", BeforeFetch;
         /// The response was not shareable a moment ago (hit-for-miss), or the request has no key
         /// ([`CacheStatus::unkeyed_reason`]).
-        Bypass => "bypass",
+        Bypass => "bypass", BeforeFetch;
         /// A stored response could be used, but not for a request with these directives or credentials.
-        Request => "request",
+        Request => "request", BeforeFetch;
     }
 }
 
@@ -401,7 +401,7 @@ impl CacheStatus {
         Self { is_stored, ..self }
     }
 
-    pub(crate) const fn unshared(self, why: Unshareable) -> Self {
+    pub(crate) const fn unshared(self, why: NotStored) -> Self {
         Self { unshareable: Some(why), ..self }
     }
 
@@ -460,9 +460,10 @@ impl CacheStatus {
         self.is_stored
     }
 
-    /// Why the response of the origin was for this client alone, if it was.
-    pub const fn unshareable_reason(&self) -> Option<Unshareable> {
-        self.unshareable
+    /// Why the response of the origin is not stored, as far as that is known with its head. `None` also if
+    /// it is stored only to be revalidated.
+    pub const fn not_stored_reason(&self) -> Option<NotStored> {
+        if self.is_stored { None } else { self.unshareable }
     }
 
     /// Why the request has no key, if it has none.

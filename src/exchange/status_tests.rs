@@ -8,7 +8,7 @@ fn what_is_written_out_for_hits_is_what_the_library_writes() {
     }
     let miss = CacheStatus::forwarded(Forward::UriMiss).stored(true).collapsed();
     assert_eq!(miss.to_value(), "tower-readthrough;fwd=uri-miss;stored;collapsed");
-    let alone = CacheStatus::forwarded(Forward::Bypass).unshared(Unshareable::NoStore);
+    let alone = CacheStatus::forwarded(Forward::Bypass).unshared(NotStored::NoStore);
     assert_eq!(alone.to_value(), "tower-readthrough;fwd=bypass;detail=no-store");
     assert_eq!(alone.to_string(), "fwd=bypass; detail=no-store");
 }
@@ -58,7 +58,7 @@ fn what_is_stored_is_told_by_its_field_and_all_else_by_an_extension() {
     response.headers_mut().append(CACHE_STATUS, arrived);
     assert_eq!(CacheStatus::of(&response), None, "it came from elsewhere");
     let stored = CacheStatus::forwarded(Forward::Miss).stored(true);
-    let alone = CacheStatus::forwarded(Forward::Miss).unshared(Unshareable::Private);
+    let alone = CacheStatus::forwarded(Forward::Miss).unshared(NotStored::Private);
     for (status, has_extension) in
         [(stored, false), (stored.collapsed(), false), (alone, true), (stored, true), (alone, true)]
     {

@@ -6,6 +6,7 @@ pub(crate) mod cache_control;
 pub(crate) mod conditions;
 pub(crate) mod cookies;
 pub(crate) mod fields;
+pub(crate) mod not_stored;
 pub(crate) mod request_fields;
 pub(crate) mod response_fields;
 pub(crate) mod rules;

@@ -6,6 +6,7 @@ use std::{num::NonZeroU16, time::Duration};
 use http::{HeaderMap, HeaderName, StatusCode, header};
 use tokio::time::Instant;
 
+pub(crate) use super::not_stored::NotStored;
 use super::{
     cache_control::{CacheControl, MAX_DELTA},
     conditions::Extent,
@@ -14,57 +15,12 @@ use super::{
     rules::{Rules, Spread, Ttl},
     vary::Vary,
 };
-use crate::reasons::reasons;
-
-reasons! {
-    /// Why a response may not be shared: only the client whose request it answers gets it.
-    pub enum Unshareable {
-        /// `Cache-Control: no-store` (RFC 9111 §5.2.2.5).
-        NoStore => "no-store",
-        /// `Cache-Control: private` (RFC 9111 §5.2.2.7).
-        Private => "private",
-        /// The response sets a cookie that is neither [left out](crate::Rules::store_without) nor
-        /// [stored](crate::Rules::store_set_cookie).
-        SetCookie => "set-cookie",
-        /// The request has `Authorization`, or a [credential](crate::Rules::credentials) that the rules name,
-        /// and the response has no directive that allows sharing it all the same (RFC 9111 §3.5).
-        Authorization => "authorization",
-        /// The request has a `Cookie`, and the response has no freshness of its own.
-        Cookie => "cookie",
-        /// The request has an API key or a token in one of
-        /// [`Rules::WELL_KNOWN_CREDENTIALS`](crate::Rules::WELL_KNOWN_CREDENTIALS), and the response has no
-        /// freshness of its own.
-        Token => "token",
-        /// `Vary: *`, or an invalid `Vary` (RFC 9111 §4.1).
-        Vary => "vary",
-        /// The response has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
-        NotFresh => "not-fresh",
-        /// An error without freshness of its own, or about one message or connection: 400, 401, 405 to 408,
-        /// 411, 413 to 415, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505, 508, 510 and 511.
-        Error => "error",
-        /// A part of a representation or a change of one (206, 226), a response to the condition or range
-        /// of one client (304, 412, 416), or about the connection (1xx, 305, 306).
-        Incomplete => "incomplete",
-        /// The declared length is invalid, ambiguous, or not that of the body, or the transfer coding is not
-        /// `chunked` (RFC 9112 §6.3).
-        Framing => "framing",
-        /// A stream by its media type (`text/event-stream`, `application/x-ndjson` and the like) without a
-        /// declared length and without freshness of its own.
-        Stream => "stream",
-        /// `No-Vary-Search` differs from that of earlier responses for this path.
-        NoVarySearch => "no-vary-search",
-        /// The response is larger than the store accepts.
-        TooLarge => "too-large",
-        /// The [`Rules`] forbid it ([`Rules::never_store`]).
-        Rules => "rules",
-    }
-}
 
 /// Whether other requests may share a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sharing {
     Shareable,
-    Unshareable(Unshareable),
+    Unshareable(NotStored),
     /// The origin failed: all waiting callers get the failure, and none of them tries again.
     Failed {
         /// Whether the response has nothing that is for one client alone.
@@ -86,6 +42,16 @@ impl Decision {
     /// Of a response that is not stored.
     pub(crate) fn not_stored(sharing: Sharing) -> Self {
         Self { sharing, is_storable: false, terms: Freshness::NONE, withheld: Vec::new() }
+    }
+
+    /// Why it is not stored, if it is not.
+    pub(crate) fn not_stored_reason(&self) -> Option<NotStored> {
+        match self.sharing {
+            _ if self.is_storable => None,
+            Sharing::Unshareable(why) => Some(why),
+            Sharing::Failed { .. } => Some(NotStored::Status),
+            Sharing::Shareable => Some(NotStored::Method),
+        }
     }
 
     /// Of a failure that is not stored.
@@ -304,8 +270,8 @@ impl Case<'_> {
         let sharing = match barrier {
             Some(why) => Sharing::Unshareable(why),
             None if is_fresh => Sharing::Shareable,
-            None if is_error(status) => Sharing::Unshareable(Unshareable::Error),
-            None => Sharing::Unshareable(Unshareable::NotFresh),
+            None if is_error(status) => Sharing::Unshareable(NotStored::Status),
+            None => Sharing::Unshareable(NotStored::NotFresh),
         };
         let is_storable = self.request.is_whole()
             && barrier.is_none()
@@ -326,21 +292,21 @@ impl Case<'_> {
     }
 
     /// What keeps the response from being shared, however fresh it is.
-    fn barrier(&self) -> Option<Unshareable> {
+    fn barrier(&self) -> Option<NotStored> {
         let Self { response, cache_control, rules, .. } = *self;
         [
-            (rules.never, Unshareable::Rules),
-            (is_incomplete(response.status), Unshareable::Incomplete),
-            (is_about_message(response.status), Unshareable::Error),
-            (self.has_wrong_length(), Unshareable::Framing),
+            (rules.never, NotStored::Policy),
+            (is_incomplete(response.status), NotStored::Partial),
+            (is_about_message(response.status), NotStored::Status),
+            (self.has_wrong_length(), NotStored::Framing),
             (
                 cache_control.forbids_storing(is_understood(response.status)) && !rules.store_no_store,
-                Unshareable::NoStore,
+                NotStored::NoStore,
             ),
-            (cache_control.is_private() && !rules.store_private, Unshareable::Private),
-            (self.sets_cookie() && !rules.store_set_cookie, Unshareable::SetCookie),
-            (self.credentials.authorization && !self.admits_authorization(), Unshareable::Authorization),
-            (response.fields.vary == Vary::Anything, Unshareable::Vary),
+            (cache_control.is_private() && !rules.store_private, NotStored::Private),
+            (self.sets_cookie() && !rules.store_set_cookie, NotStored::SetCookie),
+            (self.credentials.authorization && !self.admits_authorization(), NotStored::Authorization),
+            (response.fields.vary == Vary::Anything, NotStored::VaryStar),
         ]
         .into_iter()
         .find_map(|(holds, why)| holds.then_some(why))
@@ -426,18 +392,18 @@ impl Case<'_> {
     }
 
     /// A lifetime that is not the origin's does not mean that other clients may see the response.
-    fn barrier_without_own_freshness(&self, has_foreign_lifetime: bool) -> Option<Unshareable> {
+    fn barrier_without_own_freshness(&self, has_foreign_lifetime: bool) -> Option<NotStored> {
         if !has_foreign_lifetime {
             return None;
         }
         if self.credentials.cookie {
-            return Some(Unshareable::Cookie);
+            return Some(NotStored::Cookie);
         }
         if self.credentials.token {
-            return Some(Unshareable::Token);
+            return Some(NotStored::Token);
         }
         let may_have_no_end = self.response.fields.content.is_none() && is_stream(self.response.headers);
-        may_have_no_end.then_some(Unshareable::Stream)
+        may_have_no_end.then_some(NotStored::Stream)
     }
 
     fn terms(&self, fresh_for: Duration, source: Source) -> Freshness {

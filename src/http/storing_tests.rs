@@ -45,7 +45,7 @@ fn fresh_for(decision: &Decision) -> Option<u64> {
     stored(decision).map(|terms| terms.fresh_for.as_secs())
 }
 
-fn refusal(decision: &Decision) -> Unshareable {
+fn refusal(decision: &Decision) -> NotStored {
     match decision.sharing {
         Sharing::Unshareable(why) => why,
         other => panic!("{other:?}"),
@@ -58,7 +58,7 @@ const MAX_AGE: (&str, &str) = ("cache-control", "max-age=60");
 fn the_origin_decides() {
     let rules = Rules::new();
     assert_eq!(fresh_for(&decision(200, &[MAX_AGE], &[], &rules)), Some(60));
-    assert_eq!(refusal(&decision(200, &[], &[], &rules)), Unshareable::NotFresh);
+    assert_eq!(refusal(&decision(200, &[], &[], &rules)), NotStored::NotFresh);
     assert_eq!(stored(&decision(200, &[], &[], &rules)), None);
     for status in [204, 299, 302, 404, 409, 499, 503, 599] {
         assert_eq!(fresh_for(&decision(status, &[MAX_AGE], &[], &rules)), Some(60), "{status}");
@@ -73,13 +73,13 @@ fn a_default_is_only_for_responses_without_freshness() {
     for said in ["no-cache", "max-age=0", "max-age=x"] {
         assert_eq!(
             refusal(&decision(200, &[("cache-control", said)], &[], &rules)),
-            Unshareable::NotFresh,
+            NotStored::NotFresh,
             "{said}"
         );
     }
-    assert_eq!(refusal(&decision(200, &[("expires", "0")], &[], &rules)), Unshareable::NotFresh);
-    assert_eq!(refusal(&decision(404, &[], &[], &rules)), Unshareable::Error);
-    assert_eq!(refusal(&decision(204, &[], &[], &rules)), Unshareable::NotFresh);
+    assert_eq!(refusal(&decision(200, &[("expires", "0")], &[], &rules)), NotStored::NotFresh);
+    assert_eq!(refusal(&decision(404, &[], &[], &rules)), NotStored::Status);
+    assert_eq!(refusal(&decision(204, &[], &[], &rules)), NotStored::NotFresh);
 }
 
 #[test]
@@ -88,14 +88,14 @@ fn a_fixed_lifetime_overrides_every_lifetime_but_no_protection() {
     for said in ["no-cache", "max-age=0", "max-age=60", "must-revalidate"] {
         assert_eq!(fresh_for(&decision(200, &[("cache-control", said)], &[], &rules)), Some(10), "{said}");
     }
-    let table: [Case<'_, Unshareable>; 7] = [
-        (&[("cache-control", "no-store")], &[], Unshareable::NoStore),
-        (&[("cache-control", "private")], &[], Unshareable::Private),
-        (&[("set-cookie", "a=b")], &[], Unshareable::SetCookie),
-        (&[("vary", "*")], &[], Unshareable::Vary),
-        (&[], &[("authorization", "x")], Unshareable::Authorization),
-        (&[], &[("cookie", "a=b")], Unshareable::Cookie),
-        (&[("content-type", "Text/Event-Stream; charset=utf-8")], &[], Unshareable::Stream),
+    let table: [Case<'_, NotStored>; 7] = [
+        (&[("cache-control", "no-store")], &[], NotStored::NoStore),
+        (&[("cache-control", "private")], &[], NotStored::Private),
+        (&[("set-cookie", "a=b")], &[], NotStored::SetCookie),
+        (&[("vary", "*")], &[], NotStored::VaryStar),
+        (&[], &[("authorization", "x")], NotStored::Authorization),
+        (&[], &[("cookie", "a=b")], NotStored::Cookie),
+        (&[("content-type", "Text/Event-Stream; charset=utf-8")], &[], NotStored::Stream),
     ];
     for (response, request, why) in table {
         let decision = decision(200, response, request, &rules);
@@ -124,7 +124,7 @@ fn each_protection_is_only_lifted_by_the_rule_of_its_name() {
 #[test]
 fn authorization_needs_a_directive_of_the_origin() {
     let with = |said| decision(200, &[("cache-control", said)], &[("authorization", "x")], Rules::new());
-    assert_eq!(refusal(&with("max-age=60")), Unshareable::Authorization);
+    assert_eq!(refusal(&with("max-age=60")), NotStored::Authorization);
     for said in ["max-age=60, public", "max-age=60, must-revalidate", "s-maxage=60"] {
         assert_eq!(fresh_for(&with(said)), Some(60), "{said}");
     }
@@ -155,7 +155,7 @@ fn errors_need_explicit_freshness_or_a_negative_lifetime() {
         assert_eq!(fresh_for(&decision(status, &[], &[], &rules)), Some(3), "{status}");
     }
     for status in [400, 401, 403, 405, 414, 429, 451, 501] {
-        assert_eq!(refusal(&decision(status, &[], &[], &rules)), Unshareable::Error, "{status}");
+        assert_eq!(refusal(&decision(status, &[], &[], &rules)), NotStored::Status, "{status}");
     }
     for status in [500, 502, 503, 504] {
         let decision = decision(status, &[], &[], &rules);
@@ -210,7 +210,7 @@ fn a_status_about_one_message_is_never_stored() {
         [400, 401, 405, 406, 407, 408, 411, 413, 414, 415, 417, 421, 422, 425, 426, 428, 429, 431, 501]
     {
         let decision = decision(status, &[public], &[], Rules::new().fixed_ttl(TTL));
-        assert_eq!((refusal(&decision), stored(&decision)), (Unshareable::Error, None), "{status}");
+        assert_eq!((refusal(&decision), stored(&decision)), (NotStored::Status, None), "{status}");
     }
     for status in [505, 508, 510, 511] {
         let decision = decision(status, &[public], &[], Rules::new());
@@ -235,7 +235,7 @@ fn a_response_that_must_be_revalidated_is_kept_if_it_can_be() {
 fn parts_and_responses_to_conditions_are_for_one_client() {
     for status in [101, 206, 226, 304, 305, 306, 412, 416] {
         let decision = decision(status, &[MAX_AGE], &[], Rules::new().fixed_ttl(TTL));
-        assert_eq!(refusal(&decision), Unshareable::Incomplete);
+        assert_eq!(refusal(&decision), NotStored::Partial);
         assert_eq!(stored(&decision), None);
     }
 }
@@ -285,17 +285,17 @@ fn the_age_on_arrival_counts_unless_the_lifetime_is_of_the_rules() {
 fn heuristic_freshness_is_off_by_default_bounded_and_for_clients_without_cookies() {
     let with = |rules| decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[], rules);
     let guess = Rules::new().heuristic(0.1, Duration::from_secs(86_400));
-    assert_eq!(refusal(&with(Rules::new())), Unshareable::NotFresh);
+    assert_eq!(refusal(&with(Rules::new())), NotStored::NotFresh);
     assert_eq!(fresh_for(&with(guess.clone())), Some(1000));
     assert_eq!(fresh_for(&with(Rules::new().heuristic(0.1, TTL))), Some(10));
     assert_eq!(fresh_for(&with(Rules::new().heuristic(1.0, Duration::MAX))), Some(10_000));
     assert_eq!(fresh_for(&with(guess.clone().default_ttl(TTL))), Some(10), "a default takes precedence");
     assert!(!stored(&with(guess.clone())).unwrap().audience.cookie);
     let cookie = decision(200, &[TEN_THOUSAND_SECONDS_AGO], &[("cookie", "a=b")], &guess);
-    assert_eq!(refusal(&cookie), Unshareable::Cookie);
+    assert_eq!(refusal(&cookie), NotStored::Cookie);
     for said in [("cache-control", "no-cache"), ("cache-control", "max-age=0"), ("expires", "0")] {
         let told = decision(200, &[TEN_THOUSAND_SECONDS_AGO, said], &[], &guess);
-        assert_eq!(refusal(&told), Unshareable::NotFresh, "{said:?}");
+        assert_eq!(refusal(&told), NotStored::NotFresh, "{said:?}");
     }
 }
 
@@ -303,9 +303,9 @@ fn heuristic_freshness_is_off_by_default_bounded_and_for_clients_without_cookies
 fn must_understand_overrides_no_store_for_what_is_understood() {
     let with = |status, said| decision(status, &[("cache-control", said)], &[], Rules::new());
     assert_eq!(fresh_for(&with(200, "max-age=60, no-store, must-understand")), Some(60));
-    assert_eq!(refusal(&with(299, "max-age=60, no-store, must-understand")), Unshareable::NoStore);
-    assert_eq!(refusal(&with(299, "max-age=60, must-understand")), Unshareable::NoStore);
-    assert_eq!(refusal(&with(200, "max-age=60, no-store")), Unshareable::NoStore);
+    assert_eq!(refusal(&with(299, "max-age=60, no-store, must-understand")), NotStored::NoStore);
+    assert_eq!(refusal(&with(299, "max-age=60, must-understand")), NotStored::NoStore);
+    assert_eq!(refusal(&with(200, "max-age=60, no-store")), NotStored::NoStore);
 }
 
 #[test]
@@ -327,8 +327,8 @@ fn a_targeted_field_decides_alone() {
         )
     };
     assert_eq!(fresh_for(&with("max-age=60", "no-store, private")), Some(60));
-    assert_eq!(refusal(&with("no-store", "max-age=60")), Unshareable::NoStore);
-    assert_eq!(refusal(&with("no-cache", "max-age=60")), Unshareable::NotFresh);
+    assert_eq!(refusal(&with("no-store", "max-age=60")), NotStored::NoStore);
+    assert_eq!(refusal(&with("no-cache", "max-age=60")), NotStored::NotFresh);
     assert_eq!(fresh_for(&with("max-age=60,", "max-age=30")), Some(30));
 }
 
@@ -348,8 +348,8 @@ fn a_part_is_judged_as_the_whole_would_be_unless_it_has_another_length() {
         judge(RequestKind::Get, Credentials::default(), &response, &Rules::new(), &[])
     };
     assert_eq!(fresh_for(&part("5", "max-age=60")), Some(60));
-    assert_eq!(refusal(&part("5", "no-store")), Unshareable::NoStore);
-    assert_eq!(refusal(&part("6", "max-age=60")), Unshareable::Framing);
+    assert_eq!(refusal(&part("5", "no-store")), NotStored::NoStore);
+    assert_eq!(refusal(&part("6", "max-age=60")), NotStored::Framing);
 }
 
 #[test]

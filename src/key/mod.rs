@@ -377,29 +377,29 @@ reasons! {
     pub enum Unkeyed {
         /// Neither the URI nor a `Host` field names a host (`no-host`). In a test with an origin-form URI,
         /// send a `Host` field or an absolute URI.
-        NoHost => "no-host",
+        NoHost => "no-host", BeforeFetch;
         /// The host is not valid, there are several `Host` fields, or the URI and `Host` disagree
         /// (`unusable-host`; RFC 9110 §7.2).
-        UnusableHost => "unusable-host",
+        UnusableHost => "unusable-host", BeforeFetch;
         /// By a rule: [`KeyRule::bypass`](crate::KeyRule::bypass) (`rule-bypass`).
-        RuleBypass => "rule-bypass",
+        RuleBypass => "rule-bypass", BeforeFetch;
         /// Different rules apply to the ways in which servers read the path (`ambiguous-path`); see
         /// [`rules`](crate::key::rules#how-a-request-is-read).
-        AmbiguousPath => "ambiguous-path",
+        AmbiguousPath => "ambiguous-path", BeforeFetch;
         /// A rule's [condition](crate::KeyRule::when) holds for some of the ways in which servers read the
         /// request (`ambiguous-condition`); see [`rules`](crate::key::rules#conditions).
-        AmbiguousCondition => "ambiguous-condition",
+        AmbiguousCondition => "ambiguous-condition", BeforeFetch;
         /// The request lacks an extension that the rule has in its keys (`missing-extension`).
-        MissingExtension => "missing-extension",
+        MissingExtension => "missing-extension", BeforeFetch;
         /// The request has a body that is not part of a key (`body`).
-        Body => "body",
+        Body => "body", BeforeFetch;
         /// The request asks for a protocol other than HTTP (`upgrade`; RFC 9110 §7.8).
-        Upgrade => "upgrade",
+        Upgrade => "upgrade", BeforeFetch;
         /// Frameworks may read another method, from a field such as
         /// `X-HTTP-Method-Override` or from the query parameter `_method` (`method-override`).
-        MethodOverride => "method-override",
+        MethodOverride => "method-override", BeforeFetch;
         /// The [`KeyExtractor`] returned no key (`no-key`).
-        NoKey => "no-key",
+        NoKey => "no-key", BeforeFetch;
     }
 }
 

@@ -8,6 +8,7 @@ use http_body::Body as HttpBody;
 use crate::{
     http::response_fields::{self, PassedFields},
     key,
+    observe::{PurgeKind, Stats},
     sequence::Sequence,
     tags::{self, TagFields},
 };
@@ -16,6 +17,8 @@ use crate::{
 pub(crate) trait Invalidates: Send + Sync {
     fn sequence(&self) -> &Sequence;
     fn extractor(&self) -> &dyn key::KeyExtractor;
+    /// What counts the invalidations, if something does.
+    fn stats(&self) -> Option<&Stats>;
 }
 
 /// What an unsafe request invalidates once it has succeeded (RFC 9111 §4.4), and what its response
@@ -58,6 +61,9 @@ impl Invalidation {
         }
         if !(status.is_success() || status.is_redirection()) {
             return;
+        }
+        if let Some(stats) = self.place.stats() {
+            stats.purged(PurgeKind::Invalidation, false);
         }
         let sequence = self.place.sequence();
         self.hashes.iter().for_each(|hash| sequence.invalidate(*hash));

@@ -4,7 +4,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll, Waker, ready},
 };
 
 use http::{Request, Response};
@@ -15,9 +15,13 @@ use tower_service::Service;
 
 use crate::{
     body::Body,
-    exchange::{Observers, status::CacheStatus},
+    exchange::{
+        Observers, Record,
+        status::{CacheStatus, Forward},
+    },
     key::Unkeyed,
     layers::invalidation::pass_on,
+    observe::Stats,
     tags::TagFields,
 };
 
@@ -118,9 +122,22 @@ enum Finish {
     Nothing,
     StripTags(TagFields),
     SayWhy(Unkeyed),
+    /// Counts what became of a request that was sent on for this reason.
+    Count(Stats, Forward),
 }
 
 impl Finish {
+    fn finish<B: HttpBody, E>(&self, result: &mut Result<Response<B>, E>) {
+        match result {
+            Ok(response) => self.apply(response),
+            Err(_) => {
+                if let Self::Count(stats, why) = self {
+                    stats.finished(&Record::failed(CacheStatus::forwarded(*why)));
+                }
+            }
+        }
+    }
+
     fn apply<B: HttpBody>(&self, response: &mut Response<B>) {
         match self {
             Self::Nothing => pass_on(response, None, None),
@@ -128,6 +145,10 @@ impl Finish {
             Self::SayWhy(why) => {
                 pass_on(response, None, None);
                 CacheStatus::unkeyed(*why).mark_passed(response);
+            }
+            Self::Count(stats, why) => {
+                pass_on(response, None, None);
+                stats.finished(&Record::of(response, CacheStatus::forwarded(*why)));
             }
         }
     }
@@ -154,6 +175,15 @@ where
     /// As [`pass`](Self::pass), and says why the request has no key, if there is a reason to give.
     pub(crate) fn pass_unkeyed(below: F, why: Option<Unkeyed>) -> Self {
         Self { kind: Kind::Pass { below, finish: why.map_or(Finish::Nothing, Finish::SayWhy) } }
+    }
+
+    /// As [`pass`](Self::pass), and counts what became of a request that was sent on for this reason.
+    pub(crate) fn pass_counted(below: F, observers: &Observers, why: CacheStatus) -> Self {
+        let finish = match (observers.stats(), why.forward_reason()) {
+            (Some(stats), Some(why)) => Finish::Count(stats.clone(), why),
+            _ => Finish::Nothing,
+        };
+        Self { kind: Kind::Pass { below, finish } }
     }
 
     pub(crate) fn boxed(future: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
@@ -198,10 +228,11 @@ where
                 Poll::Ready(Ok(response.take().expect("polled after completion")))
             }
             KindProj::Boxed { future } => future.as_mut().poll(cx),
-            KindProj::Pass { below, finish } => below.poll(cx).map_ok(|mut response| {
-                finish.apply(&mut response);
-                response.map(Body::inner)
-            }),
+            KindProj::Pass { below, finish } => {
+                let mut result = ready!(below.poll(cx));
+                finish.finish(&mut result);
+                Poll::Ready(result.map(|response| response.map(Body::inner)))
+            }
         }
     }
 }

@@ -82,6 +82,7 @@ use crate::{
         derived_key,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
+    observe::Stats,
     origin::{Answer, OriginHealth, Pass},
     sequence::Sequence,
     store::{self, Store},
@@ -129,7 +130,15 @@ impl<St: Store> StaleIfErrorLayer<St> {
     /// it does. Default: none.
     #[must_use]
     pub fn observer(self, observer: impl exchange::Observer) -> Self {
-        self.set(|shared| shared.observers = exchange::Observers::new(observer))
+        self.set(|shared| shared.observers.observe(observer))
+    }
+
+    /// Counts what the service returns, if no [`Lookup`](crate::Lookup) above it counts; see [`Stats`].
+    /// Default: none.
+    #[must_use]
+    pub fn counted_by(self, stats: &Stats) -> Self {
+        stats.read_store(&self.shared.store);
+        self.set(|shared| shared.observers.count(stats))
     }
 
     /// Derives keys in another way where no layer above did: [`Lookup`](crate::Lookup) or

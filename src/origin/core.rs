@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    counts::{AttemptCounts, OriginGauges},
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
     rate::Rate,
@@ -104,6 +105,9 @@ pub(super) struct Core<T> {
     /// Who has the permit of the probe.
     extra: Option<ProbeId>,
     under_way: Slab<UnderWay>,
+    attempts: AttemptCounts,
+    /// Attempts that have not ended.
+    open: usize,
     decided: Vec<Decided<T>>,
 }
 
@@ -127,6 +131,8 @@ impl<T> Core<T> {
             given: 0,
             extra: None,
             under_way: Slab::new(),
+            attempts: AttemptCounts::default(),
+            open: 0,
             decided: Vec::new(),
         }
     }
@@ -147,6 +153,16 @@ impl<T> Core<T> {
             OriginState::Up if self.rate.is_bounded() => Standing::Bounded,
             OriginState::Up => Standing::Open,
             _ => Standing::NotUp,
+        }
+    }
+
+    pub(super) fn gauges(&self) -> OriginGauges {
+        OriginGauges {
+            attempts: self.attempts,
+            waiting: self.queue.len(),
+            under_way: self.open,
+            permits_in_use: self.permits.map_or(0, |_| self.used + usize::from(self.extra.is_some())),
+            permits: self.permits,
         }
     }
 
@@ -445,6 +461,8 @@ impl<T> Core<T> {
         }
         let give_up_at = self.gives_up(wish, probe).then(|| after(now, self.rules.attempt_deadline));
         let deadline = wish.deadline;
+        self.attempts.begin();
+        self.open += 1;
         Ticket(self.under_way.insert(UnderWay { hold, begun, give_up_at, deadline }))
     }
 
@@ -480,6 +498,8 @@ impl<T> Core<T> {
 
     fn conclude(&mut self, attempt: UnderWay, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
         let UnderWay { hold, begun, .. } = attempt;
+        self.attempts.end(outcome, begun.at(), now);
+        self.open -= 1;
         self.health.end(&begun, outcome, now);
         match outcome {
             AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),

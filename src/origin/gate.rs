@@ -21,6 +21,7 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     OriginState,
     core::{Claim, Core, CoreRules, Decided, Decision, Hold, Standing, Ticket},
+    counts::OriginGauges,
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
     wish::{HeldBack, Kind, Refusal, Wish},
@@ -94,6 +95,11 @@ impl Gate {
 
     pub(crate) fn state(self: &Arc<Self>, now: Instant) -> OriginState {
         self.with(now, |core| core.state())
+    }
+
+    /// What its attempts are and were.
+    pub(super) fn gauges(&self) -> OriginGauges {
+        self.core.lock().gauges()
     }
 
     /// Whether the origin is up, as of what was last heard of it.

@@ -72,6 +72,10 @@ pub(super) struct Begun {
 }
 
 impl Begun {
+    pub(super) const fn at(&self) -> Instant {
+        self.at
+    }
+
     /// Whether its outcome says anything about the origin.
     pub(super) const fn counts(&self) -> bool {
         self.counts

@@ -7,6 +7,7 @@
 
 mod answered_by;
 mod core;
+mod counts;
 mod gate;
 mod health;
 mod pause;
@@ -33,7 +34,7 @@ use http::request::Parts;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-pub use self::answered_by::AnsweredBy;
+pub use self::{answered_by::AnsweredBy, counts::Latency};
 use self::{
     core::CoreRules,
     health::{Health, HealthRules},
@@ -41,13 +42,14 @@ use self::{
 };
 #[allow(unused_imports, reason = "the layers that report and ask are not here yet")]
 pub(crate) use self::{
+    counts::OriginGauges,
     gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
     health::AttemptOutcome,
     pause::KeyPause,
     priority::{DEFAULT_CLASS, LOWEST_CLASS, Priority},
     wish::{HeldBack, Kind, Refusal},
 };
-use crate::{build_error::BuildError, reasons::reasons};
+use crate::{build_error::BuildError, reasons::names};
 
 /// Origins beyond so many share one state.
 const MAX_ORIGINS: usize = 1024;
@@ -56,7 +58,7 @@ const DEFAULT_ORIGIN: &str = "default";
 /// What the origins beyond the most share.
 const OTHER_ORIGINS: &str = "others";
 
-reasons! {
+names! {
     /// What the outcomes of requests say of an origin.
     pub enum OriginState {
         /// It responds.
@@ -215,6 +217,19 @@ impl OriginHealth {
         let now = Instant::now();
         let gates = self.members.iter().flat_map(|member| member.gates());
         gates.map(|(name, gate)| (name, gate.state(now))).collect()
+    }
+
+    /// All origins that have been asked, each under a name of its own, with its attempts.
+    pub(crate) fn gauges(&self) -> Vec<(Box<str>, OriginState, OriginGauges)> {
+        let now = Instant::now();
+        let places = self.members.iter().enumerate();
+        let gates = places.flat_map(|(place, member)| {
+            member.gates().into_iter().map(move |(name, gate)| match place {
+                0 => (name, gate),
+                _ => (format!("{name}-{}", place + 1).into(), gate),
+            })
+        });
+        gates.map(|(name, gate)| (name, gate.state(now), gate.gauges())).collect()
     }
 
     /// The gate of the origin that a request is for. Of several: of the first.

@@ -99,6 +99,7 @@ pub use self::{
 use crate::tags::TagFields;
 use crate::{
     key::{CacheKey, KeyExtractor, Origins, Target, normal_form},
+    observe::{PurgeKind, Stats},
     sequence::{Glob, Sequence},
     store::{Change, Store},
 };
@@ -110,6 +111,7 @@ use crate::{
 pub struct Purge {
     shared: Arc<dyn Purgeable>,
     is_soft: bool,
+    stats: Option<Stats>,
 }
 
 /// A purge that has happened: no request that arrives from now on gets what it reached.
@@ -186,7 +188,7 @@ pub enum PurgeError {
 
 impl Purge {
     pub(crate) fn new<St: Store>(store: St, naming: Naming) -> Self {
-        Self { shared: Arc::new(Of { store, naming }), is_soft: false }
+        Self { shared: Arc::new(Of { store, naming }), is_soft: false, stats: None }
     }
 
     /// Returns a handle to any store, with the extractor of the layer that stores there: with other key
@@ -200,7 +202,12 @@ impl Purge {
     /// responses are.
     #[must_use]
     pub fn soft(&self) -> Self {
-        Self { shared: Arc::clone(&self.shared), is_soft: true }
+        Self { is_soft: true, ..self.clone() }
+    }
+
+    /// The same handle, whose purges are counted here.
+    pub(crate) fn counted_by(self, stats: Option<&Stats>) -> Self {
+        Self { stats: stats.cloned(), ..self }
     }
 
     /// Purges what is stored for a URL: the responses to all requests for what it names by the
@@ -228,7 +235,7 @@ impl Purge {
     }
 
     fn url_of(&self, head: &Parts) -> Purged {
-        self.purged(self.shared.purge_url(head, self.is_soft))
+        self.purged(PurgeKind::Url, self.shared.purge_url(head, self.is_soft))
     }
 
     /// Purges several URLs at once. Returns the last purge, if there is a URL.
@@ -243,7 +250,7 @@ impl Purge {
 
     /// Purges what is stored under a key.
     pub fn key(&self, key: &CacheKey) -> Purged {
-        self.purged(self.shared.purge_key(key, self.is_soft))
+        self.purged(PurgeKind::Key, self.shared.purge_key(key, self.is_soft))
     }
 
     /// Purges all responses with one of these tags. Returns the last purge, if there is a tag.
@@ -253,7 +260,7 @@ impl Purge {
 
     /// Purges all responses with this tag, or with a group of this name from any origin.
     pub fn tag(&self, tag: &str) -> Purged {
-        self.purged(self.sequence().purge_tag(tag, self.is_soft))
+        self.purged(PurgeKind::Tag, self.sequence().purge_tag(tag, self.is_soft))
     }
 
     /// Purges all that was fetched for URLs of a host at this path and below: `http://h/blog` reaches
@@ -272,7 +279,8 @@ impl Purge {
     }
 
     fn path_prefix_of(&self, head: &Parts) -> Purged {
-        self.purged(self.shared.purge_path(head, self.is_soft))
+        let kind = if head.uri.path() == "/" { PurgeKind::Host } else { PurgeKind::PathPrefix };
+        self.purged(kind, self.shared.purge_path(head, self.is_soft))
     }
 
     /// Purges all that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
@@ -315,18 +323,18 @@ impl Purge {
     }
 
     fn pattern_of(&self, UrlPattern { host, paths, .. }: &UrlPattern) -> Purged {
-        self.purged(self.shared.purge_paths(host.as_ref(), paths, self.is_soft))
+        self.purged(PurgeKind::Pattern, self.shared.purge_paths(host.as_ref(), paths, self.is_soft))
     }
 
     /// Purges all that is stored under keys that begin with these bytes. Of a longer prefix the first 1,024
     /// bytes count, so that more is purged.
     pub fn key_prefix(&self, prefix: impl AsRef<[u8]>) -> Purged {
-        self.purged(self.sequence().purge_key_prefix(prefix.as_ref(), self.is_soft))
+        self.purged(PurgeKind::KeyPrefix, self.sequence().purge_key_prefix(prefix.as_ref(), self.is_soft))
     }
 
     /// Purges everything.
     pub fn everything(&self) -> Purged {
-        self.purged(self.sequence().purge_everything(self.is_soft))
+        self.purged(PurgeKind::Everything, self.sequence().purge_everything(self.is_soft))
     }
 
     fn sequence(&self) -> &Arc<Sequence> {
@@ -338,8 +346,11 @@ impl Purge {
         self.shared.tag_fields()
     }
 
-    fn purged(&self, number: u64) -> Purged {
+    fn purged(&self, kind: PurgeKind, number: u64) -> Purged {
         self.shared.relieve();
+        if let Some(stats) = &self.stats {
+            stats.purged(kind, self.is_soft);
+        }
         Purged { number, is_soft: self.is_soft }
     }
 }

@@ -59,7 +59,7 @@
 //! | **`bypass`** | why the request has no key: the `detail` of [`Unkeyed`](crate::Unkeyed), or `method` for other methods |
 //! | **`ttl`** | how long the response is fresh: `200ms`, `1h` |
 //! | **`stale_while_revalidate`**, **`stale_if_error`** | how long after that it is served stale |
-//! | **`not_stored`** | why the response is not stored: the `detail` of [`Unshareable`](crate::Unshareable) |
+//! | **`not_stored`** | why the response is not stored: the `detail` of [`NotStored`](crate::NotStored) |
 //! | **`tags`** | all tags of the stored response, in any order |
 //! | **`purged_by`**, **`kept_by`** | purges that reach the stored response, and purges that do not: `url /product?pid=7`, `prefix /product`, `pattern /product/*`, `host shop.example`, `tag product-7` |
 //! | **`origin`** | path and query that the service gets |

@@ -169,7 +169,7 @@ impl<'t> Trial<'t> {
 
     /// Why the response is not stored, if there is a reason.
     pub(super) fn unshareable(&self) -> Option<&'static str> {
-        let reason = self.sent.status.and_then(|status| status.unshareable_reason());
+        let reason = self.sent.status.and_then(|status| status.not_stored_reason());
         reason.map(|reason| reason.as_str())
     }
 

@@ -46,6 +46,7 @@ use crate::{
     http::{cookies, rules},
     key::{DefaultKey, KeyExtractor},
     layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error},
+    observe::{CoalesceStats, Stats},
     origin::OriginHealth,
     purge::Purge,
     store::{self, Store},
@@ -66,6 +67,18 @@ pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
     origin_limit: origin_limit::OriginLimitLayer,
     /// `None`: that of the limit.
     health: Option<OriginHealth>,
+    stats: OwnStats,
+}
+
+/// The counters of the layer that is built.
+#[derive(Default)]
+struct OwnStats(Stats);
+
+/// A clone of a builder is for another layer.
+impl Clone for OwnStats {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
 }
 
 impl<St: Store> ReadThroughBuilder<St> {
@@ -81,6 +94,7 @@ impl<St: Store> ReadThroughBuilder<St> {
             retry: retry::RetryPolicy::never(),
             origin_limit: origin_limit::OriginLimitLayer::unlimited(),
             health: None,
+            stats: OwnStats::default(),
             store,
         }
     }
@@ -89,15 +103,32 @@ impl<St: Store> ReadThroughBuilder<St> {
 impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
-        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health } = self;
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health, stats } =
+            self;
         let lookup = lookup.key(extractor);
-        ReadThroughBuilder { lookup, store, coalesce, fill, rules, failures, retry, origin_limit, health }
+        ReadThroughBuilder {
+            lookup,
+            store,
+            coalesce,
+            fill,
+            rules,
+            failures,
+            retry,
+            origin_limit,
+            health,
+            stats,
+        }
     }
 
     /// A handle to purge what is stored, which names URLs as the layer does that is built, also by a
     /// [`key`](Self::key) that is set afterwards, but not as a clone of the builder does.
     pub fn purge(&self) -> Purge {
-        self.lookup.purge()
+        self.lookup.purge().counted_by(Some(&self.stats.0))
+    }
+
+    /// Returns the counters of the layer that is built, but not of one that a clone of the builder builds.
+    pub fn stats(&self) -> Stats {
+        self.stats.0.clone()
     }
 
     /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are
@@ -137,9 +168,21 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     /// Decides for each response. Default: the rules as they are.
     pub fn policy<Q: fill::Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
-        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health } = self;
+        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health, stats } =
+            self;
         let fill = fill.policy(policy);
-        ReadThroughBuilder { fill, store, lookup, coalesce, rules, failures, retry, origin_limit, health }
+        ReadThroughBuilder {
+            fill,
+            store,
+            lookup,
+            coalesce,
+            rules,
+            failures,
+            retry,
+            origin_limit,
+            health,
+            stats,
+        }
     }
 
     /// Changes the settings of background refreshes.
@@ -194,9 +237,9 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Tells this observer of each response, of what comes of storing it, and of what happens in the
     /// background. Default: none, which costs nothing.
     pub fn observer(mut self, observer: impl exchange::Observer) -> Self {
-        let observers = exchange::Observers::new(observer);
-        self.lookup = self.lookup.observers(observers.clone());
-        self.fill = self.fill.observers(observers);
+        let observer: Arc<dyn exchange::Observer> = Arc::new(observer);
+        self.lookup = self.lookup.observer(Arc::clone(&observer));
+        self.fill = self.fill.observer(observer);
         self
     }
 
@@ -255,7 +298,12 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     fn assemble(self) -> Layers<St, K, P> {
         let (origin_limit, health) = self.watched_limit();
-        let Self { store, lookup, coalesce, fill, failures, retry, .. } = self;
+        let Self { store, lookup, coalesce, fill, failures, retry, stats: OwnStats(stats), .. } = self;
+        coalesce.tell(&stats);
+        stats.read_origins(&health);
+        let policy = retry.clone();
+        stats.read_retries(move || policy.retries());
+        let (lookup, fill) = (lookup.counted_by(&stats), fill.counted_by(&stats));
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         Layers {
@@ -265,6 +313,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
             origin_limit,
+            stats,
         }
     }
 }
@@ -338,8 +387,13 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
         self.layers.lookup.purge()
     }
 
+    /// Returns the counters of this layer and its clones.
+    pub fn stats(&self) -> Stats {
+        self.layers.stats.clone()
+    }
+
     /// What the fetches under way hold; see [`CoalesceLayer::stats`](crate::CoalesceLayer::stats).
-    pub fn coalesce_stats(&self) -> coalesce::CoalesceStats {
+    pub fn coalesce_stats(&self) -> CoalesceStats {
         self.layers.coalesce.stats()
     }
 }

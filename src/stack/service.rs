@@ -22,6 +22,7 @@ use crate::{
         service::{EagerOneshot, HttpService, ResponseFuture},
         stale_if_error,
     },
+    observe::Stats,
     store::Store,
     tags::TagFields,
 };
@@ -44,6 +45,7 @@ pub(super) struct Layers<St, K, P> {
     pub(super) fill: fill::FillLayer<St, P>,
     pub(super) retry: retry::RetryLayer,
     pub(super) origin_limit: origin_limit::OriginLimitLayer,
+    pub(super) stats: Stats,
 }
 
 impl<St, K, P> Layers<St, K, P> {

@@ -1,4 +1,4 @@
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use tower_layer::Layer;
 
@@ -7,6 +7,7 @@ use crate::{
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
     layers::{fill, lookup},
+    observe::Stats,
     purge::Purge,
     store::Store,
     tags::TagFields,
@@ -69,9 +70,18 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> StoreLayer<St, K, P> {
     /// Default: none.
     #[must_use]
     pub fn observer(mut self, observer: impl exchange::Observer) -> Self {
-        let observers = exchange::Observers::new(observer);
-        self.lookup = self.lookup.observers(observers.clone());
-        self.fill = self.fill.observers(observers);
+        let observer: Arc<dyn exchange::Observer> = Arc::new(observer);
+        self.lookup = self.lookup.observer(Arc::clone(&observer));
+        self.fill = self.fill.observer(observer);
+        self
+    }
+
+    /// Counts what the service does, and lets these numbers say what is in the store; see [`Stats`]. Default:
+    /// none.
+    #[must_use]
+    pub fn counted_by(mut self, stats: &Stats) -> Self {
+        self.lookup = self.lookup.counted_by(stats);
+        self.fill = self.fill.counted_by(stats);
         self
     }
 

@@ -12,6 +12,7 @@ use smallvec::SmallVec;
 use tokio::time::Instant;
 
 use crate::http::{
+    not_stored::NotStored,
     request_fields::{Credentials, RequestFields},
     storing::after,
     vary::Forms,
@@ -219,15 +220,20 @@ impl Entry {
         drop(gone);
     }
 
-    /// Ends the use of the copies: no request that begins after this gets one. Returns them, to be dropped
-    /// where no lock is held.
-    pub(super) fn retire(&self) -> Copies {
+    /// Ends the use of the copies: no request that begins after this gets one. Returns whether the entry was
+    /// stored until now, and the copies, to be dropped where no lock is held.
+    pub(super) fn retire(&self) -> (bool, Copies) {
         let mut copies = self.shelf.copies.lock();
-        self.shelf.is_retired.store(true, Ordering::Release);
+        let was_stored = !self.shelf.is_retired.swap(true, Ordering::AcqRel);
         for copy in copies.iter().flat_map(|copies| copies.iter()) {
             copy.shelf.is_retired.store(true, Ordering::Release);
         }
-        copies.take()
+        (was_stored, copies.take())
+    }
+
+    /// How many responses it holds, parts included, and how many markers.
+    pub(super) fn contents(&self) -> (usize, usize) {
+        (self.variants.len() + self.parts().count(), self.markers.len())
     }
 
     /// Returns when [`Change::Prune`] will first remove something.
@@ -292,7 +298,7 @@ impl Entry {
         self.prune(now);
         let response = part.response();
         if self.variants.iter().any(|variant| variant.supersedes(response)) {
-            return Applied::Outdated;
+            return Applied::NotStored(NotStored::Outdated);
         }
         let is_fresh = response.is_fresh(now);
         let mut forms = Forms::default();
@@ -305,8 +311,8 @@ impl Entry {
         }
         match is_stored {
             true => Applied::Stored,
-            false if is_fresh => Applied::Outdated,
-            false => Applied::Expired,
+            false if is_fresh => Applied::NotStored(NotStored::Outdated),
+            false => Applied::NotStored(NotStored::Expired),
         }
     }
 
@@ -331,10 +337,10 @@ impl Entry {
         let same = |variant: &Arc<StoredResponse>| variant.selection() == response.selection();
         let is_late = self.variants.iter().any(|variant| variant.supersedes(&response));
         if is_late || self.parts.as_ref().is_some_and(|parts| parts.outdate(&response)) {
-            return Applied::Outdated;
+            return Applied::NotStored(NotStored::Outdated);
         }
         if response.expires_at() <= now {
-            return Applied::Expired;
+            return Applied::NotStored(NotStored::Expired);
         }
         if let Some(before) = self.variants.iter().find(|variant| same(variant)) {
             response.inherit_use(before);

@@ -59,6 +59,7 @@ pub(crate) use self::{
 pub use crate::sequence::{Loading, PurgeTexts};
 use crate::{
     http::{
+        not_stored::NotStored,
         request_fields::{Line, RequestFields},
         vary::{Selection, Vary},
     },
@@ -131,6 +132,12 @@ pub trait Store: Clone + Send + Sync + 'static {
     /// responses.
     fn capacity_bytes(&self) -> u64 {
         (self.max_response_bytes() as u64).saturating_mul(16)
+    }
+
+    /// Returns what it holds and what happened to the rest, for [`Stats`](crate::Stats). Default: `None`, it
+    /// does not say.
+    fn stats(&self) -> Option<StoreStats> {
+        None
     }
 
     /// Called after a purge through a [handle](crate::Purge), so that a store can check a part of what it
@@ -227,16 +234,8 @@ pub enum Applied {
     Removed,
     /// There was nothing to do.
     Unchanged,
-    /// Not stored: the result of a later fetch is.
-    Outdated,
-    /// Not stored: its lifetime and all windows after it are over.
-    Expired,
-    /// Not stored: purged since its fetch began.
-    Purged,
-    /// Not stored: larger than [`max_response_bytes`](Store::max_response_bytes).
-    TooLarge,
-    /// Not stored: its body broke off, or was not as long as its head said.
-    Incomplete,
+    /// What the change brought is not stored, for this reason.
+    NotStored(NotStored),
 }
 
 impl Applied {

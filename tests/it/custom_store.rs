@@ -8,7 +8,7 @@ use std::{
 use crate::support::{ScriptedOrigin, error, get, get_with, ok, request, secs, send, status, try_send};
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, MemoryStore, ReadThroughLayer, Rules, Sequence, Store, StoreLayer,
+    CacheKey, MemoryStore, NotStored, ReadThroughLayer, Rules, Sequence, Store, StoreLayer,
     store::{Applied, Change, Entry},
 };
 
@@ -207,7 +207,11 @@ async fn a_wrapper_learns_of_all_that_changes_and_of_all_that_is_not_stored() {
         "part" => vec![stored("part")],
         "too large, hit-for-miss, incomplete" => {
             let refused = |reason| ("nothing", reason);
-            vec![stored("hit-for-miss"), refused(Applied::TooLarge), refused(Applied::Incomplete)]
+            vec![
+                stored("hit-for-miss"),
+                refused(Applied::NotStored(NotStored::TooLarge)),
+                refused(Applied::NotStored(NotStored::Incomplete)),
+            ]
         }
         _ => unreachable!("{step}"),
     };

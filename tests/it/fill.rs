@@ -26,12 +26,10 @@ use std::{
 };
 use tokio::time::Instant;
 use tower::{Layer, ServiceBuilder, ServiceExt};
-use tower_readthrough::{
-    FillLayer, KeyLayer, LookupLayer, MemoryStore, Rules, Store, StoreLayer, Unshareable,
-};
+use tower_readthrough::{FillLayer, KeyLayer, LookupLayer, MemoryStore, NotStored, Rules, Store, StoreLayer};
 
-fn unshareable(reply: &Reply) -> Option<Unshareable> {
-    reply.cache_status.unwrap().unshareable_reason()
+fn unshareable(reply: &Reply) -> Option<NotStored> {
+    reply.cache_status.unwrap().not_stored_reason()
 }
 
 /// How often the origin is called for two equal requests in a row.

@@ -47,6 +47,7 @@ mod snapshots;
 mod sockets;
 mod stale_if_error;
 mod stampede;
+mod stats;
 mod support;
 mod tags;
 mod testing;

@@ -20,8 +20,8 @@ use std::{
 use tokio::time::Instant;
 use tower::{Layer, Service, ServiceBuilder};
 use tower_readthrough::{
-    BuildError, CacheKey, Entry, FillLayer, LookupLayer, MemoryStore, Rules, Sequence, StaleIfErrorLayer,
-    Store, StoreLayer,
+    BuildError, CacheKey, Entry, FillLayer, LookupLayer, MemoryStore, NotStored, Rules, Sequence,
+    StaleIfErrorLayer, Store, StoreLayer,
     store::{Applied, Change, RequestHeaders},
 };
 

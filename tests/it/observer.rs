@@ -13,9 +13,9 @@ use http_body::Body as HttpBody;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
     BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules,
-    LookupLayer, MemoryStore, Observer, OriginHealth, OriginLimitLayer, OriginState, Outcome,
+    LookupLayer, MemoryStore, NotStored, Observer, OriginHealth, OriginLimitLayer, OriginState, Outcome,
     ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Stale,
-    StaleIfErrorLayer, StoreLayer, Unkeyed, Unshareable, When, store::Applied,
+    StaleIfErrorLayer, Stats, StatsSnapshot, StoreLayer, Unkeyed, When, store::Applied,
 };
 
 use crate::support::{
@@ -73,20 +73,38 @@ impl Watch {
     }
 }
 
-/// A service, and what its observer was told.
+/// A service, what its observer was told, and what it has counted.
 struct Cache {
     service: Boxed,
     watch: Arc<Watch>,
+    stats: Stats,
+}
+
+/// How many requests ended like this.
+fn counted(stats: &StatsSnapshot, outcome: Outcome) -> u64 {
+    match outcome {
+        Outcome::Hit => stats.hits,
+        Outcome::Stale(why) => stats.stale.get(why),
+        Outcome::Forwarded(why) => stats.forwarded.get(why),
+        Outcome::Unkeyed(why) => stats.unkeyed.get(why),
+        Outcome::Refused(why) => stats.refused.get(why),
+        Outcome::Failed => stats.failed,
+        other => panic!("{other:?}"),
+    }
 }
 
 impl Cache {
-    /// Sends a request, of which the observer has to be told once, and in the words of the response.
+    /// Sends a request, of which the observer has to be told once, and in the words of the response. It is
+    /// counted once, by what the observer is told.
     async fn ask(&self, request: Request<Body>) -> Record {
         let before = self.watch.records.lock().unwrap().len();
+        let counts = self.stats.snapshot();
         let result = self.service.clone().oneshot(request).await;
         let records = self.watch.records.lock().unwrap();
         assert_eq!(records.len(), before + 1, "told once: {result:?}");
         let record = records[before];
+        let counts = self.stats.snapshot().since(&counts);
+        assert_eq!((counts.requests(), counted(&counts, record.outcome())), (1, 1), "{record:?}");
         match &result {
             Ok(reply) => {
                 assert_eq!(record.status(), Some(reply.status));
@@ -118,14 +136,14 @@ fn stack(origin: ScriptedOrigin, change: impl FnOnce(Builder) -> Builder) -> Cac
     let watch = Arc::new(Watch::default());
     let builder = ReadThroughLayer::builder(small_store()).lookup(|lookup| lookup.request_directives(true));
     let layer = change(builder).observer(Arc::clone(&watch)).build().unwrap();
-    Cache { service: boxed(layer.layer(origin)), watch }
+    Cache { service: boxed(layer.layer(origin)), watch, stats: layer.stats() }
 }
 
 fn keyed(origin: ScriptedOrigin, rules: KeyRules) -> Cache {
     let watch = Arc::new(Watch::default());
     let layer =
         ReadThroughLayer::builder(small_store()).key(rules).observer(Arc::clone(&watch)).build().unwrap();
-    Cache { service: boxed(layer.layer(origin)), watch }
+    Cache { service: boxed(layer.layer(origin)), watch, stats: layer.stats() }
 }
 
 fn always(answer: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> Cache {
@@ -266,11 +284,11 @@ fn forwarded() -> Vec<Case> {
         }),
         // No layer has looked.
         case(by(Forward::Miss), async {
-            let watch = Arc::new(Watch::default());
-            let fill = FillLayer::new(small_store()).observer(Arc::clone(&watch));
+            let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+            let fill = FillLayer::new(small_store()).observer(Arc::clone(&watch)).counted_by(&stats);
             let service =
                 KeyLayer::default().layer(fill.layer(ScriptedOrigin::always(|| ok("x").max_age(60))));
-            Cache { service: boxed(service), watch }.get("/").await
+            Cache { service: boxed(service), watch, stats }.get("/").await
         }),
         case(by(Forward::Stale), async {
             let cache = always(|| ok("x").max_age(10).header("etag", "\"1\""));
@@ -410,7 +428,8 @@ fn unkeyed() -> Vec<Case> {
         let watch = Arc::new(Watch::default());
         let layer = ReadThroughLayer::builder(small_store()).key(|_: &Parts| None::<CacheKey>);
         let layer = layer.observer(Arc::clone(&watch)).build().unwrap();
-        Cache { service: boxed(layer.layer(ScriptedOrigin::always(|| ok("x")))), watch }.get("/").await
+        let (service, stats) = (boxed(layer.layer(ScriptedOrigin::always(|| ok("x")))), layer.stats());
+        Cache { service, watch, stats }.get("/").await
     }));
     cases
 }
@@ -434,7 +453,7 @@ async fn every_outcome_is_told_once() {
 }
 
 /// A response that is for one client alone, and the request for it.
-type Own = (Unshareable, Cache, Request<Body>);
+type Own = (NotStored, Cache, Request<Body>);
 
 fn unshareable() -> Vec<Own> {
     let plain = || request("GET", "/", &[]);
@@ -446,20 +465,20 @@ fn unshareable() -> Vec<Own> {
     let never = |builder: Builder| builder.rules(Rules::new().never_store());
     let parts = || status(206).chunk("01").header("content-type", "multipart/byteranges; boundary=x");
     vec![
-        (Unshareable::NoStore, said("cache-control", "no-store"), plain()),
-        (Unshareable::Private, said("cache-control", "private, max-age=60"), plain()),
-        (Unshareable::SetCookie, always(|| ok("x").max_age(60).header("set-cookie", "a=b")), plain()),
-        (Unshareable::Authorization, always(|| ok("x").max_age(60)), with(("authorization", "Basic x"))),
-        (Unshareable::Cookie, ours(|| ok("x")), with(("cookie", "a=b"))),
-        (Unshareable::Token, ours(|| ok("x")), with(("x-api-key", "secret"))),
-        (Unshareable::Vary, always(|| ok("x").max_age(60).header("vary", "*")), plain()),
-        (Unshareable::NotFresh, always(|| ok("x")), plain()),
-        (Unshareable::Error, always(|| status(404)), plain()),
-        (Unshareable::Incomplete, always(parts), with(("range", "bytes=0-1,4-5"))),
-        (Unshareable::Framing, always(|| ok("x").max_age(60).header("content-length", "")), plain()),
-        (Unshareable::Stream, ours(|| ok("x").header("content-type", "text/event-stream")), plain()),
-        (Unshareable::TooLarge, always(|| ok("x").max_age(60).declares(1 << 30)), plain()),
-        (Unshareable::Rules, stack(ScriptedOrigin::always(|| ok("x").max_age(60)), never), plain()),
+        (NotStored::NoStore, said("cache-control", "no-store"), plain()),
+        (NotStored::Private, said("cache-control", "private, max-age=60"), plain()),
+        (NotStored::SetCookie, always(|| ok("x").max_age(60).header("set-cookie", "a=b")), plain()),
+        (NotStored::Authorization, always(|| ok("x").max_age(60)), with(("authorization", "Basic x"))),
+        (NotStored::Cookie, ours(|| ok("x")), with(("cookie", "a=b"))),
+        (NotStored::Token, ours(|| ok("x")), with(("x-api-key", "secret"))),
+        (NotStored::VaryStar, always(|| ok("x").max_age(60).header("vary", "*")), plain()),
+        (NotStored::NotFresh, always(|| ok("x")), plain()),
+        (NotStored::Status, always(|| status(404)), plain()),
+        (NotStored::Partial, always(parts), with(("range", "bytes=0-1,4-5"))),
+        (NotStored::Framing, always(|| ok("x").max_age(60).header("content-length", "")), plain()),
+        (NotStored::Stream, ours(|| ok("x").header("content-type", "text/event-stream")), plain()),
+        (NotStored::TooLarge, always(|| ok("x").max_age(60).declares(1 << 30)), plain()),
+        (NotStored::Policy, stack(ScriptedOrigin::always(|| ok("x").max_age(60)), never), plain()),
     ]
 }
 
@@ -468,7 +487,7 @@ async fn every_reason_why_a_response_is_for_one_client_is_told() {
     let mut seen = HashSet::new();
     for (why, cache, request) in unshareable() {
         let record = cache.ask(request).await;
-        assert_eq!((record.unshareable_reason(), record.is_stored()), (Some(why), false));
+        assert_eq!((record.not_stored_reason(), record.is_stored()), (Some(why), false));
         seen.insert(why);
     }
     // What the first response left out of the key the second one does not.
@@ -480,9 +499,9 @@ async fn every_reason_why_a_response_is_for_one_client_is_told() {
     cache.get("/a?id=0").await;
     tokio::time::advance(secs(61)).await;
     let record = cache.get("/a?id=1").await;
-    seen.extend(record.unshareable_reason());
-    let missing: Vec<_> = Unshareable::ALL.iter().filter(|why| !seen.contains(why)).collect();
-    assert_eq!(missing, Vec::<&Unshareable>::new());
+    seen.extend(record.not_stored_reason());
+    let missing: Vec<_> = NotStored::ALL.iter().filter(|why| !seen.contains(why)).collect();
+    assert_eq!(missing, Vec::<&NotStored>::new());
 }
 
 #[tokio::test(start_paused = true)]
@@ -510,45 +529,64 @@ async fn layers_that_stand_alone_tell_each_response_once() {
         _ => ok("x").max_age(60),
     };
     let origin = || ScriptedOrigin::new(script);
-    let cache = |make: &dyn Fn(Arc<Watch>) -> Boxed| {
-        let watch = Arc::new(Watch::default());
-        Cache { service: make(Arc::clone(&watch)), watch }
+    let cache = |make: &dyn Fn(Arc<Watch>, &Stats) -> Boxed| {
+        let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+        Cache { service: make(Arc::clone(&watch), &stats), watch, stats }
     };
     let caches = [
-        ("lookup", cache(&|watch| boxed(LookupLayer::new(small_store()).observer(watch).layer(origin())))),
-        ("store", cache(&|watch| boxed(StoreLayer::new(small_store()).observer(watch).layer(origin())))),
-        ("coalesce", cache(&|watch| boxed(CoalesceLayer::new().observer(watch).layer(origin())))),
+        (
+            "lookup",
+            cache(&|watch, stats| {
+                boxed(LookupLayer::new(small_store()).observer(watch).counted_by(stats).layer(origin()))
+            }),
+        ),
+        (
+            "store",
+            cache(&|watch, stats| {
+                boxed(StoreLayer::new(small_store()).observer(watch).counted_by(stats).layer(origin()))
+            }),
+        ),
+        (
+            "coalesce",
+            cache(&|watch, stats| {
+                boxed(CoalesceLayer::new().observer(watch).counted_by(stats).layer(origin()))
+            }),
+        ),
         (
             "stale if error",
-            cache(&|watch| boxed(StaleIfErrorLayer::new(small_store()).observer(watch).layer(origin()))),
+            cache(&|watch, stats| {
+                let layer = StaleIfErrorLayer::new(small_store()).observer(watch).counted_by(stats);
+                boxed(layer.layer(origin()))
+            }),
         ),
         (
             "fill",
-            cache(&|watch| {
-                let fill = FillLayer::new(small_store()).observer(watch);
+            cache(&|watch, stats| {
+                let fill = FillLayer::new(small_store()).observer(watch).counted_by(stats);
                 boxed(KeyLayer::default().layer(fill.layer(origin())))
             }),
         ),
         (
             "without a lookup",
-            cache(&|watch| {
+            cache(&|watch, stats| {
                 let store = small_store();
                 let layers = ServiceBuilder::new()
                     .layer(StaleIfErrorLayer::new(store.clone()))
-                    .layer(CoalesceLayer::new().observer(Arc::clone(&watch)))
-                    .layer(FillLayer::new(store).observer(watch));
+                    .layer(CoalesceLayer::new().observer(Arc::clone(&watch)).counted_by(stats))
+                    .layer(FillLayer::new(store).observer(watch).counted_by(stats));
                 boxed(layers.service(origin()))
             }),
         ),
         (
             "by hand",
-            cache(&|watch| {
+            cache(&|watch, stats| {
                 let own = small_store();
+                let stale_if_error = StaleIfErrorLayer::new(own.clone()).observer(Arc::clone(&watch));
                 let layers = ServiceBuilder::new()
-                    .layer(LookupLayer::new(own.clone()).observer(Arc::clone(&watch)))
-                    .layer(StaleIfErrorLayer::new(own.clone()).observer(Arc::clone(&watch)))
-                    .layer(CoalesceLayer::new().observer(Arc::clone(&watch)))
-                    .layer(FillLayer::new(own).observer(watch));
+                    .layer(LookupLayer::new(own.clone()).observer(Arc::clone(&watch)).counted_by(stats))
+                    .layer(stale_if_error.counted_by(stats))
+                    .layer(CoalesceLayer::new().observer(Arc::clone(&watch)).counted_by(stats))
+                    .layer(FillLayer::new(own).observer(watch).counted_by(stats));
                 boxed(layers.service(origin()))
             }),
         ),
@@ -574,11 +612,11 @@ async fn what_comes_of_storing_is_told() {
     let cut = always(|| ok("x").max_age(60).cut());
     cut.get("/").await;
     settle().await;
-    assert_eq!(cut.watch.applied(), [Applied::Incomplete]);
+    assert_eq!(cut.watch.applied(), [Applied::NotStored(NotStored::Incomplete)]);
     let large = always(|| ok(vec![b'x'; 2 << 20]).max_age(60));
     large.get("/").await;
     settle().await;
-    assert_eq!(large.watch.applied(), [Applied::TooLarge]);
+    assert_eq!(large.watch.applied(), [Applied::NotStored(NotStored::TooLarge)]);
     let watch = Arc::new(Watch::default());
     let layer = ReadThroughLayer::builder(small_store()).observer(Arc::clone(&watch)).build().unwrap();
     let purge = layer.purge();
@@ -586,9 +624,9 @@ async fn what_comes_of_storing_is_told() {
         purge.everything();
         ok("x").max_age(60)
     });
-    let purged = Cache { service: boxed(layer.layer(origin)), watch };
+    let purged = Cache { service: boxed(layer.layer(origin)), watch, stats: layer.stats() };
     purged.get("/").await;
-    assert_eq!(purged.watch.applied(), [Applied::Purged]);
+    assert_eq!(purged.watch.applied(), [Applied::NotStored(NotStored::PurgedMeanwhile)]);
 }
 
 #[tokio::test(start_paused = true)]

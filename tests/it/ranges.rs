@@ -116,7 +116,7 @@ async fn a_range_of_what_is_not_stored_passes_untouched_and_leaves_nothing_behin
     ] {
         let before = origin.calls();
         let reply = get_with(&service, "/", &fields).await;
-        assert_eq!((reply.cache().as_str(), origin.calls()), ("fwd=uri-miss; detail=incomplete", before + 1));
+        assert_eq!((reply.cache().as_str(), origin.calls()), ("fwd=uri-miss; detail=partial", before + 1));
         assert_eq!((reply.status.as_u16(), &reply.body[..]), (206, &b"he"[..]));
         for (name, value) in fields {
             assert_eq!(origin.last_request().headers[name], *value);

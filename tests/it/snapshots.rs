@@ -13,7 +13,7 @@ use proptest::prelude::*;
 use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, DefaultKey, KeyExtractor, MemoryStore, Rules, Store, StoreLayer, StoredResponse,
+    CacheKey, DefaultKey, KeyExtractor, MemoryStore, NotStored, Rules, Store, StoreLayer, StoredResponse,
     store::{Applied, Change, Moment, RequestHeaders, RestoreError, Snapshot},
 };
 
@@ -328,7 +328,7 @@ async fn what_is_too_large_for_a_store_is_not_restored_and_replaces_nothing() {
     let (key, loading) = (CacheKey::new("/page"), there.sequence().begin_load());
     let response = Arc::new(snapshot.restore(&key, &loading, moment(start)).unwrap());
     let change = Change::Put { response, request: RequestHeaders::default(), at: Instant::now() };
-    assert_eq!(there.apply(&key, change), Applied::TooLarge);
+    assert_eq!(there.apply(&key, change), Applied::NotStored(NotStored::TooLarge));
     assert_eq!((stored(&there, "/page").body(), there.stats().refused), (&"small".into(), 1));
 }
 

@@ -343,6 +343,7 @@ impl Waiter {
             return Waited::Settled(flight, subscriber);
         }
         let CoalesceSettings { max_wait, stale_after, .. } = *flights.settings();
+        let _waiting = flights.waiting();
         let mut fallback = self.fallback();
         let mut hedge_at = None;
         loop {
@@ -421,7 +422,7 @@ impl Waiter {
 
     fn next_after_unshareable<B, E>(
         &self,
-        why: storing::Unshareable,
+        why: storing::NotStored,
         head: &SharedHead,
         flight: &Flight,
     ) -> Next<B, E> {
@@ -477,12 +478,12 @@ impl Waiter {
 
     /// Whether a response may be for one client because the leader's request had a session, while this
     /// one has none.
-    fn is_of_session(&self, why: storing::Unshareable, head: &SharedHead, leader: Credentials) -> bool {
-        use storing::Unshareable::{Cookie, Error, NoStore, NotFresh, Private, SetCookie, Token};
+    fn is_of_session(&self, why: storing::NotStored, head: &SharedHead, leader: Credentials) -> bool {
+        use storing::NotStored::{Cookie, NoStore, NotFresh, Private, SetCookie, Status, Token};
         let has_session = leader.cookie || leader.token;
         let is_of_session = match why {
             Cookie | Token => true,
-            NoStore | Private | SetCookie | NotFresh | Error => {
+            NoStore | Private | SetCookie | NotFresh | Status => {
                 has_session && head.status != StatusCode::TOO_MANY_REQUESTS
             }
             _ => false,

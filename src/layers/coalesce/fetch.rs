@@ -270,16 +270,16 @@ where
         }
         match &self.judge {
             _ if response.body().size_hint().lower() > guard.settings().max_held_bytes as u64 => {
-                exchange::Shareability::unshareable(storing::Unshareable::TooLarge)
+                exchange::Shareability::unshareable(storing::NotStored::TooLarge)
             }
             // A `Fill` below was not told that the response may be shared, and may have judged it otherwise.
             Some(_) if CacheStatus::of(response).is_some_and(is_of_a_fetch) => {
-                exchange::Shareability::unshareable(storing::Unshareable::Rules)
+                exchange::Shareability::unshareable(storing::NotStored::Policy)
             }
             Some(judge) => {
                 judge.shareability(response, guard.flight().started_at(), &guard.settings().failures)
             }
-            None => exchange::Shareability::unshareable(storing::Unshareable::Rules),
+            None => exchange::Shareability::unshareable(storing::NotStored::Policy),
         }
     }
 }

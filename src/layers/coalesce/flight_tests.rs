@@ -1,5 +1,5 @@
 use super::*;
-use crate::http::storing::Unshareable;
+use crate::http::storing::NotStored;
 
 #[test]
 fn a_flight_that_broke_off_takes_no_subscribers() {
@@ -51,7 +51,7 @@ fn the_last_to_hold_a_flight_takes_the_fields_without_a_copy() {
         status: StatusCode::NOT_FOUND,
         version: Version::default(),
         headers: headers.clone(),
-        shareability: Shareability::unshareable(Unshareable::Error),
+        shareability: Shareability::unshareable(NotStored::Status),
         came_about: None,
         size: None,
         refused: None,

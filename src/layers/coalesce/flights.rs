@@ -33,6 +33,7 @@ use crate::{
         vary::Selection,
     },
     key::CacheKey,
+    observe::{CoalesceStats, Stats},
     origin::Place,
 };
 
@@ -123,21 +124,6 @@ impl FlightKey {
     }
 }
 
-/// What the fetches of a [`CoalesceLayer`](crate::CoalesceLayer) hold, and what happened to their readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct CoalesceStats {
-    /// Fetches under way.
-    pub fetches: usize,
-    /// Bytes held for callers that have not read them yet, by complete fetches too; see
-    /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes).
-    pub held_bytes: u64,
-    /// The configured limit of these bytes.
-    pub max_total_bytes: u64,
-    /// Readers that lost their place for lack of room since the layer was made.
-    pub lagged: u64,
-}
-
 /// What a caller has learned from a response that it cannot have.
 pub(super) enum Learned {
     /// The fetch has failed.
@@ -169,6 +155,8 @@ struct Table {
     under_way: AtomicUsize,
     /// Those of them that are for forced fetches, which others like to join.
     forced: AtomicUsize,
+    /// Callers that wait for the fetch of another one.
+    waiting: AtomicUsize,
     /// How many fetches have begun, which numbers them.
     begun: AtomicU64,
     budget: Arc<Budget>,
@@ -194,13 +182,19 @@ impl Flights {
     }
 
     pub(super) fn stats(&self) -> CoalesceStats {
-        let Self { table, settings } = self;
-        CoalesceStats {
-            fetches: table.under_way.load(Ordering::Relaxed),
-            held_bytes: table.budget.held(),
-            max_total_bytes: settings.max_total_bytes,
-            lagged: table.budget.lagged(),
-        }
+        self.table.stats(self.settings.max_total_bytes)
+    }
+
+    /// Lets these read the same, without the settings.
+    pub(super) fn tell(&self, stats: &Stats) {
+        let (table, max_total_bytes) = (Arc::clone(&self.table), self.settings.max_total_bytes);
+        stats.read_coalesce(move || table.stats(max_total_bytes));
+    }
+
+    /// Counts a caller that waits for another one's fetch, until what is returned is dropped.
+    pub(super) fn waiting(&self) -> impl Drop + use<'_> {
+        self.table.waiting.fetch_add(1, Ordering::Relaxed);
+        Waiting(&self.table.waiting)
     }
 
     /// The number of the fetch that began last.
@@ -316,7 +310,25 @@ struct Leading {
     outer: Option<Arc<Self>>,
 }
 
+/// One caller that waits.
+struct Waiting<'t>(&'t AtomicUsize);
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 impl Table {
+    fn stats(&self, max_total_bytes: u64) -> CoalesceStats {
+        let mut stats = CoalesceStats::default();
+        stats.fetches = self.under_way.load(Ordering::Relaxed);
+        stats.waiters = self.waiting.load(Ordering::Relaxed);
+        (stats.held_bytes, stats.lagged) = (self.budget.held(), self.budget.lagged());
+        stats.max_total_bytes = max_total_bytes;
+        stats
+    }
+
     /// Takes a flight that has no head yet out of the table, and returns it. `flight` has one: where it is
     /// for all, it takes the place of the other.
     fn supersede(&self, key: &FlightKey, flight: &Arc<Flight>, is_for_all: bool) -> Option<Arc<Flight>> {

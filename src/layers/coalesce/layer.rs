@@ -12,7 +12,7 @@ use tower_service::Service;
 
 use super::{
     caller::Caller,
-    flights::{CoalesceStats, FlightKey, Flights},
+    flights::{FlightKey, Flights},
     settings::{CoalesceSettings, SharedExtractor},
 };
 use crate::{
@@ -33,6 +33,7 @@ use crate::{
         derived_key::derive_alone,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
+    observe::{CoalesceStats, Stats},
     origin::Priority,
 };
 
@@ -62,7 +63,20 @@ impl CoalesceLayer {
     /// does so. Default: none.
     #[must_use]
     pub fn observer(self, observer: impl exchange::Observer) -> Self {
-        self.set(|settings| settings.observers = exchange::Observers::new(observer))
+        self.set(|settings| settings.observers.observe(observer))
+    }
+
+    /// Counts what the service does, and lets these numbers say what its fetches hold; see [`Stats`]. Default:
+    /// none.
+    #[must_use]
+    pub fn counted_by(self, stats: &Stats) -> Self {
+        let layer = self.set(|settings| settings.observers.count(stats));
+        layer.flights.tell(stats);
+        layer
+    }
+
+    pub(crate) fn tell(&self, stats: &Stats) {
+        self.flights.tell(stats);
     }
 
     /// How many fetches that callers can join may be under way, including those that all callers have

@@ -119,7 +119,4 @@ mod layer;
 mod log;
 mod settings;
 
-pub use self::{
-    flights::CoalesceStats,
-    layer::{Coalesce, CoalesceLayer},
-};
+pub use self::layer::{Coalesce, CoalesceLayer};

@@ -284,7 +284,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         }
         if origin.purge_keys.is_excessive() && decision.sharing == storing::Sharing::Shareable {
             decision =
-                storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));
+                storing::Decision::not_stored(storing::Sharing::Unshareable(storing::NotStored::TooManyTags));
         }
         (decision, rules)
     }
@@ -303,7 +303,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             storing::Sharing::Failed { for_all } => *for_all = false,
             _ if is_kept => {
                 *decision = storing::Decision::not_stored(storing::Sharing::Unshareable(
-                    storing::Unshareable::NoVarySearch,
+                    storing::NotStored::NoVarySearch,
                 ));
             }
             _ => {}
@@ -345,15 +345,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) {
         let storing::Sharing::Unshareable(why) = decision.sharing else { return };
         // A response to one client's condition or range says nothing about the response for others.
-        if why == storing::Unshareable::Incomplete && self.client.asked().facts().is_conditional() {
+        if why == storing::NotStored::Partial && self.client.asked().facts().is_conditional() {
             return;
         }
         let supersedes = match why {
-            storing::Unshareable::Authorization
-            | storing::Unshareable::Cookie
-            | storing::Unshareable::Token
-            | storing::Unshareable::Incomplete
-            | storing::Unshareable::Framing => false,
+            storing::NotStored::Authorization
+            | storing::NotStored::Cookie
+            | storing::NotStored::Token
+            | storing::NotStored::Partial
+            | storing::NotStored::Framing => false,
             // An error may be the fault of this client, unless it says that nothing is there.
             _ => !storing::is_error(status) || storing::is_gone(status),
         } && key::kind_of(client).is_whole()
@@ -363,8 +363,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             return;
         }
         // What is too large leaves the parts that are not.
-        let spared =
-            if why == storing::Unshareable::TooLarge { conditions::strong_tag(headers) } else { None };
+        let spared = if why == storing::NotStored::TooLarge { conditions::strong_tag(headers) } else { None };
         let change = match (supersedes, marker) {
             (false, Some(marker)) => store::Change::HitForMiss(marker),
             (_, hit_for_miss) => {
@@ -408,6 +407,9 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let mut status = status.answered(from_origin, response.status());
         if let storing::Sharing::Unshareable(why) = decision.sharing {
             status = status.unshared(why);
+        }
+        if let Some(why) = decision.not_stored_reason() {
+            self.layer.store.judged(self.client.asked().key(), why);
         }
         if self.client.asked().wants_shareability() {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));

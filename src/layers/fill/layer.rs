@@ -31,6 +31,7 @@ use crate::{
     },
     key,
     layers::service::{EagerOneshot, HttpService, ResponseFuture},
+    observe::Stats,
     sequence,
     store::{self, Store},
     tags::{TagFields, Tags},
@@ -83,11 +84,15 @@ impl<St: Store, P: Policy> FillLayer<St, P> {
     /// returns, if no [`Lookup`](crate::Lookup) above it does. Default: none.
     #[must_use]
     pub fn observer(self, observer: impl exchange::Observer) -> Self {
-        self.observers(exchange::Observers::new(observer))
+        self.set(|shared| shared.store.observers_mut().observe(observer))
     }
 
-    pub(crate) fn observers(self, observers: exchange::Observers) -> Self {
-        self.set(|shared| shared.store.observe(observers))
+    /// Counts what comes of storing each response, and what the service returns if no
+    /// [`Lookup`](crate::Lookup) above it counts; see [`Stats`]. Default: none.
+    #[must_use]
+    pub fn counted_by(self, stats: &Stats) -> Self {
+        stats.read_store(self.shared.store.unobserved());
+        self.set(|shared| shared.store.observers_mut().count(stats))
     }
 
     /// Which responses are failures, which are stored only with freshness of their own and where
@@ -479,9 +484,10 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let extent = conditions::Extent::for_all(asks_for_one_part, head.status, &head.headers);
         let (mut decision, rules) = fetch.decide((client, &fields), &head, extent, response_fields, origin);
         if decision.is_storable && fetch.is_too_large(response_fields, &body) {
-            fetch.layer.store.not_stored(fetch.client.asked().key(), store::Applied::TooLarge);
-            decision =
-                storing::Decision::not_stored(storing::Sharing::Unshareable(storing::Unshareable::TooLarge));
+            let why = storing::NotStored::TooLarge;
+            let store = fetch.layer.store.unobserved();
+            store.not_stored(fetch.client.asked().key(), store::Applied::NotStored(why));
+            decision = storing::Decision::not_stored(storing::Sharing::Unshareable(why));
         }
         fetch.note((client, &fields), (head.status, &head.headers), &decision, &rules, origin);
         let selection = store::selection(&response_fields.vary, &fields);

@@ -6,7 +6,7 @@
 //! shared, and records the body while the client reads it. Only a complete body is stored, as soon as it is
 //! complete: at its end, or when it is dropped after as many bytes as its head or its size hint declares,
 //! since a server over HTTP/1 reads no further. A response with a length that contradicts itself or the body
-//! is not stored ([`Unshareable::Framing`](crate::Unshareable::Framing)). A body that turns out too large is
+//! is not stored ([`NotStored::Framing`](crate::NotStored::Framing)). A body that turns out too large is
 //! passed on to its end without being held any longer.
 //!
 //! A part (206) is stored too, apart from whole responses, if it is for a request for one range

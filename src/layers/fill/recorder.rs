@@ -130,7 +130,7 @@ impl<St: Store> Recorder<St> {
         };
         let is_incomplete = [expected, pending.length].iter().flatten().any(|length| *length != block.len());
         if is_incomplete {
-            return self.refuse(store::Applied::Incomplete);
+            return self.refuse(store::Applied::NotStored(storing::NotStored::Incomplete));
         }
         // Until it is stored: what is purged meanwhile has to be remembered.
         let (stored, _fetching) = self.stored(pending, block);
@@ -139,7 +139,7 @@ impl<St: Store> Recorder<St> {
         }
         // Each request that selects it asks again: this only spares the room.
         if !self.store.sequence().admits(stored.response()) {
-            return self.refuse(store::Applied::Purged);
+            return self.refuse(store::Applied::NotStored(storing::NotStored::PurgedMeanwhile));
         }
         self.put(stored)
     }
@@ -196,7 +196,9 @@ impl<St: Store> Recorder<St> {
             let (key, request) = (client.asked().key(), client.to_headers());
             match store.sequence().admits(&response) {
                 true => _ = store.apply(key, store::Change::Put { response, request, at: Instant::now() }),
-                false => store.not_stored(key, store::Applied::Purged),
+                false => {
+                    store.not_stored(key, store::Applied::NotStored(storing::NotStored::PurgedMeanwhile))
+                }
             }
         }));
     }
@@ -208,7 +210,7 @@ impl<St: Store> Recorder<St> {
         if let Some(marker) = self.marker.filter(|marker| Instant::now() < marker.until()) {
             self.store.apply(self.client.asked().key(), store::Change::HitForMiss(marker));
         }
-        self.refuse(store::Applied::TooLarge)
+        self.refuse(store::Applied::NotStored(storing::NotStored::TooLarge))
     }
 
     fn refuse(&self, reason: store::Applied) -> store::Applied {
@@ -237,7 +239,7 @@ impl<St: Store> body::Observer for Recorder<St> {
 
     fn failed(&mut self) {
         if self.pending.take().is_some() {
-            self.refuse(store::Applied::Incomplete);
+            self.refuse(store::Applied::NotStored(storing::NotStored::Incomplete));
             if let Some(watch) = self.client.asked().key_watch() {
                 watch.note_failed_fetch(None);
             }
@@ -255,7 +257,7 @@ impl<St: Store> Drop for Recorder<St> {
         let Some(pending) = &self.pending else { return };
         _ = match pending.length == Some(self.block.len()) {
             true => self.finish(),
-            false => self.refuse(store::Applied::Incomplete),
+            false => self.refuse(store::Applied::NotStored(storing::NotStored::Incomplete)),
         };
     }
 }

@@ -100,7 +100,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     fn put(&self, fresh: &Arc<store::StoredResponse>) {
         let (store, key) = (&self.layer.store, self.client.asked().key());
         if !store.sequence().admits(fresh) {
-            return store.not_stored(key, store::Applied::Purged);
+            return store.not_stored(key, store::Applied::NotStored(storing::NotStored::PurgedMeanwhile));
         }
         let (response, request) = (Arc::clone(fresh), self.client.to_headers());
         store.apply(key, store::Change::Confirm { response, request, at: Instant::now() });

@@ -31,6 +31,7 @@ use crate::{
         derived_key::WithoutKey,
         service::{EagerOneshot, HttpService, ResponseFuture},
     },
+    observe::Stats,
     origin::OriginHealth,
     purge::{Naming, Purge},
     store::Store,
@@ -92,7 +93,7 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     /// A handle to purge what is stored, which names URLs as this layer does: also by a
     /// [`key`](Self::key) that is set afterwards, but not by one of a clone of the layer.
     pub fn purge(&self) -> Purge {
-        Purge::new(self.store.clone(), self.naming.clone())
+        Purge::new(self.store.clone(), self.naming.clone()).counted_by(self.settings.observers.stats())
     }
 
     /// How long a refresh in the background may take, body included, before it is given up and
@@ -146,11 +147,15 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     /// What comes of storing a response is told by [`FillLayer::observer`](crate::FillLayer::observer).
     #[must_use]
     pub fn observer(self, observer: impl exchange::Observer) -> Self {
-        self.observers(exchange::Observers::new(observer))
+        self.set(|settings| settings.observers.observe(observer))
     }
 
-    pub(crate) fn observers(self, observers: exchange::Observers) -> Self {
-        self.set(|settings| settings.observers = observers)
+    /// Counts what the service does, and lets these numbers say what is in the store; see [`Stats`]. Default:
+    /// none.
+    #[must_use]
+    pub fn counted_by(self, stats: &Stats) -> Self {
+        stats.read_store(&self.store);
+        self.set(|settings| settings.observers.count(stats))
     }
 
     /// What is done with a range of something that is not stored: fetch the whole, so that others

@@ -15,7 +15,7 @@ use crate::{
     },
     http::{
         cache_control::RequestDirectives, conditions::take_conditions, fields::remove_upgrade,
-        request_fields::RequestFields, storing::Unshareable,
+        request_fields::RequestFields, storing::NotStored,
     },
     key::{self, KeyExtractor},
     layers::{
@@ -101,7 +101,7 @@ enum Scope {
     /// The part that all clients get that request the same one.
     Part,
     /// The response is for this client alone, for this reason.
-    Client(Unshareable),
+    Client(NotStored),
 }
 
 /// Where a request goes after the lookup of its key.
@@ -227,6 +227,9 @@ where
         extensions.remove::<key::CacheKey>();
         extensions.remove::<exchange::CacheRequest>();
         extensions.remove::<key::KeyFacts>();
+        if why.is_none() {
+            self.settings.observers.count_other_method();
+        }
         let observers = why.map_or(exchange::Observers::NONE, |_| self.settings.observers.clone());
         let shows_status = self.settings.shows_status;
         let keyless =
@@ -259,7 +262,10 @@ where
         {
             // Returned as it is made: to change it afterwards would let it be moved.
             return match question.is_plain() {
-                true => Ok(stored.to_hit(head.method == Method::HEAD, now, |body| body)),
+                true => {
+                    settings.observers.count_hit();
+                    Ok(stored.to_hit(head.method == Method::HEAD, now, |body| body))
+                }
                 false => Ok(answer::from_store(stored, &question, CacheStatus::hit())),
             };
         }
@@ -344,7 +350,7 @@ where
             return Ok(question.settings.finish(refused, asked.why()));
         }
         let scope = match wishes.no_store {
-            true => Scope::Client(Unshareable::NoStore),
+            true => Scope::Client(NotStored::NoStore),
             false => scope(question, &asked),
         };
         Err(Open::Forward(asked, scope))
@@ -377,10 +383,11 @@ where
                 route.stored(served)
             }
             Open::Forward(asked, scope) => {
+                let why = asked.why();
                 let then = self.prepare(&mut head, asked, scope);
                 let response = route.call_below(Request::from_parts(head, body));
                 route.forwarded(match then {
-                    None => ResponseFuture::pass(response),
+                    None => ResponseFuture::pass_counted(response, &self.settings.observers, why),
                     Some(then) => ResponseFuture::boxed(then.finish(response)),
                 })
             }
@@ -452,6 +459,7 @@ impl Then {
         if is_alone {
             pass_on(&mut response, None, None);
             why.mark_passed(&mut response);
+            why.not_stored_reason().iter().for_each(|why| settings.observers.count_not_stored(*why));
             return Ok(settings.finish(response.map(Body::inner), why));
         }
         let completion = settings.completion(&response, limit);
@@ -464,6 +472,6 @@ fn scope(question: &select::Question<'_>, asked: &exchange::CacheRequest) -> Sco
     match facts.has_range() && !question.settings.fetches_whole && !asked.candidate().is_whole() {
         false => Scope::Whole,
         true if facts.asks_for_one_part() => Scope::Part,
-        true => Scope::Client(Unshareable::Incomplete),
+        true => Scope::Client(NotStored::Partial),
     }
 }

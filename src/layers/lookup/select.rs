@@ -20,6 +20,7 @@ use crate::{
     },
     key::{KeyBuffer, KeyExtractor},
     layers::invalidation::Invalidates,
+    observe::Stats,
     origin::OriginHealth,
     purge::{Naming, Purge},
     sequence,
@@ -67,7 +68,7 @@ impl Settings {
     /// Whether [`finish`](Self::finish) does nothing.
     #[inline]
     pub(super) fn leaves_responses(&self) -> bool {
-        self.shows_status & self.observers.is_empty()
+        self.shows_status & self.observers.makes_no_records()
     }
 
     /// Finishes a response that leaves the cache: observers are told, and clients see what they are to see.
@@ -98,6 +99,10 @@ impl<St: Store, K: KeyExtractor> Invalidates for Reader<St, K> {
 
     fn extractor(&self) -> &dyn KeyExtractor {
         &*self.extractor
+    }
+
+    fn stats(&self) -> Option<&Stats> {
+        self.settings.observers.stats()
     }
 }
 
@@ -142,7 +147,8 @@ pub(super) enum Found<'a> {
 impl<St: Store, K: KeyExtractor> Reader<St, K> {
     /// A handle to purge what is stored, which names URLs as the layer does.
     pub(crate) fn purge(&self) -> Purge {
-        Purge::new(self.store.clone(), Naming::new(Arc::clone(&self.extractor) as _))
+        let naming = Naming::new(Arc::clone(&self.extractor) as _);
+        Purge::new(self.store.clone(), naming).counted_by(self.settings.observers.stats())
     }
 
     pub(super) fn read(&self, key: &KeyBuffer) -> Reading {

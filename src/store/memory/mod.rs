@@ -21,6 +21,7 @@ pub(super) use self::sweeper::{Due, Version};
 use self::sweeper::{Expiry, PurgeSweep, Sweeper};
 use crate::{
     build_error::BuildError,
+    http::not_stored::NotStored,
     key::CacheKey,
     sequence::{DEFAULT_PREFIX_RECORDS, DEFAULT_TAG_RECORDS, Loss, Sequence},
     store::{Applied, Change, Entry, Store, StoredResponse, entry::Shelf},
@@ -156,7 +157,8 @@ impl MemoryStoreBuilder {
 }
 
 /// What a [`MemoryStore`] holds and what happened to the rest.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(any(feature = "serde", feature = "dashboard"), derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct StoreStats {
     /// Bytes charged at the moment, never more than the capacity.
@@ -165,12 +167,29 @@ pub struct StoreStats {
     pub capacity_bytes: u64,
     /// Keys stored at the moment, those included that hold only a hit-for-miss marker.
     pub entries: u64,
+    /// Responses stored at the moment, each variant and each part of its own.
+    pub responses: u64,
+    /// Notes stored at the moment that responses could not be shared ([`HitForMiss`](crate::store::HitForMiss)).
+    pub markers: u64,
     /// Keys pushed out for lack of room since the store was made.
     pub evictions: u64,
     /// Keys given back because nothing of them could be used any more.
     pub expirations: u64,
     /// Responses refused because they were larger than their share of the store.
     pub refused: u64,
+}
+
+impl StoreStats {
+    /// The same with what happened since an earlier moment alone.
+    pub(crate) fn since(self, earlier: Option<&Self>) -> Self {
+        let Some(earlier) = earlier else { return self };
+        Self {
+            evictions: self.evictions.saturating_sub(earlier.evictions),
+            expirations: self.expirations.saturating_sub(earlier.expirations),
+            refused: self.refused.saturating_sub(earlier.refused),
+            ..self
+        }
+    }
 }
 
 impl MemoryStore {
@@ -223,6 +242,7 @@ impl MemoryStore {
                 purge_sweep: PurgeSweep::default(),
                 sweeper: Arc::default(),
                 versions: AtomicU64::new(0),
+                contents: Contents::default(),
                 evictions: AtomicU64::new(0),
                 expirations: AtomicU64::new(0),
                 refused: AtomicU64::new(0),
@@ -240,6 +260,8 @@ impl MemoryStore {
             bytes: inner.table.weight(),
             capacity_bytes: inner.capacity_bytes,
             entries: inner.table.len() as u64,
+            responses: inner.contents.responses.load(Ordering::Relaxed),
+            markers: inner.contents.markers.load(Ordering::Relaxed),
             evictions: inner.evictions.load(Ordering::Relaxed),
             expirations: inner.expirations.load(Ordering::Relaxed),
             refused: inner.refused.load(Ordering::Relaxed),
@@ -257,8 +279,8 @@ impl Store for MemoryStore {
         if let Change::Put { response, .. } = &change
             && response.bytes() > self.max_response_bytes()
         {
-            self.not_stored(key, Applied::TooLarge);
-            return Applied::TooLarge;
+            self.not_stored(key, Applied::NotStored(NotStored::TooLarge));
+            return Applied::NotStored(NotStored::TooLarge);
         }
         let (applied, _) = self.inner.apply(key, change);
         match Handle::try_current() {
@@ -284,6 +306,10 @@ impl Store for MemoryStore {
         self.inner.capacity_bytes
     }
 
+    fn stats(&self) -> Option<StoreStats> {
+        Some(self.stats())
+    }
+
     /// The sweeper may not get its turn among many purges.
     fn purged(&self) {
         if self.inner.sequence.purges().is_crowded() {
@@ -292,7 +318,7 @@ impl Store for MemoryStore {
     }
 
     fn not_stored(&self, _: &CacheKey, reason: Applied) {
-        if reason == Applied::TooLarge {
+        if reason == Applied::NotStored(NotStored::TooLarge) {
             self.inner.refused.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -318,6 +344,7 @@ pub(super) struct Inner {
     purge_sweep: PurgeSweep,
     sweeper: Arc<Sweeper>,
     versions: AtomicU64,
+    contents: Contents,
     evictions: AtomicU64,
     expirations: AtomicU64,
     refused: AtomicU64,
@@ -347,26 +374,32 @@ impl Inner {
         if sifted.is_some() {
             new = new.filter(|entry| !entry.is_empty());
             if applied.is_stored() && !is_kept(new.as_ref()) {
-                applied = Applied::Purged;
+                applied = Applied::NotStored(NotStored::PurgedMeanwhile);
             }
         }
         let is_shrunk = new.as_mut().is_some_and(|entry| self.shrink(key, entry));
         if is_shrunk && applied.is_stored() && !is_kept(new.as_ref()) {
-            applied = Applied::TooLarge;
+            applied = Applied::NotStored(NotStored::TooLarge);
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         self.note_loss(key, sifted, purged, [old.as_deref(), new.as_ref()]);
         let has_room = new.map(|entry| self.insert(key, entry, &mut evicted));
         let removed = if has_room == Some(true) { None } else { self.table.remove(key) };
         if has_room == Some(false) {
-            applied = Applied::TooLarge;
+            applied = Applied::NotStored(NotStored::TooLarge);
             self.refused.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(old) = &old {
             self.forget(old);
         }
-        let copies: SmallVec<[_; 4]> =
-            evicted.0.iter().chain(&old).filter_map(|entry| entry.retire()).collect();
+        let retire = |entry: &Arc<Entry>| {
+            let (was_stored, copies) = entry.retire();
+            if was_stored {
+                self.contents.remove(entry);
+            }
+            copies
+        };
+        let copies: SmallVec<[_; 4]> = evicted.0.iter().chain(&old).filter_map(retire).collect();
         drop(updating);
         // The engine reports what was replaced as evicted, too.
         let is_replaced = |entry: &&Arc<Entry>| old.as_ref().is_some_and(|old| Arc::ptr_eq(old, entry));
@@ -419,6 +452,7 @@ impl Inner {
             due
         });
         let shelf = Shelf::new(bytes as u64, version, due);
+        self.contents.add(&entry);
         self.table.insert_with_lifecycle(key.clone(), Arc::new(entry.put_on(shelf)), evicted);
         true
     }
@@ -452,6 +486,27 @@ impl Inner {
             }
         }
         due.len() == most
+    }
+}
+
+/// What all entries hold together.
+#[derive(Debug, Default)]
+struct Contents {
+    responses: AtomicU64,
+    markers: AtomicU64,
+}
+
+impl Contents {
+    fn add(&self, entry: &Entry) {
+        let (responses, markers) = entry.contents();
+        self.responses.fetch_add(responses as u64, Ordering::Relaxed);
+        self.markers.fetch_add(markers as u64, Ordering::Relaxed);
+    }
+
+    fn remove(&self, entry: &Entry) {
+        let (responses, markers) = entry.contents();
+        self.responses.fetch_sub(responses as u64, Ordering::Relaxed);
+        self.markers.fetch_sub(markers as u64, Ordering::Relaxed);
     }
 }
 

@@ -28,8 +28,8 @@ use tokio::{
 };
 use tower::{Layer, Service, ServiceExt, service_fn};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, OriginLimitLayer, ReadThroughLayer, RequestBody,
-    SharedError, StaleIfErrorLayer, StoreLayer, Unshareable,
+    CoalesceLayer, FillLayer, KeyLayer, LookupLayer, NotStored, OriginLimitLayer, ReadThroughLayer,
+    RequestBody, SharedError, StaleIfErrorLayer, StoreLayer,
 };
 
 use crate::support::{
@@ -276,8 +276,8 @@ async fn a_response_that_is_stored_reports_stored() {
             let ask = async || if n == 0 { get(&stack, "/").await } else { get(&single, "/").await };
             let first = ask().await.cache_status.unwrap();
             assert_eq!(first.is_stored(), is_stored, "{:?}", answer());
-            let why = (!is_stored).then_some(Unshareable::Framing);
-            assert_eq!(first.unshareable_reason(), why, "{:?}", answer());
+            let why = (!is_stored).then_some(NotStored::Framing);
+            assert_eq!(first.not_stored_reason(), why, "{:?}", answer());
             assert_eq!(ask().await.is_hit(), is_stored, "{:?}", answer());
         }
     }

@@ -5,33 +5,33 @@ use super::*;
 #[tokio::test(start_paused = true)]
 async fn a_private_response_is_stored_only_by_the_rule_that_allows_it() {
     type Row =
-        (&'static [(&'static str, &'static str)], fn() -> ScriptedResponse, Unshareable, fn(Rules) -> Rules);
+        (&'static [(&'static str, &'static str)], fn() -> ScriptedResponse, NotStored, fn(Rules) -> Rules);
     let rows: [Row; 5] = [
         (
             &[],
             || ok("x").header("cache-control", "max-age=60, no-store"),
-            Unshareable::NoStore,
+            NotStored::NoStore,
             |rules| rules.store_no_store(true),
         ),
         (
             &[],
             || ok("x").header("cache-control", "max-age=60, private"),
-            Unshareable::Private,
+            NotStored::Private,
             |rules| rules.store_private(true),
         ),
         (
             &[],
             || ok("x").max_age(60).header("set-cookie", "a=b"),
-            Unshareable::SetCookie,
+            NotStored::SetCookie,
             |rules| rules.store_set_cookie(true),
         ),
         (
             &[("authorization", "me")],
             || ok("x").max_age(60),
-            Unshareable::Authorization,
+            NotStored::Authorization,
             |rules| rules.store_authorized(true),
         ),
-        (&[("cookie", "a=b")], || ok("x"), Unshareable::Cookie, |rules| rules.cookies(["a"])),
+        (&[("cookie", "a=b")], || ok("x"), NotStored::Cookie, |rules| rules.cookies(["a"])),
     ];
     for (at, &(fields, answer, why, _)) in rows.iter().enumerate() {
         let origin = ScriptedOrigin::always(answer);
@@ -122,7 +122,7 @@ async fn rules_in_a_request_replace_the_configured_ones() {
     };
     send(&service, with("/never", Rules::new().never_store())).await;
     let reply = send(&service, with("/never", Rules::new().never_store())).await;
-    assert_eq!(unshareable(&reply), Some(Unshareable::Rules));
+    assert_eq!(unshareable(&reply), Some(NotStored::Policy));
     assert_eq!(origin.calls(), 2);
     send(&service, with("/short", Rules::new().fixed_ttl(ms(5)))).await;
     tokio::time::advance(ms(4)).await;

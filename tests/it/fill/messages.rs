@@ -14,7 +14,7 @@ async fn unrequested_206_and_304_responses_are_passed_on_and_never_stored() {
         for call in 1..3 {
             let reply = get(&service, "/").await;
             assert_eq!((reply.status.as_u16(), origin.calls()), (code, call));
-            assert_eq!(unshareable(&reply), Some(Unshareable::Incomplete));
+            assert_eq!(unshareable(&reply), Some(NotStored::Partial));
         }
         assert_eq!(store.stats().entries, 0);
     }

@@ -33,7 +33,7 @@ impl Store for Simple {
     }
 
     fn not_stored(&self, _: &CacheKey, reason: Applied) {
-        *self.refused.lock().unwrap() += u32::from(reason == Applied::TooLarge);
+        *self.refused.lock().unwrap() += u32::from(reason == Applied::NotStored(NotStored::TooLarge));
     }
 }
 

@@ -58,7 +58,7 @@ fn rows_with_the_expected_result_pass() {
           "tags": ["user-7", "x", "y", "g"], "purged_by": ["tag user-7", "tag x", "tag g"] },
         { "request": "GET /user/7", "extensions": { "tenant": "b" }, "rule": "/user/{id}",
           "response": { "cache-control": "max-age=60" } },
-        { "request": "GET /other", "rule": null, "status": 404, "not_stored": "error" }
+        { "request": "GET /other", "rule": null, "status": 404, "not_stored": "status" }
     ]);
     assert_eq!(misses(&rows), Vec::<String>::new());
 }

@@ -138,7 +138,7 @@ async fn a_request_with_a_key_that_is_for_one_client_alone_says_how_it_came_abou
     let service = stack.build().unwrap().layer(origin);
     for (fields, says) in [
         (("cache-control", "no-store"), "fwd=request; detail=no-store"),
-        (("range", "bytes=0-1,4-5"), "fwd=uri-miss; detail=incomplete"),
+        (("range", "bytes=0-1,4-5"), "fwd=uri-miss; detail=partial"),
     ] {
         let reply = send(&service, request("GET", "/", &[fields])).await;
         assert_eq!(reply.cache(), says);

@@ -4,8 +4,8 @@ use super::Both;
 use http::request::Parts;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    CacheKey, CoalesceLayer, FillLayer, Guard, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThroughLayer,
-    RetryPolicy, Rules, StoreLayer, Unshareable,
+    CacheKey, CoalesceLayer, FillLayer, Guard, KeyLayer, KeyRule, KeyRules, MemoryStore, NotStored,
+    ReadThroughLayer, RetryPolicy, Rules, StoreLayer,
 };
 
 use crate::support::{ScriptedOrigin, fixed, get_with, ok, request, secs, settle};
@@ -25,7 +25,7 @@ async fn a_cookie_that_bypasses_says_so_also_where_something_is_stored() {
     let both = Both::new(fixed(60_000), echo());
     for _ in 0..2 {
         for reply in both.get("/", &[("cookie", "_ga=1")]).await {
-            assert_eq!(reply.cache_status.unwrap().unshareable_reason(), Some(Unshareable::Cookie));
+            assert_eq!(reply.cache_status.unwrap().not_stored_reason(), Some(NotStored::Cookie));
             assert!(reply.header("cache-status").unwrap().ends_with("detail=cookie"));
         }
     }

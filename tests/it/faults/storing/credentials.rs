@@ -3,7 +3,7 @@
 use super::Both;
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, MemoryStore, ReadThroughLayer, Rules, Unshareable,
+    CoalesceLayer, FillLayer, KeyLayer, KeyRule, KeyRules, MemoryStore, NotStored, ReadThroughLayer, Rules,
 };
 
 use crate::support::{ScriptedOrigin, ScriptedResponse, fixed, get_with, ok, request, secs, status};
@@ -88,13 +88,13 @@ async fn only_named_credentials_count_if_configured() {
 async fn a_credential_that_bypasses_says_so() {
     let both = Both::new(fixed(60_000).credentials(["x-tenant-key"]), ScriptedOrigin::always(|| ok("x")));
     for (name, why) in [
-        ("x-api-key", Unshareable::Token),
-        ("x-tenant-key", Unshareable::Authorization),
-        ("authorization", Unshareable::Authorization),
-        ("cookie", Unshareable::Cookie),
+        ("x-api-key", NotStored::Token),
+        ("x-tenant-key", NotStored::Authorization),
+        ("authorization", NotStored::Authorization),
+        ("cookie", NotStored::Cookie),
     ] {
         for reply in both.get("/", &[(name, "a=b")]).await {
-            assert_eq!(reply.cache_status.unwrap().unshareable_reason(), Some(why), "{name}");
+            assert_eq!(reply.cache_status.unwrap().not_stored_reason(), Some(why), "{name}");
         }
     }
     let [stack, _] = both.get("/", ALICE).await;

@@ -1,0 +1,14 @@
+//! What the cache has done, in numbers.
+//!
+//! [`Stats`] are counters that each thread has a part of, so that a hit pays for one addition, and handles to
+//! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
+
+mod counters;
+mod serial;
+mod snapshot;
+mod stats;
+
+pub use self::{
+    snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
+    stats::Stats,
+};

@@ -1,0 +1,225 @@
+//! The handle to the numbers.
+
+use std::{fmt, sync::Arc};
+
+use parking_lot::RwLock;
+use tokio::time::Instant;
+
+use super::{
+    counters::{self, Counter, Counters},
+    snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
+};
+use crate::{
+    exchange::{BackgroundEvent, Outcome, Record, Role},
+    http::not_stored::NotStored,
+    origin::OriginHealth,
+    store::{Applied, Store, StoreStats},
+};
+
+/// What a cache has done so far, in numbers.
+///
+/// Each stack counts, with no feature and no observer: [`ReadThroughLayer::stats`](crate::ReadThroughLayer::stats)
+/// and [`ReadThroughBuilder::stats`](crate::ReadThroughBuilder::stats) return the handle. Layers stacked by hand
+/// are given one with their `stats` methods. A hit pays for its own counter and nothing else; a thread shares no
+/// counter with another one, up to half of the 64 at most that are made for each thread that the machine runs at
+/// a time.
+///
+/// Clones are handles to the same numbers. They keep the store alive.
+///
+/// ```
+/// use std::time::Duration;
+/// use axum::{Router, body::Body, routing::get};
+/// use http::Request;
+/// use tower::ServiceExt;
+/// use tower_readthrough::{Forward, ReadThroughLayer};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let cache = ReadThroughLayer::with_ttl(Duration::from_secs(10));
+/// let stats = cache.stats();
+/// let app = Router::new().route("/", get(async || "hello")).layer(cache);
+/// for _ in 0..3 {
+///     let request = Request::get("/").header("host", "example.com").body(Body::empty())?;
+///     let response = app.clone().oneshot(request).await?;
+///     axum::body::to_bytes(response.into_body(), 1024).await?;
+/// }
+/// let seen = stats.snapshot();
+/// assert_eq!((seen.hits, seen.forwarded.get(Forward::UriMiss), seen.stored), (2, 1, 1));
+/// assert_eq!(seen.store.map(|store| store.responses), Some(1));
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Stats {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    counters: Counters,
+    began: Instant,
+    sources: RwLock<Sources>,
+}
+
+type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
+
+/// Where numbers are that are counted elsewhere.
+#[derive(Clone, Default)]
+struct Sources {
+    store: Option<Source<Option<StoreStats>>>,
+    coalesce: Option<Source<CoalesceStats>>,
+    retries: Option<Source<u64>>,
+    health: Option<OriginHealth>,
+}
+
+impl Stats {
+    /// Returns a handle to numbers that are all 0, for layers that are stacked by hand.
+    #[must_use]
+    pub fn new() -> Self {
+        let (counters, began, sources) = (Counters::new(), Instant::now(), RwLock::default());
+        Self { shared: Arc::new(Shared { counters, began, sources }) }
+    }
+
+    /// Returns what the numbers are now. They are not read at the same instant: a request that ends meanwhile
+    /// may be in some and not in others.
+    pub fn snapshot(&self) -> StatsSnapshot {
+        // Called without the lock: a store may be the user's own.
+        let Sources { store, coalesce, retries, health } = self.shared.sources.read().clone();
+        let counters = &self.shared.counters;
+        let ended = |result| counters.get(Counter::of_refresh(result));
+        use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
+        StatsSnapshot {
+            over: self.shared.began.elapsed(),
+            hits: counters.get(Counter::HIT),
+            stale: counters.all(counters::STALE),
+            forwarded: counters.all(counters::FORWARDED),
+            unkeyed: counters.all(counters::UNKEYED),
+            refused: counters.all(counters::REFUSED),
+            failed: counters.get(Counter::FAILED),
+            other_methods: counters.get(Counter::OTHER_METHOD),
+            collapsed: counters.get(Counter::COLLAPSED),
+            stored: counters.get(Counter::STORED),
+            not_stored: counters.all(counters::NOT_STORED),
+            refreshes: Refreshes {
+                begun: counters.get(Counter::REFRESH_BEGAN),
+                responded: ended(Responded(http::StatusCode::OK)),
+                failed: ended(Failed),
+                timed_out: ended(TimedOut),
+                aborted: ended(Aborted),
+            },
+            purges: counters.all(counters::PURGES),
+            soft_purges: counters.get(Counter::SOFT_PURGE),
+            retries: retries.map_or(0, |retries| retries()),
+            coalesce: coalesce.map(|coalesce| coalesce()),
+            store: store.and_then(|store| store()),
+            origins: health.map(|health| origins(&health)).unwrap_or_default(),
+        }
+    }
+
+    /// Reads what this store says of itself.
+    pub(crate) fn read_store(&self, store: &impl Store) {
+        let store = store.clone();
+        self.shared.sources.write().store = Some(Arc::new(move || store.stats()));
+    }
+
+    /// Reads what fetches hold.
+    pub(crate) fn read_coalesce(&self, stats: impl Fn() -> CoalesceStats + Send + Sync + 'static) {
+        self.shared.sources.write().coalesce = Some(Arc::new(stats));
+    }
+
+    /// Reads how many retries have begun.
+    pub(crate) fn read_retries(&self, retries: impl Fn() -> u64 + Send + Sync + 'static) {
+        self.shared.sources.write().retries = Some(Arc::new(retries));
+    }
+
+    /// Reads the attempts at these origins.
+    pub(crate) fn read_origins(&self, health: &OriginHealth) {
+        self.shared.sources.write().health = Some(health.clone());
+    }
+
+    /// Counts a fresh response from the store.
+    #[inline(always)]
+    pub(crate) fn hit(&self) {
+        self.shared.counters.add(Counter::HIT);
+    }
+
+    /// Counts what became of a request.
+    pub(crate) fn finished(&self, record: &Record) {
+        let counters = &self.shared.counters;
+        counters.add(match record.outcome() {
+            Outcome::Hit => Counter::HIT,
+            Outcome::Stale(why) => counters::STALE.of(why),
+            Outcome::Forwarded(why) => counters::FORWARDED.of(why),
+            Outcome::Unkeyed(why) => counters::UNKEYED.of(why),
+            Outcome::Refused(why) => counters::REFUSED.of(why),
+            Outcome::Failed => Counter::FAILED,
+        });
+        if record.role() == Role::Follower {
+            counters.add(Counter::COLLAPSED);
+        }
+    }
+
+    /// Counts a request of a method that never has a key.
+    pub(crate) fn other_method(&self) {
+        self.shared.counters.add(Counter::OTHER_METHOD);
+    }
+
+    /// Counts what came of storing a response.
+    pub(crate) fn committed(&self, applied: Applied) {
+        let counters = &self.shared.counters;
+        match applied {
+            Applied::Stored => counters.add(Counter::STORED),
+            Applied::NotStored(why) => self.not_stored(why),
+            Applied::Removed | Applied::Unchanged => self.not_stored(NotStored::StoreRefused),
+        }
+    }
+
+    /// Counts a response that was not to be stored.
+    pub(crate) fn not_stored(&self, why: NotStored) {
+        self.shared.counters.add(counters::NOT_STORED.of(why));
+    }
+
+    pub(crate) fn background(&self, event: &BackgroundEvent<'_>) {
+        self.shared.counters.add(match event {
+            BackgroundEvent::RefreshBegan(_) => Counter::REFRESH_BEGAN,
+            BackgroundEvent::RefreshEnded(_, result) => Counter::of_refresh(*result),
+        });
+    }
+
+    pub(crate) fn purged(&self, kind: PurgeKind, is_soft: bool) {
+        self.shared.counters.add(counters::PURGES.of(kind));
+        if is_soft {
+            self.shared.counters.add(Counter::SOFT_PURGE);
+        }
+    }
+}
+
+/// The origins under names of their own.
+fn origins(health: &OriginHealth) -> Vec<OriginStats> {
+    let gauges = health.gauges().into_iter();
+    let stats = gauges.map(|(name, state, gauges)| OriginStats {
+        name,
+        state,
+        attempts: gauges.attempts.begun,
+        failures: gauges.attempts.failed,
+        timed_out: gauges.attempts.timed_out,
+        too_many: gauges.attempts.too_many,
+        latency: gauges.attempts.latency,
+        waiting: gauges.waiting,
+        under_way: gauges.under_way,
+        permits_in_use: gauges.permits_in_use,
+        permits: gauges.permits,
+    });
+    stats.collect()
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl fmt::Debug for Stats {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Stats").field(&self.snapshot()).finish()
+    }
+}
