@@ -159,6 +159,8 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `testing`: a scripted origin, a client that asserts why it got what it got, and faults, for tests of
+//!   applications; see the module of that name.
 //!
 //! # Limits
 //!
@@ -197,6 +199,8 @@ mod shared_error;
 pub mod stack;
 pub mod store;
 pub mod tags;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 mod work;
 

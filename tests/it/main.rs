@@ -50,6 +50,7 @@ mod stampede;
 mod stats;
 mod support;
 mod tags;
+mod testing;
 mod validation;
 mod with_ttl;
 
