@@ -15,6 +15,7 @@ mod queue;
 mod ramp;
 mod rate;
 mod slab;
+mod sync;
 mod tally;
 mod voice;
 mod wish;
@@ -493,6 +494,10 @@ impl OriginHealthBuilder {
     }
 }
 
+#[cfg(test)]
+mod gate_model;
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 #[path = "scenario_tests.rs"]
 mod scenarios;
