@@ -260,6 +260,7 @@ struct Down {
     calls: usize,
     answers: usize,
     flights: usize,
+    /// Those since then that need the origin, and those that it has got as a probe.
     requests: usize,
 }
 
@@ -351,10 +352,10 @@ impl Bench {
             let seen = self.sky.lock();
             (seen.calls.len(), seen.pauses.get(&key).copied())
         };
-        self.down.iter_mut().for_each(|down| down.requests += 1);
         self.send(key);
         settle().await;
         let new = self.sky.lock().calls.len() - calls;
+        self.down.iter_mut().for_each(|down| down.requests += new);
         let is_paused = pause.is_some_and(|pause| now < pause.least);
         let is_answered = self.clients.last().is_some_and(|client| client.task.is_finished());
         match state {
