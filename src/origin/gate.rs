@@ -7,15 +7,11 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -24,6 +20,7 @@ use super::{
     counts::OriginGauges,
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
+    sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
     wish::{HeldBack, Kind, Refusal, Wish},
 };
 
@@ -446,5 +443,10 @@ impl Drop for Permit {
 const _: () = assert!(size_of::<Option<Attempt>>() <= 2 * size_of::<usize>());
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
-mod tests;
+impl Gate {
+    /// Does something that must not need the lock.
+    pub(super) fn while_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _locked = self.core.lock();
+        act()
+    }
+}

@@ -9,7 +9,6 @@ use std::{
 use futures_util::FutureExt;
 
 use super::*;
-use crate::origin::{OriginHealth, OriginState};
 use AttemptOutcome::{Failure, Success};
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -243,10 +242,11 @@ async fn a_place_is_left_with_the_queue() {
 #[tokio::test(start_paused = true)]
 async fn an_open_origin_is_not_asked_under_the_lock() {
     let gate = gate(1, 1);
-    let _locked = gate.core.lock();
-    assert!(matches!(gate.ask_with_stale(Instant::now()), Answer::Fetch(None)));
-    assert!(matches!(gate.invite(Instant::now()), Answer::Fetch(None)));
-    assert!(gate.is_up());
+    gate.while_locked(|| {
+        assert!(matches!(gate.ask_with_stale(Instant::now()), Answer::Fetch(None)));
+        assert!(matches!(gate.invite(Instant::now()), Answer::Fetch(None)));
+        assert!(gate.is_up());
+    });
 }
 
 #[test]

@@ -16,6 +16,7 @@ mod queue;
 mod ramp;
 mod rate;
 mod slab;
+mod sync;
 mod tally;
 mod voice;
 mod wish;
@@ -508,6 +509,10 @@ impl OriginHealthBuilder {
     }
 }
 
+#[cfg(test)]
+mod gate_model;
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 #[path = "scenario_tests.rs"]
 mod scenarios;

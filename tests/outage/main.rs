@@ -12,6 +12,7 @@ mod failing;
 mod failover;
 mod hanging;
 mod load;
+mod model;
 mod origin;
 mod overload;
 mod recovery;
