@@ -6,7 +6,7 @@ use http::request::Parts;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CoalesceLayer, Forward, FillLayer, LookupLayer, MemoryStore, NotStored, OriginHealth, OriginLimitLayer,
+    CoalesceLayer, FillLayer, Forward, LookupLayer, MemoryStore, NotStored, OriginHealth, OriginLimitLayer,
     OriginState, PurgeKind, ReadThroughLayer, RetryPolicy, Rules, Stats, StatsSnapshot,
 };
 
@@ -47,7 +47,8 @@ async fn a_response_is_stored_or_counted_with_a_reason_once_for_each_fetch() {
         ("GET", "/", None),
     ];
     for (method, path, why) in rows {
-        let counts = during(&stats, async || drop(try_send(&service, request(method, path, &[])).await)).await;
+        let counts =
+            during(&stats, async || drop(try_send(&service, request(method, path, &[])).await)).await;
         let not_stored = counts.not_stored.iter().find(|(_, count)| *count > 0).map(|(why, _)| why);
         assert_eq!((not_stored, counts.not_stored.total() + counts.stored), (why, 1), "{path}");
     }
@@ -86,9 +87,8 @@ async fn the_attempts_of_each_origin_are_counted_with_what_became_of_them() {
         "/fails/c" => status(429),
         _ => ok("x").max_age(60),
     });
-    let name = |head: &Parts| {
-        std::borrow::Cow::from(if head.uri.path().starts_with("/fails") { "a" } else { "b" })
-    };
+    let name =
+        |head: &Parts| std::borrow::Cow::from(if head.uri.path().starts_with("/fails") { "a" } else { "b" });
     let health = OriginHealth::builder().origin(name).build().unwrap();
     let layer = ReadThroughLayer::builder(small_store()).outage(health).build().unwrap();
     let (stats, service) = (layer.stats(), layer.layer(origin));
@@ -267,7 +267,10 @@ async fn numbers_are_serialised_by_the_names_of_reasons() {
     let json = serde_json::to_value(stats.snapshot()).unwrap();
     assert_eq!(json["over_seconds"], 1.5);
     assert_eq!((&json["forwarded"]["uri-miss"], &json["not_stored"]["set-cookie"]), (&1.into(), &0.into()));
-    assert_eq!((&json["origins"][0]["name"], &json["origins"][0]["state"]), (&"default".into(), &"up".into()));
+    assert_eq!(
+        (&json["origins"][0]["name"], &json["origins"][0]["state"]),
+        (&"default".into(), &"up".into())
+    );
     assert_eq!(json["origins"][0]["latency"]["count"], 1);
     assert_eq!(json["store"]["responses"], 1);
 }
