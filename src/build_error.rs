@@ -50,6 +50,20 @@ pub enum BuildError {
         /// The given path.
         path: Box<str>,
     },
+    /// A name of the cache that cannot be in `Cache-Status`; see
+    /// [`ReadThroughBuilder::cache_name`](crate::ReadThroughBuilder::cache_name).
+    #[error("`cache_name`: `{name}` is not a valid name: give it 1 to 64 printable ASCII characters")]
+    CacheName {
+        /// The given name.
+        name: Box<str>,
+    },
+    /// A secret that could be guessed; see
+    /// [`ReadThroughBuilder::full_cache_status_for`](crate::ReadThroughBuilder::full_cache_status_for).
+    #[error("`full_cache_status_for`: the secret is too short: give it at least {at_least} bytes")]
+    ShortSecret {
+        /// The least length.
+        at_least: usize,
+    },
     /// A response field without which a stored response cannot be used; see
     /// [`Rules::store_without`](crate::Rules::store_without).
     #[error(

@@ -58,7 +58,8 @@
 //! | [`LookupLayer::refresh_deadline`](crate::LookupLayer::refresh_deadline) | 30 s |
 //! | [`LookupLayer::max_stale_while_up`](crate::LookupLayer::max_stale_while_up) | none |
 //! | [`LookupLayer::max_refreshes`](crate::LookupLayer::max_refreshes) | 1024 |
-//! | [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) | yes |
+//! | [`LookupLayer::cache_status`](crate::LookupLayer::cache_status) | short |
+//! | [`LookupLayer::cache_name`](crate::LookupLayer::cache_name) | tower-readthrough |
 //! | [`LookupLayer::request_directives`](crate::LookupLayer::request_directives) | no |
 //! | [`LookupLayer::fetch_whole_for_ranges`](crate::LookupLayer::fetch_whole_for_ranges) | no |
 //!

@@ -204,6 +204,7 @@ pub mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+pub mod why;
 mod work;
 
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
@@ -221,8 +222,8 @@ pub use self::{
     exchange::failures::{DefaultFailures, Failures},
     exchange::status::{CacheStatus, Forward, Stale},
     exchange::{
-        Attempts, BackgroundEvent, CacheRequest, Observer, Outcome, Purpose, Record, RefreshResult, Refused,
-        Role,
+        Attempts, BackgroundEvent, CacheRequest, CacheStatusDetail, Observer, Outcome, Purpose, Record,
+        RefreshResult, Refused, Role,
     },
     executor::Task,
     failover::{Failover, FailoverBuilder, FailoverFuture},

@@ -49,15 +49,19 @@ mod refused;
 mod request;
 mod response;
 pub(crate) mod status;
+mod status_field;
 
 pub use self::{
     record::{BackgroundEvent, Observer, Outcome, Record, RefreshResult, Role},
     refused::Refused,
     request::{CacheRequest, Purpose},
     response::Attempts,
+    status_field::CacheStatusDetail,
 };
 pub(crate) use self::{
     record::{ObservedStore, Observers},
+    refused::tell_protocol_error,
     request::{Fallback, KeyWatch, RequestCopy, StaleCandidate, WarmUp, head_of, without_extensions},
     response::{ResponseFacts, Shareability},
+    status_field::{FullStatus, StatusField},
 };

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
-use crate::{body::Body, exchange::status::CacheStatus, reasons::reasons};
+use crate::{
+    body::Body,
+    exchange::status::{CacheStatus, NAME},
+    reasons::reasons,
+};
+
+/// The response field of RFC 9209.
+const PROXY_STATUS: HeaderName = HeaderName::from_static("proxy-status");
 
 reasons! {
     /// Why a layer refused a request: in the extensions of the response, which is one of the cache itself.
+    /// `Proxy-Status` says it to clients, by the [error types](Self::proxy_error) of RFC 9209.
     ///
     /// [`RetryPolicy`](crate::RetryPolicy) does not try again what was refused, and
     /// [`StaleIfError`](crate::StaleIfError) serves a stale response instead where there is one.
@@ -49,6 +57,24 @@ impl Refused {
         )
     }
 
+    /// Returns the error type of RFC 9209 §2.3 that `Proxy-Status` names.
+    pub const fn proxy_error(self) -> &'static str {
+        match self {
+            Self::QueueFull | Self::QueueTimeout => "connection_limit_reached",
+            Self::OriginDown => "destination_unavailable",
+            Self::WaitTimeout | Self::FetchTimeout | Self::AttemptTimeout => "http_response_timeout",
+            Self::FetchAborted => "proxy_internal_error",
+            // The origin is not asked for this one.
+            Self::TooManyWaiters | Self::NotStored => "proxy_internal_response",
+        }
+    }
+
+    /// Says so in `Proxy-Status` (RFC 9209).
+    pub(crate) fn tell(self, headers: &mut HeaderMap) {
+        let value = format!("{NAME};error={};details=\"{self}\"", self.proxy_error());
+        HeaderValue::try_from(value).into_iter().for_each(|value| _ = headers.insert(PROXY_STATUS, value));
+    }
+
     /// The response that says so: 504 if time ran out at the origin, else 503 with `Retry-After`. A
     /// request that had been forwarded by then was so for the reason `why`.
     pub(crate) fn to_response<B>(self, retry_after: Duration, why: CacheStatus) -> Response<Body<B>> {
@@ -65,8 +91,33 @@ impl Refused {
             let seconds = retry_after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX);
             response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
+        self.tell(response.headers_mut());
         response.extensions_mut().insert(self);
         why.refused(self).mark(&mut response);
         response
+    }
+}
+
+/// Says in `Proxy-Status` that the response of the origin makes no sense as one to the request (RFC 9209 §2.3.20).
+pub(crate) fn tell_protocol_error(headers: &mut HeaderMap) {
+    headers.insert(PROXY_STATUS, HeaderValue::from_static("tower-readthrough;error=http_protocol_error"));
+}
+
+/// What follows the name of this cache in `Proxy-Status`, if it is the last one to have said something.
+fn own_proxy_status(headers: &HeaderMap) -> Option<&str> {
+    headers.get_all(PROXY_STATUS).iter().next_back()?.to_str().ok()?.strip_prefix(NAME)
+}
+
+/// Says the same under another name of the cache.
+pub(super) fn rename_proxy_status(headers: &mut HeaderMap, name: &str) {
+    let renamed =
+        own_proxy_status(headers).and_then(|rest| HeaderValue::try_from(format!("{name}{rest}")).ok());
+    renamed.into_iter().for_each(|value| _ = headers.insert(PROXY_STATUS, value));
+}
+
+/// Does not say it.
+pub(super) fn hide_proxy_status(headers: &mut HeaderMap) {
+    if own_proxy_status(headers).is_some() {
+        headers.remove(PROXY_STATUS);
     }
 }

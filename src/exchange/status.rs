@@ -7,7 +7,7 @@ use sfv::{Integer, ItemSerializer, KeyRef, RefBareItem, TokenRef};
 
 use crate::{
     exchange::Refused,
-    http::{fields::has, storing::NotStored},
+    http::{fields::has, not_stored::NotStored},
     key::Unkeyed,
     origin::HeldBack,
     reasons::reasons,
@@ -19,7 +19,7 @@ use crate::{
 pub(crate) const CACHE_STATUS: HeaderName = header::CACHE_STATUS;
 
 /// The name of this cache in it.
-const NAME: &str = "tower-readthrough";
+pub(super) const NAME: &str = "tower-readthrough";
 
 /// How a response came about, in the terms of RFC 9211.
 ///
@@ -165,7 +165,7 @@ static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
         first(Forward::Request, "tower-readthrough;fwd=request;stored"),
         shared(Forward::Request, "tower-readthrough;fwd=request;stored;collapsed"),
         (
-            CacheStatus::forwarded(Forward::UriMiss),
+            CacheStatus::forwarded(Forward::UriMiss).unshared(NotStored::Method),
             HeaderValue::from_static("tower-readthrough;fwd=uri-miss"),
         ),
     ]
@@ -259,14 +259,33 @@ impl CacheStatus {
     }
 
     fn replace_last(self, headers: &mut HeaderMap) {
+        self.replace_with(headers, self.to_value());
+    }
+
+    /// Lets our member be this one.
+    pub(super) fn replace_with(self, headers: &mut HeaderMap, value: HeaderValue) {
         let is_only_one = headers.get_all(CACHE_STATUS).iter().nth(1).is_none();
         match headers.get_mut(CACHE_STATUS) {
             // `insert` and `entry` would let a full map grow before they look for the name.
-            Some(ours) if is_only_one => *ours = self.to_value(),
+            Some(ours) if is_only_one => *ours = value,
             _ => {
                 Self::unmark(headers);
-                headers.append(CACHE_STATUS, self.to_value());
+                headers.append(CACHE_STATUS, value);
             }
+        }
+    }
+
+    /// Calls `each` with the parameters that the field has.
+    pub(super) fn each_parameter(self, each: &mut dyn FnMut(&str, Option<String>)) {
+        for (name, value) in self.parameters() {
+            each(
+                name,
+                match value {
+                    Value::True => None,
+                    Value::Token(token) => Some(token.to_owned()),
+                    Value::Status(status) => Some(status.as_u16().to_string()),
+                },
+            );
         }
     }
 
@@ -449,13 +468,14 @@ impl CacheStatus {
             Self { stale: Some(why), .. } => Some(why.as_str()),
             Self { refused: Some(why), .. } => Some(why.as_str()),
             Self { unkeyed: Some(why), .. } => Some(why.as_str()),
-            Self { unshareable: Some(why), .. } => Some(why.as_str()),
+            Self { unshareable: Some(why), .. } if !why.is_seen_otherwise() => Some(why.as_str()),
             Self { loss: Some(why), .. } => Some(why.as_str()),
             _ => None,
         }
     }
 
-    /// Whether the response of the origin is stored, once it is complete.
+    /// Whether the response of the origin is stored, once it is complete. What is known of that only then,
+    /// [`NotStored::known`] tells, and an [`Observer`](crate::Observer) is told.
     pub const fn is_stored(&self) -> bool {
         self.is_stored
     }

@@ -31,11 +31,13 @@ reasons! {
         VaryStar => "vary-star", WithHead;
         /// The response has no lifetime, or one of zero, or must be revalidated each time (`no-cache`).
         NotFresh => "not-fresh", WithHead;
-        /// A [failure](crate::Failures) or another error without freshness of its own, a failure where something
-        /// stale can be served, or a status about one message or connection: 400, 401, 405 to 408,
+        /// A [failure](crate::Failures) without freshness of its own, or where something stale can be served.
+        /// `Cache-Status` does not repeat what the status says.
+        Failure => "failure", WithHead;
+        /// Another error without freshness of its own, or about one message or connection: 400, 401, 405 to 408,
         /// 411, 413 to 415, 417, 421, 422, 425, 426, 428, 429, 431, 501, 505, 508, 510 and 511.
         Status => "status", WithHead;
-        /// The response to HEAD has no content to store.
+        /// The response to HEAD has no content to store. `Cache-Status` does not repeat what the method says.
         Method => "method", WithHead;
         /// A part of a representation or a change of one (206, 226), a response to the condition or range
         /// of one client (304, 412, 416), or about the connection (1xx, 305, 306).
@@ -69,6 +71,11 @@ reasons! {
 }
 
 impl NotStored {
+    /// Whether the method or the status of the response says it already.
+    pub(crate) const fn is_seen_otherwise(self) -> bool {
+        matches!(self, Self::Method | Self::Failure)
+    }
+
     /// Returns the names of the header fields that it can come from, in lower case, the most likely one first.
     /// None: it comes from no field.
     ///
@@ -92,6 +99,7 @@ impl NotStored {
             Self::NoVarySearch => &["no-vary-search"],
             Self::TooManyTags => &["surrogate-key", "cache-tag", "cache-groups"],
             Self::Status
+            | Self::Failure
             | Self::Method
             | Self::Partial
             | Self::Policy

@@ -49,7 +49,7 @@ impl Decision {
         match self.sharing {
             _ if self.is_storable => None,
             Sharing::Unshareable(why) => Some(why),
-            Sharing::Failed { .. } => Some(NotStored::Status),
+            Sharing::Failed { .. } => Some(NotStored::Failure),
             Sharing::Shareable => Some(NotStored::Method),
         }
     }

@@ -219,10 +219,30 @@ impl CacheKey {
         Arc::clone(&self.0)
     }
 
+    /// Returns a digest of the key in 16 hexadecimal digits, by which a key can be told from others where the
+    /// key itself should not be shown. It is the same in all processes and versions.
+    ///
+    /// It is not a secret: whoever can guess the key can check the guess.
+    ///
+    /// ```
+    /// use tower_readthrough::CacheKey;
+    ///
+    /// assert_eq!(CacheKey::new("a").digest(), "af63dc4c8601ec8c");
+    /// ```
+    pub fn digest(&self) -> String {
+        digest(&self.0)
+    }
+
     /// The bytes of the key.
     pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// FNV-1a, 64 bits.
+pub(crate) fn digest(key: &[u8]) -> String {
+    let mix = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3);
+    format!("{:016x}", key.iter().fold(0xcbf2_9ce4_8422_2325, mix))
 }
 
 impl fmt::Debug for CacheKey {
@@ -287,6 +307,12 @@ pub trait KeyExtractor: Send + Sync + 'static {
     /// Returns the expected query, if the rules for the path are all for another one.
     fn rule_of_url(&self, _uri: &Uri, _host: Option<&HeaderValue>) -> Result<Option<String>, String> {
         Ok(None)
+    }
+
+    /// Returns the name of the rule that decides about a request with this head, for [records of
+    /// decisions](crate::ReadThroughLayer::explain). Default: none, there are no rules.
+    fn rule(&self, _head: &Parts) -> Option<String> {
+        None
     }
 
     /// Calls `each` with every identity that requests for the URI may have: what an unsafe request to the

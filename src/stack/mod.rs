@@ -243,6 +243,36 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
+    /// See [`LookupLayer::cache_status`](crate::LookupLayer::cache_status).
+    pub fn cache_status(mut self, detail: impl Into<exchange::CacheStatusDetail>) -> Self {
+        self.lookup = self.lookup.cache_status(detail);
+        self
+    }
+
+    /// See [`LookupLayer::full_cache_status_for`](crate::LookupLayer::full_cache_status_for).
+    ///
+    /// ```
+    /// use http::HeaderName;
+    /// use tower_readthrough::{MemoryStore, ReadThroughLayer};
+    ///
+    /// let field = HeaderName::from_static("x-cache-debug");
+    /// let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+    ///     .full_cache_status_for(field, "rather long, and random")
+    ///     .cache_name("edge-1")
+    ///     .build();
+    /// assert!(cache.is_ok());
+    /// ```
+    pub fn full_cache_status_for(mut self, field: http::HeaderName, secret: impl AsRef<[u8]>) -> Self {
+        self.lookup = self.lookup.full_cache_status_for(field, secret);
+        self
+    }
+
+    /// See [`LookupLayer::cache_name`](crate::LookupLayer::cache_name).
+    pub fn cache_name(mut self, name: impl AsRef<str>) -> Self {
+        self.lookup = self.lookup.cache_name(name);
+        self
+    }
+
     /// Runs fetches and refreshes with this function; see
     /// [`CoalesceLayer::executor`](crate::CoalesceLayer::executor).
     pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {

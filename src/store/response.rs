@@ -320,6 +320,16 @@ impl StoredResponse {
         self.selection.as_ref()
     }
 
+    /// How many seconds it stays fresh; less than 0 if it is stale.
+    pub(crate) fn ttl(&self, now: Instant) -> i64 {
+        let until = self.fresh_until();
+        let seconds = |duration: std::time::Duration| i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+        match until.checked_duration_since(now) {
+            Some(left) => seconds(left),
+            None => -seconds(now.saturating_duration_since(until)),
+        }
+    }
+
     pub(crate) fn terms(&self) -> &Freshness {
         &self.terms
     }

@@ -3,6 +3,7 @@
 mod architecture;
 mod axum_apps;
 mod build;
+mod cache_status;
 mod coalesce;
 mod conformance;
 mod custom_store;

@@ -12,15 +12,16 @@ use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
-    BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules,
+    BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules, Known,
     LookupLayer, MemoryStore, NotStored, Observer, OriginHealth, OriginLimitLayer, OriginState, Outcome,
-    ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Stale,
-    StaleIfErrorLayer, Stats, StatsSnapshot, StoreLayer, Unkeyed, When, store::Applied,
+    ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Sequence,
+    Stale, StaleIfErrorLayer, Stats, StatsSnapshot, Store, StoreLayer, Unkeyed, When,
+    store::{Applied, Change, Entry},
 };
 
 use crate::support::{
     Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, hangs, ms, ok, panics, request,
-    secs, settle, small_store, status,
+    response, secs, settle, small_store, status,
 };
 
 type Boxed = BoxCloneService<Request<Body>, Reply, Failure>;
@@ -477,18 +478,26 @@ fn unshareable() -> Vec<Own> {
         (NotStored::Partial, always(parts), with(("range", "bytes=0-1,4-5"))),
         (NotStored::Framing, always(|| ok("x").max_age(60).header("content-length", "")), plain()),
         (NotStored::Stream, ours(|| ok("x").header("content-type", "text/event-stream")), plain()),
-        (NotStored::TooLarge, always(|| ok("x").max_age(60).declares(1 << 30)), plain()),
         (NotStored::Policy, stack(ScriptedOrigin::always(|| ok("x").max_age(60)), never), plain()),
+        (
+            NotStored::TooManyTags,
+            always(|| ok("x").max_age(60).header("surrogate-key", many_tags())),
+            plain(),
+        ),
+        (NotStored::Failure, always(|| status(503)), plain()),
+        (NotStored::Method, always(|| ok("x").max_age(60)), request("HEAD", "/", &[])),
     ]
 }
 
-#[tokio::test(start_paused = true)]
-async fn every_reason_why_a_response_is_for_one_client_is_told() {
-    let mut seen = HashSet::new();
+fn many_tags() -> String {
+    (0..5_000).map(|n| format!("t{n} ")).collect()
+}
+
+/// What is known when the head is there.
+async fn with_head() -> Vec<Told> {
+    let mut told = Vec::new();
     for (why, cache, request) in unshareable() {
-        let record = cache.ask(request).await;
-        assert_eq!((record.not_stored_reason(), record.is_stored()), (Some(why), false));
-        seen.insert(why);
+        told.push(Told::by(why, &cache, request).await);
     }
     // What the first response left out of the key the second one does not.
     let script = |n: usize, _: &Parts| {
@@ -498,8 +507,127 @@ async fn every_reason_why_a_response_is_for_one_client_is_told() {
     let cache = keyed(ScriptedOrigin::new(script), rules);
     cache.get("/a?id=0").await;
     tokio::time::advance(secs(61)).await;
-    let record = cache.get("/a?id=1").await;
-    seen.extend(record.not_stored_reason());
+    told.push(Told::by(NotStored::NoVarySearch, &cache, request("GET", "/a?id=1", &[])).await);
+    told
+}
+
+/// A response that is over long before its body is.
+fn slow_body() -> ScriptedResponse {
+    let (sender, body) = Body::fed();
+    tokio::spawn(async move {
+        tokio::time::sleep(secs(7_200)).await;
+        sender.send("x");
+    });
+    response(&[("cache-control", "max-age=1")], body)
+}
+
+/// What is known when the body is over.
+async fn after_body() -> Vec<Told> {
+    let plain = || request("GET", "/", &[]);
+    let mut told = Vec::new();
+    for (why, cache) in [
+        (NotStored::Incomplete, always(|| ok("x").max_age(60).cut())),
+        (NotStored::TooLarge, always(|| ok(vec![b'x'; 2 << 20]).max_age(60))),
+        (NotStored::Expired, always(slow_body)),
+    ] {
+        told.push(Told::by(why, &cache, plain()).await);
+    }
+    let watch = Arc::new(Watch::default());
+    let layer = ReadThroughLayer::builder(small_store()).observer(Arc::clone(&watch)).build().unwrap();
+    let (purge, stats) = (layer.purge(), layer.stats());
+    let origin = ScriptedOrigin::new(move |_, _| {
+        purge.everything();
+        ok("x").max_age(60)
+    });
+    let purged = Cache { service: boxed(layer.layer(origin)), watch, stats };
+    told.push(Told::by(NotStored::PurgedMeanwhile, &purged, plain()).await);
+    told.push(outdated().await);
+    let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+    let layer = StoreLayer::new(KeepsNothing::default()).observer(Arc::clone(&watch)).counted_by(&stats);
+    let service = boxed(layer.layer(ScriptedOrigin::always(|| ok("x").max_age(60))));
+    told.push(Told::by(NotStored::StoreRefused, &Cache { service, watch, stats }, plain()).await);
+    told
+}
+
+/// A response that comes after one that was asked for later.
+async fn outdated() -> Told {
+    let script = |n: usize, _: &Parts| {
+        let response = ok("x").max_age(60);
+        if n == 1 { response.after(secs(10)) } else { response }
+    };
+    let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+    let layer = StoreLayer::new(small_store()).observer(Arc::clone(&watch)).counted_by(&stats);
+    let cache = Cache { service: boxed(layer.layer(ScriptedOrigin::new(script))), watch, stats };
+    let slow = tokio::spawn(cache.service.clone().oneshot(request("GET", "/", &[])));
+    settle().await;
+    cache.get("/").await;
+    let (stats, applied) = (cache.stats.snapshot(), cache.watch.applied().len());
+    let reply = slow.await.unwrap().unwrap();
+    settle().await;
+    let record = *cache.watch.records.lock().unwrap().last().unwrap();
+    let (counts, applied) = (cache.stats.snapshot().since(&stats), cache.watch.applied().split_off(applied));
+    Told { why: NotStored::Outdated, record, counts, applied, field: reply.cache() }
+}
+
+/// A store that keeps nothing, and does not say why.
+#[derive(Clone, Default)]
+struct KeepsNothing(Arc<Sequence>);
+
+impl Store for KeepsNothing {
+    fn get(&self, _: &[u8]) -> Option<Arc<Entry>> {
+        None
+    }
+
+    fn apply(&self, _: &CacheKey, _: Change) -> Applied {
+        Applied::Unchanged
+    }
+
+    fn sequence(&self) -> &Arc<Sequence> {
+        &self.0
+    }
+
+    fn max_response_bytes(&self) -> usize {
+        10_000
+    }
+}
+
+/// All that is said of a response that is not stored.
+struct Told {
+    why: NotStored,
+    record: Record,
+    counts: StatsSnapshot,
+    applied: Vec<Applied>,
+    field: String,
+}
+
+impl Told {
+    async fn by(why: NotStored, cache: &Cache, request: Request<Body>) -> Self {
+        let (stats, applied) = (cache.stats.snapshot(), cache.watch.applied().len());
+        let reply = cache.service.clone().oneshot(request).await.unwrap();
+        settle().await;
+        let record = *cache.watch.records.lock().unwrap().last().unwrap();
+        let counts = cache.stats.snapshot().since(&stats);
+        Self { why, record, counts, applied: cache.watch.applied().split_off(applied), field: reply.cache() }
+    }
+}
+
+/// Each reason, at each place where it can be told by then.
+#[tokio::test(start_paused = true)]
+async fn every_reason_why_a_response_is_not_stored_is_told_where_it_can_be() {
+    let mut seen = HashSet::new();
+    for told in with_head().await.into_iter().chain(after_body().await) {
+        let Told { why, record, counts, applied, field } = told;
+        seen.insert(why);
+        assert_eq!(counts.not_stored.get(why), 1, "{why}: {counts:?}");
+        assert_eq!((counts.not_stored.total(), counts.stored), (1, 0), "{why}: {counts:?}");
+        assert_eq!(applied, [Applied::NotStored(why)]);
+        let is_known_with_head = why.known() <= Known::WithHead;
+        assert_eq!(record.not_stored_reason(), is_known_with_head.then_some(why), "{why}: {record:?}");
+        assert_eq!(record.is_stored(), !is_known_with_head, "{why}: it was to be stored");
+        // What the method or the status says is not repeated.
+        let is_in_field = is_known_with_head && !matches!(why, NotStored::Method | NotStored::Failure);
+        assert_eq!(field.ends_with(&format!("detail={why}")), is_in_field, "{why}: {field}");
+    }
     let missing: Vec<_> = NotStored::ALL.iter().filter(|why| !seen.contains(why)).collect();
     assert_eq!(missing, Vec::<&NotStored>::new());
 }

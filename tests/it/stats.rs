@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use http::request::Parts;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
@@ -87,9 +86,10 @@ async fn the_attempts_of_each_origin_are_counted_with_what_became_of_them() {
         "/fails/c" => status(429),
         _ => ok("x").max_age(60),
     });
-    let name =
-        |head: &Parts| std::borrow::Cow::from(if head.uri.path().starts_with("/fails") { "a" } else { "b" });
-    let health = OriginHealth::builder().origin(name).build().unwrap();
+    let health = OriginHealth::builder()
+        .origin(|head| if head.uri.path().starts_with("/fails") { "a" } else { "b" }.into())
+        .build()
+        .unwrap();
     let layer = ReadThroughLayer::builder(small_store()).outage(health).build().unwrap();
     let (stats, service) = (layer.stats(), layer.layer(origin));
     for path in ["/fails/a", "/fails/b", "/fails/c", "/well"] {

@@ -298,6 +298,11 @@ impl KeyExtractor for KeyRules {
         }
     }
 
+    fn rule(&self, head: &Parts) -> Option<String> {
+        let (selected, _) = self.rule_of(head).ok()?;
+        self.label(selected.ok()??.rule()).map(str::to_owned)
+    }
+
     fn rule_of_url(&self, uri: &Uri, host: Option<&HeaderValue>) -> Result<Option<String>, String> {
         let normal = uri::normal_uri(uri);
         let uri = normal.as_ref().unwrap_or(uri);

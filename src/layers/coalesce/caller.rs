@@ -553,6 +553,7 @@ fn update_age(headers: &mut HeaderMap, shareability: &exchange::Shareability) {
 
 fn mark_collapsed<B>(response: &mut Response<Body<B>>, head: &SharedHead) {
     if let Some(refused) = head.refused {
+        refused.tell(response.headers_mut());
         response.extensions_mut().insert(refused);
     }
     let shown = || CacheStatus::shown(&head.headers);

@@ -405,11 +405,16 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     ) {
         let status = self.client.asked().why().stored(decision.is_storable);
         let mut status = status.answered(from_origin, response.status());
-        if let storing::Sharing::Unshareable(why) = decision.sharing {
-            status = status.unshared(why);
-        }
-        if let Some(why) = decision.not_stored_reason() {
+        let why = decision.not_stored_reason();
+        if let Some(why) = why {
             self.layer.store.judged(self.client.asked().key(), why);
+        }
+        let unshared = match decision.sharing {
+            storing::Sharing::Unshareable(why) => Some(why),
+            _ => why,
+        };
+        if let Some(why) = unshared {
+            status = status.unshared(why);
         }
         if self.client.asked().wants_shareability() {
             let times = (origin.received_at, origin.fresh_until(&decision.terms));

@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use super::fetch::{Fetch, Policy};
 use crate::{
     body::Body,
+    exchange,
     http::{conditions, cookies, fields, response_fields, rules::Rules, storing, vary},
     origin::AnsweredBy,
     sequence::Checked as _,
@@ -111,6 +112,7 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     pub(super) fn unasked<B>(&self, origin: &store::Origin) -> Response<Body<B>> {
         let mut response = Response::new(Body::default());
         *response.status_mut() = StatusCode::BAD_GATEWAY;
+        exchange::tell_protocol_error(response.headers_mut());
         let decision = storing::Decision::not_stored(storing::Sharing::Failed { for_all: true });
         self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, None, origin);
         response

@@ -19,7 +19,7 @@ pub(super) fn from_store<B>(
     question: &Question<'_>,
     status: CacheStatus,
 ) -> Response<Body<B>> {
-    let Question { head, fields, settings, now, .. } = *question;
+    let Question { head, fields, now, .. } = *question;
     let mut response = status.serve(stored.to_hit(head.method == Method::HEAD, now, |body| body));
     if fields.has_precondition {
         apply_preconditions(&head.headers, &mut response);
@@ -27,15 +27,15 @@ pub(super) fn from_store<B>(
     if fields.has_range {
         apply_range(&head.method, &head.headers, &mut response, stored.body());
     }
-    settings.finish(response, status)
+    question.finish(response, status, Some(stored))
 }
 
 /// Returns a response from the store, which has only a part of it.
 pub(super) fn from_part<B>(part: &Part, question: &Question<'_>, status: CacheStatus) -> Response<Body<B>> {
-    let Question { head, settings, now, .. } = *question;
+    let Question { head, now, .. } = *question;
     let mut response = status.serve(part.to_hit(&head.headers, now));
     apply_preconditions(&head.headers, &mut response);
-    settings.finish(response, status)
+    question.finish(response, status, Some(part.response()))
 }
 
 /// Returns what this client gets of a response that the layers below gave on behalf of all clients. What

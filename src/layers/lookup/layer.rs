@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{HeaderName, Request, Response};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 
@@ -23,7 +23,7 @@ use super::{
 use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
-    exchange,
+    exchange::{self, CacheStatusDetail},
     executor::{Executor, Task},
     http::rules::Rules,
     key::{DefaultKey, KeyExtractor},
@@ -134,11 +134,34 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.refreshes = Arc::new(Semaphore::new(limit.min(Semaphore::MAX_PERMITS))))
     }
 
-    /// Whether responses that the cache had a part in say in a `Cache-Status` field how they came
-    /// about (RFC 9211). Default: yes.
+    /// How much responses that the cache had a part in say in a `Cache-Status` field of how they came about
+    /// (RFC 9211). `true` and `false` stand for [`Short`](CacheStatusDetail::Short) and
+    /// [`Off`](CacheStatusDetail::Off). Default: short.
     #[must_use]
-    pub fn cache_status(self, show: bool) -> Self {
-        self.set(|settings| settings.shows_status = show)
+    pub fn cache_status(self, detail: impl Into<CacheStatusDetail>) -> Self {
+        self.set(|settings| settings.field.show(detail.into()))
+    }
+
+    /// Says [everything](CacheStatusDetail::Full) to those who send this secret in this request field. Default:
+    /// to no one.
+    ///
+    /// The field is removed from each request before its key is made: it never reaches the origin, and no
+    /// response is selected by it (`Vary`). The secret is compared in constant time.
+    /// [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses secrets of less than 16 bytes,
+    /// and fields that HTTP gives a meaning to.
+    #[must_use]
+    pub fn full_cache_status_for(self, field: HeaderName, secret: impl AsRef<[u8]>) -> Self {
+        self.set(|settings| settings.field.show_full_for(field, secret.as_ref()))
+    }
+
+    /// The name of this cache in `Cache-Status` and `Proxy-Status` (RFC 9211 §2, RFC 9209 §2), and the label
+    /// of its metrics: 1 to 64 printable ASCII characters, or [`build`](crate::ReadThroughBuilder::build)
+    /// refuses it. Default: `tower-readthrough`.
+    ///
+    /// Any other name than the default takes a hit a few allocations.
+    #[must_use]
+    pub fn cache_name(self, name: impl AsRef<str>) -> Self {
+        self.set(|settings| settings.field.name(name.as_ref()))
     }
 
     /// Tells this observer of each response that the service returns, and of its background refreshes.
@@ -197,6 +220,7 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         self.extractor.check()?;
         BuildError::check_room(self.store.max_response_bytes())?;
+        self.settings.field.check()?;
         if self.settings.refresh_deadline.is_zero() {
             let consequence = "no refresh can ever succeed";
             return Err(BuildError::ZeroDuration { setting: "refresh_deadline", consequence });
@@ -380,7 +404,7 @@ impl<St, K> LookupLayer<St, K> {
             max_stale_while_up,
             refreshes,
             executor: _,
-            shows_status,
+            field,
             observers: _,
             follows_requests,
             fetches_whole,
@@ -390,7 +414,8 @@ impl<St, K> LookupLayer<St, K> {
             ("LookupLayer::refresh_deadline", span(*refresh_deadline)),
             ("LookupLayer::max_stale_while_up", option(*max_stale_while_up, span)),
             ("LookupLayer::max_refreshes", refreshes.available_permits().to_string()),
-            ("LookupLayer::cache_status", switch(*shows_status)),
+            ("LookupLayer::cache_status", format!("{:?}", field.detail()).to_lowercase()),
+            ("LookupLayer::cache_name", field.cache_name().to_owned()),
             ("LookupLayer::request_directives", switch(*follows_requests)),
             ("LookupLayer::fetch_whole_for_ranges", switch(*fetches_whole)),
         ]

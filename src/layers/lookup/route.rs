@@ -33,14 +33,22 @@ pub(crate) struct Keyless {
     invalidation: Option<Invalidation>,
     /// Why there is no key, if responses to such requests say it.
     why: Option<key::Unkeyed>,
-    shows_status: bool,
-    observers: exchange::Observers,
+    /// `None`: nothing is told, counted or hidden. In one piece, since futures have room for it.
+    settings: Option<Arc<select::Settings>>,
+    detail: exchange::CacheStatusDetail,
+    /// The name of the rule, if the response says it.
+    rule: Option<Box<str>>,
 }
 
 impl Keyless {
     /// Nothing: the request is that of a fetch of this very cache.
-    pub(crate) const PASSED: Self =
-        Self { invalidation: None, why: None, shows_status: true, observers: exchange::Observers::NONE };
+    pub(crate) const PASSED: Self = Self {
+        invalidation: None,
+        why: None,
+        settings: None,
+        detail: exchange::CacheStatusDetail::Short,
+        rule: None,
+    };
 
     /// Whether responses to such requests say why there is no key.
     pub(super) const fn says_why(&self) -> bool {
@@ -67,17 +75,19 @@ impl Keyless {
         if let Some(why) = self.why {
             let came_about = CacheStatus::unkeyed(why);
             came_about.mark_passed(response);
-            self.observers.finish(response, came_about);
+            self.settings.iter().for_each(|settings| settings.observers.finish(response, came_about));
         }
-        if !self.shows_status {
-            CacheStatus::hide(response);
+        if let Some(settings) = &self.settings {
+            let rule = || self.rule.as_deref().map(str::to_owned);
+            let full = || exchange::FullStatus { rule: rule(), ..exchange::FullStatus::default() };
+            settings.field.write(response, self.detail, full);
         }
     }
 
     /// Tells observers that there is no response.
     fn fail(&self) {
-        if let Some(why) = self.why {
-            self.observers.fail(CacheStatus::unkeyed(why));
+        if let (Some(why), Some(settings)) = (self.why, &self.settings) {
+            settings.observers.fail(CacheStatus::unkeyed(why));
         }
     }
 }
@@ -135,14 +145,15 @@ where
     /// Looks the request up, and sends it on its way.
     // As what it calls on the way of a hit: each call that is not inlined moves the request.
     #[inline(always)]
-    pub(crate) fn route<R, ReqB>(self: &Arc<Self>, request: Request<ReqB>, route: R) -> R::Future
+    pub(crate) fn route<R, ReqB>(self: &Arc<Self>, mut request: Request<ReqB>, route: R) -> R::Future
     where
         R: Route<ReqB>,
         ReqB: HttpBody,
     {
+        let detail = self.settings.field.take(request.headers_mut());
         if !key::is_for_cache(&request) {
             let why = key::Unkeyed::of(&request);
-            return self.keyless(request, why, route);
+            return self.keyless(request, (why, detail), None, route);
         }
         let (mut head, body) = request.into_parts();
         let edition = self.note(&mut head);
@@ -150,15 +161,16 @@ where
         let mut fields = RequestFields::of(&head.headers);
         let mut key = key::KeyBuffer::new();
         if let Err(why) = self.find_key(edition, &head, &fields, &mut key) {
-            return self.keyless(Request::from_parts(head, body), Some(why), route);
+            let rule = self.rule_said(edition, &head, detail);
+            return self.keyless(Request::from_parts(head, body), (Some(why), detail), rule, route);
         }
         if self.normalises(edition) {
             self.normalise(edition, &mut head, &mut key);
             fields = RequestFields::of(&head.headers);
         }
-        match self.respond((&key, edition), &head, &mut fields) {
+        match self.respond((&key, edition), &head, &mut fields, detail) {
             Ok(response) => route.stored(response),
-            Err(open) => self.go_on(open, (&key, edition), Request::from_parts(head, body), route),
+            Err(open) => self.go_on(open, (&key, edition), Request::from_parts(head, body), detail, route),
         }
     }
 
@@ -217,7 +229,8 @@ where
     fn keyless<R, ReqB>(
         self: &Arc<Self>,
         mut request: Request<ReqB>,
-        why: Option<key::Unkeyed>,
+        (why, detail): (Option<key::Unkeyed>, exchange::CacheStatusDetail),
+        rule: Option<Box<str>>,
         route: R,
     ) -> R::Future
     where
@@ -230,11 +243,22 @@ where
         if why.is_none() {
             self.settings.observers.count_other_method();
         }
-        let observers = why.map_or(exchange::Observers::NONE, |_| self.settings.observers.clone());
-        let shows_status = self.settings.shows_status;
-        let keyless =
-            Keyless { invalidation: Invalidation::of(self, &request), why, shows_status, observers };
+        let is_finished = why.is_some() || !self.settings.field.leaves(detail);
+        let settings = is_finished.then(|| Arc::clone(&self.settings));
+        let invalidation = Invalidation::of(self, &request);
+        let keyless = Keyless { invalidation, why, settings, detail, rule };
         route.keyless(request, keyless)
+    }
+
+    /// The name of the rule of a request, if the response says it.
+    fn rule_said(
+        &self,
+        edition: select::Edition<'_>,
+        head: &Parts,
+        detail: exchange::CacheStatusDetail,
+    ) -> Option<Box<str>> {
+        let is_said = detail == exchange::CacheStatusDetail::Full;
+        is_said.then(|| edition.unwrap_or(&*self.extractor).rule(head)).flatten().map(Into::into)
     }
 
     /// The response to a request that has a key, if the store has one and nothing else is to be done.
@@ -247,13 +271,15 @@ where
         (key, edition): (&key::KeyBuffer, select::Edition<'_>),
         head: &Parts,
         fields: &mut RequestFields<'_>,
+        detail: exchange::CacheStatusDetail,
     ) -> Result<Response<Body<B>>, Open<B>> {
         let (now, settings) = (Instant::now(), &*self.settings);
         fields.put_under(&settings.request.credentials, key.keyed());
         let fields = &*fields;
         let wishes = settings.follows_requests.then(|| RequestDirectives::parse(&head.headers));
         let reading = self.read(key);
-        let question = select::Question { key, edition, head, fields, settings, now };
+        let extractor = &*self.extractor;
+        let question = select::Question { key, edition, head, fields, settings, detail, extractor, now };
         let stored = self.select(&reading, fields);
         if let Some(stored) = stored
             && select::accepts(stored, wishes.as_ref(), now)
@@ -347,7 +373,7 @@ where
         let wishes = wishes.unwrap_or_default();
         if wishes.only_if_cached {
             let refused = exchange::Refused::NotStored.to_response(Duration::ZERO, asked.why());
-            return Ok(question.settings.finish(refused, asked.why()));
+            return Ok(question.finish(refused, asked.why(), None));
         }
         let scope = match wishes.no_store {
             true => Scope::Client(NotStored::NoStore),
@@ -363,6 +389,7 @@ where
         open: Open<R::Stored>,
         (key, edition): (&key::KeyBuffer, select::Edition<'_>),
         request: Request<ReqB>,
+        detail: exchange::CacheStatusDetail,
         mut route: R,
     ) -> R::Future
     where
@@ -373,6 +400,7 @@ where
             return route.passed(request);
         }
         let (mut head, body) = request.into_parts();
+        let rule = self.rule_said(edition, &head, detail);
         key::prepare(edition.unwrap_or(&*self.extractor), key, &mut head);
         remove_upgrade(&mut head.headers);
         match open {
@@ -384,7 +412,7 @@ where
             }
             Open::Forward(asked, scope) => {
                 let why = asked.why();
-                let then = self.prepare(&mut head, asked, scope);
+                let then = self.prepare(&mut head, asked, scope, (detail, rule));
                 let response = route.call_below(Request::from_parts(head, body));
                 route.forwarded(match then {
                     None => ResponseFuture::pass_counted(response, &self.settings.observers, why),
@@ -397,7 +425,15 @@ where
 
     /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone:
     /// then the request passes untouched. Returns what there is to do with the response.
-    fn prepare(&self, head: &mut Parts, mut asked: exchange::CacheRequest, scope: Scope) -> Option<Then> {
+    fn prepare(
+        &self,
+        head: &mut Parts,
+        mut asked: exchange::CacheRequest,
+        scope: Scope,
+        (detail, rule): (exchange::CacheStatusDetail, Option<Box<str>>),
+    ) -> Option<Then> {
+        let is_full = detail == exchange::CacheStatusDetail::Full;
+        let key = is_full.then(|| asked.key().digest());
         // A layer above that gave it a key may share the response there.
         let has_key = head.extensions.remove::<key::CacheKey>().is_some();
         let above = head.extensions.remove::<exchange::CacheRequest>();
@@ -422,7 +458,7 @@ where
             Some(_) if asked.candidate().is_some() => _ = head.extensions.insert(asked.private()),
             Some(_) => _ = head.extensions.insert(WithoutKey),
         }
-        let is_done = conditions.is_none() && alone.is_none() && self.settings.leaves_responses();
+        let is_done = conditions.is_none() && alone.is_none() && self.settings.leaves_responses(detail);
         (!is_done).then(|| Then {
             method: head.method.clone(),
             conditions: conditions.unwrap_or_default(),
@@ -430,6 +466,8 @@ where
             why,
             limit: self.store.max_response_bytes(),
             settings: Arc::clone(&self.settings),
+            detail,
+            full: exchange::FullStatus { ttl: None, key, rule: rule.map(String::from) },
         })
     }
 }
@@ -444,6 +482,8 @@ struct Then {
     why: CacheStatus,
     limit: usize,
     settings: Arc<select::Settings>,
+    detail: exchange::CacheStatusDetail,
+    full: exchange::FullStatus,
 }
 
 impl Then {
@@ -454,16 +494,17 @@ impl Then {
     where
         B: ResponseBody,
     {
-        let Self { method, conditions, is_alone, why, limit, settings } = self;
+        let Self { method, conditions, is_alone, why, limit, settings, detail, full } = self;
         let mut response = response.await.inspect_err(|_| settings.observers.fail(why))?;
         if is_alone {
             pass_on(&mut response, None, None);
             why.mark_passed(&mut response);
             why.not_stored_reason().iter().for_each(|why| settings.observers.count_not_stored(*why));
-            return Ok(settings.finish(response.map(Body::inner), why));
+            return Ok(settings.finish(response.map(Body::inner), why, detail, || full));
         }
         let completion = settings.completion(&response, limit);
-        Ok(settings.finish(answer::from_below(&method, &conditions, response, completion), why))
+        let response = answer::from_below(&method, &conditions, response, completion);
+        Ok(settings.finish(response, why, detail, || full))
     }
 }
 

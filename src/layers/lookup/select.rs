@@ -18,7 +18,7 @@ use crate::{
         storing::after,
         vary::{Forms, Selection},
     },
-    key::{KeyBuffer, KeyExtractor},
+    key::{self, KeyBuffer, KeyExtractor},
     layers::invalidation::Invalidates,
     observe::Stats,
     origin::OriginHealth,
@@ -36,7 +36,7 @@ pub(super) struct Settings {
     pub(super) max_stale_while_up: Option<Duration>,
     pub(super) refreshes: Arc<Semaphore>,
     pub(super) executor: Executor,
-    pub(super) shows_status: bool,
+    pub(super) field: exchange::StatusField,
     pub(super) observers: exchange::Observers,
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
@@ -55,7 +55,7 @@ impl Default for Settings {
             max_stale_while_up: None,
             refreshes: Arc::new(Semaphore::new(MAX_REFRESHES)),
             executor: Executor::default(),
-            shows_status: true,
+            field: exchange::StatusField::default(),
             observers: exchange::Observers::NONE,
             follows_requests: false,
             fetches_whole: false,
@@ -65,19 +65,23 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether [`finish`](Self::finish) does nothing.
+    /// Whether [`finish`](Self::finish) does nothing but count, for a response that says so much.
     #[inline]
-    pub(super) fn leaves_responses(&self) -> bool {
-        self.shows_status & self.observers.makes_no_records()
+    pub(super) fn leaves_responses(&self, detail: exchange::CacheStatusDetail) -> bool {
+        self.field.leaves(detail) & self.observers.makes_no_records()
     }
 
     /// Finishes a response that leaves the cache: observers are told, and clients see what they are to see.
     /// `came_about` is how it came about, unless it says so itself.
-    pub(super) fn finish<B>(&self, mut response: Response<B>, came_about: CacheStatus) -> Response<B> {
+    pub(super) fn finish<B>(
+        &self,
+        mut response: Response<B>,
+        came_about: CacheStatus,
+        detail: exchange::CacheStatusDetail,
+        full: impl FnOnce() -> exchange::FullStatus,
+    ) -> Response<B> {
         self.observers.finish(&response, came_about);
-        if !self.shows_status {
-            CacheStatus::hide(&mut response);
-        }
+        self.field.write(&mut response, detail, full);
         response
     }
 }
@@ -114,13 +118,34 @@ pub(super) struct Question<'a> {
     pub(super) head: &'a Parts,
     pub(super) fields: &'a RequestFields<'a>,
     pub(super) settings: &'a Settings,
+    /// How much the response says.
+    pub(super) detail: exchange::CacheStatusDetail,
+    /// What names the rule of the request.
+    pub(super) extractor: &'a dyn KeyExtractor,
     pub(super) now: Instant,
 }
 
 impl Question<'_> {
     /// Whether a stored response can be served as it stands, and no observer has to be told.
     pub(super) fn is_plain(&self) -> bool {
-        !self.fields.has_precondition && !self.fields.has_range && self.settings.leaves_responses()
+        !self.fields.has_precondition && !self.fields.has_range && self.settings.leaves_responses(self.detail)
+    }
+
+    /// Finishes a response that leaves the cache, which is this stored one if one is given.
+    pub(super) fn finish<B>(
+        &self,
+        response: Response<B>,
+        came_about: CacheStatus,
+        stored: Option<&store::StoredResponse>,
+    ) -> Response<B> {
+        let full = || exchange::FullStatus { ttl: stored.map(|stored| stored.ttl(self.now)), ..self.full() };
+        self.settings.finish(response, came_about, self.detail, full)
+    }
+
+    /// What a full status says of the request.
+    pub(super) fn full(&self) -> exchange::FullStatus {
+        let rule = self.edition.unwrap_or(self.extractor).rule(self.head);
+        exchange::FullStatus { ttl: None, key: Some(key::digest(self.key.as_bytes())), rule }
     }
 }
 
@@ -258,7 +283,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         question: &Question<'_>,
         is_refused: bool,
     ) -> exchange::CacheRequest {
-        let Question { key, edition, head, fields, settings, now } = *question;
+        let Question { key, edition, head, fields, settings, now, .. } = *question;
         let (sequence, entry) = (self.store.sequence(), reading.entry.as_deref());
         let facts = fields.facts(&head.method);
         let asks_for_part = facts.asks_for_one_part() && !settings.fetches_whole && !candidate.is_whole();
