@@ -159,6 +159,8 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
+//!   `purge-service`.
 //! * `testing`: a scripted origin, a client that asserts why it got what it got, and faults, for tests of
 //!   applications; see the module of that name.
 //!
@@ -206,6 +208,8 @@ pub mod why;
 mod work;
 
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
+#[cfg(feature = "dashboard")]
+pub use self::observe::dashboard;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};

@@ -4,6 +4,8 @@
 //! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
 
 mod counters;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod serial;
 mod snapshot;
 mod stats;

@@ -80,6 +80,8 @@ mod access;
 mod order;
 mod pattern;
 #[cfg(feature = "purge-service")]
+mod sender;
+#[cfg(feature = "purge-service")]
 pub mod service;
 
 use std::{
@@ -91,8 +93,10 @@ use http::{Request, Uri, request::Parts};
 
 use self::pattern::UrlPattern;
 #[cfg(feature = "purge-service")]
+pub(crate) use self::sender::Sender;
+#[cfg(feature = "purge-service")]
 pub use self::{
-    access::{Access, Authorize, Bearer},
+    access::{Access, Authorize, Basic, Bearer},
     service::PurgeService,
 };
 #[cfg(feature = "purge-service")]

@@ -14,7 +14,7 @@
 //! use std::time::Duration;
 //! use tower::Layer;
 //! use tower_readthrough::{
-//!     Forward, MemoryStore, ReadThroughLayer, Stale, Unshareable,
+//!     Forward, MemoryStore, ReadThroughLayer, Stale, NotStored,
 //!     testing::{Answer, Client, Script, ScriptedOrigin, time},
 //! };
 //!
@@ -47,7 +47,7 @@
 //! client.get("/products/7").send().await.expect_stale(Stale::IfError).expect_body("teapot");
 //!
 //! // What is for one client alone is not stored, and neither is half of a body.
-//! client.get("/account").send().await.expect_not_stored(Unshareable::NoStore);
+//! client.get("/account").send().await.expect_not_stored(NotStored::NoStore);
 //! client.get("/account").send().await.expect_miss(Forward::Bypass);
 //! assert!(client.get("/export").send().await.is_cut);
 //! client.get("/export").send().await.expect_miss(Forward::UriMiss);

@@ -11,7 +11,7 @@ use crate::{
         Refused,
         status::{CacheStatus, Forward, Stale},
     },
-    http::storing::Unshareable,
+    http::not_stored::NotStored,
     key::Unkeyed,
 };
 
@@ -149,9 +149,9 @@ impl Seen {
 
     /// Asserts that the response of the origin is for this client alone, for this reason.
     #[track_caller]
-    pub fn expect_not_stored(&self, why: Unshareable) -> &Self {
+    pub fn expect_not_stored(&self, why: NotStored) -> &Self {
         self.expect(format_args!("not be stored, `{why}`"), |decision| {
-            decision.unshareable_reason() == Some(why) && !decision.is_stored()
+            decision.not_stored_reason() == Some(why) && !decision.is_stored()
         })
     }
 

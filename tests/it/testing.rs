@@ -11,7 +11,7 @@ use http::{Method, request::Parts};
 use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
-    Forward, ReadThroughLayer, Refused, Stale, Unkeyed, Unshareable,
+    Forward, NotStored, ReadThroughLayer, Refused, Stale, Unkeyed,
     testing::{
         Answer, Client, DropAfter, Failure, FaultsLayer, Matcher, Script, ScriptedOrigin, Seen, TestBody,
         time,
@@ -252,7 +252,7 @@ async fn a_client_sees_the_decision() {
     client.get("/page").send().await.expect_hit().expect_status(200).expect_body("page");
     time::pass(secs(11)).await;
     client.get("/page").send().await.expect_stale(Stale::WhileRevalidating);
-    client.get("/alone").send().await.expect_not_stored(Unshareable::NoStore);
+    client.get("/alone").send().await.expect_not_stored(NotStored::NoStore);
     let follows = ReadThroughLayer::builder(store()).lookup(|lookup| lookup.request_directives(true)).build();
     let asked = Client::new(follows.expect("a stack").layer(origin.clone()));
     let asked = asked.header("cache-control", "only-if-cached").get("/nothing").send().await;
@@ -277,7 +277,7 @@ async fn a_failed_assertion_says_all_of_the_decision_in_one_line() {
         (mistake(|| miss.expect_hit()), "be a hit"),
         (mistake(|| miss.expect_stale(Stale::IfError)), "be stale, `stale-if-error`"),
         (mistake(|| miss.expect_miss(Forward::Stale)), "be a miss, `fwd=stale`"),
-        (mistake(|| miss.expect_not_stored(Unshareable::Private)), "not be stored, `private`"),
+        (mistake(|| miss.expect_not_stored(NotStored::Private)), "not be stored, `private`"),
         (mistake(|| miss.expect_collapsed()), "be collapsed"),
         (mistake(|| miss.expect_unkeyed(Unkeyed::NoHost)), "have no key, `no-host`"),
         (mistake(|| miss.expect_refused(Refused::QueueFull)), "be refused, `queue-full`"),
