@@ -159,6 +159,8 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
+//!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
 //!   `purge-service`.
 //! * `testing`: a scripted origin, a client that asserts why it got what it got, and faults, for tests of
@@ -166,8 +168,9 @@
 //!
 //! # Limits
 //!
-//! * What is stored is in the memory of one process and ends with it; there is no second tier. A purge is
-//!   about one store.
+//! * What is stored is in the memory of one process. It ends with that, unless a
+//!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
+//!   one store.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
 //! * Only GET and HEAD have keys, but for [reads by their body](key#keys-from-bodies).

@@ -273,7 +273,8 @@ impl Fallback {
             let (stored, sequence) = (Arc::clone(&self.stored), Arc::clone(sequence));
             let (is_part, is_servable) = (self.part.is_some(), self.is_servable);
             asked.announce_fallback(exchange::Fallback::new(move || {
-                is_usable(&stored, is_part, is_servable, &sequence)
+                // It is asked where the fetch is only slow, and has not failed.
+                is_usable(&stored, is_part, is_servable, &sequence) && !stored.is_unproven()
             }));
             head.extensions.insert(asked);
         }

@@ -226,6 +226,8 @@ pub struct StatsSnapshot {
     pub purges: Counts<PurgeKind>,
     /// Those of them that were [soft](crate::Purge::soft).
     pub soft_purges: u64,
+    /// Those of them that made what they reached [unproven](crate::Purge::unproven).
+    pub unproven_purges: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Shared fetches now. `None`: no layer shares them.
@@ -304,6 +306,7 @@ impl StatsSnapshot {
             refreshes: self.refreshes.since(&earlier.refreshes),
             purges: self.purges.since(&earlier.purges),
             soft_purges: self.soft_purges.saturating_sub(earlier.soft_purges),
+            unproven_purges: self.unproven_purges.saturating_sub(earlier.unproven_purges),
             retries: self.retries.saturating_sub(earlier.retries),
             coalesce,
             store,

@@ -13,6 +13,7 @@ use crate::{
     exchange::{BackgroundEvent, Outcome, Record, Role},
     http::not_stored::NotStored,
     origin::OriginHealth,
+    sequence::Strength,
     store::{Applied, Store, StoreStats},
 };
 
@@ -108,6 +109,7 @@ impl Stats {
             },
             purges: counters.all(counters::PURGES),
             soft_purges: counters.get(Counter::SOFT_PURGE),
+            unproven_purges: counters.get(Counter::UNPROVEN_PURGE),
             retries: retries.map_or(0, |retries| retries()),
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
@@ -185,10 +187,12 @@ impl Stats {
         });
     }
 
-    pub(crate) fn purged(&self, kind: PurgeKind, is_soft: bool) {
+    pub(crate) fn purged(&self, kind: PurgeKind, strength: Strength) {
         self.shared.counters.add(counters::PURGES.of(kind));
-        if is_soft {
-            self.shared.counters.add(Counter::SOFT_PURGE);
+        match strength {
+            Strength::Hard => {}
+            Strength::Soft => self.shared.counters.add(Counter::SOFT_PURGE),
+            Strength::Unproven => self.shared.counters.add(Counter::UNPROVEN_PURGE),
         }
     }
 }

@@ -20,7 +20,9 @@ use proptest::{
 };
 use tokio::time::Instant;
 use tower::Layer;
-use tower_readthrough::{DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThroughLayer, RetryPolicy, Rules};
+use tower_readthrough::{
+    DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThroughLayer, RetryPolicy, Rules, purge::Strength,
+};
 
 use crate::support::{
     Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, error, ms, request, secs, settle, status,
@@ -123,7 +125,7 @@ enum Event {
     NewCaching(usize, Caching),
     Outage(usize, Option<Outage>),
     /// Of all URIs, or of one.
-    Purge(Option<usize>, Means, bool),
+    Purge(Option<usize>, Means, Strength),
     /// How long the origin takes for its head.
     Delay(usize, Duration),
     Step(Duration),
@@ -214,8 +216,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (
             prop::option::weighted(0.7, 0..URIS),
             select(&[Means::Url, Means::Key, Means::Tag, Means::Path][..]),
-            any::<bool>(),
-        ).prop_map(|(uri, means, is_soft)| Event::Purge(uri, means, is_soft)),
+            select(&[Strength::Hard, Strength::Hard, Strength::Soft, Strength::Unproven][..]),
+        ).prop_map(|(uri, means, strength)| Event::Purge(uri, means, strength)),
         6 => step().prop_map(Event::Step),
     ]
 }
@@ -480,11 +482,19 @@ impl Made {
 
     /// Whether other clients may have it (RFC 9111 §3, §3.5).
     fn is_shareable(&self) -> bool {
+        matches!(self.status, Some(200 | 304 | 503)) && self.is_for_all()
+    }
+
+    /// Whether it is a part for a request for one (RFC 9111 §3.3).
+    fn is_shareable_part(&self, ask: &Ask) -> bool {
+        self.status == Some(206) && ask.method == "GET" && ask.range.is_some() && self.is_for_all()
+    }
+
+    fn is_for_all(&self) -> bool {
         let caching = &self.caching;
         let is_personal = caching.no_store || caching.private || caching.sets_cookie;
-        let is_whole = matches!(self.status, Some(200 | 304 | 503));
         let is_safe = self.method == "GET" || self.method == "HEAD";
-        is_whole && is_safe && !is_personal && self.admits(self.cookie, self.authorization)
+        is_safe && !is_personal && self.admits(self.cookie, self.authorization)
     }
 
     /// Whether a request with these credentials may have it: only if its own response could be stored.
@@ -501,7 +511,8 @@ impl Made {
     /// Whether a client may have it although it was fetched for another, at any time.
     fn suits(&self, ask: &Ask) -> bool {
         let admits = self.admits(ask.cookie, ask.authorization);
-        !ask.is_unsafe() && self.is_about(ask) && self.is_shareable() && admits
+        let is_shareable = self.is_shareable() || self.is_shareable_part(ask);
+        !ask.is_unsafe() && self.is_about(ask) && is_shareable && admits
     }
 }
 
@@ -543,6 +554,7 @@ struct Seen {
     invalidations: usize,
     purges: usize,
     stale_by_purge: usize,
+    unproven: usize,
 }
 
 /// A successful unsafe request: later requests get no response made before it.
@@ -559,6 +571,8 @@ struct Model {
     invalidated: Vec<Invalidated>,
     /// Purged softly: not fresh any more from then on.
     softened: Vec<(Invalidated, Instant)>,
+    /// Not used any more before the origin has confirmed it, but for a failed fetch.
+    doubted: Vec<Invalidated>,
     /// Responses by number that are certainly stored, per URI.
     kept: [Vec<usize>; URIS],
     clients: usize,
@@ -642,6 +656,11 @@ impl Model {
                 let is_open = stale || on_error && is_covered;
                 assert!(is_news || is_open, "purged softly, and not in a window: {made:?}");
                 seen.stale_by_purge += 1;
+            }
+            if self.doubted.iter().any(is_gone) {
+                let is_covered = has_failed || world.has_failed_since(made, now);
+                assert!(is_news || is_covered && made.is_usable_on_error(now), "unproven: {made:?}");
+                seen.unproven += 1;
             }
             if made.is_fresh(now) {
                 seen.fresh += 1;
@@ -774,9 +793,14 @@ impl Model {
                 Event::NewCaching(uri, new) => change(uri, &|resource| resource.caching = new.clone()),
                 Event::Outage(uri, new) => change(uri, &|resource| resource.outage = *new),
                 Event::Delay(uri, new) => change(uri, &|resource| resource.delay = *new),
-                Event::Purge(uri, means, is_soft) => {
-                    means.apply(*uri, &if *is_soft { purge.soft() } else { purge.clone() });
-                    self.note_purge(*uri, *is_soft);
+                Event::Purge(uri, means, strength) => {
+                    let purge = match strength {
+                        Strength::Soft => purge.soft(),
+                        Strength::Unproven => purge.unproven(),
+                        _ => purge.clone(),
+                    };
+                    means.apply(*uri, &purge);
+                    self.note_purge(*uri, *strength);
                     seen.purges += 1;
                 }
                 Event::Step(step) => tokio::time::advance(*step).await,
@@ -785,15 +809,16 @@ impl Model {
         }
     }
 
-    fn note_purge(&mut self, uri: Option<usize>, is_soft: bool) {
+    fn note_purge(&mut self, uri: Option<usize>, strength: Strength) {
         let before = self.world.lock().unwrap().made.len();
         // URIs with the same hash are purged too.
         self.kept = Default::default();
         for uri in (0..URIS).filter(|other| uri.is_none_or(|uri| uri == *other)) {
             let gone = Invalidated { uri, before };
-            match is_soft {
-                true => self.softened.push((gone, Instant::now())),
-                false => self.invalidated.push(gone),
+            match strength {
+                Strength::Soft => self.softened.push((gone, Instant::now())),
+                Strength::Unproven => self.doubted.push(gone),
+                _ => self.invalidated.push(gone),
             }
         }
     }
@@ -902,6 +927,7 @@ fn every_response_is_allowed_by_the_model() {
             seen.invalidations,
             seen.purges,
             seen.stale_by_purge,
+            seen.unproven,
         ];
         assert!(counts.iter().all(|count| *count >= 20), "the stories miss something: {seen:?}");
     }
