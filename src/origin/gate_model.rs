@@ -45,6 +45,7 @@ use self::gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Place, Waiting}
 use super::{
     OriginState,
     core::{self, CoreRules},
+    counts,
     health::{self, AttemptOutcome, Health, HealthRules},
     pause::{Backoff, Draws},
     queue,
