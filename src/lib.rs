@@ -229,7 +229,7 @@ pub use self::{
     layers::key::{Key, KeyLayer},
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
-    origin::{AnsweredBy, OriginHealth, OriginHealthBuilder, OriginState},
+    origin::{AnsweredBy, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     request_body::RequestBody,
