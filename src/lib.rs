@@ -243,7 +243,7 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot},
-    origin::{AnsweredBy, Latency, OriginHealth, OriginHealthBuilder, OriginState},
+    origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     reasons::{Known, Named},
