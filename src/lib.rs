@@ -231,7 +231,10 @@ pub use self::{
     layers::key::{Key, KeyLayer},
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
-    observe::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot},
+    observe::{
+        CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
+        StoredSummary,
+    },
     origin::{AnsweredBy, Latency, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},

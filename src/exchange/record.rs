@@ -83,6 +83,11 @@ impl Record {
         Self { came_about, status: Some(response.status()), role, attempts, answered_by }
     }
 
+    /// Of a request whose response would come about like this.
+    pub(crate) fn foreseen(came_about: CacheStatus) -> Self {
+        Self::of(&Response::new(()), came_about)
+    }
+
     /// Of a request that was sent on for this reason and that the service below failed.
     pub(crate) fn failed(why: CacheStatus) -> Self {
         Self { came_about: why, status: None, role: Role::Alone, attempts: None, answered_by: None }
@@ -329,6 +334,22 @@ impl Observers {
     pub(crate) fn count_hit(&self) {
         if let Some(stats) = &self.stats {
             stats.hit();
+        }
+    }
+
+    /// Counts a request that would not have reached the origin.
+    pub(crate) fn count_saved(&self) {
+        if let Some(stats) = &self.stats {
+            stats.saved();
+        }
+    }
+
+    /// Tells of a response that came from the origin, and would have come about like this.
+    pub(crate) fn foresaw<B>(&self, response: &Response<B>, came_about: CacheStatus) {
+        if !self.is_empty() {
+            let record = Record { came_about, ..Record::of(response, came_about) };
+            let role = if came_about.is_collapsed() { Role::Follower } else { Role::Alone };
+            self.finished(&Record { role, ..record });
         }
     }
 

@@ -51,6 +51,13 @@ pub(crate) struct FullStatus {
     pub(crate) rule: Option<String>,
 }
 
+impl FullStatus {
+    /// Of a request without a key, by this rule.
+    pub(crate) fn of_rule(rule: String) -> Self {
+        Self { rule: Some(rule), ..Self::default() }
+    }
+}
+
 /// Shorter secrets could be guessed.
 const LEAST_SECRET_BYTES: usize = 16;
 /// Longer names would make each response longer.

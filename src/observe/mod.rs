@@ -4,11 +4,13 @@
 //! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
 
 mod counters;
+mod explanation;
 mod serial;
 mod snapshot;
 mod stats;
 
 pub use self::{
+    explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     stats::Stats,
 };

@@ -98,7 +98,8 @@ impl<R: Named> fmt::Debug for Counts<R> {
 pub struct CoalesceStats {
     /// Fetches under way.
     pub fetches: usize,
-    /// Callers that wait for the head of a response that another caller has asked for.
+    /// Callers that wait for the head of a response that another caller has asked for, of the fetches that
+    /// further callers can join.
     pub waiters: usize,
     /// Bytes held for callers that have not read them yet, by complete fetches too; see
     /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes).
@@ -226,6 +227,11 @@ pub struct StatsSnapshot {
     pub purges: Counts<PurgeKind>,
     /// Those of them that were [soft](crate::Purge::soft).
     pub soft_purges: u64,
+    /// Whether the cache [only reports](crate::ReadThroughBuilder::report_only): then all of this is what would
+    /// have been.
+    pub reports_only: bool,
+    /// Requests that would not have reached the origin, of a cache that only reports.
+    pub saved: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Shared fetches now. `None`: no layer shares them.
@@ -304,6 +310,8 @@ impl StatsSnapshot {
             refreshes: self.refreshes.since(&earlier.refreshes),
             purges: self.purges.since(&earlier.purges),
             soft_purges: self.soft_purges.saturating_sub(earlier.soft_purges),
+            reports_only: self.reports_only,
+            saved: self.saved.saturating_sub(earlier.saved),
             retries: self.retries.saturating_sub(earlier.retries),
             coalesce,
             store,

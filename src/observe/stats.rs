@@ -69,6 +69,7 @@ struct Sources {
     coalesce: Option<Source<CoalesceStats>>,
     retries: Option<Source<u64>>,
     health: Option<OriginHealth>,
+    reports_only: bool,
 }
 
 impl Stats {
@@ -83,7 +84,7 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health } = self.shared.sources.read().clone();
+        let Sources { store, coalesce, retries, health, reports_only } = self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
@@ -108,6 +109,8 @@ impl Stats {
             },
             purges: counters.all(counters::PURGES),
             soft_purges: counters.get(Counter::SOFT_PURGE),
+            reports_only,
+            saved: counters.get(Counter::SAVED),
             retries: retries.map_or(0, |retries| retries()),
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
@@ -156,6 +159,16 @@ impl Stats {
         if record.role() == Role::Follower {
             counters.add(Counter::COLLAPSED);
         }
+    }
+
+    /// Counts a request that would not have reached the origin.
+    pub(crate) fn saved(&self) {
+        self.shared.counters.add(Counter::SAVED);
+    }
+
+    /// Says that the cache only reports what it would do.
+    pub(crate) fn note_report_only(&self) {
+        self.shared.sources.write().reports_only = true;
     }
 
     /// Counts a request of a method that never has a key.

@@ -8,6 +8,7 @@ mod coalesce;
 mod conformance;
 mod custom_store;
 mod differential;
+mod explain;
 mod failover;
 mod faults;
 mod fill;
@@ -39,6 +40,7 @@ mod ranges;
 mod readiness;
 #[cfg(all(feature = "body-key", feature = "serde"))]
 mod readme;
+mod report_only;
 mod request_directives;
 mod retry;
 mod rules;

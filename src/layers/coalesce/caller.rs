@@ -343,7 +343,6 @@ impl Waiter {
             return Waited::Settled(flight, subscriber);
         }
         let CoalesceSettings { max_wait, stale_after, .. } = *flights.settings();
-        let _waiting = flights.waiting();
         let mut fallback = self.fallback();
         let mut hedge_at = None;
         loop {

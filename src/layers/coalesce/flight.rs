@@ -385,6 +385,11 @@ impl Flight {
         self.state.lock().log.close_if_unread_since(moment)
     }
 
+    /// How many callers wait for the head beside the first.
+    pub(super) fn waiters(&self) -> usize {
+        if self.outcome.get().is_some() { 0 } else { self.state.lock().log.readers().saturating_sub(1) }
+    }
+
     /// Since when there has been no subscriber.
     pub(super) fn unread_since(&self) -> Option<Instant> {
         self.state.lock().log.unread_since()

@@ -148,6 +148,10 @@ impl<St: Clone, P> FillLayer<St, P> {
         self
     }
 
+    pub(super) const fn shared(&self) -> &Arc<Shared<St, P>> {
+        &self.shared
+    }
+
     /// Says that the service below is a layer of this crate.
     pub(crate) fn over_own_layer(self) -> Self {
         self.set(|shared| shared.is_over_own_layer = true)
