@@ -158,6 +158,7 @@
 //!   example; see [`key::rules`](key::rules#documents). `rule_table` checks them against tables of requests.
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
+//! * `metrics`: counters, gauges and histograms through the `metrics` facade.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //!
 //! # Limits
@@ -202,6 +203,8 @@ pub mod why;
 mod work;
 
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
+#[cfg(feature = "metrics")]
+pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};

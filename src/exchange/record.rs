@@ -462,15 +462,16 @@ impl<St: Store> Store for ObservedStore<St> {
     }
 
     fn apply(&self, key: &CacheKey, change: store::Change) -> store::Applied {
-        let brings_response = change.response().is_some();
+        let length = change.response().map(|response| response.body().len());
         let applied = self.store.apply(key, change);
-        if !brings_response {
-            return applied;
-        }
+        let Some(length) = length else { return applied };
         let applied = match applied {
             Applied::Stored | Applied::NotStored(_) => applied,
             Applied::Removed | Applied::Unchanged => Applied::NotStored(NotStored::StoreRefused),
         };
+        if let (Applied::Stored, Some(stats)) = (applied, self.observers.stats()) {
+            stats.stored_body(length);
+        }
         self.committed(key, applied);
         applied
     }

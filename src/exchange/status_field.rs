@@ -123,7 +123,8 @@ impl StatusField {
         self.name = Some(CacheName::new(name));
     }
 
-    /// The name in metrics and documents.
+    /// The name in metrics.
+    #[cfg(any(feature = "metrics", test))]
     pub(crate) fn cache_name(&self) -> &str {
         self.name.as_ref().map_or(NAME, |name| &name.name)
     }

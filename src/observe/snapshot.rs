@@ -172,6 +172,17 @@ pub struct OriginStats {
 }
 
 impl OriginStats {
+    /// Of both together, but for the name and the state.
+    #[cfg(feature = "metrics")]
+    pub(super) fn add(&mut self, other: &Self) {
+        self.attempts = self.attempts.saturating_add(other.attempts);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.timed_out = self.timed_out.saturating_add(other.timed_out);
+        self.too_many = self.too_many.saturating_add(other.too_many);
+        self.waiting = self.waiting.saturating_add(other.waiting);
+        self.under_way = self.under_way.saturating_add(other.under_way);
+    }
+
     fn since(&self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier else { return self.clone() };
         Self {

@@ -511,6 +511,17 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
         self.layers.lookup.explain(head)
     }
 
+    /// Returns an exporter of the counters through the `metrics` facade, under the
+    /// [name](ReadThroughBuilder::cache_name) of this cache; see [`metrics`](crate::metrics).
+    ///
+    /// # Errors
+    ///
+    /// If there is an exporter of this name, which has not been dropped.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(&self) -> Result<crate::metrics::MetricsExporter, crate::metrics::CacheNameTaken> {
+        crate::metrics::MetricsExporter::new(&self.layers.stats, self.layers.lookup.cache_name())
+    }
+
     /// Returns the counters of this layer and its clones.
     pub fn stats(&self) -> Stats {
         self.layers.stats.clone()

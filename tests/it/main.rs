@@ -26,6 +26,8 @@ mod key_rules;
 mod key_systems;
 mod lookup;
 mod memory_store;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod model;
 mod observer;
 mod origin_limit;

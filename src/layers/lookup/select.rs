@@ -203,6 +203,12 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         Purge::new(self.store.clone(), naming).counted_by(self.settings.observers.stats())
     }
 
+    /// The name of the cache in metrics.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn cache_name(&self) -> &str {
+        self.settings.field.cache_name()
+    }
+
     pub(super) fn read(&self, key: &KeyBuffer) -> Reading {
         let arrival = self.store.sequence().current();
         Reading { arrival, entry: self.store.get(key.as_bytes()) }
