@@ -159,6 +159,8 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `metrics`: counters, gauges and histograms through the `metrics` facade.
+//! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
+//!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //!
 //! # Limits
@@ -199,6 +201,7 @@ pub mod stack;
 pub mod store;
 pub mod tags;
 
+mod trace;
 pub mod why;
 mod work;
 

@@ -19,6 +19,7 @@ use crate::{
     origin::AnsweredBy,
     sequence::Sequence,
     store::{self, Applied, Store},
+    trace,
 };
 
 /// How the response to one request came about, for an [`Observer`].
@@ -91,6 +92,20 @@ impl Record {
     /// Of a request that was sent on for this reason and that the service below failed.
     pub(crate) fn failed(why: CacheStatus) -> Self {
         Self { came_about: why, status: None, role: Role::Alone, attempts: None, answered_by: None }
+    }
+
+    /// Says so in an event.
+    pub(crate) fn trace(&self) {
+        let (outcome, status) = (self.outcome(), self.status.map(|status| status.as_u16()));
+        let not_stored = self.not_stored_reason().map(NotStored::as_str);
+        let is_collapsed = self.role == Role::Follower;
+        trace::decided(
+            outcome.as_str(),
+            outcome.reason(),
+            status,
+            not_stored,
+            (self.is_stored(), is_collapsed),
+        );
     }
 
     /// Returns what became of the request.
@@ -335,6 +350,7 @@ impl Observers {
         if let Some(stats) = &self.stats {
             stats.hit();
         }
+        trace::hit();
     }
 
     /// Counts a request that would not have reached the origin.
@@ -398,6 +414,7 @@ impl Observers {
     }
 
     fn finished(&self, record: &Record) {
+        record.trace();
         if let Some(stats) = &self.stats {
             stats.finished(record);
         }

@@ -200,6 +200,12 @@ impl Stats {
         self.shared.counters.add(Counter::HIT);
     }
 
+    /// Counts what became of a request that no observer is told of.
+    pub(crate) fn count(&self, record: &Record) {
+        record.trace();
+        self.finished(record);
+    }
+
     /// Counts what became of a request.
     pub(crate) fn finished(&self, record: &Record) {
         let counters = &self.shared.counters;

@@ -40,6 +40,8 @@ pub use self::{
 };
 
 use self::service::Layers;
+#[cfg(feature = "metrics")]
+use crate::observe::metrics;
 use crate::{
     build_error::BuildError,
     exchange::{self, failures},
@@ -518,8 +520,8 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     ///
     /// If there is an exporter of this name, which has not been dropped.
     #[cfg(feature = "metrics")]
-    pub fn metrics(&self) -> Result<crate::metrics::MetricsExporter, crate::metrics::CacheNameTaken> {
-        crate::metrics::MetricsExporter::new(&self.layers.stats, self.layers.lookup.cache_name())
+    pub fn metrics(&self) -> Result<metrics::MetricsExporter, metrics::CacheNameTaken> {
+        metrics::MetricsExporter::new(&self.layers.stats, self.layers.lookup.cache_name())
     }
 
     /// Returns the counters of this layer and its clones.

@@ -55,6 +55,8 @@ mod stampede;
 mod stats;
 mod support;
 mod tags;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod validation;
 mod with_ttl;
 
