@@ -41,7 +41,8 @@
 //! | [`Rules`] | which responses are stored, for how long, and how long they serve as stale ones |
 //! | [`KeyRules`] | which requests share a response, per endpoint, in code or from a document |
 //! | [`Purge`] | removes what has changed: by tag, URL, pattern, host or key |
-//! | [`CacheStatus`] | how a response came about |
+//! | [`CacheStatus`] | how a response came about; [`why`] says what to do about it |
+//! | [`Stats`] | what the cache has done so far, in numbers |
 //! | [`OriginLimitLayer`], [`RetryLayer`] | bound and repeat the requests that reach the origin |
 //!
 //! What is on and off until you say otherwise is in one table: [`defaults`].
