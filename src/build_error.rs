@@ -32,6 +32,24 @@ pub enum BuildError {
         /// The given name.
         name: Box<str>,
     },
+    /// A title that is empty or too long to be shown.
+    #[error("`{setting}`: `{title}` cannot be a title: give it 1 to 60 characters")]
+    Title {
+        /// The setting.
+        setting: &'static str,
+        /// The given title.
+        title: Box<str>,
+    },
+    /// A path below which no request can arrive.
+    #[error(
+        "`{setting}`: `{path}` cannot be a path to mount at: begin it with `/`, and leave out a `/` at the end"
+    )]
+    Mount {
+        /// The setting.
+        setting: &'static str,
+        /// The given path.
+        path: Box<str>,
+    },
     /// A name of the cache that cannot be in `Cache-Status`; see
     /// [`ReadThroughBuilder::cache_name`](crate::ReadThroughBuilder::cache_name).
     #[error("`cache_name`: `{name}` is not a valid name: give it 1 to 64 printable ASCII characters")]

@@ -163,11 +163,18 @@
 //! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
 //!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
+//!   the form of one response as bytes.
+//! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
+//!   `purge-service`.
+//! * `testing`: a scripted origin, a client that asserts why it got what it got, and faults, for tests of
+//!   applications; see the module of that name.
 //!
 //! # Limits
 //!
-//! * What is stored is in the memory of one process and ends with it; there is no second tier. A purge is
-//!   about one store.
+//! * What is stored is in the memory of one process. It ends with that, unless a
+//!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
+//!   one store.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
 //! * Only GET and HEAD have keys, but for [reads by their body](key#keys-from-bodies).
@@ -201,6 +208,8 @@ mod shared_error;
 pub mod stack;
 pub mod store;
 pub mod tags;
+#[cfg(feature = "testing")]
+pub mod testing;
 
 mod trace;
 pub mod why;
@@ -209,6 +218,8 @@ mod work;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "metrics")]
 pub use self::observe::metrics;
+#[cfg(feature = "dashboard")]
+pub use self::observe::dashboard;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};

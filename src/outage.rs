@@ -9,7 +9,7 @@
 //!   (`detail=stale-if-error`).
 //! * After a failed fetch its key rests, for 1 s that doubles to 30 s, half of it at random
 //!   ([`key_pause`](crate::OriginHealthBuilder::key_pause)). Until the pause is over the stale response is served at
-//!   once (`detail=origin-failed`); after it the next fetch runs in the background.
+//!   once (`detail=origin-failed`). After it the next client waits for a fetch again.
 //! * When the origin as a whole fails, its [state](crate::OriginState) is `down`. What is stale is served at once
 //!   (`detail=origin-down`), and one request at a time finds out in the background whether the origin
 //!   is back, after 1 s that doubles to 10 s ([`probe_every`](crate::OriginHealthBuilder::probe_every)).
@@ -133,6 +133,6 @@
 //!   that become slower under load without becoming more.
 //! * [Exempt](crate::OriginLimitLayer::exempt) what keeps a connection open, such as streams of events.
 //!
-//! With a limit the origin is spared while it is down: what has nothing stored goes on, eight at a time or an
-//! eighth of the permits, and is given up after 5 s. [`fail_fast`](crate::OriginHealthBuilder::fail_fast) refuses it
+//! With a limit the origin is spared while it is down: what has nothing stored goes on, eight at a time, and
+//! is given up after 4 to 5 s. [`fail_fast`](crate::OriginHealthBuilder::fail_fast) refuses it
 //! instead, which is right where waiting is worse than failing.

@@ -175,6 +175,8 @@ use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
 #[cfg(feature = "body-key")]
 pub use self::rules::{JsonBody, JsonConstant};
 #[cfg(feature = "purge-service")]
+#[cfg(feature = "dashboard")]
+pub(crate) use self::uri::original as original_uri_of;
 pub(crate) use self::uri::original_uri;
 pub use self::{
     buffer::KeyBuffer,

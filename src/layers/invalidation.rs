@@ -9,7 +9,7 @@ use crate::{
     http::response_fields::{self, PassedFields},
     key,
     observe::{PurgeKind, Stats},
-    sequence::Sequence,
+    sequence::{Sequence, Strength},
     tags::{self, TagFields},
 };
 
@@ -63,7 +63,7 @@ impl Invalidation {
             return;
         }
         if let Some(stats) = self.place.stats() {
-            stats.purged(PurgeKind::Invalidation, false);
+            stats.purged(PurgeKind::Invalidation, Strength::Hard);
         }
         let sequence = self.place.sequence();
         self.hashes.iter().for_each(|hash| sequence.invalidate(*hash));

@@ -29,8 +29,7 @@
 //! How each attempt ends is reported to an [`OriginHealth`], also [without a
 //! limit](OriginLimitLayer::unlimited). It decides what is let through while the origin is down or recovers: of
 //! what has something stale a probe at a time, and then as much as the origin bears. What has nothing stored
-//! goes on while the origin is down, eight attempts at a time or an eighth of the permits, and each is given up
-//! after five seconds.
+//! goes on while the origin is down, eight attempts at a time, and each is given up after four to five seconds.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};

@@ -7,6 +7,8 @@ mod counters;
 mod explanation;
 #[cfg(feature = "metrics")]
 pub mod metrics;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod serial;
 mod snapshot;
 mod stats;

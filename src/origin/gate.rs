@@ -7,15 +7,11 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
@@ -24,6 +20,7 @@ use super::{
     counts::OriginGauges,
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
+    sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
     wish::{HeldBack, Kind, Refusal, Wish},
 };
 use crate::trace;
@@ -34,6 +31,9 @@ pub(crate) struct Gate {
     core: Mutex<Core<Seat>>,
     /// A [`Standing`], as of the last change.
     standing: AtomicU8,
+    began: Instant,
+    /// From so many milliseconds after `began` on the origin can turn out to hang.
+    stall_due: AtomicU64,
     counts_without_key: bool,
 }
 
@@ -86,7 +86,9 @@ pub(crate) enum Answer {
 impl Gate {
     pub(super) fn new(rules: CoreRules, health: Health, counts_without_key: bool) -> Arc<Self> {
         let core = Mutex::new(Core::new(rules, health));
-        Arc::new(Self { core, standing: AtomicU8::new(Standing::Open as u8), counts_without_key })
+        let standing = AtomicU8::new(Standing::Open as u8);
+        let (began, stall_due) = (Instant::now(), AtomicU64::new(u64::MAX));
+        Arc::new(Self { core, standing, began, stall_due, counts_without_key })
     }
 
     /// Sets the number of permits, and of places in the queue, before the first attempt.
@@ -105,12 +107,23 @@ impl Gate {
 
     /// Whether the origin is up, as of what was last heard of it.
     pub(crate) fn is_up(&self) -> bool {
-        self.standing.load(Ordering::Acquire) != Standing::NotUp as u8
+        self.standing.load(Ordering::Acquire) <= Standing::Bounded as u8
     }
 
-    /// Whether it may be asked without a look at anything else.
-    fn is_open(&self) -> bool {
+    /// Whether the origin is down, as of what was last heard of it.
+    pub(crate) fn is_down(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == Standing::Down as u8
+    }
+
+    /// Whether it may be asked without a look at anything else. Where it hangs, nothing is heard of it: that is
+    /// for the next request to notice.
+    fn is_open(&self, now: Instant) -> bool {
         self.standing.load(Ordering::Acquire) == Standing::Open as u8
+            && self.millis(now) < self.stall_due.load(Ordering::Relaxed)
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether all permits are in use.
@@ -139,7 +152,7 @@ impl Gate {
         now: Instant,
         claim: impl FnOnce(&mut Core<Seat>) -> Result<Option<Claim>, HeldBack>,
     ) -> Answer {
-        if self.is_open() {
+        if self.is_open(now) {
             return Answer::Fetch(None);
         }
         match self.with(now, claim) {
@@ -209,6 +222,8 @@ impl Gate {
         let result = act(&mut core);
         core.settle(now);
         let state = core.state();
+        let stall_due = core.stall_due().map_or(u64::MAX, |at| self.millis(at));
+        self.stall_due.store(stall_due, Ordering::Relaxed);
         self.standing.store(core.standing() as u8, Ordering::Release);
         let decided = core.take_decided();
         drop(core);
@@ -350,6 +365,11 @@ impl Pass {
         Arc::new(Self { gate, reason, claim: Mutex::new(Some(claim)) })
     }
 
+    /// Whether it is the right to probe an origin that is down.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.reason == HeldBack::Down
+    }
+
     /// Why the others are held back.
     pub(crate) const fn reason(&self) -> HeldBack {
         self.reason
@@ -430,5 +450,10 @@ impl Drop for Permit {
 const _: () = assert!(size_of::<Option<Attempt>>() <= 2 * size_of::<usize>());
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
-mod tests;
+impl Gate {
+    /// Does something that must not need the lock.
+    pub(super) fn while_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _locked = self.core.lock();
+        act()
+    }
+}

@@ -13,7 +13,8 @@ use super::{
 };
 use crate::http::storing::after;
 
-/// So many attempts may be under way while the origin is down, or an eighth of the permits if that is more.
+/// So many attempts may be under way while the origin is down, and when it begins to recover: a share of the permits
+/// would be too many where the limit is far above what the origin bears.
 const DOWN_CAP: usize = 8;
 /// Without a limit a recovery is over when the origin bears so many attempts at the same time.
 const GOAL_WITHOUT_LIMIT: usize = 64;
@@ -167,7 +168,7 @@ impl Health {
     }
 
     fn down_cap(&self) -> usize {
-        self.permits.map_or(DOWN_CAP, |permits| DOWN_CAP.max(permits / 8).min(permits))
+        self.permits.map_or(DOWN_CAP, |permits| DOWN_CAP.min(permits))
     }
 
     /// Whether this is the probe that is under way.
@@ -213,6 +214,19 @@ impl Health {
         if self.is_probe(probe) {
             self.phase = Phase::Down(Probing::Due(now));
         }
+    }
+
+    /// The first time at which the origin can turn out to hang, unless it answers before.
+    pub(super) fn stall_due(&self) -> Option<Instant> {
+        let is_looked_for = self.rules.is_watched && !matches!(self.phase, Phase::Down(_));
+        is_looked_for.then(|| self.watch.due(self.rules.stalled_after)).flatten()
+    }
+
+    /// When an attempt that begins now and is no probe has to be given up, if the state asks for that: at random in
+    /// the last fifth of its time. Those that begin together would end together, and the next ones begin together
+    /// again.
+    pub(super) fn give_up_at(&self, deadline: Duration, now: Instant) -> Instant {
+        after(now, self.draws.up_to_a_fifth_less(deadline))
     }
 
     /// Whether a probe may begin.

@@ -16,6 +16,7 @@ mod queue;
 mod ramp;
 mod rate;
 mod slab;
+mod sync;
 mod tally;
 mod voice;
 mod wish;
@@ -272,6 +273,11 @@ impl OriginHealth {
         self.members.iter().any(|member| member.gate(head).is_up())
     }
 
+    /// Whether all origins that a request is for are down, as of what was last heard of them.
+    pub(crate) fn is_down(&self, head: &Parts) -> bool {
+        self.members.iter().all(|member| member.gate(head).is_down())
+    }
+
     /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.
     pub(crate) fn ask_with_stale(&self, head: &Parts, now: Instant) -> Answer {
         let mut held_back = None;
@@ -370,9 +376,8 @@ impl OriginHealthBuilder {
     /// `Retry-After`. Default: no.
     ///
     /// Without it such requests go on, at most eight at a time where there is an
-    /// [`OriginLimit`](crate::OriginLimit) (or an eighth of its permits if that is more), so that an origin that
-    /// fails most of the time still answers some, and a short failure harms none that comes after it. Use it
-    /// where a failure is better than a wait. Requests without a key are refused only with
+    /// [`OriginLimit`](crate::OriginLimit), so that an origin that fails most of the time still answers some, and
+    /// a short failure harms none that comes after it. Use it where a failure is better than a wait. Requests without a key are refused only with
     /// [`count_without_key`](Self::count_without_key).
     pub fn fail_fast(mut self, is_on: bool) -> Self {
         self.settings.fail_fast = is_on;
@@ -392,8 +397,8 @@ impl OriginHealthBuilder {
     /// How long a request may take while its origin is down. Default: five seconds.
     ///
     /// A probe that takes longer goes on, and the next one may begin. Where there is an
-    /// [`OriginLimit`](crate::OriginLimit), a request with nothing stored that takes longer is given up, so that
-    /// an origin that hangs does not keep all permits.
+    /// [`OriginLimit`](crate::OriginLimit), a request with nothing stored is given up at a random time in the last
+    /// fifth of it, so that an origin that hangs does not keep all permits.
     pub fn probe_deadline(mut self, deadline: Duration) -> Self {
         self.settings.probe_deadline = deadline;
         self
@@ -504,6 +509,10 @@ impl OriginHealthBuilder {
     }
 }
 
+#[cfg(test)]
+mod gate_model;
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 #[path = "scenario_tests.rs"]
 mod scenarios;

@@ -23,6 +23,8 @@
 //!   `stale-while-revalidate` and `stale-if-error` windows, counted from the purge, and revalidated.
 //!   The first purge counts that was noticed while it was stored. A soft purge does not lengthen
 //!   what is left of a window.
+//! * **Unproven** is between the two ([`unproven`](Purge::unproven)): what may have changed is not used before
+//!   the origin has confirmed it, and still covers for an origin that fails.
 //! * **Cost.** A purge takes about a microsecond, however much is stored and however many responses it
 //!   reaches, and some microseconds among tens of thousands, when each checks a part of what is stored. What
 //!   it reaches is found when it is requested, and by a background task that gives the memory back, up to
@@ -80,6 +82,8 @@ mod access;
 mod order;
 mod pattern;
 #[cfg(feature = "purge-service")]
+mod sender;
+#[cfg(feature = "purge-service")]
 pub mod service;
 
 use std::{
@@ -91,10 +95,13 @@ use http::{Request, Uri, request::Parts};
 
 use self::pattern::UrlPattern;
 #[cfg(feature = "purge-service")]
+pub(crate) use self::sender::Sender;
+#[cfg(feature = "purge-service")]
 pub use self::{
-    access::{Access, Authorize, Bearer},
+    access::{Access, Authorize, Basic, Bearer},
     service::PurgeService,
 };
+pub use crate::sequence::Strength;
 #[cfg(feature = "purge-service")]
 use crate::tags::TagFields;
 use crate::{
@@ -110,7 +117,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Purge {
     shared: Arc<dyn Purgeable>,
-    is_soft: bool,
+    strength: Strength,
     stats: Option<Stats>,
 }
 
@@ -121,7 +128,7 @@ pub struct Purge {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Purged {
     number: u64,
-    is_soft: bool,
+    strength: Strength,
 }
 
 impl Purged {
@@ -132,7 +139,12 @@ impl Purged {
 
     /// Whether what it reached is stale, instead of gone.
     pub fn is_soft(&self) -> bool {
-        self.is_soft
+        self.strength == Strength::Soft
+    }
+
+    /// Returns what it made of what it reached.
+    pub fn strength(&self) -> Strength {
+        self.strength
     }
 }
 
@@ -188,7 +200,7 @@ pub enum PurgeError {
 
 impl Purge {
     pub(crate) fn new<St: Store>(store: St, naming: Naming) -> Self {
-        Self { shared: Arc::new(Of { store, naming }), is_soft: false, stats: None }
+        Self { shared: Arc::new(Of { store, naming }), strength: Strength::Hard, stats: None }
     }
 
     /// Returns a handle to any store, with the extractor of the layer that stores there: with other key
@@ -202,7 +214,18 @@ impl Purge {
     /// responses are.
     #[must_use]
     pub fn soft(&self) -> Self {
-        Self { is_soft: true, ..self.clone() }
+        Self { strength: Strength::Soft, ..self.clone() }
+    }
+
+    /// Returns the same handle for purges of what may have changed: what they reach is
+    /// [unproven](Strength::Unproven), and is not used before the origin has confirmed it. For example where
+    /// the connection over which changes are announced was lost for a while.
+    ///
+    /// What is reached still covers for an origin that fails, in the window for that, counted from the end of
+    /// its lifetime as if nothing had been purged.
+    #[must_use]
+    pub fn unproven(&self) -> Self {
+        Self { strength: Strength::Unproven, ..self.clone() }
     }
 
     /// The same handle, whose purges are counted here.
@@ -235,7 +258,7 @@ impl Purge {
     }
 
     fn url_of(&self, head: &Parts) -> Purged {
-        self.purged(PurgeKind::Url, self.shared.purge_url(head, self.is_soft))
+        self.purged(PurgeKind::Url, self.shared.purge_url(head, self.strength))
     }
 
     /// Purges several URLs at once. Returns the last purge, if there is a URL.
@@ -250,7 +273,7 @@ impl Purge {
 
     /// Purges what is stored under a key.
     pub fn key(&self, key: &CacheKey) -> Purged {
-        self.purged(PurgeKind::Key, self.shared.purge_key(key, self.is_soft))
+        self.purged(PurgeKind::Key, self.shared.purge_key(key, self.strength))
     }
 
     /// Purges all responses with one of these tags. Returns the last purge, if there is a tag.
@@ -260,7 +283,7 @@ impl Purge {
 
     /// Purges all responses with this tag, or with a group of this name from any origin.
     pub fn tag(&self, tag: &str) -> Purged {
-        self.purged(PurgeKind::Tag, self.sequence().purge_tag(tag, self.is_soft))
+        self.purged(PurgeKind::Tag, self.sequence().purge_tag(tag, self.strength))
     }
 
     /// Purges all that was fetched for URLs of a host at this path and below: `http://h/blog` reaches
@@ -280,7 +303,7 @@ impl Purge {
 
     fn path_prefix_of(&self, head: &Parts) -> Purged {
         let kind = if head.uri.path() == "/" { PurgeKind::Host } else { PurgeKind::PathPrefix };
-        self.purged(kind, self.shared.purge_path(head, self.is_soft))
+        self.purged(kind, self.shared.purge_path(head, self.strength))
     }
 
     /// Purges all that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
@@ -323,18 +346,18 @@ impl Purge {
     }
 
     fn pattern_of(&self, UrlPattern { host, paths, .. }: &UrlPattern) -> Purged {
-        self.purged(PurgeKind::Pattern, self.shared.purge_paths(host.as_ref(), paths, self.is_soft))
+        self.purged(PurgeKind::Pattern, self.shared.purge_paths(host.as_ref(), paths, self.strength))
     }
 
     /// Purges all that is stored under keys that begin with these bytes. Of a longer prefix the first 1,024
     /// bytes count, so that more is purged.
     pub fn key_prefix(&self, prefix: impl AsRef<[u8]>) -> Purged {
-        self.purged(PurgeKind::KeyPrefix, self.sequence().purge_key_prefix(prefix.as_ref(), self.is_soft))
+        self.purged(PurgeKind::KeyPrefix, self.sequence().purge_key_prefix(prefix.as_ref(), self.strength))
     }
 
     /// Purges everything.
     pub fn everything(&self) -> Purged {
-        self.purged(PurgeKind::Everything, self.sequence().purge_everything(self.is_soft))
+        self.purged(PurgeKind::Everything, self.sequence().purge_everything(self.strength))
     }
 
     fn sequence(&self) -> &Arc<Sequence> {
@@ -349,15 +372,15 @@ impl Purge {
     fn purged(&self, kind: PurgeKind, number: u64) -> Purged {
         self.shared.relieve();
         if let Some(stats) = &self.stats {
-            stats.purged(kind, self.is_soft);
+            stats.purged(kind, self.strength);
         }
-        Purged { number, is_soft: self.is_soft }
+        Purged { number, strength: self.strength }
     }
 }
 
 impl fmt::Debug for Purge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Purge").field("is_soft", &self.is_soft).finish_non_exhaustive()
+        f.debug_struct("Purge").field("strength", &self.strength).finish_non_exhaustive()
     }
 }
 
@@ -422,10 +445,10 @@ fn display(head: &Parts) -> String {
 /// A store and what names its keys, whatever their types.
 trait Purgeable: Send + Sync {
     fn sequence(&self) -> &Arc<Sequence>;
-    fn purge_url(&self, head: &Parts, is_soft: bool) -> u64;
-    fn purge_path(&self, head: &Parts, is_soft: bool) -> u64;
-    fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64;
-    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64;
+    fn purge_url(&self, head: &Parts, strength: Strength) -> u64;
+    fn purge_path(&self, head: &Parts, strength: Strength) -> u64;
+    fn purge_key(&self, key: &CacheKey, strength: Strength) -> u64;
+    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, strength: Strength) -> u64;
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String>;
     #[cfg(feature = "purge-service")]
     fn tag_fields(&self) -> TagFields;
@@ -473,21 +496,21 @@ impl<St: Store> Purgeable for Of<St> {
         self.store.sequence()
     }
 
-    fn purge_url(&self, head: &Parts, is_soft: bool) -> u64 {
+    fn purge_url(&self, head: &Parts, strength: Strength) -> u64 {
         let extractor = self.naming.edition();
-        let number = self.sequence().purge_target(&*extractor, head, is_soft);
-        if let (Some(key), false) = (extractor.key(head), is_soft) {
+        let number = self.sequence().purge_target(&*extractor, head, strength);
+        if let (Some(key), Strength::Hard) = (extractor.key(head), strength) {
             self.give_back(&key, number);
         }
         number
     }
 
-    fn purge_path(&self, head: &Parts, is_soft: bool) -> u64 {
-        self.sequence().purge_path(&*self.naming.edition(), head, is_soft)
+    fn purge_path(&self, head: &Parts, strength: Strength) -> u64 {
+        self.sequence().purge_path(&*self.naming.edition(), head, strength)
     }
 
-    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64 {
-        self.sequence().purge_paths(&*self.naming.edition(), host, paths, is_soft)
+    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, strength: Strength) -> u64 {
+        self.sequence().purge_paths(&*self.naming.edition(), host, paths, strength)
     }
 
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String> {
@@ -503,9 +526,9 @@ impl<St: Store> Purgeable for Of<St> {
         self.store.purged();
     }
 
-    fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
-        let number = self.sequence().purge_key(key, is_soft);
-        if !is_soft {
+    fn purge_key(&self, key: &CacheKey, strength: Strength) -> u64 {
+        let number = self.sequence().purge_key(key, strength);
+        if strength == Strength::Hard {
             self.give_back(key, number);
         }
         number

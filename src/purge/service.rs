@@ -76,21 +76,17 @@ use std::{
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts,
-    uri::Authority,
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, uri::Authority,
 };
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{
-    Access, Authorize, Purge,
+    Access, Authorize, Purge, Sender,
     order::{Done, Order},
 };
 use crate::{body::BoxError, key::original_uri};
-
-/// Which page a browser sent the request for (W3C Fetch Metadata §2.3).
-const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
 /// For the whole body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
@@ -131,7 +127,7 @@ impl PurgeService {
         B::Error: Into<BoxError>,
     {
         let (head, body) = request.into_parts();
-        if !head.method.is_safe() && is_of_another_origin(&head) {
+        if !head.method.is_safe() && Sender::of(&head) == Sender::OtherOrigin {
             return Err(Refusal::new(
                 StatusCode::FORBIDDEN,
                 "a request from a page of another origin may not purge",
@@ -193,25 +189,6 @@ impl PurgeService {
     }
 }
 
-/// Whether a browser sent the request for a page of another origin. Other clients send neither field, and
-/// only credentials of their own.
-fn is_of_another_origin(head: &Parts) -> bool {
-    let headers = &head.headers;
-    if headers.contains_key(SEC_FETCH_SITE) {
-        let is_own = |value: &HeaderValue| matches!(value.as_bytes(), b"same-origin" | b"none");
-        return !headers.get_all(SEC_FETCH_SITE).iter().all(is_own);
-    }
-    // Browsers before fetch metadata (RFC 6454 §7).
-    let Some(origin) = headers.get(header::ORIGIN) else { return false };
-    let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, rest)| rest);
-    let target = original_uri(head).authority().map(|target| target.as_str());
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    match (authority, host.or(target)) {
-        (Some(origin), Some(host)) => !origin.eq_ignore_ascii_case(host),
-        _ => true,
-    }
-}
-
 /// Whether `Content-Type` says JSON, which an HTML form cannot send.
 fn is_json(headers: &HeaderMap) -> bool {
     let mut values = headers.get_all(header::CONTENT_TYPE).iter();
@@ -254,7 +231,7 @@ impl Refusal {
     }
 }
 
-fn respond(done: Result<Done, Refusal>) -> Response<Full<Bytes>> {
+fn respond(done: Result<Done, Refusal>, scheme: &str) -> Response<Full<Bytes>> {
     let (status, said) = match done {
         Ok(done) => (StatusCode::OK, serde_json::to_vec(&done).unwrap_or_default()),
         Err(Refusal { status, reason }) => {
@@ -267,7 +244,8 @@ fn respond(done: Result<Done, Refusal>) -> Response<Full<Bytes>> {
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"purge\""));
+        let challenge = HeaderValue::try_from(format!("{scheme} realm=\"purge\""));
+        _ = challenge.map(|challenge| headers.insert(header::WWW_AUTHENTICATE, challenge));
     }
     if status == StatusCode::METHOD_NOT_ALLOWED {
         headers.insert(header::ALLOW, HeaderValue::from_static(Method::POST.as_str()));
@@ -291,7 +269,10 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = self.clone();
-        Box::pin(async move { Ok(respond(service.answer(request).await)) })
+        Box::pin(async move {
+            let scheme = service.check.scheme();
+            Ok(respond(service.answer(request).await, scheme))
+        })
     }
 }
 

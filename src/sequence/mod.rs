@@ -4,7 +4,7 @@ mod core;
 mod sync;
 
 pub use self::core::PurgeTexts;
-pub(crate) use self::core::{Glob, Loss, PurgeCheck, PurgeKeys, Segment};
+pub(crate) use self::core::{Doubts, Glob, Loss, PurgeCheck, PurgeKeys, Segment};
 
 use std::{
     fmt,
@@ -18,7 +18,7 @@ use quick_cache::DefaultHashBuilder;
 use tokio::{sync::Notify, time::Instant};
 
 use self::{
-    core::{FloorIndex, Pattern, PurgeKind, Purges, TagHash},
+    core::{Effect, FloorIndex, Pattern, PurgeKind, Purges, TagHash},
     sync::{AtomicU64, Ordering},
 };
 use crate::{
@@ -35,6 +35,20 @@ pub(super) const DEFAULT_PREFIX_RECORDS: usize = 1 << 10;
 /// Longer prefixes of keys are cut off here, and purge more.
 const MAX_PREFIX_BYTES: usize = 1024;
 
+/// What a purge makes of what it reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Strength {
+    /// It is gone.
+    #[default]
+    Hard,
+    /// It is stale from then on, and served as stale responses are.
+    Soft,
+    /// It is not used before the origin has confirmed it, and never served while it is revalidated. If the
+    /// fetch fails it may be served, for as long as if nothing had been purged.
+    Unproven,
+}
+
 /// Numbers the fetches of a store and the purges of their responses, in one sequence from 1 on.
 ///
 /// A request notes [`current`](Self::current) when it arrives, before it looks into the store; whatever has a
@@ -49,7 +63,7 @@ const MAX_PREFIX_BYTES: usize = 1024;
 ///   one in 65,536 of all that is stored along: under 100 unsafe requests a second, half of it within eight
 ///   minutes. Unsafe requests to a URI that was not fetched since its last purge, which most are, purge
 ///   nothing and take no number.
-/// * Of a tag, a group, a prefix of paths, everything, and of each soft purge: a record, at most 65,536 by
+/// * Of a tag, a group, a prefix of paths, everything, and of each purge that is not a hard one: a record, at most 65,536 by
 ///   default. Of a prefix of keys or a pattern of paths: a record of at most 1,024 bytes, at most 1,024 by
 ///   default.
 /// * A record is dropped as soon as it can match nothing any more. Once half of them are taken, all that is
@@ -131,8 +145,18 @@ impl Sequence {
     #[inline(always)]
     pub(crate) fn admits(&self, response: &impl Checked) -> bool {
         let keys = || &**response.purge_keys();
-        let is_stale_since = |at| response.note_stale_since(self.instant(at));
-        self.purges.admits(response.purge_check(), response.fetch_number(), keys, is_stale_since)
+        let note = |doubts| self.note_doubts(response, doubts);
+        self.purges.admits(response.purge_check(), response.fetch_number(), keys, note)
+    }
+
+    #[cold]
+    fn note_doubts(&self, response: &impl Checked, doubts: Doubts) {
+        if let Some(at) = doubts.stale_since {
+            response.note_stale_since(self.instant(at));
+        }
+        if doubts.is_unproven {
+            response.purge_check().note_unproven();
+        }
     }
 
     /// What purged a response that is not [admitted](Self::admits).
@@ -273,24 +297,24 @@ impl Sequence {
     }
 
     /// Purges all that the target of a request may name.
-    pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
+    pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, strength: Strength) -> u64 {
         let target = key::Target::of(head, key::Origins::of(extractor));
         let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
-        hashes.iter().map(|hash| self.purge_uri(*hash, is_soft)).max().unwrap_or_default()
+        hashes.iter().map(|hash| self.purge_uri(*hash, strength)).max().unwrap_or_default()
     }
 
-    pub(crate) fn purge_key(&self, key: &key::CacheKey, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Floor(self.key_floor(key)), is_soft)
+    pub(crate) fn purge_key(&self, key: &key::CacheKey, strength: Strength) -> u64 {
+        self.purge(PurgeKind::Floor(self.key_floor(key)), strength)
     }
 
-    pub(crate) fn purge_tag(&self, tag: &str, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Tag(self.tag(tag.as_bytes())), is_soft)
+    pub(crate) fn purge_tag(&self, tag: &str, strength: Strength) -> u64 {
+        self.purge(PurgeKind::Tag(self.tag(tag.as_bytes())), strength)
     }
 
     /// Purges everything at the target's path and below.
-    pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
+    pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, strength: Strength) -> u64 {
         let hash = key::Target::of(head, key::Origins::of(extractor)).path_hashes(&self.hasher).last();
-        self.purge(PurgeKind::Tag(hash.map_or(TagHash::EVERYTHING, TagHash::new)), is_soft)
+        self.purge(PurgeKind::Tag(hash.map_or(TagHash::EVERYTHING, TagHash::new)), strength)
     }
 
     /// Purges everything at the paths of a pattern, of the host of `host` if there is one.
@@ -299,7 +323,7 @@ impl Sequence {
         extractor: &dyn KeyExtractor,
         host: Option<&Parts>,
         paths: &Glob,
-        is_soft: bool,
+        strength: Strength,
     ) -> u64 {
         let first = |head| {
             key::Target::of(head, key::Origins::of(extractor))
@@ -307,16 +331,16 @@ impl Sequence {
                 .next()
                 .map(TagHash::new)
         };
-        self.purge(PurgeKind::Paths(&Pattern::new(host.and_then(first), paths.clone())), is_soft)
+        self.purge(PurgeKind::Paths(&Pattern::new(host.and_then(first), paths.clone())), strength)
     }
 
-    pub(crate) fn purge_key_prefix(&self, prefix: &[u8], is_soft: bool) -> u64 {
+    pub(crate) fn purge_key_prefix(&self, prefix: &[u8], strength: Strength) -> u64 {
         let prefix = &prefix[..prefix.len().min(MAX_PREFIX_BYTES)];
-        self.purge(PurgeKind::KeyPrefix(prefix), is_soft)
+        self.purge(PurgeKind::KeyPrefix(prefix), strength)
     }
 
-    pub(crate) fn purge_everything(&self, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Tag(TagHash::EVERYTHING), is_soft)
+    pub(crate) fn purge_everything(&self, strength: Strength) -> u64 {
+        self.purge(PurgeKind::Tag(TagHash::EVERYTHING), strength)
     }
 
     /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
@@ -324,18 +348,22 @@ impl Sequence {
         self.purges.invalidate(self.floor(hash));
     }
 
-    fn purge_uri(&self, hash: u64, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Floor(self.floor(hash)), is_soft)
+    fn purge_uri(&self, hash: u64, strength: Strength) -> u64 {
+        self.purge(PurgeKind::Floor(self.floor(hash)), strength)
     }
 
     pub(super) fn purge_group(&self, hash: u64) -> u64 {
-        self.purge(PurgeKind::Tag(TagHash::new(hash)), false)
+        self.purge(PurgeKind::Tag(TagHash::new(hash)), Strength::Hard)
     }
 
-    fn purge(&self, what: PurgeKind<'_>, is_soft: bool) -> u64 {
-        let soft_at = is_soft.then(|| self.moment());
-        let number = self.purges.purge(what, soft_at);
-        if !matches!((what, is_soft), (PurgeKind::Floor(_), false)) {
+    fn purge(&self, what: PurgeKind<'_>, strength: Strength) -> u64 {
+        let effect = match strength {
+            Strength::Hard => Effect::Gone,
+            Strength::Soft => Effect::StaleSince(self.moment()),
+            Strength::Unproven => Effect::Unproven,
+        };
+        let number = self.purges.purge(what, effect);
+        if !matches!((what, strength), (PurgeKind::Floor(_), Strength::Hard)) {
             self.purged.notify_one();
         }
         number
@@ -356,6 +384,12 @@ impl Sequence {
     pub fn keep_texts(mut self) -> Self {
         self.keeps_texts = true;
         self
+    }
+
+    /// Whether the texts of tags and URLs are [kept](Self::keep_texts).
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn has_texts(&self) -> bool {
+        self.keeps_texts
     }
 
     /// Resolves after a purge that leaves memory to give back.

@@ -24,7 +24,8 @@ use crate::{
 /// wall-clock time, for a second tier or another process.
 ///
 /// [`StoredResponse::snapshot`] takes one, [`restore`](Self::restore) makes a stored response of it again.
-/// There is no wire format yet: start from [`Snapshot::default`] and set all fields to read one of your own.
+/// With the feature `snapshot`, [`Envelope`](crate::store::Envelope) is the form of both as bytes. To read one of
+/// your own, start from [`Snapshot::default`] and set all fields.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -66,6 +67,9 @@ pub struct Snapshot {
     pub delay: Duration,
     /// How long after it came in a soft purge made it stale, if one did.
     pub stale_after: Option<Duration>,
+    /// Whether the origin has to confirm it before it is used: purges may have been missed. See
+    /// [`StoredResponse::is_unproven`].
+    pub is_unproven: bool,
     /// What purges compare with it.
     pub texts: PurgeTexts,
 }
@@ -199,6 +203,7 @@ impl StoredResponse {
             initial_age: origin.initial_age,
             delay: origin.delay,
             stale_after: self.purge_check().stale_after().map(Duration::from_nanos),
+            is_unproven: self.is_unproven(),
             texts,
         })
     }
@@ -245,6 +250,9 @@ impl Snapshot {
         if let Some(after) = self.stale_after {
             response.note_stale_since(storing::after(received_at, after));
         }
+        if self.is_unproven {
+            response.purge_check().note_unproven();
+        }
         Ok(response)
     }
 }
@@ -263,6 +271,7 @@ impl Default for Snapshot {
             initial_age: Duration::ZERO,
             delay: Duration::ZERO,
             stale_after: None,
+            is_unproven: false,
             texts: PurgeTexts::default(),
         }
     }

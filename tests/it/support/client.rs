@@ -4,10 +4,10 @@ use std::fmt;
 
 use bytes::Bytes;
 use http::{Extensions, HeaderMap, Request, Response, StatusCode};
-use http_body::{Body as HttpBody, Frame};
+use http_body::Body as HttpBody;
 use http_body_util::BodyExt;
 use tower::{Service, ServiceExt};
-use tower_readthrough::CacheStatus;
+use tower_readthrough::{CacheStatus, testing::Seen};
 
 use super::Body;
 
@@ -57,29 +57,17 @@ impl Reply {
 }
 
 /// Reads a response to its end, or to its error.
-pub(crate) async fn collect<B>(response: Response<B>) -> Reply
-where
-    B: HttpBody<Data = Bytes>,
-{
-    let cache_status = CacheStatus::of(&response);
-    let (head, body) = response.into_parts();
-    let mut body = std::pin::pin!(body);
-    let (mut bytes, mut trailers, mut is_cut) = (Vec::new(), None, false);
-    // As hyper does: a body that says it is at its end is not polled any more.
-    while !body.is_end_stream()
-        && let Some(frame) = body.frame().await
-    {
-        match frame.map(Frame::into_data) {
-            Ok(Ok(data)) => bytes.extend_from_slice(&data),
-            Ok(Err(frame)) => trailers = frame.into_trailers().ok(),
-            Err(_) => {
-                is_cut = true;
-                break;
-            }
-        }
+pub(crate) async fn collect<B: HttpBody>(response: Response<B>) -> Reply {
+    let seen = Seen::of(response).await;
+    Reply {
+        status: seen.status,
+        headers: seen.headers,
+        extensions: seen.extensions,
+        cache_status: seen.decision,
+        body: seen.body,
+        trailers: seen.trailers,
+        is_cut: seen.is_cut,
     }
-    let (status, headers, extensions) = (head.status, head.headers, head.extensions);
-    Reply { status, headers, extensions, cache_status, body: bytes.into(), trailers, is_cut }
 }
 
 /// A request with these fields and without a body. A target that is a path is one at `http://example.com`.
