@@ -108,6 +108,7 @@
 //! | [`OriginLimitLayer::max_queue_wait`](crate::OriginLimitLayer::max_queue_wait) | 1 s |
 //! | [`OriginLimitLayer::max_read_pause`](crate::OriginLimitLayer::max_read_pause) | 90 s |
 //! | [`OriginLimitLayer::retry_after`](crate::OriginLimitLayer::retry_after) | 1 s |
+//! | [`OriginLimitLayer::hold_until_complete`](crate::OriginLimitLayer::hold_until_complete) | none |
 //! | [`OriginLimitLayer::priority`](crate::OriginLimitLayer::priority) | 3 |
 //! | [`OriginLimitLayer::exempt`](crate::OriginLimitLayer::exempt) | none |
 //! | [`OriginLimitLayer::failures`](crate::OriginLimitLayer::failures) | of the stack |
@@ -123,6 +124,7 @@
 //! | [`OriginHealthBuilder::stalled_after`](crate::OriginHealthBuilder::stalled_after) | 10 s |
 //! | [`OriginHealthBuilder::count_without_key`](crate::OriginHealthBuilder::count_without_key) | no |
 //! | [`OriginHealthBuilder::origin`](crate::OriginHealthBuilder::origin) | none |
+//! | [`OriginHealthBuilder::on_change`](crate::OriginHealthBuilder::on_change) | none |
 
 #[cfg(test)]
 pub(crate) mod tests {

@@ -216,10 +216,10 @@ pub mod why;
 mod work;
 
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
-#[cfg(feature = "metrics")]
-pub use self::observe::metrics;
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
+#[cfg(feature = "metrics")]
+pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
@@ -253,7 +253,7 @@ pub use self::{
         CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
         StoredSummary,
     },
-    origin::{AnsweredBy, Latency, OriginHealth, OriginHealthBuilder, OriginState},
+    origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},
     reasons::{Known, Named},

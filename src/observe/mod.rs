@@ -4,11 +4,11 @@
 //! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
 
 mod counters;
+#[cfg(feature = "dashboard")]
+pub mod dashboard;
 mod explanation;
 #[cfg(feature = "metrics")]
 pub mod metrics;
-#[cfg(feature = "dashboard")]
-pub mod dashboard;
 mod serial;
 mod snapshot;
 mod stats;

@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    change::News,
     counts::{AttemptCounts, OriginGauges},
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
@@ -176,6 +177,11 @@ impl<T> Core<T> {
     /// What was decided about attempts that waited.
     pub(super) fn take_decided(&mut self) -> Vec<Decided<T>> {
         std::mem::take(&mut self.decided)
+    }
+
+    /// What is to be told of the origin.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        self.health.take_news()
     }
 
     /// Does what is due by time. Before anything else under the lock.

@@ -16,6 +16,7 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     OriginState,
+    change::Listener,
     core::{Claim, Core, CoreRules, Decided, Decision, Hold, Standing, Ticket},
     counts::OriginGauges,
     health::{AttemptOutcome, Health, Subject},
@@ -23,7 +24,6 @@ use super::{
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
     wish::{HeldBack, Kind, Refusal, Wish},
 };
-use crate::trace;
 
 /// The way to one origin.
 #[derive(Debug)]
@@ -35,6 +35,7 @@ pub(crate) struct Gate {
     /// From so many milliseconds after `began` on the origin can turn out to hang.
     stall_due: AtomicU64,
     counts_without_key: bool,
+    listener: Option<Listener>,
 }
 
 /// What waits in the queue.
@@ -84,11 +85,16 @@ pub(crate) enum Answer {
 }
 
 impl Gate {
-    pub(super) fn new(rules: CoreRules, health: Health, counts_without_key: bool) -> Arc<Self> {
+    pub(super) fn new(
+        rules: CoreRules,
+        health: Health,
+        counts_without_key: bool,
+        listener: Option<Listener>,
+    ) -> Arc<Self> {
         let core = Mutex::new(Core::new(rules, health));
         let standing = AtomicU8::new(Standing::Open as u8);
         let (began, stall_due) = (Instant::now(), AtomicU64::new(u64::MAX));
-        Arc::new(Self { core, standing, began, stall_due, counts_without_key })
+        Arc::new(Self { core, standing, began, stall_due, counts_without_key, listener })
     }
 
     /// Sets the number of permits, and of places in the queue, before the first attempt.
@@ -217,22 +223,22 @@ impl Gate {
     /// Does something under the lock, and tells those who waited what was decided after it.
     fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut Core<Seat>) -> R) -> R {
         let mut core = self.core.lock();
-        let before = core.state();
         core.tick(now);
         let result = act(&mut core);
         core.settle(now);
-        let state = core.state();
         let stall_due = core.stall_due().map_or(u64::MAX, |at| self.millis(at));
         self.stall_due.store(stall_due, Ordering::Relaxed);
         self.standing.store(core.standing() as u8, Ordering::Release);
-        let decided = core.take_decided();
+        let (decided, news) = (core.take_decided(), core.take_news());
         drop(core);
-        // Between down and recovering it may go to and fro many times.
-        if before != state && (before == OriginState::Up || state == OriginState::Up) {
-            trace::origin_changed(before.as_str(), state.as_str());
-        }
         for decided in decided {
             self.tell(decided);
+        }
+        for news in news {
+            news.trace();
+            if let Some(listener) = &self.listener {
+                listener.tell(news);
+            }
         }
         result
     }

@@ -43,7 +43,7 @@ use tokio::time::Instant;
 
 use self::gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Place, Waiting};
 use super::{
-    OriginState,
+    OriginState, change,
     core::{self, CoreRules},
     counts,
     health::{self, AttemptOutcome, Health, HealthRules},
@@ -72,7 +72,7 @@ fn gate(permits: usize, places: usize) -> Arc<Gate> {
         is_watched: true,
     };
     let health = Health::new(rules, None, Draws::new(1), Instant::now());
-    let gate = Gate::new(CoreRules { fails_fast: false, attempt_deadline: 5 * SECOND }, health, false);
+    let gate = Gate::new(CoreRules { fails_fast: false, attempt_deadline: 5 * SECOND }, health, false, None);
     gate.limit(permits, places);
     gate
 }

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    change::News,
     pause::{Backoff, Draws},
     ramp::Ramp,
     tally::{Tally, Verdict},
@@ -108,6 +109,10 @@ pub(super) struct Health {
     usual: Option<f64>,
     /// Since the origin was up.
     failed_probes: u32,
+    /// When that was, and how often it went down again since.
+    outage: Option<(Instant, u32)>,
+    /// What is to be told of it.
+    news: Vec<News>,
     probes: u64,
 }
 
@@ -136,6 +141,8 @@ impl Health {
             watch: Watch::new(now),
             usual: None,
             failed_probes: 0,
+            outage: None,
+            news: Vec::new(),
             probes: 0,
         }
     }
@@ -352,6 +359,7 @@ impl Health {
     }
 
     fn go(&mut self, phase: Phase, now: Instant) {
+        self.note_news(&phase, now);
         if matches!(phase, Phase::Up) {
             self.failed_probes = 0;
         }
@@ -359,6 +367,27 @@ impl Health {
         self.epoch = self.epoch.wrapping_add(1);
         self.tally.restart(now);
         self.watch.restart(now);
+    }
+
+    fn note_news(&mut self, next: &Phase, now: Instant) {
+        match (next, &mut self.outage) {
+            (Phase::Down(_), None) => {
+                self.outage = Some((now, 0));
+                self.news.push(News::Down);
+            }
+            (Phase::Down(_), Some((_, relapses))) => *relapses = relapses.saturating_add(1),
+            (Phase::Up, Some((began, relapses))) => {
+                let lasted = now.saturating_duration_since(*began);
+                self.news.push(News::UpAgain { lasted, relapses: *relapses });
+                self.outage = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// What is to be told since the last call.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Takes note of a probe of someone else: a success ends an outage, and a failure says as much as that of

@@ -59,9 +59,9 @@ mod stampede;
 mod stats;
 mod support;
 mod tags;
+mod testing;
 #[cfg(feature = "tracing")]
 mod tracing;
-mod testing;
 mod validation;
 mod with_ttl;
 

@@ -1,5 +1,6 @@
 //! What happens when the origin is slow, failing or gone.
 
+mod events;
 mod hang;
 mod key_pause;
 mod probe;

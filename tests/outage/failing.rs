@@ -9,7 +9,8 @@ use crate::{
     world::Setup,
 };
 
-const LARGE: Model = Model { workers: 1_000, cost: 0.01, cold: 1.0, dies_at: usize::MAX, seed: 11 };
+const LARGE: Model =
+    Model { workers: 1_000, cost: 0.01, cold: 1.0, dies_at: usize::MAX, seed: 11, timeout: None };
 
 /// Nothing is stored at first, and keys live for a minute.
 async fn check_false_downs(

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use tower::ServiceBuilder;
-use tower_readthrough::{Failover, OriginHealth, OriginLimitLayer};
+use tower::Layer;
+use tower_readthrough::{Failover, MemoryStore, OriginHealth, OriginLimitLayer, ReadThroughLayer};
 
 use crate::{
     load::{Clients, Got, Load, percent},
@@ -13,7 +13,8 @@ use crate::{
 
 type Mode = fn(f64, i64) -> Way;
 
-const A: Model = Model { workers: 20, cost: 0.05, cold: 1.0, dies_at: usize::MAX, seed: 11 };
+const A: Model =
+    Model { workers: 20, cost: 0.05, cold: 1.0, dies_at: usize::MAX, seed: 11, timeout: Some(5.0) };
 const WELL: Mode = |_, _| Way::Work;
 
 struct Two {
@@ -25,9 +26,6 @@ struct Two {
 /// A hundred requests a second for what is not stored, over two origins.
 async fn two(models: [Model; 2], modes: [Mode; 2], until: f64, cools_at: Option<f64>) -> Two {
     let [first, second] = [0, 1].map(|n| Origin::new(models[n], modes[n]));
-    let services = [&first, &second]
-        .map(|origin| ServiceBuilder::new().timeout(Duration::from_secs(5)).service(origin.clone()));
-    let [one, other] = services;
     let limit = |index| {
         let health = OriginHealth::builder()
             .seed(7 + index as u64)
@@ -36,7 +34,14 @@ async fn two(models: [Model; 2], modes: [Mode; 2], until: f64, cools_at: Option<
             .expect("the settings make sense");
         OriginLimitLayer::new(64).max_queue(256).health(health)
     };
-    let origins = Failover::builder(one, [other]).origin_limit(limit).build().expect("two are enough");
+    let origins = Failover::builder(first.clone(), [second.clone()])
+        .origin_limit(limit)
+        .build()
+        .expect("two are enough");
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+        .outage(origins.health().clone())
+        .build()
+        .expect("the settings make sense");
     [&first, &second].into_iter().for_each(Origin::begin);
     if let Some(at) = cools_at {
         let first = first.clone();
@@ -45,7 +50,7 @@ async fn two(models: [Model; 2], modes: [Mode; 2], until: f64, cools_at: Option<
             first.cool();
         });
     }
-    let mut clients = Clients::new(origins);
+    let mut clients = Clients::new(cache.layer(origins));
     clients.send(&Load::new(1, 0.0, 100.0), until, 3).await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     Two { got: clients.got(), first, second }

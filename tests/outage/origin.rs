@@ -44,11 +44,13 @@ pub(crate) struct Model {
     /// With so many requests in it, it dies: all are refused, and so is what comes in the next ten seconds.
     pub(crate) dies_at: usize,
     pub(crate) seed: u64,
+    /// After so many seconds a request is given up.
+    pub(crate) timeout: Option<f64>,
 }
 
 impl Default for Model {
     fn default() -> Self {
-        Self { workers: 10, cost: 0.05, cold: 1.0, dies_at: usize::MAX, seed: 11 }
+        Self { workers: 10, cost: 0.05, cold: 1.0, dies_at: usize::MAX, seed: 11, timeout: None }
     }
 }
 
@@ -306,6 +308,13 @@ impl<B> Service<Request<B>> for Origin {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        Box::pin(self.clone().answer(key_of(&request)))
+        let answer = self.clone().answer(key_of(&request));
+        match self.shared.model.timeout {
+            None => Box::pin(answer),
+            Some(seconds) => Box::pin(async move {
+                let answer = tokio::time::timeout(Duration::from_secs_f64(seconds), answer);
+                answer.await.unwrap_or(Err(Refused))
+            }),
+        }
     }
 }

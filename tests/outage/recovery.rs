@@ -124,8 +124,9 @@ fn a_cold_origin_of_full_size() {
 #[test]
 #[ignore = "of full size"]
 fn a_cold_origin_with_a_million_stale_keys() {
-    let figures = run(check_cold(40, 64, 1_000_000, 2_000.0, 240.0, 75.0));
-    row("cold origin that dies at 40, limit 64, 1,000,000 stale keys, 2,000 requests/s", &figures);
+    // It never gets all that is for it, so that the cap rises to the limit, which the origin must bear.
+    let figures = run(check_cold(100, 64, 1_000_000, 2_000.0, 240.0, 80.0));
+    row("cold origin that dies at 100, limit 64, 1,000,000 stale keys, 2,000 requests/s", &figures);
 }
 
 /// A warm origin comes back to many stale keys.
@@ -158,7 +159,7 @@ fn a_warm_origin_has_its_load_back_after_a_few_seconds() {
 #[test]
 #[ignore = "of full size"]
 fn a_storm_of_a_million_stale_keys() {
-    row("warm origin, 1,000,000 stale keys, 5,000 requests/s", &run(check_storm(1_000_000, 5_000.0, 1_000)));
+    row("warm origin, 1,000,000 stale keys, 5,000 requests/s", &run(check_storm(1_000_000, 5_000.0, 850)));
 }
 
 /// An outage of a minute, and noise after it.
