@@ -41,7 +41,8 @@
 //! | [`Rules`] | which responses are stored, for how long, and how long they serve as stale ones |
 //! | [`KeyRules`] | which requests share a response, per endpoint, in code or from a document |
 //! | [`Purge`] | removes what has changed: by tag, URL, pattern, host or key |
-//! | [`CacheStatus`] | how a response came about |
+//! | [`CacheStatus`] | how a response came about; [`why`] says what to do about it |
+//! | [`Stats`] | what the cache has done so far, in numbers |
 //! | [`OriginLimitLayer`], [`RetryLayer`] | bound and repeat the requests that reach the origin |
 //!
 //! What is on and off until you say otherwise is in one table: [`defaults`].
@@ -158,6 +159,9 @@
 //!   example; see [`key::rules`](key::rules#documents). `rule_table` checks them against tables of requests.
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
+//! * `metrics`: counters, gauges and histograms through the `metrics` facade.
+//! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
+//!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
@@ -207,12 +211,15 @@ pub mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod trace;
 pub mod why;
 mod work;
 
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
+#[cfg(feature = "metrics")]
+pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
@@ -242,7 +249,10 @@ pub use self::{
     layers::key::{Key, KeyLayer},
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
-    observe::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot},
+    observe::{
+        CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
+        StoredSummary,
+    },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},

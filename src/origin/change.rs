@@ -8,6 +8,7 @@ use std::{
 };
 
 use super::OriginState;
+use crate::trace;
 
 /// An origin is no longer up, or up again: what [`on_change`](super::OriginHealthBuilder::on_change) is told.
 #[derive(Clone, Debug)]
@@ -29,6 +30,16 @@ pub struct OriginChange {
 pub(super) enum News {
     Down,
     UpAgain { lasted: Duration, relapses: u32 },
+}
+
+impl News {
+    /// Says so in an event.
+    pub(super) fn trace(self) {
+        match self {
+            Self::Down => trace::outage_began(),
+            Self::UpAgain { lasted, relapses } => trace::outage_ended(lasted, relapses),
+        }
+    }
 }
 
 type Call = dyn Fn(&OriginChange) + Send + Sync;

@@ -234,8 +234,11 @@ impl Gate {
         for decided in decided {
             self.tell(decided);
         }
-        if let Some(listener) = &self.listener {
-            news.into_iter().for_each(|news| listener.tell(news));
+        for news in news {
+            news.trace();
+            if let Some(listener) = &self.listener {
+                listener.tell(news);
+            }
         }
         result
     }

@@ -10,6 +10,7 @@ mod coalesce;
 mod conformance;
 mod custom_store;
 mod differential;
+mod explain;
 mod failover;
 mod faults;
 mod fill;
@@ -27,6 +28,8 @@ mod key_rules;
 mod key_systems;
 mod lookup;
 mod memory_store;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod model;
 mod observer;
 mod origin_limit;
@@ -41,6 +44,7 @@ mod ranges;
 mod readiness;
 #[cfg(all(feature = "body-key", feature = "serde"))]
 mod readme;
+mod report_only;
 mod request_directives;
 mod retry;
 mod rules;
@@ -56,6 +60,8 @@ mod stats;
 mod support;
 mod tags;
 mod testing;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod validation;
 mod with_ttl;
 
