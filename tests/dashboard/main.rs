@@ -1,10 +1,12 @@
-//! The dashboard in a real browser: headless Chromium, driven over HTTP by the W3C WebDriver protocol.
+//! The dashboard: as a service, and in a real browser, headless Chromium, driven over HTTP by the W3C WebDriver
+//! protocol.
 //!
-//! Needs `chromium` and `chromedriver` in the path (Debian: `apt-get install chromium chromium-driver`). Without them
+//! The browser needs `chromium` and `chromedriver` in the path (Debian: `apt-get install chromium chromium-driver`). Without them
 //! each test says in one line that it was skipped, unless `READTHROUGH_REQUIRE_TOOLS` is 1, as in `.ci/run`.
 #![cfg(feature = "dashboard")]
 
 mod browser;
+mod service;
 
 use std::net::SocketAddr;
 

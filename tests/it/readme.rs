@@ -141,11 +141,9 @@ async fn a_reqwest_client_serves_hits() -> Result {
 }
 
 mod paused_clock {
-    use axum::{Router, body::Body, routing::get};
-    use http::Request;
+    use axum::{Router, routing::get};
     use std::time::Duration;
-    use tower::ServiceExt;
-    use tower_readthrough::{CacheStatus, ReadThroughLayer};
+    use tower_readthrough::{Forward, ReadThroughLayer, testing};
 
     fn app(ttl: Duration) -> Router {
         Router::new().route("/", get(async || "hello")).layer(ReadThroughLayer::with_ttl(ttl))
@@ -153,17 +151,11 @@ mod paused_clock {
 
     #[tokio::test(start_paused = true)]
     async fn a_page_is_fresh_for_ten_seconds() {
-        let app = app(Duration::from_secs(10));
-        let is_hit = async || {
-            let request = Request::get("/").header("host", "example.com").body(Body::empty()).unwrap();
-            let response = app.clone().oneshot(request).await.unwrap();
-            let status = CacheStatus::of(&response).unwrap();
-            axum::body::to_bytes(response.into_body(), 1024).await.unwrap();
-            status.is_hit()
-        };
-        assert_eq!((is_hit().await, is_hit().await), (false, true));
-        tokio::time::advance(Duration::from_secs(10)).await;
-        assert!(!is_hit().await);
+        let client = testing::Client::new(app(Duration::from_secs(10)));
+        client.get("/").send().await.expect_miss(Forward::UriMiss).expect_body("hello");
+        client.get("/").send().await.expect_hit();
+        testing::time::pass(Duration::from_secs(10)).await;
+        client.get("/").send().await.expect_miss(Forward::Stale);
     }
 }
 
