@@ -35,8 +35,8 @@ use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use tokio::{net::TcpListener, time::timeout};
 use tower::ServiceBuilder;
 use tower_readthrough::{
-    KeyRules, KeyRulesBuilder, KeyRulesHandle, MemoryStore, OriginHealth, ReadThroughLayer, RuleTable,
-    SharedError,
+    KeyRules, KeyRulesBuilder, KeyRulesHandle, MemoryStore, OriginHealth, OriginLimitLayer, ReadThroughLayer,
+    RuleTable, SharedError,
     dashboard::Dashboard,
     purge::{Basic, Bearer, PurgeService},
 };
@@ -153,6 +153,7 @@ fn app(args: &Args, upstreams: Upstreams) -> Result<Router> {
     let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(args.capacity << 20))
         .key(rules)
         .outage(OriginHealth::builder().origin(upstream_of).build()?)
+        .origin_limit(OriginLimitLayer::new(64))
         .build()?;
     let dashboard = Dashboard::builder(cache.stats(), Basic::new("ops", &args.password))
         .name("Gateway")

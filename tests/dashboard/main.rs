@@ -127,7 +127,7 @@ async fn the_page_shows_the_figures_of_a_real_cache() {
     assert_eq!(browser.text("#fetches").await, "0");
     let rows = async |table: &str| browser.rows(table).await;
     assert_eq!(rows("#forwarded").await[0], ["uri-miss", "4"]);
-    assert_eq!(rows("#not-stored").await, [["no-store", "1"], ["status", "1"]]);
+    assert_eq!(rows("#not-stored").await, [["no-store", "1"], ["failure", "1"]]);
     let origin = &rows("#origins").await[0];
     assert_eq!(origin[..4], ["default", "up", "4", "1"]);
     let host = site.address;
@@ -315,7 +315,7 @@ async fn it_is_read_by_screen_readers_and_used_by_keyboard() {
         assert_eq!(focus[1], true, "{focus}");
         reached.push(focus[0].as_str().unwrap_or_default().to_owned());
     }
-    let expected = ["skip", "scroll", "scroll", "purge-kind", "purge-value", "purge-soft", "purge-send"];
+    let expected = ["skip", "scroll", "scroll tall", "purge-kind", "purge-value", "purge-soft", "purge-send"];
     assert_eq!(reached, expected);
 
     // A purge without a mouse.
