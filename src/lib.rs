@@ -158,6 +158,9 @@
 //!   example; see [`key::rules`](key::rules#documents). `rule_table` checks them against tables of requests.
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
+//! * `metrics`: counters, gauges and histograms through the `metrics` facade.
+//! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
+//!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
 //!   `purge-service`.
@@ -204,12 +207,15 @@ pub mod tags;
 #[cfg(feature = "testing")]
 pub mod testing;
 
+mod trace;
 pub mod why;
 mod work;
 
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
+#[cfg(feature = "metrics")]
+pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
@@ -239,7 +245,10 @@ pub use self::{
     layers::key::{Key, KeyLayer},
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
-    observe::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot},
+    observe::{
+        CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
+        StoredSummary,
+    },
     origin::{AnsweredBy, Latency, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
     purge::{Purge, PurgeError, Purged},

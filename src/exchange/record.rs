@@ -19,6 +19,7 @@ use crate::{
     origin::AnsweredBy,
     sequence::Sequence,
     store::{self, Applied, Store},
+    trace,
 };
 
 /// How the response to one request came about, for an [`Observer`].
@@ -83,9 +84,28 @@ impl Record {
         Self { came_about, status: Some(response.status()), role, attempts, answered_by }
     }
 
+    /// Of a request whose response would come about like this.
+    pub(crate) fn foreseen(came_about: CacheStatus) -> Self {
+        Self::of(&Response::new(()), came_about)
+    }
+
     /// Of a request that was sent on for this reason and that the service below failed.
     pub(crate) fn failed(why: CacheStatus) -> Self {
         Self { came_about: why, status: None, role: Role::Alone, attempts: None, answered_by: None }
+    }
+
+    /// Says so in an event.
+    pub(crate) fn trace(&self) {
+        let (outcome, status) = (self.outcome(), self.status.map(|status| status.as_u16()));
+        let not_stored = self.not_stored_reason().map(NotStored::as_str);
+        let is_collapsed = self.role == Role::Follower;
+        trace::decided(
+            outcome.as_str(),
+            outcome.reason(),
+            status,
+            not_stored,
+            (self.is_stored(), is_collapsed),
+        );
     }
 
     /// Returns what became of the request.
@@ -330,6 +350,23 @@ impl Observers {
         if let Some(stats) = &self.stats {
             stats.hit();
         }
+        trace::hit();
+    }
+
+    /// Counts a request that would not have reached the origin.
+    pub(crate) fn count_saved(&self) {
+        if let Some(stats) = &self.stats {
+            stats.saved();
+        }
+    }
+
+    /// Tells of a response that came from the origin, and would have come about like this.
+    pub(crate) fn foresaw<B>(&self, response: &Response<B>, came_about: CacheStatus) {
+        if !self.is_empty() {
+            let record = Record { came_about, ..Record::of(response, came_about) };
+            let role = if came_about.is_collapsed() { Role::Follower } else { Role::Alone };
+            self.finished(&Record { role, ..record });
+        }
     }
 
     /// Counts a request of a method that never has a key.
@@ -377,6 +414,7 @@ impl Observers {
     }
 
     fn finished(&self, record: &Record) {
+        record.trace();
         if let Some(stats) = &self.stats {
             stats.finished(record);
         }
@@ -441,15 +479,16 @@ impl<St: Store> Store for ObservedStore<St> {
     }
 
     fn apply(&self, key: &CacheKey, change: store::Change) -> store::Applied {
-        let brings_response = change.response().is_some();
+        let length = change.response().map(|response| response.body().len());
         let applied = self.store.apply(key, change);
-        if !brings_response {
-            return applied;
-        }
+        let Some(length) = length else { return applied };
         let applied = match applied {
             Applied::Stored | Applied::NotStored(_) => applied,
             Applied::Removed | Applied::Unchanged => Applied::NotStored(NotStored::StoreRefused),
         };
+        if let (Applied::Stored, Some(stats)) = (applied, self.observers.stats()) {
+            stats.stored_body(length);
+        }
         self.committed(key, applied);
         applied
     }

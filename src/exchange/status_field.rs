@@ -51,6 +51,13 @@ pub(crate) struct FullStatus {
     pub(crate) rule: Option<String>,
 }
 
+impl FullStatus {
+    /// Of a request without a key, by this rule.
+    pub(crate) fn of_rule(rule: String) -> Self {
+        Self { rule: Some(rule), ..Self::default() }
+    }
+}
+
 /// Shorter secrets could be guessed.
 const LEAST_SECRET_BYTES: usize = 16;
 /// Longer names would make each response longer.
@@ -116,7 +123,8 @@ impl StatusField {
         self.name = Some(CacheName::new(name));
     }
 
-    /// The name in metrics and documents.
+    /// The name in metrics.
+    #[cfg(any(feature = "metrics", test))]
     pub(crate) fn cache_name(&self) -> &str {
         self.name.as_ref().map_or(NAME, |name| &name.name)
     }

@@ -132,7 +132,7 @@ impl Finish {
             Ok(response) => self.apply(response),
             Err(_) => {
                 if let Self::Count(stats, why) = self {
-                    stats.finished(&Record::failed(CacheStatus::forwarded(*why)));
+                    stats.count(&Record::failed(CacheStatus::forwarded(*why)));
                 }
             }
         }
@@ -148,7 +148,7 @@ impl Finish {
             }
             Self::Count(stats, why) => {
                 pass_on(response, None, None);
-                stats.finished(&Record::of(response, CacheStatus::forwarded(*why)));
+                stats.count(&Record::of(response, CacheStatus::forwarded(*why)));
             }
         }
     }

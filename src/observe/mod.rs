@@ -6,11 +6,17 @@
 mod counters;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
+mod explanation;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 mod serial;
 mod snapshot;
 mod stats;
 
+#[cfg(feature = "metrics")]
+pub(crate) use self::stats::FetchSample;
 pub use self::{
+    explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     stats::Stats,
 };

@@ -98,7 +98,8 @@ impl<R: Named> fmt::Debug for Counts<R> {
 pub struct CoalesceStats {
     /// Fetches under way.
     pub fetches: usize,
-    /// Callers that wait for the head of a response that another caller has asked for.
+    /// Callers that wait for the head of a response that another caller has asked for, of the fetches that
+    /// further callers can join.
     pub waiters: usize,
     /// Bytes held for callers that have not read them yet, by complete fetches too; see
     /// [`CoalesceLayer::max_total_bytes`](crate::CoalesceLayer::max_total_bytes).
@@ -171,6 +172,17 @@ pub struct OriginStats {
 }
 
 impl OriginStats {
+    /// Of both together, but for the name and the state.
+    #[cfg(feature = "metrics")]
+    pub(super) fn add(&mut self, other: &Self) {
+        self.attempts = self.attempts.saturating_add(other.attempts);
+        self.failures = self.failures.saturating_add(other.failures);
+        self.timed_out = self.timed_out.saturating_add(other.timed_out);
+        self.too_many = self.too_many.saturating_add(other.too_many);
+        self.waiting = self.waiting.saturating_add(other.waiting);
+        self.under_way = self.under_way.saturating_add(other.under_way);
+    }
+
     fn since(&self, earlier: Option<&Self>) -> Self {
         let Some(earlier) = earlier else { return self.clone() };
         Self {
@@ -226,6 +238,11 @@ pub struct StatsSnapshot {
     pub purges: Counts<PurgeKind>,
     /// Those of them that were [soft](crate::Purge::soft).
     pub soft_purges: u64,
+    /// Whether the cache [only reports](crate::ReadThroughBuilder::report_only): then all of this is what would
+    /// have been.
+    pub reports_only: bool,
+    /// Requests that would not have reached the origin, of a cache that only reports.
+    pub saved: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Shared fetches now. `None`: no layer shares them.
@@ -304,6 +321,8 @@ impl StatsSnapshot {
             refreshes: self.refreshes.since(&earlier.refreshes),
             purges: self.purges.since(&earlier.purges),
             soft_purges: self.soft_purges.saturating_sub(earlier.soft_purges),
+            reports_only: self.reports_only,
+            saved: self.saved.saturating_sub(earlier.saved),
             retries: self.retries.saturating_sub(earlier.retries),
             coalesce,
             store,

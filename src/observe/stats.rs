@@ -1,6 +1,6 @@
 //! The handle to the numbers.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -58,6 +58,19 @@ struct Shared {
     counters: Counters,
     began: Instant,
     sources: RwLock<Sources>,
+    #[cfg(feature = "metrics")]
+    sampler: RwLock<Option<Arc<dyn Fn(FetchSample) + Send + Sync>>>,
+}
+
+/// What is measured once for each fetch.
+#[cfg(feature = "metrics")]
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum FetchSample {
+    /// The head is there. In seconds, since the request was sent on, and how much of that was before the last
+    /// attempt.
+    Head { took: f64, queued: f64 },
+    /// A body was stored, of so many bytes.
+    Body(usize),
 }
 
 type Source<T> = Arc<dyn Fn() -> T + Send + Sync>;
@@ -69,21 +82,29 @@ struct Sources {
     coalesce: Option<Source<CoalesceStats>>,
     retries: Option<Source<u64>>,
     health: Option<OriginHealth>,
+    reports_only: bool,
 }
 
 impl Stats {
     /// Returns a handle to numbers that are all 0, for layers that are stacked by hand.
     #[must_use]
     pub fn new() -> Self {
-        let (counters, began, sources) = (Counters::new(), Instant::now(), RwLock::default());
-        Self { shared: Arc::new(Shared { counters, began, sources }) }
+        Self {
+            shared: Arc::new(Shared {
+                counters: Counters::new(),
+                began: Instant::now(),
+                sources: RwLock::default(),
+                #[cfg(feature = "metrics")]
+                sampler: RwLock::default(),
+            }),
+        }
     }
 
     /// Returns what the numbers are now. They are not read at the same instant: a request that ends meanwhile
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health } = self.shared.sources.read().clone();
+        let Sources { store, coalesce, retries, health, reports_only } = self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
@@ -108,6 +129,8 @@ impl Stats {
             },
             purges: counters.all(counters::PURGES),
             soft_purges: counters.get(Counter::SOFT_PURGE),
+            reports_only,
+            saved: counters.get(Counter::SAVED),
             retries: retries.map_or(0, |retries| retries()),
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
@@ -136,10 +159,51 @@ impl Stats {
         self.shared.sources.write().health = Some(health.clone());
     }
 
+    /// Calls this with each sample.
+    #[cfg(feature = "metrics")]
+    pub(super) fn sample_fetches(&self, sampler: impl Fn(FetchSample) + Send + Sync + 'static) {
+        *self.shared.sampler.write() = Some(Arc::new(sampler));
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(super) fn sample_no_fetches(&self) {
+        *self.shared.sampler.write() = None;
+    }
+
+    #[cfg(feature = "metrics")]
+    fn sample(&self, sample: FetchSample) {
+        // Called without the lock: a recorder is the user's own.
+        let sampler = self.shared.sampler.read().clone();
+        if let Some(sampler) = sampler {
+            sampler(sample);
+        }
+    }
+
+    /// Takes note of the head of a fetched response: of how long it took since the request was sent on, and how
+    /// much of that was before the last attempt.
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
+    pub(crate) fn fetched(&self, took: Duration, queued: Duration) {
+        #[cfg(feature = "metrics")]
+        self.sample(FetchSample::Head { took: took.as_secs_f64(), queued: queued.as_secs_f64() });
+    }
+
+    /// Takes note of the length of a body that was stored.
+    #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
+    pub(crate) fn stored_body(&self, bytes: usize) {
+        #[cfg(feature = "metrics")]
+        self.sample(FetchSample::Body(bytes));
+    }
+
     /// Counts a fresh response from the store.
     #[inline(always)]
     pub(crate) fn hit(&self) {
         self.shared.counters.add(Counter::HIT);
+    }
+
+    /// Counts what became of a request that no observer is told of.
+    pub(crate) fn count(&self, record: &Record) {
+        record.trace();
+        self.finished(record);
     }
 
     /// Counts what became of a request.
@@ -156,6 +220,16 @@ impl Stats {
         if record.role() == Role::Follower {
             counters.add(Counter::COLLAPSED);
         }
+    }
+
+    /// Counts a request that would not have reached the origin.
+    pub(crate) fn saved(&self) {
+        self.shared.counters.add(Counter::SAVED);
+    }
+
+    /// Says that the cache only reports what it would do.
+    pub(crate) fn note_report_only(&self) {
+        self.shared.sources.write().reports_only = true;
     }
 
     /// Counts a request of a method that never has a key.

@@ -26,6 +26,7 @@ use super::{
     queue::Id,
     wish::{HeldBack, Kind, Refusal, Wish},
 };
+use crate::trace;
 
 /// The way to one origin.
 #[derive(Debug)]
@@ -203,12 +204,18 @@ impl Gate {
     /// Does something under the lock, and tells those who waited what was decided after it.
     fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut Core<Seat>) -> R) -> R {
         let mut core = self.core.lock();
+        let before = core.state();
         core.tick(now);
         let result = act(&mut core);
         core.settle(now);
+        let state = core.state();
         self.standing.store(core.standing() as u8, Ordering::Release);
         let decided = core.take_decided();
         drop(core);
+        // Between down and recovering it may go to and fro many times.
+        if before != state && (before == OriginState::Up || state == OriginState::Up) {
+            trace::origin_changed(before.as_str(), state.as_str());
+        }
         for decided in decided {
             self.tell(decided);
         }

@@ -31,6 +31,7 @@ mod store_layer;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+use http::request::Parts;
 use tower_layer::Layer;
 
 pub use self::{
@@ -39,6 +40,8 @@ pub use self::{
 };
 
 use self::service::Layers;
+#[cfg(feature = "metrics")]
+use crate::observe::metrics;
 use crate::{
     build_error::BuildError,
     exchange::{self, failures},
@@ -46,7 +49,7 @@ use crate::{
     http::{cookies, rules},
     key::{DefaultKey, KeyExtractor},
     layers::{coalesce, fill, lookup, origin_limit, retry, stale_if_error},
-    observe::{CoalesceStats, Stats},
+    observe::{CoalesceStats, Explanation, Stats},
     origin::OriginHealth,
     purge::Purge,
     store::{self, Store},
@@ -68,6 +71,7 @@ pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
     /// `None`: that of the limit.
     health: Option<OriginHealth>,
     stats: OwnStats,
+    reports_only: bool,
 }
 
 /// The counters of the layer that is built.
@@ -95,6 +99,7 @@ impl<St: Store> ReadThroughBuilder<St> {
             origin_limit: origin_limit::OriginLimitLayer::unlimited(),
             health: None,
             stats: OwnStats::default(),
+            reports_only: false,
             store,
         }
     }
@@ -103,8 +108,19 @@ impl<St: Store> ReadThroughBuilder<St> {
 impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
-        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health, stats } =
-            self;
+        let Self {
+            store,
+            lookup,
+            coalesce,
+            fill,
+            rules,
+            failures,
+            retry,
+            origin_limit,
+            health,
+            stats,
+            reports_only,
+        } = self;
         let lookup = lookup.key(extractor);
         ReadThroughBuilder {
             lookup,
@@ -117,6 +133,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             origin_limit,
             health,
             stats,
+            reports_only,
         }
     }
 
@@ -168,8 +185,19 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     /// Decides for each response. Default: the rules as they are.
     pub fn policy<Q: fill::Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
-        let Self { store, lookup, coalesce, fill, rules, failures, retry, origin_limit, health, stats } =
-            self;
+        let Self {
+            store,
+            lookup,
+            coalesce,
+            fill,
+            rules,
+            failures,
+            retry,
+            origin_limit,
+            health,
+            stats,
+            reports_only,
+        } = self;
         let fill = fill.policy(policy);
         ReadThroughBuilder {
             fill,
@@ -182,6 +210,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             origin_limit,
             health,
             stats,
+            reports_only,
         }
     }
 
@@ -273,6 +302,46 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
+    /// Serves everything from the origin, and only tells what the cache would have done: for a first look at real
+    /// traffic before it is trusted. Default: no.
+    ///
+    /// Requests reach the origin as they are, at once and each by itself, and clients get its responses as they
+    /// are, without `Cache-Status`. Responses are stored and purged as ever, so that what is foreseen is true: the
+    /// [`Record`](crate::Record)s of an [`Observer`](crate::Observer), [`Stats`] and
+    /// [`explain`](ReadThroughLayer::explain) tell hits, reasons and what is not stored, and
+    /// [`StatsSnapshot::saved`](crate::StatsSnapshot::saved) how many requests would not have reached the origin.
+    ///
+    /// What differs from the cache itself: retries and the limit to the origin are not in use, and nothing is
+    /// learned of the state of the origin. A client's own conditions and range reach the origin, so that what
+    /// answers them is not stored: there would be more hits than are told. A request that would have shared the
+    /// fetch of another one is told to have done so if it came before the head of that response.
+    ///
+    /// ```
+    /// use axum::{Router, body::Body, routing::get};
+    /// use http::{Request, header};
+    /// use tower::ServiceExt;
+    /// use tower_readthrough::{MemoryStore, ReadThroughLayer};
+    ///
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).report_only().build()?;
+    /// let stats = cache.stats();
+    /// let page = async || ([(header::CACHE_CONTROL, "max-age=60")], "hello");
+    /// let app = Router::new().route("/", get(page)).layer(cache);
+    /// for _ in 0..3 {
+    ///     let request = Request::get("/").header("host", "example.com").body(Body::empty())?;
+    ///     let response = app.clone().oneshot(request).await?;
+    ///     axum::body::to_bytes(response.into_body(), 1024).await?;
+    /// }
+    /// assert_eq!((stats.snapshot().hits, stats.snapshot().saved), (2, 2));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn report_only(mut self) -> Self {
+        self.reports_only = true;
+        self
+    }
+
     /// Runs fetches and refreshes with this function; see
     /// [`CoalesceLayer::executor`](crate::CoalesceLayer::executor).
     pub fn executor(mut self, spawn: impl Fn(Task) + Send + Sync + 'static) -> Self {
@@ -329,6 +398,14 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     fn assemble(self) -> Layers<St, K, P> {
         let (origin_limit, health) = self.watched_limit();
         let Self { store, lookup, coalesce, fill, failures, retry, stats: OwnStats(stats), .. } = self;
+        let (lookup, fill, origin_limit) = match self.reports_only {
+            true => {
+                stats.note_report_only();
+                let fill = fill.strip_tags(false).strip_targets(false);
+                (lookup.report_only(), fill, origin_limit::OriginLimitLayer::unlimited())
+            }
+            false => (lookup, fill, origin_limit),
+        };
         coalesce.tell(&stats);
         stats.read_origins(&health);
         let policy = retry.clone();
@@ -415,6 +492,36 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     /// A handle to purge what is stored, which names URLs as this layer does.
     pub fn purge(&self) -> Purge {
         self.layers.lookup.purge()
+    }
+
+    /// Returns what would become of a request with this head and without a body, and why, by what is stored now
+    /// and by the state of the origin. The origin is not asked, and nothing is changed or counted.
+    ///
+    /// ```
+    /// use http::Request;
+    /// use tower_readthrough::{Forward, Outcome, ReadThroughLayer};
+    ///
+    /// let cache = ReadThroughLayer::with_ttl(std::time::Duration::from_secs(10));
+    /// let (head, ()) = Request::get("http://example.com/?token=1").body(()).unwrap().into_parts();
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    /// # let _guard = runtime.enter();
+    /// let explanation = cache.explain(&head);
+    /// assert_eq!(explanation.outcome(), Some(Outcome::Forwarded(Forward::UriMiss)));
+    /// assert!(explanation.to_string().starts_with("GET http://example.com/?\u{2026}\n  outcome  forwarded=uri-miss"));
+    /// ```
+    pub fn explain(&self, head: &Parts) -> Explanation {
+        self.layers.lookup.explain(head)
+    }
+
+    /// Returns an exporter of the counters through the `metrics` facade, under the
+    /// [name](ReadThroughBuilder::cache_name) of this cache; see [`metrics`](crate::metrics).
+    ///
+    /// # Errors
+    ///
+    /// If there is an exporter of this name, which has not been dropped.
+    #[cfg(feature = "metrics")]
+    pub fn metrics(&self) -> Result<metrics::MetricsExporter, metrics::CacheNameTaken> {
+        metrics::MetricsExporter::new(&self.layers.stats, self.layers.lookup.cache_name())
     }
 
     /// Returns the counters of this layer and its clones.

@@ -19,7 +19,7 @@ use crate::{
     key::{DefaultKey, KeyExtractor},
     layers::{
         coalesce, fill, lookup, origin_limit, retry,
-        service::{EagerOneshot, HttpService, ResponseFuture},
+        service::{BoxFuture, EagerOneshot, HttpService, ResponseFuture},
         stale_if_error,
     },
     observe::Stats,
@@ -176,6 +176,30 @@ where
         ReadThroughFuture { way }
     }
 
+    fn report(self, request: Request<ReqB>, mut report: lookup::Report) -> Self::Future {
+        let fetch = report.take_fetch().and_then(|(head, stores)| self.layers.fill.report(head, stores));
+        let call = EagerOneshot::new(self.origin, request);
+        let response = Box::pin(async move {
+            let response = match call.await {
+                Ok(response) => response,
+                Err(error) => {
+                    report.fail();
+                    return Err(error);
+                }
+            };
+            let (response, decision) = match fetch {
+                Some(fetch) => {
+                    let (response, decision) = fetch.conclude(response);
+                    (response, Some(decision))
+                }
+                None => (response.map(body::Body::inner), None),
+            };
+            report.finish(&response, decision.as_ref());
+            Ok(response)
+        });
+        ReadThroughFuture { way: Way::Reported { response } }
+    }
+
     /// Its fetch has a place at the origin already, and its responses are for the layers above.
     fn passed(self, request: Request<ReqB>) -> Self::Future {
         let response = EagerOneshot::new(self.origin, request);
@@ -198,6 +222,7 @@ pin_project! {
     enum Way<O, T, B, E> {
         Stored { response: Option<Response<body::Body<B>>> },
         Through { #[pin] response: ResponseFuture<T, Nested<B>, E> },
+        Reported { response: BoxFuture<Result<Response<body::Body<B>>, E>> },
         Round { #[pin] response: O, keyless: lookup::Keyless, strips_tags: Option<TagFields> },
         Limited { #[pin] response: origin_limit::OriginLimitFuture<O, B, E>, keyless: lookup::Keyless, strips_tags: Option<TagFields> },
     }
@@ -221,6 +246,7 @@ where
             WayProj::Through { response } => response
                 .poll(cx)
                 .map_ok(|response| response.map(|body| body.flatten().flatten().flatten().flatten())),
+            WayProj::Reported { response } => response.as_mut().poll(cx),
             WayProj::Round { response, keyless, strips_tags } => {
                 let result = keyless.finished(ready!(response.poll(cx)), strips_tags.as_ref());
                 Poll::Ready(result.map(|response| response.map(body::Body::inner)))

@@ -327,9 +327,14 @@ impl Entry {
 
     /// Whether responses to such requests could not be shared a moment ago.
     pub(crate) fn is_hit_for_miss(&self, credentials: Credentials, is_for_part: bool, now: Instant) -> bool {
+        self.hit_for_miss_until(credentials, is_for_part).is_some_and(|until| now < until)
+    }
+
+    /// Until when that holds, or held.
+    pub(crate) fn hit_for_miss_until(&self, credentials: Credentials, is_for_part: bool) -> Option<Instant> {
         let has_kind =
             |marker: &&HitForMiss| (marker.credentials, marker.is_for_part) == (credentials, is_for_part);
-        self.markers.iter().filter(has_kind).any(|marker| now < marker.until)
+        self.markers.iter().filter(has_kind).map(|marker| marker.until).max()
     }
 
     fn put(&mut self, response: Arc<StoredResponse>, request: &HeaderMap, now: Instant) -> Applied {

@@ -8,6 +8,7 @@ mod coalesce;
 mod conformance;
 mod custom_store;
 mod differential;
+mod explain;
 mod failover;
 mod faults;
 mod fill;
@@ -25,6 +26,8 @@ mod key_rules;
 mod key_systems;
 mod lookup;
 mod memory_store;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod model;
 mod observer;
 mod origin_limit;
@@ -39,6 +42,7 @@ mod ranges;
 mod readiness;
 #[cfg(all(feature = "body-key", feature = "serde"))]
 mod readme;
+mod report_only;
 mod request_directives;
 mod retry;
 mod rules;
@@ -52,6 +56,8 @@ mod stats;
 mod support;
 mod tags;
 mod testing;
+#[cfg(feature = "tracing")]
+mod tracing;
 mod validation;
 mod with_ttl;
 

@@ -37,7 +37,7 @@ async fn a_response_is_stored_or_counted_with_a_reason_once_for_each_fetch() {
     let (stats, service) = (layer.stats(), layer.layer(origin));
     let rows = [
         ("GET", "/private", Some(NotStored::Private)),
-        ("GET", "/broken", Some(NotStored::Status)),
+        ("GET", "/broken", Some(NotStored::Failure)),
         ("GET", "/missing", Some(NotStored::Status)),
         ("GET", "/large", Some(NotStored::TooLarge)),
         ("GET", "/declared", Some(NotStored::TooLarge)),

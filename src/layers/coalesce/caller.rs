@@ -131,7 +131,10 @@ where
             while Executor::is_available() {
                 let Waiter { key, credentials, class, .. } = &self.waiter;
                 let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
-                    Joined::Follow(subscriber) => subscriber,
+                    Joined::Follow(subscriber) => {
+                        subscriber.flight().note_joined();
+                        subscriber
+                    }
                     Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
                     Joined::Full => return Ok(self.waiter.refuse(exchange::Refused::TooManyWaiters)),
                     Joined::Alone => break,
@@ -206,9 +209,10 @@ where
     /// The fetch of a new flight, which has not begun yet, and the leader's response.
     fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, S::Error>) {
         let Waiter { mut head, key, credentials, .. } = self.waiter;
+        let span = subscriber.flight().trace(&head);
         let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
         let fetch = fetch.run(move || self.inner.oneshot(Request::from_parts(head, self.body)));
-        (Box::pin(self.flights.lead(key, fetch)), leader)
+        (Box::pin(span.around(self.flights.lead(key, fetch))), leader)
     }
 
     /// Begins a fetch for this caller beside a slow one, and takes whichever response is there first.
@@ -343,7 +347,6 @@ impl Waiter {
             return Waited::Settled(flight, subscriber);
         }
         let CoalesceSettings { max_wait, stale_after, .. } = *flights.settings();
-        let _waiting = flights.waiting();
         let mut fallback = self.fallback();
         let mut hedge_at = None;
         loop {

@@ -33,7 +33,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderMap, StatusCode, Version};
+use http::{HeaderMap, StatusCode, Version, request};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use parking_lot::Mutex;
 use pin_project_lite::pin_project;
@@ -54,6 +54,7 @@ use crate::{
     exchange::{Refused, Shareability, status::CacheStatus},
     http::{request_fields::Credentials, storing::after},
     origin::Place,
+    trace::FetchSpan,
 };
 
 /// How long a fetch waits for readers that would lose their place: their tasks may not have been
@@ -99,6 +100,8 @@ pub(super) struct Flight {
     leader: Credentials,
     /// Its place in the queue to the origin, if there is one.
     place: Option<Arc<Place>>,
+    /// Set when the fetch begins.
+    span: OnceLock<FetchSpan>,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
     /// Set with the end in the log, so that a second end takes no lock.
@@ -160,6 +163,7 @@ impl Flight {
             number,
             leader,
             place,
+            span: OnceLock::new(),
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -181,6 +185,18 @@ impl Flight {
         let mut flight = Self::new(room, number, leader, place);
         flight.state.get_mut().subscribe();
         Subscriber { flight: Arc::new(flight), index: 0 }
+    }
+
+    /// Begins the span of the fetch, for this request.
+    pub(super) fn trace(&self, head: &request::Parts) -> FetchSpan {
+        self.span.get_or_init(|| FetchSpan::of_fetch(head)).clone()
+    }
+
+    /// Notes that another request waits for the fetch.
+    pub(super) fn note_joined(&self) {
+        if let Some(span) = self.span.get() {
+            span.joined();
+        }
     }
 
     pub(super) fn started_at(&self) -> Instant {
@@ -383,6 +399,11 @@ impl Flight {
     /// whether that is so.
     pub(super) fn close_if_unread_since(&self, moment: Instant) -> bool {
         self.state.lock().log.close_if_unread_since(moment)
+    }
+
+    /// How many callers wait for the head beside the first.
+    pub(super) fn waiters(&self) -> usize {
+        if self.outcome.get().is_some() { 0 } else { self.state.lock().log.readers().saturating_sub(1) }
     }
 
     /// Since when there has been no subscriber.

@@ -155,8 +155,6 @@ struct Table {
     under_way: AtomicUsize,
     /// Those of them that are for forced fetches, which others like to join.
     forced: AtomicUsize,
-    /// Callers that wait for the fetch of another one.
-    waiting: AtomicUsize,
     /// How many fetches have begun, which numbers them.
     begun: AtomicU64,
     budget: Arc<Budget>,
@@ -189,12 +187,6 @@ impl Flights {
     pub(super) fn tell(&self, stats: &Stats) {
         let (table, max_total_bytes) = (Arc::clone(&self.table), self.settings.max_total_bytes);
         stats.read_coalesce(move || table.stats(max_total_bytes));
-    }
-
-    /// Counts a caller that waits for another one's fetch, until what is returned is dropped.
-    pub(super) fn waiting(&self) -> impl Drop + use<'_> {
-        self.table.waiting.fetch_add(1, Ordering::Relaxed);
-        Waiting(&self.table.waiting)
     }
 
     /// The number of the fetch that began last.
@@ -310,20 +302,11 @@ struct Leading {
     outer: Option<Arc<Self>>,
 }
 
-/// One caller that waits.
-struct Waiting<'t>(&'t AtomicUsize);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 impl Table {
     fn stats(&self, max_total_bytes: u64) -> CoalesceStats {
         let mut stats = CoalesceStats::default();
         stats.fetches = self.under_way.load(Ordering::Relaxed);
-        stats.waiters = self.waiting.load(Ordering::Relaxed);
+        stats.waiters = self.open.iter().map(|flight| flight.waiters()).sum();
         (stats.held_bytes, stats.lagged) = (self.budget.held(), self.budget.lagged());
         stats.max_total_bytes = max_total_bytes;
         stats

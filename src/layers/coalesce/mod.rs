@@ -77,7 +77,7 @@
 //! # Tasks
 //!
 //! A fetch becomes a task when it first has to wait for something. From then on it has neither the
-//! task-locals nor the tracing span of the request. Hand over what you need with
+//! task-locals nor, without the feature `tracing`, the span of the request. Hand over what you need with
 //! [`CoalesceLayer::executor`], which gets the whole fetch from its beginning. Outside a tokio runtime there
 //! are no tasks: every request goes through on its own.
 //!

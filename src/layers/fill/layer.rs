@@ -148,6 +148,10 @@ impl<St: Clone, P> FillLayer<St, P> {
         self
     }
 
+    pub(super) const fn shared(&self) -> &Arc<Shared<St, P>> {
+        &self.shared
+    }
+
     /// Says that the service below is a layer of this crate.
     pub(crate) fn over_own_layer(self) -> Self {
         self.set(|shared| shared.is_over_own_layer = true)
@@ -438,6 +442,10 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let client = fetch.client.head();
         let (head, body) = response.into_parts();
         let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
+        if let Some(stats) = fetch.layer.store.observers().stats() {
+            let queued = sent_at.saturating_duration_since(self.sent_at);
+            stats.fetched(self.sent_at.elapsed(), queued);
+        }
         let own = head.extensions.get::<Tags>();
         let fields =
             sequence::Tagged { headers: &head.headers, response_fields, fields: &fetch.layer.targets.tags };

@@ -60,6 +60,7 @@
 mod fetch;
 mod layer;
 mod recorder;
+mod report;
 mod revalidation;
 
 pub use self::{

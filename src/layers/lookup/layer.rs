@@ -17,6 +17,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    report::Report,
     route::{Keyless, Route},
     select::{Reader, Settings},
 };
@@ -212,6 +213,11 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.executor = Executor::new(spawn))
     }
 
+    /// Lets each response come from the origin, and only tells what would have become of the request.
+    pub(crate) fn report_only(self) -> Self {
+        self.cache_status(false).set(|settings| settings.reports = Some(Arc::default()))
+    }
+
     fn set(mut self, change: impl FnOnce(&mut Settings)) -> Self {
         change(Arc::make_mut(&mut self.settings));
         self
@@ -335,6 +341,11 @@ where
         response
     }
 
+    fn report(mut self, request: Request<ReqB>, _: Report) -> Self::Future {
+        // Only the stack reports.
+        ResponseFuture::pass(self.call_below(request))
+    }
+
     fn keyless(self, mut request: Request<ReqB>, keyless: Keyless) -> Self::Future {
         if keyless.says_why() {
             request.extensions_mut().insert(WithoutKey);
@@ -409,6 +420,7 @@ impl<St, K> LookupLayer<St, K> {
             follows_requests,
             fetches_whole,
             request: _,
+            reports: _,
         } = &*self.settings;
         vec![
             ("LookupLayer::refresh_deadline", span(*refresh_deadline)),

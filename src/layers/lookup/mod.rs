@@ -56,14 +56,18 @@
 //! ```
 
 mod answer;
+mod explain;
+mod foresee;
 mod layer;
 mod outage;
 mod refresh;
+mod report;
 mod route;
 mod select;
 
 pub use self::layer::{Lookup, LookupLayer};
 pub(crate) use self::{
+    report::Report,
     route::{Keyless, Route},
     select::Reader,
 };

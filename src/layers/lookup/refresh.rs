@@ -13,6 +13,7 @@ use crate::{
     http::conditions::take_conditions,
     key::CacheKey,
     store::{Refresh, StoredResponse},
+    trace::FetchSpan,
 };
 
 /// Whether a refresh of a stale response can begin now.
@@ -118,7 +119,7 @@ impl Refresher {
         B: HttpBody<Data = Bytes> + Send + 'static,
     {
         let mut watch = RefreshWatch::begin(&settings.observers, key);
-        settings.executor.spawn(Box::pin(async move {
+        settings.executor.spawn(Box::pin(FetchSpan::of_refresh().around(async move {
             let right = &mut self.right;
             let fetch = async {
                 let Ok(response) = response.await else { return exchange::RefreshResult::Failed };
@@ -132,7 +133,7 @@ impl Refresher {
             let result = tokio::time::timeout_at(self.deadline, fetch).await;
             watch.result = result.unwrap_or(exchange::RefreshResult::TimedOut);
             drop((self, watch));
-        }));
+        })));
     }
 }
 

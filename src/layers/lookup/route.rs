@@ -6,7 +6,7 @@ use http::{HeaderMap, Method, Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::time::Instant;
 
-use super::{answer, outage::Way, refresh::Refresher, select};
+use super::{answer, outage::Way, refresh::Refresher, report::Report, select};
 use crate::{
     body::{Body, ResponseBody},
     exchange::{
@@ -36,8 +36,8 @@ pub(crate) struct Keyless {
     /// `None`: nothing is told, counted or hidden. In one piece, since futures have room for it.
     settings: Option<Arc<select::Settings>>,
     detail: exchange::CacheStatusDetail,
-    /// The name of the rule, if the response says it.
-    rule: Option<Box<str>>,
+    /// What a full status says.
+    full: Option<Box<exchange::FullStatus>>,
 }
 
 impl Keyless {
@@ -47,7 +47,7 @@ impl Keyless {
         why: None,
         settings: None,
         detail: exchange::CacheStatusDetail::Short,
-        rule: None,
+        full: None,
     };
 
     /// Whether responses to such requests say why there is no key.
@@ -78,8 +78,7 @@ impl Keyless {
             self.settings.iter().for_each(|settings| settings.observers.finish(response, came_about));
         }
         if let Some(settings) = &self.settings {
-            let rule = || self.rule.as_deref().map(str::to_owned);
-            let full = || exchange::FullStatus { rule: rule(), ..exchange::FullStatus::default() };
+            let full = || self.full.as_deref().cloned().unwrap_or_default();
             settings.field.write(response, self.detail, full);
         }
     }
@@ -105,7 +104,7 @@ enum Open<B> {
 
 /// What the layers below are to respond with.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Scope {
+pub(super) enum Scope {
     /// The whole, for all clients.
     Whole,
     /// The part that all clients get that request the same one.
@@ -133,6 +132,8 @@ pub(crate) trait Route<ReqB>: Sized {
     fn stored(self, response: Response<Body<Self::Stored>>) -> Self::Future;
     fn forwarded(self, response: ResponseFuture<Self::Call, Self::Below, Self::Error>) -> Self::Future;
     fn keyless(self, request: Request<ReqB>, keyless: Keyless) -> Self::Future;
+    /// Of a request that goes to the origin as it is, with what would have become of it.
+    fn report(self, request: Request<ReqB>, report: Report) -> Self::Future;
     /// Of a request that was made by a fetch for the same key.
     fn passed(self, request: Request<ReqB>) -> Self::Future;
 }
@@ -154,6 +155,9 @@ where
         if !key::is_for_cache(&request) {
             let why = key::Unkeyed::of(&request);
             return self.keyless(request, (why, detail), None, route);
+        }
+        if let Some(fetches) = &self.settings.reports {
+            return self.report(fetches, request, route);
         }
         let (mut head, body) = request.into_parts();
         let edition = self.note(&mut head);
@@ -178,7 +182,7 @@ where
     /// for this request, if it is another one.
     // Costs nothing where the extractor has no editions.
     #[inline(always)]
-    fn note(&self, head: &mut Parts) -> Option<Arc<dyn KeyExtractor>> {
+    pub(super) fn note(&self, head: &mut Parts) -> Option<Arc<dyn KeyExtractor>> {
         let edition = self.extractor.edition();
         match &edition {
             None => self.extractor.note(head),
@@ -189,7 +193,7 @@ where
 
     /// Writes the key of a request that [may have one](key::is_for_cache).
     #[inline(always)]
-    fn find_key(
+    pub(super) fn find_key(
         &self,
         edition: select::Edition<'_>,
         head: &Parts,
@@ -205,7 +209,7 @@ where
 
     /// Whether [`normalise`](Self::normalise) has anything to do.
     #[inline(always)]
-    fn normalises(&self, edition: select::Edition<'_>) -> bool {
+    pub(super) fn normalises(&self, edition: select::Edition<'_>) -> bool {
         let rules = &self.settings.request;
         match edition {
             None => key::normalises(&*self.extractor, rules),
@@ -215,7 +219,7 @@ where
 
     /// Brings a request that has this key into its normal form.
     #[inline(never)]
-    fn normalise(&self, edition: select::Edition<'_>, head: &mut Parts, key: &mut key::KeyBuffer) {
+    pub(super) fn normalise(&self, edition: select::Edition<'_>, head: &mut Parts, key: &mut key::KeyBuffer) {
         let rules = &self.settings.request;
         match edition {
             None => key::normalise(&*self.extractor, rules, head, key),
@@ -226,11 +230,11 @@ where
     /// Sends a request on that has no key, for the reason `why`. It also loses the key that an outer stack
     /// may have left behind.
     #[inline(always)]
-    fn keyless<R, ReqB>(
+    pub(super) fn keyless<R, ReqB>(
         self: &Arc<Self>,
         mut request: Request<ReqB>,
         (why, detail): (Option<key::Unkeyed>, exchange::CacheStatusDetail),
-        rule: Option<Box<str>>,
+        rule: Option<String>,
         route: R,
     ) -> R::Future
     where
@@ -246,7 +250,8 @@ where
         let is_finished = why.is_some() || !self.settings.field.leaves(detail);
         let settings = is_finished.then(|| Arc::clone(&self.settings));
         let invalidation = Invalidation::of(self, &request);
-        let keyless = Keyless { invalidation, why, settings, detail, rule };
+        let full = rule.map(|rule| Box::new(exchange::FullStatus::of_rule(rule)));
+        let keyless = Keyless { invalidation, why, settings, detail, full };
         route.keyless(request, keyless)
     }
 
@@ -256,9 +261,9 @@ where
         edition: select::Edition<'_>,
         head: &Parts,
         detail: exchange::CacheStatusDetail,
-    ) -> Option<Box<str>> {
+    ) -> Option<String> {
         let is_said = detail == exchange::CacheStatusDetail::Full;
-        is_said.then(|| edition.unwrap_or(&*self.extractor).rule(head)).flatten().map(Into::into)
+        is_said.then(|| edition.unwrap_or(&*self.extractor).rule(head)).flatten()
     }
 
     /// The response to a request that has a key, if the store has one and nothing else is to be done.
@@ -430,7 +435,7 @@ where
         head: &mut Parts,
         mut asked: exchange::CacheRequest,
         scope: Scope,
-        (detail, rule): (exchange::CacheStatusDetail, Option<Box<str>>),
+        (detail, rule): (exchange::CacheStatusDetail, Option<String>),
     ) -> Option<Then> {
         let is_full = detail == exchange::CacheStatusDetail::Full;
         let key = is_full.then(|| asked.key().digest());
@@ -467,7 +472,7 @@ where
             limit: self.store.max_response_bytes(),
             settings: Arc::clone(&self.settings),
             detail,
-            full: exchange::FullStatus { ttl: None, key, rule: rule.map(String::from) },
+            full: exchange::FullStatus { ttl: None, key, rule },
         })
     }
 }
@@ -508,7 +513,7 @@ impl Then {
     }
 }
 
-fn scope(question: &select::Question<'_>, asked: &exchange::CacheRequest) -> Scope {
+pub(super) fn scope(question: &select::Question<'_>, asked: &exchange::CacheRequest) -> Scope {
     let facts = asked.facts();
     match facts.has_range() && !question.settings.fetches_whole && !asked.candidate().is_whole() {
         false => Scope::Whole,

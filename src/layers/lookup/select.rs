@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 use http::{Method, Response, request::Parts};
 use tokio::{sync::Semaphore, time::Instant};
 
+use super::report::Fetches;
 use crate::{
     exchange::{
         self,
@@ -13,7 +14,7 @@ use crate::{
     executor::Executor,
     http::{
         cache_control::RequestDirectives,
-        request_fields::RequestFields,
+        request_fields::{Credentials, RequestFields},
         rules::RequestRules,
         storing::after,
         vary::{Forms, Selection},
@@ -41,6 +42,8 @@ pub(super) struct Settings {
     pub(super) follows_requests: bool,
     pub(super) fetches_whole: bool,
     pub(super) request: RequestRules,
+    /// `Some`: the cache only reports what it would do.
+    pub(super) reports: Option<Arc<Fetches>>,
 }
 
 /// Refreshes under way at a time.
@@ -60,6 +63,7 @@ impl Default for Settings {
             follows_requests: false,
             fetches_whole: false,
             request: RequestRules::default(),
+            reports: None,
         }
     }
 }
@@ -156,6 +160,29 @@ pub(super) struct Reading {
     entry: Option<Arc<store::Entry>>,
 }
 
+impl Reading {
+    /// The whole responses under the key.
+    pub(super) fn variants(&self) -> &[Arc<store::StoredResponse>] {
+        self.entry.as_deref().map_or(&[], store::Entry::variants)
+    }
+
+    /// How many parts there are.
+    pub(super) fn parts(&self) -> usize {
+        self.entry.as_deref().map_or(0, |entry| entry.parts().count())
+    }
+
+    /// How long requests with these credentials do not wait for each other.
+    pub(super) fn hit_for_miss_for(
+        &self,
+        credentials: Credentials,
+        is_for_part: bool,
+        now: Instant,
+    ) -> Option<Duration> {
+        let until = self.entry.as_deref()?.hit_for_miss_until(credentials, is_for_part)?;
+        until.checked_duration_since(now).filter(|left| !left.is_zero())
+    }
+}
+
 #[allow(clippy::large_enum_variant, reason = "it is taken apart at once, and only a miss moves it")]
 pub(super) enum Found<'a> {
     /// As stale as the client says that it may be (RFC 9111 §5.2.1.2).
@@ -174,6 +201,12 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
     pub(crate) fn purge(&self) -> Purge {
         let naming = Naming::new(Arc::clone(&self.extractor) as _);
         Purge::new(self.store.clone(), naming).counted_by(self.settings.observers.stats())
+    }
+
+    /// The name of the cache in metrics.
+    #[cfg(feature = "metrics")]
+    pub(crate) fn cache_name(&self) -> &str {
+        self.settings.field.cache_name()
     }
 
     pub(super) fn read(&self, key: &KeyBuffer) -> Reading {

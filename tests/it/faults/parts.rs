@@ -294,7 +294,7 @@ async fn a_412_or_416_has_no_fields_of_the_content() {
     let (_, late, busy) = tokio::join!(waiting(), waiting(), waiting());
     for (reply, status) in [(refused, 504), (late, 504), (busy, 503)] {
         assert_eq!(reply.status.as_u16(), status);
-        let known = ["retry-after", "cache-status"];
+        let known = ["retry-after", "cache-status", "proxy-status"];
         assert!(reply.headers.keys().all(|name| known.contains(&name.as_str())), "{:?}", reply.headers);
         assert!(reply.body.is_empty());
     }

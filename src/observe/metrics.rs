@@ -1,0 +1,337 @@
+//! The numbers of a cache through the [`metrics`](https://docs.rs/metrics/0.24) facade (feature `metrics`).
+//!
+//! A [`MetricsExporter`] hands on what [`Stats`] have counted, at an interval or when it is told to, as from the
+//! handler of a scrape. A request pays nothing for it: what is counted once per request reaches the facade as the
+//! difference since the export before, and only what is measured once per fetch is recorded when it happens. The
+//! recorder is looked up each time, so that it may be installed late; what was exported before is lost then.
+//!
+//! ```
+//! use std::time::Duration;
+//! use tower_readthrough::{MemoryStore, ReadThroughLayer};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).cache_name("edge-1").build()?;
+//! let exporter = cache.metrics()?;
+//! // In a runtime: `exporter.spawn(Duration::from_secs(10))`. Or where the metrics are rendered:
+//! exporter.export();
+//! // Two of one name would count twice.
+//! assert!(cache.metrics().is_err());
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Series
+//!
+//! Each has the label `cache`, which is the [name](crate::ReadThroughBuilder::cache_name) of the cache. The values
+//! of all other labels are names of this crate, but for `origin`: the first 16 origins by their names, and `other`
+//! for the rest.
+//!
+//! | name | kind | labels | what |
+//! |---|---|---|---|
+//! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
+//! | `readthrough_collapsed_total` | counter | | those that shared the fetch of another one |
+//! | `readthrough_stored_total` | counter | | responses that were stored |
+//! | `readthrough_not_stored_total` | counter | `reason` | responses that were not |
+//! | `readthrough_refreshes_total` | counter | `result` | background refreshes that ended |
+//! | `readthrough_purges_total` | counter | `kind` | purges |
+//! | `readthrough_soft_purges_total` | counter | | soft ones of them |
+//! | `readthrough_retries_total` | counter | | attempts beyond the first |
+//! | `readthrough_saved_total` | counter | | requests that would not have reached the origin, of a cache that only reports |
+//! | `readthrough_lagged_readers_total` | counter | | readers that lost their place for lack of room |
+//! | `readthrough_evictions_total` | counter | | keys pushed out of the store |
+//! | `readthrough_expirations_total` | counter | | keys given back by the store |
+//! | `readthrough_attempts_total` | counter | `origin` | attempts at the origin that began |
+//! | `readthrough_failed_attempts_total` | counter | `origin`, `result` | those that failed, timed out or got a 429 |
+//! | `readthrough_fetches` | gauge | | shared fetches under way |
+//! | `readthrough_waiters` | gauge | | callers that wait for one of them |
+//! | `readthrough_held_bytes` | gauge | | bytes held for readers of shared fetches |
+//! | `readthrough_store_bytes` | gauge | | bytes in the store |
+//! | `readthrough_store_capacity_bytes` | gauge | | its capacity |
+//! | `readthrough_store_responses` | gauge | | responses in the store |
+//! | `readthrough_store_markers` | gauge | | hit-for-miss markers in the store |
+//! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
+//! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
+//! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
+//! | `readthrough_fetch_seconds` | histogram | | from the request of a fetch to the head of its response |
+//! | `readthrough_queue_seconds` | histogram | | of that, before the last attempt began: in the queue, and in attempts before |
+//! | `readthrough_body_bytes` | histogram | | length of the bodies that were stored |
+
+use std::{
+    collections::HashSet,
+    fmt,
+    sync::{Arc, LazyLock},
+    time::Duration,
+};
+
+use ::metrics::{
+    Label, SharedString, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+use parking_lot::Mutex;
+
+use super::{FetchSample, Stats, StatsSnapshot, snapshot::OriginStats};
+use crate::origin::OriginState;
+
+/// So many origins have labels of their own.
+const MAX_ORIGINS: usize = 16;
+/// The label of the others.
+const OTHER: &str = "other";
+/// A shorter interval counts as this.
+const LEAST_INTERVAL: Duration = Duration::from_millis(100);
+
+/// The names that are in use.
+static NAMES: LazyLock<Mutex<HashSet<Arc<str>>>> = LazyLock::new(Mutex::default);
+
+/// Another exporter has this name: both would add to the same series.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("another cache exports metrics as `{0}`: give each a `cache_name` of its own")]
+pub struct CacheNameTaken(Box<str>);
+
+/// A name that is in use until this is dropped.
+struct Name(Arc<str>);
+
+impl Name {
+    fn take(name: &str) -> Result<Self, CacheNameTaken> {
+        let name: Arc<str> = name.into();
+        match NAMES.lock().insert(Arc::clone(&name)) {
+            true => Ok(Self(name)),
+            false => Err(CacheNameTaken((*name).into())),
+        }
+    }
+}
+
+impl Drop for Name {
+    fn drop(&mut self) {
+        NAMES.lock().remove(&self.0);
+    }
+}
+
+/// Hands the numbers of one cache on to the `metrics` facade.
+pub struct MetricsExporter {
+    stats: Stats,
+    name: Name,
+    last: Mutex<Exported>,
+}
+
+/// What was exported the last time.
+#[derive(Default)]
+struct Exported {
+    snapshot: Option<StatsSnapshot>,
+    /// Those with labels of their own.
+    origins: Vec<Box<str>>,
+}
+
+impl MetricsExporter {
+    /// Exports these numbers as those of the cache of this name.
+    ///
+    /// # Errors
+    ///
+    /// If there is an exporter of this name, which has not been dropped.
+    pub fn new(stats: &Stats, cache: &str) -> Result<Self, CacheNameTaken> {
+        let name = Name::take(cache)?;
+        let label = cache_label(&name.0);
+        stats.sample_fetches(move |sample| record(&label, sample));
+        Ok(Self { stats: stats.clone(), name, last: Mutex::default() })
+    }
+
+    /// Exports what was counted since the last time, and what is now.
+    pub fn export(&self) {
+        let snapshot = self.stats.snapshot();
+        let mut last = self.last.lock();
+        let earlier = last.snapshot.take();
+        if earlier.is_none() {
+            describe();
+        }
+        let since = earlier.as_ref().map_or_else(|| snapshot.clone(), |earlier| snapshot.since(earlier));
+        let origins = labelled(&mut last.origins, &since.origins);
+        last.snapshot = Some(snapshot);
+        let scope = Scope { cache: cache_label(&self.name.0), is_first: earlier.is_none() };
+        drop(last);
+        scope.requests(&since);
+        scope.responses(&since);
+        scope.gauges(&since);
+        origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
+    }
+
+    /// Exports at this interval, of at least 100 ms, until the task is aborted or the runtime ends.
+    ///
+    /// # Panics
+    ///
+    /// Outside a tokio runtime.
+    pub fn spawn(self, interval: Duration) -> tokio::task::JoinHandle<()> {
+        tokio::spawn(async move {
+            let mut ticks = tokio::time::interval(interval.max(LEAST_INTERVAL));
+            ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            loop {
+                ticks.tick().await;
+                self.export();
+            }
+        })
+    }
+}
+
+impl fmt::Debug for MetricsExporter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MetricsExporter").field("cache", &self.name.0).finish_non_exhaustive()
+    }
+}
+
+impl Drop for MetricsExporter {
+    fn drop(&mut self) {
+        self.stats.sample_no_fetches();
+    }
+}
+
+fn cache_label(name: &Arc<str>) -> Label {
+    Label::new("cache", SharedString::from(Arc::clone(name)))
+}
+
+fn record(cache: &Label, sample: FetchSample) {
+    let labels = vec![cache.clone()];
+    match sample {
+        FetchSample::Head { took, queued } => {
+            histogram!("readthrough_fetch_seconds", labels.clone()).record(took);
+            histogram!("readthrough_queue_seconds", labels).record(queued);
+        }
+        FetchSample::Body(bytes) => histogram!("readthrough_body_bytes", labels).record(bytes as f64),
+    }
+}
+
+/// The origins by their labels: those beyond the most together.
+fn labelled(known: &mut Vec<Box<str>>, origins: &[OriginStats]) -> Vec<(SharedString, OriginStats)> {
+    let mut labelled: Vec<(SharedString, OriginStats)> = Vec::new();
+    for origin in origins {
+        if !known.contains(&origin.name) && known.len() < MAX_ORIGINS {
+            known.push(origin.name.clone());
+        }
+        if known.contains(&origin.name) {
+            labelled.push((origin.name.to_string().into(), origin.clone()));
+        } else if let Some((_, other)) = labelled.iter_mut().find(|(name, _)| name.as_ref() == OTHER) {
+            other.add(origin);
+        } else {
+            labelled.push((OTHER.into(), origin.clone()));
+        }
+    }
+    labelled
+}
+
+/// One export.
+struct Scope {
+    cache: Label,
+    /// All series are made, so that they begin with 0.
+    is_first: bool,
+}
+
+impl Scope {
+    fn labels<const N: usize>(&self, labels: [(&'static str, SharedString); N]) -> Vec<Label> {
+        let own = labels.into_iter().map(|(name, value)| Label::new(name, value));
+        std::iter::once(self.cache.clone()).chain(own).collect()
+    }
+
+    fn count<const N: usize>(
+        &self,
+        name: &'static str,
+        labels: [(&'static str, SharedString); N],
+        more: u64,
+    ) {
+        if more > 0 || self.is_first {
+            counter!(name, self.labels(labels)).increment(more);
+        }
+    }
+
+    fn set<const N: usize>(&self, name: &'static str, labels: [(&'static str, SharedString); N], value: f64) {
+        gauge!(name, self.labels(labels)).set(value);
+    }
+
+    fn request(&self, outcome: &'static str, reason: &'static str, more: u64) {
+        let labels = [("outcome", outcome.into()), ("reason", reason.into())];
+        self.count("readthrough_requests_total", labels, more);
+    }
+
+    fn requests(&self, since: &StatsSnapshot) {
+        self.request("hit", "none", since.hits);
+        since.stale.iter().for_each(|(why, more)| self.request("stale", why.as_str(), more));
+        since.forwarded.iter().for_each(|(why, more)| self.request("forwarded", why.as_str(), more));
+        since.unkeyed.iter().for_each(|(why, more)| self.request("unkeyed", why.as_str(), more));
+        since.refused.iter().for_each(|(why, more)| self.request("refused", why.as_str(), more));
+        self.request("failed", "none", since.failed);
+        self.request("other-method", "none", since.other_methods);
+        self.count("readthrough_collapsed_total", [], since.collapsed);
+        self.count("readthrough_saved_total", [], since.saved);
+        self.count("readthrough_retries_total", [], since.retries);
+    }
+
+    fn responses(&self, since: &StatsSnapshot) {
+        self.count("readthrough_stored_total", [], since.stored);
+        for (why, more) in since.not_stored.iter() {
+            self.count("readthrough_not_stored_total", [("reason", why.as_str().into())], more);
+        }
+        let refreshes = since.refreshes;
+        for (result, more) in [
+            ("responded", refreshes.responded),
+            ("failed", refreshes.failed),
+            ("timed-out", refreshes.timed_out),
+            ("aborted", refreshes.aborted),
+        ] {
+            self.count("readthrough_refreshes_total", [("result", result.into())], more);
+        }
+        for (kind, more) in since.purges.iter() {
+            self.count("readthrough_purges_total", [("kind", kind.as_str().into())], more);
+        }
+        self.count("readthrough_soft_purges_total", [], since.soft_purges);
+    }
+
+    fn gauges(&self, now: &StatsSnapshot) {
+        if let Some(coalesce) = now.coalesce {
+            self.set("readthrough_fetches", [], coalesce.fetches as f64);
+            self.set("readthrough_waiters", [], coalesce.waiters as f64);
+            self.set("readthrough_held_bytes", [], coalesce.held_bytes as f64);
+            self.count("readthrough_lagged_readers_total", [], coalesce.lagged);
+        }
+        if let Some(store) = now.store {
+            self.set("readthrough_store_bytes", [], store.bytes as f64);
+            self.set("readthrough_store_capacity_bytes", [], store.capacity_bytes as f64);
+            self.set("readthrough_store_responses", [], store.responses as f64);
+            self.set("readthrough_store_markers", [], store.markers as f64);
+            self.count("readthrough_evictions_total", [], store.evictions);
+            self.count("readthrough_expirations_total", [], store.expirations);
+        }
+    }
+
+    fn origin(&self, name: &SharedString, origin: &OriginStats) {
+        let own = || [("origin", name.clone())];
+        self.count("readthrough_attempts_total", own(), origin.attempts);
+        for (result, more) in
+            [("failed", origin.failures), ("timed-out", origin.timed_out), ("too-many", origin.too_many)]
+        {
+            let labels = [("origin", name.clone()), ("result", result.into())];
+            self.count("readthrough_failed_attempts_total", labels, more);
+        }
+        for state in OriginState::ALL {
+            let labels = [("origin", name.clone()), ("state", state.as_str().into())];
+            self.set("readthrough_origin_state", labels, f64::from(u8::from(*state == origin.state)));
+        }
+        self.set("readthrough_origin_waiting", own(), origin.waiting as f64);
+        self.set("readthrough_origin_under_way", own(), origin.under_way as f64);
+    }
+}
+
+/// Says what the series are, to recorders that pass it on.
+fn describe() {
+    use ::metrics::Unit::{Bytes, Count, Seconds};
+    describe_counter!("readthrough_requests_total", Count, "Requests by what became of them");
+    describe_counter!("readthrough_collapsed_total", Count, "Requests that shared the fetch of another one");
+    describe_counter!("readthrough_stored_total", Count, "Responses that were stored");
+    describe_counter!("readthrough_not_stored_total", Count, "Responses that were not stored, by reason");
+    describe_counter!("readthrough_refreshes_total", Count, "Background refreshes, by result");
+    describe_counter!("readthrough_purges_total", Count, "Purges by what they name");
+    describe_counter!("readthrough_attempts_total", Count, "Attempts at an origin");
+    describe_counter!("readthrough_failed_attempts_total", Count, "Attempts at an origin that failed");
+    describe_counter!("readthrough_evictions_total", Count, "Keys pushed out of the store");
+    describe_gauge!("readthrough_store_bytes", Bytes, "Bytes in the store");
+    describe_gauge!("readthrough_store_capacity_bytes", Bytes, "Capacity of the store");
+    describe_gauge!("readthrough_held_bytes", Bytes, "Bytes held for readers of shared fetches");
+    describe_gauge!("readthrough_fetches", Count, "Shared fetches under way");
+    describe_histogram!("readthrough_fetch_seconds", Seconds, "From the request of a fetch to its head");
+    describe_histogram!("readthrough_queue_seconds", Seconds, "Of that, before the last attempt began");
+    describe_histogram!("readthrough_body_bytes", Bytes, "Length of stored bodies");
+}

@@ -1,0 +1,111 @@
+//! Spans and events, with the feature `tracing`. Without it all of this is nothing.
+
+use std::future::Future;
+
+#[cfg(not(feature = "tracing"))]
+pub(crate) use self::off::*;
+#[cfg(feature = "tracing")]
+pub(crate) use self::on::*;
+
+#[cfg(feature = "tracing")]
+mod on {
+    use super::Future;
+    use http::request::Parts;
+    use tracing::{Instrument, Span, debug, info_span, warn};
+
+    const TARGET: &str = "tower_readthrough";
+
+    /// The span of a fetch, which is within that of the request that began it.
+    #[derive(Clone, Debug)]
+    pub(crate) struct FetchSpan(Span);
+
+    impl FetchSpan {
+        /// Of a fetch for all who ask for the same. Its URL is shown without the query.
+        pub(crate) fn of_fetch(head: &Parts) -> Self {
+            let span = info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path());
+            Self::or_current(span)
+        }
+
+        /// Of a refresh in the background.
+        pub(crate) fn of_refresh() -> Self {
+            Self::or_current(info_span!(target: TARGET, "refresh"))
+        }
+
+        /// Where a subscriber does not want the span, what happens in it is in that of the request.
+        fn or_current(span: Span) -> Self {
+            Self(if span.is_disabled() { Span::current() } else { span })
+        }
+
+        /// Notes that the request of the current span waits for it.
+        pub(crate) fn joined(&self) {
+            self.0.follows_from(Span::current().id());
+        }
+
+        pub(crate) fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+            future.instrument(self.0.clone())
+        }
+    }
+
+    /// What became of a request.
+    pub(crate) fn decided(
+        outcome: &'static str,
+        reason: Option<&'static str>,
+        status: Option<u16>,
+        not_stored: Option<&'static str>,
+        (is_stored, is_collapsed): (bool, bool),
+    ) {
+        debug!(target: TARGET, outcome, reason, status, not_stored, stored = is_stored, collapsed = is_collapsed);
+    }
+
+    /// A fresh response is served from the store.
+    #[inline(always)]
+    pub(crate) fn hit() {
+        debug!(target: TARGET, outcome = "hit");
+    }
+
+    /// The state of an origin has changed.
+    pub(crate) fn origin_changed(before: &'static str, now: &'static str) {
+        warn!(target: TARGET, before, now, "the state of the origin has changed");
+    }
+}
+
+#[cfg(not(feature = "tracing"))]
+mod off {
+    use super::Future;
+    use http::request::Parts;
+
+    #[derive(Clone, Debug)]
+    pub(crate) struct FetchSpan;
+
+    impl FetchSpan {
+        pub(crate) const fn of_fetch(_: &Parts) -> Self {
+            Self
+        }
+
+        pub(crate) const fn of_refresh() -> Self {
+            Self
+        }
+
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(crate) const fn joined(&self) {}
+
+        #[allow(clippy::unused_self, reason = "as with the feature")]
+        pub(crate) fn around<F: Future>(&self, future: F) -> F {
+            future
+        }
+    }
+
+    pub(crate) const fn decided(
+        _: &'static str,
+        _: Option<&'static str>,
+        _: Option<u16>,
+        _: Option<&'static str>,
+        _: (bool, bool),
+    ) {
+    }
+
+    #[inline(always)]
+    pub(crate) const fn hit() {}
+
+    pub(crate) const fn origin_changed(_: &'static str, _: &'static str) {}
+}

@@ -1,0 +1,264 @@
+//! What reaches the `metrics` facade.
+
+use std::{collections::BTreeSet, net::UdpSocket};
+
+use ::metrics::{self, Label, with_local_recorder};
+use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_statsd::StatsdBuilder;
+use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
+use tower::Layer;
+use tower_readthrough::{
+    Forward, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind, ReadThroughBuilder,
+    ReadThroughLayer, Refused, Stale, Stats, Unkeyed, metrics::MetricsExporter,
+};
+
+use crate::support::{ScriptedOrigin, get, ms, ok, request, send, small_store, status};
+
+fn builder(name: &str) -> ReadThroughBuilder<MemoryStore> {
+    ReadThroughLayer::builder(small_store()).cache_name(name)
+}
+
+fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::new(|_, head| match head.uri.path() {
+        "/own" => ok("x").header("cache-control", "private"),
+        "/broken" => status(503),
+        _ => ok("hello").max_age(60).after(ms(50)),
+    })
+}
+
+type Series = (String, Vec<(String, String)>, DebugValue);
+
+fn series(snapshotter: &Snapshotter) -> Vec<Series> {
+    let all = snapshotter.snapshot().into_vec().into_iter();
+    all.map(|(key, _, _, value)| {
+        let (name, labels) = key.key().clone().into_parts();
+        let label = |label: Label| (label.key().to_owned(), label.value().to_owned());
+        (name.as_str().to_owned(), labels.into_iter().map(label).collect(), value)
+    })
+    .collect()
+}
+
+/// The sum of the counters of a name with this label.
+fn sum(series: &[Series], name: &str, label: (&str, &str)) -> u64 {
+    let is_it =
+        |own: &[(String, String)]| own.iter().any(|(key, value)| (key.as_str(), value.as_str()) == label);
+    let counts = series.iter().filter(|(own, labels, _)| own == name && is_it(labels));
+    counts
+        .map(|(_, _, value)| match value {
+            DebugValue::Counter(count) => *count,
+            other => panic!("{name}: {other:?}"),
+        })
+        .sum()
+}
+
+#[tokio::test(start_paused = true)]
+async fn counters_are_the_differences_and_add_up_to_what_is_counted() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = builder("sums").build().unwrap();
+    let (stats, service, exporter) = (layer.stats(), layer.layer(origin()), layer.metrics().unwrap());
+    let (mut hits, mut misses, mut private) = (0, 0, 0);
+    for round in 1..=3 {
+        for path in ["/a", "/a", "/own", "/broken"] {
+            get(&service, path).await;
+        }
+        send(&service, request("POST", "/a", &[])).await;
+        exporter.export();
+        let series = series(&snapshotter);
+        // The debugging recorder resets counters as they are read.
+        hits += sum(&series, "readthrough_requests_total", ("outcome", "hit"));
+        misses += sum(&series, "readthrough_requests_total", ("outcome", "forwarded"));
+        private += sum(&series, "readthrough_not_stored_total", ("reason", "private"));
+        let seen = stats.snapshot();
+        let expected = (seen.hits, seen.forwarded.total(), seen.not_stored.get(NotStored::Private));
+        assert_eq!((hits, misses, private), expected, "round {round}");
+    }
+    exporter.export();
+    let quiet = series(&snapshotter);
+    assert_eq!(sum(&quiet, "readthrough_requests_total", ("cache", "sums")), 0, "nothing is counted twice");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_fetch_is_recorded_once_when_it_happens() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = builder("samples").build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    get(&service, "/a").await;
+    get(&service, "/a").await;
+    let samples = |name: &str| {
+        let values = series(&snapshotter).into_iter().filter(|(own, _, _)| own == name);
+        let values: Vec<_> = values.map(|(_, _, value)| value).collect();
+        match &values[..] {
+            [DebugValue::Histogram(samples)] => {
+                samples.iter().map(|sample| sample.into_inner()).collect::<Vec<_>>()
+            }
+            other => panic!("{name}: {other:?}"),
+        }
+    };
+    assert_eq!(samples("readthrough_fetch_seconds"), [0.05]);
+    get(&service, "/b").await;
+    assert_eq!(samples("readthrough_body_bytes"), [5.0]);
+    drop(exporter);
+    get(&service, "/c").await;
+    let recorded = series(&snapshotter).into_iter().map(|(_, _, value)| match value {
+        DebugValue::Histogram(samples) => samples.len(),
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(recorded.sum::<usize>(), 0, "without an exporter nothing is recorded");
+}
+
+/// Labels are from closed lists, or they could grow without a bound.
+#[tokio::test(start_paused = true)]
+async fn no_label_has_a_value_of_which_there_may_be_many() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let health = OriginHealth::builder()
+        .origin(|head| head.uri.path().trim_start_matches('/').to_owned().into())
+        .build()
+        .unwrap();
+    let layer = builder("labels").outage(health).build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    for n in 0..40 {
+        get(&service, &format!("/{n}")).await;
+    }
+    with_local_recorder(&recorder, || exporter.export());
+    let reasons = Stale::ALL.iter().map(|why| why.as_str());
+    let reasons = reasons.chain(Forward::ALL.iter().map(|why| why.as_str()));
+    let reasons = reasons.chain(Unkeyed::ALL.iter().map(|why| why.as_str()));
+    let reasons = reasons.chain(Refused::ALL.iter().map(|why| why.as_str()));
+    let reasons: BTreeSet<_> =
+        reasons.chain(NotStored::ALL.iter().map(|why| why.as_str())).chain(["none"]).collect();
+    let outcomes = ["hit", "stale", "forwarded", "unkeyed", "refused", "failed", "other-method"];
+    let results = ["responded", "failed", "timed-out", "aborted", "too-many"];
+    let mut origins = BTreeSet::new();
+    for (name, labels, _) in series(&snapshotter) {
+        assert!(name.starts_with("readthrough_"), "{name}");
+        assert_eq!(
+            labels.first().map(|(key, value)| (&key[..], &value[..])),
+            Some(("cache", "labels")),
+            "{name}"
+        );
+        for (key, value) in &labels[1..] {
+            let is_known = match key.as_str() {
+                "outcome" => outcomes.contains(&value.as_str()),
+                "reason" => reasons.contains(value.as_str()),
+                "result" => results.contains(&value.as_str()),
+                "kind" => PurgeKind::ALL.iter().any(|kind| kind.as_str() == value),
+                "state" => OriginState::ALL.iter().any(|state| state.as_str() == value),
+                "origin" => {
+                    origins.insert(value.clone());
+                    true
+                }
+                _ => false,
+            };
+            assert!(is_known, "{name} has {key}={value}");
+        }
+    }
+    assert_eq!((origins.len(), origins.contains("other")), (17, true), "{origins:?}");
+}
+
+/// What the documentation lists is what is exported.
+#[tokio::test(start_paused = true)]
+async fn each_series_is_listed_in_the_documentation_with_its_labels() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = builder("listed").build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    get(&service, "/a").await;
+    exporter.export();
+    let kind = |value: &DebugValue| match value {
+        DebugValue::Counter(_) => "counter",
+        DebugValue::Gauge(_) => "gauge",
+        DebugValue::Histogram(_) => "histogram",
+    };
+    let exported: BTreeSet<_> = series(&snapshotter)
+        .iter()
+        .map(|(name, labels, value)| {
+            let labels: Vec<_> = labels[1..].iter().map(|(key, _)| format!("`{key}`")).collect();
+            format!("| `{name}` | {} | {} |", kind(value), labels.join(", ")).replace("|  |", "| |")
+        })
+        .collect();
+    let page = include_str!("../../src/observe/metrics.rs").lines();
+    let rows = page
+        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
+    let listed: BTreeSet<_> = rows
+        .map(|row| {
+            let cells: Vec<_> = row.split('|').map(str::trim).collect();
+            format!("| {} | {} | {} |", cells[1], cells[2], cells[3]).replace("|  |", "| |")
+        })
+        .collect();
+    assert_eq!(exported, listed);
+}
+
+#[test]
+fn two_exporters_of_one_name_are_refused() {
+    let (one, other) = (Stats::new(), Stats::new());
+    let first = MetricsExporter::new(&one, "same").unwrap();
+    let refused = MetricsExporter::new(&other, "same").unwrap_err();
+    assert!(refused.to_string().contains("`same`"), "{refused}");
+    assert!(MetricsExporter::new(&other, "another").is_ok());
+    drop(first);
+    assert!(MetricsExporter::new(&other, "same").is_ok());
+}
+
+/// A recorder that is installed after the exporter gets all that is counted from then on.
+#[tokio::test(start_paused = true)]
+async fn prometheus_shows_what_is_counted_although_its_recorder_comes_late() {
+    let layer = builder("late").build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    get(&service, "/a").await;
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let handle = recorder.handle();
+    with_local_recorder(&recorder, || exporter.export());
+    get(&service, "/a").await;
+    with_local_recorder(&recorder, || exporter.export());
+    let text = handle.render();
+    for line in [
+        r#"readthrough_requests_total{cache="late",outcome="hit",reason="none"} 1"#,
+        r#"readthrough_requests_total{cache="late",outcome="forwarded",reason="uri-miss"} 1"#,
+        r#"readthrough_requests_total{cache="late",outcome="refused",reason="queue-full"} 0"#,
+        r#"readthrough_store_responses{cache="late"} 1"#,
+        r#"readthrough_origin_state{cache="late",origin="default",state="up"} 1"#,
+    ] {
+        assert!(text.lines().any(|own| own == line), "{line}\n{text}");
+    }
+}
+
+#[test]
+fn statsd_gets_the_same_sums_through_a_socket() {
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_read_timeout(Some(std::time::Duration::from_secs(10))).unwrap();
+    let statsd = StatsdBuilder::from("127.0.0.1", socket.local_addr().unwrap().port());
+    let recorder = statsd.with_buffer_size(1).build(None).unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let layer = builder("statsd").build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    let mut ask = |times: u32| {
+        runtime.block_on(async {
+            for _ in 0..times {
+                get(&service, "/a").await;
+            }
+        });
+        with_local_recorder(&recorder, || exporter.export());
+    };
+    ask(3);
+    ask(4);
+    // The last one that is sent: when it is there, all others are.
+    let (mut hits, mut buffer) = (0, [0; 2048]);
+    let stats = layer.stats().snapshot();
+    while hits < stats.hits {
+        let length = socket.recv(&mut buffer).expect("a datagram with the rest of the hits");
+        let text = str::from_utf8(&buffer[..length]).unwrap();
+        for line in text.lines().filter(|line| line.starts_with("readthrough_requests_total:")) {
+            if line.contains("outcome:hit") {
+                let (_, rest) = line.split_once(':').unwrap();
+                hits += rest.split('|').next().unwrap().parse::<u64>().unwrap();
+            }
+        }
+    }
+    assert_eq!((hits, stats.hits), (6, 6));
+}

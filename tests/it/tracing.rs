@@ -1,0 +1,180 @@
+//! The spans and events of a cache.
+
+use std::{
+    collections::HashMap,
+    fmt::Write,
+    sync::{Arc, Mutex},
+};
+
+use ::tracing::{
+    Event, Instrument, Subscriber,
+    field::Field,
+    info_span,
+    instrument::WithSubscriber,
+    span::{Attributes, Id, Record},
+};
+use tower::{Layer as _, ServiceExt};
+use tower_readthrough::{OriginHealth, OriginState, ReadThroughLayer, Rules};
+use tracing_subscriber::{
+    Layer, Registry,
+    filter::LevelFilter,
+    layer::{Context, SubscriberExt},
+    registry::LookupSpan,
+};
+
+use crate::support::{ScriptedOrigin, collect, get, ms, ok, request, secs, settle, small_store, status};
+
+/// What was seen, one line each.
+#[derive(Clone, Default)]
+struct Capture {
+    lines: Arc<Mutex<Vec<String>>>,
+    names: Arc<Mutex<HashMap<u64, String>>>,
+}
+
+#[derive(Default)]
+struct Fields(String);
+
+impl ::tracing::field::Visit for Fields {
+    fn record_debug(&mut self, field: &Field, value: &dyn std::fmt::Debug) {
+        write!(self.0, " {}={value:?}", field.name()).unwrap();
+    }
+}
+
+impl Capture {
+    fn push(&self, line: String) {
+        self.lines.lock().unwrap().push(line);
+    }
+
+    fn take(&self) -> Vec<String> {
+        std::mem::take(&mut self.lines.lock().unwrap())
+    }
+
+    fn name(&self, id: &Id) -> String {
+        self.names.lock().unwrap()[&id.into_u64()].clone()
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        attributes.record(&mut fields);
+        let name = format!("{}{}", attributes.metadata().name(), fields.0);
+        let parent = context.span(id).and_then(|span| span.parent().map(|parent| self.name(&parent.id())));
+        self.push(format!("span {name} in {}", parent.as_deref().unwrap_or("nothing")));
+        self.names.lock().unwrap().insert(id.into_u64(), name);
+    }
+
+    fn on_record(&self, _: &Id, _: &Record<'_>, _: Context<'_, S>) {}
+
+    fn on_follows_from(&self, span: &Id, follows: &Id, _: Context<'_, S>) {
+        self.push(format!("{} follows {}", self.name(span), self.name(follows)));
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let mut fields = Fields::default();
+        event.record(&mut fields);
+        let scope = context.event_scope(event).into_iter().flatten().map(|span| self.name(&span.id()));
+        let scope = scope.collect::<Vec<_>>().join(" < ");
+        self.push(format!("{}{} in [{scope}]", event.metadata().level(), fields.0));
+    }
+}
+
+fn subscriber(capture: &Capture, level: LevelFilter) -> impl Subscriber + Send + Sync + use<> {
+    Registry::default().with(capture.clone().with_filter(level))
+}
+
+fn origin() -> ScriptedOrigin {
+    ScriptedOrigin::with_future(|_, _| async {
+        tokio::time::sleep(ms(50)).await;
+        ::tracing::info!("asked");
+        ok("x").max_age(10)
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_request_reaches_its_fetch_and_those_who_wait_are_linked() {
+    let capture = Capture::default();
+    let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
+    let service = layer.layer(origin());
+    let ask = |n: u32| {
+        let call = service.clone().oneshot(request("GET", "/a?token=secret", &[]));
+        async { collect(call.await.unwrap()).await }.instrument(info_span!("request", n))
+    };
+    let both = async { tokio::join!(ask(1), ask(2)) };
+    both.with_subscriber(subscriber(&capture, LevelFilter::INFO)).await;
+    let seen = capture.take();
+    let fetch = "fetch method=GET path=\"/a\"";
+    for line in [
+        format!("span {fetch} in request n=1"),
+        format!("{fetch} follows request n=2"),
+        format!("INFO message=asked in [{fetch} < request n=1]"),
+    ] {
+        assert!(seen.contains(&line), "{line}: {seen:#?}");
+    }
+    assert_eq!(seen.iter().filter(|line| line.starts_with("span fetch")).count(), 1, "{seen:#?}");
+    assert!(!seen.iter().any(|line| line.contains("secret")), "{seen:#?}");
+}
+
+/// Although the span of the fetch is filtered out.
+#[tokio::test(start_paused = true)]
+async fn what_happens_in_a_fetch_is_in_the_span_of_the_request_where_only_that_is_wanted() {
+    let capture = Capture::default();
+    let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
+    let service = layer.layer(origin());
+    let filter = tracing_subscriber::filter::filter_fn(|metadata| metadata.target() != "tower_readthrough");
+    let subscriber = Registry::default().with(capture.clone().with_filter(filter));
+    let call = service.oneshot(request("GET", "/a", &[])).instrument(info_span!("request"));
+    async { collect(call.await.unwrap()).await }.with_subscriber(subscriber).await;
+    let seen = capture.take();
+    assert!(seen.contains(&"INFO message=asked in [request]".to_owned()), "{seen:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_decision_is_an_event_at_debug() {
+    let capture = Capture::default();
+    let rules = Rules::new().stale_while_revalidate_for(secs(60));
+    let layer = ReadThroughLayer::builder(small_store()).rules(rules).build().unwrap();
+    let service = layer.layer(origin());
+    let asked = async {
+        get(&service, "/a").await;
+        get(&service, "/a").await;
+        tokio::time::advance(secs(11)).await;
+        get(&service, "/a").await;
+        tokio::time::sleep(secs(1)).await;
+    };
+    asked.with_subscriber(subscriber(&capture, LevelFilter::DEBUG)).await;
+    let seen = capture.take();
+    let decisions: Vec<_> = seen.iter().filter(|line| line.starts_with("DEBUG outcome")).collect();
+    assert_eq!(
+        decisions,
+        [
+            "DEBUG outcome=\"forwarded\" reason=\"uri-miss\" status=200 stored=true collapsed=false in []",
+            "DEBUG outcome=\"hit\" in []",
+            "DEBUG outcome=\"stale\" reason=\"stale-while-revalidate\" status=200 stored=false collapsed=false in []",
+        ]
+    );
+    let fetch = "fetch method=GET path=\"/a\"";
+    assert!(seen.contains(&format!("INFO message=asked in [{fetch} < refresh]")), "{seen:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warning_comes_when_the_origin_goes_down_and_when_it_is_up_again_and_not_between() {
+    let capture = Capture::default();
+    let health = OriginHealth::new();
+    let script = |n: usize, _: &http::request::Parts| if n < 60 { status(503) } else { ok("x") };
+    let layer = ReadThroughLayer::builder(small_store()).outage(health.clone()).build().unwrap();
+    let service = layer.layer(ScriptedOrigin::new(script));
+    let asked = async {
+        for n in 0..300 {
+            get(&service, &format!("/{n}")).await;
+            tokio::time::advance(ms(400)).await;
+            settle().await;
+        }
+    };
+    asked.with_subscriber(subscriber(&capture, LevelFilter::WARN)).await;
+    let seen = capture.take();
+    assert_eq!(health.state(), OriginState::Up);
+    let [down, up] = &seen[..] else { panic!("{seen:#?}") };
+    assert!(down.starts_with("WARN") && down.contains("before=\"up\" now=\"down\""), "{down}");
+    assert!(up.starts_with("WARN") && up.contains("now=\"up\""), "{up}");
+}
