@@ -1,7 +1,13 @@
-//! `examples/gateway` as a program: who gets in, rules that change, purges, the dashboard, and its end.
-#![cfg(all(feature = "serde", feature = "dashboard"))]
+//! `examples/gateway` as a program: who gets in, rules that change, purges, the dashboard, metrics, and its end. And
+//! `examples/statsd`.
+#![cfg(all(feature = "serde", feature = "dashboard", feature = "metrics"))]
 
-use std::{fs, path::PathBuf, process::Stdio};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    process::Stdio,
+};
 
 use reqwest::{Client, Method, StatusCode};
 use serde_json::Value;
@@ -14,10 +20,14 @@ const RULES: &str = include_str!("../examples/gateway/rules.json");
 const PASSWORD: &str = "a password for tests";
 
 fn command(args: &[&str]) -> Command {
+    example("gateway", args)
+}
+
+fn example(name: &str, args: &[&str]) -> Command {
     let test = std::env::current_exe().expect("a path");
     let target = test.ancestors().nth(2).expect("the directory of the target");
-    let program = target.join("examples").join(format!("gateway{}", std::env::consts::EXE_SUFFIX));
-    assert!(program.exists(), "run `cargo build --example gateway --features serde,dashboard` first");
+    let program = target.join("examples").join(format!("{name}{}", std::env::consts::EXE_SUFFIX));
+    assert!(program.exists(), "run `cargo build --all-features --example {name}` first");
     let mut command = Command::new(program);
     command.current_dir(env!("CARGO_MANIFEST_DIR")).args(args);
     command.kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
@@ -54,7 +64,7 @@ impl Gateway {
         let response = request.send().await.expect("a response");
         let status = response.status();
         let field = |name: &str| response.headers().get(name).and_then(|value| value.to_str().ok());
-        let cache = field("cache-status").unwrap_or_default().replace("tower-readthrough;", "");
+        let cache = field("cache-status").unwrap_or_default().replace("gateway;", "");
         Reply { status, cache, body: response.text().await.expect("a body") }
     }
 
@@ -182,6 +192,99 @@ async fn a_document_is_validated_and_explained() {
     fs::write(&wrong, r#"{"rules": [{"path": "/p", "fixed_ttl": "soon"}]}"#).expect("a file");
     let failed = command(&["--check", wrong.to_str().expect("a path")]).output().await.expect("an end");
     assert!(!failed.status.success() && !failed.stderr.is_empty());
+}
+
+/// Names of metrics in a query, and the labels that it selects or sums by.
+fn named_in(query: &str) -> (BTreeSet<String>, BTreeSet<String>) {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    let words: BTreeSet<String> = query.split(|c| !is_name(c)).map(str::to_owned).collect();
+    let metrics = words.into_iter().filter(|word| word.starts_with("readthrough_")).collect();
+    let braces = query.split('{').skip(1).filter_map(|rest| rest.split('}').next());
+    let selected =
+        braces.flat_map(|list| list.split(',')).filter_map(|term| term.split(['=', '!', '~']).next());
+    let by = query.split("by (").skip(1).filter_map(|rest| rest.split(')').next());
+    let labels = selected.chain(by.flat_map(|list| list.split(','))).map(|label| label.trim().to_owned());
+    (metrics, labels.filter(|label| !label.is_empty()).collect())
+}
+
+fn queries(panel: &Value, found: &mut Vec<String>) {
+    for (name, value) in panel.as_object().into_iter().flatten() {
+        match (name.as_str(), value) {
+            ("expr" | "definition", Value::String(query)) => found.push(query.clone()),
+            _ => queries(value, found),
+        }
+    }
+    panel.as_array().into_iter().flatten().for_each(|panel| queries(panel, found));
+}
+
+#[tokio::test]
+async fn the_dashboard_for_grafana_asks_for_what_is_scraped_and_for_all_of_it() {
+    let gateway = Gateway::start("grafana").await;
+    for path in ["/catalogue/list", "/catalogue/list", "/catalogue/prices/1", "/orders/1"] {
+        gateway.get(path, "acme-secret").await;
+    }
+    let scraped = gateway.send("GET", "/-/metrics", &[], "").await.body;
+    // Name and labels of each series.
+    let mut series = BTreeMap::<String, BTreeSet<String>>::new();
+    for line in scraped.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (name, rest) = line.split_once(['{', ' ']).expect("a series");
+        let labels = rest.split('}').next().unwrap_or_default().split("\",");
+        let labels = labels.filter_map(|label| label.split_once('=')).map(|(label, _)| label.to_owned());
+        series.entry(name.to_owned()).or_default().extend(labels);
+    }
+    assert!(series["readthrough_requests_total"].contains("outcome"), "{series:?}");
+    let grafana: Value =
+        serde_json::from_str(include_str!("../examples/gateway/grafana.json")).expect("JSON");
+    let mut found = Vec::new();
+    queries(&grafana, &mut found);
+    assert!(found.len() > 10);
+    let mut asked = BTreeSet::new();
+    for query in found {
+        let (metrics, labels) = named_in(&query);
+        assert!(!metrics.is_empty(), "{query}");
+        for metric in &metrics {
+            let known = series.get(metric).unwrap_or_else(|| panic!("{metric} is not scraped, in {query}"));
+            // What Prometheus adds itself.
+            let unknown: Vec<_> = labels
+                .iter()
+                .filter(|label| !known.contains(*label) && !["job", "instance"].contains(&label.as_str()))
+                .collect();
+            assert_eq!(unknown, Vec::<&String>::new(), "{query}");
+        }
+        asked.extend(metrics);
+    }
+    let parts = ["_bucket", "_sum", "_count"];
+    let whole = |name: &str| parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned();
+    let asked: BTreeSet<_> = asked.iter().map(|name| whole(name)).collect();
+    let unused: Vec<_> = series.keys().map(|name| whole(name)).filter(|name| !asked.contains(name)).collect();
+    assert_eq!(unused, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn statsd_gets_what_the_cache_has_counted() {
+    let socket = tokio::net::UdpSocket::bind("127.0.0.1:0").await.expect("a socket");
+    let statsd = socket.local_addr().expect("an address").to_string();
+    let args = ["--listen", "127.0.0.1:0", "--every", "100", "--statsd", &statsd];
+    let mut child = example("statsd", &args).spawn().expect("the program starts");
+    let mut lines = BufReader::new(child.stdout.take().expect("its output")).lines();
+    let line = lines.next_line().await.expect("a line").expect("the first one");
+    let url = line.rsplit(' ').next().expect("the address");
+    for _ in 0..8 {
+        assert_eq!(reqwest::get(url).await.expect("a response").text().await.expect("a body"), "hello");
+    }
+    // Differences come in, until all are there: seven hits, and one miss, whatever order they have.
+    let (mut hits, mut misses, mut buffer) = (0, 0, vec![0; 65_536]);
+    while (hits, misses) != (7, 1) {
+        let length = socket.recv(&mut buffer).await.expect("a datagram");
+        let text = str::from_utf8(&buffer[..length]).expect("text");
+        for line in text.lines().filter(|line| line.starts_with("shop.readthrough_requests_total:")) {
+            let value =
+                line.split([':', '|']).nth(1).and_then(|value| value.parse::<u64>().ok()).expect("a number");
+            hits += if line.contains("outcome:hit") { value } else { 0 };
+            misses += if line.contains("reason:uri-miss") { value } else { 0 };
+        }
+        assert!(hits <= 7 && misses <= 1, "{hits} hits, {misses} misses");
+    }
 }
 
 #[test]

@@ -1,17 +1,17 @@
 //! A gateway: authentication, a cache with rules for each endpoint, two upstreams, and all that operators need.
 //!
 //! ```text
-//! cargo run --example gateway --features serde,dashboard
+//! cargo run --example gateway --features serde,dashboard,metrics
 //! curl -i -H 'authorization: Bearer acme-secret' http://127.0.0.1:3000/catalogue/prices/7
 //! ```
 //!
 //! Without `--catalogue` and `--orders` it starts two small upstreams of its own. Open <http://127.0.0.1:3000/-/cache>
-//! as `ops` with the password `change me, please`. `/-/purge` takes purges with the same word as a bearer token.
+//! as `ops` with the password `change me, please`. `/-/purge` takes purges with the same word as a bearer token, and
+//! `/-/metrics` is for Prometheus; `grafana.json` shows what that scrapes.
 //!
 //! * Who a client is comes first, and the tenant is a part of the key: `tenant` in `rules.json`.
-//! * The rules are read again when their file changes. A document that is invalid is reported and changes nothing.
-//!   `--check FILE` validates one and prints what each rule does, and `--table FILE` also sends the requests of a
-//!   table through it.
+//! * The rules are read again when their file changes. An invalid document is reported and changes nothing.
+//!   `--check FILE` validates one and prints what each rule does; `--table FILE` also checks it against a table.
 //! * Each upstream has a state of its own. While one is down, what is stored of it is served.
 
 mod demo;
@@ -28,10 +28,12 @@ use axum::{
     http::{StatusCode, Uri, header, request::Parts, uri::Authority},
     middleware::{self, Next},
     response::{IntoResponse, Response},
+    routing::get,
 };
 use clap::Parser;
 use hyper::body::Incoming;
 use hyper_util::client::legacy::{Client, connect::HttpConnector};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder};
 use tokio::{net::TcpListener, time::timeout};
 use tower::ServiceBuilder;
 use tower_readthrough::{
@@ -70,9 +72,6 @@ struct Args {
     /// The password of `ops` for the dashboard, and the bearer token for purges.
     #[arg(long, default_value = "change me, please")]
     password: String,
-    /// How many MiB the cache may take.
-    #[arg(long, default_value_t = 64)]
-    capacity: u64,
 }
 
 /// Who the client is: in the extensions of each request that is let in, and in the keys.
@@ -80,7 +79,6 @@ struct Args {
 struct Tenant(String);
 
 type Tokens = Arc<[(String, Tenant)]>;
-
 async fn authenticate(State(tokens): State<Tokens>, mut request: Request, next: Next) -> Response {
     let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer "));
@@ -150,19 +148,28 @@ fn check(document: &Path, table: Option<&Path>) -> Result {
 fn app(args: &Args, upstreams: Upstreams) -> Result<Router> {
     let rules = KeyRulesHandle::new(read_rules(&args.rules)?)?;
     tokio::spawn(follow(args.rules.clone(), rules.clone()));
-    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(args.capacity << 20))
+    let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
         .key(rules)
         .outage(OriginHealth::builder().origin(upstream_of).build()?)
         .origin_limit(OriginLimitLayer::new(64))
+        .cache_name("gateway")
         .build()?;
     let dashboard = Dashboard::builder(cache.stats(), Basic::new("ops", &args.password))
         .name("Gateway")
         .purge(cache.purge())
         .sample_requests(10)
         .build()?;
+    let buckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+    let prometheus =
+        PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &buckets)?;
+    let (prometheus, exporter) = (prometheus.install_recorder()?, Arc::new(cache.metrics()?));
+    let metrics = get(async move || {
+        exporter.export();
+        prometheus.render()
+    });
     let purge = PurgeService::new(cache.purge(), Bearer::new(args.password.as_str()));
-    let tokens = args.token.iter().filter_map(|pair| pair.split_once('='));
-    let tokens: Tokens = tokens.map(|(token, tenant)| (token.into(), Tenant(tenant.into()))).collect();
+    let pairs = args.token.iter().filter_map(|pair| pair.split_once('='));
+    let tokens: Tokens = pairs.map(|(token, tenant)| (token.into(), Tenant(tenant.into()))).collect();
     let gateway = ServiceBuilder::new()
         .layer(middleware::from_fn_with_state(tokens, authenticate))
         .layer(HandleErrorLayer::new(async |_: SharedError| StatusCode::BAD_GATEWAY))
@@ -170,8 +177,8 @@ fn app(args: &Args, upstreams: Upstreams) -> Result<Router> {
         // All callers of one fetch get its error.
         .map_err(SharedError::new)
         .service_fn(move |request| upstreams.clone().send(request));
-    let app = Router::new().nest_service("/-/cache", dashboard).nest_service("/-", purge);
-    Ok(app.fallback_service(gateway))
+    let app = Router::new().route("/-/metrics", metrics).nest_service("/-/cache", dashboard);
+    Ok(app.nest_service("/-", purge).fallback_service(gateway))
 }
 
 #[tokio::main]
