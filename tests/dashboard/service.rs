@@ -191,6 +191,34 @@ async fn no_response_may_be_stored_or_framed_and_each_page_has_a_nonce_of_its_ow
     assert_eq!(nonces.len(), 100);
 }
 
+#[tokio::test]
+async fn it_tells_what_would_become_of_a_request_without_its_query() {
+    let cache = layer();
+    let explained = cache.clone();
+    let builder = Dashboard::builder(cache.stats(), check);
+    let page = open(builder.explain(move |head| explained.explain(head)).build().expect("a dashboard"));
+    let origin = ScriptedOrigin::always(|| Answer::ok("x").max_age(60));
+    Client::new(cache.layer(origin.clone())).get("/p?token=secret").send().await;
+    let text = async |url: &str| {
+        let seen = page.get(&format!("/explain.json?url={url}")).send().await;
+        let said: Value = serde_json::from_slice(&seen.body).expect("JSON");
+        (seen.status.as_u16(), said["text"].as_str().or(said["error"].as_str()).expect("a text").to_owned())
+    };
+    let (status, said) = text("http%3A%2F%2Fexample.com%2Fp%3Ftoken%3Dsecret").await;
+    assert_eq!(status, 200);
+    assert!(said.contains("hit") && !said.contains("secret"), "{said}");
+    assert!(text("http%3A%2F%2Fexample.com%2Fother").await.1.contains("uri-miss"));
+    for wrong in ["", "%2Fp", "http%3A%2F%2F", "%FF"] {
+        assert_eq!(text(wrong).await.0, 400, "{wrong}");
+    }
+    assert_eq!(origin.calls(), 1);
+    open(Dashboard::new(cache.stats(), check))
+        .get("/explain.json?url=http%3A%2F%2Fh%2F")
+        .send()
+        .await
+        .expect_status(404);
+}
+
 #[tokio::test(start_paused = true)]
 async fn the_figures_are_those_of_the_cache() {
     let cache = layer();
