@@ -426,7 +426,7 @@ async fn the_same_seed_brings_the_same_faults() {
         assert!((late..=late + injected.hangs).contains(&injected.delays), "{injected:?}");
         // By five times the standard deviation.
         for (found, rate) in [(injected.hangs, 0.1), (injected.errors, 0.9 * 0.2), (injected.delays, 0.3)] {
-            let deviation = (400.0 * rate * (1.0 - rate) as f64).sqrt();
+            let deviation = f64::sqrt(400.0 * rate * (1.0 - rate));
             assert!((found as f64 - 400.0 * rate).abs() < 5.0 * deviation, "{found} at a rate of {rate}");
         }
         assert_eq!(origin.calls() as u64, 400 - injected.hangs - injected.errors - injected.statuses);
