@@ -159,6 +159,7 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //!
@@ -166,7 +167,7 @@
 //!
 //! * What is stored is in the memory of one process. It ends with that, unless a
 //!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
-//!   one store.
+//!   one store, unless a `cluster` joins it with others.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
 //! * Only GET and HEAD have keys, but for [reads by their body](key#keys-from-bodies).
@@ -177,6 +178,8 @@
 
 mod body;
 mod build_error;
+#[cfg(feature = "redis")]
+pub mod cluster;
 pub mod defaults;
 mod exchange;
 mod executor;
@@ -234,7 +237,7 @@ pub use self::{
     lookup::{Lookup, LookupLayer},
     origin::{AnsweredBy, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
-    purge::{Purge, PurgeError, Purged},
+    purge::{Purge, PurgeError, PurgeState, Purged},
     request_body::RequestBody,
     retry::{Retry, RetryFuture, RetryLayer, RetryPolicy},
     sequence::Sequence,
