@@ -188,8 +188,7 @@ async fn a_response_is_refreshed_before_it_expires() {
 
 #[tokio::test]
 async fn an_origin_that_is_down_is_asked_for_the_path_of_the_probe_without_traffic() {
-    let origin =
-        Scripted::start(|path, _| if path == "/healthz" { Way::Good("ok") } else { Way::Bad }).await;
+    let origin = Scripted::start(|path, _| if path == "/healthz" { Way::Good("ok") } else { Way::Bad }).await;
     let args = ["--probe", "/healthz?deep=1", "--fail-fast", "--origin-limit", "8"];
     let proxy = Proxy::start(origin.addr, &args).await;
     bring_down(&proxy).await;
