@@ -164,7 +164,7 @@ impl Board {
 
 /// Whether this is one of so many: the first, and each one after so many others.
 fn is_due(counter: &AtomicU32, every: u32) -> bool {
-    counter.fetch_add(1, Ordering::Relaxed) % every.max(1) == 0
+    counter.fetch_add(1, Ordering::Relaxed).is_multiple_of(every.max(1))
 }
 
 /// Reads the counters at each step, as long as there is a dashboard.
