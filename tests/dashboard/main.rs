@@ -1,10 +1,12 @@
-//! The dashboard in a real browser: headless Chromium, driven over HTTP by the W3C WebDriver protocol.
+//! The dashboard: as a service, and in a real browser, headless Chromium, driven over HTTP by the W3C WebDriver
+//! protocol.
 //!
-//! Needs `chromium` and `chromedriver` in the path (Debian: `apt-get install chromium chromium-driver`). Without them
+//! The browser needs `chromium` and `chromedriver` in the path (Debian: `apt-get install chromium chromium-driver`). Without them
 //! each test says in one line that it was skipped, unless `READTHROUGH_REQUIRE_TOOLS` is 1, as in `.ci/run`.
 #![cfg(feature = "dashboard")]
 
 mod browser;
+mod service;
 
 use std::net::SocketAddr;
 
@@ -51,6 +53,10 @@ impl Site {
         let dashboard = Dashboard::builder(cache.stats(), Basic::new("ops", PASSWORD))
             .name("Shop <b>&amp;</b>")
             .purge(cache.purge())
+            .explain({
+                let cache = cache.clone();
+                move |head| cache.explain(head)
+            })
             .build()
             .expect("a dashboard");
         let stats = cache.stats();
@@ -125,7 +131,7 @@ async fn the_page_shows_the_figures_of_a_real_cache() {
     assert_eq!(browser.text("#fetches").await, "0");
     let rows = async |table: &str| browser.rows(table).await;
     assert_eq!(rows("#forwarded").await[0], ["uri-miss", "4"]);
-    assert_eq!(rows("#not-stored").await, [["no-store", "1"], ["status", "1"]]);
+    assert_eq!(rows("#not-stored").await, [["no-store", "1"], ["failure", "1"]]);
     let origin = &rows("#origins").await[0];
     assert_eq!(origin[..4], ["default", "up", "4", "1"]);
     let host = site.address;
@@ -143,6 +149,10 @@ async fn the_page_shows_the_figures_of_a_real_cache() {
     // What came from requests is text.
     assert_eq!(browser.run("return document.querySelectorAll('img, h1 b').length").await, 0);
     assert_eq!(browser.run("return document.title").await, "Shop <b>&amp;</b> – cache");
+    browser.fill("#explain-url", &format!("http://{host}/p/1?secret=7")).await;
+    browser.click("#explain-send").await;
+    browser.until("return document.getElementById('explained').textContent !== ''").await;
+    assert!(browser.text("#explained").await.contains("hit"));
     // The page goes on by itself.
     site.app.get("/p/2").send().await;
     browser
@@ -302,7 +312,7 @@ async fn it_is_read_by_screen_readers_and_used_by_keyboard() {
     // Every control has the focus in turn, and shows it.
     browser.run("document.activeElement.blur()").await;
     let mut reached = Vec::new();
-    for _ in 0..9 {
+    for _ in 0..12 {
         browser.press("\u{E004}").await;
         let focus = "const node = document.activeElement; const style = getComputedStyle(node);
             return [node.id || node.className || node.tagName, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2]";
@@ -313,7 +323,17 @@ async fn it_is_read_by_screen_readers_and_used_by_keyboard() {
         assert_eq!(focus[1], true, "{focus}");
         reached.push(focus[0].as_str().unwrap_or_default().to_owned());
     }
-    let expected = ["skip", "scroll", "scroll", "purge-kind", "purge-value", "purge-soft", "purge-send"];
+    let expected = [
+        "skip",
+        "scroll",
+        "scroll tall",
+        "explain-url",
+        "explain-send",
+        "purge-kind",
+        "purge-value",
+        "purge-soft",
+        "purge-send",
+    ];
     assert_eq!(reached, expected);
 
     // A purge without a mouse.

@@ -251,7 +251,11 @@ async fn a_client_sees_the_decision() {
     client.get("/page").send().await.expect_miss(Forward::UriMiss).expect_stored();
     client.get("/page").send().await.expect_hit().expect_status(200).expect_body("page");
     time::pass(secs(11)).await;
-    client.get("/page").send().await.expect_stale(Stale::WhileRevalidating);
+    let stale = client.get("/page").send().await;
+    stale.expect_stale(Stale::WhileRevalidating);
+    assert!(
+        mistake(|| stale.expect_hit()).starts_with("GET /page must be a hit, and is `hit; detail=stale-")
+    );
     client.get("/alone").send().await.expect_not_stored(NotStored::NoStore);
     let follows = ReadThroughLayer::builder(store()).lookup(|lookup| lookup.request_directives(true)).build();
     let asked = Client::new(follows.expect("a stack").layer(origin.clone()));
@@ -260,6 +264,16 @@ async fn a_client_sees_the_decision() {
     let without_host = Client::new(stack(ttl()).layer(ScriptedOrigin::always(|| Answer::ok("")))).host("");
     without_host.get("/").send().await.expect_unkeyed(Unkeyed::NoHost);
     without_host.clone().header("host", "h").get("/").send().await.expect_miss(Forward::UriMiss);
+    let failing = ScriptedOrigin::strict().on("/", Answer::ok("old").max_age(1).then(Answer::error()));
+    let rescued = Client::new(stack(ttl()).layer(failing.clone()));
+    rescued.get("/").send().await;
+    time::pass(secs(2)).await;
+    let rescued = rescued.get("/").send().await;
+    rescued.expect_stale(Stale::IfError).expect_body("old");
+    assert!(
+        mistake(|| rescued.expect_miss(Forward::Stale))
+            .contains("must be a miss, `fwd=stale`, and is `fwd=stale; ")
+    );
     let burst = client.get("/page?2").burst(3).await;
     burst[0].expect_miss(Forward::UriMiss);
     burst[2].expect_collapsed();
@@ -412,7 +426,7 @@ async fn the_same_seed_brings_the_same_faults() {
         assert!((late..=late + injected.hangs).contains(&injected.delays), "{injected:?}");
         // By five times the standard deviation.
         for (found, rate) in [(injected.hangs, 0.1), (injected.errors, 0.9 * 0.2), (injected.delays, 0.3)] {
-            let deviation = (400.0 * rate * (1.0 - rate) as f64).sqrt();
+            let deviation = f64::sqrt(400.0 * rate * (1.0 - rate));
             assert!((found as f64 - 400.0 * rate).abs() < 5.0 * deviation, "{found} at a rate of {rate}");
         }
         assert_eq!(origin.calls() as u64, 400 - injected.hangs - injected.errors - injected.statuses);

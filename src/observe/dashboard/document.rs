@@ -31,6 +31,7 @@ pub(super) struct Document {
     decisions: Vec<Decided>,
     hits_sampled: Option<u32>,
     can_purge: bool,
+    can_explain: bool,
 }
 
 #[derive(Serialize)]
@@ -86,7 +87,7 @@ struct Decided {
 }
 
 impl Document {
-    pub(super) fn of(board: &Board, can_purge: bool) -> Self {
+    pub(super) fn of(board: &Board, can_purge: bool, can_explain: bool) -> Self {
         let totals = board.stats.snapshot();
         let (slots, first) = {
             let history = board.history.lock();
@@ -126,6 +127,7 @@ impl Document {
             decisions: decisions.into_iter().map(|decision| Decided::of(decision, now)).collect(),
             hits_sampled: settings.hits_sampled,
             can_purge,
+            can_explain,
         }
     }
 }

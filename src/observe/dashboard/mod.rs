@@ -8,6 +8,7 @@
 //! * why the origin was asked, why responses were not stored, what was served stale, refused or failed;
 //! * the keys for which the origin has worked longest, and those that were fetched most often;
 //! * the last decisions with their reasons;
+//! * what would become of a request, and why, if the dashboard is told [how to find out](DashboardBuilder::explain);
 //! * a form to [purge](crate::purge), if the dashboard has a [handle](DashboardBuilder::purge) for it.
 //!
 //! What is counted comes from [`Stats`]. Keys and decisions come from two thin layers that
@@ -62,6 +63,7 @@
 //! |---|---|---|
 //! | none, or `/` | GET, HEAD | the page |
 //! | `/data.json` | GET, HEAD | the figures. The numbers of `totals` and `recent` are those of [`StatsSnapshot`](crate::StatsSnapshot); the rest may change between versions |
+//! | `/explain.json?url=` | GET, HEAD | an object with the `text` of the [explanation](crate::Explanation); 400 if it is no absolute URL, 404 without [`explain`](DashboardBuilder::explain) |
 //! | `/purge` | POST | as that of [`PurgeService`](crate::purge::PurgeService); 404 without a purge handle |
 //!
 //! Errors are a JSON object with `error`: 401 and 403 by the check; 403 for an unsafe method from elsewhere; 404; 405; 413
@@ -86,12 +88,14 @@ mod watch;
 
 use std::sync::Arc;
 
+use http::request::Parts;
+
 use self::board::{Board, Settings};
 pub use self::{
     service::Dashboard,
     watch::{Watched, WatchedCache, WatchedCacheFuture, WatchedOrigin, WatchedOriginFuture},
 };
-use super::Stats;
+use super::{Explanation, Stats};
 use crate::{
     build_error::BuildError,
     purge::{Access, Authorize, Purge, PurgeService},
@@ -109,6 +113,7 @@ impl Dashboard {
             stats,
             check: Box::new(check),
             purge: None,
+            explain: None,
             mounted_at: "".into(),
             settings: Settings {
                 name: "Cache".into(),
@@ -131,6 +136,7 @@ pub struct DashboardBuilder {
     stats: Stats,
     check: Box<dyn Authorize>,
     purge: Option<Purge>,
+    explain: Option<Box<service::Explain>>,
     mounted_at: Box<str>,
     settings: Settings,
 }
@@ -145,6 +151,26 @@ impl DashboardBuilder {
     /// Shows a form that purges through this handle. Default: none.
     pub fn purge(mut self, purge: Purge) -> Self {
         self.purge = Some(purge);
+        self
+    }
+
+    /// Shows a form that tells what would become of a GET request to a URL, and why, without asking the origin. The
+    /// function gets a head with this URL and nothing else; it adds what the key needs and the URL does not say.
+    /// Default: none.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use tower_readthrough::{ReadThroughLayer, dashboard::Dashboard, purge::Basic};
+    ///
+    /// let cache = ReadThroughLayer::with_ttl(Duration::from_secs(10));
+    /// let dashboard = Dashboard::builder(cache.stats(), Basic::new("ops", "a long password"));
+    /// let explained = cache.clone();
+    /// let dashboard = dashboard.explain(move |head| explained.explain(head)).build()?;
+    /// # drop(dashboard);
+    /// # Ok::<(), tower_readthrough::BuildError>(())
+    /// ```
+    pub fn explain(mut self, explain: impl Fn(&Parts) -> Explanation + Send + Sync + 'static) -> Self {
+        self.explain = Some(Box::new(explain));
         self
     }
 
@@ -198,13 +224,13 @@ impl DashboardBuilder {
     }
 
     fn make(self) -> Dashboard {
-        let Self { stats, check, purge, mounted_at, settings } = self;
+        let Self { stats, check, purge, explain, mounted_at, settings } = self;
         // The dashboard itself has checked access by then.
-        let granted = |_: &http::request::Parts| Access::Granted;
+        let granted = |_: &Parts| Access::Granted;
         let purge =
             purge.map(|purge| PurgeService::new(purge, granted).max_body_bytes(service::MAX_BODY_BYTES));
         let board = Arc::new(Board::new(stats, settings));
-        Dashboard::from_shared(service::Shared { board, check, purge, mounted_at })
+        Dashboard::from_shared(service::Shared { board, check, purge, explain, mounted_at })
     }
 }
 

@@ -17,11 +17,13 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::Full;
+use percent_encoding::percent_decode_str;
 use tower_service::Service;
 
 use super::{board::Board, document::Document};
 use crate::{
     body::BoxError,
+    observe::Explanation,
     purge::{Access, Authorize, PurgeService, Sender},
 };
 
@@ -42,14 +44,19 @@ pub(super) struct Shared {
     pub(super) board: Arc<Board>,
     pub(super) check: Box<dyn Authorize>,
     pub(super) purge: Option<PurgeService>,
+    pub(super) explain: Option<Box<Explain>>,
     pub(super) mounted_at: Box<str>,
 }
+
+/// What would become of a request with this head.
+pub(super) type Explain = dyn Fn(&Parts) -> Explanation + Send + Sync;
 
 /// What there is, by path.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Resource {
     Page,
     Document,
+    Explanation,
     Purge,
 }
 
@@ -78,6 +85,7 @@ impl Dashboard {
         match (resource, &self.shared.purge) {
             (Resource::Page, _) => page(),
             (Resource::Document, _) => self.document(),
+            (Resource::Explanation, _) => self.explanation(&head),
             (Resource::Purge, Some(purge)) => {
                 let mut purge = purge.clone();
                 let Ok(response) = purge.call(Request::from_parts(head, body)).await;
@@ -122,18 +130,42 @@ impl Dashboard {
         match path.strip_prefix(&*self.shared.mounted_at)? {
             "" | "/" => Some(Resource::Page),
             "/data.json" => Some(Resource::Document),
+            "/explain.json" => self.shared.explain.as_ref().map(|_| Resource::Explanation),
             "/purge" => self.shared.purge.as_ref().map(|_| Resource::Purge),
             _ => None,
         }
     }
 
+    fn explanation(&self, head: &Parts) -> Response<Full<Bytes>> {
+        let Some(explain) = &self.shared.explain else {
+            return refuse(StatusCode::NOT_FOUND, "no such resource");
+        };
+        let Some(asked) = head_named_by(head.uri.query().unwrap_or_default()) else {
+            return refuse(StatusCode::BAD_REQUEST, "`url` must be an absolute URL, percent-encoded");
+        };
+        let mut explanation = explain(&asked);
+        if self.shared.board.settings.shows_queries {
+            explanation = explanation.show_query();
+        }
+        json(StatusCode::OK, serde_json::json!({ "text": explanation.to_string() }).to_string().into_bytes())
+    }
+
     fn document(&self) -> Response<Full<Bytes>> {
-        let document = Document::of(&self.shared.board, self.shared.purge.is_some());
+        let (can_purge, can_explain) = (self.shared.purge.is_some(), self.shared.explain.is_some());
+        let document = Document::of(&self.shared.board, can_purge, can_explain);
         match serde_json::to_vec(&document) {
             Ok(text) => json(StatusCode::OK, text),
             Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the figures cannot be written as JSON"),
         }
     }
+}
+
+/// The head of a GET request to the URL that the query names.
+fn head_named_by(query: &str) -> Option<Parts> {
+    let url = query.split('&').find_map(|parameter| parameter.strip_prefix("url="))?;
+    let url = percent_decode_str(url).decode_utf8().ok()?;
+    let head = Request::get(&*url).body(()).ok()?.into_parts().0;
+    head.uri.authority().is_some().then_some(head)
 }
 
 /// The page, whose script and style run by a nonce that is new each time.
