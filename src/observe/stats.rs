@@ -60,8 +60,11 @@ struct Shared {
     began: Instant,
     sources: RwLock<Sources>,
     #[cfg(feature = "metrics")]
-    sampler: RwLock<Option<Arc<dyn Fn(FetchSample) + Send + Sync>>>,
+    sampler: RwLock<Option<Sampler>>,
 }
+
+#[cfg(feature = "metrics")]
+type Sampler = Arc<dyn Fn(FetchSample) + Send + Sync>;
 
 /// What is measured once for each fetch.
 #[cfg(feature = "metrics")]

@@ -237,7 +237,7 @@ fn statsd_gets_the_same_sums_through_a_socket() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let layer = builder("statsd").build().unwrap();
     let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
-    let mut ask = |times: u32| {
+    let ask = |times: u32| {
         runtime.block_on(async {
             for _ in 0..times {
                 get(&service, "/a").await;

@@ -304,12 +304,13 @@ struct Leading {
 
 impl Table {
     fn stats(&self, max_total_bytes: u64) -> CoalesceStats {
-        let mut stats = CoalesceStats::default();
-        stats.fetches = self.under_way.load(Ordering::Relaxed);
-        stats.waiters = self.open.iter().map(|flight| flight.waiters()).sum();
-        (stats.held_bytes, stats.lagged) = (self.budget.held(), self.budget.lagged());
-        stats.max_total_bytes = max_total_bytes;
-        stats
+        CoalesceStats {
+            fetches: self.under_way.load(Ordering::Relaxed),
+            waiters: self.open.iter().map(|flight| flight.waiters()).sum(),
+            held_bytes: self.budget.held(),
+            max_total_bytes,
+            lagged: self.budget.lagged(),
+        }
     }
 
     /// Takes a flight that has no head yet out of the table, and returns it. `flight` has one: where it is

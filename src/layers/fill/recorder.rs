@@ -197,7 +197,7 @@ impl<St: Store> Recorder<St> {
             match store.sequence().admits(&response) {
                 true => _ = store.apply(key, store::Change::Put { response, request, at: Instant::now() }),
                 false => {
-                    store.not_stored(key, store::Applied::NotStored(storing::NotStored::PurgedMeanwhile))
+                    store.not_stored(key, store::Applied::NotStored(storing::NotStored::PurgedMeanwhile));
                 }
             }
         }));
