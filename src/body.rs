@@ -82,6 +82,11 @@ impl<B> Body<B> {
         }
     }
 
+    /// Whether all of it is here.
+    pub(crate) const fn is_whole(&self) -> bool {
+        matches!(self.kind, Kind::Full { .. })
+    }
+
     pub(crate) fn shared(reader: impl HttpBody<Data = Bytes, Error = BodyError> + Send + 'static) -> Self {
         Self { kind: Kind::Boxed { body: Box::pin(reader) } }
     }

@@ -101,6 +101,16 @@ pub enum BuildError {
         /// What would happen.
         consequence: &'static str,
     },
+    /// A limit above its bound.
+    #[error("`{setting}` is more than {most}, so that {consequence}: give it less")]
+    LargeLimit {
+        /// The setting.
+        setting: &'static str,
+        /// The bound.
+        most: usize,
+        /// What would happen.
+        consequence: &'static str,
+    },
     /// A share outside its bounds.
     #[error("`{setting}` is an invalid share: give it a number that is {bounds}")]
     Share {

@@ -41,7 +41,8 @@
 //! | [`Rules`] | which responses are stored, for how long, and how long they serve as stale ones |
 //! | [`KeyRules`] | which requests share a response, per endpoint, in code or from a document |
 //! | [`Purge`] | removes what has changed: by tag, URL, pattern, host or key |
-//! | [`CacheStatus`] | how a response came about |
+//! | [`CacheStatus`] | how a response came about; [`why`] says what to do about it |
+//! | [`Stats`] | what the cache has done so far, in numbers |
 //! | [`OriginLimitLayer`], [`RetryLayer`] | bound and repeat the requests that reach the origin |
 //!
 //! What is on and off until you say otherwise is in one table: [`defaults`].
@@ -162,6 +163,9 @@
 //! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
 //!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
+//! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
+//!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
 //!   `purge-service`.
 //! * `testing`: a scripted origin, a client that asserts why it got what it got, and faults, for tests of
@@ -169,8 +173,9 @@
 //!
 //! # Limits
 //!
-//! * What is stored is in the memory of one process and ends with it; there is no second tier. A purge is
-//!   about one store.
+//! * What is stored is in the memory of one process. It ends with that, unless a
+//!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
+//!   one store, unless a `cluster` joins it with others.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
 //! * Only GET and HEAD have keys, but for [reads by their body](key#keys-from-bodies).
@@ -181,6 +186,8 @@
 
 mod body;
 mod build_error;
+#[cfg(feature = "redis")]
+pub mod cluster;
 pub mod defaults;
 mod exchange;
 mod executor;
@@ -249,9 +256,9 @@ pub use self::{
         CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
         StoredSummary,
     },
-    origin::{AnsweredBy, Latency, OriginHealth, OriginHealthBuilder, OriginState},
+    origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
-    purge::{Purge, PurgeError, Purged},
+    purge::{Purge, PurgeError, PurgeState, Purged},
     reasons::{Known, Named},
     request_body::RequestBody,
     retry::{Retry, RetryFuture, RetryLayer, RetryPolicy},

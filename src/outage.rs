@@ -9,7 +9,7 @@
 //!   (`detail=stale-if-error`).
 //! * After a failed fetch its key rests, for 1 s that doubles to 30 s, half of it at random
 //!   ([`key_pause`](crate::OriginHealthBuilder::key_pause)). Until the pause is over the stale response is served at
-//!   once (`detail=origin-failed`); after it the next fetch runs in the background.
+//!   once (`detail=origin-failed`). After it the next client waits for a fetch again.
 //! * When the origin as a whole fails, its [state](crate::OriginState) is `down`. What is stale is served at once
 //!   (`detail=origin-down`), and one request at a time finds out in the background whether the origin
 //!   is back, after 1 s that doubles to 10 s ([`probe_every`](crate::OriginHealthBuilder::probe_every)).
@@ -110,6 +110,48 @@
 //! ([`stalled_after`](crate::OriginHealthBuilder::stalled_after)). Set a `fetch_deadline` in any case: without it a
 //! fetch that hangs holds its permit for as long as the origin holds the connection.
 //!
+//! # Two clouds
+//!
+//! The same application in two places. [`Failover`](crate::Failover) stands where the one origin did: a request goes
+//! to the first place that is well, and one that fails there moves on to the other. The cache above it looks at both
+//! together, so that it serves what is stale only while neither is well. Each place has a limit of its own, which
+//! holds small responses until they are complete: one that breaks off moves on as well.
+//!
+//! ```
+//! use std::convert::Infallible;
+//! use bytes::Bytes;
+//! use http::{Request, Response, StatusCode};
+//! use http_body_util::{BodyExt, Full};
+//! use tower::{Layer, ServiceExt, service_fn};
+//! use tower_readthrough::{AnsweredBy, Failover, MemoryStore, OriginLimitLayer, ReadThroughLayer};
+//!
+//! # #[tokio::main(flavor = "current_thread")] async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! // Clients of the two places, each with a timeout: what hangs does not move on.
+//! let client = |status, body| {
+//!     service_fn(move |_: Request<Full<Bytes>>| async move {
+//!         Ok::<_, Infallible>(Response::builder().status(status).body(Full::<Bytes>::from(body)).unwrap())
+//!     })
+//! };
+//! let (near, far) = (client(StatusCode::BAD_GATEWAY, ""), client(StatusCode::OK, "from afar"));
+//! # let (near, far) = (tower::util::BoxCloneSyncService::new(near), tower::util::BoxCloneSyncService::new(far));
+//! let places = Failover::builder(near, [far])
+//!     .origin_limit(|_| OriginLimitLayer::new(64).hold_until_complete(64 << 10))
+//!     .build()?;
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
+//!     .outage(places.health().clone())
+//!     .build()?;
+//!
+//! let response = cache.layer(places).oneshot(Request::new(Full::default())).await?;
+//! assert_eq!(response.extensions().get::<AnsweredBy>().map(AnsweredBy::index), Some(1));
+//! assert_eq!(response.into_body().collect().await?.to_bytes(), "from afar");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Validators go only to the place that gave them, unless both give the same ones
+//! ([`replicas`](crate::FailoverBuilder::replicas)). Neither place bears more than its limit: if the
+//! second one alone cannot take the load, requests are refused, and what is stale is served.
+//!
 //! # Many keys that expire together
 //!
 //! After a purge or a start everything is stored at about the same time, and expires together.
@@ -133,6 +175,6 @@
 //!   that become slower under load without becoming more.
 //! * [Exempt](crate::OriginLimitLayer::exempt) what keeps a connection open, such as streams of events.
 //!
-//! With a limit the origin is spared while it is down: what has nothing stored goes on, eight at a time or an
-//! eighth of the permits, and is given up after 5 s. [`fail_fast`](crate::OriginHealthBuilder::fail_fast) refuses it
+//! With a limit the origin is spared while it is down: what has nothing stored goes on, eight at a time, and
+//! is given up after 4 to 5 s. [`fail_fast`](crate::OriginHealthBuilder::fail_fast) refuses it
 //! instead, which is right where waiting is worse than failing.

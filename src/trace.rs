@@ -1,6 +1,6 @@
 //! Spans and events, with the feature `tracing`. Without it all of this is nothing.
 
-use std::future::Future;
+use std::{future::Future, time::Duration};
 
 #[cfg(not(feature = "tracing"))]
 pub(crate) use self::off::*;
@@ -9,7 +9,7 @@ pub(crate) use self::on::*;
 
 #[cfg(feature = "tracing")]
 mod on {
-    use super::Future;
+    use super::{Duration, Future};
     use http::request::Parts;
     use tracing::{Instrument, Span, debug, info_span, warn};
 
@@ -63,15 +63,21 @@ mod on {
         debug!(target: TARGET, outcome = "hit");
     }
 
-    /// The state of an origin has changed.
-    pub(crate) fn origin_changed(before: &'static str, now: &'static str) {
-        warn!(target: TARGET, before, now, "the state of the origin has changed");
+    /// An origin is down.
+    pub(crate) fn outage_began() {
+        warn!(target: TARGET, "the origin is down");
+    }
+
+    /// It is up again, after so long, and after it went down again so often.
+    pub(crate) fn outage_ended(lasted: Duration, relapses: u32) {
+        let seconds = lasted.as_secs_f64();
+        warn!(target: TARGET, seconds, relapses, "the origin is up again");
     }
 }
 
 #[cfg(not(feature = "tracing"))]
 mod off {
-    use super::Future;
+    use super::{Duration, Future};
     use http::request::Parts;
 
     #[derive(Clone, Debug)]
@@ -107,5 +113,7 @@ mod off {
     #[inline(always)]
     pub(crate) const fn hit() {}
 
-    pub(crate) const fn origin_changed(_: &'static str, _: &'static str) {}
+    pub(crate) const fn outage_began() {}
+
+    pub(crate) const fn outage_ended(_: Duration, _: u32) {}
 }

@@ -55,7 +55,7 @@ mod sync {
 use std::sync::{Arc, LazyLock};
 
 use self::{
-    core::{FloorIndex, PurgeCheck, PurgeKeys, PurgeKind, Purges, TagHash},
+    core::{Effect, FloorIndex, PurgeCheck, PurgeKeys, PurgeKind, Purges, TagHash},
     sync::{AtomicU64, Mutex, Ordering},
 };
 
@@ -119,7 +119,11 @@ impl World {
     }
 
     fn edit(&self, what: PurgeKind<'_>) {
-        self.change(|purges| _ = purges.purge(what, None));
+        self.change(|purges| _ = purges.purge(what, Effect::Gone));
+    }
+
+    fn doubt(&self, what: PurgeKind<'_>) {
+        self.change(|purges| _ = purges.purge(what, Effect::Unproven));
     }
 
     /// An unsafe request.
@@ -134,7 +138,16 @@ impl World {
     }
 
     fn admits(&self, entry: &Entry) -> bool {
-        self.purges.admits(&entry.mark, entry.begun, || &ANSWERED, |_| ())
+        self.purges.admits(
+            &entry.mark,
+            entry.begun,
+            || &ANSWERED,
+            |doubts| {
+                if doubts.is_unproven {
+                    entry.mark.note_unproven();
+                }
+            },
+        )
     }
 
     fn select(&self) -> Option<Arc<Entry>> {
@@ -172,7 +185,9 @@ impl World {
     fn confirm(&self) {
         let Some(known) = self.select() else { return };
         let begun = self.purges.begin(FLOOR);
-        if self.admits(&known) {
+        // What is unproven is only stored again if it is still what the origin has.
+        let content = self.content.load(Ordering::SeqCst);
+        if self.admits(&known) && (!known.mark.is_unproven() || known.content == content) {
             self.put(Entry::new(known.content, begun));
         }
         self.purges.end(begun);
@@ -180,7 +195,9 @@ impl World {
 
     fn look(&self) {
         let at_least = self.returned.load(Ordering::SeqCst);
-        if let Some(entry) = self.select() {
+        if let Some(entry) = self.select()
+            && !entry.mark.is_unproven()
+        {
             assert!(entry.content >= at_least, "{} from the store, {at_least} purged", entry.content);
         }
     }
@@ -274,6 +291,26 @@ const KINDS: [fn(&World); 5] = [
     |world| world.edit(PurgeKind::Tag(TagHash::EVERYTHING)),
 ];
 
+/// As [`KINDS`], of purges that leave things unproven.
+const DOUBTS: [fn(&World); 4] = [
+    |world| world.doubt(PurgeKind::Tag(TAG)),
+    |world| world.doubt(PurgeKind::Floor(FLOOR)),
+    |world| world.doubt(PurgeKind::KeyPrefix(b"ke")),
+    |world| world.doubt(PurgeKind::Tag(TagHash::EVERYTHING)),
+];
+
+/// Nobody gets as proven what may be older than a purge of this kind.
+#[test]
+fn what_began_before_is_unproven_after() {
+    for kind in DOUBTS {
+        explore(8, vec![kind, fetches, looks]);
+        explore(8, vec![kind, World::confirm, looks]);
+        explore(8, vec![kind, fetches, waits]);
+        explore(8, vec![kind, sweeps, fetches, looks]);
+        explore(1, vec![kind, KINDS[1], World::confirm, looks]);
+    }
+}
+
 #[test]
 fn a_purge_beats_a_fetch() {
     for kind in KINDS {
@@ -313,15 +350,15 @@ fn a_request_after_an_unsafe_request_gets_nothing_older() {
 fn purges_at_the_same_time_are_all_seen() {
     let both: [fn(&World); 2] = [KINDS[1], KINDS[3]];
     explore(8, vec![both[0], both[1], looks]);
-    explore(8, vec![both[0], |world| _ = world.purges.purge(PurgeKind::Tag(OTHER), None), looks]);
+    explore(8, vec![both[0], |world| _ = world.purges.purge(PurgeKind::Tag(OTHER), Effect::Gone), looks]);
     explore(8, vec![both[0], both[0], fetches, waits]);
 }
 
 #[test]
 fn a_purge_counts_after_its_record_is_dropped() {
     let others: fn(&World) = |world| {
-        world.purges.purge(PurgeKind::Tag(OTHER), None);
-        world.purges.purge(PurgeKind::Tag(TagHash::new(10)), None);
+        world.purges.purge(PurgeKind::Tag(OTHER), Effect::Gone);
+        world.purges.purge(PurgeKind::Tag(TagHash::new(10)), Effect::Gone);
     };
     explore(1, vec![KINDS[1], others, fetches, looks]);
     explore(1, vec![KINDS[1], others, World::confirm, waits]);

@@ -373,6 +373,12 @@ pub(crate) fn content_of<B: HttpBody>(is_head: bool, response: &Response<B>) -> 
     Framing::of(response.headers()).content_of(is_head, response)
 }
 
+/// The length of the content of a response to another method than HEAD, if its head declares one.
+pub(crate) fn declared_content<B>(response: &Response<B>) -> Option<u64> {
+    let has_content = has_content(false, response.status());
+    content_length(response.headers()).ok().flatten().filter(|_| has_content)
+}
+
 /// Whether a response has content by the method of its request and its status (RFC 9110 §6.4.1).
 fn has_content(is_head: bool, status: StatusCode) -> bool {
     let is_without = [StatusCode::NO_CONTENT, StatusCode::RESET_CONTENT, StatusCode::NOT_MODIFIED];

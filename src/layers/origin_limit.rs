@@ -29,8 +29,7 @@
 //! How each attempt ends is reported to an [`OriginHealth`], also [without a
 //! limit](OriginLimitLayer::unlimited). It decides what is let through while the origin is down or recovers: of
 //! what has something stale a probe at a time, and then as much as the origin bears. What has nothing stored
-//! goes on while the origin is down, eight attempts at a time or an eighth of the permits, and each is given up
-//! after five seconds.
+//! goes on while the origin is down, eight attempts at a time, and each is given up after four to five seconds.
 //!
 //! ```
 //! use std::{convert::Infallible, time::Duration};
@@ -61,6 +60,7 @@
 mod attempt;
 mod held;
 mod settings;
+mod whole;
 
 use std::{
     fmt,
@@ -75,6 +75,7 @@ use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
+use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
@@ -204,6 +205,38 @@ impl OriginLimitLayer {
         self.set_of_limit("max_read_pause", |settings| settings.max_read_pause = pause)
     }
 
+    /// Holds a response until its body is complete, if its head declares at most so many bytes
+    /// (`Content-Length`). Default: none is held, and clients get what comes as it comes.
+    ///
+    /// A body that breaks off, or is not as long as it was declared, is a failure of the origin then, with status
+    /// 502: it counts for the [health](Self::health), is [tried again](crate::RetryPolicy), moves the request on to
+    /// the next origin of a [`Failover`](crate::Failover), and something stale is served instead where there is
+    /// some. A client gets the first byte of such a response when the last one has come. One that stands still
+    /// is waited for as one that does not begin: [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline)
+    /// bounds that.
+    ///
+    /// Held are responses to safe methods other than HEAD, and to all requests that have a key. Those of
+    /// unknown length, such as streams of events, and longer ones are passed on as they come. Each attempt holds up to
+    /// so many bytes. From 1 to 1,048,576: 0 and more are an error where the stack is built, and without it
+    /// count as none and as that.
+    ///
+    /// ```
+    /// use tower_readthrough::{MemoryStore, OriginLimitLayer, ReadThroughLayer, RetryPolicy};
+    ///
+    /// # fn main() -> Result<(), tower_readthrough::BuildError> {
+    /// let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
+    ///     .retry(RetryPolicy::new())
+    ///     .origin_limit(OriginLimitLayer::new(64).hold_until_complete(64 << 10))
+    ///     .build()?;
+    /// # drop(cache);
+    /// # Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn hold_until_complete(self, bytes: usize) -> Self {
+        self.set(|settings| settings.hold_until_complete = Some(bytes))
+    }
+
     /// The `Retry-After` of attempts that find no place in the queue, or wait in it for too long, rounded up to
     /// whole seconds. Default: one second.
     #[must_use]
@@ -297,13 +330,18 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let settings = &self.layer.settings;
+        if let Some(limit) = settings.holds(&request) {
+            let response = Arc::clone(settings).call_and_hold(self.inner.clone(), request, limit);
+            return OriginLimitFuture::boxed(response);
+        }
         if settings.is_idle() {
             return OriginLimitFuture::free(Watched::unwatched(EagerOneshot::new(&self.inner, request)));
         }
         let (request, gate, entrance) = settings.entrance(request);
         if settings.is_limited() && !entrance.is_exempt {
             let inner = self.inner.clone();
-            return OriginLimitFuture::boxed(Arc::clone(settings).admit(gate, entrance, inner, request));
+            let call = move || inner.oneshot(request);
+            return OriginLimitFuture::boxed(Arc::clone(settings).admit(gate, entrance, |_| false, call));
         }
         let attempt = match gate.enter(entrance, Instant::now()) {
             Entered::Admitted(attempt) => attempt,

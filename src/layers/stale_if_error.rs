@@ -248,7 +248,7 @@ impl Fallback {
     /// Why the response is served without asking the origin, or else the right to ask it if one is needed.
     fn ask(&self, health: &OriginHealth, head: &Parts) -> Result<Option<Arc<Pass>>, status::Stale> {
         let now = Instant::now();
-        if store::LastFetch::of(&self.stored, now) == store::LastFetch::Paused && health.is_up(head) {
+        if store::LastFetch::of(&self.stored, now) == store::LastFetch::Paused && !health.is_down(head) {
             return Err(status::Stale::OriginFailed);
         }
         match health.ask_with_stale(head, now) {
@@ -273,7 +273,8 @@ impl Fallback {
             let (stored, sequence) = (Arc::clone(&self.stored), Arc::clone(sequence));
             let (is_part, is_servable) = (self.part.is_some(), self.is_servable);
             asked.announce_fallback(exchange::Fallback::new(move || {
-                is_usable(&stored, is_part, is_servable, &sequence)
+                // It is asked where the fetch is only slow, and has not failed.
+                is_usable(&stored, is_part, is_servable, &sequence) && !stored.is_unproven()
             }));
             head.extensions.insert(asked);
         }

@@ -47,9 +47,10 @@ impl Counter {
     pub(super) const COLLAPSED: Self = Self(3);
     pub(super) const STORED: Self = Self(4);
     pub(super) const SOFT_PURGE: Self = Self(5);
-    pub(super) const REFRESH_BEGAN: Self = Self(6);
-    pub(super) const SAVED: Self = Self(7);
-    const REFRESH_ENDED: usize = 8;
+    pub(super) const UNPROVEN_PURGE: Self = Self(6);
+    pub(super) const REFRESH_BEGAN: Self = Self(7);
+    pub(super) const SAVED: Self = Self(8);
+    const REFRESH_ENDED: usize = 9;
 
     pub(super) const fn of_refresh(result: RefreshResult) -> Self {
         Self(

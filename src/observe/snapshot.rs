@@ -243,6 +243,8 @@ pub struct StatsSnapshot {
     pub reports_only: bool,
     /// Requests that would not have reached the origin, of a cache that only reports.
     pub saved: u64,
+    /// Those of them that made what they reached [unproven](crate::Purge::unproven).
+    pub unproven_purges: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Shared fetches now. `None`: no layer shares them.
@@ -323,6 +325,7 @@ impl StatsSnapshot {
             soft_purges: self.soft_purges.saturating_sub(earlier.soft_purges),
             reports_only: self.reports_only,
             saved: self.saved.saturating_sub(earlier.saved),
+            unproven_purges: self.unproven_purges.saturating_sub(earlier.unproven_purges),
             retries: self.retries.saturating_sub(earlier.retries),
             coalesce,
             store,

@@ -13,6 +13,7 @@ use crate::{
     exchange::{BackgroundEvent, Outcome, Record, Role},
     http::not_stored::NotStored,
     origin::OriginHealth,
+    sequence::Strength,
     store::{Applied, Store, StoreStats},
 };
 
@@ -131,6 +132,7 @@ impl Stats {
             soft_purges: counters.get(Counter::SOFT_PURGE),
             reports_only,
             saved: counters.get(Counter::SAVED),
+            unproven_purges: counters.get(Counter::UNPROVEN_PURGE),
             retries: retries.map_or(0, |retries| retries()),
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
@@ -259,10 +261,12 @@ impl Stats {
         });
     }
 
-    pub(crate) fn purged(&self, kind: PurgeKind, is_soft: bool) {
+    pub(crate) fn purged(&self, kind: PurgeKind, strength: Strength) {
         self.shared.counters.add(counters::PURGES.of(kind));
-        if is_soft {
-            self.shared.counters.add(Counter::SOFT_PURGE);
+        match strength {
+            Strength::Hard => {}
+            Strength::Soft => self.shared.counters.add(Counter::SOFT_PURGE),
+            Strength::Unproven => self.shared.counters.add(Counter::UNPROVEN_PURGE),
         }
     }
 }

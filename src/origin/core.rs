@@ -14,6 +14,7 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    change::News,
     counts::{AttemptCounts, OriginGauges},
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
@@ -77,7 +78,8 @@ pub(super) enum Standing {
     Open = 0,
     /// It is up, and a rate bounds what has something stale.
     Bounded = 1,
-    NotUp = 2,
+    Recovering = 2,
+    Down = 3,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -152,8 +154,14 @@ impl<T> Core<T> {
         match self.health.state() {
             OriginState::Up if self.rate.is_bounded() => Standing::Bounded,
             OriginState::Up => Standing::Open,
-            _ => Standing::NotUp,
+            OriginState::Recovering => Standing::Recovering,
+            OriginState::Down => Standing::Down,
         }
+    }
+
+    /// The first time at which the origin can turn out to hang, unless it answers before.
+    pub(super) fn stall_due(&self) -> Option<Instant> {
+        self.health.stall_due()
     }
 
     pub(super) fn gauges(&self) -> OriginGauges {
@@ -169,6 +177,11 @@ impl<T> Core<T> {
     /// What was decided about attempts that waited.
     pub(super) fn take_decided(&mut self) -> Vec<Decided<T>> {
         std::mem::take(&mut self.decided)
+    }
+
+    /// What is to be told of the origin.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        self.health.take_news()
     }
 
     /// Does what is due by time. Before anything else under the lock.
@@ -332,9 +345,7 @@ impl<T> Core<T> {
     /// Decides about an attempt that has come. [`push`](Self::push) lets it wait, if that is decided.
     pub(super) fn enter(&mut self, wish: &Wish, claim: Option<Claim>, now: Instant) -> Decision {
         if wish.is_exempt {
-            // It finds out as much without the right that another one may need.
-            claim.iter().for_each(|claim| self.unclaim(claim, now));
-            return Decision::Grant(self.begin(wish, None, now));
+            return Decision::Grant(self.begin_exempt(wish, claim, now));
         }
         let hold = claim.and_then(|claim| self.redeem(claim, now));
         let way = match (hold, self.state()) {
@@ -355,6 +366,21 @@ impl<T> Core<T> {
             Ok(Way::Wait) => Decision::Queue,
             Err(refusal) => Decision::Refuse(refusal),
         }
+    }
+
+    /// Begins without a permit. A probe it is all the same: else what has something stale would begin one attempt
+    /// after the other while the origin is down.
+    fn begin_exempt(&mut self, wish: &Wish, claim: Option<Claim>, now: Instant) -> Ticket {
+        let probe = match claim {
+            Some(Claim::Probe(probe)) => Some(probe).filter(|probe| self.health.is_probe(*probe)),
+            Some(Claim::Permit(hold)) => {
+                self.release(&hold);
+                None
+            }
+            None => None,
+        };
+        let subject = Subject { probe, ..wish.subject };
+        self.begin(&Wish { subject, ..*wish }, None, now)
     }
 
     /// Makes use of a right. `None`: it has ended with its state, or with its time.
@@ -454,25 +480,29 @@ impl<T> Core<T> {
     }
 
     fn begin(&mut self, wish: &Wish, hold: Option<Hold>, now: Instant) -> Ticket {
-        let probe = hold.as_ref().and_then(|hold| hold.probe);
+        let probe = hold.as_ref().and_then(|hold| hold.probe).or(wish.subject.probe);
         let begun = self.health.begin(Subject { probe, ..wish.subject }, now);
         if wish.subject.counts {
             self.rate.admitted(now);
         }
-        let give_up_at = self.gives_up(wish, probe).then(|| after(now, self.rules.attempt_deadline));
+        let give_up_at = self.give_up_time(wish, probe, now);
         let deadline = wish.deadline;
         self.attempts.begin();
         self.open += 1;
         Ticket(self.under_way.insert(UnderWay { hold, begun, give_up_at, deadline }))
     }
 
-    /// Whether an attempt must not go on for longer than a probe has.
-    fn gives_up(&self, wish: &Wish, probe: Option<ProbeId>) -> bool {
-        let is_limited = self.permits.is_some() && !wish.is_exempt;
+    /// When an attempt has to be given up, if it must not go on for longer than a probe has.
+    fn give_up_time(&self, wish: &Wish, probe: Option<ProbeId>, now: Instant) -> Option<Instant> {
+        let deadline = self.rules.attempt_deadline;
+        if self.permits.is_none() || wish.is_exempt {
+            return None;
+        }
         match probe {
             // There is no other permit that it could hold while the next probe has this one.
-            Some(_) => is_limited && !self.has_permit(),
-            None => is_limited && self.state() == OriginState::Down && wish.subject.key.is_some(),
+            Some(_) => (!self.has_permit()).then(|| after(now, deadline)),
+            None => (self.state() == OriginState::Down && wish.subject.key.is_some())
+                .then(|| self.health.give_up_at(deadline, now)),
         }
     }
 

@@ -7,26 +7,23 @@
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc, Weak,
-        atomic::{AtomicBool, AtomicU8, Ordering},
-    },
+    sync::{Arc, Weak},
     task::{Context, Poll, ready},
     time::Duration,
 };
 
-use parking_lot::Mutex;
 use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     OriginState,
+    change::Listener,
     core::{Claim, Core, CoreRules, Decided, Decision, Hold, Standing, Ticket},
     counts::OriginGauges,
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
+    sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
     wish::{HeldBack, Kind, Refusal, Wish},
 };
-use crate::trace;
 
 /// The way to one origin.
 #[derive(Debug)]
@@ -34,7 +31,11 @@ pub(crate) struct Gate {
     core: Mutex<Core<Seat>>,
     /// A [`Standing`], as of the last change.
     standing: AtomicU8,
+    began: Instant,
+    /// From so many milliseconds after `began` on the origin can turn out to hang.
+    stall_due: AtomicU64,
     counts_without_key: bool,
+    listener: Option<Listener>,
 }
 
 /// What waits in the queue.
@@ -84,9 +85,16 @@ pub(crate) enum Answer {
 }
 
 impl Gate {
-    pub(super) fn new(rules: CoreRules, health: Health, counts_without_key: bool) -> Arc<Self> {
+    pub(super) fn new(
+        rules: CoreRules,
+        health: Health,
+        counts_without_key: bool,
+        listener: Option<Listener>,
+    ) -> Arc<Self> {
         let core = Mutex::new(Core::new(rules, health));
-        Arc::new(Self { core, standing: AtomicU8::new(Standing::Open as u8), counts_without_key })
+        let standing = AtomicU8::new(Standing::Open as u8);
+        let (began, stall_due) = (Instant::now(), AtomicU64::new(u64::MAX));
+        Arc::new(Self { core, standing, began, stall_due, counts_without_key, listener })
     }
 
     /// Sets the number of permits, and of places in the queue, before the first attempt.
@@ -105,12 +113,23 @@ impl Gate {
 
     /// Whether the origin is up, as of what was last heard of it.
     pub(crate) fn is_up(&self) -> bool {
-        self.standing.load(Ordering::Acquire) != Standing::NotUp as u8
+        self.standing.load(Ordering::Acquire) <= Standing::Bounded as u8
     }
 
-    /// Whether it may be asked without a look at anything else.
-    fn is_open(&self) -> bool {
+    /// Whether the origin is down, as of what was last heard of it.
+    pub(crate) fn is_down(&self) -> bool {
+        self.standing.load(Ordering::Acquire) == Standing::Down as u8
+    }
+
+    /// Whether it may be asked without a look at anything else. Where it hangs, nothing is heard of it: that is
+    /// for the next request to notice.
+    fn is_open(&self, now: Instant) -> bool {
         self.standing.load(Ordering::Acquire) == Standing::Open as u8
+            && self.millis(now) < self.stall_due.load(Ordering::Relaxed)
+    }
+
+    fn millis(&self, at: Instant) -> u64 {
+        u64::try_from(at.saturating_duration_since(self.began).as_millis()).unwrap_or(u64::MAX)
     }
 
     /// Whether all permits are in use.
@@ -139,7 +158,7 @@ impl Gate {
         now: Instant,
         claim: impl FnOnce(&mut Core<Seat>) -> Result<Option<Claim>, HeldBack>,
     ) -> Answer {
-        if self.is_open() {
+        if self.is_open(now) {
             return Answer::Fetch(None);
         }
         match self.with(now, claim) {
@@ -204,20 +223,22 @@ impl Gate {
     /// Does something under the lock, and tells those who waited what was decided after it.
     fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut Core<Seat>) -> R) -> R {
         let mut core = self.core.lock();
-        let before = core.state();
         core.tick(now);
         let result = act(&mut core);
         core.settle(now);
-        let state = core.state();
+        let stall_due = core.stall_due().map_or(u64::MAX, |at| self.millis(at));
+        self.stall_due.store(stall_due, Ordering::Relaxed);
         self.standing.store(core.standing() as u8, Ordering::Release);
-        let decided = core.take_decided();
+        let (decided, news) = (core.take_decided(), core.take_news());
         drop(core);
-        // Between down and recovering it may go to and fro many times.
-        if before != state && (before == OriginState::Up || state == OriginState::Up) {
-            trace::origin_changed(before.as_str(), state.as_str());
-        }
         for decided in decided {
             self.tell(decided);
+        }
+        for news in news {
+            news.trace();
+            if let Some(listener) = &self.listener {
+                listener.tell(news);
+            }
         }
         result
     }
@@ -350,6 +371,11 @@ impl Pass {
         Arc::new(Self { gate, reason, claim: Mutex::new(Some(claim)) })
     }
 
+    /// Whether it is the right to probe an origin that is down.
+    pub(crate) fn is_probe(&self) -> bool {
+        self.reason == HeldBack::Down
+    }
+
     /// Why the others are held back.
     pub(crate) const fn reason(&self) -> HeldBack {
         self.reason
@@ -430,5 +456,10 @@ impl Drop for Permit {
 const _: () = assert!(size_of::<Option<Attempt>>() <= 2 * size_of::<usize>());
 
 #[cfg(test)]
-#[path = "gate_tests.rs"]
-mod tests;
+impl Gate {
+    /// Does something that must not need the lock.
+    pub(super) fn while_locked<R>(&self, act: impl FnOnce() -> R) -> R {
+        let _locked = self.core.lock();
+        act()
+    }
+}

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    change::News,
     pause::{Backoff, Draws},
     ramp::Ramp,
     tally::{Tally, Verdict},
@@ -13,7 +14,8 @@ use super::{
 };
 use crate::http::storing::after;
 
-/// So many attempts may be under way while the origin is down, or an eighth of the permits if that is more.
+/// So many attempts may be under way while the origin is down, and when it begins to recover: a share of the permits
+/// would be too many where the limit is far above what the origin bears.
 const DOWN_CAP: usize = 8;
 /// Without a limit a recovery is over when the origin bears so many attempts at the same time.
 const GOAL_WITHOUT_LIMIT: usize = 64;
@@ -107,6 +109,10 @@ pub(super) struct Health {
     usual: Option<f64>,
     /// Since the origin was up.
     failed_probes: u32,
+    /// When that was, and how often it went down again since.
+    outage: Option<(Instant, u32)>,
+    /// What is to be told of it.
+    news: Vec<News>,
     probes: u64,
 }
 
@@ -135,6 +141,8 @@ impl Health {
             watch: Watch::new(now),
             usual: None,
             failed_probes: 0,
+            outage: None,
+            news: Vec::new(),
             probes: 0,
         }
     }
@@ -167,7 +175,7 @@ impl Health {
     }
 
     fn down_cap(&self) -> usize {
-        self.permits.map_or(DOWN_CAP, |permits| DOWN_CAP.max(permits / 8).min(permits))
+        self.permits.map_or(DOWN_CAP, |permits| DOWN_CAP.min(permits))
     }
 
     /// Whether this is the probe that is under way.
@@ -213,6 +221,19 @@ impl Health {
         if self.is_probe(probe) {
             self.phase = Phase::Down(Probing::Due(now));
         }
+    }
+
+    /// The first time at which the origin can turn out to hang, unless it answers before.
+    pub(super) fn stall_due(&self) -> Option<Instant> {
+        let is_looked_for = self.rules.is_watched && !matches!(self.phase, Phase::Down(_));
+        is_looked_for.then(|| self.watch.due(self.rules.stalled_after)).flatten()
+    }
+
+    /// When an attempt that begins now and is no probe has to be given up, if the state asks for that: at random in
+    /// the last fifth of its time. Those that begin together would end together, and the next ones begin together
+    /// again.
+    pub(super) fn give_up_at(&self, deadline: Duration, now: Instant) -> Instant {
+        after(now, self.draws.up_to_a_fifth_less(deadline))
     }
 
     /// Whether a probe may begin.
@@ -338,6 +359,7 @@ impl Health {
     }
 
     fn go(&mut self, phase: Phase, now: Instant) {
+        self.note_news(&phase, now);
         if matches!(phase, Phase::Up) {
             self.failed_probes = 0;
         }
@@ -345,6 +367,27 @@ impl Health {
         self.epoch = self.epoch.wrapping_add(1);
         self.tally.restart(now);
         self.watch.restart(now);
+    }
+
+    fn note_news(&mut self, next: &Phase, now: Instant) {
+        match (next, &mut self.outage) {
+            (Phase::Down(_), None) => {
+                self.outage = Some((now, 0));
+                self.news.push(News::Down);
+            }
+            (Phase::Down(_), Some((_, relapses))) => *relapses = relapses.saturating_add(1),
+            (Phase::Up, Some((began, relapses))) => {
+                let lasted = now.saturating_duration_since(*began);
+                self.news.push(News::UpAgain { lasted, relapses: *relapses });
+                self.outage = None;
+            }
+            _ => {}
+        }
+    }
+
+    /// What is to be told since the last call.
+    pub(super) fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
     }
 
     /// Takes note of a probe of someone else: a success ends an outage, and a failure says as much as that of

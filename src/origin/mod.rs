@@ -6,6 +6,7 @@
 #![cfg_attr(not(test), allow(dead_code, reason = "the layers that report and ask are not here yet"))]
 
 mod answered_by;
+mod change;
 mod core;
 mod counts;
 mod gate;
@@ -16,6 +17,7 @@ mod queue;
 mod ramp;
 mod rate;
 mod slab;
+mod sync;
 mod tally;
 mod voice;
 mod wish;
@@ -34,8 +36,9 @@ use http::request::Parts;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
-pub use self::{answered_by::AnsweredBy, counts::Latency};
+pub use self::{answered_by::AnsweredBy, change::OriginChange, counts::Latency};
 use self::{
+    change::{Listener, OnChange},
     core::CoreRules,
     health::{Health, HealthRules},
     pause::{Backoff, Draws},
@@ -101,6 +104,7 @@ pub struct OriginHealth {
 
 struct Member {
     settings: Settings,
+    on_change: Option<OnChange>,
     draws: Arc<Draws>,
     key_pause: KeyPause,
     /// Permits and places in the queue of each origin.
@@ -151,14 +155,14 @@ impl Settings {
         zero("stalled_after", self.stalled_after, "an origin hangs as soon as five keys are fetched")
     }
 
-    fn gate(&self, draws: &Arc<Draws>) -> Arc<Gate> {
+    fn gate(&self, draws: &Arc<Draws>, listener: Option<Listener>) -> Arc<Gate> {
         let Self {
             fail_fast, probe_every, probe_deadline, stalled_after, count_without_key, is_watched, ..
         } = *self;
         let rules = HealthRules { probe_every, probe_deadline, stalled_after, is_watched };
         let health = Health::new(rules, None, Arc::clone(draws), Instant::now());
         let rules = CoreRules { fails_fast: fail_fast, attempt_deadline: probe_deadline };
-        Gate::new(rules, health, count_without_key)
+        Gate::new(rules, health, count_without_key, listener)
     }
 }
 
@@ -166,17 +170,17 @@ impl OriginHealth {
     /// The state of one origin, with the default settings.
     #[must_use]
     pub fn new() -> Self {
-        Self::with(Settings::default(), None, fastrand::u64(..))
+        Self::with(Settings::default(), None, None, fastrand::u64(..))
     }
 
     /// Returns a builder with the default settings.
     pub fn builder() -> OriginHealthBuilder {
-        OriginHealthBuilder { settings: Settings::default(), extractor: None, seed: None }
+        OriginHealthBuilder { settings: Settings::default(), extractor: None, on_change: None, seed: None }
     }
 
     /// One that is always up, whatever becomes of the requests.
     pub(crate) fn unwatched() -> Self {
-        Self::with(Settings { is_watched: false, ..Settings::default() }, None, fastrand::u64(..))
+        Self::with(Settings { is_watched: false, ..Settings::default() }, None, None, fastrand::u64(..))
     }
 
     /// Several origins for the same requests, in the order in which they are asked. `None`: there is none.
@@ -185,14 +189,20 @@ impl OriginHealth {
         (!members.is_empty()).then_some(Self { members })
     }
 
-    fn with(settings: Settings, extractor: Option<Box<Extractor>>, seed: u64) -> Self {
+    fn with(
+        settings: Settings,
+        extractor: Option<Box<Extractor>>,
+        on_change: Option<OnChange>,
+        seed: u64,
+    ) -> Self {
         let draws = Draws::new(seed);
+        let listener = on_change.as_ref().map(|on_change| on_change.of(DEFAULT_ORIGIN));
         let origins = match extractor {
-            None => Origins::One(settings.gate(&draws)),
+            None => Origins::One(settings.gate(&draws, listener)),
             Some(extractor) => Origins::Named { extractor, gates: RwLock::default() },
         };
         let key_pause = KeyPause::new(settings.key_pause, Arc::clone(&draws));
-        let member = Member { settings, draws, key_pause, limit: OnceLock::new(), origins };
+        let member = Member { settings, on_change, draws, key_pause, limit: OnceLock::new(), origins };
         Self { members: Arc::new([Arc::new(member)]) }
     }
 
@@ -272,6 +282,11 @@ impl OriginHealth {
         self.members.iter().any(|member| member.gate(head).is_up())
     }
 
+    /// Whether all origins that a request is for are down, as of what was last heard of them.
+    pub(crate) fn is_down(&self, head: &Parts) -> bool {
+        self.members.iter().all(|member| member.gate(head).is_down())
+    }
+
     /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.
     pub(crate) fn ask_with_stale(&self, head: &Parts, now: Instant) -> Answer {
         let mut held_back = None;
@@ -325,11 +340,12 @@ impl Member {
         let mut gates = gates.write();
         let is_full = gates.len() >= MAX_ORIGINS && !gates.contains_key(name);
         let name = if is_full { OTHER_ORIGINS } else { name };
-        Arc::clone(gates.entry(name.into()).or_insert_with(|| self.new_gate()))
+        Arc::clone(gates.entry(name.into()).or_insert_with(|| self.new_gate(name)))
     }
 
-    fn new_gate(&self) -> Arc<Gate> {
-        let gate = self.settings.gate(&self.draws);
+    fn new_gate(&self, name: &str) -> Arc<Gate> {
+        let listener = self.on_change.as_ref().map(|on_change| on_change.of(name));
+        let gate = self.settings.gate(&self.draws, listener);
         if let Some((permits, places)) = self.limit.get() {
             gate.limit(*permits, *places);
         }
@@ -362,6 +378,7 @@ impl Member {
 pub struct OriginHealthBuilder {
     settings: Settings,
     extractor: Option<Box<Extractor>>,
+    on_change: Option<OnChange>,
     seed: Option<u64>,
 }
 
@@ -370,9 +387,8 @@ impl OriginHealthBuilder {
     /// `Retry-After`. Default: no.
     ///
     /// Without it such requests go on, at most eight at a time where there is an
-    /// [`OriginLimit`](crate::OriginLimit) (or an eighth of its permits if that is more), so that an origin that
-    /// fails most of the time still answers some, and a short failure harms none that comes after it. Use it
-    /// where a failure is better than a wait. Requests without a key are refused only with
+    /// [`OriginLimit`](crate::OriginLimit), so that an origin that fails most of the time still answers some, and
+    /// a short failure harms none that comes after it. Use it where a failure is better than a wait. Requests without a key are refused only with
     /// [`count_without_key`](Self::count_without_key).
     pub fn fail_fast(mut self, is_on: bool) -> Self {
         self.settings.fail_fast = is_on;
@@ -392,8 +408,8 @@ impl OriginHealthBuilder {
     /// How long a request may take while its origin is down. Default: five seconds.
     ///
     /// A probe that takes longer goes on, and the next one may begin. Where there is an
-    /// [`OriginLimit`](crate::OriginLimit), a request with nothing stored that takes longer is given up, so that
-    /// an origin that hangs does not keep all permits.
+    /// [`OriginLimit`](crate::OriginLimit), a request with nothing stored is given up at a random time in the last
+    /// fifth of it, so that an origin that hangs does not keep all permits.
     pub fn probe_deadline(mut self, deadline: Duration) -> Self {
         self.settings.probe_deadline = deadline;
         self
@@ -449,6 +465,33 @@ impl OriginHealthBuilder {
         self
     }
 
+    /// Calls this when an origin is down that was up, and when it is up again: for a log, or an alarm. Default:
+    /// nothing.
+    ///
+    /// In an outage an origin may begin to recover and go down again many times, which is harmless;
+    /// [`OriginChange::relapses`] counts that. A change is noticed by the next request, answer, or call of
+    /// [`state`](OriginHealth::state), and the call is made by whoever notices, without a lock. It should be short.
+    /// A panic in it changes nothing.
+    ///
+    /// ```
+    /// use tower_readthrough::{OriginHealth, OriginState};
+    ///
+    /// # fn main() -> Result<(), tower_readthrough::BuildError> {
+    /// let health = OriginHealth::builder()
+    ///     .on_change(|change| match change.state {
+    ///         OriginState::Up => eprintln!("{} is up again after {:?}", change.origin, change.lasted),
+    ///         state => eprintln!("{} is {state}", change.origin),
+    ///     })
+    ///     .build()?;
+    /// # drop(health);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn on_change(mut self, call: impl Fn(&OriginChange) + Send + Sync + 'static) -> Self {
+        self.on_change = Some(OnChange::new(call));
+        self
+    }
+
     /// Draws all that is random here from this seed, for tests. Default: a random one.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
@@ -461,7 +504,7 @@ impl OriginHealthBuilder {
     pub fn build(self) -> Result<OriginHealth, BuildError> {
         self.settings.check()?;
         let seed = self.seed.unwrap_or_else(|| fastrand::u64(..));
-        Ok(OriginHealth::with(self.settings, self.extractor, seed))
+        Ok(OriginHealth::with(self.settings, self.extractor, self.on_change, seed))
     }
 }
 
@@ -500,10 +543,15 @@ impl OriginHealthBuilder {
             ("OriginHealthBuilder::stalled_after", span(stalled_after)),
             ("OriginHealthBuilder::count_without_key", switch(count_without_key)),
             ("OriginHealthBuilder::origin", option(self.extractor.as_ref(), |_| "some".to_owned())),
+            ("OriginHealthBuilder::on_change", option(self.on_change.as_ref(), |_| "some".to_owned())),
         ]
     }
 }
 
+#[cfg(test)]
+mod gate_model;
+#[cfg(test)]
+mod gate_tests;
 #[cfg(test)]
 #[path = "scenario_tests.rs"]
 mod scenarios;

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::http::storing::after;
+
 const VOICES: usize = 64;
 
 /// A key that has failed says nothing more until it has not failed for so long.
@@ -53,6 +55,8 @@ impl Voices {
 pub(super) struct Watch {
     /// Empty until the first key, then of fixed size.
     slots: Vec<Slot>,
+    /// How many of them have attempts under way.
+    keys: usize,
     answered_at: Instant,
 }
 
@@ -70,7 +74,7 @@ pub(super) struct Watched(u8);
 
 impl Watch {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { slots: Vec::new(), answered_at: now }
+        Self { slots: Vec::new(), keys: 0, answered_at: now }
     }
 
     /// Notes an attempt. `None`: there is no room for its key.
@@ -92,12 +96,14 @@ impl Watch {
         }
         let at = free?;
         self.slots[at] = Slot { key, began: now, attempts: 1 };
+        self.keys += 1;
         Some(Watched(at as u8))
     }
 
     /// Notes that an attempt is over that began after the last [`restart`](Self::restart).
     pub(super) fn end(&mut self, Watched(at): Watched, now: Instant) {
         if let Some(slot) = self.slots.get_mut(usize::from(at)) {
+            self.keys -= usize::from(slot.attempts == 1);
             slot.attempts = slot.attempts.saturating_sub(1);
             // The others for the same key began at some time since: too late is on the safe side.
             slot.began = now;
@@ -110,16 +116,24 @@ impl Watch {
     }
 
     /// Whether several keys wait for so long, and nothing was answered meanwhile.
-    pub(super) fn is_stalled(&self, after: Duration, now: Instant) -> bool {
-        let is_long = |since: Instant| now.saturating_duration_since(since) >= after;
-        is_long(self.answered_at)
+    pub(super) fn is_stalled(&self, time: Duration, now: Instant) -> bool {
+        let is_long = |since: Instant| now.saturating_duration_since(since) >= time;
+        self.keys >= STALLED_KEYS
+            && is_long(self.answered_at)
             && self.slots.iter().filter(|slot| slot.attempts > 0 && is_long(slot.began)).count()
                 >= STALLED_KEYS
+    }
+
+    /// The first time at which [`is_stalled`](Self::is_stalled) can be true, unless there is an answer before.
+    /// `None`: too few keys are under way.
+    pub(super) fn due(&self, time: Duration) -> Option<Instant> {
+        (self.keys >= STALLED_KEYS).then(|| after(self.answered_at, time))
     }
 
     /// Forgets all attempts.
     pub(super) fn restart(&mut self, now: Instant) {
         self.slots.iter_mut().for_each(|slot| slot.attempts = 0);
+        self.keys = 0;
         self.answered(now);
     }
 }

@@ -23,6 +23,8 @@
 //!   `stale-while-revalidate` and `stale-if-error` windows, counted from the purge, and revalidated.
 //!   The first purge counts that was noticed while it was stored. A soft purge does not lengthen
 //!   what is left of a window.
+//! * **Unproven** is between the two ([`unproven`](Purge::unproven)): what may have changed is not used before
+//!   the origin has confirmed it, and still covers for an origin that fails.
 //! * **Cost.** A purge takes about a microsecond, however much is stored and however many responses it
 //!   reaches, and some microseconds among tens of thousands, when each checks a part of what is stored. What
 //!   it reaches is found when it is requested, and by a background task that gives the memory back, up to
@@ -33,8 +35,8 @@
 //! * **What cannot match** is an error that says what to do instead: a URL with a wildcard, or with a query
 //!   that no rule for its path stores. Handles know the rules by which the stack stores: they come from its
 //!   builder or its layer, or are [given](Purge::of) them.
-//! * **Other processes.** A purge reaches one store in this process. Other processes need a purge of their
-//!   own.
+//! * **Other processes.** A purge reaches one store in this process. In a cluster (feature `redis`) the other
+//!   nodes hear of it, and [`Purged::applied_everywhere`] waits for them.
 //!
 //! Responses to unsafe requests purge too: their URI (RFC 9111 §4.4), and with
 //! `Cache-Group-Invalidation` groups of the same origin (RFC 9875 §3), whatever their status.
@@ -78,6 +80,8 @@
 mod access;
 #[cfg(feature = "purge-service")]
 mod order;
+#[cfg(feature = "redis")]
+mod other_node;
 mod pattern;
 #[cfg(feature = "purge-service")]
 mod sender;
@@ -87,10 +91,14 @@ pub mod service;
 use std::{
     fmt,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use http::{Request, Uri, request::Parts};
+use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::other_node::Applicable;
 use self::pattern::UrlPattern;
 #[cfg(feature = "purge-service")]
 pub(crate) use self::sender::Sender;
@@ -99,12 +107,14 @@ pub use self::{
     access::{Access, Authorize, Basic, Bearer},
     service::PurgeService,
 };
+pub use crate::sequence::{NotEverywhere, NotEverywhereReason, Strength};
 #[cfg(feature = "purge-service")]
 use crate::tags::TagFields;
 use crate::{
+    http::storing::after,
     key::{CacheKey, KeyExtractor, Origins, Target, normal_form},
     observe::{PurgeKind, Stats},
-    sequence::{Glob, Sequence},
+    sequence::{Glob, Message, MessageKind, Purging, Receipt, Sequence},
     store::{Change, Store},
 };
 
@@ -114,7 +124,7 @@ use crate::{
 #[derive(Clone)]
 pub struct Purge {
     shared: Arc<dyn Purgeable>,
-    is_soft: bool,
+    strength: Strength,
     stats: Option<Stats>,
 }
 
@@ -122,10 +132,25 @@ pub struct Purge {
 ///
 /// How many responses that were is not known: the memory of what is not requested again is given back bit by
 /// bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// It is the receipt, too, where the store is part of a cluster (feature `redis`): then other nodes hear of it.
+#[derive(Clone, Debug)]
 pub struct Purged {
     number: u64,
-    is_soft: bool,
+    strength: Strength,
+    receipts: Vec<Arc<dyn Receipt>>,
+}
+
+/// Where a purge stands that was done here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PurgeState {
+    /// It is about this process alone: there is no cluster.
+    Local,
+    /// It waits to be sent to the other nodes. It is lost if this process ends before that.
+    Queued,
+    /// The log that all nodes read has it.
+    Sent,
 }
 
 impl Purged {
@@ -136,7 +161,42 @@ impl Purged {
 
     /// Whether what it reached is stale, instead of gone.
     pub fn is_soft(&self) -> bool {
-        self.is_soft
+        self.strength == Strength::Soft
+    }
+
+    /// Returns what it made of what it reached.
+    pub fn strength(&self) -> Strength {
+        self.strength
+    }
+
+    /// Returns whether the other nodes of a cluster can hear of it.
+    pub fn state(&self) -> PurgeState {
+        match &*self.receipts {
+            [] => PurgeState::Local,
+            all if all.iter().all(|receipt| receipt.is_sent()) => PurgeState::Sent,
+            _ => PurgeState::Queued,
+        }
+    }
+
+    /// Waits until all nodes of the cluster have applied it: from then on no node serves what it reached.
+    /// Without a cluster that is so already.
+    ///
+    /// # Errors
+    ///
+    /// If it is not known to be so after this time: with the names of the nodes that have not said so. It is
+    /// applied there as soon as they read the log.
+    pub async fn applied_everywhere(&self, within: Duration) -> Result<(), NotEverywhere> {
+        let until = after(Instant::now(), within);
+        for receipt in &self.receipts {
+            receipt.applied_everywhere(until.saturating_duration_since(Instant::now())).await?;
+        }
+        Ok(())
+    }
+
+    /// This one and a later one.
+    fn and(mut self, later: Self) -> Self {
+        self.receipts.extend(later.receipts);
+        Self { receipts: self.receipts, ..later }
     }
 }
 
@@ -192,7 +252,7 @@ pub enum PurgeError {
 
 impl Purge {
     pub(crate) fn new<St: Store>(store: St, naming: Naming) -> Self {
-        Self { shared: Arc::new(Of { store, naming }), is_soft: false, stats: None }
+        Self { shared: Arc::new(Of { store, naming }), strength: Strength::Hard, stats: None }
     }
 
     /// Returns a handle to any store, with the extractor of the layer that stores there: with other key
@@ -206,7 +266,18 @@ impl Purge {
     /// responses are.
     #[must_use]
     pub fn soft(&self) -> Self {
-        Self { is_soft: true, ..self.clone() }
+        Self { strength: Strength::Soft, ..self.clone() }
+    }
+
+    /// Returns the same handle for purges of what may have changed: what they reach is
+    /// [unproven](Strength::Unproven), and is not used before the origin has confirmed it. For example where
+    /// the connection over which changes are announced was lost for a while.
+    ///
+    /// What is reached still covers for an origin that fails, in the window for that, counted from the end of
+    /// its lifetime as if nothing had been purged.
+    #[must_use]
+    pub fn unproven(&self) -> Self {
+        Self { strength: Strength::Unproven, ..self.clone() }
     }
 
     /// The same handle, whose purges are counted here.
@@ -239,7 +310,13 @@ impl Purge {
     }
 
     fn url_of(&self, head: &Parts) -> Purged {
-        self.purged(PurgeKind::Url, self.shared.purge_url(head, self.is_soft))
+        let (what, key) = self.shared.of_url(head);
+        let purged =
+            self.issue(PurgeKind::Url, || self.said(MessageKind::Url, self.shared.text(head)), &what);
+        if let (Some(key), Strength::Hard) = (key, self.strength) {
+            self.shared.give_back(&key, purged.number);
+        }
+        purged
     }
 
     /// Purges several URLs at once. Returns the last purge, if there is a URL.
@@ -249,22 +326,28 @@ impl Purge {
     /// That of [`url`](Self::url) for the first invalid one. Then nothing is purged.
     pub fn urls<'u>(&self, urls: impl IntoIterator<Item = &'u str>) -> Result<Option<Purged>, PurgeError> {
         let heads = urls.into_iter().map(|url| self.checked(url)).collect::<Result<Vec<_>, _>>()?;
-        Ok(heads.iter().map(|(head, _)| self.url_of(head)).last())
+        Ok(heads.iter().map(|(head, _)| self.url_of(head)).reduce(Purged::and))
     }
 
     /// Purges what is stored under a key.
     pub fn key(&self, key: &CacheKey) -> Purged {
-        self.purged(PurgeKind::Key, self.shared.purge_key(key, self.is_soft))
+        let message = || Message::new(MessageKind::Key, key.as_bytes(), self.strength);
+        let purged = self.issue(PurgeKind::Key, message, &self.sequence().of_key(key));
+        if self.strength == Strength::Hard {
+            self.shared.give_back(key, purged.number);
+        }
+        purged
     }
 
     /// Purges all responses with one of these tags. Returns the last purge, if there is a tag.
     pub fn tags<'t>(&self, tags: impl IntoIterator<Item = &'t str>) -> Option<Purged> {
-        tags.into_iter().map(|tag| self.tag(tag)).last()
+        tags.into_iter().map(|tag| self.tag(tag)).reduce(Purged::and)
     }
 
     /// Purges all responses with this tag, or with a group of this name from any origin.
     pub fn tag(&self, tag: &str) -> Purged {
-        self.purged(PurgeKind::Tag, self.sequence().purge_tag(tag, self.is_soft))
+        let message = || Message::new(MessageKind::Tag, tag.as_bytes(), self.strength);
+        self.issue(PurgeKind::Tag, message, &self.sequence().of_tag(tag))
     }
 
     /// Purges all that was fetched for URLs of a host at this path and below: `http://h/blog` reaches
@@ -284,7 +367,8 @@ impl Purge {
 
     fn path_prefix_of(&self, head: &Parts) -> Purged {
         let kind = if head.uri.path() == "/" { PurgeKind::Host } else { PurgeKind::PathPrefix };
-        self.purged(kind, self.shared.purge_path(head, self.is_soft))
+        let message = || self.said(MessageKind::Path, self.shared.text(head));
+        self.issue(kind, message, &self.shared.of_path(head))
     }
 
     /// Purges all that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
@@ -326,19 +410,23 @@ impl Purge {
         Ok(self.pattern_of(&UrlPattern::parse(pattern)?))
     }
 
-    fn pattern_of(&self, UrlPattern { host, paths, .. }: &UrlPattern) -> Purged {
-        self.purged(PurgeKind::Pattern, self.shared.purge_paths(host.as_ref(), paths, self.is_soft))
+    fn pattern_of(&self, UrlPattern { host, paths, url, .. }: &UrlPattern) -> Purged {
+        let message = || Message::new(MessageKind::Pattern, url.as_bytes(), self.strength);
+        self.issue(PurgeKind::Pattern, message, &self.shared.of_paths(host.as_ref(), paths))
     }
 
     /// Purges all that is stored under keys that begin with these bytes. Of a longer prefix the first 1,024
     /// bytes count, so that more is purged.
     pub fn key_prefix(&self, prefix: impl AsRef<[u8]>) -> Purged {
-        self.purged(PurgeKind::KeyPrefix, self.sequence().purge_key_prefix(prefix.as_ref(), self.is_soft))
+        let prefix = prefix.as_ref();
+        let message = || Message::new(MessageKind::KeyPrefix, prefix, self.strength);
+        self.issue(PurgeKind::KeyPrefix, message, &self.sequence().of_key_prefix(prefix))
     }
 
     /// Purges everything.
     pub fn everything(&self) -> Purged {
-        self.purged(PurgeKind::Everything, self.sequence().purge_everything(self.is_soft))
+        let message = || Message::new(MessageKind::Everything, &[], self.strength);
+        self.issue(PurgeKind::Everything, message, &Purging::everything())
     }
 
     fn sequence(&self) -> &Arc<Sequence> {
@@ -350,18 +438,24 @@ impl Purge {
         self.shared.tag_fields()
     }
 
-    fn purged(&self, kind: PurgeKind, number: u64) -> Purged {
+    fn issue(&self, kind: PurgeKind, message: impl FnOnce() -> Message, what: &Purging) -> Purged {
+        let (number, receipt) = self.sequence().purge_as(message, what, self.strength);
         self.shared.relieve();
         if let Some(stats) = &self.stats {
-            stats.purged(kind, self.is_soft);
+            stats.purged(kind, self.strength);
         }
-        Purged { number, is_soft: self.is_soft }
+        Purged { number, strength: self.strength, receipts: receipt.into_iter().collect() }
+    }
+
+    /// What cannot be said to others leaves everything unproven there.
+    fn said(&self, kind: MessageKind, url: Option<String>) -> Message {
+        url.map_or_else(Message::doubt, |url| Message::new(kind, url.as_bytes(), self.strength))
     }
 }
 
 impl fmt::Debug for Purge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Purge").field("is_soft", &self.is_soft).finish_non_exhaustive()
+        f.debug_struct("Purge").field("strength", &self.strength).finish_non_exhaustive()
     }
 }
 
@@ -426,10 +520,14 @@ fn display(head: &Parts) -> String {
 /// A store and what names its keys, whatever their types.
 trait Purgeable: Send + Sync {
     fn sequence(&self) -> &Arc<Sequence>;
-    fn purge_url(&self, head: &Parts, is_soft: bool) -> u64;
-    fn purge_path(&self, head: &Parts, is_soft: bool) -> u64;
-    fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64;
-    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64;
+    /// And the key of such a request, if it has one.
+    fn of_url(&self, head: &Parts) -> (Purging, Option<CacheKey>);
+    fn of_path(&self, head: &Parts) -> Purging;
+    fn of_paths(&self, host: Option<&Parts>, paths: &Glob) -> Purging;
+    /// A URL in words that mean the same in another process.
+    fn text(&self, head: &Parts) -> Option<String>;
+    /// Gives the memory back at once. The number alone keeps it from being served.
+    fn give_back(&self, key: &CacheKey, number: u64);
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String>;
     #[cfg(feature = "purge-service")]
     fn tag_fields(&self) -> TagFields;
@@ -477,21 +575,27 @@ impl<St: Store> Purgeable for Of<St> {
         self.store.sequence()
     }
 
-    fn purge_url(&self, head: &Parts, is_soft: bool) -> u64 {
+    fn of_url(&self, head: &Parts) -> (Purging, Option<CacheKey>) {
         let extractor = self.naming.edition();
-        let number = self.sequence().purge_target(&*extractor, head, is_soft);
-        if let (Some(key), false) = (extractor.key(head), is_soft) {
-            self.give_back(&key, number);
+        (self.sequence().of_target(&*extractor, head), extractor.key(head))
+    }
+
+    fn of_path(&self, head: &Parts) -> Purging {
+        self.sequence().of_path(&*self.naming.edition(), head)
+    }
+
+    fn of_paths(&self, host: Option<&Parts>, paths: &Glob) -> Purging {
+        self.sequence().of_paths(&*self.naming.edition(), host, paths)
+    }
+
+    fn text(&self, head: &Parts) -> Option<String> {
+        Target::of(head, Origins::of(&*self.naming.edition())).to_text()
+    }
+
+    fn give_back(&self, key: &CacheKey, number: u64) {
+        if self.store.get(key.as_bytes()).is_some() {
+            self.store.apply(key, Change::Purge { number });
         }
-        number
-    }
-
-    fn purge_path(&self, head: &Parts, is_soft: bool) -> u64 {
-        self.sequence().purge_path(&*self.naming.edition(), head, is_soft)
-    }
-
-    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, is_soft: bool) -> u64 {
-        self.sequence().purge_paths(&*self.naming.edition(), host, paths, is_soft)
     }
 
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String> {
@@ -505,22 +609,5 @@ impl<St: Store> Purgeable for Of<St> {
 
     fn relieve(&self) {
         self.store.purged();
-    }
-
-    fn purge_key(&self, key: &CacheKey, is_soft: bool) -> u64 {
-        let number = self.sequence().purge_key(key, is_soft);
-        if !is_soft {
-            self.give_back(key, number);
-        }
-        number
-    }
-}
-
-impl<St: Store> Of<St> {
-    /// The number alone keeps it from being served. This gives the memory back at once.
-    fn give_back(&self, key: &CacheKey, number: u64) {
-        if self.store.get(key).is_some() {
-            self.store.apply(key, Change::Purge { number });
-        }
     }
 }

@@ -1,24 +1,34 @@
 //! The order of fetches and purges in a store.
 
+#[cfg(feature = "snapshot")]
+mod as_of;
 mod core;
+mod message;
 mod sync;
 
-pub use self::core::PurgeTexts;
-pub(crate) use self::core::{Glob, Loss, PurgeCheck, PurgeKeys, Segment};
+#[cfg(feature = "snapshot")]
+pub use self::as_of::{AsOf, EntryId};
+pub(crate) use self::core::{Doubts, Glob, Loss, PurgeCheck, PurgeKeys, Segment};
+pub(crate) use self::message::{Journal, Message, MessageKind, Receipt};
+pub use self::{
+    core::PurgeTexts,
+    message::{NotEverywhere, NotEverywhereReason},
+};
 
 use std::{
     fmt,
     hash::{BuildHasher, Hasher},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use http::{HeaderMap, request::Parts};
 use quick_cache::DefaultHashBuilder;
+use smallvec::SmallVec;
 use tokio::{sync::Notify, time::Instant};
 
 use self::{
-    core::{FloorIndex, Pattern, PurgeKind, Purges, TagHash},
+    core::{Effect, FloorIndex, Pattern, PurgeKind, Purges, TagHash},
     sync::{AtomicU64, Ordering},
 };
 use crate::{
@@ -35,6 +45,39 @@ pub(super) const DEFAULT_PREFIX_RECORDS: usize = 1 << 10;
 /// Longer prefixes of keys are cut off here, and purge more.
 const MAX_PREFIX_BYTES: usize = 1024;
 
+/// What a purge makes of what it reaches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Strength {
+    /// It is gone.
+    #[default]
+    Hard,
+    /// It is stale from then on, and served as stale responses are.
+    Soft,
+    /// It is not used before the origin has confirmed it, and never served while it is revalidated. If the
+    /// fetch fails it may be served, for as long as if nothing had been purged.
+    Unproven,
+}
+
+/// What is to be purged, hashed: no code of the application is needed any more.
+#[derive(Clone, Debug)]
+pub(crate) enum Purging {
+    Floors(SmallVec<[FloorIndex; 2]>),
+    Tags(SmallVec<[TagHash; 2]>),
+    KeyPrefix(Box<[u8]>),
+    Paths(Box<Pattern>),
+}
+
+impl Purging {
+    pub(crate) fn everything() -> Self {
+        Self::tag(TagHash::EVERYTHING)
+    }
+
+    fn tag(tag: TagHash) -> Self {
+        Self::Tags([tag].into_iter().collect())
+    }
+}
+
 /// Numbers the fetches of a store and the purges of their responses, in one sequence from 1 on.
 ///
 /// A request notes [`current`](Self::current) when it arrives, before it looks into the store; whatever has a
@@ -49,7 +92,7 @@ const MAX_PREFIX_BYTES: usize = 1024;
 ///   one in 65,536 of all that is stored along: under 100 unsafe requests a second, half of it within eight
 ///   minutes. Unsafe requests to a URI that was not fetched since its last purge, which most are, purge
 ///   nothing and take no number.
-/// * Of a tag, a group, a prefix of paths, everything, and of each soft purge: a record, at most 65,536 by
+/// * Of a tag, a group, a prefix of paths, everything, and of each purge that is not a hard one: a record, at most 65,536 by
 ///   default. Of a prefix of keys or a pattern of paths: a record of at most 1,024 bytes, at most 1,024 by
 ///   default.
 /// * A record is dropped as soon as it can match nothing any more. Once half of them are taken, all that is
@@ -65,6 +108,8 @@ pub struct Sequence {
     purged: Notify,
     losses: Losses,
     keeps_texts: bool,
+    /// Of a cluster, if the store is part of one.
+    journal: OnceLock<Arc<dyn Journal>>,
 }
 
 impl Default for Sequence {
@@ -98,6 +143,7 @@ impl Sequence {
             purged: Notify::new(),
             losses: Losses::default(),
             keeps_texts: false,
+            journal: OnceLock::new(),
         }
     }
 
@@ -131,8 +177,18 @@ impl Sequence {
     #[inline(always)]
     pub(crate) fn admits(&self, response: &impl Checked) -> bool {
         let keys = || &**response.purge_keys();
-        let is_stale_since = |at| response.note_stale_since(self.instant(at));
-        self.purges.admits(response.purge_check(), response.fetch_number(), keys, is_stale_since)
+        let note = |doubts| self.note_doubts(response, doubts);
+        self.purges.admits(response.purge_check(), response.fetch_number(), keys, note)
+    }
+
+    #[cold]
+    fn note_doubts(&self, response: &impl Checked, doubts: Doubts) {
+        if let Some(at) = doubts.stale_since {
+            response.note_stale_since(self.instant(at));
+        }
+        if doubts.is_unproven {
+            response.purge_check().note_unproven();
+        }
     }
 
     /// What purged a response that is not [admitted](Self::admits).
@@ -272,51 +328,129 @@ impl Sequence {
         tags.extend(target.group_hashes(group, &self.hasher).map(TagHash::new));
     }
 
-    /// Purges all that the target of a request may name.
-    pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
+    /// All that the target of a request may name.
+    pub(crate) fn of_target(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Purging {
         let target = key::Target::of(head, key::Origins::of(extractor));
         let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
-        hashes.iter().map(|hash| self.purge_uri(*hash, is_soft)).max().unwrap_or_default()
+        Purging::Floors(hashes.iter().map(|hash| self.floor(*hash)).collect())
     }
 
-    pub(crate) fn purge_key(&self, key: &key::CacheKey, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Floor(self.key_floor(key)), is_soft)
+    pub(crate) fn of_key(&self, key: &key::CacheKey) -> Purging {
+        Purging::Floors([self.key_floor(key)].into_iter().collect())
     }
 
-    pub(crate) fn purge_tag(&self, tag: &str, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Tag(self.tag(tag.as_bytes())), is_soft)
+    pub(crate) fn of_tag(&self, tag: &str) -> Purging {
+        Purging::tag(self.tag(tag.as_bytes()))
     }
 
-    /// Purges everything at the target's path and below.
-    pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, is_soft: bool) -> u64 {
+    /// Everything at the target's path and below.
+    pub(crate) fn of_path(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Purging {
         let hash = key::Target::of(head, key::Origins::of(extractor)).path_hashes(&self.hasher).last();
-        self.purge(PurgeKind::Tag(hash.map_or(TagHash::EVERYTHING, TagHash::new)), is_soft)
+        Purging::tag(hash.map_or(TagHash::EVERYTHING, TagHash::new))
     }
 
-    /// Purges everything at the paths of a pattern, of the host of `host` if there is one.
-    pub(crate) fn purge_paths(
+    /// Everything at the paths of a pattern, of the host of `host` if there is one.
+    pub(crate) fn of_paths(
         &self,
         extractor: &dyn KeyExtractor,
         host: Option<&Parts>,
         paths: &Glob,
-        is_soft: bool,
-    ) -> u64 {
+    ) -> Purging {
         let first = |head| {
             key::Target::of(head, key::Origins::of(extractor))
                 .path_hashes(&self.hasher)
                 .next()
                 .map(TagHash::new)
         };
-        self.purge(PurgeKind::Paths(&Pattern::new(host.and_then(first), paths.clone())), is_soft)
+        Purging::Paths(Box::new(Pattern::new(host.and_then(first), paths.clone())))
     }
 
-    pub(crate) fn purge_key_prefix(&self, prefix: &[u8], is_soft: bool) -> u64 {
-        let prefix = &prefix[..prefix.len().min(MAX_PREFIX_BYTES)];
-        self.purge(PurgeKind::KeyPrefix(prefix), is_soft)
+    pub(crate) fn of_key_prefix(&self, prefix: &[u8]) -> Purging {
+        Purging::KeyPrefix(prefix[..prefix.len().min(MAX_PREFIX_BYTES)].into())
     }
 
-    pub(crate) fn purge_everything(&self, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Tag(TagHash::EVERYTHING), is_soft)
+    /// A group of the origin of a target (RFC 9875 §3).
+    pub(crate) fn of_group(&self, group: &str, target: key::Target<'_>) -> Purging {
+        let hashes = target.groups_to_purge(group, &self.hasher);
+        Purging::Tags(hashes.into_iter().map(TagHash::new).collect())
+    }
+
+    /// Purges, and returns the least and the last number that this took.
+    pub(crate) fn purge(&self, what: &Purging, strength: Strength) -> (u64, u64) {
+        let numbers = |numbers: &mut dyn Iterator<Item = u64>| {
+            let first = numbers.next().unwrap_or_else(|| self.current());
+            (first, numbers.last().unwrap_or(first))
+        };
+        match what {
+            Purging::Floors(floors) => {
+                numbers(&mut floors.iter().map(|floor| self.purge_one(PurgeKind::Floor(*floor), strength)))
+            }
+            Purging::Tags(tags) => {
+                numbers(&mut tags.iter().map(|tag| self.purge_one(PurgeKind::Tag(*tag), strength)))
+            }
+            Purging::KeyPrefix(prefix) => {
+                numbers(&mut [self.purge_one(PurgeKind::KeyPrefix(prefix), strength)].into_iter())
+            }
+            Purging::Paths(pattern) => {
+                numbers(&mut [self.purge_one(PurgeKind::Paths(pattern), strength)].into_iter())
+            }
+        }
+    }
+
+    /// Purges, and lets the other processes of a cluster know, if there is one. Returns the last number.
+    pub(crate) fn purge_as(
+        &self,
+        message: impl FnOnce() -> Message,
+        what: &Purging,
+        strength: Strength,
+    ) -> (u64, Option<Arc<dyn Receipt>>) {
+        let Some(journal) = self.journal.get() else { return (self.purge(what, strength).1, None) };
+        let mut last = 0;
+        let purge = &mut || {
+            let (first, end) = self.purge(what, strength);
+            last = end;
+            first
+        };
+        let (_, receipt) = journal.record(&message(), false, purge);
+        (last, Some(receipt))
+    }
+
+    /// As an unsafe request does (RFC 9111 §4.4): invalidates all of these hashes, and lets the others know.
+    pub(super) fn invalidate_as(&self, message: impl FnOnce() -> Option<Message>, hashes: &[u64]) {
+        let Some(journal) = self.journal.get() else {
+            return hashes.iter().for_each(|hash| self.invalidate(*hash));
+        };
+        let purge = &mut || {
+            let first = self.current().saturating_add(1);
+            // Not only where something began here: elsewhere it may have.
+            hashes.iter().for_each(|hash| self.purges.invalidate_always(self.floor(*hash)));
+            first
+        };
+        journal.record(&message().unwrap_or_else(Message::doubt), true, purge);
+    }
+
+    /// As a response to an unsafe request does that names a group.
+    pub(super) fn purge_group_as(&self, message: impl FnOnce() -> Option<Message>, what: &Purging) {
+        let purge = || self.purge(what, Strength::Hard).0;
+        match self.journal.get() {
+            None => _ = purge(),
+            Some(journal) => {
+                let message = message().unwrap_or_else(Message::doubt);
+                journal.record(&message, true, &mut { purge });
+            }
+        }
+    }
+
+    /// What lets others know of the purges here, and this process of theirs, if there is such a thing.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn journal(&self) -> Option<&Arc<dyn Journal>> {
+        self.journal.get()
+    }
+
+    /// Lets others know of all purges from now on. False if there is a journal already.
+    #[cfg(feature = "redis")]
+    pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
+        self.journal.set(journal).is_ok()
     }
 
     /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
@@ -324,18 +458,14 @@ impl Sequence {
         self.purges.invalidate(self.floor(hash));
     }
 
-    fn purge_uri(&self, hash: u64, is_soft: bool) -> u64 {
-        self.purge(PurgeKind::Floor(self.floor(hash)), is_soft)
-    }
-
-    pub(super) fn purge_group(&self, hash: u64) -> u64 {
-        self.purge(PurgeKind::Tag(TagHash::new(hash)), false)
-    }
-
-    fn purge(&self, what: PurgeKind<'_>, is_soft: bool) -> u64 {
-        let soft_at = is_soft.then(|| self.moment());
-        let number = self.purges.purge(what, soft_at);
-        if !matches!((what, is_soft), (PurgeKind::Floor(_), false)) {
+    fn purge_one(&self, what: PurgeKind<'_>, strength: Strength) -> u64 {
+        let effect = match strength {
+            Strength::Hard => Effect::Gone,
+            Strength::Soft => Effect::StaleSince(self.moment()),
+            Strength::Unproven => Effect::Unproven,
+        };
+        let number = self.purges.purge(what, effect);
+        if !matches!((what, strength), (PurgeKind::Floor(_), Strength::Hard)) {
             self.purged.notify_one();
         }
         number
@@ -356,6 +486,12 @@ impl Sequence {
     pub fn keep_texts(mut self) -> Self {
         self.keeps_texts = true;
         self
+    }
+
+    /// Whether the texts of tags and URLs are [kept](Self::keep_texts).
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn has_texts(&self) -> bool {
+        self.keeps_texts
     }
 
     /// Resolves after a purge that leaves memory to give back.

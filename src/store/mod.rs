@@ -8,6 +8,12 @@
 //! that keeps the contract of the trait. All changes are [`Change`]s, so that a wrapper round a store can
 //! log, queue or repeat them. A [`Snapshot`] is a stored response in a form that can leave the process.
 //!
+//! # A store that outlives its process
+//!
+//! With the feature `snapshot` a `SnapshotFile` writes a [`MemoryStore`] to a file and loads it when the next
+//! process starts, so that it has something to serve even while its origin is down. An `Envelope` is one
+//! snapshot as bytes, for stores of your own.
+//!
 //! # The engine
 //!
 //! [`MemoryStore`] is quick_cache, a sharded CLOCK-Pro with ghost entries in the manner of
@@ -23,12 +29,16 @@
 //! slow response cannot undo a newer one.
 
 mod entry;
+#[cfg(feature = "snapshot")]
+pub mod envelope;
 mod head;
 mod memory;
 mod parts;
 mod refresh;
 mod response;
 mod snapshot;
+#[cfg(feature = "snapshot")]
+pub mod snapshot_file;
 
 use std::{
     fmt,
@@ -48,6 +58,15 @@ pub use self::{
     parts::Part,
     response::StoredResponse,
     snapshot::{Audience, Lifetimes, Moment, RestoreError, SelectingField, SelectingValue, Snapshot},
+};
+#[cfg(feature = "snapshot")]
+#[doc(inline)]
+pub use self::{
+    envelope::{AsOf, EntryId, Envelope, EnvelopeError},
+    snapshot_file::{
+        LoadEnd, LoadReport, SnapshotFile, SnapshotFileBuilder, SnapshotFileError, SnapshotFileStats,
+        WriteReport,
+    },
 };
 pub(crate) use self::{
     head::{BodyBuffer, HIT, HeadBuilder},

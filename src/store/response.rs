@@ -265,6 +265,12 @@ impl StoredResponse {
         now < self.fresh_until()
     }
 
+    /// Whether the origin has to confirm it before it is used, because it may have been purged: it is not
+    /// fresh, and serves only where a fetch failed. See [`Purge::unproven`](crate::Purge::unproven).
+    pub fn is_unproven(&self) -> bool {
+        self.purge_check().is_unproven()
+    }
+
     /// Whether it is fresh, and to be refreshed before it is not.
     #[inline]
     pub(crate) fn is_refresh_due(&self, now: Instant) -> bool {
@@ -276,7 +282,7 @@ impl StoredResponse {
 
     /// Whether it may be served while a fresh one is being fetched (RFC 5861 §3).
     pub fn is_usable_while_revalidating(&self, now: Instant) -> bool {
-        self.is_usable_for(self.terms.stale_while_revalidate_for, now)
+        !self.is_unproven() && self.is_usable_for(self.terms.stale_while_revalidate_for, now)
     }
 
     /// Whether it may be served because the origin fails (RFC 5861 §4).
@@ -287,7 +293,7 @@ impl StoredResponse {
     /// Whether it may be served to a client that takes responses which are stale for so long (RFC 9111
     /// §5.2.1.2). The response may forbid that (§4.2.4).
     pub(crate) fn is_usable_if_stale_by(&self, window: Duration, now: Instant) -> bool {
-        !self.terms.forbids_stale && now <= self.until(window)
+        !self.terms.forbids_stale && !self.is_unproven() && now <= self.until(window)
     }
 
     /// Whether no more than this time has passed since it ceased to be fresh.
@@ -311,7 +317,7 @@ impl StoredResponse {
         &self.origin
     }
 
-    /// Whether it would be fresh, had it not been purged softly.
+    /// Whether it would be fresh, had it not been purged softly or become unproven.
     pub(crate) fn is_stale_by_purge(&self, now: Instant) -> bool {
         now < self.fresh_until && !self.is_fresh(now)
     }
@@ -339,9 +345,17 @@ impl StoredResponse {
     }
 
     pub(crate) fn fresh_until(&self) -> Instant {
-        match self.purge_check().stale_after() {
-            None => self.fresh_until,
-            Some(_) => self.until(Duration::ZERO),
+        match self.purge_check().is_untouched() {
+            true => self.fresh_until,
+            false => self.doubted_until(),
+        }
+    }
+
+    #[cold]
+    fn doubted_until(&self) -> Instant {
+        match self.is_unproven() {
+            true => self.origin.received_at,
+            false => self.until(Duration::ZERO),
         }
     }
 

@@ -24,7 +24,8 @@ use crate::{
 /// wall-clock time, for a second tier or another process.
 ///
 /// [`StoredResponse::snapshot`] takes one, [`restore`](Self::restore) makes a stored response of it again.
-/// There is no wire format yet: start from [`Snapshot::default`] and set all fields to read one of your own.
+/// With the feature `snapshot`, [`Envelope`](crate::store::Envelope) is the form of both as bytes. To read one of
+/// your own, start from [`Snapshot::default`] and set all fields.
 ///
 /// ```
 /// use std::sync::Arc;
@@ -66,6 +67,9 @@ pub struct Snapshot {
     pub delay: Duration,
     /// How long after it came in a soft purge made it stale, if one did.
     pub stale_after: Option<Duration>,
+    /// Whether the origin has to confirm it before it is used: purges may have been missed. See
+    /// [`StoredResponse::is_unproven`].
+    pub is_unproven: bool,
     /// What purges compare with it.
     pub texts: PurgeTexts,
 }
@@ -199,6 +203,7 @@ impl StoredResponse {
             initial_age: origin.initial_age,
             delay: origin.delay,
             stale_after: self.purge_check().stale_after().map(Duration::from_nanos),
+            is_unproven: self.is_unproven(),
             texts,
         })
     }
@@ -214,6 +219,18 @@ impl Snapshot {
     /// there are more than 1,024 of them, or if the clock cannot express when it came in.
     pub fn restore(
         self,
+        key: &CacheKey,
+        loading: &Loading,
+        now: Moment,
+    ) -> Result<StoredResponse, RestoreError> {
+        let number = loading.number();
+        self.restore_as(number, key, loading, now)
+    }
+
+    /// The same of a fetch that began with this number.
+    pub(super) fn restore_as(
+        self,
+        fetch_number: u64,
         key: &CacheKey,
         loading: &Loading,
         now: Moment,
@@ -234,7 +251,7 @@ impl Snapshot {
             received_at,
             initial_age: self.initial_age,
             delay: self.delay,
-            fetch_number: loading.number(),
+            fetch_number,
             purge_keys: Arc::new(keys),
         };
         // Copied: the body may be a part of a large file, and keep all of it alive.
@@ -244,6 +261,9 @@ impl Snapshot {
         let response = StoredResponse::new(head, trailers, selection, freshness, origin);
         if let Some(after) = self.stale_after {
             response.note_stale_since(storing::after(received_at, after));
+        }
+        if self.is_unproven {
+            response.purge_check().note_unproven();
         }
         Ok(response)
     }
@@ -263,6 +283,7 @@ impl Default for Snapshot {
             initial_age: Duration::ZERO,
             delay: Duration::ZERO,
             stale_after: None,
+            is_unproven: false,
             texts: PurgeTexts::default(),
         }
     }

@@ -4,6 +4,8 @@ mod architecture;
 mod axum_apps;
 mod build;
 mod cache_status;
+#[cfg(all(feature = "snapshot", unix))]
+mod client_program;
 mod coalesce;
 mod conformance;
 mod custom_store;
@@ -48,6 +50,8 @@ mod retry;
 mod rules;
 mod rust_version;
 mod security;
+#[cfg(feature = "snapshot")]
+mod snapshot_file;
 mod snapshots;
 mod sockets;
 mod stale_if_error;

@@ -20,7 +20,9 @@ use proptest::{
 };
 use tokio::time::Instant;
 use tower::Layer;
-use tower_readthrough::{DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThroughLayer, RetryPolicy, Rules};
+use tower_readthrough::{
+    DefaultKey, KeyExtractor, MemoryStore, Purge, ReadThroughLayer, RetryPolicy, Rules, purge::Strength,
+};
 
 use crate::support::{
     Body, Failure, Reply, ScriptedOrigin, ScriptedResponse, error, ms, request, secs, settle, status,
@@ -123,7 +125,7 @@ enum Event {
     NewCaching(usize, Caching),
     Outage(usize, Option<Outage>),
     /// Of all URIs, or of one.
-    Purge(Option<usize>, Means, bool),
+    Purge(Option<usize>, Means, Strength),
     /// How long the origin takes for its head.
     Delay(usize, Duration),
     Step(Duration),
@@ -214,8 +216,8 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (
             prop::option::weighted(0.7, 0..URIS),
             select(&[Means::Url, Means::Key, Means::Tag, Means::Path][..]),
-            any::<bool>(),
-        ).prop_map(|(uri, means, is_soft)| Event::Purge(uri, means, is_soft)),
+            select(&[Strength::Hard, Strength::Hard, Strength::Soft, Strength::Unproven][..]),
+        ).prop_map(|(uri, means, strength)| Event::Purge(uri, means, strength)),
         6 => step().prop_map(Event::Step),
     ]
 }
@@ -311,6 +313,15 @@ impl World {
         let has_failed =
             |made: &Made| made.uri == response.uri && made.is_failure() && since.contains(&made.arrives_at);
         self.made.iter().any(has_failed)
+    }
+
+    /// Whether the origin as a whole may be taken for not up: it failed several times in a row, for any URI, or
+    /// often. What is stored covers that for the URIs that did not fail, too.
+    fn may_not_be_up(&self, now: Instant) -> bool {
+        let mut made: Vec<_> = self.made.iter().filter(|made| made.arrives_at <= now).collect();
+        made.sort_by_key(|made| made.arrives_at);
+        let has_streak = made.windows(5).any(|made| made.iter().all(|made| made.is_failure()));
+        has_streak || made.iter().filter(|made| made.is_failure()).count() >= 25
     }
 
     fn answer(&mut self, head: &Parts) -> ScriptedResponse {
@@ -471,11 +482,19 @@ impl Made {
 
     /// Whether other clients may have it (RFC 9111 §3, §3.5).
     fn is_shareable(&self) -> bool {
+        matches!(self.status, Some(200 | 304 | 503)) && self.is_for_all()
+    }
+
+    /// Whether it is a part for a request for one (RFC 9111 §3.3).
+    fn is_shareable_part(&self, ask: &Ask) -> bool {
+        self.status == Some(206) && ask.method == "GET" && ask.range.is_some() && self.is_for_all()
+    }
+
+    fn is_for_all(&self) -> bool {
         let caching = &self.caching;
         let is_personal = caching.no_store || caching.private || caching.sets_cookie;
-        let is_whole = matches!(self.status, Some(200 | 304 | 503));
         let is_safe = self.method == "GET" || self.method == "HEAD";
-        is_whole && is_safe && !is_personal && self.admits(self.cookie, self.authorization)
+        is_safe && !is_personal && self.admits(self.cookie, self.authorization)
     }
 
     /// Whether a request with these credentials may have it: only if its own response could be stored.
@@ -492,7 +511,8 @@ impl Made {
     /// Whether a client may have it although it was fetched for another, at any time.
     fn suits(&self, ask: &Ask) -> bool {
         let admits = self.admits(ask.cookie, ask.authorization);
-        !ask.is_unsafe() && self.is_about(ask) && self.is_shareable() && admits
+        let is_shareable = self.is_shareable() || self.is_shareable_part(ask);
+        !ask.is_unsafe() && self.is_about(ask) && is_shareable && admits
     }
 }
 
@@ -534,6 +554,7 @@ struct Seen {
     invalidations: usize,
     purges: usize,
     stale_by_purge: usize,
+    unproven: usize,
 }
 
 /// A successful unsafe request: later requests get no response made before it.
@@ -550,6 +571,8 @@ struct Model {
     invalidated: Vec<Invalidated>,
     /// Purged softly: not fresh any more from then on.
     softened: Vec<(Invalidated, Instant)>,
+    /// Not used any more before the origin has confirmed it, but for a failed fetch.
+    doubted: Vec<Invalidated>,
     /// Responses by number that are certainly stored, per URI.
     kept: [Vec<usize>; URIS],
     clients: usize,
@@ -618,6 +641,10 @@ impl Model {
             let is_shared_failure = made.is_failure() && is_news && made.is_about(ask) && made.is_shareable();
             assert!(made.suits(ask) || is_shared_failure, "not for this client: {made:?}");
             let is_gone = |gone: &Invalidated| gone.uri == ask.uri && number < gone.before;
+            let status = reply.header("cache-status").unwrap_or_default();
+            let is_not_up = ["origin-down", "origin-recovering"].iter().any(|why| status.contains(why));
+            let is_covered =
+                has_failed || world.has_failed_since(made, now) || is_not_up && world.may_not_be_up(now);
             assert!(!self.invalidated.iter().any(is_gone), "invalidated: {made:?}");
             let softened = self.softened.iter().filter(|(gone, _)| is_gone(gone)).map(|(_, at)| *at).min();
             if let Some(at) = softened {
@@ -626,9 +653,14 @@ impl Model {
                 };
                 let stale = window(made.caching.stale_while_revalidate, Duration::ZERO);
                 let on_error = window(made.caching.stale_if_error, DEFAULT_STALE_IF_ERROR);
-                let is_open = stale || on_error && (has_failed || world.has_failed_since(made, now));
+                let is_open = stale || on_error && is_covered;
                 assert!(is_news || is_open, "purged softly, and not in a window: {made:?}");
                 seen.stale_by_purge += 1;
+            }
+            if self.doubted.iter().any(is_gone) {
+                let is_covered = has_failed || world.has_failed_since(made, now);
+                assert!(is_news || is_covered && made.is_usable_on_error(now), "unproven: {made:?}");
+                seen.unproven += 1;
             }
             if made.is_fresh(now) {
                 seen.fresh += 1;
@@ -638,7 +670,6 @@ impl Model {
             } else if made.is_usable_while_revalidating(now) {
                 seen.while_revalidating += 1;
             } else {
-                let is_covered = has_failed || world.has_failed_since(made, now);
                 assert!(is_covered && made.is_usable_on_error(now), "too old: {made:?}");
                 seen.on_error += 1;
             }
@@ -762,9 +793,14 @@ impl Model {
                 Event::NewCaching(uri, new) => change(uri, &|resource| resource.caching = new.clone()),
                 Event::Outage(uri, new) => change(uri, &|resource| resource.outage = *new),
                 Event::Delay(uri, new) => change(uri, &|resource| resource.delay = *new),
-                Event::Purge(uri, means, is_soft) => {
-                    means.apply(*uri, &if *is_soft { purge.soft() } else { purge.clone() });
-                    self.note_purge(*uri, *is_soft);
+                Event::Purge(uri, means, strength) => {
+                    let purge = match strength {
+                        Strength::Soft => purge.soft(),
+                        Strength::Unproven => purge.unproven(),
+                        _ => purge.clone(),
+                    };
+                    means.apply(*uri, &purge);
+                    self.note_purge(*uri, *strength);
                     seen.purges += 1;
                 }
                 Event::Step(step) => tokio::time::advance(*step).await,
@@ -773,15 +809,16 @@ impl Model {
         }
     }
 
-    fn note_purge(&mut self, uri: Option<usize>, is_soft: bool) {
+    fn note_purge(&mut self, uri: Option<usize>, strength: Strength) {
         let before = self.world.lock().unwrap().made.len();
         // URIs with the same hash are purged too.
         self.kept = Default::default();
         for uri in (0..URIS).filter(|other| uri.is_none_or(|uri| uri == *other)) {
             let gone = Invalidated { uri, before };
-            match is_soft {
-                true => self.softened.push((gone, Instant::now())),
-                false => self.invalidated.push(gone),
+            match strength {
+                Strength::Soft => self.softened.push((gone, Instant::now())),
+                Strength::Unproven => self.doubted.push(gone),
+                _ => self.invalidated.push(gone),
             }
         }
     }
@@ -890,6 +927,7 @@ fn every_response_is_allowed_by_the_model() {
             seen.invalidations,
             seen.purges,
             seen.stale_by_purge,
+            seen.unproven,
         ];
         assert!(counts.iter().all(|count| *count >= 20), "the stories miss something: {seen:?}");
     }

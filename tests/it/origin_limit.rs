@@ -10,6 +10,7 @@ use tower_readthrough::{Body, MemoryStore, OriginLimit, OriginLimitLayer, Refuse
 
 mod order;
 mod outcomes;
+mod whole;
 
 use crate::support::{
     Failure, Reply, ScriptedOrigin, ScriptedResponse, collect, error, get, hangs, ms, ok, panics, request,

@@ -5,6 +5,7 @@
 
 mod connections;
 mod forwarding;
+mod outages;
 mod serving;
 
 use crate::sockets::program::{Proxy, cache_status, command};

@@ -4,6 +4,7 @@ mod bounds;
 mod reach;
 mod soft;
 mod under_way;
+mod unproven;
 
 use crate::support::{Body, ScriptedOrigin, bytes, call, fixed, get_request, ms, response, status, store};
 use http::{Extensions, HeaderValue, Request, StatusCode, Uri, request::Parts};

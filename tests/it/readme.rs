@@ -109,34 +109,51 @@ fn a_client_of_hyper_is_an_origin() -> Result {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_reqwest_client_serves_hits() -> Result {
-    use http_body_util::BodyExt;
+#[tokio::test(start_paused = true)]
+async fn stored_pages_outlast_an_outage() -> Result {
     use std::time::Duration;
-    use tower::{ServiceBuilder, ServiceExt, service_fn};
-    use tower_readthrough::{CacheStatus, ReadThroughLayer, SharedError};
-
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await?;
-    let url = format!("http://{}/", listener.local_addr()?);
-    let api = axum::Router::new().route("/", axum::routing::get(async || "from the API"));
-    let server = tokio::spawn(async { axum::serve(listener, api).await });
-
-    let (client, cache) = (reqwest::Client::new(), ReadThroughLayer::with_ttl(Duration::from_secs(60)));
-    let send = service_fn(move |request: http::Request<reqwest::Body>| {
-        let call = request.try_into().map(|request| client.execute(request));
-        async { Ok::<_, reqwest::Error>(http::Response::<reqwest::Body>::from(call?.await?)) }
-    });
-    let api = ServiceBuilder::new().layer(cache).service(send.map_err(SharedError::new));
-
-    let get = async || -> Result<(bool, bytes::Bytes)> {
-        let response = api.clone().oneshot(http::Request::get(&url).body(reqwest::Body::default())?).await?;
-        let is_hit = CacheStatus::of(&response).ok_or("no status")?.is_hit();
-        Ok((is_hit, response.into_body().collect().await?.to_bytes()))
+    use tower::Layer;
+    use tower_readthrough::{
+        MemoryStore, OriginLimitLayer, ReadThroughLayer, Rules, Stale,
+        testing::{Answer, Client, ScriptedOrigin, time},
     };
-    assert_eq!(get().await?, (false, "from the API".into()));
-    server.abort();
-    assert!(server.await.is_err(), "the API is gone");
-    assert_eq!(get().await?, (true, "from the API".into()));
+
+    let store = MemoryStore::with_capacity_bytes(1 << 20);
+    let cache = ReadThroughLayer::builder(store)
+        .rules(Rules::new().stale_if_error_for(Duration::from_secs(6 * 3600)))
+        .coalesce(|fetches| fetches.stale_after(Duration::from_millis(200)))
+        .origin_limit(OriginLimitLayer::new(64))
+        .build()?;
+    let origin = ScriptedOrigin::strict()
+        .on("/", Answer::ok("hello").max_age(60).then(Answer::never()).then(Answer::error()).repeat());
+    let client = Client::new(cache.layer(origin));
+    client.get("/").send().await.expect_body("hello");
+    time::pass(Duration::from_secs(61)).await;
+    client.get("/").send().await.expect_stale(Stale::OriginSlow);
+    time::pass(Duration::from_secs(5 * 3600)).await;
+    client.get("/").send().await.expect_body("hello");
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_dashboard_stands_beside_the_cache() -> Result {
+    use axum::{Router, body::Body, routing::get};
+    use http::{Request, StatusCode};
+    use std::time::Duration;
+    use tower::ServiceExt;
+    use tower_readthrough::{ReadThroughLayer, dashboard::Dashboard, purge::Basic};
+
+    let cache = ReadThroughLayer::with_ttl(Duration::from_secs(10));
+    let app = Router::new().route("/", get(async || "hello"));
+    let check = Basic::new("ops", "a long password");
+    let dashboard = Dashboard::builder(cache.stats(), check).purge(cache.purge()).build()?;
+    let app = app.layer(dashboard.watch(cache)).nest_service("/-/cache", dashboard);
+
+    let status = async |path: &str| -> Result<StatusCode> {
+        Ok(app.clone().oneshot(Request::get(path).body(Body::empty())?).await?.status())
+    };
+    assert_eq!(status("http://h/").await?, StatusCode::OK);
+    assert_eq!(status("http://h/-/cache").await?, StatusCode::UNAUTHORIZED);
     Ok(())
 }
 

@@ -304,8 +304,28 @@ async fn a_purged_response_does_not_leave_the_process() {
     layer(&here).purge().soft().url("http://example.com/page").unwrap();
     let snapshot = response.snapshot(here.sequence(), moment(start)).unwrap();
     assert!(snapshot.stale_after.is_some(), "a soft purge makes it stale there as well");
+    assert!(!snapshot.is_unproven);
     layer(&here).purge().url("http://example.com/page").unwrap();
     assert!(response.snapshot(here.sequence(), moment(start)).is_none());
+}
+
+/// Whether a restored response needs the origin's word is what its snapshot says.
+#[tokio::test(start_paused = true)]
+async fn what_is_unproven_stays_so_when_it_leaves_the_process() {
+    let (here, start) = (store(), Instant::now());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("x").max_age(900))), "/page").await;
+    layer(&here).purge().unproven().everything();
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
+    assert!(snapshot.is_unproven && snapshot.stale_after.is_none());
+    for (is_unproven, calls) in [(true, 1), (false, 0)] {
+        let (there, origin) = (store(), ScriptedOrigin::always(|| ok("y").max_age(900)));
+        let mut snapshot = snapshot.clone();
+        snapshot.is_unproven = is_unproven;
+        load(snapshot, &there, "/page", moment(start)).unwrap();
+        assert_eq!(stored(&there, "/page").is_unproven(), is_unproven);
+        get(&layer(&there).layer(origin.clone()), "/page").await;
+        assert_eq!(origin.calls(), calls);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -175,6 +175,9 @@ async fn a_warning_comes_when_the_origin_goes_down_and_when_it_is_up_again_and_n
     let seen = capture.take();
     assert_eq!(health.state(), OriginState::Up);
     let [down, up] = &seen[..] else { panic!("{seen:#?}") };
-    assert!(down.starts_with("WARN") && down.contains("before=\"up\" now=\"down\""), "{down}");
-    assert!(up.starts_with("WARN") && up.contains("now=\"up\""), "{up}");
+    assert!(down.starts_with("WARN message=the origin is down"), "{down}");
+    assert!(
+        up.starts_with("WARN message=the origin is up again seconds=") && up.contains("relapses="),
+        "{up}"
+    );
 }

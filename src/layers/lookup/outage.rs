@@ -1,9 +1,10 @@
 //! Whether a stale response is served at once, and whether the origin is asked for a fresh one.
 //!
-//! As long as nothing has failed, a response in its `stale-while-revalidate` window is refreshed in the
-//! background, and for one in its `stale-if-error` window the client waits for the origin. After a failure, and
-//! while the origin is not up, no client waits: the stale response is served, and what is allowed to find out
-//! whether the origin does better goes on in the background.
+//! A response in its `stale-while-revalidate` window is refreshed in the background, and for one in its
+//! `stale-if-error` window the client waits for the origin. No client waits during the pause that follows a failed
+//! fetch, and none while the origin is down: the stale response is served, and the probe of an origin that is down
+//! goes on in the background. Where the origin is up or recovers, a fetch in the background would serve one more
+//! stale response for each key, and the last of them long after the outage.
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     exchange::status::Stale,
-    origin::{Answer, Pass},
+    origin::{self, Pass},
     store::{LastFetch, StoredResponse},
 };
 
@@ -31,11 +32,12 @@ pub(super) enum Way {
 impl Way {
     /// For a response that may be served while a fresh one is fetched.
     pub(super) fn of_refreshable(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
-        let pass = match ask(question) {
-            Answer::Serve(why) => return Self::Serve(why.into()),
+        let last = LastFetch::of(stored, question.now);
+        let pass = match ask(question, last) {
+            Answer::Serve(why) => return Self::Serve(why),
             Answer::Fetch(pass) => pass,
         };
-        let why = match (&pass, LastFetch::of(stored, question.now)) {
+        let why = match (&pass, last) {
             (Some(pass), _) => pass.reason().into(),
             (None, LastFetch::Succeeded) => Stale::WhileRevalidating,
             (None, LastFetch::Failed | LastFetch::Paused) => Stale::OriginFailed,
@@ -45,21 +47,14 @@ impl Way {
 
     /// For a response that may be served if the origin fails.
     pub(super) fn of_fallback(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
-        let last = LastFetch::of(stored, question.now);
-        // The probes of an origin that is not up do not wait for the pause of a key.
-        if last == LastFetch::Paused && question.settings.health.is_up(question.head) {
-            return Self::Serve(Stale::OriginFailed);
-        }
-        match (ask(question), last) {
-            (Answer::Serve(why), _) => Self::Serve(why.into()),
+        match ask(question, LastFetch::of(stored, question.now)) {
+            Answer::Serve(why) => Self::Serve(why),
             // The response to HEAD cannot refresh what is stored.
-            (Answer::Fetch(pass), _) if question.head.method == Method::HEAD => Self::Forward(pass),
-            (Answer::Fetch(None), LastFetch::Succeeded) => Self::Forward(None),
-            (Answer::Fetch(None), _) => Self::refresh(question, stored, None, Stale::OriginFailed),
-            (Answer::Fetch(Some(pass)), _) => {
+            Answer::Fetch(Some(pass)) if pass.is_probe() && question.head.method != Method::HEAD => {
                 let why = pass.reason().into();
                 Self::refresh(question, stored, Some(pass), why)
             }
+            Answer::Fetch(pass) => Self::Forward(pass),
         }
     }
 
@@ -70,7 +65,7 @@ impl Way {
         pass: Option<Arc<Pass>>,
         why: Stale,
     ) -> Self {
-        match Refresher::claim(question, stored, pass.is_some()) {
+        match Refresher::claim(question, stored, pass.as_ref().is_some_and(|pass| pass.is_probe())) {
             Refreshing::Begin(refresher) => Self::Refresh(refresher, pass, why),
             Refreshing::NotNow => Self::Serve(why),
             Refreshing::Impossible => Self::Forward(pass),
@@ -78,7 +73,19 @@ impl Way {
     }
 }
 
-fn ask(question: &Question<'_>) -> Answer {
+enum Answer {
+    Serve(Stale),
+    Fetch(Option<Arc<Pass>>),
+}
+
+fn ask(question: &Question<'_>, last: LastFetch) -> Answer {
     let Question { settings, head, now, .. } = *question;
-    settings.health.ask_with_stale(head, now)
+    // While the origin is down the schedule of its probes decides alone.
+    if last == LastFetch::Paused && !settings.health.is_down(head) {
+        return Answer::Serve(Stale::OriginFailed);
+    }
+    match settings.health.ask_with_stale(head, now) {
+        origin::Answer::Serve(why) => Answer::Serve(why.into()),
+        origin::Answer::Fetch(pass) => Answer::Fetch(pass),
+    }
 }

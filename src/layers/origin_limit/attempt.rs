@@ -11,7 +11,7 @@ use http::{Response, StatusCode};
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
 
-use super::settings::Settings;
+use super::{settings::Settings, whole::CutOff};
 use crate::{
     exchange::Refused,
     origin::{Attempt, AttemptOutcome, Permit},
@@ -47,6 +47,9 @@ impl Watch {
         }
         if response.extensions().get::<Refused>().is_some() {
             return AttemptOutcome::Neither;
+        }
+        if response.extensions().get::<CutOff>().is_some() {
+            return AttemptOutcome::Failure;
         }
         // It is well, and asks to be spared.
         if status == StatusCode::TOO_MANY_REQUESTS {

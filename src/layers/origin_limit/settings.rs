@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
     pin::pin,
     sync::Arc,
@@ -10,12 +11,11 @@ use std::{
 
 use http::{Extensions, Request, Response, request::Parts};
 use tokio::time::Instant;
-use tower::ServiceExt;
-use tower_service::Service;
 
 use super::{
     attempt::{Watch, Watched},
     held::{Holders, HoldersByOrigin},
+    whole::MOST_BYTES,
 };
 use crate::{
     body::{Body, ResponseBody},
@@ -45,6 +45,8 @@ pub(super) struct Settings {
     pub(super) max_queue_wait: Duration,
     pub(super) max_read_pause: Duration,
     pub(super) retry_after: Duration,
+    /// `None`: all responses are passed on as they come.
+    pub(super) hold_until_complete: Option<usize>,
     pub(super) priority: Priority,
     pub(super) exempt: Option<Arc<Exempt>>,
     pub(super) failures: FailurePolicy,
@@ -79,6 +81,7 @@ impl Settings {
             max_queue_wait: Duration::from_secs(1),
             max_read_pause: Duration::from_secs(90),
             retry_after: Duration::from_secs(1),
+            hold_until_complete: None,
             priority: Priority::default(),
             exempt: None,
             failures: FailurePolicy::default(),
@@ -156,12 +159,25 @@ impl Settings {
             let consequence = "every body is broken off while another attempt waits";
             return Err(BuildError::ZeroDuration { setting: "max_read_pause", consequence });
         }
+        self.check_held()?;
         if !self.take_effect() {
             let reason =
                 "its health has a limit of another size already; give each limit a health of its own";
             return Err(BuildError::NoEffect { setting: "origin_limit", reason });
         }
         Ok(())
+    }
+
+    fn check_held(&self) -> Result<(), BuildError> {
+        let setting = "hold_until_complete";
+        match self.hold_until_complete {
+            Some(0) => Err(BuildError::ZeroLimit { setting, consequence: "nothing is held" }),
+            Some(bytes) if bytes > MOST_BYTES => {
+                let consequence = "each attempt may hold that much memory";
+                Err(BuildError::LargeLimit { setting, most: MOST_BYTES, consequence })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Returns the request again, where it is to enter, and as what.
@@ -187,16 +203,17 @@ impl Settings {
         catch_unwind(AssertUnwindSafe(|| exempt(head))).unwrap_or(false)
     }
 
-    /// Calls the service once there is a permit.
-    pub(super) async fn admit<S, ReqB, B>(
+    /// Calls the service once there is a permit. `is_over`: whether the origin has nothing more to do for a body,
+    /// which needs no permit then.
+    pub(super) async fn admit<F, B, E>(
         self: Arc<Self>,
         gate: Arc<Gate>,
         entrance: Entrance,
-        inner: S,
-        request: Request<ReqB>,
-    ) -> Result<Response<Body<B>>, S::Error>
+        is_over: fn(&B) -> bool,
+        call: impl FnOnce() -> F,
+    ) -> Result<Response<Body<B>>, E>
     where
-        S: Service<Request<ReqB>, Response = Response<B>>,
+        F: Future<Output = Result<Response<B>, E>>,
         B: ResponseBody,
     {
         let holders = self.holders.of(&gate);
@@ -207,7 +224,7 @@ impl Settings {
         let give_up_at = attempt.give_up_at().filter(|_| Executor::is_available());
         let began = Instant::now();
         let watch = Watch::new(attempt, self);
-        let mut call = pin!(Watched::begin(watch, || inner.oneshot(request)));
+        let mut call = pin!(Watched::begin(watch, call));
         let (result, permit) = match give_up_at {
             None => call.await,
             Some(at) => match tokio::time::timeout_at(at, call.as_mut()).await {
@@ -221,6 +238,7 @@ impl Settings {
         let mut response = result?;
         response_fields::settle_length(&mut response);
         ResponseFacts::note_attempt(response.extensions_mut(), began);
+        let permit = permit.filter(|_| !is_over(response.body()));
         Ok(response.map(|body| hold(&holders, permit, body)))
     }
 
@@ -335,6 +353,7 @@ impl Settings {
             max_queue_wait,
             max_read_pause,
             retry_after,
+            hold_until_complete,
             priority,
             exempt,
             failures,
@@ -354,6 +373,7 @@ impl Settings {
             ("OriginLimitLayer::max_queue_wait", span(*max_queue_wait)),
             ("OriginLimitLayer::max_read_pause", span(*max_read_pause)),
             ("OriginLimitLayer::retry_after", span(*retry_after)),
+            ("OriginLimitLayer::hold_until_complete", option(hold_until_complete.as_ref(), usize::to_string)),
             ("OriginLimitLayer::priority", class),
             ("OriginLimitLayer::exempt", some(exempt.is_some())),
             (

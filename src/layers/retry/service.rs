@@ -109,18 +109,36 @@ where
     where
         S: Service<Request<ReqB>, Response = Response<B>>,
     {
-        let settings = policy.shared();
         loop {
             wait.await;
             policy.begin();
-            let mut result = (&mut self.inner).oneshot(request).await;
             // What a failed response holds, such as a place at the origin, goes before the next wait.
-            let Some(next_request) = self.request.to_request() else { return result };
-            let is_up = || settings.is_up(&next_request);
-            let Some(next_wait) = policy.next(&mut result, is_up) else { return result };
-            (request, wait) = (next_request, next_wait);
+            let mut result = (&mut self.inner).oneshot(request).await;
+            match next(&mut policy, Some(&self), &mut result) {
+                Some((next_wait, next_request)) => (wait, request) = (next_wait, next_request),
+                None => return result,
+            }
         }
     }
+}
+
+/// The wait before the next attempt, and its request, which is made only if there is to be one.
+fn next<S, ReqB, B>(
+    policy: &mut RetryPolicy,
+    repetition: Option<&Repetition<S, ReqB>>,
+    result: &mut Result<Response<B>, S::Error>,
+) -> Option<(Sleep, Request<ReqB>)>
+where
+    S: Service<Request<ReqB>, Response = Response<B>>,
+    ReqB: HttpBody + Default + 'static,
+{
+    let settings = policy.shared();
+    let mut request = None;
+    let wait = policy.next(result, || {
+        request = repetition.and_then(|repetition| repetition.request.to_request());
+        request.as_ref().is_some_and(|request| settings.is_up(request))
+    })?;
+    Some((wait, request?))
 }
 
 pin_project! {
@@ -166,14 +184,9 @@ where
                     return Poll::Ready(result);
                 };
                 let began_at = repetition.as_ref().map(|repetition| repetition.began_at);
-                let mut policy = RetryPolicy::begun(Arc::clone(&settings), began_at);
-                let mut again = None;
-                let is_up = || {
-                    again = repetition.as_ref().and_then(|repetition| repetition.request.to_request());
-                    again.as_ref().is_some_and(|request| settings.is_up(request))
-                };
-                let wait = policy.next(&mut result, is_up);
-                let (Some(wait), Some(request), Some(repetition)) = (wait, again, repetition) else {
+                let mut policy = RetryPolicy::begun(settings, began_at);
+                let next = next(&mut policy, repetition.as_ref(), &mut result);
+                let (Some((wait, request)), Some(repetition)) = (next, repetition) else {
                     return Poll::Ready(result);
                 };
                 repetition.run(policy, request, wait)

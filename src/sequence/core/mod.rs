@@ -40,13 +40,22 @@ pub(crate) use self::keys::{FloorIndex, Glob, Loss, Pattern, PurgeKeys, PurgeKin
 use self::records::{Order, Range, RangeRecords, Record, TagRecords};
 use super::sync::{AtomicU64, Mutex, Ordering};
 
-/// What purges say about a response.
+/// What a purge makes of what it reaches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Judgement {
-    Untouched,
+pub(crate) enum Effect {
+    Gone,
     /// Stale from this moment on.
     StaleSince(u64),
-    Purged,
+    /// Not to be used before the origin has confirmed it, but for a fetch that failed.
+    Unproven,
+}
+
+/// What purges have left of the worth of a response that may still be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Doubts {
+    /// Stale from this moment on.
+    pub(crate) stale_since: Option<u64>,
+    pub(crate) is_unproven: bool,
 }
 
 #[derive(Debug, Default)]
@@ -142,23 +151,22 @@ impl Purges {
     }
 
     /// Purges all that matches and began before now, for all requests that arrive after this has returned.
-    /// With a moment it is stale from then on, else gone.
-    pub(crate) fn purge(&self, what: PurgeKind<'_>, soft_at: Option<u64>) -> u64 {
-        self.lose(what, soft_at, Loss::Purged)
+    pub(crate) fn purge(&self, what: PurgeKind<'_>, effect: Effect) -> u64 {
+        self.lose(what, effect, Loss::Purged)
     }
 
-    fn lose(&self, what: PurgeKind<'_>, soft_at: Option<u64>, loss: Loss) -> u64 {
+    fn lose(&self, what: PurgeKind<'_>, effect: Effect, loss: Loss) -> u64 {
         let order = &mut self.book.lock().order;
         let number = self.next();
-        match (what, soft_at) {
-            (PurgeKind::Floor(floor), None) => self.floors.raise(floor, number, loss),
-            (PurgeKind::Floor(floor), soft_at) => self.note(order, TagHash::of_floor(floor), number, soft_at),
-            (PurgeKind::Tag(tag), soft_at) => self.note(order, tag, number, soft_at),
-            (PurgeKind::KeyPrefix(prefix), soft_at) => {
-                self.note_range(Range::KeyPrefix(prefix.into()), number, soft_at);
+        match (what, effect) {
+            (PurgeKind::Floor(floor), Effect::Gone) => self.floors.raise(floor, number, loss),
+            (PurgeKind::Floor(floor), effect) => self.note(order, TagHash::of_floor(floor), number, effect),
+            (PurgeKind::Tag(tag), effect) => self.note(order, tag, number, effect),
+            (PurgeKind::KeyPrefix(prefix), effect) => {
+                self.note_range(Range::KeyPrefix(prefix.into()), number, effect);
             }
-            (PurgeKind::Paths(pattern), soft_at) => {
-                self.note_range(Range::Paths(Box::new(pattern.clone())), number, soft_at);
+            (PurgeKind::Paths(pattern), effect) => {
+                self.note_range(Range::Paths(Box::new(pattern.clone())), number, effect);
             }
         }
         // Its record is visible by now, and so are all before it.
@@ -172,12 +180,17 @@ impl Purges {
         let is_done = |floor| floor <= self.latest();
         let is_load_under_way = self.loads.load(Ordering::Acquire) > 0;
         if is_load_under_way || !self.floors.idle_since(floor).is_some_and(is_done) {
-            self.lose(PurgeKind::Floor(floor), None, Loss::Invalidated);
+            self.lose(PurgeKind::Floor(floor), Effect::Gone, Loss::Invalidated);
         }
     }
 
-    /// Whether nothing has purged a response since its fetch began. Calls `is_stale_since` with the moment
-    /// from which a soft purge made it stale.
+    /// Purges a floor as an unsafe request does, whatever began there.
+    pub(crate) fn invalidate_always(&self, floor: FloorIndex) {
+        self.lose(PurgeKind::Floor(floor), Effect::Gone, Loss::Invalidated);
+    }
+
+    /// Whether nothing has purged a response since its fetch began. Calls `note` with what softer purges have
+    /// left of it, if there were any.
     ///
     /// One atomic load where nothing was purged since the response was last checked.
     #[inline(always)]
@@ -186,16 +199,15 @@ impl Purges {
         check: &PurgeCheck,
         begun: u64,
         keys: impl FnOnce() -> &'a PurgeKeys,
-        is_stale_since: impl FnOnce(u64),
+        note: impl FnOnce(Doubts),
     ) -> bool {
         let latest = self.latest();
         if check.checked() >= latest {
             return true;
         }
-        match self.judge(keys(), begun, check.checked()) {
-            Judgement::Purged => return false,
-            Judgement::StaleSince(at) => is_stale_since(at),
-            Judgement::Untouched => {}
+        let Some(doubts) = self.judge(keys(), begun, check.checked()) else { return false };
+        if doubts != Doubts::default() {
+            note(doubts);
         }
         // Not further: only these were published before the records were read.
         check.raise(latest);
@@ -211,22 +223,21 @@ impl Purges {
         }
     }
 
-    /// What purges say about the response of the fetch `begun` that was checked up to `checked`.
+    /// What purges have left of the response of the fetch `begun` that was checked up to `checked`. `None`:
+    /// it is purged.
     #[cold]
-    fn judge(&self, keys: &PurgeKeys, begun: u64, checked: u64) -> Judgement {
+    fn judge(&self, keys: &PurgeKeys, begun: u64, checked: u64) -> Option<Doubts> {
         if keys.floors().iter().any(|floor| self.floors.at(*floor) > begun) {
-            return Judgement::Purged;
+            return None;
         }
-        let (mut is_purged, mut stale_since) = (false, None::<u64>);
+        let (mut is_purged, mut doubts) = (false, Doubts::default());
         self.for_each_record(keys, checked, |record| {
             is_purged |= record.is_purged_since(begun);
-            stale_since = stale_since.into_iter().chain(record.stale_since(begun)).min();
+            doubts.is_unproven |= record.is_unproven_since(begun);
+            doubts.stale_since = doubts.stale_since.into_iter().chain(record.stale_since(begun)).min();
         });
         // Read after the records: it tells of those that were dropped by then.
-        if is_purged || checked < self.dropped() {
-            return Judgement::Purged;
-        }
-        stale_since.map_or(Judgement::Untouched, Judgement::StaleSince)
+        (!is_purged && checked >= self.dropped()).then_some(doubts)
     }
 
     /// The floor of a request that may wait for another one's fetch, and share it if that has the same.
@@ -237,7 +248,7 @@ impl Purges {
         last
     }
 
-    /// The number of the last purge that matches, hard or soft.
+    /// The number of the last purge that matches, of any strength.
     pub(crate) fn floor(&self, keys: &PurgeKeys) -> u64 {
         let mut last = keys.floors().iter().map(|floor| self.floors.at(*floor)).max().unwrap_or(0);
         self.for_each_record(keys, 0, |record| last = last.max(record.last()));
@@ -334,8 +345,8 @@ impl Purges {
         self.current.fetch_add(1, Ordering::AcqRel) + 1
     }
 
-    fn note(&self, order: &mut Order, tag: TagHash, number: u64, soft_at: Option<u64>) {
-        self.tags.note(order, tag, number, soft_at);
+    fn note(&self, order: &mut Order, tag: TagHash, number: u64, effect: Effect) {
+        self.tags.note(order, tag, number, effect);
         if order.len() > self.max_tags {
             self.drop_until(order.oldest());
             self.tags.forget_oldest(order);
@@ -343,8 +354,8 @@ impl Purges {
     }
 
     /// Under the lock.
-    fn note_range(&self, range: Range, number: u64, soft_at: Option<u64>) {
-        self.ranges.note(range, number, soft_at);
+    fn note_range(&self, range: Range, number: u64, effect: Effect) {
+        self.ranges.note(range, number, effect);
         if self.ranges.len() > self.max_ranges {
             self.drop_until(self.ranges.oldest());
             self.ranges.forget_oldest();
@@ -437,13 +448,20 @@ impl Floors {
 #[derive(Debug)]
 pub(crate) struct PurgeCheck {
     checked: AtomicU64,
-    /// In nanoseconds after the response came in.
-    stale_after: AtomicU64,
+    /// [`UNTOUCHED`], or what softer purges have left of it.
+    doubts: AtomicU64,
 }
+
+/// Neither stale by a purge nor unproven.
+const UNTOUCHED: u64 = u64::MAX;
+
+/// Unset once the response is unproven. In the other bits are the nanoseconds after which it is stale,
+/// counted from when it came in, or all of them are set.
+const PROVEN: u64 = 1 << 63;
 
 impl PurgeCheck {
     pub(crate) fn new(begun: u64) -> Self {
-        Self { checked: AtomicU64::new(begun), stale_after: AtomicU64::new(u64::MAX) }
+        Self { checked: AtomicU64::new(begun), doubts: AtomicU64::new(UNTOUCHED) }
     }
 
     /// Nothing up to this number has purged it.
@@ -455,12 +473,37 @@ impl PurgeCheck {
         self.checked.fetch_max(number, Ordering::AcqRel);
     }
 
+    /// Whether no softer purge has reached it.
+    #[inline(always)]
+    pub(crate) fn is_untouched(&self) -> bool {
+        self.doubts.load(Ordering::Relaxed) == UNTOUCHED
+    }
+
+    /// How long after it came in a soft purge made it stale, in nanoseconds.
     pub(crate) fn stale_after(&self) -> Option<u64> {
-        Some(self.stale_after.load(Ordering::Relaxed)).filter(|after| *after != u64::MAX)
+        Some(self.doubts.load(Ordering::Relaxed) & !PROVEN).filter(|after| *after != !PROVEN)
+    }
+
+    /// Whether the origin has to confirm it before it is used.
+    pub(crate) fn is_unproven(&self) -> bool {
+        self.doubts.load(Ordering::Relaxed) & PROVEN == 0
     }
 
     /// The first moment counts.
     pub(crate) fn is_stale_after(&self, nanos: u64) {
-        self.stale_after.fetch_min(nanos, Ordering::Relaxed);
+        // Below what stands for none. Both halves change by one operation each, and keep the other.
+        let nanos = nanos.min(!PROVEN - 1);
+        let mut doubts = self.doubts.load(Ordering::Relaxed);
+        while doubts & !PROVEN > nanos {
+            let stale = doubts & PROVEN | nanos;
+            match self.doubts.compare_exchange(doubts, stale, Ordering::Relaxed, Ordering::Relaxed) {
+                Ok(_) => return,
+                Err(changed) => doubts = changed,
+            }
+        }
+    }
+
+    pub(crate) fn note_unproven(&self) {
+        self.doubts.fetch_and(!PROVEN, Ordering::Relaxed);
     }
 }

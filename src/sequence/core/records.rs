@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use super::{
     super::sync::{AtomicU64, Ordering, RwLock},
-    Pattern, PurgeKeys, TagHash,
+    Effect, Pattern, PurgeKeys, TagHash,
 };
 
 const SHARDS: usize = 16;
@@ -85,11 +85,11 @@ impl TagRecords {
         self.shard(tag).read().get(&tag.get()).copied()
     }
 
-    pub(super) fn note(&self, order: &mut Order, tag: TagHash, number: u64, soft_at: Option<u64>) {
+    pub(super) fn note(&self, order: &mut Order, tag: TagHash, number: u64, effect: Effect) {
         let mut shard = self.shard(tag).write();
         let record = shard.entry(tag.get()).or_default();
         order.0.remove(&record.last());
-        record.note(number, soft_at);
+        record.note(number, effect);
         drop(shard);
         order.0.insert(number, tag);
         self.fill.note(order.0.len());
@@ -171,12 +171,12 @@ impl RangeRecords {
         newer.any(|(range, record)| f(range, *record))
     }
 
-    pub(super) fn note(&self, range: Range, number: u64, soft_at: Option<u64>) {
+    pub(super) fn note(&self, range: Range, number: u64, effect: Effect) {
         let mut records = self.records.write();
         let known = records.iter().position(|(known, _)| *known == range);
         let (range, mut record) =
             known.and_then(|at| records.remove(at)).unwrap_or_else(|| (range, Record::default()));
-        record.note(number, soft_at);
+        record.note(number, effect);
         records.push_back((range, record));
         self.fill.note(records.len());
         drop(records);
@@ -229,18 +229,20 @@ impl Numbers {
 pub(super) struct Record {
     hard: Numbers,
     soft: Numbers,
+    unproven: Numbers,
     /// The moment of the last soft one.
     soft_at: u64,
 }
 
 impl Record {
-    fn note(&mut self, number: u64, soft_at: Option<u64>) {
-        match soft_at {
-            None => self.hard.push(number),
-            Some(at) => {
+    fn note(&mut self, number: u64, effect: Effect) {
+        match effect {
+            Effect::Gone => self.hard.push(number),
+            Effect::StaleSince(at) => {
                 self.soft.push(number);
                 self.soft_at = at;
             }
+            Effect::Unproven => self.unproven.push(number),
         }
     }
 
@@ -254,12 +256,21 @@ impl Record {
         (self.soft.last > number).then_some(self.soft_at)
     }
 
+    /// Whether a purge that leaves things unproven has a number above this.
+    pub(super) fn is_unproven_since(&self, number: u64) -> bool {
+        self.unproven.last > number
+    }
+
     pub(super) fn last(&self) -> u64 {
-        self.hard.last.max(self.soft.last)
+        self.numbers().map(|numbers| numbers.last).into_iter().max().unwrap_or_default()
     }
 
     pub(super) fn may_lie_between(&self, after: u64, until: u64) -> bool {
-        self.hard.may_lie_between(after, until) || self.soft.may_lie_between(after, until)
+        self.numbers().iter().any(|numbers| numbers.may_lie_between(after, until))
+    }
+
+    fn numbers(&self) -> [Numbers; 3] {
+        [self.hard, self.soft, self.unproven]
     }
 }
 

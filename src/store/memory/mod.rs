@@ -253,6 +253,18 @@ impl MemoryStore {
         }
     }
 
+    /// Returns what is stored, in no order. What is stored or removed meanwhile may be left out. Nothing
+    /// counts as used by that.
+    pub fn entries(&self) -> impl Iterator<Item = (CacheKey, Arc<Entry>)> {
+        self.inner.table.iter()
+    }
+
+    /// What is stored under a key, without counting as used.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn peek(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.inner.table.peek(key)
+    }
+
     /// Returns the current gauges and counters.
     pub fn stats(&self) -> StoreStats {
         let inner = &*self.inner;

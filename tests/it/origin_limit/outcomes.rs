@@ -128,12 +128,13 @@ async fn down(layer: OriginLimitLayer) -> (ScriptedOrigin, OriginHealth, Service
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_attempt_at_an_origin_that_is_down_is_given_up_after_five_seconds() {
+async fn an_attempt_at_an_origin_that_is_down_is_given_up_after_four_to_five_seconds() {
     let (origin, _, service) = down(OriginLimitLayer::new(64)).await;
     let begun = Instant::now();
     let reply = send(&service, keyed(100)).await;
     assert_eq!((reply.status, refused(&reply)), (StatusCode::GATEWAY_TIMEOUT, Some(Refused::AttemptTimeout)));
-    assert_eq!((begun.elapsed(), reply.header("retry-after")), (secs(5), None));
+    assert!((secs(4)..=secs(5)).contains(&begun.elapsed()), "{:?}", begun.elapsed());
+    assert_eq!(reply.header("retry-after"), None);
     assert_eq!((origin.calls(), origin.under_way()), (ENOUGH + 1, 0));
     // One that began while it was up has all the time.
     let (_, _, service) = {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use http::StatusCode;
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceBuilder};
@@ -130,16 +131,8 @@ async fn a_success_ends_the_pauses() {
     let service = stale(&origin).await;
     get(&service, "/").await;
     advance(secs(1)).await;
-    let reply = get(&service, "/").await;
-    assert_eq!(
-        (&reply.body[..], why(&reply)),
-        (&b"old"[..], Some(Stale::OriginFailed)),
-        "found out behind it"
-    );
-    settle().await;
-    let reply = get(&service, "/").await;
-    assert!(reply.is_hit());
-    assert_eq!(reply.body, "new");
+    assert_eq!(get(&service, "/").await.body, "new", "its client waits for it");
+    assert!(get(&service, "/").await.is_hit());
     // The next failure is the first one again: its client waits for it, and the pause is short.
     advance(secs(2)).await;
     assert_eq!(why(&get(&service, "/").await), Some(Stale::IfError));
@@ -150,22 +143,44 @@ async fn a_success_ends_the_pauses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_client_waits_for_the_fetch_that_finds_out_whether_a_key_does_better() {
+async fn after_the_pause_all_clients_wait_for_one_fetch() {
     let origin = ScriptedOrigin::new(|call, _| match call {
-        1 => ok("good"),
+        1 => ok("old"),
         2 => status(500),
-        _ => hangs(),
+        _ => ok("new").after(secs(2)),
     });
     let service = stale(&origin).await;
     get(&service, "/").await;
     advance(secs(1)).await;
+    let replies = join_all((0..100).map(|_| get(&service, "/"))).await;
+    assert!(replies.iter().all(|reply| reply.body == "new"));
+    assert_eq!(origin.calls(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_client_waits_for_the_probe_of_an_origin_that_is_down() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        ..=21 => ok("good"),
+        ..=41 => status(503),
+        _ => hangs(),
+    });
+    let layer = ReadThroughLayer::builder(small_store()).rules(rules()).build().unwrap();
+    let service = layer.layer(origin.clone());
+    let keys: Vec<_> = (0..=20).map(|key| format!("/{key}")).collect();
+    for _ in 0..2 {
+        for key in &keys {
+            assert_eq!(get(&service, key).await.body, "good");
+        }
+        advance(secs(2)).await;
+    }
     for _ in 0..100 {
         let sent = Instant::now();
-        assert_eq!(get(&service, "/").await.body, "good");
+        let reply = get(&service, "/20").await;
+        assert_eq!((&reply.body[..], why(&reply)), (&b"good"[..], Some(Stale::OriginDown)));
         assert_eq!(sent.elapsed(), Duration::ZERO);
     }
     settle().await;
-    assert_eq!((origin.calls(), origin.under_way()), (3, 1));
+    assert_eq!((origin.calls(), origin.under_way()), (42, 1));
 }
 
 #[tokio::test(start_paused = true)]

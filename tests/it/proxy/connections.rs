@@ -110,6 +110,10 @@ async fn arguments_that_cannot_work_are_refused_with_a_reason() {
         (&["--max-bytes", "0"], "give it a larger capacity"),
         (&["--origin-limit", "0"], "nothing ever reaches the origin"),
         (&["--default-ttl", "1s", "--force-ttl", "1s"], "cannot be used with"),
+        (&["--stale-after", "0s"], "`stale_after` is zero"),
+        (&["--refresh-ahead", "1.5"], "`refresh_ahead` is an invalid share"),
+        (&["--fail-fast"], "--origin-limit"),
+        (&["--probe", "no path"], "--probe"),
     ] {
         let output: io::Result<Output> = command(nowhere, args).output().await;
         let Output { status, stderr, .. } = output.unwrap();

@@ -1,0 +1,295 @@
+use std::time::{Duration, SystemTime};
+
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use proptest::prelude::*;
+
+use super::{header::seal, *};
+use crate::store::{Audience, Lifetimes, PurgeTexts, SelectingField, SelectingValue};
+
+const MAX_BODY: usize = 4096;
+
+fn fields(most: usize) -> impl Strategy<Value = HeaderMap> {
+    let names = ["etag", "vary", "x-a", "x-b", "set-cookie", "content-type", "last-modified"];
+    let field = (proptest::sample::select(names.to_vec()), proptest::collection::vec(0x20_u8..=0xff, 0..20));
+    proptest::collection::vec(field, 0..most).prop_map(|fields| {
+        let value = |value: Vec<u8>| HeaderValue::from_bytes(&value).ok();
+        let field = |(name, of)| Some((HeaderName::from_static(name), value(of)?));
+        fields.into_iter().filter_map(field).fold(HeaderMap::new(), |mut map, (name, value)| {
+            map.append(name, value);
+            map
+        })
+    })
+}
+
+fn selection() -> impl Strategy<Value = Vec<SelectingField>> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..20);
+    let value = (bytes(), bytes())
+        .prop_map(|(normal, written)| SelectingValue { normal: normal.into(), written: written.into() });
+    let names = proptest::sample::select(vec!["accept", "accept-encoding", "x-own"]);
+    let field = (names, proptest::option::of(value))
+        .prop_map(|(name, value)| SelectingField { name: HeaderName::from_static(name), value });
+    proptest::collection::vec(field, 0..4)
+}
+
+fn texts() -> impl Strategy<Value = PurgeTexts> {
+    let bytes = || proptest::collection::vec(any::<u8>(), 0..20);
+    (
+        proptest::collection::vec("//[a-z]{1,5}/\\PC{0,9}", 0..4),
+        proptest::option::of(bytes()),
+        proptest::collection::vec(bytes(), 0..4),
+        proptest::collection::vec(("//[a-z]{1,5}/", "\\PC{0,9}"), 0..3),
+    )
+        .prop_map(|(urls, identity, tags, groups)| {
+            let mut texts = PurgeTexts::default();
+            (texts.urls, texts.identity, texts.tags, texts.groups) = (urls, identity, tags, groups);
+            texts
+        })
+}
+
+fn span() -> impl Strategy<Value = Duration> {
+    prop_oneof![
+        4 => (0..u64::MAX).prop_map(Duration::from_nanos),
+        1 => Just(Duration::ZERO),
+        1 => Just(Duration::MAX),
+    ]
+}
+
+fn as_of() -> impl Strategy<Value = AsOf> {
+    any::<[u64; 4]>().prop_map(|[run, millis, number, nonce]| AsOf {
+        run,
+        id: EntryId { millis, number },
+        nonce,
+    })
+}
+
+fn snapshots() -> impl Strategy<Value = Snapshot> {
+    let message = (
+        200_u16..599,
+        fields(8),
+        proptest::collection::vec(any::<u8>(), 0..200),
+        proptest::option::of(fields(3)),
+        proptest::option::of(selection()),
+        texts(),
+    );
+    let times = (any::<u64>(), [span(), span(), span(), span(), span(), span()]);
+    let rest = (proptest::option::of(span()), any::<[bool; 6]>());
+    (message, times, rest).prop_map(|(message, (received_at, spans), (stale_after, flags))| {
+        let (status, headers, body, trailers, selection, texts) = message;
+        let [initial_age, delay, fresh_for, stale_while_revalidate_for, stale_if_error_for, revalidate_for] =
+            spans;
+        let [is_configured, forbids_stale, authorization, cookie, token, is_unproven] = flags;
+        Snapshot {
+            status: StatusCode::from_u16(status).unwrap(),
+            headers,
+            body: body.into(),
+            trailers,
+            selection,
+            lifetimes: Lifetimes {
+                fresh_for,
+                stale_while_revalidate_for,
+                stale_if_error_for,
+                revalidate_for,
+                is_configured,
+                forbids_stale,
+            },
+            audience: Audience { authorization, cookie, token },
+            received_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(received_at),
+            initial_age,
+            delay,
+            stale_after,
+            is_unproven,
+            texts,
+        }
+    })
+}
+
+fn envelopes() -> impl Strategy<Value = Envelope> {
+    let key = proptest::collection::vec(any::<u8>(), 0..40);
+    (key, snapshots(), proptest::option::of(as_of()))
+        .prop_map(|(key, snapshot, as_of)| Envelope::new(CacheKey::new(key), snapshot).with_as_of(as_of))
+}
+
+fn parse(bytes: &[u8]) -> Result<Envelope, EnvelopeError> {
+    Envelope::parse(&Bytes::copy_from_slice(bytes), MAX_BODY)
+}
+
+/// One of everything, with nothing that depends on a process.
+fn golden() -> Envelope {
+    let field = |name, value: &'static str| (HeaderName::from_static(name), HeaderValue::from_static(value));
+    let headers = [field("etag", "\"1\""), field("vary", "accept"), field("x-a", "1"), field("x-a", "2")];
+    let mut map = HeaderMap::new();
+    headers.into_iter().for_each(|(name, value)| _ = map.append(name, value));
+    let mut texts = PurgeTexts::default();
+    texts.urls.push("http://example.com/page?q=1".into());
+    texts.identity = Some(b"page".to_vec());
+    texts.tags = vec![b"news".to_vec(), vec![0xff]];
+    texts.groups.push(("http://example.com/".into(), "all".into()));
+    let value =
+        SelectingValue { normal: b"text/html".as_slice().into(), written: b"Text/HTML".as_slice().into() };
+    let selecting = |name, value| SelectingField { name: HeaderName::from_static(name), value };
+    let snapshot = Snapshot {
+        status: StatusCode::NOT_FOUND,
+        headers: map,
+        body: "not here".into(),
+        trailers: Some([field("x-sum", "7")].into_iter().collect()),
+        selection: Some(vec![selecting("accept", Some(value)), selecting("cookie", None)]),
+        lifetimes: Lifetimes {
+            fresh_for: Duration::from_secs(60),
+            stale_while_revalidate_for: Duration::from_millis(1),
+            stale_if_error_for: Duration::MAX,
+            revalidate_for: Duration::from_nanos(1),
+            is_configured: true,
+            forbids_stale: false,
+        },
+        audience: Audience { authorization: true, cookie: false, token: true },
+        received_at: SystemTime::UNIX_EPOCH + Duration::from_nanos(1_700_000_000_123_456_789),
+        initial_age: Duration::from_secs(3),
+        delay: Duration::from_micros(250),
+        stale_after: Some(Duration::from_secs(9)),
+        is_unproven: true,
+        texts,
+    };
+    let as_of = AsOf { run: 1, id: EntryId { millis: 1_700_000_000_000, number: 2 }, nonce: u64::MAX };
+    Envelope::new(CacheKey::new("key"), snapshot).with_as_of(Some(as_of))
+}
+
+/// The file was written when the schema was made. If this fails, other processes cannot read what this one
+/// writes: then the schema needs a new number, and a file of its own.
+#[test]
+fn schema_1_is_what_it_was() {
+    let file = include_bytes!("../../../tests/golden/envelope-1.bin");
+    assert_eq!(golden().to_bytes().unwrap(), &file[..]);
+    assert_eq!(parse(file), Ok(golden()));
+}
+
+#[test]
+fn other_schemas_and_foreign_bytes_are_refused() {
+    let written = golden().to_bytes().unwrap().to_vec();
+    for schema in [0, SCHEMA + 1, u16::MAX] {
+        let mut other = written.clone();
+        other[4..6].copy_from_slice(&schema.to_le_bytes());
+        seal(&mut other, &[]);
+        assert_eq!(parse(&other), Err(EnvelopeError::Schema));
+    }
+    for foreign in [&b""[..], b"T", b"TRT", b"HTTP/1.1 200 OK\r\n\r\n", &[0; 200]] {
+        assert_eq!(parse(foreign), Err(EnvelopeError::Foreign));
+    }
+    assert_eq!(parse(b"TRTH"), Err(EnvelopeError::Length));
+}
+
+#[test]
+fn bounds_hold_for_writers_and_readers() {
+    let with = |change: &dyn Fn(&mut Snapshot)| {
+        let (key, mut snapshot) = golden().into_parts();
+        change(&mut snapshot);
+        Envelope::new(key, snapshot).to_bytes()
+    };
+    let many = |count: u32| {
+        let field = |n| (HeaderName::try_from(format!("x-{n}")).unwrap(), HeaderValue::from(n));
+        (0..count).map(field).collect::<HeaderMap>()
+    };
+    // One trailer is there already.
+    assert!(with(&|snapshot| snapshot.headers = many(511)).is_ok());
+    type Change<'a> = &'a dyn Fn(&mut Snapshot);
+    let too_large: [(&str, Change<'_>); 5] = [
+        ("fields", &|snapshot| snapshot.headers = many(512)),
+        ("value", &|snapshot| {
+            snapshot.headers.insert("x-a", HeaderValue::try_from("a".repeat(256 << 10)).unwrap());
+        }),
+        ("head", &|snapshot| {
+            for n in 0..9 {
+                snapshot.headers.append("x-a", HeaderValue::try_from("a".repeat(30_000 + n)).unwrap());
+            }
+        }),
+        ("tags", &|snapshot| snapshot.texts.tags = vec![vec![]; 1025]),
+        ("urls", &|snapshot| snapshot.texts.urls = vec![String::new(); 1025]),
+    ];
+    for (what, change) in too_large {
+        assert_eq!(with(change), Err(EnvelopeError::TooLarge), "{what}");
+    }
+    let with_connection = with(&|snapshot| {
+        snapshot.headers.insert("transfer-encoding", HeaderValue::from_static("chunked"));
+    });
+    assert_eq!(with_connection, Err(EnvelopeError::Invalid));
+    let body = golden().to_bytes().unwrap();
+    assert!(Envelope::parse(&body, 8).is_ok());
+    assert_eq!(Envelope::parse(&body, 7), Err(EnvelopeError::TooLarge));
+}
+
+/// A number in the header that asks for more than there is reserves nothing.
+#[test]
+fn lengths_are_checked_before_anything_else() {
+    let written = golden().to_bytes().unwrap().to_vec();
+    // Where each length stands, and how wide it is.
+    for (at, width) in [(10, 2), (12, 2), (16, 4), (20, 4), (24, 8)] {
+        let mut other = written.clone();
+        other[at..at + width].fill(0xff);
+        seal(&mut other, &[]);
+        assert_eq!(parse(&other), Err(EnvelopeError::TooLarge), "{at}");
+        let mut longer = written.clone();
+        longer[at] += 1;
+        seal(&mut longer, &[]);
+        assert!(matches!(parse(&longer), Err(EnvelopeError::Length | EnvelopeError::Invalid)), "{at}");
+    }
+}
+
+#[test]
+fn the_body_is_not_copied() {
+    let written = golden().to_bytes().unwrap();
+    let read = Envelope::parse(&written, MAX_BODY).unwrap();
+    let body = &read.snapshot().body;
+    assert_eq!(body.as_ptr(), written[written.len() - body.len()..].as_ptr());
+}
+
+proptest! {
+    #[test]
+    fn what_is_written_is_read(envelope in envelopes()) {
+        let written = envelope.to_bytes().unwrap();
+        prop_assert_eq!(&parse(&written), &Ok(envelope));
+        prop_assert_eq!(parse(&written).unwrap().to_bytes().unwrap(), written);
+    }
+
+    #[test]
+    fn what_was_changed_or_cut_is_refused(
+        envelope in envelopes(),
+        (at, bit) in (any::<prop::sample::Index>(), 0..8_u32),
+        more in proptest::collection::vec(any::<u8>(), 1..20),
+    ) {
+        let written = envelope.to_bytes().unwrap().to_vec();
+        let (at, mut changed) = (at.index(written.len()), written.clone());
+        changed[at] ^= 1 << bit;
+        prop_assert!(parse(&changed).is_err(), "changed at {at}");
+        prop_assert!(parse(&written[..at]).is_err(), "cut at {at}");
+        prop_assert_eq!(parse(&[&written[..], &more].concat()), Err(EnvelopeError::Length));
+    }
+
+    /// Behind a checksum that is right, as a hostile writer has it.
+    #[test]
+    fn what_was_changed_and_sealed_is_refused_or_means_one_thing(
+        envelope in envelopes(),
+        changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+    ) {
+        let mut changed = envelope.to_bytes().unwrap().to_vec();
+        for (at, byte) in changes {
+            let at = at.index(changed.len());
+            changed[at] = byte;
+        }
+        seal(&mut changed, &[]);
+        if let Ok(read) = parse(&changed) {
+            prop_assert_eq!(parse(&read.to_bytes().unwrap()), Ok(read));
+        }
+    }
+
+    #[test]
+    fn anything_is_refused_without_a_panic(
+        mut bytes in proptest::collection::vec(any::<u8>(), 0..400),
+        is_sealed in any::<bool>(),
+    ) {
+        if is_sealed && bytes.len() >= 6 {
+            bytes[..4].copy_from_slice(b"TRTH");
+            bytes[4..6].copy_from_slice(&SCHEMA.to_le_bytes());
+            seal(&mut bytes, &[]);
+        }
+        prop_assert!(parse(&bytes).is_err());
+    }
+}

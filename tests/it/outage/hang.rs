@@ -1,0 +1,96 @@
+//! An origin that hangs is noticed by requests that need nothing of it.
+
+use tokio::time::{Instant, advance};
+use tower::Layer;
+use tower_readthrough::{
+    MemoryStore, OriginHealth, OriginLimitLayer, ReadThrough, ReadThroughLayer, Rules, Stale,
+};
+
+use crate::support::{Reply, ScriptedOrigin, get, hangs, ms, ok, secs, settle, small_store, status};
+
+fn why(reply: &Reply) -> Option<Stale> {
+    reply.cache_status.and_then(|status| status.stale_reason())
+}
+
+/// So many keys are stored, and stale.
+async fn stale(
+    origin: &ScriptedOrigin,
+    rules: Rules,
+    limit: OriginLimitLayer,
+    keys: usize,
+) -> ReadThrough<ScriptedOrigin, MemoryStore> {
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(rules.default_ttl(secs(1)))
+        .outage(OriginHealth::builder().seed(1).build().unwrap())
+        .origin_limit(limit)
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    for key in 0..keys {
+        assert_eq!(get(&service, &format!("/{key}")).await.body, "good");
+    }
+    advance(secs(2)).await;
+    service
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_hangs_is_down_also_where_no_request_waits_for_it() {
+    for keys in [5, 40] {
+        let origin = ScriptedOrigin::new(move |call, _| if call <= keys { ok("good") } else { hangs() });
+        let rules = Rules::new().stale_while_revalidate_for(secs(86_400));
+        let service = stale(&origin, rules, OriginLimitLayer::new(64), keys).await;
+        let begun = Instant::now();
+        let down_after = loop {
+            for key in 0..keys {
+                let reply = get(&service, &format!("/{key}")).await;
+                if why(&reply) == Some(Stale::OriginDown) {
+                    break;
+                }
+                assert_eq!(why(&reply), Some(Stale::WhileRevalidating));
+            }
+            if why(&get(&service, "/0").await) == Some(Stale::OriginDown) {
+                break begun.elapsed();
+            }
+            settle().await;
+            assert_eq!(origin.under_way(), keys, "one fetch for each key");
+            advance(ms(100)).await;
+            assert!(begun.elapsed() < secs(20), "the hang is not noticed");
+        };
+        assert!((secs(10)..ms(10_300)).contains(&down_after), "{down_after:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn four_keys_that_hang_are_no_outage() {
+    let origin = ScriptedOrigin::new(|call, _| if call <= 4 { ok("good") } else { hangs() });
+    let rules = Rules::new().stale_while_revalidate_for(secs(86_400));
+    let service = stale(&origin, rules, OriginLimitLayer::new(64), 4).await;
+    for second in 0..60 {
+        for key in 0..4 {
+            let reply = get(&service, &format!("/{key}")).await;
+            assert_ne!(why(&reply), Some(Stale::OriginDown), "after {second} s");
+        }
+        advance(secs(1)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_exempt_from_the_limit_probes_no_more_often_than_the_rest() {
+    for rules in
+        [Rules::new().stale_while_revalidate_for(secs(86_400)), Rules::new().stale_if_error_for(secs(86_400))]
+    {
+        let origin = ScriptedOrigin::unrecorded(|call, _| if call <= 25 { ok("good") } else { status(503) });
+        let service = stale(&origin, rules, OriginLimitLayer::new(64).exempt(|_| true), 25).await;
+        let before = origin.calls();
+        for _ in 0..120 {
+            for key in 0..25 {
+                assert_eq!(get(&service, &format!("/{key}")).await.body, "good");
+            }
+            settle().await;
+            advance(ms(500)).await;
+        }
+        // Those until the origin is down, and the probes of a minute: after 1 s, 2, 4, 8, and 10 each at most.
+        let attempts = origin.calls() - before;
+        assert!((20 + 7..=25 + 16).contains(&attempts), "{attempts}");
+    }
+}
