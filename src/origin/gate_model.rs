@@ -3,7 +3,7 @@
 //! It is compiled once more with the primitives of shuttle, which runs threads one step at a time in an order of
 //! its own, and says so if one of them waits for ever. Time stands still but for what a test adds.
 
-#[allow(dead_code, reason = "a model uses a part of the gate")]
+#[allow(dead_code, clippy::duplicate_mod, reason = "a model uses a part of the gate, with other primitives")]
 #[path = "gate.rs"]
 mod gate;
 
