@@ -51,6 +51,13 @@
 //! | [`SnapshotFileBuilder::trust_freshness`](crate::store::SnapshotFileBuilder::trust_freshness) | no |
 //! | [`SnapshotFileBuilder::overlapping`](crate::store::SnapshotFileBuilder::overlapping) | no |
 //!
+//! # A cluster
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
+//! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
+//!
 //! # Keys
 //!
 //! | setting | default |
@@ -227,6 +234,10 @@ pub(crate) mod tests {
         all.push(failures());
         all.extend(FillLayer::new(store.clone()).settings());
         all.extend(MemoryStore::builder(64 << 20).settings());
+        #[cfg(feature = "redis")]
+        all.extend(
+            crate::cluster::Cluster::builder("", ReadThroughLayer::builder(store.clone()).purge()).settings(),
+        );
         #[cfg(feature = "snapshot")]
         all.extend(crate::store::SnapshotFile::builder(store.clone(), "file").settings());
         all.extend(LookupLayer::new(store.clone()).settings());
@@ -246,7 +257,10 @@ pub(crate) mod tests {
             let (name, rest) = line.strip_prefix("//! | [`")?.split_once('`')?;
             Some((name, rest.split('|').nth(1)?.trim().to_owned()))
         });
-        let is_here = |name: &str| cfg!(feature = "snapshot") || !name.starts_with("SnapshotFile");
+        let is_here = |name: &str| {
+            let of_snapshots = cfg!(feature = "snapshot") || !name.starts_with("SnapshotFile");
+            of_snapshots && (cfg!(feature = "redis") || !name.starts_with("Cluster"))
+        };
         let rows = rows.filter(|(name, _)| is_here(name));
         let (table, code): (BTreeMap<_, _>, BTreeMap<_, _>) = (rows.collect(), all().into_iter().collect());
         assert_eq!(table, code);

@@ -163,6 +163,7 @@
 //! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
 //!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
+//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
@@ -174,7 +175,7 @@
 //!
 //! * What is stored is in the memory of one process. It ends with that, unless a
 //!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
-//!   one store.
+//!   one store, unless a `cluster` joins it with others.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
 //! * Only GET and HEAD have keys, but for [reads by their body](key#keys-from-bodies).
@@ -185,6 +186,8 @@
 
 mod body;
 mod build_error;
+#[cfg(feature = "redis")]
+pub mod cluster;
 pub mod defaults;
 mod exchange;
 mod executor;
@@ -255,7 +258,7 @@ pub use self::{
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
-    purge::{Purge, PurgeError, Purged},
+    purge::{Purge, PurgeError, PurgeState, Purged},
     reasons::{Known, Named},
     request_body::RequestBody,
     retry::{Retry, RetryFuture, RetryLayer, RetryPolicy},

@@ -214,6 +214,12 @@ impl<'a> Target<'a> {
         hashes
     }
 
+    /// The [text](Self::to_text) of what a reference is to, on the same origin.
+    pub(crate) fn text_of_reference(&self, reference: &str) -> Option<String> {
+        let uri = self.at(&self.resolve(reference)?)?;
+        Target::new(&uri, self.host, self.origins).to_text()
+    }
+
     /// The path and query of a reference to the same origin.
     fn resolve<'b>(&self, reference: &'b str) -> Option<Cow<'b, str>> {
         let reference = reference.split('#').next()?;

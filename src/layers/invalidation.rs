@@ -9,7 +9,7 @@ use crate::{
     http::response_fields::{self, PassedFields},
     key,
     observe::{PurgeKind, Stats},
-    sequence::{Sequence, Strength},
+    sequence::{Message, MessageKind, Sequence, Strength},
     tags::{self, TagFields},
 };
 
@@ -66,7 +66,8 @@ impl Invalidation {
             stats.purged(PurgeKind::Invalidation, Strength::Hard);
         }
         let sequence = self.place.sequence();
-        self.hashes.iter().for_each(|hash| sequence.invalidate(*hash));
+        let message = || invalidated(self.target_by(self.extractor()).to_text());
+        sequence.invalidate_as(message, &self.hashes);
         let has_reference = status.is_success() && mentions.has_reference;
         if has_reference {
             self.invalidate_references(headers, self.extractor());
@@ -75,7 +76,7 @@ impl Invalidation {
             let target = self.target_by(&*later);
             let named = (&self.uri, &Extensions::new());
             let hashes = target.hashes_named(&*later, named, sequence.hasher());
-            hashes.iter().for_each(|hash| sequence.invalidate(*hash));
+            sequence.invalidate_as(|| invalidated(target.to_text()), &hashes);
             if has_reference {
                 self.invalidate_references(headers, &*later);
             }
@@ -87,10 +88,12 @@ impl Invalidation {
         for field in [&header::LOCATION, &header::CONTENT_LOCATION] {
             // Some write it without encoding it.
             let reference = headers.get(field).and_then(|line| str::from_utf8(line.as_bytes()).ok());
-            let hashes = reference.map(|reference| {
-                self.target_by(extractor).hashes_of_reference(reference, extractor, sequence.hasher())
-            });
-            hashes.iter().flatten().for_each(|hash| sequence.invalidate(*hash));
+            let Some(reference) = reference else { continue };
+            let target = self.target_by(extractor);
+            let hashes = target.hashes_of_reference(reference, extractor, sequence.hasher());
+            if !hashes.is_empty() {
+                sequence.invalidate_as(|| invalidated(target.text_of_reference(reference)), &hashes);
+            }
         }
     }
 
@@ -114,11 +117,19 @@ impl Invalidation {
     fn purge_groups(&self, headers: &HeaderMap) {
         let sequence = self.place.sequence();
         for group in tags::groups(headers, &tags::CACHE_GROUP_INVALIDATION) {
-            for hash in self.target_by(self.extractor()).groups_to_purge(&group, sequence.hasher()) {
-                sequence.purge_group(hash);
-            }
+            let target = self.target_by(self.extractor());
+            let message = || {
+                let argument = format!("{}\n{group}", target.to_text()?);
+                Some(Message::new(MessageKind::Group, argument.as_bytes(), Strength::Hard))
+            };
+            sequence.purge_group_as(message, &sequence.of_group(&group, target));
         }
     }
+}
+
+/// `None`: what was invalidated cannot be said.
+fn invalidated(url: Option<String>) -> Option<Message> {
+    Some(Message::new(MessageKind::Url, url?.as_bytes(), Strength::Hard))
 }
 
 fn is_safe(method: &Method, extensions: &Extensions) -> bool {

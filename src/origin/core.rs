@@ -16,6 +16,7 @@ use super::{
     OriginState,
     change::News,
     counts::{AttemptCounts, OriginGauges},
+    decision::{Decided, Decision, Standing},
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
     rate::Rate,
@@ -55,31 +56,6 @@ struct UnderWay {
     begun: Begun,
     give_up_at: Option<Instant>,
     deadline: Option<Instant>,
-}
-
-#[derive(Debug)]
-pub(super) enum Decision {
-    Grant(Ticket),
-    Queue,
-    Refuse(Refusal),
-}
-
-/// What was decided about an attempt that waited.
-#[derive(Debug)]
-pub(super) enum Decided<T> {
-    Granted(T, Ticket),
-    Refused(T, Refusal),
-}
-
-/// How the origin stands, in one number that can be read without the lock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Standing {
-    /// It may be asked without a question.
-    Open = 0,
-    /// It is up, and a rate bounds what has something stale.
-    Bounded = 1,
-    Recovering = 2,
-    Down = 3,
 }
 
 #[derive(Clone, Copy, Debug)]

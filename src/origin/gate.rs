@@ -17,8 +17,9 @@ use tokio::{sync::oneshot, time::Instant};
 use super::{
     OriginState,
     change::Listener,
-    core::{Claim, Core, CoreRules, Decided, Decision, Hold, Standing, Ticket},
+    core::{Claim, Core, CoreRules, Hold, Ticket},
     counts::OriginGauges,
+    decision::{Decided, Decision, Standing},
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},

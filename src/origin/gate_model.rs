@@ -3,7 +3,11 @@
 //! It is compiled once more with the primitives of shuttle, which runs threads one step at a time in an order of
 //! its own, and says so if one of them waits for ever. Time stands still but for what a test adds.
 
-#[allow(dead_code, clippy::duplicate_mod, reason = "a model uses a part of the gate, with other primitives")]
+#[allow(
+    clippy::duplicate_mod,
+    dead_code,
+    reason = "the same gate over other primitives, of which a model uses a part"
+)]
 #[path = "gate.rs"]
 mod gate;
 
@@ -46,6 +50,7 @@ use super::{
     OriginState, change,
     core::{self, CoreRules},
     counts,
+    decision,
     health::{self, AttemptOutcome, Health, HealthRules},
     pause::{Backoff, Draws},
     queue,

@@ -207,8 +207,7 @@ impl Health {
 
     /// Takes the place of the probe, if one is due.
     pub(super) fn claim_probe(&mut self, now: Instant) -> Option<ProbeId> {
-        let is_due = matches!(self.phase, Phase::Down(Probing::Due(at)) if at <= now);
-        is_due.then(|| {
+        self.is_probe_due(now).then(|| {
             self.probes = self.probes.wrapping_add(1);
             let id = ProbeId(self.probes);
             self.phase = Phase::Down(Probing::UnderWay { id, began: now });

@@ -3,12 +3,11 @@
 //! `health` says from outcomes whether an origin is up, `queue` and `rate` who goes next and how fast, `core`
 //! decides by all of them about each attempt, and `gate` puts that under a lock and hands it out.
 
-#![cfg_attr(not(test), allow(dead_code, reason = "the layers that report and ask are not here yet"))]
-
 mod answered_by;
 mod change;
 mod core;
 mod counts;
+mod decision;
 mod gate;
 mod health;
 mod pause;
@@ -43,7 +42,6 @@ use self::{
     health::{Health, HealthRules},
     pause::{Backoff, Draws},
 };
-#[allow(unused_imports, reason = "the layers that report and ask are not here yet")]
 pub(crate) use self::{
     counts::OriginGauges,
     gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
@@ -270,11 +268,6 @@ impl OriginHealth {
     /// Whether the outcomes of requests without a key count.
     pub(crate) fn counts_without_key(&self) -> bool {
         self.members.iter().any(|member| member.settings.count_without_key)
-    }
-
-    /// The gates of all origins that a request is for, in the order in which they are asked.
-    pub(crate) fn gates(&self, head: &Parts) -> Vec<Arc<Gate>> {
-        self.members.iter().map(|member| member.gate(head)).collect()
     }
 
     /// Whether an origin that a request is for is up, as of what was last heard of it.

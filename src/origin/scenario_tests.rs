@@ -11,7 +11,8 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
-    core::{Claim, Core, CoreRules, Decided, Decision, Ticket},
+    core::{Claim, Core, CoreRules, Ticket},
+    decision::{Decided, Decision},
     health::{AttemptOutcome, Health, HealthRules, Subject},
     pause::{Backoff, Draws, KeyPause},
     queue::Id,

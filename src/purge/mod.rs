@@ -35,8 +35,8 @@
 //! * **What cannot match** is an error that says what to do instead: a URL with a wildcard, or with a query
 //!   that no rule for its path stores. Handles know the rules by which the stack stores: they come from its
 //!   builder or its layer, or are [given](Purge::of) them.
-//! * **Other processes.** A purge reaches one store in this process. Other processes need a purge of their
-//!   own.
+//! * **Other processes.** A purge reaches one store in this process. In a cluster (feature `redis`) the other
+//!   nodes hear of it, and [`Purged::applied_everywhere`] waits for them.
 //!
 //! Responses to unsafe requests purge too: their URI (RFC 9111 §4.4), and with
 //! `Cache-Group-Invalidation` groups of the same origin (RFC 9875 §3), whatever their status.
@@ -80,6 +80,8 @@
 mod access;
 #[cfg(feature = "purge-service")]
 mod order;
+#[cfg(feature = "redis")]
+mod other_node;
 mod pattern;
 #[cfg(feature = "purge-service")]
 mod sender;
@@ -89,10 +91,14 @@ pub mod service;
 use std::{
     fmt,
     sync::{Arc, PoisonError, RwLock},
+    time::Duration,
 };
 
 use http::{Request, Uri, request::Parts};
+use tokio::time::Instant;
 
+#[cfg(feature = "redis")]
+pub(crate) use self::other_node::Applicable;
 use self::pattern::UrlPattern;
 #[cfg(feature = "purge-service")]
 pub(crate) use self::sender::Sender;
@@ -101,13 +107,14 @@ pub use self::{
     access::{Access, Authorize, Basic, Bearer},
     service::PurgeService,
 };
-pub use crate::sequence::Strength;
+pub use crate::sequence::{NotEverywhere, NotEverywhereReason, Strength};
 #[cfg(feature = "purge-service")]
 use crate::tags::TagFields;
 use crate::{
+    http::storing::after,
     key::{CacheKey, KeyExtractor, Origins, Target, normal_form},
     observe::{PurgeKind, Stats},
-    sequence::{Glob, Sequence},
+    sequence::{Glob, Message, MessageKind, Purging, Receipt, Sequence},
     store::{Change, Store},
 };
 
@@ -125,10 +132,25 @@ pub struct Purge {
 ///
 /// How many responses that were is not known: the memory of what is not requested again is given back bit by
 /// bit.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+///
+/// It is the receipt, too, where the store is part of a cluster (feature `redis`): then other nodes hear of it.
+#[derive(Clone, Debug)]
 pub struct Purged {
     number: u64,
     strength: Strength,
+    receipts: Vec<Arc<dyn Receipt>>,
+}
+
+/// Where a purge stands that was done here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum PurgeState {
+    /// It is about this process alone: there is no cluster.
+    Local,
+    /// It waits to be sent to the other nodes. It is lost if this process ends before that.
+    Queued,
+    /// The log that all nodes read has it.
+    Sent,
 }
 
 impl Purged {
@@ -145,6 +167,36 @@ impl Purged {
     /// Returns what it made of what it reached.
     pub fn strength(&self) -> Strength {
         self.strength
+    }
+
+    /// Returns whether the other nodes of a cluster can hear of it.
+    pub fn state(&self) -> PurgeState {
+        match &*self.receipts {
+            [] => PurgeState::Local,
+            all if all.iter().all(|receipt| receipt.is_sent()) => PurgeState::Sent,
+            _ => PurgeState::Queued,
+        }
+    }
+
+    /// Waits until all nodes of the cluster have applied it: from then on no node serves what it reached.
+    /// Without a cluster that is so already.
+    ///
+    /// # Errors
+    ///
+    /// If it is not known to be so after this time: with the names of the nodes that have not said so. It is
+    /// applied there as soon as they read the log.
+    pub async fn applied_everywhere(&self, within: Duration) -> Result<(), NotEverywhere> {
+        let until = after(Instant::now(), within);
+        for receipt in &self.receipts {
+            receipt.applied_everywhere(until.saturating_duration_since(Instant::now())).await?;
+        }
+        Ok(())
+    }
+
+    /// This one and a later one.
+    fn and(mut self, later: Self) -> Self {
+        self.receipts.extend(later.receipts);
+        Self { receipts: self.receipts, ..later }
     }
 }
 
@@ -258,7 +310,13 @@ impl Purge {
     }
 
     fn url_of(&self, head: &Parts) -> Purged {
-        self.purged(PurgeKind::Url, self.shared.purge_url(head, self.strength))
+        let (what, key) = self.shared.of_url(head);
+        let purged =
+            self.issue(PurgeKind::Url, || self.said(MessageKind::Url, self.shared.text(head)), &what);
+        if let (Some(key), Strength::Hard) = (key, self.strength) {
+            self.shared.give_back(&key, purged.number);
+        }
+        purged
     }
 
     /// Purges several URLs at once. Returns the last purge, if there is a URL.
@@ -268,22 +326,28 @@ impl Purge {
     /// That of [`url`](Self::url) for the first invalid one. Then nothing is purged.
     pub fn urls<'u>(&self, urls: impl IntoIterator<Item = &'u str>) -> Result<Option<Purged>, PurgeError> {
         let heads = urls.into_iter().map(|url| self.checked(url)).collect::<Result<Vec<_>, _>>()?;
-        Ok(heads.iter().map(|(head, _)| self.url_of(head)).last())
+        Ok(heads.iter().map(|(head, _)| self.url_of(head)).reduce(Purged::and))
     }
 
     /// Purges what is stored under a key.
     pub fn key(&self, key: &CacheKey) -> Purged {
-        self.purged(PurgeKind::Key, self.shared.purge_key(key, self.strength))
+        let message = || Message::new(MessageKind::Key, key.as_bytes(), self.strength);
+        let purged = self.issue(PurgeKind::Key, message, &self.sequence().of_key(key));
+        if self.strength == Strength::Hard {
+            self.shared.give_back(key, purged.number);
+        }
+        purged
     }
 
     /// Purges all responses with one of these tags. Returns the last purge, if there is a tag.
     pub fn tags<'t>(&self, tags: impl IntoIterator<Item = &'t str>) -> Option<Purged> {
-        tags.into_iter().map(|tag| self.tag(tag)).last()
+        tags.into_iter().map(|tag| self.tag(tag)).reduce(Purged::and)
     }
 
     /// Purges all responses with this tag, or with a group of this name from any origin.
     pub fn tag(&self, tag: &str) -> Purged {
-        self.purged(PurgeKind::Tag, self.sequence().purge_tag(tag, self.strength))
+        let message = || Message::new(MessageKind::Tag, tag.as_bytes(), self.strength);
+        self.issue(PurgeKind::Tag, message, &self.sequence().of_tag(tag))
     }
 
     /// Purges all that was fetched for URLs of a host at this path and below: `http://h/blog` reaches
@@ -303,7 +367,8 @@ impl Purge {
 
     fn path_prefix_of(&self, head: &Parts) -> Purged {
         let kind = if head.uri.path() == "/" { PurgeKind::Host } else { PurgeKind::PathPrefix };
-        self.purged(kind, self.shared.purge_path(head, self.strength))
+        let message = || self.said(MessageKind::Path, self.shared.text(head));
+        self.issue(kind, message, &self.shared.of_path(head))
     }
 
     /// Purges all that was fetched for URLs of a host, such as `example.com` or `example.com:8080`.
@@ -345,19 +410,23 @@ impl Purge {
         Ok(self.pattern_of(&UrlPattern::parse(pattern)?))
     }
 
-    fn pattern_of(&self, UrlPattern { host, paths, .. }: &UrlPattern) -> Purged {
-        self.purged(PurgeKind::Pattern, self.shared.purge_paths(host.as_ref(), paths, self.strength))
+    fn pattern_of(&self, UrlPattern { host, paths, url, .. }: &UrlPattern) -> Purged {
+        let message = || Message::new(MessageKind::Pattern, url.as_bytes(), self.strength);
+        self.issue(PurgeKind::Pattern, message, &self.shared.of_paths(host.as_ref(), paths))
     }
 
     /// Purges all that is stored under keys that begin with these bytes. Of a longer prefix the first 1,024
     /// bytes count, so that more is purged.
     pub fn key_prefix(&self, prefix: impl AsRef<[u8]>) -> Purged {
-        self.purged(PurgeKind::KeyPrefix, self.sequence().purge_key_prefix(prefix.as_ref(), self.strength))
+        let prefix = prefix.as_ref();
+        let message = || Message::new(MessageKind::KeyPrefix, prefix, self.strength);
+        self.issue(PurgeKind::KeyPrefix, message, &self.sequence().of_key_prefix(prefix))
     }
 
     /// Purges everything.
     pub fn everything(&self) -> Purged {
-        self.purged(PurgeKind::Everything, self.sequence().purge_everything(self.strength))
+        let message = || Message::new(MessageKind::Everything, &[], self.strength);
+        self.issue(PurgeKind::Everything, message, &Purging::everything())
     }
 
     fn sequence(&self) -> &Arc<Sequence> {
@@ -369,12 +438,18 @@ impl Purge {
         self.shared.tag_fields()
     }
 
-    fn purged(&self, kind: PurgeKind, number: u64) -> Purged {
+    fn issue(&self, kind: PurgeKind, message: impl FnOnce() -> Message, what: &Purging) -> Purged {
+        let (number, receipt) = self.sequence().purge_as(message, what, self.strength);
         self.shared.relieve();
         if let Some(stats) = &self.stats {
             stats.purged(kind, self.strength);
         }
-        Purged { number, strength: self.strength }
+        Purged { number, strength: self.strength, receipts: receipt.into_iter().collect() }
+    }
+
+    /// What cannot be said to others leaves everything unproven there.
+    fn said(&self, kind: MessageKind, url: Option<String>) -> Message {
+        url.map_or_else(Message::doubt, |url| Message::new(kind, url.as_bytes(), self.strength))
     }
 }
 
@@ -445,10 +520,14 @@ fn display(head: &Parts) -> String {
 /// A store and what names its keys, whatever their types.
 trait Purgeable: Send + Sync {
     fn sequence(&self) -> &Arc<Sequence>;
-    fn purge_url(&self, head: &Parts, strength: Strength) -> u64;
-    fn purge_path(&self, head: &Parts, strength: Strength) -> u64;
-    fn purge_key(&self, key: &CacheKey, strength: Strength) -> u64;
-    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, strength: Strength) -> u64;
+    /// And the key of such a request, if it has one.
+    fn of_url(&self, head: &Parts) -> (Purging, Option<CacheKey>);
+    fn of_path(&self, head: &Parts) -> Purging;
+    fn of_paths(&self, host: Option<&Parts>, paths: &Glob) -> Purging;
+    /// A URL in words that mean the same in another process.
+    fn text(&self, head: &Parts) -> Option<String>;
+    /// Gives the memory back at once. The number alone keeps it from being served.
+    fn give_back(&self, key: &CacheKey, number: u64);
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String>;
     #[cfg(feature = "purge-service")]
     fn tag_fields(&self) -> TagFields;
@@ -496,21 +575,27 @@ impl<St: Store> Purgeable for Of<St> {
         self.store.sequence()
     }
 
-    fn purge_url(&self, head: &Parts, strength: Strength) -> u64 {
+    fn of_url(&self, head: &Parts) -> (Purging, Option<CacheKey>) {
         let extractor = self.naming.edition();
-        let number = self.sequence().purge_target(&*extractor, head, strength);
-        if let (Some(key), Strength::Hard) = (extractor.key(head), strength) {
-            self.give_back(&key, number);
+        (self.sequence().of_target(&*extractor, head), extractor.key(head))
+    }
+
+    fn of_path(&self, head: &Parts) -> Purging {
+        self.sequence().of_path(&*self.naming.edition(), head)
+    }
+
+    fn of_paths(&self, host: Option<&Parts>, paths: &Glob) -> Purging {
+        self.sequence().of_paths(&*self.naming.edition(), host, paths)
+    }
+
+    fn text(&self, head: &Parts) -> Option<String> {
+        Target::of(head, Origins::of(&*self.naming.edition())).to_text()
+    }
+
+    fn give_back(&self, key: &CacheKey, number: u64) {
+        if self.store.get(key.as_bytes()).is_some() {
+            self.store.apply(key, Change::Purge { number });
         }
-        number
-    }
-
-    fn purge_path(&self, head: &Parts, strength: Strength) -> u64 {
-        self.sequence().purge_path(&*self.naming.edition(), head, strength)
-    }
-
-    fn purge_paths(&self, host: Option<&Parts>, paths: &Glob, strength: Strength) -> u64 {
-        self.sequence().purge_paths(&*self.naming.edition(), host, paths, strength)
     }
 
     fn rule_of(&self, head: &Parts) -> Result<Option<String>, String> {
@@ -524,22 +609,5 @@ impl<St: Store> Purgeable for Of<St> {
 
     fn relieve(&self) {
         self.store.purged();
-    }
-
-    fn purge_key(&self, key: &CacheKey, strength: Strength) -> u64 {
-        let number = self.sequence().purge_key(key, strength);
-        if strength == Strength::Hard {
-            self.give_back(key, number);
-        }
-        number
-    }
-}
-
-impl<St: Store> Of<St> {
-    /// The number alone keeps it from being served. This gives the memory back at once.
-    fn give_back(&self, key: &CacheKey, number: u64) {
-        if self.store.get(key).is_some() {
-            self.store.apply(key, Change::Purge { number });
-        }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct UrlPattern {
     /// Host and path in their normal form.
     #[cfg_attr(not(feature = "purge-service"), allow(dead_code, reason = "said by the service"))]
     pub(super) text: String,
+    /// As it was written.
+    pub(super) url: String,
 }
 
 impl UrlPattern {
@@ -54,7 +56,7 @@ impl UrlPattern {
             return Err(broken("a host is whole, or `*` for every host"));
         }
         let paths = glob(path).map_err(broken)?;
-        Ok(Self { host, paths, text: format!("{authority}{}", shown(path)) })
+        Ok(Self { host, paths, text: format!("{authority}{}", shown(path)), url: url.to_owned() })
     }
 }
 

@@ -1,20 +1,30 @@
 //! The order of fetches and purges in a store.
 
+#[cfg(feature = "snapshot")]
+mod as_of;
 mod core;
+mod message;
 mod sync;
 
-pub use self::core::PurgeTexts;
+#[cfg(feature = "snapshot")]
+pub use self::as_of::{AsOf, EntryId};
 pub(crate) use self::core::{Doubts, Glob, Loss, PurgeCheck, PurgeKeys, Segment};
+pub(crate) use self::message::{Journal, Message, MessageKind, Receipt};
+pub use self::{
+    core::PurgeTexts,
+    message::{NotEverywhere, NotEverywhereReason},
+};
 
 use std::{
     fmt,
     hash::{BuildHasher, Hasher},
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::Duration,
 };
 
 use http::{HeaderMap, request::Parts};
 use quick_cache::DefaultHashBuilder;
+use smallvec::SmallVec;
 use tokio::{sync::Notify, time::Instant};
 
 use self::{
@@ -49,6 +59,25 @@ pub enum Strength {
     Unproven,
 }
 
+/// What is to be purged, hashed: no code of the application is needed any more.
+#[derive(Clone, Debug)]
+pub(crate) enum Purging {
+    Floors(SmallVec<[FloorIndex; 2]>),
+    Tags(SmallVec<[TagHash; 2]>),
+    KeyPrefix(Box<[u8]>),
+    Paths(Box<Pattern>),
+}
+
+impl Purging {
+    pub(crate) fn everything() -> Self {
+        Self::tag(TagHash::EVERYTHING)
+    }
+
+    fn tag(tag: TagHash) -> Self {
+        Self::Tags([tag].into_iter().collect())
+    }
+}
+
 /// Numbers the fetches of a store and the purges of their responses, in one sequence from 1 on.
 ///
 /// A request notes [`current`](Self::current) when it arrives, before it looks into the store; whatever has a
@@ -79,6 +108,8 @@ pub struct Sequence {
     purged: Notify,
     losses: Losses,
     keeps_texts: bool,
+    /// Of a cluster, if the store is part of one.
+    journal: OnceLock<Arc<dyn Journal>>,
 }
 
 impl Default for Sequence {
@@ -112,6 +143,7 @@ impl Sequence {
             purged: Notify::new(),
             losses: Losses::default(),
             keeps_texts: false,
+            journal: OnceLock::new(),
         }
     }
 
@@ -296,51 +328,129 @@ impl Sequence {
         tags.extend(target.group_hashes(group, &self.hasher).map(TagHash::new));
     }
 
-    /// Purges all that the target of a request may name.
-    pub(crate) fn purge_target(&self, extractor: &dyn KeyExtractor, head: &Parts, strength: Strength) -> u64 {
+    /// All that the target of a request may name.
+    pub(crate) fn of_target(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Purging {
         let target = key::Target::of(head, key::Origins::of(extractor));
         let hashes = target.hashes_named(extractor, (&head.uri, &head.extensions), &self.hasher);
-        hashes.iter().map(|hash| self.purge_uri(*hash, strength)).max().unwrap_or_default()
+        Purging::Floors(hashes.iter().map(|hash| self.floor(*hash)).collect())
     }
 
-    pub(crate) fn purge_key(&self, key: &key::CacheKey, strength: Strength) -> u64 {
-        self.purge(PurgeKind::Floor(self.key_floor(key)), strength)
+    pub(crate) fn of_key(&self, key: &key::CacheKey) -> Purging {
+        Purging::Floors([self.key_floor(key)].into_iter().collect())
     }
 
-    pub(crate) fn purge_tag(&self, tag: &str, strength: Strength) -> u64 {
-        self.purge(PurgeKind::Tag(self.tag(tag.as_bytes())), strength)
+    pub(crate) fn of_tag(&self, tag: &str) -> Purging {
+        Purging::tag(self.tag(tag.as_bytes()))
     }
 
-    /// Purges everything at the target's path and below.
-    pub(crate) fn purge_path(&self, extractor: &dyn KeyExtractor, head: &Parts, strength: Strength) -> u64 {
+    /// Everything at the target's path and below.
+    pub(crate) fn of_path(&self, extractor: &dyn KeyExtractor, head: &Parts) -> Purging {
         let hash = key::Target::of(head, key::Origins::of(extractor)).path_hashes(&self.hasher).last();
-        self.purge(PurgeKind::Tag(hash.map_or(TagHash::EVERYTHING, TagHash::new)), strength)
+        Purging::tag(hash.map_or(TagHash::EVERYTHING, TagHash::new))
     }
 
-    /// Purges everything at the paths of a pattern, of the host of `host` if there is one.
-    pub(crate) fn purge_paths(
+    /// Everything at the paths of a pattern, of the host of `host` if there is one.
+    pub(crate) fn of_paths(
         &self,
         extractor: &dyn KeyExtractor,
         host: Option<&Parts>,
         paths: &Glob,
-        strength: Strength,
-    ) -> u64 {
+    ) -> Purging {
         let first = |head| {
             key::Target::of(head, key::Origins::of(extractor))
                 .path_hashes(&self.hasher)
                 .next()
                 .map(TagHash::new)
         };
-        self.purge(PurgeKind::Paths(&Pattern::new(host.and_then(first), paths.clone())), strength)
+        Purging::Paths(Box::new(Pattern::new(host.and_then(first), paths.clone())))
     }
 
-    pub(crate) fn purge_key_prefix(&self, prefix: &[u8], strength: Strength) -> u64 {
-        let prefix = &prefix[..prefix.len().min(MAX_PREFIX_BYTES)];
-        self.purge(PurgeKind::KeyPrefix(prefix), strength)
+    pub(crate) fn of_key_prefix(&self, prefix: &[u8]) -> Purging {
+        Purging::KeyPrefix(prefix[..prefix.len().min(MAX_PREFIX_BYTES)].into())
     }
 
-    pub(crate) fn purge_everything(&self, strength: Strength) -> u64 {
-        self.purge(PurgeKind::Tag(TagHash::EVERYTHING), strength)
+    /// A group of the origin of a target (RFC 9875 §3).
+    pub(crate) fn of_group(&self, group: &str, target: key::Target<'_>) -> Purging {
+        let hashes = target.groups_to_purge(group, &self.hasher);
+        Purging::Tags(hashes.into_iter().map(TagHash::new).collect())
+    }
+
+    /// Purges, and returns the least and the last number that this took.
+    pub(crate) fn purge(&self, what: &Purging, strength: Strength) -> (u64, u64) {
+        let numbers = |numbers: &mut dyn Iterator<Item = u64>| {
+            let first = numbers.next().unwrap_or_else(|| self.current());
+            (first, numbers.last().unwrap_or(first))
+        };
+        match what {
+            Purging::Floors(floors) => {
+                numbers(&mut floors.iter().map(|floor| self.purge_one(PurgeKind::Floor(*floor), strength)))
+            }
+            Purging::Tags(tags) => {
+                numbers(&mut tags.iter().map(|tag| self.purge_one(PurgeKind::Tag(*tag), strength)))
+            }
+            Purging::KeyPrefix(prefix) => {
+                numbers(&mut [self.purge_one(PurgeKind::KeyPrefix(prefix), strength)].into_iter())
+            }
+            Purging::Paths(pattern) => {
+                numbers(&mut [self.purge_one(PurgeKind::Paths(pattern), strength)].into_iter())
+            }
+        }
+    }
+
+    /// Purges, and lets the other processes of a cluster know, if there is one. Returns the last number.
+    pub(crate) fn purge_as(
+        &self,
+        message: impl FnOnce() -> Message,
+        what: &Purging,
+        strength: Strength,
+    ) -> (u64, Option<Arc<dyn Receipt>>) {
+        let Some(journal) = self.journal.get() else { return (self.purge(what, strength).1, None) };
+        let mut last = 0;
+        let purge = &mut || {
+            let (first, end) = self.purge(what, strength);
+            last = end;
+            first
+        };
+        let (_, receipt) = journal.record(&message(), false, purge);
+        (last, Some(receipt))
+    }
+
+    /// As an unsafe request does (RFC 9111 §4.4): invalidates all of these hashes, and lets the others know.
+    pub(super) fn invalidate_as(&self, message: impl FnOnce() -> Option<Message>, hashes: &[u64]) {
+        let Some(journal) = self.journal.get() else {
+            return hashes.iter().for_each(|hash| self.invalidate(*hash));
+        };
+        let purge = &mut || {
+            let first = self.current().saturating_add(1);
+            // Not only where something began here: elsewhere it may have.
+            hashes.iter().for_each(|hash| self.purges.invalidate_always(self.floor(*hash)));
+            first
+        };
+        journal.record(&message().unwrap_or_else(Message::doubt), true, purge);
+    }
+
+    /// As a response to an unsafe request does that names a group.
+    pub(super) fn purge_group_as(&self, message: impl FnOnce() -> Option<Message>, what: &Purging) {
+        let purge = || self.purge(what, Strength::Hard).0;
+        match self.journal.get() {
+            None => _ = purge(),
+            Some(journal) => {
+                let message = message().unwrap_or_else(Message::doubt);
+                journal.record(&message, true, &mut { purge });
+            }
+        }
+    }
+
+    /// What lets others know of the purges here, and this process of theirs, if there is such a thing.
+    #[cfg(feature = "snapshot")]
+    pub(crate) fn journal(&self) -> Option<&Arc<dyn Journal>> {
+        self.journal.get()
+    }
+
+    /// Lets others know of all purges from now on. False if there is a journal already.
+    #[cfg(feature = "redis")]
+    pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
+        self.journal.set(journal).is_ok()
     }
 
     /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
@@ -348,15 +458,7 @@ impl Sequence {
         self.purges.invalidate(self.floor(hash));
     }
 
-    fn purge_uri(&self, hash: u64, strength: Strength) -> u64 {
-        self.purge(PurgeKind::Floor(self.floor(hash)), strength)
-    }
-
-    pub(super) fn purge_group(&self, hash: u64) -> u64 {
-        self.purge(PurgeKind::Tag(TagHash::new(hash)), Strength::Hard)
-    }
-
-    fn purge(&self, what: PurgeKind<'_>, strength: Strength) -> u64 {
+    fn purge_one(&self, what: PurgeKind<'_>, strength: Strength) -> u64 {
         let effect = match strength {
             Strength::Hard => Effect::Gone,
             Strength::Soft => Effect::StaleSince(self.moment()),

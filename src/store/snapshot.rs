@@ -223,6 +223,18 @@ impl Snapshot {
         loading: &Loading,
         now: Moment,
     ) -> Result<StoredResponse, RestoreError> {
+        let number = loading.number();
+        self.restore_as(number, key, loading, now)
+    }
+
+    /// The same of a fetch that began with this number.
+    pub(super) fn restore_as(
+        self,
+        fetch_number: u64,
+        key: &CacheKey,
+        loading: &Loading,
+        now: Moment,
+    ) -> Result<StoredResponse, RestoreError> {
         if !is_whole(self.status) {
             return Err(RestoreError::InvalidStatus);
         }
@@ -239,7 +251,7 @@ impl Snapshot {
             received_at,
             initial_age: self.initial_age,
             delay: self.delay,
-            fetch_number: loading.number(),
+            fetch_number,
             purge_keys: Arc::new(keys),
         };
         // Copied: the body may be a part of a large file, and keep all of it alive.

@@ -21,7 +21,7 @@ use axum::{
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, sync::mpsc};
 use tower_readthrough::{
-    MemoryStore, ReadThroughLayer, Rules, Stats, dashboard::Dashboard, purge::Basic, testing::Client,
+    MemoryStore, ReadThroughLayer, Rules, Stats, Unkeyed, dashboard::Dashboard, purge::Basic, testing::Client,
 };
 
 use self::browser::Browser;
@@ -120,14 +120,17 @@ async fn the_page_shows_the_figures_of_a_real_cache() {
             site.app.get(&target).send().await.expect_status(200);
         }
     }
+    // A URI cannot hold markup, and a `Host` can.
+    let host = site.app.clone().host("").header("host", "<img src=x><b>bold</b>");
+    host.get("/p/3").send().await.expect_unkeyed(Unkeyed::UnusableHost);
     site.app.get("/p/alone").send().await;
     site.app.get("/p/broken").send().await.expect_status(500);
     site.open(&browser).await;
     let seen = site.stats.snapshot();
-    assert_eq!((seen.hits, seen.requests()), (4, 8));
+    assert_eq!((seen.hits, seen.requests()), (4, 9));
     assert_eq!(browser.text("h1").await, "Shop <b>&amp;</b>");
     assert_eq!(browser.text("#hit-ratio").await, "50.0 %");
-    assert_eq!(browser.text("#requests-total").await, "8 since the start");
+    assert_eq!(browser.text("#requests-total").await, "9 since the start");
     assert_eq!(browser.text("#fetches").await, "0");
     let rows = async |table: &str| browser.rows(table).await;
     assert_eq!(rows("#forwarded").await[0], ["uri-miss", "4"]);
@@ -138,16 +141,17 @@ async fn the_page_shows_the_figures_of_a_real_cache() {
     let keys: Vec<_> = rows("#by-fetches").await.into_iter().map(|row| row[0].clone()).collect();
     assert!(keys.contains(&format!("{host}/p/1")), "{keys:?}");
     let decisions = rows("#decisions").await;
-    assert_eq!(decisions.len(), 4);
+    assert_eq!(decisions.len(), 5);
     let broken = format!("{host}/p/broken");
     assert_eq!(decisions[0][1..5], ["GET", &broken, "forwarded", "uri-miss"]);
     assert_eq!(decisions[0][6], "500");
     assert_eq!(decisions[1][3..7], ["forwarded", "uri-miss", "no: no-store", "200"]);
-    assert_eq!(decisions[3][3..7], ["forwarded", "uri-miss", "yes", "200"]);
+    assert_eq!(decisions[4][3..7], ["forwarded", "uri-miss", "yes", "200"]);
+    assert_eq!(decisions[2][2..5], ["<img src=x><b>bold</b>/p/3", "unkeyed", "unusable-host"]);
     let text = browser.text("body").await;
     assert!(!text.contains("secret"), "a query is shown");
     // What came from requests is text.
-    assert_eq!(browser.run("return document.querySelectorAll('img, h1 b').length").await, 0);
+    assert_eq!(browser.run("return document.querySelectorAll('img, b').length").await, 0);
     assert_eq!(browser.run("return document.title").await, "Shop <b>&amp;</b> – cache");
     browser.fill("#explain-url", &format!("http://{host}/p/1?secret=7")).await;
     browser.click("#explain-send").await;
@@ -156,7 +160,7 @@ async fn the_page_shows_the_figures_of_a_real_cache() {
     // The page goes on by itself.
     site.app.get("/p/2").send().await;
     browser
-        .until("return document.getElementById('requests-total').textContent === '9 since the start'")
+        .until("return document.getElementById('requests-total').textContent === '10 since the start'")
         .await;
     browser.until("return document.querySelectorAll('#chart-load .line').length > 0").await;
     assert_eq!(browser.errors().await, Vec::<String>::new());

@@ -43,6 +43,7 @@ async fn two(models: [Model; 2], modes: [Mode; 2], until: f64, cools_at: Option<
         .build()
         .expect("the settings make sense");
     [&first, &second].into_iter().for_each(Origin::begin);
+    first.warm();
     if let Some(at) = cools_at {
         let first = first.clone();
         tokio::spawn(async move {
@@ -146,7 +147,7 @@ fn two_origins_of_full_size() {
         &format!("{}, back after {back:?} s", cold.figures()),
     );
 
-    let weak = Model { workers: 3, dies_at: 100, ..A };
+    let weak = Model { workers: 20, cost: 20.0 / 60.0, dies_at: 100, ..A };
     let weak = run(two([A, weak], [refuses_for_a_minute, WELL], until, None));
     row("two origins, the second bears 60 of 100/s", &weak.figures());
 

@@ -141,6 +141,11 @@ impl Origin {
         state.counts = Counts::default();
     }
 
+    /// Makes it warm, as after a long time at work.
+    pub(crate) fn warm(&self) {
+        self.lock().warm_since = Some(f64::NEG_INFINITY);
+    }
+
     /// Makes it cold, as after a restart.
     pub(crate) fn cool(&self) {
         self.lock().warm_since = None;

@@ -184,6 +184,11 @@ impl Purges {
         }
     }
 
+    /// Purges a floor as an unsafe request does, whatever began there.
+    pub(crate) fn invalidate_always(&self, floor: FloorIndex) {
+        self.lose(PurgeKind::Floor(floor), Effect::Gone, Loss::Invalidated);
+    }
+
     /// Whether nothing has purged a response since its fetch began. Calls `note` with what softer purges have
     /// left of it, if there were any.
     ///

@@ -190,7 +190,8 @@ fn bounds_hold_for_writers_and_readers() {
     };
     // One trailer is there already.
     assert!(with(&|snapshot| snapshot.headers = many(511)).is_ok());
-    let too_large: [(&str, &dyn Fn(&mut Snapshot)); 5] = [
+    type Change<'a> = &'a dyn Fn(&mut Snapshot);
+    let too_large: [(&str, Change<'_>); 5] = [
         ("fields", &|snapshot| snapshot.headers = many(512)),
         ("value", &|snapshot| {
             snapshot.headers.insert("x-a", HeaderValue::try_from("a".repeat(256 << 10)).unwrap());

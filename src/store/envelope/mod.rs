@@ -45,6 +45,7 @@ use bytes::Bytes;
 pub(crate) use self::header::{HEADER_BYTES, Header};
 use super::Snapshot;
 use crate::key::CacheKey;
+pub use crate::sequence::{AsOf, EntryId};
 
 /// Header fields and trailers together, and selecting fields.
 const MAX_FIELDS: usize = 512;
@@ -65,37 +66,6 @@ pub struct Envelope {
     key: CacheKey,
     snapshot: Snapshot,
     as_of: Option<AsOf>,
-}
-
-/// Up to which entry of a log of purges the writer of an [`Envelope`] had applied that log when the fetch
-/// began.
-///
-/// Only equality means something: a reader that does not know this very entry does not know which purges the
-/// response has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct AsOf {
-    /// Which run of the server: a hash of its name for itself.
-    pub run: u64,
-    /// The entry.
-    pub id: EntryId,
-    /// The random number in the entry: after a loss of data another one may have the same id.
-    pub nonce: u64,
-}
-
-/// Names an entry of a log, in the order in which entries were added: the server's milliseconds, and a number
-/// within them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct EntryId {
-    /// Milliseconds.
-    pub millis: u64,
-    /// The number among the entries of the same millisecond.
-    pub number: u64,
-}
-
-impl std::fmt::Display for EntryId {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}-{}", self.millis, self.number)
-    }
 }
 
 /// Why bytes are no [`Envelope`], or a snapshot does not fit into one.

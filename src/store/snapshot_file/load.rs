@@ -5,7 +5,7 @@ use std::{
     io::{self, BufReader, Read},
     path::PathBuf,
     sync::{Arc, Weak},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use bytes::Bytes;
@@ -18,7 +18,7 @@ use crate::{
     http::not_stored::NotStored,
     key::CacheKey,
     store::{
-        Applied, Change, Envelope, EnvelopeError, Loading, MemoryStore, Moment, RequestHeaders, Store,
+        Applied, AsOf, Change, Envelope, EnvelopeError, Loading, MemoryStore, Moment, RequestHeaders, Store,
         StoredResponse,
         envelope::{HEADER_BYTES, Header},
     },
@@ -89,6 +89,11 @@ impl From<io::Error> for LoadEnd {
     }
 }
 
+/// How long a node of a cluster waits for the log before it loads a file. After that, what it loads is
+/// unproven.
+const JOIN_AT_MOST: Duration = Duration::from_secs(2);
+const LOOK: Duration = Duration::from_millis(5);
+
 /// Records between two looks at whether the load is still wanted.
 const BATCH: u64 = 1000;
 
@@ -118,11 +123,35 @@ impl Load {
     }
 
     pub(super) fn run(&self) -> LoadReport {
+        self.wait_for_purges();
         let mut report = LoadReport::new(LoadEnd::Complete);
         if let Err(end) = self.read_file(&mut report) {
             report.end = end;
         }
         report
+    }
+
+    /// In a cluster: until it is known what was purged, but not for long.
+    fn wait_for_purges(&self) {
+        let Some(journal) = self.store.sequence().journal() else { return };
+        let waited = std::iter::repeat_n(LOOK, (JOIN_AT_MOST.as_millis() / LOOK.as_millis()) as usize);
+        for pause in waited {
+            if journal.is_caught_up() || self.wanted.strong_count() == 0 {
+                return;
+            }
+            std::thread::sleep(pause);
+        }
+    }
+
+    /// The number of the fetch for which a response stands, and whether nothing is known of what was purged
+    /// since.
+    fn begun(&self, as_of: Option<AsOf>) -> (u64, bool) {
+        let Some(journal) = self.store.sequence().journal() else {
+            return (self.loading.number(), !self.trusts_freshness);
+        };
+        // Before the first purge: all that are known count.
+        let begun = as_of.and_then(|as_of| journal.begun(as_of));
+        (begun.unwrap_or(0), begun.is_none())
     }
 
     fn read_file(&self, report: &mut LoadReport) -> Result<(), LoadEnd> {
@@ -164,9 +193,10 @@ impl Load {
     }
 
     fn store(&self, envelope: Envelope, report: &mut LoadReport) -> Result<(), LoadEnd> {
-        let ((key, mut snapshot), now) = (envelope.into_parts(), Moment::now());
-        snapshot.is_unproven |= !self.trusts_freshness;
-        let Ok(response) = snapshot.restore(&key, &self.loading, now) else {
+        let ((begun, is_unproven), now) = (self.begun(envelope.as_of()), Moment::now());
+        let (key, mut snapshot) = envelope.into_parts();
+        snapshot.is_unproven |= is_unproven;
+        let Ok(response) = snapshot.restore_as(begun, &key, &self.loading, now) else {
             report.skipped += 1;
             return Ok(());
         };

@@ -8,6 +8,9 @@
 //!   that is a 304 instead of the whole. If the fetch fails, what was loaded covers for it as long as its
 //!   windows say, so that a process that starts while its origin is down has something to serve.
 //!   [`trust_freshness`](SnapshotFileBuilder::trust_freshness) gives that up.
+//! * **In a cluster** each response says up to where the log of purges was applied when it was fetched. A node
+//!   that has joined before it opens the file, and has read the log, uses at once what nothing has purged since;
+//!   what was purged is not loaded, and only what the log does not reach back to is unproven.
 //! * **Writing** goes to a second file beside it, which is synced and then renamed: at each moment the file
 //!   is one whole snapshot. What was served last is written first. Responses that are purged, expired or parts
 //!   (206) are left out.
@@ -172,7 +175,8 @@ impl SnapshotFileBuilder {
 
     /// Uses what is loaded for as long as it is fresh, without asking the origin first. **Purges since the
     /// file was written are lost**: those of other processes, those while no process ran, and those after the
-    /// last write of this one. For responses that nothing purges. Default: what is loaded is
+    /// last write of this one. For responses that nothing purges; refused where the store is part of a cluster.
+    /// Default: what is loaded is
     /// [unproven](StoredResponse::is_unproven).
     pub fn trust_freshness(mut self) -> Self {
         self.settings.trusts_freshness = true;
@@ -231,6 +235,10 @@ impl Settings {
         }
         if self.path.file_name().is_none() {
             return refuse("path", "does not name a file: add one to the directory");
+        }
+        if self.trusts_freshness && store.sequence().journal().is_some() {
+            let reason = "loses purges of other nodes: leave it out where the store is part of a cluster";
+            return refuse("trust_freshness", reason);
         }
         match store.sequence().has_texts() {
             true => Ok(()),

@@ -100,7 +100,10 @@ impl Writer {
         now: Moment,
     ) -> io::Result<()> {
         let Some(snapshot) = response.snapshot(store.sequence(), now) else { return Ok(()) };
-        let envelope = Envelope::new(key.clone(), snapshot);
+        // What is unproven has seen less than its number says.
+        let journal = store.sequence().journal().filter(|_| !snapshot.is_unproven);
+        let as_of = journal.and_then(|journal| journal.as_of(response.fetch_number()));
+        let envelope = Envelope::new(key.clone(), snapshot).with_as_of(as_of);
         let Ok(head) = envelope.to_head(0) else {
             self.report.skipped += 1;
             return Ok(());

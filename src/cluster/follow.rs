@@ -1,0 +1,161 @@
+//! The tasks that read the log and send to it.
+
+use std::{sync::Weak, time::Duration};
+
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{
+    Shared,
+    log::{Entry, Next, Reply},
+    redis::{Server, ServerError},
+};
+use crate::sequence::Message;
+
+/// Pauses after failures: doubling, half of each at random, for ever.
+struct Backoff(Duration);
+
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+impl Backoff {
+    const fn new() -> Self {
+        Self(FIRST_PAUSE)
+    }
+
+    fn next(&mut self) -> Duration {
+        let pause = self.0.mul_f64(0.5 + 0.5 * fastrand::f64());
+        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
+        pause
+    }
+}
+
+/// Follows the log until the cluster is dropped.
+pub(super) async fn read_log(cluster: Weak<Shared>) {
+    let mut backoff = Backoff::new();
+    loop {
+        let Some(server) = cluster.upgrade().map(|shared| shared.server.clone()) else { return };
+        let Err(error) = follow(&server, &cluster, &mut backoff).await else { return };
+        let Some(shared) = cluster.upgrade() else { return };
+        shared.log.lock().disconnected();
+        shared.note_error(Some(error.to_string()));
+        drop(shared);
+        sleep(backoff.next()).await;
+    }
+}
+
+/// Follows the log over one connection. Returns when the cluster is dropped.
+async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
+    let (mut follower, hello) = server.follow().await?;
+    let Some(name) = cluster.upgrade().map(|shared| shared.connected(hello.run.as_deref())) else {
+        return Ok(());
+    };
+    // A server that does not say which it is: each connection is to another one.
+    let run = hello.run.clone().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+    let mut failures = Backoff::new();
+    loop {
+        let Some(read) = cluster.upgrade().map(|shared| shared.log.lock().next_read()) else { return Ok(()) };
+        let reply = follower.read(read, (&name, &run), &hello).await?;
+        let has_failed = reply.has_failed;
+        let Some(shared) = cluster.upgrade() else { return Ok(()) };
+        let next = shared.apply(read.from, reply);
+        drop(shared);
+        if next == Next::Mark {
+            follower.mark(&name).await?;
+        }
+        if has_failed {
+            // What is there may be no log at all.
+            sleep(failures.next()).await;
+        } else {
+            (failures, *backoff) = (Backoff::new(), Backoff::new());
+        }
+    }
+}
+
+impl Shared {
+    /// Returns the name of the node.
+    fn connected(&self, run: Option<&str>) -> String {
+        self.log.lock().connected(run.map(hash), &self.purge);
+        *self.run.lock() = run.map(str::to_owned);
+        self.note_error(None);
+        self.node.clone()
+    }
+
+    fn apply(&self, from: Option<super::log::Position>, reply: Reply<Message>) -> Next {
+        let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
+        // Key rules are code of the application: they run before the log is locked.
+        let read = |Entry { position, purge }: Entry<Message>| Entry {
+            position,
+            purge: purge.map(|message| self.purge.read(&message)),
+        };
+        let entries: Vec<_> = entries.into_iter().map(read).collect();
+        let reply = Reply { entries, is_full, anchor, deleted, has_failed };
+        let next = self.log.lock().replied(from, &reply, &self.purge);
+        reply
+            .entries
+            .iter()
+            .filter_map(|entry| entry.purge.as_ref())
+            .for_each(|purge| self.purge.settle(purge));
+        self.wake.notify_one();
+        next
+    }
+}
+
+/// Names a run of a server in 64 bits, the same on all nodes.
+fn hash(run: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(run.as_bytes())
+}
+
+/// Sends own purges until the cluster is dropped.
+pub(super) async fn send_purges(cluster: Weak<Shared>) {
+    let mut backoff = Backoff::new();
+    loop {
+        let Some(server) = cluster.upgrade().map(|shared| shared.server.clone()) else { return };
+        match send(&server, &cluster, &mut backoff).await {
+            Ok(()) => return,
+            Err(_) => {
+                let Some(shared) = cluster.upgrade() else { return };
+                shared.log.lock().send_again();
+            }
+        }
+        sleep(backoff.next()).await;
+    }
+}
+
+/// Sends over one connection. Returns when the cluster is dropped.
+async fn send(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
+    let mut writer = None;
+    loop {
+        let Some(shared) = cluster.upgrade() else { return Ok(()) };
+        let next = shared.log.lock().next_to_send(Instant::now());
+        let Some(sending) = next else {
+            wait(&shared).await;
+            continue;
+        };
+        let connected = match &mut writer {
+            Some(writer) => writer,
+            none => none.insert(server.writer().await?),
+        };
+        match connected.add(&sending, &shared.node).await? {
+            Some(position) => {
+                shared.log.lock().acknowledged(position);
+                *backoff = Backoff::new();
+            }
+            None => return Err(ServerError::Answer),
+        }
+    }
+}
+
+/// Waits until there may be something to send. The task is aborted when the cluster is dropped.
+async fn wait(shared: &Shared) {
+    let at = shared.log.lock().next_send_at();
+    let woken = shared.wake.notified();
+    match at {
+        Some(at) => {
+            tokio::select! {
+                () = woken => {}
+                () = sleep_until(at) => {}
+            }
+        }
+        None => woken.await,
+    }
+}

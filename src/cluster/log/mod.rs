@@ -1,0 +1,352 @@
+//! The log of all nodes' purges, as one node follows it. Knows no server and no clock of its own: what is asked
+//! and answered is handed in, so that any schedule can be played.
+//!
+//! # What it keeps
+//!
+//! * **A purge of another node is applied once**, in the order of the log, under a number of this node's own
+//!   [`Sequence`](crate::Sequence).
+//! * **An own purge is applied at once**, and keeps its number when it is read back. Until then it is sent
+//!   again after each disconnection and each gap, under the same nonce: the server may have lost it.
+//! * **The anchor** is the last entry that was applied, with its nonce. At each read the server says whether
+//!   that very entry is still there. If not, or if the server is another one, or entries were deleted, purges
+//!   may have been missed: a **gap**.
+//! * **A gap** leaves all that is held unproven, twice: when it is noticed, and when the log has been read
+//!   again from its beginning, since entries that came and went between the two were missed as well. Until the
+//!   log was read to its end again the node is not caught up.
+//! * **The first connection is a gap**, so that a node that has served before it reached the server is right.
+//!
+//! # What a value of the second tier has seen
+//!
+//! A node that writes a value says up to which entry it had applied the log when the fetch of it
+//! [began](Log::as_of). A node that reads it [translates](Log::begun) that entry into a number of its own
+//! sequence: below the number of each purge that the writer may not have known, so that the sequence judges
+//! the value as if it had been fetched here. Only an entry that is known exactly says anything.
+
+mod outbox;
+mod ring;
+#[cfg(test)]
+mod schedule_tests;
+#[cfg(test)]
+mod sim_tests;
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use self::{
+    outbox::{Added, Outbox},
+    ring::{Numbers, Ring},
+};
+pub(crate) use self::{
+    outbox::{Sending, Ticket},
+    ring::Position,
+};
+use crate::{
+    sequence::Message,
+    store::{AsOf, EntryId},
+};
+
+/// What the entries of the log are applied to.
+pub(crate) trait Target {
+    /// A purge that is ready to be applied: no code of the application runs under the lock of the log.
+    type Purge;
+
+    /// Purges, and returns the least number that it took.
+    fn purge(&self, purge: &Self::Purge) -> u64;
+
+    /// Leaves all that is held unproven.
+    fn doubt(&self) -> u64;
+
+    /// The number of the last fetch or purge.
+    fn current(&self) -> u64;
+}
+
+/// An entry that was read.
+#[derive(Clone, Debug)]
+pub(crate) struct Entry<P> {
+    pub(crate) position: Position,
+    /// `None`: it is there to have something to hold on to.
+    pub(crate) purge: Option<P>,
+}
+
+/// From where the log is read next, and whether the read may wait for a new entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Read {
+    pub(crate) from: Option<Position>,
+    pub(crate) may_wait: bool,
+}
+
+/// What the server said to a [`Read`], all of it later than the read itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Reply<P> {
+    pub(crate) entries: Vec<Entry<P>>,
+    /// Whether there may be more.
+    pub(crate) is_full: bool,
+    /// The nonce of the entry at the position that was read from.
+    pub(crate) anchor: Option<u64>,
+    /// The largest id that was deleted one by one.
+    pub(crate) deleted: EntryId,
+    /// A command failed, and not because the connection is gone.
+    pub(crate) has_failed: bool,
+}
+
+/// What comes next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Next {
+    Read,
+    /// The log is empty: an entry is needed to hold on to.
+    Mark,
+}
+
+/// Entries that are known, with their local numbers.
+pub(crate) const RING: usize = 1 << 16;
+
+/// Own purges that are not read back.
+pub(crate) const OUTBOX: usize = 10_000;
+
+/// The log, as one node follows it.
+#[derive(Debug)]
+pub(crate) struct Log {
+    /// The run of the server from which the log was read.
+    run: Option<u64>,
+    position: Option<Position>,
+    is_caught_up: bool,
+    ring: Ring,
+    numbers: Numbers,
+    outbox: Outbox,
+    /// Entries up to here may have been deleted before the log was read from its beginning.
+    floor: EntryId,
+    gaps: u64,
+    rules: Rules,
+}
+
+impl Log {
+    pub(crate) fn new() -> Self {
+        Self::with_rules(Rules::default(), OUTBOX)
+    }
+
+    fn with_rules(rules: Rules, outbox: usize) -> Self {
+        Self {
+            run: None,
+            position: None,
+            is_caught_up: false,
+            ring: Ring::new(RING),
+            // As many again: own purges, and what was applied before a gap.
+            numbers: Numbers::new(2 * RING),
+            outbox: Outbox::new(outbox),
+            floor: EntryId::default(),
+            gaps: 0,
+            rules,
+        }
+    }
+
+    /// A connection is made to this run of the server; `None`: the server does not say which it is, and may be
+    /// any.
+    pub(crate) fn connected(&mut self, run: Option<u64>, target: &impl Target) {
+        let is_new = run.is_none() || run != self.run;
+        let is_first = self.run.is_none();
+        // Nobody else can mean it.
+        self.run = Some(run.unwrap_or_else(|| fastrand::u64(..)));
+        if is_new && (is_first || self.rules.new_run_is_gap) {
+            self.lose(target);
+        }
+    }
+
+    /// The connection is lost. What was sent may not have arrived.
+    pub(crate) fn disconnected(&mut self) {
+        self.is_caught_up = false;
+        self.outbox.send_again();
+    }
+
+    /// Purges may have been missed.
+    fn lose(&mut self, target: &impl Target) {
+        self.gaps += 1;
+        self.doubt(target);
+        if !self.rules.keeps_ring {
+            self.ring.clear();
+            self.position = None;
+        }
+        self.is_caught_up = false;
+    }
+
+    fn doubt(&self, target: &impl Target) {
+        target.doubt();
+    }
+
+    /// An own purge could not be sent.
+    pub(crate) fn send_again(&mut self) {
+        self.outbox.send_again();
+    }
+
+    /// What is to be read next.
+    pub(crate) fn next_read(&self) -> Read {
+        Read { from: self.position, may_wait: self.is_caught_up }
+    }
+
+    /// The server has answered a read from `from`. Applies what is new.
+    pub(crate) fn replied<T: Target>(
+        &mut self,
+        from: Option<Position>,
+        reply: &Reply<T::Purge>,
+        target: &T,
+    ) -> Next {
+        if from != self.position {
+            return Next::Read;
+        }
+        match from {
+            Some(position) if self.is_gap(position, reply) => {
+                self.lose(target);
+                return Next::Read;
+            }
+            Some(_) => {}
+            None => {
+                // What was logged and trimmed since the gap was noticed was missed as well.
+                if self.rules.doubts_twice {
+                    self.doubt(target);
+                }
+                self.floor = reply.deleted;
+            }
+        }
+        for entry in &reply.entries {
+            self.apply(entry, target);
+        }
+        if self.position.is_none() {
+            return Next::Mark;
+        }
+        if !reply.is_full && !self.is_caught_up {
+            self.is_caught_up = true;
+            self.outbox.send_again();
+        }
+        Next::Read
+    }
+
+    /// Whether the anchor is gone, or entries were deleted that were not read.
+    fn is_gap<P>(&self, position: Position, reply: &Reply<P>) -> bool {
+        // What was deleted before the log was read from its beginning is known, and stays the largest for ever.
+        let known = if self.rules.knows_deleted { self.floor.max(position.id) } else { position.id };
+        let is_anchored = reply.anchor == Some(position.nonce);
+        self.rules.finds_gaps && (reply.has_failed || !is_anchored || reply.deleted > known)
+    }
+
+    fn apply<T: Target>(&mut self, Entry { position, purge }: &Entry<T::Purge>, target: &T) {
+        let number = self.numbers.get(position.nonce).unwrap_or_else(|| {
+            let number = purge.as_ref().map(|purge| target.purge(purge));
+            self.numbers.note(position.nonce, number);
+            number
+        });
+        self.outbox.read_back(*position);
+        // Behind the purge: what begins with a larger number has seen it.
+        self.ring.push(*position, number, target.current());
+        self.position = Some(*position);
+    }
+
+    /// Purges here, and lets the others know. Nothing that begins meanwhile is between the two.
+    pub(crate) fn issue<T: Target>(
+        &mut self,
+        message: &Message,
+        is_invalidation: bool,
+        now: Instant,
+        purge: impl FnOnce() -> u64,
+        target: &T,
+    ) -> (u64, Arc<Ticket>) {
+        let (nonce, number) = (fastrand::u64(..), purge());
+        let (added, ticket) = self.outbox.add(nonce, message, number, is_invalidation, now);
+        match added {
+            Added::New => self.numbers.note(nonce, Some(number)),
+            Added::Merged => {}
+            Added::Overflow => {
+                target.doubt();
+                self.numbers.note(nonce, Some(self.outbox.least_number()));
+            }
+        }
+        (number, ticket)
+    }
+
+    /// The next own purge to be sent. Only where the log was read to its end.
+    pub(crate) fn next_to_send(&mut self, now: Instant) -> Option<Sending> {
+        self.is_caught_up.then(|| self.outbox.next(now))?
+    }
+
+    /// When the next own purge may be sent, if one has to wait.
+    pub(crate) fn next_send_at(&self) -> Option<Instant> {
+        self.outbox.next_at()
+    }
+
+    /// The server has added an own purge.
+    pub(crate) fn acknowledged(&mut self, position: Position) {
+        self.outbox.acknowledged(position);
+        if !self.rules.resends {
+            self.outbox.read_back(position);
+        }
+    }
+
+    /// Up to where the log was applied when the fetch of this number began, as far as that is known.
+    pub(crate) fn as_of(&self, fetch_number: u64) -> Option<AsOf> {
+        let Position { id, nonce } = self.ring.last_before(fetch_number)?;
+        Some(AsOf { run: self.run?, id, nonce })
+    }
+
+    /// The number in this node's sequence from which a fetch counts as begun, of which the writer had applied
+    /// the log up to `as_of`. `None` if that entry is not known.
+    pub(crate) fn begun(&self, as_of: AsOf, target: &impl Target) -> Option<u64> {
+        let AsOf { run, id, nonce } = as_of;
+        if Some(run) != self.run && self.rules.has_run_in_as_of || id <= self.floor && self.rules.has_floor {
+            return None;
+        }
+        let later = self.ring.least_after(Position { id, nonce })?;
+        let unread = if self.rules.cuts_at_unread { self.outbox.least_number() } else { u64::MAX };
+        let next = target.current().saturating_add(1);
+        Some(later.min(unread).min(next).saturating_sub(1))
+    }
+
+    /// Whether the log was read to its end since the last gap and the last connection.
+    pub(crate) fn is_caught_up(&self) -> bool {
+        self.is_caught_up
+    }
+
+    /// The entry that was applied last.
+    #[cfg(test)]
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.position
+    }
+
+    /// How often purges may have been missed, the first connection included.
+    pub(crate) fn gaps(&self) -> u64 {
+        self.gaps
+    }
+
+    /// Own purges that are not read back yet.
+    pub(crate) fn waiting(&self) -> usize {
+        self.outbox.len()
+    }
+}
+
+/// What the tests switch off, one at a time, to see it missed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Rules {
+    finds_gaps: bool,
+    new_run_is_gap: bool,
+    doubts_twice: bool,
+    knows_deleted: bool,
+    keeps_ring: bool,
+    has_run_in_as_of: bool,
+    has_floor: bool,
+    resends: bool,
+    cuts_at_unread: bool,
+}
+
+impl Default for Rules {
+    fn default() -> Self {
+        Self {
+            finds_gaps: true,
+            new_run_is_gap: true,
+            doubts_twice: true,
+            knows_deleted: true,
+            keeps_ring: false,
+            has_run_in_as_of: true,
+            has_floor: true,
+            resends: true,
+            cuts_at_unread: true,
+        }
+    }
+}

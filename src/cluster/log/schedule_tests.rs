@@ -1,0 +1,253 @@
+//! Schedules that break one rule each, too rare for random ones.
+
+use std::cell::Cell;
+
+use super::*;
+
+/// Counts numbers and doubts.
+#[derive(Default)]
+struct Counting {
+    current: Cell<u64>,
+    doubts: Cell<u64>,
+}
+
+impl Counting {
+    fn next(&self) -> u64 {
+        self.current.set(self.current.get() + 1);
+        self.current.get()
+    }
+}
+
+impl Target for Counting {
+    type Purge = ();
+
+    fn purge(&self, (): &()) -> u64 {
+        self.next()
+    }
+
+    fn doubt(&self) -> u64 {
+        self.doubts.set(self.doubts.get() + 1);
+        self.next()
+    }
+
+    fn current(&self) -> u64 {
+        self.current.get()
+    }
+}
+
+const RUN: u64 = 1;
+
+fn at(millis: u64) -> Position {
+    Position { id: EntryId { millis, number: 0 }, nonce: millis + 100 }
+}
+
+fn as_of(run: u64, Position { id, nonce }: Position) -> AsOf {
+    AsOf { run, id, nonce }
+}
+
+/// What a server says that has these entries, and nothing deleted.
+fn reply(from: Option<Position>, entries: &[u64]) -> Reply<()> {
+    let entries = entries.iter().map(|millis| Entry { position: at(*millis), purge: Some(()) });
+    Reply {
+        entries: entries.collect(),
+        is_full: false,
+        anchor: from.map(|from| from.nonce),
+        deleted: EntryId::default(),
+        has_failed: false,
+    }
+}
+
+/// A node that has read the log of the first run to its end.
+fn node(rules: Rules, entries: &[u64], deleted: u64) -> (Log, Counting) {
+    let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
+    log.connected(Some(RUN), &target);
+    let first = Reply { deleted: at(deleted).id, ..reply(None, entries) };
+    log.replied(None, &first, &target);
+    assert!(log.is_caught_up());
+    (log, target)
+}
+
+/// A replica that was promoted may have lost entries that this node had not read: its log looks whole.
+#[test]
+fn a_new_run_is_a_gap() {
+    let gaps = |rules| {
+        let (mut log, target) = node(rules, &[5], 0);
+        log.disconnected();
+        log.connected(Some(RUN + 1), &target);
+        let from = log.next_read().from;
+        log.replied(from, &reply(from, &[]), &target);
+        log.gaps()
+    };
+    assert_eq!(gaps(Rules::default()), 2);
+    assert_eq!(gaps(Rules { new_run_is_gap: false, ..Rules::default() }), 1);
+}
+
+/// A server that does not say which it is may be any at each connection, and the same all the while.
+#[test]
+fn a_server_that_does_not_say_which_it_is_is_another_at_each_connection() {
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    for gaps in [2, 3] {
+        log.disconnected();
+        log.connected(None, &target);
+        assert_eq!(log.gaps(), gaps);
+    }
+}
+
+/// The largest id that was deleted never goes down: who has read the log from its beginning knows of it.
+#[test]
+fn entries_that_were_deleted_before_are_no_gap_for_ever() {
+    let gaps = |rules| {
+        let (mut log, target) = node(rules, &[5, 6], 9);
+        let from = log.next_read().from;
+        log.replied(from, &Reply { deleted: at(9).id, ..reply(from, &[]) }, &target);
+        log.gaps()
+    };
+    assert_eq!(gaps(Rules::default()), 1);
+    assert_eq!(gaps(Rules { knows_deleted: false, ..Rules::default() }), 2);
+}
+
+#[test]
+fn entries_that_are_deleted_later_are_a_gap() {
+    let (mut log, target) = node(Rules::default(), &[5, 6], 0);
+    let from = log.next_read().from;
+    log.replied(from, &Reply { deleted: at(7).id, ..reply(from, &[]) }, &target);
+    assert_eq!(log.gaps(), 2);
+}
+
+/// A slow reader is overtaken by trimming on a connection that lives.
+#[test]
+fn the_anchor_is_looked_for_at_each_read() {
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[6]), &target);
+    assert_eq!(log.gaps(), 1);
+    let from = log.next_read().from;
+    // Read before the anchor went, and applied by nobody: what came before it may be missing.
+    log.replied(from, &Reply { anchor: None, ..reply(from, &[8]) }, &target);
+    assert_eq!((log.gaps(), log.is_caught_up(), log.position()), (2, false, None));
+    let from = log.next_read().from;
+    let other = Reply { anchor: Some(1), ..reply(from, &[8]) };
+    log.replied(from, &other, &target);
+    assert_eq!(log.gaps(), 2, "from the beginning there is nothing to hold on to");
+}
+
+#[test]
+fn everything_is_unproven_when_a_gap_is_noticed_and_when_the_log_is_read_again() {
+    let (mut log, target) = (Log::new(), Counting::default());
+    log.connected(Some(RUN), &target);
+    assert_eq!(target.doubts.get(), 1);
+    assert_eq!(log.replied(None, &reply(None, &[]), &target), Next::Mark);
+    log.replied(None, &reply(None, &[5]), &target);
+    assert!(target.doubts.get() >= 2);
+    let doubts = target.doubts.get();
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[6]), &target);
+    assert_eq!(target.doubts.get(), doubts);
+}
+
+/// After a failover an entry of the lost tail and a new one may share an id, and replicated ones are in both.
+#[test]
+fn an_entry_of_another_run_says_nothing() {
+    let begun = |rules| {
+        let (log, target) = node(rules, &[5, 6], 0);
+        log.begun(as_of(RUN + 1, at(5)), &target)
+    };
+    assert_eq!(begun(Rules::default()), None);
+    assert!(begun(Rules { has_run_in_as_of: false, ..Rules::default() }).is_some());
+}
+
+/// A purge between the two may have been deleted before this node read the log.
+#[test]
+fn an_entry_before_a_deleted_one_says_nothing() {
+    let begun = |rules| {
+        let (log, target) = node(rules, &[5, 9], 7);
+        [5, 9].map(|millis| log.begun(as_of(RUN, at(millis)), &target).is_some())
+    };
+    assert_eq!(begun(Rules::default()), [false, true]);
+    assert_eq!(begun(Rules { has_floor: false, ..Rules::default() }), [true, true]);
+}
+
+#[test]
+fn only_the_very_entry_says_something() {
+    let (log, target) = node(Rules::default(), &[5, 7], 0);
+    let begun = |position| log.begun(as_of(RUN, position), &target);
+    assert!(begun(at(5)).is_some_and(|begun| begun < begun_of_latest(&log, &target)));
+    assert_eq!(begun(at(6)), None, "between two that are known");
+    assert_eq!(begun(at(8)), None, "newer than what was read");
+    assert_eq!(begun(Position { nonce: 0, ..at(5) }), None, "another one in its place");
+}
+
+fn begun_of_latest(log: &Log, target: &Counting) -> u64 {
+    log.begun(as_of(RUN, at(7)), target).unwrap()
+}
+
+/// An own purge is in no entry yet that others could have seen.
+#[test]
+fn what_began_before_an_own_purge_that_is_not_read_back_is_before_it() {
+    let begun = |rules| {
+        let (mut log, target) = node(rules, &[5], 0);
+        let message = Message::doubt();
+        let (number, _) = log.issue(&message, false, Instant::now(), || target.next(), &target);
+        log.begun(as_of(RUN, at(5)), &target).unwrap() < number
+    };
+    assert!(begun(Rules::default()));
+    assert!(!begun(Rules { cuts_at_unread: false, ..Rules::default() }));
+}
+
+/// The purge between is sent when the pause is over, and not left out.
+#[test]
+fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
+    use crate::sequence::{MessageKind, Strength};
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
+    let begun = Instant::now();
+    let later = |millis| begun + std::time::Duration::from_millis(millis);
+    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next(), &target));
+    issue(&mut log, later(0));
+    assert!(log.next_to_send(later(0)).is_some());
+    issue(&mut log, later(10));
+    issue(&mut log, later(20));
+    assert_eq!(log.next_to_send(later(99)), None, "at most once in 100 ms");
+    assert_eq!(log.next_send_at(), Some(later(100)));
+    assert!(log.next_to_send(later(100)).is_some());
+    assert_eq!(log.next_to_send(later(900)), None, "and the two are one");
+}
+
+#[test]
+fn purges_that_wait_unsent_are_merged_by_the_stronger_one() {
+    use crate::sequence::{MessageKind, Strength};
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let mut issue = |strength| {
+        let message = Message::new(MessageKind::Tag, b"news", strength);
+        drop(log.issue(&message, false, Instant::now(), || target.next(), &target));
+        log.waiting()
+    };
+    assert_eq!(issue(Strength::Soft), 1);
+    assert_eq!(issue(Strength::Soft), 1);
+    assert_eq!(issue(Strength::Unproven), 2, "neither says what the other does");
+    assert_eq!(issue(Strength::Hard), 2);
+    let strengths = [(); 2].map(|()| log.next_to_send(Instant::now()).unwrap().message.strength);
+    assert_eq!(strengths, [Strength::Soft, Strength::Hard]);
+    assert_eq!(log.next_to_send(Instant::now()), None);
+}
+
+#[test]
+fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let message = Message::doubt();
+    let (_, ticket) = log.issue(&message, false, Instant::now(), || target.next(), &target);
+    let first = log.next_to_send(Instant::now()).unwrap();
+    let position = Position { id: at(6).id, nonce: first.nonce };
+    log.acknowledged(position);
+    assert_eq!((ticket.position(), log.waiting()), (Some(position), 1));
+    log.disconnected();
+    assert_eq!(log.next_to_send(Instant::now()), None, "not before the log was read to its end");
+    log.connected(Some(RUN), &target);
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[]), &target);
+    assert_eq!(log.next_to_send(Instant::now()), Some(first));
+    let current = target.current();
+    let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
+    log.replied(from, &back, &target);
+    assert_eq!((log.waiting(), target.current()), (0, current), "it is not applied a second time");
+}

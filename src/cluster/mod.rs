@@ -1,0 +1,419 @@
+//! Several nodes: purges that reach every process of a service.
+//!
+//! Each node keeps its own store. A [`Cluster`] joins them by a log on a Redis (7.0 or later) or Valkey server
+//! (7.2 or later): each purge through a [`Purge`] handle, and each URL and group that an unsafe request
+//! invalidates, is applied here at once and written to the log, and all nodes apply the log in its order.
+//! Nothing else changes: a hit asks no server, and responses are not shared.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//! use tower_readthrough::{MemoryStore, ReadThroughLayer, cluster::Cluster};
+//!
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20)).build()?;
+//! let cluster = Cluster::builder("redis://127.0.0.1/", cache.purge()).namespace("shop").open()?;
+//!
+//! let purged = cache.purge().tag("product-7");
+//! // No node serves it from here on.
+//! purged.applied_everywhere(Duration::from_secs(1)).await?;
+//! # cluster.leave().await;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # What holds when
+//!
+//! | | |
+//! |---|---|
+//! | a purge call has returned | this node serves nothing that it reached, as without a cluster |
+//! | [`state`](crate::Purged::state) is `Sent` | the server has it; each node that reads the log applies it, most often within a millisecond |
+//! | [`applied_everywhere`](crate::Purged::applied_everywhere) has returned | no node serves it |
+//! | the server is away | all nodes go on serving; purges are applied here, wait, and are sent when it is back. The other nodes serve what was purged until then |
+//! | a node was cut off | when it reads the log again, and cannot be sure that it has missed nothing, all that it holds is [unproven](crate::purge::Strength::Unproven): confirmed by the origin before it is used |
+//! | the server was restarted, replaced or flushed | the same on all nodes. That is a wave of revalidations, one for each key that is asked for; an [`OriginLimit`](crate::OriginLimit) bounds it |
+//! | more than 10,000 purges wait | they become one, which leaves everything unproven on the other nodes |
+//! | a node ends with purges that wait | they are lost; `Queued` means that |
+//!
+//! # What is told
+//!
+//! Purges in words, of at most 4 KiB each: a longer one leaves everything unproven on the other nodes. Unsafe
+//! requests to one URI are told at most once in 100 milliseconds, and the last one always is. What waits to be
+//! told twice is told once.
+//!
+//! # Restarts
+//!
+//! With a [`SnapshotFile`](crate::store::SnapshotFile) a node that restarts uses at once what it had stored and
+//! nothing has purged meanwhile: the file says how far the log was applied. Open the cluster first.
+//!
+//! # What is not promised
+//!
+//! * A node that is cut off does not know that it is, and serves what was purged elsewhere until the connection
+//!   is back: a server that is away must not become an origin that is flooded.
+//! * The log is read from the primary. Sentinel and Redis Cluster are not supported, nor is TLS.
+//! * All nodes need the same key rules: a purge of a URL is said as the URL, and read by the rules of each.
+//! * The log deleted, and the server's clock set back, both at once: then
+//!   [`applied_everywhere`](crate::Purged::applied_everywhere) can be wrong for a second.
+//! * Who can write to the server can purge, and see what is purged. It stores nothing else of this crate.
+//! * The names of tags and the URLs that are purged stand on the server, for as long as the last 65,536 purges.
+
+mod follow;
+mod log;
+mod redis;
+mod registry;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Arc, Weak},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use parking_lot::Mutex;
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    task::AbortHandle,
+    time::{Instant, sleep},
+};
+
+use self::{
+    log::{Log, Target, Ticket},
+    redis::{Server, Writer},
+};
+use crate::{
+    http::storing::after,
+    purge::{Applicable, Purge},
+    sequence::{AsOf, Journal, Message, NotEverywhere, NotEverywhereReason, Receipt},
+};
+
+/// A node of a cluster; see the [module](self).
+///
+/// A clone is a handle to the same. When the last one is dropped the node hears of no more purges, and
+/// tells of none: keep one for as long as the process serves.
+#[derive(Clone)]
+pub struct Cluster {
+    shared: Arc<Shared>,
+    tasks: Arc<Tasks>,
+}
+
+/// Configures a [`Cluster`].
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct ClusterBuilder {
+    url: String,
+    purge: Purge,
+    namespace: String,
+    node: String,
+}
+
+/// Why a node cannot join a cluster.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ClusterError {
+    /// The URL of the server cannot be used, for example since it asks for TLS.
+    #[error("invalid URL of a server: {0}")]
+    Url(String),
+    /// A name is invalid.
+    #[error("`{setting}`: {name:?} is not a valid name: give it 1 to 64 letters, digits, `-`, `_` or `.`")]
+    Name {
+        /// The setting.
+        setting: &'static str,
+        /// The given name.
+        name: String,
+    },
+    /// The store is part of a cluster already.
+    #[error("the store has joined a cluster already: keep the first handle")]
+    Joined,
+    /// The log is followed by tasks.
+    #[error("there is no tokio runtime: open the cluster inside one")]
+    NoRuntime,
+}
+
+/// How a node stands to its cluster.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ClusterStatus {
+    /// Whether there is a connection to the server over which the log is read.
+    pub is_connected: bool,
+    /// Whether the log was read to its end since.
+    pub is_caught_up: bool,
+    /// Own purges that wait to be sent, or were not read back yet.
+    pub waiting: usize,
+    /// How often purges may have been missed, so that all that was held became unproven. The first connection
+    /// counts.
+    pub gaps: u64,
+    /// Why the last connection failed, while there is none.
+    pub last_error: Option<String>,
+}
+
+struct Shared {
+    purge: Purge,
+    log: Mutex<Log>,
+    server: Server,
+    node: String,
+    /// Something may have to be sent.
+    wake: Notify,
+    /// The run of the server from which the log is read, by its own name.
+    run: Mutex<Option<String>>,
+    connection: Mutex<ConnectionState>,
+    /// Nodes that were seen in the registry.
+    known: Mutex<BTreeSet<String>>,
+    /// Looks at the registry.
+    surveyor: tokio::sync::Mutex<Option<Writer>>,
+}
+
+#[derive(Debug, Default)]
+struct ConnectionState {
+    is_connected: bool,
+    last_error: Option<String>,
+}
+
+struct Tasks([AbortHandle; 2]);
+
+impl Drop for Tasks {
+    fn drop(&mut self) {
+        self.0.iter().for_each(AbortHandle::abort);
+    }
+}
+
+const MAX_NAME_BYTES: usize = 64;
+
+impl ClusterBuilder {
+    /// What the nodes have in common: nodes of other namespaces on the same server hear nothing of each
+    /// other. 1 to 64 letters, digits, `-`, `_` or `.`. Default: `readthrough`.
+    pub fn namespace(mut self, name: impl Into<String>) -> Self {
+        self.namespace = name.into();
+        self
+    }
+
+    /// The name of this node, by which [`NotEverywhere`] names it. Two nodes must not have the same. 1 to 64
+    /// letters, digits, `-`, `_` or `.`. Default: a random one.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.node = name.into();
+        self
+    }
+
+    /// Joins. The server need not be there yet: it is tried again for ever.
+    ///
+    /// # Errors
+    ///
+    /// If the URL or a name is invalid, if the store has joined a cluster already, or outside of a tokio
+    /// runtime.
+    pub fn open(self) -> Result<Cluster, ClusterError> {
+        let Self { url, purge, namespace, node } = self;
+        for (setting, name) in [("namespace", &namespace), ("node", &node)] {
+            let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+            if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_valid) {
+                return Err(ClusterError::Name { setting, name: name.clone() });
+            }
+        }
+        let server = Server::new(&url, &namespace).map_err(|error| ClusterError::Url(error.to_string()))?;
+        let runtime = Handle::try_current().map_err(|_| ClusterError::NoRuntime)?;
+        let shared = Arc::new(Shared {
+            purge,
+            log: Mutex::new(Log::new()),
+            server,
+            node,
+            wake: Notify::new(),
+            run: Mutex::default(),
+            connection: Mutex::default(),
+            known: Mutex::default(),
+            surveyor: tokio::sync::Mutex::default(),
+        });
+        if !shared.purge.keep_journal(Arc::new(Following(Arc::downgrade(&shared)))) {
+            return Err(ClusterError::Joined);
+        }
+        let follower = runtime.spawn(follow::read_log(Arc::downgrade(&shared)));
+        let sender = runtime.spawn(follow::send_purges(Arc::downgrade(&shared)));
+        let tasks = Tasks([follower.abort_handle(), sender.abort_handle()]);
+        Ok(Cluster { shared, tasks: Arc::new(tasks) })
+    }
+}
+
+impl Cluster {
+    /// Returns a builder for a node whose purges go through this handle and others of the same store, and that
+    /// follows the log of the server at this URL (`redis://[user:password@]host[:port][/database]`).
+    pub fn builder(url: impl Into<String>, purge: Purge) -> ClusterBuilder {
+        let node = format!("{:x}-{:016x}", std::process::id(), fastrand::u64(..));
+        ClusterBuilder { url: url.into(), purge, namespace: "readthrough".to_owned(), node }
+    }
+
+    /// Returns how the node stands to the cluster now.
+    pub fn status(&self) -> ClusterStatus {
+        let (is_caught_up, waiting, gaps) = {
+            let log = self.shared.log.lock();
+            (log.is_caught_up(), log.waiting(), log.gaps())
+        };
+        let connection = self.shared.connection.lock();
+        ClusterStatus {
+            is_connected: connection.is_connected,
+            is_caught_up,
+            waiting,
+            gaps,
+            last_error: connection.last_error.clone(),
+        }
+    }
+
+    /// Returns the name of this node.
+    pub fn node(&self) -> &str {
+        &self.shared.node
+    }
+
+    /// Leaves the cluster, so that no other node waits for this one. At the end of a process, when it serves no
+    /// more. If the server is away, others name this node until an hour has passed.
+    pub async fn leave(self) {
+        self.tasks.0.iter().for_each(AbortHandle::abort);
+        if let Ok(mut writer) = self.shared.server.writer().await {
+            _ = writer.leave(&self.shared.node).await;
+        }
+    }
+}
+
+impl Shared {
+    fn note_error(&self, error: Option<String>) {
+        let mut connection = self.connection.lock();
+        (connection.is_connected, connection.last_error) = (error.is_none(), error);
+    }
+
+    /// Whether all nodes have applied an entry.
+    async fn survey(&self, ticket: &Ticket) -> Result<(), NotEverywhere> {
+        let not_sent = || NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new());
+        let position = ticket.position().ok_or_else(not_sent)?;
+        let mut surveyor = self.surveyor.lock().await;
+        let mut writer = match surveyor.take() {
+            Some(writer) => writer,
+            None => self.server.writer().await.map_err(|_| not_sent())?,
+        };
+        let survey = writer.survey(position).await.map_err(|_| not_sent())?;
+        let forgotten = survey.forgotten();
+        if forgotten.is_empty() || writer.forget(&forgotten).await.is_ok() {
+            *surveyor = Some(writer);
+        }
+        drop(surveyor);
+        let run = self.run.lock().clone();
+        let (here, left) = survey.names();
+        let known = {
+            let mut known = self.known.lock();
+            known.extend(here);
+            left.iter().chain(&forgotten).for_each(|name| _ = known.remove(name));
+            known.clone()
+        };
+        survey.check(position, run.as_deref(), &known)
+    }
+}
+
+impl Target for Purge {
+    type Purge = Applicable;
+
+    fn purge(&self, purge: &Applicable) -> u64 {
+        self.apply(purge)
+    }
+
+    fn doubt(&self) -> u64 {
+        Self::doubt(self)
+    }
+
+    fn current(&self) -> u64 {
+        Self::current(self)
+    }
+}
+
+/// What the store's sequence knows of the cluster.
+#[derive(Debug)]
+struct Following(Weak<Shared>);
+
+impl Journal for Following {
+    fn record(
+        &self,
+        message: &Message,
+        is_invalidation: bool,
+        purge: &mut dyn FnMut() -> u64,
+    ) -> (u64, Arc<dyn Receipt>) {
+        let Some(shared) = self.0.upgrade() else {
+            return (purge(), Arc::new(Issued { ticket: Arc::default(), cluster: Weak::new() }));
+        };
+        let mut log = shared.log.lock();
+        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge, &shared.purge);
+        drop(log);
+        shared.wake.notify_one();
+        (number, Arc::new(Issued { ticket, cluster: Weak::clone(&self.0) }))
+    }
+
+    fn as_of(&self, fetch_number: u64) -> Option<AsOf> {
+        self.0.upgrade()?.log.lock().as_of(fetch_number)
+    }
+
+    fn begun(&self, as_of: AsOf) -> Option<u64> {
+        let shared = self.0.upgrade()?;
+        let log = shared.log.lock();
+        // Elsewhere purges may have been missed.
+        log.begun(as_of, &shared.purge).filter(|_| log.is_caught_up())
+    }
+
+    fn is_caught_up(&self) -> bool {
+        self.0.upgrade().is_some_and(|shared| shared.log.lock().is_caught_up())
+    }
+}
+
+/// A purge of this node.
+struct Issued {
+    ticket: Arc<Ticket>,
+    cluster: Weak<Shared>,
+}
+
+impl fmt::Debug for Issued {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Issued").field(&self.ticket.position()).finish()
+    }
+}
+
+/// Between two looks at the registry.
+const LOOK_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+
+impl Receipt for Issued {
+    fn is_sent(&self) -> bool {
+        self.ticket.position().is_some()
+    }
+
+    fn applied_everywhere(&self, within: Duration) -> BoxFuture<'_, Result<(), NotEverywhere>> {
+        Box::pin(async move {
+            let until = after(Instant::now(), within);
+            let [mut pause, longest] = LOOK_PAUSES;
+            loop {
+                let last = match self.cluster.upgrade() {
+                    Some(shared) => shared.survey(&self.ticket).await,
+                    None => Err(NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new())),
+                };
+                let left = until.saturating_duration_since(Instant::now());
+                if last.is_ok() || left.is_zero() {
+                    return last;
+                }
+                sleep(pause.min(left)).await;
+                pause = (pause * 2).min(longest);
+            }
+        })
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Cluster").field("node", &self.shared.node).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+impl ClusterBuilder {
+    /// As the table of [defaults](crate::defaults) has them.
+    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
+        let Self { url: _, purge: _, namespace, node } = self;
+        let name = if node.len() > 16 { "random" } else { "some" };
+        vec![("ClusterBuilder::namespace", namespace.clone()), ("ClusterBuilder::node", name.to_owned())]
+    }
+}

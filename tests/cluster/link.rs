@@ -1,0 +1,105 @@
+//! A link to the server that can be cut, or lead nowhere, for one node alone.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::watch,
+    task::JoinHandle,
+};
+
+/// What becomes of what is sent over the link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    /// Connections are closed, and so is each new one.
+    Cut,
+    /// Nothing arrives, and nothing is closed.
+    Hole,
+    /// Half of each answer arrives, and then the end.
+    Half,
+    /// What arrives is no answer.
+    Garbage,
+}
+
+pub(crate) struct Link {
+    addr: SocketAddr,
+    fault: Arc<watch::Sender<Fault>>,
+    accepting: JoinHandle<()>,
+}
+
+impl Link {
+    pub(crate) async fn to(port: u16) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (addr, fault) = (listener.local_addr().unwrap(), Arc::new(watch::Sender::new(Fault::None)));
+        let known = Arc::clone(&fault);
+        let accepting = tokio::spawn(async move {
+            while let Ok((client, _)) = listener.accept().await {
+                let Ok(server) = TcpStream::connect(("127.0.0.1", port)).await else { continue };
+                let ((mut from_client, to_client), (from_server, to_server)) =
+                    (client.into_split(), server.into_split());
+                let (up, down) = (known.subscribe(), known.subscribe());
+                tokio::spawn(async move { pump(&mut from_client, to_server, up, false).await });
+                tokio::spawn(async move {
+                    let mut from_server = from_server;
+                    pump(&mut from_server, to_client, down, true).await;
+                });
+            }
+        });
+        Self { addr, fault, accepting }
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://{}/", self.addr)
+    }
+
+    pub(crate) fn set(&self, fault: Fault) {
+        self.fault.send_replace(fault);
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        self.accepting.abort();
+    }
+}
+
+/// Forwards until one end is closed or the link is cut. Dropping `to` closes it.
+async fn pump(
+    from: &mut (impl AsyncReadExt + Unpin),
+    mut to: impl AsyncWriteExt + Unpin,
+    mut fault: watch::Receiver<Fault>,
+    is_answer: bool,
+) {
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let now = *fault.borrow_and_update();
+        if now == Fault::Cut {
+            return;
+        }
+        let read = tokio::select! {
+            read = from.read(&mut buffer) => read,
+            changed = fault.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+        };
+        let Ok(length @ 1..) = read else { return };
+        let now = *fault.borrow();
+        let sent = match now {
+            Fault::None => &buffer[..length],
+            Fault::Cut => return,
+            Fault::Hole => continue,
+            Fault::Half if is_answer => {
+                _ = to.write_all(&buffer[..length / 2]).await;
+                return;
+            }
+            Fault::Garbage if is_answer => b"\xff what is this? \r\n".as_slice(),
+            Fault::Half | Fault::Garbage => &buffer[..length],
+        };
+        if to.write_all(sent).await.is_err() {
+            return;
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! A `redis-server` of its own for a test, on a free port.
+
+use std::{
+    net::TcpListener,
+    process::{Child, Command, Stdio},
+    time::Duration,
+};
+
+use tokio::time::sleep;
+
+/// Killed when it is dropped.
+pub(crate) struct Server {
+    port: u16,
+    child: Option<Child>,
+}
+
+/// A server, or a line that says why the test is skipped. `READTHROUGH_REQUIRE_TOOLS=1` makes that a failure.
+pub(crate) async fn server() -> Option<Server> {
+    let is_there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
+    if is_there {
+        let mut server = Server::absent();
+        server.start().await;
+        return Some(server);
+    }
+    let is_required = std::env::var("READTHROUGH_REQUIRE_TOOLS").is_ok_and(|value| value == "1");
+    assert!(!is_required, "`redis-server` is missing: apt-get install redis-server");
+    eprintln!("skipped: `redis-server` is missing (apt-get install redis-server)");
+    None
+}
+
+impl Server {
+    /// One that is not started yet.
+    pub(crate) fn absent() -> Self {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        Self { port, child: None }
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("redis://127.0.0.1:{}/", self.port)
+    }
+
+    pub(crate) async fn start(&mut self) {
+        let port = self.port.to_string();
+        let args = ["--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
+        let mut command = Command::new("redis-server");
+        self.child = Some(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        while self.command(&["PING"]).await.is_err() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            _ = child.kill();
+            _ = child.wait();
+        }
+    }
+
+    /// As SIGSTOP: it takes connections, and answers nothing.
+    pub(crate) fn signal(&self, signal: &str) {
+        let id = self.child.as_ref().unwrap().id().to_string();
+        assert!(Command::new("kill").args([signal, &id]).status().unwrap().success());
+    }
+
+    pub(crate) async fn command(&self, words: &[&str]) -> redis::RedisResult<redis::Value> {
+        let client = redis::Client::open(self.url())?;
+        let mut link = client.get_multiplexed_async_connection().await?;
+        let mut command = redis::cmd(words[0]);
+        words[1..].iter().for_each(|word| _ = command.arg(*word));
+        command.query_async(&mut link).await
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
