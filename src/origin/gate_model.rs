@@ -49,8 +49,7 @@ use self::gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Place, Waiting}
 use super::{
     OriginState, change,
     core::{self, CoreRules},
-    counts,
-    decision,
+    counts, decision,
     health::{self, AttemptOutcome, Health, HealthRules},
     pause::{Backoff, Draws},
     queue,

@@ -10,8 +10,8 @@ use ::tracing::{
     Event, Instrument, Subscriber,
     field::Field,
     info_span,
-    instrument::WithSubscriber,
     span::{Attributes, Id, Record},
+    subscriber::set_default,
 };
 use tower::{Layer as _, ServiceExt};
 use tower_readthrough::{OriginHealth, OriginState, ReadThroughLayer, Rules};
@@ -100,8 +100,8 @@ async fn the_span_of_a_request_reaches_its_fetch_and_those_who_wait_are_linked()
         let call = service.clone().oneshot(request("GET", "/a?token=secret", &[]));
         async { collect(call.await.unwrap()).await }.instrument(info_span!("request", n))
     };
-    let both = async { tokio::join!(ask(1), ask(2)) };
-    both.with_subscriber(subscriber(&capture, LevelFilter::INFO)).await;
+    let _guard = set_default(subscriber(&capture, LevelFilter::INFO));
+    tokio::join!(ask(1), ask(2));
     let seen = capture.take();
     let fetch = "fetch method=GET path=\"/a\"";
     for line in [
@@ -122,9 +122,9 @@ async fn what_happens_in_a_fetch_is_in_the_span_of_the_request_where_only_that_i
     let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
     let service = layer.layer(origin());
     let filter = tracing_subscriber::filter::filter_fn(|metadata| metadata.target() != "tower_readthrough");
-    let subscriber = Registry::default().with(capture.clone().with_filter(filter));
+    let _guard = set_default(Registry::default().with(capture.clone().with_filter(filter)));
     let call = service.oneshot(request("GET", "/a", &[])).instrument(info_span!("request"));
-    async { collect(call.await.unwrap()).await }.with_subscriber(subscriber).await;
+    collect(call.await.unwrap()).await;
     let seen = capture.take();
     assert!(seen.contains(&"INFO message=asked in [request]".to_owned()), "{seen:#?}");
 }
@@ -135,14 +135,12 @@ async fn each_decision_is_an_event_at_debug() {
     let rules = Rules::new().stale_while_revalidate_for(secs(60));
     let layer = ReadThroughLayer::builder(small_store()).rules(rules).build().unwrap();
     let service = layer.layer(origin());
-    let asked = async {
-        get(&service, "/a").await;
-        get(&service, "/a").await;
-        tokio::time::advance(secs(11)).await;
-        get(&service, "/a").await;
-        tokio::time::sleep(secs(1)).await;
-    };
-    asked.with_subscriber(subscriber(&capture, LevelFilter::DEBUG)).await;
+    let _guard = set_default(subscriber(&capture, LevelFilter::DEBUG));
+    get(&service, "/a").await;
+    get(&service, "/a").await;
+    tokio::time::advance(secs(11)).await;
+    get(&service, "/a").await;
+    tokio::time::sleep(secs(1)).await;
     let seen = capture.take();
     let decisions: Vec<_> = seen.iter().filter(|line| line.starts_with("DEBUG outcome")).collect();
     assert_eq!(
@@ -164,14 +162,12 @@ async fn a_warning_comes_when_the_origin_goes_down_and_when_it_is_up_again_and_n
     let script = |n: usize, _: &http::request::Parts| if n < 60 { status(503) } else { ok("x") };
     let layer = ReadThroughLayer::builder(small_store()).outage(health.clone()).build().unwrap();
     let service = layer.layer(ScriptedOrigin::new(script));
-    let asked = async {
-        for n in 0..300 {
-            get(&service, &format!("/{n}")).await;
-            tokio::time::advance(ms(400)).await;
-            settle().await;
-        }
-    };
-    asked.with_subscriber(subscriber(&capture, LevelFilter::WARN)).await;
+    let _guard = set_default(subscriber(&capture, LevelFilter::WARN));
+    for n in 0..300 {
+        get(&service, &format!("/{n}")).await;
+        tokio::time::advance(ms(400)).await;
+        settle().await;
+    }
     let seen = capture.take();
     assert_eq!(health.state(), OriginState::Up);
     let [down, up] = &seen[..] else { panic!("{seen:#?}") };
