@@ -16,8 +16,8 @@ use proptest::prelude::*;
 use tokio::{task::JoinHandle, time::Instant};
 use tower::{Layer, Service, ServiceExt};
 use tower_readthrough::{
-    MemoryStore, OriginHealth, OriginLimitLayer, OriginState, ReadThrough, ReadThroughLayer, RetryPolicy,
-    Rules,
+    CacheRequest, MemoryStore, OriginHealth, OriginLimitLayer, OriginState, Purpose, ReadThrough,
+    ReadThroughLayer, RetryPolicy, Rules,
 };
 
 use crate::{
@@ -104,7 +104,8 @@ struct Seen {
     weather: Weather,
     calls: Vec<i64>,
     answers: usize,
-    under_way: HashSet<i64>,
+    /// By key, and whether it is in the background. A probe is, and does not wait for a client's fetch that hangs.
+    under_way: HashSet<(i64, bool)>,
     /// What is known of the pauses of keys.
     pauses: HashMap<i64, Pause>,
     sent: HashMap<i64, Instant>,
@@ -137,8 +138,8 @@ impl Sky {
         self.0.lock().expect("nothing panics")
     }
 
-    async fn answer(self, key: i64) -> Result<Response<Full<Bytes>>, Refused> {
-        let mut call = Call::begin(&self, key);
+    async fn answer(self, key: i64, is_refresh: bool) -> Result<Response<Full<Bytes>>, Refused> {
+        let mut call = Call::begin(&self, key, is_refresh);
         let weather = self.lock().weather;
         let respond = |status, fields: &[(&str, &str)]| {
             let response = Response::builder().status(status);
@@ -171,15 +172,16 @@ impl Sky {
 struct Call {
     sky: Sky,
     key: i64,
+    is_refresh: bool,
     is_good: bool,
 }
 
 impl Call {
-    fn begin(sky: &Sky, key: i64) -> Self {
+    fn begin(sky: &Sky, key: i64, is_refresh: bool) -> Self {
         let mut seen = sky.lock();
         let is_first = !seen.calls.contains(&key);
         seen.calls.push(key);
-        if !seen.under_way.insert(key) {
+        if !seen.under_way.insert((key, is_refresh)) {
             seen.faults.push(format!("two fetches for {key} at the same time"));
         }
         let sent = seen.sent.get(&key).copied();
@@ -188,7 +190,7 @@ impl Call {
         {
             seen.faults.push(format!("{key} has waited for {:?}", sent.elapsed()));
         }
-        Self { sky: sky.clone(), key, is_good: false }
+        Self { sky: sky.clone(), key, is_refresh, is_good: false }
     }
 
     fn is_answered(&mut self) {
@@ -206,7 +208,7 @@ impl Call {
 impl Drop for Call {
     fn drop(&mut self) {
         let mut seen = self.sky.lock();
-        seen.under_way.remove(&self.key);
+        seen.under_way.remove(&(self.key, self.is_refresh));
         if self.is_good {
             return;
         }
@@ -231,7 +233,9 @@ impl<B> Service<Request<B>> for Sky {
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        Box::pin(self.clone().answer(key_of(&request)))
+        let asked = request.extensions().get::<CacheRequest>();
+        let is_refresh = asked.is_some_and(|asked| asked.purpose() == Purpose::Refresh);
+        Box::pin(self.clone().answer(key_of(&request), is_refresh))
     }
 }
 
