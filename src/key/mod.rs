@@ -174,9 +174,9 @@ pub(crate) use self::body::with_body_key;
 use self::body::{Action, Form, JsonShape, Persisted, Reading, parse_pointer};
 #[cfg(feature = "body-key")]
 pub use self::rules::{JsonBody, JsonConstant};
-#[cfg(feature = "purge-service")]
 #[cfg(feature = "dashboard")]
 pub(crate) use self::uri::original as original_uri_of;
+#[cfg(feature = "purge-service")]
 pub(crate) use self::uri::original_uri;
 pub use self::{
     buffer::KeyBuffer,
