@@ -142,7 +142,7 @@
 //!     .build()?;
 //!
 //! let response = cache.layer(places).oneshot(Request::new(Full::default())).await?;
-//! assert_eq!(response.extensions().get::<AnsweredBy>().map(AnsweredBy::index), Some(1));
+//! assert_eq!(response.extensions().get::<AnsweredBy>().unwrap().index(), 1);
 //! assert_eq!(response.into_body().collect().await?.to_bytes(), "from afar");
 //! # Ok(())
 //! # }
