@@ -514,7 +514,7 @@ impl<St: Store, K: KeyExtractor, P> ReadThroughLayer<St, K, P> {
     }
 
     /// Returns an exporter of the counters through the `metrics` facade, under the
-    /// [name](ReadThroughBuilder::cache_name) of this cache; see [`metrics`](crate::metrics).
+    /// [name](ReadThroughBuilder::cache_name) of this cache; see [`metrics`].
     ///
     /// # Errors
     ///
