@@ -66,7 +66,7 @@
 //! | [`key`] | derives the cache key of a request, or none; `Lookup` can do it itself |
 //! | [`lookup`] | answers from the store where it may |
 //! | [`stale_if_error`] | serves a stale response when everything to the right failed |
-//! | [`coalesce`] | fetches the same thing once at a time, for all callers who ask for it |
+//! | [`coalesce`] | fetches the same thing once at a time, for all callers that ask for it |
 //! | [`fill`] | stores and revalidates what the origin sends |
 //! | [`retry`] | tries again, within a budget, what may be tried again |
 //! | [`origin_limit`] | bounds the attempts under way at the origin |
@@ -90,7 +90,7 @@
 //! * **A response is shared only with callers for whom it may be reused.** What `Vary` keeps apart stays
 //!   apart. A validator of one variant never confirms another.
 //! * **A failure does not multiply.** A failed fetch is followed by one more, for a second caller, since the
-//!   first may be the fault of one request; then all who wait get the failure, or a stale response.
+//!   first may be the fault of one request; then all that wait get the failure, or a stale response.
 //! * **Incomplete is never stored**, and never handed on as complete.
 //! * **A purge wins**: a request that arrives after it never gets what was purged.
 //! * **Safe and unsurprising by default.** Whatever changes what an application does is off until asked for.

@@ -54,7 +54,7 @@
 //! Lifetimes of a fraction of a second, and more requests than the origin bears. The limit is what it bears
 //! ([see below](#choosing-the-limit)). Orders go before pages in the queue, and pages are shared: one place in
 //! four, and every fourth permit, is for fetches that several callers can share, so that orders do not
-//! starve pages either. A stale window lets nobody wait for a page that is being fetched.
+//! starve pages either. A stale window lets no client wait for a page that is being fetched.
 //!
 //! ```
 //! use std::time::Duration;

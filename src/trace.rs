@@ -20,7 +20,7 @@ mod on {
     pub(crate) struct FetchSpan(Span);
 
     impl FetchSpan {
-        /// Of a fetch for all who ask for the same. Its URL is shown without the query.
+        /// Of a fetch for all that ask for the same. Its URL is shown without the query.
         pub(crate) fn of_fetch(head: &Parts) -> Self {
             let span = info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path());
             Self::or_current(span)

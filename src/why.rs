@@ -84,7 +84,7 @@
 //! | `miss` | before the fetch | Nothing usable, for no more specific reason. |
 //! | `stale` | before the fetch | The lifetime was over, or it was purged (then `detail` is `purged` or `invalidated`). Give it a longer one, or [`stale_while_revalidate_for`](crate::Rules::stale_while_revalidate_for). |
 //! | `partial` | before the fetch | Only a part was stored. |
-//! | `bypass` | before the fetch | The last response was for one client, so nobody waits for the next ([`hit_for_miss_for`](crate::Rules::hit_for_miss_for)). That response said why. |
+//! | `bypass` | before the fetch | The last response was for one client, so no other client waits for the next ([`hit_for_miss_for`](crate::Rules::hit_for_miss_for)). That response said why. |
 //! | `request` | before the fetch | The request has directives or credentials for which the stored response may not be used. |
 //!
 //! # `Stale`: a stale response was served

@@ -299,7 +299,7 @@ const DOUBTS: [fn(&World); 4] = [
     |world| world.doubt(PurgeKind::Tag(TagHash::EVERYTHING)),
 ];
 
-/// Nobody gets as proven what may be older than a purge of this kind.
+/// No reader gets as proven what may be older than a purge of this kind.
 #[test]
 fn what_began_before_is_unproven_after() {
     for kind in DOUBTS {

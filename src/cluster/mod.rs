@@ -53,7 +53,7 @@
 //! * All nodes need the same key rules: a purge of a URL is said as the URL, and read by the rules of each.
 //! * The log deleted, and the server's clock set back, both at once: then
 //!   [`applied_everywhere`](crate::Purged::applied_everywhere) can be wrong for a second.
-//! * Who can write to the server can purge, and see what is purged. It stores nothing else of this crate.
+//! * Any client that can write to the server can purge, and see what is purged. It stores nothing else of this crate.
 //! * The names of tags and the URLs that are purged stand on the server, for as long as the last 65,536 purges.
 
 mod follow;

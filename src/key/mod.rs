@@ -222,7 +222,7 @@ impl CacheKey {
     /// Returns a digest of the key in 16 hexadecimal digits, by which a key can be told from others where the
     /// key itself should not be shown. It is the same in all processes and versions.
     ///
-    /// It is not a secret: whoever can guess the key can check the guess.
+    /// It is not a secret: a guess at the key can be checked by it.
     ///
     /// ```
     /// use tower_readthrough::CacheKey;

@@ -9,7 +9,7 @@
 //!
 //! The layer belongs below `Retry`, so that a request holds no permit while it waits for its next attempt.
 //!
-//! # Who waits, and for how long
+//! # What waits, and for how long
 //!
 //! * Better [classes](OriginLimitLayer::priority) go first. In a class the oldest does, until it has waited for
 //!   100 ms. From then on it is the newest, for the oldest will soon be given up. Fetches that several callers
@@ -145,7 +145,7 @@ impl OriginLimitLayer {
     /// newest attempt of the lowest class is refused. Default: 3 for all.
     ///
     /// A larger number counts as 7, and so does a panic. One place in four, and every fourth permit, is for
-    /// fetches that several callers can share, of whatever class: else requests that nobody shares would starve
+    /// fetches that several callers can share, of whatever class: else requests that are not shared would starve
     /// them.
     ///
     /// ```

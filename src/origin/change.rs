@@ -44,14 +44,14 @@ impl News {
 
 type Call = dyn Fn(&OriginChange) + Send + Sync;
 
-/// Who is told of one origin.
+/// What is told of one origin.
 #[derive(Clone)]
 pub(super) struct Listener {
     origin: Box<str>,
     call: Arc<Call>,
 }
 
-/// Who is told of all origins of a health.
+/// What is told of all origins of a health.
 #[derive(Clone)]
 pub(super) struct OnChange(Arc<Call>);
 

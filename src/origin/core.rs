@@ -1,4 +1,4 @@
-//! Who may ask one origin now, decided in one place: permits, queue and state together.
+//! Which attempt at one origin may begin now, decided in one place: permits, queue and state together.
 //!
 //! * A permit stands for one attempt, until its response body is over. All together there are as many as the
 //!   limit says, and one more for the probe. In each state at most as many are given as its cap allows.
@@ -80,7 +80,7 @@ pub(super) struct Core<T> {
     stale: usize,
     given: usize,
     epoch: u64,
-    /// Who has the permit of the probe.
+    /// The attempt that has the permit of the probe.
     extra: Option<ProbeId>,
     under_way: Slab<UnderWay>,
     attempts: AttemptCounts,
@@ -242,14 +242,14 @@ impl<T> Core<T> {
         self.stale == 0 || self.permits.is_none_or(|permits| STALE_PART.holds(self.stale + 1, permits))
     }
 
-    /// Whether so much is free that an attempt may begin that nobody waits for.
+    /// Whether so much is free that an attempt may begin for which no client waits.
     fn is_below(&self, kind: Kind, now: Instant) -> bool {
         let Some(part) = kind.part() else { return true };
         self.permits.is_none_or(|permits| part.is_above(self.used, permits))
             && part.is_above(self.given, self.health.cap(now))
     }
 
-    /// Whether an attempt may take a permit that nobody needs. Whoever waits cannot use what is free: it would
+    /// Whether an attempt may take a permit that no other needs. Attempts that wait cannot use what is free: it would
     /// have been let in.
     fn has_spare_room(&self, wish: &Wish, now: Instant) -> bool {
         let is_free = self.has_permit() && self.given < self.health.cap(now);
@@ -372,7 +372,7 @@ impl<T> Core<T> {
         }
     }
 
-    /// Its permit is free: as long as it is not, nobody gets the right to probe.
+    /// Its permit is free: as long as it is not, no attempt gets the right to probe.
     fn begin_probe(&mut self, probe: ProbeId) -> Option<Hold> {
         if !self.health.is_probe(probe) {
             return None;
@@ -412,14 +412,14 @@ impl<T> Core<T> {
             true => Err(Refusal::HeldBack(HeldBack::Recovering)),
             false => Ok(self.now_or_later(wish, now)),
         };
-        // What nobody waits for does not make a recovery longer.
+        // An attempt for which no client waits does not make a recovery longer.
         if !matches!(way, Ok(Way::Now)) && wish.kind == Kind::Request {
             self.health.hold_back(now);
         }
         way
     }
 
-    /// Nobody who waits may begin: it would have.
+    /// No attempt that waits may begin: it would have.
     fn now_or_later(&self, wish: &Wish, now: Instant) -> Way {
         match self.has_room(now) && (!wish.has_stale || self.may_hold_stale()) {
             true => Way::Now,
@@ -519,7 +519,7 @@ impl<T> Core<T> {
         None
     }
 
-    /// Takes note of a probe of someone else.
+    /// Takes note of a probe from outside the cache.
     pub(super) fn probed(&mut self, is_success: bool, now: Instant) {
         self.health.probed(is_success, now);
     }

@@ -26,7 +26,7 @@ fn core(permits: Option<usize>, places: usize, fails_fast: bool, now: Instant) -
     core
 }
 
-/// An origin, its clock, and who waits.
+/// An origin, its clock, and what waits.
 struct Bench {
     core: Core<u32>,
     now: Instant,
@@ -371,7 +371,7 @@ fn a_probe_over_its_time_holds_an_ordinary_permit() {
     let wish = bench.stale();
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
     assert!(bench.core.ask(bench.now).is_err());
-    // The first permit that comes back is for it, before those who wait.
+    // The first permit that comes back is for it, before those that wait.
     let wish = bench.miss();
     bench.waits(wish);
     bench.close(hung.remove(0), TimedOut);
@@ -615,13 +615,13 @@ fn a_recovery_goes_on_while_something_is_held_back() {
     let mut held = bench.misses(8);
     let miss = bench.miss();
     bench.waits(miss);
-    // Whoever waits is held back all the time.
+    // What waits is held back all the time.
     bench.wait(6 * SECOND);
     assert_eq!(bench.core.state(), OriginState::Recovering);
     held.drain(..).for_each(|ticket| bench.close(ticket, Neither));
     bench.wait(5 * SECOND);
     assert_eq!(bench.core.state(), OriginState::Up);
-    // A refresh that nobody waits for is no reason to go on.
+    // A refresh that no client waits for is no reason to go on.
     let mut bench = Bench::new(64);
     bench.go_down();
     bench.recover();

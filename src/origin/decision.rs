@@ -1,4 +1,4 @@
-//! What the [core](super::core) has decided, for whoever acts on it.
+//! What the [core](super::core) has decided, for the gate to act on.
 
 use super::{core::Ticket, wish::Refusal};
 

@@ -1,7 +1,7 @@
-//! The way to one origin: who may ask it, who waits, and what its answers say of it.
+//! The way to one origin: which attempts may begin, which wait, and what its answers say of it.
 //!
 //! All that is decided is decided in the [core](super::core), under one lock, which is held for no longer than
-//! that. Whoever waits is woken after it is free again. What holds anything of the gate – an attempt, a permit,
+//! that. What waits is woken after it is free again. What holds anything of the gate – an attempt, a permit,
 //! a pass, a place in the queue – gives it back when it is dropped, also by a panic.
 
 use std::{
@@ -61,7 +61,7 @@ pub(crate) struct Entrance {
     /// How long the head of the same response took the last time.
     pub(crate) last_cost: Option<Duration>,
     pub(crate) pass: Option<Arc<Pass>>,
-    /// When it must not wait any longer. Whoever waits sets a timer for it; no permit is given after it.
+    /// When it must not wait any longer. What waits sets a timer for it; no permit is given after it.
     pub(crate) leave_at: Option<Instant>,
     /// When the attempt is given up by dropping it: the origin has not answered in time then.
     pub(crate) deadline: Option<Instant>,
@@ -221,7 +221,7 @@ impl Gate {
         }
     }
 
-    /// Does something under the lock, and tells those who waited what was decided after it.
+    /// Does something under the lock, and tells those that waited what was decided after it.
     fn with<R>(self: &Arc<Self>, now: Instant, act: impl FnOnce(&mut Core<Seat>) -> R) -> R {
         let mut core = self.core.lock();
         core.tick(now);
@@ -249,11 +249,11 @@ impl Gate {
             Decided::Granted(seat, ticket) => (seat, Ok(Attempt::new(Arc::clone(self), ticket))),
             Decided::Refused(seat, refusal) => (seat, Err(refusal)),
         };
-        // First, since whoever is told may take the place again.
+        // First, since what is told may take the place again.
         if let Some(place) = &seat.place {
             place.leave();
         }
-        // Whoever has gone gives back what was granted: the attempt is dropped.
+        // A future that is gone gives back what was granted: the attempt is dropped.
         drop(seat.answer.send(result));
     }
 }
@@ -281,7 +281,7 @@ impl Future for Waiting {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let answer = ready!(Pin::new(&mut self.answer).poll(cx));
         self.is_over = true;
-        // The gate answers all who wait.
+        // The gate answers all that wait.
         Poll::Ready(answer.unwrap_or(Err(Refusal::QueueFull)))
     }
 }
@@ -302,7 +302,7 @@ impl Drop for Waiting {
 #[derive(Debug)]
 pub(crate) struct Place {
     class: AtomicU8,
-    /// The attempt is made also if nobody waits for it any more.
+    /// The attempt is made also if no client waits for it any more.
     is_kept: AtomicBool,
     seat: Mutex<Option<(Weak<Gate>, Id)>>,
 }
@@ -334,13 +334,13 @@ impl Place {
         }
     }
 
-    /// Lets the attempt wait also if nobody waits for it any more: callers that are served something stale
+    /// Lets the attempt wait also if no client waits for it any more: callers that are served something stale
     /// instead leave, and need it all the same.
     pub(crate) fn keep(&self) {
         self.is_kept.store(true, Ordering::Relaxed);
     }
 
-    /// Whether the attempt waits for a permit, and is of no use if nobody waits for it.
+    /// Whether the attempt waits for a permit, and is of no use if no client waits for it.
     pub(crate) fn may_leave(&self) -> bool {
         !self.is_kept.load(Ordering::Relaxed) && self.seat.lock().is_some()
     }

@@ -389,7 +389,7 @@ impl Health {
         std::mem::take(&mut self.news)
     }
 
-    /// Takes note of a probe of someone else: a success ends an outage, and a failure says as much as that of
+    /// Takes note of a probe from outside the cache: a success ends an outage, and a failure says as much as that of
     /// a probe of our own. While the origin is not down neither means anything.
     pub(super) fn probed(&mut self, is_success: bool, now: Instant) {
         match &self.phase {

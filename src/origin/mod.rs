@@ -1,6 +1,6 @@
-//! The state of the origin, and who may ask it.
+//! The state of the origin, and which requests may go to it.
 //!
-//! `health` says from outcomes whether an origin is up, `queue` and `rate` who goes next and how fast, `core`
+//! `health` says from outcomes whether an origin is up, `queue` and `rate` which goes next and how fast, `core`
 //! decides by all of them about each attempt, and `gate` puts that under a lock and hands it out.
 
 mod answered_by;
@@ -381,8 +381,8 @@ impl OriginHealthBuilder {
     ///
     /// Without it such requests go on, at most eight at a time where there is an
     /// [`OriginLimit`](crate::OriginLimit), so that an origin that fails most of the time still answers some, and
-    /// a short failure harms none that comes after it. Use it where a failure is better than a wait. Requests without a key are refused only with
-    /// [`count_without_key`](Self::count_without_key).
+    /// a short failure harms none that comes after it. Use it where a failure is better than a wait. Requests
+    /// without a key are refused only with [`count_without_key`](Self::count_without_key).
     pub fn fail_fast(mut self, is_on: bool) -> Self {
         self.settings.fail_fast = is_on;
         self
@@ -463,7 +463,7 @@ impl OriginHealthBuilder {
     ///
     /// In an outage an origin may begin to recover and go down again many times, which is harmless;
     /// [`OriginChange::relapses`] counts that. A change is noticed by the next request, answer, or call of
-    /// [`state`](OriginHealth::state), and the call is made by whoever notices, without a lock. It should be short.
+    /// [`state`](OriginHealth::state), and the call is made where that is noticed, without a lock. It should be short.
     /// A panic in it changes nothing.
     ///
     /// ```

@@ -5,10 +5,10 @@
 //! nothing. If either kind always went first, the other would starve in an overload, so each has something of
 //! its own: a quarter of the places and every fourth grant are for shared attempts, the rest goes by class.
 //!
-//! * **Who goes next**: the best class. In it the kind whose oldest has waited longer. Shared attempts in the
+//! * **Which goes next**: the best class. In it the kind whose oldest has waited longer. Shared attempts in the
 //!   order in which they came; single callers too, until the oldest has waited for [`LONG_WAIT`]. From then on
 //!   the newest goes first: the oldest will have gone before its response is there.
-//! * **Who is dropped** where all places are taken: the newest of the lowest class, which may be the one that
+//! * **Which is dropped** where all places are taken: the newest of the lowest class, which may be the one that
 //!   comes.
 
 use std::{
@@ -146,7 +146,7 @@ impl<T> Queue<T> {
     /// Takes the attempt that goes next, if there is one that may.
     ///
     /// `is_allowed` must not depend on more than class, kind, and whether there is something stale: it is asked
-    /// for one of those that are alike. Whoever is not allowed stands before nobody.
+    /// for one of those that are alike. One that is not allowed holds up no other.
     pub(super) fn pop(&mut self, now: Instant, is_allowed: impl Fn(&Waiter) -> bool) -> Option<(Waiter, T)> {
         let is_turn_of_shared = self.passed_over + 1 >= SHARED_PART;
         let mut next = None;
@@ -210,7 +210,7 @@ impl<T> Queue<T> {
         Some((waiter, item))
     }
 
-    /// Who gives up its place to one that comes.
+    /// The one that gives up its place to one that comes.
     fn victim(&self, newcomer: &Waiter) -> Option<Id> {
         let reserve = self.places / SHARED_PART;
         let claims_reserve = newcomer.is_shared && self.shared < reserve;

@@ -250,7 +250,7 @@ impl Model {
         self.waiting.iter().filter(|(_, waiter, _)| waiter.is_shared).count()
     }
 
-    /// Who is dropped for a newcomer: `Err` is the newcomer itself.
+    /// Which is dropped for a newcomer: `Err` is the newcomer itself.
     fn victim(&self, newcomer: &Waiter) -> Result<usize, ()> {
         let quarter = self.places / 4;
         let claims = newcomer.is_shared && self.shared() < quarter;

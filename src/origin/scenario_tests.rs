@@ -118,7 +118,7 @@ struct World {
     until: f64,
     events: BinaryHeap<Reverse<(u64, u64, Event)>>,
     events_ever: u64,
-    /// Requests a second for stored keys, and for keys that nobody asks for twice.
+    /// Requests a second for stored keys, and for keys that are asked for once.
     rates: [f64; 2],
     keys: usize,
     popularity: Vec<f64>,

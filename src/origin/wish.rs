@@ -60,7 +60,7 @@ pub(super) struct Wish {
     pub(super) has_stale: bool,
     pub(super) kind: Kind,
     pub(super) leave_at: Option<Instant>,
-    /// When whoever asks gives the attempt up.
+    /// When the attempt is given up.
     pub(super) deadline: Option<Instant>,
     /// Whether it takes no permit and never waits.
     pub(super) is_exempt: bool,

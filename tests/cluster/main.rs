@@ -458,7 +458,7 @@ async fn what_cannot_work_is_refused() {
     let second = Cluster::builder("redis://127.0.0.1:1/", purge.clone()).open();
     assert_eq!(second.err(), Some(ClusterError::Joined));
     drop(first);
-    assert_eq!(purge.everything().state(), PurgeState::Queued, "nobody hears of it any more");
+    assert_eq!(purge.everything().state(), PurgeState::Queued, "no node hears of it any more");
     let outside = std::thread::spawn(move || Cluster::builder("redis://127.0.0.1:1/", purge).open().err());
     assert_eq!(outside.join().unwrap(), Some(ClusterError::NoRuntime));
 }

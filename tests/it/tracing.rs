@@ -3,15 +3,15 @@
 use std::{
     collections::HashMap,
     fmt::Write,
-    sync::{Arc, Mutex},
+    sync::{Arc, LazyLock, Mutex},
 };
 
 use ::tracing::{
-    Event, Instrument, Subscriber,
+    Dispatch, Event, Instrument, Subscriber,
     field::Field,
     info_span,
     span::{Attributes, Id, Record},
-    subscriber::set_default,
+    subscriber::{DefaultGuard, NoSubscriber, set_default},
 };
 use tower::{Layer as _, ServiceExt};
 use tower_readthrough::{OriginHealth, OriginState, ReadThroughLayer, Rules};
@@ -83,6 +83,16 @@ fn subscriber(capture: &Capture, level: LevelFilter) -> impl Subscriber + Send +
     Registry::default().with(capture.clone().with_filter(level))
 }
 
+/// Makes this the subscriber of the thread.
+///
+/// Where it is the only one of the process, a thread without one that meets an event first decides that it is of no
+/// interest, for all threads. So there is always another one.
+fn listen(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
+    static OTHER: LazyLock<Dispatch> = LazyLock::new(|| Dispatch::new(NoSubscriber::default()));
+    LazyLock::force(&OTHER);
+    set_default(subscriber)
+}
+
 fn origin() -> ScriptedOrigin {
     ScriptedOrigin::with_future(|_, _| async {
         tokio::time::sleep(ms(50)).await;
@@ -100,7 +110,7 @@ async fn the_span_of_a_request_reaches_its_fetch_and_those_who_wait_are_linked()
         let call = service.clone().oneshot(request("GET", "/a?token=secret", &[]));
         async { collect(call.await.unwrap()).await }.instrument(info_span!("request", n))
     };
-    let _guard = set_default(subscriber(&capture, LevelFilter::INFO));
+    let _guard = listen(subscriber(&capture, LevelFilter::INFO));
     tokio::join!(ask(1), ask(2));
     let seen = capture.take();
     let fetch = "fetch method=GET path=\"/a\"";
@@ -122,7 +132,7 @@ async fn what_happens_in_a_fetch_is_in_the_span_of_the_request_where_only_that_i
     let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
     let service = layer.layer(origin());
     let filter = tracing_subscriber::filter::filter_fn(|metadata| metadata.target() != "tower_readthrough");
-    let _guard = set_default(Registry::default().with(capture.clone().with_filter(filter)));
+    let _guard = listen(Registry::default().with(capture.clone().with_filter(filter)));
     let call = service.oneshot(request("GET", "/a", &[])).instrument(info_span!("request"));
     collect(call.await.unwrap()).await;
     let seen = capture.take();
@@ -135,7 +145,7 @@ async fn each_decision_is_an_event_at_debug() {
     let rules = Rules::new().stale_while_revalidate_for(secs(60));
     let layer = ReadThroughLayer::builder(small_store()).rules(rules).build().unwrap();
     let service = layer.layer(origin());
-    let _guard = set_default(subscriber(&capture, LevelFilter::DEBUG));
+    let _guard = listen(subscriber(&capture, LevelFilter::DEBUG));
     get(&service, "/a").await;
     get(&service, "/a").await;
     tokio::time::advance(secs(11)).await;
@@ -162,7 +172,7 @@ async fn a_warning_comes_when_the_origin_goes_down_and_when_it_is_up_again_and_n
     let script = |n: usize, _: &http::request::Parts| if n < 60 { status(503) } else { ok("x") };
     let layer = ReadThroughLayer::builder(small_store()).outage(health.clone()).build().unwrap();
     let service = layer.layer(ScriptedOrigin::new(script));
-    let _guard = set_default(subscriber(&capture, LevelFilter::WARN));
+    let _guard = listen(subscriber(&capture, LevelFilter::WARN));
     for n in 0..300 {
         get(&service, &format!("/{n}")).await;
         tokio::time::advance(ms(400)).await;

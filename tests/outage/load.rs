@@ -48,7 +48,7 @@ impl Popularity {
 #[derive(Clone, Debug)]
 pub(crate) struct Load {
     pub(crate) keys: Popularity,
-    /// Requests a second for these keys, and for keys that nobody asks for twice.
+    /// Requests a second for these keys, and for keys that are asked for once.
     pub(crate) stored: f64,
     pub(crate) unique: f64,
     /// POSTs a second.

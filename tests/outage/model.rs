@@ -45,7 +45,7 @@ enum Weather {
 enum Step {
     /// For a key that is stored.
     Request(i64),
-    /// For one that nobody asks for twice.
+    /// For one that is asked for once.
     Unique,
     Weather(Weather),
     /// A client leaves.

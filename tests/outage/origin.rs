@@ -234,7 +234,7 @@ impl Origin {
             state.next_job += 1;
             let (job, generation) = (state.next_job, state.generation);
             state.working.insert(job, answer);
-            // It goes on also if whoever asked has gone.
+            // It goes on also if the caller has gone.
             let origin = self.clone();
             tokio::spawn(async move {
                 sleep(seconds).await;
@@ -285,7 +285,7 @@ async fn sleep(seconds: f64) {
     tokio::time::sleep(Duration::from_secs_f64(seconds)).await;
 }
 
-/// What nobody asks for twice is not stored.
+/// What is asked for once is not stored.
 fn good(key: i64) -> Response<Full<Bytes>> {
     let response = Response::builder();
     let response = if key < 0 { response.header("cache-control", "no-store") } else { response };

@@ -145,7 +145,7 @@ impl Log {
     pub(crate) fn connected(&mut self, run: Option<u64>, target: &impl Target) {
         let is_new = run.is_none() || run != self.run;
         let is_first = self.run.is_none();
-        // Nobody else can mean it.
+        // No other node can mean it.
         self.run = Some(run.unwrap_or_else(|| fastrand::u64(..)));
         if is_new && (is_first || self.rules.new_run_is_gap) {
             self.lose(target);

@@ -93,7 +93,7 @@ fn a_server_that_does_not_say_which_it_is_is_another_at_each_connection() {
     }
 }
 
-/// The largest id that was deleted never goes down: who has read the log from its beginning knows of it.
+/// The largest id that was deleted never goes down: a node that has read the log from its beginning knows of it.
 #[test]
 fn entries_that_were_deleted_before_are_no_gap_for_ever() {
     let gaps = |rules| {
@@ -122,7 +122,7 @@ fn the_anchor_is_looked_for_at_each_read() {
     log.replied(from, &reply(from, &[6]), &target);
     assert_eq!(log.gaps(), 1);
     let from = log.next_read().from;
-    // Read before the anchor went, and applied by nobody: what came before it may be missing.
+    // Read before the anchor went, and applied by no node: what came before it may be missing.
     log.replied(from, &Reply { anchor: None, ..reply(from, &[8]) }, &target);
     assert_eq!((log.gaps(), log.is_caught_up(), log.position()), (2, false, None));
     let from = log.next_read().from;

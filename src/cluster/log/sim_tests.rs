@@ -65,7 +65,7 @@ impl Default for Variant {
 
 type PurgeId = usize;
 
-/// What everybody but the nodes knows of a purge.
+/// What is known of a purge outside the nodes.
 struct Issued {
     at: u64,
     label: &'static str,
@@ -140,7 +140,7 @@ struct Flight {
 }
 
 struct Node {
-    /// Not the place: that is taken over by who comes after a restart.
+    /// Not the place: the process after a restart takes that over.
     id: u64,
     sequence: Arc<Sequence>,
     log: Log,
@@ -156,7 +156,7 @@ struct Node {
     applied: RefCell<HashMap<PurgeId, Strength>>,
 }
 
-/// What a node applies the log to, and who keeps count of it.
+/// What a node applies the log to, and what keeps count of it.
 struct Applying<'a> {
     node: &'a Node,
     covers: &'a HashMap<u64, BTreeSet<PurgeId>>,
@@ -907,7 +907,7 @@ impl World {
         self.ids += 1;
         let old = self.nodes[node].id;
         for purge in self.purges.iter_mut().filter(|purge| purge.by == node) {
-            // Whether it is in the log or not: it may be lost from there, and nobody is left to send it again.
+            // Whether it is in the log or not: it may be lost from there, and no node is left to send it again.
             purge.has_died = true;
         }
         self.sent.retain(|sent| sent.node != old);

@@ -198,7 +198,7 @@ where
 
     /// Tells all callers that there will be no head, if the fetch was ended while they wait for it.
     fn given_up(&mut self, guard: &FlightGuard, why: GivenUp) {
-        // Nobody needs what another fetch has brought.
+        // What another fetch has brought is not needed.
         if !guard.flight().is_superseded() {
             self.note_failure();
         }

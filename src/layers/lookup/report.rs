@@ -23,7 +23,7 @@ use crate::{
     store::{Refresh, Store, StoredResponse},
 };
 
-/// More fetches at a time are taken for such that nobody shares.
+/// More fetches at a time are taken for such that are not shared.
 const MAX_UNDER_WAY: usize = 1 << 14;
 
 /// The keys of the fetches that would be under way, which others would have shared.

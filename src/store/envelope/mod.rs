@@ -13,7 +13,7 @@
 //!   and head together, and a body of at most what the reader says.
 //! * **The lengths add up** to the length of what was read, or it is refused: an envelope that was cut is no
 //!   envelope.
-//! * **The checksum** (xxh3, 128 bits) is over all else. It is against accidents, not against attackers: who
+//! * **The checksum** (xxh3, 128 bits) is over all else. It is against accidents, not against attackers: a process that
 //!   can write where envelopes are kept decides what is served.
 //! * **Names and values** of fields go through the parsers of [`http`]. Fields of a connection are refused.
 //! * **The body** is a slice of what was read, and not copied.

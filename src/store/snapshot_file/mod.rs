@@ -3,7 +3,7 @@
 //! A [`SnapshotFile`] writes a [`MemoryStore`] to one file, at an interval and whenever it is told to, and
 //! loads it when the next process starts.
 //!
-//! * **What is loaded is [unproven](StoredResponse::is_unproven).** Nobody knows what was purged since the
+//! * **What is loaded is [unproven](StoredResponse::is_unproven).** It is not known what was purged since the
 //!   file was written, so the origin has to confirm each response before it is used. Where it has validators,
 //!   that is a 304 instead of the whole. If the fetch fails, what was loaded covers for it as long as its
 //!   windows say, so that a process that starts while its origin is down has something to serve.
