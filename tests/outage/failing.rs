@@ -149,7 +149,9 @@ fn nothing_stored_over_an_origin_that_fails_is_no_storm() {
 #[test]
 fn retries_make_up_for_failures_as_far_as_their_budget_goes() {
     let (attempts, served, _) = run(retried(Way::Fail(0.3), 300.0, 8.0));
-    assert!((1.1..=1.25).contains(&attempts), "{attempts}");
+    // A fifth of 2,400 requests, and a reserve of 100: `TpsBudget` forgets after five to ten seconds that it was spent,
+    // so that it is there once or twice.
+    assert!((1.1..=1.29).contains(&attempts), "{attempts}");
     assert!((78.0..=90.0).contains(&served), "{served}");
     let (_, served, _) = run(retried(Way::Fail(0.05), 300.0, 6.0));
     assert!(served >= 99.0, "{served}");
