@@ -26,7 +26,7 @@
 //! | | |
 //! |---|---|
 //! | a purge call has returned | this node serves nothing that it reached, as without a cluster |
-//! | [`state`](crate::Purged::state) is `Sent` | the server has it; each node that reads the log applies it, most often within a millisecond |
+//! | [`state`](crate::Purged::state) is `Sent` | the server has it; each node that reads the log applies it as soon as it has read it |
 //! | [`applied_everywhere`](crate::Purged::applied_everywhere) has returned | no node serves it |
 //! | the server is away | all nodes go on serving; purges are applied here, wait, and are sent when it is back. The other nodes serve what was purged until then |
 //! | a node was cut off | when it reads the log again, and cannot be sure that it has missed nothing, all that it holds is [unproven](crate::purge::Strength::Unproven): confirmed by the origin before it is used |

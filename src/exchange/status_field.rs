@@ -1,6 +1,6 @@
 //! What clients see of how a response came about.
 
-use std::{fmt, hint::black_box, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode};
 use sfv::TokenRef;
@@ -11,6 +11,7 @@ use crate::{
         refused::{hide_proxy_status, rename_proxy_status},
         status::{CacheStatus, NAME},
     },
+    http::fields::is_secret,
 };
 
 /// How much the `Cache-Status` field says (RFC 9211).
@@ -78,14 +79,6 @@ struct Secret(Arc<[u8]>);
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret")
-    }
-}
-
-impl Secret {
-    /// In a time that does not depend on where they differ.
-    fn is(&self, sent: &[u8]) -> bool {
-        let difference = self.0.iter().zip(sent).fold(0, |all, (own, sent)| black_box(all | (own ^ sent)));
-        self.0.len() == sent.len() && difference == 0
     }
 }
 
@@ -163,7 +156,7 @@ impl StatusField {
 
     #[inline(never)]
     fn take_secret(&self, request: &mut HeaderMap, field: &HeaderName, secret: &Secret) -> CacheStatusDetail {
-        let knows_secret = request.remove(field).is_some_and(|sent| secret.is(sent.as_bytes()));
+        let knows_secret = request.remove(field).is_some_and(|sent| is_secret(sent.as_bytes(), &secret.0));
         if knows_secret { CacheStatusDetail::Full } else { self.detail }
     }
 

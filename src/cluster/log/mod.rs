@@ -15,9 +15,9 @@
 //!   log was read to its end again the node is not caught up.
 //! * **The first connection is a gap**, so that a node that has served before it reached the server is right.
 //!
-//! # What a value of the second tier has seen
+//! # What a snapshot has seen
 //!
-//! A node that writes a value says up to which entry it had applied the log when the fetch of it
+//! A node that writes a snapshot says up to which entry it had applied the log when its fetch
 //! [began](Log::as_of). A node that reads it [translates](Log::begun) that entry into a number of its own
 //! sequence: below the number of each purge that the writer may not have known, so that the sequence judges
 //! the value as if it had been fetched here. Only an entry that is known exactly says anything.
