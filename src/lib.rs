@@ -199,6 +199,8 @@ mod origin;
 pub mod outage;
 pub mod purge;
 mod reasons;
+#[cfg(feature = "redis")]
+pub mod remote;
 mod request_body;
 #[cfg(feature = "serde")]
 pub mod rule_table;
