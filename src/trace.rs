@@ -11,6 +11,7 @@ pub(crate) use self::on::*;
 mod on {
     use super::{Duration, Future};
     use http::request::Parts;
+    use std::sync::OnceLock;
     use tracing::{Instrument, Span, debug, info_span, warn};
 
     const TARGET: &str = "tower_readthrough";
@@ -21,7 +22,7 @@ mod on {
 
     impl FetchSpan {
         /// Of a fetch for all that ask for the same. Its URL is shown without the query.
-        pub(crate) fn of_fetch(head: &Parts) -> Self {
+        fn of_fetch(head: &Parts) -> Self {
             let span = info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path());
             Self::or_current(span)
         }
@@ -37,12 +38,28 @@ mod on {
         }
 
         /// Notes that the request of the current span waits for it.
-        pub(crate) fn joined(&self) {
+        fn joined(&self) {
             self.0.follows_from(Span::current().id());
         }
 
         pub(crate) fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
             future.instrument(self.0.clone())
+        }
+    }
+
+    /// The span of a fetch that may not have begun.
+    #[derive(Debug, Default)]
+    pub(crate) struct SpanOfFetch(OnceLock<FetchSpan>);
+
+    impl SpanOfFetch {
+        /// The span of the fetch for this request, which begins now if it has not before.
+        pub(crate) fn begin(&self, head: &Parts) -> FetchSpan {
+            self.0.get_or_init(|| FetchSpan::of_fetch(head)).clone()
+        }
+
+        /// Notes that the request of the current span waits for it, if it has begun.
+        pub(crate) fn joined(&self) {
+            self.0.get().into_iter().for_each(FetchSpan::joined);
         }
     }
 
@@ -84,21 +101,26 @@ mod off {
     pub(crate) struct FetchSpan;
 
     impl FetchSpan {
-        pub(crate) const fn of_fetch(_: &Parts) -> Self {
-            Self
-        }
-
         pub(crate) const fn of_refresh() -> Self {
             Self
         }
 
         #[allow(clippy::unused_self, reason = "as with the feature")]
-        pub(crate) const fn joined(&self) {}
-
-        #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(crate) fn around<F: Future>(&self, future: F) -> F {
             future
         }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct SpanOfFetch;
+
+    #[allow(clippy::unused_self, reason = "as with the feature")]
+    impl SpanOfFetch {
+        pub(crate) const fn begin(&self, _: &Parts) -> FetchSpan {
+            FetchSpan
+        }
+
+        pub(crate) const fn joined(&self) {}
     }
 
     pub(crate) const fn decided(

@@ -173,6 +173,7 @@ impl CacheRequest {
     }
 
     /// Lets the health of the origin decide about the stale response that was found.
+    #[inline(always)]
     pub(crate) fn watched_by(mut self, health: &OriginHealth) -> Self {
         if self.candidate.is_whole() {
             self.trouble_mut().health = Some(health.clone());

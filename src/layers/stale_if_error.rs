@@ -410,11 +410,11 @@ where
         let known =
             request.extensions().get::<exchange::CacheRequest>().map(exchange::CacheRequest::candidate);
         if known.is_some_and(exchange::StaleCandidate::is_none) {
-            return ResponseFuture::pass(EagerOneshot::through(
-                &mut self.inner,
-                self.shared.is_over_own_layer,
-                request,
-            ));
+            let is_own = self.shared.is_over_own_layer;
+            return ResponseFuture::pass_over(
+                EagerOneshot::through(&mut self.inner, is_own, request),
+                is_own,
+            );
         }
         let Shared { store, failures, extractor, observers, health, .. } = &*self.shared;
         let (mut head, body, why) =

@@ -1,6 +1,6 @@
 //! The handle to the numbers.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{fmt, sync::Arc};
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
@@ -176,27 +176,30 @@ impl Stats {
     }
 
     #[cfg(feature = "metrics")]
-    fn sample(&self, sample: FetchSample) {
+    fn sample(&self, sample: impl FnOnce() -> FetchSample) {
         // Called without the lock: a recorder is the user's own.
         let sampler = self.shared.sampler.read().clone();
         if let Some(sampler) = sampler {
-            sampler(sample);
+            sampler(sample());
         }
     }
 
-    /// Takes note of the head of a fetched response: of how long it took since the request was sent on, and how
-    /// much of that was before the last attempt.
+    /// Takes note of the head of a fetched response, which is there now: of when the request was sent on, and when
+    /// the last attempt began.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
-    pub(crate) fn fetched(&self, took: Duration, queued: Duration) {
+    pub(crate) fn fetched(&self, sent_at: Instant, attempt_began: Instant) {
         #[cfg(feature = "metrics")]
-        self.sample(FetchSample::Head { took: took.as_secs_f64(), queued: queued.as_secs_f64() });
+        self.sample(|| FetchSample::Head {
+            took: sent_at.elapsed().as_secs_f64(),
+            queued: attempt_began.saturating_duration_since(sent_at).as_secs_f64(),
+        });
     }
 
     /// Takes note of the length of a body that was stored.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn stored_body(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
-        self.sample(FetchSample::Body(bytes));
+        self.sample(|| FetchSample::Body(bytes));
     }
 
     /// Counts a fresh response from the store.

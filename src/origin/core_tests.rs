@@ -164,7 +164,7 @@ impl Bench {
         for _ in 0..count {
             let Wish { subject, .. } = self.miss();
             let begun = self.core.health.begin(subject, self.now);
-            self.core.health.end(&begun, outcome, self.now);
+            self.core.health.end(&begun, outcome, begun.took(self.now), self.now);
             self.core.settle(self.now);
         }
     }

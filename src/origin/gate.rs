@@ -16,14 +16,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     OriginState,
-    change::Listener,
+    attempts::OriginGauges,
+    change::{Listener, News},
     core::{Claim, Core, CoreRules, Hold, Ticket},
-    counts::OriginGauges,
-    decision::{Decided, Decision, Standing},
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
-    wish::{HeldBack, Kind, Refusal, Wish},
+    wish::{Decided, Decision, HeldBack, Kind, Refusal, Standing, Wish},
 };
 
 /// The way to one origin.
@@ -230,8 +229,17 @@ impl Gate {
         let stall_due = core.stall_due().map_or(u64::MAX, |at| self.millis(at));
         self.stall_due.store(stall_due, Ordering::Relaxed);
         self.standing.store(core.standing() as u8, Ordering::Release);
-        let (decided, news) = (core.take_decided(), core.take_news());
+        let told = core.has_to_tell().then(|| (core.take_decided(), core.take_news()));
         drop(core);
+        if let Some((decided, news)) = told {
+            self.tell_all(decided, news);
+        }
+        result
+    }
+
+    /// Not inlined, since it is rare.
+    #[inline(never)]
+    fn tell_all(self: &Arc<Self>, decided: Vec<Decided<Seat>>, news: Vec<News>) {
         for decided in decided {
             self.tell(decided);
         }
@@ -241,7 +249,6 @@ impl Gate {
                 listener.tell(news);
             }
         }
-        result
     }
 
     fn tell(self: &Arc<Self>, decided: Decided<Seat>) {

@@ -47,9 +47,8 @@ use tokio::time::Instant;
 
 use self::gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Place, Waiting};
 use super::{
-    OriginState, change,
+    OriginState, attempts, change,
     core::{self, CoreRules},
-    counts, decision,
     health::{self, AttemptOutcome, Health, HealthRules},
     pause::{Backoff, Draws},
     queue,

@@ -12,11 +12,10 @@ use tokio::time::Instant;
 use super::{
     OriginState,
     core::{Claim, Core, CoreRules, Ticket},
-    decision::{Decided, Decision},
     health::{AttemptOutcome, Health, HealthRules, Subject},
     pause::{Backoff, Draws, KeyPause},
     queue::Id,
-    wish::Wish,
+    wish::{Decided, Decision, Wish},
 };
 
 /// What the origin does with an attempt.

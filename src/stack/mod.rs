@@ -419,7 +419,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             coalesce: coalesce.judged_below().queued(origin_limit.classes().cloned()),
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
-            origin_limit,
+            origin_limit: origin_limit.under_own_layer(),
             stats,
         }
     }

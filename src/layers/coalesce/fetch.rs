@@ -112,6 +112,7 @@ where
 
     /// Calls `ask` in the task, wherever that runs, so that what the layers below note of the time is true.
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
+    #[inline(always)]
     pub(super) fn run<F>(mut self, ask: impl FnOnce() -> F + Send) -> impl Future<Output = ()> + Send
     where
         F: Future<Output = Result<Response<B>, E>> + Send,

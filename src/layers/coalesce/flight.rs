@@ -54,7 +54,7 @@ use crate::{
     exchange::{Refused, Shareability, status::CacheStatus},
     http::{request_fields::Credentials, storing::after},
     origin::Place,
-    trace::FetchSpan,
+    trace::{FetchSpan, SpanOfFetch},
 };
 
 /// How long a fetch waits for readers that would lose their place: their tasks may not have been
@@ -101,7 +101,7 @@ pub(super) struct Flight {
     /// Its place in the queue to the origin, if there is one.
     place: Option<Arc<Place>>,
     /// Set when the fetch begins.
-    span: OnceLock<FetchSpan>,
+    span: SpanOfFetch,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
     /// Set with the end in the log, so that a second end takes no lock.
@@ -163,7 +163,7 @@ impl Flight {
             number,
             leader,
             place,
-            span: OnceLock::new(),
+            span: SpanOfFetch::default(),
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -189,14 +189,12 @@ impl Flight {
 
     /// Begins the span of the fetch, for this request.
     pub(super) fn trace(&self, head: &request::Parts) -> FetchSpan {
-        self.span.get_or_init(|| FetchSpan::of_fetch(head)).clone()
+        self.span.begin(head)
     }
 
     /// Notes that another request waits for the fetch.
     pub(super) fn note_joined(&self) {
-        if let Some(span) = self.span.get() {
-            span.joined();
-        }
+        self.span.joined();
     }
 
     pub(super) fn started_at(&self) -> Instant {

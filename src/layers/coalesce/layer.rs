@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -28,7 +28,7 @@ use crate::{
         fields::remove_upgrade,
         rules::{RequestRules, Rules},
     },
-    key::KeyExtractor,
+    key::{KeyExtractor, Unkeyed},
     layers::{
         derived_key::derive_alone,
         service::{EagerOneshot, HttpService, ResponseFuture},
@@ -320,31 +320,57 @@ where
         let settings = self.flights.settings();
         let (mut head, body, why) = derive_alone(settings.extractor.get(), request_rules(settings), request);
         let observers = settings.observers.of_outermost(&mut head.extensions, why);
+        if observers.is_empty() {
+            return self.respond(head, body, why);
+        }
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
+        self.respond(head, body, why).observed(&observers, reason)
+    }
+}
+
+impl<S> Coalesce<S> {
+    /// Inlined, what it returns is moved once more.
+    #[inline(never)]
+    fn respond<ReqB, B>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        why: Option<Unkeyed>,
+    ) -> ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>
+    where
+        S: HttpService<ReqB, Response = Response<B>>,
+        S::Error: Clone + Sync + 'static,
+        ReqB: HttpBody + Send + 'static,
+        B: ResponseBody,
+    {
+        let settings = self.flights.settings();
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
         let is_shared = |request: &Cow<'_, exchange::CacheRequest>| {
             !request.is_hit_for_miss()
                 && request.facts().is_for_all()
                 && !self.flights.is_leading(request.key())
         };
-        let response =
-            match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
-                None => {
-                    let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
-                    ResponseFuture::pass_unkeyed(response, why)
+        match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
+            None => {
+                let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
+                ResponseFuture::pass_unkeyed(response, why)
+            }
+            Some(request) => {
+                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                remove_upgrade(&mut head.headers);
+                let inner = self.inner.clone();
+                let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
+                match settings.wait_at_most {
+                    None => ResponseFuture::boxed(caller.run()),
+                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
-                Some(request) => {
-                    let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
-                    remove_upgrade(&mut head.headers);
-                    let inner = self.inner.clone();
-                    let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                    match settings.wait_at_most {
-                        None => ResponseFuture::boxed(caller.run()),
-                        Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
-                    }
-                }
-            };
-        response.observed(&observers, reason)
+            }
+        }
+    }
+
+    /// See [`CoalesceLayer::stats`].
+    pub fn stats(&self) -> CoalesceStats {
+        self.flights.stats()
     }
 }
 
@@ -352,13 +378,6 @@ where
 fn request_rules(settings: &CoalesceSettings) -> &RequestRules {
     static DEFAULT: RequestRules = RequestRules::DEFAULT;
     settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
-}
-
-impl<S> Coalesce<S> {
-    /// See [`CoalesceLayer::stats`].
-    pub fn stats(&self) -> CoalesceStats {
-        self.flights.stats()
-    }
 }
 
 #[cfg(test)]

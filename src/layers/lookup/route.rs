@@ -115,6 +115,8 @@ pub(super) enum Scope {
 
 /// Where a request goes after the lookup of its key.
 pub(crate) trait Route<ReqB>: Sized {
+    /// Whether what is below is a layer of this crate.
+    const IS_OVER_OWN_LAYER: bool;
     /// The body of responses from the store.
     type Stored;
     /// The body of responses from below.
@@ -420,7 +422,10 @@ where
                 let then = self.prepare(&mut head, asked, scope, (detail, rule));
                 let response = route.call_below(Request::from_parts(head, body));
                 route.forwarded(match then {
-                    None => ResponseFuture::pass_counted(response, &self.settings.observers, why),
+                    None => {
+                        let observers = &self.settings.observers;
+                        ResponseFuture::pass_counted(response, R::IS_OVER_OWN_LAYER, observers, why)
+                    }
                     Some(then) => ResponseFuture::boxed(then.finish(response)),
                 })
             }

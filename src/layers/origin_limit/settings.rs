@@ -13,7 +13,7 @@ use http::{Extensions, Request, Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
-    attempt::{Watch, Watched},
+    Watch, Watched,
     held::{Holders, HoldersByOrigin},
     whole::MOST_BYTES,
 };
@@ -55,6 +55,8 @@ pub(super) struct Settings {
     /// Whether attempts are reported, and asked about, at all.
     reports: bool,
     holders: Arc<HoldersByOrigin>,
+    /// Whether a layer above corrects what responses say of their length.
+    is_under_own_layer: bool,
     /// The last one that was given of those that mean nothing without a limit.
     setting_of_limit: Option<&'static str>,
 }
@@ -89,6 +91,7 @@ impl Settings {
             health_is_given: false,
             reports: true,
             holders: Arc::default(),
+            is_under_own_layer: false,
             setting_of_limit: None,
         }
     }
@@ -108,6 +111,15 @@ impl Settings {
             // Those of the group are reported to below.
             false => OriginHealth::unwatched(),
         };
+    }
+
+    pub(super) fn note_own_layer_above(&mut self) {
+        self.is_under_own_layer = true;
+    }
+
+    /// Whether what responses say of their length is to be corrected here.
+    pub(super) const fn settles_length(&self) -> bool {
+        !self.is_under_own_layer
     }
 
     pub(super) const fn health(&self) -> &OriginHealth {
@@ -180,18 +192,26 @@ impl Settings {
         }
     }
 
-    /// Returns the request again, where it is to enter, and as what.
-    pub(super) fn entrance<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
+    /// Where a request is to enter, and as what. `None`: its head has to be looked at for that.
+    #[inline]
+    pub(super) fn entrance<B>(&self, request: &Request<B>) -> Option<(&Arc<Gate>, Entrance)> {
+        let gate = self.health.only_gate().filter(|_| self.exempt.is_none())?;
         let entrance = of_extensions(request.extensions());
         // The callers that share a place have said their classes.
-        let asks_for_class = self.priority.is_given() && entrance.place.is_none();
-        let looks_at_head = asks_for_class || self.exempt.is_some();
-        if let Some(gate) = self.health.only_gate().filter(|_| !looks_at_head) {
-            return (request, gate, entrance);
+        (entrance.place.is_some() || !self.priority.is_given()).then_some((gate, entrance))
+    }
+
+    /// The same for any request, which it returns again: a head by itself is to be had in no other way.
+    pub(super) fn entrance_of<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
+        if let Some((gate, entrance)) = self.entrance(&request) {
+            return (request, Arc::clone(gate), entrance);
         }
-        // A head by itself is to be had in no other way.
+        let entrance = of_extensions(request.extensions());
         let (head, body) = request.into_parts();
-        let class = if asks_for_class { self.priority.class(&head) } else { entrance.class };
+        let class = match entrance.place.is_none() {
+            true => self.priority.class(&head),
+            false => entrance.class,
+        };
         let entrance = Entrance { class, is_exempt: self.is_exempt(&head), ..entrance };
         let gate = self.health.gate(&head);
         (Request::from_parts(head, body), gate, entrance)
@@ -225,9 +245,9 @@ impl Settings {
         let began = Instant::now();
         let watch = Watch::new(attempt, self);
         let mut call = pin!(Watched::begin(watch, call));
-        let (result, permit) = match give_up_at {
-            None => call.await,
-            Some(at) => match tokio::time::timeout_at(at, call.as_mut()).await {
+        let (result, ended) = match give_up_at {
+            None => call.ended().await,
+            Some(at) => match tokio::time::timeout_at(at, call.as_mut().ended()).await {
                 Ok(ended) => ended,
                 Err(_) => {
                     call.end(AttemptOutcome::TimedOut);
@@ -236,9 +256,11 @@ impl Settings {
             },
         };
         let mut response = result?;
-        response_fields::settle_length(&mut response);
+        if ended.as_ref().is_none_or(|ended| ended.settings.settles_length()) {
+            response_fields::settle_length(&mut response);
+        }
         ResponseFacts::note_attempt(response.extensions_mut(), began);
-        let permit = permit.filter(|_| !is_over(response.body()));
+        let permit = ended.map(|ended| ended.permit).filter(|_| !is_over(response.body()));
         Ok(response.map(|body| hold(&holders, permit, body)))
     }
 
@@ -361,6 +383,7 @@ impl Settings {
             health_is_given: _,
             reports: _,
             holders: _,
+            is_under_own_layer: _,
             setting_of_limit: _,
         } = self;
         if max_attempts.is_none() {
