@@ -42,6 +42,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tower::ServiceExt;
 
 use super::{
+    alone::Limits,
     fetch,
     flight::{FetchOutcome, Flight, SharedHead, Subscriber, Subscription},
     flights::{FlightGuard, FlightKey, Flights, Joined, Learned},
@@ -163,7 +164,16 @@ where
     }
 
     /// Asks the service below for this caller alone.
-    async fn alone(self) -> Result<Response<Body<B>>, S::Error> {
+    async fn alone(mut self) -> Result<Response<Body<B>>, S::Error> {
+        // How long the caller waits in all is counted since it came.
+        match Limits::begin(&mut self.waiter.head, self.flights.settings(), None) {
+            None => self.ask_alone().await,
+            // Boxed: it is rare, and every caller would have to have room for it.
+            Some(limits) => Box::pin(limits.hold(self.ask_alone())).await,
+        }
+    }
+
+    async fn ask_alone(self) -> Result<Response<Body<B>>, S::Error> {
         let response = self.inner.oneshot(Request::from_parts(self.waiter.head, self.body)).await?;
         Ok(fetch::own_response(response, self.flights.settings(), self.waiter.key.is_head))
     }
