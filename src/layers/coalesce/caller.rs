@@ -134,6 +134,7 @@ where
                 let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
                     Joined::Follow(subscriber) => {
                         subscriber.flight().note_joined();
+                        self.waiter.drop_right_to_ask();
                         subscriber
                     }
                     Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
@@ -347,6 +348,12 @@ impl Waiter {
 
     fn has_fallback(&self) -> bool {
         self.fallback().is_some()
+    }
+
+    /// Leaves the right to ask an origin that is not up to others: who waits for the fetch of another caller
+    /// makes no use of it. If it leads a fetch later, that one begins without.
+    fn drop_right_to_ask(&mut self) {
+        drop(exchange::CacheRequest::take_pass(&mut self.head.extensions));
     }
 
     /// Waits for the outcome of a flight, or until the caller may hedge it. One that has something stale to
