@@ -33,6 +33,9 @@
 //! callers. So from `max_wait` on they begin hedges: one at first, then 2, 4, 8, … in each second that
 //! follows, which bounds the load on a slow origin. The fetch that is settled first decides for all, except
 //! that a failed hedge fails only its own caller until a second one has failed.
+//!
+//! The probe of an origin that is down begins one at once: the fetches that are under way may be those by which
+//! it was found to hang.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -134,6 +137,9 @@ where
                 let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
                     Joined::Follow(subscriber) => {
                         subscriber.flight().note_joined();
+                        if self.waiter.is_probe() {
+                            return Box::pin(self.hedge(subscriber)).await;
+                        }
                         self.waiter.drop_right_to_ask();
                         subscriber
                     }
@@ -348,6 +354,11 @@ impl Waiter {
 
     fn has_fallback(&self) -> bool {
         self.fallback().is_some()
+    }
+
+    /// Whether the request is to find out if the origin is back. What is under way may have hung since before.
+    fn is_probe(&self) -> bool {
+        self.request().and_then(exchange::CacheRequest::origin_pass).is_some_and(|pass| pass.is_probe())
     }
 
     /// Leaves the right to ask an origin that is not up to others: who waits for the fetch of another caller
