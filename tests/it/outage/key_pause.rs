@@ -283,6 +283,7 @@ async fn down(service: &Service) {
     for _ in 0..2 {
         for key in 0..=20 {
             assert_eq!(get(service, &format!("/{key}")).await.body, "good");
+            settle().await;
         }
         advance(secs(2)).await;
     }
@@ -322,5 +323,30 @@ async fn callers_of_the_same_fetch_take_one_permit_of_a_recovery() {
     }
     for reply in join_all(hot).await {
         assert_eq!(reply.unwrap().body, "new", "all of them wait for the one fetch");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_does_not_wait_for_the_probe_of_an_origin_that_is_down() {
+    for revalidates in [false, true] {
+        let origin = ScriptedOrigin::new(|call, _| match call {
+            ..=21 => ok("good"),
+            22..=41 => status(503),
+            _ => hangs(),
+        });
+        let rules = if revalidates { rules().stale_while_revalidate_for(secs(86_400)) } else { rules() };
+        let layer = ReadThroughLayer::builder(small_store()).rules(rules).build().unwrap();
+        let service = layer.layer(origin.clone());
+        down(&service).await;
+        for _ in 0..10 {
+            let head = send(&service, request("HEAD", "/20", &[]));
+            let reply = tokio::time::timeout(secs(1), head).await.expect("it is served");
+            assert_eq!((reply.status, why(&reply)), (StatusCode::OK, Some(Stale::OriginDown)));
+        }
+        settle().await;
+        assert_eq!(origin.calls(), 41, "HEAD is no probe");
+        assert_eq!(why(&get(&service, "/20").await), Some(Stale::OriginDown));
+        settle().await;
+        assert_eq!((origin.calls(), origin.under_way()), (42, 1), "the next GET is");
     }
 }
