@@ -119,7 +119,7 @@ impl<T> Core<T> {
     pub(super) fn limit(&mut self, permits: usize, places: usize) {
         self.permits = Some(permits);
         self.queue = Queue::new(places);
-        self.health.limit(permits);
+        self.health.limit(permits, STALE_PART.of(permits));
     }
 
     pub(super) const fn state(&self) -> OriginState {

@@ -419,6 +419,9 @@ impl OriginHealthBuilder {
     /// How long five keys or more have to wait, with no answer to any request meanwhile, until the origin counts
     /// as one that hangs. Default: ten seconds.
     ///
+    /// Where a limit is so small that fewer can be under way, as many keys are enough as three of four permits are,
+    /// but at least two.
+    ///
     /// It should be longer than an answer takes when all is well: an origin that needs longer than this for
     /// everything is down again and again. That it hangs is noticed when the next request is made.
     pub fn stalled_after(mut self, time: Duration) -> Self {
