@@ -418,9 +418,16 @@ impl Attempt {
         Self { gate, ticket: Some(ticket) }
     }
 
-    /// When the attempt has to be given up: while the origin is down its permits must not be held for long.
+    /// When the attempt has to be given up, unless it [may go on](Self::may_go_on) then: while the origin is down its
+    /// permits must not be held for long.
     pub(crate) fn give_up_at(&self) -> Option<Instant> {
         self.gate.core.lock().give_up_at(self.ticket.as_ref()?)
+    }
+
+    /// Whether the attempt goes on although its time is over.
+    pub(crate) fn may_go_on(&self, now: Instant) -> bool {
+        let ticket = self.ticket.as_ref();
+        ticket.is_some_and(|ticket| self.gate.with(now, |core| core.may_go_on(ticket)))
     }
 
     /// Says how the attempt ended. The permit belongs to the response body.

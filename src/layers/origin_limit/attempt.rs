@@ -28,6 +28,10 @@ impl Watch {
         Self { attempt, settings }
     }
 
+    fn may_go_on(&self) -> bool {
+        self.attempt.may_go_on(Instant::now())
+    }
+
     pub(super) fn end(self, outcome: AttemptOutcome) -> Permit {
         self.attempt.finish(outcome, Instant::now())
     }
@@ -106,6 +110,11 @@ impl<F> Watched<F> {
         let call = call();
         unwinding.disarm();
         Self { call, watch }
+    }
+
+    /// Whether the attempt goes on although its time is over.
+    pub(super) fn may_go_on(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::may_go_on)
     }
 
     /// Ends the attempt in this way, if it is not over.

@@ -229,6 +229,7 @@ impl Settings {
             None => call.await,
             Some(at) => match tokio::time::timeout_at(at, call.as_mut()).await {
                 Ok(ended) => ended,
+                Err(_) if call.may_go_on() => call.await,
                 Err(_) => {
                     call.end(AttemptOutcome::TimedOut);
                     return Ok(refused(Refused::AttemptTimeout, Duration::ZERO));
