@@ -50,6 +50,8 @@ pub struct CacheRequest {
     facts: RequestFacts,
     /// The layer that asks may share the response, and has to be told with which requests.
     wants_shareability: bool,
+    /// Whether several callers can wait for the fetch.
+    is_of_flight: bool,
     /// Whether the cache has made the request conditional.
     validators: Option<OwnValidators>,
     /// What matters if the origin is slow or fails. Boxed, since most requests have none of it, and each caller
@@ -151,6 +153,7 @@ impl CacheRequest {
             credentials,
             facts,
             wants_shareability: true,
+            is_of_flight: false,
             trouble: None,
             validators: None,
             why: CacheStatus::forwarded(Forward::Miss),
@@ -370,6 +373,27 @@ impl CacheRequest {
         }
     }
 
+    /// Says that several callers can wait for the fetch of this request.
+    pub(crate) fn note_flight(request: &mut Extensions) {
+        match request.get_mut::<Self>() {
+            Some(asked) => {
+                asked.is_of_flight = true;
+                asked.copy = None;
+            }
+            None => drop(request.insert(OfFlight)),
+        }
+    }
+
+    /// Whether several callers can wait for the fetch.
+    pub(crate) fn is_of_flight(&self) -> bool {
+        self.is_of_flight
+    }
+
+    /// The same of a request that asks nothing of the cache.
+    pub(crate) fn is_bare_of_flight(request: &Extensions) -> bool {
+        request.get::<OfFlight>().is_some()
+    }
+
     /// Says that the fetch has this place in the queue, which all its callers share.
     pub(crate) fn take_place(&mut self, place: Arc<Place>) {
         self.trouble_mut().place = Some(place);
@@ -465,6 +489,10 @@ impl CacheRequest {
 /// The right of a request that asks nothing of the cache.
 #[derive(Clone, Debug)]
 struct PassOf(Arc<Pass>);
+
+/// Several callers can wait for the fetch of a request that asks nothing of the cache.
+#[derive(Clone, Copy, Debug)]
+struct OfFlight;
 
 /// The conditions that the cache adds to a request, and the origin, of several, that gave the validators.
 #[derive(Clone, Copy, Debug)]

@@ -56,7 +56,9 @@ pub(crate) struct Entrance {
     pub(crate) kind: Kind,
     /// The class, of which 0 is the best.
     pub(crate) class: u8,
-    /// The place that several callers share. `None`: there is one caller.
+    /// Whether several callers can wait for it.
+    pub(crate) is_shared: bool,
+    /// The place that they share, if the layer above knows of the queue.
     pub(crate) place: Option<Arc<Place>>,
     /// How long the head of the same response took the last time.
     pub(crate) last_cost: Option<Duration>,
@@ -174,8 +176,19 @@ impl Gate {
 
     /// Lets an attempt begin, wait, or not be made.
     pub(crate) fn enter(self: &Arc<Self>, entrance: Entrance, now: Instant) -> Entered {
-        let Entrance { key, has_stale, kind, class, place, last_cost, pass, leave_at, deadline, is_exempt } =
-            entrance;
+        let Entrance {
+            key,
+            has_stale,
+            kind,
+            class,
+            is_shared,
+            place,
+            last_cost,
+            pass,
+            leave_at,
+            deadline,
+            is_exempt,
+        } = entrance;
         let counts = key.is_some() || self.counts_without_key;
         let subject = Subject { key, counts, last_cost, probe: None };
         let wish = Wish { subject, has_stale, kind, leave_at, deadline, is_exempt };
@@ -183,7 +196,7 @@ impl Gate {
         let entered = self.with(now, |core| match core.enter(&wish, claim, now) {
             Decision::Grant(ticket) => Step::Granted(ticket),
             Decision::Refuse(refusal) => Step::Refused(refusal),
-            Decision::Queue => self.queue(core, wish, class, place, now),
+            Decision::Queue => self.queue(core, wish, (class, is_shared), place, now),
         });
         match entered {
             Step::Granted(ticket) => Entered::Admitted(Attempt::new(Arc::clone(self), ticket)),
@@ -204,14 +217,14 @@ impl Gate {
         self: &Arc<Self>,
         core: &mut Core<Seat>,
         wish: Wish,
-        class: u8,
+        (class, is_shared): (u8, bool),
         place: Option<Arc<Place>>,
         now: Instant,
     ) -> Step {
         let class = place.as_ref().map_or(class, |place| class.min(place.class()));
         let (answer, waits) = oneshot::channel();
         let seat = Seat { answer, place: place.clone() };
-        match core.push(wish, (class, place.is_some()), seat, now) {
+        match core.push(wish, (class, is_shared), seat, now) {
             Err(seat) => Step::Full(seat),
             Ok(id) => {
                 if let Some(place) = place {

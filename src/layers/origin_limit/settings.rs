@@ -310,12 +310,14 @@ fn of_extensions(extensions: &Extensions) -> Entrance {
     let Some(asked) = extensions.get::<CacheRequest>() else {
         let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
         let pass = CacheRequest::bare_pass(extensions).cloned();
-        return Entrance { key, pass, class: DEFAULT_CLASS, ..Entrance::default() };
+        let is_shared = CacheRequest::is_bare_of_flight(extensions);
+        return Entrance { key, pass, class: DEFAULT_CLASS, is_shared, ..Entrance::default() };
     };
     let place = asked.place().cloned();
     Entrance {
         // The best of those that share the place, if there is one.
         class: if place.is_some() { LOWEST_CLASS } else { DEFAULT_CLASS },
+        is_shared: asked.is_of_flight(),
         place,
         key: Some(key_hash(asked.key().as_bytes())),
         has_stale: asked.has_stale(),
