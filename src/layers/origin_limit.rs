@@ -109,6 +109,8 @@ impl OriginLimitLayer {
     }
 
     /// Lets everything through, and reports to the [health](Self::health) alone.
+    ///
+    /// Where another layer limits the same health, this one has that limit as well, with the default queue wait.
     pub fn unlimited() -> Self {
         Self { settings: Arc::new(Settings::unlimited()) }
     }
@@ -350,7 +352,7 @@ where
                 return OriginLimitFuture::boxed(async move { Ok(response) });
             }
             Entered::Queued(waiting) => {
-                // Without a limit, or exempt from it, nothing waits: this is for the compiler.
+                // What is exempt never waits, and nothing does before there is a limit: this is for the compiler.
                 drop(waiting);
                 let response = settings.refuse(Refusal::QueueFull);
                 return OriginLimitFuture::boxed(async move { Ok(response) });

@@ -297,6 +297,11 @@ impl OriginHealth {
         &self.members[0].key_pause
     }
 
+    /// Whether a layer limits the attempts under way.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.members[0].limit.get().is_some()
+    }
+
     /// Limits the attempts under way at each origin, and those that wait for them, before the first attempt.
     ///
     /// Returns whether the limit holds: one that was set before stays.

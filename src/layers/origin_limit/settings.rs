@@ -118,8 +118,9 @@ impl Settings {
         self.health_is_given
     }
 
-    pub(super) const fn is_limited(&self) -> bool {
-        self.max_attempts.is_some()
+    /// Also by another layer with the same health.
+    pub(super) fn is_limited(&self) -> bool {
+        self.max_attempts.is_some() || self.health.is_limited()
     }
 
     pub(super) fn classes(&self) -> Option<&Priority> {
@@ -127,7 +128,7 @@ impl Settings {
     }
 
     /// Whether requests pass as if there were no layer.
-    pub(super) const fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         !self.reports && !self.is_limited()
     }
 

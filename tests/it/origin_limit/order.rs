@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use tower_readthrough::{CoalesceLayer, Failover, ReadThrough, ReadThroughLayer};
+use tower_readthrough::{CoalesceLayer, Failover, OriginHealth, ReadThrough, ReadThroughLayer};
 
 /// The class that a request names in a field.
 fn by_field(head: &http::request::Parts) -> u8 {
@@ -272,4 +272,25 @@ async fn what_callers_can_share_has_its_part_in_layers_put_together_by_hand() {
     assert!(holder.await.is_err());
     tokio::time::sleep(ms(500)).await;
     assert_eq!(order(&origin), ["/1", "/2", "/3", "/shared", "/4", "/5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_without_a_limit_waits_under_that_of_another_one_with_the_same_health() {
+    for method in ["GET", "POST"] {
+        let health = OriginHealth::new();
+        let origin = ScriptedOrigin::new(|call, _| if call == 1 { hangs() } else { ok("x") });
+        let builder = || ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
+        let (limited, plain) = (
+            builder().outage(health.clone()).origin_limit(OriginLimitLayer::new(1)).build().unwrap(),
+            builder().outage(health.clone()).build().unwrap(),
+        );
+        let (limited, plain) = (limited.layer(origin.clone()), plain.layer(origin.clone()));
+        let held = tokio::spawn(limited.oneshot(request("GET", "/held", &[])));
+        settle().await;
+        let waiting = tokio::spawn(async move { send(&plain, request(method, "/", &[])).await });
+        settle().await;
+        assert_eq!(refused(&waiting.await.unwrap()), Some(Refused::QueueTimeout), "{method}");
+        assert_eq!(origin.calls(), 1);
+        held.abort();
+    }
 }
