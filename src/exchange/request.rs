@@ -100,6 +100,10 @@ pub enum Purpose {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WarmUp;
 
+/// In the extensions of a request that was sent before and is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeated;
+
 impl Purpose {
     /// Whether the fetch is to learn what the origin says, and what is stored is of no use instead.
     pub(crate) fn is_refresh(self) -> bool {
