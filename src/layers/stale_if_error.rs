@@ -218,8 +218,8 @@ impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
         let asked = exchange::CacheRequest::with_private(head, &request_fields::CredentialNames::DEFAULT)?;
-        // A refresh is there to learn what the origin says.
-        if asked.purpose().is_refresh() {
+        // What no client waits for is there to learn what the origin says.
+        if asked.purpose().is_refresh() || asked.purpose() == exchange::Purpose::WarmUp {
             return None;
         }
         let (stored, part, is_servable) = match asked.candidate() {
