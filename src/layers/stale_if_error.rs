@@ -370,8 +370,11 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
     let Some(failure) = failure else { return why.rescued(status::Stale::IfError) };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
-    match failure.extensions().get::<exchange::Refused>() {
-        Some(exchange::Refused::OriginDown) => CacheStatus::stale(status::Stale::OriginDown),
+    let refused = failure.extensions().get::<exchange::Refused>();
+    if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {
+        return CacheStatus::stale(held_back);
+    }
+    match refused {
         Some(refused) if refused.is_before_origin() => CacheStatus::stale(status::Stale::IfError),
         Some(exchange::Refused::WaitTimeout) => why.rescued(status::Stale::OriginSlow),
         // A response of a layer here says nothing of the origin's status.

@@ -280,6 +280,18 @@ impl OriginHealth {
         self.members.iter().all(|member| member.gate(head).is_down())
     }
 
+    /// Why a request with something usable stored is held back, by the state of the origin that it is for. Of
+    /// several: by that of the first, unless one is up.
+    pub(crate) fn held_back(&self, head: &Parts, now: Instant) -> Option<HeldBack> {
+        let states: Vec<_> = self.members.iter().map(|member| member.gate(head).state(now)).collect();
+        match states.first() {
+            _ if states.contains(&OriginState::Up) => None,
+            Some(OriginState::Recovering) => Some(HeldBack::Recovering),
+            Some(OriginState::Down) => Some(HeldBack::Down),
+            Some(OriginState::Up) | None => None,
+        }
+    }
+
     /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.
     pub(crate) fn ask_with_stale(&self, head: &Parts, now: Instant) -> Answer {
         let mut held_back = None;

@@ -296,7 +296,7 @@ impl Settings {
         match refusal {
             Refusal::QueueFull | Refusal::Busy => refused(Refused::QueueFull, self.retry_after),
             Refusal::TooLate => refused(Refused::QueueTimeout, self.retry_after),
-            Refusal::HeldBack(_) => refused(Refused::OriginDown, LEAST),
+            Refusal::HeldBack(why) => refused(why.into(), LEAST),
             Refusal::Down { next_probe } => refused(Refused::OriginDown, next_probe.max(LEAST)),
         }
     }
