@@ -6,7 +6,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     body::Body,
-    exchange::status::{CacheStatus, NAME},
+    exchange::status::{CacheStatus, NAME, Stale},
+    origin::HeldBack,
     reasons::reasons,
 };
 
@@ -39,6 +40,12 @@ reasons! {
         /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is not up, and the request
         /// is not one by which that is found out.
         OriginDown => "origin-down", BeforeFetch;
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is recovering, and gets no more
+        /// than it bears of what can do without it: what has something stale, and the [warm-up](crate::warm_up).
+        OriginRecovering => "origin-recovering", BeforeFetch;
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) said that it gets too many requests
+        /// (429), and the request can do without it, as above.
+        OriginBusy => "origin-busy", BeforeFetch;
         /// [`OriginLimit`](crate::OriginLimit): no response within the time that an attempt has while the
         /// [origin](crate::OriginHealth) is down and nothing is stored.
         AttemptTimeout => "attempt-timeout", WithHead;
@@ -48,20 +55,46 @@ reasons! {
     }
 }
 
+impl From<HeldBack> for Refused {
+    fn from(why: HeldBack) -> Self {
+        match why {
+            HeldBack::Down => Self::OriginDown,
+            HeldBack::Recovering => Self::OriginRecovering,
+            HeldBack::RateLimited => Self::OriginBusy,
+        }
+    }
+}
+
 impl Refused {
     /// Whether the request was refused before it was sent to the origin, or before it joined another one.
     pub(crate) const fn is_before_origin(self) -> bool {
         matches!(
             self,
-            Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::OriginDown | Self::NotStored
+            Self::QueueFull
+                | Self::QueueTimeout
+                | Self::TooManyWaiters
+                | Self::OriginDown
+                | Self::OriginRecovering
+                | Self::OriginBusy
+                | Self::NotStored
         )
+    }
+
+    /// Why something stale is served instead, if the cache decided not to ask the origin.
+    pub(crate) const fn held_back(self) -> Option<Stale> {
+        match self {
+            Self::OriginDown => Some(Stale::OriginDown),
+            Self::OriginRecovering => Some(Stale::OriginRecovering),
+            Self::OriginBusy => Some(Stale::OriginBusy),
+            _ => None,
+        }
     }
 
     /// Returns the error type of RFC 9209 §2.3 that `Proxy-Status` names.
     pub const fn proxy_error(self) -> &'static str {
         match self {
-            Self::QueueFull | Self::QueueTimeout => "connection_limit_reached",
-            Self::OriginDown => "destination_unavailable",
+            Self::QueueFull | Self::QueueTimeout | Self::OriginBusy => "connection_limit_reached",
+            Self::OriginDown | Self::OriginRecovering => "destination_unavailable",
             Self::WaitTimeout | Self::FetchTimeout | Self::AttemptTimeout => "http_response_timeout",
             Self::FetchAborted => "proxy_internal_error",
             // The origin is not asked for this one.

@@ -50,6 +50,8 @@ pub struct CacheRequest {
     facts: RequestFacts,
     /// The layer that asks may share the response, and has to be told with which requests.
     wants_shareability: bool,
+    /// Whether several callers can wait for the fetch.
+    is_of_flight: bool,
     /// Whether the cache has made the request conditional.
     validators: Option<OwnValidators>,
     /// What matters if the origin is slow or fails. Boxed, since most requests have none of it, and each caller
@@ -97,6 +99,10 @@ pub enum Purpose {
 /// In the extensions of a request that warms up the store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WarmUp;
+
+/// In the extensions of a request that was sent before and is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeated;
 
 impl Purpose {
     /// Whether the fetch is to learn what the origin says, and what is stored is of no use instead.
@@ -151,6 +157,7 @@ impl CacheRequest {
             credentials,
             facts,
             wants_shareability: true,
+            is_of_flight: false,
             trouble: None,
             validators: None,
             why: CacheStatus::forwarded(Forward::Miss),
@@ -371,6 +378,27 @@ impl CacheRequest {
         }
     }
 
+    /// Says that several callers can wait for the fetch of this request.
+    pub(crate) fn note_flight(request: &mut Extensions) {
+        match request.get_mut::<Self>() {
+            Some(asked) => {
+                asked.is_of_flight = true;
+                asked.copy = None;
+            }
+            None => drop(request.insert(OfFlight)),
+        }
+    }
+
+    /// Whether several callers can wait for the fetch.
+    pub(crate) fn is_of_flight(&self) -> bool {
+        self.is_of_flight
+    }
+
+    /// The same of a request that asks nothing of the cache.
+    pub(crate) fn is_bare_of_flight(request: &Extensions) -> bool {
+        request.get::<OfFlight>().is_some()
+    }
+
     /// Says that the fetch has this place in the queue, which all its callers share.
     pub(crate) fn take_place(&mut self, place: Arc<Place>) {
         self.trouble_mut().place = Some(place);
@@ -403,7 +431,12 @@ impl CacheRequest {
         }
     }
 
-    /// That of a request that asks nothing of the cache.
+    /// Whether a request has a key, so that how it ends says something of the origin.
+    pub(crate) fn has_key(request: &Extensions) -> bool {
+        request.get::<Self>().is_some() || request.get::<key::CacheKey>().is_some()
+    }
+
+    /// The right of a request that asks nothing of the cache.
     pub(crate) fn bare_pass(request: &Extensions) -> Option<&Arc<Pass>> {
         request.get::<PassOf>().map(|PassOf(pass)| pass)
     }
@@ -461,6 +494,10 @@ impl CacheRequest {
 /// The right of a request that asks nothing of the cache.
 #[derive(Clone, Debug)]
 struct PassOf(Arc<Pass>);
+
+/// Several callers can wait for the fetch of a request that asks nothing of the cache.
+#[derive(Clone, Copy, Debug)]
+struct OfFlight;
 
 /// The conditions that the cache adds to a request, and the origin, of several, that gave the validators.
 #[derive(Clone, Copy, Debug)]

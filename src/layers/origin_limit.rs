@@ -108,6 +108,8 @@ impl OriginLimitLayer {
     }
 
     /// Lets everything through, and reports to the [health](Self::health) alone.
+    ///
+    /// Where another layer limits the same health, this one has that limit as well, with the default queue wait.
     pub fn unlimited() -> Self {
         Self { settings: Arc::new(Settings::unlimited()) }
     }
@@ -377,7 +379,7 @@ impl<S> OriginLimit<S> {
             }
             Entered::Refused(refusal) => OriginLimitFuture::refused(settings, refusal),
             Entered::Queued(waiting) => {
-                // Without a limit, or exempt from it, nothing waits: this is for the compiler.
+                // What is exempt never waits, and nothing does before there is a limit: this is for the compiler.
                 drop(waiting);
                 OriginLimitFuture::refused(settings, Refusal::QueueFull)
             }
@@ -461,6 +463,10 @@ struct Watch {
 impl Watch {
     const fn new(attempt: Attempt, settings: Arc<Settings>) -> Self {
         Self { attempt, settings }
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.attempt.may_go_on(Instant::now())
     }
 
     fn end(self, outcome: AttemptOutcome) -> Permit {
@@ -547,6 +553,11 @@ impl<F> Watched<F> {
         let call = call();
         unwinding.disarm();
         Self { call, watch }
+    }
+
+    /// Whether the attempt goes on although its time is over.
+    fn may_go_on(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::may_go_on)
     }
 
     /// Ends the attempt in this way, if it is not over.

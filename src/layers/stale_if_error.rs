@@ -218,8 +218,8 @@ impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
         let asked = exchange::CacheRequest::with_private(head, &request_fields::CredentialNames::DEFAULT)?;
-        // A refresh is there to learn what the origin says.
-        if asked.purpose().is_refresh() {
+        // What no client waits for is there to learn what the origin says.
+        if asked.purpose().is_refresh() || asked.purpose() == exchange::Purpose::WarmUp {
             return None;
         }
         let (stored, part, is_servable) = match asked.candidate() {
@@ -370,8 +370,11 @@ fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCo
     let Some(failure) = failure else { return why.rescued(status::Stale::IfError) };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
-    match failure.extensions().get::<exchange::Refused>() {
-        Some(exchange::Refused::OriginDown) => CacheStatus::stale(status::Stale::OriginDown),
+    let refused = failure.extensions().get::<exchange::Refused>();
+    if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {
+        return CacheStatus::stale(held_back);
+    }
+    match refused {
         Some(refused) if refused.is_before_origin() => CacheStatus::stale(status::Stale::IfError),
         Some(exchange::Refused::WaitTimeout) => why.rescued(status::Stale::OriginSlow),
         // A response of a layer here says nothing of the origin's status.

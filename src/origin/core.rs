@@ -117,7 +117,7 @@ impl<T> Core<T> {
     pub(super) fn limit(&mut self, permits: usize, places: usize) {
         self.permits = Some(permits);
         self.queue = Queue::new(places);
-        self.health.limit(permits);
+        self.health.limit(permits, STALE_PART.of(permits));
     }
 
     pub(super) const fn state(&self) -> OriginState {
@@ -308,8 +308,11 @@ impl<T> Core<T> {
     }
 
     /// Whether a request that another origin may answer as well should ask this one.
-    pub(super) fn invite(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
-        self.claim(false, now)
+    pub(super) fn invite(&mut self, may_probe: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
+        match self.state() {
+            OriginState::Down if !may_probe => Err(HeldBack::Down),
+            _ => self.claim(false, now),
+        }
     }
 
     fn claim(&mut self, has_stale: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
@@ -497,8 +500,8 @@ impl<T> Core<T> {
             return None;
         }
         match probe {
-            // There is no other permit that it could hold while the next probe has this one.
-            Some(_) => (!self.has_permit()).then(|| after(now, deadline)),
+            // It goes on if there is another permit that it can hold while the next probe has this one.
+            Some(_) => Some(after(now, deadline)),
             None => (self.state() == OriginState::Down && wish.subject.key.is_some())
                 .then(|| self.health.give_up_at(deadline, now)),
         }
@@ -522,9 +525,16 @@ impl<T> Core<T> {
         hold.iter().for_each(|hold| self.release(hold));
     }
 
-    /// When an attempt has to be given up.
+    /// When an attempt has to be given up, unless it [may go on](Self::may_go_on) then.
     pub(super) fn give_up_at(&self, ticket: &Ticket) -> Option<Instant> {
         self.under_way.get(&ticket.0)?.give_up_at
+    }
+
+    /// Whether an attempt goes on whose time is over: a probe that has an ordinary permit by now.
+    pub(super) fn may_go_on(&self, ticket: &Ticket) -> bool {
+        let attempt = self.under_way.get(&ticket.0);
+        let probe = attempt.and_then(|attempt| attempt.hold.as_ref()?.probe);
+        probe.is_some() && probe != self.extra
     }
 
     /// Where it lies, since to move it costs more than the rest.

@@ -147,9 +147,10 @@ impl Health {
         }
     }
 
-    /// Sets the number of permits.
-    pub(super) const fn limit(&mut self, permits: usize) {
+    /// Sets the number of permits, of which what has something stale may hold so many.
+    pub(super) fn limit(&mut self, permits: usize, of_stale: usize) {
         self.permits = Some(permits);
+        self.watch.limit(of_stale);
     }
 
     pub(super) const fn state(&self) -> OriginState {

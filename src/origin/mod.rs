@@ -276,6 +276,18 @@ impl OriginHealth {
         self.members.iter().all(|member| member.gate(head).is_down())
     }
 
+    /// Why a request with something usable stored is held back, by the state of the origin that it is for. Of
+    /// several: by that of the first, unless one is up.
+    pub(crate) fn held_back(&self, head: &Parts, now: Instant) -> Option<HeldBack> {
+        let states: Vec<_> = self.members.iter().map(|member| member.gate(head).state(now)).collect();
+        match states.first() {
+            _ if states.contains(&OriginState::Up) => None,
+            Some(OriginState::Recovering) => Some(HeldBack::Recovering),
+            Some(OriginState::Down) => Some(HeldBack::Down),
+            Some(OriginState::Up) | None => None,
+        }
+    }
+
     /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.
     pub(crate) fn ask_with_stale(&self, head: &Parts, now: Instant) -> Answer {
         let mut held_back = None;
@@ -291,6 +303,11 @@ impl OriginHealth {
     /// How long a key is left alone after fetches that failed.
     pub(crate) fn key_pause(&self) -> &KeyPause {
         &self.members[0].key_pause
+    }
+
+    /// Whether a layer limits the attempts under way.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.members[0].limit.get().is_some()
     }
 
     /// Limits the attempts under way at each origin, and those that wait for them, before the first attempt.
@@ -414,6 +431,9 @@ impl OriginHealthBuilder {
 
     /// How long five keys or more have to wait, with no answer to any request meanwhile, until the origin counts
     /// as one that hangs. Default: ten seconds.
+    ///
+    /// Where a limit is so small that fewer can be under way, as many keys are enough as three of four permits are,
+    /// but at least two.
     ///
     /// It should be longer than an answer takes when all is well: an origin that needs longer than this for
     /// everything is down again and again. That it hangs is noticed when the next request is made.

@@ -25,8 +25,9 @@ const VOICES: usize = 64;
 /// A key that has failed says nothing more until it has not failed for so long.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// So many keys have to wait before the origin counts as one that hangs.
+/// So many keys have to wait before the origin counts as one that hangs. One alone may be a bad endpoint.
 const STALLED_KEYS: usize = 5;
+const LEAST_STALLED_KEYS: usize = 2;
 
 const SLOTS: usize = 64;
 /// A key is in one of so many slots that follow each other.
@@ -188,6 +189,8 @@ pub(super) struct Watch {
     slots: Vec<Slot>,
     /// A bit for each of them that has attempts under way, so that only those are looked at.
     used: u64,
+    /// How many keys have to wait.
+    enough: usize,
     answered_at: Instant,
 }
 
@@ -205,7 +208,13 @@ pub(super) struct Watched(u8);
 
 impl Watch {
     pub(super) const fn new(now: Instant) -> Self {
-        Self { slots: Vec::new(), used: 0, answered_at: now }
+        Self { slots: Vec::new(), used: 0, enough: STALLED_KEYS, answered_at: now }
+    }
+
+    /// Takes note of how many attempts may be under way at a time, of those that may be fewest: where it is less than
+    /// five, fewer keys are enough.
+    pub(super) fn limit(&mut self, attempts: usize) {
+        self.enough = attempts.clamp(LEAST_STALLED_KEYS, STALLED_KEYS);
     }
 
     /// Notes an attempt. `None`: there is no room for its key.
@@ -260,7 +269,7 @@ impl Watch {
 
     /// Whether too few keys are under way for a stall.
     pub(super) const fn is_calm(&self) -> bool {
-        self.keys() < STALLED_KEYS
+        self.keys() < self.enough
     }
 
     /// Whether several keys wait for so long, and nothing was answered meanwhile.
@@ -269,7 +278,7 @@ impl Watch {
         !self.is_calm()
             && is_long(self.answered_at)
             && self.slots.iter().filter(|slot| slot.attempts > 0 && is_long(slot.began)).count()
-                >= STALLED_KEYS
+                >= self.enough
     }
 
     /// The first time at which [`is_stalled`](Self::is_stalled) can be true, unless there is an answer before.

@@ -91,6 +91,11 @@ impl Part {
         Self { take, of }
     }
 
+    /// So much is this part of a whole, rounded down.
+    pub(super) const fn of(self, whole: usize) -> usize {
+        whole.saturating_mul(self.take) / self.of
+    }
+
     /// Whether a number is less than this part of a whole.
     pub(super) const fn is_above(self, number: usize, whole: usize) -> bool {
         number.saturating_mul(self.of) < whole.saturating_mul(self.take)

@@ -4,7 +4,7 @@ use http::{HeaderName, Response};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     BuildError, CacheKey, CacheStatus, CacheStatusDetail, CoalesceLayer, KeyRule, KeyRules, MemoryStore,
-    OriginLimitLayer, ReadThroughBuilder, ReadThroughLayer, Refused, Rules,
+    OriginHealth, OriginLimitLayer, OriginState, ReadThroughBuilder, ReadThroughLayer, Refused, Rules,
 };
 
 use crate::support::{
@@ -169,4 +169,50 @@ async fn all_who_share_an_error_of_the_cache_are_told_its_type() {
 fn a_digest_is_not_the_key() {
     let (one, other) = (CacheKey::new("http://h/?token=1"), CacheKey::new("http://h/?token=2"));
     assert_eq!((one.digest().len(), one.digest() == other.digest()), (16, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_limit_holds_back_says_why() {
+    // The client refuses what is stored, so that the limit next to the origin decides.
+    let fresh = [("cache-control", "no-cache")];
+    let rules = || Rules::new().default_ttl(secs(10)).stale_if_error_for(secs(3_600));
+    let layer = |health: &OriginHealth| {
+        let builder = builder().rules(rules()).lookup(|lookup| lookup.request_directives(true));
+        builder.outage(health.clone()).origin_limit(OriginLimitLayer::new(64)).build().unwrap()
+    };
+    // It is up, and has sent 429.
+    let health = OriginHealth::new();
+    let origin = ScriptedOrigin::new(|call, _| if call <= 2 { ok("x") } else { status(429) });
+    let service = layer(&health).layer(origin.clone());
+    for path in ["/one", "/two"] {
+        get(&service, path).await;
+    }
+    tokio::time::advance(secs(11)).await;
+    assert_eq!(get_with(&service, "/one", &fresh).await.status, 429);
+    let reply = get_with(&service, "/two", &fresh).await;
+    assert_eq!((health.state(), reply.cache()), (OriginState::Up, "hit; detail=origin-busy".into()));
+    assert_eq!(origin.calls(), 3);
+    // It recovers, and has all that it bears.
+    let health = OriginHealth::new();
+    let origin = ScriptedOrigin::new(|call, head| match (call, head.uri.path()) {
+        (1, _) | (_, "/back") => ok("x"),
+        (2..=21, _) => status(503),
+        _ => hangs(),
+    });
+    let service = layer(&health).layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    for key in 0..20 {
+        get(&service, &format!("/{key}")).await;
+    }
+    assert_eq!(health.state(), OriginState::Down);
+    assert_eq!(get_with(&service, "/", &fresh).await.cache(), "hit; detail=origin-down");
+    get(&service, "/back").await;
+    for key in 0..20 {
+        drop(tokio::spawn(service.clone().oneshot(request("GET", &format!("/held/{key}"), &[]))));
+    }
+    settle().await;
+    let reply = get_with(&service, "/", &fresh).await;
+    let expected = (OriginState::Recovering, "hit; detail=origin-recovering".into());
+    assert_eq!((health.state(), reply.cache()), expected);
 }

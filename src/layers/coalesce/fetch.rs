@@ -86,6 +86,7 @@ where
         credentials: Credentials,
     ) -> (Self, Leader<B, E>) {
         let settings = guard.settings();
+        exchange::CacheRequest::note_flight(&mut request.extensions);
         let mut cache_request = request.extensions.get_mut::<exchange::CacheRequest>();
         if let (Some(request), Some(limit)) = (&mut cache_request, settings.fetch_deadline) {
             request.end_at(storing::after(guard.flight().started_at(), limit));

@@ -337,6 +337,12 @@ where
                 return Ok(answer::from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
             }
             select::Found::Part(part) => return Ok(answer::from_part(part, question, CacheStatus::hit())),
+            select::Found::Refreshable(stored, asked) | select::Found::Fallback(stored, asked)
+                if asked.purpose() == exchange::Purpose::WarmUp =>
+            {
+                let way = Way::of_warm_up(question, stored);
+                return self.respond_stale(way, stored, question, asked, wishes);
+            }
             select::Found::Refreshable(stored, asked) => {
                 let way = Way::of_refreshable(question, stored);
                 return self.respond_stale(way, stored, question, asked, wishes);

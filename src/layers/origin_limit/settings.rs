@@ -130,8 +130,9 @@ impl Settings {
         self.health_is_given
     }
 
-    pub(super) const fn is_limited(&self) -> bool {
-        self.max_attempts.is_some()
+    /// Also by another layer with the same health.
+    pub(super) fn is_limited(&self) -> bool {
+        self.max_attempts.is_some() || self.health.is_limited()
     }
 
     pub(super) fn classes(&self) -> Option<&Priority> {
@@ -139,7 +140,7 @@ impl Settings {
     }
 
     /// Whether requests pass as if there were no layer.
-    pub(super) const fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         !self.reports && !self.is_limited()
     }
 
@@ -249,6 +250,7 @@ impl Settings {
             None => call.ended().await,
             Some(at) => match tokio::time::timeout_at(at, call.as_mut().ended()).await {
                 Ok(ended) => ended,
+                Err(_) if call.may_go_on() => call.ended().await,
                 Err(_) => {
                     call.end(AttemptOutcome::TimedOut);
                     return Ok(refused(Refused::AttemptTimeout, Duration::ZERO));
@@ -316,7 +318,7 @@ impl Settings {
         match refusal {
             Refusal::QueueFull | Refusal::Busy => refused(Refused::QueueFull, self.retry_after),
             Refusal::TooLate => refused(Refused::QueueTimeout, self.retry_after),
-            Refusal::HeldBack(_) => refused(Refused::OriginDown, LEAST),
+            Refusal::HeldBack(why) => refused(why.into(), LEAST),
             Refusal::Down { next_probe } => refused(Refused::OriginDown, next_probe.max(LEAST)),
         }
     }
@@ -331,12 +333,14 @@ fn of_extensions(extensions: &Extensions) -> Entrance {
     let Some(asked) = extensions.get::<CacheRequest>() else {
         let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
         let pass = CacheRequest::bare_pass(extensions).cloned();
-        return Entrance { key, pass, class: DEFAULT_CLASS, ..Entrance::default() };
+        let is_shared = CacheRequest::is_bare_of_flight(extensions);
+        return Entrance { key, pass, class: DEFAULT_CLASS, is_shared, ..Entrance::default() };
     };
     let place = asked.place().cloned();
     Entrance {
         // The best of those that share the place, if there is one.
         class: if place.is_some() { LOWEST_CLASS } else { DEFAULT_CLASS },
+        is_shared: asked.is_of_flight(),
         place,
         key: Some(key_hash(asked.key().as_bytes())),
         has_stale: asked.has_stale(),
