@@ -76,7 +76,7 @@ struct Trouble {
     deadline: Option<Instant>,
 }
 
-/// For whom a request is sent on, and how new its response has to be.
+/// What a request is sent on for, and how new its response has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -292,7 +292,7 @@ impl CacheRequest {
         &self.key
     }
 
-    /// Returns for whom the request is sent on.
+    /// Returns what the request is sent on for.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }

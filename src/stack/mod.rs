@@ -60,10 +60,16 @@ use crate::{
 #[derive(Clone)]
 #[must_use]
 pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
-    store: St,
     lookup: lookup::LookupLayer<St, K>,
-    coalesce: coalesce::CoalesceLayer,
     fill: fill::FillLayer<St, P>,
+    others: Others<St>,
+}
+
+/// All that has nothing to do with the types of keys and policies.
+#[derive(Clone)]
+struct Others<St> {
+    store: St,
+    coalesce: coalesce::CoalesceLayer,
     rules: rules::Rules,
     failures: failures::FailurePolicy,
     retry: retry::RetryPolicy,
@@ -87,12 +93,10 @@ impl Clone for OwnStats {
 
 impl<St: Store> ReadThroughBuilder<St> {
     fn new(store: St) -> Self {
-        Self {
-            lookup: lookup::LookupLayer::new(store.clone()),
+        let others = Others {
             coalesce: coalesce::CoalesceLayer::new()
                 .max_held_bytes(store.max_response_bytes())
                 .max_total_bytes(store.capacity_bytes()),
-            fill: fill::FillLayer::new(store.clone()),
             rules: rules::Rules::new(),
             failures: failures::FailurePolicy::default(),
             retry: retry::RetryPolicy::never(),
@@ -100,52 +104,29 @@ impl<St: Store> ReadThroughBuilder<St> {
             health: None,
             stats: OwnStats::default(),
             reports_only: false,
-            store,
-        }
+            store: store.clone(),
+        };
+        let fill = fill::FillLayer::new(store.clone());
+        Self { lookup: lookup::LookupLayer::new(store), fill, others }
     }
 }
 
 impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
-        let Self {
-            store,
-            lookup,
-            coalesce,
-            fill,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-        } = self;
-        let lookup = lookup.key(extractor);
-        ReadThroughBuilder {
-            lookup,
-            store,
-            coalesce,
-            fill,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-        }
+        let Self { lookup, fill, others } = self;
+        ReadThroughBuilder { lookup: lookup.key(extractor), fill, others }
     }
 
     /// A handle to purge what is stored, which names URLs as the layer does that is built, also by a
     /// [`key`](Self::key) that is set afterwards, but not as a clone of the builder does.
     pub fn purge(&self) -> Purge {
-        self.lookup.purge().counted_by(Some(&self.stats.0))
+        self.lookup.purge().counted_by(Some(&self.others.stats.0))
     }
 
     /// Returns the counters of the layer that is built, but not of one that a clone of the builder builds.
     pub fn stats(&self) -> Stats {
-        self.stats.0.clone()
+        self.others.stats.0.clone()
     }
 
     /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are
@@ -179,39 +160,14 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     pub fn rules(mut self, rules: rules::Rules) -> Self {
         self.lookup = self.lookup.rules(rules.clone());
         self.fill = self.fill.rules(rules.clone());
-        self.rules = rules;
+        self.others.rules = rules;
         self
     }
 
     /// Decides for each response. Default: the rules as they are.
     pub fn policy<Q: fill::Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
-        let Self {
-            store,
-            lookup,
-            coalesce,
-            fill,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-        } = self;
-        let fill = fill.policy(policy);
-        ReadThroughBuilder {
-            fill,
-            store,
-            lookup,
-            coalesce,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-        }
+        let Self { lookup, fill, others } = self;
+        ReadThroughBuilder { lookup, fill: fill.policy(policy), others }
     }
 
     /// Changes the settings of background refreshes.
@@ -229,7 +185,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         mut self,
         change: impl FnOnce(coalesce::CoalesceLayer) -> coalesce::CoalesceLayer,
     ) -> Self {
-        self.coalesce = change(self.coalesce);
+        self.others.coalesce = change(self.others.coalesce);
         self
     }
 
@@ -237,21 +193,21 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// wait share them, they are stored only with freshness of their own, and [`retry`](Self::retry)
     /// tries them again. Default: [`DefaultFailures`](crate::DefaultFailures).
     pub fn failures(mut self, failures: impl failures::Failures) -> Self {
-        self.failures = failures::FailurePolicy::new(failures);
+        self.others.failures = failures::FailurePolicy::new(failures);
         self
     }
 
     /// When to try again what may be tried again, [`RetryPolicy::new`](crate::RetryPolicy::new) for example.
     /// Default: [`RetryPolicy::never`](crate::RetryPolicy::never), each request is sent once.
     pub fn retry(mut self, policy: retry::RetryPolicy) -> Self {
-        self.retry = policy;
+        self.others.retry = policy;
         self
     }
 
     /// Bounds the attempts under way at the origin, those included that the cache has nothing
     /// to do with. Default: no bound.
     pub fn origin_limit(mut self, limit: origin_limit::OriginLimitLayer) -> Self {
-        self.origin_limit = limit;
+        self.others.origin_limit = limit;
         self
     }
 
@@ -259,7 +215,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// [`OriginHealth`]. Default: that of the [limit](Self::origin_limit), which is one of its own for one
     /// origin if none was given.
     pub fn outage(mut self, health: OriginHealth) -> Self {
-        self.health = Some(health);
+        self.others.health = Some(health);
         self
     }
 
@@ -269,6 +225,19 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let observer: Arc<dyn exchange::Observer> = Arc::new(observer);
         self.lookup = self.lookup.observer(Arc::clone(&observer));
         self.fill = self.fill.observer(observer);
+        self
+    }
+
+    /// See [`LookupLayer::count_by_rule`](crate::LookupLayer::count_by_rule).
+    pub fn count_by_rule(mut self) -> Self {
+        self.lookup = self.lookup.count_by_rule();
+        self
+    }
+
+    /// See [`CoalesceLayer::trace_queries`](crate::CoalesceLayer::trace_queries).
+    #[cfg(feature = "tracing")]
+    pub fn trace_queries(mut self, show: bool) -> Self {
+        self.others.coalesce = self.others.coalesce.trace_queries(show);
         self
     }
 
@@ -338,7 +307,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// # }
     /// ```
     pub fn report_only(mut self) -> Self {
-        self.reports_only = true;
+        self.others.reports_only = true;
         self
     }
 
@@ -348,7 +317,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let spawn = Arc::new(spawn);
         let shared = Arc::clone(&spawn);
         self.lookup = self.lookup.executor(move |task| shared(task));
-        self.coalesce = self.coalesce.executor(move |task| spawn(task));
+        self.others.coalesce = self.others.coalesce.executor(move |task| spawn(task));
         self
     }
 
@@ -359,25 +328,25 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Says which setting cannot work, and what to change.
     pub fn build(self) -> Result<ReadThroughLayer<St, K, P>, BuildError> {
         self.lookup.check()?;
-        self.coalesce.check()?;
-        self.retry.check()?;
-        if !self.origin_limit.may_report_to(self.health.as_ref()) {
+        self.others.coalesce.check()?;
+        self.others.retry.check()?;
+        if !self.others.origin_limit.may_report_to(self.others.health.as_ref()) {
             let reason =
                 "`origin_limit` reports to another health; give both the same one, or one of them none";
             return Err(BuildError::NoEffect { setting: "outage", reason });
         }
         self.watched_limit().0.check()?;
-        self.rules.check()?;
-        check_names(&self.rules.request)?;
+        self.others.rules.check()?;
+        check_names(&self.others.rules.request)?;
         if let Some(name) = self.fill.own_tag_fields().invalid() {
             let reason = "clients read this field, and tags are for caches alone";
             return Err(BuildError::TagField { name: name.as_str().into(), reason });
         }
-        if self.coalesce.has_rules() {
+        if self.others.coalesce.has_rules() {
             let reason = "the rules of `ReadThrough` decide; give them to `ReadThroughBuilder::rules`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
         }
-        if self.coalesce.has_failures() {
+        if self.others.coalesce.has_failures() {
             let reason = "the failures of `ReadThrough` decide; give them to `ReadThroughBuilder::failures`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::failures", reason });
         }
@@ -386,8 +355,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     /// The limit as it reports, and what it reports to.
     fn watched_limit(&self) -> (origin_limit::OriginLimitLayer, OriginHealth) {
-        let limit = self.origin_limit.clone().shared_failures(&self.failures);
-        let health = self.health.as_ref().unwrap_or_else(|| limit.origin_health()).clone();
+        let limit = self.others.origin_limit.clone().shared_failures(&self.others.failures);
+        let health = self.others.health.as_ref().unwrap_or_else(|| limit.origin_health()).clone();
         (limit.shared_health(&health), health)
     }
 
@@ -397,8 +366,9 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     fn assemble(self) -> Layers<St, K, P> {
         let (origin_limit, health) = self.watched_limit();
-        let Self { store, lookup, coalesce, fill, failures, retry, stats: OwnStats(stats), .. } = self;
-        let (lookup, fill, origin_limit) = match self.reports_only {
+        let Self { lookup, fill, others } = self;
+        let Others { store, coalesce, failures, retry, stats: OwnStats(stats), reports_only, .. } = others;
+        let (lookup, fill, origin_limit) = match reports_only {
             true => {
                 stats.note_report_only();
                 let fill = fill.strip_tags(false).strip_targets(false);
@@ -437,12 +407,12 @@ fn check_names(rules: &rules::RequestRules) -> Result<(), BuildError> {
 impl<St, K, P> fmt::Debug for ReadThroughBuilder<St, K, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadThroughBuilder")
-            .field("rules", &self.rules)
+            .field("rules", &self.others.rules)
             .field("lookup", &self.lookup)
-            .field("coalesce", &self.coalesce)
-            .field("failures", &self.failures)
-            .field("retry", &self.retry)
-            .field("origin_limit", &self.origin_limit)
+            .field("coalesce", &self.others.coalesce)
+            .field("failures", &self.others.failures)
+            .field("retry", &self.others.retry)
+            .field("origin_limit", &self.others.origin_limit)
             .finish_non_exhaustive()
     }
 }
@@ -559,8 +529,8 @@ impl<S, St, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
 impl<St, K, P> ReadThroughBuilder<St, K, P> {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let limit = if self.origin_limit.settings().is_empty() { "none" } else { "some" };
-        let retry = if self.retry.is_never() { "never" } else { "some" };
+        let limit = if self.others.origin_limit.settings().is_empty() { "none" } else { "some" };
+        let retry = if self.others.retry.is_never() { "never" } else { "some" };
         vec![
             ("ReadThroughBuilder::origin_limit", limit.to_owned()),
             ("ReadThroughBuilder::retry", retry.to_owned()),

@@ -21,7 +21,7 @@
 //! fail all others.
 //!
 //! An error that may be for one client each (a 4xx) cannot be shared at all, however often it comes. Among
-//! many callers there may still be some for whom there is a response to share. So after two errors the
+//! many callers there may still be some with which a response can be shared. So after two errors the
 //! callers split into 16 groups, which ask side by side; after another error such a group splits
 //! again, and after that each caller asks alone. A few hundred fetches then find the callers that can
 //! share, instead of one fetch for each of a hundred thousand. 429 says that there are too many requests
@@ -209,7 +209,7 @@ where
     /// The fetch of a new flight, which has not begun yet, and the leader's response.
     fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, S::Error>) {
         let Waiter { mut head, key, credentials, .. } = self.waiter;
-        let span = subscriber.flight().trace(&head);
+        let span = subscriber.flight().trace(&head, self.flights.settings().traces_queries);
         let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
         let fetch = fetch.run(move || self.inner.oneshot(Request::from_parts(head, self.body)));
         (Box::pin(span.around(self.flights.lead(key, fetch))), leader)

@@ -75,6 +75,14 @@ impl CoalesceLayer {
         layer
     }
 
+    /// Whether the span of each fetch has the query of its URL, beside method and path: as the field `query`.
+    /// Queries may hold what is personal, or a secret. Default: no.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub fn trace_queries(self, show: bool) -> Self {
+        self.set(|settings| settings.traces_queries = show)
+    }
+
     pub(crate) fn tell(&self, stats: &Stats) {
         self.flights.tell(stats);
     }
