@@ -60,6 +60,8 @@ mod follow;
 mod log;
 mod redis;
 mod registry;
+#[cfg(feature = "testing")]
+mod shared_log;
 
 use std::{
     collections::BTreeSet,
@@ -77,6 +79,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+#[cfg(feature = "testing")]
+pub use self::shared_log::{PurgeLog, PurgeLogNode};
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
