@@ -221,6 +221,8 @@ mod trace;
 pub mod why;
 mod work;
 
+#[cfg(feature = "redis")]
+pub use self::layers::tier;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
@@ -230,6 +232,9 @@ pub use self::observe::metrics;
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::stack::failover;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::tier::{Tier, TierLayer};
 #[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
@@ -256,8 +261,8 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, RuleStats, Stats,
-        StatsSnapshot, StoredSummary,
+        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, RuleStats,
+        Stats, StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},

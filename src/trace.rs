@@ -70,6 +70,12 @@ mod on {
         debug!(target: TARGET, stored = not_stored.is_none(), not_stored);
     }
 
+    /// A second tier does nothing.
+    #[cfg(feature = "redis")]
+    pub(crate) fn tier_without_cluster() {
+        warn!(target: TARGET, "the second tier is not used: its store is not part of a cluster");
+    }
+
     /// An origin is down.
     pub(crate) fn outage_began() {
         warn!(target: TARGET, "the origin is down");
@@ -121,6 +127,9 @@ mod off {
     pub(crate) const fn hit() {}
 
     pub(crate) const fn committed(_: Option<&'static str>) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn tier_without_cluster() {}
 
     pub(crate) const fn outage_began() {}
 

@@ -13,11 +13,15 @@ pub mod metrics;
 mod serial;
 mod snapshot;
 mod stats;
+mod tier;
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::stats::FetchSample;
+#[cfg(feature = "redis")]
+pub(crate) use self::tier::NamedCounters;
 pub use self::{
     explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, RuleStats, StatsSnapshot},
     stats::Stats,
+    tier::{BreakerState, TierRead, TierStanding, TierStatus, TierWrite},
 };

@@ -40,6 +40,8 @@ pub use self::{
 };
 
 use self::service::Layers;
+#[cfg(feature = "redis")]
+use crate::layers::tier;
 #[cfg(feature = "metrics")]
 use crate::observe::metrics;
 use crate::{
@@ -78,6 +80,8 @@ struct Others<St> {
     health: Option<OriginHealth>,
     stats: OwnStats,
     reports_only: bool,
+    #[cfg(feature = "redis")]
+    tier: Option<tier::Tier>,
 }
 
 /// The counters of the layer that is built.
@@ -104,6 +108,8 @@ impl<St: Store> ReadThroughBuilder<St> {
             health: None,
             stats: OwnStats::default(),
             reports_only: false,
+            #[cfg(feature = "redis")]
+            tier: None,
             store: store.clone(),
         };
         let fill = fill::FillLayer::new(store.clone());
@@ -216,6 +222,16 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// origin if none was given.
     pub fn outage(mut self, health: OriginHealth) -> Self {
         self.others.health = Some(health);
+        self
+    }
+
+    /// Asks a second tier before the origin, and writes to it what is stored; see [`tier`](crate::tier). Default:
+    /// none.
+    ///
+    /// The tier is of use once the store has joined a [`Cluster`](crate::cluster::Cluster).
+    #[cfg(feature = "redis")]
+    pub fn second_tier(mut self, tier: tier::Tier) -> Self {
+        self.others.tier = Some(tier);
         self
     }
 
@@ -350,7 +366,19 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             let reason = "the failures of `ReadThrough` decide; give them to `ReadThroughBuilder::failures`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::failures", reason });
         }
+        #[cfg(feature = "redis")]
+        self.check_tier()?;
         Ok(self.assembled())
+    }
+
+    #[cfg(feature = "redis")]
+    fn check_tier(&self) -> Result<(), BuildError> {
+        let Some(tier) = &self.others.tier else { return Ok(()) };
+        if self.others.reports_only {
+            let reason = "a cache that only reports asks the origin for each request; leave one of them out";
+            return Err(BuildError::NoEffect { setting: "second_tier", reason });
+        }
+        tier::TierLayer::new(self.others.store.clone(), tier.clone()).map(|_| ())
     }
 
     /// The limit as it reports, and what it reports to.
@@ -367,6 +395,13 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     fn assemble(self) -> Layers<St, K, P> {
         let (origin_limit, health) = self.watched_limit();
         let Self { lookup, fill, others } = self;
+        #[cfg(feature = "redis")]
+        let tier = others.tier.clone().and_then(|tier| {
+            let status = tier.clone();
+            others.stats.0.read_tier(move || status.status());
+            // Checked before.
+            tier::TierLayer::new(others.store.clone(), tier).ok()
+        });
         let Others { store, coalesce, failures, retry, stats: OwnStats(stats), reports_only, .. } = others;
         let (lookup, fill, origin_limit) = match reports_only {
             true => {
@@ -383,10 +418,15 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let (lookup, fill) = (lookup.counted_by(&stats), fill.counted_by(&stats));
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
+        #[cfg(feature = "redis")]
+        let tier = tier
+            .map(|tier| tier.health(health.clone()).over_own_layer().waiting_at_most(coalesce.soft_limit()));
         Layers {
             lookup: lookup.health(health.clone()).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
             coalesce: coalesce.judged_below().queued(origin_limit.classes().cloned()),
+            #[cfg(feature = "redis")]
+            tier,
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
             origin_limit,
