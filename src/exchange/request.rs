@@ -440,7 +440,12 @@ impl CacheRequest {
         }
     }
 
-    /// That of a request that asks nothing of the cache.
+    /// Whether a request has a key, so that how it ends says something of the origin.
+    pub(crate) fn has_key(request: &Extensions) -> bool {
+        request.get::<Self>().is_some() || request.get::<key::CacheKey>().is_some()
+    }
+
+    /// The right of a request that asks nothing of the cache.
     pub(crate) fn bare_pass(request: &Extensions) -> Option<&Arc<Pass>> {
         request.get::<PassOf>().map(|PassOf(pass)| pass)
     }
