@@ -251,3 +251,25 @@ fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
     log.replied(from, &back, &target);
     assert_eq!((log.waiting(), target.current()), (0, current), "it is not applied a second time");
 }
+
+/// Other nodes may have applied the entry, and fetched again, before the second purge was issued.
+#[test]
+fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost() {
+    use crate::sequence::{MessageKind, Strength};
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let message = Message::new(MessageKind::Tag, b"news", Strength::Hard);
+    let issue = |log: &mut Log| log.issue(&message, false, Instant::now(), || target.next(), &target).1;
+    let early = issue(&mut log);
+    let first = log.next_to_send(Instant::now()).unwrap();
+    log.disconnected();
+    let late = issue(&mut log);
+    assert_eq!(log.waiting(), 2);
+    log.connected(Some(RUN), &target);
+    let from = log.next_read().from;
+    let position = Position { id: at(6).id, nonce: first.nonce };
+    let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
+    log.replied(from, &back, &target);
+    assert_eq!((early.position(), late.position(), log.waiting()), (Some(position), None, 1));
+    assert_ne!(log.next_to_send(Instant::now()).unwrap().nonce, first.nonce);
+    assert_eq!(log.next_to_send(Instant::now()), None);
+}
