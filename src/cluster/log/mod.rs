@@ -270,9 +270,9 @@ impl Log {
         self.is_caught_up.then(|| self.outbox.next(now))?
     }
 
-    /// When the next own purge may be sent, if one has to wait.
+    /// When the next own purge may be sent, if it has to wait for that moment alone.
     pub(crate) fn next_send_at(&self) -> Option<Instant> {
-        self.outbox.next_at()
+        self.is_caught_up.then(|| self.outbox.next_at())?
     }
 
     /// The server has added an own purge.

@@ -273,3 +273,24 @@ fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost()
     assert_ne!(log.next_to_send(Instant::now()).unwrap().nonce, first.nonce);
     assert_eq!(log.next_to_send(Instant::now()), None);
 }
+
+/// The task that sends would not sleep, for as long as the server is away.
+#[test]
+fn nothing_is_due_while_nothing_can_be_sent() {
+    use crate::sequence::{MessageKind, Strength};
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
+    let begun = Instant::now();
+    let later = |millis| begun + std::time::Duration::from_millis(millis);
+    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next(), &target));
+    issue(&mut log, later(0));
+    assert!(log.next_to_send(later(0)).is_some());
+    issue(&mut log, later(10));
+    log.disconnected();
+    assert_eq!((log.next_to_send(later(200)), log.next_send_at()), (None, None));
+    log.connected(Some(RUN), &target);
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[]), &target);
+    assert!(log.next_to_send(later(50)).is_some(), "the first one again");
+    assert_eq!(log.next_send_at(), Some(later(100)), "and the other one in its time");
+}
