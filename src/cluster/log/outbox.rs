@@ -47,6 +47,7 @@ struct Waiting {
     number: u64,
     state: State,
     not_before: Option<Instant>,
+    /// Of all that it says, the one that it was made for first.
     tickets: Vec<Arc<Ticket>>,
 }
 
@@ -93,16 +94,17 @@ impl Outbox {
         is_invalidation: bool,
         now: Instant,
     ) -> (Added, Arc<Ticket>) {
-        let ticket = Arc::new(Ticket::default());
         let unsent = self.waiting.iter_mut().rev().filter(|waiting| waiting.state == State::New);
         for waiting in unsent.filter(|waiting| is_about_the_same(&waiting.sending.message, message)) {
             if let Some(strength) = merged(waiting.sending.message.strength, message.strength) {
                 waiting.sending.message.strength = strength;
                 waiting.number = waiting.number.min(number);
-                waiting.tickets.push(Arc::clone(&ticket));
+                // It becomes of both what becomes of the entry.
+                let ticket = waiting.tickets.first().map(Arc::clone).unwrap_or_default();
                 return (Added::Merged, ticket);
             }
         }
+        let ticket = Arc::new(Ticket::default());
         if self.waiting.len() >= self.most {
             self.overflow(nonce, number, &ticket);
             return (Added::Overflow, ticket);
@@ -121,8 +123,9 @@ impl Outbox {
     /// One entry for all, with the least of their numbers.
     fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>) {
         let number = self.least_number().min(number);
-        let mut tickets: Vec<_> = self.waiting.drain(..).flat_map(|waiting| waiting.tickets).collect();
-        tickets.push(Arc::clone(ticket));
+        let replaced = self.waiting.drain(..).flat_map(|waiting| waiting.tickets);
+        let is_asked_for = |ticket: &Arc<Ticket>| Arc::strong_count(ticket) > 1;
+        let tickets = std::iter::once(Arc::clone(ticket)).chain(replaced.filter(is_asked_for)).collect();
         let sending = Sending { nonce, message: Message::doubt() };
         self.waiting.push_back(Waiting { sending, number, state: State::New, not_before: None, tickets });
     }
@@ -181,6 +184,12 @@ impl Outbox {
     pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {
         let is_it = |own: &Arc<Ticket>| Arc::ptr_eq(own, ticket);
         self.waiting.iter().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
+    }
+
+    /// How many of those that asked are kept.
+    #[cfg(test)]
+    pub(super) fn tickets(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.tickets.len()).sum()
     }
 
     pub(super) fn len(&self) -> usize {

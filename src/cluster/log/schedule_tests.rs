@@ -294,3 +294,31 @@ fn nothing_is_due_while_nothing_can_be_sent() {
     assert!(log.next_to_send(later(50)).is_some(), "the first one again");
     assert_eq!(log.next_send_at(), Some(later(100)), "and the other one in its time");
 }
+
+/// While the server is away there is no end of them.
+#[test]
+fn purges_that_are_repeated_take_no_memory() {
+    use crate::sequence::{MessageKind, Strength};
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    log.disconnected();
+    let mut issue = |log: &mut Log, tag: u32| {
+        let message = Message::new(MessageKind::Tag, &tag.to_be_bytes(), Strength::Hard);
+        log.issue(&message, false, Instant::now(), || target.next(), &target).1
+    };
+    let held = issue(&mut log, 0);
+    for _ in 0..10_000 {
+        issue(&mut log, 0);
+    }
+    assert_eq!((log.waiting(), log.outbox.tickets()), (1, 1), "the same again and again");
+    for tag in 0..10_000 {
+        issue(&mut log, tag);
+    }
+    assert!(log.outbox.tickets() < 10, "{}", log.outbox.tickets());
+    log.connected(Some(RUN), &target);
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[]), &target);
+    while let Some(Sending { nonce, .. }) = log.next_to_send(Instant::now()) {
+        log.acknowledged(Position { id: at(6).id, nonce });
+    }
+    assert!(held.position().is_some(), "what is asked for is told");
+}
