@@ -223,6 +223,8 @@ mod work;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
+#[cfg(feature = "redis")]
+pub use self::layers::tier;
 #[cfg(feature = "metrics")]
 pub use self::observe::metrics;
 #[cfg(feature = "serde")]
@@ -255,8 +257,8 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
-        StoredSummary,
+        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats,
+        StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
@@ -271,6 +273,9 @@ pub use self::{
     store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,
 };
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::tier::{Tier, TierLayer};
 #[cfg(feature = "body-key")]
 #[doc(inline)]
 pub use self::{

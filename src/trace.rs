@@ -63,6 +63,12 @@ mod on {
         debug!(target: TARGET, outcome = "hit");
     }
 
+    /// A second tier does nothing.
+    #[cfg(feature = "redis")]
+    pub(crate) fn tier_without_cluster() {
+        warn!(target: TARGET, "the second tier is not used: its store is not part of a cluster");
+    }
+
     /// An origin is down.
     pub(crate) fn outage_began() {
         warn!(target: TARGET, "the origin is down");
@@ -112,6 +118,9 @@ mod off {
 
     #[inline(always)]
     pub(crate) const fn hit() {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn tier_without_cluster() {}
 
     pub(crate) const fn outage_began() {}
 

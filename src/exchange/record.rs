@@ -480,7 +480,13 @@ impl<St: Store> Store for ObservedStore<St> {
 
     fn apply(&self, key: &CacheKey, change: store::Change) -> store::Applied {
         let length = change.response().map(|response| response.body().len());
+        let behind = change.write_behind().map(|behind| (behind, change.response().cloned()));
         let applied = self.store.apply(key, change);
+        match behind {
+            Some(((behind, _), Some(response))) if applied.is_stored() => behind.stored(key, &response),
+            Some(((behind, request), None)) => behind.superseded(key, request.headers()),
+            _ => {}
+        }
         let Some(length) = length else { return applied };
         let applied = match applied {
             Applied::Stored | Applied::NotStored(_) => applied,

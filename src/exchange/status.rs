@@ -49,6 +49,8 @@ pub struct CacheStatus {
     loss: Option<Loss>,
     is_stored: bool,
     is_collapsed: bool,
+    /// It came from the second tier, without the origin being asked.
+    is_from_second_tier: bool,
     unshareable: Option<NotStored>,
     unkeyed: Option<Unkeyed>,
     /// The cache itself responded, with an error.
@@ -249,10 +251,10 @@ impl CacheStatus {
 
     /// As [`mark`](Self::mark), of a response out of the store, which says that it is a hit.
     pub(crate) fn serve<B>(self, mut response: Response<B>) -> Response<B> {
-        if self.stale.is_some() || !self.is_hit() {
+        if self.stale.is_some() || !self.is_hit() || self.is_from_second_tier {
             self.replace_last(response.headers_mut());
         }
-        if !self.is_hit() {
+        if !self.is_hit() || self.is_from_second_tier {
             response.extensions_mut().insert(self);
         }
         response
@@ -309,7 +311,7 @@ impl CacheStatus {
     /// A list member (RFC 9211 §2). Those of hits and most misses are written out, and cost nothing.
     pub(crate) fn to_value(self) -> HeaderValue {
         let hit = match self.stale {
-            _ if !self.is_hit() => None,
+            _ if !self.is_hit() || self.is_from_second_tier => None,
             None => Some(&HIT),
             Some(stale) => STALE_HITS.iter().find(|(hit, _)| *hit == stale).map(|(_, value)| value),
         };
@@ -354,7 +356,8 @@ impl CacheStatus {
             self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
             self.is_stored.then_some(("stored", Value::True)),
             // Of what was not forwarded nothing was collapsed (RFC 9211 §2.6).
-            (self.is_collapsed && !self.is_refused_at_once()).then_some(("collapsed", Value::True)),
+            (self.is_collapsed && !self.is_refused_at_once() && !self.is_from_second_tier)
+                .then_some(("collapsed", Value::True)),
             self.detail().map(|why| ("detail", Value::Token(why))),
         ]
         .into_iter()
@@ -369,10 +372,16 @@ impl CacheStatus {
             loss: None,
             is_stored: false,
             is_collapsed: false,
+            is_from_second_tier: false,
             unshareable: None,
             unkeyed: None,
             refused: None,
         }
+    }
+
+    /// Of a fresh response that was in the second tier.
+    pub(crate) const fn hit_in_second_tier() -> Self {
+        Self { is_from_second_tier: true, ..Self::hit() }
     }
 
     pub(crate) const fn stale(why: Stale) -> Self {
@@ -462,7 +471,8 @@ impl CacheStatus {
     /// Why a stale response was served, else why the cache itself responded with an error, else why the
     /// request has no key, else why the response of the origin was for this client
     /// alone, else what made a stored response stale before its time: `purged` or `invalidated` (by
-    /// an unsafe request, RFC 9111 §4.4).
+    /// an unsafe request, RFC 9111 §4.4), else `second-tier` if the response [came from
+    /// there](Self::is_from_second_tier).
     pub const fn detail(&self) -> Option<&'static str> {
         match self {
             Self { stale: Some(why), .. } => Some(why.as_str()),
@@ -470,6 +480,7 @@ impl CacheStatus {
             Self { unkeyed: Some(why), .. } => Some(why.as_str()),
             Self { unshareable: Some(why), .. } if !why.is_seen_otherwise() => Some(why.as_str()),
             Self { loss: Some(why), .. } => Some(why.as_str()),
+            Self { is_from_second_tier: true, .. } => Some("second-tier"),
             _ => None,
         }
     }
@@ -494,6 +505,12 @@ impl CacheStatus {
     /// Why the cache itself answered with an error, if it did.
     pub const fn refused_reason(&self) -> Option<Refused> {
         self.refused
+    }
+
+    /// Whether the response was not in the store, but fresh in a second tier: it is a
+    /// [hit](Self::is_hit), for the origin was not asked.
+    pub const fn is_from_second_tier(&self) -> bool {
+        self.is_from_second_tier
     }
 
     /// Whether this client shared the fetch of another one.

@@ -12,6 +12,7 @@ pub mod metrics;
 mod serial;
 mod snapshot;
 mod stats;
+mod tier;
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::stats::FetchSample;
@@ -19,4 +20,7 @@ pub use self::{
     explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     stats::Stats,
+    tier::{BreakerState, TierRead, TierStanding, TierStatus, TierWrite},
 };
+#[cfg(feature = "redis")]
+pub(crate) use self::tier::NamedCounters;

@@ -9,6 +9,7 @@ use crate::{
     },
     http::not_stored::NotStored,
     key::Unkeyed,
+    observe::tier::TierStatus,
     origin::{Latency, OriginState},
     reasons::{Named, names},
     store::StoreStats,
@@ -54,7 +55,7 @@ pub struct Counts<R> {
 }
 
 impl<R: Named> Counts<R> {
-    pub(super) fn from_fn(count: impl FnMut(R) -> u64) -> Self {
+    pub(crate) fn from_fn(count: impl FnMut(R) -> u64) -> Self {
         Self { counts: R::ALL.iter().copied().map(count).collect(), names: PhantomData }
     }
 
@@ -73,7 +74,7 @@ impl<R: Named> Counts<R> {
         R::ALL.iter().copied().zip(self.counts.iter().copied())
     }
 
-    fn since(&self, earlier: &Self) -> Self {
+    pub(super) fn since(&self, earlier: &Self) -> Self {
         Self::from_fn(|name| self.get(name).saturating_sub(earlier.get(name)))
     }
 }
@@ -251,6 +252,8 @@ pub struct StatsSnapshot {
     pub coalesce: Option<CoalesceStats>,
     /// The store now. `None`: it [does not say](crate::Store::stats).
     pub store: Option<StoreStats>,
+    /// The second tier. `None`: there is none.
+    pub second_tier: Option<TierStatus>,
     /// The origins that have been asked. None: no layer reports attempts.
     pub origins: Vec<OriginStats>,
 }
@@ -329,6 +332,7 @@ impl StatsSnapshot {
             retries: self.retries.saturating_sub(earlier.retries),
             coalesce,
             store,
+            second_tier: self.second_tier.as_ref().map(|now| now.since(earlier.second_tier.as_ref())),
             origins: origins.collect(),
         }
     }

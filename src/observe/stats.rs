@@ -8,6 +8,7 @@ use tokio::time::Instant;
 use super::{
     counters::{self, Counter, Counters},
     snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
+    tier::TierStatus,
 };
 use crate::{
     exchange::{BackgroundEvent, Outcome, Record, Role},
@@ -86,6 +87,7 @@ struct Sources {
     coalesce: Option<Source<CoalesceStats>>,
     retries: Option<Source<u64>>,
     health: Option<OriginHealth>,
+    tier: Option<Source<TierStatus>>,
     reports_only: bool,
 }
 
@@ -108,7 +110,7 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health, reports_only } = self.shared.sources.read().clone();
+        let Sources { store, coalesce, retries, health, tier, reports_only } = self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
@@ -139,6 +141,7 @@ impl Stats {
             retries: retries.map_or(0, |retries| retries()),
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
+            second_tier: tier.map(|tier| tier()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
         }
     }
@@ -157,6 +160,12 @@ impl Stats {
     /// Reads how many retries have begun.
     pub(crate) fn read_retries(&self, retries: impl Fn() -> u64 + Send + Sync + 'static) {
         self.shared.sources.write().retries = Some(Arc::new(retries));
+    }
+
+    /// Reads what a second tier says of itself.
+    #[cfg(feature = "redis")]
+    pub(crate) fn read_tier(&self, status: impl Fn() -> TierStatus + Send + Sync + 'static) {
+        self.shared.sources.write().tier = Some(Arc::new(status));
     }
 
     /// Reads the attempts at these origins.

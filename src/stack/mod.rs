@@ -40,6 +40,8 @@ pub use self::{
 };
 
 use self::service::Layers;
+#[cfg(feature = "redis")]
+use crate::layers::tier;
 #[cfg(feature = "metrics")]
 use crate::observe::metrics;
 use crate::{
@@ -72,6 +74,8 @@ pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
     health: Option<OriginHealth>,
     stats: OwnStats,
     reports_only: bool,
+    #[cfg(feature = "redis")]
+    tier: Option<tier::Tier>,
 }
 
 /// The counters of the layer that is built.
@@ -100,6 +104,8 @@ impl<St: Store> ReadThroughBuilder<St> {
             health: None,
             stats: OwnStats::default(),
             reports_only: false,
+            #[cfg(feature = "redis")]
+            tier: None,
             store,
         }
     }
@@ -120,6 +126,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             health,
             stats,
             reports_only,
+            #[cfg(feature = "redis")]
+            tier,
         } = self;
         let lookup = lookup.key(extractor);
         ReadThroughBuilder {
@@ -134,6 +142,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             health,
             stats,
             reports_only,
+            #[cfg(feature = "redis")]
+            tier,
         }
     }
 
@@ -197,6 +207,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             health,
             stats,
             reports_only,
+            #[cfg(feature = "redis")]
+            tier,
         } = self;
         let fill = fill.policy(policy);
         ReadThroughBuilder {
@@ -211,6 +223,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             health,
             stats,
             reports_only,
+            #[cfg(feature = "redis")]
+            tier,
         }
     }
 
@@ -260,6 +274,16 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// origin if none was given.
     pub fn outage(mut self, health: OriginHealth) -> Self {
         self.health = Some(health);
+        self
+    }
+
+    /// Asks a second tier before the origin, and writes to it what is stored; see [`tier`](crate::tier). Default:
+    /// none.
+    ///
+    /// The tier is of use once the store has joined a [`Cluster`](crate::cluster::Cluster).
+    #[cfg(feature = "redis")]
+    pub fn second_tier(mut self, tier: tier::Tier) -> Self {
+        self.tier = Some(tier);
         self
     }
 
@@ -381,7 +405,19 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             let reason = "the failures of `ReadThrough` decide; give them to `ReadThroughBuilder::failures`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::failures", reason });
         }
+        #[cfg(feature = "redis")]
+        self.check_tier()?;
         Ok(self.assembled())
+    }
+
+    #[cfg(feature = "redis")]
+    fn check_tier(&self) -> Result<(), BuildError> {
+        let Some(tier) = &self.tier else { return Ok(()) };
+        if self.reports_only {
+            let reason = "a cache that only reports asks the origin for each request; leave one of them out";
+            return Err(BuildError::NoEffect { setting: "second_tier", reason });
+        }
+        tier::TierLayer::new(self.store.clone(), tier.clone()).map(|_| ())
     }
 
     /// The limit as it reports, and what it reports to.
@@ -397,6 +433,13 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     fn assemble(self) -> Layers<St, K, P> {
         let (origin_limit, health) = self.watched_limit();
+        #[cfg(feature = "redis")]
+        let tier = self.tier.clone().and_then(|tier| {
+            let status = tier.clone();
+            self.stats.0.read_tier(move || status.status());
+            // Checked before.
+            tier::TierLayer::new(self.store.clone(), tier).ok()
+        });
         let Self { store, lookup, coalesce, fill, failures, retry, stats: OwnStats(stats), .. } = self;
         let (lookup, fill, origin_limit) = match self.reports_only {
             true => {
@@ -413,10 +456,16 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let (lookup, fill) = (lookup.counted_by(&stats), fill.counted_by(&stats));
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
+        #[cfg(feature = "redis")]
+        let tier = tier.map(|tier| {
+            tier.health(health.clone()).over_own_layer().waiting_at_most(coalesce.soft_limit())
+        });
         Layers {
             lookup: lookup.health(health.clone()).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
             coalesce: coalesce.judged_below().queued(origin_limit.classes().cloned()),
+            #[cfg(feature = "redis")]
+            tier,
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
             origin_limit,

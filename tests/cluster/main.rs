@@ -9,10 +9,14 @@ mod support;
 
 mod everywhere;
 mod example;
+mod fake;
 mod link;
 mod node;
 mod outages;
 mod purges;
+mod remote;
 mod restarts;
 mod server;
 mod settings;
+#[cfg(feature = "redis-tls")]
+mod tls;

@@ -277,6 +277,12 @@ impl CoalesceLayer {
         self.set(|settings| settings.priority = priority)
     }
 
+    /// After what time callers get a stale response, if there is one.
+    #[cfg(feature = "redis")]
+    pub(crate) fn soft_limit(&self) -> Option<Duration> {
+        self.flights.settings().stale_after
+    }
+
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         self.flights.settings().check()
     }
