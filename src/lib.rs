@@ -220,17 +220,20 @@ mod trace;
 pub mod why;
 mod work;
 
+#[cfg(feature = "redis")]
+pub use self::layers::tier;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
-#[cfg(feature = "redis")]
-pub use self::layers::tier;
 #[cfg(feature = "metrics")]
 pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::stack::failover;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::tier::{Tier, TierLayer};
 #[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
@@ -273,9 +276,6 @@ pub use self::{
     store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,
 };
-#[cfg(feature = "redis")]
-#[doc(inline)]
-pub use self::tier::{Tier, TierLayer};
 #[cfg(feature = "body-key")]
 #[doc(inline)]
 pub use self::{

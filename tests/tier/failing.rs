@@ -53,7 +53,11 @@ async fn a_write_that_fails_or_panics_changes_nothing_here() {
     for (fault, outcome) in [(true, TierWrite::Failed), (false, TierWrite::Aborted)] {
         site.remote.delay(ms(10));
         node.get(&format!("/{fault}")).await;
-        if fault { site.remote.fail(1) } else { site.remote.panic(1) }
+        if fault {
+            site.remote.fail(1)
+        } else {
+            site.remote.panic(1)
+        }
         node.written().await;
         assert_eq!(node.count_of_writes(outcome), 1);
         assert!(node.get(&format!("/{fault}")).await.is_hit());

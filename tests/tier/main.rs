@@ -15,7 +15,8 @@ mod variants;
 mod writing;
 
 use self::support::{
-    Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ms, ok, request, secs, send, settle, status,
+    Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ms, ok, request, secs, send, settle,
+    status,
 };
 use tower::Layer;
 use tower_readthrough::{

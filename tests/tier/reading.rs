@@ -81,7 +81,9 @@ async fn age_and_lifetime_are_those_of_the_first_fetch() {
 async fn a_stale_response_is_confirmed_by_the_origin() {
     let site = Site::default();
     let origin = ScriptedOrigin::new(|call, head| match head.headers.get("if-none-match") {
-        Some(tag) if tag == "\"0\"" => status(304).header("etag", "\"0\"").header("cache-control", "max-age=60"),
+        Some(tag) if tag == "\"0\"" => {
+            status(304).header("etag", "\"0\"").header("cache-control", "max-age=60")
+        }
         Some(tag) => panic!("{tag:?} at {call}"),
         None => tagged(call).max_age(60),
     });
@@ -171,9 +173,11 @@ async fn a_refresh_is_not_answered_by_what_the_node_has_written_itself() {
     node.page("/").await;
     settle().await;
     assert_eq!((node.page("/").await, node.count(TierRead::Unneeded)), ("1".to_owned(), 1));
-    let purposes: Vec<_> = origin.requests().iter().map(|head| {
-        head.extensions.get::<tower_readthrough::CacheRequest>().map(|asked| asked.purpose())
-    }).collect();
+    let purposes: Vec<_> = origin
+        .requests()
+        .iter()
+        .map(|head| head.extensions.get::<tower_readthrough::CacheRequest>().map(|asked| asked.purpose()))
+        .collect();
     assert_eq!(purposes, [Some(Purpose::Client), Some(Purpose::Refresh)]);
 }
 
@@ -182,9 +186,11 @@ async fn a_request_that_must_be_validated_does_not_read() {
     let site = Site::default();
     let (here, origin) = (site.node(), numbered());
     here.fill("/").await;
-    let there = site.node_with(&origin, |tier| tier, |cache| {
-        cache.lookup(|lookup: LookupLayer<MemoryStore>| lookup.request_directives(true))
-    });
+    let there = site.node_with(
+        &origin,
+        |tier| tier,
+        |cache| cache.lookup(|lookup: LookupLayer<MemoryStore>| lookup.request_directives(true)),
+    );
     let reads = site.reads();
     let reply = get_with(&there.service, "/", &[("cache-control", "no-cache")]).await;
     assert_eq!((reply.body.as_ref(), origin.calls()), (&b"0"[..], 1));

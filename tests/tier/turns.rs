@@ -70,9 +70,11 @@ async fn a_node_waits_no_longer_than_clients_with_something_stale_would() {
     let site = Site::default();
     let slow = ScriptedOrigin::always(ScriptedResponse::never);
     let first = taking_turns(&site, &slow);
-    let second = site.node_with(&numbered(), |tier| tier.single_fetch(true), |cache| {
-        cache.coalesce(|coalesce| coalesce.stale_after(ms(300)))
-    });
+    let second = site.node_with(
+        &numbered(),
+        |tier| tier.single_fetch(true),
+        |cache| cache.coalesce(|coalesce| coalesce.stale_after(ms(300))),
+    );
     let service = first.service.clone();
     let hanging = tokio::spawn(async move { get(&service, "/").await });
     settle().await;

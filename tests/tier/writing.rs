@@ -184,9 +184,8 @@ async fn what_the_origin_does_not_send_any_more_is_removed_from_the_tier() {
         1 => ok("0").header("vary", "accept-language").max_age(60),
         _ => ok("personal").header("cache-control", "no-store"),
     });
-    let here = site.node_with(&origin, |tier| tier, |cache| {
-        cache.lookup(|lookup| lookup.request_directives(true))
-    });
+    let here =
+        site.node_with(&origin, |tier| tier, |cache| cache.lookup(|lookup| lookup.request_directives(true)));
     here.fill("/").await;
     get_with(&here.service, "/", &[("cache-control", "no-cache")]).await;
     here.written().await;
@@ -217,7 +216,8 @@ async fn what_expires_before_its_turn_is_not_written() {
 /// A process that is killed in the middle of a write leaves nothing that is taken for a whole.
 #[test]
 fn a_runtime_that_ends_while_a_response_is_written_leaves_the_rest_to_be_counted() {
-    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
+    let runtime =
+        || tokio::runtime::Builder::new_current_thread().enable_all().start_paused(true).build().unwrap();
     let (site, first) = (Site::default(), runtime());
     let (node, gate) = first.block_on(async {
         let node = site.node();

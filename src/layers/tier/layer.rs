@@ -250,9 +250,8 @@ impl<St: Store> Reader<St> {
         }
         // Only the origin will do for a request that must be validated end to end, and only it can answer the
         // conditions of a client here.
-        let is_for_origin = asked.purpose() == Purpose::Forced
-            || asked.is_hit_for_miss()
-            || !asked.facts().is_for_all();
+        let is_for_origin =
+            asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
         if !is_for_origin {
             return Way::Look;
         }
@@ -343,11 +342,11 @@ impl<St: Store> Reader<St> {
             }
             Usable::Stored(response) => {
                 let asked = asked.with_found(Arc::clone(&response));
-                (asked.to_confirm(response, self.health.as_ref()), TierRead::Stale)
+                (asked.confirming(response, self.health.as_ref()), TierRead::Stale)
             }
             // What is stored here is at least known not to be purged.
             Usable::Unproven(response) if !asked.candidate().is_whole() => {
-                (asked.to_confirm(response, None), TierRead::Unproven)
+                (asked.confirming(response, None), TierRead::Unproven)
             }
             Usable::Unproven(_) => (asked, TierRead::Unneeded),
             Usable::Nothing(why) => (asked, why),
