@@ -59,6 +59,14 @@
 //! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
 //!
+//! # A server as a second tier
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`RedisRemoteBuilder::namespace`](crate::remote::RedisRemoteBuilder::namespace) | readthrough |
+//! | [`RedisRemoteBuilder::read_timeout`](crate::remote::RedisRemoteBuilder::read_timeout) | 50 ms |
+//! | [`RedisRemoteBuilder::write_timeout`](crate::remote::RedisRemoteBuilder::write_timeout) | 1 s |
+//!
 //! # Keys
 //!
 //! | setting | default |
@@ -239,6 +247,8 @@ pub(crate) mod tests {
         all.extend(
             crate::cluster::Cluster::builder("", ReadThroughLayer::builder(store.clone()).purge()).settings(),
         );
+        #[cfg(feature = "redis")]
+        all.extend(crate::remote::RedisRemote::builder("").settings());
         #[cfg(feature = "snapshot")]
         all.extend(crate::store::SnapshotFile::builder(store.clone(), "file").settings());
         all.extend(LookupLayer::new(store.clone()).settings());
@@ -260,7 +270,8 @@ pub(crate) mod tests {
         });
         let is_here = |name: &str| {
             let of_snapshots = cfg!(feature = "snapshot") || !name.starts_with("SnapshotFile");
-            of_snapshots && (cfg!(feature = "redis") || !name.starts_with("Cluster"))
+            let of_servers = name.starts_with("Cluster") || name.starts_with("RedisRemote");
+            of_snapshots && (cfg!(feature = "redis") || !of_servers)
         };
         let rows = rows.filter(|(name, _)| is_here(name));
         let (table, code): (BTreeMap<_, _>, BTreeMap<_, _>) = (rows.collect(), all().into_iter().collect());
