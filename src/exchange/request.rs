@@ -194,6 +194,7 @@ impl CacheRequest {
         Self { candidate, ..self }.watched_by(health)
     }
 
+    #[cfg(feature = "redis")]
     /// Says what a second tier had for the request: it is as good as if it had been fetched now.
     pub(crate) fn with_found(mut self, response: Arc<store::StoredResponse>) -> Self {
         self.trouble_mut().found = Some(response);
@@ -208,7 +209,7 @@ impl CacheRequest {
 
     /// Says what the origin can be asked to confirm, in place of what a layer above has found. `None` for the
     /// health: it is never served.
-    pub(crate) fn to_confirm(
+    pub(crate) fn confirming(
         mut self,
         response: Arc<store::StoredResponse>,
         health: Option<&OriginHealth>,

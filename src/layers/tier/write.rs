@@ -45,6 +45,12 @@ impl FetchWriter {
     pub(super) fn new(tier: &Arc<Shared>, clock: Option<Clock>, lease: Option<Lease>) -> Self {
         Self { tier: Arc::clone(tier), clock, lease: Mutex::new(lease) }
     }
+
+    /// Nothing will be stored: another node may fetch.
+    pub(super) fn end_turn(&self) {
+        let lease = self.lease.lock().take();
+        drop(lease);
+    }
 }
 
 impl WriteBehind for FetchWriter {
