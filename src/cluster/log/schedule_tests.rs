@@ -301,7 +301,7 @@ fn purges_that_are_repeated_take_no_memory() {
     use crate::sequence::{MessageKind, Strength};
     let (mut log, target) = node(Rules::default(), &[5], 0);
     log.disconnected();
-    let mut issue = |log: &mut Log, tag: u32| {
+    let issue = |log: &mut Log, tag: u32| {
         let message = Message::new(MessageKind::Tag, &tag.to_be_bytes(), Strength::Hard);
         log.issue(&message, false, Instant::now(), || target.next(), &target).1
     };

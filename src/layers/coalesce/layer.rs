@@ -413,6 +413,7 @@ impl CoalesceLayer {
             wait_at_most,
             fetch_deadline,
             abandoned_deadline,
+            traces_queries: _,
             priority: _,
             rules: _,
             failures: _,
