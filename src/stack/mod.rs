@@ -355,7 +355,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self.others.rules.check()?;
         check_names(&self.others.rules.request)?;
         if let Some(name) = self.fill.own_tag_fields().invalid() {
-            let reason = "clients read this field, and tags are for caches alone";
+            let reason =
+                "clients read this field, and tags are for caches alone; give them a field of their own";
             return Err(BuildError::TagField { name: name.as_str().into(), reason });
         }
         if self.others.coalesce.has_rules() {
