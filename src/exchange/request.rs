@@ -207,6 +207,7 @@ impl CacheRequest {
         self.trouble.as_ref()?.found.as_ref()
     }
 
+    #[cfg(feature = "redis")]
     /// Says what the origin can be asked to confirm, in place of what a layer above has found. `None` for the
     /// health: it is never served.
     pub(crate) fn confirming(
@@ -222,6 +223,7 @@ impl CacheRequest {
         }
     }
 
+    #[cfg(feature = "redis")]
     /// Says what learns what is stored of the fetch.
     pub(crate) fn written_behind(mut self, behind: Arc<dyn store::WriteBehind>) -> Self {
         self.trouble_mut().behind = Some(behind);

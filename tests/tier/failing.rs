@@ -54,9 +54,9 @@ async fn a_write_that_fails_or_panics_changes_nothing_here() {
         site.remote.delay(ms(10));
         node.get(&format!("/{fault}")).await;
         if fault {
-            site.remote.fail(1)
+            site.remote.fail(1);
         } else {
-            site.remote.panic(1)
+            site.remote.panic(1);
         }
         node.written().await;
         assert_eq!(node.count_of_writes(outcome), 1);

@@ -2,6 +2,8 @@
 
 use super::*;
 
+type Purging<'a> = &'a dyn Fn(&Node);
+
 fn red(node: &Node) {
     node.cache.purge().tag("red");
 }
@@ -25,7 +27,7 @@ async fn what_is_purged_is_not_taken_from_the_tier() {
 #[tokio::test(start_paused = true)]
 async fn each_kind_of_purge_reaches_what_is_in_the_tier() {
     let page = "http://example.com/a/b?c=1";
-    let kinds: [(&str, &dyn Fn(&Node)); 8] = [
+    let kinds: [(&str, Purging<'_>); 8] = [
         ("url", &|node| _ = node.cache.purge().url(page).unwrap()),
         ("tag", &red),
         ("path", &|node| _ = node.cache.purge().path_prefix("http://example.com/a").unwrap()),
