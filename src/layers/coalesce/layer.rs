@@ -420,7 +420,6 @@ impl CoalesceLayer {
             executor: _,
             extractor: _,
             observers: _,
-            traces_queries: _,
         } = self.flights.settings();
         vec![
             ("CoalesceLayer::max_flights", max_flights.to_string()),
