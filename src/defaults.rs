@@ -40,6 +40,7 @@
 //! | [`MemoryStoreBuilder::max_response_share`](crate::MemoryStoreBuilder::max_response_share) | 1/16 |
 //! | [`MemoryStoreBuilder::max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) | 65536 |
 //! | [`MemoryStoreBuilder::max_prefix_records`](crate::MemoryStoreBuilder::max_prefix_records) | 1024 |
+//! | [`MemoryStoreBuilder::floors`](crate::MemoryStoreBuilder::floors) | capacity / 4096 |
 //! | [`MemoryStoreBuilder::snapshots`](crate::MemoryStoreBuilder::snapshots) | no |
 //!
 //! # The snapshot file
@@ -57,6 +58,24 @@
 //! |---|---|
 //! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
+//!
+//! # A server as a second tier
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`RedisRemoteBuilder::namespace`](crate::remote::RedisRemoteBuilder::namespace) | readthrough |
+//! | [`RedisRemoteBuilder::read_timeout`](crate::remote::RedisRemoteBuilder::read_timeout) | 50 ms |
+//! | [`RedisRemoteBuilder::write_timeout`](crate::remote::RedisRemoteBuilder::write_timeout) | 1 s |
+//!
+//! # A second tier
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`TierBuilder::plain_keys`](crate::tier::TierBuilder::plain_keys) | no |
+//! | [`TierBuilder::single_fetch`](crate::tier::TierBuilder::single_fetch) | no |
+//! | [`TierBuilder::compression`](crate::tier::TierBuilder::compression) | none |
+//! | [`TierBuilder::max_queued`](crate::tier::TierBuilder::max_queued) | 1024 |
+//! | [`TierBuilder::max_queued_bytes`](crate::tier::TierBuilder::max_queued_bytes) | 32 MiB |
 //!
 //! # Keys
 //!
@@ -238,6 +257,10 @@ pub(crate) mod tests {
         all.extend(
             crate::cluster::Cluster::builder("", ReadThroughLayer::builder(store.clone()).purge()).settings(),
         );
+        #[cfg(feature = "redis")]
+        all.extend(crate::remote::RedisRemote::builder("").settings());
+        #[cfg(feature = "redis")]
+        all.extend(crate::tier::default_settings());
         #[cfg(feature = "snapshot")]
         all.extend(crate::store::SnapshotFile::builder(store.clone(), "file").settings());
         all.extend(LookupLayer::new(store.clone()).settings());
@@ -259,7 +282,11 @@ pub(crate) mod tests {
         });
         let is_here = |name: &str| {
             let of_snapshots = cfg!(feature = "snapshot") || !name.starts_with("SnapshotFile");
-            of_snapshots && (cfg!(feature = "redis") || !name.starts_with("Cluster"))
+            let of_servers = ["Cluster", "RedisRemote", "TierBuilder"].iter().any(|of| name.starts_with(of));
+            if name == "TierBuilder::compression" && !cfg!(feature = "zstd") {
+                return false;
+            }
+            of_snapshots && (cfg!(feature = "redis") || !of_servers)
         };
         let rows = rows.filter(|(name, _)| is_here(name));
         let (table, code): (BTreeMap<_, _>, BTreeMap<_, _>) = (rows.collect(), all().into_iter().collect());

@@ -21,9 +21,11 @@ mod on {
     pub(crate) struct FetchSpan(Span);
 
     impl FetchSpan {
-        /// Of a fetch for all that ask for the same. Its URL is shown without the query.
-        fn of_fetch(head: &Parts) -> Self {
-            let span = info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path());
+        /// Of a fetch for all that ask for the same. The query of its URL is shown only if that is asked for.
+        fn of_fetch(head: &Parts, shows_query: bool) -> Self {
+            let query = head.uri.query().filter(|_| shows_query);
+            let span =
+                info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path(), query);
             Self::or_current(span)
         }
 
@@ -53,8 +55,8 @@ mod on {
 
     impl SpanOfFetch {
         /// The span of the fetch for this request, which begins now if it has not before.
-        pub(crate) fn begin(&self, head: &Parts) -> FetchSpan {
-            self.0.get_or_init(|| FetchSpan::of_fetch(head)).clone()
+        pub(crate) fn begin(&self, head: &Parts, shows_query: bool) -> FetchSpan {
+            self.0.get_or_init(|| FetchSpan::of_fetch(head, shows_query)).clone()
         }
 
         /// Notes that the request of the current span waits for it, if it has begun.
@@ -78,6 +80,17 @@ mod on {
     #[inline(always)]
     pub(crate) fn hit() {
         debug!(target: TARGET, outcome = "hit");
+    }
+
+    /// What came of storing the response of a fetch, which may be known long after its head was handed on.
+    pub(crate) fn committed(not_stored: Option<&'static str>) {
+        debug!(target: TARGET, stored = not_stored.is_none(), not_stored);
+    }
+
+    /// A second tier does nothing.
+    #[cfg(feature = "redis")]
+    pub(crate) fn tier_without_cluster() {
+        warn!(target: TARGET, "the second tier is not used: its store is not part of a cluster");
     }
 
     /// An origin is down.
@@ -116,7 +129,7 @@ mod off {
 
     #[allow(clippy::unused_self, reason = "as with the feature")]
     impl SpanOfFetch {
-        pub(crate) const fn begin(&self, _: &Parts) -> FetchSpan {
+        pub(crate) const fn begin(&self, _: &Parts, _: bool) -> FetchSpan {
             FetchSpan
         }
 
@@ -134,6 +147,11 @@ mod off {
 
     #[inline(always)]
     pub(crate) const fn hit() {}
+
+    pub(crate) const fn committed(_: Option<&'static str>) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn tier_without_cluster() {}
 
     pub(crate) const fn outage_began() {}
 

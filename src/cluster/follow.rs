@@ -1,33 +1,18 @@
 //! The tasks that read the log and send to it.
 
-use std::{sync::Weak, time::Duration};
+use std::sync::Weak;
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
     log::{Entry, Next, Reply},
-    redis::{Server, ServerError},
+    redis::Server,
 };
-use crate::sequence::Message;
-
-/// Pauses after failures: doubling, half of each at random, for ever.
-struct Backoff(Duration);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-impl Backoff {
-    const fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(0.5 + 0.5 * fastrand::f64());
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        pause
-    }
-}
+use crate::{
+    remote::connection::{Backoff, ServerError},
+    sequence::Message,
+};
 
 /// Follows the log until the cluster is dropped.
 pub(super) async fn read_log(cluster: Weak<Shared>) {

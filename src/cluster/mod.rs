@@ -60,6 +60,8 @@ mod follow;
 mod log;
 mod redis;
 mod registry;
+#[cfg(feature = "testing")]
+mod shared_log;
 
 use std::{
     collections::BTreeSet,
@@ -77,6 +79,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+#[cfg(feature = "testing")]
+pub use self::shared_log::{PurgeLog, PurgeLogNode};
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
@@ -84,6 +88,7 @@ use self::{
 use crate::{
     http::storing::after,
     purge::{Applicable, Purge},
+    remote::connection::{AddressError, Location, is_name},
     sequence::{AsOf, Journal, Message, NotEverywhere, NotEverywhereReason, Receipt},
 };
 
@@ -101,7 +106,7 @@ pub struct Cluster {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClusterBuilder {
-    url: String,
+    location: Location,
     purge: Purge,
     namespace: String,
     node: String,
@@ -111,9 +116,12 @@ pub struct ClusterBuilder {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// The URL of the server cannot be used, for example since it asks for TLS.
+    /// The URL of the server cannot be used, for example since it asks for TLS without the feature `redis-tls`.
     #[error("invalid URL of a server: {0}")]
     Url(String),
+    /// A certificate or key for TLS cannot be used, or the URL does not ask for TLS.
+    #[error("invalid certificates: {0}")]
+    Certificate(String),
     /// A name is invalid.
     #[error("`{setting}`: {name:?} is not a valid name: give it 1 to 64 letters, digits, `-`, `_` or `.`")]
     Name {
@@ -128,6 +136,15 @@ pub enum ClusterError {
     /// The log is followed by tasks.
     #[error("there is no tokio runtime: open the cluster inside one")]
     NoRuntime,
+}
+
+impl From<AddressError> for ClusterError {
+    fn from(error: AddressError) -> Self {
+        match error {
+            AddressError::Url(why) => Self::Url(why),
+            AddressError::Certificate(why) => Self::Certificate(why),
+        }
+    }
 }
 
 /// How a node stands to its cluster.
@@ -177,8 +194,6 @@ impl Drop for Tasks {
     }
 }
 
-const MAX_NAME_BYTES: usize = 64;
-
 impl ClusterBuilder {
     /// What the nodes have in common: nodes of other namespaces on the same server hear nothing of each
     /// other. 1 to 64 letters, digits, `-`, `_` or `.`. Default: `readthrough`.
@@ -194,6 +209,22 @@ impl ClusterBuilder {
         self
     }
 
+    /// The certificates, in PEM, of the authorities that may have signed that of the server. Default: those of the
+    /// system. Only for URLs that begin with `rediss://`.
+    #[cfg(feature = "redis-tls")]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.location.files().set_roots(pem);
+        self
+    }
+
+    /// The certificate by which this node makes itself known to the server, with those of the authorities between, and
+    /// its key, in PEM. Default: none. Only for URLs that begin with `rediss://`.
+    #[cfg(feature = "redis-tls")]
+    pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.location.files().set_client(pem, key);
+        self
+    }
+
     /// Joins. The server need not be there yet: it is tried again for ever.
     ///
     /// # Errors
@@ -201,14 +232,13 @@ impl ClusterBuilder {
     /// If the URL or a name is invalid, if the store has joined a cluster already, or outside of a tokio
     /// runtime.
     pub fn open(self) -> Result<Cluster, ClusterError> {
-        let Self { url, purge, namespace, node } = self;
+        let Self { location, purge, namespace, node } = self;
         for (setting, name) in [("namespace", &namespace), ("node", &node)] {
-            let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_valid) {
+            if !is_name(name) {
                 return Err(ClusterError::Name { setting, name: name.clone() });
             }
         }
-        let server = Server::new(&url, &namespace).map_err(|error| ClusterError::Url(error.to_string()))?;
+        let server = Server::new(location.resolve()?, &namespace);
         let runtime = Handle::try_current().map_err(|_| ClusterError::NoRuntime)?;
         let shared = Arc::new(Shared {
             purge,
@@ -236,7 +266,7 @@ impl Cluster {
     /// follows the log of the server at this URL (`redis://[user:password@]host[:port][/database]`).
     pub fn builder(url: impl Into<String>, purge: Purge) -> ClusterBuilder {
         let node = format!("{:x}-{:016x}", std::process::id(), fastrand::u64(..));
-        ClusterBuilder { url: url.into(), purge, namespace: "readthrough".to_owned(), node }
+        ClusterBuilder { location: Location::new(url), purge, namespace: "readthrough".to_owned(), node }
     }
 
     /// Returns how the node stands to the cluster now.
@@ -412,7 +442,7 @@ impl fmt::Debug for Cluster {
 impl ClusterBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { url: _, purge: _, namespace, node } = self;
+        let Self { location: _, purge: _, namespace, node } = self;
         let name = if node.len() > 16 { "random" } else { "some" };
         vec![("ClusterBuilder::namespace", namespace.clone()), ("ClusterBuilder::node", name.to_owned())]
     }

@@ -65,6 +65,32 @@ impl From<HeldBack> for Refused {
     }
 }
 
+/// How a stale response came about that is served with this status instead of a failure: as a hit
+/// only if the origin was not asked (RFC 9211 §2.2).
+pub(crate) fn served_instead<B>(
+    why: CacheStatus,
+    failure: Option<&Response<B>>,
+    sent: StatusCode,
+) -> CacheStatus {
+    let Some(failure) = failure else { return why.rescued(Stale::IfError) };
+    let said = CacheStatus::of(failure);
+    let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
+    let refused = failure.extensions().get::<Refused>();
+    if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {
+        return CacheStatus::stale(held_back);
+    }
+    match refused {
+        Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
+        Some(Refused::WaitTimeout) => why.rescued(Stale::OriginSlow),
+        // A response of a layer here says nothing of the origin's status.
+        Some(_) => why.rescued(Stale::IfError),
+        None => {
+            let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
+            why.rescued(Stale::IfError).answered(from_origin, sent)
+        }
+    }
+}
+
 impl Refused {
     /// Whether the request was refused before it was sent to the origin, or before it joined another one.
     pub(crate) const fn is_before_origin(self) -> bool {

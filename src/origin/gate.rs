@@ -108,6 +108,11 @@ impl Gate {
         self.with(now, |core| core.state())
     }
 
+    /// Why a request with something stale would not ask the origin, were it not one that finds out.
+    pub(super) fn would_hold_back(self: &Arc<Self>, now: Instant) -> Option<HeldBack> {
+        self.with(now, |core| core.would_hold_back(now))
+    }
+
     /// What its attempts are and were.
     pub(super) fn gauges(&self) -> OriginGauges {
         self.core.lock().gauges()

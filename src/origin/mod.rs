@@ -276,16 +276,11 @@ impl OriginHealth {
         self.members.iter().all(|member| member.gate(head).is_down())
     }
 
-    /// Why a request with something usable stored is held back, by the state of the origin that it is for. Of
-    /// several: by that of the first, unless one is up.
-    pub(crate) fn held_back(&self, head: &Parts, now: Instant) -> Option<HeldBack> {
-        let states: Vec<_> = self.members.iter().map(|member| member.gate(head).state(now)).collect();
-        match states.first() {
-            _ if states.contains(&OriginState::Up) => None,
-            Some(OriginState::Recovering) => Some(HeldBack::Recovering),
-            Some(OriginState::Down) => Some(HeldBack::Down),
-            Some(OriginState::Up) | None => None,
-        }
+    /// Why a request with something usable stored would not ask the origin, without asking for it: a request that would
+    /// find out whether the origin is back is taken for one that would not. Of several: none that it may ask.
+    pub(crate) fn would_hold_back(&self, head: &Parts, now: Instant) -> Option<HeldBack> {
+        let reasons = self.members.iter().map(|member| member.gate(head).would_hold_back(now));
+        reasons.reduce(|first, next| next.and(first)).flatten()
     }
 
     /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.

@@ -494,6 +494,13 @@ impl Sequence {
         self.keeps_texts
     }
 
+    /// Keeps up to half of the [records](Self#what-is-kept-of-purges) that are possible, also where nothing that
+    /// is stored needs them: what a second tier has may be older than they are.
+    #[cfg(feature = "redis")]
+    pub(crate) fn keep_records(&self) {
+        self.purges.keep_records();
+    }
+
     /// Resolves after a purge that leaves memory to give back.
     pub(super) async fn next_purge(&self) {
         self.purged.notified().await;

@@ -21,7 +21,7 @@
 //! fail all others.
 //!
 //! An error that may be for one client each (a 4xx) cannot be shared at all, however often it comes. Among
-//! many callers there may still be some for whom there is a response to share. So after two errors the
+//! many callers there may still be some with which a response can be shared. So after two errors the
 //! callers split into 16 groups, which ask side by side; after another error such a group splits
 //! again, and after that each caller asks alone. A few hundred fetches then find the callers that can
 //! share, instead of one fetch for each of a hundred thousand. 429 says that there are too many requests
@@ -117,7 +117,7 @@ where
     pub(super) async fn run_within(self, limit: Duration) -> Result<Response<Body<B>>, S::Error> {
         // Outside a runtime there are no timers.
         if !Executor::is_available() {
-            return self.alone().await;
+            return Box::pin(self.alone()).await;
         }
         let why = self.waiter.why();
         let response = timeout(limit, self.run()).await;
@@ -166,7 +166,8 @@ where
                     }
                 }
             }
-            self.alone().await
+            // Boxed: it is rare, and every caller would have to have room for it.
+            Box::pin(self.alone()).await
         }
     }
 
@@ -175,8 +176,7 @@ where
         // How long the caller waits in all is counted since it came.
         match Limits::begin(&mut self.waiter.head, self.flights.settings(), None) {
             None => self.ask_alone().await,
-            // Boxed: it is rare, and every caller would have to have room for it.
-            Some(limits) => Box::pin(limits.hold(self.ask_alone())).await,
+            Some(limits) => limits.hold(self.ask_alone()).await,
         }
     }
 
@@ -226,7 +226,7 @@ where
     /// The fetch of a new flight, which has not begun yet, and the leader's response.
     fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, S::Error>) {
         let Waiter { mut head, key, credentials, .. } = self.waiter;
-        let span = subscriber.flight().trace(&head);
+        let span = subscriber.flight().trace(&head, self.flights.settings().traces_queries);
         let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
         let fetch = fetch.run(move || self.inner.oneshot(Request::from_parts(head, self.body)));
         (Box::pin(span.around(self.flights.lead(key, fetch))), leader)
@@ -236,7 +236,7 @@ where
     async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, S::Error> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
         let begun = flights.hedge(&waiter.key, (waiter.credentials, waiter.class), slow.flight());
-        let Some((subscriber, guard)) = begun else { return self.alone().await };
+        let Some((subscriber, guard)) = begun else { return Box::pin(self.alone()).await };
         let (task, mut leader) = self.begin(subscriber, guard);
         flights.settings().executor.start(task).await;
         let settled = match select(&mut leader, pin!(slow.flight().settled())).await {

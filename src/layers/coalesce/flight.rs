@@ -188,8 +188,8 @@ impl Flight {
     }
 
     /// Begins the span of the fetch, for this request.
-    pub(super) fn trace(&self, head: &request::Parts) -> FetchSpan {
-        self.span.begin(head)
+    pub(super) fn trace(&self, head: &request::Parts, shows_query: bool) -> FetchSpan {
+        self.span.begin(head, shows_query)
     }
 
     /// Notes that another request waits for the fetch.

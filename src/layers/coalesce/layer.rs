@@ -76,6 +76,14 @@ impl CoalesceLayer {
         layer
     }
 
+    /// Whether the span of each fetch has the query of its URL, beside method and path: as the field `query`.
+    /// Queries may hold what is personal, or a secret. Default: no.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub fn trace_queries(self, show: bool) -> Self {
+        self.set(|settings| settings.traces_queries = show)
+    }
+
     pub(crate) fn tell(&self, stats: &Stats) {
         self.flights.tell(stats);
     }
@@ -283,6 +291,12 @@ impl CoalesceLayer {
         self.set(|settings| settings.priority = priority)
     }
 
+    /// After what time callers get a stale response, if there is one.
+    #[cfg(feature = "redis")]
+    pub(crate) fn soft_limit(&self) -> Option<Duration> {
+        self.flights.settings().stale_after
+    }
+
     pub(crate) fn check(&self) -> Result<(), BuildError> {
         self.flights.settings().check()
     }
@@ -418,6 +432,7 @@ impl CoalesceLayer {
             wait_at_most,
             fetch_deadline,
             abandoned_deadline,
+            traces_queries: _,
             priority: _,
             rules: _,
             failures: _,

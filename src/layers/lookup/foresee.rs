@@ -100,5 +100,5 @@ fn held_back(question: &select::Question<'_>, stale: &StoredResponse) -> Option<
     if LastFetch::of(stale, *now) == LastFetch::Paused && !settings.health.is_down(head) {
         return Some(Stale::OriginFailed);
     }
-    settings.health.held_back(head, *now).map(Stale::from)
+    settings.health.would_hold_back(head, *now).map(Stale::from)
 }

@@ -36,6 +36,8 @@ const HOT_SHARE: f64 = 0.97;
 
 const STRIPES: usize = 64;
 
+const MAX_FLOORS: usize = 1 << 20;
+
 /// Keys that are checked with each purge while there are many.
 const CHECKED_PER_PURGE: usize = 16;
 
@@ -78,6 +80,7 @@ pub struct MemoryStoreBuilder {
     max_response_share: f64,
     max_tag_records: usize,
     max_prefix_records: usize,
+    floors: Option<usize>,
     keeps_texts: bool,
 }
 
@@ -88,6 +91,7 @@ impl MemoryStoreBuilder {
             max_response_share: 1.0 / 16.0,
             max_tag_records: DEFAULT_TAG_RECORDS,
             max_prefix_records: DEFAULT_PREFIX_RECORDS,
+            floors: None,
             keeps_texts: false,
         }
     }
@@ -122,6 +126,17 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// How many [floors](crate::Sequence#what-is-kept-of-purges) there are for URLs, of eight bytes each, and a
+    /// quarter as many for keys. URLs that share one are purged together. At most 1,048,576. Default:
+    /// one for each 4 KiB of the capacity, at least 1,024.
+    ///
+    /// With a second tier each purge of a URL, and each unsafe request, takes the part of all that the tier holds
+    /// along that shares its floor: give it the most there.
+    pub fn floors(mut self, floors: usize) -> Self {
+        self.floors = Some(floors);
+        self
+    }
+
     /// Whether [snapshots](crate::store::Snapshot) can be taken of what is stored. The texts of tags and URLs
     /// are kept for that, which takes their length and 40 bytes each, charged to the response. Default: no.
     pub fn snapshots(mut self, keep_texts: bool) -> Self {
@@ -149,6 +164,17 @@ impl MemoryStoreBuilder {
                 let consequence = "each purge would purge everything";
                 return Err(BuildError::ZeroLimit { setting, consequence });
             }
+        }
+        let consequence = "they take 10 MiB and more";
+        match self.floors {
+            Some(0) => {
+                let consequence = "each purge of a URL would purge everything";
+                return Err(BuildError::ZeroLimit { setting: "floors", consequence });
+            }
+            Some(floors) if floors > MAX_FLOORS => {
+                return Err(BuildError::LargeLimit { setting: "floors", most: MAX_FLOORS, consequence });
+            }
+            _ => {}
         }
         let store = MemoryStore::made_by(&self);
         BuildError::check_room(store.max_response_bytes())?;
@@ -227,8 +253,8 @@ impl MemoryStore {
         // The engine refuses what is larger than that.
         let max_entry_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
         let max_response_bytes = share.min(max_entry_bytes);
-        let floors =
-            usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
+        let by_capacity = usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX);
+        let floors = settings.floors.unwrap_or(by_capacity.clamp(1 << 10, MAX_FLOORS));
         let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
         let sequence = if settings.keeps_texts { sequence.keep_texts() } else { sequence };
         Self {
@@ -556,12 +582,20 @@ impl Drop for Inner {
 impl MemoryStoreBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records, keeps_texts } =
-            self;
+        let Self {
+            capacity_bytes: _,
+            max_response_share,
+            max_tag_records,
+            max_prefix_records,
+            floors,
+            keeps_texts,
+        } = self;
+        let floors = floors.map_or_else(|| "capacity / 4096".to_owned(), |floors| floors.to_string());
         vec![
             ("MemoryStoreBuilder::max_response_share", format!("1/{}", max_response_share.recip())),
             ("MemoryStoreBuilder::max_tag_records", max_tag_records.to_string()),
             ("MemoryStoreBuilder::max_prefix_records", max_prefix_records.to_string()),
+            ("MemoryStoreBuilder::floors", floors),
             ("MemoryStoreBuilder::snapshots", crate::defaults::tests::switch(*keeps_texts)),
         ]
     }

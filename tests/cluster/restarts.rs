@@ -1,0 +1,68 @@
+//! A node ends and comes back.
+
+use tower_readthrough::{
+    MemoryStore, PurgeState, ReadThroughLayer,
+    cluster::Cluster,
+    store::{SnapshotFile, SnapshotFileError},
+};
+
+use super::{
+    node::{Node, until},
+    server::server,
+};
+
+/// And of what was purged while it was not there it has to ask for no more than that.
+#[tokio::test]
+async fn a_node_that_restarts_uses_what_nothing_has_purged() {
+    let Some(mut server) = server().await else { return };
+    let path = std::env::temp_dir().join(format!("trt-restart-{}", std::process::id()));
+    let other = Node::start(&server, "n1");
+    other.caught_up().await;
+    other.layer.purge().tag("before");
+    for round in ["purged", "lost"] {
+        let (node, file) = Node::start_with_file(&server, "n2", &path).await;
+        for path in ["/red", "/blue", "/green"] {
+            node.page(path).await;
+        }
+        // Purged there before it was fetched anew, and so not since.
+        other.layer.purge().url("http://example.com/green").unwrap();
+        node.loses("/green", "an earlier purge").await;
+        file.write().await.unwrap();
+        drop((node, file));
+        match round {
+            "purged" => {
+                let purged = other.layer.purge().url("http://example.com/red").unwrap();
+                until("sent", || purged.state() == PurgeState::Sent).await;
+            }
+            // The log begins anew: nothing is known of what was purged.
+            _ => {
+                server.kill();
+                server.start().await;
+                other.caught_up().await;
+            }
+        }
+        let (node, file) = Node::start_with_file(&server, "n2", &path).await;
+        let report = file.loaded().await;
+        for (path, is_used) in [("/red", false), ("/blue", round == "purged"), ("/green", round == "purged")]
+        {
+            let calls = node.origin.calls();
+            node.page(path).await;
+            assert_eq!(node.origin.calls() == calls, is_used, "{round}: {path}, {report:?}");
+        }
+        assert_eq!(report.loaded, if round == "purged" { 2 } else { 3 }, "{round}: {report:?}");
+        drop((node, file));
+        std::fs::remove_file(&path).unwrap();
+    }
+    _ = std::fs::remove_file(path.with_extension("lock"));
+}
+
+/// It would not know what was purged on other nodes since it was written.
+#[tokio::test]
+async fn a_node_of_a_cluster_does_not_trust_a_file() {
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+    let purge = ReadThroughLayer::builder(store.clone()).purge();
+    let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
+    let path = std::env::temp_dir().join(format!("trt-cluster-{}", std::process::id()));
+    let refused = SnapshotFile::builder(store, path).trust_freshness().open().unwrap_err();
+    assert!(matches!(refused, SnapshotFileError::Setting { setting: "trust_freshness", .. }), "{refused}");
+}
