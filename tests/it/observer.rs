@@ -149,7 +149,7 @@ impl Cache {
         let seen = self.places.look().await;
         let before = self.watch.records.lock().unwrap().len();
         let counts = self.stats.snapshot();
-        let result = self.service.clone().oneshot(request).await;
+        let result = self.call(request).await;
         let records = self.watch.records.lock().unwrap();
         assert_eq!(records.len(), before + 1, "told once: {result:?}");
         let record = records[before];
@@ -166,6 +166,14 @@ impl Cache {
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         self.places.look().await.expect_outcome(&seen, record.outcome());
         Asked { record, foreseen }
+    }
+
+    /// In a span by which its events are told from those of others.
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Result<Reply, Failure>> + use<> {
+        let call = self.service.clone().oneshot(request);
+        #[cfg(feature = "tracing")]
+        let call = ::tracing::Instrument::instrument(call, ::tracing::info_span!("asked"));
+        call
     }
 
     async fn get(&self, path: &str) -> Asked {
@@ -676,7 +684,7 @@ impl Told {
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         let seen = cache.places.look().await;
         let (stats, applied) = (cache.stats.snapshot(), cache.watch.applied().len());
-        let reply = cache.service.clone().oneshot(request).await.unwrap();
+        let reply = cache.call(request).await.unwrap();
         settle().await;
         let record = *cache.watch.records.lock().unwrap().last().unwrap();
         let counts = cache.stats.snapshot().since(&stats);
