@@ -494,11 +494,12 @@ fn unkeyed() -> Vec<Case> {
     cases
 }
 
-/// Whether it is known before the fetch. Of refusals only that is foreseen which the request itself demands: limits
-/// are those of the moment.
+/// Whether it is known before the fetch, by the head alone. Of refusals only that is foreseen which the request itself
+/// demands: limits are those of the moment.
 fn is_foreseeable(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Hit | Outcome::Unkeyed(_) | Outcome::Forwarded(_) => true,
+        Outcome::Hit | Outcome::Forwarded(_) => true,
+        Outcome::Unkeyed(why) => why != Unkeyed::Body,
         Outcome::Stale(why) => why.known() == Known::BeforeFetch,
         Outcome::Refused(why) => why == Refused::NotStored,
         _ => false,
