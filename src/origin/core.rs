@@ -299,8 +299,11 @@ impl<T> Core<T> {
     }
 
     /// Whether a request that another origin may answer as well should ask this one.
-    pub(super) fn invite(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
-        self.claim(false, now)
+    pub(super) fn invite(&mut self, may_probe: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
+        match self.state() {
+            OriginState::Down if !may_probe => Err(HeldBack::Down),
+            _ => self.claim(false, now),
+        }
     }
 
     fn claim(&mut self, has_stale: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {

@@ -212,7 +212,7 @@ async fn an_open_origin_is_not_asked_under_the_lock() {
     let gate = gate(1, 1);
     gate.while_locked(|| {
         assert!(matches!(gate.ask_with_stale(Instant::now()), Answer::Fetch(None)));
-        assert!(matches!(gate.invite(Instant::now()), Answer::Fetch(None)));
+        assert!(matches!(gate.invite((true, true), Instant::now()), Answer::Fetch(None)));
         assert!(gate.is_up());
     });
 }

@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
+use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
     BackgroundEvent, CacheKey, CoalesceLayer, Explanation, FillLayer, Forward, Guard, KeyExtractor, KeyLayer,
@@ -87,6 +88,8 @@ struct Cache {
     explain: Option<Explain>,
     #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
     places: crate::places::Places,
+    /// Requests that end with the cache, so that none is told of in what follows.
+    held: Mutex<JoinSet<Result<Reply, Failure>>>,
 }
 
 type Explain = Box<dyn Fn(&Parts) -> Explanation>;
@@ -127,6 +130,7 @@ impl Cache {
             #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
             places: crate::places::Places::of(&stats),
             stats,
+            held: Mutex::default(),
         }
     }
 
@@ -186,7 +190,7 @@ impl Cache {
 
     /// A request that is never answered.
     async fn hold(&self, path: &str) {
-        drop(tokio::spawn(self.service.clone().oneshot(request("GET", path, &[]))));
+        self.held.lock().unwrap().spawn(self.service.clone().oneshot(request("GET", path, &[])));
         settle().await;
     }
 }
