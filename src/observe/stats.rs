@@ -28,9 +28,9 @@ use crate::{
 ///
 /// Each stack counts, with no feature and no observer: [`ReadThroughLayer::stats`](crate::ReadThroughLayer::stats)
 /// and [`ReadThroughBuilder::stats`](crate::ReadThroughBuilder::stats) return the handle. Layers stacked by hand
-/// are given one with their `stats` methods. A hit pays for its own counter and nothing else; a thread shares no
-/// counter with another one, up to half of the 64 at most that are made for each thread that the machine runs at
-/// a time.
+/// are given one by [`LookupLayer::counted_by`](crate::LookupLayer::counted_by) and the method of that name of the
+/// other layers. A hit adds to one counter. Threads do not contend for it: twice as many threads as the machine runs
+/// at a time, and 64 at most, have counters of their own.
 ///
 /// Clones are handles to the same numbers. They keep the store alive.
 ///
