@@ -80,7 +80,7 @@ struct Trouble {
     behind: Option<Arc<dyn store::WriteBehind>>,
 }
 
-/// For whom a request is sent on, and how new its response has to be.
+/// What a request is sent on for, and how new its response has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -333,7 +333,7 @@ impl CacheRequest {
         &self.key
     }
 
-    /// Returns for whom the request is sent on.
+    /// Returns what the request is sent on for.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -443,7 +443,12 @@ impl CacheRequest {
         }
     }
 
-    /// That of a request that asks nothing of the cache.
+    /// Whether a request has a key, so that how it ends says something of the origin.
+    pub(crate) fn has_key(request: &Extensions) -> bool {
+        request.get::<Self>().is_some() || request.get::<key::CacheKey>().is_some()
+    }
+
+    /// The right of a request that asks nothing of the cache.
     pub(crate) fn bare_pass(request: &Extensions) -> Option<&Arc<Pass>> {
         request.get::<PassOf>().map(|PassOf(pass)| pass)
     }

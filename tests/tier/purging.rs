@@ -218,7 +218,7 @@ async fn a_node_that_is_not_caught_up_neither_reads_nor_writes() {
     here.fill("/").await;
     there.log.cut_off();
     let (reads, writes) = (site.reads(), site.writes());
-    assert_eq!(there.get("/").await.cache(), "fwd=uri-miss; stored");
+    assert_eq!(there.get("/").await.cache(), "fwd=uri-miss");
     there.written().await;
     assert_eq!((site.reads(), site.writes(), there.count(TierRead::Behind)), (reads, writes, 1));
     assert_eq!(there.tier.status().standing, tower_readthrough::TierStanding::Behind);
