@@ -1,9 +1,6 @@
 //! What a second tier has done, in numbers.
 
-use crate::{
-    observe::snapshot::Counts,
-    reasons::names,
-};
+use crate::{observe::snapshot::Counts, reasons::names};
 
 names! {
     /// What came of a look into the second tier, one for each fetch that it was there for.
