@@ -3,7 +3,8 @@
 //! Each node keeps its own store. A [`Cluster`] joins them by a log on a Redis (7.0 or later) or Valkey server
 //! (7.2 or later): each purge through a [`Purge`] handle, and each URL and group that an unsafe request
 //! invalidates, is applied here at once and written to the log, and all nodes apply the log in its order.
-//! Nothing else changes: a hit asks no server, and responses are not shared.
+//! Nothing else changes: a hit asks no server, and responses are not shared, unless there is a
+//! [second tier](crate::tier).
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -44,6 +45,10 @@
 //!
 //! With a [`SnapshotFile`](crate::store::SnapshotFile) a node that restarts uses at once what it had stored and
 //! nothing has purged meanwhile: the file says how far the log was applied. Open the cluster first.
+//!
+//! With a [second tier](crate::tier) a node that starts with an empty store asks its origin for nothing that is fresh
+//! there: it reads the log from its beginning, and by that knows what was purged before it was born, as far back as the
+//! log goes. What is older is confirmed by the origin.
 //!
 //! # What is not promised
 //!

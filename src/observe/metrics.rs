@@ -51,6 +51,12 @@
 //! | `readthrough_store_capacity_bytes` | gauge | | its capacity |
 //! | `readthrough_store_responses` | gauge | | responses in the store |
 //! | `readthrough_store_markers` | gauge | | hit-for-miss markers in the store |
+//! | `readthrough_tier_reads_total` | counter | `result` | fetches for which there was a second tier, by what it had |
+//! | `readthrough_tier_writes_total` | counter | `result` | responses that were to be written to it, by what came of them |
+//! | `readthrough_tier_queued` | gauge | | changes that wait to be written to it |
+//! | `readthrough_tier_queued_bytes` | gauge | | the bytes of the responses among them |
+//! | `readthrough_tier_standing` | gauge | `state` | 1 for how its node stands to the cluster, 0 for the others |
+//! | `readthrough_tier_breaker` | gauge | `call`, `state` | 1 for the state of the breaker of reads and of writes, 0 for the others |
 //! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
 //! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
 //! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
@@ -73,6 +79,7 @@ use parking_lot::Mutex;
 use super::{
     FetchSample, Stats, StatsSnapshot,
     snapshot::{OriginStats, RuleStats},
+    tier::{BreakerState, TierStanding, TierStatus},
 };
 use crate::origin::OriginState;
 
@@ -154,6 +161,7 @@ impl MetricsExporter {
         scope.requests(&since);
         scope.responses(&since);
         scope.gauges(&since);
+        since.second_tier.iter().for_each(|tier| scope.second_tier(tier));
         since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
     }
@@ -319,6 +327,27 @@ impl Scope {
             self.set("readthrough_store_markers", [], store.markers as f64);
             self.count("readthrough_evictions_total", [], store.evictions);
             self.count("readthrough_expirations_total", [], store.expirations);
+        }
+    }
+
+    fn second_tier(&self, tier: &TierStatus) {
+        for (result, more) in tier.reads.iter() {
+            self.count("readthrough_tier_reads_total", [("result", result.as_str().into())], more);
+        }
+        for (result, more) in tier.writes.iter() {
+            self.count("readthrough_tier_writes_total", [("result", result.as_str().into())], more);
+        }
+        self.set("readthrough_tier_queued", [], tier.queued as f64);
+        self.set("readthrough_tier_queued_bytes", [], tier.queued_bytes as f64);
+        for standing in TierStanding::ALL {
+            let value = f64::from(u8::from(*standing == tier.standing));
+            self.set("readthrough_tier_standing", [("state", standing.as_str().into())], value);
+        }
+        for (call, breaker) in [("read", tier.reads_breaker), ("write", tier.writes_breaker)] {
+            for state in BreakerState::ALL {
+                let labels = [("call", call.into()), ("state", state.as_str().into())];
+                self.set("readthrough_tier_breaker", labels, f64::from(u8::from(*state == breaker)));
+            }
         }
     }
 
