@@ -80,6 +80,11 @@ impl Refused {
         )
     }
 
+    /// Whether the caller has left a fetch that goes on for others.
+    pub(crate) const fn leaves_fetch(self) -> bool {
+        matches!(self, Self::TooManyWaiters | Self::WaitTimeout)
+    }
+
     /// Returns the error type of RFC 9209 §2.3 that `Proxy-Status` names.
     pub const fn proxy_error(self) -> &'static str {
         match self {
