@@ -364,7 +364,7 @@ impl Journal for Following {
             return (purge(), Arc::new(Issued { ticket: Arc::default(), cluster: Weak::new() }));
         };
         let mut log = shared.log.lock();
-        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge, &shared.purge);
+        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge);
         drop(log);
         shared.wake.notify_one();
         (number, Arc::new(Issued { ticket, cluster: Weak::clone(&self.0) }))
