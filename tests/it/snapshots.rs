@@ -376,3 +376,24 @@ async fn a_purge_reaches_what_was_restored_under_an_assumed_scheme() {
         assert!(!send(&service, request()).await.is_hit(), "{host}");
     }
 }
+
+/// What a fetch brings that began before the load is newer.
+#[tokio::test(start_paused = true)]
+async fn what_is_loaded_does_not_displace_a_fetch_under_way() {
+    let (start, here, there) = (Instant::now(), store(), store());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("old").max_age(100))), "/page").await;
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
+    let origin = ScriptedOrigin::always(|| ok("new").max_age(100));
+    let (gate, layer) = (origin.hold(), layer(&there));
+    let service = layer.layer(origin.clone());
+    let fetched = tokio::spawn({
+        let service = service.clone();
+        async move { get(&service, "/page").await.body }
+    });
+    gate.waiting(1).await;
+    layer.purge().tag("another");
+    load(snapshot, &there, "/page", moment(start)).unwrap();
+    gate.open();
+    assert_eq!(fetched.await.unwrap(), "new");
+    assert_eq!((get(&service, "/page").await.body, origin.calls()), ("new".into(), 1));
+}
