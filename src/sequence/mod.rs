@@ -314,7 +314,7 @@ impl Sequence {
             let target = key::Target::of(request, key::Origins::default());
             for group in tags::groups(headers, &tags::CACHE_GROUPS) {
                 self.push_group(&group, target, &mut tags);
-                let url = target.to_text().unwrap_or_default();
+                let url = target.origin_text().map(|origin| origin + "/").unwrap_or_default();
                 texts.iter_mut().for_each(|texts| texts.groups.push((url.clone(), group.clone())));
             }
         }
