@@ -100,8 +100,8 @@ pub(super) struct Flight {
     leader: Credentials,
     /// Its place in the queue to the origin, if there is one.
     place: Option<Arc<Place>>,
-    /// Set when the fetch begins.
-    span: OnceLock<FetchSpan>,
+    /// That of the fetch, for as long as it goes on: readers may be here long after.
+    span: Mutex<Option<FetchSpan>>,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
     /// Set with the end in the log, so that a second end takes no lock.
@@ -163,7 +163,7 @@ impl Flight {
             number,
             leader,
             place,
-            span: OnceLock::new(),
+            span: Mutex::default(),
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -189,14 +189,23 @@ impl Flight {
 
     /// Begins the span of the fetch, for this request.
     pub(super) fn trace(&self, head: &request::Parts) -> FetchSpan {
-        self.span.get_or_init(|| FetchSpan::of_fetch(head)).clone()
+        let span = FetchSpan::of_fetch(head);
+        let _replaced = self.span.lock().replace(span.clone());
+        span
     }
 
     /// Notes that another request waits for the fetch.
     pub(super) fn note_joined(&self) {
-        if let Some(span) = self.span.get() {
+        // Without the lock: a subscriber of spans is code of the application.
+        let span = self.span.lock().clone();
+        if let Some(span) = span {
             span.joined();
         }
+    }
+
+    /// The fetch is over. What is left of its span is that of its future.
+    pub(super) fn end_span(&self) {
+        let _span = self.span.lock().take();
     }
 
     pub(super) fn started_at(&self) -> Instant {
