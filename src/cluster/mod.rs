@@ -81,7 +81,7 @@ use tokio::{
     runtime::Handle,
     sync::Notify,
     task::AbortHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 #[cfg(feature = "testing")]
@@ -369,7 +369,7 @@ impl Journal for Following {
             return (purge(), Arc::new(Issued { ticket: Arc::default(), cluster: Weak::new() }));
         };
         let mut log = shared.log.lock();
-        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge, &shared.purge);
+        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge);
         drop(log);
         shared.wake.notify_one();
         (number, Arc::new(Issued { ticket, cluster: Weak::clone(&self.0) }))
@@ -415,18 +415,22 @@ impl Receipt for Issued {
         Box::pin(async move {
             let until = after(Instant::now(), within);
             let [mut pause, longest] = LOOK_PAUSES;
-            loop {
-                let last = match self.cluster.upgrade() {
-                    Some(shared) => shared.survey(&self.ticket).await,
-                    None => Err(NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new())),
-                };
-                let left = until.saturating_duration_since(Instant::now());
-                if last.is_ok() || left.is_zero() {
-                    return last;
+            let mut last = NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new());
+            // One look may take longer: others wait for their turn, or the server does not answer.
+            let looks = async {
+                while let Some(shared) = self.cluster.upgrade() {
+                    match shared.survey(&self.ticket).await {
+                        Ok(()) => return true,
+                        Err(error) => last = error,
+                    }
+                    drop(shared);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(longest);
                 }
-                sleep(pause.min(left)).await;
-                pause = (pause * 2).min(longest);
-            }
+                false
+            };
+            let is_everywhere = timeout_at(until, looks).await.unwrap_or(false);
+            if is_everywhere { Ok(()) } else { Err(last) }
         })
     }
 }

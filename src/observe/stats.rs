@@ -1,15 +1,22 @@
 //! The handle to the numbers.
 
 #[cfg(feature = "metrics")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 use std::{
     fmt,
     sync::{Arc, OnceLock},
 };
 
+#[cfg(feature = "metrics")]
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+#[cfg(feature = "metrics")]
+use super::metrics::Exported;
 use super::{
     by_rule::RuleCounters,
     counters::{self, Counter, Counters},
@@ -68,12 +75,16 @@ struct Shared {
     by_rule: OnceLock<RuleCounters>,
     began: Instant,
     sources: RwLock<Sources>,
+    /// Each is called with all samples.
     #[cfg(feature = "metrics")]
-    sampler: RwLock<Option<Sampler>>,
+    samplers: RwLock<Arc<[Sampler]>>,
+    /// What was exported by those that are gone, by their names.
+    #[cfg(feature = "metrics")]
+    exported: Mutex<HashMap<Arc<str>, Exported>>,
 }
 
 #[cfg(feature = "metrics")]
-type Sampler = Arc<dyn Fn(FetchSample) + Send + Sync>;
+pub(super) type Sampler = Arc<dyn Fn(FetchSample) + Send + Sync>;
 
 /// What is measured once for each fetch.
 #[cfg(feature = "metrics")]
@@ -110,7 +121,9 @@ impl Stats {
                 began: Instant::now(),
                 sources: RwLock::default(),
                 #[cfg(feature = "metrics")]
-                sampler: RwLock::default(),
+                samplers: RwLock::new(Arc::new([])),
+                #[cfg(feature = "metrics")]
+                exported: Mutex::default(),
             }),
         }
     }
@@ -184,24 +197,41 @@ impl Stats {
         self.shared.sources.write().health = Some(health.clone());
     }
 
-    /// Calls this with each sample.
+    /// Calls this with each sample, beside those before.
     #[cfg(feature = "metrics")]
-    pub(super) fn sample_fetches(&self, sampler: impl Fn(FetchSample) + Send + Sync + 'static) {
-        *self.shared.sampler.write() = Some(Arc::new(sampler));
+    pub(super) fn sample_fetches(&self, sampler: Sampler) {
+        let mut samplers = self.shared.samplers.write();
+        *samplers = samplers.iter().cloned().chain([sampler]).collect();
     }
 
     #[cfg(feature = "metrics")]
-    pub(super) fn sample_no_fetches(&self) {
-        *self.shared.sampler.write() = None;
+    pub(super) fn sample_fetches_no_more(&self, sampler: &Sampler) {
+        let mut samplers = self.shared.samplers.write();
+        *samplers = samplers.iter().filter(|known| !Arc::ptr_eq(known, sampler)).cloned().collect();
+    }
+
+    /// Takes what was last exported under this name.
+    #[cfg(feature = "metrics")]
+    pub(super) fn take_exported(&self, name: &str) -> Exported {
+        self.shared.exported.lock().remove(name).unwrap_or_default()
+    }
+
+    #[cfg(feature = "metrics")]
+    pub(super) fn keep_exported(&self, name: &Arc<str>, exported: Exported) {
+        self.shared.exported.lock().insert(Arc::clone(name), exported);
     }
 
     #[cfg(feature = "metrics")]
     fn sample(&self, sample: impl FnOnce() -> FetchSample) {
         // Called without the lock: a recorder is the user's own.
-        let sampler = self.shared.sampler.read().clone();
-        if let Some(sampler) = sampler {
+        let samplers = Arc::clone(&self.shared.samplers.read());
+        if samplers.is_empty() {
+            return;
+        }
+        let sample = sample();
+        for sampler in samplers.iter() {
             // As with an observer, a panic changes no response.
-            _ = catch_unwind(AssertUnwindSafe(|| sampler(sample())));
+            _ = catch_unwind(AssertUnwindSafe(|| sampler(sample)));
         }
     }
 
