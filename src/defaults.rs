@@ -58,6 +58,8 @@
 //! |---|---|
 //! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
+//! | [`ClusterBuilder::root_certificates`](crate::cluster::ClusterBuilder::root_certificates) | those of the system |
+//! | [`ClusterBuilder::client_certificate`](crate::cluster::ClusterBuilder::client_certificate) | none |
 //!
 //! # A server as a second tier
 //!
@@ -66,6 +68,8 @@
 //! | [`RedisRemoteBuilder::namespace`](crate::remote::RedisRemoteBuilder::namespace) | readthrough |
 //! | [`RedisRemoteBuilder::read_timeout`](crate::remote::RedisRemoteBuilder::read_timeout) | 50 ms |
 //! | [`RedisRemoteBuilder::write_timeout`](crate::remote::RedisRemoteBuilder::write_timeout) | 1 s |
+//! | [`RedisRemoteBuilder::root_certificates`](crate::remote::RedisRemoteBuilder::root_certificates) | those of the system |
+//! | [`RedisRemoteBuilder::client_certificate`](crate::remote::RedisRemoteBuilder::client_certificate) | none |
 //!
 //! # Keys
 //!

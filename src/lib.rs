@@ -164,6 +164,9 @@
 //!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
+//! * `redis-tls`: TLS to that server, by rustls with ring. What the process has chosen as its provider is neither used
+//!   nor changed.
+//! * `zstd`: `store::Envelope::to_compressed_bytes`; without it compressed envelopes are not read.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
@@ -220,17 +223,20 @@ mod trace;
 pub mod why;
 mod work;
 
+#[cfg(feature = "redis")]
+pub use self::layers::tier;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
-#[cfg(feature = "redis")]
-pub use self::layers::tier;
 #[cfg(feature = "metrics")]
 pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::stack::failover;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::tier::{Tier, TierLayer};
 #[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
@@ -273,9 +279,6 @@ pub use self::{
     store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,
 };
-#[cfg(feature = "redis")]
-#[doc(inline)]
-pub use self::tier::{Tier, TierLayer};
 #[cfg(feature = "body-key")]
 #[doc(inline)]
 pub use self::{

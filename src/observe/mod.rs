@@ -16,11 +16,11 @@ mod tier;
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::stats::FetchSample;
+#[cfg(feature = "redis")]
+pub(crate) use self::tier::NamedCounters;
 pub use self::{
     explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     stats::Stats,
     tier::{BreakerState, TierRead, TierStanding, TierStatus, TierWrite},
 };
-#[cfg(feature = "redis")]
-pub(crate) use self::tier::NamedCounters;

@@ -142,7 +142,9 @@ impl<R: Named> NamedCounters<R> {
 
     pub(crate) fn counts(&self) -> Counts<R> {
         let count = |name: R| self.0.get(name.index());
-        Counts::from_fn(|name| count(name).map_or(0, |count| count.load(std::sync::atomic::Ordering::Relaxed)))
+        Counts::from_fn(|name| {
+            count(name).map_or(0, |count| count.load(std::sync::atomic::Ordering::Relaxed))
+        })
     }
 }
 

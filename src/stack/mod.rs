@@ -457,9 +457,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         #[cfg(feature = "redis")]
-        let tier = tier.map(|tier| {
-            tier.health(health.clone()).over_own_layer().waiting_at_most(coalesce.soft_limit())
-        });
+        let tier = tier
+            .map(|tier| tier.health(health.clone()).over_own_layer().waiting_at_most(coalesce.soft_limit()));
         Layers {
             lookup: lookup.health(health.clone()).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),

@@ -139,7 +139,9 @@ impl ScriptedRemote {
 
     /// Sets the clock ahead.
     pub fn set_clock_ahead(&self, by: Duration) {
-        self.shared.clock_ahead_ms.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared
+            .clock_ahead_ms
+            .store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     /// Holds all calls from now on, before anything is read or changed, until the gate is dropped.
@@ -218,7 +220,9 @@ impl ScriptedRemote {
 
     fn now_ms(&self) -> u64 {
         let (instant, time) = self.shared.began;
-        let now = time + instant.elapsed() + Duration::from_millis(self.shared.clock_ahead_ms.load(Ordering::Relaxed));
+        let now = time
+            + instant.elapsed()
+            + Duration::from_millis(self.shared.clock_ahead_ms.load(Ordering::Relaxed));
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }

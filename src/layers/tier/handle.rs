@@ -147,11 +147,7 @@ impl Tier {
     /// Returns a builder for a tier that keeps responses in this remote.
     pub fn builder(remote: impl Remote) -> TierBuilder {
         let bounds = Bounds { entries: 1024, bytes: 32 << 20 };
-        let settings = Settings {
-            naming: Naming { is_plain: false },
-            bounds,
-            fetches_once: false,
-        };
+        let settings = Settings { naming: Naming { is_plain: false }, bounds, fetches_once: false };
         TierBuilder { remote: Arc::new(remote), settings }
     }
 

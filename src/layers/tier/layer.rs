@@ -246,9 +246,8 @@ impl<St: Store> Reader<St> {
         }
         // Only the origin will do for a request that must be validated end to end, and only it can answer the
         // conditions of a client here.
-        let is_for_origin = asked.purpose() == Purpose::Forced
-            || asked.is_hit_for_miss()
-            || !asked.facts().is_for_all();
+        let is_for_origin =
+            asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
         if !is_for_origin {
             return Way::Look;
         }
@@ -269,7 +268,8 @@ impl<St: Store> Reader<St> {
 
     /// Asks the tier, and lets the layers below know what it has.
     async fn look(&self, head: &mut Parts) {
-        let Some(asked) = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned) else {
+        let Some(asked) = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned)
+        else {
             return;
         };
         let fields = asked.fields(&head.headers);
