@@ -87,7 +87,7 @@
 //!   make one request.
 //! * **No client can cancel, stall or slow another**, and no client waits less because of the cache: no limit
 //!   that is set by default takes a response away from a client that waits for it.
-//! * **A response is shared only with callers for whom it may be reused.** What `Vary` keeps apart stays
+//! * **A response is shared only with callers that may reuse it.** What `Vary` keeps apart stays
 //!   apart. A validator of one variant never confirms another.
 //! * **A failure does not multiply.** A failed fetch is followed by one more, for a second caller, since the
 //!   first may be the fault of one request; then all that wait get the failure, or a stale response.
@@ -160,13 +160,15 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `metrics`: counters, gauges and histograms through the `metrics` facade.
-//! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
-//!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
+//! * `tracing`: a span for each shared fetch and each refresh within that of the request, events at `debug` for
+//!   what becomes of each request and whether each fetched response is stored, and one at `warn` when the state of an
+//!   origin changes. No query of a URL is shown, unless `trace_queries` is set.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
 //! * `redis-tls`: TLS to that server, by rustls with ring. What the process has chosen as its provider is neither used
 //!   nor changed.
-//! * `zstd`: `store::Envelope::to_compressed_bytes`; without it compressed envelopes are not read.
+//! * `zstd`: `store::Envelope::to_compressed_bytes`, for values of the second tier; without it compressed
+//!   envelopes are not read.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
@@ -263,8 +265,8 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats,
-        StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
+        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, RuleStats,
+        Stats, StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},

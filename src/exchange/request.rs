@@ -80,7 +80,7 @@ struct Trouble {
     behind: Option<Arc<dyn store::WriteBehind>>,
 }
 
-/// For whom a request is sent on, and how new its response has to be.
+/// What a request is sent on for, and how new its response has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -194,6 +194,7 @@ impl CacheRequest {
         Self { candidate, ..self }.watched_by(health)
     }
 
+    #[cfg(feature = "redis")]
     /// Says what a second tier had for the request: it is as good as if it had been fetched now.
     pub(crate) fn with_found(mut self, response: Arc<store::StoredResponse>) -> Self {
         self.trouble_mut().found = Some(response);
@@ -206,9 +207,10 @@ impl CacheRequest {
         self.trouble.as_ref()?.found.as_ref()
     }
 
+    #[cfg(feature = "redis")]
     /// Says what the origin can be asked to confirm, in place of what a layer above has found. `None` for the
     /// health: it is never served.
-    pub(crate) fn to_confirm(
+    pub(crate) fn confirming(
         mut self,
         response: Arc<store::StoredResponse>,
         health: Option<&OriginHealth>,
@@ -221,6 +223,7 @@ impl CacheRequest {
         }
     }
 
+    #[cfg(feature = "redis")]
     /// Says what learns what is stored of the fetch.
     pub(crate) fn written_behind(mut self, behind: Arc<dyn store::WriteBehind>) -> Self {
         self.trouble_mut().behind = Some(behind);
@@ -330,7 +333,7 @@ impl CacheRequest {
         &self.key
     }
 
-    /// Returns for whom the request is sent on.
+    /// Returns what the request is sent on for.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -440,7 +443,12 @@ impl CacheRequest {
         }
     }
 
-    /// That of a request that asks nothing of the cache.
+    /// Whether a request has a key, so that how it ends says something of the origin.
+    pub(crate) fn has_key(request: &Extensions) -> bool {
+        request.get::<Self>().is_some() || request.get::<key::CacheKey>().is_some()
+    }
+
+    /// The right of a request that asks nothing of the cache.
     pub(crate) fn bare_pass(request: &Extensions) -> Option<&Arc<Pass>> {
         request.get::<PassOf>().map(|PassOf(pass)| pass)
     }

@@ -23,12 +23,14 @@
 //! # Series
 //!
 //! Each has the label `cache`, which is the [name](crate::ReadThroughBuilder::cache_name) of the cache. The values
-//! of all other labels are names of this crate, but for `origin`: the first 16 origins by their names, and `other`
-//! for the rest.
+//! of all other labels are names of this crate, but for `origin`, the first 16 origins by their names, and `rule`, the
+//! first 64 key rules by theirs; the rest of either is `other`. A request that no rule is for has the rule `none`. The
+//! series with `rule` is there if the cache [counts by rule](crate::LookupLayer::count_by_rule).
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
 //! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
+//! | `readthrough_rule_requests_total` | counter | `rule`, `outcome` | requests that have or could have a key, by the key rule that decides about them |
 //! | `readthrough_collapsed_total` | counter | | those that shared the fetch of another one |
 //! | `readthrough_stored_total` | counter | | responses that were stored |
 //! | `readthrough_not_stored_total` | counter | `reason` | responses that were not |
@@ -68,12 +70,15 @@ use ::metrics::{
 };
 use parking_lot::Mutex;
 
-use super::{FetchSample, Stats, StatsSnapshot, snapshot::OriginStats};
+use super::{
+    FetchSample, Stats, StatsSnapshot,
+    snapshot::{OriginStats, RuleStats},
+};
 use crate::origin::OriginState;
 
 /// So many origins have labels of their own.
 const MAX_ORIGINS: usize = 16;
-/// The label of the others.
+/// The label of the others, and of rules beyond the first.
 const OTHER: &str = "other";
 /// A shorter interval counts as this.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -149,6 +154,7 @@ impl MetricsExporter {
         scope.requests(&since);
         scope.responses(&since);
         scope.gauges(&since);
+        since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
     }
 
@@ -260,6 +266,25 @@ impl Scope {
         self.count("readthrough_retries_total", [], since.retries);
     }
 
+    fn rule(&self, since: &RuleStats) {
+        let name: SharedString = match (&since.rule, since.is_other) {
+            (Some(name), _) => name.to_string().into(),
+            (None, true) => OTHER.into(),
+            (None, false) => "none".into(),
+        };
+        for (outcome, more) in [
+            ("hit", since.hits),
+            ("stale", since.stale),
+            ("forwarded", since.forwarded),
+            ("unkeyed", since.unkeyed),
+            ("refused", since.refused),
+            ("failed", since.failed),
+        ] {
+            let labels = [("rule", name.clone()), ("outcome", outcome.into())];
+            self.count("readthrough_rule_requests_total", labels, more);
+        }
+    }
+
     fn responses(&self, since: &StatsSnapshot) {
         self.count("readthrough_stored_total", [], since.stored);
         for (why, more) in since.not_stored.iter() {
@@ -319,6 +344,11 @@ impl Scope {
 fn describe() {
     use ::metrics::Unit::{Bytes, Count, Seconds};
     describe_counter!("readthrough_requests_total", Count, "Requests by what became of them");
+    describe_counter!(
+        "readthrough_rule_requests_total",
+        Count,
+        "Requests by the key rule that decides about them"
+    );
     describe_counter!("readthrough_collapsed_total", Count, "Requests that shared the fetch of another one");
     describe_counter!("readthrough_stored_total", Count, "Responses that were stored");
     describe_counter!("readthrough_not_stored_total", Count, "Responses that were not stored, by reason");

@@ -1,11 +1,18 @@
 //! The handle to the numbers.
 
-use std::{fmt, sync::Arc, time::Duration};
+#[cfg(feature = "metrics")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::{
+    by_rule::RuleCounters,
     counters::{self, Counter, Counters},
     snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     tier::TierStatus,
@@ -58,6 +65,8 @@ pub struct Stats {
 
 struct Shared {
     counters: Counters,
+    /// Made when requests are first counted by rule.
+    by_rule: OnceLock<RuleCounters>,
     began: Instant,
     sources: RwLock<Sources>,
     #[cfg(feature = "metrics")]
@@ -98,6 +107,7 @@ impl Stats {
         Self {
             shared: Arc::new(Shared {
                 counters: Counters::new(),
+                by_rule: OnceLock::new(),
                 began: Instant::now(),
                 sources: RwLock::default(),
                 #[cfg(feature = "metrics")]
@@ -144,6 +154,7 @@ impl Stats {
             store: store.and_then(|store| store()),
             second_tier: tier.map(|tier| tier()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
+            rules: self.shared.by_rule.get().map(RuleCounters::snapshot).unwrap_or_default(),
         }
     }
 
@@ -190,7 +201,8 @@ impl Stats {
         // Called without the lock: a recorder is the user's own.
         let sampler = self.shared.sampler.read().clone();
         if let Some(sampler) = sampler {
-            sampler(sample);
+            // As with an observer, a panic changes no response.
+            _ = catch_unwind(AssertUnwindSafe(|| sampler(sample)));
         }
     }
 
@@ -235,6 +247,16 @@ impl Stats {
         if record.role() == Role::Follower {
             counters.add(Counter::COLLAPSED);
         }
+    }
+
+    /// Counts what became of a request by the rule that decides about it, if there is one.
+    pub(crate) fn finished_by(&self, rule: Option<&str>, outcome: Outcome) {
+        self.shared.by_rule.get_or_init(RuleCounters::new).add(rule, outcome);
+    }
+
+    /// Counts by rule from now on, so that requests that no rule is for are there with 0.
+    pub(crate) fn count_by_rule(&self) {
+        _ = self.shared.by_rule.get_or_init(RuleCounters::new);
     }
 
     /// Counts a request that would not have reached the origin.

@@ -127,6 +127,18 @@ async fn what_is_stored_is_told_with_its_windows_tags_and_audience() {
     assert_eq!(origin.calls(), 2);
 }
 
+/// As a server gets it, with the host in a field.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_scheme_is_shown_by_host_and_path() {
+    let (mut head, ()) =
+        http::Request::get("/p/1").header("host", "example.com").body(()).unwrap().into_parts();
+    let explained = layer().explain(&head);
+    assert!(explained.to_string().starts_with("GET example.com/p/1\n"), "{explained}");
+    head.headers.clear();
+    let explained = layer().explain(&head);
+    assert!(explained.to_string().starts_with("GET /p/1\n  outcome  unkeyed=no-host"), "{explained}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_marker_is_told_with_the_time_that_is_left() {
     let layer = ReadThroughLayer::builder(small_store()).build().unwrap();

@@ -155,7 +155,7 @@ impl Log {
     /// The connection is lost. What was sent may not have arrived.
     pub(crate) fn disconnected(&mut self) {
         self.is_caught_up = false;
-        self.outbox.send_again();
+        self.send_again();
     }
 
     /// Purges may have been missed.
@@ -173,9 +173,12 @@ impl Log {
         target.doubt();
     }
 
-    /// An own purge could not be sent.
+    /// What was sent may not have arrived.
     pub(crate) fn send_again(&mut self) {
-        self.outbox.send_again();
+        match self.rules.knows_sent {
+            true => self.outbox.send_again(),
+            false => self.outbox.forget_sent(),
+        }
     }
 
     /// What is to be read next.
@@ -215,7 +218,7 @@ impl Log {
         }
         if !reply.is_full && !self.is_caught_up {
             self.is_caught_up = true;
-            self.outbox.send_again();
+            self.send_again();
         }
         Next::Read
     }
@@ -267,9 +270,9 @@ impl Log {
         self.is_caught_up.then(|| self.outbox.next(now))?
     }
 
-    /// When the next own purge may be sent, if one has to wait.
+    /// When the next own purge may be sent, if it has to wait for that moment alone.
     pub(crate) fn next_send_at(&self) -> Option<Instant> {
-        self.outbox.next_at()
+        self.is_caught_up.then(|| self.outbox.next_at())?
     }
 
     /// The server has added an own purge.
@@ -332,6 +335,7 @@ pub(crate) struct Rules {
     has_run_in_as_of: bool,
     has_floor: bool,
     resends: bool,
+    knows_sent: bool,
     cuts_at_unread: bool,
 }
 
@@ -346,6 +350,7 @@ impl Default for Rules {
             has_run_in_as_of: true,
             has_floor: true,
             resends: true,
+            knows_sent: true,
             cuts_at_unread: true,
         }
     }

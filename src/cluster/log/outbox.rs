@@ -31,6 +31,9 @@ impl Ticket {
 }
 
 /// One entry to be sent.
+///
+/// Once it was sent it says nothing more: a copy is known by its nonce, and does nothing where the first one was
+/// applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sending {
     pub(crate) nonce: u64,
@@ -42,9 +45,20 @@ struct Waiting {
     sending: Sending,
     /// The least number of the purges for which it stands.
     number: u64,
-    is_sent: bool,
+    state: State,
     not_before: Option<Instant>,
+    /// Of all that it says, the one that it was made for first.
     tickets: Vec<Arc<Ticket>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The server cannot have it.
+    New,
+    /// The server may have it.
+    Sent,
+    /// The server may have it, and has to be told once more.
+    Again,
 }
 
 /// What is to be sent, and what was sent and not read back yet: until then the server may have lost it.
@@ -80,16 +94,17 @@ impl Outbox {
         is_invalidation: bool,
         now: Instant,
     ) -> (Added, Arc<Ticket>) {
-        let ticket = Arc::new(Ticket::default());
-        let unsent = self.waiting.iter_mut().rev().filter(|waiting| !waiting.is_sent);
+        let unsent = self.waiting.iter_mut().rev().filter(|waiting| waiting.state == State::New);
         for waiting in unsent.filter(|waiting| is_about_the_same(&waiting.sending.message, message)) {
             if let Some(strength) = merged(waiting.sending.message.strength, message.strength) {
                 waiting.sending.message.strength = strength;
                 waiting.number = waiting.number.min(number);
-                waiting.tickets.push(Arc::clone(&ticket));
+                // It becomes of both what becomes of the entry.
+                let ticket = waiting.tickets.first().map(Arc::clone).unwrap_or_default();
                 return (Added::Merged, ticket);
             }
         }
+        let ticket = Arc::new(Ticket::default());
         if self.waiting.len() >= self.most {
             self.overflow(nonce, number, &ticket);
             return (Added::Overflow, ticket);
@@ -98,7 +113,7 @@ impl Outbox {
         self.waiting.push_back(Waiting {
             sending: Sending { nonce, message: message.clone() },
             number,
-            is_sent: false,
+            state: State::New,
             not_before,
             tickets: vec![Arc::clone(&ticket)],
         });
@@ -108,25 +123,27 @@ impl Outbox {
     /// One entry for all, with the least of their numbers.
     fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>) {
         let number = self.least_number().min(number);
-        let mut tickets: Vec<_> = self.waiting.drain(..).flat_map(|waiting| waiting.tickets).collect();
-        tickets.push(Arc::clone(ticket));
+        let replaced = self.waiting.drain(..).flat_map(|waiting| waiting.tickets);
+        let is_asked_for = |ticket: &Arc<Ticket>| Arc::strong_count(ticket) > 1;
+        let tickets = std::iter::once(Arc::clone(ticket)).chain(replaced.filter(is_asked_for)).collect();
         let sending = Sending { nonce, message: Message::doubt() };
-        self.waiting.push_back(Waiting { sending, number, is_sent: false, not_before: None, tickets });
+        self.waiting.push_back(Waiting { sending, number, state: State::New, not_before: None, tickets });
     }
 
     /// The next entry to be sent, which counts as sent from now on.
     pub(super) fn next(&mut self, now: Instant) -> Option<Sending> {
         let is_due = |waiting: &&mut Waiting| {
-            !waiting.is_sent && waiting.not_before.is_none_or(|not_before| not_before <= now)
+            waiting.state != State::Sent && waiting.not_before.is_none_or(|not_before| not_before <= now)
         };
         let next = self.waiting.iter_mut().find(is_due)?;
-        next.is_sent = true;
+        next.state = State::Sent;
         Some(next.sending.clone())
     }
 
     /// When the next entry may be sent, if one has to wait.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.waiting.iter().filter(|waiting| !waiting.is_sent).filter_map(|waiting| waiting.not_before).min()
+        let unsent = self.waiting.iter().filter(|waiting| waiting.state != State::Sent);
+        unsent.filter_map(|waiting| waiting.not_before).min()
     }
 
     pub(super) fn acknowledged(&self, position: Position) {
@@ -148,7 +165,13 @@ impl Outbox {
 
     /// Nothing is known any more of what was sent: all of it goes out once more.
     pub(super) fn send_again(&mut self) {
-        self.waiting.iter_mut().for_each(|waiting| waiting.is_sent = false);
+        let sent = self.waiting.iter_mut().filter(|waiting| waiting.state == State::Sent);
+        sent.for_each(|waiting| waiting.state = State::Again);
+    }
+
+    /// As if the server had none of it.
+    pub(super) fn forget_sent(&mut self) {
+        self.waiting.iter_mut().for_each(|waiting| waiting.state = State::New);
     }
 
     /// Of the purges that the log may not have.
@@ -161,6 +184,12 @@ impl Outbox {
     pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {
         let is_it = |own: &Arc<Ticket>| Arc::ptr_eq(own, ticket);
         self.waiting.iter().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
+    }
+
+    /// How many of those that asked are kept.
+    #[cfg(test)]
+    pub(super) fn tickets(&self) -> usize {
+        self.waiting.iter().map(|waiting| waiting.tickets.len()).sum()
     }
 
     pub(super) fn len(&self) -> usize {

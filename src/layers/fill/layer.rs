@@ -509,7 +509,12 @@ impl<St: Store, P: Policy> InFlight<St, P> {
             store.not_stored(fetch.client.asked().key(), store::Applied::NotStored(why));
             decision = storing::Decision::not_stored(storing::Sharing::Unshareable(why));
         }
+        if decision.is_storable && fetch.is_purged(origin) {
+            decision = decision.lost(storing::NotStored::PurgedMeanwhile);
+        }
         fetch.note((client, &fields), (head.status, &head.headers), &decision, &rules, origin);
+        fetch.tell(&decision);
+        let has_length = response_fields.content.is_some() || body.size_hint().exact().is_some();
         let selection = store::selection(&response_fields.vary, &fields);
         fetch.layer.targets.strip(&mut head.headers, response_fields.has_tags);
         let body = match decision.is_storable {
@@ -533,7 +538,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         exchange::ResponseFacts::forget(&mut head.extensions);
         let mut response = Response::from_parts(head, body);
         let status = response.status();
-        fetch.sign(&mut response, status, decision, selection, origin);
+        fetch.sign(&mut response, status, decision, selection, origin, has_length);
         response
     }
 }

@@ -1,7 +1,6 @@
 //! The layer that asks the second tier before the origin.
 
 use std::{
-    borrow::Cow,
     fmt,
     future::Future,
     pin::Pin,
@@ -10,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, request::Parts};
+use http::{Request, Response, request::Parts};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
@@ -27,13 +26,13 @@ use super::{
 };
 use crate::{
     build_error::BuildError,
-    exchange::{self, Purpose},
+    exchange::{self, Purpose, status::CacheStatus},
     http::request_fields::{CredentialNames, RequestFields},
     key::CacheKey,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
     observe::TierRead,
     origin::OriginHealth,
-    store::Store,
+    store::{Store, WriteBehind},
 };
 
 /// Asks a second tier before the service below; see the [module](crate::tier).
@@ -137,13 +136,14 @@ impl<S: fmt::Debug, St> fmt::Debug for TierService<S, St> {
     }
 }
 
-impl<S, St, ReqB> Service<Request<ReqB>> for TierService<S, St>
+impl<S, St, ReqB, B> Service<Request<ReqB>> for TierService<S, St>
 where
-    S: HttpService<ReqB>,
+    S: HttpService<ReqB, Response = Response<B>>,
     St: Store,
     ReqB: Send + 'static,
+    B: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response<B>;
     type Error = S::Error;
     type Future = TierFuture<S, ReqB>;
 
@@ -167,8 +167,12 @@ where
             Way::Look => {
                 let (shared, inner) = (Arc::clone(shared), self.inner.clone());
                 let future = async move {
-                    shared.look(&mut head).await;
-                    inner.oneshot(Request::from_parts(head, body)).await
+                    let writer = shared.look(&mut head).await;
+                    let response = inner.oneshot(Request::from_parts(head, body)).await;
+                    if let Some(writer) = writer.filter(|_| !is_being_stored(&response)) {
+                        writer.end_turn();
+                    }
+                    response
                 };
                 TierFuture { kind: Kind::Look { future: Box::pin(future) } }
             }
@@ -261,17 +265,16 @@ impl<St: Store> Reader<St> {
         head: &mut Parts,
         asked: exchange::CacheRequest,
         (clock, lease): (Option<Clock>, Option<Lease>),
-    ) {
-        let writer = FetchWriter::new(self.tier(), clock, lease);
-        head.extensions.insert(asked.written_behind(Arc::new(writer)));
+    ) -> Arc<FetchWriter> {
+        let writer = Arc::new(FetchWriter::new(self.tier(), clock, lease));
+        head.extensions.insert(asked.written_behind(Arc::clone(&writer) as Arc<dyn WriteBehind>));
+        writer
     }
 
-    /// Asks the tier, and lets the layers below know what it has.
-    async fn look(&self, head: &mut Parts) {
-        let Some(asked) = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned)
-        else {
-            return;
-        };
+    /// Asks the tier, and lets the layers below know what it has. Returns what will write the response, if it may be
+    /// written.
+    async fn look(&self, head: &mut Parts) -> Option<Arc<FetchWriter>> {
+        let asked = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT)?.into_owned();
         let fields = asked.fields(&head.headers);
         let (mut clock, mut usable) = self.look_once(&asked, &fields).await;
         let mut lease = None;
@@ -294,8 +297,11 @@ impl<St: Store> Reader<St> {
         let asked = self.with(asked, usable);
         match clock {
             // Of a response whose time on the clock of the remote is not known others could not tell the age.
-            None => drop(head.extensions.insert(asked)),
-            clock => self.write_behind(head, asked, (clock, lease)),
+            None => {
+                head.extensions.insert(asked);
+                None
+            }
+            clock => Some(self.write_behind(head, asked, (clock, lease))),
         }
     }
 
@@ -336,11 +342,11 @@ impl<St: Store> Reader<St> {
             }
             Usable::Stored(response) => {
                 let asked = asked.with_found(Arc::clone(&response));
-                (asked.to_confirm(response, self.health.as_ref()), TierRead::Stale)
+                (asked.confirming(response, self.health.as_ref()), TierRead::Stale)
             }
             // What is stored here is at least known not to be purged.
             Usable::Unproven(response) if !asked.candidate().is_whole() => {
-                (asked.to_confirm(response, None), TierRead::Unproven)
+                (asked.confirming(response, None), TierRead::Unproven)
             }
             Usable::Unproven(_) => (asked, TierRead::Unneeded),
             Usable::Nothing(why) => (asked, why),
@@ -348,6 +354,11 @@ impl<St: Store> Reader<St> {
         self.tier().reads.add(outcome);
         asked
     }
+}
+
+/// Whether what is read of the body may still be stored.
+fn is_being_stored<B, E>(response: &Result<Response<B>, E>) -> bool {
+    response.as_ref().is_ok_and(|response| CacheStatus::of(response).is_some_and(|status| status.is_stored()))
 }
 
 /// Whether a client waits that has nothing to be served meanwhile.
