@@ -167,6 +167,10 @@
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server, and a
 //!   `tier::Tier` is a second tier that they have in common.
+//! * `redis-tls`: TLS to that server, by rustls with ring. What the process has chosen as its provider is neither used
+//!   nor changed.
+//! * `zstd`: `store::Envelope::to_compressed_bytes`, for values of the second tier; without it compressed
+//!   envelopes are not read.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
