@@ -57,6 +57,7 @@
 //! |---|---|
 //! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
+//! | [`ClusterBuilder::when_cut_off`](crate::cluster::ClusterBuilder::when_cut_off) | serve on |
 //!
 //! # Keys
 //!

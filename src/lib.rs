@@ -255,8 +255,8 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats, StatsSnapshot,
-        StoredSummary,
+        ClusterState, ClusterStatus, CoalesceStats, Counts, Explanation, NodeStatus, OriginStats, PurgeKind,
+        Refreshes, Stats, StatsSnapshot, StoredSummary,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},

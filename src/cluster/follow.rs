@@ -6,8 +6,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
-    log::{Entry, Next, Reply},
-    redis::{Server, ServerError},
+    log::{Entry, Next, Position, Reply},
+    redis::{Registering, Server, ServerError},
+    registry::Survey,
 };
 use crate::sequence::Message;
 
@@ -29,6 +30,9 @@ impl Backoff {
     }
 }
 
+/// Between two looks at the registry.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
+
 /// Follows the log until the cluster is dropped.
 pub(super) async fn read_log(cluster: Weak<Shared>) {
     let mut backoff = Backoff::new();
@@ -37,7 +41,7 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
         let Err(error) = follow(&server, &cluster, &mut backoff).await else { return };
         let Some(shared) = cluster.upgrade() else { return };
         shared.log.lock().disconnected();
-        shared.note_error(Some(error.to_string()));
+        shared.standing.failed(&shared.node, error.to_string());
         drop(shared);
         sleep(backoff.next()).await;
     }
@@ -46,18 +50,28 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
 /// Follows the log over one connection. Returns when the cluster is dropped.
 async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
     let (mut follower, hello) = server.follow().await?;
-    let Some(name) = cluster.upgrade().map(|shared| shared.connected(hello.run.as_deref())) else {
-        return Ok(());
+    let connected = |shared: std::sync::Arc<Shared>| {
+        shared.connected(hello.run.as_deref(), hello.may_evict_log);
+        (shared.node.clone(), shared.when_cut_off.lease())
     };
+    let Some((name, lease)) = cluster.upgrade().map(connected) else { return Ok(()) };
     // A server that does not say which it is: each connection is to another one.
     let run = hello.run.clone().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     let mut failures = Backoff::new();
+    let mut looked = None::<Instant>;
     loop {
         let Some(read) = cluster.upgrade().map(|shared| shared.log.lock().next_read()) else { return Ok(()) };
-        let reply = follower.read(read, (&name, &run), &hello).await?;
+        let registering = Registering { name: &name, run: &run, lease };
+        let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
+        let sent_at = Instant::now();
+        let (reply, fields) = follower.read(read, registering, &hello, is_due).await?;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.apply(read.from, reply);
+        let next = shared.apply(read.from, reply, sent_at);
+        if let Some(fields) = fields {
+            looked = Some(sent_at);
+            shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields });
+        }
         drop(shared);
         if next == Next::Mark {
             follower.mark(&name).await?;
@@ -72,15 +86,19 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
 }
 
 impl Shared {
-    /// Returns the name of the node.
-    fn connected(&self, run: Option<&str>) -> String {
-        self.log.lock().connected(run.map(hash), &self.purge);
+    fn connected(&self, run: Option<&str>, may_evict_log: bool) {
+        self.log.lock().connected(run.map(hash), Instant::now(), &self.purge);
         *self.run.lock() = run.map(str::to_owned);
-        self.note_error(None);
-        self.node.clone()
+        self.standing.connected(&self.node, may_evict_log);
     }
 
-    fn apply(&self, from: Option<super::log::Position>, reply: Reply<Message>) -> Next {
+    fn surveyed(&self, survey: Survey) {
+        self.known.lock().note(&survey);
+        self.standing.surveyed(survey);
+    }
+
+    /// Applies the answer to what was sent at this moment.
+    fn apply(&self, from: Option<Position>, reply: Reply<Message>, sent_at: Instant) -> Next {
         let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
@@ -89,7 +107,15 @@ impl Shared {
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
         let reply = Reply { entries, is_full, anchor, deleted, has_failed };
-        let next = self.log.lock().replied(from, &reply, &self.purge);
+        let (next, is_at_end) = {
+            let mut log = self.log.lock();
+            let next = log.replied(from, &reply, &self.purge);
+            (next, log.is_caught_up() && !is_full)
+        };
+        if is_at_end {
+            self.when_cut_off.heard(&self.purge, sent_at);
+        }
+        self.standing.read(&self.node, is_at_end);
         reply
             .entries
             .iter()

@@ -56,13 +56,16 @@
 //! * Any client that can write to the server can purge, and see what is purged. It stores nothing else of this crate.
 //! * The names of tags and the URLs that are purged stand on the server, for as long as the last 65,536 purges.
 
+mod cut_off;
+#[cfg(all(test, feature = "testing"))]
+mod cut_off_tests;
 mod follow;
 mod log;
 mod redis;
 mod registry;
+mod standing;
 
 use std::{
-    collections::BTreeSet,
     fmt,
     sync::{Arc, Weak},
     time::Duration,
@@ -77,10 +80,15 @@ use tokio::{
     time::{Instant, sleep},
 };
 
+pub use self::cut_off::WhenCutOff;
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
+    registry::Known,
+    standing::{Said, Standing},
 };
+#[doc(no_inline)]
+pub use crate::observe::{ClusterState, ClusterStatus, NodeStatus};
 use crate::{
     http::storing::after,
     purge::{Applicable, Purge},
@@ -105,6 +113,7 @@ pub struct ClusterBuilder {
     purge: Purge,
     namespace: String,
     node: String,
+    when_cut_off: WhenCutOff,
 }
 
 /// Why a node cannot join a cluster.
@@ -122,29 +131,15 @@ pub enum ClusterError {
         /// The given name.
         name: String,
     },
+    /// The time after which a node that is cut off validates is too short or too long.
+    #[error("`when_cut_off`: {0:?} is not from 2 seconds to 1 hour")]
+    WhenCutOff(Duration),
     /// The store is part of a cluster already.
     #[error("the store has joined a cluster already: keep the first handle")]
     Joined,
     /// The log is followed by tasks.
     #[error("there is no tokio runtime: open the cluster inside one")]
     NoRuntime,
-}
-
-/// How a node stands to its cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClusterStatus {
-    /// Whether there is a connection to the server over which the log is read.
-    pub is_connected: bool,
-    /// Whether the log was read to its end since.
-    pub is_caught_up: bool,
-    /// Own purges that wait to be sent, or were not read back yet.
-    pub waiting: usize,
-    /// How often purges may have been missed, so that all that was held became unproven. The first connection
-    /// counts.
-    pub gaps: u64,
-    /// Why the last connection failed, while there is none.
-    pub last_error: Option<String>,
 }
 
 struct Shared {
@@ -156,17 +151,12 @@ struct Shared {
     wake: Notify,
     /// The run of the server from which the log is read, by its own name.
     run: Mutex<Option<String>>,
-    connection: Mutex<ConnectionState>,
+    standing: Standing,
+    when_cut_off: WhenCutOff,
     /// Nodes that were seen in the registry.
-    known: Mutex<BTreeSet<String>>,
+    known: Mutex<Known>,
     /// Looks at the registry.
     surveyor: tokio::sync::Mutex<Option<Writer>>,
-}
-
-#[derive(Debug, Default)]
-struct ConnectionState {
-    is_connected: bool,
-    last_error: Option<String>,
 }
 
 struct Tasks([AbortHandle; 2]);
@@ -194,19 +184,28 @@ impl ClusterBuilder {
         self
     }
 
+    /// What this node does while it hears of no purges. Default: [`WhenCutOff::ServeOn`].
+    pub fn when_cut_off(mut self, what: WhenCutOff) -> Self {
+        self.when_cut_off = what;
+        self
+    }
+
     /// Joins. The server need not be there yet: it is tried again for ever.
     ///
     /// # Errors
     ///
-    /// If the URL or a name is invalid, if the store has joined a cluster already, or outside of a tokio
+    /// If the URL, a name or a time is invalid, if the store has joined a cluster already, or outside of a tokio
     /// runtime.
     pub fn open(self) -> Result<Cluster, ClusterError> {
-        let Self { url, purge, namespace, node } = self;
+        let Self { url, purge, namespace, node, when_cut_off } = self;
         for (setting, name) in [("namespace", &namespace), ("node", &node)] {
             let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
             if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_valid) {
                 return Err(ClusterError::Name { setting, name: name.clone() });
             }
+        }
+        if let Some(after) = when_cut_off.invalid() {
+            return Err(ClusterError::WhenCutOff(after));
         }
         let server = Server::new(&url, &namespace).map_err(|error| ClusterError::Url(error.to_string()))?;
         let runtime = Handle::try_current().map_err(|_| ClusterError::NoRuntime)?;
@@ -217,12 +216,18 @@ impl ClusterBuilder {
             node,
             wake: Notify::new(),
             run: Mutex::default(),
-            connection: Mutex::default(),
+            standing: Standing::new(),
+            when_cut_off,
             known: Mutex::default(),
             surveyor: tokio::sync::Mutex::default(),
         });
         if !shared.purge.keep_journal(Arc::new(Following(Arc::downgrade(&shared)))) {
             return Err(ClusterError::Joined);
+        }
+        when_cut_off.begin(&shared.purge);
+        if let Some(stats) = shared.purge.stats() {
+            let cluster = Arc::downgrade(&shared);
+            stats.read_cluster(move || cluster.upgrade().map(|shared| shared.status()));
         }
         let follower = runtime.spawn(follow::read_log(Arc::downgrade(&shared)));
         let sender = runtime.spawn(follow::send_purges(Arc::downgrade(&shared)));
@@ -236,23 +241,15 @@ impl Cluster {
     /// follows the log of the server at this URL (`redis://[user:password@]host[:port][/database]`).
     pub fn builder(url: impl Into<String>, purge: Purge) -> ClusterBuilder {
         let node = format!("{:x}-{:016x}", std::process::id(), fastrand::u64(..));
-        ClusterBuilder { url: url.into(), purge, namespace: "readthrough".to_owned(), node }
+        let (namespace, when_cut_off) = ("readthrough".to_owned(), WhenCutOff::default());
+        ClusterBuilder { url: url.into(), purge, namespace, node, when_cut_off }
     }
 
-    /// Returns how the node stands to the cluster now.
+    /// Returns how the node stands to the cluster now. The [statistics](crate::StatsSnapshot::cluster) of the cache
+    /// say the same, if the handle that the cluster was made with is from
+    /// [`ReadThroughLayer::purge`](crate::ReadThroughLayer::purge) or its builder.
     pub fn status(&self) -> ClusterStatus {
-        let (is_caught_up, waiting, gaps) = {
-            let log = self.shared.log.lock();
-            (log.is_caught_up(), log.waiting(), log.gaps())
-        };
-        let connection = self.shared.connection.lock();
-        ClusterStatus {
-            is_connected: connection.is_connected,
-            is_caught_up,
-            waiting,
-            gaps,
-            last_error: connection.last_error.clone(),
-        }
+        self.shared.status()
     }
 
     /// Returns the name of this node.
@@ -271,9 +268,26 @@ impl Cluster {
 }
 
 impl Shared {
-    fn note_error(&self, error: Option<String>) {
-        let mut connection = self.connection.lock();
-        (connection.is_connected, connection.last_error) = (error.is_none(), error);
+    fn status(&self) -> ClusterStatus {
+        let Said { is_connected, state, since, heard, last_error, may_evict_log, others } =
+            self.standing.said(&self.node);
+        let log = self.log.lock();
+        ClusterStatus {
+            node: (&*self.node).into(),
+            state,
+            since,
+            is_connected,
+            is_caught_up: log.is_caught_up(),
+            heard,
+            validates_after: self.when_cut_off.lease(),
+            must_validate: self.purge.is_cut_off(),
+            position: log.position().map(|position| position.id.to_string().into()),
+            waiting: log.waiting(),
+            gaps: log.gaps(),
+            others,
+            may_evict_log,
+            last_error,
+        }
     }
 
     /// Whether all nodes have applied an entry.
@@ -292,11 +306,9 @@ impl Shared {
         }
         drop(surveyor);
         let run = self.run.lock().clone();
-        let (here, left) = survey.names();
         let known = {
             let mut known = self.known.lock();
-            known.extend(here);
-            left.iter().chain(&forgotten).for_each(|name| _ = known.remove(name));
+            known.note(&survey);
             known.clone()
         };
         survey.check(position, run.as_deref(), &known)
@@ -338,6 +350,12 @@ impl Journal for Following {
         drop(log);
         shared.wake.notify_one();
         (number, Arc::new(Issued { ticket, cluster: Weak::clone(&self.0) }))
+    }
+
+    fn known_from(&self) -> Option<u64> {
+        let shared = self.0.upgrade()?;
+        let log = shared.log.lock();
+        log.known_from(&shared.purge)
     }
 
     fn as_of(&self, fetch_number: u64) -> Option<AsOf> {
@@ -412,8 +430,16 @@ impl fmt::Debug for Cluster {
 impl ClusterBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { url: _, purge: _, namespace, node } = self;
+        let Self { url: _, purge: _, namespace, node, when_cut_off } = self;
         let name = if node.len() > 16 { "random" } else { "some" };
-        vec![("ClusterBuilder::namespace", namespace.clone()), ("ClusterBuilder::node", name.to_owned())]
+        let when_cut_off = match when_cut_off {
+            WhenCutOff::ServeOn => "serve on".to_owned(),
+            WhenCutOff::ValidateAfter(after) => crate::defaults::tests::span(*after),
+        };
+        vec![
+            ("ClusterBuilder::namespace", namespace.clone()),
+            ("ClusterBuilder::node", name.to_owned()),
+            ("ClusterBuilder::when_cut_off", when_cut_off),
+        ]
     }
 }

@@ -47,6 +47,8 @@ pub(super) struct Server {
 pub(super) struct Hello {
     /// `None` if it does not say.
     pub(super) run: Option<String>,
+    /// Whether it may drop the log when its memory is full, as far as it says.
+    pub(super) may_evict_log: bool,
     now_ms: u64,
     at: Instant,
 }
@@ -81,15 +83,18 @@ impl Server {
     pub(super) async fn follow(&self) -> Answer<(Follower, Hello)> {
         let mut connection = self.connect(LOG_TIMEOUT).await?;
         let mut pipe = redis::pipe();
-        pipe.cmd("INFO").arg("server").cmd("TIME");
+        pipe.cmd("INFO").arg("server").cmd("TIME").cmd("CONFIG").arg("GET").arg("maxmemory-policy");
         let at = Instant::now();
         let mut answers = connection.ask(&mut pipe).await?.into_iter();
-        let (info, time) = (answers.next(), answers.next());
+        let (info, time, policy) = (answers.next(), answers.next(), answers.next());
+        // It may be forbidden to ask.
+        let policy = policy.and_then(|policy| field(policy, "maxmemory-policy")).unwrap_or_default();
         let info = info.and_then(text).unwrap_or_default();
         check_version(&info)?;
         let run = info_field(&info, "run_id").map(str::to_owned);
         let now_ms = time.and_then(millis).ok_or(ServerError::Answer)?;
-        Ok((Follower { connection, server: self.clone() }, Hello { run, now_ms, at }))
+        let hello = Hello { run, may_evict_log: policy.starts_with("allkeys"), now_ms, at };
+        Ok((Follower { connection, server: self.clone() }, hello))
     }
 
     /// A connection for all else.
@@ -116,6 +121,17 @@ async fn within<T>(limit: Duration, answer: impl Future<Output = T>) -> Answer<T
     timeout(limit, answer).await.map_err(|_| ServerError::Timeout(limit))
 }
 
+/// As whom a node registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registering<'a> {
+    pub(super) name: &'a str,
+    pub(super) run: &'a str,
+    pub(super) lease: Option<Duration>,
+}
+
+/// Fields and values of the registry.
+pub(super) type Fields = Vec<(String, String)>;
+
 /// Follows the log.
 pub(super) struct Follower {
     connection: Connection,
@@ -124,18 +140,19 @@ pub(super) struct Follower {
 
 impl Follower {
     /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
-    /// it, also if it has waited.
+    /// it, also if it has waited. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
         &mut self,
         read: Read,
-        (name, run): (&str, &str),
+        Registering { name, run, lease }: Registering<'_>,
         hello: &Hello,
-    ) -> Answer<Reply<Message>> {
+        is_due: bool,
+    ) -> Answer<(Reply<Message>, Option<Fields>)> {
         let Server { log, nodes, .. } = &self.server;
         let now_ms = hello.now_ms();
         let reported = read.from.filter(|_| read.may_wait);
         let mut pipe = redis::pipe();
-        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(run, reported, now_ms));
+        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(run, reported, now_ms, lease));
         pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
         let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
         pipe.cmd("XREAD");
@@ -145,18 +162,23 @@ impl Follower {
         pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
         pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);
         pipe.cmd("XINFO").arg("STREAM").arg(log);
-        let answers = self.connection.ask(&mut pipe).await?;
+        if is_due {
+            pipe.cmd("HGETALL").arg(nodes);
+        }
+        let mut answers = self.connection.ask(&mut pipe).await?;
+        let fields = if is_due { answers.pop().map(fields) } else { None };
         let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
         let has_failed =
             [&entries, &anchor, &info].iter().any(|answer| matches!(answer, Value::ServerError(_)));
         let entries = stream_entries(entries);
-        Ok(Reply {
+        let reply = Reply {
             is_full: entries.len() >= CHUNK,
             anchor: list(anchor).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
             deleted: field(info, "max-deleted-entry-id").as_deref().and_then(parse_id).unwrap_or_default(),
             entries,
             has_failed,
-        })
+        };
+        Ok((reply, fields))
     }
 
     /// Adds an entry to hold on to.
@@ -204,10 +226,7 @@ impl Writer {
             run: info_field(&info, "run_id").unwrap_or_default().to_owned(),
             now_ms: millis(time).ok_or(ServerError::Answer)?,
             nonce: list(found).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
-            fields: pairs(fields)
-                .into_iter()
-                .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
-                .collect(),
+            fields: self::fields(fields),
         })
     }
 
@@ -310,6 +329,10 @@ fn pairs(value: Value) -> Vec<(Value, Value)> {
             std::iter::from_fn(|| values.next().zip(values.next())).collect()
         }
     }
+}
+
+fn fields(value: Value) -> Fields {
+    pairs(value).into_iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
 fn field(value: Value, name: &str) -> Option<String> {

@@ -3,6 +3,7 @@
 //! [`Stats`] are counters that each thread has a part of, so that a hit pays for one addition, and handles to
 //! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
 
+mod cluster_status;
 mod counters;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
@@ -16,6 +17,7 @@ mod stats;
 #[cfg(feature = "metrics")]
 pub(crate) use self::stats::FetchSample;
 pub use self::{
+    cluster_status::{ClusterState, ClusterStatus, NodeStatus},
     explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     stats::Stats,

@@ -2,6 +2,7 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
+use super::cluster_status::ClusterStatus;
 use crate::{
     exchange::{
         Refused,
@@ -253,6 +254,8 @@ pub struct StatsSnapshot {
     pub store: Option<StoreStats>,
     /// The origins that have been asked. None: no layer reports attempts.
     pub origins: Vec<OriginStats>,
+    /// The node and the others, now. `None`: the store has not joined a cluster.
+    pub cluster: Option<ClusterStatus>,
 }
 
 impl StatsSnapshot {
@@ -308,6 +311,9 @@ impl StatsSnapshot {
             .origins
             .iter()
             .map(|origin| origin.since(earlier.origins.iter().find(|earlier| earlier.name == origin.name)));
+        let gaps = earlier.cluster.as_ref().map_or(0, |earlier| earlier.gaps);
+        let cluster =
+            self.cluster.clone().map(|now| ClusterStatus { gaps: now.gaps.saturating_sub(gaps), ..now });
         Self {
             over: self.over.saturating_sub(earlier.over),
             hits: self.hits.saturating_sub(earlier.hits),
@@ -330,6 +336,7 @@ impl StatsSnapshot {
             coalesce,
             store,
             origins: origins.collect(),
+            cluster,
         }
     }
 }

@@ -6,6 +6,7 @@ use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::{
+    cluster_status::ClusterStatus,
     counters::{self, Counter, Counters},
     snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
 };
@@ -87,6 +88,7 @@ struct Sources {
     retries: Option<Source<u64>>,
     health: Option<OriginHealth>,
     reports_only: bool,
+    cluster: Option<Source<Option<ClusterStatus>>>,
 }
 
 impl Stats {
@@ -108,7 +110,8 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health, reports_only } = self.shared.sources.read().clone();
+        let Sources { store, coalesce, retries, health, reports_only, cluster } =
+            self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
@@ -140,6 +143,7 @@ impl Stats {
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
+            cluster: cluster.and_then(|cluster| cluster()),
         }
     }
 
@@ -152,6 +156,12 @@ impl Stats {
     /// Reads what fetches hold.
     pub(crate) fn read_coalesce(&self, stats: impl Fn() -> CoalesceStats + Send + Sync + 'static) {
         self.shared.sources.write().coalesce = Some(Arc::new(stats));
+    }
+
+    /// Reads how the node stands to its cluster.
+    #[cfg(feature = "redis")]
+    pub(crate) fn read_cluster(&self, status: impl Fn() -> Option<ClusterStatus> + Send + Sync + 'static) {
+        self.shared.sources.write().cluster = Some(Arc::new(status));
     }
 
     /// Reads how many retries have begun.

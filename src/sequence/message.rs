@@ -72,6 +72,9 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
         purge: &mut dyn FnMut() -> u64,
     ) -> (u64, Arc<dyn Receipt>);
 
+    /// What others have stored may be judged as if it had begun at this number, and not at a smaller one.
+    fn known_from(&self) -> Option<u64>;
+
     /// Up to where the log was applied when the fetch of this number began, as far as that is known.
     #[cfg(feature = "snapshot")]
     fn as_of(&self, fetch_number: u64) -> Option<AsOf>;
@@ -112,9 +115,9 @@ pub enum NotEverywhereReason {
     /// Some nodes have not said that they have applied it: they are slow, cut off, or gone without a word.
     #[error("some nodes have not applied the purge")]
     Behind,
-    /// The server, or what it knows of nodes, is younger than ten seconds: there may be nodes that have not
-    /// registered yet.
-    #[error("the server has known its nodes for less than ten seconds")]
+    /// The server, or what it knows of nodes, is younger than ten seconds, or than the longest time for which a
+    /// node serves while it is cut off: there may be nodes that have not registered yet.
+    #[error("the server has known its nodes for too short a time")]
     Young,
 }
 

@@ -31,6 +31,9 @@ impl Ticket {
 }
 
 /// One entry to be sent.
+///
+/// Once it was sent it says nothing more: a copy is known by its nonce, and does nothing where the first one was
+/// applied.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Sending {
     pub(crate) nonce: u64,
@@ -42,15 +45,28 @@ struct Waiting {
     sending: Sending,
     /// The least number of the purges for which it stands.
     number: u64,
-    is_sent: bool,
+    state: State,
     not_before: Option<Instant>,
+    issued_at: Instant,
     tickets: Vec<Arc<Ticket>>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// The server cannot have it.
+    New,
+    /// The server may have it.
+    Sent,
+    /// The server may have it, and has to be told once more.
+    Again,
 }
 
 /// What is to be sent, and what was sent and not read back yet: until then the server may have lost it.
 #[derive(Debug)]
 pub(super) struct Outbox {
     waiting: VecDeque<Waiting>,
+    /// What was read back lately, the oldest first.
+    recent: VecDeque<Waiting>,
     most: usize,
     pauses: Pauses,
 }
@@ -66,9 +82,13 @@ pub(super) enum Added {
     Overflow,
 }
 
+/// So many purges that were read back are remembered, and for so long.
+const MAX_RECENT: usize = 1024;
+const RECENT: Duration = Duration::from_secs(60);
+
 impl Outbox {
     pub(super) fn new(most: usize) -> Self {
-        Self { waiting: VecDeque::new(), most, pauses: Pauses::default() }
+        Self { waiting: VecDeque::new(), recent: VecDeque::new(), most, pauses: Pauses::default() }
     }
 
     /// Adds a purge with its local number. `nonce` is used unless another entry says it.
@@ -81,7 +101,7 @@ impl Outbox {
         now: Instant,
     ) -> (Added, Arc<Ticket>) {
         let ticket = Arc::new(Ticket::default());
-        let unsent = self.waiting.iter_mut().rev().filter(|waiting| !waiting.is_sent);
+        let unsent = self.waiting.iter_mut().rev().filter(|waiting| waiting.state == State::New);
         for waiting in unsent.filter(|waiting| is_about_the_same(&waiting.sending.message, message)) {
             if let Some(strength) = merged(waiting.sending.message.strength, message.strength) {
                 waiting.sending.message.strength = strength;
@@ -91,42 +111,45 @@ impl Outbox {
             }
         }
         if self.waiting.len() >= self.most {
-            self.overflow(nonce, number, &ticket);
+            self.overflow(nonce, number, &ticket, now);
             return (Added::Overflow, ticket);
         }
         let not_before = if is_invalidation { self.pauses.next(message, now) } else { None };
         self.waiting.push_back(Waiting {
             sending: Sending { nonce, message: message.clone() },
             number,
-            is_sent: false,
+            state: State::New,
             not_before,
+            issued_at: now,
             tickets: vec![Arc::clone(&ticket)],
         });
         (Added::New, ticket)
     }
 
     /// One entry for all, with the least of their numbers.
-    fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>) {
+    fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>, now: Instant) {
         let number = self.least_number().min(number);
         let mut tickets: Vec<_> = self.waiting.drain(..).flat_map(|waiting| waiting.tickets).collect();
         tickets.push(Arc::clone(ticket));
         let sending = Sending { nonce, message: Message::doubt() };
-        self.waiting.push_back(Waiting { sending, number, is_sent: false, not_before: None, tickets });
+        let state = State::New;
+        self.waiting.push_back(Waiting { sending, number, state, not_before: None, issued_at: now, tickets });
     }
 
     /// The next entry to be sent, which counts as sent from now on.
     pub(super) fn next(&mut self, now: Instant) -> Option<Sending> {
         let is_due = |waiting: &&mut Waiting| {
-            !waiting.is_sent && waiting.not_before.is_none_or(|not_before| not_before <= now)
+            waiting.state != State::Sent && waiting.not_before.is_none_or(|not_before| not_before <= now)
         };
         let next = self.waiting.iter_mut().find(is_due)?;
-        next.is_sent = true;
+        next.state = State::Sent;
         Some(next.sending.clone())
     }
 
     /// When the next entry may be sent, if one has to wait.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        self.waiting.iter().filter(|waiting| !waiting.is_sent).filter_map(|waiting| waiting.not_before).min()
+        let unsent = self.waiting.iter().filter(|waiting| waiting.state != State::Sent);
+        unsent.filter_map(|waiting| waiting.not_before).min()
     }
 
     pub(super) fn acknowledged(&self, position: Position) {
@@ -141,14 +164,31 @@ impl Outbox {
         self.acknowledged(position);
         // Most often it is the first.
         let at = self.waiting.iter().position(|waiting| waiting.sending.nonce == position.nonce);
-        if let Some(at) = at {
-            self.waiting.remove(at);
+        if let Some(waiting) = at.and_then(|at| self.waiting.remove(at)) {
+            if self.recent.len() >= MAX_RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(waiting);
+        }
+    }
+
+    /// The server is another one, which may have lost what it had. Nodes that had not read it learn what was
+    /// purged, and not only that something is missing.
+    pub(super) fn tell_again(&mut self, now: Instant) {
+        let room = self.most.saturating_sub(self.waiting.len());
+        let is_recent = |waiting: &Waiting| now < after(waiting.issued_at, RECENT);
+        let recent = std::mem::take(&mut self.recent).into_iter().filter(is_recent);
+        let again: Vec<_> = recent.map(|waiting| Waiting { state: State::Again, ..waiting }).collect();
+        // The newest, if there is no room for all, and in the order in which they were issued.
+        for waiting in again.into_iter().rev().take(room) {
+            self.waiting.push_front(waiting);
         }
     }
 
     /// Nothing is known any more of what was sent: all of it goes out once more.
     pub(super) fn send_again(&mut self) {
-        self.waiting.iter_mut().for_each(|waiting| waiting.is_sent = false);
+        let sent = self.waiting.iter_mut().filter(|waiting| waiting.state == State::Sent);
+        sent.for_each(|waiting| waiting.state = State::Again);
     }
 
     /// Of the purges that the log may not have.
