@@ -26,13 +26,16 @@ pub enum WhenCutOff {
     /// is not served there. Then [`applied_everywhere`](crate::Purged::applied_everywhere) does not name it. It may
     /// take as long before a server that was restarted is believed to know all nodes, if that is more than ten seconds.
     ///
-    /// From 2 seconds to 1 hour. A hit then takes a look at the clock, and at the records of purges.
+    /// From 3 seconds to 1 hour. A hit then takes a look at the clock, and at the records of purges.
     ///
     /// Needs clocks that run at the same rate, within a second: they need not show the same time.
     ValidateAfter(Duration),
 }
 
-const LEAST: Duration = Duration::from_secs(2);
+/// Longer than two reads that nothing came of.
+const LEAST: Duration = Duration::from_secs(3);
+/// A read of the log waits for so long at most.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 /// Longer silence is forgotten.
 const MOST: Duration = Duration::from_secs(3600);
 
@@ -48,6 +51,11 @@ impl WhenCutOff {
             Self::ServeOn => None,
             Self::ValidateAfter(after) => Some(after),
         }
+    }
+
+    /// For how long a read of the log may wait for something new. Two of them are well within the time.
+    pub(super) fn longest_wait(self) -> Duration {
+        self.lease().map_or(LONGEST_WAIT, |after| LONGEST_WAIT.min(after / 4))
     }
 
     /// Nothing was heard yet.

@@ -140,6 +140,9 @@ async fn a_caller_that_comes_while_the_node_is_cut_off_does_not_wait_for_an_earl
         };
         let ((), seen) = tokio::join!(early, late);
         let is_older = |seen: &&crate::testing::Seen| seen.body == "1";
-        assert_eq!((seen.iter().filter(is_older).count(), origin.calls()), (if calls == 1 { 100 } else { 0 }, calls));
+        assert_eq!(
+            (seen.iter().filter(is_older).count(), origin.calls()),
+            (if calls == 1 { 100 } else { 0 }, calls)
+        );
     }
 }

@@ -52,16 +52,16 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
     let (mut follower, hello) = server.follow().await?;
     let connected = |shared: std::sync::Arc<Shared>| {
         shared.connected(hello.run.as_deref(), hello.may_evict_log);
-        (shared.node.clone(), shared.when_cut_off.lease())
+        (shared.node.clone(), shared.when_cut_off)
     };
-    let Some((name, lease)) = cluster.upgrade().map(connected) else { return Ok(()) };
+    let Some((name, when_cut_off)) = cluster.upgrade().map(connected) else { return Ok(()) };
     // A server that does not say which it is: each connection is to another one.
     let run = hello.run.clone().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     let mut failures = Backoff::new();
     let mut looked = None::<Instant>;
     loop {
         let Some(read) = cluster.upgrade().map(|shared| shared.log.lock().next_read()) else { return Ok(()) };
-        let registering = Registering { name: &name, run: &run, lease };
+        let registering = Registering { name: &name, run: &run, when_cut_off };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
         let sent_at = Instant::now();
         let (reply, fields) = follower.read(read, registering, &hello, is_due).await?;

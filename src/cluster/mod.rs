@@ -132,7 +132,7 @@ pub enum ClusterError {
         name: String,
     },
     /// The time after which a node that is cut off validates is too short or too long.
-    #[error("`when_cut_off`: {0:?} is not from 2 seconds to 1 hour")]
+    #[error("`when_cut_off`: {0:?} is not from 3 seconds to 1 hour")]
     WhenCutOff(Duration),
     /// The store is part of a cluster already.
     #[error("the store has joined a cluster already: keep the first handle")]

@@ -6,6 +6,7 @@ use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, Value, aio::Mul
 use tokio::time::{Instant, timeout};
 
 use super::{
+    WhenCutOff,
     log::{Entry, Position, Read, Reply, Sending},
     registry::{self, Survey, parse_id},
 };
@@ -14,7 +15,6 @@ use crate::sequence::{Message, MessageKind, Strength};
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longer than the server waits for a new entry.
 const LOG_TIMEOUT: Duration = Duration::from_secs(3);
-const BLOCK_MS: u64 = 1000;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const CHUNK: usize = 512;
 const MAX_LOG_ENTRIES: usize = 65_536;
@@ -126,7 +126,7 @@ async fn within<T>(limit: Duration, answer: impl Future<Output = T>) -> Answer<T
 pub(super) struct Registering<'a> {
     pub(super) name: &'a str,
     pub(super) run: &'a str,
-    pub(super) lease: Option<Duration>,
+    pub(super) when_cut_off: WhenCutOff,
 }
 
 /// Fields and values of the registry.
@@ -144,7 +144,7 @@ impl Follower {
     pub(super) async fn read(
         &mut self,
         read: Read,
-        Registering { name, run, lease }: Registering<'_>,
+        Registering { name, run, when_cut_off }: Registering<'_>,
         hello: &Hello,
         is_due: bool,
     ) -> Answer<(Reply<Message>, Option<Fields>)> {
@@ -152,12 +152,18 @@ impl Follower {
         let now_ms = hello.now_ms();
         let reported = read.from.filter(|_| read.may_wait);
         let mut pipe = redis::pipe();
-        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(run, reported, now_ms, lease));
+        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
+            run,
+            reported,
+            now_ms,
+            when_cut_off.lease(),
+        ));
         pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
         let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
         pipe.cmd("XREAD");
         if read.may_wait {
-            pipe.arg("BLOCK").arg(BLOCK_MS);
+            let longest = u64::try_from(when_cut_off.longest_wait().as_millis()).unwrap_or(1);
+            pipe.arg("BLOCK").arg(longest.max(1));
         }
         pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
         pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);

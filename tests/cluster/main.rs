@@ -7,12 +7,18 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod cut_off;
 mod everywhere;
 mod example;
 mod link;
+mod many;
+mod model;
 mod node;
 mod outages;
+mod process;
+mod processes;
 mod purges;
 mod restarts;
 mod server;
 mod settings;
+mod status;
