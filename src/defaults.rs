@@ -40,6 +40,7 @@
 //! | [`MemoryStoreBuilder::max_response_share`](crate::MemoryStoreBuilder::max_response_share) | 1/16 |
 //! | [`MemoryStoreBuilder::max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) | 65536 |
 //! | [`MemoryStoreBuilder::max_prefix_records`](crate::MemoryStoreBuilder::max_prefix_records) | 1024 |
+//! | [`MemoryStoreBuilder::uri_floors`](crate::MemoryStoreBuilder::uri_floors) | one for 4 KiB |
 //! | [`MemoryStoreBuilder::snapshots`](crate::MemoryStoreBuilder::snapshots) | no |
 //!
 //! # The snapshot file
@@ -58,6 +59,14 @@
 //! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
 //! | [`ClusterBuilder::when_cut_off`](crate::cluster::ClusterBuilder::when_cut_off) | serve on |
+//!
+//! # A server as a second tier
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`RedisRemoteBuilder::namespace`](crate::remote::RedisRemoteBuilder::namespace) | readthrough |
+//! | [`RedisRemoteBuilder::read_timeout`](crate::remote::RedisRemoteBuilder::read_timeout) | 50 ms |
+//! | [`RedisRemoteBuilder::write_timeout`](crate::remote::RedisRemoteBuilder::write_timeout) | 1 s |
 //!
 //! # Keys
 //!
@@ -239,6 +248,8 @@ pub(crate) mod tests {
         all.extend(
             crate::cluster::Cluster::builder("", ReadThroughLayer::builder(store.clone()).purge()).settings(),
         );
+        #[cfg(feature = "redis")]
+        all.extend(crate::remote::RedisRemote::builder("").settings());
         #[cfg(feature = "snapshot")]
         all.extend(crate::store::SnapshotFile::builder(store.clone(), "file").settings());
         all.extend(LookupLayer::new(store.clone()).settings());
@@ -260,7 +271,8 @@ pub(crate) mod tests {
         });
         let is_here = |name: &str| {
             let of_snapshots = cfg!(feature = "snapshot") || !name.starts_with("SnapshotFile");
-            of_snapshots && (cfg!(feature = "redis") || !name.starts_with("Cluster"))
+            let of_servers = name.starts_with("Cluster") || name.starts_with("RedisRemote");
+            of_snapshots && (cfg!(feature = "redis") || !of_servers)
         };
         let rows = rows.filter(|(name, _)| is_here(name));
         let (table, code): (BTreeMap<_, _>, BTreeMap<_, _>) = (rows.collect(), all().into_iter().collect());

@@ -163,7 +163,8 @@
 //! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
 //!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
-//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
+//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server; its
+//!   guide is the module `several_nodes`.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
@@ -209,6 +210,8 @@ pub mod architecture {}
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
 mod sequence;
+#[cfg(feature = "redis")]
+pub mod several_nodes;
 mod shared_error;
 pub mod stack;
 pub mod store;

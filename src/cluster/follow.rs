@@ -1,34 +1,22 @@
 //! The tasks that read the log and send to it.
 
-use std::{sync::Weak, time::Duration};
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
     log::{Entry, Next, Position, Reply},
-    redis::{Registering, Server, ServerError},
+    redis::{Registering, Server},
     registry::Survey,
 };
-use crate::sequence::Message;
-
-/// Pauses after failures: doubling, half of each at random, for ever.
-struct Backoff(Duration);
-
-const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-
-impl Backoff {
-    const fn new() -> Self {
-        Self(FIRST_PAUSE)
-    }
-
-    fn next(&mut self) -> Duration {
-        let pause = self.0.mul_f64(0.5 + 0.5 * fastrand::f64());
-        self.0 = (self.0 * 2).min(LONGEST_PAUSE);
-        pause
-    }
-}
+use crate::{
+    remote::connection::{Backoff, ServerError},
+    sequence::Message,
+};
 
 /// Between two looks at the registry.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
@@ -50,8 +38,9 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
 /// Follows the log over one connection. Returns when the cluster is dropped.
 async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
     let (mut follower, hello) = server.follow().await?;
-    let connected = |shared: std::sync::Arc<Shared>| {
-        shared.connected(hello.run.as_deref(), hello.may_evict_log);
+    let may_evict_log = follower.may_evict_log().await?;
+    let connected = |shared: Arc<Shared>| {
+        shared.connected(hello.run.as_deref(), may_evict_log);
         (shared.node.clone(), shared.when_cut_off)
     };
     let Some((name, when_cut_off)) = cluster.upgrade().map(connected) else { return Ok(()) };

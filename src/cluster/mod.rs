@@ -92,6 +92,7 @@ pub use crate::observe::{ClusterState, ClusterStatus, NodeStatus};
 use crate::{
     http::storing::after,
     purge::{Applicable, Purge},
+    remote::connection::{AddressError, Location, is_name},
     sequence::{AsOf, Journal, Message, NotEverywhere, NotEverywhereReason, Receipt},
 };
 
@@ -109,7 +110,7 @@ pub struct Cluster {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct ClusterBuilder {
-    url: String,
+    location: Location,
     purge: Purge,
     namespace: String,
     node: String,
@@ -120,9 +121,12 @@ pub struct ClusterBuilder {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClusterError {
-    /// The URL of the server cannot be used, for example since it asks for TLS.
+    /// The URL of the server cannot be used, for example since it asks for TLS without the feature `redis-tls`.
     #[error("invalid URL of a server: {0}")]
     Url(String),
+    /// A certificate or key for TLS cannot be used, or the URL does not ask for TLS.
+    #[error("invalid certificates: {0}")]
+    Certificate(String),
     /// A name is invalid.
     #[error("`{setting}`: {name:?} is not a valid name: give it 1 to 64 letters, digits, `-`, `_` or `.`")]
     Name {
@@ -140,6 +144,15 @@ pub enum ClusterError {
     /// The log is followed by tasks.
     #[error("there is no tokio runtime: open the cluster inside one")]
     NoRuntime,
+}
+
+impl From<AddressError> for ClusterError {
+    fn from(error: AddressError) -> Self {
+        match error {
+            AddressError::Url(why) => Self::Url(why),
+            AddressError::Certificate(why) => Self::Certificate(why),
+        }
+    }
 }
 
 struct Shared {
@@ -167,8 +180,6 @@ impl Drop for Tasks {
     }
 }
 
-const MAX_NAME_BYTES: usize = 64;
-
 impl ClusterBuilder {
     /// What the nodes have in common: nodes of other namespaces on the same server hear nothing of each
     /// other. 1 to 64 letters, digits, `-`, `_` or `.`. Default: `readthrough`.
@@ -190,6 +201,22 @@ impl ClusterBuilder {
         self
     }
 
+    /// The certificates, in PEM, of the authorities that may have signed that of the server. Default: those of the
+    /// system. Only for URLs that begin with `rediss://`.
+    #[cfg(feature = "redis-tls")]
+    pub fn root_certificates(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.location.files().set_roots(pem);
+        self
+    }
+
+    /// The certificate by which this node makes itself known to the server, with those of the authorities between, and
+    /// its key, in PEM. Default: none. Only for URLs that begin with `rediss://`.
+    #[cfg(feature = "redis-tls")]
+    pub fn client_certificate(mut self, pem: impl Into<Vec<u8>>, key: impl Into<Vec<u8>>) -> Self {
+        self.location.files().set_client(pem, key);
+        self
+    }
+
     /// Joins. The server need not be there yet: it is tried again for ever.
     ///
     /// # Errors
@@ -197,17 +224,16 @@ impl ClusterBuilder {
     /// If the URL, a name or a time is invalid, if the store has joined a cluster already, or outside of a tokio
     /// runtime.
     pub fn open(self) -> Result<Cluster, ClusterError> {
-        let Self { url, purge, namespace, node, when_cut_off } = self;
+        let Self { location, purge, namespace, node, when_cut_off } = self;
         for (setting, name) in [("namespace", &namespace), ("node", &node)] {
-            let is_valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-            if name.is_empty() || name.len() > MAX_NAME_BYTES || !name.bytes().all(is_valid) {
+            if !is_name(name) {
                 return Err(ClusterError::Name { setting, name: name.clone() });
             }
         }
         if let Some(after) = when_cut_off.invalid() {
             return Err(ClusterError::WhenCutOff(after));
         }
-        let server = Server::new(&url, &namespace).map_err(|error| ClusterError::Url(error.to_string()))?;
+        let server = Server::new(location.resolve()?, &namespace);
         let runtime = Handle::try_current().map_err(|_| ClusterError::NoRuntime)?;
         let shared = Arc::new(Shared {
             purge,
@@ -242,7 +268,7 @@ impl Cluster {
     pub fn builder(url: impl Into<String>, purge: Purge) -> ClusterBuilder {
         let node = format!("{:x}-{:016x}", std::process::id(), fastrand::u64(..));
         let (namespace, when_cut_off) = ("readthrough".to_owned(), WhenCutOff::default());
-        ClusterBuilder { url: url.into(), purge, namespace, node, when_cut_off }
+        ClusterBuilder { location: Location::new(url), purge, namespace, node, when_cut_off }
     }
 
     /// Returns how the node stands to the cluster now. The [statistics](crate::StatsSnapshot::cluster) of the cache
@@ -386,8 +412,11 @@ impl fmt::Debug for Issued {
     }
 }
 
-/// Between two looks at the registry.
+/// Between two looks at the registry, while all nodes are likely to say in a moment that they have applied it, and
+/// at most.
 const LOOK_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// So many pauses are the shortest ones.
+const SHORT_PAUSES: u32 = 8;
 
 impl Receipt for Issued {
     fn is_sent(&self) -> bool {
@@ -397,7 +426,8 @@ impl Receipt for Issued {
     fn applied_everywhere(&self, within: Duration) -> BoxFuture<'_, Result<(), NotEverywhere>> {
         Box::pin(async move {
             let until = after(Instant::now(), within);
-            let [mut pause, longest] = LOOK_PAUSES;
+            let [shortest, longest] = LOOK_PAUSES;
+            let mut pauses = 0_u32;
             loop {
                 let last = match self.cluster.upgrade() {
                     Some(shared) => shared.survey(&self.ticket).await,
@@ -407,8 +437,9 @@ impl Receipt for Issued {
                 if last.is_ok() || left.is_zero() {
                     return last;
                 }
-                sleep(pause.min(left)).await;
-                pause = (pause * 2).min(longest);
+                let doublings = pauses.saturating_sub(SHORT_PAUSES).min(16);
+                sleep((shortest * (1 << doublings)).min(longest).min(left)).await;
+                pauses = pauses.saturating_add(1);
             }
         })
     }
@@ -430,7 +461,7 @@ impl fmt::Debug for Cluster {
 impl ClusterBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { url: _, purge: _, namespace, node, when_cut_off } = self;
+        let Self { location: _, purge: _, namespace, node, when_cut_off } = self;
         let name = if node.len() > 16 { "random" } else { "some" };
         let when_cut_off = match when_cut_off {
             WhenCutOff::ServeOn => "serve on".to_owned(),

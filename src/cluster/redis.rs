@@ -1,124 +1,54 @@
-//! The log and the registry on a Redis or Valkey server. All that knows the client library.
+//! The log and the registry on a Redis or Valkey server.
 
 use std::time::Duration;
 
-use redis::{AsyncConnectionConfig, Client, Pipeline, RedisError, Value, aio::MultiplexedConnection};
-use tokio::time::{Instant, timeout};
+use redis::Value;
 
 use super::{
     WhenCutOff,
     log::{Entry, Position, Read, Reply, Sending},
     registry::{self, Survey, parse_id},
 };
-use crate::sequence::{Message, MessageKind, Strength};
+use crate::{
+    remote::connection::{
+        Address, Answer, Connection, Hello, ServerError, bytes, info_field, list, millis, text,
+    },
+    sequence::{Message, MessageKind, Strength},
+};
 
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
 /// Longer than the server waits for a new entry.
 const LOG_TIMEOUT: Duration = Duration::from_secs(3);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const CHUNK: usize = 512;
 const MAX_LOG_ENTRIES: usize = 65_536;
 
-/// Why a server cannot be used, or is not there.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum ServerError {
-    #[error("{0}")]
-    Client(#[from] RedisError),
-    #[error("no answer within {} ms", .0.as_millis())]
-    Timeout(Duration),
-    #[error("{0} is too old: Redis 7.0 or Valkey 7.2 is needed")]
-    Version(String),
-    #[error("an answer that cannot be read")]
-    Answer,
-}
-
-type Answer<T> = Result<T, ServerError>;
-
 /// Where a cluster is.
 #[derive(Clone, Debug)]
 pub(super) struct Server {
-    client: Client,
+    address: Address,
     log: String,
     nodes: String,
 }
 
-/// What a server says of itself.
-#[derive(Clone, Debug)]
-pub(super) struct Hello {
-    /// `None` if it does not say.
-    pub(super) run: Option<String>,
-    /// Whether it may drop the log when its memory is full, as far as it says.
-    pub(super) may_evict_log: bool,
-    now_ms: u64,
-    at: Instant,
-}
-
-impl Hello {
-    /// The server's clock now.
-    pub(super) fn now_ms(&self) -> u64 {
-        let since = u64::try_from(self.at.elapsed().as_millis()).unwrap_or(u64::MAX);
-        self.now_ms.saturating_add(since)
-    }
-}
-
 impl Server {
     /// The keys of all nodes of a namespace share a slot of a cluster of servers.
-    pub(super) fn new(url: &str, namespace: &str) -> Result<Self, RedisError> {
-        let client = Client::open(url)?;
+    pub(super) fn new(address: Address, namespace: &str) -> Self {
         let (log, nodes) = (format!("{{{namespace}}}:1:purges"), format!("{{{namespace}}}:1:nodes"));
-        Ok(Self { client, log, nodes })
-    }
-
-    async fn connect(&self, response_timeout: Duration) -> Answer<Connection> {
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            // Our own is round each call.
-            .set_response_timeout(None);
-        let connecting = self.client.get_multiplexed_async_connection_with_config(&config);
-        let link = within(CONNECT_TIMEOUT, connecting).await??;
-        Ok(Connection { link, timeout: response_timeout })
+        Self { address, log, nodes }
     }
 
     /// A connection that is used by nothing but the reader of the log.
     pub(super) async fn follow(&self) -> Answer<(Follower, Hello)> {
-        let mut connection = self.connect(LOG_TIMEOUT).await?;
-        let mut pipe = redis::pipe();
-        pipe.cmd("INFO").arg("server").cmd("TIME").cmd("CONFIG").arg("GET").arg("maxmemory-policy");
-        let at = Instant::now();
-        let mut answers = connection.ask(&mut pipe).await?.into_iter();
-        let (info, time, policy) = (answers.next(), answers.next(), answers.next());
-        // It may be forbidden to ask.
-        let policy = policy.and_then(|policy| field(policy, "maxmemory-policy")).unwrap_or_default();
-        let info = info.and_then(text).unwrap_or_default();
-        check_version(&info)?;
-        let run = info_field(&info, "run_id").map(str::to_owned);
-        let now_ms = time.and_then(millis).ok_or(ServerError::Answer)?;
-        let hello = Hello { run, may_evict_log: policy.starts_with("allkeys"), now_ms, at };
+        let (mut connection, _) = self.address.connect().await?;
+        let hello = connection.hello().await?;
         Ok((Follower { connection, server: self.clone() }, hello))
     }
 
     /// A connection for all else.
     pub(super) async fn writer(&self) -> Answer<Writer> {
-        Ok(Writer { connection: self.connect(WRITE_TIMEOUT).await?, server: self.clone() })
+        let (connection, _) = self.address.connect().await?;
+        Ok(Writer { connection, server: self.clone() })
     }
-}
-
-struct Connection {
-    link: MultiplexedConnection,
-    timeout: Duration,
-}
-
-impl Connection {
-    /// The answers, those included that are errors. After an error of this the connection is of no use.
-    async fn ask(&mut self, pipe: &mut Pipeline) -> Answer<Vec<Value>> {
-        pipe.ignore_errors();
-        let answered = within(self.timeout, pipe.query_async::<Vec<Value>>(&mut self.link)).await?;
-        Ok(answered?)
-    }
-}
-
-async fn within<T>(limit: Duration, answer: impl Future<Output = T>) -> Answer<T> {
-    timeout(limit, answer).await.map_err(|_| ServerError::Timeout(limit))
 }
 
 /// As whom a node registers.
@@ -139,6 +69,15 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    /// Whether the server may drop the log when its memory is full, as far as it says: it may be forbidden to ask.
+    pub(super) async fn may_evict_log(&mut self) -> Answer<bool> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
+        let policy = self.connection.ask(&pipe, LOG_TIMEOUT).await?.pop();
+        let policy = policy.and_then(|policy| field(policy, "maxmemory-policy"));
+        Ok(policy.is_some_and(|policy| policy.starts_with("allkeys")))
+    }
+
     /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
     /// it, also if it has waited. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
@@ -171,7 +110,7 @@ impl Follower {
         if is_due {
             pipe.cmd("HGETALL").arg(nodes);
         }
-        let mut answers = self.connection.ask(&mut pipe).await?;
+        let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
         let fields = if is_due { answers.pop().map(fields) } else { None };
         let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
         let has_failed =
@@ -192,7 +131,7 @@ impl Follower {
         let mut pipe = redis::pipe();
         pipe.cmd("XADD").arg(&self.server.log).arg("*");
         pipe.arg("k").arg("mark").arg("n").arg(fastrand::u64(..)).arg("w").arg(name);
-        self.connection.ask(&mut pipe).await.map(drop)
+        self.connection.ask(&pipe, LOG_TIMEOUT).await.map(drop)
     }
 }
 
@@ -213,7 +152,7 @@ impl Writer {
         pipe.cmd("XADD").arg(&self.server.log).arg("MAXLEN").arg("~").arg(MAX_LOG_ENTRIES).arg("*");
         pipe.arg("k").arg(kind_name(message.kind)).arg("a").arg(&*message.argument);
         pipe.arg("s").arg(strength_name(message.strength)).arg("n").arg(*nonce).arg("w").arg(name);
-        let answer = self.connection.ask(&mut pipe).await?.into_iter().next();
+        let answer = self.connection.ask(&pipe, WRITE_TIMEOUT).await?.into_iter().next();
         let id = answer.and_then(text).as_deref().and_then(parse_id);
         Ok(id.map(|id| Position { id, nonce: *nonce }))
     }
@@ -225,7 +164,7 @@ impl Writer {
         let mut pipe = redis::pipe();
         pipe.cmd("XRANGE").arg(log).arg(&id).arg(&id);
         pipe.cmd("HGETALL").arg(nodes).cmd("INFO").arg("server").cmd("TIME");
-        let answers = self.connection.ask(&mut pipe).await?;
+        let answers = self.connection.ask(&pipe, WRITE_TIMEOUT).await?;
         let [found, fields, info, time] = answers.try_into().map_err(|_| ServerError::Answer)?;
         let info = text(info).unwrap_or_default();
         Ok(Survey {
@@ -240,34 +179,19 @@ impl Writer {
     pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
         let mut pipe = redis::pipe();
         pipe.cmd("HDEL").arg(&self.server.nodes).arg(names);
-        self.connection.ask(&mut pipe).await.map(drop)
+        self.connection.ask(&pipe, WRITE_TIMEOUT).await.map(drop)
     }
 
     /// Says that this node has left.
     pub(super) async fn leave(&mut self, name: &str) -> Answer<()> {
         let mut pipe = redis::pipe();
         pipe.cmd("TIME");
-        let now_ms = self.connection.ask(&mut pipe).await?.into_iter().next().and_then(millis);
+        let now_ms = self.connection.ask(&pipe, WRITE_TIMEOUT).await?.into_iter().next().and_then(millis);
         let departure = registry::departure(now_ms.ok_or(ServerError::Answer)?);
         let mut pipe = redis::pipe();
         pipe.cmd("HSET").arg(&self.server.nodes).arg(name).arg(departure);
-        self.connection.ask(&mut pipe).await.map(drop)
+        self.connection.ask(&pipe, WRITE_TIMEOUT).await.map(drop)
     }
-}
-
-/// Redis 7.0 is the first that tells of deleted entries, and Valkey begins there.
-fn check_version(info: &str) -> Answer<()> {
-    let (name, version, least) = match info_field(info, "valkey_version") {
-        Some(version) => ("Valkey", version, (7, 2)),
-        None => ("Redis", info_field(info, "redis_version").unwrap_or("7.0"), (7, 0)),
-    };
-    let mut numbers = version.split('.').map(|number| number.parse::<u32>().unwrap_or(0));
-    let found = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-    if found < least { Err(ServerError::Version(format!("{name} {version}"))) } else { Ok(()) }
-}
-
-fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
-    info.lines().find_map(|line| line.trim().strip_prefix(name)?.strip_prefix(':'))
 }
 
 const KINDS: [(MessageKind, &str); 8] = [
@@ -304,28 +228,6 @@ fn message(kind: &str, argument: &[u8], strength: &str) -> Message {
     }
 }
 
-// Answers are read without trust in their form.
-
-fn bytes(value: Value) -> Option<Vec<u8>> {
-    match value {
-        Value::BulkString(bytes) => Some(bytes),
-        Value::SimpleString(text) | Value::VerbatimString { text, .. } => Some(text.into_bytes()),
-        Value::Int(number) => Some(number.to_string().into_bytes()),
-        _ => None,
-    }
-}
-
-fn text(value: Value) -> Option<String> {
-    String::from_utf8(bytes(value)?).ok()
-}
-
-fn list(value: Value) -> Vec<Value> {
-    match value {
-        Value::Array(values) | Value::Set(values) => values,
-        _ => Vec::new(),
-    }
-}
-
 /// Keys and values, as RESP2 and RESP3 have them.
 fn pairs(value: Value) -> Vec<(Value, Value)> {
     match value {
@@ -344,13 +246,6 @@ fn fields(value: Value) -> Fields {
 fn field(value: Value, name: &str) -> Option<String> {
     let is_it = |key: Value| text(key).is_some_and(|key| key == name);
     pairs(value).into_iter().find_map(|(key, value)| if is_it(key) { text(value) } else { None })
-}
-
-/// Of `TIME`.
-fn millis(value: Value) -> Option<u64> {
-    let mut numbers = list(value).into_iter().map(|number| text(number)?.parse::<u64>().ok());
-    let (seconds, micros) = (numbers.next()??, numbers.next()??);
-    Some(seconds.saturating_mul(1000).saturating_add(micros / 1000))
 }
 
 /// The entries of the only stream of an `XREAD`.
@@ -383,23 +278,6 @@ fn entry(value: Value) -> Option<Entry<Message>> {
 mod tests {
     use super::*;
     use crate::store::EntryId;
-
-    #[test]
-    fn servers_that_do_not_tell_of_deleted_entries_are_refused() {
-        for (info, is_fit) in [
-            ("redis_version:7.0.15\r\nrun_id:x\r\n", true),
-            ("redis_version:8.2.3\r\n", true),
-            ("redis_version:6.2.14\r\n", false),
-            ("redis_version:7.2.4\r\nserver_name:valkey\r\nvalkey_version:9.1.2\r\n", true),
-            ("redis_version:7.2.4\r\nvalkey_version:7.1.0\r\n", false),
-            // A service that hides it.
-            ("", true),
-        ] {
-            assert_eq!(check_version(info).is_ok(), is_fit, "{info:?}");
-        }
-        let refused = check_version("redis_version:6.2.14").unwrap_err().to_string();
-        assert_eq!(refused, "Redis 6.2.14 is too old: Redis 7.0 or Valkey 7.2 is needed");
-    }
 
     #[test]
     fn what_is_not_known_may_be_any_purge() {

@@ -4,10 +4,20 @@
 //! what it keeps is judged by the reader, so that a remote may lose, delay and reorder what it
 //! is given, and may answer with what is old.
 
+pub(crate) mod connection;
+mod redis;
+#[cfg(not(feature = "redis-tls"))]
+#[path = "no_tls.rs"]
+mod tls;
+#[cfg(feature = "redis-tls")]
+mod tls;
+
 use std::{error::Error, fmt, time::Duration};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
+
+pub use self::redis::{RedisRemote, RedisRemoteBuilder, RedisRemoteError, RedisRemoteStatus};
 
 /// Keeps bytes under keys outside of the process, for some time.
 ///

@@ -52,6 +52,9 @@ use quick_cache::DefaultHashBuilder;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+#[cfg(feature = "zstd")]
+#[doc(inline)]
+pub use self::envelope::Compression;
 pub use self::{
     entry::{Entry, HitForMiss},
     memory::{MemoryStore, MemoryStoreBuilder, StoreStats},

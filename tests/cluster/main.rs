@@ -10,6 +10,7 @@ mod support;
 mod cut_off;
 mod everywhere;
 mod example;
+mod fake;
 mod link;
 mod many;
 mod model;
@@ -18,7 +19,12 @@ mod outages;
 mod process;
 mod processes;
 mod purges;
+mod remote;
 mod restarts;
 mod server;
 mod settings;
 mod status;
+#[cfg(feature = "redis-tls")]
+mod tls;
+
+use self::node::{LIMIT, PAGE, until};

@@ -177,6 +177,215 @@ fn other_schemas_and_foreign_bytes_are_refused() {
     assert_eq!(parse(b"TRTH"), Err(EnvelopeError::Length));
 }
 
+/// As a version that knows none of the later flags reads them.
+#[test]
+fn unknown_flags_are_refused() {
+    let written = golden().to_bytes().unwrap().to_vec();
+    for bit in 12..16 {
+        let mut other = written.clone();
+        other[7] |= 1 << (bit - 8);
+        seal(&mut other, &[]);
+        assert_eq!(parse(&other), Err(EnvelopeError::Invalid), "{bit}");
+    }
+}
+
+/// The file was written by the first version that compressed.
+#[cfg(not(feature = "zstd"))]
+#[test]
+fn a_compressed_body_is_an_error_of_its_own_without_the_feature() {
+    let file = include_bytes!("../../../tests/golden/envelope-1-zstd.bin");
+    assert_eq!(parse(file), Err(EnvelopeError::Compressed));
+}
+
+#[cfg(feature = "zstd")]
+mod compressed {
+    use super::*;
+
+    const ALWAYS: Compression = Compression::level(1).unwrap().above_bytes(0);
+
+    fn page(body: &[u8]) -> Envelope {
+        let (key, mut snapshot) = golden().into_parts();
+        snapshot.body = Bytes::copy_from_slice(body);
+        Envelope::new(key, snapshot).with_as_of(golden().as_of())
+    }
+
+    fn text(bytes: usize) -> Vec<u8> {
+        b"<li>one of many</li>\n".iter().copied().cycle().take(bytes).collect()
+    }
+
+    /// The flag of a compressed body.
+    fn is_compressed(envelope: &[u8]) -> bool {
+        envelope[7] & 1 << 3 != 0
+    }
+
+    fn sealed(mut bytes: Vec<u8>) -> Vec<u8> {
+        seal(&mut bytes, &[]);
+        bytes
+    }
+
+    /// The place of the length of the body, before the frame.
+    fn length_at(bytes: &[u8]) -> usize {
+        bytes.len() - u64::from_le_bytes(bytes[24..32].try_into().unwrap()) as usize - 8
+    }
+
+    /// What is written may change with the version of zstd, what is read must not.
+    #[test]
+    fn a_compressed_body_of_schema_1_is_read_as_ever() {
+        let file = include_bytes!("../../../tests/golden/envelope-1-zstd.bin");
+        assert!(is_compressed(file));
+        assert_eq!(parse(file), Ok(page(&text(1000))));
+    }
+
+    #[test]
+    fn a_body_is_compressed_above_the_size_if_it_gets_smaller_and_has_no_coding() {
+        let random = |bytes: usize| (0..bytes).map(|_| fastrand::u8(..)).collect::<Vec<_>>();
+        let with_coding = |coding: &[u8]| {
+            let (key, mut snapshot) = page(&text(1000)).into_parts();
+            snapshot.headers.insert("content-encoding", HeaderValue::from_bytes(coding).unwrap());
+            Envelope::new(key, snapshot)
+        };
+        let above = |bytes| ALWAYS.above_bytes(bytes);
+        for (envelope, compression, expected) in [
+            (page(&text(1000)), ALWAYS, true),
+            (page(&text(1000)), above(999), true),
+            (page(&text(1000)), above(1000), false),
+            (page(&text(1000)), above(usize::MAX), false),
+            (page(&text(4096)), Compression::default(), false),
+            (page(&text(4097)), Compression::default(), true),
+            (page(&[]), ALWAYS, false),
+            (page(b"1"), ALWAYS, false),
+            (page(&random(4000)), ALWAYS, false),
+            (with_coding(b"gzip"), ALWAYS, false),
+            (with_coding(b"identity, br"), ALWAYS, false),
+            (with_coding(b"\xa0"), ALWAYS, false),
+            (with_coding(b"Identity"), ALWAYS, true),
+        ] {
+            let bytes = envelope.to_compressed_bytes(compression).unwrap();
+            assert_eq!(is_compressed(&bytes), expected, "{:?}", envelope.snapshot().headers);
+            let plain = envelope.to_bytes().unwrap();
+            assert_eq!((bytes.len() < plain.len(), bytes == plain), (expected, !expected));
+            assert_eq!(Envelope::parse(&bytes, 1 << 20), Ok(envelope));
+        }
+    }
+
+    #[test]
+    fn a_level_that_there_is_not_is_refused() {
+        assert_eq!(Compression::level(0), None);
+        assert_eq!(Compression::level(23), None);
+        for level in [1, 3, 22] {
+            let compression = Compression::level(level).unwrap();
+            let page = page(&text(MAX_BODY + 1));
+            let bytes = page.to_compressed_bytes(compression).unwrap();
+            assert!(is_compressed(&bytes));
+            assert_eq!(Envelope::parse(&bytes, MAX_BODY + 1), Ok(page));
+        }
+        assert_eq!(Compression::level(1), Some(Compression::default()));
+    }
+
+    /// The length of the body is held by the header, by the bound of the reader, and by what comes out.
+    #[test]
+    fn a_body_of_another_length_than_was_said_is_refused() {
+        let written = page(&text(1000)).to_compressed_bytes(ALWAYS).unwrap().to_vec();
+        assert!(Envelope::parse(&written.clone().into(), 1000).is_ok());
+        assert_eq!(Envelope::parse(&written.clone().into(), 999), Err(EnvelopeError::TooLarge));
+        let at = length_at(&written);
+        for (length, error) in [
+            (0, EnvelopeError::Invalid),
+            (999, EnvelopeError::Invalid),
+            (1001, EnvelopeError::Invalid),
+            (MAX_BODY as u64, EnvelopeError::Invalid),
+            (MAX_BODY as u64 + 1, EnvelopeError::TooLarge),
+            (u64::MAX, EnvelopeError::TooLarge),
+        ] {
+            let mut other = written.clone();
+            other[at..at + 8].copy_from_slice(&length.to_le_bytes());
+            assert_eq!(parse(&sealed(other)), Err(error), "{length}");
+        }
+    }
+
+    /// A frame that becomes a thousand times as long is not unpacked beyond the bound.
+    #[test]
+    fn a_frame_that_grows_beyond_its_bound_is_refused() {
+        let bomb = zstd::bulk::compress(&vec![0; 8 << 20], 1).unwrap();
+        let written = page(&text(1000)).to_compressed_bytes(ALWAYS).unwrap().to_vec();
+        let mut other = written[..length_at(&written)].to_vec();
+        other.extend_from_slice(&(MAX_BODY as u64).to_le_bytes());
+        other.extend_from_slice(&bomb);
+        other[24..32].copy_from_slice(&(bomb.len() as u64).to_le_bytes());
+        assert_eq!(parse(&sealed(other)), Err(EnvelopeError::Invalid));
+    }
+
+    /// The head has room for the length of the body, or the body stays as it is.
+    #[test]
+    fn a_head_without_room_for_the_length_is_written_with_its_body_as_it_is() {
+        let (key, mut snapshot) = page(&text(1000)).into_parts();
+        let room = |snapshot: &Snapshot| {
+            let bytes = Envelope::new(key.clone(), snapshot.clone()).to_head(0).unwrap().len();
+            MAX_HEAD_BYTES + HEADER_BYTES - bytes
+        };
+        let rest = room(&snapshot) - (4 + 5 + 4);
+        snapshot.headers.insert("x-big", HeaderValue::try_from("a".repeat(rest)).unwrap());
+        assert_eq!(room(&snapshot), 0);
+        let envelope = Envelope::new(key, snapshot);
+        assert_eq!(envelope.to_compressed_bytes(ALWAYS), envelope.to_bytes());
+        assert!(envelope.to_bytes().is_ok());
+    }
+
+    fn pages() -> impl Strategy<Value = Envelope> {
+        let body = prop_oneof![
+            (0..MAX_BODY).prop_map(text),
+            proptest::collection::vec(0_u8..4, 0..400),
+            proptest::collection::vec(any::<u8>(), 0..400),
+        ];
+        (envelopes(), body).prop_map(|(envelope, body)| {
+            let as_of = envelope.as_of();
+            let (key, mut snapshot) = envelope.into_parts();
+            snapshot.body = body.into();
+            Envelope::new(key, snapshot).with_as_of(as_of)
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_compressed_is_read(envelope in pages()) {
+            let written = envelope.to_compressed_bytes(ALWAYS).unwrap();
+            prop_assert!(written.len() <= envelope.to_bytes().unwrap().len());
+            prop_assert_eq!(parse(&written), Ok(envelope));
+        }
+
+        #[test]
+        fn what_is_compressed_and_was_changed_or_cut_is_refused(
+            envelope in pages(),
+            (at, bit) in (any::<prop::sample::Index>(), 0..8_u32),
+        ) {
+            let written = envelope.to_compressed_bytes(ALWAYS).unwrap().to_vec();
+            let (at, mut changed) = (at.index(written.len()), written.clone());
+            changed[at] ^= 1 << bit;
+            prop_assert!(parse(&changed).is_err(), "changed at {at}");
+            prop_assert!(parse(&written[..at]).is_err(), "cut at {at}");
+        }
+
+        /// Behind a checksum that is right: the frame itself is trusted in nothing.
+        #[test]
+        fn what_is_compressed_and_was_changed_and_sealed_means_one_thing(
+            envelope in pages(),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        ) {
+            let mut changed = envelope.to_compressed_bytes(ALWAYS).unwrap().to_vec();
+            // Near the end, where the frame is.
+            for (at, byte) in changes {
+                let from = changed.len().saturating_sub(60);
+                let at = from + at.index(changed.len() - from);
+                changed[at] = byte;
+            }
+            if let Ok(read) = parse(&sealed(changed)) {
+                prop_assert!(read.snapshot().body.len() <= MAX_BODY);
+                prop_assert_eq!(parse(&read.to_compressed_bytes(ALWAYS).unwrap()), Ok(read));
+            }
+        }
+    }
+}
+
 #[test]
 fn bounds_hold_for_writers_and_readers() {
     let with = |change: &dyn Fn(&mut Snapshot)| {

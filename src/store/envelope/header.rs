@@ -24,6 +24,7 @@ pub(super) struct Flags {
     pub(super) audience: Audience,
     pub(super) is_stale: bool,
     pub(super) has_as_of: bool,
+    pub(super) is_compressed: bool,
 }
 
 impl Flags {
@@ -41,6 +42,7 @@ impl Flags {
             token,
             self.is_stale,
             self.has_as_of,
+            self.is_compressed,
         ];
         all.iter().enumerate().fold(0, |bits, (at, is_set)| bits | u16::from(*is_set) << at)
     }
@@ -57,6 +59,7 @@ impl Flags {
             audience: Audience { authorization: is_set(6), cookie: is_set(7), token: is_set(8) },
             is_stale: is_set(9),
             has_as_of: is_set(10),
+            is_compressed: is_set(11),
         };
         (flags.to_bits() == bits).then_some(flags)
     }
@@ -181,7 +184,7 @@ impl Header {
         header
     }
 
-    /// The length of the body alone.
+    /// The length of the body alone, as it stands there.
     pub(crate) fn body_bytes(&self) -> usize {
         self.body_bytes
     }

@@ -33,12 +33,14 @@ pub(super) fn envelope(bytes: &Bytes, max_body_bytes: usize) -> Result<Envelope,
     let trailers = flags.has_trailers.then(|| reader.fields(header.trailers)).transpose()?;
     let selection = flags.has_selection.then(|| reader.selection()).transpose()?;
     let texts = reader.texts(flags)?;
+    let stored = bytes.slice(bytes.len() - body_bytes..);
+    let body = if flags.is_compressed { reader.unpack(&stored, max_body_bytes)? } else { stored };
     let is_exact = reader.0.is_empty() && (flags.has_trailers || header.trailers == 0);
     let status = StatusCode::from_u16(header.status).ok().filter(|_| is_exact);
     let snapshot = Snapshot {
         status: status.ok_or(EnvelopeError::Invalid)?,
         headers,
-        body: bytes.slice(bytes.len() - body_bytes..),
+        body,
         trailers,
         selection,
         lifetimes: header.lifetimes,
@@ -116,6 +118,21 @@ impl<'a> Reader<'a> {
             _ => return Err(EnvelopeError::Invalid),
         };
         Ok(SelectingField { name, value })
+    }
+
+    /// The body of which a frame of zstd was made.
+    fn unpack(&mut self, frame: &[u8], max_body_bytes: usize) -> Result<Bytes, EnvelopeError> {
+        let length = u64::from_le_bytes(self.number()?);
+        let length = usize::try_from(length).ok().filter(|length| *length <= max_body_bytes);
+        let length = length.ok_or(EnvelopeError::TooLarge)?;
+        // What does not get smaller is not compressed.
+        if length <= frame.len() {
+            return Err(EnvelopeError::Invalid);
+        }
+        #[cfg(feature = "zstd")]
+        return super::compression::unpack(frame, length).map(Bytes::from);
+        #[cfg(not(feature = "zstd"))]
+        Err(EnvelopeError::Compressed)
     }
 
     fn texts(&mut self, flags: Flags) -> Result<PurgeTexts, EnvelopeError> {

@@ -8,9 +8,18 @@ use super::{
 };
 use crate::{http::fields, sequence::PurgeTexts, store::SelectingField};
 
-/// All but the body, with room for `spare` bytes behind it.
-pub(super) fn head(envelope: &Envelope, spare: usize) -> Result<Vec<u8>, EnvelopeError> {
+/// The length of the body of which a frame was made, at the end of the head.
+#[cfg(feature = "zstd")]
+pub(super) const UNPACKED_LENGTH_BYTES: usize = size_of::<u64>();
+
+/// All but the body, with room for `spare` bytes behind it. `frame`: what stands in place of the body.
+pub(super) fn head(
+    envelope: &Envelope,
+    frame: Option<&[u8]>,
+    spare: usize,
+) -> Result<Vec<u8>, EnvelopeError> {
     let Envelope { key, snapshot, as_of } = envelope;
+    let body = frame.unwrap_or(&snapshot.body);
     let (key, mut writer) = (key.as_bytes(), Writer(Vec::with_capacity(512)));
     let trailers = snapshot.trailers.as_ref();
     writer.fields(&snapshot.headers)?;
@@ -21,6 +30,9 @@ pub(super) fn head(envelope: &Envelope, spare: usize) -> Result<Vec<u8>, Envelop
         writer.selection(selection)?;
     }
     writer.texts(&snapshot.texts)?;
+    if frame.is_some() {
+        writer.0.extend_from_slice(&(snapshot.body.len() as u64).to_le_bytes());
+    }
     let Writer(head) = writer;
     let header = Header {
         flags: Flags {
@@ -28,6 +40,7 @@ pub(super) fn head(envelope: &Envelope, spare: usize) -> Result<Vec<u8>, Envelop
             has_selection: snapshot.selection.is_some(),
             has_identity: snapshot.texts.identity.is_some(),
             is_unproven: snapshot.is_unproven,
+            is_compressed: frame.is_some(),
             audience: snapshot.audience,
             ..Flags::default()
         },
@@ -36,7 +49,7 @@ pub(super) fn head(envelope: &Envelope, spare: usize) -> Result<Vec<u8>, Envelop
         trailers: trailers.map_or(0, HeaderMap::len),
         key_bytes: key.len(),
         head_bytes: head.len(),
-        body_bytes: snapshot.body.len(),
+        body_bytes: body.len(),
         received_at: snapshot.received_at,
         initial_age: snapshot.initial_age,
         delay: snapshot.delay,
@@ -51,7 +64,7 @@ pub(super) fn head(envelope: &Envelope, spare: usize) -> Result<Vec<u8>, Envelop
     bytes.extend_from_slice(&header.to_bytes());
     bytes.extend_from_slice(key);
     bytes.extend_from_slice(&head);
-    seal(&mut bytes, &snapshot.body);
+    seal(&mut bytes, body);
     Ok(bytes)
 }
 

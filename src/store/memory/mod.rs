@@ -78,6 +78,7 @@ pub struct MemoryStoreBuilder {
     max_response_share: f64,
     max_tag_records: usize,
     max_prefix_records: usize,
+    uri_floors: Option<usize>,
     keeps_texts: bool,
 }
 
@@ -88,6 +89,7 @@ impl MemoryStoreBuilder {
             max_response_share: 1.0 / 16.0,
             max_tag_records: DEFAULT_TAG_RECORDS,
             max_prefix_records: DEFAULT_PREFIX_RECORDS,
+            uri_floors: None,
             keeps_texts: false,
         }
     }
@@ -122,6 +124,17 @@ impl MemoryStoreBuilder {
         self
     }
 
+    /// In how many parts the URLs are divided, of which a purge of a URL purges one, in eight bytes each. A quarter
+    /// as many are for keys. From 1 to 2^24. Default: one for 4 KiB of capacity, from 1,024 to 1,048,576.
+    ///
+    /// What a node of a cluster takes from a second tier or a snapshot file is as old as its fetch, and each purge of
+    /// another URL since may have purged its part: after `k` purges of URLs that is so with a probability of 1 - (1 - 1/n)^k.
+    /// For 65,536 purges, as many as the log of a cluster has, that is 63 % of 65,536 parts, and 6 % of 1,048,576.
+    pub fn uri_floors(mut self, floors: usize) -> Self {
+        self.uri_floors = Some(floors);
+        self
+    }
+
     /// Whether [snapshots](crate::store::Snapshot) can be taken of what is stored. The texts of tags and URLs
     /// are kept for that, which takes their length and 40 bytes each, charged to the response. Default: no.
     pub fn snapshots(mut self, keep_texts: bool) -> Self {
@@ -133,7 +146,7 @@ impl MemoryStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the capacity or a number of records is zero, if the share is not more than 0 and at most 1, or if
+    /// If the capacity or a number of records or parts is zero, if the share is not more than 0 and at most 1, or if
     /// the largest response would have less than 640 bytes.
     pub fn build(self) -> Result<MemoryStore, BuildError> {
         if self.capacity_bytes == 0 {
@@ -142,9 +155,11 @@ impl MemoryStoreBuilder {
         if !(self.max_response_share > 0.0 && self.max_response_share <= 1.0) {
             return Err(BuildError::ResponseShare(self.max_response_share));
         }
-        for (setting, records) in
-            [("max_tag_records", self.max_tag_records), ("max_prefix_records", self.max_prefix_records)]
-        {
+        for (setting, records) in [
+            ("max_tag_records", self.max_tag_records),
+            ("max_prefix_records", self.max_prefix_records),
+            ("uri_floors", self.uri_floors.unwrap_or(1)),
+        ] {
             if records == 0 {
                 let consequence = "each purge would purge everything";
                 return Err(BuildError::ZeroLimit { setting, consequence });
@@ -227,8 +242,9 @@ impl MemoryStore {
         // The engine refuses what is larger than that.
         let max_entry_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
         let max_response_bytes = share.min(max_entry_bytes);
-        let floors =
+        let usual =
             usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
+        let floors = settings.uri_floors.unwrap_or(usual);
         let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
         let sequence = if settings.keeps_texts { sequence.keep_texts() } else { sequence };
         Self {
@@ -556,12 +572,14 @@ impl Drop for Inner {
 impl MemoryStoreBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records, keeps_texts } =
+        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records, uri_floors, keeps_texts } =
             self;
+        let uri_floors = uri_floors.map_or("one for 4 KiB".to_owned(), |floors| floors.to_string());
         vec![
             ("MemoryStoreBuilder::max_response_share", format!("1/{}", max_response_share.recip())),
             ("MemoryStoreBuilder::max_tag_records", max_tag_records.to_string()),
             ("MemoryStoreBuilder::max_prefix_records", max_prefix_records.to_string()),
+            ("MemoryStoreBuilder::uri_floors", uri_floors),
             ("MemoryStoreBuilder::snapshots", crate::defaults::tests::switch(*keeps_texts)),
         ]
     }
