@@ -29,7 +29,7 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
         let Err(error) = follow(&server, &cluster, &mut backoff).await else { return };
         let Some(shared) = cluster.upgrade() else { return };
         shared.log.lock().disconnected();
-        shared.standing.failed(&shared.node, error.to_string());
+        shared.standing.failed(&shared.node, &error.to_string());
         drop(shared);
         sleep(backoff.next()).await;
     }

@@ -107,7 +107,7 @@ impl Known {
             match node {
                 Some(node) if node.has_left() => _ = self.0.remove(name),
                 Some(Node { at_ms, lease, .. }) => {
-                    _ = self.0.insert(name.to_owned(), LastWord { at_ms, lease })
+                    self.0.insert(name.to_owned(), LastWord { at_ms, lease });
                 }
                 None => {}
             }

@@ -73,18 +73,18 @@ impl Standing {
     }
 
     /// There is none.
-    pub(super) fn failed(&self, node: &str, error: String) {
+    pub(super) fn failed(&self, node: &str, error: &str) {
         let is_news = {
             let mut state = self.0.lock();
             state.turn(false, false);
             state.survey = Survey::default();
             let is_news = state.cut_off_since.is_none();
             state.cut_off_since.get_or_insert_with(Instant::now);
-            state.last_error = Some(error.clone());
+            state.last_error = Some(error.to_owned());
             is_news
         };
         if is_news {
-            trace::cut_off(node, &error);
+            trace::cut_off(node, error);
         }
     }
 

@@ -11,11 +11,7 @@ use tower_readthrough::{
     testing::{Answer, Client, ScriptedOrigin},
 };
 
-use super::{
-    PASSWORD,
-    browser::Browser,
-    redis_server::server,
-};
+use super::{PASSWORD, browser::Browser, redis_server::server};
 
 async fn until(what: &str, is_so: impl Fn() -> bool) {
     let waited = tokio::time::timeout(Duration::from_secs(30), async {
@@ -36,15 +32,21 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
     let Some(mut server) = server().await else { return };
     let (here, there) = (cache(), cache());
     let join = |cache: &ReadThroughLayer<MemoryStore>, name: &str| {
-        Cluster::builder(server.url(), cache.purge()).node(name).when_cut_off(WhenCutOff::ValidateAfter(Duration::from_secs(20)))
+        Cluster::builder(server.url(), cache.purge())
+            .node(name)
+            .when_cut_off(WhenCutOff::ValidateAfter(Duration::from_secs(20)))
     };
     let own = join(&here, "edge-<b>1</b>").open();
     assert!(own.is_err(), "no markup can come from a name");
     let own = join(&here, "edge-1").open().expect("a cluster");
     let other = join(&there, "edge-2").open().expect("a cluster");
-    until("all seen", || own.status().others.len() == 1 && own.status().is_caught_up && other.status().is_caught_up).await;
+    until("all seen", || {
+        own.status().others.len() == 1 && own.status().is_caught_up && other.status().is_caught_up
+    })
+    .await;
 
-    let dashboard = Dashboard::builder(here.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard");
+    let dashboard =
+        Dashboard::builder(here.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard");
     let app = axum::Router::new().nest_service("/-/cache", dashboard);
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
     let address = listener.local_addr().expect("an address");
@@ -62,7 +64,10 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
     assert_eq!(own_row[3..], [&*position, "0", "1", "20 s"]);
     assert_eq!((&*other_row[0], &*other_row[1], &*other_row[6]), ("edge-2", "heard", "20 s"));
     assert_eq!(browser.text("#nodes-note").await, "Purges reach all of these by one log.");
-    assert_eq!(browser.run("return document.getElementById('nodes-panel').getAttribute('aria-labelledby')").await, "t-nodes");
+    assert_eq!(
+        browser.run("return document.getElementById('nodes-panel').getAttribute('aria-labelledby')").await,
+        "t-nodes"
+    );
     // Each cell belongs to a column that says what it is.
     let columns = "return document.querySelectorAll('#nodes thead th[scope=col]').length";
     assert_eq!(browser.run(columns).await, own_row.len());
@@ -70,7 +75,11 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
     server.kill();
     browser.until("return document.querySelector('#nodes .cut-off') !== null").await;
     until("noticed", || own.status().last_error.is_some()).await;
-    browser.until("return document.getElementById('nodes-note').textContent.includes('The last connection failed')").await;
+    browser
+        .until(
+            "return document.getElementById('nodes-note').textContent.includes('The last connection failed')",
+        )
+        .await;
     // It shows no node of which it hears nothing.
     assert_eq!(browser.rows("#nodes").await.len(), 1);
     server.start().await;
@@ -81,13 +90,15 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
 #[tokio::test]
 async fn the_figures_name_the_nodes_only_in_a_cluster() {
     let cache = cache();
-    let dashboard = Dashboard::builder(cache.stats(), Basic::new("ops", "secret")).build().expect("a dashboard");
+    let dashboard =
+        Dashboard::builder(cache.stats(), Basic::new("ops", "secret")).build().expect("a dashboard");
     let client = Client::new(dashboard).header("authorization", "Basic b3BzOnNlY3JldA==");
     let figures = async || -> serde_json::Value {
         serde_json::from_slice(&client.get("/data.json").send().await.body).expect("JSON")
     };
     assert!(figures().await["totals"]["cluster"].is_null());
-    let cluster = Cluster::builder("redis://127.0.0.1:1/", cache.purge()).node("edge-1").open().expect("a cluster");
+    let cluster =
+        Cluster::builder("redis://127.0.0.1:1/", cache.purge()).node("edge-1").open().expect("a cluster");
     until("refused", || cluster.status().last_error.is_some()).await;
     let service = Client::new(cache.layer(ScriptedOrigin::always(|| Answer::ok("x"))));
     service.get("/").send().await.expect_status(200);

@@ -171,7 +171,8 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     get(&service, "/a").await;
     // Its tasks get no turn.
     #[cfg(feature = "redis")]
-    let _cluster = tower_readthrough::cluster::Cluster::builder("redis://127.0.0.1:1/", layer.purge()).open().unwrap();
+    let _cluster =
+        tower_readthrough::cluster::Cluster::builder("redis://127.0.0.1:1/", layer.purge()).open().unwrap();
     exporter.export();
     let kind = |value: &DebugValue| match value {
         DebugValue::Counter(_) => "counter",

@@ -273,7 +273,8 @@ impl Log {
 
     /// When the next own purge may be sent, if one has to wait.
     pub(crate) fn next_send_at(&self) -> Option<Instant> {
-        self.outbox.next_at()
+        // Nothing is sent before the log was read to its end.
+        self.is_caught_up.then(|| self.outbox.next_at())?
     }
 
     /// The server has added an own purge.

@@ -572,8 +572,14 @@ impl Drop for Inner {
 impl MemoryStoreBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { capacity_bytes: _, max_response_share, max_tag_records, max_prefix_records, uri_floors, keeps_texts } =
-            self;
+        let Self {
+            capacity_bytes: _,
+            max_response_share,
+            max_tag_records,
+            max_prefix_records,
+            uri_floors,
+            keeps_texts,
+        } = self;
         let uri_floors = uri_floors.map_or("one for 4 KiB".to_owned(), |floors| floors.to_string());
         vec![
             ("MemoryStoreBuilder::max_response_share", format!("1/{}", max_response_share.recip())),
