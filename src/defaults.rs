@@ -40,7 +40,7 @@
 //! | [`MemoryStoreBuilder::max_response_share`](crate::MemoryStoreBuilder::max_response_share) | 1/16 |
 //! | [`MemoryStoreBuilder::max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) | 65536 |
 //! | [`MemoryStoreBuilder::max_prefix_records`](crate::MemoryStoreBuilder::max_prefix_records) | 1024 |
-//! | [`MemoryStoreBuilder::uri_floors`](crate::MemoryStoreBuilder::uri_floors) | one for 4 KiB |
+//! | [`MemoryStoreBuilder::floors`](crate::MemoryStoreBuilder::floors) | capacity / 4096 |
 //! | [`MemoryStoreBuilder::snapshots`](crate::MemoryStoreBuilder::snapshots) | no |
 //!
 //! # The snapshot file

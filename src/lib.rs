@@ -87,7 +87,7 @@
 //!   make one request.
 //! * **No client can cancel, stall or slow another**, and no client waits less because of the cache: no limit
 //!   that is set by default takes a response away from a client that waits for it.
-//! * **A response is shared only with callers for whom it may be reused.** What `Vary` keeps apart stays
+//! * **A response is shared only with callers that may reuse it.** What `Vary` keeps apart stays
 //!   apart. A validator of one variant never confirms another.
 //! * **A failure does not multiply.** A failed fetch is followed by one more, for a second caller, since the
 //!   first may be the fault of one request; then all that wait get the failure, or a stale response.
@@ -160,8 +160,9 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `metrics`: counters, gauges and histograms through the `metrics` facade.
-//! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
-//!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
+//! * `tracing`: a span for each shared fetch and each refresh within that of the request, events at `debug` for
+//!   what becomes of each request and whether each fetched response is stored, and one at `warn` when the state of an
+//!   origin changes. No query of a URL is shown, unless `trace_queries` is set.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server; its
 //!   guide is the module `several_nodes`.
@@ -223,6 +224,8 @@ mod trace;
 pub mod why;
 mod work;
 
+#[cfg(feature = "redis")]
+pub use self::layers::tier;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
@@ -232,6 +235,9 @@ pub use self::observe::metrics;
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::stack::failover;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::tier::{Tier, TierLayer};
 #[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
@@ -258,8 +264,9 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        ClusterState, ClusterStatus, CoalesceStats, Counts, Explanation, NodeStatus, OriginStats, PurgeKind,
-        Refreshes, Stats, StatsSnapshot, StoredSummary,
+        BreakerState, ClusterState, ClusterStatus, CoalesceStats, Counts, Explanation, NodeStatus,
+        OriginStats, PurgeKind, Refreshes, RuleStats, Stats, StatsSnapshot, StoredSummary, TierRead,
+        TierStanding, TierStatus, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},

@@ -85,13 +85,13 @@
 //! | the log | at most about 65,600 entries, 64 bytes each with short tags: 4 MB |
 //! | a node, at the server | two connections, and a third while it waits for the others; a command each second when nothing happens |
 //! | a purge, at the server | about 15 µs of its thread for each node |
-//! | a node, in its memory | 2 MiB for entries of the log, and the records of their purges, of 100 bytes: at most as many as [`max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) |
+//! | a node, in its memory | 2 MiB for entries of the log, and the records of their purges, of 100 bytes: usually half as many as [`max_tag_records`](crate::MemoryStoreBuilder::max_tag_records) |
 //! | purges that wait while the server is away | 10,000; more of them become one, which leaves everything unproven on the other nodes |
 //! | a purge in words | 4 KiB; a longer one leaves everything unproven on the other nodes |
 //!
-//! Records of purges are kept as long as the log knows them, and not only until all that is stored was checked: what a
+//! Half of the records of purges that are possible are kept, and not only until all that is stored was checked: what a
 //! second tier or a [snapshot file](crate::store::SnapshotFile) holds is judged by them. Purges of URLs have
-//! no records but [parts](crate::MemoryStoreBuilder::uri_floors) that they share: with many purges of URLs, and a second
+//! no records but [floors](crate::MemoryStoreBuilder::floors) that they share: with many purges of URLs, and a second
 //! tier or a file, more of them keep more of what is stored.
 //!
 //! # The server

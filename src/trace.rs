@@ -20,9 +20,11 @@ mod on {
     pub(crate) struct FetchSpan(Span);
 
     impl FetchSpan {
-        /// Of a fetch for all that ask for the same. Its URL is shown without the query.
-        pub(crate) fn of_fetch(head: &Parts) -> Self {
-            let span = info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path());
+        /// Of a fetch for all that ask for the same. The query of its URL is shown only if that is asked for.
+        pub(crate) fn of_fetch(head: &Parts, shows_query: bool) -> Self {
+            let query = head.uri.query().filter(|_| shows_query);
+            let span =
+                info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path(), query);
             Self::or_current(span)
         }
 
@@ -61,6 +63,17 @@ mod on {
     #[inline(always)]
     pub(crate) fn hit() {
         debug!(target: TARGET, outcome = "hit");
+    }
+
+    /// What came of storing the response of a fetch, which may be known long after its head was handed on.
+    pub(crate) fn committed(not_stored: Option<&'static str>) {
+        debug!(target: TARGET, stored = not_stored.is_none(), not_stored);
+    }
+
+    /// A second tier does nothing.
+    #[cfg(feature = "redis")]
+    pub(crate) fn tier_without_cluster() {
+        warn!(target: TARGET, "the second tier is not used: its store is not part of a cluster");
     }
 
     /// An origin is down.
@@ -105,7 +118,7 @@ mod off {
     pub(crate) struct FetchSpan;
 
     impl FetchSpan {
-        pub(crate) const fn of_fetch(_: &Parts) -> Self {
+        pub(crate) const fn of_fetch(_: &Parts, _: bool) -> Self {
             Self
         }
 
@@ -133,6 +146,11 @@ mod off {
 
     #[inline(always)]
     pub(crate) const fn hit() {}
+
+    pub(crate) const fn committed(_: Option<&'static str>) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn tier_without_cluster() {}
 
     pub(crate) const fn outage_began() {}
 

@@ -63,6 +63,8 @@ mod follow;
 mod log;
 mod redis;
 mod registry;
+#[cfg(feature = "testing")]
+mod shared_log;
 mod standing;
 
 use std::{
@@ -81,6 +83,8 @@ use tokio::{
 };
 
 pub use self::cut_off::WhenCutOff;
+#[cfg(feature = "testing")]
+pub use self::shared_log::{PurgeLog, PurgeLogNode};
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
@@ -376,12 +380,6 @@ impl Journal for Following {
         drop(log);
         shared.wake.notify_one();
         (number, Arc::new(Issued { ticket, cluster: Weak::clone(&self.0) }))
-    }
-
-    fn known_from(&self) -> Option<u64> {
-        let shared = self.0.upgrade()?;
-        let log = shared.log.lock();
-        log.known_from(&shared.purge)
     }
 
     fn as_of(&self, fetch_number: u64) -> Option<AsOf> {

@@ -60,7 +60,7 @@ pub use self::{
 };
 pub(crate) use self::{
     record::{ObservedStore, Observers},
-    refused::tell_protocol_error,
+    refused::{served_instead, tell_protocol_error},
     request::{Fallback, KeyWatch, RequestCopy, StaleCandidate, WarmUp, head_of, without_extensions},
     response::{ResponseFacts, Shareability},
     status_field::{FullStatus, StatusField},

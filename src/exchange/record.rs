@@ -310,6 +310,7 @@ struct Told;
 pub(crate) struct Observers {
     observer: Option<Arc<dyn Observer>>,
     stats: Option<Stats>,
+    by_rule: bool,
 }
 
 impl fmt::Debug for Observers {
@@ -319,7 +320,7 @@ impl fmt::Debug for Observers {
 }
 
 impl Observers {
-    pub(crate) const NONE: Self = Self { observer: None, stats: None };
+    pub(crate) const NONE: Self = Self { observer: None, stats: None, by_rule: false };
 
     pub(crate) fn observe(&mut self, observer: impl Observer) {
         self.observer = Some(Arc::new(observer));
@@ -327,6 +328,24 @@ impl Observers {
 
     pub(crate) fn count(&mut self, stats: &Stats) {
         self.stats = Some(stats.clone());
+        if self.by_rule {
+            stats.count_by_rule();
+        }
+    }
+
+    /// Counts by rule as well, where there are counters.
+    pub(crate) fn count_by_rule(&mut self) {
+        self.by_rule = true;
+        if let Some(stats) = &self.stats {
+            stats.count_by_rule();
+        }
+        // So that records are made, and a hit where this is off has nothing more to look at.
+        self.observer.get_or_insert_with(|| Arc::new(()));
+    }
+
+    /// Whether the rule of a request is wanted.
+    pub(crate) const fn counts_by_rule(&self) -> bool {
+        self.by_rule
     }
 
     pub(crate) fn stats(&self) -> Option<&Stats> {
@@ -361,11 +380,11 @@ impl Observers {
     }
 
     /// Tells of a response that came from the origin, and would have come about like this.
-    pub(crate) fn foresaw<B>(&self, response: &Response<B>, came_about: CacheStatus) {
+    pub(crate) fn foresaw<B>(&self, response: &Response<B>, came_about: CacheStatus, rule: Option<&str>) {
         if !self.is_empty() {
             let record = Record { came_about, ..Record::of(response, came_about) };
             let role = if came_about.is_collapsed() { Role::Follower } else { Role::Alone };
-            self.finished(&Record { role, ..record });
+            self.finished(&Record { role, ..record }, rule);
         }
     }
 
@@ -399,24 +418,28 @@ impl Observers {
         self.clone()
     }
 
-    /// Tells of a response that leaves the cache. It came about as it says itself, else so.
-    pub(crate) fn finish<B>(&self, response: &Response<B>, otherwise: CacheStatus) {
+    /// Tells of a response that leaves the cache. It came about as it says itself, else so. `rule`: that of the
+    /// request, if it is [wanted](Self::counts_by_rule) and there is one.
+    pub(crate) fn finish<B>(&self, response: &Response<B>, otherwise: CacheStatus, rule: Option<&str>) {
         if !self.is_empty() {
-            self.finished(&Record::of(response, otherwise));
+            self.finished(&Record::of(response, otherwise), rule);
         }
     }
 
     /// Tells of an error instead of the response to a request that was sent on for this reason.
-    pub(crate) fn fail(&self, why: CacheStatus) {
+    pub(crate) fn fail(&self, why: CacheStatus, rule: Option<&str>) {
         if !self.is_empty() {
-            self.finished(&Record::failed(why));
+            self.finished(&Record::failed(why), rule);
         }
     }
 
-    fn finished(&self, record: &Record) {
+    fn finished(&self, record: &Record, rule: Option<&str>) {
         record.trace();
         if let Some(stats) = &self.stats {
             stats.finished(record);
+            if self.by_rule {
+                stats.finished_by(rule, record.outcome());
+            }
         }
         self.tell(|observer| observer.finished(record));
     }
@@ -466,6 +489,10 @@ impl<St> ObservedStore<St> {
     }
 
     fn committed(&self, key: &CacheKey, applied: store::Applied) {
+        trace::committed(match applied {
+            Applied::NotStored(why) => Some(why.as_str()),
+            Applied::Stored | Applied::Removed | Applied::Unchanged => None,
+        });
         if let Some(stats) = self.observers.stats() {
             stats.committed(applied);
         }
@@ -480,7 +507,13 @@ impl<St: Store> Store for ObservedStore<St> {
 
     fn apply(&self, key: &CacheKey, change: store::Change) -> store::Applied {
         let length = change.response().map(|response| response.body().len());
+        let behind = change.write_behind().map(|behind| (behind, change.response().cloned()));
         let applied = self.store.apply(key, change);
+        match behind {
+            Some(((behind, _), Some(response))) if applied.is_stored() => behind.stored(key, &response),
+            Some(((behind, request), None)) => behind.superseded(key, request.headers()),
+            _ => {}
+        }
         let Some(length) = length else { return applied };
         let applied = match applied {
             Applied::Stored | Applied::NotStored(_) => applied,

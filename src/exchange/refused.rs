@@ -6,7 +6,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 
 use crate::{
     body::Body,
-    exchange::status::{CacheStatus, NAME},
+    exchange::status::{CacheStatus, NAME, Stale},
     reasons::reasons,
 };
 
@@ -45,6 +45,29 @@ reasons! {
         /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
         /// (`only-if-cached`, RFC 9111 §5.2.1.7).
         NotStored => "not-stored", BeforeFetch;
+    }
+}
+
+/// How a stale response came about that is served with this status instead of a failure: as a hit
+/// only if the origin was not asked (RFC 9211 §2.2).
+pub(crate) fn served_instead<B>(
+    why: CacheStatus,
+    failure: Option<&Response<B>>,
+    sent: StatusCode,
+) -> CacheStatus {
+    let Some(failure) = failure else { return why.rescued(Stale::IfError) };
+    let said = CacheStatus::of(failure);
+    let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
+    match failure.extensions().get::<Refused>() {
+        Some(Refused::OriginDown) => CacheStatus::stale(Stale::OriginDown),
+        Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
+        Some(Refused::WaitTimeout) => why.rescued(Stale::OriginSlow),
+        // A response of a layer here says nothing of the origin's status.
+        Some(_) => why.rescued(Stale::IfError),
+        None => {
+            let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
+            why.rescued(Stale::IfError).answered(from_origin, sent)
+        }
     }
 }
 

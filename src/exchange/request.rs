@@ -52,8 +52,8 @@ pub struct CacheRequest {
     wants_shareability: bool,
     /// Whether the cache has made the request conditional.
     validators: Option<OwnValidators>,
-    /// What matters if the origin is slow or fails. Boxed, since most requests have none of it, and each caller
-    /// that waits holds a request.
+    /// What matters if the origin is slow or fails, and what of a second tier is known. Boxed, since most requests
+    /// have none of it, and each caller that waits holds a request.
     trouble: Option<Box<Trouble>>,
     /// Why what is stored does not do.
     why: CacheStatus,
@@ -74,9 +74,13 @@ struct Trouble {
     place: Option<Arc<Place>>,
     /// When the fetch is given up.
     deadline: Option<Instant>,
+    /// What a second tier had for the request. It is in the store by now.
+    found: Option<Arc<store::StoredResponse>>,
+    /// What learns what is stored of the fetch.
+    behind: Option<Arc<dyn store::WriteBehind>>,
 }
 
-/// For whom a request is sent on, and how new its response has to be.
+/// What a request is sent on for, and how new its response has to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Purpose {
@@ -190,6 +194,41 @@ impl CacheRequest {
         Self { candidate, ..self }.watched_by(health)
     }
 
+    #[cfg(feature = "redis")]
+    /// Says what a second tier had for the request: it is as good as if it had been fetched now.
+    pub(crate) fn with_found(mut self, response: Arc<store::StoredResponse>) -> Self {
+        self.trouble_mut().found = Some(response);
+        self.copy = None;
+        self
+    }
+
+    /// What a second tier had for the request.
+    pub(crate) fn found(&self) -> Option<&Arc<store::StoredResponse>> {
+        self.trouble.as_ref()?.found.as_ref()
+    }
+
+    /// Says what the origin can be asked to confirm, in place of what a layer above has found. `None` for the
+    /// health: it is never served.
+    pub(crate) fn confirming(
+        mut self,
+        response: Arc<store::StoredResponse>,
+        health: Option<&OriginHealth>,
+    ) -> Self {
+        self.candidate = StaleCandidate::Whole { response, is_servable: false };
+        self.copy = None;
+        match health {
+            Some(health) => self.watched_by(health),
+            None => self,
+        }
+    }
+
+    /// Says what learns what is stored of the fetch.
+    pub(crate) fn written_behind(mut self, behind: Arc<dyn store::WriteBehind>) -> Self {
+        self.trouble_mut().behind = Some(behind);
+        self.copy = None;
+        self
+    }
+
     /// With the right to ask an origin that is not up, if one was needed.
     pub(crate) fn with_pass(mut self, pass: Option<Arc<Pass>>) -> Self {
         if pass.is_some() {
@@ -292,7 +331,7 @@ impl CacheRequest {
         &self.key
     }
 
-    /// Returns for whom the request is sent on.
+    /// Returns what the request is sent on for.
     pub fn purpose(&self) -> Purpose {
         self.purpose
     }
@@ -403,7 +442,12 @@ impl CacheRequest {
         }
     }
 
-    /// That of a request that asks nothing of the cache.
+    /// Whether a request has a key, so that how it ends says something of the origin.
+    pub(crate) fn has_key(request: &Extensions) -> bool {
+        request.get::<Self>().is_some() || request.get::<key::CacheKey>().is_some()
+    }
+
+    /// The right of a request that asks nothing of the cache.
     pub(crate) fn bare_pass(request: &Extensions) -> Option<&Arc<Pass>> {
         request.get::<PassOf>().map(|PassOf(pass)| pass)
     }
@@ -596,6 +640,10 @@ impl store::Headers for RequestCopy {
 
     fn fields(&self) -> RequestFields<'_> {
         self.asked.fields(&self.head.headers)
+    }
+
+    fn write_behind(&self) -> Option<&Arc<dyn store::WriteBehind>> {
+        self.asked.trouble.as_ref()?.behind.as_ref()
     }
 }
 

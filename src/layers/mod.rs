@@ -14,4 +14,6 @@ pub(crate) mod repeat;
 pub mod retry;
 pub(crate) mod service;
 pub mod stale_if_error;
+#[cfg(feature = "redis")]
+pub mod tier;
 pub mod warm_up;

@@ -206,8 +206,8 @@ where
         Self::boxed(async move {
             let result = self.await;
             match &result {
-                Ok(response) => observers.finish(response, why),
-                Err(_) => observers.fail(why),
+                Ok(response) => observers.finish(response, why, None),
+                Err(_) => observers.fail(why, None),
             }
             result
         })

@@ -291,11 +291,11 @@ impl Fallback {
         let now = Instant::now();
         match &self.part {
             Some((part, fields)) => {
-                let status = came_about(self.why, failure, StatusCode::PARTIAL_CONTENT);
+                let status = exchange::served_instead(self.why, failure, StatusCode::PARTIAL_CONTENT);
                 status.serve(part.to_hit(fields, now))
             }
             None => {
-                let status = came_about(self.why, failure, self.stored.status());
+                let status = exchange::served_instead(self.why, failure, self.stored.status());
                 status.serve(self.stored.to_hit(self.head_only, now, |body| body))
             }
         }
@@ -361,25 +361,6 @@ fn why(stored: &store::StoredResponse, known: CacheStatus) -> CacheStatus {
         }
         Some(status::Forward::Miss) => CacheStatus::forwarded(status::Forward::Stale),
         _ => known,
-    }
-}
-
-/// How a stale response came about that is served with this status instead of a failure: as a hit
-/// only if the origin was not asked (RFC 9211 §2.2).
-fn came_about<B>(why: CacheStatus, failure: Option<&Response<B>>, sent: StatusCode) -> CacheStatus {
-    let Some(failure) = failure else { return why.rescued(status::Stale::IfError) };
-    let said = CacheStatus::of(failure);
-    let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
-    match failure.extensions().get::<exchange::Refused>() {
-        Some(exchange::Refused::OriginDown) => CacheStatus::stale(status::Stale::OriginDown),
-        Some(refused) if refused.is_before_origin() => CacheStatus::stale(status::Stale::IfError),
-        Some(exchange::Refused::WaitTimeout) => why.rescued(status::Stale::OriginSlow),
-        // A response of a layer here says nothing of the origin's status.
-        Some(_) => why.rescued(status::Stale::IfError),
-        None => {
-            let from_origin = said.and_then(|said| said.forward_status()).unwrap_or(failure.status());
-            why.rescued(status::Stale::IfError).answered(from_origin, sent)
-        }
     }
 }
 

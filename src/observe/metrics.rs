@@ -23,12 +23,14 @@
 //! # Series
 //!
 //! Each has the label `cache`, which is the [name](crate::ReadThroughBuilder::cache_name) of the cache. The values
-//! of all other labels are names of this crate, but for `origin`: the first 16 origins by their names, and `other`
-//! for the rest.
+//! of all other labels are names of this crate, but for `origin`, the first 16 origins by their names, and `rule`, the
+//! first 64 key rules by theirs; the rest of either is `other`. A request that no rule is for has the rule `none`. The
+//! series with `rule` is there if the cache [counts by rule](crate::LookupLayer::count_by_rule).
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
 //! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
+//! | `readthrough_rule_requests_total` | counter | `rule`, `outcome` | requests that have or could have a key, by the key rule that decides about them |
 //! | `readthrough_collapsed_total` | counter | | those that shared the fetch of another one |
 //! | `readthrough_stored_total` | counter | | responses that were stored |
 //! | `readthrough_not_stored_total` | counter | `reason` | responses that were not |
@@ -74,12 +76,15 @@ use ::metrics::{
 };
 use parking_lot::Mutex;
 
-use super::{ClusterState, ClusterStatus, FetchSample, Stats, StatsSnapshot, snapshot::OriginStats};
+use super::{
+    ClusterState, ClusterStatus, FetchSample, Stats, StatsSnapshot,
+    snapshot::{OriginStats, RuleStats},
+};
 use crate::origin::OriginState;
 
 /// So many origins have labels of their own.
 const MAX_ORIGINS: usize = 16;
-/// The label of the others.
+/// The label of the others, and of rules beyond the first.
 const OTHER: &str = "other";
 /// A shorter interval counts as this.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -156,6 +161,7 @@ impl MetricsExporter {
         scope.responses(&since);
         scope.gauges(&since);
         since.cluster.iter().for_each(|cluster| scope.cluster(cluster));
+        since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
     }
 
@@ -267,6 +273,25 @@ impl Scope {
         self.count("readthrough_retries_total", [], since.retries);
     }
 
+    fn rule(&self, since: &RuleStats) {
+        let name: SharedString = match (&since.rule, since.is_other) {
+            (Some(name), _) => name.to_string().into(),
+            (None, true) => OTHER.into(),
+            (None, false) => "none".into(),
+        };
+        for (outcome, more) in [
+            ("hit", since.hits),
+            ("stale", since.stale),
+            ("forwarded", since.forwarded),
+            ("unkeyed", since.unkeyed),
+            ("refused", since.refused),
+            ("failed", since.failed),
+        ] {
+            let labels = [("rule", name.clone()), ("outcome", outcome.into())];
+            self.count("readthrough_rule_requests_total", labels, more);
+        }
+    }
+
     fn responses(&self, since: &StatsSnapshot) {
         self.count("readthrough_stored_total", [], since.stored);
         for (why, more) in since.not_stored.iter() {
@@ -342,6 +367,11 @@ impl Scope {
 fn describe() {
     use ::metrics::Unit::{Bytes, Count, Seconds};
     describe_counter!("readthrough_requests_total", Count, "Requests by what became of them");
+    describe_counter!(
+        "readthrough_rule_requests_total",
+        Count,
+        "Requests by the key rule that decides about them"
+    );
     describe_counter!("readthrough_collapsed_total", Count, "Requests that shared the fetch of another one");
     describe_counter!("readthrough_stored_total", Count, "Responses that were stored");
     describe_counter!("readthrough_not_stored_total", Count, "Responses that were not stored, by reason");

@@ -1,14 +1,22 @@
 //! The handle to the numbers.
 
-use std::{fmt, sync::Arc, time::Duration};
+#[cfg(feature = "metrics")]
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
 use super::{
+    by_rule::RuleCounters,
     cluster_status::ClusterStatus,
     counters::{self, Counter, Counters},
     snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
+    tier::TierStatus,
 };
 use crate::{
     exchange::{BackgroundEvent, Outcome, Record, Role},
@@ -58,6 +66,8 @@ pub struct Stats {
 
 struct Shared {
     counters: Counters,
+    /// Made when requests are first counted by rule.
+    by_rule: OnceLock<RuleCounters>,
     began: Instant,
     sources: RwLock<Sources>,
     #[cfg(feature = "metrics")]
@@ -87,6 +97,7 @@ struct Sources {
     coalesce: Option<Source<CoalesceStats>>,
     retries: Option<Source<u64>>,
     health: Option<OriginHealth>,
+    tier: Option<Source<TierStatus>>,
     reports_only: bool,
     cluster: Option<Source<Option<ClusterStatus>>>,
 }
@@ -98,6 +109,7 @@ impl Stats {
         Self {
             shared: Arc::new(Shared {
                 counters: Counters::new(),
+                by_rule: OnceLock::new(),
                 began: Instant::now(),
                 sources: RwLock::default(),
                 #[cfg(feature = "metrics")]
@@ -110,7 +122,7 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health, reports_only, cluster } =
+        let Sources { store, coalesce, retries, health, tier, reports_only, cluster } =
             self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
@@ -142,8 +154,10 @@ impl Stats {
             retries: retries.map_or(0, |retries| retries()),
             coalesce: coalesce.map(|coalesce| coalesce()),
             store: store.and_then(|store| store()),
+            second_tier: tier.map(|tier| tier()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
             cluster: cluster.and_then(|cluster| cluster()),
+            rules: self.shared.by_rule.get().map(RuleCounters::snapshot).unwrap_or_default(),
         }
     }
 
@@ -169,6 +183,12 @@ impl Stats {
         self.shared.sources.write().retries = Some(Arc::new(retries));
     }
 
+    /// Reads what a second tier says of itself.
+    #[cfg(feature = "redis")]
+    pub(crate) fn read_tier(&self, status: impl Fn() -> TierStatus + Send + Sync + 'static) {
+        self.shared.sources.write().tier = Some(Arc::new(status));
+    }
+
     /// Reads the attempts at these origins.
     pub(crate) fn read_origins(&self, health: &OriginHealth) {
         self.shared.sources.write().health = Some(health.clone());
@@ -190,7 +210,8 @@ impl Stats {
         // Called without the lock: a recorder is the user's own.
         let sampler = self.shared.sampler.read().clone();
         if let Some(sampler) = sampler {
-            sampler(sample);
+            // As with an observer, a panic changes no response.
+            _ = catch_unwind(AssertUnwindSafe(|| sampler(sample)));
         }
     }
 
@@ -235,6 +256,16 @@ impl Stats {
         if record.role() == Role::Follower {
             counters.add(Counter::COLLAPSED);
         }
+    }
+
+    /// Counts what became of a request by the rule that decides about it, if there is one.
+    pub(crate) fn finished_by(&self, rule: Option<&str>, outcome: Outcome) {
+        self.shared.by_rule.get_or_init(RuleCounters::new).add(rule, outcome);
+    }
+
+    /// Counts by rule from now on, so that requests that no rule is for are there with 0.
+    pub(crate) fn count_by_rule(&self) {
+        _ = self.shared.by_rule.get_or_init(RuleCounters::new);
     }
 
     /// Counts a request that would not have reached the origin.

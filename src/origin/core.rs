@@ -285,9 +285,25 @@ impl<T> Core<T> {
         }
     }
 
+    /// Why a request with something stale would not [ask](Self::ask) the origin, were it not one that finds out whether it
+    /// is back.
+    pub(super) fn would_hold_back(&self, now: Instant) -> Option<HeldBack> {
+        match self.state() {
+            OriginState::Up | OriginState::Recovering if !self.rate.allows(now) => {
+                Some(HeldBack::RateLimited)
+            }
+            OriginState::Up => None,
+            OriginState::Down => Some(HeldBack::Down),
+            OriginState::Recovering => Some(HeldBack::Recovering),
+        }
+    }
+
     /// Whether a request that another origin may answer as well should ask this one.
-    pub(super) fn invite(&mut self, now: Instant) -> Result<Option<Claim>, HeldBack> {
-        self.claim(false, now)
+    pub(super) fn invite(&mut self, may_probe: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {
+        match self.state() {
+            OriginState::Down if !may_probe => Err(HeldBack::Down),
+            _ => self.claim(false, now),
+        }
     }
 
     fn claim(&mut self, has_stale: bool, now: Instant) -> Result<Option<Claim>, HeldBack> {

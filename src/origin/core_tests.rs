@@ -462,29 +462,33 @@ fn by_default_what_has_nothing_stored_is_no_probe() {
 #[test]
 fn one_that_another_origin_may_answer_is_a_probe_or_takes_what_is_free() {
     let mut bench = Bench::new(64);
-    assert!(matches!(bench.core.invite(bench.now), Ok(None)));
+    assert!(matches!(bench.core.invite(true, bench.now), Ok(None)));
     // 429 is about what has something stale.
     let limited = bench.misses(1).remove(0);
     bench.close(limited, TooMany);
     assert!(bench.core.ask(bench.now).is_err());
-    assert!(matches!(bench.core.invite(bench.now), Ok(None)));
+    assert!(matches!(bench.core.invite(true, bench.now), Ok(None)));
     bench.go_down();
-    assert!(matches!(bench.core.invite(bench.now), Err(HeldBack::Down)));
+    assert!(matches!(bench.core.invite(true, bench.now), Err(HeldBack::Down)));
     bench.wait_for_probe();
-    let claim = bench.core.invite(bench.now).unwrap();
-    assert!(bench.core.invite(bench.now).is_err());
+    assert!(
+        matches!(bench.core.invite(false, bench.now), Err(HeldBack::Down)),
+        "it leaves the probe to others"
+    );
+    let claim = bench.core.invite(true, bench.now).unwrap();
+    assert!(bench.core.invite(true, bench.now).is_err());
     let wish = bench.miss();
     let Came::In(probe) = bench.enter_with(wish, claim, 0, false) else { panic!() };
     bench.close(probe, Success);
     assert_eq!(bench.core.state(), OriginState::Recovering);
-    let claims: Vec<_> = (0..8).map(|_| bench.core.invite(bench.now).unwrap()).collect();
+    let claims: Vec<_> = (0..8).map(|n| bench.core.invite(n % 2 == 0, bench.now).unwrap()).collect();
     assert_eq!((bench.core.stale, bench.core.given), (0, 8));
-    assert!(matches!(bench.core.invite(bench.now), Err(HeldBack::Recovering)));
+    assert!(matches!(bench.core.invite(true, bench.now), Err(HeldBack::Recovering)));
     claims.iter().flatten().for_each(|claim| bench.core.unclaim(claim, bench.now));
     let _misses = bench.misses(8);
     let wish = bench.miss();
     bench.waits(wish);
-    assert!(bench.core.invite(bench.now).is_err());
+    assert!(bench.core.invite(true, bench.now).is_err());
 }
 
 #[test]
@@ -881,7 +885,7 @@ proptest! {
                     }
                 }
                 Step::Ask => out.claims.extend(bench.core.ask(bench.now).ok().flatten()),
-                Step::Invite => out.claims.extend(bench.core.invite(bench.now).ok().flatten()),
+                Step::Invite => out.claims.extend(bench.core.invite(true, bench.now).ok().flatten()),
                 Step::Unclaim(which) => {
                     if let Some(claim) = take(&mut out.claims, which) {
                         bench.core.unclaim(&claim, bench.now);

@@ -107,6 +107,11 @@ impl Gate {
         self.with(now, |core| core.state())
     }
 
+    /// Why a request with something stale would not ask the origin, were it not one that finds out.
+    pub(super) fn would_hold_back(self: &Arc<Self>, now: Instant) -> Option<HeldBack> {
+        self.with(now, |core| core.would_hold_back(now))
+    }
+
     /// What its attempts are and were.
     pub(super) fn gauges(&self) -> OriginGauges {
         self.core.lock().gauges()
@@ -150,8 +155,11 @@ impl Gate {
 
     /// Whether a request that another origin may answer as well should ask this one. [`Answer::Serve`]: the
     /// other one is to be asked.
-    pub(crate) fn invite(self: &Arc<Self>, now: Instant) -> Answer {
-        self.ask(now, |core| core.invite(now))
+    ///
+    /// `may_probe`: it may find out whether this one is back, if its outcome counts, as that of one with a key does.
+    pub(crate) fn invite(self: &Arc<Self>, (has_key, may_probe): (bool, bool), now: Instant) -> Answer {
+        let may_probe = may_probe && (has_key || self.counts_without_key);
+        self.ask(now, |core| core.invite(may_probe, now))
     }
 
     fn ask(

@@ -280,6 +280,13 @@ impl OriginHealth {
         self.members.iter().all(|member| member.gate(head).is_down())
     }
 
+    /// Why a request with something usable stored would not ask the origin, without asking for it: a request that would
+    /// find out whether the origin is back is taken for one that would not. Of several: none that it may ask.
+    pub(crate) fn would_hold_back(&self, head: &Parts, now: Instant) -> Option<HeldBack> {
+        let reasons = self.members.iter().map(|member| member.gate(head).would_hold_back(now));
+        reasons.reduce(|first, next| next.and(first)).flatten()
+    }
+
     /// Whether a request with something usable stored may ask the origin. Of several: the first that it may.
     pub(crate) fn ask_with_stale(&self, head: &Parts, now: Instant) -> Answer {
         let mut held_back = None;

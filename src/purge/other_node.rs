@@ -87,7 +87,12 @@ impl Purge {
 
     /// Lets others know of all purges from now on. False if that is done already.
     pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
-        self.sequence().keep_journal(journal)
+        let is_first = self.sequence().keep_journal(journal);
+        if is_first {
+            // What is loaded from elsewhere is judged by purges of before.
+            self.sequence().keep_records();
+        }
+        is_first
     }
 
     /// Leaves all that is held unproven.

@@ -72,9 +72,6 @@ pub(crate) trait Journal: fmt::Debug + Send + Sync {
         purge: &mut dyn FnMut() -> u64,
     ) -> (u64, Arc<dyn Receipt>);
 
-    /// What others have stored may be judged as if it had begun at this number, and not at a smaller one.
-    fn known_from(&self) -> Option<u64>;
-
     /// Up to where the log was applied when the fetch of this number began, as far as that is known.
     #[cfg(feature = "snapshot")]
     fn as_of(&self, fetch_number: u64) -> Option<AsOf>;

@@ -478,18 +478,6 @@ impl Sequence {
         self.hearing.is_over(|| self.moment())
     }
 
-    /// Drops at most `most` of the records that can match nothing any more, now that all that is stored was
-    /// checked up to this number, and that are not needed to judge what other nodes have stored. Returns
-    /// whether there are more.
-    pub(super) fn forget(&self, checked: u64, most: usize) -> bool {
-        self.purges.forget(checked.min(self.kept_from().unwrap_or(u64::MAX)), most)
-    }
-
-    /// Records with larger numbers are needed to judge what other nodes have stored.
-    pub(super) fn kept_from(&self) -> Option<u64> {
-        self.journal.get()?.known_from()
-    }
-
     /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, hash: u64) {
         self.purges.invalidate(self.floor(hash));
@@ -529,6 +517,13 @@ impl Sequence {
     #[cfg(feature = "snapshot")]
     pub(crate) fn has_texts(&self) -> bool {
         self.keeps_texts
+    }
+
+    /// Keeps up to half of the [records](Self#what-is-kept-of-purges) that are possible, also where nothing that
+    /// is stored needs them: what a second tier has may be older than they are.
+    #[cfg(feature = "redis")]
+    pub(crate) fn keep_records(&self) {
+        self.purges.keep_records();
     }
 
     /// Resolves after a purge that leaves memory to give back.

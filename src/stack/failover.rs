@@ -14,7 +14,8 @@
 //!   more than it would get as the only one.
 //! * **Only what may be repeated moves on**: an idempotent method (RFC 9110 §9.2.2), and no body, or a [read by
 //!   its body](crate::key#keys-from-bodies). Other requests are no probes either, as long as there are some
-//!   that can be.
+//!   that can be. What has no key is never one, unless it
+//!   [counts](crate::OriginHealthBuilder::count_without_key).
 //! * **A stored response is confirmed by the origin that sent it**, and by no other: the fields `If-None-Match`
 //!   and `If-Modified-Since` that the cache adds are left out for others, which would compare with validators
 //!   of their own. [Replicas](FailoverBuilder::replicas) have the same ones.
@@ -240,11 +241,9 @@ impl Shared {
     /// The first origin that may be asked, of those that were not; else the first of them. `None`: all were.
     fn choose(&self, head: &Parts, asked: Asked, may_probe: bool) -> Option<Choice> {
         let left = || (0..self.healths.len()).filter(|index| !asked.has(*index));
-        if !may_probe && let Some(index) = left().find(|index| self.healths[*index].gate(head).is_up()) {
-            return Some(Choice { index, pass: None });
-        }
         let now = Instant::now();
-        let invited = |index: usize| match self.healths[index].gate(head).invite(now) {
+        let asks = (CacheRequest::has_key(&head.extensions), may_probe);
+        let invited = |index: usize| match self.healths[index].gate(head).invite(asks, now) {
             Answer::Fetch(pass) => Some(Choice { index, pass }),
             Answer::Serve(_) => None,
         };
@@ -258,13 +257,16 @@ impl Shared {
         if let Some(index) = pass.as_deref().and_then(is_of) {
             return Choice { index, pass };
         }
-        let may_probe = self.may_probe(is_repeatable);
+        let may_probe = self.may_probe(head, is_repeatable);
         self.choose(head, Asked::default(), may_probe).unwrap_or(Choice { index: 0, pass: None })
     }
 
-    /// Whether a request may find out if an origin is back: one that cannot be repeated only if there are no
-    /// others.
-    fn may_probe(&self, is_repeatable: bool) -> bool {
+    /// Whether a request may find out if an origin is back: none whose outcome does not count, and one that cannot be
+    /// repeated only if there are no others.
+    fn may_probe(&self, head: &Parts, is_repeatable: bool) -> bool {
+        if !CacheRequest::has_key(&head.extensions) && !self.group.counts_without_key() {
+            return false;
+        }
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         if is_repeatable {
             self.last_repeatable.store(now, Ordering::Relaxed);

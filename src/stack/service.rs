@@ -14,6 +14,8 @@ use tower::{ServiceExt, util::Oneshot};
 use tower_layer::Layer;
 use tower_service::Service;
 
+#[cfg(feature = "redis")]
+use crate::layers::tier;
 use crate::{
     body,
     key::{DefaultKey, KeyExtractor},
@@ -28,10 +30,15 @@ use crate::{
 };
 
 /// What a miss goes through below the lookup.
-type Below<S, St, P> = stale_if_error::StaleIfError<
-    coalesce::Coalesce<fill::Fill<retry::Retry<origin_limit::OriginLimit<S>>, St, P>>,
-    St,
->;
+type Below<S, St, P> = stale_if_error::StaleIfError<coalesce::Coalesce<Flight<S, St, P>>, St>;
+
+/// What a fetch goes through that several callers share.
+#[cfg(feature = "redis")]
+type Flight<S, St, P> = tier::TierService<Filled<S, St, P>, St>;
+#[cfg(not(feature = "redis"))]
+type Flight<S, St, P> = Filled<S, St, P>;
+
+type Filled<S, St, P> = fill::Fill<retry::Retry<origin_limit::OriginLimit<S>>, St, P>;
 
 /// The body of what that responds with, in a layer each: Retry has none of its own.
 type Nested<B> = body::Body<body::Body<body::Body<body::Body<B>>>>;
@@ -42,6 +49,8 @@ pub(super) struct Layers<St, K, P> {
     pub(super) lookup: Arc<lookup::Reader<St, K>>,
     pub(super) stale_if_error: stale_if_error::StaleIfErrorLayer<St>,
     pub(super) coalesce: coalesce::CoalesceLayer,
+    #[cfg(feature = "redis")]
+    pub(super) tier: Option<tier::TierLayer<St>>,
     pub(super) fill: fill::FillLayer<St, P>,
     pub(super) retry: retry::RetryLayer,
     pub(super) origin_limit: origin_limit::OriginLimitLayer,
@@ -57,6 +66,9 @@ impl<St, K, P> Layers<St, K, P> {
         let retried = self.retry.layer(limited);
         // Sees the response once per fetch, and stores it before the fetch ends.
         let filled = self.fill.layer(retried);
+        // Inside the fetch: one read for all that share it.
+        #[cfg(feature = "redis")]
+        let filled = tier::TierService::optional(self.tier.as_ref(), filled);
         // From here on outwards things happen once per client.
         let coalesced = self.coalesce.layer(filled);
         // Outside Coalesce, so that a caller that waited in vain gets a stale response too.

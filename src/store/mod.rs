@@ -244,6 +244,16 @@ impl Change {
             _ => None,
         }
     }
+
+    /// What is told of it, and the request that led to it.
+    pub(crate) fn write_behind(&self) -> Option<(Arc<dyn WriteBehind>, RequestHeaders)> {
+        match self {
+            Self::Put { request, .. } | Self::Confirm { request, .. } | Self::Supersede { request, .. } => {
+                Some((Arc::clone(request.write_behind()?), request.clone()))
+            }
+            _ => None,
+        }
+    }
 }
 
 /// What came of a [`Change`], or of a response that was to become one.
@@ -277,9 +287,23 @@ impl Applied {
 #[derive(Clone)]
 pub struct RequestHeaders(Arc<dyn Headers>);
 
+/// Learns what the fetch of a request has changed in the store.
+pub(crate) trait WriteBehind: fmt::Debug + Send + Sync + 'static {
+    /// A whole response is stored.
+    fn stored(&self, key: &CacheKey, response: &Arc<StoredResponse>);
+
+    /// What these fields select is not what the origin sends any more.
+    fn superseded(&self, key: &CacheKey, request: &HeaderMap);
+}
+
 /// Something that holds the header fields of a request.
 pub(crate) trait Headers: Send + Sync + 'static {
     fn headers(&self) -> &HeaderMap;
+
+    /// What is told of changes that the request has led to.
+    fn write_behind(&self) -> Option<&Arc<dyn WriteBehind>> {
+        None
+    }
 
     fn fields(&self) -> RequestFields<'_> {
         RequestFields::of(self.headers())
@@ -304,6 +328,10 @@ impl RequestHeaders {
 
     pub(crate) fn fields(&self) -> RequestFields<'_> {
         self.0.fields()
+    }
+
+    pub(crate) fn write_behind(&self) -> Option<&Arc<dyn WriteBehind>> {
+        self.0.write_behind()
     }
 }
 

@@ -172,6 +172,12 @@ impl StoredResponse {
         }
     }
 
+    /// Whether it is this response, or the copy of a thread.
+    pub(crate) fn is_or_copies(&self, other: &Arc<Self>) -> bool {
+        std::ptr::eq(self, &**other)
+            || self.original.as_ref().is_some_and(|original| Arc::ptr_eq(original, other))
+    }
+
     /// That of the original: a response and its copies are refreshed once.
     pub(super) fn refresh_lease(&self) -> &RefreshLease {
         self.original.as_ref().map_or(&self.refresh_lease, |original| &original.refresh_lease)

@@ -10,6 +10,8 @@ use http::{HeaderMap, HeaderName, StatusCode};
 use tokio::time::Instant;
 
 use super::{HeadBuilder, Origin, StoredResponse};
+#[cfg(feature = "redis")]
+use crate::http::{request_fields::RequestFields, vary::Forms};
 use crate::{
     http::{
         request_fields::Credentials,
@@ -227,8 +229,14 @@ impl Snapshot {
         self.restore_as(number, key, loading, now)
     }
 
+    /// Whether a request with these fields selects it by its `Vary` (RFC 9111 §4.1).
+    #[cfg(feature = "redis")]
+    pub(crate) fn selects(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
+        self.selection.clone().is_none_or(|selection| from_fields(selection).matches(request, forms))
+    }
+
     /// The same of a fetch that began with this number.
-    pub(super) fn restore_as(
+    pub(crate) fn restore_as(
         self,
         fetch_number: u64,
         key: &CacheKey,

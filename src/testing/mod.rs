@@ -63,6 +63,8 @@
 //! | [`Client`], [`Seen`] | requests to any service, alone or in a burst, and assertions on what came back and why |
 //! | [`time::pass`] | lets paused time pass, timer by timer |
 //! | `check_rules`, `check_rules_file` | [key rules](crate::KeyRules) against a table of requests (feature `serde`) |
+//! | `PurgeLog` | stores of one process as nodes of a cluster (feature `redis`) |
+//! | `ScriptedRemote` | a place for a second tier that can be slow, fail and hang (feature `redis`) |
 //! | [`FaultsLayer`] | faults at random, the same ones for the same seed |
 //!
 //! # Limits
@@ -79,12 +81,16 @@ mod client;
 mod faults;
 mod gate;
 mod origin;
+#[cfg(feature = "redis")]
+mod remote;
 #[cfg(feature = "serde")]
 mod rules;
 mod script;
 mod seen;
 pub mod time;
 
+#[cfg(feature = "redis")]
+pub use self::remote::{RemoteCall, RemoteGate, ScriptedRemote};
 #[cfg(feature = "serde")]
 pub use self::rules::{check_rules, check_rules_file};
 pub use self::{
@@ -97,3 +103,5 @@ pub use self::{
     script::{Matcher, Script},
     seen::Seen,
 };
+#[cfg(feature = "redis")]
+pub use crate::cluster::{PurgeLog, PurgeLogNode};

@@ -12,9 +12,9 @@ use tower_readthrough::remote::{RedisRemote, RedisRemoteError, Remote, RemoteErr
 use super::{
     fake::{self, Fake, Saying},
     link::{Fault, Link},
+    node::{LIMIT, until},
     server::{Server, server},
     support::secs,
-    until,
 };
 
 const HOUR: Duration = secs(3600);
@@ -52,7 +52,7 @@ async fn works(remote: &RedisRemote) {
 }
 
 pub(super) async fn eventually<F: Future<Output = bool>>(what: &str, is_so: impl Fn() -> F) {
-    let waited = tokio::time::timeout(super::LIMIT, async {
+    let waited = tokio::time::timeout(LIMIT, async {
         while !is_so().await {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }

@@ -15,10 +15,9 @@ use tower_readthrough::{
 };
 
 use super::{
-    PAGE,
+    node::{PAGE, until},
     server::server,
     support::{ScriptedOrigin, get, ok, secs},
-    until,
 };
 
 /// An authority of its own.

@@ -225,7 +225,7 @@ async fn a_gate_holds_calls_until_it_is_opened() {
     gate.pass(2);
     settle().await;
     assert_eq!((gate.calls_waiting(), origin.under_way()), (3, 3));
-    // Who goes away waits no longer.
+    // A client that goes away waits no longer.
     assert!(client.get("/").drop_after(DropAfter::Time(ms(1))).await.is_none());
     assert_eq!(gate.calls_waiting(), 3);
     gate.open();
@@ -286,7 +286,7 @@ async fn a_failed_assertion_says_all_of_the_decision_in_one_line() {
     let client = Client::new(stack(ttl()).layer(origin.clone()));
     let miss = client.get("/p/1").send().await;
     let hit = client.get("/p/1").send().await;
-    let found = "is `fwd=uri-miss; stored`: 200 with \"hello\"";
+    let found = "is `fwd=uri-miss`: 200 with \"hello\"";
     for (said, expected) in [
         (mistake(|| miss.expect_hit()), "be a hit"),
         (mistake(|| miss.expect_stale(Stale::IfError)), "be stale, `stale-if-error`"),

@@ -159,7 +159,7 @@ impl Log {
     /// The connection is lost. What was sent may not have arrived.
     pub(crate) fn disconnected(&mut self) {
         self.is_caught_up = false;
-        self.outbox.send_again();
+        self.send_again();
     }
 
     /// Purges may have been missed.
@@ -177,9 +177,12 @@ impl Log {
         target.doubt();
     }
 
-    /// An own purge could not be sent.
+    /// What was sent may not have arrived.
     pub(crate) fn send_again(&mut self) {
-        self.outbox.send_again();
+        match self.rules.knows_sent {
+            true => self.outbox.send_again(),
+            false => self.outbox.forget_sent(),
+        }
     }
 
     /// What is to be read next.
@@ -219,7 +222,7 @@ impl Log {
         }
         if !reply.is_full && !self.is_caught_up {
             self.is_caught_up = true;
-            self.outbox.send_again();
+            self.send_again();
         }
         Next::Read
     }
@@ -271,7 +274,7 @@ impl Log {
         self.is_caught_up.then(|| self.outbox.next(now))?
     }
 
-    /// When the next own purge may be sent, if one has to wait.
+    /// When the next own purge may be sent, if it has to wait for that moment alone.
     pub(crate) fn next_send_at(&self) -> Option<Instant> {
         // Nothing is sent before the log was read to its end.
         self.is_caught_up.then(|| self.outbox.next_at())?
@@ -302,12 +305,6 @@ impl Log {
         let unread = if self.rules.cuts_at_unread { self.outbox.least_number() } else { u64::MAX };
         let next = target.current().saturating_add(1);
         Some(later.min(unread).min(next).saturating_sub(1))
-    }
-
-    /// The number from which the oldest entry that is known counts as begun. `None`: none is known.
-    pub(crate) fn known_from(&self, target: &impl Target) -> Option<u64> {
-        let Position { id, nonce } = self.ring.oldest_after(self.floor)?;
-        self.begun(AsOf { run: self.run?, id, nonce }, target)
     }
 
     /// Whether the log was read to its end since the last gap and the last connection.
@@ -342,6 +339,7 @@ pub(crate) struct Rules {
     has_run_in_as_of: bool,
     has_floor: bool,
     resends: bool,
+    knows_sent: bool,
     cuts_at_unread: bool,
 }
 
@@ -356,6 +354,7 @@ impl Default for Rules {
             has_run_in_as_of: true,
             has_floor: true,
             resends: true,
+            knows_sent: true,
             cuts_at_unread: true,
         }
     }

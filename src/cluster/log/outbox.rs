@@ -48,6 +48,7 @@ struct Waiting {
     state: State,
     not_before: Option<Instant>,
     issued_at: Instant,
+    /// Of all that it says, the one that it was made for first.
     tickets: Vec<Arc<Ticket>>,
 }
 
@@ -125,10 +126,10 @@ impl Outbox {
         is_invalidation: bool,
         now: Instant,
     ) -> (Added, Arc<Ticket>) {
-        let ticket = Arc::new(Ticket::default());
-        if self.merge(message, number, &ticket) {
+        if let Some(ticket) = self.merge(message, number) {
             return (Added::Merged, ticket);
         }
+        let ticket = Arc::new(Ticket::default());
         if self.waiting.len() >= self.most {
             self.overflow(nonce, number, &ticket, now);
             return (Added::Overflow, ticket);
@@ -145,8 +146,9 @@ impl Outbox {
         (Added::New, ticket)
     }
 
-    /// Lets an entry that the server cannot have yet say this as well, if there is one that can.
-    fn merge(&mut self, message: &Message, number: u64, ticket: &Arc<Ticket>) -> bool {
+    /// Lets an entry that the server cannot have yet say this as well, if there is one that can. It becomes of both
+    /// what becomes of the entry.
+    fn merge(&mut self, message: &Message, number: u64) -> Option<Arc<Ticket>> {
         for place in self.new.get(&subject(message)).into_iter().flatten().rev() {
             let Some(waiting) = self.waiting.get_mut(place) else { continue };
             if let Some(strength) = merged(waiting.sending.message.strength, message.strength) {
@@ -154,11 +156,10 @@ impl Outbox {
                 self.numbers.remove(&(waiting.number, *place));
                 waiting.number = waiting.number.min(number);
                 self.numbers.insert((waiting.number, *place));
-                waiting.tickets.push(Arc::clone(ticket));
-                return true;
+                return Some(waiting.tickets.first().map(Arc::clone).unwrap_or_default());
             }
         }
-        false
+        None
     }
 
     fn push(&mut self, waiting: Waiting) {
@@ -201,8 +202,9 @@ impl Outbox {
     /// One entry for all, with the least of their numbers.
     fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>, now: Instant) {
         let number = self.least_number().min(number);
-        let waiting = std::mem::take(&mut self.waiting).into_values();
-        let tickets = waiting.flat_map(|waiting| waiting.tickets).chain([Arc::clone(ticket)]).collect();
+        let replaced = std::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.tickets);
+        let is_asked_for = |ticket: &Arc<Ticket>| Arc::strong_count(ticket) > 1;
+        let tickets = std::iter::once(Arc::clone(ticket)).chain(replaced.filter(is_asked_for)).collect();
         (self.places, self.new) = (HashMap::new(), HashMap::new());
         (self.unsent, self.numbers) = (BTreeSet::new(), BTreeSet::new());
         let sending = Sending { nonce, message: Message::doubt() };
@@ -266,6 +268,15 @@ impl Outbox {
         }
     }
 
+    /// As if the server had none of it.
+    pub(super) fn forget_sent(&mut self) {
+        for (place, mut waiting) in std::mem::take(&mut self.waiting) {
+            waiting.state = State::New;
+            self.is_not_new(place, &waiting.sending.message);
+            self.put(place, waiting);
+        }
+    }
+
     /// Of the purges that the log may not have.
     pub(super) fn least_number(&self) -> u64 {
         self.numbers.first().map_or(u64::MAX, |(number, _)| *number)
@@ -276,6 +287,12 @@ impl Outbox {
     pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {
         let is_it = |own: &Arc<Ticket>| Arc::ptr_eq(own, ticket);
         self.waiting.values().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
+    }
+
+    /// How many of those that asked are kept.
+    #[cfg(test)]
+    pub(super) fn tickets(&self) -> usize {
+        self.waiting.values().map(|waiting| waiting.tickets.len()).sum()
     }
 
     pub(super) fn len(&self) -> usize {

@@ -65,12 +65,6 @@ impl Ring {
         self.entries.get(count.checked_sub(1)?).map(|entry| entry.at)
     }
 
-    /// The first entry above an id.
-    pub(super) fn oldest_after(&self, id: EntryId) -> Option<Position> {
-        let count = self.entries.partition_point(|entry| entry.at.id <= id);
-        self.entries.get(count).map(|entry| entry.at)
-    }
-
     /// The least number of the purges after this very entry, [`u64::MAX`] if there are none. `None` if the
     /// entry is not known.
     pub(super) fn least_after(&self, at: Position) -> Option<u64> {

@@ -253,25 +253,75 @@ fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
     assert_eq!((log.waiting(), target.current()), (0, current), "it is not applied a second time");
 }
 
-/// Elsewhere the entry may have been applied, and then its copy does nothing.
+/// Other nodes may have applied the entry, and fetched again, before the second purge was issued.
 #[test]
 fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost() {
+    use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
-    let issue =
-        |log: &mut Log| log.issue(&Message::doubt(), false, Instant::now(), || target.next(), &target).1;
-    issue(&mut log);
+    let message = Message::new(MessageKind::Tag, b"news", Strength::Hard);
+    let issue = |log: &mut Log| log.issue(&message, false, Instant::now(), || target.next(), &target).1;
+    let early = issue(&mut log);
     let first = log.next_to_send(Instant::now()).unwrap();
     log.disconnected();
-    issue(&mut log);
+    let late = issue(&mut log);
     assert_eq!(log.waiting(), 2);
     log.connected(Some(RUN), Instant::now(), &target);
     let from = log.next_read().from;
     let position = Position { id: at(6).id, nonce: first.nonce };
     let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
     log.replied(from, &back, &target);
-    let second = log.next_to_send(Instant::now()).unwrap();
-    assert_ne!(second.nonce, first.nonce);
+    assert_eq!((early.position(), late.position(), log.waiting()), (Some(position), None, 1));
+    assert_ne!(log.next_to_send(Instant::now()).unwrap().nonce, first.nonce);
     assert_eq!(log.next_to_send(Instant::now()), None);
+}
+
+/// The task that sends would not sleep, for as long as the server is away.
+#[test]
+fn nothing_is_due_while_nothing_can_be_sent() {
+    use crate::sequence::MessageKind;
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
+    let begun = Instant::now();
+    let later = |millis| begun + std::time::Duration::from_millis(millis);
+    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next(), &target));
+    issue(&mut log, later(0));
+    assert!(log.next_to_send(later(0)).is_some());
+    issue(&mut log, later(10));
+    log.disconnected();
+    assert_eq!((log.next_to_send(later(200)), log.next_send_at()), (None, None));
+    log.connected(Some(RUN), Instant::now(), &target);
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[]), &target);
+    assert!(log.next_to_send(later(50)).is_some(), "the first one again");
+    assert_eq!(log.next_send_at(), Some(later(100)), "and the other one in its time");
+}
+
+/// While the server is away there is no end of them.
+#[test]
+fn purges_that_are_repeated_take_no_memory() {
+    use crate::sequence::MessageKind;
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    log.disconnected();
+    let issue = |log: &mut Log, tag: u32| {
+        let message = Message::new(MessageKind::Tag, &tag.to_be_bytes(), Strength::Hard);
+        log.issue(&message, false, Instant::now(), || target.next(), &target).1
+    };
+    let held = issue(&mut log, 0);
+    for _ in 0..10_000 {
+        issue(&mut log, 0);
+    }
+    assert_eq!((log.waiting(), log.outbox.tickets()), (1, 1), "the same again and again");
+    for tag in 0..10_000 {
+        issue(&mut log, tag);
+    }
+    assert!(log.outbox.tickets() < 10, "{}", log.outbox.tickets());
+    log.connected(Some(RUN), Instant::now(), &target);
+    let from = log.next_read().from;
+    log.replied(from, &reply(from, &[]), &target);
+    while let Some(Sending { nonce, .. }) = log.next_to_send(Instant::now()) {
+        log.acknowledged(Position { id: at(6).id, nonce });
+    }
+    assert!(held.position().is_some(), "what is asked for is told");
 }
 
 /// A purge that was issued, sent and read back under this nonce.
@@ -329,17 +379,4 @@ fn only_the_newest_purges_are_sent_again() {
     log.replied(None, &reply(None, &[5]), &target);
     let all: Vec<_> = (0..1100).map(|n| read_back(&mut log, &target, 10 + n, now)).collect();
     assert_eq!(sent_to(&mut log, &target, RUN + 1, now), all[1100 - 1024..]);
-}
-
-/// Records of purges that no value can be judged by any more may be dropped, and no others.
-#[test]
-fn what_the_oldest_known_entry_has_not_seen_is_needed() {
-    let (mut log, target) = (Log::new(), Counting::default());
-    assert_eq!(log.known_from(&target), None);
-    log.connected(Some(RUN), Instant::now(), &target);
-    let first = Reply { deleted: at(6).id, ..reply(None, &[5, 6, 7, 8]) };
-    log.replied(None, &first, &target);
-    let known = log.known_from(&target).unwrap();
-    assert_eq!(log.begun(as_of(RUN, at(7)), &target), Some(known));
-    assert!(known < log.begun(as_of(RUN, at(8)), &target).unwrap());
 }

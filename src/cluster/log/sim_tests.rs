@@ -929,6 +929,9 @@ impl World {
         some(self, 4);
         self.request(other, key);
         some(self, 4);
+        if self.random.bool() {
+            self.drop_link(node);
+        }
         self.issue(node, label, Strength::Hard, true);
     }
 
@@ -1060,6 +1063,7 @@ fn each_rule_is_missed_where_it_is_left_out() {
         ("no gap is found", with(Rules { finds_gaps: false, new_run_is_gap: false, ..all })),
         ("the ring is kept over a gap", with(Rules { keeps_ring: true, ..all })),
         ("own purges are forgotten when they are acknowledged", with(Rules { resends: false, ..all })),
+        ("purges are merged with what was sent", with(Rules { knows_sent: false, ..all })),
         ("own purges that are not read back do not count", with(Rules { cuts_at_unread: false, ..all })),
         ("unproven once", with(Rules { doubts_twice: false, ..all })),
         ("a gap is a soft purge", Variant { gap_is_soft: true, ..with(all) }),

@@ -1,4 +1,4 @@
-//! A fetch: the task that runs it, and what it gives to whom.
+//! A fetch: the task that runs it, and what it gives to which caller.
 //!
 //! The task asks for the response, settles the flight with its head, and pumps the body into the log. No
 //! client can cancel it. It ends early only if it has had no subscriber for too long or takes longer than it

@@ -188,8 +188,8 @@ impl Flight {
     }
 
     /// Begins the span of the fetch, for this request.
-    pub(super) fn trace(&self, head: &request::Parts) -> FetchSpan {
-        self.span.get_or_init(|| FetchSpan::of_fetch(head)).clone()
+    pub(super) fn trace(&self, head: &request::Parts, shows_query: bool) -> FetchSpan {
+        self.span.get_or_init(|| FetchSpan::of_fetch(head, shows_query)).clone()
     }
 
     /// Notes that another request waits for the fetch.

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use crate::{
     body::Body,
-    exchange::{self, failures},
+    exchange::{self, failures, status::CacheStatus},
     http::{
         conditions, fields,
         request_fields::RequestFields,
@@ -173,6 +173,35 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         self.part_stored_meanwhile(entry, head).map(|part| self.part_response(part, head))
     }
 
+    /// Returns what a second tier had for the request, if it is still fresh. The store may have no room for it.
+    pub(super) fn found_fresh<B>(&self) -> Option<Response<Body<B>>> {
+        let found = self.found()?;
+        found.is_fresh(Instant::now()).then(|| self.stored_response_to(found, self.client.head()))
+    }
+
+    /// Returns what a second tier had for the request instead of this failure, if it may be used for that. Where
+    /// a layer above had found something before, that covers the failure.
+    #[inline(never)]
+    pub(super) fn found_instead_of<B, F>(&self, failure: Option<&Response<F>>) -> Option<Response<Body<B>>> {
+        let asked = self.client.asked();
+        let found = self.found().filter(|_| !asked.has_fallback() && !asked.purpose().is_refresh())?;
+        found.is_usable_on_error(Instant::now()).then(|| {
+            let response = self.stored_response_to(found, self.client.head());
+            exchange::served_instead(asked.why(), failure, found.status()).serve(response)
+        })
+    }
+
+    /// What a second tier had for the request, if it was not purged since.
+    fn found(&self) -> Option<&Arc<store::StoredResponse>> {
+        let asked = self.client.asked();
+        let found = asked.found().filter(|_| asked.facts().is_for_all())?;
+        self.layer.store.sequence().admits(found).then_some(found)
+    }
+
+    fn is_found(&self, stored: &store::StoredResponse) -> bool {
+        self.client.asked().found().is_some_and(|found| stored.is_or_copies(found))
+    }
+
     /// What purges can match of the response before it is there.
     pub(super) fn purge_keys(&self) -> Arc<sequence::PurgeKeys> {
         let client = self.client.head();
@@ -199,7 +228,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
     }
 
     fn is_recent(&self, stored: &store::StoredResponse) -> bool {
-        !self.client.asked().needs_newer() || stored.fetch_number() > self.client.asked().arrived_at()
+        let asked = self.client.asked();
+        !asked.needs_newer() || stored.fetch_number() > asked.arrived_at() || self.is_found(stored)
     }
 
     /// What the origin can be asked to confirm.
@@ -238,7 +268,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let mut response = stored.to_hit(head_only, now, |body| body);
         conditions::apply_range(&head.method, &head.headers, &mut response, stored.body());
         self.tell_sharers(&mut response, stored, now);
-        response
+        match self.is_found(stored) {
+            true => CacheStatus::hit_in_second_tier().serve(response),
+            false => response,
+        }
     }
 
     fn part_response<B>(&self, part: &store::Part, head: &request::Parts) -> Response<Body<B>> {
@@ -334,6 +367,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response_fields.content.unwrap_or(body.size_hint().lower()) > limit
     }
 
+    /// Whether the response of a fetch was purged while its head was awaited.
+    pub(super) fn is_purged(&self, origin: &store::Origin) -> bool {
+        self.layer.store.sequence().purges().has_removed(&origin.purge_keys, origin.fetch_number)
+    }
+
     /// Leaves a hit-for-miss entry for what cannot be shared, and removes what the response supersedes.
     pub(super) fn note(
         &self,
@@ -395,6 +433,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         (!says_nothing).then(|| store::HitForMiss::new(&client.method, fields, origin.received_at, window))
     }
 
+    /// Tells observers why a response is not to be stored, if it is not.
+    pub(super) fn tell(&self, decision: &storing::Decision) {
+        if let Some(why) = decision.not_stored_reason() {
+            self.layer.store.judged(self.client.asked().key(), why);
+        }
+    }
+
+    /// Says how a response came about, and which requests may share it. `has_length`: how long it will be is known.
     pub(super) fn sign<B>(
         &self,
         response: &mut Response<Body<B>>,
@@ -402,13 +448,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         decision: storing::Decision,
         selection: Option<vary::Selection>,
         origin: &store::Origin,
+        has_length: bool,
     ) {
-        let status = self.client.asked().why().stored(decision.is_storable);
+        let status = self.client.asked().why().storing(decision.is_storable, has_length);
         let mut status = status.answered(from_origin, response.status());
         let why = decision.not_stored_reason();
-        if let Some(why) = why {
-            self.layer.store.judged(self.client.asked().key(), why);
-        }
         let unshared = match decision.sharing {
             storing::Sharing::Unshareable(why) => Some(why),
             _ => why,

@@ -264,6 +264,7 @@ impl<S, St: Store, P: Policy> Fill<S, St, P> {
         let fetch = Fetch { layer: Arc::clone(shared), client, rules, search };
         let entry = fetch.entry();
         let stored = entry.as_deref().and_then(|stored| fetch.stored_meanwhile(stored));
+        let stored = stored.or_else(|| fetch.found_fresh());
         if let Some(response) = stored {
             return ResponseFuture::ready(response);
         }
@@ -333,7 +334,8 @@ where
                 Ok(response) => response,
                 Err(error) => {
                     this.in_flight.note_failed_fetch(None);
-                    return Poll::Ready(Err(error));
+                    let instead = this.in_flight.fetch.found_instead_of(None::<&Response<B>>);
+                    return Poll::Ready(instead.ok_or(error));
                 }
             };
             let fetch = &this.in_flight.fetch;
@@ -350,6 +352,9 @@ where
                 continue;
             }
             this.in_flight.note_failure(&response);
+            if let Some(instead) = this.in_flight.instead_of_failure(&response) {
+                return Poll::Ready(Ok(instead));
+            }
             let fetching = this.fetching.take().expect("polled after completion");
             return Poll::Ready(Ok(this.in_flight.conclude(response, &response_fields, fetching)));
         }
@@ -420,6 +425,13 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         {
             self.note_failed_fetch(retry_after(headers, SystemTime::now()));
         }
+    }
+
+    /// What a second tier had, if this response is a failure that it may be used instead of.
+    fn instead_of_failure<A, B>(&self, response: &Response<A>) -> Option<Response<Body<B>>> {
+        self.fetch.client.asked().found()?;
+        let has_failed = self.fetch.layer.failures.has_failed(response);
+        has_failed.then(|| self.fetch.found_instead_of(Some(response)))?
     }
 
     fn note_failed_fetch(&self, asked_for: Option<Duration>) {
@@ -497,7 +509,12 @@ impl<St: Store, P: Policy> InFlight<St, P> {
             store.not_stored(fetch.client.asked().key(), store::Applied::NotStored(why));
             decision = storing::Decision::not_stored(storing::Sharing::Unshareable(why));
         }
+        if decision.is_storable && fetch.is_purged(origin) {
+            decision = decision.lost(storing::NotStored::PurgedMeanwhile);
+        }
         fetch.note((client, &fields), (head.status, &head.headers), &decision, &rules, origin);
+        fetch.tell(&decision);
+        let has_length = response_fields.content.is_some() || body.size_hint().exact().is_some();
         let selection = store::selection(&response_fields.vary, &fields);
         fetch.layer.targets.strip(&mut head.headers, response_fields.has_tags);
         let body = match decision.is_storable {
@@ -521,7 +538,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         exchange::ResponseFacts::forget(&mut head.extensions);
         let mut response = Response::from_parts(head, body);
         let status = response.status();
-        fetch.sign(&mut response, status, decision, selection, origin);
+        fetch.sign(&mut response, status, decision, selection, origin, has_length);
         response
     }
 }

@@ -10,7 +10,7 @@ use crate::{
     },
     http::{cache_control::RequestDirectives, not_stored::NotStored},
     key::KeyExtractor,
-    origin::{HeldBack, OriginState},
+    origin::HeldBack,
     store::{LastFetch, Store, StoredResponse},
 };
 
@@ -98,14 +98,7 @@ fn forwarded<'a>(
     }
 }
 
-/// Why what is stale is served while the origin is not up.
+/// Why what is stale is served without asking the origin.
 fn held_back(question: &select::Question<'_>) -> Option<HeldBack> {
-    let select::Question { settings, head, .. } = question;
-    if settings.health.is_up(head) {
-        return None;
-    }
-    match settings.health.state() {
-        OriginState::Recovering => Some(HeldBack::Recovering),
-        OriginState::Up | OriginState::Down => Some(HeldBack::Down),
-    }
+    question.settings.health.would_hold_back(question.head, question.now)
 }

@@ -49,10 +49,13 @@ impl Way {
     pub(super) fn of_fallback(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
         match ask(question, LastFetch::of(stored, question.now)) {
             Answer::Serve(why) => Self::Serve(why),
-            // The response to HEAD cannot refresh what is stored.
-            Answer::Fetch(Some(pass)) if pass.is_probe() && question.head.method != Method::HEAD => {
+            Answer::Fetch(Some(pass)) if pass.is_probe() => {
                 let why = pass.reason().into();
-                Self::refresh(question, stored, Some(pass), why)
+                match question.head.method == Method::HEAD {
+                    // Its response cannot refresh what is stored: the next GET has the right to ask.
+                    true => Self::Serve(why),
+                    false => Self::refresh(question, stored, Some(pass), why),
+                }
             }
             Answer::Fetch(pass) => Self::Forward(pass),
         }

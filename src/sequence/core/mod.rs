@@ -88,6 +88,8 @@ pub(crate) struct Purges {
     book: Mutex<Book>,
     max_tags: usize,
     max_ranges: usize,
+    /// Not 0: records that nothing here needs any more are kept, up to half of the most.
+    keeps_records: AtomicU64,
 }
 
 impl Purges {
@@ -104,7 +106,15 @@ impl Purges {
             book: Mutex::new(Book::default()),
             max_tags,
             max_ranges,
+            keeps_records: AtomicU64::new(0),
         }
+    }
+
+    /// Keeps records as long as there is room, from now on: responses may come from elsewhere that were fetched
+    /// before any purge that is known.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "there is no second tier"))]
+    pub(crate) fn keep_records(&self) {
+        self.keeps_records.store(1, Ordering::Release);
     }
 
     pub(crate) fn current(&self) -> u64 {
@@ -231,6 +241,12 @@ impl Purges {
         true
     }
 
+    /// Whether a purge since then has removed the response of the fetch with this number.
+    #[inline]
+    pub(crate) fn has_removed(&self, keys: &PurgeKeys, begun: u64) -> bool {
+        self.latest() > begun && self.judge(keys, begun, begun).is_none()
+    }
+
     /// What purged the response of the fetch with this number.
     pub(crate) fn loss(&self, keys: &PurgeKeys, begun: u64) -> Loss {
         let purged = keys.floors().map(|floor| (self.floors.at(floor), floor));
@@ -308,11 +324,15 @@ impl Purges {
         let Book { order, under_way } = &mut *self.book.lock();
         let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
         let is_due = |number: Option<u64>| number.is_some_and(|number| number <= until);
-        if !is_due(order.oldest()) && !is_due(self.ranges.oldest()) {
+        let keeps_records = self.keeps_records.load(Ordering::Acquire) != 0;
+        let may_go = |fill: &records::Fill| !keeps_records || fill.is_half_full();
+        let due_tag = |order: &Order| order.oldest().filter(|_| may_go(self.tags.fill()));
+        let due_range = || self.ranges.oldest().filter(|_| may_go(self.ranges.fill()));
+        if !is_due(due_tag(order)) && !is_due(due_range()) {
             return false;
         }
         for _ in 0..most {
-            let (tag, range) = (order.oldest(), self.ranges.oldest());
+            let (tag, range) = (due_tag(order), due_range());
             // No further than what is dropped: what is being loaded was checked up to less than its number.
             match (is_due(tag), is_due(range)) {
                 (true, _) => {

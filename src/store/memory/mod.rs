@@ -36,6 +36,8 @@ const HOT_SHARE: f64 = 0.97;
 
 const STRIPES: usize = 64;
 
+const MAX_FLOORS: usize = 1 << 20;
+
 /// Keys that are checked with each purge while there are many.
 const CHECKED_PER_PURGE: usize = 16;
 
@@ -78,7 +80,7 @@ pub struct MemoryStoreBuilder {
     max_response_share: f64,
     max_tag_records: usize,
     max_prefix_records: usize,
-    uri_floors: Option<usize>,
+    floors: Option<usize>,
     keeps_texts: bool,
 }
 
@@ -89,7 +91,7 @@ impl MemoryStoreBuilder {
             max_response_share: 1.0 / 16.0,
             max_tag_records: DEFAULT_TAG_RECORDS,
             max_prefix_records: DEFAULT_PREFIX_RECORDS,
-            uri_floors: None,
+            floors: None,
             keeps_texts: false,
         }
     }
@@ -124,14 +126,14 @@ impl MemoryStoreBuilder {
         self
     }
 
-    /// In how many parts the URLs are divided, of which a purge of a URL purges one, in eight bytes each. A quarter
-    /// as many are for keys. From 1 to 2^24. Default: one for 4 KiB of capacity, from 1,024 to 1,048,576.
+    /// How many [floors](crate::Sequence#what-is-kept-of-purges) there are for URLs, of eight bytes each, and a
+    /// quarter as many for keys. URLs that share one are purged together. At most 1,048,576. Default:
+    /// one for each 4 KiB of the capacity, at least 1,024.
     ///
-    /// What a node of a cluster takes from a second tier or a snapshot file is as old as its fetch, and each purge of
-    /// another URL since may have purged its part: after `k` purges of URLs that is so with a probability of 1 - (1 - 1/n)^k.
-    /// For 65,536 purges, as many as the log of a cluster has, that is 63 % of 65,536 parts, and 6 % of 1,048,576.
-    pub fn uri_floors(mut self, floors: usize) -> Self {
-        self.uri_floors = Some(floors);
+    /// With a second tier each purge of a URL, and each unsafe request, takes the part of all that the tier holds
+    /// along that shares its floor: give it the most there.
+    pub fn floors(mut self, floors: usize) -> Self {
+        self.floors = Some(floors);
         self
     }
 
@@ -146,7 +148,7 @@ impl MemoryStoreBuilder {
     ///
     /// # Errors
     ///
-    /// If the capacity or a number of records or parts is zero, if the share is not more than 0 and at most 1, or if
+    /// If the capacity or a number of records is zero, if the share is not more than 0 and at most 1, or if
     /// the largest response would have less than 640 bytes.
     pub fn build(self) -> Result<MemoryStore, BuildError> {
         if self.capacity_bytes == 0 {
@@ -155,15 +157,24 @@ impl MemoryStoreBuilder {
         if !(self.max_response_share > 0.0 && self.max_response_share <= 1.0) {
             return Err(BuildError::ResponseShare(self.max_response_share));
         }
-        for (setting, records) in [
-            ("max_tag_records", self.max_tag_records),
-            ("max_prefix_records", self.max_prefix_records),
-            ("uri_floors", self.uri_floors.unwrap_or(1)),
-        ] {
+        for (setting, records) in
+            [("max_tag_records", self.max_tag_records), ("max_prefix_records", self.max_prefix_records)]
+        {
             if records == 0 {
                 let consequence = "each purge would purge everything";
                 return Err(BuildError::ZeroLimit { setting, consequence });
             }
+        }
+        let consequence = "they take 10 MiB and more";
+        match self.floors {
+            Some(0) => {
+                let consequence = "each purge of a URL would purge everything";
+                return Err(BuildError::ZeroLimit { setting: "floors", consequence });
+            }
+            Some(floors) if floors > MAX_FLOORS => {
+                return Err(BuildError::LargeLimit { setting: "floors", most: MAX_FLOORS, consequence });
+            }
+            _ => {}
         }
         let store = MemoryStore::made_by(&self);
         BuildError::check_room(store.max_response_bytes())?;
@@ -242,9 +253,8 @@ impl MemoryStore {
         // The engine refuses what is larger than that.
         let max_entry_bytes = (table.shard_capacity() as f64 * HOT_SHARE) as usize;
         let max_response_bytes = share.min(max_entry_bytes);
-        let usual =
-            usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX).clamp(1 << 10, 1 << 20);
-        let floors = settings.uri_floors.unwrap_or(usual);
+        let by_capacity = usize::try_from(settings.capacity_bytes / 4096).unwrap_or(usize::MAX);
+        let floors = settings.floors.unwrap_or(by_capacity.clamp(1 << 10, MAX_FLOORS));
         let sequence = Sequence::with_records(floors, settings.max_tag_records, settings.max_prefix_records);
         let sequence = if settings.keeps_texts { sequence.keep_texts() } else { sequence };
         Self {
@@ -577,15 +587,15 @@ impl MemoryStoreBuilder {
             max_response_share,
             max_tag_records,
             max_prefix_records,
-            uri_floors,
+            floors,
             keeps_texts,
         } = self;
-        let uri_floors = uri_floors.map_or("one for 4 KiB".to_owned(), |floors| floors.to_string());
+        let floors = floors.map_or_else(|| "capacity / 4096".to_owned(), |floors| floors.to_string());
         vec![
             ("MemoryStoreBuilder::max_response_share", format!("1/{}", max_response_share.recip())),
             ("MemoryStoreBuilder::max_tag_records", max_tag_records.to_string()),
             ("MemoryStoreBuilder::max_prefix_records", max_prefix_records.to_string()),
-            ("MemoryStoreBuilder::uri_floors", uri_floors),
+            ("MemoryStoreBuilder::floors", floors),
             ("MemoryStoreBuilder::snapshots", crate::defaults::tests::switch(*keeps_texts)),
         ]
     }

@@ -223,9 +223,6 @@ impl Expiry {
 /// Between the end of a walk and the beginning of the next.
 const WALK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Between two looks at records that are kept though all that is stored was checked.
-const KEPT_PAUSE: Duration = Duration::from_secs(10);
-
 /// Walks through all keys after purges that left a record.
 ///
 /// When a walk has ended, all that is stored was checked up to the purge that was the last when it began:
@@ -274,13 +271,9 @@ impl PurgeSweep {
                 state.ended_at = Some(now);
             }
         }
-        let has_more = sequence.forget(state.checked, most);
+        let has_more = purges.forget(state.checked, most);
         if state.position.is_some() || has_more {
             return Some(now);
-        }
-        if sequence.kept_from().is_some() && purges.newest_record() <= state.checked {
-            // What is kept for other nodes goes with further purges.
-            return Some(now + KEPT_PAUSE);
         }
         // Records are left: of purges since, or some that a fetch may need.
         (purges.records() != (0, 0)).then(|| state.pause_ends_at().unwrap_or(now).max(now + WALK_PAUSE / 10))

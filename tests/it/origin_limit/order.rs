@@ -1,4 +1,4 @@
-//! Who goes first, who is dropped, and who does not wait at all.
+//! Which requests go first, which are dropped, and which do not wait at all.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 

@@ -156,7 +156,7 @@ async fn a_storm_of_purges_leaves_hits_right_and_memory_flat() {
 #[test]
 fn a_store_too_small_for_purge_records_is_refused() {
     let builder = || MemoryStore::builder(1 << 20);
-    for builder in [builder().max_tag_records(0), builder().max_prefix_records(0), builder().uri_floors(0)] {
+    for builder in [builder().max_tag_records(0), builder().max_prefix_records(0), builder().floors(0)] {
         assert!(matches!(builder.build(), Err(BuildError::ZeroLimit { .. })));
     }
 }
@@ -166,7 +166,7 @@ fn a_store_too_small_for_purge_records_is_refused() {
 async fn the_more_parts_there_are_the_less_does_a_purge_of_a_url_take_along() {
     for (floors, kept) in [(1, 0..=0), (1 << 20, 95..=100)] {
         let origin = tagged();
-        let store = MemoryStore::builder(64 << 20).uri_floors(floors).build().unwrap();
+        let store = MemoryStore::builder(64 << 20).floors(floors).build().unwrap();
         let layer = ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap();
         let (service, purge) = (layer.layer(origin.clone()), layer.purge());
         let page = |n: usize| get_request(&format!("http://example.com/page-{n}"));
