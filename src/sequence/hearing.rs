@@ -17,11 +17,13 @@ impl Default for Hearing {
 
 impl Hearing {
     /// From now on nothing is enough that was not [heard](Self::heard).
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "there are no other nodes"))]
     pub(super) fn limit(&self) {
         self.0.store(0, Ordering::Release);
     }
 
     /// All purges were heard that there were at some moment, which is enough until before this one.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "there are no other nodes"))]
     pub(super) fn heard(&self, until: u64) {
         self.0.store(until.min(FOR_EVER - 1), Ordering::Release);
     }

@@ -26,5 +26,3 @@ mod settings;
 mod status;
 #[cfg(feature = "redis-tls")]
 mod tls;
-
-use self::node::{LIMIT, PAGE, until};
