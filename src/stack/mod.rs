@@ -430,7 +430,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             tier,
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
-            origin_limit,
+            origin_limit: origin_limit.under_own_layer(),
             stats,
         }
     }

@@ -237,6 +237,20 @@ async fn down(answer: fn() -> ScriptedResponse, health: OriginHealth) -> Cache {
     cache
 }
 
+/// A store over a limit, without a layer that serves what is stale.
+fn without_fallback(
+    script: impl Fn(usize, &Parts) -> ScriptedResponse + Send + Sync + 'static,
+    limit: OriginLimitLayer,
+) -> Cache {
+    let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+    let layer = StoreLayer::new(small_store())
+        .rules(Rules::new().stale_if_error_for(secs(3_600)))
+        .observer(Arc::clone(&watch))
+        .counted_by(&stats);
+    let service = layer.layer(limit.layer(ScriptedOrigin::new(script)));
+    Cache::new(boxed(service), watch, stats)
+}
+
 /// After the first probe has brought a response.
 async fn recovering() -> Cache {
     let script = |n: usize, head: &Parts| match (n, head.uri.path()) {
@@ -424,6 +438,35 @@ fn refused() -> Vec<Case> {
             let record = cache.get("/nothing").await;
             assert_eq!(record.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
             record
+        }),
+        case(by(Refused::OriginRecovering), async {
+            let health = OriginHealth::new();
+            let script = |n: usize, head: &Parts| match (n, head.uri.path()) {
+                (1, _) | (_, "/back") => ok("x").max_age(10),
+                (2..=31, _) => status(503),
+                _ => hangs(),
+            };
+            let cache = without_fallback(script, OriginLimitLayer::new(64).health(health.clone()));
+            cache.get("/stale").await;
+            for key in 0..30 {
+                cache.get(&format!("/{key}")).await;
+                tokio::time::advance(ms(400)).await;
+            }
+            cache.get("/back").await;
+            assert_eq!(health.state(), OriginState::Recovering);
+            for key in 0..10 {
+                cache.hold(&format!("/held/{key}")).await;
+            }
+            cache.get("/stale").await
+        }),
+        case(by(Refused::OriginBusy), async {
+            let script = |n: usize, _: &Parts| if n <= 2 { ok("x").max_age(10) } else { status(429) };
+            let cache = without_fallback(script, OriginLimitLayer::unlimited());
+            cache.get("/one").await;
+            cache.get("/two").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/one").await;
+            cache.get("/two").await
         }),
         case(by(Refused::AttemptTimeout), async {
             let script = |n: usize, _: &Parts| if n <= 31 { status(503) } else { hangs() };
