@@ -154,9 +154,11 @@ impl Cache {
         let before = self.watch.records.lock().unwrap().len();
         let counts = self.stats.snapshot();
         let result = self.call(request).await;
-        let records = self.watch.records.lock().unwrap();
-        assert_eq!(records.len(), before + 1, "told once: {result:?}");
-        let record = records[before];
+        let record = {
+            let records = self.watch.records.lock().unwrap();
+            assert_eq!(records.len(), before + 1, "told once: {result:?}");
+            records[before]
+        };
         let counts = self.stats.snapshot().since(&counts);
         assert_eq!((counts.requests(), counted(&counts, record.outcome())), (1, 1), "{record:?}");
         match &result {
@@ -166,7 +168,6 @@ impl Cache {
             }
             Err(Failure) => assert_eq!((record.status(), record.outcome()), (None, Outcome::Failed)),
         }
-        drop(records);
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         self.places.look().await.expect_outcome(&seen, record.outcome());
         Asked { record, foreseen }

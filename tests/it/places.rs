@@ -19,10 +19,12 @@ pub(crate) struct Places {
     events: Events,
 }
 
+type Grown = (String, Vec<(String, String)>, u64);
+
 /// What each place has said between two looks.
 pub(crate) struct Seen {
     /// Name, labels without that of the cache, and by how much it grew.
-    series: Vec<(String, Vec<(String, String)>, u64)>,
+    series: Vec<Grown>,
     totals: serde_json::Value,
     events: Vec<String>,
 }

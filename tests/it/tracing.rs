@@ -100,9 +100,11 @@ fn listen(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
 }
 
 /// The events of this thread.
+#[cfg(all(feature = "dashboard", feature = "metrics"))]
 #[derive(Clone)]
 pub(crate) struct Events(Capture);
 
+#[cfg(all(feature = "dashboard", feature = "metrics"))]
 impl Events {
     /// Listens to this thread as long as it runs.
     pub(crate) fn listen() -> Self {
