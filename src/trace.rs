@@ -11,7 +11,7 @@ pub(crate) use self::on::*;
 mod on {
     use super::{Duration, Future};
     use http::request::Parts;
-    use std::sync::OnceLock;
+    use parking_lot::Mutex;
     use tracing::{Instrument, Span, debug, info_span, warn};
 
     const TARGET: &str = "tower_readthrough";
@@ -51,17 +51,26 @@ mod on {
 
     /// The span of a fetch that may not have begun.
     #[derive(Debug, Default)]
-    pub(crate) struct SpanOfFetch(OnceLock<FetchSpan>);
+    pub(crate) struct SpanOfFetch(Mutex<Option<FetchSpan>>);
 
     impl SpanOfFetch {
-        /// The span of the fetch for this request, which begins now if it has not before.
+        /// The span of the fetch for this request, which begins now.
         pub(crate) fn begin(&self, head: &Parts, shows_query: bool) -> FetchSpan {
-            self.0.get_or_init(|| FetchSpan::of_fetch(head, shows_query)).clone()
+            let span = FetchSpan::of_fetch(head, shows_query);
+            let _replaced = self.0.lock().replace(span.clone());
+            span
         }
 
-        /// Notes that the request of the current span waits for it, if it has begun.
+        /// Notes that the request of the current span waits for it, if it goes on.
         pub(crate) fn joined(&self) {
-            self.0.get().into_iter().for_each(FetchSpan::joined);
+            // Without the lock: a subscriber of spans is code of the application.
+            let span = self.0.lock().clone();
+            span.iter().for_each(FetchSpan::joined);
+        }
+
+        /// Its fetch is over. What is left of it is that of the fetch's future.
+        pub(crate) fn end(&self) {
+            let _span = self.0.lock().take();
         }
     }
 
@@ -103,6 +112,27 @@ mod on {
         let seconds = lasted.as_secs_f64();
         warn!(target: TARGET, seconds, relapses, "the origin is up again");
     }
+
+    /// A node of a cluster hears of no more purges.
+    #[cfg(feature = "redis")]
+    pub(crate) fn cut_off(node: &str, error: &str) {
+        warn!(target: TARGET, node, error, "cut off from the purges of the other nodes");
+    }
+
+    /// It hears of them again, after so long.
+    #[cfg(feature = "redis")]
+    pub(crate) fn caught_up(node: &str, lasted: Duration) {
+        let seconds = lasted.as_secs_f64();
+        warn!(target: TARGET, node, seconds, "the purges of the other nodes are heard again");
+    }
+
+    /// The server may drop the log of purges.
+    #[cfg(feature = "redis")]
+    pub(crate) fn log_may_be_evicted(node: &str) {
+        let message = "the server may drop the log of purges when its memory is full: `maxmemory-policy` should not \
+                       begin with `allkeys`";
+        warn!(target: TARGET, node, message);
+    }
 }
 
 #[cfg(not(feature = "tracing"))]
@@ -134,6 +164,8 @@ mod off {
         }
 
         pub(crate) const fn joined(&self) {}
+
+        pub(crate) const fn end(&self) {}
     }
 
     pub(crate) const fn decided(
@@ -156,4 +188,13 @@ mod off {
     pub(crate) const fn outage_began() {}
 
     pub(crate) const fn outage_ended(_: Duration, _: u32) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn cut_off(_: &str, _: &str) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn caught_up(_: &str, _: Duration) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn log_may_be_evicted(_: &str) {}
 }

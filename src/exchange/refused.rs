@@ -116,6 +116,11 @@ impl Refused {
         }
     }
 
+    /// Whether the caller has left a fetch that goes on for others.
+    pub(crate) const fn leaves_fetch(self) -> bool {
+        matches!(self, Self::TooManyWaiters | Self::WaitTimeout)
+    }
+
     /// Returns the error type of RFC 9209 §2.3 that `Proxy-Status` names.
     pub const fn proxy_error(self) -> &'static str {
         match self {
@@ -162,21 +167,29 @@ pub(crate) fn tell_protocol_error(headers: &mut HeaderMap) {
     headers.insert(PROXY_STATUS, HeaderValue::from_static("tower-readthrough;error=http_protocol_error"));
 }
 
-/// What follows the name of this cache in `Proxy-Status`, if it is the last one to have said something.
-fn own_proxy_status(headers: &HeaderMap) -> Option<&str> {
-    headers.get_all(PROXY_STATUS).iter().next_back()?.to_str().ok()?.strip_prefix(NAME)
+/// What this cache has said in `Proxy-Status`, under its usual name: in a response that it has made itself, in
+/// which no other intermediary has said anything (RFC 9209 §2).
+fn own_proxy_status<B>(response: &Response<B>, status: CacheStatus) -> Option<&str> {
+    let is_refusal = || response.extensions().get::<Refused>().is_some();
+    // As `tell_protocol_error` has it.
+    let is_senseless = || {
+        (status.forward_status(), response.status())
+            == (Some(StatusCode::NOT_MODIFIED), StatusCode::BAD_GATEWAY)
+    };
+    let said = response.headers().get(PROXY_STATUS).filter(|_| is_refusal() || is_senseless());
+    said?.to_str().ok()?.strip_prefix(NAME)
 }
 
 /// Says the same under another name of the cache.
-pub(super) fn rename_proxy_status(headers: &mut HeaderMap, name: &str) {
-    let renamed =
-        own_proxy_status(headers).and_then(|rest| HeaderValue::try_from(format!("{name}{rest}")).ok());
-    renamed.into_iter().for_each(|value| _ = headers.insert(PROXY_STATUS, value));
+pub(super) fn rename_proxy_status<B>(response: &mut Response<B>, status: CacheStatus, name: &str) {
+    let renamed = own_proxy_status(response, status)
+        .and_then(|rest| HeaderValue::try_from(format!("{name}{rest}")).ok());
+    renamed.into_iter().for_each(|value| _ = response.headers_mut().insert(PROXY_STATUS, value));
 }
 
 /// Does not say it.
-pub(super) fn hide_proxy_status(headers: &mut HeaderMap) {
-    if own_proxy_status(headers).is_some() {
-        headers.remove(PROXY_STATUS);
+pub(super) fn hide_proxy_status<B>(response: &mut Response<B>, status: CacheStatus) {
+    if own_proxy_status(response, status).is_some() {
+        response.headers_mut().remove(PROXY_STATUS);
     }
 }

@@ -86,12 +86,19 @@ impl<'a> Target<'a> {
     /// A text from which [`parse_text`](Self::parse_text) makes a target with the same hashes. `None` if the
     /// host is not text.
     pub(crate) fn to_text(self) -> Option<String> {
+        let mut text = self.origin_text()?;
+        text.push_str(path_and_query(self.uri));
+        Some(text)
+    }
+
+    /// The same without path and query.
+    pub(crate) fn origin_text(self) -> Option<String> {
         let authority = self.authority();
         let host = str::from_utf8(authority.as_bytes()).ok()?.to_ascii_lowercase();
         // The scheme by which the default port was left out, so that no other port is when it is read.
         let scheme = self.origins.scheme.or_else(|| self.uri.scheme());
         let (scheme, colon) = scheme.map_or(("", ""), |scheme| (scheme.as_str(), ":"));
-        Some(format!("{scheme}{colon}//{host}{}", path_and_query(self.uri)))
+        Some(format!("{scheme}{colon}//{host}"))
     }
 
     /// The URI and the `Host` of a target.

@@ -339,7 +339,7 @@ impl Fallback {
             Ok(Err(_)) | Err(_) => true,
         };
         // Once more: the failure may have come late.
-        if has_failed && self.is_usable(&sequence) {
+        if has_failed && self.is_usable(&sequence) && !(self.stored.is_unproven() && is_going_on(&outcome)) {
             return Ok(self.instead_of(outcome.as_ref().ok().and_then(|result| result.as_ref().ok())));
         }
         match outcome {
@@ -350,6 +350,12 @@ impl Fallback {
             Err(panic) => resume_unwind(panic),
         }
     }
+}
+
+/// Whether the fetch goes on without this caller, and may still succeed.
+fn is_going_on<B, E, P>(outcome: &Result<Result<Response<B>, E>, P>) -> bool {
+    let Ok(Ok(response)) = outcome else { return false };
+    response.extensions().get().is_some_and(|refused: &exchange::Refused| refused.leaves_fetch())
 }
 
 /// Why the origin is asked, where this response is what there is instead.

@@ -3,6 +3,7 @@
 #[cfg(feature = "snapshot")]
 mod as_of;
 mod core;
+mod hearing;
 mod message;
 mod sync;
 
@@ -29,6 +30,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use self::{
     core::{Effect, FloorIndex, Pattern, PurgeKind, Purges, TagHash},
+    hearing::Hearing,
     sync::{AtomicU64, Ordering},
 };
 use crate::{
@@ -110,6 +112,7 @@ pub struct Sequence {
     keeps_texts: bool,
     /// Of a cluster, if the store is part of one.
     journal: OnceLock<Arc<dyn Journal>>,
+    hearing: Hearing,
 }
 
 impl Default for Sequence {
@@ -144,6 +147,7 @@ impl Sequence {
             losses: Losses::default(),
             keeps_texts: false,
             journal: OnceLock::new(),
+            hearing: Hearing::default(),
         }
     }
 
@@ -164,7 +168,8 @@ impl Sequence {
     }
 
     /// Notes that a [snapshot](crate::store::Snapshot) is about to be read, to be stored for as long as the
-    /// result is kept: it counts as fetched now, so that purges from now on reach it.
+    /// result is kept: it counts as fetched now, so that purges from now on reach it. What fetches under way
+    /// bring is newer, and takes its place.
     pub fn begin_load(self: &Arc<Self>) -> Loading {
         let (under_way, number) = self.purges.begin_load();
         Loading { sequence: Arc::clone(self), under_way, number }
@@ -178,7 +183,8 @@ impl Sequence {
     pub(crate) fn admits(&self, response: &impl Checked) -> bool {
         let keys = || &**response.purge_keys();
         let note = |doubts| self.note_doubts(response, doubts);
-        self.purges.admits(response.purge_check(), response.fetch_number(), keys, note)
+        let is_in_doubt = || self.is_cut_off();
+        self.purges.admits(response.purge_check(), response.fetch_number(), keys, is_in_doubt, note)
     }
 
     #[cold]
@@ -214,7 +220,7 @@ impl Sequence {
     /// Returns what a request that arrives now knows of purges.
     pub(crate) fn arrival(&self, number: u64, keys: Arc<PurgeKeys>) -> PurgeSnapshot {
         let floor = self.purges.arrive(&keys);
-        PurgeSnapshot { number, floor, keys, sequence: self.address() }
+        PurgeSnapshot { number, floor, keys, sequence: self.address(), is_cut_off: self.is_cut_off() }
     }
 
     pub(super) fn address(&self) -> usize {
@@ -313,7 +319,7 @@ impl Sequence {
             let target = key::Target::of(request, key::Origins::default());
             for group in tags::groups(headers, &tags::CACHE_GROUPS) {
                 self.push_group(&group, target, &mut tags);
-                let url = target.to_text().unwrap_or_default();
+                let url = target.origin_text().map(|origin| origin + "/").unwrap_or_default();
                 texts.iter_mut().for_each(|texts| texts.groups.push((url.clone(), group.clone())));
             }
         }
@@ -453,6 +459,26 @@ impl Sequence {
         self.journal.set(journal).is_ok()
     }
 
+    /// From now on what is stored is unproven where it was not [heard](Self::heard) in time which purges there
+    /// were elsewhere. Each check then takes the longer way.
+    #[cfg(feature = "redis")]
+    pub(crate) fn limit_hearing(&self) {
+        self.hearing.limit();
+        self.purges.always_ask();
+    }
+
+    /// All purges that others knew of at that moment have been applied, which is enough for so long.
+    #[cfg(feature = "redis")]
+    pub(crate) fn heard(&self, at: Instant, enough_for: Duration) {
+        let until = crate::http::storing::after(at, enough_for);
+        self.hearing.heard(nanos(until.saturating_duration_since(self.made_at)));
+    }
+
+    /// Whether there may have been purges elsewhere that were not heard in time.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.hearing.is_over(|| self.moment())
+    }
+
     /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, hash: u64) {
         self.purges.invalidate(self.floor(hash));
@@ -524,12 +550,16 @@ impl Sequence {
     }
 
     fn moment(&self) -> u64 {
-        u64::try_from(self.made_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.made_at.elapsed())
     }
 
     fn instant(&self, moment: u64) -> Instant {
         crate::http::storing::after(self.made_at, Duration::from_nanos(moment))
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Fewer: keys are purged by code alone, and not by each unsafe request.
@@ -575,6 +605,12 @@ impl Loading {
     /// The number of the fetch for which it stands.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The number under which something is stored that stands for the fetch of this one, so that it takes the
+    /// place of nothing that a fetch under way brings.
+    pub(crate) fn below_fetches(&self, number: u64) -> u64 {
+        self.sequence.purges.below_fetches(number)
     }
 
     /// Unsafe requests from now on reach what has these keys.
@@ -630,12 +666,18 @@ pub(crate) struct PurgeSnapshot {
     pub(crate) keys: Arc<PurgeKeys>,
     /// The address of the sequence, for comparison alone.
     sequence: usize,
+    is_cut_off: bool,
 }
 
 impl PurgeSnapshot {
     /// Whether it was noted by this sequence.
     pub(crate) fn is_of(&self, sequence: &Sequence) -> bool {
         self.sequence == sequence.address()
+    }
+
+    /// Whether there may have been purges that were [not heard](Sequence::limit_hearing) in time.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off
     }
 }
 

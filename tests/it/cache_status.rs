@@ -261,3 +261,45 @@ async fn what_the_limit_holds_back_says_why() {
     let expected = (OriginState::Recovering, "hit; detail=origin-recovering".into());
     assert_eq!((health.state(), reply.cache()), expected);
 }
+
+/// RFC 9209 §2: each intermediary adds its own line, and changes no other.
+#[tokio::test(start_paused = true)]
+async fn what_other_intermediaries_say_in_proxy_status_stays() {
+    let said = ["proxy.example;error=connection_timeout", "tower-readthrough;error=connection_limit_reached"];
+    let other = move || said.iter().fold(status(503), |reply, line| reply.header("proxy-status", line));
+    for layer in [builder(), builder().cache_name("edge-1"), builder().cache_status(CacheStatusDetail::Off)] {
+        let service = layer.build().unwrap().layer(ScriptedOrigin::always(other));
+        // The leader of a fetch, and one who shares it.
+        let ask = || service.clone().oneshot(request("GET", "/", &[]));
+        let (leader, follower) = tokio::join!(ask(), ask());
+        for response in [leader.unwrap(), follower.unwrap()] {
+            let lines: Vec<_> = response.headers().get_all("proxy-status").iter().collect();
+            assert_eq!(lines, said);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_makes_no_sense_is_told_under_the_name_of_the_cache() {
+    for (layer, expected) in [
+        (builder(), "tower-readthrough;error=http_protocol_error"),
+        (builder().cache_name("edge-1"), "edge-1;error=http_protocol_error"),
+        (builder().cache_status(CacheStatusDetail::Off), "none"),
+    ] {
+        // A 304 that confirms something else, also to a request without conditions.
+        let origin = ScriptedOrigin::new(|call, _| match call {
+            1 => ok("x").max_age(1).header("etag", "\"1\""),
+            _ => status(304).header("etag", "\"2\""),
+        });
+        // Nothing covers for it.
+        let layer = layer.rules(Rules::new().stale_if_error_for(ms(0)));
+        let service = layer.build().unwrap().layer(origin);
+        get(&service, "/").await;
+        tokio::time::advance(secs(2)).await;
+        let ask = || service.clone().oneshot(request("GET", "/", &[]));
+        let (leader, follower) = tokio::join!(ask(), ask());
+        for response in [leader.unwrap(), follower.unwrap()] {
+            assert_eq!((response.status().as_u16(), proxy_status(&response)), (502, expected));
+        }
+    }
+}

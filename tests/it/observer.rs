@@ -153,7 +153,7 @@ impl Cache {
         let seen = self.places.look().await;
         let before = self.watch.records.lock().unwrap().len();
         let counts = self.stats.snapshot();
-        let result = self.service.clone().oneshot(request).await;
+        let result = self.call(request).await;
         let records = self.watch.records.lock().unwrap();
         assert_eq!(records.len(), before + 1, "told once: {result:?}");
         let record = records[before];
@@ -170,6 +170,14 @@ impl Cache {
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         self.places.look().await.expect_outcome(&seen, record.outcome());
         Asked { record, foreseen }
+    }
+
+    /// In a span by which its events are told from those of others.
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Result<Reply, Failure>> + use<> {
+        let call = self.service.clone().oneshot(request);
+        #[cfg(feature = "tracing")]
+        let call = ::tracing::Instrument::instrument(call, ::tracing::info_span!("asked"));
+        call
     }
 
     async fn get(&self, path: &str) -> Asked {
@@ -239,7 +247,7 @@ fn without_fallback(
         .observer(Arc::clone(&watch))
         .counted_by(&stats);
     let service = layer.layer(limit.layer(ScriptedOrigin::new(script)));
-    Cache { service: boxed(service), watch, stats }
+    Cache::new(boxed(service), watch, stats)
 }
 
 /// After the first probe has brought a response.
@@ -533,11 +541,12 @@ fn unkeyed() -> Vec<Case> {
     cases
 }
 
-/// Whether it is known before the fetch. Of refusals only that is foreseen which the request itself demands: limits
-/// are those of the moment.
+/// Whether it is known before the fetch, by the head alone. Of refusals only that is foreseen which the request itself
+/// demands: limits are those of the moment.
 fn is_foreseeable(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Hit | Outcome::Unkeyed(_) | Outcome::Forwarded(_) => true,
+        Outcome::Hit | Outcome::Forwarded(_) => true,
+        Outcome::Unkeyed(why) => why != Unkeyed::Body,
         Outcome::Stale(why) => why.known() == Known::BeforeFetch,
         Outcome::Refused(why) => why == Refused::NotStored,
         _ => false,
@@ -723,7 +732,7 @@ impl Told {
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         let seen = cache.places.look().await;
         let (stats, applied) = (cache.stats.snapshot(), cache.watch.applied().len());
-        let reply = cache.service.clone().oneshot(request).await.unwrap();
+        let reply = cache.call(request).await.unwrap();
         settle().await;
         let record = *cache.watch.records.lock().unwrap().last().unwrap();
         let counts = cache.stats.snapshot().since(&stats);

@@ -436,7 +436,7 @@ impl World {
         };
         let ticket = self.with_log(node, |log, target| {
             let purge = || target.node.purge(label, strength);
-            log.issue(&message, false, Instant::now(), purge, target).1
+            log.issue(&message, false, Instant::now(), purge).1
         });
         self.purges[purge].ticket = Some(ticket);
         self.note_covers(node);
@@ -580,7 +580,7 @@ impl World {
         }
         self.nodes[node].is_linked = true;
         let run = self.server.run;
-        self.with_log(node, |log, target| log.connected(Some(run), target));
+        self.with_log(node, |log, target| log.connected(Some(run), Instant::now(), target));
     }
 
     fn read(&mut self, node: usize) {

@@ -100,7 +100,7 @@ pub(super) struct Flight {
     leader: Credentials,
     /// Its place in the queue to the origin, if there is one.
     place: Option<Arc<Place>>,
-    /// Set when the fetch begins.
+    /// That of the fetch, for as long as it goes on: readers may be here long after.
     span: SpanOfFetch,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
@@ -195,6 +195,11 @@ impl Flight {
     /// Notes that another request waits for the fetch.
     pub(super) fn note_joined(&self) {
         self.span.joined();
+    }
+
+    /// The fetch is over. What is left of its span is that of its future.
+    pub(super) fn end_span(&self) {
+        self.span.end();
     }
 
     pub(super) fn started_at(&self) -> Instant {

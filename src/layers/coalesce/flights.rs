@@ -478,6 +478,7 @@ impl Drop for FlightGuard {
             self.fail(FetchOutcome::Aborted);
         }
         self.flight.end(Err(BodyError::Cancelled));
+        self.flight.end_span();
         if !self.has_redirected.load(Ordering::Relaxed) {
             self.flight.close();
         }

@@ -121,7 +121,7 @@ impl TierBuilder {
     /// [`stale_after`](crate::CoalesceLayer::stale_after) if that is less. Then they ask the origin as well. The
     /// node that asks has ten seconds for it. Default: no, each node asks the origin by itself.
     ///
-    /// It takes one call of the remote more for each fetch.
+    /// It takes two calls of the remote more for each fetch.
     pub fn single_fetch(mut self, take_turns: bool) -> Self {
         self.settings.fetches_once = take_turns;
         self
