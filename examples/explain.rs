@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The store is empty at first. With `--response` a request for the URL was answered before with a 200 of these
-//! fields, so that the output shows whether it is stored, for how long, and for whom; the line before says what the
+//! fields, so that the output shows whether it is stored, for how long, and for which requests; the line before says what the
 //! cache said to that.
 
 use std::{convert::Infallible, error::Error, fs, path::PathBuf, process::ExitCode};

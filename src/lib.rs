@@ -68,6 +68,7 @@
 //! | [`stale_if_error`] | serves a stale response when everything to the right failed |
 //! | [`coalesce`] | fetches the same thing once at a time, for all callers that ask for it |
 //! | [`fill`] | stores and revalidates what the origin sends |
+//! | `tier` | asks a second tier before the origin (feature `redis`) |
 //! | [`retry`] | tries again, within a budget, what may be tried again |
 //! | [`origin_limit`] | bounds the attempts under way at the origin |
 //!
@@ -87,7 +88,7 @@
 //!   make one request.
 //! * **No client can cancel, stall or slow another**, and no client waits less because of the cache: no limit
 //!   that is set by default takes a response away from a client that waits for it.
-//! * **A response is shared only with callers for whom it may be reused.** What `Vary` keeps apart stays
+//! * **A response is shared only with callers that may reuse it.** What `Vary` keeps apart stays
 //!   apart. A validator of one variant never confirms another.
 //! * **A failure does not multiply.** A failed fetch is followed by one more, for a second caller, since the
 //!   first may be the fault of one request; then all that wait get the failure, or a stale response.
@@ -160,10 +161,16 @@
 //! * `body-key`: a [layer](key#keys-from-bodies) keys what is read by POST or QUERY by a digest of
 //!   the request body.
 //! * `metrics`: counters, gauges and histograms through the `metrics` facade.
-//! * `tracing`: a span for each shared fetch and each refresh within that of the request, an event at `debug` for
-//!   what becomes of each request, and one at `warn` when the state of an origin changes. No event has a query.
+//! * `tracing`: a span for each shared fetch and each refresh within that of the request, events at `debug` for
+//!   what becomes of each request and whether each fetched response is stored, and one at `warn` when the state of an
+//!   origin changes. No query of a URL is shown, unless `trace_queries` is set.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
-//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server.
+//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server, and a
+//!   `tier::Tier` is a second tier that they have in common.
+//! * `redis-tls`: TLS to that server, by rustls with ring. What the process has chosen as its provider is neither used
+//!   nor changed.
+//! * `zstd`: `store::Envelope::to_compressed_bytes`, for values of the second tier; without it compressed
+//!   envelopes are not read.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
@@ -174,7 +181,7 @@
 //! # Limits
 //!
 //! * What is stored is in the memory of one process. It ends with that, unless a
-//!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
+//!   [snapshot file](store#a-store-that-outlives-its-process) or a second tier keeps it. A purge is about
 //!   one store, unless a `cluster` joins it with others.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.
@@ -220,17 +227,20 @@ mod trace;
 pub mod why;
 mod work;
 
+#[cfg(feature = "redis")]
+pub use self::layers::tier;
 pub use self::layers::{coalesce, fill, lookup, origin_limit, probe, retry, stale_if_error, warm_up};
 #[cfg(feature = "dashboard")]
 pub use self::observe::dashboard;
-#[cfg(feature = "redis")]
-pub use self::layers::tier;
 #[cfg(feature = "metrics")]
 pub use self::observe::metrics;
 #[cfg(feature = "serde")]
 #[doc(inline)]
 pub use self::rule_table::{RuleTable, TableError, TableMiss};
 pub use self::stack::failover;
+#[cfg(feature = "redis")]
+#[doc(inline)]
+pub use self::tier::{Tier, TierLayer};
 #[doc(inline)]
 pub use self::{
     body::{Body, BodyError, BoxError},
@@ -257,8 +267,8 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, Stats,
-        StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
+        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, RuleStats,
+        Stats, StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},
@@ -273,9 +283,6 @@ pub use self::{
     store::{Entry, MemoryStore, MemoryStoreBuilder, Store, StoreStats, StoredResponse},
     tags::Tags,
 };
-#[cfg(feature = "redis")]
-#[doc(inline)]
-pub use self::tier::{Tier, TierLayer};
 #[cfg(feature = "body-key")]
 #[doc(inline)]
 pub use self::{

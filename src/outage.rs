@@ -84,8 +84,8 @@
 //!
 //! | setting | counts | at the end |
 //! |---|---|---|
-//! | [`stale_after`](crate::CoalesceLayer::stale_after) | from the beginning of the fetch | a client that can have a stale response gets it, and the fetch goes on and is stored; who comes later does not wait at all |
-//! | [`wait_at_most`](crate::CoalesceLayer::wait_at_most) | from the arrival of the client | any client gets a stale response or 504, and the fetch goes on |
+//! | [`stale_after`](crate::CoalesceLayer::stale_after) | from the beginning of the fetch | a client that can have a stale response gets it, and the fetch goes on and is stored; a client that comes later does not wait at all |
+//! | [`wait_at_most`](crate::CoalesceLayer::wait_at_most) | from the arrival of the client | any client gets a stale response or 504, and a fetch that others can share goes on |
 //! | [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline) | from the beginning of the fetch, the queue included | the fetch ends, its permit is free, and it has failed |
 //!
 //! ```

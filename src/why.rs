@@ -9,9 +9,11 @@
 //!
 //! The same names are in the extension of the response ([`CacheStatus`](crate::CacheStatus)), in what an
 //! [`Observer`](crate::Observer) is told, in [`Stats`](crate::Stats), and in metrics. What is known before the
-//! origin is asked is also in what [`explain`](crate::ReadThroughLayer::explain) returns. What is known only when
-//! the body is over is in all but the field and the extension, which have been sent by then: `stored` there means
-//! that the response is stored if nothing comes in between.
+//! origin is asked is also in what [`explain`](crate::ReadThroughLayer::explain) returns; of refusals only
+//! `not-stored` is, since limits are those of the moment. What is known only when the body is over is in all but the
+//! field and the extension, which have been sent by then. So the field says `stored` only of a response whose length
+//! is known, and nothing of one that may turn out to be too large. `stored` means that the response is stored once its
+//! body has arrived, unless that breaks off or something of the table overtakes it: a purge, or a later fetch.
 //!
 //! ```
 //! use axum::{Router, body::Body, routing::get};
@@ -55,7 +57,7 @@
 //! | `policy` | with the head | [`never_store`](crate::Rules::never_store), by the rules, a key rule or a [`Policy`](crate::Policy); or no layer decides about storing. |
 //! | `too-large` | after the body | The response is larger than the store takes of one. Give the store more room, or a larger [share](crate::MemoryStoreBuilder::max_response_share). Where the length is declared it is known with the head. |
 //! | `incomplete` | after the body | The body broke off, or the client left and nothing read the rest. Look at the origin and the network. |
-//! | `purged-meanwhile` | after the body | A purge came while the response was fetched. The next request stores it. |
+//! | `purged-meanwhile` | after the body | A purge came while the response was fetched. The next request stores it. Before the head of the response it is known with that. |
 //! | `outdated` | after the body | The response of a later fetch is stored already. Nothing is to be done. |
 //! | `expired` | after the body | The body took longer than the response stays fresh. Give it a longer lifetime, or `stale-while-revalidate`. |
 //! | `store-refused` | after the body | A store of your own did not keep it. |
@@ -111,6 +113,8 @@
 //! | `fetch-aborted` | with the head | The fetch panicked or was cancelled. |
 //! | `fetch-timeout` | with the head | No response within the [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline). |
 //! | `origin-down` | before the fetch | The origin is down, and [`fail_fast`](crate::OriginHealthBuilder::fail_fast) is set or the request was not one that finds out. |
+//! | `origin-recovering` | before the fetch | The origin is recovering, and something stale may be served, or no client waits for the response. |
+//! | `origin-busy` | before the fetch | As that, after the origin said that it gets too many requests. |
 //! | `attempt-timeout` | with the head | No response while the origin is down. |
 //! | `not-stored` | before the fetch | The client wants only what is stored (`only-if-cached`). |
 

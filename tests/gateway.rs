@@ -1,4 +1,4 @@
-//! `examples/gateway` as a program: who gets in, rules that change, purges, the dashboard, metrics, and its end. And
+//! `examples/gateway` as a program: which clients get in, rules that change, purges, the dashboard, metrics, and its end. And
 //! `examples/statsd`.
 #![cfg(all(feature = "serde", feature = "dashboard", feature = "metrics"))]
 
@@ -133,9 +133,16 @@ async fn operators_purge_and_see_the_dashboard_and_tenants_do_not() {
     for token in ["Bearer acme-secret", "Basic b3BzOmE="] {
         let seen = gateway.send("POST", "/-/purge", &[("authorization", token), json], order).await;
         assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
-        let seen = gateway.send("GET", "/-/cache/data.json", &[("authorization", token)], "").await;
-        assert_eq!(seen.status, StatusCode::UNAUTHORIZED);
+        for path in ["/-/cache/data.json", "/-/metrics"] {
+            let seen = gateway.send("GET", path, &[("authorization", token)], "").await;
+            assert_eq!(
+                (seen.status, seen.body.contains("readthrough")),
+                (StatusCode::UNAUTHORIZED, false),
+                "{path}"
+            );
+        }
     }
+    assert_eq!(gateway.send("GET", "/-/metrics", &[], "").await.status, StatusCode::UNAUTHORIZED);
     assert_eq!(gateway.get("/catalogue/list", "acme-secret").await.cache, "hit");
     let seen = gateway.send("POST", "/-/purge", &[("authorization", &bearer), json], order).await;
     assert_eq!(seen.status, StatusCode::OK);
@@ -148,6 +155,18 @@ async fn operators_purge_and_see_the_dashboard_and_tenants_do_not() {
     let figures: Value = serde_json::from_str(&figures.body).expect("JSON");
     assert_eq!((&figures["name"], &figures["totals"]["hits"]), (&"Gateway".into(), &1.into()));
     assert_eq!(figures["totals"]["origins"][0]["name"], "catalogue");
+    assert_eq!(figures["can_explain"], true);
+    // As the first tenant, whose list is stored.
+    for (path, expected) in [
+        ("/catalogue/list", ["outcome  hit", "rule     catalogue", "fresh for "]),
+        ("/orders/1", ["outcome  unkeyed=rule-bypass", "rule     orders", "stored   nothing"]),
+    ] {
+        let url = format!("{}{path}", gateway.url).replace(':', "%3A").replace('/', "%2F");
+        let seen = gateway.send("GET", &format!("/-/cache/explain.json?url={url}"), &[ops], "").await;
+        let explained: Value = serde_json::from_str(&seen.body).expect("JSON");
+        let text = explained["text"].as_str().expect("a text");
+        assert!(expected.iter().all(|line| text.contains(line)), "{text}");
+    }
 }
 
 #[cfg(unix)]
@@ -192,6 +211,9 @@ async fn a_document_is_validated_and_explained() {
     fs::write(&wrong, r#"{"rules": [{"path": "/p", "fixed_ttl": "soon"}]}"#).expect("a file");
     let failed = command(&["--check", wrong.to_str().expect("a path")]).output().await.expect("an end");
     assert!(!failed.status.success() && !failed.stderr.is_empty());
+    let unnamed = command(&["--token", "a-token-alone"]).output().await.expect("an end");
+    let said = String::from_utf8_lossy(&unnamed.stderr);
+    assert!(!unnamed.status.success() && said.contains("write it as TOKEN=TENANT"), "{said}");
 }
 
 /// Names of metrics in a query, and the labels that it selects or sums by.
@@ -223,7 +245,8 @@ async fn the_dashboard_for_grafana_asks_for_what_is_scraped_and_for_all_of_it() 
     for path in ["/catalogue/list", "/catalogue/list", "/catalogue/prices/1", "/orders/1"] {
         gateway.get(path, "acme-secret").await;
     }
-    let scraped = gateway.send("GET", "/-/metrics", &[], "").await.body;
+    let bearer = format!("Bearer {PASSWORD}");
+    let scraped = gateway.send("GET", "/-/metrics", &[("authorization", &bearer)], "").await.body;
     // Name and labels of each series.
     let mut series = BTreeMap::<String, BTreeSet<String>>::new();
     for line in scraped.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {

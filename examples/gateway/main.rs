@@ -6,28 +6,27 @@
 //! ```
 //!
 //! Without `--catalogue` and `--orders` it starts two small upstreams of its own. Open <http://127.0.0.1:3000/-/cache>
-//! as `ops` with the password `change me, please`. `/-/purge` takes purges with the same word as a bearer token, and
-//! `/-/metrics` is for Prometheus; `grafana.json` shows what that scrapes.
+//! as `ops` with the password `change me, please`. With that as a bearer token `/-/purge` takes purges, and Prometheus
+//! gets `/-/metrics` (`authorization: {credentials: …}` in its configuration), of which `grafana.json` makes charts.
 //!
-//! * Who a client is comes first, and the tenant is a part of the key: `tenant` in `rules.json`.
+//! * Authentication comes first, and the tenant is a part of the key: `tenant` in `rules.json`. The form of the
+//!   dashboard that explains a URL does so for the first tenant.
 //! * The rules are read again when their file changes. An invalid document is reported and changes nothing.
 //!   `--check FILE` validates one and prints what each rule does; `--table FILE` also checks it against a table.
 //! * Each upstream has a state of its own. While one is down, what is stored of it is served.
 
 mod demo;
+mod tenants;
 
-use std::{
-    borrow::Cow, error::Error, fs, net::SocketAddr, path::Path, path::PathBuf, sync::Arc, time::Duration,
-};
+use std::{borrow::Cow, error::Error, fs, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use axum::{
     Router,
     body::Body,
     error_handling::HandleErrorLayer,
-    extract::{Request, State},
+    extract::Request,
     http::{StatusCode, Uri, header, request::Parts, uri::Authority},
-    middleware::{self, Next},
-    response::{IntoResponse, Response},
+    middleware,
     routing::get,
 };
 use clap::Parser;
@@ -40,8 +39,10 @@ use tower_readthrough::{
     KeyRules, KeyRulesBuilder, KeyRulesHandle, MemoryStore, OriginHealth, OriginLimitLayer, ReadThroughLayer,
     RuleTable, SharedError,
     dashboard::Dashboard,
-    purge::{Basic, Bearer, PurgeService},
+    purge::{Access, Authorize, Basic, Bearer, PurgeService},
 };
+
+use tenants::{Tenant, Tokens, UNAUTHORIZED, authenticate};
 
 type Result<T = ()> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
@@ -67,51 +68,32 @@ struct Args {
     #[arg(long, value_name = "HOST:PORT")]
     orders: Option<Authority>,
     /// The tenants by their bearer tokens.
-    #[arg(long, value_name = "TOKEN=TENANT", default_values = ["acme-secret=acme", "globex-secret=globex"])]
-    token: Vec<String>,
-    /// The password of `ops` for the dashboard, and the bearer token for purges.
+    #[arg(long, value_name = "TOKEN=TENANT", value_parser = tenants::parse, default_values = tenants::SAMPLES)]
+    token: Vec<(String, Tenant)>,
+    /// The password of `ops` for the dashboard, and the bearer token for purges and metrics.
     #[arg(long, default_value = "change me, please")]
     password: String,
-}
-
-/// Who the client is: in the extensions of each request that is let in, and in the keys.
-#[derive(Clone)]
-struct Tenant(String);
-
-type Tokens = Arc<[(String, Tenant)]>;
-async fn authenticate(State(tokens): State<Tokens>, mut request: Request, next: Next) -> Response {
-    let given = request.headers().get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let given = given.and_then(|value| value.strip_prefix("Bearer "));
-    let Some((_, tenant)) = tokens.iter().find(|(token, _)| Some(token.as_str()) == given) else {
-        return (StatusCode::UNAUTHORIZED, [(header::WWW_AUTHENTICATE, "Bearer")]).into_response();
-    };
-    request.extensions_mut().insert(tenant.clone());
-    next.run(request).await
 }
 
 fn upstream_of(head: &Parts) -> Cow<'_, str> {
     if head.uri.path().starts_with("/catalogue") { "catalogue".into() } else { "orders".into() }
 }
 
-#[derive(Clone)]
-struct Upstreams {
+/// Sends a request to the upstream for its path: the first one is the catalogue.
+async fn send(
     client: Client<HttpConnector, Body>,
-    catalogue: Authority,
-    orders: Authority,
+    [catalogue, orders]: [Authority; 2],
+    request: Request,
+) -> Result<axum::http::Response<Incoming>> {
+    let (mut head, body) = request.into_parts();
+    let upstream = if upstream_of(&head) == "catalogue" { catalogue } else { orders };
+    let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
+    head.uri = Uri::builder().scheme("http").authority(upstream).path_and_query(target).build()?;
+    head.headers.remove(header::HOST);
+    Ok(timeout(Duration::from_secs(10), client.request(Request::from_parts(head, body))).await??)
 }
 
-impl Upstreams {
-    async fn send(self, request: Request) -> Result<axum::http::Response<Incoming>> {
-        let (mut head, body) = request.into_parts();
-        let upstream = if upstream_of(&head) == "catalogue" { self.catalogue } else { self.orders };
-        let target = head.uri.path_and_query().map_or("/", |target| target.as_str());
-        head.uri = Uri::builder().scheme("http").authority(upstream).path_and_query(target).build()?;
-        head.headers.remove(header::HOST);
-        Ok(timeout(Duration::from_secs(10), self.client.request(Request::from_parts(head, body))).await??)
-    }
-}
-
-fn read_rules(path: &Path) -> Result<KeyRules> {
+fn read_rules(path: &PathBuf) -> Result<KeyRules> {
     let at = |error: &dyn std::fmt::Display| format!("{}: {error}", path.display());
     let document = fs::read_to_string(path).map_err(|error| at(&error))?;
     let rules: KeyRulesBuilder = serde_json::from_str(&document).map_err(|error| at(&error))?;
@@ -134,7 +116,7 @@ async fn follow(path: PathBuf, rules: KeyRulesHandle) {
     }
 }
 
-fn check(document: &Path, table: Option<&Path>) -> Result {
+fn check(document: &PathBuf, table: Option<&PathBuf>) -> Result {
     let rules = read_rules(document)?;
     rules.explain().iter().for_each(|rule| println!("{rule}\n"));
     rules.check().iter().for_each(|warning| println!("warning: {warning}"));
@@ -145,38 +127,49 @@ fn check(document: &Path, table: Option<&Path>) -> Result {
     Ok(())
 }
 
-fn app(args: &Args, upstreams: Upstreams) -> Result<Router> {
+fn app(args: &Args, upstreams: [Authority; 2]) -> Result<Router> {
     let rules = KeyRulesHandle::new(read_rules(&args.rules)?)?;
     tokio::spawn(follow(args.rules.clone(), rules.clone()));
     let cache = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(64 << 20))
         .key(rules)
+        .count_by_rule()
         .outage(OriginHealth::builder().origin(upstream_of).build()?)
         .origin_limit(OriginLimitLayer::new(64))
         .cache_name("gateway")
         .build()?;
+    let tokens: Tokens = args.token.clone().into();
+    let (explained, (_, first)) = (cache.clone(), tokens[0].clone());
+    let operator = Bearer::new(args.password.as_str());
     let dashboard = Dashboard::builder(cache.stats(), Basic::new("ops", &args.password))
         .name("Gateway")
         .purge(cache.purge())
+        .explain(move |head| {
+            let mut head = head.clone();
+            head.extensions.insert(first.clone());
+            explained.explain(&head)
+        })
         .sample_requests(10)
         .build()?;
     let buckets = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
     let prometheus =
         PrometheusBuilder::new().set_buckets_for_metric(Matcher::Suffix("_seconds".into()), &buckets)?;
     let (prometheus, exporter) = (prometheus.install_recorder()?, Arc::new(cache.metrics()?));
-    let metrics = get(async move || {
+    let purge = PurgeService::new(cache.purge(), operator.clone());
+    let metrics = get(async move |request: Request| {
+        if operator.authorize(&request.into_parts().0) != Access::Granted {
+            return Err(UNAUTHORIZED);
+        }
         exporter.export();
-        prometheus.render()
+        Ok(prometheus.render())
     });
-    let purge = PurgeService::new(cache.purge(), Bearer::new(args.password.as_str()));
-    let pairs = args.token.iter().filter_map(|pair| pair.split_once('='));
-    let tokens: Tokens = pairs.map(|(token, tenant)| (token.into(), Tenant(tenant.into()))).collect();
+    let client = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
     let gateway = ServiceBuilder::new()
         .layer(middleware::from_fn_with_state(tokens, authenticate))
         .layer(HandleErrorLayer::new(async |_: SharedError| StatusCode::BAD_GATEWAY))
         .layer(dashboard.watch(cache))
         // All callers of one fetch get its error.
         .map_err(SharedError::new)
-        .service_fn(move |request| upstreams.clone().send(request));
+        .service_fn(move |request| send(client.clone(), upstreams.clone(), request));
     let app = Router::new().route("/-/metrics", metrics).nest_service("/-/cache", dashboard);
     Ok(app.nest_service("/-", purge).fallback_service(gateway))
 }
@@ -185,12 +178,11 @@ fn app(args: &Args, upstreams: Upstreams) -> Result<Router> {
 async fn main() -> Result {
     let args = Args::parse();
     if let Some(document) = &args.check {
-        return check(document, args.table.as_deref());
+        return check(document, args.table.as_ref());
     }
     let catalogue = demo::or_start(args.catalogue.clone(), demo::catalogue).await?;
     let orders = demo::or_start(args.orders.clone(), demo::orders).await?;
-    let client = Client::builder(hyper_util::rt::TokioExecutor::new()).build_http();
-    let app = app(&args, Upstreams { client, catalogue, orders })?;
+    let app = app(&args, [catalogue, orders])?;
     let listener = TcpListener::bind(args.listen).await?;
     println!("gateway on http://{0}, dashboard on http://{0}/-/cache", listener.local_addr()?);
     axum::serve(listener, app).with_graceful_shutdown(demo::ended()).await?;

@@ -173,9 +173,8 @@ impl Server {
 
     /// What there is behind a position, and the nonce of the entry at that position.
     fn read(&self, from: Option<Position>) -> (Vec<(Position, Option<Message>)>, Option<u64>) {
-        let is_later = |(position, _): &&(Position, Option<Message>)| {
-            from.is_none_or(|from| position.id > from.id)
-        };
+        let is_later =
+            |(position, _): &&(Position, Option<Message>)| from.is_none_or(|from| position.id > from.id);
         let at = |from: Position| self.entries.iter().find(|(position, _)| position.id == from.id);
         let anchor = from.and_then(at).map(|(position, _)| position.nonce);
         (self.entries.iter().filter(is_later).cloned().collect(), anchor)

@@ -84,6 +84,13 @@ impl Record {
         Self { came_about, status: Some(response.status()), role, attempts, answered_by }
     }
 
+    /// The same without what only an observer asks for.
+    pub(crate) fn to_count<B>(response: &Response<B>, otherwise: CacheStatus) -> Self {
+        let came_about = CacheStatus::of(response).unwrap_or(otherwise);
+        let role = if came_about.is_collapsed() { Role::Follower } else { Role::Alone };
+        Self { came_about, status: Some(response.status()), role, attempts: None, answered_by: None }
+    }
+
     /// Of a request whose response would come about like this.
     pub(crate) fn foreseen(came_about: CacheStatus) -> Self {
         Self::of(&Response::new(()), came_about)
@@ -310,6 +317,7 @@ struct Told;
 pub(crate) struct Observers {
     observer: Option<Arc<dyn Observer>>,
     stats: Option<Stats>,
+    by_rule: bool,
 }
 
 impl fmt::Debug for Observers {
@@ -319,7 +327,7 @@ impl fmt::Debug for Observers {
 }
 
 impl Observers {
-    pub(crate) const NONE: Self = Self { observer: None, stats: None };
+    pub(crate) const NONE: Self = Self { observer: None, stats: None, by_rule: false };
 
     pub(crate) fn observe(&mut self, observer: impl Observer) {
         self.observer = Some(Arc::new(observer));
@@ -327,6 +335,24 @@ impl Observers {
 
     pub(crate) fn count(&mut self, stats: &Stats) {
         self.stats = Some(stats.clone());
+        if self.by_rule {
+            stats.count_by_rule();
+        }
+    }
+
+    /// Counts by rule as well, where there are counters.
+    pub(crate) fn count_by_rule(&mut self) {
+        self.by_rule = true;
+        if let Some(stats) = &self.stats {
+            stats.count_by_rule();
+        }
+        // So that records are made, and a hit where this is off has nothing more to look at.
+        self.observer.get_or_insert_with(|| Arc::new(()));
+    }
+
+    /// Whether the rule of a request is wanted.
+    pub(crate) const fn counts_by_rule(&self) -> bool {
+        self.by_rule
     }
 
     pub(crate) fn stats(&self) -> Option<&Stats> {
@@ -361,11 +387,11 @@ impl Observers {
     }
 
     /// Tells of a response that came from the origin, and would have come about like this.
-    pub(crate) fn foresaw<B>(&self, response: &Response<B>, came_about: CacheStatus) {
+    pub(crate) fn foresaw<B>(&self, response: &Response<B>, came_about: CacheStatus, rule: Option<&str>) {
         if !self.is_empty() {
             let record = Record { came_about, ..Record::of(response, came_about) };
             let role = if came_about.is_collapsed() { Role::Follower } else { Role::Alone };
-            self.finished(&Record { role, ..record });
+            self.finished(&Record { role, ..record }, rule);
         }
     }
 
@@ -389,34 +415,38 @@ impl Observers {
         if self.is_empty() {
             return Self::NONE;
         }
-        let is_told = request.get::<Told>().is_some()
-            || request.get::<CacheRequest>().is_some_and(|asked| asked.arrival().is_some());
-        let has_key = request.get::<CacheKey>().is_some() || request.get::<CacheRequest>().is_some();
-        if is_told || !(has_key || unkeyed.is_some()) {
+        let asked = request.get::<CacheRequest>();
+        let is_told = asked.is_some_and(|asked| asked.arrival().is_some()) || request.get::<Told>().is_some();
+        let has_key = || asked.is_some() || request.get::<CacheKey>().is_some();
+        if is_told || !(unkeyed.is_some() || has_key()) {
             return Self::NONE;
         }
         request.insert(Told);
         self.clone()
     }
 
-    /// Tells of a response that leaves the cache. It came about as it says itself, else so.
-    pub(crate) fn finish<B>(&self, response: &Response<B>, otherwise: CacheStatus) {
+    /// Tells of a response that leaves the cache. It came about as it says itself, else so. `rule`: that of the
+    /// request, if it is [wanted](Self::counts_by_rule) and there is one.
+    pub(crate) fn finish<B>(&self, response: &Response<B>, otherwise: CacheStatus, rule: Option<&str>) {
         if !self.is_empty() {
-            self.finished(&Record::of(response, otherwise));
+            self.finished(&Record::of(response, otherwise), rule);
         }
     }
 
     /// Tells of an error instead of the response to a request that was sent on for this reason.
-    pub(crate) fn fail(&self, why: CacheStatus) {
+    pub(crate) fn fail(&self, why: CacheStatus, rule: Option<&str>) {
         if !self.is_empty() {
-            self.finished(&Record::failed(why));
+            self.finished(&Record::failed(why), rule);
         }
     }
 
-    fn finished(&self, record: &Record) {
+    fn finished(&self, record: &Record, rule: Option<&str>) {
         record.trace();
         if let Some(stats) = &self.stats {
             stats.finished(record);
+            if self.by_rule {
+                stats.finished_by(rule, record.outcome());
+            }
         }
         self.tell(|observer| observer.finished(record));
     }
@@ -466,6 +496,10 @@ impl<St> ObservedStore<St> {
     }
 
     fn committed(&self, key: &CacheKey, applied: store::Applied) {
+        trace::committed(match applied {
+            Applied::NotStored(why) => Some(why.as_str()),
+            Applied::Stored | Applied::Removed | Applied::Unchanged => None,
+        });
         if let Some(stats) = self.observers.stats() {
             stats.committed(applied);
         }

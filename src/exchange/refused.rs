@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use crate::{
     body::Body,
     exchange::status::{CacheStatus, NAME, Stale},
+    origin::HeldBack,
     reasons::reasons,
 };
 
@@ -39,12 +40,28 @@ reasons! {
         /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is not up, and the request
         /// is not one by which that is found out.
         OriginDown => "origin-down", BeforeFetch;
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is recovering, and gets no more
+        /// than it bears of what can do without it: what has something stale, and the [warm-up](crate::warm_up).
+        OriginRecovering => "origin-recovering", BeforeFetch;
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) said that it gets too many requests
+        /// (429), and the request can do without it, as above.
+        OriginBusy => "origin-busy", BeforeFetch;
         /// [`OriginLimit`](crate::OriginLimit): no response within the time that an attempt has while the
         /// [origin](crate::OriginHealth) is down and nothing is stored.
         AttemptTimeout => "attempt-timeout", WithHead;
         /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
         /// (`only-if-cached`, RFC 9111 §5.2.1.7).
         NotStored => "not-stored", BeforeFetch;
+    }
+}
+
+impl From<HeldBack> for Refused {
+    fn from(why: HeldBack) -> Self {
+        match why {
+            HeldBack::Down => Self::OriginDown,
+            HeldBack::Recovering => Self::OriginRecovering,
+            HeldBack::RateLimited => Self::OriginBusy,
+        }
     }
 }
 
@@ -58,8 +75,11 @@ pub(crate) fn served_instead<B>(
     let Some(failure) = failure else { return why.rescued(Stale::IfError) };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
-    match failure.extensions().get::<Refused>() {
-        Some(Refused::OriginDown) => CacheStatus::stale(Stale::OriginDown),
+    let refused = failure.extensions().get::<Refused>();
+    if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {
+        return CacheStatus::stale(held_back);
+    }
+    match refused {
         Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
         Some(Refused::WaitTimeout) => why.rescued(Stale::OriginSlow),
         // A response of a layer here says nothing of the origin's status.
@@ -76,8 +96,24 @@ impl Refused {
     pub(crate) const fn is_before_origin(self) -> bool {
         matches!(
             self,
-            Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::OriginDown | Self::NotStored
+            Self::QueueFull
+                | Self::QueueTimeout
+                | Self::TooManyWaiters
+                | Self::OriginDown
+                | Self::OriginRecovering
+                | Self::OriginBusy
+                | Self::NotStored
         )
+    }
+
+    /// Why something stale is served instead, if the cache decided not to ask the origin.
+    pub(crate) const fn held_back(self) -> Option<Stale> {
+        match self {
+            Self::OriginDown => Some(Stale::OriginDown),
+            Self::OriginRecovering => Some(Stale::OriginRecovering),
+            Self::OriginBusy => Some(Stale::OriginBusy),
+            _ => None,
+        }
     }
 
     /// Whether the caller has left a fetch that goes on for others.
@@ -88,8 +124,8 @@ impl Refused {
     /// Returns the error type of RFC 9209 §2.3 that `Proxy-Status` names.
     pub const fn proxy_error(self) -> &'static str {
         match self {
-            Self::QueueFull | Self::QueueTimeout => "connection_limit_reached",
-            Self::OriginDown => "destination_unavailable",
+            Self::QueueFull | Self::QueueTimeout | Self::OriginBusy => "connection_limit_reached",
+            Self::OriginDown | Self::OriginRecovering => "destination_unavailable",
             Self::WaitTimeout | Self::FetchTimeout | Self::AttemptTimeout => "http_response_timeout",
             Self::FetchAborted => "proxy_internal_error",
             // The origin is not asked for this one.

@@ -102,7 +102,7 @@ impl Shareability {
 
     /// Of a stored response.
     pub(crate) fn of_stored(stored: &StoredResponse, now: Instant, sequence: &Arc<Sequence>) -> Self {
-        let decision = Decision { terms: *stored.terms(), ..Decision::not_stored(Sharing::Shareable) };
+        let decision = Decision::of_stored(*stored.terms());
         let provenance = Provenance::of_stored(sequence, stored);
         Self::new(decision, stored.selection().cloned(), (now, stored.fresh_until()), Some(provenance))
     }

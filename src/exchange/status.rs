@@ -47,7 +47,7 @@ pub struct CacheStatus {
     forward_status: Option<StatusCode>,
     stale: Option<Stale>,
     loss: Option<Loss>,
-    is_stored: bool,
+    storing: Storing,
     is_collapsed: bool,
     /// It came from the second tier, without the origin being asked.
     is_from_second_tier: bool,
@@ -112,6 +112,15 @@ reasons! {
     }
 }
 
+/// Whether the response of the origin is being stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Storing {
+    No,
+    /// Its length is not known yet, and it may be too large.
+    Unsure,
+    Yes,
+}
+
 /// The value of a parameter.
 enum Value {
     True,
@@ -170,6 +179,25 @@ static WRITTEN: [(CacheStatus, HeaderValue); 13] = {
             CacheStatus::forwarded(Forward::UriMiss).unshared(NotStored::Method),
             HeaderValue::from_static("tower-readthrough;fwd=uri-miss"),
         ),
+    ]
+};
+
+/// What misses say whose response is being stored and has no declared length. Unlike what is [`WRITTEN`], it does
+/// not stand for the whole: others say the same of what is not stored.
+static UNSURE: [(Forward, [HeaderValue; 2]); Forward::ALL.len()] = {
+    // A part of the other text, so that it has an address of its own.
+    const fn alone_and_shared(shared: &'static str) -> [HeaderValue; 2] {
+        let (alone, _) = shared.split_at(shared.len() - ";collapsed".len());
+        [HeaderValue::from_static(alone), HeaderValue::from_static(shared)]
+    }
+    [
+        (Forward::UriMiss, alone_and_shared("tower-readthrough;fwd=uri-miss;collapsed")),
+        (Forward::VaryMiss, alone_and_shared("tower-readthrough;fwd=vary-miss;collapsed")),
+        (Forward::Miss, alone_and_shared("tower-readthrough;fwd=miss;collapsed")),
+        (Forward::Stale, alone_and_shared("tower-readthrough;fwd=stale;collapsed")),
+        (Forward::Partial, alone_and_shared("tower-readthrough;fwd=partial;collapsed")),
+        (Forward::Bypass, alone_and_shared("tower-readthrough;fwd=bypass;collapsed")),
+        (Forward::Request, alone_and_shared("tower-readthrough;fwd=request;collapsed")),
     ]
 };
 
@@ -315,7 +343,7 @@ impl CacheStatus {
             None => Some(&HIT),
             Some(stale) => STALE_HITS.iter().find(|(hit, _)| *hit == stale).map(|(_, value)| value),
         };
-        match hit.or_else(|| self.written()) {
+        match hit.or_else(|| self.written()).or_else(|| self.unsure()) {
             Some(value) => value.clone(),
             None => self.serialize().unwrap_or(HeaderValue::from_static(NAME)),
         }
@@ -327,6 +355,17 @@ impl CacheStatus {
             Some(why) => UNKEYED.iter().find(|(own, _)| *own == why).map(|(_, value)| value),
             None => WRITTEN.iter().find(|(status, _)| *status == self).map(|(_, value)| value),
         }
+    }
+
+    /// The value of a plain miss of which it is not known yet whether it is stored.
+    fn unsure(self) -> Option<&'static HeaderValue> {
+        let why = self.forward?;
+        let plain = Self { storing: Storing::Unsure, ..Self::forwarded(why) };
+        let values = UNSURE
+            .iter()
+            .find(|(own, _)| *own == why)
+            .filter(|_| Self { is_collapsed: false, ..self } == plain);
+        values.and_then(|(_, values)| values.get(usize::from(self.is_collapsed)))
     }
 
     fn find_written(is_it: impl Fn(&HeaderValue) -> bool) -> Option<Self> {
@@ -354,7 +393,7 @@ impl CacheStatus {
         [
             forward.or_else(|| self.is_hit().then_some(("hit", Value::True))),
             self.forward_status.map(|status| ("fwd-status", Value::Status(status))),
-            self.is_stored.then_some(("stored", Value::True)),
+            (self.storing == Storing::Yes).then_some(("stored", Value::True)),
             // Of what was not forwarded nothing was collapsed (RFC 9211 §2.6).
             (self.is_collapsed && !self.is_refused_at_once() && !self.is_from_second_tier)
                 .then_some(("collapsed", Value::True)),
@@ -370,7 +409,7 @@ impl CacheStatus {
             forward_status: None,
             stale: None,
             loss: None,
-            is_stored: false,
+            storing: Storing::No,
             is_collapsed: false,
             is_from_second_tier: false,
             unshareable: None,
@@ -415,7 +454,7 @@ impl CacheStatus {
 
     /// Of a stale response that is served because this fetch failed, or takes too long.
     pub(crate) const fn rescued(self, why: Stale) -> Self {
-        Self { stale: Some(why), unshareable: None, refused: None, is_stored: false, ..self }
+        Self { stale: Some(why), unshareable: None, refused: None, storing: Storing::No, ..self }
     }
 
     /// Notes the status of the response of the origin, unless the client gets the same (RFC 9211 §2.3).
@@ -426,7 +465,17 @@ impl CacheStatus {
     }
 
     pub(crate) const fn stored(self, is_stored: bool) -> Self {
-        Self { is_stored, ..self }
+        self.storing(is_stored, true)
+    }
+
+    /// Of a response that is being stored or not, and whose length is known or not.
+    pub(crate) const fn storing(self, is_stored: bool, has_length: bool) -> Self {
+        let storing = match (is_stored, has_length) {
+            (false, _) => Storing::No,
+            (true, false) => Storing::Unsure,
+            (true, true) => Storing::Yes,
+        };
+        Self { storing, ..self }
     }
 
     pub(crate) const fn unshared(self, why: NotStored) -> Self {
@@ -485,16 +534,20 @@ impl CacheStatus {
         }
     }
 
-    /// Whether the response of the origin is stored, once it is complete. What is known of that only then,
-    /// [`NotStored::known`] tells, and an [`Observer`](crate::Observer) is told.
+    /// Whether the response of the origin is being stored: it will be stored once it is complete, unless a
+    /// reason is found that is known only [after the body](crate::Known::AfterBody), of which an
+    /// [`Observer`](crate::Observer) is told.
+    ///
+    /// The field has `stored` (RFC 9211 §2.5) only if the length of the response is known with its head. Of one
+    /// whose length is not known it says nothing, since it may be too large to be stored.
     pub const fn is_stored(&self) -> bool {
-        self.is_stored
+        !matches!(self.storing, Storing::No)
     }
 
     /// Why the response of the origin is not stored, as far as that is known with its head. `None` also if
     /// it is stored only to be revalidated.
     pub const fn not_stored_reason(&self) -> Option<NotStored> {
-        if self.is_stored { None } else { self.unshareable }
+        if self.is_stored() { None } else { self.unshareable }
     }
 
     /// Why the request has no key, if it has none.

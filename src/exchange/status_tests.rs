@@ -98,13 +98,27 @@ fn a_refusal_says_why_and_whether_the_origin_was_asked() {
 #[test]
 fn what_is_written_out_is_what_would_be_said() {
     for &why in Forward::ALL {
-        for (is_stored, is_collapsed) in [(false, false), (false, true), (true, false), (true, true)] {
-            for forward_status in [None, Some(StatusCode::NOT_MODIFIED)] {
-                let status = CacheStatus::forwarded(why).stored(is_stored);
-                let status = CacheStatus { is_collapsed, forward_status, ..status };
+        for storing in [Storing::No, Storing::Unsure, Storing::Yes] {
+            for (is_collapsed, forward_status) in
+                [false, true].into_iter().flat_map(|is| [(is, None), (is, Some(StatusCode::NOT_MODIFIED))])
+            {
+                let status =
+                    CacheStatus { storing, is_collapsed, forward_status, ..CacheStatus::forwarded(why) };
                 assert_eq!(status.to_value(), status.serialize().unwrap());
             }
         }
+    }
+    for (why, values) in &UNSURE {
+        let status = CacheStatus::forwarded(*why).storing(true, false);
+        assert_eq!([status.unsure(), status.collapsed().unsure()], [Some(&values[0]), Some(&values[1])]);
+        assert!(!status.to_string().contains("stored"), "{status}");
+        // It is not taken for what says the same of another response.
+        for value in values {
+            assert_eq!(CacheStatus::shown(&HeaderMap::from_iter([(CACHE_STATUS, value.clone())])), None);
+        }
+        let mut response = Response::new(());
+        status.mark(&mut response);
+        assert_eq!(CacheStatus::of(&response), Some(status));
     }
     for why in Unkeyed::ALL {
         let status = CacheStatus::unkeyed(*why);

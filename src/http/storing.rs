@@ -36,22 +36,35 @@ pub(crate) struct Decision {
     pub(crate) terms: Freshness,
     /// Fields that only the client gets whose request the origin answered.
     pub(crate) withheld: Vec<HeaderName>,
+    /// Why it is not stored although it may be.
+    lost: Option<NotStored>,
 }
 
 impl Decision {
     /// Of a response that is not stored.
     pub(crate) fn not_stored(sharing: Sharing) -> Self {
-        Self { sharing, is_storable: false, terms: Freshness::NONE, withheld: Vec::new() }
+        Self { sharing, is_storable: false, terms: Freshness::NONE, withheld: Vec::new(), lost: None }
+    }
+
+    /// Of a response that is stored already, under these terms.
+    pub(crate) fn of_stored(terms: Freshness) -> Self {
+        Self { terms, ..Self::not_stored(Sharing::Shareable) }
     }
 
     /// Why it is not stored, if it is not.
     pub(crate) fn not_stored_reason(&self) -> Option<NotStored> {
         match self.sharing {
             _ if self.is_storable => None,
+            _ if self.lost.is_some() => self.lost,
             Sharing::Unshareable(why) => Some(why),
             Sharing::Failed { .. } => Some(NotStored::Failure),
             Sharing::Shareable => Some(NotStored::Method),
         }
+    }
+
+    /// The same of a response that does not reach the store, for this reason. Which requests may share it stays.
+    pub(crate) fn lost(self, why: NotStored) -> Self {
+        Self { is_storable: false, lost: Some(why), ..self }
     }
 
     /// Of a failure that is not stored.
@@ -219,7 +232,7 @@ impl<'a> ResponseHead<'a> {
     }
 }
 
-/// Decides whether a response may be stored and with whom it may be shared (RFC 9111 §3).
+/// Decides whether a response may be stored and with which requests it may be shared (RFC 9111 §3).
 ///
 /// `targets` are the fields that go before `Cache-Control` (RFC 9213), the most specific one first. The
 /// credentials are those that the key of the request does not hold.
@@ -276,7 +289,7 @@ impl Case<'_> {
         let is_storable = self.request.is_whole()
             && barrier.is_none()
             && (is_fresh || self.is_useful_when_stale(explicit.is_some()));
-        Decision { sharing, is_storable, terms: self.terms(lifetime, source), withheld }
+        Decision { sharing, is_storable, terms: self.terms(lifetime, source), withheld, lost: None }
     }
 
     /// Whether a failure holds nothing that is for one client.

@@ -158,7 +158,7 @@ impl<'a> Target<'a> {
         self.write_authority(&mut host);
         // The first segment is empty: the host alone. Each hash includes the one before it.
         let is_normal = is_normal(path);
-        path.split('/').take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
+        segments(path).take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
             let segment = if is_normal { Cow::Borrowed(segment) } else { normal_form(segment) };
             let mut state = hasher.build_hasher();
             state.write_u64(*before);
@@ -329,6 +329,21 @@ pub(super) fn join_segments<'s>(
         path.push('/');
     }
     path
+}
+
+/// The segments of a path. They are short, and a search for the next character in a text is made for long ones.
+fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
+    let mut rest = Some(path);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        match text.bytes().position(|byte| byte == b'/') {
+            None => rest.take(),
+            Some(at) => {
+                rest = Some(&text[at + 1..]);
+                Some(&text[..at])
+            }
+        }
+    })
 }
 
 #[cfg(test)]

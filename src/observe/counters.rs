@@ -89,10 +89,8 @@ pub(super) struct Counters {
 
 impl Counters {
     pub(super) fn new() -> Self {
-        let threads = available_parallelism().map_or(1, |threads| threads.get());
-        let shards = threads.saturating_mul(2).clamp(1, MAX_SHARDS).next_power_of_two();
         let shard = || Shard(std::array::from_fn(|_| AtomicU64::new(0)));
-        Self { shards: std::iter::repeat_with(shard).take(shards).collect() }
+        Self { shards: std::iter::repeat_with(shard).take(shards()).collect() }
     }
 
     #[inline(always)]
@@ -119,9 +117,15 @@ impl fmt::Debug for Counters {
     }
 }
 
+/// How many parts there are of what threads count: a power of two.
+pub(super) fn shards() -> usize {
+    let threads = available_parallelism().map_or(1, |threads| threads.get());
+    threads.saturating_mul(2).clamp(1, MAX_SHARDS).next_power_of_two()
+}
+
 /// The number of this thread.
 #[inline(always)]
-fn thread() -> usize {
+pub(super) fn thread() -> usize {
     thread_local! {
         static NUMBER: Cell<usize> = const { Cell::new(UNKNOWN) };
     }

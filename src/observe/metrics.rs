@@ -24,12 +24,14 @@
 //! # Series
 //!
 //! Each has the label `cache`, which is the [name](crate::ReadThroughBuilder::cache_name) of the cache. The values
-//! of all other labels are names of this crate, but for `origin`: the first 16 origins by their names, and `other`
-//! for the rest.
+//! of all other labels are names of this crate, but for `origin`, the first 16 origins by their names, and `rule`, the
+//! first 64 key rules by theirs; the rest of either is `other`. A request that no rule is for has the rule `none`. The
+//! series with `rule` is there if the cache [counts by rule](crate::LookupLayer::count_by_rule).
 //!
 //! | name | kind | labels | what |
 //! |---|---|---|---|
 //! | `readthrough_requests_total` | counter | `outcome`, `reason` | requests, once the head of their response is handed on |
+//! | `readthrough_rule_requests_total` | counter | `rule`, `outcome` | requests that have or could have a key, by the key rule that decides about them |
 //! | `readthrough_collapsed_total` | counter | | those that shared the fetch of another one |
 //! | `readthrough_stored_total` | counter | | responses that were stored |
 //! | `readthrough_not_stored_total` | counter | `reason` | responses that were not |
@@ -50,6 +52,12 @@
 //! | `readthrough_store_capacity_bytes` | gauge | | its capacity |
 //! | `readthrough_store_responses` | gauge | | responses in the store |
 //! | `readthrough_store_markers` | gauge | | hit-for-miss markers in the store |
+//! | `readthrough_tier_reads_total` | counter | `result` | fetches for which there was a second tier, by what it had |
+//! | `readthrough_tier_writes_total` | counter | `result` | responses that were to be written to it, by what came of them |
+//! | `readthrough_tier_queued` | gauge | | changes that wait to be written to it |
+//! | `readthrough_tier_queued_bytes` | gauge | | the bytes of the responses among them |
+//! | `readthrough_tier_standing` | gauge | `state` | 1 for how its node stands to the cluster, 0 for the others |
+//! | `readthrough_tier_breaker` | gauge | `call`, `state` | 1 for the state of the breaker of reads and of writes, 0 for the others |
 //! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
 //! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
 //! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
@@ -72,12 +80,17 @@ use ::metrics::{
 };
 use parking_lot::Mutex;
 
-use super::{FetchSample, Stats, StatsSnapshot, snapshot::OriginStats, stats::Sampler};
+use super::{
+    FetchSample, Stats, StatsSnapshot,
+    snapshot::{OriginStats, RuleStats},
+    stats::Sampler,
+    tier::{BreakerState, TierStanding, TierStatus},
+};
 use crate::origin::OriginState;
 
 /// So many origins have labels of their own.
 const MAX_ORIGINS: usize = 16;
-/// The label of the others.
+/// The label of the others, and of rules beyond the first.
 const OTHER: &str = "other";
 /// A shorter interval counts as this.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -156,6 +169,8 @@ impl MetricsExporter {
         scope.requests(&since);
         scope.responses(&since);
         scope.gauges(&since);
+        since.second_tier.iter().for_each(|tier| scope.second_tier(tier));
+        since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
     }
 
@@ -287,6 +302,25 @@ impl Scope {
         self.count("readthrough_retries_total", [], since.retries);
     }
 
+    fn rule(&self, since: &RuleStats) {
+        let name: SharedString = match (&since.rule, since.is_other) {
+            (Some(name), _) => name.to_string().into(),
+            (None, true) => OTHER.into(),
+            (None, false) => "none".into(),
+        };
+        for (outcome, more) in [
+            ("hit", since.hits),
+            ("stale", since.stale),
+            ("forwarded", since.forwarded),
+            ("unkeyed", since.unkeyed),
+            ("refused", since.refused),
+            ("failed", since.failed),
+        ] {
+            let labels = [("rule", name.clone()), ("outcome", outcome.into())];
+            self.count("readthrough_rule_requests_total", labels, more);
+        }
+    }
+
     fn responses(&self, since: &StatsSnapshot) {
         self.count("readthrough_stored_total", [], since.stored);
         for (why, more) in since.not_stored.iter() {
@@ -324,6 +358,27 @@ impl Scope {
         }
     }
 
+    fn second_tier(&self, tier: &TierStatus) {
+        for (result, more) in tier.reads.iter() {
+            self.count("readthrough_tier_reads_total", [("result", result.as_str().into())], more);
+        }
+        for (result, more) in tier.writes.iter() {
+            self.count("readthrough_tier_writes_total", [("result", result.as_str().into())], more);
+        }
+        self.set("readthrough_tier_queued", [], tier.queued as f64);
+        self.set("readthrough_tier_queued_bytes", [], tier.queued_bytes as f64);
+        for standing in TierStanding::ALL {
+            let value = f64::from(u8::from(*standing == tier.standing));
+            self.set("readthrough_tier_standing", [("state", standing.as_str().into())], value);
+        }
+        for (call, breaker) in [("read", tier.reads_breaker), ("write", tier.writes_breaker)] {
+            for state in BreakerState::ALL {
+                let labels = [("call", call.into()), ("state", state.as_str().into())];
+                self.set("readthrough_tier_breaker", labels, f64::from(u8::from(*state == breaker)));
+            }
+        }
+    }
+
     fn origin(&self, name: &SharedString, origin: &OriginStats) {
         let own = || [("origin", name.clone())];
         self.count("readthrough_attempts_total", own(), origin.attempts);
@@ -346,6 +401,11 @@ impl Scope {
 fn describe() {
     use ::metrics::Unit::{Bytes, Count, Seconds};
     describe_counter!("readthrough_requests_total", Count, "Requests by what became of them");
+    describe_counter!(
+        "readthrough_rule_requests_total",
+        Count,
+        "Requests by the key rule that decides about them"
+    );
     describe_counter!("readthrough_collapsed_total", Count, "Requests that shared the fetch of another one");
     describe_counter!("readthrough_stored_total", Count, "Responses that were stored");
     describe_counter!("readthrough_not_stored_total", Count, "Responses that were not stored, by reason");

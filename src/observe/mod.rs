@@ -3,6 +3,7 @@
 //! [`Stats`] are counters that each thread has a part of, so that a hit pays for one addition, and handles to
 //! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
 
+mod by_rule;
 mod counters;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
@@ -16,11 +17,11 @@ mod tier;
 
 #[cfg(feature = "metrics")]
 pub(crate) use self::stats::FetchSample;
+#[cfg(feature = "redis")]
+pub(crate) use self::tier::NamedCounters;
 pub use self::{
     explanation::{Explanation, StoredSummary},
-    snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
+    snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, RuleStats, StatsSnapshot},
     stats::Stats,
     tier::{BreakerState, TierRead, TierStanding, TierStatus, TierWrite},
 };
-#[cfg(feature = "redis")]
-pub(crate) use self::tier::NamedCounters;

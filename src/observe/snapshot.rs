@@ -197,6 +197,50 @@ impl OriginStats {
     }
 }
 
+/// What became of the requests that one [key rule](crate::KeyRule) decides about.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(any(feature = "serde", feature = "dashboard"), derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct RuleStats {
+    /// The [name](crate::KeyRule::name) of the rule, or its path if it has none. `None`: requests that no rule is
+    /// for, or the [others](Self::is_other).
+    pub rule: Option<Box<str>>,
+    /// Whether these are the requests of all rules that came after the first 64.
+    pub is_other: bool,
+    /// Fresh responses from the store.
+    pub hits: u64,
+    /// Stale responses from the store.
+    pub stale: u64,
+    /// Responses of the origin.
+    pub forwarded: u64,
+    /// Responses to requests without a key.
+    pub unkeyed: u64,
+    /// Error responses of the cache itself.
+    pub refused: u64,
+    /// Requests that the service below returned an error for.
+    pub failed: u64,
+}
+
+impl RuleStats {
+    fn since(&self, earlier: Option<&Self>) -> Self {
+        let Some(earlier) = earlier else { return self.clone() };
+        Self {
+            rule: self.rule.clone(),
+            is_other: self.is_other,
+            hits: self.hits.saturating_sub(earlier.hits),
+            stale: self.stale.saturating_sub(earlier.stale),
+            forwarded: self.forwarded.saturating_sub(earlier.forwarded),
+            unkeyed: self.unkeyed.saturating_sub(earlier.unkeyed),
+            refused: self.refused.saturating_sub(earlier.refused),
+            failed: self.failed.saturating_sub(earlier.failed),
+        }
+    }
+
+    fn is_of_same(&self, other: &Self) -> bool {
+        (&self.rule, self.is_other) == (&other.rule, other.is_other)
+    }
+}
+
 /// What [`Stats`](crate::Stats) say at one moment, or of the time between two.
 ///
 /// Each request that the cache had to do with is in exactly one of `hits`, `stale`, `forwarded`, `unkeyed`,
@@ -237,15 +281,15 @@ pub struct StatsSnapshot {
     pub refreshes: Refreshes,
     /// Purges by the [handles](crate::Purge) of this cache, hard and soft.
     pub purges: Counts<PurgeKind>,
-    /// Those of them that were [soft](crate::Purge::soft).
+    /// Those of the purges that were [soft](crate::Purge::soft).
     pub soft_purges: u64,
+    /// Those of the purges that made what they reached [unproven](crate::Purge::unproven).
+    pub unproven_purges: u64,
     /// Whether the cache [only reports](crate::ReadThroughBuilder::report_only): then all of this is what would
     /// have been.
     pub reports_only: bool,
     /// Requests that would not have reached the origin, of a cache that only reports.
     pub saved: u64,
-    /// Those of them that made what they reached [unproven](crate::Purge::unproven).
-    pub unproven_purges: u64,
     /// Attempts beyond the first.
     pub retries: u64,
     /// Shared fetches now. `None`: no layer shares them.
@@ -256,6 +300,9 @@ pub struct StatsSnapshot {
     pub second_tier: Option<TierStatus>,
     /// The origins that have been asked. None: no layer reports attempts.
     pub origins: Vec<OriginStats>,
+    /// The first 64 key rules that have decided about a request, the other ones together, and the requests that no
+    /// rule is for. None: requests are not [counted by rule](crate::LookupLayer::count_by_rule).
+    pub rules: Vec<RuleStats>,
 }
 
 impl StatsSnapshot {
@@ -311,6 +358,7 @@ impl StatsSnapshot {
             .origins
             .iter()
             .map(|origin| origin.since(earlier.origins.iter().find(|earlier| earlier.name == origin.name)));
+        let rule = |now: &RuleStats| now.since(earlier.rules.iter().find(|rule| rule.is_of_same(now)));
         Self {
             over: self.over.saturating_sub(earlier.over),
             hits: self.hits.saturating_sub(earlier.hits),
@@ -334,6 +382,7 @@ impl StatsSnapshot {
             store,
             second_tier: self.second_tier.as_ref().map(|now| now.since(earlier.second_tier.as_ref())),
             origins: origins.collect(),
+            rules: self.rules.iter().map(rule).collect(),
         }
     }
 }

@@ -1,8 +1,14 @@
 //! The handle to the numbers.
 
 #[cfg(feature = "metrics")]
-use std::collections::HashMap;
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
+use std::{
+    fmt,
+    sync::{Arc, OnceLock},
+};
 
 #[cfg(feature = "metrics")]
 use parking_lot::Mutex;
@@ -12,6 +18,7 @@ use tokio::time::Instant;
 #[cfg(feature = "metrics")]
 use super::metrics::Exported;
 use super::{
+    by_rule::RuleCounters,
     counters::{self, Counter, Counters},
     snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     tier::TierStatus,
@@ -28,9 +35,9 @@ use crate::{
 ///
 /// Each stack counts, with no feature and no observer: [`ReadThroughLayer::stats`](crate::ReadThroughLayer::stats)
 /// and [`ReadThroughBuilder::stats`](crate::ReadThroughBuilder::stats) return the handle. Layers stacked by hand
-/// are given one with their `stats` methods. A hit pays for its own counter and nothing else; a thread shares no
-/// counter with another one, up to half of the 64 at most that are made for each thread that the machine runs at
-/// a time.
+/// are given one by [`LookupLayer::counted_by`](crate::LookupLayer::counted_by) and the method of that name of the
+/// other layers. A hit adds to one counter. Threads do not contend for it: twice as many threads as the machine runs
+/// at a time, and 64 at most, have counters of their own.
 ///
 /// Clones are handles to the same numbers. They keep the store alive.
 ///
@@ -64,6 +71,8 @@ pub struct Stats {
 
 struct Shared {
     counters: Counters,
+    /// Made when requests are first counted by rule.
+    by_rule: OnceLock<RuleCounters>,
     began: Instant,
     sources: RwLock<Sources>,
     /// Each is called with all samples.
@@ -108,6 +117,7 @@ impl Stats {
         Self {
             shared: Arc::new(Shared {
                 counters: Counters::new(),
+                by_rule: OnceLock::new(),
                 began: Instant::now(),
                 sources: RwLock::default(),
                 #[cfg(feature = "metrics")]
@@ -122,7 +132,8 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health, tier, reports_only } = self.shared.sources.read().clone();
+        let Sources { store, coalesce, retries, health, tier, reports_only } =
+            self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
         use crate::exchange::RefreshResult::{Aborted, Failed, Responded, TimedOut};
@@ -155,6 +166,7 @@ impl Stats {
             store: store.and_then(|store| store()),
             second_tier: tier.map(|tier| tier()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
+            rules: self.shared.by_rule.get().map(RuleCounters::snapshot).unwrap_or_default(),
         }
     }
 
@@ -210,25 +222,35 @@ impl Stats {
     }
 
     #[cfg(feature = "metrics")]
-    fn sample(&self, sample: FetchSample) {
+    fn sample(&self, sample: impl FnOnce() -> FetchSample) {
         // Called without the lock: a recorder is the user's own.
         let samplers = Arc::clone(&self.shared.samplers.read());
-        samplers.iter().for_each(|sampler| sampler(sample));
+        if samplers.is_empty() {
+            return;
+        }
+        let sample = sample();
+        for sampler in samplers.iter() {
+            // As with an observer, a panic changes no response.
+            _ = catch_unwind(AssertUnwindSafe(|| sampler(sample)));
+        }
     }
 
-    /// Takes note of the head of a fetched response: of how long it took since the request was sent on, and how
-    /// much of that was before the last attempt.
+    /// Takes note of the head of a fetched response, which is there now: of when the request was sent on, and when
+    /// the last attempt began.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
-    pub(crate) fn fetched(&self, took: Duration, queued: Duration) {
+    pub(crate) fn fetched(&self, sent_at: Instant, attempt_began: Instant) {
         #[cfg(feature = "metrics")]
-        self.sample(FetchSample::Head { took: took.as_secs_f64(), queued: queued.as_secs_f64() });
+        self.sample(|| FetchSample::Head {
+            took: sent_at.elapsed().as_secs_f64(),
+            queued: attempt_began.saturating_duration_since(sent_at).as_secs_f64(),
+        });
     }
 
     /// Takes note of the length of a body that was stored.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn stored_body(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
-        self.sample(FetchSample::Body(bytes));
+        self.sample(|| FetchSample::Body(bytes));
     }
 
     /// Counts a fresh response from the store.
@@ -257,6 +279,16 @@ impl Stats {
         if record.role() == Role::Follower {
             counters.add(Counter::COLLAPSED);
         }
+    }
+
+    /// Counts what became of a request by the rule that decides about it, if there is one.
+    pub(crate) fn finished_by(&self, rule: Option<&str>, outcome: Outcome) {
+        self.shared.by_rule.get_or_init(RuleCounters::new).add(rule, outcome);
+    }
+
+    /// Counts by rule from now on, so that requests that no rule is for are there with 0.
+    pub(crate) fn count_by_rule(&self) {
+        _ = self.shared.by_rule.get_or_init(RuleCounters::new);
     }
 
     /// Counts a request that would not have reached the origin.

@@ -45,11 +45,17 @@ use std::{
 use shuttle::{future::block_on, thread};
 use tokio::time::Instant;
 
-use self::gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Place, Waiting};
+#[allow(clippy::duplicate_mod, reason = "the same over another gate")]
+#[path = "gate_setup.rs"]
+mod setup;
+
+use self::{
+    gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Place, Waiting},
+    setup::{admitted, free, go_down, miss, queued},
+};
 use super::{
-    OriginState, change,
+    OriginState, attempts, change,
     core::{self, CoreRules},
-    counts, decision,
     health::{self, AttemptOutcome, Health, HealthRules},
     pause::{Backoff, Draws},
     queue,
@@ -81,44 +87,8 @@ fn gate(permits: usize, places: usize) -> Arc<Gate> {
     gate
 }
 
-fn miss(key: u64) -> Entrance {
-    Entrance { key: Some(key), ..Entrance::default() }
-}
-
 fn stale(key: u64, pass: Option<Arc<Pass>>) -> Entrance {
     Entrance { has_stale: true, pass, ..miss(key) }
-}
-
-#[track_caller]
-fn admitted(gate: &Arc<Gate>, entrance: Entrance) -> Attempt {
-    match gate.enter(entrance, Instant::now()) {
-        Entered::Admitted(attempt) => attempt,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn queued(gate: &Arc<Gate>, entrance: Entrance) -> Waiting {
-    match gate.enter(entrance, Instant::now()) {
-        Entered::Queued(waiting) => waiting,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// How many attempts can begin now.
-fn free(gate: &Arc<Gate>) -> usize {
-    let mut attempts = Vec::new();
-    while let Entered::Admitted(attempt) = gate.enter(miss(0), Instant::now()) {
-        attempts.push(attempt);
-    }
-    attempts.len()
-}
-
-fn go_down(gate: &Arc<Gate>) {
-    for key in 100..120 {
-        drop(admitted(gate, miss(key)).finish(Failure, Instant::now()));
-    }
-    assert_eq!(gate.state(Instant::now()), OriginState::Down);
 }
 
 /// A number that never passes its bound.

@@ -11,6 +11,11 @@ use futures_util::FutureExt;
 use super::*;
 use AttemptOutcome::{Failure, Success};
 
+#[path = "gate_setup.rs"]
+mod setup;
+
+use self::setup::{admitted, free, go_down, miss, queued};
+
 const SECOND: Duration = Duration::from_secs(1);
 
 /// A gate with so many permits, and places in the queue.
@@ -20,45 +25,8 @@ fn gate(permits: usize, places: usize) -> Arc<Gate> {
     health.gate(&http::Request::new(()).into_parts().0)
 }
 
-fn miss(key: u64) -> Entrance {
-    Entrance { key: Some(key), ..Entrance::default() }
-}
-
 fn stale(key: u64) -> Entrance {
     Entrance { has_stale: true, ..miss(key) }
-}
-
-#[track_caller]
-fn admitted(gate: &Arc<Gate>, entrance: Entrance) -> Attempt {
-    match gate.enter(entrance, Instant::now()) {
-        Entered::Admitted(attempt) => attempt,
-        other => panic!("{other:?}"),
-    }
-}
-
-#[track_caller]
-fn queued(gate: &Arc<Gate>, entrance: Entrance) -> Waiting {
-    match gate.enter(entrance, Instant::now()) {
-        Entered::Queued(waiting) => waiting,
-        other => panic!("{other:?}"),
-    }
-}
-
-/// How many attempts begin now, and hold their permits until then.
-fn free(gate: &Arc<Gate>) -> usize {
-    let mut attempts = Vec::new();
-    while let Entered::Admitted(attempt) = gate.enter(miss(0), Instant::now()) {
-        attempts.push(attempt);
-    }
-    attempts.len()
-}
-
-fn go_down(gate: &Arc<Gate>) {
-    for key in 100..120 {
-        let attempt = admitted(gate, miss(key));
-        drop(attempt.finish(Failure, Instant::now()));
-    }
-    assert_eq!(gate.state(Instant::now()), OriginState::Down);
 }
 
 async fn wait_for_probe() {
@@ -244,7 +212,7 @@ async fn an_open_origin_is_not_asked_under_the_lock() {
     let gate = gate(1, 1);
     gate.while_locked(|| {
         assert!(matches!(gate.ask_with_stale(Instant::now()), Answer::Fetch(None)));
-        assert!(matches!(gate.invite(Instant::now()), Answer::Fetch(None)));
+        assert!(matches!(gate.invite((true, true), Instant::now()), Answer::Fetch(None)));
         assert!(gate.is_up());
     });
 }

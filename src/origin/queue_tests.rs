@@ -176,7 +176,7 @@ fn a_quarter_of_the_places_is_for_shared_attempts() {
 }
 
 #[test]
-fn without_places_nobody_waits() {
+fn without_places_no_attempt_waits() {
     let mut bench = Bench::new(0);
     bench.is_refused("single", |now| waiter(0, now));
     bench.is_refused("shared", |now| shared(0, now));
@@ -184,7 +184,7 @@ fn without_places_nobody_waits() {
 }
 
 #[test]
-fn whoever_is_not_allowed_stands_before_nobody() {
+fn an_attempt_that_is_not_allowed_stands_before_no_other() {
     let mut bench = Bench::new(8);
     bench.place("stale 1", |now| stale(shared(0, now)));
     bench.place("stale 2", |now| stale(waiter(3, now)));

@@ -79,6 +79,8 @@
 #[cfg(feature = "purge-service")]
 mod access;
 #[cfg(feature = "purge-service")]
+pub(crate) mod frame;
+#[cfg(feature = "purge-service")]
 mod order;
 #[cfg(feature = "redis")]
 mod other_node;

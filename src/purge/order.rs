@@ -3,7 +3,7 @@
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, request::Parts};
 use serde::{Deserialize, Serialize};
 
-use super::{Purge, PurgeError, display, host_of, pattern::UrlPattern, prefix, service::Refusal};
+use super::{Purge, PurgeError, display, frame::Refusal, host_of, pattern::UrlPattern, prefix};
 use crate::tags::{Separator, TagFields, for_each_tag_of};
 
 /// What is to be purged, as it is written.

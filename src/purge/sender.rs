@@ -7,7 +7,8 @@ use crate::key::original_uri;
 /// W3C Fetch Metadata §2.3.
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// Who sent a request, as far as browsers say it. Other clients send neither field, and only credentials of their own.
+/// What kind of page sent a request, as far as browsers say it. Other clients send neither field, and only credentials
+/// of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Sender {
     /// A page of the same origin.

@@ -67,23 +67,20 @@
 use std::{
     convert::Infallible,
     fmt,
-    future::Future,
-    pin::Pin,
     sync::Arc,
     task::{Context, Poll},
     time::Duration,
 };
 
 use bytes::Bytes;
-use http::{
-    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts, uri::Authority,
-};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request::Parts, uri::Authority};
 use http_body::Body as HttpBody;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use tower_service::Service;
 
 use super::{
-    Access, Authorize, Purge, Sender,
+    Authorize, Purge, Sender,
+    frame::{Refusal, Responding, json},
     order::{Done, Order},
 };
 use crate::{body::BoxError, key::original_uri};
@@ -133,15 +130,7 @@ impl PurgeService {
                 "a request from a page of another origin may not purge",
             ));
         }
-        match self.check.authorize(&head) {
-            Access::Granted => {}
-            Access::Unauthenticated => {
-                return Err(Refusal::new(StatusCode::UNAUTHORIZED, "missing or invalid credentials"));
-            }
-            Access::Forbidden => {
-                return Err(Refusal::new(StatusCode::FORBIDDEN, "these credentials do not permit to purge"));
-            }
-        }
+        Refusal::unless_granted(&*self.check, &head, "purge", "purge")?;
         let order = match head.method.as_str() {
             "PURGE" => Order::of_purge(&head.headers, &self.purge.tag_fields(), || url_of(&head))?,
             _ if !original_uri(&head).path().ends_with("/purge") => {
@@ -156,10 +145,8 @@ impl PurgeService {
             }
             "POST" => self.read(body).await?,
             _ => {
-                return Err(Refusal::new(
-                    StatusCode::METHOD_NOT_ALLOWED,
-                    "method not allowed: send POST with a JSON object, or PURGE",
-                ));
+                let reason = "method not allowed: send POST with a JSON object, or PURGE";
+                return Err(Refusal::not_allowed("POST", reason));
             }
         };
         order.apply(&self.purge, self.max_items)
@@ -214,45 +201,6 @@ fn url_of(head: &Parts) -> Result<String, Refusal> {
     }
 }
 
-/// An error response.
-#[derive(Debug)]
-pub(super) struct Refusal {
-    status: StatusCode,
-    reason: String,
-}
-
-impl Refusal {
-    pub(super) fn new(status: StatusCode, reason: impl Into<String>) -> Self {
-        Self { status, reason: reason.into() }
-    }
-
-    pub(super) fn bad(reason: impl Into<String>) -> Self {
-        Self::new(StatusCode::BAD_REQUEST, reason)
-    }
-}
-
-fn respond(done: Result<Done, Refusal>, scheme: &str) -> Response<Full<Bytes>> {
-    let (status, said) = match done {
-        Ok(done) => (StatusCode::OK, serde_json::to_vec(&done).unwrap_or_default()),
-        Err(Refusal { status, reason }) => {
-            (status, serde_json::json!({ "error": reason }).to_string().into_bytes())
-        }
-    };
-    let mut response = Response::new(Full::from(said));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    if status == StatusCode::UNAUTHORIZED {
-        let challenge = HeaderValue::try_from(format!("{scheme} realm=\"purge\""));
-        _ = challenge.map(|challenge| headers.insert(header::WWW_AUTHENTICATE, challenge));
-    }
-    if status == StatusCode::METHOD_NOT_ALLOWED {
-        headers.insert(header::ALLOW, HeaderValue::from_static(Method::POST.as_str()));
-    }
-    response
-}
-
 impl<B> Service<Request<B>> for PurgeService
 where
     B: HttpBody + Send + 'static,
@@ -261,7 +209,7 @@ where
 {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Responding;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))
@@ -270,8 +218,10 @@ where
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let service = self.clone();
         Box::pin(async move {
-            let scheme = service.check.scheme();
-            Ok(respond(service.answer(request).await, scheme))
+            Ok(match service.answer(request).await {
+                Ok(done) => json(StatusCode::OK, serde_json::to_vec(&done).unwrap_or_default()),
+                Err(refusal) => refusal.into_response(),
+            })
         })
     }
 }

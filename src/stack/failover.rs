@@ -14,10 +14,14 @@
 //!   more than it would get as the only one.
 //! * **Only what may be repeated moves on**: an idempotent method (RFC 9110 §9.2.2), and no body, or a [read by
 //!   its body](crate::key#keys-from-bodies). Other requests are no probes either, as long as there are some
-//!   that can be.
+//!   that can be. What has no key is never one, unless it
+//!   [counts](crate::OriginHealthBuilder::count_without_key).
 //! * **A stored response is confirmed by the origin that sent it**, and by no other: the fields `If-None-Match`
 //!   and `If-Modified-Since` that the cache adds are left out for others, which would compare with validators
 //!   of their own. [Replicas](FailoverBuilder::replicas) have the same ones.
+//!
+//! What [`Retry`](crate::Retry) above tries again goes to one origin each time, so that the attempts of a request
+//! are at most one, one for each retry, and one for each other origin.
 //!
 //! A request that hangs does not move on: give each service a timeout, such as that of `tower::timeout`.
 //! [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline) is about all origins together.
@@ -73,7 +77,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        CacheRequest, Refused,
+        CacheRequest, Refused, Repeated,
         failures::{FailurePolicy, Failures},
     },
     layers::{
@@ -240,11 +244,9 @@ impl Shared {
     /// The first origin that may be asked, of those that were not; else the first of them. `None`: all were.
     fn choose(&self, head: &Parts, asked: Asked, may_probe: bool) -> Option<Choice> {
         let left = || (0..self.healths.len()).filter(|index| !asked.has(*index));
-        if !may_probe && let Some(index) = left().find(|index| self.healths[*index].gate(head).is_up()) {
-            return Some(Choice { index, pass: None });
-        }
         let now = Instant::now();
-        let invited = |index: usize| match self.healths[index].gate(head).invite(now) {
+        let asks = (CacheRequest::has_key(&head.extensions), may_probe);
+        let invited = |index: usize| match self.healths[index].gate(head).invite(asks, now) {
             Answer::Fetch(pass) => Some(Choice { index, pass }),
             Answer::Serve(_) => None,
         };
@@ -258,13 +260,16 @@ impl Shared {
         if let Some(index) = pass.as_deref().and_then(is_of) {
             return Choice { index, pass };
         }
-        let may_probe = self.may_probe(is_repeatable);
+        let may_probe = self.may_probe(head, is_repeatable);
         self.choose(head, Asked::default(), may_probe).unwrap_or(Choice { index: 0, pass: None })
     }
 
-    /// Whether a request may find out if an origin is back: one that cannot be repeated only if there are no
-    /// others.
-    fn may_probe(&self, is_repeatable: bool) -> bool {
+    /// Whether a request may find out if an origin is back: none whose outcome does not count, and one that cannot be
+    /// repeated only if there are no others.
+    fn may_probe(&self, head: &Parts, is_repeatable: bool) -> bool {
+        if !CacheRequest::has_key(&head.extensions) && !self.group.counts_without_key() {
+            return false;
+        }
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
         if is_repeatable {
             self.last_repeatable.store(now, Ordering::Relaxed);
@@ -320,7 +325,9 @@ where
         let choice = self.shared.choose_first(&mut head, body.is_some());
         let index = choice.index;
         let request = Request::from_parts(head, content);
-        let others = body.map(|body| {
+        // It was at each of them before.
+        let is_repeated = request.extensions().get::<Repeated>().is_some();
+        let others = body.filter(|_| !is_repeated).map(|body| {
             let mut asked = Asked::default();
             asked.note(index);
             let (members, shared) = (self.members.clone(), Arc::clone(&self.shared));

@@ -62,10 +62,16 @@ use crate::{
 #[derive(Clone)]
 #[must_use]
 pub struct ReadThroughBuilder<St, K = DefaultKey, P = ()> {
-    store: St,
     lookup: lookup::LookupLayer<St, K>,
-    coalesce: coalesce::CoalesceLayer,
     fill: fill::FillLayer<St, P>,
+    others: Others<St>,
+}
+
+/// All that has nothing to do with the types of keys and policies.
+#[derive(Clone)]
+struct Others<St> {
+    store: St,
+    coalesce: coalesce::CoalesceLayer,
     rules: rules::Rules,
     failures: failures::FailurePolicy,
     retry: retry::RetryPolicy,
@@ -91,12 +97,10 @@ impl Clone for OwnStats {
 
 impl<St: Store> ReadThroughBuilder<St> {
     fn new(store: St) -> Self {
-        Self {
-            lookup: lookup::LookupLayer::new(store.clone()),
+        let others = Others {
             coalesce: coalesce::CoalesceLayer::new()
                 .max_held_bytes(store.max_response_bytes())
                 .max_total_bytes(store.capacity_bytes()),
-            fill: fill::FillLayer::new(store.clone()),
             rules: rules::Rules::new(),
             failures: failures::FailurePolicy::default(),
             retry: retry::RetryPolicy::never(),
@@ -106,56 +110,29 @@ impl<St: Store> ReadThroughBuilder<St> {
             reports_only: false,
             #[cfg(feature = "redis")]
             tier: None,
-            store,
-        }
+            store: store.clone(),
+        };
+        let fill = fill::FillLayer::new(store.clone());
+        Self { lookup: lookup::LookupLayer::new(store), fill, others }
     }
 }
 
 impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Derives keys in another way. Default: [`DefaultKey`].
     pub fn key<L: KeyExtractor>(self, extractor: L) -> ReadThroughBuilder<St, L, P> {
-        let Self {
-            store,
-            lookup,
-            coalesce,
-            fill,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-            #[cfg(feature = "redis")]
-            tier,
-        } = self;
-        let lookup = lookup.key(extractor);
-        ReadThroughBuilder {
-            lookup,
-            store,
-            coalesce,
-            fill,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-            #[cfg(feature = "redis")]
-            tier,
-        }
+        let Self { lookup, fill, others } = self;
+        ReadThroughBuilder { lookup: lookup.key(extractor), fill, others }
     }
 
     /// A handle to purge what is stored, which names URLs as the layer does that is built, also by a
     /// [`key`](Self::key) that is set afterwards, but not as a clone of the builder does.
     pub fn purge(&self) -> Purge {
-        self.lookup.purge().counted_by(Some(&self.stats.0))
+        self.lookup.purge().counted_by(Some(&self.others.stats.0))
     }
 
     /// Returns the counters of the layer that is built, but not of one that a clone of the builder builds.
     pub fn stats(&self) -> Stats {
-        self.stats.0.clone()
+        self.others.stats.0.clone()
     }
 
     /// Whether `Surrogate-Key`, `Cache-Tag` and the other [fields](Self::tag_fields) that name tags are
@@ -189,43 +166,14 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     pub fn rules(mut self, rules: rules::Rules) -> Self {
         self.lookup = self.lookup.rules(rules.clone());
         self.fill = self.fill.rules(rules.clone());
-        self.rules = rules;
+        self.others.rules = rules;
         self
     }
 
     /// Decides for each response. Default: the rules as they are.
     pub fn policy<Q: fill::Policy>(self, policy: Q) -> ReadThroughBuilder<St, K, Q> {
-        let Self {
-            store,
-            lookup,
-            coalesce,
-            fill,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-            #[cfg(feature = "redis")]
-            tier,
-        } = self;
-        let fill = fill.policy(policy);
-        ReadThroughBuilder {
-            fill,
-            store,
-            lookup,
-            coalesce,
-            rules,
-            failures,
-            retry,
-            origin_limit,
-            health,
-            stats,
-            reports_only,
-            #[cfg(feature = "redis")]
-            tier,
-        }
+        let Self { lookup, fill, others } = self;
+        ReadThroughBuilder { lookup, fill: fill.policy(policy), others }
     }
 
     /// Changes the settings of background refreshes.
@@ -243,7 +191,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         mut self,
         change: impl FnOnce(coalesce::CoalesceLayer) -> coalesce::CoalesceLayer,
     ) -> Self {
-        self.coalesce = change(self.coalesce);
+        self.others.coalesce = change(self.others.coalesce);
         self
     }
 
@@ -251,21 +199,21 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// wait share them, they are stored only with freshness of their own, and [`retry`](Self::retry)
     /// tries them again. Default: [`DefaultFailures`](crate::DefaultFailures).
     pub fn failures(mut self, failures: impl failures::Failures) -> Self {
-        self.failures = failures::FailurePolicy::new(failures);
+        self.others.failures = failures::FailurePolicy::new(failures);
         self
     }
 
     /// When to try again what may be tried again, [`RetryPolicy::new`](crate::RetryPolicy::new) for example.
     /// Default: [`RetryPolicy::never`](crate::RetryPolicy::never), each request is sent once.
     pub fn retry(mut self, policy: retry::RetryPolicy) -> Self {
-        self.retry = policy;
+        self.others.retry = policy;
         self
     }
 
     /// Bounds the attempts under way at the origin, those included that the cache has nothing
     /// to do with. Default: no bound.
     pub fn origin_limit(mut self, limit: origin_limit::OriginLimitLayer) -> Self {
-        self.origin_limit = limit;
+        self.others.origin_limit = limit;
         self
     }
 
@@ -273,7 +221,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// [`OriginHealth`]. Default: that of the [limit](Self::origin_limit), which is one of its own for one
     /// origin if none was given.
     pub fn outage(mut self, health: OriginHealth) -> Self {
-        self.health = Some(health);
+        self.others.health = Some(health);
         self
     }
 
@@ -283,7 +231,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// The tier is of use once the store has joined a [`Cluster`](crate::cluster::Cluster).
     #[cfg(feature = "redis")]
     pub fn second_tier(mut self, tier: tier::Tier) -> Self {
-        self.tier = Some(tier);
+        self.others.tier = Some(tier);
         self
     }
 
@@ -293,6 +241,19 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let observer: Arc<dyn exchange::Observer> = Arc::new(observer);
         self.lookup = self.lookup.observer(Arc::clone(&observer));
         self.fill = self.fill.observer(observer);
+        self
+    }
+
+    /// See [`LookupLayer::count_by_rule`](crate::LookupLayer::count_by_rule).
+    pub fn count_by_rule(mut self) -> Self {
+        self.lookup = self.lookup.count_by_rule();
+        self
+    }
+
+    /// See [`CoalesceLayer::trace_queries`](crate::CoalesceLayer::trace_queries).
+    #[cfg(feature = "tracing")]
+    pub fn trace_queries(mut self, show: bool) -> Self {
+        self.others.coalesce = self.others.coalesce.trace_queries(show);
         self
     }
 
@@ -362,7 +323,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// # }
     /// ```
     pub fn report_only(mut self) -> Self {
-        self.reports_only = true;
+        self.others.reports_only = true;
         self
     }
 
@@ -372,7 +333,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let spawn = Arc::new(spawn);
         let shared = Arc::clone(&spawn);
         self.lookup = self.lookup.executor(move |task| shared(task));
-        self.coalesce = self.coalesce.executor(move |task| spawn(task));
+        self.others.coalesce = self.others.coalesce.executor(move |task| spawn(task));
         self
     }
 
@@ -383,25 +344,26 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// Says which setting cannot work, and what to change.
     pub fn build(self) -> Result<ReadThroughLayer<St, K, P>, BuildError> {
         self.lookup.check()?;
-        self.coalesce.check()?;
-        self.retry.check()?;
-        if !self.origin_limit.may_report_to(self.health.as_ref()) {
+        self.others.coalesce.check()?;
+        self.others.retry.check()?;
+        if !self.others.origin_limit.may_report_to(self.others.health.as_ref()) {
             let reason =
                 "`origin_limit` reports to another health; give both the same one, or one of them none";
             return Err(BuildError::NoEffect { setting: "outage", reason });
         }
         self.watched_limit().0.check()?;
-        self.rules.check()?;
-        check_names(&self.rules.request)?;
+        self.others.rules.check()?;
+        check_names(&self.others.rules.request)?;
         if let Some(name) = self.fill.own_tag_fields().invalid() {
-            let reason = "clients read this field, and tags are for caches alone";
+            let reason =
+                "clients read this field, and tags are for caches alone; give them a field of their own";
             return Err(BuildError::TagField { name: name.as_str().into(), reason });
         }
-        if self.coalesce.has_rules() {
+        if self.others.coalesce.has_rules() {
             let reason = "the rules of `ReadThrough` decide; give them to `ReadThroughBuilder::rules`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::rules", reason });
         }
-        if self.coalesce.has_failures() {
+        if self.others.coalesce.has_failures() {
             let reason = "the failures of `ReadThrough` decide; give them to `ReadThroughBuilder::failures`";
             return Err(BuildError::NoEffect { setting: "CoalesceLayer::failures", reason });
         }
@@ -412,18 +374,18 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     #[cfg(feature = "redis")]
     fn check_tier(&self) -> Result<(), BuildError> {
-        let Some(tier) = &self.tier else { return Ok(()) };
-        if self.reports_only {
+        let Some(tier) = &self.others.tier else { return Ok(()) };
+        if self.others.reports_only {
             let reason = "a cache that only reports asks the origin for each request; leave one of them out";
             return Err(BuildError::NoEffect { setting: "second_tier", reason });
         }
-        tier::TierLayer::new(self.store.clone(), tier.clone()).map(|_| ())
+        tier::TierLayer::new(self.others.store.clone(), tier.clone()).map(|_| ())
     }
 
     /// The limit as it reports, and what it reports to.
     fn watched_limit(&self) -> (origin_limit::OriginLimitLayer, OriginHealth) {
-        let limit = self.origin_limit.clone().shared_failures(&self.failures);
-        let health = self.health.as_ref().unwrap_or_else(|| limit.origin_health()).clone();
+        let limit = self.others.origin_limit.clone().shared_failures(&self.others.failures);
+        let health = self.others.health.as_ref().unwrap_or_else(|| limit.origin_health()).clone();
         (limit.shared_health(&health), health)
     }
 
@@ -433,15 +395,16 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
 
     fn assemble(self) -> Layers<St, K, P> {
         let (origin_limit, health) = self.watched_limit();
+        let Self { lookup, fill, others } = self;
         #[cfg(feature = "redis")]
-        let tier = self.tier.clone().and_then(|tier| {
+        let tier = others.tier.clone().and_then(|tier| {
             let status = tier.clone();
-            self.stats.0.read_tier(move || status.status());
+            others.stats.0.read_tier(move || status.status());
             // Checked before.
-            tier::TierLayer::new(self.store.clone(), tier).ok()
+            tier::TierLayer::new(others.store.clone(), tier).ok()
         });
-        let Self { store, lookup, coalesce, fill, failures, retry, stats: OwnStats(stats), .. } = self;
-        let (lookup, fill, origin_limit) = match self.reports_only {
+        let Others { store, coalesce, failures, retry, stats: OwnStats(stats), reports_only, .. } = others;
+        let (lookup, fill, origin_limit) = match reports_only {
             true => {
                 stats.note_report_only();
                 let fill = fill.strip_tags(false).strip_targets(false);
@@ -457,9 +420,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         let fill = fill.and_tag_fields(&lookup.tag_fields());
         let stale_if_error = stale_if_error::StaleIfErrorLayer::new(store);
         #[cfg(feature = "redis")]
-        let tier = tier.map(|tier| {
-            tier.health(health.clone()).over_own_layer().waiting_at_most(coalesce.soft_limit())
-        });
+        let tier = tier
+            .map(|tier| tier.health(health.clone()).over_own_layer().waiting_at_most(coalesce.soft_limit()));
         Layers {
             lookup: lookup.health(health.clone()).reader(),
             stale_if_error: stale_if_error.failure_policy(failures.clone()).over_own_layer(),
@@ -468,7 +430,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             tier,
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
-            origin_limit,
+            origin_limit: origin_limit.under_own_layer(),
             stats,
         }
     }
@@ -486,12 +448,12 @@ fn check_names(rules: &rules::RequestRules) -> Result<(), BuildError> {
 impl<St, K, P> fmt::Debug for ReadThroughBuilder<St, K, P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ReadThroughBuilder")
-            .field("rules", &self.rules)
+            .field("rules", &self.others.rules)
             .field("lookup", &self.lookup)
-            .field("coalesce", &self.coalesce)
-            .field("failures", &self.failures)
-            .field("retry", &self.retry)
-            .field("origin_limit", &self.origin_limit)
+            .field("coalesce", &self.others.coalesce)
+            .field("failures", &self.others.failures)
+            .field("retry", &self.others.retry)
+            .field("origin_limit", &self.others.origin_limit)
             .finish_non_exhaustive()
     }
 }
@@ -608,8 +570,8 @@ impl<S, St, K, P> Layer<S> for ReadThroughLayer<St, K, P> {
 impl<St, K, P> ReadThroughBuilder<St, K, P> {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let limit = if self.origin_limit.settings().is_empty() { "none" } else { "some" };
-        let retry = if self.retry.is_never() { "never" } else { "some" };
+        let limit = if self.others.origin_limit.settings().is_empty() { "none" } else { "some" };
+        let retry = if self.others.retry.is_never() { "never" } else { "some" };
         vec![
             ("ReadThroughBuilder::origin_limit", limit.to_owned()),
             ("ReadThroughBuilder::retry", retry.to_owned()),

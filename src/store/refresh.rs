@@ -119,7 +119,7 @@ pub(crate) struct Refresh {
 
 impl Refresh {
     /// Takes the right to refresh for at most `deadline`, unless it is taken, or the pause after a failure is
-    /// not over. `is_probe`: the pause does not count.
+    /// not over. `is_probe`: in any case. Who has had the right goes on without it.
     pub(crate) fn claim(
         response: &Arc<StoredResponse>,
         now: Instant,
@@ -129,12 +129,11 @@ impl Refresh {
     ) -> Option<Self> {
         let (lease, now) = (response.refresh_lease(), since(response, now));
         let current = lease.read();
-        let is_due = now >= current.due() || is_probe && !current.is_claimed();
-        if !is_due {
+        if now < current.due() && !is_probe {
             return None;
         }
         let held = Lease::new(now.saturating_add(deadline), true, current.failures());
-        // With a deadline of zero each request would take the right.
+        // With a deadline of zero each request would take the right; and a right that is taken over must be another.
         let held =
             if held == current { Lease(held.0.saturating_add(DUE & DUE.wrapping_neg())) } else { held };
         let claimed = lease.replace(current, held);

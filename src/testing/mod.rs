@@ -91,8 +91,6 @@ pub mod time;
 
 #[cfg(feature = "redis")]
 pub use self::remote::{RemoteCall, RemoteGate, ScriptedRemote};
-#[cfg(feature = "redis")]
-pub use crate::cluster::{PurgeLog, PurgeLogNode};
 #[cfg(feature = "serde")]
 pub use self::rules::{check_rules, check_rules_file};
 pub use self::{
@@ -105,3 +103,5 @@ pub use self::{
     script::{Matcher, Script},
     seen::Seen,
 };
+#[cfg(feature = "redis")]
+pub use crate::cluster::{PurgeLog, PurgeLogNode};

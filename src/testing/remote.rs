@@ -46,8 +46,8 @@ struct Shared {
     clock_ahead_ms: AtomicU64,
     calls: [AtomicU64; 4],
     began: (Instant, SystemTime),
-    /// Closed while calls are held.
-    gate: Mutex<Option<Arc<Semaphore>>>,
+    /// Which calls are held, and until when.
+    gate: Mutex<Option<(Vec<RemoteCall>, Arc<Semaphore>)>>,
 }
 
 #[derive(Clone, Debug)]
@@ -139,13 +139,16 @@ impl ScriptedRemote {
 
     /// Sets the clock ahead.
     pub fn set_clock_ahead(&self, by: Duration) {
-        self.shared.clock_ahead_ms.store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.shared
+            .clock_ahead_ms
+            .store(u64::try_from(by.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// Holds all calls from now on, before anything is read or changed, until the gate is dropped.
-    pub fn hold(&self) -> RemoteGate {
+    /// Holds calls of these kinds from now on, before anything is read or changed, until the gate is dropped. It
+    /// takes the place of one before.
+    pub fn hold(&self, kinds: impl IntoIterator<Item = RemoteCall>) -> RemoteGate {
         let gate = Arc::new(Semaphore::new(0));
-        *self.shared.gate.lock() = Some(Arc::clone(&gate));
+        *self.shared.gate.lock() = Some((kinds.into_iter().collect(), Arc::clone(&gate)));
         RemoteGate { shared: Arc::clone(&self.shared), gate }
     }
 
@@ -185,7 +188,7 @@ impl ScriptedRemote {
     async fn called(&self, kind: RemoteCall) -> Result<(), RemoteError> {
         self.shared.calls[kind as usize].fetch_add(1, Ordering::Relaxed);
         let gate = self.shared.gate.lock().clone();
-        if let Some(gate) = gate {
+        if let Some((_, gate)) = gate.filter(|(kinds, _)| kinds.contains(&kind)) {
             // It is closed, and opened by being closed for good.
             _ = gate.acquire().await;
         }
@@ -218,7 +221,9 @@ impl ScriptedRemote {
 
     fn now_ms(&self) -> u64 {
         let (instant, time) = self.shared.began;
-        let now = time + instant.elapsed() + Duration::from_millis(self.shared.clock_ahead_ms.load(Ordering::Relaxed));
+        let now = time
+            + instant.elapsed()
+            + Duration::from_millis(self.shared.clock_ahead_ms.load(Ordering::Relaxed));
         let since = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
     }

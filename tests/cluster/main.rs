@@ -18,5 +18,6 @@ mod remote;
 mod restarts;
 mod server;
 mod settings;
+mod tier;
 #[cfg(feature = "redis-tls")]
 mod tls;

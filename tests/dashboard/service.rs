@@ -1,4 +1,4 @@
-//! The dashboard as a service: who gets what, and that its figures are those of the cache.
+//! The dashboard as a service: which requests get what, and that its figures are those of the cache.
 
 use std::{collections::HashSet, time::Duration};
 
@@ -12,7 +12,7 @@ use tower_readthrough::{
     testing::{Answer, Client, DropAfter, ScriptedOrigin, Seen, time},
 };
 
-/// Grants access to requests with `x-user: ops`, and knows who others are.
+/// Grants access to requests with `x-user: ops`, and knows other users.
 fn check(head: &Parts) -> Access {
     match head.headers.get("x-user").map(|user| user.as_bytes()) {
         Some(b"ops") => Access::Granted,
@@ -256,7 +256,10 @@ async fn the_figures_are_those_of_the_cache() {
     };
     // The last one first, and no hits.
     assert_eq!(decisions.len(), 5);
-    assert_eq!(decision(0), ("example.com/down".into(), "failed".into(), String::new(), String::new(), None));
+    assert_eq!(
+        decision(0),
+        ("example.com/down".into(), "failed".into(), "uri-miss".into(), String::new(), None)
+    );
     let (no, yes) = ("no-store".to_owned(), String::new());
     assert_eq!(decision(2), ("example.com/quick".into(), "forwarded".into(), "bypass".into(), no, Some(200)));
     assert_eq!(

@@ -4,7 +4,8 @@ use http::{HeaderName, Response};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     BuildError, CacheKey, CacheStatus, CacheStatusDetail, CoalesceLayer, KeyRule, KeyRules, MemoryStore,
-    OriginLimitLayer, ReadThroughBuilder, ReadThroughLayer, Refused, Rules,
+    NotStored, OriginHealth, OriginLimitLayer, OriginState, ReadThroughBuilder, ReadThroughLayer, Refused,
+    Rules,
 };
 
 use crate::support::{
@@ -39,7 +40,7 @@ async fn a_full_field_says_what_is_left_of_the_lifetime_the_key_and_the_rule() {
     let miss = get(&service, "/p/1").await;
     let key = key_of(&miss);
     let rest = format!("key=\"{key}\";rule=\"a \\\"product\\\"\"");
-    assert_eq!(field(&miss), format!("tower-readthrough;fwd=uri-miss;stored;fwd-status=200;{rest}"));
+    assert_eq!(field(&miss), format!("tower-readthrough;fwd=uri-miss;fwd-status=200;{rest}"));
     assert_eq!(key, key_of(&get(&service, "/p/1").await), "it is that of the key");
     assert_ne!(key, key_of(&get(&service, "/p/2").await));
     tokio::time::advance(secs(15)).await;
@@ -61,6 +62,50 @@ async fn a_full_field_has_the_rule_by_which_a_request_has_no_key() {
     let reply = get(&layer.layer(ScriptedOrigin::always(|| ok("x"))), "/account").await;
     let expected = "tower-readthrough;fwd=bypass;detail=rule-bypass;fwd-status=200;rule=\"account\"";
     assert_eq!(field(&reply), expected);
+}
+
+/// It may be too large, which is known after its body (RFC 9211 §2.5).
+#[tokio::test(start_paused = true)]
+async fn of_a_response_without_a_length_the_field_does_not_say_that_it_is_stored() {
+    for (declared, expected) in [
+        (false, ["tower-readthrough;fwd=uri-miss", "tower-readthrough;fwd=uri-miss;collapsed"]),
+        (true, ["tower-readthrough;fwd=uri-miss;stored", "tower-readthrough;fwd=uri-miss;stored;collapsed"]),
+    ] {
+        let script = move |_: usize, _: &http::request::Parts| {
+            let response = status(200).max_age(60).after(ms(10)).chunk("hel").chunk("lo");
+            if declared { response.header("content-length", "5") } else { response }
+        };
+        let layer = builder().build().unwrap();
+        let service = layer.layer(ScriptedOrigin::new(script));
+        let (first, second) = tokio::join!(get(&service, "/"), get(&service, "/"));
+        assert_eq!([field(&first), field(&second)], expected);
+        for reply in [&first, &second] {
+            let said = reply.cache_status.expect("it is in the extension");
+            assert_eq!((said.is_stored(), said.not_stored_reason()), (true, None), "it is being stored");
+        }
+        assert_eq!(field(&get(&service, "/").await), "tower-readthrough;hit", "and it was");
+    }
+}
+
+/// What a purge has overtaken by then is not stored, and says so.
+#[tokio::test(start_paused = true)]
+async fn a_confirmed_response_that_was_purged_meanwhile_does_not_say_that_it_is_stored() {
+    let layer = builder().build().unwrap();
+    let purge = layer.purge();
+    let script = move |n: usize, _: &http::request::Parts| {
+        if n == 1 {
+            return ok("x").max_age(10).header("etag", "\"1\"");
+        }
+        purge.everything();
+        status(304).header("etag", "\"1\"").max_age(10)
+    };
+    let service = layer.layer(ScriptedOrigin::new(script));
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    let confirmed = get(&service, "/").await;
+    assert_eq!(confirmed.cache(), "fwd=stale; fwd-status=304; detail=purged-meanwhile");
+    let counts = layer.stats().snapshot();
+    assert_eq!((counts.stored, counts.not_stored.get(NotStored::PurgedMeanwhile)), (1, 1), "told once");
 }
 
 #[tokio::test(start_paused = true)]
@@ -109,7 +154,7 @@ async fn what_cannot_work_is_refused() {
     let twice = builder().cache_status(CacheStatusDetail::Full).full_cache_status_for(FIELD, SECRET).build();
     assert!(matches!(twice, Err(BuildError::NoEffect { .. })));
     let hidden = builder().cache_status(false).full_cache_status_for(FIELD, SECRET).build();
-    assert!(hidden.is_ok(), "hidden from all but those who know it");
+    assert!(hidden.is_ok(), "hidden from all clients that do not know it");
 }
 
 #[tokio::test(start_paused = true)]
@@ -153,7 +198,7 @@ async fn the_errors_of_the_cache_say_their_type_in_proxy_status() {
 
 /// Followers of a fetch that was refused get the same as its leader.
 #[tokio::test(start_paused = true)]
-async fn all_who_share_an_error_of_the_cache_are_told_its_type() {
+async fn all_callers_that_share_an_error_of_the_cache_are_told_its_type() {
     let coalesce = |coalesce: CoalesceLayer| coalesce.fetch_deadline(ms(10));
     let service = builder().coalesce(coalesce).build().unwrap().layer(ScriptedOrigin::always(hangs));
     let ask = || service.clone().oneshot(request("GET", "/", &[]));
@@ -169,6 +214,52 @@ async fn all_who_share_an_error_of_the_cache_are_told_its_type() {
 fn a_digest_is_not_the_key() {
     let (one, other) = (CacheKey::new("http://h/?token=1"), CacheKey::new("http://h/?token=2"));
     assert_eq!((one.digest().len(), one.digest() == other.digest()), (16, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_limit_holds_back_says_why() {
+    // The client refuses what is stored, so that the limit next to the origin decides.
+    let fresh = [("cache-control", "no-cache")];
+    let rules = || Rules::new().default_ttl(secs(10)).stale_if_error_for(secs(3_600));
+    let layer = |health: &OriginHealth| {
+        let builder = builder().rules(rules()).lookup(|lookup| lookup.request_directives(true));
+        builder.outage(health.clone()).origin_limit(OriginLimitLayer::new(64)).build().unwrap()
+    };
+    // It is up, and has sent 429.
+    let health = OriginHealth::new();
+    let origin = ScriptedOrigin::new(|call, _| if call <= 2 { ok("x") } else { status(429) });
+    let service = layer(&health).layer(origin.clone());
+    for path in ["/one", "/two"] {
+        get(&service, path).await;
+    }
+    tokio::time::advance(secs(11)).await;
+    assert_eq!(get_with(&service, "/one", &fresh).await.status, 429);
+    let reply = get_with(&service, "/two", &fresh).await;
+    assert_eq!((health.state(), reply.cache()), (OriginState::Up, "hit; detail=origin-busy".into()));
+    assert_eq!(origin.calls(), 3);
+    // It recovers, and has all that it bears.
+    let health = OriginHealth::new();
+    let origin = ScriptedOrigin::new(|call, head| match (call, head.uri.path()) {
+        (1, _) | (_, "/back") => ok("x"),
+        (2..=21, _) => status(503),
+        _ => hangs(),
+    });
+    let service = layer(&health).layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    for key in 0..20 {
+        get(&service, &format!("/{key}")).await;
+    }
+    assert_eq!(health.state(), OriginState::Down);
+    assert_eq!(get_with(&service, "/", &fresh).await.cache(), "hit; detail=origin-down");
+    get(&service, "/back").await;
+    for key in 0..20 {
+        drop(tokio::spawn(service.clone().oneshot(request("GET", &format!("/held/{key}"), &[]))));
+    }
+    settle().await;
+    let reply = get_with(&service, "/", &fresh).await;
+    let expected = (OriginState::Recovering, "hit; detail=origin-recovering".into());
+    assert_eq!((health.state(), reply.cache()), expected);
 }
 
 /// RFC 9209 §2: each intermediary adds its own line, and changes no other.

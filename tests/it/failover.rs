@@ -339,3 +339,105 @@ fn settings_that_cannot_work_are_refused() {
     assert!(error(of(1).origin_limit(move |_| shared.clone())).contains("share"));
     assert!(error(of(1).origin_limit(|_| OriginLimitLayer::new(0))).contains("max_attempts"));
 }
+
+/// Two origins, of which the first fails during a time. It is down, by requests whose failures count.
+async fn first_is_down(until: u64) -> ([ScriptedOrigin; 2], Origins) {
+    let origins = [away(0, until, || status(503)), away(1_000, 1_000, hangs)];
+    let builder = Failover::builder(origins[0].clone(), [origins[1].clone()]);
+    let failover = build(builder.origin_limit(|index| {
+        let health = OriginHealth::builder().seed(index as u64).build().unwrap();
+        OriginLimitLayer::new(64).health(health)
+    }));
+    for number in 0..30 {
+        assert_eq!(send(&failover, keyed("GET", number)).await.status, 200);
+    }
+    (origins, failover)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_count_is_never_a_probe() {
+    let (origins, failover) = first_is_down(1_000).await;
+    let asked = origins[0].calls();
+    tokio::time::sleep(secs(15)).await;
+    for method in ["POST", "GET"] {
+        for _ in 0..20 {
+            let reply = send(&failover, request(method, "/", &[])).await;
+            assert_eq!((reply.status.as_u16(), answered_by(&reply)), (200, Some(1)), "{method}");
+            tokio::time::sleep(secs(1)).await;
+        }
+    }
+    assert_eq!(origins[0].calls(), asked);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_does_not_count_leaves_the_probes_to_what_does() {
+    let (_, failover) = first_is_down(20).await;
+    tokio::time::sleep(secs(20)).await;
+    let back = Instant::now();
+    for number in 0.. {
+        match number % 20 {
+            19 => send(&failover, keyed("GET", number)).await,
+            _ => get(&failover, "/").await,
+        };
+        if failover.health().states()[0].1 != OriginState::Down {
+            break;
+        }
+        tokio::time::sleep(ms(50)).await;
+        assert!(back.elapsed() < secs(12), "{:?}", failover.health());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_each_origin_down_what_does_not_count_goes_to_the_first_and_is_no_probe() {
+    let origins = [503, 502].map(|code| ScriptedOrigin::always(move || status(code)));
+    let builder = Failover::builder(origins[0].clone(), [origins[1].clone()]);
+    let failover = build(builder.origin_limit(|index| {
+        let health = OriginHealth::builder().seed(index as u64).build().unwrap();
+        OriginLimitLayer::new(64).health(health)
+    }));
+    for number in 0..30 {
+        send(&failover, keyed("GET", number)).await;
+    }
+    assert_eq!(failover.health().state(), OriginState::Down);
+    tokio::time::sleep(secs(15)).await;
+    let before = calls(&origins);
+    for _ in 0..5 {
+        send(&failover, request("POST", "/", &[])).await;
+    }
+    assert_eq!(calls(&origins), [before[0] + 5, before[1]]);
+    // The probe is still there for what counts: the second origin would not be asked first else.
+    send(&failover, keyed("POST", 100)).await;
+    assert_eq!(calls(&origins), [before[0] + 6, before[1]]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn attempts_of_a_fetch_are_at_most_one_for_each_retry_and_each_other_origin() {
+    for (count, retries, most) in [(2, 2, 4), (3, 2, 5), (2, 1, 3), (3, 0, 3)] {
+        let origins: Vec<_> = (0..count).map(|_| ScriptedOrigin::always(|| status(503))).collect();
+        let failover = build(Failover::builder(origins[0].clone(), origins[1..].iter().cloned()));
+        let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+            .outage(failover.health().clone())
+            .retry(tower_readthrough::RetryPolicy::new().max_retries(retries))
+            .build()
+            .unwrap();
+        assert_eq!(get(&layer.layer(failover), "/").await.status, 503);
+        let attempts: usize = origins.iter().map(ScriptedOrigin::calls).sum();
+        assert!((count..=most).contains(&attempts), "{count} origins, {retries} retries: {attempts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_to_the_origin_that_is_well_by_then() {
+    let origins = [
+        ScriptedOrigin::new(|call, _| if call == 1 { status(503) } else { ok("1") }),
+        ScriptedOrigin::always(|| status(503)),
+    ];
+    let failover = build(Failover::builder(origins[0].clone(), [origins[1].clone()]));
+    let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+        .outage(failover.health().clone())
+        .retry(tower_readthrough::RetryPolicy::new())
+        .build()
+        .unwrap();
+    assert_eq!(get(&layer.layer(failover), "/").await.body, "1");
+    assert_eq!(calls(&origins), [2, 1]);
+}

@@ -35,6 +35,8 @@ mod observer;
 mod origin_limit;
 mod outage;
 mod parts;
+#[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+mod places;
 mod promises;
 mod proxy;
 mod purge;

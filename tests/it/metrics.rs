@@ -1,19 +1,21 @@
 //! What reaches the `metrics` facade.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::UdpSocket,
     sync::{Arc, Mutex, mpsc},
 };
 
-use ::metrics::{self, Label, with_local_recorder};
+use ::metrics::{
+    self, Counter, Gauge, Histogram, Key, KeyName, Label, Metadata, SharedString, Unit, with_local_recorder,
+};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use metrics_exporter_statsd::StatsdBuilder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower::Layer;
 use tower_readthrough::{
-    CacheKey, Forward, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind, ReadThroughBuilder,
-    ReadThroughLayer, Refused, Sequence, Stale, Stats, Store, Unkeyed,
+    CacheKey, Forward, KeyRule, KeyRules, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
+    ReadThroughBuilder, ReadThroughLayer, Refused, Sequence, Stale, Stats, Store, Unkeyed,
     metrics::MetricsExporter,
     store::{Applied, Change, Entry, StoreStats},
 };
@@ -125,9 +127,12 @@ async fn no_label_has_a_value_of_which_there_may_be_many() {
         .origin(|head| head.uri.path().trim_start_matches('/').to_owned().into())
         .build()
         .unwrap();
-    let layer = builder("labels").outage(health).build().unwrap();
+    let rules = (0..70).fold(KeyRules::builder(), |rules, n| {
+        rules.rule(KeyRule::path(format!("/{n}")).name(format!("rule {n}")))
+    });
+    let layer = builder("labels").key(rules.build().unwrap()).count_by_rule().outage(health).build().unwrap();
     let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
-    for n in 0..40 {
+    for n in 0..71 {
         get(&service, &format!("/{n}")).await;
     }
     with_local_recorder(&recorder, || exporter.export());
@@ -139,8 +144,8 @@ async fn no_label_has_a_value_of_which_there_may_be_many() {
         reasons.chain(NotStored::ALL.iter().map(|why| why.as_str())).chain(["none"]).collect();
     let outcomes = ["hit", "stale", "forwarded", "unkeyed", "refused", "failed", "other-method"];
     let results = ["responded", "failed", "timed-out", "aborted", "too-many"];
-    let mut origins = BTreeSet::new();
-    for (name, labels, _) in series(&snapshotter) {
+    let (mut origins, mut rules) = (BTreeSet::new(), BTreeMap::new());
+    for (name, labels, measured) in series(&snapshotter) {
         assert!(name.starts_with("readthrough_"), "{name}");
         assert_eq!(
             labels.first().map(|(key, value)| (&key[..], &value[..])),
@@ -158,12 +163,72 @@ async fn no_label_has_a_value_of_which_there_may_be_many() {
                     origins.insert(value.clone());
                     true
                 }
+                "rule" => {
+                    let DebugValue::Counter(more) = &measured else { panic!("{name}: {measured:?}") };
+                    *rules.entry(value.clone()).or_insert(0) += more;
+                    true
+                }
                 _ => false,
             };
             assert!(is_known, "{name} has {key}={value}");
         }
     }
     assert_eq!((origins.len(), origins.contains("other")), (17, true), "{origins:?}");
+    // Each of the first by itself, the six others together, and what no rule is for.
+    assert_eq!((rules.len(), rules["rule 63"], rules["other"], rules["none"]), (66, 1, 6, 1), "{rules:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_counting_by_rule_no_series_has_a_rule() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let rules = KeyRules::builder().rule(KeyRule::path("/a").name("a")).build().unwrap();
+    let layer = builder("without rules").key(rules).build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    get(&service, "/a").await;
+    with_local_recorder(&recorder, || exporter.export());
+    assert!(series(&snapshotter).iter().all(|(_, labels, _)| labels.iter().all(|(key, _)| key != "rule")));
+}
+
+/// The recorder is the user's own.
+#[tokio::test(start_paused = true)]
+async fn a_recorder_that_panics_changes_no_response() {
+    struct Broken;
+    impl metrics::Recorder for Broken {
+        fn describe_counter(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_gauge(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn describe_histogram(&self, _: KeyName, _: Option<Unit>, _: SharedString) {}
+        fn register_counter(&self, _: &Key, _: &Metadata<'_>) -> Counter {
+            Counter::noop()
+        }
+        fn register_gauge(&self, _: &Key, _: &Metadata<'_>) -> Gauge {
+            Gauge::noop()
+        }
+        fn register_histogram(&self, _: &Key, _: &Metadata<'_>) -> Histogram {
+            panic!("as the test wants it")
+        }
+    }
+    let _guard = metrics::set_default_local_recorder(&Broken);
+    let layer = builder("panics").build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    assert_eq!(
+        (get(&service, "/a").await.cache(), get(&service, "/a").await.cache()),
+        ("fwd=uri-miss".into(), "hit".into())
+    );
+    drop(exporter);
+}
+
+/// Where there is such a thing.
+fn with_second_tier(name: &str) -> ReadThroughBuilder<MemoryStore> {
+    #[cfg(feature = "redis")]
+    {
+        use tower_readthrough::{Tier, testing::ScriptedRemote};
+        let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+        let tier = Tier::builder(ScriptedRemote::new()).build().unwrap();
+        ReadThroughLayer::builder(store).cache_name(name).second_tier(tier)
+    }
+    #[cfg(not(feature = "redis"))]
+    builder(name)
 }
 
 /// What the documentation lists is what is exported.
@@ -172,7 +237,8 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     let recorder = DebuggingRecorder::new();
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let layer = builder("listed").build().unwrap();
+    let rules = KeyRules::builder().rule(KeyRule::path("/a").name("a")).build().unwrap();
+    let layer = with_second_tier("listed").key(rules).count_by_rule().build().unwrap();
     let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
     get(&service, "/a").await;
     exporter.export();
@@ -190,7 +256,8 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
         .collect();
     let page = include_str!("../../src/observe/metrics.rs").lines();
     let rows = page
-        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
+        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]))
+        .filter(|row| cfg!(feature = "redis") || !row.contains("readthrough_tier_"));
     let listed: BTreeSet<_> = rows
         .map(|row| {
             let cells: Vec<_> = row.split('|').map(str::trim).collect();

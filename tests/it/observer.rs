@@ -3,19 +3,24 @@
 use std::{
     collections::HashSet,
     future::Future,
+    ops::Deref,
     pin::Pin,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Barrier, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
+use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
-    BackgroundEvent, CacheKey, CoalesceLayer, FillLayer, Forward, Guard, KeyLayer, KeyRule, KeyRules, Known,
-    LookupLayer, MemoryStore, NotStored, Observer, OriginHealth, OriginLimitLayer, OriginState, Outcome,
-    ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy, Role, Rules, Sequence,
-    Stale, StaleIfErrorLayer, Stats, StatsSnapshot, Store, StoreLayer, Unkeyed, When,
+    BackgroundEvent, CacheKey, CoalesceLayer, Explanation, FillLayer, Forward, Guard, KeyExtractor, KeyLayer,
+    KeyRule, KeyRules, Known, LookupLayer, MemoryStore, NotStored, Observer, OriginHealth, OriginLimitLayer,
+    OriginState, Outcome, ReadThroughBuilder, ReadThroughLayer, Record, RefreshResult, Refused, RetryPolicy,
+    Role, Rules, Sequence, Stale, StaleIfErrorLayer, Stats, StatsSnapshot, Store, StoreLayer, Unkeyed, When,
     store::{Applied, Change, Entry},
 };
 
@@ -79,6 +84,28 @@ struct Cache {
     service: Boxed,
     watch: Arc<Watch>,
     stats: Stats,
+    /// What would become of a request. `None`: layers by hand do not say.
+    explain: Option<Explain>,
+    #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+    places: crate::places::Places,
+    /// Requests that end with the cache, so that none is told of in what follows.
+    held: Mutex<JoinSet<Result<Reply, Failure>>>,
+}
+
+type Explain = Box<dyn Fn(&Parts) -> Explanation>;
+
+/// What a request was told to have become, and what was foreseen.
+struct Asked {
+    record: Record,
+    foreseen: Option<Explanation>,
+}
+
+impl Deref for Asked {
+    type Target = Record;
+
+    fn deref(&self) -> &Record {
+        &self.record
+    }
 }
 
 /// How many requests ended like this.
@@ -95,12 +122,38 @@ fn counted(stats: &StatsSnapshot, outcome: Outcome) -> u64 {
 }
 
 impl Cache {
+    fn new(service: Boxed, watch: Arc<Watch>, stats: Stats) -> Self {
+        Self {
+            service,
+            watch,
+            explain: None,
+            #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+            places: crate::places::Places::of(&stats),
+            stats,
+            held: Mutex::default(),
+        }
+    }
+
+    fn of<K: KeyExtractor>(
+        layer: ReadThroughLayer<MemoryStore, K>,
+        watch: Arc<Watch>,
+        origin: ScriptedOrigin,
+    ) -> Self {
+        let cache = Self::new(boxed(layer.layer(origin)), watch, layer.stats());
+        Self { explain: Some(Box::new(move |head| layer.explain(head))), ..cache }
+    }
+
     /// Sends a request, of which the observer has to be told once, and in the words of the response. It is
-    /// counted once, by what the observer is told.
-    async fn ask(&self, request: Request<Body>) -> Record {
+    /// counted once, by what the observer is told, and so say all places.
+    async fn ask(&self, request: Request<Body>) -> Asked {
+        let (head, body) = request.into_parts();
+        let foreseen = self.explain.as_ref().map(|explain| explain(&head));
+        let request = Request::from_parts(head, body);
+        #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+        let seen = self.places.look().await;
         let before = self.watch.records.lock().unwrap().len();
         let counts = self.stats.snapshot();
-        let result = self.service.clone().oneshot(request).await;
+        let result = self.call(request).await;
         let records = self.watch.records.lock().unwrap();
         assert_eq!(records.len(), before + 1, "told once: {result:?}");
         let record = records[before];
@@ -113,20 +166,31 @@ impl Cache {
             }
             Err(Failure) => assert_eq!((record.status(), record.outcome()), (None, Outcome::Failed)),
         }
-        record
+        drop(records);
+        #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+        self.places.look().await.expect_outcome(&seen, record.outcome());
+        Asked { record, foreseen }
     }
 
-    async fn get(&self, path: &str) -> Record {
+    /// In a span by which its events are told from those of others.
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Result<Reply, Failure>> + use<> {
+        let call = self.service.clone().oneshot(request);
+        #[cfg(feature = "tracing")]
+        let call = ::tracing::Instrument::instrument(call, ::tracing::info_span!("asked"));
+        call
+    }
+
+    async fn get(&self, path: &str) -> Asked {
         self.ask(request("GET", path, &[])).await
     }
 
-    async fn get_with(&self, path: &str, field: (&str, &str)) -> Record {
+    async fn get_with(&self, path: &str, field: (&str, &str)) -> Asked {
         self.ask(request("GET", path, &[field])).await
     }
 
     /// A request that is never answered.
     async fn hold(&self, path: &str) {
-        drop(tokio::spawn(self.service.clone().oneshot(request("GET", path, &[]))));
+        self.held.lock().unwrap().spawn(self.service.clone().oneshot(request("GET", path, &[])));
         settle().await;
     }
 }
@@ -137,14 +201,14 @@ fn stack(origin: ScriptedOrigin, change: impl FnOnce(Builder) -> Builder) -> Cac
     let watch = Arc::new(Watch::default());
     let builder = ReadThroughLayer::builder(small_store()).lookup(|lookup| lookup.request_directives(true));
     let layer = change(builder).observer(Arc::clone(&watch)).build().unwrap();
-    Cache { service: boxed(layer.layer(origin)), watch, stats: layer.stats() }
+    Cache::of(layer, watch, origin)
 }
 
 fn keyed(origin: ScriptedOrigin, rules: KeyRules) -> Cache {
     let watch = Arc::new(Watch::default());
     let layer =
         ReadThroughLayer::builder(small_store()).key(rules).observer(Arc::clone(&watch)).build().unwrap();
-    Cache { service: boxed(layer.layer(origin)), watch, stats: layer.stats() }
+    Cache::of(layer, watch, origin)
 }
 
 fn always(answer: impl Fn() -> ScriptedResponse + Send + Sync + 'static) -> Cache {
@@ -170,6 +234,20 @@ async fn down(answer: fn() -> ScriptedResponse, health: OriginHealth) -> Cache {
     }
     assert_eq!(health.state(), OriginState::Down);
     cache
+}
+
+/// A store over a limit, without a layer that serves what is stale.
+fn without_fallback(
+    script: impl Fn(usize, &Parts) -> ScriptedResponse + Send + Sync + 'static,
+    limit: OriginLimitLayer,
+) -> Cache {
+    let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+    let layer = StoreLayer::new(small_store())
+        .rules(Rules::new().stale_if_error_for(secs(3_600)))
+        .observer(Arc::clone(&watch))
+        .counted_by(&stats);
+    let service = layer.layer(limit.layer(ScriptedOrigin::new(script)));
+    Cache { service: boxed(service), watch, stats }
 }
 
 /// After the first probe has brought a response.
@@ -201,9 +279,9 @@ async fn recovering() -> Cache {
     cache
 }
 
-type Case = (Outcome, Pin<Box<dyn Future<Output = Record>>>);
+type Case = (Outcome, Pin<Box<dyn Future<Output = Asked>>>);
 
-fn case(outcome: Outcome, run: impl Future<Output = Record> + 'static) -> Case {
+fn case(outcome: Outcome, run: impl Future<Output = Asked> + 'static) -> Case {
     (outcome, Box::pin(run))
 }
 
@@ -289,7 +367,7 @@ fn forwarded() -> Vec<Case> {
             let fill = FillLayer::new(small_store()).observer(Arc::clone(&watch)).counted_by(&stats);
             let service =
                 KeyLayer::default().layer(fill.layer(ScriptedOrigin::always(|| ok("x").max_age(60))));
-            Cache { service: boxed(service), watch, stats }.get("/").await
+            Cache::new(boxed(service), watch, stats).get("/").await
         }),
         case(by(Forward::Stale), async {
             let cache = always(|| ok("x").max_age(10).header("etag", "\"1\""));
@@ -360,6 +438,35 @@ fn refused() -> Vec<Case> {
             assert_eq!(record.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
             record
         }),
+        case(by(Refused::OriginRecovering), async {
+            let health = OriginHealth::new();
+            let script = |n: usize, head: &Parts| match (n, head.uri.path()) {
+                (1, _) | (_, "/back") => ok("x").max_age(10),
+                (2..=31, _) => status(503),
+                _ => hangs(),
+            };
+            let cache = without_fallback(script, OriginLimitLayer::new(64).health(health.clone()));
+            cache.get("/stale").await;
+            for key in 0..30 {
+                cache.get(&format!("/{key}")).await;
+                tokio::time::advance(ms(400)).await;
+            }
+            cache.get("/back").await;
+            assert_eq!(health.state(), OriginState::Recovering);
+            for key in 0..10 {
+                cache.hold(&format!("/held/{key}")).await;
+            }
+            cache.get("/stale").await
+        }),
+        case(by(Refused::OriginBusy), async {
+            let script = |n: usize, _: &Parts| if n <= 2 { ok("x").max_age(10) } else { status(429) };
+            let cache = without_fallback(script, OriginLimitLayer::unlimited());
+            cache.get("/one").await;
+            cache.get("/two").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/one").await;
+            cache.get("/two").await
+        }),
         case(by(Refused::AttemptTimeout), async {
             let script = |n: usize, _: &Parts| if n <= 31 { status(503) } else { hangs() };
             let health = OriginHealth::new();
@@ -429,18 +536,32 @@ fn unkeyed() -> Vec<Case> {
         let watch = Arc::new(Watch::default());
         let layer = ReadThroughLayer::builder(small_store()).key(|_: &Parts| None::<CacheKey>);
         let layer = layer.observer(Arc::clone(&watch)).build().unwrap();
-        let (service, stats) = (boxed(layer.layer(ScriptedOrigin::always(|| ok("x")))), layer.stats());
-        Cache { service, watch, stats }.get("/").await
+        Cache::of(layer, watch, ScriptedOrigin::always(|| ok("x"))).get("/").await
     }));
     cases
 }
 
+/// Whether it is known before the fetch, by the head alone. Of refusals only that is foreseen which the request itself
+/// demands: limits are those of the moment.
+fn is_foreseeable(outcome: Outcome) -> bool {
+    match outcome {
+        Outcome::Hit | Outcome::Forwarded(_) => true,
+        Outcome::Unkeyed(why) => why != Unkeyed::Body,
+        Outcome::Stale(why) => why.known() == Known::BeforeFetch,
+        Outcome::Refused(why) => why == Refused::NotStored,
+        _ => false,
+    }
+}
+
 #[tokio::test(start_paused = true)]
-async fn every_outcome_is_told_once() {
+async fn every_outcome_is_told_once_at_each_place() {
     let mut seen = HashSet::new();
     for (outcome, run) in served().into_iter().chain(forwarded()).chain(refused()).chain(unkeyed()) {
-        let record = run.await;
+        let Asked { record, foreseen } = run.await;
         assert_eq!(record.outcome(), outcome, "{record:?}");
+        if let Some(foreseen) = foreseen.filter(|_| is_foreseeable(outcome)) {
+            assert_eq!(foreseen.outcome(), Some(outcome), "{foreseen}");
+        }
         seen.insert(outcome);
     }
     // A reason without a case of its own fails here.
@@ -534,18 +655,24 @@ async fn after_body() -> Vec<Told> {
     }
     let watch = Arc::new(Watch::default());
     let layer = ReadThroughLayer::builder(small_store()).observer(Arc::clone(&watch)).build().unwrap();
-    let (purge, stats) = (layer.purge(), layer.stats());
+    let purge = layer.purge();
     let origin = ScriptedOrigin::new(move |_, _| {
-        purge.everything();
-        ok("x").max_age(60)
+        let (sender, body) = Body::fed();
+        let purge = purge.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(secs(1)).await;
+            purge.everything();
+            sender.send("x");
+        });
+        response(&[("cache-control", "max-age=60")], body)
     });
-    let purged = Cache { service: boxed(layer.layer(origin)), watch, stats };
+    let purged = Cache::of(layer, watch, origin);
     told.push(Told::by(NotStored::PurgedMeanwhile, &purged, plain()).await);
     told.push(outdated().await);
     let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
     let layer = StoreLayer::new(KeepsNothing::default()).observer(Arc::clone(&watch)).counted_by(&stats);
     let service = boxed(layer.layer(ScriptedOrigin::always(|| ok("x").max_age(60))));
-    told.push(Told::by(NotStored::StoreRefused, &Cache { service, watch, stats }, plain()).await);
+    told.push(Told::by(NotStored::StoreRefused, &Cache::new(service, watch, stats), plain()).await);
     told
 }
 
@@ -557,7 +684,7 @@ async fn outdated() -> Told {
     };
     let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
     let layer = StoreLayer::new(small_store()).observer(Arc::clone(&watch)).counted_by(&stats);
-    let cache = Cache { service: boxed(layer.layer(ScriptedOrigin::new(script))), watch, stats };
+    let cache = Cache::new(boxed(layer.layer(ScriptedOrigin::new(script))), watch, stats);
     let slow = tokio::spawn(cache.service.clone().oneshot(request("GET", "/", &[])));
     settle().await;
     cache.get("/").await;
@@ -602,11 +729,15 @@ struct Told {
 
 impl Told {
     async fn by(why: NotStored, cache: &Cache, request: Request<Body>) -> Self {
+        #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+        let seen = cache.places.look().await;
         let (stats, applied) = (cache.stats.snapshot(), cache.watch.applied().len());
-        let reply = cache.service.clone().oneshot(request).await.unwrap();
+        let reply = cache.call(request).await.unwrap();
         settle().await;
         let record = *cache.watch.records.lock().unwrap().last().unwrap();
         let counts = cache.stats.snapshot().since(&stats);
+        #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
+        cache.places.look().await.expect_not_stored(&seen, why);
         Self { why, record, counts, applied: cache.watch.applied().split_off(applied), field: reply.cache() }
     }
 }
@@ -659,7 +790,7 @@ async fn layers_that_stand_alone_tell_each_response_once() {
     let origin = || ScriptedOrigin::new(script);
     let cache = |make: &dyn Fn(Arc<Watch>, &Stats) -> Boxed| {
         let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
-        Cache { service: make(Arc::clone(&watch), &stats), watch, stats }
+        Cache::new(make(Arc::clone(&watch), &stats), watch, stats)
     };
     let caches = [
         (
@@ -752,9 +883,12 @@ async fn what_comes_of_storing_is_told() {
         purge.everything();
         ok("x").max_age(60)
     });
-    let purged = Cache { service: boxed(layer.layer(origin)), watch, stats: layer.stats() };
-    purged.get("/").await;
+    let purged = Cache::of(layer, watch, origin);
+    let record = purged.get("/").await.record;
     assert_eq!(purged.watch.applied(), [Applied::NotStored(NotStored::PurgedMeanwhile)]);
+    // It was purged before its head was there.
+    assert_eq!(record.not_stored_reason(), Some(NotStored::PurgedMeanwhile));
+    assert_eq!(record.cache_status().to_string(), "fwd=uri-miss; detail=purged-meanwhile");
 }
 
 #[tokio::test(start_paused = true)]
@@ -797,9 +931,62 @@ async fn an_observer_that_panics_changes_nothing() {
     let layer = ReadThroughLayer::builder(small_store()).rules(rules).observer(Broken).build().unwrap();
     let service = boxed(layer.layer(origin.clone()));
     let ask = async || service.clone().oneshot(request("GET", "/", &[])).await.unwrap().cache();
-    assert_eq!([ask().await, ask().await], ["fwd=uri-miss; stored", "hit"]);
+    assert_eq!([ask().await, ask().await], ["fwd=uri-miss", "hit"]);
     tokio::time::advance(secs(11)).await;
     assert_eq!(ask().await, "hit; detail=stale-while-revalidate");
     settle().await;
     assert_eq!((ask().await, origin.calls()), ("hit".to_owned(), 2), "it was refreshed");
+}
+
+/// It holds up the request that it is told of, and the caller of no other one.
+#[test]
+fn an_observer_that_blocks_holds_up_no_other_request() {
+    struct Slow(Barrier, AtomicBool);
+    impl Slow {
+        fn block_once(&self) {
+            if !self.1.swap(true, Ordering::Relaxed) {
+                // It is being told, and then goes on.
+                self.0.wait();
+                self.0.wait();
+            }
+        }
+    }
+    impl Observer for Slow {
+        fn finished(&self, record: &Record) {
+            if record.outcome() == Outcome::Hit {
+                self.block_once();
+            }
+        }
+
+        fn committed(&self, _: &CacheKey, applied: Applied) {
+            if applied == Applied::NotStored(NotStored::NoStore) {
+                self.block_once();
+            }
+        }
+    }
+    let script = |n: usize, head: &Parts| match head.uri.path() {
+        "/own" if n == 2 => ok("x").header("cache-control", "no-store"),
+        _ => ok("x").max_age(60),
+    };
+    for blocked in ["/", "/own"] {
+        let observer = Arc::new(Slow(Barrier::new(2), AtomicBool::new(false)));
+        let layer = ReadThroughLayer::builder(small_store()).observer(Arc::clone(&observer)).build().unwrap();
+        let service = boxed(layer.layer(ScriptedOrigin::new(script)));
+        let ask = |path: &'static str| {
+            let service = service.clone();
+            move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                runtime.block_on(service.oneshot(request("GET", path, &[]))).unwrap().cache()
+            }
+        };
+        ask("/")();
+        let held_up = std::thread::spawn(ask(blocked));
+        observer.0.wait();
+        // The same key and others, from the store and from the origin.
+        assert_eq!((ask("/")(), ask("/other")()), ("hit".into(), "fwd=uri-miss".into()));
+        layer.purge().url("http://example.com/").unwrap();
+        assert!(!held_up.is_finished());
+        observer.0.wait();
+        held_up.join().unwrap();
+    }
 }

@@ -176,7 +176,7 @@ async fn an_origin_that_returns_429_is_not_called_more_often() {
     let is_told = |reply: &Reply| reply.status == 429 && reply.header("retry-after") == Some("5");
     let is_stale = |reply: &Reply| reply.status == 200 && reply.body == "x";
     assert!(replies.iter().all(|reply| is_told(reply) || is_stale(reply)));
-    assert_eq!(replies.iter().filter(|reply| is_told(reply)).count(), 1, "who asks first learns it for all");
+    assert_eq!(replies.iter().filter(|reply| is_told(reply)).count(), 1, "the first one learns it for all");
     let calls = origin.calls();
     assert_eq!(calls, 2);
     // For as long as it asked for.

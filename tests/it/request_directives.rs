@@ -30,7 +30,7 @@ fn hit(body: &str) -> (String, String) {
 }
 
 fn fetched(body: &str, why: &str) -> (String, String) {
-    (body.into(), format!("fwd={why}; stored"))
+    (body.into(), format!("fwd={why}"))
 }
 
 #[tokio::test(start_paused = true)]

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CoalesceLayer, FillLayer, Forward, LookupLayer, MemoryStore, NotStored, OriginHealth, OriginLimitLayer,
-    OriginState, PurgeKind, ReadThroughLayer, RetryPolicy, Rules, Stats, StatsSnapshot,
+    CoalesceLayer, FillLayer, Forward, KeyRule, KeyRules, LookupLayer, MemoryStore, NotStored, OriginHealth,
+    OriginLimitLayer, OriginState, PurgeKind, ReadThroughLayer, RetryPolicy, Rules, Stats, StatsSnapshot,
 };
 
 use crate::support::{
-    ScriptedOrigin, collect, error, get, hangs, ms, ok, request, secs, send, settle, small_store, status,
-    try_send,
+    ScriptedOrigin, collect, error, get, get_with, hangs, ms, ok, request, secs, send, settle, small_store,
+    status, try_send,
 };
 
 /// What was counted while something was done.
@@ -273,4 +273,67 @@ async fn numbers_are_serialised_by_the_names_of_reasons() {
     );
     assert_eq!(json["origins"][0]["latency"]["count"], 1);
     assert_eq!(json["store"]["responses"], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_counted_by_the_rule_that_decides_about_them() {
+    let rules = KeyRules::builder()
+        .rule(KeyRule::path("/p/{id}").name("product"))
+        .rule(KeyRule::path("/account").name("account").bypass())
+        .build()
+        .unwrap();
+    let script = |_: usize, head: &http::request::Parts| match head.uri.path() {
+        "/p/2" => error(),
+        "/p/3" => status(503),
+        _ => ok("x").max_age(10),
+    };
+    let build = |report_only: bool| {
+        let layer = ReadThroughLayer::builder(small_store())
+            .key(rules.clone())
+            .rules(Rules::new().stale_while_revalidate_for(secs(60)))
+            .lookup(|lookup| lookup.request_directives(true))
+            .count_by_rule();
+        if report_only { layer.report_only() } else { layer }.build().unwrap()
+    };
+    for report_only in [false, true] {
+        let layer = build(report_only);
+        let (stats, service) = (layer.stats(), layer.layer(ScriptedOrigin::new(script)));
+        let before = stats.snapshot();
+        assert_eq!(before.rules.len(), 2, "the others, and those without a rule");
+        for path in ["/p/1", "/p/1?b=2&a=1", "/p/1", "/account", "/elsewhere", "/p/3"] {
+            get(&service, path).await;
+        }
+        assert!(try_send(&service, request("GET", "/p/2", &[])).await.is_err());
+        get_with(&service, "/p/9", &[("cache-control", "only-if-cached")]).await;
+        tokio::time::advance(secs(11)).await;
+        get(&service, "/p/1").await;
+        send(&service, request("POST", "/p/1", &[])).await;
+        let seen = stats.snapshot().since(&before);
+        let counts = |rule: Option<&str>| {
+            let own = seen.rules.iter().find(|own| own.rule.as_deref() == rule && !own.is_other).unwrap();
+            [own.hits, own.stale, own.forwarded, own.unkeyed, own.refused, own.failed]
+        };
+        assert_eq!(counts(Some("product")), [1, 1, 3, 0, 1, 1], "{report_only}");
+        assert_eq!(counts(Some("account")), [0, 0, 0, 1, 0, 0], "{report_only}");
+        assert_eq!(counts(None), [0, 0, 1, 0, 0, 0], "{report_only}");
+        let totals = [
+            seen.hits,
+            seen.stale.total(),
+            seen.forwarded.total(),
+            seen.unkeyed.total(),
+            seen.refused.total(),
+            seen.failed,
+        ];
+        assert_eq!(totals, [1, 1, 4, 1, 1, 1], "no request is counted twice");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn requests_are_not_counted_by_rule_unless_that_is_asked_for_and_there_are_rules() {
+    let rules = KeyRules::builder().rule(KeyRule::path("/p/{id}").name("product")).build().unwrap();
+    let layer = ReadThroughLayer::builder(small_store()).key(rules).build().unwrap();
+    get(&layer.layer(ScriptedOrigin::always(|| ok("x"))), "/p/1").await;
+    assert_eq!(layer.stats().snapshot().rules, []);
+    let refused = ReadThroughLayer::builder(small_store()).count_by_rule().build().unwrap_err();
+    assert!(refused.to_string().contains("count_by_rule"), "{refused}");
 }

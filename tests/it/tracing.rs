@@ -99,6 +99,31 @@ fn listen(subscriber: impl Subscriber + Send + Sync) -> DefaultGuard {
     set_default(subscriber)
 }
 
+/// The events of this thread.
+#[derive(Clone)]
+pub(crate) struct Events(Capture);
+
+impl Events {
+    /// Listens to this thread as long as it runs.
+    pub(crate) fn listen() -> Self {
+        thread_local! {
+            static EVENTS: Events = {
+                let capture = Capture::default();
+                std::mem::forget(listen(subscriber(&capture, LevelFilter::DEBUG)));
+                Events(capture)
+            };
+        }
+        EVENTS.with(Self::clone)
+    }
+
+    /// What was told since the last look.
+    pub(crate) fn take(&self) -> Vec<String> {
+        let mut lines = self.0.take();
+        lines.retain(|line| line.starts_with("DEBUG "));
+        lines
+    }
+}
+
 fn origin() -> ScriptedOrigin {
     ScriptedOrigin::with_future(|_, _| async {
         tokio::time::sleep(ms(50)).await;
@@ -108,7 +133,7 @@ fn origin() -> ScriptedOrigin {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_span_of_a_request_reaches_its_fetch_and_those_who_wait_are_linked() {
+async fn the_span_of_a_request_reaches_its_fetch_and_those_that_wait_are_linked() {
     let capture = Capture::default();
     let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
     let service = layer.layer(origin());
@@ -129,6 +154,42 @@ async fn the_span_of_a_request_reaches_its_fetch_and_those_who_wait_are_linked()
     }
     assert_eq!(seen.iter().filter(|line| line.starts_with("span fetch")).count(), 1, "{seen:#?}");
     assert!(!seen.iter().any(|line| line.contains("secret")), "{seen:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_span_of_a_fetch_has_the_query_if_that_is_asked_for() {
+    let capture = Capture::default();
+    let layer = ReadThroughLayer::builder(small_store()).trace_queries(true).build().unwrap();
+    let service = layer.layer(origin());
+    let _guard = listen(subscriber(&capture, LevelFilter::INFO));
+    get(&service, "/a?id=7").await;
+    get(&service, "/a").await;
+    let seen = capture.take();
+    let spans: Vec<_> = seen.iter().filter(|line| line.starts_with("span fetch")).collect();
+    let expected = [
+        "span fetch method=GET path=\"/a\" query=\"id=7\" in nothing",
+        "span fetch method=GET path=\"/a\" in nothing",
+    ];
+    assert_eq!(spans, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_of_storing_a_response_is_an_event_at_debug_once_it_is_known() {
+    let capture = Capture::default();
+    let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
+    let script = |n: usize, _: &http::request::Parts| {
+        if n == 1 { ok("x").max_age(9) } else { ok("x").max_age(9).cut() }
+    };
+    let service = layer.layer(ScriptedOrigin::new(script));
+    let _guard = listen(subscriber(&capture, LevelFilter::DEBUG));
+    get(&service, "/a").await;
+    get(&service, "/b").await;
+    settle().await;
+    let seen = capture.take();
+    let told: Vec<_> = seen.iter().filter(|line| line.starts_with("DEBUG stored")).collect();
+    assert!(told[0].starts_with("DEBUG stored=true in ["), "{told:?}");
+    assert!(told[1].starts_with("DEBUG stored=false not_stored=\"incomplete\" in ["), "{told:?}");
+    assert_eq!(told.len(), 2);
 }
 
 /// Although the span of the fetch is filtered out.

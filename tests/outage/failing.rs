@@ -1,4 +1,4 @@
-//! An origin that fails in part: how seldom it is down, and who gets a response.
+//! An origin that fails in part: how seldom it is down, and which clients get a response.
 
 use tower_readthrough::OriginState;
 

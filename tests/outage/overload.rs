@@ -1,4 +1,4 @@
-//! More requests than the origin takes: who goes first, and who is dropped.
+//! More requests than the origin takes: which requests go first, and which are dropped.
 
 use std::time::Duration;
 

@@ -21,7 +21,7 @@
 //! fail all others.
 //!
 //! An error that may be for one client each (a 4xx) cannot be shared at all, however often it comes. Among
-//! many callers there may still be some for whom there is a response to share. So after two errors the
+//! many callers there may still be some with which a response can be shared. So after two errors the
 //! callers split into 16 groups, which ask side by side; after another error such a group splits
 //! again, and after that each caller asks alone. A few hundred fetches then find the callers that can
 //! share, instead of one fetch for each of a hundred thousand. 429 says that there are too many requests
@@ -33,6 +33,9 @@
 //! callers. So from `max_wait` on they begin hedges: one at first, then 2, 4, 8, … in each second that
 //! follows, which bounds the load on a slow origin. The fetch that is settled first decides for all, except
 //! that a failed hedge fails only its own caller until a second one has failed.
+//!
+//! The probe of an origin that is down begins one at once: the fetches that are under way may be those by which
+//! it was found to hang.
 
 use std::{pin::pin, sync::Arc, time::Duration};
 
@@ -42,6 +45,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tower::ServiceExt;
 
 use super::{
+    alone::Limits,
     fetch,
     flight::{FetchOutcome, Flight, SharedHead, Subscriber, Subscription},
     flights::{FlightGuard, FlightKey, Flights, Joined, Learned},
@@ -113,7 +117,7 @@ where
     pub(super) async fn run_within(self, limit: Duration) -> Result<Response<Body<B>>, S::Error> {
         // Outside a runtime there are no timers.
         if !Executor::is_available() {
-            return self.alone().await;
+            return Box::pin(self.alone()).await;
         }
         let why = self.waiter.why();
         let response = timeout(limit, self.run()).await;
@@ -133,6 +137,10 @@ where
                 let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
                     Joined::Follow(subscriber) => {
                         subscriber.flight().note_joined();
+                        if self.waiter.is_probe() {
+                            return Box::pin(self.hedge(subscriber)).await;
+                        }
+                        self.waiter.drop_right_to_ask();
                         subscriber
                     }
                     Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
@@ -158,12 +166,21 @@ where
                     }
                 }
             }
-            self.alone().await
+            // Boxed: it is rare, and every caller would have to have room for it.
+            Box::pin(self.alone()).await
         }
     }
 
     /// Asks the service below for this caller alone.
-    async fn alone(self) -> Result<Response<Body<B>>, S::Error> {
+    async fn alone(mut self) -> Result<Response<Body<B>>, S::Error> {
+        // How long the caller waits in all is counted since it came.
+        match Limits::begin(&mut self.waiter.head, self.flights.settings(), None) {
+            None => self.ask_alone().await,
+            Some(limits) => limits.hold(self.ask_alone()).await,
+        }
+    }
+
+    async fn ask_alone(self) -> Result<Response<Body<B>>, S::Error> {
         let response = self.inner.oneshot(Request::from_parts(self.waiter.head, self.body)).await?;
         Ok(fetch::own_response(response, self.flights.settings(), self.waiter.key.is_head))
     }
@@ -209,7 +226,7 @@ where
     /// The fetch of a new flight, which has not begun yet, and the leader's response.
     fn begin(self, subscriber: Subscriber, guard: FlightGuard) -> (Task, fetch::Leader<B, S::Error>) {
         let Waiter { mut head, key, credentials, .. } = self.waiter;
-        let span = subscriber.flight().trace(&head);
+        let span = subscriber.flight().trace(&head, self.flights.settings().traces_queries);
         let (fetch, leader) = fetch::Fetch::new(subscriber, guard, &mut head, credentials);
         let fetch = fetch.run(move || self.inner.oneshot(Request::from_parts(head, self.body)));
         (Box::pin(span.around(self.flights.lead(key, fetch))), leader)
@@ -219,7 +236,7 @@ where
     async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, S::Error> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
         let begun = flights.hedge(&waiter.key, (waiter.credentials, waiter.class), slow.flight());
-        let Some((subscriber, guard)) = begun else { return self.alone().await };
+        let Some((subscriber, guard)) = begun else { return Box::pin(self.alone()).await };
         let (task, mut leader) = self.begin(subscriber, guard);
         flights.settings().executor.start(task).await;
         let settled = match select(&mut leader, pin!(slow.flight().settled())).await {
@@ -337,6 +354,17 @@ impl Waiter {
 
     fn has_fallback(&self) -> bool {
         self.fallback().is_some()
+    }
+
+    /// Whether the request is to find out if the origin is back. What is under way may have hung since before.
+    fn is_probe(&self) -> bool {
+        self.request().and_then(exchange::CacheRequest::origin_pass).is_some_and(|pass| pass.is_probe())
+    }
+
+    /// Leaves the right to ask an origin that is not up to others: who waits for the fetch of another caller
+    /// makes no use of it. If it leads a fetch later, that one begins without.
+    fn drop_right_to_ask(&mut self) {
+        drop(exchange::CacheRequest::take_pass(&mut self.head.extensions));
     }
 
     /// Waits for the outcome of a flight, or until the caller may hedge it. One that has something stale to

@@ -54,7 +54,7 @@ use crate::{
     exchange::{Refused, Shareability, status::CacheStatus},
     http::{request_fields::Credentials, storing::after},
     origin::Place,
-    trace::FetchSpan,
+    trace::{FetchSpan, SpanOfFetch},
 };
 
 /// How long a fetch waits for readers that would lose their place: their tasks may not have been
@@ -101,7 +101,7 @@ pub(super) struct Flight {
     /// Its place in the queue to the origin, if there is one.
     place: Option<Arc<Place>>,
     /// That of the fetch, for as long as it goes on: readers may be here long after.
-    span: Mutex<Option<FetchSpan>>,
+    span: SpanOfFetch,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
     /// Set with the end in the log, so that a second end takes no lock.
@@ -163,7 +163,7 @@ impl Flight {
             number,
             leader,
             place,
-            span: Mutex::default(),
+            span: SpanOfFetch::default(),
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -188,24 +188,18 @@ impl Flight {
     }
 
     /// Begins the span of the fetch, for this request.
-    pub(super) fn trace(&self, head: &request::Parts) -> FetchSpan {
-        let span = FetchSpan::of_fetch(head);
-        let _replaced = self.span.lock().replace(span.clone());
-        span
+    pub(super) fn trace(&self, head: &request::Parts, shows_query: bool) -> FetchSpan {
+        self.span.begin(head, shows_query)
     }
 
     /// Notes that another request waits for the fetch.
     pub(super) fn note_joined(&self) {
-        // Without the lock: a subscriber of spans is code of the application.
-        let span = self.span.lock().clone();
-        if let Some(span) = span {
-            span.joined();
-        }
+        self.span.joined();
     }
 
     /// The fetch is over. What is left of its span is that of its future.
     pub(super) fn end_span(&self) {
-        let _span = self.span.lock().take();
+        self.span.end();
     }
 
     pub(super) fn started_at(&self) -> Instant {

@@ -265,6 +265,8 @@ impl Flights {
     }
 
     /// Runs a fetch so that requests made below it are recognised by [`is_leading`](Self::is_leading).
+    // Not inlined, the fetch is moved once more.
+    #[inline(always)]
     pub(super) fn lead<F: Future>(
         &self,
         key: FlightKey,

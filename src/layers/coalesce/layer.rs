@@ -5,12 +5,13 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, Response};
+use http::{Request, Response, request::Parts};
 use http_body::Body as HttpBody;
 use tower_layer::Layer;
 use tower_service::Service;
 
 use super::{
+    alone::Limits,
     caller::Caller,
     flights::{FlightKey, Flights},
     settings::{CoalesceSettings, SharedExtractor},
@@ -28,7 +29,7 @@ use crate::{
         fields::remove_upgrade,
         rules::{RequestRules, Rules},
     },
-    key::KeyExtractor,
+    key::{KeyExtractor, Unkeyed},
     layers::{
         derived_key::derive_alone,
         service::{EagerOneshot, HttpService, ResponseFuture},
@@ -73,6 +74,14 @@ impl CoalesceLayer {
         let layer = self.set(|settings| settings.observers.count(stats));
         layer.flights.tell(stats);
         layer
+    }
+
+    /// Whether the span of each fetch has the query of its URL, beside method and path: as the field `query`.
+    /// Queries may hold what is personal, or a secret. Default: no.
+    #[cfg(feature = "tracing")]
+    #[must_use]
+    pub fn trace_queries(self, show: bool) -> Self {
+        self.set(|settings| settings.traces_queries = show)
     }
 
     pub(crate) fn tell(&self, stats: &Stats) {
@@ -132,12 +141,16 @@ impl CoalesceLayer {
     }
 
     /// How long a fetch may take until the head of its response is there, counted from its beginning, the
-    /// time in a queue and all attempts included; and how long its body may stand still after that.
-    /// Default: no limit.
+    /// time in a queue and all attempts included; and how long its body may stand still after that, if it is
+    /// shared. Default: no limit.
     ///
     /// After that the fetch ends with all that it holds, such as its place at the origin, and has failed:
     /// its callers get a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504, or a body
     /// error. [`OriginLimit`](crate::OriginLimit) lets it wait in its queue for half of this time at most.
+    ///
+    /// It holds for each fetch of the cache, also where no other caller can share it, such as after a response
+    /// that was for one client. Requests that the cache leaves alone, such as those without a key, have no
+    /// limit here.
     #[must_use]
     pub fn fetch_deadline(self, limit: Duration) -> Self {
         self.set(|settings| settings.fetch_deadline = Some(limit))
@@ -146,7 +159,8 @@ impl CoalesceLayer {
     /// How long any caller waits for a response head, including the first one. Default: no limit.
     ///
     /// After that it gets a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504. The
-    /// fetch goes on without this caller.
+    /// fetch goes on without this caller, unless no other one can share it: then it ends, as if its client had
+    /// left.
     #[must_use]
     pub fn wait_at_most(self, limit: Duration) -> Self {
         self.set(|settings| settings.wait_at_most = Some(limit))
@@ -326,31 +340,72 @@ where
         let settings = self.flights.settings();
         let (mut head, body, why) = derive_alone(settings.extractor.get(), request_rules(settings), request);
         let observers = settings.observers.of_outermost(&mut head.extensions, why);
+        if observers.is_empty() {
+            return self.respond(head, body, why);
+        }
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
+        self.respond(head, body, why).observed(&observers, reason)
+    }
+}
+
+impl<S> Coalesce<S> {
+    /// Inlined, what it returns is moved once more.
+    #[inline(never)]
+    fn respond<ReqB, B>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        why: Option<Unkeyed>,
+    ) -> ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>
+    where
+        S: HttpService<ReqB, Response = Response<B>>,
+        S::Error: Clone + Sync + 'static,
+        ReqB: HttpBody + Send + 'static,
+        B: ResponseBody,
+    {
+        let settings = self.flights.settings();
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
         let is_shared = |request: &Cow<'_, exchange::CacheRequest>| {
             !request.is_hit_for_miss()
                 && request.facts().is_for_all()
                 && !self.flights.is_leading(request.key())
         };
-        let response =
-            match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
-                None => {
-                    let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
-                    ResponseFuture::pass_unkeyed(response, why)
+        match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
+            None => {
+                let limits = self.limits_of_one(&mut head);
+                let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
+                let passed = ResponseFuture::pass_unkeyed(response, why);
+                match limits {
+                    None => passed,
+                    Some(limits) => ResponseFuture::boxed(limits.hold(passed)),
                 }
-                Some(request) => {
-                    let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
-                    remove_upgrade(&mut head.headers);
-                    let inner = self.inner.clone();
-                    let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                    match settings.wait_at_most {
-                        None => ResponseFuture::boxed(caller.run()),
-                        Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
-                    }
+            }
+            Some(request) => {
+                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                remove_upgrade(&mut head.headers);
+                let inner = self.inner.clone();
+                let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
+                match settings.wait_at_most {
+                    None => ResponseFuture::boxed(caller.run()),
+                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
-            };
-        response.observed(&observers, reason)
+            }
+        }
+    }
+
+    /// Those of a fetch that is not shared, if it is one of the cache.
+    fn limits_of_one(&self, head: &mut Parts) -> Option<Limits> {
+        let settings = self.flights.settings();
+        let is_limited = settings.wait_at_most.is_some() || settings.fetch_deadline.is_some();
+        let is_asked =
+            || exchange::CacheRequest::with_private(head, &request_rules(settings).credentials).is_some();
+        let is_limited = is_limited && is_asked();
+        is_limited.then(|| Limits::begin(head, settings, settings.wait_at_most)).flatten()
+    }
+
+    /// See [`CoalesceLayer::stats`].
+    pub fn stats(&self) -> CoalesceStats {
+        self.flights.stats()
     }
 }
 
@@ -358,13 +413,6 @@ where
 fn request_rules(settings: &CoalesceSettings) -> &RequestRules {
     static DEFAULT: RequestRules = RequestRules::DEFAULT;
     settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
-}
-
-impl<S> Coalesce<S> {
-    /// See [`CoalesceLayer::stats`].
-    pub fn stats(&self) -> CoalesceStats {
-        self.flights.stats()
-    }
 }
 
 #[cfg(test)]
@@ -384,6 +432,7 @@ impl CoalesceLayer {
             wait_at_most,
             fetch_deadline,
             abandoned_deadline,
+            traces_queries: _,
             priority: _,
             rules: _,
             failures: _,

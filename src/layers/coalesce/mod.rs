@@ -50,7 +50,7 @@
 //! | [`max_flight_age`](CoalesceLayer::max_flight_age) | 60 s | the fetch takes no more callers, and the next request begins another one |
 //! | [`stale_after`](CoalesceLayer::stale_after) | none | a stale response, if there is one; the fetch goes on |
 //! | [`fetch_deadline`](CoalesceLayer::fetch_deadline) | none | the fetch ends; a stale response, else 504 |
-//! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; the fetch goes on |
+//! | [`wait_at_most`](CoalesceLayer::wait_at_most) | none | a stale response, else 504, for any caller; a fetch that others can share goes on |
 //! | [`abandoned_deadline`](CoalesceLayer::abandoned_deadline) | 30 s | a fetch without callers for so long ends |
 //! | [`max_held_bytes`](CoalesceLayer::max_held_bytes) | 4 MiB | the fetch takes no more callers, holds at most a window of 4 MiB and goes at the pace of its fastest reader; a reader that falls out of the window gets a body error |
 //! | [`max_total_bytes`](CoalesceLayer::max_total_bytes) | 64 MiB; in [`ReadThrough`](crate::ReadThrough) the capacity of the store | the slowest reader gets a body error |
@@ -110,6 +110,7 @@
 //! # }
 //! ```
 
+mod alone;
 mod budget;
 mod caller;
 mod fetch;

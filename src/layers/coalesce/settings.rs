@@ -34,6 +34,8 @@ pub(super) struct CoalesceSettings {
     /// For requests that have no key from a layer above.
     pub(super) extractor: SharedExtractor,
     pub(super) observers: Observers,
+    /// Whether the span of a fetch has the query of its URL.
+    pub(super) traces_queries: bool,
 }
 
 #[derive(Clone)]
@@ -75,6 +77,7 @@ impl Default for CoalesceSettings {
             executor: Executor::default(),
             extractor: SharedExtractor::new(DefaultKey::new()),
             observers: Observers::NONE,
+            traces_queries: false,
         }
     }
 }

@@ -367,6 +367,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         response_fields.content.unwrap_or(body.size_hint().lower()) > limit
     }
 
+    /// Whether the response of a fetch was purged while its head was awaited.
+    pub(super) fn is_purged(&self, origin: &store::Origin) -> bool {
+        self.layer.store.sequence().purges().has_removed(&origin.purge_keys, origin.fetch_number)
+    }
+
     /// Leaves a hit-for-miss entry for what cannot be shared, and removes what the response supersedes.
     pub(super) fn note(
         &self,
@@ -428,6 +433,14 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         (!says_nothing).then(|| store::HitForMiss::new(&client.method, fields, origin.received_at, window))
     }
 
+    /// Tells observers why a response is not to be stored, if it is not.
+    pub(super) fn tell(&self, decision: &storing::Decision) {
+        if let Some(why) = decision.not_stored_reason() {
+            self.layer.store.judged(self.client.asked().key(), why);
+        }
+    }
+
+    /// Says how a response came about, and which requests may share it. `has_length`: how long it will be is known.
     pub(super) fn sign<B>(
         &self,
         response: &mut Response<Body<B>>,
@@ -435,13 +448,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         decision: storing::Decision,
         selection: Option<vary::Selection>,
         origin: &store::Origin,
+        has_length: bool,
     ) {
-        let status = self.client.asked().why().stored(decision.is_storable);
+        let status = self.client.asked().why().storing(decision.is_storable, has_length);
         let mut status = status.answered(from_origin, response.status());
         let why = decision.not_stored_reason();
-        if let Some(why) = why {
-            self.layer.store.judged(self.client.asked().key(), why);
-        }
         let unshared = match decision.sharing {
             storing::Sharing::Unshareable(why) => Some(why),
             _ => why,

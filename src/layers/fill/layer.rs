@@ -230,12 +230,17 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let observers = self.layer.shared.store.observers().of_outermost(&mut head.extensions, None);
+        if observers.is_empty() {
+            return self.respond(head, body);
+        }
         let why = CacheStatus::forwarded(status::Forward::Miss);
         self.respond(head, body).observed(&observers, why)
     }
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
+    /// Inlined, what it returns is moved once more.
+    #[inline(never)]
     fn respond<ReqB, B>(
         &mut self,
         mut head: request::Parts,
@@ -455,8 +460,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let (head, body) = response.into_parts();
         let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
         if let Some(stats) = fetch.layer.store.observers().stats() {
-            let queued = sent_at.saturating_duration_since(self.sent_at);
-            stats.fetched(self.sent_at.elapsed(), queued);
+            stats.fetched(self.sent_at, sent_at);
         }
         let own = head.extensions.get::<Tags>();
         let fields =
@@ -509,7 +513,12 @@ impl<St: Store, P: Policy> InFlight<St, P> {
             store.not_stored(fetch.client.asked().key(), store::Applied::NotStored(why));
             decision = storing::Decision::not_stored(storing::Sharing::Unshareable(why));
         }
+        if decision.is_storable && fetch.is_purged(origin) {
+            decision = decision.lost(storing::NotStored::PurgedMeanwhile);
+        }
         fetch.note((client, &fields), (head.status, &head.headers), &decision, &rules, origin);
+        fetch.tell(&decision);
+        let has_length = response_fields.content.is_some() || body.size_hint().exact().is_some();
         let selection = store::selection(&response_fields.vary, &fields);
         fetch.layer.targets.strip(&mut head.headers, response_fields.has_tags);
         let body = match decision.is_storable {
@@ -533,7 +542,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         exchange::ResponseFacts::forget(&mut head.extensions);
         let mut response = Response::from_parts(head, body);
         let status = response.status();
-        fetch.sign(&mut response, status, decision, selection, origin);
+        fetch.sign(&mut response, status, decision, selection, origin, has_length);
         response
     }
 }

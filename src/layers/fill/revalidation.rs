@@ -36,6 +36,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let (fresh, decision, rules) = self.freshened(client, confirmed, head, origin);
         let fields = self.client.asked().fields(&client.headers);
         self.note((client, &fields), (fresh.status(), &fresh.headers()), &decision, &rules, origin);
+        let decision = match decision.is_storable.then(|| self.put(&fresh)) {
+            None => {
+                self.tell(&decision);
+                decision
+            }
+            // Told by then.
+            Some(store::Applied::NotStored(why)) => decision.lost(why),
+            Some(_) => decision,
+        };
         let mut response = self.client.asked().why().serve(fresh.to_hit(false, Instant::now(), |body| body));
         // Fields that are withheld from all other clients are for the one that sent the request.
         for name in &decision.withheld {
@@ -52,11 +61,11 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             response.extensions_mut().insert(origin);
         }
         let selection = fresh.selection().cloned();
-        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, selection, fresh.origin());
+        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, selection, fresh.origin(), true);
         response
     }
 
-    /// The stored response under the fields of a newer head. In the store, if it may be there.
+    /// The stored response under the fields of a newer head.
     fn freshened(
         &self,
         client: &request::Parts,
@@ -67,9 +76,6 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         let origin = with_tags_of(stored, origin);
         let Updated { head, decision, rules } = self.updated(client, stored, head, &origin);
         let fresh = renewed(&head.headers, stored, &decision, origin);
-        if decision.is_storable {
-            self.put(&fresh);
-        }
         (fresh, decision, rules)
     }
 
@@ -98,13 +104,15 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         Updated { head, decision, rules }
     }
 
-    fn put(&self, fresh: &Arc<store::StoredResponse>) {
+    fn put(&self, fresh: &Arc<store::StoredResponse>) -> store::Applied {
         let (store, key) = (&self.layer.store, self.client.asked().key());
         if !store.sequence().admits(fresh) {
-            return store.not_stored(key, store::Applied::NotStored(storing::NotStored::PurgedMeanwhile));
+            let purged = store::Applied::NotStored(storing::NotStored::PurgedMeanwhile);
+            store.not_stored(key, purged);
+            return purged;
         }
         let (response, request) = (Arc::clone(fresh), self.client.to_headers());
-        store.apply(key, store::Change::Confirm { response, request, at: Instant::now() });
+        store.apply(key, store::Change::Confirm { response, request, at: Instant::now() })
     }
 
     /// A 304 to a request without conditions is a failure of the origin. What is stored stays: it may
@@ -114,7 +122,8 @@ impl<St: Store, P: Policy> Fetch<St, P> {
         *response.status_mut() = StatusCode::BAD_GATEWAY;
         exchange::tell_protocol_error(response.headers_mut());
         let decision = storing::Decision::not_stored(storing::Sharing::Failed { for_all: true });
-        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, None, origin);
+        self.tell(&decision);
+        self.sign(&mut response, StatusCode::NOT_MODIFIED, decision, None, origin, true);
         response
     }
 
@@ -141,7 +150,10 @@ impl<St: Store, P: Policy> Fetch<St, P> {
             Some(true) if has_length && vary.is_within(stored.selection()) => {
                 let mut as_get = client.clone();
                 as_get.method = Method::GET;
-                self.freshened(&as_get, &stored, head.clone(), origin);
+                let (fresh, decision, _) = self.freshened(&as_get, &stored, head.clone(), origin);
+                if decision.is_storable {
+                    self.put(&fresh);
+                }
             }
             // Nothing shows that it is about the same content, or that it is not.
             Some(true) | None if has_length => {}

@@ -1,4 +1,5 @@
 use std::{
+    any::TypeId,
     fmt,
     future::Future,
     pin::Pin,
@@ -143,8 +144,8 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         self.set(|settings| settings.field.show(detail.into()))
     }
 
-    /// Says [everything](CacheStatusDetail::Full) to those who send this secret in this request field. Default:
-    /// to no one.
+    /// Says [everything](CacheStatusDetail::Full) to clients that send this secret in this request field.
+    /// Default: to none.
     ///
     /// The field is removed from each request before its key is made: it never reaches the origin, and no
     /// response is selected by it (`Vary`). The secret is compared in constant time.
@@ -180,6 +181,18 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
     pub fn counted_by(self, stats: &Stats) -> Self {
         stats.read_store(&self.store);
         self.set(|settings| settings.observers.count(stats))
+    }
+
+    /// Counts requests by the [key rule](crate::KeyRule) that decides about them as well, in
+    /// [`StatsSnapshot::rules`](crate::StatsSnapshot::rules), with the counters of [`counted_by`](Self::counted_by).
+    /// Default: no.
+    ///
+    /// The first 64 rules are counted by their names, and the others together. A rule is known by its name, also
+    /// when rules are [replaced](crate::KeyRulesHandle). It takes a request to find its rule once more, and to copy
+    /// the name. [`ReadThroughBuilder::build`](crate::ReadThroughBuilder::build) refuses it without rules.
+    #[must_use]
+    pub fn count_by_rule(self) -> Self {
+        self.set(|settings| settings.observers.count_by_rule())
     }
 
     /// What is done with a range of something that is not stored: fetch the whole, so that others
@@ -234,6 +247,10 @@ impl<St: Store, K: KeyExtractor> LookupLayer<St, K> {
         if self.settings.refreshes.available_permits() == 0 {
             let consequence = "what is stale is never refreshed in the background";
             return Err(BuildError::ZeroLimit { setting: "max_refreshes", consequence });
+        }
+        if self.settings.observers.counts_by_rule() && TypeId::of::<K>() == TypeId::of::<DefaultKey>() {
+            let reason = "the default key has no rules; give `key` some `KeyRules`";
+            return Err(BuildError::NoEffect { setting: "count_by_rule", reason });
         }
         Ok(())
     }
@@ -318,6 +335,7 @@ where
     ReqB: HttpBody + Send + 'static,
     B: ResponseBody,
 {
+    const IS_OVER_OWN_LAYER: bool = false;
     type Stored = B;
     type Below = B;
     type Error = S::Error;

@@ -49,12 +49,24 @@ impl Way {
     pub(super) fn of_fallback(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
         match ask(question, LastFetch::of(stored, question.now)) {
             Answer::Serve(why) => Self::Serve(why),
-            // The response to HEAD cannot refresh what is stored.
-            Answer::Fetch(Some(pass)) if pass.is_probe() && question.head.method != Method::HEAD => {
+            Answer::Fetch(Some(pass)) if pass.is_probe() => {
                 let why = pass.reason().into();
-                Self::refresh(question, stored, Some(pass), why)
+                match question.head.method == Method::HEAD {
+                    // Its response cannot refresh what is stored: the next GET has the right to ask.
+                    true => Self::Serve(why),
+                    false => Self::refresh(question, stored, Some(pass), why),
+                }
             }
             Answer::Fetch(pass) => Self::Forward(pass),
+        }
+    }
+
+    /// For a warm-up, which waits for the origin where a client would be served: it is there to bring what is fresh.
+    pub(super) fn of_warm_up(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
+        match ask(question, LastFetch::of(stored, question.now)) {
+            Answer::Serve(why) => Self::Serve(why),
+            // In a recovery it takes what the requests of clients leave.
+            Answer::Fetch(pass) => Self::Forward(pass.filter(|pass| pass.is_probe())),
         }
     }
 

@@ -29,7 +29,8 @@ pub(super) enum Refreshing {
 /// One refresh in the background: the right to do it, and its place among all others.
 pub(crate) struct Refresher {
     right: Refresh,
-    _place: OwnedSemaphorePermit,
+    /// `None`: a probe, of which there is one at a time.
+    _place: Option<OwnedSemaphorePermit>,
     deadline: Instant,
 }
 
@@ -54,7 +55,8 @@ impl Drop for RefreshWatch {
 }
 
 impl Refresher {
-    /// `is_probe`: the pause after a failure does not count.
+    /// `is_probe`: it is how the end of an outage is found out. Neither the pause after a failure nor refreshes that
+    /// hang keep it from that.
     pub(super) fn claim(question: &Question<'_>, stored: &Arc<StoredResponse>, is_probe: bool) -> Refreshing {
         let Question { head, settings, now, .. } = *question;
         if !Executor::is_available() {
@@ -66,9 +68,10 @@ impl Refresher {
             return Refreshing::NotNow;
         }
         let deadline = settings.refresh_deadline;
-        let Ok(place) = Arc::clone(&settings.refreshes).try_acquire_owned() else {
+        let place = Arc::clone(&settings.refreshes).try_acquire_owned().ok();
+        if place.is_none() && !is_probe {
             return Refreshing::NotNow;
-        };
+        }
         match Refresh::claim(stored, now, deadline, settings.health.key_pause(), is_probe) {
             Some(right) => {
                 let deadline = crate::http::storing::after(now, deadline);

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     exchange::{
-        CacheRequest, KeyWatch,
+        CacheRequest, CacheStatusDetail, KeyWatch,
         status::{CacheStatus, Stale},
     },
     http::{
@@ -65,6 +65,8 @@ pub(crate) struct Report {
     came_about: CacheStatus,
     /// The request as it would have been sent to the origin, now or in the background.
     fetch: Option<Box<Parts>>,
+    /// The name of its rule, if requests are counted by it.
+    rule: Option<String>,
     /// Whether another fetch would have brought the response.
     follows: bool,
     /// What would have been served if the origin fails.
@@ -97,7 +99,7 @@ impl Report {
         if !asks_origin {
             self.settings.observers.count_saved();
         }
-        self.settings.observers.foresaw(response, came_about);
+        self.settings.observers.foresaw(response, came_about, self.rule.as_deref());
     }
 
     /// The origin has returned an error.
@@ -105,14 +107,14 @@ impl Report {
         if let Some(watch) = self.watch.take() {
             watch.note_failed_fetch(None);
         }
-        let observers = &self.settings.observers;
+        let (observers, rule) = (&self.settings.observers, self.rule.as_deref());
         match self.came_about.is_hit() || self.is_covered() {
             true if self.came_about.is_hit() => {
                 observers.count_saved();
-                observers.foresaw(&Response::new(()), self.came_about);
+                observers.foresaw(&Response::new(()), self.came_about, rule);
             }
-            true => observers.foresaw(&Response::new(()), self.came_about.rescued(Stale::IfError)),
-            false => observers.fail(self.came_about),
+            true => observers.foresaw(&Response::new(()), self.came_about.rescued(Stale::IfError), rule),
+            false => observers.fail(self.came_about, rule),
         }
     }
 
@@ -160,18 +162,26 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let (head, body) = request.into_parts();
         match self.foretell(fetches, head.clone()) {
             Ok(report) => route.report(Request::from_parts(head, body), report),
-            Err(why) => {
+            Err((why, rule)) => {
                 let request = Request::from_parts(head, body);
-                self.keyless(request, (Some(why), self.settings.field.detail()), None, route)
+                self.keyless(request, (Some(why), self.settings.field.detail()), rule, route)
             }
         }
     }
 
-    fn foretell(&self, fetches: &Arc<Fetches>, mut head: Parts) -> Result<Report, key::Unkeyed> {
+    /// Fails with why the request has no key, and with its rule, if that is wanted.
+    fn foretell(
+        &self,
+        fetches: &Arc<Fetches>,
+        mut head: Parts,
+    ) -> Result<Report, (key::Unkeyed, Option<String>)> {
         let edition = self.note(&mut head);
         let edition = edition.as_deref();
         let mut key = key::KeyBuffer::new();
-        self.find_key(edition, &head, &RequestFields::of(&head.headers), &mut key)?;
+        let rule = self.rule_said(edition, &head, CacheStatusDetail::Short);
+        if let Err(why) = self.find_key(edition, &head, &RequestFields::of(&head.headers), &mut key) {
+            return Err((why, rule));
+        }
         if self.normalises(edition) {
             self.normalise(edition, &mut head, &mut key);
         }
@@ -197,7 +207,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         };
         key::prepare(edition.unwrap_or(&*self.extractor), &key, &mut head);
         remove_upgrade(&mut head.headers);
-        Ok(self.reported(fetches, head, came_about, stored, asked))
+        Ok(Report { rule, ..self.reported(fetches, head, came_about, stored, asked) })
     }
 
     fn reported(
@@ -212,6 +222,7 @@ impl<St: Store, K: KeyExtractor> Reader<St, K> {
         let mut report = Report {
             came_about,
             fetch: None,
+            rule: None,
             follows: false,
             fallback: stored.clone().filter(|_| !came_about.is_hit()),
             watch: None,

@@ -36,7 +36,7 @@ pub(crate) struct Keyless {
     /// `None`: nothing is told, counted or hidden. In one piece, since futures have room for it.
     settings: Option<Arc<select::Settings>>,
     detail: exchange::CacheStatusDetail,
-    /// What a full status says.
+    /// What a full status says, and the rule if it is wanted.
     full: Option<Box<exchange::FullStatus>>,
 }
 
@@ -75,7 +75,9 @@ impl Keyless {
         if let Some(why) = self.why {
             let came_about = CacheStatus::unkeyed(why);
             came_about.mark_passed(response);
-            self.settings.iter().for_each(|settings| settings.observers.finish(response, came_about));
+            self.settings
+                .iter()
+                .for_each(|settings| settings.observers.finish(response, came_about, self.rule()));
         }
         if let Some(settings) = &self.settings {
             let full = || self.full.as_deref().cloned().unwrap_or_default();
@@ -86,8 +88,12 @@ impl Keyless {
     /// Tells observers that there is no response.
     fn fail(&self) {
         if let (Some(why), Some(settings)) = (self.why, &self.settings) {
-            settings.observers.fail(CacheStatus::unkeyed(why));
+            settings.observers.fail(CacheStatus::unkeyed(why), self.rule());
         }
+    }
+
+    fn rule(&self) -> Option<&str> {
+        self.full.as_ref()?.rule.as_deref()
     }
 }
 
@@ -115,6 +121,8 @@ pub(super) enum Scope {
 
 /// Where a request goes after the lookup of its key.
 pub(crate) trait Route<ReqB>: Sized {
+    /// Whether what is below is a layer of this crate.
+    const IS_OVER_OWN_LAYER: bool;
     /// The body of responses from the store.
     type Stored;
     /// The body of responses from below.
@@ -255,14 +263,14 @@ where
         route.keyless(request, keyless)
     }
 
-    /// The name of the rule of a request, if the response says it.
-    fn rule_said(
+    /// The name of the rule of a request, if the response says it, or requests are counted by it.
+    pub(super) fn rule_said(
         &self,
         edition: select::Edition<'_>,
         head: &Parts,
         detail: exchange::CacheStatusDetail,
     ) -> Option<String> {
-        let is_said = detail == exchange::CacheStatusDetail::Full;
+        let is_said = detail == exchange::CacheStatusDetail::Full || self.settings.observers.counts_by_rule();
         is_said.then(|| edition.unwrap_or(&*self.extractor).rule(head)).flatten()
     }
 
@@ -335,6 +343,12 @@ where
                 return Ok(answer::from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
             }
             select::Found::Part(part) => return Ok(answer::from_part(part, question, CacheStatus::hit())),
+            select::Found::Refreshable(stored, asked) | select::Found::Fallback(stored, asked)
+                if asked.purpose() == exchange::Purpose::WarmUp =>
+            {
+                let way = Way::of_warm_up(question, stored);
+                return self.respond_stale(way, stored, question, asked, wishes);
+            }
             select::Found::Refreshable(stored, asked) => {
                 let way = Way::of_refreshable(question, stored);
                 return self.respond_stale(way, stored, question, asked, wishes);
@@ -420,7 +434,10 @@ where
                 let then = self.prepare(&mut head, asked, scope, (detail, rule));
                 let response = route.call_below(Request::from_parts(head, body));
                 route.forwarded(match then {
-                    None => ResponseFuture::pass_counted(response, &self.settings.observers, why),
+                    None => {
+                        let observers = &self.settings.observers;
+                        ResponseFuture::pass_counted(response, R::IS_OVER_OWN_LAYER, observers, why)
+                    }
                     Some(then) => ResponseFuture::boxed(then.finish(response)),
                 })
             }
@@ -500,16 +517,18 @@ impl Then {
         B: ResponseBody,
     {
         let Self { method, conditions, is_alone, why, limit, settings, detail, full } = self;
-        let mut response = response.await.inspect_err(|_| settings.observers.fail(why))?;
+        let mut response =
+            response.await.inspect_err(|_| settings.observers.fail(why, full.rule.as_deref()))?;
+        let rule = settings.observers.counts_by_rule().then(|| full.rule.clone()).flatten();
         if is_alone {
             pass_on(&mut response, None, None);
             why.mark_passed(&mut response);
             why.not_stored_reason().iter().for_each(|why| settings.observers.count_not_stored(*why));
-            return Ok(settings.finish(response.map(Body::inner), why, detail, || full));
+            return Ok(settings.finish(response.map(Body::inner), (why, detail), rule.as_deref(), || full));
         }
         let completion = settings.completion(&response, limit);
         let response = answer::from_below(&method, &conditions, response, completion);
-        Ok(settings.finish(response, why, detail, || full))
+        Ok(settings.finish(response, (why, detail), rule.as_deref(), || full))
     }
 }
 

@@ -76,15 +76,15 @@ impl Settings {
     }
 
     /// Finishes a response that leaves the cache: observers are told, and clients see what they are to see.
-    /// `came_about` is how it came about, unless it says so itself.
+    /// `came_about` is how it came about, unless it says so itself, and `rule` that of the request, if it is wanted.
     pub(super) fn finish<B>(
         &self,
         mut response: Response<B>,
-        came_about: CacheStatus,
-        detail: exchange::CacheStatusDetail,
+        (came_about, detail): (CacheStatus, exchange::CacheStatusDetail),
+        rule: Option<&str>,
         full: impl FnOnce() -> exchange::FullStatus,
     ) -> Response<B> {
-        self.observers.finish(&response, came_about);
+        self.observers.finish(&response, came_about, rule);
         self.field.write(&mut response, detail, full);
         response
     }
@@ -143,13 +143,18 @@ impl Question<'_> {
         stored: Option<&store::StoredResponse>,
     ) -> Response<B> {
         let full = || exchange::FullStatus { ttl: stored.map(|stored| stored.ttl(self.now)), ..self.full() };
-        self.settings.finish(response, came_about, self.detail, full)
+        let rule = self.settings.observers.counts_by_rule().then(|| self.rule()).flatten();
+        self.settings.finish(response, (came_about, self.detail), rule.as_deref(), full)
     }
 
     /// What a full status says of the request.
     pub(super) fn full(&self) -> exchange::FullStatus {
-        let rule = self.edition.unwrap_or(self.extractor).rule(self.head);
-        exchange::FullStatus { ttl: None, key: Some(key::digest(self.key.as_bytes())), rule }
+        exchange::FullStatus { ttl: None, key: Some(key::digest(self.key.as_bytes())), rule: self.rule() }
+    }
+
+    /// The name of the rule that decides about the request.
+    fn rule(&self) -> Option<String> {
+        self.edition.unwrap_or(self.extractor).rule(self.head)
     }
 }
 

@@ -10,8 +10,8 @@ use tower::ServiceExt;
 use super::settings::Settings;
 use crate::{
     body::{Body, ResponseBody},
+    exchange::CacheRequest,
     http::response_fields,
-    key::CacheKey,
     layers::service::HttpService,
 };
 
@@ -28,7 +28,8 @@ impl Settings {
     /// What may change something is not repeated, so that there is nothing to hold it for.
     pub(super) fn holds<B>(&self, request: &Request<B>) -> Option<u64> {
         let limit = self.hold_until_complete?.min(MOST_BYTES) as u64;
-        let is_read = request.method().is_safe() || has_key(request);
+        // POST may be a read by its body.
+        let is_read = request.method().is_safe() || CacheRequest::has_key(request.extensions());
         (is_read && *request.method() != Method::HEAD).then_some(limit)
     }
 
@@ -46,17 +47,11 @@ impl Settings {
         if self.is_idle() {
             return hold(inner.oneshot(request), limit).await;
         }
-        let (request, gate, entrance) = self.entrance(request);
+        let (request, gate, entrance) = self.entrance_of(request);
         let response =
             self.admit(gate, entrance, Body::is_whole, move || hold(inner.oneshot(request), limit)).await?;
         Ok(response.map(Body::flatten))
     }
-}
-
-/// POST may be a read by its body.
-fn has_key<B>(request: &Request<B>) -> bool {
-    let extensions = request.extensions();
-    extensions.get::<crate::exchange::CacheRequest>().is_some() || extensions.get::<CacheKey>().is_some()
 }
 
 async fn hold<B, E>(

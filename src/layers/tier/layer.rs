@@ -1,7 +1,6 @@
 //! The layer that asks the second tier before the origin.
 
 use std::{
-    borrow::Cow,
     fmt,
     future::Future,
     pin::Pin,
@@ -10,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use http::{Request, request::Parts};
+use http::{Request, Response, request::Parts};
 use pin_project_lite::pin_project;
 use tokio::time::{Instant, sleep};
 use tower::ServiceExt;
@@ -27,13 +26,13 @@ use super::{
 };
 use crate::{
     build_error::BuildError,
-    exchange::{self, Purpose},
+    exchange::{self, Purpose, status::CacheStatus},
     http::request_fields::{CredentialNames, RequestFields},
     key::CacheKey,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
     observe::TierRead,
     origin::OriginHealth,
-    store::Store,
+    store::{Store, WriteBehind},
 };
 
 /// Asks a second tier before the service below; see the [module](crate::tier).
@@ -137,13 +136,14 @@ impl<S: fmt::Debug, St> fmt::Debug for TierService<S, St> {
     }
 }
 
-impl<S, St, ReqB> Service<Request<ReqB>> for TierService<S, St>
+impl<S, St, ReqB, B> Service<Request<ReqB>> for TierService<S, St>
 where
-    S: HttpService<ReqB>,
+    S: HttpService<ReqB, Response = Response<B>>,
     St: Store,
     ReqB: Send + 'static,
+    B: Send + 'static,
 {
-    type Response = S::Response;
+    type Response = Response<B>;
     type Error = S::Error;
     type Future = TierFuture<S, ReqB>;
 
@@ -167,8 +167,12 @@ where
             Way::Look => {
                 let (shared, inner) = (Arc::clone(shared), self.inner.clone());
                 let future = async move {
-                    shared.look(&mut head).await;
-                    inner.oneshot(Request::from_parts(head, body)).await
+                    let writer = shared.look(&mut head).await;
+                    let response = inner.oneshot(Request::from_parts(head, body)).await;
+                    if let Some(writer) = writer.filter(|_| !is_being_stored(&response)) {
+                        writer.end_turn();
+                    }
+                    response
                 };
                 TierFuture { kind: Kind::Look { future: Box::pin(future) } }
             }
@@ -246,9 +250,8 @@ impl<St: Store> Reader<St> {
         }
         // Only the origin will do for a request that must be validated end to end, and only it can answer the
         // conditions of a client here.
-        let is_for_origin = asked.purpose() == Purpose::Forced
-            || asked.is_hit_for_miss()
-            || !asked.facts().is_for_all();
+        let is_for_origin =
+            asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
         if !is_for_origin {
             return Way::Look;
         }
@@ -262,40 +265,61 @@ impl<St: Store> Reader<St> {
         head: &mut Parts,
         asked: exchange::CacheRequest,
         (clock, lease): (Option<Clock>, Option<Lease>),
-    ) {
-        let writer = FetchWriter::new(self.tier(), clock, lease);
-        head.extensions.insert(asked.written_behind(Arc::new(writer)));
+    ) -> Arc<FetchWriter> {
+        let writer = Arc::new(FetchWriter::new(self.tier(), clock, lease));
+        head.extensions.insert(asked.written_behind(Arc::clone(&writer) as Arc<dyn WriteBehind>));
+        writer
     }
 
-    /// Asks the tier, and lets the layers below know what it has.
-    async fn look(&self, head: &mut Parts) {
-        let Some(asked) = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT).map(Cow::into_owned) else {
-            return;
-        };
+    /// Asks the tier, and lets the layers below know what it has. Returns what will write the response, if it may be
+    /// written.
+    async fn look(&self, head: &mut Parts) -> Option<Arc<FetchWriter>> {
+        let asked = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT)?.into_owned();
         let fields = asked.fields(&head.headers);
-        let (mut clock, mut usable) = self.look_once(&asked, &fields).await;
-        let mut lease = None;
-        if clock.is_some() && self.tier().settings.fetches_once && needs_turn(&asked, &usable) {
-            let key = self.lease_key(asked.key(), &fields);
-            let mut pauses = Pauses::within(self.patience(&asked));
-            lease = loop {
-                match self.tier().take_turn(&key).await {
-                    Turn::Own(lease) => break lease,
-                    Turn::Other => {}
-                }
-                let Some(pause) = pauses.next(fastrand::f64()) else { break None };
-                sleep(pause).await;
-                (clock, usable) = self.look_once(&asked, &fields).await;
-                if clock.is_none() || !needs_turn(&asked, &usable) {
-                    break None;
-                }
-            };
-        }
+        let (clock, usable) = self.look_once(&asked, &fields).await;
+        let is_turn_needed = self.tier().settings.fetches_once && needs_turn(clock, &usable, &asked);
+        let (clock, usable, lease) = match is_turn_needed {
+            true => self.wait_for_turn(&asked, &fields, (clock, usable)).await,
+            false => (clock, usable, None),
+        };
         let asked = self.with(asked, usable);
         match clock {
             // Of a response whose time on the clock of the remote is not known others could not tell the age.
-            None => drop(head.extensions.insert(asked)),
-            clock => self.write_behind(head, asked, (clock, lease)),
+            None => {
+                head.extensions.insert(asked);
+                None
+            }
+            clock => Some(self.write_behind(head, asked, (clock, lease))),
+        }
+    }
+
+    /// Waits until this node is to fetch, or need not any more, or has waited long enough.
+    async fn wait_for_turn(
+        &self,
+        asked: &exchange::CacheRequest,
+        fields: &RequestFields<'_>,
+        (mut clock, mut usable): (Option<Clock>, Usable),
+    ) -> (Option<Clock>, Usable, Option<Lease>) {
+        let key = self.lease_key(asked.key(), fields);
+        let mut pauses = Pauses::within(self.patience(asked));
+        loop {
+            let lease = match self.tier().take_turn(&key).await {
+                Turn::Own(None) => return (clock, usable, None),
+                Turn::Own(lease) => lease,
+                Turn::Other => {
+                    let Some(pause) = pauses.next(fastrand::f64()) else { return (clock, usable, None) };
+                    sleep(pause).await;
+                    None
+                }
+            };
+            // With a lease as well: another node may have given it back between the two calls.
+            (clock, usable) = self.look_once(asked, fields).await;
+            if !needs_turn(clock, &usable, asked) {
+                return (clock, usable, None);
+            }
+            if lease.is_some() {
+                return (clock, usable, lease);
+            }
         }
     }
 
@@ -336,11 +360,11 @@ impl<St: Store> Reader<St> {
             }
             Usable::Stored(response) => {
                 let asked = asked.with_found(Arc::clone(&response));
-                (asked.to_confirm(response, self.health.as_ref()), TierRead::Stale)
+                (asked.confirming(response, self.health.as_ref()), TierRead::Stale)
             }
             // What is stored here is at least known not to be purged.
             Usable::Unproven(response) if !asked.candidate().is_whole() => {
-                (asked.to_confirm(response, None), TierRead::Unproven)
+                (asked.confirming(response, None), TierRead::Unproven)
             }
             Usable::Unproven(_) => (asked, TierRead::Unneeded),
             Usable::Nothing(why) => (asked, why),
@@ -350,7 +374,13 @@ impl<St: Store> Reader<St> {
     }
 }
 
-/// Whether a client waits that has nothing to be served meanwhile.
-fn needs_turn(asked: &exchange::CacheRequest, usable: &Usable) -> bool {
-    !matches!(usable, Usable::Stored(_)) && !asked.purpose().is_refresh() && !asked.has_stale()
+/// Whether what is read of the body may still be stored.
+fn is_being_stored<B, E>(response: &Result<Response<B>, E>) -> bool {
+    response.as_ref().is_ok_and(|response| CacheStatus::of(response).is_some_and(|status| status.is_stored()))
+}
+
+/// Whether a client waits that has nothing to be served meanwhile, and the remote has answered.
+fn needs_turn(clock: Option<Clock>, usable: &Usable, asked: &exchange::CacheRequest) -> bool {
+    let has_nothing = !matches!(usable, Usable::Stored(_)) && !asked.has_stale();
+    clock.is_some() && has_nothing && !asked.purpose().is_refresh()
 }

@@ -128,13 +128,13 @@ impl Queue {
     }
 
     /// Lets tasks of the current runtime write what waits, as many as may and are needed.
-    pub(super) fn run<F>(self: &Arc<Self>, write: impl Fn(Job) -> F + Clone + Send + 'static)
+    pub(super) fn run<F>(self: &Arc<Self>, write: impl Fn(Job) -> F + Send + 'static)
     where
         F: Future<Output = ()> + Send + 'static,
     {
         let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         if self.begin_writer() {
-            let (mut writer, write) = (Writer { queue: Arc::clone(self), is_counted: true }, write.clone());
+            let (mut writer, write) = (Writer { queue: Arc::clone(self), is_counted: true }, write);
             runtime.spawn(async move {
                 while let Some(taken) = writer.next() {
                     let (job, _busy) = taken;

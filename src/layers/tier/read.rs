@@ -65,7 +65,11 @@ impl Shared {
     }
 
     /// Reads what there is for a request. In one round trip, unless there is a `Vary` that was not known.
-    pub(super) async fn look(&self, wanted: Wanted<'_>, stored_here: Option<&[Arc<StoredResponse>]>) -> Looked {
+    pub(super) async fn look(
+        &self,
+        wanted: Wanted<'_>,
+        stored_here: Option<&[Arc<StoredResponse>]>,
+    ) -> Looked {
         let Wanted { key, fields, .. } = wanted;
         let mut index = self.indexes.of(key);
         for response in stored_here.into_iter().flatten() {
@@ -139,7 +143,7 @@ impl<'a> Best<'a> {
 
 fn kind(why: EnvelopeError) -> TierRead {
     match why {
-        EnvelopeError::Schema => TierRead::OtherSchema,
+        EnvelopeError::Schema | EnvelopeError::Compressed => TierRead::OtherSchema,
         EnvelopeError::TooLarge => TierRead::TooLarge,
         _ => TierRead::Broken,
     }
@@ -169,7 +173,8 @@ pub(super) fn judge<St: Store>(
     let begun = as_of.filter(|_| is_dated).and_then(|as_of| tier.journal().ok()?.begun(as_of));
     if begun.is_none() {
         // Nothing may use it but a revalidation.
-        snapshot.lifetimes = Lifetimes { is_configured: snapshot.lifetimes.is_configured, ..Lifetimes::default() };
+        snapshot.lifetimes =
+            Lifetimes { is_configured: snapshot.lifetimes.is_configured, ..Lifetimes::default() };
         snapshot.is_unproven = true;
     }
     // Before the first purge: all that are known count.
@@ -201,7 +206,9 @@ fn put<St: Store>(
     let change = crate::store::Change::Put { response: Arc::clone(&response), request, at };
     match store.apply(key, change) {
         Applied::Stored => Usable::Stored(response),
-        Applied::NotStored(crate::http::not_stored::NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
+        Applied::NotStored(crate::http::not_stored::NotStored::TooLarge) => {
+            Usable::Nothing(TierRead::TooLarge)
+        }
         Applied::NotStored(crate::http::not_stored::NotStored::PurgedMeanwhile) => {
             Usable::Nothing(TierRead::Purged)
         }

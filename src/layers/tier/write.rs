@@ -45,6 +45,12 @@ impl FetchWriter {
     pub(super) fn new(tier: &Arc<Shared>, clock: Option<Clock>, lease: Option<Lease>) -> Self {
         Self { tier: Arc::clone(tier), clock, lease: Mutex::new(lease) }
     }
+
+    /// Nothing will be stored: another node may fetch.
+    pub(super) fn end_turn(&self) {
+        let lease = self.lease.lock().take();
+        drop(lease);
+    }
 }
 
 impl WriteBehind for FetchWriter {
@@ -155,7 +161,7 @@ impl Shared {
             return Err(TierWrite::Purged);
         }
         let envelope = Envelope::new(key.clone(), snapshot).with_as_of(Some(as_of));
-        envelope.to_bytes().map_err(|_| TierWrite::TooLarge)
+        self.settings.to_bytes(&envelope).map_err(|_| TierWrite::TooLarge)
     }
 
     async fn put(&self, key: &[u8], bytes: Bytes, lifetime: Duration) -> TierWrite {

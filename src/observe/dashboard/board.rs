@@ -21,7 +21,7 @@ use super::{
     sketch::Sketch,
 };
 use crate::{
-    exchange::{Outcome, Record},
+    exchange::{Outcome, Record, status::CacheStatus},
     key::original_uri_of,
     observe::Stats,
 };
@@ -42,6 +42,8 @@ pub(super) struct Board {
     pub(super) by_fetches: Mutex<Sketch>,
     pub(super) by_requests: Mutex<Sketch>,
     pub(super) decisions: Mutex<VecDeque<Decision>>,
+    /// What the origin has returned errors for, with the reason why it was asked. As many as decisions.
+    failures: Mutex<VecDeque<(String, CacheStatus)>>,
     hits: AtomicU32,
     requests: AtomicU32,
     is_sampled: AtomicBool,
@@ -116,6 +118,7 @@ impl Board {
             by_fetches: Mutex::default(),
             by_requests: Mutex::default(),
             decisions: Mutex::default(),
+            failures: Mutex::default(),
             hits: AtomicU32::new(0),
             requests: AtomicU32::new(0),
             is_sampled: AtomicBool::new(false),
@@ -150,6 +153,23 @@ impl Board {
         decisions.push_back(decision);
         drop(decisions);
         drop(oldest);
+    }
+
+    /// Notes that the origin has returned an error for a request that was sent on for this reason.
+    pub(super) fn failed(&self, target: &Target, why: CacheStatus) {
+        let failure = (target.label(true), why);
+        let mut failures = self.failures.lock();
+        let oldest = if failures.len() == DECISIONS { failures.pop_front() } else { None };
+        failures.push_back(failure);
+        drop(failures);
+        drop(oldest);
+    }
+
+    /// Returns why the last request for this target was sent on for which the origin returned an error.
+    pub(super) fn why_failed(&self, target: &Target) -> Option<CacheStatus> {
+        let label = target.label(true);
+        let failures = self.failures.lock();
+        failures.iter().rev().find(|(own, _)| *own == label).map(|(_, why)| *why)
     }
 
     /// Notes that the origin has worked on a request for so long.

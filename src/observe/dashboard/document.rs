@@ -10,7 +10,10 @@ use super::{
     history::{SLOTS, STEP},
     sketch::Sum,
 };
-use crate::observe::StatsSnapshot;
+use crate::{
+    exchange::{Outcome, Record},
+    observe::StatsSnapshot,
+};
 
 /// How many keys are listed.
 const LISTED: usize = 12;
@@ -145,6 +148,12 @@ impl Count {
     }
 }
 
+/// Why the request was sent on that the service below returned an error for.
+fn why_failed(record: &Record) -> Option<&'static str> {
+    let why = record.cache_status().forward_reason().filter(|_| record.outcome() == Outcome::Failed);
+    why.map(|why| why.as_str())
+}
+
 impl Decided {
     fn of(decision: Decision, now: Instant) -> Self {
         let Decision { at, method, target, record, took } = decision;
@@ -153,7 +162,7 @@ impl Decided {
             method: method.as_str().into(),
             target,
             outcome: record.outcome().as_str(),
-            reason: record.outcome().reason(),
+            reason: record.outcome().reason().or(why_failed(&record)),
             stored: record.is_stored(),
             not_stored: record.not_stored_reason().map(|why| why.as_str()),
             status: record.status().map(|status| status.as_u16()),

@@ -48,7 +48,7 @@
 //! # }
 //! ```
 //!
-//! # Who sees it
+//! # Access
 //!
 //! No request gets anything before a check has granted it access: a dashboard cannot be made without one.
 //! [`Basic`](crate::purge::Basic) asks the browser for a name and a password, which belong on TLS; a closure over the
@@ -102,7 +102,7 @@ use crate::{
 };
 
 impl Dashboard {
-    /// Makes a dashboard that shows these counters to those whom the check grants access, with the default settings.
+    /// Makes a dashboard that shows these counters to requests that the check grants access, with the default settings.
     pub fn new(stats: Stats, check: impl Authorize) -> Self {
         Self::builder(stats, check).make()
     }

@@ -3,9 +3,7 @@
 use std::{
     convert::Infallible,
     fmt,
-    future::Future,
     hash::{BuildHasher, RandomState},
-    pin::Pin,
     sync::{
         Arc, LazyLock,
         atomic::{AtomicU64, Ordering},
@@ -14,7 +12,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body as HttpBody;
 use http_body_util::Full;
 use percent_encoding::percent_decode_str;
@@ -24,7 +22,10 @@ use super::{board::Board, document::Document};
 use crate::{
     body::BoxError,
     observe::Explanation,
-    purge::{Access, Authorize, PurgeService, Sender},
+    purge::{
+        Authorize, PurgeService, Sender,
+        frame::{Refusal, Responding, json},
+    },
 };
 
 const PAGE: &str = include_str!("page.html");
@@ -78,50 +79,35 @@ impl Dashboard {
     {
         self.shared.board.sample();
         let (head, body) = request.into_parts();
-        let resource = match self.admit(&head) {
-            Ok(resource) => resource,
-            Err(refusal) => return *refusal,
-        };
-        match (resource, &self.shared.purge) {
-            (Resource::Page, _) => page(),
-            (Resource::Document, _) => self.document(),
-            (Resource::Explanation, _) => self.explanation(&head),
-            (Resource::Purge, Some(purge)) => {
+        let response = match (self.admit(&head), &self.shared.purge) {
+            (Ok(Resource::Page), _) => Ok(page()),
+            (Ok(Resource::Document), _) => self.document(),
+            (Ok(Resource::Explanation), _) => self.explanation(&head),
+            (Ok(Resource::Purge), Some(purge)) => {
                 let mut purge = purge.clone();
                 let Ok(response) = purge.call(Request::from_parts(head, body)).await;
-                guarded(response)
+                Ok(response)
             }
-            (Resource::Purge, None) => refuse(StatusCode::NOT_FOUND, "no such resource"),
-        }
+            (Ok(Resource::Purge), None) => Err(no_such_resource()),
+            (Err(refusal), _) => Err(refusal),
+        };
+        guarded(response.unwrap_or_else(Refusal::into_response))
     }
 
     /// Returns what the request asks for, if it may have it.
-    fn admit(&self, head: &Parts) -> Result<Resource, Box<Response<Full<Bytes>>>> {
+    fn admit(&self, head: &Parts) -> Result<Resource, Refusal> {
         if !head.method.is_safe() && Sender::of(head) != Sender::SameOrigin {
-            return refused(StatusCode::FORBIDDEN, "only a page of this origin may change anything", None);
+            let reason = "only a page of this origin may change anything";
+            return Err(Refusal::new(StatusCode::FORBIDDEN, reason));
         }
-        match self.shared.check.authorize(head) {
-            Access::Granted => {}
-            Access::Unauthenticated => {
-                let challenge = format!("{} realm=\"dashboard\"", self.shared.check.scheme());
-                let challenge = Some((header::WWW_AUTHENTICATE, &*challenge));
-                return refused(StatusCode::UNAUTHORIZED, "missing or invalid credentials", challenge);
-            }
-            Access::Forbidden => {
-                let why = "these credentials do not permit to see this";
-                return refused(StatusCode::FORBIDDEN, why, None);
-            }
-        }
-        let Some(resource) = self.resource(head.uri.path()) else {
-            return refused(StatusCode::NOT_FOUND, "no such resource", None);
-        };
+        Refusal::unless_granted(&*self.shared.check, head, "dashboard", "see this")?;
+        let resource = self.resource(head.uri.path()).ok_or_else(no_such_resource)?;
         let (is_allowed, allowed) = match resource {
             Resource::Purge => (head.method == Method::POST, "POST"),
             _ => (matches!(head.method, Method::GET | Method::HEAD), "GET, HEAD"),
         };
         if !is_allowed {
-            let allowed = Some((header::ALLOW, allowed));
-            return refused(StatusCode::METHOD_NOT_ALLOWED, "method not allowed", allowed);
+            return Err(Refusal::not_allowed(allowed, "method not allowed"));
         }
         Ok(resource)
     }
@@ -136,26 +122,27 @@ impl Dashboard {
         }
     }
 
-    fn explanation(&self, head: &Parts) -> Response<Full<Bytes>> {
-        let Some(explain) = &self.shared.explain else {
-            return refuse(StatusCode::NOT_FOUND, "no such resource");
-        };
-        let Some(asked) = head_named_by(head.uri.query().unwrap_or_default()) else {
-            return refuse(StatusCode::BAD_REQUEST, "`url` must be an absolute URL, percent-encoded");
-        };
+    fn explanation(&self, head: &Parts) -> Result<Response<Full<Bytes>>, Refusal> {
+        let explain = self.shared.explain.as_ref().ok_or_else(no_such_resource)?;
+        let asked = head_named_by(head.uri.query().unwrap_or_default())
+            .ok_or_else(|| Refusal::bad("`url` must be an absolute URL, percent-encoded"))?;
         let mut explanation = explain(&asked);
         if self.shared.board.settings.shows_queries {
             explanation = explanation.show_query();
         }
-        json(StatusCode::OK, serde_json::json!({ "text": explanation.to_string() }).to_string().into_bytes())
+        let document = serde_json::json!({ "text": explanation.to_string() });
+        Ok(json(StatusCode::OK, document.to_string().into_bytes()))
     }
 
-    fn document(&self) -> Response<Full<Bytes>> {
+    fn document(&self) -> Result<Response<Full<Bytes>>, Refusal> {
         let (can_purge, can_explain) = (self.shared.purge.is_some(), self.shared.explain.is_some());
         let document = Document::of(&self.shared.board, can_purge, can_explain);
         match serde_json::to_vec(&document) {
-            Ok(text) => json(StatusCode::OK, text),
-            Err(_) => refuse(StatusCode::INTERNAL_SERVER_ERROR, "the figures cannot be written as JSON"),
+            Ok(text) => Ok(json(StatusCode::OK, text)),
+            Err(_) => {
+                let reason = "the figures cannot be written as JSON";
+                Err(Refusal::new(StatusCode::INTERNAL_SERVER_ERROR, reason))
+            }
         }
     }
 }
@@ -181,31 +168,11 @@ fn page() -> Response<Full<Bytes>> {
     if let Ok(policy) = HeaderValue::try_from(policy) {
         headers.insert(header::CONTENT_SECURITY_POLICY, policy);
     }
-    guarded(response)
+    response
 }
 
-fn json(status: StatusCode, text: Vec<u8>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text));
-    *response.status_mut() = status;
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    guarded(response)
-}
-
-fn refuse(status: StatusCode, why: &str) -> Response<Full<Bytes>> {
-    json(status, serde_json::json!({ "error": why }).to_string().into_bytes())
-}
-
-/// Boxed, since it is large and rare.
-fn refused<T>(
-    status: StatusCode,
-    why: &str,
-    field: Option<(HeaderName, &str)>,
-) -> Result<T, Box<Response<Full<Bytes>>>> {
-    let mut refusal = refuse(status, why);
-    if let Some((name, Ok(value))) = field.map(|(name, value)| (name, HeaderValue::try_from(value))) {
-        refusal.headers_mut().insert(name, value);
-    }
-    Err(Box::new(refusal))
+fn no_such_resource() -> Refusal {
+    Refusal::new(StatusCode::NOT_FOUND, "no such resource")
 }
 
 /// What keeps a response from being stored, framed, or taken for something else.
@@ -242,7 +209,7 @@ where
 {
     type Response = Response<Full<Bytes>>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, Infallible>> + Send>>;
+    type Future = Responding;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
         Poll::Ready(Ok(()))

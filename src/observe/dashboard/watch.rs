@@ -81,6 +81,8 @@ pin_project! {
 #[derive(Debug)]
 struct Attempt {
     target: Target,
+    /// Why the request was sent on.
+    why: CacheStatus,
     began: Instant,
     board: Arc<Board>,
 }
@@ -120,10 +122,10 @@ where
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx));
-        // Of an error it is not known why the request was sent on.
         let record = match &response {
             Ok(response) => CacheStatus::of(response).map(|status| Record::of(response, status)),
-            Err(_) => Some(Record::failed(CacheStatus::hit())),
+            // Not known of a request without a key.
+            Err(_) => Some(Record::failed(this.board.why_failed(this.target).unwrap_or(CacheStatus::hit()))),
         };
         if let Some(record) = record {
             this.board.decided(this.target, record, this.began.elapsed());
@@ -146,9 +148,10 @@ where
 
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         // What has no key is not the cache's.
-        let has_key = request.extensions().get::<CacheRequest>().is_some();
-        let attempt = has_key.then(|| Attempt {
+        let asked = request.extensions().get::<CacheRequest>();
+        let attempt = asked.map(|asked| Attempt {
             target: Target::of(request.method(), request.uri(), request.headers(), request.extensions()),
+            why: asked.why(),
             began: Instant::now(),
             board: Arc::clone(&self.board),
         });
@@ -156,13 +159,15 @@ where
     }
 }
 
-impl<F: Future> Future for WatchedOriginFuture<F> {
+impl<F: Future<Output = Result<T, E>>, T, E> Future for WatchedOriginFuture<F> {
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
         let output = ready!(this.inner.poll(cx));
-        drop(this.attempt.take());
+        if let Some(attempt) = this.attempt.take().filter(|_| output.is_err()) {
+            attempt.board.failed(&attempt.target, attempt.why);
+        }
         Poll::Ready(output)
     }
 }

@@ -236,6 +236,12 @@ impl Purges {
         true
     }
 
+    /// Whether a purge since then has removed the response of the fetch with this number.
+    #[inline]
+    pub(crate) fn has_removed(&self, keys: &PurgeKeys, begun: u64) -> bool {
+        self.latest() > begun && self.judge(keys, begun, begun).is_none()
+    }
+
     /// What purged the response of the fetch with this number.
     pub(crate) fn loss(&self, keys: &PurgeKeys, begun: u64) -> Loss {
         let purged = keys.floors().map(|floor| (self.floors.at(floor), floor));

@@ -1,4 +1,4 @@
-//! What may be stored, and with whom a stored response may be shared.
+//! What may be stored, and with which requests a stored response may be shared.
 
 mod cookies;
 mod credentials;

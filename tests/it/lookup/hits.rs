@@ -7,7 +7,7 @@ async fn a_hit_is_the_stored_response_with_its_age_and_nothing_else() {
     let origin =
         ScriptedOrigin::always(|| ok("hello").header("x", "1").header("x", "2").header("etag", "\"1\""));
     let service = cached(ttl(), &origin);
-    assert_eq!(get(&service, "/").await.cache(), "fwd=uri-miss; stored");
+    assert_eq!(get(&service, "/").await.cache(), "fwd=uri-miss");
     tokio::time::advance(ms(3_500)).await;
     let hit = get(&service, "/").await;
     assert_eq!((hit.cache().as_str(), &hit.body[..], hit.age()), ("hit", &b"hello"[..], Some(3)));

@@ -30,7 +30,7 @@ async fn the_window_begins_and_ends_to_the_millisecond() {
         (9_999, "hit"),
         (10_000, "hit; detail=stale-while-revalidate"),
         (69_999, "hit; detail=stale-while-revalidate"),
-        (70_000, "fwd=stale; stored"),
+        (70_000, "fwd=stale"),
     ] {
         let service = cached(refreshing(), &numbered());
         get(&service, "/").await;

@@ -100,7 +100,7 @@ async fn a_whole_response_is_as_it_was() {
     assert_eq!(reply.trailers.unwrap().get("x-sum").unwrap(), "2");
 }
 
-/// A response with such a length, and who sends its body.
+/// A response with such a length, and the sender of its body.
 async fn begun(
     limit: usize,
     length: Option<&'static str>,

@@ -7,8 +7,8 @@ use http::StatusCode;
 use tokio::time::{Instant, advance};
 use tower::{Layer, ServiceBuilder};
 use tower_readthrough::{
-    FillLayer, KeyLayer, MemoryStore, OriginHealth, ReadThrough, ReadThroughLayer, Rules, Stale,
-    StaleIfErrorLayer,
+    FillLayer, KeyLayer, MemoryStore, OriginHealth, OriginLimitLayer, ReadThrough, ReadThroughLayer, Rules,
+    Stale, StaleIfErrorLayer,
 };
 
 use crate::support::{
@@ -213,7 +213,7 @@ async fn the_pause_of_one_key_is_not_that_of_another() {
     get(&service, "/b").await;
     advance(secs(2)).await;
     assert_eq!(why(&get(&service, "/a").await), Some(Stale::IfError));
-    assert_eq!(get(&service, "/b").await.cache(), "fwd=stale; stored");
+    assert_eq!(get(&service, "/b").await.cache(), "fwd=stale");
 }
 
 #[tokio::test(start_paused = true)]
@@ -247,7 +247,7 @@ async fn staleness_while_the_origin_is_up_can_be_bounded() {
     let service = layer.layer(origin.clone());
     get(&service, "/").await;
     advance(secs(11)).await;
-    assert_eq!(get(&service, "/").await.cache(), "fwd=stale; stored", "too stale, so the client waits");
+    assert_eq!(get(&service, "/").await.cache(), "fwd=stale", "too stale, so the client waits");
     advance(secs(11) - ms(1)).await;
     assert_eq!(why(&get(&service, "/").await), Some(Stale::WhileRevalidating));
     settle().await;
@@ -276,4 +276,77 @@ async fn a_key_rests_without_a_lookup_above_too() {
     advance(secs(1)).await;
     assert_eq!(why(&get(&service, "/").await), Some(Stale::IfError), "asked again after the pause");
     assert_eq!(origin.calls(), 3);
+}
+
+/// Twenty-one keys are stored and stale, and twenty of them have failed: the origin is down.
+async fn down(service: &Service) {
+    for _ in 0..2 {
+        for key in 0..=20 {
+            assert_eq!(get(service, &format!("/{key}")).await.body, "good");
+            settle().await;
+        }
+        advance(secs(2)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_of_the_same_fetch_take_one_permit_of_a_recovery() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        ..=21 => ok("good"),
+        22..=41 => status(503),
+        _ => ok("new").max_age(60).after(secs(3)),
+    });
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(rules())
+        .origin_limit(OriginLimitLayer::new(64))
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    down(&service).await;
+    // The probe.
+    get(&service, "/20").await;
+    tokio::time::sleep(secs(3)).await;
+    settle().await;
+    assert_eq!((origin.calls(), origin.under_way()), (42, 0));
+    let ask = |path: &'static str| {
+        let service = service.clone();
+        tokio::spawn(async move { get(&service, path).await })
+    };
+    let hot: Vec<_> = (0..100).map(|_| ask("/0")).collect();
+    settle().await;
+    assert_eq!(origin.under_way(), 1);
+    let others = [ask("/1"), ask("/missing")];
+    settle().await;
+    assert_eq!(origin.under_way(), 3, "what is stale, and what is not stored, has a permit of the recovery");
+    for other in others {
+        assert_eq!(other.await.unwrap().body, "new");
+    }
+    for reply in join_all(hot).await {
+        assert_eq!(reply.unwrap().body, "new", "all of them wait for the one fetch");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_does_not_wait_for_the_probe_of_an_origin_that_is_down() {
+    for revalidates in [false, true] {
+        let origin = ScriptedOrigin::new(|call, _| match call {
+            ..=21 => ok("good"),
+            22..=41 => status(503),
+            _ => hangs(),
+        });
+        let rules = if revalidates { rules().stale_while_revalidate_for(secs(86_400)) } else { rules() };
+        let layer = ReadThroughLayer::builder(small_store()).rules(rules).build().unwrap();
+        let service = layer.layer(origin.clone());
+        down(&service).await;
+        for _ in 0..10 {
+            let head = send(&service, request("HEAD", "/20", &[]));
+            let reply = tokio::time::timeout(secs(1), head).await.expect("it is served");
+            assert_eq!((reply.status, why(&reply)), (StatusCode::OK, Some(Stale::OriginDown)));
+        }
+        settle().await;
+        assert_eq!(origin.calls(), 41, "HEAD is no probe");
+        assert_eq!(why(&get(&service, "/20").await), Some(Stale::OriginDown));
+        settle().await;
+        assert_eq!((origin.calls(), origin.under_way()), (42, 1), "the next GET is");
+    }
 }

@@ -70,7 +70,7 @@ async fn a_refresh_ahead_begins_with_a_request_in_the_last_part_of_the_lifetime(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_response_nobody_asks_for_is_not_refreshed() {
+async fn a_response_that_no_client_asks_for_is_not_refreshed() {
     let origin = numbered();
     let service = cached(Rules::new().default_ttl(secs(100)).refresh_ahead(0.6), &origin);
     get(&service, "/").await;

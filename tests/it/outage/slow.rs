@@ -3,12 +3,13 @@
 
 use http::StatusCode;
 use http_body_util::BodyExt;
-use tokio::time::{Instant, advance};
+use tokio::time::{Instant, advance, timeout};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{CoalesceLayer, MemoryStore, ReadThrough, ReadThroughLayer, Refused, Rules, Stale};
 
 use crate::support::{
-    Body, Reply, ScriptedOrigin, get, get_request, hangs, ms, ok, response, secs, settle, small_store, status,
+    Body, Reply, ScriptedOrigin, get, get_request, get_with, hangs, ms, ok, response, secs, settle,
+    small_store, status,
 };
 
 type Service = ReadThrough<ScriptedOrigin, MemoryStore>;
@@ -213,4 +214,76 @@ fn limits_that_come_too_late_are_refused() {
     }
     let fits: Change = |layer| layer.stale_after(ms(50)).wait_at_most(secs(5)).fetch_deadline(secs(5));
     assert!(ReadThroughLayer::builder(small_store()).coalesce(fits).build().is_ok());
+}
+
+/// Later responses do not come, and what came first is for one client.
+fn private_then_hangs() -> ScriptedOrigin {
+    ScriptedOrigin::new(|call, _| match call {
+        1 => ok("x").header("cache-control", "private"),
+        _ => hangs(),
+    })
+}
+
+fn refused(reply: &Reply) -> Option<Refused> {
+    reply.cache_status.and_then(|status| status.refused_reason())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_that_is_not_shared_has_the_same_limits() {
+    type Change = fn(CoalesceLayer) -> CoalesceLayer;
+    let limits: [(Change, u64, Refused); 3] = [
+        (|layer| layer.wait_at_most(secs(5)).fetch_deadline(secs(10)), 5, Refused::WaitTimeout),
+        (|layer| layer.wait_at_most(secs(5)), 5, Refused::WaitTimeout),
+        (|layer| layer.fetch_deadline(secs(10)), 10, Refused::FetchTimeout),
+    ];
+    for (change, after, why) in limits {
+        let origin = private_then_hangs();
+        let service = slow(&origin, change);
+        assert_eq!(get(&service, "/").await.status, StatusCode::OK);
+        let begun = Instant::now();
+        let reply = timeout(secs(60), get(&service, "/")).await.expect("it is given up");
+        assert_eq!((reply.status, refused(&reply)), (StatusCode::GATEWAY_TIMEOUT, Some(why)));
+        assert_eq!((begun.elapsed(), origin.calls()), (secs(after), 2));
+        settle().await;
+        assert_eq!(origin.under_way(), 0, "its place at the origin is free");
+    }
+    // Without them it takes as long as it takes.
+    let service = slow(&private_then_hangs(), |layer| layer);
+    get(&service, "/").await;
+    assert!(timeout(secs(86_400), get(&service, "/")).await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fetch_for_which_there_was_no_place_among_the_shared_ones_has_the_same_deadline() {
+    let origin = ScriptedOrigin::always(hangs);
+    let service = slow(&origin, |layer| layer.max_flights(1).fetch_deadline(secs(10)));
+    let held = tokio::spawn(service.clone().oneshot(get_request("/held")));
+    settle().await;
+    let begun = Instant::now();
+    let reply = timeout(secs(60), get(&service, "/")).await.expect("it is given up");
+    assert_eq!((refused(&reply), begun.elapsed()), (Some(Refused::FetchTimeout), secs(10)));
+    assert_eq!(held.await.unwrap().unwrap().status(), StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!((origin.calls(), origin.under_way()), (2, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_refuses_what_is_stored_gets_it_at_the_deadline_and_its_key_rests() {
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("old") } else { hangs() });
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(1)).stale_if_error_for(secs(86_400)))
+        .lookup(|layer| layer.request_directives(true))
+        .coalesce(|layer| layer.fetch_deadline(secs(10)))
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    advance(secs(2)).await;
+    // Its response is for this client alone.
+    let own = get_with(&service, "/", &[("cache-control", "no-store")]);
+    let reply = timeout(secs(60), own).await.expect("it is given up");
+    assert_eq!((&reply.body[..], why(&reply)), (&b"old"[..], Some(Stale::IfError)));
+    let sent = Instant::now();
+    let reply = get(&service, "/").await;
+    assert_eq!((why(&reply), sent.elapsed()), (Some(Stale::OriginFailed), ms(0)));
+    assert_eq!((origin.calls(), origin.under_way()), (2, 0));
 }

@@ -6,6 +6,8 @@ mod floor;
 pub(crate) mod ours;
 #[cfg(feature = "rivals")]
 mod rivals;
+#[cfg(feature = "seeing")]
+mod seeing;
 mod sketch;
 mod sketch_front;
 mod stores;
@@ -86,6 +88,8 @@ pub(crate) fn visit_all<V: Visitor>(visitor: &mut V) {
     floor::visit(visitor);
     by_hand::visit(visitor);
     ours::visit(visitor);
+    #[cfg(feature = "seeing")]
+    seeing::visit(visitor);
     #[cfg(feature = "rivals")]
     rivals::visit(visitor);
 }

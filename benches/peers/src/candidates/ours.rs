@@ -29,7 +29,7 @@ pub(crate) fn bytes_per_entry(origin: &OriginHandle, request: Request<Body>) -> 
     store.stats().bytes
 }
 
-fn store(config: &Config, origin: &OriginHandle) -> MemoryStore {
+pub(super) fn store(config: &Config, origin: &OriginHandle) -> MemoryStore {
     let bytes = bytes_per_entry(origin, request(uri(0, false)));
     let store = MemoryStore::with_capacity_bytes(config.capacity as u64 * bytes);
     let purge = LookupLayer::new(store.clone()).purge();
@@ -39,7 +39,7 @@ fn store(config: &Config, origin: &OriginHandle) -> MemoryStore {
 }
 
 /// Only the last of them is for the requests in question; all others begin like it.
-fn key_rules(count: usize) -> KeyRules {
+pub(super) fn key_rules(count: usize) -> KeyRules {
     let others = (1..count).map(|n| KeyRule::path(format!("/api/v1/other{n}/{{id}}")));
     let last = KeyRule::path("/api/v1/items/{id}").ignore_query(["utm_*"]);
     let rules = others.chain([last]).fold(KeyRules::builder(), |rules, rule| rules.rule(rule));
@@ -47,7 +47,7 @@ fn key_rules(count: usize) -> KeyRules {
 }
 
 /// The default is that the origin decides.
-fn rules(config: &Config) -> Rules {
+pub(super) fn rules(config: &Config) -> Rules {
     config.ttl.map_or(Rules::new(), |ttl| Rules::new().fixed_ttl(ttl))
 }
 

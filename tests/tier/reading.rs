@@ -1,0 +1,276 @@
+//! What a node gets from the tier, and what it says of it.
+
+use super::*;
+use tower_readthrough::{CacheStatus, LookupLayer, Purpose, Rules};
+
+#[tokio::test(start_paused = true)]
+async fn a_node_answers_by_what_another_one_has_fetched() {
+    let site = Site::default();
+    let (here, there) = (site.node(), site.node());
+    assert_eq!(here.fill("/").await, "0");
+    let reply = there.get("/").await;
+    assert_eq!((&*reply.body, &*reply.cache()), (&b"0"[..], "hit; detail=second-tier"));
+    assert_eq!(there.origin.calls(), 0);
+    assert!(reply.cache_status.is_some_and(|status| status.is_from_second_tier()));
+    // From then on it is stored here.
+    let reads = site.reads();
+    assert_eq!(there.get("/").await.cache(), "hit");
+    assert_eq!((site.reads(), there.count(TierRead::Fresh)), (reads, 1));
+    let stats = there.cache.stats().snapshot();
+    assert_eq!((stats.hits, stats.stored), (2, 0));
+    assert_eq!(stats.second_tier, Some(there.tier.status()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_node_that_is_restarted_asks_the_origin_for_nothing_that_is_fresh_in_the_tier() {
+    let site = Site::default();
+    let before = site.node();
+    let pages: Vec<_> = (0..50).map(|page| format!("/{page}")).collect();
+    for page in &pages {
+        before.page(page).await;
+    }
+    before.written().await;
+    before.cache.purge().tag("another");
+    let pages = pages.iter().zip(0..);
+    drop(before);
+    let after = site.node();
+    for (page, number) in pages {
+        assert_eq!(after.page(page).await, number.to_string());
+    }
+    assert_eq!(after.origin.calls(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_callers_of_a_cold_key_are_one_read_and_at_most_one_fetch_a_node() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| tagged(call).max_age(60).after(ms(50)));
+    let (here, there) = (site.node_of(&origin), site.node_of(&origin));
+    site.remote.delay(ms(5));
+    let calls = |node: &Node| {
+        let service = node.service.clone();
+        (0..10_000).map(move |_| {
+            let service = service.clone();
+            tokio::spawn(async move { get(&service, "/").await.status })
+        })
+    };
+    let all: Vec<_> = calls(&here).chain(calls(&there)).collect();
+    for call in all {
+        assert_eq!(call.await.unwrap(), 200);
+    }
+    assert!(origin.calls() <= 2, "{}", origin.calls());
+    assert_eq!(site.reads(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn age_and_lifetime_are_those_of_the_first_fetch() {
+    let site = Site::default();
+    let aged = ScriptedOrigin::always(|| ok("x").max_age(60).header("age", "10"));
+    let (here, there) = (site.node_of(&aged), site.node_of(&aged));
+    here.fill("/").await;
+    tokio::time::advance(secs(20)).await;
+    let age = there.get("/").await.age();
+    assert!(age == Some(30), "{age:?}");
+    tokio::time::advance(secs(29)).await;
+    assert!(there.get("/").await.is_hit());
+    tokio::time::advance(secs(2)).await;
+    assert!(!there.get("/").await.is_hit());
+    assert_eq!(there.origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_response_is_confirmed_by_the_origin() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, head| match head.headers.get("if-none-match") {
+        Some(tag) if tag == "\"0\"" => {
+            status(304).header("etag", "\"0\"").header("cache-control", "max-age=60")
+        }
+        Some(tag) => panic!("{tag:?} at {call}"),
+        None => tagged(call).max_age(60),
+    });
+    let (here, there) = (site.node_of(&origin), site.node_of(&origin));
+    here.fill("/").await;
+    tokio::time::advance(secs(70)).await;
+    let reply = there.get("/").await;
+    assert_eq!((&*reply.body, reply.status.as_u16()), (&b"0"[..], 200));
+    assert_eq!(reply.cache(), "fwd=uri-miss; fwd-status=304; stored");
+    assert_eq!(there.count(TierRead::Stale), 1);
+    // What the 304 has prolonged is written.
+    there.written().await;
+    let third = site.node_of(&origin);
+    assert_eq!(third.get("/").await.cache(), "hit; detail=second-tier");
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stale_response_covers_for_an_origin_that_fails() {
+    let site = Site::default();
+    let here = site.node();
+    here.fill("/").await;
+    tokio::time::advance(secs(70)).await;
+    for failing in [
+        ScriptedOrigin::always(error),
+        ScriptedOrigin::always(|| status(503)),
+        ScriptedOrigin::always(|| status(502).after(secs(1))),
+    ] {
+        let there = site.node_of(&failing);
+        let reply = there.get("/").await;
+        assert_eq!((&*reply.body, reply.status.as_u16()), (&b"0"[..], 200));
+        assert!(reply.cache().ends_with("detail=stale-if-error"), "{}", reply.cache());
+        assert_eq!(failing.calls(), 1);
+        // It rests, as what was stored here does.
+        let reply = there.get("/").await;
+        assert_eq!((&*reply.cache(), failing.calls()), ("hit; detail=origin-failed", 1));
+    }
+    // What may not be served stale is not.
+    let strict = ScriptedOrigin::always(|| ok("x").header("cache-control", "max-age=60, must-revalidate"));
+    let here = site.node_of(&strict);
+    here.fill("/strict").await;
+    tokio::time::advance(secs(70)).await;
+    assert_eq!(site.node_of(&ScriptedOrigin::always(|| status(503))).get("/strict").await.status, 503);
+}
+
+#[tokio::test(start_paused = true)]
+async fn callers_that_wait_share_what_covers_for_a_failure() {
+    let site = Site::default();
+    site.node().fill("/").await;
+    tokio::time::advance(secs(70)).await;
+    let failing = ScriptedOrigin::always(|| status(503).after(ms(10)));
+    let there = site.node_of(&failing);
+    let replies = futures_util::future::join_all((0..50).map(|_| there.get("/"))).await;
+    assert!(replies.iter().all(|reply| reply.body == "0"));
+    assert_eq!(failing.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_background_refresh_takes_what_another_node_has_refreshed() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| {
+        tagged(call).header("cache-control", "max-age=60, stale-while-revalidate=600")
+    });
+    let (here, there) = (site.node_of(&origin), site.node_of(&origin));
+    here.fill("/").await;
+    assert_eq!(there.page("/").await, "0");
+    tokio::time::advance(secs(70)).await;
+    // Stale on both, and refreshed by the first that is asked.
+    assert_eq!(here.page("/").await, "0");
+    settle().await;
+    here.written().await;
+    assert_eq!((here.page("/").await, origin.calls()), ("1".to_owned(), 2));
+    assert_eq!(there.page("/").await, "0");
+    settle().await;
+    assert_eq!((there.page("/").await, origin.calls()), ("1".to_owned(), 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_is_not_answered_by_what_the_node_has_written_itself() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::new(|call, _| {
+        tagged(call).header("cache-control", "max-age=60, stale-while-revalidate=600")
+    });
+    let node = site.node_of(&origin);
+    node.fill("/").await;
+    tokio::time::advance(secs(70)).await;
+    node.page("/").await;
+    settle().await;
+    assert_eq!((node.page("/").await, node.count(TierRead::Unneeded)), ("1".to_owned(), 1));
+    let purposes: Vec<_> = origin
+        .requests()
+        .iter()
+        .map(|head| head.extensions.get::<tower_readthrough::CacheRequest>().map(|asked| asked.purpose()))
+        .collect();
+    assert_eq!(purposes, [Some(Purpose::Client), Some(Purpose::Refresh)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_must_be_validated_does_not_read() {
+    let site = Site::default();
+    let (here, origin) = (site.node(), numbered());
+    here.fill("/").await;
+    let there = site.node_with(
+        &origin,
+        |tier| tier,
+        |cache| cache.lookup(|lookup: LookupLayer<MemoryStore>| lookup.request_directives(true)),
+    );
+    let reads = site.reads();
+    let reply = get_with(&there.service, "/", &[("cache-control", "no-cache")]).await;
+    assert_eq!((reply.body.as_ref(), origin.calls()), (&b"0"[..], 1));
+    assert_eq!(there.tier.status().reads.total(), 0);
+    // What it has brought is written, dated by a clock that is read for that.
+    there.written().await;
+    assert_eq!(there.count_of_writes(TierWrite::Written), 1);
+    assert_eq!(site.reads(), reads + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn head_and_ranges_are_answered_by_a_whole_response() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::always(|| ok("0123456789").max_age(60).header("etag", "\"a\""));
+    site.node_of(&origin).fill("/").await;
+    let there = site.node_of(&origin);
+    let reply = get_with(&there.service, "/", &[("range", "bytes=2-4")]).await;
+    assert_eq!((reply.status.as_u16(), &*reply.body), (206, &b"234"[..]));
+    assert_eq!(reply.cache(), "hit; detail=second-tier");
+    let there = site.node_of(&origin);
+    let reply = send(&there.service, request("HEAD", "/", &[])).await;
+    assert_eq!((reply.status.as_u16(), reply.header("content-length")), (200, Some("10")));
+    assert_eq!(reply.cache(), "hit; detail=second-tier");
+    assert_eq!(origin.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn parts_are_not_written() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::always(|| {
+        status(206).chunk("234").header("content-range", "bytes 2-4/10").header("etag", "\"a\"").max_age(60)
+    });
+    let node = site.node_of(&origin);
+    get_with(&node.service, "/", &[("range", "bytes=2-4")]).await;
+    node.written().await;
+    assert_eq!(site.writes(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_origin_is_asked_after_one_read_where_there_is_nothing() {
+    let site = Site::default();
+    let node = site.node();
+    assert_eq!(node.get("/").await.cache(), "fwd=uri-miss");
+    assert_eq!((site.reads(), node.count(TierRead::Miss)), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hit_for_miss_is_not_looked_for() {
+    let site = Site::default();
+    let node = site.node_of(&ScriptedOrigin::always(|| ok("x").header("cache-control", "private")));
+    node.get("/").await;
+    let reads = site.reads();
+    node.get("/").await;
+    assert_eq!((site.reads(), site.writes()), (reads, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn layers_that_are_stacked_by_hand_do_the_same() {
+    use tower::ServiceBuilder;
+    use tower_readthrough::{CoalesceLayer, FillLayer, StaleIfErrorLayer, TierLayer};
+    let site = Site::default();
+    let node = |origin: &ScriptedOrigin| {
+        let (store, tier) = (store(), Tier::builder(site.remote.clone()).build().unwrap());
+        let lookup = LookupLayer::new(store.clone());
+        let log = site.log.join(&lookup.purge()).unwrap();
+        let service = ServiceBuilder::new()
+            .layer(lookup)
+            .layer(StaleIfErrorLayer::new(store.clone()))
+            .layer(CoalesceLayer::new())
+            .layer(TierLayer::new(store.clone(), tier.clone()).unwrap())
+            .layer(FillLayer::new(store).rules(Rules::new().default_ttl(secs(60))))
+            .service(origin.clone());
+        (service, tier, log)
+    };
+    let origin = ScriptedOrigin::new(|call, _| ok((call - 1).to_string()));
+    let ((here, tier, _a), (there, _, _b)) = (node(&origin), node(&origin));
+    get(&here, "/").await;
+    tier.flush(secs(9)).await;
+    let reply = get(&there, "/").await;
+    assert_eq!((&*reply.body, &*reply.cache()), (&b"0"[..], "hit; detail=second-tier"));
+    assert!(CacheStatus::of(&http::Response::new(())).is_none());
+    assert_eq!(origin.calls(), 1);
+}
