@@ -60,6 +60,7 @@
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
 //! | [`ClusterBuilder::root_certificates`](crate::cluster::ClusterBuilder::root_certificates) | those of the system |
 //! | [`ClusterBuilder::client_certificate`](crate::cluster::ClusterBuilder::client_certificate) | none |
+//! | [`ClusterBuilder::when_cut_off`](crate::cluster::ClusterBuilder::when_cut_off) | serve on |
 //!
 //! # A server as a second tier
 //!

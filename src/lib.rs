@@ -166,7 +166,7 @@
 //!   origin changes. No query of a URL is shown, unless `trace_queries` is set.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
 //! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server, and a
-//!   `tier::Tier` is a second tier that they have in common.
+//!   `tier::Tier` is a second tier that they have in common; the guide is the module `several_nodes`.
 //! * `redis-tls`: TLS to that server, by rustls with ring. What the process has chosen as its provider is neither used
 //!   nor changed.
 //! * `zstd`: `store::Envelope::to_compressed_bytes`, for values of the second tier; without it compressed
@@ -216,6 +216,8 @@ pub mod architecture {}
 #[doc = include_str!("../SECURITY.md")]
 pub mod security {}
 mod sequence;
+#[cfg(feature = "redis")]
+pub mod several_nodes;
 mod shared_error;
 pub mod stack;
 pub mod store;
@@ -267,8 +269,9 @@ pub use self::{
     layers::service::ResponseFuture,
     lookup::{Lookup, LookupLayer},
     observe::{
-        BreakerState, CoalesceStats, Counts, Explanation, OriginStats, PurgeKind, Refreshes, RuleStats,
-        Stats, StatsSnapshot, StoredSummary, TierRead, TierStanding, TierStatus, TierWrite,
+        BreakerState, ClusterState, ClusterStatus, CoalesceStats, Counts, Explanation, NodeStatus,
+        OriginStats, PurgeKind, Refreshes, RuleStats, Stats, StatsSnapshot, StoredSummary, TierRead,
+        TierStanding, TierStatus, TierWrite,
     },
     origin::{AnsweredBy, Latency, OriginChange, OriginHealth, OriginHealthBuilder, OriginState},
     origin_limit::{OriginLimit, OriginLimitFuture, OriginLimitLayer},

@@ -127,6 +127,16 @@ where
     reason.copied().ok_or_else(|| serde::de::Error::custom(format_args!("unknown reason `{name}`")))
 }
 
+/// Writes a time in seconds, or nothing.
+#[cfg(any(feature = "serde", feature = "dashboard"))]
+#[allow(clippy::ref_option, reason = "as serde calls it")]
+pub(crate) fn maybe_seconds<S: serde::Serializer>(
+    span: &Option<std::time::Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&span.map(|span| span.as_secs_f64()), serializer)
+}
+
 /// Writes a time in seconds.
 #[cfg(any(feature = "serde", feature = "dashboard"))]
 pub(crate) fn seconds<S: serde::Serializer>(

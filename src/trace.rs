@@ -112,6 +112,27 @@ mod on {
         let seconds = lasted.as_secs_f64();
         warn!(target: TARGET, seconds, relapses, "the origin is up again");
     }
+
+    /// A node of a cluster hears of no more purges.
+    #[cfg(feature = "redis")]
+    pub(crate) fn cut_off(node: &str, error: &str) {
+        warn!(target: TARGET, node, error, "cut off from the purges of the other nodes");
+    }
+
+    /// It hears of them again, after so long.
+    #[cfg(feature = "redis")]
+    pub(crate) fn caught_up(node: &str, lasted: Duration) {
+        let seconds = lasted.as_secs_f64();
+        warn!(target: TARGET, node, seconds, "the purges of the other nodes are heard again");
+    }
+
+    /// The server may drop the log of purges.
+    #[cfg(feature = "redis")]
+    pub(crate) fn log_may_be_evicted(node: &str) {
+        let message = "the server may drop the log of purges when its memory is full: `maxmemory-policy` should not \
+                       begin with `allkeys`";
+        warn!(target: TARGET, node, message);
+    }
 }
 
 #[cfg(not(feature = "tracing"))]
@@ -167,4 +188,13 @@ mod off {
     pub(crate) const fn outage_began() {}
 
     pub(crate) const fn outage_ended(_: Duration, _: u32) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn cut_off(_: &str, _: &str) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn caught_up(_: &str, _: Duration) {}
+
+    #[cfg(feature = "redis")]
+    pub(crate) const fn log_may_be_evicted(_: &str) {}
 }

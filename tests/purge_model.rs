@@ -142,6 +142,7 @@ impl World {
             &entry.mark,
             entry.begun,
             || &ANSWERED,
+            || false,
             |doubts| {
                 if doubts.is_unproven {
                     entry.mark.note_unproven();

@@ -9,14 +9,15 @@
 //!
 //! 1. 10,000 pages with one tag are stored on both nodes. One node purges the tag, and once all nodes have
 //!    applied that, all pages are asked for on the other one: none may be the old one.
-//! 2. 500 purges on one node, one after the other, each timed until all nodes have applied it.
-//! 3. The server is killed. Both nodes go on serving, and a purge on one waits. The server comes back, empty; the
+//! 2. 10,000 callers on each node ask for one page that neither has: each node asks the origin once.
+//! 3. 500 purges on one node, one after the other, each timed until all nodes have applied it.
+//! 4. The server is killed. Both nodes go on serving, and a purge on one waits. The server comes back, empty; the
 //!    time is taken until the other node does not serve what was purged.
 //!
 //! The first confirmation takes ten seconds: a server that has just been started may not know all nodes yet.
 //!
 //! `--json` prints one object for machines instead: `failed` (requests without a response), `stale_after_purge`
-//! (old pages after the purge was applied everywhere), `purge_p50_ms` and `purge_p99_ms` (from the call to
+//! (old pages after the purge was applied everywhere), `origin_calls_cold` (of the second step), `purge_p50_ms` and `purge_p99_ms` (from the call to
 //! applied on all nodes) and `recovered_seconds`. The program fails if one of the first two is not 0.
 
 mod node;
@@ -25,10 +26,11 @@ mod server;
 use std::{error::Error, process::ExitCode, time::Duration};
 
 use clap::Parser;
+use futures_util::future::join_all;
 use tokio::time::{Instant, sleep};
 
 use self::{
-    node::{Node, Origin},
+    node::{Node, Origin, SLOW},
     server::Server,
 };
 
@@ -41,6 +43,9 @@ struct Args {
     /// Pages that have the tag.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pages: u32,
+    /// Callers on each node that ask for one page at once.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    callers: u32,
     /// Purges that are timed.
     #[arg(long, value_name = "N", default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     purges: u32,
@@ -53,6 +58,7 @@ struct Args {
 struct Report {
     failed: u64,
     stale_after_purge: u64,
+    origin_calls_cold: u64,
     times: Vec<Duration>,
     recovered: Option<Duration>,
 }
@@ -69,10 +75,11 @@ impl Report {
     fn json(&self) -> String {
         let recovered = self.recovered.map_or("null".into(), |time| format!("{:.3}", time.as_secs_f64()));
         format!(
-            "{{\"failed\":{},\"stale_after_purge\":{},\"purge_p50_ms\":{:.3},\"purge_p99_ms\":{:.3},\
+            "{{\"failed\":{},\"stale_after_purge\":{},\"origin_calls_cold\":{},\"purge_p50_ms\":{:.3},\"purge_p99_ms\":{:.3},\
              \"recovered_seconds\":{recovered}}}",
             self.failed,
             self.stale_after_purge,
+            self.origin_calls_cold,
             self.quantile(0.5),
             self.quantile(0.99),
         )
@@ -97,6 +104,12 @@ async fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// So many callers ask for one page. Returns how many got none.
+async fn crowd(node: &Node, callers: u32) -> u64 {
+    let pages = join_all((0..callers).map(|_| node.get(SLOW))).await;
+    pages.iter().filter(|page| page.is_none()).count() as u64
 }
 
 async fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
@@ -130,6 +143,15 @@ async fn run(args: &Args) -> Result<Report, Box<dyn Error>> {
         }
     }
     say(format!("the other node has served {} old pages since", report.stale_after_purge));
+
+    let before = origin.calls();
+    let (failed_here, failed_there) = tokio::join!(crowd(&here, args.callers), crowd(&there, args.callers));
+    report.failed += failed_here + failed_there;
+    report.origin_calls_cold = origin.calls() - before;
+    say(format!(
+        "{} callers on each node asked at once for a page that neither had: {} calls of the origin",
+        args.callers, report.origin_calls_cold
+    ));
 
     for _ in 0..args.purges {
         let began = Instant::now();

@@ -16,18 +16,36 @@ use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
 use tower_readthrough::{MemoryStore, Purge, ReadThroughLayer, Rules, cluster::Cluster};
 
-/// What all pages say: the number of the last edit.
+/// What all pages say: the number of the last edit. And how often it was asked.
 #[derive(Clone, Default)]
-pub(crate) struct Origin(Arc<AtomicU64>);
+pub(crate) struct Origin {
+    edits: Arc<AtomicU64>,
+    calls: Arc<AtomicU64>,
+}
+
+/// The page of this number takes its time.
+pub(crate) const SLOW: u32 = u32::MAX;
 
 impl Origin {
     /// Changes all pages, and returns the new number.
     pub(crate) fn edit(&self) -> u64 {
-        self.0.fetch_add(1, Ordering::SeqCst) + 1
+        self.edits.fetch_add(1, Ordering::SeqCst) + 1
+    }
+
+    pub(crate) fn calls(&self) -> u64 {
+        self.calls.load(Ordering::SeqCst)
+    }
+
+    async fn answer(self, request: Request<Body>) -> Result<Response<Body>, Infallible> {
+        self.calls.fetch_add(1, Ordering::SeqCst);
+        if request.uri().path()[1..] == SLOW.to_string() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        Ok(self.page())
     }
 
     fn page(&self) -> Response<Body> {
-        let mut page = Response::new(Body::from(self.0.load(Ordering::SeqCst).to_string()));
+        let mut page = Response::new(Body::from(self.edits.load(Ordering::SeqCst).to_string()));
         page.headers_mut().insert("surrogate-key", http::HeaderValue::from_static("all"));
         page
     }
@@ -47,10 +65,7 @@ impl Node {
         let purge = layer.purge();
         let cluster = Cluster::builder(server, purge.clone()).namespace("example").node(name).open()?;
         let origin = origin.clone();
-        let origin = service_fn(move |_: Request<Body>| {
-            let page = origin.page();
-            async move { Ok::<_, Infallible>(page) }
-        });
+        let origin = service_fn(move |request: Request<Body>| origin.clone().answer(request));
         let service = layer.layer(origin).map_response(|response| response.map(Body::new));
         Ok(Self { service: BoxCloneSyncService::new(service), purge, cluster })
     }

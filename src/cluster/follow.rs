@@ -1,18 +1,25 @@
 //! The tasks that read the log and send to it.
 
-use std::sync::Weak;
+use std::{
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{
     Shared,
-    log::{Entry, Next, Reply},
-    redis::Server,
+    log::{Entry, Next, Position, Reply},
+    redis::{Registering, Server},
+    registry::Survey,
 };
 use crate::{
     remote::connection::{Backoff, ServerError},
     sequence::Message,
 };
+
+/// Between two looks at the registry.
+const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
 /// Follows the log until the cluster is dropped.
 pub(super) async fn read_log(cluster: Weak<Shared>) {
@@ -22,7 +29,7 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
         let Err(error) = follow(&server, &cluster, &mut backoff).await else { return };
         let Some(shared) = cluster.upgrade() else { return };
         shared.log.lock().disconnected();
-        shared.note_error(Some(error.to_string()));
+        shared.standing.failed(&shared.node, &error.to_string());
         drop(shared);
         sleep(backoff.next()).await;
     }
@@ -31,18 +38,29 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
 /// Follows the log over one connection. Returns when the cluster is dropped.
 async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
     let (mut follower, hello) = server.follow().await?;
-    let Some(name) = cluster.upgrade().map(|shared| shared.connected(hello.run.as_deref())) else {
-        return Ok(());
+    let may_evict_log = follower.may_evict_log().await?;
+    let connected = |shared: Arc<Shared>| {
+        shared.connected(hello.run.as_deref(), may_evict_log);
+        (shared.node.clone(), shared.when_cut_off)
     };
+    let Some((name, when_cut_off)) = cluster.upgrade().map(connected) else { return Ok(()) };
     // A server that does not say which it is: each connection is to another one.
     let run = hello.run.clone().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     let mut failures = Backoff::new();
+    let mut looked = None::<Instant>;
     loop {
         let Some(read) = cluster.upgrade().map(|shared| shared.log.lock().next_read()) else { return Ok(()) };
-        let reply = follower.read(read, (&name, &run), &hello).await?;
+        let registering = Registering { name: &name, run: &run, when_cut_off };
+        let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
+        let sent_at = Instant::now();
+        let (reply, fields) = follower.read(read, registering, &hello, is_due).await?;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.apply(read.from, reply);
+        let next = shared.apply(read.from, reply, sent_at);
+        if let Some(fields) = fields {
+            looked = Some(sent_at);
+            shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields });
+        }
         drop(shared);
         if next == Next::Mark {
             follower.mark(&name).await?;
@@ -57,15 +75,19 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
 }
 
 impl Shared {
-    /// Returns the name of the node.
-    fn connected(&self, run: Option<&str>) -> String {
-        self.log.lock().connected(run.map(hash), &self.purge);
+    fn connected(&self, run: Option<&str>, may_evict_log: bool) {
+        self.log.lock().connected(run.map(hash), Instant::now(), &self.purge);
         *self.run.lock() = run.map(str::to_owned);
-        self.note_error(None);
-        self.node.clone()
+        self.standing.connected(&self.node, may_evict_log);
     }
 
-    fn apply(&self, from: Option<super::log::Position>, reply: Reply<Message>) -> Next {
+    fn surveyed(&self, survey: Survey) {
+        self.known.lock().note(&survey);
+        self.standing.surveyed(survey);
+    }
+
+    /// Applies the answer to what was sent at this moment.
+    fn apply(&self, from: Option<Position>, reply: Reply<Message>, sent_at: Instant) -> Next {
         let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
@@ -74,7 +96,15 @@ impl Shared {
         };
         let entries: Vec<_> = entries.into_iter().map(read).collect();
         let reply = Reply { entries, is_full, anchor, deleted, has_failed };
-        let next = self.log.lock().replied(from, &reply, &self.purge);
+        let (next, is_at_end) = {
+            let mut log = self.log.lock();
+            let next = log.replied(from, &reply, &self.purge);
+            (next, log.is_caught_up() && !is_full)
+        };
+        if is_at_end {
+            self.when_cut_off.heard(&self.purge, sent_at);
+        }
+        self.standing.read(&self.node, is_at_end);
         reply
             .entries
             .iter()

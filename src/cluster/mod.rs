@@ -62,15 +62,18 @@
 //! * Any client that can write to the server can purge, and see what is purged. It stores nothing else of this crate.
 //! * The names of tags and the URLs that are purged stand on the server, for as long as the last 65,536 purges.
 
+mod cut_off;
+#[cfg(all(test, feature = "testing"))]
+mod cut_off_tests;
 mod follow;
 mod log;
 mod redis;
 mod registry;
 #[cfg(feature = "testing")]
 mod shared_log;
+mod standing;
 
 use std::{
-    collections::BTreeSet,
     fmt,
     sync::{Arc, Weak},
     time::Duration,
@@ -85,12 +88,17 @@ use tokio::{
     time::{Instant, sleep, timeout_at},
 };
 
+pub use self::cut_off::WhenCutOff;
 #[cfg(feature = "testing")]
 pub use self::shared_log::{PurgeLog, PurgeLogNode};
 use self::{
     log::{Log, Target, Ticket},
     redis::{Server, Writer},
+    registry::Known,
+    standing::{Said, Standing},
 };
+#[doc(no_inline)]
+pub use crate::observe::{ClusterState, ClusterStatus, NodeStatus};
 use crate::{
     http::storing::after,
     purge::{Applicable, Purge},
@@ -116,6 +124,7 @@ pub struct ClusterBuilder {
     purge: Purge,
     namespace: String,
     node: String,
+    when_cut_off: WhenCutOff,
 }
 
 /// Why a node cannot join a cluster.
@@ -136,6 +145,9 @@ pub enum ClusterError {
         /// The given name.
         name: String,
     },
+    /// The time after which a node that is cut off validates is too short or too long.
+    #[error("`when_cut_off`: {0:?} is not from 3 seconds to 1 hour")]
+    WhenCutOff(Duration),
     /// The store is part of a cluster already.
     #[error("the store has joined a cluster already: keep the first handle")]
     Joined,
@@ -154,23 +166,6 @@ impl From<AddressError> for ClusterError {
     }
 }
 
-/// How a node stands to its cluster.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct ClusterStatus {
-    /// Whether there is a connection to the server over which the log is read.
-    pub is_connected: bool,
-    /// Whether the log was read to its end since.
-    pub is_caught_up: bool,
-    /// Own purges that wait to be sent, or were not read back yet.
-    pub waiting: usize,
-    /// How often purges may have been missed, so that all that was held became unproven. The first connection
-    /// counts.
-    pub gaps: u64,
-    /// Why the last connection failed, while there is none.
-    pub last_error: Option<String>,
-}
-
 struct Shared {
     purge: Purge,
     log: Mutex<Log>,
@@ -180,17 +175,12 @@ struct Shared {
     wake: Notify,
     /// The run of the server from which the log is read, by its own name.
     run: Mutex<Option<String>>,
-    connection: Mutex<ConnectionState>,
+    standing: Standing,
+    when_cut_off: WhenCutOff,
     /// Nodes that were seen in the registry.
-    known: Mutex<BTreeSet<String>>,
+    known: Mutex<Known>,
     /// Looks at the registry.
     surveyor: tokio::sync::Mutex<Option<Writer>>,
-}
-
-#[derive(Debug, Default)]
-struct ConnectionState {
-    is_connected: bool,
-    last_error: Option<String>,
 }
 
 struct Tasks([AbortHandle; 2]);
@@ -216,6 +206,12 @@ impl ClusterBuilder {
         self
     }
 
+    /// What this node does while it hears of no purges. Default: [`WhenCutOff::ServeOn`].
+    pub fn when_cut_off(mut self, what: WhenCutOff) -> Self {
+        self.when_cut_off = what;
+        self
+    }
+
     /// The certificates, in PEM, of the authorities that may have signed that of the server. Default: those of the
     /// system. Only for URLs that begin with `rediss://`.
     #[cfg(feature = "redis-tls")]
@@ -236,14 +232,17 @@ impl ClusterBuilder {
     ///
     /// # Errors
     ///
-    /// If the URL or a name is invalid, if the store has joined a cluster already, or outside of a tokio
+    /// If the URL, a name or a time is invalid, if the store has joined a cluster already, or outside of a tokio
     /// runtime.
     pub fn open(self) -> Result<Cluster, ClusterError> {
-        let Self { location, purge, namespace, node } = self;
+        let Self { location, purge, namespace, node, when_cut_off } = self;
         for (setting, name) in [("namespace", &namespace), ("node", &node)] {
             if !is_name(name) {
                 return Err(ClusterError::Name { setting, name: name.clone() });
             }
+        }
+        if let Some(after) = when_cut_off.invalid() {
+            return Err(ClusterError::WhenCutOff(after));
         }
         let server = Server::new(location.resolve()?, &namespace);
         let runtime = Handle::try_current().map_err(|_| ClusterError::NoRuntime)?;
@@ -254,12 +253,18 @@ impl ClusterBuilder {
             node,
             wake: Notify::new(),
             run: Mutex::default(),
-            connection: Mutex::default(),
+            standing: Standing::new(),
+            when_cut_off,
             known: Mutex::default(),
             surveyor: tokio::sync::Mutex::default(),
         });
         if !shared.purge.keep_journal(Arc::new(Following(Arc::downgrade(&shared)))) {
             return Err(ClusterError::Joined);
+        }
+        when_cut_off.begin(&shared.purge);
+        if let Some(stats) = shared.purge.stats() {
+            let cluster = Arc::downgrade(&shared);
+            stats.read_cluster(move || cluster.upgrade().map(|shared| shared.status()));
         }
         let follower = runtime.spawn(follow::read_log(Arc::downgrade(&shared)));
         let sender = runtime.spawn(follow::send_purges(Arc::downgrade(&shared)));
@@ -273,23 +278,15 @@ impl Cluster {
     /// follows the log of the server at this URL (`redis://[user:password@]host[:port][/database]`).
     pub fn builder(url: impl Into<String>, purge: Purge) -> ClusterBuilder {
         let node = format!("{:x}-{:016x}", std::process::id(), fastrand::u64(..));
-        ClusterBuilder { location: Location::new(url), purge, namespace: "readthrough".to_owned(), node }
+        let (namespace, when_cut_off) = ("readthrough".to_owned(), WhenCutOff::default());
+        ClusterBuilder { location: Location::new(url), purge, namespace, node, when_cut_off }
     }
 
-    /// Returns how the node stands to the cluster now.
+    /// Returns how the node stands to the cluster now. The [statistics](crate::StatsSnapshot::cluster) of the cache
+    /// say the same, if the handle that the cluster was made with is from
+    /// [`ReadThroughLayer::purge`](crate::ReadThroughLayer::purge) or its builder.
     pub fn status(&self) -> ClusterStatus {
-        let (is_caught_up, waiting, gaps) = {
-            let log = self.shared.log.lock();
-            (log.is_caught_up(), log.waiting(), log.gaps())
-        };
-        let connection = self.shared.connection.lock();
-        ClusterStatus {
-            is_connected: connection.is_connected,
-            is_caught_up,
-            waiting,
-            gaps,
-            last_error: connection.last_error.clone(),
-        }
+        self.shared.status()
     }
 
     /// Returns the name of this node.
@@ -308,9 +305,26 @@ impl Cluster {
 }
 
 impl Shared {
-    fn note_error(&self, error: Option<String>) {
-        let mut connection = self.connection.lock();
-        (connection.is_connected, connection.last_error) = (error.is_none(), error);
+    fn status(&self) -> ClusterStatus {
+        let Said { is_connected, state, since, heard, last_error, may_evict_log, others } =
+            self.standing.said(&self.node);
+        let log = self.log.lock();
+        ClusterStatus {
+            node: (&*self.node).into(),
+            state,
+            since,
+            is_connected,
+            is_caught_up: log.is_caught_up(),
+            heard,
+            validates_after: self.when_cut_off.lease(),
+            must_validate: self.purge.is_cut_off(),
+            position: log.position().map(|position| position.id.to_string().into()),
+            waiting: log.waiting(),
+            gaps: log.gaps(),
+            others,
+            may_evict_log,
+            last_error,
+        }
     }
 
     /// Whether all nodes have applied an entry.
@@ -329,11 +343,9 @@ impl Shared {
         }
         drop(surveyor);
         let run = self.run.lock().clone();
-        let (here, left) = survey.names();
         let known = {
             let mut known = self.known.lock();
-            known.extend(here);
-            left.iter().chain(&forgotten).for_each(|name| _ = known.remove(name));
+            known.note(&survey);
             known.clone()
         };
         survey.check(position, run.as_deref(), &known)
@@ -405,8 +417,11 @@ impl fmt::Debug for Issued {
     }
 }
 
-/// Between two looks at the registry.
+/// Between two looks at the registry, while all nodes are likely to say in a moment that they have applied it, and
+/// at most.
 const LOOK_PAUSES: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(50)];
+/// So many pauses are the shortest ones.
+const SHORT_PAUSES: u32 = 8;
 
 impl Receipt for Issued {
     fn is_sent(&self) -> bool {
@@ -416,7 +431,8 @@ impl Receipt for Issued {
     fn applied_everywhere(&self, within: Duration) -> BoxFuture<'_, Result<(), NotEverywhere>> {
         Box::pin(async move {
             let until = after(Instant::now(), within);
-            let [mut pause, longest] = LOOK_PAUSES;
+            let [shortest, longest] = LOOK_PAUSES;
+            let mut pauses = 0_u32;
             let mut last = NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new());
             // One look may take longer: others wait for their turn, or the server does not answer.
             let looks = async {
@@ -426,8 +442,9 @@ impl Receipt for Issued {
                         Err(error) => last = error,
                     }
                     drop(shared);
-                    sleep(pause).await;
-                    pause = (pause * 2).min(longest);
+                    let doublings = pauses.saturating_sub(SHORT_PAUSES).min(16);
+                    sleep((shortest * (1 << doublings)).min(longest)).await;
+                    pauses = pauses.saturating_add(1);
                 }
                 false
             };
@@ -453,11 +470,18 @@ impl fmt::Debug for Cluster {
 impl ClusterBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { location, purge: _, namespace, node } = self;
+        let Self { location, purge: _, namespace, node, when_cut_off } = self;
         let name = if node.len() > 16 { "random" } else { "some" };
+        let when_cut_off = match when_cut_off {
+            WhenCutOff::ServeOn => "serve on".to_owned(),
+            WhenCutOff::ValidateAfter(after) => crate::defaults::tests::span(*after),
+        };
         let tls = ["ClusterBuilder::root_certificates", "ClusterBuilder::client_certificate"];
-        let mut settings =
-            vec![("ClusterBuilder::namespace", namespace.clone()), ("ClusterBuilder::node", name.to_owned())];
+        let mut settings = vec![
+            ("ClusterBuilder::namespace", namespace.clone()),
+            ("ClusterBuilder::node", name.to_owned()),
+            ("ClusterBuilder::when_cut_off", when_cut_off),
+        ];
         settings.extend(location.settings(tls));
         settings
     }

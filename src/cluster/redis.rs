@@ -5,6 +5,7 @@ use std::time::Duration;
 use redis::Value;
 
 use super::{
+    WhenCutOff,
     log::{Entry, Position, Read, Reply, Sending},
     registry::{self, Survey, parse_id},
 };
@@ -17,7 +18,6 @@ use crate::{
 
 /// Longer than the server waits for a new entry.
 const LOG_TIMEOUT: Duration = Duration::from_secs(3);
-const BLOCK_MS: u64 = 1000;
 const WRITE_TIMEOUT: Duration = Duration::from_secs(1);
 const CHUNK: usize = 512;
 const MAX_LOG_ENTRIES: usize = 65_536;
@@ -51,6 +51,17 @@ impl Server {
     }
 }
 
+/// As whom a node registers.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Registering<'a> {
+    pub(super) name: &'a str,
+    pub(super) run: &'a str,
+    pub(super) when_cut_off: WhenCutOff,
+}
+
+/// Fields and values of the registry.
+pub(super) type Fields = Vec<(String, String)>;
+
 /// Follows the log.
 pub(super) struct Follower {
     connection: Connection,
@@ -58,40 +69,61 @@ pub(super) struct Follower {
 }
 
 impl Follower {
+    /// Whether the server may drop the log when its memory is full, as far as it says: it may be forbidden to ask.
+    pub(super) async fn may_evict_log(&mut self) -> Answer<bool> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
+        let policy = self.connection.ask(&pipe, LOG_TIMEOUT).await?.pop();
+        let policy = policy.and_then(|policy| field(policy, "maxmemory-policy"));
+        Ok(policy.is_some_and(|policy| policy.starts_with("allkeys")))
+    }
+
     /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
-    /// it, also if it has waited.
+    /// it, also if it has waited. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
         &mut self,
         read: Read,
-        (name, run): (&str, &str),
+        Registering { name, run, when_cut_off }: Registering<'_>,
         hello: &Hello,
-    ) -> Answer<Reply<Message>> {
+        is_due: bool,
+    ) -> Answer<(Reply<Message>, Option<Fields>)> {
         let Server { log, nodes, .. } = &self.server;
         let now_ms = hello.now_ms();
         let reported = read.from.filter(|_| read.may_wait);
         let mut pipe = redis::pipe();
-        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(run, reported, now_ms));
+        pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
+            run,
+            reported,
+            now_ms,
+            when_cut_off.lease(),
+        ));
         pipe.cmd("HSETNX").arg(nodes).arg(registry::birth_field(run)).arg(now_ms);
         let from = read.from.map_or_else(|| "0-0".to_owned(), |position| position.id.to_string());
         pipe.cmd("XREAD");
         if read.may_wait {
-            pipe.arg("BLOCK").arg(BLOCK_MS);
+            let longest = u64::try_from(when_cut_off.longest_wait().as_millis()).unwrap_or(1);
+            pipe.arg("BLOCK").arg(longest.max(1));
         }
         pipe.arg("COUNT").arg(CHUNK).arg("STREAMS").arg(log).arg(&from);
         pipe.cmd("XRANGE").arg(log).arg(&from).arg(&from);
         pipe.cmd("XINFO").arg("STREAM").arg(log);
-        let answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
+        if is_due {
+            pipe.cmd("HGETALL").arg(nodes);
+        }
+        let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
+        let fields = if is_due { answers.pop().map(fields) } else { None };
         let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
         let has_failed =
             [&entries, &anchor, &info].iter().any(|answer| matches!(answer, Value::ServerError(_)));
         let entries = stream_entries(entries);
-        Ok(Reply {
+        let reply = Reply {
             is_full: entries.len() >= CHUNK,
             anchor: list(anchor).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
             deleted: field(info, "max-deleted-entry-id").as_deref().and_then(parse_id).unwrap_or_default(),
             entries,
             has_failed,
-        })
+        };
+        Ok((reply, fields))
     }
 
     /// Adds an entry to hold on to.
@@ -139,10 +171,7 @@ impl Writer {
             run: info_field(&info, "run_id").unwrap_or_default().to_owned(),
             now_ms: millis(time).ok_or(ServerError::Answer)?,
             nonce: list(found).into_iter().filter_map(entry).map(|entry| entry.position.nonce).next(),
-            fields: pairs(fields)
-                .into_iter()
-                .filter_map(|(name, value)| Some((text(name)?, text(value)?)))
-                .collect(),
+            fields: self::fields(fields),
         })
     }
 
@@ -208,6 +237,10 @@ fn pairs(value: Value) -> Vec<(Value, Value)> {
             std::iter::from_fn(|| values.next().zip(values.next())).collect()
         }
     }
+}
+
+fn fields(value: Value) -> Fields {
+    pairs(value).into_iter().filter_map(|(name, value)| Some((text(name)?, text(value)?))).collect()
 }
 
 fn field(value: Value, name: &str) -> Option<String> {

@@ -1,6 +1,9 @@
 //! Which nodes there are, and how far each has applied the log. Knows no server: what stands there is handed in.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::log::Position;
 use crate::{
@@ -10,7 +13,10 @@ use crate::{
 
 /// A node that has said nothing for so long may be gone. It is named, and not left out: it may go on serving.
 /// A registry younger than this may not know all nodes yet.
-pub(super) const LEASE: Duration = Duration::from_secs(10);
+pub(super) const SILENCE: Duration = Duration::from_secs(10);
+
+/// Clocks may run at slightly different rates: leases count as so much longer.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Registrations of nodes that have said nothing for so long are removed.
 const FORGOTTEN_AFTER_MS: u64 = 3_600_000;
@@ -20,11 +26,18 @@ const LEFT: &str = "left";
 
 const BORN: &str = "born:";
 
-/// What a node says of itself.
-pub(super) fn registration(run: &str, position: Option<Position>, now_ms: u64) -> String {
-    match position {
-        Some(Position { id, .. }) => format!("{run} {id} {now_ms}"),
-        None => format!("{run} - {now_ms}"),
+/// What a node says of itself. With a lease it uses nothing unconfirmed once it was cut off for so long, counted
+/// from before it says this.
+pub(super) fn registration(
+    run: &str,
+    position: Option<Position>,
+    now_ms: u64,
+    lease: Option<Duration>,
+) -> String {
+    let position = position.map_or_else(|| "-".to_owned(), |position| position.id.to_string());
+    match lease {
+        None => format!("{run} {position} {now_ms}"),
+        Some(lease) => format!("{run} {position} {now_ms} {}", lease.as_millis()),
     }
 }
 
@@ -51,17 +64,55 @@ pub(super) struct Survey {
     pub(super) fields: Vec<(String, String)>,
 }
 
-struct Node<'a> {
+/// What a node has said of itself.
+pub(super) struct Node<'a> {
     run: &'a str,
-    position: Option<EntryId>,
+    pub(super) position: Option<EntryId>,
     at_ms: u64,
+    pub(super) lease: Option<Duration>,
 }
 
 impl<'a> Node<'a> {
-    fn parse(value: &'a str) -> Option<Self> {
+    pub(super) fn parse(value: &'a str) -> Option<Self> {
         let mut words = value.split(' ');
         let (run, position, at_ms) = (words.next()?, words.next()?, words.next()?.parse().ok()?);
-        Some(Self { run, position: parse_id(position), at_ms })
+        let lease = words.next().and_then(|lease| lease.parse().ok()).map(Duration::from_millis);
+        Some(Self { run, position: parse_id(position), at_ms, lease })
+    }
+
+    pub(super) fn has_left(&self) -> bool {
+        self.run == LEFT
+    }
+
+    /// How long ago it said this, by the server's clock.
+    pub(super) fn silent_for(&self, now_ms: u64) -> Duration {
+        Duration::from_millis(now_ms.saturating_sub(self.at_ms))
+    }
+}
+
+/// Nodes that were seen in the registry and have not left since: they may serve, also if the server has lost them.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Known(BTreeMap<String, LastWord>);
+
+#[derive(Clone, Copy, Debug)]
+struct LastWord {
+    at_ms: u64,
+    lease: Option<Duration>,
+}
+
+impl Known {
+    /// Notes who is there now.
+    pub(super) fn note(&mut self, survey: &Survey) {
+        for (name, node) in survey.nodes() {
+            match node {
+                Some(node) if node.has_left() => _ = self.0.remove(name),
+                Some(Node { at_ms, lease, .. }) => {
+                    self.0.insert(name.to_owned(), LastWord { at_ms, lease });
+                }
+                None => {}
+            }
+        }
+        self.0.retain(|_, word| !survey.is_old(word.at_ms));
     }
 }
 
@@ -71,21 +122,19 @@ pub(super) fn parse_id(text: &str) -> Option<EntryId> {
 }
 
 impl Survey {
-    /// The names of the nodes that are there, and of those that have left.
-    pub(super) fn names(&self) -> (BTreeSet<String>, Vec<String>) {
-        let (mut here, mut left) = (BTreeSet::new(), Vec::new());
-        for (name, value) in self.fields.iter().filter(|(name, _)| !name.starts_with(BORN)) {
-            match value.starts_with(LEFT) {
-                true => left.push(name.clone()),
-                false => _ = here.insert(name.clone()),
-            }
-        }
-        (here, left)
+    /// The nodes, by what they have said if that can be read. Those that have left are among them.
+    pub(super) fn nodes(&self) -> impl Iterator<Item = (&str, Option<Node<'_>>)> {
+        let nodes = self.fields.iter().filter(|(name, _)| !name.starts_with(BORN));
+        nodes.map(|(name, value)| (&**name, Node::parse(value)))
+    }
+
+    fn is_old(&self, at_ms: u64) -> bool {
+        self.now_ms.saturating_sub(at_ms) > FORGOTTEN_AFTER_MS
     }
 
     /// Fields of nodes and runs of which nothing was heard for long.
     pub(super) fn forgotten(&self) -> Vec<String> {
-        let is_old = |at_ms: u64| self.now_ms.saturating_sub(at_ms) > FORGOTTEN_AFTER_MS;
+        let is_old = |at_ms: u64| self.is_old(at_ms);
         let is_forgotten = |(name, value): &&(String, String)| match name.strip_prefix(BORN) {
             Some(run) => run != self.run && value.parse().is_ok_and(is_old),
             None => Node::parse(value).is_none_or(|node| is_old(node.at_ms)),
@@ -93,40 +142,57 @@ impl Survey {
         self.fields.iter().filter(is_forgotten).map(|(name, _)| name.clone()).collect()
     }
 
-    /// Whether all nodes have applied the entry. `run` is the one from which this node reads the log, and
-    /// `known` are nodes that were seen before.
+    /// Whether no node serves what the entry has purged: each has applied it, or its lease is over. `run` is the
+    /// one from which this node reads the log, and `known` are nodes that were seen before.
     pub(super) fn check(
         &self,
         position: Position,
         run: Option<&str>,
-        known: &BTreeSet<String>,
+        known: &Known,
     ) -> Result<(), NotEverywhere> {
         if self.nonce != Some(position.nonce) || run != Some(&self.run) {
             return Err(NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new()));
         }
-        let (here, _) = self.names();
-        let missing = known.difference(&here).cloned();
-        let behind = self.fields.iter().filter(|(name, value)| {
-            here.contains(name) && !Node::parse(value).is_some_and(|node| self.has_applied(&node, position))
-        });
-        let nodes: Vec<_> = behind.map(|(name, _)| name.clone()).chain(missing).collect();
+        let age = self.age();
+        let is_safe = |node: &Node<'_>| node.has_left() || self.is_safe(node, position);
+        let behind = self.nodes().filter(|(_, node)| !node.as_ref().is_some_and(is_safe));
+        let here: BTreeSet<_> = self.nodes().map(|(name, _)| name).collect();
+        // It has said nothing since the registry began: its lease is not younger.
+        let is_excused = |word: &LastWord| word.lease.is_some_and(|lease| is_over(lease, age));
+        let lost = known.0.iter().filter(|(name, word)| !here.contains(&***name) && !is_excused(word));
+        let nodes = behind.map(|(name, _)| name).chain(lost.map(|(name, _)| &**name)).map(str::to_owned);
+        let nodes: Vec<_> = nodes.collect();
         if !nodes.is_empty() {
             return Err(NotEverywhere::new(NotEverywhereReason::Behind, nodes));
         }
-        let born = birth_field(&self.run);
-        let born = self.fields.iter().find(|(name, _)| *name == born).and_then(|(_, at)| at.parse().ok());
-        let age = born.map_or(0, |born: u64| self.now_ms.saturating_sub(born));
-        match u128::from(age) > LEASE.as_millis() {
+        // Who was registered in one that was lost, and has said nothing since, may serve for so long.
+        let leases = self.nodes().filter_map(|(_, node)| node?.lease);
+        let longest = leases.chain(known.0.values().filter_map(|word| word.lease)).max().unwrap_or_default();
+        match is_over(longest, age) && age > SILENCE {
             true => Ok(()),
             false => Err(NotEverywhere::new(NotEverywhereReason::Young, Vec::new())),
         }
     }
 
-    /// Ids of different runs say nothing: lost ones are larger than new ones.
-    fn has_applied(&self, node: &Node<'_>, position: Position) -> bool {
-        let is_live = u128::from(self.now_ms.saturating_sub(node.at_ms)) <= LEASE.as_millis();
-        is_live && node.run == self.run && node.position.is_some_and(|applied| applied >= position.id)
+    /// For how long the registry is of this run.
+    fn age(&self) -> Duration {
+        let born = birth_field(&self.run);
+        let born = self.fields.iter().find(|(name, _)| *name == born).and_then(|(_, at)| at.parse().ok());
+        Duration::from_millis(born.map_or(0, |born: u64| self.now_ms.saturating_sub(born)))
     }
+
+    /// Whether a node serves nothing that was purged up to there.
+    fn is_safe(&self, node: &Node<'_>, position: Position) -> bool {
+        let silent_for = node.silent_for(self.now_ms);
+        // Ids of different runs say nothing: lost ones are larger than new ones.
+        let has_applied = node.run == self.run && node.position.is_some_and(|applied| applied >= position.id);
+        has_applied && silent_for <= SILENCE || node.lease.is_some_and(|lease| is_over(lease, silent_for))
+    }
+}
+
+/// Whether a lease is over after such a silence.
+fn is_over(lease: Duration, silence: Duration) -> bool {
+    silence > lease.saturating_add(GRACE)
 }
 
 #[cfg(test)]
@@ -142,7 +208,12 @@ mod tests {
     }
 
     fn check(survey: &Survey, known: &[&str]) -> Result<(), (NotEverywhereReason, Vec<String>)> {
-        let known = known.iter().map(|name| (*name).to_owned()).collect();
+        let lease = |name: &str| {
+            name.split_once(' ').map(|(_, millis)| Duration::from_millis(millis.parse().unwrap()))
+        };
+        let name = |name: &str| name.split(' ').next().unwrap_or_default().to_owned();
+        let word = |known: &&str| (name(known), LastWord { at_ms: NOW, lease: lease(known) });
+        let known = Known(known.iter().map(word).collect());
         let checked = survey.check(ENTRY, Some("a"), &known);
         checked.map_err(|error| (error.reason(), error.nodes().to_vec()))
     }
@@ -179,15 +250,66 @@ mod tests {
         let now = NOW + 10 * FORGOTTEN_AFTER_MS;
         let old = survey(&[("n1", "a 1-0 5"), ("n2", &departure(now)), ("born:a", "1"), ("born:b", "1")]);
         let old = Survey { now_ms: now, ..old };
-        assert_eq!(old.names(), (BTreeSet::from(["n1".to_owned()]), vec!["n2".to_owned()]));
+        let left: Vec<_> = old.nodes().map(|(name, node)| (name, node.unwrap().has_left())).collect();
+        assert_eq!(left, [("n1", false), ("n2", true)]);
         assert_eq!(old.forgotten(), ["n1", "born:b"]);
+    }
+
+    /// Another node may have removed its registration by then.
+    #[test]
+    fn a_node_that_was_seen_is_remembered_until_it_leaves_or_an_hour_has_passed() {
+        let mut known = Known::default();
+        known.note(&survey(&[("n1", "a 500-2 999999"), ("n2", "a 500-2 999999 20000"), ("n3", "?")]));
+        let names = |known: &Known| known.0.keys().cloned().collect::<Vec<_>>();
+        assert_eq!(names(&known), ["n1", "n2"]);
+        known.note(&survey(&[("n2", &departure(NOW))]));
+        assert_eq!(names(&known), ["n1"]);
+        known.note(&Survey { now_ms: 999_999 + FORGOTTEN_AFTER_MS, ..survey(&[]) });
+        assert_eq!(names(&known), ["n1"]);
+        known.note(&Survey { now_ms: NOW + FORGOTTEN_AFTER_MS, ..survey(&[]) });
+        assert_eq!(names(&known), Vec::<String>::new());
     }
 
     #[test]
     fn a_registration_is_read_as_it_is_written() {
-        let written = registration("run", Some(ENTRY), 9);
-        let node = Node::parse(&written).unwrap();
-        assert_eq!((node.run, node.position, node.at_ms), ("run", Some(ENTRY.id), 9));
-        assert_eq!(Node::parse(&registration("run", None, 9)).unwrap().position, None);
+        let lease = Some(Duration::from_secs(10));
+        for (position, lease) in [(Some(ENTRY), None), (None, lease), (Some(ENTRY), lease)] {
+            let written = registration("run", position, 9, lease);
+            let node = Node::parse(&written).unwrap();
+            let id = position.map(|position| position.id);
+            assert_eq!((node.run, node.position, node.at_ms, node.lease), ("run", id, 9, lease));
+            assert!(!node.has_left());
+        }
+        assert!(Node::parse(&departure(9)).unwrap().has_left());
+    }
+
+    /// A node with a lease confirms each response once that is over. Each line breaks one rule.
+    #[test]
+    fn a_node_whose_lease_is_over_is_not_waited_for() {
+        use NotEverywhereReason::{Behind, Young};
+        let (born, live) = (("born:a", "1"), ("n1", "a 500-2 999999 20000"));
+        let behind = Err((Behind, vec!["n2".to_owned()]));
+        for (silent, known, expected) in [
+            // 21 s, and a moment.
+            (("n2", "a 500-1 978999 20000"), "n2 20000", Ok(())),
+            (("n2", "b - 978999 20000"), "n2 20000", Ok(())),
+            (("n2", "a 500-1 979000 20000"), "n2 20000", behind.clone()),
+            (("n2", "a 500-1 978999 30000"), "n2 30000", behind.clone()),
+            (("n2", "a 500-1 1"), "n2", behind.clone()),
+            // One that has applied it, and then fell silent, may have lost that.
+            (("n2", "a 500-2 980000 20000"), "n2 20000", behind.clone()),
+            // It stands in a registry that was lost.
+            (("n1", "a 500-2 999999 20000"), "n2 20000", Ok(())),
+            (("n1", "a 500-2 999999"), "n2", behind),
+        ] {
+            assert_eq!(check(&survey(&[born, live, silent]), &[known]), expected, "{silent:?}");
+        }
+        // The registry is younger than the lease of one that may have been in the last one.
+        let young = [("born:a", "979000"), live];
+        assert_eq!(check(&survey(&young), &["n1 20000"]), Err((Young, vec![])));
+        let young = [("born:a", "980000"), ("n1", "a 500-2 999999")];
+        assert_eq!(check(&survey(&young), &["n2 20000"]), Err((Behind, vec!["n2".to_owned()])));
+        let old = [("born:a", "978999"), live];
+        assert_eq!(check(&survey(&old), &["n1 20000", "n2 20000"]), Ok(()));
     }
 }

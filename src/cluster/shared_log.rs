@@ -188,7 +188,7 @@ impl Node {
 
     fn connect(&self) {
         let run = self.server.lock().run;
-        self.log.lock().connected(Some(run), &self.purge);
+        self.log.lock().connected(Some(run), Instant::now(), &self.purge);
     }
 
     /// Sends what waits. Whether there was something.

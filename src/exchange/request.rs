@@ -353,7 +353,8 @@ impl CacheRequest {
 
     /// Whether only a response will do that is fetched after the request arrived.
     pub(crate) fn needs_newer(&self) -> bool {
-        self.purpose == Purpose::Forced || self.purpose.is_refresh()
+        let is_cut_off = self.arrival.as_ref().is_some_and(PurgeSnapshot::is_cut_off);
+        is_cut_off || self.purpose == Purpose::Forced || self.purpose.is_refresh()
     }
 
     /// What was known of purges when the request arrived, if a layer has looked.

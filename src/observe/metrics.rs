@@ -61,6 +61,12 @@
 //! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
 //! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
 //! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
+//! | `readthrough_cluster_state` | gauge | `state` | 1 for the state that the node is in, 0 for the others; as all that follow with `cluster`, only in a cluster |
+//! | `readthrough_cluster_heard_seconds` | gauge | | since the log of purges was read to its end; before the first time, since the node is cut off |
+//! | `readthrough_cluster_must_validate` | gauge | | 1 while all that is stored is confirmed before it is used, since that is too long |
+//! | `readthrough_cluster_waiting` | gauge | | own purges that wait, or were not read back yet |
+//! | `readthrough_cluster_gaps_total` | counter | | times that purges may have been missed |
+//! | `readthrough_cluster_nodes` | gauge | `state` | the other nodes: `heard`, or `silent` for more than ten seconds |
 //! | `readthrough_fetch_seconds` | histogram | | from the request of a fetch to the head of its response |
 //! | `readthrough_queue_seconds` | histogram | | of that, before the last attempt began: in the queue, and in attempts before |
 //! | `readthrough_body_bytes` | histogram | | length of the bodies that were stored |
@@ -81,7 +87,7 @@ use ::metrics::{
 use parking_lot::Mutex;
 
 use super::{
-    FetchSample, Stats, StatsSnapshot,
+    ClusterState, ClusterStatus, FetchSample, Stats, StatsSnapshot,
     snapshot::{OriginStats, RuleStats},
     stats::Sampler,
     tier::{BreakerState, TierStanding, TierStatus},
@@ -170,6 +176,7 @@ impl MetricsExporter {
         scope.responses(&since);
         scope.gauges(&since);
         since.second_tier.iter().for_each(|tier| scope.second_tier(tier));
+        since.cluster.iter().for_each(|cluster| scope.cluster(cluster));
         since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
     }
@@ -379,6 +386,22 @@ impl Scope {
         }
     }
 
+    fn cluster(&self, now: &ClusterStatus) {
+        for state in ClusterState::ALL {
+            let is_it = f64::from(u8::from(*state == now.state));
+            self.set("readthrough_cluster_state", [("state", state.as_str().into())], is_it);
+        }
+        let heard = now.heard.unwrap_or(now.since);
+        self.set("readthrough_cluster_heard_seconds", [], heard.as_secs_f64());
+        self.set("readthrough_cluster_must_validate", [], f64::from(u8::from(now.must_validate)));
+        self.set("readthrough_cluster_waiting", [], now.waiting as f64);
+        self.count("readthrough_cluster_gaps_total", [], now.gaps);
+        let silent = now.others.iter().filter(|node| node.is_silent).count();
+        for (state, nodes) in [("heard", now.others.len() - silent), ("silent", silent)] {
+            self.set("readthrough_cluster_nodes", [("state", state.into())], nodes as f64);
+        }
+    }
+
     fn origin(&self, name: &SharedString, origin: &OriginStats) {
         let own = || [("origin", name.clone())];
         self.count("readthrough_attempts_total", own(), origin.attempts);
@@ -413,6 +436,17 @@ fn describe() {
     describe_counter!("readthrough_purges_total", Count, "Purges by what they name");
     describe_counter!("readthrough_attempts_total", Count, "Attempts at an origin");
     describe_counter!("readthrough_failed_attempts_total", Count, "Attempts at an origin that failed");
+    describe_gauge!(
+        "readthrough_cluster_heard_seconds",
+        Seconds,
+        "Since all purges of other nodes were heard"
+    );
+    describe_gauge!(
+        "readthrough_cluster_waiting",
+        Count,
+        "Own purges that other nodes cannot have heard yet"
+    );
+    describe_counter!("readthrough_cluster_gaps_total", Count, "Times that purges may have been missed");
     describe_counter!("readthrough_evictions_total", Count, "Keys pushed out of the store");
     describe_gauge!("readthrough_store_bytes", Bytes, "Bytes in the store");
     describe_gauge!("readthrough_store_capacity_bytes", Bytes, "Capacity of the store");

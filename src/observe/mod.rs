@@ -4,6 +4,7 @@
 //! what is counted elsewhere. A [`StatsSnapshot`] is what they say at one moment.
 
 mod by_rule;
+mod cluster_status;
 mod counters;
 #[cfg(feature = "dashboard")]
 pub mod dashboard;
@@ -20,6 +21,7 @@ pub(crate) use self::stats::FetchSample;
 #[cfg(feature = "redis")]
 pub(crate) use self::tier::NamedCounters;
 pub use self::{
+    cluster_status::{ClusterState, ClusterStatus, NodeStatus},
     explanation::{Explanation, StoredSummary},
     snapshot::{CoalesceStats, Counts, OriginStats, PurgeKind, Refreshes, RuleStats, StatsSnapshot},
     stats::Stats,

@@ -2,6 +2,7 @@
 
 use std::{fmt, marker::PhantomData, time::Duration};
 
+use super::cluster_status::ClusterStatus;
 use crate::{
     exchange::{
         Refused,
@@ -303,6 +304,8 @@ pub struct StatsSnapshot {
     /// The first 64 key rules that have decided about a request, the other ones together, and the requests that no
     /// rule is for. None: requests are not [counted by rule](crate::LookupLayer::count_by_rule).
     pub rules: Vec<RuleStats>,
+    /// The node and the others, now. `None`: the store has not joined a cluster.
+    pub cluster: Option<ClusterStatus>,
 }
 
 impl StatsSnapshot {
@@ -358,6 +361,9 @@ impl StatsSnapshot {
             .origins
             .iter()
             .map(|origin| origin.since(earlier.origins.iter().find(|earlier| earlier.name == origin.name)));
+        let gaps = earlier.cluster.as_ref().map_or(0, |earlier| earlier.gaps);
+        let cluster =
+            self.cluster.clone().map(|now| ClusterStatus { gaps: now.gaps.saturating_sub(gaps), ..now });
         let rule = |now: &RuleStats| now.since(earlier.rules.iter().find(|rule| rule.is_of_same(now)));
         Self {
             over: self.over.saturating_sub(earlier.over),
@@ -382,6 +388,7 @@ impl StatsSnapshot {
             store,
             second_tier: self.second_tier.as_ref().map(|now| now.since(earlier.second_tier.as_ref())),
             origins: origins.collect(),
+            cluster,
             rules: self.rules.iter().map(rule).collect(),
         }
     }

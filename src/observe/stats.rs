@@ -19,6 +19,7 @@ use tokio::time::Instant;
 use super::metrics::Exported;
 use super::{
     by_rule::RuleCounters,
+    cluster_status::ClusterStatus,
     counters::{self, Counter, Counters},
     snapshot::{CoalesceStats, OriginStats, PurgeKind, Refreshes, StatsSnapshot},
     tier::TierStatus,
@@ -108,6 +109,7 @@ struct Sources {
     health: Option<OriginHealth>,
     tier: Option<Source<TierStatus>>,
     reports_only: bool,
+    cluster: Option<Source<Option<ClusterStatus>>>,
 }
 
 impl Stats {
@@ -132,7 +134,7 @@ impl Stats {
     /// may be in some and not in others.
     pub fn snapshot(&self) -> StatsSnapshot {
         // Called without the lock: a store may be the user's own.
-        let Sources { store, coalesce, retries, health, tier, reports_only } =
+        let Sources { store, coalesce, retries, health, tier, reports_only, cluster } =
             self.shared.sources.read().clone();
         let counters = &self.shared.counters;
         let ended = |result| counters.get(Counter::of_refresh(result));
@@ -166,6 +168,7 @@ impl Stats {
             store: store.and_then(|store| store()),
             second_tier: tier.map(|tier| tier()),
             origins: health.map(|health| origins(&health)).unwrap_or_default(),
+            cluster: cluster.and_then(|cluster| cluster()),
             rules: self.shared.by_rule.get().map(RuleCounters::snapshot).unwrap_or_default(),
         }
     }
@@ -179,6 +182,12 @@ impl Stats {
     /// Reads what fetches hold.
     pub(crate) fn read_coalesce(&self, stats: impl Fn() -> CoalesceStats + Send + Sync + 'static) {
         self.shared.sources.write().coalesce = Some(Arc::new(stats));
+    }
+
+    /// Reads how the node stands to its cluster.
+    #[cfg(feature = "redis")]
+    pub(crate) fn read_cluster(&self, status: impl Fn() -> Option<ClusterStatus> + Send + Sync + 'static) {
+        self.shared.sources.write().cluster = Some(Arc::new(status));
     }
 
     /// Reads how many retries have begun.

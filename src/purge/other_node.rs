@@ -6,13 +6,17 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use http::{HeaderValue, Request, Uri, header, request::Parts};
 
+use tokio::time::Instant;
+
 use super::{Purge, pattern::UrlPattern};
 use crate::{
     key::{CacheKey, Origins, Target},
+    observe::Stats,
     sequence::{Journal, Message, MessageKind, Purging, Strength},
 };
 
@@ -83,12 +87,37 @@ impl Purge {
 
     /// Lets others know of all purges from now on. False if that is done already.
     pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
-        self.sequence().keep_journal(journal)
+        let is_first = self.sequence().keep_journal(journal);
+        if is_first {
+            // What is loaded from elsewhere is judged by purges of before.
+            self.sequence().keep_records();
+        }
+        is_first
     }
 
     /// Leaves all that is held unproven.
     pub(crate) fn doubt(&self) -> u64 {
         self.sequence().purge(&Purging::everything(), Strength::Unproven).0
+    }
+
+    /// What is not [heard](Self::heard) in time leaves all that is held unproven.
+    pub(crate) fn limit_hearing(&self) {
+        self.sequence().limit_hearing();
+    }
+
+    /// All purges of that moment are applied, which is enough for so long.
+    pub(crate) fn heard(&self, at: Instant, enough_for: Duration) {
+        self.sequence().heard(at, enough_for);
+    }
+
+    /// Whether that is long ago.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.sequence().is_cut_off()
+    }
+
+    /// Where what is purged is counted, if it is.
+    pub(crate) fn stats(&self) -> Option<&Stats> {
+        self.stats.as_ref()
     }
 
     /// The number of the last fetch or purge.

@@ -112,9 +112,9 @@ pub enum NotEverywhereReason {
     /// Some nodes have not said that they have applied it: they are slow, cut off, or gone without a word.
     #[error("some nodes have not applied the purge")]
     Behind,
-    /// The server, or what it knows of nodes, is younger than ten seconds: there may be nodes that have not
-    /// registered yet.
-    #[error("the server has known its nodes for less than ten seconds")]
+    /// The server, or what it knows of nodes, is younger than ten seconds, or than the longest time for which a
+    /// node serves while it is cut off: there may be nodes that have not registered yet.
+    #[error("the server has known its nodes for too short a time")]
     Young,
 }
 

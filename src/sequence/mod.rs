@@ -3,6 +3,7 @@
 #[cfg(feature = "snapshot")]
 mod as_of;
 mod core;
+mod hearing;
 mod message;
 mod sync;
 
@@ -29,6 +30,7 @@ use tokio::{sync::Notify, time::Instant};
 
 use self::{
     core::{Effect, FloorIndex, Pattern, PurgeKind, Purges, TagHash},
+    hearing::Hearing,
     sync::{AtomicU64, Ordering},
 };
 use crate::{
@@ -111,6 +113,7 @@ pub struct Sequence {
     keeps_texts: bool,
     /// Of a cluster, if the store is part of one.
     journal: OnceLock<Arc<dyn Journal>>,
+    hearing: Hearing,
 }
 
 impl Default for Sequence {
@@ -145,6 +148,7 @@ impl Sequence {
             losses: Losses::default(),
             keeps_texts: false,
             journal: OnceLock::new(),
+            hearing: Hearing::default(),
         }
     }
 
@@ -180,7 +184,8 @@ impl Sequence {
     pub(crate) fn admits(&self, response: &impl Checked) -> bool {
         let keys = || &**response.purge_keys();
         let note = |doubts| self.note_doubts(response, doubts);
-        self.purges.admits(response.purge_check(), response.fetch_number(), keys, note)
+        let is_in_doubt = || self.is_cut_off();
+        self.purges.admits(response.purge_check(), response.fetch_number(), keys, is_in_doubt, note)
     }
 
     #[cold]
@@ -216,7 +221,7 @@ impl Sequence {
     /// Returns what a request that arrives now knows of purges.
     pub(crate) fn arrival(&self, number: u64, keys: Arc<PurgeKeys>) -> PurgeSnapshot {
         let floor = self.purges.arrive(&keys);
-        PurgeSnapshot { number, floor, keys, sequence: self.address() }
+        PurgeSnapshot { number, floor, keys, sequence: self.address(), is_cut_off: self.is_cut_off() }
     }
 
     pub(super) fn address(&self) -> usize {
@@ -457,6 +462,26 @@ impl Sequence {
         self.journal.set(journal).is_ok()
     }
 
+    /// From now on what is stored is unproven where it was not [heard](Self::heard) in time which purges there
+    /// were elsewhere. Each check then takes the longer way.
+    #[cfg(feature = "redis")]
+    pub(crate) fn limit_hearing(&self) {
+        self.hearing.limit();
+        self.purges.always_ask();
+    }
+
+    /// All purges that others knew of at that moment have been applied, which is enough for so long.
+    #[cfg(feature = "redis")]
+    pub(crate) fn heard(&self, at: Instant, enough_for: Duration) {
+        let until = crate::http::storing::after(at, enough_for);
+        self.hearing.heard(nanos(until.saturating_duration_since(self.made_at)));
+    }
+
+    /// Whether there may have been purges elsewhere that were not heard in time.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.hearing.is_over(|| self.moment())
+    }
+
     /// Invalidates the URI or key of this hash, as an unsafe request does (RFC 9111 §4.4).
     pub(super) fn invalidate(&self, hash: u64) {
         self.purges.invalidate(self.floor(hash));
@@ -528,12 +553,16 @@ impl Sequence {
     }
 
     fn moment(&self) -> u64 {
-        u64::try_from(self.made_at.elapsed().as_nanos()).unwrap_or(u64::MAX)
+        nanos(self.made_at.elapsed())
     }
 
     fn instant(&self, moment: u64) -> Instant {
         crate::http::storing::after(self.made_at, Duration::from_nanos(moment))
     }
+}
+
+fn nanos(span: Duration) -> u64 {
+    u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)
 }
 
 /// Fewer: keys are purged by code alone, and not by each unsafe request.
@@ -640,12 +669,18 @@ pub(crate) struct PurgeSnapshot {
     pub(crate) keys: Arc<PurgeKeys>,
     /// The address of the sequence, for comparison alone.
     sequence: usize,
+    is_cut_off: bool,
 }
 
 impl PurgeSnapshot {
     /// Whether it was noted by this sequence.
     pub(crate) fn is_of(&self, sequence: &Sequence) -> bool {
         self.sequence == sequence.address()
+    }
+
+    /// Whether there may have been purges that were [not heard](Sequence::limit_hearing) in time.
+    pub(crate) fn is_cut_off(&self) -> bool {
+        self.is_cut_off
     }
 }
 

@@ -1,12 +1,13 @@
 //! A link to the server that can be cut, or lead nowhere, for one node alone.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
     task::JoinHandle,
+    time::sleep,
 };
 
 /// What becomes of what is sent over the link.
@@ -19,6 +20,8 @@ pub(crate) enum Fault {
     Hole,
     /// Half of each answer arrives, and then the end.
     Half,
+    /// Each answer arrives so much later.
+    Slow(Duration),
     /// What arrives is no answer.
     Garbage,
 }
@@ -96,6 +99,10 @@ async fn pump(
                 return;
             }
             Fault::Garbage if is_answer => b"\xff what is this? \r\n".as_slice(),
+            Fault::Slow(by) => {
+                sleep(if is_answer { by } else { Duration::ZERO }).await;
+                &buffer[..length]
+            }
             Fault::Half | Fault::Garbage => &buffer[..length],
         };
         if to.write_all(sent).await.is_err() {

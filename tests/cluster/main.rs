@@ -7,17 +7,23 @@
 #[path = "../it/support/mod.rs"]
 mod support;
 
+mod cut_off;
 mod everywhere;
 mod example;
 mod fake;
 mod link;
+mod many;
+mod model;
 mod node;
 mod outages;
+mod process;
+mod processes;
 mod purges;
 mod remote;
 mod restarts;
 mod server;
 mod settings;
+mod status;
 mod tier;
 #[cfg(feature = "redis-tls")]
 mod tls;

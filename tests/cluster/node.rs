@@ -5,7 +5,9 @@ use std::{path::Path, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Layer;
 use tower_readthrough::{
-    MemoryStore, ReadThrough, ReadThroughLayer, Rules, cluster::Cluster, store::SnapshotFile,
+    MemoryStore, ReadThrough, ReadThroughLayer, Rules,
+    cluster::{Cluster, ClusterBuilder, WhenCutOff},
+    store::SnapshotFile,
 };
 
 use super::{
@@ -45,14 +47,23 @@ impl Node {
         Self::start_over(MemoryStore::with_capacity_bytes(16 << 20), url, name, "test")
     }
 
+    pub(crate) fn start_with(url: &str, name: &str, when_cut_off: WhenCutOff) -> Self {
+        Self::open(MemoryStore::with_capacity_bytes(16 << 20), url, |cluster| {
+            cluster.namespace("test").node(name).when_cut_off(when_cut_off)
+        })
+    }
+
     pub(crate) fn start_over(store: MemoryStore, url: &str, name: &str, namespace: &str) -> Self {
+        Self::open(store, url, |cluster| cluster.namespace(namespace).node(name))
+    }
+
+    fn open(store: MemoryStore, url: &str, set: impl FnOnce(ClusterBuilder) -> ClusterBuilder) -> Self {
         let rules = Rules::new().fixed_ttl(secs(3600)).stale_if_error_for(secs(3600));
         let layer = ReadThroughLayer::builder(store).rules(rules).build().unwrap();
         let origin = ScriptedOrigin::new(|call, _| {
             ok(call.to_string()).header("surrogate-key", "red").header("cache-groups", "\"group\"")
         });
-        let cluster = Cluster::builder(url, layer.purge()).namespace(namespace).node(name);
-        let cluster = cluster.open().unwrap();
+        let cluster = set(Cluster::builder(url, layer.purge())).open().unwrap();
         Self { service: layer.layer(origin.clone()), layer, origin, cluster }
     }
 

@@ -1,7 +1,9 @@
-//! A `redis-server` of its own for a test, on a free port.
+//! A `redis-server` of its own for a test, on a free port and with a directory of its own.
 
 use std::{
+    fs,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Command, Stdio},
     time::Duration,
 };
@@ -11,14 +13,22 @@ use tokio::time::sleep;
 /// Killed when it is dropped.
 pub(crate) struct Server {
     port: u16,
+    directory: PathBuf,
+    options: Vec<String>,
     child: Option<Child>,
 }
 
 /// A server, or a line that says why the test is skipped. `READTHROUGH_REQUIRE_TOOLS=1` makes that a failure.
 pub(crate) async fn server() -> Option<Server> {
+    server_with(&[]).await
+}
+
+/// The same, with further options.
+pub(crate) async fn server_with(options: &[&str]) -> Option<Server> {
     let is_there = Command::new("redis-server").arg("--version").stdout(Stdio::null()).status().is_ok();
     if is_there {
         let mut server = Server::absent();
+        server.options = options.iter().map(|option| (*option).to_owned()).collect();
         server.start().await;
         return Some(server);
     }
@@ -32,7 +42,8 @@ impl Server {
     /// One that is not started yet.
     pub(crate) fn absent() -> Self {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        Self { port, child: None }
+        let directory = std::env::temp_dir().join(format!("trt-redis-{}-{port}", std::process::id()));
+        Self { port, directory, options: Vec::new(), child: None }
     }
 
     pub(crate) fn port(&self) -> u16 {
@@ -43,11 +54,15 @@ impl Server {
         format!("redis://127.0.0.1:{}/", self.port)
     }
 
+    /// With what it has saved, if anything.
     pub(crate) async fn start(&mut self) {
-        let port = self.port.to_string();
-        let args = ["--port", &port, "--save", "", "--appendonly", "no", "--daemonize", "no"];
+        fs::create_dir_all(&self.directory).unwrap();
+        let (port, directory) = (self.port.to_string(), self.directory.to_str().unwrap());
+        let args =
+            ["--port", &port, "--dir", directory, "--save", "", "--appendonly", "no", "--daemonize", "no"];
         let mut command = Command::new("redis-server");
-        self.child = Some(command.args(args).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+        command.args(args).args(&self.options);
+        self.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
         while self.command(&["PING"]).await.is_err() {
             sleep(Duration::from_millis(20)).await;
         }
@@ -78,5 +93,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         self.kill();
+        _ = fs::remove_dir_all(&self.directory);
     }
 }

@@ -1,8 +1,10 @@
 //! What a node of a cluster is configured with.
 
+use std::time::Duration;
+
 use tower_readthrough::{
     MemoryStore, PurgeState, ReadThroughLayer,
-    cluster::{Cluster, ClusterError},
+    cluster::{Cluster, ClusterError, WhenCutOff},
 };
 
 #[tokio::test]
@@ -15,6 +17,11 @@ async fn what_cannot_work_is_refused() {
     }
     for name in ["", "a b", "{a}", &"x".repeat(65)] {
         assert!(matches!(open("redis://127.0.0.1:1/", name), Err(ClusterError::Name { .. })), "{name:?}");
+    }
+    for after in [Duration::ZERO, Duration::from_millis(2999), Duration::from_secs(3601)] {
+        let cluster =
+            Cluster::builder("redis://127.0.0.1:1/", purge()).when_cut_off(WhenCutOff::ValidateAfter(after));
+        assert_eq!(cluster.open().err(), Some(ClusterError::WhenCutOff(after)));
     }
     let purge = purge();
     let first = Cluster::builder("redis://127.0.0.1:1/", purge.clone()).open().unwrap();

@@ -108,6 +108,13 @@ macro_rules! browser {
     };
 }
 
+#[cfg(feature = "redis")]
+mod nodes;
+#[cfg(feature = "redis")]
+#[allow(dead_code, reason = "a part of it is for other tests")]
+#[path = "../cluster/server.rs"]
+mod redis_server;
+
 #[tokio::test]
 async fn the_page_shows_the_figures_of_a_real_cache() {
     let browser = browser!();

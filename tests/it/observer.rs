@@ -247,7 +247,7 @@ fn without_fallback(
         .observer(Arc::clone(&watch))
         .counted_by(&stats);
     let service = layer.layer(limit.layer(ScriptedOrigin::new(script)));
-    Cache { service: boxed(service), watch, stats }
+    Cache::new(boxed(service), watch, stats)
 }
 
 /// After the first probe has brought a response.

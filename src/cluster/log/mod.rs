@@ -6,7 +6,8 @@
 //! * **A purge of another node is applied once**, in the order of the log, under a number of this node's own
 //!   [`Sequence`](crate::Sequence).
 //! * **An own purge is applied at once**, and keeps its number when it is read back. Until then it is sent
-//!   again after each disconnection and each gap, under the same nonce: the server may have lost it.
+//!   again after each disconnection and each gap, under the same nonce: the server may have lost it. Those of
+//!   the last minute are sent once more to a server that is another one.
 //! * **The anchor** is the last entry that was applied, with its nonce. At each read the server says whether
 //!   that very entry is still there. If not, or if the server is another one, or entries were deleted, purges
 //!   may have been missed: a **gap**.
@@ -142,13 +143,16 @@ impl Log {
 
     /// A connection is made to this run of the server; `None`: the server does not say which it is, and may be
     /// any.
-    pub(crate) fn connected(&mut self, run: Option<u64>, target: &impl Target) {
+    pub(crate) fn connected(&mut self, run: Option<u64>, now: Instant, target: &impl Target) {
         let is_new = run.is_none() || run != self.run;
         let is_first = self.run.is_none();
         // No other node can mean it.
         self.run = Some(run.unwrap_or_else(|| fastrand::u64(..)));
         if is_new && (is_first || self.rules.new_run_is_gap) {
             self.lose(target);
+        }
+        if is_new && !is_first {
+            self.outbox.tell_again(now);
         }
     }
 
@@ -269,6 +273,7 @@ impl Log {
 
     /// When the next own purge may be sent, if it has to wait for that moment alone.
     pub(crate) fn next_send_at(&self) -> Option<Instant> {
+        // Nothing is sent before the log was read to its end.
         self.is_caught_up.then(|| self.outbox.next_at())?
     }
 
@@ -305,7 +310,6 @@ impl Log {
     }
 
     /// The entry that was applied last.
-    #[cfg(test)]
     pub(crate) fn position(&self) -> Option<Position> {
         self.position
     }

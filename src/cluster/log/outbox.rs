@@ -1,7 +1,7 @@
 //! Purges of this node of which the others have to hear.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -12,7 +12,7 @@ use tokio::time::Instant;
 use super::ring::Position;
 use crate::{
     http::storing::after,
-    sequence::{Message, Strength},
+    sequence::{Message, MessageKind, Strength},
 };
 
 /// Where a purge stands that was issued here.
@@ -47,6 +47,7 @@ struct Waiting {
     number: u64,
     state: State,
     not_before: Option<Instant>,
+    issued_at: Instant,
     /// Of all that it says, the one that it was made for first.
     tickets: Vec<Arc<Ticket>>,
 }
@@ -62,11 +63,29 @@ enum State {
 }
 
 /// What is to be sent, and what was sent and not read back yet: until then the server may have lost it.
+///
+/// To add, send and read back one takes no more time the more there are: after a long absence of the server there may
+/// be as many as there is room for.
 #[derive(Debug)]
 pub(super) struct Outbox {
-    waiting: VecDeque<Waiting>,
+    /// In the order in which they are sent.
+    waiting: BTreeMap<Place, Waiting>,
+    places: HashMap<u64, Place>,
+    /// Those with which others that are about the same may be merged.
+    new: HashMap<Subject, Vec<Place>>,
+    unsent: BTreeSet<Place>,
+    numbers: BTreeSet<(u64, Place)>,
+    /// What was read back lately, the oldest first.
+    recent: VecDeque<Waiting>,
     most: usize,
     pauses: Pauses,
+}
+
+type Place = i64;
+type Subject = (MessageKind, Box<[u8]>);
+
+fn subject(message: &Message) -> Subject {
+    (message.kind, message.argument.clone())
 }
 
 /// What of an own purge came of adding it.
@@ -80,9 +99,22 @@ pub(super) enum Added {
     Overflow,
 }
 
+/// So many purges that were read back are remembered, and for so long.
+const MAX_RECENT: usize = 1024;
+const RECENT: Duration = Duration::from_secs(60);
+
 impl Outbox {
     pub(super) fn new(most: usize) -> Self {
-        Self { waiting: VecDeque::new(), most, pauses: Pauses::default() }
+        Self {
+            waiting: BTreeMap::new(),
+            places: HashMap::new(),
+            new: HashMap::new(),
+            unsent: BTreeSet::new(),
+            numbers: BTreeSet::new(),
+            recent: VecDeque::new(),
+            most,
+            pauses: Pauses::default(),
+        }
     }
 
     /// Adds a purge with its local number. `nonce` is used unless another entry says it.
@@ -94,111 +126,178 @@ impl Outbox {
         is_invalidation: bool,
         now: Instant,
     ) -> (Added, Arc<Ticket>) {
-        let unsent = self.waiting.iter_mut().rev().filter(|waiting| waiting.state == State::New);
-        for waiting in unsent.filter(|waiting| is_about_the_same(&waiting.sending.message, message)) {
-            if let Some(strength) = merged(waiting.sending.message.strength, message.strength) {
-                waiting.sending.message.strength = strength;
-                waiting.number = waiting.number.min(number);
-                // It becomes of both what becomes of the entry.
-                let ticket = waiting.tickets.first().map(Arc::clone).unwrap_or_default();
-                return (Added::Merged, ticket);
-            }
+        if let Some(ticket) = self.merge(message, number) {
+            return (Added::Merged, ticket);
         }
         let ticket = Arc::new(Ticket::default());
         if self.waiting.len() >= self.most {
-            self.overflow(nonce, number, &ticket);
+            self.overflow(nonce, number, &ticket, now);
             return (Added::Overflow, ticket);
         }
         let not_before = if is_invalidation { self.pauses.next(message, now) } else { None };
-        self.waiting.push_back(Waiting {
+        self.push(Waiting {
             sending: Sending { nonce, message: message.clone() },
             number,
             state: State::New,
             not_before,
+            issued_at: now,
             tickets: vec![Arc::clone(&ticket)],
         });
         (Added::New, ticket)
     }
 
+    /// Lets an entry that the server cannot have yet say this as well, if there is one that can. It becomes of both
+    /// what becomes of the entry.
+    fn merge(&mut self, message: &Message, number: u64) -> Option<Arc<Ticket>> {
+        for place in self.new.get(&subject(message)).into_iter().flatten().rev() {
+            let Some(waiting) = self.waiting.get_mut(place) else { continue };
+            if let Some(strength) = merged(waiting.sending.message.strength, message.strength) {
+                waiting.sending.message.strength = strength;
+                self.numbers.remove(&(waiting.number, *place));
+                waiting.number = waiting.number.min(number);
+                self.numbers.insert((waiting.number, *place));
+                return Some(waiting.tickets.first().map(Arc::clone).unwrap_or_default());
+            }
+        }
+        None
+    }
+
+    fn push(&mut self, waiting: Waiting) {
+        let place = self.waiting.last_key_value().map_or(0, |(last, _)| last.saturating_add(1));
+        self.put(place, waiting);
+    }
+
+    fn put(&mut self, place: Place, waiting: Waiting) {
+        self.places.insert(waiting.sending.nonce, place);
+        self.numbers.insert((waiting.number, place));
+        if waiting.state != State::Sent {
+            self.unsent.insert(place);
+        }
+        if waiting.state == State::New {
+            self.new.entry(subject(&waiting.sending.message)).or_default().push(place);
+        }
+        self.waiting.insert(place, waiting);
+    }
+
+    fn take(&mut self, place: Place) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&place)?;
+        self.places.remove(&waiting.sending.nonce);
+        self.numbers.remove(&(waiting.number, place));
+        self.unsent.remove(&place);
+        self.is_not_new(place, &waiting.sending.message);
+        Some(waiting)
+    }
+
+    /// Nothing can be merged with it any more.
+    fn is_not_new(&mut self, place: Place, message: &Message) {
+        let subject = subject(message);
+        if let Some(places) = self.new.get_mut(&subject) {
+            places.retain(|other| *other != place);
+            if places.is_empty() {
+                self.new.remove(&subject);
+            }
+        }
+    }
+
     /// One entry for all, with the least of their numbers.
-    fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>) {
+    fn overflow(&mut self, nonce: u64, number: u64, ticket: &Arc<Ticket>, now: Instant) {
         let number = self.least_number().min(number);
-        let replaced = self.waiting.drain(..).flat_map(|waiting| waiting.tickets);
+        let replaced = std::mem::take(&mut self.waiting).into_values().flat_map(|waiting| waiting.tickets);
         let is_asked_for = |ticket: &Arc<Ticket>| Arc::strong_count(ticket) > 1;
         let tickets = std::iter::once(Arc::clone(ticket)).chain(replaced.filter(is_asked_for)).collect();
+        (self.places, self.new) = (HashMap::new(), HashMap::new());
+        (self.unsent, self.numbers) = (BTreeSet::new(), BTreeSet::new());
         let sending = Sending { nonce, message: Message::doubt() };
-        self.waiting.push_back(Waiting { sending, number, state: State::New, not_before: None, tickets });
+        let state = State::New;
+        self.push(Waiting { sending, number, state, not_before: None, issued_at: now, tickets });
     }
 
     /// The next entry to be sent, which counts as sent from now on.
     pub(super) fn next(&mut self, now: Instant) -> Option<Sending> {
-        let is_due = |waiting: &&mut Waiting| {
-            waiting.state != State::Sent && waiting.not_before.is_none_or(|not_before| not_before <= now)
-        };
-        let next = self.waiting.iter_mut().find(is_due)?;
-        next.state = State::Sent;
-        Some(next.sending.clone())
+        let is_due = |waiting: &Waiting| waiting.not_before.is_none_or(|not_before| not_before <= now);
+        let place = *self.unsent.iter().find(|place| self.waiting.get(place).is_some_and(is_due))?;
+        self.unsent.remove(&place);
+        let waiting = self.waiting.get_mut(&place)?;
+        waiting.state = State::Sent;
+        let sending = waiting.sending.clone();
+        self.is_not_new(place, &sending.message);
+        Some(sending)
     }
 
     /// When the next entry may be sent, if one has to wait.
     pub(super) fn next_at(&self) -> Option<Instant> {
-        let unsent = self.waiting.iter().filter(|waiting| waiting.state != State::Sent);
-        unsent.filter_map(|waiting| waiting.not_before).min()
+        self.unsent.iter().filter_map(|place| self.waiting.get(place)?.not_before).min()
     }
 
     pub(super) fn acknowledged(&self, position: Position) {
-        let is_it = |waiting: &&Waiting| waiting.sending.nonce == position.nonce;
-        for ticket in self.waiting.iter().find(is_it).into_iter().flat_map(|waiting| &waiting.tickets) {
-            ticket.note(position);
-        }
+        let waiting = self.places.get(&position.nonce).and_then(|place| self.waiting.get(place));
+        waiting.into_iter().flat_map(|waiting| &waiting.tickets).for_each(|ticket| ticket.note(position));
     }
 
     /// The entry was read back: the log has it.
     pub(super) fn read_back(&mut self, position: Position) {
         self.acknowledged(position);
-        // Most often it is the first.
-        let at = self.waiting.iter().position(|waiting| waiting.sending.nonce == position.nonce);
-        if let Some(at) = at {
-            self.waiting.remove(at);
+        let place = self.places.get(&position.nonce).copied();
+        if let Some(waiting) = place.and_then(|place| self.take(place)) {
+            if self.recent.len() >= MAX_RECENT {
+                self.recent.pop_front();
+            }
+            self.recent.push_back(waiting);
+        }
+    }
+
+    /// The server is another one, which may have lost what it had. Nodes that had not read it learn what was
+    /// purged, and not only that something is missing.
+    pub(super) fn tell_again(&mut self, now: Instant) {
+        let room = self.most.saturating_sub(self.waiting.len());
+        let is_recent = |waiting: &Waiting| now < after(waiting.issued_at, RECENT);
+        let recent = std::mem::take(&mut self.recent).into_iter().filter(is_recent);
+        let again: Vec<_> = recent.map(|waiting| Waiting { state: State::Again, ..waiting }).collect();
+        let first = self.waiting.first_key_value().map_or(0, |(first, _)| *first);
+        // The newest, if there is no room for all, and in the order in which they were issued.
+        for (before, waiting) in (1..).zip(again.into_iter().rev().take(room)) {
+            self.put(first.saturating_sub(before), waiting);
         }
     }
 
     /// Nothing is known any more of what was sent: all of it goes out once more.
     pub(super) fn send_again(&mut self) {
-        let sent = self.waiting.iter_mut().filter(|waiting| waiting.state == State::Sent);
-        sent.for_each(|waiting| waiting.state = State::Again);
+        for (place, waiting) in self.waiting.iter_mut().filter(|(_, waiting)| waiting.state == State::Sent) {
+            waiting.state = State::Again;
+            self.unsent.insert(*place);
+        }
     }
 
     /// As if the server had none of it.
     pub(super) fn forget_sent(&mut self) {
-        self.waiting.iter_mut().for_each(|waiting| waiting.state = State::New);
+        for (place, mut waiting) in std::mem::take(&mut self.waiting) {
+            waiting.state = State::New;
+            self.is_not_new(place, &waiting.sending.message);
+            self.put(place, waiting);
+        }
     }
 
     /// Of the purges that the log may not have.
     pub(super) fn least_number(&self) -> u64 {
-        self.waiting.iter().map(|waiting| waiting.number).min().unwrap_or(u64::MAX)
+        self.numbers.first().map_or(u64::MAX, |(number, _)| *number)
     }
 
     /// The entry that stands for the purge of this ticket, until it is read back.
     #[cfg(test)]
     pub(super) fn nonce_of(&self, ticket: &Arc<Ticket>) -> Option<u64> {
         let is_it = |own: &Arc<Ticket>| Arc::ptr_eq(own, ticket);
-        self.waiting.iter().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
+        self.waiting.values().find(|waiting| waiting.tickets.iter().any(is_it)).map(|w| w.sending.nonce)
     }
 
     /// How many of those that asked are kept.
     #[cfg(test)]
     pub(super) fn tickets(&self) -> usize {
-        self.waiting.iter().map(|waiting| waiting.tickets.len()).sum()
+        self.waiting.values().map(|waiting| waiting.tickets.len()).sum()
     }
 
     pub(super) fn len(&self) -> usize {
         self.waiting.len()
     }
-}
-
-fn is_about_the_same(a: &Message, b: &Message) -> bool {
-    a.kind == b.kind && a.argument == b.argument
 }
 
 /// What is left of two purges of the same, if one of them says it all: a hard one. What a soft one and one

@@ -3,6 +3,7 @@
 use std::cell::Cell;
 
 use super::*;
+use crate::sequence::Strength;
 
 /// Counts numbers and doubts.
 #[derive(Default)]
@@ -60,7 +61,7 @@ fn reply(from: Option<Position>, entries: &[u64]) -> Reply<()> {
 /// A node that has read the log of the first run to its end.
 fn node(rules: Rules, entries: &[u64], deleted: u64) -> (Log, Counting) {
     let (mut log, target) = (Log::with_rules(rules, 4), Counting::default());
-    log.connected(Some(RUN), &target);
+    log.connected(Some(RUN), Instant::now(), &target);
     let first = Reply { deleted: at(deleted).id, ..reply(None, entries) };
     log.replied(None, &first, &target);
     assert!(log.is_caught_up());
@@ -73,7 +74,7 @@ fn a_new_run_is_a_gap() {
     let gaps = |rules| {
         let (mut log, target) = node(rules, &[5], 0);
         log.disconnected();
-        log.connected(Some(RUN + 1), &target);
+        log.connected(Some(RUN + 1), Instant::now(), &target);
         let from = log.next_read().from;
         log.replied(from, &reply(from, &[]), &target);
         log.gaps()
@@ -88,7 +89,7 @@ fn a_server_that_does_not_say_which_it_is_is_another_at_each_connection() {
     let (mut log, target) = node(Rules::default(), &[5], 0);
     for gaps in [2, 3] {
         log.disconnected();
-        log.connected(None, &target);
+        log.connected(None, Instant::now(), &target);
         assert_eq!(log.gaps(), gaps);
     }
 }
@@ -134,7 +135,7 @@ fn the_anchor_is_looked_for_at_each_read() {
 #[test]
 fn everything_is_unproven_when_a_gap_is_noticed_and_when_the_log_is_read_again() {
     let (mut log, target) = (Log::new(), Counting::default());
-    log.connected(Some(RUN), &target);
+    log.connected(Some(RUN), Instant::now(), &target);
     assert_eq!(target.doubts.get(), 1);
     assert_eq!(log.replied(None, &reply(None, &[]), &target), Next::Mark);
     log.replied(None, &reply(None, &[5]), &target);
@@ -197,7 +198,7 @@ fn what_began_before_an_own_purge_that_is_not_read_back_is_before_it() {
 /// The purge between is sent when the pause is over, and not left out.
 #[test]
 fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
-    use crate::sequence::{MessageKind, Strength};
+    use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
     let begun = Instant::now();
@@ -215,7 +216,7 @@ fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
 
 #[test]
 fn purges_that_wait_unsent_are_merged_by_the_stronger_one() {
-    use crate::sequence::{MessageKind, Strength};
+    use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let mut issue = |strength| {
         let message = Message::new(MessageKind::Tag, b"news", strength);
@@ -242,7 +243,7 @@ fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
     assert_eq!((ticket.position(), log.waiting()), (Some(position), 1));
     log.disconnected();
     assert_eq!(log.next_to_send(Instant::now()), None, "not before the log was read to its end");
-    log.connected(Some(RUN), &target);
+    log.connected(Some(RUN), Instant::now(), &target);
     let from = log.next_read().from;
     log.replied(from, &reply(from, &[]), &target);
     assert_eq!(log.next_to_send(Instant::now()), Some(first));
@@ -255,7 +256,7 @@ fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
 /// Other nodes may have applied the entry, and fetched again, before the second purge was issued.
 #[test]
 fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost() {
-    use crate::sequence::{MessageKind, Strength};
+    use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let message = Message::new(MessageKind::Tag, b"news", Strength::Hard);
     let issue = |log: &mut Log| log.issue(&message, false, Instant::now(), || target.next()).1;
@@ -264,7 +265,7 @@ fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost()
     log.disconnected();
     let late = issue(&mut log);
     assert_eq!(log.waiting(), 2);
-    log.connected(Some(RUN), &target);
+    log.connected(Some(RUN), Instant::now(), &target);
     let from = log.next_read().from;
     let position = Position { id: at(6).id, nonce: first.nonce };
     let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
@@ -277,7 +278,7 @@ fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost()
 /// The task that sends would not sleep, for as long as the server is away.
 #[test]
 fn nothing_is_due_while_nothing_can_be_sent() {
-    use crate::sequence::{MessageKind, Strength};
+    use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
     let begun = Instant::now();
@@ -288,7 +289,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
     issue(&mut log, later(10));
     log.disconnected();
     assert_eq!((log.next_to_send(later(200)), log.next_send_at()), (None, None));
-    log.connected(Some(RUN), &target);
+    log.connected(Some(RUN), Instant::now(), &target);
     let from = log.next_read().from;
     log.replied(from, &reply(from, &[]), &target);
     assert!(log.next_to_send(later(50)).is_some(), "the first one again");
@@ -298,7 +299,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
 /// While the server is away there is no end of them.
 #[test]
 fn purges_that_are_repeated_take_no_memory() {
-    use crate::sequence::{MessageKind, Strength};
+    use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
     log.disconnected();
     let issue = |log: &mut Log, tag: u32| {
@@ -314,7 +315,7 @@ fn purges_that_are_repeated_take_no_memory() {
         issue(&mut log, tag);
     }
     assert!(log.outbox.tickets() < 10, "{}", log.outbox.tickets());
-    log.connected(Some(RUN), &target);
+    log.connected(Some(RUN), Instant::now(), &target);
     let from = log.next_read().from;
     log.replied(from, &reply(from, &[]), &target);
     while let Some(Sending { nonce, .. }) = log.next_to_send(Instant::now()) {
@@ -345,4 +346,61 @@ fn more_purges_than_may_wait_leave_nothing_unproven_here() {
     log.replied(from, &back, &target);
     assert_eq!((target.current(), target.doubts.get()), (current, doubts));
     assert_eq!(log.begun(as_of(RUN, at(5)), &target), Some(numbers[0] - 1));
+}
+
+/// A purge that was issued, sent and read back under this nonce.
+fn read_back(log: &mut Log, target: &Counting, millis: u64, now: Instant) -> Sending {
+    let message = Message::new(crate::sequence::MessageKind::Tag, &millis.to_be_bytes(), Strength::Hard);
+    drop(log.issue(&message, false, now, || target.next()));
+    let sending = log.next_to_send(now).unwrap();
+    let position = Position { id: at(millis).id, nonce: sending.nonce };
+    let from = log.next_read().from;
+    let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
+    log.replied(from, &back, target);
+    assert_eq!(log.waiting(), 0);
+    sending
+}
+
+/// All that is sent after a connection to this run, whose log has one entry.
+fn sent_to(log: &mut Log, target: &Counting, run: u64, now: Instant) -> Vec<Sending> {
+    log.disconnected();
+    log.connected(Some(run), now, target);
+    let from = log.next_read().from;
+    let first: &[u64] = if from.is_none() { &[5] } else { &[] };
+    log.replied(from, &reply(from, first), target);
+    std::iter::from_fn(|| log.next_to_send(now)).collect()
+}
+
+#[test]
+fn the_purges_of_the_last_minute_are_sent_again_to_another_server() {
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let begun = Instant::now();
+    let later = |seconds| begun + std::time::Duration::from_secs(seconds);
+    read_back(&mut log, &target, 6, later(0));
+    let recent = [read_back(&mut log, &target, 7, later(5)), read_back(&mut log, &target, 8, later(6))];
+    let numbers = target.current();
+    assert_eq!(sent_to(&mut log, &target, RUN + 1, later(61)), recent);
+    // The copy that is read back has the number of its purge.
+    let gap = target.current();
+    for (millis, sending) in [(10, &recent[0]), (11, &recent[1])] {
+        let position = Position { id: at(millis).id, nonce: sending.nonce };
+        let from = log.next_read().from;
+        let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
+        log.replied(from, &back, &target);
+    }
+    assert_eq!((log.waiting(), target.current()), (0, gap));
+    assert!(log.begun(as_of(RUN + 1, at(5)), &target).is_some_and(|begun| begun < numbers));
+    // And again, while it is not too old.
+    assert_eq!(sent_to(&mut log, &target, RUN + 2, later(63)), recent);
+    assert_eq!(sent_to(&mut log, &target, RUN + 2, later(64)), recent, "the server may have none of them");
+}
+
+#[test]
+fn only_the_newest_purges_are_sent_again() {
+    let (mut log, target) = (Log::new(), Counting::default());
+    let now = Instant::now();
+    log.connected(Some(RUN), now, &target);
+    log.replied(None, &reply(None, &[5]), &target);
+    let all: Vec<_> = (0..1100).map(|n| read_back(&mut log, &target, 10 + n, now)).collect();
+    assert_eq!(sent_to(&mut log, &target, RUN + 1, now), all[1100 - 1024..]);
 }

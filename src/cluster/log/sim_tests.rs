@@ -580,7 +580,7 @@ impl World {
         }
         self.nodes[node].is_linked = true;
         let run = self.server.run;
-        self.with_log(node, |log, target| log.connected(Some(run), target));
+        self.with_log(node, |log, target| log.connected(Some(run), Instant::now(), target));
     }
 
     fn read(&mut self, node: usize) {

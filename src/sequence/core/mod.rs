@@ -27,6 +27,9 @@
 //!    change. A request that may wait for another one's fetch [sets the bit](Purges::arrive) as well, once it
 //!    has read the floor: where no layer numbers fetches, floors alone tell requests before an invalidation
 //!    from those after it.
+//! 5. Where others purge too, and may be out of reach, a stored response has to be looked at each time that it
+//!    is used, and not only after a purge. Then the [gate](Purges::gate) is above all numbers, so that each
+//!    check takes the longer way. Otherwise it is the published number, and a check costs what it did.
 //!
 //! Knows neither HTTP nor time: the moments of soft purges are numbers given by the caller.
 
@@ -73,6 +76,9 @@ pub(crate) struct Purges {
     current: AtomicU64,
     /// The number of the last purge. Its record is visible, and so are all before it.
     latest: AtomicU64,
+    /// What was checked up to this number is admitted without a look: as [`latest`](Self::latest), unless the
+    /// caller has [more to ask](Self::always_ask).
+    gate: AtomicU64,
     /// Records up to this number may have been dropped.
     dropped: AtomicU64,
     /// How many loads are under way, of what may be at any floor.
@@ -93,6 +99,7 @@ impl Purges {
         Self {
             current: AtomicU64::new(0),
             latest: AtomicU64::new(0),
+            gate: AtomicU64::new(0),
             dropped: AtomicU64::new(0),
             loads: AtomicU64::new(0),
             floors: Floors::new(floors),
@@ -193,7 +200,14 @@ impl Purges {
         }
         // Its record is visible by now, and so are all before it.
         self.latest.store(number, Ordering::Release);
+        self.gate.fetch_max(number, Ordering::AcqRel);
         number
+    }
+
+    /// From now on each [check](Self::admits) asks whether the response is in doubt.
+    #[cfg_attr(not(feature = "redis"), allow(dead_code, reason = "there are no other nodes"))]
+    pub(crate) fn always_ask(&self) {
+        self.gate.store(u64::MAX, Ordering::Release);
     }
 
     /// Purges a floor, unless nothing began there since that was done last.
@@ -221,13 +235,17 @@ impl Purges {
         check: &PurgeCheck,
         begun: u64,
         keys: impl FnOnce() -> &'a PurgeKeys,
+        is_in_doubt: impl FnOnce() -> bool,
         note: impl FnOnce(Doubts),
     ) -> bool {
-        let latest = self.latest();
-        if check.checked() >= latest {
+        if check.checked() >= self.gate.load(Ordering::Acquire) {
             return true;
         }
-        let Some(doubts) = self.judge(keys(), begun, check.checked()) else { return false };
+        // Before the records are read: what takes the doubt away was noted in them by then.
+        let is_in_doubt = is_in_doubt();
+        let latest = self.latest();
+        let Some(mut doubts) = self.judge(keys(), begun, check.checked()) else { return false };
+        doubts.is_unproven |= is_in_doubt;
         if doubts != Doubts::default() {
             note(doubts);
         }

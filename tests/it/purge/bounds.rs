@@ -156,8 +156,30 @@ async fn a_storm_of_purges_leaves_hits_right_and_memory_flat() {
 #[test]
 fn a_store_too_small_for_purge_records_is_refused() {
     let builder = || MemoryStore::builder(1 << 20);
-    for builder in [builder().max_tag_records(0), builder().max_prefix_records(0)] {
+    for builder in [builder().max_tag_records(0), builder().max_prefix_records(0), builder().floors(0)] {
         assert!(matches!(builder.build(), Err(BuildError::ZeroLimit { .. })));
+    }
+}
+
+/// Of one part all URLs are in it, and of many hardly two are in the same.
+#[tokio::test(start_paused = true)]
+async fn the_more_parts_there_are_the_less_does_a_purge_of_a_url_take_along() {
+    for (floors, kept) in [(1, 0..=0), (1 << 20, 95..=100)] {
+        let origin = tagged();
+        let store = MemoryStore::builder(64 << 20).floors(floors).build().unwrap();
+        let layer = ReadThroughLayer::builder(store).rules(fixed(60_000)).build().unwrap();
+        let (service, purge) = (layer.layer(origin.clone()), layer.purge());
+        let page = |n: usize| get_request(&format!("http://example.com/page-{n}"));
+        for n in 0..100 {
+            call(&service, page(n)).await;
+        }
+        for n in 0..100 {
+            purge.url(&format!("http://example.com/other-{n}")).unwrap();
+        }
+        for n in 0..100 {
+            call(&service, page(n)).await;
+        }
+        assert!(kept.contains(&(200 - origin.calls())), "{floors}: {} of 200", origin.calls());
     }
 }
 

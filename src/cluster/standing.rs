@@ -1,0 +1,157 @@
+//! How the node stands to its cluster, as far as it knows.
+
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::time::Instant;
+
+use super::registry::{Node, SILENCE, Survey};
+use crate::{
+    observe::{ClusterState, NodeStatus},
+    trace,
+};
+
+/// What is known of the connection and of the other nodes.
+#[derive(Debug)]
+pub(super) struct Standing(Mutex<State>);
+
+#[derive(Debug)]
+struct State {
+    is_connected: bool,
+    is_caught_up: bool,
+    since: Instant,
+    /// The log was read to its end.
+    heard: Option<Instant>,
+    last_error: Option<String>,
+    /// Since when the node is cut off, as it was told.
+    cut_off_since: Option<Instant>,
+    may_evict_log: bool,
+    has_warned: bool,
+    survey: Survey,
+    surveyed: Option<Instant>,
+}
+
+/// What a node says of itself at one moment.
+#[derive(Debug)]
+pub(super) struct Said {
+    pub(super) is_connected: bool,
+    pub(super) state: ClusterState,
+    pub(super) since: Duration,
+    pub(super) heard: Option<Duration>,
+    pub(super) last_error: Option<String>,
+    pub(super) may_evict_log: bool,
+    pub(super) others: Vec<NodeStatus>,
+}
+
+impl Standing {
+    pub(super) fn new() -> Self {
+        Self(Mutex::new(State {
+            is_connected: false,
+            is_caught_up: false,
+            since: Instant::now(),
+            heard: None,
+            last_error: None,
+            cut_off_since: None,
+            may_evict_log: false,
+            has_warned: false,
+            survey: Survey::default(),
+            surveyed: None,
+        }))
+    }
+
+    /// There is a connection to a server.
+    pub(super) fn connected(&self, node: &str, may_evict_log: bool) {
+        let warns = {
+            let mut state = self.0.lock();
+            state.turn(true, false);
+            (state.last_error, state.may_evict_log) = (None, may_evict_log);
+            may_evict_log && !std::mem::replace(&mut state.has_warned, may_evict_log)
+        };
+        if warns {
+            trace::log_may_be_evicted(node);
+        }
+    }
+
+    /// There is none.
+    pub(super) fn failed(&self, node: &str, error: &str) {
+        let is_news = {
+            let mut state = self.0.lock();
+            state.turn(false, false);
+            state.survey = Survey::default();
+            let is_news = state.cut_off_since.is_none();
+            state.cut_off_since.get_or_insert_with(Instant::now);
+            state.last_error = Some(error.to_owned());
+            is_news
+        };
+        if is_news {
+            trace::cut_off(node, error);
+        }
+    }
+
+    /// What the server said was applied, and whether the log was read to its end by that.
+    pub(super) fn read(&self, node: &str, is_caught_up: bool) {
+        let lasted = {
+            let mut state = self.0.lock();
+            state.turn(true, is_caught_up);
+            if is_caught_up {
+                state.heard = Some(Instant::now());
+            }
+            state.cut_off_since.take_if(|_| is_caught_up).map(|since| since.elapsed())
+        };
+        if let Some(lasted) = lasted {
+            trace::caught_up(node, lasted);
+        }
+    }
+
+    /// The registry was looked at.
+    pub(super) fn surveyed(&self, survey: Survey) {
+        let mut state = self.0.lock();
+        (state.survey, state.surveyed) = (survey, Some(Instant::now()));
+    }
+
+    pub(super) fn said(&self, node: &str) -> Said {
+        let state = self.0.lock();
+        let standing = match (state.is_connected, state.is_caught_up) {
+            (false, _) => ClusterState::CutOff,
+            (true, false) => ClusterState::CatchingUp,
+            (true, true) => ClusterState::CaughtUp,
+        };
+        Said {
+            is_connected: state.is_connected,
+            state: standing,
+            since: state.since.elapsed(),
+            heard: state.heard.map(|heard| heard.elapsed()),
+            last_error: state.last_error.clone(),
+            may_evict_log: state.may_evict_log,
+            others: state.others(node),
+        }
+    }
+}
+
+impl State {
+    fn turn(&mut self, is_connected: bool, is_caught_up: bool) {
+        if (self.is_connected, self.is_caught_up) != (is_connected, is_caught_up) {
+            (self.is_connected, self.is_caught_up) = (is_connected, is_caught_up);
+            self.since = Instant::now();
+        }
+    }
+
+    fn others(&self, own: &str) -> Vec<NodeStatus> {
+        let since = self.surveyed.map(|at| at.elapsed()).unwrap_or_default();
+        let others = self.survey.nodes().filter(|(name, _)| *name != own);
+        let status = |(name, node): (&str, Option<Node<'_>>)| {
+            let node = node.filter(|node| !node.has_left())?;
+            let heard = node.silent_for(self.survey.now_ms).saturating_add(since);
+            Some(NodeStatus {
+                name: name.into(),
+                position: node.position.map(|position| position.to_string().into()),
+                heard,
+                is_silent: heard > SILENCE,
+                validates_after: node.lease,
+            })
+        };
+        let mut others: Vec<_> = others.filter_map(status).collect();
+        others.sort_by(|a, b| a.name.cmp(&b.name));
+        others
+    }
+}

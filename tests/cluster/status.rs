@@ -1,0 +1,87 @@
+//! What a node says of itself and of the others.
+
+use std::time::Duration;
+
+use tower_readthrough::{
+    Stats,
+    cluster::{Cluster, ClusterState, WhenCutOff},
+};
+
+use super::{
+    node::{Node, until},
+    server::{server, server_with},
+    support::secs,
+};
+
+#[tokio::test]
+async fn a_node_knows_the_others_and_what_it_has_applied() {
+    let Some(mut server) = server().await else { return };
+    let here = Node::start(&server, "n1");
+    let there = Node::start_with(&server.url(), "n2", WhenCutOff::ValidateAfter(secs(30)));
+    here.caught_up().await;
+    there.caught_up().await;
+    until("both seen", || here.cluster.status().others.len() == 1).await;
+    here.layer.purge().tag("red");
+    until("read back", || here.cluster.status().waiting == 0).await;
+    let position = here.cluster.status().position.unwrap();
+    until("applied there", || {
+        here.cluster.status().others.iter().any(|other| other.position.as_ref() == Some(&position))
+    })
+    .await;
+    let status = here.cluster.status();
+    let other = &status.others[0];
+    assert_eq!((&*status.node, status.state, status.validates_after), ("n1", ClusterState::CaughtUp, None));
+    assert_eq!((&*other.name, other.is_silent, other.validates_after), ("n2", false, Some(secs(30))));
+    assert!(status.heard.unwrap() < secs(5) && other.heard < secs(8), "{status:?}");
+    // The numbers of the cache say the same.
+    let counted = here.layer.stats().snapshot().cluster.unwrap();
+    assert_eq!((counted.node, counted.position, counted.gaps), (status.node, status.position, 1));
+    // One that leaves is not there any more.
+    there.cluster.clone().leave().await;
+    until("gone", || here.cluster.status().others.is_empty()).await;
+
+    let state = || here.cluster.status().state;
+    server.kill();
+    until("cut off", || state() == ClusterState::CutOff).await;
+    let status = here.cluster.status();
+    assert!(status.last_error.is_some() && status.heard.is_some() && !status.must_validate, "{status:?}");
+    server.start().await;
+    until("caught up", || state() == ClusterState::CaughtUp).await;
+    let before = here.layer.stats().snapshot();
+    assert_eq!(
+        (before.cluster.as_ref().unwrap().gaps, &before.cluster.as_ref().unwrap().last_error),
+        (2, &None)
+    );
+    assert_eq!(here.layer.stats().snapshot().since(&before).cluster.unwrap().gaps, 0);
+}
+
+#[tokio::test]
+async fn a_server_that_may_drop_the_log_is_told_of() {
+    for (policy, is_told) in [("allkeys-lru", true), ("volatile-lru", false), ("noeviction", false)] {
+        let options = ["--maxmemory", "100mb", "--maxmemory-policy", policy];
+        let Some(server) = server_with(&options).await else { return };
+        let node = Node::start(&server, "n1");
+        node.caught_up().await;
+        assert_eq!(node.cluster.status().may_evict_log, is_told, "{policy}");
+    }
+    // It may be forbidden to ask.
+    let options = ["--maxmemory-policy", "allkeys-lru", "--rename-command", "CONFIG", "HIDDEN"];
+    let Some(server) = server_with(&options).await else { return };
+    let node = Node::start(&server, "n1");
+    node.caught_up().await;
+    assert!(!node.cluster.status().may_evict_log);
+}
+
+#[tokio::test]
+async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another_handle() {
+    let node = Node::start_at("redis://127.0.0.1:1/", "n1");
+    let stats = node.layer.stats();
+    assert_eq!(stats.snapshot().cluster.unwrap().state, ClusterState::CutOff);
+    drop(node);
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    assert_eq!(stats.snapshot().cluster, None);
+    let store = tower_readthrough::MemoryStore::with_capacity_bytes(1 << 20);
+    let purge = tower_readthrough::StoreLayer::new(store).purge();
+    let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
+    assert_eq!(Stats::new().snapshot().cluster, None);
+}

@@ -1,0 +1,110 @@
+//! What the page shows of the nodes of a cluster.
+
+use std::time::Duration;
+
+use tower::Layer;
+use tower_readthrough::{
+    MemoryStore, ReadThroughLayer,
+    cluster::{Cluster, WhenCutOff},
+    dashboard::Dashboard,
+    purge::Basic,
+    testing::{Answer, Client, ScriptedOrigin},
+};
+
+use super::{PASSWORD, browser::Browser, redis_server::server};
+
+async fn until(what: &str, is_so: impl Fn() -> bool) {
+    let waited = tokio::time::timeout(Duration::from_secs(30), async {
+        while !is_so() {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    });
+    assert!(waited.await.is_ok(), "never {what}");
+}
+
+fn cache() -> ReadThroughLayer<MemoryStore> {
+    ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().expect("a cache")
+}
+
+#[tokio::test]
+async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
+    let browser = browser!();
+    let Some(mut server) = server().await else { return };
+    let (here, there) = (cache(), cache());
+    let join = |cache: &ReadThroughLayer<MemoryStore>, name: &str| {
+        Cluster::builder(server.url(), cache.purge())
+            .node(name)
+            .when_cut_off(WhenCutOff::ValidateAfter(Duration::from_secs(20)))
+    };
+    let own = join(&here, "edge-<b>1</b>").open();
+    assert!(own.is_err(), "no markup can come from a name");
+    let own = join(&here, "edge-1").open().expect("a cluster");
+    let other = join(&there, "edge-2").open().expect("a cluster");
+    until("all seen", || {
+        own.status().others.len() == 1 && own.status().is_caught_up && other.status().is_caught_up
+    })
+    .await;
+
+    let dashboard =
+        Dashboard::builder(here.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard");
+    let app = axum::Router::new().nest_service("/-/cache", dashboard);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let password = PASSWORD.replace(' ', "%20");
+    browser.go(&format!("http://ops:{password}@{address}/-/cache/data.json")).await;
+    browser.go(&format!("http://{address}/-/cache")).await;
+    browser.until("return document.getElementById('state').textContent === 'Up to date'").await;
+
+    let rows = browser.rows("#nodes").await;
+    let position = own.status().position.expect("a position");
+    let [own_row, other_row] = &rows[..] else { panic!("{rows:?}") };
+    assert_eq!(own_row[0], "edge-1 (this node)");
+    assert!(own_row[1].starts_with("caught-up for ") && own_row[2].ends_with(" ago"), "{own_row:?}");
+    assert_eq!(own_row[3..], [&*position, "0", "1", "20 s"]);
+    assert_eq!((&*other_row[0], &*other_row[1], &*other_row[6]), ("edge-2", "heard", "20 s"));
+    assert_eq!(browser.text("#nodes-note").await, "Purges reach all of these by one log.");
+    assert_eq!(
+        browser.run("return document.getElementById('nodes-panel').getAttribute('aria-labelledby')").await,
+        "t-nodes"
+    );
+    // Each cell belongs to a column that says what it is.
+    let columns = "return document.querySelectorAll('#nodes thead th[scope=col]').length";
+    assert_eq!(browser.run(columns).await, own_row.len());
+
+    server.kill();
+    browser.until("return document.querySelector('#nodes .cut-off') !== null").await;
+    until("noticed", || own.status().last_error.is_some()).await;
+    browser
+        .until(
+            "return document.getElementById('nodes-note').textContent.includes('The last connection failed')",
+        )
+        .await;
+    // It shows no node of which it hears nothing.
+    assert_eq!(browser.rows("#nodes").await.len(), 1);
+    server.start().await;
+    browser.until("return document.querySelector('#nodes .caught-up') !== null").await;
+    assert_eq!(browser.errors().await, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn the_figures_name_the_nodes_only_in_a_cluster() {
+    let cache = cache();
+    let dashboard =
+        Dashboard::builder(cache.stats(), Basic::new("ops", "secret")).build().expect("a dashboard");
+    let client = Client::new(dashboard).header("authorization", "Basic b3BzOnNlY3JldA==");
+    let figures = async || -> serde_json::Value {
+        serde_json::from_slice(&client.get("/data.json").send().await.body).expect("JSON")
+    };
+    assert!(figures().await["totals"]["cluster"].is_null());
+    let cluster =
+        Cluster::builder("redis://127.0.0.1:1/", cache.purge()).node("edge-1").open().expect("a cluster");
+    until("refused", || cluster.status().last_error.is_some()).await;
+    let service = Client::new(cache.layer(ScriptedOrigin::always(|| Answer::ok("x"))));
+    service.get("/").send().await.expect_status(200);
+    let figures = figures().await["totals"]["cluster"].take();
+    assert_eq!((&figures["node"], &figures["state"]), (&"edge-1".into(), &"cut-off".into()));
+    assert_eq!((&figures["waiting"], &figures["must_validate"]), (&0.into(), &false.into()));
+    assert!(figures["last_error"].is_string() && figures["heard_seconds_ago"].is_null(), "{figures}");
+    assert_eq!(figures["others"], serde_json::json!([]));
+}
