@@ -457,8 +457,6 @@ impl Sequence {
     /// Lets others know of all purges from now on. False if there is a journal already.
     #[cfg(feature = "redis")]
     pub(crate) fn keep_journal(&self, journal: Arc<dyn Journal>) -> bool {
-        // A file may be loaded later, of which each response is judged by them.
-        self.purges.keep_records();
         self.journal.set(journal).is_ok()
     }
 
