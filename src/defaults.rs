@@ -58,6 +58,8 @@
 //! |---|---|
 //! | [`ClusterBuilder::namespace`](crate::cluster::ClusterBuilder::namespace) | readthrough |
 //! | [`ClusterBuilder::node`](crate::cluster::ClusterBuilder::node) | random |
+//! | [`ClusterBuilder::root_certificates`](crate::cluster::ClusterBuilder::root_certificates) | those of the system |
+//! | [`ClusterBuilder::client_certificate`](crate::cluster::ClusterBuilder::client_certificate) | none |
 //! | [`ClusterBuilder::when_cut_off`](crate::cluster::ClusterBuilder::when_cut_off) | serve on |
 //!
 //! # A server as a second tier
@@ -67,6 +69,18 @@
 //! | [`RedisRemoteBuilder::namespace`](crate::remote::RedisRemoteBuilder::namespace) | readthrough |
 //! | [`RedisRemoteBuilder::read_timeout`](crate::remote::RedisRemoteBuilder::read_timeout) | 50 ms |
 //! | [`RedisRemoteBuilder::write_timeout`](crate::remote::RedisRemoteBuilder::write_timeout) | 1 s |
+//! | [`RedisRemoteBuilder::root_certificates`](crate::remote::RedisRemoteBuilder::root_certificates) | those of the system |
+//! | [`RedisRemoteBuilder::client_certificate`](crate::remote::RedisRemoteBuilder::client_certificate) | none |
+//!
+//! # A second tier
+//!
+//! | setting | default |
+//! |---|---|
+//! | [`TierBuilder::plain_keys`](crate::tier::TierBuilder::plain_keys) | no |
+//! | [`TierBuilder::single_fetch`](crate::tier::TierBuilder::single_fetch) | no |
+//! | [`TierBuilder::compression`](crate::tier::TierBuilder::compression) | none |
+//! | [`TierBuilder::max_queued`](crate::tier::TierBuilder::max_queued) | 1024 |
+//! | [`TierBuilder::max_queued_bytes`](crate::tier::TierBuilder::max_queued_bytes) | 32 MiB |
 //!
 //! # Keys
 //!
@@ -250,6 +264,8 @@ pub(crate) mod tests {
         );
         #[cfg(feature = "redis")]
         all.extend(crate::remote::RedisRemote::builder("").settings());
+        #[cfg(feature = "redis")]
+        all.extend(crate::tier::default_settings());
         #[cfg(feature = "snapshot")]
         all.extend(crate::store::SnapshotFile::builder(store.clone(), "file").settings());
         all.extend(LookupLayer::new(store.clone()).settings());
@@ -271,7 +287,13 @@ pub(crate) mod tests {
         });
         let is_here = |name: &str| {
             let of_snapshots = cfg!(feature = "snapshot") || !name.starts_with("SnapshotFile");
-            let of_servers = name.starts_with("Cluster") || name.starts_with("RedisRemote");
+            let of_servers = ["Cluster", "RedisRemote", "TierBuilder"].iter().any(|of| name.starts_with(of));
+            if name == "TierBuilder::compression" && !cfg!(feature = "zstd") {
+                return false;
+            }
+            if of_servers && name.contains("_certificate") && !cfg!(feature = "redis-tls") {
+                return false;
+            }
             of_snapshots && (cfg!(feature = "redis") || !of_servers)
         };
         let rows = rows.filter(|(name, _)| is_here(name));

@@ -68,6 +68,7 @@
 //! | [`stale_if_error`] | serves a stale response when everything to the right failed |
 //! | [`coalesce`] | fetches the same thing once at a time, for all callers that ask for it |
 //! | [`fill`] | stores and revalidates what the origin sends |
+//! | `tier` | asks a second tier before the origin (feature `redis`) |
 //! | [`retry`] | tries again, within a budget, what may be tried again |
 //! | [`origin_limit`] | bounds the attempts under way at the origin |
 //!
@@ -164,8 +165,12 @@
 //!   what becomes of each request and whether each fetched response is stored, and one at `warn` when the state of an
 //!   origin changes. No query of a URL is shown, unless `trace_queries` is set.
 //! * `purge-service`: `purge::PurgeService` takes purges over HTTP.
-//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server; its
-//!   guide is the module `several_nodes`.
+//! * `redis`: `cluster::Cluster` makes purges reach all processes of a service, over a Redis or Valkey server, and a
+//!   `tier::Tier` is a second tier that they have in common; the guide is the module `several_nodes`.
+//! * `redis-tls`: TLS to that server, by rustls with ring. What the process has chosen as its provider is neither used
+//!   nor changed.
+//! * `zstd`: `store::Envelope::to_compressed_bytes`, for values of the second tier; without it compressed
+//!   envelopes are not read.
 //! * `snapshot`: `store::SnapshotFile` keeps what is stored in a file, for the next start, and `store::Envelope` is
 //!   the form of one response as bytes.
 //! * `dashboard`: a page that shows what the cache does, as a Tower service; see the module of that name. Brings
@@ -176,7 +181,7 @@
 //! # Limits
 //!
 //! * What is stored is in the memory of one process. It ends with that, unless a
-//!   [snapshot file](store#a-store-that-outlives-its-process) keeps it; there is no second tier. A purge is about
+//!   [snapshot file](store#a-store-that-outlives-its-process) or a second tier keeps it. A purge is about
 //!   one store, unless a `cluster` joins it with others.
 //! * Requests over HTTP/1 count as `http`. A service behind TLS says so with [`DefaultKey::scheme`] or
 //!   [`KeyRulesBuilder::scheme`], so that purges of `https` URLs reach what is stored.

@@ -11,6 +11,7 @@ pub(crate) use self::on::*;
 mod on {
     use super::{Duration, Future};
     use http::request::Parts;
+    use parking_lot::Mutex;
     use tracing::{Instrument, Span, debug, info_span, warn};
 
     const TARGET: &str = "tower_readthrough";
@@ -21,7 +22,7 @@ mod on {
 
     impl FetchSpan {
         /// Of a fetch for all that ask for the same. The query of its URL is shown only if that is asked for.
-        pub(crate) fn of_fetch(head: &Parts, shows_query: bool) -> Self {
+        fn of_fetch(head: &Parts, shows_query: bool) -> Self {
             let query = head.uri.query().filter(|_| shows_query);
             let span =
                 info_span!(target: TARGET, "fetch", method = %head.method, path = head.uri.path(), query);
@@ -39,12 +40,37 @@ mod on {
         }
 
         /// Notes that the request of the current span waits for it.
-        pub(crate) fn joined(&self) {
+        fn joined(&self) {
             self.0.follows_from(Span::current().id());
         }
 
         pub(crate) fn around<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
             future.instrument(self.0.clone())
+        }
+    }
+
+    /// The span of a fetch that may not have begun.
+    #[derive(Debug, Default)]
+    pub(crate) struct SpanOfFetch(Mutex<Option<FetchSpan>>);
+
+    impl SpanOfFetch {
+        /// The span of the fetch for this request, which begins now.
+        pub(crate) fn begin(&self, head: &Parts, shows_query: bool) -> FetchSpan {
+            let span = FetchSpan::of_fetch(head, shows_query);
+            let _replaced = self.0.lock().replace(span.clone());
+            span
+        }
+
+        /// Notes that the request of the current span waits for it, if it goes on.
+        pub(crate) fn joined(&self) {
+            // Without the lock: a subscriber of spans is code of the application.
+            let span = self.0.lock().clone();
+            span.iter().for_each(FetchSpan::joined);
+        }
+
+        /// Its fetch is over. What is left of it is that of the fetch's future.
+        pub(crate) fn end(&self) {
+            let _span = self.0.lock().take();
         }
     }
 
@@ -118,21 +144,28 @@ mod off {
     pub(crate) struct FetchSpan;
 
     impl FetchSpan {
-        pub(crate) const fn of_fetch(_: &Parts, _: bool) -> Self {
-            Self
-        }
-
         pub(crate) const fn of_refresh() -> Self {
             Self
         }
 
         #[allow(clippy::unused_self, reason = "as with the feature")]
-        pub(crate) const fn joined(&self) {}
-
-        #[allow(clippy::unused_self, reason = "as with the feature")]
         pub(crate) fn around<F: Future>(&self, future: F) -> F {
             future
         }
+    }
+
+    #[derive(Debug, Default)]
+    pub(crate) struct SpanOfFetch;
+
+    #[allow(clippy::unused_self, reason = "as with the feature")]
+    impl SpanOfFetch {
+        pub(crate) const fn begin(&self, _: &Parts, _: bool) -> FetchSpan {
+            FetchSpan
+        }
+
+        pub(crate) const fn joined(&self) {}
+
+        pub(crate) const fn end(&self) {}
     }
 
     pub(crate) const fn decided(

@@ -113,6 +113,8 @@
 //! | `fetch-aborted` | with the head | The fetch panicked or was cancelled. |
 //! | `fetch-timeout` | with the head | No response within the [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline). |
 //! | `origin-down` | before the fetch | The origin is down, and [`fail_fast`](crate::OriginHealthBuilder::fail_fast) is set or the request was not one that finds out. |
+//! | `origin-recovering` | before the fetch | The origin is recovering, and something stale may be served, or no client waits for the response. |
+//! | `origin-busy` | before the fetch | As that, after the origin said that it gets too many requests. |
 //! | `attempt-timeout` | with the head | No response while the origin is down. |
 //! | `not-stored` | before the fetch | The client wants only what is stored (`only-if-cached`). |
 

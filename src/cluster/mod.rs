@@ -3,7 +3,8 @@
 //! Each node keeps its own store. A [`Cluster`] joins them by a log on a Redis (7.0 or later) or Valkey server
 //! (7.2 or later): each purge through a [`Purge`] handle, and each URL and group that an unsafe request
 //! invalidates, is applied here at once and written to the log, and all nodes apply the log in its order.
-//! Nothing else changes: a hit asks no server, and responses are not shared.
+//! Nothing else changes: a hit asks no server, and responses are not shared, unless there is a
+//! [second tier](crate::tier).
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -45,11 +46,16 @@
 //! With a [`SnapshotFile`](crate::store::SnapshotFile) a node that restarts uses at once what it had stored and
 //! nothing has purged meanwhile: the file says how far the log was applied. Open the cluster first.
 //!
+//! With a [second tier](crate::tier) a node that starts with an empty store asks its origin for nothing that is fresh
+//! there: it reads the log from its beginning, and by that knows what was purged before it was born, as far back as the
+//! log goes. What is older is confirmed by the origin.
+//!
 //! # What is not promised
 //!
 //! * A node that is cut off does not know that it is, and serves what was purged elsewhere until the connection
 //!   is back: a server that is away must not become an origin that is flooded.
-//! * The log is read from the primary. Sentinel and Redis Cluster are not supported, nor is TLS.
+//! * The log is read from the primary. Sentinel and Redis Cluster are not supported. TLS is, with the feature
+//!   `redis-tls`: by a URL that begins with `rediss://`.
 //! * All nodes need the same key rules: a purge of a URL is said as the URL, and read by the rules of each.
 //! * The log deleted, and the server's clock set back, both at once: then
 //!   [`applied_everywhere`](crate::Purged::applied_everywhere) can be wrong for a second.
@@ -79,7 +85,7 @@ use tokio::{
     runtime::Handle,
     sync::Notify,
     task::AbortHandle,
-    time::{Instant, sleep},
+    time::{Instant, sleep, timeout_at},
 };
 
 pub use self::cut_off::WhenCutOff;
@@ -154,6 +160,7 @@ impl From<AddressError> for ClusterError {
     fn from(error: AddressError) -> Self {
         match error {
             AddressError::Url(why) => Self::Url(why),
+            #[cfg(feature = "redis-tls")]
             AddressError::Certificate(why) => Self::Certificate(why),
         }
     }
@@ -376,7 +383,7 @@ impl Journal for Following {
             return (purge(), Arc::new(Issued { ticket: Arc::default(), cluster: Weak::new() }));
         };
         let mut log = shared.log.lock();
-        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge, &shared.purge);
+        let (number, ticket) = log.issue(message, is_invalidation, Instant::now(), purge);
         drop(log);
         shared.wake.notify_one();
         (number, Arc::new(Issued { ticket, cluster: Weak::clone(&self.0) }))
@@ -426,19 +433,23 @@ impl Receipt for Issued {
             let until = after(Instant::now(), within);
             let [shortest, longest] = LOOK_PAUSES;
             let mut pauses = 0_u32;
-            loop {
-                let last = match self.cluster.upgrade() {
-                    Some(shared) => shared.survey(&self.ticket).await,
-                    None => Err(NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new())),
-                };
-                let left = until.saturating_duration_since(Instant::now());
-                if last.is_ok() || left.is_zero() {
-                    return last;
+            let mut last = NotEverywhere::new(NotEverywhereReason::NotSent, Vec::new());
+            // One look may take longer: others wait for their turn, or the server does not answer.
+            let looks = async {
+                while let Some(shared) = self.cluster.upgrade() {
+                    match shared.survey(&self.ticket).await {
+                        Ok(()) => return true,
+                        Err(error) => last = error,
+                    }
+                    drop(shared);
+                    let doublings = pauses.saturating_sub(SHORT_PAUSES).min(16);
+                    sleep((shortest * (1 << doublings)).min(longest)).await;
+                    pauses = pauses.saturating_add(1);
                 }
-                let doublings = pauses.saturating_sub(SHORT_PAUSES).min(16);
-                sleep((shortest * (1 << doublings)).min(longest).min(left)).await;
-                pauses = pauses.saturating_add(1);
-            }
+                false
+            };
+            let is_everywhere = timeout_at(until, looks).await.unwrap_or(false);
+            if is_everywhere { Ok(()) } else { Err(last) }
         })
     }
 }
@@ -459,16 +470,19 @@ impl fmt::Debug for Cluster {
 impl ClusterBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        let Self { location: _, purge: _, namespace, node, when_cut_off } = self;
+        let Self { location, purge: _, namespace, node, when_cut_off } = self;
         let name = if node.len() > 16 { "random" } else { "some" };
         let when_cut_off = match when_cut_off {
             WhenCutOff::ServeOn => "serve on".to_owned(),
             WhenCutOff::ValidateAfter(after) => crate::defaults::tests::span(*after),
         };
-        vec![
+        let tls = ["ClusterBuilder::root_certificates", "ClusterBuilder::client_certificate"];
+        let mut settings = vec![
             ("ClusterBuilder::namespace", namespace.clone()),
             ("ClusterBuilder::node", name.to_owned()),
             ("ClusterBuilder::when_cut_off", when_cut_off),
-        ]
+        ];
+        settings.extend(location.settings(tls));
+        settings
     }
 }

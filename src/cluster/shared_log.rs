@@ -261,8 +261,7 @@ impl Journal for Following {
         purge: &mut dyn FnMut() -> u64,
     ) -> (u64, Arc<dyn Receipt>) {
         let Some(node) = self.0.upgrade() else { return (purge(), Arc::new(Logged(Arc::default()))) };
-        let (number, ticket) =
-            node.log.lock().issue(message, is_invalidation, Instant::now(), purge, &node.purge);
+        let (number, ticket) = node.log.lock().issue(message, is_invalidation, Instant::now(), purge);
         settle(&node.server);
         (number, Arc::new(Logged(ticket)))
     }

@@ -13,7 +13,8 @@
 //! | `Tags` (public) | tags of the response | users, rules of keys | `Fill` |
 //! | `Told` | a layer above tells an observer of the response | layers without a `Lookup` above that have an observer | the same |
 //! | `WarmUp` | the request warms up the store | `warm_up` | `Lookup` |
-//! | `PassOf`, `OwnValidators` | what `CacheRequest` says of a right to ask an origin that is not up, and of conditions of the cache, where there is none | `Failover`, `Fill` | `OriginLimit`, `Failover` |
+//! | `PassOf`, `OwnValidators`, `OfFlight` | what `CacheRequest` says of a right to ask an origin that is not up, of conditions of the cache, and of callers that share the fetch, where there is none | `Failover`, `Fill`, `Coalesce` | `OriginLimit`, `Failover` |
+//! | `Repeated` | the request was sent before, and is tried again | `Retry` | `Failover` |
 //! | `WithoutKey` | a layer above has looked for a key, and there is none | `Key`, `Lookup` | layers that would look for one |
 //! | `KeyFacts`, `Identity` | what the layer that made the key knows of it: fields and credentials in it, what the target names | `Key`, `BodyKey` | `Lookup`, invalidation |
 //! | `ReadByRule` | a rule says that the request is a read, and the body that was read for its key | `BodyKey` | the room of keys, `Fill`, `Retry` |
@@ -61,7 +62,9 @@ pub use self::{
 pub(crate) use self::{
     record::{ObservedStore, Observers},
     refused::{served_instead, tell_protocol_error},
-    request::{Fallback, KeyWatch, RequestCopy, StaleCandidate, WarmUp, head_of, without_extensions},
+    request::{
+        Fallback, KeyWatch, Repeated, RequestCopy, StaleCandidate, WarmUp, head_of, without_extensions,
+    },
     response::{ResponseFacts, Shareability},
     status_field::{FullStatus, StatusField},
 };

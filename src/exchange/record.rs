@@ -84,6 +84,13 @@ impl Record {
         Self { came_about, status: Some(response.status()), role, attempts, answered_by }
     }
 
+    /// The same without what only an observer asks for.
+    pub(crate) fn to_count<B>(response: &Response<B>, otherwise: CacheStatus) -> Self {
+        let came_about = CacheStatus::of(response).unwrap_or(otherwise);
+        let role = if came_about.is_collapsed() { Role::Follower } else { Role::Alone };
+        Self { came_about, status: Some(response.status()), role, attempts: None, answered_by: None }
+    }
+
     /// Of a request whose response would come about like this.
     pub(crate) fn foreseen(came_about: CacheStatus) -> Self {
         Self::of(&Response::new(()), came_about)
@@ -408,10 +415,10 @@ impl Observers {
         if self.is_empty() {
             return Self::NONE;
         }
-        let is_told = request.get::<Told>().is_some()
-            || request.get::<CacheRequest>().is_some_and(|asked| asked.arrival().is_some());
-        let has_key = request.get::<CacheKey>().is_some() || request.get::<CacheRequest>().is_some();
-        if is_told || !(has_key || unkeyed.is_some()) {
+        let asked = request.get::<CacheRequest>();
+        let is_told = asked.is_some_and(|asked| asked.arrival().is_some()) || request.get::<Told>().is_some();
+        let has_key = || asked.is_some() || request.get::<CacheKey>().is_some();
+        if is_told || !(unkeyed.is_some() || has_key()) {
             return Self::NONE;
         }
         request.insert(Told);

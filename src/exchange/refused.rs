@@ -7,6 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header};
 use crate::{
     body::Body,
     exchange::status::{CacheStatus, NAME, Stale},
+    origin::HeldBack,
     reasons::reasons,
 };
 
@@ -39,12 +40,28 @@ reasons! {
         /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is not up, and the request
         /// is not one by which that is found out.
         OriginDown => "origin-down", BeforeFetch;
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) is recovering, and gets no more
+        /// than it bears of what can do without it: what has something stale, and the [warm-up](crate::warm_up).
+        OriginRecovering => "origin-recovering", BeforeFetch;
+        /// [`OriginLimit`](crate::OriginLimit): the [origin](crate::OriginHealth) said that it gets too many requests
+        /// (429), and the request can do without it, as above.
+        OriginBusy => "origin-busy", BeforeFetch;
         /// [`OriginLimit`](crate::OriginLimit): no response within the time that an attempt has while the
         /// [origin](crate::OriginHealth) is down and nothing is stored.
         AttemptTimeout => "attempt-timeout", WithHead;
         /// [`Lookup`](crate::Lookup): nothing usable is stored, and the client wants nothing else
         /// (`only-if-cached`, RFC 9111 §5.2.1.7).
         NotStored => "not-stored", BeforeFetch;
+    }
+}
+
+impl From<HeldBack> for Refused {
+    fn from(why: HeldBack) -> Self {
+        match why {
+            HeldBack::Down => Self::OriginDown,
+            HeldBack::Recovering => Self::OriginRecovering,
+            HeldBack::RateLimited => Self::OriginBusy,
+        }
     }
 }
 
@@ -58,8 +75,11 @@ pub(crate) fn served_instead<B>(
     let Some(failure) = failure else { return why.rescued(Stale::IfError) };
     let said = CacheStatus::of(failure);
     let why = if said.is_some_and(|said| said.is_collapsed()) { why.collapsed() } else { why };
-    match failure.extensions().get::<Refused>() {
-        Some(Refused::OriginDown) => CacheStatus::stale(Stale::OriginDown),
+    let refused = failure.extensions().get::<Refused>();
+    if let Some(held_back) = refused.and_then(|refused| refused.held_back()) {
+        return CacheStatus::stale(held_back);
+    }
+    match refused {
         Some(refused) if refused.is_before_origin() => CacheStatus::stale(Stale::IfError),
         Some(Refused::WaitTimeout) => why.rescued(Stale::OriginSlow),
         // A response of a layer here says nothing of the origin's status.
@@ -76,15 +96,36 @@ impl Refused {
     pub(crate) const fn is_before_origin(self) -> bool {
         matches!(
             self,
-            Self::QueueFull | Self::QueueTimeout | Self::TooManyWaiters | Self::OriginDown | Self::NotStored
+            Self::QueueFull
+                | Self::QueueTimeout
+                | Self::TooManyWaiters
+                | Self::OriginDown
+                | Self::OriginRecovering
+                | Self::OriginBusy
+                | Self::NotStored
         )
+    }
+
+    /// Why something stale is served instead, if the cache decided not to ask the origin.
+    pub(crate) const fn held_back(self) -> Option<Stale> {
+        match self {
+            Self::OriginDown => Some(Stale::OriginDown),
+            Self::OriginRecovering => Some(Stale::OriginRecovering),
+            Self::OriginBusy => Some(Stale::OriginBusy),
+            _ => None,
+        }
+    }
+
+    /// Whether the caller has left a fetch that goes on for others.
+    pub(crate) const fn leaves_fetch(self) -> bool {
+        matches!(self, Self::TooManyWaiters | Self::WaitTimeout)
     }
 
     /// Returns the error type of RFC 9209 §2.3 that `Proxy-Status` names.
     pub const fn proxy_error(self) -> &'static str {
         match self {
-            Self::QueueFull | Self::QueueTimeout => "connection_limit_reached",
-            Self::OriginDown => "destination_unavailable",
+            Self::QueueFull | Self::QueueTimeout | Self::OriginBusy => "connection_limit_reached",
+            Self::OriginDown | Self::OriginRecovering => "destination_unavailable",
             Self::WaitTimeout | Self::FetchTimeout | Self::AttemptTimeout => "http_response_timeout",
             Self::FetchAborted => "proxy_internal_error",
             // The origin is not asked for this one.
@@ -126,21 +167,29 @@ pub(crate) fn tell_protocol_error(headers: &mut HeaderMap) {
     headers.insert(PROXY_STATUS, HeaderValue::from_static("tower-readthrough;error=http_protocol_error"));
 }
 
-/// What follows the name of this cache in `Proxy-Status`, if it is the last one to have said something.
-fn own_proxy_status(headers: &HeaderMap) -> Option<&str> {
-    headers.get_all(PROXY_STATUS).iter().next_back()?.to_str().ok()?.strip_prefix(NAME)
+/// What this cache has said in `Proxy-Status`, under its usual name: in a response that it has made itself, in
+/// which no other intermediary has said anything (RFC 9209 §2).
+fn own_proxy_status<B>(response: &Response<B>, status: CacheStatus) -> Option<&str> {
+    let is_refusal = || response.extensions().get::<Refused>().is_some();
+    // As `tell_protocol_error` has it.
+    let is_senseless = || {
+        (status.forward_status(), response.status())
+            == (Some(StatusCode::NOT_MODIFIED), StatusCode::BAD_GATEWAY)
+    };
+    let said = response.headers().get(PROXY_STATUS).filter(|_| is_refusal() || is_senseless());
+    said?.to_str().ok()?.strip_prefix(NAME)
 }
 
 /// Says the same under another name of the cache.
-pub(super) fn rename_proxy_status(headers: &mut HeaderMap, name: &str) {
-    let renamed =
-        own_proxy_status(headers).and_then(|rest| HeaderValue::try_from(format!("{name}{rest}")).ok());
-    renamed.into_iter().for_each(|value| _ = headers.insert(PROXY_STATUS, value));
+pub(super) fn rename_proxy_status<B>(response: &mut Response<B>, status: CacheStatus, name: &str) {
+    let renamed = own_proxy_status(response, status)
+        .and_then(|rest| HeaderValue::try_from(format!("{name}{rest}")).ok());
+    renamed.into_iter().for_each(|value| _ = response.headers_mut().insert(PROXY_STATUS, value));
 }
 
 /// Does not say it.
-pub(super) fn hide_proxy_status(headers: &mut HeaderMap) {
-    if own_proxy_status(headers).is_some() {
-        headers.remove(PROXY_STATUS);
+pub(super) fn hide_proxy_status<B>(response: &mut Response<B>, status: CacheStatus) {
+    if own_proxy_status(response, status).is_some() {
+        response.headers_mut().remove(PROXY_STATUS);
     }
 }

@@ -50,6 +50,8 @@ pub struct CacheRequest {
     facts: RequestFacts,
     /// The layer that asks may share the response, and has to be told with which requests.
     wants_shareability: bool,
+    /// Whether several callers can wait for the fetch.
+    is_of_flight: bool,
     /// Whether the cache has made the request conditional.
     validators: Option<OwnValidators>,
     /// What matters if the origin is slow or fails, and what of a second tier is known. Boxed, since most requests
@@ -101,6 +103,10 @@ pub enum Purpose {
 /// In the extensions of a request that warms up the store.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct WarmUp;
+
+/// In the extensions of a request that was sent before and is tried again.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Repeated;
 
 impl Purpose {
     /// Whether the fetch is to learn what the origin says, and what is stored is of no use instead.
@@ -155,6 +161,7 @@ impl CacheRequest {
             credentials,
             facts,
             wants_shareability: true,
+            is_of_flight: false,
             trouble: None,
             validators: None,
             why: CacheStatus::forwarded(Forward::Miss),
@@ -177,6 +184,7 @@ impl CacheRequest {
     }
 
     /// Lets the health of the origin decide about the stale response that was found.
+    #[inline(always)]
     pub(crate) fn watched_by(mut self, health: &OriginHealth) -> Self {
         if self.candidate.is_whole() {
             self.trouble_mut().health = Some(health.clone());
@@ -207,6 +215,7 @@ impl CacheRequest {
         self.trouble.as_ref()?.found.as_ref()
     }
 
+    #[cfg(feature = "redis")]
     /// Says what the origin can be asked to confirm, in place of what a layer above has found. `None` for the
     /// health: it is never served.
     pub(crate) fn confirming(
@@ -222,6 +231,7 @@ impl CacheRequest {
         }
     }
 
+    #[cfg(feature = "redis")]
     /// Says what learns what is stored of the fetch.
     pub(crate) fn written_behind(mut self, behind: Arc<dyn store::WriteBehind>) -> Self {
         self.trouble_mut().behind = Some(behind);
@@ -410,6 +420,27 @@ impl CacheRequest {
         }
     }
 
+    /// Says that several callers can wait for the fetch of this request.
+    pub(crate) fn note_flight(request: &mut Extensions) {
+        match request.get_mut::<Self>() {
+            Some(asked) => {
+                asked.is_of_flight = true;
+                asked.copy = None;
+            }
+            None => drop(request.insert(OfFlight)),
+        }
+    }
+
+    /// Whether several callers can wait for the fetch.
+    pub(crate) fn is_of_flight(&self) -> bool {
+        self.is_of_flight
+    }
+
+    /// The same of a request that asks nothing of the cache.
+    pub(crate) fn is_bare_of_flight(request: &Extensions) -> bool {
+        request.get::<OfFlight>().is_some()
+    }
+
     /// Says that the fetch has this place in the queue, which all its callers share.
     pub(crate) fn take_place(&mut self, place: Arc<Place>) {
         self.trouble_mut().place = Some(place);
@@ -505,6 +536,10 @@ impl CacheRequest {
 /// The right of a request that asks nothing of the cache.
 #[derive(Clone, Debug)]
 struct PassOf(Arc<Pass>);
+
+/// Several callers can wait for the fetch of a request that asks nothing of the cache.
+#[derive(Clone, Copy, Debug)]
+struct OfFlight;
 
 /// The conditions that the cache adds to a request, and the origin, of several, that gave the validators.
 #[derive(Clone, Copy, Debug)]

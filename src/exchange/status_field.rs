@@ -180,7 +180,7 @@ impl StatusField {
         let Some(status) = CacheStatus::of(response) else { return };
         if detail == CacheStatusDetail::Off {
             CacheStatus::hide(response);
-            hide_proxy_status(response.headers_mut());
+            hide_proxy_status(response, status);
             return;
         }
         let full = (detail == CacheStatusDetail::Full).then(full);
@@ -190,7 +190,7 @@ impl StatusField {
             response.extensions_mut().insert(status);
         }
         if item != NAME {
-            rename_proxy_status(response.headers_mut(), item);
+            rename_proxy_status(response, status, item);
         }
     }
 }

@@ -86,12 +86,19 @@ impl<'a> Target<'a> {
     /// A text from which [`parse_text`](Self::parse_text) makes a target with the same hashes. `None` if the
     /// host is not text.
     pub(crate) fn to_text(self) -> Option<String> {
+        let mut text = self.origin_text()?;
+        text.push_str(path_and_query(self.uri));
+        Some(text)
+    }
+
+    /// The same without path and query.
+    pub(crate) fn origin_text(self) -> Option<String> {
         let authority = self.authority();
         let host = str::from_utf8(authority.as_bytes()).ok()?.to_ascii_lowercase();
         // The scheme by which the default port was left out, so that no other port is when it is read.
         let scheme = self.origins.scheme.or_else(|| self.uri.scheme());
         let (scheme, colon) = scheme.map_or(("", ""), |scheme| (scheme.as_str(), ":"));
-        Some(format!("{scheme}{colon}//{host}{}", path_and_query(self.uri)))
+        Some(format!("{scheme}{colon}//{host}"))
     }
 
     /// The URI and the `Host` of a target.
@@ -151,7 +158,7 @@ impl<'a> Target<'a> {
         self.write_authority(&mut host);
         // The first segment is empty: the host alone. Each hash includes the one before it.
         let is_normal = is_normal(path);
-        path.split('/').take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
+        segments(path).take(MAX_PREFIXES).scan(host.finish(), move |before, segment| {
             let segment = if is_normal { Cow::Borrowed(segment) } else { normal_form(segment) };
             let mut state = hasher.build_hasher();
             state.write_u64(*before);
@@ -322,6 +329,21 @@ pub(super) fn join_segments<'s>(
         path.push('/');
     }
     path
+}
+
+/// The segments of a path. They are short, and a search for the next character in a text is made for long ones.
+fn segments(path: &str) -> impl Iterator<Item = &str> + Clone {
+    let mut rest = Some(path);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        match text.bytes().position(|byte| byte == b'/') {
+            None => rest.take(),
+            Some(at) => {
+                rest = Some(&text[at + 1..]);
+                Some(&text[..at])
+            }
+        }
+    })
 }
 
 #[cfg(test)]

@@ -57,21 +57,20 @@
 //! # }
 //! ```
 
-mod attempt;
 mod held;
 mod settings;
 mod whole;
 
 use std::{
     fmt,
-    future::Future,
+    future::{Future, poll_fn},
     pin::Pin,
     sync::Arc,
-    task::{Context, Poll, ready},
+    task::{Context, Poll},
     time::Duration,
 };
 
-use http::{Request, Response, request::Parts};
+use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
 use pin_project_lite::pin_project;
 use tokio::time::Instant;
@@ -79,17 +78,17 @@ use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
 
-use self::{
-    attempt::{Watch, Watched},
-    settings::Settings,
-};
+use self::{settings::Settings, whole::CutOff};
 use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
-    exchange::failures::{FailurePolicy, Failures},
+    exchange::{
+        Refused,
+        failures::{FailurePolicy, Failures},
+    },
     http::response_fields,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
-    origin::{Entered, OriginHealth, Priority, Refusal},
+    origin::{Attempt, AttemptOutcome, Entered, OriginHealth, Permit, Priority, Refusal},
 };
 
 /// Limits the attempts under way and reports how they end; see the [module](self).
@@ -109,6 +108,8 @@ impl OriginLimitLayer {
     }
 
     /// Lets everything through, and reports to the [health](Self::health) alone.
+    ///
+    /// Where another layer limits the same health, this one has that limit as well, with the default queue wait.
     pub fn unlimited() -> Self {
         Self { settings: Arc::new(Settings::unlimited()) }
     }
@@ -274,6 +275,11 @@ impl OriginLimitLayer {
         }
     }
 
+    /// Leaves it to a layer above to correct what responses say of their length.
+    pub(crate) fn under_own_layer(self) -> Self {
+        self.set(Settings::note_own_layer_above)
+    }
+
     /// Whether attempts can be reported to this health, if there is one.
     pub(crate) fn may_report_to(&self, health: Option<&OriginHealth>) -> bool {
         !self.settings.health_is_given() || health.is_none_or(|health| health.is_same(self.origin_health()))
@@ -337,27 +343,47 @@ where
         if settings.is_idle() {
             return OriginLimitFuture::free(Watched::unwatched(EagerOneshot::new(&self.inner, request)));
         }
-        let (request, gate, entrance) = settings.entrance(request);
+        if !settings.is_limited()
+            && let Some((gate, entrance)) = settings.entrance(&request)
+        {
+            return self.begin(gate.enter(entrance, Instant::now()), request);
+        }
+        let (request, gate, entrance) = settings.entrance_of(request);
         if settings.is_limited() && !entrance.is_exempt {
             let inner = self.inner.clone();
             let call = move || inner.oneshot(request);
             return OriginLimitFuture::boxed(Arc::clone(settings).admit(gate, entrance, |_| false, call));
         }
-        let attempt = match gate.enter(entrance, Instant::now()) {
-            Entered::Admitted(attempt) => attempt,
-            Entered::Refused(refusal) => {
-                let response = settings.refuse(refusal);
-                return OriginLimitFuture::boxed(async move { Ok(response) });
+        self.begin(gate.enter(entrance, Instant::now()), request)
+    }
+}
+
+impl<S> OriginLimit<S> {
+    /// Without a permit. Not inlined, the request is moved once more.
+    #[inline(always)]
+    fn begin<ReqB, B>(
+        &self,
+        entered: Entered,
+        request: Request<ReqB>,
+    ) -> OriginLimitFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>
+    where
+        S: HttpService<ReqB, Response = Response<B>>,
+        ReqB: Send + 'static,
+        B: ResponseBody,
+    {
+        let settings = &self.layer.settings;
+        match entered {
+            Entered::Admitted(attempt) => {
+                let watch = Watch::new(attempt, Arc::clone(settings));
+                OriginLimitFuture::free(Watched::begin(watch, || EagerOneshot::new(&self.inner, request)))
             }
+            Entered::Refused(refusal) => OriginLimitFuture::refused(settings, refusal),
             Entered::Queued(waiting) => {
-                // Without a limit, or exempt from it, nothing waits: this is for the compiler.
+                // What is exempt never waits, and nothing does before there is a limit: this is for the compiler.
                 drop(waiting);
-                let response = settings.refuse(Refusal::QueueFull);
-                return OriginLimitFuture::boxed(async move { Ok(response) });
+                OriginLimitFuture::refused(settings, Refusal::QueueFull)
             }
-        };
-        let watch = Watch::new(attempt, Arc::clone(settings));
-        OriginLimitFuture::free(Watched::begin(watch, || EagerOneshot::new(&self.inner, request)))
+        }
     }
 }
 
@@ -386,6 +412,17 @@ impl<F, B, E> OriginLimitFuture<F, B, E> {
     fn boxed(response: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {
         Self { kind: Kind::Boxed { response: Box::pin(response) } }
     }
+
+    /// Not inlined, since it is rare.
+    #[inline(never)]
+    fn refused(settings: &Settings, refusal: Refusal) -> Self
+    where
+        B: Send + 'static,
+        E: 'static,
+    {
+        let response = settings.refuse(refusal);
+        Self::boxed(async move { Ok(response) })
+    }
 }
 
 impl<F, B, E> Future for OriginLimitFuture<F, B, E>
@@ -399,12 +436,13 @@ where
         match self.project().kind.project() {
             KindProj::Boxed { response } => response.as_mut().poll(cx),
             KindProj::Free { response } => {
-                let (result, permit) = ready!(response.poll(cx));
-                drop(permit);
-                Poll::Ready(result.map(|mut response| {
-                    response_fields::settle_length(&mut response);
+                let mut ended = None;
+                response.poll_end(cx, &mut ended).map_ok(|mut response| {
+                    if ended.is_none_or(|ended| ended.settings.settles_length()) {
+                        response_fields::settle_length(&mut response);
+                    }
                     response.map(Body::inner)
-                }))
+                })
             }
         }
     }
@@ -413,6 +451,149 @@ where
 impl<F, B, E> fmt::Debug for OriginLimitFuture<F, B, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("OriginLimitFuture").finish_non_exhaustive()
+    }
+}
+
+/// Reports how an attempt ends. Dropped before, the attempt was given up.
+struct Watch {
+    attempt: Attempt,
+    settings: Arc<Settings>,
+}
+
+impl Watch {
+    const fn new(attempt: Attempt, settings: Arc<Settings>) -> Self {
+        Self { attempt, settings }
+    }
+
+    fn may_go_on(&self) -> bool {
+        self.attempt.may_go_on(Instant::now())
+    }
+
+    fn end(self, outcome: AttemptOutcome) -> Permit {
+        self.attempt.finish(outcome, Instant::now())
+    }
+
+    fn end_with<B, E>(self, result: &Result<Response<B>, E>) -> Ended {
+        let outcome = match result {
+            Ok(response) => self.outcome_of(response),
+            Err(_) => AttemptOutcome::Failure,
+        };
+        Ended { permit: self.attempt.finish(outcome, Instant::now()), settings: self.settings }
+    }
+
+    fn outcome_of<B>(&self, response: &Response<B>) -> AttemptOutcome {
+        let (status, headers) = (response.status(), response.headers());
+        if status.as_u16() < 400 && !self.settings.failures.is_given() {
+            return AttemptOutcome::Success;
+        }
+        if response.extensions().get::<Refused>().is_some() {
+            return AttemptOutcome::Neither;
+        }
+        if response.extensions().get::<CutOff>().is_some() {
+            return AttemptOutcome::Failure;
+        }
+        // It is well, and asks to be spared.
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            return AttemptOutcome::TooMany;
+        }
+        match self.settings.failures.is_failure(status, headers) {
+            true => AttemptOutcome::Failure,
+            false => AttemptOutcome::Success,
+        }
+    }
+}
+
+/// What an attempt leaves that has a response.
+struct Ended {
+    permit: Permit,
+    settings: Arc<Settings>,
+}
+
+/// Reports a failure unless it is disarmed before it is dropped, which a panic of the service prevents.
+struct Unwinding<'a>(Option<&'a mut Option<Watch>>);
+
+impl<'a> Unwinding<'a> {
+    const fn of(watch: &'a mut Option<Watch>) -> Self {
+        Self(Some(watch))
+    }
+
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Unwinding<'_> {
+    fn drop(&mut self) {
+        if let Some(watch) = self.0.take().and_then(Option::take) {
+            drop(watch.end(AttemptOutcome::Failure));
+        }
+    }
+}
+
+pin_project! {
+    /// The call of a service, under watch.
+    struct Watched<F> {
+        #[pin]
+        call: F,
+        // `None`: it is not watched, or over.
+        watch: Option<Watch>,
+    }
+}
+
+impl<F> Watched<F> {
+    const fn unwatched(call: F) -> Self {
+        Self { call, watch: None }
+    }
+
+    // Not inlined, the call is moved once more.
+    #[inline(always)]
+    fn begin(watch: Watch, call: impl FnOnce() -> F) -> Self {
+        let mut watch = Some(watch);
+        let unwinding = Unwinding::of(&mut watch);
+        let call = call();
+        unwinding.disarm();
+        Self { call, watch }
+    }
+
+    /// Whether the attempt goes on although its time is over.
+    fn may_go_on(&self) -> bool {
+        self.watch.as_ref().is_some_and(Watch::may_go_on)
+    }
+
+    /// Ends the attempt in this way, if it is not over.
+    fn end(self: Pin<&mut Self>, outcome: AttemptOutcome) {
+        drop(self.project().watch.take().map(|watch| watch.end(outcome)));
+    }
+
+    /// As [`Future::poll`]. What else there is is left in `ended`: in one piece with the response it would be moved
+    /// again.
+    #[inline]
+    fn poll_end<B, E>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        ended: &mut Option<Ended>,
+    ) -> Poll<F::Output>
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+    {
+        let this = self.project();
+        let unwinding = Unwinding::of(this.watch);
+        let polled = this.call.poll(cx);
+        unwinding.disarm();
+        if let Poll::Ready(result) = &polled {
+            *ended = this.watch.take().map(|watch| watch.end_with(result));
+        }
+        polled
+    }
+
+    /// Resolves as the call, and with what else there is.
+    async fn ended<B, E>(mut self: Pin<&mut Self>) -> (F::Output, Option<Ended>)
+    where
+        F: Future<Output = Result<Response<B>, E>>,
+    {
+        let mut ended = None;
+        let result = poll_fn(|cx| self.as_mut().poll_end(cx, &mut ended)).await;
+        (result, ended)
     }
 }
 

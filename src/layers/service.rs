@@ -120,10 +120,12 @@ pin_project! {
 /// What is to be done with a response that is passed on. Small, since futures nest.
 enum Finish {
     Nothing,
+    /// The same over a layer of this crate, which has corrected what the response says of its length.
+    Settled,
     StripTags(TagFields),
     SayWhy(Unkeyed),
-    /// Counts what became of a request that was sent on for this reason.
-    Count(Stats, Forward),
+    /// Counts what became of a request that was sent on for this reason, and whether it is over such a layer.
+    Count(Stats, Forward, bool),
 }
 
 impl Finish {
@@ -131,7 +133,7 @@ impl Finish {
         match result {
             Ok(response) => self.apply(response),
             Err(_) => {
-                if let Self::Count(stats, why) = self {
+                if let Self::Count(stats, why, _) = self {
                     stats.count(&Record::failed(CacheStatus::forwarded(*why)));
                 }
             }
@@ -141,14 +143,17 @@ impl Finish {
     fn apply<B: HttpBody>(&self, response: &mut Response<B>) {
         match self {
             Self::Nothing => pass_on(response, None, None),
+            Self::Settled => {}
             Self::StripTags(own) => pass_on(response, None, Some(own)),
             Self::SayWhy(why) => {
                 pass_on(response, None, None);
                 CacheStatus::unkeyed(*why).mark_passed(response);
             }
-            Self::Count(stats, why) => {
-                pass_on(response, None, None);
-                stats.count(&Record::of(response, CacheStatus::forwarded(*why)));
+            Self::Count(stats, why, is_settled) => {
+                if !is_settled {
+                    pass_on(response, None, None);
+                }
+                stats.count(&Record::to_count(response, CacheStatus::forwarded(*why)));
             }
         }
     }
@@ -167,6 +172,12 @@ where
         Self { kind: Kind::Pass { below, finish: Finish::Nothing } }
     }
 
+    /// As [`pass`](Self::pass). `is_over_own_layer`: whether the service below is a layer of this crate.
+    pub(crate) const fn pass_over(below: F, is_over_own_layer: bool) -> Self {
+        let finish = if is_over_own_layer { Finish::Settled } else { Finish::Nothing };
+        Self { kind: Kind::Pass { below, finish } }
+    }
+
     /// As [`pass`](Self::pass), without the fields that name tags, if no other layer removes them.
     pub(crate) fn pass_without_tags(below: F, own: Option<TagFields>) -> Self {
         Self { kind: Kind::Pass { below, finish: own.map_or(Finish::Nothing, Finish::StripTags) } }
@@ -177,13 +188,20 @@ where
         Self { kind: Kind::Pass { below, finish: why.map_or(Finish::Nothing, Finish::SayWhy) } }
     }
 
-    /// As [`pass`](Self::pass), and counts what became of a request that was sent on for this reason.
-    pub(crate) fn pass_counted(below: F, observers: &Observers, why: CacheStatus) -> Self {
-        let finish = match (observers.stats(), why.forward_reason()) {
-            (Some(stats), Some(why)) => Finish::Count(stats.clone(), why),
-            _ => Finish::Nothing,
-        };
-        Self { kind: Kind::Pass { below, finish } }
+    /// As [`pass_over`](Self::pass_over), and counts what became of a request that was sent on for this reason.
+    pub(crate) fn pass_counted(
+        below: F,
+        is_over_own_layer: bool,
+        observers: &Observers,
+        why: CacheStatus,
+    ) -> Self {
+        match (observers.stats(), why.forward_reason()) {
+            (Some(stats), Some(why)) => {
+                let finish = Finish::Count(stats.clone(), why, is_over_own_layer);
+                Self { kind: Kind::Pass { below, finish } }
+            }
+            _ => Self::pass_over(below, is_over_own_layer),
+        }
     }
 
     pub(crate) fn boxed(future: impl Future<Output = Result<Response<Body<B>>, E>> + Send + 'static) -> Self {

@@ -218,8 +218,8 @@ impl Fallback {
     /// For a request that came through Lookup, or has a key.
     fn of(head: &Parts, store: &impl Store) -> Option<Self> {
         let asked = exchange::CacheRequest::with_private(head, &request_fields::CredentialNames::DEFAULT)?;
-        // A refresh is there to learn what the origin says.
-        if asked.purpose().is_refresh() {
+        // What no client waits for is there to learn what the origin says.
+        if asked.purpose().is_refresh() || asked.purpose() == exchange::Purpose::WarmUp {
             return None;
         }
         let (stored, part, is_servable) = match asked.candidate() {
@@ -339,7 +339,7 @@ impl Fallback {
             Ok(Err(_)) | Err(_) => true,
         };
         // Once more: the failure may have come late.
-        if has_failed && self.is_usable(&sequence) {
+        if has_failed && self.is_usable(&sequence) && !(self.stored.is_unproven() && is_going_on(&outcome)) {
             return Ok(self.instead_of(outcome.as_ref().ok().and_then(|result| result.as_ref().ok())));
         }
         match outcome {
@@ -350,6 +350,12 @@ impl Fallback {
             Err(panic) => resume_unwind(panic),
         }
     }
+}
+
+/// Whether the fetch goes on without this caller, and may still succeed.
+fn is_going_on<B, E, P>(outcome: &Result<Result<Response<B>, E>, P>) -> bool {
+    let Ok(Ok(response)) = outcome else { return false };
+    response.extensions().get().is_some_and(|refused: &exchange::Refused| refused.leaves_fetch())
 }
 
 /// Why the origin is asked, where this response is what there is instead.
@@ -391,11 +397,11 @@ where
         let known =
             request.extensions().get::<exchange::CacheRequest>().map(exchange::CacheRequest::candidate);
         if known.is_some_and(exchange::StaleCandidate::is_none) {
-            return ResponseFuture::pass(EagerOneshot::through(
-                &mut self.inner,
-                self.shared.is_over_own_layer,
-                request,
-            ));
+            let is_own = self.shared.is_over_own_layer;
+            return ResponseFuture::pass_over(
+                EagerOneshot::through(&mut self.inner, is_own, request),
+                is_own,
+            );
         }
         let Shared { store, failures, extractor, observers, health, .. } = &*self.shared;
         let (mut head, body, why) =

@@ -2,7 +2,8 @@
 //!
 //! [`warm_up`] sends a list of requests through a cache, a few at a time, and reads each response to its
 //! end, so that it is stored as if a client had asked for it. What is stored already and fresh costs the origin
-//! nothing. With an [origin limit](crate::OriginLimit) warm-up takes only permits that the requests of clients
+//! nothing; what is stale is fetched, also where a client would be served at once, unless the last fetch failed a moment
+//! ago or the origin is not up. With an [origin limit](crate::OriginLimit) warm-up takes only permits that the requests of clients
 //! leave: below half of them, and without a place in the queue.
 //!
 //! ```

@@ -3,7 +3,8 @@
 //! A [`MetricsExporter`] hands on what [`Stats`] have counted, at an interval or when it is told to, as from the
 //! handler of a scrape. A request pays nothing for it: what is counted once per request reaches the facade as the
 //! difference since the export before, and only what is measured once per fetch is recorded when it happens. The
-//! recorder is looked up each time, so that it may be installed late; what was exported before is lost then.
+//! recorder is looked up each time, so that it may be installed late; what was exported before is lost then. An
+//! exporter in place of one that was dropped goes on where that has ended, if name and [`Stats`] are the same.
 //!
 //! ```
 //! use std::time::Duration;
@@ -51,6 +52,12 @@
 //! | `readthrough_store_capacity_bytes` | gauge | | its capacity |
 //! | `readthrough_store_responses` | gauge | | responses in the store |
 //! | `readthrough_store_markers` | gauge | | hit-for-miss markers in the store |
+//! | `readthrough_tier_reads_total` | counter | `result` | fetches for which there was a second tier, by what it had |
+//! | `readthrough_tier_writes_total` | counter | `result` | responses that were to be written to it, by what came of them |
+//! | `readthrough_tier_queued` | gauge | | changes that wait to be written to it |
+//! | `readthrough_tier_queued_bytes` | gauge | | the bytes of the responses among them |
+//! | `readthrough_tier_standing` | gauge | `state` | 1 for how its node stands to the cluster, 0 for the others |
+//! | `readthrough_tier_breaker` | gauge | `call`, `state` | 1 for the state of the breaker of reads and of writes, 0 for the others |
 //! | `readthrough_origin_state` | gauge | `origin`, `state` | 1 for the state that the origin is in, 0 for the others |
 //! | `readthrough_origin_waiting` | gauge | `origin` | attempts that wait for a permit |
 //! | `readthrough_origin_under_way` | gauge | `origin` | attempts under way |
@@ -67,7 +74,10 @@
 use std::{
     collections::HashSet,
     fmt,
-    sync::{Arc, LazyLock},
+    sync::{
+        Arc, LazyLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -79,6 +89,8 @@ use parking_lot::Mutex;
 use super::{
     ClusterState, ClusterStatus, FetchSample, Stats, StatsSnapshot,
     snapshot::{OriginStats, RuleStats},
+    stats::Sampler,
+    tier::{BreakerState, TierStanding, TierStatus},
 };
 use crate::origin::OriginState;
 
@@ -120,13 +132,18 @@ impl Drop for Name {
 pub struct MetricsExporter {
     stats: Stats,
     name: Name,
+    sampler: Sampler,
     last: Mutex<Exported>,
+    /// Whether there was an export.
+    has_begun: AtomicBool,
 }
 
-/// What was exported the last time.
+/// What was exported the last time under a name.
 #[derive(Default)]
-struct Exported {
+pub(super) struct Exported {
     snapshot: Option<StatsSnapshot>,
+    /// How many exports there were.
+    count: u64,
     /// Those with labels of their own.
     origins: Vec<Box<str>>,
 }
@@ -140,29 +157,47 @@ impl MetricsExporter {
     pub fn new(stats: &Stats, cache: &str) -> Result<Self, CacheNameTaken> {
         let name = Name::take(cache)?;
         let label = cache_label(&name.0);
-        stats.sample_fetches(move |sample| record(&label, sample));
-        Ok(Self { stats: stats.clone(), name, last: Mutex::default() })
+        let sampler: Sampler = Arc::new(move |sample| record(&label, sample));
+        stats.sample_fetches(Arc::clone(&sampler));
+        // An exporter before this one may have had the name.
+        let last = Mutex::new(stats.take_exported(&name.0));
+        Ok(Self { stats: stats.clone(), name, sampler, last, has_begun: AtomicBool::new(false) })
     }
 
     /// Exports what was counted since the last time, and what is now.
     pub fn export(&self) {
-        let snapshot = self.stats.snapshot();
-        let mut last = self.last.lock();
-        let earlier = last.snapshot.take();
-        if earlier.is_none() {
+        let (since, origins) = self.advance();
+        let is_first = !self.has_begun.swap(true, Ordering::Relaxed);
+        if is_first {
             describe();
         }
-        let since = earlier.as_ref().map_or_else(|| snapshot.clone(), |earlier| snapshot.since(earlier));
-        let origins = labelled(&mut last.origins, &since.origins);
-        last.snapshot = Some(snapshot);
-        let scope = Scope { cache: cache_label(&self.name.0), is_first: earlier.is_none() };
-        drop(last);
+        let scope = Scope { cache: cache_label(&self.name.0), is_first };
         scope.requests(&since);
         scope.responses(&since);
         scope.gauges(&since);
+        since.second_tier.iter().for_each(|tier| scope.second_tier(tier));
         since.cluster.iter().for_each(|cluster| scope.cluster(cluster));
         since.rules.iter().for_each(|rule| scope.rule(rule));
         origins.iter().for_each(|(name, origin)| scope.origin(name, origin));
+    }
+
+    /// Returns what is to be exported now, and by which labels the origins in it.
+    fn advance(&self) -> (StatsSnapshot, Vec<(SharedString, OriginStats)>) {
+        loop {
+            let count = self.last.lock().count;
+            // Without the lock: a store may be the user's own.
+            let snapshot = self.stats.snapshot();
+            let mut last = self.last.lock();
+            // What another thread has exported meanwhile may be later than this.
+            if last.count == count {
+                let earlier = last.snapshot.take();
+                let since =
+                    earlier.as_ref().map_or_else(|| snapshot.clone(), |earlier| snapshot.since(earlier));
+                let origins = labelled(&mut last.origins, &since.origins);
+                (last.snapshot, last.count) = (Some(snapshot), count + 1);
+                return (since, origins);
+            }
+        }
     }
 
     /// Exports at this interval, of at least 100 ms, until the task is aborted or the runtime ends.
@@ -190,7 +225,8 @@ impl fmt::Debug for MetricsExporter {
 
 impl Drop for MetricsExporter {
     fn drop(&mut self) {
-        self.stats.sample_no_fetches();
+        self.stats.sample_fetches_no_more(&self.sampler);
+        self.stats.keep_exported(&self.name.0, std::mem::take(self.last.get_mut()));
     }
 }
 
@@ -326,6 +362,27 @@ impl Scope {
             self.set("readthrough_store_markers", [], store.markers as f64);
             self.count("readthrough_evictions_total", [], store.evictions);
             self.count("readthrough_expirations_total", [], store.expirations);
+        }
+    }
+
+    fn second_tier(&self, tier: &TierStatus) {
+        for (result, more) in tier.reads.iter() {
+            self.count("readthrough_tier_reads_total", [("result", result.as_str().into())], more);
+        }
+        for (result, more) in tier.writes.iter() {
+            self.count("readthrough_tier_writes_total", [("result", result.as_str().into())], more);
+        }
+        self.set("readthrough_tier_queued", [], tier.queued as f64);
+        self.set("readthrough_tier_queued_bytes", [], tier.queued_bytes as f64);
+        for standing in TierStanding::ALL {
+            let value = f64::from(u8::from(*standing == tier.standing));
+            self.set("readthrough_tier_standing", [("state", standing.as_str().into())], value);
+        }
+        for (call, breaker) in [("read", tier.reads_breaker), ("write", tier.writes_breaker)] {
+            for state in BreakerState::ALL {
+                let labels = [("call", call.into()), ("state", state.as_str().into())];
+                self.set("readthrough_tier_breaker", labels, f64::from(u8::from(*state == breaker)));
+            }
         }
     }
 

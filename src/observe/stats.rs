@@ -1,16 +1,22 @@
 //! The handle to the numbers.
 
 #[cfg(feature = "metrics")]
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::{
+    collections::HashMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+};
 use std::{
     fmt,
     sync::{Arc, OnceLock},
-    time::Duration,
 };
 
+#[cfg(feature = "metrics")]
+use parking_lot::Mutex;
 use parking_lot::RwLock;
 use tokio::time::Instant;
 
+#[cfg(feature = "metrics")]
+use super::metrics::Exported;
 use super::{
     by_rule::RuleCounters,
     cluster_status::ClusterStatus,
@@ -30,9 +36,9 @@ use crate::{
 ///
 /// Each stack counts, with no feature and no observer: [`ReadThroughLayer::stats`](crate::ReadThroughLayer::stats)
 /// and [`ReadThroughBuilder::stats`](crate::ReadThroughBuilder::stats) return the handle. Layers stacked by hand
-/// are given one with their `stats` methods. A hit pays for its own counter and nothing else; a thread shares no
-/// counter with another one, up to half of the 64 at most that are made for each thread that the machine runs at
-/// a time.
+/// are given one by [`LookupLayer::counted_by`](crate::LookupLayer::counted_by) and the method of that name of the
+/// other layers. A hit adds to one counter. Threads do not contend for it: twice as many threads as the machine runs
+/// at a time, and 64 at most, have counters of their own.
 ///
 /// Clones are handles to the same numbers. They keep the store alive.
 ///
@@ -70,12 +76,16 @@ struct Shared {
     by_rule: OnceLock<RuleCounters>,
     began: Instant,
     sources: RwLock<Sources>,
+    /// Each is called with all samples.
     #[cfg(feature = "metrics")]
-    sampler: RwLock<Option<Sampler>>,
+    samplers: RwLock<Arc<[Sampler]>>,
+    /// What was exported by those that are gone, by their names.
+    #[cfg(feature = "metrics")]
+    exported: Mutex<HashMap<Arc<str>, Exported>>,
 }
 
 #[cfg(feature = "metrics")]
-type Sampler = Arc<dyn Fn(FetchSample) + Send + Sync>;
+pub(super) type Sampler = Arc<dyn Fn(FetchSample) + Send + Sync>;
 
 /// What is measured once for each fetch.
 #[cfg(feature = "metrics")]
@@ -113,7 +123,9 @@ impl Stats {
                 began: Instant::now(),
                 sources: RwLock::default(),
                 #[cfg(feature = "metrics")]
-                sampler: RwLock::default(),
+                samplers: RwLock::new(Arc::new([])),
+                #[cfg(feature = "metrics")]
+                exported: Mutex::default(),
             }),
         }
     }
@@ -194,40 +206,60 @@ impl Stats {
         self.shared.sources.write().health = Some(health.clone());
     }
 
-    /// Calls this with each sample.
+    /// Calls this with each sample, beside those before.
     #[cfg(feature = "metrics")]
-    pub(super) fn sample_fetches(&self, sampler: impl Fn(FetchSample) + Send + Sync + 'static) {
-        *self.shared.sampler.write() = Some(Arc::new(sampler));
+    pub(super) fn sample_fetches(&self, sampler: Sampler) {
+        let mut samplers = self.shared.samplers.write();
+        *samplers = samplers.iter().cloned().chain([sampler]).collect();
     }
 
     #[cfg(feature = "metrics")]
-    pub(super) fn sample_no_fetches(&self) {
-        *self.shared.sampler.write() = None;
+    pub(super) fn sample_fetches_no_more(&self, sampler: &Sampler) {
+        let mut samplers = self.shared.samplers.write();
+        *samplers = samplers.iter().filter(|known| !Arc::ptr_eq(known, sampler)).cloned().collect();
+    }
+
+    /// Takes what was last exported under this name.
+    #[cfg(feature = "metrics")]
+    pub(super) fn take_exported(&self, name: &str) -> Exported {
+        self.shared.exported.lock().remove(name).unwrap_or_default()
     }
 
     #[cfg(feature = "metrics")]
-    fn sample(&self, sample: FetchSample) {
+    pub(super) fn keep_exported(&self, name: &Arc<str>, exported: Exported) {
+        self.shared.exported.lock().insert(Arc::clone(name), exported);
+    }
+
+    #[cfg(feature = "metrics")]
+    fn sample(&self, sample: impl FnOnce() -> FetchSample) {
         // Called without the lock: a recorder is the user's own.
-        let sampler = self.shared.sampler.read().clone();
-        if let Some(sampler) = sampler {
+        let samplers = Arc::clone(&self.shared.samplers.read());
+        if samplers.is_empty() {
+            return;
+        }
+        let sample = sample();
+        for sampler in samplers.iter() {
             // As with an observer, a panic changes no response.
             _ = catch_unwind(AssertUnwindSafe(|| sampler(sample)));
         }
     }
 
-    /// Takes note of the head of a fetched response: of how long it took since the request was sent on, and how
-    /// much of that was before the last attempt.
+    /// Takes note of the head of a fetched response, which is there now: of when the request was sent on, and when
+    /// the last attempt began.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
-    pub(crate) fn fetched(&self, took: Duration, queued: Duration) {
+    pub(crate) fn fetched(&self, sent_at: Instant, attempt_began: Instant) {
         #[cfg(feature = "metrics")]
-        self.sample(FetchSample::Head { took: took.as_secs_f64(), queued: queued.as_secs_f64() });
+        self.sample(|| FetchSample::Head {
+            took: sent_at.elapsed().as_secs_f64(),
+            queued: attempt_began.saturating_duration_since(sent_at).as_secs_f64(),
+        });
     }
 
     /// Takes note of the length of a body that was stored.
     #[cfg_attr(not(feature = "metrics"), allow(unused_variables, clippy::unused_self))]
     pub(crate) fn stored_body(&self, bytes: usize) {
         #[cfg(feature = "metrics")]
-        self.sample(FetchSample::Body(bytes));
+        self.sample(|| FetchSample::Body(bytes));
     }
 
     /// Counts a fresh response from the store.

@@ -1,9 +1,6 @@
 //! What a second tier has done, in numbers.
 
-use crate::{
-    observe::snapshot::Counts,
-    reasons::{Named, names},
-};
+use crate::{observe::snapshot::Counts, reasons::names};
 
 names! {
     /// What came of a look into the second tier, one for each fetch that it was there for.
@@ -133,7 +130,7 @@ impl TierStatus {
 pub(crate) struct NamedCounters<R>(Box<[std::sync::atomic::AtomicU64]>, std::marker::PhantomData<R>);
 
 #[cfg(feature = "redis")]
-impl<R: Named> NamedCounters<R> {
+impl<R: crate::reasons::Named> NamedCounters<R> {
     pub(crate) fn add(&self, name: R) {
         if let Some(count) = self.0.get(name.index()) {
             count.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
@@ -149,7 +146,7 @@ impl<R: Named> NamedCounters<R> {
 }
 
 #[cfg(feature = "redis")]
-impl<R: Named> Default for NamedCounters<R> {
+impl<R: crate::reasons::Named> Default for NamedCounters<R> {
     fn default() -> Self {
         Self(R::ALL.iter().map(|_| std::sync::atomic::AtomicU64::new(0)).collect(), std::marker::PhantomData)
     }

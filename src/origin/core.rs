@@ -14,14 +14,12 @@ use tokio::time::Instant;
 
 use super::{
     OriginState,
+    attempts::{AttemptCounts, OriginGauges, Slab, Slot},
     change::News,
-    counts::{AttemptCounts, OriginGauges},
-    decision::{Decided, Decision, Standing},
     health::{AttemptOutcome, Begun, Health, ProbeId, Subject},
     queue::{Id, Pushed, Queue, Waiter},
     rate::Rate,
-    slab::{Slab, Slot},
-    wish::{HeldBack, Kind, Part, Refusal, Wish},
+    wish::{Decided, Decision, HeldBack, Kind, Part, Refusal, Standing, Wish},
 };
 use crate::http::storing::after;
 
@@ -119,7 +117,7 @@ impl<T> Core<T> {
     pub(super) fn limit(&mut self, permits: usize, places: usize) {
         self.permits = Some(permits);
         self.queue = Queue::new(places);
-        self.health.limit(permits);
+        self.health.limit(permits, STALE_PART.of(permits));
     }
 
     pub(super) const fn state(&self) -> OriginState {
@@ -150,6 +148,11 @@ impl<T> Core<T> {
         }
     }
 
+    /// Whether anything was decided about attempts that waited, or is to be told of the origin.
+    pub(super) fn has_to_tell(&self) -> bool {
+        !self.decided.is_empty() || self.health.has_news()
+    }
+
     /// What was decided about attempts that waited.
     pub(super) fn take_decided(&mut self) -> Vec<Decided<T>> {
         std::mem::take(&mut self.decided)
@@ -161,7 +164,14 @@ impl<T> Core<T> {
     }
 
     /// Does what is due by time. Before anything else under the lock.
+    #[inline]
     pub(super) fn tick(&mut self, now: Instant) {
+        if !(self.health.is_calm() && self.is_settled()) {
+            self.catch_up(now);
+        }
+    }
+
+    fn catch_up(&mut self, now: Instant) {
         if !self.queue.is_empty() {
             self.health.hold_back(now);
         }
@@ -170,7 +180,19 @@ impl<T> Core<T> {
     }
 
     /// Follows a change of the state or of the permits. After everything else under the lock.
+    #[inline]
     pub(super) fn settle(&mut self, now: Instant) {
+        if !self.is_settled() {
+            self.follow(now);
+        }
+    }
+
+    /// Whether nothing waits, nothing has changed, and no probe has a permit.
+    fn is_settled(&self) -> bool {
+        self.epoch == self.health.epoch() && self.extra.is_none() && self.queue.is_empty()
+    }
+
+    fn follow(&mut self, now: Instant) {
         if self.epoch != self.health.epoch() {
             self.epoch = self.health.epoch();
             self.given = 0;
@@ -491,8 +513,8 @@ impl<T> Core<T> {
             return None;
         }
         match probe {
-            // There is no other permit that it could hold while the next probe has this one.
-            Some(_) => (!self.has_permit()).then(|| after(now, deadline)),
+            // It goes on if there is another permit that it can hold while the next probe has this one.
+            Some(_) => Some(after(now, deadline)),
             None => (self.state() == OriginState::Down && wish.subject.key.is_some())
                 .then(|| self.health.give_up_at(deadline, now)),
         }
@@ -500,34 +522,54 @@ impl<T> Core<T> {
 
     /// Counts how an attempt ended. Returns the permit that it holds until its response body is over.
     pub(super) fn end(&mut self, ticket: Ticket, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
-        let attempt = self.under_way.remove(ticket.0)?;
-        self.conclude(attempt, outcome, now)
+        let hold = self.conclude(&ticket, |_| outcome, now);
+        self.under_way.free(ticket.0);
+        hold
     }
 
     /// Counts an attempt that was given up: at its deadline the origin is slow, before that its caller has left.
     pub(super) fn cancel(&mut self, ticket: Ticket, now: Instant) {
-        let Some(attempt) = self.under_way.remove(ticket.0) else { return };
-        let is_late = attempt.deadline.is_some_and(|deadline| deadline <= now);
-        let outcome = if is_late { AttemptOutcome::TimedOut } else { AttemptOutcome::Neither };
-        let hold = self.conclude(attempt, outcome, now);
+        let outcome = |attempt: &UnderWay| match attempt.deadline.is_some_and(|deadline| deadline <= now) {
+            true => AttemptOutcome::TimedOut,
+            false => AttemptOutcome::Neither,
+        };
+        let hold = self.conclude(&ticket, outcome, now);
+        self.under_way.free(ticket.0);
         hold.iter().for_each(|hold| self.release(hold));
     }
 
-    /// When an attempt has to be given up.
+    /// When an attempt has to be given up, unless it [may go on](Self::may_go_on) then.
     pub(super) fn give_up_at(&self, ticket: &Ticket) -> Option<Instant> {
         self.under_way.get(&ticket.0)?.give_up_at
     }
 
-    fn conclude(&mut self, attempt: UnderWay, outcome: AttemptOutcome, now: Instant) -> Option<Hold> {
+    /// Whether an attempt goes on whose time is over: a probe that has an ordinary permit by now.
+    pub(super) fn may_go_on(&self, ticket: &Ticket) -> bool {
+        let attempt = self.under_way.get(&ticket.0);
+        let probe = attempt.and_then(|attempt| attempt.hold.as_ref()?.probe);
+        probe.is_some() && probe != self.extra
+    }
+
+    /// Where it lies, since to move it costs more than the rest.
+    fn conclude(
+        &mut self,
+        ticket: &Ticket,
+        outcome: impl FnOnce(&UnderWay) -> AttemptOutcome,
+        now: Instant,
+    ) -> Option<Hold> {
+        let attempt = self.under_way.get_mut(&ticket.0)?;
+        let outcome = outcome(attempt);
         let UnderWay { hold, begun, .. } = attempt;
-        self.attempts.end(outcome, begun.at(), now);
+        let took = begun.took(now);
+        self.attempts.end(outcome, took);
         self.open -= 1;
-        self.health.end(&begun, outcome, now);
+        self.health.end(begun, outcome, took, now);
         match outcome {
             AttemptOutcome::Success if begun.counts() => self.rate.succeeded(now),
             AttemptOutcome::TooMany if begun.counts() => self.rate.limited(now),
             _ => {}
         }
+        let hold = hold.take();
         if self.permits.is_some() {
             return hold;
         }

@@ -164,7 +164,7 @@ impl Bench {
         for _ in 0..count {
             let Wish { subject, .. } = self.miss();
             let begun = self.core.health.begin(subject, self.now);
-            self.core.health.end(&begun, outcome, self.now);
+            self.core.health.end(&begun, outcome, begun.took(self.now), self.now);
             self.core.settle(self.now);
         }
     }
@@ -326,7 +326,7 @@ fn what_has_something_stale_is_held_back_while_down_but_for_one_probe() {
     bench.wait_for_probe();
     let probe = bench.begin(wish);
     assert_eq!(bench.is_refused(wish), Refusal::HeldBack(HeldBack::Down));
-    assert_eq!(bench.core.give_up_at(&probe), None);
+    assert_eq!(bench.core.give_up_at(&probe), Some(bench.now + 5 * SECOND));
     bench.close(probe, Success);
     assert_eq!((bench.core.state(), bench.in_use()), (OriginState::Recovering, 0));
 }
@@ -939,4 +939,37 @@ proptest! {
             prop_assert!(matches!(bench.core.ask(bench.now), Ok(Some(Claim::Probe(_)))));
         }
     }
+}
+
+#[test]
+fn a_probe_has_its_own_permit_for_its_time_and_no_longer() {
+    let mut bench = Bench::new(2);
+    bench.go_down();
+    bench.wait_for_probe();
+    let wish = bench.stale();
+    let probe = bench.begin(wish);
+    // What is never given up takes the ordinary ones while it is under way.
+    let _held = [(); 2].map(|()| bench.begin(Wish::default()));
+    let give_up_at = bench.core.give_up_at(&probe).expect("it may keep the next one from its permit");
+    assert_eq!(give_up_at, bench.now + 5 * SECOND);
+    bench.wait(5 * SECOND);
+    assert_eq!(bench.in_use(), 3);
+    assert!(!bench.core.may_go_on(&probe));
+    bench.close(probe, TimedOut);
+    bench.wait_for_probe();
+    assert!(matches!(bench.core.ask(bench.now), Ok(Some(Claim::Probe(_)))));
+}
+
+#[test]
+fn a_probe_that_has_an_ordinary_permit_after_its_time_goes_on() {
+    let mut bench = Bench::new(2);
+    bench.go_down();
+    bench.wait_for_probe();
+    let wish = bench.stale();
+    let probe = bench.begin(wish);
+    bench.wait(5 * SECOND);
+    assert!(bench.core.may_go_on(&probe), "its permit is an ordinary one now");
+    assert_eq!(bench.in_use(), 1);
+    bench.close(probe, Success);
+    assert_eq!(bench.core.state(), OriginState::Recovering, "its late success counts");
 }

@@ -16,14 +16,13 @@ use tokio::{sync::oneshot, time::Instant};
 
 use super::{
     OriginState,
-    change::Listener,
+    attempts::OriginGauges,
+    change::{Listener, News},
     core::{Claim, Core, CoreRules, Hold, Ticket},
-    counts::OriginGauges,
-    decision::{Decided, Decision, Standing},
     health::{AttemptOutcome, Health, Subject},
     queue::Id,
     sync::{AtomicBool, AtomicU8, AtomicU64, Mutex, Ordering},
-    wish::{HeldBack, Kind, Refusal, Wish},
+    wish::{Decided, Decision, HeldBack, Kind, Refusal, Standing, Wish},
 };
 
 /// The way to one origin.
@@ -56,7 +55,9 @@ pub(crate) struct Entrance {
     pub(crate) kind: Kind,
     /// The class, of which 0 is the best.
     pub(crate) class: u8,
-    /// The place that several callers share. `None`: there is one caller.
+    /// Whether several callers can wait for it.
+    pub(crate) is_shared: bool,
+    /// The place that they share, if the layer above knows of the queue.
     pub(crate) place: Option<Arc<Place>>,
     /// How long the head of the same response took the last time.
     pub(crate) last_cost: Option<Duration>,
@@ -179,8 +180,19 @@ impl Gate {
 
     /// Lets an attempt begin, wait, or not be made.
     pub(crate) fn enter(self: &Arc<Self>, entrance: Entrance, now: Instant) -> Entered {
-        let Entrance { key, has_stale, kind, class, place, last_cost, pass, leave_at, deadline, is_exempt } =
-            entrance;
+        let Entrance {
+            key,
+            has_stale,
+            kind,
+            class,
+            is_shared,
+            place,
+            last_cost,
+            pass,
+            leave_at,
+            deadline,
+            is_exempt,
+        } = entrance;
         let counts = key.is_some() || self.counts_without_key;
         let subject = Subject { key, counts, last_cost, probe: None };
         let wish = Wish { subject, has_stale, kind, leave_at, deadline, is_exempt };
@@ -188,7 +200,7 @@ impl Gate {
         let entered = self.with(now, |core| match core.enter(&wish, claim, now) {
             Decision::Grant(ticket) => Step::Granted(ticket),
             Decision::Refuse(refusal) => Step::Refused(refusal),
-            Decision::Queue => self.queue(core, wish, class, place, now),
+            Decision::Queue => self.queue(core, wish, (class, is_shared), place, now),
         });
         match entered {
             Step::Granted(ticket) => Entered::Admitted(Attempt::new(Arc::clone(self), ticket)),
@@ -209,14 +221,14 @@ impl Gate {
         self: &Arc<Self>,
         core: &mut Core<Seat>,
         wish: Wish,
-        class: u8,
+        (class, is_shared): (u8, bool),
         place: Option<Arc<Place>>,
         now: Instant,
     ) -> Step {
         let class = place.as_ref().map_or(class, |place| class.min(place.class()));
         let (answer, waits) = oneshot::channel();
         let seat = Seat { answer, place: place.clone() };
-        match core.push(wish, (class, place.is_some()), seat, now) {
+        match core.push(wish, (class, is_shared), seat, now) {
             Err(seat) => Step::Full(seat),
             Ok(id) => {
                 if let Some(place) = place {
@@ -238,8 +250,17 @@ impl Gate {
         let stall_due = core.stall_due().map_or(u64::MAX, |at| self.millis(at));
         self.stall_due.store(stall_due, Ordering::Relaxed);
         self.standing.store(core.standing() as u8, Ordering::Release);
-        let (decided, news) = (core.take_decided(), core.take_news());
+        let told = core.has_to_tell().then(|| (core.take_decided(), core.take_news()));
         drop(core);
+        if let Some((decided, news)) = told {
+            self.tell_all(decided, news);
+        }
+        result
+    }
+
+    /// Not inlined, since it is rare.
+    #[inline(never)]
+    fn tell_all(self: &Arc<Self>, decided: Vec<Decided<Seat>>, news: Vec<News>) {
         for decided in decided {
             self.tell(decided);
         }
@@ -249,7 +270,6 @@ impl Gate {
                 listener.tell(news);
             }
         }
-        result
     }
 
     fn tell(self: &Arc<Self>, decided: Decided<Seat>) {
@@ -423,9 +443,16 @@ impl Attempt {
         Self { gate, ticket: Some(ticket) }
     }
 
-    /// When the attempt has to be given up: while the origin is down its permits must not be held for long.
+    /// When the attempt has to be given up, unless it [may go on](Self::may_go_on) then: while the origin is down its
+    /// permits must not be held for long.
     pub(crate) fn give_up_at(&self) -> Option<Instant> {
         self.gate.core.lock().give_up_at(self.ticket.as_ref()?)
+    }
+
+    /// Whether the attempt goes on although its time is over.
+    pub(crate) fn may_go_on(&self, now: Instant) -> bool {
+        let ticket = self.ticket.as_ref();
+        ticket.is_some_and(|ticket| self.gate.with(now, |core| core.may_go_on(ticket)))
     }
 
     /// Says how the attempt ended. The permit belongs to the response body.

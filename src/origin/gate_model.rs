@@ -54,9 +54,8 @@ use self::{
     setup::{admitted, free, go_down, miss, queued},
 };
 use super::{
-    OriginState, change,
+    OriginState, attempts, change,
     core::{self, CoreRules},
-    counts, decision,
     health::{self, AttemptOutcome, Health, HealthRules},
     pause::{Backoff, Draws},
     queue,

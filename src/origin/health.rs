@@ -9,8 +9,7 @@ use super::{
     change::News,
     pause::{Backoff, Draws},
     ramp::Ramp,
-    tally::{Tally, Verdict},
-    voice::{Watch, Watched},
+    tally::{Tally, Verdict, Watch, Watched},
 };
 use crate::http::storing::after;
 
@@ -74,8 +73,9 @@ pub(super) struct Begun {
 }
 
 impl Begun {
-    pub(super) const fn at(&self) -> Instant {
-        self.at
+    /// How long ago that was.
+    pub(super) fn took(&self, now: Instant) -> Duration {
+        now.saturating_duration_since(self.at)
     }
 
     /// Whether its outcome says anything about the origin.
@@ -147,9 +147,10 @@ impl Health {
         }
     }
 
-    /// Sets the number of permits.
-    pub(super) const fn limit(&mut self, permits: usize) {
+    /// Sets the number of permits, of which what has something stale may hold so many.
+    pub(super) fn limit(&mut self, permits: usize, of_stale: usize) {
         self.permits = Some(permits);
+        self.watch.limit(of_stale);
     }
 
     pub(super) const fn state(&self) -> OriginState {
@@ -183,6 +184,12 @@ impl Health {
         matches!(self.phase, Phase::Down(Probing::UnderWay { id, .. }) if id == probe)
     }
 
+    /// Whether nothing is due, nor can become so by time alone.
+    #[inline]
+    pub(super) const fn is_calm(&self) -> bool {
+        matches!(self.phase, Phase::Up) && self.watch.is_calm()
+    }
+
     /// Does what is due.
     pub(super) fn tick(&mut self, now: Instant) {
         match &self.phase {
@@ -198,7 +205,14 @@ impl Health {
         self.look_for_a_stall(now);
     }
 
+    #[inline]
     fn look_for_a_stall(&mut self, now: Instant) {
+        if !self.watch.is_calm() {
+            self.end_a_stall(now);
+        }
+    }
+
+    fn end_a_stall(&mut self, now: Instant) {
         let is_down = matches!(self.phase, Phase::Down(_));
         if !is_down && self.rules.is_watched && self.watch.is_stalled(self.rules.stalled_after, now) {
             self.go_down(now);
@@ -264,8 +278,8 @@ impl Health {
         Begun { epoch: self.epoch, at: now, key, counts, watched, probe, last_cost }
     }
 
-    /// Counts how an attempt ended. What began in another state says nothing about this one.
-    pub(super) fn end(&mut self, begun: &Begun, outcome: AttemptOutcome, now: Instant) {
+    /// Counts how an attempt ended, and how long it took. What began in another state says nothing about this one.
+    pub(super) fn end(&mut self, begun: &Begun, outcome: AttemptOutcome, took: Duration, now: Instant) {
         if outcome.is_answer() {
             self.watch.answered(now);
         } else {
@@ -280,7 +294,7 @@ impl Health {
         }
         let probe = begun.probe.filter(|probe| self.is_probe(*probe));
         match outcome {
-            AttemptOutcome::Success if begun.counts => self.succeeded(begun, now),
+            AttemptOutcome::Success if begun.counts => self.succeeded(begun, took, now),
             AttemptOutcome::Failure | AttemptOutcome::TimedOut if begun.counts => {
                 self.failed(begun, probe, now);
             }
@@ -297,8 +311,8 @@ impl Health {
         }
     }
 
-    fn succeeded(&mut self, begun: &Begun, now: Instant) {
-        let cost = seconds(now.saturating_duration_since(begun.at));
+    fn succeeded(&mut self, begun: &Begun, took: Duration, now: Instant) {
+        let cost = seconds(took);
         match &mut self.phase {
             Phase::Up => {
                 let usual = self.usual.get_or_insert(cost);
@@ -382,6 +396,11 @@ impl Health {
             }
             _ => {}
         }
+    }
+
+    /// Whether there is anything to tell.
+    pub(super) const fn has_news(&self) -> bool {
+        !self.news.is_empty()
     }
 
     /// What is to be told since the last call.

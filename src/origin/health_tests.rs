@@ -62,7 +62,7 @@ impl Origin {
     }
 
     fn end(&mut self, begun: &Begun, outcome: AttemptOutcome) {
-        self.health.end(begun, outcome, self.now);
+        self.health.end(begun, outcome, begun.took(self.now), self.now);
     }
 
     fn attempt(&mut self, outcome: AttemptOutcome) {

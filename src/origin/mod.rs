@@ -4,28 +4,24 @@
 //! decides by all of them about each attempt, and `gate` puts that under a lock and hands it out.
 
 mod answered_by;
+mod attempts;
 mod change;
 mod core;
-mod counts;
-mod decision;
 mod gate;
 mod health;
 mod pause;
-mod priority;
 mod queue;
 mod ramp;
 mod rate;
-mod slab;
 mod sync;
 mod tally;
-mod voice;
 mod wish;
 
 use std::{
     borrow::Cow,
     collections::HashMap,
     fmt,
-    hash::{BuildHasher, RandomState},
+    hash::BuildHasher,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, OnceLock},
     time::Duration,
@@ -33,22 +29,22 @@ use std::{
 
 use http::request::Parts;
 use parking_lot::RwLock;
+use quick_cache::DefaultHashBuilder;
 use tokio::time::Instant;
 
-pub use self::{answered_by::AnsweredBy, change::OriginChange, counts::Latency};
+pub use self::{answered_by::AnsweredBy, attempts::Latency, change::OriginChange};
+pub(crate) use self::{
+    attempts::OriginGauges,
+    gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
+    health::AttemptOutcome,
+    pause::KeyPause,
+    wish::{DEFAULT_CLASS, HeldBack, Kind, LOWEST_CLASS, Priority, Refusal},
+};
 use self::{
     change::{Listener, OnChange},
     core::CoreRules,
     health::{Health, HealthRules},
     pause::{Backoff, Draws},
-};
-pub(crate) use self::{
-    counts::OriginGauges,
-    gate::{Answer, Attempt, Entered, Entrance, Gate, Pass, Permit, Place, Waiting},
-    health::AttemptOutcome,
-    pause::KeyPause,
-    priority::{DEFAULT_CLASS, LOWEST_CLASS, Priority},
-    wish::{HeldBack, Kind, Refusal},
 };
 use crate::{build_error::BuildError, reasons::names};
 
@@ -246,9 +242,9 @@ impl OriginHealth {
     }
 
     /// The gate of all requests, if they are for one origin.
-    pub(crate) fn only_gate(&self) -> Option<Arc<Gate>> {
+    pub(crate) fn only_gate(&self) -> Option<&Arc<Gate>> {
         match &self.members[0].origins {
-            Origins::One(gate) => Some(Arc::clone(gate)),
+            Origins::One(gate) => Some(gate),
             Origins::Named { .. } => None,
         }
     }
@@ -302,6 +298,11 @@ impl OriginHealth {
     /// How long a key is left alone after fetches that failed.
     pub(crate) fn key_pause(&self) -> &KeyPause {
         &self.members[0].key_pause
+    }
+
+    /// Whether a layer limits the attempts under way.
+    pub(crate) fn is_limited(&self) -> bool {
+        self.members[0].limit.get().is_some()
     }
 
     /// Limits the attempts under way at each origin, and those that wait for them, before the first attempt.
@@ -426,6 +427,9 @@ impl OriginHealthBuilder {
     /// How long five keys or more have to wait, with no answer to any request meanwhile, until the origin counts
     /// as one that hangs. Default: ten seconds.
     ///
+    /// Where a limit is so small that fewer can be under way, as many keys are enough as three of four permits are,
+    /// but at least two.
+    ///
     /// It should be longer than an answer takes when all is well: an origin that needs longer than this for
     /// everything is down again and again. That it hangs is noticed when the next request is made.
     pub fn stalled_after(mut self, time: Duration) -> Self {
@@ -516,8 +520,8 @@ impl fmt::Debug for OriginHealthBuilder {
 
 /// Returns the hash of a key, which is another one in each process.
 pub(crate) fn key_hash(key: &[u8]) -> u64 {
-    static HASHER: OnceLock<RandomState> = OnceLock::new();
-    HASHER.get_or_init(RandomState::new).hash_one(key)
+    static HASHER: OnceLock<DefaultHashBuilder> = OnceLock::new();
+    HASHER.get_or_init(DefaultHashBuilder::default).hash_one(key)
 }
 
 #[cfg(test)]

@@ -9,6 +9,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::http::storing::after;
+
 const SECOND: Duration = Duration::from_secs(1);
 /// A bound above this is none.
 const HIGHEST: u32 = 4096;
@@ -16,8 +18,8 @@ const HIGHEST: u32 = 4096;
 /// The rate of one origin, in seconds that begin with the first attempt.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Rate {
-    /// When the current second began. `None`: nothing has happened yet.
-    began: Option<Instant>,
+    /// When the current second began, and when it is over. `None`: nothing has happened yet.
+    second: Option<(Instant, Instant)>,
     /// How many may be admitted in a second. `None`: any number.
     bound: Option<u32>,
     current: Counts,
@@ -74,14 +76,24 @@ impl Rate {
     }
 
     /// Ends the seconds that are over.
+    #[inline]
     fn move_on(&mut self, now: Instant) {
-        let began = *self.began.get_or_insert(now);
-        let passed = now.saturating_duration_since(began).as_secs();
-        if passed == 0 {
-            return;
+        match self.second {
+            // Times are compared with less work than their difference.
+            Some((_, end)) if now < end => {}
+            Some((began, _)) => self.end_seconds(began, now),
+            None => self.begin_second(now),
         }
+    }
+
+    fn begin_second(&mut self, began: Instant) {
+        self.second = Some((began, after(began, SECOND)));
+    }
+
+    fn end_seconds(&mut self, began: Instant, now: Instant) {
+        let passed = now.saturating_duration_since(began).as_secs();
         let ended = std::mem::take(&mut self.current);
-        self.began = Some(began + SECOND * u32::try_from(passed).unwrap_or(u32::MAX));
+        self.begin_second(after(began, Duration::from_secs(passed)));
         self.good_before = if passed == 1 { ended.good } else { 0 };
         let mut quiet = passed;
         if ended.is_limited {

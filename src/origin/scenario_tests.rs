@@ -12,11 +12,10 @@ use tokio::time::Instant;
 use super::{
     OriginState,
     core::{Claim, Core, CoreRules, Ticket},
-    decision::{Decided, Decision},
     health::{AttemptOutcome, Health, HealthRules, Subject},
     pause::{Backoff, Draws, KeyPause},
     queue::Id,
-    wish::Wish,
+    wish::{Decided, Decision, Wish},
 };
 
 /// What the origin does with an attempt.
@@ -253,7 +252,7 @@ impl World {
             }
             Event::Work(attempt) => self.work_done(attempt),
             Event::Answer(attempt, outcome) => self.answer(attempt, OUTCOMES[usize::from(outcome)]),
-            Event::TimeOver(attempt) => self.answer(attempt, AttemptOutcome::TimedOut),
+            Event::TimeOver(attempt) => self.time_over(attempt),
             Event::LeaveQueue(item) => {
                 if let Some((key, id)) = self.waiting.remove(&item) {
                     self.core.leave(id);
@@ -331,11 +330,24 @@ impl World {
         count(&mut self.counts.calls_by_second, self.t);
         let mut over = self.flights[&key].deadline;
         if let Some(give_up_at) = self.core.give_up_at(&ticket) {
-            over = over.min((give_up_at - self.start).as_secs_f64());
+            over = over.min((give_up_at - self.start).as_secs_f64() + 1e-6);
         }
         self.attempts.insert(attempt, (key, ticket));
         self.at(over, Event::TimeOver(attempt));
         self.send(attempt, key);
+    }
+
+    /// A probe goes on to the deadline of its flight if it may.
+    fn time_over(&mut self, attempt: u64) {
+        self.core.tick(self.now());
+        let Some((key, ticket)) = self.attempts.get(&attempt) else { return };
+        match self.flights.get(key).map(|flight| flight.deadline) {
+            // Events have times in whole microseconds.
+            Some(deadline) if self.t + 1e-5 < deadline && self.core.may_go_on(ticket) => {
+                self.at(deadline, Event::TimeOver(attempt));
+            }
+            _ => self.answer(attempt, AttemptOutcome::TimedOut),
+        }
     }
 
     fn send(&mut self, attempt: u64, key: i64) {

@@ -1,10 +1,11 @@
-//! What attempts say of an origin, by how they ended: failures in a row, and the share of successes.
+//! What attempts say of an origin: by how they ended, each key once, failures in a row and the share of
+//! successes; and by how long they take, that it hangs.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::voice::Voices;
+use crate::http::storing::after;
 
 /// So many failures in a row are an outage if they last, …
 const STREAK: u32 = 5;
@@ -13,10 +14,24 @@ const STREAK_LASTS: Duration = Duration::from_secs(1);
 /// So many in a row are one in any case.
 const LONG_STREAK: u32 = 20;
 
+const SECOND: Duration = Duration::from_secs(1);
 /// The window has so many buckets of a second.
 const WINDOW_SECONDS: usize = 10;
 /// Fewer outcomes than these say nothing by their share.
 const WINDOW_LEAST: u32 = 50;
+
+const VOICES: usize = 64;
+
+/// A key that has failed says nothing more until it has not failed for so long.
+const SILENCE: Duration = Duration::from_secs(10);
+
+/// So many keys have to wait before the origin counts as one that hangs. One alone may be a bad endpoint.
+const STALLED_KEYS: usize = 5;
+const LEAST_STALLED_KEYS: usize = 2;
+
+const SLOTS: usize = 64;
+/// A key is in one of so many slots that follow each other.
+const REACH: u32 = 8;
 
 /// Counts of attempts since a point in time.
 #[derive(Clone, Debug)]
@@ -85,12 +100,42 @@ impl Tally {
     }
 }
 
+/// The keys that have failed a short while ago: a cache asks again and again for what fails, and seldom for what
+/// it holds, so that attempts are no fair sample of an origin.
+#[derive(Clone, Debug, Default)]
+struct Voices(Vec<(u64, Instant)>);
+
+impl Voices {
+    /// Notes that a key has failed. Returns whether that counts: not if it has failed a short while ago.
+    ///
+    /// While more keys fail than are kept, each failure of the others counts.
+    fn speak(&mut self, key: u64, now: Instant) -> bool {
+        let is_silent = |said: Instant| now.saturating_duration_since(said) >= SILENCE;
+        if let Some((_, said)) = self.0.iter_mut().find(|(known, _)| *known == key) {
+            let was_silent = is_silent(*said);
+            *said = now.max(*said);
+            return was_silent;
+        }
+        if self.0.len() < VOICES {
+            self.0.push((key, now));
+        } else if let Some(free) = self.0.iter_mut().find(|(_, said)| is_silent(*said)) {
+            *free = (key, now);
+        }
+        true
+    }
+
+    fn clear(&mut self) {
+        self.0.clear();
+    }
+}
+
 /// The outcomes of the last ten seconds, by second.
 #[derive(Clone, Debug)]
 struct Window {
     began: Instant,
-    /// Seconds after the begin of the bucket that is written.
+    /// Seconds after the begin of the bucket that is written, and when the next one begins.
     newest: u64,
+    next: Instant,
     buckets: [Bucket; WINDOW_SECONDS],
 }
 
@@ -102,18 +147,25 @@ struct Bucket {
 
 impl Window {
     fn new(now: Instant) -> Self {
-        Self { began: now, newest: 0, buckets: Default::default() }
+        Self { began: now, newest: 0, next: after(now, SECOND), buckets: Default::default() }
     }
 
     fn count(&mut self, is_success: bool, now: Instant) {
+        if now >= self.next {
+            self.move_on(now);
+        }
+        let bucket = self.bucket(self.newest);
+        let count = if is_success { &mut bucket.successes } else { &mut bucket.failures };
+        *count = count.saturating_add(1);
+    }
+
+    fn move_on(&mut self, now: Instant) {
         let second = now.saturating_duration_since(self.began).as_secs().max(self.newest);
         for passed in 1..=(second - self.newest).min(WINDOW_SECONDS as u64) {
             *self.bucket(second - (passed - 1)) = Bucket::default();
         }
         self.newest = second;
-        let bucket = self.bucket(second);
-        let count = if is_success { &mut bucket.successes } else { &mut bucket.failures };
-        *count = count.saturating_add(1);
+        self.next = after(self.began, Duration::from_secs(second.saturating_add(1)));
     }
 
     fn bucket(&mut self, second: u64) -> &mut Bucket {
@@ -127,136 +179,122 @@ impl Window {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
+/// Watches for an origin that hangs: several keys under way for a long time, and no answer of any kind meanwhile.
+///
+/// It is looked at when something happens anyway; no task waits for it. It keeps a bounded number of keys: an
+/// attempt beyond them is not watched.
+#[derive(Clone, Debug)]
+pub(super) struct Watch {
+    /// Empty until the first key, then of fixed size.
+    slots: Vec<Slot>,
+    /// A bit for each of them that has attempts under way, so that only those are looked at.
+    used: u64,
+    /// How many keys have to wait.
+    enough: usize,
+    answered_at: Instant,
+}
 
-    use super::*;
+/// The attempts under way for one key.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    key: u64,
+    began: Instant,
+    attempts: u32,
+}
 
-    fn ms(millis: u64) -> Duration {
-        Duration::from_millis(millis)
+/// The slot of an attempt under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Watched(u8);
+
+impl Watch {
+    pub(super) const fn new(now: Instant) -> Self {
+        Self { slots: Vec::new(), used: 0, enough: STALLED_KEYS, answered_at: now }
     }
 
-    /// Fails other keys at these milliseconds. Returns how many failures it took.
-    fn fails_at(tally: &mut Tally, start: Instant, at: impl IntoIterator<Item = u64>) -> Option<usize> {
-        let mut verdicts = at.into_iter().enumerate().map(|(key, at)| {
-            let now = start + ms(at);
-            tally.failure(Some(key as u64), now, now).is_streak
-        });
-        verdicts.position(|is_streak| is_streak).map(|before| before + 1)
+    /// Takes note of how many attempts may be under way at a time, of those that may be fewest: where it is less than
+    /// five, fewer keys are enough.
+    pub(super) fn limit(&mut self, attempts: usize) {
+        self.enough = attempts.clamp(LEAST_STALLED_KEYS, STALLED_KEYS);
     }
 
-    #[test]
-    fn five_in_a_row_count_once_the_first_is_a_second_ago() {
-        let start = Instant::now();
-        let took = |at: &[u64]| fails_at(&mut Tally::new(start), start, at.iter().copied());
-        assert_eq!(took(&[0, 10, 20, 30, 1_000]), Some(5));
-        assert_eq!(took(&[0, 10, 20, 30, 999, 1_000]), Some(6));
-        assert_eq!(took(&[0, 500, 1_000, 2_000]), None);
-        assert_eq!(took(&[5_000, 5_010, 5_020, 5_030, 5_999]), None);
-    }
-
-    #[test]
-    fn twenty_in_a_row_count_at_once() {
-        let start = Instant::now();
-        assert_eq!(fails_at(&mut Tally::new(start), start, [0; 19]), None);
-        assert_eq!(fails_at(&mut Tally::new(start), start, [0; 30]), Some(20));
-    }
-
-    #[test]
-    fn a_success_begins_the_streak_anew() {
-        let start = Instant::now();
-        let mut tally = Tally::new(start);
-        assert_eq!(fails_at(&mut tally, start, [0, 1, 2, 3]), None);
-        tally.success(start + ms(500));
-        let at = start + ms(5_000);
-        let verdicts: Vec<_> = (10..15)
-            .map(|key| tally.failure(Some(key), at + ms(key - 10), at + ms(key - 10)).is_streak)
-            .collect();
-        assert_eq!(verdicts, [false; 5], "the first of them is not a second ago");
-    }
-
-    #[test]
-    fn a_key_counts_once() {
-        let start = Instant::now();
-        let mut tally = Tally::new(start);
-        let fails = (0..60).map(|n| tally.failure(Some(1), start, start + ms(n * 150)));
-        assert!(fails.into_iter().all(|verdict| verdict == Verdict::default()));
-        let fails = (0..20).map(|n| tally.failure(None, start, start + ms(n)).is_streak);
-        assert!(fails.into_iter().any(|is_streak| is_streak), "without a key each counts");
-    }
-
-    #[test]
-    fn a_failure_that_began_before_the_last_success_is_not_one_in_a_row() {
-        let start = Instant::now();
-        let mut tally = Tally::new(start);
-        tally.success(start + ms(2_000));
-        let mut fails = |began: u64| {
-            let verdicts = (0..48).map(|key| {
-                tally.failure(Some(began * 100 + key), start + ms(began), start + ms(3_000)).is_streak
-            });
-            verdicts.into_iter().filter(|is_streak| *is_streak).count()
-        };
-        assert_eq!(fails(1_999), 0);
-        assert_eq!(fails(2_000), 29);
-    }
-
-    #[test]
-    fn fewer_successes_than_failures_of_fifty_are_a_majority() {
-        let start = Instant::now();
-        let majority_after = |pattern: &[bool]| {
-            let mut tally = Tally::new(start);
-            let outcomes = pattern.iter().cycle().take(200).enumerate();
-            let mut verdicts = outcomes.map(|(n, is_success)| {
-                let now = start + ms(n as u64);
-                match is_success {
-                    true => {
-                        tally.success(now);
-                        false
-                    }
-                    false => tally.failure(Some(n as u64), now, now).is_majority,
-                }
-            });
-            verdicts.position(|is_majority| is_majority).map(|before| before + 1)
-        };
-        assert_eq!(majority_after(&[true, false]), None, "one half is not less than half");
-        assert_eq!(majority_after(&[true, false, false]), Some(50));
-        assert_eq!(majority_after(&[false, true, true]), None);
-    }
-
-    #[test]
-    fn the_window_forgets_after_ten_seconds() {
-        let start = Instant::now();
-        let mut window = Window::new(start);
-        (0..60).for_each(|_| window.count(false, start + ms(500)));
-        assert!(window.is_bad());
-        window.count(true, start + ms(9_999));
-        assert!(window.is_bad());
-        window.count(true, start + ms(10_000));
-        assert!(!window.is_bad());
-        window.count(false, start + Duration::from_secs(1 << 40));
-        assert!(!window.is_bad());
-    }
-
-    proptest! {
-        /// Against a list of all outcomes.
-        #[test]
-        fn the_window_is_the_sum_of_its_seconds(
-            steps in prop::collection::vec((any::<bool>(), 0..900_u64, 1..40_u32), 1..200),
-        ) {
-            let start = Instant::now();
-            let (mut window, mut all, mut at) = (Window::new(start), Vec::new(), 0);
-            for (is_success, wait, count) in steps {
-                at += wait;
-                for _ in 0..count {
-                    window.count(is_success, start + ms(at));
-                    all.push((at / 1000, is_success));
-                }
-                let inside = |second: u64| second + 10 > at / 1000;
-                let kept: Vec<_> = all.iter().filter(|(second, _)| inside(*second)).collect();
-                let good = kept.iter().filter(|(_, is_success)| *is_success).count();
-                prop_assert_eq!(window.is_bad(), kept.len() >= 50 && good * 2 < kept.len());
+    /// Notes an attempt. `None`: there is no room for its key.
+    pub(super) fn begin(&mut self, key: u64, now: Instant) -> Option<Watched> {
+        if self.slots.is_empty() {
+            self.slots = vec![Slot { key: 0, began: now, attempts: 0 }; SLOTS];
+        }
+        let first = (key % SLOTS as u64) as u32;
+        // Of the slots in reach, from the first one on.
+        let used = self.used.rotate_right(first) & ((1 << REACH) - 1);
+        let mut others = used;
+        while others != 0 {
+            let at = (first + others.trailing_zeros()) % SLOTS as u32;
+            let slot = &mut self.slots[at as usize];
+            if slot.key == key {
+                slot.attempts = slot.attempts.saturating_add(1);
+                return Some(Watched(at as u8));
             }
+            others &= others - 1;
+        }
+        let free = used.trailing_ones();
+        if free >= REACH {
+            return None;
+        }
+        let at = (first + free) % SLOTS as u32;
+        self.slots[at as usize] = Slot { key, began: now, attempts: 1 };
+        self.used |= 1 << at;
+        Some(Watched(at as u8))
+    }
+
+    /// How many keys have attempts under way.
+    const fn keys(&self) -> usize {
+        self.used.count_ones() as usize
+    }
+
+    /// Notes that an attempt is over that began after the last [`restart`](Self::restart).
+    pub(super) fn end(&mut self, Watched(at): Watched, now: Instant) {
+        if let Some(slot) = self.slots.get_mut(usize::from(at)) {
+            slot.attempts = slot.attempts.saturating_sub(1);
+            if slot.attempts == 0 {
+                self.used &= !(1 << at);
+            }
+            // The others for the same key began at some time since: too late is on the safe side.
+            slot.began = now;
         }
     }
+
+    /// Notes an answer of any kind.
+    pub(super) fn answered(&mut self, now: Instant) {
+        self.answered_at = now.max(self.answered_at);
+    }
+
+    /// Whether too few keys are under way for a stall.
+    pub(super) const fn is_calm(&self) -> bool {
+        self.keys() < self.enough
+    }
+
+    /// Whether several keys wait for so long, and nothing was answered meanwhile.
+    pub(super) fn is_stalled(&self, time: Duration, now: Instant) -> bool {
+        let is_long = |since: Instant| now.saturating_duration_since(since) >= time;
+        !self.is_calm()
+            && is_long(self.answered_at)
+            && self.slots.iter().filter(|slot| slot.attempts > 0 && is_long(slot.began)).count()
+                >= self.enough
+    }
+
+    /// The first time at which [`is_stalled`](Self::is_stalled) can be true, unless there is an answer before.
+    /// `None`: too few keys are under way.
+    pub(super) fn due(&self, time: Duration) -> Option<Instant> {
+        (!self.is_calm()).then(|| after(self.answered_at, time))
+    }
+
+    /// Forgets all attempts.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.slots.iter_mut().for_each(|slot| slot.attempts = 0);
+        self.used = 0;
+        self.answered(now);
+    }
 }
+
+#[cfg(test)]
+#[path = "tally_tests.rs"]
+mod tests;

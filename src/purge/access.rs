@@ -9,18 +9,18 @@ use crate::http::fields::is_secret;
 /// Whether a request may purge, or have what else a check stands before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Access {
-    /// The request may purge.
+    /// It may.
     Granted,
     /// It has no valid credentials: 401.
     Unauthenticated,
-    /// Its credentials are valid, without the permission to purge: 403.
+    /// Its credentials are valid, and do not permit it: 403.
     Forbidden,
 }
 
-/// Decides which requests may purge. Implemented for closures over the head of the request, for [`Bearer`] and for
+/// Decides which requests may purge, or have what else a check stands before. Implemented for closures over the head of the request, for [`Bearer`] and for
 /// [`Basic`].
 pub trait Authorize: Send + Sync + 'static {
-    /// Whether this request may purge. Called before its body is read.
+    /// Whether this request may. Called before its body is read.
     fn authorize(&self, head: &Parts) -> Access;
 
     /// Returns the scheme that a 401 asks for in `WWW-Authenticate` (RFC 9110 §11.1), a token. Default: `Bearer`.

@@ -47,6 +47,7 @@ pub(crate) type Answer<T> = Result<T, ServerError>;
 #[derive(Clone, Debug)]
 pub(crate) enum AddressError {
     Url(String),
+    #[cfg(feature = "redis-tls")]
     Certificate(String),
 }
 
@@ -96,6 +97,13 @@ impl Location {
             }
         };
         Ok(Address(Arc::new(AddressParts { place, tls, settings: info.redis_settings().clone() })))
+    }
+}
+
+#[cfg(test)]
+impl Location {
+    pub(crate) fn settings(&self, names: [&'static str; 2]) -> Vec<crate::defaults::tests::Setting> {
+        self.files.settings(names)
     }
 }
 
@@ -349,6 +357,15 @@ mod tests {
         }
         for url in ["redis://h", "redis://u:p@h:1/2", "valkey://[::1]:7", "redis://h?protocol=resp3"] {
             assert!(Location::new(url).resolve().is_ok(), "{url}");
+        }
+    }
+
+    #[cfg(not(feature = "redis-tls"))]
+    #[test]
+    fn tls_is_refused_in_a_line_that_says_what_to_add() {
+        for url in ["rediss://127.0.0.1/", "valkeys://127.0.0.1/"] {
+            let Err(AddressError::Url(why)) = Location::new(url).resolve() else { panic!("{url}") };
+            assert_eq!(why, "it asks for TLS: add the feature `redis-tls`");
         }
     }
 

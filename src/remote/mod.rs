@@ -2,7 +2,99 @@
 //!
 //! A [`Remote`] keeps bytes under keys outside of the process. It knows nothing of responses and purges:
 //! what it keeps is judged by the reader, so that a remote may lose, delay and reorder what it
-//! is given, and may answer with what is old.
+//! is given, and may answer with what is old. A value that was damaged is a miss: it is read through the bounds and
+//! the checksum of an [envelope](crate::store::envelope).
+//!
+//! [`RedisRemote`] is the one to use. It has a connection of its own and a time for each call, and a call never
+//! waits for a connection. A remote of your own, on a disk for example, implements the trait:
+//!
+//! ```
+//! use std::{collections::HashMap, sync::Mutex, time::{Duration, SystemTime}};
+//!
+//! use bytes::Bytes;
+//! use futures_util::future::BoxFuture;
+//! use tower_readthrough::remote::{Remote, RemoteError, RemoteRead};
+//!
+//! #[derive(Debug, Default)]
+//! struct Shelf(Mutex<HashMap<Vec<u8>, (Bytes, SystemTime)>>);
+//!
+//! impl Shelf {
+//!     fn get(&self, key: &[u8]) -> Option<Bytes> {
+//!         let shelf = self.0.lock().unwrap();
+//!         shelf.get(key).filter(|(_, until)| *until > SystemTime::now()).map(|(value, _)| value.clone())
+//!     }
+//!
+//!     /// Replaces what is there if that is `expected`.
+//!     fn replace(&self, key: &[u8], expected: Option<Bytes>, value: Option<(Bytes, Duration)>) -> bool {
+//!         let is_there = self.get(key);
+//!         let mut shelf = self.0.lock().unwrap();
+//!         if is_there != expected {
+//!             return false;
+//!         }
+//!         match value {
+//!             Some((value, lifetime)) => shelf.insert(key.into(), (value, SystemTime::now() + lifetime)),
+//!             None => shelf.remove(key),
+//!         };
+//!         true
+//!     }
+//! }
+//!
+//! type Answer<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
+//!
+//! impl Remote for Shelf {
+//!     fn read<'a>(&'a self, keys: &'a [&'a [u8]]) -> Answer<'a, RemoteRead> {
+//!         Box::pin(async move {
+//!             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+//!             Ok(RemoteRead {
+//!                 now_ms: now.as_millis() as u64,
+//!                 values: keys.iter().map(|key| self.get(key)).collect(),
+//!             })
+//!         })
+//!     }
+//!
+//!     fn write<'a>(&'a self, key: &'a [u8], value: Bytes, lifetime: Duration) -> Answer<'a, ()> {
+//!         self.0.lock().unwrap().insert(key.into(), (value, SystemTime::now() + lifetime));
+//!         Box::pin(async { Ok(()) })
+//!     }
+//!
+//!     fn forget<'a>(&'a self, key: &'a [u8]) -> Answer<'a, ()> {
+//!         self.0.lock().unwrap().remove(key);
+//!         Box::pin(async { Ok(()) })
+//!     }
+//!
+//!     fn lease<'a>(&'a self, key: &'a [u8], token: u64, lifetime: Duration) -> Answer<'a, bool> {
+//!         let token = Bytes::from(token.to_string());
+//!         let is_taken = self.replace(key, None, Some((token, lifetime)));
+//!         Box::pin(async move { Ok(is_taken) })
+//!     }
+//!
+//!     fn release<'a>(&'a self, key: &'a [u8], token: u64) -> Answer<'a, ()> {
+//!         self.replace(key, Some(token.to_string().into()), None);
+//!         Box::pin(async { Ok(()) })
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), RemoteError> {
+//! let shelf = Shelf::default();
+//! shelf.write(b"page", "hello".into(), Duration::from_secs(60)).await?;
+//! let read = shelf.read(&[b"page", b"none"]).await?;
+//! assert_eq!(read.values, [Some("hello".into()), None]);
+//!
+//! assert!(shelf.lease(b"fetch", 1, Duration::from_secs(10)).await?);
+//! assert!(!shelf.lease(b"fetch", 2, Duration::from_secs(10)).await?);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Servers
+//!
+//! Redis 7.0 and Valkey 7.2, and later ones; an older server is refused when the connection is made. Values are read
+//! from and written to one server, without Sentinel and Redis Cluster. With the feature `redis-tls` a URL that
+//! begins with `rediss://` asks for TLS: a server whose certificate no trusted authority has signed for that host
+//! is refused, and there is no way round that.
+//!
+//! What stands on the server can be read and replaced by all that have its password: see [security](crate::security).
 
 pub(crate) mod connection;
 mod redis;
@@ -23,7 +115,7 @@ pub use self::redis::{RedisRemote, RedisRemoteBuilder, RedisRemoteError, RedisRe
 ///
 /// All calls may fail, and none may wait without an end: each needs a bound of its own.
 pub trait Remote: fmt::Debug + Send + Sync + 'static {
-    /// Reads what is kept under these keys, at one moment, and the clock of the remote.
+    /// Reads what is kept under these keys, and the clock of the remote.
     fn read<'a>(&'a self, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<RemoteRead, RemoteError>>;
 
     /// Keeps a value under a key for `lifetime`, instead of what is there.

@@ -19,6 +19,13 @@ impl TlsFiles {
     }
 }
 
+#[cfg(test)]
+impl TlsFiles {
+    pub(super) const fn settings(&self, _names: [&'static str; 2]) -> Vec<crate::defaults::tests::Setting> {
+        Vec::new()
+    }
+}
+
 /// There is none.
 pub(super) struct Tls(Infallible);
 

@@ -175,6 +175,7 @@ impl From<AddressError> for RedisRemoteError {
     fn from(error: AddressError) -> Self {
         match error {
             AddressError::Url(why) => Self::Url(why),
+            #[cfg(feature = "redis-tls")]
             AddressError::Certificate(why) => Self::Certificate(why),
         }
     }
@@ -475,12 +476,15 @@ impl RedisRemoteBuilder {
     /// As the table of [defaults](crate::defaults) has them.
     pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
         use crate::defaults::tests::span;
-        let Self { location: _, namespace, read_timeout, write_timeout } = self;
-        vec![
+        let Self { location, namespace, read_timeout, write_timeout } = self;
+        let tls = ["RedisRemoteBuilder::root_certificates", "RedisRemoteBuilder::client_certificate"];
+        let mut settings = vec![
             ("RedisRemoteBuilder::namespace", namespace.clone()),
             ("RedisRemoteBuilder::read_timeout", span(*read_timeout)),
             ("RedisRemoteBuilder::write_timeout", span(*write_timeout)),
-        ]
+        ];
+        settings.extend(location.settings(tls));
+        settings
     }
 }
 

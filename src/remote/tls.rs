@@ -68,6 +68,20 @@ impl TlsFiles {
     }
 }
 
+#[cfg(test)]
+impl TlsFiles {
+    pub(super) fn settings(
+        &self,
+        [roots, client]: [&'static str; 2],
+    ) -> Vec<crate::defaults::tests::Setting> {
+        let some = |is_some, none: &str| if is_some { "some" } else { none }.to_owned();
+        vec![
+            (roots, some(self.roots.is_some(), "those of the system")),
+            (client, some(self.client.is_some(), "none")),
+        ]
+    }
+}
+
 impl fmt::Debug for TlsFiles {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("TlsFiles").finish_non_exhaustive()

@@ -168,7 +168,8 @@ impl Sequence {
     }
 
     /// Notes that a [snapshot](crate::store::Snapshot) is about to be read, to be stored for as long as the
-    /// result is kept: it counts as fetched now, so that purges from now on reach it.
+    /// result is kept: it counts as fetched now, so that purges from now on reach it. What fetches under way
+    /// bring is newer, and takes its place.
     pub fn begin_load(self: &Arc<Self>) -> Loading {
         let (under_way, number) = self.purges.begin_load();
         Loading { sequence: Arc::clone(self), under_way, number }
@@ -318,7 +319,7 @@ impl Sequence {
             let target = key::Target::of(request, key::Origins::default());
             for group in tags::groups(headers, &tags::CACHE_GROUPS) {
                 self.push_group(&group, target, &mut tags);
-                let url = target.to_text().unwrap_or_default();
+                let url = target.origin_text().map(|origin| origin + "/").unwrap_or_default();
                 texts.iter_mut().for_each(|texts| texts.groups.push((url.clone(), group.clone())));
             }
         }
@@ -604,6 +605,12 @@ impl Loading {
     /// The number of the fetch for which it stands.
     pub(crate) fn number(&self) -> u64 {
         self.number
+    }
+
+    /// The number under which something is stored that stands for the fetch of this one, so that it takes the
+    /// place of nothing that a fetch under way brings.
+    pub(crate) fn below_fetches(&self, number: u64) -> u64 {
+        self.sequence.purges.below_fetches(number)
     }
 
     /// Unsafe requests from now on reach what has these keys.

@@ -20,6 +20,9 @@
 //!   and `If-Modified-Since` that the cache adds are left out for others, which would compare with validators
 //!   of their own. [Replicas](FailoverBuilder::replicas) have the same ones.
 //!
+//! What [`Retry`](crate::Retry) above tries again goes to one origin each time, so that the attempts of a request
+//! are at most one, one for each retry, and one for each other origin.
+//!
 //! A request that hangs does not move on: give each service a timeout, such as that of `tower::timeout`.
 //! [`fetch_deadline`](crate::CoalesceLayer::fetch_deadline) is about all origins together.
 //!
@@ -74,7 +77,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        CacheRequest, Refused,
+        CacheRequest, Refused, Repeated,
         failures::{FailurePolicy, Failures},
     },
     layers::{
@@ -322,7 +325,9 @@ where
         let choice = self.shared.choose_first(&mut head, body.is_some());
         let index = choice.index;
         let request = Request::from_parts(head, content);
-        let others = body.map(|body| {
+        // It was at each of them before.
+        let is_repeated = request.extensions().get::<Repeated>().is_some();
+        let others = body.filter(|_| !is_repeated).map(|body| {
             let mut asked = Asked::default();
             asked.note(index);
             let (members, shared) = (self.members.clone(), Arc::clone(&self.shared));

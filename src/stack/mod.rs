@@ -355,7 +355,8 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self.others.rules.check()?;
         check_names(&self.others.rules.request)?;
         if let Some(name) = self.fill.own_tag_fields().invalid() {
-            let reason = "clients read this field, and tags are for caches alone";
+            let reason =
+                "clients read this field, and tags are for caches alone; give them a field of their own";
             return Err(BuildError::TagField { name: name.as_str().into(), reason });
         }
         if self.others.coalesce.has_rules() {
@@ -429,7 +430,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
             tier,
             fill: fill.failure_policy(failures.clone()).over_own_layer(),
             retry: retry::RetryLayer::new(retry.shared_failures(failures).or_health(&health)),
-            origin_limit,
+            origin_limit: origin_limit.under_own_layer(),
             stats,
         }
     }

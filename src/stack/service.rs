@@ -149,6 +149,7 @@ where
     ReqB: HttpBody + Default + Send + 'static,
     B: body::ResponseBody,
 {
+    const IS_OVER_OWN_LAYER: bool = true;
     type Stored = B;
     type Below = Nested<B>;
     type Error = S::Error;

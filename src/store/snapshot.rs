@@ -212,8 +212,8 @@ impl StoredResponse {
 }
 
 impl Snapshot {
-    /// Returns the response, to be stored under this key. It is purged by all that comes after the beginning
-    /// of the load.
+    /// Returns the response, to be stored under this key at once. It is purged by all that comes after the
+    /// beginning of the load, and of the oldest fetch under way: what that brings is newer.
     ///
     /// # Errors
     ///
@@ -259,7 +259,7 @@ impl Snapshot {
             received_at,
             initial_age: self.initial_age,
             delay: self.delay,
-            fetch_number,
+            fetch_number: loading.below_fetches(fetch_number),
             purge_keys: Arc::new(keys),
         };
         // Copied: the body may be a part of a large file, and keep all of it alive.

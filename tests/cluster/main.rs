@@ -24,5 +24,6 @@ mod restarts;
 mod server;
 mod settings;
 mod status;
+mod tier;
 #[cfg(feature = "redis-tls")]
 mod tls;

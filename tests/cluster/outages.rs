@@ -113,6 +113,18 @@ async fn a_node_that_is_cut_off_goes_on_and_makes_up_for_what_it_has_missed() {
     }
 }
 
+/// Each of them was applied here by itself: it is the other nodes that have to confirm everything.
+#[tokio::test]
+async fn more_purges_than_may_wait_leave_the_own_store_as_it_is() {
+    let node = Node::start_at("redis://127.0.0.1:1/", "n1");
+    node.page(PAGE).await;
+    for n in 0..=10_000 {
+        node.layer.purge().tag(&format!("t{n}"));
+    }
+    assert_eq!(node.cluster.status().waiting, 1);
+    assert_eq!((node.page(PAGE).await, node.origin.calls()), ("1".to_owned(), 1));
+}
+
 /// Of a purge that is in no log any more it learns what was purged, and not only that something was.
 #[tokio::test]
 async fn a_purge_of_the_last_minute_reaches_a_node_that_was_cut_off_although_the_log_is_lost() {

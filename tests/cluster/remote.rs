@@ -147,6 +147,26 @@ async fn namespaces_share_nothing_and_keys_no_hash_tag() {
     assert_eq!(keys, ["one:1:k", "other:1:k"]);
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn a_server_is_reached_over_a_local_socket() {
+    let Some(server) = server().await else { return };
+    let path = std::env::temp_dir().join(format!("trt-remote-{}.sock", std::process::id()));
+    let listener = tokio::net::UnixListener::bind(&path).unwrap();
+    let port = server.port();
+    let proxy = tokio::spawn(async move {
+        let (mut client, _) = listener.accept().await.unwrap();
+        let mut server = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        tokio::io::copy_bidirectional(&mut client, &mut server).await
+    });
+    let remote = open(&format!("redis+unix://{}", path.display()));
+    connected(&remote).await;
+    write(&remote, "k", "v").await;
+    assert_eq!(read(&remote, "k").await.unwrap(), "v");
+    proxy.abort();
+    std::fs::remove_file(path).unwrap();
+}
+
 #[tokio::test]
 async fn many_calls_at_once_are_all_answered() {
     let Some(server) = server().await else { return };

@@ -1,5 +1,6 @@
 //! A node ends and comes back.
 
+use tower::Layer;
 use tower_readthrough::{
     MemoryStore, PurgeState, ReadThroughLayer,
     cluster::Cluster,
@@ -9,6 +10,7 @@ use tower_readthrough::{
 use super::{
     node::{Node, until},
     server::server,
+    support::{ScriptedOrigin, get, ok, secs},
 };
 
 /// And of what was purged while it was not there it has to ask for no more than that.
@@ -65,4 +67,45 @@ async fn a_node_of_a_cluster_does_not_trust_a_file() {
     let path = std::env::temp_dir().join(format!("trt-cluster-{}", std::process::id()));
     let refused = SnapshotFile::builder(store, path).trust_freshness().open().unwrap_err();
     assert!(matches!(refused, SnapshotFileError::Setting { setting: "trust_freshness", .. }), "{refused}");
+}
+
+/// What the origin says is newer than what a file has, also to a fetch that began before the file was opened.
+#[tokio::test]
+async fn what_is_fetched_while_a_file_is_loaded_stays() {
+    let Some(server) = server().await else { return };
+    let path = std::env::temp_dir().join(format!("trt-meanwhile-{}", std::process::id()));
+    let other = Node::start(&server, "n1");
+    other.caught_up().await;
+    other.layer.purge().tag("before");
+    let (node, file) = Node::start_with_file(&server, "n2", &path).await;
+    node.page("/k").await;
+    file.write().await.unwrap();
+    drop((node, file));
+
+    let store = MemoryStore::builder(16 << 20).snapshots(true).build().unwrap();
+    let node = Node::start_over(store.clone(), &server.url(), "n2", "test");
+    node.caught_up().await;
+    let origin = ScriptedOrigin::always(|| ok("new"));
+    let (gate, service) = (origin.hold(), node.layer.layer(origin.clone()));
+    let fetched = tokio::spawn({
+        let service = service.clone();
+        async move { get(&service, "/k").await.body }
+    });
+    gate.waiting(1).await;
+    let file = SnapshotFile::builder(store, &path).open().unwrap();
+    let report = file.loaded().await;
+    gate.open();
+    assert_eq!(fetched.await.unwrap(), "new");
+    tokio::time::timeout(secs(20), async {
+        while origin.under_way() > 0 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await
+    .unwrap();
+    let reply = get(&service, "/k").await;
+    assert_eq!((&*reply.body, origin.calls()), (&b"new"[..], 1), "{report:?}");
+    drop((node, file));
+    std::fs::remove_file(&path).unwrap();
+    _ = std::fs::remove_file(path.with_extension("lock"));
 }

@@ -7,6 +7,7 @@ use std::{
 };
 
 const HIT_FILES: usize = 15;
+const HIT_FILES_IN_PASSING: usize = 3;
 const MISS_FILES: usize = 35;
 const MISS_FILES_IN_PASSING: usize = 29;
 
@@ -125,7 +126,7 @@ fn imports_point_downwards() {
 #[test]
 fn no_layer_imports_another_one() {
     let layers = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/layers");
-    let names = ["coalesce", "fill", "lookup", "origin_limit", "retry", "stale_if_error"];
+    let names = ["coalesce", "fill", "lookup", "origin_limit", "retry", "stale_if_error", "tier"];
     let mut files = Vec::new();
     rust_files(&layers, &mut files);
     let mut found = Vec::new();
@@ -157,10 +158,12 @@ fn the_document_names_files_that_exist() {
 #[test]
 fn a_hit_and_a_miss_cross_few_files() {
     let (hit, miss, in_passing) = (listed("A hit"), listed("A miss"), listed("In passing"));
+    let hit_in_passing = listed("Of a hit, in passing");
     assert!((1..=HIT_FILES).contains(&hit.len()), "{}", hit.len());
+    assert!((1..=HIT_FILES_IN_PASSING).contains(&hit_in_passing.len()), "{}", hit_in_passing.len());
     assert!((1..=MISS_FILES).contains(&miss.len()), "{}", miss.len());
     assert!((1..=MISS_FILES_IN_PASSING).contains(&in_passing.len()), "{}", in_passing.len());
-    for path in [hit, [miss, in_passing].concat()] {
+    for path in [[hit, hit_in_passing].concat(), [miss, in_passing].concat()] {
         let files: BTreeSet<_> = path.iter().collect();
         assert_eq!(files.len(), path.len(), "a file is listed twice: {path:?}");
     }

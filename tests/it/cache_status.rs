@@ -4,7 +4,8 @@ use http::{HeaderName, Response};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
     BuildError, CacheKey, CacheStatus, CacheStatusDetail, CoalesceLayer, KeyRule, KeyRules, MemoryStore,
-    NotStored, OriginLimitLayer, ReadThroughBuilder, ReadThroughLayer, Refused, Rules,
+    NotStored, OriginHealth, OriginLimitLayer, OriginState, ReadThroughBuilder, ReadThroughLayer, Refused,
+    Rules,
 };
 
 use crate::support::{
@@ -213,4 +214,92 @@ async fn all_callers_that_share_an_error_of_the_cache_are_told_its_type() {
 fn a_digest_is_not_the_key() {
     let (one, other) = (CacheKey::new("http://h/?token=1"), CacheKey::new("http://h/?token=2"));
     assert_eq!((one.digest().len(), one.digest() == other.digest()), (16, false));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_limit_holds_back_says_why() {
+    // The client refuses what is stored, so that the limit next to the origin decides.
+    let fresh = [("cache-control", "no-cache")];
+    let rules = || Rules::new().default_ttl(secs(10)).stale_if_error_for(secs(3_600));
+    let layer = |health: &OriginHealth| {
+        let builder = builder().rules(rules()).lookup(|lookup| lookup.request_directives(true));
+        builder.outage(health.clone()).origin_limit(OriginLimitLayer::new(64)).build().unwrap()
+    };
+    // It is up, and has sent 429.
+    let health = OriginHealth::new();
+    let origin = ScriptedOrigin::new(|call, _| if call <= 2 { ok("x") } else { status(429) });
+    let service = layer(&health).layer(origin.clone());
+    for path in ["/one", "/two"] {
+        get(&service, path).await;
+    }
+    tokio::time::advance(secs(11)).await;
+    assert_eq!(get_with(&service, "/one", &fresh).await.status, 429);
+    let reply = get_with(&service, "/two", &fresh).await;
+    assert_eq!((health.state(), reply.cache()), (OriginState::Up, "hit; detail=origin-busy".into()));
+    assert_eq!(origin.calls(), 3);
+    // It recovers, and has all that it bears.
+    let health = OriginHealth::new();
+    let origin = ScriptedOrigin::new(|call, head| match (call, head.uri.path()) {
+        (1, _) | (_, "/back") => ok("x"),
+        (2..=21, _) => status(503),
+        _ => hangs(),
+    });
+    let service = layer(&health).layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    for key in 0..20 {
+        get(&service, &format!("/{key}")).await;
+    }
+    assert_eq!(health.state(), OriginState::Down);
+    assert_eq!(get_with(&service, "/", &fresh).await.cache(), "hit; detail=origin-down");
+    get(&service, "/back").await;
+    for key in 0..20 {
+        drop(tokio::spawn(service.clone().oneshot(request("GET", &format!("/held/{key}"), &[]))));
+    }
+    settle().await;
+    let reply = get_with(&service, "/", &fresh).await;
+    let expected = (OriginState::Recovering, "hit; detail=origin-recovering".into());
+    assert_eq!((health.state(), reply.cache()), expected);
+}
+
+/// RFC 9209 §2: each intermediary adds its own line, and changes no other.
+#[tokio::test(start_paused = true)]
+async fn what_other_intermediaries_say_in_proxy_status_stays() {
+    let said = ["proxy.example;error=connection_timeout", "tower-readthrough;error=connection_limit_reached"];
+    let other = move || said.iter().fold(status(503), |reply, line| reply.header("proxy-status", line));
+    for layer in [builder(), builder().cache_name("edge-1"), builder().cache_status(CacheStatusDetail::Off)] {
+        let service = layer.build().unwrap().layer(ScriptedOrigin::always(other));
+        // The leader of a fetch, and one who shares it.
+        let ask = || service.clone().oneshot(request("GET", "/", &[]));
+        let (leader, follower) = tokio::join!(ask(), ask());
+        for response in [leader.unwrap(), follower.unwrap()] {
+            let lines: Vec<_> = response.headers().get_all("proxy-status").iter().collect();
+            assert_eq!(lines, said);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_response_that_makes_no_sense_is_told_under_the_name_of_the_cache() {
+    for (layer, expected) in [
+        (builder(), "tower-readthrough;error=http_protocol_error"),
+        (builder().cache_name("edge-1"), "edge-1;error=http_protocol_error"),
+        (builder().cache_status(CacheStatusDetail::Off), "none"),
+    ] {
+        // A 304 that confirms something else, also to a request without conditions.
+        let origin = ScriptedOrigin::new(|call, _| match call {
+            1 => ok("x").max_age(1).header("etag", "\"1\""),
+            _ => status(304).header("etag", "\"2\""),
+        });
+        // Nothing covers for it.
+        let layer = layer.rules(Rules::new().stale_if_error_for(ms(0)));
+        let service = layer.build().unwrap().layer(origin);
+        get(&service, "/").await;
+        tokio::time::advance(secs(2)).await;
+        let ask = || service.clone().oneshot(request("GET", "/", &[]));
+        let (leader, follower) = tokio::join!(ask(), ask());
+        for response in [leader.unwrap(), follower.unwrap()] {
+            assert_eq!((response.status().as_u16(), proxy_status(&response)), (502, expected));
+        }
+    }
 }

@@ -1,12 +1,20 @@
 //! What would become of a request, without the origin.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
+
 use http::request::Parts;
 use tower::Layer;
 use tower_readthrough::{
-    Explanation, Forward, KeyRule, KeyRules, MemoryStore, Outcome, ReadThroughLayer, Rules, Stale, Unkeyed,
+    Explanation, Forward, KeyRule, KeyRules, MemoryStore, OriginHealth, OriginLimitLayer, OriginState,
+    Outcome, ReadThroughLayer, Rules, Stale, Unkeyed,
 };
 
-use crate::support::{ScriptedOrigin, get, get_with, ok, request, secs, small_store, status, try_send};
+use crate::support::{
+    ScriptedOrigin, get, get_with, ok, request, secs, settle, small_store, status, try_send,
+};
 
 fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> Parts {
     request(method, path, fields).into_parts().0
@@ -127,6 +135,18 @@ async fn what_is_stored_is_told_with_its_windows_tags_and_audience() {
     assert_eq!(origin.calls(), 2);
 }
 
+/// As a server gets it, with the host in a field.
+#[tokio::test(start_paused = true)]
+async fn a_request_without_a_scheme_is_shown_by_host_and_path() {
+    let (mut head, ()) =
+        http::Request::get("/p/1").header("host", "example.com").body(()).unwrap().into_parts();
+    let explained = layer().explain(&head);
+    assert!(explained.to_string().starts_with("GET example.com/p/1\n"), "{explained}");
+    head.headers.clear();
+    let explained = layer().explain(&head);
+    assert!(explained.to_string().starts_with("GET /p/1\n  outcome  unkeyed=no-host"), "{explained}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_marker_is_told_with_the_time_that_is_left() {
     let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
@@ -149,4 +169,68 @@ async fn an_explanation_is_serialised_without_the_query() {
     assert_eq!(json["key"], explained.key().unwrap().digest());
     let json = serde_json::to_value(explained.show_query()).unwrap();
     assert_eq!(json["url"], "http://example.com/p/1?v=1");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_that_rests_is_not_said_to_be_refreshed() {
+    let rules = Rules::new().default_ttl(secs(10)).stale_while_revalidate_for(secs(600));
+    let layer = ReadThroughLayer::builder(small_store()).rules(rules).build().unwrap();
+    let origin = ScriptedOrigin::new(|call, _| if call == 1 { ok("x") } else { status(503) });
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    let explained = layer.explain(&head("GET", "/", &[]));
+    assert_eq!(
+        (explained.outcome(), explained.is_refreshed()),
+        (Some(Outcome::Stale(Stale::WhileRevalidating)), true)
+    );
+    get(&service, "/").await;
+    settle().await;
+    let explained = layer.explain(&head("GET", "/", &[]));
+    assert_eq!(
+        (explained.outcome(), explained.is_refreshed()),
+        (Some(Outcome::Stale(Stale::OriginFailed)), false)
+    );
+    assert_eq!(get(&service, "/").await.cache(), "hit; detail=origin-failed");
+    settle().await;
+    assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_that_is_told_is_that_of_the_origin_of_the_request() {
+    let health = OriginHealth::builder()
+        .origin(|head| head.uri.path().split('/').nth(1).unwrap_or_default().to_owned().into())
+        .build()
+        .unwrap();
+    let is_away = Arc::new(AtomicBool::new(false));
+    let script = {
+        let is_away = Arc::clone(&is_away);
+        move |_: usize, head: &Parts| {
+            let fails = head.uri.path().starts_with("/a/") && is_away.load(Ordering::Relaxed);
+            if fails { status(503) } else { ok("x").max_age(10) }
+        }
+    };
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().stale_if_error_for(secs(3_600)))
+        .outage(health.clone())
+        .origin_limit(OriginLimitLayer::new(64))
+        .build()
+        .unwrap();
+    let service = layer.layer(ScriptedOrigin::new(script));
+    for path in ["/a/stale", "/b/stale"] {
+        get(&service, path).await;
+    }
+    is_away.store(true, Ordering::Relaxed);
+    tokio::time::advance(secs(11)).await;
+    for key in 0..20 {
+        get(&service, &format!("/a/{key}")).await;
+    }
+    let outcome = |path| layer.explain(&head("GET", path, &[])).outcome();
+    assert_eq!(outcome("/a/stale"), Some(Outcome::Stale(Stale::OriginDown)));
+    assert_eq!(outcome("/b/stale"), Some(Outcome::Forwarded(Forward::Stale)));
+    is_away.store(false, Ordering::Relaxed);
+    get(&service, "/a/new").await;
+    assert_eq!(health.states()[0].1, OriginState::Recovering);
+    assert_eq!(outcome("/a/stale"), Some(Outcome::Stale(Stale::OriginRecovering)));
+    assert_eq!(outcome("/b/stale"), Some(Outcome::Forwarded(Forward::Stale)));
 }

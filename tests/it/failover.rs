@@ -409,3 +409,35 @@ async fn with_each_origin_down_what_does_not_count_goes_to_the_first_and_is_no_p
     send(&failover, keyed("POST", 100)).await;
     assert_eq!(calls(&origins), [before[0] + 6, before[1]]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn attempts_of_a_fetch_are_at_most_one_for_each_retry_and_each_other_origin() {
+    for (count, retries, most) in [(2, 2, 4), (3, 2, 5), (2, 1, 3), (3, 0, 3)] {
+        let origins: Vec<_> = (0..count).map(|_| ScriptedOrigin::always(|| status(503))).collect();
+        let failover = build(Failover::builder(origins[0].clone(), origins[1..].iter().cloned()));
+        let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+            .outage(failover.health().clone())
+            .retry(tower_readthrough::RetryPolicy::new().max_retries(retries))
+            .build()
+            .unwrap();
+        assert_eq!(get(&layer.layer(failover), "/").await.status, 503);
+        let attempts: usize = origins.iter().map(ScriptedOrigin::calls).sum();
+        assert!((count..=most).contains(&attempts), "{count} origins, {retries} retries: {attempts}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_goes_to_the_origin_that_is_well_by_then() {
+    let origins = [
+        ScriptedOrigin::new(|call, _| if call == 1 { status(503) } else { ok("1") }),
+        ScriptedOrigin::always(|| status(503)),
+    ];
+    let failover = build(Failover::builder(origins[0].clone(), [origins[1].clone()]));
+    let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+        .outage(failover.health().clone())
+        .retry(tower_readthrough::RetryPolicy::new())
+        .build()
+        .unwrap();
+    assert_eq!(get(&layer.layer(failover), "/").await.body, "1");
+    assert_eq!(calls(&origins), [2, 1]);
+}

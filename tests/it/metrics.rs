@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::UdpSocket,
+    sync::{Arc, Mutex, mpsc},
 };
 
 use ::metrics::{
@@ -13,8 +14,10 @@ use metrics_exporter_statsd::StatsdBuilder;
 use metrics_util::debugging::{DebugValue, DebuggingRecorder, Snapshotter};
 use tower::Layer;
 use tower_readthrough::{
-    Forward, KeyRule, KeyRules, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
-    ReadThroughBuilder, ReadThroughLayer, Refused, Stale, Stats, Unkeyed, metrics::MetricsExporter,
+    CacheKey, Forward, KeyRule, KeyRules, MemoryStore, NotStored, OriginHealth, OriginState, PurgeKind,
+    ReadThroughBuilder, ReadThroughLayer, Refused, Sequence, Stale, Stats, Store, Unkeyed,
+    metrics::MetricsExporter,
+    store::{Applied, Change, Entry, StoreStats},
 };
 
 use crate::support::{ScriptedOrigin, get, ms, ok, request, send, small_store, status};
@@ -215,6 +218,19 @@ async fn a_recorder_that_panics_changes_no_response() {
     drop(exporter);
 }
 
+/// Where there is such a thing.
+fn with_second_tier(name: &str) -> ReadThroughBuilder<MemoryStore> {
+    #[cfg(feature = "redis")]
+    {
+        use tower_readthrough::{Tier, testing::ScriptedRemote};
+        let store = MemoryStore::builder(1 << 20).snapshots(true).build().unwrap();
+        let tier = Tier::builder(ScriptedRemote::new()).build().unwrap();
+        ReadThroughLayer::builder(store).cache_name(name).second_tier(tier)
+    }
+    #[cfg(not(feature = "redis"))]
+    builder(name)
+}
+
 /// What the documentation lists is what is exported.
 #[tokio::test(start_paused = true)]
 async fn each_series_is_listed_in_the_documentation_with_its_labels() {
@@ -222,7 +238,7 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     let snapshotter = recorder.snapshotter();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let rules = KeyRules::builder().rule(KeyRule::path("/a").name("a")).build().unwrap();
-    let layer = builder("listed").key(rules).count_by_rule().build().unwrap();
+    let layer = with_second_tier("listed").key(rules).count_by_rule().build().unwrap();
     let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
     get(&service, "/a").await;
     // Its tasks get no turn.
@@ -245,7 +261,8 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     let page = include_str!("../../src/observe/metrics.rs").lines();
     let is_here = |row: &&str| cfg!(feature = "redis") || !row.contains("`readthrough_cluster_");
     let rows = page
-        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]));
+        .filter_map(|line| line.strip_prefix("//! ")?.starts_with("| `readthrough_").then_some(&line[4..]))
+        .filter(|row| cfg!(feature = "redis") || !row.contains("readthrough_tier_"));
     let listed: BTreeSet<_> = rows
         .filter(is_here)
         .map(|row| {
@@ -349,4 +366,129 @@ fn statsd_gets_the_same_sums_through_a_socket() {
         }
     }
     assert_eq!((hits, stats.hits), (6, 6));
+}
+
+/// A store that is slow to say how it is, once.
+#[derive(Clone)]
+struct SlowToTell {
+    inner: MemoryStore,
+    next: Arc<Mutex<Option<Meeting>>>,
+}
+
+/// Says that it is asked, and waits for leave to answer.
+type Meeting = (mpsc::Sender<()>, mpsc::Receiver<()>);
+
+impl Store for SlowToTell {
+    fn get(&self, key: &[u8]) -> Option<Arc<Entry>> {
+        self.inner.get(key)
+    }
+
+    fn apply(&self, key: &CacheKey, change: Change) -> Applied {
+        self.inner.apply(key, change)
+    }
+
+    fn sequence(&self) -> &Arc<Sequence> {
+        self.inner.sequence()
+    }
+
+    fn max_response_bytes(&self) -> usize {
+        self.inner.max_response_bytes()
+    }
+
+    fn stats(&self) -> Option<StoreStats> {
+        let meeting = self.next.lock().unwrap().take();
+        if let Some((asked, leave)) = meeting {
+            asked.send(()).unwrap();
+            leave.recv().unwrap();
+        }
+        Some(self.inner.stats())
+    }
+}
+
+fn hits(series: &[Series]) -> u64 {
+    sum(series, "readthrough_requests_total", ("outcome", "hit"))
+}
+
+/// As where two scrapes come at the same time.
+#[tokio::test(start_paused = true)]
+async fn what_two_export_at_the_same_time_is_counted_once() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let store = SlowToTell { inner: small_store(), next: Arc::default() };
+    let layer = ReadThroughLayer::builder(store.clone()).cache_name("concurrent").build().unwrap();
+    let (service, exporter) = (layer.layer(origin()), layer.metrics().unwrap());
+    for _ in 0..3 {
+        get(&service, "/a").await;
+    }
+    let ((asked, is_asked), (leave, is_left)) = (mpsc::channel(), mpsc::channel());
+    *store.next.lock().unwrap() = Some((asked, is_left));
+    let (service, mut counted) = (&service, 0);
+    std::thread::scope(|scope| {
+        let slow = scope.spawn(|| with_local_recorder(&recorder, || exporter.export()));
+        is_asked.recv().unwrap();
+        // It has read the counters by now.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let more = scope.spawn(move || runtime.block_on(get(service, "/a")).is_hit());
+        assert!(more.join().unwrap());
+        scope.spawn(|| with_local_recorder(&recorder, || exporter.export())).join().unwrap();
+        leave.send(()).unwrap();
+        slow.join().unwrap();
+        counted += hits(&series(&snapshotter));
+    });
+    with_local_recorder(&recorder, || exporter.export());
+    counted += hits(&series(&snapshotter));
+    assert_eq!((counted, layer.stats().snapshot().hits), (3, 3));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exporter_that_is_dropped_takes_nothing_from_another_one() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = builder("unused").build().unwrap();
+    let (stats, service) = (layer.stats(), layer.layer(origin()));
+    let first = MetricsExporter::new(&stats, "two a").unwrap();
+    let second = MetricsExporter::new(&stats, "two b").unwrap();
+    let fetched = |cache: &str| {
+        let all = series(&snapshotter).into_iter();
+        let own = all.filter(|(name, labels, _)| {
+            name == "readthrough_fetch_seconds" && labels.contains(&("cache".into(), cache.into()))
+        });
+        own.map(|(_, _, value)| match value {
+            DebugValue::Histogram(samples) => samples.len(),
+            other => panic!("{other:?}"),
+        })
+        .sum::<usize>()
+    };
+    get(&service, "/a").await;
+    assert_eq!(fetched("two a"), 1);
+    get(&service, "/b").await;
+    assert_eq!(fetched("two b"), 1);
+    drop(first);
+    get(&service, "/c").await;
+    assert_eq!(fetched("two b"), 1, "the other one goes on");
+    drop(second);
+    get(&service, "/d").await;
+    assert_eq!(fetched("two b"), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_exporter_in_place_of_another_one_goes_on_where_that_has_ended() {
+    let recorder = DebuggingRecorder::new();
+    let snapshotter = recorder.snapshotter();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let layer = builder("again").build().unwrap();
+    let service = layer.layer(origin());
+    let mut counted = 0;
+    for _ in 0..3 {
+        let exporter = layer.metrics().unwrap();
+        get(&service, "/a").await;
+        exporter.export();
+        counted += hits(&series(&snapshotter));
+    }
+    assert_eq!((counted, layer.stats().snapshot().hits), (2, 2));
+    // Under another name they are others.
+    let other = MetricsExporter::new(&layer.stats(), "again, but another").unwrap();
+    other.export();
+    assert_eq!(hits(&series(&snapshotter)), 2);
 }

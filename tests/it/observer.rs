@@ -14,6 +14,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, request::Parts};
 use http_body::Body as HttpBody;
+use tokio::task::JoinSet;
 use tower::{Layer, Service, ServiceBuilder, ServiceExt, service_fn, util::BoxCloneService};
 use tower_readthrough::{
     BackgroundEvent, CacheKey, CoalesceLayer, Explanation, FillLayer, Forward, Guard, KeyExtractor, KeyLayer,
@@ -87,6 +88,8 @@ struct Cache {
     explain: Option<Explain>,
     #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
     places: crate::places::Places,
+    /// Requests that end with the cache, so that none is told of in what follows.
+    held: Mutex<JoinSet<Result<Reply, Failure>>>,
 }
 
 type Explain = Box<dyn Fn(&Parts) -> Explanation>;
@@ -127,6 +130,7 @@ impl Cache {
             #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
             places: crate::places::Places::of(&stats),
             stats,
+            held: Mutex::default(),
         }
     }
 
@@ -149,7 +153,7 @@ impl Cache {
         let seen = self.places.look().await;
         let before = self.watch.records.lock().unwrap().len();
         let counts = self.stats.snapshot();
-        let result = self.service.clone().oneshot(request).await;
+        let result = self.call(request).await;
         let records = self.watch.records.lock().unwrap();
         assert_eq!(records.len(), before + 1, "told once: {result:?}");
         let record = records[before];
@@ -168,6 +172,14 @@ impl Cache {
         Asked { record, foreseen }
     }
 
+    /// In a span by which its events are told from those of others.
+    fn call(&self, request: Request<Body>) -> impl Future<Output = Result<Reply, Failure>> + use<> {
+        let call = self.service.clone().oneshot(request);
+        #[cfg(feature = "tracing")]
+        let call = ::tracing::Instrument::instrument(call, ::tracing::info_span!("asked"));
+        call
+    }
+
     async fn get(&self, path: &str) -> Asked {
         self.ask(request("GET", path, &[])).await
     }
@@ -178,7 +190,7 @@ impl Cache {
 
     /// A request that is never answered.
     async fn hold(&self, path: &str) {
-        drop(tokio::spawn(self.service.clone().oneshot(request("GET", path, &[]))));
+        self.held.lock().unwrap().spawn(self.service.clone().oneshot(request("GET", path, &[])));
         settle().await;
     }
 }
@@ -222,6 +234,20 @@ async fn down(answer: fn() -> ScriptedResponse, health: OriginHealth) -> Cache {
     }
     assert_eq!(health.state(), OriginState::Down);
     cache
+}
+
+/// A store over a limit, without a layer that serves what is stale.
+fn without_fallback(
+    script: impl Fn(usize, &Parts) -> ScriptedResponse + Send + Sync + 'static,
+    limit: OriginLimitLayer,
+) -> Cache {
+    let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
+    let layer = StoreLayer::new(small_store())
+        .rules(Rules::new().stale_if_error_for(secs(3_600)))
+        .observer(Arc::clone(&watch))
+        .counted_by(&stats);
+    let service = layer.layer(limit.layer(ScriptedOrigin::new(script)));
+    Cache::new(boxed(service), watch, stats)
 }
 
 /// After the first probe has brought a response.
@@ -412,6 +438,35 @@ fn refused() -> Vec<Case> {
             assert_eq!(record.status(), Some(StatusCode::SERVICE_UNAVAILABLE));
             record
         }),
+        case(by(Refused::OriginRecovering), async {
+            let health = OriginHealth::new();
+            let script = |n: usize, head: &Parts| match (n, head.uri.path()) {
+                (1, _) | (_, "/back") => ok("x").max_age(10),
+                (2..=31, _) => status(503),
+                _ => hangs(),
+            };
+            let cache = without_fallback(script, OriginLimitLayer::new(64).health(health.clone()));
+            cache.get("/stale").await;
+            for key in 0..30 {
+                cache.get(&format!("/{key}")).await;
+                tokio::time::advance(ms(400)).await;
+            }
+            cache.get("/back").await;
+            assert_eq!(health.state(), OriginState::Recovering);
+            for key in 0..10 {
+                cache.hold(&format!("/held/{key}")).await;
+            }
+            cache.get("/stale").await
+        }),
+        case(by(Refused::OriginBusy), async {
+            let script = |n: usize, _: &Parts| if n <= 2 { ok("x").max_age(10) } else { status(429) };
+            let cache = without_fallback(script, OriginLimitLayer::unlimited());
+            cache.get("/one").await;
+            cache.get("/two").await;
+            tokio::time::advance(secs(11)).await;
+            cache.get("/one").await;
+            cache.get("/two").await
+        }),
         case(by(Refused::AttemptTimeout), async {
             let script = |n: usize, _: &Parts| if n <= 31 { status(503) } else { hangs() };
             let health = OriginHealth::new();
@@ -486,11 +541,12 @@ fn unkeyed() -> Vec<Case> {
     cases
 }
 
-/// Whether it is known before the fetch. Of refusals only that is foreseen which the request itself demands: limits
-/// are those of the moment.
+/// Whether it is known before the fetch, by the head alone. Of refusals only that is foreseen which the request itself
+/// demands: limits are those of the moment.
 fn is_foreseeable(outcome: Outcome) -> bool {
     match outcome {
-        Outcome::Hit | Outcome::Unkeyed(_) | Outcome::Forwarded(_) => true,
+        Outcome::Hit | Outcome::Forwarded(_) => true,
+        Outcome::Unkeyed(why) => why != Unkeyed::Body,
         Outcome::Stale(why) => why.known() == Known::BeforeFetch,
         Outcome::Refused(why) => why == Refused::NotStored,
         _ => false,
@@ -676,7 +732,7 @@ impl Told {
         #[cfg(all(feature = "dashboard", feature = "metrics", feature = "tracing"))]
         let seen = cache.places.look().await;
         let (stats, applied) = (cache.stats.snapshot(), cache.watch.applied().len());
-        let reply = cache.service.clone().oneshot(request).await.unwrap();
+        let reply = cache.call(request).await.unwrap();
         settle().await;
         let record = *cache.watch.records.lock().unwrap().last().unwrap();
         let counts = cache.stats.snapshot().since(&stats);

@@ -57,7 +57,9 @@ impl Places {
         });
         let figures = self.dashboard.get("/data.json").send().await;
         let mut figures: serde_json::Value = serde_json::from_slice(&figures.body).unwrap();
-        Seen { series: grown.collect(), totals: figures["totals"].take(), events: self.events.take() }
+        let mut events = self.events.take();
+        events.retain(|event| event.contains("asked"));
+        Seen { series: grown.collect(), totals: figures["totals"].take(), events }
     }
 }
 

@@ -507,3 +507,25 @@ async fn a_write_waits_for_the_load() {
     assert_eq!(file.write().await.unwrap().responses, 50);
     assert_eq!(store.sequence().records(), (0, 0));
 }
+
+/// Also if something else was purged since that fetch began.
+#[tokio::test]
+async fn what_is_fetched_while_a_file_is_loaded_stays() {
+    let directory = Directory::new();
+    written(&directory.file(), 1).await;
+    let store = MemoryStore::builder(64 << 20).snapshots(true).build().unwrap();
+    let layer = ReadThroughLayer::builder(store.clone()).build().unwrap();
+    let origin = ScriptedOrigin::always(|| ok("new").max_age(100));
+    let (gate, service) = (origin.hold(), layer.layer(origin.clone()));
+    let fetched = tokio::spawn({
+        let service = service.clone();
+        async move { get(&service, "/0").await.body }
+    });
+    gate.waiting(1).await;
+    layer.purge().tag("another");
+    let file = SnapshotFile::builder(store, directory.file()).trust_freshness().open().unwrap();
+    assert_eq!(file.loaded().await.loaded, 1);
+    gate.open();
+    assert_eq!(fetched.await.unwrap(), "new");
+    assert_eq!((get(&service, "/0").await.body, origin.calls()), ("new".into(), 1));
+}

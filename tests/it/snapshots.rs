@@ -6,7 +6,8 @@ use std::{
 };
 
 use crate::support::{
-    Body, Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, try_send,
+    Body, Reply, ScriptedOrigin, ScriptedResponse, error, get, get_with, ok, request, secs, send, status,
+    try_send,
 };
 use http::{HeaderMap, Request, StatusCode, uri::Scheme};
 use proptest::prelude::*;
@@ -375,4 +376,50 @@ async fn a_purge_reaches_what_was_restored_under_an_assumed_scheme() {
         over(&there).purge().path_prefix(url).unwrap();
         assert!(!send(&service, request()).await.is_hit(), "{host}");
     }
+}
+
+/// One of each URL that has confirmed it would make each further 304 dearer, until it cannot be stored any more.
+#[tokio::test(start_paused = true)]
+async fn what_is_confirmed_for_many_urls_does_not_keep_them_all() {
+    let (start, store) = (Instant::now(), store());
+    let origin = ScriptedOrigin::new(|_, head| {
+        let answer = if head.headers.contains_key("if-none-match") { status(304) } else { ok("page") };
+        answer.header("etag", "\"1\"").header("cache-groups", "\"group\"").max_age(10)
+    });
+    let layer = layer(&store);
+    let service = layer.layer(origin.clone());
+    for n in 0..1_100 {
+        assert_eq!(get(&service, &format!("/p?gclid={n}")).await.body, "page");
+        tokio::time::advance(secs(11)).await;
+    }
+    assert_eq!(origin.calls(), 1_100);
+    let snapshot = stored(&store, "/p").snapshot(store.sequence(), moment(start)).unwrap();
+    let texts = &snapshot.texts;
+    assert_eq!((texts.urls.len(), texts.groups.len()), (1, 1), "{texts:?}");
+    let there = self::store();
+    load(snapshot.clone(), &there, "/p", moment(start)).unwrap();
+    // In the file and the second tier, too.
+    #[cfg(feature = "snapshot")]
+    assert!(tower_readthrough::store::Envelope::new(CacheKey::new("/p"), snapshot).to_bytes().is_ok());
+}
+
+/// What a fetch brings that began before the load is newer.
+#[tokio::test(start_paused = true)]
+async fn what_is_loaded_does_not_displace_a_fetch_under_way() {
+    let (start, here, there) = (Instant::now(), store(), store());
+    get(&layer(&here).layer(ScriptedOrigin::always(|| ok("old").max_age(100))), "/page").await;
+    let snapshot = stored(&here, "/page").snapshot(here.sequence(), moment(start)).unwrap();
+    let origin = ScriptedOrigin::always(|| ok("new").max_age(100));
+    let (gate, layer) = (origin.hold(), layer(&there));
+    let service = layer.layer(origin.clone());
+    let fetched = tokio::spawn({
+        let service = service.clone();
+        async move { get(&service, "/page").await.body }
+    });
+    gate.waiting(1).await;
+    layer.purge().tag("another");
+    load(snapshot, &there, "/page", moment(start)).unwrap();
+    gate.open();
+    assert_eq!(fetched.await.unwrap(), "new");
+    assert_eq!((get(&service, "/page").await.body, origin.calls()), ("new".into(), 1));
 }

@@ -8,6 +8,7 @@ use std::{
 
 use futures_util::FutureExt;
 use http::{Method, request::Parts};
+use http_body::Body as _;
 use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
@@ -178,8 +179,9 @@ async fn answers_take_their_time_fail_hang_and_panic() {
     assert_eq!(start.elapsed(), secs(2));
     assert_eq!(client.get("/").try_send().await.map(drop), Err(Failure));
     assert_eq!(mistake_of(client.get("/").try_send()).await, "the origin panics, as the script says");
+    let start = Instant::now();
     assert!(client.get("/").drop_after(DropAfter::Time(secs(60))).await.is_none());
-    assert_eq!(origin.under_way(), 0);
+    assert_eq!((start.elapsed(), origin.under_way()), (secs(60), 0));
 }
 
 #[tokio::test(start_paused = true)]
@@ -248,8 +250,11 @@ async fn a_client_sees_the_decision() {
         )
         .on("/alone", Answer::ok("alone").header("cache-control", "no-store"));
     let client = Client::new(stack(ttl()).layer(origin.clone()));
-    client.get("/page").send().await.expect_miss(Forward::UriMiss).expect_stored();
-    client.get("/page").send().await.expect_hit().expect_status(200).expect_body("page");
+    let miss = client.get("/page").send().await;
+    miss.expect_miss(Forward::UriMiss).expect_stored();
+    let hit = client.get("/page").send().await;
+    hit.expect_hit().expect_status(200).expect_body("page");
+    assert_eq!((miss.is_hit(), hit.is_hit(), miss.age(), hit.age()), (false, true, None, Some(0)));
     time::pass(secs(11)).await;
     let stale = client.get("/page").send().await;
     stale.expect_stale(Stale::WhileRevalidating);
@@ -348,6 +353,67 @@ async fn a_client_drops_at_the_head_and_sends_bodies() {
     let text: Client<_, http_body_util::Full<bytes::Bytes>> = Client::with_body(echo.clone());
     text.post("/").body("sent").header("a", "b").send().await.expect_body("sent");
     assert_eq!(echo.last_request().headers["a"], "b");
+}
+
+#[tokio::test]
+async fn a_client_sends_what_it_is_told_and_shows_what_came_back() {
+    let origin = ScriptedOrigin::with_future(|call, request| async move {
+        let said = format!("{call} {} {}", request.method(), request.uri());
+        Answer::ok(said).header("age", "7").header("x", "first").header("x", "last").extension(call)
+    });
+    let client = client(&origin).header("a", "1").header("a", "2");
+    let seen = client.get("/g").header("b", "3").header("b", "4").send().await;
+    seen.expect_body("1 GET http://example.com/g");
+    assert_eq!((seen.header("x"), seen.header("y"), seen.age()), (Some("first"), None, Some(7)));
+    assert_eq!((seen.headers.get_all("x").iter().count(), seen.extensions.get()), (2, Some(&1_usize)));
+    assert_eq!((seen.is_hit(), seen.cache().as_str()), (false, "not asked"));
+    let head = origin.last_request();
+    let count = |name| head.headers.get_all(name).iter().count();
+    assert_eq!((count("a"), count("b")), (2, 2));
+    client.head("/h").send().await.expect_body("2 HEAD http://example.com/h");
+    client.request("PUT", "http://other/p").send().await.expect_body("3 PUT http://other/p");
+    let posted = client.post("/q").try_send().await.expect("a response");
+    assert!(mistake(|| posted.expect_status(404)).starts_with("POST /q must have the status 404"));
+}
+
+#[tokio::test]
+async fn an_origin_counts_the_calls_of_a_pattern_and_the_most_at_a_time() {
+    let origin = ScriptedOrigin::strict()
+        .on("/a", Answer::ok("1"))
+        .on("/a", Answer::ok("2"))
+        .on("POST /b", Answer::ok("posted"))
+        .on("/b", Answer::ok("got"))
+        .on("/c", Answer::ok("").repeat());
+    let client = client(&origin);
+    client.get("/a").send().await.expect_body("1");
+    client.get("/a").send().await.expect_body("2");
+    client.get("/b").send().await.expect_body("got");
+    client.post("/b").send().await.expect_body("posted");
+    assert_eq!((origin.calls_of("/a"), origin.calls_of("/b"), origin.calls_of("POST /b")), (2, 1, 1));
+    let gate = origin.hold();
+    let burst = tokio::spawn(client.get("/c").burst(3));
+    gate.waiting(3).await;
+    gate.open();
+    burst.await.expect("responses");
+    assert_eq!((origin.under_way(), origin.most_under_way()), (0, 3));
+}
+
+#[tokio::test]
+async fn a_body_says_its_length_and_its_sender_whether_it_is_read() {
+    assert_eq!(TestBody::from("four").size_hint().exact(), Some(4));
+    assert_eq!(Answer::ok("four").into_response().body().size_hint().exact(), None);
+    assert_eq!(Answer::ok("four").declares(9).into_response().body().size_hint().exact(), Some(9));
+    let (sender, body) = TestBody::fed();
+    assert!(!sender.is_closed() && sender.send("half") && sender.fail());
+    let seen = Seen::of(http::Response::new(body)).await;
+    assert_eq!((&seen.body[..], seen.is_cut), (&b"half"[..], true));
+    assert!(sender.is_closed() && !sender.send("more") && !sender.fail());
+    let (sender, body) = TestBody::fed();
+    let closed = sender.closed();
+    let mut closed = std::pin::pin!(closed);
+    assert!(closed.as_mut().now_or_never().is_none());
+    drop(body);
+    closed.await;
 }
 
 #[tokio::test(start_paused = true)]

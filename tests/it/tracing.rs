@@ -22,7 +22,9 @@ use tracing_subscriber::{
     registry::LookupSpan,
 };
 
-use crate::support::{ScriptedOrigin, collect, get, ms, ok, request, secs, settle, small_store, status};
+use crate::support::{
+    Body, ScriptedOrigin, ScriptedResponse, collect, get, ms, ok, request, secs, settle, small_store, status,
+};
 
 /// What was seen, one line each.
 #[derive(Clone, Default)]
@@ -76,6 +78,10 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Capture {
         let scope = context.event_scope(event).into_iter().flatten().map(|span| self.name(&span.id()));
         let scope = scope.collect::<Vec<_>>().join(" < ");
         self.push(format!("{}{} in [{scope}]", event.metadata().level(), fields.0));
+    }
+
+    fn on_close(&self, id: Id, _: Context<'_, S>) {
+        self.push(format!("closed {}", self.name(&id)));
     }
 }
 
@@ -247,4 +253,28 @@ async fn a_warning_comes_when_the_origin_goes_down_and_when_it_is_up_again_and_n
         up.starts_with("WARN message=the origin is up again seconds=") && up.contains("relapses="),
         "{up}"
     );
+}
+
+/// The slowest reader of a shared body has a span of its own.
+#[tokio::test(start_paused = true)]
+async fn the_spans_of_a_fetch_and_its_request_end_with_them_whoever_still_reads() {
+    let capture = Capture::default();
+    let layer = ReadThroughLayer::builder(small_store()).build().unwrap();
+    let (sender, body) = Body::fed();
+    let body = Mutex::new(Some(body));
+    let answer = move || ScriptedResponse::with_body(body.lock().unwrap().take().unwrap()).max_age(10);
+    let service = layer.layer(ScriptedOrigin::always(answer));
+    let ask =
+        |n: u32| service.clone().oneshot(request("GET", "/a", &[])).instrument(info_span!("request", n));
+    let _guard = listen(subscriber(&capture, LevelFilter::INFO));
+    let (leader, follower) = tokio::join!(ask(1), ask(2));
+    sender.send("all of it");
+    drop(sender);
+    collect(leader.unwrap()).await;
+    settle().await;
+    let seen = capture.take();
+    for line in ["closed request n=2", "closed fetch method=GET path=\"/a\"", "closed request n=1"] {
+        assert!(seen.iter().any(|own| own == line), "{line}: {seen:#?}");
+    }
+    assert_eq!(collect(follower.unwrap()).await.body, "all of it");
 }

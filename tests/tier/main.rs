@@ -8,6 +8,7 @@ mod support;
 
 mod failing;
 mod guards;
+mod model;
 mod purging;
 mod reading;
 mod turns;

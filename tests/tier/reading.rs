@@ -233,7 +233,7 @@ async fn parts_are_not_written() {
 async fn the_origin_is_asked_after_one_read_where_there_is_nothing() {
     let site = Site::default();
     let node = site.node();
-    assert_eq!(node.get("/").await.cache(), "fwd=uri-miss; stored");
+    assert_eq!(node.get("/").await.cache(), "fwd=uri-miss");
     assert_eq!((site.reads(), node.count(TierRead::Miss)), (1, 1));
 }
 

@@ -51,6 +51,22 @@ async fn the_lease_is_given_back_once_the_response_is_written_or_will_not_be() {
     }
 }
 
+/// Between the read and the call for the lease another node may fetch, write, and give the lease back.
+#[tokio::test(start_paused = true)]
+async fn a_lease_that_was_given_back_meanwhile_leads_to_no_second_fetch() {
+    let site = Site::default();
+    let origin = numbered();
+    let (first, second) = (taking_turns(&site, &origin), taking_turns(&site, &origin));
+    let gate = site.remote.hold([RemoteCall::Lease]);
+    let (late, ()) = tokio::join!(second.get("/"), async {
+        settle().await;
+        let held = site.remote.hold([]);
+        first.fill("/").await;
+        drop((gate, held));
+    });
+    assert_eq!((&*late.body, origin.calls()), (&b"0"[..], 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_node_fetches_by_itself_when_another_one_takes_too_long() {
     let site = Site::default();

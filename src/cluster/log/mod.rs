@@ -248,23 +248,20 @@ impl Log {
     }
 
     /// Purges here, and lets the others know. Nothing that begins meanwhile is between the two.
-    pub(crate) fn issue<T: Target>(
+    pub(crate) fn issue(
         &mut self,
         message: &Message,
         is_invalidation: bool,
         now: Instant,
         purge: impl FnOnce() -> u64,
-        target: &T,
     ) -> (u64, Arc<Ticket>) {
         let (nonce, number) = (fastrand::u64(..), purge());
         let (added, ticket) = self.outbox.add(nonce, message, number, is_invalidation, now);
         match added {
             Added::New => self.numbers.note(nonce, Some(number)),
             Added::Merged => {}
-            Added::Overflow => {
-                target.doubt();
-                self.numbers.note(nonce, Some(self.outbox.least_number()));
-            }
+            // Each of them was applied here.
+            Added::Overflow => self.numbers.note(nonce, Some(self.outbox.least_number())),
         }
         (number, ticket)
     }

@@ -188,7 +188,7 @@ fn what_began_before_an_own_purge_that_is_not_read_back_is_before_it() {
     let begun = |rules| {
         let (mut log, target) = node(rules, &[5], 0);
         let message = Message::doubt();
-        let (number, _) = log.issue(&message, false, Instant::now(), || target.next(), &target);
+        let (number, _) = log.issue(&message, false, Instant::now(), || target.next());
         log.begun(as_of(RUN, at(5)), &target).unwrap() < number
     };
     assert!(begun(Rules::default()));
@@ -203,7 +203,7 @@ fn of_a_burst_of_unsafe_requests_the_last_one_is_sent_too() {
     let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
     let begun = Instant::now();
     let later = |millis| begun + std::time::Duration::from_millis(millis);
-    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next(), &target));
+    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next()));
     issue(&mut log, later(0));
     assert!(log.next_to_send(later(0)).is_some());
     issue(&mut log, later(10));
@@ -220,7 +220,7 @@ fn purges_that_wait_unsent_are_merged_by_the_stronger_one() {
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let mut issue = |strength| {
         let message = Message::new(MessageKind::Tag, b"news", strength);
-        drop(log.issue(&message, false, Instant::now(), || target.next(), &target));
+        drop(log.issue(&message, false, Instant::now(), || target.next()));
         log.waiting()
     };
     assert_eq!(issue(Strength::Soft), 1);
@@ -236,7 +236,7 @@ fn purges_that_wait_unsent_are_merged_by_the_stronger_one() {
 fn a_purge_is_sent_again_under_its_nonce_until_it_is_read_back() {
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let message = Message::doubt();
-    let (_, ticket) = log.issue(&message, false, Instant::now(), || target.next(), &target);
+    let (_, ticket) = log.issue(&message, false, Instant::now(), || target.next());
     let first = log.next_to_send(Instant::now()).unwrap();
     let position = Position { id: at(6).id, nonce: first.nonce };
     log.acknowledged(position);
@@ -259,7 +259,7 @@ fn a_purge_is_not_merged_with_one_that_was_sent_before_the_connection_was_lost()
     use crate::sequence::MessageKind;
     let (mut log, target) = node(Rules::default(), &[5], 0);
     let message = Message::new(MessageKind::Tag, b"news", Strength::Hard);
-    let issue = |log: &mut Log| log.issue(&message, false, Instant::now(), || target.next(), &target).1;
+    let issue = |log: &mut Log| log.issue(&message, false, Instant::now(), || target.next()).1;
     let early = issue(&mut log);
     let first = log.next_to_send(Instant::now()).unwrap();
     log.disconnected();
@@ -283,7 +283,7 @@ fn nothing_is_due_while_nothing_can_be_sent() {
     let message = Message::new(MessageKind::Url, b"//h/", Strength::Hard);
     let begun = Instant::now();
     let later = |millis| begun + std::time::Duration::from_millis(millis);
-    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next(), &target));
+    let issue = |log: &mut Log, now| drop(log.issue(&message, true, now, || target.next()));
     issue(&mut log, later(0));
     assert!(log.next_to_send(later(0)).is_some());
     issue(&mut log, later(10));
@@ -304,7 +304,7 @@ fn purges_that_are_repeated_take_no_memory() {
     log.disconnected();
     let issue = |log: &mut Log, tag: u32| {
         let message = Message::new(MessageKind::Tag, &tag.to_be_bytes(), Strength::Hard);
-        log.issue(&message, false, Instant::now(), || target.next(), &target).1
+        log.issue(&message, false, Instant::now(), || target.next()).1
     };
     let held = issue(&mut log, 0);
     for _ in 0..10_000 {
@@ -324,10 +324,34 @@ fn purges_that_are_repeated_take_no_memory() {
     assert!(held.position().is_some(), "what is asked for is told");
 }
 
+/// Here each of them was applied by itself.
+#[test]
+fn more_purges_than_may_wait_leave_nothing_unproven_here() {
+    use crate::sequence::{MessageKind, Strength};
+    let (mut log, target) = node(Rules::default(), &[5], 0);
+    let doubts = target.doubts.get();
+    let mut issue = |tag: u8| {
+        let message = Message::new(MessageKind::Tag, &[tag], Strength::Hard);
+        log.issue(&message, false, Instant::now(), || target.next()).0
+    };
+    let numbers: Vec<_> = (0..5).map(&mut issue).collect();
+    assert_eq!((log.waiting(), target.doubts.get()), (1, doubts));
+    assert_eq!(log.begun(as_of(RUN, at(5)), &target), Some(numbers[0] - 1));
+    let sending = log.next_to_send(Instant::now()).unwrap();
+    assert_eq!(sending.message, Message::doubt(), "the others confirm everything");
+    let from = log.next_read().from;
+    let position = Position { id: at(6).id, nonce: sending.nonce };
+    let back = Reply { entries: vec![Entry { position, purge: Some(()) }], ..reply(from, &[]) };
+    let current = target.current();
+    log.replied(from, &back, &target);
+    assert_eq!((target.current(), target.doubts.get()), (current, doubts));
+    assert_eq!(log.begun(as_of(RUN, at(5)), &target), Some(numbers[0] - 1));
+}
+
 /// A purge that was issued, sent and read back under this nonce.
 fn read_back(log: &mut Log, target: &Counting, millis: u64, now: Instant) -> Sending {
     let message = Message::new(crate::sequence::MessageKind::Tag, &millis.to_be_bytes(), Strength::Hard);
-    drop(log.issue(&message, false, now, || target.next(), target));
+    drop(log.issue(&message, false, now, || target.next()));
     let sending = log.next_to_send(now).unwrap();
     let position = Position { id: at(millis).id, nonce: sending.nonce };
     let from = log.next_read().from;

@@ -436,7 +436,7 @@ impl World {
         };
         let ticket = self.with_log(node, |log, target| {
             let purge = || target.node.purge(label, strength);
-            log.issue(&message, false, Instant::now(), purge, target).1
+            log.issue(&message, false, Instant::now(), purge).1
         });
         self.purges[purge].ticket = Some(ticket);
         self.note_covers(node);

@@ -117,7 +117,7 @@ where
     pub(super) async fn run_within(self, limit: Duration) -> Result<Response<Body<B>>, S::Error> {
         // Outside a runtime there are no timers.
         if !Executor::is_available() {
-            return self.alone().await;
+            return Box::pin(self.alone()).await;
         }
         let why = self.waiter.why();
         let response = timeout(limit, self.run()).await;
@@ -166,7 +166,8 @@ where
                     }
                 }
             }
-            self.alone().await
+            // Boxed: it is rare, and every caller would have to have room for it.
+            Box::pin(self.alone()).await
         }
     }
 
@@ -175,8 +176,7 @@ where
         // How long the caller waits in all is counted since it came.
         match Limits::begin(&mut self.waiter.head, self.flights.settings(), None) {
             None => self.ask_alone().await,
-            // Boxed: it is rare, and every caller would have to have room for it.
-            Some(limits) => Box::pin(limits.hold(self.ask_alone())).await,
+            Some(limits) => limits.hold(self.ask_alone()).await,
         }
     }
 
@@ -236,7 +236,7 @@ where
     async fn hedge(self, slow: Subscriber) -> Result<Response<Body<B>>, S::Error> {
         let (flights, waiter) = (Arc::clone(&self.flights), self.waiter.clone());
         let begun = flights.hedge(&waiter.key, (waiter.credentials, waiter.class), slow.flight());
-        let Some((subscriber, guard)) = begun else { return self.alone().await };
+        let Some((subscriber, guard)) = begun else { return Box::pin(self.alone()).await };
         let (task, mut leader) = self.begin(subscriber, guard);
         flights.settings().executor.start(task).await;
         let settled = match select(&mut leader, pin!(slow.flight().settled())).await {

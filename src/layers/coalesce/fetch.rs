@@ -86,6 +86,7 @@ where
         credentials: Credentials,
     ) -> (Self, Leader<B, E>) {
         let settings = guard.settings();
+        exchange::CacheRequest::note_flight(&mut request.extensions);
         let mut cache_request = request.extensions.get_mut::<exchange::CacheRequest>();
         if let (Some(request), Some(limit)) = (&mut cache_request, settings.fetch_deadline) {
             request.end_at(storing::after(guard.flight().started_at(), limit));
@@ -112,6 +113,7 @@ where
 
     /// Calls `ask` in the task, wherever that runs, so that what the layers below note of the time is true.
     #[allow(clippy::manual_async_fn, reason = "an `async fn` would take up the room of `self` twice")]
+    #[inline(always)]
     pub(super) fn run<F>(mut self, ask: impl FnOnce() -> F + Send) -> impl Future<Output = ()> + Send
     where
         F: Future<Output = Result<Response<B>, E>> + Send,

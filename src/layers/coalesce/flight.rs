@@ -54,7 +54,7 @@ use crate::{
     exchange::{Refused, Shareability, status::CacheStatus},
     http::{request_fields::Credentials, storing::after},
     origin::Place,
-    trace::FetchSpan,
+    trace::{FetchSpan, SpanOfFetch},
 };
 
 /// How long a fetch waits for readers that would lose their place: their tasks may not have been
@@ -100,8 +100,8 @@ pub(super) struct Flight {
     leader: Credentials,
     /// Its place in the queue to the origin, if there is one.
     place: Option<Arc<Place>>,
-    /// Set when the fetch begins.
-    span: OnceLock<FetchSpan>,
+    /// That of the fetch, for as long as it goes on: readers may be here long after.
+    span: SpanOfFetch,
     outcome: OnceLock<FetchOutcome>,
     state: Mutex<State>,
     /// Set with the end in the log, so that a second end takes no lock.
@@ -163,7 +163,7 @@ impl Flight {
             number,
             leader,
             place,
-            span: OnceLock::new(),
+            span: SpanOfFetch::default(),
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
@@ -189,14 +189,17 @@ impl Flight {
 
     /// Begins the span of the fetch, for this request.
     pub(super) fn trace(&self, head: &request::Parts, shows_query: bool) -> FetchSpan {
-        self.span.get_or_init(|| FetchSpan::of_fetch(head, shows_query)).clone()
+        self.span.begin(head, shows_query)
     }
 
     /// Notes that another request waits for the fetch.
     pub(super) fn note_joined(&self) {
-        if let Some(span) = self.span.get() {
-            span.joined();
-        }
+        self.span.joined();
+    }
+
+    /// The fetch is over. What is left of its span is that of its future.
+    pub(super) fn end_span(&self) {
+        self.span.end();
     }
 
     pub(super) fn started_at(&self) -> Instant {

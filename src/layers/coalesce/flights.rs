@@ -265,6 +265,8 @@ impl Flights {
     }
 
     /// Runs a fetch so that requests made below it are recognised by [`is_leading`](Self::is_leading).
+    // Not inlined, the fetch is moved once more.
+    #[inline(always)]
     pub(super) fn lead<F: Future>(
         &self,
         key: FlightKey,
@@ -476,6 +478,7 @@ impl Drop for FlightGuard {
             self.fail(FetchOutcome::Aborted);
         }
         self.flight.end(Err(BodyError::Cancelled));
+        self.flight.end_span();
         if !self.has_redirected.load(Ordering::Relaxed) {
             self.flight.close();
         }

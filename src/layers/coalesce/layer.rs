@@ -29,7 +29,7 @@ use crate::{
         fields::remove_upgrade,
         rules::{RequestRules, Rules},
     },
-    key::KeyExtractor,
+    key::{KeyExtractor, Unkeyed},
     layers::{
         derived_key::derive_alone,
         service::{EagerOneshot, HttpService, ResponseFuture},
@@ -340,46 +340,59 @@ where
         let settings = self.flights.settings();
         let (mut head, body, why) = derive_alone(settings.extractor.get(), request_rules(settings), request);
         let observers = settings.observers.of_outermost(&mut head.extensions, why);
+        if observers.is_empty() {
+            return self.respond(head, body, why);
+        }
         let reason = why.map_or(CacheStatus::forwarded(Forward::Miss), CacheStatus::unkeyed);
+        self.respond(head, body, why).observed(&observers, reason)
+    }
+}
+
+impl<S> Coalesce<S> {
+    /// Inlined, what it returns is moved once more.
+    #[inline(never)]
+    fn respond<ReqB, B>(
+        &self,
+        mut head: Parts,
+        body: ReqB,
+        why: Option<Unkeyed>,
+    ) -> ResponseFuture<EagerOneshot<S, Request<ReqB>>, B, S::Error>
+    where
+        S: HttpService<ReqB, Response = Response<B>>,
+        S::Error: Clone + Sync + 'static,
+        ReqB: HttpBody + Send + 'static,
+        B: ResponseBody,
+    {
+        let settings = self.flights.settings();
         // Conditions make the response one client's own; a range alone is the same for all that ask so.
         let is_shared = |request: &Cow<'_, exchange::CacheRequest>| {
             !request.is_hit_for_miss()
                 && request.facts().is_for_all()
                 && !self.flights.is_leading(request.key())
         };
-        let response =
-            match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
-                None => {
-                    let limits = self.limits_of_one(&mut head);
-                    let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
-                    let passed = ResponseFuture::pass_unkeyed(response, why);
-                    match limits {
-                        None => passed,
-                        Some(limits) => ResponseFuture::boxed(limits.hold(passed)),
-                    }
+        match exchange::CacheRequest::of(&head, &request_rules(settings).credentials).filter(is_shared) {
+            None => {
+                let limits = self.limits_of_one(&mut head);
+                let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
+                let passed = ResponseFuture::pass_unkeyed(response, why);
+                match limits {
+                    None => passed,
+                    Some(limits) => ResponseFuture::boxed(limits.hold(passed)),
                 }
-                Some(request) => {
-                    let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
-                    remove_upgrade(&mut head.headers);
-                    let inner = self.inner.clone();
-                    let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                    match settings.wait_at_most {
-                        None => ResponseFuture::boxed(caller.run()),
-                        Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
-                    }
+            }
+            Some(request) => {
+                let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                remove_upgrade(&mut head.headers);
+                let inner = self.inner.clone();
+                let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
+                match settings.wait_at_most {
+                    None => ResponseFuture::boxed(caller.run()),
+                    Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
-            };
-        response.observed(&observers, reason)
+            }
+        }
     }
-}
 
-/// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.
-fn request_rules(settings: &CoalesceSettings) -> &RequestRules {
-    static DEFAULT: RequestRules = RequestRules::DEFAULT;
-    settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
-}
-
-impl<S> Coalesce<S> {
     /// Those of a fetch that is not shared, if it is one of the cache.
     fn limits_of_one(&self, head: &mut Parts) -> Option<Limits> {
         let settings = self.flights.settings();
@@ -394,6 +407,12 @@ impl<S> Coalesce<S> {
     pub fn stats(&self) -> CoalesceStats {
         self.flights.stats()
     }
+}
+
+/// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.
+fn request_rules(settings: &CoalesceSettings) -> &RequestRules {
+    static DEFAULT: RequestRules = RequestRules::DEFAULT;
+    settings.rules.as_ref().map_or(&DEFAULT, |rules| &rules.request)
 }
 
 #[cfg(test)]

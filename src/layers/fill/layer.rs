@@ -230,12 +230,17 @@ where
     fn call(&mut self, request: Request<ReqB>) -> Self::Future {
         let (mut head, body) = request.into_parts();
         let observers = self.layer.shared.store.observers().of_outermost(&mut head.extensions, None);
+        if observers.is_empty() {
+            return self.respond(head, body);
+        }
         let why = CacheStatus::forwarded(status::Forward::Miss);
         self.respond(head, body).observed(&observers, why)
     }
 }
 
 impl<S, St: Store, P: Policy> Fill<S, St, P> {
+    /// Inlined, what it returns is moved once more.
+    #[inline(never)]
     fn respond<ReqB, B>(
         &mut self,
         mut head: request::Parts,
@@ -455,8 +460,7 @@ impl<St: Store, P: Policy> InFlight<St, P> {
         let (head, body) = response.into_parts();
         let sent_at = exchange::ResponseFacts::attempt_began(&head.extensions).unwrap_or(self.sent_at);
         if let Some(stats) = fetch.layer.store.observers().stats() {
-            let queued = sent_at.saturating_duration_since(self.sent_at);
-            stats.fetched(self.sent_at.elapsed(), queued);
+            stats.fetched(self.sent_at, sent_at);
         }
         let own = head.extensions.get::<Tags>();
         let fields =

@@ -97,6 +97,8 @@ impl<St: Store, K: KeyExtractor> select::Reader<St, K> {
 fn url(head: &Parts) -> (String, Option<String>) {
     let target = key::Target::of(head, key::Origins::default());
     let url = target.to_text().unwrap_or_else(|| head.uri.to_string());
+    // Of a request as a server gets it the scheme is not known.
+    let url = url.strip_prefix("//").map(str::to_owned).unwrap_or(url);
     match url.split_once('?') {
         Some((url, query)) => (url.to_owned(), Some(query.to_owned())),
         None => (url, None),

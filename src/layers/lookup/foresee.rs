@@ -10,7 +10,6 @@ use crate::{
     },
     http::{cache_control::RequestDirectives, not_stored::NotStored},
     key::KeyExtractor,
-    origin::HeldBack,
     store::{LastFetch, Store, StoredResponse},
 };
 
@@ -58,18 +57,15 @@ impl<St: Store, K: KeyExtractor> select::Reader<St, K> {
                 Foreseen { came_about: CacheStatus::stale(Stale::AsRequested), stored, asked: None }
             }
             select::Found::Part(_) => Foreseen { came_about: CacheStatus::hit(), stored: None, asked: None },
-            select::Found::Refreshable(stale, asked) => match held_back(question) {
-                Some(why) => served(stale, why.into(), None),
+            select::Found::Refreshable(stale, asked) => match held_back(question, stale) {
+                Some(why) => served(stale, why, None),
                 None if LastFetch::of(stale, now) == LastFetch::Succeeded => {
                     served(stale, Stale::WhileRevalidating, Some(asked))
                 }
                 None => served(stale, Stale::OriginFailed, Some(asked)),
             },
-            select::Found::Fallback(stale, asked) => match held_back(question) {
-                Some(why) => served(stale, why.into(), None),
-                None if LastFetch::of(stale, now) == LastFetch::Paused => {
-                    served(stale, Stale::OriginFailed, None)
-                }
+            select::Found::Fallback(stale, asked) => match held_back(question, stale) {
+                Some(why) => served(stale, why, None),
                 None => forwarded(Some(stale), question, asked, wishes),
             },
             select::Found::Nothing(asked) => forwarded(None, question, asked, wishes),
@@ -98,7 +94,11 @@ fn forwarded<'a>(
     }
 }
 
-/// Why what is stale is served without asking the origin.
-fn held_back(question: &select::Question<'_>) -> Option<HeldBack> {
-    question.settings.health.would_hold_back(question.head, question.now)
+/// Why what is stale is served without the origin being asked.
+fn held_back(question: &select::Question<'_>, stale: &StoredResponse) -> Option<Stale> {
+    let select::Question { settings, head, now, .. } = question;
+    if LastFetch::of(stale, *now) == LastFetch::Paused && !settings.health.is_down(head) {
+        return Some(Stale::OriginFailed);
+    }
+    settings.health.would_hold_back(head, *now).map(Stale::from)
 }

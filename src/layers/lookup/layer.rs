@@ -335,6 +335,7 @@ where
     ReqB: HttpBody + Send + 'static,
     B: ResponseBody,
 {
+    const IS_OVER_OWN_LAYER: bool = false;
     type Stored = B;
     type Below = B;
     type Error = S::Error;

@@ -61,6 +61,15 @@ impl Way {
         }
     }
 
+    /// For a warm-up, which waits for the origin where a client would be served: it is there to bring what is fresh.
+    pub(super) fn of_warm_up(question: &Question<'_>, stored: &Arc<StoredResponse>) -> Self {
+        match ask(question, LastFetch::of(stored, question.now)) {
+            Answer::Serve(why) => Self::Serve(why),
+            // In a recovery it takes what the requests of clients leave.
+            Answer::Fetch(pass) => Self::Forward(pass.filter(|pass| pass.is_probe())),
+        }
+    }
+
     /// Serves the response, and refreshes it if that is possible now.
     fn refresh(
         question: &Question<'_>,

@@ -121,6 +121,8 @@ pub(super) enum Scope {
 
 /// Where a request goes after the lookup of its key.
 pub(crate) trait Route<ReqB>: Sized {
+    /// Whether what is below is a layer of this crate.
+    const IS_OVER_OWN_LAYER: bool;
     /// The body of responses from the store.
     type Stored;
     /// The body of responses from below.
@@ -341,6 +343,12 @@ where
                 return Ok(answer::from_store(stored, question, CacheStatus::stale(Stale::AsRequested)));
             }
             select::Found::Part(part) => return Ok(answer::from_part(part, question, CacheStatus::hit())),
+            select::Found::Refreshable(stored, asked) | select::Found::Fallback(stored, asked)
+                if asked.purpose() == exchange::Purpose::WarmUp =>
+            {
+                let way = Way::of_warm_up(question, stored);
+                return self.respond_stale(way, stored, question, asked, wishes);
+            }
             select::Found::Refreshable(stored, asked) => {
                 let way = Way::of_refreshable(question, stored);
                 return self.respond_stale(way, stored, question, asked, wishes);
@@ -426,7 +434,10 @@ where
                 let then = self.prepare(&mut head, asked, scope, (detail, rule));
                 let response = route.call_below(Request::from_parts(head, body));
                 route.forwarded(match then {
-                    None => ResponseFuture::pass_counted(response, &self.settings.observers, why),
+                    None => {
+                        let observers = &self.settings.observers;
+                        ResponseFuture::pass_counted(response, R::IS_OVER_OWN_LAYER, observers, why)
+                    }
                     Some(then) => ResponseFuture::boxed(then.finish(response)),
                 })
             }

@@ -13,7 +13,7 @@ use http::{Extensions, Request, Response, request::Parts};
 use tokio::time::Instant;
 
 use super::{
-    attempt::{Watch, Watched},
+    Watch, Watched,
     held::{Holders, HoldersByOrigin},
     whole::MOST_BYTES,
 };
@@ -55,6 +55,8 @@ pub(super) struct Settings {
     /// Whether attempts are reported, and asked about, at all.
     reports: bool,
     holders: Arc<HoldersByOrigin>,
+    /// Whether a layer above corrects what responses say of their length.
+    is_under_own_layer: bool,
     /// The last one that was given of those that mean nothing without a limit.
     setting_of_limit: Option<&'static str>,
 }
@@ -89,6 +91,7 @@ impl Settings {
             health_is_given: false,
             reports: true,
             holders: Arc::default(),
+            is_under_own_layer: false,
             setting_of_limit: None,
         }
     }
@@ -110,6 +113,15 @@ impl Settings {
         };
     }
 
+    pub(super) fn note_own_layer_above(&mut self) {
+        self.is_under_own_layer = true;
+    }
+
+    /// Whether what responses say of their length is to be corrected here.
+    pub(super) const fn settles_length(&self) -> bool {
+        !self.is_under_own_layer
+    }
+
     pub(super) const fn health(&self) -> &OriginHealth {
         &self.health
     }
@@ -118,8 +130,9 @@ impl Settings {
         self.health_is_given
     }
 
-    pub(super) const fn is_limited(&self) -> bool {
-        self.max_attempts.is_some()
+    /// Also by another layer with the same health.
+    pub(super) fn is_limited(&self) -> bool {
+        self.max_attempts.is_some() || self.health.is_limited()
     }
 
     pub(super) fn classes(&self) -> Option<&Priority> {
@@ -127,7 +140,7 @@ impl Settings {
     }
 
     /// Whether requests pass as if there were no layer.
-    pub(super) const fn is_idle(&self) -> bool {
+    pub(super) fn is_idle(&self) -> bool {
         !self.reports && !self.is_limited()
     }
 
@@ -180,18 +193,26 @@ impl Settings {
         }
     }
 
-    /// Returns the request again, where it is to enter, and as what.
-    pub(super) fn entrance<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
+    /// Where a request is to enter, and as what. `None`: its head has to be looked at for that.
+    #[inline]
+    pub(super) fn entrance<B>(&self, request: &Request<B>) -> Option<(&Arc<Gate>, Entrance)> {
+        let gate = self.health.only_gate().filter(|_| self.exempt.is_none())?;
         let entrance = of_extensions(request.extensions());
         // The callers that share a place have said their classes.
-        let asks_for_class = self.priority.is_given() && entrance.place.is_none();
-        let looks_at_head = asks_for_class || self.exempt.is_some();
-        if let Some(gate) = self.health.only_gate().filter(|_| !looks_at_head) {
-            return (request, gate, entrance);
+        (entrance.place.is_some() || !self.priority.is_given()).then_some((gate, entrance))
+    }
+
+    /// The same for any request, which it returns again: a head by itself is to be had in no other way.
+    pub(super) fn entrance_of<B>(&self, request: Request<B>) -> (Request<B>, Arc<Gate>, Entrance) {
+        if let Some((gate, entrance)) = self.entrance(&request) {
+            return (request, Arc::clone(gate), entrance);
         }
-        // A head by itself is to be had in no other way.
+        let entrance = of_extensions(request.extensions());
         let (head, body) = request.into_parts();
-        let class = if asks_for_class { self.priority.class(&head) } else { entrance.class };
+        let class = match entrance.place.is_none() {
+            true => self.priority.class(&head),
+            false => entrance.class,
+        };
         let entrance = Entrance { class, is_exempt: self.is_exempt(&head), ..entrance };
         let gate = self.health.gate(&head);
         (Request::from_parts(head, body), gate, entrance)
@@ -225,10 +246,11 @@ impl Settings {
         let began = Instant::now();
         let watch = Watch::new(attempt, self);
         let mut call = pin!(Watched::begin(watch, call));
-        let (result, permit) = match give_up_at {
-            None => call.await,
-            Some(at) => match tokio::time::timeout_at(at, call.as_mut()).await {
+        let (result, ended) = match give_up_at {
+            None => call.ended().await,
+            Some(at) => match tokio::time::timeout_at(at, call.as_mut().ended()).await {
                 Ok(ended) => ended,
+                Err(_) if call.may_go_on() => call.ended().await,
                 Err(_) => {
                     call.end(AttemptOutcome::TimedOut);
                     return Ok(refused(Refused::AttemptTimeout, Duration::ZERO));
@@ -236,9 +258,11 @@ impl Settings {
             },
         };
         let mut response = result?;
-        response_fields::settle_length(&mut response);
+        if ended.as_ref().is_none_or(|ended| ended.settings.settles_length()) {
+            response_fields::settle_length(&mut response);
+        }
         ResponseFacts::note_attempt(response.extensions_mut(), began);
-        let permit = permit.filter(|_| !is_over(response.body()));
+        let permit = ended.map(|ended| ended.permit).filter(|_| !is_over(response.body()));
         Ok(response.map(|body| hold(&holders, permit, body)))
     }
 
@@ -294,7 +318,7 @@ impl Settings {
         match refusal {
             Refusal::QueueFull | Refusal::Busy => refused(Refused::QueueFull, self.retry_after),
             Refusal::TooLate => refused(Refused::QueueTimeout, self.retry_after),
-            Refusal::HeldBack(_) => refused(Refused::OriginDown, LEAST),
+            Refusal::HeldBack(why) => refused(why.into(), LEAST),
             Refusal::Down { next_probe } => refused(Refused::OriginDown, next_probe.max(LEAST)),
         }
     }
@@ -309,12 +333,14 @@ fn of_extensions(extensions: &Extensions) -> Entrance {
     let Some(asked) = extensions.get::<CacheRequest>() else {
         let key = extensions.get::<CacheKey>().map(|key| key_hash(key.as_bytes()));
         let pass = CacheRequest::bare_pass(extensions).cloned();
-        return Entrance { key, pass, class: DEFAULT_CLASS, ..Entrance::default() };
+        let is_shared = CacheRequest::is_bare_of_flight(extensions);
+        return Entrance { key, pass, class: DEFAULT_CLASS, is_shared, ..Entrance::default() };
     };
     let place = asked.place().cloned();
     Entrance {
         // The best of those that share the place, if there is one.
         class: if place.is_some() { LOWEST_CLASS } else { DEFAULT_CLASS },
+        is_shared: asked.is_of_flight(),
         place,
         key: Some(key_hash(asked.key().as_bytes())),
         has_stale: asked.has_stale(),
@@ -361,6 +387,7 @@ impl Settings {
             health_is_given: _,
             reports: _,
             holders: _,
+            is_under_own_layer: _,
             setting_of_limit: _,
         } = self;
         if max_attempts.is_none() {

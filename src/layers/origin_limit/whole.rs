@@ -47,7 +47,7 @@ impl Settings {
         if self.is_idle() {
             return hold(inner.oneshot(request), limit).await;
         }
-        let (request, gate, entrance) = self.entrance(request);
+        let (request, gate, entrance) = self.entrance_of(request);
         let response =
             self.admit(gate, entrance, Body::is_whole, move || hold(inner.oneshot(request), limit)).await?;
         Ok(response.map(Body::flatten))

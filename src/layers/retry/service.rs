@@ -15,9 +15,12 @@ use tower_layer::Layer;
 use tower_service::Service;
 
 use super::policy::{RetryPolicy, Settings};
-use crate::layers::{
-    repeat::{KeptBody, KeptRequest},
-    service::{BoxFuture, HttpService},
+use crate::{
+    exchange::Repeated,
+    layers::{
+        repeat::{KeptBody, KeptRequest},
+        service::{BoxFuture, HttpService},
+    },
 };
 
 /// Repeats requests that failed; see the [module](crate::retry).
@@ -136,7 +139,10 @@ where
     let mut request = None;
     let wait = policy.next(result, || {
         request = repetition.and_then(|repetition| repetition.request.to_request());
-        request.as_ref().is_some_and(|request| settings.is_up(request))
+        request.as_mut().is_some_and(|request| {
+            request.extensions_mut().insert(Repeated);
+            settings.is_up(request)
+        })
     })?;
     Some((wait, request?))
 }

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use tokio::time::timeout;
 
 use super::{
@@ -14,11 +15,14 @@ use super::{
     keys::Naming,
     queue::{Bounds, Queue},
 };
+#[cfg(feature = "zstd")]
+use crate::store::Compression;
 use crate::{
     build_error::BuildError,
     observe::{NamedCounters, TierRead, TierStanding, TierStatus, TierWrite},
     remote::Remote,
     sequence::{Journal, Sequence},
+    store::{Envelope, EnvelopeError},
     trace,
 };
 
@@ -42,6 +46,8 @@ pub(super) struct Settings {
     naming: Naming,
     bounds: Bounds,
     pub(super) fetches_once: bool,
+    #[cfg(feature = "zstd")]
+    compression: Option<Compression>,
 }
 
 /// What came of a [flush](Tier::flush).
@@ -102,12 +108,20 @@ impl TierBuilder {
         self
     }
 
+    /// Compresses what is written, where that makes it smaller and the response has no `Content-Encoding`. Nodes
+    /// without the feature `zstd` find nothing then. Default: none.
+    #[cfg(feature = "zstd")]
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.settings.compression = Some(compression);
+        self
+    }
+
     /// Whether nodes take turns: of several that need the same response, and have nothing stale to serve, one asks
     /// the origin, and the others look into the tier after 25, 50, 100, … ms, for up to two seconds, or up to
     /// [`stale_after`](crate::CoalesceLayer::stale_after) if that is less. Then they ask the origin as well. The
     /// node that asks has ten seconds for it. Default: no, each node asks the origin by itself.
     ///
-    /// It takes one call of the remote more for each fetch.
+    /// It takes two calls of the remote more for each fetch.
     pub fn single_fetch(mut self, take_turns: bool) -> Self {
         self.settings.fetches_once = take_turns;
         self
@@ -146,9 +160,7 @@ impl TierBuilder {
 impl Tier {
     /// Returns a builder for a tier that keeps responses in this remote.
     pub fn builder(remote: impl Remote) -> TierBuilder {
-        let bounds = Bounds { entries: 1024, bytes: 32 << 20 };
-        let settings = Settings { naming: Naming { is_plain: false }, bounds, fetches_once: false };
-        TierBuilder { remote: Arc::new(remote), settings }
+        TierBuilder { remote: Arc::new(remote), settings: Settings::default() }
     }
 
     /// Returns how the tier stands, and what it has done so far.
@@ -213,6 +225,28 @@ impl Tier {
     }
 }
 
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            naming: Naming { is_plain: false },
+            bounds: Bounds { entries: 1024, bytes: 32 << 20 },
+            fetches_once: false,
+            #[cfg(feature = "zstd")]
+            compression: None,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn to_bytes(self, envelope: &Envelope) -> Result<Bytes, EnvelopeError> {
+        #[cfg(feature = "zstd")]
+        if let Some(compression) = self.compression {
+            return envelope.to_compressed_bytes(compression);
+        }
+        envelope.to_bytes()
+    }
+}
+
 impl Shared {
     pub(super) fn naming(&self) -> Naming {
         self.settings.naming
@@ -261,17 +295,21 @@ impl fmt::Debug for TierBuilder {
     }
 }
 
+/// As the table of [defaults](crate::defaults) has them.
 #[cfg(test)]
-impl TierBuilder {
-    /// As the table of [defaults](crate::defaults) has them.
-    pub(crate) fn settings(&self) -> Vec<crate::defaults::tests::Setting> {
-        use crate::defaults::tests::switch;
-        let Settings { naming, bounds, fetches_once } = self.settings;
-        vec![
-            ("TierBuilder::plain_keys", switch(naming.is_plain)),
-            ("TierBuilder::single_fetch", switch(fetches_once)),
-            ("TierBuilder::max_queued", bounds.entries.to_string()),
-            ("TierBuilder::max_queued_bytes", format!("{} MiB", bounds.bytes >> 20)),
-        ]
-    }
+pub(crate) fn default_settings() -> Vec<crate::defaults::tests::Setting> {
+    use crate::defaults::tests::switch;
+    let settings = Settings::default();
+    let Settings { naming, bounds, fetches_once, .. } = settings;
+    vec![
+        ("TierBuilder::plain_keys", switch(naming.is_plain)),
+        ("TierBuilder::single_fetch", switch(fetches_once)),
+        #[cfg(feature = "zstd")]
+        (
+            "TierBuilder::compression",
+            crate::defaults::tests::option(settings.compression, |_| "some".to_owned()),
+        ),
+        ("TierBuilder::max_queued", bounds.entries.to_string()),
+        ("TierBuilder::max_queued_bytes", format!("{} MiB", bounds.bytes >> 20)),
+    ]
 }

@@ -276,24 +276,12 @@ impl<St: Store> Reader<St> {
     async fn look(&self, head: &mut Parts) -> Option<Arc<FetchWriter>> {
         let asked = exchange::CacheRequest::of(head, &CredentialNames::DEFAULT)?.into_owned();
         let fields = asked.fields(&head.headers);
-        let (mut clock, mut usable) = self.look_once(&asked, &fields).await;
-        let mut lease = None;
-        if clock.is_some() && self.tier().settings.fetches_once && needs_turn(&asked, &usable) {
-            let key = self.lease_key(asked.key(), &fields);
-            let mut pauses = Pauses::within(self.patience(&asked));
-            lease = loop {
-                match self.tier().take_turn(&key).await {
-                    Turn::Own(lease) => break lease,
-                    Turn::Other => {}
-                }
-                let Some(pause) = pauses.next(fastrand::f64()) else { break None };
-                sleep(pause).await;
-                (clock, usable) = self.look_once(&asked, &fields).await;
-                if clock.is_none() || !needs_turn(&asked, &usable) {
-                    break None;
-                }
-            };
-        }
+        let (clock, usable) = self.look_once(&asked, &fields).await;
+        let is_turn_needed = self.tier().settings.fetches_once && needs_turn(clock, &usable, &asked);
+        let (clock, usable, lease) = match is_turn_needed {
+            true => self.wait_for_turn(&asked, &fields, (clock, usable)).await,
+            false => (clock, usable, None),
+        };
         let asked = self.with(asked, usable);
         match clock {
             // Of a response whose time on the clock of the remote is not known others could not tell the age.
@@ -302,6 +290,36 @@ impl<St: Store> Reader<St> {
                 None
             }
             clock => Some(self.write_behind(head, asked, (clock, lease))),
+        }
+    }
+
+    /// Waits until this node is to fetch, or need not any more, or has waited long enough.
+    async fn wait_for_turn(
+        &self,
+        asked: &exchange::CacheRequest,
+        fields: &RequestFields<'_>,
+        (mut clock, mut usable): (Option<Clock>, Usable),
+    ) -> (Option<Clock>, Usable, Option<Lease>) {
+        let key = self.lease_key(asked.key(), fields);
+        let mut pauses = Pauses::within(self.patience(asked));
+        loop {
+            let lease = match self.tier().take_turn(&key).await {
+                Turn::Own(None) => return (clock, usable, None),
+                Turn::Own(lease) => lease,
+                Turn::Other => {
+                    let Some(pause) = pauses.next(fastrand::f64()) else { return (clock, usable, None) };
+                    sleep(pause).await;
+                    None
+                }
+            };
+            // With a lease as well: another node may have given it back between the two calls.
+            (clock, usable) = self.look_once(asked, fields).await;
+            if !needs_turn(clock, &usable, asked) {
+                return (clock, usable, None);
+            }
+            if lease.is_some() {
+                return (clock, usable, lease);
+            }
         }
     }
 
@@ -361,7 +379,8 @@ fn is_being_stored<B, E>(response: &Result<Response<B>, E>) -> bool {
     response.as_ref().is_ok_and(|response| CacheStatus::of(response).is_some_and(|status| status.is_stored()))
 }
 
-/// Whether a client waits that has nothing to be served meanwhile.
-fn needs_turn(asked: &exchange::CacheRequest, usable: &Usable) -> bool {
-    !matches!(usable, Usable::Stored(_)) && !asked.purpose().is_refresh() && !asked.has_stale()
+/// Whether a client waits that has nothing to be served meanwhile, and the remote has answered.
+fn needs_turn(clock: Option<Clock>, usable: &Usable, asked: &exchange::CacheRequest) -> bool {
+    let has_nothing = !matches!(usable, Usable::Stored(_)) && !asked.has_stale();
+    clock.is_some() && has_nothing && !asked.purpose().is_refresh()
 }

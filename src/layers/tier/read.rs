@@ -143,7 +143,7 @@ impl<'a> Best<'a> {
 
 fn kind(why: EnvelopeError) -> TierRead {
     match why {
-        EnvelopeError::Schema => TierRead::OtherSchema,
+        EnvelopeError::Schema | EnvelopeError::Compressed => TierRead::OtherSchema,
         EnvelopeError::TooLarge => TierRead::TooLarge,
         _ => TierRead::Broken,
     }

@@ -161,7 +161,7 @@ impl Shared {
             return Err(TierWrite::Purged);
         }
         let envelope = Envelope::new(key.clone(), snapshot).with_as_of(Some(as_of));
-        envelope.to_bytes().map_err(|_| TierWrite::TooLarge)
+        self.settings.to_bytes(&envelope).map_err(|_| TierWrite::TooLarge)
     }
 
     async fn put(&self, key: &[u8], bytes: Bytes, lifetime: Duration) -> TierWrite {

@@ -337,7 +337,7 @@ impl Path {
 pub struct PurgeTexts {
     /// The URLs of the requests that it answers, as `http://host/path?query`, or `//host/path?query` where
     /// the request did not say the scheme. The first one is that of the last fetch; others come from
-    /// responses that it was combined with.
+    /// responses that it was combined with, each without its query and once: only host and path count of them.
     pub urls: Vec<String>,
     /// What the [key extractor](crate::KeyExtractor::identity) says that the first URL names, if it says
     /// something.
@@ -351,10 +351,19 @@ pub struct PurgeTexts {
 impl PurgeTexts {
     /// With those of another one.
     fn and(mut self, other: &Self) -> Self {
-        add(&mut self.urls, &other.urls);
+        self.add_urls(&other.urls);
         add(&mut self.tags, &other.tags);
         add(&mut self.groups, &other.groups);
         self
+    }
+
+    /// Many URLs that differ in their queries alone may have the same key.
+    fn add_urls(&mut self, others: &[String]) {
+        for url in others.iter().map(|url| without_query(url)) {
+            if !self.urls.iter().any(|own| without_query(own) == url) {
+                self.urls.push(url.to_owned());
+            }
+        }
     }
 
     fn heap_bytes(&self) -> usize {
@@ -364,6 +373,10 @@ impl PurgeTexts {
         let groups: usize = self.groups.iter().map(|(url, group)| url.len() + group.len() + 2 * EACH).sum();
         urls + tags + groups + self.identity.as_ref().map_or(0, |identity| identity.len() + EACH)
     }
+}
+
+fn without_query(url: &str) -> &str {
+    url.split_once('?').map_or(url, |(url, _)| url)
 }
 
 fn add<T: Clone + PartialEq>(texts: &mut Vec<T>, others: &[T]) {

@@ -64,8 +64,10 @@ pub(crate) struct Doubts {
 #[derive(Debug, Default)]
 struct Book {
     order: Order,
-    /// The numbers of the fetches that may still bring a response to store.
+    /// The numbers of the fetches and loads that may still bring a response to store.
     under_way: BTreeSet<u64>,
+    /// Those of the loads.
+    loading: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
@@ -149,7 +151,16 @@ impl Purges {
         let mut book = self.book.lock();
         let number = self.next();
         book.under_way.insert(number);
+        book.loading.insert(number);
         (number, self.latest())
+    }
+
+    /// The same number, or a smaller one: below those of all fetches under way. What is stored under it takes the
+    /// place of nothing that they bring, which is newer than what is loaded.
+    pub(crate) fn below_fetches(&self, number: u64) -> u64 {
+        let book = self.book.lock();
+        let oldest = book.under_way.difference(&book.loading).next();
+        oldest.map_or(number, |oldest| number.min(oldest.saturating_sub(1)))
     }
 
     /// What was loaded is about to be stored: invalidations of the floor are to reach it from now on.
@@ -159,6 +170,7 @@ impl Purges {
 
     pub(crate) fn end_load(&self, number: u64) {
         self.end(number);
+        self.book.lock().loading.remove(&number);
         self.loads.fetch_sub(1, Ordering::AcqRel);
     }
 
@@ -322,7 +334,7 @@ impl Purges {
     /// Drops at most `most` of the records that can match nothing any more, now that all that is stored was
     /// checked up to this number. Returns whether there are more.
     pub(crate) fn forget(&self, checked: u64, most: usize) -> bool {
-        let Book { order, under_way } = &mut *self.book.lock();
+        let Book { order, under_way, .. } = &mut *self.book.lock();
         let until = under_way.first().map_or(checked, |oldest| checked.min(oldest - 1));
         let is_due = |number: Option<u64>| number.is_some_and(|number| number <= until);
         let keeps_records = self.keeps_records.load(Ordering::Acquire) != 0;

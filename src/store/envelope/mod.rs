@@ -16,9 +16,10 @@
 //! * **The checksum** (xxh3, 128 bits) is over all else. It is against accidents, not against attackers: a process that
 //!   can write where envelopes are kept decides what is served.
 //! * **Names and values** of fields go through the parsers of [`http`]. Fields of a connection are refused.
-//! * **The body** is a slice of what was read, and not copied, unless it is compressed. The feature `zstd` writes and reads such
-//!   ones (`Envelope::to_compressed_bytes`); without it they are [an error](EnvelopeError::Compressed). The head says how long
-//!   the body is, within the same bound as of any other, before anything is unpacked.
+//! * **The body** is a slice of what was read, and not copied, unless it is compressed. With the feature `zstd`
+//!   `Envelope::to_compressed_bytes` writes such bodies; without it they are
+//!   [an error](EnvelopeError::Compressed). The head says how long the body is, within the same bound as of any
+//!   other, before anything is unpacked.
 //! * **Readers refuse other schemas.** Files in `tests/golden/` hold each schema that there was.
 //!
 //! ```

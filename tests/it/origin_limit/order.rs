@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use tower_readthrough::{ReadThrough, ReadThroughLayer};
+use tower_readthrough::{CoalesceLayer, Failover, OriginHealth, ReadThrough, ReadThroughLayer};
 
 /// The class that a request names in a field.
 fn by_field(head: &http::request::Parts) -> u8 {
@@ -199,4 +199,98 @@ async fn one_place_in_four_is_for_fetches_that_callers_can_share() {
     joins(&service, "POST", "/5", "0").await;
     release(holder).await;
     assert_eq!(order(&origin), ["/1", "/2", "/3", "/shared"]);
+}
+
+/// As [`taken_stack`], where the limit belongs to the first of two origins, and the stack knows of none.
+async fn taken_origins(
+    limit: fn() -> OriginLimitLayer,
+) -> (ScriptedOrigin, ReadThrough<Failover<ScriptedOrigin>, MemoryStore>, JoinHandle<Answered>) {
+    let quick = || ok("").max_age(60).after(ms(1));
+    let origin = ScriptedOrigin::new(move |call, _| if call == 1 { hangs() } else { quick() });
+    let origins = Failover::builder(origin.clone(), [ScriptedOrigin::always(hangs)])
+        .origin_limit(move |index| if index == 0 { limit() } else { OriginLimitLayer::unlimited() })
+        .build()
+        .unwrap();
+    let stack = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20))
+        .outage(origins.health().clone())
+        .build()
+        .unwrap();
+    let service = stack.layer(origins);
+    let holder = service.clone().oneshot(request("POST", "/holder", &[]));
+    let holder = tokio::spawn(async move { holder.await.map(|response| response.map(|_| Body::default())) });
+    settle().await;
+    (origin, service, holder)
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_can_share_has_its_part_under_the_limit_of_one_of_several_origins() {
+    let (origin, service, holder) = taken_origins(|| OriginLimitLayer::new(1).priority(by_field)).await;
+    let sent = |method: &str, path: &str, class: &str| {
+        drop(tokio::spawn(service.clone().oneshot(request(method, path, &[("class", class)]))));
+    };
+    for path in ["/1", "/2", "/3", "/4", "/5"] {
+        sent("POST", path, "0");
+        settle().await;
+    }
+    sent("GET", "/shared", "7");
+    settle().await;
+    release(holder).await;
+    assert_eq!(order(&origin), ["/1", "/2", "/3", "/shared", "/4", "/5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_classes_of_one_of_several_origins_hold_for_what_callers_share() {
+    let (origin, service, holder) = taken_origins(|| OriginLimitLayer::new(1).priority(by_field)).await;
+    for (path, class) in [("/low", "7"), ("/high", "0"), ("/mean", "3")] {
+        drop(tokio::spawn(service.clone().oneshot(request("GET", path, &[("class", class)]))));
+        settle().await;
+    }
+    release(holder).await;
+    assert_eq!(order(&origin), ["/high", "/mean", "/low"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_callers_can_share_has_its_part_in_layers_put_together_by_hand() {
+    let quick = || ok("").max_age(60).after(ms(1));
+    let origin = ScriptedOrigin::new(move |call, _| if call == 1 { hangs() } else { quick() });
+    let service = ServiceBuilder::new()
+        .layer(CoalesceLayer::new())
+        .layer(OriginLimitLayer::new(1).priority(by_field))
+        .service(origin.clone());
+    let sent = |method: &str, path: &str, class: &str| {
+        tokio::spawn(service.clone().oneshot(request(method, path, &[("class", class)])))
+    };
+    let holder = sent("POST", "/holder", "0");
+    settle().await;
+    for path in ["/1", "/2", "/3", "/4", "/5"] {
+        drop(sent("POST", path, "0"));
+        settle().await;
+    }
+    drop(sent("GET", "/shared", "7"));
+    settle().await;
+    holder.abort();
+    assert!(holder.await.is_err());
+    tokio::time::sleep(ms(500)).await;
+    assert_eq!(order(&origin), ["/1", "/2", "/3", "/shared", "/4", "/5"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_layer_without_a_limit_waits_under_that_of_another_one_with_the_same_health() {
+    for method in ["GET", "POST"] {
+        let health = OriginHealth::new();
+        let origin = ScriptedOrigin::new(|call, _| if call == 1 { hangs() } else { ok("x") });
+        let builder = || ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20));
+        let (limited, plain) = (
+            builder().outage(health.clone()).origin_limit(OriginLimitLayer::new(1)).build().unwrap(),
+            builder().outage(health.clone()).build().unwrap(),
+        );
+        let (limited, plain) = (limited.layer(origin.clone()), plain.layer(origin.clone()));
+        let held = tokio::spawn(limited.oneshot(request("GET", "/held", &[])));
+        settle().await;
+        let waiting = tokio::spawn(async move { send(&plain, request(method, "/", &[])).await });
+        settle().await;
+        assert_eq!(refused(&waiting.await.unwrap()), Some(Refused::QueueTimeout), "{method}");
+        assert_eq!(origin.calls(), 1);
+        held.abort();
+    }
 }

@@ -174,3 +174,27 @@ async fn a_probe_that_hangs_does_not_keep_its_key_from_the_next_one() {
         assert!(get(&service, "/20").await.is_hit(), "what the second probe brought is stored");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_origin_that_hangs_is_down_also_under_a_small_limit() {
+    for limit in [3, 4, 5, 6, 7] {
+        let origin = ScriptedOrigin::new(|call, _| if call <= 20 { ok("good") } else { hangs() });
+        let rules = Rules::new().stale_if_error_for(secs(86_400));
+        let service = stale(&origin, rules, OriginLimitLayer::new(limit), 20).await;
+        let begun = Instant::now();
+        loop {
+            for key in 0..20 {
+                let service = service.clone();
+                tokio::spawn(async move { get(&service, &format!("/{key}")).await });
+            }
+            settle().await;
+            advance(ms(100)).await;
+            let reply = tokio::time::timeout(ms(1), get(&service, "/0")).await;
+            if reply.is_ok_and(|reply| why(&reply) == Some(Stale::OriginDown)) {
+                break;
+            }
+            assert!(begun.elapsed() < ms(11_500), "limit {limit}: the hang is not noticed");
+        }
+        assert!(begun.elapsed() > secs(9), "{:?}", begun.elapsed());
+    }
+}

@@ -156,3 +156,38 @@ async fn a_request_after_the_purge_waits_for_a_fetch_after_it() {
         assert_eq!(seen(&service, URI).await.1, "2", "{kind}");
     }
 }
+
+/// Nor has one for which a caller does not wait any longer, or not at all.
+#[tokio::test(start_paused = true)]
+async fn an_unproven_response_does_not_stand_in_for_a_fetch_that_goes_on() {
+    type Change = fn(CoalesceLayer) -> CoalesceLayer;
+    let changes: [(Change, StatusCode); 2] = [
+        (|coalesce| coalesce.wait_at_most(ms(50)), StatusCode::GATEWAY_TIMEOUT),
+        (|coalesce| coalesce.max_waiters(1), StatusCode::SERVICE_UNAVAILABLE),
+    ];
+    for (change, refused) in changes {
+        for is_unproven in [true, false] {
+            let origin = ScriptedOrigin::with_future(|n, _| async move {
+                sleep(ms(if n == 1 { 0 } else { 500 })).await;
+                response(&[], n.to_string())
+            });
+            let layer = ReadThroughLayer::builder(store())
+                .rules(fixed(1_000).stale_if_error_for(ms(60_000)))
+                .coalesce(change)
+                .build()
+                .unwrap();
+            let (service, purge) = (layer.layer(origin), layer.purge());
+            call(&service, get_request(URI)).await;
+            sleep(ms(2_000)).await;
+            if is_unproven {
+                purge.unproven().everything();
+            }
+            let ask = || call(&service, get_request(URI));
+            let (_, _, last) = tokio::join!(ask(), ask(), ask());
+            match is_unproven {
+                true => assert_eq!(last.0, refused),
+                false => assert_eq!(last, (StatusCode::OK, "1".into())),
+            }
+        }
+    }
+}

@@ -1,8 +1,6 @@
-//! What became of the attempts at one origin.
+//! The attempts at one origin: those under way, each under a number, and what became of the others.
 
 use std::time::Duration;
-
-use tokio::time::Instant;
 
 use super::health::AttemptOutcome;
 
@@ -92,7 +90,7 @@ impl AttemptCounts {
         self.begun = self.begun.saturating_add(1);
     }
 
-    pub(super) fn end(&mut self, outcome: AttemptOutcome, began: Instant, now: Instant) {
+    pub(super) fn end(&mut self, outcome: AttemptOutcome, took: Duration) {
         match outcome {
             AttemptOutcome::Success => {}
             AttemptOutcome::Failure => self.failed = self.failed.saturating_add(1),
@@ -101,7 +99,7 @@ impl AttemptCounts {
             // Its caller has left, or it was refused: that says nothing of the origin.
             AttemptOutcome::Neither => return,
         }
-        self.latency.note(now.saturating_duration_since(began));
+        self.latency.note(took);
     }
 }
 
@@ -119,6 +117,58 @@ pub(crate) struct OriginGauges {
     pub(crate) permits: Option<usize>,
 }
 
+/// More room than this is given back when nothing is kept.
+const KEPT_ROOM: usize = 64;
+
+/// Values, each under a number that is its own for as long as it is kept. It has room for as many as were kept
+/// at the same time.
+#[derive(Debug)]
+pub(super) struct Slab<T> {
+    slots: Vec<Option<T>>,
+    free: Vec<u32>,
+}
+
+/// The number of a value.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Slot(u32);
+
+impl<T> Slab<T> {
+    pub(super) const fn new() -> Self {
+        Self { slots: Vec::new(), free: Vec::new() }
+    }
+
+    pub(super) fn insert(&mut self, value: T) -> Slot {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.slots.push(None);
+            // Each stands for an attempt under way: there is no memory for so many.
+            u32::try_from(self.slots.len() - 1).unwrap_or(u32::MAX)
+        });
+        if let Some(slot) = self.slots.get_mut(number as usize) {
+            *slot = Some(value);
+        }
+        Slot(number)
+    }
+
+    pub(super) fn get(&self, slot: &Slot) -> Option<&T> {
+        self.slots.get(slot.0 as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, slot: &Slot) -> Option<&mut T> {
+        self.slots.get_mut(slot.0 as usize)?.as_mut()
+    }
+
+    /// Drops a value.
+    pub(super) fn free(&mut self, Slot(number): Slot) {
+        if let Some(slot) = self.slots.get_mut(number as usize).filter(|slot| slot.is_some()) {
+            *slot = None;
+            self.free.push(number);
+            if self.free.len() == self.slots.len() && self.slots.capacity() > KEPT_ROOM {
+                (self.slots, self.free) = (Vec::new(), Vec::new());
+            }
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -133,5 +183,34 @@ mod tests {
         assert_eq!((latency.count(), latency.sum()), (5, Duration::from_millis(20_012)));
         assert_eq!(latency.mean(), Some(Duration::from_micros(4_002_400)));
         assert_eq!(Latency::default().mean(), None);
+    }
+
+    #[test]
+    fn a_number_is_used_again_and_never_twice_at_the_same_time() {
+        let mut slab = Slab::new();
+        let (one, two) = (slab.insert("one"), slab.insert("two"));
+        assert_eq!((slab.get(&one), slab.get(&two)), (Some(&"one"), Some(&"two")));
+        slab.free(one);
+        let three = slab.insert("three");
+        assert_eq!(three, Slot(0));
+        slab.free(two);
+        slab.free(three);
+        assert_eq!(slab.get(&Slot(0)), None);
+    }
+
+    #[test]
+    fn room_for_many_is_given_back() {
+        let mut slab = Slab::new();
+        let slots: Vec<_> = (0..1_000).map(|value| slab.insert(value)).collect();
+        for (mut value, slot) in slots.into_iter().enumerate() {
+            assert!(slab.slots.capacity() >= 1_000);
+            assert_eq!(slab.get_mut(&slot), Some(&mut value));
+            slab.free(slot);
+        }
+        assert_eq!((slab.slots.capacity(), slab.free.capacity()), (0, 0));
+        // Room for a few is not asked for again and again.
+        let slot = slab.insert(1);
+        slab.free(slot);
+        assert!(slab.slots.capacity() > 0);
     }
 }
