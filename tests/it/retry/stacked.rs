@@ -30,7 +30,9 @@ async fn through_the_stack_a_retry_is_the_same_request_with_its_extensions() {
             assert_eq!(head.headers, origin.request(1).headers);
             assert_eq!(head.headers.get_all("x").iter().collect::<Vec<_>>(), ["1", "2"]);
             assert_eq!(head.extensions.get(), tenant.as_ref());
-            assert_eq!(head.extensions.len(), origin.request(1).extensions.len());
+            // A retry is marked as one, for a service over several origins.
+            let marks = usize::from(call > 1);
+            assert_eq!(head.extensions.len(), origin.request(1).extensions.len() + marks);
             assert_eq!(
                 head.extensions.get().map(CacheRequest::key),
                 origin.request(1).extensions.get().map(CacheRequest::key)
