@@ -137,4 +137,4 @@
 //! [`Cluster::status`](crate::cluster::Cluster::status) and [`StatsSnapshot::cluster`](crate::StatsSnapshot::cluster) say
 //! how this node stands and what the others have said; the dashboard shows it under "Nodes", and the metrics begin with
 //! `readthrough_cluster_`. Worth an alarm: `readthrough_cluster_heard_seconds` above a few seconds, and any
-//! `readthrough_cluster_gaps_total` without a restart of the server.
+//! `readthrough_cluster_gaps_total` without a restart of the server. `examples/cluster/grafana.json` has panels for them.

@@ -1,4 +1,4 @@
-//! Two nodes of a service with a purge log between them, and a server of the log that goes away and comes back.
+//! Two nodes of a service with a log of purges and a second tier between them, on a server that goes away and comes back.
 //!
 //! ```text
 //! cargo run --release --example cluster --features redis
@@ -9,7 +9,8 @@
 //!
 //! 1. 10,000 pages with one tag are stored on both nodes. One node purges the tag, and once all nodes have
 //!    applied that, all pages are asked for on the other one: none may be the old one.
-//! 2. 10,000 callers on each node ask for one page that neither has: each node asks the origin once.
+//! 2. 10,000 callers on each node ask for one page that neither has: one node asks the origin, and the other one takes
+//!    the page from the second tier.
 //! 3. 500 purges on one node, one after the other, each timed until all nodes have applied it.
 //! 4. The server is killed. Both nodes go on serving, and a purge on one waits. The server comes back, empty; the
 //!    time is taken until the other node does not serve what was purged.

@@ -14,7 +14,9 @@ use axum::body::{Body, to_bytes};
 use http::{Request, Response};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt, service_fn, util::BoxCloneSyncService};
-use tower_readthrough::{MemoryStore, Purge, ReadThroughLayer, Rules, cluster::Cluster};
+use tower_readthrough::{
+    MemoryStore, Purge, ReadThroughLayer, Rules, cluster::Cluster, remote::RedisRemote, tier::Tier,
+};
 
 /// What all pages say: the number of the last edit. And how often it was asked.
 #[derive(Clone, Default)]
@@ -59,7 +61,10 @@ pub(crate) struct Node {
 
 impl Node {
     pub(crate) fn start(name: &str, server: &str, origin: &Origin) -> Result<Self, Box<dyn Error>> {
-        let layer = ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(256 << 20))
+        let remote = RedisRemote::builder(server).namespace("example").open()?;
+        let tier = Tier::builder(remote).single_fetch(true).build()?;
+        let layer = ReadThroughLayer::builder(MemoryStore::builder(256 << 20).snapshots(true).build()?)
+            .second_tier(tier)
             .rules(Rules::new().fixed_ttl(Duration::from_secs(3600)))
             .build()?;
         let purge = layer.purge();

@@ -128,7 +128,7 @@ async fn purges_hold_as_ever_where_there_is_a_limit() {
 #[tokio::test(start_paused = true)]
 async fn a_caller_that_comes_while_the_node_is_cut_off_does_not_wait_for_an_earlier_fetch() {
     // Of a hundred the first begins a fetch, and the others share one more.
-    for (when, calls) in [(WhenCutOff::ServeOn, 1), (LIMIT, 3)] {
+    for (when, calls) in [(WhenCutOff::ServeOn, 1), (LIMIT, 2)] {
         let (purge, origin, client) = node();
         when.begin(&purge);
         let early = async {

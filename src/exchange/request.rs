@@ -421,14 +421,14 @@ impl CacheRequest {
     }
 
     /// Says that several callers can wait for the fetch of this request.
-    pub(crate) fn note_flight(request: &mut Extensions) {
-        match request.get_mut::<Self>() {
-            Some(asked) => {
-                asked.is_of_flight = true;
-                asked.copy = None;
-            }
-            None => drop(request.insert(OfFlight)),
-        }
+    pub(crate) fn note_flight(&mut self) {
+        self.is_of_flight = true;
+        self.copy = None;
+    }
+
+    /// The same of a request that asks nothing of the cache.
+    pub(crate) fn note_bare_flight(request: &mut Extensions) {
+        request.insert(OfFlight);
     }
 
     /// Whether several callers can wait for the fetch.
@@ -436,7 +436,7 @@ impl CacheRequest {
         self.is_of_flight
     }
 
-    /// The same of a request that asks nothing of the cache.
+    /// Whether that was said of a request that asks nothing of the cache.
     pub(crate) fn is_bare_of_flight(request: &Extensions) -> bool {
         request.get::<OfFlight>().is_some()
     }

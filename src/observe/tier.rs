@@ -21,7 +21,7 @@ names! {
         TooLarge => "too-large",
         /// A response of another key or of another variant, whose digests are the same by chance.
         OtherKey => "other-key",
-        /// What is no [envelope](crate::store::Envelope), or one that was cut, changed or is not valid.
+        /// What is no envelope, or one that was cut, changed or is not valid.
         Broken => "broken",
         /// A response in the form of another version, or in one that this build cannot read.
         OtherSchema => "other-schema",
@@ -53,7 +53,7 @@ names! {
         Purged => "purged",
         /// It could be used no more when its turn came.
         Expired => "expired",
-        /// It has more fields, tags or text than an [envelope](crate::store::Envelope) takes.
+        /// It has more fields, tags or text than an envelope takes.
         TooLarge => "too-large",
         /// It is not known what was purged before its fetch began.
         Undated => "undated",

@@ -409,8 +409,9 @@ impl OriginHealthBuilder {
     /// How long a request may take while its origin is down. Default: five seconds.
     ///
     /// A probe that takes longer goes on, and the next one may begin. Where there is an
-    /// [`OriginLimit`](crate::OriginLimit), a request with nothing stored is given up at a random time in the last
-    /// fifth of it, so that an origin that hangs does not keep all permits.
+    /// [`OriginLimit`](crate::OriginLimit), it is given up if all permits are in use by then, and a request with
+    /// nothing stored at a random time in the last fifth of it, so that an origin that hangs does not keep all
+    /// permits.
     pub fn probe_deadline(mut self, deadline: Duration) -> Self {
         self.settings.probe_deadline = deadline;
         self

@@ -15,28 +15,18 @@
 //! use futures_util::future::BoxFuture;
 //! use tower_readthrough::remote::{Remote, RemoteError, RemoteRead};
 //!
+//! type Values = HashMap<Vec<u8>, (Bytes, Option<SystemTime>)>;
+//!
 //! #[derive(Debug, Default)]
-//! struct Shelf(Mutex<HashMap<Vec<u8>, (Bytes, SystemTime)>>);
+//! struct Shelf(Mutex<Values>);
 //!
-//! impl Shelf {
-//!     fn get(&self, key: &[u8]) -> Option<Bytes> {
-//!         let shelf = self.0.lock().unwrap();
-//!         shelf.get(key).filter(|(_, until)| *until > SystemTime::now()).map(|(value, _)| value.clone())
-//!     }
+//! fn get(values: &Values, key: &[u8]) -> Option<Bytes> {
+//!     let (value, until) = values.get(key)?;
+//!     until.is_none_or(|until| until > SystemTime::now()).then(|| value.clone())
+//! }
 //!
-//!     /// Replaces what is there if that is `expected`.
-//!     fn replace(&self, key: &[u8], expected: Option<Bytes>, value: Option<(Bytes, Duration)>) -> bool {
-//!         let is_there = self.get(key);
-//!         let mut shelf = self.0.lock().unwrap();
-//!         if is_there != expected {
-//!             return false;
-//!         }
-//!         match value {
-//!             Some((value, lifetime)) => shelf.insert(key.into(), (value, SystemTime::now() + lifetime)),
-//!             None => shelf.remove(key),
-//!         };
-//!         true
-//!     }
+//! fn put(values: &mut Values, key: &[u8], value: Bytes, lifetime: Duration) {
+//!     values.insert(key.into(), (value, SystemTime::now().checked_add(lifetime)));
 //! }
 //!
 //! type Answer<'a, T> = BoxFuture<'a, Result<T, RemoteError>>;
@@ -45,15 +35,14 @@
 //!     fn read<'a>(&'a self, keys: &'a [&'a [u8]]) -> Answer<'a, RemoteRead> {
 //!         Box::pin(async move {
 //!             let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-//!             Ok(RemoteRead {
-//!                 now_ms: now.as_millis() as u64,
-//!                 values: keys.iter().map(|key| self.get(key)).collect(),
-//!             })
+//!             let values = self.0.lock().unwrap();
+//!             let values = keys.iter().map(|key| get(&values, key)).collect();
+//!             Ok(RemoteRead { now_ms: now.as_millis() as u64, values })
 //!         })
 //!     }
 //!
 //!     fn write<'a>(&'a self, key: &'a [u8], value: Bytes, lifetime: Duration) -> Answer<'a, ()> {
-//!         self.0.lock().unwrap().insert(key.into(), (value, SystemTime::now() + lifetime));
+//!         put(&mut self.0.lock().unwrap(), key, value, lifetime);
 //!         Box::pin(async { Ok(()) })
 //!     }
 //!
@@ -63,13 +52,19 @@
 //!     }
 //!
 //!     fn lease<'a>(&'a self, key: &'a [u8], token: u64, lifetime: Duration) -> Answer<'a, bool> {
-//!         let token = Bytes::from(token.to_string());
-//!         let is_taken = self.replace(key, None, Some((token, lifetime)));
-//!         Box::pin(async move { Ok(is_taken) })
+//!         let mut values = self.0.lock().unwrap();
+//!         let is_free = get(&values, key).is_none();
+//!         if is_free {
+//!             put(&mut values, key, token.to_string().into(), lifetime);
+//!         }
+//!         Box::pin(async move { Ok(is_free) })
 //!     }
 //!
 //!     fn release<'a>(&'a self, key: &'a [u8], token: u64) -> Answer<'a, ()> {
-//!         self.replace(key, Some(token.to_string().into()), None);
+//!         let mut values = self.0.lock().unwrap();
+//!         if get(&values, key).is_some_and(|held| held == token.to_string()) {
+//!             values.remove(key);
+//!         }
 //!         Box::pin(async { Ok(()) })
 //!     }
 //! }

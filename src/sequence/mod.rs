@@ -97,7 +97,8 @@ impl Purging {
 /// * Of a tag, a group, a prefix of paths, everything, and of each purge that is not a hard one: a record, at most 65,536 by
 ///   default. Of a prefix of keys or a pattern of paths: a record of at most 1,024 bytes, at most 1,024 by
 ///   default.
-/// * A record is dropped as soon as it can match nothing any more. Once half of them are taken, all that is
+/// * A record is dropped as soon as it can match nothing any more; in a cluster, where responses may be loaded that
+///   are older, only once half of them are taken. Once half of them are taken, all that is
 ///   stored is checked without a pause, with each further purge and in the background. At the limit the
 ///   oldest record is dropped, and all that began before it and was not checked since counts as purged.
 pub struct Sequence {

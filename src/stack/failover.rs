@@ -242,10 +242,11 @@ struct Choice {
 
 impl Shared {
     /// The first origin that may be asked, of those that were not; else the first of them. `None`: all were.
-    fn choose(&self, head: &Parts, asked: Asked, may_probe: bool) -> Option<Choice> {
+    ///
+    /// `asks`: whether the request has a key, and whether it may find out if an origin is back.
+    fn choose(&self, head: &Parts, asked: Asked, asks: (bool, bool)) -> Option<Choice> {
         let left = || (0..self.healths.len()).filter(|index| !asked.has(*index));
         let now = Instant::now();
-        let asks = (CacheRequest::has_key(&head.extensions), may_probe);
         let invited = |index: usize| match self.healths[index].gate(head).invite(asks, now) {
             Answer::Fetch(pass) => Some(Choice { index, pass }),
             Answer::Serve(_) => None,
@@ -260,14 +261,15 @@ impl Shared {
         if let Some(index) = pass.as_deref().and_then(is_of) {
             return Choice { index, pass };
         }
-        let may_probe = self.may_probe(head, is_repeatable);
-        self.choose(head, Asked::default(), may_probe).unwrap_or(Choice { index: 0, pass: None })
+        let has_key = CacheRequest::has_key(&head.extensions);
+        let asks = (has_key, self.may_probe(has_key, is_repeatable));
+        self.choose(head, Asked::default(), asks).unwrap_or(Choice { index: 0, pass: None })
     }
 
     /// Whether a request may find out if an origin is back: none whose outcome does not count, and one that cannot be
     /// repeated only if there are no others.
-    fn may_probe(&self, head: &Parts, is_repeatable: bool) -> bool {
-        if !CacheRequest::has_key(&head.extensions) && !self.group.counts_without_key() {
+    fn may_probe(&self, has_key: bool, is_repeatable: bool) -> bool {
+        if !has_key && !self.group.counts_without_key() {
             return false;
         }
         let now = u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX).saturating_add(1);
@@ -360,7 +362,8 @@ where
         let (mut head, content) = self.request.to_request()?.into_parts();
         // Of the attempt before.
         drop(CacheRequest::take_pass(&mut head.extensions));
-        let choice = self.shared.choose(&head, self.asked, true)?;
+        let asks = (CacheRequest::has_key(&head.extensions), true);
+        let choice = self.shared.choose(&head, self.asked, asks)?;
         let index = choice.index;
         self.asked.note(index);
         self.shared.prepare(&mut head, choice);

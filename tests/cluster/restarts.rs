@@ -2,7 +2,7 @@
 
 use tower::Layer;
 use tower_readthrough::{
-    MemoryStore, PurgeState, ReadThroughLayer,
+    MemoryStore, PurgeState, ReadThroughLayer, Store,
     cluster::Cluster,
     store::{SnapshotFile, SnapshotFileError},
 };
@@ -106,6 +106,48 @@ async fn what_is_fetched_while_a_file_is_loaded_stays() {
     let reply = get(&service, "/k").await;
     assert_eq!((&*reply.body, origin.calls()), (&b"new"[..], 1), "{report:?}");
     drop((node, file));
+    std::fs::remove_file(&path).unwrap();
+    _ = std::fs::remove_file(path.with_extension("lock"));
+}
+
+/// Although the node has stored something before it opens the file, and what it no longer needed for that is gone.
+#[tokio::test]
+async fn a_file_that_is_opened_late_is_judged_as_one_that_is_opened_at_once() {
+    let Some(mut server) = server().await else { return };
+    let path = std::env::temp_dir().join(format!("trt-late-{}", std::process::id()));
+    let other = Node::start(&server, "n1");
+    other.caught_up().await;
+    other.layer.purge().tag("before");
+    let (node, file) = Node::start_with_file(&server, "n2", &path).await;
+    for path in ["/a/red", "/blue"] {
+        node.page(path).await;
+    }
+    file.write().await.unwrap();
+    drop((node, file));
+    // By a record, which is dropped when nothing can match it.
+    let purged = other.layer.purge().path_prefix("http://example.com/a").unwrap();
+    until("sent", || purged.state() == PurgeState::Sent).await;
+    for round in ["known", "lost"] {
+        if round == "lost" {
+            server.kill();
+            server.start().await;
+            other.caught_up().await;
+        }
+        let store = MemoryStore::builder(16 << 20).snapshots(true).build().unwrap();
+        let node = Node::start_over(store.clone(), &server.url(), "n2", "test");
+        node.caught_up().await;
+        node.page("/warm").await;
+        // As long as it takes to sweep, if that drops anything.
+        let swept = until("swept", || store.sequence().records() == (0, 0));
+        _ = tokio::time::timeout(secs(3), swept).await;
+        let file = SnapshotFile::builder(store, &path).open().unwrap();
+        let report = file.loaded().await;
+        let calls = node.origin.calls();
+        node.page("/blue").await;
+        assert_eq!(node.origin.calls() == calls, round == "known", "{report:?}");
+        assert_eq!(report.loaded, if round == "known" { 1 } else { 2 }, "{round}: {report:?}");
+        drop((node, file));
+    }
     std::fs::remove_file(&path).unwrap();
     _ = std::fs::remove_file(path.with_extension("lock"));
 }

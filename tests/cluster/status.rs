@@ -85,3 +85,56 @@ async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another
     let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
     assert_eq!(Stats::new().snapshot().cluster, None);
 }
+
+/// What was told by events at `warn` on this thread.
+#[cfg(feature = "tracing")]
+#[derive(Clone, Default)]
+struct Warnings(std::sync::Arc<std::sync::Mutex<Vec<String>>>);
+
+#[cfg(feature = "tracing")]
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+        struct Text(String);
+        impl tracing::field::Visit for Text {
+            fn record_debug(&mut self, field: &tracing::field::Field, value: &dyn std::fmt::Debug) {
+                if field.name() == "message" {
+                    self.0 = format!("{value:?}").trim_matches('"').to_owned();
+                }
+            }
+        }
+        if *event.metadata().level() == tracing::Level::WARN {
+            let mut text = Text(String::new());
+            event.record(&mut text);
+            self.0.lock().unwrap().push(text.0);
+        }
+    }
+}
+
+/// Each change once, however often it is tried to connect.
+#[cfg(feature = "tracing")]
+#[tokio::test]
+async fn events_tell_of_changes_alone() {
+    use tracing_subscriber::layer::SubscriberExt;
+    let Some(mut server) = server_with(&["--maxmemory-policy", "allkeys-lfu"]).await else { return };
+    // Where there is one subscriber alone, a thread without one decides for all of them.
+    let _other = tracing::Dispatch::new(tracing::subscriber::NoSubscriber::default());
+    let warnings = Warnings::default();
+    let _listening = tracing::subscriber::set_default(tracing_subscriber::registry().with(warnings.clone()));
+    let told = || warnings.0.lock().unwrap().clone();
+    let node = Node::start(&server, "n1");
+    node.caught_up().await;
+    assert_eq!(told().len(), 1, "{:?}", told());
+    assert!(told()[0].contains("maxmemory-policy"), "{:?}", told());
+    for round in 1..=2 {
+        server.kill();
+        until("cut off", || node.cluster.status().state == ClusterState::CutOff).await;
+        // It is tried several times.
+        tokio::time::sleep(Duration::from_millis(600)).await;
+        server.start().await;
+        node.caught_up().await;
+        let told = told().split_off(1);
+        let [.., cut_off, back] = &told[..] else { panic!("{told:?}") };
+        assert!(cut_off.starts_with("cut off") && back.ends_with("heard again"), "{told:?}");
+        assert_eq!(told.len(), 2 * round);
+    }
+}

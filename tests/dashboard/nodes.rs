@@ -8,7 +8,8 @@ use tower_readthrough::{
     cluster::{Cluster, WhenCutOff},
     dashboard::Dashboard,
     purge::Basic,
-    testing::{Answer, Client, ScriptedOrigin},
+    testing::{Answer, Client, PurgeLog, ScriptedOrigin, ScriptedRemote},
+    tier::Tier,
 };
 
 use super::{PASSWORD, browser::Browser, redis_server::server};
@@ -24,6 +25,46 @@ async fn until(what: &str, is_so: impl Fn() -> bool) {
 
 fn cache() -> ReadThroughLayer<MemoryStore> {
     ReadThroughLayer::builder(MemoryStore::with_capacity_bytes(1 << 20)).build().expect("a cache")
+}
+
+/// Opens the dashboard of a cache.
+async fn open(browser: &Browser, cache: &ReadThroughLayer<MemoryStore>) {
+    let dashboard =
+        Dashboard::builder(cache.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard");
+    let app = axum::Router::new().nest_service("/-/cache", dashboard);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move { axum::serve(listener, app).await });
+    let password = PASSWORD.replace(' ', "%20");
+    browser.go(&format!("http://ops:{password}@{address}/-/cache/data.json")).await;
+    browser.go(&format!("http://{address}/-/cache")).await;
+    browser.until("return document.getElementById('state').textContent === 'Up to date'").await;
+}
+
+#[tokio::test]
+async fn the_page_shows_what_the_second_tier_does() {
+    let browser = browser!();
+    let store = MemoryStore::builder(1 << 20).snapshots(true).build().expect("a store");
+    let tier = Tier::builder(ScriptedRemote::new()).build().expect("a tier");
+    let cache = ReadThroughLayer::builder(store).second_tier(tier.clone()).build().expect("a cache");
+    let is_shown = "return !document.getElementById('tier-panel').hidden";
+    let log = PurgeLog::new();
+    let node = log.join(&cache.purge()).expect("a node");
+    let service = Client::new(cache.layer(ScriptedOrigin::always(|| Answer::ok("x").max_age(60))));
+    open(&browser, &cache).await;
+    browser.until(is_shown).await;
+    service.get("/").send().await.expect_status(200);
+    tier.flush(Duration::from_secs(10)).await;
+    browser.until("return document.querySelectorAll('#tier-writes .number').length > 0").await;
+    assert_eq!(browser.rows("#tier-reads").await, [["miss", "1"]]);
+    assert_eq!(browser.rows("#tier-writes").await, [["written", "1"]]);
+    let note = "In use; breaker of reads and writes closed; 0 waiting to be written, of 0 B.";
+    assert_eq!(browser.text("#tier-note").await, note);
+    node.cut_off();
+    browser
+        .until("return document.getElementById('tier-note').textContent.startsWith('Not in use until')")
+        .await;
+    assert_eq!(browser.errors().await, Vec::<String>::new());
 }
 
 #[tokio::test]
@@ -45,17 +86,7 @@ async fn the_page_shows_this_node_and_the_others_and_what_has_failed() {
     })
     .await;
 
-    let dashboard =
-        Dashboard::builder(here.stats(), Basic::new("ops", PASSWORD)).build().expect("a dashboard");
-    let app = axum::Router::new().nest_service("/-/cache", dashboard);
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a socket");
-    let address = listener.local_addr().expect("an address");
-    tokio::spawn(async move { axum::serve(listener, app).await });
-    let password = PASSWORD.replace(' ', "%20");
-    browser.go(&format!("http://ops:{password}@{address}/-/cache/data.json")).await;
-    browser.go(&format!("http://{address}/-/cache")).await;
-    browser.until("return document.getElementById('state').textContent === 'Up to date'").await;
-
+    open(&browser, &here).await;
     let rows = browser.rows("#nodes").await;
     let position = own.status().position.expect("a position");
     let [own_row, other_row] = &rows[..] else { panic!("{rows:?}") };

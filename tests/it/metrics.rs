@@ -273,6 +273,32 @@ async fn each_series_is_listed_in_the_documentation_with_its_labels() {
     assert_eq!(exported, listed);
 }
 
+/// The panels for a cluster ask for what there is of one, and for all of it.
+#[test]
+fn the_dashboard_of_a_cluster_asks_for_all_series_of_one() {
+    fn queries(value: &serde_json::Value, found: &mut String) {
+        match value {
+            serde_json::Value::Object(fields) => {
+                found.extend(fields.get("expr").and_then(|query| query.as_str()));
+                fields.values().for_each(|value| queries(value, found));
+            }
+            serde_json::Value::Array(values) => values.iter().for_each(|value| queries(value, found)),
+            _ => {}
+        }
+    }
+    let names = |text: &str| -> BTreeSet<String> {
+        let words = text.split(|byte: char| !byte.is_ascii_alphanumeric() && byte != '_');
+        words.filter(|word| word.starts_with("readthrough_")).map(str::to_owned).collect()
+    };
+    let mut found = String::new();
+    queries(&serde_json::from_str(include_str!("../../examples/cluster/grafana.json")).unwrap(), &mut found);
+    let rows = include_str!("../../src/observe/metrics.rs").lines();
+    let rows = rows.filter_map(|line| line.strip_prefix("//! | `readthrough_cluster_")?.split('`').next());
+    let listed: BTreeSet<_> = rows.map(|name| format!("readthrough_cluster_{name}")).collect();
+    assert_eq!(listed.len(), 6);
+    assert_eq!(names(&found), listed);
+}
+
 #[test]
 fn two_exporters_of_one_name_are_refused() {
     let (one, other) = (Stats::new(), Stats::new());

@@ -137,10 +137,11 @@ where
                 let subscriber = match self.flights.join(key, (*credentials, *class), wants_newer) {
                     Joined::Follow(subscriber) => {
                         subscriber.flight().note_joined();
-                        if self.waiter.is_probe() {
-                            return Box::pin(self.hedge(subscriber)).await;
+                        match self.waiter.right_to_ask() {
+                            Right::None => {}
+                            Right::Probe => return Box::pin(self.hedge(subscriber)).await,
+                            Right::Permit => self.waiter.drop_right_to_ask(),
                         }
-                        self.waiter.drop_right_to_ask();
                         subscriber
                     }
                     Joined::Lead(subscriber, guard) => return self.lead(subscriber, guard).await,
@@ -327,6 +328,15 @@ struct Waiter {
     arrived: u64,
 }
 
+/// The right of a request to ask an origin that is not up.
+enum Right {
+    None,
+    /// It is to find out whether the origin is back. What is under way may have hung since before.
+    Probe,
+    /// It has a permit of a recovery.
+    Permit,
+}
+
 /// What a caller does once the outcome of a flight is known.
 enum Next<B, E> {
     Respond(Result<Response<Body<B>>, E>),
@@ -356,9 +366,12 @@ impl Waiter {
         self.fallback().is_some()
     }
 
-    /// Whether the request is to find out if the origin is back. What is under way may have hung since before.
-    fn is_probe(&self) -> bool {
-        self.request().and_then(exchange::CacheRequest::origin_pass).is_some_and(|pass| pass.is_probe())
+    fn right_to_ask(&self) -> Right {
+        match self.request().and_then(exchange::CacheRequest::origin_pass) {
+            None => Right::None,
+            Some(pass) if pass.is_probe() => Right::Probe,
+            Some(_) => Right::Permit,
+        }
     }
 
     /// Leaves the right to ask an origin that is not up to others: who waits for the fetch of another caller

@@ -86,7 +86,6 @@ where
         credentials: Credentials,
     ) -> (Self, Leader<B, E>) {
         let settings = guard.settings();
-        exchange::CacheRequest::note_flight(&mut request.extensions);
         let mut cache_request = request.extensions.get_mut::<exchange::CacheRequest>();
         if let (Some(request), Some(limit)) = (&mut cache_request, settings.fetch_deadline) {
             request.end_at(storing::after(guard.flight().started_at(), limit));
@@ -99,7 +98,16 @@ where
         }
         let key_watch = cache_request.as_deref().and_then(exchange::CacheRequest::key_watch);
         let why = cache_request.as_deref().map(exchange::CacheRequest::why);
-        let is_for_many = cache_request.is_some_and(|request| request.want_shareability(true));
+        let is_for_many = match cache_request {
+            Some(request) => {
+                request.note_flight();
+                request.want_shareability(true)
+            }
+            None => {
+                exchange::CacheRequest::note_bare_flight(&mut request.extensions);
+                false
+            }
+        };
         let judge = settings.rules.as_ref().map(|rules| {
             let rules = key::RuleOverrides::rules_for(&request.extensions, rules).for_flight();
             let kind = key::kind_of(request);

@@ -20,7 +20,7 @@
 //! ```
 //! use tower::Layer;
 //! use tower_readthrough::{
-//!     MemoryStore, ReadThroughLayer, Tier, TierRead,
+//!     MemoryStore, ReadThroughLayer, Tier, TierRead, TierWrite,
 //!     testing::{Answer, Client, PurgeLog, ScriptedOrigin, ScriptedRemote},
 //! };
 //!
@@ -40,7 +40,8 @@
 //! let (first, tier, _joined) = start_node()?;
 //! Client::new(first.layer(origin.clone())).get("/products/7").send().await.expect_body("teapot");
 //! // At the end of a process, when it serves no more.
-//! assert_eq!(tier.flush(std::time::Duration::from_secs(1)).await.written, 1);
+//! tier.flush(std::time::Duration::from_secs(1)).await;
+//! assert_eq!(tier.status().writes.get(TierWrite::Written), 1);
 //!
 //! let (second, tier, _joined) = start_node()?;
 //! let client = Client::new(second.layer(origin.clone()));

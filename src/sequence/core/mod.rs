@@ -199,8 +199,9 @@ impl Purges {
             }
         }
         // Its record is visible by now, and so are all before it.
-        self.latest.store(number, Ordering::Release);
+        // The gate first: an invalidation that finds the number published does nothing more.
         self.gate.fetch_max(number, Ordering::AcqRel);
+        self.latest.store(number, Ordering::Release);
         number
     }
 
