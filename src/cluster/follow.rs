@@ -18,6 +18,8 @@ use crate::{
     sequence::Message,
 };
 
+/// Purges that are sent in one write.
+const MAX_SENT: usize = 128;
 /// Between two looks at the registry.
 const LOOK_PAUSE: Duration = Duration::from_secs(2);
 
@@ -141,22 +143,24 @@ async fn send(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) ->
     let mut writer = None;
     loop {
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.log.lock().next_to_send(Instant::now());
-        let Some(sending) = next else {
+        let due: Vec<_> = {
+            let (mut log, now) = (shared.log.lock(), Instant::now());
+            std::iter::from_fn(|| log.next_to_send(now)).take(MAX_SENT).collect()
+        };
+        if due.is_empty() {
             wait(&shared).await;
             continue;
-        };
+        }
         let connected = match &mut writer {
             Some(writer) => writer,
             none => none.insert(server.writer().await?),
         };
-        match connected.add(&sending, &shared.node).await? {
-            Some(position) => {
-                shared.log.lock().acknowledged(position);
-                *backoff = Backoff::new();
-            }
-            None => return Err(ServerError::Answer),
+        let added = connected.add(&due, &shared.node).await?;
+        added.iter().for_each(|position| shared.log.lock().acknowledged(*position));
+        if added.len() < due.len() {
+            return Err(ServerError::Answer);
         }
+        *backoff = Backoff::new();
     }
 }
 

@@ -142,19 +142,21 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    /// Adds a purge. `None`: the server refuses it, for example because its memory is full.
-    pub(super) async fn add(
-        &mut self,
-        Sending { nonce, message }: &Sending,
-        name: &str,
-    ) -> Answer<Option<Position>> {
+    /// Adds purges in their order, in one write. The server refuses those that are not among the result, for example
+    /// because its memory is full.
+    pub(super) async fn add(&mut self, purges: &[Sending], name: &str) -> Answer<Vec<Position>> {
         let mut pipe = redis::pipe();
-        pipe.cmd("XADD").arg(&self.server.log).arg("MAXLEN").arg("~").arg(MAX_LOG_ENTRIES).arg("*");
-        pipe.arg("k").arg(kind_name(message.kind)).arg("a").arg(&*message.argument);
-        pipe.arg("s").arg(strength_name(message.strength)).arg("n").arg(*nonce).arg("w").arg(name);
-        let answer = self.connection.ask(&pipe, WRITE_TIMEOUT).await?.into_iter().next();
-        let id = answer.and_then(text).as_deref().and_then(parse_id);
-        Ok(id.map(|id| Position { id, nonce: *nonce }))
+        for Sending { nonce, message } in purges {
+            pipe.cmd("XADD").arg(&self.server.log).arg("MAXLEN").arg("~").arg(MAX_LOG_ENTRIES).arg("*");
+            pipe.arg("k").arg(kind_name(message.kind)).arg("a").arg(&*message.argument);
+            pipe.arg("s").arg(strength_name(message.strength)).arg("n").arg(*nonce).arg("w").arg(name);
+        }
+        let answers = self.connection.ask(&pipe, WRITE_TIMEOUT).await?.into_iter();
+        let position = |(answer, Sending { nonce, .. }): (Value, &Sending)| {
+            let id = text(answer).as_deref().and_then(parse_id)?;
+            Some(Position { id, nonce: *nonce })
+        };
+        Ok(answers.zip(purges).filter_map(position).collect())
     }
 
     /// What all nodes have said, and what stands at a position.
