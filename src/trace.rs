@@ -50,10 +50,14 @@ mod on {
     }
 
     /// The span of a fetch that may not have begun.
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub(crate) struct SpanOfFetch(Mutex<Option<FetchSpan>>);
 
     impl SpanOfFetch {
+        pub(crate) const fn new() -> Self {
+            Self(Mutex::new(None))
+        }
+
         /// The span of the fetch for this request, which begins now.
         pub(crate) fn begin(&self, head: &Parts, shows_query: bool) -> FetchSpan {
             let span = FetchSpan::of_fetch(head, shows_query);
@@ -154,11 +158,15 @@ mod off {
         }
     }
 
-    #[derive(Debug, Default)]
+    #[derive(Debug)]
     pub(crate) struct SpanOfFetch;
 
     #[allow(clippy::unused_self, reason = "as with the feature")]
     impl SpanOfFetch {
+        pub(crate) const fn new() -> Self {
+            Self
+        }
+
         pub(crate) const fn begin(&self, _: &Parts, _: bool) -> FetchSpan {
             FetchSpan
         }

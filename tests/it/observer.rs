@@ -240,7 +240,7 @@ async fn down(answer: fn() -> ScriptedResponse, health: OriginHealth) -> Cache {
 /// A store over a limit, without a layer that serves what is stale.
 fn without_fallback(
     script: impl Fn(usize, &Parts) -> ScriptedResponse + Send + Sync + 'static,
-    limit: OriginLimitLayer,
+    limit: &OriginLimitLayer,
 ) -> Cache {
     let (watch, stats) = (Arc::new(Watch::default()), Stats::new());
     let layer = StoreLayer::new(small_store())
@@ -446,7 +446,7 @@ fn refused() -> Vec<Case> {
                 (2..=31, _) => status(503),
                 _ => hangs(),
             };
-            let cache = without_fallback(script, OriginLimitLayer::new(64).health(health.clone()));
+            let cache = without_fallback(script, &OriginLimitLayer::new(64).health(health.clone()));
             cache.get("/stale").await;
             for key in 0..30 {
                 cache.get(&format!("/{key}")).await;
@@ -461,7 +461,7 @@ fn refused() -> Vec<Case> {
         }),
         case(by(Refused::OriginBusy), async {
             let script = |n: usize, _: &Parts| if n <= 2 { ok("x").max_age(10) } else { status(429) };
-            let cache = without_fallback(script, OriginLimitLayer::unlimited());
+            let cache = without_fallback(script, &OriginLimitLayer::unlimited());
             cache.get("/one").await;
             cache.get("/two").await;
             tokio::time::advance(secs(11)).await;

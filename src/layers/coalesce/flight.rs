@@ -163,7 +163,7 @@ impl Flight {
             number,
             leader,
             place,
-            span: SpanOfFetch::default(),
+            span: SpanOfFetch::new(),
             outcome: OnceLock::new(),
             state: Mutex::default(),
             has_ended: AtomicBool::new(false),
