@@ -225,7 +225,7 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
         self
     }
 
-    /// Asks a second tier before the origin, and writes to it what is stored; see [`tier`](crate::tier). Default:
+    /// Asks a second tier before the origin, and writes to it what is stored; see its [module](crate::tier). Default:
     /// none.
     ///
     /// The tier is of use once the store has joined a [`Cluster`](crate::cluster::Cluster).
