@@ -60,7 +60,7 @@ pub(crate) struct Location {
 
 impl Location {
     pub(crate) fn new(url: impl Into<String>) -> Self {
-        Self { url: url.into(), files: TlsFiles::default() }
+        Self { url: url.into(), files: TlsFiles::new() }
     }
 
     #[cfg(feature = "redis-tls")]

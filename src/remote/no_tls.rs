@@ -6,10 +6,14 @@ use tokio::net::TcpStream;
 
 use super::connection::AddressError;
 
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct TlsFiles;
 
 impl TlsFiles {
+    pub(super) const fn new() -> Self {
+        Self
+    }
+
     pub(super) const fn none(&self) -> Result<(), AddressError> {
         Ok(())
     }

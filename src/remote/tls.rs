@@ -19,13 +19,17 @@ use tokio_rustls::{
 use super::connection::AddressError;
 
 /// Certificates and a key as PEM.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(crate) struct TlsFiles {
     roots: Option<Vec<u8>>,
     client: Option<(Vec<u8>, Vec<u8>)>,
 }
 
 impl TlsFiles {
+    pub(super) const fn new() -> Self {
+        Self { roots: None, client: None }
+    }
+
     pub(crate) fn set_roots(&mut self, pem: impl Into<Vec<u8>>) {
         self.roots = Some(pem.into());
     }
