@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use tower_readthrough::{PurgeState, purge::NotEverywhereReason};
 
 use super::{
-    node::{Node, PAGE, two, until},
+    node::{Node, PAGE, believed, two, until},
     server::server,
     support::secs,
 };
@@ -21,7 +21,7 @@ async fn everywhere_means_all_nodes_and_names_the_others() {
     let within = Duration::from_millis(300);
     let error = here.layer.purge().tag("red").applied_everywhere(within).await.unwrap_err();
     assert_eq!(error.reason(), NotEverywhereReason::Young, "there may be nodes that have not registered yet");
-    sleep(secs(10)).await;
+    believed(&here.layer.purge()).await;
     for _ in 0..20 {
         let before = there.page(PAGE).await;
         here.layer.purge().tag("red").applied_everywhere(secs(5)).await.unwrap();

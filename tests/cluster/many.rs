@@ -1,9 +1,12 @@
 //! Five nodes, and many responses.
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
 
-use super::{node::Node, server::server, support::secs};
+use super::{
+    node::{Node, believed},
+    server::server,
+    support::secs,
+};
 
 /// All that the nodes serve, and how many of it are older than the last purge.
 async fn ask_for_all(nodes: &[Node], before: &[usize], pages: usize) -> usize {
@@ -28,8 +31,7 @@ async fn check(pages: usize) {
     let calls = || nodes.iter().map(|node| node.origin.calls()).collect::<Vec<_>>();
     ask_for_all(&nodes, &calls(), pages).await;
     assert_eq!(calls(), [pages; 5]);
-    // Until the registry is believed.
-    sleep(secs(10)).await;
+    believed(&nodes[0].layer.purge()).await;
     let before = calls();
     nodes[0].layer.purge().tag("red").applied_everywhere(secs(10)).await.unwrap();
     assert_eq!(ask_for_all(&nodes, &before, pages).await, 0);

@@ -10,7 +10,6 @@ use std::sync::{
 };
 
 use futures_util::future::join_all;
-use tokio::time::sleep;
 use tower::Layer;
 use tower_readthrough::{
     DefaultKey, KeyExtractor, MemoryStore, Purge, PurgeError, Purged, ReadThrough, ReadThroughLayer, Rules,
@@ -18,7 +17,7 @@ use tower_readthrough::{
 };
 
 use super::{
-    node::until,
+    node::{believed, until},
     server::{Server, server},
     support::{ScriptedOrigin, get, ok, request, secs, send},
 };
@@ -141,7 +140,7 @@ async fn check(operations: usize) {
     for node in &nodes {
         until("caught up", || node.cluster.status().is_caught_up).await;
     }
-    sleep(secs(10)).await;
+    believed(&nodes[0].purge).await;
     let run = Run { left: AtomicUsize::new(operations), ..Run::default() };
     let clients = (0..CLIENTS).map(|seed| client(seed as u64, &run, &nodes, &pages, &everywhere));
     join_all(clients).await;

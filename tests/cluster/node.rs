@@ -5,7 +5,7 @@ use std::{path::Path, time::Duration};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Layer;
 use tower_readthrough::{
-    MemoryStore, ReadThrough, ReadThroughLayer, Rules,
+    MemoryStore, Purge, ReadThrough, ReadThroughLayer, Rules,
     cluster::{Cluster, ClusterBuilder, WhenCutOff},
     store::SnapshotFile,
 };
@@ -95,6 +95,11 @@ pub(crate) async fn until(what: &str, is_so: impl Fn() -> bool) {
         }
     });
     assert!(waited.await.is_ok(), "never {what}");
+}
+
+/// Waits until the registry of nodes is old enough to be believed.
+pub(crate) async fn believed(purge: &Purge) {
+    purge.tag("nothing has it").applied_everywhere(LIMIT).await.unwrap();
 }
 
 pub(crate) async fn two(server: &Server) -> [Node; 2] {

@@ -6,7 +6,7 @@ use tokio::time::{Instant, sleep};
 use tower_readthrough::{PurgeState, purge::NotEverywhereReason};
 
 use super::{
-    node::{LIMIT, Node, PAGE, until},
+    node::{LIMIT, Node, PAGE, believed, until},
     process::{Process, Site, page},
     server::{server, server_with},
     support::secs,
@@ -23,7 +23,6 @@ async fn a_purge_reaches_another_process() {
         node.ask("caught-up").await;
         assert_eq!(node.page(PAGE).await, ("first".to_owned(), 1));
     }
-    sleep(secs(10)).await;
     for edit in ["second", "third", "fourth"] {
         site.edit(edit);
         assert_eq!(here.ask("purge red").await, "Ok(())");
@@ -71,7 +70,7 @@ async fn a_process_that_was_stopped_goes_on_with_what_is_not_purged() {
     for url in [PAGE, OTHER] {
         there.page(url).await;
     }
-    sleep(secs(10)).await;
+    believed(&here.layer.purge()).await;
     there.signal("-STOP");
     site.edit("second");
     let purged = here.layer.purge().url(PAGE).unwrap();
@@ -100,7 +99,7 @@ async fn a_process_that_was_killed_is_not_waited_for_where_it_would_validate() {
     let here = Node::start(&server, "n1");
     let mut there = Process::start(&site, &server.url(), "n2", 3);
     there.ask("caught-up").await;
-    sleep(secs(10)).await;
+    believed(&here.layer.purge()).await;
     there.kill().await;
     let began = Instant::now();
     here.layer.purge().tag("red").applied_everywhere(secs(20)).await.unwrap();

@@ -1,7 +1,6 @@
 //! What a node says of itself and of the others.
 
-use std::time::Duration;
-
+use tokio::net::TcpListener;
 use tower_readthrough::{
     Stats,
     cluster::{Cluster, ClusterState, WhenCutOff},
@@ -78,8 +77,7 @@ async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another
     let stats = node.layer.stats();
     assert_eq!(stats.snapshot().cluster.unwrap().state, ClusterState::CutOff);
     drop(node);
-    tokio::time::sleep(Duration::from_millis(1)).await;
-    assert_eq!(stats.snapshot().cluster, None);
+    until("gone", || stats.snapshot().cluster.is_none()).await;
     let store = tower_readthrough::MemoryStore::with_capacity_bytes(1 << 20);
     let purge = tower_readthrough::StoreLayer::new(store).purge();
     let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
@@ -129,7 +127,11 @@ async fn events_tell_of_changes_alone() {
         server.kill();
         until("cut off", || node.cluster.status().state == ClusterState::CutOff).await;
         // It is tried several times.
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        let instead = TcpListener::bind(("127.0.0.1", server.port())).await.unwrap();
+        for _ in 0..3 {
+            drop(instead.accept().await.unwrap());
+        }
+        drop(instead);
         server.start().await;
         node.caught_up().await;
         let told = told().split_off(1);

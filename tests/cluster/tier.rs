@@ -1,8 +1,6 @@
 //! A second tier of several nodes on a real server.
 
-use std::time::Duration;
-
-use tokio::time::{Instant, sleep};
+use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
     MemoryStore, ReadThrough, ReadThroughLayer, Tier, TierRead, TierWrite, cluster::Cluster,
@@ -11,7 +9,7 @@ use tower_readthrough::{
 
 use super::{
     link::{Fault, Link},
-    node::until,
+    node::{LIMIT, until},
     server::{Server, server},
     support::{ScriptedOrigin, get, ms, ok, secs},
 };
@@ -110,11 +108,7 @@ async fn a_purge_that_was_applied_everywhere_is_missing_in_the_tier_of_all() {
         gate.open();
         fetch.await.unwrap();
         here.written().await;
-        if purged.applied_everywhere(secs(1)).await.is_err() {
-            // A server that has just begun does not know all nodes: by what they say of themselves.
-            until("read back", || there.cluster.status().waiting == 0).await;
-            sleep(Duration::from_millis(30)).await;
-        }
+        purged.applied_everywhere(LIMIT).await.unwrap();
         let calls = there.origin.calls();
         there.page(&page).await;
         assert_eq!(there.origin.calls(), calls + 1, "round {round}");

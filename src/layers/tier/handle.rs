@@ -86,8 +86,8 @@ pub(super) enum Idle {
 }
 
 impl TierBuilder {
-    /// Whether cache keys of up to 512 bytes stand on the remote as they are, for whoever looks for them there.
-    /// They may have identifiers and secrets of users in them. The responses have them in any case. Default: no,
+    /// Whether cache keys of up to 512 bytes stand on the remote as they are, so that operators find
+    /// them there. They may hold identifiers and secrets of users. The values hold them in any case. Default: no,
     /// digests stand there.
     pub fn plain_keys(mut self, are_plain: bool) -> Self {
         self.settings.naming.is_plain = are_plain;

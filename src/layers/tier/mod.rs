@@ -104,8 +104,8 @@
 //! * Each purge of a URL takes along what shares its [floor](crate::MemoryStoreBuilder::floors): with 65,536 floors
 //!   the half of the tier after 45,000 purges, with 1,048,576 after 730,000.
 //! * The store keeps the [texts](crate::MemoryStoreBuilder::snapshots) of tags and URLs.
-//! * Whoever can write to the remote decides what is served, and whoever can read it reads responses. Keys there are
-//!   digests, and say nothing, unless [they are to](TierBuilder::plain_keys).
+//! * A process that can write to the remote decides what is served, and one that can read it reads responses. Keys
+//!   there are digests, and say nothing, unless [they are to](TierBuilder::plain_keys).
 
 mod breaker;
 mod clock;

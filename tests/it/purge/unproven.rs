@@ -115,25 +115,34 @@ async fn a_client_that_takes_stale_responses_gets_no_unproven_one() {
     assert_eq!(call(&service, takes_stale()).await.1, "2");
 }
 
+/// A stack with a stale response, whose origin takes half a second from then on.
+async fn stale_over_a_slow_origin(
+    change: fn(CoalesceLayer) -> CoalesceLayer,
+    is_unproven: bool,
+) -> ReadThrough<ScriptedOrigin, MemoryStore> {
+    let origin = ScriptedOrigin::with_future(|n, _| async move {
+        sleep(ms(if n == 1 { 0 } else { 500 })).await;
+        response(&[], n.to_string())
+    });
+    let layer = ReadThroughLayer::builder(store())
+        .rules(fixed(1_000).stale_if_error_for(ms(60_000)))
+        .coalesce(change)
+        .build()
+        .unwrap();
+    let (service, purge) = (layer.layer(origin), layer.purge());
+    call(&service, get_request(URI)).await;
+    sleep(ms(2_000)).await;
+    if is_unproven {
+        purge.unproven().everything();
+    }
+    service
+}
+
 /// A slow fetch has not failed.
 #[tokio::test(start_paused = true)]
 async fn an_unproven_response_does_not_stand_in_for_a_slow_fetch() {
     for (is_unproven, body) in [(true, "2"), (false, "1")] {
-        let origin = ScriptedOrigin::with_future(|n, _| async move {
-            sleep(ms(if n == 1 { 0 } else { 500 })).await;
-            response(&[], n.to_string())
-        });
-        let layer = ReadThroughLayer::builder(store())
-            .rules(fixed(1_000).stale_if_error_for(ms(60_000)))
-            .coalesce(|coalesce| coalesce.stale_after(ms(50)))
-            .build()
-            .unwrap();
-        let (service, purge) = (layer.layer(origin), layer.purge());
-        call(&service, get_request(URI)).await;
-        sleep(ms(2_000)).await;
-        if is_unproven {
-            purge.unproven().everything();
-        }
+        let service = stale_over_a_slow_origin(|coalesce| coalesce.stale_after(ms(50)), is_unproven).await;
         // The leader of the fetch, and one that joins it.
         let all = tokio::join!(call(&service, get_request(URI)), call(&service, get_request(URI)));
         assert_eq!([all.0.1, all.1.1], [body, body]);
@@ -167,21 +176,7 @@ async fn an_unproven_response_does_not_stand_in_for_a_fetch_that_goes_on() {
     ];
     for (change, refused) in changes {
         for is_unproven in [true, false] {
-            let origin = ScriptedOrigin::with_future(|n, _| async move {
-                sleep(ms(if n == 1 { 0 } else { 500 })).await;
-                response(&[], n.to_string())
-            });
-            let layer = ReadThroughLayer::builder(store())
-                .rules(fixed(1_000).stale_if_error_for(ms(60_000)))
-                .coalesce(change)
-                .build()
-                .unwrap();
-            let (service, purge) = (layer.layer(origin), layer.purge());
-            call(&service, get_request(URI)).await;
-            sleep(ms(2_000)).await;
-            if is_unproven {
-                purge.unproven().everything();
-            }
+            let service = stale_over_a_slow_origin(change, is_unproven).await;
             let ask = || call(&service, get_request(URI));
             let (_, _, last) = tokio::join!(ask(), ask(), ask());
             match is_unproven {
