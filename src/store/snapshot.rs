@@ -229,6 +229,12 @@ impl Snapshot {
         self.restore_as(number, key, loading, now)
     }
 
+    /// Whether requests with such credentials may have it.
+    #[cfg(feature = "redis")]
+    pub(crate) fn is_for(&self, credentials: Credentials) -> bool {
+        credentials.admitted_to(self.audience.into())
+    }
+
     /// Whether a request with these fields selects it by its `Vary` (RFC 9111 §4.1).
     #[cfg(feature = "redis")]
     pub(crate) fn selects(&self, request: &RequestFields<'_>, forms: &mut Forms) -> bool {
@@ -297,6 +303,12 @@ impl Default for Snapshot {
     }
 }
 
+impl From<Audience> for Credentials {
+    fn from(Audience { authorization, cookie, token }: Audience) -> Self {
+        Self { authorization, cookie, token }
+    }
+}
+
 impl Lifetimes {
     fn of(freshness: &Freshness) -> Self {
         Self {
@@ -309,9 +321,9 @@ impl Lifetimes {
         }
     }
 
-    fn for_audience(self, Audience { authorization, cookie, token }: Audience) -> Freshness {
+    fn for_audience(self, audience: Audience) -> Freshness {
         Freshness {
-            audience: Credentials { authorization, cookie, token },
+            audience: audience.into(),
             fresh_for: self.fresh_for,
             lead: None,
             stale_while_revalidate_for: self.stale_while_revalidate_for,

@@ -291,10 +291,13 @@ impl CoalesceLayer {
         self.set(|settings| settings.priority = priority)
     }
 
-    /// After what time callers get a stale response, if there is one.
+    /// How long a fetch may wait for something else than the origin: callers wait for no longer.
     #[cfg(feature = "redis")]
     pub(crate) fn soft_limit(&self) -> Option<Duration> {
-        self.flights.settings().stale_after
+        let CoalesceSettings { stale_after, wait_at_most, .. } = self.flights.settings();
+        // The other half is for the origin.
+        let halves = wait_at_most.map(|limit| limit / 2);
+        stale_after.iter().chain(&halves).min().copied()
     }
 
     pub(crate) fn check(&self) -> Result<(), BuildError> {

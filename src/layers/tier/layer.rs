@@ -11,7 +11,7 @@ use std::{
 
 use http::{Request, Response, request::Parts};
 use pin_project_lite::pin_project;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep_until, timeout_at};
 use tower::ServiceExt;
 use tower_layer::Layer;
 use tower_service::Service;
@@ -255,8 +255,10 @@ impl<St: Store> Reader<St> {
         if !is_for_origin {
             return Way::Look;
         }
+        // What the marker stands for has removed what was there.
+        let may_be_there = !asked.is_hit_for_miss();
         let asked = asked.into_owned();
-        self.write_behind(head, asked, (None, None));
+        self.write_behind(head, asked, FetchWriter::new(self.tier(), None, may_be_there));
         Way::On
     }
 
@@ -264,9 +266,9 @@ impl<St: Store> Reader<St> {
         &self,
         head: &mut Parts,
         asked: exchange::CacheRequest,
-        (clock, lease): (Option<Clock>, Option<Lease>),
+        writer: FetchWriter,
     ) -> Arc<FetchWriter> {
-        let writer = Arc::new(FetchWriter::new(self.tier(), clock, lease));
+        let writer = Arc::new(writer);
         head.extensions.insert(asked.written_behind(Arc::clone(&writer) as Arc<dyn WriteBehind>));
         writer
     }
@@ -282,6 +284,7 @@ impl<St: Store> Reader<St> {
             true => self.wait_for_turn(&asked, &fields, (clock, usable)).await,
             false => (clock, usable, None),
         };
+        let may_be_there = !matches!(usable, Usable::Nothing(TierRead::Miss));
         let asked = self.with(asked, usable);
         match clock {
             // Of a response whose time on the clock of the remote is not known others could not tell the age.
@@ -289,7 +292,10 @@ impl<St: Store> Reader<St> {
                 head.extensions.insert(asked);
                 None
             }
-            clock => Some(self.write_behind(head, asked, (clock, lease))),
+            clock => {
+                let writer = FetchWriter::new(self.tier(), clock, may_be_there).holding(lease);
+                Some(self.write_behind(head, asked, writer))
+            }
         }
     }
 
@@ -301,26 +307,31 @@ impl<St: Store> Reader<St> {
         (mut clock, mut usable): (Option<Clock>, Usable),
     ) -> (Option<Clock>, Usable, Option<Lease>) {
         let key = self.lease_key(asked.key(), fields);
-        let mut pauses = Pauses::within(self.patience(asked));
-        loop {
-            let lease = match self.tier().take_turn(&key).await {
-                Turn::Own(None) => return (clock, usable, None),
-                Turn::Own(lease) => lease,
-                Turn::Other => {
-                    let Some(pause) = pauses.next(fastrand::f64()) else { return (clock, usable, None) };
-                    sleep(pause).await;
+        let deadline = Instant::now() + self.patience(asked);
+        let mut pauses = Pauses::new();
+        // The time that the remote takes counts.
+        while Instant::now() < deadline {
+            let lease = match timeout_at(deadline, self.tier().take_turn(&key)).await {
+                Err(_) | Ok(Turn::Own(None)) => break,
+                Ok(Turn::Own(lease)) => lease,
+                Ok(Turn::Other) => {
+                    sleep_until(deadline.min(Instant::now() + pauses.next(fastrand::f64()))).await;
                     None
                 }
             };
             // With a lease as well: another node may have given it back between the two calls.
-            (clock, usable) = self.look_once(asked, fields).await;
+            match timeout_at(deadline, self.look_once(asked, fields)).await {
+                Ok(looked) => (clock, usable) = looked,
+                Err(_) => return (clock, usable, lease),
+            }
             if !needs_turn(clock, &usable, asked) {
-                return (clock, usable, None);
+                break;
             }
             if lease.is_some() {
                 return (clock, usable, lease);
             }
         }
+        (clock, usable, None)
     }
 
     async fn look_once(

@@ -1,28 +1,28 @@
 //! What the remote has for a request, and what of it can be used here.
 
-use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use futures_util::FutureExt;
 use http::HeaderMap;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     clock::Clock,
-    handle::Shared,
+    handle::{Shared, until},
     index::Index,
     keys::{self, Names},
 };
 use crate::{
-    http::{request_fields::RequestFields, vary::Forms},
+    http::{not_stored::NotStored, request_fields::RequestFields, vary::Forms},
     key::CacheKey,
     observe::TierRead,
     remote::{RemoteError, RemoteRead},
-    store::{Applied, Envelope, EnvelopeError, Lifetimes, Moment, RequestHeaders, Store, StoredResponse},
+    store::{Applied, Change, Envelope, EnvelopeError, Lifetimes, RequestHeaders, Store, StoredResponse},
 };
 
-/// A remote has a bound of its own for each call. This one is for those that have not.
-const READ_BOUND: Duration = Duration::from_secs(1);
+/// A remote has a bound of its own for each call. This one is for those that have not, and for all that is read for
+/// a request.
+pub(super) const READ_BOUND: Duration = Duration::from_secs(1);
 
 /// Sets of selecting fields that are tried in one read.
 const MAX_TRIED: usize = super::index::MAX_SETS;
@@ -43,19 +43,21 @@ pub(super) struct Looked {
 }
 
 impl Shared {
-    /// Reads these keys. An error says why there is no answer.
-    pub(super) async fn read(&self, keys: &[Vec<u8>]) -> Result<(RemoteRead, Clock), TierRead> {
+    /// Reads these keys, and waits until then at most. An error says why there is no answer.
+    pub(super) async fn read(
+        &self,
+        keys: &[Vec<u8>],
+        deadline: Instant,
+    ) -> Result<(RemoteRead, Clock), TierRead> {
         let Some(breaker) = self.reading.call() else { return Err(TierRead::Open) };
         let keys: Vec<&[u8]> = keys.iter().map(Vec::as_slice).collect();
         let sent_at = Instant::now();
-        // Called within: it may panic at once.
-        let read = AssertUnwindSafe(async { self.remote.read(&keys).await }).catch_unwind();
-        let answer = match timeout(READ_BOUND, read).await {
-            Ok(Ok(Ok(read))) if read.values.len() == keys.len() => {
+        let answer = match until(deadline, async { self.remote.read(&keys).await }).await {
+            Ok(read) if read.values.len() == keys.len() => {
                 Clock::new(read.now_ms, sent_at).map(|clock| (read, clock)).ok_or(TierRead::Failed)
             }
-            Ok(Ok(Err(RemoteError::Timeout(_)))) | Err(_) => Err(TierRead::Timeout),
-            Ok(_) => Err(TierRead::Failed),
+            Err(RemoteError::Timeout(_)) => Err(TierRead::Timeout),
+            _ => Err(TierRead::Failed),
         };
         match answer.is_ok() {
             true => breaker.succeeded(),
@@ -71,13 +73,14 @@ impl Shared {
         stored_here: Option<&[Arc<StoredResponse>]>,
     ) -> Looked {
         let Wanted { key, fields, .. } = wanted;
+        let deadline = Instant::now() + READ_BOUND;
         let mut index = self.indexes.of(key);
         for response in stored_here.into_iter().flatten() {
             response.selection().into_iter().for_each(|selection| _ = index.add(selection.fields()));
         }
         let mut asked = vec![self.naming().index(key), self.naming().variant(key, None)];
         asked.extend(self.variants(key, index.sets(), fields.fields));
-        let (first, clock) = match self.read(&asked).await {
+        let (first, clock) = match self.read(&asked, deadline).await {
             Ok(read) => read,
             Err(why) => return Looked { clock: None, envelope: Err(why) },
         };
@@ -90,7 +93,7 @@ impl Shared {
         unknown.iter().rev().for_each(|names| _ = index.add(names));
         self.indexes.note(key, &index);
         if !unknown.is_empty() {
-            match self.read(&self.variants(key, &unknown, fields.fields)).await {
+            match self.read(&self.variants(key, &unknown, fields.fields), deadline).await {
                 Ok((second, _)) => second.values.into_iter().flatten().for_each(|bytes| best.add(&bytes)),
                 Err(why) => best.miss(why),
             }
@@ -117,6 +120,8 @@ impl<'a> Best<'a> {
 
     fn add(&mut self, bytes: &Bytes) {
         let envelope = match Envelope::parse(bytes, self.wanted.max_body_bytes) {
+            // Stored for requests without such credentials, as if it were not there (RFC 9111 §3.5).
+            Ok(envelope) if !envelope.snapshot().is_for(self.wanted.fields.credentials) => return,
             Ok(envelope) if self.is_wanted(&envelope) => envelope,
             Ok(_) => return self.miss(TierRead::OtherKey),
             Err(why) => return self.miss(kind(why)),
@@ -186,7 +191,7 @@ pub(super) fn judge<St: Store>(
     }
     let response = Arc::new(response);
     match begun {
-        Some(_) => put(store, &key, response, (request, moment)),
+        Some(_) => put(store, &key, response, request),
         None => Usable::Unproven(response),
     }
 }
@@ -195,7 +200,7 @@ fn put<St: Store>(
     store: &St,
     key: &CacheKey,
     response: Arc<StoredResponse>,
-    (request, Moment { .. }): (&RequestFields<'_>, Moment),
+    request: &RequestFields<'_>,
 ) -> Usable {
     let here = store.get(key.as_bytes()).and_then(|entry| entry.select(request, store.sequence()).cloned());
     // Numbers alone do not tell: a purge of something else makes what comes from elsewhere look earlier.
@@ -203,15 +208,11 @@ fn put<St: Store>(
         return Usable::Nothing(TierRead::Unneeded);
     }
     let (request, at) = (RequestHeaders::from(request.fields.clone()), Instant::now());
-    let change = crate::store::Change::Put { response: Arc::clone(&response), request, at };
+    let change = Change::Put { response: Arc::clone(&response), request, at };
     match store.apply(key, change) {
         Applied::Stored => Usable::Stored(response),
-        Applied::NotStored(crate::http::not_stored::NotStored::TooLarge) => {
-            Usable::Nothing(TierRead::TooLarge)
-        }
-        Applied::NotStored(crate::http::not_stored::NotStored::PurgedMeanwhile) => {
-            Usable::Nothing(TierRead::Purged)
-        }
+        Applied::NotStored(NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
+        Applied::NotStored(NotStored::PurgedMeanwhile) => Usable::Nothing(TierRead::Purged),
         _ => Usable::Nothing(TierRead::Unneeded),
     }
 }
