@@ -165,7 +165,7 @@ impl Sequence {
 
     /// Numbers a fetch that begins now. Its response may be stored for as long as the result is kept.
     pub(crate) fn begin(self: &Arc<Self>, keys: &PurgeKeys) -> Fetching {
-        Fetching { sequence: Arc::clone(self), number: self.purges.begin(keys.uri_floor()) }
+        Fetching { sequence: Arc::clone(self), number: self.purges.begin(keys.floors()) }
     }
 
     /// Notes that a [snapshot](crate::store::Snapshot) is about to be read, to be stored for as long as the
@@ -609,9 +609,10 @@ impl Loading {
     }
 
     /// The number under which something is stored that stands for the fetch of this one, so that it takes the
-    /// place of nothing that a fetch under way brings.
-    pub(crate) fn below_fetches(&self, number: u64) -> u64 {
-        self.sequence.purges.below_fetches(number)
+    /// place of nothing that a fetch under way brings for these keys.
+    pub(crate) fn below_fetches(&self, number: u64, keys: &PurgeKeys) -> u64 {
+        let [_, of_key] = keys.floors();
+        self.sequence.purges.below_fetches(number, of_key)
     }
 
     /// Unsafe requests from now on reach what has these keys.
