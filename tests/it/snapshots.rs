@@ -205,7 +205,11 @@ async fn a_small_body_is_copied_and_a_large_one_is_not() {
         let body = snapshot.body.clone();
         load(snapshot, &there, "/page", moment(start)).unwrap();
         let restored = stored(&there, "/page");
-        assert_eq!((restored.body(), restored.body().as_ptr() != body.as_ptr()), (&body, is_copied), "{bytes}");
+        assert_eq!(
+            (restored.body(), restored.body().as_ptr() != body.as_ptr()),
+            (&body, is_copied),
+            "{bytes}"
+        );
     }
 }
 

@@ -324,3 +324,25 @@ async fn a_request_that_wants_something_newer_does_not_read() {
         assert_eq!(there.origin.calls(), 1, "{wish}");
     }
 }
+
+/// They are judged on what the tier has, as on what is stored here (RFC 9110 §13).
+#[tokio::test(start_paused = true)]
+async fn a_request_with_conditions_reads_too() {
+    let site = Site::default();
+    let origin = ScriptedOrigin::always(|| ok("page").header("etag", "\"1\"").max_age(60));
+    site.node_of(&origin).fill("/").await;
+    for (condition, value, expected) in [
+        ("if-none-match", "\"1\"", (304, "")),
+        ("if-none-match", "\"2\"", (200, "page")),
+        ("if-match", "\"2\"", (412, "")),
+    ] {
+        let there = site.node();
+        let reply = get_with(&there.service, "/", &[(condition, value)]).await;
+        let body = std::str::from_utf8(&reply.body).unwrap();
+        assert_eq!(
+            (reply.status.as_u16(), body, there.origin.calls()),
+            (expected.0, expected.1, 0),
+            "{value}"
+        );
+    }
+}

@@ -248,8 +248,8 @@ impl<St: Store> Reader<St> {
             self.tier().note_idle(idle);
             return Way::On;
         }
-        // Only the origin will do for a request that must be validated end to end, and only it can answer the
-        // conditions of a client here.
+        // Only the origin will do for a request that must be validated end to end. What `Lookup` can judge of the
+        // conditions of a client it has taken out.
         let is_for_origin =
             asked.purpose() == Purpose::Forced || asked.is_hit_for_miss() || !asked.facts().is_for_all();
         if !is_for_origin {
