@@ -554,7 +554,7 @@ impl OriginHealthBuilder {
 }
 
 #[cfg(test)]
-mod gate_model;
+mod gate_model_tests;
 #[cfg(test)]
 mod gate_tests;
 #[cfg(test)]

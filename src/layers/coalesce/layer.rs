@@ -20,8 +20,7 @@ use crate::{
     body::{Body, ResponseBody},
     build_error::BuildError,
     exchange::{
-        self,
-        failures::{FailurePolicy, Failures},
+        self, failures,
         status::{CacheStatus, Forward},
     },
     executor::{Executor, Task},
@@ -236,8 +235,8 @@ impl CoalesceLayer {
     /// for the same fetch share them. Default: [`DefaultFailures`](crate::DefaultFailures). Any 5xx but 501
     /// is shared in this way in any case.
     #[must_use]
-    pub fn failures(self, failures: impl Failures) -> Self {
-        self.set(|settings| settings.failures = FailurePolicy::new(failures))
+    pub fn failures(self, failures: impl failures::Failures) -> Self {
+        self.set(|settings| settings.failures = failures::FailurePolicy::new(failures))
     }
 
     /// Runs fetches with this function instead of `tokio::spawn`.

@@ -20,7 +20,7 @@ use super::{
     clock::Clock,
     handle::{Shared, Tier},
     keys::{self, Id},
-    lease::{Lease, PATIENCE, Pauses, Turn},
+    lease,
     read::{self, Usable, Wanted},
     write::FetchWriter,
 };
@@ -66,7 +66,7 @@ impl<St: Store> TierLayer<St> {
     /// If the store keeps no texts of tags and URLs, or the tier serves another store.
     pub fn new(store: St, tier: Tier) -> Result<Self, BuildError> {
         tier.serve(store.sequence())?;
-        let (health, patience, is_over_own_layer) = (None, PATIENCE, false);
+        let (health, patience, is_over_own_layer) = (None, lease::PATIENCE, false);
         Ok(Self { shared: Arc::new(Reader { store, tier, health, patience, is_over_own_layer }) })
     }
 
@@ -79,7 +79,7 @@ impl<St: Store> TierLayer<St> {
 
     /// Waits no longer than this for the fetch of another node.
     pub(crate) fn waiting_at_most(self, limit: Option<Duration>) -> Self {
-        self.set(|shared| shared.patience = limit.map_or(PATIENCE, |limit| limit.min(PATIENCE)))
+        self.set(|shared| shared.patience = limit.map_or(lease::PATIENCE, |limit| limit.min(lease::PATIENCE)))
     }
 
     /// Says that the service below is a layer of this crate.
@@ -305,16 +305,16 @@ impl<St: Store> Reader<St> {
         asked: &exchange::CacheRequest,
         fields: &RequestFields<'_>,
         (mut clock, mut usable): (Option<Clock>, Usable),
-    ) -> (Option<Clock>, Usable, Option<Lease>) {
+    ) -> (Option<Clock>, Usable, Option<lease::Lease>) {
         let key = self.lease_key(asked.key(), fields);
         let deadline = Instant::now() + self.patience(asked);
-        let mut pauses = Pauses::new();
+        let mut pauses = lease::Pauses::new();
         // The time that the remote takes counts.
         while Instant::now() < deadline {
             let lease = match timeout_at(deadline, self.tier().take_turn(&key)).await {
-                Err(_) | Ok(Turn::Own(None)) => break,
-                Ok(Turn::Own(lease)) => lease,
-                Ok(Turn::Other) => {
+                Err(_) | Ok(lease::Turn::Own(None)) => break,
+                Ok(lease::Turn::Own(lease)) => lease,
+                Ok(lease::Turn::Other) => {
                     sleep_until(deadline.min(Instant::now() + pauses.next(fastrand::f64()))).await;
                     None
                 }

@@ -17,7 +17,7 @@ use crate::{
     key::CacheKey,
     observe::TierRead,
     remote::{RemoteError, RemoteRead},
-    store::{Applied, Change, Envelope, EnvelopeError, Lifetimes, RequestHeaders, Store, StoredResponse},
+    store::{self, Store},
 };
 
 /// A remote has a bound of its own for each call. This one is for those that have not, and for all that is read for
@@ -39,7 +39,7 @@ pub(super) struct Wanted<'a> {
 /// answer.
 pub(super) struct Looked {
     pub(super) clock: Option<Clock>,
-    pub(super) envelope: Result<Envelope, TierRead>,
+    pub(super) envelope: Result<store::Envelope, TierRead>,
 }
 
 impl Shared {
@@ -70,7 +70,7 @@ impl Shared {
     pub(super) async fn look(
         &self,
         wanted: Wanted<'_>,
-        stored_here: Option<&[Arc<StoredResponse>]>,
+        stored_here: Option<&[Arc<store::StoredResponse>]>,
     ) -> Looked {
         let Wanted { key, fields, .. } = wanted;
         let deadline = Instant::now() + READ_BOUND;
@@ -110,7 +110,7 @@ impl Shared {
 /// The response that came in last, of those that a request selects: it has superseded the others (RFC 9111 §4.1).
 struct Best<'a> {
     wanted: Wanted<'a>,
-    envelope: Result<Envelope, TierRead>,
+    envelope: Result<store::Envelope, TierRead>,
 }
 
 impl<'a> Best<'a> {
@@ -119,14 +119,15 @@ impl<'a> Best<'a> {
     }
 
     fn add(&mut self, bytes: &Bytes) {
-        let envelope = match Envelope::parse(bytes, self.wanted.max_body_bytes) {
+        let envelope = match store::Envelope::parse(bytes, self.wanted.max_body_bytes) {
             // Stored for requests without such credentials, as if it were not there (RFC 9111 §3.5).
             Ok(envelope) if !envelope.snapshot().is_for(self.wanted.fields.credentials) => return,
             Ok(envelope) if self.is_wanted(&envelope) => envelope,
             Ok(_) => return self.miss(TierRead::OtherKey),
             Err(why) => return self.miss(kind(why)),
         };
-        let is_later = |other: &Envelope| envelope.snapshot().received_at > other.snapshot().received_at;
+        let is_later =
+            |other: &store::Envelope| envelope.snapshot().received_at > other.snapshot().received_at;
         if self.envelope.as_ref().map_or(true, is_later) {
             self.envelope = Ok(envelope);
         }
@@ -140,16 +141,16 @@ impl<'a> Best<'a> {
     }
 
     /// Whether it is of this key and variant: digests may be the same by chance.
-    fn is_wanted(&self, envelope: &Envelope) -> bool {
+    fn is_wanted(&self, envelope: &store::Envelope) -> bool {
         let Wanted { key, fields, .. } = self.wanted;
         envelope.key() == key && envelope.snapshot().selects(fields, &mut Forms::default())
     }
 }
 
-fn kind(why: EnvelopeError) -> TierRead {
+fn kind(why: store::EnvelopeError) -> TierRead {
     match why {
-        EnvelopeError::Schema | EnvelopeError::Compressed => TierRead::OtherSchema,
-        EnvelopeError::TooLarge => TierRead::TooLarge,
+        store::EnvelopeError::Schema | store::EnvelopeError::Compressed => TierRead::OtherSchema,
+        store::EnvelopeError::TooLarge => TierRead::TooLarge,
         _ => TierRead::Broken,
     }
 }
@@ -157,9 +158,9 @@ fn kind(why: EnvelopeError) -> TierRead {
 /// What of the remote can be used for a request.
 pub(super) enum Usable {
     /// It is stored here, and fresh or stale.
-    Stored(Arc<StoredResponse>),
+    Stored(Arc<store::StoredResponse>),
     /// It is not known what was purged since: it is stored nowhere, and only the origin can say that it holds.
-    Unproven(Arc<StoredResponse>),
+    Unproven(Arc<store::StoredResponse>),
     Nothing(TierRead),
 }
 
@@ -167,7 +168,7 @@ pub(super) enum Usable {
 pub(super) fn judge<St: Store>(
     store: &St,
     tier: &Shared,
-    (envelope, clock): (Envelope, Clock),
+    (envelope, clock): (store::Envelope, Clock),
     request: &RequestFields<'_>,
 ) -> Usable {
     let (as_of, moment) = (envelope.as_of(), clock.for_reading());
@@ -178,8 +179,10 @@ pub(super) fn judge<St: Store>(
     let begun = as_of.filter(|_| is_dated).and_then(|as_of| tier.journal().ok()?.begun(as_of));
     if begun.is_none() {
         // Nothing may use it but a revalidation.
-        snapshot.lifetimes =
-            Lifetimes { is_configured: snapshot.lifetimes.is_configured, ..Lifetimes::default() };
+        snapshot.lifetimes = store::Lifetimes {
+            is_configured: snapshot.lifetimes.is_configured,
+            ..store::Lifetimes::default()
+        };
         snapshot.is_unproven = true;
     }
     // Before the first purge: all that are known count.
@@ -199,7 +202,7 @@ pub(super) fn judge<St: Store>(
 fn put<St: Store>(
     store: &St,
     key: &CacheKey,
-    response: Arc<StoredResponse>,
+    response: Arc<store::StoredResponse>,
     request: &RequestFields<'_>,
 ) -> Usable {
     let here = store.get(key.as_bytes()).and_then(|entry| entry.select(request, store.sequence()).cloned());
@@ -207,12 +210,12 @@ fn put<St: Store>(
     if here.is_some_and(|here| here.received_at() >= response.received_at()) {
         return Usable::Nothing(TierRead::Unneeded);
     }
-    let (request, at) = (RequestHeaders::from(request.fields.clone()), Instant::now());
-    let change = Change::Put { response: Arc::clone(&response), request, at };
+    let (request, at) = (store::RequestHeaders::from(request.fields.clone()), Instant::now());
+    let change = store::Change::Put { response: Arc::clone(&response), request, at };
     match store.apply(key, change) {
-        Applied::Stored => Usable::Stored(response),
-        Applied::NotStored(NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
-        Applied::NotStored(NotStored::PurgedMeanwhile) => Usable::Nothing(TierRead::Purged),
+        store::Applied::Stored => Usable::Stored(response),
+        store::Applied::NotStored(NotStored::TooLarge) => Usable::Nothing(TierRead::TooLarge),
+        store::Applied::NotStored(NotStored::PurgedMeanwhile) => Usable::Nothing(TierRead::Purged),
         _ => Usable::Nothing(TierRead::Unneeded),
     }
 }
