@@ -70,7 +70,7 @@
 //! |---|---|---|
 //! | it was fetched before a purge that reaches it | not used, on any node that has applied the purge | not used after a restart, once the node has caught up |
 //! | the log no longer reaches back to its fetch, or was lost | the origin confirms it before it is used | the same |
-//! | this node has not caught up with the log | neither read nor written | waited for, and after five seconds loaded and confirmed by the origin before it is used |
+//! | this node has not caught up with the log | neither read nor written | waited for, and after two seconds loaded and confirmed by the origin before it is used |
 //! | the server is away | the tier is left out | the same |
 //! | a node is cut off for longer than `ValidateAfter` allows | stored here, and confirmed by the origin before it is used | the same |
 //!
