@@ -3,8 +3,10 @@
 use tokio::time::Instant;
 use tower::Layer;
 use tower_readthrough::{
-    MemoryStore, ReadThrough, ReadThroughLayer, Tier, TierRead, TierWrite, cluster::Cluster,
+    MemoryStore, ReadThrough, ReadThroughLayer, Tier, TierRead, TierWrite,
+    cluster::{Cluster, ClusterBuilder},
     remote::RedisRemote,
+    tier::TierBuilder,
 };
 
 use super::{
@@ -15,13 +17,13 @@ use super::{
 };
 
 /// A node with a second tier on the server of its cluster.
-struct Node {
-    cache: ReadThroughLayer<MemoryStore>,
-    service: ReadThrough<ScriptedOrigin, MemoryStore>,
-    origin: ScriptedOrigin,
-    cluster: Cluster,
+pub(crate) struct Node {
+    pub(crate) cache: ReadThroughLayer<MemoryStore>,
+    pub(crate) service: ReadThrough<ScriptedOrigin, MemoryStore>,
+    pub(crate) origin: ScriptedOrigin,
+    pub(crate) cluster: Cluster,
     remote: RedisRemote,
-    tier: Tier,
+    pub(crate) tier: Tier,
 }
 
 fn numbered() -> ScriptedOrigin {
@@ -32,13 +34,40 @@ fn numbered() -> ScriptedOrigin {
 }
 
 impl Node {
-    fn start(log: &str, values: &str, name: &str, origin: &ScriptedOrigin, takes_turns: bool) -> Self {
+    pub(crate) fn start(
+        log: &str,
+        values: &str,
+        name: &str,
+        origin: &ScriptedOrigin,
+        takes_turns: bool,
+    ) -> Self {
+        Self::open(log, values, origin, |cluster| cluster.node(name), |tier| tier.single_fetch(takes_turns))
+    }
+
+    pub(crate) fn start_with(
+        log: &str,
+        values: &str,
+        name: &str,
+        origin: &ScriptedOrigin,
+        set: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
+    ) -> Self {
+        Self::open(log, values, origin, |cluster| set(cluster.node(name)), |tier| tier)
+    }
+
+    fn open(
+        log: &str,
+        values: &str,
+        origin: &ScriptedOrigin,
+        set_cluster: impl FnOnce(ClusterBuilder) -> ClusterBuilder,
+        set_tier: impl FnOnce(TierBuilder) -> TierBuilder,
+    ) -> Self {
         // Where time is not what is tested, a busy machine must not make a miss of a hit.
         let remote = RedisRemote::builder(values).namespace("test").read_timeout(ms(800)).open().unwrap();
-        let tier = Tier::builder(remote.clone()).single_fetch(takes_turns).build().unwrap();
+        let tier = set_tier(Tier::builder(remote.clone())).build().unwrap();
         let store = MemoryStore::builder(64 << 20).snapshots(true).build().unwrap();
         let cache = ReadThroughLayer::builder(store).second_tier(tier.clone()).build().unwrap();
-        let cluster = Cluster::builder(log, cache.purge()).namespace("test").node(name).open().unwrap();
+        let cluster = Cluster::builder(log, cache.purge()).namespace("test");
+        let cluster = set_cluster(cluster).open().unwrap();
         Self { service: cache.layer(origin.clone()), cache, origin: origin.clone(), cluster, remote, tier }
     }
 
@@ -52,19 +81,19 @@ impl Node {
         node
     }
 
-    async fn is_ready(&self) {
+    pub(crate) async fn is_ready(&self) {
         until("ready", || self.cluster.status().is_caught_up && self.remote.status().is_connected).await;
     }
 
-    async fn page(&self, path: &str) -> String {
+    pub(crate) async fn page(&self, path: &str) -> String {
         String::from_utf8(get(&self.service, path).await.body.to_vec()).unwrap()
     }
 
-    async fn written(&self) {
+    pub(crate) async fn written(&self) {
         assert_eq!(self.tier.flush(secs(20)).await.left, 0);
     }
 
-    fn count(&self, read: TierRead) -> u64 {
+    pub(crate) fn count(&self, read: TierRead) -> u64 {
         self.tier.status().reads.get(read)
     }
 }
