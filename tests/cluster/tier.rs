@@ -26,7 +26,7 @@ pub(crate) struct Node {
     pub(crate) tier: Tier,
 }
 
-fn numbered() -> ScriptedOrigin {
+pub(crate) fn numbered() -> ScriptedOrigin {
     ScriptedOrigin::new(|call, _| {
         let number = (call - 1).to_string();
         ok(number).header("surrogate-key", "red").header("cache-control", "max-age=3600, stale-if-error=3600")

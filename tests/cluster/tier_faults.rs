@@ -14,7 +14,7 @@ use super::{
     node::{LIMIT, believed, until},
     server::{Server, server},
     support::{ScriptedOrigin, get, ms, ok, secs},
-    tier::Node,
+    tier::{Node, numbered},
 };
 
 const PAGES: [&str; 4] = ["/0", "/1", "/2", "/3"];
@@ -228,4 +228,51 @@ async fn a_node_that_is_cut_off_validates_in_time_and_leaves_the_tier_alone() {
     site.nodes[0].written().await;
     there.is_ready().await;
     assert!(get(&there.service, page).await.is_hit());
+}
+
+/// Wherever it is late: the answer of the origin, the write, the log on either side, or the read.
+#[tokio::test]
+async fn a_fetch_that_began_before_a_purge_of_another_node_loses_wherever_it_is_delayed() {
+    let Some(server) = server().await else { return };
+    let mut links = Vec::new();
+    for _ in 0..4 {
+        links.push(Link::to(server.port()).await);
+    }
+    let [here_log, here_values, there_log, there_values] = [0, 1, 2, 3].map(|n: usize| links[n].url());
+    let origin = numbered();
+    let here = Node::start(&here_log, &here_values, "n1", &origin, false);
+    let there = Node::start(&there_log, &there_values, "n2", &origin, false);
+    here.is_ready().await;
+    there.is_ready().await;
+    believed(&there.cache.purge()).await;
+    for (slow, is_purged_before_the_answer) in (0..4).flat_map(|link| [(link, true), (link, false)]) {
+        let path = format!("/{slow}/{is_purged_before_the_answer}");
+        let gate = origin.hold();
+        let (service, target) = (here.service.clone(), path.clone());
+        let fetch = tokio::spawn(async move { get(&service, &target).await.body });
+        gate.waiting(1).await;
+        links[slow].set(Fault::Slow(ms(300)));
+        let purge = || there.cache.purge().tag("red");
+        let purged = if is_purged_before_the_answer {
+            let purged = purge();
+            gate.open();
+            fetch.await.unwrap();
+            purged
+        } else {
+            gate.open();
+            fetch.await.unwrap();
+            purge()
+        };
+        purged.applied_everywhere(LIMIT).await.unwrap();
+        let calls = origin.calls();
+        // Calls are counted from 0 in what they bring.
+        for node in [&there, &here] {
+            assert!(node.page(&path).await.parse::<usize>().unwrap() >= calls, "{path}");
+        }
+        links[slow].set(Fault::None);
+        here.written().await;
+        there.written().await;
+        here.is_ready().await;
+        there.is_ready().await;
+    }
 }
