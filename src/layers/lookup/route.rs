@@ -419,7 +419,11 @@ where
             return route.passed(request);
         }
         let (mut head, body) = request.into_parts();
-        let rule = self.rule_said(edition, &head, detail);
+        // Before what follows changes the request. No response says that of a refresh.
+        let rule = match open {
+            Open::Forward(..) => self.rule_said(edition, &head, detail),
+            _ => None,
+        };
         key::prepare(edition.unwrap_or(&*self.extractor), key, &mut head);
         remove_upgrade(&mut head.headers);
         match open {
