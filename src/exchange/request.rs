@@ -352,6 +352,11 @@ impl CacheRequest {
     }
 
     /// Whether only a response will do that is fetched after the request arrived.
+    /// Whether the request is a part of a fetch that the layers have under way.
+    pub(crate) fn is_part_of_fetch(&self) -> bool {
+        self.handling == Handling::Passed
+    }
+
     pub(crate) fn needs_newer(&self) -> bool {
         let is_cut_off = self.arrival.as_ref().is_some_and(PurgeSnapshot::is_cut_off);
         is_cut_off || self.purpose == Purpose::Forced || self.purpose.is_refresh()
@@ -591,11 +596,6 @@ impl StaleCandidate {
     /// Whether a layer has looked, and found nothing.
     pub(crate) fn is_none(&self) -> bool {
         matches!(self, Self::None)
-    }
-
-    /// Whether there is something that may be served if the origin fails.
-    pub(crate) fn is_some(&self) -> bool {
-        matches!(self, Self::Whole { .. } | Self::Part(_))
     }
 
     /// Whether there is a whole response.

@@ -148,8 +148,8 @@ impl CoalesceLayer {
     /// its callers get a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504, or a body
     /// error. [`OriginLimit`](crate::OriginLimit) lets it wait in its queue for half of this time at most.
     ///
-    /// It holds for each fetch of the cache, also where no other caller can share it, such as after a response
-    /// that was for one client. Requests that the cache leaves alone, such as those without a key, have no
+    /// It holds for each request that has a key, also where no other caller can share the fetch, such as after a
+    /// response that was for one client, or for several ranges of what is not stored. Requests without a key have no
     /// limit here.
     #[must_use]
     pub fn fetch_deadline(self, limit: Duration) -> Self {

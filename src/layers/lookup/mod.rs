@@ -17,7 +17,8 @@
 //!   origin is asked for the range alone, unless [`LookupLayer::fetch_whole_for_ranges`] says
 //!   otherwise. The part is kept: it serves ranges within it, and grows together with others that
 //!   have the same strong validator, until it is the whole (RFC 9111 §3.4). Requests for several
-//!   ranges, and for a range under a condition, then pass untouched.
+//!   ranges, and for a range under a condition, then pass as they are: their fetches have the limits of
+//!   the others, and nothing of them is stored.
 //! * **Invalidation** (RFC 9111 §4.4): a request of an unsafe or unknown method that succeeds
 //!   invalidates its URI, and what `Location` and `Content-Location` of a 2xx response name on the
 //!   same origin, in all variants. What is being fetched at that moment is neither stored nor served to

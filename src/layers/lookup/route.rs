@@ -19,7 +19,6 @@ use crate::{
     },
     key::{self, KeyExtractor},
     layers::{
-        derived_key::WithoutKey,
         invalidation::{Invalidation, pass_on},
         service::ResponseFuture,
     },
@@ -449,8 +448,9 @@ where
         }
     }
 
-    /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone:
-    /// then the request passes untouched. Returns what there is to do with the response.
+    /// Makes it a request on behalf of all clients, unless the response is known to be for this one alone: then
+    /// nothing of the request is changed but what it asks of the layers below. Returns what there is to do with the
+    /// response.
     fn prepare(
         &self,
         head: &mut Parts,
@@ -480,9 +480,8 @@ where
         let why = alone.unwrap_or(asked.why());
         match alone {
             None => _ = head.extensions.insert(asked),
-            // Neither stored nor shared, but what is stored may stand in for a failure.
-            Some(_) if asked.candidate().is_some() => _ = head.extensions.insert(asked.private()),
-            Some(_) => _ = head.extensions.insert(WithoutKey),
+            // Neither stored nor shared, but a fetch with its limits, and what is stored may stand in for a failure.
+            Some(_) => _ = head.extensions.insert(asked.private()),
         }
         let is_done = conditions.is_none() && alone.is_none() && self.settings.leaves_responses(detail);
         (!is_done).then(|| Then {
