@@ -161,6 +161,9 @@ impl CoalesceLayer {
     /// After that it gets a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504. The
     /// fetch goes on without this caller, unless no other one can share it: then it ends, as if its client had
     /// left.
+    ///
+    /// It holds for each request that has a key, as [`fetch_deadline`](Self::fetch_deadline) does, but for
+    /// refreshes in the background, for which no client waits.
     #[must_use]
     pub fn wait_at_most(self, limit: Duration) -> Self {
         self.set(|settings| settings.wait_at_most = Some(limit))
@@ -382,10 +385,11 @@ impl<S> Coalesce<S> {
             }
             Some(request) => {
                 let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                let wait_at_most = wait_at_most(settings, &request);
                 remove_upgrade(&mut head.headers);
                 let inner = self.inner.clone();
                 let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                match settings.wait_at_most {
+                match wait_at_most {
                     None => ResponseFuture::boxed(caller.run()),
                     Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
@@ -396,17 +400,22 @@ impl<S> Coalesce<S> {
     /// Those of a fetch that is not shared, if it is one of the cache.
     fn limits_of_one(&self, head: &mut Parts) -> Option<Limits> {
         let settings = self.flights.settings();
-        let is_limited = settings.wait_at_most.is_some() || settings.fetch_deadline.is_some();
-        let is_asked =
-            || exchange::CacheRequest::with_private(head, &request_rules(settings).credentials).is_some();
-        let is_limited = is_limited && is_asked();
-        is_limited.then(|| Limits::begin(head, settings, settings.wait_at_most)).flatten()
+        // Else no request is looked at for this.
+        settings.wait_at_most.or(settings.fetch_deadline)?;
+        let asked = exchange::CacheRequest::with_private(head, &request_rules(settings).credentials)?;
+        let wait_at_most = wait_at_most(settings, &asked);
+        Limits::begin(head, settings, wait_at_most)
     }
 
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
         self.flights.stats()
     }
+}
+
+/// For how long the caller of a request waits. A refresh has a deadline of its own, and no client that waits.
+fn wait_at_most(settings: &CoalesceSettings, asked: &exchange::CacheRequest) -> Option<Duration> {
+    settings.wait_at_most.filter(|_| !asked.purpose().is_refresh())
 }
 
 /// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.

@@ -1,12 +1,15 @@
 //! Three limits: for how long a client waits that could have something stale, for how long any client waits,
 //! and how long a fetch takes.
 
+use std::sync::{Arc, Mutex};
+
 use http::StatusCode;
 use http_body_util::BodyExt;
 use tokio::time::{Instant, advance, timeout};
 use tower::{Layer, ServiceExt};
 use tower_readthrough::{
-    CoalesceLayer, MemoryStore, OriginLimitLayer, ReadThrough, ReadThroughLayer, Refused, Rules, Stale,
+    BackgroundEvent, CoalesceLayer, MemoryStore, Observer, OriginLimitLayer, ReadThrough, ReadThroughLayer,
+    RefreshResult, Refused, Rules, Stale,
 };
 
 use crate::support::{
@@ -288,6 +291,41 @@ async fn a_request_that_refuses_what_is_stored_gets_it_at_the_deadline_and_its_k
     let reply = get(&service, "/").await;
     assert_eq!((why(&reply), sent.elapsed()), (Some(Stale::OriginFailed), ms(0)));
     assert_eq!((origin.calls(), origin.under_way()), (2, 0));
+}
+
+/// How refreshes ended.
+#[derive(Default)]
+struct Refreshes(Mutex<Vec<RefreshResult>>);
+
+impl Observer for Refreshes {
+    fn background(&self, event: BackgroundEvent<'_>) {
+        if let BackgroundEvent::RefreshEnded(_, result) = event {
+            self.0.lock().unwrap().push(result);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refresh_that_takes_longer_than_clients_wait_succeeds() {
+    let origin = ScriptedOrigin::new(|call, _| match call {
+        1 => ok("old"),
+        _ => ok("new").max_age(60).after(secs(3)),
+    });
+    let refreshes = Arc::new(Refreshes::default());
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(1)).stale_while_revalidate_for(secs(60)))
+        .coalesce(|layer| layer.wait_at_most(secs(2)))
+        .observer(Arc::clone(&refreshes))
+        .build()
+        .unwrap();
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    advance(secs(2)).await;
+    assert_eq!(why(&get(&service, "/").await), Some(Stale::WhileRevalidating));
+    tokio::time::sleep(secs(4)).await;
+    settle().await;
+    assert_eq!(*refreshes.0.lock().unwrap(), [RefreshResult::Responded(StatusCode::OK)]);
+    assert_eq!((&get(&service, "/").await.body[..], origin.calls()), (&b"new"[..], 2));
 }
 
 /// Nothing is stored, and the response is for the client alone.
