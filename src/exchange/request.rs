@@ -91,7 +91,8 @@ pub enum Purpose {
     /// A client waits, and its [directives](crate::LookupLayer::request_directives) refuse what is stored
     /// (RFC 9111 §5.2.1). Only a response will do that is fetched after the request arrived.
     Forced,
-    /// No client waits: a stored response is refreshed in the background. Only a response will do that is
+    /// No client waits: a stored response is refreshed in the background, or the request is one that refreshes
+    /// nothing and finds out whether the [origin](crate::OriginHealth) is back. Only a response will do that is
     /// fetched after the request arrived.
     Refresh,
     /// As [`Refresh`](Self::Refresh), of a response that is [still fresh](crate::Rules::refresh_ahead).
@@ -351,12 +352,12 @@ impl CacheRequest {
         self.handling == Handling::Private
     }
 
-    /// Whether only a response will do that is fetched after the request arrived.
     /// Whether the request is a part of a fetch that the layers have under way.
     pub(crate) fn is_part_of_fetch(&self) -> bool {
         self.handling == Handling::Passed
     }
 
+    /// Whether only a response will do that is fetched after the request arrived.
     pub(crate) fn needs_newer(&self) -> bool {
         let is_cut_off = self.arrival.as_ref().is_some_and(PurgeSnapshot::is_cut_off);
         is_cut_off || self.purpose == Purpose::Forced || self.purpose.is_refresh()

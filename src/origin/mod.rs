@@ -78,7 +78,8 @@ type Extractor = dyn Fn(&Parts) -> Cow<'_, str> + Send + Sync;
 /// the cache itself refused.
 ///
 /// While it is down, what is stored and may be served is served at once, and one request at a time is sent as a
-/// probe. What has nothing stored goes on, a few requests at a time, unless
+/// probe, in the background: also HEAD, which stays HEAD, and then only tells whether the origin is back. What
+/// has nothing stored goes on, a few requests at a time, unless
 /// [`fail_fast`](OriginHealthBuilder::fail_fast) is set. The first success begins a recovery: the origin gets
 /// as many requests at the same time as its answers show it to bear, until it has all that are for it.
 ///

@@ -13,7 +13,7 @@ use tower_readthrough::{
 };
 
 use crate::support::{
-    ScriptedOrigin, get, get_with, ok, request, secs, settle, small_store, status, try_send,
+    ScriptedOrigin, get, get_with, ok, request, secs, send, settle, small_store, status, try_send,
 };
 
 fn head(method: &str, path: &str, fields: &[(&str, &str)]) -> Parts {
@@ -194,6 +194,35 @@ async fn a_key_that_rests_is_not_said_to_be_refreshed() {
     assert_eq!(get(&service, "/").await.cache(), "hit; detail=origin-failed");
     settle().await;
     assert_eq!(origin.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_begins_no_refresh_is_not_said_to() {
+    let layer = ReadThroughLayer::builder(small_store())
+        .rules(Rules::new().default_ttl(secs(10)).stale_while_revalidate_for(secs(600)))
+        .lookup(|lookup| lookup.request_directives(true))
+        .build()
+        .unwrap();
+    let origin = ScriptedOrigin::always(|| ok("x"));
+    let service = layer.layer(origin.clone());
+    get(&service, "/").await;
+    tokio::time::advance(secs(11)).await;
+    for (method, fields, refreshes) in [
+        ("HEAD", &[][..], false),
+        ("GET", &[("cache-control", "no-store")][..], false),
+        ("GET", &[][..], true),
+    ] {
+        let explained = layer.explain(&head(method, "/", fields));
+        assert_eq!(
+            (explained.outcome(), explained.is_refreshed()),
+            (Some(Outcome::Stale(Stale::WhileRevalidating)), refreshes),
+            "{method} {fields:?}"
+        );
+        let calls = origin.calls();
+        send(&service, request(method, "/", fields)).await;
+        settle().await;
+        assert_eq!(origin.calls() - calls, usize::from(refreshes), "{method} {fields:?}");
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,8 @@
 //!   once, and the client's own request goes on in the background, whole with its extensions but
 //!   without its conditions. One refresh per stored response at a time, each with a deadline; after
 //!   one that failed there is a pause before the next. A HEAD receives the stale head and leaves
-//!   refreshing to the next GET: the service below it may be a handler for HEAD alone.
+//!   refreshing to the next GET: the service below it may be a handler for HEAD alone. So does a request
+//!   with `no-store`, where that is followed.
 //! * **The client's own preconditions** (RFC 9110 §13) are evaluated here, to 304 or 412, on what
 //!   is stored or on what the origin sends, so that the response of the origin is one for all clients.
 //!   Where responses are known not to be shareable, preconditions go on to the origin instead.

@@ -330,7 +330,7 @@ where
             && stored.is_fresh(question.now)
         {
             let served = answer::from_store(stored, question, CacheStatus::hit());
-            return match Refresher::claim_ahead(question, stored) {
+            return match Refresher::claim_ahead(question, stored, wishes.as_ref()) {
                 Some(refresher) => {
                     Err(Open::Refresh(served, refresher, self.asked_ahead(reading, stored, question)))
                 }
@@ -349,11 +349,11 @@ where
                 return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Refreshable(stored, asked) => {
-                let way = Way::of_refreshable(question, stored);
+                let way = Way::of_refreshable(question, stored, wishes.as_ref());
                 return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Fallback(stored, asked) => {
-                let way = Way::of_fallback(question, stored);
+                let way = Way::of_fallback(question, stored, wishes.as_ref());
                 return self.respond_stale(way, stored, question, asked, wishes);
             }
             select::Found::Nothing(asked) => asked,
