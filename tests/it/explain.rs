@@ -8,8 +8,8 @@ use std::sync::{
 use http::request::Parts;
 use tower::Layer;
 use tower_readthrough::{
-    Explanation, Forward, KeyRule, KeyRules, MemoryStore, OriginHealth, OriginLimitLayer, OriginState,
-    Outcome, ReadThroughLayer, Rules, Stale, Unkeyed,
+    Explanation, Failover, Forward, KeyRule, KeyRules, MemoryStore, OriginHealth, OriginLimitLayer,
+    OriginState, Outcome, ReadThroughLayer, Rules, Stale, Unkeyed,
 };
 
 use crate::support::{
@@ -262,4 +262,29 @@ async fn the_state_that_is_told_is_that_of_the_origin_of_the_request() {
     assert_eq!(health.states()[0].1, OriginState::Recovering);
     assert_eq!(outcome("/a/stale"), Some(Outcome::Stale(Stale::OriginRecovering)));
     assert_eq!(outcome("/b/stale"), Some(Outcome::Forwarded(Forward::Stale)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_state_that_is_told_of_several_origins_is_that_of_all() {
+    let is_away = Arc::new(AtomicBool::new(false));
+    let second = {
+        let is_away = Arc::clone(&is_away);
+        move |_: usize, _: &Parts| if is_away.load(Ordering::Relaxed) { status(503) } else { ok("x") }
+    };
+    let origins = [ScriptedOrigin::always(|| status(503)), ScriptedOrigin::new(second)];
+    let [first, second] = origins.clone();
+    let failover = Failover::builder(first, [second]).build().unwrap();
+    let health = failover.health().clone();
+    let layer = ReadThroughLayer::builder(small_store()).outage(health.clone()).build().unwrap();
+    let service = layer.layer(failover);
+    let ask = async |begin: usize| {
+        for key in begin..begin + 30 {
+            get(&service, &format!("/{key}")).await;
+        }
+        (health.state(), layer.explain(&head("GET", "/", &[])).origin())
+    };
+    assert_eq!(ask(0).await, (OriginState::Up, OriginState::Up));
+    assert_eq!(health.states()[0].1, OriginState::Down);
+    is_away.store(true, Ordering::Relaxed);
+    assert_eq!(ask(100).await, (OriginState::Down, OriginState::Down));
 }
