@@ -118,9 +118,12 @@ impl Gate {
         self.core.lock().gauges()
     }
 
-    /// Whether the origin is up, as of what was last heard of it.
-    pub(crate) fn is_up(&self) -> bool {
-        self.standing.load(Ordering::Acquire) <= wish::Standing::Bounded as u8
+    /// Whether the origin is up, as of what was last heard of it. A recovery may be over by time alone.
+    pub(crate) fn is_up(self: &Arc<Self>) -> bool {
+        let standing = self.standing.load(Ordering::Acquire);
+        let is_recovering = standing == wish::Standing::Recovering as u8;
+        standing <= wish::Standing::Bounded as u8
+            || is_recovering && self.state(Instant::now()) == OriginState::Up
     }
 
     /// Whether the origin is down, as of what was last heard of it.

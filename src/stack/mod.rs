@@ -296,10 +296,10 @@ impl<St: Store, K: KeyExtractor, P: fill::Policy> ReadThroughBuilder<St, K, P> {
     /// [`explain`](ReadThroughLayer::explain) tell hits, reasons and what is not stored, and
     /// [`StatsSnapshot::saved`](crate::StatsSnapshot::saved) how many requests would not have reached the origin.
     ///
-    /// What differs from the cache itself: retries and the limit to the origin are not in use, and nothing is
-    /// learned of the state of the origin. A client's own conditions and range reach the origin, so that what
-    /// answers them is not stored: there would be more hits than are told. A request that would have shared the
-    /// fetch of another one is told to have done so if it came before the head of that response.
+    /// What differs from the cache itself: retries, the limits in time and that of the origin are not in use, and
+    /// nothing is learned of the state of the origin. A client's own conditions and range reach the origin, so
+    /// that what answers them is not stored: there would be more hits than are told. A request that would have
+    /// shared the fetch of another one is told to have done so if it came before the head of that response.
     ///
     /// ```
     /// use axum::{Router, body::Body, routing::get};

@@ -160,7 +160,7 @@ async fn a_server_that_forgets_its_log_or_everything_serves_nothing_older() {
         site.edit().applied_everywhere(LIMIT).await.unwrap();
         match round {
             "trimmed" => {
-                drop(site.server.command(&["XTRIM", "{test}:1:purges", "MAXLEN", "0"]).await.unwrap())
+                drop(site.server.command(&["XTRIM", "{test}:1:purges", "MAXLEN", "0"]).await.unwrap());
             }
             "log-deleted" => drop(site.server.command(&["DEL", "{test}:1:purges"]).await.unwrap()),
             "flushed" => drop(site.server.command(&["FLUSHALL"]).await.unwrap()),

@@ -147,8 +147,8 @@ impl CoalesceLayer {
     /// its callers get a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504, or a body
     /// error. [`OriginLimit`](crate::OriginLimit) lets it wait in its queue for half of this time at most.
     ///
-    /// It holds for each fetch of the cache, also where no other caller can share it, such as after a response
-    /// that was for one client. Requests that the cache leaves alone, such as those without a key, have no
+    /// It holds for each request that has a key, also where no other caller can share the fetch, such as after a
+    /// response that was for one client, or for several ranges of what is not stored. Requests without a key have no
     /// limit here.
     #[must_use]
     pub fn fetch_deadline(self, limit: Duration) -> Self {
@@ -160,6 +160,9 @@ impl CoalesceLayer {
     /// After that it gets a stale response if [`StaleIfError`](crate::StaleIfError) has one, else 504. The
     /// fetch goes on without this caller, unless no other one can share it: then it ends, as if its client had
     /// left.
+    ///
+    /// It holds for each request that has a key, as [`fetch_deadline`](Self::fetch_deadline) does, but for
+    /// refreshes in the background, for which no client waits.
     #[must_use]
     pub fn wait_at_most(self, limit: Duration) -> Self {
         self.set(|settings| settings.wait_at_most = Some(limit))
@@ -384,10 +387,11 @@ impl<S> Coalesce<S> {
             }
             Some(request) => {
                 let (key, credentials) = (FlightKey::new(&request, &head), request.credentials());
+                let wait_at_most = wait_at_most(settings, &request);
                 remove_upgrade(&mut head.headers);
                 let inner = self.inner.clone();
                 let caller = Caller::new(&self.flights, key, credentials, (head, body), inner);
-                match settings.wait_at_most {
+                match wait_at_most {
                     None => ResponseFuture::boxed(caller.run()),
                     Some(limit) => ResponseFuture::boxed(caller.run_within(limit)),
                 }
@@ -398,17 +402,22 @@ impl<S> Coalesce<S> {
     /// Those of a fetch that is not shared, if it is one of the cache.
     fn limits_of_one(&self, head: &mut Parts) -> Option<Limits> {
         let settings = self.flights.settings();
-        let is_limited = settings.wait_at_most.is_some() || settings.fetch_deadline.is_some();
-        let is_asked =
-            || exchange::CacheRequest::with_private(head, &request_rules(settings).credentials).is_some();
-        let is_limited = is_limited && is_asked();
-        is_limited.then(|| Limits::begin(head, settings, settings.wait_at_most)).flatten()
+        // Else no request is looked at for this.
+        settings.wait_at_most.or(settings.fetch_deadline)?;
+        let asked = exchange::CacheRequest::with_private(head, &request_rules(settings).credentials)?;
+        let wait_at_most = wait_at_most(settings, &asked);
+        Limits::begin(head, settings, wait_at_most)
     }
 
     /// See [`CoalesceLayer::stats`].
     pub fn stats(&self) -> CoalesceStats {
         self.flights.stats()
     }
+}
+
+/// For how long the caller of a request waits. A refresh has a deadline of its own, and no client that waits.
+fn wait_at_most(settings: &CoalesceSettings, asked: &exchange::CacheRequest) -> Option<Duration> {
+    settings.wait_at_most.filter(|_| !asked.purpose().is_refresh())
 }
 
 /// How requests are read. Where a `Fill` below decides, that and `Lookup` have rules of their own.

@@ -258,8 +258,8 @@ impl<S, St: Store, P: fetch::Policy> Fill<S, St, P> {
         head.extensions.remove::<key::RuleOverrides>();
         let search = head.extensions.remove::<key::SearchKey>();
         let Some(asked) = exchange::CacheRequest::of(&head, &shared.rules.request.credentials) else {
-            // A request that passes as a part of a fetch above is stripped there.
-            let is_part = head.extensions.get::<exchange::CacheRequest>().is_some();
+            // That of a part of a fetch above is stripped there.
+            let is_part = head.extensions.get().is_some_and(exchange::CacheRequest::is_part_of_fetch);
             let strips_tags = self.layer.strips_tags().filter(|_| !is_part);
             let response = EagerOneshot::new(&self.inner, Request::from_parts(head, body));
             return ResponseFuture::pass_without_tags(response, strips_tags);
