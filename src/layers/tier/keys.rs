@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use http::{HeaderMap, HeaderName};
+use http::HeaderName;
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::{http::vary::Selection, key::CacheKey, store::envelope::SCHEMA};
@@ -85,21 +85,16 @@ impl Naming {
     }
 }
 
-/// What a request has for these fields.
-pub(super) fn selection(names: &Names, request: &HeaderMap) -> Selection {
-    Selection::new(names, request)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use http::header;
+    use http::{HeaderMap, header};
     use std::collections::HashSet;
 
     fn select(value: Option<&'static str>) -> Selection {
         let mut request = HeaderMap::new();
         value.into_iter().for_each(|value| _ = request.insert(header::ORIGIN, value.parse().unwrap()));
-        selection(&Arc::from([header::ORIGIN]), &request)
+        Selection::new(&Arc::from([header::ORIGIN]), &request)
     }
 
     #[test]

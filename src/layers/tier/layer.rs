@@ -19,7 +19,7 @@ use tower_service::Service;
 use super::{
     clock::Clock,
     handle::{Shared, Tier},
-    keys::{self, Id},
+    keys::Id,
     lease,
     read::{self, Usable, Wanted},
     write::FetchWriter,
@@ -27,7 +27,10 @@ use super::{
 use crate::{
     build_error::BuildError,
     exchange::{self, Purpose, status::CacheStatus},
-    http::request_fields::{CredentialNames, RequestFields},
+    http::{
+        request_fields::{CredentialNames, RequestFields},
+        vary::Selection,
+    },
     key::CacheKey,
     layers::service::{BoxFuture, EagerOneshot, HttpService},
     observe::TierRead,
@@ -354,7 +357,7 @@ impl<St: Store> Reader<St> {
     /// Those that need the same variant take turns, as far as it is known what selects one.
     fn lease_key(&self, key: &CacheKey, fields: &RequestFields<'_>) -> Vec<u8> {
         let index = self.tier().indexes.of(key);
-        let selection = index.sets().first().map(|names| keys::selection(names, fields.fields));
+        let selection = index.sets().first().map(|names| Selection::new(names, fields.fields));
         self.tier().naming().lease(key, Id::of(key, selection.as_ref()))
     }
 

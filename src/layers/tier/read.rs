@@ -10,10 +10,14 @@ use super::{
     clock::Clock,
     handle::{Shared, until},
     index::Index,
-    keys::{self, Names},
+    keys::Names,
 };
 use crate::{
-    http::{not_stored::NotStored, request_fields::RequestFields, vary::Forms},
+    http::{
+        not_stored::NotStored,
+        request_fields::RequestFields,
+        vary::{Forms, Selection},
+    },
     key::CacheKey,
     observe::TierRead,
     remote::{RemoteError, RemoteRead},
@@ -102,7 +106,7 @@ impl Shared {
     }
 
     fn variants(&self, key: &CacheKey, sets: &[Names], request: &HeaderMap) -> Vec<Vec<u8>> {
-        let variant = |names| self.naming().variant(key, Some(&keys::selection(names, request)));
+        let variant = |names| self.naming().variant(key, Some(&Selection::new(names, request)));
         sets.iter().take(MAX_TRIED).map(variant).collect()
     }
 }

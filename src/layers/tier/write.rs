@@ -11,12 +11,13 @@ use super::{
     clock::Clock,
     handle::{Shared, until},
     index::Index,
-    keys::{self, Id},
+    keys::Id,
     lease::Lease,
     queue::{Added, Change, Job},
     read::READ_BOUND,
 };
 use crate::{
+    http::vary::Selection,
     key::CacheKey,
     observe::TierWrite,
     remote::RemoteError,
@@ -186,7 +187,7 @@ impl Shared {
             sets.rev().for_each(|names| self.indexes.learn(key, names));
         }
         let index = self.indexes.of(key);
-        let selections = index.sets().iter().map(|names| Some(keys::selection(names, request)));
+        let selections = index.sets().iter().map(|names| Some(Selection::new(names, request)));
         let selections: Vec<_> = std::iter::once(None).chain(selections).collect();
         for selection in selections {
             let key = naming.variant(key, selection.as_ref());
