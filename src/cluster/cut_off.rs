@@ -26,7 +26,7 @@ pub enum WhenCutOff {
     /// is not served there. Then [`applied_everywhere`](crate::Purged::applied_everywhere) does not name it. It may
     /// take as long before a server that was restarted is believed to know all nodes, if that is more than ten seconds.
     ///
-    /// From 3 seconds to 1 hour. A hit then takes a look at the clock, and at the records of purges.
+    /// From 3 seconds to 1 hour. A hit then takes a look at the clock; at the records of purges only after a purge, as ever.
     ///
     /// Needs clocks that run at the same rate, within a second: they need not show the same time.
     ValidateAfter(Duration),
