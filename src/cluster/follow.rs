@@ -59,11 +59,14 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
         let next = shared.apply(read.from, reply, sent_at);
-        if let Some(fields) = fields {
+        let forgotten = fields.map(|fields| {
             looked = Some(sent_at);
-            shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields });
-        }
+            shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields })
+        });
         drop(shared);
+        if let Some(forgotten) = forgotten.filter(|names| !names.is_empty()) {
+            follower.forget(&forgotten).await?;
+        }
         if next == Next::Mark {
             follower.mark(&name).await?;
         }
@@ -83,9 +86,12 @@ impl Shared {
         self.standing.connected(&self.node, may_evict_log);
     }
 
-    fn surveyed(&self, survey: Survey) {
+    /// Notes what the registry says, and returns what is to be removed from it.
+    fn surveyed(&self, survey: Survey) -> Vec<String> {
+        let forgotten = survey.forgotten();
         self.known.lock().note(&survey);
         self.standing.surveyed(survey);
+        forgotten
     }
 
     /// Applies the answer to what was sent at this moment.

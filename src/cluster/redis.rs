@@ -44,6 +44,13 @@ impl Server {
         Ok((Follower { connection, server: self.clone() }, hello))
     }
 
+    /// Removes registrations. Those that the server refuses to remove stay.
+    async fn forget(&self, connection: &mut Connection, names: &[String], limit: Duration) -> Answer<()> {
+        let mut pipe = redis::pipe();
+        pipe.cmd("HDEL").arg(&self.nodes).arg(names);
+        connection.ask(&pipe, limit).await.map(drop)
+    }
+
     /// A connection for all else.
     pub(super) async fn writer(&self) -> Answer<Writer> {
         let (connection, _) = self.address.connect().await?;
@@ -126,6 +133,11 @@ impl Follower {
         Ok((reply, fields))
     }
 
+    /// Removes registrations.
+    pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
+        self.server.forget(&mut self.connection, names, LOG_TIMEOUT).await
+    }
+
     /// Adds an entry to hold on to.
     pub(super) async fn mark(&mut self, name: &str) -> Answer<()> {
         let mut pipe = redis::pipe();
@@ -179,9 +191,7 @@ impl Writer {
 
     /// Removes registrations.
     pub(super) async fn forget(&mut self, names: &[String]) -> Answer<()> {
-        let mut pipe = redis::pipe();
-        pipe.cmd("HDEL").arg(&self.server.nodes).arg(names);
-        self.connection.ask(&pipe, WRITE_TIMEOUT).await.map(drop)
+        self.server.forget(&mut self.connection, names, WRITE_TIMEOUT).await
     }
 
     /// Says that this node has left.

@@ -138,19 +138,18 @@ impl State {
 
     fn others(&self, own: &str) -> Vec<NodeStatus> {
         let since = self.surveyed.map(|at| at.elapsed()).unwrap_or_default();
-        let others = self.survey.nodes().filter(|(name, _)| *name != own);
-        let status = |(name, node): (&str, Option<Node<'_>>)| {
-            let node = node.filter(|node| !node.has_left())?;
+        let others = self.survey.present().filter(|(name, _)| *name != own);
+        let status = |(name, node): (&str, Node<'_>)| {
             let heard = node.silent_for(self.survey.now_ms).saturating_add(since);
-            Some(NodeStatus {
+            NodeStatus {
                 name: name.into(),
                 position: node.position.map(|position| position.to_string().into()),
                 heard,
                 is_silent: heard > SILENCE,
                 validates_after: node.lease,
-            })
+            }
         };
-        let mut others: Vec<_> = others.filter_map(status).collect();
+        let mut others: Vec<_> = others.map(status).collect();
         others.sort_by(|a, b| a.name.cmp(&b.name));
         others
     }

@@ -1,5 +1,7 @@
 //! What a node says of itself and of the others.
 
+use std::time::SystemTime;
+
 use tokio::net::TcpListener;
 use tower_readthrough::{
     Stats,
@@ -8,6 +10,7 @@ use tower_readthrough::{
 
 use super::{
     node::{Node, until},
+    remote::eventually,
     server::{server, server_with},
     support::secs,
 };
@@ -82,6 +85,29 @@ async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another
     let purge = tower_readthrough::StoreLayer::new(store).purge();
     let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
     assert_eq!(Stats::new().snapshot().cluster, None);
+}
+
+const NODES: &str = "{test}:1:nodes";
+
+/// Also where none waits for the others.
+#[tokio::test]
+async fn nodes_that_were_not_heard_for_an_hour_are_not_shown_and_are_forgotten() {
+    let Some(server) = server().await else { return };
+    let now_ms = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_millis();
+    let (recent, old) = (format!("run 1-0 {now_ms}"), format!("run 1-0 {}", now_ms - 2 * 3_600_000));
+    server.command(&["HSET", NODES, "recent", &recent, "old", &old, "strange", "?"]).await.unwrap();
+    server.command(&["ACL", "SETUSER", "default", "-hdel"]).await.unwrap();
+    let node = Node::start(&server, "n1");
+    until("looked at", || !node.cluster.status().others.is_empty()).await;
+    let others = node.cluster.status().others;
+    assert_eq!(others.iter().map(|other| &*other.name).collect::<Vec<_>>(), ["recent"]);
+    server.command(&["ACL", "SETUSER", "default", "+hdel"]).await.unwrap();
+    eventually("it is forgotten", || async {
+        server.command(&["HEXISTS", NODES, "old"]).await.unwrap() == redis::Value::Int(0)
+    })
+    .await;
+    let left = server.command(&["HMGET", NODES, "recent", "strange"]).await.unwrap();
+    assert_eq!(redis::from_redis_value::<[String; 2]>(left).unwrap(), [recent, "?".to_owned()]);
 }
 
 /// What was told by events at `warn` on this thread.
