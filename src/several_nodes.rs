@@ -72,10 +72,11 @@
 //!   since a server that is away must not become an origin that is flooded.
 //! * **A process that ends with purges that were not sent takes them along.** Wait for `Sent` where that matters.
 //! * **A response that was on its way is not called back.** A purge is for requests that arrive after it.
-//! * **The limit of `when_cut_off` needs clocks that run at one rate.** A virtual machine that was suspended with its
-//!   monotonic clock goes on where it was, and serves for the rest of the time.
-//! * **The clock of the server is trusted** to say how long a node has been silent. Set forward by more than the limit while
-//!   a node is cut off, a node counts as safe too early.
+//! * **The limit of `when_cut_off` needs clocks that run at one rate**, within a second over that limit. A virtual machine
+//!   that was suspended with its monotonic clock goes on where it was, and serves for the rest of the time.
+//! * **The clock of the server is trusted** to say how long a node has been silent. Each node reads it anew with each read
+//!   of the log: one that is there is seen again within two seconds, however the clock was set. Set forward by
+//!   more than the limit, a node that is cut off, or any one for those two seconds, counts as safe too early.
 //! * **Responses are not shared**: each node fetches for itself, unless it has a second tier.
 //!
 //! # Sizing

@@ -28,7 +28,9 @@ pub enum WhenCutOff {
     ///
     /// From 3 seconds to 1 hour. A hit then takes a look at the clock; at the records of purges only after a purge, as ever.
     ///
-    /// Needs clocks that run at the same rate, within a second: they need not show the same time.
+    /// Needs clocks that run at the same rate, within a second over that time: they need not show the same time.
+    /// If the clock of the server is set forward by more than that time, any node may count as silent for two seconds,
+    /// until it has read that clock anew.
     ValidateAfter(Duration),
 }
 

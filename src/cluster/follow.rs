@@ -39,15 +39,15 @@ pub(super) async fn read_log(cluster: Weak<Shared>) {
 
 /// Follows the log over one connection. Returns when the cluster is dropped.
 async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) -> Result<(), ServerError> {
-    let (mut follower, hello) = server.follow().await?;
+    let (mut follower, run) = server.follow().await?;
     let may_evict_log = follower.may_evict_log().await?;
     let connected = |shared: Arc<Shared>| {
-        shared.connected(hello.run.as_deref(), may_evict_log);
+        shared.connected(run.as_deref(), may_evict_log);
         (shared.node.clone(), shared.when_cut_off)
     };
     let Some((name, when_cut_off)) = cluster.upgrade().map(connected) else { return Ok(()) };
     // A server that does not say which it is: each connection is to another one.
-    let run = hello.run.clone().unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
+    let run = run.unwrap_or_else(|| format!("{:016x}", fastrand::u64(..)));
     let mut failures = Backoff::new();
     let mut looked = None::<Instant>;
     loop {
@@ -55,13 +55,13 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
         let registering = Registering { name: &name, run: &run, when_cut_off };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
         let sent_at = Instant::now();
-        let (reply, fields) = follower.read(read, registering, &hello, is_due).await?;
+        let (reply, fields) = follower.read(read, registering, is_due).await?;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
         let next = shared.apply(read.from, reply, sent_at);
         let forgotten = fields.map(|fields| {
             looked = Some(sent_at);
-            shared.surveyed(Survey { run: run.clone(), now_ms: hello.now_ms(), nonce: None, fields })
+            shared.surveyed(Survey { run: run.clone(), now_ms: follower.now_ms(), nonce: None, fields })
         });
         drop(shared);
         if let Some(forgotten) = forgotten.filter(|names| !names.is_empty()) {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use redis::Value;
+use tokio::time::Instant;
 
 use super::{
     WhenCutOff,
@@ -11,7 +12,7 @@ use super::{
 };
 use crate::{
     remote::connection::{
-        Address, Answer, Connection, Hello, ServerError, bytes, info_field, list, millis, text,
+        Address, Answer, Clock, Connection, Hello, ServerError, bytes, info_field, list, millis, text,
     },
     sequence::{Message, MessageKind, Strength},
 };
@@ -37,11 +38,11 @@ impl Server {
         Self { address, log, nodes }
     }
 
-    /// A connection that is used by nothing but the reader of the log.
-    pub(super) async fn follow(&self) -> Answer<(Follower, Hello)> {
+    /// A connection that is used by nothing but the reader of the log, and the run of the server if it says that.
+    pub(super) async fn follow(&self) -> Answer<(Follower, Option<String>)> {
         let (mut connection, _) = self.address.connect().await?;
-        let hello = connection.hello().await?;
-        Ok((Follower { connection, server: self.clone() }, hello))
+        let Hello { run, clock } = connection.hello().await?;
+        Ok((Follower { connection, server: self.clone(), clock }, run))
     }
 
     /// Removes registrations. Those that the server refuses to remove stay.
@@ -73,6 +74,8 @@ pub(super) type Fields = Vec<(String, String)>;
 pub(super) struct Follower {
     connection: Connection,
     server: Server,
+    /// Read anew with each read of the log: it may be set, and the one here may stand still or run at another rate.
+    clock: Clock,
 }
 
 impl Follower {
@@ -85,19 +88,25 @@ impl Follower {
         Ok(policy.is_some_and(|policy| policy.starts_with("allkeys")))
     }
 
+    /// The server's clock now.
+    pub(super) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     /// Registers, reads, and asks for the anchor, in one write. What comes behind the read was executed after
     /// it, also if it has waited. Looks at the registry as well if that `is_due`.
     pub(super) async fn read(
         &mut self,
         read: Read,
         Registering { name, run, when_cut_off }: Registering<'_>,
-        hello: &Hello,
         is_due: bool,
     ) -> Answer<(Reply<Message>, Option<Fields>)> {
         let Server { log, nodes, .. } = &self.server;
-        let now_ms = hello.now_ms();
+        let (now_ms, sent_at) = (self.now_ms(), Instant::now());
         let reported = read.from.filter(|_| read.may_wait);
         let mut pipe = redis::pipe();
+        // First: what comes behind the read may have to wait.
+        pipe.cmd("TIME");
         pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
             run,
             reported,
@@ -119,7 +128,8 @@ impl Follower {
         }
         let mut answers = self.connection.ask(&pipe, LOG_TIMEOUT).await?;
         let fields = if is_due { answers.pop().map(fields) } else { None };
-        let [_, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
+        let [time, _, _, entries, anchor, info] = answers.try_into().map_err(|_| ServerError::Answer)?;
+        self.clock = Clock::read(time, sent_at)?;
         let has_failed =
             [&entries, &anchor, &info].iter().any(|answer| matches!(answer, Value::ServerError(_)));
         let entries = stream_entries(entries);

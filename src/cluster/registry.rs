@@ -15,7 +15,8 @@ use crate::{
 /// A registry younger than this may not know all nodes yet.
 pub(super) const SILENCE: Duration = Duration::from_secs(10);
 
-/// Clocks may run at slightly different rates: leases count as so much longer.
+/// By how much clocks may differ over the time of a lease, which counts as so much longer. Before it they may
+/// differ by anything: each registration is by the clock of the server, read a moment before.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Registrations of nodes that have said nothing for so long are removed.

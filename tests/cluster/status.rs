@@ -1,6 +1,6 @@
 //! What a node says of itself and of the others.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tower_readthrough::{
@@ -9,6 +9,7 @@ use tower_readthrough::{
 };
 
 use super::{
+    fake::{self, Fake, Saying},
     node::{Node, until},
     remote::eventually,
     server::{server, server_with},
@@ -85,6 +86,31 @@ async fn numbers_know_nothing_of_a_cluster_that_is_gone_or_was_joined_by_another
     let purge = tower_readthrough::StoreLayer::new(store).purge();
     let _cluster = Cluster::builder("redis://127.0.0.1:1/", purge).open().unwrap();
     assert_eq!(Stats::new().snapshot().cluster, None);
+}
+
+/// A step of the server's clock, or of that of a machine that was suspended, would leave a live node silent in the eyes of
+/// the others.
+#[tokio::test]
+async fn the_time_that_a_node_registers_with_follows_the_clock_of_the_server() {
+    let slow = Saying { delay: Duration::from_millis(5), ..Saying::GOOD };
+    let fake = Fake::start(slow).await;
+    let _node = Node::start_at(&fake.url(), "n1");
+    let registered = |from: usize| {
+        let told = fake.told().split_off(from);
+        let at = |words: &[String]| words[1].split(' ').nth(2).unwrap().parse::<u64>().unwrap();
+        told.iter().map(|(connection, words)| (*connection, at(words))).collect::<Vec<_>>()
+    };
+    until("registered", || fake.told().len() >= 2).await;
+    let (connection, at) = registered(0)[0];
+    assert!((1_700_000_000_123..1_700_000_030_000).contains(&at), "{at}");
+    fake.say(Saying { time: fake::LATER, ..slow });
+    // The next one may be on its way.
+    let next = fake.told().len() + 1;
+    until("registered again", || fake.told().len() >= next + 3).await;
+    for (over, at) in registered(next) {
+        assert_eq!(over, connection);
+        assert!(at >= 1_700_000_060_123, "{at}");
+    }
 }
 
 const NODES: &str = "{test}:1:nodes";
