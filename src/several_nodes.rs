@@ -100,7 +100,8 @@
 //! * **Versions**: Redis 7.0 or later, Valkey 7.2 or later. An older one is refused with a line in
 //!   [`last_error`](crate::ClusterStatus::last_error).
 //! * **Memory**: `maxmemory-policy` must not begin with `allkeys`: such a server drops the quiet log before anything
-//!   else. Each time it does, all nodes confirm all that they hold. `volatile-lru` and `noeviction` keep it.
+//!   else. Each time it does, all nodes confirm all that they hold. `volatile-lru` and `noeviction` keep it; a server
+//!   that is full takes no purges until it has room, and nodes with `ValidateAfter` count as cut off meanwhile.
 //!   [`may_evict_log`](crate::ClusterStatus::may_evict_log) and an event of `tracing` tell of it.
 //! * **Persistence** is not needed. Without it a restart costs a wave of revalidations (below); with
 //!   `appendonly yes` it costs the same, since a server that comes back may have lost its last second, and says so by a
@@ -110,7 +111,8 @@
 //!   `HSETNX`, `HGETALL`, `HDEL`, `XADD`, `XREAD`, `XRANGE`, `XINFO`, `INFO` and `TIME`, and the keys `{namespace}:*`.
 //! * **Replicas** are not read from: a replica has a run id of its own, and lags.
 //! * **Sentinel and Redis Cluster** are not supported: the URL names one server. Behind a name or an address that follows
-//!   the primary a failover works as a restart does.
+//!   the primary a failover works as a restart does: a primary that was demoted refuses to register a node, which then
+//!   connects anew.
 //!
 //! # What a restart of the server costs
 //!

@@ -20,7 +20,8 @@ pub enum WhenCutOff {
     /// heard of them again everything is [unproven](crate::purge::Strength::Unproven): it is confirmed by the origin before it
     /// is used, and used without that only if the origin fails. So what another node has purged is used for at most
     /// this long, also by a process that was stopped and goes on. A node that has not reached the server yet has
-    /// heard of nothing.
+    /// heard of nothing, and neither has one that the server does not register, for example since its memory is full:
+    /// the others cannot see it.
     ///
     /// Other nodes need not wait for a node that has been silent for longer than this and a second: what was purged
     /// is not served there. Then [`applied_everywhere`](crate::Purged::applied_everywhere) does not name it. It may

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{
     Shared,
     log::{Entry, Next, Position, Reply},
-    redis::{Registering, Server},
+    redis::{Answered, Registering, Server},
     registry::Survey,
 };
 use crate::{
@@ -55,10 +55,11 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
         let registering = Registering { name: &name, run: &run, when_cut_off };
         let is_due = looked.is_none_or(|looked| looked.elapsed() >= LOOK_PAUSE);
         let sent_at = Instant::now();
-        let (reply, fields) = follower.read(read, registering, is_due).await?;
+        let answered = follower.read(read, registering, is_due).await?;
+        let Answered { reply, fields, is_registered, is_readable, refusal } = answered;
         let has_failed = reply.has_failed;
         let Some(shared) = cluster.upgrade() else { return Ok(()) };
-        let next = shared.apply(read.from, reply, sent_at);
+        let next = shared.apply(read.from, reply, is_registered.then_some(sent_at), refusal);
         let forgotten = fields.map(|fields| {
             looked = Some(sent_at);
             shared.surveyed(Survey { run: run.clone(), now_ms: follower.now_ms(), nonce: None, fields })
@@ -67,11 +68,12 @@ async fn follow(server: &Server, cluster: &Weak<Shared>, backoff: &mut Backoff) 
         if let Some(forgotten) = forgotten.filter(|names| !names.is_empty()) {
             follower.forget(&forgotten).await?;
         }
-        if next == Next::Mark {
+        let may_mark = is_registered && is_readable;
+        if next == Next::Mark && may_mark {
             follower.mark(&name).await?;
         }
-        if has_failed {
-            // What is there may be no log at all.
+        if has_failed || next == Next::Mark && !may_mark {
+            // What is there may be no log at all, or one that is refused.
             sleep(failures.next()).await;
         } else {
             (failures, *backoff) = (Backoff::new(), Backoff::new());
@@ -94,8 +96,15 @@ impl Shared {
         forgotten
     }
 
-    /// Applies the answer to what was sent at this moment.
-    fn apply(&self, from: Option<Position>, reply: Reply<Message>, sent_at: Instant) -> Next {
+    /// Applies the answer to a read that the others know of since before `told_at`, if they do, and notes what of it
+    /// the server has refused.
+    fn apply(
+        &self,
+        from: Option<Position>,
+        reply: Reply<Message>,
+        told_at: Option<Instant>,
+        refusal: Option<String>,
+    ) -> Next {
         let Reply { entries, is_full, anchor, deleted, has_failed } = reply;
         // Key rules are code of the application: they run before the log is locked.
         let read = |Entry { position, purge }: Entry<Message>| Entry {
@@ -109,10 +118,10 @@ impl Shared {
             let next = log.replied(from, &reply, &self.purge);
             (next, log.is_caught_up() && !is_full)
         };
-        if is_at_end {
-            self.when_cut_off.heard(&self.purge, sent_at);
+        if let Some(told_at) = told_at.filter(|_| is_at_end) {
+            self.when_cut_off.heard(&self.purge, told_at);
         }
-        self.standing.read(&self.node, is_at_end);
+        self.standing.read(&self.node, is_at_end, refusal);
         reply
             .entries
             .iter()

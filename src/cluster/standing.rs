@@ -64,7 +64,7 @@ impl Standing {
         let warns = {
             let mut state = self.0.lock();
             state.turn(true, false);
-            (state.last_error, state.may_evict_log) = (None, may_evict_log);
+            state.may_evict_log = may_evict_log;
             may_evict_log && !std::mem::replace(&mut state.has_warned, may_evict_log)
         };
         if warns {
@@ -88,11 +88,13 @@ impl Standing {
         }
     }
 
-    /// What the server said was applied, and whether the log was read to its end by that.
-    pub(super) fn read(&self, node: &str, is_caught_up: bool) {
+    /// What the server said was applied, and whether the log was read to its end by that. `refusal` is why it has
+    /// refused some of what it was asked.
+    pub(super) fn read(&self, node: &str, is_caught_up: bool, refusal: Option<String>) {
         let lasted = {
             let mut state = self.0.lock();
             state.turn(true, is_caught_up);
+            state.last_error = refusal;
             if is_caught_up {
                 state.heard = Some(Instant::now());
             }

@@ -296,11 +296,19 @@ pub(crate) fn info_field<'a>(info: &'a str, name: &str) -> Option<&'a str> {
 
 /// An answer that is no error.
 pub(crate) fn accepted(value: Value) -> Answer<Value> {
-    match value {
+    match refusal(&value) {
+        Some(why) => Err(ServerError::Refused(why)),
+        None => Ok(value),
+    }
+}
+
+/// Why the server has refused what was asked, if it has, in its words.
+pub(crate) fn refusal(answer: &Value) -> Option<String> {
+    match answer {
         Value::ServerError(error) => {
-            Err(ServerError::Refused(format!("{} {}", error.code(), error.details().unwrap_or_default())))
+            Some(format!("{} {}", error.code(), error.details().unwrap_or_default()))
         }
-        value => Ok(value),
+        _ => None,
     }
 }
 

@@ -114,6 +114,7 @@ async fn the_time_that_a_node_registers_with_follows_the_clock_of_the_server() {
 }
 
 const NODES: &str = "{test}:1:nodes";
+const LOG: &str = "{test}:1:purges";
 
 /// Also where none waits for the others.
 #[tokio::test]
@@ -134,6 +135,42 @@ async fn nodes_that_were_not_heard_for_an_hour_are_not_shown_and_are_forgotten()
     .await;
     let left = server.command(&["HMGET", NODES, "recent", "strange"]).await.unwrap();
     assert_eq!(redis::from_redis_value::<[String; 2]>(left).unwrap(), [recent, "?".to_owned()]);
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_is_told_of_while_that_lasts() {
+    let Some(server) = server().await else { return };
+    let node = Node::start(&server, "n1");
+    for (harm, heal, error) in [
+        (&["SET", LOG, "x"][..], &["DEL", LOG][..], "WRONGTYPE "),
+        (&["ACL", "SETUSER", "default", "-xread"], &["ACL", "SETUSER", "default", "+xread"], "NOPERM "),
+        (&["ACL", "SETUSER", "default", "-xinfo"], &["ACL", "SETUSER", "default", "+xinfo"], "NOPERM "),
+    ] {
+        node.caught_up().await;
+        server.command(harm).await.unwrap();
+        let told = || node.cluster.status().last_error.is_some_and(|told| told.starts_with(error));
+        until("told", told).await;
+        let entries = server.command(&["XLEN", LOG]).await.ok();
+        for _ in 0..3 {
+            let said = server.command(&["HGET", NODES, "n1"]).await.unwrap();
+            eventually("it tries again", || async {
+                server.command(&["HGET", NODES, "n1"]).await.unwrap() != said
+            })
+            .await;
+            assert!(told() && node.cluster.status().is_connected, "{harm:?}");
+        }
+        assert_eq!(
+            server.command(&["XLEN", LOG]).await.ok(),
+            entries,
+            "it adds nothing to what it cannot read"
+        );
+        server.command(heal).await.unwrap();
+        until("healed", || {
+            let status = node.cluster.status();
+            status.is_caught_up && status.last_error.is_none()
+        })
+        .await;
+    }
 }
 
 /// What was told by events at `warn` on this thread.
