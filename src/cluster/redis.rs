@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use redis::Value;
 use tokio::time::Instant;
 
 use super::{
@@ -12,8 +11,8 @@ use super::{
 };
 use crate::{
     remote::connection::{
-        Address, Answer, Clock, Connection, Hello, ServerError, accepted, bytes, info_field, list, millis,
-        refusal, text,
+        Address, Answer, Clock, Connection, Hello, ServerError, Value, accepted, bytes, commands, info_field,
+        list, millis, refusal, text,
     },
     sequence::{Message, MessageKind, Strength},
 };
@@ -48,7 +47,7 @@ impl Server {
 
     /// Removes registrations. Those that the server refuses to remove stay.
     async fn forget(&self, connection: &mut Connection, names: &[String], limit: Duration) -> Answer<()> {
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("HDEL").arg(&self.nodes).arg(names);
         connection.ask(&pipe, limit).await.map(drop)
     }
@@ -102,7 +101,7 @@ pub(super) struct Follower {
 impl Follower {
     /// Whether the server may drop the log when its memory is full, as far as it says: it may be forbidden to ask.
     pub(super) async fn may_evict_log(&mut self) -> Answer<bool> {
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("CONFIG").arg("GET").arg("maxmemory-policy");
         let policy = self.connection.ask(&pipe, LOG_TIMEOUT).await?.pop();
         let policy = policy.and_then(|policy| field(policy, "maxmemory-policy"));
@@ -125,7 +124,7 @@ impl Follower {
         let Server { log, nodes, .. } = &self.server;
         let (now_ms, sent_at) = (self.now_ms(), Instant::now());
         let reported = read.from.filter(|_| read.may_wait);
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         // First: what comes behind the read may have to wait.
         pipe.cmd("TIME");
         pipe.cmd("HSET").arg(nodes).arg(name).arg(registry::registration(
@@ -186,7 +185,7 @@ impl Follower {
 
     /// Adds an entry to hold on to.
     pub(super) async fn mark(&mut self, name: &str) -> Answer<()> {
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("XADD").arg(&self.server.log).arg("*");
         pipe.arg("k").arg("mark").arg("n").arg(fastrand::u64(..)).arg("w").arg(name);
         self.connection
@@ -207,7 +206,7 @@ impl Writer {
     /// Adds purges in their order, in one write. The server refuses those that are not among the result, for example
     /// because its memory is full.
     pub(super) async fn add(&mut self, purges: &[Sending], name: &str) -> Answer<Vec<Position>> {
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         for Sending { nonce, message } in purges {
             pipe.cmd("XADD").arg(&self.server.log).arg("MAXLEN").arg("~").arg(MAX_LOG_ENTRIES).arg("*");
             pipe.arg("k").arg(kind_name(message.kind)).arg("a").arg(&*message.argument);
@@ -225,7 +224,7 @@ impl Writer {
     pub(super) async fn survey(&mut self, position: Position) -> Answer<Survey> {
         let Server { log, nodes, .. } = &self.server;
         let id = position.id.to_string();
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("XRANGE").arg(log).arg(&id).arg(&id);
         pipe.cmd("HGETALL").arg(nodes).cmd("INFO").arg("server").cmd("TIME");
         let answers = self.connection.ask(&pipe, WRITE_TIMEOUT).await?;
@@ -246,11 +245,11 @@ impl Writer {
 
     /// Says that this node has left.
     pub(super) async fn leave(&mut self, name: &str) -> Answer<()> {
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("TIME");
         let now_ms = self.connection.ask(&pipe, WRITE_TIMEOUT).await?.into_iter().next().and_then(millis);
         let departure = registry::departure(now_ms.ok_or(ServerError::Answer)?);
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("HSET").arg(&self.server.nodes).arg(name).arg(departure);
         self.connection.ask(&pipe, WRITE_TIMEOUT).await.map(drop)
     }

@@ -2,14 +2,17 @@
 //!
 //! The sockets are made here, and not by the client library: so the end of a connection is noticed at once, and
 //! TLS does not depend on what the process has chosen for others.
+//!
+//! No other file names the client library: a new major version of it is a change to this one.
 
 use std::{fmt, io, path::PathBuf, sync::Arc, time::Duration};
 
 use futures_util::future::select_ok;
 use redis::{
-    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, Pipeline, RedisConnectionInfo, RedisError,
-    Value, aio::MultiplexedConnection,
+    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo, RedisConnectionInfo, RedisError,
+    aio::MultiplexedConnection,
 };
+pub(crate) use redis::{Pipeline as Commands, Value, pipe as commands};
 #[cfg(unix)]
 use tokio::net::UnixStream;
 use tokio::{
@@ -228,14 +231,14 @@ impl Clock {
 impl Connection {
     /// The answers to all commands, those included that are errors. After a timeout what was asked may still be
     /// done.
-    pub(crate) async fn ask(&mut self, pipe: &Pipeline, limit: Duration) -> Answer<Vec<Value>> {
+    pub(crate) async fn ask(&mut self, pipe: &Commands, limit: Duration) -> Answer<Vec<Value>> {
         let answers = within(limit, self.link.send_packed_commands(pipe, 0, pipe.len())).await??;
         if answers.len() == pipe.len() { Ok(answers) } else { Err(ServerError::Answer) }
     }
 
     /// Asks who is there, and refuses a server that is too old.
     pub(crate) async fn hello(&mut self) -> Answer<Hello> {
-        let mut pipe = redis::pipe();
+        let mut pipe = commands();
         pipe.cmd("INFO").arg("server").cmd("TIME");
         let at = Instant::now();
         let answers = self.ask(&pipe, CONNECT_TIMEOUT).await?;

@@ -5,7 +5,6 @@ use std::{fmt, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use redis::{Pipeline, Value};
 use tokio::{
     runtime::Handle,
     sync::Notify,
@@ -16,8 +15,8 @@ use tokio::{
 use super::{
     Remote, RemoteError, RemoteRead,
     connection::{
-        AbortOnDrop, Address, AddressError, Answer, Backoff, Connection, Location, ServerError, accepted,
-        bytes, is_name, millis,
+        AbortOnDrop, Address, AddressError, Answer, Backoff, Commands, Connection, Location, ServerError,
+        Value, accepted, bytes, commands, is_name, millis,
     },
 };
 
@@ -230,7 +229,7 @@ impl Shared {
     /// Asks, and notes how the connection does by what comes of it.
     async fn ask<T>(
         &self,
-        pipe: &Pipeline,
+        pipe: &Commands,
         limit: Duration,
         read: impl FnOnce(Vec<Value>) -> Answer<T>,
     ) -> Result<T, RemoteError> {
@@ -246,7 +245,7 @@ impl Shared {
 
     async fn ask_one<T>(
         &self,
-        pipe: &Pipeline,
+        pipe: &Commands,
         limit: Duration,
         read: impl FnOnce(&Value) -> Option<T>,
     ) -> Result<T, RemoteError> {
@@ -381,7 +380,7 @@ async fn end_of(mut driver: JoinHandle<()>, shared: &Shared) {
 impl Remote for RedisRemote {
     fn read<'a>(&'a self, keys: &'a [&'a [u8]]) -> BoxFuture<'a, Result<RemoteRead, RemoteError>> {
         Box::pin(async move {
-            let mut pipe = redis::pipe();
+            let mut pipe = commands();
             pipe.cmd("TIME");
             keys.iter().for_each(|key| _ = pipe.cmd("GET").arg(self.shared.key(key)));
             let read = |answers: Vec<Value>| {
@@ -401,7 +400,7 @@ impl Remote for RedisRemote {
         lifetime: Duration,
     ) -> BoxFuture<'a, Result<(), RemoteError>> {
         Box::pin(async move {
-            let mut pipe = redis::pipe();
+            let mut pipe = commands();
             pipe.cmd("SET").arg(self.shared.key(key)).arg(&*value).arg("PX").arg(lifetime_ms(lifetime));
             drop(value);
             self.shared.ask_one(&pipe, self.shared.write_timeout, done).await
@@ -410,7 +409,7 @@ impl Remote for RedisRemote {
 
     fn forget<'a>(&'a self, key: &'a [u8]) -> BoxFuture<'a, Result<(), RemoteError>> {
         Box::pin(async move {
-            let mut pipe = redis::pipe();
+            let mut pipe = commands();
             pipe.cmd("UNLINK").arg(self.shared.key(key));
             self.shared.ask_one(&pipe, self.shared.write_timeout, counted).await
         })
@@ -423,7 +422,7 @@ impl Remote for RedisRemote {
         lifetime: Duration,
     ) -> BoxFuture<'a, Result<bool, RemoteError>> {
         Box::pin(async move {
-            let mut pipe = redis::pipe();
+            let mut pipe = commands();
             pipe.cmd("SET").arg(self.shared.key(key)).arg(token);
             pipe.arg("NX").arg("PX").arg(lifetime_ms(lifetime));
             let is_taken = |answer: &Value| {
@@ -435,7 +434,7 @@ impl Remote for RedisRemote {
 
     fn release<'a>(&'a self, key: &'a [u8], token: u64) -> BoxFuture<'a, Result<(), RemoteError>> {
         Box::pin(async move {
-            let mut pipe = redis::pipe();
+            let mut pipe = commands();
             pipe.cmd("EVAL").arg(RELEASE).arg(1).arg(self.shared.key(key)).arg(token);
             self.shared.ask_one(&pipe, self.shared.write_timeout, counted).await
         })

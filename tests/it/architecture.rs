@@ -144,6 +144,22 @@ fn no_layer_imports_another_one() {
     assert_eq!(found, Vec::<String>::new());
 }
 
+/// A new major version of it is a change to one file.
+#[test]
+fn one_file_names_the_client_library_of_the_server() {
+    let mut files = Vec::new();
+    rust_files(Path::new("src"), &mut files);
+    // A list behind it is one of names of the module that is called so, unless an import begins there.
+    let is_named = |code: &str| {
+        code.match_indices("redis::").any(|(at, name)| {
+            let (before, behind) = (&code[..at], &code[at + name.len()..]);
+            before.ends_with("use ") || before.ends_with([' ', '(', '&', '<']) && !behind.starts_with('{')
+        })
+    };
+    let naming: Vec<_> = files.iter().filter(|path| is_named(&code(path))).collect();
+    assert_eq!(naming, [Path::new("src/remote/connection.rs")]);
+}
+
 #[test]
 fn the_document_names_files_that_exist() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
