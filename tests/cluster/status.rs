@@ -113,6 +113,16 @@ async fn the_time_that_a_node_registers_with_follows_the_clock_of_the_server() {
     }
 }
 
+#[tokio::test]
+async fn a_server_that_is_too_old_is_refused_in_one_line() {
+    let fake = Fake::start(Saying { version: "6.2.14", ..Saying::GOOD }).await;
+    let node = Node::start_at(&fake.url(), "n1");
+    until("refused", || node.cluster.status().last_error.is_some()).await;
+    let status = node.cluster.status();
+    let told = "Redis 6.2.14 is too old: Redis 7.0 or Valkey 7.2 is needed";
+    assert_eq!((status.last_error.as_deref(), status.is_connected), (Some(told), false));
+}
+
 const NODES: &str = "{test}:1:nodes";
 const LOG: &str = "{test}:1:purges";
 
