@@ -99,6 +99,8 @@ impl fmt::Debug for RuleCounters {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::HashSet, sync::Barrier};
+
     use super::*;
 
     #[test]
@@ -118,5 +120,24 @@ mod tests {
                 (6 * (round + 1), true, 0, round + 1)
             );
         }
+    }
+    #[test]
+    fn rules_that_are_first_seen_at_the_same_time_have_a_place_each() {
+        const THREADS: u64 = 4;
+        let (counters, begin) = (RuleCounters::new(), Barrier::new(THREADS as usize));
+        std::thread::scope(|scope| {
+            for _ in 0..THREADS {
+                scope.spawn(|| {
+                    begin.wait();
+                    for rule in 0..MAX_RULES {
+                        counters.add(Some(&format!("rule {rule}")), Outcome::Hit);
+                    }
+                });
+            }
+        });
+        let seen = counters.snapshot();
+        let named: HashSet<_> = seen.iter().filter_map(|rule| rule.rule.clone()).collect();
+        assert_eq!((named.len(), seen.len()), (MAX_RULES, MAX_RULES + 2));
+        assert!(seen.iter().filter(|rule| rule.rule.is_some()).all(|rule| rule.hits == THREADS), "{seen:?}");
     }
 }
