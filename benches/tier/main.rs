@@ -54,7 +54,7 @@ async fn main() -> ExitCode {
         return ExitCode::FAILURE;
     }
     for part in PARTS.into_iter().filter(|part| asked.is_empty() || asked.iter().any(|asked| asked == part)) {
-        let Some(server) = Server::start() else {
+        let Some(server) = Server::start().await else {
             eprintln!("`redis-server` is missing: apt-get install redis-server");
             return ExitCode::FAILURE;
         };

@@ -25,7 +25,7 @@ pub(crate) async fn measure() {
     for bytes in SIZES {
         for delay_ms in [0, 5] {
             // One for each, so that what they write is gone.
-            let server = Server::start().unwrap();
+            let server = Server::start().await.unwrap();
             compare(&server, bytes, Duration::from_millis(delay_ms)).await;
         }
     }

@@ -3,7 +3,10 @@
 use std::{
     net::TcpListener,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
+
+use tokio::{net::TcpStream, time::sleep};
 
 /// Killed when it is dropped.
 pub(crate) struct Server {
@@ -12,12 +15,16 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// `None` if the program is missing.
-    pub(crate) fn start() -> Option<Self> {
+    /// Starts one that takes connections. `None` if the program is missing.
+    pub(crate) async fn start() -> Option<Self> {
         let port = TcpListener::bind("127.0.0.1:0").ok()?.local_addr().ok()?.port();
         let mut command = Command::new("redis-server");
         command.args(["--port", &port.to_string(), "--save", "", "--appendonly", "no"]).stdout(Stdio::null());
-        Some(Self { port, child: command.spawn().ok()? })
+        let server = Self { port, child: command.spawn().ok()? };
+        while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
+            sleep(Duration::from_millis(5)).await;
+        }
+        Some(server)
     }
 
     pub(crate) fn port(&self) -> u16 {

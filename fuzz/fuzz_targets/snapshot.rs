@@ -13,10 +13,10 @@ use std::{
 };
 
 use libfuzzer_sys::fuzz_target;
-use tokio::runtime::{Builder, Runtime};
+use tokio::runtime::Builder;
 use tower_readthrough::{
     MemoryStore,
-    store::{LoadEnd, LoadReport, SnapshotFile, StoredResponse},
+    store::{LoadEnd, LoadReport, SnapshotFile, StoredResponse, WriteReport},
 };
 use xxhash_rust::xxh3::Xxh3;
 
@@ -25,9 +25,6 @@ const FILE_HEADER_BYTES: usize = 32;
 const END_BYTES: usize = 28;
 const ENVELOPE_HEADER_BYTES: usize = 144;
 const CHECKSUM_BYTES: usize = 16;
-
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_current_thread().build().expect("a runtime"));
 
 /// In memory, where there is such a directory: a file is written for each input.
 static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -38,12 +35,21 @@ static DIRECTORY: LazyLock<PathBuf> = LazyLock::new(|| {
     directory
 });
 
-fn load(path: &Path) -> (MemoryStore, SnapshotFile, LoadReport) {
-    let store = MemoryStore::builder(64 << 20).snapshots(true).build().expect("a store");
-    let file = SnapshotFile::builder(store.clone(), path).namespace(NAMESPACE);
-    let file = RUNTIME.block_on(async { file.open() }).expect("an open file");
-    let report = RUNTIME.block_on(file.loaded());
-    (store, file, report)
+/// Loads the file, and writes it again if that is asked for.
+fn load(path: &Path, is_written: bool) -> (MemoryStore, LoadReport, WriteReport) {
+    // One for each, so that the tasks of a store end with it.
+    let runtime = Builder::new_current_thread().enable_time().build().expect("a runtime");
+    runtime.block_on(async {
+        let store = MemoryStore::builder(64 << 20).snapshots(true).build().expect("a store");
+        let file =
+            SnapshotFile::builder(store.clone(), path).namespace(NAMESPACE).open().expect("no other one");
+        let report = file.loaded().await;
+        let written = match is_written {
+            true => file.write().await.expect("what was loaded can be written"),
+            false => WriteReport::default(),
+        };
+        (store, report, written)
+    })
 }
 
 /// What is stored of each key, the key first.
@@ -63,13 +69,10 @@ fn stored(store: &MemoryStore) -> Vec<String> {
 fn check(bytes: &[u8]) {
     let path = DIRECTORY.join("file");
     fs::write(&path, bytes).expect("room in the directory");
-    let (first, file, report) = load(&path);
+    let (first, report, written) = load(&path, true);
     assert!(!matches!(report.end, LoadEnd::Missing | LoadEnd::Full | LoadEnd::Io(_) | LoadEnd::Aborted));
-    let written = RUNTIME.block_on(file.write()).expect("what was loaded can be written");
     assert_eq!(written.skipped, 0, "what was read from an envelope fits into one");
-    drop(file);
-    let (second, file, report) = load(&path);
-    drop(file);
+    let (second, report, _) = load(&path, false);
     assert_eq!((report.end, report.skipped), (LoadEnd::Complete, 0));
     // What is over meanwhile is not needed.
     assert_eq!(report.loaded + report.unneeded, written.responses);
